@@ -1,0 +1,2 @@
+//! The couplet program.
+fn main() {}

@@ -1,0 +1,166 @@
+//! Signals as bytes on a pipe, with the previous handlers put back at the end.
+//!
+//! A handler may do next to nothing, so ours writes the signal's number to a pipe, and the loop
+//! reads it there. One [`Signals`] can live at a time in a process.
+
+#[cfg(unix)]
+pub use unix::Signals;
+
+/// SIGINT.
+pub const INTERRUPT: i32 = 2;
+/// SIGTERM.
+pub const TERMINATE: i32 = 15;
+/// SIGUSR1; 0 where there is none.
+#[cfg(unix)]
+pub const USER1: i32 = libc::SIGUSR1;
+/// SIGUSR1; 0 where there is none.
+#[cfg(not(unix))]
+pub const USER1: i32 = 0;
+
+#[cfg(unix)]
+mod unix {
+    use std::io::{self, PipeReader, PipeWriter, Read};
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+    use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+    /// Where the handler writes; -1 when nobody listens.
+    static PIPE: AtomicI32 = AtomicI32::new(-1);
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+
+    /// Signals that arrive, until it is dropped: then the previous handlers are back.
+    pub struct Signals {
+        reader: PipeReader,
+        _writer: PipeWriter,
+        previous: Vec<(i32, libc::sigaction)>,
+    }
+
+    impl std::fmt::Debug for Signals {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Signals").finish_non_exhaustive()
+        }
+    }
+
+    impl Signals {
+        /// Takes these signals over.
+        ///
+        /// # Errors
+        ///
+        /// `AlreadyExists` when another `Signals` lives in this process, else what the system says.
+        pub fn take(signals: &[i32]) -> io::Result<Signals> {
+            if TAKEN.swap(true, Ordering::SeqCst) {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "another loop of this process has the signals",
+                ));
+            }
+            Self::install(signals).inspect_err(|_| TAKEN.store(false, Ordering::SeqCst))
+        }
+
+        fn install(signals: &[i32]) -> io::Result<Signals> {
+            let (reader, writer) = io::pipe()?;
+            nonblocking(reader.as_fd())?;
+            nonblocking(writer.as_fd())?;
+            PIPE.store(writer.as_raw_fd(), Ordering::SeqCst);
+            let mut taken = Signals {
+                reader,
+                _writer: writer,
+                previous: Vec::new(),
+            };
+            for &signal in signals {
+                // On an error the drop of `taken` puts back what was replaced so far.
+                taken.previous.push((signal, replace(signal)?));
+            }
+            Ok(taken)
+        }
+
+        /// The next signal that came, if there is one. Does not wait.
+        pub fn next(&mut self) -> Option<i32> {
+            let mut byte = [0];
+            match self.reader.read(&mut byte) {
+                Ok(1) => Some(i32::from(byte[0])),
+                _ => None,
+            }
+        }
+    }
+
+    impl AsFd for Signals {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.reader.as_fd()
+        }
+    }
+
+    impl Drop for Signals {
+        fn drop(&mut self) {
+            for (signal, action) in self.previous.drain(..).rev() {
+                // SAFETY: `action` is what sigaction gave us for this signal.
+                unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+            }
+            PIPE.store(-1, Ordering::SeqCst);
+            TAKEN.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+        // SAFETY: fcntl with F_GETFL and F_SETFL touches only the open descriptor.
+        let rc = unsafe {
+            let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
+            libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)
+        };
+        if rc == -1 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn replace(signal: i32) -> io::Result<libc::sigaction> {
+        // SAFETY: an all-zero sigaction is a valid value; both pointers point to one, and the
+        // handler installed is async-signal-safe (it calls write alone and keeps errno).
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let mut previous: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigemptyset(&raw mut action.sa_mask);
+            if libc::sigaction(signal, &raw const action, &raw mut previous) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(previous)
+        }
+    }
+
+    extern "C" fn on_signal(signal: libc::c_int) {
+        let fd = PIPE.load(Ordering::SeqCst);
+        let byte = signal as u8;
+        // SAFETY: write is async-signal-safe; the buffer is one byte on this stack. A full pipe or
+        // a closed one is an error that is rightly ignored: the signals before it are unread yet.
+        unsafe {
+            let errno = errno_location();
+            let saved = *errno;
+            libc::write(fd, (&raw const byte).cast(), 1);
+            *errno = saved;
+        }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "emscripten", target_os = "hurd"))]
+    fn errno_location() -> *mut libc::c_int {
+        // SAFETY: gives the address of this thread's errno; no precondition.
+        unsafe { libc::__errno_location() }
+    }
+
+    #[cfg(any(
+        target_vendor = "apple",
+        target_os = "freebsd",
+        target_os = "dragonfly"
+    ))]
+    fn errno_location() -> *mut libc::c_int {
+        // SAFETY: gives the address of this thread's errno; no precondition.
+        unsafe { libc::__error() }
+    }
+
+    #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
+    fn errno_location() -> *mut libc::c_int {
+        // SAFETY: gives the address of this thread's errno; no precondition.
+        unsafe { libc::__errno() }
+    }
+}

@@ -1,0 +1,68 @@
+//! Where a connection comes from and goes to. Knows no other room.
+//!
+//! Twisted's `IPv4Address`, `IPv6Address` and `UNIXAddress` as one enum.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// The address of one end of a connection, or of a port that listens.
+///
+/// It prints as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`.
+///
+/// ```
+/// use couplet::Address;
+///
+/// let address: Address = "127.0.0.1:8000".parse::<std::net::SocketAddr>().unwrap().into();
+/// assert_eq!(address.to_string(), "tcp:127.0.0.1:8000");
+/// assert_eq!(address.port(), Some(8000));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Address {
+    /// A TCP address. An IPv4 peer of a dual-stack port is shown as IPv4.
+    Tcp(SocketAddr),
+}
+
+impl Address {
+    /// The socket address, scope of a link-local IPv6 address included.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Tcp(addr) => Some(*addr),
+        }
+    }
+
+    /// The IP address.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.socket_addr().map(|addr| addr.ip())
+    }
+
+    /// The port number.
+    pub fn port(&self) -> Option<u16> {
+        self.socket_addr().map(|addr| addr.port())
+    }
+
+    /// True when this is "any address", as of a port that listens on all interfaces.
+    pub fn is_wildcard(&self) -> bool {
+        self.ip().is_some_and(|ip| ip.is_unspecified())
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(addr: SocketAddr) -> Address {
+        match addr {
+            SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+                Some(v4) => Address::Tcp((v4, v6.port()).into()),
+                None => Address::Tcp(addr),
+            },
+            SocketAddr::V4(_) => Address::Tcp(addr),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(addr) => write!(f, "tcp:{addr}"),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Cancelling: a walk from the end of a chain up to what it waits for, in a loop.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::{Rc, Weak};
+
+use super::node::Node;
+
+/// What a node waits for, as a cancel sees it.
+pub(super) enum Above {
+    /// Nothing: it has fired, or is the origin and has dealt with the cancel itself.
+    Nothing,
+    /// One other node.
+    One(Rc<dyn Node>),
+    /// The members of a list, gather or race.
+    Many(Vec<Weak<dyn Node>>),
+}
+
+/// Cancels what `start` waits for.
+pub(super) fn cancel(start: Rc<dyn Node>) {
+    cancel_each(vec![], Some(start));
+}
+
+/// Cancels what `members` wait for, in their order.
+pub(super) fn cancel_all(mut members: Vec<Weak<dyn Node>>) {
+    members.reverse();
+    cancel_each(members, None);
+}
+
+fn cancel_each(mut pending: Vec<Weak<dyn Node>>, mut current: Option<Rc<dyn Node>>) {
+    loop {
+        if let Some(node) = current.take() {
+            pending.extend(walk(node).into_iter().rev());
+        }
+        match pending.pop() {
+            Some(member) => current = member.upgrade(),
+            None => return,
+        }
+    }
+}
+
+/// Walks up from `node`; gives back the members if the way ends at a group.
+///
+/// A Deferred that was made to wait for itself by way of others would lead round and round:
+/// a landmark, set anew after 1, 2, 4, … steps, is met again if it does (Brent).
+fn walk(mut node: Rc<dyn Node>) -> Vec<Weak<dyn Node>> {
+    let mut landmark = Rc::clone(&node);
+    let (mut steps, mut next_landmark) = (0_usize, 1_usize);
+    loop {
+        match node.cancel() {
+            Above::Nothing => return vec![],
+            Above::Many(members) => return members,
+            Above::One(above) if Rc::ptr_eq(&above, &landmark) => return vec![],
+            Above::One(above) => node = above,
+        }
+        steps += 1;
+        if steps == next_landmark {
+            landmark = Rc::clone(&node);
+            next_landmark *= 2;
+        }
+    }
+}
+
+/// Cancels a chain, from anywhere: see [`Deferred::canceller`](super::Deferred::canceller).
+///
+/// It keeps nothing alive. Clones cancel the same chain.
+#[derive(Clone)]
+pub struct Canceller(pub(super) Rc<Watch>);
+
+impl Canceller {
+    /// Cancels what the chain waits for now; nothing happens if it has fired.
+    /// See [`Deferred::cancel`](super::Deferred::cancel).
+    pub fn cancel(&self) {
+        if let Some(end) = self.0.end() {
+            cancel(end);
+        }
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller")
+            .field("alive", &self.0.end().is_some())
+            .finish()
+    }
+}
+
+/// Follows the end of a chain: each link that is added moves it on. So a canceller that was
+/// made first reaches what the links added later wait for.
+#[derive(Default)]
+pub(super) struct Watch {
+    end: Cell<Option<Weak<dyn Node>>>,
+}
+
+impl Watch {
+    pub(super) fn follow(&self, end: Option<Weak<dyn Node>>) {
+        self.end.set(end);
+    }
+
+    fn end(&self) -> Option<Rc<dyn Node>> {
+        let end = self.end.take();
+        let node = end.as_ref().and_then(Weak::upgrade);
+        self.end.set(end);
+        node
+    }
+}

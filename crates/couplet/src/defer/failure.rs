@@ -1,0 +1,183 @@
+//! [`Failure`]: any error, ready to travel down a chain of callbacks, to be kept, cloned and told apart by type.
+
+use std::error::Error;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+
+use super::error::{AllFailed, Cancelled, FirstError};
+
+/// What a callback gives back: a value, or a [`Failure`].
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Any error, with the place where it became a failure. Twisted's `Failure`.
+///
+/// Made from every `Error + Send + Sync` by `?` or `into()`; cheap to clone; can go to another thread.
+/// It is not an `Error` itself, for else `?` could not make it from all errors.
+///
+/// `{}` writes the error, `{:#}` the error and its causes on one line, `{:?}` the error and
+/// its causes on a line each.
+///
+/// ```
+/// use couplet::defer::Failure;
+///
+/// fn port(text: &str) -> couplet::Result<u16> {
+///     Ok(text.parse::<u16>()?)
+/// }
+/// let failure: Failure = port("http").unwrap_err();
+/// assert!(failure.is::<std::num::ParseIntError>());
+/// ```
+#[derive(Clone)]
+pub struct Failure(Arc<Inner<dyn Error + Send + Sync>>);
+
+struct Inner<E: ?Sized> {
+    place: &'static Location<'static>,
+    error: E,
+}
+
+impl Failure {
+    /// A failure that is only a text.
+    #[track_caller]
+    pub fn msg(text: impl fmt::Display) -> Self {
+        Self::text(text, Location::caller())
+    }
+
+    pub(super) fn text(text: impl fmt::Display, place: &'static Location<'static>) -> Self {
+        Self::at(Message(text.to_string()), place)
+    }
+
+    pub(super) fn at<E: Error + Send + Sync + 'static>(
+        error: E,
+        place: &'static Location<'static>,
+    ) -> Self {
+        Self(Arc::new(Inner { place, error }))
+    }
+
+    /// The error, when it is an `E`. This is how Twisted's `trap` is written.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.0.error.downcast_ref()
+    }
+
+    /// Whether the error is an `E`.
+    pub fn is<E: Error + 'static>(&self) -> bool {
+        self.0.error.is::<E>()
+    }
+
+    /// Whether somebody asked for this end: it is [`Cancelled`], or a [`FirstError`] or
+    /// [`AllFailed`] made of nothing else. Such a failure is never reported as unhandled.
+    pub fn is_cancelled(&self) -> bool {
+        // Groups can be nested as deep as somebody built them, hence a list and not recursion.
+        let mut left = vec![self];
+        while let Some(failure) = left.pop() {
+            if let Some(first) = failure.downcast_ref::<FirstError>() {
+                left.push(&first.failure);
+            } else if let Some(all) = failure.downcast_ref::<AllFailed>() {
+                left.extend(&all.0);
+            } else if !failure.is::<Cancelled>() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The error itself.
+    pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &self.0.error
+    }
+
+    /// What caused the error, if it says so.
+    pub fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.error.source()
+    }
+
+    /// The error, its cause, the cause of that, and so on.
+    pub fn chain(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
+        let first: &(dyn Error + 'static) = self.error();
+        std::iter::successors(Some(first), |error| (*error).source())
+    }
+
+    /// Where the error became a failure: the `?`, the `into()`, the call of `errback`.
+    /// For what the library makes by itself, where the Deferred in question was made.
+    pub fn place(&self) -> &'static Location<'static> {
+        self.0.place
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    #[track_caller]
+    fn from(error: E) -> Self {
+        Self::at(error, Location::caller())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error())?;
+        if f.alternate() {
+            for cause in self.chain().skip(1) {
+                write!(f, ": {cause}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error())?;
+        for cause in self.chain().skip(1) {
+            write!(f, "\n  caused by: {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+/// For functions that give back `Box<dyn Error + Send + Sync>`, and `io::Error::other`.
+impl From<Failure> for Box<dyn Error + Send + Sync> {
+    fn from(failure: Failure) -> Self {
+        Box::new(Boxed(failure))
+    }
+}
+
+/// For functions that give back `Box<dyn Error>`.
+impl From<Failure> for Box<dyn Error> {
+    fn from(failure: Failure) -> Self {
+        Box::new(Boxed(failure))
+    }
+}
+
+struct Boxed(Failure);
+
+impl fmt::Display for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Boxed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+struct Message(String);
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl Error for Message {}

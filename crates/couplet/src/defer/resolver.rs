@@ -1,0 +1,163 @@
+//! The producer's end of a Deferred, and the node at the top of each chain.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+
+use super::cancel::Above;
+use super::drops::{self, Job};
+use super::error::{Cancelled, ResolverDropped, contain, discard};
+use super::node::{Node, Place, Slot, Source, fire};
+use super::{Failure, Result};
+
+/// Fires a [`Deferred`](super::Deferred), once: each way to fire takes the resolver.
+///
+/// The callbacks of the chain run before the call returns, and none of them can panic into it.
+/// A resolver that is dropped and has fired nothing fails the Deferred with [`ResolverDropped`];
+/// that waits in line while another drop fires.
+///
+/// After a cancel, what comes late is thrown away without a word.
+#[must_use = "a resolver that is dropped fails its Deferred"]
+pub struct Resolver<T> {
+    /// `None` only once it has fired.
+    origin: Option<Rc<dyn Settle<T>>>,
+}
+
+impl<T> Resolver<T> {
+    /// Fires with a value.
+    pub fn callback(self, value: T) {
+        self.resolve(Ok(value));
+    }
+
+    /// Fires with a failure.
+    #[track_caller]
+    pub fn errback(self, failure: impl Into<Failure>) {
+        self.resolve(Err(failure.into()));
+    }
+
+    /// Fires with either.
+    pub fn resolve(mut self, result: Result<T>) {
+        if let Some(origin) = self.origin.take() {
+            origin.settle(result);
+        }
+    }
+
+    /// Whether the Deferred was cancelled: the work for it can be left, nobody waits for it.
+    pub fn is_cancelled(&self) -> bool {
+        let phase = self.origin.as_ref().map(|origin| origin.phase());
+        matches!(phase, Some(Phase::Cancelling | Phase::Cancelled))
+    }
+}
+
+impl<T> Drop for Resolver<T> {
+    fn drop(&mut self) {
+        if let Some(origin) = self.origin.take()
+            && origin.phase() == Phase::Unfired
+        {
+            drops::fire(Job::Orphaned(origin));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Resolver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver")
+            .field("cancelled", &self.is_cancelled())
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Unfired,
+    /// The canceller runs, and has fired nothing so far.
+    Cancelling,
+    Fired,
+    /// Fired by a cancel; results that come now are late.
+    Cancelled,
+}
+
+trait Settle<T>: Source<T> {
+    fn settle(self: Rc<Self>, result: Result<T>);
+    fn phase(&self) -> Phase;
+}
+
+struct Origin<T, C> {
+    phase: Cell<Phase>,
+    canceller: Cell<Option<C>>,
+    slot: Slot<T>,
+}
+
+/// A new chain: its only node, and the resolver that owns it.
+pub(super) fn origin<T, C>(canceller: Option<C>, place: Place) -> (Rc<dyn Source<T>>, Resolver<T>)
+where
+    T: 'static,
+    C: FnOnce(Resolver<T>) + 'static,
+{
+    let origin = Rc::new(Origin {
+        phase: Cell::new(Phase::Unfired),
+        canceller: Cell::new(canceller),
+        slot: Slot::new(place),
+    });
+    (
+        origin.clone(),
+        Resolver {
+            origin: Some(origin),
+        },
+    )
+}
+
+impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Settle<T> for Origin<T, C> {
+    fn settle(self: Rc<Self>, result: Result<T>) {
+        self.phase.set(match self.phase.get() {
+            Phase::Unfired => Phase::Fired,
+            Phase::Cancelling => Phase::Cancelled,
+            Phase::Fired | Phase::Cancelled => return discard(result),
+        });
+        // It may hold what leads back here, so it goes before the callbacks run.
+        discard(self.canceller.take());
+        fire(self, result);
+    }
+
+    fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+}
+
+impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Node for Origin<T, C> {
+    fn cancel(self: Rc<Self>) -> Above {
+        if self.phase.get() != Phase::Unfired {
+            return Above::Nothing;
+        }
+        self.phase.set(Phase::Cancelling);
+        if let Some(canceller) = self.canceller.take() {
+            let resolver = Resolver {
+                origin: Some(self.clone()),
+            };
+            let _ = contain(|| canceller(resolver));
+        }
+        if self.phase.get() == Phase::Cancelling {
+            let failure = Failure::at(Cancelled::new(), self.slot.place);
+            self.settle(Err(failure));
+        }
+        Above::Nothing
+    }
+
+    fn step(self: Rc<Self>) -> Option<Rc<dyn Node>> {
+        self.slot.pass()
+    }
+
+    fn orphaned(self: Rc<Self>) {
+        // A cancel may have come while this stood in line.
+        if self.phase.get() == Phase::Unfired {
+            let failure = Failure::at(ResolverDropped, self.slot.place);
+            self.settle(Err(failure));
+        }
+    }
+}
+
+impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Source<T> for Origin<T, C> {
+    fn slot(&self) -> &Slot<T> {
+        &self.slot
+    }
+}

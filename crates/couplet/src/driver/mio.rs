@@ -1,0 +1,932 @@
+//! The default driver: readiness, through mio (epoll, kqueue, IOCP).
+//!
+//! mio is edge-triggered, so what an edge said is kept here until it is used up: `readable` stays
+//! until a read came back short, `blocked` until there is room again. A short read means drained,
+//! except where the end of the stream or an error was announced with it: then the end stands right
+//! behind the bytes. Each connection is registered once, for both directions, and never again:
+//! no `epoll_ctl` while it lives, and closing the descriptor takes it out.
+//!
+//! Each socket error is told once by the system, to the call that meets it. The one that `write`
+//! meets is kept, and ends the stream after what can still be read.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Token};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::names::Names;
+use super::{
+    Bound, ConnectOptions, Driver, Event, How, Key, ListenOptions, Outbox, Sent, Signal,
+    SocketOption, Ticket, World,
+};
+use crate::address::Address;
+
+const WAKER: Token = Token(usize::MAX);
+const SIGNALS: Token = Token(usize::MAX - 1);
+/// Connections taken from one port between two waits, so that a flood leaves room for the others.
+const ACCEPTS: u32 = 100;
+/// How long a port rests when the system has no descriptors or memory for another connection.
+const REST: Duration = Duration::from_millis(100);
+/// Bytes sent to one connection by one call: so that one reader of a large backlog does not hold
+/// up the others.
+const SEND_LIMIT: usize = 512 * 1024;
+
+/// The driver over mio. One per loop; what it opens closes with it.
+pub struct Mio {
+    poll: mio::Poll,
+    events: mio::Events,
+    /// What the last poll told, in a form that can be walked while slots change.
+    batch: Vec<(Token, Edge)>,
+    cursor: usize,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Slots closed since the last wait: an event of this batch may still name them, so they are
+    /// not used again before the next.
+    resting: Vec<u32>,
+    /// Slots that have something to give without a new edge; the first `due` of them in this turn.
+    ready: VecDeque<u32>,
+    due: usize,
+    /// The slot that `next` is busy with.
+    current: Option<u32>,
+    accepts_left: u32,
+    /// Ports that rest for want of descriptors, until then.
+    retry: Option<(Instant, Vec<u32>)>,
+    reserve: Option<std::fs::File>,
+    buffer: Box<[u8]>,
+    waker: Arc<PollWaker>,
+    names: Names,
+    names_answered: bool,
+    signals: SignalSource,
+    world: Rc<System>,
+}
+
+impl std::fmt::Debug for Mio {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mio")
+            .field("slots", &self.slots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Edge {
+    readable: bool,
+    writable: bool,
+    /// The peer's end of stream, or a hang-up.
+    closed: bool,
+    error: bool,
+}
+
+struct Slot {
+    generation: u32,
+    queued: bool,
+    kind: Kind,
+}
+
+enum Kind {
+    Free,
+    Port(PortSlot),
+    Connecting(TcpStream),
+    Stream(StreamSlot),
+}
+
+struct PortSlot {
+    listener: TcpListener,
+    host: Address,
+    readable: bool,
+    accepting: bool,
+}
+
+struct StreamSlot {
+    stream: TcpStream,
+    receiving: bool,
+    readable: bool,
+    /// An end or an error was announced: a short read is not the last.
+    closing: bool,
+    errored: bool,
+    /// The end of the stream was told.
+    ended: bool,
+    blocked: bool,
+    room: bool,
+    /// What `write` met, until it is told.
+    error: Option<io::Error>,
+}
+
+impl StreamSlot {
+    fn new(stream: TcpStream) -> StreamSlot {
+        StreamSlot {
+            stream,
+            receiving: true,
+            readable: false,
+            closing: false,
+            errored: false,
+            ended: false,
+            blocked: false,
+            room: false,
+            error: None,
+        }
+    }
+}
+
+/// What a look at one slot found. Made before bytes are lent, so that lending ends the look.
+enum Found {
+    Nothing,
+    Bytes(usize),
+    End(Option<io::Error>),
+    Room,
+}
+
+struct PollWaker(mio::Waker);
+
+impl Wake for PollWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Err(error) = self.0.wake() {
+            tracing::error!(%error, "cannot wake the loop");
+        }
+    }
+}
+
+/// The system's clock, randomness and sockets.
+#[derive(Debug)]
+struct System {
+    hasher: std::hash::RandomState,
+    count: std::cell::Cell<u64>,
+}
+
+impl Mio {
+    /// A driver with a shared read buffer of `read_buffer` bytes (256 KiB is the loop's default).
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no poll descriptor.
+    pub fn new(read_buffer: usize) -> io::Result<Mio> {
+        let poll = mio::Poll::new()?;
+        let waker = Arc::new(PollWaker(mio::Waker::new(poll.registry(), WAKER)?));
+        let names = Names::new(waker.clone().into());
+        Ok(Mio {
+            poll,
+            events: mio::Events::with_capacity(1024),
+            batch: Vec::with_capacity(64),
+            cursor: 0,
+            slots: Vec::new(),
+            free: Vec::new(),
+            resting: Vec::new(),
+            ready: VecDeque::new(),
+            due: 0,
+            current: None,
+            accepts_left: ACCEPTS,
+            retry: None,
+            reserve: reserve(),
+            buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
+            waker,
+            names,
+            names_answered: false,
+            signals: SignalSource::default(),
+            world: Rc::new(System {
+                hasher: std::hash::RandomState::new(),
+                count: std::cell::Cell::new(0),
+            }),
+        })
+    }
+
+    fn insert(&mut self, kind: Kind) -> Key {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                queued: false,
+                kind: Kind::Free,
+            });
+            (self.slots.len() - 1) as u32
+        });
+        let entry = &mut self.slots[slot as usize];
+        entry.kind = kind;
+        Key {
+            slot,
+            generation: entry.generation,
+        }
+    }
+
+    fn slot(&mut self, key: Key) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(key.slot as usize)
+            .filter(|slot| slot.generation == key.generation)
+    }
+
+    fn stream(&mut self, key: Key) -> Option<&mut StreamSlot> {
+        match &mut self.slot(key)?.kind {
+            Kind::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    fn free_slot(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        entry.kind = Kind::Free;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.resting.push(slot);
+    }
+
+    /// Has the slot looked at again in the next turn.
+    fn queue(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        if !entry.queued {
+            entry.queued = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// The next slot that may have something to tell, with its edge applied.
+    fn next_slot(&mut self) -> Option<u32> {
+        while let Some(&(token, edge)) = self.batch.get(self.cursor) {
+            self.cursor += 1;
+            match token {
+                WAKER => self.names_answered = true,
+                SIGNALS => self.signals.readable = true,
+                Token(slot) => {
+                    self.apply(slot, edge);
+                    return Some(slot as u32);
+                }
+            }
+        }
+        if self.due == 0 {
+            return None;
+        }
+        self.due -= 1;
+        let slot = self.ready.pop_front()?;
+        self.slots[slot as usize].queued = false;
+        Some(slot)
+    }
+
+    fn apply(&mut self, slot: usize, edge: Edge) {
+        match &mut self.slots[slot].kind {
+            Kind::Port(port) => port.readable = true,
+            Kind::Stream(stream) => {
+                stream.readable |= edge.readable | edge.closed | edge.error;
+                stream.closing |= edge.closed | edge.error;
+                stream.errored |= edge.error;
+                stream.room |= stream.blocked && edge.writable;
+            }
+            Kind::Connecting(_) | Kind::Free => {}
+        }
+    }
+
+    fn look_at_port(&mut self, slot: u32) -> Option<(TcpStream, SocketAddr, Address)> {
+        let mut failed = None;
+        let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
+            return None;
+        };
+        while port.accepting && port.readable && self.accepts_left > 0 {
+            self.accepts_left -= 1;
+            match port.listener.accept() {
+                Ok((stream, peer)) => return Some((stream, peer, port.host.clone())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => port.readable = false,
+                Err(error) if is_one_connection(&error) => {
+                    tracing::debug!(host = %port.host, %error, "a connection was gone already");
+                }
+                Err(error) => {
+                    failed = Some((port.host.clone(), error));
+                    break;
+                }
+            }
+        }
+        if let Some((host, error)) = failed {
+            self.rest(slot, &host, &error);
+        } else if matches!(&self.slots[slot as usize].kind, Kind::Port(p) if p.readable && p.accepting)
+        {
+            self.queue(slot);
+        }
+        None
+    }
+
+    /// No descriptors or no memory: turn away who waits, with the descriptor held in reserve, and
+    /// try again later.
+    fn rest(&mut self, slot: u32, host: &Address, error: &io::Error) {
+        let mut turned_away = 0u32;
+        if is_descriptor_limit(error) && self.reserve.take().is_some() {
+            if let Kind::Port(port) = &mut self.slots[slot as usize].kind {
+                while port.listener.accept().is_ok() {
+                    turned_away += 1;
+                }
+            }
+            self.reserve = reserve();
+        }
+        tracing::error!(%host, %error, turned_away, "cannot accept connections");
+        let until = self.world.now() + REST;
+        self.retry
+            .get_or_insert_with(|| (until, Vec::new()))
+            .1
+            .push(slot);
+    }
+
+    fn look_at_connecting(&mut self, slot: u32) -> Option<io::Result<Address>> {
+        let Kind::Connecting(stream) = &self.slots[slot as usize].kind else {
+            return None;
+        };
+        let outcome = match stream.take_error() {
+            Ok(Some(error)) | Err(error) => Err(error),
+            Ok(None) => match (stream.peer_addr(), stream.local_addr()) {
+                // A connect to a free port of our own range can meet itself.
+                (Ok(peer), Ok(host)) if peer == host => {
+                    Err(io::Error::from(io::ErrorKind::ConnectionRefused))
+                }
+                (Ok(_), Ok(host)) => Ok(Address::from(host)),
+                (Err(error), _) if error.kind() == io::ErrorKind::NotConnected => return None,
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            },
+        };
+        if outcome.is_ok() {
+            let entry = &mut self.slots[slot as usize];
+            if let Kind::Connecting(stream) = std::mem::replace(&mut entry.kind, Kind::Free) {
+                let mut stream = StreamSlot::new(stream);
+                stream.readable = true; // the edge that told of the connect may have told of bytes
+                entry.kind = Kind::Stream(stream);
+            }
+            self.queue(slot);
+        }
+        Some(outcome)
+    }
+
+    fn look_at_stream(&mut self, slot: u32) -> Found {
+        let Kind::Stream(stream) = &mut self.slots[slot as usize].kind else {
+            return Found::Nothing;
+        };
+        if stream.room {
+            stream.room = false;
+            stream.blocked = false;
+            return Found::Room;
+        }
+        if stream.ended || !stream.receiving {
+            return stream
+                .pending_error()
+                .map_or(Found::Nothing, |e| Found::End(Some(e)));
+        }
+        if !stream.readable {
+            return Found::Nothing;
+        }
+        let found = stream.read(&mut self.buffer);
+        if matches!(found, Found::Bytes(n) if n == self.buffer.len()) {
+            self.current = None;
+            self.queue(slot);
+        } else if !self.slots[slot as usize].is_readable_stream() {
+            self.current = None;
+        }
+        found
+    }
+
+    fn own_event(&mut self) -> Option<Event<'static>> {
+        if let Some(signal) = self.signals.next() {
+            return Some(Event::Signal(signal));
+        }
+        if self.names_answered {
+            match self.names.next() {
+                Some((ticket, answer)) => return Some(Event::Resolved(ticket, answer)),
+                None => self.names_answered = false,
+            }
+        }
+        None
+    }
+}
+
+impl Slot {
+    fn is_readable_stream(&self) -> bool {
+        matches!(&self.kind, Kind::Stream(stream) if stream.readable)
+    }
+}
+
+impl StreamSlot {
+    fn read(&mut self, buffer: &mut [u8]) -> Found {
+        loop {
+            match (&self.stream).read(buffer) {
+                Ok(0) => {
+                    self.readable = false;
+                    self.ended = true;
+                    return Found::End(self.pending_error());
+                }
+                Ok(n) => {
+                    // On Windows only WouldBlock uses the edge up.
+                    self.readable = cfg!(windows) || n == buffer.len() || self.closing;
+                    return Found::Bytes(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return match self.error.take() {
+                        Some(error) => Found::End(Some(error)),
+                        None => Found::Nothing,
+                    };
+                }
+                Err(error) => {
+                    self.readable = false;
+                    self.ended = true;
+                    self.errored = false;
+                    return Found::End(Some(self.error.take().unwrap_or(error)));
+                }
+            }
+        }
+    }
+
+    /// A reset is noticed while reading is paused, and also after the peer's end of stream.
+    fn pending_error(&mut self) -> Option<io::Error> {
+        if let Some(error) = self.error.take() {
+            return Some(error);
+        }
+        if std::mem::take(&mut self.errored) {
+            return match self.stream.take_error() {
+                Ok(Some(error)) | Err(error) => Some(error),
+                Ok(None) => None,
+            };
+        }
+        None
+    }
+
+    /// Sends what it can. True when the outbox is empty.
+    fn write(&mut self, out: &mut Outbox) -> io::Result<bool> {
+        let mut budget = SEND_LIMIT;
+        loop {
+            let result = if out.is_one_chunk() {
+                let first = out.first();
+                (first.len(), (&self.stream).write(first))
+            } else {
+                let mut slices = [IoSlice::new(&[]); 32];
+                let count = out.chunks(&mut slices);
+                let slices = &slices[..count];
+                (
+                    slices.iter().map(|s| s.len()).sum(),
+                    (&self.stream).write_vectored(slices),
+                )
+            };
+            match result {
+                (asked, Ok(n)) => {
+                    out.advance(n);
+                    budget = budget.saturating_sub(n);
+                    if out.is_empty() {
+                        return Ok(true);
+                    }
+                    // Less than asked: the socket is full, and says so when there is room.
+                    if n < asked && !cfg!(windows) {
+                        return Ok(false);
+                    }
+                    if budget == 0 {
+                        self.room = true;
+                        return Ok(false);
+                    }
+                }
+                (_, Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                (_, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                (_, Err(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Driver for Mio {
+    fn world(&self) -> Rc<dyn World> {
+        self.world.clone()
+    }
+
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        self.free.append(&mut self.resting);
+        let rest = self.retry.as_ref().map(|(until, _)| *until);
+        let until = match (until, rest) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let timeout = if self.ready.is_empty() {
+            until.map(|until| until.saturating_duration_since(self.world.now()))
+        } else {
+            Some(Duration::ZERO)
+        };
+        self.batch.clear();
+        self.cursor = 0;
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(error),
+        }
+        for event in &self.events {
+            let edge = Edge {
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                closed: event.is_read_closed(),
+                error: event.is_error(),
+            };
+            self.batch.push((event.token(), edge));
+        }
+        if self
+            .retry
+            .as_ref()
+            .is_some_and(|(until, _)| *until <= self.world.now())
+        {
+            for slot in self
+                .retry
+                .take()
+                .map(|(_, slots)| slots)
+                .unwrap_or_default()
+            {
+                self.queue(slot);
+            }
+        }
+        self.due = self.ready.len();
+        self.accepts_left = ACCEPTS;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Event<'_>> {
+        loop {
+            let Some(slot) = self.current.take().or_else(|| self.next_slot()) else {
+                return self.own_event();
+            };
+            self.current = Some(slot);
+            let key = Key {
+                slot,
+                generation: self.slots[slot as usize].generation,
+            };
+            match &self.slots[slot as usize].kind {
+                Kind::Stream(_) => match self.look_at_stream(slot) {
+                    Found::Nothing => self.current = None,
+                    Found::Bytes(n) => return Some(Event::Received(key, &self.buffer[..n])),
+                    Found::End(error) => return Some(Event::Ended(key, error)),
+                    Found::Room => return Some(Event::Sent(key, 0)),
+                },
+                Kind::Port(_) => match self.look_at_port(slot) {
+                    None => self.current = None,
+                    Some((mut stream, peer, host)) => {
+                        let host = if host.is_wildcard() {
+                            stream.local_addr().map_or(host, Address::from)
+                        } else {
+                            host
+                        };
+                        // Its slot is the next one, so the token is known before it has one.
+                        let next = self.free.last().map_or(self.slots.len(), |s| *s as usize);
+                        let both = Interest::READABLE | Interest::WRITABLE;
+                        let registry = self.poll.registry();
+                        if let Err(error) = registry.register(&mut stream, Token(next), both) {
+                            tracing::error!(%error, "cannot watch a new connection");
+                            continue;
+                        }
+                        let accepted = self.insert(Kind::Stream(StreamSlot::new(stream)));
+                        let peer = Address::from(peer);
+                        return Some(Event::Accepted {
+                            port: key,
+                            key: accepted,
+                            peer,
+                            host,
+                        });
+                    }
+                },
+                Kind::Connecting(_) => {
+                    self.current = None;
+                    match self.look_at_connecting(slot) {
+                        Some(Ok(host)) => return Some(Event::Connected { key, host }),
+                        Some(Err(error)) => return Some(Event::Ended(key, Some(error))),
+                        None => {}
+                    }
+                }
+                Kind::Free => self.current = None,
+            }
+        }
+    }
+
+    fn write(&mut self, key: Key, out: &mut Outbox) -> Sent {
+        let Some(stream) = self.stream(key) else {
+            return Sent::Blocked;
+        };
+        if stream.blocked || stream.error.is_some() {
+            return Sent::Blocked;
+        }
+        match stream.write(out) {
+            Ok(true) => return Sent::All,
+            Ok(false) => stream.blocked = true,
+            Err(error) => {
+                // What has come can still be read; then the stream ends with this error.
+                stream.error = Some(error);
+                stream.readable = true;
+            }
+        }
+        if stream.room || stream.error.is_some() {
+            self.queue(key.slot);
+        }
+        Sent::Blocked
+    }
+
+    fn listen(&mut self, bound: Bound) -> io::Result<Key> {
+        let listener = bound
+            .socket
+            .downcast::<std::net::TcpListener>()
+            .map_err(|_| {
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "a port of another driver's world",
+                )
+            })?;
+        let listener = TcpListener::from_std(*listener);
+        let port = PortSlot {
+            listener,
+            host: bound.host,
+            readable: false,
+            accepting: true,
+        };
+        let key = self.insert(Kind::Port(port));
+        let Kind::Port(port) = &mut self.slots[key.slot as usize].kind else {
+            unreachable!()
+        };
+        let token = Token(key.slot as usize);
+        let registered =
+            self.poll
+                .registry()
+                .register(&mut port.listener, token, Interest::READABLE);
+        if let Err(error) = registered {
+            self.free_slot(key.slot);
+            return Err(error);
+        }
+        Ok(key)
+    }
+
+    fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
+        let Address::Tcp(to) = to;
+        let mut stream = match options.bind {
+            None => TcpStream::connect(*to)?,
+            Some(bind) => connect_from(*to, bind)?,
+        };
+        if options.no_delay {
+            stream.set_nodelay(true)?;
+        }
+        let next = self
+            .free
+            .last()
+            .map_or(self.slots.len(), |slot| *slot as usize);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut stream, Token(next), both)?;
+        Ok(self.insert(Kind::Connecting(stream)))
+    }
+
+    fn receive(&mut self, key: Key, on: bool) {
+        let Some(slot) = self.slot(key) else { return };
+        let wake = match &mut slot.kind {
+            Kind::Stream(stream) => {
+                stream.receiving = on;
+                stream.readable && on
+            }
+            Kind::Port(port) => {
+                port.accepting = on;
+                port.readable && on
+            }
+            Kind::Connecting(_) | Kind::Free => false,
+        };
+        if wake {
+            self.queue(key.slot);
+        }
+    }
+
+    fn shut_write(&mut self, key: Key) {
+        if let Some(stream) = self.stream(key)
+            && let Err(error) = stream.stream.shutdown(std::net::Shutdown::Write)
+        {
+            tracing::debug!(%error, "the connection was gone before our end of stream");
+        }
+    }
+
+    fn close(&mut self, key: Key, how: How) {
+        let Some(slot) = self.slot(key) else { return };
+        if how == How::Reset
+            && let Kind::Stream(StreamSlot { stream, .. }) = &slot.kind
+            && let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO))
+        {
+            tracing::debug!(%error, "cannot reset; closing instead");
+        }
+        if self.current == Some(key.slot) {
+            self.current = None;
+        }
+        self.free_slot(key.slot);
+    }
+
+    fn unsent(&self, key: Key) -> Option<usize> {
+        match self.slots.get(key.slot as usize) {
+            Some(Slot {
+                generation,
+                kind: Kind::Stream(stream),
+                ..
+            }) if *generation == key.generation => couplet_os::unsent::unsent(&stream.stream),
+            _ => None,
+        }
+    }
+
+    fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
+        let Some(stream) = self.stream(key) else {
+            return Ok(());
+        };
+        let socket = SockRef::from(&stream.stream);
+        match option {
+            SocketOption::NoDelay(on) => socket.set_tcp_nodelay(on),
+            SocketOption::KeepAlive(None) => socket.set_keepalive(false),
+            SocketOption::KeepAlive(Some(idle)) => {
+                socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
+            }
+            SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
+            SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
+        }
+    }
+
+    fn resolve(&mut self, ticket: Ticket, name: &str) {
+        self.names.resolve(ticket, name);
+    }
+
+    fn forget(&mut self, ticket: Ticket) {
+        self.names.forget(ticket);
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone().into()
+    }
+
+    fn watch_signals(&mut self, on: bool) -> io::Result<()> {
+        if on {
+            self.signals.take(self.poll.registry())
+        } else {
+            self.signals.give_back()
+        }
+    }
+}
+
+impl World for System {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the clock"
+    )]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the clock"
+    )]
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn random(&self) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u64(self.count.replace(self.count.get().wrapping_add(1)));
+        hasher.finish()
+    }
+
+    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
+        let socket = match bind(address, options) {
+            // A kernel without IPv6: what was to be dual-stack is IPv4 alone.
+            Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
+                bind(SocketAddr::from(([0, 0, 0, 0], address.port())), options)?
+            }
+            other => other?,
+        };
+        let listener = std::net::TcpListener::from(socket);
+        let host = listener.local_addr()?.into();
+        Ok(Bound {
+            host,
+            socket: Box::new(listener),
+        })
+    }
+}
+
+fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!(options.dual_stack && address.ip().is_unspecified()))?;
+    }
+    socket.set_reuse_address(options.reuse_addr)?;
+    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+    socket.set_reuse_port(options.reuse_port)?;
+    // Accepted connections inherit it, which spares a system call for each.
+    socket.set_tcp_nodelay(options.no_delay)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
+    Ok(socket)
+}
+
+fn connect_from(to: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&from.into())?;
+    match socket.connect(&to.into()) {
+        Ok(()) => {}
+        Err(error) if in_progress(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
+
+fn in_progress(error: &io::Error) -> bool {
+    const EINPROGRESS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
+        115
+    } else {
+        36
+    };
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(EINPROGRESS)
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+    ) || error.raw_os_error() == Some(97) // EAFNOSUPPORT on Linux has no kind of its own
+}
+
+/// Errors of accept that concern the one connection that was to be taken.
+fn is_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
+    const EPROTO: i32 = if cfg!(target_os = "linux") { 71 } else { 100 };
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied
+    ) || error.raw_os_error() == Some(EPROTO)
+}
+
+fn is_descriptor_limit(error: &io::Error) -> bool {
+    // EMFILE and ENFILE; Windows tells with WSAEMFILE.
+    matches!(error.raw_os_error(), Some(24 | 23 | 10024))
+}
+
+/// A descriptor that is given up when there is no other, to turn a connection away with.
+fn reserve() -> Option<std::fs::File> {
+    std::fs::File::open(if cfg!(windows) { "NUL" } else { "/dev/null" }).ok()
+}
+
+#[derive(Default)]
+struct SignalSource {
+    #[cfg(unix)]
+    taken: Option<couplet_os::signals::Signals>,
+    readable: bool,
+}
+
+#[cfg(unix)]
+impl SignalSource {
+    fn take(&mut self, registry: &mio::Registry) -> io::Result<()> {
+        use couplet_os::signals::{INTERRUPT, Signals, TERMINATE, USER1};
+        use std::os::fd::{AsFd, AsRawFd};
+        let taken = Signals::take(&[INTERRUPT, TERMINATE, USER1])?;
+        let fd = taken.as_fd().as_raw_fd();
+        registry.register(&mut mio::unix::SourceFd(&fd), SIGNALS, Interest::READABLE)?;
+        self.taken = Some(taken);
+        Ok(())
+    }
+
+    fn give_back(&mut self) -> io::Result<()> {
+        self.taken = None;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Signal> {
+        use couplet_os::signals::{INTERRUPT, TERMINATE, USER1};
+        if !self.readable {
+            return None;
+        }
+        loop {
+            return match self
+                .taken
+                .as_mut()
+                .and_then(couplet_os::signals::Signals::next)
+            {
+                Some(INTERRUPT) => Some(Signal::Interrupt),
+                Some(TERMINATE) => Some(Signal::Terminate),
+                Some(USER1) => Some(Signal::User1),
+                Some(_) => continue,
+                None => {
+                    self.readable = false;
+                    None
+                }
+            };
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl SignalSource {
+    fn take(&mut self, _registry: &mio::Registry) -> io::Result<()> {
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+
+    fn give_back(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Signal> {
+        self.readable = false;
+        None
+    }
+}

@@ -1,0 +1,361 @@
+//! The seam between the loop and the world.
+//!
+//! A [`Driver`] moves bytes and waits; a [`World`] is what handles may use at once: the clock,
+//! randomness, opening a port. The seam is shaped by completion, because readiness can be made to
+//! look like completion for free and the reverse costs a copy. Law 3: time, waiting, names and
+//! randomness come from here alone.
+//!
+//! What every driver promises:
+//!
+//! - **Lent bytes.** The bytes of [`Event::Received`] belong to the driver until the next call of
+//!   [`next`](Driver::next).
+//! - **Keys carry a generation.** [`close`](Driver::close) is final for its key at once: no event
+//!   comes for it, whatever was in flight. Slot, descriptor and buffers live until the last
+//!   operation has come home.
+//! - **Pausing.** After [`receive(key, false)`](Driver::receive) no `Received` and no end of stream
+//!   comes for that key; an error does. What was in flight is kept by the driver and comes first
+//!   on resume.
+//! - **Errors.** An error of writing comes as [`Event::Ended`], after what can still be read. A
+//!   stream on which an error was seen never ends with `Ended(key, None)`.
+//! - **Fairness.** Between two calls of [`wait`](Driver::wait) a connection gives at most one
+//!   buffer's worth of bytes, and `next` comes to an end.
+
+pub mod memory;
+mod mio;
+mod names;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::address::Address;
+pub use crate::transport::outbox::{Outbox, Piece, Spares};
+
+pub use mio::Mio;
+
+/// Names a connection or a port to its driver: a slot and its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The place in the driver's table; dense, and used again after a close.
+    pub slot: u32,
+    /// Counts the uses of the slot.
+    pub generation: u32,
+}
+
+/// Names a question to the driver ([`resolve`](Driver::resolve)); chosen by who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What [`Driver::next`] tells.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A port took a connection. It gives bytes from now on.
+    Accepted {
+        /// The port.
+        port: Key,
+        /// The new connection.
+        key: Key,
+        /// The other end.
+        peer: Address,
+        /// Our end.
+        host: Address,
+    },
+    /// A connect came through. The connection gives bytes from now on.
+    Connected {
+        /// The connection, as [`Driver::connect`] named it.
+        key: Key,
+        /// Our end.
+        host: Address,
+    },
+    /// Bytes arrived. They are lent until the next call of `next`.
+    Received(Key, &'a [u8]),
+    /// `n` taken bytes have left; with `n` = 0: there is room again after [`Sent::Blocked`].
+    Sent(Key, usize),
+    /// With `None` the peer's end of stream, and the connection lives on; with an error the end of
+    /// the connection (of the connect, where it was not connected), and its key is to be closed.
+    Ended(Key, Option<io::Error>),
+    /// The answer to [`Driver::resolve`].
+    Resolved(Ticket, io::Result<Vec<IpAddr>>),
+    /// A signal that was asked for by [`Driver::watch_signals`].
+    Signal(Signal),
+}
+
+/// The signals that a run takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Signal {
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+    /// SIGUSR1: print a snapshot.
+    User1,
+}
+
+impl Signal {
+    /// The signal's number on this system: an interrupted program's exit code is 128 more.
+    pub fn number(self) -> i32 {
+        match self {
+            Signal::Interrupt => 2,
+            Signal::Terminate => 15,
+            Signal::User1 => couplet_os::signals::USER1,
+        }
+    }
+}
+
+/// What became of a [`Driver::write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The outbox is empty, and all of it has gone to the system.
+    All,
+    /// Nothing more is taken now; an [`Event::Sent`] (or `Ended`) follows. What the driver could
+    /// send has left the outbox.
+    Blocked,
+    /// The driver took this many bytes into its keeping: they have left the outbox but still count
+    /// as buffered, until [`Event::Sent`] tells that they have left.
+    Taken(usize),
+}
+
+/// How to close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// As `close(2)` does: a FIN where everything was read, else a reset.
+    Normal,
+    /// With a reset; what was not sent is dropped.
+    Reset,
+}
+
+/// A port that is bound and queues connections, but is not served yet.
+pub struct Bound {
+    /// The address, with the real port number where 0 was asked for.
+    pub host: Address,
+    /// What the driver of the same world knows it by.
+    pub socket: Box<dyn std::any::Any>,
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a port is opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ListenOptions {
+    /// Connections that the system queues before they are accepted: 50 unless set.
+    pub backlog: u32,
+    /// `SO_REUSEADDR`: a port in TIME_WAIT can be opened again. On unless set (not on Windows,
+    /// where it means something else).
+    pub reuse_addr: bool,
+    /// `SO_REUSEPORT`: several loops serve one port, and the system shares out the connections.
+    pub reuse_port: bool,
+    /// For an IPv6 wildcard: take IPv4 connections too. On unless set.
+    pub dual_stack: bool,
+    /// `TCP_NODELAY` of the accepted connections. On unless set.
+    pub no_delay: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> ListenOptions {
+        ListenOptions {
+            backlog: 50,
+            reuse_addr: cfg!(unix),
+            reuse_port: false,
+            dual_stack: true,
+            no_delay: true,
+        }
+    }
+}
+
+impl ListenOptions {
+    /// Sets the backlog.
+    #[must_use]
+    pub fn backlog(mut self, connections: u32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// Sets `SO_REUSEADDR`.
+    #[must_use]
+    pub fn reuse_addr(mut self, on: bool) -> Self {
+        self.reuse_addr = on;
+        self
+    }
+
+    /// Sets `SO_REUSEPORT`.
+    #[must_use]
+    pub fn reuse_port(mut self, on: bool) -> Self {
+        self.reuse_port = on;
+        self
+    }
+
+    /// Sets whether an IPv6 wildcard takes IPv4 too.
+    #[must_use]
+    pub fn dual_stack(mut self, on: bool) -> Self {
+        self.dual_stack = on;
+        self
+    }
+
+    /// Sets `TCP_NODELAY` for accepted connections.
+    #[must_use]
+    pub fn no_delay(mut self, on: bool) -> Self {
+        self.no_delay = on;
+        self
+    }
+}
+
+/// How a connection is begun.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectOptions {
+    /// Give up after this time: 30 s unless set.
+    pub timeout: Duration,
+    /// The local address to come from.
+    pub bind: Option<SocketAddr>,
+    /// `TCP_NODELAY`. On unless set.
+    pub no_delay: bool,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> ConnectOptions {
+        ConnectOptions {
+            timeout: Duration::from_secs(30),
+            bind: None,
+            no_delay: true,
+        }
+    }
+}
+
+impl ConnectOptions {
+    /// Sets the connect timeout.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets the local address.
+    #[must_use]
+    pub fn bind(mut self, address: SocketAddr) -> Self {
+        self.bind = Some(address);
+        self
+    }
+
+    /// Sets `TCP_NODELAY`.
+    #[must_use]
+    pub fn no_delay(mut self, on: bool) -> Self {
+        self.no_delay = on;
+        self
+    }
+}
+
+/// An option of a live connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SocketOption {
+    /// `TCP_NODELAY`.
+    NoDelay(bool),
+    /// `SO_KEEPALIVE`, with the idle time after which the system probes; `None` turns it off.
+    KeepAlive(Option<Duration>),
+    /// `SO_RCVBUF`, bytes.
+    ReceiveBuffer(usize),
+    /// `SO_SNDBUF`, bytes.
+    SendBuffer(usize),
+}
+
+/// Moves bytes and waits. See the [module](self) for what every driver promises.
+pub trait Driver {
+    /// What handles may use at once.
+    fn world(&self) -> Rc<dyn World>;
+
+    /// The only wait: until there is an event, a wake-up, or `until` has come; for ever with
+    /// `None`. A time that has passed means: look, and do not wait.
+    ///
+    /// # Errors
+    ///
+    /// When the system's wait fails, or when nothing can ever happen in a world whose time is
+    /// virtual.
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<()>;
+
+    /// The next thing that happened; `None` when it is time for the next `wait`.
+    fn next(&mut self) -> Option<Event<'_>>;
+
+    /// Sends what it can of `out`.
+    fn write(&mut self, key: Key, out: &mut Outbox) -> Sent;
+
+    /// Serves a bound port.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses to watch it.
+    fn listen(&mut self, bound: Bound) -> io::Result<Key>;
+
+    /// Begins to connect. `Connected` or `Ended` follows.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses at once.
+    fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key>;
+
+    /// Lets a connection give bytes, or a port give connections, or not.
+    fn receive(&mut self, key: Key, on: bool);
+
+    /// Sends a FIN. Only called when nothing written is left with the driver.
+    fn shut_write(&mut self, key: Key);
+
+    /// Ends a connection, an attempt or a port.
+    fn close(&mut self, key: Key, how: How);
+
+    /// Bytes that were sent but have not left the system, where that is known.
+    fn unsent(&self, key: Key) -> Option<usize>;
+
+    /// Sets an option of a connection.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()>;
+
+    /// Asks for the addresses of a name. [`Event::Resolved`] follows, unless
+    /// [`forget`](Self::forget) is called.
+    fn resolve(&mut self, ticket: Ticket, name: &str);
+
+    /// Nobody waits for this answer any more.
+    fn forget(&mut self, ticket: Ticket);
+
+    /// Wakes [`wait`](Self::wait) from any thread; harmless after the driver has gone.
+    fn waker(&self) -> Waker;
+
+    /// Takes SIGINT, SIGTERM and SIGUSR1 as events, or puts the previous handlers back.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses, or when another loop of this process has them.
+    fn watch_signals(&mut self, on: bool) -> io::Result<()>;
+}
+
+/// What handles may use at once. It never calls user code.
+pub trait World {
+    /// The only clock. The loop asks once a turn.
+    fn now(&self) -> Instant;
+
+    /// The time of day.
+    fn wall_clock(&self) -> SystemTime;
+
+    /// A random number.
+    fn random(&self) -> u64;
+
+    /// Opens, binds and listens.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: address in use, permission denied, …
+    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound>;
+}

@@ -1,0 +1,352 @@
+//! The [`Factory`]: builds a protocol for each connection. Closures are factories too, and
+//! [`Shared`] serves many ports and connects with one.
+//!
+//! Twisted's `IProtocolFactory`, `Factory` and `ClientFactory` in one trait.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+
+use crate::address::Address;
+use crate::error::Reason;
+use crate::protocol::Protocol;
+use crate::reactor::{Connector, Reactor};
+use crate::transport::connection::contain;
+
+/// Builds a protocol for each connection, and hears of what happens around it.
+///
+/// On a port only [`do_start`](Self::do_start), [`build_protocol`](Self::build_protocol) and
+/// [`do_stop`](Self::do_stop) are called. With a connector, in this order: `do_start`,
+/// `started_connecting`, then `build_protocol` or `client_connection_failed`; at the end
+/// `client_connection_lost` (after the protocol's `connection_lost`), and `do_stop` unless
+/// [`connector.connect()`](Connector::connect) was called meanwhile.
+///
+/// `|| P` and `|peer: &Address| -> Option<P>` are factories too.
+pub trait Factory {
+    /// What it builds.
+    type Protocol: Protocol;
+
+    /// A port or a connector begins to use this factory. With [`Shared`] only the first counts.
+    fn do_start(&mut self) {}
+
+    /// An attempt to connect begins.
+    fn started_connecting(&mut self, _connector: &Connector) {}
+
+    /// A connection was made with `peer`. `None` turns it away: the connection is closed with no
+    /// protocol.
+    fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol>;
+
+    /// The attempt failed; no protocol was built. The reason is [`Reason::Failed`] with a
+    /// [`ConnectError`](crate::ConnectError).
+    fn client_connection_failed(&mut self, _connector: &Connector, _reason: &Reason) {}
+
+    /// The connection that the attempt had made was lost.
+    fn client_connection_lost(&mut self, _connector: &Connector, _reason: &Reason) {}
+
+    /// A port or a connector no longer uses this factory. With [`Shared`] only the last counts.
+    fn do_stop(&mut self) {}
+
+    /// The reactor that is going to use it, before `do_start`. For wrappers: pass it on.
+    #[doc(hidden)]
+    fn attach(&mut self, _reactor: &Reactor) {}
+}
+
+/// A closure without arguments, as a factory.
+#[derive(Clone, Debug)]
+pub struct FromClosure<F>(F);
+
+impl<P: Protocol, F: FnMut() -> P> Factory for FromClosure<F> {
+    type Protocol = P;
+
+    fn build_protocol(&mut self, _peer: &Address) -> Option<P> {
+        Some((self.0)())
+    }
+}
+
+/// A closure that is given the peer's address, as a factory.
+#[derive(Clone, Debug)]
+pub struct FromPeerClosure<F>(F);
+
+impl<P: Protocol, F: FnMut(&Address) -> Option<P>> Factory for FromPeerClosure<F> {
+    type Protocol = P;
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<P> {
+        (self.0)(peer)
+    }
+}
+
+/// What can be used as a [`Factory`]: a factory, `|| protocol`, or
+/// `|peer: &Address| -> Option<protocol>`. The marker `Kind` tells them apart and is inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a factory of protocols",
+    label = "not a factory",
+    note = "a factory is a type that implements `Factory`, a closure `|| MyProtocol`, or a closure `|peer: &Address| Some(MyProtocol)`, with `&Address` written out; what it builds implements `Protocol`"
+)]
+pub trait IntoFactory<Kind> {
+    /// The factory it becomes.
+    type Factory: Factory + 'static;
+
+    /// Becomes a factory.
+    fn into_factory(self) -> Self::Factory;
+}
+
+/// Marks what is a [`Factory`] by itself.
+#[derive(Debug)]
+pub struct IsFactory;
+/// Marks `|| protocol`.
+#[derive(Debug)]
+pub struct IsClosure;
+/// Marks `|peer: &Address| -> Option<protocol>`.
+#[derive(Debug)]
+pub struct IsPeerClosure;
+
+impl<F: Factory + 'static> IntoFactory<IsFactory> for F {
+    type Factory = F;
+
+    fn into_factory(self) -> F {
+        self
+    }
+}
+
+impl<P: Protocol, F: FnMut() -> P + 'static> IntoFactory<IsClosure> for F {
+    type Factory = FromClosure<F>;
+
+    fn into_factory(self) -> FromClosure<F> {
+        FromClosure(self)
+    }
+}
+
+impl<P: Protocol, F: FnMut(&Address) -> Option<P> + 'static> IntoFactory<IsPeerClosure> for F {
+    type Factory = FromPeerClosure<F>;
+
+    fn into_factory(self) -> FromPeerClosure<F> {
+        FromPeerClosure(self)
+    }
+}
+
+/// One factory for many ports and connects; cheap to clone.
+///
+/// `do_start` comes with its first use and `do_stop` with the end of its last.
+/// [`tell`](Self::tell) reaches the factory from anywhere. The turn alone takes it out, and puts
+/// it back: a panic in one of its callbacks is logged, and the factory stays in use.
+///
+/// ```
+/// use couplet::{Address, Factory, Protocol, Shared, Transport};
+///
+/// struct Echo;
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+///         transport.write(data);
+///     }
+/// }
+///
+/// #[derive(Default)]
+/// struct Counting {
+///     connections: u64,
+/// }
+/// impl Factory for Counting {
+///     type Protocol = Echo;
+///     fn build_protocol(&mut self, _: &Address) -> Option<Echo> {
+///         self.connections += 1;
+///         Some(Echo)
+///     }
+/// }
+///
+/// # fn main() -> couplet::Result<()> {
+/// # let mut reactor_loop = couplet::Loop::new()?;
+/// # let reactor = reactor_loop.reactor();
+/// let counting = Shared::new(Counting::default());
+/// reactor.listen("tcp:0:interface=127.0.0.1", counting.clone())?;
+/// reactor.listen("tcp:0:interface=127.0.0.1", counting.clone())?;
+/// counting.tell(|counting| println!("{} connections so far", counting.connections));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Shared<F> {
+    cell: Rc<SharedCell<F>>,
+}
+
+type Told<F> = Box<dyn FnOnce(&mut F)>;
+
+struct SharedCell<F> {
+    factory: RefCell<Option<F>>,
+    uses: Cell<usize>,
+    reactor: RefCell<Option<Reactor>>,
+    /// Told before there was a reactor.
+    early: RefCell<Vec<Told<F>>>,
+}
+
+impl<F: 'static> Shared<F> {
+    /// Shares a factory.
+    pub fn new(factory: F) -> Shared<F> {
+        Shared {
+            cell: Rc::new(SharedCell {
+                factory: RefCell::new(Some(factory)),
+                uses: Cell::new(0),
+                reactor: RefCell::new(None),
+                early: RefCell::new(Vec::new()),
+            }),
+        }
+    }
+
+    /// Runs `f` on the factory in the turn; before the factory is used anywhere, in the turn after
+    /// its first use was asked for.
+    pub fn tell(&self, f: impl FnOnce(&mut F) + 'static) {
+        let reactor = self.cell.reactor.borrow().clone();
+        match reactor {
+            Some(reactor) => self.line_up(&reactor, Box::new(f)),
+            None => self.cell.early.borrow_mut().push(Box::new(f)),
+        }
+    }
+
+    fn line_up(&self, reactor: &Reactor, f: Told<F>) {
+        let shared = self.clone();
+        reactor.line_up(Box::new(move || {
+            shared.with((), f);
+        }));
+    }
+
+    /// Takes the factory out, calls `f`, puts it back. A panic is logged and gives `otherwise`.
+    fn with<R>(&self, otherwise: R, f: impl FnOnce(&mut F) -> R) -> R {
+        let taken = self.cell.factory.borrow_mut().take();
+        let Some(mut factory) = taken else {
+            // Only a factory that drives another loop from inside a callback comes here.
+            tracing::error!("a shared factory was used from inside one of its own callbacks");
+            return otherwise;
+        };
+        let mut result = otherwise;
+        contain("factory", || result = f(&mut factory));
+        *self.cell.factory.borrow_mut() = Some(factory);
+        result
+    }
+}
+
+impl<F> Clone for Shared<F> {
+    fn clone(&self) -> Self {
+        Shared {
+            cell: self.cell.clone(),
+        }
+    }
+}
+
+impl<F> fmt::Debug for Shared<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("uses", &self.cell.uses.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F: Factory + 'static> Factory for Shared<F> {
+    type Protocol = F::Protocol;
+
+    fn do_start(&mut self) {
+        self.cell.uses.set(self.cell.uses.get() + 1);
+        if self.cell.uses.get() == 1 {
+            self.with((), F::do_start);
+        }
+    }
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        self.with((), |factory| factory.started_connecting(connector));
+    }
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
+        self.with(None, |factory| factory.build_protocol(peer))
+    }
+
+    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
+        self.with((), |factory| {
+            factory.client_connection_failed(connector, reason)
+        });
+    }
+
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
+        self.with((), |factory| {
+            factory.client_connection_lost(connector, reason)
+        });
+    }
+
+    fn do_stop(&mut self) {
+        self.cell.uses.set(self.cell.uses.get().saturating_sub(1));
+        if self.cell.uses.get() == 0 {
+            self.with((), F::do_stop);
+        }
+    }
+
+    fn attach(&mut self, reactor: &Reactor) {
+        self.with((), |factory| factory.attach(reactor));
+        *self.cell.reactor.borrow_mut() = Some(reactor.clone());
+        for f in self.cell.early.take() {
+            self.line_up(reactor, f);
+        }
+    }
+}
+
+/// A factory whose type is forgotten: what ports and connectors keep.
+pub(crate) trait AnyFactory {
+    fn do_start(&mut self);
+    fn started_connecting(&mut self, connector: &Connector);
+    fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>>;
+    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason);
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason);
+    fn do_stop(&mut self);
+}
+
+impl<F: Factory> AnyFactory for F {
+    fn do_start(&mut self) {
+        Factory::do_start(self);
+    }
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        Factory::started_connecting(self, connector);
+    }
+
+    fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>> {
+        Some(Box::new(self.build_protocol(peer)?))
+    }
+
+    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
+        Factory::client_connection_failed(self, connector, reason);
+    }
+
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
+        Factory::client_connection_lost(self, connector, reason);
+    }
+
+    fn do_stop(&mut self) {
+        Factory::do_stop(self);
+    }
+}
+
+/// Where ports and connectors keep their factory: out while it is called.
+pub(crate) struct FactorySlot {
+    factory: RefCell<Option<Box<dyn AnyFactory>>>,
+}
+
+impl FactorySlot {
+    pub(crate) fn new(factory: Box<dyn AnyFactory>) -> FactorySlot {
+        FactorySlot {
+            factory: RefCell::new(Some(factory)),
+        }
+    }
+
+    /// Calls the factory. A panic is logged and gives `None`.
+    pub(crate) fn call<R>(
+        &self,
+        what: &'static str,
+        f: impl FnOnce(&mut dyn AnyFactory) -> R,
+    ) -> Option<R> {
+        let mut factory = self.factory.borrow_mut().take()?;
+        let mut result = None;
+        contain(what, || result = Some(f(&mut *factory)));
+        *self.factory.borrow_mut() = Some(factory);
+        result
+    }
+
+    /// Lets the factory go; user code may run in its drop.
+    pub(crate) fn clear(&self) {
+        let factory = self.factory.borrow_mut().take();
+        contain("drop of a factory", move || drop(factory));
+    }
+}

@@ -1,0 +1,566 @@
+//! [`Connector`]: what tries to connect. Names are looked up by the driver, and addresses are
+//! tried by RFC 8305 ("happy eyeballs"): families interleaved, the next attempt after 250 ms or at
+//! once when one fails, the first that comes through wins.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::delayed::after;
+use super::table::Place;
+use super::timers::TimerKey;
+use super::{Asking, Loop, Reactor, Timed, loop_ended};
+use crate::address::Address;
+use crate::defer::{Cancelled, Deferred, Failure};
+use crate::driver::{ConnectOptions, How, Key, Ticket};
+use crate::error::{By, ConnectError, Reason};
+use crate::factory::{AnyFactory, FactorySlot};
+use crate::protocol::Protocol;
+use crate::transport::wire::{Phase, Wire};
+use crate::transport::{Connection, Transport};
+
+/// RFC 8305, section 5: the Connection Attempt Delay.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// A handle to an attempt to connect, and to the connection that it made. Cheap to clone; dropping
+/// it changes nothing. Twisted's `IConnector`.
+#[derive(Clone)]
+pub struct Connector {
+    cell: Rc<ConnectorCell>,
+}
+
+/// What a [`Connector`] is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectorState {
+    /// An attempt is under way, or about to start.
+    Connecting,
+    /// A connection was made and is not lost yet.
+    Connected,
+    /// Neither.
+    Disconnected,
+}
+
+/// [`Connector::connect`] was called while connecting or connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connector is not disconnected")]
+pub struct NotDisconnected;
+
+type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
+
+pub(super) struct ConnectorCell {
+    reactor: Reactor,
+    serial: Cell<u64>,
+    host: String,
+    port: u16,
+    options: ConnectOptions,
+    factory: FactorySlot,
+    pub(super) state: Cell<ConnectorState>,
+    /// `do_start` was called and `do_stop` was not.
+    started: Cell<bool>,
+    stop_asked: Cell<bool>,
+    wire: RefCell<Option<Rc<Wire>>>,
+    attempts: RefCell<Option<Attempts>>,
+    timer: Cell<Option<TimerKey>>,
+    done: RefCell<Option<Done>>,
+}
+
+/// One try at a target: its addresses and how they fare.
+struct Attempts {
+    ticket: Option<Ticket>,
+    waiting: VecDeque<SocketAddr>,
+    running: Vec<(Key, SocketAddr)>,
+    errors: Vec<(Address, ConnectError)>,
+    next_at: Option<Instant>,
+    until: Instant,
+}
+
+impl Connector {
+    pub(super) fn new(
+        reactor: &Reactor,
+        host: &str,
+        port: u16,
+        options: ConnectOptions,
+        factory: Box<dyn AnyFactory>,
+        done: Option<Done>,
+    ) -> Connector {
+        let cell = Rc::new(ConnectorCell {
+            reactor: reactor.clone(),
+            serial: Cell::new(0),
+            host: host.to_owned(),
+            port,
+            options,
+            factory: FactorySlot::new(factory),
+            state: Cell::new(ConnectorState::Connecting),
+            started: Cell::new(false),
+            stop_asked: Cell::new(false),
+            wire: RefCell::new(None),
+            attempts: RefCell::new(None),
+            timer: Cell::new(None),
+            done: RefCell::new(done),
+        });
+        reactor.start(Asking::Connector(cell.clone()));
+        Connector { cell }
+    }
+
+    pub(super) fn start_deferred<P: Protocol>(
+        reactor: &Reactor,
+        host: &str,
+        port: u16,
+        options: ConnectOptions,
+        factory: Box<dyn AnyFactory>,
+    ) -> Deferred<Connection<P>> {
+        let slot: Rc<RefCell<Option<Connector>>> = Rc::default();
+        let connecting = slot.clone();
+        let (deferred, resolver) = Deferred::with_canceller(move |resolver| {
+            if let Some(connector) = connecting.take() {
+                let target = connector.to_string();
+                connector.stop_connecting();
+                resolver.errback(Cancelled::of(target));
+            }
+        });
+        let done: Done = Box::new(move |outcome| {
+            resolver.resolve(outcome.map(|transport| transport.connection()));
+        });
+        let connector = Connector::new(reactor, host, port, options, factory, Some(done));
+        *slot.borrow_mut() = Some(connector);
+        deferred
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> ConnectorState {
+        self.cell.state.get()
+    }
+
+    /// Gives the attempt up: the factory's `client_connection_failed` comes from the turn, with
+    /// [`ConnectError::Stopped`]. False, and nothing happens, when there is no attempt.
+    pub fn stop_connecting(&self) -> bool {
+        if self.state() != ConnectorState::Connecting || self.cell.stop_asked.replace(true) {
+            return false;
+        }
+        self.cell.reactor.ask(Asking::Connector(self.cell.clone()));
+        true
+    }
+
+    /// [`stop_connecting`](Self::stop_connecting), or `lose_connection` of the connection that was
+    /// made, whichever fits.
+    pub fn disconnect(&self) {
+        match self.state() {
+            ConnectorState::Connecting => {
+                self.stop_connecting();
+            }
+            ConnectorState::Connected => {
+                if let Some(transport) = self.transport() {
+                    transport.lose_connection();
+                }
+            }
+            ConnectorState::Disconnected => {}
+        }
+    }
+
+    /// Connects again, in the turn. Inside `client_connection_failed` and `client_connection_lost`
+    /// it means: go on; the factory is not stopped in between.
+    ///
+    /// # Errors
+    ///
+    /// When it is connecting or connected.
+    pub fn connect(&self) -> Result<(), NotDisconnected> {
+        if self.state() != ConnectorState::Disconnected {
+            return Err(NotDisconnected);
+        }
+        self.cell.state.set(ConnectorState::Connecting);
+        self.cell.stop_asked.set(false);
+        self.cell
+            .reactor
+            .start(Asking::Connector(self.cell.clone()));
+        Ok(())
+    }
+
+    /// The connection that was made, until it is lost.
+    pub fn transport(&self) -> Option<Transport> {
+        self.cell
+            .wire
+            .borrow()
+            .clone()
+            .map(|wire| Transport { wire })
+    }
+
+    /// The host that was asked for: a name or an IP address.
+    pub fn host(&self) -> &str {
+        &self.cell.host
+    }
+
+    /// The port number that was asked for.
+    pub fn port(&self) -> u16 {
+        self.cell.port
+    }
+}
+
+impl fmt::Display for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cell.fmt(f)
+    }
+}
+
+impl fmt::Display for ConnectorCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "tcp:[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "tcp:{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("target", &self.to_string())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectorCell {
+    fn handle(self: &Rc<Self>) -> Connector {
+        Connector { cell: self.clone() }
+    }
+
+    fn disarm(&self) {
+        if let Some(timer) = self.timer.take() {
+            self.reactor.records.timers.borrow_mut().remove(timer);
+        }
+    }
+
+    fn with_attempts<R>(&self, f: impl FnOnce(&mut Attempts) -> R) -> Option<R> {
+        self.attempts.borrow_mut().as_mut().map(f)
+    }
+
+    fn take_done(&self) -> Option<Done> {
+        self.done.borrow_mut().take()
+    }
+
+    pub(super) fn state_name(&self) -> &'static str {
+        match self.state.get() {
+            ConnectorState::Connecting => match &*self.attempts.borrow() {
+                Some(attempts) if attempts.ticket.is_some() => "looking up",
+                _ => "connecting",
+            },
+            ConnectorState::Connected => "connected",
+            ConnectorState::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// The order of RFC 8305, section 4: families take turns, the resolver's first one first.
+fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<SocketAddr> {
+    let first_is_v6 = found.first().is_some_and(IpAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|ip| ip.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut order = VecDeque::new();
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair == [None, None] {
+            return order;
+        }
+        order.extend(
+            pair.into_iter()
+                .flatten()
+                .map(|ip| SocketAddr::new(ip, port)),
+        );
+    }
+}
+
+impl Loop {
+    /// Step 6: an attempt begins.
+    pub(super) fn start_connector(&mut self, cell: Rc<ConnectorCell>) {
+        if self.reactor.is_stopping() {
+            return self.refuse_connector(&cell);
+        }
+        self.next_connector += 1;
+        cell.serial.set(self.next_connector);
+        self.connectors.insert(self.next_connector, cell.clone());
+        if !cell.started.replace(true) {
+            cell.factory.call("do_start", |factory| factory.do_start());
+        }
+        let connector = cell.handle();
+        cell.factory.call("started_connecting", |factory| {
+            factory.started_connecting(&connector)
+        });
+        if cell.stop_asked.get() {
+            return self.connect_failed(&cell, ConnectError::Stopped);
+        }
+        let now = self.reactor.now();
+        let mut attempts = Attempts {
+            ticket: None,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            errors: Vec::new(),
+            next_at: None,
+            until: after(now, cell.options.timeout),
+        };
+        match cell.host.parse::<IpAddr>() {
+            Ok(ip) => attempts.waiting.push_back(SocketAddr::new(ip, cell.port)),
+            Err(_) => {
+                self.next_ticket += 1;
+                let ticket = Ticket(self.next_ticket);
+                attempts.ticket = Some(ticket);
+                self.resolving.insert(ticket, cell.clone());
+                self.driver.resolve(ticket, &cell.host);
+            }
+        }
+        let looking_up = attempts.ticket.is_some();
+        *cell.attempts.borrow_mut() = Some(attempts);
+        if looking_up {
+            self.arm_connector(&cell)
+        } else {
+            self.try_next(&cell)
+        }
+    }
+
+    /// The reactor stops: no new attempt.
+    fn refuse_connector(&mut self, cell: &Rc<ConnectorCell>) {
+        cell.state.set(ConnectorState::Disconnected);
+        if cell.started.replace(false) {
+            cell.factory.call("do_stop", |factory| factory.do_stop());
+        }
+        if let Some(done) = cell.take_done() {
+            done(Err(ConnectError::Shutdown.into()));
+        }
+    }
+
+    pub(super) fn name_resolved(&mut self, ticket: Ticket, answer: std::io::Result<Vec<IpAddr>>) {
+        let Some(cell) = self.resolving.remove(&ticket) else {
+            return;
+        };
+        let error = match answer {
+            Ok(found) if !found.is_empty() => {
+                cell.with_attempts(|attempts| {
+                    attempts.ticket = None;
+                    attempts.waiting = interleave(found, cell.port);
+                });
+                return self.try_next(&cell);
+            }
+            Ok(_) => std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address"),
+            Err(error) => error,
+        };
+        let (name, source) = (cell.host.clone(), std::sync::Arc::new(error));
+        self.connect_failed(&cell, ConnectError::NameLookup { name, source });
+    }
+
+    /// Tries the next address that the driver does not refuse at once; with none left and none
+    /// under way the attempt has failed.
+    fn try_next(&mut self, cell: &Rc<ConnectorCell>) {
+        while let Some(address) = cell.with_attempts(|a| a.waiting.pop_front()).flatten() {
+            match self.driver.connect(&address.into(), &cell.options) {
+                Ok(key) => {
+                    self.table.put(key, Place::Connecting(cell.clone()));
+                    let next_at = after(self.reactor.now(), ATTEMPT_DELAY);
+                    cell.with_attempts(|attempts| {
+                        attempts.running.push((key, address));
+                        attempts.next_at = Some(next_at);
+                    });
+                    return self.arm_connector(cell);
+                }
+                Err(error) => {
+                    let error = ConnectError::from_io(error);
+                    cell.with_attempts(|a| a.errors.push((address.into(), error)));
+                }
+            }
+        }
+        let errors = cell
+            .with_attempts(|a| a.running.is_empty().then(|| std::mem::take(&mut a.errors)))
+            .flatten();
+        match errors {
+            None => self.arm_connector(cell),
+            Some(mut errors) => {
+                let error = match (errors.pop(), errors.is_empty()) {
+                    (Some((_, only)), true) => only,
+                    (Some(last), false) => {
+                        errors.push(last);
+                        ConnectError::AllFailed(errors)
+                    }
+                    (None, _) => ConnectError::Stopped,
+                };
+                self.connect_failed(cell, error);
+            }
+        }
+    }
+
+    /// One timer for the next attempt and for the end of all.
+    fn arm_connector(&mut self, cell: &Rc<ConnectorCell>) {
+        cell.disarm();
+        let at = cell.with_attempts(|a| match a.next_at.filter(|_| !a.waiting.is_empty()) {
+            Some(next_at) => next_at.min(a.until),
+            None => a.until,
+        });
+        if let Some(at) = at {
+            let timed = Timed::Connector(cell.clone());
+            cell.timer.set(Some(
+                self.reactor.records.timers.borrow_mut().insert(at, timed),
+            ));
+        }
+    }
+
+    pub(super) fn connector_timed(&mut self, cell: &Rc<ConnectorCell>, now: Instant) {
+        cell.timer.set(None);
+        match cell.with_attempts(|a| a.until <= now) {
+            Some(true) => self.connect_failed(cell, ConnectError::TimedOut(cell.options.timeout)),
+            Some(false) => self.try_next(cell),
+            None => {}
+        }
+    }
+
+    /// One address failed.
+    pub(super) fn attempt_ended(
+        &mut self,
+        key: Key,
+        cell: &Rc<ConnectorCell>,
+        error: std::io::Error,
+    ) {
+        self.table.take(key);
+        self.driver.close(key, How::Normal);
+        cell.with_attempts(|attempts| {
+            if let Some(at) = attempts.running.iter().position(|(k, _)| *k == key) {
+                let (_, address) = attempts.running.remove(at);
+                attempts
+                    .errors
+                    .push((address.into(), ConnectError::from_io(error)));
+            }
+        });
+        self.try_next(cell);
+    }
+
+    /// One address came through: it is the connection, and the others are given up.
+    pub(super) fn attempt_connected(&mut self, key: Key, cell: &Rc<ConnectorCell>, host: Address) {
+        self.table.take(key);
+        let peer = cell.with_attempts(|attempts| {
+            let at = attempts.running.iter().position(|(k, _)| *k == key)?;
+            Some(attempts.running.remove(at).1)
+        });
+        self.drop_attempts(cell);
+        let Some(peer) = peer.flatten().map(Address::from) else {
+            return self.driver.close(key, How::Normal);
+        };
+        cell.state.set(ConnectorState::Connected);
+        let built = cell
+            .factory
+            .call("build_protocol", |factory| factory.build(&peer))
+            .flatten();
+        let Some(protocol) = built else {
+            self.driver.close(key, How::Normal);
+            if let Some(done) = cell.take_done() {
+                done(Err(ConnectError::NoProtocol.into()));
+            }
+            return self.connector_lost(cell, &Reason::Done(By::Us));
+        };
+        let wire = self.new_connection(key, protocol, peer, host, Some(cell.clone()));
+        *cell.wire.borrow_mut() = Some(wire.clone());
+        self.made(key);
+        if let Some(done) = cell.take_done() {
+            if wire.phase() < Phase::Closing {
+                done(Ok(Transport { wire }));
+            } else {
+                let reason = self.table.connection(key).map(|entry| entry.life.reason());
+                let reason = reason.or_else(|| wire.reason()).unwrap_or(Reason::Shutdown);
+                done(Err(crate::error::ConnectionLost(reason).into()));
+            }
+        }
+    }
+
+    fn drop_attempts(&mut self, cell: &Rc<ConnectorCell>) {
+        cell.disarm();
+        let Some(attempts) = cell.attempts.borrow_mut().take() else {
+            return;
+        };
+        if let Some(ticket) = attempts.ticket {
+            self.resolving.remove(&ticket);
+            self.driver.forget(ticket);
+        }
+        for (key, _) in attempts.running {
+            self.table.take(key);
+            self.driver.close(key, How::Normal);
+        }
+    }
+
+    /// The attempt as a whole failed.
+    pub(super) fn connect_failed(&mut self, cell: &Rc<ConnectorCell>, error: ConnectError) {
+        if cell.state.get() != ConnectorState::Connecting {
+            return;
+        }
+        tracing::debug!(target = %cell, %error, "cannot connect");
+        self.drop_attempts(cell);
+        let failure = Failure::from(error);
+        self.connector_ends(cell, |factory, connector| {
+            factory.client_connection_failed(connector, &Reason::Failed(failure.clone()));
+        });
+        if let Some(done) = cell.take_done() {
+            done(Err(failure));
+        }
+    }
+
+    /// The connection that the connector had made was lost; its protocol has heard of it.
+    pub(super) fn connector_lost(&mut self, cell: &Rc<ConnectorCell>, reason: &Reason) {
+        self.connector_ends(cell, |factory, connector| {
+            factory.client_connection_lost(connector, reason);
+        });
+    }
+
+    /// Tells the factory of an end; unless it connects again it is stopped.
+    fn connector_ends(
+        &mut self,
+        cell: &Rc<ConnectorCell>,
+        tell: impl FnOnce(&mut dyn AnyFactory, &Connector),
+    ) {
+        self.connectors.remove(&cell.serial.get());
+        cell.state.set(ConnectorState::Disconnected);
+        cell.stop_asked.set(false);
+        cell.wire.take();
+        let connector = cell.handle();
+        cell.factory
+            .call("client_connection_…", |factory| tell(factory, &connector));
+        if cell.state.get() == ConnectorState::Disconnected && cell.started.replace(false) {
+            cell.factory.call("do_stop", |factory| factory.do_stop());
+        }
+    }
+
+    /// What was asked of a connector. One that has not started yet is stopped when it does.
+    pub(super) fn connector_asked(&mut self, cell: &Rc<ConnectorCell>) {
+        if cell.stop_asked.get() && cell.attempts.borrow().is_some() {
+            self.connect_failed(cell, ConnectError::Stopped);
+        }
+    }
+
+    /// The loop goes: who waits for a connection is told.
+    pub(super) fn abandon_connector(cell: &Rc<ConnectorCell>) {
+        cell.attempts.take();
+        if let Some(done) = cell.take_done() {
+            done(Err(loop_ended()));
+        }
+        cell.factory.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ips(list: &[&str]) -> Vec<IpAddr> {
+        list.iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn families_take_turns_and_the_resolvers_first_is_first() {
+        let order = interleave(ips(&["2001::1", "2001::2", "2001::3", "10.0.0.1"]), 7);
+        let order: Vec<String> = order.iter().map(|a| a.ip().to_string()).collect();
+        assert_eq!(order, ["2001::1", "10.0.0.1", "2001::2", "2001::3"]);
+        let order = interleave(ips(&["10.0.0.1", "10.0.0.2", "2001::1"]), 7);
+        let order: Vec<String> = order.iter().map(|a| a.ip().to_string()).collect();
+        assert_eq!(order, ["10.0.0.1", "2001::1", "10.0.0.2"]);
+        assert!(interleave(Vec::new(), 7).is_empty());
+    }
+}

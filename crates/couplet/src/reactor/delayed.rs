@@ -1,0 +1,102 @@
+//! [`DelayedCall`]: a call that is to come, and the ways to change one's mind.
+
+use std::fmt;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use super::timers::TimerKey;
+use super::{Reactor, Records, Timed};
+
+/// A call that was asked for with `call_later`. Dropping it changes nothing.
+///
+/// Every method answers whether there was still something to change. Inside its own callback a
+/// call already counts as called. Twisted's `IDelayedCall`.
+#[derive(Clone)]
+pub struct DelayedCall {
+    place: Option<(Weak<Records>, TimerKey)>,
+}
+
+impl DelayedCall {
+    pub(super) fn new(reactor: &Reactor, delay: Duration, timed: Timed) -> DelayedCall {
+        let deadline = after(reactor.now(), delay);
+        let key = reactor.records.timers.borrow_mut().insert(deadline, timed);
+        DelayedCall {
+            place: Some((Rc::downgrade(&reactor.records), key)),
+        }
+    }
+
+    /// A call that will not come.
+    pub(super) fn never() -> DelayedCall {
+        DelayedCall { place: None }
+    }
+
+    pub(super) fn timer(&self) -> Option<TimerKey> {
+        self.place.as_ref().map(|(_, key)| *key)
+    }
+
+    fn records(&self) -> Option<(Rc<Records>, TimerKey)> {
+        let (records, key) = self.place.as_ref()?;
+        Some((records.upgrade()?, *key))
+    }
+
+    /// The call does not come, and its closure is dropped.
+    pub fn cancel(&self) -> bool {
+        let Some((records, key)) = self.records() else {
+            return false;
+        };
+        let removed = records.timers.borrow_mut().remove(key);
+        if let Some(Timed::Tell(wire, _)) = &removed {
+            wire.forget_timers(&records.timers.borrow());
+        }
+        removed.is_some()
+    }
+
+    /// The call comes `delay` from now instead.
+    pub fn reset(&self, delay: Duration) -> bool {
+        let Some((records, key)) = self.records() else {
+            return false;
+        };
+        let now = records.now.get().unwrap_or_else(|| records.world.now());
+        records.timers.borrow_mut().reset(key, after(now, delay))
+    }
+
+    /// The call comes later by `delay` than it would have.
+    pub fn delay_by(&self, delay: Duration) -> bool {
+        let Some((records, key)) = self.records() else {
+            return false;
+        };
+        let mut timers = records.timers.borrow_mut();
+        match timers.deadline(key) {
+            Some(deadline) => timers.reset(key, after(deadline, delay)),
+            None => false,
+        }
+    }
+
+    /// True until the call was made or cancelled.
+    pub fn active(&self) -> bool {
+        self.deadline().is_some()
+    }
+
+    /// When the call comes, if it is still to come. Twisted's `getTime`.
+    pub fn deadline(&self) -> Option<Instant> {
+        let (records, key) = self.records()?;
+        let timers = records.timers.borrow();
+        timers.deadline(key)
+    }
+}
+
+impl fmt::Debug for DelayedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DelayedCall")
+            .field("deadline", &self.deadline())
+            .finish()
+    }
+}
+
+/// `at + delay`, or a time further away than any wait, where that cannot be told.
+pub(super) fn after(at: Instant, delay: Duration) -> Instant {
+    const CENTURIES: Duration = Duration::from_secs(500 * 365 * 24 * 3600);
+    at.checked_add(delay)
+        .or_else(|| at.checked_add(CENTURIES))
+        .unwrap_or(at)
+}

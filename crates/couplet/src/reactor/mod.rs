@@ -1,0 +1,405 @@
+//! The [`Reactor`]: a handle that records. The [`Loop`] owns what it records about, and turns.
+//!
+//! A reactor is a value: several live in one process, each runs again after it was stopped, and
+//! none is global. Twisted's `IReactorCore`, `IReactorTime`, `IReactorTCP`.
+
+mod connecting;
+mod delayed;
+mod port;
+mod run;
+mod shutdown;
+mod snapshot;
+mod table;
+mod tasks;
+pub(crate) mod timers;
+mod turn;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::defer::{Alarm, Deferred, Failure, Result};
+use crate::driver::{ConnectOptions, Key, ListenOptions, Spares, World};
+use crate::error::ListenError;
+use crate::factory::{Factory, IntoFactory};
+use crate::transport::wire::{Phase, Wire};
+use crate::transport::{Connection, Tell};
+
+use connecting::ConnectorCell;
+pub use connecting::{Connector, ConnectorState, NotDisconnected};
+pub use delayed::DelayedCall;
+pub use port::Port;
+use port::PortCell;
+pub use run::{Stopped, run, run_until};
+pub use shutdown::Shutdown;
+pub use snapshot::{ConnectionSnapshot, ConnectorSnapshot, PortSnapshot, Snapshot};
+use tasks::{NewTask, Tasks};
+use timers::Timers;
+pub use turn::{Loop, LoopOptions};
+
+/// A handle to a loop: listens, connects, calls later, spawns. Cheap to clone and to keep.
+///
+/// It records, and the turn of the loop acts; only opening a port is done at once, so that its
+/// error is returned at once. Dropping a handle changes nothing.
+///
+/// ```
+/// use couplet::{Protocol, Transport};
+///
+/// struct Echo;
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+///         transport.write(data);
+///     }
+/// }
+///
+/// couplet::run(|reactor| {
+///     let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo)?;
+///     println!("listening on {}", port.host());
+/// #   reactor.stop();
+///     Ok(())
+/// })?;
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+#[derive(Clone)]
+pub struct Reactor {
+    records: Rc<Records>,
+}
+
+/// What handles recorded and the turn has not taken over yet.
+pub(crate) struct Records {
+    /// Which loop of this process.
+    serial: u32,
+    world: Rc<dyn World>,
+    spares: Rc<Spares>,
+    /// The time of this turn, while there is one.
+    now: Cell<Option<Instant>>,
+    /// Something below waits for a round.
+    busy: Cell<bool>,
+    /// Connections with something asked or written. Law 9: each connection stands here once.
+    dirty: RefCell<Vec<Key>>,
+    /// Calls into user code, first come, first served. Law 9: not bounded; who calls owns them.
+    line: RefCell<VecDeque<Call>>,
+    /// Ports and connectors with something asked.
+    asking: RefCell<VecDeque<Asking>>,
+    /// Listens and connects for step 6.
+    starts: RefCell<VecDeque<Asking>>,
+    timers: RefCell<Timers<Timed>>,
+    tasks: RefCell<Tasks>,
+    snapshots: RefCell<Vec<crate::defer::Resolver<Snapshot>>>,
+    triggers: RefCell<shutdown::Triggers>,
+    run_state: Cell<RunState>,
+    stop_asked: Cell<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RunState {
+    /// Not in a run; turns may be made all the same.
+    Idle,
+    Running,
+    Stopping,
+}
+
+/// A call into user code that stands in line.
+enum Call {
+    Tell(Rc<Wire>, Box<dyn Tell>),
+    /// What a connection has due.
+    Due(Key),
+    Run(Box<dyn FnOnce()>),
+}
+
+#[derive(Clone)]
+enum Asking {
+    Port(Rc<PortCell>),
+    Connector(Rc<ConnectorCell>),
+}
+
+/// What is to happen at a time.
+enum Timed {
+    Call(Box<dyn FnOnce()>),
+    Tell(Rc<Wire>, Box<dyn Tell>),
+    Deadline(Key),
+    Connector(Rc<ConnectorCell>),
+}
+
+impl Reactor {
+    fn new(world: Rc<dyn World>, tasks: Tasks) -> Reactor {
+        static SERIAL: AtomicU32 = AtomicU32::new(1);
+        let timers = Timers::new(world.now());
+        Reactor {
+            records: Rc::new(Records {
+                serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+                world,
+                spares: Rc::default(),
+                now: Cell::new(None),
+                busy: Cell::new(false),
+                dirty: RefCell::default(),
+                line: RefCell::default(),
+                asking: RefCell::default(),
+                starts: RefCell::default(),
+                timers: RefCell::new(timers),
+                tasks: RefCell::new(tasks),
+                snapshots: RefCell::default(),
+                triggers: RefCell::default(),
+                run_state: Cell::new(RunState::Idle),
+                stop_asked: Cell::new(false),
+            }),
+        }
+    }
+
+    /// Listens on a TCP address and builds a protocol for each connection. Port 0 takes a free
+    /// one; [`Port::host`] tells which.
+    ///
+    /// Connections queue from now on; the turn accepts them.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and what the system said.
+    pub fn listen_tcp<K>(
+        &self,
+        address: SocketAddr,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        self.listen_tcp_with(address, ListenOptions::default(), factory)
+    }
+
+    /// [`listen_tcp`](Self::listen_tcp) with options.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and what the system said.
+    pub fn listen_tcp_with<K>(
+        &self,
+        address: SocketAddr,
+        options: ListenOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        let mut factory = factory.into_factory();
+        let bound = self
+            .records
+            .world
+            .bind(address, &options)
+            .map_err(|error| ListenError::new(address.into(), error))?;
+        factory.attach(self);
+        Ok(Port::new(self, address, options, bound, Box::new(factory)))
+    }
+
+    /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
+    /// made. A name is looked up by the driver, and its addresses are tried by RFC 8305.
+    ///
+    /// The factory hears of everything; [`connect_tcp_with`](Self::connect_tcp_with) sets options.
+    pub fn connect_tcp<K>(&self, host: &str, port: u16, factory: impl IntoFactory<K>) -> Connector {
+        self.connect_tcp_with(host, port, ConnectOptions::default(), factory)
+    }
+
+    /// [`connect_tcp`](Self::connect_tcp) with options.
+    pub fn connect_tcp_with<K>(
+        &self,
+        host: &str,
+        port: u16,
+        options: ConnectOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        let mut factory = factory.into_factory();
+        factory.attach(self);
+        Connector::new(self, host, port, options, Box::new(factory), None)
+    }
+
+    /// Connects as [`connect_tcp_with`](Self::connect_tcp_with) does, and gives the connection
+    /// once `connection_made` was called; fails with [`ConnectError`](crate::ConnectError).
+    /// Cancelling it stops the attempt.
+    pub fn connect_tcp_deferred<K, F: IntoFactory<K>>(
+        &self,
+        host: &str,
+        port: u16,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let mut factory = factory.into_factory();
+        factory.attach(self);
+        Connector::start_deferred(self, host, port, options, Box::new(factory))
+    }
+
+    /// Calls `f` in the turn in which `delay` has passed; with a delay of zero in the next turn.
+    /// Calls that are due come in the order of their deadlines, equal ones in the order of asking.
+    ///
+    /// The delay counts from the time of the turn. Twisted's `callLater`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # couplet::run(|reactor| {
+    /// let stopping = reactor.clone();
+    /// let call = reactor.call_later(Duration::from_millis(5), move || stopping.stop());
+    /// assert!(call.active());
+    /// # Ok(()) })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'static) -> DelayedCall {
+        DelayedCall::new(self, delay, Timed::Call(Box::new(f)))
+    }
+
+    /// Calls `f` in the next turn, in the order of asking. Twisted's `callWhenRunning`.
+    pub fn call_soon(&self, f: impl FnOnce() + 'static) -> DelayedCall {
+        self.call_later(Duration::ZERO, f)
+    }
+
+    /// Runs a future as a task of this loop; the Deferred gives what it returns. Cancelling the
+    /// Deferred drops the future, in the turn. A panic in it is the failure
+    /// [`Panicked`](crate::defer::Panicked).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn main() -> couplet::Result<()> {
+    /// let sum = couplet::run_until(|reactor| {
+    ///     let inner = reactor.clone();
+    ///     reactor.spawn(async move {
+    ///         inner.sleep(Duration::from_millis(1)).await?;
+    ///         Ok(20 + 22)
+    ///     })
+    /// })?;
+    /// assert_eq!(sum, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn spawn<T: 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        let (task, deferred) = NewTask::new(self, future);
+        self.records.tasks.borrow_mut().add(task);
+        deferred
+    }
+
+    /// Fires after `delay`; cancelling it cancels the timer.
+    pub fn sleep(&self, delay: Duration) -> Deferred<()> {
+        let timer: Rc<Cell<Option<DelayedCall>>> = Rc::default();
+        let sleeping = timer.clone();
+        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
+            if let Some(call) = sleeping.take() {
+                call.cancel();
+            }
+        });
+        timer.set(Some(self.call_later(delay, move || resolver.callback(()))));
+        deferred
+    }
+
+    /// What is open, under way and waiting, as of the turn. Printable.
+    pub fn snapshot(&self) -> Deferred<Snapshot> {
+        let (deferred, resolver) = Deferred::new();
+        self.records.snapshots.borrow_mut().push(resolver);
+        self.records.busy.set(true);
+        deferred
+    }
+
+    /// Registers what is to be done when the reactor stops; see [`Shutdown`]. Twisted's
+    /// `addSystemEventTrigger`.
+    pub fn on(&self, when: Shutdown, f: impl FnOnce() -> Deferred<()> + 'static) {
+        self.records.triggers.borrow_mut().add(when, Box::new(f));
+    }
+
+    /// Ends the run: at the end of this turn the ports close, connections flush what was written
+    /// (for at most [`LoopOptions::shutdown_grace`]) and are lost with
+    /// [`Reason::Shutdown`](crate::Reason::Shutdown). Outside a run, and a second time, it does
+    /// nothing.
+    pub fn stop(&self) {
+        if self.records.run_state.get() == RunState::Running {
+            self.records.stop_asked.set(true);
+        }
+    }
+
+    /// True between [`stop`](Self::stop) and the end of the run.
+    pub fn is_stopping(&self) -> bool {
+        self.records.run_state.get() == RunState::Stopping
+    }
+
+    /// The loop's clock: inside a turn the time at which it began.
+    pub fn now(&self) -> Instant {
+        self.records
+            .now
+            .get()
+            .unwrap_or_else(|| self.records.world.now())
+    }
+
+    /// A random number from the loop's world, which a simulation repeats.
+    pub fn random(&self) -> u64 {
+        self.records.world.random()
+    }
+
+    // What other rooms record.
+
+    pub(crate) fn serial(&self) -> u32 {
+        self.records.serial
+    }
+
+    pub(crate) fn spares(&self) -> &Rc<Spares> {
+        &self.records.spares
+    }
+
+    pub(crate) fn mark(&self, key: Key) {
+        self.records.dirty.borrow_mut().push(key);
+        self.records.busy.set(true);
+    }
+
+    pub(crate) fn line_up(&self, call: Box<dyn FnOnce()>) {
+        self.enqueue(Call::Run(call));
+    }
+
+    fn enqueue(&self, call: Call) {
+        self.records.line.borrow_mut().push_back(call);
+        self.records.busy.set(true);
+    }
+
+    pub(crate) fn tell(&self, wire: &Rc<Wire>, tell: Box<dyn Tell>) {
+        self.enqueue(Call::Tell(wire.clone(), tell));
+    }
+
+    pub(crate) fn tell_later(
+        &self,
+        wire: &Rc<Wire>,
+        delay: Duration,
+        tell: Box<dyn Tell>,
+    ) -> DelayedCall {
+        if wire.phase() == Phase::Lost {
+            return DelayedCall::never();
+        }
+        let call = DelayedCall::new(self, delay, Timed::Tell(wire.clone(), tell));
+        if let Some(timer) = call.timer() {
+            wire.add_timer(timer);
+        }
+        call
+    }
+
+    fn ask(&self, asking: Asking) {
+        self.records.asking.borrow_mut().push_back(asking);
+        self.records.busy.set(true);
+    }
+
+    fn start(&self, asking: Asking) {
+        self.records.starts.borrow_mut().push_back(asking);
+    }
+}
+
+impl Alarm for Reactor {
+    fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()> {
+        let call = self.call_later(after, ring);
+        Box::new(move || {
+            call.cancel();
+        })
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor")
+            .field("serial", &self.records.serial)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The failure of what could not be done because its loop has ended.
+fn loop_ended() -> Failure {
+    crate::defer::Cancelled::of("the loop has ended").into()
+}

@@ -1,0 +1,172 @@
+//! [`Port`]: what listens.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::{Asking, Reactor};
+use crate::address::Address;
+use crate::defer::{Deferred, Resolver};
+use crate::driver::{Bound, Key, ListenOptions};
+use crate::error::ListenError;
+use crate::factory::{AnyFactory, FactorySlot};
+
+/// A handle to a port that listens; cheap to clone. Dropping it changes nothing.
+///
+/// Twisted's `IListeningPort`.
+#[derive(Clone)]
+pub struct Port {
+    cell: Rc<PortCell>,
+}
+
+pub(super) struct PortCell {
+    pub(super) reactor: Reactor,
+    /// What was asked for: with port 0 another number may come at the next start.
+    address: SocketAddr,
+    options: ListenOptions,
+    host: RefCell<Address>,
+    pub(super) state: Cell<PortState>,
+    pub(super) paused: Cell<bool>,
+    pub(super) bound: RefCell<Option<Bound>>,
+    pub(super) key: Cell<Option<Key>>,
+    pub(super) factory: FactorySlot,
+    /// `do_start` was called and `do_stop` was not.
+    pub(super) started: Cell<bool>,
+    pub(super) accepted: Cell<u64>,
+    pub(super) stopped: RefCell<Vec<Resolver<()>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PortState {
+    /// Bound; the turn has not served it yet.
+    Starting,
+    Listening,
+    /// To be closed by the turn.
+    Stopping,
+    Stopped,
+}
+
+impl Port {
+    pub(super) fn new(
+        reactor: &Reactor,
+        address: SocketAddr,
+        options: ListenOptions,
+        bound: Bound,
+        factory: Box<dyn AnyFactory>,
+    ) -> Port {
+        let cell = Rc::new(PortCell {
+            reactor: reactor.clone(),
+            address,
+            options,
+            host: RefCell::new(bound.host.clone()),
+            state: Cell::new(PortState::Starting),
+            paused: Cell::new(false),
+            bound: RefCell::new(Some(bound)),
+            key: Cell::new(None),
+            factory: FactorySlot::new(factory),
+            started: Cell::new(false),
+            accepted: Cell::new(0),
+            stopped: RefCell::default(),
+        });
+        reactor.start(Asking::Port(cell.clone()));
+        Port { cell }
+    }
+
+    /// The address it listens on, with the real port number.
+    pub fn host(&self) -> Address {
+        self.cell.host.borrow().clone()
+    }
+
+    /// Stops listening. Connections that were made stay open. The Deferred fires in a later turn;
+    /// there is none when the port is stopped, or is being stopped, already.
+    pub fn stop_listening(&self) -> Option<Deferred<()>> {
+        match self.cell.state.get() {
+            PortState::Starting | PortState::Listening => {
+                self.cell.state.set(PortState::Stopping);
+                let (deferred, resolver) = Deferred::new();
+                self.cell.stopped.borrow_mut().push(resolver);
+                self.cell.reactor.ask(Asking::Port(self.cell.clone()));
+                Some(deferred)
+            }
+            PortState::Stopping | PortState::Stopped => None,
+        }
+    }
+
+    /// Listens again after the port was stopped; a port that asked for port 0 may get another
+    /// number. Does nothing while it listens.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reactor::listen_tcp`].
+    pub fn start_listening(&self) -> Result<(), ListenError> {
+        if matches!(
+            self.cell.state.get(),
+            PortState::Starting | PortState::Listening
+        ) {
+            return Ok(());
+        }
+        let reactor = &self.cell.reactor;
+        let bound = reactor
+            .records
+            .world
+            .bind(self.cell.address, &self.cell.options)
+            .map_err(|error| ListenError::new(self.cell.address.into(), error))?;
+        *self.cell.host.borrow_mut() = bound.host.clone();
+        let old = self.cell.bound.replace(Some(bound));
+        drop(old);
+        self.cell.state.set(PortState::Starting);
+        reactor.start(Asking::Port(self.cell.clone()));
+        Ok(())
+    }
+
+    /// Accepts no connections until [`resume_producing`](Self::resume_producing); they queue up
+    /// to the backlog.
+    pub fn pause_producing(&self) {
+        self.set_paused(true);
+    }
+
+    /// Accepts connections again.
+    pub fn resume_producing(&self) {
+        self.set_paused(false);
+    }
+
+    fn set_paused(&self, paused: bool) {
+        if self.cell.paused.replace(paused) != paused {
+            self.cell.reactor.ask(Asking::Port(self.cell.clone()));
+        }
+    }
+
+    /// True while it listens, or is about to.
+    pub fn is_listening(&self) -> bool {
+        matches!(
+            self.cell.state.get(),
+            PortState::Starting | PortState::Listening
+        )
+    }
+}
+
+impl PortCell {
+    pub(super) fn host(&self) -> Address {
+        self.host.borrow().clone()
+    }
+
+    /// Tells the factory, and who waits, that the port is closed.
+    pub(super) fn has_stopped(&self) {
+        if self.started.replace(false) {
+            self.factory.call("do_stop", |factory| factory.do_stop());
+        }
+        for resolver in self.stopped.take() {
+            resolver.callback(());
+        }
+    }
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port")
+            .field("host", &self.host())
+            .field("state", &self.cell.state.get())
+            .finish_non_exhaustive()
+    }
+}

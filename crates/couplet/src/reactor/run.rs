@@ -1,0 +1,140 @@
+//! Running a loop: [`run`] for programs, [`run_until`] for scripts, and both on a [`Loop`].
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::{Loop, LoopOptions, Reactor, RunState};
+use crate::defer::{Deferred, Failure, Result};
+use crate::driver::Signal;
+
+/// The run was stopped before the awaited result was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", match .signal {
+    Some(Signal::Interrupt) => "interrupted",
+    Some(_) => "terminated",
+    None => "the reactor was stopped before the result was there",
+})]
+pub struct Stopped {
+    /// The signal that stopped it, if one did.
+    pub signal: Option<Signal>,
+}
+
+/// Runs a program: calls `setup` with a reactor, then turns until [`Reactor::stop`], SIGINT or
+/// SIGTERM. A second signal while the run is ending ends it at once. The previous signal handlers
+/// are back afterwards.
+///
+/// See [`Reactor`] for an example.
+///
+/// # Errors
+///
+/// What `setup` returns, or what the system says when it gives no poll descriptor.
+pub fn run(setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
+    Loop::with_options(LoopOptions::default().signals(true))?.run(setup)
+}
+
+/// Runs a script: turns until the Deferred that `script` gives has fired, then stops the reactor
+/// and gives the result. Twisted's `react`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let word = couplet::run_until(|reactor| {
+///     reactor.sleep(Duration::from_millis(1)).map(|()| "done")
+/// })?;
+/// assert_eq!(word, "done");
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+///
+/// # Errors
+///
+/// The Deferred's failure; [`Stopped`] when the run was stopped before.
+pub fn run_until<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> Result<T> {
+    let mut l = Loop::with_options(LoopOptions::default().signals(true))?;
+    let outcome: Rc<RefCell<Option<Result<T>>>> = Rc::default();
+    let slot = outcome.clone();
+    l.run(|reactor| {
+        let stopping = reactor.clone();
+        script(reactor)
+            .add_both(move |result| {
+                *slot.borrow_mut() = Some(result);
+                stopping.stop();
+                Ok(())
+            })
+            .detach();
+        Ok(())
+    })?;
+    let result = outcome.borrow_mut().take();
+    result.unwrap_or_else(|| {
+        Err(Stopped {
+            signal: l.stopped_by(),
+        }
+        .into())
+    })
+}
+
+impl Loop {
+    /// Calls `setup`, then turns until the reactor is stopped. It can be run again.
+    ///
+    /// # Errors
+    ///
+    /// What `setup` returns, or what the driver says when its wait fails.
+    pub fn run(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
+        self.stopped_by = None;
+        if self.signals
+            && let Err(error) = self.driver.watch_signals(true)
+        {
+            tracing::warn!(%error, "signals are left to others");
+        }
+        self.reactor.records.run_state.set(RunState::Running);
+        let outcome = setup(&self.reactor.clone()).and_then(|()| {
+            while self.turn(None)? {}
+            Ok(())
+        });
+        if outcome.is_err() {
+            self.finish_run();
+        }
+        if self.signals {
+            self.driver.watch_signals(false)?;
+        }
+        outcome
+    }
+
+    /// Turns until `deferred` has fired. Nothing is stopped: what is open stays open for the next
+    /// call.
+    ///
+    /// # Errors
+    ///
+    /// The Deferred's failure; [`Stopped`] when the reactor was stopped before; what the driver
+    /// says when its wait fails.
+    pub fn run_until<T: 'static>(&mut self, deferred: Deferred<T>) -> Result<T> {
+        let outcome: Rc<RefCell<Option<Result<T>>>> = Rc::default();
+        let slot = outcome.clone();
+        let waiting = deferred.add_both(move |result| {
+            *slot.borrow_mut() = Some(result);
+            Ok(())
+        });
+        waiting.detach();
+        self.stopped_by = None;
+        self.reactor.records.run_state.set(RunState::Running);
+        loop {
+            if let Some(result) = outcome.borrow_mut().take() {
+                if self.reactor.records.run_state.get() == RunState::Running {
+                    self.reactor.records.run_state.set(RunState::Idle);
+                }
+                return result;
+            }
+            match self.turn(None) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => return Err(Failure::from(error)),
+            }
+        }
+        let result = outcome.borrow_mut().take();
+        result.unwrap_or_else(|| {
+            Err(Stopped {
+                signal: self.stopped_by,
+            }
+            .into())
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! The end of a run, in order: triggers before, ports and connections, triggers during and after.
+//!
+//! Twisted's system event triggers and `disconnectAll`.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::delayed::after;
+use super::table::Place;
+use super::{Loop, RunState};
+use crate::defer::Deferred;
+use crate::driver::{How, Signal};
+use crate::error::ConnectError;
+use crate::transport::connection::contain;
+
+/// When a trigger of [`Reactor::on`](super::Reactor::on) is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// First, while everything still runs; the shutdown waits for the Deferred, and turns go on.
+    Before,
+    /// When the ports and connections are closed.
+    During,
+    /// Last.
+    After,
+}
+
+type Trigger = Box<dyn FnOnce() -> Deferred<()>>;
+
+#[derive(Default)]
+pub(super) struct Triggers {
+    before: Vec<Trigger>,
+    during: Vec<Trigger>,
+    after: Vec<Trigger>,
+}
+
+impl Triggers {
+    pub(super) fn add(&mut self, when: Shutdown, trigger: Trigger) {
+        self.of(when).push(trigger);
+    }
+
+    fn of(&mut self, when: Shutdown) -> &mut Vec<Trigger> {
+        match when {
+            Shutdown::Before => &mut self.before,
+            Shutdown::During => &mut self.during,
+            Shutdown::After => &mut self.after,
+        }
+    }
+}
+
+/// How far a shutdown is.
+pub(super) enum Stopping {
+    No,
+    /// Triggers that have not fired yet.
+    Before(Rc<Cell<usize>>),
+    /// Connections flush, until then.
+    Closing(Instant),
+}
+
+impl Loop {
+    /// A signal came.
+    pub(super) fn signalled(&mut self, signal: Signal) {
+        if signal == Signal::User1 {
+            return eprintln!("{}", self.snapshot());
+        }
+        tracing::info!(?signal, "asked to stop");
+        let again = self.stopped_by.replace(signal).is_some();
+        if again && self.reactor.records.run_state.get() != RunState::Idle {
+            self.at_once = true;
+        }
+        self.reactor.stop();
+    }
+
+    /// The end of a turn: a shutdown begins, or goes on. True while the run goes on.
+    pub(super) fn advance_shutdown(&mut self) -> bool {
+        if self.at_once {
+            self.finish_run();
+            return false;
+        }
+        match &self.stopping {
+            Stopping::No => {
+                if self.reactor.records.stop_asked.take() {
+                    let waiting = self.fire(Shutdown::Before);
+                    self.stopping = Stopping::Before(waiting);
+                    return self.advance_shutdown();
+                }
+                true
+            }
+            Stopping::Before(waiting) => {
+                if waiting.get() == 0 {
+                    self.begin_closing();
+                    return self.advance_shutdown();
+                }
+                true
+            }
+            Stopping::Closing(until) => {
+                let over = self.reactor.now() >= *until;
+                if over || self.table.connections() == 0 {
+                    self.finish_run();
+                    return false;
+                }
+                true
+            }
+        }
+    }
+
+    /// Calls the triggers; the number of those whose Deferred has not fired.
+    fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
+        let triggers = std::mem::take(self.reactor.records.triggers.borrow_mut().of(when));
+        let waiting = Rc::new(Cell::new(0));
+        for trigger in triggers {
+            let fired = waiting.clone();
+            contain("shutdown trigger", || {
+                let deferred = trigger();
+                waiting.set(waiting.get() + 1);
+                deferred
+                    .add_both(move |result| {
+                        fired.set(fired.get() - 1);
+                        result
+                    })
+                    .detach();
+            });
+        }
+        waiting
+    }
+
+    fn begin_closing(&mut self) {
+        let now = self.reactor.now();
+        self.reactor.records.run_state.set(RunState::Stopping);
+        self.stopping = Stopping::Closing(after(now, self.shutdown_grace));
+        for key in self.table.keys(|place| matches!(place, Place::Port(_))) {
+            self.close_port(key);
+        }
+        let connecting: Vec<_> = self.connectors.values().cloned().collect();
+        for connector in connecting {
+            self.connect_failed(&connector, ConnectError::Shutdown);
+        }
+        for key in self
+            .table
+            .keys(|place| matches!(place, Place::Connection(_)))
+        {
+            if let Some(entry) = self.table.connection(key) {
+                entry.life.take_over(now);
+                entry.life.stop(now);
+            }
+            self.flush(key);
+        }
+        self.round();
+    }
+
+    /// Whatever is left ends now.
+    pub(super) fn finish_run(&mut self) {
+        self.reactor.records.run_state.set(RunState::Stopping);
+        for key in self.table.keys(|place| matches!(place, Place::Port(_))) {
+            self.close_port(key);
+        }
+        let connecting: Vec<_> = self.connectors.values().cloned().collect();
+        for connector in connecting {
+            self.connect_failed(&connector, ConnectError::Shutdown);
+        }
+        for key in self
+            .table
+            .keys(|place| matches!(place, Place::Connection(_)))
+        {
+            if let Some(entry) = self.table.connection(key) {
+                entry.life.take_over(self.now);
+                entry.life.cut();
+            }
+            self.flush(key);
+        }
+        // Bounded: no new connection is made here, and each has one loss to tell.
+        while self.table.connections() > 0 {
+            self.round();
+        }
+        self.refuse_starts();
+        self.round();
+        self.fire(Shutdown::During);
+        self.fire(Shutdown::After);
+        self.drop_what_waits();
+        self.stopping = Stopping::No;
+        self.at_once = false;
+        self.reactor.records.stop_asked.set(false);
+        self.reactor.records.run_state.set(RunState::Idle);
+    }
+
+    /// Ports and connectors that were asked for and have not started.
+    fn refuse_starts(&mut self) {
+        let starts = std::mem::take(&mut *self.reactor.records.starts.borrow_mut());
+        for start in starts {
+            self.start_one(start);
+        }
+    }
+
+    /// Calls still pending at the end of a run never come.
+    pub(super) fn drop_what_waits(&mut self) {
+        self.drop_all_tasks();
+        let timed = self.reactor.records.timers.borrow_mut().take_all();
+        for timed in timed {
+            contain("drop of a timed call", move || drop(timed));
+        }
+        let calls = std::mem::take(&mut *self.reactor.records.line.borrow_mut());
+        for call in calls {
+            self.drop_call(call);
+        }
+        self.reactor.records.triggers.take();
+    }
+
+    pub(super) fn close_port(&mut self, key: crate::driver::Key) {
+        if let Place::Port(port) = self.table.take(key) {
+            self.driver.close(key, How::Normal);
+            port.key.set(None);
+            port.state.set(super::port::PortState::Stopped);
+            port.has_stopped();
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! [`Snapshot`]: what is open, under way and waiting; for people and for tests.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Loop;
+use super::table::Place;
+use crate::address::Address;
+use crate::transport::ConnectionId;
+
+/// What a loop holds at one moment. It prints as a table.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Ports that listen.
+    pub ports: Vec<PortSnapshot>,
+    /// Connectors that are connecting or connected.
+    pub connectors: Vec<ConnectorSnapshot>,
+    /// Live connections.
+    pub connections: Vec<ConnectionSnapshot>,
+    /// Timed calls that are to come, timers of the loop's own included.
+    pub pending_calls: usize,
+    /// Tasks that are not finished.
+    pub tasks: usize,
+}
+
+/// A port in a [`Snapshot`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PortSnapshot {
+    /// Where it listens.
+    pub host: Address,
+    /// Connections accepted since it was opened.
+    pub accepted: u64,
+    /// It accepts nothing at the moment.
+    pub paused: bool,
+}
+
+/// A connector in a [`Snapshot`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectorSnapshot {
+    /// What it connects to, as an endpoint string.
+    pub target: String,
+    /// `looking up`, `connecting` or `connected`.
+    pub state: &'static str,
+}
+
+/// A connection in a [`Snapshot`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionSnapshot {
+    /// Its name.
+    pub id: ConnectionId,
+    /// The other end.
+    pub peer: Address,
+    /// Our end.
+    pub host: Address,
+    /// `open`, `paused`, `half-closed`, `flushing`, `draining` or `closed`.
+    pub state: &'static str,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes that have left.
+    pub bytes_out: u64,
+    /// Bytes written that have not left.
+    pub buffered: usize,
+    /// Time since bytes were received, or since it was made.
+    pub idle: Duration,
+    /// Time since it was made.
+    pub age: Duration,
+}
+
+impl Loop {
+    /// What the loop holds at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let records = &self.reactor.records;
+        let now = self.reactor.now();
+        let mut snapshot = Snapshot {
+            pending_calls: records.timers.borrow().len(),
+            tasks: records.tasks.borrow().len(),
+            connectors: self
+                .connectors
+                .values()
+                .map(|c| ConnectorSnapshot {
+                    target: c.to_string(),
+                    state: c.state_name(),
+                })
+                .collect(),
+            ..Snapshot::default()
+        };
+        for (_, place) in self.table.iter() {
+            match place {
+                Place::Port(port) => snapshot.ports.push(PortSnapshot {
+                    host: port.host(),
+                    accepted: port.accepted.get(),
+                    paused: port.paused.get(),
+                }),
+                Place::Connection(entry) => snapshot.connections.push(entry.life.snapshot(now)),
+                Place::Connecting(_) | Place::Empty => {}
+            }
+        }
+        snapshot
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} ports, {} connectors, {} connections, {} pending calls, {} tasks",
+            self.ports.len(),
+            self.connectors.len(),
+            self.connections.len(),
+            self.pending_calls,
+            self.tasks
+        )?;
+        for port in &self.ports {
+            let paused = if port.paused { ", paused" } else { "" };
+            writeln!(
+                f,
+                "port        {} accepted {}{paused}",
+                port.host, port.accepted
+            )?;
+        }
+        for connector in &self.connectors {
+            writeln!(f, "connector   {} {}", connector.target, connector.state)?;
+        }
+        for c in &self.connections {
+            writeln!(
+                f,
+                "connection  {} {} in {} out {} buffered {} idle {:.1} s age {:.1} s",
+                c.peer,
+                c.state,
+                c.bytes_in,
+                c.bytes_out,
+                c.buffered,
+                c.idle.as_secs_f64(),
+                c.age.as_secs_f64()
+            )?;
+        }
+        Ok(())
+    }
+}

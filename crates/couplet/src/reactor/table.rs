@@ -1,0 +1,112 @@
+//! What the driver's keys mean to the loop. The driver's slots are dense, so this is a vector.
+
+use std::rc::Rc;
+
+use super::connecting::ConnectorCell;
+use super::port::PortCell;
+use super::timers::TimerKey;
+use crate::driver::Key;
+use crate::transport::connection::Life;
+
+pub(super) enum Place {
+    Empty,
+    Port(Rc<PortCell>),
+    Connecting(Rc<ConnectorCell>),
+    Connection(Box<Entry>),
+}
+
+/// One connection, as the loop holds it.
+pub(super) struct Entry {
+    pub(super) life: Life,
+    /// What made it, on the client's side.
+    pub(super) connector: Option<Rc<ConnectorCell>>,
+    pub(super) timer: Option<(TimerKey, std::time::Instant)>,
+    /// Stands in the list of connections to write.
+    pub(super) to_write: bool,
+    /// Its due calls stand in line.
+    pub(super) in_line: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    places: Vec<(u32, Place)>,
+    connections: usize,
+}
+
+impl Table {
+    pub(super) fn put(&mut self, key: Key, place: Place) {
+        let slot = key.slot as usize;
+        if self.places.len() <= slot {
+            self.places.resize_with(slot + 1, || (0, Place::Empty));
+        }
+        self.connections += usize::from(matches!(place, Place::Connection(_)));
+        debug_assert!(
+            matches!(self.places[slot].1, Place::Empty),
+            "a key was given twice"
+        );
+        self.places[slot] = (key.generation, place);
+    }
+
+    #[inline]
+    pub(super) fn place(&mut self, key: Key) -> Option<&mut Place> {
+        match self.places.get_mut(key.slot as usize) {
+            Some((generation, place)) if *generation == key.generation => Some(place),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn connection(&mut self, key: Key) -> Option<&mut Entry> {
+        match self.place(key) {
+            Some(Place::Connection(entry)) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// Takes out what the key means; it means nothing any more.
+    pub(super) fn take(&mut self, key: Key) -> Place {
+        let place = match self.place(key) {
+            Some(place) => std::mem::replace(place, Place::Empty),
+            None => Place::Empty,
+        };
+        self.connections -= usize::from(matches!(place, Place::Connection(_)));
+        place
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Place)> {
+        self.places
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, (generation, place))| match place {
+                Place::Empty => None,
+                place => Some((
+                    Key {
+                        slot: slot as u32,
+                        generation: *generation,
+                    },
+                    place,
+                )),
+            })
+    }
+
+    pub(super) fn keys(&self, which: impl Fn(&Place) -> bool) -> Vec<Key> {
+        self.iter()
+            .filter(|(_, place)| which(place))
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    /// Forgets the room of connections that have left.
+    pub(super) fn shrink(&mut self) {
+        while matches!(self.places.last(), Some((_, Place::Empty))) {
+            self.places.pop();
+        }
+        if self.places.capacity() > 64 && self.places.len() < self.places.capacity() / 4 {
+            self.places.shrink_to(self.places.len() * 2);
+        }
+    }
+}

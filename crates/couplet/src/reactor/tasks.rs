@@ -1,0 +1,300 @@
+//! Futures as tasks of the loop: an executor without `unsafe`, over [`std::task::Wake`].
+//!
+//! The futures, and the resolvers of their Deferreds, stay in the loop's table; a waker holds only
+//! a number and a queue, so one that is used from another thread, or after the loop has gone, does
+//! no harm. A task that wakes itself runs again in the next turn, after I/O.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::ThreadId;
+
+use slab::Slab;
+
+use super::{Loop, Reactor};
+use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
+use crate::transport::connection::{contain, panic_text};
+
+/// Names a task: its place, and the use of the place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TaskId {
+    index: usize,
+    generation: u64,
+}
+
+/// The tasks of a loop.
+pub(super) struct Tasks {
+    entries: Slab<Entry>,
+    generation: u64,
+    queue: Arc<WakeQueue>,
+    /// Spawned since this turn began: they run in the next.
+    fresh: Vec<Arc<TaskWaker>>,
+    cancelled: Vec<TaskId>,
+}
+
+struct Entry {
+    generation: u64,
+    waker: Arc<TaskWaker>,
+    /// Out while it is polled.
+    task: Option<Box<dyn Task>>,
+}
+
+/// Tasks that were woken, from any thread. Law 9: each task stands here once.
+struct WakeQueue {
+    woken: Mutex<Vec<TaskId>>,
+    driver: Waker,
+    thread: ThreadId,
+}
+
+struct TaskWaker {
+    id: TaskId,
+    queued: AtomicBool,
+    queue: Arc<WakeQueue>,
+}
+
+impl WakeQueue {
+    fn lock(&self) -> MutexGuard<'_, Vec<TaskId>> {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.queue.lock().push(self.id);
+        // On its own thread the loop is not asleep, and looks at the queue before it sleeps.
+        if std::thread::current().id() != self.queue.thread {
+            self.queue.driver.wake_by_ref();
+        }
+    }
+}
+
+/// A future and the resolver of its Deferred.
+trait Task {
+    /// Polls once; `Ready` gives what is left to do when the task is out of the table.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<dyn FnOnce()>>;
+    /// The task is not going to be polled again.
+    fn cancel(self: Box<Self>);
+}
+
+struct TaskOf<F, T> {
+    future: Pin<Box<F>>,
+    resolver: Option<Resolver<T>>,
+}
+
+impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for TaskOf<F, T> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<dyn FnOnce()>> {
+        let future = self.future.as_mut();
+        let result = match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => result,
+            Err(payload) => Err(Panicked(panic_text(payload)).into()),
+        };
+        let resolver = self.resolver.take();
+        Poll::Ready(Box::new(move || {
+            if let Some(resolver) = resolver {
+                resolver.resolve(result);
+            }
+        }))
+    }
+
+    fn cancel(self: Box<Self>) {
+        let TaskOf { future, resolver } = *self;
+        contain("drop of a task", move || drop(future));
+        if let Some(resolver) = resolver {
+            resolver.errback(Cancelled::of("a task"));
+        }
+    }
+}
+
+/// A task on its way into the table.
+pub(super) struct NewTask {
+    id: TaskId,
+    task: Box<dyn Task>,
+}
+
+impl NewTask {
+    pub(super) fn new<T: 'static>(
+        reactor: &Reactor,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> (NewTask, Deferred<T>) {
+        let id = reactor.records.tasks.borrow_mut().reserve();
+        let weak = std::rc::Rc::downgrade(&reactor.records);
+        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
+            if let Some(records) = weak.upgrade() {
+                records.tasks.borrow_mut().cancelled.push(id);
+                records.busy.set(true);
+            }
+        });
+        let task = Box::new(TaskOf {
+            future: Box::pin(future),
+            resolver: Some(resolver),
+        });
+        (NewTask { id, task }, deferred)
+    }
+}
+
+impl Tasks {
+    pub(super) fn new(driver: Waker) -> Tasks {
+        let queue = Arc::new(WakeQueue {
+            woken: Mutex::default(),
+            driver,
+            thread: std::thread::current().id(),
+        });
+        Tasks {
+            entries: Slab::new(),
+            generation: 0,
+            queue,
+            fresh: Vec::new(),
+            cancelled: Vec::new(),
+        }
+    }
+
+    fn reserve(&mut self) -> TaskId {
+        self.generation += 1;
+        let id = TaskId {
+            index: self.entries.vacant_key(),
+            generation: self.generation,
+        };
+        let queue = self.queue.clone();
+        let waker = Arc::new(TaskWaker {
+            id,
+            queued: AtomicBool::new(true),
+            queue,
+        });
+        self.fresh.push(waker.clone());
+        self.entries.insert(Entry {
+            generation: id.generation,
+            waker,
+            task: None,
+        });
+        id
+    }
+
+    pub(super) fn add(&mut self, new: NewTask) {
+        if let Some(entry) = self.entry(new.id) {
+            entry.task = Some(new.task);
+        }
+    }
+
+    fn entry(&mut self, id: TaskId) -> Option<&mut Entry> {
+        self.entries
+            .get_mut(id.index)
+            .filter(|entry| entry.generation == id.generation)
+    }
+
+    fn remove(&mut self, id: TaskId) -> Option<Box<dyn Task>> {
+        self.entry(id)?;
+        self.entries.remove(id.index).task
+    }
+
+    /// A turn begins: what was spawned before it may run in it.
+    pub(super) fn begin_turn(&mut self) {
+        if !self.fresh.is_empty() {
+            self.queue
+                .lock()
+                .extend(self.fresh.drain(..).map(|waker| waker.id));
+        }
+    }
+
+    /// True when a turn has something to do here.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.fresh.is_empty() || !self.cancelled.is_empty() || !self.queue.lock().is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn take_cancelled(&mut self) -> Vec<TaskId> {
+        std::mem::take(&mut self.cancelled)
+    }
+
+    fn take_woken(&mut self) -> Vec<TaskId> {
+        std::mem::take(&mut *self.queue.lock())
+    }
+}
+
+impl Loop {
+    /// Step 5: the tasks woken by now, each once.
+    pub(super) fn run_tasks(&mut self) {
+        let records = self.reactor.records.clone();
+        if !records.tasks.borrow().is_waiting() {
+            return;
+        }
+        let woken = records.tasks.borrow_mut().take_woken();
+        self.drop_cancelled_tasks();
+        for id in woken {
+            self.run_task(id);
+        }
+        self.drop_cancelled_tasks();
+    }
+
+    fn run_task(&mut self, id: TaskId) {
+        let tasks = &self.reactor.records.tasks;
+        let out = tasks.borrow_mut().entry(id).and_then(|entry| {
+            entry.waker.queued.store(false, Ordering::Release);
+            Some((entry.task.take()?, Waker::from(entry.waker.clone())))
+        });
+        let Some((mut task, waker)) = out else { return };
+        match task.poll(&mut Context::from_waker(&waker)) {
+            Poll::Pending => {
+                // It may have been cancelled meanwhile; that is seen to after its poll.
+                if let Some(entry) = tasks.borrow_mut().entry(id) {
+                    entry.task = Some(task);
+                }
+            }
+            Poll::Ready(finish) => {
+                tasks.borrow_mut().remove(id);
+                contain("drop of a task", move || drop(task));
+                finish();
+            }
+        }
+    }
+
+    pub(super) fn drop_cancelled_tasks(&mut self) {
+        let tasks = &self.reactor.records.tasks;
+        let cancelled = tasks.borrow_mut().take_cancelled();
+        for id in cancelled {
+            let task = tasks.borrow_mut().remove(id);
+            if let Some(task) = task {
+                task.cancel();
+            }
+        }
+    }
+
+    /// The run ends: so do its tasks.
+    pub(super) fn drop_all_tasks(&mut self) {
+        let tasks = &self.reactor.records.tasks;
+        loop {
+            // One at a time: dropping one may cancel or spawn others.
+            let id = tasks
+                .borrow()
+                .entries
+                .iter()
+                .next()
+                .map(|(index, entry)| TaskId {
+                    index,
+                    generation: entry.generation,
+                });
+            let Some(id) = id else { break };
+            let task = tasks.borrow_mut().remove(id);
+            if let Some(task) = task {
+                task.cancel();
+            }
+        }
+        let mut tasks = tasks.borrow_mut();
+        tasks.fresh.clear();
+        tasks.cancelled.clear();
+        tasks.queue.lock().clear();
+    }
+}

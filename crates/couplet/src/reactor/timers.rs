@@ -1,0 +1,568 @@
+//! The timer store: which values come due when, and in which order.
+//!
+//! Time is passed in; nothing here reads a clock or knows of the loop. It keeps contract 87, 88, 91
+//! and 94: equal deadlines come in the order in which they were asked for, what is asked for after a
+//! [`Mark`] waits for a later one, and moving a deadline later costs next to nothing. Unlike
+//! Twisted's `_pendingTimedCalls`, a cancelled call leaves the store at once.
+//!
+//! A deadline is first sorted coarsely into a wheel: nine levels of 64 slots, where a slot of the
+//! lowest level is a tick (about a millisecond) and a slot of any other is as wide as the level below
+//! it. When the time of a slot comes, its entries move to finer slots or, once their tick has come,
+//! into a small heap, which alone knows their exact order. So an insert or a cancel costs a few
+//! links, however many timers there are, and only what is nearly due is ever compared.
+
+use std::fmt;
+use std::mem;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+const TICK_BITS: u32 = 20;
+const SLOT_BITS: u32 = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+/// Enough for every tick that a [`Due`] can have.
+const LEVELS: usize = (Due::NANOS_BITS - TICK_BITS).div_ceil(SLOT_BITS) as usize;
+/// One more slot, out of the wheel's time: due entries that wait for a later mark.
+const PARKED: usize = LEVELS * SLOTS;
+/// Children of a node in the heap: their keys lie in two cache lines.
+const ARITY: usize = 4;
+/// Stands where the number of an entry would, and ends every list.
+const NONE: u32 = u32::MAX;
+
+/// Values that come due, each at its deadline.
+///
+/// It takes 24 bytes and the size of an `Option<T>` for each outstanding value, 24 more while that is
+/// nearly due, and 14 KiB by itself. What it once took it keeps for those to come.
+pub(crate) struct Timers<T> {
+    origin: Instant,
+    entries: Vec<Entry<T>>,
+    /// The first of the list of vacant entries.
+    vacant: u32,
+    len: usize,
+    /// How many inserts and resets there have been.
+    asked: u64,
+    /// INVARIANT: what is due in this tick or before it is in the heap (or parked), what is due
+    /// later is in the wheel, or in the heap under an earlier due time that it once had.
+    current: u64,
+    heap: Vec<Node>,
+    slots: Vec<Slot>,
+    /// A bit for each slot that is not empty, a word for each level and one for [`PARKED`].
+    occupied: [u64; LEVELS + 1],
+    /// INVARIANT: what is parked was asked for after this mark.
+    parked_after: Mark,
+}
+
+/// Names a value in a [`Timers`]. Once the value has been taken out it names nothing, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TimerKey {
+    entry: u32,
+    generation: NonZeroU32,
+}
+
+/// A moment in the order of asking: every insert and reset comes before it or after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark(u64);
+
+impl<T> Timers<T> {
+    /// An empty store. Deadlines are kept as distances from `origin`, usually the time of the start.
+    pub(crate) fn new(origin: Instant) -> Self {
+        Self {
+            origin,
+            entries: Vec::new(),
+            vacant: NONE,
+            len: 0,
+            asked: 0,
+            current: 0,
+            heap: Vec::new(),
+            slots: vec![Slot::EMPTY; PARKED + 1],
+            occupied: [0; LEVELS + 1],
+            parked_after: Mark(0),
+        }
+    }
+
+    /// Keeps `value` until `deadline`, which may lie in the past.
+    ///
+    /// # Panics
+    ///
+    /// With more than four billion values outstanding.
+    pub(crate) fn insert(&mut self, deadline: Instant, value: T) -> TimerKey {
+        let due = self.ask(deadline);
+        let key = self.occupy(due, value);
+        self.place(key.entry, due);
+        key
+    }
+
+    /// Takes the value out before its time. Nothing of it stays behind.
+    pub(crate) fn remove(&mut self, key: TimerKey) -> Option<T> {
+        self.entry(key)?;
+        self.displace(key.entry);
+        self.vacate(key.entry)
+    }
+
+    /// Moves the deadline, and says whether there was still something to move.
+    ///
+    /// It counts as asked for anew: among equal deadlines the value now comes last. Moving later
+    /// writes the new time down and no more: the entry is sorted again when its old time comes.
+    pub(crate) fn reset(&mut self, key: TimerKey, deadline: Instant) -> bool {
+        if !self.contains(key) {
+            return false;
+        }
+        let due = self.ask(deadline);
+        let entry = &mut self.entries[key.entry as usize];
+        let sooner = due < mem::replace(&mut entry.due, due);
+        if sooner {
+            self.displace(key.entry);
+            self.place(key.entry, due);
+        }
+        true
+    }
+
+    /// The deadline as it was last set.
+    pub(crate) fn deadline(&self, key: TimerKey) -> Option<Instant> {
+        Some(self.entry(key)?.due.deadline(self.origin))
+    }
+
+    /// Whether the value is still there.
+    pub(crate) fn contains(&self, key: TimerKey) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// When to look for due values again; `None` when there are none at all.
+    ///
+    /// Never later than the earliest deadline. It is that deadline, unless the earliest entry of a
+    /// slot was removed or moved later: then it may be the time which that one had. Whoever wakes up
+    /// for it and calls [`pop_due`](Self::pop_due) sorts that slot, so it is not told again.
+    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+        self.empty(PARKED);
+        let next = match self.nearest() {
+            Some(node) => node.due,
+            None => self.slots[self.first_slot()?.0].least,
+        };
+        Some(next.deadline(self.origin))
+    }
+
+    /// Takes out the first value, in the order of (deadline, asking), whose deadline is not after
+    /// `now` and which was asked for before the mark.
+    pub(crate) fn pop_due(&mut self, now: Instant, before: Mark) -> Option<T> {
+        let last = Due::last_at(self.origin, now);
+        self.advance(last.tick());
+        if before > self.parked_after {
+            self.empty(PARKED);
+        }
+        while let Some(Node { due, entry }) = self.nearest()
+            && due <= last
+        {
+            if due.asked() < before.0 {
+                self.remove_node(0);
+                return self.vacate(entry);
+            }
+            if due.nanos() == last.nanos() {
+                // Whatever else is due has this deadline too, and was asked for later still.
+                return None;
+            }
+            self.remove_node(0);
+            self.link(PARKED, entry, due);
+            self.parked_after = before;
+        }
+        None
+    }
+
+    /// The present moment in the order of asking.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.asked)
+    }
+
+    /// How many values are outstanding.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is outstanding.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes out every value, in no particular order.
+    pub(crate) fn take_all(&mut self) -> Vec<T> {
+        (0..self.entries.len() as u32)
+            .filter_map(|entry| {
+                let generation = self.entries[entry as usize].generation;
+                self.remove(TimerKey { entry, generation })
+            })
+            .collect()
+    }
+
+    /// Every value with its deadline, in no particular order, though always in the same after the
+    /// same calls.
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Instant, &T)> {
+        self.entries.iter().filter_map(|entry| {
+            let value = entry.value.as_ref()?;
+            Some((entry.due.deadline(self.origin), value))
+        })
+    }
+
+    fn ask(&mut self, deadline: Instant) -> Due {
+        let due = Due::new(self.origin, deadline, self.asked);
+        self.asked += 1;
+        due
+    }
+}
+
+/// A place in the table.
+struct Entry<T> {
+    due: Due,
+    generation: NonZeroU32,
+    place: Place,
+    /// INVARIANT: `None` exactly when the entry is vacant or worn out.
+    value: Option<T>,
+}
+
+/// Where an entry is found, so that it can leave from there at once.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Heap { index: u32 },
+    Slot { slot: u16, previous: u32, next: u32 },
+    Vacant { next: u32 },
+}
+
+/// The table of entries.
+impl<T> Timers<T> {
+    fn entry(&self, key: TimerKey) -> Option<&Entry<T>> {
+        let entry = self.entries.get(key.entry as usize)?;
+        (entry.generation == key.generation && entry.value.is_some()).then_some(entry)
+    }
+
+    fn occupy(&mut self, due: Due, value: T) -> TimerKey {
+        self.len += 1;
+        let index = self.vacant;
+        if let Some(entry) = self.entries.get_mut(index as usize)
+            && let Place::Vacant { next } = entry.place
+        {
+            self.vacant = next;
+            entry.due = due;
+            entry.value = Some(value);
+            return TimerKey {
+                entry: index,
+                generation: entry.generation,
+            };
+        }
+        let index = self.entries.len();
+        assert!(index < NONE as usize, "more than four billion timers");
+        let generation = NonZeroU32::MIN;
+        let place = Place::Vacant { next: NONE };
+        self.entries.push(Entry {
+            due,
+            generation,
+            place,
+            value: Some(value),
+        });
+        TimerKey {
+            entry: index as u32,
+            generation,
+        }
+    }
+
+    fn vacate(&mut self, index: u32) -> Option<T> {
+        self.len -= 1;
+        let entry = &mut self.entries[index as usize];
+        entry.place = Place::Vacant { next: self.vacant };
+        // An entry that has had every generation is worn out: used again, old keys would fit it.
+        if let Some(generation) = entry.generation.checked_add(1) {
+            entry.generation = generation;
+            self.vacant = index;
+        }
+        entry.value.take()
+    }
+
+    fn place(&mut self, entry: u32, due: Due) {
+        if due.tick() <= self.current {
+            self.insert_node(Node { due, entry });
+        } else {
+            self.link(self.slot_of(due), entry, due);
+        }
+    }
+
+    fn displace(&mut self, entry: u32) {
+        match self.entries[entry as usize].place {
+            Place::Heap { index } => self.remove_node(index as usize),
+            Place::Slot {
+                slot,
+                previous,
+                next,
+            } => self.unlink(slot as usize, previous, next),
+            Place::Vacant { .. } => {}
+        }
+    }
+}
+
+/// A list of entries, in no order.
+#[derive(Clone, Copy)]
+struct Slot {
+    first: u32,
+    /// While there are entries, none of them is due before this.
+    least: Due,
+}
+
+impl Slot {
+    const EMPTY: Self = Self {
+        first: NONE,
+        least: Due { high: 0, low: 0 },
+    };
+}
+
+/// The wheel.
+///
+/// INVARIANT: an entry's level is that of the highest digit (of [`SLOT_BITS`]) in which its tick, when
+/// it was linked, differed from `current`, and its slot is that digit. `current` passes the start of
+/// no slot but by emptying it; so it stays right, and the first slot of the lowest level in use is
+/// the earliest.
+impl<T> Timers<T> {
+    fn slot_of(&self, due: Due) -> usize {
+        let tick = due.tick();
+        let level = (tick ^ self.current).ilog2() / SLOT_BITS;
+        let digit = tick >> (level * SLOT_BITS) & (SLOTS as u64 - 1);
+        level as usize * SLOTS + digit as usize
+    }
+
+    /// The earliest slot that is not empty, and the tick at which it starts.
+    fn first_slot(&self) -> Option<(usize, u64)> {
+        let level = self.occupied[..LEVELS]
+            .iter()
+            .position(|&slots| slots != 0)?;
+        let digit = self.occupied[level].trailing_zeros();
+        let low = level as u32 * SLOT_BITS;
+        let high = low + SLOT_BITS;
+        let start = self.current >> high << high | u64::from(digit) << low;
+        Some((level * SLOTS + digit as usize, start))
+    }
+
+    /// Moves what is due by the end of `tick` into the heap.
+    fn advance(&mut self, tick: u64) {
+        if tick <= self.current {
+            return;
+        }
+        while let Some((slot, start)) = self.first_slot()
+            && start <= tick
+        {
+            self.current = start;
+            self.empty(slot);
+        }
+        self.current = tick;
+    }
+
+    /// Sorts the entries of a slot anew.
+    fn empty(&mut self, slot: usize) {
+        self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
+        let mut next = mem::replace(&mut self.slots[slot].first, NONE);
+        while let Some(entry) = self.entries.get(next as usize)
+            && let Place::Slot { next: after, .. } = entry.place
+        {
+            let due = entry.due;
+            self.place(mem::replace(&mut next, after), due);
+        }
+    }
+
+    fn link(&mut self, slot: usize, entry: u32, due: Due) {
+        self.occupied[slot / SLOTS] |= 1 << (slot % SLOTS);
+        let Slot { first, least } = &mut self.slots[slot];
+        let next = mem::replace(first, entry);
+        if next == NONE || due < *least {
+            *least = due;
+        }
+        self.set_previous(next, entry);
+        let slot = slot as u16;
+        self.entries[entry as usize].place = Place::Slot {
+            slot,
+            previous: NONE,
+            next,
+        };
+    }
+
+    fn unlink(&mut self, slot: usize, previous: u32, next: u32) {
+        self.set_previous(next, previous);
+        if let Some(entry) = self.entries.get_mut(previous as usize) {
+            if let Place::Slot { next: after, .. } = &mut entry.place {
+                *after = next;
+            }
+            return;
+        }
+        self.slots[slot].first = next;
+        if next == NONE {
+            self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
+        }
+    }
+
+    fn set_previous(&mut self, entry: u32, to: u32) {
+        if let Some(entry) = self.entries.get_mut(entry as usize)
+            && let Place::Slot { previous, .. } = &mut entry.place
+        {
+            *previous = to;
+        }
+    }
+}
+
+/// An entry in the heap.
+///
+/// INVARIANT: `due` is not after that of the entry, which may have moved later meanwhile.
+#[derive(Clone, Copy)]
+struct Node {
+    due: Due,
+    entry: u32,
+}
+
+/// The heap. Entries know their index in it.
+impl<T> Timers<T> {
+    /// The first entry in the heap, once those that have moved later are where they belong.
+    fn nearest(&mut self) -> Option<Node> {
+        loop {
+            let node = *self.heap.first()?;
+            let due = self.entries[node.entry as usize].due;
+            if due == node.due {
+                return Some(node);
+            }
+            self.remove_node(0);
+            self.place(node.entry, due);
+        }
+    }
+
+    fn insert_node(&mut self, node: Node) {
+        self.heap.push(node);
+        self.raise(self.heap.len() - 1, node);
+    }
+
+    fn remove_node(&mut self, index: usize) {
+        let Some(last) = self.heap.pop() else { return };
+        if index < self.heap.len() {
+            // The last node belongs near the bottom: cheaper to sink the gap there than the node.
+            let gap = self.sink_gap(index);
+            self.raise(gap, last);
+        }
+    }
+
+    /// Fills the gap with its least child, and so on down; returns where it ends.
+    fn sink_gap(&mut self, mut gap: usize) -> usize {
+        loop {
+            let first = gap * ARITY + 1;
+            let children = first..self.heap.len().min(first + ARITY);
+            let least = |a: usize, b: usize| {
+                if self.heap[b].due < self.heap[a].due {
+                    b
+                } else {
+                    a
+                }
+            };
+            let Some(child) = children.reduce(least) else {
+                return gap;
+            };
+            self.put(gap, self.heap[child]);
+            gap = child;
+        }
+    }
+
+    /// Puts the node where the gap is, or above it where it belongs.
+    fn raise(&mut self, mut gap: usize, node: Node) {
+        while gap > 0 {
+            let parent = (gap - 1) / ARITY;
+            if self.heap[parent].due <= node.due {
+                break;
+            }
+            self.put(gap, self.heap[parent]);
+            gap = parent;
+        }
+        self.put(gap, node);
+    }
+
+    fn put(&mut self, index: usize, node: Node) {
+        self.heap[index] = node;
+        self.entries[node.entry as usize].place = Place::Heap {
+            index: index as u32,
+        };
+    }
+}
+
+/// When an entry is due, and which among equals comes first: (nanoseconds since the origin, order of
+/// asking) as one signed number of 72 + 56 bits, which compares without a branch. It is kept in
+/// halves so that it needs the alignment of a half only.
+///
+/// Times more than 74 000 years from the origin count as that far. 2^56 requests last for centuries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Due {
+    high: i64,
+    low: u64,
+}
+
+impl Due {
+    const ASKED_BITS: u32 = 56;
+    const NANOS_BITS: u32 = 71;
+
+    fn new(origin: Instant, at: Instant, asked: u64) -> Self {
+        let nanos =
+            |distance: Duration| distance.as_nanos().min((1 << Self::NANOS_BITS) - 1) as i128;
+        let nanos = match at.checked_duration_since(origin) {
+            Some(after) => nanos(after),
+            None => -nanos(origin.duration_since(at)),
+        };
+        let whole = nanos << Self::ASKED_BITS | i128::from(asked);
+        Self {
+            high: (whole >> 64) as i64,
+            low: whole as u64,
+        }
+    }
+
+    /// The last that can be due at `now`.
+    fn last_at(origin: Instant, now: Instant) -> Self {
+        Self::new(origin, now, (1 << Self::ASKED_BITS) - 1)
+    }
+
+    fn whole(self) -> i128 {
+        i128::from(self.high) << 64 | i128::from(self.low)
+    }
+
+    fn nanos(self) -> i128 {
+        self.whole() >> Self::ASKED_BITS
+    }
+
+    fn asked(self) -> u64 {
+        self.low & ((1 << Self::ASKED_BITS) - 1)
+    }
+
+    /// Ticks since the origin; times before it are in its first tick.
+    fn tick(self) -> u64 {
+        (self.nanos() >> TICK_BITS).max(0) as u64
+    }
+
+    fn deadline(self, origin: Instant) -> Instant {
+        let distance = Duration::from_nanos_u128(self.nanos().unsigned_abs());
+        // In range: it lies between the origin and an `Instant` that was given.
+        if self.nanos() < 0 {
+            origin - distance
+        } else {
+            origin + distance
+        }
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.whole().cmp(&other.whole())
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> fmt::Debug for Timers<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timers")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "timers/tests.rs"] // so that the bench can take this file in by its path
+mod tests;

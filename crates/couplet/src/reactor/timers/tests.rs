@@ -1,0 +1,693 @@
+//! What the timer store promises: contract 86 to 95 as far as a store can keep them, and a model
+//! that it must agree with whatever is done to it.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const YEAR: Duration = Duration::from_secs(31_557_600);
+
+/// Everything that is due at `now` and was asked for by now.
+fn pop_all<T>(timers: &mut Timers<T>, now: Instant) -> Vec<T> {
+    let mark = timers.mark();
+    std::iter::from_fn(|| timers.pop_due(now, mark)).collect()
+}
+
+/// The last time that the platform can name.
+fn end_of_time(start: Instant) -> Instant {
+    (0..64).rev().fold(start, |at, bit| {
+        at.checked_add(Duration::from_secs(1 << bit)).unwrap_or(at)
+    })
+}
+
+fn store<T>() -> (Timers<T>, Instant) {
+    let start = Instant::now();
+    (Timers::new(start), start)
+}
+
+// 86, 87
+
+#[test]
+fn a_call_without_delay_comes_in_the_next_turn() {
+    let (mut timers, start) = store();
+    let turn = timers.mark();
+    timers.insert(start, 'a');
+    assert_eq!(timers.next_deadline(), Some(start));
+    assert_eq!(timers.pop_due(start, turn), None);
+    assert_eq!(timers.pop_due(start, timers.mark()), Some('a'));
+}
+
+#[test]
+fn what_a_due_call_asks_for_waits_for_the_next_turn() {
+    let (mut timers, start) = store();
+    timers.insert(start, 0);
+    for turn in 0..5 {
+        let mark = timers.mark();
+        assert_eq!(timers.pop_due(start, mark), Some(turn));
+        timers.insert(start, turn + 1);
+        assert_eq!(timers.pop_due(start, mark), None);
+    }
+}
+
+#[test]
+fn a_new_call_in_the_past_does_not_hold_up_older_due_ones() {
+    let (mut timers, start) = store();
+    let now = start + SECOND;
+    timers.insert(start + MS * 20, 'b');
+    timers.insert(start + MS * 10, 'a');
+    timers.insert(start + MS * 30, 'c');
+    let mark = timers.mark();
+    assert_eq!(timers.pop_due(now, mark), Some('a'));
+    timers.insert(start, 'x');
+    let cancelled = timers.insert(start, 'y');
+    timers.insert(start + MS * 25, 'z');
+    assert_eq!(timers.pop_due(now, mark), Some('b'));
+    assert_eq!(
+        timers.parked_after, mark,
+        "they are looked at once a turn, not at every call"
+    );
+    assert_eq!(timers.remove(cancelled), Some('y'));
+    assert_eq!(timers.pop_due(now, mark), Some('c'));
+    assert_eq!(timers.pop_due(now, mark), None);
+    assert_eq!(timers.len(), 2);
+    assert_eq!(timers.next_deadline(), Some(start));
+    assert_eq!(pop_all(&mut timers, now), ['x', 'z']);
+}
+
+#[test]
+fn a_due_call_that_is_reset_in_a_turn_waits_for_the_next() {
+    let (mut timers, start) = store();
+    timers.insert(start + MS, 'a');
+    let b = timers.insert(start + MS * 2, 'b');
+    let (mark, now) = (timers.mark(), start + SECOND);
+    assert_eq!(timers.pop_due(now, mark), Some('a'));
+    assert!(timers.reset(b, now));
+    assert_eq!(timers.pop_due(now, mark), None);
+    assert!(timers.reset(b, start));
+    assert_eq!(timers.pop_due(now, mark), None);
+    assert!(timers.reset(b, now + SECOND));
+    assert_eq!(pop_all(&mut timers, now), []);
+    assert_eq!(pop_all(&mut timers, now + SECOND), ['b']);
+}
+
+// 88
+
+#[test]
+fn due_calls_come_in_the_order_of_their_deadlines() {
+    let (mut timers, start) = store();
+    for delay in [5_000, 1, 300, 2, 70_000, 0, 299] {
+        timers.insert(start + MS * delay, delay);
+    }
+    assert_eq!(
+        pop_all(&mut timers, start + SECOND * 100),
+        [0, 1, 2, 299, 300, 5_000, 70_000]
+    );
+}
+
+#[test]
+fn equal_deadlines_come_in_the_order_of_asking() {
+    for delay in [Duration::ZERO, MS * 3, SECOND * 90] {
+        let (mut timers, start) = store();
+        let keys: Vec<_> = (0..100).map(|n| timers.insert(start + delay, n)).collect();
+        for n in [3, 50, 7] {
+            assert!(timers.reset(keys[n], start + delay));
+        }
+        let expected: Vec<_> = (0..100)
+            .filter(|n| ![3, 50, 7].contains(n))
+            .chain([3, 50, 7])
+            .collect();
+        assert_eq!(pop_all(&mut timers, start + delay), expected);
+    }
+}
+
+#[test]
+fn a_call_never_comes_a_nanosecond_early() {
+    let nanosecond = Duration::from_nanos(1);
+    for delay in [
+        nanosecond,
+        MS,
+        SECOND * 60 + nanosecond,
+        YEAR * 500 + nanosecond,
+    ] {
+        let (mut timers, start) = store();
+        timers.insert(start + delay, ());
+        assert_eq!(timers.next_deadline(), Some(start + delay));
+        assert_eq!(pop_all(&mut timers, start + delay - nanosecond), []);
+        assert_eq!(timers.next_deadline(), Some(start + delay));
+        assert_eq!(pop_all(&mut timers, start + delay), [()]);
+    }
+}
+
+// 90, 93
+
+#[test]
+fn a_call_that_came_or_was_cancelled_is_no_longer_there() {
+    let (mut timers, start) = store();
+    let came = timers.insert(start, 1);
+    let cancelled = timers.insert(start + SECOND, 2);
+    assert!(timers.contains(came) && timers.contains(cancelled));
+    assert_eq!(pop_all(&mut timers, start), [1]);
+    assert_eq!(timers.remove(cancelled), Some(2));
+    for key in [came, cancelled] {
+        assert!(!timers.contains(key));
+        assert_eq!(timers.deadline(key), None);
+        assert_eq!(timers.remove(key), None);
+        assert!(!timers.reset(key, start));
+    }
+    assert!(timers.is_empty());
+    assert_eq!(timers.next_deadline(), None);
+}
+
+#[test]
+fn a_stale_key_does_not_reach_the_next_call_in_its_entry() {
+    let (mut timers, start) = store();
+    let old = timers.insert(start, 1);
+    timers.remove(old);
+    let new = timers.insert(start, 2);
+    assert_eq!(old.entry, new.entry, "the entry is used again");
+    assert_eq!(timers.remove(old), None);
+    assert!(!timers.reset(old, start));
+    assert_eq!(timers.remove(new), Some(2));
+}
+
+#[test]
+fn an_entry_that_has_had_every_generation_is_not_used_again() {
+    let (mut timers, start) = store();
+    timers.insert(start, 1);
+    timers.entries[0].generation = NonZeroU32::MAX;
+    let last = TimerKey {
+        entry: 0,
+        generation: NonZeroU32::MAX,
+    };
+    assert_eq!(timers.remove(last), Some(1));
+    assert_eq!(timers.remove(last), None);
+    assert!(!timers.contains(last));
+    assert_eq!(timers.insert(start, 2).entry, 1);
+    assert_eq!(timers.iter().collect::<Vec<_>>(), [(start, &2)]);
+}
+
+#[test]
+fn a_key_takes_eight_bytes_and_an_entry_forty_eight() {
+    assert_eq!(size_of::<Option<TimerKey>>(), 8);
+    assert_eq!(size_of::<Entry<Box<dyn FnOnce()>>>(), 48);
+    assert_eq!(size_of::<Node>(), 24);
+    assert!(size_of::<Slot>() * (PARKED + 1) < 14 * 1024);
+}
+
+// 91, 92
+
+#[test]
+fn moving_later_leaves_the_entry_where_it_is() {
+    for delay in [Duration::ZERO, SECOND] {
+        let (mut timers, start) = store();
+        let key = timers.insert(start + delay, 'a');
+        let place = format!("{:?}", timers.entries[0].place);
+        for n in 1..1_000 {
+            assert!(timers.reset(key, start + delay + SECOND * n));
+        }
+        assert_eq!(format!("{:?}", timers.entries[0].place), place);
+        assert_eq!(timers.deadline(key), Some(start + delay + SECOND * 999));
+        assert_eq!(pop_all(&mut timers, start + SECOND * 999 + delay - MS), []);
+        assert_eq!(pop_all(&mut timers, start + SECOND * 999 + delay), ['a']);
+    }
+}
+
+#[test]
+fn the_effective_time_is_told_when_moved_later_and_sooner() {
+    let (mut timers, start) = store();
+    let key = timers.insert(start + SECOND * 5, 'a');
+    timers.insert(start + SECOND * 6, 'b');
+    for seconds in [9, 2, 7, 1] {
+        assert!(timers.reset(key, start + SECOND * seconds));
+        assert_eq!(timers.deadline(key), Some(start + SECOND * seconds));
+    }
+    assert_eq!(timers.next_deadline(), Some(start + SECOND));
+    assert_eq!(pop_all(&mut timers, start + SECOND), ['a']);
+}
+
+#[test]
+fn a_delay_adds_to_the_effective_time() {
+    let (mut timers, start) = store();
+    let key = timers.insert(start + SECOND, 'a');
+    for _ in 0..3 {
+        let deadline = timers.deadline(key).unwrap();
+        timers.reset(key, deadline + SECOND);
+    }
+    assert_eq!(pop_all(&mut timers, start + SECOND * 4 - MS), []);
+    assert_eq!(pop_all(&mut timers, start + SECOND * 4), ['a']);
+}
+
+// 94
+
+#[test]
+fn far_deadlines_are_kept_to_the_nanosecond() {
+    let (mut timers, start) = store();
+    let far = start + YEAR * 500 + Duration::from_nanos(7);
+    let key = timers.insert(far, 'b');
+    timers.insert(start + MS, 'a');
+    assert_eq!(timers.deadline(key), Some(far));
+    assert_eq!(timers.next_deadline(), Some(start + MS));
+    assert_eq!(pop_all(&mut timers, start + YEAR), ['a']);
+    assert_eq!(timers.next_deadline(), Some(far));
+    assert_eq!(pop_all(&mut timers, far), ['b']);
+}
+
+#[test]
+fn no_deadline_is_too_far() {
+    let (mut timers, start) = store();
+    let end = end_of_time(start);
+    let key = timers.insert(end, 'z');
+    timers.insert(start + SECOND, 'a');
+    assert!(timers.deadline(key).unwrap() <= end);
+    assert!(timers.deadline(key).unwrap() >= end.min(start + YEAR * 70_000));
+    assert_eq!(pop_all(&mut timers, start + YEAR * 10), ['a']);
+    assert!(timers.next_deadline().unwrap() <= end);
+    assert!(timers.reset(key, start + YEAR * 11));
+    assert!(timers.reset(key, end));
+    assert_eq!(pop_all(&mut timers, start + YEAR * 12), []);
+    assert_eq!(pop_all(&mut timers, end), ['z']);
+}
+
+#[test]
+fn deadlines_before_the_origin_keep_their_order() {
+    let start = Instant::now();
+    let mut timers = Timers::new(start + SECOND * 100);
+    for n in [30, 10, 90, 10, 110] {
+        timers.insert(start + SECOND * n, n);
+    }
+    assert_eq!(timers.next_deadline(), Some(start + SECOND * 10));
+    assert_eq!(pop_all(&mut timers, start + SECOND * 40), [10, 10, 30]);
+    assert_eq!(timers.next_deadline(), Some(start + SECOND * 90));
+    assert_eq!(pop_all(&mut timers, start + SECOND * 200), [90, 110]);
+}
+
+// 95
+
+#[test]
+fn a_jump_of_ten_years_brings_all_in_order() {
+    let (mut timers, start) = store();
+    let mut expected: Vec<_> = (0..10_000_u64)
+        .map(|n| Duration::from_nanos(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % (1 << 58)))
+        .collect();
+    for &delay in &expected {
+        timers.insert(start + delay, delay);
+    }
+    timers.insert(start + YEAR * 11, YEAR * 11);
+    expected.sort();
+    assert_eq!(pop_all(&mut timers, start + YEAR * 10), expected);
+    assert_eq!(timers.next_deadline(), Some(start + YEAR * 11));
+}
+
+#[test]
+fn a_call_asked_for_while_time_has_moved_first_is_sorted_among_the_rest() {
+    let (mut timers, start) = store();
+    timers.insert(start + SECOND, 'a');
+    timers.insert(start + SECOND * 3, 'c');
+    let now = start + SECOND * 10;
+    assert_eq!(timers.pop_due(now, timers.mark()), Some('a'));
+    timers.insert(start + SECOND * 2, 'b');
+    assert_eq!(pop_all(&mut timers, now), ['b', 'c']);
+}
+
+// What is left behind, and what it costs
+
+/// Nothing refers to any entry any more.
+fn assert_bare<T>(timers: &Timers<T>) {
+    assert_sound(timers);
+    assert!(timers.is_empty() && timers.heap.is_empty());
+    assert_eq!(timers.occupied, [0; LEVELS + 1]);
+}
+
+#[test]
+fn a_million_cancelled_calls_leave_nothing_behind() {
+    let (mut timers, start) = store();
+    let stays = timers.insert(start + SECOND * 30, 0);
+    let mut keys = std::collections::VecDeque::new();
+    for n in 0..1_000_000_u32 {
+        // In turn: in the heap, in the past, in each of several levels.
+        let delay = [Duration::ZERO, MS * 2, SECOND, SECOND * 90, YEAR][n as usize % 5];
+        keys.push_back(timers.insert(start + delay, n));
+        if n % 3 == 0 {
+            timers.reset(keys[keys.len() / 2], start + SECOND * 60);
+        }
+        if keys.len() > 100 {
+            let key = if n % 2 == 0 {
+                keys.pop_front()
+            } else {
+                keys.pop_back()
+            };
+            assert!(timers.remove(key.unwrap()).is_some());
+        }
+    }
+    assert!(timers.entries.capacity() <= 128 && timers.heap.capacity() <= 128);
+    for key in keys {
+        assert!(timers.remove(key).is_some());
+    }
+    assert_eq!(timers.next_deadline(), Some(start + SECOND * 30));
+    assert_eq!(timers.remove(stays), Some(0));
+    assert_bare(&timers);
+}
+
+#[test]
+fn an_idle_timeout_that_is_moved_a_million_times_stays_one_entry() {
+    let (mut timers, start) = store();
+    let key = timers.insert(start, ());
+    for n in 0..1_000_000 {
+        let now = start + MS * n;
+        assert!(timers.reset(key, now + SECOND));
+        if n % 100 == 0 {
+            assert_eq!(timers.pop_due(now, timers.mark()), None);
+        }
+    }
+    assert_eq!(
+        (timers.entries.len(), timers.heap.capacity() <= 4),
+        (1, true)
+    );
+    assert_eq!(timers.remove(key), Some(()));
+    assert_bare(&timers);
+}
+
+#[test]
+fn parked_calls_can_be_cancelled_without_trace() {
+    let (mut timers, start) = store();
+    let mark = timers.mark();
+    let keys: Vec<_> = (0..10).map(|n| timers.insert(start, n)).collect();
+    assert_eq!(timers.pop_due(start + SECOND, mark), None);
+    for n in [0, 9, 5, 4, 1, 2, 3, 6, 7, 8] {
+        assert_eq!(timers.remove(keys[n]), Some(n));
+    }
+    assert_bare(&timers);
+}
+
+#[test]
+fn a_million_outstanding_calls_come_in_order() {
+    let (mut timers, start) = store();
+    for n in 0..1_000_000_u64 {
+        let delay = Duration::from_micros(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 60_000_000);
+        timers.insert(start + delay, (delay, n));
+    }
+    let mut last = (Duration::ZERO, 0);
+    for second in 1..=60 {
+        for next in pop_all(&mut timers, start + SECOND * second) {
+            assert!(last <= next && next.0 <= SECOND * second);
+            last = next;
+        }
+    }
+    assert_bare(&timers);
+}
+
+#[test]
+fn the_snapshot_shows_every_value_with_its_effective_deadline() {
+    let (mut timers, start) = store();
+    let a = timers.insert(start + SECOND, 'a');
+    timers.insert(start, 'b');
+    let c = timers.insert(start, 'c');
+    timers.reset(a, start + SECOND * 2);
+    timers.remove(c);
+    let mut shown: Vec<_> = timers.iter().collect();
+    shown.sort();
+    assert_eq!(shown, [(start, &'b'), (start + SECOND * 2, &'a')]);
+}
+
+// next_deadline
+
+#[test]
+fn the_next_deadline_is_exact_while_nothing_is_cancelled() {
+    let (mut timers, start) = store();
+    let mut delays: Vec<_> = (0..500_u64)
+        .map(|n| MS * (n as u32 * 7_919 % 100_003))
+        .collect();
+    for &delay in &delays {
+        timers.insert(start + delay, delay);
+    }
+    delays.sort();
+    for delay in delays {
+        assert_eq!(timers.next_deadline(), Some(start + delay));
+        assert_eq!(pop_all(&mut timers, start + delay), [delay]);
+    }
+}
+
+#[test]
+fn a_cancelled_call_wakes_at_most_once_and_only_for_one_that_shares_its_slot() {
+    let (mut timers, start) = store();
+    let cancelled = timers.insert(start + SECOND * 3600, 'x');
+    let real = start + SECOND * 3601;
+    timers.insert(real, 'a');
+    timers.remove(cancelled);
+    let early = timers.next_deadline().unwrap();
+    assert!(early <= real);
+    assert_eq!(pop_all(&mut timers, early), []);
+    assert_eq!(timers.next_deadline(), Some(real));
+}
+
+// The model
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(Shift),
+    Remove(usize),
+    Reset(usize, Shift),
+    Advance(Duration),
+    Mark,
+    /// Pops with one of the marks taken so far, at a time that may lie behind the clock.
+    Pop(usize, Duration),
+    PopAll,
+    NextDeadline,
+}
+
+/// From the model's clock to a deadline.
+#[derive(Clone, Copy, Debug)]
+enum Shift {
+    Ahead(Duration),
+    Back(Duration),
+}
+
+impl Shift {
+    fn from(self, now: Instant) -> Instant {
+        match self {
+            Self::Ahead(by) => now.checked_add(by).unwrap_or(now),
+            Self::Back(by) => now.checked_sub(by).unwrap_or(now),
+        }
+    }
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        3 => (0..3_u64).prop_map(Duration::from_nanos),
+        2 => (0..5_u64).prop_map(|n| MS * n as u32),
+        3 => (0..100_000_000_u64).prop_map(Duration::from_nanos),
+        3 => (0..70_000_000_000_u64).prop_map(Duration::from_nanos),
+        2 => (0..100_000_u64).prop_map(Duration::from_secs),
+        1 => (0..500_u32).prop_map(|n| YEAR * n),
+        1 => any::<u64>().prop_map(Duration::from_nanos),
+    ]
+}
+
+fn shift() -> impl Strategy<Value = Shift> {
+    prop_oneof![6 => duration().prop_map(Shift::Ahead), 1 => duration().prop_map(Shift::Back)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => shift().prop_map(Step::Insert),
+        3 => any::<usize>().prop_map(Step::Remove),
+        5 => (any::<usize>(), shift()).prop_map(|(which, to)| Step::Reset(which, to)),
+        4 => duration().prop_map(Step::Advance),
+        2 => Just(Step::Mark),
+        6 => (any::<usize>(), prop_oneof![3 => Just(Duration::ZERO), 1 => duration()])
+            .prop_map(|(mark, back)| Step::Pop(mark, back)),
+        1 => Just(Step::PopAll),
+        2 => Just(Step::NextDeadline),
+    ]
+}
+
+/// The store beside a list that is searched from end to end.
+struct Model {
+    timers: Timers<usize>,
+    now: Instant,
+    asked: u64,
+    /// (deadline, asked, value): what is outstanding. A value is an index in `keys`.
+    list: Vec<(Instant, u64, usize)>,
+    /// Every key there ever was.
+    keys: Vec<TimerKey>,
+    marks: Vec<(Mark, u64)>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let (timers, now) = store();
+        let marks = vec![(timers.mark(), 0)];
+        Self {
+            timers,
+            now,
+            asked: 0,
+            list: Vec::new(),
+            keys: Vec::new(),
+            marks,
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Insert(to) => {
+                let deadline = to.from(self.now);
+                let value = self.keys.len();
+                self.keys.push(self.timers.insert(deadline, value));
+                self.list.push((deadline, self.asked, value));
+                self.asked += 1;
+            }
+            Step::Remove(which) => self.remove(which),
+            Step::Reset(which, to) => self.reset(which, to.from(self.now)),
+            Step::Advance(by) => self.now = self.now.checked_add(by).unwrap_or(self.now),
+            Step::Mark => self.marks.push((self.timers.mark(), self.asked)),
+            Step::Pop(mark, back) => {
+                let mark = self.marks[mark % self.marks.len()];
+                self.pop(Shift::Back(back).from(self.now), mark);
+            }
+            Step::PopAll => self.pop_all(),
+            Step::NextDeadline => {
+                let next = self.timers.next_deadline();
+                assert_eq!(next.is_none(), self.list.is_empty());
+                assert!(next <= self.list.iter().min().map(|first| first.0));
+            }
+        }
+    }
+
+    fn remove(&mut self, which: usize) {
+        let Some(value) = which.checked_rem(self.keys.len()) else {
+            return;
+        };
+        let at = self.list.iter().position(|entry| entry.2 == value);
+        let expected = at.map(|at| self.list.remove(at).2);
+        assert_eq!(self.timers.remove(self.keys[value]), expected);
+    }
+
+    fn reset(&mut self, which: usize, deadline: Instant) {
+        let Some(value) = which.checked_rem(self.keys.len()) else {
+            return;
+        };
+        let entry = self.list.iter_mut().find(|entry| entry.2 == value);
+        assert_eq!(
+            self.timers.reset(self.keys[value], deadline),
+            entry.is_some()
+        );
+        if let Some(entry) = entry {
+            *entry = (deadline, self.asked, value);
+            self.asked += 1;
+        }
+    }
+
+    fn pop(&mut self, now: Instant, (mark, asked): (Mark, u64)) -> bool {
+        let due = self
+            .list
+            .iter()
+            .filter(|entry| entry.0 <= now && entry.1 < asked);
+        let expected = due.min().copied();
+        self.list.retain(|&entry| Some(entry) != expected);
+        assert_eq!(
+            self.timers.pop_due(now, mark),
+            expected.map(|entry| entry.2)
+        );
+        expected.is_some()
+    }
+
+    fn pop_all(&mut self) {
+        let mark = (self.timers.mark(), self.asked);
+        while self.pop(self.now, mark) {}
+    }
+
+    fn assert_agrees(&self) {
+        assert_sound(&self.timers);
+        assert_eq!(self.timers.len(), self.list.len());
+        assert_eq!(self.timers.is_empty(), self.list.is_empty());
+        for (value, &key) in self.keys.iter().enumerate() {
+            let entry = self.list.iter().find(|entry| entry.2 == value);
+            assert_eq!(self.timers.deadline(key), entry.map(|entry| entry.0));
+            assert_eq!(self.timers.contains(key), entry.is_some());
+        }
+        let mut shown: Vec<_> = self.timers.iter().map(|(at, &value)| (at, value)).collect();
+        let mut expected: Vec<_> = self.list.iter().map(|entry| (entry.0, entry.2)).collect();
+        shown.sort();
+        expected.sort();
+        assert_eq!(shown, expected);
+    }
+
+    /// Sleeps from deadline to deadline, as a loop does, until nothing is left.
+    fn run_out(&mut self) {
+        let mut idle_turns = 0;
+        let entries = self.list.len();
+        while let Some(next) = self.timers.next_deadline() {
+            assert!(next <= self.list.iter().min().unwrap().0);
+            self.now = self.now.max(next);
+            let before = self.list.len();
+            self.pop_all();
+            if self.list.len() == before {
+                idle_turns += 1;
+                assert!(
+                    self.timers
+                        .next_deadline()
+                        .is_none_or(|later| later > self.now)
+                );
+            }
+        }
+        assert!(self.list.is_empty());
+        assert!(
+            idle_turns <= entries * (LEVELS + 1),
+            "{idle_turns} turns for nothing"
+        );
+    }
+}
+
+/// Every invariant of the store.
+fn assert_sound<T>(timers: &Timers<T>) {
+    let mut found = vec![0; timers.entries.len()];
+    for (index, node) in timers.heap.iter().enumerate() {
+        let entry = &timers.entries[node.entry as usize];
+        found[node.entry as usize] += 1;
+        assert!(node.due <= entry.due);
+        assert!(index == 0 || timers.heap[(index - 1) / ARITY].due <= node.due);
+        assert!(matches!(entry.place, Place::Heap { index: at } if at as usize == index));
+    }
+    for (slot, &Slot { first, least }) in timers.slots.iter().enumerate() {
+        let occupied = timers.occupied[slot / SLOTS] >> (slot % SLOTS) & 1 == 1;
+        assert_eq!(occupied, first != NONE);
+        let (mut before, mut this) = (NONE, first);
+        while this != NONE {
+            let entry = &timers.entries[this as usize];
+            found[this as usize] += 1;
+            assert!(least <= entry.due);
+            assert!(slot == PARKED || entry.due.tick() > timers.current);
+            let Place::Slot {
+                slot: at,
+                previous,
+                next,
+            } = entry.place
+            else {
+                panic!("a list leads to {:?}", entry.place)
+            };
+            assert_eq!((at as usize, previous), (slot, before));
+            (before, this) = (this, next);
+        }
+    }
+    for (entry, found) in timers.entries.iter().zip(found) {
+        assert_eq!(found, usize::from(entry.value.is_some()));
+    }
+    assert_eq!(timers.iter().count(), timers.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..<_>::default() })]
+
+    #[test]
+    fn the_store_agrees_with_a_sorted_list(steps in prop::collection::vec(step(), 0..120)) {
+        let mut model = Model::new();
+        for step in steps {
+            model.take(step);
+            model.assert_agrees();
+        }
+        model.run_out();
+        assert_bare(&model.timers);
+    }
+}

@@ -1,0 +1,750 @@
+//! The [`Loop`]: it owns what handles record about, and its turn alone acts (law 1).
+//!
+//! A turn:
+//!
+//! 1. wait: not at all when something is recorded, woken or still readable, else until the next
+//!    deadline;
+//! 2. take the time, once, after the wait;
+//! 3. for each event: deliver it; then a *round*: take over what was asked of any connection,
+//!    states at once and to the end, and make the calls into user code that stood in line when the
+//!    round began; then write what this connection wrote;
+//! 4. the timed calls that are due;
+//! 5. the tasks woken by now, each once;
+//! 6. start listens and connects;
+//! 7. one more round, then write everything else that was written.
+//!
+//! A timed call or a task made in a turn waits for the next turn; a tell made while tells run
+//! waits for the next round; while anything waits, step 1 does not sleep. So an answer leaves at
+//! once, a thousand small writes leave in one call, and nothing that feeds itself starves the rest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::connecting::ConnectorCell;
+use super::port::{PortCell, PortState};
+use super::shutdown::Stopping;
+use super::table::{Entry, Place, Table};
+use super::tasks::Tasks;
+use super::timers::Mark;
+use super::{Asking, Call, Reactor, RunState, Timed};
+use crate::address::Address;
+use crate::driver::{Driver, Event, How, Key, Mio, Sent, Signal, Ticket};
+use crate::protocol::Protocol;
+use crate::transport::ConnectionId;
+use crate::transport::connection::{Life, contain};
+use crate::transport::wire::Wire;
+
+/// How a [`Loop`] is made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoopOptions {
+    /// Bytes of the read buffer that all connections of the loop share: 256 KiB unless set. A
+    /// connection gets at most one buffer's worth in a turn.
+    pub read_buffer: usize,
+    /// How long connections may flush what was written when the reactor stops: 500 ms unless set.
+    pub shutdown_grace: Duration,
+    /// Whether a run takes SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
+    pub signals: bool,
+}
+
+impl Default for LoopOptions {
+    fn default() -> LoopOptions {
+        LoopOptions {
+            read_buffer: 256 * 1024,
+            shutdown_grace: Duration::from_millis(500),
+            signals: false,
+        }
+    }
+}
+
+impl LoopOptions {
+    /// Sets the size of the read buffer in bytes.
+    #[must_use]
+    pub fn read_buffer(mut self, bytes: usize) -> Self {
+        self.read_buffer = bytes;
+        self
+    }
+
+    /// Sets how long connections may flush when the reactor stops.
+    #[must_use]
+    pub fn shutdown_grace(mut self, grace: Duration) -> Self {
+        self.shutdown_grace = grace;
+        self
+    }
+
+    /// Sets whether a run takes signals.
+    #[must_use]
+    pub fn signals(mut self, on: bool) -> Self {
+        self.signals = on;
+        self
+    }
+}
+
+/// The loop: the driver, the connections, and the turn.
+///
+/// Programs call [`run`](crate::run); who owns the loop, or wants several, makes one here.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut l = couplet::Loop::new()?;
+/// let reactor = l.reactor();
+/// let waking = reactor.sleep(Duration::from_millis(1));
+/// l.run_until(waking)?;
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+pub struct Loop {
+    pub(super) driver: Box<dyn Driver>,
+    pub(super) reactor: Reactor,
+    pub(super) table: Table,
+    /// The time of this turn.
+    pub(super) now: Instant,
+    /// Connections to write in step 7.
+    to_write: Vec<Key>,
+    dirty: Vec<Key>,
+    pub(super) connectors: BTreeMap<u64, Rc<ConnectorCell>>,
+    pub(super) next_connector: u64,
+    /// Looked up by ticket only, never walked: its order has no effect.
+    pub(super) resolving: HashMap<Ticket, Rc<ConnectorCell>>,
+    pub(super) next_ticket: u64,
+    pub(super) stopping: Stopping,
+    pub(super) stopped_by: Option<Signal>,
+    pub(super) at_once: bool,
+    pub(super) shutdown_grace: Duration,
+    pub(super) signals: bool,
+}
+
+impl Loop {
+    /// A loop over the default driver.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no poll descriptor.
+    pub fn new() -> io::Result<Loop> {
+        Loop::with_options(LoopOptions::default())
+    }
+
+    /// A loop over the default driver, with options.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no poll descriptor.
+    pub fn with_options(options: LoopOptions) -> io::Result<Loop> {
+        let driver = Mio::new(options.read_buffer)?;
+        Ok(Loop::with_driver(Box::new(driver), options))
+    }
+
+    /// A loop over any driver.
+    pub fn with_driver(driver: Box<dyn Driver>, options: LoopOptions) -> Loop {
+        let world = driver.world();
+        let now = world.now();
+        let reactor = Reactor::new(world, Tasks::new(driver.waker()));
+        Loop {
+            driver,
+            reactor,
+            table: Table::default(),
+            now,
+            to_write: Vec::new(),
+            dirty: Vec::new(),
+            connectors: BTreeMap::new(),
+            next_connector: 0,
+            resolving: HashMap::new(),
+            next_ticket: 0,
+            stopping: Stopping::No,
+            stopped_by: None,
+            at_once: false,
+            shutdown_grace: options.shutdown_grace,
+            signals: options.signals,
+        }
+    }
+
+    /// A handle to this loop.
+    pub fn reactor(&self) -> Reactor {
+        self.reactor.clone()
+    }
+
+    /// The signal that ended the last run, if one did.
+    pub fn stopped_by(&self) -> Option<Signal> {
+        self.stopped_by
+    }
+
+    /// One turn, which waits at most `at_most` for something to happen (`None`: as long as it
+    /// takes). True while the run goes on; outside a run, always.
+    ///
+    /// # Errors
+    ///
+    /// When the driver's wait fails.
+    pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
+        let until = self.wait_until(at_most);
+        self.driver.wait(until)?;
+        self.begin_turn();
+        let mark = self.reactor.records.timers.borrow().mark();
+        self.deliver_events();
+        self.run_timed_calls(mark);
+        self.run_tasks();
+        self.start_all();
+        self.round();
+        self.write_all();
+        let goes_on = self.advance_shutdown();
+        self.reactor.records.now.set(None);
+        Ok(goes_on)
+    }
+
+    /// Something recorded or woken waits for the next turn.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let records = &self.reactor.records;
+        records.busy.get()
+            || !self.to_write.is_empty()
+            || !records.starts.borrow().is_empty()
+            || records.stop_asked.get()
+            || records.tasks.borrow().is_waiting()
+    }
+
+    /// Step 1: until when to wait.
+    fn wait_until(&self, at_most: Option<Duration>) -> Option<Instant> {
+        if self.is_waiting() {
+            return Some(self.now);
+        }
+        let mut until = self.reactor.records.timers.borrow_mut().next_deadline();
+        if let Stopping::Closing(closing) = &self.stopping {
+            until = Some(until.map_or(*closing, |until| until.min(*closing)));
+        }
+        if let Some(at_most) = at_most {
+            let most = super::delayed::after(self.reactor.now(), at_most);
+            until = Some(until.map_or(most, |until| until.min(most)));
+        }
+        until
+    }
+
+    /// Step 2.
+    fn begin_turn(&mut self) {
+        let records = &self.reactor.records;
+        // Time never goes back, whatever a clock says.
+        self.now = self.now.max(records.world.now());
+        records.now.set(Some(self.now));
+        records.tasks.borrow_mut().begin_turn();
+    }
+
+    /// Step 3.
+    fn deliver_events(&mut self) {
+        let now = self.now;
+        while let Some(event) = self.driver.next() {
+            let current = match event {
+                Event::Received(key, data) => {
+                    let Some(entry) = self.table.connection(key) else {
+                        continue;
+                    };
+                    entry.life.wire().set_marked(true);
+                    entry.life.feed(data, now);
+                    key
+                }
+                Event::Sent(key, n) => {
+                    let Some(entry) = self.table.connection(key) else {
+                        continue;
+                    };
+                    entry.life.wire().set_marked(true);
+                    entry.life.sent(n, now);
+                    key
+                }
+                Event::Ended(key, error) => {
+                    self.ended(key, error);
+                    key
+                }
+                Event::Accepted {
+                    port,
+                    key,
+                    peer,
+                    host,
+                } => {
+                    self.accepted(port, key, peer, host);
+                    key
+                }
+                Event::Connected { key, host } => {
+                    if let Some(Place::Connecting(connector)) = self.table.place(key) {
+                        let connector = connector.clone();
+                        self.attempt_connected(key, &connector, host);
+                    }
+                    key
+                }
+                Event::Resolved(ticket, answer) => {
+                    self.name_resolved(ticket, answer);
+                    self.settle_others();
+                    continue;
+                }
+                Event::Signal(signal) => {
+                    self.signalled(signal);
+                    continue;
+                }
+            };
+            self.settle(current);
+        }
+    }
+
+    fn ended(&mut self, key: Key, error: Option<io::Error>) {
+        match self.table.place(key) {
+            Some(Place::Connection(entry)) => {
+                entry.life.wire().set_marked(true);
+                entry.life.ended(error);
+            }
+            Some(Place::Connecting(connector)) => {
+                let connector = connector.clone();
+                let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
+                self.attempt_ended(key, &connector, error);
+            }
+            Some(Place::Port(_) | Place::Empty) | None => {}
+        }
+    }
+
+    fn accepted(&mut self, port: Key, key: Key, peer: Address, host: Address) {
+        let Some(Place::Port(port)) = self.table.place(port) else {
+            return self.driver.close(key, How::Normal);
+        };
+        port.accepted.set(port.accepted.get() + 1);
+        let port = port.clone();
+        match port
+            .factory
+            .call("build_protocol", |factory| factory.build(&peer))
+            .flatten()
+        {
+            Some(protocol) => {
+                self.new_connection(key, protocol, peer, host, None);
+                self.made(key);
+            }
+            None => self.driver.close(key, How::Normal),
+        }
+    }
+
+    pub(super) fn new_connection(
+        &mut self,
+        key: Key,
+        protocol: Box<dyn Protocol>,
+        peer: Address,
+        host: Address,
+        connector: Option<Rc<ConnectorCell>>,
+    ) -> Rc<Wire> {
+        let id = ConnectionId {
+            reactor: self.reactor.serial(),
+            key,
+        };
+        tracing::debug!(connection = %id, %peer, %host, "connection made");
+        let wire = Rc::new(Wire::new(id, self.reactor.clone(), peer, host));
+        let life = Life::new(wire.clone(), protocol);
+        let entry = Entry {
+            life,
+            connector,
+            timer: None,
+            to_write: false,
+            in_line: false,
+        };
+        self.table.put(key, Place::Connection(Box::new(entry)));
+        wire
+    }
+
+    pub(super) fn made(&mut self, key: Key) {
+        if let Some(entry) = self.table.connection(key) {
+            entry.life.wire().set_marked(true);
+            entry.life.made();
+        }
+        self.settle_one(key);
+    }
+
+    /// The end of step 3 for one event: a round, then what this connection wrote.
+    #[inline]
+    fn settle(&mut self, current: Key) {
+        self.settle_one(current);
+        self.settle_others();
+        self.flush(current);
+    }
+
+    /// Takes over what was asked of a connection that the loop marked by itself.
+    #[inline]
+    fn settle_one(&mut self, key: Key) {
+        if let Some(entry) = self.table.connection(key) {
+            entry.life.wire().set_marked(false);
+            if entry.life.wire().has_asked() {
+                entry.life.take_over(self.now);
+            }
+            if entry.life.has_due() {
+                Self::line_up_due(&self.reactor, key, entry);
+            }
+        }
+    }
+
+    #[inline]
+    fn settle_others(&mut self) {
+        if self.reactor.records.busy.get() {
+            self.round();
+        }
+    }
+
+    fn line_up_due(reactor: &Reactor, key: Key, entry: &mut Entry) {
+        if !std::mem::replace(&mut entry.in_line, true) {
+            reactor.enqueue(Call::Due(key));
+        }
+    }
+
+    /// Takes over what was asked, then makes the calls that stood in line when it began.
+    pub(super) fn round(&mut self) {
+        self.reactor.records.busy.set(false);
+        self.take_over();
+        let in_line = self.reactor.records.line.borrow().len();
+        for _ in 0..in_line {
+            let call = self.reactor.records.line.borrow_mut().pop_front();
+            let Some(call) = call else { break };
+            self.make_call(call);
+            self.take_over();
+        }
+        if !self.reactor.records.line.borrow().is_empty() {
+            self.reactor.records.busy.set(true);
+        }
+    }
+
+    /// States, at once and to the end. It calls no user code but the factories' of connectors and
+    /// ports that end.
+    fn take_over(&mut self) {
+        std::mem::swap(
+            &mut self.dirty,
+            &mut self.reactor.records.dirty.borrow_mut(),
+        );
+        for at in 0..self.dirty.len() {
+            let key = self.dirty[at];
+            let Some(entry) = self.table.connection(key) else {
+                continue;
+            };
+            entry.life.wire().set_marked(false);
+            entry.life.take_over(self.now);
+            if entry.life.has_due() {
+                Self::line_up_due(&self.reactor, key, entry);
+            }
+            if entry.life.wire().has_output() && !std::mem::replace(&mut entry.to_write, true) {
+                self.to_write.push(key);
+            }
+            if entry.life.has_orders() {
+                self.carry_out(key);
+            }
+        }
+        self.dirty.clear();
+        self.take_over_ports();
+    }
+
+    fn take_over_ports(&mut self) {
+        loop {
+            let asking = self.reactor.records.asking.borrow_mut().pop_front();
+            match asking {
+                None => break,
+                Some(Asking::Port(port)) => self.port_asked(&port),
+                Some(Asking::Connector(connector)) => self.connector_asked(&connector),
+            }
+        }
+        if !self.reactor.records.snapshots.borrow().is_empty() {
+            for resolver in self.reactor.records.snapshots.take() {
+                resolver.callback(self.snapshot());
+            }
+        }
+    }
+
+    fn port_asked(&mut self, port: &Rc<PortCell>) {
+        match (port.state.get(), port.key.get()) {
+            (PortState::Stopping, Some(key)) => self.close_port(key),
+            (PortState::Stopping, None) => {
+                // It was never served.
+                port.bound.take();
+                port.state.set(PortState::Stopped);
+                port.has_stopped();
+            }
+            (PortState::Listening, Some(key)) => self.driver.receive(key, !port.paused.get()),
+            _ => {}
+        }
+    }
+
+    fn make_call(&mut self, call: Call) {
+        match call {
+            Call::Due(key) => self.run_due(key),
+            Call::Tell(wire, tell) => match self.table.connection(wire.key()) {
+                Some(entry) => entry.life.tell(tell),
+                None => self.drop_call(Call::Tell(wire, tell)),
+            },
+            Call::Run(f) => contain("call", f),
+        }
+    }
+
+    /// A call that will not be made: who asked is told.
+    pub(super) fn drop_call(&mut self, call: Call) {
+        contain("drop of a call", move || {
+            if let Call::Tell(wire, tell) = call {
+                tell.lost(&wire.reason().unwrap_or(crate::error::Reason::Shutdown));
+            }
+        });
+    }
+
+    fn run_due(&mut self, key: Key) {
+        let Some(entry) = self.table.connection(key) else {
+            return;
+        };
+        entry.in_line = false;
+        if let Some(how) = entry.life.closed() {
+            self.driver.close(key, how);
+        }
+        if entry.life.run_due(self.now) {
+            self.connection_gone(key);
+        } else {
+            if entry.life.has_due() {
+                Self::line_up_due(&self.reactor, key, entry);
+            }
+            if entry.life.has_orders() {
+                self.carry_out(key);
+            }
+        }
+    }
+
+    /// `connection_lost` was called: nothing of the connection stays.
+    fn connection_gone(&mut self, key: Key) {
+        let Place::Connection(entry) = self.table.take(key) else {
+            return;
+        };
+        let timers = entry.life.wire().take_timers();
+        let deadline = entry.timer.map(|(timer, _)| timer);
+        for timer in timers.into_iter().chain(deadline) {
+            let timed = self.reactor.records.timers.borrow_mut().remove(timer);
+            contain("drop of a timed call", move || drop(timed));
+        }
+        let Entry {
+            life, connector, ..
+        } = *entry;
+        let reason = life.reason();
+        contain("drop of a protocol", move || drop(life));
+        if let Some(connector) = connector {
+            self.connector_lost(&connector, &reason);
+        }
+        if self.table.connections() == 0 {
+            self.table.shrink();
+        }
+    }
+
+    /// Writes what a connection wrote, and carries out what follows from it.
+    #[inline]
+    pub(super) fn flush(&mut self, key: Key) {
+        let Some(entry) = self.table.connection(key) else {
+            return;
+        };
+        if entry.life.wire().has_output() {
+            let driver = &mut *self.driver;
+            let (sent, left) = entry.life.wire().with_outbox(|outbox| {
+                let before = outbox.len();
+                let sent = driver.write(key, outbox);
+                let gone = before - outbox.len();
+                (
+                    sent,
+                    if let Sent::Taken(taken) = sent {
+                        gone - taken
+                    } else {
+                        gone
+                    },
+                )
+            });
+            entry.life.wrote(sent, left, self.now);
+        }
+        if entry.life.has_due() {
+            Self::line_up_due(&self.reactor, key, entry);
+        }
+        if entry.life.has_orders() {
+            self.carry_out(key);
+        }
+    }
+
+    /// Carries out what a connection wants of the driver.
+    #[cold]
+    fn carry_out(&mut self, key: Key) {
+        let Some(entry) = self.table.connection(key) else {
+            return;
+        };
+        let orders = entry.life.take_orders();
+        if let Some(on) = orders.receive {
+            self.driver.receive(key, on);
+        }
+        if orders.shut_write {
+            self.driver.shut_write(key);
+        }
+        if orders.measure {
+            entry.life.measured(self.driver.unsent(key));
+        }
+        if orders.options {
+            for option in entry.life.wire().take_options() {
+                if let Err(error) = self.driver.set_option(key, option) {
+                    tracing::warn!(connection = %entry.life.wire().id(), ?option, %error, "cannot set an option");
+                }
+            }
+        }
+        if orders.deadline {
+            self.arm(key);
+        }
+    }
+
+    /// Sees that a timer comes no later than the connection's deadline. One that comes too early
+    /// is moved when it fires.
+    fn arm(&mut self, key: Key) {
+        let Some(entry) = self.table.connection(key) else {
+            return;
+        };
+        let mut timers = self.reactor.records.timers.borrow_mut();
+        match (entry.life.deadline(), entry.timer) {
+            (Some(deadline), None) => {
+                entry.timer = Some((timers.insert(deadline, Timed::Deadline(key)), deadline));
+            }
+            (Some(deadline), Some((timer, armed))) if deadline < armed => {
+                timers.reset(timer, deadline);
+                entry.timer = Some((timer, deadline));
+            }
+            (Some(_), Some(_)) => {}
+            (None, Some((timer, _))) => {
+                timers.remove(timer);
+                entry.timer = None;
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Step 4: the calls that are due and were asked for before this turn.
+    fn run_timed_calls(&mut self, mark: Mark) {
+        loop {
+            let timed = self
+                .reactor
+                .records
+                .timers
+                .borrow_mut()
+                .pop_due(self.now, mark);
+            match timed {
+                None => break,
+                Some(Timed::Call(f)) => contain("timed call", f),
+                Some(Timed::Tell(wire, tell)) => {
+                    wire.forget_timers(&self.reactor.records.timers.borrow());
+                    self.make_call(Call::Tell(wire, tell));
+                }
+                Some(Timed::Deadline(key)) => self.deadline_came(key),
+                Some(Timed::Connector(connector)) => {
+                    self.connector_timed(&connector, self.now);
+                }
+            }
+        }
+    }
+
+    fn deadline_came(&mut self, key: Key) {
+        let Some(entry) = self.table.connection(key) else {
+            return;
+        };
+        entry.timer = None;
+        entry.life.timed_out(self.now, self.driver.unsent(key));
+        self.arm(key);
+        self.flush(key);
+    }
+
+    /// Step 6.
+    fn start_all(&mut self) {
+        let count = self.reactor.records.starts.borrow().len();
+        for _ in 0..count {
+            let start = self.reactor.records.starts.borrow_mut().pop_front();
+            if let Some(start) = start {
+                self.start_one(start);
+            }
+        }
+    }
+
+    pub(super) fn start_one(&mut self, start: Asking) {
+        match start {
+            Asking::Connector(connector) => self.start_connector(connector),
+            Asking::Port(port) => self.start_port(&port),
+        }
+    }
+
+    fn start_port(&mut self, port: &Rc<PortCell>) {
+        let bound = port.bound.take();
+        if port.state.get() != PortState::Starting {
+            return;
+        }
+        let Some(bound) = bound.filter(|_| !self.reactor.is_stopping()) else {
+            port.state.set(PortState::Stopped);
+            return port.has_stopped();
+        };
+        match self.driver.listen(bound) {
+            Ok(key) => {
+                self.table.put(key, Place::Port(port.clone()));
+                port.key.set(Some(key));
+                port.state.set(PortState::Listening);
+                if port.paused.get() {
+                    self.driver.receive(key, false);
+                }
+                tracing::info!(host = %port.host(), "listening");
+                if !port.started.replace(true) {
+                    port.factory.call("do_start", |factory| factory.do_start());
+                }
+            }
+            Err(error) => {
+                tracing::error!(host = %port.host(), %error, "cannot serve a port");
+                port.state.set(PortState::Stopped);
+                port.has_stopped();
+            }
+        }
+    }
+
+    /// Step 7: everything else that was written, one call a connection.
+    fn write_all(&mut self) {
+        if self.to_write.is_empty() {
+            return;
+        }
+        let mut keys = std::mem::take(&mut self.to_write);
+        for key in keys.drain(..) {
+            if let Some(entry) = self.table.connection(key) {
+                entry.to_write = false;
+                self.flush(key);
+            }
+        }
+        // Nobody writes while this runs, so the list can be kept for the next turn.
+        self.to_write = keys;
+    }
+}
+
+impl Drop for Loop {
+    /// What the loop held ends with it: connections are closed without a word to their protocols,
+    /// and who waits for something hears of it.
+    fn drop(&mut self) {
+        self.drop_what_waits();
+        for connector in std::mem::take(&mut self.connectors).into_values() {
+            Loop::abandon_connector(&connector);
+        }
+        let starts = std::mem::take(&mut *self.reactor.records.starts.borrow_mut());
+        for start in starts {
+            match start {
+                Asking::Connector(connector) => Loop::abandon_connector(&connector),
+                Asking::Port(port) => {
+                    port.state.set(PortState::Stopped);
+                    port.factory.clear();
+                }
+            }
+        }
+        for key in self.table.keys(|_| true) {
+            match self.table.take(key) {
+                Place::Port(port) => port.factory.clear(),
+                Place::Connection(entry) => contain("drop of a protocol", move || drop(entry)),
+                Place::Connecting(_) | Place::Empty => {}
+            }
+        }
+        self.reactor.records.asking.take();
+        self.reactor.records.snapshots.take();
+        self.drop_what_waits();
+    }
+}
+
+impl fmt::Debug for Loop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loop")
+            .field("connections", &self.table.connections())
+            .field(
+                "running",
+                &(self.reactor.records.run_state.get() != RunState::Idle),
+            )
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,18 @@
+//! Tests of protocols, without sockets and without waiting.
+//!
+//! - [`pair`] joins two protocols in memory and runs them to quiet.
+//! - [`hold`] puts one protocol on a connection whose far end, a [`Wire`], the test holds: push
+//!   bytes in, take bytes out, see what was asked.
+//! - [`every_split`] feeds an input whole, byte by byte, cut at every place, and at random.
+//!
+//! All run the shipped loop and transport on the [`memory`](crate::driver::memory) driver, whose
+//! time is virtual: [`Pair::advance`] passes an hour at once.
+
+mod held;
+mod pair;
+mod split;
+
+pub use crate::driver::memory::{Cut, Manner, Memory, Network, Wire};
+pub use held::{Held, hold, hold_on};
+pub use pair::{Pair, pair, pair_on};
+pub use split::every_split;

@@ -1,0 +1,389 @@
+//! What a protocol writes to: the [`Transport`], a handle that records, and behind it the life of
+//! one connection.
+//!
+//! Twisted's `ITransport`, `IConsumer` and `IHalfCloseableProtocol` side of `tcp.Connection`.
+
+pub(crate) mod connection;
+mod handle;
+pub(crate) mod outbox;
+pub(crate) mod wire;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::address::Address;
+use crate::defer::{Deferred, Failure};
+use crate::driver::{Key, SocketOption};
+use crate::error::ConnectionLost;
+#[cfg(doc)]
+use crate::error::Reason;
+use crate::protocol::Protocol;
+use crate::reactor::Reactor;
+pub use handle::Connection;
+pub(crate) use handle::Tell;
+use wire::{Marks, Phase, Registered, Wire, asked};
+
+/// Names a connection for as long as its loop lives, from any thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    /// Which loop of this process.
+    pub(crate) reactor: u32,
+    pub(crate) key: Key,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}.{}.{}",
+            self.reactor, self.key.slot, self.key.generation
+        )
+    }
+}
+
+/// Whether a producer is told to pause and resume, or is asked for each piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProducerKind {
+    /// It writes by itself: paused above the high mark, resumed at or below the low mark.
+    /// Twisted's streaming producer.
+    Push,
+    /// It writes when it is asked: once when it registers, and each time the buffer is empty.
+    Pull,
+}
+
+/// What writes more than fits at once, and can wait.
+///
+/// The calls come from the turn of the loop, never from inside a call that you made. A producer
+/// keeps a clone of the [`Transport`] that it writes to.
+///
+/// A [`Transport`] is a producer too: pausing it pauses its reading. So a relay is one line on
+/// each side: `other.register_producer(transport.clone(), ProducerKind::Push)`.
+pub trait Producer {
+    /// Write again (push), or write the next piece now (pull).
+    fn resume_producing(&mut self);
+    /// Stop writing until `resume_producing`. Never called for a pull producer.
+    fn pause_producing(&mut self) {}
+    /// The consumer has gone; nothing that you write will leave.
+    fn stop_producing(&mut self) {}
+}
+
+/// A second producer was registered; the first one stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a producer is registered already")]
+pub struct ProducerRegistered;
+
+/// Our end of a connection: cheap to clone and to keep.
+///
+/// A transport only records what you ask of it; the turn of the loop acts, in the order in which
+/// you asked. What you asked holds from the call on: after [`pause_producing`](Self::pause_producing)
+/// or [`lose_connection`](Self::lose_connection) no more data comes.
+///
+/// After the connection is lost everything here is a silent no-op, and [`peer`](Self::peer) and
+/// [`host`](Self::host) still answer.
+///
+/// ```
+/// use couplet::{Protocol, Reason, Transport};
+///
+/// struct Greeter;
+/// impl Protocol for Greeter {
+///     fn connection_made(&mut self, transport: &Transport) {
+///         transport.write("what is your name?\r\n");
+///     }
+///     fn data_received(&mut self, transport: &Transport, name: &[u8]) {
+///         transport.write("hello ");
+///         transport.write(name);
+///         transport.lose_connection(); // after all of it has left
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Transport {
+    pub(crate) wire: Rc<Wire>,
+}
+
+impl Transport {
+    /// Sends `data` after everything written before; copies it. Never blocks and always accepts,
+    /// up to the hard cap; ask [`is_full`](Self::is_full) before writing in a loop.
+    ///
+    /// Bytes written after [`lose_connection`](Self::lose_connection) or
+    /// [`lose_write_connection`](Self::lose_write_connection) are dropped, unless a producer is
+    /// registered: then they are taken until it unregisters.
+    #[inline]
+    pub fn write(&self, data: impl AsRef<[u8]>) {
+        self.wire.write(data.as_ref());
+    }
+
+    /// Sends `bytes` without copying them.
+    pub fn write_bytes(&self, bytes: impl Into<Bytes>) {
+        self.wire.write_bytes(bytes.into());
+    }
+
+    /// Sends several pieces in order.
+    pub fn write_sequence<B: AsRef<[u8]>>(&self, pieces: impl IntoIterator<Item = B>) {
+        for piece in pieces {
+            self.write(piece);
+        }
+    }
+
+    /// Ends the connection after all that was written has left: a FIN, then what the peer still
+    /// sends is read and thrown away until its FIN, then
+    /// [`connection_lost`](Protocol::connection_lost) with [`Reason::Done`].
+    ///
+    /// Reading stops at once. With a producer registered, the end waits until it unregisters. The
+    /// close deadline ([`set_close_deadline`](Self::set_close_deadline)) bounds the waiting.
+    pub fn lose_connection(&self) {
+        if self.wire.phase() < Phase::Closing {
+            self.wire.end_phase(Phase::Closing);
+            self.wire.ask(asked::LOSE);
+        }
+    }
+
+    /// [`lose_connection`](Self::lose_connection) with `error` as the reason
+    /// ([`Reason::Failed`]): how a callback reports what went wrong.
+    #[track_caller]
+    pub fn fail(&self, error: impl Into<Failure>) {
+        self.wire.fail(error.into());
+        if self.wire.phase() < Phase::Ended {
+            self.wire.end_phase(Phase::Closing);
+            self.wire.ask(asked::LOSE);
+        }
+    }
+
+    /// Sends a FIN after all that was written has left, and goes on reading (half-close). Then
+    /// [`write_closed`](Protocol::write_closed) is called.
+    pub fn lose_write_connection(&self) {
+        if self.wire.phase() < Phase::Finishing {
+            self.wire.end_phase(Phase::Finishing);
+            self.wire.ask(asked::LOSE_WRITE);
+        }
+    }
+
+    /// Ends the connection at once: unsent bytes are dropped, and the peer sees a reset. The
+    /// reason is [`Reason::Aborted`].
+    pub fn abort_connection(&self) {
+        if self.wire.phase() < Phase::Ended {
+            self.wire.end_phase(Phase::Ended);
+            self.wire.ask(asked::ABORT);
+        }
+    }
+
+    /// No data comes until [`resume_producing`](Self::resume_producing), not even of a chunk that
+    /// a framer is busy with. The peer is slowed down by the network's flow control.
+    pub fn pause_producing(&self) {
+        self.wire.set_paused(true);
+    }
+
+    /// Data comes again, from the turn; [`reading_resumed`](Protocol::reading_resumed) first.
+    pub fn resume_producing(&self) {
+        self.wire.set_paused(false);
+    }
+
+    /// False once reading is paused, or the connection is closing, failed or lost: a framer asks
+    /// after each message whether it may hand on the next.
+    #[inline]
+    pub fn wants_data(&self) -> bool {
+        !self.wire.paused() && self.wire.phase() < Phase::Closing
+    }
+
+    /// Registers what writes to this transport, so that it is paused while the buffer is full.
+    /// The first `resume_producing` of a pull producer comes from the turn.
+    ///
+    /// On a transport that is closing or lost the producer is stopped, from the turn.
+    ///
+    /// # Errors
+    ///
+    /// When there is a producer already: it stays.
+    pub fn register_producer(
+        &self,
+        producer: impl Producer + 'static,
+        kind: ProducerKind,
+    ) -> Result<(), ProducerRegistered> {
+        if self.wire.has_producer() {
+            return Err(ProducerRegistered);
+        }
+        let mut object: Box<dyn Producer> = Box::new(producer);
+        if self.wire.phase() == Phase::Open {
+            self.wire.register(Registered {
+                kind,
+                paused: false,
+                object: Some(object),
+            });
+        } else {
+            self.reactor()
+                .line_up(Box::new(move || object.stop_producing()));
+        }
+        Ok(())
+    }
+
+    /// The producer has written all; a close that waited for it goes on.
+    pub fn unregister_producer(&self) {
+        self.wire.unregister();
+    }
+
+    /// True when more than the high mark is buffered: who writes in a loop stops here and waits
+    /// for [`drained`](Self::drained) or a producer's `resume_producing`.
+    pub fn is_full(&self) -> bool {
+        self.wire.buffered() > self.wire.marks().high
+    }
+
+    /// Bytes that were written and have not left.
+    pub fn buffered(&self) -> usize {
+        self.wire.buffered()
+    }
+
+    /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] when the
+    /// connection is lost before.
+    pub fn drained(&self) -> Deferred<()> {
+        if let Some(reason) = self.wire.reason() {
+            return Deferred::fail(ConnectionLost(reason));
+        }
+        if self.wire.phase() < Phase::Ended && self.wire.buffered() <= self.wire.marks().low {
+            return Deferred::succeed(());
+        }
+        let (deferred, resolver) = Deferred::new();
+        self.wire.add_drained(resolver);
+        deferred
+    }
+
+    /// Sets the marks in bytes: full above `high` (64 KiB unless set), drained at or below `low`
+    /// (16 KiB unless set).
+    pub fn set_write_marks(&self, low: usize, high: usize) {
+        self.wire.set_marks(Marks {
+            low: low.min(high),
+            high,
+            cap: self.wire.marks().cap,
+        });
+    }
+
+    /// Sets the hard cap in bytes: a write past it ends the connection with
+    /// [`Reason::Overflow`]. `None`, the default, is no cap.
+    pub fn set_write_cap(&self, cap: Option<usize>) {
+        self.wire.set_marks(Marks {
+            cap: cap.unwrap_or(usize::MAX),
+            ..self.wire.marks()
+        });
+    }
+
+    /// Ends the connection with [`Reason::Timeout`] when nothing was received for `timeout` while
+    /// it is open. Sending does not count, nor does time in which reading is paused. `None`, the
+    /// default, waits for ever.
+    ///
+    /// It costs a stamp per message and one timer per connection. Twisted's `TimeoutMixin`.
+    pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
+        self.wire.idle_timeout.set(timeout);
+        self.wire.ask(asked::DEADLINES);
+    }
+
+    /// Sets how long a close waits while nothing leaves: 30 s unless set; `None` waits for ever.
+    pub fn set_close_deadline(&self, deadline: Option<Duration>) {
+        self.wire.close_deadline.set(deadline);
+        self.wire.ask(asked::DEADLINES);
+    }
+
+    /// `TCP_NODELAY`: on unless set. An error is logged.
+    pub fn set_tcp_no_delay(&self, on: bool) {
+        self.wire.add_option(SocketOption::NoDelay(on));
+    }
+
+    /// `SO_KEEPALIVE`, with the idle time after which the system probes; off unless set. An error
+    /// is logged.
+    pub fn set_tcp_keep_alive(&self, idle: Option<Duration>) {
+        self.wire.add_option(SocketOption::KeepAlive(idle));
+    }
+
+    /// Sets an option of the socket; an error is logged.
+    pub fn set_socket_option(&self, option: SocketOption) {
+        self.wire.add_option(option);
+    }
+
+    /// The address of the other end; also after the connection is lost.
+    pub fn peer(&self) -> &Address {
+        &self.wire.peer
+    }
+
+    /// The address of our end; also after the connection is lost.
+    pub fn host(&self) -> &Address {
+        &self.wire.host
+    }
+
+    /// Names this connection; `Copy` and `Send`.
+    pub fn id(&self) -> ConnectionId {
+        self.wire.id
+    }
+
+    /// The reactor that runs this connection.
+    pub fn reactor(&self) -> &Reactor {
+        &self.wire.reactor
+    }
+
+    /// Bytes that were dropped because they were written after a close.
+    pub fn dropped(&self) -> u64 {
+        self.wire.dropped()
+    }
+
+    /// The way back to the protocol's `&mut self`, later: for a timer, an answer, another
+    /// connection. `P` is the protocol of this transport, or one that it wraps.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// struct Ticker(u32);
+    /// impl Ticker {
+    ///     fn tick(&mut self, transport: &Transport) {
+    ///         self.0 += 1;
+    ///         transport.write(format!("{}\n", self.0));
+    ///         transport.connection::<Self>().call_later(Duration::from_secs(1), Self::tick);
+    ///     }
+    /// }
+    /// impl Protocol for Ticker {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         self.tick(transport);
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    pub fn connection<P: Protocol>(&self) -> Connection<P> {
+        Connection {
+            wire: self.wire.clone(),
+            protocol: PhantomData,
+        }
+    }
+}
+
+impl Producer for Transport {
+    fn resume_producing(&mut self) {
+        Transport::resume_producing(self);
+    }
+
+    fn pause_producing(&mut self) {
+        Transport::pause_producing(self);
+    }
+
+    fn stop_producing(&mut self) {
+        self.lose_connection();
+    }
+}
+
+impl PartialEq for Transport {
+    fn eq(&self, other: &Transport) -> bool {
+        Rc::ptr_eq(&self.wire, &other.wire)
+    }
+}
+
+impl Eq for Transport {}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("id", &self.id())
+            .field("peer", self.peer())
+            .field("phase", &self.wire.phase())
+            .field("buffered", &self.buffered())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,282 @@
+//! What was written and has not left yet: a list of pieces, first in, first out.
+//!
+//! Bytes given by reference are copied once, into the open piece at the end; a [`Bytes`] is kept
+//! as it is. A connection owns no buffer while its outbox is empty: a drained buffer goes to the
+//! [`Spares`] of its loop, and the next write of any connection takes it from there. Bytes leave
+//! at the front by an offset, so a partial write moves nothing.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+/// An open piece is sealed when the next write would make it larger than this; also the largest
+/// buffer that is kept for reuse.
+const PIECE: usize = 512 * 1024;
+/// Buffers kept for reuse hold at most this together.
+const SPARE_TOTAL: usize = 4 * 1024 * 1024;
+
+/// One piece of an [`Outbox`], in the form in which it was written.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Piece {
+    /// Bytes that were copied by `write`.
+    Copied(Vec<u8>),
+    /// Bytes that were handed over by `write_bytes`.
+    Bytes(Bytes),
+}
+
+impl Piece {
+    /// The whole piece as a slice.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Piece::Copied(bytes) => bytes,
+            Piece::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// Drained buffers of a loop, waiting for the next write.
+///
+/// Law 9: at most 4 MiB in all, each at most 512 KiB.
+#[derive(Debug, Default)]
+pub struct Spares {
+    inner: RefCell<(Vec<Vec<u8>>, usize)>,
+}
+
+impl Spares {
+    /// A buffer with whatever capacity there is, empty.
+    pub fn take(&self) -> Vec<u8> {
+        let mut inner = self.inner.borrow_mut();
+        match inner.0.pop() {
+            Some(buffer) => {
+                inner.1 -= buffer.capacity();
+                buffer
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Keeps a drained buffer for the next write, or frees it when enough are kept.
+    pub fn give(&self, mut buffer: Vec<u8>) {
+        let mut inner = self.inner.borrow_mut();
+        let capacity = buffer.capacity();
+        if capacity == 0 || capacity > PIECE || inner.1 + capacity > SPARE_TOTAL {
+            return;
+        }
+        buffer.clear();
+        inner.1 += capacity;
+        inner.0.push(buffer);
+    }
+
+    /// The bytes of memory kept at the moment.
+    pub fn kept(&self) -> usize {
+        self.inner.borrow().1
+    }
+}
+
+/// The bytes that wait to be sent on one connection.
+///
+/// A [`Driver`](crate::driver::Driver) either looks at them with [`chunks`](Self::chunks) and
+/// removes what it sent with [`advance`](Self::advance), or takes whole pieces into its own
+/// keeping with [`take_piece`](Self::take_piece).
+pub struct Outbox {
+    sealed: VecDeque<Piece>,
+    open: Vec<u8>,
+    /// Bytes of the first piece (of `open` where nothing is sealed) that have gone already.
+    gone: usize,
+    len: usize,
+    /// Foreign buffers that have gone: dropping them may run foreign code, so their holder does
+    /// it while nothing is borrowed.
+    spent: Vec<Bytes>,
+    spares: Rc<Spares>,
+}
+
+impl Outbox {
+    /// An empty outbox that reuses the buffers of `spares`.
+    pub fn new(spares: Rc<Spares>) -> Outbox {
+        Outbox {
+            sealed: VecDeque::new(),
+            open: Vec::new(),
+            gone: 0,
+            len: 0,
+            spent: Vec::new(),
+            spares,
+        }
+    }
+
+    /// Bytes that wait.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies `data` to the end.
+    #[inline]
+    pub fn extend(&mut self, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        if self.open.capacity() == 0 {
+            self.open = self.spares.take();
+        } else if self.open.len() + data.len() > PIECE {
+            self.seal();
+        }
+        self.open.extend_from_slice(data);
+        self.len += data.len();
+    }
+
+    /// Appends `bytes` without a copy.
+    pub fn push(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.seal();
+        self.len += bytes.len();
+        self.sealed.push_back(Piece::Bytes(bytes));
+    }
+
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            self.sealed
+                .push_back(Piece::Copied(std::mem::take(&mut self.open)));
+        }
+    }
+
+    /// The first bytes that wait, in one slice; empty only when nothing waits.
+    #[inline]
+    pub fn first(&self) -> &[u8] {
+        match self.sealed.front() {
+            None => &self.open[self.gone..],
+            Some(piece) => &piece.as_slice()[self.gone..],
+        }
+    }
+
+    /// True when all that waits lies in one slice, [`first`](Self::first).
+    #[inline]
+    pub fn is_one_chunk(&self) -> bool {
+        self.sealed.is_empty() || (self.sealed.len() == 1 && self.open.is_empty())
+    }
+
+    /// Fills `slices` with what waits, from the front, and gives how many were filled.
+    pub fn chunks<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut gone = self.gone;
+        let pieces = self
+            .sealed
+            .iter()
+            .map(Piece::as_slice)
+            .chain(std::iter::once(&self.open[..]));
+        let mut count = 0;
+        for piece in pieces {
+            let chunk = &piece[std::mem::take(&mut gone)..];
+            if chunk.is_empty() || count == slices.len() {
+                break;
+            }
+            slices[count] = IoSlice::new(chunk);
+            count += 1;
+        }
+        count
+    }
+
+    /// Removes `n` bytes from the front: they have been sent.
+    ///
+    /// # Panics
+    ///
+    /// When fewer bytes wait: that is a driver's mistake.
+    #[inline]
+    pub fn advance(&mut self, n: usize) {
+        assert!(n <= self.len, "a driver sent more than there was");
+        if self.sealed.is_empty() {
+            self.len -= n;
+            self.gone += n;
+            if self.len == 0 {
+                self.drained();
+            }
+        } else {
+            self.advance_pieces(n);
+        }
+    }
+
+    fn advance_pieces(&mut self, mut n: usize) {
+        self.len -= n;
+        while let Some(piece) = self.sealed.front() {
+            let left = piece.as_slice().len() - self.gone;
+            if n < left {
+                break;
+            }
+            n -= left;
+            self.gone = 0;
+            match self.sealed.pop_front() {
+                Some(Piece::Copied(buffer)) => self.spares.give(buffer),
+                Some(Piece::Bytes(bytes)) => self.spent.push(bytes),
+                None => {}
+            }
+        }
+        self.gone += n;
+        if self.len == 0 {
+            self.drained();
+        }
+    }
+
+    fn drained(&mut self) {
+        self.gone = 0;
+        if self.open.capacity() != 0 {
+            self.spares.give(std::mem::take(&mut self.open));
+        }
+        if self.sealed.capacity() > 0 {
+            self.sealed = VecDeque::new();
+        }
+    }
+
+    /// Takes the first piece out, with the number of its bytes that have gone already. The taker
+    /// gives a `Copied` buffer back to [`spares`](Self::spares) when it is done.
+    pub fn take_piece(&mut self) -> Option<(Piece, usize)> {
+        if self.sealed.is_empty() {
+            self.seal();
+        }
+        let piece = self.sealed.pop_front()?;
+        let gone = std::mem::take(&mut self.gone);
+        self.len -= piece.as_slice().len() - gone;
+        if self.len == 0 {
+            self.drained();
+        }
+        Some((piece, gone))
+    }
+
+    /// The foreign buffers that have gone, to be dropped while nothing is borrowed.
+    #[inline]
+    pub(crate) fn take_spent(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.spent)
+    }
+
+    /// Where drained buffers go.
+    pub fn spares(&self) -> &Rc<Spares> {
+        &self.spares
+    }
+
+    /// Throws away all that waits.
+    pub fn clear(&mut self) {
+        self.advance(self.len);
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox")
+            .field("len", &self.len)
+            .field(
+                "pieces",
+                &(self.sealed.len() + usize::from(!self.open.is_empty())),
+            )
+            .finish()
+    }
+}

@@ -1,0 +1,402 @@
+//! The other end of a [`Transport`](super::Transport): where the handles record, and what the
+//! holder of the connection takes over in the turn.
+//!
+//! INVARIANT (law 2): no cell of a wire is borrowed while user code runs, and user objects
+//! (producers, closures, foreign buffers) are dropped with no cell borrowed.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use super::outbox::Outbox;
+use super::{ConnectionId, Producer, ProducerKind};
+use crate::address::Address;
+use crate::defer::{Failure, Resolver};
+use crate::driver::{Key, SocketOption};
+use crate::error::Reason;
+use crate::reactor::Reactor;
+use crate::reactor::timers::{TimerKey, Timers};
+
+/// What was asked and has not been taken over yet; a set of bits.
+pub(super) mod asked {
+    pub(crate) const LOSE: u16 = 1;
+    pub(crate) const LOSE_WRITE: u16 = 2;
+    pub(crate) const ABORT: u16 = 4;
+    pub(crate) const FLOW: u16 = 8;
+    pub(crate) const PRODUCER: u16 = 16;
+    pub(crate) const OVERFLOW: u16 = 32;
+    pub(crate) const DEADLINES: u16 = 64;
+    pub(crate) const OPTIONS: u16 = 128;
+}
+
+/// How far a connection is, as its handles see it: it holds from the call on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Open,
+    /// `lose_write_connection` was called.
+    Finishing,
+    /// `lose_connection` or `fail` was called, or a callback panicked.
+    Closing,
+    /// Aborted, broken or closed; `connection_lost` has not been called yet.
+    Ended,
+    /// `connection_lost` was called.
+    Lost,
+}
+
+/// A registered producer: the object is out while it is called.
+pub(super) struct Registered {
+    pub(super) kind: ProducerKind,
+    pub(super) paused: bool,
+    pub(super) object: Option<Box<dyn Producer>>,
+}
+
+/// When the write side is full, when it is drained, and past what it overflows. Bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks {
+    pub(super) low: usize,
+    pub(super) high: usize,
+    pub(super) cap: usize,
+}
+
+pub(crate) const LOW_MARK: usize = 16 * 1024;
+pub(crate) const HIGH_MARK: usize = 64 * 1024;
+pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Wire {
+    pub(super) id: ConnectionId,
+    pub(super) reactor: Reactor,
+    pub(super) peer: Address,
+    pub(super) host: Address,
+    asked: Cell<u16>,
+    /// The loop knows that something was asked or written.
+    marked: Cell<bool>,
+    phase: Cell<Phase>,
+    paused: Cell<bool>,
+    outbox: RefCell<Outbox>,
+    /// Bytes that the driver took and that have not left.
+    in_flight: Cell<usize>,
+    marks: Cell<Marks>,
+    why: RefCell<Option<Failure>>,
+    producer: RefCell<Option<Registered>>,
+    pub(super) idle_timeout: Cell<Option<Duration>>,
+    pub(super) close_deadline: Cell<Option<Duration>>,
+    pub(super) made_at: Instant,
+    pub(super) received_at: Cell<Instant>,
+    pub(super) bytes_in: Cell<u64>,
+    pub(super) bytes_out: Cell<u64>,
+    dropped: Cell<u64>,
+    /// Somebody wants to know of the marks: a producer, or who waits for `drained`.
+    watched: Cell<bool>,
+    /// What few connections use.
+    rare: RefCell<Rare>,
+}
+
+#[derive(Default)]
+struct Rare {
+    drained: Vec<Resolver<()>>,
+    options: Vec<SocketOption>,
+    timers: Vec<TimerKey>,
+    /// Once `connection_lost` was called.
+    reason: Option<Reason>,
+}
+
+impl Wire {
+    pub(crate) fn new(id: ConnectionId, reactor: Reactor, peer: Address, host: Address) -> Wire {
+        let now = reactor.now();
+        Wire {
+            id,
+            peer,
+            host,
+            asked: Cell::new(0),
+            marked: Cell::new(false),
+            phase: Cell::new(Phase::Open),
+            paused: Cell::new(false),
+            outbox: RefCell::new(Outbox::new(reactor.spares().clone())),
+            in_flight: Cell::new(0),
+            marks: Cell::new(Marks {
+                low: LOW_MARK,
+                high: HIGH_MARK,
+                cap: usize::MAX,
+            }),
+            why: RefCell::new(None),
+            producer: RefCell::new(None),
+            idle_timeout: Cell::new(None),
+            close_deadline: Cell::new(Some(CLOSE_DEADLINE)),
+            made_at: now,
+            received_at: Cell::new(now),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            dropped: Cell::new(0),
+            watched: Cell::new(false),
+            rare: RefCell::new(Rare::default()),
+            reactor,
+        }
+    }
+
+    // What handles do.
+
+    #[inline]
+    pub(super) fn write(&self, data: &[u8]) {
+        if self.takes(data.len()) {
+            self.outbox.borrow_mut().extend(data);
+            self.mark();
+        }
+    }
+
+    pub(super) fn write_bytes(&self, bytes: bytes::Bytes) {
+        if self.takes(bytes.len()) {
+            self.outbox.borrow_mut().push(bytes);
+            self.mark();
+        }
+    }
+
+    /// Whether `len` more bytes are taken; notes a write past the hard cap.
+    #[inline]
+    fn takes(&self, len: usize) -> bool {
+        let open = match self.phase.get() {
+            Phase::Open => true,
+            Phase::Finishing | Phase::Closing => self.producer.borrow().is_some(),
+            Phase::Ended | Phase::Lost => false,
+        };
+        if !open {
+            self.dropped.set(self.dropped.get() + len as u64);
+            return false;
+        }
+        if self.buffered().saturating_add(len) > self.marks.get().cap {
+            self.end_phase(Phase::Ended);
+            self.ask(asked::OVERFLOW);
+            return false;
+        }
+        len > 0
+    }
+
+    #[inline]
+    pub(super) fn ask(&self, what: u16) {
+        self.asked.set(self.asked.get() | what);
+        self.mark();
+    }
+
+    #[inline]
+    fn mark(&self) {
+        if !self.marked.replace(true) {
+            self.reactor.mark(self.id.key);
+        }
+    }
+
+    /// Moves on to a later phase; never back.
+    #[inline]
+    pub(super) fn end_phase(&self, phase: Phase) {
+        self.phase.set(self.phase.get().max(phase));
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        if self.phase.get() < Phase::Closing && self.paused.replace(paused) != paused {
+            self.ask(asked::FLOW);
+        }
+    }
+
+    pub(super) fn fail(&self, failure: Failure) {
+        let counts = self.phase.get() < Phase::Ended || self.asked.get() & asked::ABORT != 0;
+        // The first failure counts; a later one is dropped with the cell free.
+        if counts && self.why.borrow().is_none() {
+            *self.why.borrow_mut() = Some(failure);
+        }
+    }
+
+    pub(super) fn register(&self, producer: Registered) {
+        *self.producer.borrow_mut() = Some(producer);
+        self.watched.set(true);
+        self.ask(asked::PRODUCER);
+    }
+
+    pub(super) fn unregister(&self) {
+        let producer = self.producer.borrow_mut().take();
+        if producer.is_some() {
+            self.ask(asked::PRODUCER);
+        }
+    }
+
+    pub(super) fn add_drained(&self, resolver: Resolver<()>) {
+        self.rare.borrow_mut().drained.push(resolver);
+        self.watched.set(true);
+        self.mark();
+    }
+
+    pub(super) fn add_option(&self, option: SocketOption) {
+        self.rare.borrow_mut().options.push(option);
+        self.ask(asked::OPTIONS);
+    }
+
+    pub(crate) fn add_timer(&self, timer: TimerKey) {
+        self.rare.borrow_mut().timers.push(timer);
+    }
+
+    /// Forgets the timers that were fired or cancelled.
+    pub(crate) fn forget_timers<T>(&self, left: &Timers<T>) {
+        self.rare
+            .borrow_mut()
+            .timers
+            .retain(|timer| left.contains(*timer));
+    }
+
+    // What both see.
+
+    #[inline]
+    pub(crate) fn key(&self) -> Key {
+        self.id.key
+    }
+
+    pub(crate) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The reason, once `connection_lost` was called.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        self.rare.borrow().reason.clone()
+    }
+
+    #[inline]
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    #[inline]
+    pub(super) fn paused(&self) -> bool {
+        self.paused.get()
+    }
+
+    #[inline]
+    pub(crate) fn buffered(&self) -> usize {
+        self.outbox.borrow().len() + self.in_flight.get()
+    }
+
+    #[inline]
+    pub(super) fn marks(&self) -> Marks {
+        self.marks.get()
+    }
+
+    pub(super) fn set_marks(&self, marks: Marks) {
+        self.marks.set(marks);
+        self.ask(asked::PRODUCER);
+    }
+
+    pub(super) fn has_producer(&self) -> bool {
+        self.producer.borrow().is_some()
+    }
+
+    pub(super) fn producer_state(&self) -> Option<(ProducerKind, bool)> {
+        self.producer.borrow().as_ref().map(|p| (p.kind, p.paused))
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    // What the holder does, in the turn.
+
+    /// The loop is about to look at this wire by itself: nothing needs to be marked meanwhile.
+    #[inline]
+    pub(crate) fn set_marked(&self, marked: bool) {
+        self.marked.set(marked);
+    }
+
+    #[inline]
+    pub(super) fn take_asked(&self) -> u16 {
+        self.asked.replace(0)
+    }
+
+    #[inline]
+    pub(crate) fn has_asked(&self) -> bool {
+        self.asked.get() != 0
+    }
+
+    #[inline]
+    pub(crate) fn has_output(&self) -> bool {
+        !self.outbox.borrow().is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn with_outbox<R>(&self, f: impl FnOnce(&mut Outbox) -> R) -> R {
+        let (result, spent) = {
+            let mut outbox = self.outbox.borrow_mut();
+            let result = f(&mut outbox);
+            (result, outbox.take_spent())
+        };
+        drop(spent); // foreign buffers may run foreign code
+        result
+    }
+
+    pub(super) fn add_in_flight(&self, taken: usize) {
+        self.in_flight.set(self.in_flight.get() + taken);
+    }
+
+    pub(super) fn sub_in_flight(&self, left: usize) {
+        debug_assert!(left <= self.in_flight.get(), "more left than was taken");
+        self.in_flight
+            .set(self.in_flight.get().saturating_sub(left));
+    }
+
+    pub(super) fn take_why(&self) -> Option<Failure> {
+        self.why.borrow_mut().take()
+    }
+
+    /// Takes the producer's object out to call it; `None` when there is none or it is out.
+    pub(super) fn producer_out(&self) -> Option<Box<dyn Producer>> {
+        self.producer.borrow_mut().as_mut()?.object.take()
+    }
+
+    /// Puts the object back, unless it was unregistered while it was out.
+    pub(super) fn producer_back(&self, object: Box<dyn Producer>) {
+        let left = match self.producer.borrow_mut().as_mut() {
+            Some(registered) if registered.object.is_none() => {
+                registered.object = Some(object);
+                None
+            }
+            _ => Some(object),
+        };
+        drop(left);
+    }
+
+    pub(super) fn set_producer_paused(&self, paused: bool) {
+        if let Some(registered) = self.producer.borrow_mut().as_mut() {
+            registered.paused = paused;
+        }
+    }
+
+    pub(super) fn remove_producer(&self) -> Option<Box<dyn Producer>> {
+        self.producer
+            .borrow_mut()
+            .take()
+            .and_then(|registered| registered.object)
+    }
+
+    pub(super) fn set_lost(&self, reason: Reason) {
+        self.phase.set(Phase::Lost);
+        self.rare.borrow_mut().reason = Some(reason);
+    }
+
+    #[inline]
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.get()
+    }
+
+    pub(super) fn update_watched(&self) {
+        self.watched
+            .set(self.has_producer() || self.awaits_drained());
+    }
+
+    pub(super) fn awaits_drained(&self) -> bool {
+        !self.rare.borrow().drained.is_empty()
+    }
+
+    pub(super) fn take_drained(&self) -> Vec<Resolver<()>> {
+        std::mem::take(&mut self.rare.borrow_mut().drained)
+    }
+
+    pub(crate) fn take_options(&self) -> Vec<SocketOption> {
+        std::mem::take(&mut self.rare.borrow_mut().options)
+    }
+
+    pub(crate) fn take_timers(&self) -> Vec<TimerKey> {
+        std::mem::take(&mut self.rare.borrow_mut().timers)
+    }
+}
