@@ -1,2 +1,46 @@
-//! The couplet program.
-fn main() {}
+//! The `couplet` program: poetry, given out slowly and fetched all at once, and an echo server.
+//!
+//! It uses the library's public API alone. Exit codes: 0 done, 1 it failed, 2 bad usage, 130 and
+//! 143 when a client command is interrupted.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod demo;
+mod echo;
+mod endpoint;
+mod exit;
+mod logging;
+mod output;
+mod poems;
+mod poetry;
+mod progress;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use cli::{Cli, Command, Poetry};
+use exit::Exit;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = logging::start(&cli.logging) {
+        return Exit::usage(error).report();
+    }
+    let outcome = match cli.command {
+        Command::Demo => demo::run(&cli.logging),
+        Command::Echo(options) => echo::run(options),
+        Command::Poetry(Poetry::Serve(options)) => poetry::serve::run(options),
+        Command::Poetry(Poetry::Get(options)) => poetry::get::run(options, &cli.logging),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "couplet", &mut script);
+            output::print(&script)
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.report(),
+    }
+}

@@ -4,6 +4,7 @@
 mod address;
 pub mod defer;
 pub mod driver;
+pub mod endpoints;
 mod error;
 mod factory;
 mod protocol;

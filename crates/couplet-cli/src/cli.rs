@@ -1,0 +1,168 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{Styles, styling::AnsiColor};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use couplet::endpoints::{ClientEndpoint, ServerEndpoint};
+
+use crate::endpoint::{Peer, to_connect, to_listen};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const ABOUT: &str = "Poetry over the network: servers that give out poems slowly, and a client \
+                     that gets many at once";
+
+const ADDRESSES: &str = "\
+Where an ENDPOINT to listen on is asked for:
+  10000                              this port, on 127.0.0.1
+  tcp:10000                          this port, on all interfaces, IPv4 and IPv6
+  tcp:10000:interface=192.0.2.7      this port, on one interface
+  0                                  a free port; the line on stdout tells which
+Where an ADDRESS to connect to is asked for:
+  10000                              this port, on 127.0.0.1
+  localhost:10000, [::1]:10000       a name or an IP address, and a port
+  tcp:example.com:10000              the same, spelt out
+
+Exit codes: 0 done, 1 it failed, 2 bad usage, 130 or 143 interrupted.";
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "couplet",
+    version,
+    about = ABOUT,
+    styles = STYLES,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Try it:\n  couplet demo\n\nor in two terminals:\n  couplet poetry serve --listen 10000\n  couplet poetry get 10000",
+    after_long_help = ADDRESSES
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) logging: Logging,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Logging {
+    /// Tell more on stderr: -v what happens, -vv each connection
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// Which events to log, as in `warn` or `couplet=debug,info`
+    #[arg(long, value_name = "FILTER", global = true)]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Three servers give out a poem each, one client gets all three at once
+    #[command(
+        after_help = "Example:\n  couplet demo\n\nThe poems come on stdout, the progress on stderr. It takes about four seconds."
+    )]
+    Demo,
+    /// Poetry servers and clients
+    #[command(subcommand)]
+    Poetry(Poetry),
+    /// Send back whatever comes
+    #[command(after_help = "Example:\n  couplet echo --listen 7000\n  nc 127.0.0.1 7000\n\nA client that reads slowly is read from slowly.", after_long_help = ADDRESSES)]
+    Echo(Echo),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  couplet completions bash > ~/.local/share/bash-completion/completions/couplet"
+    )]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Poetry {
+    /// Give a poem to each client, slowly, then close
+    #[command(after_help = "Example:\n  couplet poetry serve ecstasy.txt --listen 10000 --delay 0.1\n  nc 127.0.0.1 10000", after_long_help = ADDRESSES)]
+    Serve(Serve),
+    /// Get poems from many servers at once
+    #[command(after_help = "Example:\n  couplet poetry get 10000 10001 localhost:10002 --timeout 30 > poems.txt", after_long_help = ADDRESSES)]
+    Get(Get),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// Files with a poem each; every client gets the next one. Without a file: built-in poems
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Where to listen; can be given several times [default: a free port on 127.0.0.1]
+    #[arg(short, long, value_name = "ENDPOINT", value_parser = to_listen)]
+    pub(crate) listen: Vec<ServerEndpoint>,
+    /// Seconds between the parts of a poem; 0 is full speed
+    #[arg(long, value_name = "SECONDS", default_value = "0.7", value_parser = seconds_or_none)]
+    pub(crate) delay: Duration,
+    /// Bytes in a part
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) num_bytes: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    /// Servers to get a poem from, one each
+    #[arg(value_name = "ADDRESS", required = true, value_parser = to_connect)]
+    pub(crate) addresses: Vec<Peer<ClientEndpoint>>,
+    /// Give up on a poem that is not whole after this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+    /// Give up on a poem that is longer than this many bytes
+    #[arg(long, value_name = "N", default_value_t = 64 * 1024 * 1024)]
+    pub(crate) max_bytes: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Echo {
+    /// Where to listen; can be given several times [default: a free port on 127.0.0.1]
+    #[arg(short, long, value_name = "ENDPOINT", value_parser = to_listen)]
+    pub(crate) listen: Vec<ServerEndpoint>,
+    /// Close a connection on which nothing was received for this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) idle_timeout: Option<Duration>,
+}
+
+fn seconds_or_none(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "a number of seconds, 0 or more, is expected here".to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    seconds_or_none(text)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "a number of seconds above 0 is expected here".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_are_finite_and_not_negative() {
+        assert_eq!(seconds_or_none("0"), Ok(Duration::ZERO));
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["", "-1", "nan", "inf", "1e300", "soon"] {
+            assert!(seconds_or_none(bad).is_err(), "{bad}");
+        }
+        assert!(seconds("0").is_err());
+    }
+}

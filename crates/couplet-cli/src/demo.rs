@@ -1,0 +1,102 @@
+//! `couplet demo`: three servers and a client in one process, on one loop.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::defer::gather;
+use couplet::endpoints::{ClientEndpoint, ServerEndpoint};
+use couplet::{Deferred, Loop, LoopOptions, Port, Reactor};
+
+use crate::cli::Logging;
+use crate::endpoint::{to_connect, to_listen};
+use crate::exit::Exit;
+use crate::output;
+use crate::poems::{self, Poem};
+use crate::poetry::get::{get_poem, seconds};
+use crate::poetry::serve::{Pace, PoetryServer};
+use crate::progress::Progress;
+
+/// How many bytes a part of each poem has; a part comes every [`DELAY`].
+const PARTS: [usize; 3] = [9, 17, 8];
+const DELAY: Duration = Duration::from_millis(40);
+
+/// The poems, and the time that each took.
+type Arrived = Vec<(Vec<u8>, f64)>;
+
+pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
+    let progress = Progress::new(logging);
+    let mut l = Loop::with_options(LoopOptions::default().signals(true)).map_err(Exit::failed)?;
+    let arrived: Rc<RefCell<Option<couplet::Result<Arrived>>>> = Rc::default();
+    let together = Rc::new(Cell::new(0.0));
+    let (slot, time) = (arrived.clone(), together.clone());
+    l.run(|reactor| {
+        let began = reactor.now();
+        let poems: Vec<Poem> = poems::built_in().into_iter().take(PARTS.len()).collect();
+        let mut waiting = Vec::new();
+        for (poem, num_bytes) in poems.into_iter().zip(PARTS) {
+            let port = serve(
+                reactor,
+                &poem,
+                Pace {
+                    num_bytes,
+                    delay: DELAY,
+                },
+            )?;
+            waiting.push(fetch(reactor, &progress, &poem, &port)?);
+        }
+        let reactor = reactor.clone();
+        let all = gather(waiting).add_both(move |poems| {
+            time.set(seconds(began, reactor.now()));
+            *slot.borrow_mut() = Some(poems);
+            reactor.stop();
+            Ok(())
+        });
+        all.detach();
+        Ok(())
+    })?;
+    let Some(poems) = arrived.take() else {
+        return Err(l
+            .stopped_by()
+            .map_or_else(Exit::failed_quietly, Exit::interrupted));
+    };
+    print(&poems?, together.get())
+}
+
+fn serve(reactor: &Reactor, poem: &Poem, pace: Pace) -> couplet::Result<Port> {
+    let poem = poem.clone();
+    let endpoint: ServerEndpoint = to_listen("0")?;
+    reactor.listen(endpoint, move || PoetryServer::new(&poem, pace))
+}
+
+/// One client's poem, with the seconds that it took.
+fn fetch(
+    reactor: &Reactor,
+    progress: &Progress,
+    poem: &Poem,
+    port: &Port,
+) -> couplet::Result<Deferred<(Vec<u8>, f64)>> {
+    let from: ClientEndpoint = to_connect(&port.host().to_string())?.endpoint;
+    let (began, reactor) = (reactor.now(), reactor.clone());
+    let what = format!("{} ({})", poem.title, port.host());
+    let bar = progress.bar(&what, Some(poem.text.len() as u64), began);
+    let got = get_poem(&reactor, from, poem.text.len() as u64, bar.clone());
+    Ok(got.map(move |poem| {
+        let took = seconds(began, reactor.now());
+        bar.finish(&format!("{took:.1} s"));
+        (poem, took)
+    }))
+}
+
+fn print(poems: &Arrived, together: f64) -> Result<(), Exit> {
+    let mut text = Vec::new();
+    for (poem, _) in poems {
+        text.extend_from_slice(poem);
+        text.push(b'\n');
+    }
+    let one_by_one: f64 = poems.iter().map(|(_, took)| took).sum();
+    let summary =
+        format!("together {together:.1} s, one after another they would take {one_by_one:.1} s\n");
+    text.extend_from_slice(summary.as_bytes());
+    output::print(&text)
+}

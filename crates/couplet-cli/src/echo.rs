@@ -1,0 +1,41 @@
+//! `couplet echo`: sends back whatever comes, no faster than the client reads.
+
+use std::time::Duration;
+
+use couplet::{ProducerKind, Protocol, Transport};
+
+use crate::cli;
+use crate::exit::Exit;
+use crate::server;
+
+/// Law 9: what a client that does not read costs us at most. Reading is paused long before: the
+/// cap is for what one read can bring on top.
+const WRITE_CAP: usize = 1024 * 1024;
+
+struct Echo {
+    idle_timeout: Option<Duration>,
+}
+
+impl Protocol for Echo {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_write_cap(Some(WRITE_CAP));
+        transport.set_idle_timeout(self.idle_timeout);
+        // What we send is what we read: a full write side pauses the reading.
+        let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
+        debug_assert!(registered.is_ok(), "a new connection has no producer");
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        transport.unregister_producer();
+        transport.lose_connection();
+    }
+}
+
+pub(crate) fn run(options: cli::Echo) -> Result<(), Exit> {
+    let idle_timeout = options.idle_timeout;
+    server::run(options.listen, move || Echo { idle_timeout })
+}

@@ -1,0 +1,84 @@
+//! The poems that are built in: complete, and in the public domain.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use crate::exit::Exit;
+
+/// A poem and its title.
+#[derive(Clone, Debug)]
+pub(crate) struct Poem {
+    pub(crate) title: String,
+    pub(crate) text: Bytes,
+}
+
+macro_rules! built_in {
+    ($($file:literal),*) => {
+        [$(include_str!(concat!("../poems/", $file, ".txt"))),*]
+    };
+}
+
+/// The built-in poems; the first line of each is its title.
+pub(crate) fn built_in() -> Vec<Poem> {
+    built_in![
+        "ozymandias",
+        "the-tyger",
+        "der-panther",
+        "hope",
+        "wandrers-nachtlied"
+    ]
+    .into_iter()
+    .map(|text| Poem {
+        title: text.lines().next().unwrap_or_default().to_owned(),
+        text: Bytes::from_static(text.as_bytes()),
+    })
+    .collect()
+}
+
+/// The poems in these files, or the built-in ones where there is no file.
+pub(crate) fn load(files: &[PathBuf]) -> Result<Vec<Poem>, Exit> {
+    if files.is_empty() {
+        return Ok(built_in());
+    }
+    files
+        .iter()
+        .map(|file| match std::fs::read(file) {
+            Ok(text) => Ok(Poem {
+                title: file
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+                text: text.into(),
+            }),
+            Err(error) => Err(Exit::failed(format!(
+                "cannot read the poem {}: {error}",
+                file.display()
+            ))),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_poems_have_a_title_an_author_and_lines() {
+        let poems = built_in();
+        assert!(poems.len() >= 3);
+        for poem in &poems {
+            let text = std::str::from_utf8(&poem.text).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines[0], poem.title);
+            assert!(
+                !lines[1].is_empty() && lines[2].is_empty() && lines.len() > 8,
+                "{}",
+                lines[0]
+            );
+            assert!(text.ends_with('\n') && !text.contains('\r'));
+        }
+        assert!(poems.iter().any(|poem| !poem.text.is_ascii()));
+    }
+}

@@ -1,0 +1,5 @@
+//! Poetry: a server that gives out a poem slowly and closes, and a client that collects it. The
+//! end of the stream is the end of the poem; a poem that was cut is not taken for a whole one.
+
+pub(crate) mod get;
+pub(crate) mod serve;
