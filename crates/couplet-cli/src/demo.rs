@@ -35,14 +35,7 @@ pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
         let poems: Vec<Poem> = poems::built_in().into_iter().take(PARTS.len()).collect();
         let mut waiting = Vec::new();
         for (poem, num_bytes) in poems.into_iter().zip(PARTS) {
-            let port = serve(
-                reactor,
-                &poem,
-                Pace {
-                    num_bytes,
-                    delay: DELAY,
-                },
-            )?;
+            let port = serve(reactor, &poem, Pace { num_bytes, delay: DELAY })?;
             waiting.push(fetch(reactor, &progress, &poem, &port)?);
         }
         let reactor = reactor.clone();
@@ -56,9 +49,7 @@ pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
         Ok(())
     })?;
     let Some(poems) = arrived.take() else {
-        return Err(l
-            .stopped_by()
-            .map_or_else(Exit::failed_quietly, Exit::interrupted));
+        return Err(l.stopped_by().map_or_else(Exit::failed_quietly, Exit::interrupted));
     };
     print(&poems?, together.get())
 }

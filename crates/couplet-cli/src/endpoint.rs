@@ -29,10 +29,7 @@ pub(crate) fn to_connect(text: &str) -> Result<Peer<ClientEndpoint>, EndpointErr
         format!("tcp:{text}")
     };
     let endpoint = ClientEndpoint::from_str(&full)?;
-    Ok(Peer {
-        name: endpoint.to_string(),
-        endpoint,
-    })
+    Ok(Peer { name: endpoint.to_string(), endpoint })
 }
 
 /// The default: a free port on this machine.
@@ -53,10 +50,7 @@ mod tests {
 
     #[test]
     fn a_bare_port_is_on_this_machine() {
-        assert_eq!(
-            to_listen("10000").unwrap().to_string(),
-            "tcp:10000:interface=127.0.0.1"
-        );
+        assert_eq!(to_listen("10000").unwrap().to_string(), "tcp:10000:interface=127.0.0.1");
         assert_eq!(to_connect("10000").unwrap().name, "tcp:127.0.0.1:10000");
     }
 
@@ -64,33 +58,15 @@ mod tests {
     fn tcp_may_be_left_out_of_an_address() {
         assert_eq!(to_connect("localhost:80").unwrap().name, "tcp:localhost:80");
         assert_eq!(to_connect("[::1]:80").unwrap().name, "tcp:[::1]:80");
-        assert_eq!(
-            to_connect("tcp:localhost:80").unwrap().name,
-            "tcp:localhost:80"
-        );
+        assert_eq!(to_connect("tcp:localhost:80").unwrap().name, "tcp:localhost:80");
     }
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for bad in [
-            "",
-            "localhost",
-            "tcp:80",
-            "70000",
-            "localhost:http",
-            "::1:80",
-            "udp:a:1",
-        ] {
+        for bad in ["", "localhost", "tcp:80", "70000", "localhost:http", "::1:80", "udp:a:1"] {
             assert!(to_connect(bad).is_err(), "{bad}");
         }
-        for bad in [
-            "",
-            "localhost",
-            "70000",
-            "tcp:",
-            "tcp:80:interface=here",
-            "tcp:80:x=1",
-        ] {
+        for bad in ["", "localhost", "70000", "tcp:", "tcp:80:interface=here", "tcp:80:x=1"] {
             assert!(to_listen(bad).is_err(), "{bad}");
         }
     }

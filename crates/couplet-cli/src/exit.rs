@@ -14,42 +14,27 @@ pub(crate) struct Exit {
 impl Exit {
     /// It failed: exit code 1.
     pub(crate) fn failed(message: impl ToString) -> Exit {
-        Exit {
-            code: 1,
-            message: Some(message.to_string()),
-        }
+        Exit { code: 1, message: Some(message.to_string()) }
     }
 
     /// It failed, and everything was said already.
     pub(crate) fn failed_quietly() -> Exit {
-        Exit {
-            code: 1,
-            message: None,
-        }
+        Exit { code: 1, message: None }
     }
 
     /// Bad usage: exit code 2.
     pub(crate) fn usage(message: impl ToString) -> Exit {
-        Exit {
-            code: 2,
-            message: Some(message.to_string()),
-        }
+        Exit { code: 2, message: Some(message.to_string()) }
     }
 
     /// Nobody reads what we print: a quiet end, and not our failure.
     pub(crate) fn closed_pipe() -> Exit {
-        Exit {
-            code: 0,
-            message: None,
-        }
+        Exit { code: 0, message: None }
     }
 
     /// A client command was interrupted.
     pub(crate) fn interrupted(signal: Signal) -> Exit {
-        Exit {
-            code: 128 + signal.number() as u8,
-            message: None,
-        }
+        Exit { code: 128 + signal.number() as u8, message: None }
     }
 
     /// True when nobody needs to hear of it.

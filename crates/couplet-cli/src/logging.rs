@@ -18,19 +18,11 @@ pub(crate) fn start(logging: &Logging) -> Result<(), String> {
         (None, 2) => Targets::from_str("debug").unwrap_or_default(),
         (None, _) => Targets::from_str("trace").unwrap_or_default(),
     };
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    tracing_subscriber::registry()
-        .with(layer)
-        .with(filter)
-        .init();
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    tracing_subscriber::registry().with(layer).with(filter).init();
     std::panic::set_hook(Box::new(|panic| {
         // A panicking callback loses its connection alone; one line says where it was.
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(%place, "panic: {text}");
     }));

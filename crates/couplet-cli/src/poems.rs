@@ -21,19 +21,13 @@ macro_rules! built_in {
 
 /// The built-in poems; the first line of each is its title.
 pub(crate) fn built_in() -> Vec<Poem> {
-    built_in![
-        "ozymandias",
-        "the-tyger",
-        "der-panther",
-        "hope",
-        "wandrers-nachtlied"
-    ]
-    .into_iter()
-    .map(|text| Poem {
-        title: text.lines().next().unwrap_or_default().to_owned(),
-        text: Bytes::from_static(text.as_bytes()),
-    })
-    .collect()
+    built_in!["ozymandias", "the-tyger", "der-panther", "hope", "wandrers-nachtlied"]
+        .into_iter()
+        .map(|text| Poem {
+            title: text.lines().next().unwrap_or_default().to_owned(),
+            text: Bytes::from_static(text.as_bytes()),
+        })
+        .collect()
 }
 
 /// The poems in these files, or the built-in ones where there is no file.
@@ -45,17 +39,12 @@ pub(crate) fn load(files: &[PathBuf]) -> Result<Vec<Poem>, Exit> {
         .iter()
         .map(|file| match std::fs::read(file) {
             Ok(text) => Ok(Poem {
-                title: file
-                    .file_stem()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned(),
+                title: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
                 text: text.into(),
             }),
-            Err(error) => Err(Exit::failed(format!(
-                "cannot read the poem {}: {error}",
-                file.display()
-            ))),
+            Err(error) => {
+                Err(Exit::failed(format!("cannot read the poem {}: {error}", file.display())))
+            }
         })
         .collect()
 }
@@ -72,11 +61,7 @@ mod tests {
             let text = std::str::from_utf8(&poem.text).unwrap();
             let lines: Vec<&str> = text.lines().collect();
             assert_eq!(lines[0], poem.title);
-            assert!(
-                !lines[1].is_empty() && lines[2].is_empty() && lines.len() > 8,
-                "{}",
-                lines[0]
-            );
+            assert!(!lines[1].is_empty() && lines[2].is_empty() && lines.len() > 8, "{}", lines[0]);
             assert!(text.ends_with('\n') && !text.contains('\r'));
         }
         assert!(poems.iter().any(|poem| !poem.text.is_ascii()));

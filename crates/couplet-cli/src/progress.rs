@@ -22,9 +22,7 @@ impl Progress {
     pub(crate) fn new(logging: &Logging) -> Progress {
         let drawn = std::io::stderr().is_terminal() && !logging.is_talkative();
         let target = ProgressDrawTarget::stderr_with_hz(20);
-        Progress {
-            bars: drawn.then(|| MultiProgress::with_draw_target(target)),
-        }
+        Progress { bars: drawn.then(|| MultiProgress::with_draw_target(target)) }
     }
 
     /// One transfer: of what, from where, and how many bytes where that is known.
@@ -104,11 +102,7 @@ impl Bar {
         if let Some(total) = state.total.filter(|total| *total > 0) {
             let quarter = bytes * 4 / total;
             if quarter > state.told_quarter.replace(quarter) {
-                eprintln!(
-                    "{}: {} %, {bytes} of {total} bytes",
-                    state.what,
-                    bytes * 100 / total
-                );
+                eprintln!("{}: {} %, {bytes} of {total} bytes", state.what, bytes * 100 / total);
             }
         } else if now.saturating_duration_since(state.told_at.get()) >= PLAIN_EVERY {
             state.told_at.set(now);

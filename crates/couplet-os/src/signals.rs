@@ -61,11 +61,7 @@ mod unix {
             nonblocking(reader.as_fd())?;
             nonblocking(writer.as_fd())?;
             PIPE.store(writer.as_raw_fd(), Ordering::SeqCst);
-            let mut taken = Signals {
-                reader,
-                _writer: writer,
-                previous: Vec::new(),
-            };
+            let mut taken = Signals { reader, _writer: writer, previous: Vec::new() };
             for &signal in signals {
                 // On an error the drop of `taken` puts back what was replaced so far.
                 taken.previous.push((signal, replace(signal)?));
@@ -106,11 +102,7 @@ mod unix {
             let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
             libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)
         };
-        if rc == -1 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if rc == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     fn replace(signal: i32) -> io::Result<libc::sigaction> {
@@ -148,11 +140,7 @@ mod unix {
         unsafe { libc::__errno_location() }
     }
 
-    #[cfg(any(
-        target_vendor = "apple",
-        target_os = "freebsd",
-        target_os = "dragonfly"
-    ))]
+    #[cfg(any(target_vendor = "apple", target_os = "freebsd", target_os = "dragonfly"))]
     fn errno_location() -> *mut libc::c_int {
         // SAFETY: gives the address of this thread's errno; no precondition.
         unsafe { libc::__error() }

@@ -135,10 +135,7 @@ pub struct ListenError {
 
 impl ListenError {
     pub(crate) fn new(address: Address, source: io::Error) -> ListenError {
-        ListenError {
-            address,
-            source: Arc::new(source),
-        }
+        ListenError { address, source: Arc::new(source) }
     }
 }
 

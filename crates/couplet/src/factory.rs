@@ -223,17 +223,13 @@ impl<F: 'static> Shared<F> {
 
 impl<F> Clone for Shared<F> {
     fn clone(&self) -> Self {
-        Shared {
-            cell: self.cell.clone(),
-        }
+        Shared { cell: self.cell.clone() }
     }
 }
 
 impl<F> fmt::Debug for Shared<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("uses", &self.cell.uses.get())
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("uses", &self.cell.uses.get()).finish_non_exhaustive()
     }
 }
 
@@ -256,15 +252,11 @@ impl<F: Factory + 'static> Factory for Shared<F> {
     }
 
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
-        self.with((), |factory| {
-            factory.client_connection_failed(connector, reason)
-        });
+        self.with((), |factory| factory.client_connection_failed(connector, reason));
     }
 
     fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
-        self.with((), |factory| {
-            factory.client_connection_lost(connector, reason)
-        });
+        self.with((), |factory| factory.client_connection_lost(connector, reason));
     }
 
     fn do_stop(&mut self) {
@@ -326,9 +318,7 @@ pub(crate) struct FactorySlot {
 
 impl FactorySlot {
     pub(crate) fn new(factory: Box<dyn AnyFactory>) -> FactorySlot {
-        FactorySlot {
-            factory: RefCell::new(Some(factory)),
-        }
+        FactorySlot { factory: RefCell::new(Some(factory)) }
     }
 
     /// Calls the factory. A panic is logged and gives `None`.

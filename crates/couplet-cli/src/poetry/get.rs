@@ -32,11 +32,7 @@ struct TooLong(u64);
 
 impl fmt::Display for TooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "it is longer than {} bytes (--max-bytes sets the limit)",
-            self.0
-        )
+        write!(f, "it is longer than {} bytes (--max-bytes sets the limit)", self.0)
     }
 }
 
@@ -80,11 +76,7 @@ impl Protocol for PoetryClient {
             self.order.arrived(Ok(std::mem::take(&mut self.poem)));
         } else {
             let lost = ConnectionLost(reason.clone());
-            self.order.arrived(Err(CutShort {
-                bytes: self.poem.len(),
-                lost,
-            }
-            .into()));
+            self.order.arrived(Err(CutShort { bytes: self.poem.len(), lost }.into()));
         }
     }
 }
@@ -100,12 +92,7 @@ pub(crate) fn get_poem(
     let cancelled = order.clone();
     let (poem, whole) = Deferred::with_canceller(move |_resolver| cancelled.cancel());
     order.whole.replace(Some(whole));
-    let mut client = Some(PoetryClient {
-        poem: Vec::new(),
-        max_bytes,
-        bar,
-        order: order.clone(),
-    });
+    let mut client = Some(PoetryClient { poem: Vec::new(), max_bytes, bar, order: order.clone() });
     let connecting = reactor.connect(from, move |_: &couplet::Address| client.take());
     order.connecting.replace(Some(connecting.canceller()));
     let connected = connecting.add_both(move |connection| {
@@ -197,15 +184,9 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     let took = l.reactor().now().saturating_duration_since(began);
     let collected = collected.borrow();
     let (whole, bytes) = (count - collected.failed, collected.bytes);
-    progress.line(&format!(
-        "{whole} of {count} poems, {bytes} bytes in {:.1} s",
-        took.as_secs_f64()
-    ));
-    if collected.failed > 0 {
-        Err(Exit::failed_quietly())
-    } else {
-        Ok(())
-    }
+    progress
+        .line(&format!("{whole} of {count} poems, {bytes} bytes in {:.1} s", took.as_secs_f64()));
+    if collected.failed > 0 { Err(Exit::failed_quietly()) } else { Ok(()) }
 }
 
 fn get_one(
@@ -233,10 +214,7 @@ fn tell(
         Ok(poem) => {
             bar.finish("done");
             let took = took.as_secs_f64();
-            progress.line(&format!(
-                "{name}: a poem of {} bytes in {took:.1} s",
-                poem.len()
-            ));
+            progress.line(&format!("{name}: a poem of {} bytes in {took:.1} s", poem.len()));
         }
         Err(failure) => {
             bar.finish("failed");

@@ -33,19 +33,11 @@ pub(crate) struct PoetryServer {
 
 impl PoetryServer {
     pub(crate) fn new(poem: &Poem, pace: Pace) -> PoetryServer {
-        PoetryServer {
-            rest: poem.text.clone(),
-            pace,
-            part: 0,
-        }
+        PoetryServer { rest: poem.text.clone(), pace, part: 0 }
     }
 
     fn begin_part(&mut self, transport: &Transport) {
-        self.part = if self.pace.delay.is_zero() {
-            usize::MAX
-        } else {
-            self.pace.num_bytes
-        };
+        self.part = if self.pace.delay.is_zero() { usize::MAX } else { self.pace.num_bytes };
         self.write_part(transport);
     }
 
@@ -61,18 +53,14 @@ impl PoetryServer {
                 };
                 return transport.drained().add_both(go_on).detach();
             }
-            let piece = self
-                .rest
-                .split_to(self.rest.len().min(self.part).min(PIECE));
+            let piece = self.rest.split_to(self.rest.len().min(self.part).min(PIECE));
             self.part -= piece.len();
             transport.write_bytes(piece);
         }
         if self.rest.is_empty() {
             transport.lose_connection();
         } else {
-            transport
-                .connection::<Self>()
-                .call_later(self.pace.delay, Self::begin_part);
+            transport.connection::<Self>().call_later(self.pace.delay, Self::begin_part);
         }
     }
 }
@@ -99,11 +87,7 @@ pub(crate) struct Anthology {
 
 impl Anthology {
     pub(crate) fn new(poems: Vec<Poem>, pace: Pace) -> Anthology {
-        Anthology {
-            poems: poems.into(),
-            next: 0,
-            pace,
-        }
+        Anthology { poems: poems.into(), next: 0, pace }
     }
 }
 
@@ -121,12 +105,6 @@ impl Factory for Anthology {
 pub(crate) fn run(options: Serve) -> Result<(), Exit> {
     let poems = poems::load(&options.files)?;
     let num_bytes = usize::try_from(options.num_bytes).unwrap_or(usize::MAX);
-    let anthology = Shared::new(Anthology::new(
-        poems,
-        Pace {
-            num_bytes,
-            delay: options.delay,
-        },
-    ));
+    let anthology = Shared::new(Anthology::new(poems, Pace { num_bytes, delay: options.delay }));
     server::run(options.listen, anthology)
 }

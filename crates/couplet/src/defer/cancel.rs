@@ -79,9 +79,7 @@ impl Canceller {
 
 impl fmt::Debug for Canceller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Canceller")
-            .field("alive", &self.0.end().is_some())
-            .finish()
+        f.debug_struct("Canceller").field("alive", &self.0.end().is_some()).finish()
     }
 }
 

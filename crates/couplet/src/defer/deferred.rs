@@ -119,17 +119,13 @@ impl<T: 'static> Deferred<T> {
         self,
         callback: impl FnOnce(T) -> Result<U> + 'static,
     ) -> Deferred<U> {
-        self.link(Location::caller(), |result| {
-            Outcome::Now(result.and_then(callback))
-        })
+        self.link(Location::caller(), |result| Outcome::Now(result.and_then(callback)))
     }
 
     /// Makes something of the value, and can't fail. A failure goes past it.
     #[track_caller]
     pub fn map<U: 'static>(self, callback: impl FnOnce(T) -> U + 'static) -> Deferred<U> {
-        self.link(Location::caller(), |result| {
-            Outcome::Now(result.map(callback))
-        })
+        self.link(Location::caller(), |result| Outcome::Now(result.map(callback)))
     }
 
     /// Waits for the Deferred that `callback` gives back. A failure goes past it.
@@ -150,9 +146,7 @@ impl<T: 'static> Deferred<T> {
     /// Makes a value of the failure, or fails again. A value goes past it.
     #[track_caller]
     pub fn add_errback(self, errback: impl FnOnce(Failure) -> Result<T> + 'static) -> Self {
-        self.link(Location::caller(), |result| {
-            Outcome::Now(result.or_else(errback))
-        })
+        self.link(Location::caller(), |result| Outcome::Now(result.or_else(errback)))
     }
 
     /// Waits for the Deferred that `errback` makes of the failure. A value goes past it.
@@ -268,10 +262,7 @@ impl<T: 'static> Deferred<T> {
 
 impl<T> Deferred<T> {
     fn of(inner: Inner<T>) -> Self {
-        Self {
-            inner,
-            watch: OnceCell::new(),
-        }
+        Self { inner, watch: OnceCell::new() }
     }
 
     pub(super) fn fired(result: Result<T>, place: Place) -> Self {
@@ -361,8 +352,6 @@ impl<T> fmt::Debug for Deferred<T> {
             Inner::Chain(_) | Inner::Fired(..) => "fired",
             Inner::Taken => "taken",
         };
-        f.debug_struct("Deferred")
-            .field("state", &state)
-            .finish_non_exhaustive()
+        f.debug_struct("Deferred").field("state", &state).finish_non_exhaustive()
     }
 }

@@ -60,7 +60,5 @@ fn stand_in_line(job: Job) {
 }
 
 fn next() -> Option<Job> {
-    LINE.try_with(|line| line.borrow_mut().pop_front())
-        .ok()
-        .flatten()
+    LINE.try_with(|line| line.borrow_mut().pop_front()).ok().flatten()
 }

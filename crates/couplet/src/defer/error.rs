@@ -22,9 +22,7 @@ impl Cancelled {
 
     /// Names what was cancelled, as in `Cancelled::of("tcp:example.com:80")`.
     pub fn of(what: impl Into<Box<str>>) -> Self {
-        Self {
-            what: Some(what.into()),
-        }
+        Self { what: Some(what.into()) }
     }
 
     /// What was cancelled, if it was named.

@@ -71,7 +71,9 @@ impl Failure {
         while let Some(failure) = left.pop() {
             if let Some(first) = failure.downcast_ref::<FirstError>() {
                 left.push(&first.failure);
-            } else if let Some(all) = failure.downcast_ref::<AllFailed>() {
+            } else if let Some(all) = failure.downcast_ref::<AllFailed>()
+                && !all.0.is_empty()
+            {
                 left.extend(&all.0);
             } else if !failure.is::<Cancelled>() {
                 return false;

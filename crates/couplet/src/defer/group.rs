@@ -148,10 +148,7 @@ struct Gathered<T> {
 
 impl<T> Gathered<T> {
     fn new(len: usize) -> Self {
-        Self {
-            things: std::iter::repeat_with(|| None).take(len).collect(),
-            missing: len,
-        }
+        Self { things: std::iter::repeat_with(|| None).take(len).collect(), missing: len }
     }
 
     /// All of them, when this was the last.
@@ -168,9 +165,7 @@ impl<T> Rule<T> for List<T> {
     type Output = Vec<Result<T>>;
 
     fn arrived(&mut self, index: usize, result: Result<T>, _: Place) -> Verdict<Vec<Result<T>>> {
-        self.0
-            .put(index, result)
-            .map_or(Verdict::Wait, |results| Verdict::Fire(Ok(results)))
+        self.0.put(index, result).map_or(Verdict::Wait, |results| Verdict::Fire(Ok(results)))
     }
 
     fn abandon(result: Result<Self::Output>, place: Place) {
@@ -241,11 +236,7 @@ where
     // A member may decide the race while those after it still wait for their turn here.
     for (index, member) in members.into_iter().enumerate() {
         let place = member.place().unwrap_or(place);
-        member.feed(Rc::new(Member {
-            index,
-            place,
-            group: group.clone(),
-        }));
+        member.feed(Rc::new(Member { index, place, group: group.clone() }));
     }
     Deferred::chain(group)
 }

@@ -4,9 +4,9 @@
 //! resolver owns the first, the Deferred the last. Each node has a [`Slot`], in which its result
 //! lies until somebody takes it.
 //!
-//! INVARIANT: no user code runs while something of a node is borrowed. All state is in `Cell`s
-//! and is taken out before users' code may run, so whatever a callback does to its own chain finds
-//! a valid state.
+//! INVARIANT: no user code runs while something of a node is borrowed, nor is it dropped then.
+//! What concerns it is taken out of its cell before, so whatever a callback does to its own chain
+//! finds a valid state.
 //!
 //! INVARIANT: a result goes from node to node by [`run`], never by a call from one node into the
 //! next, so the stack doesn't grow with the chain. One trap remains, that of a user who fires a

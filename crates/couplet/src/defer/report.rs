@@ -33,12 +33,7 @@ impl Unhandled {
 impl fmt::Display for Unhandled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "unhandled failure: {:#} ", self.failure)?;
-        write!(
-            f,
-            "(began at {}, left by the Deferred of {})",
-            self.failure.place(),
-            self.place
-        )
+        write!(f, "(began at {}, left by the Deferred of {})", self.failure.place(), self.place)
     }
 }
 
@@ -65,11 +60,7 @@ impl Reporter {
 
 impl fmt::Debug for Reporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "Reporter(custom)"
-        } else {
-            "Reporter(stderr)"
-        })
+        f.write_str(if self.0.is_some() { "Reporter(custom)" } else { "Reporter(stderr)" })
     }
 }
 
@@ -105,10 +96,7 @@ pub(super) fn report(failure: Failure, place: &'static Location<'static>) {
     }
     let unhandled = Unhandled { failure, place };
     // Both are out of reach while a thread ends; stderr is not.
-    let reporter = REPORTER
-        .try_with(|current| current.borrow().0.clone())
-        .ok()
-        .flatten();
+    let reporter = REPORTER.try_with(|current| current.borrow().0.clone()).ok().flatten();
     match reporter {
         Some(reporter) if !REPORTING.replace(true) => {
             let _ = contain(|| reporter(&unhandled));

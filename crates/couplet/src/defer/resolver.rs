@@ -17,6 +17,12 @@ use super::{Failure, Result};
 /// that waits in line while another drop fires.
 ///
 /// After a cancel, what comes late is thrown away without a word.
+///
+/// ```compile_fail,E0382
+/// let (_deferred, resolver) = couplet::defer::Deferred::<u8>::new();
+/// resolver.callback(1);
+/// resolver.callback(2);
+/// ```
 #[must_use = "a resolver that is dropped fails its Deferred"]
 pub struct Resolver<T> {
     /// `None` only once it has fired.
@@ -61,9 +67,7 @@ impl<T> Drop for Resolver<T> {
 
 impl<T> fmt::Debug for Resolver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver")
-            .field("cancelled", &self.is_cancelled())
-            .finish_non_exhaustive()
+        f.debug_struct("Resolver").field("cancelled", &self.is_cancelled()).finish_non_exhaustive()
     }
 }
 
@@ -99,12 +103,7 @@ where
         canceller: Cell::new(canceller),
         slot: Slot::new(place),
     });
-    (
-        origin.clone(),
-        Resolver {
-            origin: Some(origin),
-        },
-    )
+    (origin.clone(), Resolver { origin: Some(origin) })
 }
 
 impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Settle<T> for Origin<T, C> {
@@ -131,9 +130,7 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Node for Origin<T, C> {
         }
         self.phase.set(Phase::Cancelling);
         if let Some(canceller) = self.canceller.take() {
-            let resolver = Resolver {
-                origin: Some(self.clone()),
-            };
+            let resolver = Resolver { origin: Some(self.clone()) };
             let _ = contain(|| canceller(resolver));
         }
         if self.phase.get() == Phase::Cancelling {
@@ -148,11 +145,9 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Node for Origin<T, C> {
     }
 
     fn orphaned(self: Rc<Self>) {
-        // A cancel may have come while this stood in line.
-        if self.phase.get() == Phase::Unfired {
-            let failure = Failure::at(ResolverDropped, self.slot.place);
-            self.settle(Err(failure));
-        }
+        // If a cancel came while this stood in line, it is late and thrown away.
+        let failure = Failure::at(ResolverDropped, self.slot.place);
+        self.settle(Err(failure));
     }
 }
 

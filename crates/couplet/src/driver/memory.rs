@@ -179,15 +179,8 @@ impl Net {
 
     fn new_link(&mut self, addresses: [SocketAddr; 2]) -> usize {
         let capacity = self.capacity;
-        let end = || End {
-            receiving: true,
-            ..End::default()
-        };
-        self.links.push(Link {
-            ends: [end(), end()],
-            capacity,
-            addresses,
-        });
+        let end = || End { receiving: true, ..End::default() };
+        self.links.push(Link { ends: [end(), end()], capacity, addresses });
         self.links.len() - 1
     }
 
@@ -211,10 +204,7 @@ impl Net {
                 || (*address == v4 && to.is_ipv4())
                 || (*address == v6 && (to.is_ipv6() || self.listeners[address].options.dual_stack))
         };
-        self.listeners
-            .keys()
-            .find(|address| serves(address))
-            .copied()
+        self.listeners.keys().find(|address| serves(address)).copied()
     }
 
     /// A connection to `to`: its client's end, if there is room in a queue; `None` where the
@@ -230,20 +220,14 @@ impl Net {
         if queue.queue.len() > queue.backlog {
             return Ok(None);
         }
-        let local: IpAddr = if to.is_ipv6() {
-            Ipv6Addr::LOCALHOST.into()
-        } else {
-            Ipv4Addr::LOCALHOST.into()
-        };
+        let local: IpAddr =
+            if to.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
         let from = match from {
             Some(from) if from.port() != 0 => from,
             other => SocketAddr::new(other.map_or(local, |a| a.ip()), self.free_port()),
         };
         let link = self.new_link([from, to]);
-        let queue = self
-            .listeners
-            .get_mut(&listener)
-            .map(|listener| &mut listener.queue);
+        let queue = self.listeners.get_mut(&listener).map(|listener| &mut listener.queue);
         if let Some(queue) = queue {
             queue.push_back((link, 1));
         }
@@ -259,10 +243,7 @@ pub struct Network {
 
 impl Network {
     fn new(seed: u64) -> Network {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "virtual time needs a place to start from"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs a place to start from")]
         let started = Instant::now();
         let localhost = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
         Network {
@@ -301,10 +282,7 @@ impl Network {
         takes: Duration,
         addresses: Result<Vec<IpAddr>, io::ErrorKind>,
     ) {
-        self.net
-            .borrow_mut()
-            .names
-            .insert(name.to_owned(), (takes, addresses));
+        self.net.borrow_mut().names.insert(name.to_owned(), (takes, addresses));
     }
 
     /// Connects to this address are never answered.
@@ -344,10 +322,7 @@ impl Network {
     /// Refused where nothing listens, `WouldBlock` where the queue is full.
     pub fn connect(&self, to: SocketAddr) -> io::Result<Wire> {
         match self.net.borrow_mut().dial(to, None)? {
-            Some(end) => Ok(Wire {
-                network: self.clone(),
-                end,
-            }),
+            Some(end) => Ok(Wire { network: self.clone(), end }),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -363,17 +338,8 @@ impl Network {
 
     /// The next connection to a port of the test.
     pub fn accept(&self, port: SocketAddr) -> Option<Wire> {
-        let end = self
-            .net
-            .borrow_mut()
-            .listeners
-            .get_mut(&port)?
-            .queue
-            .pop_front()?;
-        Some(Wire {
-            network: self.clone(),
-            end,
-        })
+        let end = self.net.borrow_mut().listeners.get_mut(&port)?.queue.pop_front()?;
+        Some(Wire { network: self.clone(), end })
     }
 
     fn open(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<SocketAddr> {
@@ -386,11 +352,7 @@ impl Network {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let backlog = options.backlog as usize;
-        let listener = Listener {
-            queue: VecDeque::new(),
-            backlog,
-            options: options.clone(),
-        };
+        let listener = Listener { queue: VecDeque::new(), backlog, options: options.clone() };
         net.listeners.insert(address, listener);
         Ok(address)
     }
@@ -398,9 +360,7 @@ impl Network {
 
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Network")
-            .field("elapsed", &self.elapsed())
-            .finish_non_exhaustive()
+        f.debug_struct("Network").field("elapsed", &self.elapsed()).finish_non_exhaustive()
     }
 }
 
@@ -420,10 +380,7 @@ impl World for Network {
 
     fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
         let address = self.open(address, options)?;
-        Ok(Bound {
-            host: address.into(),
-            socket: Box::new(address),
-        })
+        Ok(Bound { host: address.into(), socket: Box::new(address) })
     }
 }
 
@@ -531,9 +488,7 @@ impl Wire {
 
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire")
-            .field("address", &self.address())
-            .finish_non_exhaustive()
+        f.debug_struct("Wire").field("address", &self.address()).finish_non_exhaustive()
     }
 }
 
@@ -620,18 +575,12 @@ impl Memory {
 
     fn insert(&mut self, kind: Kind) -> Key {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                kind: Kind::Free,
-            });
+            self.slots.push(Slot { generation: 0, kind: Kind::Free });
             (self.slots.len() - 1) as u32
         });
         let entry = &mut self.slots[slot as usize];
         entry.kind = kind;
-        Key {
-            slot,
-            generation: entry.generation,
-        }
+        Key { slot, generation: entry.generation }
     }
 
     /// What a key names, for a command: a key that was closed fails the test.
@@ -661,10 +610,7 @@ impl Memory {
     /// Looks at every slot and notes what there is to tell.
     fn look(&mut self) {
         for index in 0..self.slots.len() {
-            let key = Key {
-                slot: index as u32,
-                generation: self.slots[index].generation,
-            };
+            let key = Key { slot: index as u32, generation: self.slots[index].generation };
             let network = self.network.clone();
             let mut net = network.net.borrow_mut();
             match &mut self.slots[index].kind {
@@ -677,10 +623,7 @@ impl Memory {
                     }
                 }
                 Kind::Port { address, accepting } => {
-                    let waiting = net
-                        .listeners
-                        .get(address)
-                        .is_some_and(|l| !l.queue.is_empty());
+                    let waiting = net.listeners.get(address).is_some_and(|l| !l.queue.is_empty());
                     if *accepting && waiting {
                         self.events.push_back(Told::Accept(key));
                     }
@@ -721,11 +664,7 @@ impl Memory {
     }
 
     fn accept(&mut self, port: Key) -> Option<Event<'static>> {
-        let Some(Kind::Port {
-            address,
-            accepting: true,
-        }) = self.live(port)
-        else {
+        let Some(Kind::Port { address, accepting: true }) = self.live(port) else {
             return None;
         };
         let address = *address;
@@ -738,12 +677,7 @@ impl Memory {
         }
         let [peer, host] = net.links[end.0].addresses;
         let key = self.insert(Kind::Stream(Stream::new(end)));
-        Some(Event::Accepted {
-            port,
-            key,
-            peer: peer.into(),
-            host: host.into(),
-        })
+        Some(Event::Accepted { port, key, peer: peer.into(), host: host.into() })
     }
 
     fn connected(&mut self, key: Key) -> Option<Event<'static>> {
@@ -755,10 +689,7 @@ impl Memory {
             Ok(end) => {
                 let host = network.net.borrow().links[end.0].addresses[0];
                 self.slots[key.slot as usize].kind = Kind::Stream(Stream::new(end));
-                Some(Event::Connected {
-                    key,
-                    host: host.into(),
-                })
+                Some(Event::Connected { key, host: host.into() })
             }
             Err(error) => Some(Event::Ended(key, Some(error))),
         }
@@ -913,11 +844,7 @@ impl Stream {
                 }
             }
         }
-        if out.is_empty() {
-            Sent::All
-        } else {
-            Sent::Blocked
-        }
+        if out.is_empty() { Sent::All } else { Sent::Blocked }
     }
 
     /// Takes the outbox into the driver's keeping, one operation at a time.
@@ -1015,15 +942,9 @@ impl Driver for Memory {
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
         let address = bound.socket.downcast::<SocketAddr>().map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a port of another driver's world",
-            )
+            io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
         })?;
-        Ok(self.insert(Kind::Port {
-            address: *address,
-            accepting: true,
-        }))
+        Ok(self.insert(Kind::Port { address: *address, accepting: true }))
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -1031,11 +952,7 @@ impl Driver for Memory {
         if self.network.net.borrow().unreachable.contains(&to.ip()) {
             return Err(io::ErrorKind::NetworkUnreachable.into());
         }
-        Ok(self.insert(Kind::Connecting {
-            to: *to,
-            from: options.bind,
-            outcome: None,
-        }))
+        Ok(self.insert(Kind::Connecting { to: *to, from: options.bind, outcome: None }))
     }
 
     fn receive(&mut self, key: Key, on: bool) {
@@ -1053,10 +970,7 @@ impl Driver for Memory {
     fn shut_write(&mut self, key: Key) {
         let network = self.network.clone();
         let stream = self.stream(key);
-        assert!(
-            stream.taken.is_empty(),
-            "shut while taken bytes have not left"
-        );
+        assert!(stream.taken.is_empty(), "shut while taken bytes have not left");
         network.net.borrow_mut().shut(stream.end);
     }
 
@@ -1073,39 +987,24 @@ impl Driver for Memory {
         slot.kind = Kind::Resting(turns);
         match kind {
             Kind::Port { address, .. } => {
-                let waiting = net
-                    .listeners
-                    .remove(&address)
-                    .map(|listener| listener.queue);
+                let waiting = net.listeners.remove(&address).map(|listener| listener.queue);
                 for end in waiting.into_iter().flatten() {
                     net.close(end, How::Reset);
                 }
             }
             Kind::Stream(stream) => net.close(stream.end, how),
-            Kind::Connecting {
-                outcome: Some(Ok(end)),
-                ..
-            } => net.close(end, how),
+            Kind::Connecting { outcome: Some(Ok(end)), .. } => net.close(end, how),
             Kind::Connecting { .. } | Kind::Free | Kind::Resting(_) => {}
         }
     }
 
     fn unsent(&self, key: Key) -> Option<usize> {
         let slot = &self.slots[key.slot as usize];
-        assert!(
-            slot.generation == key.generation,
-            "a key was used after its close: {key:?}"
-        );
+        assert!(slot.generation == key.generation, "a key was used after its close: {key:?}");
         match &slot.kind {
-            Kind::Stream(stream) => Some(
-                self.network
-                    .net
-                    .borrow_mut()
-                    .peer(stream.end)
-                    .incoming
-                    .bytes
-                    .len(),
-            ),
+            Kind::Stream(stream) => {
+                Some(self.network.net.borrow_mut().peer(stream.end).incoming.bytes.len())
+            }
             _ => None,
         }
     }
@@ -1113,30 +1012,20 @@ impl Driver for Memory {
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
         let network = self.network.clone();
         let stream = self.stream(key);
-        network
-            .net
-            .borrow_mut()
-            .end(stream.end)
-            .options
-            .push(option);
+        network.net.borrow_mut().end(stream.end).options.push(option);
         Ok(())
     }
 
     fn resolve(&mut self, ticket: Ticket, name: &str) {
         let net = self.network.net.borrow();
-        let (takes, answer) = net
-            .names
-            .get(name)
-            .cloned()
-            .unwrap_or((Duration::ZERO, Err(io::ErrorKind::NotFound)));
-        self.lookups
-            .push((net.elapsed.saturating_add(takes), ticket, answer));
+        let (takes, answer) =
+            net.names.get(name).cloned().unwrap_or((Duration::ZERO, Err(io::ErrorKind::NotFound)));
+        self.lookups.push((net.elapsed.saturating_add(takes), ticket, answer));
     }
 
     fn forget(&mut self, ticket: Ticket) {
         self.lookups.retain(|(_, waiting, _)| *waiting != ticket);
-        self.events
-            .retain(|told| !matches!(told, Told::Resolved(t, _) if *t == ticket));
+        self.events.retain(|told| !matches!(told, Told::Resolved(t, _) if *t == ticket));
     }
 
     fn waker(&self) -> Waker {

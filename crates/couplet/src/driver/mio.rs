@@ -70,19 +70,39 @@ pub struct Mio {
 
 impl std::fmt::Debug for Mio {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mio")
-            .field("slots", &self.slots.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Mio").field("slots", &self.slots.len()).finish_non_exhaustive()
     }
 }
 
+/// What an event told; a set of bits.
 #[derive(Clone, Copy)]
-struct Edge {
-    readable: bool,
-    writable: bool,
+struct Edge(u8);
+
+impl Edge {
+    const READABLE: u8 = 1;
+    const WRITABLE: u8 = 2;
     /// The peer's end of stream, or a hang-up.
-    closed: bool,
-    error: bool,
+    const CLOSED: u8 = 4;
+    const ERROR: u8 = 8;
+
+    fn of(event: &mio::event::Event) -> Edge {
+        let bit = |is: bool, bit| if is { bit } else { 0 };
+        Edge(
+            bit(event.is_readable(), Edge::READABLE)
+                | bit(event.is_writable(), Edge::WRITABLE)
+                | bit(event.is_read_closed(), Edge::CLOSED)
+                | bit(event.is_error(), Edge::ERROR),
+        )
+    }
+
+    fn has(self, bits: u8) -> bool {
+        self.0 & bits != 0
+    }
+
+    /// Bytes came, and nothing worse.
+    fn is_bytes(self) -> bool {
+        self.0 & !Edge::WRITABLE == Edge::READABLE
+    }
 }
 
 struct Slot {
@@ -163,6 +183,30 @@ impl Wake for PollWaker {
 struct System {
     hasher: std::hash::RandomState,
     count: std::cell::Cell<u64>,
+    /// The time as it was asked for last: the time of the turn.
+    last: std::cell::Cell<Instant>,
+}
+
+impl System {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    fn new() -> System {
+        System {
+            hasher: std::hash::RandomState::new(),
+            count: std::cell::Cell::new(0),
+            last: std::cell::Cell::new(Instant::now()),
+        }
+    }
+
+    /// The time until `until`. For one that is far away the time of the turn is near enough, and
+    /// spares a look at the clock in each turn of a busy loop.
+    fn time_until(&self, until: Instant) -> Duration {
+        const FAR: Duration = Duration::from_secs(1);
+        let about = until.saturating_duration_since(self.last.get());
+        if about > FAR || about.is_zero() {
+            return about;
+        }
+        until.saturating_duration_since(self.now())
+    }
 }
 
 impl Mio {
@@ -194,34 +238,22 @@ impl Mio {
             names,
             names_answered: false,
             signals: SignalSource::default(),
-            world: Rc::new(System {
-                hasher: std::hash::RandomState::new(),
-                count: std::cell::Cell::new(0),
-            }),
+            world: Rc::new(System::new()),
         })
     }
 
     fn insert(&mut self, kind: Kind) -> Key {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                queued: false,
-                kind: Kind::Free,
-            });
+            self.slots.push(Slot { generation: 0, queued: false, kind: Kind::Free });
             (self.slots.len() - 1) as u32
         });
         let entry = &mut self.slots[slot as usize];
         entry.kind = kind;
-        Key {
-            slot,
-            generation: entry.generation,
-        }
+        Key { slot, generation: entry.generation }
     }
 
     fn slot(&mut self, key: Key) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(key.slot as usize)
-            .filter(|slot| slot.generation == key.generation)
+        self.slots.get_mut(key.slot as usize).filter(|slot| slot.generation == key.generation)
     }
 
     fn stream(&mut self, key: Key) -> Option<&mut StreamSlot> {
@@ -273,10 +305,10 @@ impl Mio {
         match &mut self.slots[slot].kind {
             Kind::Port(port) => port.readable = true,
             Kind::Stream(stream) => {
-                stream.readable |= edge.readable | edge.closed | edge.error;
-                stream.closing |= edge.closed | edge.error;
-                stream.errored |= edge.error;
-                stream.room |= stream.blocked && edge.writable;
+                stream.readable |= edge.has(Edge::READABLE | Edge::CLOSED | Edge::ERROR);
+                stream.closing |= edge.has(Edge::CLOSED | Edge::ERROR);
+                stream.errored |= edge.has(Edge::ERROR);
+                stream.room |= stream.blocked && edge.has(Edge::WRITABLE);
             }
             Kind::Connecting(_) | Kind::Free => {}
         }
@@ -324,10 +356,7 @@ impl Mio {
         }
         tracing::error!(%host, %error, turned_away, "cannot accept connections");
         let until = self.world.now() + REST;
-        self.retry
-            .get_or_insert_with(|| (until, Vec::new()))
-            .1
-            .push(slot);
+        self.retry.get_or_insert_with(|| (until, Vec::new())).1.push(slot);
     }
 
     fn look_at_connecting(&mut self, slot: u32) -> Option<io::Result<Address>> {
@@ -368,9 +397,7 @@ impl Mio {
             return Found::Room;
         }
         if stream.ended || !stream.receiving {
-            return stream
-                .pending_error()
-                .map_or(Found::Nothing, |e| Found::End(Some(e)));
+            return stream.pending_error().map_or(Found::Nothing, |e| Found::End(Some(e)));
         }
         if !stream.readable {
             return Found::Nothing;
@@ -383,6 +410,56 @@ impl Mio {
             self.current = None;
         }
         found
+    }
+
+    /// The next event, whatever it is.
+    #[inline(never)]
+    fn next_of_all(&mut self) -> Option<Event<'_>> {
+        loop {
+            let Some(slot) = self.current.take().or_else(|| self.next_slot()) else {
+                return self.own_event();
+            };
+            self.current = Some(slot);
+            let key = Key { slot, generation: self.slots[slot as usize].generation };
+            match &self.slots[slot as usize].kind {
+                Kind::Stream(_) => match self.look_at_stream(slot) {
+                    Found::Nothing => self.current = None,
+                    Found::Bytes(n) => return Some(Event::Received(key, &self.buffer[..n])),
+                    Found::End(error) => return Some(Event::Ended(key, error)),
+                    Found::Room => return Some(Event::Sent(key, 0)),
+                },
+                Kind::Port(_) => match self.look_at_port(slot) {
+                    None => self.current = None,
+                    Some((mut stream, peer, host)) => {
+                        let host = if host.is_wildcard() {
+                            stream.local_addr().map_or(host, Address::from)
+                        } else {
+                            host
+                        };
+                        // Its slot is the next one, so the token is known before it has one.
+                        let next = self.free.last().map_or(self.slots.len(), |s| *s as usize);
+                        let both = Interest::READABLE | Interest::WRITABLE;
+                        let registry = self.poll.registry();
+                        if let Err(error) = registry.register(&mut stream, Token(next), both) {
+                            tracing::error!(%error, "cannot watch a new connection");
+                            continue;
+                        }
+                        let accepted = self.insert(Kind::Stream(StreamSlot::new(stream)));
+                        let peer = Address::from(peer);
+                        return Some(Event::Accepted { port: key, key: accepted, peer, host });
+                    }
+                },
+                Kind::Connecting(_) => {
+                    self.current = None;
+                    match self.look_at_connecting(slot) {
+                        Some(Ok(host)) => return Some(Event::Connected { key, host }),
+                        Some(Err(error)) => return Some(Event::Ended(key, Some(error))),
+                        None => {}
+                    }
+                }
+                Kind::Free => self.current = None,
+            }
+        }
     }
 
     fn own_event(&mut self) -> Option<Event<'static>> {
@@ -406,6 +483,7 @@ impl Slot {
 }
 
 impl StreamSlot {
+    #[inline(always)]
     fn read(&mut self, buffer: &mut [u8]) -> Found {
         loop {
             match (&self.stream).read(buffer) {
@@ -437,6 +515,19 @@ impl StreamSlot {
         }
     }
 
+    /// Open and read from, with nothing noted for later.
+    #[inline]
+    fn is_calm(&self) -> bool {
+        self.receiving
+            && !(self.readable
+                | self.closing
+                | self.errored
+                | self.ended
+                | self.blocked
+                | self.room)
+            && self.error.is_none()
+    }
+
     /// A reset is noticed while reading is paused, and also after the peer's end of stream.
     fn pending_error(&mut self) -> Option<io::Error> {
         if let Some(error) = self.error.take() {
@@ -451,22 +542,27 @@ impl StreamSlot {
         None
     }
 
-    /// Sends what it can. True when the outbox is empty.
-    fn write(&mut self, out: &mut Outbox) -> io::Result<bool> {
+    /// One write of the first pieces: the bytes that it was given, and what it said.
+    #[inline(always)]
+    fn write_once(&self, out: &Outbox) -> (usize, io::Result<usize>) {
+        if out.is_one_chunk() {
+            let first = out.first();
+            return (first.len(), (&self.stream).write(first));
+        }
+        let mut slices = [IoSlice::new(&[]); 32];
+        let count = out.chunks(&mut slices);
+        let slices = &slices[..count];
+        (slices.iter().map(|slice| slice.len()).sum(), (&self.stream).write_vectored(slices))
+    }
+
+    /// Goes on after a first write. True when the outbox is empty.
+    fn write_on(
+        &mut self,
+        out: &mut Outbox,
+        mut result: (usize, io::Result<usize>),
+    ) -> io::Result<bool> {
         let mut budget = SEND_LIMIT;
         loop {
-            let result = if out.is_one_chunk() {
-                let first = out.first();
-                (first.len(), (&self.stream).write(first))
-            } else {
-                let mut slices = [IoSlice::new(&[]); 32];
-                let count = out.chunks(&mut slices);
-                let slices = &slices[..count];
-                (
-                    slices.iter().map(|s| s.len()).sum(),
-                    (&self.stream).write_vectored(slices),
-                )
-            };
             match result {
                 (asked, Ok(n)) => {
                     out.advance(n);
@@ -487,6 +583,7 @@ impl StreamSlot {
                 (_, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 (_, Err(error)) => return Err(error),
             }
+            result = self.write_once(out);
         }
     }
 }
@@ -497,14 +594,16 @@ impl Driver for Mio {
     }
 
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
-        self.free.append(&mut self.resting);
+        if !self.resting.is_empty() {
+            self.free.append(&mut self.resting);
+        }
         let rest = self.retry.as_ref().map(|(until, _)| *until);
-        let until = match (until, rest) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        let until = match rest {
+            Some(rest) => Some(until.map_or(rest, |until| until.min(rest))),
+            None => until,
         };
         let timeout = if self.ready.is_empty() {
-            until.map(|until| until.saturating_duration_since(self.world.now()))
+            until.map(|until| self.world.time_until(until))
         } else {
             Some(Duration::ZERO)
         };
@@ -516,25 +615,10 @@ impl Driver for Mio {
             Err(error) => return Err(error),
         }
         for event in &self.events {
-            let edge = Edge {
-                readable: event.is_readable(),
-                writable: event.is_writable(),
-                closed: event.is_read_closed(),
-                error: event.is_error(),
-            };
-            self.batch.push((event.token(), edge));
+            self.batch.push((event.token(), Edge::of(event)));
         }
-        if self
-            .retry
-            .as_ref()
-            .is_some_and(|(until, _)| *until <= self.world.now())
-        {
-            for slot in self
-                .retry
-                .take()
-                .map(|(_, slots)| slots)
-                .unwrap_or_default()
-            {
+        if self.retry.as_ref().is_some_and(|(until, _)| *until <= self.world.now()) {
+            for slot in self.retry.take().map(|(_, slots)| slots).unwrap_or_default() {
                 self.queue(slot);
             }
         }
@@ -544,59 +628,27 @@ impl Driver for Mio {
     }
 
     fn next(&mut self) -> Option<Event<'_>> {
-        loop {
-            let Some(slot) = self.current.take().or_else(|| self.next_slot()) else {
-                return self.own_event();
-            };
-            self.current = Some(slot);
-            let key = Key {
-                slot,
-                generation: self.slots[slot as usize].generation,
-            };
-            match &self.slots[slot as usize].kind {
-                Kind::Stream(_) => match self.look_at_stream(slot) {
-                    Found::Nothing => self.current = None,
-                    Found::Bytes(n) => return Some(Event::Received(key, &self.buffer[..n])),
-                    Found::End(error) => return Some(Event::Ended(key, error)),
-                    Found::Room => return Some(Event::Sent(key, 0)),
-                },
-                Kind::Port(_) => match self.look_at_port(slot) {
-                    None => self.current = None,
-                    Some((mut stream, peer, host)) => {
-                        let host = if host.is_wildcard() {
-                            stream.local_addr().map_or(host, Address::from)
-                        } else {
-                            host
-                        };
-                        // Its slot is the next one, so the token is known before it has one.
-                        let next = self.free.last().map_or(self.slots.len(), |s| *s as usize);
-                        let both = Interest::READABLE | Interest::WRITABLE;
-                        let registry = self.poll.registry();
-                        if let Err(error) = registry.register(&mut stream, Token(next), both) {
-                            tracing::error!(%error, "cannot watch a new connection");
-                            continue;
-                        }
-                        let accepted = self.insert(Kind::Stream(StreamSlot::new(stream)));
-                        let peer = Address::from(peer);
-                        return Some(Event::Accepted {
-                            port: key,
-                            key: accepted,
-                            peer,
-                            host,
-                        });
-                    }
-                },
-                Kind::Connecting(_) => {
-                    self.current = None;
-                    match self.look_at_connecting(slot) {
-                        Some(Ok(host)) => return Some(Event::Connected { key, host }),
-                        Some(Err(error)) => return Some(Event::Ended(key, Some(error))),
-                        None => {}
-                    }
-                }
-                Kind::Free => self.current = None,
+        // The way of nearly every event: bytes that came, on a connection where nothing else is up.
+        if self.current.is_none()
+            && let Some(&(Token(slot), edge)) = self.batch.get(self.cursor)
+            && let Some(Slot { generation, kind: Kind::Stream(stream), .. }) =
+                self.slots.get_mut(slot)
+            && edge.is_bytes()
+            && stream.is_calm()
+        {
+            self.cursor += 1;
+            let key = Key { slot: slot as u32, generation: *generation };
+            let found = stream.read(&mut self.buffer);
+            if stream.readable {
+                self.queue(key.slot);
+            }
+            match found {
+                Found::Bytes(n) => return Some(Event::Received(key, &self.buffer[..n])),
+                Found::End(error) => return Some(Event::Ended(key, error)),
+                Found::Room | Found::Nothing => {}
             }
         }
+        self.next_of_all()
     }
 
     fn write(&mut self, key: Key, out: &mut Outbox) -> Sent {
@@ -606,7 +658,15 @@ impl Driver for Mio {
         if stream.blocked || stream.error.is_some() {
             return Sent::Blocked;
         }
-        match stream.write(out) {
+        let result = stream.write_once(out);
+        // Mostly there is one piece, and the socket takes it whole.
+        if let (_, Ok(n)) = result
+            && n == out.len()
+        {
+            out.advance(n);
+            return Sent::All;
+        }
+        match stream.write_on(out, result) {
             Ok(true) => return Sent::All,
             Ok(false) => stream.blocked = true,
             Err(error) => {
@@ -622,31 +682,16 @@ impl Driver for Mio {
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
-        let listener = bound
-            .socket
-            .downcast::<std::net::TcpListener>()
-            .map_err(|_| {
-                io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "a port of another driver's world",
-                )
-            })?;
+        let listener = bound.socket.downcast::<std::net::TcpListener>().map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
+        })?;
         let listener = TcpListener::from_std(*listener);
-        let port = PortSlot {
-            listener,
-            host: bound.host,
-            readable: false,
-            accepting: true,
-        };
+        let port = PortSlot { listener, host: bound.host, readable: false, accepting: true };
         let key = self.insert(Kind::Port(port));
-        let Kind::Port(port) = &mut self.slots[key.slot as usize].kind else {
-            unreachable!()
-        };
+        let Kind::Port(port) = &mut self.slots[key.slot as usize].kind else { unreachable!() };
         let token = Token(key.slot as usize);
         let registered =
-            self.poll
-                .registry()
-                .register(&mut port.listener, token, Interest::READABLE);
+            self.poll.registry().register(&mut port.listener, token, Interest::READABLE);
         if let Err(error) = registered {
             self.free_slot(key.slot);
             return Err(error);
@@ -663,14 +708,9 @@ impl Driver for Mio {
         if options.no_delay {
             stream.set_nodelay(true)?;
         }
-        let next = self
-            .free
-            .last()
-            .map_or(self.slots.len(), |slot| *slot as usize);
+        let next = self.free.last().map_or(self.slots.len(), |slot| *slot as usize);
         let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll
-            .registry()
-            .register(&mut stream, Token(next), both)?;
+        self.poll.registry().register(&mut stream, Token(next), both)?;
         Ok(self.insert(Kind::Connecting(stream)))
     }
 
@@ -716,11 +756,11 @@ impl Driver for Mio {
 
     fn unsent(&self, key: Key) -> Option<usize> {
         match self.slots.get(key.slot as usize) {
-            Some(Slot {
-                generation,
-                kind: Kind::Stream(stream),
-                ..
-            }) if *generation == key.generation => couplet_os::unsent::unsent(&stream.stream),
+            Some(Slot { generation, kind: Kind::Stream(stream), .. })
+                if *generation == key.generation =>
+            {
+                couplet_os::unsent::unsent(&stream.stream)
+            }
             _ => None,
         }
     }
@@ -754,27 +794,19 @@ impl Driver for Mio {
     }
 
     fn watch_signals(&mut self, on: bool) -> io::Result<()> {
-        if on {
-            self.signals.take(self.poll.registry())
-        } else {
-            self.signals.give_back()
-        }
+        if on { self.signals.take(self.poll.registry()) } else { self.signals.give_back() }
     }
 }
 
 impl World for System {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
     fn now(&self) -> Instant {
-        Instant::now()
+        let now = Instant::now();
+        self.last.set(now);
+        now
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
     fn wall_clock(&self) -> SystemTime {
         SystemTime::now()
     }
@@ -795,10 +827,7 @@ impl World for System {
         };
         let listener = std::net::TcpListener::from(socket);
         let host = listener.local_addr()?.into();
-        Ok(Bound {
-            host,
-            socket: Box::new(listener),
-        })
+        Ok(Bound { host, socket: Box::new(listener) })
     }
 }
 
@@ -832,29 +861,22 @@ fn connect_from(to: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {
 }
 
 fn in_progress(error: &io::Error) -> bool {
-    const EINPROGRESS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
-        115
-    } else {
-        36
-    };
+    const EINPROGRESS: i32 =
+        if cfg!(any(target_os = "linux", target_os = "android")) { 115 } else { 36 };
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(EINPROGRESS)
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
-    ) || error.raw_os_error() == Some(97) // EAFNOSUPPORT on Linux has no kind of its own
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+        || error.raw_os_error() == Some(97) // EAFNOSUPPORT on Linux has no kind of its own
 }
 
 /// Errors of accept that concern the one connection that was to be taken.
 fn is_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
     const EPROTO: i32 = if cfg!(target_os = "linux") { 71 } else { 100 };
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied
-    ) || error.raw_os_error() == Some(EPROTO)
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
+        || error.raw_os_error() == Some(EPROTO)
 }
 
 fn is_descriptor_limit(error: &io::Error) -> bool {
@@ -897,11 +919,7 @@ impl SignalSource {
             return None;
         }
         loop {
-            return match self
-                .taken
-                .as_mut()
-                .and_then(couplet_os::signals::Signals::next)
-            {
+            return match self.taken.as_mut().and_then(couplet_os::signals::Signals::next) {
                 Some(INTERRUPT) => Some(Signal::Interrupt),
                 Some(TERMINATE) => Some(Signal::Terminate),
                 Some(USER1) => Some(Signal::User1),

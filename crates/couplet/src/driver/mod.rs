@@ -139,9 +139,7 @@ pub struct Bound {
 
 impl fmt::Debug for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bound")
-            .field("host", &self.host)
-            .finish_non_exhaustive()
+        f.debug_struct("Bound").field("host", &self.host).finish_non_exhaustive()
     }
 }
 
@@ -225,11 +223,7 @@ pub struct ConnectOptions {
 
 impl Default for ConnectOptions {
     fn default() -> ConnectOptions {
-        ConnectOptions {
-            timeout: Duration::from_secs(30),
-            bind: None,
-            no_delay: true,
-        }
+        ConnectOptions { timeout: Duration::from_secs(30), bind: None, no_delay: true }
     }
 }
 

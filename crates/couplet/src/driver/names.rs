@@ -44,14 +44,8 @@ struct State {
 
 impl Names {
     pub(super) fn new(waker: Waker) -> Names {
-        let shared = Shared {
-            state: Mutex::default(),
-            work: Condvar::new(),
-            waker,
-        };
-        Names {
-            shared: Arc::new(shared),
-        }
+        let shared = Shared { state: Mutex::default(), work: Condvar::new(), waker };
+        Names { shared: Arc::new(shared) }
     }
 
     pub(super) fn resolve(&self, ticket: Ticket, name: &str) {
@@ -82,9 +76,7 @@ impl Names {
             if state.threads == 0 {
                 // Nobody is left to do it.
                 while let Some((ticket, _)) = state.waiting.pop_front() {
-                    state
-                        .answers
-                        .push_back((ticket, Err(io::Error::from(error.kind()))));
+                    state.answers.push_back((ticket, Err(io::Error::from(error.kind()))));
                 }
                 drop(state);
                 self.shared.waker.wake_by_ref();
@@ -130,10 +122,8 @@ impl Shared {
                 continue;
             }
             state.idle += 1;
-            let (held, timeout) = self
-                .work
-                .wait_timeout(state, IDLE)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (held, timeout) =
+                self.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = held;
             state.idle -= 1;
             if timeout.timed_out() && state.waiting.is_empty() {
@@ -144,10 +134,7 @@ impl Shared {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that may block on a name"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that may block on a name")]
 fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
     let mut found: Vec<IpAddr> = Vec::new();
     for address in (name, 0).to_socket_addrs()? {
@@ -218,9 +205,7 @@ mod tests {
         {
             let mut state = names.shared.lock();
             state.threads = THREADS; // as if all were busy
-            state
-                .waiting
-                .extend((0..QUEUE as u64).map(|n| (Ticket(n), String::new())));
+            state.waiting.extend((0..QUEUE as u64).map(|n| (Ticket(n), String::new())));
         }
         names.resolve(Ticket(7777), "localhost");
         let (ticket, answer) = names.next().unwrap();

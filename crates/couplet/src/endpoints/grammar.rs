@@ -27,11 +27,7 @@ impl EndpointError {
         // Control characters would move the caret, or worse.
         let shown = text.replace(char::is_control, "?");
         let same = shown.len() == text.len() && text.is_char_boundary(at);
-        EndpointError {
-            problem: problem.into(),
-            text: shown,
-            at: if same { at } else { 0 },
-        }
+        EndpointError { problem: problem.into(), text: shown, at: if same { at } else { 0 } }
     }
 
     /// What is wrong, in one line.
@@ -124,10 +120,7 @@ impl Parts {
             Some(part) if depth == 1 => {
                 Err(part.error("a bracket is opened here and never closed"))
             }
-            _ => Ok(Parts {
-                text: text.to_owned(),
-                parts,
-            }),
+            _ => Ok(Parts { text: text.to_owned(), parts }),
         }
     }
 
@@ -157,10 +150,7 @@ impl Parts {
 
     /// The value of `key`, if it is given.
     pub(super) fn keyword(&mut self, key: &str) -> Option<Part> {
-        let at = self
-            .parts
-            .iter()
-            .position(|part| part.key.as_deref() == Some(key))?;
+        let at = self.parts.iter().position(|part| part.key.as_deref() == Some(key))?;
         Some(self.parts.remove(at))
     }
 
@@ -182,12 +172,6 @@ impl Parts {
 
 impl Part {
     fn empty(whole: &str, at: usize) -> Part {
-        Part {
-            key: None,
-            text: String::new(),
-            bracketed: false,
-            at,
-            whole: whole.to_owned(),
-        }
+        Part { key: None, text: String::new(), bracketed: false, at, whole: whole.to_owned() }
     }
 }

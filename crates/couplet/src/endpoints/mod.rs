@@ -134,11 +134,9 @@ impl Reactor {
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
         match endpoint.into_endpoint() {
-            Ok(ClientEndpoint::Tcp {
-                host,
-                port,
-                options,
-            }) => self.connect_tcp_deferred(&host, port, options, factory),
+            Ok(ClientEndpoint::Tcp { host, port, options }) => {
+                self.connect_tcp_deferred(&host, port, options, factory)
+            }
             Err(error) => Deferred::fail(Failure::from(error)),
         }
     }
@@ -163,10 +161,7 @@ impl FromStr for ServerEndpoint {
             options.reuse_port = reuse.yes_or_no()?;
         }
         parts.expect_end("interface=, backlog= and reuse_port=")?;
-        Ok(ServerEndpoint::Tcp {
-            address: SocketAddr::new(ip, port),
-            options,
-        })
+        Ok(ServerEndpoint::Tcp { address: SocketAddr::new(ip, port), options })
     }
 }
 
@@ -195,11 +190,7 @@ impl FromStr for ClientEndpoint {
             options.bind = Some(SocketAddr::new(ip(&bind)?, 0));
         }
         parts.expect_end("timeout= and bindAddress=")?;
-        Ok(ClientEndpoint::Tcp {
-            host: host.text,
-            port,
-            options,
-        })
+        Ok(ClientEndpoint::Tcp { host: host.text, port, options })
     }
 }
 

@@ -172,19 +172,13 @@ impl Connector {
         }
         self.cell.state.set(ConnectorState::Connecting);
         self.cell.stop_asked.set(false);
-        self.cell
-            .reactor
-            .start(Asking::Connector(self.cell.clone()));
+        self.cell.reactor.start(Asking::Connector(self.cell.clone()));
         Ok(())
     }
 
     /// The connection that was made, until it is lost.
     pub fn transport(&self) -> Option<Transport> {
-        self.cell
-            .wire
-            .borrow()
-            .clone()
-            .map(|wire| Transport { wire })
+        self.cell.wire.borrow().clone().map(|wire| Transport { wire })
     }
 
     /// The host that was asked for: a name or an IP address.
@@ -257,9 +251,8 @@ impl ConnectorCell {
 /// The order of RFC 8305, section 4: families take turns, the resolver's first one first.
 fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<SocketAddr> {
     let first_is_v6 = found.first().is_some_and(IpAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) = found
-        .into_iter()
-        .partition(|ip| ip.is_ipv6() == first_is_v6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|ip| ip.is_ipv6() == first_is_v6);
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
     let mut order = VecDeque::new();
     loop {
@@ -267,11 +260,7 @@ fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<SocketAddr> {
         if pair == [None, None] {
             return order;
         }
-        order.extend(
-            pair.into_iter()
-                .flatten()
-                .map(|ip| SocketAddr::new(ip, port)),
-        );
+        order.extend(pair.into_iter().flatten().map(|ip| SocketAddr::new(ip, port)));
     }
 }
 
@@ -288,9 +277,7 @@ impl Loop {
             cell.factory.call("do_start", |factory| factory.do_start());
         }
         let connector = cell.handle();
-        cell.factory.call("started_connecting", |factory| {
-            factory.started_connecting(&connector)
-        });
+        cell.factory.call("started_connecting", |factory| factory.started_connecting(&connector));
         if cell.stop_asked.get() {
             return self.connect_failed(&cell, ConnectError::Stopped);
         }
@@ -315,11 +302,7 @@ impl Loop {
         }
         let looking_up = attempts.ticket.is_some();
         *cell.attempts.borrow_mut() = Some(attempts);
-        if looking_up {
-            self.arm_connector(&cell)
-        } else {
-            self.try_next(&cell)
-        }
+        if looking_up { self.arm_connector(&cell) } else { self.try_next(&cell) }
     }
 
     /// The reactor stops: no new attempt.
@@ -400,9 +383,7 @@ impl Loop {
         });
         if let Some(at) = at {
             let timed = Timed::Connector(cell.clone());
-            cell.timer.set(Some(
-                self.reactor.records.timers.borrow_mut().insert(at, timed),
-            ));
+            cell.timer.set(Some(self.reactor.records.timers.borrow_mut().insert(at, timed)));
         }
     }
 
@@ -427,9 +408,7 @@ impl Loop {
         cell.with_attempts(|attempts| {
             if let Some(at) = attempts.running.iter().position(|(k, _)| *k == key) {
                 let (_, address) = attempts.running.remove(at);
-                attempts
-                    .errors
-                    .push((address.into(), ConnectError::from_io(error)));
+                attempts.errors.push((address.into(), ConnectError::from_io(error)));
             }
         });
         self.try_next(cell);
@@ -447,10 +426,7 @@ impl Loop {
             return self.driver.close(key, How::Normal);
         };
         cell.state.set(ConnectorState::Connected);
-        let built = cell
-            .factory
-            .call("build_protocol", |factory| factory.build(&peer))
-            .flatten();
+        let built = cell.factory.call("build_protocol", |factory| factory.build(&peer)).flatten();
         let Some(protocol) = built else {
             self.driver.close(key, How::Normal);
             if let Some(done) = cell.take_done() {
@@ -521,8 +497,7 @@ impl Loop {
         cell.stop_asked.set(false);
         cell.wire.take();
         let connector = cell.handle();
-        cell.factory
-            .call("client_connection_…", |factory| tell(factory, &connector));
+        cell.factory.call("client_connection_…", |factory| tell(factory, &connector));
         if cell.state.get() == ConnectorState::Disconnected && cell.started.replace(false) {
             cell.factory.call("do_stop", |factory| factory.do_stop());
         }

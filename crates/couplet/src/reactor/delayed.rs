@@ -20,9 +20,7 @@ impl DelayedCall {
     pub(super) fn new(reactor: &Reactor, delay: Duration, timed: Timed) -> DelayedCall {
         let deadline = after(reactor.now(), delay);
         let key = reactor.records.timers.borrow_mut().insert(deadline, timed);
-        DelayedCall {
-            place: Some((Rc::downgrade(&reactor.records), key)),
-        }
+        DelayedCall { place: Some((Rc::downgrade(&reactor.records), key)) }
     }
 
     /// A call that will not come.
@@ -87,16 +85,12 @@ impl DelayedCall {
 
 impl fmt::Debug for DelayedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DelayedCall")
-            .field("deadline", &self.deadline())
-            .finish()
+        f.debug_struct("DelayedCall").field("deadline", &self.deadline()).finish()
     }
 }
 
 /// `at + delay`, or a time further away than any wait, where that cannot be told.
 pub(super) fn after(at: Instant, delay: Duration) -> Instant {
     const CENTURIES: Duration = Duration::from_secs(500 * 365 * 24 * 3600);
-    at.checked_add(delay)
-        .or_else(|| at.checked_add(CENTURIES))
-        .unwrap_or(at)
+    at.checked_add(delay).or_else(|| at.checked_add(CENTURIES)).unwrap_or(at)
 }

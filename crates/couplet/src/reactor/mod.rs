@@ -89,6 +89,8 @@ pub(crate) struct Records {
     starts: RefCell<VecDeque<Asking>>,
     timers: RefCell<Timers<Timed>>,
     tasks: RefCell<Tasks>,
+    /// Tasks were spawned or cancelled.
+    tasks_wait: Cell<bool>,
     snapshots: RefCell<Vec<crate::defer::Resolver<Snapshot>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
@@ -142,6 +144,7 @@ impl Reactor {
                 starts: RefCell::default(),
                 timers: RefCell::new(timers),
                 tasks: RefCell::new(tasks),
+                tasks_wait: Cell::new(false),
                 snapshots: RefCell::default(),
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
@@ -270,6 +273,7 @@ impl Reactor {
     ) -> Deferred<T> {
         let (task, deferred) = NewTask::new(self, future);
         self.records.tasks.borrow_mut().add(task);
+        self.records.tasks_wait.set(true);
         deferred
     }
 
@@ -317,10 +321,7 @@ impl Reactor {
 
     /// The loop's clock: inside a turn the time at which it began.
     pub fn now(&self) -> Instant {
-        self.records
-            .now
-            .get()
-            .unwrap_or_else(|| self.records.world.now())
+        self.records.now.get().unwrap_or_else(|| self.records.world.now())
     }
 
     /// A random number from the loop's world, which a simulation repeats.
@@ -379,6 +380,7 @@ impl Reactor {
 
     fn start(&self, asking: Asking) {
         self.records.starts.borrow_mut().push_back(asking);
+        self.records.busy.set(true);
     }
 }
 
@@ -393,9 +395,7 @@ impl Alarm for Reactor {
 
 impl fmt::Debug for Reactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reactor")
-            .field("serial", &self.records.serial)
-            .finish_non_exhaustive()
+        f.debug_struct("Reactor").field("serial", &self.records.serial).finish_non_exhaustive()
     }
 }
 

@@ -100,10 +100,7 @@ impl Port {
     ///
     /// As [`Reactor::listen_tcp`].
     pub fn start_listening(&self) -> Result<(), ListenError> {
-        if matches!(
-            self.cell.state.get(),
-            PortState::Starting | PortState::Listening
-        ) {
+        if matches!(self.cell.state.get(), PortState::Starting | PortState::Listening) {
             return Ok(());
         }
         let reactor = &self.cell.reactor;
@@ -139,10 +136,7 @@ impl Port {
 
     /// True while it listens, or is about to.
     pub fn is_listening(&self) -> bool {
-        matches!(
-            self.cell.state.get(),
-            PortState::Starting | PortState::Listening
-        )
+        matches!(self.cell.state.get(), PortState::Starting | PortState::Listening)
     }
 }
 

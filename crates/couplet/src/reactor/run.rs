@@ -64,12 +64,7 @@ pub fn run_until<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> Re
         Ok(())
     })?;
     let result = outcome.borrow_mut().take();
-    result.unwrap_or_else(|| {
-        Err(Stopped {
-            signal: l.stopped_by(),
-        }
-        .into())
-    })
+    result.unwrap_or_else(|| Err(Stopped { signal: l.stopped_by() }.into()))
 }
 
 impl Loop {
@@ -130,11 +125,6 @@ impl Loop {
             }
         }
         let result = outcome.borrow_mut().take();
-        result.unwrap_or_else(|| {
-            Err(Stopped {
-                signal: self.stopped_by,
-            }
-            .into())
-        })
+        result.unwrap_or_else(|| Err(Stopped { signal: self.stopped_by }.into()))
     }
 }

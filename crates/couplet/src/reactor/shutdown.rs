@@ -135,10 +135,7 @@ impl Loop {
         for connector in connecting {
             self.connect_failed(&connector, ConnectError::Shutdown);
         }
-        for key in self
-            .table
-            .keys(|place| matches!(place, Place::Connection(_)))
-        {
+        for key in self.table.keys(|place| matches!(place, Place::Connection(_))) {
             if let Some(entry) = self.table.connection(key) {
                 entry.life.take_over(now);
                 entry.life.stop(now);
@@ -158,10 +155,7 @@ impl Loop {
         for connector in connecting {
             self.connect_failed(&connector, ConnectError::Shutdown);
         }
-        for key in self
-            .table
-            .keys(|place| matches!(place, Place::Connection(_)))
-        {
+        for key in self.table.keys(|place| matches!(place, Place::Connection(_))) {
             if let Some(entry) = self.table.connection(key) {
                 entry.life.take_over(self.now);
                 entry.life.cut();

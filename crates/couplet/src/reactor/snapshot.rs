@@ -81,10 +81,7 @@ impl Loop {
             connectors: self
                 .connectors
                 .values()
-                .map(|c| ConnectorSnapshot {
-                    target: c.to_string(),
-                    state: c.state_name(),
-                })
+                .map(|c| ConnectorSnapshot { target: c.to_string(), state: c.state_name() })
                 .collect(),
             ..Snapshot::default()
         };
@@ -116,11 +113,7 @@ impl fmt::Display for Snapshot {
         )?;
         for port in &self.ports {
             let paused = if port.paused { ", paused" } else { "" };
-            writeln!(
-                f,
-                "port        {} accepted {}{paused}",
-                port.host, port.accepted
-            )?;
+            writeln!(f, "port        {} accepted {}{paused}", port.host, port.accepted)?;
         }
         for connector in &self.connectors {
             writeln!(f, "connector   {} {}", connector.target, connector.state)?;

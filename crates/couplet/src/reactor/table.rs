@@ -40,10 +40,7 @@ impl Table {
             self.places.resize_with(slot + 1, || (0, Place::Empty));
         }
         self.connections += usize::from(matches!(place, Place::Connection(_)));
-        debug_assert!(
-            matches!(self.places[slot].1, Place::Empty),
-            "a key was given twice"
-        );
+        debug_assert!(matches!(self.places[slot].1, Place::Empty), "a key was given twice");
         self.places[slot] = (key.generation, place);
     }
 
@@ -78,26 +75,14 @@ impl Table {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Place)> {
-        self.places
-            .iter()
-            .enumerate()
-            .filter_map(|(slot, (generation, place))| match place {
-                Place::Empty => None,
-                place => Some((
-                    Key {
-                        slot: slot as u32,
-                        generation: *generation,
-                    },
-                    place,
-                )),
-            })
+        self.places.iter().enumerate().filter_map(|(slot, (generation, place))| match place {
+            Place::Empty => None,
+            place => Some((Key { slot: slot as u32, generation: *generation }, place)),
+        })
     }
 
     pub(super) fn keys(&self, which: impl Fn(&Place) -> bool) -> Vec<Key> {
-        self.iter()
-            .filter(|(_, place)| which(place))
-            .map(|(key, _)| key)
-            .collect()
+        self.iter().filter(|(_, place)| which(place)).map(|(key, _)| key).collect()
     }
 
     /// Forgets the room of connections that have left.

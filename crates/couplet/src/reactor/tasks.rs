@@ -43,8 +43,10 @@ struct Entry {
 }
 
 /// Tasks that were woken, from any thread. Law 9: each task stands here once.
-struct WakeQueue {
+pub(super) struct WakeQueue {
     woken: Mutex<Vec<TaskId>>,
+    /// There is something in `woken`; looked at in each turn, so without the lock.
+    any: AtomicBool,
     driver: Waker,
     thread: ThreadId,
 }
@@ -56,6 +58,12 @@ struct TaskWaker {
 }
 
 impl WakeQueue {
+    /// True when a task was woken.
+    #[inline]
+    pub(super) fn is_any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<TaskId>> {
         self.woken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,6 +79,7 @@ impl Wake for TaskWaker {
             return;
         }
         self.queue.lock().push(self.id);
+        self.queue.any.store(true, Ordering::Release);
         // On its own thread the loop is not asleep, and looks at the queue before it sleeps.
         if std::thread::current().id() != self.queue.thread {
             self.queue.driver.wake_by_ref();
@@ -132,13 +141,10 @@ impl NewTask {
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
             if let Some(records) = weak.upgrade() {
                 records.tasks.borrow_mut().cancelled.push(id);
-                records.busy.set(true);
+                records.tasks_wait.set(true);
             }
         });
-        let task = Box::new(TaskOf {
-            future: Box::pin(future),
-            resolver: Some(resolver),
-        });
+        let task = Box::new(TaskOf { future: Box::pin(future), resolver: Some(resolver) });
         (NewTask { id, task }, deferred)
     }
 }
@@ -147,6 +153,7 @@ impl Tasks {
     pub(super) fn new(driver: Waker) -> Tasks {
         let queue = Arc::new(WakeQueue {
             woken: Mutex::default(),
+            any: AtomicBool::new(false),
             driver,
             thread: std::thread::current().id(),
         });
@@ -161,22 +168,11 @@ impl Tasks {
 
     fn reserve(&mut self) -> TaskId {
         self.generation += 1;
-        let id = TaskId {
-            index: self.entries.vacant_key(),
-            generation: self.generation,
-        };
+        let id = TaskId { index: self.entries.vacant_key(), generation: self.generation };
         let queue = self.queue.clone();
-        let waker = Arc::new(TaskWaker {
-            id,
-            queued: AtomicBool::new(true),
-            queue,
-        });
+        let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), queue });
         self.fresh.push(waker.clone());
-        self.entries.insert(Entry {
-            generation: id.generation,
-            waker,
-            task: None,
-        });
+        self.entries.insert(Entry { generation: id.generation, waker, task: None });
         id
     }
 
@@ -187,9 +183,7 @@ impl Tasks {
     }
 
     fn entry(&mut self, id: TaskId) -> Option<&mut Entry> {
-        self.entries
-            .get_mut(id.index)
-            .filter(|entry| entry.generation == id.generation)
+        self.entries.get_mut(id.index).filter(|entry| entry.generation == id.generation)
     }
 
     fn remove(&mut self, id: TaskId) -> Option<Box<dyn Task>> {
@@ -200,15 +194,17 @@ impl Tasks {
     /// A turn begins: what was spawned before it may run in it.
     pub(super) fn begin_turn(&mut self) {
         if !self.fresh.is_empty() {
-            self.queue
-                .lock()
-                .extend(self.fresh.drain(..).map(|waker| waker.id));
+            self.queue.lock().extend(self.fresh.drain(..).map(|waker| waker.id));
         }
     }
 
-    /// True when a turn has something to do here.
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.fresh.is_empty() || !self.cancelled.is_empty() || !self.queue.lock().is_empty()
+    /// Where wakers put the tasks that they wake.
+    pub(super) fn queue(&self) -> Arc<WakeQueue> {
+        self.queue.clone()
+    }
+
+    fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty() || !self.cancelled.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -220,23 +216,27 @@ impl Tasks {
     }
 
     fn take_woken(&mut self) -> Vec<TaskId> {
-        std::mem::take(&mut *self.queue.lock())
+        let mut woken = self.queue.lock();
+        self.queue.any.store(false, Ordering::Release);
+        std::mem::take(&mut *woken)
     }
 }
 
 impl Loop {
     /// Step 5: the tasks woken by now, each once.
     pub(super) fn run_tasks(&mut self) {
-        let records = self.reactor.records.clone();
-        if !records.tasks.borrow().is_waiting() {
+        if !self.reactor.records.tasks_wait.take() && !self.woken.is_any() {
             return;
         }
-        let woken = records.tasks.borrow_mut().take_woken();
+        let woken = self.reactor.records.tasks.borrow_mut().take_woken();
         self.drop_cancelled_tasks();
         for id in woken {
             self.run_task(id);
         }
         self.drop_cancelled_tasks();
+        if self.reactor.records.tasks.borrow().has_fresh() {
+            self.reactor.records.tasks_wait.set(true);
+        }
     }
 
     fn run_task(&mut self, id: TaskId) {
@@ -282,10 +282,7 @@ impl Loop {
                 .entries
                 .iter()
                 .next()
-                .map(|(index, entry)| TaskId {
-                    index,
-                    generation: entry.generation,
-                });
+                .map(|(index, entry)| TaskId { index, generation: entry.generation });
             let Some(id) = id else { break };
             let task = tasks.borrow_mut().remove(id);
             if let Some(task) = task {

@@ -49,6 +49,16 @@ pub(crate) struct Timers<T> {
     occupied: [u64; LEVELS + 1],
     /// INVARIANT: what is parked was asked for after this mark.
     parked_after: Mark,
+    /// The answer of [`next_deadline`](Timers::next_deadline), until something changes it: a busy
+    /// loop asks in every turn.
+    next: Option<Next>,
+}
+
+/// When to look for due values again.
+#[derive(Clone, Copy)]
+struct Next {
+    due: Option<Due>,
+    at: Option<Instant>,
 }
 
 /// Names a value in a [`Timers`]. Once the value has been taken out it names nothing, for ever.
@@ -76,6 +86,7 @@ impl<T> Timers<T> {
             slots: vec![Slot::EMPTY; PARKED + 1],
             occupied: [0; LEVELS + 1],
             parked_after: Mark(0),
+            next: None,
         }
     }
 
@@ -88,12 +99,14 @@ impl<T> Timers<T> {
         let due = self.ask(deadline);
         let key = self.occupy(due, value);
         self.place(key.entry, due);
+        self.comes(due, deadline);
         key
     }
 
     /// Takes the value out before its time. Nothing of it stays behind.
     pub(crate) fn remove(&mut self, key: TimerKey) -> Option<T> {
-        self.entry(key)?;
+        let due = self.entry(key)?.due;
+        self.goes(due);
         self.displace(key.entry);
         self.vacate(key.entry)
     }
@@ -108,7 +121,10 @@ impl<T> Timers<T> {
         }
         let due = self.ask(deadline);
         let entry = &mut self.entries[key.entry as usize];
-        let sooner = due < mem::replace(&mut entry.due, due);
+        let old = mem::replace(&mut entry.due, due);
+        let sooner = due < old;
+        self.goes(old);
+        self.comes(due, deadline);
         if sooner {
             self.displace(key.entry);
             self.place(key.entry, due);
@@ -132,17 +148,41 @@ impl<T> Timers<T> {
     /// slot was removed or moved later: then it may be the time which that one had. Whoever wakes up
     /// for it and calls [`pop_due`](Self::pop_due) sorts that slot, so it is not told again.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+        if let Some(next) = self.next {
+            return next.at;
+        }
         self.empty(PARKED);
-        let next = match self.nearest() {
-            Some(node) => node.due,
-            None => self.slots[self.first_slot()?.0].least,
+        let due = match self.nearest() {
+            Some(node) => Some(node.due),
+            None => self.first_slot().map(|(slot, _)| self.slots[slot].least),
         };
-        Some(next.deadline(self.origin))
+        let at = due.map(|due| due.deadline(self.origin));
+        self.next = Some(Next { due, at });
+        at
+    }
+
+    /// A deadline was asked for.
+    #[inline]
+    fn comes(&mut self, due: Due, at: Instant) {
+        if let Some(next) = &mut self.next
+            && next.due.is_none_or(|first| due < first)
+        {
+            *next = Next { due: Some(due), at: Some(at) };
+        }
+    }
+
+    /// A deadline no longer counts.
+    #[inline]
+    fn goes(&mut self, due: Due) {
+        if self.next.is_some_and(|next| next.due == Some(due)) {
+            self.next = None;
+        }
     }
 
     /// Takes out the first value, in the order of (deadline, asking), whose deadline is not after
     /// `now` and which was asked for before the mark.
     pub(crate) fn pop_due(&mut self, now: Instant, before: Mark) -> Option<T> {
+        self.next = None;
         let last = Due::last_at(self.origin, now);
         self.advance(last.tick());
         if before > self.parked_after {
@@ -242,25 +282,14 @@ impl<T> Timers<T> {
             self.vacant = next;
             entry.due = due;
             entry.value = Some(value);
-            return TimerKey {
-                entry: index,
-                generation: entry.generation,
-            };
+            return TimerKey { entry: index, generation: entry.generation };
         }
         let index = self.entries.len();
         assert!(index < NONE as usize, "more than four billion timers");
         let generation = NonZeroU32::MIN;
         let place = Place::Vacant { next: NONE };
-        self.entries.push(Entry {
-            due,
-            generation,
-            place,
-            value: Some(value),
-        });
-        TimerKey {
-            entry: index as u32,
-            generation,
-        }
+        self.entries.push(Entry { due, generation, place, value: Some(value) });
+        TimerKey { entry: index as u32, generation }
     }
 
     fn vacate(&mut self, index: u32) -> Option<T> {
@@ -286,11 +315,7 @@ impl<T> Timers<T> {
     fn displace(&mut self, entry: u32) {
         match self.entries[entry as usize].place {
             Place::Heap { index } => self.remove_node(index as usize),
-            Place::Slot {
-                slot,
-                previous,
-                next,
-            } => self.unlink(slot as usize, previous, next),
+            Place::Slot { slot, previous, next } => self.unlink(slot as usize, previous, next),
             Place::Vacant { .. } => {}
         }
     }
@@ -305,10 +330,7 @@ struct Slot {
 }
 
 impl Slot {
-    const EMPTY: Self = Self {
-        first: NONE,
-        least: Due { high: 0, low: 0 },
-    };
+    const EMPTY: Self = Self { first: NONE, least: Due { high: 0, low: 0 } };
 }
 
 /// The wheel.
@@ -327,9 +349,7 @@ impl<T> Timers<T> {
 
     /// The earliest slot that is not empty, and the tick at which it starts.
     fn first_slot(&self) -> Option<(usize, u64)> {
-        let level = self.occupied[..LEVELS]
-            .iter()
-            .position(|&slots| slots != 0)?;
+        let level = self.occupied[..LEVELS].iter().position(|&slots| slots != 0)?;
         let digit = self.occupied[level].trailing_zeros();
         let low = level as u32 * SLOT_BITS;
         let high = low + SLOT_BITS;
@@ -372,11 +392,7 @@ impl<T> Timers<T> {
         }
         self.set_previous(next, entry);
         let slot = slot as u16;
-        self.entries[entry as usize].place = Place::Slot {
-            slot,
-            previous: NONE,
-            next,
-        };
+        self.entries[entry as usize].place = Place::Slot { slot, previous: NONE, next };
     }
 
     fn unlink(&mut self, slot: usize, previous: u32, next: u32) {
@@ -446,11 +462,7 @@ impl<T> Timers<T> {
             let first = gap * ARITY + 1;
             let children = first..self.heap.len().min(first + ARITY);
             let least = |a: usize, b: usize| {
-                if self.heap[b].due < self.heap[a].due {
-                    b
-                } else {
-                    a
-                }
+                if self.heap[b].due < self.heap[a].due { b } else { a }
             };
             let Some(child) = children.reduce(least) else {
                 return gap;
@@ -475,9 +487,7 @@ impl<T> Timers<T> {
 
     fn put(&mut self, index: usize, node: Node) {
         self.heap[index] = node;
-        self.entries[node.entry as usize].place = Place::Heap {
-            index: index as u32,
-        };
+        self.entries[node.entry as usize].place = Place::Heap { index: index as u32 };
     }
 }
 
@@ -504,10 +514,7 @@ impl Due {
             None => -nanos(origin.duration_since(at)),
         };
         let whole = nanos << Self::ASKED_BITS | i128::from(asked);
-        Self {
-            high: (whole >> 64) as i64,
-            low: whole as u64,
-        }
+        Self { high: (whole >> 64) as i64, low: whole as u64 }
     }
 
     /// The last that can be due at `now`.
@@ -535,11 +542,7 @@ impl Due {
     fn deadline(self, origin: Instant) -> Instant {
         let distance = Duration::from_nanos_u128(self.nanos().unsigned_abs());
         // In range: it lies between the origin and an `Instant` that was given.
-        if self.nanos() < 0 {
-            origin - distance
-        } else {
-            origin + distance
-        }
+        if self.nanos() < 0 { origin - distance } else { origin + distance }
     }
 }
 
@@ -557,9 +560,7 @@ impl PartialOrd for Due {
 
 impl<T> fmt::Debug for Timers<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timers")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("Timers").field("len", &self.len).finish_non_exhaustive()
     }
 }
 

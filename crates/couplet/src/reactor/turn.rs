@@ -21,17 +21,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connecting::ConnectorCell;
 use super::port::{PortCell, PortState};
 use super::shutdown::Stopping;
 use super::table::{Entry, Place, Table};
-use super::tasks::Tasks;
+use super::tasks::{Tasks, WakeQueue};
 use super::timers::Mark;
 use super::{Asking, Call, Reactor, RunState, Timed};
 use crate::address::Address;
-use crate::driver::{Driver, Event, How, Key, Mio, Sent, Signal, Ticket};
+use crate::driver::{Driver, Event, How, Key, Mio, Signal, Ticket};
 use crate::protocol::Protocol;
 use crate::transport::ConnectionId;
 use crate::transport::connection::{Life, contain};
@@ -104,6 +105,7 @@ pub struct Loop {
     pub(super) now: Instant,
     /// Connections to write in step 7.
     to_write: Vec<Key>,
+    pub(super) woken: Arc<WakeQueue>,
     dirty: Vec<Key>,
     pub(super) connectors: BTreeMap<u64, Rc<ConnectorCell>>,
     pub(super) next_connector: u64,
@@ -141,13 +143,16 @@ impl Loop {
     pub fn with_driver(driver: Box<dyn Driver>, options: LoopOptions) -> Loop {
         let world = driver.world();
         let now = world.now();
-        let reactor = Reactor::new(world, Tasks::new(driver.waker()));
+        let tasks = Tasks::new(driver.waker());
+        let woken = tasks.queue();
+        let reactor = Reactor::new(world, tasks);
         Loop {
             driver,
             reactor,
             table: Table::default(),
             now,
             to_write: Vec::new(),
+            woken,
             dirty: Vec::new(),
             connectors: BTreeMap::new(),
             next_connector: 0,
@@ -178,17 +183,22 @@ impl Loop {
     ///
     /// When the driver's wait fails.
     pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
-        let until = self.wait_until(at_most);
+        let deadline = self.reactor.records.timers.borrow_mut().next_deadline();
+        let until = self.wait_until(deadline, at_most);
         self.driver.wait(until)?;
         self.begin_turn();
         let mark = self.reactor.records.timers.borrow().mark();
         self.deliver_events();
-        self.run_timed_calls(mark);
+        // What is asked for in this turn waits for the next: the deadline from before is enough.
+        if deadline.is_some_and(|deadline| deadline <= self.now) {
+            self.run_timed_calls(mark);
+        }
         self.run_tasks();
         self.start_all();
-        self.round();
+        self.settle_others();
         self.write_all();
-        let goes_on = self.advance_shutdown();
+        let goes_on = self.is_staying() || self.advance_shutdown();
+        self.write_all();
         self.reactor.records.now.set(None);
         Ok(goes_on)
     }
@@ -197,18 +207,24 @@ impl Loop {
     pub(crate) fn is_waiting(&self) -> bool {
         let records = &self.reactor.records;
         records.busy.get()
-            || !self.to_write.is_empty()
-            || !records.starts.borrow().is_empty()
+            || records.tasks_wait.get()
             || records.stop_asked.get()
-            || records.tasks.borrow().is_waiting()
+            || self.woken.is_any()
+    }
+
+    /// No shutdown is asked for or under way.
+    fn is_staying(&self) -> bool {
+        matches!(self.stopping, Stopping::No)
+            && !self.at_once
+            && !self.reactor.records.stop_asked.get()
     }
 
     /// Step 1: until when to wait.
-    fn wait_until(&self, at_most: Option<Duration>) -> Option<Instant> {
+    fn wait_until(&self, timers: Option<Instant>, at_most: Option<Duration>) -> Option<Instant> {
         if self.is_waiting() {
             return Some(self.now);
         }
-        let mut until = self.reactor.records.timers.borrow_mut().next_deadline();
+        let mut until = timers;
         if let Stopping::Closing(closing) = &self.stopping {
             until = Some(until.map_or(*closing, |until| until.min(*closing)));
         }
@@ -225,7 +241,9 @@ impl Loop {
         // Time never goes back, whatever a clock says.
         self.now = self.now.max(records.world.now());
         records.now.set(Some(self.now));
-        records.tasks.borrow_mut().begin_turn();
+        if records.tasks_wait.get() {
+            records.tasks.borrow_mut().begin_turn();
+        }
     }
 
     /// Step 3.
@@ -239,6 +257,10 @@ impl Loop {
                     };
                     entry.life.wire().set_marked(true);
                     entry.life.feed(data, now);
+                    let busy = self.reactor.records.busy.get();
+                    if !busy && entry.answer(now, &mut *self.driver, key) {
+                        continue;
+                    }
                     key
                 }
                 Event::Sent(key, n) => {
@@ -253,12 +275,7 @@ impl Loop {
                     self.ended(key, error);
                     key
                 }
-                Event::Accepted {
-                    port,
-                    key,
-                    peer,
-                    host,
-                } => {
+                Event::Accepted { port, key, peer, host } => {
                     self.accepted(port, key, peer, host);
                     key
                 }
@@ -304,11 +321,7 @@ impl Loop {
         };
         port.accepted.set(port.accepted.get() + 1);
         let port = port.clone();
-        match port
-            .factory
-            .call("build_protocol", |factory| factory.build(&peer))
-            .flatten()
-        {
+        match port.factory.call("build_protocol", |factory| factory.build(&peer)).flatten() {
             Some(protocol) => {
                 self.new_connection(key, protocol, peer, host, None);
                 self.made(key);
@@ -325,20 +338,11 @@ impl Loop {
         host: Address,
         connector: Option<Rc<ConnectorCell>>,
     ) -> Rc<Wire> {
-        let id = ConnectionId {
-            reactor: self.reactor.serial(),
-            key,
-        };
+        let id = ConnectionId { reactor: self.reactor.serial(), key };
         tracing::debug!(connection = %id, %peer, %host, "connection made");
         let wire = Rc::new(Wire::new(id, self.reactor.clone(), peer, host));
         let life = Life::new(wire.clone(), protocol);
-        let entry = Entry {
-            life,
-            connector,
-            timer: None,
-            to_write: false,
-            in_line: false,
-        };
+        let entry = Entry { life, connector, timer: None, to_write: false, in_line: false };
         self.table.put(key, Place::Connection(Box::new(entry)));
         wire
     }
@@ -405,10 +409,7 @@ impl Loop {
     /// States, at once and to the end. It calls no user code but the factories' of connectors and
     /// ports that end.
     fn take_over(&mut self) {
-        std::mem::swap(
-            &mut self.dirty,
-            &mut self.reactor.records.dirty.borrow_mut(),
-        );
+        std::mem::swap(&mut self.dirty, &mut self.reactor.records.dirty.borrow_mut());
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
             let Some(entry) = self.table.connection(key) else {
@@ -511,9 +512,7 @@ impl Loop {
             let timed = self.reactor.records.timers.borrow_mut().remove(timer);
             contain("drop of a timed call", move || drop(timed));
         }
-        let Entry {
-            life, connector, ..
-        } = *entry;
+        let Entry { life, connector, .. } = *entry;
         let reason = life.reason();
         contain("drop of a protocol", move || drop(life));
         if let Some(connector) = connector {
@@ -532,20 +531,7 @@ impl Loop {
         };
         if entry.life.wire().has_output() {
             let driver = &mut *self.driver;
-            let (sent, left) = entry.life.wire().with_outbox(|outbox| {
-                let before = outbox.len();
-                let sent = driver.write(key, outbox);
-                let gone = before - outbox.len();
-                (
-                    sent,
-                    if let Sent::Taken(taken) = sent {
-                        gone - taken
-                    } else {
-                        gone
-                    },
-                )
-            });
-            entry.life.wrote(sent, left, self.now);
+            entry.life.send(self.now, |outbox| driver.write(key, outbox));
         }
         if entry.life.has_due() {
             Self::line_up_due(&self.reactor, key, entry);
@@ -610,12 +596,7 @@ impl Loop {
     /// Step 4: the calls that are due and were asked for before this turn.
     fn run_timed_calls(&mut self, mark: Mark) {
         loop {
-            let timed = self
-                .reactor
-                .records
-                .timers
-                .borrow_mut()
-                .pop_due(self.now, mark);
+            let timed = self.reactor.records.timers.borrow_mut().pop_due(self.now, mark);
             match timed {
                 None => break,
                 Some(Timed::Call(f)) => contain("timed call", f),
@@ -706,6 +687,22 @@ impl Loop {
     }
 }
 
+impl Entry {
+    /// The way that most bytes go out: what was written in answer to what came is sent. False
+    /// where there is more to settle.
+    #[inline]
+    fn answer(&mut self, now: Instant, driver: &mut dyn Driver, key: Key) -> bool {
+        if self.life.wire().has_asked() || self.life.has_due() {
+            return false;
+        }
+        self.life.wire().set_marked(false);
+        if self.life.wire().has_output() {
+            self.life.send(now, |outbox| driver.write(key, outbox));
+        }
+        !self.life.has_due() && !self.life.has_orders()
+    }
+}
+
 impl Drop for Loop {
     /// What the loop held ends with it: connections are closed without a word to their protocols,
     /// and who waits for something hears of it.
@@ -741,10 +738,7 @@ impl fmt::Debug for Loop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loop")
             .field("connections", &self.table.connections())
-            .field(
-                "running",
-                &(self.reactor.records.run_state.get() != RunState::Idle),
-            )
+            .field("running", &(self.reactor.records.run_state.get() != RunState::Idle))
             .finish_non_exhaustive()
     }
 }

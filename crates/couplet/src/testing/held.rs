@@ -22,9 +22,7 @@ pub struct Held<P> {
 
 impl<P> std::fmt::Debug for Held<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held")
-            .field("wire", &self.wire)
-            .finish_non_exhaustive()
+        f.debug_struct("Held").field("wire", &self.wire).finish_non_exhaustive()
     }
 }
 
@@ -56,9 +54,7 @@ pub fn hold<P: Protocol>(protocol: P) -> Held<P> {
 pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
     let (driver, network) = Memory::new(manner, seed);
     let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default());
-    let port = network
-        .listen(([127, 0, 0, 1], 0).into(), 1)
-        .expect("a port in memory is free");
+    let port = network.listen(([127, 0, 0, 1], 0).into(), 1).expect("a port in memory is free");
     let mut protocol = Some(protocol);
     let factory = move |_: &Address| protocol.take();
     let connecting = l.reactor().connect_tcp_deferred(
@@ -67,16 +63,9 @@ pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
         ConnectOptions::default(),
         factory,
     );
-    let connection = l
-        .run_until(connecting)
-        .expect("a connection in memory is made");
+    let connection = l.run_until(connecting).expect("a connection in memory is made");
     let wire = network.accept(port).expect("it was made");
-    let mut held = Held {
-        wire,
-        connection,
-        l,
-        network,
-    };
+    let mut held = Held { wire, connection, l, network };
     held.settle();
     held
 }
@@ -87,10 +76,7 @@ impl<P: Protocol> Held<P> {
         while !data.is_empty() {
             let n = self.wire.push(data);
             self.settle();
-            assert!(
-                n > 0,
-                "the protocol has paused its reading, and the way to it is full"
-            );
+            assert!(n > 0, "the protocol has paused its reading, and the way to it is full");
             data = &data[n..];
         }
     }

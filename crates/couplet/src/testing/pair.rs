@@ -21,10 +21,7 @@ pub struct Pair<A, B> {
 
 impl<A, B> std::fmt::Debug for Pair<A, B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pair")
-            .field("a", &self.a)
-            .field("b", &self.b)
-            .finish_non_exhaustive()
+        f.debug_struct("Pair").field("a", &self.a).field("b", &self.b).finish_non_exhaustive()
     }
 }
 
@@ -72,10 +69,7 @@ pub fn pair_on<A: Protocol, B: Protocol>(
     let reactor = l.reactor();
     let made = std::rc::Rc::new(std::cell::RefCell::new(None));
     let server = made.clone();
-    let mut b = Some(Capture {
-        protocol: b,
-        made: server,
-    });
+    let mut b = Some(Capture { protocol: b, made: server });
     let port = reactor
         .listen_tcp(([127, 0, 0, 1], 0).into(), move |_: &Address| b.take())
         .expect("a port in memory is free");
@@ -84,17 +78,11 @@ pub fn pair_on<A: Protocol, B: Protocol>(
     let factory = move |_: &Address| a.take();
     let connecting =
         reactor.connect_tcp_deferred("127.0.0.1", to, ConnectOptions::default(), factory);
-    let a = l
-        .run_until(connecting)
-        .expect("a connection in memory is made");
+    let a = l.run_until(connecting).expect("a connection in memory is made");
     while made.borrow().is_none() {
         l.turn(Some(Duration::ZERO)).expect("memory does not fail");
     }
-    let b = made
-        .borrow_mut()
-        .take()
-        .map(|t: Transport| t.connection())
-        .expect("it was made");
+    let b = made.borrow_mut().take().map(|t: Transport| t.connection()).expect("it was made");
     port.stop_listening().map(crate::Deferred::detach);
     let mut pair = Pair { a, b, l, network };
     pair.settle();
@@ -158,9 +146,7 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
 
     /// One turn.
     pub fn turn(&mut self) {
-        self.l
-            .turn(Some(Duration::ZERO))
-            .expect("memory does not fail");
+        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
     }
 
     /// Lets time pass, timers and all, and then settles.

@@ -31,6 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::outbox::Outbox;
 use super::wire::{Phase, Wire, asked};
 use super::{Producer, ProducerKind, Tell, Transport};
 use crate::driver::{How, Sent};
@@ -125,10 +126,7 @@ impl Life {
             transport: Transport { wire: wire.clone() },
             wire,
             protocol,
-            state: State::Open {
-                reading: Reading::On,
-                writing: Writing::Open,
-            },
+            state: State::Open { reading: Reading::On, writing: Writing::Open },
             orders: Orders::default(),
             has_orders: false,
             due: 0,
@@ -151,14 +149,9 @@ impl Life {
     /// Bytes came.
     #[inline]
     pub(crate) fn feed(&mut self, data: &[u8], now: Instant) {
-        self.wire
-            .bytes_in
-            .set(self.wire.bytes_in.get() + data.len() as u64);
+        self.wire.bytes_in.set(self.wire.bytes_in.get() + data.len() as u64);
         match &mut self.state {
-            State::Open {
-                reading: Reading::On,
-                ..
-            } => {
+            State::Open { reading: Reading::On, .. } => {
                 self.wire.received_at.set(now);
                 self.call(|protocol, transport| protocol.data_received(transport, data));
             }
@@ -267,11 +260,7 @@ impl Life {
 
     /// The reactor has stopped: whatever is left ends now.
     pub(crate) fn cut(&mut self) {
-        let how = if self.wire.buffered() > 0 {
-            How::Reset
-        } else {
-            How::Normal
-        };
+        let how = if self.wire.buffered() > 0 { How::Reset } else { How::Normal };
         match &self.state {
             State::Open { .. } => self.end(Reason::Shutdown, how),
             _ => self.end_as_planned(how),
@@ -292,13 +281,7 @@ impl Life {
                     self.order().receive = Some(false);
                 }
                 let until = self.until(now);
-                self.state = State::Flushing {
-                    why,
-                    until,
-                    peer_fin,
-                    fin_sent,
-                    finishing,
-                };
+                self.state = State::Flushing { why, until, peer_fin, fin_sent, finishing };
                 self.wire.end_phase(Phase::Closing);
                 self.due &= !due::RESUMED;
                 self.order().deadline = true;
@@ -317,10 +300,7 @@ impl Life {
 
     fn until(&self, now: Instant) -> Option<Instant> {
         // A deadline past the end of time is none.
-        self.wire
-            .close_deadline
-            .get()
-            .and_then(|d| now.checked_add(d))
+        self.wire.close_deadline.get().and_then(|d| now.checked_add(d))
     }
 
     fn flow_changed(&mut self, now: Instant) {
@@ -348,38 +328,25 @@ impl Life {
 
     // Writing.
 
-    /// What a `Driver::write` came to.
+    /// Lets `send` (a `Driver::write`) take what it can of what was written.
     #[inline]
-    pub(crate) fn wrote(&mut self, sent: Sent, left: usize, now: Instant) {
-        self.wire
-            .bytes_out
-            .set(self.wire.bytes_out.get() + left as u64);
-        if let Sent::Taken(taken) = sent {
-            self.wire.add_in_flight(taken);
-        }
-        if sent == Sent::All
-            && matches!(
-                self.state,
-                State::Open {
-                    writing: Writing::Open,
-                    ..
-                }
-            )
-        {
+    pub(crate) fn send(&mut self, now: Instant, send: impl FnOnce(&mut Outbox) -> Sent) {
+        let before = self.wire.bytes_out.get();
+        let sent = self.wire.send(send);
+        if sent == Sent::All && matches!(self.state, State::Open { writing: Writing::Open, .. }) {
             if self.wire.is_watched() {
                 self.check_marks();
             }
         } else {
-            self.after_progress(left > 0 || self.unsent.is_none(), now);
+            let progress = self.wire.bytes_out.get() > before;
+            self.after_progress(progress || self.unsent.is_none(), now);
         }
     }
 
     /// Taken bytes have left, or there is room again (`n` = 0).
     pub(crate) fn sent(&mut self, n: usize, now: Instant) {
         self.wire.sub_in_flight(n);
-        self.wire
-            .bytes_out
-            .set(self.wire.bytes_out.get() + n as u64);
+        self.wire.bytes_out.set(self.wire.bytes_out.get() + n as u64);
         self.after_progress(n > 0, now);
     }
 
@@ -449,13 +416,7 @@ impl Life {
                 self.order().shut_write = true;
                 self.due |= due::WRITE_CLOSED;
             }
-            State::Flushing {
-                why,
-                peer_fin,
-                fin_sent,
-                finishing,
-                ..
-            } => {
+            State::Flushing { why, peer_fin, fin_sent, finishing, .. } => {
                 if *finishing {
                     self.due |= due::WRITE_CLOSED;
                 }
@@ -463,11 +424,7 @@ impl Life {
                     return self.end_as_planned(How::Normal);
                 }
                 let shut = !*fin_sent;
-                self.state = State::Draining {
-                    why: why.clone(),
-                    until,
-                    left: DRAIN,
-                };
+                self.state = State::Draining { why: why.clone(), until, left: DRAIN };
                 let orders = self.order();
                 orders.shut_write |= shut;
                 orders.receive = Some(true);
@@ -483,10 +440,7 @@ impl Life {
     /// When [`timed_out`](Self::timed_out) wants to be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Open {
-                reading: Reading::On | Reading::Ended,
-                ..
-            } => {
+            State::Open { reading: Reading::On | Reading::Ended, .. } => {
                 let timeout = self.wire.idle_timeout.get()?;
                 self.wire.received_at.get().checked_add(timeout)
             }
@@ -547,20 +501,14 @@ impl Life {
             State::Flushing { why, .. } | State::Draining { why, .. } => Some(why.clone()),
             State::Open { .. } => None,
         };
-        let why = planned
-            .filter(|planned| planned.rank() <= reason.rank())
-            .unwrap_or(reason);
+        let why = planned.filter(|planned| planned.rank() <= reason.rank()).unwrap_or(reason);
         self.state = State::Closed { why, how };
         self.wire.end_phase(Phase::Ended);
-        self.wire.with_outbox(super::outbox::Outbox::clear);
+        self.wire.clear_outbox();
         self.orders = Orders::default();
         self.has_orders = false;
         // A flushed half is told before the end; nothing else comes but the loss.
-        self.due &= if how == How::Normal {
-            due::WRITE_CLOSED
-        } else {
-            0
-        };
+        self.due &= if how == How::Normal { due::WRITE_CLOSED } else { 0 };
         self.due |= due::LOST;
     }
 
@@ -588,7 +536,7 @@ impl Life {
         let text = panic_text(payload);
         tracing::error!(connection = %self.wire.id, peer = %self.wire.peer, %text, "a callback panicked");
         self.panicked = true;
-        self.wire.with_outbox(super::outbox::Outbox::clear);
+        self.wire.clear_outbox();
         self.wire.end_phase(Phase::Closing);
         let now = self.wire.reactor.now();
         // What was asked before the panic still counts (an abort stays an abort), but a failure
@@ -642,11 +590,7 @@ impl Life {
 
     fn write_closed(&mut self) {
         self.call(|protocol, transport| protocol.write_closed(transport));
-        if let State::Open {
-            reading: Reading::Ended,
-            ..
-        } = &self.state
-        {
+        if let State::Open { reading: Reading::Ended, .. } = &self.state {
             self.end(Reason::Done(By::Peer), How::Normal);
         }
     }
@@ -666,9 +610,7 @@ impl Life {
                     *reading = Reading::On;
                     let paused = now.saturating_duration_since(since);
                     let received = self.wire.received_at.get();
-                    self.wire
-                        .received_at
-                        .set(received.checked_add(paused).unwrap_or(now));
+                    self.wire.received_at.set(received.checked_add(paused).unwrap_or(now));
                     let orders = self.order();
                     orders.receive = Some(true);
                     orders.deadline = true;
@@ -683,10 +625,7 @@ impl Life {
     }
 
     fn pause_producer(&mut self) {
-        if !matches!(
-            self.wire.producer_state(),
-            Some((ProducerKind::Push, false))
-        ) {
+        if !matches!(self.wire.producer_state(), Some((ProducerKind::Push, false))) {
             return;
         }
         self.wire.set_producer_paused(true);
@@ -723,9 +662,7 @@ impl Life {
         }
         self.wire.set_lost(reason.clone());
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
-        contain("connection_lost", || {
-            protocol.connection_lost(transport, &reason)
-        });
+        contain("connection_lost", || protocol.connection_lost(transport, &reason));
         for resolver in self.wire.take_drained() {
             resolver.errback(ConnectionLost(reason.clone()));
         }
@@ -782,14 +719,8 @@ impl Life {
     /// The state in a word, for people.
     fn state_name(&self) -> &'static str {
         match &self.state {
-            State::Open {
-                reading: Reading::Paused { .. } | Reading::PausedFin,
-                ..
-            } => "paused",
-            State::Open {
-                writing: Writing::Open,
-                reading: Reading::On,
-            } => "open",
+            State::Open { reading: Reading::Paused { .. } | Reading::PausedFin, .. } => "paused",
+            State::Open { writing: Writing::Open, reading: Reading::On } => "open",
             State::Open { .. } => "half-closed",
             State::Flushing { .. } => "flushing",
             State::Draining { .. } => "draining",

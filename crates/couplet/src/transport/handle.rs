@@ -40,13 +40,7 @@ impl<P: Protocol> Connection<P> {
         if self.wire.phase() == Phase::Lost {
             return false;
         }
-        self.wire.reactor.tell(
-            &self.wire,
-            Box::new(Told {
-                f,
-                protocol: PhantomData,
-            }),
-        );
+        self.wire.reactor.tell(&self.wire, Box::new(Told { f, protocol: PhantomData }));
         true
     }
 
@@ -68,11 +62,7 @@ impl<P: Protocol> Connection<P> {
             return Deferred::fail(ConnectionLost(reason));
         }
         let (deferred, resolver) = Deferred::new();
-        let asked = Box::new(Asked {
-            f,
-            resolver,
-            protocol: PhantomData,
-        });
+        let asked = Box::new(Asked { f, resolver, protocol: PhantomData });
         self.wire.reactor.tell(&self.wire, asked);
         deferred
     }
@@ -83,18 +73,13 @@ impl<P: Protocol> Connection<P> {
         delay: Duration,
         f: impl FnOnce(&mut P, &Transport) + 'static,
     ) -> DelayedCall {
-        let told = Box::new(Told {
-            f,
-            protocol: PhantomData,
-        });
+        let told = Box::new(Told { f, protocol: PhantomData });
         self.wire.reactor.tell_later(&self.wire, delay, told)
     }
 
     /// The transport of this connection.
     pub fn transport(&self) -> Transport {
-        Transport {
-            wire: self.wire.clone(),
-        }
+        Transport { wire: self.wire.clone() }
     }
 
     /// Names this connection; `Copy` and `Send`.
@@ -110,18 +95,13 @@ impl<P: Protocol> Connection<P> {
 
 impl<P> Clone for Connection<P> {
     fn clone(&self) -> Self {
-        Connection {
-            wire: self.wire.clone(),
-            protocol: PhantomData,
-        }
+        Connection { wire: self.wire.clone(), protocol: PhantomData }
     }
 }
 
 impl<P> fmt::Debug for Connection<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("id", &self.wire.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("id", &self.wire.id).finish_non_exhaustive()
     }
 }
 

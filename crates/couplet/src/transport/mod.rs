@@ -37,11 +37,7 @@ pub struct ConnectionId {
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}.{}",
-            self.reactor, self.key.slot, self.key.generation
-        )
+        write!(f, "{}.{}.{}", self.reactor, self.key.slot, self.key.generation)
     }
 }
 
@@ -207,14 +203,9 @@ impl Transport {
         }
         let mut object: Box<dyn Producer> = Box::new(producer);
         if self.wire.phase() == Phase::Open {
-            self.wire.register(Registered {
-                kind,
-                paused: false,
-                object: Some(object),
-            });
+            self.wire.register(Registered { kind, paused: false, object: Some(object) });
         } else {
-            self.reactor()
-                .line_up(Box::new(move || object.stop_producing()));
+            self.reactor().line_up(Box::new(move || object.stop_producing()));
         }
         Ok(())
     }
@@ -252,20 +243,13 @@ impl Transport {
     /// Sets the marks in bytes: full above `high` (64 KiB unless set), drained at or below `low`
     /// (16 KiB unless set).
     pub fn set_write_marks(&self, low: usize, high: usize) {
-        self.wire.set_marks(Marks {
-            low: low.min(high),
-            high,
-            cap: self.wire.marks().cap,
-        });
+        self.wire.set_marks(Marks { low: low.min(high), high });
     }
 
     /// Sets the hard cap in bytes: a write past it ends the connection with
     /// [`Reason::Overflow`]. `None`, the default, is no cap.
     pub fn set_write_cap(&self, cap: Option<usize>) {
-        self.wire.set_marks(Marks {
-            cap: cap.unwrap_or(usize::MAX),
-            ..self.wire.marks()
-        });
+        self.wire.cap.set(cap.unwrap_or(usize::MAX));
     }
 
     /// Ends the connection with [`Reason::Timeout`] when nothing was received for `timeout` while
@@ -348,10 +332,7 @@ impl Transport {
     /// }
     /// ```
     pub fn connection<P: Protocol>(&self) -> Connection<P> {
-        Connection {
-            wire: self.wire.clone(),
-            protocol: PhantomData,
-        }
+        Connection { wire: self.wire.clone(), protocol: PhantomData }
     }
 }
 

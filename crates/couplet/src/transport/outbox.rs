@@ -5,7 +5,7 @@
 //! [`Spares`] of its loop, and the next write of any connection takes it from there. Bytes leave
 //! at the front by an offset, so a partial write moves nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::IoSlice;
@@ -42,39 +42,55 @@ impl Piece {
 /// Drained buffers of a loop, waiting for the next write.
 ///
 /// Law 9: at most 4 MiB in all, each at most 512 KiB.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Spares {
-    inner: RefCell<(Vec<Vec<u8>>, usize)>,
+    /// The one that was drained last: nearly always the one that is asked for next.
+    hot: Cell<Vec<u8>>,
+    others: RefCell<Vec<Vec<u8>>>,
+    /// Bytes of memory in `others`.
+    kept: Cell<usize>,
 }
 
 impl Spares {
     /// A buffer with whatever capacity there is, empty.
+    #[inline]
     pub fn take(&self) -> Vec<u8> {
-        let mut inner = self.inner.borrow_mut();
-        match inner.0.pop() {
-            Some(buffer) => {
-                inner.1 -= buffer.capacity();
-                buffer
-            }
-            None => Vec::new(),
-        }
+        let hot = self.hot.take();
+        if hot.capacity() > 0 { hot } else { self.take_other() }
+    }
+
+    #[cold]
+    fn take_other(&self) -> Vec<u8> {
+        let other = self.others.borrow_mut().pop().unwrap_or_default();
+        self.kept.set(self.kept.get() - other.capacity());
+        other
     }
 
     /// Keeps a drained buffer for the next write, or frees it when enough are kept.
+    #[inline]
     pub fn give(&self, mut buffer: Vec<u8>) {
-        let mut inner = self.inner.borrow_mut();
-        let capacity = buffer.capacity();
-        if capacity == 0 || capacity > PIECE || inner.1 + capacity > SPARE_TOTAL {
-            return;
+        if buffer.capacity() <= PIECE {
+            buffer.clear();
+            let colder = self.hot.replace(buffer);
+            if colder.capacity() > 0 {
+                self.keep(colder);
+            }
         }
-        buffer.clear();
-        inner.1 += capacity;
-        inner.0.push(buffer);
     }
 
-    /// The bytes of memory kept at the moment.
-    pub fn kept(&self) -> usize {
-        self.inner.borrow().1
+    #[cold]
+    fn keep(&self, buffer: Vec<u8>) {
+        let kept = self.kept.get() + buffer.capacity();
+        if kept + PIECE <= SPARE_TOTAL {
+            self.kept.set(kept);
+            self.others.borrow_mut().push(buffer);
+        }
+    }
+}
+
+impl fmt::Debug for Spares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spares").field("kept", &self.kept.get()).finish_non_exhaustive()
     }
 }
 
@@ -147,8 +163,7 @@ impl Outbox {
 
     fn seal(&mut self) {
         if !self.open.is_empty() {
-            self.sealed
-                .push_back(Piece::Copied(std::mem::take(&mut self.open)));
+            self.sealed.push_back(Piece::Copied(std::mem::take(&mut self.open)));
         }
     }
 
@@ -170,11 +185,7 @@ impl Outbox {
     /// Fills `slices` with what waits, from the front, and gives how many were filled.
     pub fn chunks<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut gone = self.gone;
-        let pieces = self
-            .sealed
-            .iter()
-            .map(Piece::as_slice)
-            .chain(std::iter::once(&self.open[..]));
+        let pieces = self.sealed.iter().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
         let mut count = 0;
         for piece in pieces {
             let chunk = &piece[std::mem::take(&mut gone)..];
@@ -252,8 +263,12 @@ impl Outbox {
         Some((piece, gone))
     }
 
-    /// The foreign buffers that have gone, to be dropped while nothing is borrowed.
     #[inline]
+    pub(crate) fn has_spent(&self) -> bool {
+        !self.spent.is_empty()
+    }
+
+    /// The foreign buffers that have gone, to be dropped while nothing is borrowed.
     pub(crate) fn take_spent(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.spent)
     }
@@ -273,10 +288,7 @@ impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outbox")
             .field("len", &self.len)
-            .field(
-                "pieces",
-                &(self.sealed.len() + usize::from(!self.open.is_empty())),
-            )
+            .field("pieces", &(self.sealed.len() + usize::from(!self.open.is_empty())))
             .finish()
     }
 }

@@ -11,7 +11,7 @@ use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
-use crate::driver::{Key, SocketOption};
+use crate::driver::{Key, Sent, SocketOption};
 use crate::error::Reason;
 use crate::reactor::Reactor;
 use crate::reactor::timers::{TimerKey, Timers};
@@ -49,12 +49,11 @@ pub(super) struct Registered {
     pub(super) object: Option<Box<dyn Producer>>,
 }
 
-/// When the write side is full, when it is drained, and past what it overflows. Bytes.
+/// When the write side is full, and when it is drained. Bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marks {
     pub(super) low: usize,
     pub(super) high: usize,
-    pub(super) cap: usize,
 }
 
 pub(crate) const LOW_MARK: usize = 16 * 1024;
@@ -75,6 +74,8 @@ pub(crate) struct Wire {
     /// Bytes that the driver took and that have not left.
     in_flight: Cell<usize>,
     marks: Cell<Marks>,
+    /// Past this many buffered bytes the connection ends.
+    pub(super) cap: Cell<usize>,
     why: RefCell<Option<Failure>>,
     producer: RefCell<Option<Registered>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
@@ -112,11 +113,8 @@ impl Wire {
             paused: Cell::new(false),
             outbox: RefCell::new(Outbox::new(reactor.spares().clone())),
             in_flight: Cell::new(0),
-            marks: Cell::new(Marks {
-                low: LOW_MARK,
-                high: HIGH_MARK,
-                cap: usize::MAX,
-            }),
+            marks: Cell::new(Marks { low: LOW_MARK, high: HIGH_MARK }),
+            cap: Cell::new(usize::MAX),
             why: RefCell::new(None),
             producer: RefCell::new(None),
             idle_timeout: Cell::new(None),
@@ -161,7 +159,8 @@ impl Wire {
             self.dropped.set(self.dropped.get() + len as u64);
             return false;
         }
-        if self.buffered().saturating_add(len) > self.marks.get().cap {
+        let cap = self.cap.get();
+        if cap != usize::MAX && self.buffered().saturating_add(len) > cap {
             self.end_phase(Phase::Ended);
             self.ask(asked::OVERFLOW);
             return false;
@@ -232,10 +231,7 @@ impl Wire {
 
     /// Forgets the timers that were fired or cancelled.
     pub(crate) fn forget_timers<T>(&self, left: &Timers<T>) {
-        self.rare
-            .borrow_mut()
-            .timers
-            .retain(|timer| left.contains(*timer));
+        self.rare.borrow_mut().timers.retain(|timer| left.contains(*timer));
     }
 
     // What both see.
@@ -314,25 +310,39 @@ impl Wire {
         !self.outbox.borrow().is_empty()
     }
 
+    /// Lets `send` take what it can of the outbox.
     #[inline]
-    pub(crate) fn with_outbox<R>(&self, f: impl FnOnce(&mut Outbox) -> R) -> R {
-        let (result, spent) = {
-            let mut outbox = self.outbox.borrow_mut();
-            let result = f(&mut outbox);
-            (result, outbox.take_spent())
-        };
-        drop(spent); // foreign buffers may run foreign code
-        result
+    pub(crate) fn send(&self, send: impl FnOnce(&mut Outbox) -> Sent) -> Sent {
+        let mut outbox = self.outbox.borrow_mut();
+        let before = outbox.len();
+        let sent = send(&mut outbox);
+        let mut left = before - outbox.len();
+        if let Sent::Taken(taken) = sent {
+            left -= taken;
+            self.in_flight.set(self.in_flight.get() + taken);
+        }
+        self.bytes_out.set(self.bytes_out.get() + left as u64);
+        if outbox.has_spent() {
+            let spent = outbox.take_spent();
+            drop(outbox);
+            drop(spent); // foreign buffers may run foreign code
+        }
+        sent
     }
 
-    pub(super) fn add_in_flight(&self, taken: usize) {
-        self.in_flight.set(self.in_flight.get() + taken);
+    /// Throws away what was written and has not left.
+    pub(super) fn clear_outbox(&self) {
+        let spent = {
+            let mut outbox = self.outbox.borrow_mut();
+            outbox.clear();
+            outbox.take_spent()
+        };
+        drop(spent);
     }
 
     pub(super) fn sub_in_flight(&self, left: usize) {
         debug_assert!(left <= self.in_flight.get(), "more left than was taken");
-        self.in_flight
-            .set(self.in_flight.get().saturating_sub(left));
+        self.in_flight.set(self.in_flight.get().saturating_sub(left));
     }
 
     pub(super) fn take_why(&self) -> Option<Failure> {
@@ -363,10 +373,7 @@ impl Wire {
     }
 
     pub(super) fn remove_producer(&self) -> Option<Box<dyn Producer>> {
-        self.producer
-            .borrow_mut()
-            .take()
-            .and_then(|registered| registered.object)
+        self.producer.borrow_mut().take().and_then(|registered| registered.object)
     }
 
     pub(super) fn set_lost(&self, reason: Reason) {
@@ -380,8 +387,7 @@ impl Wire {
     }
 
     pub(super) fn update_watched(&self) {
-        self.watched
-            .set(self.has_producer() || self.awaits_drained());
+        self.watched.set(self.has_producer() || self.awaits_drained());
     }
 
     pub(super) fn awaits_drained(&self) -> bool {

@@ -42,9 +42,7 @@ fn echo_in_memory() {
 fn echo_on_mio() {
     let mut l = couplet::Loop::new().unwrap();
     let reactor = l.reactor();
-    let port = reactor
-        .listen_tcp("127.0.0.1:0".parse().unwrap(), || Echo)
-        .unwrap();
+    let port = reactor.listen_tcp("127.0.0.1:0".parse().unwrap(), || Echo).unwrap();
     let to = port.host().port().unwrap();
     let stop = reactor.clone();
     struct Stops(Collect, couplet::Reactor);
@@ -63,9 +61,7 @@ fn echo_on_mio() {
         }
     }
     l.run(|reactor| {
-        reactor.connect_tcp("localhost", to, move || {
-            Stops(Collect::default(), stop.clone())
-        });
+        reactor.connect_tcp("localhost", to, move || Stops(Collect::default(), stop.clone()));
         Ok(())
     })
     .unwrap();

@@ -17,9 +17,7 @@ fn pop_all<T>(timers: &mut Timers<T>, now: Instant) -> Vec<T> {
 
 /// The last time that the platform can name.
 fn end_of_time(start: Instant) -> Instant {
-    (0..64).rev().fold(start, |at, bit| {
-        at.checked_add(Duration::from_secs(1 << bit)).unwrap_or(at)
-    })
+    (0..64).rev().fold(start, |at, bit| at.checked_add(Duration::from_secs(1 << bit)).unwrap_or(at))
 }
 
 fn store<T>() -> (Timers<T>, Instant) {
@@ -64,10 +62,7 @@ fn a_new_call_in_the_past_does_not_hold_up_older_due_ones() {
     let cancelled = timers.insert(start, 'y');
     timers.insert(start + MS * 25, 'z');
     assert_eq!(timers.pop_due(now, mark), Some('b'));
-    assert_eq!(
-        timers.parked_after, mark,
-        "they are looked at once a turn, not at every call"
-    );
+    assert_eq!(timers.parked_after, mark, "they are looked at once a turn, not at every call");
     assert_eq!(timers.remove(cancelled), Some('y'));
     assert_eq!(timers.pop_due(now, mark), Some('c'));
     assert_eq!(timers.pop_due(now, mark), None);
@@ -100,10 +95,7 @@ fn due_calls_come_in_the_order_of_their_deadlines() {
     for delay in [5_000, 1, 300, 2, 70_000, 0, 299] {
         timers.insert(start + MS * delay, delay);
     }
-    assert_eq!(
-        pop_all(&mut timers, start + SECOND * 100),
-        [0, 1, 2, 299, 300, 5_000, 70_000]
-    );
+    assert_eq!(pop_all(&mut timers, start + SECOND * 100), [0, 1, 2, 299, 300, 5_000, 70_000]);
 }
 
 #[test]
@@ -114,10 +106,8 @@ fn equal_deadlines_come_in_the_order_of_asking() {
         for n in [3, 50, 7] {
             assert!(timers.reset(keys[n], start + delay));
         }
-        let expected: Vec<_> = (0..100)
-            .filter(|n| ![3, 50, 7].contains(n))
-            .chain([3, 50, 7])
-            .collect();
+        let expected: Vec<_> =
+            (0..100).filter(|n| ![3, 50, 7].contains(n)).chain([3, 50, 7]).collect();
         assert_eq!(pop_all(&mut timers, start + delay), expected);
     }
 }
@@ -125,12 +115,7 @@ fn equal_deadlines_come_in_the_order_of_asking() {
 #[test]
 fn a_call_never_comes_a_nanosecond_early() {
     let nanosecond = Duration::from_nanos(1);
-    for delay in [
-        nanosecond,
-        MS,
-        SECOND * 60 + nanosecond,
-        YEAR * 500 + nanosecond,
-    ] {
+    for delay in [nanosecond, MS, SECOND * 60 + nanosecond, YEAR * 500 + nanosecond] {
         let (mut timers, start) = store();
         timers.insert(start + delay, ());
         assert_eq!(timers.next_deadline(), Some(start + delay));
@@ -177,10 +162,7 @@ fn an_entry_that_has_had_every_generation_is_not_used_again() {
     let (mut timers, start) = store();
     timers.insert(start, 1);
     timers.entries[0].generation = NonZeroU32::MAX;
-    let last = TimerKey {
-        entry: 0,
-        generation: NonZeroU32::MAX,
-    };
+    let last = TimerKey { entry: 0, generation: NonZeroU32::MAX };
     assert_eq!(timers.remove(last), Some(1));
     assert_eq!(timers.remove(last), None);
     assert!(!timers.contains(last));
@@ -333,11 +315,7 @@ fn a_million_cancelled_calls_leave_nothing_behind() {
             timers.reset(keys[keys.len() / 2], start + SECOND * 60);
         }
         if keys.len() > 100 {
-            let key = if n % 2 == 0 {
-                keys.pop_front()
-            } else {
-                keys.pop_back()
-            };
+            let key = if n % 2 == 0 { keys.pop_front() } else { keys.pop_back() };
             assert!(timers.remove(key.unwrap()).is_some());
         }
     }
@@ -361,10 +339,7 @@ fn an_idle_timeout_that_is_moved_a_million_times_stays_one_entry() {
             assert_eq!(timers.pop_due(now, timers.mark()), None);
         }
     }
-    assert_eq!(
-        (timers.entries.len(), timers.heap.capacity() <= 4),
-        (1, true)
-    );
+    assert_eq!((timers.entries.len(), timers.heap.capacity() <= 4), (1, true));
     assert_eq!(timers.remove(key), Some(()));
     assert_bare(&timers);
 }
@@ -416,9 +391,7 @@ fn the_snapshot_shows_every_value_with_its_effective_deadline() {
 #[test]
 fn the_next_deadline_is_exact_while_nothing_is_cancelled() {
     let (mut timers, start) = store();
-    let mut delays: Vec<_> = (0..500_u64)
-        .map(|n| MS * (n as u32 * 7_919 % 100_003))
-        .collect();
+    let mut delays: Vec<_> = (0..500_u64).map(|n| MS * (n as u32 * 7_919 % 100_003)).collect();
     for &delay in &delays {
         timers.insert(start + delay, delay);
     }
@@ -519,14 +492,7 @@ impl Model {
     fn new() -> Self {
         let (timers, now) = store();
         let marks = vec![(timers.mark(), 0)];
-        Self {
-            timers,
-            now,
-            asked: 0,
-            list: Vec::new(),
-            keys: Vec::new(),
-            marks,
-        }
+        Self { timers, now, asked: 0, list: Vec::new(), keys: Vec::new(), marks }
     }
 
     fn take(&mut self, step: Step) {
@@ -569,10 +535,7 @@ impl Model {
             return;
         };
         let entry = self.list.iter_mut().find(|entry| entry.2 == value);
-        assert_eq!(
-            self.timers.reset(self.keys[value], deadline),
-            entry.is_some()
-        );
+        assert_eq!(self.timers.reset(self.keys[value], deadline), entry.is_some());
         if let Some(entry) = entry {
             *entry = (deadline, self.asked, value);
             self.asked += 1;
@@ -580,16 +543,10 @@ impl Model {
     }
 
     fn pop(&mut self, now: Instant, (mark, asked): (Mark, u64)) -> bool {
-        let due = self
-            .list
-            .iter()
-            .filter(|entry| entry.0 <= now && entry.1 < asked);
+        let due = self.list.iter().filter(|entry| entry.0 <= now && entry.1 < asked);
         let expected = due.min().copied();
         self.list.retain(|&entry| Some(entry) != expected);
-        assert_eq!(
-            self.timers.pop_due(now, mark),
-            expected.map(|entry| entry.2)
-        );
+        assert_eq!(self.timers.pop_due(now, mark), expected.map(|entry| entry.2));
         expected.is_some()
     }
 
@@ -625,18 +582,11 @@ impl Model {
             self.pop_all();
             if self.list.len() == before {
                 idle_turns += 1;
-                assert!(
-                    self.timers
-                        .next_deadline()
-                        .is_none_or(|later| later > self.now)
-                );
+                assert!(self.timers.next_deadline().is_none_or(|later| later > self.now));
             }
         }
         assert!(self.list.is_empty());
-        assert!(
-            idle_turns <= entries * (LEVELS + 1),
-            "{idle_turns} turns for nothing"
-        );
+        assert!(idle_turns <= entries * (LEVELS + 1), "{idle_turns} turns for nothing");
     }
 }
 
@@ -659,12 +609,7 @@ fn assert_sound<T>(timers: &Timers<T>) {
             found[this as usize] += 1;
             assert!(least <= entry.due);
             assert!(slot == PARKED || entry.due.tick() > timers.current);
-            let Place::Slot {
-                slot: at,
-                previous,
-                next,
-            } = entry.place
-            else {
+            let Place::Slot { slot: at, previous, next } = entry.place else {
                 panic!("a list leads to {:?}", entry.place)
             };
             assert_eq!((at as usize, previous), (slot, before));

@@ -1,0 +1,164 @@
+//! The counted scenarios: system calls by strace, user instructions by valgrind.
+//!
+//! A count is a slope: the server runs twice, with loads of two lengths, and start-up, the opening
+//! of connections and the end cancel out. The load goes in lock-step: it shares a processor with
+//! the server, which is meek and so finds all messages of a round at once, and it goes on when the
+//! server sleeps. So counts do not depend on speed. A server that is loaded freely wakes more often
+//! for less: it makes as many system calls, or more.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::kind::{Kind, Manner, pin};
+use crate::load::{Closer, Load, PARALLEL};
+use crate::options::Bench;
+use crate::server;
+use crate::table::Table;
+use crate::{Result, in_context};
+
+/// What is counted of a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Count {
+    /// Per round trip, with so many connections in lock-step.
+    Trip(usize),
+    /// Per short connection.
+    Short(Closer),
+}
+
+/// A counting program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tool {
+    Strace,
+    Valgrind,
+}
+
+/// The rounds of the two runs.
+const ROUNDS: [u64; 2] = [20, 120];
+
+impl Tool {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Tool::Strace => "strace",
+            Tool::Valgrind => "valgrind",
+        }
+    }
+
+    pub(crate) fn is_installed(self) -> bool {
+        succeeds(self.name(), &["--version"])
+    }
+
+    fn words(self, output: &str) -> Vec<String> {
+        let words = match self {
+            Tool::Strace => format!("strace -f -I 2 -qq -c -o {output}"),
+            Tool::Valgrind => format!("valgrind -q --tool=callgrind --callgrind-out-file={output}"),
+        };
+        words.split(' ').map(String::from).collect()
+    }
+
+    /// Understands what the tool wrote: the whole count, and the `epoll_ctl` in it.
+    fn read(self, output: &str) -> Option<[f64; 2]> {
+        if self == Tool::Valgrind {
+            let totals = output.lines().find_map(|line| line.strip_prefix("totals: "))?;
+            return Some([totals.trim().parse().ok()?, 0.0]);
+        }
+        let mut counted = [0.0; 2];
+        // % time, seconds, usecs/call, calls, errors (may be missing), name
+        for line in output.lines().skip(2).take_while(|line| !line.starts_with("--")) {
+            let mut fields = line.split_whitespace();
+            let calls: f64 = fields.nth(3)?.parse().ok()?;
+            counted[0] += calls;
+            counted[1] += if fields.last() == Some("epoll_ctl") { calls } else { 0.0 };
+        }
+        Some(counted)
+    }
+}
+
+/// True where that command runs and ends well.
+pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Counts per trip or per connection: in all, and the `epoll_ctl` in it.
+pub(crate) fn count(bench: &Bench, kind: Kind, tool: Tool, what: Count) -> Result<[f64; 2]> {
+    eprintln!("{kind}: {what:?} under {}", tool.name());
+    let once = |rounds| {
+        count_once(bench, kind, tool, what, rounds)
+            .map_err(in_context(format!("{kind} under {}", tool.name())))
+    };
+    let [few, many] = [once(ROUNDS[0])?, once(ROUNDS[1])?];
+    let at_once = match what {
+        Count::Trip(connections) => connections,
+        Count::Short(_) => PARALLEL,
+    };
+    let between = (ROUNDS[1] - ROUNDS[0]) as f64 * at_once as f64;
+    Ok([0, 1].map(|which| (many[which] - few[which]) / between))
+}
+
+fn count_once(bench: &Bench, kind: Kind, tool: Tool, what: Count, rounds: u64) -> Result<[f64; 2]> {
+    if let Some(cpu) = bench.server_cpu {
+        pin(cpu)?;
+    }
+    let output = Output::new(tool);
+    let close_first = what == Count::Short(Closer::Server);
+    let manner = Manner { close_first, cpu: bench.server_cpu, meek: true };
+    let words = tool.words(&output.0.display().to_string());
+    let server = server::start(kind, manner, &words, &bench.python)?;
+    let mut load = Load::new(server.address, false)?;
+    match what {
+        Count::Trip(connections) => {
+            load.connect(connections)?;
+            load.lock_step(rounds, || server.settle())?;
+        }
+        Count::Short(closer) => load.short_in_lock_step(rounds, closer, || server.settle())?,
+    }
+    // The tool writes when the server has ended.
+    drop(server);
+    let written = fs::read_to_string(&output.0)?;
+    tool.read(&written).ok_or_else(|| "the tool's output is not understood".into())
+}
+
+/// A file that a tool writes; removed when dropped.
+struct Output(PathBuf);
+
+impl Output {
+    fn new(tool: Tool) -> Output {
+        let name = format!("side-by-side-{}-{}", std::process::id(), tool.name());
+        Output(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Prints the system calls of all servers.
+pub(crate) fn system_calls(bench: &Bench) -> Result<()> {
+    let heads = ["server", "per trip at 50", "of it epoll_ctl", "per short conn", "server first"];
+    let mut table = Table::new(&heads);
+    for kind in bench.kinds(false) {
+        let [trip, epoll_ctl] = count(bench, kind, Tool::Strace, Count::Trip(50))?;
+        let [client, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Client))?;
+        let [server, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Server))?;
+        let figures = [trip, epoll_ctl, client, server].map(|it| format!("{it:.2}"));
+        table.row(&kind, figures);
+    }
+    table.print("System calls, in lock-step");
+    Ok(())
+}
+
+/// Prints the user instructions of all servers but Python's, whose start alone takes too long.
+pub(crate) fn instructions(bench: &Bench) -> Result<()> {
+    let mut table = Table::new(&["server", "per trip at 1", "per trip at 50"]);
+    for kind in bench.kinds(false).into_iter().filter(|&kind| kind != Kind::Twisted) {
+        let [one, _] = count(bench, kind, Tool::Valgrind, Count::Trip(1))?;
+        let [fifty, _] = count(bench, kind, Tool::Valgrind, Count::Trip(50))?;
+        table.row(&kind, [one, fifty].map(|it| format!("{it:.0}")));
+    }
+    table.print("User instructions, in lock-step");
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! What continuous integration holds on to: counts of one server, which do not depend on how fast
+//! or how busy the machine is, and the limits they are held against.
+
+use std::fs;
+
+use crate::counting::{Count, Tool, count};
+use crate::kind::Kind;
+use crate::load::Closer;
+use crate::options::Bench;
+use crate::{Result, in_context};
+
+/// A name and a value: what was measured, or the most that is allowed.
+type Figure = (String, f64);
+
+/// Prints `name=value` lines for one server; an error names every limit in the file that is broken.
+pub(crate) fn run(bench: &Bench, kind: Kind, limits: Option<&str>) -> Result<()> {
+    // Read before anything is measured: a mistake in it shows at once.
+    let limits = limits.map(read_limits).transpose()?.unwrap_or_default();
+    let measured = measure(bench, kind)?;
+    let broken: Vec<String> = limits.iter().filter_map(|limit| check(limit, &measured)).collect();
+    if broken.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{kind} breaks its limits:\n  {}", broken.join("\n  ")).into())
+}
+
+fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
+    let mut measured = Vec::new();
+    let mut tell = |name: &str, value: f64| {
+        println!("{name}={value:.3}");
+        measured.push((name.to_string(), value));
+    };
+    if Tool::Strace.is_installed() {
+        let [trip, epoll_ctl] = count(bench, kind, Tool::Strace, Count::Trip(50))?;
+        tell("syscalls_per_trip_50", trip);
+        tell("epoll_ctl_per_trip", epoll_ctl);
+        let [client, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Client))?;
+        tell("syscalls_per_short_connection", client);
+        let [server, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Server))?;
+        tell("syscalls_per_short_connection_server_first", server);
+    } else {
+        println!("# skipped: system calls, as strace is not installed");
+    }
+    if Tool::Valgrind.is_installed() {
+        let [one, _] = count(bench, kind, Tool::Valgrind, Count::Trip(1))?;
+        tell("instructions_per_trip_1", one);
+        let [fifty, _] = count(bench, kind, Tool::Valgrind, Count::Trip(50))?;
+        tell("instructions_per_trip_50", fifty);
+    } else {
+        println!("# skipped: instructions, as valgrind is not installed");
+    }
+    Ok(measured)
+}
+
+/// What to say of a limit that is broken. One that nothing was measured for is broken too: a guard
+/// that lost its tools must not look like one that holds.
+fn check((name, most): &Figure, measured: &[Figure]) -> Option<String> {
+    match measured.iter().find(|(known, _)| known == name) {
+        Some((_, value)) if value <= most => None,
+        Some((_, value)) => Some(format!("{name} is {value:.3}, and its limit is {most}")),
+        None => Some(format!("{name} was not measured, and its limit is {most}")),
+    }
+}
+
+fn read_limits(path: &str) -> Result<Vec<Figure>> {
+    let text = fs::read_to_string(path).map_err(in_context(format!("cannot read {path}")))?;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or("").trim());
+    let mut limits = Vec::new();
+    for (number, line) in (1..).zip(lines).filter(|(_, line)| !line.is_empty()) {
+        let parts = line.split_once("<=");
+        let limit = parts.and_then(|(name, most)| Some((name.trim(), most.trim().parse().ok()?)));
+        let (name, most) = limit
+            .ok_or_else(|| format!("{path}:{number}: expected `name <= value`, found `{line}`"))?;
+        limits.push((name.to_string(), most));
+    }
+    Ok(limits)
+}

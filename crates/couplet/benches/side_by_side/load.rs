@@ -1,0 +1,360 @@
+//! The load: one thread that plays all clients and checks every byte that comes back.
+//!
+//! A connection's bytes are a window that moves over a repeated random block of prime length, and
+//! each connection starts elsewhere in it. So checking is one `memcmp`, cheap enough not to slow
+//! the load, and lost, doubled, reordered or mixed-up bytes are all seen.
+
+use std::io::{self, Error, ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+/// The length of a message of ping-pong and of a short connection.
+pub(crate) const MESSAGE: usize = 64;
+/// How many short connections are open at a time.
+pub(crate) const PARALLEL: usize = 8;
+/// The most that one call sends or receives in bulk.
+const CHUNK: usize = 256 << 10;
+/// A prime, so that no slip by a buffer's length goes unseen; at least `CHUNK`.
+const PERIOD: usize = 262_147;
+/// How often the load looks for an answer before it sleeps, where it has a processor of its own:
+/// its own waking up would be a part of what it measures.
+const SPINS: usize = 20_000;
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
+/// Who closes a short connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Closer {
+    Client,
+    Server,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// Where in the block its first byte stands.
+    start: usize,
+    sent: usize,
+    received: usize,
+}
+
+/// The clients of one server.
+pub(crate) struct Load {
+    server: SocketAddr,
+    /// The random block, twice over: a window never wraps.
+    block: Vec<u8>,
+    epoll: OwnedFd,
+    spins: usize,
+    connections: Vec<Option<Connection>>,
+    opened: usize,
+    buffer: Vec<u8>,
+}
+
+impl Load {
+    /// Clients for that server, none connected yet; `spin` if no other process needs the processor.
+    pub(crate) fn new(server: SocketAddr, spin: bool) -> io::Result<Load> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut block: Vec<u8> = (0..PERIOD).map(|_| random_byte(&mut state)).collect();
+        block.extend_from_within(..);
+        Ok(Load {
+            server,
+            block,
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            spins: if spin { SPINS } else { 0 },
+            connections: Vec::new(),
+            opened: 0,
+            buffer: vec![0; CHUNK],
+        })
+    }
+
+    /// Opens `count` connections, each proved by one message there and back.
+    pub(crate) fn connect(&mut self, count: usize) -> io::Result<()> {
+        for slot in 0..count {
+            self.connections.push(None);
+            self.open(slot)?;
+            self.send_message(slot)?;
+            while !self.answered(slot)? {
+                self.wait(&mut Vec::with_capacity(1))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every connection sends a message, and the next as soon as that has come back, until
+    /// `deadline`; returns the number of round trips.
+    pub(crate) fn ping_pong(&mut self, deadline: Instant) -> io::Result<u64> {
+        let mut trips = 0;
+        let mut out = self.connections.len();
+        (0..out).try_for_each(|slot| self.send_message(slot))?;
+        let mut events = Vec::with_capacity(1024);
+        while out > 0 {
+            self.wait(&mut events)?;
+            let open = Instant::now() < deadline;
+            for event in events.drain(..) {
+                let slot = event.data.u64() as usize;
+                if self.answered(slot)? {
+                    trips += 1;
+                    if open { self.send_message(slot)? } else { out -= 1 }
+                }
+            }
+        }
+        Ok(trips)
+    }
+
+    /// `rounds` times: every connection sends a message, all answers are awaited, and then `settle`.
+    pub(crate) fn lock_step(
+        &mut self,
+        rounds: u64,
+        settle: impl Fn() -> io::Result<()>,
+    ) -> io::Result<()> {
+        for _ in 0..rounds {
+            (0..self.connections.len()).try_for_each(|slot| self.send_message(slot))?;
+            self.await_all(|load, slot| load.answered(slot))?;
+            settle()?;
+        }
+        Ok(())
+    }
+
+    /// `rounds` times: `PARALLEL` connections are opened, each for one message there and back; when
+    /// all are back they are closed. `settle` follows each step.
+    pub(crate) fn short_in_lock_step(
+        &mut self,
+        rounds: u64,
+        closer: Closer,
+        settle: impl Fn() -> io::Result<()>,
+    ) -> io::Result<()> {
+        for _ in 0..rounds {
+            self.connections.resize_with(PARALLEL, || None);
+            for slot in 0..PARALLEL {
+                self.open(slot)?;
+                self.send_message(slot)?;
+            }
+            self.await_all(|load, slot| {
+                let finished = load.finished(slot, closer)?;
+                if finished && closer == Closer::Server {
+                    // Else its end would be reported again and again.
+                    load.connections[slot] = None;
+                }
+                Ok(finished)
+            })?;
+            settle()?;
+            self.connections.clear();
+            settle()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `done` has said so of every connection.
+    fn await_all(
+        &mut self,
+        mut done: impl FnMut(&mut Load, usize) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let mut out = self.connections.len();
+        let mut events = Vec::with_capacity(1024);
+        while out > 0 {
+            self.wait(&mut events)?;
+            for event in events.drain(..) {
+                out -= usize::from(done(self, event.data.u64() as usize)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Streams on every connection until `deadline`, then awaits what is still under way; returns
+    /// the number of bytes that came back.
+    pub(crate) fn bulk(&mut self, deadline: Instant) -> io::Result<u64> {
+        let mut echoed = 0;
+        let mut idle = 0;
+        loop {
+            let open = Instant::now() < deadline;
+            let mut moved = 0;
+            let mut under_way = 0;
+            for slot in 0..self.connections.len() {
+                let sent = if open { self.send_chunk(slot)? } else { 0 };
+                let received = self.receive(slot)?.ok_or_else(cut)?;
+                echoed += received as u64;
+                moved += sent + received;
+                let connection = open_in(&mut self.connections, slot);
+                under_way += connection.sent - connection.received;
+            }
+            idle = if moved == 0 { idle + 1 } else { 0 };
+            if !open && under_way == 0 {
+                return Ok(echoed);
+            }
+            if idle > self.spins {
+                self.await_room(if open { PollFlags::OUT } else { PollFlags::empty() })?;
+            }
+        }
+    }
+
+    /// Opens connections, `PARALLEL` at a time, each for one message there and back, until
+    /// `enough` says so of the number opened; returns that number.
+    pub(crate) fn short(
+        &mut self,
+        closer: Closer,
+        mut enough: impl FnMut(u64) -> bool,
+    ) -> io::Result<u64> {
+        self.connections.clear();
+        self.connections.resize_with(PARALLEL, || None);
+        let mut begun = 0;
+        let mut out = 0;
+        for slot in 0..PARALLEL {
+            out += u64::from(self.begin(slot, &mut begun, &mut enough)?);
+        }
+        let mut events = Vec::with_capacity(1024);
+        while out > 0 {
+            self.wait(&mut events)?;
+            for event in events.drain(..) {
+                let slot = event.data.u64() as usize;
+                if self.finished(slot, closer)? {
+                    self.connections[slot] = None;
+                    out -= u64::from(!self.begin(slot, &mut begun, &mut enough)?);
+                }
+            }
+        }
+        Ok(begun)
+    }
+
+    fn begin(
+        &mut self,
+        slot: usize,
+        begun: &mut u64,
+        enough: &mut impl FnMut(u64) -> bool,
+    ) -> io::Result<bool> {
+        if enough(*begun) {
+            return Ok(false);
+        }
+        *begun += 1;
+        self.open(slot)?;
+        self.send_message(slot)?;
+        Ok(true)
+    }
+
+    /// True when a short connection's message is back and, where that is its part, the server has
+    /// closed.
+    fn finished(&mut self, slot: usize, closer: Closer) -> io::Result<bool> {
+        match self.receive(slot)? {
+            None if open_in(&mut self.connections, slot).received < MESSAGE => Err(cut()),
+            None if closer == Closer::Client => Err(cut()),
+            None => Ok(true),
+            Some(_) if closer == Closer::Server => Ok(false),
+            Some(_) => Ok(open_in(&mut self.connections, slot).received == MESSAGE),
+        }
+    }
+
+    fn open(&mut self, slot: usize) -> io::Result<()> {
+        let stream = TcpStream::connect(self.server)
+            .map_err(|error| Error::other(format!("cannot connect to the server: {error}")))?;
+        stream.set_nodelay(true)?;
+        epoll::add(&self.epoll, &stream, EventData::new_u64(slot as u64), EventFlags::IN)?;
+        self.opened += 1;
+        let start = self.opened * 104_729 % PERIOD;
+        self.connections[slot] = Some(Connection { stream, start, sent: 0, received: 0 });
+        Ok(())
+    }
+
+    fn send_message(&mut self, slot: usize) -> io::Result<()> {
+        let connection = open_in(&mut self.connections, slot);
+        let at = (connection.start + connection.sent) % PERIOD;
+        connection.sent += MESSAGE;
+        (&connection.stream).write_all(&self.block[at..at + MESSAGE])
+    }
+
+    /// Sends what fits now, at most a chunk; returns its length.
+    fn send_chunk(&mut self, slot: usize) -> io::Result<usize> {
+        let connection = open_in(&mut self.connections, slot);
+        let at = (connection.start + connection.sent) % PERIOD;
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match send(&connection.stream, &self.block[at..at + CHUNK], flags) {
+            Ok(length) => {
+                connection.sent += length;
+                Ok(length)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Receives and checks what is there, at most a chunk; returns its length, `None` at the end
+    /// of the stream.
+    fn receive(&mut self, slot: usize) -> io::Result<Option<usize>> {
+        let connection = open_in(&mut self.connections, slot);
+        let length = match recv(&connection.stream, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return Ok(None),
+            Ok((length, _)) => length,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Some(0)),
+            Err(error) => return Err(error.into()),
+        };
+        let at = (connection.start + connection.received) % PERIOD;
+        connection.received += length;
+        if connection.received > connection.sent {
+            return Err(wrong("more bytes came back than were sent"));
+        }
+        if self.buffer[..length] != self.block[at..at + length] {
+            return Err(wrong("other bytes came back than were sent"));
+        }
+        Ok(Some(length))
+    }
+
+    /// Receives what is there; true when every byte sent is back.
+    fn answered(&mut self, slot: usize) -> io::Result<bool> {
+        self.receive(slot)?.ok_or_else(cut)?;
+        let connection = open_in(&mut self.connections, slot);
+        Ok(connection.received == connection.sent)
+    }
+
+    /// Waits until a connection has something to receive.
+    fn wait(&self, events: &mut Vec<Event>) -> io::Result<()> {
+        let now = Timespec::default();
+        for turn in 0..=self.spins {
+            let timeout = if turn < self.spins { &now } else { &PATIENCE };
+            match epoll::wait(&self.epoll, spare_capacity(events), Some(timeout)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(stalled())
+    }
+
+    /// Waits until a connection has something to receive, or is ready for what `more` names.
+    fn await_room(&self, more: PollFlags) -> io::Result<()> {
+        let open = self.connections.iter().flatten();
+        let mut polled: Vec<_> =
+            open.map(|it| PollFd::new(&it.stream, PollFlags::IN | more)).collect();
+        match poll(&mut polled, Some(&PATIENCE)) {
+            Ok(0) => Err(stalled()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn open_in(connections: &mut [Option<Connection>], slot: usize) -> &mut Connection {
+    connections[slot].as_mut().expect("a slot is used while its connection is open")
+}
+
+fn random_byte(state: &mut u64) -> u8 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 32) as u8
+}
+
+fn cut() -> Error {
+    Error::new(ErrorKind::UnexpectedEof, "the server closed a connection before its time")
+}
+
+fn wrong(what: &str) -> Error {
+    Error::new(ErrorKind::InvalidData, format!("the server echoes wrongly: {what}"))
+}
+
+fn stalled() -> Error {
+    let seconds = PATIENCE.tv_sec;
+    Error::new(ErrorKind::TimedOut, format!("no answer from the server for {seconds} s"))
+}

@@ -1,0 +1,95 @@
+//! Echo servers side by side in one run: the library, a hand-written epoll loop as the yardstick,
+//! mio, tokio and Twisted. `cargo bench -p couplet --bench side_by_side -- --help` tells more.
+//!
+//! The program runs itself once more as each server (`--serve KIND`), so that the server's
+//! processor time can be read apart from the load's.
+
+#![forbid(unsafe_code)]
+
+mod counting;
+mod guard;
+mod kind;
+mod load;
+mod options;
+mod ours;
+mod peer_mio;
+mod peer_raw;
+mod peer_tokio;
+mod server;
+mod table;
+mod timing;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use rustix::thread::{CpuSet, sched_getaffinity};
+
+use counting::{Tool, succeeds};
+use kind::Kind;
+use options::{Bench, Request, Selected};
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+/// Puts before an error what it is about.
+fn in_context<E: Into<Box<dyn Error>>>(context: String) -> impl FnOnce(E) -> Box<dyn Error> {
+    move |error| format!("{context}: {}", error.into()).into()
+}
+
+fn main() -> ExitCode {
+    match options::parse(std::env::args().skip(1)).and_then(answer) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn answer(request: Request) -> Result<()> {
+    match request {
+        Request::Help => print!("{}", options::HELP),
+        Request::Serve(kind, manner) => kind::serve(kind, manner)?,
+        Request::Watch(words) => server::watch(&words)?,
+        Request::Guard(kind, limits, mut bench) => {
+            share_processors(&mut bench)?;
+            guard::run(&bench, kind, limits.as_deref())?;
+        }
+        Request::Compare(selected, mut bench) => {
+            share_processors(&mut bench)?;
+            find_twisted(&mut bench);
+            selected.into_iter().try_for_each(|what| measure(&bench, what))?;
+        }
+    }
+    Ok(())
+}
+
+fn measure(bench: &Bench, what: Selected) -> Result<()> {
+    match what {
+        Selected::Timed(scenario) => timing::run(bench, scenario)?,
+        Selected::SystemCalls if Tool::Strace.is_installed() => counting::system_calls(bench)?,
+        Selected::Instructions if Tool::Valgrind.is_installed() => counting::instructions(bench)?,
+        Selected::SystemCalls => println!("\nskipped: syscalls, as strace is not installed"),
+        Selected::Instructions => println!("\nskipped: instructions, as valgrind is not installed"),
+    }
+    Ok(())
+}
+
+/// The first processor is for the servers, the second for the load.
+fn share_processors(bench: &mut Bench) -> Result<()> {
+    let set = sched_getaffinity(None)?;
+    let mut processors = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));
+    (bench.server_cpu, bench.load_cpu) = (processors.next(), processors.next());
+    if bench.load_cpu.is_none() {
+        println!("# one processor only: load and servers share it, and the rates mean little");
+    }
+    Ok(())
+}
+
+fn find_twisted(bench: &mut Bench) {
+    if bench.chosen.is_empty() || bench.chosen.contains(&Kind::Twisted) {
+        bench.twisted = succeeds(&bench.python, &["-c", "import twisted.internet"]);
+        if !bench.twisted {
+            println!("skipped: twisted, as {} does not have it (see --python)", bench.python);
+        }
+    }
+}

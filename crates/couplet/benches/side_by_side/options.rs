@@ -1,0 +1,189 @@
+//! The command line, and what of it all measurements share.
+
+use std::time::Duration;
+
+use crate::Result;
+use crate::kind::{Kind, Manner};
+use crate::load::Closer;
+use crate::timing::Scenario;
+
+pub(crate) const HELP: &str = "\
+Echo servers side by side, under a load that checks every byte.
+
+  cargo bench -p couplet --bench side_by_side -- [OPTIONS]
+
+Each server runs in a process of its own on one processor, and the load on another. The servers
+take turns, A B C A B C, for several rounds; a ratio is the median of the ratios to `raw`, a
+hand-written epoll loop, within a round. Read the ratios first: they hold on other machines.
+
+  --quick             short rounds: under a minute in all
+  --rounds N          rounds of each timed scenario (5; 3 with --quick)
+  --time MS           milliseconds that each server is timed in a round (1000; 150 with --quick)
+  --kind A,B,..       only these servers: raw, tokio, mio, couplet, twisted;
+                      raw-64k is raw with a read buffer of 64 KiB (16 without a size),
+                      and so are tokio-64k, mio-256k and so on
+  --scenario A,B,..   only these scenarios, or those whose names begin so
+  --python PATH       the Python that has Twisted (or the variable TWISTED_PYTHON; python3)
+  --guard             count one server (couplet, or --kind) and print `name=value` lines
+  --assert FILE       with --guard: exit with 1 if a limit in FILE is broken;
+                      its lines are `name <= value`, # begins a comment
+  --help              this text
+
+Timed scenarios:
+  ping-1 ping-50 ping-500   64 bytes there and back, on so many connections at once
+  bulk                      4 connections stream, each as fast as it can
+  short-client-first        connect, one exchange, close; 8 at a time, the client closes first
+  short-server-first        the same, but the server closes once it has echoed
+Counted scenarios:
+  syscalls                  system calls of the server, by strace
+  instructions              user instructions of the server, by valgrind
+
+CPU is the server's processor time by the scheduler's own count. Its split into user and system is
+sampled by the clock tick: good to a few percent, and left out where the run was short. busy is the
+share of the time for which the server had its processor: well under 100%, the load set the rate.
+
+  -- --quick                                                  all of it, roughly
+  -- --kind raw,couplet --scenario ping-50                    one question, precisely
+  -- --kind raw-256k,couplet --scenario bulk --rounds 15      the same for bulk
+  -- --guard --assert limits.txt                              counts only, against limits
+";
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Help,
+    Serve(Kind, Manner),
+    /// Run this command until stdin closes.
+    Watch(Vec<String>),
+    Guard(Kind, Option<String>, Bench),
+    Compare(Vec<Selected>, Bench),
+}
+
+/// A scenario of either sort.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Selected {
+    Timed(Scenario),
+    SystemCalls,
+    Instructions,
+}
+
+const SCENARIOS: [(&str, Selected); 8] = [
+    ("ping-1", Selected::Timed(Scenario::Ping(1))),
+    ("ping-50", Selected::Timed(Scenario::Ping(50))),
+    ("ping-500", Selected::Timed(Scenario::Ping(500))),
+    ("bulk", Selected::Timed(Scenario::Bulk)),
+    ("short-client-first", Selected::Timed(Scenario::Short(Closer::Client))),
+    ("short-server-first", Selected::Timed(Scenario::Short(Closer::Server))),
+    ("syscalls", Selected::SystemCalls),
+    ("instructions", Selected::Instructions),
+];
+
+/// What all measurements share.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) rounds: usize,
+    pub(crate) time: Duration,
+    /// The Python that has Twisted.
+    pub(crate) python: String,
+    /// The processor of the servers; `None`: wherever the system puts them.
+    pub(crate) server_cpu: Option<usize>,
+    /// The processor of the load, where it has one of its own.
+    pub(crate) load_cpu: Option<usize>,
+    /// The servers asked for; empty: the usual ones.
+    pub(crate) chosen: Vec<Kind>,
+    /// Whether Twisted is there to be measured.
+    pub(crate) twisted: bool,
+}
+
+impl Bench {
+    /// The servers of a scenario. Buffers of several sizes matter in bulk only.
+    pub(crate) fn kinds(&self, bulk: bool) -> Vec<Kind> {
+        use Kind::{Couplet, Mio, Raw, Tokio, Twisted};
+        let mut kinds = match (self.chosen.as_slice(), bulk) {
+            ([], false) => vec![Raw(16), Tokio(16), Mio(16), Couplet, Twisted],
+            ([], true) => {
+                vec![Raw(16), Raw(64), Raw(256), Tokio(16), Tokio(256), Mio(16), Couplet, Twisted]
+            }
+            (chosen, _) => chosen.to_vec(),
+        };
+        kinds.retain(|&kind| kind != Twisted || self.twisted);
+        kinds
+    }
+}
+
+/// Understands the command line.
+pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Request> {
+    let (mut quick, mut guard, mut asked) = (false, false, false);
+    let (mut rounds, mut time, mut limits, mut serve) = (None, None, None, None);
+    let mut python = std::env::var("TWISTED_PYTHON").unwrap_or_else(|_| "python3".into());
+    let mut chosen = Vec::new();
+    let mut manner = Manner::default();
+    let mut selected = SCENARIOS.map(|(_, it)| it).to_vec();
+    while let Some(option) = arguments.next() {
+        asked = true;
+        let mut value =
+            || arguments.next().ok_or_else(|| format!("{option} needs a value; see --help"));
+        match option.as_str() {
+            // `cargo bench` adds this to what the user gave.
+            "--bench" => {}
+            "--help" | "-h" => return Ok(Request::Help),
+            "--quick" => quick = true,
+            "--guard" => guard = true,
+            "--rounds" => rounds = Some(number(&option, &value()?)?),
+            "--time" => time = Some(number(&option, &value()?)?),
+            "--python" => python = value()?,
+            "--assert" => limits = Some(value()?),
+            "--kind" => chosen = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "--scenario" => selected = select(&value()?)?,
+            "--serve" => serve = Some(value()?.parse()?),
+            "--watch" => return Ok(Request::Watch(arguments.collect())),
+            "--close-first" => manner.close_first = true,
+            "--cpu" => manner.cpu = Some(number(&option, &value()?)?),
+            "--meek" => manner.meek = true,
+            _ => return Err(format!("no option {option}; see --help").into()),
+        }
+    }
+    let (usual_rounds, usual_time) = if quick { (3, 150) } else { (5, 1000) };
+    let bench = Bench {
+        rounds: rounds.unwrap_or(usual_rounds).max(1),
+        time: Duration::from_millis(time.unwrap_or(usual_time).max(1) as u64),
+        python,
+        server_cpu: None,
+        load_cpu: None,
+        chosen,
+        twisted: false,
+    };
+    Ok(match serve {
+        Some(kind) => Request::Serve(kind, manner),
+        None if guard => {
+            let kind = bench.chosen.first().copied().unwrap_or(Kind::Couplet);
+            Request::Guard(kind, limits, bench)
+        }
+        None if limits.is_some() => return Err("--assert goes with --guard; see --help".into()),
+        // `cargo test --benches` runs it so: that is no moment to measure.
+        None if !asked => Request::Help,
+        None => Request::Compare(selected, bench),
+    })
+}
+
+fn number(option: &str, value: &str) -> Result<usize> {
+    value.parse().map_err(|_| format!("{option} needs a number, not {value:?}").into())
+}
+
+fn select(names: &str) -> Result<Vec<Selected>> {
+    let mut selected = Vec::new();
+    for name in names.split(',') {
+        let before = selected.len();
+        // `ping-50` is a beginning of `ping-500` too, but one whole name.
+        let whole = SCENARIOS.iter().any(|(full, _)| *full == name);
+        let meant = |full: &str| {
+            if whole { full == name } else { full.starts_with(name) }
+        };
+        selected.extend(SCENARIOS.iter().filter(|(full, _)| meant(full)).map(|(_, it)| *it));
+        if selected.len() == before {
+            let known = SCENARIOS.map(|(name, _)| name).join(", ");
+            return Err(format!("no scenario {name:?}; there are {known}").into());
+        }
+    }
+    Ok(selected)
+}

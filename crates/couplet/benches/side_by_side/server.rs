@@ -1,0 +1,189 @@
+//! A server process as the benchmark sees it: how it is started, read and ended.
+//!
+//! Each server, and the tool that counts it, runs under a watch: a small process that ends it when
+//! the pipe from the benchmark closes. So none outlives the benchmark, however that ends. The server
+//! does not watch for itself, as a second thread would slow it: one that is alone in its process is
+//! spared reference counts in the kernel and cancellation points in the C library.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Error, ErrorKind};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::kind::{Kind, Manner};
+
+const TWISTED: &str = include_str!("peer_twisted.py");
+
+/// Runs a command, passes on the first line it prints, and ends it when our own stdin closes.
+pub(crate) fn watch(words: &[String]) -> io::Result<()> {
+    let mut command = Command::new(words.first().ok_or(ErrorKind::InvalidInput)?);
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| cannot_run(&words[0], &error))?;
+    let line = first_line(child.stdout.as_mut());
+    println!("{}", line.as_deref().unwrap_or_default());
+    let closed = io::copy(&mut io::stdin(), &mut io::sink());
+    // It fails where the command has ended by itself.
+    let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+    child.wait()?;
+    line.and(closed).map(drop)
+}
+
+/// Starts a server, under `tool` (a program and its arguments) if that is not empty, and waits
+/// until it listens. `python` is the one that has Twisted.
+pub(crate) fn start(
+    kind: Kind,
+    manner: Manner,
+    tool: &[String],
+    python: &str,
+) -> io::Result<Server> {
+    let own = std::env::current_exe()?;
+    let mut watch = Command::new(&own);
+    watch.arg("--watch").args(tool);
+    match kind {
+        Kind::Twisted => watch.args([python, "-c", TWISTED]),
+        _ => watch.arg(own).args(["--serve", &kind.to_string()]),
+    };
+    if let Some(cpu) = manner.cpu {
+        watch.args(["--cpu", &cpu.to_string()]);
+    }
+    watch.args(manner.close_first.then_some("--close-first"));
+    watch.args(manner.meek.then_some("--meek"));
+    let watch = watch.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    // From here on the processes are ended by `Server::drop`, whatever fails.
+    let mut server = Server { watch, address: SocketAddr::from(([127, 0, 0, 1], 0)), process: 0 };
+    let line = first_line(server.watch.stdout.as_mut())?;
+    (server.address, server.process) = understand(&line).ok_or_else(|| {
+        Error::other(format!("the {kind} server said {line:?}, not where it listens"))
+    })?;
+    Ok(server)
+}
+
+fn first_line(stdout: Option<&mut ChildStdout>) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(stdout.expect("stdout is piped")).read_line(&mut line)?;
+    Ok(line.trim_end().into())
+}
+
+fn understand(line: &str) -> Option<(SocketAddr, u32)> {
+    let told = line.strip_prefix("listening on ")?;
+    let (address, process) = told.split_once(" as process ")?;
+    // An address may be shown as an endpoint.
+    let address = address.trim_start_matches("tcp:");
+    Some((address.parse().ok()?, process.parse().ok()?))
+}
+
+fn cannot_run(program: &str, error: &Error) -> Error {
+    Error::new(error.kind(), format!("cannot run {program}: {error}"))
+}
+
+/// A server in a process of its own. Dropping it ends the process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    watch: Child,
+    pub(crate) address: SocketAddr,
+    process: u32,
+}
+
+/// What the scheduler has counted, to the nanosecond.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Schedule {
+    pub(crate) ran: Duration,
+    /// Ready to run while something else had the processor.
+    pub(crate) waited: Duration,
+}
+
+impl Schedule {
+    /// Of the calling thread.
+    pub(crate) fn own() -> io::Result<Schedule> {
+        Ok(Schedule::default().and(&fs::read_to_string("/proc/thread-self/schedstat")?))
+    }
+
+    fn and(self, schedstat: &str) -> Schedule {
+        let [ran, waited] = numbers(schedstat, 0).map(Duration::from_nanos);
+        Schedule { ran: self.ran + ran, waited: self.waited + waited }
+    }
+}
+
+impl Server {
+    /// Waits until every thread of the server sleeps: it has done what there was to do, and the
+    /// scheduler's count of it is up to date.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        let patience = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < patience {
+            let states = self.threads("stat")?;
+            if states.iter().all(|stat| after_name(stat).starts_with('S')) {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+        Err(Error::new(ErrorKind::TimedOut, "the server is at work, but nothing is asked of it"))
+    }
+
+    /// What the scheduler has counted of all threads.
+    pub(crate) fn schedule(&self) -> io::Result<Schedule> {
+        let threads = self.threads("schedstat")?;
+        Ok(threads.iter().fold(Schedule::default(), |sum, it| sum.and(it)))
+    }
+
+    /// The clock ticks spent in user code and in the kernel: sampled by the timer interrupt.
+    pub(crate) fn ticks(&self) -> io::Result<[u64; 2]> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process))?;
+        // utime and stime are the fields 14 and 15, and the name is the second.
+        Ok(numbers(after_name(&stat), 11))
+    }
+
+    /// What a file under /proc says of each thread. One that ends meanwhile is left out.
+    fn threads(&self, file: &str) -> io::Result<Vec<String>> {
+        let mut texts = Vec::new();
+        for thread in fs::read_dir(format!("/proc/{}/task", self.process))? {
+            match fs::read_to_string(thread?.path().join(file)) {
+                Ok(text) => texts.push(text),
+                Err(error) if ended(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Has the watch end the server and waits for that, but not for ever.
+    fn end(&mut self) -> io::Result<()> {
+        drop(self.watch.stdin.take());
+        let patience = Instant::now() + Duration::from_secs(10);
+        while self.watch.try_wait()?.is_none() {
+            if Instant::now() > patience {
+                self.watch.kill()?;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("cannot end server process {}: {error}", self.process);
+        }
+    }
+}
+
+/// Whether an error of reading under /proc says that the thread has ended.
+fn ended(error: &Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::NOENT | Errno::SRCH))
+}
+
+/// What follows the name in a `stat` file: the name may hold anything.
+fn after_name(stat: &str) -> &str {
+    stat.rsplit_once(") ").map_or("", |(_, rest)| rest)
+}
+
+fn numbers(line: &str, skip: usize) -> [u64; 2] {
+    let mut fields = line.split(' ').skip(skip).map(|it| it.parse().unwrap_or(0));
+    [fields.next().unwrap_or(0), fields.next().unwrap_or(0)]
+}

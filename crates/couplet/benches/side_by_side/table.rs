@@ -1,0 +1,43 @@
+//! What is printed: aligned tables, and the median that stands in them.
+
+use std::fmt::Display;
+
+/// A table whose first column is set to the left and the others to the right.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new<T: ToString>(heads: &[T]) -> Table {
+        Table { rows: vec![heads.iter().map(T::to_string).collect()] }
+    }
+
+    pub(crate) fn row(&mut self, name: &dyn Display, cells: impl IntoIterator<Item = String>) {
+        let mut row = vec![name.to_string()];
+        row.extend(cells);
+        self.rows.push(row);
+    }
+
+    pub(crate) fn print(&self, title: &str) {
+        println!("\n{title}");
+        for row in &self.rows {
+            for (column, cell) in row.iter().enumerate() {
+                let widths = self.rows.iter().map(|row| row[column].chars().count());
+                let width = widths.max().unwrap_or(0);
+                match column {
+                    0 => print!("  {cell:<width$}"),
+                    _ => print!("  {cell:>width$}"),
+                }
+            }
+            println!();
+        }
+    }
+}
+
+/// The middle value, or the upper of the two in the middle; NaN of nothing.
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

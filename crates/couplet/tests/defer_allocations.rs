@@ -1,0 +1,123 @@
+//! One allocation a link, counted. A binary of its own, for the sake of the allocator.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use couplet::defer::{Deferred, Resolver};
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        LIVE.set(LIVE.get() + layout.size() as isize);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        LIVE.set(LIVE.get() - layout.size() as isize);
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(run: impl FnOnce()) -> usize {
+    let before = COUNT.get();
+    run();
+    COUNT.get() - before
+}
+
+#[test]
+fn a_deferred_and_each_link_cost_one_allocation() {
+    for links in 0..5 {
+        let counted = allocations(|| {
+            let (deferred, resolver) = Deferred::<u64>::new();
+            let end = (0..links).fold(deferred, |end, _| end.add_callback(|n| Ok(n + 1)));
+            end.detach();
+            resolver.callback(1);
+        });
+        assert_eq!(counted, 1 + links);
+    }
+}
+
+#[test]
+fn every_kind_of_link_costs_one_allocation() {
+    let counted = allocations(|| {
+        let (deferred, resolver) = Deferred::<u64>::new();
+        deferred
+            .map(|n| n + 1)
+            .add_errback(|_| Ok(1))
+            .then(Deferred::succeed)
+            .recover(Deferred::fail)
+            .add_both(|result| result)
+            .detach();
+        resolver.callback(1);
+    });
+    assert_eq!(counted, 6);
+}
+
+#[test]
+fn a_canceller_lies_in_its_deferred() {
+    let big = [7_u64; 16];
+    let counted = allocations(|| {
+        let (deferred, resolver) =
+            Deferred::<u64>::with_canceller(move |resolver| resolver.callback(big[3]));
+        let deferred = deferred.map(|n| n + 1);
+        deferred.cancel();
+        drop((deferred, resolver));
+    });
+    assert_eq!(counted, 2);
+}
+
+#[test]
+fn what_has_fired_costs_nothing() {
+    let counted = allocations(|| Deferred::succeed(1).add_callback(|n| Ok(n + 1)).detach());
+    assert_eq!(counted, 0);
+}
+
+#[test]
+fn waiting_for_an_inner_deferred_costs_nothing_more() {
+    let counted = allocations(|| {
+        let (outer, fire_outer) = Deferred::<u64>::new();
+        let (inner, fire_inner) = Deferred::<u64>::new();
+        outer.then(|_| inner).detach();
+        fire_outer.callback(1);
+        fire_inner.callback(2);
+    });
+    assert_eq!(counted, 3);
+}
+
+#[test]
+fn everything_is_freed_also_from_a_loop_by_recursion() {
+    type Next = Rc<RefCell<Option<Resolver<()>>>>;
+    fn rounds(next: Next) -> Deferred<()> {
+        let (wait, fire) = Deferred::<()>::new();
+        *next.borrow_mut() = Some(fire);
+        wait.then(move |()| rounds(next))
+    }
+    let before = LIVE.get();
+    let next = Next::default();
+    let end = rounds(next.clone()).map(|()| ());
+    let mut most = 0;
+    for _ in 0..10_000 {
+        let fire = next.borrow_mut().take().unwrap();
+        fire.callback(());
+        most = most.max(LIVE.get() - before);
+    }
+    assert!(most < 2000, "{most} bytes are alive");
+    end.cancel();
+    drop((end, next.borrow_mut().take()));
+    drop(next);
+    assert_eq!(LIVE.get(), before);
+}
