@@ -70,7 +70,7 @@ mod unix {
         }
 
         /// The next signal that came, if there is one. Does not wait.
-        pub fn next(&mut self) -> Option<i32> {
+        pub fn read(&mut self) -> Option<i32> {
             let mut byte = [0];
             match self.reader.read(&mut byte) {
                 Ok(1) => Some(i32::from(byte[0])),

@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench defer`
 
+#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+
 use std::hint::black_box;
 use std::time::Instant;
 

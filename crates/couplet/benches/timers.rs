@@ -5,6 +5,8 @@
 //! do). A call is a boxed closure here and a boxed, polled `Sleep` there; making and dropping the box
 //! counts. Both clocks are virtual. The best of five rounds is shown.
 
+#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::pin::Pin;

@@ -5,6 +5,11 @@
 //! processor time can be read apart from the load's.
 
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the load and the peers stand outside of any loop"
+)]
 
 mod counting;
 mod guard;

@@ -9,6 +9,8 @@
 //! Each socket error is told once by the system, to the call that meets it. The one that `write`
 //! meets is kept, and ends the stream after what can still be read.
 
+#![expect(clippy::disallowed_types, reason = "sockets live here")]
+
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, IoSlice, Read, Write};
@@ -919,7 +921,7 @@ impl SignalSource {
             return None;
         }
         loop {
-            return match self.taken.as_mut().and_then(couplet_os::signals::Signals::next) {
+            return match self.taken.as_mut().and_then(couplet_os::signals::Signals::read) {
                 Some(INTERRUPT) => Some(Signal::Interrupt),
                 Some(TERMINATE) => Some(Signal::Terminate),
                 Some(USER1) => Some(Signal::User1),

@@ -83,7 +83,9 @@ pub fn pair_on<A: Protocol, B: Protocol>(
         l.turn(Some(Duration::ZERO)).expect("memory does not fail");
     }
     let b = made.borrow_mut().take().map(|t: Transport| t.connection()).expect("it was made");
-    port.stop_listening().map(crate::Deferred::detach);
+    if let Some(stopped) = port.stop_listening() {
+        stopped.detach();
+    }
     let mut pair = Pair { a, b, l, network };
     pair.settle();
     pair

@@ -131,10 +131,7 @@ fn c111_an_inner_deferred_suspends_the_outer_one() {
 fn c111_an_inner_deferred_that_has_fired_suspends_nothing() {
     let (fired, resolver) = Deferred::<u8>::new();
     resolver.callback(2);
-    assert_eq!(
-        given(Deferred::succeed(1).then(|_| fired)).take().unwrap(),
-        2
-    );
+    assert_eq!(given(Deferred::succeed(1).then(|_| fired)).take().unwrap(), 2);
     let (outer, resolver) = Deferred::<u8>::new();
     let given = given(outer.then(|n| Deferred::succeed(n + 1)));
     resolver.callback(2);
@@ -173,10 +170,7 @@ fn c111_a_deferred_given_back_to_itself_fails_and_does_not_hang() {
         resolver.callback(());
         canceller.cancel();
     });
-    assert_eq!(
-        reports,
-        ["a callback gave back the Deferred that waits for it"]
-    );
+    assert_eq!(reports, ["a callback gave back the Deferred that waits for it"]);
 }
 
 #[test]
@@ -219,12 +213,7 @@ fn c128_whatever_a_function_does_becomes_one_deferred() {
     assert_eq!(maybe(value).take().unwrap(), 1);
     assert_eq!(maybe(failure).text(), "invalid digit found in string");
     assert_eq!(maybe(panic).text(), "panicked: thrown");
-    assert_eq!(
-        given(Deferred::succeed(()).then(|()| Deferred::succeed(4)))
-            .take()
-            .unwrap(),
-        4
-    );
+    assert_eq!(given(Deferred::succeed(()).then(|()| Deferred::succeed(4))).take().unwrap(), 4);
     assert_eq!(given(Deferred::from_result(Ok(5))).take().unwrap(), 5);
 }
 
@@ -262,23 +251,14 @@ fn a_resolver_can_be_kept_in_the_chain_that_it_fires() {
 fn a_failure_tells_its_type_its_causes_and_its_place() {
     let line = line!() + 1;
     let failure: Failure = Outer(Cause).into();
-    assert_eq!(
-        (failure.place().file(), failure.place().line()),
-        (file!(), line)
-    );
+    assert_eq!((failure.place().file(), failure.place().line()), (file!(), line));
     assert!(failure.is::<Outer>() && !failure.is::<Cause>());
     assert!(failure.downcast_ref::<Outer>().is_some());
     assert_eq!(failure.source().unwrap().to_string(), "the disk is full");
     assert_eq!(failure.chain().count(), 2);
     assert_eq!(format!("{failure}"), "cannot save the poem");
-    assert_eq!(
-        format!("{failure:#}"),
-        "cannot save the poem: the disk is full"
-    );
-    assert_eq!(
-        format!("{failure:?}"),
-        "cannot save the poem\n  caused by: the disk is full"
-    );
+    assert_eq!(format!("{failure:#}"), "cannot save the poem: the disk is full");
+    assert_eq!(format!("{failure:?}"), "cannot save the poem\n  caused by: the disk is full");
     let boxed: Box<dyn Error + Send + Sync> = failure.clone().into();
     assert_eq!(boxed.to_string(), failure.to_string());
     assert!(boxed.source().is_some());
@@ -292,18 +272,12 @@ fn the_place_of_a_failure_is_that_of_its_question_mark_or_errback() {
         Ok("x".parse::<u8>()?)
     };
     let failure = parse().unwrap_err();
-    assert_eq!(
-        (failure.place().file(), failure.place().line()),
-        (file!(), line)
-    );
+    assert_eq!((failure.place().file(), failure.place().line()), (file!(), line));
     let (deferred, resolver) = Deferred::<()>::new();
     let line = line!() + 1;
     resolver.errback(Cause);
     let failure = given(deferred).take().unwrap_err();
-    assert_eq!(
-        (failure.place().file(), failure.place().line()),
-        (file!(), line)
-    );
+    assert_eq!((failure.place().file(), failure.place().line()), (file!(), line));
 }
 
 #[test]

@@ -21,10 +21,7 @@ fn c115_without_a_canceller_a_cancel_fails_it_and_a_late_result_is_thrown_away()
 #[test]
 fn c115_a_late_failure_and_a_late_drop_are_thrown_away_too() {
     let reports = unhandled_in(|| {
-        for late in [
-            |r: Resolver<u8>| r.errback(Failure::msg("late")),
-            |r| drop(r),
-        ] {
+        for late in [|r: Resolver<u8>| r.errback(Failure::msg("late")), |r| drop(r)] {
             let (deferred, resolver) = Deferred::<u8>::new();
             deferred.cancel();
             late(resolver);
@@ -138,10 +135,7 @@ fn c116_a_canceller_reaches_what_links_added_later_wait_for() {
     let (third, fire_third) = Deferred::<()>::new();
     let canceller = outer.canceller();
     let also = canceller.clone();
-    let end = outer
-        .then(|()| second)
-        .add_errback(|_| Ok(()))
-        .then(|()| third);
+    let end = outer.then(|()| second).add_errback(|_| Ok(())).then(|()| third);
     fire_outer.callback(());
     canceller.cancel();
     assert!(fire_second.is_cancelled() && !fire_third.is_cancelled());
@@ -245,11 +239,7 @@ fn c118_the_canceller_is_dropped_before_the_callbacks_run() {
     let count = held.clone();
     let given = given(deferred.map(move |()| Rc::strong_count(&count)));
     resolver.callback(());
-    assert_eq!(
-        given.take().unwrap(),
-        2,
-        "the test's own and the callback's"
-    );
+    assert_eq!(given.take().unwrap(), 2, "the test's own and the callback's");
 }
 
 #[test]

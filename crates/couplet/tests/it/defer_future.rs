@@ -97,10 +97,7 @@ fn c125a_a_task_dropped_while_it_awaits_cancels_what_it_awaited() {
     assert!(poll(&mut task, &bell).is_pending());
     drop(task);
     assert!(resolver.is_cancelled());
-    assert!(
-        !fire_later.is_cancelled(),
-        "it was never polled, so it is only detached"
-    );
+    assert!(!fire_later.is_cancelled(), "it was never polled, so it is only detached");
     fire_later.callback(1);
 }
 

@@ -11,18 +11,11 @@ use couplet::defer::{
 use crate::defer_witness::{Log, given, unhandled_in};
 
 fn members<T: 'static>(count: usize) -> (Vec<Deferred<T>>, Vec<Option<Resolver<T>>>) {
-    (0..count)
-        .map(|_| Deferred::new())
-        .map(|(d, r)| (d, Some(r)))
-        .unzip()
+    (0..count).map(|_| Deferred::new()).map(|(d, r)| (d, Some(r))).unzip()
 }
 
 fn cancelled<T>(resolvers: &[Option<Resolver<T>>]) -> Vec<bool> {
-    resolvers
-        .iter()
-        .flatten()
-        .map(Resolver::is_cancelled)
-        .collect()
+    resolvers.iter().flatten().map(Resolver::is_cancelled).collect()
 }
 
 #[test]
@@ -34,10 +27,7 @@ fn c121_a_list_gives_results_in_the_order_of_its_members() {
     assert!(given.is_none());
     fire[1].take().unwrap().errback(Failure::msg("one"));
     let results = given.take().unwrap();
-    let texts: Vec<_> = results
-        .iter()
-        .map(|r| r.as_ref().map_err(|f| f.to_string()))
-        .collect();
+    let texts: Vec<_> = results.iter().map(|r| r.as_ref().map_err(|f| f.to_string())).collect();
     assert_eq!(texts, [Ok(&0), Err("one".to_owned()), Ok(&2)]);
 }
 
@@ -52,11 +42,7 @@ fn c121_empty_ones_fire_at_once() {
 #[test]
 fn c121_members_that_have_fired_count() {
     let (pending, resolver) = Deferred::<u8>::new();
-    let given = given(gather([
-        Deferred::succeed(1),
-        pending,
-        Deferred::succeed(3),
-    ]));
+    let given = given(gather([Deferred::succeed(1), pending, Deferred::succeed(3)]));
     resolver.callback(2);
     assert_eq!(given.take().unwrap(), [1, 2, 3]);
 }
@@ -87,11 +73,7 @@ fn c122_later_failures_of_a_gather_are_reported_unless_consumed() {
         unhandled_in(|| {
             let (deferreds, fire) = members::<u8>(3);
             let whole = group(deferreds);
-            let whole = if handled {
-                whole.add_errback(|_| Ok(vec![]))
-            } else {
-                whole
-            };
+            let whole = if handled { whole.add_errback(|_| Ok(vec![])) } else { whole };
             whole.detach();
             for (index, resolver) in fire.into_iter().flatten().enumerate() {
                 resolver.errback(Failure::msg(index));
@@ -140,11 +122,7 @@ fn c123_a_cancelled_list_gives_a_list_of_cancels() {
     let whole = list(deferreds);
     whole.cancel();
     let results = given(whole).take().unwrap();
-    assert!(
-        results
-            .iter()
-            .all(|r| r.as_ref().unwrap_err().is::<Cancelled>())
-    );
+    assert!(results.iter().all(|r| r.as_ref().unwrap_err().is::<Cancelled>()));
 }
 
 #[test]
@@ -237,11 +215,7 @@ fn c123_members_that_loop_by_recursion_are_cancelled_where_they_are() {
     fire[3].take().unwrap().callback(());
     fire[2].take().unwrap().callback(());
     whole.cancel();
-    assert_eq!(
-        cancelled(&fire),
-        [false, true],
-        "only the round that is waited for"
-    );
+    assert_eq!(cancelled(&fire), [false, true], "only the round that is waited for");
     assert!(given(whole).take().unwrap_err().is_cancelled());
 }
 

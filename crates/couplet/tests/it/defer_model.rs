@@ -68,12 +68,7 @@ struct Origin {
 
 impl Model {
     fn new(cancellers: &[OnCancel]) -> Self {
-        let origin = |&on_cancel| Origin {
-            on_cancel,
-            result: None,
-            fired: false,
-            used: false,
-        };
+        let origin = |&on_cancel| Origin { on_cancel, result: None, fired: false, used: false };
         let mut origins: Vec<_> = cancellers.iter().map(origin).collect();
         origins[0].used = true;
         Self {
@@ -242,16 +237,11 @@ impl Real {
         match event {
             Event::Add(link) => self.end = self.end.take().map(|end| self.add(end, link)),
             Event::Succeed(origin, n) => {
-                self.resolvers[origin]
-                    .take()
-                    .into_iter()
-                    .for_each(|r| r.callback(n));
+                self.resolvers[origin].take().into_iter().for_each(|r| r.callback(n));
             }
             Event::Fail(origin, n) => {
                 let resolver = self.resolvers[origin].take();
-                resolver
-                    .into_iter()
-                    .for_each(|r| r.errback(Failure::msg(n)));
+                resolver.into_iter().for_each(|r| r.errback(Failure::msg(n)));
             }
             Event::DropResolver(origin) => drop(self.resolvers[origin].take()),
             Event::Cancel => self.canceller.cancel(),

@@ -36,14 +36,8 @@ fn c109_a_panic_in_a_callback_is_a_failure_with_its_text() {
     assert_eq!(run(|_| panic_with("a text")), "a text");
     assert_eq!(run(|_| panic_with("a string".to_owned())), "a string");
     assert_eq!(run(|_| panic_with(17)), "with a value that is not a text");
-    assert_eq!(
-        run(|_| panic_with(PanicsInDrop)),
-        "with a value that is not a text"
-    );
-    assert_eq!(
-        run(|n| Ok(200 / n.saturating_sub(n))),
-        "attempt to divide by zero"
-    );
+    assert_eq!(run(|_| panic_with(PanicsInDrop)), "with a value that is not a text");
+    assert_eq!(run(|n| Ok(200 / n.saturating_sub(n))), "attempt to divide by zero");
 }
 
 #[test]
@@ -53,18 +47,9 @@ fn c109_a_panic_in_any_kind_of_callback_is_contained() {
     let bad = || Deferred::<u8>::fail(Failure::msg("bad"));
     assert_eq!(text(ok().map(|_| panic_with("map"))), "panicked: map");
     assert_eq!(text(ok().then(|_| panic_with("then"))), "panicked: then");
-    assert_eq!(
-        text(bad().add_errback(|_| panic_with("errback"))),
-        "panicked: errback"
-    );
-    assert_eq!(
-        text(bad().recover(|_| panic_with("recover"))),
-        "panicked: recover"
-    );
-    assert_eq!(
-        text(bad().add_both(|_| panic_with("both"))),
-        "panicked: both"
-    );
+    assert_eq!(text(bad().add_errback(|_| panic_with("errback"))), "panicked: errback");
+    assert_eq!(text(bad().recover(|_| panic_with("recover"))), "panicked: recover");
+    assert_eq!(text(bad().add_both(|_| panic_with("both"))), "panicked: both");
 }
 
 #[test]
@@ -137,10 +122,7 @@ fn a_resolver_that_dies_in_a_panic_fires_and_its_callbacks_may_panic_too() {
     }));
     fire_first.callback(1);
     assert_eq!(given.text(), "panicked: first");
-    assert_eq!(
-        log.lines(),
-        ["errback", "panicked: a panic while a panic unwinds"]
-    );
+    assert_eq!(log.lines(), ["errback", "panicked: a panic while a panic unwinds"]);
 }
 
 #[test]
@@ -192,11 +174,7 @@ fn a_value_whose_drop_cancels_its_own_group_finds_it_fired() {
     let own = Rc::new(Cell::new(None));
     let (failing, fire) = Deferred::new();
     let (running, resolver) = Deferred::new();
-    let whole = gather([
-        Deferred::succeed(CancelsInDrop(own.clone())),
-        failing,
-        running,
-    ]);
+    let whole = gather([Deferred::succeed(CancelsInDrop(own.clone())), failing, running]);
     own.set(Some(whole.canceller()));
     fire.errback(Failure::msg("one"));
     assert!(own.take().is_none(), "the value was dropped");

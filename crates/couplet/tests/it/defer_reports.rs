@@ -69,9 +69,7 @@ fn c119_what_an_errback_handled_is_not_reported() {
 #[test]
 fn c119_a_failure_of_an_errback_is_reported_and_not_the_one_before() {
     let reports = unhandled_in(|| {
-        failed("first")
-            .add_errback(|_| Err(Failure::msg("second")))
-            .detach();
+        failed("first").add_errback(|_| Err(Failure::msg("second"))).detach();
     });
     assert_eq!(reports, ["second"]);
 }
@@ -167,10 +165,7 @@ fn c119_the_report_says_where_the_failure_began_and_where_the_chain_ends() {
     before.set();
     let (began, ends, text) = seen.borrow_mut().take().unwrap();
     assert_eq!((began, ends), (line + 1, line - 1));
-    assert!(
-        text.starts_with("unhandled failure: lost (began at "),
-        "{text}"
-    );
+    assert!(text.starts_with("unhandled failure: lost (began at "), "{text}");
     assert!(text.contains(file!()), "{text}");
 }
 
@@ -180,10 +175,7 @@ fn c119_a_dropped_resolver_names_the_place_of_its_deferred() {
     let (deferred, resolver) = Deferred::<u8>::new();
     drop(resolver);
     let failure = given(deferred).take().unwrap_err();
-    assert_eq!(
-        (failure.place().file(), failure.place().line()),
-        (file!(), line)
-    );
+    assert_eq!((failure.place().file(), failure.place().line()), (file!(), line));
 }
 
 #[test]
@@ -243,10 +235,7 @@ fn a_resolver_that_is_dropped_when_its_thread_ends_does_no_harm() {
             let (outer, fire_outer) = Deferred::<u8>::new();
             let (inner, fire_inner) = Deferred::<u8>::new();
             inner.add_errback(|_| Ok(0)).detach();
-            outer
-                .add_errback(|_| Ok(0))
-                .map(|_| drop(fire_inner))
-                .detach();
+            outer.add_errback(|_| Ok(0)).map(|_| drop(fire_inner)).detach();
             kept.push(fire_outer);
         });
     });

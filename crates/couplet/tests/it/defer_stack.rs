@@ -19,10 +19,7 @@ fn on_a_small_stack(test: fn()) {
 
 fn long_chain() -> (Deferred<usize>, Resolver<usize>) {
     let (deferred, resolver) = Deferred::<usize>::new();
-    (
-        (0..MANY).fold(deferred, |end, _| end.map(|n| n + 1)),
-        resolver,
-    )
+    ((0..MANY).fold(deferred, |end, _| end.map(|n| n + 1)), resolver)
 }
 
 #[test]
@@ -77,11 +74,7 @@ fn c112_a_long_chain_abandoned_while_it_is_awaited() {
     on_a_small_stack(|| {
         let (mut end, resolver) = long_chain();
         let waker = Waker::from(Arc::new(Bell::default()));
-        assert!(
-            std::pin::Pin::new(&mut end)
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
+        assert!(std::pin::Pin::new(&mut end).poll(&mut Context::from_waker(&waker)).is_pending());
         drop(end);
         assert!(resolver.is_cancelled());
     });
@@ -121,9 +114,7 @@ fn c110_callbacks_that_each_add_the_next_inside() {
 /// Each waits for the one before it by a `then`.
 fn nested() -> (Deferred<usize>, Resolver<usize>) {
     let (first, resolver) = Deferred::<usize>::new();
-    let end = (0..MANY).fold(first, |inner, _| {
-        Deferred::succeed(()).then(move |()| inner)
-    });
+    let end = (0..MANY).fold(first, |inner, _| Deferred::succeed(()).then(move |()| inner));
     (end, resolver)
 }
 
@@ -174,10 +165,7 @@ fn dominoes(last: Rc<Cell<usize>>) -> Resolver<()> {
     for _ in 0..MANY {
         let (deferred, previous) = Deferred::<()>::new();
         let fires = resolver;
-        deferred
-            .map(move |()| drop(fires))
-            .add_errback(|_| Ok(()))
-            .detach();
+        deferred.map(move |()| drop(fires)).add_errback(|_| Ok(())).detach();
         resolver = previous;
     }
     resolver
@@ -188,17 +176,9 @@ fn c112_a_drop_that_fires_a_drop_that_fires_a_drop() {
     on_a_small_stack(|| {
         let last = Rc::new(Cell::new(0));
         drop(dominoes(last.clone()));
-        assert_eq!(
-            last.get(),
-            1,
-            "failures skip the callbacks, whose drop fires the next"
-        );
+        assert_eq!(last.get(), 1, "failures skip the callbacks, whose drop fires the next");
         dominoes(last.clone()).callback(());
-        assert_eq!(
-            last.get(),
-            2,
-            "values run the callbacks, which drop the next"
-        );
+        assert_eq!(last.get(), 2, "values run the callbacks, which drop the next");
     });
 }
 
@@ -215,11 +195,7 @@ fn c112_a_drop_that_cancels_what_owns_the_next() {
                 count.set(count.get() + 1);
                 drop(next);
             });
-            assert!(
-                std::pin::Pin::new(&mut deferred)
-                    .poll(&mut context)
-                    .is_pending()
-            );
+            assert!(std::pin::Pin::new(&mut deferred).poll(&mut context).is_pending());
             resolvers.push(resolver);
             polled = Some(deferred);
         }
@@ -300,9 +276,7 @@ fn c121_large_groups() {
         let (members, resolvers): (Vec<_>, Vec<_>) =
             (0..MANY).map(|_| Deferred::<usize>::new()).unzip();
         let sum = given(gather(members).map(|values| values.iter().sum::<usize>()));
-        resolvers
-            .into_iter()
-            .for_each(|resolver| resolver.callback(1));
+        resolvers.into_iter().for_each(|resolver| resolver.callback(1));
         assert_eq!(sum.take().unwrap(), MANY);
         let (members, resolvers): (Vec<_>, Vec<_>) =
             (0..MANY).map(|_| Deferred::<usize>::new()).unzip();

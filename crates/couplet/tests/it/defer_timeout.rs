@@ -40,12 +40,7 @@ fn c120_it_covers_only_the_callbacks_added_before_it() {
     let (first, fire_first) = Deferred::<u8>::new();
     let (covered, fire_covered) = Deferred::<u8>::new();
     let (beyond, fire_beyond) = Deferred::<u8>::new();
-    let given = given(
-        first
-            .then(|_| covered)
-            .add_timeout(&clock, SECOND)
-            .then(|_| beyond),
-    );
+    let given = given(first.then(|_| covered).add_timeout(&clock, SECOND).then(|_| beyond));
     fire_first.callback(1);
     assert_eq!(clock.running(), 1, "the inner Deferred is covered");
     fire_covered.callback(2);
@@ -60,11 +55,7 @@ fn c120_it_covers_only_the_callbacks_added_before_it() {
 fn c120_it_cancels_the_inner_deferred_that_is_waited_for() {
     let clock = Clock::default();
     let (inner, fire_inner) = Deferred::<u8>::new();
-    let given = given(
-        Deferred::succeed(())
-            .then(|()| inner)
-            .add_timeout(&clock, SECOND),
-    );
+    let given = given(Deferred::succeed(()).then(|()| inner).add_timeout(&clock, SECOND));
     clock.advance_to(SECOND);
     assert!(fire_inner.is_cancelled());
     assert!(given.take().unwrap_err().is::<TimedOut>());
@@ -109,12 +100,7 @@ fn c120_of_two_timeouts_the_one_that_rings_names_itself() {
 #[test]
 fn c120_what_has_fired_sets_no_alarm() {
     let clock = Clock::default();
-    assert_eq!(
-        given(Deferred::succeed(1).add_timeout(&clock, SECOND))
-            .take()
-            .unwrap(),
-        1
-    );
+    assert_eq!(given(Deferred::succeed(1).add_timeout(&clock, SECOND)).take().unwrap(), 1);
     assert_eq!(clock.running(), 0);
 }
 
@@ -138,12 +124,7 @@ fn c120_an_alarm_that_rings_at_once_or_too_late_is_harmless() {
         }
     }
     let (deferred, _resolver) = Deferred::<u8>::new();
-    assert!(
-        given(deferred.add_timeout(&AtOnce, SECOND))
-            .take()
-            .unwrap_err()
-            .is::<TimedOut>()
-    );
+    assert!(given(deferred.add_timeout(&AtOnce, SECOND)).take().unwrap_err().is::<TimedOut>());
 
     #[derive(Default)]
     struct Deaf(RefCell<Option<Box<dyn FnOnce()>>>);

@@ -116,21 +116,14 @@ impl Clock {
 
     pub(crate) fn running(&self) -> usize {
         let alarms = self.0.borrow();
-        alarms
-            .iter()
-            .filter(|alarm| alarm.ring.is_some() && !alarm.stopped.get())
-            .count()
+        alarms.iter().filter(|alarm| alarm.ring.is_some() && !alarm.stopped.get()).count()
     }
 }
 
 impl Alarm for Clock {
     fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()> {
         let stopped = Rc::new(Cell::new(false));
-        let alarm = SetAlarm {
-            after,
-            ring: Some(ring),
-            stopped: stopped.clone(),
-        };
+        let alarm = SetAlarm { after, ring: Some(ring), stopped: stopped.clone() };
         self.0.borrow_mut().push(alarm);
         Box::new(move || stopped.set(true))
     }
