@@ -52,6 +52,11 @@ impl Reporter {
         Self(Some(Rc::new(report)))
     }
 
+    /// True when it is not the default.
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Makes this the reporter of the calling thread and gives back the one before it.
     pub fn set(self) -> Self {
         REPORTER.with(|current| current.replace(self))

@@ -32,11 +32,12 @@ use super::tasks::{Tasks, WakeQueue};
 use super::timers::Mark;
 use super::{Asking, Call, Reactor, RunState, Timed};
 use crate::address::Address;
+use crate::defer::set_reporter;
 use crate::driver::{Driver, Event, How, Key, Mio, Signal, Ticket};
 use crate::protocol::Protocol;
-use crate::transport::ConnectionId;
 use crate::transport::connection::{Life, contain};
 use crate::transport::wire::Wire;
+use crate::transport::{ConnectionId, Tell};
 
 /// How a [`Loop`] is made.
 #[derive(Clone, Debug)]
@@ -143,6 +144,7 @@ impl Loop {
     pub fn with_driver(driver: Box<dyn Driver>, options: LoopOptions) -> Loop {
         let world = driver.world();
         let now = world.now();
+        report_to_the_log();
         let tasks = Tasks::new(driver.waker());
         let woken = tasks.queue();
         let reactor = Reactor::new(world, tasks);
@@ -188,14 +190,22 @@ impl Loop {
         self.driver.wait(until)?;
         self.begin_turn();
         let mark = self.reactor.records.timers.borrow().mark();
-        self.deliver_events();
+        while let Some(current) = self.deliver() {
+            self.settle_one(current);
+            if self.reactor.records.busy.get() {
+                self.round();
+            }
+            self.flush(current);
+        }
         // What is asked for in this turn waits for the next: the deadline from before is enough.
         if deadline.is_some_and(|deadline| deadline <= self.now) {
             self.run_timed_calls(mark);
         }
         self.run_tasks();
         self.start_all();
-        self.settle_others();
+        if self.reactor.records.busy.get() {
+            self.round();
+        }
         self.write_all();
         let goes_on = self.is_staying() || self.advance_shutdown();
         self.write_all();
@@ -246,11 +256,12 @@ impl Loop {
         }
     }
 
-    /// Step 3.
-    fn deliver_events(&mut self) {
+    /// Step 3: delivers events, up to one that leaves something to settle; the connection that it
+    /// was for.
+    fn deliver(&mut self) -> Option<Key> {
         let now = self.now;
         while let Some(event) = self.driver.next() {
-            let current = match event {
+            return Some(match event {
                 Event::Received(key, data) => {
                     let Some(entry) = self.table.connection(key) else {
                         continue;
@@ -288,16 +299,15 @@ impl Loop {
                 }
                 Event::Resolved(ticket, answer) => {
                     self.name_resolved(ticket, answer);
-                    self.settle_others();
                     continue;
                 }
                 Event::Signal(signal) => {
                     self.signalled(signal);
                     continue;
                 }
-            };
-            self.settle(current);
+            });
         }
+        None
     }
 
     fn ended(&mut self, key: Key, error: Option<io::Error>) {
@@ -355,14 +365,6 @@ impl Loop {
         self.settle_one(key);
     }
 
-    /// The end of step 3 for one event: a round, then what this connection wrote.
-    #[inline]
-    fn settle(&mut self, current: Key) {
-        self.settle_one(current);
-        self.settle_others();
-        self.flush(current);
-    }
-
     /// Takes over what was asked of a connection that the loop marked by itself.
     #[inline]
     fn settle_one(&mut self, key: Key) {
@@ -374,13 +376,6 @@ impl Loop {
             if entry.life.has_due() {
                 Self::line_up_due(&self.reactor, key, entry);
             }
-        }
-    }
-
-    #[inline]
-    fn settle_others(&mut self) {
-        if self.reactor.records.busy.get() {
-            self.round();
         }
     }
 
@@ -397,8 +392,23 @@ impl Loop {
         let in_line = self.reactor.records.line.borrow().len();
         for _ in 0..in_line {
             let call = self.reactor.records.line.borrow_mut().pop_front();
-            let Some(call) = call else { break };
-            self.make_call(call);
+            match call {
+                Some(Call::Due(key)) => {
+                    let Some(entry) = self.table.connection(key) else { continue };
+                    entry.in_line = false;
+                    match entry.life.closed() {
+                        None => self.run_due(key),
+                        Some(how) => {
+                            self.driver.close(key, how);
+                            entry.life.lost();
+                            self.connection_gone(key);
+                        }
+                    }
+                }
+                Some(Call::Tell(wire, tell)) => self.run_tell(wire, tell),
+                Some(Call::Run(f)) => contain("call", f),
+                None => break,
+            }
             self.take_over();
         }
         if !self.reactor.records.line.borrow().is_empty() {
@@ -461,14 +471,10 @@ impl Loop {
         }
     }
 
-    fn make_call(&mut self, call: Call) {
-        match call {
-            Call::Due(key) => self.run_due(key),
-            Call::Tell(wire, tell) => match self.table.connection(wire.key()) {
-                Some(entry) => entry.life.tell(tell),
-                None => self.drop_call(Call::Tell(wire, tell)),
-            },
-            Call::Run(f) => contain("call", f),
+    fn run_tell(&mut self, wire: Rc<Wire>, tell: Box<dyn Tell>) {
+        match self.table.connection(wire.key()) {
+            Some(entry) => entry.life.tell(tell),
+            None => self.drop_call(Call::Tell(wire, tell)),
         }
     }
 
@@ -482,22 +488,13 @@ impl Loop {
     }
 
     fn run_due(&mut self, key: Key) {
-        let Some(entry) = self.table.connection(key) else {
-            return;
-        };
-        entry.in_line = false;
-        if let Some(how) = entry.life.closed() {
-            self.driver.close(key, how);
+        let Some(entry) = self.table.connection(key) else { return };
+        entry.life.run_due(self.now);
+        if entry.life.has_due() {
+            Self::line_up_due(&self.reactor, key, entry);
         }
-        if entry.life.run_due(self.now) {
-            self.connection_gone(key);
-        } else {
-            if entry.life.has_due() {
-                Self::line_up_due(&self.reactor, key, entry);
-            }
-            if entry.life.has_orders() {
-                self.carry_out(key);
-            }
+        if entry.life.has_orders() {
+            self.carry_out(key);
         }
     }
 
@@ -602,7 +599,7 @@ impl Loop {
                 Some(Timed::Call(f)) => contain("timed call", f),
                 Some(Timed::Tell(wire, tell)) => {
                     wire.forget_timers(&self.reactor.records.timers.borrow());
-                    self.make_call(Call::Tell(wire, tell));
+                    self.run_tell(wire, tell);
                 }
                 Some(Timed::Deadline(key)) => self.deadline_came(key),
                 Some(Timed::Connector(connector)) => {
@@ -684,6 +681,21 @@ impl Loop {
         }
         // Nobody writes while this runs, so the list can be kept for the next turn.
         self.to_write = keys;
+    }
+}
+
+/// Unhandled failures of this thread go to the log, or to stderr where nobody keeps one; unless the
+/// program has chosen otherwise.
+fn report_to_the_log() {
+    let before = set_reporter(|unhandled| {
+        if tracing::enabled!(tracing::Level::ERROR) {
+            tracing::error!("{unhandled}");
+        } else {
+            eprintln!("{unhandled}");
+        }
+    });
+    if before.is_chosen() {
+        before.set();
     }
 }
 

@@ -561,15 +561,11 @@ impl Life {
         self.due != 0
     }
 
-    /// Runs the calls that are due; true when `connection_lost` was one of them.
-    pub(crate) fn run_due(&mut self, now: Instant) -> bool {
+    /// Runs the calls that are due, of a connection that has not ended.
+    pub(crate) fn run_due(&mut self, now: Instant) {
         let due = std::mem::take(&mut self.due);
         if due & due::WRITE_CLOSED != 0 {
             self.write_closed();
-        }
-        if due & due::LOST != 0 {
-            self.lost();
-            return true;
         }
         if due & due::RESUMED != 0 {
             self.resumed(now);
@@ -585,7 +581,6 @@ impl Life {
                 resolver.callback(());
             }
         }
-        false
     }
 
     fn write_closed(&mut self) {
@@ -651,18 +646,24 @@ impl Life {
         }
     }
 
-    fn lost(&mut self) {
-        let State::Closed { why, .. } = &self.state else {
-            return;
-        };
-        let reason = why.clone();
+    /// The last calls of a connection that has ended.
+    pub(crate) fn lost(&mut self) {
+        if self.due & due::WRITE_CLOSED != 0 {
+            self.write_closed();
+        }
+        let reason = self.reason();
         tracing::debug!(connection = %self.wire.id, peer = %self.wire.peer, %reason, "connection lost");
         if let Some(mut producer) = self.wire.remove_producer() {
             contain("stop_producing", move || producer.stop_producing());
         }
         self.wire.set_lost(reason.clone());
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
-        contain("connection_lost", || protocol.connection_lost(transport, &reason));
+        // Called from here and not through `contain`: a stack trace stays short.
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| protocol.connection_lost(transport, &reason)));
+        if let Err(payload) = outcome {
+            log_panic("connection_lost", payload);
+        }
         for resolver in self.wire.take_drained() {
             resolver.errback(ConnectionLost(reason.clone()));
         }
@@ -732,9 +733,12 @@ impl Life {
 /// Runs user code whose panic concerns nobody else: it is logged.
 pub(crate) fn contain(what: &'static str, f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        let text = panic_text(payload);
-        tracing::error!(what, %text, "a callback panicked");
+        log_panic(what, payload);
     }
+}
+
+fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) {
+    tracing::error!(what, text = %panic_text(payload), "a callback panicked");
 }
 
 /// The message of a panic. A payload of another kind is leaked: its drop could panic again.
