@@ -19,7 +19,7 @@ use crate::driver::{ConnectOptions, How, Key, Ticket};
 use crate::error::{By, ConnectError, Reason};
 use crate::factory::{AnyFactory, FactorySlot};
 use crate::protocol::Protocol;
-use crate::transport::wire::{Phase, Wire};
+use crate::transport::wire::Wire;
 use crate::transport::{Connection, Transport};
 
 /// RFC 8305, section 5: the Connection Attempt Delay.
@@ -438,12 +438,13 @@ impl Loop {
         *cell.wire.borrow_mut() = Some(wire.clone());
         self.made(key);
         if let Some(done) = cell.take_done() {
-            if wire.phase() < Phase::Closing {
-                done(Ok(Transport { wire }));
-            } else {
-                let reason = self.table.connection(key).map(|entry| entry.life.reason());
-                let reason = reason.or_else(|| wire.reason()).unwrap_or(Reason::Shutdown);
-                done(Err(crate::error::ConnectionLost(reason).into()));
+            let reason = self.table.connection(key).map(|entry| entry.life.reason());
+            match reason {
+                // `connection_made` went wrong.
+                Some(reason @ (Reason::Failed(_) | Reason::Panicked(_))) => {
+                    done(Err(crate::error::ConnectionLost(reason).into()));
+                }
+                _ => done(Ok(Transport { wire })),
             }
         }
     }
