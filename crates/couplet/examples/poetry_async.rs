@@ -3,11 +3,24 @@
 //! `cargo run --example poetry_async -- tcp:127.0.0.1:10000 tcp:127.0.0.1:10001`
 
 use couplet::defer::list;
-use couplet::{ConnectionLost, Deferred, Protocol, Reactor, Reason, Resolver, Transport};
+use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Resolver, Transport};
 
+/// Collects a poem; the Deferred gives it when it is whole.
 struct PoetryProtocol {
     poem: Vec<u8>,
+    whole: Option<Deferred<Vec<u8>>>,
     resolver: Option<Resolver<Vec<u8>>>,
+}
+
+impl PoetryProtocol {
+    fn new() -> PoetryProtocol {
+        let (whole, resolver) = Deferred::new();
+        PoetryProtocol { poem: Vec::new(), whole: Some(whole), resolver: Some(resolver) }
+    }
+
+    fn whole_poem(&mut self) -> Deferred<Vec<u8>> {
+        self.whole.take().unwrap_or_else(|| Deferred::fail(Failure::msg("somebody has it")))
+    }
 }
 
 impl Protocol for PoetryProtocol {
@@ -16,25 +29,19 @@ impl Protocol for PoetryProtocol {
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-        let poem = match reason.is_clean() {
-            true => Ok(std::mem::take(&mut self.poem)),
-            false => Err(ConnectionLost(reason.clone()).into()),
-        };
-        if let Some(resolver) = self.resolver.take() {
-            resolver.resolve(poem);
+        let Some(resolver) = self.resolver.take() else { return };
+        if reason.is_clean() {
+            resolver.callback(std::mem::take(&mut self.poem));
+        } else {
+            resolver.errback(ConnectionLost(reason.clone()));
         }
     }
 }
 
 async fn get_poem(reactor: &Reactor, endpoint: &str) -> couplet::Result<String> {
-    let (poem, resolver) = Deferred::new();
-    let mut resolver = Some(resolver);
-    let protocol = move || PoetryProtocol { poem: Vec::new(), resolver: resolver.take() };
-    if let Err(failure) = reactor.connect(endpoint, protocol).await {
-        poem.cancel(); // nobody is going to give it
-        return Err(failure);
-    }
-    Ok(String::from_utf8(poem.await?)?)
+    let connection = reactor.connect(endpoint, PoetryProtocol::new).await?;
+    let poem = connection.ask(|poetry, _| poetry.whole_poem()).await?.await?;
+    Ok(String::from_utf8(poem)?)
 }
 
 async fn show_poem(reactor: Reactor, endpoint: String) -> couplet::Result<()> {

@@ -7,13 +7,12 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use couplet::{Address, Connector, Factory, Protocol, Reactor, Reason, Transport};
+use couplet::{Address, Connector, Factory, Failure, Protocol, Reactor, Reason, Transport};
 
 /// What the program does when a poem came, or did not.
 struct Reader {
     reactor: Reactor,
     waiting: usize,
-    failed: bool,
 }
 
 impl Reader {
@@ -24,7 +23,6 @@ impl Reader {
 
     fn poem_failed(&mut self, from: &Connector, reason: &Reason) {
         eprintln!("no poem from {from}: {reason}");
-        self.failed = true;
         self.one_less();
     }
 
@@ -78,17 +76,17 @@ impl Factory for PoetryFactory {
 fn main() -> couplet::Result<()> {
     let servers: Vec<SocketAddr> =
         std::env::args().skip(1).map(|address| address.parse()).collect::<Result<_, _>>()?;
-    let mut failed = false;
+    if servers.is_empty() {
+        return Err(Failure::msg("which servers? give their addresses, as 127.0.0.1:10000"));
+    }
     couplet::run(|reactor| {
         let waiting = servers.len();
-        let reader = Reader { reactor: reactor.clone(), waiting, failed: false };
+        let reader = Reader { reactor: reactor.clone(), waiting };
         let reader = Rc::new(RefCell::new(reader));
         for server in &servers {
             let factory = PoetryFactory { reader: reader.clone() };
             reactor.connect_tcp(&server.ip().to_string(), server.port(), factory);
         }
-        failed = servers.is_empty();
         Ok(())
-    })?;
-    if failed { Err(couplet::Failure::msg("which servers? give their addresses")) } else { Ok(()) }
+    })
 }

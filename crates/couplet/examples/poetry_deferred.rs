@@ -5,11 +5,24 @@
 use std::time::Duration;
 
 use couplet::defer::list;
-use couplet::{ConnectionLost, Deferred, Protocol, Reactor, Reason, Resolver, Transport};
+use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Resolver, Transport};
 
+/// Collects a poem; the Deferred gives it when it is whole.
 struct PoetryProtocol {
     poem: Vec<u8>,
+    whole: Option<Deferred<Vec<u8>>>,
     resolver: Option<Resolver<Vec<u8>>>,
+}
+
+impl PoetryProtocol {
+    fn new() -> PoetryProtocol {
+        let (whole, resolver) = Deferred::new();
+        PoetryProtocol { poem: Vec::new(), whole: Some(whole), resolver: Some(resolver) }
+    }
+
+    fn whole_poem(&mut self) -> Deferred<Vec<u8>> {
+        self.whole.take().unwrap_or_else(|| Deferred::fail(Failure::msg("somebody has it")))
+    }
 }
 
 impl Protocol for PoetryProtocol {
@@ -29,11 +42,11 @@ impl Protocol for PoetryProtocol {
 
 /// The poem that the server at `endpoint` gives out.
 fn get_poem(reactor: &Reactor, endpoint: &str) -> Deferred<Vec<u8>> {
-    let (poem, resolver) = Deferred::new();
-    let mut resolver = Some(resolver);
-    let protocol = move || PoetryProtocol { poem: Vec::new(), resolver: resolver.take() };
-    // When the connection can't be made, nobody is left to give the poem: `then` is not reached.
-    reactor.connect(endpoint, protocol).then(|_| poem).add_timeout(reactor, Duration::from_secs(60))
+    reactor
+        .connect(endpoint, PoetryProtocol::new)
+        .then(|connection| connection.ask(|poetry, _| poetry.whole_poem()))
+        .then(|whole| whole)
+        .add_timeout(reactor, Duration::from_secs(60))
 }
 
 fn main() -> couplet::Result<()> {

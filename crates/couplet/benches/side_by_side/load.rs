@@ -10,8 +10,8 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
@@ -19,9 +19,10 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 pub(crate) const MESSAGE: usize = 64;
 /// How many short connections are open at a time.
 pub(crate) const PARALLEL: usize = 8;
-/// The most that one call sends or receives in bulk.
-const CHUNK: usize = 256 << 10;
-/// A prime, so that no slip by a buffer's length goes unseen; at least `CHUNK`.
+/// The most that is under way on a connection in bulk. Without a bound the kernel's buffers grow by
+/// megabytes, and what is measured is the caches.
+const WINDOW: usize = 256 << 10;
+/// A prime, so that no slip by a buffer's length goes unseen; at least `WINDOW`.
 const PERIOD: usize = 262_147;
 /// How often the load looks for an answer before it sleeps, where it has a processor of its own:
 /// its own waking up would be a part of what it measures.
@@ -68,7 +69,7 @@ impl Load {
             spins: if spin { SPINS } else { 0 },
             connections: Vec::new(),
             opened: 0,
-            buffer: vec![0; CHUNK],
+            buffer: vec![0; WINDOW],
         })
     }
 
@@ -169,25 +170,26 @@ impl Load {
     /// the number of bytes that came back.
     pub(crate) fn bulk(&mut self, deadline: Instant) -> io::Result<u64> {
         let mut echoed = 0;
-        let mut idle = 0;
+        let mut events = Vec::with_capacity(16);
         loop {
             let open = Instant::now() < deadline;
             let mut moved = 0;
             let mut under_way = 0;
             for slot in 0..self.connections.len() {
-                let sent = if open { self.send_chunk(slot)? } else { 0 };
+                let sent = if open { self.send_stream(slot)? } else { 0 };
                 let received = self.receive(slot)?.ok_or_else(cut)?;
                 echoed += received as u64;
                 moved += sent + received;
                 let connection = open_in(&mut self.connections, slot);
                 under_way += connection.sent - connection.received;
             }
-            idle = if moved == 0 { idle + 1 } else { 0 };
             if !open && under_way == 0 {
                 return Ok(echoed);
             }
-            if idle > self.spins {
-                self.await_room(if open { PollFlags::OUT } else { PollFlags::empty() })?;
+            if moved == 0 {
+                // What is under way comes back, and makes room to send by that.
+                self.wait(&mut events)?;
+                events.clear();
             }
         }
     }
@@ -265,12 +267,16 @@ impl Load {
         (&connection.stream).write_all(&self.block[at..at + MESSAGE])
     }
 
-    /// Sends what fits now, at most a chunk; returns its length.
-    fn send_chunk(&mut self, slot: usize) -> io::Result<usize> {
+    /// Sends what the window and the kernel have room for; returns its length.
+    fn send_stream(&mut self, slot: usize) -> io::Result<usize> {
         let connection = open_in(&mut self.connections, slot);
+        let room = WINDOW - (connection.sent - connection.received);
+        if room == 0 {
+            return Ok(0);
+        }
         let at = (connection.start + connection.sent) % PERIOD;
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match send(&connection.stream, &self.block[at..at + CHUNK], flags) {
+        match send(&connection.stream, &self.block[at..at + room], flags) {
             Ok(length) => {
                 connection.sent += length;
                 Ok(length)
@@ -280,7 +286,7 @@ impl Load {
         }
     }
 
-    /// Receives and checks what is there, at most a chunk; returns its length, `None` at the end
+    /// Receives and checks what is there, at most a window; returns its length, `None` at the end
     /// of the stream.
     fn receive(&mut self, slot: usize) -> io::Result<Option<usize>> {
         let connection = open_in(&mut self.connections, slot);
@@ -320,18 +326,6 @@ impl Load {
             }
         }
         Err(stalled())
-    }
-
-    /// Waits until a connection has something to receive, or is ready for what `more` names.
-    fn await_room(&self, more: PollFlags) -> io::Result<()> {
-        let open = self.connections.iter().flatten();
-        let mut polled: Vec<_> =
-            open.map(|it| PollFd::new(&it.stream, PollFlags::IN | more)).collect();
-        match poll(&mut polled, Some(&PATIENCE)) {
-            Ok(0) => Err(stalled()),
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 

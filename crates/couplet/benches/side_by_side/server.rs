@@ -6,7 +6,7 @@
 //! spared reference counts in the kernel and cancellation points in the C library.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Error, ErrorKind};
+use std::io::{self, BufRead, BufReader, Error, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
@@ -24,13 +24,14 @@ pub(crate) fn watch(words: &[String]) -> io::Result<()> {
     let mut command = Command::new(words.first().ok_or(ErrorKind::InvalidInput)?);
     command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| cannot_run(&words[0], &error))?;
-    let line = first_line(child.stdout.as_mut());
-    println!("{}", line.as_deref().unwrap_or_default());
-    let closed = io::copy(&mut io::stdin(), &mut io::sink());
+    // Whatever fails, the command is ended: so no `println!`, which panics when nobody reads.
+    let done = first_line(child.stdout.as_mut())
+        .and_then(|line| writeln!(io::stdout(), "{line}"))
+        .and_then(|()| io::copy(&mut io::stdin(), &mut io::sink()));
     // It fails where the command has ended by itself.
     let _ = kill_process(Pid::from_child(&child), Signal::TERM);
     child.wait()?;
-    line.and(closed).map(drop)
+    done.map(drop)
 }
 
 /// Starts a server, under `tool` (a program and its arguments) if that is not empty, and waits

@@ -125,6 +125,13 @@ pub(crate) fn run(bench: &Bench, scenario: Scenario) -> Result<()> {
         }
     }
     print(scenario, &kinds, &samples);
+    let waited = 100.0 * median(samples.iter().flatten().map(|it| it.waited / it.elapsed));
+    // On one processor load and server wait for each other in any case.
+    if waited > 5.0 && bench.load_cpu.is_some() {
+        println!(
+            "  Disturbed: other work kept load or server from running for {waited:.0}% of it."
+        );
+    }
     Ok(())
 }
 
@@ -162,12 +169,6 @@ fn print(scenario: Scenario, kinds: &[Kind], samples: &[Vec<Sample>]) {
         table.row(kind, row);
     }
     table.print(&scenario.title());
-    let waited = 100.0 * median(samples.iter().flatten().map(|it| it.waited / it.elapsed));
-    if waited > 5.0 {
-        println!(
-            "  Disturbed: other work kept load or server from running for {waited:.0}% of it."
-        );
-    }
 }
 
 /// The cost in user code and in the kernel, by the clock ticks of all rounds; those of a short run
