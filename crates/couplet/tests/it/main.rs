@@ -10,4 +10,6 @@ mod defer_reports;
 mod defer_stack;
 mod defer_timeout;
 mod defer_witness;
+mod examples;
 mod smoke;
+mod tidy;

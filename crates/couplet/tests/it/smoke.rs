@@ -1,3 +1,5 @@
+//! A first look at the whole: bytes go there and back, on each driver.
+
 use std::time::Duration;
 
 use couplet::testing::{Cut, Manner, hold, pair_on};

@@ -1,0 +1,242 @@
+//! The laws of ARCHITECTURE.md that a compiler can't keep, as tests over the sources. A failure
+//! says which line breaks which rule, and what to do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+struct Source {
+    /// Below the workspace's root.
+    path: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/couplet").to_owned()
+}
+
+fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<_> =
+        fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The Rust files below a folder of the workspace.
+fn sources(below: &str) -> Vec<Source> {
+    let root = root();
+    let mut paths = Vec::new();
+    walk(&root.join(below), &mut paths);
+    paths
+        .into_iter()
+        .map(|path| Source {
+            text: fs::read_to_string(&path).expect("a text"),
+            path: path.strip_prefix(&root).expect("below it").to_string_lossy().replace('\\', "/"),
+        })
+        .collect()
+}
+
+/// The lines of a source that are code, numbered from 1.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+fn assert_none(broken: &[String], rule: &str) {
+    assert!(broken.is_empty(), "{rule}\n  {}", broken.join("\n  "));
+}
+
+/// Who may know whom. `protocol`, `factory`, `transport` and `reactor` are one storey: a protocol
+/// is told of its transport, which leads to its reactor. Below it lie the ground (`address`,
+/// `error`, `defer`) and the seam (`driver`), which know nothing of it.
+const MAY_KNOW: [(&str, &[&str]); 9] = [
+    ("address", &[]),
+    ("defer", &[]),
+    ("error", &["address", "defer"]),
+    ("driver", &["address", "transport::outbox"]),
+    ("protocol", &["error", "transport"]),
+    ("factory", &["address", "error", "protocol", "reactor", "transport"]),
+    ("transport", &["address", "defer", "driver", "error", "protocol", "reactor"]),
+    ("reactor", &["address", "defer", "driver", "error", "factory", "protocol", "transport"]),
+    (
+        "endpoints",
+        &["defer", "driver", "factory", "reactor", "transport", "address", "error", "protocol"],
+    ),
+];
+
+#[test]
+fn rooms_know_only_the_rooms_below_them() {
+    let mut broken = Vec::new();
+    for source in sources("crates/couplet/src") {
+        let inside = source.path.trim_start_matches("crates/couplet/src/");
+        let room = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+        let Some((_, allowed)) = MAY_KNOW.iter().find(|(name, _)| *name == room) else { continue };
+        let text = source.text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        for (number, line) in code(text) {
+            for path in line.split("crate::").skip(1) {
+                let known = path.split(|c: char| !(c.is_alphanumeric() || c == '_')).next();
+                let known = known.unwrap_or_default();
+                let fine = known == room
+                    || known.starts_with(char::is_uppercase)
+                    || allowed.iter().any(|allowed| path.starts_with(allowed));
+                if !fine {
+                    broken.push(format!("{}:{number} names crate::{known}", source.path));
+                }
+            }
+        }
+    }
+    assert_none(&broken, "a room names one that it may not know (tests/it/tidy.rs, MAY_KNOW)");
+}
+
+#[test]
+fn sockets_clocks_and_waits_live_below_driver() {
+    let words =
+        ["mio::", "socket2::", "std::net::Tcp", "std::net::Udp", "Instant::now", "thread::sleep"];
+    let mut broken = Vec::new();
+    for source in sources("crates/couplet/src") {
+        if source.path.contains("/driver/") || source.path.ends_with("tests.rs") {
+            continue;
+        }
+        for (number, line) in code(&source.text) {
+            if let Some(word) = words.iter().find(|word| line.contains(**word)) {
+                broken.push(format!("{}:{number} names {word}", source.path));
+            }
+        }
+    }
+    assert_none(&broken, "law 3: time, waiting and sockets come from the driver alone");
+}
+
+#[test]
+fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
+    let mut broken = Vec::new();
+    for source in sources("crates") {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for (number, line) in code(&source.text) {
+            let is = ["unsafe {", "unsafe impl", "unsafe fn", "unsafe extern"]
+                .iter()
+                .any(|word| line.contains(word) && !line.contains('"'));
+            if !is {
+                continue;
+            }
+            // A counting allocator can't be written without it.
+            let counts = source.text.contains("impl GlobalAlloc for");
+            if !(source.path.starts_with("crates/couplet-os/") || counts) {
+                broken.push(format!("{}:{number} is unsafe outside couplet-os", source.path));
+            }
+            let above = &lines[number.saturating_sub(6)..number - 1];
+            let said = above.iter().any(|line| line.contains("SAFETY:"));
+            if !said && !line.contains("unsafe fn") {
+                broken.push(format!("{}:{number} has no SAFETY line above it", source.path));
+            }
+        }
+    }
+    for library in ["crates/couplet/src/lib.rs", "crates/couplet-cli/src/main.rs"] {
+        let text = fs::read_to_string(root().join(library)).expect("the crate's root");
+        if !text.contains("#![forbid(unsafe_code)]") {
+            broken.push(format!("{library} does not forbid unsafe code"));
+        }
+    }
+    assert_none(&broken, "law 7: unsafe lives in couplet-os, with a SAFETY line each");
+}
+
+#[test]
+fn every_file_says_what_lives_in_it() {
+    let silent: Vec<String> = sources("crates")
+        .into_iter()
+        .filter(|source| !source.text.trim_start().starts_with("//!"))
+        .map(|source| source.path)
+        .collect();
+    assert_none(&silent, "a file opens with //!: what lives here, which law it keeps");
+}
+
+#[test]
+fn nothing_is_left_undone_and_no_test_sleeps() {
+    let words =
+        ["todo!(", "unimplemented!(", "dbg!(", "#[ignore", "thread::sleep(", "time::sleep("];
+    let mut broken = Vec::new();
+    for source in sources("crates") {
+        if source.path.ends_with("tidy.rs") || source.path.contains("/benches/") {
+            continue;
+        }
+        for (number, line) in code(&source.text) {
+            if let Some(word) = words.iter().find(|word| line.contains(**word)) {
+                broken.push(format!("{}:{number} has {word}", source.path));
+            }
+        }
+    }
+    assert_none(&broken, "finish it, or leave it out; wait for a condition, not for a time");
+}
+
+/// The names of the functions of a trait or of an impl block that begins in `text`.
+fn functions(text: &str) -> Vec<&str> {
+    let end = text.find("\n}").unwrap_or(text.len());
+    text[..end]
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("fn "))
+        .filter_map(|rest| rest.split(['(', '<']).next())
+        .collect()
+}
+
+/// A default method makes a forgotten forward silent.
+#[test]
+fn every_wrapper_forwards_every_callback() {
+    let mut broken = Vec::new();
+    let mut wrappers = 0;
+    for (file, name) in [("protocol.rs", "Protocol"), ("factory.rs", "Factory")] {
+        let path = root().join("crates/couplet/src").join(file);
+        let text = fs::read_to_string(path).expect("the trait's file");
+        let start = text.find(&format!("pub trait {name}")).expect("the trait");
+        let callbacks = functions(&text[start..]);
+        for source in sources("crates/couplet/src") {
+            for (at, header) in source.text.match_indices(&format!(" {name} for ")) {
+                let line = source.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+                // `impl<P: Protocol> Protocol for Wrapper<P>`: it holds another one.
+                let before = &source.text[line..at];
+                if !before.starts_with("impl<") || !before.contains(&format!(": {name}")) {
+                    continue;
+                }
+                wrappers += 1;
+                let forwarded = functions(&source.text[at + header.len()..]);
+                for missing in callbacks.iter().filter(|name| !forwarded.contains(name)) {
+                    broken.push(format!("{}: {before} does not forward {missing}", source.path));
+                }
+            }
+        }
+    }
+    assert!(wrappers >= 2, "the wrappers were not found; has their form changed?");
+    assert_none(&broken, "a wrapper forwards every callback to what it wraps");
+}
+
+/// The tests that `docs/contract.md` names: `module::name` in backquotes in the last column.
+#[test]
+fn each_test_named_in_the_contract_table_exists() {
+    let table = fs::read_to_string(root().join("docs/contract.md")).expect("the table");
+    let tests: Vec<Source> = sources("crates/couplet/tests")
+        .into_iter()
+        .chain(sources("crates/couplet/src"))
+        .chain(sources("crates/couplet-cli"))
+        .collect();
+    let mut broken = Vec::new();
+    let mut named = 0;
+    for (number, line) in (1..).zip(table.lines()).filter(|(_, line)| line.starts_with("| ")) {
+        for name in line.split('`').skip(1).step_by(2) {
+            let Some((_, function)) = name.rsplit_once("::") else { continue };
+            if !function.starts_with('c')
+                || !name.chars().all(|c| c.is_alphanumeric() || "_:".contains(c))
+            {
+                continue;
+            }
+            named += 1;
+            let definition = format!("fn {function}(");
+            if !tests.iter().any(|source| source.text.contains(&definition)) {
+                broken.push(format!("docs/contract.md:{number} names {name}"));
+            }
+        }
+    }
+    assert!(named > 100, "the table names {named} tests; has its form changed?");
+    assert_none(&broken, "the contract table names a test that does not exist");
+}
