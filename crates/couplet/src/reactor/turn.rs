@@ -4,7 +4,7 @@
 //!
 //! 1. wait: not at all when something is recorded, woken or still readable, else until the next
 //!    deadline;
-//! 2. take the time, once, after the wait;
+//! 2. take the time, once, after the wait, and take over what was asked outside the turn;
 //! 3. for each event: deliver it; then a *round*: take over what was asked of any connection,
 //!    states at once and to the end, and make the calls into user code that stood in line when the
 //!    round began; then write what this connection wrote;
@@ -182,6 +182,10 @@ impl Loop {
         self.driver.wait(until)?;
         self.begin_turn();
         let mark = self.reactor.records.timers.borrow().mark();
+        // What was asked outside the turn holds from the call on: before anything is delivered.
+        if self.reactor.records.busy.get() {
+            self.take_over();
+        }
         self.deliver_events();
         self.run_timed_calls(mark);
         self.run_tasks();
