@@ -420,6 +420,12 @@ impl Loop {
             };
             entry.life.wire().set_marked(false);
             entry.life.take_over(self.now);
+            if entry.life.is_full() {
+                self.write_before_a_pause(key);
+            }
+            let Some(entry) = self.table.connection(key) else {
+                continue;
+            };
             if entry.life.has_due() {
                 Self::line_up_due(&self.reactor, key, entry);
             }
@@ -432,6 +438,15 @@ impl Loop {
         }
         self.dirty.clear();
         self.take_over_ports();
+    }
+
+    /// A producer is paused for what does not leave, not for what nobody tried to send.
+    #[cold]
+    fn write_before_a_pause(&mut self, key: Key) {
+        self.flush(key);
+        if let Some(entry) = self.table.connection(key) {
+            entry.life.check_full();
+        }
     }
 
     fn take_over_ports(&mut self) {

@@ -210,6 +210,8 @@ impl Transport {
             self.wire.register(Registered {
                 kind,
                 paused: false,
+                to_finish: false,
+                asked_at: None,
                 object: Some(object),
             });
         } else {
