@@ -1,5 +1,6 @@
 //! The conformance tests and the laws, in one binary. `docs/contract.md` names each test.
 
+mod lives;
 mod smoke;
 mod suite;
 mod tcp;
