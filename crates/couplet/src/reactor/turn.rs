@@ -110,6 +110,8 @@ pub struct Loop {
     /// Looked up by ticket only, never walked: its order has no effect.
     pub(super) resolving: HashMap<Ticket, Rc<ConnectorCell>>,
     pub(super) next_ticket: u64,
+    /// The first panic of a timed call, for a test to find.
+    call_panicked: Option<String>,
     pub(super) stopping: Stopping,
     pub(super) stopped_by: Option<Signal>,
     pub(super) at_once: bool,
@@ -153,6 +155,7 @@ impl Loop {
             next_connector: 0,
             resolving: HashMap::new(),
             next_ticket: 0,
+            call_panicked: None,
             stopping: Stopping::No,
             stopped_by: None,
             at_once: false,
@@ -195,6 +198,11 @@ impl Loop {
         let goes_on = self.advance_shutdown();
         self.reactor.records.now.set(None);
         Ok(goes_on)
+    }
+
+    /// The text of the first timed call that panicked since this was asked last.
+    pub(crate) fn take_panic(&mut self) -> Option<String> {
+        self.call_panicked.take()
     }
 
     /// Something recorded or woken waits for the next turn.
@@ -486,7 +494,9 @@ impl Loop {
                 Some(entry) => entry.life.tell(tell),
                 None => self.drop_call(Call::Tell(wire, tell)),
             },
-            Call::Run(f) => contain("call", f),
+            Call::Run(f) => {
+                contain("call", f);
+            }
         }
     }
 
@@ -637,7 +647,11 @@ impl Loop {
                 .pop_due(self.now, mark);
             match timed {
                 None => break,
-                Some(Timed::Call(f)) => contain("timed call", f),
+                Some(Timed::Call(f)) => {
+                    if let Some(text) = contain("timed call", f) {
+                        self.call_panicked.get_or_insert(text);
+                    }
+                }
                 Some(Timed::Tell(wire, tell)) => {
                     wire.forget_timers(&self.reactor.records.timers.borrow());
                     self.make_call(Call::Tell(wire, tell));
@@ -746,7 +760,9 @@ impl Drop for Loop {
         for key in self.table.keys(|_| true) {
             match self.table.take(key) {
                 Place::Port(port) => port.factory.clear(),
-                Place::Connection(entry) => contain("drop of a protocol", move || drop(entry)),
+                Place::Connection(entry) => {
+                    contain("drop of a protocol", move || drop(entry));
+                }
                 Place::Connecting(_) | Place::Empty => {}
             }
         }

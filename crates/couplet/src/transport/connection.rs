@@ -802,12 +802,12 @@ fn stop(producer: Option<Box<dyn Producer>>) {
     }
 }
 
-/// Runs user code whose panic concerns nobody else: it is logged.
-pub(crate) fn contain(what: &'static str, f: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        let text = panic_text(payload);
-        tracing::error!(what, %text, "a callback panicked");
-    }
+/// Runs user code whose panic concerns nobody else: it is logged, and its text given.
+pub(crate) fn contain(what: &'static str, f: impl FnOnce()) -> Option<String> {
+    let payload = catch_unwind(AssertUnwindSafe(f)).err()?;
+    let text = panic_text(payload);
+    tracing::error!(what, %text, "a callback panicked");
+    Some(text)
 }
 
 /// The message of a panic. A payload of another kind is leaked: its drop could panic again.
