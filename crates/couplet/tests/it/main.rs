@@ -1,6 +1,8 @@
 //! The conformance tests and the laws, in one binary. `docs/contract.md` names each test.
 
 mod lives;
+mod logged;
 mod smoke;
 mod suite;
 mod tcp;
+mod timers;
