@@ -2,6 +2,7 @@
 
 mod lives;
 mod logged;
+mod names;
 mod smoke;
 mod suite;
 mod tcp;

@@ -37,6 +37,8 @@ pub(crate) struct Tapped {
     /// How long a wait may really take when there is nothing to do.
     pub(crate) nap: Cell<Duration>,
     counts: RefCell<BTreeMap<Key, Counts>>,
+    /// Each attempt to connect: when, and where to.
+    pub(crate) connects: RefCell<Vec<(Duration, Address, Option<Key>)>>,
     /// The `until` of each wait, since the start.
     pub(crate) waits: RefCell<Vec<Option<Duration>>>,
     /// Called before each wait: the far end's part in a run.
@@ -103,6 +105,7 @@ impl Tap {
             passed: Cell::default(),
             nap: Cell::default(),
             counts: RefCell::default(),
+            connects: RefCell::default(),
             waits: RefCell::default(),
             on_wait: RefCell::default(),
         });
@@ -163,7 +166,11 @@ impl Driver for Tap {
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
-        self.inner.connect(to, options)
+        let attempt = self.inner.connect(to, options);
+        let key = attempt.as_ref().ok().copied();
+        let connect = (self.tapped.passed.get(), to.clone(), key);
+        self.tapped.connects.borrow_mut().push(connect);
+        attempt
     }
 
     fn receive(&mut self, key: Key, on: bool) {
