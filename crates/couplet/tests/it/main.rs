@@ -5,5 +5,6 @@ mod logged;
 mod names;
 mod smoke;
 mod suite;
+mod tasks;
 mod tcp;
 mod timers;
