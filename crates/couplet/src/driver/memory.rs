@@ -879,7 +879,9 @@ impl Driver for Memory {
             return Ok(());
         }
         let lookup = self.lookups.iter().map(|(at, ..)| *at).min();
-        let lookup = lookup.map(|at| self.network.net.borrow().started + at);
+        // A lookup that never ends is nothing to wait for.
+        let started = self.network.net.borrow().started;
+        let lookup = lookup.and_then(|at| started.checked_add(at));
         let next = match (until, lookup) {
             (Some(a), Some(b)) => a.min(b),
             (Some(at), None) | (None, Some(at)) => at,

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn one_name_over_the_bound_is_refused_at_once() {
+    fn c142_lookups_have_a_bounded_pool_of_their_own() {
         let names = Names::new(Waker::noop().clone());
         {
             let mut state = names.shared.lock();

@@ -4,7 +4,7 @@
 //!
 //! 1. wait: not at all when something is recorded, woken or still readable, else until the next
 //!    deadline;
-//! 2. take the time, once, after the wait;
+//! 2. take the time, once, after the wait, and take over what was asked outside the turn;
 //! 3. for each event: deliver it; then a *round*: take over what was asked of any connection,
 //!    states at once and to the end, and make the calls into user code that stood in line when the
 //!    round began; then write what this connection wrote;
@@ -113,6 +113,8 @@ pub struct Loop {
     /// Looked up by ticket only, never walked: its order has no effect.
     pub(super) resolving: HashMap<Ticket, Rc<ConnectorCell>>,
     pub(super) next_ticket: u64,
+    /// The first panic of a timed call, for a test to find.
+    call_panicked: Option<String>,
     pub(super) stopping: Stopping,
     pub(super) stopped_by: Option<Signal>,
     pub(super) at_once: bool,
@@ -160,6 +162,7 @@ impl Loop {
             next_connector: 0,
             resolving: HashMap::new(),
             next_ticket: 0,
+            call_panicked: None,
             stopping: Stopping::No,
             stopped_by: None,
             at_once: false,
@@ -190,6 +193,10 @@ impl Loop {
         self.driver.wait(until)?;
         self.begin_turn();
         let mark = self.reactor.records.timers.borrow().mark();
+        // What was asked outside the turn holds from the call on: before anything is delivered.
+        if self.reactor.records.busy.get() {
+            self.take_over();
+        }
         while let Some(current) = self.deliver() {
             self.settle_one(current);
             if self.reactor.records.busy.get() {
@@ -211,6 +218,11 @@ impl Loop {
         self.write_all();
         self.reactor.records.now.set(None);
         Ok(goes_on)
+    }
+
+    /// The text of the first timed call that panicked since this was asked last.
+    pub(crate) fn take_panic(&mut self) -> Option<String> {
+        self.call_panicked.take()
     }
 
     /// Something recorded or woken waits for the next turn.
@@ -406,7 +418,9 @@ impl Loop {
                     }
                 }
                 Some(Call::Tell(wire, tell)) => self.run_tell(wire, tell),
-                Some(Call::Run(f)) => contain("call", f),
+                Some(Call::Run(f)) => {
+                    contain("call", f);
+                }
                 None => break,
             }
             self.take_over();
@@ -427,6 +441,12 @@ impl Loop {
             };
             entry.life.wire().set_marked(false);
             entry.life.take_over(self.now);
+            if entry.life.is_full() {
+                self.write_before_a_pause(key);
+            }
+            let Some(entry) = self.table.connection(key) else {
+                continue;
+            };
             if entry.life.has_due() {
                 Self::line_up_due(&self.reactor, key, entry);
             }
@@ -439,6 +459,15 @@ impl Loop {
         }
         self.dirty.clear();
         self.take_over_ports();
+    }
+
+    /// A producer is paused for what does not leave, not for what nobody tried to send.
+    #[cold]
+    fn write_before_a_pause(&mut self, key: Key) {
+        self.flush(key);
+        if let Some(entry) = self.table.connection(key) {
+            entry.life.check_full();
+        }
     }
 
     fn take_over_ports(&mut self) {
@@ -596,7 +625,11 @@ impl Loop {
             let timed = self.reactor.records.timers.borrow_mut().pop_due(self.now, mark);
             match timed {
                 None => break,
-                Some(Timed::Call(f)) => contain("timed call", f),
+                Some(Timed::Call(f)) => {
+                    if let Some(text) = contain("timed call", f) {
+                        self.call_panicked.get_or_insert(text);
+                    }
+                }
                 Some(Timed::Tell(wire, tell)) => {
                     wire.forget_timers(&self.reactor.records.timers.borrow());
                     self.run_tell(wire, tell);
@@ -736,7 +769,9 @@ impl Drop for Loop {
         for key in self.table.keys(|_| true) {
             match self.table.take(key) {
                 Place::Port(port) => port.factory.clear(),
-                Place::Connection(entry) => contain("drop of a protocol", move || drop(entry)),
+                Place::Connection(entry) => {
+                    contain("drop of a protocol", move || drop(entry));
+                }
                 Place::Connecting(_) | Place::Empty => {}
             }
         }

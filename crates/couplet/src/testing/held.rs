@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::pair::{advance, settle, with};
+use super::pair::{advance, fail_with_panics, settle, with};
 use super::{Manner, Memory, Network, Wire};
 use crate::address::Address;
 use crate::driver::ConnectOptions;
@@ -82,13 +82,24 @@ impl<P: Protocol> Held<P> {
     }
 
     /// Turns until nothing more happens by itself; time stands still.
+    ///
+    /// # Panics
+    ///
+    /// After that, when a timed call panicked.
     pub fn settle(&mut self) {
         settle(&mut self.l, &self.network);
+        fail_with_panics(&mut self.l);
     }
 
-    /// Lets time pass, timers and all, and then settles.
+    /// Lets time pass, timers and all, and then settles. The clock stops at each deadline on the
+    /// way, and what is due then runs. Twisted's `Clock.advance`.
+    ///
+    /// # Panics
+    ///
+    /// After that, when a timed call panicked.
     pub fn advance(&mut self, by: Duration) {
         advance(&mut self.l, &self.network, by);
+        fail_with_panics(&mut self.l);
     }
 
     /// Runs `f` on the protocol, and settles. `None` once the connection is lost.

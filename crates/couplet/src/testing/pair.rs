@@ -137,8 +137,13 @@ impl<B: Protocol> Protocol for Capture<B> {
 
 impl<A: Protocol, B: Protocol> Pair<A, B> {
     /// Turns until nothing more happens by itself; time stands still.
+    ///
+    /// # Panics
+    ///
+    /// After that, when a timed call panicked.
     pub fn settle(&mut self) {
         settle(&mut self.l, &self.network);
+        fail_with_panics(&mut self.l);
     }
 
     /// How the streams are cut from now on.
@@ -151,9 +156,15 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
         self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
     }
 
-    /// Lets time pass, timers and all, and then settles.
+    /// Lets time pass, timers and all, and then settles. The clock stops at each deadline on the
+    /// way, and what is due then runs. Twisted's `Clock.advance`.
+    ///
+    /// # Panics
+    ///
+    /// After that, when a timed call panicked.
     pub fn advance(&mut self, by: Duration) {
         advance(&mut self.l, &self.network, by);
+        fail_with_panics(&mut self.l);
     }
 
     /// Runs `f` on the client's protocol, and settles. `None` once the connection is lost.
@@ -186,6 +197,13 @@ pub(super) fn settle(l: &mut Loop, network: &Network) {
         if !waiting && !l.is_waiting() && network.activity() == before {
             return;
         }
+    }
+}
+
+/// A panic of a timed call was contained as in any loop; the test fails with it all the same.
+pub(super) fn fail_with_panics(l: &mut Loop) {
+    if let Some(text) = l.take_panic() {
+        panic!("a timed call panicked: {text}");
     }
 }
 

@@ -33,7 +33,7 @@ use std::time::Instant;
 
 use super::outbox::Outbox;
 use super::wire::{Phase, Wire, asked};
-use super::{Producer, ProducerKind, Tell, Transport};
+use super::{Producer, Tell, Transport};
 use crate::driver::{How, Sent};
 use crate::error::{By, ConnectionLost, Reason};
 use crate::protocol::Protocol;
@@ -215,14 +215,14 @@ impl Life {
             self.flow_changed(now);
         }
         if asked & asked::PRODUCER != 0 {
-            self.producer_changed();
+            self.due &= !(due::PRODUCER_PAUSE | due::PRODUCER_RESUME);
         }
         if asked & asked::LOSE_WRITE != 0
             && let State::Open { writing, .. } = &mut self.state
             && *writing == Writing::Open
         {
             *writing = Writing::Finishing;
-            self.resume_paused_producer();
+            self.wire.let_producer_finish();
         }
         if asked & (asked::LOSE | asked::ABORT) != 0
             && let Some(failure) = self.wire.take_why()
@@ -285,7 +285,8 @@ impl Life {
                 self.wire.end_phase(Phase::Closing);
                 self.due &= !due::RESUMED;
                 self.order().deadline = true;
-                self.resume_paused_producer();
+                self.wire.let_producer_finish();
+                self.check_marks();
             }
             State::Flushing { why, .. }
             | State::Draining { why, .. }
@@ -336,6 +337,7 @@ impl Life {
         if sent == Sent::All && matches!(self.state, State::Open { writing: Writing::Open, .. }) {
             if self.wire.is_watched() {
                 self.check_marks();
+                self.check_full();
             }
         } else {
             let progress = self.wire.bytes_out.get() > before;
@@ -360,42 +362,32 @@ impl Life {
         }
         if self.wire.is_watched() {
             self.check_marks();
+            self.check_full();
         }
         self.check_flushed(now);
     }
 
-    /// Pauses and resumes the producer by the marks, and tells who waits for `drained`.
+    /// Resumes the producer by the marks, and tells who waits for `drained`.
     fn check_marks(&mut self) {
         self.wire.update_watched();
-        let buffered = self.wire.buffered();
-        let marks = self.wire.marks();
-        match self.wire.producer_state() {
-            Some((ProducerKind::Push, false)) if buffered > marks.high => {
-                self.due |= due::PRODUCER_PAUSE;
-            }
-            Some((ProducerKind::Push, true)) if buffered <= marks.low => {
-                self.due |= due::PRODUCER_RESUME;
-            }
-            Some((ProducerKind::Pull, _)) if buffered == 0 => self.due |= due::PRODUCER_RESUME,
-            _ => {}
+        if self.wire.producer_is_to_resume() {
+            self.due |= due::PRODUCER_RESUME;
         }
-        if buffered <= marks.low && self.wire.awaits_drained() {
+        if self.wire.buffered() <= self.wire.marks().low && self.wire.awaits_drained() {
             self.due |= due::DRAINED;
         }
     }
 
-    fn producer_changed(&mut self) {
-        if self.wire.has_producer() {
-            self.check_marks();
-        } else {
-            self.due &= !(due::PRODUCER_PAUSE | due::PRODUCER_RESUME);
-        }
+    /// True when a producer is to be paused unless what was written leaves at once.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.wire.is_watched() && self.wire.producer_is_to_pause()
     }
 
-    fn resume_paused_producer(&mut self) {
-        self.due &= !due::PRODUCER_PAUSE;
-        if let Some((ProducerKind::Push, true)) = self.wire.producer_state() {
-            self.due |= due::PRODUCER_RESUME;
+    /// Pauses the producer by the marks. The driver has had its chance to send.
+    pub(crate) fn check_full(&mut self) {
+        if self.is_full() {
+            self.due |= due::PRODUCER_PAUSE;
         }
     }
 
@@ -406,7 +398,7 @@ impl Life {
             State::Flushing { .. } => false,
             State::Draining { .. } | State::Closed { .. } => true,
         };
-        if waits || self.wire.buffered() > 0 || (self.wire.has_producer() && !self.panicked) {
+        if waits || self.wire.buffered() > 0 || self.wire.has_producer() {
             return;
         }
         let until = self.until(now);
@@ -463,6 +455,8 @@ impl Life {
                 if progress {
                     *until = fresh;
                     self.unsent = unsent;
+                } else if self.wire.reactor.is_stopping() {
+                    self.end(Reason::Shutdown, How::Reset);
                 } else {
                     self.end(Reason::CloseTimedOut, How::Reset);
                 }
@@ -538,13 +532,16 @@ impl Life {
         self.panicked = true;
         self.wire.clear_outbox();
         self.wire.end_phase(Phase::Closing);
+        let producer = self.wire.remove_producer();
         let now = self.wire.reactor.now();
         // What was asked before the panic still counts (an abort stays an abort), but a failure
         // that was recorded before it came first.
         self.take_over(now);
         self.lose(Reason::Panicked(text.into()), now);
-        self.due &= due::LOST;
         self.check_flushed(now);
+        stop(producer);
+        // A call that stood in line may be all that happened: the loop is to look at what follows.
+        self.wire.ask(0);
     }
 
     /// A call that stood in line.
@@ -564,6 +561,9 @@ impl Life {
     /// Runs the calls that are due, of a connection that has not ended.
     pub(crate) fn run_due(&mut self, now: Instant) {
         let due = std::mem::take(&mut self.due);
+        if self.panicked {
+            return;
+        }
         if due & due::WRITE_CLOSED != 0 {
             self.write_closed();
         }
@@ -576,7 +576,8 @@ impl Life {
         if due & due::PRODUCER_RESUME != 0 {
             self.resume_producer();
         }
-        if due & due::DRAINED != 0 {
+        // Bytes that are thrown away have not left: who waits for them hears of the loss.
+        if due & due::DRAINED != 0 && !self.panicked && self.wire.phase() < Phase::Ended {
             for resolver in self.wire.take_drained() {
                 resolver.callback(());
             }
@@ -591,7 +592,8 @@ impl Life {
     }
 
     fn resumed(&mut self, now: Instant) {
-        if !self.is_open() || self.wire.paused() {
+        // The call before this one may have closed, and it holds from there on.
+        if !self.is_open() || self.wire.paused() || self.wire.phase() >= Phase::Closing {
             return;
         }
         self.call(|protocol, transport| protocol.reading_resumed(transport));
@@ -620,7 +622,7 @@ impl Life {
     }
 
     fn pause_producer(&mut self) {
-        if !matches!(self.wire.producer_state(), Some((ProducerKind::Push, false))) {
+        if !self.wire.producer_is_to_pause() || self.wire.phase() >= Phase::Ended {
             return;
         }
         self.wire.set_producer_paused(true);
@@ -628,7 +630,7 @@ impl Life {
     }
 
     fn resume_producer(&mut self) {
-        if !self.wire.has_producer() {
+        if !self.wire.producer_is_to_resume() || self.wire.phase() >= Phase::Ended {
             return;
         }
         self.wire.set_producer_paused(false);
@@ -653,9 +655,7 @@ impl Life {
         }
         let reason = self.reason();
         tracing::debug!(connection = %self.wire.id, peer = %self.wire.peer, %reason, "connection lost");
-        if let Some(mut producer) = self.wire.remove_producer() {
-            contain("stop_producing", move || producer.stop_producing());
-        }
+        stop(self.wire.remove_producer());
         self.wire.set_lost(reason.clone());
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
         // Called from here and not through `contain`: a stack trace stays short.
@@ -730,15 +730,23 @@ impl Life {
     }
 }
 
-/// Runs user code whose panic concerns nobody else: it is logged.
-pub(crate) fn contain(what: &'static str, f: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        log_panic(what, payload);
+/// Tells a producer that its consumer has gone.
+fn stop(producer: Option<Box<dyn Producer>>) {
+    if let Some(mut producer) = producer {
+        contain("stop_producing", move || producer.stop_producing());
     }
 }
 
-fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) {
-    tracing::error!(what, text = %panic_text(payload), "a callback panicked");
+/// Runs user code whose panic concerns nobody else: it is logged, and its text given.
+pub(crate) fn contain(what: &'static str, f: impl FnOnce()) -> Option<String> {
+    let payload = catch_unwind(AssertUnwindSafe(f)).err()?;
+    Some(log_panic(what, payload))
+}
+
+fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) -> String {
+    let text = panic_text(payload);
+    tracing::error!(what, %text, "a callback panicked");
+    text
 }
 
 /// The message of a panic. A payload of another kind is leaked: its drop could panic again.

@@ -203,7 +203,13 @@ impl Transport {
         }
         let mut object: Box<dyn Producer> = Box::new(producer);
         if self.wire.phase() == Phase::Open {
-            self.wire.register(Registered { kind, paused: false, object: Some(object) });
+            self.wire.register(Registered {
+                kind,
+                paused: false,
+                to_finish: false,
+                asked_at: None,
+                object: Some(object),
+            });
         } else {
             self.reactor().line_up(Box::new(move || object.stop_producing()));
         }

@@ -46,6 +46,10 @@ pub(crate) enum Phase {
 pub(super) struct Registered {
     pub(super) kind: ProducerKind,
     pub(super) paused: bool,
+    /// A close has begun: it is resumed once, so that it can finish.
+    pub(super) to_finish: bool,
+    /// How much had left when a pull producer was last asked.
+    pub(super) asked_at: Option<u64>,
     pub(super) object: Option<Box<dyn Producer>>,
 }
 
@@ -279,8 +283,30 @@ impl Wire {
         self.producer.borrow().is_some()
     }
 
-    pub(super) fn producer_state(&self) -> Option<(ProducerKind, bool)> {
-        self.producer.borrow().as_ref().map(|p| (p.kind, p.paused))
+    /// A push producer that writes, and should not.
+    pub(super) fn producer_is_to_pause(&self) -> bool {
+        let over = self.buffered() > self.marks().high;
+        over && matches!(
+            &*self.producer.borrow(),
+            Some(Registered { kind: ProducerKind::Push, paused: false, .. })
+        )
+    }
+
+    /// A push producer that is paused while the buffer has drained, or when a close has begun; a
+    /// pull producer that was never asked, or whose buffer has emptied since.
+    pub(super) fn producer_is_to_resume(&self) -> bool {
+        match &*self.producer.borrow() {
+            None => false,
+            Some(registered) => match registered.kind {
+                ProducerKind::Push => {
+                    let drained = self.buffered() <= self.marks().low;
+                    registered.paused && (drained || registered.to_finish)
+                }
+                ProducerKind::Pull => registered
+                    .asked_at
+                    .is_none_or(|at| self.buffered() == 0 && self.bytes_out.get() > at),
+            },
+        }
     }
 
     pub(crate) fn dropped(&self) -> u64 {
@@ -349,6 +375,13 @@ impl Wire {
         self.why.borrow_mut().take()
     }
 
+    /// A close has begun: a paused producer is to be resumed, whatever is buffered.
+    pub(super) fn let_producer_finish(&self) {
+        if let Some(registered) = self.producer.borrow_mut().as_mut() {
+            registered.to_finish = true;
+        }
+    }
+
     /// Takes the producer's object out to call it; `None` when there is none or it is out.
     pub(super) fn producer_out(&self) -> Option<Box<dyn Producer>> {
         self.producer.borrow_mut().as_mut()?.object.take()
@@ -369,6 +402,8 @@ impl Wire {
     pub(super) fn set_producer_paused(&self, paused: bool) {
         if let Some(registered) = self.producer.borrow_mut().as_mut() {
             registered.paused = paused;
+            registered.to_finish = false;
+            registered.asked_at = Some(self.bytes_out.get());
         }
     }
 

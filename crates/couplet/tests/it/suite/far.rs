@@ -1,0 +1,272 @@
+//! [`B`], the raw far end of a connection, in the test's hand: on real sockets a non-blocking
+//! socket of std, on the memory driver the other end of its wire.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+
+use couplet::Address;
+use couplet::testing::{Network, Wire};
+
+use super::kit::LOOPBACK;
+use sockets::{Listener, Stream};
+
+/// What B has seen of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saw {
+    Open,
+    Fin,
+    Reset,
+}
+
+/// The far end of a connection. It takes nothing and does nothing unless told.
+pub(crate) struct B {
+    end: RefCell<Option<Far>>,
+    got: RefCell<Vec<u8>>,
+    saw: Cell<Saw>,
+}
+
+enum Far {
+    Socket(Stream),
+    Memory(Wire),
+}
+
+/// A port of the test.
+pub(crate) enum FarPort {
+    Socket(Listener),
+    Memory(Network, SocketAddr),
+}
+
+impl FarPort {
+    pub(crate) fn new(network: Option<&Network>) -> FarPort {
+        match network {
+            None => FarPort::Socket(Listener::new()),
+            Some(network) => {
+                let address = network.listen(LOOPBACK, 50);
+                FarPort::Memory(network.clone(), address.expect("a free port can be opened"))
+            }
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            FarPort::Socket(listener) => listener.address(),
+            FarPort::Memory(_, address) => *address,
+        }
+    }
+
+    pub(crate) fn accept(&self) -> Option<B> {
+        let end = match self {
+            FarPort::Socket(listener) => Far::Socket(listener.accept()?),
+            FarPort::Memory(network, address) => Far::Memory(network.accept(*address)?),
+        };
+        Some(B::new(end))
+    }
+}
+
+impl B {
+    /// Connects, on this network or over sockets.
+    pub(crate) fn connect(to: SocketAddr, network: Option<&Network>) -> std::io::Result<B> {
+        Ok(B::new(match network {
+            None => Far::Socket(Stream::connect(to)?),
+            Some(network) => Far::Memory(network.connect(to)?),
+        }))
+    }
+
+    fn new(end: Far) -> B {
+        B { end: RefCell::new(Some(end)), got: RefCell::default(), saw: Cell::new(Saw::Open) }
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&Far) -> R) -> R {
+        f(self.end.borrow().as_ref().expect("B has not closed"))
+    }
+
+    /// Sends all of it: it has to fit on the way.
+    pub(crate) fn send(&self, data: &[u8]) {
+        assert_eq!(self.try_send(data), data.len(), "it fits on the way");
+    }
+
+    /// Sends what fits on the way; 0 when nothing does, or when the connection is broken.
+    pub(crate) fn try_send(&self, data: &[u8]) -> usize {
+        self.with(|end| match end {
+            Far::Socket(stream) => stream.send(data),
+            Far::Memory(wire) => wire.try_push(data).unwrap_or(0),
+        })
+    }
+
+    /// The end of what B sends.
+    pub(crate) fn fin(&self) {
+        self.with(|end| match end {
+            Far::Socket(stream) => stream.fin(),
+            Far::Memory(wire) => wire.fin(),
+        });
+    }
+
+    /// Closes with a reset.
+    pub(crate) fn reset(&self) {
+        match self.end.take() {
+            Some(Far::Socket(stream)) => stream.reset(),
+            Some(Far::Memory(wire)) => wire.reset(),
+            None => {}
+        }
+    }
+
+    /// Closes as `close(2)` does.
+    pub(crate) fn close(&self) {
+        if let Some(Far::Memory(wire)) = self.end.take() {
+            wire.close();
+        }
+    }
+
+    /// One read of at most `n` bytes; how many came.
+    pub(crate) fn take(&self, n: usize) -> usize {
+        let (bytes, saw) = self.with(|end| match end {
+            Far::Socket(stream) => stream.take(n),
+            Far::Memory(wire) => {
+                let bytes = wire.take_most(n);
+                let saw = match (bytes.is_empty(), wire.saw_reset(), wire.saw_fin()) {
+                    (true, true, _) => Saw::Reset,
+                    (true, false, true) => Saw::Fin,
+                    _ => Saw::Open,
+                };
+                (bytes, saw)
+            }
+        });
+        if saw != Saw::Open {
+            self.saw.set(saw);
+        }
+        self.got.borrow_mut().extend_from_slice(&bytes);
+        bytes.len()
+    }
+
+    /// Reads until nothing comes; how many bytes came.
+    pub(crate) fn take_all(&self) -> usize {
+        let mut sum = 0;
+        while self.end.borrow().is_some() {
+            match self.take(256 * 1024) {
+                0 => break,
+                n => sum += n,
+            }
+        }
+        sum
+    }
+
+    /// All bytes that were taken.
+    pub(crate) fn got(&self) -> Vec<u8> {
+        self.got.borrow().clone()
+    }
+
+    pub(crate) fn got_len(&self) -> usize {
+        self.got.borrow().len()
+    }
+
+    /// Open, or the end that was met by taking.
+    pub(crate) fn saw(&self) -> Saw {
+        self.saw.get()
+    }
+
+    /// The connection was reset, whatever was taken or seen before: asked of the socket itself.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.with(|end| match end {
+            Far::Socket(stream) => stream.has_error(),
+            Far::Memory(wire) => wire.saw_reset(),
+        })
+    }
+
+    /// B's own address.
+    pub(crate) fn address(&self) -> Address {
+        self.with(|end| match end {
+            Far::Socket(stream) => stream.address(),
+            Far::Memory(wire) => wire.address(),
+        })
+        .into()
+    }
+}
+
+/// The far ends on real sockets: the one place of the suite that names them.
+mod sockets {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use socket2::{Domain, SockRef, Socket, Type};
+
+    use super::Saw;
+    use crate::suite::kit::LOOPBACK;
+
+    /// Small, so that a B that takes nothing is soon full.
+    const RECEIVE_BUFFER: usize = 64 * 1024;
+
+    pub(crate) struct Stream(TcpStream);
+    pub(crate) struct Listener(TcpListener);
+
+    fn socket() -> Socket {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(RECEIVE_BUFFER).expect("an option");
+        socket
+    }
+
+    impl Listener {
+        pub(crate) fn new() -> Listener {
+            let socket = socket();
+            socket.bind(&LOOPBACK.into()).expect("a free port");
+            socket.listen(50).expect("a free port");
+            socket.set_nonblocking(true).expect("an option");
+            Listener(socket.into())
+        }
+
+        pub(crate) fn address(&self) -> SocketAddr {
+            self.0.local_addr().expect("it is bound")
+        }
+
+        pub(crate) fn accept(&self) -> Option<Stream> {
+            let (stream, _) = self.0.accept().ok()?;
+            stream.set_nonblocking(true).expect("an option");
+            Some(Stream(stream))
+        }
+    }
+
+    impl Stream {
+        pub(crate) fn connect(to: SocketAddr) -> std::io::Result<Stream> {
+            let socket = socket();
+            socket.connect(&to.into())?;
+            socket.set_nonblocking(true)?;
+            socket.set_tcp_nodelay(true)?;
+            Ok(Stream(socket.into()))
+        }
+
+        pub(crate) fn send(&self, data: &[u8]) -> usize {
+            (&self.0).write(data).unwrap_or(0)
+        }
+
+        pub(crate) fn fin(&self) {
+            // Where A has gone there is nobody to tell.
+            let _ = self.0.shutdown(Shutdown::Write);
+        }
+
+        pub(crate) fn reset(self) {
+            let socket = SockRef::from(&self.0);
+            socket.set_linger(Some(Duration::ZERO)).expect("an option");
+        }
+
+        pub(crate) fn take(&self, n: usize) -> (Vec<u8>, Saw) {
+            let mut bytes = vec![0; n];
+            match (&self.0).read(&mut bytes) {
+                Ok(0) => (Vec::new(), Saw::Fin),
+                Ok(n) => {
+                    bytes.truncate(n);
+                    (bytes, Saw::Open)
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => (Vec::new(), Saw::Open),
+                Err(_) => (Vec::new(), Saw::Reset),
+            }
+        }
+
+        pub(crate) fn has_error(&self) -> bool {
+            !matches!(self.0.take_error(), Ok(None))
+        }
+
+        pub(crate) fn address(&self) -> SocketAddr {
+            self.0.local_addr().expect("it is bound")
+        }
+    }
+}

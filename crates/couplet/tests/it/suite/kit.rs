@@ -1,0 +1,329 @@
+//! What the tests of the suite are made of: a [`Kit`] names a driver, a [`Rig`] is a loop over it
+//! with the [`Tap`] between.
+//!
+//! Time stands still but for [`Rig::pass`]. A test goes turn by turn, [`until`](Rig::until) what it
+//! waits for has come; [`tick`](Rig::tick) is how it says "and nothing else comes".
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use couplet::driver::{Key, Mio};
+use couplet::testing::{Cut, Manner, Memory, Network};
+use couplet::{
+    Address, ConnectOptions, Connector, IntoFactory, Loop, LoopOptions, Port, Protocol, Reactor,
+    Transport,
+};
+
+use super::far::{B, FarPort, Saw};
+use super::recorder::{A, Script};
+use super::tap::{Counts, Tap, Tapped};
+
+/// Who opened the connection of A.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Server,
+    Client,
+}
+
+pub(crate) const BOTH_ROLES: [Role; 2] = [Role::Server, Role::Client];
+
+/// A driver, and how the loop over it is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kit {
+    driver: Which,
+    buffer: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Mio,
+    Memory(Manner),
+}
+
+static BIG: LazyLock<Vec<u8>> =
+    LazyLock::new(|| (0..4 * 1024 * 1024u32).flat_map(u32::to_le_bytes).collect());
+
+impl Kit {
+    pub(crate) const fn mio() -> Kit {
+        Kit { driver: Which::Mio, buffer: None }
+    }
+
+    pub(crate) const fn memory(manner: Manner) -> Kit {
+        Kit { driver: Which::Memory(manner), buffer: None }
+    }
+
+    /// One read brings at most so many bytes.
+    pub(crate) fn read_buffer(mut self, bytes: usize) -> Kit {
+        self.buffer = Some(bytes);
+        self
+    }
+
+    pub(crate) fn is_mio(self) -> bool {
+        self.driver == Which::Mio
+    }
+
+    /// More than the system and B hold together: a known pattern, 16 MiB over sockets.
+    pub(crate) fn big(self) -> &'static [u8] {
+        let len = if self.is_mio() { BIG.len() } else { 1024 * 1024 };
+        &BIG[..len]
+    }
+
+    /// A fresh loop.
+    pub(crate) fn rig(self) -> Rig {
+        let buffer = self.buffer.unwrap_or(256 * 1024);
+        let (tap, tapped, network) = match self.driver {
+            Which::Mio => {
+                let mio = Mio::new(buffer).expect("there is a poll descriptor");
+                let (tap, tapped) = Tap::new(Box::new(mio));
+                (tap, tapped, None)
+            }
+            Which::Memory(manner) => {
+                let (memory, network) = Memory::new(manner, 1);
+                if let Some(most) = self.buffer {
+                    network.set_cut(Cut::Most(most));
+                }
+                let (tap, tapped) = Tap::new(Box::new(memory));
+                (tap, tapped, Some(network))
+            }
+        };
+        let l = Loop::with_driver(Box::new(tap), LoopOptions::default());
+        Rig {
+            kit: self,
+            reactor: l.reactor(),
+            l,
+            tapped,
+            network,
+            ticking: None,
+            ends: RefCell::default(),
+        }
+    }
+}
+
+/// A loop over a tapped driver.
+pub(crate) struct Rig {
+    pub(crate) kit: Kit,
+    pub(crate) reactor: Reactor,
+    pub(crate) l: Loop,
+    pub(crate) tapped: Rc<Tapped>,
+    /// On the memory driver.
+    pub(crate) network: Option<Network>,
+    ticking: Option<B>,
+    ends: RefCell<Vec<A>>,
+}
+
+pub(crate) const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+struct Echo;
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+impl Rig {
+    // Connections.
+
+    /// A connection: A plays the script, B is in the test's hand.
+    pub(crate) fn pair(&mut self, role: Role, script: Script) -> (A, B) {
+        let a = self.end();
+        let b = match role {
+            Role::Server => {
+                let port = self.listen(&a, script);
+                self.far(&port)
+            }
+            Role::Client => {
+                let far = self.far_port();
+                self.connect(&far, &a, script);
+                self.accepted(&far)
+            }
+        };
+        let made = a.clone();
+        self.until("connection_made", move || made.is_made());
+        (a, b)
+    }
+
+    /// [`pair`](Self::pair), with A accepted by our port.
+    pub(crate) fn accept(&mut self, script: Script) -> (A, B) {
+        self.pair(Role::Server, script)
+    }
+
+    /// An end under test that has no connection yet.
+    pub(crate) fn end(&self) -> A {
+        let a = A::default();
+        self.ends.borrow_mut().push(a.clone());
+        a
+    }
+
+    /// A port whose first connection is A.
+    pub(crate) fn listen(&self, a: &A, script: Script) -> Port {
+        let mut protocol = Some(a.plays(script));
+        self.listen_with(move |_: &Address| protocol.take())
+    }
+
+    pub(crate) fn listen_with<K>(&self, factory: impl IntoFactory<K>) -> Port {
+        let port = self.reactor.listen_tcp(LOOPBACK, factory);
+        port.expect("a free port can be opened")
+    }
+
+    /// A's connection to a port of the test.
+    pub(crate) fn connect(&self, to: &FarPort, a: &A, script: Script) -> Connector {
+        let mut protocol = Some(a.plays(script));
+        self.connect_with(to.address(), move |_: &Address| protocol.take())
+    }
+
+    pub(crate) fn connect_with<K>(
+        &self,
+        to: SocketAddr,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        let host = to.ip().to_string();
+        let options = ConnectOptions::default();
+        self.reactor.connect_tcp_with(&host, to.port(), options, factory)
+    }
+
+    /// Connects to a port of the loop, which need not have turned yet.
+    pub(crate) fn far(&self, port: &Port) -> B {
+        let to = port.host().socket_addr().expect("a port has an address");
+        self.try_far(to).expect("a port that listens takes a connection")
+    }
+
+    /// [`far`](Self::far), which may be refused.
+    pub(crate) fn try_far(&self, to: SocketAddr) -> std::io::Result<B> {
+        B::connect(to, self.network.as_ref())
+    }
+
+    /// A port of the test's own.
+    pub(crate) fn far_port(&self) -> FarPort {
+        FarPort::new(self.network.as_ref())
+    }
+
+    /// The next connection to a port of the test.
+    pub(crate) fn accepted(&mut self, port: &FarPort) -> B {
+        let mut taken = None;
+        self.until("a connection", || {
+            taken = port.accept();
+            taken.is_some()
+        });
+        taken.expect("it was there")
+    }
+
+    // Turns and time.
+
+    /// One turn, which does not wait.
+    pub(crate) fn turn(&mut self) {
+        self.l.turn(None).expect("the driver does not fail");
+    }
+
+    pub(crate) fn turns(&mut self, n: usize) {
+        for _ in 0..n {
+            self.turn();
+        }
+    }
+
+    /// Turns until it is so.
+    pub(crate) fn until(&mut self, what: &str, mut so: impl FnMut() -> bool) {
+        // On sockets the far end may need the processor: after a while a turn naps for 1 ms.
+        for round in 0..20_000 {
+            if so() {
+                self.tapped.nap.set(Duration::ZERO);
+                return;
+            }
+            if round == 200 && self.kit.is_mio() {
+                self.tapped.nap.set(Duration::from_millis(1));
+            }
+            self.turn();
+        }
+        let logs: Vec<_> = self.ends.borrow().iter().map(|a| a.log.entries()).collect();
+        panic!("{what} does not come; logs: {logs:#?}");
+    }
+
+    /// Two round trips on another connection: what was sent before has arrived and was handled.
+    pub(crate) fn tick(&mut self) {
+        let b = match self.ticking.take() {
+            Some(b) => b,
+            None => {
+                let port = self.listen_with(|| Echo);
+                self.far(&port)
+            }
+        };
+        for _ in 0..2 {
+            let before = b.got().len();
+            b.send(b"?");
+            self.until("an echo", || {
+                b.take_all();
+                b.got().len() > before
+            });
+        }
+        self.ticking = Some(b);
+        // An operation of the completion manner may take some turns more than those of the echo.
+        if !self.kit.is_mio() {
+            self.turns(8);
+        }
+    }
+
+    /// Moves the clock, without a turn.
+    pub(crate) fn pass(&self, by: Duration) {
+        self.tapped.pass(by);
+        if let Some(network) = &self.network {
+            network.advance(by);
+        }
+    }
+
+    /// What has passed since the start.
+    pub(crate) fn passed(&self) -> Duration {
+        self.tapped.passed()
+    }
+
+    // What was seen.
+
+    /// What the loop did with A's key.
+    pub(crate) fn counts(&self, a: &A) -> Counts {
+        self.tapped.counts(key_of(&a.transport()))
+    }
+
+    /// Turns until A is lost and a few times more: `lost` came once, and last. Why.
+    pub(crate) fn lost(&mut self, a: &A) -> String {
+        self.until("connection_lost", || a.is_lost());
+        self.turns(5);
+        let entries = a.log.entries();
+        assert_eq!(a.log.count("lost"), 1, "{entries:?}");
+        assert!(entries.last().is_some_and(|e| e.starts_with("lost")), "{entries:?}");
+        super::recorder::text(&a.reason())
+    }
+
+    /// Turns while B takes all, until it sees an end.
+    pub(crate) fn take_to_the_end(&mut self, b: &B) -> Saw {
+        self.until("an end at B", || {
+            b.take_all();
+            b.saw() != Saw::Open
+        });
+        b.saw()
+    }
+
+    /// A new pair still echoes: the loop is well.
+    pub(crate) fn still_echoes(&mut self) {
+        self.ticking = None;
+        self.tick();
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            for a in self.ends.borrow().iter() {
+                assert!(!a.was_nested(), "nested callbacks: {:?}", a.log.entries());
+            }
+        }
+    }
+}
+
+/// What the driver knows a connection by.
+pub(crate) fn key_of(transport: &Transport) -> Key {
+    let id = transport.id().to_string();
+    let parts: Vec<u32> = id.split('.').map(|n| n.parse().expect("a number")).collect();
+    Key { slot: parts[1], generation: parts[2] }
+}

@@ -1,0 +1,362 @@
+//! A, the end under test: a protocol that writes down each callback and plays a script in it, a
+//! producer that does the same, and a factory that does.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::{
+    Address, Connection, Connector, Deferred, DelayedCall, Factory, Producer, Protocol, Reason,
+    Transport,
+};
+
+/// What happened, in one order; cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Rc<RefCell<Vec<String>>>);
+
+impl Log {
+    pub(crate) fn note(&self, entry: impl Into<String>) {
+        self.0.borrow_mut().push(entry.into());
+    }
+
+    pub(crate) fn entries(&self) -> Vec<String> {
+        self.0.borrow().clone()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// How many entries begin so.
+    pub(crate) fn count(&self, beginning: &str) -> usize {
+        let entries = self.0.borrow();
+        entries.iter().filter(|e| e.starts_with(beginning)).count()
+    }
+
+    pub(crate) fn has(&self, beginning: &str) -> bool {
+        self.count(beginning) > 0
+    }
+}
+
+/// The callbacks of a protocol, for its script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    Made,
+    Data,
+    Resumed,
+    ReadClosed,
+    WriteClosed,
+    Lost,
+}
+
+type Act = Box<dyn FnMut(&Transport)>;
+
+/// What A does in its callbacks.
+#[derive(Default)]
+pub(crate) struct Script {
+    acts: Vec<(On, Act)>,
+    aware: bool,
+}
+
+impl Script {
+    pub(crate) fn new() -> Script {
+        Script::default()
+    }
+
+    /// Overrides `read_closed` with nothing; else it does what the trait's default does.
+    pub(crate) fn aware(mut self) -> Script {
+        self.aware = true;
+        self
+    }
+
+    /// Each time.
+    pub(crate) fn on(mut self, on: On, act: impl FnMut(&Transport) + 'static) -> Script {
+        self.acts.push((on, Box::new(act)));
+        self
+    }
+
+    /// The first time.
+    pub(crate) fn once(self, on: On, act: impl FnOnce(&Transport) + 'static) -> Script {
+        let mut act = Some(act);
+        self.on(on, move |transport| {
+            if let Some(act) = act.take() {
+                act(transport);
+            }
+        })
+    }
+}
+
+/// The test's hand on the end under test: its log, what it received, its transport.
+#[derive(Clone, Default)]
+pub(crate) struct A {
+    pub(crate) log: Log,
+    seen: Rc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    transport: RefCell<Option<Transport>>,
+    received: RefCell<Vec<u8>>,
+    reason: RefCell<Option<Reason>>,
+    depth: Cell<u32>,
+    nested: Cell<bool>,
+}
+
+/// Counts how deep in user code of one connection we are.
+struct Inside(Rc<Seen>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.depth.set(self.0.depth.get() - 1);
+    }
+}
+
+impl A {
+    /// The protocol that writes into this log.
+    pub(crate) fn plays(&self, script: Script) -> Recorder {
+        Recorder { a: self.clone(), script }
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        let transport = self.seen.transport.borrow().clone();
+        transport.expect("the connection was made")
+    }
+
+    pub(crate) fn connection(&self) -> Connection<Recorder> {
+        self.transport().connection()
+    }
+
+    /// Runs in the turn, as a callback of A.
+    pub(crate) fn tell(&self, act: impl FnOnce(&Transport) + 'static) -> bool {
+        self.connection().tell(|me, transport| {
+            let _inside = me.a.enter();
+            act(transport);
+        })
+    }
+
+    pub(crate) fn ask<T: 'static>(
+        &self,
+        act: impl FnOnce(&Transport) -> T + 'static,
+    ) -> Deferred<T> {
+        self.connection().ask(|me, transport| {
+            let _inside = me.a.enter();
+            act(transport)
+        })
+    }
+
+    pub(crate) fn call_later(
+        &self,
+        delay: Duration,
+        act: impl FnOnce(&Transport) + 'static,
+    ) -> DelayedCall {
+        self.connection().call_later(delay, |me, transport| {
+            let _inside = me.a.enter();
+            act(transport);
+        })
+    }
+
+    pub(crate) fn is_made(&self) -> bool {
+        self.seen.transport.borrow().is_some()
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.seen.reason.borrow().is_some()
+    }
+
+    /// Why it was lost.
+    pub(crate) fn reason(&self) -> Reason {
+        let reason = self.seen.reason.borrow().clone();
+        reason.unwrap_or_else(|| panic!("not lost: {:?}", self.log.entries()))
+    }
+
+    /// The bytes of all `data_received`.
+    pub(crate) fn received(&self) -> Vec<u8> {
+        self.seen.received.borrow().clone()
+    }
+
+    /// A callback was called inside another one.
+    pub(crate) fn was_nested(&self) -> bool {
+        self.seen.nested.get()
+    }
+
+    /// A producer that writes into this log and plays a script for each call, for `transport`.
+    pub(crate) fn source(
+        &self,
+        transport: &Transport,
+        act: impl FnMut(Call, &Transport) + 'static,
+    ) -> Source {
+        Source { a: self.clone(), transport: transport.clone(), act: Box::new(act) }
+    }
+
+    fn enter(&self) -> Inside {
+        let depth = self.seen.depth.get();
+        self.seen.nested.set(self.seen.nested.get() || depth > 0);
+        self.seen.depth.set(depth + 1);
+        Inside(self.seen.clone())
+    }
+}
+
+/// The protocol of A.
+pub(crate) struct Recorder {
+    pub(crate) a: A,
+    script: Script,
+}
+
+impl Recorder {
+    fn play(&mut self, on: On, entry: impl Into<String>, transport: &Transport) {
+        let _inside = self.a.enter();
+        self.a.log.note(entry);
+        let acts = self.script.acts.iter_mut();
+        for (_, act) in acts.filter(|(when, _)| *when == on) {
+            act(transport);
+        }
+    }
+}
+
+/// Has the trait's own `read_closed`.
+struct Plain;
+impl Protocol for Plain {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+impl Protocol for Recorder {
+    fn connection_made(&mut self, transport: &Transport) {
+        *self.a.seen.transport.borrow_mut() = Some(transport.clone());
+        self.play(On::Made, "made", transport);
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.a.seen.received.borrow_mut().extend_from_slice(data);
+        self.play(On::Data, format!("data({})", data.len()), transport);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        *self.a.seen.reason.borrow_mut() = Some(reason.clone());
+        let entry = format!("lost({})", text(reason));
+        self.play(On::Lost, entry, transport);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.play(On::ReadClosed, "read_closed", transport);
+        if !self.script.aware {
+            Plain.read_closed(transport);
+        }
+    }
+
+    fn write_closed(&mut self, transport: &Transport) {
+        self.play(On::WriteClosed, "write_closed", transport);
+    }
+
+    fn reading_resumed(&mut self, transport: &Transport) {
+        self.play(On::Resumed, "resumed", transport);
+    }
+}
+
+/// The variant of a reason, and what tells it from its like on every driver.
+pub(crate) fn text(reason: &Reason) -> String {
+    match reason {
+        Reason::Lost(_) => "Lost".into(),
+        Reason::Failed(failure) => format!("Failed({failure})"),
+        Reason::Panicked(text) => format!("Panicked({text})"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The calls of a producer, for its script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Resume,
+    Pause,
+    Stop,
+}
+
+type CallAct = Box<dyn FnMut(Call, &Transport)>;
+
+/// A producer in A's log.
+pub(crate) struct Source {
+    a: A,
+    transport: Transport,
+    act: CallAct,
+}
+
+impl Source {
+    fn play(&mut self, call: Call, entry: &str) {
+        let _inside = self.a.enter();
+        self.a.log.note(entry);
+        (self.act)(call, &self.transport);
+    }
+}
+
+impl Producer for Source {
+    fn resume_producing(&mut self) {
+        self.play(Call::Resume, "resume");
+    }
+
+    fn pause_producing(&mut self) {
+        self.play(Call::Pause, "pause");
+    }
+
+    fn stop_producing(&mut self) {
+        self.play(Call::Stop, "stop");
+    }
+}
+
+/// A script for each connection of a factory; `None` turns it away.
+type Scripts = Box<dyn FnMut(&Address) -> Option<Recorder>>;
+type OnConnector = Box<dyn FnMut(&Connector)>;
+
+/// A factory that writes down each call.
+pub(crate) struct Maker {
+    log: Log,
+    build: Scripts,
+    pub(crate) on_started: OnConnector,
+    pub(crate) on_failed: OnConnector,
+    pub(crate) on_lost: OnConnector,
+}
+
+impl Maker {
+    pub(crate) fn new(
+        log: &Log,
+        build: impl FnMut(&Address) -> Option<Recorder> + 'static,
+    ) -> Maker {
+        Maker {
+            log: log.clone(),
+            build: Box::new(build),
+            on_started: Box::new(|_| {}),
+            on_failed: Box::new(|_| {}),
+            on_lost: Box::new(|_| {}),
+        }
+    }
+}
+
+impl Factory for Maker {
+    type Protocol = Recorder;
+
+    fn do_start(&mut self) {
+        self.log.note("do_start");
+    }
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        self.log.note("started_connecting");
+        (self.on_started)(connector);
+    }
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<Recorder> {
+        self.log.note(format!("build({peer})"));
+        (self.build)(peer)
+    }
+
+    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
+        self.log.note(format!("client_connection_failed({})", text(reason)));
+        (self.on_failed)(connector);
+    }
+
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
+        self.log.note(format!("client_connection_lost({})", text(reason)));
+        (self.on_lost)(connector);
+    }
+
+    fn do_stop(&mut self) {
+        self.log.note("do_stop");
+    }
+}

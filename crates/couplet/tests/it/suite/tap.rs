@@ -1,0 +1,211 @@
+//! [`Tap`]: a driver around the driver under test. It freezes the clock, so that deadlines are
+//! exact without waiting for them, and counts what the loop asks of the driver and is told by it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant, SystemTime};
+
+use couplet::driver::{Bound, Driver, Event, How, Key, Outbox, Sent, Ticket, World};
+use couplet::{Address, ConnectOptions, ListenOptions, SocketOption};
+
+/// What was done with one key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// Calls of `write`, and the bytes that they took from the outbox.
+    pub(crate) writes: usize,
+    pub(crate) written: usize,
+    pub(crate) shut_writes: usize,
+    pub(crate) closes: Vec<How>,
+    pub(crate) receives: Vec<bool>,
+    /// Bytes of all `Received`.
+    pub(crate) received: usize,
+    /// `Sent` events.
+    pub(crate) sent: usize,
+    /// All calls for the key, `unsent` excepted.
+    pub(crate) calls: usize,
+}
+
+/// What the test sees and sets.
+pub(crate) struct Tapped {
+    inner: Rc<dyn World>,
+    start: Instant,
+    passed: Cell<Duration>,
+    /// How long a wait may really take when there is nothing to do.
+    pub(crate) nap: Cell<Duration>,
+    counts: RefCell<BTreeMap<Key, Counts>>,
+    /// Each attempt to connect: when, and where to.
+    pub(crate) connects: RefCell<Vec<(Duration, Address, Option<Key>)>>,
+    /// The `until` of each wait, since the start.
+    pub(crate) waits: RefCell<Vec<Option<Duration>>>,
+    /// Called before each wait: the far end's part in a run.
+    pub(crate) on_wait: RefCell<Option<Box<dyn FnMut()>>>,
+}
+
+impl Tapped {
+    /// Moves the clock.
+    pub(crate) fn pass(&self, by: Duration) {
+        self.passed.set(self.passed.get() + by);
+    }
+
+    /// What has passed since the start.
+    pub(crate) fn passed(&self) -> Duration {
+        self.passed.get()
+    }
+
+    pub(crate) fn counts(&self, key: Key) -> Counts {
+        self.counts.borrow().get(&key).cloned().unwrap_or_default()
+    }
+
+    fn count(&self, key: Key, f: impl FnOnce(&mut Counts)) {
+        f(self.counts.borrow_mut().entry(key).or_default());
+    }
+
+    fn command(&self, key: Key, f: impl FnOnce(&mut Counts)) {
+        self.count(key, |counts| {
+            counts.calls += 1;
+            f(counts);
+        });
+    }
+}
+
+impl World for Tapped {
+    fn now(&self) -> Instant {
+        self.start + self.passed.get()
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        self.inner.wall_clock()
+    }
+
+    fn random(&self) -> u64 {
+        self.inner.random()
+    }
+
+    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
+        self.inner.bind(address, options)
+    }
+}
+
+/// The driver around the driver.
+pub(crate) struct Tap {
+    inner: Box<dyn Driver>,
+    tapped: Rc<Tapped>,
+}
+
+impl Tap {
+    pub(crate) fn new(inner: Box<dyn Driver>) -> (Tap, Rc<Tapped>) {
+        let world = inner.world();
+        let tapped = Rc::new(Tapped {
+            start: world.now(),
+            inner: world,
+            passed: Cell::default(),
+            nap: Cell::default(),
+            counts: RefCell::default(),
+            connects: RefCell::default(),
+            waits: RefCell::default(),
+            on_wait: RefCell::default(),
+        });
+        let tap = Tap { inner, tapped: tapped.clone() };
+        (tap, tapped)
+    }
+}
+
+impl Driver for Tap {
+    fn world(&self) -> Rc<dyn World> {
+        self.tapped.clone()
+    }
+
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        let tapped = self.tapped.clone();
+        let since = until.map(|until| until.saturating_duration_since(tapped.start));
+        tapped.waits.borrow_mut().push(since);
+        let hook = tapped.on_wait.borrow_mut().take();
+        if let Some(mut hook) = hook {
+            hook();
+            tapped.on_wait.borrow_mut().get_or_insert(hook);
+        }
+        let nap = match since {
+            Some(until) if until <= tapped.passed.get() => Duration::ZERO,
+            _ => tapped.nap.get(),
+        };
+        self.inner.wait(Some(tapped.inner.now() + nap))
+    }
+
+    fn next(&mut self) -> Option<Event<'_>> {
+        let event = self.inner.next()?;
+        match &event {
+            Event::Received(key, bytes) => {
+                self.tapped.count(*key, |counts| counts.received += bytes.len());
+            }
+            Event::Sent(key, _) => self.tapped.count(*key, |counts| counts.sent += 1),
+            _ => {}
+        }
+        Some(event)
+    }
+
+    fn write(&mut self, key: Key, out: &mut Outbox) -> Sent {
+        let before = out.len();
+        let sent = self.inner.write(key, out);
+        self.tapped.command(key, |counts| {
+            counts.writes += 1;
+            counts.written += before - out.len();
+        });
+        sent
+    }
+
+    fn listen(&mut self, bound: Bound) -> io::Result<Key> {
+        self.inner.listen(bound)
+    }
+
+    fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
+        let attempt = self.inner.connect(to, options);
+        let key = attempt.as_ref().ok().copied();
+        let connect = (self.tapped.passed.get(), to.clone(), key);
+        self.tapped.connects.borrow_mut().push(connect);
+        attempt
+    }
+
+    fn receive(&mut self, key: Key, on: bool) {
+        self.tapped.command(key, |counts| counts.receives.push(on));
+        self.inner.receive(key, on);
+    }
+
+    fn shut_write(&mut self, key: Key) {
+        self.tapped.command(key, |counts| counts.shut_writes += 1);
+        self.inner.shut_write(key);
+    }
+
+    fn close(&mut self, key: Key, how: How) {
+        self.tapped.command(key, |counts| counts.closes.push(how));
+        self.inner.close(key, how);
+    }
+
+    fn unsent(&self, key: Key) -> Option<usize> {
+        self.inner.unsent(key)
+    }
+
+    fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
+        self.tapped.command(key, |_| {});
+        self.inner.set_option(key, option)
+    }
+
+    fn resolve(&mut self, ticket: Ticket, name: &str) {
+        self.inner.resolve(ticket, name);
+    }
+
+    fn forget(&mut self, ticket: Ticket) {
+        self.inner.forget(ticket);
+    }
+
+    fn waker(&self) -> Waker {
+        self.inner.waker()
+    }
+
+    fn watch_signals(&mut self, on: bool) -> io::Result<()> {
+        self.inner.watch_signals(on)
+    }
+}

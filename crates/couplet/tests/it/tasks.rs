@@ -1,0 +1,521 @@
+//! Row 125a: futures as tasks of the loop. What a task does to the others, to I/O and to timers
+//! while it runs, and what becomes of it when it is cancelled, panics, or outlives its loop.
+
+use std::cell::{Cell, RefCell};
+use std::future::{pending, poll_fn};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use couplet::defer::{Cancelled, Canceller, Panicked, set_reporter};
+use couplet::testing::Manner;
+use couplet::{Deferred, Failure, Loop, Reactor, Result};
+
+use crate::logged::logged;
+use crate::suite::kit::{Kit, Rig};
+use crate::suite::recorder::{Log, Script};
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn memory() -> Rig {
+    Kit::memory(Manner::Readiness).rig()
+}
+
+const KITS: [Kit; 3] =
+    [Kit::mio(), Kit::memory(Manner::Readiness), Kit::memory(Manner::Completion)];
+
+/// What a Deferred has come to, as a text.
+fn outcome<T: std::fmt::Debug + 'static>(deferred: Deferred<T>) -> Rc<RefCell<Option<String>>> {
+    let slot: Rc<RefCell<Option<String>>> = Rc::default();
+    let seen = slot.clone();
+    deferred
+        .add_both(move |result| {
+            *seen.borrow_mut() = Some(match result {
+                Ok(value) => format!("{value:?}"),
+                Err(failure) if failure.is::<Cancelled>() => "cancelled".to_owned(),
+                Err(failure) => format!("failed: {failure}"),
+            });
+            Ok(())
+        })
+        .detach();
+    slot
+}
+
+fn is(slot: &Rc<RefCell<Option<String>>>) -> Option<String> {
+    slot.borrow().clone()
+}
+
+/// Writes into the log when it is dropped.
+struct Drops(Log, &'static str);
+
+impl Drop for Drops {
+    fn drop(&mut self) {
+        self.0.note(self.1);
+    }
+}
+
+/// Lets the others run once.
+async fn next_turn() {
+    let mut woken = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut woken, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[test]
+fn a_task_runs_in_the_turn_and_gives_its_result() {
+    let mut rig = memory();
+    let log = Log::default();
+    let inner = log.clone();
+    let value = outcome(rig.reactor.spawn(async move {
+        inner.note("polled");
+        Ok(42)
+    }));
+    let failed = outcome(rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no poem")) }));
+    assert!(log.entries().is_empty(), "spawn only records");
+    rig.turn();
+    assert_eq!(log.entries(), ["polled"]);
+    assert_eq!(is(&value).as_deref(), Some("42"));
+    assert_eq!(is(&failed).as_deref(), Some("failed: no poem"));
+    assert_eq!(rig.l.snapshot().tasks, 0);
+}
+
+#[test]
+fn tasks_spawned_in_a_turn_wait_for_the_next_and_keep_their_order() {
+    let mut rig = memory();
+    let log = Log::default();
+    for name in ["a", "b"] {
+        let (reactor, log) = (rig.reactor.clone(), log.clone());
+        let task = async move {
+            log.note(name);
+            let child = async move {
+                log.note(format!("child of {name}"));
+                Ok(())
+            };
+            reactor.spawn(child).await
+        };
+        rig.reactor.spawn(task).detach();
+    }
+    rig.turn();
+    assert_eq!(log.entries(), ["a", "b"]);
+    rig.turn();
+    assert_eq!(log.entries()[2..], ["child of a", "child of b"]);
+    rig.turn();
+    assert_eq!(rig.l.snapshot().tasks, 0);
+}
+
+#[test]
+fn a_task_sleeps_without_a_poll_until_its_time() {
+    let mut rig = memory();
+    let polls = Rc::new(Cell::new(0));
+    let (reactor, counted) = (rig.reactor.clone(), polls.clone());
+    let slept = outcome(rig.reactor.spawn(async move {
+        let start = reactor.now();
+        for _ in 0..3 {
+            let mut sleep = std::pin::pin!(reactor.sleep(s(10)));
+            poll_fn(|context| {
+                counted.set(counted.get() + 1);
+                sleep.as_mut().poll(context)
+            })
+            .await?;
+        }
+        Ok(reactor.now().duration_since(start).as_secs())
+    }));
+    for _ in 0..30 {
+        rig.turns(3);
+        rig.pass(s(1));
+    }
+    rig.turns(3);
+    assert_eq!(is(&slept).as_deref(), Some("30"));
+    assert_eq!(polls.get(), 6, "once at the start of each sleep, once at its end");
+}
+
+#[test]
+fn a_detached_task_runs_on() {
+    let mut rig = memory();
+    let log = Log::default();
+    let (reactor, inner) = (rig.reactor.clone(), log.clone());
+    // Dropped without a poll: that only lets go of it.
+    drop(rig.reactor.spawn(async move {
+        reactor.sleep(s(1)).await?;
+        inner.note("done");
+        Ok(())
+    }));
+    rig.turn();
+    rig.pass(s(1));
+    rig.turns(2);
+    assert_eq!(log.entries(), ["done"]);
+}
+
+#[test]
+fn c125a_a_cancelled_task_is_dropped_in_the_turn() {
+    let mut rig = memory();
+    let log = Log::default();
+    let held = Drops(log.clone(), "dropped");
+    let task = rig.reactor.spawn(async move {
+        let _held = held;
+        pending::<Result<()>>().await
+    });
+    let canceller = task.canceller();
+    let task = outcome(task);
+    rig.turn();
+    canceller.cancel();
+    assert!(log.entries().is_empty(), "not inside cancel");
+    assert_eq!(is(&task).as_deref(), Some("cancelled"), "the answer comes at once");
+    rig.turn();
+    assert_eq!(log.entries(), ["dropped"]);
+    assert_eq!(rig.l.snapshot().tasks, 0);
+    canceller.cancel();
+    rig.turns(2);
+    // One that never ran doesn't begin.
+    let inner = log.clone();
+    let task = rig.reactor.spawn(async move {
+        inner.note("polled");
+        Ok(())
+    });
+    task.cancel();
+    let task = outcome(task);
+    rig.turn();
+    assert_eq!(is(&task).as_deref(), Some("cancelled"));
+    assert_eq!(log.entries(), ["dropped"]);
+}
+
+#[test]
+fn c125a_a_task_cancelled_by_another_in_its_turn_gives_no_result() {
+    let mut rig = memory();
+    let log = Log::default();
+    let slot: Rc<RefCell<Option<Canceller>>> = Rc::default();
+    let (victim, inner) = (slot.clone(), log.clone());
+    let killer = async move {
+        if let Some(victim) = victim.take() {
+            victim.cancel();
+        }
+        inner.note("cancel returned");
+        Ok(())
+    };
+    rig.reactor.spawn(killer).detach();
+    let held = Drops(log.clone(), "victim dropped");
+    let victim = rig.reactor.spawn(async move {
+        let _held = held;
+        pending::<Result<()>>().await
+    });
+    *slot.borrow_mut() = Some(victim.canceller());
+    let victim = outcome(victim);
+    rig.turn();
+    assert_eq!(log.entries(), ["cancel returned", "victim dropped"]);
+    assert_eq!(is(&victim).as_deref(), Some("cancelled"));
+}
+
+#[test]
+fn c125a_a_task_that_cancels_itself_is_dropped_after_its_poll() {
+    let mut rig = memory();
+    let log = Log::default();
+    let slot: Rc<RefCell<Option<Canceller>>> = Rc::default();
+    let (own, inner) = (slot.clone(), log.clone());
+    let held = Drops(log.clone(), "dropped");
+    let task = rig.reactor.spawn(async move {
+        let _held = held;
+        own.take().expect("it was put here").cancel();
+        inner.note("still running");
+        next_turn().await;
+        inner.note("never reached");
+        Ok(())
+    });
+    *slot.borrow_mut() = Some(task.canceller());
+    let task = outcome(task);
+    rig.turns(3);
+    assert_eq!(log.entries(), ["still running", "dropped"]);
+    assert_eq!(is(&task).as_deref(), Some("cancelled"));
+}
+
+#[test]
+fn c125a_a_task_abandoned_while_it_is_awaited_is_cancelled() {
+    let mut rig = memory();
+    let log = Log::default();
+    let (reactor, inner) = (rig.reactor.clone(), log.clone());
+    let outer = rig.reactor.spawn(async move {
+        let held = Drops(inner, "inner dropped");
+        let inside = async move {
+            let _held = held;
+            pending::<Result<()>>().await
+        };
+        reactor.spawn(inside).await
+    });
+    rig.turns(3);
+    outer.cancel();
+    let outer = outcome(outer);
+    rig.turns(2);
+    assert_eq!(is(&outer).as_deref(), Some("cancelled"));
+    assert_eq!(log.entries(), ["inner dropped"]);
+    assert_eq!(rig.l.snapshot().tasks, 0);
+}
+
+#[test]
+fn c125a_a_panic_in_a_task_is_its_failure() {
+    let mut rig = memory();
+    let log = Log::default();
+    let held = Drops(log.clone(), "dropped");
+    let task = rig.reactor.spawn(async move {
+        let _held = held;
+        next_turn().await;
+        if log_of_a_poem().is_empty() {
+            panic!("no {}", "poem");
+        }
+        Ok(())
+    });
+    let beside = outcome(rig.reactor.spawn(async {
+        next_turn().await;
+        next_turn().await;
+        Ok("well")
+    }));
+    rig.turns(4);
+    let failure = rig.l.run_until(task).expect_err("it panicked");
+    let panicked = failure.downcast_ref::<Panicked>().expect("with its text");
+    assert_eq!(panicked.0, "no poem");
+    assert_eq!(log.entries(), ["dropped"]);
+    assert_eq!(is(&beside).as_deref(), Some("\"well\""));
+    // A panic in the drop of a future concerns nobody.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in a drop");
+        }
+    }
+    let bomb = Bomb;
+    let task = rig.reactor.spawn(async move {
+        let _bomb = bomb;
+        pending::<Result<()>>().await
+    });
+    rig.turn();
+    task.cancel();
+    let task = outcome(task);
+    let ((), lines) = logged(|| rig.turn());
+    assert_eq!(is(&task).as_deref(), Some("cancelled"));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    rig.still_echoes();
+}
+
+fn log_of_a_poem() -> &'static str {
+    ""
+}
+
+#[test]
+fn c125a_the_tasks_of_an_ended_loop_fail_with_cancelled() {
+    let end: [fn(Rig); 2] = [
+        |mut rig| {
+            let stop = rig.reactor.clone();
+            rig.reactor.call_soon(move || stop.stop());
+            rig.l.run(|_| Ok(())).expect("the run ends");
+            assert_eq!(rig.l.snapshot().tasks, 0);
+        },
+        drop,
+    ];
+    for end in end {
+        let reported = reported();
+        let mut rig = memory();
+        let log = Log::default();
+        let held = Drops(log.clone(), "dropped");
+        let waiting = outcome(rig.reactor.spawn(async move {
+            let _held = held;
+            pending::<Result<()>>().await
+        }));
+        let sleep = rig.reactor.sleep(s(1));
+        let asleep = outcome(rig.reactor.spawn(sleep));
+        rig.reactor.spawn(pending::<Result<()>>()).detach();
+        rig.turn();
+        let reactor = rig.reactor.clone();
+        end(rig);
+        assert_eq!(is(&waiting).as_deref(), Some("cancelled"));
+        assert_eq!(is(&asleep).as_deref(), Some("cancelled"));
+        assert_eq!(log.entries(), ["dropped"]);
+        assert!(reported.take().is_empty(), "a Cancelled that nobody handles is no news");
+        drop(reactor);
+    }
+}
+
+/// What goes unhandled on this thread from now on.
+fn reported() -> Rc<RefCell<Vec<String>>> {
+    let seen: Rc<RefCell<Vec<String>>> = Rc::default();
+    let notes = seen.clone();
+    set_reporter(move |unhandled| notes.borrow_mut().push(unhandled.failure().to_string()));
+    seen
+}
+
+#[test]
+fn a_failure_of_a_task_that_nobody_handles_is_reported_once() {
+    let reported = reported();
+    let mut rig = memory();
+    rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no poem")) }).detach();
+    drop(rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no prose")) }));
+    rig.turns(3);
+    assert_eq!(reported.take(), ["no poem", "no prose"]);
+    // Handled, it isn't; kept unhandled, it is when the last end goes.
+    let handled = rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no song")) });
+    handled.add_errback(|_| Ok(())).detach();
+    let kept = rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no dance")) });
+    rig.turns(3);
+    assert!(reported.take().is_empty());
+    drop(kept);
+    assert_eq!(reported.take(), ["no dance"]);
+    drop(rig);
+    assert!(reported.take().is_empty());
+}
+
+#[test]
+fn a_task_that_wakes_itself_keeps_nobody_from_io_and_timers() {
+    for kit in KITS {
+        let mut rig = kit.rig();
+        let polls = Rc::new(Cell::new(0));
+        let counted = polls.clone();
+        rig.reactor
+            .spawn(async move {
+                loop {
+                    counted.set(counted.get() + 1);
+                    next_turn().await;
+                }
+                #[expect(unreachable_code, reason = "it says what a task returns")]
+                Ok(())
+            })
+            .detach();
+        let (a, b) = rig.accept(Script::new());
+        let before = polls.get();
+        rig.turns(10);
+        assert_eq!(polls.get() - before, 10, "once a turn, and no turn sleeps");
+        b.send(b"hello");
+        rig.until("bytes", || a.received() == b"hello");
+        let log = a.log.clone();
+        rig.reactor.call_later(s(1), move || log.note("timed"));
+        rig.pass(s(1));
+        rig.turn();
+        assert!(a.log.has("timed"));
+    }
+}
+
+#[test]
+fn a_task_woken_many_times_is_polled_once() {
+    let mut rig = memory();
+    let polls = Rc::new(Cell::new(0));
+    let counted = polls.clone();
+    let slot: Rc<RefCell<Option<Waker>>> = Rc::default();
+    let waker = slot.clone();
+    let task = poll_fn(move |context| {
+        counted.set(counted.get() + 1);
+        *waker.borrow_mut() = Some(context.waker().clone());
+        Poll::<Result<()>>::Pending
+    });
+    rig.reactor.spawn(task).detach();
+    rig.turns(3);
+    assert_eq!(polls.get(), 1, "a task that nobody wakes isn't polled");
+    let waker = slot.take().expect("it was polled");
+    for _ in 0..100 {
+        waker.wake_by_ref();
+        waker.wake_by_ref();
+    }
+    rig.turns(3);
+    assert_eq!(polls.get(), 2);
+}
+
+/// A task that sends its waker out each time it is polled, until it was polled `n` times.
+fn sends_its_waker(reactor: &Reactor, n: usize) -> (Deferred<()>, mpsc::Receiver<Waker>) {
+    let (send, receive) = mpsc::channel();
+    let mut left = n;
+    let task = poll_fn(move |context| {
+        left -= 1;
+        if left == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        // Nobody need listen any more.
+        let _ = send.send(context.waker().clone());
+        Poll::Pending
+    });
+    (reactor.spawn(task), receive)
+}
+
+#[test]
+fn a_waker_works_from_another_thread() {
+    const ROUNDS: usize = 200;
+    let mut l = Loop::new().expect("there is a poll descriptor");
+    let reactor = l.reactor();
+    let (tasks, wakers): (Vec<_>, Vec<_>) =
+        (0..8).map(|_| sends_its_waker(&reactor, ROUNDS)).unzip();
+    let threads: Vec<_> = wakers
+        .into_iter()
+        .map(|wakers| {
+            std::thread::spawn(move || {
+                let mut used = 0;
+                for waker in wakers {
+                    waker.wake();
+                    used += 1;
+                }
+                used
+            })
+        })
+        .collect();
+    // Nothing else happens in this loop: each wake-up has to end its sleep.
+    for task in tasks {
+        l.run_until(task).expect("it ends");
+    }
+    for thread in threads {
+        assert_eq!(thread.join().expect("it only wakes"), ROUNDS - 1);
+    }
+}
+
+#[test]
+fn a_waker_is_harmless_when_its_task_or_its_loop_has_gone() {
+    let make: [fn() -> Loop; 2] = [
+        || Loop::new().expect("there is a poll descriptor"),
+        || {
+            let (driver, _) = couplet::testing::Memory::new(Manner::Completion, 0);
+            Loop::with_driver(Box::new(driver), couplet::LoopOptions::default())
+        },
+    ];
+    for make in make {
+        let mut l = make();
+        let reactor = l.reactor();
+        let (task, wakers) = sends_its_waker(&reactor, 2);
+        l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
+        let waker = wakers.recv().expect("it was polled");
+        waker.wake_by_ref();
+        l.run_until(task).expect("it ends");
+        // The task has ended, and its place is another's.
+        let (other, others) = sends_its_waker(&reactor, 3);
+        l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
+        others.recv().expect("it was polled");
+        from_a_thread(&waker);
+        waker.wake_by_ref();
+        l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
+        assert!(others.try_recv().is_err(), "the other isn't polled for it");
+        drop(other);
+        // The run has ended.
+        reactor.call_soon({
+            let reactor = reactor.clone();
+            move || reactor.stop()
+        });
+        l.run(|_| Ok(())).expect("the run ends");
+        from_a_thread(&waker);
+        l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
+        // The loop has gone, then its last handle.
+        let (_task, wakers) = sends_its_waker(&reactor, 9);
+        l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
+        let last = wakers.recv().expect("it was polled");
+        drop(l);
+        from_a_thread(&last);
+        last.wake_by_ref();
+        drop(reactor);
+        from_a_thread(&last);
+        last.wake();
+    }
+}
+
+fn from_a_thread(waker: &Waker) {
+    let waker = waker.clone();
+    std::thread::spawn(move || waker.wake()).join().expect("it only wakes");
+}

@@ -1,0 +1,381 @@
+//! Rows 86 to 95: calls that come later, through the reactor. Time is the memory driver's but for
+//! the waits of row 94, which are the system's.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::testing::{Held, Manner, Memory, Network, hold};
+use couplet::{DelayedCall, Loop, LoopOptions, Protocol, Reactor, Transport};
+
+use crate::logged::logged;
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A loop whose clock the test moves, and a log of the calls.
+struct Clock {
+    l: Loop,
+    network: Network,
+    reactor: Reactor,
+    log: Log,
+}
+
+#[derive(Clone, Default)]
+struct Log(Rc<RefCell<Vec<String>>>);
+
+impl Log {
+    fn note(&self, entry: impl Into<String>) {
+        self.0.borrow_mut().push(entry.into());
+    }
+
+    fn take(&self) -> Vec<String> {
+        self.0.take()
+    }
+}
+
+impl Clock {
+    fn new() -> Clock {
+        let (driver, network) = Memory::new(Manner::Readiness, 0);
+        let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        Clock { reactor: l.reactor(), l, network, log: Log::default() }
+    }
+
+    /// A call that writes down its name.
+    fn call(&self, delay: Duration, name: &str) -> DelayedCall {
+        let (log, name) = (self.log.clone(), name.to_owned());
+        self.reactor.call_later(delay, move || log.note(name))
+    }
+
+    /// Moves the clock and makes one turn; what was called in it.
+    fn pass(&mut self, by: Duration) -> Vec<String> {
+        self.network.advance(by);
+        self.turn()
+    }
+
+    fn turn(&mut self) -> Vec<String> {
+        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        self.log.take()
+    }
+}
+
+#[test]
+fn c86_a_delay_of_zero_runs_in_the_next_turn() {
+    let mut clock = Clock::new();
+    clock.call(Duration::ZERO, "a");
+    assert!(clock.log.take().is_empty(), "it only records");
+    assert_eq!(clock.turn(), ["a"]);
+    let (reactor, log) = (clock.reactor.clone(), clock.log.clone());
+    for name in ["b", "c"] {
+        let log = log.clone();
+        reactor.call_soon(move || log.note(name));
+    }
+    // Asked for in the middle of a turn, it waits for the next, which doesn't wait.
+    let reactor = clock.reactor.clone();
+    clock.reactor.call_soon(move || {
+        let inner = log.clone();
+        reactor.call_later(Duration::ZERO, move || inner.note("e"));
+        log.note("d");
+    });
+    assert_eq!(clock.turn(), ["b", "c", "d"]);
+    assert_eq!(clock.turn(), ["e"]);
+    assert_eq!(clock.network.elapsed(), Duration::ZERO);
+}
+
+#[test]
+fn c87_a_call_made_by_a_call_waits_for_the_next_turn() {
+    fn again(reactor: Reactor, log: Log, delay: Duration) {
+        let (inner, next) = (reactor.clone(), log.clone());
+        reactor.call_later(delay, move || {
+            log.note("call");
+            again(inner, next, delay);
+        });
+    }
+    // However late the turn is: by the clock the second call would be due in it too.
+    for delay in [Duration::ZERO, Duration::from_nanos(1), s(1)] {
+        let mut clock = Clock::new();
+        again(clock.reactor.clone(), clock.log.clone(), delay);
+        for _ in 0..5 {
+            assert_eq!(clock.pass(s(10)), ["call"]);
+        }
+    }
+    // Nor does one that is moved to now, by a call of this turn.
+    let mut clock = Clock::new();
+    let moved = clock.call(s(100), "moved");
+    clock.reactor.call_later(s(1), move || {
+        moved.reset(Duration::ZERO);
+    });
+    assert!(clock.pass(s(1)).is_empty());
+    assert_eq!(clock.turn(), ["moved"]);
+}
+
+#[test]
+fn c88_calls_run_in_the_order_of_their_deadlines() {
+    let mut clock = Clock::new();
+    for n in [5, 1, 4, 2, 3] {
+        clock.call(s(n), &n.to_string());
+    }
+    assert_eq!(clock.pass(s(10)), ["1", "2", "3", "4", "5"]);
+    // Asked for at different times, sorted by when they are due.
+    clock.call(s(9), "late");
+    clock.pass(s(5));
+    clock.call(s(3), "early");
+    assert_eq!(clock.pass(s(10)), ["early", "late"]);
+}
+
+#[test]
+fn c88_equal_deadlines_run_in_the_order_of_asking() {
+    let mut clock = Clock::new();
+    let names: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    for name in &names {
+        clock.call(s(1), name);
+    }
+    assert_eq!(clock.pass(s(1)), names);
+    // Also when the same deadline is asked for at different times, and with different delays.
+    clock.call(s(5), "first");
+    clock.pass(s(2));
+    clock.call(s(3), "second");
+    let moved = clock.call(s(100), "third");
+    moved.reset(s(3));
+    clock.pass(s(1));
+    clock.call(s(2), "fourth");
+    assert_eq!(clock.pass(s(2)), ["first", "second", "third", "fourth"]);
+}
+
+#[test]
+fn c89_a_panic_in_a_call_is_logged_and_the_next_runs() {
+    let mut clock = Clock::new();
+    clock.call(s(1), "before");
+    clock.reactor.call_later(s(1), || panic!("no {}", "poem"));
+    clock.call(s(1), "after");
+    let (called, log) = logged(|| clock.pass(s(1)));
+    assert_eq!(called, ["before", "after"]);
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert!(log[0].contains("no poem"), "{log:?}");
+    clock.call(s(1), "later");
+    assert_eq!(clock.pass(s(1)), ["later"], "the loop goes on");
+}
+
+#[test]
+fn c90_cancel_reset_and_delay_by_say_whether_a_call_was_left() {
+    let mut clock = Clock::new();
+    let call = clock.call(s(1), "a");
+    assert!(call.reset(s(2)) && call.delay_by(s(1)) && call.cancel());
+    assert!(!call.cancel() && !call.reset(s(1)) && !call.delay_by(s(1)), "cancelled");
+    assert!(clock.pass(s(10)).is_empty());
+    let call = clock.call(s(1), "b");
+    assert_eq!(clock.pass(s(1)), ["b"]);
+    assert!(!call.cancel() && !call.reset(s(1)) && !call.delay_by(s(1)), "called");
+    assert!(clock.pass(s(10)).is_empty(), "and it isn't called again");
+    // The closure of a cancelled call is dropped at once, with what it holds.
+    let held = Rc::new(());
+    let inside = held.clone();
+    let call = clock.reactor.call_later(s(1), move || drop(inside));
+    assert!(call.cancel());
+    assert_eq!(Rc::strong_count(&held), 1);
+    // A handle changes nothing when it is dropped, and outlives its loop.
+    drop(clock.call(s(1), "c"));
+    let call = clock.call(s(5), "d");
+    assert_eq!(clock.pass(s(1)), ["c"]);
+    drop(clock);
+    assert!(!call.cancel() && !call.reset(s(1)) && !call.delay_by(s(1)) && !call.active());
+}
+
+#[test]
+fn c90_inside_its_own_body_a_call_has_run() {
+    let mut clock = Clock::new();
+    let own: Rc<RefCell<Option<DelayedCall>>> = Rc::default();
+    let (inside, log) = (own.clone(), clock.log.clone());
+    let call = clock.reactor.call_later(s(1), move || {
+        let own = inside.take().expect("it was put here");
+        log.note(format!("{} {}", own.active(), own.deadline().is_some()));
+        log.note(format!("{} {} {}", own.cancel(), own.reset(s(1)), own.delay_by(s(1))));
+    });
+    *own.borrow_mut() = Some(call);
+    assert_eq!(clock.pass(s(1)), ["false false", "false false false"]);
+    assert!(clock.pass(s(10)).is_empty());
+}
+
+#[test]
+fn c90_a_call_may_cancel_another_of_the_same_turn() {
+    let mut clock = Clock::new();
+    let victim: Rc<RefCell<Option<DelayedCall>>> = Rc::default();
+    let (other, log) = (victim.clone(), clock.log.clone());
+    clock.reactor.call_later(s(1), move || {
+        let victim = other.take().expect("it was put here");
+        log.note(format!("cancelled {}", victim.cancel()));
+    });
+    *victim.borrow_mut() = Some(clock.call(s(1), "the other"));
+    assert_eq!(clock.pass(s(1)), ["cancelled true"]);
+}
+
+#[test]
+fn c91_reset_counts_from_now_later_and_sooner() {
+    let mut clock = Clock::new();
+    let later = clock.call(s(5), "later");
+    let sooner = clock.call(s(100), "sooner");
+    assert!(clock.pass(s(3)).is_empty());
+    assert!(later.reset(s(5)) && sooner.reset(s(1)));
+    assert_eq!(clock.pass(s(1)), ["sooner"]);
+    assert!(clock.pass(s(3)).is_empty(), "5 s after the start it isn't due any more");
+    assert!(clock.pass(Duration::from_millis(999)).is_empty());
+    assert_eq!(clock.pass(Duration::from_millis(1)), ["later"]);
+}
+
+#[test]
+fn c91_the_deadline_is_the_effective_one() {
+    let mut clock = Clock::new();
+    let start = clock.reactor.now();
+    let call = clock.call(s(5), "call");
+    assert_eq!(call.deadline(), Some(start + s(5)));
+    clock.pass(s(2));
+    for delay in [s(50), s(1), s(7)] {
+        assert!(call.reset(delay));
+        assert_eq!(call.deadline(), Some(start + s(2) + delay));
+    }
+    assert_eq!(clock.pass(s(7)), ["call"]);
+    assert_eq!(call.deadline(), None);
+}
+
+#[test]
+fn c92_delay_by_adds_to_the_deadline() {
+    let mut clock = Clock::new();
+    let start = clock.reactor.now();
+    let call = clock.call(s(5), "call");
+    clock.pass(s(3));
+    assert!(call.delay_by(s(5)) && call.delay_by(s(1)));
+    assert_eq!(call.deadline(), Some(start + s(11)), "counted from what it was, not from now");
+    assert!(clock.pass(s(7)).is_empty());
+    assert_eq!(clock.pass(s(1)), ["call"]);
+}
+
+#[test]
+fn c93_active_until_run_or_cancelled() {
+    let mut clock = Clock::new();
+    let (run, cancelled) = (clock.call(s(1), "run"), clock.call(s(1), "cancelled"));
+    assert!(run.active() && cancelled.active());
+    run.reset(s(2));
+    assert!(run.active());
+    cancelled.cancel();
+    assert!(run.active() && !cancelled.active());
+    clock.pass(s(2));
+    assert!(!run.active());
+}
+
+#[test]
+fn c94_a_deadline_in_the_far_future_is_harmless() {
+    let mut clock = Clock::new();
+    let far = clock.call(Duration::MAX, "far");
+    let farther = clock.call(s(1), "farther");
+    assert!(farther.delay_by(Duration::MAX) && far.reset(Duration::MAX));
+    clock.call(s(2), "near");
+    assert_eq!(clock.pass(s(100 * 365 * 24 * 3600)), ["near"]);
+    assert!(far.active() && farther.active());
+    assert!(far.reset(s(1)));
+    assert_eq!(clock.pass(s(1)), ["far"], "it can be had nearer");
+}
+
+#[test]
+fn c94_the_systems_wait_takes_any_deadline() {
+    // What is past 24 or 49 days fits in no count of milliseconds that a system takes.
+    let days = |n: u64| s(n * 24 * 3600);
+    for far in [days(24), days(25), days(40), days(50), days(100_000), Duration::MAX] {
+        let mut l = Loop::new().expect("there is a poll descriptor");
+        let reactor = l.reactor();
+        let call = reactor.call_later(far, || panic!("not in this test"));
+        let stop = reactor.clone();
+        reactor.call_later(Duration::from_millis(2), move || stop.stop());
+        let mut turns = 0;
+        l.run(|_| Ok(())).expect("the system takes the wait");
+        assert!(!call.active(), "dropped with the run");
+        // With nothing nearer it sleeps: another thread has to wake it.
+        let call = reactor.call_later(far, || panic!("not in this test"));
+        let (deferred, waker) = wake_from_outside(&reactor);
+        let thread = std::thread::spawn(move || waker.recv().expect("it is polled").wake());
+        while !deferred.has_fired() {
+            l.turn(None).expect("the system takes the wait");
+            turns += 1;
+        }
+        thread.join().expect("it only wakes");
+        assert!(call.active() && turns <= 4, "{turns} turns for {far:?}");
+    }
+}
+
+/// A task that is done when somebody uses the waker that comes through the channel.
+fn wake_from_outside(
+    reactor: &Reactor,
+) -> (couplet::Deferred<()>, std::sync::mpsc::Receiver<std::task::Waker>) {
+    let (send, receive) = std::sync::mpsc::channel();
+    let mut polled = false;
+    let task = std::future::poll_fn(move |context| {
+        if std::mem::replace(&mut polled, true) {
+            return std::task::Poll::Ready(Ok(()));
+        }
+        send.send(context.waker().clone()).expect("somebody listens");
+        std::task::Poll::Pending
+    });
+    (reactor.spawn(task), receive)
+}
+
+struct Nothing;
+impl Protocol for Nothing {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+fn held() -> (Held<Nothing>, Log) {
+    (hold(Nothing), Log::default())
+}
+
+fn noting(held: &Held<Nothing>, delay: Duration, log: &Log, name: &'static str) -> DelayedCall {
+    let (log, reactor, start) = (log.clone(), held.reactor(), held.reactor().now());
+    held.reactor().call_later(delay, move || {
+        let at = reactor.now().duration_since(start).as_secs();
+        log.note(format!("{name} at {at}"));
+    })
+}
+
+#[test]
+fn c95_a_clock_moves_first_and_then_runs_what_is_due() {
+    let (mut held, log) = held();
+    noting(&held, s(2), &log, "b");
+    noting(&held, s(1), &log, "a");
+    noting(&held, s(3), &log, "c");
+    held.advance(s(2));
+    assert_eq!(log.take(), ["a at 1", "b at 2"]);
+    held.advance(Duration::ZERO);
+    assert!(log.take().is_empty());
+    held.advance(s(1));
+    assert_eq!(log.take(), ["c at 3"], "the clock had moved when it was called");
+}
+
+#[test]
+fn c95_a_call_moved_while_the_clock_runs_finds_its_place() {
+    let (mut held, log) = held();
+    let moved = noting(&held, s(2), &log, "moved");
+    let nearer = noting(&held, s(50), &log, "nearer");
+    let (reactor, added) = (held.reactor(), log.clone());
+    held.reactor().call_later(s(1), move || {
+        moved.reset(s(4));
+        nearer.reset(s(1));
+        reactor.call_later(s(2), move || added.note("added"));
+    });
+    noting(&held, s(4), &log, "last but one");
+    held.advance(s(10));
+    assert_eq!(log.take(), ["nearer at 2", "added", "last but one at 4", "moved at 5"]);
+}
+
+#[test]
+fn c95_a_panicking_call_fails_the_test() {
+    let (mut held, log) = held();
+    noting(&held, s(1), &log, "before");
+    held.reactor().call_later(s(1), || panic!("no poem"));
+    noting(&held, s(1), &log, "beside");
+    noting(&held, s(5), &log, "after");
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| held.advance(s(10))));
+    let payload = failed.expect_err("the test fails");
+    let text = payload.downcast_ref::<String>().expect("with a text");
+    assert!(text.contains("no poem"), "{text}");
+    assert_eq!(log.take(), ["before at 1", "beside at 1", "after at 5"]);
+    held.advance(s(1));
+}
