@@ -10,6 +10,7 @@ mod defer_reports;
 mod defer_stack;
 mod defer_timeout;
 mod defer_witness;
+mod endpoints;
 mod examples;
 mod lives;
 mod logged;
