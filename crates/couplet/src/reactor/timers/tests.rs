@@ -1,6 +1,8 @@
 //! What the timer store promises: contract 86 to 95 as far as a store can keep them, and a model
 //! that it must agree with whatever is done to it.
 
+#![expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
+
 use proptest::prelude::*;
 
 use super::*;
