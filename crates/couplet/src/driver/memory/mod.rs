@@ -1,0 +1,466 @@
+//! A driver whose network lies in memory and whose time is virtual: for tests.
+//!
+//! It has two manners, so that what runs on it runs on any driver. *Readiness* behaves as epoll:
+//! it tells what can be read, and sends what fits at once. *Completion* behaves as io_uring: it
+//! takes the outbox and gives taken bytes back in seeded portions over several turns, it has
+//! received bytes (and the end of the stream) in flight when reading is paused and holds them, and
+//! a slot rests after its close until its operations have come home.
+//!
+//! Both fail the test, by a panic in the driver, when a key is used after its close; lent bytes
+//! are overwritten when their time is over.
+//!
+//! The network closes as Linux does: closing with unread input resets the connection, and a reset
+//! destroys part of what was on its way.
+
+mod network;
+mod stream;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use super::{
+    Bound, ConnectOptions, Driver, Event, How, Key, Outbox, Sent, Signal, SocketOption, Ticket,
+    World,
+};
+use crate::address::Address;
+use network::EndId;
+pub use network::{Cut, Network, Wire};
+use stream::Stream;
+
+/// How a [`Memory`] driver does its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As epoll: tells what is ready, and does it on demand.
+    Readiness,
+    /// As io_uring: operations are in flight and come home later.
+    Completion,
+}
+
+/// The most that one `Received` carries.
+const READ_BUFFER: usize = 256 * 1024;
+/// The most that the completion manner takes of an outbox at once.
+const TAKE: usize = 256 * 1024;
+
+/// The driver. See the [module](self).
+pub struct Memory {
+    network: Network,
+    manner: Manner,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// What is to be told in this turn.
+    events: VecDeque<Told>,
+    lent: Vec<u8>,
+    woken: Arc<Flag>,
+    lookups: Vec<(Duration, Ticket, Result<Vec<IpAddr>, io::ErrorKind>)>,
+}
+
+/// An event that is found when its turn comes, since a close or a pause may come before.
+enum Told {
+    Accept(Key),
+    Connect(Key),
+    Read(Key),
+    Sent(Key, usize),
+    Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
+    Signal(Signal),
+}
+
+struct Slot {
+    generation: u32,
+    kind: Kind,
+}
+
+enum Kind {
+    Free,
+    /// Closed; its operations come home after so many turns.
+    Resting(u32),
+    Port {
+        address: SocketAddr,
+        accepting: bool,
+    },
+    Connecting {
+        to: SocketAddr,
+        from: Option<SocketAddr>,
+        outcome: Option<io::Result<EndId>>,
+    },
+    Stream(Stream),
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl Memory {
+    /// A driver and the hand on its network. The same seed makes the same choices.
+    pub fn new(manner: Manner, seed: u64) -> (Memory, Network) {
+        let network = Network::new(seed);
+        let driver = Memory {
+            network: network.clone(),
+            manner,
+            slots: Vec::new(),
+            free: Vec::new(),
+            events: VecDeque::new(),
+            lent: Vec::new(),
+            woken: Arc::new(Flag(AtomicBool::new(false))),
+            lookups: Vec::new(),
+        };
+        (driver, network)
+    }
+
+    fn insert(&mut self, kind: Kind) -> Key {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, kind: Kind::Free });
+            (self.slots.len() - 1) as u32
+        });
+        let entry = &mut self.slots[slot as usize];
+        entry.kind = kind;
+        Key { slot, generation: entry.generation }
+    }
+
+    /// What a key names, for a command: a key that was closed fails the test.
+    fn commanded(&mut self, key: Key) -> &mut Kind {
+        let slot = &mut self.slots[key.slot as usize];
+        assert!(
+            slot.generation == key.generation,
+            "a key was used after its close: {key:?}, the slot is at {}",
+            slot.generation
+        );
+        &mut slot.kind
+    }
+
+    fn stream(&mut self, key: Key) -> &mut Stream {
+        match self.commanded(key) {
+            Kind::Stream(stream) => stream,
+            _ => panic!("{key:?} is not a connection"),
+        }
+    }
+
+    /// What a key names, for an event: one that was closed has no more.
+    fn live(&mut self, key: Key) -> Option<&mut Kind> {
+        let slot = &mut self.slots[key.slot as usize];
+        (slot.generation == key.generation).then_some(&mut slot.kind)
+    }
+
+    /// Looks at every slot and notes what there is to tell.
+    fn look(&mut self) {
+        for index in 0..self.slots.len() {
+            let key = Key { slot: index as u32, generation: self.slots[index].generation };
+            let network = self.network.clone();
+            let mut net = network.net.borrow_mut();
+            match &mut self.slots[index].kind {
+                Kind::Free => {}
+                Kind::Resting(turns) => {
+                    *turns = turns.saturating_sub(1);
+                    if *turns == 0 {
+                        self.slots[index].kind = Kind::Free;
+                        self.free.push(index as u32);
+                    }
+                }
+                Kind::Port { address, accepting } => {
+                    let waiting = net.listeners.get(address).is_some_and(|l| !l.queue.is_empty());
+                    if *accepting && waiting {
+                        self.events.push_back(Told::Accept(key));
+                    }
+                }
+                Kind::Connecting { to, from, outcome } => {
+                    if outcome.is_none() {
+                        *outcome = net.dial(*to, *from).transpose();
+                    }
+                    if outcome.is_some() {
+                        self.events.push_back(Told::Connect(key));
+                    }
+                }
+                Kind::Stream(stream) => {
+                    if let Some(n) = stream.send_some(&mut net, self.manner) {
+                        self.events.push_back(Told::Sent(key, n));
+                    }
+                    if stream.is_readable(&mut net, self.manner) {
+                        self.events.push_back(Told::Read(key));
+                    }
+                }
+            }
+        }
+        let mut net = self.network.net.borrow_mut();
+        self.events.extend(net.signals.drain(..).map(Told::Signal));
+        let now = net.elapsed;
+        for (_, ticket, answer) in self.lookups.extract_if(.., |(at, _, _)| *at <= now) {
+            self.events.push_back(Told::Resolved(ticket, answer));
+        }
+    }
+
+    /// Operations that need no help from outside to come home.
+    fn is_at_work(&self) -> bool {
+        self.slots.iter().any(|slot| match &slot.kind {
+            Kind::Resting(_) => true,
+            Kind::Stream(stream) => stream.receiving && stream.received.is_some(),
+            _ => false,
+        })
+    }
+
+    fn accept(&mut self, port: Key) -> Option<Event<'static>> {
+        let Some(Kind::Port { address, accepting: true }) = self.live(port) else {
+            return None;
+        };
+        let address = *address;
+        let network = self.network.clone();
+        let mut net = network.net.borrow_mut();
+        let listener = net.listeners.get_mut(&address)?;
+        let end = listener.queue.pop_front()?;
+        if !listener.queue.is_empty() {
+            self.events.push_front(Told::Accept(port));
+        }
+        let [peer, host] = net.links[end.0].addresses;
+        let key = self.insert(Kind::Stream(Stream::new(end)));
+        Some(Event::Accepted { port, key, peer: peer.into(), host: host.into() })
+    }
+
+    fn connected(&mut self, key: Key) -> Option<Event<'static>> {
+        let network = self.network.clone();
+        let Some(Kind::Connecting { outcome, .. }) = self.live(key) else {
+            return None;
+        };
+        match outcome.take()? {
+            Ok(end) => {
+                let host = network.net.borrow().links[end.0].addresses[0];
+                self.slots[key.slot as usize].kind = Kind::Stream(Stream::new(end));
+                Some(Event::Connected { key, host: host.into() })
+            }
+            Err(error) => Some(Event::Ended(key, Some(error))),
+        }
+    }
+
+    /// What is to be read of a connection: bytes into `lent`, or an end.
+    fn read(&mut self, key: Key) -> Option<Result<(), Option<io::Error>>> {
+        let network = self.network.clone();
+        let manner = self.manner;
+        let Some(Kind::Stream(stream)) = self.live(key) else {
+            return None;
+        };
+        let mut net = network.net.borrow_mut();
+        if let Some((bytes, 0)) = stream.received.take_if(|(_, turns)| *turns == 0) {
+            let empty = bytes.is_empty();
+            if !stream.receiving {
+                // The operation came home over a pause: held, and first on resume.
+                stream.received = Some((bytes, 0));
+            } else if empty {
+                return stream.end_of_stream(&mut net).map(Err);
+            } else {
+                self.lent = bytes;
+                return Some(Ok(()));
+            }
+        }
+        if !stream.receiving || stream.ended {
+            let error = stream.write_error.take().or(net.end(stream.end).error)?;
+            stream.ended = true;
+            net.end(stream.end).error = None;
+            return Some(Err(Some(error.into())));
+        }
+        if manner == Manner::Completion {
+            // It came home in `is_readable`, or has not yet.
+            return None;
+        }
+        let bytes = stream.receive(&mut net);
+        if bytes.is_empty() {
+            return stream.end_of_stream(&mut net).map(Err);
+        }
+        let end = net.end(stream.end);
+        if end.incoming.bytes.is_empty() && (end.incoming.fin || end.error.is_some()) {
+            self.events.push_front(Told::Read(key));
+        }
+        self.lent = bytes;
+        Some(Ok(()))
+    }
+}
+
+impl Driver for Memory {
+    fn world(&self) -> Rc<dyn World> {
+        Rc::new(self.network.clone())
+    }
+
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        self.look();
+        let now = self.network.now();
+        let woken = self.woken.0.swap(false, Ordering::AcqRel);
+        if !self.events.is_empty() || woken || self.is_at_work() {
+            self.network.net.borrow_mut().activity += 1;
+            return Ok(());
+        }
+        let lookup = self.lookups.iter().map(|(at, ..)| *at).min();
+        // A lookup that never ends is nothing to wait for.
+        let started = self.network.net.borrow().started;
+        let lookup = lookup.and_then(|at| started.checked_add(at));
+        let next = match (until, lookup) {
+            (Some(a), Some(b)) => a.min(b),
+            (Some(at), None) | (None, Some(at)) => at,
+            (None, None) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "nothing can ever happen: no bytes, no timers and no tasks are on their way",
+                ));
+            }
+        };
+        self.network.advance(next.saturating_duration_since(now));
+        self.look();
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Event<'_>> {
+        self.lent.fill(0xdd);
+        loop {
+            match self.events.pop_front()? {
+                Told::Accept(port) => {
+                    if let Some(event) = self.accept(port) {
+                        return Some(event);
+                    }
+                }
+                Told::Connect(key) => {
+                    if let Some(event) = self.connected(key) {
+                        return Some(event);
+                    }
+                }
+                Told::Sent(key, n) => {
+                    if self.live(key).is_some() {
+                        return Some(Event::Sent(key, n));
+                    }
+                }
+                Told::Read(key) => match self.read(key) {
+                    None => {}
+                    Some(Ok(())) => return Some(Event::Received(key, &self.lent)),
+                    Some(Err(error)) => return Some(Event::Ended(key, error)),
+                },
+                Told::Resolved(ticket, answer) => {
+                    return Some(Event::Resolved(ticket, answer.map_err(io::Error::from)));
+                }
+                Told::Signal(signal) => return Some(Event::Signal(signal)),
+            }
+        }
+    }
+
+    fn write(&mut self, key: Key, out: &mut Outbox) -> Sent {
+        let network = self.network.clone();
+        let manner = self.manner;
+        let stream = self.stream(key);
+        if stream.write_error.is_some() {
+            return Sent::Blocked;
+        }
+        match manner {
+            Manner::Readiness => stream.write_ready(&mut network.net.borrow_mut(), out),
+            Manner::Completion => stream.take(out),
+        }
+    }
+
+    fn listen(&mut self, bound: Bound) -> io::Result<Key> {
+        let address = bound.socket.downcast::<SocketAddr>().map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
+        })?;
+        Ok(self.insert(Kind::Port { address: *address, accepting: true }))
+    }
+
+    fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
+        let Address::Tcp(to) = to;
+        if self.network.net.borrow().unreachable.contains(&to.ip()) {
+            return Err(io::ErrorKind::NetworkUnreachable.into());
+        }
+        Ok(self.insert(Kind::Connecting { to: *to, from: options.bind, outcome: None }))
+    }
+
+    fn receive(&mut self, key: Key, on: bool) {
+        let network = self.network.clone();
+        match self.commanded(key) {
+            Kind::Port { accepting, .. } => *accepting = on,
+            Kind::Stream(stream) => {
+                stream.receiving = on;
+                network.net.borrow_mut().end(stream.end).receiving = on;
+            }
+            _ => panic!("{key:?} can't receive"),
+        }
+    }
+
+    fn shut_write(&mut self, key: Key) {
+        let network = self.network.clone();
+        let stream = self.stream(key);
+        assert!(stream.taken.is_empty(), "shut while taken bytes have not left");
+        network.net.borrow_mut().shut(stream.end);
+    }
+
+    fn close(&mut self, key: Key, how: How) {
+        let network = self.network.clone();
+        let completion = self.manner == Manner::Completion;
+        self.commanded(key);
+        let slot = &mut self.slots[key.slot as usize];
+        slot.generation += 1;
+        let kind = std::mem::replace(&mut slot.kind, Kind::Free);
+        let mut net = network.net.borrow_mut();
+        // One more than the turns that `look` counts, so that a slot is never used in its turn.
+        let turns = 1 + if completion { net.below(3) as u32 } else { 0 };
+        slot.kind = Kind::Resting(turns);
+        match kind {
+            Kind::Port { address, .. } => {
+                let waiting = net.listeners.remove(&address).map(|listener| listener.queue);
+                for end in waiting.into_iter().flatten() {
+                    net.close(end, How::Reset);
+                }
+            }
+            Kind::Stream(stream) => net.close(stream.end, how),
+            Kind::Connecting { outcome: Some(Ok(end)), .. } => net.close(end, how),
+            Kind::Connecting { .. } | Kind::Free | Kind::Resting(_) => {}
+        }
+    }
+
+    fn unsent(&self, key: Key) -> Option<usize> {
+        let slot = &self.slots[key.slot as usize];
+        assert!(slot.generation == key.generation, "a key was used after its close: {key:?}");
+        match &slot.kind {
+            Kind::Stream(stream) => {
+                Some(self.network.net.borrow_mut().peer(stream.end).incoming.bytes.len())
+            }
+            _ => None,
+        }
+    }
+
+    fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
+        let network = self.network.clone();
+        let stream = self.stream(key);
+        network.net.borrow_mut().end(stream.end).options.push(option);
+        Ok(())
+    }
+
+    fn resolve(&mut self, ticket: Ticket, name: &str) {
+        let net = self.network.net.borrow();
+        let (takes, answer) =
+            net.names.get(name).cloned().unwrap_or((Duration::ZERO, Err(io::ErrorKind::NotFound)));
+        self.lookups.push((net.elapsed.saturating_add(takes), ticket, answer));
+    }
+
+    fn forget(&mut self, ticket: Ticket) {
+        self.lookups.retain(|(_, waiting, _)| *waiting != ticket);
+        self.events.retain(|told| !matches!(told, Told::Resolved(t, _) if *t == ticket));
+    }
+
+    fn waker(&self) -> Waker {
+        self.woken.clone().into()
+    }
+
+    fn watch_signals(&mut self, _on: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("manner", &self.manner)
+            .field("slots", &self.slots.len())
+            .finish_non_exhaustive()
+    }
+}

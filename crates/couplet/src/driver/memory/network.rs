@@ -1,0 +1,466 @@
+//! The network in memory: streams, listeners, names and the clock; and the [`Wire`], the far end in
+//! a test's hand.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::driver::{Bound, How, ListenOptions, Signal, SocketOption, World};
+
+/// Bytes that fit on the way in one direction, unless set.
+const CAPACITY: usize = 64 * 1024;
+
+/// How the network cuts a stream into the pieces that are received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// As much as there is, up to the read buffer.
+    Whole,
+    /// Pieces of at most this many bytes.
+    Most(usize),
+    /// Pieces of random length, at most this many bytes.
+    Random(usize),
+}
+
+pub(super) type EndId = (usize, usize);
+
+/// A stream of bytes in one direction.
+#[derive(Default)]
+pub(super) struct Pipe {
+    pub(super) bytes: VecDeque<u8>,
+    pub(super) fin: bool,
+}
+
+/// One end of a connection in memory.
+#[derive(Default)]
+pub(super) struct End {
+    pub(super) incoming: Pipe,
+    pub(super) error: Option<io::ErrorKind>,
+    pub(super) closed: bool,
+    /// Whether its holder takes bytes; a test looks at it from the other end.
+    pub(super) receiving: bool,
+    pub(super) options: Vec<SocketOption>,
+}
+
+pub(super) struct Link {
+    pub(super) ends: [End; 2],
+    pub(super) capacity: usize,
+    pub(super) addresses: [SocketAddr; 2],
+}
+
+pub(super) struct Listener {
+    pub(super) queue: VecDeque<EndId>,
+    pub(super) backlog: usize,
+    pub(super) options: ListenOptions,
+}
+
+/// The network, the names and the clock.
+pub(super) struct Net {
+    pub(super) started: Instant,
+    pub(super) elapsed: Duration,
+    pub(super) random: u64,
+    pub(super) links: Vec<Link>,
+    pub(super) listeners: BTreeMap<SocketAddr, Listener>,
+    pub(super) next_port: u16,
+    pub(super) capacity: usize,
+    pub(super) cut: Cut,
+    pub(super) names: BTreeMap<String, (Duration, Result<Vec<IpAddr>, io::ErrorKind>)>,
+    pub(super) silent: BTreeSet<SocketAddr>,
+    pub(super) unreachable: BTreeSet<IpAddr>,
+    pub(super) signals: VecDeque<Signal>,
+    /// Turns in which there was something to do.
+    pub(super) activity: u64,
+}
+
+impl Net {
+    pub(super) fn random(&mut self) -> u64 {
+        // splitmix64
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        (self.random() % n.max(1) as u64) as usize
+    }
+
+    pub(super) fn end(&mut self, (link, side): EndId) -> &mut End {
+        &mut self.links[link].ends[side]
+    }
+
+    pub(super) fn peer(&mut self, (link, side): EndId) -> &mut End {
+        &mut self.links[link].ends[1 - side]
+    }
+
+    pub(super) fn room(&mut self, end: EndId) -> usize {
+        let capacity = self.links[end.0].capacity;
+        capacity.saturating_sub(self.peer(end).incoming.bytes.len())
+    }
+
+    /// Sends what fits; the number of bytes sent.
+    pub(super) fn send(&mut self, end: EndId, data: &[u8]) -> io::Result<usize> {
+        if let Some(kind) = self.end(end).error {
+            return Err(kind.into());
+        }
+        if self.peer(end).closed {
+            // The peer's system answers with a reset; this write has gone out all the same.
+            self.end(end).error = Some(io::ErrorKind::ConnectionReset);
+            return Ok(data.len());
+        }
+        let n = data.len().min(self.room(end));
+        self.peer(end).incoming.bytes.extend(&data[..n]);
+        Ok(n)
+    }
+
+    pub(super) fn shut(&mut self, end: EndId) {
+        self.peer(end).incoming.fin = true;
+    }
+
+    pub(super) fn close(&mut self, end: EndId, how: How) {
+        let this = self.end(end);
+        if this.closed {
+            return;
+        }
+        this.closed = true;
+        let unread = !this.incoming.bytes.is_empty();
+        if how == How::Reset || unread {
+            self.reset(end);
+        } else if self.end(end).error.is_none() {
+            self.shut(end);
+        }
+    }
+
+    /// What the peer had received stays readable; the half still on its way is destroyed.
+    pub(super) fn reset(&mut self, end: EndId) {
+        let peer = self.peer(end);
+        if peer.closed {
+            return;
+        }
+        let arrived = peer.incoming.bytes.len() / 2;
+        peer.incoming.bytes.truncate(arrived);
+        peer.error = Some(io::ErrorKind::ConnectionReset);
+    }
+
+    pub(super) fn new_link(&mut self, addresses: [SocketAddr; 2]) -> usize {
+        let capacity = self.capacity;
+        let end = || End { receiving: true, ..End::default() };
+        self.links.push(Link { ends: [end(), end()], capacity, addresses });
+        self.links.len() - 1
+    }
+
+    pub(super) fn free_port(&mut self) -> u16 {
+        loop {
+            let port = self.next_port;
+            self.next_port = self.next_port.checked_add(1).unwrap_or(10_000);
+            if !self.listeners.keys().any(|address| address.port() == port) {
+                return port;
+            }
+        }
+    }
+
+    /// The listener that a connect to `to` meets.
+    pub(super) fn listener_for(&self, to: SocketAddr) -> Option<SocketAddr> {
+        let port = to.port();
+        let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let serves = |address: &SocketAddr| {
+            *address == to
+                || (*address == v4 && to.is_ipv4())
+                || (*address == v6 && (to.is_ipv6() || self.listeners[address].options.dual_stack))
+        };
+        self.listeners.keys().find(|address| serves(address)).copied()
+    }
+
+    /// A connection to `to`: its client's end, if there is room in a queue; `None` where the
+    /// answer has to wait.
+    pub(super) fn dial(
+        &mut self,
+        to: SocketAddr,
+        from: Option<SocketAddr>,
+    ) -> io::Result<Option<EndId>> {
+        if self.silent.contains(&to) {
+            return Ok(None);
+        }
+        let Some(listener) = self.listener_for(to) else {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        };
+        let queue = &self.listeners[&listener];
+        if queue.queue.len() > queue.backlog {
+            return Ok(None);
+        }
+        let local: IpAddr =
+            if to.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        let from = match from {
+            Some(from) if from.port() != 0 => from,
+            other => SocketAddr::new(other.map_or(local, |a| a.ip()), self.free_port()),
+        };
+        let link = self.new_link([from, to]);
+        let queue = self.listeners.get_mut(&listener).map(|listener| &mut listener.queue);
+        if let Some(queue) = queue {
+            queue.push_back((link, 1));
+        }
+        Ok(Some((link, 0)))
+    }
+}
+
+/// The test's hand on the network: its far ends, its names, its clock. Cheap to clone.
+#[derive(Clone)]
+pub struct Network {
+    pub(super) net: Rc<RefCell<Net>>,
+}
+
+impl Network {
+    pub(super) fn new(seed: u64) -> Network {
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs a place to start from")]
+        let started = Instant::now();
+        let localhost = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
+        Network {
+            net: Rc::new(RefCell::new(Net {
+                started,
+                elapsed: Duration::ZERO,
+                random: seed,
+                links: Vec::new(),
+                listeners: BTreeMap::new(),
+                next_port: 10_000,
+                capacity: CAPACITY,
+                cut: Cut::Whole,
+                names: BTreeMap::from([("localhost".into(), (Duration::ZERO, Ok(localhost)))]),
+                silent: BTreeSet::new(),
+                unreachable: BTreeSet::new(),
+                signals: VecDeque::new(),
+                activity: 0,
+            })),
+        }
+    }
+
+    /// How streams are cut from now on.
+    pub fn set_cut(&self, cut: Cut) {
+        self.net.borrow_mut().cut = cut;
+    }
+
+    /// Bytes that fit on the way in one direction of connections made from now on.
+    pub fn set_capacity(&self, bytes: usize) {
+        self.net.borrow_mut().capacity = bytes.max(1);
+    }
+
+    /// What a name has for addresses, and how long the lookup takes.
+    pub fn set_name(
+        &self,
+        name: &str,
+        takes: Duration,
+        addresses: Result<Vec<IpAddr>, io::ErrorKind>,
+    ) {
+        self.net.borrow_mut().names.insert(name.to_owned(), (takes, addresses));
+    }
+
+    /// Connects to this address are never answered.
+    pub fn set_silent(&self, address: SocketAddr) {
+        self.net.borrow_mut().silent.insert(address);
+    }
+
+    /// Connects to this host fail at once: there is no route.
+    pub fn set_unreachable(&self, host: IpAddr) {
+        self.net.borrow_mut().unreachable.insert(host);
+    }
+
+    /// The driver tells of this signal in its next turn.
+    pub fn signal(&self, signal: Signal) {
+        self.net.borrow_mut().signals.push_back(signal);
+    }
+
+    /// Virtual time since the beginning.
+    pub fn elapsed(&self) -> Duration {
+        self.net.borrow().elapsed
+    }
+
+    /// Counts the turns in which the driver had something to do.
+    pub(crate) fn activity(&self) -> u64 {
+        self.net.borrow().activity
+    }
+
+    /// Moves the clock on, without a turn.
+    pub fn advance(&self, by: Duration) {
+        self.net.borrow_mut().elapsed += by;
+    }
+
+    /// Connects to a port of the loop; the test holds the far end.
+    ///
+    /// # Errors
+    ///
+    /// Refused where nothing listens, `WouldBlock` where the queue is full.
+    pub fn connect(&self, to: SocketAddr) -> io::Result<Wire> {
+        match self.net.borrow_mut().dial(to, None)? {
+            Some(end) => Ok(Wire { network: self.clone(), end }),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Listens for the test; [`accept`](Self::accept) gives the far ends.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` where something listens.
+    pub fn listen(&self, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr> {
+        self.open(address, &ListenOptions::default().backlog(backlog))
+    }
+
+    /// The next connection to a port of the test.
+    pub fn accept(&self, port: SocketAddr) -> Option<Wire> {
+        let end = self.net.borrow_mut().listeners.get_mut(&port)?.queue.pop_front()?;
+        Some(Wire { network: self.clone(), end })
+    }
+
+    fn open(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<SocketAddr> {
+        let mut net = self.net.borrow_mut();
+        let mut address = address;
+        if address.port() == 0 {
+            address.set_port(net.free_port());
+        }
+        if net.listeners.contains_key(&address) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let backlog = options.backlog as usize;
+        let listener = Listener { queue: VecDeque::new(), backlog, options: options.clone() };
+        net.listeners.insert(address, listener);
+        Ok(address)
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network").field("elapsed", &self.elapsed()).finish_non_exhaustive()
+    }
+}
+
+impl World for Network {
+    fn now(&self) -> Instant {
+        let net = self.net.borrow();
+        net.started + net.elapsed
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000) + self.elapsed()
+    }
+
+    fn random(&self) -> u64 {
+        self.net.borrow_mut().random()
+    }
+
+    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
+        let address = self.open(address, options)?;
+        Ok(Bound { host: address.into(), socket: Box::new(address) })
+    }
+}
+
+/// The far end of a connection, held by a test: push bytes in, take bytes out, see what was asked.
+///
+/// Dropping it closes nothing.
+pub struct Wire {
+    network: Network,
+    end: EndId,
+}
+
+impl Wire {
+    fn net(&self) -> std::cell::RefMut<'_, Net> {
+        self.network.net.borrow_mut()
+    }
+
+    /// Sends bytes; the number of those that fit on the way.
+    ///
+    /// # Panics
+    ///
+    /// When the connection is broken.
+    pub fn push(&self, data: &[u8]) -> usize {
+        self.try_push(data).expect("the connection is whole")
+    }
+
+    /// Sends bytes; the number of those that fit on the way.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionReset` when the connection is broken.
+    pub fn try_push(&self, data: &[u8]) -> io::Result<usize> {
+        self.net().send(self.end, data)
+    }
+
+    /// Takes all bytes that have come.
+    pub fn take(&self) -> Vec<u8> {
+        self.take_most(usize::MAX)
+    }
+
+    /// Takes at most `n` of the bytes that have come.
+    pub fn take_most(&self, n: usize) -> Vec<u8> {
+        let mut net = self.net();
+        let bytes = &mut net.end(self.end).incoming.bytes;
+        let n = n.min(bytes.len());
+        bytes.drain(..n).collect()
+    }
+
+    /// Bytes that have come and were not taken.
+    pub fn waiting(&self) -> usize {
+        self.net().end(self.end).incoming.bytes.len()
+    }
+
+    /// Bytes that were pushed and that the connection has not received.
+    pub fn unreceived(&self) -> usize {
+        self.net().peer(self.end).incoming.bytes.len()
+    }
+
+    /// Sends the end of the stream; bytes can still be taken.
+    pub fn fin(&self) {
+        self.net().shut(self.end);
+    }
+
+    /// Closes as `close(2)` does: a reset where something was not taken.
+    pub fn close(&self) {
+        self.net().close(self.end, How::Normal);
+    }
+
+    /// Closes with a reset.
+    pub fn reset(&self) {
+        self.net().close(self.end, How::Reset);
+    }
+
+    /// The other end's FIN has come, and everything before it was taken.
+    pub fn saw_fin(&self) -> bool {
+        let mut net = self.net();
+        let end = net.end(self.end);
+        end.incoming.fin && end.incoming.bytes.is_empty() && end.error.is_none()
+    }
+
+    /// The connection was reset by the other end.
+    pub fn saw_reset(&self) -> bool {
+        self.net().end(self.end).error.is_some()
+    }
+
+    /// The other end takes bytes: its reading is not paused.
+    pub fn is_receiving(&self) -> bool {
+        self.net().peer(self.end).receiving
+    }
+
+    /// The other end has closed its socket.
+    pub fn is_closed(&self) -> bool {
+        self.net().peer(self.end).closed
+    }
+
+    /// Options that were set on the other end.
+    pub fn options(&self) -> Vec<SocketOption> {
+        self.net().peer(self.end).options.clone()
+    }
+
+    /// The address of this end.
+    pub fn address(&self) -> SocketAddr {
+        self.net().links[self.end.0].addresses[self.end.1]
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("address", &self.address()).finish_non_exhaustive()
+    }
+}

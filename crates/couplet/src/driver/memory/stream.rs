@@ -1,0 +1,149 @@
+//! One connection as the driver holds it: what it can read and write, at once or by operations that
+//! are in flight.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::network::{Cut, EndId, Net};
+use super::{Manner, READ_BUFFER, TAKE};
+use crate::driver::{Outbox, Piece, Sent};
+
+/// A connection of a [`Memory`](super::Memory) driver.
+pub(super) struct Stream {
+    pub(super) end: EndId,
+    pub(super) receiving: bool,
+    pub(super) ended: bool,
+    pub(super) blocked: bool,
+    /// Completion: received bytes that are in flight, and the turns until they are home.
+    pub(super) received: Option<(Vec<u8>, u32)>,
+    /// Completion: what was taken of the outbox.
+    pub(super) taken: VecDeque<u8>,
+    pub(super) write_error: Option<io::ErrorKind>,
+}
+
+impl Stream {
+    pub(super) fn new(end: EndId) -> Stream {
+        Stream {
+            end,
+            receiving: true,
+            ended: false,
+            blocked: false,
+            received: None,
+            taken: VecDeque::new(),
+            write_error: None,
+        }
+    }
+
+    /// Something for `Memory::read` to tell. In the completion manner this starts the operation
+    /// that receives, and lets time pass for it.
+    pub(super) fn is_readable(&mut self, net: &mut Net, manner: Manner) -> bool {
+        let end = net.end(self.end);
+        let broken = end.error.is_some() || self.write_error.is_some();
+        if self.ended || !self.receiving {
+            if let Some((_, turns)) = &mut self.received {
+                *turns = turns.saturating_sub(1);
+            }
+            return broken;
+        }
+        let something = broken || !end.incoming.bytes.is_empty() || end.incoming.fin;
+        if manner == Manner::Readiness {
+            return something;
+        }
+        match &mut self.received {
+            Some((_, turns)) => {
+                *turns = turns.saturating_sub(1);
+                *turns == 0
+            }
+            None if something => {
+                let bytes = self.receive(net);
+                let turns = net.below(3) as u32;
+                self.received = Some((bytes, turns));
+                turns == 0
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn receive(&mut self, net: &mut Net) -> Vec<u8> {
+        let most = match net.cut {
+            Cut::Whole => READ_BUFFER,
+            Cut::Most(n) => n.max(1),
+            Cut::Random(n) => 1 + net.below(n),
+        };
+        let bytes = &mut net.end(self.end).incoming.bytes;
+        let n = most.min(bytes.len()).min(READ_BUFFER);
+        bytes.drain(..n).collect()
+    }
+
+    /// After the last byte: the error or the FIN, whichever stands there.
+    pub(super) fn end_of_stream(&mut self, net: &mut Net) -> Option<Option<io::Error>> {
+        let end = net.end(self.end);
+        let error = self.write_error.take().or(end.error.take());
+        if error.is_none() && !end.incoming.fin {
+            return None;
+        }
+        self.ended = true;
+        Some(error.map(io::Error::from))
+    }
+
+    /// Lets bytes leave; how many did, or 0 when there is room again.
+    pub(super) fn send_some(&mut self, net: &mut Net, manner: Manner) -> Option<usize> {
+        if manner == Manner::Readiness {
+            let ready = self.blocked && (net.room(self.end) > 0 || net.peer(self.end).closed);
+            return ready.then(|| {
+                self.blocked = false;
+                0
+            });
+        }
+        if self.taken.is_empty() || self.write_error.is_some() {
+            return None;
+        }
+        let portion = 1 + net.below(self.taken.len());
+        let bytes: Vec<u8> = self.taken.iter().take(portion).copied().collect();
+        match net.send(self.end, &bytes) {
+            Ok(0) => None,
+            Ok(n) => {
+                self.taken.drain(..n);
+                Some(n)
+            }
+            Err(error) => {
+                self.write_error = Some(error.kind());
+                None
+            }
+        }
+    }
+
+    /// Sends at once what fits of the outbox.
+    pub(super) fn write_ready(&mut self, net: &mut Net, out: &mut Outbox) -> Sent {
+        while !out.is_empty() && !self.blocked {
+            match net.send(self.end, out.first()) {
+                Ok(n) => {
+                    self.blocked = n < out.first().len();
+                    out.advance(n);
+                }
+                Err(error) => {
+                    self.write_error = Some(error.kind());
+                    return Sent::Blocked;
+                }
+            }
+        }
+        if out.is_empty() { Sent::All } else { Sent::Blocked }
+    }
+
+    /// Takes the outbox into the driver's keeping, one operation at a time.
+    pub(super) fn take(&mut self, out: &mut Outbox) -> Sent {
+        if !self.taken.is_empty() {
+            return Sent::Blocked;
+        }
+        while self.taken.len() < TAKE {
+            let Some((piece, gone)) = out.take_piece() else {
+                break;
+            };
+            self.taken.extend(&piece.as_slice()[gone..]);
+            if let Piece::Copied(buffer) = piece {
+                out.spares().give(buffer);
+            }
+        }
+        Sent::Taken(self.taken.len())
+    }
+}
