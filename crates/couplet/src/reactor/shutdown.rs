@@ -128,13 +128,7 @@ impl Loop {
         let now = self.reactor.now();
         self.reactor.records.run_state.set(RunState::Stopping);
         self.stopping = Stopping::Closing(after(now, self.shutdown_grace));
-        for key in self.table.keys(|place| matches!(place, Place::Port(_))) {
-            self.close_port(key);
-        }
-        let connecting: Vec<_> = self.connectors.values().cloned().collect();
-        for connector in connecting {
-            self.connect_failed(&connector, ConnectError::Shutdown);
-        }
+        self.close_ports_and_connectors();
         for key in self.table.keys(|place| matches!(place, Place::Connection(_))) {
             if let Some(entry) = self.table.connection(key) {
                 entry.life.take_over(now);
@@ -145,9 +139,7 @@ impl Loop {
         self.round();
     }
 
-    /// Whatever is left ends now.
-    pub(super) fn finish_run(&mut self) {
-        self.reactor.records.run_state.set(RunState::Stopping);
+    fn close_ports_and_connectors(&mut self) {
         for key in self.table.keys(|place| matches!(place, Place::Port(_))) {
             self.close_port(key);
         }
@@ -155,6 +147,12 @@ impl Loop {
         for connector in connecting {
             self.connect_failed(&connector, ConnectError::Shutdown);
         }
+    }
+
+    /// Whatever is left ends now.
+    pub(super) fn finish_run(&mut self) {
+        self.reactor.records.run_state.set(RunState::Stopping);
+        self.close_ports_and_connectors();
         for key in self.table.keys(|place| matches!(place, Place::Connection(_))) {
             if let Some(entry) = self.table.connection(key) {
                 entry.life.take_over(self.now);
