@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::defer::{Alarm, Deferred, Failure, Result};
+use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
 use crate::driver::{ConnectOptions, Key, ListenOptions, Spares, World};
 use crate::error::ListenError;
 use crate::factory::{Factory, IntoFactory};
@@ -91,7 +91,7 @@ pub(crate) struct Records {
     tasks: RefCell<Tasks>,
     /// Tasks were spawned or cancelled.
     tasks_wait: Cell<bool>,
-    snapshots: RefCell<Vec<crate::defer::Resolver<Snapshot>>>,
+    snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
     stop_asked: Cell<bool>,
@@ -277,7 +277,8 @@ impl Reactor {
         deferred
     }
 
-    /// Fires after `delay`; cancelling it cancels the timer.
+    /// Fires after `delay`; cancelling it cancels the timer. Fails with
+    /// [`Cancelled`](crate::defer::Cancelled) when the loop ends before.
     pub fn sleep(&self, delay: Duration) -> Deferred<()> {
         let timer: Rc<Cell<Option<DelayedCall>>> = Rc::default();
         let sleeping = timer.clone();
@@ -286,7 +287,8 @@ impl Reactor {
                 call.cancel();
             }
         });
-        timer.set(Some(self.call_later(delay, move || resolver.callback(()))));
+        let sleeper = Sleeper(Some(resolver));
+        timer.set(Some(self.call_later(delay, move || sleeper.wake())));
         deferred
     }
 
@@ -381,6 +383,25 @@ impl Reactor {
     fn start(&self, asking: Asking) {
         self.records.starts.borrow_mut().push_back(asking);
         self.records.busy.set(true);
+    }
+}
+
+/// Who waits for a [`Reactor::sleep`]: told as well when its timer is dropped.
+struct Sleeper(Option<Resolver<()>>);
+
+impl Sleeper {
+    fn wake(mut self) {
+        if let Some(resolver) = self.0.take() {
+            resolver.callback(());
+        }
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        if let Some(resolver) = self.0.take() {
+            resolver.errback(loop_ended());
+        }
     }
 }
 

@@ -95,7 +95,8 @@ impl Loop {
     }
 
     /// Turns until `deferred` has fired. Nothing is stopped: what is open stays open for the next
-    /// call.
+    /// call. When the reactor is stopped meanwhile, the run ends as any other does, and gives the
+    /// result if it came before that.
     ///
     /// # Errors
     ///
@@ -112,16 +113,21 @@ impl Loop {
         self.stopped_by = None;
         self.reactor.records.run_state.set(RunState::Running);
         loop {
-            if let Some(result) = outcome.borrow_mut().take() {
-                if self.reactor.records.run_state.get() == RunState::Running {
-                    self.reactor.records.run_state.set(RunState::Idle);
-                }
+            let done = outcome.borrow_mut().take_if(|_| !self.is_ending());
+            if let Some(result) = done {
+                self.reactor.records.run_state.set(RunState::Idle);
                 return result;
             }
             match self.turn(None) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error) => return Err(Failure::from(error)),
+                Err(error) => {
+                    if self.is_ending() {
+                        self.finish_run();
+                    }
+                    self.reactor.records.run_state.set(RunState::Idle);
+                    return Err(Failure::from(error));
+                }
             }
         }
         let result = outcome.borrow_mut().take();

@@ -77,9 +77,11 @@ impl Loop {
             self.finish_run();
             return false;
         }
+        // A second stop means nothing, and nothing is to wait for it.
+        let asked = self.reactor.records.stop_asked.take();
         match &self.stopping {
             Stopping::No => {
-                if self.reactor.records.stop_asked.take() {
+                if asked {
                     let waiting = self.fire(Shutdown::Before);
                     self.stopping = Stopping::Before(waiting);
                     return self.advance_shutdown();
@@ -139,6 +141,11 @@ impl Loop {
         self.round();
     }
 
+    /// A shutdown has begun and is not over.
+    pub(super) fn is_ending(&self) -> bool {
+        !matches!(self.stopping, Stopping::No)
+    }
+
     fn close_ports_and_connectors(&mut self) {
         for key in self.table.keys(|place| matches!(place, Place::Port(_))) {
             self.close_port(key);
@@ -168,6 +175,8 @@ impl Loop {
         self.round();
         self.fire(Shutdown::During);
         self.fire(Shutdown::After);
+        self.refuse_starts();
+        self.round();
         self.drop_what_waits();
         self.stopping = Stopping::No;
         self.at_once = false;
