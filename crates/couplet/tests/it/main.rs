@@ -14,6 +14,7 @@ mod endpoints;
 mod examples;
 mod lives;
 mod logged;
+mod loops;
 mod names;
 mod smoke;
 mod suite;

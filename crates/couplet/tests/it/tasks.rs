@@ -266,10 +266,8 @@ fn c125a_a_panic_in_a_task_is_its_failure() {
     let task = rig.reactor.spawn(async move {
         let _held = held;
         next_turn().await;
-        if log_of_a_poem().is_empty() {
-            panic!("no {}", "poem");
-        }
-        Ok(())
+        let poems: Vec<String> = Vec::new();
+        Ok(poems.first().expect("no poem").len())
     });
     let beside = outcome(rig.reactor.spawn(async {
         next_turn().await;
@@ -301,10 +299,6 @@ fn c125a_a_panic_in_a_task_is_its_failure() {
     assert_eq!(is(&task).as_deref(), Some("cancelled"));
     assert_eq!(lines.len(), 1, "{lines:?}");
     rig.still_echoes();
-}
-
-fn log_of_a_poem() -> &'static str {
-    ""
 }
 
 #[test]

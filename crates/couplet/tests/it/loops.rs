@@ -1,0 +1,615 @@
+//! Rows 99 to 105: how a run ends, in which order, and that a loop is a value: several live in one
+//! process and in one thread, and each runs as often as it is asked to.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use couplet::defer::set_reporter;
+use couplet::testing::{Manner, Memory, Network};
+use couplet::{
+    Address, Connection, Deferred, Failure, ListenOptions, Loop, LoopOptions, Protocol, Reactor,
+    Reason, Resolver, Shutdown, Signal, Stopped, Transport,
+};
+
+use crate::logged::logged;
+use crate::suite::kit::LOOPBACK;
+use crate::suite::recorder::{A, Log, Maker, On, Script};
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A loop in memory that runs by itself: its time moves on when nothing happens.
+fn memory() -> (Loop, Network) {
+    let (driver, network) = Memory::new(Manner::Readiness, 0);
+    let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+    (l, network)
+}
+
+/// Writes an entry when it is called.
+fn noting(log: &Log, entry: &'static str) -> impl FnOnce() + 'static {
+    let log = log.clone();
+    move || log.note(entry)
+}
+
+/// A shutdown action that is done at once.
+fn at_once(log: &Log, entry: &'static str) -> impl FnOnce() -> Deferred<()> + 'static {
+    let log = log.clone();
+    move || {
+        log.note(entry);
+        Deferred::succeed(())
+    }
+}
+
+/// Stops the reactor when so much time has passed.
+fn stop_after(reactor: &Reactor, delay: Duration) {
+    let stopping = reactor.clone();
+    reactor.call_later(delay, move || stopping.stop());
+}
+
+#[test]
+fn c99_stop_only_marks_and_the_turn_goes_on_to_its_end() {
+    let (mut l, network) = memory();
+    let a = A::default();
+    let log = a.log.clone();
+    let mut protocol = Some(a.plays(Script::new()));
+    let port = l
+        .reactor()
+        .listen_tcp(LOOPBACK, move |_: &Address| protocol.take());
+    let to = port
+        .expect("a free port")
+        .host()
+        .socket_addr()
+        .expect("TCP");
+    let wire = network.connect(to).expect("it listens");
+    l.reactor().on(Shutdown::Before, at_once(&log, "before"));
+    let (stopping, inner) = (l.reactor(), log.clone());
+    l.reactor().call_later(s(1), move || {
+        stopping.stop();
+        assert!(!stopping.is_stopping());
+        inner.note("stop returned");
+    });
+    l.reactor()
+        .call_later(s(1), noting(&log, "due in the same turn"));
+    l.run(|_| Ok(())).expect("the run ends");
+    let expected = [
+        "made",
+        "stop returned",
+        "due in the same turn",
+        "before",
+        "lost(Shutdown)",
+    ];
+    assert_eq!(log.entries(), expected);
+    assert!(wire.saw_fin());
+}
+
+#[test]
+fn c100_a_run_ends_in_order() {
+    let (mut l, network) = memory();
+    let a = A::default();
+    let log = a.log.clone();
+    let played = a.clone();
+    let maker = Maker::new(&log, move |_| Some(played.plays(Script::new())));
+    let reactor = l.reactor();
+    let port = reactor.listen_tcp(LOOPBACK, maker).expect("a free port");
+    let to = port.host().socket_addr().expect("TCP");
+    let wire = network.connect(to).expect("it listens");
+    reactor.on(Shutdown::After, at_once(&log, "after"));
+    reactor.on(Shutdown::During, at_once(&log, "during 1"));
+    reactor.on(Shutdown::During, at_once(&log, "during 2"));
+    let (waiting, resolver) = Deferred::new();
+    let inner = log.clone();
+    reactor.on(Shutdown::Before, move || {
+        inner.note("before 1");
+        waiting
+    });
+    reactor.on(Shutdown::Before, at_once(&log, "before 2"));
+    // While the first one waits the loop turns as ever: connections and timers live.
+    let (inner, sending) = (log.clone(), Rc::new(wire));
+    let wire = sending.clone();
+    reactor.call_later(s(2), move || {
+        inner.note("a timed call");
+        sending.push(b"hello");
+    });
+    let inner = log.clone();
+    reactor.call_later(s(3), move || {
+        inner.note("before 1 is done");
+        resolver.callback(());
+    });
+    stop_after(&reactor, s(1));
+    l.run(|_| Ok(())).expect("the run ends");
+    let entries = log.entries();
+    assert!(entries[1].starts_with("build"), "{entries:?}");
+    assert_eq!(entries[0], "do_start");
+    assert_eq!(
+        entries[2..],
+        [
+            "made",
+            "before 1",
+            "before 2",
+            "a timed call",
+            "data(5)",
+            "before 1 is done",
+            "do_stop",
+            "lost(Shutdown)",
+            "during 1",
+            "during 2",
+            "after",
+        ]
+    );
+    assert!(wire.is_closed() && !port.is_listening());
+    assert!(network.connect(to).is_err(), "the port is closed");
+}
+
+#[test]
+fn c101_a_panic_or_a_failure_in_a_trigger_stops_no_other() {
+    let reported: Rc<RefCell<Vec<String>>> = Rc::default();
+    let notes = reported.clone();
+    set_reporter(move |unhandled| notes.borrow_mut().push(unhandled.failure().to_string()));
+    let (mut l, _network) = memory();
+    let log = Log::default();
+    let reactor = l.reactor();
+    for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
+        reactor.on(when, || panic!("no poem"));
+        reactor.on(when, || Deferred::fail(Failure::msg("no prose")));
+        reactor.on(when, at_once(&log, "well"));
+    }
+    stop_after(&reactor, s(1));
+    let (run, lines) = logged(|| l.run(|_| Ok(())));
+    run.expect("the run ends");
+    assert_eq!(log.entries(), ["well", "well", "well"]);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(
+        lines.iter().all(|line| line.contains("no poem")),
+        "{lines:?}"
+    );
+    assert_eq!(reported.take(), ["no prose", "no prose", "no prose"]);
+}
+
+#[test]
+fn c102_what_is_still_to_come_when_the_loop_stops_never_runs() {
+    let (mut l, _network) = memory();
+    let log = Log::default();
+    let reactor = l.reactor();
+    let held = Rc::new(());
+    let inside = held.clone();
+    let call = reactor.call_later(s(100), {
+        let log = log.clone();
+        move || log.note(format!("{inside:?}"))
+    });
+    let task = reactor.spawn({
+        let (reactor, log) = (reactor.clone(), log.clone());
+        async move {
+            reactor.sleep(s(100)).await?;
+            log.note("task");
+            Ok(())
+        }
+    });
+    // Asked for in the last moments of the run: at its end, and by what ends with it.
+    let (late, inner) = (reactor.clone(), log.clone());
+    reactor.on(Shutdown::After, move || {
+        late.call_soon(noting(&inner, "asked for after the end"));
+        late.spawn(async { Ok(()) })
+    });
+    stop_after(&reactor, s(1));
+    l.run(|_| Ok(())).expect("the run ends");
+    assert!(!call.active() && task.has_fired());
+    assert_eq!(Rc::strong_count(&held), 1, "dropped with the run");
+    assert_eq!(l.snapshot().pending_calls + l.snapshot().tasks, 0);
+    stop_after(&reactor, s(1000));
+    l.run(|_| Ok(())).expect("the run ends");
+    assert!(log.entries().is_empty(), "{:?}", log.entries());
+}
+
+#[test]
+fn c102_a_connect_asked_for_at_the_end_fails_and_does_not_wait_for_another_run() {
+    let (mut l, network) = memory();
+    let to = network.listen(LOOPBACK, 5).expect("a free port");
+    let log = Log::default();
+    let reactor = l.reactor();
+    for when in [Shutdown::During, Shutdown::After] {
+        let (late, log) = (reactor.clone(), log.clone());
+        reactor.on(when, move || {
+            let maker = Maker::new(&log, |_| None);
+            let options = couplet::ConnectOptions::default();
+            let connecting = late.connect_tcp_deferred("127.0.0.1", to.port(), options, maker);
+            connecting
+                .add_both(move |outcome| {
+                    log.note(format!("failed {}", outcome.is_err()));
+                    Ok(())
+                })
+                .detach();
+            Deferred::succeed(())
+        });
+    }
+    stop_after(&reactor, s(1));
+    l.run(|_| Ok(())).expect("the run ends");
+    assert_eq!(log.entries(), ["failed true", "failed true"]);
+    stop_after(&reactor, s(1));
+    l.run(|_| Ok(())).expect("the run ends");
+    assert!(network.accept(to).is_none());
+    assert_eq!(log.len(), 2);
+}
+
+#[test]
+fn c103_stop_before_a_run_or_twice_does_nothing() {
+    let (mut l, network) = memory();
+    let log = Log::default();
+    let reactor = l.reactor();
+    reactor.stop();
+    l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+    assert!(!reactor.is_stopping());
+    reactor.stop();
+    reactor.on(Shutdown::During, at_once(&log, "during"));
+    reactor.on(Shutdown::Before, {
+        let reactor = reactor.clone();
+        move || {
+            reactor.stop();
+            reactor.sleep(s(5))
+        }
+    });
+    let stopping = reactor.clone();
+    reactor.call_later(s(1), move || {
+        stopping.stop();
+        stopping.stop();
+    });
+    for at in 2..5 {
+        stop_after(&reactor, s(at));
+    }
+    l.run(|_| Ok(())).expect("the run ends");
+    assert_eq!(
+        network.elapsed(),
+        s(6),
+        "the first one counts, and nothing shortens it"
+    );
+    assert_eq!(log.entries(), ["during"]);
+    reactor.stop();
+    stop_after(&reactor, s(1));
+    l.run(|_| Ok(())).expect("the run ends");
+    assert_eq!(
+        network.elapsed(),
+        s(7),
+        "a stop between two runs is no stop of the next"
+    );
+}
+
+#[test]
+fn c103_a_loop_runs_again_after_it_was_stopped() {
+    let (mut l, network) = memory();
+    let a = A::default();
+    let maker = Maker::new(&a.log, {
+        let a = a.clone();
+        move |_| Some(a.plays(Script::new()))
+    });
+    let reactor = l.reactor();
+    let port = reactor.listen_tcp(LOOPBACK, maker).expect("a free port");
+    for run in 1..=3 {
+        if run > 1 {
+            port.start_listening().expect("it was free");
+        }
+        let to = port.host().socket_addr().expect("TCP");
+        let wire = network.connect(to).expect("it listens");
+        wire.push(b"hello");
+        stop_after(&reactor, s(1));
+        l.run(|_| Ok(())).expect("the run ends");
+        assert_eq!(a.log.count("do_start"), run);
+        assert_eq!(a.log.count("data(5)"), run);
+        assert_eq!(a.log.count("lost(Shutdown)"), run);
+        assert_eq!(a.log.count("do_stop"), run);
+        assert!(!reactor.is_stopping());
+    }
+    assert_eq!(network.elapsed(), s(3));
+}
+
+#[test]
+fn c103_a_run_whose_setup_fails_is_over() {
+    let (mut l, network) = memory();
+    let log = Log::default();
+    let reactor = l.reactor();
+    let error = l.run(|reactor| {
+        reactor.listen_tcp(LOOPBACK, Maker::new(&log, |_| None))?;
+        reactor.call_later(s(1), noting(&log, "never"));
+        Err(Failure::msg("no poem"))
+    });
+    assert_eq!(error.expect_err("what setup says").to_string(), "no poem");
+    assert_eq!(l.snapshot().ports.len() + l.snapshot().pending_calls, 0);
+    reactor.stop();
+    stop_after(&reactor, s(2));
+    l.run(|_| Ok(())).expect("the run ends");
+    assert_eq!(network.elapsed(), s(2));
+    assert!(!log.has("never"), "{:?}", log.entries());
+}
+
+#[test]
+fn run_until_keeps_what_is_open() {
+    let (mut l, network) = memory();
+    let to = network.listen(LOOPBACK, 5).expect("a free port");
+    let a = A::default();
+    let mut protocol = Some(a.plays(Script::new()));
+    let connecting = l.reactor().connect_tcp_deferred(
+        "127.0.0.1",
+        to.port(),
+        couplet::ConnectOptions::default(),
+        move |_: &Address| protocol.take(),
+    );
+    let connection: Connection<_> = l.run_until(connecting).expect("it comes through");
+    let wire = network.accept(to).expect("it came through");
+    // Between two runs nothing is called; in the next one what came meanwhile is.
+    wire.push(b"hello");
+    assert_eq!(a.log.entries(), ["made"]);
+    let received = connection.ask(|_, transport| transport.id());
+    assert_eq!(l.run_until(received).expect("it lives"), connection.id());
+    let slept = l.reactor().sleep(s(5));
+    l.run_until(slept).expect("it ends");
+    assert_eq!(a.received(), b"hello");
+    assert!(!connection.is_lost() && network.elapsed() == s(5));
+    // The failure is the Deferred's own, and a fired one makes no turn.
+    let failed = l.run_until(Deferred::<()>::fail(Failure::msg("no poem")));
+    assert_eq!(failed.expect_err("it failed").to_string(), "no poem");
+    // A stop in it ends everything, as in any run.
+    stop_after(&l.reactor(), s(1));
+    let never = l.reactor().sleep(s(1000));
+    let stopped = l.run_until(never).expect_err("it was stopped");
+    assert!(
+        stopped.is::<Stopped>() || stopped.is_cancelled(),
+        "{stopped}"
+    );
+    assert_eq!(a.log.entries(), ["made", "data(5)", "lost(Shutdown)"]);
+}
+
+#[test]
+fn run_until_finishes_a_shutdown_that_has_begun() {
+    let (mut l, network) = memory();
+    let log = Log::default();
+    let reactor = l.reactor();
+    reactor.on(Shutdown::Before, {
+        let reactor = reactor.clone();
+        move || reactor.sleep(s(5))
+    });
+    reactor.on(Shutdown::After, at_once(&log, "after"));
+    stop_after(&reactor, s(1));
+    // The result is there in the middle of the shutdown.
+    let result = reactor.sleep(s(3)).map(|()| "done");
+    assert_eq!(l.run_until(result).expect("it fires"), "done");
+    assert_eq!(
+        log.entries(),
+        ["after"],
+        "a run that is being stopped stops"
+    );
+    assert_eq!(network.elapsed(), s(6));
+    assert!(!reactor.is_stopping());
+    let slept = reactor.sleep(s(1));
+    l.run_until(slept)
+        .expect("and the next one is a run like any other");
+}
+
+#[test]
+fn a_run_that_can_never_go_on_is_an_error_and_over() {
+    let (mut l, network) = memory();
+    let (never, _resolver): (Deferred<()>, Resolver<()>) = Deferred::new();
+    let error = l.run_until(never).expect_err("nothing can happen");
+    assert!(error.is::<std::io::Error>(), "{error:?}");
+    l.reactor().stop();
+    stop_after(&l.reactor(), s(1));
+    l.run(|_| Ok(())).expect("the run ends");
+    assert_eq!(
+        network.elapsed(),
+        s(1),
+        "the stop between the runs did nothing"
+    );
+}
+
+#[test]
+fn c104_a_call_for_when_the_loop_runs_waits_for_the_turn_in_order() {
+    let (mut l, _network) = memory();
+    let log = Log::default();
+    let reactor = l.reactor();
+    reactor.call_soon(noting(&log, "before the run"));
+    let (inner, again) = (log.clone(), reactor.clone());
+    l.run(|reactor| {
+        reactor.call_soon(noting(&inner, "in setup"));
+        let (reactor, log) = (reactor.clone(), inner.clone());
+        again.call_soon(move || {
+            reactor.call_soon(noting(&log, "while it runs"));
+            reactor.call_soon({
+                let reactor = reactor.clone();
+                move || reactor.stop()
+            });
+            log.note("a call");
+        });
+        inner.note("setup returns");
+        Ok(())
+    })
+    .expect("the run ends");
+    let expected = [
+        "setup returns",
+        "before the run",
+        "in setup",
+        "a call",
+        "while it runs",
+    ];
+    assert_eq!(log.entries(), expected);
+}
+
+#[test]
+fn c105_a_signal_stops_the_run_and_a_second_one_ends_it_at_once() {
+    for again in [false, true] {
+        let (mut l, network) = memory();
+        let log = Log::default();
+        let reactor = l.reactor();
+        reactor.on(Shutdown::Before, {
+            let reactor = reactor.clone();
+            move || reactor.sleep(s(100))
+        });
+        reactor.on(Shutdown::After, at_once(&log, "after"));
+        let signals = network.clone();
+        reactor.call_later(s(1), move || signals.signal(Signal::Interrupt));
+        if again {
+            let signals = network.clone();
+            reactor.call_later(s(2), move || signals.signal(Signal::Terminate));
+        }
+        reactor.call_later(s(3), || {});
+        l.run(|_| Ok(())).expect("the run ends");
+        let (seconds, signal) = if again {
+            (3, Signal::Terminate)
+        } else {
+            (101, Signal::Interrupt)
+        };
+        assert!(network.elapsed() <= s(seconds), "{:?}", network.elapsed());
+        assert_eq!(l.stopped_by(), Some(signal));
+        assert_eq!(log.entries(), ["after"]);
+        stop_after(&reactor, s(1));
+        l.run(|_| Ok(())).expect("the run ends");
+        assert_eq!(l.stopped_by(), None, "of the last run");
+    }
+}
+
+/// Says who serves, and stops its loop when it is told to.
+struct Says(u8, Rc<Cell<u32>>);
+
+impl Protocol for Says {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.1.set(self.1.get() + 1);
+        transport.write([self.0]);
+    }
+
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        transport.reactor().stop();
+    }
+}
+
+/// Keeps what it was told, and its transport.
+#[derive(Clone, Default)]
+struct Hears(Rc<RefCell<Vec<(u8, Transport)>>>);
+
+struct Hearer(Hears);
+
+impl Protocol for Hearer {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.0.0.borrow_mut().push((data[0], transport.clone()));
+    }
+
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {}
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c103_two_threads_with_a_loop_each_serve_one_port() {
+    const CONNECTIONS: usize = 64;
+    let (tell, told) = mpsc::channel();
+    let serve = |name: u8, address: SocketAddr| {
+        let tell = tell.clone();
+        std::thread::spawn(move || {
+            let served = Rc::new(Cell::new(0));
+            let counted = served.clone();
+            let mut l = Loop::new().expect("there is a poll descriptor");
+            let options = ListenOptions::default()
+                .reuse_port(true)
+                .backlog(CONNECTIONS as u32);
+            let factory = move || Says(name, counted.clone());
+            let port = l.reactor().listen_tcp_with(address, options, factory);
+            let port = port.expect("the port is shared");
+            tell.send(port.host().socket_addr().expect("TCP"))
+                .expect("the test listens");
+            l.run(|_| Ok(())).expect("the run ends");
+            served.get()
+        })
+    };
+    let first = serve(b'1', LOOPBACK);
+    let address = told.recv().expect("it listens");
+    let second = serve(b'2', address);
+    assert_eq!(told.recv().expect("it listens too"), address);
+    // A third loop, in this thread.
+    let mut l = Loop::new().expect("there is a poll descriptor");
+    let heard = Hears::default();
+    for _ in 0..CONNECTIONS {
+        let heard = heard.clone();
+        let factory = move || Hearer(heard.clone());
+        l.reactor()
+            .connect_tcp("127.0.0.1", address.port(), factory);
+    }
+    while heard.0.borrow().len() < CONNECTIONS {
+        l.turn(None).expect("the system does not fail");
+    }
+    for name in [b'1', b'2'] {
+        let heard = heard.0.borrow();
+        let one = heard.iter().find(|(by, _)| *by == name);
+        one.expect("the system gives each its share")
+            .1
+            .write("stop");
+    }
+    l.turn(Some(Duration::ZERO))
+        .expect("the system does not fail");
+    l.turn(Some(Duration::ZERO))
+        .expect("the system does not fail");
+    let served = [first, second].map(|thread| thread.join().expect("it stops"));
+    assert_eq!(served.iter().sum::<u32>() as usize, CONNECTIONS);
+}
+
+#[test]
+fn c103_two_loops_in_one_thread_turn_by_turn() {
+    let make: [fn() -> Loop; 2] = [
+        || Loop::new().expect("there is a poll descriptor"),
+        || memory().0,
+    ];
+    // One loop on sockets connects to another; a third in memory is there as well.
+    let mut loops = [make[0](), make[0](), make[1]()];
+    let [server, client, _] = &loops;
+    let served: Rc<RefCell<Option<Transport>>> = Rc::default();
+    let (keep, kept) = (served.clone(), A::default());
+    let a = kept.clone();
+    let script = move || {
+        let keep = keep.clone();
+        Script::new().once(On::Made, move |transport| {
+            *keep.borrow_mut() = Some(transport.clone());
+        })
+    };
+    let port = server
+        .reactor()
+        .listen_tcp(LOOPBACK, move || a.plays(script()));
+    let to = port.expect("a free port").host().port().expect("TCP");
+    // A callback of one loop writes to a connection of another.
+    let b = A::default();
+    let (theirs, inner) = (served.clone(), b.clone());
+    let factory = move || {
+        let theirs = theirs.clone();
+        inner.plays(Script::new().on(On::Data, move |_| {
+            theirs.borrow().as_ref().expect("it was made").write("more");
+        }))
+    };
+    client.reactor().connect_tcp("127.0.0.1", to, factory);
+    let mut told = false;
+    for _ in 0..100_000 {
+        for l in &mut loops {
+            l.turn(Some(Duration::ZERO))
+                .expect("the driver does not fail");
+        }
+        if !told && served.borrow().is_some() {
+            told = true;
+            served
+                .borrow()
+                .as_ref()
+                .expect("it was made")
+                .write("first");
+        }
+        if b.received().len() >= 9 {
+            break;
+        }
+    }
+    assert_eq!(b.received()[..9], *b"firstmore");
+    let ids = [kept.transport().id(), b.transport().id()];
+    assert_ne!(ids[0], ids[1], "an id names its loop too");
+    // One goes, the others live on.
+    let [server, mut client, mut third] = loops;
+    drop(server);
+    while !b.is_lost() {
+        client
+            .turn(Some(Duration::ZERO))
+            .expect("the driver does not fail");
+    }
+    let slept = third.reactor().sleep(s(1));
+    third.run_until(slept).expect("it ends");
+}
