@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use super::pair::{advance, fail_with_panics, settle, with};
+use super::pair::{advance, capture, fail_with_panics, settle, until_made, with};
 use super::{Manner, Memory, Network, Wire};
-use crate::address::Address;
-use crate::driver::ConnectOptions;
 use crate::protocol::Protocol;
 use crate::reactor::{Loop, LoopOptions, Reactor};
 use crate::transport::{Connection, Transport};
@@ -55,15 +53,9 @@ pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
     let (driver, network) = Memory::new(manner, seed);
     let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default());
     let port = network.listen(([127, 0, 0, 1], 0).into(), 1).expect("a port in memory is free");
-    let mut protocol = Some(protocol);
-    let factory = move |_: &Address| protocol.take();
-    let connecting = l.reactor().connect_tcp_deferred(
-        "127.0.0.1",
-        port.port(),
-        ConnectOptions::default(),
-        factory,
-    );
-    let connection = l.run_until(connecting).expect("a connection in memory is made");
+    let (client, made) = capture(protocol);
+    l.reactor().connect_tcp("127.0.0.1", port.port(), client);
+    let connection = until_made(&mut l, &made);
     let wire = network.accept(port).expect("it was made");
     let mut held = Held { wire, connection, l, network };
     held.settle();

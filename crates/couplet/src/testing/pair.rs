@@ -1,10 +1,11 @@
 //! [`pair`]: two protocols, joined in memory.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Cut, Manner, Memory, Network};
 use crate::address::Address;
-use crate::driver::ConnectOptions;
 use crate::protocol::Protocol;
 use crate::reactor::{Loop, LoopOptions, Reactor};
 use crate::transport::{Connection, Transport};
@@ -67,22 +68,14 @@ pub fn pair_on<A: Protocol, B: Protocol>(
     network.set_cut(cut);
     let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default());
     let reactor = l.reactor();
-    let made = std::rc::Rc::new(std::cell::RefCell::new(None));
-    let server = made.clone();
-    let mut b = Some(Capture { protocol: b, made: server });
-    let port = reactor
-        .listen_tcp(([127, 0, 0, 1], 0).into(), move |_: &Address| b.take())
-        .expect("a port in memory is free");
+    let (server, b_made) = capture(b);
+    let port =
+        reactor.listen_tcp(([127, 0, 0, 1], 0).into(), server).expect("a port in memory is free");
     let to = port.host().port().unwrap_or(0);
-    let mut a = Some(a);
-    let factory = move |_: &Address| a.take();
-    let connecting =
-        reactor.connect_tcp_deferred("127.0.0.1", to, ConnectOptions::default(), factory);
-    let a = l.run_until(connecting).expect("a connection in memory is made");
-    while made.borrow().is_none() {
-        l.turn(Some(Duration::ZERO)).expect("memory does not fail");
-    }
-    let b = made.borrow_mut().take().map(|t: Transport| t.connection()).expect("it was made");
+    let (client, a_made) = capture(a);
+    reactor.connect_tcp("127.0.0.1", to, client);
+    let a = until_made(&mut l, &a_made);
+    let b = until_made(&mut l, &b_made);
     if let Some(stopped) = port.stop_listening() {
         stopped.detach();
     }
@@ -91,10 +84,30 @@ pub fn pair_on<A: Protocol, B: Protocol>(
     pair
 }
 
-/// Keeps the server's transport when its connection is made.
-struct Capture<B> {
+/// Keeps the transport of a protocol when its connection is made, whatever becomes of it then.
+pub(super) struct Capture<B> {
     protocol: B,
-    made: std::rc::Rc<std::cell::RefCell<Option<Transport>>>,
+    made: Made,
+}
+
+type Made = Rc<RefCell<Option<Transport>>>;
+
+/// A factory of this one protocol, and where its transport is going to be.
+pub(super) fn capture<P: Protocol>(
+    protocol: P,
+) -> (impl FnMut(&Address) -> Option<Capture<P>>, Made) {
+    let made = Made::default();
+    let mut protocol = Some(Capture { protocol, made: made.clone() });
+    (move |_: &Address| protocol.take(), made)
+}
+
+pub(super) fn until_made<P: Protocol>(l: &mut Loop, made: &Made) -> Connection<P> {
+    loop {
+        if let Some(transport) = made.borrow_mut().take() {
+            return transport.connection();
+        }
+        l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+    }
 }
 
 impl<B: Protocol> Protocol for Capture<B> {
@@ -223,7 +236,7 @@ pub(super) fn with<P: Protocol, R: 'static>(
     connection: &Connection<P>,
     f: impl FnOnce(&mut P, &Transport) -> R + 'static,
 ) -> Option<R> {
-    let answer = std::rc::Rc::new(std::cell::RefCell::new(None));
+    let answer = Rc::new(RefCell::new(None));
     let slot = answer.clone();
     connection.tell(move |protocol, transport| *slot.borrow_mut() = Some(f(protocol, transport)));
     settle(l, network);

@@ -56,14 +56,8 @@ fn c99_stop_only_marks_and_the_turn_goes_on_to_its_end() {
     let a = A::default();
     let log = a.log.clone();
     let mut protocol = Some(a.plays(Script::new()));
-    let port = l
-        .reactor()
-        .listen_tcp(LOOPBACK, move |_: &Address| protocol.take());
-    let to = port
-        .expect("a free port")
-        .host()
-        .socket_addr()
-        .expect("TCP");
+    let port = l.reactor().listen_tcp(LOOPBACK, move |_: &Address| protocol.take());
+    let to = port.expect("a free port").host().socket_addr().expect("TCP");
     let wire = network.connect(to).expect("it listens");
     l.reactor().on(Shutdown::Before, at_once(&log, "before"));
     let (stopping, inner) = (l.reactor(), log.clone());
@@ -72,16 +66,9 @@ fn c99_stop_only_marks_and_the_turn_goes_on_to_its_end() {
         assert!(!stopping.is_stopping());
         inner.note("stop returned");
     });
-    l.reactor()
-        .call_later(s(1), noting(&log, "due in the same turn"));
+    l.reactor().call_later(s(1), noting(&log, "due in the same turn"));
     l.run(|_| Ok(())).expect("the run ends");
-    let expected = [
-        "made",
-        "stop returned",
-        "due in the same turn",
-        "before",
-        "lost(Shutdown)",
-    ];
+    let expected = ["made", "stop returned", "due in the same turn", "before", "lost(Shutdown)"];
     assert_eq!(log.entries(), expected);
     assert!(wire.saw_fin());
 }
@@ -162,10 +149,7 @@ fn c101_a_panic_or_a_failure_in_a_trigger_stops_no_other() {
     run.expect("the run ends");
     assert_eq!(log.entries(), ["well", "well", "well"]);
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert!(
-        lines.iter().all(|line| line.contains("no poem")),
-        "{lines:?}"
-    );
+    assert!(lines.iter().all(|line| line.contains("no poem")), "{lines:?}");
     assert_eq!(reported.take(), ["no prose", "no prose", "no prose"]);
 }
 
@@ -260,20 +244,12 @@ fn c103_stop_before_a_run_or_twice_does_nothing() {
         stop_after(&reactor, s(at));
     }
     l.run(|_| Ok(())).expect("the run ends");
-    assert_eq!(
-        network.elapsed(),
-        s(6),
-        "the first one counts, and nothing shortens it"
-    );
+    assert_eq!(network.elapsed(), s(6), "the first one counts, and nothing shortens it");
     assert_eq!(log.entries(), ["during"]);
     reactor.stop();
     stop_after(&reactor, s(1));
     l.run(|_| Ok(())).expect("the run ends");
-    assert_eq!(
-        network.elapsed(),
-        s(7),
-        "a stop between two runs is no stop of the next"
-    );
+    assert_eq!(network.elapsed(), s(7), "a stop between two runs is no stop of the next");
 }
 
 #[test]
@@ -353,10 +329,7 @@ fn run_until_keeps_what_is_open() {
     stop_after(&l.reactor(), s(1));
     let never = l.reactor().sleep(s(1000));
     let stopped = l.run_until(never).expect_err("it was stopped");
-    assert!(
-        stopped.is::<Stopped>() || stopped.is_cancelled(),
-        "{stopped}"
-    );
+    assert!(stopped.is::<Stopped>() || stopped.is_cancelled(), "{stopped}");
     assert_eq!(a.log.entries(), ["made", "data(5)", "lost(Shutdown)"]);
 }
 
@@ -374,16 +347,11 @@ fn run_until_finishes_a_shutdown_that_has_begun() {
     // The result is there in the middle of the shutdown.
     let result = reactor.sleep(s(3)).map(|()| "done");
     assert_eq!(l.run_until(result).expect("it fires"), "done");
-    assert_eq!(
-        log.entries(),
-        ["after"],
-        "a run that is being stopped stops"
-    );
+    assert_eq!(log.entries(), ["after"], "a run that is being stopped stops");
     assert_eq!(network.elapsed(), s(6));
     assert!(!reactor.is_stopping());
     let slept = reactor.sleep(s(1));
-    l.run_until(slept)
-        .expect("and the next one is a run like any other");
+    l.run_until(slept).expect("and the next one is a run like any other");
 }
 
 #[test]
@@ -395,11 +363,7 @@ fn a_run_that_can_never_go_on_is_an_error_and_over() {
     l.reactor().stop();
     stop_after(&l.reactor(), s(1));
     l.run(|_| Ok(())).expect("the run ends");
-    assert_eq!(
-        network.elapsed(),
-        s(1),
-        "the stop between the runs did nothing"
-    );
+    assert_eq!(network.elapsed(), s(1), "the stop between the runs did nothing");
 }
 
 #[test]
@@ -424,13 +388,7 @@ fn c104_a_call_for_when_the_loop_runs_waits_for_the_turn_in_order() {
         Ok(())
     })
     .expect("the run ends");
-    let expected = [
-        "setup returns",
-        "before the run",
-        "in setup",
-        "a call",
-        "while it runs",
-    ];
+    let expected = ["setup returns", "before the run", "in setup", "a call", "while it runs"];
     assert_eq!(log.entries(), expected);
 }
 
@@ -453,11 +411,8 @@ fn c105_a_signal_stops_the_run_and_a_second_one_ends_it_at_once() {
         }
         reactor.call_later(s(3), || {});
         l.run(|_| Ok(())).expect("the run ends");
-        let (seconds, signal) = if again {
-            (3, Signal::Terminate)
-        } else {
-            (101, Signal::Interrupt)
-        };
+        let (seconds, signal) =
+            if again { (3, Signal::Terminate) } else { (101, Signal::Interrupt) };
         assert!(network.elapsed() <= s(seconds), "{:?}", network.elapsed());
         assert_eq!(l.stopped_by(), Some(signal));
         assert_eq!(log.entries(), ["after"]);
@@ -506,14 +461,11 @@ fn c103_two_threads_with_a_loop_each_serve_one_port() {
             let served = Rc::new(Cell::new(0));
             let counted = served.clone();
             let mut l = Loop::new().expect("there is a poll descriptor");
-            let options = ListenOptions::default()
-                .reuse_port(true)
-                .backlog(CONNECTIONS as u32);
+            let options = ListenOptions::default().reuse_port(true).backlog(CONNECTIONS as u32);
             let factory = move || Says(name, counted.clone());
             let port = l.reactor().listen_tcp_with(address, options, factory);
             let port = port.expect("the port is shared");
-            tell.send(port.host().socket_addr().expect("TCP"))
-                .expect("the test listens");
+            tell.send(port.host().socket_addr().expect("TCP")).expect("the test listens");
             l.run(|_| Ok(())).expect("the run ends");
             served.get()
         })
@@ -528,8 +480,7 @@ fn c103_two_threads_with_a_loop_each_serve_one_port() {
     for _ in 0..CONNECTIONS {
         let heard = heard.clone();
         let factory = move || Hearer(heard.clone());
-        l.reactor()
-            .connect_tcp("127.0.0.1", address.port(), factory);
+        l.reactor().connect_tcp("127.0.0.1", address.port(), factory);
     }
     while heard.0.borrow().len() < CONNECTIONS {
         l.turn(None).expect("the system does not fail");
@@ -537,24 +488,18 @@ fn c103_two_threads_with_a_loop_each_serve_one_port() {
     for name in [b'1', b'2'] {
         let heard = heard.0.borrow();
         let one = heard.iter().find(|(by, _)| *by == name);
-        one.expect("the system gives each its share")
-            .1
-            .write("stop");
+        one.expect("the system gives each its share").1.write("stop");
     }
-    l.turn(Some(Duration::ZERO))
-        .expect("the system does not fail");
-    l.turn(Some(Duration::ZERO))
-        .expect("the system does not fail");
+    l.turn(Some(Duration::ZERO)).expect("the system does not fail");
+    l.turn(Some(Duration::ZERO)).expect("the system does not fail");
     let served = [first, second].map(|thread| thread.join().expect("it stops"));
     assert_eq!(served.iter().sum::<u32>() as usize, CONNECTIONS);
 }
 
 #[test]
 fn c103_two_loops_in_one_thread_turn_by_turn() {
-    let make: [fn() -> Loop; 2] = [
-        || Loop::new().expect("there is a poll descriptor"),
-        || memory().0,
-    ];
+    let make: [fn() -> Loop; 2] =
+        [|| Loop::new().expect("there is a poll descriptor"), || memory().0];
     // One loop on sockets connects to another; a third in memory is there as well.
     let mut loops = [make[0](), make[0](), make[1]()];
     let [server, client, _] = &loops;
@@ -567,9 +512,7 @@ fn c103_two_loops_in_one_thread_turn_by_turn() {
             *keep.borrow_mut() = Some(transport.clone());
         })
     };
-    let port = server
-        .reactor()
-        .listen_tcp(LOOPBACK, move || a.plays(script()));
+    let port = server.reactor().listen_tcp(LOOPBACK, move || a.plays(script()));
     let to = port.expect("a free port").host().port().expect("TCP");
     // A callback of one loop writes to a connection of another.
     let b = A::default();
@@ -584,16 +527,11 @@ fn c103_two_loops_in_one_thread_turn_by_turn() {
     let mut told = false;
     for _ in 0..100_000 {
         for l in &mut loops {
-            l.turn(Some(Duration::ZERO))
-                .expect("the driver does not fail");
+            l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
         }
         if !told && served.borrow().is_some() {
             told = true;
-            served
-                .borrow()
-                .as_ref()
-                .expect("it was made")
-                .write("first");
+            served.borrow().as_ref().expect("it was made").write("first");
         }
         if b.received().len() >= 9 {
             break;
@@ -606,9 +544,7 @@ fn c103_two_loops_in_one_thread_turn_by_turn() {
     let [server, mut client, mut third] = loops;
     drop(server);
     while !b.is_lost() {
-        client
-            .turn(Some(Duration::ZERO))
-            .expect("the driver does not fail");
+        client.turn(Some(Duration::ZERO)).expect("the driver does not fail");
     }
     let slept = third.reactor().sleep(s(1));
     third.run_until(slept).expect("it ends");
