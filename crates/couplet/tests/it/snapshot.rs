@@ -1,0 +1,210 @@
+//! A snapshot's figures against traffic that is known, on every driver; and that it prints.
+
+use std::time::Duration;
+
+use couplet::testing::Manner;
+use couplet::{ConnectionSnapshot, Snapshot};
+
+use crate::suite::kit::{Kit, Rig};
+use crate::suite::recorder::{A, On, Script};
+
+const KITS: [Kit; 3] =
+    [Kit::mio(), Kit::memory(Manner::Readiness), Kit::memory(Manner::Completion)];
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn of(rig: &Rig, a: &A) -> ConnectionSnapshot {
+    let id = a.transport().id();
+    let snapshot = rig.l.snapshot();
+    let found = snapshot.connections.into_iter().find(|c| c.id == id);
+    found.expect("it is live")
+}
+
+#[test]
+fn the_bytes_of_a_connection_are_counted() {
+    for kit in KITS {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        let c = of(&rig, &a);
+        assert_eq!((c.bytes_in, c.bytes_out, c.buffered, c.state), (0, 0, 0, "open"));
+        assert_eq!(Some(&c.peer), Some(&b.address()));
+        assert_eq!(&c.host, a.transport().host());
+        b.send(&[1; 1000]);
+        rig.until("1000 bytes", || a.received().len() == 1000);
+        a.transport().write([2; 300]);
+        a.transport().write_bytes(&[3; 33][..]);
+        assert_eq!(of(&rig, &a).buffered, 333, "until the turn");
+        rig.until("333 bytes", || {
+            b.take_all();
+            b.got_len() == 333
+        });
+        rig.turns(4);
+        let c = of(&rig, &a);
+        assert_eq!((c.bytes_in, c.bytes_out, c.buffered), (1000, 333, 0));
+    }
+}
+
+#[test]
+fn what_has_left_and_what_is_buffered_make_up_what_was_written() {
+    for kit in KITS {
+        let big = kit.big();
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        a.transport().write(big);
+        rig.turns(20);
+        let c = of(&rig, &a);
+        assert!(c.buffered > 0 && c.bytes_out > 0, "{c:?}");
+        assert_eq!(c.buffered as u64 + c.bytes_out, big.len() as u64);
+        assert_eq!(c.buffered, a.transport().buffered());
+        for _ in 0..20_000 {
+            b.take(64 * 1024);
+            rig.turn();
+            let c = of(&rig, &a);
+            assert_eq!(c.buffered as u64 + c.bytes_out, big.len() as u64);
+            assert!(c.bytes_out >= b.got_len() as u64);
+            if b.got_len() == big.len() {
+                break;
+            }
+        }
+        assert_eq!(b.got_len(), big.len());
+    }
+}
+
+#[test]
+fn idle_and_age_are_the_loops_time() {
+    let mut rig = Kit::memory(Manner::Readiness).rig();
+    let (a, b) = rig.accept(Script::new());
+    rig.pass(s(10));
+    b.send(b"x");
+    rig.until("a byte", || a.received() == b"x");
+    rig.pass(s(3));
+    let c = of(&rig, &a);
+    assert_eq!((c.idle, c.age), (s(3), s(13)));
+    // Sending is no sign of the peer's life.
+    a.transport().write("y");
+    rig.turns(3);
+    assert_eq!(of(&rig, &a).idle, s(3));
+}
+
+#[test]
+fn the_state_is_told_in_a_word() {
+    for kit in KITS {
+        let big = kit.big();
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new().aware());
+        let transport = a.transport();
+        transport.pause_producing();
+        rig.turn();
+        assert_eq!(of(&rig, &a).state, "paused");
+        transport.resume_producing();
+        rig.turns(2);
+        assert_eq!(of(&rig, &a).state, "open");
+        b.fin();
+        rig.until("read_closed", || a.log.has("read_closed"));
+        assert_eq!(of(&rig, &a).state, "half-closed");
+        transport.write(big);
+        transport.lose_connection();
+        rig.turn();
+        assert_eq!(of(&rig, &a).state, "flushing");
+        b.take_all();
+        b.reset();
+        rig.lost(&a);
+        let (a, b) = rig.accept(Script::new());
+        a.transport().lose_connection();
+        rig.take_to_the_end(&b);
+        rig.turn();
+        assert_eq!(of(&rig, &a).state, "draining");
+        b.close();
+        rig.lost(&a);
+        assert!(rig.l.snapshot().connections.is_empty());
+    }
+}
+
+#[test]
+fn ports_connectors_calls_and_tasks_are_listed() {
+    let mut rig = Kit::memory(Manner::Readiness).rig();
+    let network = rig.network.clone().expect("it is in memory");
+    let port = rig.listen_with(|| A::default().plays(Script::new()));
+    let to = port.host().socket_addr().expect("TCP");
+    let far: Vec<_> = (0..3).map(|_| network.connect(to).expect("it listens")).collect();
+    rig.turns(4);
+    port.pause_producing();
+    rig.turn();
+    let snapshot = rig.l.snapshot();
+    assert_eq!(snapshot.connections.len(), far.len());
+    assert_eq!(snapshot.ports.len(), 1);
+    assert_eq!(snapshot.ports[0].host, port.host());
+    assert_eq!((snapshot.ports[0].accepted, snapshot.ports[0].paused), (3, true));
+    // Connectors, in each state that they are listed in.
+    network.set_name("slow", s(5), Ok(vec![to.ip()]));
+    let silent = ([10, 0, 0, 1], 7).into();
+    network.set_silent(silent);
+    let target = network.listen(([127, 0, 0, 1], 0).into(), 5).expect("a free port");
+    let factory = || A::default().plays(Script::new());
+    rig.reactor.connect_tcp("slow", 7, factory);
+    rig.reactor.connect_tcp("10.0.0.1", 7, factory);
+    rig.reactor.connect_tcp("127.0.0.1", target.port(), factory);
+    rig.turns(4);
+    let listed: Vec<_> =
+        rig.l.snapshot().connectors.into_iter().map(|c| (c.target, c.state)).collect();
+    assert_eq!(
+        listed,
+        [
+            ("tcp:slow:7".to_owned(), "looking up"),
+            ("tcp:10.0.0.1:7".to_owned(), "connecting"),
+            (format!("tcp:127.0.0.1:{}", target.port()), "connected"),
+        ]
+    );
+    // The two attempts have a timer each.
+    assert_eq!(rig.l.snapshot().pending_calls, 2);
+    let call = rig.reactor.call_later(s(1), || {});
+    rig.reactor.spawn(std::future::pending::<couplet::Result<()>>()).detach();
+    rig.turn();
+    let snapshot = rig.l.snapshot();
+    assert_eq!((snapshot.pending_calls, snapshot.tasks), (3, 1));
+    call.cancel();
+    assert_eq!(rig.l.snapshot().pending_calls, 2);
+}
+
+#[test]
+fn a_callback_gets_the_snapshot_of_its_turn() {
+    let mut rig = Kit::memory(Manner::Readiness).rig();
+    let seen = std::rc::Rc::new(std::cell::RefCell::new(None::<Snapshot>));
+    let slot = seen.clone();
+    let (a, b) = rig.accept(Script::new().on(On::Data, move |transport| {
+        let slot = slot.clone();
+        let asked = transport.reactor().snapshot();
+        asked.map(move |snapshot| *slot.borrow_mut() = Some(snapshot)).detach();
+    }));
+    b.send(b"12345");
+    rig.until("a snapshot", || seen.borrow().is_some());
+    let snapshot = seen.take().expect("it came");
+    assert_eq!(snapshot.connections.len(), 1);
+    assert_eq!(snapshot.connections[0].id, a.transport().id());
+    assert_eq!(snapshot.connections[0].bytes_in, 5);
+}
+
+#[test]
+fn it_prints_a_line_for_each_thing() {
+    let mut rig = Kit::memory(Manner::Readiness).rig();
+    let port = rig.listen_with(|| A::default().plays(Script::new()));
+    let b = rig.far(&port);
+    rig.turns(3);
+    b.send(b"hello");
+    rig.pass(s(90));
+    rig.turns(3);
+    rig.pass(Duration::from_millis(1500));
+    rig.reactor.connect_tcp("10.0.0.1", 7, || A::default().plays(Script::new()));
+    let text = rig.l.snapshot().to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "1 ports, 0 connectors, 1 connections, 0 pending calls, 0 tasks");
+    assert_eq!(lines[1], format!("port        {} accepted 1", port.host()));
+    let peer = b.address();
+    assert_eq!(
+        lines[2],
+        format!("connection  {peer} open in 5 out 0 buffered 0 idle 1.5 s age 91.5 s")
+    );
+    assert_eq!(lines.len(), 3);
+}

@@ -1,0 +1,320 @@
+//! What tests of protocols may rely on: `pair`, `hold` and `every_split`.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::testing::{Cut, Manner, every_split, hold, hold_on, pair, pair_on};
+use couplet::{Protocol, Reason, SocketOption, Transport};
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
+
+type Log = Rc<RefCell<Vec<String>>>;
+
+/// Writes down what happens to it.
+#[derive(Clone, Default)]
+struct Notes {
+    log: Log,
+    pieces: Rc<RefCell<Vec<usize>>>,
+    greeting: Vec<u8>,
+    close: bool,
+    /// Puts `reading_resumed` and the like on the record too.
+    aware: bool,
+}
+
+impl Notes {
+    fn note(&self, entry: impl Into<String>) {
+        self.log.borrow_mut().push(entry.into());
+    }
+
+    fn entries(&self) -> Vec<String> {
+        self.log.borrow().clone()
+    }
+}
+
+impl Protocol for Notes {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.note("made");
+        transport.write(&self.greeting);
+        if self.close {
+            transport.lose_connection();
+        }
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.pieces.borrow_mut().push(data.len());
+        self.note(String::from_utf8_lossy(data));
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.note(format!("lost: {reason}"));
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.note("read_closed");
+        if !self.aware {
+            transport.lose_connection();
+        }
+    }
+
+    fn write_closed(&mut self, _: &Transport) {
+        self.note("write_closed");
+    }
+
+    fn reading_resumed(&mut self, _: &Transport) {
+        self.note("resumed");
+    }
+}
+
+fn saying(greeting: &str) -> Notes {
+    Notes { greeting: greeting.into(), ..Notes::default() }
+}
+
+#[test]
+fn a_pair_has_run_to_quiet_when_it_is_made() {
+    for manner in MANNERS {
+        let (a, b) = (saying("hello"), saying("good day"));
+        let mut pair = pair_on(manner, Cut::Whole, 1, a.clone(), b.clone());
+        // In the completion manner a greeting may come in pieces.
+        assert_eq!(a.entries().concat(), "madegood day");
+        assert_eq!(b.entries().concat(), "madehello");
+        // The client's peer is the server's host, and the other way round.
+        let of_a = pair.with_a(|_, t| (t.peer().clone(), t.host().clone())).expect("it lives");
+        let of_b = pair.with_b(|_, t| (t.host().clone(), t.peer().clone())).expect("it lives");
+        assert_eq!(of_a, of_b);
+    }
+}
+
+#[test]
+fn with_runs_on_the_protocol_and_settles() {
+    let (a, b) = (saying(""), saying(""));
+    let mut pair = pair(a, b.clone());
+    let answer = pair.with_a(|notes, transport| {
+        transport.write("question");
+        notes.entries().len()
+    });
+    assert_eq!(answer, Some(1));
+    assert_eq!(b.entries(), ["made", "question"], "it has arrived when `with` returns");
+    pair.with_b(|_, transport| transport.lose_connection());
+    assert_eq!(pair.with_b(|_, _| ()), None, "none is there any more");
+    assert_eq!(pair.with_a(|_, _| ()), None);
+    assert!(pair.a.is_lost() && pair.b.is_lost());
+    assert!(b.entries()[2].contains("closed by us"), "{:?}", b.entries());
+}
+
+#[test]
+fn every_callback_of_either_protocol_is_called() {
+    let (mut a, mut b) = (saying(""), saying(""));
+    (a.aware, b.aware) = (true, true);
+    let mut pair = pair(a.clone(), b.clone());
+    pair.with_a(|_, transport| {
+        transport.pause_producing();
+        transport.resume_producing();
+        transport.pause_producing();
+    });
+    pair.with_a(|_, transport| transport.resume_producing());
+    pair.with_b(|_, transport| transport.pause_producing());
+    pair.with_b(|_, transport| transport.resume_producing());
+    pair.with_a(|_, transport| transport.lose_write_connection());
+    pair.with_b(|_, transport| transport.lose_write_connection());
+    let end = |by: &str| format!("lost: connection closed by {by}");
+    let of_a = ["made", "resumed", "write_closed", "read_closed"];
+    assert_eq!(a.entries()[..4], of_a);
+    let of_b = ["made", "resumed", "read_closed", "write_closed"];
+    assert_eq!(b.entries()[..4], of_b);
+    assert_eq!((a.entries().len(), b.entries().len()), (5, 5));
+    assert_eq!(b.entries()[4], end("the peer"));
+}
+
+#[test]
+fn a_protocol_that_closes_at_once_makes_a_pair_too() {
+    for manner in MANNERS {
+        let mut closing = saying("bye");
+        closing.close = true;
+        let b = saying("hello");
+        let mut pair = pair_on(manner, Cut::Whole, 1, closing.clone(), b.clone());
+        assert!(b.entries().concat().starts_with("madebye"), "{:?}", b.entries());
+        assert!(pair.a.is_lost() && pair.b.is_lost());
+        assert_eq!(pair.with_a(|_, _| ()), None);
+        let server = saying("");
+        let pair = pair_on(manner, Cut::Whole, 1, server.clone(), closing.clone());
+        assert!(server.entries().concat().starts_with("madebye"));
+        assert!(pair.a.is_lost() && pair.b.is_lost());
+        let mut held = hold_on(manner, 1, closing);
+        assert_eq!(held.wire.take(), b"bye");
+        assert!(
+            held.wire.saw_fin() && held.with(|_, _| ()).is_some(),
+            "it still waits for our FIN"
+        );
+        held.wire.fin();
+        held.settle();
+        assert!(held.connection.is_lost() && held.wire.is_closed());
+    }
+}
+
+#[test]
+fn the_streams_of_a_pair_are_cut_as_it_was_asked() {
+    let text = "x".repeat(1000);
+    for manner in MANNERS {
+        let cut = |cut: Cut, seed: u64| {
+            let b = saying("");
+            let _pair = pair_on(manner, cut, seed, saying(&text), b.clone());
+            let pieces = b.pieces.take();
+            assert_eq!(pieces.iter().sum::<usize>(), 1000, "{cut:?}");
+            pieces
+        };
+        assert_eq!(cut(Cut::Most(1), 1), [1; 1000]);
+        assert!(cut(Cut::Most(300), 1).iter().all(|n| *n <= 300));
+        let random = cut(Cut::Random(50), 1);
+        assert!(random.iter().all(|n| (1..=50).contains(n)));
+        assert!(random.iter().any(|n| *n != random[0]), "{random:?}");
+        assert_eq!(cut(Cut::Random(50), 1), random, "a seed makes the same choices");
+        assert_ne!(cut(Cut::Random(50), 2), random);
+    }
+    // From now on.
+    let b = saying("");
+    let mut pair = pair(saying(""), b.clone());
+    pair.set_cut(Cut::Most(3));
+    pair.with_a(|_, transport| transport.write("1234567"));
+    assert_eq!(b.entries()[1..], ["123", "456", "7"]);
+}
+
+#[test]
+fn time_stands_still_until_it_is_passed() {
+    let b = saying("");
+    let mut pair = pair(saying(""), b.clone());
+    let start = pair.reactor().now();
+    pair.with_a(|_, transport| {
+        let connection = transport.connection::<Notes>();
+        connection.call_later(s(3600), |_, transport| transport.write("an hour later"));
+    });
+    pair.settle();
+    pair.turn();
+    assert_eq!(pair.reactor().now(), start);
+    pair.advance(s(3599));
+    assert_eq!(b.entries(), ["made"]);
+    pair.advance(s(1));
+    assert_eq!(b.entries(), ["made", "an hour later"]);
+    assert_eq!(pair.reactor().now(), start + s(3600));
+}
+
+#[test]
+fn a_held_protocol_gets_what_is_pushed_and_gives_what_it_writes() {
+    for manner in MANNERS {
+        let notes = saying("hello");
+        let mut held = hold_on(manner, 1, notes.clone());
+        assert_eq!(held.wire.waiting(), 5);
+        assert_eq!(held.wire.take_most(2), b"he");
+        assert_eq!(held.wire.take(), b"llo");
+        assert!(held.wire.take().is_empty());
+        let text = "y".repeat(300_000);
+        held.push(text.as_bytes());
+        assert_eq!(notes.pieces.take().iter().sum::<usize>(), 300_000, "more than fits at once");
+        assert_eq!(held.wire.unreceived(), 0);
+        held.with(|_, transport| transport.write("bye"));
+        assert_eq!(held.wire.take(), b"bye");
+        assert!(!held.wire.saw_fin() && !held.wire.is_closed());
+        held.wire.fin();
+        held.settle();
+        assert!(held.wire.saw_fin() && held.wire.is_closed() && !held.wire.saw_reset());
+        assert!(held.connection.is_lost());
+        assert_eq!(held.with(|_, _| ()), None);
+    }
+}
+
+#[test]
+fn the_far_end_sees_pauses_options_and_resets() {
+    for manner in MANNERS {
+        let notes = saying("");
+        let mut held = hold_on(manner, 1, notes.clone());
+        assert!(held.wire.is_receiving());
+        held.with(|_, transport| {
+            transport.pause_producing();
+            transport.set_tcp_no_delay(false);
+        });
+        assert!(!held.wire.is_receiving());
+        assert_eq!(held.wire.options(), [SocketOption::NoDelay(false)]);
+        assert_eq!(held.wire.push(b"unread"), 6);
+        held.settle();
+        assert_eq!((held.wire.unreceived(), notes.entries().len()), (6, 1));
+        held.with(|_, transport| transport.resume_producing());
+        assert_eq!(notes.entries()[1..], ["resumed", "unread"]);
+        held.with(|_, transport| transport.abort_connection());
+        assert!(held.wire.saw_reset() && held.wire.is_closed() && !held.wire.saw_fin());
+        assert!(held.wire.try_push(b"x").is_err());
+    }
+}
+
+#[test]
+fn a_reset_by_the_far_end_is_a_lost_connection() {
+    let notes = saying("");
+    let mut held = hold(notes.clone());
+    held.wire.reset();
+    held.settle();
+    let entries = notes.entries();
+    assert!(entries[1].contains("connection lost"), "{entries:?}");
+    // Closing with bytes that nobody took is a reset too, as the system does it.
+    let notes = saying("nobody takes this");
+    let mut held = hold(notes.clone());
+    held.wire.close();
+    held.settle();
+    assert!(notes.entries()[1].contains("connection lost"), "{:?}", notes.entries());
+    let mut held = hold(saying(""));
+    held.wire.close();
+    held.settle();
+    assert!(held.wire.saw_fin());
+}
+
+#[test]
+#[should_panic(expected = "paused its reading")]
+fn pushing_more_than_a_paused_protocol_takes_fails_the_test() {
+    let mut held = hold(saying(""));
+    held.with(|_, transport| transport.pause_producing());
+    held.push(&[0; 1024 * 1024]);
+}
+
+#[test]
+#[should_panic(expected = "no poem")]
+fn a_timed_call_that_panics_fails_the_test() {
+    let mut held = hold(saying(""));
+    held.reactor().call_later(s(1), || panic!("no poem"));
+    held.advance(s(2));
+}
+
+#[test]
+fn every_split_cuts_at_every_place() {
+    let input = b"one\r\ntwo\r\n";
+    let seen: RefCell<Vec<Vec<Vec<u8>>>> = RefCell::default();
+    every_split(input, |pieces| {
+        assert_eq!(pieces.concat(), input);
+        assert!(pieces.iter().all(|piece| !piece.is_empty()));
+        seen.borrow_mut().push(pieces.iter().map(|piece| piece.to_vec()).collect());
+    });
+    let first = seen.take();
+    assert_eq!(first.len(), 2 + 9 + 32);
+    assert_eq!(first[0], [input.to_vec()], "whole");
+    assert!(first[1].len() == 10 && first[1].iter().all(|piece| piece.len() == 1), "byte by byte");
+    for at in 1..10 {
+        assert!(first.contains(&vec![input[..at].to_vec(), input[at..].to_vec()]), "at {at}");
+    }
+    assert!(first[11..].iter().any(|pieces| pieces.len() > 2), "at several random places");
+    every_split(input, |pieces| {
+        seen.borrow_mut().push(pieces.iter().map(|piece| piece.to_vec()).collect());
+    });
+    assert_eq!(seen.take(), first, "the same each time");
+}
+
+#[test]
+fn every_split_of_nothing_gives_nothing() {
+    every_split(b"", |pieces| assert!(pieces.concat().is_empty()));
+    let mut calls = 0;
+    every_split(b"x", |pieces| {
+        assert_eq!(pieces, [b"x"]);
+        calls += 1;
+    });
+    assert!(calls >= 1);
+}
