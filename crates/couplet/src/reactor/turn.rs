@@ -495,6 +495,15 @@ impl Loop {
                 port.state.set(PortState::Stopped);
                 port.has_stopped();
             }
+            (PortState::Starting, old) => {
+                // Perhaps it was stopped and started again: the old one goes first.
+                if let Some(key) = old {
+                    self.table.take(key);
+                    self.driver.close(key, How::Normal);
+                    port.key.set(None);
+                }
+                port.has_stopped();
+            }
             (PortState::Listening, Some(key)) => self.driver.receive(key, !port.paused.get()),
             _ => {}
         }
