@@ -589,6 +589,9 @@ impl Loop {
         if orders.shut_write {
             self.driver.shut_write(key);
         }
+        if orders.look_for_fin && self.driver.peer_has_ended(key) {
+            entry.life.peer_was_first();
+        }
         if orders.measure {
             entry.life.measured(self.driver.unsent(key));
         }
