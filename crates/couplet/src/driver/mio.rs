@@ -756,6 +756,13 @@ impl Driver for Mio {
         self.free_slot(key.slot);
     }
 
+    fn peer_has_ended(&self, key: Key) -> bool {
+        self.slots.get(key.slot as usize).is_some_and(|slot| match &slot.kind {
+            Kind::Stream(stream) => slot.generation == key.generation && stream.closing,
+            _ => false,
+        })
+    }
+
     fn unsent(&self, key: Key) -> Option<usize> {
         match self.slots.get(key.slot as usize) {
             Some(Slot { generation, kind: Kind::Stream(stream), .. })

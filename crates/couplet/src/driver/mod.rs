@@ -307,6 +307,10 @@ pub trait Driver {
     /// Ends a connection, an attempt or a port.
     fn close(&mut self, key: Key, how: How);
 
+    /// The peer's end of stream has come, whether or not it was told: it may stand behind bytes, or
+    /// reading may be paused. False where that is not known.
+    fn peer_has_ended(&self, key: Key) -> bool;
+
     /// Bytes that were sent but have not left the system, where that is known.
     fn unsent(&self, key: Key) -> Option<usize>;
 

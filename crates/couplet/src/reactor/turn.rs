@@ -495,6 +495,15 @@ impl Loop {
                 port.state.set(PortState::Stopped);
                 port.has_stopped();
             }
+            (PortState::Starting, old) => {
+                // Perhaps it was stopped and started again: the old one goes first.
+                if let Some(key) = old {
+                    self.table.take(key);
+                    self.driver.close(key, How::Normal);
+                    port.key.set(None);
+                }
+                port.has_stopped();
+            }
             (PortState::Listening, Some(key)) => self.driver.receive(key, !port.paused.get()),
             _ => {}
         }
@@ -579,6 +588,9 @@ impl Loop {
         }
         if orders.shut_write {
             self.driver.shut_write(key);
+        }
+        if orders.look_for_fin && self.driver.peer_has_ended(key) {
+            entry.life.peer_was_first();
         }
         if orders.measure {
             entry.life.measured(self.driver.unsent(key));

@@ -8,21 +8,21 @@
 //! nothing after it.
 //!
 //! ```text
-//! Open{reading: On | Paused | PausedFin | Ended, writing: Open | Finishing | Shut}
-//!     → Flushing{why, until, peer_fin, fin_sent, finishing} → Draining{why, until, left} → Closed
+//! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut}
+//!     → Flushing{why, since, peer_fin, fin_sent, finishing} → Draining{why, since, left} → Closed
 //! ```
 //!
 //! | input | Open | Flushing | Draining |
 //! | --- | --- | --- | --- |
 //! | bytes | On: deliver; else the driver holds them | thrown away | counted; at 1 MiB the end |
-//! | FIN | On: read_closed; Paused: PausedFin; if Shut: the end, Done | noted | the end (why) |
+//! | FIN | On: read_closed; Paused: noted; if Shut: the end, Done | noted | the end (why) |
 //! | error | the end, Lost | the end: Lost if why is Done, else why | the end (why) |
 //! | lose, fail, stop | Flushing, receive off, a paused producer resumed | fail replaces why unless Failed or Panicked | the same |
 //! | lose_write | Finishing → flush → FIN, write_closed (the end if reading has ended) | – | – |
 //! | abort | the end, Aborted, RST | the end, RST | the same |
 //! | panic | outbox dropped → Flushing | outbox dropped | – |
 //! | all has left, no producer | Finishing → Shut | FIN seen: the end; else our FIN → Draining | – |
-//! | deadline | idle: the end, Timeout | the end, CloseTimedOut, RST | the end (why), plain close |
+//! | deadline | idle: the end, Timeout, RST; Finishing: as Flushing | the end, CloseTimedOut, RST | the end (why), plain close |
 
 use std::any::Any;
 use std::io;
@@ -45,19 +45,21 @@ const DRAIN: usize = 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     On,
+    /// `fin`: the peer's FIN came meanwhile.
     Paused {
         since: Instant,
+        fin: bool,
     },
-    /// The peer's FIN came while reading was paused.
-    PausedFin,
     Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writing {
     Open,
-    /// To be shut when all has left.
-    Finishing,
+    /// To be shut when all has left; nothing has since then.
+    Finishing {
+        since: Instant,
+    },
     Shut,
 }
 
@@ -67,16 +69,18 @@ enum State {
         reading: Reading,
         writing: Writing,
     },
+    /// Nothing has left since then.
     Flushing {
         why: Reason,
-        until: Option<Instant>,
+        since: Instant,
         peer_fin: bool,
         fin_sent: bool,
         finishing: bool,
     },
+    /// Our FIN went out at `since`.
     Draining {
         why: Reason,
-        until: Option<Instant>,
+        since: Instant,
         left: usize,
     },
     Closed {
@@ -92,6 +96,8 @@ pub(crate) struct Orders {
     pub(crate) shut_write: bool,
     /// Tell [`Life::measured`] how much the system has not sent yet.
     pub(crate) measure: bool,
+    /// Tell [`Life::peer_was_first`] if the peer's FIN has come.
+    pub(crate) look_for_fin: bool,
     pub(crate) deadline: bool,
     pub(crate) options: bool,
 }
@@ -190,8 +196,8 @@ impl Life {
                         self.end(Reason::Done(By::Peer), How::Normal);
                     }
                 }
-                Reading::Paused { .. } => *reading = Reading::PausedFin,
-                Reading::PausedFin | Reading::Ended => {}
+                Reading::Paused { fin, .. } => *fin = true,
+                Reading::Ended => {}
             },
             State::Flushing { peer_fin, .. } => *peer_fin = true,
             State::Draining { .. } => self.end_as_planned(How::Normal),
@@ -205,7 +211,7 @@ impl Life {
     pub(crate) fn take_over(&mut self, now: Instant) {
         let asked = self.wire.take_asked();
         if asked & asked::DEADLINES != 0 {
-            self.deadlines_changed(now);
+            self.order().deadline = true;
         }
         if asked & asked::OPTIONS != 0 {
             self.orders.options = true;
@@ -221,10 +227,11 @@ impl Life {
             && let State::Open { writing, .. } = &mut self.state
             && *writing == Writing::Open
         {
-            *writing = Writing::Finishing;
+            *writing = Writing::Finishing { since: now };
+            self.order().deadline = true;
             self.wire.let_producer_finish();
         }
-        if asked & (asked::LOSE | asked::ABORT) != 0
+        if asked & (asked::LOSE | asked::ABORT | asked::OVERFLOW) != 0
             && let Some(failure) = self.wire.take_why()
         {
             self.lose(Reason::Failed(failure), now);
@@ -262,7 +269,7 @@ impl Life {
     pub(crate) fn cut(&mut self) {
         let how = if self.wire.buffered() > 0 { How::Reset } else { How::Normal };
         match &self.state {
-            State::Open { .. } => self.end(Reason::Shutdown, how),
+            State::Open { .. } | State::Flushing { .. } => self.end(Reason::Shutdown, how),
             _ => self.end_as_planned(how),
         }
     }
@@ -270,9 +277,10 @@ impl Life {
     fn lose(&mut self, reason: Reason, now: Instant) {
         match &mut self.state {
             State::Open { reading, writing } => {
-                let peer_fin = matches!(reading, Reading::Ended | Reading::PausedFin);
+                let peer_fin =
+                    matches!(reading, Reading::Ended | Reading::Paused { fin: true, .. });
                 let fin_sent = *writing == Writing::Shut;
-                let finishing = *writing == Writing::Finishing;
+                let finishing = matches!(writing, Writing::Finishing { .. });
                 let why = match reason {
                     Reason::Done(_) if peer_fin => Reason::Done(By::Peer),
                     other => other,
@@ -280,11 +288,12 @@ impl Life {
                 if *reading == Reading::On {
                     self.order().receive = Some(false);
                 }
-                let until = self.until(now);
-                self.state = State::Flushing { why, until, peer_fin, fin_sent, finishing };
+                self.state = State::Flushing { why, since: now, peer_fin, fin_sent, finishing };
                 self.wire.end_phase(Phase::Closing);
                 self.due &= !due::RESUMED;
-                self.order().deadline = true;
+                let orders = self.order();
+                orders.deadline = true;
+                orders.look_for_fin = !peer_fin;
                 self.wire.let_producer_finish();
                 self.check_marks();
             }
@@ -299,9 +308,20 @@ impl Life {
         }
     }
 
-    fn until(&self, now: Instant) -> Option<Instant> {
+    /// The peer's FIN had come when our close took effect, though it was not told: it stood behind
+    /// bytes that are thrown away.
+    pub(crate) fn peer_was_first(&mut self) {
+        if let State::Flushing { why, .. } | State::Draining { why, .. } = &mut self.state
+            && let Reason::Done(by) = why
+        {
+            *by = By::Peer;
+        }
+    }
+
+    /// When a close has to end that has made no progress since then.
+    fn close_deadline(&self, since: Instant) -> Option<Instant> {
         // A deadline past the end of time is none.
-        self.wire.close_deadline.get().and_then(|d| now.checked_add(d))
+        self.wire.close_deadline.get().and_then(|d| since.checked_add(d))
     }
 
     fn flow_changed(&mut self, now: Instant) {
@@ -310,19 +330,10 @@ impl Life {
         };
         match (*reading, self.wire.paused()) {
             (Reading::On, true) => {
-                *reading = Reading::Paused { since: now };
+                *reading = Reading::Paused { since: now, fin: false };
                 self.order().receive = Some(false);
             }
-            (Reading::Paused { .. } | Reading::PausedFin, false) => self.due |= due::RESUMED,
-            _ => {}
-        }
-    }
-
-    fn deadlines_changed(&mut self, now: Instant) {
-        self.order().deadline = true;
-        let fresh = self.until(now);
-        match &mut self.state {
-            State::Flushing { until, .. } | State::Draining { until, .. } => *until = fresh,
+            (Reading::Paused { .. }, false) => self.due |= due::RESUMED,
             _ => {}
         }
     }
@@ -353,18 +364,26 @@ impl Life {
     }
 
     fn after_progress(&mut self, progress: bool, now: Instant) {
-        if progress {
-            let fresh = self.until(now);
-            if let State::Flushing { until, .. } = &mut self.state {
-                *until = fresh;
-                self.order().measure = true;
-            }
+        if progress && self.progressed(now) {
+            self.order().measure = true;
         }
         if self.wire.is_watched() {
             self.check_marks();
             self.check_full();
         }
         self.check_flushed(now);
+    }
+
+    /// Something has left; true when a close waits for that.
+    fn progressed(&mut self, now: Instant) -> bool {
+        match &mut self.state {
+            State::Open { writing: Writing::Finishing { since }, .. }
+            | State::Flushing { since, .. } => {
+                *since = now;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Resumes the producer by the marks, and tells who waits for `drained`.
@@ -394,14 +413,13 @@ impl Life {
     /// Goes on with a close when all that was written has left and no producer will write more.
     fn check_flushed(&mut self, now: Instant) {
         let waits = match &self.state {
-            State::Open { writing, .. } => *writing != Writing::Finishing,
+            State::Open { writing, .. } => !matches!(writing, Writing::Finishing { .. }),
             State::Flushing { .. } => false,
             State::Draining { .. } | State::Closed { .. } => true,
         };
         if waits || self.wire.buffered() > 0 || self.wire.has_producer() {
             return;
         }
-        let until = self.until(now);
         match &mut self.state {
             State::Open { writing, .. } => {
                 *writing = Writing::Shut;
@@ -416,7 +434,7 @@ impl Life {
                     return self.end_as_planned(How::Normal);
                 }
                 let shut = !*fin_sent;
-                self.state = State::Draining { why: why.clone(), until, left: DRAIN };
+                self.state = State::Draining { why: why.clone(), since: now, left: DRAIN };
                 let orders = self.order();
                 orders.shut_write |= shut;
                 orders.receive = Some(true);
@@ -432,12 +450,26 @@ impl Life {
     /// When [`timed_out`](Self::timed_out) wants to be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.state {
+            State::Open { writing: Writing::Finishing { since }, .. } => {
+                let closing = self.close_deadline(*since);
+                self.idle_deadline().into_iter().chain(closing).min()
+            }
+            State::Open { .. } => self.idle_deadline(),
+            State::Flushing { since, .. } | State::Draining { since, .. } => {
+                self.close_deadline(*since)
+            }
+            State::Closed { .. } => None,
+        }
+    }
+
+    /// When an open connection has heard nothing for too long; never while reading is paused.
+    fn idle_deadline(&self) -> Option<Instant> {
+        match &self.state {
             State::Open { reading: Reading::On | Reading::Ended, .. } => {
                 let timeout = self.wire.idle_timeout.get()?;
                 self.wire.received_at.get().checked_add(timeout)
             }
-            State::Open { .. } | State::Closed { .. } => None,
-            State::Flushing { until, .. } | State::Draining { until, .. } => *until,
+            _ => None,
         }
     }
 
@@ -447,22 +479,25 @@ impl Life {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return;
         }
-        let fresh = self.until(now);
-        match &mut self.state {
-            State::Open { .. } => self.end(Reason::Timeout, How::Reset),
-            State::Flushing { until, .. } => {
-                let progress = matches!((unsent, self.unsent), (Some(n), Some(b)) if n < b);
-                if progress {
-                    *until = fresh;
-                    self.unsent = unsent;
-                } else if self.wire.reactor.is_stopping() {
-                    self.end(Reason::Shutdown, How::Reset);
-                } else {
-                    self.end(Reason::CloseTimedOut, How::Reset);
-                }
+        match &self.state {
+            State::Open { .. } if self.idle_deadline().is_some_and(|deadline| deadline <= now) => {
+                self.end(Reason::Timeout, How::Reset);
             }
+            State::Open { .. } | State::Flushing { .. } => self.flush_timed_out(now, unsent),
             State::Draining { .. } => self.end_as_planned(How::Normal),
             State::Closed { .. } => {}
+        }
+    }
+
+    /// Nothing has left our buffer for too long. What has left the system's is progress too.
+    fn flush_timed_out(&mut self, now: Instant, unsent: Option<usize>) {
+        if matches!((unsent, self.unsent), (Some(n), Some(before)) if n < before) {
+            self.progressed(now);
+            self.unsent = unsent;
+        } else if self.wire.reactor.is_stopping() {
+            self.end(Reason::Shutdown, How::Reset);
+        } else {
+            self.end(Reason::CloseTimedOut, How::Reset);
         }
     }
 
@@ -601,22 +636,18 @@ impl Life {
         if self.wire.paused() || self.wire.phase() >= Phase::Closing {
             return;
         }
-        if let State::Open { reading, .. } = &mut self.state {
-            match *reading {
-                Reading::Paused { since } => {
-                    *reading = Reading::On;
-                    let paused = now.saturating_duration_since(since);
-                    let received = self.wire.received_at.get();
-                    self.wire.received_at.set(received.checked_add(paused).unwrap_or(now));
-                    let orders = self.order();
-                    orders.receive = Some(true);
-                    orders.deadline = true;
-                }
-                Reading::PausedFin => {
-                    *reading = Reading::On;
-                    self.fin();
-                }
-                Reading::On | Reading::Ended => {}
+        if let State::Open { reading, .. } = &mut self.state
+            && let Reading::Paused { since, fin } = *reading
+        {
+            *reading = Reading::On;
+            let paused = now.saturating_duration_since(since);
+            let received = self.wire.received_at.get();
+            self.wire.received_at.set(received.checked_add(paused).unwrap_or(now));
+            let orders = self.order();
+            orders.receive = Some(true);
+            orders.deadline = true;
+            if fin {
+                self.fin();
             }
         }
     }
@@ -720,7 +751,7 @@ impl Life {
     /// The state in a word, for people.
     fn state_name(&self) -> &'static str {
         match &self.state {
-            State::Open { reading: Reading::Paused { .. } | Reading::PausedFin, .. } => "paused",
+            State::Open { reading: Reading::Paused { .. }, .. } => "paused",
             State::Open { writing: Writing::Open, reading: Reading::On } => "open",
             State::Open { .. } => "half-closed",
             State::Flushing { .. } => "flushing",

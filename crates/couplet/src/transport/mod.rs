@@ -161,10 +161,7 @@ impl Transport {
     /// Ends the connection at once: unsent bytes are dropped, and the peer sees a reset. The
     /// reason is [`Reason::Aborted`].
     pub fn abort_connection(&self) {
-        if self.wire.phase() < Phase::Ended {
-            self.wire.end_phase(Phase::Ended);
-            self.wire.ask(asked::ABORT);
-        }
+        self.wire.abort();
     }
 
     /// No data comes until [`resume_producing`](Self::resume_producing), not even of a chunk that

@@ -197,8 +197,17 @@ impl Wire {
         }
     }
 
+    /// Past the hard cap an abort still counts, for it goes before `Overflow`.
+    pub(super) fn abort(&self) {
+        if self.phase.get() < Phase::Ended || self.asked.get() & asked::OVERFLOW != 0 {
+            self.end_phase(Phase::Ended);
+            self.ask(asked::ABORT);
+        }
+    }
+
     pub(super) fn fail(&self, failure: Failure) {
-        let counts = self.phase.get() < Phase::Ended || self.asked.get() & asked::ABORT != 0;
+        let counts = self.phase.get() < Phase::Ended
+            || self.asked.get() & (asked::ABORT | asked::OVERFLOW) != 0;
         // The first failure counts; a later one is dropped with the cell free.
         if counts && self.why.borrow().is_none() {
             *self.why.borrow_mut() = Some(failure);

@@ -417,6 +417,15 @@ impl Driver for Memory {
         }
     }
 
+    fn peer_has_ended(&self, key: Key) -> bool {
+        let slot = &self.slots[key.slot as usize];
+        assert!(slot.generation == key.generation, "a key was used after its close: {key:?}");
+        match &slot.kind {
+            Kind::Stream(stream) => self.network.net.borrow_mut().end(stream.end).incoming.fin,
+            _ => false,
+        }
+    }
+
     fn unsent(&self, key: Key) -> Option<usize> {
         let slot = &self.slots[key.slot as usize];
         assert!(slot.generation == key.generation, "a key was used after its close: {key:?}");

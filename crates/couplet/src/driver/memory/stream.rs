@@ -99,7 +99,9 @@ impl Stream {
             return None;
         }
         let portion = 1 + net.below(self.taken.len());
-        let bytes: Vec<u8> = self.taken.iter().take(portion).copied().collect();
+        // What does not fit need not be copied to be refused.
+        let fits = if net.peer(self.end).closed { portion } else { net.room(self.end) };
+        let bytes: Vec<u8> = self.taken.iter().take(portion.min(fits)).copied().collect();
         match net.send(self.end, &bytes) {
             Ok(0) => None,
             Ok(n) => {

@@ -151,6 +151,17 @@ impl Rig {
         self.pair(Role::Server, script)
     }
 
+    /// Two ends under test, joined: the accepted one and the client.
+    pub(crate) fn couple(&mut self, server: Script, client: Script) -> (A, A) {
+        let (a, b) = (self.end(), self.end());
+        let port = self.listen(&a, server);
+        let to = port.host().socket_addr().expect("a port has an address");
+        let mut protocol = Some(b.plays(client));
+        self.connect_with(to, move |_: &Address| protocol.take());
+        self.until("connection_made", || a.is_made() && b.is_made());
+        (a, b)
+    }
+
     /// An end under test that has no connection yet.
     pub(crate) fn end(&self) -> A {
         let a = A::default();
@@ -276,6 +287,23 @@ impl Rig {
     /// What has passed since the start.
     pub(crate) fn passed(&self) -> Duration {
         self.tapped.passed()
+    }
+
+    /// Runs, and stops at once; each wait of the shutdown lets `each_wait` pass.
+    pub(crate) fn stop(&mut self, each_wait: Duration) {
+        let (tapped, network) = (self.tapped.clone(), self.network.clone());
+        *self.tapped.on_wait.borrow_mut() = Some(Box::new(move || {
+            tapped.pass(each_wait);
+            if let Some(network) = &network {
+                network.advance(each_wait);
+            }
+        }));
+        let run = self.l.run(|reactor| {
+            reactor.stop();
+            Ok(())
+        });
+        run.expect("a run that is stopped ends well");
+        self.tapped.on_wait.take();
     }
 
     // What was seen.

@@ -6,8 +6,12 @@
 // The kit is there before all that uses it.
 #![allow(dead_code)]
 
+mod aborting;
 mod closing;
+mod deadlines;
+pub(crate) mod endings;
 pub(crate) mod far;
+mod flushing;
 pub(crate) mod kit;
 pub(crate) mod recorder;
 pub(crate) mod tap;
@@ -29,10 +33,55 @@ macro_rules! all_facts {
     ($kit:expr) => {
         facts! { $kit;
             closing: [
+                c01_connection_lost_comes_exactly_once,
                 c02_lose_connection_returns_before_connection_lost,
+                c03_connection_lost_never_comes_inside_another_callback,
+                c04_nothing_is_delivered_after_lose_connection,
+                c04_a_connection_closed_by_another_in_the_same_turn_gets_nothing,
                 c05_what_was_written_before_lose_connection_arrives,
                 c05_connection_lost_comes_at_the_peers_fin,
+                c05_an_error_ends_the_drain_and_leaves_the_reason,
+                c05_the_drain_ends_at_one_mebibyte,
+                c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin,
+                c05_a_close_after_the_peers_fin_has_no_drain,
+                c05_the_drain_is_left_out_while_the_reactor_stops,
+                c06_writes_after_lose_connection_are_dropped,
+                c06_writes_after_lose_write_connection_are_dropped,
+                c06_a_registered_producer_writes_on_until_it_unregisters,
+                c06_a_producer_that_registers_while_closing_is_stopped,
+                c08_calls_inside_and_after_connection_lost_do_nothing,
+                c10_an_empty_write_does_nothing,
+                c16_a_second_lose_connection_does_nothing,
+            ]
+            flushing: [
+                c11_lose_connection_waits_for_a_pull_producer,
+                c12_lose_connection_waits_for_a_push_producer,
+                c12_lose_connection_resumes_a_paused_producer,
+                c12_lose_write_connection_waits_for_a_producer,
+                c12_the_close_deadline_bounds_a_silent_producer,
+                c14_unregistering_while_closing_lets_the_close_go_on,
+                c14_unregistering_after_the_peer_has_gone_does_nothing,
+            ]
+            deadlines: [
                 c15_a_close_without_progress_ends_after_30_s,
+                c15_progress_postpones_the_close_deadline,
+                c15_the_close_deadline_can_be_set_and_switched_off,
+                c15a_a_silent_peer_times_out,
+                c15a_received_bytes_postpone_the_idle_timeout,
+                c15a_sending_does_not_postpone_the_idle_timeout,
+                c15a_paused_time_is_not_idle_time,
+                c15a_the_idle_timeout_drops_unsent_bytes,
+                c15a_after_lose_connection_only_the_close_deadline_counts,
+                c15a_a_shorter_idle_timeout_takes_effect_at_once,
+                c15a_messages_do_not_move_the_timer,
+            ]
+            aborting: [
+                c17_abort_connection_drops_unsent_bytes_and_resets,
+                c17_abort_connection_returns_before_connection_lost,
+                c18_a_second_abort_or_a_close_after_it_is_harmless,
+                c19_a_panic_or_fail_after_abort_is_the_reason,
+                c20_nothing_is_delivered_after_abort_connection,
+                c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing,
             ]
         }
     };

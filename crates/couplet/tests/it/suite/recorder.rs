@@ -36,6 +36,25 @@ impl Log {
     pub(crate) fn has(&self, beginning: &str) -> bool {
         self.count(beginning) > 0
     }
+
+    /// The place of the first entry that begins so.
+    pub(crate) fn place(&self, beginning: &str) -> usize {
+        let entries = self.0.borrow();
+        let place = entries.iter().position(|e| e.starts_with(beginning));
+        place.unwrap_or_else(|| panic!("no {beginning} in {entries:?}"))
+    }
+
+    /// Notes `name: ok` or `name: failed` when it fires.
+    pub(crate) fn watch<T: 'static>(&self, name: &'static str, deferred: Deferred<T>) {
+        let log = self.clone();
+        deferred
+            .add_both(move |result| {
+                let outcome = if result.is_ok() { "ok" } else { "failed" };
+                log.note(format!("{name}: {outcome}"));
+                Ok(())
+            })
+            .detach();
+    }
 }
 
 /// The callbacks of a protocol, for its script.
@@ -261,6 +280,18 @@ pub(crate) fn text(reason: &Reason) -> String {
         other => format!("{other:?}"),
     }
 }
+
+/// An error of the test's own.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Broken(pub(crate) &'static str);
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
 
 /// The calls of a producer, for its script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,8 +25,8 @@ pub(crate) struct Counts {
     pub(crate) received: usize,
     /// `Sent` events.
     pub(crate) sent: usize,
-    /// All calls for the key, `unsent` excepted.
-    pub(crate) calls: usize,
+    /// Calls after its close, which are the loop's mistake.
+    pub(crate) late: usize,
 }
 
 /// What the test sees and sets.
@@ -66,7 +66,7 @@ impl Tapped {
 
     fn command(&self, key: Key, f: impl FnOnce(&mut Counts)) {
         self.count(key, |counts| {
-            counts.calls += 1;
+            counts.late += usize::from(!counts.closes.is_empty());
             f(counts);
         });
     }
@@ -182,6 +182,10 @@ impl Driver for Tap {
     fn close(&mut self, key: Key, how: How) {
         self.tapped.command(key, |counts| counts.closes.push(how));
         self.inner.close(key, how);
+    }
+
+    fn peer_has_ended(&self, key: Key) -> bool {
+        self.inner.peer_has_ended(key)
     }
 
     fn unsent(&self, key: Key) -> Option<usize> {

@@ -1,0 +1,213 @@
+//! Rows 17 to 20: `abort_connection`.
+
+use couplet::driver::How;
+use couplet::{ProducerKind, Transport};
+
+use crate::logged::logged;
+
+use super::closing::{closed_by_another_gets_nothing, returns_first_in_every_place};
+use super::endings::write_big;
+use super::far::{B, Saw};
+use super::kit::{BOTH_ROLES, Kit, Rig};
+use super::recorder::{A, Broken, Call, On, Script};
+
+/// A state that A can be in, and what the far end sees of an abort in it.
+type State = (&'static str, fn(Script) -> Script, fn(&mut Rig, &A, &B), Saw);
+
+const STATES: &[State] = &[
+    ("open", |script| script, |_, _, _| {}, Saw::Reset),
+    ("BIG buffered", |script| script, |rig, a, _| write_big(rig, a), Saw::Reset),
+    (
+        "flushing",
+        |script| script,
+        |rig, a, _| {
+            write_big(rig, a);
+            a.transport().lose_connection();
+            rig.tick();
+        },
+        Saw::Reset,
+    ),
+    (
+        "draining",
+        |script| script,
+        |rig, a, b| {
+            a.transport().lose_connection();
+            rig.take_to_the_end(b);
+        },
+        Saw::Fin,
+    ),
+    (
+        "half closed",
+        |script| script,
+        |rig, a, b| {
+            a.transport().lose_write_connection();
+            rig.take_to_the_end(b);
+            rig.until("write_closed", || a.log.has("write_closed"));
+        },
+        Saw::Fin,
+    ),
+    (
+        "half closed by the peer",
+        Script::aware,
+        |rig, a, b| {
+            b.fin();
+            rig.until("read_closed", || a.log.has("read_closed"));
+        },
+        Saw::Reset,
+    ),
+];
+
+pub(crate) fn c17_abort_connection_drops_unsent_bytes_and_resets(kit: Kit) {
+    for (state, script, reach, sees) in STATES {
+        for role in BOTH_ROLES {
+            let mut rig = kit.rig();
+            let (a, b) = rig.pair(role, script(Script::new()));
+            reach(&mut rig, &a, &b);
+            let shut = rig.counts(&a).shut_writes;
+            a.transport().abort_connection();
+            rig.turn();
+            assert!(a.is_lost(), "{state}: in that turn");
+            assert_eq!(rig.lost(&a), "Aborted", "{state}");
+            let counts = rig.counts(&a);
+            assert_eq!((counts.closes, counts.shut_writes), (vec![How::Reset], shut), "{state}");
+            assert_eq!(rig.take_to_the_end(&b), *sees, "{state}");
+            assert!(*sees == Saw::Reset || b.is_broken(), "{state}");
+            assert!(kit.big().starts_with(&b.got()) && b.got_len() < kit.big().len());
+        }
+    }
+    for on in [On::Made, On::ReadClosed] {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new().aware().on(on, Transport::abort_connection));
+        b.fin();
+        assert_eq!(rig.lost(&a), "Aborted", "{on:?}");
+        assert_eq!(rig.counts(&a).closes, [How::Reset], "{on:?}");
+        assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "{on:?}");
+    }
+}
+
+pub(crate) fn c17_abort_connection_returns_before_connection_lost(kit: Kit) {
+    returns_first_in_every_place(kit, Transport::abort_connection);
+}
+
+pub(crate) fn c18_a_second_abort_or_a_close_after_it_is_harmless(kit: Kit) {
+    let afterwards: [fn(&Transport); 5] = [
+        Transport::abort_connection,
+        Transport::lose_connection,
+        Transport::lose_write_connection,
+        |transport| transport.write("late"),
+        |transport| {
+            transport.pause_producing();
+            transport.resume_producing();
+        },
+    ];
+    for then in afterwards {
+        for at_once in [true, false] {
+            let mut rig = kit.rig();
+            let (a, _b) = rig.accept(Script::new());
+            a.tell(move |transport| {
+                transport.abort_connection();
+                if at_once {
+                    then(transport);
+                }
+            });
+            rig.turn();
+            then(&a.transport());
+            assert_eq!(rig.lost(&a), "Aborted");
+            assert_eq!(a.log.entries(), ["made", "lost(Aborted)"]);
+            assert_eq!(rig.counts(&a).closes, [How::Reset]);
+        }
+    }
+}
+
+pub(crate) fn c19_a_panic_or_fail_after_abort_is_the_reason(kit: Kit) {
+    type Act = (fn(&Transport), &'static str, usize);
+    let acts: [Act; 2] = [
+        (|_| panic!("p"), "Panicked(p)", 1),
+        (|transport| transport.fail(Broken("e")), "Failed(e)", 0),
+    ];
+    for (act, reason, errors) in acts {
+        for place in ["data_received", "resume_producing", "a tell"] {
+            let ((), lines) = logged(|| {
+                let mut rig = kit.rig();
+                let both = move |transport: &Transport| {
+                    transport.abort_connection();
+                    act(transport);
+                };
+                let script = match place {
+                    "data_received" => Script::new().on(On::Data, both),
+                    _ => Script::new(),
+                };
+                let (a, b) = rig.accept(script);
+                match place {
+                    "data_received" => b.send(b"x"),
+                    "a tell" => assert!(a.tell(both)),
+                    _ => {
+                        let source = a.source(&a.transport(), move |call, transport| {
+                            if call == Call::Resume {
+                                both(transport);
+                            }
+                        });
+                        let registered =
+                            a.transport().register_producer(source, ProducerKind::Pull);
+                        registered.expect("it is the first");
+                    }
+                }
+                assert_eq!(rig.lost(&a), reason, "{place}");
+                assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "{place}");
+            });
+            assert_eq!(lines.len(), errors, "{place}: {lines:?}");
+        }
+    }
+}
+
+pub(crate) fn c20_nothing_is_delivered_after_abort_connection(kit: Kit) {
+    for with_big in [false, true] {
+        let mut rig = kit.read_buffer(4096).rig();
+        let a = rig.end();
+        let big = if with_big { kit.big() } else { &[] };
+        let script = Script::new().on(On::Data, move |transport| {
+            transport.write(big);
+            transport.abort_connection();
+        });
+        let port = rig.listen(&a, script);
+        let b = rig.far(&port);
+        b.send(&[7; 64 * 1024]);
+        b.fin();
+        assert_eq!(rig.lost(&a), "Aborted");
+        assert_eq!((a.log.len(), a.log.count("data")), (3, 1), "{:?}", a.log.entries());
+    }
+    // While paused, and while unread: from outside.
+    for paused in [true, false] {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        if paused {
+            a.transport().pause_producing();
+            rig.turn();
+        }
+        b.send(b"0123456789");
+        if paused {
+            rig.tick();
+        }
+        a.transport().abort_connection();
+        a.transport().resume_producing();
+        assert_eq!(rig.lost(&a), "Aborted");
+        assert_eq!(a.log.entries(), ["made", "lost(Aborted)"]);
+    }
+}
+
+pub(crate) fn c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing(kit: Kit) {
+    closed_by_another_gets_nothing(kit, Transport::abort_connection);
+    let mut rig = kit.rig();
+    let (victim, _b) = rig.accept(Script::new());
+    let other = victim.clone();
+    let (a, b) = rig.accept(Script::new().on(On::Data, move |_| {
+        other.transport().abort_connection();
+    }));
+    b.send(b"x");
+    while !a.log.has("data") {
+        assert!(!victim.is_lost());
+        rig.turn();
+    }
+    assert!(victim.is_lost(), "in the same turn");
+    assert_eq!(rig.lost(&victim), "Aborted");
+}

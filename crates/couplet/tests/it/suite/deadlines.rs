@@ -1,0 +1,281 @@
+//! Rows 15 and 15a: the close deadline and the idle timeout.
+
+use std::time::Duration;
+
+use couplet::driver::How;
+use couplet::{ProducerKind, Transport};
+
+use super::endings::write_big;
+use super::far::{B, Saw};
+use super::kit::{BOTH_ROLES, Kit, Rig};
+use super::recorder::{A, On, Script};
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const YEAR: Duration = s(365 * 24 * 3600);
+
+/// Lets the clock come to `at` since the start, and makes a turn.
+fn go_to(rig: &mut Rig, at: Duration) {
+    rig.pass(at - rig.passed());
+    rig.turn();
+}
+
+/// A loses with BIG written; what fits has left, and B has taken nothing.
+fn stuck(kit: Kit, script: Script) -> (Rig, A, B) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(script);
+    write_big(&rig, &a);
+    a.transport().lose_connection();
+    (0..3).for_each(|_| rig.tick());
+    (rig, a, b)
+}
+
+pub(crate) fn c15_a_close_without_progress_ends_after_30_s(kit: Kit) {
+    let (mut rig, a, b) = stuck(kit, Script::new());
+    go_to(&mut rig, s(30) - Duration::from_nanos(1));
+    assert!(!a.is_lost());
+    go_to(&mut rig, s(30));
+    assert!(a.is_lost(), "and not a check later");
+    assert_eq!(rig.lost(&a), "CloseTimedOut");
+    assert_eq!(rig.counts(&a).closes, [How::Reset]);
+    assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
+    assert!(kit.big().starts_with(&b.got()) && b.got_len() < kit.big().len());
+}
+
+pub(crate) fn c15_progress_postpones_the_close_deadline(kit: Kit) {
+    const LITTLE: usize = 128 * 1024;
+    let step = |rig: &mut Rig, b: &B| {
+        rig.pass(s(20));
+        rig.turn();
+        b.take(LITTLE);
+        rig.tick();
+    };
+    for goes_on in [true, false] {
+        let (mut rig, a, b) = stuck(kit, Script::new());
+        for _ in 0..5 {
+            step(&mut rig, &b);
+            assert!(!a.is_lost(), "at {:?}", rig.passed());
+        }
+        if goes_on {
+            while b.saw() == Saw::Open {
+                step(&mut rig, &b);
+            }
+            assert_eq!(b.saw(), Saw::Fin);
+            assert!(b.got() == kit.big());
+            b.fin();
+            assert_eq!(rig.lost(&a), "Done(Us)");
+        } else {
+            go_to(&mut rig, s(100 + 29));
+            assert!(!a.is_lost());
+            (30..=60).for_each(|after| go_to(&mut rig, s(100 + after)));
+            assert!(a.is_lost());
+            assert_eq!(rig.lost(&a), "CloseTimedOut");
+        }
+    }
+}
+
+pub(crate) fn c15_the_close_deadline_can_be_set_and_switched_off(kit: Kit) {
+    let five = |transport: &Transport| transport.set_close_deadline(Some(s(5)));
+    let (mut rig, a, _b) = stuck(kit, Script::new().once(On::Made, five));
+    let (other, _b2) = rig.accept(Script::new());
+    write_big(&rig, &other);
+    other.transport().lose_connection();
+    rig.tick();
+    go_to(&mut rig, s(4));
+    assert!(!a.is_lost());
+    go_to(&mut rig, s(5));
+    assert_eq!(rig.lost(&a), "CloseTimedOut");
+    go_to(&mut rig, s(29));
+    assert!(!other.is_lost(), "another's stays at 30 s");
+    go_to(&mut rig, s(30));
+    assert_eq!(rig.lost(&other), "CloseTimedOut");
+    // After the close was asked for.
+    let (mut rig, a, _b) = stuck(kit, Script::new());
+    go_to(&mut rig, s(3));
+    five(&a.transport());
+    rig.turn();
+    assert!(!a.is_lost());
+    (4..=8).for_each(|at| go_to(&mut rig, s(at)));
+    assert!(a.is_lost());
+    // Off.
+    let off = |transport: &Transport| transport.set_close_deadline(None);
+    let (mut rig, a, b) = stuck(kit, Script::new().once(On::Made, off));
+    go_to(&mut rig, YEAR);
+    assert!(!a.is_lost());
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert!(b.got() == kit.big());
+}
+
+/// What gives an idle timeout.
+fn idle(timeout: Duration) -> impl Fn(&Transport) {
+    move |transport| transport.set_idle_timeout(Some(timeout))
+}
+
+fn idle_10_s() -> Script {
+    Script::new().once(On::Made, idle(s(10)))
+}
+
+pub(crate) fn c15a_a_silent_peer_times_out(kit: Kit) {
+    for role in BOTH_ROLES {
+        let mut rig = kit.rig();
+        let (a, b) = rig.pair(role, idle_10_s());
+        go_to(&mut rig, s(10) - MILLISECOND);
+        assert!(!a.is_lost());
+        go_to(&mut rig, s(10));
+        assert!(a.is_lost());
+        assert_eq!(rig.lost(&a), "Timeout");
+        assert_eq!(rig.counts(&a).closes, [How::Reset]);
+        assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
+    }
+}
+
+/// B sends a byte, and A has it.
+fn send_one(rig: &mut Rig, a: &A, b: &B) {
+    let before = a.received().len();
+    b.send(b"x");
+    rig.until("data", || a.received().len() > before);
+}
+
+pub(crate) fn c15a_received_bytes_postpone_the_idle_timeout(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(idle_10_s());
+    for at in [6, 12] {
+        go_to(&mut rig, s(at));
+        send_one(&mut rig, &a, &b);
+    }
+    go_to(&mut rig, s(22) - MILLISECOND);
+    assert!(!a.is_lost());
+    go_to(&mut rig, s(22));
+    assert_eq!(rig.lost(&a), "Timeout");
+}
+
+pub(crate) fn c15a_sending_does_not_postpone_the_idle_timeout(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(idle_10_s());
+    for at in 1..10 {
+        go_to(&mut rig, s(at));
+        a.transport().write("x");
+        rig.until("a byte", || {
+            b.take_all();
+            b.got_len() as u64 == at
+        });
+    }
+    assert!(!a.is_lost());
+    go_to(&mut rig, s(10));
+    assert!(a.is_lost());
+    assert_eq!(rig.lost(&a), "Timeout");
+}
+
+pub(crate) fn c15a_paused_time_is_not_idle_time(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, _b) = rig.accept(idle_10_s());
+    go_to(&mut rig, s(4));
+    a.transport().pause_producing();
+    rig.turn();
+    go_to(&mut rig, s(100));
+    a.transport().resume_producing();
+    rig.turn();
+    go_to(&mut rig, s(106) - MILLISECOND);
+    assert!(!a.is_lost());
+    go_to(&mut rig, s(106));
+    assert_eq!(rig.lost(&a), "Timeout");
+    // For ever.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(idle_10_s());
+    a.transport().pause_producing();
+    go_to(&mut rig, YEAR);
+    assert!(!a.is_lost());
+    // What B sent meanwhile counts from the resume.
+    b.send(b"x");
+    rig.tick();
+    go_to(&mut rig, YEAR + s(100));
+    a.transport().resume_producing();
+    rig.until("data", || a.log.has("data"));
+    go_to(&mut rig, YEAR + s(110) - MILLISECOND);
+    assert!(!a.is_lost());
+    go_to(&mut rig, YEAR + s(110));
+    assert_eq!(rig.lost(&a), "Timeout");
+}
+
+pub(crate) fn c15a_the_idle_timeout_drops_unsent_bytes(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(idle_10_s());
+    let source = a.source(&a.transport(), |_, _| {});
+    let registered = a.transport().register_producer(source, ProducerKind::Push);
+    registered.expect("it is the first");
+    write_big(&rig, &a);
+    rig.tick();
+    go_to(&mut rig, s(10));
+    assert_eq!(rig.lost(&a), "Timeout");
+    assert_eq!(a.log.entries(), ["made", "pause", "stop", "lost(Timeout)"]);
+    assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
+    assert!(b.got_len() < kit.big().len());
+}
+
+pub(crate) fn c15a_after_lose_connection_only_the_close_deadline_counts(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, _b) = rig.accept(idle_10_s());
+    write_big(&rig, &a);
+    rig.tick();
+    go_to(&mut rig, s(5));
+    a.transport().lose_connection();
+    rig.turn();
+    go_to(&mut rig, s(34));
+    assert!(!a.is_lost());
+    go_to(&mut rig, s(35));
+    assert_eq!(rig.lost(&a), "CloseTimedOut");
+    // Set after the close it has no effect, neither its own nor on the close deadline.
+    let (mut rig, a, _b) = stuck(kit, Script::new());
+    go_to(&mut rig, s(5));
+    idle(s(10))(&a.transport());
+    go_to(&mut rig, s(29));
+    assert!(!a.is_lost());
+    go_to(&mut rig, s(30));
+    assert_eq!(rig.lost(&a), "CloseTimedOut");
+}
+
+pub(crate) fn c15a_a_shorter_idle_timeout_takes_effect_at_once(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, _b) = rig.accept(Script::new().once(On::Made, idle(s(60))));
+    go_to(&mut rig, s(1));
+    idle(s(5))(&a.transport());
+    rig.turn();
+    go_to(&mut rig, s(5) - MILLISECOND);
+    assert!(!a.is_lost());
+    go_to(&mut rig, s(5));
+    go_to(&mut rig, s(6));
+    assert!(a.is_lost());
+    // A longer one too.
+    let mut rig = kit.rig();
+    let (a, _b) = rig.accept(Script::new().once(On::Made, idle(s(5))));
+    go_to(&mut rig, s(1));
+    idle(s(60))(&a.transport());
+    for at in [5, 6, 59] {
+        go_to(&mut rig, s(at));
+        assert!(!a.is_lost(), "at {at} s");
+    }
+}
+
+pub(crate) fn c15a_messages_do_not_move_the_timer(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(idle_10_s());
+    rig.tapped.waits.borrow_mut().clear();
+    for n in 1..=100 {
+        rig.pass(Duration::from_millis(90));
+        send_one(&mut rig, &a, &b);
+        assert_eq!(a.received().len(), n);
+    }
+    let now = rig.passed();
+    let ahead = |until: &Option<Duration>| until.is_some_and(|until| until > now);
+    let waits: Vec<_> = rig.tapped.waits.take().into_iter().filter(ahead).collect();
+    assert!(!waits.is_empty());
+    assert!(waits.iter().all(|until| *until == Some(s(10))), "{waits:?}");
+    go_to(&mut rig, s(10));
+    assert!(!a.is_lost());
+    rig.turn();
+    let next = rig.tapped.waits.borrow().last().copied();
+    assert_eq!(next, Some(Some(now + s(10))), "ten seconds after the last byte");
+}

@@ -1,0 +1,232 @@
+//! Rows 11 to 14: a close that waits for a producer.
+
+use std::time::Duration;
+
+use couplet::driver::How;
+use couplet::{Bytes, ProducerKind, Transport};
+
+use super::far::Saw;
+use super::kit::{BOTH_ROLES, Kit};
+use super::recorder::{Call, Script};
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const HALVES: [fn(&Transport); 2] = [Transport::lose_connection, Transport::lose_write_connection];
+const KINDS: [ProducerKind; 2] = [ProducerKind::Push, ProducerKind::Pull];
+
+pub(crate) fn c11_lose_connection_waits_for_a_pull_producer(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let mut asked = 0;
+    let source = a.source(&a.transport(), move |call, transport| {
+        asked += usize::from(call == Call::Resume);
+        transport.write([asked as u8; 1000]);
+        if asked == 5 {
+            transport.unregister_producer();
+        }
+    });
+    a.tell(|transport| {
+        let registered = transport.register_producer(source, ProducerKind::Pull);
+        registered.expect("it is the first");
+        transport.lose_connection();
+    });
+    rig.until("the fifth request", || {
+        b.take_all();
+        let fifth = a.log.count("resume") == 5;
+        assert!(fifth || b.saw() == Saw::Open);
+        fifth
+    });
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    let all: Vec<u8> = (1..=5).flat_map(|n| [n; 1000]).collect();
+    assert!(b.got() == all);
+    b.fin();
+    assert_eq!(rig.lost(&a), "Done(Us)");
+    assert_eq!((a.log.count("resume"), a.log.count("stop")), (5, 0));
+}
+
+pub(crate) fn c12_lose_connection_waits_for_a_push_producer(kit: Kit) {
+    for role in BOTH_ROLES {
+        let mut rig = kit.rig();
+        let (a, b) = rig.pair(role, Script::new());
+        let source = a.source(&a.transport(), |_, _| {});
+        a.tell(|transport| {
+            let registered = transport.register_producer(source, ProducerKind::Push);
+            registered.expect("it is the first");
+            transport.lose_connection();
+        });
+        for second in 1..=3 {
+            a.call_later(s(second), move |transport| {
+                transport.write([0; 1000]);
+                if second == 3 {
+                    transport.unregister_producer();
+                }
+            });
+        }
+        for _ in 0..3 {
+            rig.tick();
+            b.take_all();
+            assert_eq!(b.saw(), Saw::Open);
+            rig.pass(s(1));
+        }
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+        assert_eq!(b.got_len(), 3000);
+        b.fin();
+        assert_eq!(rig.lost(&a), "Done(Us)");
+        assert_eq!(a.log.entries(), ["made", "lost(Done(Us))"], "no stop, no pause");
+    }
+}
+
+pub(crate) fn c12_lose_connection_resumes_a_paused_producer(kit: Kit) {
+    for close in HALVES {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        let source = a.source(&a.transport(), |call, transport| {
+            if call == Call::Resume {
+                transport.write("end");
+                transport.unregister_producer();
+            }
+        });
+        let registered = a.transport().register_producer(source, ProducerKind::Push);
+        registered.expect("it is the first");
+        a.transport().write_bytes(Bytes::from_static(kit.big()));
+        rig.until("pause", || a.log.has("pause"));
+        close(&a.transport());
+        rig.turn();
+        assert_eq!(a.log.entries(), ["made", "pause", "resume"], "though B has taken nothing");
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+        assert!(b.got() == [kit.big(), b"end"].concat());
+        b.fin();
+        rig.lost(&a);
+    }
+}
+
+pub(crate) fn c12_lose_write_connection_waits_for_a_producer(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let source = a.source(&a.transport(), |_, _| {});
+    a.tell(|transport| {
+        let registered = transport.register_producer(source, ProducerKind::Push);
+        registered.expect("it is the first");
+        transport.lose_write_connection();
+    });
+    rig.tick();
+    b.take_all();
+    assert_eq!((b.saw(), a.log.has("write_closed")), (Saw::Open, false));
+    a.transport().write("last");
+    a.transport().unregister_producer();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!(b.got(), b"last");
+    rig.until("write_closed", || a.log.has("write_closed"));
+    b.send(b"x");
+    rig.until("data", || a.log.has("data"));
+    assert_eq!(a.log.entries(), ["made", "write_closed", "data(1)"]);
+}
+
+pub(crate) fn c12_the_close_deadline_bounds_a_silent_producer(kit: Kit) {
+    for close in HALVES {
+        for kind in KINDS {
+            let mut rig = kit.rig();
+            let (a, b) = rig.accept(Script::new());
+            let source = a.source(&a.transport(), |_, _| {});
+            a.tell(move |transport| {
+                transport.register_producer(source, kind).expect("it is the first");
+                close(transport);
+            });
+            rig.tick();
+            rig.pass(s(29));
+            rig.turn();
+            assert!(!a.is_lost(), "{kind:?}");
+            rig.pass(s(1));
+            rig.turn();
+            assert!(a.is_lost(), "{kind:?}");
+            assert_eq!(rig.lost(&a), "CloseTimedOut");
+            let entries = a.log.entries();
+            assert_eq!(entries[entries.len() - 2], "stop");
+            assert_eq!(rig.counts(&a).closes, [How::Reset]);
+            assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
+        }
+        // One that writes now and then lives on.
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        let source = a.source(&a.transport(), |_, _| {});
+        a.tell(move |transport| {
+            let registered = transport.register_producer(source, ProducerKind::Push);
+            registered.expect("it is the first");
+            close(transport);
+        });
+        for n in 1..=30 {
+            a.tell(|transport| transport.write("x"));
+            rig.until("a byte", || {
+                b.take_all();
+                b.got_len() == n
+            });
+            rig.pass(s(20));
+            rig.turn();
+            assert!(!a.is_lost(), "after {n} bytes");
+        }
+    }
+}
+
+pub(crate) fn c14_unregistering_while_closing_lets_the_close_go_on(kit: Kit) {
+    for place in ["outside", "a timed call", "resume_producing"] {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        let mut asked = 0;
+        let source = a.source(&a.transport(), move |_, transport| {
+            asked += 1;
+            match asked {
+                1 => transport.write("x"),
+                _ => transport.unregister_producer(),
+            }
+        });
+        let kind = match place {
+            "resume_producing" => ProducerKind::Pull,
+            _ => ProducerKind::Push,
+        };
+        a.tell(move |transport| {
+            transport.register_producer(source, kind).expect("it is the first");
+            transport.lose_connection();
+        });
+        if place != "resume_producing" {
+            rig.tick();
+            b.take_all();
+            assert_eq!(b.saw(), Saw::Open);
+        }
+        match place {
+            "outside" => a.transport().unregister_producer(),
+            "a timed call" => drop(a.call_later(Duration::ZERO, Transport::unregister_producer)),
+            _ => {}
+        }
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{place}");
+        b.fin();
+        assert_eq!(rig.lost(&a), "Done(Us)");
+        assert_eq!(rig.passed(), Duration::ZERO);
+    }
+}
+
+pub(crate) fn c14_unregistering_after_the_peer_has_gone_does_nothing(kit: Kit) {
+    for inside_stop in [true, false] {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        let source = a.source(&a.transport(), move |_, transport| {
+            if inside_stop {
+                transport.unregister_producer();
+            }
+        });
+        a.tell(|transport| {
+            let registered = transport.register_producer(source, ProducerKind::Push);
+            registered.expect("it is the first");
+            transport.lose_connection();
+        });
+        rig.turn();
+        b.reset();
+        assert_eq!(rig.lost(&a), "Lost");
+        a.transport().unregister_producer();
+        rig.turns(5);
+        assert_eq!(a.log.entries(), ["made", "stop", "lost(Lost)"]);
+        let counts = rig.counts(&a);
+        assert_eq!((counts.writes, counts.shut_writes, counts.closes.len()), (0, 0, 1));
+    }
+}
