@@ -2,46 +2,49 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use couplet::defer::gather;
-use couplet::endpoints::{ClientEndpoint, ServerEndpoint};
-use couplet::{Deferred, Loop, LoopOptions, Port, Reactor};
+use couplet::defer::gather_consuming;
+use couplet::endpoints::ServerEndpoint;
+use couplet::{Deferred, Port, Reactor};
 
 use crate::cli::Logging;
 use crate::endpoint::{to_connect, to_listen};
 use crate::exit::Exit;
-use crate::output;
 use crate::poems::{self, Poem};
-use crate::poetry::get::{get_poem, seconds};
+use crate::poetry::get_poem;
 use crate::poetry::serve::{Pace, PoetryServer};
 use crate::progress::Progress;
+use crate::{output, signalled_loop};
 
 /// How many bytes a part of each poem has; a part comes every [`DELAY`].
 const PARTS: [usize; 3] = [9, 17, 8];
 const DELAY: Duration = Duration::from_millis(40);
 
-/// The poems, and the time that each took.
+/// The poems, and the time in seconds that each took.
 type Arrived = Vec<(Vec<u8>, f64)>;
 
 pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
-    let progress = Progress::new(logging);
-    let mut l = Loop::with_options(LoopOptions::default().signals(true)).map_err(Exit::failed)?;
+    let poems: Vec<Poem> = poems::built_in().into_iter().take(PARTS.len()).collect();
+    let progress = Progress::new(logging, poems.iter().map(|poem| &*poem.title));
+    let telling = progress.clone();
+    let mut l = signalled_loop(move |text| telling.line(text))?;
     let arrived: Rc<RefCell<Option<couplet::Result<Arrived>>>> = Rc::default();
     let together = Rc::new(Cell::new(0.0));
     let (slot, time) = (arrived.clone(), together.clone());
     l.run(|reactor| {
         let began = reactor.now();
-        let poems: Vec<Poem> = poems::built_in().into_iter().take(PARTS.len()).collect();
         let mut waiting = Vec::new();
-        for (poem, num_bytes) in poems.into_iter().zip(PARTS) {
-            let port = serve(reactor, &poem, Pace { num_bytes, delay: DELAY })?;
-            waiting.push(fetch(reactor, &progress, &poem, &port)?);
+        for (poem, num_bytes) in poems.iter().zip(PARTS) {
+            let port = serve(reactor, poem, Pace { num_bytes, delay: DELAY })?;
+            waiting.push(fetch(reactor, &progress, poem, &port)?);
         }
         let reactor = reactor.clone();
-        let all = gather(waiting).add_both(move |poems| {
+        let all = gather_consuming(waiting).add_both(move |poems| {
             time.set(seconds(began, reactor.now()));
-            *slot.borrow_mut() = Some(poems);
+            if !reactor.is_stopping() {
+                *slot.borrow_mut() = Some(poems);
+            }
             reactor.stop();
             Ok(())
         });
@@ -49,6 +52,7 @@ pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
         Ok(())
     })?;
     let Some(poems) = arrived.take() else {
+        progress.clear();
         return Err(l.stopped_by().map_or_else(Exit::failed_quietly, Exit::interrupted));
     };
     print(&poems?, together.get())
@@ -67,15 +71,19 @@ fn fetch(
     poem: &Poem,
     port: &Port,
 ) -> couplet::Result<Deferred<(Vec<u8>, f64)>> {
-    let from: ClientEndpoint = to_connect(&port.host().to_string())?.endpoint;
+    let server = port.host().to_string();
+    let from = to_connect(&server)?.endpoint;
     let (began, reactor) = (reactor.now(), reactor.clone());
-    let what = format!("{} ({})", poem.title, port.host());
-    let bar = progress.bar(&what, Some(poem.text.len() as u64), began);
-    let got = get_poem(&reactor, from, poem.text.len() as u64, bar.clone());
-    Ok(got.map(move |poem| {
+    let length = poem.text.len() as u64;
+    let bar = progress.bar(&poem.title, &server, Some(length), began);
+    let got = get_poem(&reactor, from, length, bar.clone());
+    Ok(got.add_both(move |poem| {
         let took = seconds(began, reactor.now());
-        bar.finish(&format!("{took:.1} s"));
-        (poem, took)
+        match &poem {
+            Ok(_) => bar.finish(&format!("{took:.1} s")),
+            Err(_) => bar.remove(),
+        }
+        poem.map(|poem| (poem, took))
     }))
 }
 
@@ -90,4 +98,8 @@ fn print(poems: &Arrived, together: f64) -> Result<(), Exit> {
         format!("together {together:.1} s, one after another they would take {one_by_one:.1} s\n");
     text.extend_from_slice(summary.as_bytes());
     output::print(&text)
+}
+
+fn seconds(from: Instant, to: Instant) -> f64 {
+    to.saturating_duration_since(from).as_secs_f64()
 }

@@ -29,9 +29,12 @@ impl Protocol for Echo {
         transport.write(data);
     }
 
+    /// Who has no more to say may still listen, and as slowly as before: the close deadline of
+    /// `lose_connection` is not for it. It ends when all was sent.
     fn read_closed(&mut self, transport: &Transport) {
         transport.unregister_producer();
-        transport.lose_connection();
+        transport.set_idle_timeout(None);
+        transport.lose_write_connection();
     }
 }
 

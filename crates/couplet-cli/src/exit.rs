@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use couplet::{Failure, Signal};
 
-/// Why a command did not end with 0.
+use crate::output;
+
+/// Why a command did not end with 0, or ended before its time.
 #[derive(Debug)]
 pub(crate) struct Exit {
     code: u8,
@@ -20,11 +22,6 @@ impl Exit {
     /// It failed, and everything was said already.
     pub(crate) fn failed_quietly() -> Exit {
         Exit { code: 1, message: None }
-    }
-
-    /// Bad usage: exit code 2.
-    pub(crate) fn usage(message: impl ToString) -> Exit {
-        Exit { code: 2, message: Some(message.to_string()) }
     }
 
     /// Nobody reads what we print: a quiet end, and not our failure.
@@ -44,7 +41,7 @@ impl Exit {
 
     pub(crate) fn report(self) -> ExitCode {
         if let Some(message) = self.message {
-            eprintln!("couplet: {message}");
+            output::tell(&format!("couplet: {message}"));
         }
         ExitCode::from(self.code)
     }

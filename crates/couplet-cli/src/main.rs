@@ -19,15 +19,14 @@ mod server;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use couplet::{Loop, LoopOptions};
 
 use cli::{Cli, Command, Poetry};
 use exit::Exit;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = logging::start(&cli.logging) {
-        return Exit::usage(error).report();
-    }
+    logging::start(&cli.logging);
     let outcome = match cli.command {
         Command::Demo => demo::run(&cli.logging),
         Command::Echo(options) => echo::run(options),
@@ -43,4 +42,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => exit.report(),
     }
+}
+
+/// A loop whose runs take signals: SIGINT and SIGTERM end them, SIGUSR1 has `tell` say what is
+/// open and waiting.
+fn signalled_loop(tell: impl Fn(&str) + 'static) -> Result<Loop, Exit> {
+    let mut l = Loop::with_options(LoopOptions::default().signals(true)).map_err(|error| {
+        Exit::failed(format!("cannot start the loop: {}", output::plain(&error)))
+    })?;
+    l.on_snapshot(move |snapshot| tell(snapshot.to_string().trim_end()));
+    Ok(l)
 }

@@ -1,17 +1,32 @@
-//! Standard output: for results alone, flushed, and quiet when nobody reads.
+//! Standard output: for results alone, flushed, and quiet when nobody reads. And standard error,
+//! which may be closed too: what cannot be told is no reason to end.
 
-use std::io::{self, Write};
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use crate::exit::Exit;
+use crate::progress::Progress;
 
 /// Prints bytes as they are.
 pub(crate) fn print(bytes: &[u8]) -> Result<(), Exit> {
+    write(bytes).or_else(|error| cannot_print(&error))
+}
+
+fn write(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Exit::closed_pipe()),
-        Err(error) => Err(Exit::failed(format!("cannot write to stdout: {error}"))),
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+/// What an error of stdout means to the command.
+pub(crate) fn cannot_print(error: &io::Error) -> Result<(), Exit> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Err(Exit::closed_pipe());
     }
+    Err(Exit::failed(format!("cannot write to stdout: {}", plain(error))))
 }
 
 /// Tells that a port accepts. A server whose stdout is closed goes on.
@@ -19,5 +34,124 @@ pub(crate) fn listening(port: &couplet::Port) -> Result<(), Exit> {
     match print(format!("listening on {}\n", port.host()).as_bytes()) {
         Err(exit) if exit.is_quiet() => Ok(()),
         other => other,
+    }
+}
+
+/// A line on stderr.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// An error of the system in lower case and without "(os error 2)": for people.
+pub(crate) fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    let first = letters.next().map(char::to_lowercase);
+    first.into_iter().flatten().chain(letters).collect()
+}
+
+/// Prints from a thread of its own, in the order of asking: a reader that makes us wait holds up
+/// neither the loop nor Ctrl-C. Dropping it lets the thread print what waits and end.
+pub(crate) struct Printer(Arc<Shared>);
+
+/// Done when the [`Printer`] was dropped and all was printed, or at the first error.
+pub(crate) struct Printed(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+/// Law 9: what waits here was collected by its owner, who bounds it.
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Vec<u8>>,
+    no_more: bool,
+    outcome: Option<io::Result<()>>,
+    waker: Option<Waker>,
+}
+
+impl Printer {
+    /// Starts the thread. Where stdout is a terminal, `progress` makes way for what is printed.
+    pub(crate) fn start(progress: Progress) -> Result<(Printer, Printed), Exit> {
+        let shared = Arc::<Shared>::default();
+        let printing = shared.clone();
+        let thread = std::thread::Builder::new().name("couplet-stdout".into());
+        thread.spawn(move || printing.run(&progress)).map_err(|error| {
+            Exit::failed(format!("cannot start a thread for stdout: {}", plain(&error)))
+        })?;
+        Ok((Printer(shared.clone()), Printed(shared)))
+    }
+
+    pub(crate) fn print(&self, bytes: Vec<u8>) {
+        self.0.lock().waiting.push_back(bytes);
+        self.0.more.notify_one();
+    }
+}
+
+impl Drop for Printer {
+    fn drop(&mut self) {
+        self.0.lock().no_more = true;
+        self.0.more.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> Option<Vec<u8>> {
+        let waits = |state: &mut State| state.waiting.is_empty() && !state.no_more;
+        let state = self.more.wait_while(self.lock(), waits);
+        state.unwrap_or_else(PoisonError::into_inner).waiting.pop_front()
+    }
+
+    fn run(&self, progress: &Progress) {
+        let shared_with_bars = io::stdout().is_terminal();
+        let mut outcome = Ok(());
+        while outcome.is_ok()
+            && let Some(bytes) = self.next()
+        {
+            outcome = match shared_with_bars {
+                true => progress.suspend(|| write(&bytes)),
+                false => write(&bytes),
+            };
+        }
+        let mut state = self.lock();
+        state.outcome = Some(outcome);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Future for Printed {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock();
+        match state.outcome.take() {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_reads_as_part_of_a_sentence() {
+        let error = io::Error::from_raw_os_error(2);
+        assert_eq!(plain(&error), "no such file or directory");
     }
 }

@@ -1,10 +1,11 @@
 //! The poems that are built in: complete, and in the public domain.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
 use crate::exit::Exit;
+use crate::output;
 
 /// A poem and its title.
 #[derive(Clone, Debug)]
@@ -35,18 +36,19 @@ pub(crate) fn load(files: &[PathBuf]) -> Result<Vec<Poem>, Exit> {
     if files.is_empty() {
         return Ok(built_in());
     }
-    files
-        .iter()
-        .map(|file| match std::fs::read(file) {
-            Ok(text) => Ok(Poem {
-                title: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-                text: text.into(),
-            }),
-            Err(error) => {
-                Err(Exit::failed(format!("cannot read the poem {}: {error}", file.display())))
-            }
-        })
-        .collect()
+    files.iter().map(|file| read(file)).collect()
+}
+
+fn read(file: &Path) -> Result<Poem, Exit> {
+    let text = std::fs::read(file).map_err(|error| {
+        let (file, why) = (file.display(), output::plain(&error));
+        Exit::failed(format!("cannot read the poem {file}: {why}"))
+    })?;
+    if text.is_empty() {
+        tracing::warn!(file = %file.display(), "this poem is empty");
+    }
+    let title = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Poem { title, text: text.into() })
 }
 
 #[cfg(test)]

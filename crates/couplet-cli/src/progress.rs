@@ -1,64 +1,85 @@
 //! How far a transfer is, on stderr: bars on a terminal, plain lines elsewhere.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io::IsTerminal;
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::{Term, measure_text_width, pad_str, style, truncate_str};
+use indicatif::{
+    HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 
 use crate::cli::Logging;
+use crate::logging::is_dumb;
+use crate::output;
 
 /// Plain lines about one transfer come no more often than this.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
+/// Columns that a bar has at least, and at most.
+const BAR: (usize, usize) = (8, 40);
+/// Columns of the word at the end: `12.3 s`.
+const WORD: usize = 6;
 
-/// The progress of several transfers.
+/// The progress of several transfers; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Progress {
     bars: Option<MultiProgress>,
+    /// The columns of the longest name.
+    name_width: usize,
 }
 
 impl Progress {
-    pub(crate) fn new(logging: &Logging) -> Progress {
-        let drawn = std::io::stderr().is_terminal() && !logging.is_talkative();
+    /// The transfers that will have a bar have these names.
+    pub(crate) fn new<'a>(logging: &Logging, names: impl Iterator<Item = &'a str>) -> Progress {
+        let drawn = std::io::stderr().is_terminal() && !is_dumb() && !logging.is_talkative();
         let target = ProgressDrawTarget::stderr_with_hz(20);
-        Progress { bars: drawn.then(|| MultiProgress::with_draw_target(target)) }
+        Progress {
+            bars: drawn.then(|| MultiProgress::with_draw_target(target)),
+            name_width: names.map(measure_text_width).max().unwrap_or(0),
+        }
     }
 
-    /// One transfer: of what, from where, and how many bytes where that is known.
-    pub(crate) fn bar(&self, what: &str, total: Option<u64>, now: Instant) -> Bar {
+    /// One transfer: of what, from which server where the name does not tell, and how many bytes
+    /// where that is known.
+    pub(crate) fn bar(&self, name: &str, server: &str, total: Option<u64>, now: Instant) -> Bar {
+        let row = Arc::new(Row {
+            name: name.to_owned(),
+            name_width: self.name_width,
+            server: server.to_owned(),
+            total,
+            glyphs: Glyphs::of_locale(),
+            connected: OnceLock::new(),
+            end: OnceLock::new(),
+        });
         let bar = self.bars.as_ref().map(|bars| {
-            let form = match total {
-                Some(_) => "{prefix:<34} {bar:24.cyan/dim} {percent:>3} % {bytes:>9} {msg}",
-                None => "{prefix:<34} {spinner} {bytes:>9} {msg}",
-            };
-            let style = ProgressStyle::with_template(form)
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("━━─");
-            let bar = match total {
-                Some(total) => ProgressBar::new(total),
-                None => ProgressBar::no_length(),
-            };
-            let bar = bars.add(bar.with_style(style).with_prefix(what.to_owned()));
+            let bar = bars.add(ProgressBar::no_length().with_style(row.clone().style()));
             bar.tick();
             bar
         });
-        let state = BarState {
+        Bar(Rc::new(BarState {
             bar,
-            what: what.to_owned(),
-            total,
+            row,
             bytes: Cell::new(0),
             told_at: Cell::new(now),
             told_quarter: Cell::new(0),
-        };
-        Bar(Rc::new(state))
+        }))
     }
 
-    /// A line among the bars.
+    /// A line above the bars.
     pub(crate) fn line(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bars) => drop(bars.println(text)),
+            None => output::tell(text),
+        }
+    }
+
+    /// Takes the bars off the terminal.
+    pub(crate) fn clear(&self) {
+        if let Some(bars) = &self.bars {
+            let _ = bars.clear();
         }
     }
 
@@ -77,14 +98,21 @@ pub(crate) struct Bar(Rc<BarState>);
 
 struct BarState {
     bar: Option<ProgressBar>,
-    what: String,
-    total: Option<u64>,
+    row: Arc<Row>,
     bytes: Cell<u64>,
     told_at: Cell<Instant>,
     told_quarter: Cell<u64>,
 }
 
 impl Bar {
+    /// The server has answered.
+    pub(crate) fn connected(&self) {
+        let _ = self.0.row.connected.set(());
+        if let Some(bar) = &self.0.bar {
+            bar.tick();
+        }
+    }
+
     /// More bytes came.
     pub(crate) fn add(&self, bytes: usize, now: Instant) {
         let state = &*self.0;
@@ -98,25 +126,178 @@ impl Bar {
     /// In plain lines: each quarter where the total is known, else from time to time.
     fn tell(&self, now: Instant) {
         let state = &*self.0;
-        let bytes = state.bytes.get();
-        if let Some(total) = state.total.filter(|total| *total > 0) {
+        let (bytes, name) = (state.bytes.get(), &state.row.name);
+        if let Some(total) = state.row.total.filter(|total| *total > 0) {
             let quarter = bytes * 4 / total;
             if quarter > state.told_quarter.replace(quarter) {
-                eprintln!("{}: {} %, {bytes} of {total} bytes", state.what, bytes * 100 / total);
+                let (percent, server) = (bytes * 100 / total, &state.row.server);
+                output::tell(&format!("{name} ({server}): {percent} %, {bytes} of {total} bytes"));
             }
         } else if now.saturating_duration_since(state.told_at.get()) >= PLAIN_EVERY {
             state.told_at.set(now);
-            eprintln!("{}: {bytes} bytes so far", state.what);
+            output::tell(&format!("{name}: {bytes} bytes so far"));
         }
     }
 
-    /// The transfer is over.
+    /// The transfer is over; its bar stays, with a word at its end.
     pub(crate) fn finish(&self, how: &str) {
+        let _ = self.0.row.end.set(how.to_owned());
         if let Some(bar) = &self.0.bar {
-            if self.0.total.is_none() {
-                bar.set_length(self.0.bytes.get());
-            }
-            bar.abandon_with_message(how.to_owned());
+            bar.abandon();
         }
+    }
+
+    /// The transfer is over, and its bar goes.
+    pub(crate) fn remove(&self) {
+        if let Some(bar) = &self.0.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What a bar shows beside the bytes.
+struct Row {
+    name: String,
+    name_width: usize,
+    server: String,
+    total: Option<u64>,
+    glyphs: &'static Glyphs,
+    connected: OnceLock<()>,
+    end: OnceLock<String>,
+}
+
+impl Row {
+    /// The whole line is ours, so that it fits whatever terminal there is at the moment.
+    fn style(self: Arc<Row>) -> ProgressStyle {
+        let draw = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            // The last column stays free: some terminals wrap as soon as it is taken.
+            let width = usize::from(Term::stderr().size().1).saturating_sub(1);
+            let _ = out.write_str(&self.line(state.pos(), width));
+        };
+        let style = ProgressStyle::with_template("{line}").expect("the template is well formed");
+        style.with_key("line", draw)
+    }
+
+    /// What is shown in `width` columns: what does not fit is left out, the less important first.
+    fn line(&self, bytes: u64, width: usize) -> String {
+        let name_width = self.name_width.min((width / 3).max(BAR.0));
+        let name = truncate_str(&self.name, name_width, self.glyphs.ellipsis);
+        let name = pad_str(&name, name_width, console::Alignment::Left, None);
+        let Some(total) = self.total else {
+            let line = format!("{name}  {}", self.state(bytes));
+            return truncate_str(&line, width, "").into_owned();
+        };
+        let percent = (bytes * 100).checked_div(total).unwrap_or(100);
+        let digits = total.to_string().len();
+        let end = self.end.get().map_or("", |end| end);
+        let parts = [
+            format!("{percent:>3} %"),
+            format!("{bytes:>digits$}/{total} B"),
+            self.server.clone(),
+            format!("{end:>WORD$}"),
+        ];
+        let mut left = width.saturating_sub(name_width + 2 + BAR.0);
+        let mut shown = String::new();
+        for part in parts {
+            let Some(rest) = left.checked_sub(2 + measure_text_width(&part)) else { break };
+            left = rest;
+            shown = shown + "  " + &part;
+        }
+        let bar = self.glyphs.bar(bytes, total, (BAR.0 + left).min(BAR.1));
+        truncate_str(&format!("{name}  {bar}{shown}"), width, "").into_owned()
+    }
+
+    /// Where the total is not known.
+    fn state(&self, bytes: u64) -> String {
+        match (self.connected.get(), bytes) {
+            (None, _) => "connecting".to_owned(),
+            (Some(()), 0) => "connected".to_owned(),
+            (Some(()), bytes) => HumanBytes(bytes).to_string(),
+        }
+    }
+}
+
+/// What bars are made of.
+struct Glyphs {
+    done: &'static str,
+    to_come: &'static str,
+    ellipsis: &'static str,
+}
+
+impl Glyphs {
+    const UNICODE: Glyphs = Glyphs { done: "━", to_come: "─", ellipsis: "…" };
+    const ASCII: Glyphs = Glyphs { done: "#", to_come: "-", ellipsis: "~" };
+
+    /// What the terminal's locale has letters for; by the first of these variables that is set.
+    fn of_locale() -> &'static Glyphs {
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
+        let locale = locale.unwrap_or_default().to_lowercase();
+        let is_unicode = locale.contains("utf-8") || locale.contains("utf8");
+        if is_unicode { &Glyphs::UNICODE } else { &Glyphs::ASCII }
+    }
+
+    fn bar(&self, bytes: u64, total: u64, columns: usize) -> String {
+        let done = (bytes.min(total) * columns as u64).checked_div(total);
+        let done = done.map_or(columns, |done| done as usize);
+        let (done, to_come) = (self.done.repeat(done), self.to_come.repeat(columns - done));
+        format!("{}{}", style(done).for_stderr().cyan(), style(to_come).for_stderr().dim())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(total: Option<u64>) -> Row {
+        Row {
+            name: "Ozymandias".to_owned(),
+            name_width: 11,
+            server: "tcp:127.0.0.1:43127".to_owned(),
+            total,
+            glyphs: &Glyphs::ASCII,
+            connected: OnceLock::new(),
+            end: OnceLock::new(),
+        }
+    }
+
+    #[test]
+    fn a_line_shows_poem_bar_percent_bytes_and_server() {
+        let line = row(Some(631)).line(315, 79);
+        let expected = "Ozymandias   #########----------   49 %  315/631 B  tcp:127.0.0.1:43127";
+        assert_eq!(line.trim_end(), expected);
+    }
+
+    #[test]
+    fn a_line_fits_every_width_and_keeps_its_length_to_the_end() {
+        for total in [None, Some(0), Some(1), Some(631), Some(u64::from(u32::MAX))] {
+            for width in 0..200 {
+                let row = row(total);
+                let lines = [0, 1, 300, 631].map(|bytes| row.line(bytes, width));
+                row.end.set("3.1 s".to_owned()).unwrap();
+                let end = row.line(631, width);
+                assert!(lines.iter().chain([&end]).all(|l| measure_text_width(l) <= width));
+                if total == Some(631) {
+                    assert!(lines.iter().all(|l| measure_text_width(l) == end.len()), "{width}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_narrow_terminal_loses_the_server_first() {
+        let line = row(Some(631)).line(631, 50);
+        assert!(line.contains("100 %") && line.contains("631/631 B") && !line.contains("tcp:"));
+        let line = row(Some(631)).line(631, 30);
+        assert!(line.contains("100 %") && !line.contains("631/631 B"), "{line}");
+    }
+
+    #[test]
+    fn without_a_total_a_line_tells_how_much_there_is() {
+        let row = row(None);
+        assert_eq!(row.line(0, 79), "Ozymandias   connecting");
+        row.connected.set(()).unwrap();
+        assert_eq!(row.line(0, 79), "Ozymandias   connected");
+        assert_eq!(row.line(2048, 79), "Ozymandias   2.00 KiB");
     }
 }

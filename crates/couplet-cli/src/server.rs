@@ -1,28 +1,29 @@
 //! What the server commands have in common: listen, say so, run until asked to stop.
 
+use couplet::IntoFactory;
 use couplet::endpoints::ServerEndpoint;
-use couplet::{IntoFactory, Loop, LoopOptions};
 
 use crate::exit::Exit;
-use crate::{endpoint, output};
+use crate::{endpoint, output, signalled_loop};
 
 /// Serves `factory` on each endpoint, or on a free port of this machine where none is given.
 pub(crate) fn run<K>(
     listen: Vec<ServerEndpoint>,
     factory: impl IntoFactory<K> + Clone,
 ) -> Result<(), Exit> {
-    let mut l = Loop::with_options(LoopOptions::default().signals(true)).map_err(Exit::failed)?;
-    let mut printed = Ok(());
+    let mut l = signalled_loop(output::tell)?;
+    let mut told = Ok(());
     l.run(|reactor| {
-        for endpoint in endpoint::or_any(listen) {
-            let port = reactor.listen(endpoint, factory.clone())?;
-            printed = output::listening(&port);
-            if printed.is_err() {
-                reactor.stop();
-                break;
-            }
+        // All or none: nobody is told of a port that closes at once because another failed.
+        let listening = endpoint::or_any(listen)
+            .into_iter()
+            .map(|endpoint| reactor.listen(endpoint, factory.clone()))
+            .collect::<couplet::Result<Vec<_>>>()?;
+        told = listening.iter().try_for_each(output::listening);
+        if told.is_err() {
+            reactor.stop();
         }
         Ok(())
     })?;
-    printed
+    told
 }

@@ -58,7 +58,8 @@ impl PoetryServer {
             transport.write_bytes(piece);
         }
         if self.rest.is_empty() {
-            transport.lose_connection();
+            // Not `lose_connection`: its deadline is not for who reads slowly.
+            transport.lose_write_connection();
         } else {
             transport.connection::<Self>().call_later(self.pace.delay, Self::begin_part);
         }
@@ -76,6 +77,11 @@ impl Protocol for PoetryServer {
 
     /// Who has no more to say may still listen.
     fn read_closed(&mut self, _: &Transport) {}
+
+    /// The poem is out.
+    fn write_closed(&mut self, transport: &Transport) {
+        transport.lose_connection();
+    }
 }
 
 /// Gives each client the next poem.

@@ -37,6 +37,8 @@ const SIGNALS: Token = Token(usize::MAX - 1);
 const ACCEPTS: u32 = 100;
 /// How long a port rests when the system has no descriptors or memory for another connection.
 const REST: Duration = Duration::from_millis(100);
+/// A system that stays at its limit is told of no more often than this.
+const TOLD_FULL: Duration = Duration::from_secs(10);
 /// Bytes sent to one connection by one call: so that one reader of a large backlog does not hold
 /// up the others.
 const SEND_LIMIT: usize = 512 * 1024;
@@ -62,6 +64,9 @@ pub struct Mio {
     /// Ports that rest for want of descriptors, until then.
     retry: Option<(Instant, Vec<u32>)>,
     reserve: Option<std::fs::File>,
+    /// Connections that were turned away and not told of yet.
+    turned_away: u64,
+    told_full_at: Option<Instant>,
     buffer: Box<[u8]>,
     waker: Arc<PollWaker>,
     names: Names,
@@ -235,6 +240,8 @@ impl Mio {
             accepts_left: ACCEPTS,
             retry: None,
             reserve: reserve(),
+            turned_away: 0,
+            told_full_at: None,
             buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
             waker,
             names,
@@ -344,21 +351,46 @@ impl Mio {
         None
     }
 
-    /// No descriptors or no memory: turn away who waits, with the descriptor held in reserve, and
-    /// try again later.
+    /// No descriptors or no memory: turn away who waits, with the descriptor held in reserve, or
+    /// where there is none try again later.
     fn rest(&mut self, slot: u32, host: &Address, error: &io::Error) {
-        let mut turned_away = 0u32;
-        if is_descriptor_limit(error) && self.reserve.take().is_some() {
-            if let Kind::Port(port) = &mut self.slots[slot as usize].kind {
-                while port.listener.accept().is_ok() {
-                    turned_away += 1;
+        if is_descriptor_limit(error) && self.reserve.take().is_some() && self.turn_away(slot) {
+            self.reserve = reserve();
+            if self.turned_away == 0 {
+                // Linux tells of the limit also where nobody waits.
+                return;
+            }
+        } else {
+            let until = self.world.now() + REST;
+            self.retry.get_or_insert_with(|| (until, Vec::new())).1.push(slot);
+        }
+        // Another thread may have taken the descriptor meanwhile; then the next rest has it back.
+        self.reserve = self.reserve.take().or_else(reserve);
+        let now = self.world.now();
+        if self.told_full_at.is_none_or(|at| now.saturating_duration_since(at) >= TOLD_FULL) {
+            self.told_full_at = Some(now);
+            let turned_away = std::mem::take(&mut self.turned_away);
+            tracing::error!(%host, %error, turned_away, "cannot accept connections");
+        }
+    }
+
+    /// Accepts and closes; true when nobody waits any more.
+    fn turn_away(&mut self, slot: u32) -> bool {
+        let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
+            return false;
+        };
+        while self.accepts_left > 0 {
+            self.accepts_left -= 1;
+            match port.listener.accept() {
+                Ok(_) => self.turned_away += 1,
+                Err(error) if is_one_connection(&error) => {}
+                Err(error) => {
+                    port.readable = error.kind() != io::ErrorKind::WouldBlock;
+                    break;
                 }
             }
-            self.reserve = reserve();
         }
-        tracing::error!(%host, %error, turned_away, "cannot accept connections");
-        let until = self.world.now() + REST;
-        self.retry.get_or_insert_with(|| (until, Vec::new())).1.push(slot);
+        !port.readable
     }
 
     fn look_at_connecting(&mut self, slot: u32) -> Option<io::Result<Address>> {

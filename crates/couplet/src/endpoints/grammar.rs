@@ -34,6 +34,16 @@ impl EndpointError {
     pub fn problem(&self) -> &str {
         &self.problem
     }
+
+    /// Where it is wrong: a byte offset into the string, at most its length.
+    ///
+    /// ```
+    /// let error = "tcp:localhost:http".parse::<couplet::endpoints::ClientEndpoint>().unwrap_err();
+    /// assert_eq!(error.at(), 14);
+    /// ```
+    pub fn at(&self) -> usize {
+        self.at
+    }
 }
 
 /// Escapes `:` and `\`, so that the text is one value of an endpoint string. Twisted's

@@ -3,6 +3,7 @@
 //! Twisted's system event triggers and `disconnectAll`.
 
 use std::cell::Cell;
+use std::io::Write;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -61,7 +62,7 @@ impl Loop {
     /// A signal came.
     pub(super) fn signalled(&mut self, signal: Signal) {
         if signal == Signal::User1 {
-            return eprintln!("{}", self.snapshot());
+            return self.show_snapshot();
         }
         tracing::info!(?signal, "asked to stop");
         let again = self.stopped_by.replace(signal).is_some();
@@ -69,6 +70,15 @@ impl Loop {
             self.at_once = true;
         }
         self.reactor.stop();
+    }
+
+    fn show_snapshot(&mut self) {
+        let snapshot = self.snapshot();
+        match &mut self.on_snapshot {
+            Some(show) => contain("snapshot", || show(&snapshot)),
+            // Nobody reads stderr: no reason to end.
+            None => drop(write!(std::io::stderr(), "{snapshot}")),
+        }
     }
 
     /// The end of a turn: a shutdown begins, or goes on. True while the run goes on.

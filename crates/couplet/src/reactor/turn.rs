@@ -30,7 +30,7 @@ use super::shutdown::Stopping;
 use super::table::{Entry, Place, Table};
 use super::tasks::{Tasks, WakeQueue};
 use super::timers::Mark;
-use super::{Asking, Call, Reactor, RunState, Timed};
+use super::{Asking, Call, Reactor, RunState, Snapshot, Timed};
 use crate::address::Address;
 use crate::defer::set_reporter;
 use crate::driver::{Driver, Event, How, Key, Mio, Signal, Ticket};
@@ -120,6 +120,7 @@ pub struct Loop {
     pub(super) at_once: bool,
     pub(super) shutdown_grace: Duration,
     pub(super) signals: bool,
+    pub(super) on_snapshot: Option<Box<dyn FnMut(&Snapshot)>>,
 }
 
 impl Loop {
@@ -168,12 +169,19 @@ impl Loop {
             at_once: false,
             shutdown_grace: options.shutdown_grace,
             signals: options.signals,
+            on_snapshot: None,
         }
     }
 
     /// A handle to this loop.
     pub fn reactor(&self) -> Reactor {
         self.reactor.clone()
+    }
+
+    /// Sets what is done with the snapshot that SIGUSR1 asks for; unless set, it is printed on
+    /// stderr. Called by the turn, in runs that take signals.
+    pub fn on_snapshot(&mut self, show: impl FnMut(&Snapshot) + 'static) {
+        self.on_snapshot = Some(Box::new(show));
     }
 
     /// The signal that ended the last run, if one did.
