@@ -75,7 +75,7 @@ impl Loop {
     fn show_snapshot(&mut self) {
         let snapshot = self.snapshot();
         match &mut self.on_snapshot {
-            Some(show) => contain("snapshot", || show(&snapshot)),
+            Some(show) => drop(contain("snapshot", || show(&snapshot))),
             // Nobody reads stderr: no reason to end.
             None => drop(write!(std::io::stderr(), "{snapshot}")),
         }
