@@ -3,7 +3,6 @@
 
 use std::backtrace::Backtrace;
 
-use couplet::testing::pair;
 use couplet::{Protocol, Reason, Transport};
 
 struct Tracer;
@@ -15,9 +14,10 @@ impl Protocol for Tracer {
 
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         println!("{reason}; the stack, the last call first:");
         println!("{}", Backtrace::force_capture());
+        transport.reactor().stop();
     }
 }
 
@@ -27,7 +27,10 @@ impl Protocol for Quiet {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-fn main() {
-    // Two protocols in memory: no socket is needed to lose a connection.
-    pair(Tracer, Quiet);
+fn main() -> couplet::Result<()> {
+    couplet::run(|reactor| {
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", || Quiet)?;
+        reactor.connect(port.host().to_string(), || Tracer).detach();
+        Ok(())
+    })
 }
