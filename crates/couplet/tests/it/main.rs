@@ -12,6 +12,7 @@ mod defer_timeout;
 mod defer_witness;
 mod endpoints;
 mod examples;
+mod handles;
 mod lives;
 mod logged;
 mod loops;

@@ -1,0 +1,224 @@
+//! Handles: the way back to a protocol through its wrappers, shared factories, and a relay made of
+//! two producers.
+
+use std::any::{Any, TypeId};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::testing::{Manner, Memory, Network, Wire, hold, hold_on};
+use couplet::{
+    Address, Connection, ConnectionLost, Factory, Loop, LoopOptions, ProducerKind, Protocol,
+    Reason, Shared, Transport,
+};
+
+#[derive(Default)]
+struct Inner {
+    told: u32,
+}
+
+impl Protocol for Inner {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+/// A wrapper as a user would write it.
+struct Wrapper<P>(P);
+
+impl<P: Protocol> Protocol for Wrapper<P> {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.0.data_received(transport, data);
+    }
+
+    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
+        if wanted == TypeId::of::<P>() { Some(&mut self.0) } else { self.0.find(wanted) }
+    }
+}
+
+#[test]
+fn a_connection_finds_its_protocol_inside_wrappers() {
+    let mut held = hold(Wrapper(Wrapper(Inner::default())));
+    let inner: Connection<Inner> = held.connection.transport().connection();
+    assert!(inner.tell(|inner, _| inner.told += 1));
+    inner.call_later(Duration::from_secs(5), |inner, _| inner.told += 10);
+    held.advance(Duration::from_secs(5));
+    let told = Rc::new(Cell::new(0));
+    let answer = told.clone();
+    inner.ask(|inner, _| inner.told).map(move |n| answer.set(n)).detach();
+    held.settle();
+    assert_eq!(told.get(), 11);
+}
+
+#[test]
+fn an_ask_fails_with_the_reason_of_a_connection_that_is_lost_before_its_turn() {
+    for lost_first in [true, false] {
+        let mut held = hold(Inner::default());
+        let failure = Rc::new(RefCell::new(None));
+        held.connection.transport().abort_connection();
+        if lost_first {
+            held.settle();
+        }
+        let slot = failure.clone();
+        let ask = held.connection.ask(|inner, transport| {
+            transport.write("too late");
+            inner.told
+        });
+        ask.add_both(move |result| {
+            *slot.borrow_mut() = result.err();
+            Ok(())
+        })
+        .detach();
+        held.settle();
+        assert!(!held.connection.tell(|inner, _| inner.told += 1));
+        let failure = failure.take();
+        if lost_first {
+            let lost =
+                failure.as_ref().and_then(|failure| failure.downcast_ref::<ConnectionLost>());
+            assert!(matches!(lost, Some(ConnectionLost(Reason::Aborted))), "{failure:?}");
+        } else {
+            // It stood in line before the loss: until then a protocol can be asked.
+            assert!(failure.is_none(), "{failure:?}");
+        }
+    }
+}
+
+#[test]
+fn a_call_later_is_dropped_with_its_connection() {
+    let mut held = hold(Inner::default());
+    let witness = Rc::new(());
+    let kept = witness.clone();
+    let call = held.connection.call_later(Duration::from_secs(60), move |_, _| drop(kept));
+    assert!(call.active());
+    held.wire.reset();
+    held.settle();
+    assert!(!call.active());
+    assert_eq!(Rc::strong_count(&witness), 1);
+    assert!(!held.connection.call_later(Duration::ZERO, |_, _| {}).active());
+}
+
+/// A loop in memory and the hand on its network.
+fn memory() -> (Loop, Network) {
+    let (driver, network) = Memory::new(Manner::Readiness, 7);
+    (Loop::with_driver(Box::new(driver), LoopOptions::default()), network)
+}
+
+fn turn(l: &mut Loop) {
+    for _ in 0..10 {
+        l.turn(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+#[derive(Default)]
+struct Counting {
+    built: u32,
+    log: Vec<&'static str>,
+}
+
+impl Factory for Counting {
+    type Protocol = Inner;
+
+    fn do_start(&mut self) {
+        self.log.push("start");
+    }
+
+    fn build_protocol(&mut self, _: &Address) -> Option<Inner> {
+        self.built += 1;
+        assert_ne!(self.built, 2, "the second one panics");
+        Some(Inner::default())
+    }
+
+    fn do_stop(&mut self) {
+        self.log.push("stop");
+    }
+}
+
+#[test]
+fn a_shared_factory_stays_in_use_after_a_panic_and_hears_what_it_is_told() {
+    let (mut l, network) = memory();
+    let reactor = l.reactor();
+    let shared = Shared::new(Counting::default());
+    shared.tell(|counting| counting.log.push("told before it was used"));
+    let any = || ([127, 0, 0, 1], 0).into();
+    let one = reactor.listen_tcp(any(), shared.clone()).unwrap();
+    let two = reactor.listen_tcp(any(), shared.clone()).unwrap();
+    turn(&mut l);
+    let mut wires: Vec<Wire> = Vec::new();
+    for port in [&one, &two, &one] {
+        wires.push(network.connect(port.host().socket_addr().unwrap()).unwrap());
+        turn(&mut l);
+    }
+    assert_eq!(wires.iter().map(Wire::is_closed).collect::<Vec<_>>(), [false, true, false]);
+    for port in [one, two] {
+        port.stop_listening().unwrap().detach();
+        turn(&mut l);
+    }
+    let seen = Rc::new(RefCell::new((0, Vec::new())));
+    let slot = seen.clone();
+    shared.tell(move |counting| *slot.borrow_mut() = (counting.built, counting.log.clone()));
+    turn(&mut l);
+    let (built, log) = seen.take();
+    assert_eq!(built, 3);
+    assert_eq!(log, ["start", "told before it was used", "stop"]);
+}
+
+#[test]
+fn closures_are_factories_with_and_without_the_peers_address() {
+    let (mut l, network) = memory();
+    let reactor = l.reactor();
+    let any = || ([127, 0, 0, 1], 0).into();
+    let default = reactor.listen_tcp(any(), Inner::default).unwrap();
+    let closure = reactor.listen_tcp(any(), || Inner { told: 1 }).unwrap();
+    let picky = reactor
+        .listen_tcp(any(), |peer: &Address| peer.ip()?.is_ipv6().then(Inner::default))
+        .unwrap();
+    turn(&mut l);
+    let closed = [default, closure, picky].map(|port| {
+        let wire = network.connect(port.host().socket_addr().unwrap()).unwrap();
+        turn(&mut l);
+        wire.is_closed()
+    });
+    assert_eq!(closed, [false, false, true]);
+}
+
+/// Passes on what it receives, no faster than it leaves at the other end.
+struct Relay {
+    other: Transport,
+}
+
+impl Protocol for Relay {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.other.register_producer(transport.clone(), ProducerKind::Push).unwrap();
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.other.write(data);
+    }
+}
+
+#[test]
+fn a_relay_is_one_line_and_bounds_what_it_holds() {
+    for manner in [Manner::Readiness, Manner::Completion] {
+        let mut out = hold_on(manner, 1, Inner::default());
+        let other = out.connection.transport();
+        let target = other.clone();
+        let relay = move || Relay { other: target.clone() };
+        let port = out.reactor().listen_tcp(([127, 0, 0, 1], 0).into(), relay).unwrap();
+        out.settle();
+        let wire = out.network().connect(port.host().socket_addr().unwrap()).unwrap();
+        out.settle();
+        let data: Vec<u8> = (0..2_000_000u32).map(|n| (n / 7) as u8).collect();
+        let (mut sent, mut received, mut most) = (0, Vec::new(), 0);
+        while received.len() < data.len() {
+            sent += wire.push(&data[sent..]);
+            out.settle();
+            most = most.max(other.buffered());
+            received.extend(out.wire.take_most(10_000));
+            out.settle();
+        }
+        assert_eq!(received, data);
+        assert!(most <= 64 * 1024 + 256 * 1024, "{most} bytes were held");
+        // The reader has gone: so does the relay, by its `stop_producing`.
+        out.wire.reset();
+        out.settle();
+        assert!(wire.saw_fin() || wire.saw_reset());
+    }
+}
