@@ -105,8 +105,8 @@ impl<T> Timers<T> {
 
     /// Takes the value out before its time. Nothing of it stays behind.
     pub(crate) fn remove(&mut self, key: TimerKey) -> Option<T> {
-        let due = self.entry(key)?.due;
-        self.goes(due);
+        self.entry(key)?;
+        self.next = None;
         self.displace(key.entry);
         self.vacate(key.entry)
     }
@@ -123,8 +123,7 @@ impl<T> Timers<T> {
         let entry = &mut self.entries[key.entry as usize];
         let old = mem::replace(&mut entry.due, due);
         let sooner = due < old;
-        self.goes(old);
-        self.comes(due, deadline);
+        self.next = None;
         if sooner {
             self.displace(key.entry);
             self.place(key.entry, due);
@@ -168,14 +167,6 @@ impl<T> Timers<T> {
             && next.due.is_none_or(|first| due < first)
         {
             *next = Next { due: Some(due), at: Some(at) };
-        }
-    }
-
-    /// A deadline no longer counts.
-    #[inline]
-    fn goes(&mut self, due: Due) {
-        if self.next.is_some_and(|next| next.due == Some(due)) {
-            self.next = None;
         }
     }
 
