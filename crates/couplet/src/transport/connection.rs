@@ -681,7 +681,7 @@ impl Life {
 
     /// The last calls of a connection that has ended.
     pub(crate) fn lost(&mut self) {
-        if self.due & due::WRITE_CLOSED != 0 {
+        if self.due & due::WRITE_CLOSED != 0 && !self.panicked {
             self.write_closed();
         }
         let reason = self.reason();
