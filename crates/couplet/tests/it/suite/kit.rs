@@ -65,6 +65,11 @@ impl Kit {
         self.driver == Which::Mio
     }
 
+    /// Operations are in flight for some turns: what is ready need not come in this one.
+    pub(crate) fn in_flight(self) -> bool {
+        self.driver == Which::Memory(Manner::Completion)
+    }
+
     /// More than the system and B hold together: a known pattern, 16 MiB over sockets.
     pub(crate) fn big(self) -> &'static [u8] {
         let len = if self.is_mio() { BIG.len() } else { 1024 * 1024 };

@@ -13,6 +13,7 @@ pub(crate) mod endings;
 pub(crate) mod far;
 mod flushing;
 pub(crate) mod kit;
+mod reading;
 pub(crate) mod recorder;
 pub(crate) mod tap;
 
@@ -82,6 +83,28 @@ macro_rules! all_facts {
                 c19_a_panic_or_fail_after_abort_is_the_reason,
                 c20_nothing_is_delivered_after_abort_connection,
                 c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing,
+            ]
+            reading: [
+                c52_a_pause_inside_data_received_holds_at_once,
+                c52_a_pause_from_outside_holds_before_the_next_turn_delivers,
+                c52_pauses_and_resumes_lose_no_bytes,
+                c52_pause_and_resume_are_harmless_while_closing_and_after,
+                c53_a_pause_in_connection_made_holds,
+                c54_a_fin_is_noticed_on_resume,
+                c55_a_reset_is_noticed_while_paused,
+                c55_what_came_before_a_reset_is_delivered,
+                c55_a_fin_during_a_pause_comes_after_its_bytes,
+                c56_pending_input_is_delivered_before_the_end,
+                c56_a_failed_write_does_not_hide_what_came,
+                c56_an_error_after_the_fin_is_lost_not_done,
+                c57_one_read_is_at_most_the_loops_buffer,
+                c57_a_busy_connection_gets_one_read_a_turn,
+                c58_after_read_closed_writing_goes_on,
+                c58_without_read_closed_the_connection_closes_and_flushes,
+                c59_an_answer_after_the_fin_needs_read_closed,
+                c60_lose_write_connection_flushes_then_tells_write_closed,
+                c61_a_panic_in_read_closed_or_write_closed_loses_the_connection,
+                c62_when_both_halves_are_closed_the_connection_ends,
             ]
         }
     };

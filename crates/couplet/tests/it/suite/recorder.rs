@@ -193,6 +193,10 @@ impl A {
         self.seen.received.borrow().clone()
     }
 
+    pub(crate) fn received_len(&self) -> usize {
+        self.seen.received.borrow().len()
+    }
+
     /// A callback was called inside another one.
     pub(crate) fn was_nested(&self) -> bool {
         self.seen.nested.get()

@@ -1,0 +1,565 @@
+//! Rows 52 to 64: pausing, the order of what came and what it ended with, half-closes.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::driver::How;
+use couplet::{Bytes, Reason, Transport};
+
+use super::far::{B, Saw};
+use super::kit::{BOTH_ROLES, Kit, Rig, Role};
+use super::recorder::{A, On, Script};
+use crate::logged::logged;
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const HOUR: Duration = s(3600);
+const CHUNK: usize = 4096;
+
+/// B sends all of it, as A takes it, and then perhaps its FIN.
+fn send_all(rig: &mut Rig, a: &A, b: &B, data: &[u8], fin: bool) {
+    let mut sent = 0;
+    rig.until("all is sent", || {
+        sent += b.try_send(&data[sent..data.len().min(sent + 256 * 1024)]);
+        sent == data.len()
+    });
+    if fin {
+        b.fin();
+    }
+    let received = a.clone();
+    rig.until("all is received", move || received.received_len() == data.len());
+    assert!(a.received() == data);
+}
+
+/// Two connections of one loop, of which the one that gets data first does `act` to the other.
+fn the_first_acts_on_the_other(kit: Kit, act: fn(&Transport)) -> (Rig, [A; 2], [B; 2]) {
+    let mut rig = kit.rig();
+    let both: Rc<RefCell<Vec<Transport>>> = Rc::default();
+    let script = |both: &Rc<RefCell<Vec<Transport>>>| {
+        let both = both.clone();
+        Script::new().once(On::Data, move |own| {
+            both.borrow().iter().filter(|other| *other != own).for_each(act);
+        })
+    };
+    let (a1, b1) = rig.accept(script(&both));
+    let (a2, b2) = rig.accept(script(&both));
+    both.borrow_mut().extend([a1.transport(), a2.transport()]);
+    b1.send(b"0123456789");
+    b2.send(b"0123456789");
+    let (one, two) = (a1.clone(), a2.clone());
+    rig.until("data", move || one.log.has("data") || two.log.has("data"));
+    both.borrow_mut().clear();
+    (rig, [a1, a2], [b1, b2])
+}
+
+pub(crate) fn c52_a_pause_inside_data_received_holds_at_once(kit: Kit) {
+    let mut rig = kit.read_buffer(CHUNK).rig();
+    let (a, b) = rig.accept(Script::new().once(On::Data, |t| t.pause_producing()));
+    let data = &kit.big()[..48 * 1024];
+    b.send(data);
+    rig.until("data", || a.log.has("data"));
+    rig.tick();
+    rig.tick();
+    assert_eq!(a.log.count("data"), 1);
+    // It is a switch and counts nothing; and B need send nothing more for the rest to come.
+    let transport = a.transport();
+    transport.pause_producing();
+    transport.pause_producing();
+    transport.resume_producing();
+    rig.until("the rest", || a.received_len() == data.len());
+    assert!(a.received() == data);
+    assert_eq!(a.log.count("resumed"), 1);
+    // Both in one callback change nothing.
+    let mut rig = kit.read_buffer(CHUNK).rig();
+    let (a, b) = rig.accept(Script::new().on(On::Data, |t| {
+        t.pause_producing();
+        t.resume_producing();
+    }));
+    b.send(data);
+    rig.until("all of it", || a.received_len() == data.len());
+    assert!(!a.log.has("resumed"), "no pause has ended");
+    // Paused by another connection, in the turn in which its own bytes have come.
+    let (mut rig, [a1, a2], _b) = the_first_acts_on_the_other(kit, Transport::pause_producing);
+    rig.tick();
+    assert_eq!(a1.log.count("data") + a2.log.count("data"), 1);
+    a1.transport().resume_producing();
+    a2.transport().resume_producing();
+    rig.until("both", || a1.received_len() + a2.received_len() == 20);
+}
+
+pub(crate) fn c52_a_pause_from_outside_holds_before_the_next_turn_delivers(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    b.send(b"0123456789");
+    a.transport().pause_producing();
+    rig.tick();
+    assert_eq!(a.log.entries(), ["made"]);
+    a.transport().resume_producing();
+    rig.until("data", || a.received_len() == 10);
+}
+
+pub(crate) fn c52_pauses_and_resumes_lose_no_bytes(kit: Kit) {
+    let big = kit.big();
+    for by_a_tell in [true, false] {
+        let mut rig = kit.rig();
+        let a = rig.end();
+        let own = a.clone();
+        let script = Script::new().on(On::Data, move |transport| {
+            transport.pause_producing();
+            if by_a_tell {
+                own.tell(Transport::resume_producing);
+            } else {
+                own.call_later(Duration::ZERO, Transport::resume_producing);
+            }
+        });
+        let port = rig.listen(&a, script);
+        let b = rig.far(&port);
+        send_all(&mut rig, &a, &b, big, true);
+        b.close();
+        assert_eq!(rig.lost(&a), "Done(Peer)");
+        let entries = a.log.entries();
+        let (last, middle) = entries[1..].split_at(entries.len() - 3);
+        for pair in last.chunks(2) {
+            assert!(pair[0].starts_with("data") && pair[1] == "resumed", "{pair:?}");
+        }
+        assert_eq!(middle, ["read_closed", "lost(Done(Peer))"]);
+    }
+}
+
+pub(crate) fn c52_pause_and_resume_are_harmless_while_closing_and_after(kit: Kit) {
+    let big = kit.big();
+    for paused_before in [false, true] {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new().on(On::Lost, |t| {
+            t.resume_producing();
+            t.pause_producing();
+        }));
+        let transport = a.transport();
+        if paused_before {
+            transport.pause_producing();
+            rig.turn();
+        }
+        transport.write(big);
+        transport.lose_connection();
+        rig.turns(2);
+        b.send(b"0123456789");
+        for _ in 0..3 {
+            transport.pause_producing();
+            rig.turn();
+            transport.resume_producing();
+            rig.turn();
+        }
+        transport.pause_producing();
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "the flush goes on");
+        assert!(b.got() == big);
+        b.close();
+        assert_eq!(rig.lost(&a), "Done(Us)", "the drain does too");
+        transport.resume_producing();
+        transport.pause_producing();
+        rig.turns(3);
+        assert_eq!(a.log.entries(), ["made", "lost(Done(Us))"]);
+    }
+}
+
+pub(crate) fn c53_a_pause_in_connection_made_holds(kit: Kit) {
+    for role in BOTH_ROLES {
+        let mut rig = kit.rig();
+        let script = Script::new().once(On::Made, |t| t.pause_producing());
+        let (a, _b) = if role == Role::Server {
+            // The bytes are there before the connection is accepted.
+            let a = rig.end();
+            let port = rig.listen(&a, script);
+            let b = rig.far(&port);
+            b.send(b"0123456789");
+            (a, b)
+        } else {
+            let (a, b) = rig.pair(role, script);
+            b.send(b"0123456789");
+            (a, b)
+        };
+        rig.until("connection_made", || a.is_made());
+        rig.tick();
+        assert_eq!(a.log.entries(), ["made"]);
+        a.transport().resume_producing();
+        rig.until("data", || a.received_len() == 10);
+        assert_eq!(a.log.entries(), ["made", "resumed", "data(10)"]);
+    }
+}
+
+pub(crate) fn c54_a_fin_is_noticed_on_resume(kit: Kit) {
+    for sent in [0, 3] {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        a.transport().pause_producing();
+        rig.turn();
+        b.send(&b"abc"[..sent]);
+        b.fin();
+        rig.tick();
+        rig.pass(HOUR);
+        rig.tick();
+        assert_eq!(a.log.entries(), ["made"]);
+        a.transport().resume_producing();
+        assert_eq!(rig.lost(&a), "Done(Peer)");
+        let entries = a.log.entries();
+        let data = entries.iter().filter(|e| !e.starts_with("data")).collect::<Vec<_>>();
+        assert_eq!(data, ["made", "resumed", "read_closed", "lost(Done(Peer))"]);
+        assert_eq!(a.received(), b"abc"[..sent]);
+    }
+}
+
+pub(crate) fn c55_a_reset_is_noticed_while_paused(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    a.transport().pause_producing();
+    b.send(b"0123456789");
+    rig.tick();
+    b.reset();
+    assert_eq!(rig.lost(&a), "Lost");
+    assert_eq!(a.log.entries(), ["made", "lost(Lost)"]);
+    // With bytes that the driver had in hand when the pause came.
+    let mut rig = kit.read_buffer(CHUNK).rig();
+    let (a, b) = rig.accept(Script::new().on(On::Data, |t| t.pause_producing()));
+    b.send(&[7; 3 * CHUNK]);
+    rig.until("data", || a.log.has("data"));
+    rig.tick();
+    b.reset();
+    assert_eq!(rig.lost(&a), "Lost");
+    assert_eq!(a.log.count("data"), 1);
+}
+
+/// How much of what B had sent has come when B's reset overtakes it. The memory driver loses half.
+fn survives(kit: Kit, sent: usize) -> usize {
+    if kit.is_mio() { sent } else { sent / 2 }
+}
+
+pub(crate) fn c55_what_came_before_a_reset_is_delivered(kit: Kit) {
+    for sent in [2, 8 * CHUNK] {
+        let mut rig = kit.read_buffer(CHUNK).rig();
+        let (a, b) = rig.accept(Script::new());
+        let data = &kit.big()[..sent];
+        b.send(data);
+        b.reset();
+        assert_eq!(rig.lost(&a), "Lost");
+        assert!(a.received() == data[..survives(kit, sent)], "{} bytes", a.received_len());
+        assert!(!a.log.has("read_closed"));
+    }
+}
+
+pub(crate) fn c55_a_fin_during_a_pause_comes_after_its_bytes(kit: Kit) {
+    let data = &kit.big()[..12 * CHUNK];
+    for again in [false, true] {
+        let mut rig = kit.read_buffer(CHUNK).rig();
+        let (a, b) = rig.accept(Script::new().once(On::Data, move |transport| {
+            if again {
+                transport.pause_producing();
+            }
+        }));
+        a.transport().pause_producing();
+        rig.turn();
+        b.send(data);
+        b.fin();
+        rig.tick();
+        assert_eq!(a.log.entries(), ["made"]);
+        a.transport().resume_producing();
+        if again {
+            rig.until("data", || a.log.has("data"));
+            rig.tick();
+            assert_eq!(a.log.count("data"), 1);
+            assert!(!a.log.has("read_closed"));
+            a.transport().resume_producing();
+        }
+        assert_eq!(rig.lost(&a), "Done(Peer)");
+        assert!(a.received() == data);
+        let entries = a.log.entries();
+        assert_eq!(entries[entries.len() - 2], "read_closed");
+    }
+}
+
+pub(crate) fn c56_pending_input_is_delivered_before_the_end(kit: Kit) {
+    let mut rig = kit.read_buffer(CHUNK).rig();
+    let (a, b) = rig.accept(Script::new().on(On::Data, |t| t.write("answer")));
+    let data = &kit.big()[..20_000];
+    b.send(data);
+    b.fin();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!(rig.lost(&a), "Done(Peer)");
+    assert!(a.received() == data);
+    let answers = a.log.count("data");
+    assert!(answers >= 20_000 / CHUNK);
+    assert_eq!(b.got(), "answer".repeat(answers).as_bytes());
+    let entries = a.log.entries();
+    assert_eq!(entries[entries.len() - 2], "read_closed");
+}
+
+pub(crate) fn c56_a_failed_write_does_not_hide_what_came(kit: Kit) {
+    let mut rig = kit.read_buffer(CHUNK).rig();
+    let (a, b) = rig.accept(Script::new().once(On::Data, |t| t.write("x")));
+    let data = &kit.big()[..4 * CHUNK];
+    b.send(data);
+    b.reset();
+    assert_eq!(rig.lost(&a), "Lost", "and not Done, though the next read looks like a FIN");
+    assert!(a.received() == data[..survives(kit, data.len())], "{} bytes", a.received_len());
+    assert!(!a.log.has("read_closed"));
+    let reason = a.reason();
+    let error = reason.downcast_ref::<std::io::Error>().expect("with the error");
+    let kinds = [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::BrokenPipe];
+    assert!(kinds.contains(&error.kind()), "{error:?}");
+}
+
+pub(crate) fn c56_an_error_after_the_fin_is_lost_not_done(kit: Kit) {
+    for writes in [true, false] {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new().aware());
+        b.fin();
+        rig.until("read_closed", || a.log.has("read_closed"));
+        b.reset();
+        rig.until("connection_lost", || {
+            if writes {
+                a.transport().write("x");
+            }
+            a.is_lost()
+        });
+        assert_eq!(rig.lost(&a), "Lost");
+    }
+}
+
+pub(crate) fn c57_one_read_is_at_most_the_loops_buffer(kit: Kit) {
+    let mut rig = kit.read_buffer(CHUNK).rig();
+    let (a, b) = rig.accept(Script::new());
+    let data = &kit.big()[..10_000];
+    b.send(data);
+    rig.until("all of it", || a.received_len() == data.len());
+    assert!(largest(&a) <= CHUNK);
+    // The default.
+    let mut rig = kit.rig();
+    if let Some(network) = &rig.network {
+        network.set_capacity(1024 * 1024);
+    }
+    let (a, b) = rig.accept(Script::new());
+    send_all(&mut rig, &a, &b, &kit.big()[..1024 * 1024], false);
+    assert!(largest(&a) <= 256 * 1024);
+    if !kit.is_mio() {
+        assert_eq!(largest(&a), 256 * 1024);
+    }
+}
+
+/// The most that one `data_received` brought.
+fn largest(a: &A) -> usize {
+    let entries = a.log.entries();
+    let sizes = entries.iter().filter_map(|e| e.strip_prefix("data(")?.strip_suffix(')'));
+    sizes.map(|n| n.parse().expect("a number")).max().expect("there is one")
+}
+
+pub(crate) fn c57_a_busy_connection_gets_one_read_a_turn(kit: Kit) {
+    let mut rig = kit.read_buffer(CHUNK).rig();
+    let (a1, b1) = rig.accept(Script::new());
+    let (a2, b2) = rig.accept(Script::new());
+    let chunks = 12;
+    b1.send(&vec![1; chunks * CHUNK]);
+    b2.send(b"0123456789");
+    let mut turns = 0;
+    while a1.log.count("data") < chunks {
+        let before = a1.log.count("data");
+        rig.turn();
+        turns += 1;
+        let more = a1.log.count("data") - before;
+        assert!(more <= 1, "one read a turn");
+        // What is ready comes in each turn, with nothing new from B1; an operation may take some.
+        assert!(more == 1 || kit.in_flight(), "and a turn doesn't wait for another edge");
+        assert!(turns < 100);
+        if before == 0 && more == 1 && !kit.in_flight() {
+            assert_eq!(a2.received_len(), 10, "the other had its turn in the same");
+        }
+    }
+    assert_eq!(a2.received_len(), 10);
+}
+
+pub(crate) fn c58_after_read_closed_writing_goes_on(kit: Kit) {
+    let big = kit.big();
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new().aware());
+    b.send(b"ask");
+    b.fin();
+    rig.until("read_closed", || a.log.has("read_closed"));
+    a.call_later(HOUR, move |transport| transport.write(big));
+    rig.tick();
+    rig.pass(HOUR);
+    rig.until("BIG", || {
+        b.take_all();
+        b.got_len() == big.len()
+    });
+    assert!(b.got() == big && b.saw() == Saw::Open);
+    assert_eq!(a.log.entries(), ["made", "data(3)", "read_closed"]);
+    a.transport().lose_connection();
+    assert_eq!(rig.lost(&a), "Done(Peer)", "B has nothing left to do for it");
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+}
+
+pub(crate) fn c58_without_read_closed_the_connection_closes_and_flushes(kit: Kit) {
+    let big = kit.big();
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new().once(On::Data, move |t| t.write(big)));
+    b.send(b"ask");
+    b.fin();
+    rig.until("an end", || {
+        b.take(64 * 1024);
+        b.saw() != Saw::Open
+    });
+    assert_eq!(b.saw(), Saw::Fin);
+    assert!(b.got() == big);
+    assert_eq!(rig.lost(&a), "Done(Peer)");
+    assert_eq!(a.log.entries(), ["made", "data(3)", "read_closed", "lost(Done(Peer))"]);
+}
+
+pub(crate) fn c59_an_answer_after_the_fin_needs_read_closed(kit: Kit) {
+    for (aware, delay, answered) in
+        [(false, None, true), (false, Some(s(1)), false), (true, Some(s(1)), true)]
+    {
+        let mut rig = kit.rig();
+        let a = rig.end();
+        let own = a.clone();
+        let mut script = Script::new().once(On::Data, move |transport| match delay {
+            None => transport.write("answer"),
+            Some(delay) => {
+                own.call_later(delay, |transport| {
+                    transport.write("answer");
+                    transport.lose_connection();
+                });
+            }
+        });
+        if aware {
+            script = script.aware();
+        }
+        let port = rig.listen(&a, script);
+        let b = rig.far(&port);
+        b.send(b"ask");
+        b.fin();
+        rig.until("read_closed", || a.log.has("read_closed"));
+        rig.tick();
+        rig.pass(s(1));
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+        assert_eq!(b.got(), if answered { &b"answer"[..] } else { b"" });
+        assert_eq!(rig.lost(&a), "Done(Peer)");
+    }
+}
+
+pub(crate) fn c60_lose_write_connection_flushes_then_tells_write_closed(kit: Kit) {
+    let big = kit.big();
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    a.transport().write(big);
+    a.transport().lose_write_connection();
+    rig.tick();
+    assert_eq!(a.log.entries(), ["made"]);
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert!(b.got() == big);
+    rig.until("write_closed", || a.log.has("write_closed"));
+    b.send(b"0123456789");
+    rig.until("data", || a.received_len() == 10);
+    a.transport().lose_write_connection();
+    rig.tick();
+    assert_eq!(a.log.entries(), ["made", "write_closed", "data(10)"]);
+    assert_eq!(rig.counts(&a).shut_writes, 1);
+    // With nothing written it is the turn that tells, too.
+    let mut rig = kit.rig();
+    let a = rig.end();
+    let log = a.log.clone();
+    let script = Script::new().once(On::Data, move |transport| {
+        transport.lose_write_connection();
+        log.note("returned");
+    });
+    let port = rig.listen(&a, script);
+    let b = rig.far(&port);
+    b.send(b"x");
+    rig.until("write_closed", || a.log.has("write_closed"));
+    assert_eq!(a.log.entries(), ["made", "data(1)", "returned", "write_closed"]);
+    a.transport().abort_connection();
+    rig.lost(&a);
+}
+
+pub(crate) fn c61_a_panic_in_read_closed_or_write_closed_loses_the_connection(kit: Kit) {
+    let big = kit.big();
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new().on(On::ReadClosed, |_| panic!("no poem")));
+    for piece in big.chunks(64 * 1024) {
+        a.transport().write_bytes(Bytes::from_static(piece));
+    }
+    a.transport().lose_write_connection();
+    rig.tick();
+    b.fin();
+    let ((), lines) = logged(|| rig.until("read_closed", || a.log.has("read_closed")));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    // What a driver has taken already still leaves.
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!(rig.lost(&a), "Panicked(no poem)");
+    assert_eq!(a.log.entries(), ["made", "read_closed", "lost(Panicked(no poem))"]);
+    assert!(big.starts_with(&b.got()) && b.got_len() < big.len(), "what was stuck is dropped");
+
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new().on(On::WriteClosed, |_| panic!("no poem")));
+    a.transport().lose_write_connection();
+    let (why, lines) = logged(|| {
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+        rig.until("write_closed", || a.log.has("write_closed"));
+        b.send(b"unheard");
+        b.fin();
+        rig.lost(&a)
+    });
+    assert_eq!(why, "Panicked(no poem)");
+    assert_eq!(a.log.entries(), ["made", "write_closed", "lost(Panicked(no poem))"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+}
+
+pub(crate) fn c62_when_both_halves_are_closed_the_connection_ends(kit: Kit) {
+    let ended = |rig: &mut Rig, a: &A, order: &[&str]| {
+        rig.lost(a);
+        assert!(matches!(a.reason(), Reason::Done(_)), "{:?}", a.reason());
+        let entries = a.log.entries();
+        assert_eq!(entries[1..entries.len() - 1], *order);
+        assert_eq!(rig.counts(a).closes, [How::Normal]);
+    };
+    for loses in [false, true] {
+        let script = || {
+            Script::new().aware().on(On::WriteClosed, move |transport| {
+                if loses {
+                    transport.lose_connection();
+                }
+            })
+        };
+        // Ours first.
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(script());
+        a.transport().lose_write_connection();
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+        rig.until("write_closed", || a.log.has("write_closed"));
+        rig.tick();
+        assert!(!a.is_lost());
+        b.fin();
+        let order: &[&str] =
+            if loses { &["write_closed"] } else { &["write_closed", "read_closed"] };
+        ended(&mut rig, &a, order);
+        // The peer's first.
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(script());
+        b.fin();
+        rig.until("read_closed", || a.log.has("read_closed"));
+        rig.tick();
+        assert!(!a.is_lost());
+        a.transport().lose_write_connection();
+        ended(&mut rig, &a, &["read_closed", "write_closed"]);
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    }
+    // Both before the same turn.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new().aware());
+    b.fin();
+    a.transport().lose_write_connection();
+    rig.lost(&a);
+    let mut entries = a.log.entries();
+    entries[1..3].sort();
+    assert_eq!(entries, ["made", "read_closed", "write_closed", "lost(Done(Peer))"]);
+    assert_eq!(rig.counts(&a).closes, [How::Normal]);
+}
