@@ -13,6 +13,7 @@ pub(crate) mod endings;
 pub(crate) mod far;
 mod flushing;
 pub(crate) mod kit;
+mod producers;
 mod reading;
 pub(crate) mod recorder;
 pub(crate) mod tap;
@@ -105,6 +106,22 @@ macro_rules! all_facts {
                 c60_lose_write_connection_flushes_then_tells_write_closed,
                 c61_a_panic_in_read_closed_or_write_closed_loses_the_connection,
                 c62_when_both_halves_are_closed_the_connection_ends,
+            ]
+            producers: [
+                c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib,
+                c65_the_marks_can_be_set,
+                c65_the_pause_comes_from_the_turn,
+                c65_is_full_tells_at_once,
+                c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty,
+                c66_the_first_request_comes_from_the_turn,
+                c67_a_second_producer_is_refused_and_the_first_stays,
+                c68_a_producer_registered_after_the_end_is_stopped_by_the_turn,
+                c69_stop_producing_comes_before_connection_lost,
+                c70_a_producer_may_write_and_unregister_while_it_is_resumed,
+                c71_drained_fires_at_the_low_mark,
+                c71_drained_fails_with_the_connection,
+                c71_past_the_hard_cap_the_connection_overflows,
+                c71_without_a_cap_write_takes_everything,
             ]
         }
     };

@@ -1,0 +1,749 @@
+//! Rows 65 to 71: producers, and the other ways to know of a full buffer.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::{Bytes, ConnectionLost, ProducerKind, Reason, Transport};
+
+use super::far::{B, Saw};
+use super::kit::{Kit, Rig};
+use super::recorder::{A, Call, On, Script};
+
+const HIGH: usize = 64 * 1024;
+const LOW: usize = 16 * 1024;
+
+/// A producer that only writes down its calls.
+fn register(a: &A, kind: ProducerKind) {
+    register_with(a, kind, |_, _| {});
+}
+
+fn register_with(a: &A, kind: ProducerKind, act: impl FnMut(Call, &Transport) + 'static) {
+    let transport = a.transport();
+    transport.register_producer(a.source(&transport, act), kind).expect("it is the first");
+}
+
+/// The calls of the producer, in order.
+fn calls(a: &A) -> Vec<String> {
+    let entries = a.log.entries();
+    entries.into_iter().filter(|e| ["resume", "pause", "stop"].contains(&e.as_str())).collect()
+}
+
+/// Fills the way to B in memory, so that what is written from now on stays in A's buffer.
+fn fill(rig: &mut Rig, a: &A) {
+    assert!(!rig.kit.is_mio(), "only there the way holds a known number of bytes");
+    a.transport().write([0; 64 * 1024]);
+    rig.until("the way is full", || a.transport().buffered() == 0);
+}
+
+/// B takes `n` bytes, and A's buffer shrinks by them.
+fn drain(rig: &mut Rig, a: &A, b: &B, n: usize) {
+    let left = a.transport().buffered() - n;
+    assert_eq!(b.take(n), n);
+    rig.until("as much has left", || a.transport().buffered() == left);
+    rig.turns(3);
+}
+
+/// BIG goes through a push producer that writes `step` bytes a turn, while B takes as much in a
+/// turn as is told; what was written.
+fn flow(kit: Kit, marks: Option<(usize, usize)>, step: usize, takes: usize) -> A {
+    let (low, high) = marks.unwrap_or((LOW, HIGH));
+    let big = kit.big();
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let transport = a.transport();
+    if let Some((low, high)) = marks {
+        transport.set_write_marks(low, high);
+    }
+    let paused = Rc::new(Cell::new(false));
+    let wrong: Rc<RefCell<Vec<String>>> = Rc::default();
+    let (switch, noted) = (paused.clone(), wrong.clone());
+    register_with(&a, ProducerKind::Push, move |call, transport| {
+        let buffered = transport.buffered();
+        let fits = match call {
+            Call::Pause => !switch.get() && buffered > high,
+            Call::Resume => switch.get() && buffered <= low,
+            Call::Stop => false,
+        };
+        if !fits {
+            noted.borrow_mut().push(format!("{call:?} with {buffered}"));
+        }
+        switch.set(call == Call::Pause);
+    });
+    let (mut written, mut late) = (0, (false, false));
+    for _ in 0..100_000 {
+        if !paused.get() && written < big.len() {
+            let piece = &big[written..big.len().min(written + step)];
+            transport.write(piece);
+            written += piece.len();
+        }
+        rig.turn();
+        // What a turn sends at its very end is told of in the next one.
+        let buffered = transport.buffered();
+        let now = (!paused.get() && buffered > high, paused.get() && buffered <= low);
+        assert!(!(late.0 && now.0), "{buffered} buffered, and not paused");
+        assert!(!(late.1 && now.1), "{buffered} buffered, and paused");
+        late = now;
+        if a.log.has("pause") || written == big.len() {
+            b.take(takes);
+        }
+        if b.got_len() == big.len() {
+            break;
+        }
+    }
+    assert!(b.got() == big, "{} bytes", b.got_len());
+    assert!(wrong.borrow().is_empty(), "{:?}", wrong.borrow());
+    for (at, call) in calls(&a).iter().enumerate() {
+        assert_eq!(call, ["pause", "resume"][at % 2], "they take turns");
+    }
+    a
+}
+
+pub(crate) fn c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib(kit: Kit) {
+    let a = flow(kit, None, 100_000, 64 * 1024);
+    assert!(a.log.count("pause") >= 2 && a.log.count("resume") >= 2);
+    if kit.is_mio() {
+        return;
+    }
+    // The exact edges.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    fill(&mut rig, &a);
+    register(&a, ProducerKind::Push);
+    a.transport().write(vec![1; HIGH]);
+    rig.turns(5);
+    assert!(calls(&a).is_empty());
+    a.transport().write([1]);
+    rig.turns(5);
+    assert_eq!(calls(&a), ["pause"]);
+    drain(&mut rig, &a, &b, HIGH + 1 - (LOW + 1));
+    assert_eq!(calls(&a), ["pause"]);
+    drain(&mut rig, &a, &b, 1);
+    assert_eq!(calls(&a), ["pause", "resume"]);
+}
+
+pub(crate) fn c65_the_marks_can_be_set(kit: Kit) {
+    let a = flow(kit, Some((5, 10)), 100_000, 64 * 1024);
+    assert!(a.log.count("pause") >= 2);
+    flow(kit, Some((0, 0)), 100_000, 64 * 1024);
+    if kit.is_mio() {
+        return;
+    }
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let (other, _b) = rig.accept(Script::new());
+    fill(&mut rig, &a);
+    fill(&mut rig, &other);
+    let transport = a.transport();
+    transport.set_write_marks(5, 10);
+    register(&a, ProducerKind::Push);
+    register(&other, ProducerKind::Push);
+    transport.write([1; 10]);
+    other.transport().write([1; 1000]);
+    rig.turns(5);
+    assert!(calls(&a).is_empty());
+    transport.write([1]);
+    rig.turns(5);
+    assert_eq!(calls(&a), ["pause"]);
+    // A higher mark resumes nobody: the low one does.
+    transport.set_write_marks(5, 1000);
+    rig.turns(5);
+    drain(&mut rig, &a, &b, 5);
+    assert_eq!(calls(&a), ["pause"]);
+    transport.set_write_marks(6, 1000);
+    rig.turns(5);
+    assert_eq!(calls(&a), ["pause", "resume"]);
+    assert!(calls(&other).is_empty(), "the marks of one are not another's");
+    // Lowered below what is buffered, it pauses.
+    transport.set_write_marks(2, 4);
+    rig.turns(5);
+    assert_eq!(calls(&a), ["pause", "resume", "pause"]);
+    // A low mark above the high one doesn't make it switch without end.
+    transport.set_write_marks(50, 3);
+    rig.turns(20);
+    assert_eq!(calls(&a), ["pause", "resume", "pause"]);
+    drain(&mut rig, &a, &b, 6);
+    assert_eq!(calls(&a)[3..], ["resume"]);
+}
+
+pub(crate) fn c65_the_pause_comes_from_the_turn(kit: Kit) {
+    let big = kit.big();
+    let mut rig = kit.rig();
+    let a = rig.end();
+    let log = a.log.clone();
+    let script = Script::new().once(On::Data, move |transport| {
+        log.note("begin");
+        for piece in big.chunks(10_000) {
+            transport.write(piece);
+        }
+        log.note("end");
+    });
+    let port = rig.listen(&a, script);
+    let b = rig.far(&port);
+    rig.until("connection_made", || a.is_made());
+    register(&a, ProducerKind::Push);
+    b.send(b"x");
+    rig.until("pause", || a.log.has("pause"));
+    rig.tick();
+    assert_eq!(a.log.entries(), ["made", "data(1)", "begin", "end", "pause"]);
+    if kit.in_flight() {
+        return; // what was taken counts as buffered until it has left
+    }
+    // What leaves at once is no reason for a pause.
+    let mut rig = kit.rig();
+    if let Some(network) = &rig.network {
+        network.set_capacity(1024 * 1024);
+    }
+    let (a, _b) = rig.accept(Script::new());
+    register(&a, ProducerKind::Push);
+    a.tell(|transport| transport.write(vec![1; 100 * 1024]));
+    rig.tick();
+    assert_eq!(a.transport().buffered(), 0);
+    assert!(calls(&a).is_empty());
+}
+
+pub(crate) fn c65_is_full_tells_at_once(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let log = a.log.clone();
+    a.tell(move |transport| {
+        transport.write(vec![1; HIGH]);
+        log.note(format!("{}", transport.is_full()));
+        transport.write([1]);
+        log.note(format!("{}", transport.is_full()));
+    });
+    rig.turns(2);
+    assert_eq!(a.log.entries()[1..], ["false", "true"]);
+    rig.until("all of it", || {
+        b.take_all();
+        b.got_len() == HIGH + 1 && a.transport().buffered() == 0
+    });
+    assert!(!a.transport().is_full());
+    let log = a.log.clone();
+    a.tell(move |transport| {
+        let mut writes = 0;
+        while !transport.is_full() {
+            transport.write([1; 1000]);
+            writes += 1;
+        }
+        log.note(format!("{writes} writes"));
+    });
+    rig.turns(2);
+    assert!(a.log.has("66 writes"), "{:?}", a.log.entries());
+    // While closing nothing fills it any more: then `wants_data` is what ends such a loop.
+    let mut rig = kit.rig();
+    let (a, _b) = rig.accept(Script::new());
+    a.tell(|transport| {
+        transport.lose_connection();
+        while transport.wants_data() && !transport.is_full() {
+            transport.write([1; 1000]);
+        }
+    });
+    rig.turns(2);
+}
+
+pub(crate) fn c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let (left, wrong) = (Rc::new(Cell::new(5)), Rc::new(Cell::new(0)));
+    let (countdown, full) = (left.clone(), wrong.clone());
+    register_with(&a, ProducerKind::Pull, move |call, transport| {
+        full.set(full.get() + transport.buffered() + usize::from(call != Call::Resume));
+        transport.write(vec![1; 100_000]);
+        countdown.set(countdown.get() - 1);
+        if countdown.get() == 0 {
+            transport.unregister_producer();
+        }
+    });
+    for _ in 0..10_000 {
+        b.take(10_000);
+        rig.turn();
+        if b.got_len() == 500_000 {
+            break;
+        }
+    }
+    assert_eq!((b.got_len(), left.get(), wrong.get()), (500_000, 0, 0));
+    assert_eq!(calls(&a), ["resume"; 5]);
+    // One that has nothing to give isn't asked again before something else has left.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    register(&a, ProducerKind::Pull);
+    rig.turns(5);
+    for _ in 0..5 {
+        a.transport().set_write_cap(None);
+        a.transport().write("");
+        rig.tick();
+    }
+    assert_eq!(calls(&a), ["resume"]);
+    a.transport().write("x");
+    rig.until("a second request", || calls(&a).len() == 2);
+    rig.tick();
+    assert_eq!(calls(&a), ["resume"; 2]);
+    b.take_all();
+    // However much it writes, it is never paused.
+    let mut rig = kit.rig();
+    let (a, _b) = rig.accept(Script::new());
+    let big = Bytes::from_static(kit.big());
+    register_with(&a, ProducerKind::Pull, move |_, transport| transport.write_bytes(big.clone()));
+    rig.tick();
+    assert_eq!(calls(&a), ["resume"]);
+    assert!(a.transport().is_full());
+}
+
+pub(crate) fn c66_the_first_request_comes_from_the_turn(kit: Kit) {
+    let registers = |a: &A| {
+        let a = a.clone();
+        move |transport: &Transport| {
+            a.log.note("begin");
+            let source = a.source(transport, |_, _| {});
+            transport.register_producer(source, ProducerKind::Pull).expect("it is the first");
+            a.log.note("end");
+        }
+    };
+    // In connection_made, in a tell, outside.
+    for place in 0..3 {
+        let mut rig = kit.rig();
+        let a = rig.end();
+        let script =
+            if place == 0 { Script::new().once(On::Made, registers(&a)) } else { Script::new() };
+        let port = rig.listen(&a, script);
+        let _b = rig.far(&port);
+        rig.until("connection_made", || a.is_made());
+        match place {
+            1 => assert!(a.tell(registers(&a))),
+            2 => registers(&a)(&a.transport()),
+            _ => {}
+        }
+        rig.tick();
+        assert_eq!(a.log.entries(), ["made", "begin", "end", "resume"]);
+    }
+    // While a lot is stuck it is asked once all the same, and again when that has left.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let big = kit.big();
+    a.transport().write(big);
+    rig.turns(3);
+    register(&a, ProducerKind::Pull);
+    rig.tick();
+    assert!(a.transport().buffered() > 0);
+    assert_eq!(calls(&a), ["resume"]);
+    rig.until("BIG", || {
+        b.take_all();
+        b.got_len() == big.len()
+    });
+    rig.tick();
+    assert_eq!(calls(&a), ["resume"; 2]);
+}
+
+pub(crate) fn c67_a_second_producer_is_refused_and_the_first_stays(kit: Kit) {
+    for (first, second) in
+        [(ProducerKind::Push, ProducerKind::Pull), (ProducerKind::Pull, ProducerKind::Push)]
+    {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        let big = Bytes::from_static(kit.big());
+        let writes = big.clone();
+        register_with(&a, first, move |call, transport| {
+            if call == Call::Resume && first == ProducerKind::Pull {
+                transport.write_bytes(writes.clone());
+                transport.unregister_producer();
+            }
+        });
+        let refused = rig.end();
+        let held = Rc::new(());
+        let inside = held.clone();
+        let transport = a.transport();
+        let source = refused.source(&transport, move |_, _| drop(inside.clone()));
+        assert!(transport.register_producer(source, second).is_err());
+        assert_eq!(Rc::strong_count(&held), 1, "it is dropped");
+        if first == ProducerKind::Push {
+            transport.write_bytes(big.clone());
+        }
+        rig.until("BIG", || {
+            b.take_all();
+            b.got_len() == big.len()
+        });
+        rig.tick();
+        let expected: &[&str] =
+            if first == ProducerKind::Push { &["pause", "resume"] } else { &["resume"] };
+        assert_eq!(calls(&a), expected);
+        assert_eq!(refused.log.len(), 0, "without any call");
+        transport.unregister_producer();
+        register(&a, second);
+    }
+}
+
+/// Tells of its drop.
+struct Dropped(A);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.log.note("dropped");
+    }
+}
+
+pub(crate) fn c68_a_producer_registered_after_the_end_is_stopped_by_the_turn(kit: Kit) {
+    for inside in [true, false] {
+        let mut rig = kit.rig();
+        let a = rig.end();
+        let own = a.clone();
+        let late = move |transport: &Transport| {
+            own.log.note("begin");
+            let dropped = Dropped(own.clone());
+            let source = own.source(transport, move |_, _| {
+                let _held = &dropped;
+            });
+            transport.register_producer(source, ProducerKind::Push).expect("there is none");
+            own.log.note("end");
+        };
+        let script =
+            if inside { Script::new().once(On::Lost, late.clone()) } else { Script::new() };
+        let port = rig.listen(&a, script);
+        let b = rig.far(&port);
+        rig.until("connection_made", || a.is_made());
+        b.reset();
+        rig.until("connection_lost", || a.is_lost());
+        if !inside {
+            late(&a.transport());
+            assert!(!a.log.has("stop"), "not inside the call");
+        }
+        rig.turns(3);
+        assert_eq!(a.log.entries(), ["made", "lost(Lost)", "begin", "end", "stop", "dropped"]);
+    }
+}
+
+/// The ways in which a connection ends under its producer.
+const ENDS: [(&str, fn(&mut Rig, &A, &B)); 8] = [
+    ("Aborted", |_, a, _| a.transport().abort_connection()),
+    ("Panicked(no poem)", |rig, a, b| {
+        a.tell(|_| panic!("no poem"));
+        rig.take_to_the_end(b);
+        b.fin();
+    }),
+    ("Lost", |_, _, b| b.reset()),
+    ("Timeout", |rig, a, _| {
+        a.transport().set_idle_timeout(Some(Duration::from_secs(5)));
+        rig.turn();
+        rig.pass(Duration::from_secs(5));
+    }),
+    ("Overflow", |_, a, _| {
+        a.transport().set_write_cap(Some(1));
+        a.transport().write("xx");
+    }),
+    ("CloseTimedOut", |rig, a, _| {
+        a.transport().lose_connection();
+        rig.tick();
+        for _ in 0..3 {
+            rig.pass(Duration::from_secs(30));
+            rig.tick();
+        }
+    }),
+    ("Failed(no prose)", |rig, a, _| {
+        a.transport().fail(couplet::Failure::msg("no prose"));
+        rig.tick();
+        for _ in 0..3 {
+            rig.pass(Duration::from_secs(30));
+            rig.tick();
+        }
+    }),
+    ("Shutdown", |rig, _, _| {
+        let tapped = rig.tapped.clone();
+        let hook = move || tapped.pass(Duration::from_millis(100));
+        *rig.tapped.on_wait.borrow_mut() = Some(Box::new(hook));
+        let stopped = rig.l.run(|reactor| {
+            reactor.stop();
+            Ok(())
+        });
+        stopped.expect("the run ends");
+    }),
+];
+
+pub(crate) fn c69_stop_producing_comes_before_connection_lost(kit: Kit) {
+    #[derive(Clone, Copy, PartialEq)]
+    enum How {
+        Flowing,
+        Paused,
+        Pull,
+        Gone,
+    }
+    for (reason, end) in ENDS {
+        for how in [How::Flowing, How::Paused, How::Pull, How::Gone] {
+            let mut rig = kit.rig();
+            let (a, b) = rig.accept(Script::new());
+            let kind = if how == How::Pull { ProducerKind::Pull } else { ProducerKind::Push };
+            register_with(&a, kind, |call, transport| {
+                if call == Call::Stop {
+                    transport.unregister_producer(); // harmless there
+                }
+            });
+            if how == How::Paused {
+                a.transport().write_bytes(Bytes::from_static(rig.kit.big()));
+                rig.until("pause", || a.log.has("pause"));
+            }
+            if how == How::Gone {
+                a.transport().unregister_producer();
+            }
+            rig.turns(3);
+            end(&mut rig, &a, &b);
+            if how == How::Gone && ["CloseTimedOut", "Failed(no prose)"].contains(&reason) {
+                // Without a producer these go on to the drain, and to its end.
+                b.close();
+                rig.lost(&a);
+            } else {
+                assert_eq!(rig.lost(&a), reason);
+            }
+            let calls = calls(&a);
+            if how == How::Gone {
+                assert!(!calls.contains(&"stop".to_owned()), "{reason}: {calls:?}");
+            } else {
+                let stops = calls.iter().filter(|call| *call == "stop").count();
+                assert_eq!(stops, 1, "{reason}: {calls:?}");
+                assert_eq!(calls.last().map(String::as_str), Some("stop"));
+            }
+        }
+    }
+}
+
+pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: Kit) {
+    // It writes, leaves, and puts another in its place.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let own = a.clone();
+    register_with(&a, ProducerKind::Pull, move |_, transport| {
+        transport.write("first");
+        assert!(!transport.is_full());
+        transport.unregister_producer();
+        let log = own.log.clone();
+        let next = own.source(transport, move |_, transport| {
+            log.note("the other");
+            transport.write("second");
+            transport.unregister_producer();
+        });
+        transport.register_producer(next, ProducerKind::Pull).expect("the first has gone");
+        own.log.note("returned");
+    });
+    rig.until("both", || {
+        b.take_all();
+        b.got() == b"firstsecond"
+    });
+    assert_eq!(a.log.entries()[1..], ["resume", "returned", "resume", "the other"]);
+    // One that fills the buffer when it is resumed is paused when it has returned.
+    let big = Bytes::from_static(kit.big());
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let (own, more) = (a.clone(), big.clone());
+    register_with(&a, ProducerKind::Push, move |call, transport| {
+        if call == Call::Resume {
+            transport.write_bytes(more.clone());
+            own.log.note("returned");
+        }
+    });
+    a.transport().write_bytes(big.clone());
+    rig.until("pause", || a.log.has("pause"));
+    rig.until("a second pause", || {
+        b.take(256 * 1024);
+        a.log.count("pause") == 2
+    });
+    assert_eq!(a.log.entries()[1..], ["pause", "resume", "returned", "pause"]);
+    // A close or an abort from there is one like any other.
+    let ends: [(fn(&Transport), &str); 2] = [
+        (|transport| transport.lose_connection(), "Done(Us)"),
+        (|transport| transport.abort_connection(), "Aborted"),
+    ];
+    for (end, reason) in ends {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        register_with(&a, ProducerKind::Pull, move |call, transport| {
+            if call == Call::Resume {
+                transport.write("bye");
+                end(transport);
+                transport.unregister_producer();
+            }
+        });
+        rig.take_to_the_end(&b);
+        if reason == "Done(Us)" {
+            assert_eq!((b.got(), b.saw()), (b"bye".to_vec(), Saw::Fin));
+        }
+        b.close();
+        assert_eq!(rig.lost(&a), reason);
+    }
+}
+
+/// What a `drained()` of A has come to.
+#[derive(Clone, Default)]
+struct Drained(Rc<RefCell<Option<Result<(), String>>>>);
+
+impl Drained {
+    fn of(transport: &Transport) -> Drained {
+        let slot = Drained::default();
+        let seen = slot.clone();
+        transport
+            .drained()
+            .add_both(move |result| {
+                *seen.0.borrow_mut() = Some(result.map_err(|failure| {
+                    let lost = failure.downcast_ref::<ConnectionLost>();
+                    super::recorder::text(&lost.expect("it says why").0)
+                }));
+                Ok(())
+            })
+            .detach();
+        slot
+    }
+
+    fn outcome(&self) -> Option<Result<(), String>> {
+        self.0.borrow().clone()
+    }
+}
+
+pub(crate) fn c71_drained_fires_at_the_low_mark(kit: Kit) {
+    let big = kit.big();
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let transport = a.transport();
+    assert_eq!(Drained::of(&transport).outcome(), Some(Ok(())), "nothing is buffered");
+    transport.write(big);
+    rig.turns(3);
+    let both = [Drained::of(&transport), Drained::of(&transport)];
+    let cancelled = transport.drained();
+    cancelled.cancel();
+    drop(cancelled.add_errback(|_| Ok(())));
+    drop(transport.drained());
+    rig.tick();
+    assert_eq!(both[0].outcome(), None);
+    // What is written after the question counts as well.
+    transport.write("and more");
+    let buffered = Rc::new(Cell::new(0));
+    let (asked, at_the_time) = (transport.clone(), buffered.clone());
+    transport.drained().map(move |()| at_the_time.set(asked.buffered() + 1)).detach();
+    rig.until("drained", || {
+        b.take(64 * 1024);
+        both.iter().all(|drained| drained.outcome() == Some(Ok(())))
+    });
+    assert!((1..=LOW + 1).contains(&buffered.get()), "{}", buffered.get());
+    rig.until("all of it", || {
+        b.take_all();
+        b.got_len() == big.len() + 8
+    });
+    if kit.is_mio() {
+        return;
+    }
+    // The exact edge.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    fill(&mut rig, &a);
+    a.transport().write(vec![1; LOW + 10]);
+    let drained = Drained::of(&a.transport());
+    drain(&mut rig, &a, &b, 9);
+    assert_eq!(drained.outcome(), None);
+    drain(&mut rig, &a, &b, 1);
+    assert_eq!(drained.outcome(), Some(Ok(())));
+    assert_eq!(Drained::of(&a.transport()).outcome(), Some(Ok(())));
+}
+
+pub(crate) fn c71_drained_fails_with_the_connection(kit: Kit) {
+    let big = Bytes::from_static(kit.big());
+    for (reason, end) in [ENDS[0], ENDS[2]] {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        a.transport().write_bytes(big.clone());
+        rig.turns(3);
+        let drained = Drained::of(&a.transport());
+        end(&mut rig, &a, &b);
+        assert_eq!(rig.lost(&a), reason);
+        assert_eq!(drained.outcome(), Some(Err(reason.to_owned())));
+        let late = Drained::of(&a.transport());
+        assert_eq!(late.outcome(), Some(Err(reason.to_owned())));
+    }
+    // A panic throws the bytes away, too.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    for piece in big.chunks(64 * 1024) {
+        a.transport().write(piece);
+    }
+    rig.turns(3);
+    let drained = Drained::of(&a.transport());
+    a.tell(|_| panic!("no poem"));
+    rig.take_to_the_end(&b);
+    b.fin();
+    assert_eq!(rig.lost(&a), "Panicked(no poem)");
+    assert_eq!(drained.outcome(), Some(Err("Panicked(no poem)".to_owned())));
+    // A close lets them leave.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    a.transport().write_bytes(big);
+    rig.turns(3);
+    let drained = Drained::of(&a.transport());
+    a.transport().lose_connection();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!(drained.outcome(), Some(Ok(())));
+    b.close();
+    rig.lost(&a);
+}
+
+pub(crate) fn c71_past_the_hard_cap_the_connection_overflows(kit: Kit) {
+    const CAP: usize = 100_000;
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    a.transport().set_write_cap(Some(CAP));
+    a.tell(|transport| transport.write(vec![1; CAP]));
+    rig.until("the cap itself", || {
+        b.take_all();
+        b.got_len() == CAP && a.transport().buffered() == 0
+    });
+    register(&a, ProducerKind::Push);
+    let log = a.log.clone();
+    a.tell(move |transport| {
+        transport.write(vec![1; CAP]);
+        transport.write([1]);
+        log.note("returned");
+    });
+    assert_eq!(rig.lost(&a), "Overflow");
+    assert_eq!(a.log.entries()[1..], ["returned", "stop", "lost(Overflow)"]);
+    assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
+    assert!(matches!(a.reason(), Reason::Overflow));
+    // Not before the write that would pass it.
+    let mut rig = kit.rig();
+    let (a, _b) = rig.accept(Script::new());
+    let transport = a.transport();
+    transport.set_write_cap(Some(CAP));
+    while !a.is_lost() {
+        let passes = transport.buffered() + 1000 > CAP;
+        transport.write([1; 1000]);
+        rig.turn();
+        assert_eq!(a.is_lost(), passes);
+    }
+    // A callback that doesn't stop writing holds no more than the cap.
+    let mut rig = kit.rig();
+    let (a, _b) = rig.accept(Script::new());
+    a.transport().set_write_cap(Some(CAP));
+    let most = Rc::new(Cell::new(0));
+    let seen = most.clone();
+    a.tell(move |transport| {
+        let piece = [1; 1024];
+        for _ in 0..100_000 {
+            transport.write(piece);
+            seen.set(seen.get().max(transport.buffered()));
+        }
+    });
+    assert_eq!(rig.lost(&a), "Overflow");
+    assert!(most.get() <= CAP, "{}", most.get());
+}
+
+pub(crate) fn c71_without_a_cap_write_takes_everything(kit: Kit) {
+    let (big, times) = (kit.big(), 4);
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    a.tell(move |transport| {
+        for _ in 0..times {
+            transport.write(big);
+        }
+    });
+    rig.turn();
+    assert!(!a.is_lost() && a.transport().dropped() == 0);
+    rig.until("all of it", || {
+        b.take_all();
+        b.got_len() == times * big.len()
+    });
+    assert!(b.got().chunks(big.len()).all(|part| part == big));
+    assert_eq!(a.transport().buffered(), 0);
+}
