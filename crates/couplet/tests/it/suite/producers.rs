@@ -412,8 +412,10 @@ pub(crate) fn c68_a_producer_registered_after_the_end_is_stopped_by_the_turn(kit
     }
 }
 
-/// The ways in which a connection ends under its producer.
-const ENDS: [(&str, fn(&mut Rig, &A, &B)); 8] = [
+/// The reason, and how a connection comes to end with it under its producer.
+type End = (&'static str, fn(&mut Rig, &A, &B));
+
+const ENDS: [End; 8] = [
     ("Aborted", |_, a, _| a.transport().abort_connection()),
     ("Panicked(no poem)", |rig, a, b| {
         a.tell(|_| panic!("no poem"));
@@ -446,16 +448,7 @@ const ENDS: [(&str, fn(&mut Rig, &A, &B)); 8] = [
             rig.tick();
         }
     }),
-    ("Shutdown", |rig, _, _| {
-        let tapped = rig.tapped.clone();
-        let hook = move || tapped.pass(Duration::from_millis(100));
-        *rig.tapped.on_wait.borrow_mut() = Some(Box::new(hook));
-        let stopped = rig.l.run(|reactor| {
-            reactor.stop();
-            Ok(())
-        });
-        stopped.expect("the run ends");
-    }),
+    ("Shutdown", |rig, _, _| rig.stop(Duration::from_millis(100))),
 ];
 
 pub(crate) fn c69_stop_producing_comes_before_connection_lost(kit: Kit) {
@@ -546,17 +539,16 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
     });
     assert_eq!(a.log.entries()[1..], ["pause", "resume", "returned", "pause"]);
     // A close or an abort from there is one like any other.
-    let ends: [(fn(&Transport), &str); 2] = [
-        (|transport| transport.lose_connection(), "Done(Us)"),
-        (|transport| transport.abort_connection(), "Aborted"),
-    ];
-    for (end, reason) in ends {
+    for reason in ["Done(Us)", "Aborted"] {
         let mut rig = kit.rig();
         let (a, b) = rig.accept(Script::new());
         register_with(&a, ProducerKind::Pull, move |call, transport| {
             if call == Call::Resume {
                 transport.write("bye");
-                end(transport);
+                match reason {
+                    "Aborted" => transport.abort_connection(),
+                    _ => transport.lose_connection(),
+                }
                 transport.unregister_producer();
             }
         });
