@@ -48,7 +48,7 @@ pub struct Mio {
     poll: mio::Poll,
     events: mio::Events,
     /// What the last poll told, in a form that can be walked while slots change.
-    batch: Vec<(Token, Edge)>,
+    batch: Vec<mio::event::Event>,
     cursor: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -81,35 +81,59 @@ impl std::fmt::Debug for Mio {
     }
 }
 
-/// What an event told; a set of bits.
-#[derive(Clone, Copy)]
-struct Edge(u8);
+/// What an event told of a stream, or what is noted of it until it is used up; a set of bits. So
+/// one compare tells that nothing is up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Signs(u8);
 
-impl Edge {
+impl Signs {
+    const NONE: Signs = Signs(0);
+    /// Bytes, an end or an error can be read.
     const READABLE: u8 = 1;
-    const WRITABLE: u8 = 2;
-    /// The peer's end of stream, or a hang-up.
-    const CLOSED: u8 = 4;
+    /// In an event: writable. Noted: writable again after it was full.
+    const ROOM: u8 = 2;
+    /// The peer's end of stream, a hang-up or an error was announced: a short read is not the last.
+    const CLOSING: u8 = 4;
     const ERROR: u8 = 8;
+    /// The end of the stream was told.
+    const ENDED: u8 = 16;
+    /// The socket was full.
+    const BLOCKED: u8 = 32;
+    /// The loop wants no bytes.
+    const PAUSED: u8 = 64;
 
-    fn of(event: &mio::event::Event) -> Edge {
-        let bit = |is: bool, bit| if is { bit } else { 0 };
-        Edge(
-            bit(event.is_readable(), Edge::READABLE)
-                | bit(event.is_writable(), Edge::WRITABLE)
-                | bit(event.is_read_closed(), Edge::CLOSED)
-                | bit(event.is_error(), Edge::ERROR),
+    fn of(event: &mio::event::Event) -> Signs {
+        let bits = |is: bool, bits| if is { bits } else { 0 };
+        Signs(
+            bits(event.is_readable(), Signs::READABLE)
+                | bits(event.is_writable(), Signs::ROOM)
+                | bits(event.is_read_closed(), Signs::READABLE | Signs::CLOSING)
+                | bits(event.is_error(), Signs::READABLE | Signs::CLOSING | Signs::ERROR),
         )
     }
 
+    #[inline]
     fn has(self, bits: u8) -> bool {
         self.0 & bits != 0
     }
 
-    /// Bytes came, and nothing worse.
-    fn is_bytes(self) -> bool {
-        self.0 & !Edge::WRITABLE == Edge::READABLE
+    #[inline]
+    fn set(&mut self, bits: u8, on: bool) {
+        self.0 = if on { self.0 | bits } else { self.0 & !bits };
     }
+
+    /// Takes one sign away, and tells whether it was there.
+    fn take(&mut self, bit: u8) -> bool {
+        let had = self.has(bit);
+        self.set(bit, false);
+        had
+    }
+}
+
+/// Bytes came, and nothing worse.
+#[inline(always)]
+fn is_bytes(event: &mio::event::Event) -> bool {
+    event.is_readable() && !event.is_error() && !event.is_read_closed()
 }
 
 struct Slot {
@@ -134,32 +158,14 @@ struct PortSlot {
 
 struct StreamSlot {
     stream: TcpStream,
-    receiving: bool,
-    readable: bool,
-    /// An end or an error was announced: a short read is not the last.
-    closing: bool,
-    errored: bool,
-    /// The end of the stream was told.
-    ended: bool,
-    blocked: bool,
-    room: bool,
-    /// What `write` met, until it is told.
+    signs: Signs,
+    /// What `write` met, until it is told. INVARIANT: while there is one, `BLOCKED` is noted.
     error: Option<io::Error>,
 }
 
 impl StreamSlot {
     fn new(stream: TcpStream) -> StreamSlot {
-        StreamSlot {
-            stream,
-            receiving: true,
-            readable: false,
-            closing: false,
-            errored: false,
-            ended: false,
-            blocked: false,
-            room: false,
-            error: None,
-        }
+        StreamSlot { stream, signs: Signs::NONE, error: None }
     }
 }
 
@@ -207,12 +213,11 @@ impl System {
     /// The time until `until`. For one that is far away the time of the turn is near enough, and
     /// spares a look at the clock in each turn of a busy loop.
     fn time_until(&self, until: Instant) -> Duration {
-        const FAR: Duration = Duration::from_secs(1);
-        let about = until.saturating_duration_since(self.last.get());
-        if about > FAR || about.is_zero() {
-            return about;
+        match until.checked_duration_since(self.last.get()) {
+            None => Duration::ZERO,
+            Some(about) if about.as_secs() > 0 => about,
+            Some(_) => until.saturating_duration_since(self.now()),
         }
-        until.saturating_duration_since(self.now())
     }
 }
 
@@ -261,10 +266,15 @@ impl Mio {
         Key { slot, generation: entry.generation }
     }
 
+    #[inline]
     fn slot(&mut self, key: Key) -> Option<&mut Slot> {
-        self.slots.get_mut(key.slot as usize).filter(|slot| slot.generation == key.generation)
+        match self.slots.get_mut(key.slot as usize) {
+            Some(slot) if slot.generation == key.generation => Some(slot),
+            _ => None,
+        }
     }
 
+    #[inline]
     fn stream(&mut self, key: Key) -> Option<&mut StreamSlot> {
         match &mut self.slot(key)?.kind {
             Kind::Stream(stream) => Some(stream),
@@ -288,15 +298,16 @@ impl Mio {
         }
     }
 
-    /// The next slot that may have something to tell, with its edge applied.
+    /// The next slot that may have something to tell, with what its event told noted.
     fn next_slot(&mut self) -> Option<u32> {
-        while let Some(&(token, edge)) = self.batch.get(self.cursor) {
+        while let Some(event) = self.batch.get(self.cursor) {
             self.cursor += 1;
-            match token {
+            match event.token() {
                 WAKER => self.names_answered = true,
                 SIGNALS => self.signals.readable = true,
                 Token(slot) => {
-                    self.apply(slot, edge);
+                    let signs = Signs::of(event);
+                    self.note(slot, signs);
                     return Some(slot as u32);
                 }
             }
@@ -310,14 +321,14 @@ impl Mio {
         Some(slot)
     }
 
-    fn apply(&mut self, slot: usize, edge: Edge) {
+    fn note(&mut self, slot: usize, mut signs: Signs) {
         match &mut self.slots[slot].kind {
             Kind::Port(port) => port.readable = true,
             Kind::Stream(stream) => {
-                stream.readable |= edge.has(Edge::READABLE | Edge::CLOSED | Edge::ERROR);
-                stream.closing |= edge.has(Edge::CLOSED | Edge::ERROR);
-                stream.errored |= edge.has(Edge::ERROR);
-                stream.room |= stream.blocked && edge.has(Edge::WRITABLE);
+                if !stream.signs.has(Signs::BLOCKED) || stream.error.is_some() {
+                    signs.set(Signs::ROOM, false);
+                }
+                stream.signs.set(signs.0, true);
             }
             Kind::Connecting(_) | Kind::Free => {}
         }
@@ -413,7 +424,8 @@ impl Mio {
             let entry = &mut self.slots[slot as usize];
             if let Kind::Connecting(stream) = std::mem::replace(&mut entry.kind, Kind::Free) {
                 let mut stream = StreamSlot::new(stream);
-                stream.readable = true; // the edge that told of the connect may have told of bytes
+                // The edge that told of the connect may have told of bytes.
+                stream.signs.set(Signs::READABLE, true);
                 entry.kind = Kind::Stream(stream);
             }
             self.queue(slot);
@@ -425,18 +437,17 @@ impl Mio {
         let Kind::Stream(stream) = &mut self.slots[slot as usize].kind else {
             return Found::Nothing;
         };
-        if stream.room {
-            stream.room = false;
-            stream.blocked = false;
+        if stream.signs.has(Signs::ROOM) {
+            stream.signs.set(Signs::ROOM | Signs::BLOCKED, false);
             return Found::Room;
         }
-        if stream.ended || !stream.receiving {
+        if stream.signs.has(Signs::ENDED | Signs::PAUSED) {
             return stream.pending_error().map_or(Found::Nothing, |e| Found::End(Some(e)));
         }
-        if !stream.readable {
+        if !stream.signs.has(Signs::READABLE) {
             return Found::Nothing;
         }
-        let found = stream.read(&mut self.buffer);
+        let found = stream.read(&mut self.buffer, None);
         if matches!(found, Found::Bytes(n) if n == self.buffer.len()) {
             self.current = None;
             self.queue(slot);
@@ -444,6 +455,55 @@ impl Mio {
             self.current = None;
         }
         found
+    }
+
+    /// What a first read found, on a stream where nothing else is up; else the next event.
+    #[cold]
+    fn read_on(&mut self, key: Key, result: io::Result<usize>) -> Option<Event<'_>> {
+        let Kind::Stream(stream) = &mut self.slots[key.slot as usize].kind else {
+            return None;
+        };
+        let found = stream.read(&mut self.buffer, Some(result));
+        if stream.signs.has(Signs::READABLE) {
+            self.queue(key.slot);
+        }
+        match found {
+            Found::Bytes(n) => Some(Event::Received(key, &self.buffer[..n])),
+            Found::End(error) => Some(Event::Ended(key, error)),
+            Found::Room | Found::Nothing => self.next_of_all(),
+        }
+    }
+
+    /// Goes on after a first write in which not all has left, as far as is known.
+    #[cold]
+    fn write_on(&mut self, key: Key, out: &mut Outbox, first: (usize, io::Result<usize>)) -> Sent {
+        let Some(stream) = self.stream(key) else {
+            return Sent::Blocked;
+        };
+        match stream.write_on(out, first) {
+            Ok(true) => return Sent::All,
+            Ok(false) => {}
+            Err(error) => {
+                // What has come can still be read; then the stream ends with this error.
+                stream.error = Some(error);
+                stream.signs.set(Signs::READABLE, true);
+            }
+        }
+        stream.signs.set(Signs::BLOCKED, true);
+        if stream.signs.has(Signs::ROOM) || stream.error.is_some() {
+            self.queue(key.slot);
+        }
+        Sent::Blocked
+    }
+
+    /// Nothing is left to be looked at.
+    #[inline]
+    fn is_done(&self) -> bool {
+        self.cursor == self.batch.len()
+            && self.current.is_none()
+            && self.due == 0
+            && !self.names_answered
+            && !self.signals.readable
     }
 
     /// The next event, whatever it is.
@@ -512,37 +572,37 @@ impl Mio {
 
 impl Slot {
     fn is_readable_stream(&self) -> bool {
-        matches!(&self.kind, Kind::Stream(stream) if stream.readable)
+        matches!(&self.kind, Kind::Stream(stream) if stream.signs.has(Signs::READABLE))
     }
 }
 
 impl StreamSlot {
-    #[inline(always)]
-    fn read(&mut self, buffer: &mut [u8]) -> Found {
+    /// Reads, unless that was done `already`, and notes what it means.
+    fn read(&mut self, buffer: &mut [u8], mut already: Option<io::Result<usize>>) -> Found {
         loop {
-            match (&self.stream).read(buffer) {
+            match already.take().unwrap_or_else(|| (&self.stream).read(buffer)) {
                 Ok(0) => {
-                    self.readable = false;
-                    self.ended = true;
+                    self.signs.set(Signs::READABLE, false);
+                    self.signs.set(Signs::ENDED, true);
                     return Found::End(self.pending_error());
                 }
                 Ok(n) => {
                     // On Windows only WouldBlock uses the edge up.
-                    self.readable = cfg!(windows) || n == buffer.len() || self.closing;
+                    let more = cfg!(windows) || n == buffer.len();
+                    self.signs.set(Signs::READABLE, more || self.signs.has(Signs::CLOSING));
                     return Found::Bytes(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
+                    self.signs.set(Signs::READABLE, false);
                     return match self.error.take() {
                         Some(error) => Found::End(Some(error)),
                         None => Found::Nothing,
                     };
                 }
                 Err(error) => {
-                    self.readable = false;
-                    self.ended = true;
-                    self.errored = false;
+                    self.signs.set(Signs::READABLE | Signs::ERROR, false);
+                    self.signs.set(Signs::ENDED, true);
                     return Found::End(Some(self.error.take().unwrap_or(error)));
                 }
             }
@@ -552,14 +612,7 @@ impl StreamSlot {
     /// Open and read from, with nothing noted for later.
     #[inline]
     fn is_calm(&self) -> bool {
-        self.receiving
-            && !(self.readable
-                | self.closing
-                | self.errored
-                | self.ended
-                | self.blocked
-                | self.room)
-            && self.error.is_none()
+        self.signs == Signs::NONE
     }
 
     /// A reset is noticed while reading is paused, and also after the peer's end of stream.
@@ -567,7 +620,7 @@ impl StreamSlot {
         if let Some(error) = self.error.take() {
             return Some(error);
         }
-        if std::mem::take(&mut self.errored) {
+        if self.signs.take(Signs::ERROR) {
             return match self.stream.take_error() {
                 Ok(Some(error)) | Err(error) => Some(error),
                 Ok(None) => None,
@@ -577,12 +630,7 @@ impl StreamSlot {
     }
 
     /// One write of the first pieces: the bytes that it was given, and what it said.
-    #[inline(always)]
-    fn write_once(&self, out: &Outbox) -> (usize, io::Result<usize>) {
-        if out.is_one_chunk() {
-            let first = out.first();
-            return (first.len(), (&self.stream).write(first));
-        }
+    fn write_pieces(&self, out: &Outbox) -> (usize, io::Result<usize>) {
         let mut slices = [IoSlice::new(&[]); 32];
         let count = out.chunks(&mut slices);
         let slices = &slices[..count];
@@ -609,7 +657,7 @@ impl StreamSlot {
                         return Ok(false);
                     }
                     if budget == 0 {
-                        self.room = true;
+                        self.signs.set(Signs::ROOM, true);
                         return Ok(false);
                     }
                 }
@@ -617,7 +665,7 @@ impl StreamSlot {
                 (_, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 (_, Err(error)) => return Err(error),
             }
-            result = self.write_once(out);
+            result = self.write_pieces(out);
         }
     }
 }
@@ -648,9 +696,7 @@ impl Driver for Mio {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(error),
         }
-        for event in &self.events {
-            self.batch.push((event.token(), Edge::of(event)));
-        }
+        self.batch.extend(self.events.iter().cloned());
         if self.retry.as_ref().is_some_and(|(until, _)| *until <= self.world.now()) {
             for slot in self.retry.take().map(|(_, slots)| slots).unwrap_or_default() {
                 self.queue(slot);
@@ -664,55 +710,45 @@ impl Driver for Mio {
     fn next(&mut self) -> Option<Event<'_>> {
         // The way of nearly every event: bytes that came, on a connection where nothing else is up.
         if self.current.is_none()
-            && let Some(&(Token(slot), edge)) = self.batch.get(self.cursor)
-            && let Some(Slot { generation, kind: Kind::Stream(stream), .. }) =
-                self.slots.get_mut(slot)
-            && edge.is_bytes()
+            && let Some(event) = self.batch.get(self.cursor)
+            && let Token(slot) = event.token()
+            && let Some(Slot { generation, kind: Kind::Stream(stream), .. }) = self.slots.get(slot)
             && stream.is_calm()
+            && is_bytes(event)
         {
             self.cursor += 1;
             let key = Key { slot: slot as u32, generation: *generation };
-            let found = stream.read(&mut self.buffer);
-            if stream.readable {
-                self.queue(key.slot);
-            }
-            match found {
-                Found::Bytes(n) => return Some(Event::Received(key, &self.buffer[..n])),
-                Found::End(error) => return Some(Event::Ended(key, error)),
-                Found::Room | Found::Nothing => {}
-            }
+            return match (&stream.stream).read(&mut self.buffer) {
+                // A short read has used the edge up.
+                Ok(n) if 0 < n && n < self.buffer.len() && !cfg!(windows) => {
+                    Some(Event::Received(key, &self.buffer[..n]))
+                }
+                result => self.read_on(key, result),
+            };
         }
-        self.next_of_all()
+        if self.is_done() { None } else { self.next_of_all() }
     }
 
     fn write(&mut self, key: Key, out: &mut Outbox) -> Sent {
         let Some(stream) = self.stream(key) else {
             return Sent::Blocked;
         };
-        if stream.blocked || stream.error.is_some() {
+        if stream.signs.has(Signs::BLOCKED) {
             return Sent::Blocked;
         }
-        let result = stream.write_once(out);
         // Mostly there is one piece, and the socket takes it whole.
-        if let (_, Ok(n)) = result
-            && n == out.len()
-        {
-            out.advance(n);
-            return Sent::All;
-        }
-        match stream.write_on(out, result) {
-            Ok(true) => return Sent::All,
-            Ok(false) => stream.blocked = true,
-            Err(error) => {
-                // What has come can still be read; then the stream ends with this error.
-                stream.error = Some(error);
-                stream.readable = true;
+        let first = if out.is_one_chunk() {
+            match (&stream.stream).write(out.first()) {
+                Ok(n) if n == out.len() => {
+                    out.advance(n);
+                    return Sent::All;
+                }
+                result => (out.len(), result),
             }
-        }
-        if stream.room || stream.error.is_some() {
-            self.queue(key.slot);
-        }
-        Sent::Blocked
+        } else {
+            stream.write_pieces(out)
+        };
+        self.write_on(key, out, first)
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
@@ -752,8 +788,8 @@ impl Driver for Mio {
         let Some(slot) = self.slot(key) else { return };
         let wake = match &mut slot.kind {
             Kind::Stream(stream) => {
-                stream.receiving = on;
-                stream.readable && on
+                stream.signs.set(Signs::PAUSED, !on);
+                on && stream.signs.has(Signs::READABLE)
             }
             Kind::Port(port) => {
                 port.accepting = on;
@@ -790,7 +826,9 @@ impl Driver for Mio {
 
     fn peer_has_ended(&self, key: Key) -> bool {
         self.slots.get(key.slot as usize).is_some_and(|slot| match &slot.kind {
-            Kind::Stream(stream) => slot.generation == key.generation && stream.closing,
+            Kind::Stream(stream) => {
+                slot.generation == key.generation && stream.signs.has(Signs::CLOSING)
+            }
             _ => false,
         })
     }

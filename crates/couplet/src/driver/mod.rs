@@ -52,6 +52,7 @@ pub struct Ticket(pub u64);
 /// What [`Driver::next`] tells.
 #[derive(Debug)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum Event<'a> {
     /// A port took a connection. It gives bytes from now on.
     Accepted {

@@ -77,8 +77,8 @@ pub(crate) struct Records {
     spares: Rc<Spares>,
     /// The time of this turn, while there is one.
     now: Cell<Option<Instant>>,
-    /// Something below waits for a round.
-    busy: Cell<bool>,
+    /// What of the below waits; of [`waits`].
+    waits: Cell<u8>,
     /// Connections with something asked or written. Law 9: each connection stands here once.
     dirty: RefCell<Vec<Key>>,
     /// Calls into user code, first come, first served. Law 9: not bounded; who calls owns them.
@@ -89,12 +89,43 @@ pub(crate) struct Records {
     starts: RefCell<VecDeque<Asking>>,
     timers: RefCell<Timers<Timed>>,
     tasks: RefCell<Tasks>,
-    /// Tasks were spawned or cancelled.
-    tasks_wait: Cell<bool>,
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
-    stop_asked: Cell<bool>,
+}
+
+/// What waits for the loop, which does not sleep while anything does; a set of bits.
+mod waits {
+    /// Something was asked or written, or a call stands in line.
+    pub(super) const ROUND: u8 = 1;
+    /// Tasks were spawned or cancelled.
+    pub(super) const TASKS: u8 = 2;
+    /// Listens and connects.
+    pub(super) const STARTS: u8 = 4;
+    /// The end of the run.
+    pub(super) const STOP: u8 = 8;
+}
+
+impl Records {
+    /// Notes that something waits.
+    #[inline]
+    fn note(&self, what: u8) {
+        self.waits.set(self.waits.get() | what);
+    }
+
+    /// True when any of this waits.
+    #[inline]
+    fn waits(&self, what: u8) -> bool {
+        self.waits.get() & what != 0
+    }
+
+    /// True when this waits, which it does no longer.
+    #[inline]
+    fn take(&self, what: u8) -> bool {
+        let waits = self.waits.get();
+        self.waits.set(waits & !what);
+        waits & what != 0
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,18 +168,16 @@ impl Reactor {
                 world,
                 spares: Rc::default(),
                 now: Cell::new(None),
-                busy: Cell::new(false),
+                waits: Cell::new(0),
                 dirty: RefCell::default(),
                 line: RefCell::default(),
                 asking: RefCell::default(),
                 starts: RefCell::default(),
                 timers: RefCell::new(timers),
                 tasks: RefCell::new(tasks),
-                tasks_wait: Cell::new(false),
                 snapshots: RefCell::default(),
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
-                stop_asked: Cell::new(false),
             }),
         }
     }
@@ -273,7 +302,7 @@ impl Reactor {
     ) -> Deferred<T> {
         let (task, deferred) = NewTask::new(self, future);
         self.records.tasks.borrow_mut().add(task);
-        self.records.tasks_wait.set(true);
+        self.records.note(waits::TASKS);
         deferred
     }
 
@@ -296,7 +325,7 @@ impl Reactor {
     pub fn snapshot(&self) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
         self.records.snapshots.borrow_mut().push(resolver);
-        self.records.busy.set(true);
+        self.records.note(waits::ROUND);
         deferred
     }
 
@@ -312,7 +341,7 @@ impl Reactor {
     /// nothing.
     pub fn stop(&self) {
         if self.records.run_state.get() == RunState::Running {
-            self.records.stop_asked.set(true);
+            self.records.note(waits::STOP);
         }
     }
 
@@ -343,7 +372,7 @@ impl Reactor {
 
     pub(crate) fn mark(&self, key: Key) {
         self.records.dirty.borrow_mut().push(key);
-        self.records.busy.set(true);
+        self.records.note(waits::ROUND);
     }
 
     pub(crate) fn line_up(&self, call: Box<dyn FnOnce()>) {
@@ -352,7 +381,7 @@ impl Reactor {
 
     fn enqueue(&self, call: Call) {
         self.records.line.borrow_mut().push_back(call);
-        self.records.busy.set(true);
+        self.records.note(waits::ROUND);
     }
 
     pub(crate) fn tell(&self, wire: &Rc<Wire>, tell: Box<dyn Tell>) {
@@ -377,12 +406,12 @@ impl Reactor {
 
     fn ask(&self, asking: Asking) {
         self.records.asking.borrow_mut().push_back(asking);
-        self.records.busy.set(true);
+        self.records.note(waits::ROUND);
     }
 
     fn start(&self, asking: Asking) {
         self.records.starts.borrow_mut().push_back(asking);
-        self.records.busy.set(true);
+        self.records.note(waits::STARTS);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::delayed::after;
 use super::table::Place;
-use super::{Loop, RunState};
+use super::{Loop, RunState, waits};
 use crate::defer::Deferred;
 use crate::driver::{How, Signal};
 use crate::error::ConnectError;
@@ -88,7 +88,7 @@ impl Loop {
             return false;
         }
         // A second stop means nothing, and nothing is to wait for it.
-        let asked = self.reactor.records.stop_asked.take();
+        let asked = self.reactor.records.take(waits::STOP);
         match &self.stopping {
             Stopping::No => {
                 if asked {
@@ -190,7 +190,7 @@ impl Loop {
         self.drop_what_waits();
         self.stopping = Stopping::No;
         self.at_once = false;
-        self.reactor.records.stop_asked.set(false);
+        self.reactor.records.take(waits::STOP);
         self.reactor.records.run_state.set(RunState::Idle);
     }
 

@@ -14,7 +14,7 @@ use std::thread::ThreadId;
 
 use slab::Slab;
 
-use super::{Loop, Reactor};
+use super::{Loop, Reactor, waits};
 use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
 use crate::transport::connection::{contain, panic_text};
 
@@ -141,7 +141,7 @@ impl NewTask {
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
             if let Some(records) = weak.upgrade() {
                 records.tasks.borrow_mut().cancelled.push(id);
-                records.tasks_wait.set(true);
+                records.note(waits::TASKS);
             }
         });
         let task = Box::new(TaskOf { future: Box::pin(future), resolver: Some(resolver) });
@@ -225,7 +225,7 @@ impl Tasks {
 impl Loop {
     /// Step 5: the tasks woken by now, each once.
     pub(super) fn run_tasks(&mut self) {
-        if !self.reactor.records.tasks_wait.take() && !self.woken.is_any() {
+        if !self.reactor.records.take(waits::TASKS) && !self.woken.is_any() {
             return;
         }
         let woken = self.reactor.records.tasks.borrow_mut().take_woken();
@@ -235,7 +235,7 @@ impl Loop {
         }
         self.drop_cancelled_tasks();
         if self.reactor.records.tasks.borrow().has_fresh() {
-            self.reactor.records.tasks_wait.set(true);
+            self.reactor.records.note(waits::TASKS);
         }
     }
 

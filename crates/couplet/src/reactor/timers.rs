@@ -147,9 +147,13 @@ impl<T> Timers<T> {
     /// slot was removed or moved later: then it may be the time which that one had. Whoever wakes up
     /// for it and calls [`pop_due`](Self::pop_due) sorts that slot, so it is not told again.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
-        if let Some(next) = self.next {
-            return next.at;
+        match self.next {
+            Some(next) => next.at,
+            None => self.find_next(),
         }
+    }
+
+    fn find_next(&mut self) -> Option<Instant> {
         self.empty(PARKED);
         let due = match self.nearest() {
             Some(node) => Some(node.due),

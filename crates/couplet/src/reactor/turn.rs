@@ -30,7 +30,7 @@ use super::shutdown::Stopping;
 use super::table::{Entry, Place, Table};
 use super::tasks::{Tasks, WakeQueue};
 use super::timers::Mark;
-use super::{Asking, Call, Reactor, RunState, Snapshot, Timed};
+use super::{Asking, Call, Reactor, RunState, Snapshot, Timed, waits};
 use crate::address::Address;
 use crate::defer::set_reporter;
 use crate::driver::{Driver, Event, How, Key, Mio, Signal, Ticket};
@@ -196,34 +196,40 @@ impl Loop {
     ///
     /// When the driver's wait fails.
     pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
-        let deadline = self.reactor.records.timers.borrow_mut().next_deadline();
+        let (deadline, mark) = {
+            let mut timers = self.reactor.records.timers.borrow_mut();
+            (timers.next_deadline(), timers.mark())
+        };
         let until = self.wait_until(deadline, at_most);
         self.driver.wait(until)?;
         self.begin_turn();
-        let mark = self.reactor.records.timers.borrow().mark();
         // What was asked outside the turn holds from the call on: before anything is delivered.
-        if self.reactor.records.busy.get() {
+        if self.reactor.records.waits(waits::ROUND) {
             self.take_over();
         }
         while let Some(current) = self.deliver() {
             self.settle_one(current);
-            if self.reactor.records.busy.get() {
+            if self.reactor.records.waits(waits::ROUND) {
                 self.round();
             }
             self.flush(current);
         }
         // What is asked for in this turn waits for the next: the deadline from before is enough.
-        if deadline.is_some_and(|deadline| deadline <= self.now) {
+        if deadline.is_some_and(|deadline| self.now >= deadline) {
             self.run_timed_calls(mark);
         }
-        self.run_tasks();
-        self.start_all();
-        if self.reactor.records.busy.get() {
-            self.round();
+        let mut goes_on = true;
+        // Mostly nothing more was asked for.
+        if !self.is_quiet() {
+            self.run_tasks();
+            self.start_all();
+            if self.reactor.records.waits(waits::ROUND) {
+                self.round();
+            }
+            self.write_all();
+            goes_on = self.is_staying() || self.advance_shutdown();
+            self.write_all();
         }
-        self.write_all();
-        let goes_on = self.is_staying() || self.advance_shutdown();
-        self.write_all();
         self.reactor.records.now.set(None);
         Ok(goes_on)
     }
@@ -234,19 +240,23 @@ impl Loop {
     }
 
     /// Something recorded or woken waits for the next turn.
+    #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        let records = &self.reactor.records;
-        records.busy.get()
-            || records.tasks_wait.get()
-            || records.stop_asked.get()
-            || self.woken.is_any()
+        self.reactor.records.waits.get() != 0 || self.woken.is_any()
     }
 
     /// No shutdown is asked for or under way.
+    #[inline]
     fn is_staying(&self) -> bool {
         matches!(self.stopping, Stopping::No)
             && !self.at_once
-            && !self.reactor.records.stop_asked.get()
+            && !self.reactor.records.waits(waits::STOP)
+    }
+
+    /// Nothing is left for the rest of a turn.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        !self.is_waiting() && self.to_write.is_empty() && self.is_staying()
     }
 
     /// Step 1: until when to wait.
@@ -269,15 +279,19 @@ impl Loop {
     fn begin_turn(&mut self) {
         let records = &self.reactor.records;
         // Time never goes back, whatever a clock says.
-        self.now = self.now.max(records.world.now());
+        let now = records.world.now();
+        if now > self.now {
+            self.now = now;
+        }
         records.now.set(Some(self.now));
-        if records.tasks_wait.get() {
+        if records.waits(waits::TASKS) {
             records.tasks.borrow_mut().begin_turn();
         }
     }
 
     /// Step 3: delivers events, up to one that leaves something to settle; the connection that it
     /// was for.
+    #[inline]
     fn deliver(&mut self) -> Option<Key> {
         let now = self.now;
         while let Some(event) = self.driver.next() {
@@ -288,8 +302,8 @@ impl Loop {
                     };
                     entry.life.wire().set_marked(true);
                     entry.life.feed(data, now);
-                    let busy = self.reactor.records.busy.get();
-                    if !busy && entry.answer(now, &mut *self.driver, key) {
+                    let waits = self.reactor.records.waits(waits::ROUND);
+                    if !waits && entry.answer(now, &mut *self.driver, key) {
                         continue;
                     }
                     key
@@ -330,6 +344,7 @@ impl Loop {
         None
     }
 
+    #[cold]
     fn ended(&mut self, key: Key, error: Option<io::Error>) {
         match self.table.place(key) {
             Some(Place::Connection(entry)) => {
@@ -345,6 +360,7 @@ impl Loop {
         }
     }
 
+    #[cold]
     fn accepted(&mut self, port: Key, key: Key, peer: Address, host: Address) {
         let Some(Place::Port(port)) = self.table.place(port) else {
             return self.driver.close(key, How::Normal);
@@ -377,6 +393,7 @@ impl Loop {
         wire
     }
 
+    #[cold]
     pub(super) fn made(&mut self, key: Key) {
         if let Some(entry) = self.table.connection(key) {
             entry.life.wire().set_marked(true);
@@ -399,6 +416,7 @@ impl Loop {
         }
     }
 
+    #[cold]
     fn line_up_due(reactor: &Reactor, key: Key, entry: &mut Entry) {
         if !std::mem::replace(&mut entry.in_line, true) {
             reactor.enqueue(Call::Due(key));
@@ -407,7 +425,7 @@ impl Loop {
 
     /// Takes over what was asked, then makes the calls that stood in line when it began.
     pub(super) fn round(&mut self) {
-        self.reactor.records.busy.set(false);
+        self.reactor.records.take(waits::ROUND);
         self.take_over();
         let in_line = self.reactor.records.line.borrow().len();
         for _ in 0..in_line {
@@ -434,7 +452,7 @@ impl Loop {
             self.take_over();
         }
         if !self.reactor.records.line.borrow().is_empty() {
-            self.reactor.records.busy.set(true);
+            self.reactor.records.note(waits::ROUND);
         }
     }
 
@@ -572,10 +590,8 @@ impl Loop {
         let Some(entry) = self.table.connection(key) else {
             return;
         };
-        if entry.life.wire().has_output() {
-            let driver = &mut *self.driver;
-            entry.life.send(self.now, |outbox| driver.write(key, outbox));
-        }
+        let driver = &mut *self.driver;
+        entry.life.send(self.now, |outbox| driver.write(key, outbox));
         if entry.life.has_due() {
             Self::line_up_due(&self.reactor, key, entry);
         }
@@ -640,6 +656,7 @@ impl Loop {
     }
 
     /// Step 4: the calls that are due and were asked for before this turn.
+    #[inline(never)]
     fn run_timed_calls(&mut self, mark: Mark) {
         loop {
             let timed = self.reactor.records.timers.borrow_mut().pop_due(self.now, mark);
@@ -674,6 +691,9 @@ impl Loop {
 
     /// Step 6.
     fn start_all(&mut self) {
+        if !self.reactor.records.take(waits::STARTS) {
+            return;
+        }
         let count = self.reactor.records.starts.borrow().len();
         for _ in 0..count {
             let start = self.reactor.records.starts.borrow_mut().pop_front();
@@ -761,9 +781,7 @@ impl Entry {
             return false;
         }
         self.life.wire().set_marked(false);
-        if self.life.wire().has_output() {
-            self.life.send(now, |outbox| driver.write(key, outbox));
-        }
+        self.life.send(now, |outbox| driver.write(key, outbox));
         !self.life.has_due() && !self.life.has_orders()
     }
 }

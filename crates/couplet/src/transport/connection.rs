@@ -156,18 +156,22 @@ impl Life {
     #[inline]
     pub(crate) fn feed(&mut self, data: &[u8], now: Instant) {
         self.wire.bytes_in.set(self.wire.bytes_in.get() + data.len() as u64);
-        match &mut self.state {
-            State::Open { reading: Reading::On, .. } => {
-                self.wire.received_at.set(now);
-                self.call(|protocol, transport| protocol.data_received(transport, data));
+        if let State::Open { reading: Reading::On, .. } = &self.state {
+            self.wire.received_at.set(now);
+            self.call(|protocol, transport| protocol.data_received(transport, data));
+        } else {
+            self.throw_away(data.len());
+        }
+    }
+
+    /// Bytes came that no one wants any more.
+    #[cold]
+    fn throw_away(&mut self, bytes: usize) {
+        if let State::Draining { left, .. } = &mut self.state {
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                self.end_as_planned(How::Normal);
             }
-            State::Draining { left, .. } => {
-                *left = left.saturating_sub(data.len());
-                if *left == 0 {
-                    self.end_as_planned(How::Normal);
-                }
-            }
-            State::Open { .. } | State::Flushing { .. } | State::Closed { .. } => {}
         }
     }
 
@@ -340,19 +344,19 @@ impl Life {
 
     // Writing.
 
-    /// Lets `send` (a `Driver::write`) take what it can of what was written.
+    /// Lets `send` (a `Driver::write`) take what it can of what was written, if anything was.
     #[inline]
     pub(crate) fn send(&mut self, now: Instant, send: impl FnOnce(&mut Outbox) -> Sent) {
-        let before = self.wire.bytes_out.get();
-        let sent = self.wire.send(send);
+        let Some((sent, left)) = self.wire.send(send) else {
+            return;
+        };
         if sent == Sent::All && matches!(self.state, State::Open { writing: Writing::Open, .. }) {
             if self.wire.is_watched() {
                 self.check_marks();
                 self.check_full();
             }
         } else {
-            let progress = self.wire.bytes_out.get() > before;
-            self.after_progress(progress || self.unsent.is_none(), now);
+            self.after_progress(left > 0 || self.unsent.is_none(), now);
         }
     }
 

@@ -143,12 +143,22 @@ impl Outbox {
             return;
         }
         if self.open.capacity() == 0 {
-            self.open = self.spares.take();
-        } else if self.open.len() + data.len() > PIECE {
+            let mut buffer = self.spares.take();
+            buffer.extend_from_slice(data);
+            self.open = buffer;
+        } else {
+            self.extend_more(data);
+        }
+        self.len += data.len();
+    }
+
+    /// [`extend`](Self::extend) where something is written already.
+    fn extend_more(&mut self, data: &[u8]) {
+        if self.open.len() + data.len() > PIECE {
             self.seal();
+            self.open = self.spares.take();
         }
         self.open.extend_from_slice(data);
-        self.len += data.len();
     }
 
     /// Appends `bytes` without a copy.
@@ -205,19 +215,16 @@ impl Outbox {
     /// When fewer bytes wait: that is a driver's mistake.
     #[inline]
     pub fn advance(&mut self, n: usize) {
-        assert!(n <= self.len, "a driver sent more than there was");
-        if self.sealed.is_empty() {
-            self.len -= n;
-            self.gone += n;
-            if self.len == 0 {
-                self.drained();
-            }
+        if n == self.len && self.sealed.is_empty() {
+            self.len = 0;
+            self.drained();
         } else {
             self.advance_pieces(n);
         }
     }
 
     fn advance_pieces(&mut self, mut n: usize) {
+        assert!(n <= self.len, "a driver sent more than there was");
         self.len -= n;
         while let Some(piece) = self.sealed.front() {
             let left = piece.as_slice().len() - self.gone;
@@ -238,6 +245,7 @@ impl Outbox {
         }
     }
 
+    #[inline]
     fn drained(&mut self) {
         self.gone = 0;
         if self.open.capacity() != 0 {

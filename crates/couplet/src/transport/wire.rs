@@ -138,14 +138,14 @@ impl Wire {
 
     #[inline]
     pub(super) fn write(&self, data: &[u8]) {
-        if self.takes(data.len()) {
+        if !data.is_empty() && self.takes(data.len()) {
             self.outbox.borrow_mut().extend(data);
             self.mark();
         }
     }
 
     pub(super) fn write_bytes(&self, bytes: bytes::Bytes) {
-        if self.takes(bytes.len()) {
+        if !bytes.is_empty() && self.takes(bytes.len()) {
             self.outbox.borrow_mut().push(bytes);
             self.mark();
         }
@@ -154,6 +154,12 @@ impl Wire {
     /// Whether `len` more bytes are taken; notes a write past the hard cap.
     #[inline]
     fn takes(&self, len: usize) -> bool {
+        (self.phase.get() == Phase::Open && self.cap.get() == usize::MAX) || self.takes_bounded(len)
+    }
+
+    /// [`takes`](Self::takes) where the connection is closing or has a hard cap.
+    #[cold]
+    fn takes_bounded(&self, len: usize) -> bool {
         let open = match self.phase.get() {
             Phase::Open => true,
             Phase::Finishing | Phase::Closing => self.producer.borrow().is_some(),
@@ -169,7 +175,7 @@ impl Wire {
             self.ask(asked::OVERFLOW);
             return false;
         }
-        len > 0
+        true
     }
 
     #[inline]
@@ -345,11 +351,15 @@ impl Wire {
         !self.outbox.borrow().is_empty()
     }
 
-    /// Lets `send` take what it can of the outbox.
+    /// Lets `send` take what it can of the outbox, and gives what it said and how many bytes left;
+    /// `None` where there is nothing to take.
     #[inline]
-    pub(crate) fn send(&self, send: impl FnOnce(&mut Outbox) -> Sent) -> Sent {
+    pub(crate) fn send(&self, send: impl FnOnce(&mut Outbox) -> Sent) -> Option<(Sent, usize)> {
         let mut outbox = self.outbox.borrow_mut();
         let before = outbox.len();
+        if before == 0 {
+            return None;
+        }
         let sent = send(&mut outbox);
         let mut left = before - outbox.len();
         if let Sent::Taken(taken) = sent {
@@ -362,7 +372,7 @@ impl Wire {
             drop(outbox);
             drop(spent); // foreign buffers may run foreign code
         }
-        sent
+        Some((sent, left))
     }
 
     /// Throws away what was written and has not left.

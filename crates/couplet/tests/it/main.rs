@@ -19,6 +19,7 @@ mod loops;
 mod names;
 mod smoke;
 mod snapshot;
+mod starts;
 mod suite;
 mod tasks;
 mod tcp;
