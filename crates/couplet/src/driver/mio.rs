@@ -145,8 +145,14 @@ struct Slot {
 enum Kind {
     Free,
     Port(PortSlot),
-    Connecting(TcpStream),
+    Connecting(ConnectingSlot),
     Stream(StreamSlot),
+}
+
+struct ConnectingSlot {
+    stream: TcpStream,
+    /// The end of the stream, or an error, was announced together with the connection.
+    closing: bool,
 }
 
 struct PortSlot {
@@ -330,7 +336,10 @@ impl Mio {
                 }
                 stream.signs.set(signs.0, true);
             }
-            Kind::Connecting(_) | Kind::Free => {}
+            Kind::Connecting(connecting) => {
+                connecting.closing |= signs.has(Signs::CLOSING);
+            }
+            Kind::Free => {}
         }
     }
 
@@ -405,7 +414,8 @@ impl Mio {
     }
 
     fn look_at_connecting(&mut self, slot: u32) -> Option<io::Result<Address>> {
-        let Kind::Connecting(stream) = &self.slots[slot as usize].kind else {
+        let Kind::Connecting(ConnectingSlot { stream, .. }) = &self.slots[slot as usize].kind
+        else {
             return None;
         };
         let outcome = match stream.take_error() {
@@ -422,10 +432,11 @@ impl Mio {
         };
         if outcome.is_ok() {
             let entry = &mut self.slots[slot as usize];
-            if let Kind::Connecting(stream) = std::mem::replace(&mut entry.kind, Kind::Free) {
-                let mut stream = StreamSlot::new(stream);
-                // The edge that told of the connect may have told of bytes.
+            if let Kind::Connecting(connecting) = std::mem::replace(&mut entry.kind, Kind::Free) {
+                let mut stream = StreamSlot::new(connecting.stream);
+                // The edge that told of the connect may have told of bytes and of their end.
                 stream.signs.set(Signs::READABLE, true);
+                stream.signs.set(Signs::CLOSING, connecting.closing);
                 entry.kind = Kind::Stream(stream);
             }
             self.queue(slot);
@@ -781,7 +792,7 @@ impl Driver for Mio {
         let next = self.free.last().map_or(self.slots.len(), |slot| *slot as usize);
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(next), both)?;
-        Ok(self.insert(Kind::Connecting(stream)))
+        Ok(self.insert(Kind::Connecting(ConnectingSlot { stream, closing: false })))
     }
 
     fn receive(&mut self, key: Key, on: bool) {

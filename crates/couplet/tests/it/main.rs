@@ -17,6 +17,7 @@ mod lives;
 mod logged;
 mod loops;
 mod names;
+mod readiness;
 mod smoke;
 mod snapshot;
 mod starts;
