@@ -30,8 +30,8 @@ use super::{
     World,
 };
 use crate::address::Address;
-use network::EndId;
 pub use network::{Cut, Network, Wire};
+use network::{EndId, Opened};
 use stream::Stream;
 
 /// How a [`Memory`] driver does its work.
@@ -81,7 +81,7 @@ enum Kind {
     /// Closed; its operations come home after so many turns.
     Resting(u32),
     Port {
-        address: SocketAddr,
+        opened: Opened,
         accepting: bool,
     },
     Connecting {
@@ -166,8 +166,9 @@ impl Memory {
                         self.free.push(index as u32);
                     }
                 }
-                Kind::Port { address, accepting } => {
-                    let waiting = net.listeners.get(address).is_some_and(|l| !l.queue.is_empty());
+                Kind::Port { opened, accepting } => {
+                    let listener = net.listeners.get(&opened.address);
+                    let waiting = listener.is_some_and(|listener| !listener.queue.is_empty());
                     if *accepting && waiting {
                         self.events.push_back(Told::Accept(key));
                     }
@@ -208,10 +209,10 @@ impl Memory {
     }
 
     fn accept(&mut self, port: Key) -> Option<Event<'static>> {
-        let Some(Kind::Port { address, accepting: true }) = self.live(port) else {
+        let Some(Kind::Port { opened, accepting: true }) = self.live(port) else {
             return None;
         };
-        let address = *address;
+        let address = opened.address;
         let network = self.network.clone();
         let mut net = network.net.borrow_mut();
         let listener = net.listeners.get_mut(&address)?;
@@ -360,10 +361,10 @@ impl Driver for Memory {
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
-        let address = bound.socket.downcast::<SocketAddr>().map_err(|_| {
+        let opened = bound.socket.downcast::<Opened>().map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
         })?;
-        Ok(self.insert(Kind::Port { address: *address, accepting: true }))
+        Ok(self.insert(Kind::Port { opened: *opened, accepting: true }))
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -400,19 +401,14 @@ impl Driver for Memory {
         let slot = &mut self.slots[key.slot as usize];
         slot.generation += 1;
         let kind = std::mem::replace(&mut slot.kind, Kind::Free);
-        let mut net = network.net.borrow_mut();
         // One more than the turns that `look` counts, so that a slot is never used in its turn.
-        let turns = 1 + if completion { net.below(3) as u32 } else { 0 };
+        let turns = 1 + if completion { network.net.borrow_mut().below(3) as u32 } else { 0 };
         slot.kind = Kind::Resting(turns);
         match kind {
-            Kind::Port { address, .. } => {
-                let waiting = net.listeners.remove(&address).map(|listener| listener.queue);
-                for end in waiting.into_iter().flatten() {
-                    net.close(end, How::Reset);
-                }
+            Kind::Port { opened, .. } => drop(opened),
+            Kind::Stream(Stream { end, .. }) | Kind::Connecting { outcome: Some(Ok(end)), .. } => {
+                network.net.borrow_mut().close(end, how);
             }
-            Kind::Stream(stream) => net.close(stream.end, how),
-            Kind::Connecting { outcome: Some(Ok(end)), .. } => net.close(end, how),
             Kind::Connecting { .. } | Kind::Free | Kind::Resting(_) => {}
         }
     }

@@ -353,7 +353,25 @@ impl World for Network {
 
     fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
         let address = self.open(address, options)?;
-        Ok(Bound { host: address.into(), socket: Box::new(address) })
+        let opened = Opened { network: self.clone(), address };
+        Ok(Bound { host: address.into(), socket: Box::new(opened) })
+    }
+}
+
+/// A port of the loop, served or not: dropping it closes it, and resets who waits in its queue.
+pub(super) struct Opened {
+    network: Network,
+    pub(super) address: SocketAddr,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // Borrowed only while a failed assertion of the driver unwinds.
+        let Ok(mut net) = self.network.net.try_borrow_mut() else { return };
+        let listener = net.listeners.remove(&self.address);
+        for end in listener.into_iter().flat_map(|listener| listener.queue) {
+            net.close(end, How::Reset);
+        }
     }
 }
 

@@ -227,7 +227,7 @@ pub(super) fn closed_by_another_gets_nothing(kit: Kit, close: fn(&Transport)) {
 }
 
 /// Writes BIG in 1000 pieces of both kinds.
-fn write_in_pieces(transport: &Transport, big: &'static [u8]) {
+pub(super) fn write_in_pieces(transport: &Transport, big: &'static [u8]) {
     for (n, piece) in big.chunks(big.len() / 1000).enumerate() {
         match n % 2 {
             0 => transport.write(piece),

@@ -47,6 +47,35 @@ impl FarPort {
         }
     }
 
+    /// One that refuses, until it [`hears`](Self::hear).
+    pub(crate) fn deaf(network: Option<&Network>) -> FarPort {
+        match network {
+            None => FarPort::Socket(Listener::bound()),
+            // The network gives away numbers from 10 000 on.
+            Some(network) => FarPort::Memory(network.clone(), SocketAddr::new(LOOPBACK.ip(), 9)),
+        }
+    }
+
+    /// Listens from now on.
+    pub(crate) fn hear(&self) {
+        match self {
+            FarPort::Socket(listener) => listener.hear(50),
+            FarPort::Memory(network, address) => {
+                network.listen(*address, 50).expect("it did not listen");
+            }
+        }
+    }
+
+    /// One that never answers, neither yes nor no.
+    pub(crate) fn silent(network: Option<&Network>) -> FarPort {
+        let port = FarPort::deaf(network);
+        match &port {
+            FarPort::Socket(listener) => listener.fill(),
+            FarPort::Memory(network, address) => network.set_silent(*address),
+        }
+        port
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             FarPort::Socket(listener) => listener.address(),
@@ -96,10 +125,11 @@ impl B {
 
     /// The end of what B sends.
     pub(crate) fn fin(&self) {
-        self.with(|end| match end {
-            Far::Socket(stream) => stream.fin(),
-            Far::Memory(wire) => wire.fin(),
-        });
+        match &*self.end.borrow() {
+            Some(Far::Socket(stream)) => stream.fin(),
+            Some(Far::Memory(wire)) => wire.fin(),
+            None => {}
+        }
     }
 
     /// Closes with a reset.
@@ -186,6 +216,7 @@ impl B {
 /// The far ends on real sockets: the one place of the suite that names them.
 #[expect(clippy::disallowed_types, reason = "a far end that is not ours")]
 mod sockets {
+    use std::cell::RefCell;
     use std::io::{ErrorKind, Read, Write};
     use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
     use std::time::Duration;
@@ -200,7 +231,8 @@ mod sockets {
     const SEND_BUFFER: usize = 1024 * 1024;
 
     pub(crate) struct Stream(TcpStream);
-    pub(crate) struct Listener(TcpListener);
+    /// With the connections that keep it from answering others.
+    pub(crate) struct Listener(TcpListener, RefCell<Vec<TcpStream>>);
 
     fn socket() -> Socket {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -211,11 +243,28 @@ mod sockets {
 
     impl Listener {
         pub(crate) fn new() -> Listener {
+            let listener = Listener::bound();
+            listener.hear(50);
+            listener
+        }
+
+        /// Has its address, and refuses.
+        pub(crate) fn bound() -> Listener {
             let socket = socket();
             socket.bind(&LOOPBACK.into()).expect("a free port");
-            socket.listen(50).expect("a free port");
             socket.set_nonblocking(true).expect("an option");
-            Listener(socket.into())
+            Listener(socket.into(), RefCell::default())
+        }
+
+        pub(crate) fn hear(&self, backlog: i32) {
+            SockRef::from(&self.0).listen(backlog).expect("a free port");
+        }
+
+        /// Listens with a queue of one, and fills it: the system drops who comes then.
+        pub(crate) fn fill(&self) {
+            self.hear(0);
+            let one = TcpStream::connect(self.address()).expect("there is room for one");
+            self.1.borrow_mut().push(one);
         }
 
         pub(crate) fn address(&self) -> SocketAddr {

@@ -70,6 +70,11 @@ impl Kit {
         self.driver == Which::Memory(Manner::Completion)
     }
 
+    /// What has arrived is told in the next turn, in every run.
+    pub(crate) fn is_readiness_in_memory(self) -> bool {
+        self.driver == Which::Memory(Manner::Readiness)
+    }
+
     /// More than the system and B hold together: a known pattern, 16 MiB over sockets.
     pub(crate) fn big(self) -> &'static [u8] {
         let len = if self.is_mio() { BIG.len() } else { 1024 * 1024 };
@@ -215,6 +220,16 @@ impl Rig {
     /// A port of the test's own.
     pub(crate) fn far_port(&self) -> FarPort {
         FarPort::new(self.network.as_ref())
+    }
+
+    /// A port of the test's own that refuses, until it hears.
+    pub(crate) fn deaf_port(&self) -> FarPort {
+        FarPort::deaf(self.network.as_ref())
+    }
+
+    /// A port that never answers.
+    pub(crate) fn silent_port(&self) -> FarPort {
+        FarPort::silent(self.network.as_ref())
     }
 
     /// The next connection to a port of the test.

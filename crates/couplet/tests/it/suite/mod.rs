@@ -7,14 +7,19 @@
 #![allow(dead_code)]
 
 mod aborting;
+mod building;
 mod closing;
+mod connecting;
 mod deadlines;
 pub(crate) mod endings;
 pub(crate) mod far;
 mod flushing;
 pub(crate) mod kit;
+mod ports;
+mod precedence;
 mod producers;
 mod reading;
+mod reasons;
 pub(crate) mod recorder;
 pub(crate) mod tap;
 
@@ -122,6 +127,64 @@ macro_rules! all_facts {
                 c71_drained_fails_with_the_connection,
                 c71_past_the_hard_cap_the_connection_overflows,
                 c71_without_a_cap_write_takes_everything,
+            ]
+            precedence: [
+                c20a_after_lose_connection_no_reading_callback_comes,
+                c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_come,
+                c20a_after_a_panic_only_connection_lost_comes,
+                c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin,
+                c20a_fail_flushes_what_was_written,
+                c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused,
+                c20b_the_reason_is_the_first_of_the_list,
+                c20b_done_says_who_closed_first,
+                c20b_a_fin_held_back_by_a_pause_counts,
+            ]
+            ports: [
+                c21_stop_listening_fires_in_a_later_turn,
+                c21_connections_outlive_their_port,
+                c21_a_second_stop_listening_does_nothing,
+                c22_a_stopped_port_can_listen_again,
+                c21_a_port_can_be_stopped_by_its_own_connection,
+            ]
+            reasons: [
+                c23_the_peers_close_is_done_by_peer,
+                c24_a_reset_is_lost_with_its_io_error,
+                c25_our_own_close_is_done_by_us,
+                c26_an_abort_is_aborted_here_and_lost_there,
+                c28_only_done_is_clean,
+                c29_a_panic_in_data_received_is_logged_and_is_the_reason,
+                c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer,
+                c31_what_is_open_at_the_end_is_shutdown,
+            ]
+            connecting: [
+                c36_a_client_starts_in_order,
+                c36_nothing_is_called_inside_connect,
+                c37_a_client_ends_in_order,
+                c37_a_reconnect_keeps_the_factory_started,
+                c38_a_failed_connect_builds_no_protocol,
+                c38_a_retry_after_failure_keeps_the_factory_started,
+                c39_stop_connecting_is_reported_after_started_connecting_returned,
+                c39_stop_connecting_at_another_time_says_so,
+                c40_a_refused_connect_is_reported_by_a_turn,
+                c49_a_connect_that_nobody_answers_ends_after_30_s,
+                c51_disconnect_does_what_the_state_asks_for,
+                c51_connect_in_another_state_is_an_error,
+                c39_a_connector_stopped_before_it_starts_tries_nothing,
+                c36_the_connector_knows_its_transport_until_the_end,
+            ]
+            building: [
+                c41_a_shared_factory_starts_once_and_stops_once,
+                c42_build_protocol_comes_first_and_reading_is_on,
+                c43_a_server_that_builds_nothing_closes,
+                c43_a_client_that_builds_nothing_is_told_connection_lost,
+                c43_connect_fails_with_no_protocol,
+                c44_a_panic_in_any_callback_loses_that_connection,
+                c44_fail_in_any_callback_loses_that_connection,
+                c44_a_panic_in_build_protocol_drops_that_connection,
+                c44_a_failing_connection_does_not_end_the_turn,
+                c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows,
+                c46_host_and_peer_stay_readable,
+                c50_nothing_keeps_a_protocol_after_its_connection,
             ]
         }
     };

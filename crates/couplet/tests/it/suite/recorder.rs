@@ -23,6 +23,11 @@ impl Log {
         self.0.borrow().clone()
     }
 
+    /// The entries, and the log is empty again.
+    pub(crate) fn take(&self) -> Vec<String> {
+        self.0.take()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.borrow().len()
     }
@@ -344,9 +349,9 @@ type OnConnector = Box<dyn FnMut(&Connector)>;
 pub(crate) struct Maker {
     log: Log,
     build: Scripts,
-    pub(crate) on_started: OnConnector,
-    pub(crate) on_failed: OnConnector,
-    pub(crate) on_lost: OnConnector,
+    on_started: OnConnector,
+    on_failed: OnConnector,
+    on_lost: OnConnector,
 }
 
 impl Maker {
@@ -361,6 +366,23 @@ impl Maker {
             on_failed: Box::new(|_| {}),
             on_lost: Box::new(|_| {}),
         }
+    }
+    /// What it does in `started_connecting`.
+    pub(crate) fn on_started(mut self, act: impl FnMut(&Connector) + 'static) -> Maker {
+        self.on_started = Box::new(act);
+        self
+    }
+
+    /// What it does in `client_connection_failed`.
+    pub(crate) fn on_failed(mut self, act: impl FnMut(&Connector) + 'static) -> Maker {
+        self.on_failed = Box::new(act);
+        self
+    }
+
+    /// What it does in `client_connection_lost`.
+    pub(crate) fn on_lost(mut self, act: impl FnMut(&Connector) + 'static) -> Maker {
+        self.on_lost = Box::new(act);
+        self
     }
 }
 

@@ -1,0 +1,378 @@
+//! Rows 41 to 46 and 50: factories and what they build, and what a failing callback costs.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use couplet::{Address, ConnectError, Shared, Transport};
+
+use crate::logged::logged;
+
+use super::endings::ENDINGS;
+use super::far::{B, Saw};
+use super::kit::{BOTH_ROLES, Kit, Rig, Role};
+use super::recorder::{A, Broken, Log, Maker, On, Script};
+
+/// Builds a protocol for each peer, all in the log of A.
+fn makes_many(a: &A) -> Maker {
+    let end = a.clone();
+    Maker::new(&a.log, move |_| Some(end.plays(Script::new())))
+}
+
+pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, far) = (rig.end(), rig.far_port());
+    let shared = Shared::new(makes_many(&a));
+    let one = rig.listen_with(shared.clone());
+    let two = rig.listen_with(shared.clone());
+    rig.connect_with(far.address(), shared.clone());
+    let b = rig.accepted(&far);
+    rig.until("connection_made", || a.is_made());
+    assert_eq!((a.log.entries()[0].as_str(), a.log.count("do_start")), ("do_start", 1));
+    drop(one.stop_listening());
+    rig.turns(2);
+    b.fin();
+    rig.until("the client's end", || a.log.has("client_connection_lost"));
+    rig.turns(2);
+    assert!(!a.log.has("do_stop"));
+    // A connection that is still open does not hold it back.
+    let _open = rig.far(&two);
+    rig.until("connection_made", || a.log.count("made") == 2);
+    drop(two.stop_listening());
+    rig.turns(2);
+    assert_eq!(a.log.entries().last().map(String::as_str), Some("do_stop"));
+    one.start_listening().expect("a free port can be opened");
+    rig.turns(2);
+    assert_eq!((a.log.count("do_start"), a.log.count("do_stop")), (2, 1));
+    // A factory of one port.
+    let a = rig.end();
+    let port = rig.listen_with(makes_many(&a));
+    rig.turn();
+    drop(port.stop_listening());
+    rig.turns(2);
+    assert_eq!(a.log.entries(), ["do_start", "do_stop"]);
+}
+
+pub(crate) fn c42_build_protocol_comes_first_and_reading_is_on(kit: Kit) {
+    let mut rig = kit.rig();
+    let a = rig.end();
+    let port = rig.listen_with(makes_many(&a));
+    let b = rig.far(&port);
+    b.send(b"x");
+    rig.until("data", || a.log.has("data"));
+    let build = format!("build({})", b.address());
+    assert_eq!(a.log.entries(), ["do_start", &build, "made", "data(1)"]);
+    assert_eq!(*a.transport().peer(), b.address());
+}
+
+pub(crate) fn c43_a_server_that_builds_nothing_closes(kit: Kit) {
+    let mut rig = kit.rig();
+    let a = rig.end();
+    let mut turned_away = false;
+    let end = a.clone();
+    let port = rig.listen_with(Maker::new(&a.log, move |_| {
+        std::mem::replace(&mut turned_away, true).then(|| end.plays(Script::new()))
+    }));
+    let b1 = rig.far(&port);
+    b1.send(b"nobody reads this");
+    assert_ne!(rig.take_to_the_end(&b1), Saw::Open);
+    assert_eq!((b1.got_len(), a.log.len(), a.log.count("build")), (0, 2, 1));
+    let b2 = rig.far(&port);
+    b2.send(b"x");
+    rig.until("data", || a.log.has("data"));
+    rig.tick();
+    assert_eq!(a.received(), b"x");
+}
+
+pub(crate) fn c43_a_client_that_builds_nothing_is_told_connection_lost(kit: Kit) {
+    let mut rig = kit.rig();
+    let (log, far) = (Log::default(), rig.far_port());
+    rig.connect_with(far.address(), Maker::new(&log, |_| None));
+    let b = rig.accepted(&far);
+    rig.until("do_stop", || log.has("do_stop"));
+    let build = format!("build({})", Address::from(far.address()));
+    let lost = "client_connection_lost(Done(Us))";
+    assert_eq!(log.entries(), ["do_start", "started_connecting", &build, lost, "do_stop"]);
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+}
+
+pub(crate) fn c43_connect_fails_with_no_protocol(kit: Kit) {
+    let mut rig = kit.rig();
+    let (log, far) = (Log::default(), rig.far_port());
+    let to = format!("tcp:{}:{}", far.address().ip(), far.address().port());
+    let failed = log.clone();
+    rig.reactor
+        .connect(&to, Maker::new(&log, |_| None))
+        .add_both(move |result| {
+            let failure = result.expect_err("there is no protocol");
+            let error: Option<&ConnectError> = failure.downcast_ref();
+            failed.note(format!("{error:?}"));
+            Ok(())
+        })
+        .detach();
+    rig.until("an answer", || log.has("Some(NoProtocol)"));
+}
+
+/// A callback of a protocol, or a call into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Callback(On),
+    Tell,
+    Ask,
+    CallLater,
+}
+
+const PLACES: [Place; 8] = [
+    Place::Callback(On::Made),
+    Place::Callback(On::Data),
+    Place::Callback(On::ReadClosed),
+    Place::Callback(On::WriteClosed),
+    Place::Callback(On::Resumed),
+    Place::Tell,
+    Place::Ask,
+    Place::CallLater,
+];
+
+/// Plays `act` in that place of a fresh connection.
+fn play(rig: &mut Rig, role: Role, place: Place, act: fn(&Transport)) -> (A, B) {
+    let script = match place {
+        Place::Callback(on) => Script::new().aware().once(on, act),
+        _ => Script::new(),
+    };
+    let (a, b) = rig.pair(role, script);
+    match place {
+        Place::Callback(On::Data) => b.send(b"x"),
+        Place::Callback(On::ReadClosed) => b.fin(),
+        Place::Callback(On::WriteClosed) => a.transport().lose_write_connection(),
+        Place::Callback(On::Resumed) => {
+            a.transport().pause_producing();
+            rig.turn();
+            a.transport().resume_producing();
+        }
+        Place::Callback(_) => {}
+        Place::Tell => assert!(a.tell(act)),
+        Place::Ask => a.log.watch("asked", a.ask(act)),
+        Place::CallLater => drop(a.call_later(Duration::ZERO, act)),
+    }
+    (a, b)
+}
+
+pub(crate) fn c44_a_panic_in_any_callback_loses_that_connection(kit: Kit) {
+    for role in BOTH_ROLES {
+        for place in PLACES {
+            let mut rig = kit.rig();
+            rig.tick();
+            let ((a, b), lines) = logged(|| {
+                let (a, b) = play(&mut rig, role, place, |_| panic!("no more"));
+                assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{place:?}");
+                (a, b)
+            });
+            b.fin();
+            rig.until("connection_lost", || a.is_lost());
+            rig.turns(3);
+            assert!(a.log.has("lost(Panicked(no more))"), "{:?}", a.log.entries());
+            assert_eq!(lines.len(), 1, "{place:?}: {lines:?}");
+            assert!(lines[0].contains("no more"), "{lines:?}");
+            assert_eq!(a.log.has("asked: failed"), place == Place::Ask);
+            rig.tick();
+        }
+    }
+}
+
+pub(crate) fn c44_fail_in_any_callback_loses_that_connection(kit: Kit) {
+    for role in BOTH_ROLES {
+        for place in PLACES {
+            let mut rig = kit.rig();
+            rig.tick();
+            let (a, b) = play(&mut rig, role, place, |transport| {
+                transport.write("last words");
+                transport.fail(Broken("e"));
+            });
+            assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{place:?}");
+            let closed = place == Place::Callback(On::WriteClosed);
+            assert_eq!(b.got(), if closed { &b""[..] } else { b"last words" }, "{place:?}");
+            b.fin();
+            assert_eq!(rig.lost(&a), "Failed(e)", "{place:?}");
+            rig.tick();
+        }
+    }
+    // In connection_made, no data follows though it has come.
+    let mut rig = kit.rig();
+    let a = rig.end();
+    let script = Script::new().once(On::Made, |transport| transport.fail(Broken("e")));
+    let port = rig.listen(&a, script);
+    let b = rig.far(&port);
+    b.send(b"x");
+    b.fin();
+    assert_eq!(rig.lost(&a), "Failed(e)");
+    assert_eq!(a.log.entries(), ["made", "lost(Failed(e))"]);
+}
+
+pub(crate) fn c44_a_panic_in_build_protocol_drops_that_connection(kit: Kit) {
+    for shared in [false, true] {
+        let mut rig = kit.rig();
+        let a = rig.end();
+        let (mut first, end) = (true, a.clone());
+        let factory = Maker::new(&a.log, move |_| {
+            assert!(!std::mem::take(&mut first), "the first");
+            Some(end.plays(Script::new()))
+        });
+        let reached: Rc<Cell<bool>> = Rc::default();
+        let (port, of_many) = if shared {
+            let shared = Shared::new(factory);
+            (rig.listen_with(shared.clone()), Some(shared))
+        } else {
+            (rig.listen_with(factory), None)
+        };
+        let b1 = rig.far(&port);
+        let (sees, lines) = logged(|| rig.take_to_the_end(&b1));
+        assert_ne!(sees, Saw::Open);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("the first"));
+        let b2 = rig.far(&port);
+        b2.send(b"x");
+        rig.until("data", || a.log.has("data"));
+        if let Some(shared) = of_many {
+            let reaches = reached.clone();
+            shared.tell(move |_| reaches.set(true));
+            rig.turn();
+            assert!(reached.get());
+        }
+    }
+    // A client.
+    let mut rig = kit.rig();
+    let (log, far) = (Log::default(), rig.far_port());
+    let ((), lines) = logged(|| {
+        rig.connect_with(far.address(), Maker::new(&log, |_| panic!("none")));
+        rig.until("do_stop", || log.has("do_stop"));
+    });
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(log.entries()[3..], ["client_connection_lost(Done(Us))", "do_stop"]);
+}
+
+pub(crate) fn c44_a_failing_connection_does_not_end_the_turn(kit: Kit) {
+    let mut rig = kit.rig();
+    let failed: Rc<Cell<bool>> = Rc::default();
+    let script = |failed: &Rc<Cell<bool>>| {
+        let failed = failed.clone();
+        Script::new().on(On::Data, move |_| assert!(failed.replace(true), "the first"))
+    };
+    let (a1, b1) = rig.accept(script(&failed));
+    let (a2, b2) = rig.accept(script(&failed));
+    b1.send(b"x");
+    b2.send(b"x");
+    while !failed.get() {
+        // What is due in the turn of the panic runs in it.
+        let ran: Rc<Cell<bool>> = Rc::default();
+        let runs = ran.clone();
+        rig.reactor.call_soon(move || runs.set(true));
+        rig.turn();
+        assert!(ran.get());
+    }
+    if kit.is_readiness_in_memory() {
+        assert!(a1.log.has("data") && a2.log.has("data"), "in the same turn");
+    }
+    rig.tick();
+    assert_eq!((a1.log.count("data"), a2.log.count("data")), (1, 1));
+    b1.fin();
+    b2.fin();
+    let mut reasons = [rig.lost(&a1), rig.lost(&a2)];
+    reasons.sort();
+    assert_eq!(reasons, ["Done(Peer)", "Panicked(the first)"]);
+}
+
+pub(crate) fn c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows(kit: Kit) {
+    for name in ["the peer's FIN", "the peer's reset", "lose"] {
+        let ending = ENDINGS.iter().find(|ending| ending.name == name).expect("it is there");
+        let mut rig = kit.rig();
+        let (a, far) = (rig.end(), rig.far_port());
+        let (end, mut again) = (a.clone(), true);
+        let factory = Maker::new(&a.log, move |_| {
+            Some(end.plays(Script::new().on(On::Lost, |_| panic!("at the end"))))
+        })
+        .on_lost(move |connector| {
+            if std::mem::take(&mut again) {
+                assert_eq!(connector.connect(), Ok(()));
+            } else {
+                panic!("in the factory");
+            }
+        });
+        let ((), lines) = logged(|| {
+            rig.connect_with(far.address(), factory);
+            for n in 1..=2 {
+                let b = rig.accepted(&far);
+                rig.until("connection_made", || a.log.count("made") == n);
+                ending.bring(&mut rig, &a, &b);
+                rig.until("the end", || a.log.count("client_connection_lost") == n);
+            }
+            rig.turns(3);
+        });
+        let lost = format!("client_connection_lost({})", ending.reason);
+        assert_eq!(a.log.count(&lost), 2, "with the reason that it had");
+        assert_eq!(a.log.entries().last().map(String::as_str), Some("do_stop"));
+        assert_eq!(lines.len(), 3, "{lines:?}");
+    }
+}
+
+pub(crate) fn c46_host_and_peer_stay_readable(kit: Kit) {
+    for role in BOTH_ROLES {
+        let mut rig = kit.rig();
+        let seen: Rc<RefCell<Vec<(Address, Address)>>> = Rc::default();
+        let looks = |seen: &Rc<RefCell<Vec<_>>>| {
+            let seen = seen.clone();
+            move |transport: &Transport| {
+                seen.borrow_mut().push((transport.host().clone(), transport.peer().clone()));
+            }
+        };
+        let script = Script::new().on(On::Made, looks(&seen)).on(On::Lost, looks(&seen));
+        let (a, b) = rig.pair(role, script);
+        let far = b.address();
+        b.fin();
+        rig.lost(&a);
+        // Others take its slot.
+        let others: Vec<_> = (0..5).map(|_| rig.accept(Script::new())).collect();
+        assert!(others.iter().all(|(other, _)| other.is_made()));
+        looks(&seen)(&a.transport());
+        let seen = seen.borrow();
+        assert!(seen.len() == 3 && seen.iter().all(|pair| *pair == seen[0]), "{seen:?}");
+        assert!(role == Role::Client || seen[0].1 == far);
+    }
+}
+
+/// Uses all its handles when it is dropped.
+struct Mourner(A);
+
+impl Drop for Mourner {
+    fn drop(&mut self) {
+        let transport = self.0.transport();
+        transport.write("late");
+        assert!(!self.0.tell(|_| {}));
+        transport.reactor().call_later(Duration::ZERO, || {});
+        self.0.log.note("dropped");
+    }
+}
+
+pub(crate) fn c50_nothing_keeps_a_protocol_after_its_connection(kit: Kit) {
+    for ending in ENDINGS {
+        let mut rig = kit.rig();
+        let a = rig.end();
+        let held = Rc::new(Mourner(a.clone()));
+        let weak: Weak<Mourner> = Rc::downgrade(&held);
+        let script = Script::new().on(On::Made, move |_| drop(held.clone()));
+        let port = rig.listen(&a, ending.script(script));
+        let b = rig.far(&port);
+        rig.until("connection_made", || a.is_made());
+        let handles = (a.transport(), a.connection());
+        let call = a.call_later(Duration::from_secs(3600), |_| {});
+        ending.bring(&mut rig, &a, &b);
+        let asked = a.ask(|_| ());
+        rig.until("connection_lost", || a.is_lost());
+        assert!(weak.upgrade().is_none(), "{}: by the end of that turn", ending.name);
+        assert_eq!(a.log.entries().last().map(String::as_str), Some("dropped"));
+        assert!(handles.1.is_lost() && !call.active());
+        asked.add_errback(|_| Ok(())).detach();
+        drop(port.stop_listening());
+        drop(handles.0);
+        rig.turns(3);
+    }
+}

@@ -1,0 +1,354 @@
+//! Rows 36 to 40 and 51, and the connect timeout of 49: the life of a connector, in order.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::driver::How;
+use couplet::{
+    Address, Bytes, ConnectError, ConnectOptions, Connector, ConnectorState, NotDisconnected,
+    Transport,
+};
+
+use crate::logged::logged;
+
+use super::endings::{ENDINGS, Ending, write_big};
+use super::far::{B, FarPort, Saw};
+use super::kit::{Kit, Rig};
+use super::recorder::{A, Log, Maker, On, Recorder, Script};
+
+const STOPPED: &str = "client_connection_failed(Failed(the attempt was stopped))";
+
+/// A factory that writes into A's log and builds its protocol, once.
+fn maker(a: &A, script: Script) -> Maker {
+    let mut protocol = Some(a.plays(script));
+    Maker::new(&a.log, move |_| protocol.take())
+}
+
+/// A factory whose every protocol writes into A's log.
+fn makes_many(a: &A) -> Maker {
+    let end = a.clone();
+    Maker::new(&a.log, move |_: &Address| -> Option<Recorder> { Some(end.plays(Script::new())) })
+}
+
+/// A client with a factory in its log.
+fn client(rig: &mut Rig, script: Script) -> (A, B, Connector) {
+    let (a, far) = (rig.end(), rig.far_port());
+    let connector = rig.connect_with(far.address(), maker(&a, script));
+    let b = rig.accepted(&far);
+    rig.until("connection_made", || a.is_made());
+    (a, b, connector)
+}
+
+pub(crate) fn c36_a_client_starts_in_order(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, far) = (rig.end(), rig.far_port());
+    rig.connect_with(far.address(), maker(&a, Script::new()));
+    rig.turn();
+    assert_eq!(a.log.entries()[..2], ["do_start", "started_connecting"], "in one turn");
+    rig.until("connection_made", || a.is_made());
+    rig.turns(3);
+    let peer = Address::from(far.address());
+    let build = format!("build({peer})");
+    assert_eq!(a.log.entries(), ["do_start", "started_connecting", &build, "made"]);
+    assert_eq!(*a.transport().peer(), peer);
+}
+
+pub(crate) fn c36_nothing_is_called_inside_connect(kit: Kit) {
+    for by_string in [false, true] {
+        for place in ["outside", "a callback", "a timed call"] {
+            let mut rig = kit.rig();
+            let (a, far) = (rig.end(), rig.far_port());
+            let (log, to, maker) = (a.log.clone(), far.address(), maker(&a, Script::new()));
+            let connect = move |reactor: &couplet::Reactor| {
+                log.note("before");
+                if by_string {
+                    reactor.connect(format!("tcp:{}:{}", to.ip(), to.port()), maker).detach();
+                } else {
+                    reactor.connect_tcp(&to.ip().to_string(), to.port(), maker);
+                }
+                log.note("after");
+            };
+            match place {
+                "outside" => connect(&rig.reactor),
+                "a callback" => {
+                    let (other, _b) = rig.accept(Script::new());
+                    other.tell(move |transport| connect(transport.reactor()));
+                }
+                _ => {
+                    let reactor = rig.reactor.clone();
+                    rig.reactor.call_soon(move || connect(&reactor));
+                }
+            }
+            rig.until("connection_made", || a.is_made());
+            let seen = a.log.entries();
+            assert_eq!(seen[..3], ["before", "after", "do_start"], "{place}");
+        }
+    }
+}
+
+/// The endings that a far end or the protocol brings about.
+fn plain_endings() -> impl Iterator<Item = &'static Ending> {
+    ENDINGS.iter().filter(|ending| !ending.name.starts_with("stopped"))
+}
+
+pub(crate) fn c37_a_client_ends_in_order(kit: Kit) {
+    for ending in plain_endings() {
+        let mut rig = kit.rig();
+        let (a, b, connector) = client(&mut rig, ending.script(Script::new()));
+        ending.bring(&mut rig, &a, &b);
+        rig.until("do_stop", || a.log.has("do_stop"));
+        rig.turns(3);
+        let seen = a.log.entries();
+        let reason = ending.reason;
+        let ends = [
+            format!("lost({reason})"),
+            format!("client_connection_lost({reason})"),
+            "do_stop".into(),
+        ];
+        assert_eq!(seen[seen.len() - 3..], ends, "{}", ending.name);
+        assert_eq!((a.log.count("do_start"), a.log.count("do_stop")), (1, 1));
+        assert_eq!(connector.state(), ConnectorState::Disconnected);
+    }
+}
+
+pub(crate) fn c37_a_reconnect_keeps_the_factory_started(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, far) = (rig.end(), rig.far_port());
+    let mut again = true;
+    let factory = makes_many(&a).on_lost(move |connector| {
+        if std::mem::take(&mut again) {
+            assert_eq!(connector.connect(), Ok(()));
+        }
+    });
+    rig.connect_with(far.address(), factory);
+    for _ in 0..2 {
+        let b = rig.accepted(&far);
+        b.fin();
+        rig.tick();
+    }
+    rig.until("do_stop", || a.log.has("do_stop"));
+    let build = format!("build({})", Address::from(far.address()));
+    let ends = ["read_closed", "lost(Done(Peer))", "client_connection_lost(Done(Peer))"];
+    let life = [&["started_connecting", &build, "made"], &ends[..]].concat();
+    assert_eq!(a.log.entries(), [&["do_start"], &life[..], &life, &["do_stop"]].concat());
+}
+
+pub(crate) fn c38_a_failed_connect_builds_no_protocol(kit: Kit) {
+    let mut rig = kit.rig();
+    let (log, far) = (Log::default(), rig.deaf_port());
+    rig.connect_with(far.address(), Maker::new(&log, |_| panic!("nothing is to be built")));
+    rig.until("do_stop", || log.has("do_stop"));
+    rig.turns(3);
+    let failed = "client_connection_failed(Failed(connection refused))";
+    assert_eq!(log.entries(), ["do_start", "started_connecting", failed, "do_stop"]);
+}
+
+pub(crate) fn c38_a_retry_after_failure_keeps_the_factory_started(kit: Kit) {
+    // The second attempt meets a port that listens.
+    let mut rig = kit.rig();
+    let (a, far) = (rig.end(), Rc::new(rig.deaf_port()));
+    let hears = far.clone();
+    let factory = makes_many(&a).on_failed(move |connector| {
+        hears.hear();
+        assert_eq!(connector.connect(), Ok(()));
+    });
+    rig.connect_with(far.address(), factory);
+    rig.until("connection_made", || a.is_made());
+    assert_eq!((a.log.count("do_start"), a.log.count("started_connecting")), (1, 2));
+    assert!(!a.log.has("do_stop"));
+    // A thousand refusals in a row: neither the stack nor the list of connectors grows.
+    let mut rig = kit.rig();
+    let (log, far) = (Log::default(), rig.deaf_port());
+    let depths: Rc<RefCell<Vec<usize>>> = Rc::default();
+    let seen = depths.clone();
+    let factory = Maker::new(&log, |_| None).on_failed(move |connector| {
+        let here = 0u8;
+        seen.borrow_mut().push(std::ptr::from_ref(&here).addr());
+        if seen.borrow().len() <= 1000 {
+            assert_eq!(connector.connect(), Ok(()));
+        }
+    });
+    rig.connect_with(far.address(), factory);
+    rig.until("do_stop", || log.has("do_stop"));
+    let depths = depths.borrow();
+    let spread = depths.iter().max().zip(depths.iter().min()).map(|(max, min)| max - min);
+    assert!(depths.len() == 1001 && spread < Some(16 * 1024), "{spread:?}");
+    assert_eq!((log.count("do_start"), log.count("do_stop")), (1, 1));
+    assert_eq!(log.entries().last().map(String::as_str), Some("do_stop"));
+}
+
+pub(crate) fn c39_stop_connecting_is_reported_after_started_connecting_returned(kit: Kit) {
+    let mut rig = kit.rig();
+    let (log, far) = (Log::default(), rig.far_port());
+    let inside = log.clone();
+    let factory = Maker::new(&log, |_| None).on_started(move |connector| {
+        inside.note(format!("stopped: {}", connector.stop_connecting()));
+        inside.note("end");
+    });
+    rig.connect_with(far.address(), factory);
+    rig.until("do_stop", || log.has("do_stop"));
+    rig.tick();
+    let wanted = ["do_start", "started_connecting", "stopped: true", "end", STOPPED, "do_stop"];
+    assert_eq!(log.entries(), wanted);
+    if let Some(b) = far.accept() {
+        assert_ne!(rig.take_to_the_end(&b), Saw::Open);
+    }
+}
+
+pub(crate) fn c39_stop_connecting_at_another_time_says_so(kit: Kit) {
+    let mut rig = kit.rig();
+    let echo = Script::new().on(On::Data, |transport| transport.write("x"));
+    let (a, b, connector) = client(&mut rig, echo);
+    let entries = a.log.len();
+    assert!(!connector.stop_connecting(), "while connected");
+    rig.turns(3);
+    assert_eq!(a.log.len(), entries);
+    b.send(b"x");
+    rig.until("an echo", || b.take_all() > 0);
+    b.fin();
+    rig.until("do_stop", || a.log.has("do_stop"));
+    assert!(!connector.stop_connecting(), "after the end");
+    // A second time after a stop.
+    let (log, silent) = (Log::default(), rig.silent_port());
+    let connector = rig.connect_with(silent.address(), Maker::new(&log, |_| None));
+    rig.turns(3);
+    assert!(connector.stop_connecting());
+    assert!(!connector.stop_connecting());
+    rig.turn();
+    assert_eq!(log.entries()[2..], [STOPPED, "do_stop"]);
+    assert!(!connector.stop_connecting());
+}
+
+pub(crate) fn c40_a_refused_connect_is_reported_by_a_turn(kit: Kit) {
+    let mut rig = kit.rig();
+    let (log, far) = (Log::default(), Rc::new(rig.deaf_port()));
+    let inside: Rc<Cell<u32>> = Rc::default();
+    let deep = inside.clone();
+    let checks = move |_: &Connector| assert_eq!(deep.get(), 0, "reported inside a call");
+    // One attempt from outside, one from a callback, one from a report.
+    let (to, reactor) = (far.address(), rig.reactor.clone());
+    let (depth, attempt_log) = (inside.clone(), log.clone());
+    let connect = Rc::new(move || {
+        depth.set(depth.get() + 1);
+        let before = attempt_log.len();
+        let factory = Maker::new(&attempt_log, |_| None).on_failed(checks.clone());
+        reactor.connect_tcp(&to.ip().to_string(), to.port(), factory);
+        assert_eq!(attempt_log.len(), before, "nothing comes inside the call");
+        depth.set(depth.get() - 1);
+    });
+    connect();
+    let (other, _b) = rig.accept(Script::new());
+    let from_callback = connect.clone();
+    other.tell(move |_| from_callback());
+    let from_report = connect.clone();
+    let reports = Maker::new(&Log::default(), |_| None).on_failed(move |_| from_report());
+    rig.connect_with(far.address(), reports);
+    let ((), lines) = logged(|| {
+        rig.until("three reports", || log.count("client_connection_failed") == 3);
+    });
+    assert!(!log.has("build") && lines.is_empty(), "{lines:?}");
+}
+
+pub(crate) fn c49_a_connect_that_nobody_answers_ends_after_30_s(kit: Kit) {
+    for (timeout, seconds) in [(None, 30), (Some(Duration::from_secs(5)), 5)] {
+        let mut rig = kit.rig();
+        let (log, silent) = (Log::default(), rig.silent_port());
+        let to = silent.address();
+        let mut options = ConnectOptions::default();
+        if let Some(timeout) = timeout {
+            options = options.timeout(timeout);
+        }
+        let factory = Maker::new(&log, |_| None);
+        rig.reactor.connect_tcp_with(&to.ip().to_string(), to.port(), options, factory);
+        rig.turns(3);
+        rig.pass(Duration::from_secs(seconds) - Duration::from_millis(1));
+        rig.turn();
+        assert_eq!(log.entries(), ["do_start", "started_connecting"]);
+        rig.pass(Duration::from_millis(1));
+        rig.turn();
+        let failed = format!("client_connection_failed(Failed(no answer within {seconds}s))");
+        assert_eq!(log.entries()[2..], [failed.as_str(), "do_stop"]);
+        let attempts = rig.tapped.connects.borrow().clone();
+        let [(_, _, Some(key))] = attempts[..] else { panic!("{attempts:?}") };
+        assert_eq!(rig.tapped.counts(key).closes, [How::Normal]);
+    }
+}
+
+pub(crate) fn c51_disconnect_does_what_the_state_asks_for(kit: Kit) {
+    // While connecting.
+    let mut rig = kit.rig();
+    let (log, silent) = (Log::default(), rig.silent_port());
+    let connector = rig.connect_with(silent.address(), Maker::new(&log, |_| None));
+    rig.turns(3);
+    connector.disconnect();
+    rig.turn();
+    assert_eq!(log.entries()[2..], [STOPPED, "do_stop"]);
+    // While connected: what was written is flushed.
+    let (a, b, connector) = client(&mut rig, Script::new());
+    write_big(&rig, &a);
+    connector.disconnect();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert!(b.got() == kit.big());
+    b.fin();
+    rig.until("do_stop", || a.log.has("do_stop"));
+    let ends = ["lost(Done(Us))", "client_connection_lost(Done(Us))", "do_stop"];
+    assert_eq!(a.log.entries()[4..], ends);
+    // When there is nothing.
+    connector.disconnect();
+    rig.turns(3);
+    assert_eq!(a.log.len(), 7);
+}
+
+pub(crate) fn c51_connect_in_another_state_is_an_error(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, far) = (rig.end(), rig.far_port());
+    let connector = rig.connect_with(far.address(), makes_many(&a));
+    assert_eq!(connector.connect(), Err(NotDisconnected), "before it starts");
+    rig.turn();
+    assert!(connector.state() != ConnectorState::Connecting || connector.connect().is_err());
+    rig.until("connection_made", || a.is_made());
+    let b = rig.accepted(&far);
+    assert_eq!(connector.connect(), Err(NotDisconnected), "while connected");
+    rig.turns(3);
+    b.send(b"x");
+    rig.until("data", || a.log.has("data"));
+    a.transport().write_bytes(Bytes::from_static(kit.big()));
+    a.transport().lose_connection();
+    rig.turn();
+    assert_eq!(connector.connect(), Err(NotDisconnected), "while closing");
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    b.fin();
+    rig.until("do_stop", || a.log.has("do_stop"));
+    assert_eq!((a.log.count("made"), a.log.count("started_connecting")), (1, 1));
+    // A full second life.
+    assert_eq!(connector.connect(), Ok(()));
+    let b = rig.accepted(&far);
+    rig.until("connection_made", || a.log.count("made") == 2);
+    b.fin();
+    rig.until("do_stop", || a.log.count("do_stop") == 2);
+    assert_eq!(a.log.count("do_start"), 2);
+}
+
+/// An attempt that was never started is stopped when it is.
+pub(crate) fn c39_a_connector_stopped_before_it_starts_tries_nothing(kit: Kit) {
+    let mut rig = kit.rig();
+    let (log, far): (Log, FarPort) = (Log::default(), rig.far_port());
+    let connector = rig.connect_with(far.address(), Maker::new(&log, |_| None));
+    assert!(connector.stop_connecting());
+    rig.turns(3);
+    assert_eq!(log.entries(), ["do_start", "started_connecting", STOPPED, "do_stop"]);
+    assert!(rig.tapped.connects.borrow().is_empty());
+    assert!(connector.transport().is_none());
+    assert_eq!(ConnectError::Stopped.to_string(), "the attempt was stopped");
+}
+
+/// The transport of a connector is there while the connection is.
+pub(crate) fn c36_the_connector_knows_its_transport_until_the_end(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b, connector) = client(&mut rig, Script::new());
+    assert_eq!(connector.transport(), Some(a.transport()));
+    b.fin();
+    rig.until("do_stop", || a.log.has("do_stop"));
+    assert_eq!(connector.transport(), None::<Transport>);
+}

@@ -1,0 +1,168 @@
+//! Rows 21 and 22: a port stops listening, and listens again.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use couplet::{Address, Transport};
+
+use super::far::Saw;
+use super::kit::{Kit, Rig};
+use super::recorder::{Log, Maker, On, Script};
+
+/// A factory that writes into `log` and builds protocols that do nothing.
+fn maker(rig: &Rig, log: &Log) -> Maker {
+    let a = rig.end();
+    Maker::new(log, move |_| Some(a.plays(Script::new())))
+}
+
+pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
+    // From outside, with a connection that was not accepted yet.
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let port = rig.listen_with(maker(&rig, &log));
+    rig.turn();
+    let b = rig.far(&port);
+    let stopped = port.stop_listening().expect("it listens");
+    assert!(!stopped.has_fired() && !port.is_listening());
+    log.watch("stopped", stopped);
+    rig.turn();
+    assert_eq!(log.entries(), ["do_start", "do_stop", "stopped: ok"]);
+    let to = port.host().socket_addr().expect("a port has an address");
+    assert!(rig.try_far(to).is_err(), "a connect after that is refused");
+    assert_ne!(rig.take_to_the_end(&b), Saw::Open);
+    assert!(!log.has("build"));
+    // From inside a callback.
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let port = rig.listen_with(maker(&rig, &log));
+    rig.turn();
+    let inside = log.clone();
+    rig.reactor.call_soon(move || {
+        inside.watch("stopped", port.stop_listening().expect("it listens"));
+        inside.note("returned");
+    });
+    rig.until("stopped", || log.has("stopped"));
+    assert_eq!(log.entries(), ["do_start", "returned", "do_stop", "stopped: ok"]);
+    // Before it was ever served.
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let port = rig.listen_with(maker(&rig, &log));
+    log.watch("stopped", port.stop_listening().expect("it listens"));
+    rig.turns(2);
+    assert_eq!(log.entries(), ["stopped: ok"]);
+}
+
+pub(crate) fn c21_connections_outlive_their_port(kit: Kit) {
+    let mut rig = kit.rig();
+    let a = rig.end();
+    let end = a.clone();
+    let echo = Script::new().on(On::Data, move |transport| {
+        transport.write(end.received().last().map_or(&[][..], std::slice::from_ref));
+    });
+    let port = rig.listen(&a, echo);
+    let b = rig.far(&port);
+    rig.until("connection_made", || a.is_made());
+    drop(port.stop_listening());
+    drop(port);
+    for n in 0..100 {
+        b.send(&[n]);
+        rig.until("an echo", || {
+            b.take_all();
+            b.got().last() == Some(&n)
+        });
+    }
+    a.transport().lose_connection();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    b.fin();
+    assert_eq!(rig.lost(&a), "Done(Us)");
+    // Dropping the handle stops nothing.
+    let a = rig.end();
+    let port = rig.listen(&a, Script::new());
+    rig.turn();
+    let to = port.host().socket_addr().expect("a port has an address");
+    drop(port);
+    let b = rig.try_far(to).expect("it listens");
+    rig.until("connection_made", || a.is_made());
+    b.fin();
+    rig.lost(&a);
+}
+
+pub(crate) fn c21_a_second_stop_listening_does_nothing(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let port = rig.listen_with(maker(&rig, &log));
+    rig.turn();
+    log.watch("stopped", port.stop_listening().expect("it listens"));
+    assert!(port.stop_listening().is_none());
+    rig.turns(3);
+    assert!(port.stop_listening().is_none());
+    rig.turns(3);
+    assert_eq!(log.entries(), ["do_start", "do_stop", "stopped: ok"]);
+}
+
+/// An address that no other test listens on, so that a number given back stays free.
+fn own_address(number: u16) -> SocketAddr {
+    let last = if cfg!(target_os = "linux") { 22 } else { 1 };
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), number)
+}
+
+pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let probe = rig.reactor.listen_tcp(own_address(0), maker(&rig, &Log::default()));
+    let probe = probe.expect("a free port can be opened");
+    let number = probe.host().port().expect("a port has a number");
+    drop(probe.stop_listening());
+    rig.turns(2);
+    for fixed in [false, true] {
+        let address = own_address(if fixed { number } else { 0 });
+        let port = rig.reactor.listen_tcp(address, maker(&rig, &log));
+        let port = port.expect("a free port can be opened");
+        rig.turn();
+        log.watch("stopped", port.stop_listening().expect("it listens"));
+        rig.until("stopped", || log.has("stopped"));
+        port.start_listening().expect("the number is free again");
+        assert!(port.is_listening());
+        rig.turn();
+        let host: Address = port.host();
+        port.start_listening().expect("while it listens it does nothing");
+        rig.turns(2);
+        assert_eq!(port.host(), host);
+        assert!(!fixed || host.port() == Some(number));
+        let _b = rig.far(&port);
+        rig.until("build", || log.has("build"));
+        let seen = log.take();
+        assert_eq!(seen[..4], ["do_start", "do_stop", "stopped: ok", "do_start"]);
+        assert_eq!(seen.len(), 5, "and the build: {seen:?}");
+        drop(port.stop_listening());
+        rig.turns(2);
+        log.take();
+    }
+    // Stopped and started before the turn comes: the old one goes, the new one serves.
+    let port = rig.listen_with(maker(&rig, &log));
+    rig.turn();
+    let before = port.host();
+    log.watch("stopped", port.stop_listening().expect("it listens"));
+    port.start_listening().expect("another number is free");
+    rig.turns(2);
+    let old = before.socket_addr().expect("a port has an address");
+    assert!(port.host() == before || rig.try_far(old).is_err());
+    let _b = rig.far(&port);
+    rig.until("build", || log.has("build"));
+    let seen = log.take();
+    assert_eq!(seen[..4], ["do_start", "do_stop", "stopped: ok", "do_start"], "{seen:?}");
+}
+
+// A stop inside `connection_made` is a stop inside a callback of what the port itself made.
+pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let a = rig.end();
+    let slot: std::rc::Rc<std::cell::RefCell<Option<couplet::Port>>> = Default::default();
+    let (stops, noted) = (slot.clone(), log.clone());
+    let script = Script::new().once(On::Made, move |_: &Transport| {
+        let port = stops.borrow().clone().expect("it was opened");
+        noted.watch("stopped", port.stop_listening().expect("it listens"));
+        noted.note("returned");
+    });
+    let port = rig.listen(&a, script);
+    *slot.borrow_mut() = Some(port.clone());
+    let b = rig.far(&port);
+    rig.until("stopped", || log.has("stopped"));
+    assert_eq!(log.entries(), ["returned", "stopped: ok"]);
+    b.send(b"x");
+    rig.until("data", || a.log.has("data"));
+}

@@ -1,0 +1,228 @@
+//! Rows 23 to 31: which reason a connection is lost with.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use couplet::{By, Bytes, ProducerKind, Reason, Transport};
+
+use crate::logged::logged;
+
+use super::far::Saw;
+use super::kit::{BOTH_ROLES, Kit};
+use super::recorder::{A, Broken, Call, Log, Maker, On, Script};
+
+pub(crate) fn c23_the_peers_close_is_done_by_peer(kit: Kit) {
+    for role in BOTH_ROLES {
+        for bytes in [&b"x"[..], b""] {
+            let mut rig = kit.rig();
+            let (a, b) = rig.pair(role, Script::new());
+            b.send(bytes);
+            b.fin();
+            assert_eq!(rig.lost(&a), "Done(Peer)");
+            assert_eq!(a.received(), bytes);
+            let data = if bytes.is_empty() { &[][..] } else { &["data(1)"] };
+            let wanted = [&["made"], data, &["read_closed", "lost(Done(Peer))"]].concat();
+            assert_eq!(a.log.entries(), wanted);
+        }
+    }
+    // All before the first turn.
+    let mut rig = kit.rig();
+    let a = rig.end();
+    let port = rig.listen(&a, Script::new());
+    rig.far(&port).fin();
+    assert_eq!(rig.lost(&a), "Done(Peer)");
+    assert_eq!(a.log.entries(), ["made", "read_closed", "lost(Done(Peer))"]);
+}
+
+pub(crate) fn c24_a_reset_is_lost_with_its_io_error(kit: Kit) {
+    let kind = |a: &A| a.reason().downcast_ref::<io::Error>().expect("an io::Error").kind();
+    for role in BOTH_ROLES {
+        let mut rig = kit.rig();
+        let (a, b) = rig.pair(role, Script::new());
+        b.reset();
+        assert_eq!(rig.lost(&a), "Lost");
+        assert_eq!(kind(&a), io::ErrorKind::ConnectionReset, "of the clone that was kept");
+        // Through a write.
+        let mut rig = kit.rig();
+        let (a, b) = rig.pair(role, Script::new().aware());
+        b.close();
+        rig.until("read_closed", || a.log.has("read_closed"));
+        let writing = a.clone();
+        rig.until("connection_lost", || {
+            writing.transport().write("x");
+            writing.is_lost()
+        });
+        assert_eq!(rig.lost(&a), "Lost");
+        let kind = kind(&a);
+        let fine = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        assert!(fine.contains(&kind), "{kind:?}");
+    }
+}
+
+pub(crate) fn c25_our_own_close_is_done_by_us(kit: Kit) {
+    for role in BOTH_ROLES {
+        for bytes in ["bye", ""] {
+            let mut rig = kit.rig();
+            let (a, b) = rig.pair(role, Script::new());
+            a.transport().write(bytes);
+            a.transport().lose_connection();
+            assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+            b.fin();
+            assert_eq!(rig.lost(&a), "Done(Us)");
+        }
+    }
+}
+
+pub(crate) fn c26_an_abort_is_aborted_here_and_lost_there(kit: Kit) {
+    for unread in [false, true] {
+        for server_aborts in [false, true] {
+            let mut rig = kit.rig();
+            let (server, client) = rig.couple(Script::new(), Script::new());
+            if unread {
+                for end in [&server, &client] {
+                    end.transport().pause_producing();
+                    end.transport().write("unread");
+                }
+                rig.tick();
+            }
+            let (here, there) = if server_aborts { (server, client) } else { (client, server) };
+            here.transport().abort_connection();
+            assert_eq!(rig.lost(&here), "Aborted");
+            assert_eq!(rig.lost(&there), "Lost");
+        }
+    }
+}
+
+pub(crate) fn c28_only_done_is_clean(_: Kit) {
+    let clean = |reason: &Reason| match reason {
+        Reason::Done(By::Us | By::Peer) => true,
+        Reason::Lost(_)
+        | Reason::Aborted
+        | Reason::Timeout
+        | Reason::CloseTimedOut
+        | Reason::Overflow
+        | Reason::Failed(_)
+        | Reason::Panicked(_)
+        | Reason::Shutdown => false,
+        other => panic!("is {other} clean?"),
+    };
+    let each = [
+        Reason::Done(By::Us),
+        Reason::Done(By::Peer),
+        Reason::Lost(Arc::new(io::ErrorKind::ConnectionReset.into())),
+        Reason::Aborted,
+        Reason::Timeout,
+        Reason::CloseTimedOut,
+        Reason::Overflow,
+        Reason::Failed(Broken("e").into()),
+        Reason::Panicked("p".into()),
+        Reason::Shutdown,
+    ];
+    for reason in each {
+        assert_eq!(reason.is_clean(), clean(&reason), "{reason}");
+    }
+}
+
+pub(crate) fn c29_a_panic_in_data_received_is_logged_and_is_the_reason(kit: Kit) {
+    type Panic = (fn(&Transport), &'static str);
+    let panics: [Panic; 3] = [
+        (|_| panic!("no {}", 1), "no 1"),
+        (|_| panic!("lit"), "lit"),
+        (|_| std::panic::panic_any(5), ""),
+    ];
+    for (panic, text) in panics {
+        let mut rig = kit.rig();
+        let log = Log::default();
+        let mut first = Some(rig.end());
+        let ends: Vec<A> = first.iter().cloned().chain([rig.end(), rig.end()]).collect();
+        let mut others = Vec::from(&ends[1..]).into_iter();
+        let port = rig.listen_with(Maker::new(&log, move |_| match first.take() {
+            Some(a) => Some(a.plays(Script::new().on(On::Data, panic))),
+            None => {
+                let script = Script::new().on(On::Data, |transport| transport.write("y"));
+                Some(others.next()?.plays(script))
+            }
+        }));
+        let b = rig.far(&port);
+        rig.until("connection_made", || ends[0].is_made());
+        let well = rig.far(&port);
+        rig.until("connection_made", || ends[1].is_made());
+        let ((), lines) = logged(|| {
+            b.send(b"x");
+            well.send(b"x");
+            assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+            b.fin();
+            rig.lost(&ends[0]);
+        });
+        let Reason::Panicked(found) = ends[0].reason() else { panic!("{:?}", ends[0].reason()) };
+        assert!(!found.is_empty() && (text.is_empty() || &*found == text), "{found}");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let peer = ends[0].transport().peer().to_string();
+        assert!(lines[0].contains(&*found) && lines[0].contains(&peer), "{lines:?}");
+        rig.until("an answer", || well.take_all() > 0);
+        let _new = rig.far(&port);
+        rig.until("connection_made", || ends[2].is_made());
+    }
+}
+
+pub(crate) fn c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer(kit: Kit) {
+    type Case = (&'static str, ProducerKind, fn(Call) -> bool, &'static [&'static str], usize);
+    let cases: [Case; 4] = [
+        ("pull", ProducerKind::Pull, |call| call == Call::Resume, &["resume", "stop"], 1),
+        ("push", ProducerKind::Push, |call| call == Call::Resume, &["pause", "resume", "stop"], 1),
+        ("pause", ProducerKind::Push, |call| call == Call::Pause, &["pause", "stop"], 1),
+        ("all", ProducerKind::Pull, |_| true, &["resume", "stop"], 2),
+    ];
+    for (name, kind, panics, calls, errors) in cases {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        let source = a.source(&a.transport(), move |call, _| {
+            assert!(!panics(call), "in {call:?}");
+        });
+        let ((), lines) = logged(|| {
+            a.transport().register_producer(source, kind).expect("it is the first");
+            if kind == ProducerKind::Push {
+                a.transport().write_bytes(Bytes::from_static(kit.big()));
+            }
+            rig.until("the call", || a.log.has(calls[0]));
+            rig.take_to_the_end(&b);
+            b.fin();
+            rig.lost(&a);
+        });
+        let first = if calls.contains(&"resume") { "Resume" } else { "Pause" };
+        let lost = format!("lost(Panicked(in {first}))");
+        let wanted = [&["made"], calls, &[&lost]].concat();
+        assert_eq!(a.log.entries(), wanted, "{name}");
+        assert_eq!(lines.len(), errors, "{name}: {lines:?}");
+    }
+}
+
+pub(crate) fn c31_what_is_open_at_the_end_is_shutdown(kit: Kit) {
+    let mut rig = kit.rig();
+    let log = Log::default();
+    let (server, b1) = rig.accept(Script::new());
+    let (paused, b2) = rig.accept(Script::new().once(On::Made, Transport::pause_producing));
+    let far = rig.far_port();
+    let client = rig.end();
+    let mut protocol = Some(client.plays(Script::new()));
+    rig.connect_with(far.address(), Maker::new(&client.log, move |_| protocol.take()));
+    let b3 = rig.accepted(&far);
+    rig.until("connection_made", || client.is_made());
+    let silent = rig.silent_port();
+    rig.connect_with(silent.address(), Maker::new(&log, |_| None));
+    rig.until("an attempt", || log.has("started_connecting"));
+    rig.stop(Duration::ZERO);
+    for (a, b) in [(&server, &b1), (&paused, &b2), (&client, &b3)] {
+        assert_eq!(a.log.count("lost"), 1);
+        assert!(a.log.has("lost(Shutdown)"), "{:?}", a.log.entries());
+        assert_eq!(rig.take_to_the_end(b), Saw::Fin);
+    }
+    let ends = ["lost(Shutdown)", "client_connection_lost(Shutdown)", "do_stop"];
+    assert_eq!(client.log.entries()[4..], ends);
+    assert_eq!(
+        log.entries()[2..],
+        ["client_connection_failed(Failed(the reactor stopped))", "do_stop"]
+    );
+    assert_eq!(rig.passed(), Duration::ZERO);
+}
