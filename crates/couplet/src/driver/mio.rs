@@ -24,6 +24,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::accept::AcceptError;
 use super::names::Names;
 use super::{
     Bound, ConnectOptions, Driver, Event, How, Key, ListenOptions, Outbox, Sent, Signal,
@@ -37,8 +38,6 @@ const SIGNALS: Token = Token(usize::MAX - 1);
 const ACCEPTS: u32 = 100;
 /// How long a port rests when the system has no descriptors or memory for another connection.
 const REST: Duration = Duration::from_millis(100);
-/// A system that stays at its limit is told of no more often than this.
-const TOLD_FULL: Duration = Duration::from_secs(10);
 /// Bytes sent to one connection by one call: so that one reader of a large backlog does not hold
 /// up the others.
 const SEND_LIMIT: usize = 512 * 1024;
@@ -60,13 +59,11 @@ pub struct Mio {
     due: usize,
     /// The slot that `next` is busy with.
     current: Option<u32>,
-    accepts_left: u32,
+    /// Counts the waits.
+    round: u64,
     /// Ports that rest for want of descriptors, until then.
     retry: Option<(Instant, Vec<u32>)>,
     reserve: Option<std::fs::File>,
-    /// Connections that were turned away and not told of yet.
-    turned_away: u64,
-    told_full_at: Option<Instant>,
     buffer: Box<[u8]>,
     waker: Arc<PollWaker>,
     names: Names,
@@ -160,6 +157,11 @@ struct PortSlot {
     host: Address,
     readable: bool,
     accepting: bool,
+    /// Connections that it may still take in this round.
+    left: u32,
+    round: u64,
+    /// It was told that there is no way to accept, and there was none since.
+    short: bool,
 }
 
 struct StreamSlot {
@@ -248,11 +250,9 @@ impl Mio {
             ready: VecDeque::new(),
             due: 0,
             current: None,
-            accepts_left: ACCEPTS,
+            round: 0,
             retry: None,
             reserve: reserve(),
-            turned_away: 0,
-            told_full_at: None,
             buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
             waker,
             names,
@@ -344,73 +344,72 @@ impl Mio {
     }
 
     fn look_at_port(&mut self, slot: u32) -> Option<(TcpStream, SocketAddr, Address)> {
-        let mut failed = None;
         let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
             return None;
         };
-        while port.accepting && port.readable && self.accepts_left > 0 {
-            self.accepts_left -= 1;
-            match port.listener.accept() {
-                Ok((stream, peer)) => return Some((stream, peer, port.host.clone())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => port.readable = false,
-                Err(error) if is_one_connection(&error) => {
-                    tracing::debug!(host = %port.host, %error, "a connection was gone already");
+        if port.round != self.round {
+            (port.round, port.left) = (self.round, ACCEPTS);
+        }
+        while port.accepting && port.readable && port.left > 0 {
+            port.left -= 1;
+            let error = match port.listener.accept() {
+                Ok((stream, peer)) => {
+                    port.short = false;
+                    return Some((stream, peer, port.host.clone()));
                 }
-                Err(error) => {
-                    failed = Some((port.host.clone(), error));
-                    break;
+                Err(error) => error,
+            };
+            match AcceptError::of(&error) {
+                AcceptError::Drained => port.readable = false,
+                AcceptError::GoOn => tracing::debug!(host = %port.host, %error, "not accepted"),
+                AcceptError::EndRound => {
+                    tracing::info!(host = %port.host, %error, "a connection was gone already");
+                    port.left = 0;
+                }
+                answer @ (AcceptError::NoDescriptor | AcceptError::Rest) => {
+                    self.rest(slot, &error, answer == AcceptError::NoDescriptor);
+                    return None;
                 }
             }
         }
-        if let Some((host, error)) = failed {
-            self.rest(slot, &host, &error);
-        } else if matches!(&self.slots[slot as usize].kind, Kind::Port(p) if p.readable && p.accepting)
-        {
+        if port.readable && port.accepting {
             self.queue(slot);
         }
         None
     }
 
-    /// No descriptors or no memory: turn away who waits, with the descriptor held in reserve, or
-    /// where there is none try again later.
-    fn rest(&mut self, slot: u32, host: &Address, error: &io::Error) {
-        if is_descriptor_limit(error) && self.reserve.take().is_some() && self.turn_away(slot) {
-            self.reserve = reserve();
-            if self.turned_away == 0 {
-                // Linux tells of the limit also where nobody waits.
-                return;
-            }
-        } else {
-            let until = self.world.now() + REST;
-            self.retry.get_or_insert_with(|| (until, Vec::new())).1.push(slot);
-        }
-        // Another thread may have taken the descriptor meanwhile; then the next rest has it back.
-        self.reserve = self.reserve.take().or_else(reserve);
-        let now = self.world.now();
-        if self.told_full_at.is_none_or(|at| now.saturating_duration_since(at) >= TOLD_FULL) {
-            self.told_full_at = Some(now);
-            let turned_away = std::mem::take(&mut self.turned_away);
-            tracing::error!(%host, %error, turned_away, "cannot accept connections");
-        }
-    }
-
-    /// Accepts and closes; true when nobody waits any more.
-    fn turn_away(&mut self, slot: u32) -> bool {
+    /// There is no way to accept. Who waits is turned away, where the descriptor in reserve helps
+    /// with that; who is left waits until the port tries again.
+    fn rest(&mut self, slot: u32, error: &io::Error, turn_away: bool) {
         let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
-            return false;
+            return;
         };
-        while self.accepts_left > 0 {
-            self.accepts_left -= 1;
-            match port.listener.accept() {
-                Ok(_) => self.turned_away += 1,
-                Err(error) if is_one_connection(&error) => {}
-                Err(error) => {
-                    port.readable = error.kind() != io::ErrorKind::WouldBlock;
-                    break;
+        let mut turned_away = 0u32;
+        if turn_away && self.reserve.take().is_some() {
+            while port.readable && turned_away < ACCEPTS {
+                match port.listener.accept() {
+                    Ok(_) => turned_away += 1,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        port.readable = false;
+                    }
+                    Err(_) => break,
                 }
             }
+            // Another thread may have taken the descriptor meanwhile; then a later try has it back.
+            self.reserve = reserve();
         }
-        !port.readable
+        // Once, however long it lasts; Linux tells of the limit also where nobody waits.
+        let nobody = turn_away && turned_away == 0 && !port.readable;
+        if !nobody && !std::mem::replace(&mut port.short, true) {
+            tracing::error!(host = %port.host, %error, turned_away, "cannot accept connections");
+        }
+        if port.readable || self.reserve.is_none() {
+            let until = self.world.now() + REST;
+            let (_, resting) = self.retry.get_or_insert_with(|| (until, Vec::new()));
+            if !resting.contains(&slot) {
+                resting.push(slot);
+            }
+        }
     }
 
     fn look_at_connecting(&mut self, slot: u32) -> Option<io::Result<Address>> {
@@ -709,12 +708,13 @@ impl Driver for Mio {
         }
         self.batch.extend(self.events.iter().cloned());
         if self.retry.as_ref().is_some_and(|(until, _)| *until <= self.world.now()) {
+            self.reserve = self.reserve.take().or_else(reserve);
             for slot in self.retry.take().map(|(_, slots)| slots).unwrap_or_default() {
                 self.queue(slot);
             }
         }
         self.due = self.ready.len();
-        self.accepts_left = ACCEPTS;
+        self.round += 1;
         Ok(())
     }
 
@@ -767,7 +767,15 @@ impl Driver for Mio {
             io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
         })?;
         let listener = TcpListener::from_std(*listener);
-        let port = PortSlot { listener, host: bound.host, readable: false, accepting: true };
+        let port = PortSlot {
+            listener,
+            host: bound.host,
+            readable: false,
+            accepting: true,
+            left: ACCEPTS,
+            round: 0,
+            short: false,
+        };
         let key = self.insert(Kind::Port(port));
         let Kind::Port(port) = &mut self.slots[key.slot as usize].kind else { unreachable!() };
         let token = Token(key.slot as usize);
@@ -959,19 +967,6 @@ fn in_progress(error: &io::Error) -> bool {
 fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
         || error.raw_os_error() == Some(97) // EAFNOSUPPORT on Linux has no kind of its own
-}
-
-/// Errors of accept that concern the one connection that was to be taken.
-fn is_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
-    const EPROTO: i32 = if cfg!(target_os = "linux") { 71 } else { 100 };
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
-        || error.raw_os_error() == Some(EPROTO)
-}
-
-fn is_descriptor_limit(error: &io::Error) -> bool {
-    // EMFILE and ENFILE; Windows tells with WSAEMFILE.
-    matches!(error.raw_os_error(), Some(24 | 23 | 10024))
 }
 
 /// A descriptor that is given up when there is no other, to turn a connection away with.
