@@ -24,6 +24,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::accepting::{Answer, Share, answer};
 use super::names::Names;
 use super::{
     Bound, ConnectOptions, Driver, Event, How, Key, ListenOptions, Outbox, Sent, Signal,
@@ -33,8 +34,8 @@ use crate::address::Address;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
-/// Connections taken from one port between two waits, so that a flood leaves room for the others.
-const ACCEPTS: u32 = 100;
+/// Connections turned away at once.
+const TURNED_AWAY: u32 = 100;
 /// How long a port rests when the system has no descriptors or memory for another connection.
 const REST: Duration = Duration::from_millis(100);
 /// A system that stays at its limit is told of no more often than this.
@@ -60,7 +61,8 @@ pub struct Mio {
     due: usize,
     /// The slot that `next` is busy with.
     current: Option<u32>,
-    accepts_left: u32,
+    /// Counts the waits; what happens between two of them is a round.
+    round: u64,
     /// Ports that rest for want of descriptors, until then.
     retry: Option<(Instant, Vec<u32>)>,
     reserve: Option<std::fs::File>,
@@ -160,6 +162,9 @@ struct PortSlot {
     host: Address,
     readable: bool,
     accepting: bool,
+    share: Share,
+    /// It has had its share of that round.
+    rests_in: u64,
 }
 
 struct StreamSlot {
@@ -248,7 +253,7 @@ impl Mio {
             ready: VecDeque::new(),
             due: 0,
             current: None,
-            accepts_left: ACCEPTS,
+            round: 0,
             retry: None,
             reserve: reserve(),
             turned_away: 0,
@@ -343,29 +348,38 @@ impl Mio {
         }
     }
 
+    /// A connection that waits at a port, within its share of this round.
     fn look_at_port(&mut self, slot: u32) -> Option<(TcpStream, SocketAddr, Address)> {
-        let mut failed = None;
+        let round = self.round;
         let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
             return None;
         };
-        while port.accepting && port.readable && self.accepts_left > 0 {
-            self.accepts_left -= 1;
-            match port.listener.accept() {
-                Ok((stream, peer)) => return Some((stream, peer, port.host.clone())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => port.readable = false,
-                Err(error) if is_one_connection(&error) => {
-                    tracing::debug!(host = %port.host, %error, "a connection was gone already");
+        while port.accepting && port.readable && port.rests_in != round {
+            let accepted = port.listener.accept();
+            let answer = accepted.as_ref().err().map(answer);
+            let ends = match answer {
+                None | Some(Answer::Next) => !port.share.take(),
+                Some(Answer::Again) => false,
+                Some(_) => true,
+            };
+            if ends {
+                port.share.end_round();
+                port.rests_in = round;
+            }
+            match (accepted, answer) {
+                (Ok((stream, peer)), _) => return Some((stream, peer, port.host.clone())),
+                (Err(_), Some(Answer::Done)) => port.readable = false,
+                (Err(error), Some(Answer::TurnAway | Answer::Rest)) => {
+                    let host = port.host.clone();
+                    self.rest(slot, &host, &error);
+                    return None;
                 }
-                Err(error) => {
-                    failed = Some((port.host.clone(), error));
-                    break;
+                (Err(error), _) => {
+                    tracing::debug!(host = %port.host, %error, "a connection was not taken");
                 }
             }
         }
-        if let Some((host, error)) = failed {
-            self.rest(slot, &host, &error);
-        } else if matches!(&self.slots[slot as usize].kind, Kind::Port(p) if p.readable && p.accepting)
-        {
+        if port.accepting && port.readable {
             self.queue(slot);
         }
         None
@@ -374,7 +388,10 @@ impl Mio {
     /// No descriptors or no memory: turn away who waits, with the descriptor held in reserve, or
     /// where there is none try again later.
     fn rest(&mut self, slot: u32, host: &Address, error: &io::Error) {
-        if is_descriptor_limit(error) && self.reserve.take().is_some() && self.turn_away(slot) {
+        if answer(error) == Answer::TurnAway
+            && self.reserve.take().is_some()
+            && self.turn_away(slot)
+        {
             self.reserve = reserve();
             if self.turned_away == 0 {
                 // Linux tells of the limit also where nobody waits.
@@ -399,13 +416,12 @@ impl Mio {
         let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
             return false;
         };
-        while self.accepts_left > 0 {
-            self.accepts_left -= 1;
-            match port.listener.accept() {
+        for _ in 0..TURNED_AWAY {
+            match port.listener.accept().map_err(|error| answer(&error)) {
                 Ok(_) => self.turned_away += 1,
-                Err(error) if is_one_connection(&error) => {}
-                Err(error) => {
-                    port.readable = error.kind() != io::ErrorKind::WouldBlock;
+                Err(Answer::Again | Answer::Next | Answer::EndRound) => {}
+                Err(answer) => {
+                    port.readable = answer != Answer::Done;
                     break;
                 }
             }
@@ -714,7 +730,7 @@ impl Driver for Mio {
             }
         }
         self.due = self.ready.len();
-        self.accepts_left = ACCEPTS;
+        self.round += 1;
         Ok(())
     }
 
@@ -767,7 +783,14 @@ impl Driver for Mio {
             io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
         })?;
         let listener = TcpListener::from_std(*listener);
-        let port = PortSlot { listener, host: bound.host, readable: false, accepting: true };
+        let port = PortSlot {
+            listener,
+            host: bound.host,
+            readable: false,
+            accepting: true,
+            share: Share::new(),
+            rests_in: 0,
+        };
         let key = self.insert(Kind::Port(port));
         let Kind::Port(port) = &mut self.slots[key.slot as usize].kind else { unreachable!() };
         let token = Token(key.slot as usize);
@@ -959,19 +982,6 @@ fn in_progress(error: &io::Error) -> bool {
 fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
         || error.raw_os_error() == Some(97) // EAFNOSUPPORT on Linux has no kind of its own
-}
-
-/// Errors of accept that concern the one connection that was to be taken.
-fn is_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
-    const EPROTO: i32 = if cfg!(target_os = "linux") { 71 } else { 100 };
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
-        || error.raw_os_error() == Some(EPROTO)
-}
-
-fn is_descriptor_limit(error: &io::Error) -> bool {
-    // EMFILE and ENFILE; Windows tells with WSAEMFILE.
-    matches!(error.raw_os_error(), Some(24 | 23 | 10024))
 }
 
 /// A descriptor that is given up when there is no other, to turn a connection away with.
