@@ -24,7 +24,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::accept::AcceptError;
+use super::accepting::{Answer, Share, answer};
 use super::names::Names;
 use super::{
     Bound, ConnectOptions, Driver, Event, How, Key, ListenOptions, Outbox, Sent, Signal,
@@ -34,10 +34,12 @@ use crate::address::Address;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
-/// Connections taken from one port between two waits, so that a flood leaves room for the others.
-const ACCEPTS: u32 = 100;
+/// Connections turned away at once.
+const TURNED_AWAY: u32 = 100;
 /// How long a port rests when the system has no descriptors or memory for another connection.
 const REST: Duration = Duration::from_millis(100);
+/// A system that stays at its limit is told of no more often than this.
+const TOLD_FULL: Duration = Duration::from_secs(10);
 /// Bytes sent to one connection by one call: so that one reader of a large backlog does not hold
 /// up the others.
 const SEND_LIMIT: usize = 512 * 1024;
@@ -59,11 +61,14 @@ pub struct Mio {
     due: usize,
     /// The slot that `next` is busy with.
     current: Option<u32>,
-    /// Counts the waits.
+    /// Counts the waits; what happens between two of them is a round.
     round: u64,
     /// Ports that rest for want of descriptors, until then.
     retry: Option<(Instant, Vec<u32>)>,
     reserve: Option<std::fs::File>,
+    /// Connections that were turned away and not told of yet.
+    turned_away: u64,
+    told_full_at: Option<Instant>,
     buffer: Box<[u8]>,
     waker: Arc<PollWaker>,
     names: Names,
@@ -157,11 +162,9 @@ struct PortSlot {
     host: Address,
     readable: bool,
     accepting: bool,
-    /// Connections that it may still take in this round.
-    left: u32,
-    round: u64,
-    /// It was told that there is no way to accept, and there was none since.
-    short: bool,
+    share: Share,
+    /// It has had its share of that round.
+    rests_in: u64,
 }
 
 struct StreamSlot {
@@ -253,6 +256,8 @@ impl Mio {
             round: 0,
             retry: None,
             reserve: reserve(),
+            turned_away: 0,
+            told_full_at: None,
             buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
             waker,
             names,
@@ -343,73 +348,85 @@ impl Mio {
         }
     }
 
+    /// A connection that waits at a port, within its share of this round.
     fn look_at_port(&mut self, slot: u32) -> Option<(TcpStream, SocketAddr, Address)> {
+        let round = self.round;
         let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
             return None;
         };
-        if port.round != self.round {
-            (port.round, port.left) = (self.round, ACCEPTS);
-        }
-        while port.accepting && port.readable && port.left > 0 {
-            port.left -= 1;
-            let error = match port.listener.accept() {
-                Ok((stream, peer)) => {
-                    port.short = false;
-                    return Some((stream, peer, port.host.clone()));
-                }
-                Err(error) => error,
+        while port.accepting && port.readable && port.rests_in != round {
+            let accepted = port.listener.accept();
+            let answer = accepted.as_ref().err().map(answer);
+            let ends = match answer {
+                None | Some(Answer::Next) => !port.share.take(),
+                Some(Answer::Again) => false,
+                Some(_) => true,
             };
-            match AcceptError::of(&error) {
-                AcceptError::Drained => port.readable = false,
-                AcceptError::GoOn => tracing::debug!(host = %port.host, %error, "not accepted"),
-                AcceptError::EndRound => {
-                    tracing::info!(host = %port.host, %error, "a connection was gone already");
-                    port.left = 0;
-                }
-                answer @ (AcceptError::NoDescriptor | AcceptError::Rest) => {
-                    self.rest(slot, &error, answer == AcceptError::NoDescriptor);
+            if ends {
+                port.share.end_round();
+                port.rests_in = round;
+            }
+            match (accepted, answer) {
+                (Ok((stream, peer)), _) => return Some((stream, peer, port.host.clone())),
+                (Err(_), Some(Answer::Done)) => port.readable = false,
+                (Err(error), Some(Answer::TurnAway | Answer::Rest)) => {
+                    let host = port.host.clone();
+                    self.rest(slot, &host, &error);
                     return None;
+                }
+                (Err(error), _) => {
+                    tracing::debug!(host = %port.host, %error, "a connection was not taken");
                 }
             }
         }
-        if port.readable && port.accepting {
+        if port.accepting && port.readable {
             self.queue(slot);
         }
         None
     }
 
-    /// There is no way to accept. Who waits is turned away, where the descriptor in reserve helps
-    /// with that; who is left waits until the port tries again.
-    fn rest(&mut self, slot: u32, error: &io::Error, turn_away: bool) {
+    /// No descriptors or no memory: turn away who waits, with the descriptor held in reserve, or
+    /// where there is none try again later.
+    fn rest(&mut self, slot: u32, host: &Address, error: &io::Error) {
+        if answer(error) == Answer::TurnAway
+            && self.reserve.take().is_some()
+            && self.turn_away(slot)
+        {
+            self.reserve = reserve();
+            if self.turned_away == 0 {
+                // Linux tells of the limit also where nobody waits.
+                return;
+            }
+        } else {
+            let until = self.world.now() + REST;
+            self.retry.get_or_insert_with(|| (until, Vec::new())).1.push(slot);
+        }
+        // Another thread may have taken the descriptor meanwhile; then the next rest has it back.
+        self.reserve = self.reserve.take().or_else(reserve);
+        let now = self.world.now();
+        if self.told_full_at.is_none_or(|at| now.saturating_duration_since(at) >= TOLD_FULL) {
+            self.told_full_at = Some(now);
+            let turned_away = std::mem::take(&mut self.turned_away);
+            tracing::error!(%host, %error, turned_away, "cannot accept connections");
+        }
+    }
+
+    /// Accepts and closes; true when nobody waits any more.
+    fn turn_away(&mut self, slot: u32) -> bool {
         let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
-            return;
+            return false;
         };
-        let mut turned_away = 0u32;
-        if turn_away && self.reserve.take().is_some() {
-            while port.readable && turned_away < ACCEPTS {
-                match port.listener.accept() {
-                    Ok(_) => turned_away += 1,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        port.readable = false;
-                    }
-                    Err(_) => break,
+        for _ in 0..TURNED_AWAY {
+            match port.listener.accept().map_err(|error| answer(&error)) {
+                Ok(_) => self.turned_away += 1,
+                Err(Answer::Again | Answer::Next | Answer::EndRound) => {}
+                Err(answer) => {
+                    port.readable = answer != Answer::Done;
+                    break;
                 }
             }
-            // Another thread may have taken the descriptor meanwhile; then a later try has it back.
-            self.reserve = reserve();
         }
-        // Once, however long it lasts; Linux tells of the limit also where nobody waits.
-        let nobody = turn_away && turned_away == 0 && !port.readable;
-        if !nobody && !std::mem::replace(&mut port.short, true) {
-            tracing::error!(host = %port.host, %error, turned_away, "cannot accept connections");
-        }
-        if port.readable || self.reserve.is_none() {
-            let until = self.world.now() + REST;
-            let (_, resting) = self.retry.get_or_insert_with(|| (until, Vec::new()));
-            if !resting.contains(&slot) {
-                resting.push(slot);
-            }
-        }
+        !port.readable
     }
 
     fn look_at_connecting(&mut self, slot: u32) -> Option<io::Result<Address>> {
@@ -772,9 +789,8 @@ impl Driver for Mio {
             host: bound.host,
             readable: false,
             accepting: true,
-            left: ACCEPTS,
-            round: 0,
-            short: false,
+            share: Share::new(),
+            rests_in: 0,
         };
         let key = self.insert(Kind::Port(port));
         let Kind::Port(port) = &mut self.slots[key.slot as usize].kind else { unreachable!() };

@@ -1,13 +1,14 @@
-//! Rows 11 to 14: a close that waits for a producer.
+//! Rows 5, 6 and 11 to 14: a close waits until what was written has left, and for a producer.
 
 use std::time::Duration;
 
 use couplet::driver::How;
 use couplet::{Bytes, ProducerKind, Transport};
 
+use super::endings::write_big;
 use super::far::Saw;
 use super::kit::{BOTH_ROLES, Kit};
-use super::recorder::{Call, Script};
+use super::recorder::{Call, On, Script};
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -15,6 +16,149 @@ const fn s(seconds: u64) -> Duration {
 
 const HALVES: [fn(&Transport); 2] = [Transport::lose_connection, Transport::lose_write_connection];
 const KINDS: [ProducerKind; 2] = [ProducerKind::Push, ProducerKind::Pull];
+
+/// Writes BIG in 1000 pieces of both kinds.
+pub(super) fn write_in_pieces(transport: &Transport, big: &'static [u8]) {
+    for (n, piece) in big.chunks(big.len() / 1000).enumerate() {
+        match n % 2 {
+            0 => transport.write(piece),
+            _ => transport.write_bytes(Bytes::from_static(piece)),
+        }
+    }
+}
+
+pub(crate) fn c05_what_was_written_before_lose_connection_arrives(kit: Kit) {
+    let big = kit.big();
+    for (what, len) in [("all", big.len()), ("one byte", 1), ("nothing", 0)] {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new().once(On::Data, move |transport| {
+            match len {
+                0 | 1 => transport.write(&big[..len]),
+                _ => write_in_pieces(transport, big),
+            }
+            transport.lose_connection();
+        }));
+        b.send(b"x");
+        rig.until(what, || {
+            b.take(64 * 1024);
+            b.saw() != Saw::Open
+        });
+        assert_eq!(b.saw(), Saw::Fin, "{what}");
+        assert!(b.got() == big[..len], "{what}: {} bytes", b.got_len());
+        b.close();
+        assert_eq!(rig.lost(&a), "Done(Us)", "{what}");
+    }
+    // While an earlier write is half out.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    write_big(&rig, &a);
+    rig.turns(3);
+    assert!(rig.counts(&a).written > 0 && a.transport().buffered() > 0);
+    a.transport().lose_connection();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert!(b.got() == big);
+    b.close();
+    assert_eq!(rig.lost(&a), "Done(Us)");
+}
+
+pub(crate) fn c06_writes_after_lose_connection_are_dropped(kit: Kit) {
+    late_writes_are_dropped(kit, Transport::lose_connection);
+}
+
+pub(crate) fn c06_writes_after_lose_write_connection_are_dropped(kit: Kit) {
+    late_writes_are_dropped(kit, Transport::lose_write_connection);
+    // What comes is still delivered, and after write_closed a write is dropped too.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    a.transport().lose_write_connection();
+    rig.until("write_closed", || a.log.has("write_closed"));
+    a.transport().write("late");
+    b.send(b"x");
+    rig.until("data", || a.log.has("data"));
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!((b.got(), a.transport().dropped()), (vec![], 4));
+    b.fin();
+    rig.lost(&a);
+}
+
+fn late_writes_are_dropped(kit: Kit, close: fn(&Transport)) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    a.tell(move |transport| {
+        transport.write("a");
+        close(transport);
+        transport.write("b");
+        transport.write_bytes("c");
+    });
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!((b.got(), a.transport().dropped()), (b"a".to_vec(), 2));
+    // With nothing buffered.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    a.tell(move |transport| {
+        close(transport);
+        transport.write("b");
+    });
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!((b.got_len(), rig.counts(&a).writes), (0, 0));
+    // While it flushes.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    write_big(&rig, &a);
+    close(&a.transport());
+    for _ in 0..3 {
+        rig.turn();
+        a.transport().write("b");
+    }
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert!(b.got() == kit.big());
+}
+
+pub(crate) fn c06_a_registered_producer_writes_on_until_it_unregisters(kit: Kit) {
+    for close in HALVES {
+        for kind in [ProducerKind::Push, ProducerKind::Pull] {
+            let mut rig = kit.rig();
+            let (a, b) = rig.accept(Script::new());
+            let source = a.source(&a.transport(), |_, _| {});
+            a.tell(move |transport| {
+                transport.register_producer(source, kind).expect("it is the first");
+                transport.write("a");
+                close(transport);
+            });
+            a.call_later(s(1), |transport| transport.write("b"));
+            rig.turn();
+            rig.pass(s(1));
+            rig.turns(2);
+            a.tell(|transport| {
+                transport.write("c");
+                transport.unregister_producer();
+                transport.write("d");
+            });
+            assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+            assert_eq!(b.got(), b"abc", "{kind:?}");
+            assert!(!a.log.has("stop"), "{:?}", a.log.entries());
+        }
+    }
+}
+
+pub(crate) fn c06_a_producer_that_registers_while_closing_is_stopped(kit: Kit) {
+    for close in HALVES {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        write_big(&rig, &a);
+        close(&a.transport());
+        rig.turn();
+        a.log.note("before");
+        let source = a.source(&a.transport(), |_, _| {});
+        let registered = a.transport().register_producer(source, ProducerKind::Push);
+        registered.expect("there is no other");
+        a.log.note("after");
+        rig.turns(3);
+        assert_eq!(a.log.entries(), ["made", "before", "after", "stop"]);
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "without an unregister");
+        assert_eq!((a.log.count("stop"), a.log.count("resume")), (1, 0));
+    }
+}
 
 pub(crate) fn c11_lose_connection_waits_for_a_pull_producer(kit: Kit) {
     let mut rig = kit.rig();

@@ -127,6 +127,12 @@ pub(crate) struct Rig {
 pub(crate) const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
+/// A loopback address that no other test listens on, so that a number given back stays free.
+pub(crate) fn own_address(row: u8, number: u16) -> SocketAddr {
+    let last = if cfg!(target_os = "linux") { row } else { 1 };
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, last)), number)
+}
+
 struct Echo;
 impl Protocol for Echo {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {

@@ -3,14 +3,13 @@
 //! A test is `fn c05_…(kit: Kit)` in the file of its section, and has a line in `all_facts!`. A
 //! driver joins by one line of `driver_suite!`.
 
-// The kit is there before all that uses it.
-#![allow(dead_code)]
-
 mod aborting;
+mod aftermath;
 mod building;
 mod closing;
 mod connecting;
 mod deadlines;
+mod draining;
 pub(crate) mod endings;
 pub(crate) mod far;
 mod flushing;
@@ -45,22 +44,16 @@ macro_rules! all_facts {
                 c03_connection_lost_never_comes_inside_another_callback,
                 c04_nothing_is_delivered_after_lose_connection,
                 c04_a_connection_closed_by_another_in_the_same_turn_gets_nothing,
-                c05_what_was_written_before_lose_connection_arrives,
-                c05_connection_lost_comes_at_the_peers_fin,
-                c05_an_error_ends_the_drain_and_leaves_the_reason,
-                c05_the_drain_ends_at_one_mebibyte,
-                c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin,
-                c05_a_close_after_the_peers_fin_has_no_drain,
-                c05_the_drain_is_left_out_while_the_reactor_stops,
-                c06_writes_after_lose_connection_are_dropped,
-                c06_writes_after_lose_write_connection_are_dropped,
-                c06_a_registered_producer_writes_on_until_it_unregisters,
-                c06_a_producer_that_registers_while_closing_is_stopped,
                 c08_calls_inside_and_after_connection_lost_do_nothing,
                 c10_an_empty_write_does_nothing,
                 c16_a_second_lose_connection_does_nothing,
             ]
             flushing: [
+                c05_what_was_written_before_lose_connection_arrives,
+                c06_writes_after_lose_connection_are_dropped,
+                c06_writes_after_lose_write_connection_are_dropped,
+                c06_a_registered_producer_writes_on_until_it_unregisters,
+                c06_a_producer_that_registers_while_closing_is_stopped,
                 c11_lose_connection_waits_for_a_pull_producer,
                 c12_lose_connection_waits_for_a_push_producer,
                 c12_lose_connection_resumes_a_paused_producer,
@@ -68,6 +61,14 @@ macro_rules! all_facts {
                 c12_the_close_deadline_bounds_a_silent_producer,
                 c14_unregistering_while_closing_lets_the_close_go_on,
                 c14_unregistering_after_the_peer_has_gone_does_nothing,
+            ]
+            draining: [
+                c05_connection_lost_comes_at_the_peers_fin,
+                c05_an_error_ends_the_drain_and_leaves_the_reason,
+                c05_the_drain_ends_at_one_mebibyte,
+                c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin,
+                c05_a_close_after_the_peers_fin_has_no_drain,
+                c05_the_drain_is_left_out_while_the_reactor_stops,
             ]
             deadlines: [
                 c15_a_close_without_progress_ends_after_30_s,
@@ -90,51 +91,15 @@ macro_rules! all_facts {
                 c20_nothing_is_delivered_after_abort_connection,
                 c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing,
             ]
-            reading: [
-                c52_a_pause_inside_data_received_holds_at_once,
-                c52_a_pause_from_outside_holds_before_the_next_turn_delivers,
-                c52_pauses_and_resumes_lose_no_bytes,
-                c52_pause_and_resume_are_harmless_while_closing_and_after,
-                c53_a_pause_in_connection_made_holds,
-                c54_a_fin_is_noticed_on_resume,
-                c55_a_reset_is_noticed_while_paused,
-                c55_what_came_before_a_reset_is_delivered,
-                c55_a_fin_during_a_pause_comes_after_its_bytes,
-                c56_pending_input_is_delivered_before_the_end,
-                c56_a_failed_write_does_not_hide_what_came,
-                c56_an_error_after_the_fin_is_lost_not_done,
-                c57_one_read_is_at_most_the_loops_buffer,
-                c57_a_busy_connection_gets_one_read_a_turn,
-                c58_after_read_closed_writing_goes_on,
-                c58_without_read_closed_the_connection_closes_and_flushes,
-                c59_an_answer_after_the_fin_needs_read_closed,
-                c60_lose_write_connection_flushes_then_tells_write_closed,
-                c61_a_panic_in_read_closed_or_write_closed_loses_the_connection,
-                c62_when_both_halves_are_closed_the_connection_ends,
-            ]
-            producers: [
-                c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib,
-                c65_the_marks_can_be_set,
-                c65_the_pause_comes_from_the_turn,
-                c65_is_full_tells_at_once,
-                c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty,
-                c66_the_first_request_comes_from_the_turn,
-                c67_a_second_producer_is_refused_and_the_first_stays,
-                c68_a_producer_registered_after_the_end_is_stopped_by_the_turn,
-                c69_stop_producing_comes_before_connection_lost,
-                c70_a_producer_may_write_and_unregister_while_it_is_resumed,
-                c71_drained_fires_at_the_low_mark,
-                c71_drained_fails_with_the_connection,
-                c71_past_the_hard_cap_the_connection_overflows,
-                c71_without_a_cap_write_takes_everything,
-            ]
-            precedence: [
+            aftermath: [
                 c20a_after_lose_connection_no_reading_callback_comes,
                 c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_come,
                 c20a_after_a_panic_only_connection_lost_comes,
                 c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin,
                 c20a_fail_flushes_what_was_written,
                 c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused,
+            ]
+            precedence: [
                 c20b_the_reason_is_the_first_of_the_list,
                 c20b_done_says_who_closed_first,
                 c20b_a_fin_held_back_by_a_pause_counts,
@@ -185,6 +150,44 @@ macro_rules! all_facts {
                 c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows,
                 c46_host_and_peer_stay_readable,
                 c50_nothing_keeps_a_protocol_after_its_connection,
+            ]
+            reading: [
+                c52_a_pause_inside_data_received_holds_at_once,
+                c52_a_pause_from_outside_holds_before_the_next_turn_delivers,
+                c52_pauses_and_resumes_lose_no_bytes,
+                c52_pause_and_resume_are_harmless_while_closing_and_after,
+                c53_a_pause_in_connection_made_holds,
+                c54_a_fin_is_noticed_on_resume,
+                c55_a_reset_is_noticed_while_paused,
+                c55_what_came_before_a_reset_is_delivered,
+                c55_a_fin_during_a_pause_comes_after_its_bytes,
+                c56_pending_input_is_delivered_before_the_end,
+                c56_a_failed_write_does_not_hide_what_came,
+                c56_an_error_after_the_fin_is_lost_not_done,
+                c57_one_read_is_at_most_the_loops_buffer,
+                c57_a_busy_connection_gets_one_read_a_turn,
+                c58_after_read_closed_writing_goes_on,
+                c58_without_read_closed_the_connection_closes_and_flushes,
+                c59_an_answer_after_the_fin_needs_read_closed,
+                c60_lose_write_connection_flushes_then_tells_write_closed,
+                c61_a_panic_in_read_closed_or_write_closed_loses_the_connection,
+                c62_when_both_halves_are_closed_the_connection_ends,
+            ]
+            producers: [
+                c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib,
+                c65_the_marks_can_be_set,
+                c65_the_pause_comes_from_the_turn,
+                c65_is_full_tells_at_once,
+                c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty,
+                c66_the_first_request_comes_from_the_turn,
+                c67_a_second_producer_is_refused_and_the_first_stays,
+                c68_a_producer_registered_after_the_end_is_stopped_by_the_turn,
+                c69_stop_producing_comes_before_connection_lost,
+                c70_a_producer_may_write_and_unregister_while_it_is_resumed,
+                c71_drained_fires_at_the_low_mark,
+                c71_drained_fails_with_the_connection,
+                c71_past_the_hard_cap_the_connection_overflows,
+                c71_without_a_cap_write_takes_everything,
             ]
         }
     };

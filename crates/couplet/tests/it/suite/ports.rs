@@ -1,11 +1,9 @@
 //! Rows 21 and 22: a port stops listening, and listens again.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
 use couplet::{Address, Transport};
 
 use super::far::Saw;
-use super::kit::{Kit, Rig};
+use super::kit::{Kit, Rig, own_address};
 use super::recorder::{Log, Maker, On, Script};
 
 /// A factory that writes into `log` and builds protocols that do nothing.
@@ -95,21 +93,15 @@ pub(crate) fn c21_a_second_stop_listening_does_nothing(kit: Kit) {
     assert_eq!(log.entries(), ["do_start", "do_stop", "stopped: ok"]);
 }
 
-/// An address that no other test listens on, so that a number given back stays free.
-fn own_address(number: u16) -> SocketAddr {
-    let last = if cfg!(target_os = "linux") { 22 } else { 1 };
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), number)
-}
-
 pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
-    let probe = rig.reactor.listen_tcp(own_address(0), maker(&rig, &Log::default()));
+    let probe = rig.reactor.listen_tcp(own_address(22, 0), maker(&rig, &Log::default()));
     let probe = probe.expect("a free port can be opened");
     let number = probe.host().port().expect("a port has a number");
     drop(probe.stop_listening());
     rig.turns(2);
     for fixed in [false, true] {
-        let address = own_address(if fixed { number } else { 0 });
+        let address = own_address(22, if fixed { number } else { 0 });
         let port = rig.reactor.listen_tcp(address, maker(&rig, &log));
         let port = port.expect("a free port can be opened");
         rig.turn();

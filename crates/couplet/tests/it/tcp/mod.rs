@@ -2,4 +2,5 @@
 //! sees. A file a section of `docs/contract.md`; the kit is the suite's, over `mio`.
 
 mod accepting;
+mod closing;
 mod reading;

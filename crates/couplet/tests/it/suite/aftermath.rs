@@ -1,0 +1,205 @@
+//! Row 20a: what still comes between a close and `connection_lost`, and nothing after it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::driver::How;
+use couplet::{Connection, ConnectionLost, ProducerKind, Transport};
+
+use super::endings::write_big;
+use super::far::Saw;
+use super::flushing::write_in_pieces;
+use super::kit::Kit;
+use super::recorder::{A, Broken, Log, On, Recorder, Script, text};
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) fn c20a_after_lose_connection_no_reading_callback_comes(kit: Kit) {
+    for aware in [true, false] {
+        for paused in [true, false] {
+            let mut rig = kit.rig();
+            let script = Script::new();
+            let (a, b) = rig.accept(if aware { script.aware() } else { script });
+            write_big(&rig, &a);
+            if paused {
+                a.transport().pause_producing();
+                rig.turn();
+                b.send(b"0123456789");
+                b.fin();
+                rig.tick();
+            }
+            a.transport().lose_connection();
+            a.transport().resume_producing();
+            rig.turn();
+            if !paused {
+                b.send(b"0123456789");
+                b.fin();
+                rig.tick();
+            }
+            assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+            let reason = if paused { "Done(Peer)" } else { "Done(Us)" };
+            assert_eq!(rig.lost(&a), reason);
+            assert_eq!(a.log.len(), 2, "{:?}", a.log.entries());
+        }
+    }
+}
+
+pub(crate) fn c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_come(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    write_big(&rig, &a);
+    a.transport().lose_write_connection();
+    a.transport().lose_connection();
+    rig.turn();
+    let (told, timed) = (a.log.clone(), a.log.clone());
+    assert!(a.tell(move |_| told.note("told")));
+    a.log.watch("asked", a.ask(|_| 7));
+    a.call_later(s(1), move |_| timed.note("timed"));
+    rig.turns(2);
+    rig.pass(s(1));
+    rig.turns(2);
+    assert_eq!(a.log.entries(), ["made", "told", "asked: ok", "timed"]);
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    rig.until("write_closed", || a.log.has("write_closed"));
+    b.fin();
+    assert_eq!(rig.lost(&a), "Done(Us)");
+    assert_eq!(a.log.entries()[4..], ["write_closed", "lost(Done(Us))"]);
+}
+
+pub(crate) fn c20a_after_a_panic_only_connection_lost_comes(kit: Kit) {
+    let mut rig = kit.read_buffer(4096).rig();
+    let a = rig.end();
+    let captured = Rc::new(());
+    let (end, capture) = (a.clone(), captured.clone());
+    let script = Script::new().on(On::Data, move |transport| {
+        for delay in [None, Some(s(0)), Some(s(1))] {
+            let (log, capture) = (end.log.clone(), capture.clone());
+            let call = move |_: &mut Recorder, _: &Transport| {
+                drop(capture);
+                log.note("called");
+            };
+            match delay {
+                None => assert!(end.connection().tell(call)),
+                Some(delay) => drop(end.connection().call_later(delay, call)),
+            }
+        }
+        let source = end.source(transport, |_, _| {});
+        transport.register_producer(source, ProducerKind::Pull).expect("it is the first");
+        transport.lose_write_connection();
+        panic!("no more");
+    });
+    let port = rig.listen(&a, script);
+    let b = rig.far(&port);
+    b.send(&[7; 3 * 4096]);
+    b.fin();
+    assert_eq!(rig.lost(&a), "Panicked(no more)");
+    rig.pass(s(1));
+    rig.turns(2);
+    assert_eq!(a.log.entries(), ["made", "data(4096)", "stop", "lost(Panicked(no more))"]);
+    // The script, which lives in the protocol, has gone too.
+    assert_eq!(Rc::strong_count(&captured), 1);
+}
+
+pub(crate) fn c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    a.tell(|transport| {
+        transport.write("x");
+        panic!("no more");
+    });
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!(b.got(), b"");
+    // With BIG half out.
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    write_in_pieces(&a.transport(), kit.big());
+    rig.turns(2);
+    a.tell(|_| panic!("no more"));
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert!(kit.big().starts_with(&b.got()));
+    assert!(0 < b.got_len() && b.got_len() < kit.big().len());
+    b.fin();
+    assert_eq!(rig.lost(&a), "Panicked(no more)");
+    assert_eq!(rig.counts(&a).closes, [How::Normal]);
+}
+
+pub(crate) fn c20a_fail_flushes_what_was_written(kit: Kit) {
+    for lost_first in [false, true] {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        write_big(&rig, &a);
+        if lost_first {
+            a.transport().lose_connection();
+            rig.turn();
+        }
+        a.tell(|transport| {
+            transport.fail(Broken("e"));
+            transport.write("late");
+        });
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+        assert!(b.got() == kit.big());
+        b.fin();
+        assert_eq!(rig.lost(&a), "Failed(e)");
+        assert_eq!(a.reason().downcast_ref::<Broken>(), Some(&Broken("e")));
+    }
+}
+
+/// Tells the connection when it is dropped.
+struct TellsInDrop(Connection<Recorder>, Log);
+
+impl Drop for TellsInDrop {
+    fn drop(&mut self) {
+        let told = self.0.tell(|_, _| panic!("a late tell was called"));
+        self.1.note(format!("a capture is dropped, told: {told}"));
+    }
+}
+
+pub(crate) fn c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused(kit: Kit) {
+    let refused = |a: &A| {
+        let capture = Rc::new(());
+        for _ in 0..2 {
+            let held = capture.clone();
+            assert!(!a.tell(move |_| drop(held)));
+            let held = capture.clone();
+            let call = a.call_later(Duration::ZERO, move |_| drop(held));
+            assert!(!call.active());
+            assert_eq!(Rc::strong_count(&capture), 1, "dropped at once");
+        }
+        let log = a.log.clone();
+        a.ask(|_| ())
+            .add_errback(move |failure| {
+                let lost: &ConnectionLost = failure.downcast_ref().expect("the loss is the error");
+                log.note(format!("refused: {}", text(&lost.0)));
+                Ok(())
+            })
+            .detach();
+    };
+    let mut rig = kit.rig();
+    let a = rig.end();
+    let end = a.clone();
+    let port = rig.listen(&a, Script::new().on(On::Lost, move |_| refused(&end)));
+    let _b = rig.far(&port);
+    rig.until("made", || a.is_made());
+    let (other, _b2) = rig.accept(Script::new());
+    // What stands in line behind the loss, and what is still to come.
+    let (log, last) = (a.log.clone(), TellsInDrop(a.connection(), a.log.clone()));
+    a.call_later(s(1), move |_| drop(last));
+    a.tell(Transport::abort_connection);
+    let end = a.clone();
+    other.tell(move |_| {
+        assert!(end.tell(move |_| log.note("told")));
+        end.log.watch("asked", end.ask(|_| ()));
+    });
+    rig.until("lost", || a.is_lost());
+    rig.turns(5);
+    refused(&a);
+    rig.pass(s(1));
+    rig.turns(2);
+    let mut seen = a.log.entries();
+    assert_eq!(seen[..3], ["made", "lost(Aborted)", "refused: Aborted"]);
+    seen[3..].sort();
+    let rest = ["a capture is dropped, told: false", "asked: failed", "refused: Aborted"];
+    assert_eq!(seen[3..], rest);
+}

@@ -1,0 +1,135 @@
+//! Rows 5, 15, 17 and 24 where the kernel has a part: its buffers, its resets, its error numbers.
+
+use std::io;
+use std::time::Duration;
+
+use couplet::Transport;
+use couplet::driver::How;
+use rustix::io::Errno;
+
+use crate::suite::endings::write_big;
+use crate::suite::far::Saw;
+use crate::suite::kit::Kit;
+use crate::suite::recorder::{On, Script};
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+// A close without a drain gives about 128 000 bytes here, and ECONNRESET.
+#[test]
+fn c05_unread_input_does_not_destroy_the_reply() {
+    const ASKED: usize = 500_000;
+    let reply: Vec<u8> = (0..70_000u32).flat_map(u32::to_le_bytes).collect();
+    let answer = reply.clone();
+    let mut rig = Kit::mio().read_buffer(16 * 1024).rig();
+    let (a, b) = rig.accept(Script::new().once(On::Data, move |transport| {
+        transport.write(answer);
+        transport.lose_connection();
+    }));
+    let send = |left: usize| if left > 0 { b.try_send(&vec![7; left]) } else { 0 };
+    let mut sent = 0;
+    loop {
+        match send(ASKED - sent) {
+            0 => break,
+            n => sent += n,
+        }
+    }
+    assert!(sent >= 200_000, "only {sent} bytes fit on the way");
+    rig.until("our FIN", || {
+        // Nothing else moves: B takes nothing, and sends nothing.
+        a.log.has("data") && b.got_len() == 0 && a.transport().buffered() == 0
+    });
+    while rig.counts(&a).shut_writes == 0 {
+        rig.turn();
+    }
+    rig.turns(10);
+    rig.until("the end", || {
+        sent += send(ASKED - sent);
+        b.take(8 * 1024);
+        b.saw() != Saw::Open
+    });
+    assert_eq!(b.saw(), Saw::Fin);
+    assert!(b.got() == reply, "{} bytes", b.got_len());
+    b.close();
+    assert_eq!(rig.lost(&a), "Done(Us)");
+}
+
+#[test]
+fn c05_the_drain_ends_with_a_plain_close() {
+    let mut rig = Kit::mio().rig();
+    let (a, b) = rig.accept(Script::new());
+    a.transport().lose_connection();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    rig.pass(s(30));
+    rig.turn();
+    assert_eq!(rig.lost(&a), "Done(Us)");
+    assert_eq!(rig.counts(&a).closes, [How::Normal]);
+    rig.tick();
+    assert!(!b.is_broken(), "a reset would leave an error at the socket");
+}
+
+// Linux reports room only when a third of its buffer is free: by then a slow reader would be cut.
+#[test]
+fn c15_bytes_that_leave_the_kernel_are_progress() {
+    let mut rig = Kit::mio().rig();
+    let (a, b) = rig.accept(Script::new());
+    write_big(&rig, &a);
+    a.transport().lose_connection();
+    (0..3).for_each(|_| rig.tick());
+    let stalled = rig.counts(&a);
+    for at in 1..=25 {
+        rig.pass(s(5));
+        rig.turn();
+        assert!(!a.is_lost(), "at {:?}", rig.passed());
+        if at % 5 == 0 && at <= 20 {
+            assert!(b.take(128 * 1024) > 0);
+            rig.tick();
+        }
+    }
+    let now = rig.counts(&a);
+    let still = (now.sent, now.written) == (stalled.sent, stalled.written);
+    assert!(still, "there was room: this tests nothing any more");
+    while !a.is_lost() {
+        rig.pass(s(5));
+        rig.turn();
+    }
+    assert_eq!(rig.lost(&a), "CloseTimedOut");
+    assert!((s(130)..=s(165)).contains(&rig.passed()), "at {:?}", rig.passed());
+}
+
+#[test]
+fn c17_the_peer_of_an_abort_sees_a_reset() {
+    let mut rig = Kit::mio().rig();
+    let (a, b) = rig.accept(Script::new());
+    a.transport().abort_connection();
+    rig.turn();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "though nothing was unsent or unread");
+    rig.lost(&a);
+    // After our FIN.
+    let (a, b) = rig.accept(Script::new());
+    a.transport().lose_connection();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    a.transport().abort_connection();
+    rig.lost(&a);
+    rig.tick();
+    assert!(b.is_broken());
+}
+
+// A driver that asks for SO_ERROR twice is told 0 the second time.
+#[test]
+fn c24_lost_keeps_the_error_number() {
+    for paused in [false, true] {
+        let mut rig = Kit::mio().rig();
+        let script = Script::new();
+        let (a, b) = rig.accept(match paused {
+            true => script.once(On::Made, Transport::pause_producing),
+            false => script,
+        });
+        b.reset();
+        assert_eq!(rig.lost(&a), "Lost");
+        let reason = a.reason();
+        let error: &io::Error = reason.downcast_ref().expect("an io::Error");
+        assert_eq!(error.raw_os_error(), Some(Errno::CONNRESET.raw_os_error()));
+    }
+}
