@@ -85,6 +85,9 @@ impl LoopOptions {
     }
 }
 
+/// What SIGUSR1 does with the snapshot that it asks for.
+pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
+
 /// The loop: the driver, the connections, and the turn.
 ///
 /// Programs call [`run`](crate::run); who owns the loop, or wants several, makes one here.
@@ -120,7 +123,7 @@ pub struct Loop {
     pub(super) at_once: bool,
     pub(super) shutdown_grace: Duration,
     pub(super) signals: bool,
-    pub(super) on_snapshot: Option<Box<dyn FnMut(&Snapshot)>>,
+    pub(super) on_snapshot: Option<ShowSnapshot>,
 }
 
 impl Loop {
