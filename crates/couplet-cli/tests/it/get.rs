@@ -138,14 +138,15 @@ fn with_a_limit_of_zero_only_an_empty_poem_comes() {
 fn the_limit_is_64_mib_unless_set() {
     const LIMIT: usize = 64 * 1024 * 1024;
     // Zeros, and few of them in this process.
-    fn zeros(mut count: usize) -> String {
+    fn zeros(count: usize) -> String {
         let serve = move |mut client: Client| {
+            let mut count = count;
             let piece = vec![0; 1024 * 1024];
             while count > 0 && client.push(&piece[..count.min(piece.len())]) > 0 {
                 count -= count.min(piece.len());
             }
         };
-        serve_raw(move |client| serve.clone()(client)).to_string()
+        serve_raw(serve).to_string()
     }
     let ended = get(&[&zeros(LIMIT), &zeros(LIMIT + 1)]);
     assert_eq!((ended.code, ended.stdout.len()), (Some(1), LIMIT));
