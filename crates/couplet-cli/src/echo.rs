@@ -20,6 +20,8 @@ impl Protocol for Echo {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_cap(Some(WRITE_CAP));
         transport.set_idle_timeout(self.idle_timeout);
+        // Who reads slowly is not cut, also when it has no more to say.
+        transport.set_close_deadline(None);
         // What we send is what we read: a full write side pauses the reading.
         let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
         debug_assert!(registered.is_ok(), "a new connection has no producer");
@@ -29,12 +31,9 @@ impl Protocol for Echo {
         transport.write(data);
     }
 
-    /// Who has no more to say may still listen, and as slowly as before: the close deadline of
-    /// `lose_connection` is not for it. It ends when all was sent.
     fn read_closed(&mut self, transport: &Transport) {
         transport.unregister_producer();
-        transport.set_idle_timeout(None);
-        transport.lose_write_connection();
+        transport.lose_connection();
     }
 }
 

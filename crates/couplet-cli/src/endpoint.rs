@@ -42,8 +42,22 @@ impl fmt::Display for BadEndpoint {
 
 impl std::error::Error for BadEndpoint {}
 
+/// Connections that may wait to be accepted, unless `backlog=` tells: clients come in crowds here,
+/// and who finds the queue full waits for a second.
+const BACKLOG: u32 = 1024;
+
 /// Where to listen: a bare port means this machine alone.
 pub(crate) fn to_listen(typed: &str) -> Result<ServerEndpoint, BadEndpoint> {
+    let mut endpoint = server_endpoint(typed)?;
+    if let ServerEndpoint::Tcp { options, .. } = &mut endpoint
+        && !typed.contains("backlog=")
+    {
+        options.backlog = BACKLOG;
+    }
+    Ok(endpoint)
+}
+
+fn server_endpoint(typed: &str) -> Result<ServerEndpoint, BadEndpoint> {
     if is_port(typed) {
         let full = format!("tcp:{typed}:interface=127.0.0.1");
         return full.parse().map_err(|error| BadEndpoint::new(&error, typed, "tcp:".len()));

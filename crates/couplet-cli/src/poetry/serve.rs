@@ -16,6 +16,9 @@ const PIECE: usize = 64 * 1024;
 /// Law 9: what a client that does not read costs us at most.
 const WRITE_CAP: usize = 1024 * 1024;
 
+/// How long a client that has the whole poem may stay.
+const LEAVE: Duration = Duration::from_secs(30);
+
 /// How a poem is given out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -58,7 +61,6 @@ impl PoetryServer {
             transport.write_bytes(piece);
         }
         if self.rest.is_empty() {
-            // Not `lose_connection`: its deadline is not for who reads slowly.
             transport.lose_write_connection();
         } else {
             transport.connection::<Self>().call_later(self.pace.delay, Self::begin_part);
@@ -69,6 +71,8 @@ impl PoetryServer {
 impl Protocol for PoetryServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_cap(Some(WRITE_CAP));
+        // Who reads slowly is not cut.
+        transport.set_close_deadline(None);
         self.begin_part(transport);
     }
 
@@ -78,8 +82,9 @@ impl Protocol for PoetryServer {
     /// Who has no more to say may still listen.
     fn read_closed(&mut self, _: &Transport) {}
 
-    /// The poem is out.
+    /// The poem is out. Who does not leave now is left.
     fn write_closed(&mut self, transport: &Transport) {
+        transport.set_close_deadline(Some(LEAVE));
         transport.lose_connection();
     }
 }

@@ -56,7 +56,7 @@ pub fn run_until<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> Re
         let stopping = reactor.clone();
         script(reactor)
             .add_both(move |result| {
-                *slot.borrow_mut() = Some(result);
+                keep(&slot, result, &stopping);
                 stopping.stop();
                 Ok(())
             })
@@ -65,6 +65,14 @@ pub fn run_until<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> Re
     })?;
     let result = outcome.borrow_mut().take();
     result.unwrap_or_else(|| Err(Stopped { signal: l.stopped_by() }.into()))
+}
+
+/// Keeps the result of a script. What the end of the run cut off fails in many ways, and each
+/// says less than [`Stopped`].
+fn keep<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &Reactor) {
+    if result.is_ok() || !reactor.is_stopping() {
+        *slot.borrow_mut() = Some(result);
+    }
 }
 
 impl Loop {
@@ -105,8 +113,9 @@ impl Loop {
     pub fn run_until<T: 'static>(&mut self, deferred: Deferred<T>) -> Result<T> {
         let outcome: Rc<RefCell<Option<Result<T>>>> = Rc::default();
         let slot = outcome.clone();
+        let reactor = self.reactor();
         let waiting = deferred.add_both(move |result| {
-            *slot.borrow_mut() = Some(result);
+            keep(&slot, result, &reactor);
             Ok(())
         });
         waiting.detach();

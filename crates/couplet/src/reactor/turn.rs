@@ -85,6 +85,7 @@ impl LoopOptions {
     }
 }
 
+/// What SIGUSR1 does with the snapshot that it asks for.
 pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
 
 /// The loop: the driver, the connections, and the turn.

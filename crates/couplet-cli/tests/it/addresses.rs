@@ -1,0 +1,148 @@
+//! Where servers listen, what they say of it, and how clients name it.
+
+use rustix::process::Signal;
+
+use crate::kit::{Client, Running, Server, TempFile, couplet, has_ipv6, run, wait_until};
+
+#[test]
+fn without_an_endpoint_a_server_takes_a_free_port_of_this_machine() {
+    for args in [&["echo"][..], &["poetry", "serve"]] {
+        let (one, two) = (Server::start(args), Server::start(args));
+        assert!(one.ports[0].ip().is_loopback() && one.ports[0].is_ipv4());
+        assert_ne!(one.ports[0].port(), 0);
+        assert_ne!(one.ports, two.ports);
+    }
+}
+
+#[test]
+fn a_bare_port_listens_on_this_machine_alone() {
+    let server = Server::start(&["echo", "--listen", "0"]);
+    assert_eq!(server.ports[0].ip().to_string(), "127.0.0.1");
+}
+
+#[test]
+fn each_port_has_its_line_and_serves() {
+    let args = ["echo", "--listen", "0", "-l", "0", "--listen", "tcp:0:interface=127.0.0.1"];
+    let server = Server::start_command(couplet(&args), 3);
+    for port in &server.ports {
+        let mut client = Client::connect(*port);
+        client.send(b"hello");
+        assert_eq!(client.read_exact(5), b"hello");
+    }
+    let ended = server.stop(Signal::TERM);
+    ended.quietly(0);
+    assert_eq!(ended.text(), "", "one line a port and no more");
+}
+
+#[test]
+fn all_interfaces_are_ipv6_and_ipv4() {
+    let server = Server::start(&["echo", "--listen", "tcp:0"]);
+    let port = server.ports[0].port();
+    assert!(server.ports[0].ip().is_unspecified());
+    let mut client = Client::connect(([127, 0, 0, 1], port).into());
+    client.send(b"four");
+    assert_eq!(client.read_exact(4), b"four");
+    if server.ports[0].is_ipv4() {
+        return eprintln!("skipped: there is no IPv6 here");
+    }
+    let mut client = Client::connect(format!("[::1]:{port}").parse().unwrap());
+    client.send(b"six");
+    assert_eq!(client.read_exact(3), b"six");
+}
+
+#[test]
+fn a_client_names_a_server_in_every_form() {
+    let poem = TempFile::new(b"a poem\n");
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let port = server.ports[0].port();
+    for address in [
+        format!("{port}"),
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        format!("tcp:127.0.0.1:{port}"),
+        format!("tcp:host=127.0.0.1:port={port}"),
+        format!(r"tcp:\127.0.0.1:{port}"),
+        format!("tcp:127.0.0.1:{port}:timeout=5"),
+    ] {
+        let ended = run(&["poetry", "get", &address]);
+        assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{address}");
+    }
+}
+
+#[test]
+fn an_ipv6_address_stands_in_brackets() {
+    let poem = TempFile::new(b"a poem\n");
+    let args = ["poetry", "serve", "--delay", "0", poem.path(), "-l", "tcp:0:interface=[::1]"];
+    if !has_ipv6() {
+        return eprintln!("skipped: there is no IPv6 here");
+    }
+    let server = Server::start(&args);
+    let port = server.ports[0].port();
+    assert_eq!(server.ports[0].to_string(), format!("[::1]:{port}"));
+    for address in
+        [format!("[::1]:{port}"), format!("tcp:[::1]:{port}"), format!(r"tcp:\:\:1:{port}")]
+    {
+        let ended = run(&["poetry", "get", &address]);
+        assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{address}");
+        let named = format!("tcp:[::1]:{port}: a poem of 7 bytes");
+        assert!(ended.stderr.contains(&named), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named_and_nobody_is_told_of_another() {
+    let first = Server::start(&["echo"]);
+    let taken = first.ports[0].port().to_string();
+    for args in [&["echo"][..], &["poetry", "serve"]] {
+        let ended = run(&[args, &["--listen", "0", "--listen", &taken]].concat());
+        assert_eq!(ended.code, Some(1));
+        let expected = format!(
+            "couplet: cannot listen on tcp:127.0.0.1:{taken}: address already in use \
+             (another program listens there; choose another port, or 0 for a free one)\n"
+        );
+        assert_eq!(ended.stderr, expected);
+        assert_eq!(ended.text(), "");
+    }
+}
+
+#[test]
+fn a_port_is_free_again_as_soon_as_its_server_has_ended() {
+    let first = Server::start(&["echo"]);
+    let port = first.ports[0].port().to_string();
+    let mut client = first.connect();
+    client.send(b"x");
+    client.read_exact(1);
+    first.stop(Signal::TERM).quietly(0);
+    let second = Server::start(&["echo", "--listen", &port]);
+    assert_eq!(second.ports[0].port().to_string(), port);
+}
+
+#[test]
+fn a_server_whose_stdout_nobody_reads_serves() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = couplet(&["echo", "-v"]);
+    let running = Running::start_with_stdout(command.stdout(writer));
+    // Its log is the one place that tells the port.
+    let mut port = None;
+    wait_until("a port in the log", || {
+        let told = running.told();
+        let at = told.find("tcp:127.0.0.1:").map(|at| &told[at + "tcp:".len()..]);
+        port = at.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        port.is_some()
+    });
+    let mut client = Client::connect(port.unwrap());
+    client.send(b"hello");
+    assert_eq!(client.read_exact(5), b"hello");
+}
+
+#[test]
+fn a_stdout_that_is_full_is_an_error() {
+    for args in [&["echo"][..], &["poetry", "serve"], &["completions", "bash"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ended = Running::start_with_stdout(couplet(args).stdout(full)).ended();
+        assert_eq!(ended.code, Some(1), "{args:?}");
+        let expected = "couplet: cannot write to stdout: no space left on device\n";
+        assert_eq!(ended.stderr, expected, "{args:?}");
+    }
+}

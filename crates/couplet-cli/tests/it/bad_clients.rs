@@ -1,0 +1,127 @@
+//! Clients that send garbage, leave in the middle, or come too many for the descriptors.
+
+use rustix::process::Signal;
+
+use crate::kit::{Client, Server, TempFile, noise, wait_until};
+
+/// A server that is well: it serves the next client, and holds nothing of those that have gone.
+#[track_caller]
+fn is_well(server: Server, descriptors: usize, served: impl Fn(Client)) {
+    served(server.connect());
+    wait_until("all descriptors are given back", || server.descriptors() <= descriptors);
+    server.stop(Signal::TERM).quietly(0);
+}
+
+fn echoes(mut client: Client) {
+    client.send(b"still there?");
+    client.finish();
+    assert_eq!(client.read_to_end().unwrap(), b"still there?");
+}
+
+/// What a client does and how it leaves, at each step of a connection's life.
+fn misbehave(server: &Server) {
+    let garbage = noise(200_000);
+    let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
+    for leave in leave {
+        leave(server.connect());
+        let mut client = server.connect();
+        client.send(&garbage[..10]);
+        leave(client);
+        let mut client = server.connect();
+        client.push(&garbage);
+        leave(client);
+        let mut client = server.connect();
+        client.send(b"x");
+        client.read().unwrap();
+        leave(client);
+        let mut client = server.connect();
+        for byte in &garbage[..50] {
+            client.send(&[*byte]);
+        }
+        leave(client);
+    }
+}
+
+#[test]
+fn clients_that_leave_at_any_step_do_an_echo_server_no_harm() {
+    let server = Server::start(&["echo"]);
+    let descriptors = server.descriptors();
+    misbehave(&server);
+    is_well(server, descriptors, echoes);
+}
+
+#[test]
+fn clients_that_leave_at_any_step_do_a_poetry_server_no_harm() {
+    let bytes = noise(300_000);
+    let poem = TempFile::new(&bytes);
+    for pace in [["--delay", "0", "--num-bytes", "10"], ["--delay", "0.01", "--num-bytes", "30000"]]
+    {
+        let args = [&["poetry", "serve", poem.path()], &pace[..]].concat();
+        let server = Server::start(&args);
+        let descriptors = server.descriptors();
+        misbehave(&server);
+        is_well(server, descriptors, |mut client| {
+            assert!(client.read_to_end().unwrap() == bytes);
+        });
+    }
+}
+
+#[test]
+fn poets_do_not_listen() {
+    let poem = TempFile::new(&noise(500_000));
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let mut client = server.connect();
+    // Unread input must not make the close a reset that destroys the poem.
+    client.push(&noise(900_000));
+    assert!(client.read_to_end().unwrap() == noise(500_000));
+}
+
+#[test]
+fn a_server_without_descriptors_goes_on_when_others_have_left() {
+    let server = Server::start_limited(32, &["echo"]);
+    let mut clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
+    // Those it took are served; the others are turned away and not left hanging.
+    let served = |client: &mut Client| {
+        let mut sender = client.another();
+        sender.push(b"word") == 4 && client.read().is_ok_and(|word| word == b"word")
+    };
+    let (mut taken, mut turned_away) = (Vec::new(), 0);
+    for mut client in clients.drain(..) {
+        match served(&mut client) {
+            true => taken.push(client),
+            false => turned_away += 1,
+        }
+    }
+    assert!(taken.len() >= 15 && turned_away >= 28, "{} and {turned_away}", taken.len());
+    assert!(taken.iter_mut().all(served), "who is in stays in");
+    drop(taken.split_off(taken.len() / 2));
+    wait_until("a new client is served", || served(&mut server.connect()));
+    assert!(taken.iter_mut().all(served), "who is in stays in");
+    let ended = server.stop(Signal::TERM);
+    assert_eq!(ended.code, Some(0));
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert!(matches!(&lines[..], [line] if line.contains("cannot accept")), "{}", ended.stderr);
+}
+
+#[test]
+fn a_poetry_server_without_descriptors_gives_every_client_that_it_took_a_whole_poem() {
+    let poem = TempFile::new(&noise(1000));
+    let pace = ["--delay", "0.05", "--num-bytes", "100"];
+    let args = [&["poetry", "serve", poem.path()], &pace[..]].concat();
+    let server = Server::start_limited(32, &args);
+    let clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
+    let mut whole = 0;
+    for mut client in clients {
+        // Nobody gets a part that looks like a whole.
+        match client.read_to_end() {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => {
+                assert!(bytes == noise(1000));
+                whole += 1;
+            }
+            Err(_) => {}
+        }
+    }
+    assert!(whole >= 15, "{whole}");
+    assert!(server.connect().read_to_end().unwrap() == noise(1000));
+}

@@ -1,0 +1,67 @@
+//! A thousand clients at once.
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+use crate::kit::{Client, Server, TempFile, noise};
+
+const CROWD: usize = 1000;
+
+/// This process needs a descriptor for each client; the server keeps to the customary 1024.
+fn allow_a_crowd() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = 8192.min(limit.maximum.unwrap_or(u64::MAX));
+    if limit.current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).unwrap();
+    }
+}
+
+#[test]
+fn a_thousand_clients_of_an_echo_server_get_each_their_own_words_back() {
+    allow_a_crowd();
+    let server = Server::start_limited(1024, &["echo"]);
+    let mut clients: Vec<Client> = (0..CROWD).map(|_| server.connect()).collect();
+    for round in 0..3 {
+        let words = |n: usize| format!("client {n}, round {round}");
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send(words(n).as_bytes());
+        }
+        for (n, client) in clients.iter_mut().enumerate() {
+            let words = words(n);
+            assert_eq!(client.read_exact(words.len()), words.as_bytes());
+        }
+    }
+    for client in &mut clients {
+        client.finish();
+        assert_eq!(client.read_to_end().unwrap(), b"");
+    }
+    server.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn a_thousand_clients_of_a_poetry_server_get_each_the_whole_poem() {
+    allow_a_crowd();
+    let bytes = noise(3000);
+    let poem = TempFile::new(&bytes);
+    let pace = ["--delay", "0.1", "--num-bytes", "300"];
+    let args = [&["poetry", "serve", poem.path()], &pace[..]].concat();
+    let server = Server::start_limited(1024, &args);
+    let clients: Vec<Client> = (0..CROWD).map(|_| server.connect()).collect();
+    for mut client in clients {
+        assert!(client.read_to_end().unwrap() == bytes);
+    }
+    server.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn a_thousand_clients_are_no_hindrance_to_an_interrupt() {
+    allow_a_crowd();
+    let server = Server::start_limited(1024, &["echo"]);
+    let mut clients: Vec<Client> = (0..CROWD).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(b"x");
+        client.read_exact(1);
+    }
+    let ended = server.stop(Signal::INT);
+    ended.quietly(0);
+    assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
+}

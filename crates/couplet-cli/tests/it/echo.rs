@@ -1,0 +1,107 @@
+//! `couplet echo`.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::kit::{Server, noise, now};
+
+const MIB: usize = 1024 * 1024;
+
+#[test]
+fn what_comes_goes_back() {
+    let server = Server::start(&["echo"]);
+    let mut client = server.connect();
+    for text in [&b"one"[..], b"two words", &[0, 255, 128, 10, 13]] {
+        client.send(text);
+        assert_eq!(client.read_exact(text.len()), text);
+    }
+    server.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn byte_by_byte_goes_back_too() {
+    let server = Server::start(&["echo"]);
+    let mut client = server.connect();
+    let bytes = noise(500);
+    for byte in &bytes {
+        client.send(&[*byte]);
+    }
+    client.finish();
+    assert_eq!(client.read_to_end().unwrap(), bytes);
+}
+
+#[test]
+fn who_stops_sending_gets_all_that_is_left_and_the_end() {
+    let server = Server::start(&["echo"]);
+    let bytes = noise(20 * MIB);
+    let mut client = server.connect();
+    let (mut sender, sent) = (client.another(), bytes.clone());
+    let sending = std::thread::spawn(move || {
+        sender.send(&sent);
+        sender.finish();
+    });
+    assert!(client.read_to_end().unwrap() == bytes, "20 MiB come back as they were");
+    sending.join().unwrap();
+}
+
+#[test]
+fn who_never_reads_costs_at_most_2_mib_and_is_not_cut() {
+    const CLIENTS: usize = 4;
+    let server = Server::start(&["echo"]);
+    // More than fits into the buffers of the system on its way there and back.
+    let bytes = noise(40 * MIB);
+    warm_up(&server, &bytes[..8 * MIB]);
+    let before = server.memory();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
+    let taken: Vec<_> = clients.iter_mut().map(|client| client.push(&bytes)).collect();
+    assert!(taken.iter().all(|taken| (8 * MIB..40 * MIB).contains(taken)), "{taken:?}");
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown <= CLIENTS as u64 * 2 * 1024, "{CLIENTS} clients cost {grown} KiB");
+    // Another is served as ever, and those who read at last get everything.
+    warm_up(&server, &bytes[..MIB]);
+    for (client, taken) in clients.iter_mut().zip(taken) {
+        assert!(client.read_exact(taken) == bytes[..taken]);
+    }
+    server.stop(Signal::TERM).quietly(0);
+}
+
+/// One client that reads: what the server needs in any case it has then.
+fn warm_up(server: &Server, bytes: &[u8]) {
+    let mut client = server.connect();
+    let (mut sender, sent) = (client.another(), bytes.to_vec());
+    let sending = std::thread::spawn(move || sender.send(&sent));
+    assert!(client.read_exact(bytes.len()) == bytes);
+    sending.join().unwrap();
+}
+
+#[test]
+fn who_sends_nothing_for_the_idle_timeout_is_cut() {
+    let server = Server::start(&["echo", "--idle-timeout", "0.3"]);
+    let began = now();
+    let mut silent = server.connect();
+    let mut talking = server.connect();
+    let heard = std::thread::spawn(move || silent.read_to_end());
+    while !heard.is_finished() {
+        // Each word begins the time anew.
+        talking.send(b"word");
+        assert_eq!(talking.read_exact(4), b"word");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert!(heard.join().unwrap().is_err(), "the end of a silent connection is a reset");
+    talking.send(b"word");
+    assert_eq!(talking.read_exact(4), b"word");
+}
+
+#[test]
+fn idle_is_who_sends_nothing_and_not_who_reads_slowly() {
+    let server = Server::start(&["echo", "--idle-timeout", "0.2"]);
+    let bytes = noise(40 * MIB);
+    let mut client = server.connect();
+    // Pushing until nothing more is taken lasts longer than the timeout.
+    let taken = client.push(&bytes);
+    assert!(taken < bytes.len(), "it pauses its own reading");
+    client.finish();
+    assert!(client.read_to_end().unwrap() == bytes[..taken]);
+}

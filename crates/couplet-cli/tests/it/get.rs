@@ -1,0 +1,176 @@
+//! `couplet poetry get`: what comes, what does not, and what is said of it.
+
+use std::time::Duration;
+
+use crate::kit::{Client, Ended, Server, TempFile, noise, run, serve_raw, unused_port};
+
+/// Runs `couplet poetry get` with these arguments.
+fn get(args: &[&str]) -> Ended {
+    run(&[&["poetry", "get"], args].concat())
+}
+
+/// A server that sends this, then does what `end` does.
+fn sends(bytes: Vec<u8>, end: fn(Client)) -> String {
+    serve_raw(move |mut client| {
+        client.send(&bytes);
+        end(client);
+    })
+    .to_string()
+}
+
+/// Keeps the connection until the other end goes.
+fn hold(mut client: Client) {
+    let _ = client.read_to_end();
+}
+
+#[test]
+fn poems_are_printed_in_the_order_of_the_addresses_byte_for_byte() {
+    let poems =
+        [&noise(3000)[..], b"no newline at the end", b"\xff\xfe\0last\n"].map(TempFile::new);
+    // The first is the slowest.
+    let servers: Vec<Server> = ["0.06", "0.03", "0"]
+        .iter()
+        .zip(&poems)
+        .map(|(delay, poem)| {
+            let pace = ["--delay", delay, "--num-bytes", "700"];
+            Server::start(&[&["poetry", "serve", poem.path()], &pace[..]].concat())
+        })
+        .collect();
+    let addresses: Vec<String> = servers.iter().map(Server::address).collect();
+    let ended = get(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let expected = [&noise(3000)[..], b"no newline at the end", b"\xff\xfe\0last\n"].concat();
+    assert_eq!(ended.stdout, expected);
+    assert!(ended.stderr.contains("3 of 3 poems, 3029 bytes in "), "{}", ended.stderr);
+}
+
+#[test]
+fn all_come_at_once() {
+    let poem = TempFile::new(b"abcdef");
+    let pace = ["--delay", "0.2", "--num-bytes", "2"];
+    let server = Server::start(&[&["poetry", "serve", poem.path()], &pace[..]].concat());
+    let address = server.address();
+    let ended = get(&[&*address; 12]);
+    assert_eq!((ended.code, ended.text()), (Some(0), &*"abcdef".repeat(12)));
+    assert!(ended.took < Duration::from_secs(2), "one after another it is 4.8 s");
+}
+
+#[test]
+fn a_failing_address_costs_only_itself() {
+    let poem = TempFile::new(b"a poem\n");
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let (good, (bad, _guard)) = (server.address(), unused_port());
+    let ended = get(&[&bad.to_string(), &good, "no..where:80", &good]);
+    assert_eq!((ended.code, ended.text()), (Some(1), "a poem\na poem\n"));
+    let refused = format!("no poem from tcp:{bad}: connection refused\n");
+    assert!(ended.stderr.contains(&refused), "{}", ended.stderr);
+    let unknown = "no poem from tcp:no..where:80: cannot find the host \"no..where\": ";
+    assert!(ended.stderr.contains(unknown), "{}", ended.stderr);
+    assert!(ended.stderr.contains("2 of 4 poems, 14 bytes in "), "{}", ended.stderr);
+}
+
+#[test]
+fn two_hundred_addresses_are_no_trouble() {
+    let poem = TempFile::new(&noise(1000));
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let address = server.address();
+    let ended = get(&[&*address; 200]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout == noise(1000).repeat(200));
+    assert!(ended.stderr.contains("200 of 200 poems, 200000 bytes"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_poem_cut_by_a_reset_is_an_error_and_is_not_printed() {
+    let address = sends(b"half a poem".to_vec(), Client::reset);
+    let ended = get(&[&address]);
+    assert_eq!((ended.code, ended.text()), (Some(1), ""));
+    // It may come so early that nothing else was seen of the connection.
+    let line = ended.stderr.lines().next().unwrap();
+    assert!(line.starts_with(&format!("no poem from tcp:{address}: ")), "{line}");
+    assert!(line.ends_with("connection reset by peer"), "{line}");
+}
+
+#[test]
+fn a_poem_that_never_begins_or_never_ends_is_given_up_after_the_timeout() {
+    let silent = sends(Vec::new(), hold);
+    let half = sends(b"half a poem".to_vec(), hold);
+    // Bytes come all the time: the timeout is for the whole poem.
+    let endless = serve_raw(|mut client| {
+        while client.push(b"more and more ") > 0 {
+            crate::kit::pause();
+        }
+    });
+    let whole = sends(b"a whole poem\n".to_vec(), drop);
+    let endless = endless.to_string();
+    let ended = get(&["--timeout", "0.4", &silent, &half, &endless, &whole]);
+    assert_eq!((ended.code, ended.text()), (Some(1), "a whole poem\n"));
+    for address in [silent, half, endless] {
+        let line =
+            format!("no poem from tcp:{address}: it was not whole after 0.4 s (--timeout)\n");
+        assert!(ended.stderr.contains(&line), "{}", ended.stderr);
+    }
+    let took = ended.took.as_secs_f64();
+    assert!((0.4..2.0).contains(&took), "{took}");
+}
+
+#[test]
+fn a_poem_at_the_limit_comes_and_one_byte_more_is_too_long() {
+    let exact = sends(noise(100_000), drop);
+    let longer = sends(noise(100_001), hold);
+    let ended = get(&["--max-bytes", "100000", &longer, &exact]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout == noise(100_000));
+    let line = format!(
+        "no poem from tcp:{longer}: it is longer than 100000 bytes (--max-bytes sets the limit)\n"
+    );
+    assert!(ended.stderr.contains(&line), "{}", ended.stderr);
+}
+
+#[test]
+fn with_a_limit_of_zero_only_an_empty_poem_comes() {
+    let (empty, one) = (sends(Vec::new(), drop), sends(b"x".to_vec(), hold));
+    assert_eq!(get(&["--max-bytes", "0", &empty]).code, Some(0));
+    assert_eq!(get(&["--max-bytes", "0", &one]).code, Some(1));
+}
+
+#[test]
+fn the_limit_is_64_mib_unless_set() {
+    const LIMIT: usize = 64 * 1024 * 1024;
+    // Zeros, and few of them in this process.
+    fn zeros(count: usize) -> String {
+        let serve = move |mut client: Client| {
+            let mut count = count;
+            let piece = vec![0; 1024 * 1024];
+            while count > 0 && client.push(&piece[..count.min(piece.len())]) > 0 {
+                count -= count.min(piece.len());
+            }
+        };
+        serve_raw(serve).to_string()
+    }
+    let ended = get(&[&zeros(LIMIT), &zeros(LIMIT + 1)]);
+    assert_eq!((ended.code, ended.stdout.len()), (Some(1), LIMIT));
+    let too_long = format!("it is longer than {LIMIT} bytes");
+    assert!(ended.stderr.contains(&too_long), "{}", ended.stderr);
+}
+
+#[test]
+fn twenty_megabytes_come_exactly() {
+    let bytes = noise(20_000_000);
+    let poem = TempFile::new(&bytes);
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let ended = get(&[&server.address()]);
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.stdout == bytes);
+}
+
+#[test]
+fn a_poem_byte_by_byte_is_a_poem() {
+    let address = serve_raw(|mut client| {
+        for byte in b"one byte at a time\n" {
+            client.send(&[*byte]);
+        }
+    });
+    let ended = get(&[&address.to_string()]);
+    assert_eq!((ended.code, ended.text()), (Some(0), "one byte at a time\n"));
+}

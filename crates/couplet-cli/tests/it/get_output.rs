@@ -1,0 +1,92 @@
+//! `couplet poetry get`, when nobody reads what it says, or it can't be written.
+
+use rustix::process::Signal;
+
+use crate::kit::{Running, Server, TempFile, couplet, noise, serve_raw, unused_port, wait_until};
+
+fn small() -> (TempFile, Server) {
+    let poem = TempFile::new(b"a poem\n");
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    (poem, server)
+}
+
+#[test]
+fn a_closed_stdout_is_a_quiet_end() {
+    let (_poem, server) = small();
+    // One that never ends: it is not waited for.
+    let endless = serve_raw(|mut client| drop(client.read_to_end())).to_string();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = couplet(&["poetry", "get", &server.address(), &endless]);
+    let ended = Running::start_with_stdout(command.stdout(writer)).ended();
+    assert_eq!(ended.code, Some(0));
+    assert!(
+        ended.stderr.lines().all(|line| line.contains("a poem of 7 bytes")),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn a_full_stdout_is_an_error() {
+    let (_poem, server) = small();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = couplet(&["poetry", "get", &server.address()]);
+    let ended = Running::start_with_stdout(command.stdout(full)).ended();
+    assert_eq!(ended.code, Some(1));
+    let expected = "couplet: cannot write to stdout: no space left on device\n";
+    assert!(ended.stderr.ends_with(expected), "{}", ended.stderr);
+}
+
+#[test]
+fn a_closed_or_full_stderr_changes_nothing() {
+    let (_poem, server) = small();
+    let (bad, _guard) = unused_port();
+    for (bad, code) in [(None, 0), (Some(bad.to_string()), 1)] {
+        for full in [true, false] {
+            let mut command = couplet(&["poetry", "get", &server.address()]);
+            command.args(&bad).stdin(std::process::Stdio::null());
+            command.stdout(std::process::Stdio::piped());
+            if full {
+                let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+                command.stderr(full);
+            } else {
+                let (reader, writer) = std::io::pipe().unwrap();
+                drop(reader);
+                command.stderr(writer);
+            }
+            let ended = Running::spawn(&mut command).ended();
+            assert_eq!((ended.code, ended.text()), (Some(code), "a poem\n"));
+        }
+    }
+}
+
+#[test]
+fn a_stdout_that_is_not_read_holds_up_neither_the_others_nor_an_interrupt() {
+    let bytes = noise(1_000_000);
+    let poem = TempFile::new(&bytes);
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let address = server.address();
+    let mut command = couplet(&["poetry", "get", &address, &address]);
+    let mut running = Running::start_with_stdout(command.stdout(writer));
+    let both = || running.told().matches("a poem of 1000000 bytes").count() == 2;
+    wait_until("both poems", both);
+    assert!(running.is_running(), "a pipe holds less than a poem");
+    running.signal(Signal::INT);
+    let ended = running.ended();
+    assert_eq!(ended.code, Some(130));
+    assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
+}
+
+#[test]
+fn plain_lines_tell_of_progress_where_stderr_is_no_terminal() {
+    let (_poem, server) = small();
+    let ended = crate::kit::run(&["poetry", "get", &server.address()]);
+    assert!(!ended.stderr.contains('\u{1b}'), "{}", ended.stderr);
+    let mut lines = ended.stderr.lines();
+    let address = server.address();
+    assert!(lines.next().unwrap().starts_with(&format!("tcp:{address}: a poem of 7 bytes in ")));
+    assert!(lines.next().unwrap().starts_with("1 of 1 poems, 7 bytes in "));
+    assert_eq!(lines.next(), None);
+}

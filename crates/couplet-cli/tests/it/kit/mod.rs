@@ -1,0 +1,88 @@
+//! The kit: [`couplet`] and [`run`] start the program, [`Server`] is one that serves, [`Client`] is
+//! the raw other end, [`serve_raw`] a server that does what a test tells it, [`Terminal`] shows
+//! what people see.
+//!
+//! Nothing here outlives its test: what was started is killed by its id when it is dropped.
+
+mod process;
+mod socket;
+mod terminal;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) use process::{Ended, Running, Server, couplet, run};
+pub(crate) use socket::{Client, has_ipv6, serve_raw, unused_port};
+pub(crate) use terminal::Terminal;
+
+/// What takes longer hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+#[expect(clippy::disallowed_methods, reason = "tests of a program are about real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Between two looks at something that another process does.
+pub(crate) fn pause() {
+    std::thread::park_timeout(Duration::from_millis(5));
+}
+
+/// Waits until `done`, and fails the test when it never comes.
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "this never came: {what}");
+        pause();
+    }
+}
+
+/// A file with these bytes, until it is dropped.
+pub(crate) struct TempFile(PathBuf);
+
+impl TempFile {
+    pub(crate) fn new(bytes: &[u8]) -> TempFile {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::File::create(&path).and_then(|mut file| file.write_all(bytes)).unwrap();
+        TempFile(path)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Bytes that are no text and repeat nowhere near: a piece that is lost, doubled or moved shows.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// True when `program` is there. One that is missing is a visible skip, and an error in CI.
+pub(crate) fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    assert!(found || std::env::var_os("CI").is_none(), "CI lacks the program {program}");
+    if !found {
+        eprintln!("skipped: there is no {program} here");
+    }
+    found
+}

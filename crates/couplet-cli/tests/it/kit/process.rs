@@ -1,0 +1,252 @@
+//! The program as a process.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Client, PATIENCE, now, pause, wait_until};
+
+/// The program with these arguments, in surroundings that are the same everywhere.
+pub(crate) fn couplet(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_couplet"));
+    command.args(args);
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    // Who asks for backtraces of panics still must not see one.
+    command.env("RUST_BACKTRACE", "1").env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
+    command
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(args: &[&str]) -> Ended {
+    Running::start(&mut couplet(args)).ended()
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// `None` when a signal killed it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+    /// Since it was started, or sent a signal.
+    pub(crate) took: Duration,
+}
+
+impl Ended {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).unwrap()
+    }
+
+    /// It ended with this code, and without a word on stderr.
+    #[track_caller]
+    pub(crate) fn quietly(&self, code: i32) {
+        assert_eq!((self.code, &*self.stderr), (Some(code), ""));
+    }
+}
+
+/// A process that runs; killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    stdout: Option<JoinHandle<Vec<u8>>>,
+    stderr: Option<JoinHandle<()>>,
+    told: Arc<Mutex<String>>,
+    since: Instant,
+}
+
+impl Running {
+    /// Starts it; what it says is collected, unless the command says where else it goes.
+    pub(crate) fn start(command: &mut Command) -> Running {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Running::start_with_stdout(command)
+    }
+
+    /// As [`start`](Self::start), and stdout is as the command has it.
+    pub(crate) fn start_with_stdout(command: &mut Command) -> Running {
+        Running::spawn(command.stderr(Stdio::piped()))
+    }
+
+    /// As [`start`](Self::start), and all is as the command has it.
+    pub(crate) fn spawn(command: &mut Command) -> Running {
+        Running::over(command.spawn().unwrap())
+    }
+
+    fn over(mut child: Child) -> Running {
+        let told = Arc::<Mutex<String>>::default();
+        let stdout = child.stdout.take().map(|mut stdout| {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                stdout.read_to_end(&mut bytes).unwrap();
+                bytes
+            })
+        });
+        let stderr = child.stderr.take().map(|stderr| {
+            let told = told.clone();
+            std::thread::spawn(move || collect_lines(stderr, &told))
+        });
+        Running { child, stdout, stderr, told, since: now() }
+    }
+
+    /// What it has told on stderr so far.
+    pub(crate) fn told(&self) -> String {
+        self.told.lock().unwrap().clone()
+    }
+
+    /// Its stdin, where the command has a pipe there.
+    pub(crate) fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        self.since = now();
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(mut self) -> Ended {
+        let began = now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not end; it told: {}", self.told());
+            pause();
+        };
+        let took = self.since.elapsed();
+        let stdout = self.stdout.take().map(|thread| thread.join().unwrap()).unwrap_or_default();
+        if let Some(thread) = self.stderr.take() {
+            thread.join().unwrap();
+        }
+        let stderr = self.told();
+        for word in ["panicked", "panic:", "stack backtrace", "RUST_BACKTRACE"] {
+            assert!(!stderr.contains(word), "{stderr}");
+        }
+        Ended { code: status.code(), stdout, stderr, took }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; then neither has anything to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect_lines(stderr: impl Read, told: &Mutex<String>) {
+    let mut stderr = BufReader::new(stderr);
+    let mut line = Vec::new();
+    while stderr.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+        told.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+}
+
+/// A server of the program; killed when dropped.
+pub(crate) struct Server {
+    pub(crate) running: Running,
+    /// Where it listens, as it says.
+    pub(crate) ports: Vec<SocketAddr>,
+    lines: Receiver<String>,
+}
+
+impl Server {
+    /// Starts a server with one port.
+    pub(crate) fn start(args: &[&str]) -> Server {
+        Server::start_command(couplet(args), 1)
+    }
+
+    /// Starts a server that may have this many descriptors.
+    pub(crate) fn start_limited(descriptors: usize, args: &[&str]) -> Server {
+        let program = couplet(args);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$@\"")).arg("sh");
+        command.arg(program.get_program()).args(program.get_args());
+        Server::start_command(command, 1)
+    }
+
+    /// Starts a server that tells of this many ports.
+    pub(crate) fn start_command(mut command: Command, ports: usize) -> Server {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = lines(child.stdout.take().unwrap());
+        let mut server = Server { running: Running::over(child), ports: Vec::new(), lines };
+        for _ in 0..ports {
+            let port = server.next_port();
+            server.ports.push(port);
+        }
+        server
+    }
+
+    fn next_port(&self) -> SocketAddr {
+        let line = self.lines.recv_timeout(PATIENCE);
+        let line = line.unwrap_or_else(|_| panic!("no port is told of: {}", self.running.told()));
+        line.strip_prefix("listening on tcp:").and_then(|host| host.parse().ok()).unwrap_or_else(
+            || panic!("this line tells of no port: {line:?}; stderr: {}", self.running.told()),
+        )
+    }
+
+    /// The address of its first port, as the program takes it.
+    pub(crate) fn address(&self) -> String {
+        self.ports[0].to_string()
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.ports[0])
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn stop(mut self, signal: Signal) -> Ended {
+        self.running.signal(signal);
+        let Server { running, lines, .. } = self;
+        let mut ended = running.ended();
+        ended.stdout = lines.iter().collect::<String>().into();
+        ended
+    }
+
+    /// Waits until it has told this on stderr.
+    pub(crate) fn wait_told(&self, text: &str) {
+        wait_until(text, || self.running.told().contains(text));
+    }
+
+    /// The memory that it has in use, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.running.pid());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.running.pid())).unwrap().count()
+    }
+}
+
+/// The lines of a server's stdout, while it runs.
+fn lines(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}

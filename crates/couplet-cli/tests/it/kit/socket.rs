@@ -1,0 +1,105 @@
+//! The raw other end of a connection.
+#![expect(clippy::disallowed_types, reason = "what the program is tested with is not its own")]
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use super::PATIENCE;
+
+/// One end of a connection. Every call waits, and none for ever.
+#[derive(Debug)]
+pub(crate) struct Client(TcpStream);
+
+impl Client {
+    pub(crate) fn connect(to: SocketAddr) -> Client {
+        Client::over(TcpStream::connect(to).unwrap())
+    }
+
+    fn over(stream: TcpStream) -> Client {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client(stream)
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// Sends as long as the other end takes it, and this many bytes at most; how many it took.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
+        self.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut taken = 0;
+        while taken < bytes.len()
+            && let Ok(n) = self.0.write(&bytes[taken..])
+        {
+            taken += n;
+        }
+        self.0.set_write_timeout(Some(PATIENCE)).unwrap();
+        taken
+    }
+
+    /// What comes next, in one piece, up to 64 KiB; empty at the end.
+    pub(crate) fn read(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; 64 * 1024];
+        let n = self.0.read(&mut bytes)?;
+        bytes.truncate(n);
+        Ok(bytes)
+    }
+
+    pub(crate) fn read_exact(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.0.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Everything up to the end of the stream; an error when it is cut.
+    pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Closes the sending side.
+    pub(crate) fn finish(&mut self) {
+        self.0.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Ends the connection by a reset.
+    pub(crate) fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO)).unwrap();
+    }
+
+    /// A second handle, for sending and receiving at once.
+    pub(crate) fn another(&self) -> Client {
+        Client(self.0.try_clone().unwrap())
+    }
+}
+
+/// A server on a free port that does `serve` with each connection, in a thread of its own.
+pub(crate) fn serve_raw(serve: impl Fn(Client) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(Client::over(stream)));
+        }
+    });
+    address
+}
+
+/// Whether this machine has IPv6, at least on its loopback interface.
+pub(crate) fn has_ipv6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
+}
+
+/// A port on which nobody listens. It stays taken while the guard lives: bound, not listening.
+pub(crate) fn unused_port() -> (SocketAddr, impl Sized) {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+    (address, socket)
+}

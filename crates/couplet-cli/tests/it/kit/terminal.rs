@@ -1,0 +1,61 @@
+//! A terminal with the program in it.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::{Ended, Running};
+
+/// A pseudo-terminal; the program's stdout and stderr are both shown in it.
+pub(crate) struct Terminal {
+    pub(crate) running: Running,
+    shown: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Terminal {
+    pub(crate) fn start(columns: u16, rows: u16, command: &mut Command) -> Terminal {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&master, size).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let end = || slave.try_clone().unwrap();
+        command.stdin(end()).stdout(end()).stderr(end());
+        let running = Running::spawn(command);
+        // Held by the command too: it goes, and with the program's end the terminal closes.
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null());
+        let shown = Arc::<Mutex<Vec<u8>>>::default();
+        let showing = shown.clone();
+        let mut master = File::from(master);
+        let reader = std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // At the end Linux tells an error, others an end of file.
+            while let Ok(n @ 1..) = master.read(&mut bytes) {
+                showing.lock().unwrap().extend_from_slice(&bytes[..n]);
+            }
+        });
+        Terminal { running, shown, reader }
+    }
+
+    /// All that was sent to the terminal so far, control sequences included.
+    pub(crate) fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
+    }
+
+    /// Waits for the end; what was shown is in `stdout`.
+    pub(crate) fn ended(self) -> Ended {
+        let mut ended = self.running.ended();
+        self.reader.join().unwrap();
+        ended.stdout = std::mem::take(&mut *self.shown.lock().unwrap());
+        ended
+    }
+}

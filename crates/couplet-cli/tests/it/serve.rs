@@ -1,0 +1,144 @@
+//! `couplet poetry serve`.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::kit::{Server, TempFile, noise, now, run};
+
+#[test]
+fn a_poem_comes_in_parts_with_the_delay_between_them_and_then_the_end() {
+    let poem = TempFile::new(b"abcdefgh");
+    let args = ["poetry", "serve", poem.path(), "--num-bytes", "3", "--delay", "0.15"];
+    let server = Server::start(&args);
+    let mut client = server.connect();
+    let mut parts = Vec::new();
+    let mut times = Vec::new();
+    loop {
+        let part = client.read().unwrap();
+        times.push(now());
+        if part.is_empty() {
+            break;
+        }
+        parts.push(String::from_utf8(part).unwrap());
+    }
+    assert_eq!(parts, ["abc", "def", "gh"]);
+    for pair in times[..3].windows(2) {
+        // Between the parts as they arrive, so a little less than between those sent.
+        assert!(pair[1] - pair[0] > Duration::from_millis(100), "{:?}", pair[1] - pair[0]);
+    }
+    assert!(times[3] - times[2] < Duration::from_millis(140), "the end comes with the last part");
+}
+
+#[test]
+fn unless_told_otherwise_ten_bytes_come_each_0_7_seconds() {
+    let server = Server::start(&["poetry", "serve"]);
+    let mut client = server.connect();
+    assert_eq!(client.read().unwrap().len(), 10);
+    let first = now();
+    assert_eq!(client.read().unwrap().len(), 10);
+    let between = first.elapsed().as_secs_f64();
+    assert!((0.6..2.0).contains(&between), "{between}");
+}
+
+#[test]
+fn each_client_gets_the_next_poem_whatever_the_port() {
+    let poems = [&b"one"[..], b"two", b"three"].map(TempFile::new);
+    let files = poems.each_ref().map(TempFile::path);
+    let args = [&["poetry", "serve", "--delay", "0", "-l", "0", "-l", "0"], &files[..]].concat();
+    let server = Server::start_command(crate::kit::couplet(&args), 2);
+    let got: Vec<_> = (0..7)
+        .map(|n| crate::kit::Client::connect(server.ports[n % 2]).read_to_end().unwrap())
+        .collect();
+    let expected = ["one", "two", "three", "one", "two", "three", "one"];
+    assert_eq!(got, expected.map(|poem| poem.as_bytes().to_vec()));
+}
+
+#[test]
+fn without_a_file_there_are_built_in_poems() {
+    let server = Server::start(&["poetry", "serve", "--delay", "0"]);
+    let poems: Vec<String> = (0..5)
+        .map(|_| String::from_utf8(server.connect().read_to_end().unwrap()).unwrap())
+        .collect();
+    let mut different = poems.clone();
+    different.sort();
+    different.dedup();
+    assert!(different.len() >= 3);
+    assert!(poems.iter().any(|poem| !poem.is_ascii()));
+    assert!(poems.iter().all(|poem| poem.lines().count() > 8 && poem.ends_with('\n')));
+}
+
+#[test]
+fn bytes_that_are_no_text_come_as_they_are() {
+    let bytes = noise(5000);
+    assert!(std::str::from_utf8(&bytes).is_err());
+    let poem = TempFile::new(&bytes);
+    for pace in [&["--delay", "0"][..], &["--delay", "0.001", "--num-bytes", "777"]] {
+        let server = Server::start(&[&["poetry", "serve", poem.path()], pace].concat());
+        assert_eq!(server.connect().read_to_end().unwrap(), bytes);
+    }
+}
+
+#[test]
+fn twenty_megabytes_at_full_speed_come_exactly_also_to_who_reads_late() {
+    let bytes = noise(20_000_000);
+    let poem = TempFile::new(&bytes);
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let mut late = server.connect();
+    assert!(server.connect().read_to_end().unwrap() == bytes);
+    assert!(late.read_to_end().unwrap() == bytes);
+}
+
+#[test]
+fn who_never_reads_costs_little_beyond_the_poem() {
+    const CLIENTS: u64 = 20;
+    let poem = TempFile::new(&noise(20_000_000));
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    server.connect().read_to_end().unwrap();
+    let before = server.memory();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
+    // The poem is under way to each: back-pressure has come by the second piece of the last.
+    for client in &mut clients {
+        client.read_exact(64 * 1024);
+    }
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown <= CLIENTS * 256, "{CLIENTS} clients cost {grown} KiB");
+}
+
+#[test]
+fn an_empty_file_is_an_empty_poem() {
+    let poem = TempFile::new(b"");
+    let server = Server::start(&["poetry", "serve", poem.path()]);
+    assert_eq!(server.connect().read_to_end().unwrap(), b"");
+    let ended = run(&["poetry", "get", &server.address()]);
+    assert_eq!((ended.code, ended.text()), (Some(0), ""));
+    assert!(ended.stderr.contains("a poem of 0 bytes"), "{}", ended.stderr);
+    let ended = server.stop(Signal::TERM);
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.stderr.contains("this poem is empty"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let missing = format!("{folder}/there-is-no-such-poem.txt");
+    for (file, why) in [(&*missing, "no such file or directory"), (folder, "is a directory")] {
+        let good = TempFile::new(b"a poem");
+        let ended = run(&["poetry", "serve", good.path(), file]);
+        assert_eq!(ended.code, Some(1));
+        assert_eq!(ended.stderr, format!("couplet: cannot read the poem {file}: {why}\n"));
+        assert_eq!(ended.text(), "");
+    }
+}
+
+#[test]
+fn who_stops_sending_gets_the_whole_poem() {
+    let bytes = noise(3_000_000);
+    let poem = TempFile::new(&bytes);
+    for pace in [&["--delay", "0"][..], &["--delay", "0.01", "--num-bytes", "100000"]] {
+        let server = Server::start(&[&["poetry", "serve", poem.path()], pace].concat());
+        let mut client = server.connect();
+        client.finish();
+        assert!(client.read_to_end().unwrap() == bytes);
+    }
+}

@@ -1,0 +1,134 @@
+//! SIGINT, SIGTERM and SIGUSR1.
+
+use rustix::process::Signal;
+
+use crate::kit::{Client, Running, Server, TempFile, couplet, noise, serve_raw, wait_until};
+
+/// An echo server with one connection idle and one that does not read, a poetry server with one
+/// that drains, one that does not read 10 MB and one in the middle.
+fn busy_servers() -> Vec<(Server, Vec<Client>)> {
+    let echo = Server::start(&["echo"]);
+    let (mut idle, mut unread) = (echo.connect(), echo.connect());
+    idle.send(b"x");
+    idle.read_exact(1);
+    unread.push(&noise(10_000_000));
+
+    let poems = [&b"short"[..], &noise(10_000_000)].map(TempFile::new);
+    let files = poems.each_ref().map(TempFile::path);
+    let fast = Server::start(&[&["poetry", "serve", "--delay", "0"], &files[..]].concat());
+    let mut draining = fast.connect();
+    assert_eq!(draining.read_to_end().unwrap(), b"short");
+    let mut unsent = fast.connect();
+    unsent.read_exact(1000);
+
+    let slow = Server::start(&["poetry", "serve"]);
+    let mut waiting = slow.connect();
+    waiting.read_exact(10);
+    vec![(echo, vec![idle, unread]), (fast, vec![draining, unsent]), (slow, vec![waiting])]
+}
+
+#[test]
+fn a_server_stops_cleanly_with_0_within_a_second_whatever_is_open() {
+    for signal in [Signal::INT, Signal::TERM] {
+        for (server, _clients) in busy_servers() {
+            let ended = server.stop(signal);
+            ended.quietly(0);
+            assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
+        }
+    }
+}
+
+#[test]
+fn a_second_signal_is_no_harm() {
+    for (mut server, _clients) in busy_servers() {
+        server.running.signal(Signal::INT);
+        let ended = server.stop(Signal::INT);
+        ended.quietly(0);
+        assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
+    }
+}
+
+#[test]
+fn who_is_connected_to_a_server_that_stops_sees_an_end() {
+    let server = Server::start(&["echo"]);
+    let mut client = server.connect();
+    client.send(b"x");
+    client.read_exact(1);
+    let ended = server.stop(Signal::TERM);
+    ended.quietly(0);
+    assert_eq!(client.read_to_end().unwrap(), b"");
+}
+
+#[test]
+fn an_interrupted_get_has_code_130_and_a_terminated_one_143() {
+    let poem = TempFile::new(b"a poem\n");
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let silent = serve_raw(|mut client| drop(client.read_to_end())).to_string();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let args = ["poetry", "get", &server.address(), &silent];
+        let mut running = Running::start(&mut couplet(&args));
+        wait_until("the first poem", || running.told().contains("a poem of 7 bytes"));
+        running.signal(signal);
+        let ended = running.ended();
+        assert_eq!((ended.code, ended.text()), (Some(code), "a poem\n"));
+        assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
+        let lines: Vec<_> = ended.stderr.lines().collect();
+        assert_eq!(lines.len(), 2, "{}", ended.stderr);
+        assert!(lines[1].starts_with("interrupted: 1 of 2 poems, 7 bytes"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn sigusr1_prints_a_snapshot_and_the_server_goes_on() {
+    let server = Server::start(&["echo"]);
+    let mut client = server.connect();
+    client.send(b"hello");
+    client.read_exact(5);
+    for times in 1..3 {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(server.running.pid() as i32).unwrap(),
+            Signal::USR1,
+        )
+        .unwrap();
+        let count = || server.running.told().matches("1 ports, 0 connectors, 1 conn").count();
+        wait_until("a snapshot", || count() == times);
+    }
+    server.wait_told(&format!("port        tcp:{} accepted 1\n", server.address()));
+    server.wait_told(" open in 5 out 5 buffered 0 ");
+    client.send(b"hello");
+    client.read_exact(5);
+    assert_eq!(server.stop(Signal::TERM).code, Some(0));
+}
+
+#[test]
+fn sigusr1_tells_what_a_get_waits_for() {
+    let silent = serve_raw(|mut client| drop(client.read_to_end())).to_string();
+    let mut running = Running::start(&mut couplet(&["poetry", "get", &silent, "-vv"]));
+    wait_until("a connection", || running.told().contains("connection made"));
+    running.signal(Signal::USR1);
+    let line = format!("connector   tcp:{silent} connected\n");
+    wait_until("a snapshot", || running.told().contains(&line));
+    running.signal(Signal::INT);
+    assert_eq!(running.ended().code, Some(130));
+}
+
+#[test]
+fn sigusr1_is_no_harm_where_nobody_reads_stderr() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let silent = serve_raw(|mut client| {
+        drop(client.read());
+    });
+    let mut command = couplet(&["poetry", "get", &silent.to_string(), "--timeout", "0.5"]);
+    let mut running = Running::spawn(command.stdin(std::process::Stdio::null()).stderr(writer));
+    // The signals are taken once there is a signal pipe: among its descriptors.
+    let folder = format!("/proc/{}/fd", running.pid());
+    let pipes = || {
+        let links = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let links = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    };
+    wait_until("a connection", || pipes() >= 1);
+    running.signal(Signal::USR1);
+    assert_eq!(running.ended().code, Some(1), "it goes on to its timeout");
+}

@@ -1,0 +1,151 @@
+//! Help, versions, completions, and what is said to who types something wrong.
+
+use crate::kit::{Server, couplet, has, run};
+
+const COMMANDS: [&[&str]; 6] =
+    [&["demo"], &["poetry"], &["poetry", "serve"], &["poetry", "get"], &["echo"], &["completions"]];
+
+#[test]
+fn every_help_has_an_example() {
+    for command in COMMANDS.into_iter().chain([&[][..]]) {
+        for flag in ["-h", "--help"] {
+            let ended = run(&[command, &[flag]].concat());
+            ended.quietly(0);
+            let (_, after) = ended.text().split_once("\nExample").expect("there is an example");
+            assert!(after.contains("\n  couplet "), "{command:?}: {after}");
+            assert!(ended.text().lines().all(|line| line.len() <= 100), "{command:?}");
+        }
+    }
+}
+
+#[test]
+fn every_command_tells_its_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    for command in COMMANDS.into_iter().chain([&[][..]]) {
+        let ended = run(&[command, &["--version"]].concat());
+        ended.quietly(0);
+        assert!(ended.text().starts_with("couplet"), "{command:?}");
+        assert!(ended.text().ends_with(&format!(" {version}\n")), "{command:?}");
+    }
+}
+
+#[test]
+fn without_a_command_the_help_comes_and_the_code_is_2() {
+    for command in [&[][..], &["poetry"]] {
+        let ended = run(command);
+        assert_eq!(ended.code, Some(2));
+        assert!(ended.stderr.contains("Usage: couplet"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn bad_usage_has_code_2_and_says_what_is_expected() {
+    let cases: [(&[&str], &str); 16] = [
+        (&["sing"], "unrecognized subcommand 'sing'"),
+        (&["poetry", "get"], "<ADDRESS>"),
+        (&["poetry", "serve", "--delay", "soon"], "a number of seconds, 0 or more"),
+        (&["poetry", "serve", "--delay", "-1"], "a number of seconds, 0 or more"),
+        (&["poetry", "serve", "--delay", "inf"], "a number of seconds, 0 or more"),
+        (&["poetry", "serve", "--num-bytes", "0"], "1 or more"),
+        (&["poetry", "serve", "--num-bytes", "-1"], "1 or more"),
+        (&["poetry", "get", "1", "--timeout", "0"], "a number of seconds above 0"),
+        (&["poetry", "get", "1", "--timeout", "nan"], "a number of seconds above 0"),
+        (&["poetry", "get", "1", "--max-bytes", "lots"], "a number of bytes"),
+        (&["echo", "--idle-timeout", "0"], "a number of seconds above 0"),
+        (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
+        (&["echo", "--log", "=a=b"], "examples are warn, or couplet=debug,info"),
+        (&["completions", "tcsh"], "possible values: bash"),
+        (&["completions"], "<SHELL>"),
+        (&["demo", "please"], "unexpected argument 'please'"),
+    ];
+    for (args, expected) in cases {
+        let ended = run(args);
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        assert!(ended.stderr.contains(expected), "{args:?}: {}", ended.stderr);
+        assert!(ended.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_bad_endpoint_shows_the_place_with_a_caret() {
+    let cases: [(&[&str], &str); 12] = [
+        (&["poetry", "get", "localhost:http"], "localhost:http\n              ^"),
+        (&["poetry", "get", "tcp:localhost:http"], "tcp:localhost:http\n                  ^"),
+        (&["poetry", "get", "70000"], "70000\n    ^"),
+        (&["poetry", "get", "0"], "0\n    ^"),
+        (&["poetry", "get", "::1:80"], "::1:80\n    ^"),
+        (&["poetry", "get", "[::1:80"], "[::1:80\n    ^"),
+        (&["poetry", "get", "10000", "localhost"], "localhost\n             ^"),
+        (&["poetry", "get", r"tcp:a:80\"], "tcp:a:80\\\n            ^"),
+        (&["poetry", "serve", "--listen", "65536"], "65536\n    ^"),
+        (&["poetry", "serve", "--listen", "udp:53"], "udp:53\n    ^"),
+        (&["echo", "--listen", "tcp:80:interface=here"], "interface=here\n                     ^"),
+        (&["echo", "--listen", "tcp:80:color=red"], "tcp:80:color=red\n           ^"),
+    ];
+    for (args, expected) in cases {
+        let ended = run(args);
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        assert!(ended.stderr.contains(expected), "{args:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn who_names_an_interface_as_a_host_is_told_how_to_name_it() {
+    let ended = run(&["echo", "--listen", "127.0.0.1:7000"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("tcp:7000:interface=127.0.0.1"), "{}", ended.stderr);
+}
+
+#[test]
+fn completions_for_each_shell_know_every_command() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let ended = run(&["completions", shell]);
+        ended.quietly(0);
+        for word in ["demo", "poetry", "serve", "get", "echo", "idle-timeout", "max-bytes"] {
+            assert!(ended.text().contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
+fn bash_understands_its_completions_and_completes() {
+    if !has("bash") {
+        return;
+    }
+    let script = "source <(\"$0\" completions bash)
+        COMP_WORDS=(couplet poe) COMP_CWORD=1; _couplet couplet poe couplet; echo \"${COMPREPLY[@]}\"
+        COMP_WORDS=(couplet poetry '') COMP_CWORD=2; _couplet couplet '' poetry; echo \"${COMPREPLY[@]}\"";
+    let program = couplet(&[]);
+    let output = std::process::Command::new("bash")
+        .args(["--norc", "-c", script])
+        .arg(program.get_program())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("poetry"), "{}", String::from_utf8_lossy(&output.stderr));
+    let second = lines.next().unwrap();
+    assert!(second.contains("serve") && second.contains("get"), "{second}");
+}
+
+#[test]
+fn a_server_is_silent_unless_it_is_asked_to_tell_more() {
+    let told = |flags: &[&str]| {
+        let server = Server::start(&[&["echo"], flags].concat());
+        let mut client = server.connect();
+        client.send(b"a word");
+        client.read_exact(6);
+        client.finish();
+        client.read_to_end().unwrap();
+        server.stop(rustix::process::Signal::TERM).stderr
+    };
+    assert_eq!(told(&[]), "");
+    let more = told(&["-v"]);
+    assert!(more.contains("INFO") && !more.contains("connection made"), "{more}");
+    let most = told(&["-vv"]);
+    assert!(most.contains("DEBUG") && most.contains("connection made"), "{most}");
+    let chosen = told(&["--log", "couplet=debug"]);
+    assert!(chosen.contains("connection made"), "{chosen}");
+    assert_eq!(told(&["--log", "warn"]), "");
+    assert!(!most.contains('\u{1b}'), "no colours outside a terminal: {most}");
+}

@@ -1,0 +1,320 @@
+//! Signals of the system, row 105: a run takes them for its time, and gives them back.
+//!
+//! A process of its own: signals reach everybody in it. Its tests take turns.
+#![cfg(unix)]
+#![expect(clippy::disallowed_types, reason = "the other ends of connections are the test's own")]
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use couplet::{
+    Deferred, Loop, LoopOptions, Protocol, Reactor, Reason, Signal as Stopped, Transport, run_until,
+};
+use rustix::process::{Signal, getpid, kill_process};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+
+/// Longer than any test: what waits for it hangs.
+const LONG: Duration = Duration::from_secs(600);
+/// More than the system takes for a peer that does not read.
+const MUCH: usize = 10_000_000;
+
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    static HARMLESS: Once = Once::new();
+    // A signal that arrives outside a run must not end this process.
+    HARMLESS.call_once(|| {
+        for signal in [SIGINT, SIGTERM, SIGUSR1] {
+            signal_hook::flag::register(signal, Arc::default()).expect("a handler");
+        }
+    });
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn raise(signal: Signal) {
+    kill_process(getpid(), signal).expect("a signal to ourselves");
+}
+
+/// A handler that is there before a run; tells whether it was called.
+struct Before {
+    called: Arc<AtomicBool>,
+    id: signal_hook::SigId,
+}
+
+impl Before {
+    fn install(signal: i32) -> Before {
+        let called = Arc::new(AtomicBool::new(false));
+        let id = signal_hook::flag::register(signal, called.clone()).expect("a handler");
+        Before { called, id }
+    }
+
+    /// A signal to a process reaches any of its threads, and some a moment later.
+    fn is_called_by(&self, signal: Signal) -> bool {
+        raise(signal);
+        let began = Instant::now();
+        while !self.called.swap(false, Ordering::SeqCst) {
+            if began.elapsed() > Duration::from_secs(10) {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        true
+    }
+
+    fn was_called(&self) -> bool {
+        self.called.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        signal_hook::low_level::unregister(self.id);
+    }
+}
+
+#[test]
+fn c105_a_signal_ends_the_run_and_the_previous_handler_is_back() {
+    let _turn = one_at_a_time();
+    for (number, signal) in [(SIGINT, Signal::INT), (SIGTERM, Signal::TERM)] {
+        let before = Before::install(number);
+        assert!(before.is_called_by(signal), "it is active before the run");
+        for _ in 0..2 {
+            couplet::run(|reactor| {
+                reactor.call_soon(move || raise(signal));
+                Ok(())
+            })
+            .expect("the signal is a clean end");
+            assert!(!before.was_called(), "the run had the signal");
+            assert!(before.is_called_by(signal), "it is active again");
+        }
+    }
+}
+
+#[test]
+fn c105_the_previous_handler_is_back_also_after_a_setup_that_failed_and_a_run_that_was_stopped() {
+    let _turn = one_at_a_time();
+    let before = Before::install(SIGINT);
+    couplet::run(|_| Err(couplet::Failure::msg("no"))).expect_err("the setup's error");
+    assert!(before.is_called_by(Signal::INT));
+    couplet::run(|reactor| {
+        let stopping = reactor.clone();
+        reactor.call_soon(move || stopping.stop());
+        Ok(())
+    })
+    .expect("a clean end");
+    assert!(before.is_called_by(Signal::INT));
+}
+
+#[test]
+fn c105_a_script_that_is_interrupted_says_which_signal_it_was() {
+    let _turn = one_at_a_time();
+    for (signal, stopped) in [(Signal::INT, Stopped::Interrupt), (Signal::TERM, Stopped::Terminate)]
+    {
+        let failure = run_until(|reactor| -> Deferred<()> {
+            reactor.call_soon(move || raise(signal));
+            reactor.sleep(LONG)
+        })
+        .expect_err("it was interrupted");
+        let said = failure.downcast_ref::<couplet::Stopped>().expect("that it was stopped");
+        assert_eq!(said.signal, Some(stopped));
+    }
+}
+
+#[test]
+fn c105_a_loop_that_was_not_asked_to_leaves_signals_alone() {
+    let _turn = one_at_a_time();
+    let before = Before::install(SIGINT);
+    let mut l = Loop::new().expect("a loop");
+    l.run(|reactor| {
+        let stopping = reactor.clone();
+        reactor.call_soon(move || {
+            assert!(before.is_called_by(Signal::INT));
+            stopping.stop();
+        });
+        Ok(())
+    })
+    .expect("a clean end");
+    assert_eq!(l.stopped_by(), None);
+}
+
+/// How a connection stands when the signals come.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Idle,
+    Unsent,
+    Draining,
+}
+
+/// One connection of a kind, and what became of it.
+struct Server {
+    kind: Kind,
+    ready: Rc<dyn Fn()>,
+    lost: Rc<RefCell<Option<Reason>>>,
+}
+
+impl Protocol for Server {
+    fn connection_made(&mut self, transport: &Transport) {
+        match self.kind {
+            Kind::Idle => {}
+            Kind::Unsent => transport.write(vec![7; MUCH]),
+            Kind::Draining => transport.lose_connection(),
+        }
+        // By the next turn what can leave has left.
+        let ready = self.ready.clone();
+        transport.reactor().call_soon(move || ready());
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.lost.borrow_mut().replace(reason.clone());
+    }
+}
+
+/// Runs a loop with one such connection, whose peer neither reads nor leaves, until `signals` end
+/// it; the first comes when the connection stands, the others each a turn later.
+fn interrupted(
+    kind: Kind,
+    grace: Duration,
+    signals: &'static [Signal],
+) -> (Loop, Reason, Duration) {
+    let mut l = Loop::with_options(LoopOptions::default().signals(true).shutdown_grace(grace))
+        .expect("a loop");
+    let (lost, raised) = (Rc::<RefCell<_>>::default(), Rc::new(Cell::new(None)));
+    let mut peer = None;
+    l.run(|reactor| {
+        let (raising, began) = (reactor.clone(), raised.clone());
+        let ready: Rc<dyn Fn()> = Rc::new(move || {
+            began.set(Some(raising.now()));
+            raise_each(&raising, signals);
+        });
+        let lost = lost.clone();
+        let port = reactor.listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), move || Server {
+            kind,
+            ready: ready.clone(),
+            lost: lost.clone(),
+        })?;
+        peer = port.host().socket_addr().map(|to| TcpStream::connect(to).expect("a connection"));
+        Ok(())
+    })
+    .expect("a clean end");
+    let began: Instant = raised.get().expect("it was ready");
+    let took = l.reactor().now().saturating_duration_since(began);
+    let reason = lost.borrow_mut().take().expect("it was lost");
+    (l, reason, took)
+}
+
+/// Raises each signal when the one before has come: two that are on their way are one.
+fn raise_each(reactor: &Reactor, signals: &'static [Signal]) {
+    if let [first, rest @ ..] = signals {
+        raise(*first);
+        let later = reactor.clone();
+        reactor.call_soon(move || raise_when_stopping(&later, rest));
+    }
+}
+
+fn raise_when_stopping(reactor: &Reactor, signals: &'static [Signal]) {
+    if reactor.is_stopping() {
+        return raise_each(reactor, signals);
+    }
+    let later = reactor.clone();
+    reactor.call_soon(move || raise_when_stopping(&later, signals));
+}
+
+#[test]
+fn c105_one_signal_ends_a_run_with_connections_idle_or_draining_at_once() {
+    let _turn = one_at_a_time();
+    for kind in [Kind::Idle, Kind::Draining] {
+        let (l, reason, took) = interrupted(kind, LONG, &[Signal::INT]);
+        assert!(took < LONG / 10, "{kind:?}: {took:?}");
+        assert_eq!(l.stopped_by(), Some(Stopped::Interrupt));
+        match kind {
+            Kind::Draining => assert!(matches!(reason, Reason::Done(_)), "{reason:?}"),
+            _ => assert!(matches!(reason, Reason::Shutdown), "{reason:?}"),
+        }
+    }
+}
+
+#[test]
+fn c105_ten_megabytes_unsent_are_waited_for_as_long_as_the_grace() {
+    let _turn = one_at_a_time();
+    let grace = Duration::from_millis(200);
+    let (_, reason, took) = interrupted(Kind::Unsent, grace, &[Signal::TERM]);
+    assert!(took >= grace && took < LONG / 10, "{took:?}");
+    assert!(matches!(reason, Reason::Shutdown), "{reason:?}");
+}
+
+#[test]
+fn c105_a_second_signal_ends_a_run_at_once_whatever_is_open() {
+    let _turn = one_at_a_time();
+    for kind in [Kind::Idle, Kind::Unsent, Kind::Draining] {
+        let (_, _, took) = interrupted(kind, LONG, &[Signal::INT, Signal::INT]);
+        assert!(took < LONG / 10, "{kind:?}: {took:?}");
+    }
+    let (l, _, _) = interrupted(Kind::Unsent, LONG, &[Signal::INT, Signal::TERM]);
+    assert_eq!(l.stopped_by(), Some(Stopped::Terminate), "the last is told");
+    let before = Before::install(SIGINT);
+    assert!(before.is_called_by(Signal::INT), "nothing is left of those that were not waited for");
+}
+
+#[test]
+fn what_was_written_is_flushed_when_a_signal_ends_the_run() {
+    let _turn = one_at_a_time();
+    struct Greeter;
+    impl Protocol for Greeter {
+        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+            transport.write(vec![7; MUCH]);
+            raise(Signal::INT);
+        }
+    }
+    let mut reader = None;
+    couplet::run(|reactor| {
+        let port = reactor.listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), || Greeter)?;
+        let to = port.host().socket_addr().expect("a TCP address");
+        reader = Some(std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(to).expect("a connection");
+            stream.write_all(b"go").expect("room for two bytes");
+            stream.shutdown(Shutdown::Write).ok();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).map(|_| all.len())
+        }));
+        Ok(())
+    })
+    .expect("a clean end");
+    let got = reader.expect("it was started").join().expect("it does not panic");
+    assert_eq!(got.expect("no reset"), MUCH);
+}
+
+#[test]
+fn sigusr1_hands_a_snapshot_out_and_the_run_goes_on() {
+    let _turn = one_at_a_time();
+    let before = Before::install(SIGUSR1);
+    let mut l = Loop::with_options(LoopOptions::default().signals(true)).expect("a loop");
+    let shown = Rc::new(RefCell::new(Vec::new()));
+    let (showing, stopping) = (shown.clone(), l.reactor());
+    l.on_snapshot(move |snapshot| {
+        showing.borrow_mut().push(snapshot.to_string());
+        match showing.borrow().len() {
+            1 => raise(Signal::USR1),
+            _ => stopping.stop(),
+        }
+    });
+    l.run(|reactor| {
+        reactor.listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), || Server {
+            kind: Kind::Idle,
+            ready: Rc::new(|| {}),
+            lost: Rc::default(),
+        })?;
+        reactor.call_soon(|| raise(Signal::USR1));
+        Ok(())
+    })
+    .expect("a clean end");
+    assert_eq!(shown.borrow().len(), 2);
+    assert!(shown.borrow().iter().all(|text| text.starts_with("1 ports, 0 connectors, ")));
+    assert!(!before.was_called());
+    assert!(before.is_called_by(Signal::USR1), "the previous handler is back");
+}
