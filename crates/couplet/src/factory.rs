@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::error::Reason;
 use crate::protocol::Protocol;
 use crate::reactor::{Connector, Reactor};
-use crate::transport::connection::contain;
+use crate::transport::panics::contain;
 
 /// Builds a protocol for each connection, and hears of what happens around it.
 ///

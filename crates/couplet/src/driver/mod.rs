@@ -20,7 +20,6 @@
 //! - **Fairness.** Between two calls of [`wait`](Driver::wait) a connection gives at most one
 //!   buffer's worth of bytes, and `next` comes to an end.
 
-mod accepting;
 pub mod memory;
 mod mio;
 mod names;

@@ -5,6 +5,7 @@
 
 mod connecting;
 mod delayed;
+mod options;
 mod port;
 mod run;
 mod shutdown;
@@ -32,6 +33,7 @@ use crate::transport::{Connection, Tell};
 use connecting::ConnectorCell;
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 pub use delayed::DelayedCall;
+pub use options::LoopOptions;
 pub use port::Port;
 use port::PortCell;
 pub use run::{Stopped, run, run_until};
@@ -39,7 +41,7 @@ pub use shutdown::Shutdown;
 pub use snapshot::{ConnectionSnapshot, ConnectorSnapshot, PortSnapshot, Snapshot};
 use tasks::{NewTask, Tasks};
 use timers::Timers;
-pub use turn::{Loop, LoopOptions};
+pub use turn::Loop;
 
 /// A handle to a loop: listens, connects, calls later, spawns. Cheap to clone and to keep.
 ///

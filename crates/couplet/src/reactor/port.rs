@@ -5,10 +5,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::{Asking, Reactor};
+use super::table::Place;
+use super::{Asking, Loop, Reactor};
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Bound, Key, ListenOptions};
+use crate::driver::{Bound, How, Key, ListenOptions};
 use crate::error::ListenError;
 use crate::factory::{AnyFactory, FactorySlot};
 
@@ -152,6 +153,85 @@ impl PortCell {
         }
         for resolver in self.stopped.take() {
             resolver.callback(());
+        }
+    }
+}
+
+impl Loop {
+    pub(super) fn start_port(&mut self, port: &Rc<PortCell>) {
+        let bound = port.bound.take();
+        if port.state.get() != PortState::Starting {
+            return;
+        }
+        let Some(bound) = bound.filter(|_| !self.reactor.is_stopping()) else {
+            port.state.set(PortState::Stopped);
+            return port.has_stopped();
+        };
+        match self.driver.listen(bound) {
+            Ok(key) => {
+                self.table.put(key, Place::Port(port.clone()));
+                port.key.set(Some(key));
+                port.state.set(PortState::Listening);
+                if port.paused.get() {
+                    self.driver.receive(key, false);
+                }
+                tracing::info!(host = %port.host(), "listening");
+                if !port.started.replace(true) {
+                    port.factory.call("do_start", |factory| factory.do_start());
+                }
+            }
+            Err(error) => {
+                tracing::error!(host = %port.host(), %error, "cannot serve a port");
+                port.state.set(PortState::Stopped);
+                port.has_stopped();
+            }
+        }
+    }
+
+    pub(super) fn accepted(&mut self, port: Key, key: Key, peer: Address, host: Address) {
+        let Some(Place::Port(port)) = self.table.place(port) else {
+            return self.driver.close(key, How::Normal);
+        };
+        port.accepted.set(port.accepted.get() + 1);
+        let port = port.clone();
+        match port.factory.call("build_protocol", |factory| factory.build(&peer)).flatten() {
+            Some(protocol) => {
+                self.new_connection(key, protocol, peer, host, None);
+                self.made(key);
+            }
+            None => self.driver.close(key, How::Normal),
+        }
+    }
+
+    pub(super) fn port_asked(&mut self, port: &Rc<PortCell>) {
+        match (port.state.get(), port.key.get()) {
+            (PortState::Stopping, Some(key)) => self.close_port(key),
+            (PortState::Stopping, None) => {
+                // It was never served.
+                port.bound.take();
+                port.state.set(PortState::Stopped);
+                port.has_stopped();
+            }
+            (PortState::Starting, old) => {
+                // Perhaps it was stopped and started again: the old one goes first.
+                if let Some(key) = old {
+                    self.table.take(key);
+                    self.driver.close(key, How::Normal);
+                    port.key.set(None);
+                }
+                port.has_stopped();
+            }
+            (PortState::Listening, Some(key)) => self.driver.receive(key, !port.paused.get()),
+            _ => {}
+        }
+    }
+
+    pub(super) fn close_port(&mut self, key: Key) {
+        if let Place::Port(port) = self.table.take(key) {
+            self.driver.close(key, How::Normal);
+            port.key.set(None);
+            port.state.set(PortState::Stopped);
+            port.has_stopped();
         }
     }
 }

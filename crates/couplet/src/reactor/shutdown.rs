@@ -11,9 +11,9 @@ use super::delayed::after;
 use super::table::Place;
 use super::{Loop, RunState, waits};
 use crate::defer::Deferred;
-use crate::driver::{How, Signal};
+use crate::driver::Signal;
 use crate::error::ConnectError;
-use crate::transport::connection::contain;
+use crate::transport::panics::contain;
 
 /// When a trigger of [`Reactor::on`](super::Reactor::on) is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,14 +214,5 @@ impl Loop {
             self.drop_call(call);
         }
         self.reactor.records.triggers.take();
-    }
-
-    pub(super) fn close_port(&mut self, key: crate::driver::Key) {
-        if let Place::Port(port) = self.table.take(key) {
-            self.driver.close(key, How::Normal);
-            port.key.set(None);
-            port.state.set(super::port::PortState::Stopped);
-            port.has_stopped();
-        }
     }
 }

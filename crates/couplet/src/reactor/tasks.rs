@@ -16,7 +16,7 @@ use slab::Slab;
 
 use super::{Loop, Reactor, waits};
 use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
-use crate::transport::connection::{contain, panic_text};
+use crate::transport::panics::{contain, panic_text};
 
 /// Names a task: its place, and the use of the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connecting::ConnectorCell;
-use super::port::{PortCell, PortState};
+use super::options::LoopOptions;
+use super::port::PortState;
 use super::shutdown::Stopping;
 use super::table::{Entry, Place, Table};
 use super::tasks::{Tasks, WakeQueue};
@@ -33,57 +34,12 @@ use super::timers::Mark;
 use super::{Asking, Call, Reactor, RunState, Snapshot, Timed, waits};
 use crate::address::Address;
 use crate::defer::set_reporter;
-use crate::driver::{Driver, Event, How, Key, Mio, Signal, Ticket};
+use crate::driver::{Driver, Event, Key, Mio, Signal, Ticket};
 use crate::protocol::Protocol;
-use crate::transport::connection::{Life, contain};
+use crate::transport::connection::Life;
+use crate::transport::panics::contain;
 use crate::transport::wire::Wire;
 use crate::transport::{ConnectionId, Tell};
-
-/// How a [`Loop`] is made.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct LoopOptions {
-    /// Bytes of the read buffer that all connections of the loop share: 256 KiB unless set. A
-    /// connection gets at most one buffer's worth in a turn.
-    pub read_buffer: usize,
-    /// How long connections may flush what was written when the reactor stops: 500 ms unless set.
-    pub shutdown_grace: Duration,
-    /// Whether a run takes SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
-    pub signals: bool,
-}
-
-impl Default for LoopOptions {
-    fn default() -> LoopOptions {
-        LoopOptions {
-            read_buffer: 256 * 1024,
-            shutdown_grace: Duration::from_millis(500),
-            signals: false,
-        }
-    }
-}
-
-impl LoopOptions {
-    /// Sets the size of the read buffer in bytes.
-    #[must_use]
-    pub fn read_buffer(mut self, bytes: usize) -> Self {
-        self.read_buffer = bytes;
-        self
-    }
-
-    /// Sets how long connections may flush when the reactor stops.
-    #[must_use]
-    pub fn shutdown_grace(mut self, grace: Duration) -> Self {
-        self.shutdown_grace = grace;
-        self
-    }
-
-    /// Sets whether a run takes signals.
-    #[must_use]
-    pub fn signals(mut self, on: bool) -> Self {
-        self.signals = on;
-        self
-    }
-}
 
 /// What SIGUSR1 does with the snapshot that it asks for.
 pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
@@ -364,21 +320,6 @@ impl Loop {
     }
 
     #[cold]
-    fn accepted(&mut self, port: Key, key: Key, peer: Address, host: Address) {
-        let Some(Place::Port(port)) = self.table.place(port) else {
-            return self.driver.close(key, How::Normal);
-        };
-        port.accepted.set(port.accepted.get() + 1);
-        let port = port.clone();
-        match port.factory.call("build_protocol", |factory| factory.build(&peer)).flatten() {
-            Some(protocol) => {
-                self.new_connection(key, protocol, peer, host, None);
-                self.made(key);
-            }
-            None => self.driver.close(key, How::Normal),
-        }
-    }
-
     pub(super) fn new_connection(
         &mut self,
         key: Key,
@@ -512,29 +453,6 @@ impl Loop {
             for resolver in self.reactor.records.snapshots.take() {
                 resolver.callback(self.snapshot());
             }
-        }
-    }
-
-    fn port_asked(&mut self, port: &Rc<PortCell>) {
-        match (port.state.get(), port.key.get()) {
-            (PortState::Stopping, Some(key)) => self.close_port(key),
-            (PortState::Stopping, None) => {
-                // It was never served.
-                port.bound.take();
-                port.state.set(PortState::Stopped);
-                port.has_stopped();
-            }
-            (PortState::Starting, old) => {
-                // Perhaps it was stopped and started again: the old one goes first.
-                if let Some(key) = old {
-                    self.table.take(key);
-                    self.driver.close(key, How::Normal);
-                    port.key.set(None);
-                }
-                port.has_stopped();
-            }
-            (PortState::Listening, Some(key)) => self.driver.receive(key, !port.paused.get()),
-            _ => {}
         }
     }
 
@@ -710,36 +628,6 @@ impl Loop {
         match start {
             Asking::Connector(connector) => self.start_connector(connector),
             Asking::Port(port) => self.start_port(&port),
-        }
-    }
-
-    fn start_port(&mut self, port: &Rc<PortCell>) {
-        let bound = port.bound.take();
-        if port.state.get() != PortState::Starting {
-            return;
-        }
-        let Some(bound) = bound.filter(|_| !self.reactor.is_stopping()) else {
-            port.state.set(PortState::Stopped);
-            return port.has_stopped();
-        };
-        match self.driver.listen(bound) {
-            Ok(key) => {
-                self.table.put(key, Place::Port(port.clone()));
-                port.key.set(Some(key));
-                port.state.set(PortState::Listening);
-                if port.paused.get() {
-                    self.driver.receive(key, false);
-                }
-                tracing::info!(host = %port.host(), "listening");
-                if !port.started.replace(true) {
-                    port.factory.call("do_start", |factory| factory.do_start());
-                }
-            }
-            Err(error) => {
-                tracing::error!(host = %port.host(), %error, "cannot serve a port");
-                port.state.set(PortState::Stopped);
-                port.has_stopped();
-            }
         }
     }
 

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::outbox::Outbox;
+use super::panics::{contain, log_panic, panic_text};
 use super::wire::{Phase, Wire, asked};
 use super::{Producer, Tell, Transport};
 use crate::driver::{How, Sent};
@@ -769,31 +770,5 @@ impl Life {
 fn stop(producer: Option<Box<dyn Producer>>) {
     if let Some(mut producer) = producer {
         contain("stop_producing", move || producer.stop_producing());
-    }
-}
-
-/// Runs user code whose panic concerns nobody else: it is logged, and its text given.
-pub(crate) fn contain(what: &'static str, f: impl FnOnce()) -> Option<String> {
-    let payload = catch_unwind(AssertUnwindSafe(f)).err()?;
-    Some(log_panic(what, payload))
-}
-
-fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) -> String {
-    let text = panic_text(payload);
-    tracing::error!(what, %text, "a callback panicked");
-    text
-}
-
-/// The message of a panic. A payload of another kind is leaked: its drop could panic again.
-pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> String {
-    match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => match payload.downcast::<&'static str>() {
-            Ok(text) => (*text).to_owned(),
-            Err(payload) => {
-                std::mem::forget(payload);
-                "a panic without a message".to_owned()
-            }
-        },
     }
 }

@@ -6,6 +6,7 @@
 pub(crate) mod connection;
 mod handle;
 pub(crate) mod outbox;
+pub(crate) mod panics;
 pub(crate) mod wire;
 
 use std::fmt;

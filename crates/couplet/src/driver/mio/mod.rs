@@ -11,35 +11,35 @@
 
 #![expect(clippy::disallowed_types, reason = "sockets live here")]
 
+mod accepting;
+mod signals;
+mod stream;
+mod system;
+
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher};
-use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive};
 
-use super::accepting::{Answer, Share, answer};
+use accepting::{PortSlot, Share, reserve};
+use signals::SignalSource;
+use stream::{Found, Signs, StreamSlot, is_bytes};
+use system::{System, connect_from};
+
 use super::names::Names;
 use super::{
-    Bound, ConnectOptions, Driver, Event, How, Key, ListenOptions, Outbox, Sent, Signal,
-    SocketOption, Ticket, World,
+    Bound, ConnectOptions, Driver, Event, How, Key, Outbox, Sent, SocketOption, Ticket, World,
 };
 use crate::address::Address;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
-/// Connections turned away at once.
-const TURNED_AWAY: u32 = 100;
-/// How long a port rests when the system has no descriptors or memory for another connection.
-const REST: Duration = Duration::from_millis(100);
-/// A system that stays at its limit is told of no more often than this.
-const TOLD_FULL: Duration = Duration::from_secs(10);
 /// Bytes sent to one connection by one call: so that one reader of a large backlog does not hold
 /// up the others.
 const SEND_LIMIT: usize = 512 * 1024;
@@ -83,61 +83,6 @@ impl std::fmt::Debug for Mio {
     }
 }
 
-/// What an event told of a stream, or what is noted of it until it is used up; a set of bits. So
-/// one compare tells that nothing is up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Signs(u8);
-
-impl Signs {
-    const NONE: Signs = Signs(0);
-    /// Bytes, an end or an error can be read.
-    const READABLE: u8 = 1;
-    /// In an event: writable. Noted: writable again after it was full.
-    const ROOM: u8 = 2;
-    /// The peer's end of stream, a hang-up or an error was announced: a short read is not the last.
-    const CLOSING: u8 = 4;
-    const ERROR: u8 = 8;
-    /// The end of the stream was told.
-    const ENDED: u8 = 16;
-    /// The socket was full.
-    const BLOCKED: u8 = 32;
-    /// The loop wants no bytes.
-    const PAUSED: u8 = 64;
-
-    fn of(event: &mio::event::Event) -> Signs {
-        let bits = |is: bool, bits| if is { bits } else { 0 };
-        Signs(
-            bits(event.is_readable(), Signs::READABLE)
-                | bits(event.is_writable(), Signs::ROOM)
-                | bits(event.is_read_closed(), Signs::READABLE | Signs::CLOSING)
-                | bits(event.is_error(), Signs::READABLE | Signs::CLOSING | Signs::ERROR),
-        )
-    }
-
-    #[inline]
-    fn has(self, bits: u8) -> bool {
-        self.0 & bits != 0
-    }
-
-    #[inline]
-    fn set(&mut self, bits: u8, on: bool) {
-        self.0 = if on { self.0 | bits } else { self.0 & !bits };
-    }
-
-    /// Takes one sign away, and tells whether it was there.
-    fn take(&mut self, bit: u8) -> bool {
-        let had = self.has(bit);
-        self.set(bit, false);
-        had
-    }
-}
-
-/// Bytes came, and nothing worse.
-#[inline(always)]
-fn is_bytes(event: &mio::event::Event) -> bool {
-    event.is_readable() && !event.is_error() && !event.is_read_closed()
-}
-
 struct Slot {
     generation: u32,
     queued: bool,
@@ -157,37 +102,6 @@ struct ConnectingSlot {
     closing: bool,
 }
 
-struct PortSlot {
-    listener: TcpListener,
-    host: Address,
-    readable: bool,
-    accepting: bool,
-    share: Share,
-    /// It has had its share of that round.
-    rests_in: u64,
-}
-
-struct StreamSlot {
-    stream: TcpStream,
-    signs: Signs,
-    /// What `write` met, until it is told. INVARIANT: while there is one, `BLOCKED` is noted.
-    error: Option<io::Error>,
-}
-
-impl StreamSlot {
-    fn new(stream: TcpStream) -> StreamSlot {
-        StreamSlot { stream, signs: Signs::NONE, error: None }
-    }
-}
-
-/// What a look at one slot found. Made before bytes are lent, so that lending ends the look.
-enum Found {
-    Nothing,
-    Bytes(usize),
-    End(Option<io::Error>),
-    Room,
-}
-
 struct PollWaker(mio::Waker);
 
 impl Wake for PollWaker {
@@ -198,36 +112,6 @@ impl Wake for PollWaker {
     fn wake_by_ref(self: &Arc<Self>) {
         if let Err(error) = self.0.wake() {
             tracing::error!(%error, "cannot wake the loop");
-        }
-    }
-}
-
-/// The system's clock, randomness and sockets.
-#[derive(Debug)]
-struct System {
-    hasher: std::hash::RandomState,
-    count: std::cell::Cell<u64>,
-    /// The time as it was asked for last: the time of the turn.
-    last: std::cell::Cell<Instant>,
-}
-
-impl System {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-    fn new() -> System {
-        System {
-            hasher: std::hash::RandomState::new(),
-            count: std::cell::Cell::new(0),
-            last: std::cell::Cell::new(Instant::now()),
-        }
-    }
-
-    /// The time until `until`. For one that is far away the time of the turn is near enough, and
-    /// spares a look at the clock in each turn of a busy loop.
-    fn time_until(&self, until: Instant) -> Duration {
-        match until.checked_duration_since(self.last.get()) {
-            None => Duration::ZERO,
-            Some(about) if about.as_secs() > 0 => about,
-            Some(_) => until.saturating_duration_since(self.now()),
         }
     }
 }
@@ -346,87 +230,6 @@ impl Mio {
             }
             Kind::Free => {}
         }
-    }
-
-    /// A connection that waits at a port, within its share of this round.
-    fn look_at_port(&mut self, slot: u32) -> Option<(TcpStream, SocketAddr, Address)> {
-        let round = self.round;
-        let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
-            return None;
-        };
-        while port.accepting && port.readable && port.rests_in != round {
-            let accepted = port.listener.accept();
-            let answer = accepted.as_ref().err().map(answer);
-            let ends = match answer {
-                None | Some(Answer::Next) => !port.share.take(),
-                Some(Answer::Again) => false,
-                Some(_) => true,
-            };
-            if ends {
-                port.share.end_round();
-                port.rests_in = round;
-            }
-            match (accepted, answer) {
-                (Ok((stream, peer)), _) => return Some((stream, peer, port.host.clone())),
-                (Err(_), Some(Answer::Done)) => port.readable = false,
-                (Err(error), Some(Answer::TurnAway | Answer::Rest)) => {
-                    let host = port.host.clone();
-                    self.rest(slot, &host, &error);
-                    return None;
-                }
-                (Err(error), _) => {
-                    tracing::debug!(host = %port.host, %error, "a connection was not taken");
-                }
-            }
-        }
-        if port.accepting && port.readable {
-            self.queue(slot);
-        }
-        None
-    }
-
-    /// No descriptors or no memory: turn away who waits, with the descriptor held in reserve, or
-    /// where there is none try again later.
-    fn rest(&mut self, slot: u32, host: &Address, error: &io::Error) {
-        if answer(error) == Answer::TurnAway
-            && self.reserve.take().is_some()
-            && self.turn_away(slot)
-        {
-            self.reserve = reserve();
-            if self.turned_away == 0 {
-                // Linux tells of the limit also where nobody waits.
-                return;
-            }
-        } else {
-            let until = self.world.now() + REST;
-            self.retry.get_or_insert_with(|| (until, Vec::new())).1.push(slot);
-        }
-        // Another thread may have taken the descriptor meanwhile; then the next rest has it back.
-        self.reserve = self.reserve.take().or_else(reserve);
-        let now = self.world.now();
-        if self.told_full_at.is_none_or(|at| now.saturating_duration_since(at) >= TOLD_FULL) {
-            self.told_full_at = Some(now);
-            let turned_away = std::mem::take(&mut self.turned_away);
-            tracing::error!(%host, %error, turned_away, "cannot accept connections");
-        }
-    }
-
-    /// Accepts and closes; true when nobody waits any more.
-    fn turn_away(&mut self, slot: u32) -> bool {
-        let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
-            return false;
-        };
-        for _ in 0..TURNED_AWAY {
-            match port.listener.accept().map_err(|error| answer(&error)) {
-                Ok(_) => self.turned_away += 1,
-                Err(Answer::Again | Answer::Next | Answer::EndRound) => {}
-                Err(answer) => {
-                    port.readable = answer != Answer::Done;
-                    break;
-                }
-            }
-        }
-        !port.readable
     }
 
     fn look_at_connecting(&mut self, slot: u32) -> Option<io::Result<Address>> {
@@ -600,100 +403,6 @@ impl Mio {
 impl Slot {
     fn is_readable_stream(&self) -> bool {
         matches!(&self.kind, Kind::Stream(stream) if stream.signs.has(Signs::READABLE))
-    }
-}
-
-impl StreamSlot {
-    /// Reads, unless that was done `already`, and notes what it means.
-    fn read(&mut self, buffer: &mut [u8], mut already: Option<io::Result<usize>>) -> Found {
-        loop {
-            match already.take().unwrap_or_else(|| (&self.stream).read(buffer)) {
-                Ok(0) => {
-                    self.signs.set(Signs::READABLE, false);
-                    self.signs.set(Signs::ENDED, true);
-                    return Found::End(self.pending_error());
-                }
-                Ok(n) => {
-                    // On Windows only WouldBlock uses the edge up.
-                    let more = cfg!(windows) || n == buffer.len();
-                    self.signs.set(Signs::READABLE, more || self.signs.has(Signs::CLOSING));
-                    return Found::Bytes(n);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.signs.set(Signs::READABLE, false);
-                    return match self.error.take() {
-                        Some(error) => Found::End(Some(error)),
-                        None => Found::Nothing,
-                    };
-                }
-                Err(error) => {
-                    self.signs.set(Signs::READABLE | Signs::ERROR, false);
-                    self.signs.set(Signs::ENDED, true);
-                    return Found::End(Some(self.error.take().unwrap_or(error)));
-                }
-            }
-        }
-    }
-
-    /// Open and read from, with nothing noted for later.
-    #[inline]
-    fn is_calm(&self) -> bool {
-        self.signs == Signs::NONE
-    }
-
-    /// A reset is noticed while reading is paused, and also after the peer's end of stream.
-    fn pending_error(&mut self) -> Option<io::Error> {
-        if let Some(error) = self.error.take() {
-            return Some(error);
-        }
-        if self.signs.take(Signs::ERROR) {
-            return match self.stream.take_error() {
-                Ok(Some(error)) | Err(error) => Some(error),
-                Ok(None) => None,
-            };
-        }
-        None
-    }
-
-    /// One write of the first pieces: the bytes that it was given, and what it said.
-    fn write_pieces(&self, out: &Outbox) -> (usize, io::Result<usize>) {
-        let mut slices = [IoSlice::new(&[]); 32];
-        let count = out.chunks(&mut slices);
-        let slices = &slices[..count];
-        (slices.iter().map(|slice| slice.len()).sum(), (&self.stream).write_vectored(slices))
-    }
-
-    /// Goes on after a first write. True when the outbox is empty.
-    fn write_on(
-        &mut self,
-        out: &mut Outbox,
-        mut result: (usize, io::Result<usize>),
-    ) -> io::Result<bool> {
-        let mut budget = SEND_LIMIT;
-        loop {
-            match result {
-                (asked, Ok(n)) => {
-                    out.advance(n);
-                    budget = budget.saturating_sub(n);
-                    if out.is_empty() {
-                        return Ok(true);
-                    }
-                    // Less than asked: the socket is full, and says so when there is room.
-                    if n < asked && !cfg!(windows) {
-                        return Ok(false);
-                    }
-                    if budget == 0 {
-                        self.signs.set(Signs::ROOM, true);
-                        return Ok(false);
-                    }
-                }
-                (_, Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                (_, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                (_, Err(error)) => return Err(error),
-            }
-            result = self.write_pieces(out);
-        }
     }
 }
 
@@ -909,143 +618,5 @@ impl Driver for Mio {
 
     fn watch_signals(&mut self, on: bool) -> io::Result<()> {
         if on { self.signals.take(self.poll.registry()) } else { self.signals.give_back() }
-    }
-}
-
-impl World for System {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-    fn now(&self) -> Instant {
-        let now = Instant::now();
-        self.last.set(now);
-        now
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-    fn wall_clock(&self) -> SystemTime {
-        SystemTime::now()
-    }
-
-    fn random(&self) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write_u64(self.count.replace(self.count.get().wrapping_add(1)));
-        hasher.finish()
-    }
-
-    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
-        let socket = match bind(address, options) {
-            // A kernel without IPv6: what was to be dual-stack is IPv4 alone.
-            Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
-                bind(SocketAddr::from(([0, 0, 0, 0], address.port())), options)?
-            }
-            other => other?,
-        };
-        let listener = std::net::TcpListener::from(socket);
-        let host = listener.local_addr()?.into();
-        Ok(Bound { host, socket: Box::new(listener) })
-    }
-}
-
-fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
-    let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!(options.dual_stack && address.ip().is_unspecified()))?;
-    }
-    socket.set_reuse_address(options.reuse_addr)?;
-    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
-    socket.set_reuse_port(options.reuse_port)?;
-    // Accepted connections inherit it, which spares a system call for each.
-    socket.set_tcp_nodelay(options.no_delay)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
-    Ok(socket)
-}
-
-fn connect_from(to: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&from.into())?;
-    match socket.connect(&to.into()) {
-        Ok(()) => {}
-        Err(error) if in_progress(&error) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(TcpStream::from_std(socket.into()))
-}
-
-fn in_progress(error: &io::Error) -> bool {
-    const EINPROGRESS: i32 =
-        if cfg!(any(target_os = "linux", target_os = "android")) { 115 } else { 36 };
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(EINPROGRESS)
-}
-
-fn no_ipv6(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
-        || error.raw_os_error() == Some(97) // EAFNOSUPPORT on Linux has no kind of its own
-}
-
-/// A descriptor that is given up when there is no other, to turn a connection away with.
-fn reserve() -> Option<std::fs::File> {
-    std::fs::File::open(if cfg!(windows) { "NUL" } else { "/dev/null" }).ok()
-}
-
-#[derive(Default)]
-struct SignalSource {
-    #[cfg(unix)]
-    taken: Option<couplet_os::signals::Signals>,
-    readable: bool,
-}
-
-#[cfg(unix)]
-impl SignalSource {
-    fn take(&mut self, registry: &mio::Registry) -> io::Result<()> {
-        use couplet_os::signals::{INTERRUPT, Signals, TERMINATE, USER1};
-        use std::os::fd::{AsFd, AsRawFd};
-        let taken = Signals::take(&[INTERRUPT, TERMINATE, USER1])?;
-        let fd = taken.as_fd().as_raw_fd();
-        registry.register(&mut mio::unix::SourceFd(&fd), SIGNALS, Interest::READABLE)?;
-        self.taken = Some(taken);
-        Ok(())
-    }
-
-    fn give_back(&mut self) -> io::Result<()> {
-        self.taken = None;
-        Ok(())
-    }
-
-    fn next(&mut self) -> Option<Signal> {
-        use couplet_os::signals::{INTERRUPT, TERMINATE, USER1};
-        if !self.readable {
-            return None;
-        }
-        loop {
-            return match self.taken.as_mut().and_then(couplet_os::signals::Signals::read) {
-                Some(INTERRUPT) => Some(Signal::Interrupt),
-                Some(TERMINATE) => Some(Signal::Terminate),
-                Some(USER1) => Some(Signal::User1),
-                Some(_) => continue,
-                None => {
-                    self.readable = false;
-                    None
-                }
-            };
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl SignalSource {
-    fn take(&mut self, _registry: &mio::Registry) -> io::Result<()> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
-    }
-
-    fn give_back(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn next(&mut self) -> Option<Signal> {
-        self.readable = false;
-        None
     }
 }

@@ -1,0 +1,182 @@
+//! One connection over mio: what its edges have said and is not used up, and its reads and writes.
+
+use std::io::{self, IoSlice, Read, Write};
+
+use mio::net::TcpStream;
+
+use super::SEND_LIMIT;
+use crate::driver::Outbox;
+
+/// What an event told of a stream, or what is noted of it until it is used up; a set of bits. So
+/// one compare tells that nothing is up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Signs(pub(super) u8);
+
+impl Signs {
+    pub(super) const NONE: Signs = Signs(0);
+    /// Bytes, an end or an error can be read.
+    pub(super) const READABLE: u8 = 1;
+    /// In an event: writable. Noted: writable again after it was full.
+    pub(super) const ROOM: u8 = 2;
+    /// The peer's end of stream, a hang-up or an error was announced: a short read is not the last.
+    pub(super) const CLOSING: u8 = 4;
+    pub(super) const ERROR: u8 = 8;
+    /// The end of the stream was told.
+    pub(super) const ENDED: u8 = 16;
+    /// The socket was full.
+    pub(super) const BLOCKED: u8 = 32;
+    /// The loop wants no bytes.
+    pub(super) const PAUSED: u8 = 64;
+
+    pub(super) fn of(event: &mio::event::Event) -> Signs {
+        let bits = |is: bool, bits| if is { bits } else { 0 };
+        Signs(
+            bits(event.is_readable(), Signs::READABLE)
+                | bits(event.is_writable(), Signs::ROOM)
+                | bits(event.is_read_closed(), Signs::READABLE | Signs::CLOSING)
+                | bits(event.is_error(), Signs::READABLE | Signs::CLOSING | Signs::ERROR),
+        )
+    }
+
+    #[inline]
+    pub(super) fn has(self, bits: u8) -> bool {
+        self.0 & bits != 0
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, bits: u8, on: bool) {
+        self.0 = if on { self.0 | bits } else { self.0 & !bits };
+    }
+
+    /// Takes one sign away, and tells whether it was there.
+    pub(super) fn take(&mut self, bit: u8) -> bool {
+        let had = self.has(bit);
+        self.set(bit, false);
+        had
+    }
+}
+
+/// Bytes came, and nothing worse.
+#[inline(always)]
+pub(super) fn is_bytes(event: &mio::event::Event) -> bool {
+    event.is_readable() && !event.is_error() && !event.is_read_closed()
+}
+
+pub(super) struct StreamSlot {
+    pub(super) stream: TcpStream,
+    pub(super) signs: Signs,
+    /// What `write` met, until it is told. INVARIANT: while there is one, `BLOCKED` is noted.
+    pub(super) error: Option<io::Error>,
+}
+
+impl StreamSlot {
+    pub(super) fn new(stream: TcpStream) -> StreamSlot {
+        StreamSlot { stream, signs: Signs::NONE, error: None }
+    }
+}
+
+/// What a look at one slot found. Made before bytes are lent, so that lending ends the look.
+pub(super) enum Found {
+    Nothing,
+    Bytes(usize),
+    End(Option<io::Error>),
+    Room,
+}
+
+impl StreamSlot {
+    /// Reads, unless that was done `already`, and notes what it means.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        mut already: Option<io::Result<usize>>,
+    ) -> Found {
+        loop {
+            match already.take().unwrap_or_else(|| (&self.stream).read(buffer)) {
+                Ok(0) => {
+                    self.signs.set(Signs::READABLE, false);
+                    self.signs.set(Signs::ENDED, true);
+                    return Found::End(self.pending_error());
+                }
+                Ok(n) => {
+                    // On Windows only WouldBlock uses the edge up.
+                    let more = cfg!(windows) || n == buffer.len();
+                    self.signs.set(Signs::READABLE, more || self.signs.has(Signs::CLOSING));
+                    return Found::Bytes(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.signs.set(Signs::READABLE, false);
+                    return match self.error.take() {
+                        Some(error) => Found::End(Some(error)),
+                        None => Found::Nothing,
+                    };
+                }
+                Err(error) => {
+                    self.signs.set(Signs::READABLE | Signs::ERROR, false);
+                    self.signs.set(Signs::ENDED, true);
+                    return Found::End(Some(self.error.take().unwrap_or(error)));
+                }
+            }
+        }
+    }
+
+    /// Open and read from, with nothing noted for later.
+    #[inline]
+    pub(super) fn is_calm(&self) -> bool {
+        self.signs == Signs::NONE
+    }
+
+    /// A reset is noticed while reading is paused, and also after the peer's end of stream.
+    pub(super) fn pending_error(&mut self) -> Option<io::Error> {
+        if let Some(error) = self.error.take() {
+            return Some(error);
+        }
+        if self.signs.take(Signs::ERROR) {
+            return match self.stream.take_error() {
+                Ok(Some(error)) | Err(error) => Some(error),
+                Ok(None) => None,
+            };
+        }
+        None
+    }
+
+    /// One write of the first pieces: the bytes that it was given, and what it said.
+    pub(super) fn write_pieces(&self, out: &Outbox) -> (usize, io::Result<usize>) {
+        let mut slices = [IoSlice::new(&[]); 32];
+        let count = out.chunks(&mut slices);
+        let slices = &slices[..count];
+        (slices.iter().map(|slice| slice.len()).sum(), (&self.stream).write_vectored(slices))
+    }
+
+    /// Goes on after a first write. True when the outbox is empty.
+    pub(super) fn write_on(
+        &mut self,
+        out: &mut Outbox,
+        mut result: (usize, io::Result<usize>),
+    ) -> io::Result<bool> {
+        let mut budget = SEND_LIMIT;
+        loop {
+            match result {
+                (asked, Ok(n)) => {
+                    out.advance(n);
+                    budget = budget.saturating_sub(n);
+                    if out.is_empty() {
+                        return Ok(true);
+                    }
+                    // Less than asked: the socket is full, and says so when there is room.
+                    if n < asked && !cfg!(windows) {
+                        return Ok(false);
+                    }
+                    if budget == 0 {
+                        self.signs.set(Signs::ROOM, true);
+                        return Ok(false);
+                    }
+                }
+                (_, Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                (_, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                (_, Err(error)) => return Err(error),
+            }
+            result = self.write_pieces(out);
+        }
+    }
+}

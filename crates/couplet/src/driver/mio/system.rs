@@ -1,0 +1,114 @@
+//! The system's clock, randomness and sockets: the [`World`] of the mio driver.
+
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::driver::{Bound, ListenOptions, World};
+
+/// The system's clock, randomness and sockets.
+#[derive(Debug)]
+pub(super) struct System {
+    hasher: std::hash::RandomState,
+    count: std::cell::Cell<u64>,
+    /// The time as it was asked for last: the time of the turn.
+    last: std::cell::Cell<Instant>,
+}
+
+impl System {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    pub(super) fn new() -> System {
+        System {
+            hasher: std::hash::RandomState::new(),
+            count: std::cell::Cell::new(0),
+            last: std::cell::Cell::new(Instant::now()),
+        }
+    }
+
+    /// The time until `until`. For one that is far away the time of the turn is near enough, and
+    /// spares a look at the clock in each turn of a busy loop.
+    pub(super) fn time_until(&self, until: Instant) -> Duration {
+        match until.checked_duration_since(self.last.get()) {
+            None => Duration::ZERO,
+            Some(about) if about.as_secs() > 0 => about,
+            Some(_) => until.saturating_duration_since(self.now()),
+        }
+    }
+}
+
+impl World for System {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    fn now(&self) -> Instant {
+        let now = Instant::now();
+        self.last.set(now);
+        now
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn random(&self) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u64(self.count.replace(self.count.get().wrapping_add(1)));
+        hasher.finish()
+    }
+
+    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
+        let socket = match bind(address, options) {
+            // A kernel without IPv6: what was to be dual-stack is IPv4 alone.
+            Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
+                bind(SocketAddr::from(([0, 0, 0, 0], address.port())), options)?
+            }
+            other => other?,
+        };
+        let listener = std::net::TcpListener::from(socket);
+        let host = listener.local_addr()?.into();
+        Ok(Bound { host, socket: Box::new(listener) })
+    }
+}
+
+fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!(options.dual_stack && address.ip().is_unspecified()))?;
+    }
+    socket.set_reuse_address(options.reuse_addr)?;
+    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+    socket.set_reuse_port(options.reuse_port)?;
+    // Accepted connections inherit it, which spares a system call for each.
+    socket.set_tcp_nodelay(options.no_delay)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
+    Ok(socket)
+}
+
+pub(super) fn connect_from(to: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&from.into())?;
+    match socket.connect(&to.into()) {
+        Ok(()) => {}
+        Err(error) if in_progress(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
+
+fn in_progress(error: &io::Error) -> bool {
+    const EINPROGRESS: i32 =
+        if cfg!(any(target_os = "linux", target_os = "android")) { 115 } else { 36 };
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(EINPROGRESS)
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+        || error.raw_os_error() == Some(97) // EAFNOSUPPORT on Linux has no kind of its own
+}

@@ -1,0 +1,52 @@
+//! How a loop is made.
+
+use std::time::Duration;
+
+#[cfg(doc)]
+use super::Loop;
+
+/// How a [`Loop`] is made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoopOptions {
+    /// Bytes of the read buffer that all connections of the loop share: 256 KiB unless set. A
+    /// connection gets at most one buffer's worth in a turn.
+    pub read_buffer: usize,
+    /// How long connections may flush what was written when the reactor stops: 500 ms unless set.
+    pub shutdown_grace: Duration,
+    /// Whether a run takes SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
+    pub signals: bool,
+}
+
+impl Default for LoopOptions {
+    fn default() -> LoopOptions {
+        LoopOptions {
+            read_buffer: 256 * 1024,
+            shutdown_grace: Duration::from_millis(500),
+            signals: false,
+        }
+    }
+}
+
+impl LoopOptions {
+    /// Sets the size of the read buffer in bytes.
+    #[must_use]
+    pub fn read_buffer(mut self, bytes: usize) -> Self {
+        self.read_buffer = bytes;
+        self
+    }
+
+    /// Sets how long connections may flush when the reactor stops.
+    #[must_use]
+    pub fn shutdown_grace(mut self, grace: Duration) -> Self {
+        self.shutdown_grace = grace;
+        self
+    }
+
+    /// Sets whether a run takes signals.
+    #[must_use]
+    pub fn signals(mut self, on: bool) -> Self {
+        self.signals = on;
+        self
+    }
+}
