@@ -1,8 +1,15 @@
 //! `couplet poetry get`: what comes, what does not, and what is said of it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::kit::{Client, Ended, Server, TempFile, noise, run, serve_raw, unused_port};
+use rustix::process::Signal;
+
+use crate::kit::{
+    Client, Ended, Running, Server, TempFile, couplet, noise, run, serve_raw, unused_port,
+    wait_until,
+};
 
 /// Runs `couplet poetry get` with these arguments.
 fn get(args: &[&str]) -> Ended {
@@ -82,13 +89,36 @@ fn two_hundred_addresses_are_no_trouble() {
 
 #[test]
 fn a_poem_cut_by_a_reset_is_an_error_and_is_not_printed() {
-    let address = sends(b"half a poem".to_vec(), Client::reset);
-    let ended = get(&[&address]);
+    let cut = Arc::new(AtomicBool::new(false));
+    let when = cut.clone();
+    let address = serve_raw(move |mut client| {
+        client.send(b"half a poem");
+        wait_until("the client has read", || when.load(Ordering::SeqCst));
+        client.reset();
+    });
+    let mut running = Running::start(&mut couplet(&["poetry", "get", &address.to_string(), "-vv"]));
+    wait_until("a connection", || running.told().contains("connection made"));
+    wait_until("half a poem", || {
+        running.signal(Signal::USR1);
+        running.told().contains(" open in 11 out 0 ")
+    });
+    cut.store(true, Ordering::SeqCst);
+    let ended = running.ended();
     assert_eq!((ended.code, ended.text()), (Some(1), ""));
-    // It may come so early that nothing else was seen of the connection.
-    let line = ended.stderr.lines().next().unwrap();
-    assert!(line.starts_with(&format!("no poem from tcp:{address}: ")), "{line}");
-    assert!(line.ends_with("connection reset by peer"), "{line}");
+    let line = format!(
+        "no poem from tcp:{address}: it was cut after 11 bytes: \
+         connection lost: connection reset by peer\n"
+    );
+    assert!(ended.stderr.contains(&line), "{}", ended.stderr);
+}
+
+#[test]
+fn a_reset_at_any_moment_is_an_error() {
+    let addresses: Vec<String> =
+        (0..20).map(|length| sends(noise(length * 1000), Client::reset)).collect();
+    let ended = get(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!((ended.code, ended.stdout.len()), (Some(1), 0), "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("connection reset by peer\n").count(), 20, "{}", ended.stderr);
 }
 
 #[test]
