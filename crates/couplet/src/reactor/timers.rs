@@ -50,7 +50,8 @@ pub(crate) struct Timers<T> {
     /// INVARIANT: what is parked was asked for after this mark.
     parked_after: Mark,
     /// The answer of [`next_deadline`](Timers::next_deadline), until something changes it: a busy
-    /// loop asks in every turn.
+    /// loop asks in every turn. INVARIANT: it is not after the first deadline, and there is one
+    /// exactly when something is outstanding.
     next: Option<Next>,
 }
 
@@ -153,6 +154,8 @@ impl<T> Timers<T> {
         }
     }
 
+    /// [`next_deadline`](Self::next_deadline), searched for anew.
+    #[cold]
     fn find_next(&mut self) -> Option<Instant> {
         self.empty(PARKED);
         let due = match self.nearest() {
@@ -289,6 +292,10 @@ impl<T> Timers<T> {
 
     fn vacate(&mut self, index: u32) -> Option<T> {
         self.len -= 1;
+        if self.len == 0 {
+            // It may be a time that belonged to one who left before the last.
+            self.next = None;
+        }
         let entry = &mut self.entries[index as usize];
         entry.place = Place::Vacant { next: self.vacant };
         // An entry that has had every generation is worn out: used again, old keys would fit it.

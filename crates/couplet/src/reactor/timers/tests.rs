@@ -417,6 +417,17 @@ fn a_cancelled_call_wakes_at_most_once_and_only_for_one_that_shares_its_slot() {
     assert_eq!(timers.next_deadline(), Some(real));
 }
 
+#[test]
+fn there_is_no_deadline_once_the_last_call_is_cancelled() {
+    let (mut timers, start) = store();
+    let first = timers.insert(start + SECOND * 3600, 'x');
+    let last = timers.insert(start + SECOND * 3601, 'y');
+    timers.remove(first);
+    assert!(timers.next_deadline().is_some());
+    timers.remove(last);
+    assert_eq!(timers.next_deadline(), None);
+}
+
 // The model
 
 #[derive(Clone, Debug)]
@@ -622,6 +633,13 @@ fn assert_sound<T>(timers: &Timers<T>) {
         assert_eq!(found, usize::from(entry.value.is_some()));
     }
     assert_eq!(timers.iter().count(), timers.len());
+    if let Some(told) = timers.next {
+        let outstanding = timers.entries.iter().filter(|entry| entry.value.is_some());
+        let first = outstanding.map(|entry| entry.due).min();
+        assert_eq!(told.due.is_some(), first.is_some());
+        assert!(told.due <= first);
+        assert_eq!(told.at, told.due.map(|due| due.deadline(timers.origin)));
+    }
 }
 
 proptest! {

@@ -1,0 +1,213 @@
+//! What connections cost in memory while they are idle, and that it is given back. Counted, in a
+//! binary of its own for the sake of the allocator.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use couplet::{Loop, Protocol, Reason, Transport};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+#[expect(clippy::disallowed_types, reason = "the far ends stand outside of any loop")]
+type Client = std::net::TcpStream;
+
+thread_local! {
+    /// Bytes that this thread has allocated and not freed.
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.set(LIVE.get() + layout.size() as isize);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        LIVE.set(LIVE.get() - layout.size() as isize);
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        LIVE.set(LIVE.get() + size as isize - layout.size() as isize);
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const MESSAGE: usize = 256 * KIB;
+
+fn live_since(before: isize) -> usize {
+    usize::try_from(LIVE.get() - before).unwrap_or(0)
+}
+
+/// How many connections there may be at once: each has both ends in this process.
+fn affordable(wanted: usize) -> usize {
+    const OTHERS: u64 = 100;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
+    let most = limit.maximum.map_or(wanted, |most| (most.saturating_sub(OTHERS) / 2) as usize);
+    if most < wanted {
+        println!("the hard limit of descriptors allows {most} connections, not {wanted}");
+    }
+    most.min(wanted)
+}
+
+/// Connections that are open at the server.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// What an echo server on the open net would be, its idle timer included.
+struct Echo {
+    echoed: usize,
+}
+
+impl Protocol for Echo {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_idle_timeout(Some(Duration::from_secs(180)));
+        OPEN.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.echoed += data.len();
+        transport.write(data);
+    }
+
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+        assert_eq!(self.echoed, MESSAGE);
+        OPEN.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Connects. Who waits for an answer in vain fails, and does not hang.
+fn connect(server: SocketAddr) -> Client {
+    let client = Client::connect(server).expect("the server listens");
+    client.set_read_timeout(Some(Duration::from_secs(30))).expect("an option");
+    client
+}
+
+/// Connects, and has a message echoed.
+fn echoed(server: SocketAddr, message: &[u8], answer: &mut [u8]) -> Client {
+    let mut client = connect(server);
+    client.write_all(message).expect("the server reads");
+    client.read_exact(answer).expect("the server answers");
+    assert!(answer == message, "other bytes came back");
+    client
+}
+
+/// Lets the clients do their work in a thread of their own while the loop turns.
+fn turn_while<T: Send>(l: &mut Loop, clients: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let working = scope.spawn(clients);
+        while !working.is_finished() {
+            l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
+        }
+        working.join().expect("the clients are content")
+    })
+}
+
+fn turn_until_open(l: &mut Loop, connections: usize) {
+    while OPEN.load(Ordering::Acquire) != connections {
+        l.turn(None).expect("the driver waits");
+    }
+}
+
+#[test]
+fn an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_back() {
+    let connections = affordable(10_000);
+    let message: Vec<u8> = (0..MESSAGE).map(|at| (at % 251) as u8).collect();
+    let mut l = Loop::new().expect("a loop");
+    let any = ([127, 0, 0, 1], 0).into();
+    let port = l.reactor().listen_tcp(any, || Echo { echoed: 0 }).expect("a free port");
+    let server = port.host().socket_addr().expect("a TCP port");
+
+    // The first connection finds the loop without a buffer to reuse, and leaves it one.
+    let first = turn_while(&mut l, || echoed(server, &message, &mut vec![0; MESSAGE]));
+    drop(first);
+    turn_until_open(&mut l, 0);
+    let before = LIVE.get();
+
+    let clients = turn_while(&mut l, || {
+        let mut answer = vec![0; MESSAGE];
+        let clients = (0..connections).map(|_| echoed(server, &message, &mut answer));
+        clients.collect::<Vec<_>>()
+    });
+    turn_until_open(&mut l, connections);
+    let each = live_since(before) / connections;
+    println!("{each} bytes for each of {connections} idle connections");
+    assert!(each <= KIB, "{each} bytes for each idle connection");
+
+    turn_while(&mut l, || drop(clients));
+    turn_until_open(&mut l, 0);
+    // The tables of slots and timers keep their room for those to come.
+    let left = live_since(before) / connections;
+    println!("{left} bytes for each when all have left");
+    assert!(left <= KIB / 4, "{left} bytes for each when all have left");
+}
+
+/// Writes far more at once than the peer takes.
+struct Flood {
+    transport: Rc<RefCell<Option<Transport>>>,
+}
+
+const FLOOD: usize = 100 * MIB;
+
+impl Protocol for Flood {
+    fn connection_made(&mut self, transport: &Transport) {
+        let piece = vec![7; 64 * KIB];
+        for _ in 0..FLOOD / piece.len() {
+            transport.write(&piece);
+        }
+        *self.transport.borrow_mut() = Some(transport.clone());
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+#[test]
+fn an_outbox_of_100_megabytes_shrinks_when_it_is_sent() {
+    let mut l = Loop::new().expect("a loop");
+    let made = Rc::new(RefCell::new(None));
+    let transport = made.clone();
+    let any = ([127, 0, 0, 1], 0).into();
+    let factory = move || Flood { transport: transport.clone() };
+    let port = l.reactor().listen_tcp(any, factory).expect("a free port");
+    let server = port.host().socket_addr().expect("a TCP port");
+    let before = LIVE.get();
+
+    let mut client = turn_while(&mut l, || connect(server));
+    let transport = loop {
+        if let Some(transport) = made.take() {
+            break transport;
+        }
+        l.turn(None).expect("the driver waits");
+    };
+    let full = live_since(before);
+    assert!(full > FLOOD / 2, "{full} bytes while {} wait", transport.buffered());
+
+    turn_while(&mut l, || {
+        let mut piece = vec![0; MIB];
+        for _ in 0..FLOOD / piece.len() {
+            client.read_exact(&mut piece).expect("the server sends");
+        }
+    });
+    assert_eq!(transport.buffered(), 0);
+    // What is left is the loop's, for whoever writes next: at most 4 MiB, and the last buffer.
+    let left = live_since(before);
+    println!("{left} bytes of {full} when all is sent");
+    assert!(left <= 5 * MIB, "{left} bytes of {full} when all is sent");
+}
