@@ -2,11 +2,7 @@
 //!
 //! A process of its own: signals reach everybody in it. Its tests take turns.
 #![cfg(unix)]
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "the other ends of connections, and the time they take, are the test's own"
-)]
+#![expect(clippy::disallowed_types, reason = "the other ends of connections are the test's own")]
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};

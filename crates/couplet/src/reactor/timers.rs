@@ -292,10 +292,6 @@ impl<T> Timers<T> {
 
     fn vacate(&mut self, index: u32) -> Option<T> {
         self.len -= 1;
-        if self.len == 0 {
-            // It may be a time that belonged to one who left before the last.
-            self.next = None;
-        }
         let entry = &mut self.entries[index as usize];
         entry.place = Place::Vacant { next: self.vacant };
         // An entry that has had every generation is worn out: used again, old keys would fit it.
