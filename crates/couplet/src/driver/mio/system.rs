@@ -10,6 +10,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::driver::{Bound, ListenOptions, World};
 
+/// How late a wait may end whose end is more than a second away.
+const NEAR: Duration = Duration::from_millis(5);
+
+/// A timeout, and until when it may be told again.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    until: Instant,
+    timeout: Duration,
+    good_until: Instant,
+}
+
 /// The system's clock, randomness and sockets.
 #[derive(Debug)]
 pub(super) struct System {
@@ -17,24 +28,39 @@ pub(super) struct System {
     count: std::cell::Cell<u64>,
     /// The time as it was asked for last: the time of the turn.
     last: std::cell::Cell<Instant>,
+    told: std::cell::Cell<Told>,
 }
 
 impl System {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
     pub(super) fn new() -> System {
+        let now = Instant::now();
         System {
             hasher: std::hash::RandomState::new(),
             count: std::cell::Cell::new(0),
-            last: std::cell::Cell::new(Instant::now()),
+            last: std::cell::Cell::new(now),
+            told: std::cell::Cell::new(Told {
+                until: now,
+                timeout: Duration::ZERO,
+                good_until: now,
+            }),
         }
     }
 
-    /// The time until `until`. For one that is far away the time of the turn is near enough, and
-    /// spares a look at the clock in each turn of a busy loop.
+    /// The time until `until`. For one that is more than a second away the time of the turn is near
+    /// enough, and for some turns also what was told before: a busy loop asks in each turn.
     pub(super) fn time_until(&self, until: Instant) -> Duration {
-        match until.checked_duration_since(self.last.get()) {
+        let last = self.last.get();
+        let told = self.told.get();
+        if told.until == until && last < told.good_until {
+            return told.timeout;
+        }
+        match until.checked_duration_since(last) {
             None => Duration::ZERO,
-            Some(about) if about.as_secs() > 0 => about,
+            Some(timeout) if timeout.as_secs() > 0 => {
+                self.told.set(Told { until, timeout, good_until: last + NEAR });
+                timeout
+            }
             Some(_) => until.saturating_duration_since(self.now()),
         }
     }
