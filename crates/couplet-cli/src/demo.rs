@@ -52,7 +52,7 @@ pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
         Ok(())
     })?;
     let Some(poems) = arrived.take() else {
-        progress.clear();
+        progress.leave();
         return Err(l.stopped_by().map_or_else(Exit::failed_quietly, Exit::interrupted));
     };
     print(&poems?, together.get())
@@ -73,7 +73,7 @@ fn fetch(
 ) -> couplet::Result<Deferred<(Vec<u8>, f64)>> {
     let server = port.host().to_string();
     let from = to_connect(&server)?.endpoint;
-    let (began, reactor) = (reactor.now(), reactor.clone());
+    let (began, reactor, progress) = (reactor.now(), reactor.clone(), progress.clone());
     let length = poem.text.len() as u64;
     let bar = progress.bar(&poem.title, &server, Some(length), began);
     let got = get_poem(&reactor, from, length, bar.clone());
@@ -81,7 +81,7 @@ fn fetch(
         let took = seconds(began, reactor.now());
         match &poem {
             Ok(_) => bar.finish(&format!("{took:.1} s")),
-            Err(_) => bar.remove(),
+            Err(_) => progress.freeze(),
         }
         poem.map(|poem| (poem, took))
     }))

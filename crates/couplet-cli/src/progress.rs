@@ -76,10 +76,18 @@ impl Progress {
         }
     }
 
-    /// Takes the bars off the terminal.
-    pub(crate) fn clear(&self) {
+    /// The run was interrupted: bars stay as they are. The terminal has put a `^C` below them, so
+    /// what is drawn now would come a line too low.
+    pub(crate) fn freeze(&self) {
         if let Some(bars) = &self.bars {
-            let _ = bars.clear();
+            bars.set_draw_target(ProgressDrawTarget::hidden());
+        }
+    }
+
+    /// After [`freeze`](Self::freeze): what comes next stands below the bars and the `^C`.
+    pub(crate) fn leave(&self) {
+        if self.bars.is_some() {
+            output::tell("");
         }
     }
 

@@ -11,7 +11,7 @@ use couplet::{Deferred, Failure, Reactor};
 use crate::cli::{Get, Logging};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
-use crate::output::{Printer, cannot_print};
+use crate::output::{self, Printer, cannot_print};
 use crate::poetry::get_poem;
 use crate::progress::{Bar, Progress};
 use crate::signalled_loop;
@@ -31,9 +31,11 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
             let (collection, name) = (collection.clone(), address.name.clone());
             let (progress, reactor) = (progress.clone(), reactor.clone());
             let collected = poem.add_both(move |poem| {
-                bar.remove();
-                // A poem that the end of the run cut is not worth a line of its own.
-                if !reactor.is_stopping() {
+                if reactor.is_stopping() {
+                    // What the end of the run cut is not worth a line of its own.
+                    progress.freeze();
+                } else {
+                    bar.remove();
                     let took = reactor.now().saturating_duration_since(began);
                     progress.line(&news(&name, &poem, took));
                     collection.borrow_mut().arrived(index, poem.ok());
@@ -50,7 +52,6 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
         all_printed.detach();
         Ok(())
     })?;
-    progress.clear();
     let took = l.reactor().now().saturating_duration_since(began);
     let collection = collection.borrow();
     match (outcome.take(), l.stopped_by()) {
@@ -67,7 +68,8 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
             if collection.failed > 0 { Err(Exit::failed_quietly()) } else { Ok(()) }
         }
         (None, Some(signal)) => {
-            progress.line(&format!("interrupted: {}", collection.summary(took)));
+            progress.leave();
+            output::tell(&format!("interrupted: {}", collection.summary(took)));
             Err(Exit::interrupted(signal))
         }
         (None, None) => Err(Exit::failed("the run ended before the poems came")),
