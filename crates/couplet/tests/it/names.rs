@@ -281,6 +281,7 @@ fn c142_a_slow_lookup_times_out() {
         assert!(!connecting.has_fired());
         names.pass(TICK);
         assert!(matches!(names.error(connecting), ConnectError::TimedOut(_)));
+        assert_eq!(names.rig.tapped.forgotten.get(), 1);
         // The answer that comes after that starts nothing.
         names.pass(ms(60_000));
         assert!(names.attempts().is_empty());
@@ -308,6 +309,7 @@ fn c142_cancelling_a_lookup_answers_at_once() {
     assert!(log[2].starts_with("client_connection_failed"), "{log:?}");
     assert_eq!(log[3..], ["do_stop"]);
     assert_eq!(names.rig.l.snapshot().connectors.len(), 0);
+    assert_eq!(names.rig.tapped.forgotten.get(), 1, "nobody waits for its answer");
     names.pass(ms(60_000));
     assert!(names.attempts().is_empty(), "its answer is nobody's");
     assert_eq!(names.log.len(), 4);

@@ -177,6 +177,7 @@ macro_rules! all_facts {
                 c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib,
                 c65_the_marks_can_be_set,
                 c65_the_pause_comes_from_the_turn,
+                c65_a_relay_holds_no_more_than_one_read_past_the_mark,
                 c65_is_full_tells_at_once,
                 c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty,
                 c66_the_first_request_comes_from_the_turn,

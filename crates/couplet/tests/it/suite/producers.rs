@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{Bytes, ConnectionLost, ProducerKind, Reason, Transport};
+use couplet::{Bytes, ConnectionLost, ProducerKind, Protocol, Reason, Transport};
 
 use super::far::{B, Saw};
 use super::kit::{Kit, Rig};
@@ -202,6 +202,45 @@ pub(crate) fn c65_the_pause_comes_from_the_turn(kit: Kit) {
     assert!(calls(&a).is_empty());
 }
 
+/// Sends on what it receives, and is the producer of where it sends it.
+struct Relay {
+    to: Transport,
+    most: Rc<Cell<usize>>,
+}
+
+impl Protocol for Relay {
+    fn connection_made(&mut self, transport: &Transport) {
+        let from = transport.clone();
+        self.to.register_producer(from, ProducerKind::Push).expect("it is the first");
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.to.write(data);
+        self.most.set(self.most.get().max(self.to.buffered()));
+    }
+}
+
+pub(crate) fn c65_a_relay_holds_no_more_than_one_read_past_the_mark(kit: Kit) {
+    const CHUNK: usize = 4096;
+    let big = kit.big();
+    let mut rig = kit.read_buffer(CHUNK).rig();
+    let (a, b) = rig.accept(Script::new());
+    let (to, most) = (a.transport(), Rc::new(Cell::new(0)));
+    let seen = most.clone();
+    let port = rig.listen_with(move || Relay { to: to.clone(), most: seen.clone() });
+    let source = rig.far(&port);
+    let mut sent = 0;
+    rig.until("all of it", || {
+        sent += source.try_send(&big[sent..big.len().min(sent + 64 * 1024)]);
+        if a.transport().is_full() || sent == big.len() {
+            b.take(128 * 1024);
+        }
+        b.got_len() == big.len()
+    });
+    assert!(b.got() == big);
+    assert!((HIGH..=HIGH + CHUNK).contains(&most.get()), "{} were held", most.get());
+}
+
 pub(crate) fn c65_is_full_tells_at_once(kit: Kit) {
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
@@ -270,7 +309,7 @@ pub(crate) fn c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty(kit: Ki
     register(&a, ProducerKind::Pull);
     rig.turns(5);
     for _ in 0..5 {
-        a.transport().set_write_cap(None);
+        a.transport().set_write_marks(LOW, HIGH);
         a.transport().write("");
         rig.tick();
     }

@@ -39,6 +39,8 @@ pub(crate) struct Tapped {
     counts: RefCell<BTreeMap<Key, Counts>>,
     /// Each attempt to connect: when, and where to.
     pub(crate) connects: RefCell<Vec<(Duration, Address, Option<Key>)>>,
+    /// Questions that the loop takes back.
+    pub(crate) forgotten: Cell<usize>,
     /// The `until` of each wait, since the start.
     pub(crate) waits: RefCell<Vec<Option<Duration>>>,
     /// Called before each wait: the far end's part in a run.
@@ -106,6 +108,7 @@ impl Tap {
             nap: Cell::default(),
             counts: RefCell::default(),
             connects: RefCell::default(),
+            forgotten: Cell::default(),
             waits: RefCell::default(),
             on_wait: RefCell::default(),
         });
@@ -202,6 +205,7 @@ impl Driver for Tap {
     }
 
     fn forget(&mut self, ticket: Ticket) {
+        self.tapped.forgotten.set(self.tapped.forgotten.get() + 1);
         self.inner.forget(ticket);
     }
 
