@@ -264,7 +264,8 @@ impl Life {
         let len = self.length();
         let (place, shut, over, sure) = self.know(|story| {
             let shut = story.closing || story.finishing;
-            let over = story.capped.is_some_and(|cap| transport.buffered() + len > cap);
+            let past = |cap| len > 0 && transport.buffered() + len > cap;
+            let over = story.capped.is_some_and(past);
             (story.taken, shut && story.producer.is_none(), over, story.sure())
         });
         let before = transport.dropped();

@@ -743,6 +743,19 @@ pub(crate) fn c71_past_the_hard_cap_the_connection_overflows(kit: Kit) {
         rig.turn();
         assert_eq!(a.is_lost(), passes);
     }
+    // Nothing is no byte above it, even when a lowered cap has been passed already.
+    let mut rig = kit.rig();
+    let (a, _b) = rig.accept(Script::new());
+    a.transport().write(kit.big());
+    rig.turns(3);
+    a.transport().set_write_cap(Some(1));
+    assert!(a.transport().buffered() > 1);
+    a.transport().write("");
+    a.transport().write_bytes(Bytes::new());
+    rig.tick();
+    assert!(!a.is_lost());
+    a.transport().write("x");
+    assert_eq!(rig.lost(&a), "Overflow");
     // A callback that doesn't stop writing holds no more than the cap.
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(Script::new());
