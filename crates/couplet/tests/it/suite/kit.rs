@@ -252,6 +252,7 @@ impl Rig {
 
     /// One turn, which does not wait.
     pub(crate) fn turn(&mut self) {
+        self.tapped.of_this_run.set(0);
         self.l.turn(None).expect("the driver does not fail");
     }
 
@@ -264,7 +265,7 @@ impl Rig {
     /// Turns until it is so.
     pub(crate) fn until(&mut self, what: &str, mut so: impl FnMut() -> bool) {
         // On sockets the far end may need the processor: after a while a turn naps for 1 ms.
-        for round in 0..20_000 {
+        for round in 0..10_000 {
             if so() {
                 self.tapped.nap.set(Duration::ZERO);
                 return;

@@ -43,6 +43,8 @@ pub(crate) struct Tapped {
     pub(crate) forgotten: Cell<usize>,
     /// The `until` of each wait, since the start.
     pub(crate) waits: RefCell<Vec<Option<Duration>>>,
+    /// Waits since a test made a turn by itself: in a run that does not end there are many.
+    pub(crate) of_this_run: Cell<u32>,
     /// Called before each wait: the far end's part in a run.
     pub(crate) on_wait: RefCell<Option<Box<dyn FnMut()>>>,
 }
@@ -110,6 +112,7 @@ impl Tap {
             connects: RefCell::default(),
             forgotten: Cell::default(),
             waits: RefCell::default(),
+            of_this_run: Cell::default(),
             on_wait: RefCell::default(),
         });
         let tap = Tap { inner, tapped: tapped.clone() };
@@ -124,6 +127,8 @@ impl Driver for Tap {
 
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         let tapped = self.tapped.clone();
+        tapped.of_this_run.set(tapped.of_this_run.get() + 1);
+        assert!(tapped.of_this_run.get() < 100_000, "the run does not end");
         let since = until.map(|until| until.saturating_duration_since(tapped.start));
         tapped.waits.borrow_mut().push(since);
         let hook = tapped.on_wait.borrow_mut().take();
