@@ -10,7 +10,7 @@ use crate::logged::logged;
 
 use super::endings::ENDINGS;
 use super::far::{B, Saw};
-use super::kit::{BOTH_ROLES, Kit, Rig, Role};
+use super::kit::{BOTH_ROLES, Kit, Rig, Role, key_of};
 use super::recorder::{A, Broken, Log, Maker, On, Script};
 
 /// Builds a protocol for each peer, all in the log of A.
@@ -326,12 +326,23 @@ pub(crate) fn c46_host_and_peer_stay_readable(kit: Kit) {
         };
         let script = Script::new().on(On::Made, looks(&seen)).on(On::Lost, looks(&seen));
         let (a, b) = rig.pair(role, script);
+        // A port that is there before, so that it is not what takes the slot.
+        let other = rig.end();
+        let port = rig.listen_with(makes_many(&other));
+        rig.turn();
         let far = b.address();
         b.fin();
         rig.lost(&a);
-        // Others take its slot.
-        let others: Vec<_> = (0..5).map(|_| rig.accept(Script::new())).collect();
-        assert!(others.iter().all(|(other, _)| other.is_made()));
+        let mut taken = Vec::new();
+        let _others: Vec<B> = (1..=5)
+            .map(|n| {
+                let b = rig.far(&port);
+                rig.until("connection_made", || other.log.count("made") == n);
+                taken.push(key_of(&other.transport()).slot);
+                b
+            })
+            .collect();
+        assert!(taken.contains(&key_of(&a.transport()).slot), "another lies in its slot");
         looks(&seen)(&a.transport());
         let seen = seen.borrow();
         assert!(seen.len() == 3 && seen.iter().all(|pair| *pair == seen[0]), "{seen:?}");

@@ -1,6 +1,7 @@
 //! Rows 36 to 40 and 51, and the connect timeout of 49: the life of a connector, in order.
 
 use std::cell::{Cell, RefCell};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use couplet::{
 
 use crate::logged::logged;
 
-use super::endings::{ENDINGS, Ending, write_big};
+use super::endings::{ENDINGS, write_big};
 use super::far::{B, FarPort, Saw};
 use super::kit::{Kit, Rig};
 use super::recorder::{A, Log, Maker, On, Recorder, Script};
@@ -29,6 +30,16 @@ fn maker(a: &A, script: Script) -> Maker {
 fn makes_many(a: &A) -> Maker {
     let end = a.clone();
     Maker::new(&a.log, move |_: &Address| -> Option<Recorder> { Some(end.plays(Script::new())) })
+}
+
+/// An address to which there is no way: the driver's `connect` fails, and no event follows.
+fn out_of_reach(rig: &Rig) -> SocketAddr {
+    // TCP has no broadcast.
+    let address = SocketAddr::from((Ipv4Addr::BROADCAST, 9));
+    if let Some(network) = &rig.network {
+        network.set_unreachable(address.ip());
+    }
+    address
 }
 
 /// A client with a factory in its log.
@@ -87,13 +98,8 @@ pub(crate) fn c36_nothing_is_called_inside_connect(kit: Kit) {
     }
 }
 
-/// The endings that a far end or the protocol brings about.
-fn plain_endings() -> impl Iterator<Item = &'static Ending> {
-    ENDINGS.iter().filter(|ending| !ending.name.starts_with("stopped"))
-}
-
 pub(crate) fn c37_a_client_ends_in_order(kit: Kit) {
-    for ending in plain_endings() {
+    for ending in ENDINGS {
         let mut rig = kit.rig();
         let (a, b, connector) = client(&mut rig, ending.script(Script::new()));
         ending.bring(&mut rig, &a, &b);
@@ -157,25 +163,42 @@ pub(crate) fn c38_a_retry_after_failure_keeps_the_factory_started(kit: Kit) {
     rig.until("connection_made", || a.is_made());
     assert_eq!((a.log.count("do_start"), a.log.count("started_connecting")), (1, 2));
     assert!(!a.log.has("do_stop"));
-    // A thousand refusals in a row: neither the stack nor the list of connectors grows.
+    // Where the driver tells of the failure, and where it fails at once.
     let mut rig = kit.rig();
-    let (log, far) = (Log::default(), rig.deaf_port());
+    let far = rig.deaf_port();
+    a_thousand_failures_grow_nothing(&mut rig, far.address());
+    let mut rig = kit.rig();
+    let to = out_of_reach(&rig);
+    a_thousand_failures_grow_nothing(&mut rig, to);
+}
+
+/// Each attempt waits for a turn, and neither the stack grows nor what loop and driver keep.
+fn a_thousand_failures_grow_nothing(rig: &mut Rig, to: SocketAddr) {
+    let log = Log::default();
+    let token = Rc::new(());
+    let held = Rc::downgrade(&token);
     let depths: Rc<RefCell<Vec<usize>>> = Rc::default();
     let seen = depths.clone();
     let factory = Maker::new(&log, |_| None).on_failed(move |connector| {
-        let here = 0u8;
+        let here = Rc::strong_count(&token);
         seen.borrow_mut().push(std::ptr::from_ref(&here).addr());
         if seen.borrow().len() <= 1000 {
             assert_eq!(connector.connect(), Ok(()));
         }
     });
-    rig.connect_with(far.address(), factory);
+    rig.connect_with(to, factory);
     rig.until("do_stop", || log.has("do_stop"));
+    assert!(rig.tapped.waits.borrow().len() > 1000, "a turn for each");
     let depths = depths.borrow();
     let spread = depths.iter().max().zip(depths.iter().min()).map(|(max, min)| max - min);
     assert!(depths.len() == 1001 && spread < Some(16 * 1024), "{spread:?}");
     assert_eq!((log.count("do_start"), log.count("do_stop")), (1, 1));
     assert_eq!(log.entries().last().map(String::as_str), Some("do_stop"));
+    for key in rig.tapped.connects.borrow().iter().filter_map(|(_, _, key)| *key) {
+        assert_eq!(rig.tapped.counts(key).closes, [How::Normal]);
+        assert!(key.slot < 8, "slots are used again");
+    }
+    assert!(held.upgrade().is_none(), "nobody keeps the factory");
 }
 
 pub(crate) fn c39_stop_connecting_is_reported_after_started_connecting_returned(kit: Kit) {
@@ -222,12 +245,20 @@ pub(crate) fn c39_stop_connecting_at_another_time_says_so(kit: Kit) {
 
 pub(crate) fn c40_a_refused_connect_is_reported_by_a_turn(kit: Kit) {
     let mut rig = kit.rig();
-    let (log, far) = (Log::default(), Rc::new(rig.deaf_port()));
+    let far = rig.deaf_port();
+    reported_by_a_turn(&mut rig, far.address());
+    let mut rig = kit.rig();
+    let to = out_of_reach(&rig);
+    reported_by_a_turn(&mut rig, to);
+}
+
+fn reported_by_a_turn(rig: &mut Rig, to: SocketAddr) {
+    let log = Log::default();
     let inside: Rc<Cell<u32>> = Rc::default();
     let deep = inside.clone();
     let checks = move |_: &Connector| assert_eq!(deep.get(), 0, "reported inside a call");
     // One attempt from outside, one from a callback, one from a report.
-    let (to, reactor) = (far.address(), rig.reactor.clone());
+    let reactor = rig.reactor.clone();
     let (depth, attempt_log) = (inside.clone(), log.clone());
     let connect = Rc::new(move || {
         depth.set(depth.get() + 1);
@@ -243,7 +274,7 @@ pub(crate) fn c40_a_refused_connect_is_reported_by_a_turn(kit: Kit) {
     other.tell(move |_| from_callback());
     let from_report = connect.clone();
     let reports = Maker::new(&Log::default(), |_| None).on_failed(move |_| from_report());
-    rig.connect_with(far.address(), reports);
+    rig.connect_with(to, reports);
     let ((), lines) = logged(|| {
         rig.until("three reports", || log.count("client_connection_failed") == 3);
     });

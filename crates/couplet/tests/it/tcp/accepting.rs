@@ -2,12 +2,14 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_types, reason = "plain sockets play the clients")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::cell::OnceCell;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{ListenOptions, Protocol, Reactor, Transport};
+use couplet::{ListenOptions, Port, Protocol, Reactor, Transport};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
@@ -37,14 +39,20 @@ fn c47_a_round_of_accepts_is_bounded_and_adapts() {
     let options = ListenOptions::default().backlog(512);
     let port = rig.reactor.listen_tcp_with(LOOPBACK, options, factory);
     let port = port.expect("a free port can be opened");
+    let calm = rig.end();
+    let end = calm.clone();
+    let calm_port = rig.listen_with(Maker::new(&calm.log, move |_| Some(end.plays(Script::new()))));
     rig.turn();
     let mut clients: Vec<B> = (0..150).map(|_| rig.far(&port)).collect();
+    let _calm_client = rig.far(&calm_port);
     let mut round = || {
         let before = a.log.count("build");
         rig.turn();
         a.log.count("build") - before
     };
-    assert_eq!([round(), round()], [100, 50], "the second with nothing new");
+    assert_eq!(round(), 100);
+    assert_eq!(calm.log.count("build"), 1, "a flood at one port holds up no other");
+    assert_eq!(round(), 50, "with nothing new");
     clients.extend((0..60).map(|_| rig.far(&port)));
     let mut round = || {
         let before = a.log.count("build");
@@ -61,12 +69,15 @@ fn c47_a_round_of_accepts_is_bounded_and_adapts() {
 /// Of the child, whose descriptors run out: limits hold for a whole process.
 struct Child {
     reactor: Reactor,
+    port: Rc<OnceCell<Port>>,
     before: Option<Rlimit>,
 }
 
 impl Protocol for Child {
     fn data_received(&mut self, transport: &Transport, command: &[u8]) {
         match command {
+            b"pause" => self.port.get().expect("it listens").pause_producing(),
+            b"resume" => self.port.get().expect("it listens").resume_producing(),
             b"limit" => {
                 let before = getrlimit(Resource::Nofile);
                 // The lowest number that is free is the next to be given.
@@ -93,11 +104,18 @@ fn run_child() {
     let mut rig = Kit::mio().rig();
     rig.tapped.nap.set(Duration::from_secs(1));
     let reactor = rig.reactor.clone();
-    let port = rig.listen_with(move || Child { reactor: reactor.clone(), before: None });
+    let kept: Rc<OnceCell<Port>> = Rc::default();
+    let keep = kept.clone();
+    let port = rig.listen_with(move || Child {
+        reactor: reactor.clone(),
+        port: keep.clone(),
+        before: None,
+    });
+    kept.get_or_init(|| port.clone());
     println!("child: {}", port.host().port().expect("a number"));
     let (run, lines) = logged(|| rig.l.run(|_| Ok(())));
     run.expect("a run that is stopped ends well");
-    println!("child: {} lines, {} turns", lines.len(), rig.tapped.waits.borrow().len());
+    println!("child: {} turns, {}", rig.tapped.waits.borrow().len(), lines.join("; "));
 }
 
 /// The parent's hand on a connection to the child: all calls wait, for 10 s at most.
@@ -112,6 +130,16 @@ fn tell(mut stream: &TcpStream, command: &str) {
     let mut answer = vec![0; command.len()];
     stream.read_exact(&mut answer).expect("the child answers");
     assert_eq!(answer, command.as_bytes());
+}
+
+/// The end of the stream, or a reset.
+fn is_turned_away(mut client: TcpStream) {
+    let end = client.read(&mut [0]);
+    let ended = match &end {
+        Ok(n) => *n == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    };
+    assert!(ended, "{end:?}");
 }
 
 // Without the reserve the pending connections would hang, and the loop would spin.
@@ -137,24 +165,21 @@ fn c48_out_of_descriptors_the_pending_are_closed_and_the_port_lives() {
     };
     let port = says().parse().expect("a number");
     let first = client(port);
+    tell(&first, "pause");
     tell(&first, "limit");
-    for _ in 0..5 {
-        // The end of the stream, or a reset.
-        let end = client(port).read(&mut [0]);
-        let ended = match &end {
-            Ok(n) => *n == 0,
-            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
-        };
-        assert!(ended, "{end:?}");
-    }
+    let together: Vec<TcpStream> = (0..5).map(|_| client(port)).collect();
+    tell(&first, "resume");
+    together.into_iter().for_each(is_turned_away);
+    (0..5).for_each(|_| is_turned_away(client(port)));
     tell(&first, "are you well?");
     tell(&first, "raise");
     tell(&client(port), "a sixth is served");
     tell(&first, "quit");
     let said = says();
-    let (lines, turns) = said.split_once(" lines, ").expect("both numbers");
-    assert_eq!(lines, "1", "in the log, for the whole block");
-    let turns: usize = turns.trim_end_matches(" turns").parse().expect("a number");
+    let (turns, lines) = said.split_once(" turns, ").expect("the number of turns");
+    assert_eq!(lines.matches("cannot accept").count(), 1, "for the whole block: {lines}");
+    assert!(lines.contains("turned_away=5 "), "{lines}");
+    let turns: usize = turns.parse().expect("a number");
     assert!(turns < 100, "{turns} turns: it spins");
     assert!(child.wait().expect("it ends").success());
 }
@@ -211,6 +236,10 @@ fn c49_an_address_can_be_taken_again_while_old_connections_linger() {
     assert_eq!(rig.lost(&a), "Done(Us)"); // we closed first: our end is in TIME_WAIT
     drop(port.stop_listening());
     rig.turns(2);
+    let fresh = ListenOptions::default().reuse_addr(false);
+    let refused = rig.reactor.listen_tcp_with(address, fresh, Maker::new(&log, |_| None));
+    let error = refused.expect_err("the old connection lingers");
+    assert_eq!(error.source.kind(), ErrorKind::AddrInUse);
     let again = rig.reactor.listen_tcp(address, Maker::new(&log, |_| None));
     assert!(again.is_ok(), "{again:?}");
 }
