@@ -21,6 +21,9 @@ thread_local! {
     static LIVE: Cell<isize> = const { Cell::new(0) };
 }
 
+/// What a loop keeps of drained buffers at most: 4 MiB, and the last one.
+const SPARES: usize = 4 * 1024 * 1024 + 512 * 1024;
+
 struct Counting;
 
 // SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
@@ -153,10 +156,11 @@ fn an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_back() {
 
     turn_while(&mut l, || drop(clients));
     turn_until_open(&mut l, 0);
-    // The tables of slots and timers keep their room for those to come.
-    let left = live_since(before) / connections;
-    println!("{left} bytes for each when all have left");
-    assert!(left <= KIB / 4, "{left} bytes for each when all have left");
+    // Drained buffers are kept for whoever writes next, up to a bound; of the tables next to nothing.
+    let left = live_since(before);
+    println!("{left} bytes in all when all have left");
+    let most = SPARES + 64 * connections;
+    assert!(left <= most, "{left} bytes are left of {connections} connections, and not {most}");
 }
 
 /// Writes far more at once than the peer takes.

@@ -40,6 +40,8 @@ use crate::address::Address;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
+/// A table of fewer slots is not worth giving back.
+const SHRINK: usize = 256;
 /// Bytes sent to one connection by one call: so that one reader of a large backlog does not hold
 /// up the others.
 const SEND_LIMIT: usize = 512 * 1024;
@@ -53,6 +55,10 @@ pub struct Mio {
     cursor: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Slots that were in use at once since it was last looked what can be given back.
+    most: usize,
+    /// Counts the keys that were given: each is one of its own, whatever slot it names.
+    generation: u32,
     /// Slots closed since the last wait: an event of this batch may still name them, so they are
     /// not used again before the next.
     resting: Vec<u32>,
@@ -133,6 +139,8 @@ impl Mio {
             cursor: 0,
             slots: Vec::new(),
             free: Vec::new(),
+            most: 0,
+            generation: 0,
             resting: Vec::new(),
             ready: VecDeque::new(),
             due: 0,
@@ -152,13 +160,40 @@ impl Mio {
     }
 
     fn insert(&mut self, kind: Kind) -> Key {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, queued: false, kind: Kind::Free });
-            (self.slots.len() - 1) as u32
-        });
-        let entry = &mut self.slots[slot as usize];
-        entry.kind = kind;
-        Key { slot, generation: entry.generation }
+        self.generation = self.generation.wrapping_add(1);
+        let entry = Slot { generation: self.generation, queued: false, kind };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                let queued = self.slots[slot as usize].queued;
+                self.slots[slot as usize] = Slot { queued, ..entry };
+                slot
+            }
+            None => {
+                self.slots.push(entry);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.most = self.most.max(self.slots.len() - self.free.len());
+        Key { slot, generation: self.generation }
+    }
+
+    /// Gives back the room of connections that have left. What still named their slots is dropped.
+    #[cold]
+    fn shrink(&mut self) {
+        let used = |slot: &Slot| !matches!(slot.kind, Kind::Free);
+        let len = self.slots.iter().rposition(used).map_or(0, |last| last + 1);
+        if len <= self.slots.len() / 2 {
+            let stays = |slot: &u32| (*slot as usize) < len;
+            self.slots.truncate(len);
+            self.slots.shrink_to_fit();
+            self.free.retain(stays);
+            self.free.shrink_to_fit();
+            self.resting.shrink_to_fit();
+            self.ready.retain(stays);
+            if let Some((_, ports)) = &mut self.retry {
+                ports.retain(stays);
+            }
+        }
     }
 
     #[inline]
@@ -180,7 +215,6 @@ impl Mio {
     fn free_slot(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
         entry.kind = Kind::Free;
-        entry.generation = entry.generation.wrapping_add(1);
         self.resting.push(slot);
     }
 
@@ -414,6 +448,11 @@ impl Driver for Mio {
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         if !self.resting.is_empty() {
             self.free.append(&mut self.resting);
+            let used = self.slots.len() - self.free.len();
+            if self.slots.len() >= SHRINK && used <= self.most / 2 {
+                self.most = used;
+                self.shrink();
+            }
         }
         let rest = self.retry.as_ref().map(|(until, _)| *until);
         let until = match rest {
