@@ -117,7 +117,7 @@ impl Connector {
         let (deferred, resolver) = Deferred::with_canceller(move |resolver| {
             if let Some(connector) = connecting.take() {
                 let target = connector.to_string();
-                connector.stop_connecting();
+                connector.disconnect();
                 resolver.errback(Cancelled::of(target));
             }
         });
@@ -305,8 +305,13 @@ impl Loop {
         if looking_up { self.arm_connector(&cell) } else { self.try_next(&cell) }
     }
 
-    /// The reactor stops: no new attempt.
+    /// The reactor stops: no new attempt. A factory that has been told so once is not told again,
+    /// or one that always tries again would never end.
     fn refuse_connector(&mut self, cell: &Rc<ConnectorCell>) {
+        if !cell.started.replace(true) {
+            cell.factory.call("do_start", |factory| factory.do_start());
+            return self.connect_failed(cell, ConnectError::Shutdown);
+        }
         cell.state.set(ConnectorState::Disconnected);
         if cell.started.replace(false) {
             cell.factory.call("do_stop", |factory| factory.do_stop());
@@ -425,8 +430,12 @@ impl Loop {
         let Some(peer) = peer.flatten().map(Address::from) else {
             return self.driver.close(key, How::Normal);
         };
-        cell.state.set(ConnectorState::Connected);
         let built = cell.factory.call("build_protocol", |factory| factory.build(&peer)).flatten();
+        if cell.stop_asked.get() {
+            self.driver.close(key, How::Normal);
+            return self.connect_failed(cell, ConnectError::Stopped);
+        }
+        cell.state.set(ConnectorState::Connected);
         let Some(protocol) = built else {
             self.driver.close(key, How::Normal);
             if let Some(done) = cell.take_done() {

@@ -43,9 +43,6 @@ impl DelayedCall {
             return false;
         };
         let removed = records.timers.borrow_mut().remove(key);
-        if let Some(Timed::Tell(wire, _)) = &removed {
-            wire.forget_timers(&records.timers.borrow());
-        }
         removed.is_some()
     }
 

@@ -401,7 +401,7 @@ impl Reactor {
         }
         let call = DelayedCall::new(self, delay, Timed::Tell(wire.clone(), tell));
         if let Some(timer) = call.timer() {
-            wire.add_timer(timer);
+            wire.add_timer(timer, &self.records.timers.borrow());
         }
         call
     }

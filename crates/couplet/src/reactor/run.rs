@@ -82,13 +82,7 @@ impl Loop {
     ///
     /// What `setup` returns, or what the driver says when its wait fails.
     pub fn run(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
-        self.stopped_by = None;
-        if self.signals
-            && let Err(error) = self.driver.watch_signals(true)
-        {
-            tracing::warn!(%error, "signals are left to others");
-        }
-        self.reactor.records.run_state.set(RunState::Running);
+        self.begin_run();
         let outcome = setup(&self.reactor.clone()).and_then(|()| {
             while self.turn(None)? {}
             Ok(())
@@ -96,10 +90,25 @@ impl Loop {
         if outcome.is_err() {
             self.finish_run();
         }
+        self.give_signals_back()?;
+        outcome
+    }
+
+    fn begin_run(&mut self) {
+        self.stopped_by = None;
+        if self.signals
+            && let Err(error) = self.driver.watch_signals(true)
+        {
+            tracing::warn!(%error, "signals are left to others");
+        }
+        self.reactor.records.run_state.set(RunState::Running);
+    }
+
+    fn give_signals_back(&mut self) -> Result<()> {
         if self.signals {
             self.driver.watch_signals(false)?;
         }
-        outcome
+        Ok(())
     }
 
     /// Turns until `deferred` has fired. Nothing is stopped: what is open stays open for the next
@@ -119,8 +128,13 @@ impl Loop {
             Ok(())
         });
         waiting.detach();
-        self.stopped_by = None;
-        self.reactor.records.run_state.set(RunState::Running);
+        self.begin_run();
+        let result = self.turn_until(&outcome);
+        self.give_signals_back()?;
+        result
+    }
+
+    fn turn_until<T>(&mut self, outcome: &RefCell<Option<Result<T>>>) -> Result<T> {
         loop {
             let done = outcome.borrow_mut().take_if(|_| !self.is_ending());
             if let Some(result) = done {

@@ -49,6 +49,9 @@ impl Triggers {
     }
 }
 
+/// How often what waits is dropped, while dropping it asks for more.
+const ROUNDS_OF_DROPS: usize = 100;
+
 /// How far a shutdown is.
 pub(super) enum Stopping {
     No,
@@ -202,8 +205,26 @@ impl Loop {
         }
     }
 
-    /// Calls still pending at the end of a run never come.
+    /// Calls still pending at the end of a run never come, nor do those that are asked for while
+    /// the pending ones are dropped. Who asks again each time is left to the next run.
     pub(super) fn drop_what_waits(&mut self) {
+        for _ in 0..ROUNDS_OF_DROPS {
+            self.drop_what_waits_now();
+            if !self.something_waits() {
+                return;
+            }
+        }
+        tracing::error!("what is dropped at the end of a run asks for more each time");
+    }
+
+    fn something_waits(&self) -> bool {
+        let records = &self.reactor.records;
+        records.tasks.borrow().len() > 0
+            || records.timers.borrow().len() > 0
+            || !records.line.borrow().is_empty()
+    }
+
+    fn drop_what_waits_now(&mut self) {
         self.drop_all_tasks();
         let timed = self.reactor.records.timers.borrow_mut().take_all();
         for timed in timed {

@@ -272,26 +272,27 @@ impl Loop {
         }
     }
 
-    /// The run ends: so do its tasks.
+    /// The run ends: so do the tasks that it has now. What the end of one spawns is not among them.
     pub(super) fn drop_all_tasks(&mut self) {
         let tasks = &self.reactor.records.tasks;
-        loop {
+        let ids: Vec<TaskId> = {
+            let tasks = tasks.borrow();
+            let id =
+                |(index, entry): (usize, &Entry)| TaskId { index, generation: entry.generation };
+            tasks.entries.iter().map(id).collect()
+        };
+        for id in ids {
             // One at a time: dropping one may cancel or spawn others.
-            let id = tasks
-                .borrow()
-                .entries
-                .iter()
-                .next()
-                .map(|(index, entry)| TaskId { index, generation: entry.generation });
-            let Some(id) = id else { break };
             let task = tasks.borrow_mut().remove(id);
             if let Some(task) = task {
                 task.cancel();
             }
         }
         let mut tasks = tasks.borrow_mut();
-        tasks.fresh.clear();
-        tasks.cancelled.clear();
-        tasks.queue.lock().clear();
+        if tasks.entries.is_empty() {
+            tasks.fresh.clear();
+            tasks.cancelled.clear();
+            tasks.queue.lock().clear();
+        }
     }
 }

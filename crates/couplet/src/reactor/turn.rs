@@ -400,8 +400,8 @@ impl Loop {
         }
     }
 
-    /// States, at once and to the end. It calls no user code but the factories' of connectors and
-    /// ports that end.
+    /// States, at once and to the end. Of user code it calls only who waits for the end of a port
+    /// or an attempt, or for a snapshot.
     fn take_over(&mut self) {
         std::mem::swap(&mut self.dirty, &mut self.reactor.records.dirty.borrow_mut());
         for at in 0..self.dirty.len() {
@@ -441,7 +441,9 @@ impl Loop {
     }
 
     fn take_over_ports(&mut self) {
-        loop {
+        // Those that stood there when it began: who is told of an end may ask again.
+        let count = self.reactor.records.asking.borrow().len();
+        for _ in 0..count {
             let asking = self.reactor.records.asking.borrow_mut().pop_front();
             match asking {
                 None => break,
@@ -589,7 +591,6 @@ impl Loop {
                     }
                 }
                 Some(Timed::Tell(wire, tell)) => {
-                    wire.forget_timers(&self.reactor.records.timers.borrow());
                     self.run_tell(wire, tell);
                 }
                 Some(Timed::Deadline(key)) => self.deadline_came(key),
@@ -699,7 +700,7 @@ impl Drop for Loop {
             match self.table.take(key) {
                 Place::Port(port) => port.factory.clear(),
                 Place::Connection(entry) => {
-                    contain("drop of a protocol", move || drop(entry));
+                    contain("drop of a protocol", move || entry.life.abandon());
                 }
                 Place::Connecting(_) | Place::Empty => {}
             }

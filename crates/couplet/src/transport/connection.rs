@@ -309,7 +309,8 @@ impl Life {
             {
                 *why = reason;
             }
-            _ => {}
+            // It may hold an error of the user's, whose drop is their code.
+            _ => drop(contain("drop of a reason", move || drop(reason))),
         }
     }
 
@@ -587,7 +588,9 @@ impl Life {
     /// A call that stood in line.
     pub(crate) fn tell(&mut self, tell: Box<dyn Tell>) {
         if self.panicked {
-            return tell.lost(&self.reason());
+            let reason = self.reason();
+            contain("drop of a call", move || tell.lost(&reason));
+            return;
         }
         self.call(|protocol, transport| tell.run(protocol, transport));
     }
@@ -703,6 +706,15 @@ impl Life {
         for resolver in self.wire.take_drained() {
             resolver.errback(ConnectionLost(reason.clone()));
         }
+    }
+
+    /// The loop goes, and says no word to the protocol; who waits for something is told.
+    pub(crate) fn abandon(self) {
+        self.wire.set_lost(Reason::Shutdown);
+        for resolver in self.wire.take_drained() {
+            resolver.errback(ConnectionLost(Reason::Shutdown));
+        }
+        stop(self.wire.remove_producer());
     }
 
     /// The reason that the end has, or will have as far as is known.

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
+use super::panics::contain;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
@@ -100,6 +101,8 @@ struct Rare {
     drained: Vec<Resolver<()>>,
     options: Vec<SocketOption>,
     timers: Vec<TimerKey>,
+    /// With so many it is time to forget those that are over.
+    timers_enough: usize,
     /// Once `connection_lost` was called.
     reason: Option<Reason>,
 }
@@ -240,17 +243,22 @@ impl Wire {
     }
 
     pub(super) fn add_option(&self, option: SocketOption) {
+        if self.phase.get() >= Phase::Ended {
+            return;
+        }
         self.rare.borrow_mut().options.push(option);
         self.ask(asked::OPTIONS);
     }
 
-    pub(crate) fn add_timer(&self, timer: TimerKey) {
-        self.rare.borrow_mut().timers.push(timer);
-    }
-
-    /// Forgets the timers that were fired or cancelled.
-    pub(crate) fn forget_timers<T>(&self, left: &Timers<T>) {
-        self.rare.borrow_mut().timers.retain(|timer| left.contains(*timer));
+    /// Notes a timer, to be dropped with the connection. Those that were fired or cancelled are
+    /// forgotten when they may be half of all.
+    pub(crate) fn add_timer<T>(&self, timer: TimerKey, left: &Timers<T>) {
+        let rare = &mut *self.rare.borrow_mut();
+        if rare.timers.len() >= rare.timers_enough {
+            rare.timers.retain(|timer| left.contains(*timer));
+            rare.timers_enough = 2 * rare.timers.len() + 16;
+        }
+        rare.timers.push(timer);
     }
 
     // What both see.
@@ -370,7 +378,7 @@ impl Wire {
         if outbox.has_spent() {
             let spent = outbox.take_spent();
             drop(outbox);
-            drop(spent); // foreign buffers may run foreign code
+            contain("drop of a buffer", move || drop(spent)); // foreign code may run
         }
         Some((sent, left))
     }
@@ -382,7 +390,7 @@ impl Wire {
             outbox.clear();
             outbox.take_spent()
         };
-        drop(spent);
+        contain("drop of a buffer", move || drop(spent));
     }
 
     pub(super) fn sub_in_flight(&self, left: usize) {

@@ -18,6 +18,7 @@ mod logged;
 mod loops;
 mod names;
 mod readiness;
+mod robust;
 mod smoke;
 mod snapshot;
 mod starts;

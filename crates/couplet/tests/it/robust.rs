@@ -1,0 +1,257 @@
+//! What the code of users may do at odd moments, and what must not come of it: a drop that panics,
+//! an end that asks for more, a connect that is given up while it succeeds.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::testing::{Manner, Memory, Network, hold};
+use couplet::{
+    Address, Bytes, ConnectError, Connector, Factory, Loop, LoopOptions, Protocol, Reactor, Reason,
+    Transport,
+};
+
+/// A value whose drop panics.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("a drop that panics");
+        }
+    }
+}
+
+impl AsRef<[u8]> for Bomb {
+    fn as_ref(&self) -> &[u8] {
+        b"bytes of a bomb"
+    }
+}
+
+struct Quiet;
+
+impl Protocol for Quiet {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+fn memory() -> (Loop, Network) {
+    let (driver, network) = Memory::new(Manner::Readiness, 11);
+    (Loop::with_driver(Box::new(driver), LoopOptions::default()), network)
+}
+
+fn turns(l: &mut Loop, count: usize) {
+    for _ in 0..count {
+        l.turn(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+#[test]
+fn a_foreign_buffer_whose_drop_panics_ends_nothing() {
+    let mut held = hold(Quiet);
+    held.with(|_, transport| transport.write_bytes(Bytes::from_owner(Bomb)));
+    assert_eq!(held.wire.take(), b"bytes of a bomb");
+    held.with(|_, transport| {
+        transport.write_bytes(Bytes::from_owner(Bomb));
+        transport.abort_connection();
+    });
+    assert!(held.connection.is_lost());
+}
+
+#[test]
+fn a_call_whose_drop_panics_after_a_panic_ends_only_its_connection() {
+    let mut held = hold(Quiet);
+    held.connection.tell(|_, _| panic!("the first call"));
+    let bomb = Bomb;
+    held.connection.tell(move |_, _| std::mem::forget(bomb));
+    held.settle();
+    held.wire.fin();
+    held.settle();
+    assert!(held.connection.is_lost());
+}
+
+/// Spawns a task again whenever it ends, as a supervisor does.
+fn supervise(reactor: &Reactor, spawned: Rc<Cell<u32>>) {
+    spawned.set(spawned.get() + 1);
+    let (again, sleeping) = (reactor.clone(), reactor.clone());
+    let task = reactor.spawn(async move { sleeping.sleep(Duration::from_secs(3600)).await });
+    task.add_errback(move |_| {
+        supervise(&again, spawned);
+        Ok(())
+    })
+    .detach();
+}
+
+#[test]
+fn a_run_ends_though_its_tasks_are_spawned_again_whenever_they_end() {
+    let (mut l, _) = memory();
+    let spawned = Rc::new(Cell::new(0));
+    let count = spawned.clone();
+    l.run(|reactor| {
+        supervise(reactor, count);
+        reactor.call_soon({
+            let reactor = reactor.clone();
+            move || reactor.stop()
+        });
+        Ok(())
+    })
+    .unwrap();
+    assert!((2..1000).contains(&spawned.get()), "{} spawned", spawned.get());
+}
+
+#[test]
+fn a_port_that_is_restarted_whenever_it_stops_leaves_turns_to_the_rest() {
+    let (mut l, _) = memory();
+    let port = l.reactor().listen_tcp(([127, 0, 0, 1], 0).into(), || Quiet).unwrap();
+    turns(&mut l, 2);
+    let stops = Rc::new(Cell::new(0));
+    fn again(port: couplet::Port, stops: Rc<Cell<u32>>) {
+        stops.set(stops.get() + 1);
+        let Some(stopped) = port.stop_listening() else { return };
+        stopped
+            .map(move |()| {
+                port.start_listening().unwrap();
+                again(port, stops);
+            })
+            .detach();
+    }
+    again(port, stops.clone());
+    let before = stops.get();
+    turns(&mut l, 1);
+    assert!(stops.get() - before <= 3, "{} stops in one turn", stops.get() - before);
+}
+
+/// Gives the attempt up in `build_protocol`, or in `connection_made`.
+struct GivesUp {
+    in_build: bool,
+    connector: Rc<RefCell<Option<Connector>>>,
+    log: Rc<RefCell<Vec<String>>>,
+}
+
+struct Cancels(Rc<dyn Fn()>);
+
+impl Protocol for Cancels {
+    fn connection_made(&mut self, _: &Transport) {
+        (self.0)();
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+impl Factory for GivesUp {
+    type Protocol = Cancels;
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        *self.connector.borrow_mut() = Some(connector.clone());
+    }
+
+    fn build_protocol(&mut self, _: &Address) -> Option<Cancels> {
+        let connector = self.connector.borrow().clone().unwrap();
+        if self.in_build {
+            connector.disconnect();
+            return Some(Cancels(Rc::new(|| {})));
+        }
+        Some(Cancels(Rc::new(move || connector.disconnect())))
+    }
+
+    fn client_connection_failed(&mut self, _: &Connector, reason: &Reason) {
+        let stopped = matches!(reason.downcast_ref(), Some(ConnectError::Stopped));
+        self.log.borrow_mut().push(format!("failed, stopped: {stopped}"));
+    }
+
+    fn client_connection_lost(&mut self, _: &Connector, reason: &Reason) {
+        self.log.borrow_mut().push(format!("lost, clean: {}", reason.is_clean()));
+    }
+}
+
+#[test]
+fn a_connect_given_up_while_it_succeeds_leaves_no_connection() {
+    for (in_build, told) in [(true, "failed, stopped: true"), (false, "lost, clean: true")] {
+        let (mut l, network) = memory();
+        let far = network.listen(([127, 0, 0, 1], 0).into(), 5).unwrap();
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let factory = GivesUp { in_build, connector: Rc::default(), log: log.clone() };
+        l.reactor().connect_tcp("127.0.0.1", far.port(), factory);
+        turns(&mut l, 3);
+        let wire = network.accept(far).unwrap();
+        wire.close();
+        turns(&mut l, 5);
+        assert_eq!(*log.borrow(), [told]);
+        assert!(wire.is_closed());
+        assert!(l.snapshot().connections.is_empty() && l.snapshot().connectors.is_empty());
+    }
+}
+
+#[test]
+fn a_connect_cancelled_in_connection_made_closes_the_connection() {
+    let (mut l, network) = memory();
+    let far = network.listen(([127, 0, 0, 1], 0).into(), 5).unwrap();
+    let canceller: Rc<RefCell<Option<couplet::defer::Canceller>>> = Rc::default();
+    let cancel = canceller.clone();
+    let connecting = l.reactor().connect(format!("tcp:{far}"), move || {
+        let cancel = cancel.clone();
+        Cancels(Rc::new(move || cancel.borrow().as_ref().unwrap().cancel()))
+    });
+    canceller.replace(Some(connecting.canceller()));
+    let failed = Rc::new(Cell::new(false));
+    let slot = failed.clone();
+    connecting
+        .add_both(move |result| {
+            slot.set(result.is_err_and(|failure| failure.is_cancelled()));
+            Ok(())
+        })
+        .detach();
+    turns(&mut l, 3);
+    let wire = network.accept(far).unwrap();
+    wire.close();
+    turns(&mut l, 5);
+    assert!(failed.get() && wire.is_closed());
+    assert!(l.snapshot().connections.is_empty());
+}
+
+#[test]
+fn who_waits_for_something_of_a_loop_that_goes_is_told() {
+    let held = hold(Quiet);
+    let (connection, transport) = (held.connection.clone(), held.connection.transport());
+    transport.write(vec![0; 1_000_000]);
+    let told = Rc::new(Cell::new(0));
+    let count = |told: &Rc<Cell<u32>>| {
+        let told = told.clone();
+        move |failed: bool| told.set(told.get() + u32::from(failed))
+    };
+    let drained = count(&told);
+    transport
+        .drained()
+        .add_both(move |r| {
+            drained(r.is_err());
+            Ok(())
+        })
+        .detach();
+    drop(held);
+    assert_eq!(told.get(), 1, "drained");
+    assert!(!connection.tell(|_, _| {}));
+    let asked = count(&told);
+    connection
+        .ask(|_, _| ())
+        .add_both(move |r| {
+            asked(r.is_err());
+            Ok(())
+        })
+        .detach();
+    assert_eq!(told.get(), 2, "ask");
+}
+
+#[test]
+fn a_hundred_thousand_calls_of_one_connection_are_made_and_cancelled() {
+    let mut held = hold(Quiet);
+    let made = Rc::new(Cell::new(0));
+    let calls: Vec<_> = (0..100_000u64)
+        .map(|n| {
+            let made = made.clone();
+            let delay = Duration::from_millis(1 + n % 1000);
+            held.connection.call_later(delay, move |_, _| made.set(made.get() + 1))
+        })
+        .collect();
+    let cancelled = calls.iter().step_by(2).filter(|call| call.cancel()).count();
+    held.advance(Duration::from_secs(2));
+    assert_eq!((cancelled, made.get()), (50_000, 50_000));
+}
