@@ -139,7 +139,6 @@ pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
     assert_eq!(seen[..4], ["do_start", "do_stop", "stopped: ok", "do_start"], "{seen:?}");
 }
 
-// A stop inside `connection_made` is a stop inside a callback of what the port itself made.
 pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let a = rig.end();

@@ -134,15 +134,15 @@ pub(crate) fn c29_a_panic_in_data_received_is_logged_and_is_the_reason(kit: Kit)
     for (panic, text) in panics {
         let mut rig = kit.rig();
         let log = Log::default();
-        let mut first = Some(rig.end());
-        let ends: Vec<A> = first.iter().cloned().chain([rig.end(), rig.end()]).collect();
-        let mut others = Vec::from(&ends[1..]).into_iter();
-        let port = rig.listen_with(Maker::new(&log, move |_| match first.take() {
-            Some(a) => Some(a.plays(Script::new().on(On::Data, panic))),
-            None => {
-                let script = Script::new().on(On::Data, |transport| transport.write("y"));
-                Some(others.next()?.plays(script))
-            }
+        let ends = [rig.end(), rig.end(), rig.end()];
+        let mut next = ends.clone().into_iter().enumerate();
+        let port = rig.listen_with(Maker::new(&log, move |_| {
+            let (n, a) = next.next()?;
+            let script = Script::new();
+            Some(a.plays(match n {
+                0 => script.on(On::Data, panic),
+                _ => script.on(On::Data, |transport| transport.write("y")),
+            }))
         }));
         let b = rig.far(&port);
         rig.until("connection_made", || ends[0].is_made());
