@@ -226,14 +226,29 @@ fn one_or_more(text: &str) -> Result<u64, String> {
 }
 
 fn filter(text: &str) -> Result<Targets, String> {
-    Targets::from_str(text)
-        .map_err(|error| format!("{error}; examples are warn, or couplet=debug,info"))
+    const EXAMPLES: &str = "examples are warn, or couplet=debug,info";
+    let known = |c: char| c.is_ascii_alphanumeric() || "_:=,-".contains(c);
+    if let Some(odd) = text.chars().find(|c| !known(*c)) {
+        // It would be taken for a part of a name that nothing has.
+        return Err(format!("{odd:?} stands in no filter; {EXAMPLES}"));
+    }
+    Targets::from_str(text).map_err(|error| format!("{error}; {EXAMPLES}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_filter_is_levels_and_targets_and_nothing_else() {
+        for good in ["warn", "couplet=debug,info", "couplet::reactor=trace"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for bad in ["bad[[[", "couplet=nonsense", "==", "info debug"] {
+            assert!(filter(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -20,9 +20,9 @@ use crate::transport::panics::contain;
 pub enum Shutdown {
     /// First, while everything still runs; the shutdown waits for the Deferred, and turns go on.
     Before,
-    /// When the ports and connections are closed.
+    /// When the ports and connections are closed. Nothing waits for the Deferred.
     During,
-    /// Last.
+    /// Last. Nothing waits for the Deferred.
     After,
 }
 
@@ -220,7 +220,7 @@ impl Loop {
     fn something_waits(&self) -> bool {
         let records = &self.reactor.records;
         records.tasks.borrow().len() > 0
-            || records.timers.borrow().len() > 0
+            || !records.timers.borrow().is_empty()
             || !records.line.borrow().is_empty()
     }
 

@@ -215,7 +215,6 @@ impl<T> Timers<T> {
     }
 
     /// Whether nothing is outstanding.
-    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }

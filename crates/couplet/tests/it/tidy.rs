@@ -240,3 +240,26 @@ fn each_test_named_in_the_contract_table_exists() {
     assert!(named > 100, "the table names {named} tests; has its form changed?");
     assert_none(&broken, "the contract table names a test that does not exist");
 }
+
+/// Law 4: one place hands bytes to a protocol, and one hands them to a driver.
+#[test]
+fn bytes_enter_and_leave_through_one_function() {
+    let count = |pattern: &str, except: &[&str]| {
+        sources("crates/couplet/src")
+            .iter()
+            .filter(|source| !except.iter().any(|except| source.path.contains(except)))
+            .flat_map(|source| {
+                code(&source.text).map(|(_, line)| line.to_owned()).collect::<Vec<_>>()
+            })
+            .filter(|line| line.contains(pattern))
+            .count()
+    };
+    // Wrappers in `testing` pass callbacks on; the loop sends by `Life::send` alone.
+    assert_eq!(count(".data_received(", &["/testing/"]), 1, "only Life::feed delivers bytes");
+    assert_eq!(
+        count("outbox| driver.write(", &[]),
+        count("life.send(", &[]),
+        "only Life::send sends"
+    );
+    assert_eq!(count("fn send(&mut self, now: Instant", &[]), 1);
+}

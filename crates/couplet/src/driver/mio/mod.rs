@@ -1,7 +1,8 @@
 //! The default driver: readiness, through mio (epoll, kqueue, IOCP).
 //!
-//! mio is edge-triggered, so what an edge said is kept here until it is used up: `readable` stays
-//! until a read came back short, `blocked` until there is room again. A short read means drained,
+//! mio is edge-triggered, so what an edge said is kept here until it is used up: that there is
+//! something to read until a read came back short, that the socket is full until there is room
+//! again (`stream::Signs`). A short read means drained,
 //! except where the end of the stream or an error was announced with it: then the end stands right
 //! behind the bytes. Each connection is registered once, for both directions, and never again:
 //! no `epoll_ctl` while it lives, and closing the descriptor takes it out.
