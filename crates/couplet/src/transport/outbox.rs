@@ -100,28 +100,28 @@ impl fmt::Debug for Spares {
 /// removes what it sent with [`advance`](Self::advance), or takes whole pieces into its own
 /// keeping with [`take_piece`](Self::take_piece).
 pub struct Outbox {
-    sealed: VecDeque<Piece>,
     open: Vec<u8>,
+    /// What was written before `open`, where that is more than one piece.
+    sealed: Option<Box<Sealed>>,
     /// Bytes of the first piece (of `open` where nothing is sealed) that have gone already.
     gone: usize,
     len: usize,
+    spares: Rc<Spares>,
+}
+
+/// The part of an outbox that answers do without: few connections ever have it.
+#[derive(Default)]
+struct Sealed {
+    pieces: VecDeque<Piece>,
     /// Foreign buffers that have gone: dropping them may run foreign code, so their holder does
     /// it while nothing is borrowed.
     spent: Vec<Bytes>,
-    spares: Rc<Spares>,
 }
 
 impl Outbox {
     /// An empty outbox that reuses the buffers of `spares`.
     pub fn new(spares: Rc<Spares>) -> Outbox {
-        Outbox {
-            sealed: VecDeque::new(),
-            open: Vec::new(),
-            gone: 0,
-            len: 0,
-            spent: Vec::new(),
-            spares,
-        }
+        Outbox { open: Vec::new(), sealed: None, gone: 0, len: 0, spares }
     }
 
     /// Bytes that wait.
@@ -168,19 +168,24 @@ impl Outbox {
         }
         self.seal();
         self.len += bytes.len();
-        self.sealed.push_back(Piece::Bytes(bytes));
+        self.sealed.get_or_insert_default().pieces.push_back(Piece::Bytes(bytes));
     }
 
     fn seal(&mut self) {
         if !self.open.is_empty() {
-            self.sealed.push_back(Piece::Copied(std::mem::take(&mut self.open)));
+            let piece = Piece::Copied(std::mem::take(&mut self.open));
+            self.sealed.get_or_insert_default().pieces.push_back(piece);
         }
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.sealed.iter().flat_map(|sealed| &sealed.pieces)
     }
 
     /// The first bytes that wait, in one slice; empty only when nothing waits.
     #[inline]
     pub fn first(&self) -> &[u8] {
-        match self.sealed.front() {
+        match self.sealed.as_ref().and_then(|sealed| sealed.pieces.front()) {
             None => &self.open[self.gone..],
             Some(piece) => &piece.as_slice()[self.gone..],
         }
@@ -189,13 +194,16 @@ impl Outbox {
     /// True when all that waits lies in one slice, [`first`](Self::first).
     #[inline]
     pub fn is_one_chunk(&self) -> bool {
-        self.sealed.is_empty() || (self.sealed.len() == 1 && self.open.is_empty())
+        match &self.sealed {
+            None => true,
+            Some(sealed) => sealed.pieces.len() + usize::from(!self.open.is_empty()) <= 1,
+        }
     }
 
     /// Fills `slices` with what waits, from the front, and gives how many were filled.
     pub fn chunks<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut gone = self.gone;
-        let pieces = self.sealed.iter().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
+        let pieces = self.pieces().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
         let mut count = 0;
         for piece in pieces {
             let chunk = &piece[std::mem::take(&mut gone)..];
@@ -215,7 +223,7 @@ impl Outbox {
     /// When fewer bytes wait: that is a driver's mistake.
     #[inline]
     pub fn advance(&mut self, n: usize) {
-        if n == self.len && self.sealed.is_empty() {
+        if n == self.len && self.sealed.is_none() {
             self.len = 0;
             self.drained();
         } else {
@@ -226,17 +234,19 @@ impl Outbox {
     fn advance_pieces(&mut self, mut n: usize) {
         assert!(n <= self.len, "a driver sent more than there was");
         self.len -= n;
-        while let Some(piece) = self.sealed.front() {
-            let left = piece.as_slice().len() - self.gone;
-            if n < left {
-                break;
-            }
-            n -= left;
-            self.gone = 0;
-            match self.sealed.pop_front() {
-                Some(Piece::Copied(buffer)) => self.spares.give(buffer),
-                Some(Piece::Bytes(bytes)) => self.spent.push(bytes),
-                None => {}
+        if let Some(Sealed { pieces, spent }) = self.sealed.as_deref_mut() {
+            while let Some(piece) = pieces.front() {
+                let left = piece.as_slice().len() - self.gone;
+                if n < left {
+                    break;
+                }
+                n -= left;
+                self.gone = 0;
+                match pieces.pop_front() {
+                    Some(Piece::Copied(buffer)) => self.spares.give(buffer),
+                    Some(Piece::Bytes(bytes)) => spent.push(bytes),
+                    None => {}
+                }
             }
         }
         self.gone += n;
@@ -251,18 +261,18 @@ impl Outbox {
         if self.open.capacity() != 0 {
             self.spares.give(std::mem::take(&mut self.open));
         }
-        if self.sealed.capacity() > 0 {
-            self.sealed = VecDeque::new();
+        if !self.has_spent() {
+            self.sealed = None;
         }
     }
 
     /// Takes the first piece out, with the number of its bytes that have gone already. The taker
     /// gives a `Copied` buffer back to [`spares`](Self::spares) when it is done.
     pub fn take_piece(&mut self) -> Option<(Piece, usize)> {
-        if self.sealed.is_empty() {
+        if self.pieces().next().is_none() {
             self.seal();
         }
-        let piece = self.sealed.pop_front()?;
+        let piece = self.sealed.as_mut()?.pieces.pop_front()?;
         let gone = std::mem::take(&mut self.gone);
         self.len -= piece.as_slice().len() - gone;
         if self.len == 0 {
@@ -273,12 +283,16 @@ impl Outbox {
 
     #[inline]
     pub(crate) fn has_spent(&self) -> bool {
-        !self.spent.is_empty()
+        self.sealed.as_ref().is_some_and(|sealed| !sealed.spent.is_empty())
     }
 
     /// The foreign buffers that have gone, to be dropped while nothing is borrowed.
     pub(crate) fn take_spent(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.spent)
+        let spent = self.sealed.as_mut().map(|sealed| std::mem::take(&mut sealed.spent));
+        if self.len == 0 {
+            self.sealed = None;
+        }
+        spent.unwrap_or_default()
     }
 
     /// Where drained buffers go.
@@ -296,7 +310,7 @@ impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outbox")
             .field("len", &self.len)
-            .field("pieces", &(self.sealed.len() + usize::from(!self.open.is_empty())))
+            .field("pieces", &(self.pieces().count() + usize::from(!self.open.is_empty())))
             .finish()
     }
 }

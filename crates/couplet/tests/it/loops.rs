@@ -211,11 +211,13 @@ fn c102_a_connect_asked_for_at_the_end_fails_and_does_not_wait_for_another_run()
     }
     stop_after(&reactor, s(1));
     l.run(|_| Ok(())).expect("the run ends");
-    assert_eq!(log.entries(), ["failed true", "failed true"]);
+    let refused = "client_connection_failed(Failed(the reactor stopped))";
+    let each = ["do_start", refused, "do_stop", "failed true"];
+    assert_eq!(log.entries(), [each, each].concat());
     stop_after(&reactor, s(1));
     l.run(|_| Ok(())).expect("the run ends");
     assert!(network.accept(to).is_none());
-    assert_eq!(log.len(), 2);
+    assert_eq!(log.len(), 2 * each.len());
 }
 
 #[test]

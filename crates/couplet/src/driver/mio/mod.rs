@@ -98,7 +98,7 @@ struct Slot {
 
 enum Kind {
     Free,
-    Port(PortSlot),
+    Port(Box<PortSlot>),
     Connecting(ConnectingSlot),
     Stream(StreamSlot),
 }
@@ -541,7 +541,7 @@ impl Driver for Mio {
             share: Share::new(),
             rests_in: 0,
         };
-        let key = self.insert(Kind::Port(port));
+        let key = self.insert(Kind::Port(Box::new(port)));
         let Kind::Port(port) = &mut self.slots[key.slot as usize].kind else { unreachable!() };
         let token = Token(key.slot as usize);
         let registered =
