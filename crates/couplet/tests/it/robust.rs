@@ -255,3 +255,41 @@ fn a_hundred_thousand_calls_of_one_connection_are_made_and_cancelled() {
     held.advance(Duration::from_secs(2));
     assert_eq!((cancelled, made.get()), (50_000, 50_000));
 }
+
+/// A device that has to speak within 180 s: one call on its transport.
+struct Device;
+
+impl Protocol for Device {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_idle_timeout(Some(Duration::from_secs(180)));
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+#[test]
+fn of_a_thousand_devices_those_that_fall_silent_are_dropped() {
+    let (mut l, network) = memory();
+    let port = l.reactor().listen_tcp(([127, 0, 0, 1], 0).into(), || Device).unwrap();
+    turns(&mut l, 1);
+    let address = port.host().socket_addr().unwrap();
+    let devices: Vec<_> = (0..1000)
+        .map(|_| {
+            let wire = network.connect(address).unwrap();
+            turns(&mut l, 2);
+            wire
+        })
+        .collect();
+    // Every tenth says nothing any more; the others speak every 90 s for an hour.
+    for _ in 0..40 {
+        for wire in devices.iter().enumerate().filter(|(n, _)| n % 10 != 0).map(|(_, wire)| wire) {
+            wire.push(b"alive");
+        }
+        let sleeping = l.reactor().sleep(Duration::from_secs(90));
+        l.run_until(sleeping).unwrap();
+    }
+    let lost = |wire: &couplet::testing::Wire| wire.saw_reset() && wire.is_closed();
+    assert!(devices.iter().enumerate().all(|(n, wire)| lost(wire) == (n % 10 == 0)));
+    assert_eq!(l.snapshot().connections.len(), 900);
+    assert_eq!(l.snapshot().pending_calls, 900, "one timer for each");
+}
