@@ -18,7 +18,7 @@ mod stream;
 mod system;
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -495,7 +495,7 @@ impl Driver for Mio {
         {
             self.cursor += 1;
             let key = Key { slot: slot as u32, generation: *generation };
-            return match (&stream.stream).read(&mut self.buffer) {
+            return match stream.read_once(&mut self.buffer) {
                 // A short read has used the edge up.
                 Ok(n) if 0 < n && n < self.buffer.len() && !cfg!(windows) => {
                     Some(Event::Received(key, &self.buffer[..n]))
@@ -515,7 +515,7 @@ impl Driver for Mio {
         }
         // Mostly there is one piece, and the socket takes it whole.
         let first = if out.is_one_chunk() {
-            match (&stream.stream).write(out.first()) {
+            match stream.write_once(out.first()) {
                 Ok(n) if n == out.len() => {
                     out.advance(n);
                     return Sent::All;
