@@ -86,7 +86,7 @@ impl StreamSlot {
         #[cfg(target_os = "linux")]
         return Ok(rustix::net::send(&self.stream, bytes, rustix::net::SendFlags::NOSIGNAL)?);
         #[cfg(not(target_os = "linux"))]
-        return io::Write::write(&mut &self.stream, bytes);
+        return Write::write(&mut &self.stream, bytes);
     }
 
     pub(super) fn new(stream: TcpStream) -> StreamSlot {
