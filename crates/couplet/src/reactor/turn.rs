@@ -369,7 +369,6 @@ impl Loop {
 
     /// Takes over what was asked, then makes the calls that stood in line when it began.
     pub(super) fn round(&mut self) {
-        self.reactor.records.take(waits::ROUND);
         self.take_over();
         let in_line = self.reactor.records.line.borrow().len();
         for _ in 0..in_line {
@@ -395,14 +394,12 @@ impl Loop {
             }
             self.take_over();
         }
-        if !self.reactor.records.line.borrow().is_empty() {
-            self.reactor.records.note(waits::ROUND);
-        }
     }
 
     /// States, at once and to the end. Of user code it calls only who waits for the end of a port
     /// or an attempt, or for a snapshot.
     fn take_over(&mut self) {
+        self.reactor.records.take(waits::ROUND);
         std::mem::swap(&mut self.dirty, &mut self.reactor.records.dirty.borrow_mut());
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
@@ -429,6 +426,10 @@ impl Loop {
         }
         self.dirty.clear();
         self.take_over_ports();
+        // The calls in line, and what was asked meanwhile, still wait.
+        if !self.reactor.records.line.borrow().is_empty() {
+            self.reactor.records.note(waits::ROUND);
+        }
     }
 
     /// A producer is paused for what does not leave, not for what nobody tried to send.

@@ -1,9 +1,13 @@
-//! Listens and connects are begun by the turn, whoever asks for them and when.
+//! When the loop goes on at once, and when it sleeps: it never sleeps over what was asked for, and
+//! does not look again for what is done.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use couplet::testing::{Manner, Memory};
 use couplet::{Address, Factory, Loop, LoopOptions, Protocol, Reactor, Transport};
+
+use crate::suite::tap::Tap;
 
 struct Silent;
 
@@ -47,4 +51,33 @@ fn a_connect_asked_for_while_a_port_is_started_is_begun() {
         Ok(())
     });
     outcome.expect("the connect was begun and ended the run");
+}
+
+#[test]
+fn a_turn_that_has_done_all_lets_the_next_one_sleep() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (memory, _network) = Memory::new(Manner::Readiness, 1);
+    let (tap, tapped) = Tap::new(Box::new(memory));
+    let mut l = Loop::with_driver(Box::new(tap), LoopOptions::default());
+    let reactor = l.reactor();
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let server = reactor.listen_tcp(any, || Silent).expect("a port in memory is free");
+    reactor
+        .connect(server.host().to_string(), || Silent)
+        .map(move |connection| {
+            // Told at the end of a turn: it writes when all events of the turn have come.
+            reactor.call_later(HOUR, move || {
+                connection.tell(|_, transport| transport.write("x"));
+            });
+        })
+        .detach();
+    for _ in 0..10 {
+        l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+    }
+    tapped.pass(HOUR);
+    tapped.waits.borrow_mut().clear();
+    for _ in 0..2 {
+        l.turn(Some(HOUR)).expect("memory does not fail");
+    }
+    assert_eq!(*tapped.waits.borrow(), [Some(HOUR), Some(HOUR * 2)]);
 }
