@@ -11,6 +11,7 @@ use couplet::endpoints::ServerEndpoint;
 use tracing_subscriber::filter::Targets;
 
 use crate::endpoint::{Peer, to_connect, to_listen};
+use crate::poetry::MAX_LINE;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -65,7 +66,12 @@ An ENDPOINT is one of:
 
 const SERVE_EXAMPLE: &str = listening!(
     "  couplet poetry serve ecstasy.txt --listen 10000 --delay 0.1
-  nc 127.0.0.1 10000"
+  nc 127.0.0.1 10000
+
+or by name:
+  couplet poetry serve ecstasy.txt --by-name --listen 10000
+  couplet poetry get 10000 --name ecstasy
+  nc 127.0.0.1 10000    and type ecstasy, or an empty line for the titles"
 );
 
 const ECHO_EXAMPLE: &str = listening!(
@@ -75,16 +81,65 @@ const ECHO_EXAMPLE: &str = listening!(
 A client that reads slowly is read from slowly."
 );
 
+const TRANSFORM_EXAMPLE: &str = listening!(
+    "  couplet poetry transform --listen 11000
+  couplet poetry get 10000 --transform 11000 --transform-name pirate
+  printf '9:upper.ode,' | nc -N 127.0.0.1 11000
+
+The transformations:
+  cummingsify    in lower case
+  upper          in upper case
+  reverse        the last line first
+  pirate         as they say it at sea
+
+A client that reads slowly is read from slowly."
+);
+
+const LIST_EXAMPLE: &str = "\
+Example, in two terminals:
+  couplet poetry serve --by-name --listen 10000
+  couplet poetry list 10000
+
+An ADDRESS is one of:
+  10000                           this port, on 127.0.0.1
+  localhost:10000, [::1]:10000    a name or an IP address, and a port
+  tcp:example.com:10000           the same, spelt out";
+
+const PROXY_EXAMPLE: &str = listening!(
+    "  couplet poetry serve --listen 10000
+  couplet poetry proxy --upstream 10000 --listen 10100
+  couplet poetry get 10100
+
+Clients that come during the fetch share it; nothing is sent before the poem is
+whole. Where no upstream has a poem, the clients that wait are closed without
+data, and the next client makes the proxy try again. An upstream that failed is
+skipped for 30 seconds, unless all did. An empty poem is none.
+
+A client may close its sending side and wait on (nc -N); one that has left for
+good is noticed at once if it resets, else within a minute and a half."
+);
+
+const CHAT_EXAMPLE: &str = listening!(
+    "  couplet chat --listen 7777
+  nc 127.0.0.1 7777
+
+What a person types is said to all others, with the name before it. /nick NAME,
+/who, /quit and /help are commands. Who does not read is cut when 1 MiB waits
+for it; who talks too fast is heard later; neither holds up the others."
+);
+
 const GET_EXAMPLE: &str = "\
 Example:
   couplet poetry get 10000 10001 localhost:10002 --timeout 30 > poems.txt
+  couplet poetry get 10000 --name ozymandias --transform 11000
 
 An ADDRESS is one of:
   10000                           this port, on 127.0.0.1
   localhost:10000, [::1]:10000    a name or an IP address, and a port
   tcp:example.com:10000           the same, spelt out
 
-Exit codes: 0 all poems came, 1 some did not, 2 bad usage, 130 or 143 interrupted.";
+Exit codes: 0 all poems came, 1 some did not or were not transformed, 2 bad usage, 130 or 143
+interrupted.";
 
 #[derive(Parser, Debug)]
 #[command(
@@ -126,6 +181,9 @@ pub(crate) enum Command {
     /// Send back whatever comes
     #[command(after_help = ECHO_EXAMPLE)]
     Echo(Echo),
+    /// A chat for people with nc: lines, names, and who is here
+    #[command(after_help = CHAT_EXAMPLE)]
+    Chat(Chat),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
     Completions {
@@ -142,6 +200,38 @@ pub(crate) enum Poetry {
     /// Get poems from many servers at once
     #[command(after_help = GET_EXAMPLE)]
     Get(Get),
+    /// Print the titles that a server has: one that serves --by-name
+    #[command(after_help = LIST_EXAMPLE)]
+    List(List),
+    /// Transform poems that clients send, as netstrings NAME.POEM
+    #[command(after_help = TRANSFORM_EXAMPLE)]
+    Transform(Transform),
+    /// Fetch a poem once, remember it, and serve it to all
+    #[command(after_help = PROXY_EXAMPLE)]
+    Proxy(Proxy),
+}
+
+// What commands share. No doc comment: it would become the help of who has it.
+
+#[derive(Args, Debug)]
+pub(crate) struct Listen {
+    /// Where to listen; can be given several times [default: a free port on 127.0.0.1]
+    #[arg(short = 'l', long = "listen", value_name = "ENDPOINT", value_parser = to_listen)]
+    pub(crate) endpoints: Vec<ServerEndpoint>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Limit {
+    /// Give up on a poem that is longer than this many bytes [default: 64 MiB]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "67108864",
+        hide_default_value = true,
+        value_parser = bytes,
+        allow_negative_numbers = true
+    )]
+    pub(crate) max_bytes: u64,
 }
 
 #[derive(Args, Debug)]
@@ -149,9 +239,12 @@ pub(crate) struct Serve {
     /// Files with a poem each; every client gets the next one. Without a file: built-in poems
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Where to listen; can be given several times [default: a free port on 127.0.0.1]
-    #[arg(short, long, value_name = "ENDPOINT", value_parser = to_listen)]
-    pub(crate) listen: Vec<ServerEndpoint>,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
+    /// Have clients ask for a poem by its title, a line each: the name of its file without the
+    /// extension; case does not matter
+    #[arg(long)]
+    pub(crate) by_name: bool,
     /// Seconds between the parts of a poem; 0 is full speed
     #[arg(
         long,
@@ -177,29 +270,99 @@ pub(crate) struct Get {
     /// Servers to get a poem from, one each
     #[arg(value_name = "ADDRESS", required = true, value_parser = to_connect)]
     pub(crate) addresses: Vec<Peer>,
-    /// Give up on a poem that is not whole after this many seconds
+    /// Ask each server for the poem of this title; it serves --by-name
+    #[arg(long, value_name = "TITLE", value_parser = title)]
+    pub(crate) name: Option<String>,
+    /// Have each poem transformed there: by a `poetry transform`
+    #[arg(long, value_name = "ADDRESS", value_parser = to_connect)]
+    pub(crate) transform: Option<Peer>,
+    /// By which transformation; `poetry transform --list` prints them
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "cummingsify",
+        value_parser = transformation,
+        requires = "transform"
+    )]
+    pub(crate) transform_name: String,
+    /// Give up on a poem that is not whole after this many seconds, and on its transformation
+    /// after as many
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
-    /// Give up on a poem that is longer than this many bytes [default: 64 MiB]
+    #[command(flatten)]
+    pub(crate) limit: Limit,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// The server
+    #[arg(value_name = "ADDRESS", value_parser = to_connect)]
+    pub(crate) address: Peer,
+    /// Give up when not all titles came after this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Transform {
+    #[command(flatten)]
+    pub(crate) listen: Listen,
+    /// Bytes that a request may have, the name included
     #[arg(
         long,
         value_name = "N",
-        default_value = "67108864",
-        hide_default_value = true,
-        value_parser = bytes,
+        default_value = "99999",
+        value_parser = one_or_more,
         allow_negative_numbers = true
     )]
-    pub(crate) max_bytes: u64,
+    pub(crate) max_length: u64,
+    /// Print the names of the transformations, and serve nobody
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Proxy {
+    /// A server to fetch the poem from, as `poetry get` takes it; of several the next one is
+    /// asked for each fetch
+    #[arg(short, long, value_name = "ADDRESS", required = true, value_parser = to_connect)]
+    pub(crate) upstream: Vec<Peer>,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
+    /// Fetch a poem anew after this many seconds; 0 remembers none [default: never]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    pub(crate) ttl: Option<Duration>,
+    /// Give up on a fetch that is not whole after this many seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "300",
+        value_parser = seconds,
+        allow_negative_numbers = true
+    )]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) limit: Limit,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Echo {
-    /// Where to listen; can be given several times [default: a free port on 127.0.0.1]
-    #[arg(short, long, value_name = "ENDPOINT", value_parser = to_listen)]
-    pub(crate) listen: Vec<ServerEndpoint>,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
     /// Close a connection on which nothing was received for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) idle_timeout: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Chat {
+    #[command(flatten)]
+    pub(crate) listen: Listen,
 }
 
 fn seconds_or_none(text: &str) -> Result<Duration, String> {
@@ -223,6 +386,29 @@ fn bytes(text: &str) -> Result<u64, String> {
 fn one_or_more(text: &str) -> Result<u64, String> {
     let number = bytes(text).ok().filter(|number| *number > 0);
     number.ok_or_else(|| "a number of bytes, 1 or more, is expected here".to_owned())
+}
+
+/// What fits into a line, and does not ask for the titles.
+fn title(text: &str) -> Result<String, String> {
+    if text.is_empty() || text == "?" {
+        return Err("a title is expected here; `poetry list` prints those of a server".to_owned());
+    }
+    if text.contains(char::is_control) {
+        return Err("a title has no control characters".to_owned());
+    }
+    if text.len() > MAX_LINE {
+        return Err(format!("a title has at most {MAX_LINE} bytes"));
+    }
+    Ok(text.to_owned())
+}
+
+fn transformation(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('.') {
+        return Err("a name without a dot is expected here; `poetry transform --list` prints \
+                    them"
+            .to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn filter(text: &str) -> Result<Targets, String> {
@@ -263,6 +449,16 @@ mod tests {
             assert!(seconds_or_none(bad).is_err(), "{bad}");
         }
         assert!(seconds("0").is_err());
+    }
+
+    #[test]
+    fn a_title_fits_into_a_line() {
+        for good in ["ode", "Two Words", "../ode", "\u{e4}", &"x".repeat(1024)] {
+            assert_eq!(title(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "?", "a\nb", "a\r", "\0", &"x".repeat(1025)] {
+            assert!(title(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::endpoint::{to_connect, to_listen};
 use crate::exit::Exit;
 use crate::poems::{self, Poem};
 use crate::poetry::get_poem;
-use crate::poetry::serve::{Pace, PoetryServer};
+use crate::poetry::recital::Pace;
+use crate::poetry::serve::PoetryServer;
 use crate::progress::Progress;
 use crate::{output, signalled_loop};
 

@@ -19,6 +19,11 @@ impl Exit {
         Exit { code: 1, message: Some(message.to_string()) }
     }
 
+    /// The arguments cannot be meant so: exit code 2.
+    pub(crate) fn bad_usage(message: impl ToString) -> Exit {
+        Exit { code: 2, message: Some(message.to_string()) }
+    }
+
     /// It failed, and everything was said already.
     pub(crate) fn failed_quietly() -> Exit {
         Exit { code: 1, message: None }

@@ -1,9 +1,10 @@
-//! The `couplet` program: poetry, given out slowly and fetched all at once, and an echo server.
+//! The `couplet` program: poetry, given out slowly and fetched all at once, an echo server, a chat.
 //!
 //! It uses the library's public API alone. Exit codes: 0 done, 1 it failed, 2 bad usage, 130 and
 //! 143 when a client command is interrupted.
 #![forbid(unsafe_code)]
 
+mod chat;
 mod cli;
 mod demo;
 mod echo;
@@ -30,8 +31,12 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Demo => demo::run(&cli.logging),
         Command::Echo(options) => echo::run(options),
+        Command::Chat(options) => chat::run(options),
         Command::Poetry(Poetry::Serve(options)) => poetry::serve::run(options),
         Command::Poetry(Poetry::Get(options)) => poetry::get::run(options, &cli.logging),
+        Command::Poetry(Poetry::List(options)) => poetry::list::run(options),
+        Command::Poetry(Poetry::Transform(options)) => poetry::transform::run(options),
+        Command::Poetry(Poetry::Proxy(options)) => poetry::proxy::run(options),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "couplet", &mut script);

@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+
 use crate::exit::Exit;
 use crate::progress::Progress;
 
@@ -67,7 +69,7 @@ struct Shared {
 /// Law 9: what waits here was collected by its owner, who bounds it.
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Vec<u8>>,
+    waiting: VecDeque<Bytes>,
     no_more: bool,
     outcome: Option<io::Result<()>>,
     waker: Option<Waker>,
@@ -85,7 +87,7 @@ impl Printer {
         Ok((Printer(shared.clone()), Printed(shared)))
     }
 
-    pub(crate) fn print(&self, bytes: Vec<u8>) {
+    pub(crate) fn print(&self, bytes: Bytes) {
         self.0.lock().waiting.push_back(bytes);
         self.0.more.notify_one();
     }
@@ -103,7 +105,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> Option<Vec<u8>> {
+    fn next(&self) -> Option<Bytes> {
         let waits = |state: &mut State| state.waiting.is_empty() && !state.no_more;
         let state = self.more.wait_while(self.lock(), waits);
         state.unwrap_or_else(PoisonError::into_inner).waiting.pop_front()

@@ -10,13 +10,15 @@ use crate::output;
 /// A poem and its title.
 #[derive(Clone, Debug)]
 pub(crate) struct Poem {
+    /// The name of its file without the extension: what it is asked for by.
+    pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) text: Bytes,
 }
 
 macro_rules! built_in {
     ($($file:literal),*) => {
-        [$(include_str!(concat!("../poems/", $file, ".txt"))),*]
+        [$(($file, include_str!(concat!("../poems/", $file, ".txt")))),*]
     };
 }
 
@@ -24,7 +26,8 @@ macro_rules! built_in {
 pub(crate) fn built_in() -> Vec<Poem> {
     built_in!["ozymandias", "the-tyger", "der-panther", "hope", "wandrers-nachtlied"]
         .into_iter()
-        .map(|text| Poem {
+        .map(|(name, text)| Poem {
+            name: name.to_owned(),
             title: text.lines().next().unwrap_or_default().to_owned(),
             text: Bytes::from_static(text.as_bytes()),
         })
@@ -48,7 +51,7 @@ fn read(file: &Path) -> Result<Poem, Exit> {
         tracing::warn!(file = %file.display(), "this poem is empty");
     }
     let title = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Poem { title, text: text.into() })
+    Ok(Poem { name: title.clone(), title, text: text.into() })
 }
 
 #[cfg(test)]

@@ -131,6 +131,11 @@ impl Bar {
         }
     }
 
+    /// The server has answered, and nothing came since.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.0.row.connected.get().is_some() && self.0.bytes.get() == 0
+    }
+
     /// In plain lines: each quarter where the total is known, else from time to time.
     fn tell(&self, now: Instant) {
         let state = &*self.0;

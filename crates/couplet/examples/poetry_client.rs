@@ -1,42 +1,24 @@
 //! A poetry client in the style of callback and errback: a protocol collects the poem, a factory
-//! hears of what went wrong, and both tell one function each.
+//! hears of what went wrong, and both tell one function each. (Part 6 of the tutorial, client 3.1.)
 //!
 //! `cargo run --example poetry_client -- 127.0.0.1:10000 127.0.0.1:10001`
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use couplet::{Address, Connector, Factory, Failure, Protocol, Reactor, Reason, Transport};
+use couplet::{Address, Connector, Factory, Failure, Protocol, Reason, Transport};
 
-/// What the program does when a poem came, or did not.
-struct Reader {
-    reactor: Reactor,
-    waiting: usize,
+fn got_poem(poem: &[u8]) {
+    print!("{}", String::from_utf8_lossy(poem));
 }
 
-impl Reader {
-    fn got_poem(&mut self, poem: &[u8]) {
-        print!("{}", String::from_utf8_lossy(poem));
-        self.one_less();
-    }
-
-    fn poem_failed(&mut self, from: &Connector, reason: &Reason) {
-        eprintln!("no poem from {from}: {reason}");
-        self.one_less();
-    }
-
-    fn one_less(&mut self) {
-        self.waiting -= 1;
-        if self.waiting == 0 {
-            self.reactor.stop();
-        }
-    }
+fn poem_failed(from: &Connector, reason: &Reason) {
+    eprintln!("no poem from {from}: {reason}");
 }
 
 struct PoetryProtocol {
     poem: Vec<u8>,
-    reader: Rc<RefCell<Reader>>,
 }
 
 impl Protocol for PoetryProtocol {
@@ -46,30 +28,36 @@ impl Protocol for PoetryProtocol {
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         if reason.is_clean() {
-            self.reader.borrow_mut().got_poem(&self.poem);
+            got_poem(&self.poem);
         }
     }
 }
 
+#[derive(Clone)]
 struct PoetryFactory {
-    reader: Rc<RefCell<Reader>>,
+    /// How many poems are still to come or to fail.
+    waiting: Rc<Cell<usize>>,
 }
 
 impl Factory for PoetryFactory {
     type Protocol = PoetryProtocol;
 
     fn build_protocol(&mut self, _: &Address) -> Option<PoetryProtocol> {
-        Some(PoetryProtocol { poem: Vec::new(), reader: self.reader.clone() })
+        Some(PoetryProtocol { poem: Vec::new() })
     }
 
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
-        self.reader.borrow_mut().poem_failed(connector, reason);
+        if !reason.is_clean() {
+            poem_failed(connector, reason);
+        }
+        self.waiting.update(|waiting| waiting - 1);
+        if self.waiting.get() == 0 {
+            connector.reactor().stop();
+        }
     }
 
     fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
-        if !reason.is_clean() {
-            self.reader.borrow_mut().poem_failed(connector, reason);
-        }
+        self.client_connection_failed(connector, reason);
     }
 }
 
@@ -80,12 +68,9 @@ fn main() -> couplet::Result<()> {
         return Err(Failure::msg("which servers? give their addresses, as 127.0.0.1:10000"));
     }
     couplet::run(|reactor| {
-        let waiting = servers.len();
-        let reader = Reader { reactor: reactor.clone(), waiting };
-        let reader = Rc::new(RefCell::new(reader));
+        let factory = PoetryFactory { waiting: Rc::new(Cell::new(servers.len())) };
         for server in &servers {
-            let factory = PoetryFactory { reader: reader.clone() };
-            reactor.connect_tcp(&server.ip().to_string(), server.port(), factory);
+            reactor.connect_tcp(&server.ip().to_string(), server.port(), factory.clone());
         }
         Ok(())
     })

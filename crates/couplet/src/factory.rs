@@ -46,8 +46,8 @@ pub trait Factory {
     /// A port or a connector no longer uses this factory. With [`Shared`] only the last counts.
     fn do_stop(&mut self) {}
 
-    /// The reactor that is going to use it, before `do_start`. For wrappers: pass it on.
-    #[doc(hidden)]
+    /// The reactor that is going to use it, before anything else. A factory that needs the time
+    /// keeps it; a wrapper passes it on.
     fn attach(&mut self, _reactor: &Reactor) {}
 }
 

@@ -43,18 +43,24 @@
 //! clone and to keep. A handle only records what was asked of it; the turn of the [`Loop`] alone
 //! acts. So the loop calls your code from one place, never from inside a call that you made; the
 //! effects on a connection happen in the order in which you asked for them; and what you asked
-//! holds from the call on. The loop is one thread, and nothing of it is `Send`: you write `Rc` and
-//! `&mut self`, never a lock. Many cores are used by many loops, one a thread.
+//! holds from the call on. The loop is one thread, and nothing of it is `Send` but [`Remote`], the
+//! door for other threads: you write `Rc` and `&mut self`, never a lock. Many cores are used by
+//! many loops, one a thread.
 //!
 //! # What to read first
 //!
 //! | you want to | read |
 //! | --- | --- |
 //! | speak a protocol | [`Protocol`], [`Transport`] |
+//! | speak in lines or in strings with a length | [`protocols`] |
 //! | build one per connection, hear of failed connects | [`Factory`], [`Shared`] |
 //! | listen, connect, call later, spawn a future | [`Reactor`], [`endpoints`] |
 //! | come back to a protocol later: timers, answers | [`Connection`] |
-//! | wait for results | [`defer`]: Deferreds, which are futures too |
+//! | wait for results | [`defer`]: Deferreds, which are futures too; locks and queues |
+//! | take what is ready-made: reconnecting, policies | [`protocols`] |
+//! | repeat something | [`LoopingCall`] |
+//! | call from other threads, run what blocks | [`Remote`], [`Reactor::defer_to_thread`] |
+//! | watch a descriptor of your own | `Reactor::watch`, on Unix |
 //! | know why a connection ended | [`Reason`] |
 //! | test a protocol | [`testing`] |
 //! | own the loop, or have several | [`Loop`] |
@@ -91,24 +97,29 @@ pub mod endpoints;
 mod error;
 mod factory;
 mod protocol;
+pub mod protocols;
 mod reactor;
+mod task;
 pub mod testing;
 mod transport;
 
 pub use address::Address;
 pub use bytes::Bytes;
 pub use defer::{Deferred, Failure, Resolver, Result};
-pub use driver::{ConnectOptions, ListenOptions, Signal, SocketOption};
+pub use driver::{ConnectOptions, Interest, ListenOptions, Ready, Signal, SocketOption};
 pub use error::{By, ConnectError, ConnectionLost, ListenError, Reason};
 pub use factory::{
     Factory, FromClosure, FromPeerClosure, IntoFactory, IsClosure, IsFactory, IsPeerClosure, Shared,
 };
 pub use protocol::Protocol;
 pub use reactor::{
-    ConnectionSnapshot, Connector, ConnectorSnapshot, ConnectorState, DelayedCall, Loop,
-    LoopOptions, NotDisconnected, Port, PortSnapshot, Reactor, Shutdown, Snapshot, Stopped, run,
-    run_until,
+    ConnectionSnapshot, Connector, ConnectorSnapshot, ConnectorState, DelayedCall, Loop, LoopGone,
+    LoopOptions, NotDisconnected, Port, PortSnapshot, Reactor, Remote, Shutdown, Snapshot, Stopped,
+    WouldWaitForItself, run, run_until,
 };
+#[cfg(unix)]
+pub use reactor::{NotWatching, Watch};
+pub use task::{AlreadyRunning, LoopResult, LoopingCall};
 pub use transport::{
     Connection, ConnectionId, Producer, ProducerKind, ProducerRegistered, Transport,
 };

@@ -1,41 +1,16 @@
 //! One allocation a link, counted. A binary of its own, for the sake of the allocator.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::{Cell, RefCell};
+mod counting;
+
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use couplet::defer::{Deferred, Resolver};
 
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        LIVE.set(LIVE.get() + layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        LIVE.set(LIVE.get() - layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 fn allocations(run: impl FnOnce()) -> usize {
-    let before = COUNT.get();
+    let before = counting::allocations();
     run();
-    COUNT.get() - before
+    counting::allocations() - before
 }
 
 #[test]
@@ -106,18 +81,18 @@ fn everything_is_freed_also_from_a_loop_by_recursion() {
         *next.borrow_mut() = Some(fire);
         wait.then(move |()| rounds(next))
     }
-    let before = LIVE.get();
+    let before = counting::live();
     let next = Next::default();
     let end = rounds(next.clone()).map(|()| ());
     let mut most = 0;
     for _ in 0..10_000 {
         let fire = next.borrow_mut().take().unwrap();
         fire.callback(());
-        most = most.max(LIVE.get() - before);
+        most = most.max(counting::live() - before);
     }
     assert!(most < 2000, "{most} bytes are alive");
     end.cancel();
     drop((end, next.borrow_mut().take()));
     drop(next);
-    assert_eq!(LIVE.get(), before);
+    assert_eq!(counting::live(), before);
 }

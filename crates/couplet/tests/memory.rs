@@ -1,10 +1,13 @@
 //! What connections cost in memory while they are idle, and that it is given back. Counted, in a
 //! binary of its own for the sake of the allocator.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::{Cell, RefCell};
-use std::io::{Read, Write};
+mod counting;
+
+use std::cell::RefCell;
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::process::{self, Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -16,59 +19,59 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 #[expect(clippy::disallowed_types, reason = "the far ends stand outside of any loop")]
 type Client = std::net::TcpStream;
 
-thread_local! {
-    /// Bytes that this thread has allocated and not freed.
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-}
-
 /// What a loop keeps of drained buffers at most: 4 MiB, and the last one.
 const SPARES: usize = 4 * 1024 * 1024 + 512 * 1024;
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.set(LIVE.get() + layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        LIVE.set(LIVE.get() - layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LIVE.set(LIVE.get() + size as isize - layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `realloc`.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const MESSAGE: usize = 256 * KIB;
 
 fn live_since(before: isize) -> usize {
-    usize::try_from(LIVE.get() - before).unwrap_or(0)
+    usize::try_from(counting::live() - before).unwrap_or(0)
 }
 
-/// How many connections there may be at once: each has both ends in this process.
-fn affordable(wanted: usize) -> usize {
-    const OTHERS: u64 = 100;
+/// In the variable: the server of which a second process of this test holds the far ends, so that
+/// each end counts against a limit of descriptors of its own.
+const SERVER: &str = "COUPLET_MEMORY_TEST_SERVER";
+const CONNECTIONS: usize = 10_000;
+const HELD: &str = "all far ends are held";
+
+fn raise_limit_of_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
-    let most = limit.maximum.map_or(wanted, |most| (most.saturating_sub(OTHERS) / 2) as usize);
-    if most < wanted {
-        println!("the hard limit of descriptors allows {most} connections, not {wanted}");
-    }
-    most.min(wanted)
+}
+
+/// Holds the far ends until its standard input ends: what the second process does.
+fn hold_far_ends(server: SocketAddr) -> ! {
+    let message = message();
+    let mut answer = vec![0; MESSAGE];
+    let clients: Vec<Client> =
+        (0..CONNECTIONS).map(|_| echoed(server, &message, &mut answer)).collect();
+    println!("{HELD}");
+    let _ = io::stdin().read(&mut [0]);
+    drop(clients);
+    process::exit(0); // the harness would go on to write to who has stopped listening
+}
+
+/// The second process, once it holds all far ends.
+fn far_ends(server: SocketAddr) -> Child {
+    let program = env::current_exe().expect("a test has a path");
+    let mut child = Command::new(program)
+        .args([TEST, "--exact", "--nocapture"])
+        .env(SERVER, server.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the test starts once more");
+    let said = BufReader::new(child.stdout.take().expect("it is piped"));
+    let held = said.lines().map_while(Result::ok).any(|line| line.contains(HELD));
+    assert!(held, "the far ends could not all be connected");
+    child
+}
+
+fn message() -> Vec<u8> {
+    (0..MESSAGE).map(|at| (at % 251) as u8).collect()
 }
 
 /// Connections that are open at the server.
@@ -129,38 +132,42 @@ fn turn_until_open(l: &mut Loop, connections: usize) {
     }
 }
 
+const TEST: &str = "an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_back";
+
 #[test]
 fn an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_back() {
-    let connections = affordable(10_000);
-    let message: Vec<u8> = (0..MESSAGE).map(|at| (at % 251) as u8).collect();
+    raise_limit_of_descriptors();
+    if let Ok(server) = env::var(SERVER) {
+        hold_far_ends(server.parse().expect("an address"));
+    }
     let mut l = Loop::new().expect("a loop");
     let any = ([127, 0, 0, 1], 0).into();
     let port = l.reactor().listen_tcp(any, || Echo { echoed: 0 }).expect("a free port");
     let server = port.host().socket_addr().expect("a TCP port");
 
     // The first connection finds the loop without a buffer to reuse, and leaves it one.
-    let first = turn_while(&mut l, || echoed(server, &message, &mut vec![0; MESSAGE]));
+    let first = turn_while(&mut l, || echoed(server, &message(), &mut vec![0; MESSAGE]));
     drop(first);
     turn_until_open(&mut l, 0);
-    let before = LIVE.get();
+    let before = counting::live();
 
-    let clients = turn_while(&mut l, || {
-        let mut answer = vec![0; MESSAGE];
-        let clients = (0..connections).map(|_| echoed(server, &message, &mut answer));
-        clients.collect::<Vec<_>>()
-    });
-    turn_until_open(&mut l, connections);
-    let each = live_since(before) / connections;
-    println!("{each} bytes for each of {connections} idle connections");
+    let mut clients = turn_while(&mut l, || far_ends(server));
+    turn_until_open(&mut l, CONNECTIONS);
+    let each = live_since(before) / CONNECTIONS;
+    println!("{each} bytes for each of {CONNECTIONS} idle connections");
     assert!(each <= KIB, "{each} bytes for each idle connection");
 
-    turn_while(&mut l, || drop(clients));
+    let ended = turn_while(&mut l, || {
+        drop(clients.stdin.take());
+        clients.wait()
+    });
+    assert!(ended.expect("it was started here").success());
     turn_until_open(&mut l, 0);
     // Drained buffers are kept for whoever writes next, up to a bound; of the tables next to nothing.
     let left = live_since(before);
     println!("{left} bytes in all when all have left");
-    let most = SPARES + 64 * connections;
-    assert!(left <= most, "{left} bytes are left of {connections} connections, and not {most}");
+    let most = SPARES + 64 * CONNECTIONS;
+    assert!(left <= most, "{left} bytes are left of {CONNECTIONS} connections, and not {most}");
 }
 
 /// Writes far more at once than the peer takes.
@@ -191,7 +198,7 @@ fn an_outbox_of_100_megabytes_shrinks_when_it_is_sent() {
     let factory = move || Flood { transport: transport.clone() };
     let port = l.reactor().listen_tcp(any, factory).expect("a free port");
     let server = port.host().socket_addr().expect("a TCP port");
-    let before = LIVE.get();
+    let before = counting::live();
 
     let mut client = turn_while(&mut l, || connect(server));
     let transport = loop {

@@ -3,18 +3,25 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use couplet::defer::TimedOut;
-use couplet::{Deferred, Failure, Reactor};
+use couplet::endpoints::ClientEndpoint;
+use couplet::{Deferred, DelayedCall, Failure, Reactor};
 
 use crate::cli::{Get, Logging};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::output::{self, Printer, cannot_print};
+use crate::poetry::ask::ask_poem;
 use crate::poetry::get_poem;
+use crate::poetry::transforming::Transformer;
 use crate::progress::{Bar, Progress};
 use crate::signalled_loop;
+
+/// A server that has not said a word for so long may wait for one.
+const SILENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     let progress = Progress::new(logging, options.addresses.iter().map(|peer| &*peer.name));
@@ -22,27 +29,23 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     let mut l = signalled_loop(move |text| telling.line(text))?;
     let began = l.reactor().now();
     let (printer, printed) = Printer::start(progress.clone())?;
-    let collection = Collection::new(options.addresses.len(), printer);
+    let errands = Errands {
+        collection: Collection::new(options.addresses.len(), printer),
+        progress: progress.clone(),
+        began,
+        title: options.name,
+        timeout: options.timeout,
+        max_bytes: options.limit.max_bytes,
+        transformer: options.transform.map(|server| {
+            let (name, timeout) = (options.transform_name, options.timeout);
+            Rc::new(Transformer { server, name, timeout, max_bytes: options.limit.max_bytes })
+        }),
+    };
+    let collection = errands.collection.clone();
     let outcome: Rc<Cell<Option<io::Result<()>>>> = Rc::default();
     l.run(|reactor| {
-        for (index, address) in options.addresses.iter().enumerate() {
-            let bar = progress.bar(&address.name, "", None, began);
-            let poem = get_one(reactor, address, options.timeout, options.max_bytes, &bar);
-            let (collection, name) = (collection.clone(), address.name.clone());
-            let (progress, reactor) = (progress.clone(), reactor.clone());
-            let collected = poem.add_both(move |poem| {
-                if reactor.is_stopping() {
-                    // What the end of the run cut is not worth a line of its own.
-                    progress.freeze();
-                } else {
-                    bar.remove();
-                    let took = reactor.now().saturating_duration_since(began);
-                    progress.line(&news(&name, &poem, took));
-                    collection.borrow_mut().arrived(index, poem.ok());
-                }
-                Ok(())
-            });
-            collected.detach();
+        for (index, address) in options.addresses.into_iter().enumerate() {
+            errands.clone().run(reactor, index, address);
         }
         let (slot, stopping) = (outcome.clone(), reactor.clone());
         let all_printed = reactor.spawn(async move { Ok(printed.await) }).map(move |printed| {
@@ -58,14 +61,14 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
         (Some(Err(error)), _) => {
             let failed = cannot_print(&error);
             // Nobody reads the poems, but it was not for that that some did not come.
-            if collection.failed > 0 && failed.as_ref().is_err_and(Exit::is_quiet) {
+            if collection.is_lacking() && failed.as_ref().is_err_and(Exit::is_quiet) {
                 return Err(Exit::failed_quietly());
             }
             failed
         }
         (Some(Ok(())), _) => {
             progress.line(&collection.summary(took));
-            if collection.failed > 0 { Err(Exit::failed_quietly()) } else { Ok(()) }
+            if collection.is_lacking() { Err(Exit::failed_quietly()) } else { Ok(()) }
         }
         (None, Some(signal)) => {
             progress.leave();
@@ -76,17 +79,107 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     }
 }
 
-fn get_one(
-    reactor: &Reactor,
-    address: &Peer,
+/// What is to be done for each address.
+#[derive(Clone)]
+struct Errands {
+    collection: Rc<RefCell<Collection>>,
+    progress: Progress,
+    began: Instant,
+    title: Option<String>,
     timeout: Option<Duration>,
     max_bytes: u64,
-    bar: &Bar,
-) -> Deferred<Vec<u8>> {
-    let poem = get_poem(reactor, address.endpoint.clone(), max_bytes, bar.clone());
-    match timeout {
-        Some(timeout) => poem.add_timeout(reactor, timeout),
-        None => poem,
+    transformer: Option<Rc<Transformer>>,
+}
+
+impl Errands {
+    /// Gets one poem, tells of it, has it transformed, and puts it where it belongs.
+    fn run(self, reactor: &Reactor, index: usize, address: Peer) {
+        let bar = self.progress.bar(&address.name, "", None, self.began);
+        let poem = self.order(reactor, address.endpoint, &bar);
+        let (name, reactor) = (address.name, reactor.clone());
+        let transforming = self.clone();
+        let (told, its_name, stopping) = (self.clone(), name.clone(), reactor.clone());
+        let hint = self.hint_later(&reactor, &bar, &name);
+        let collected = poem
+            .add_both(move |poem| {
+                hint.cancel();
+                Ok(told.tell(&stopping, &bar, &its_name, poem))
+            })
+            .then(move |poem| transforming.transform(&reactor, &name, poem))
+            .map(move |poem| {
+                if let Some(poem) = poem {
+                    self.collection.borrow_mut().arrived(index, poem);
+                }
+            });
+        collected.detach();
+    }
+
+    fn order(&self, reactor: &Reactor, from: ClientEndpoint, bar: &Bar) -> Deferred<Vec<u8>> {
+        let poem = match &self.title {
+            Some(title) => ask_poem(reactor, from, title.clone(), self.max_bytes, bar.clone()),
+            None => get_poem(reactor, from, self.max_bytes, bar.clone()),
+        };
+        match self.timeout {
+            Some(timeout) => poem.add_timeout(reactor, timeout),
+            None => poem,
+        }
+    }
+
+    /// A server by name waits to be asked: who waits for it for ever wants to know.
+    fn hint_later(&self, reactor: &Reactor, bar: &Bar, name: &str) -> DelayedCall {
+        let after = self.timeout.map_or(SILENCE, |timeout| SILENCE.min(timeout / 2));
+        let (errands, bar, name) = (self.clone(), bar.clone(), name.to_owned());
+        reactor.call_later(after, move || {
+            if bar.is_silent() && errands.title.is_none() {
+                let hint = "a server by name waits to be asked (--name)";
+                errands.progress.line(&format!("nothing has come from {name} so far; {hint}"));
+            }
+        })
+    }
+
+    /// What became of it; `None` where that does not matter any more.
+    fn tell(
+        &self,
+        reactor: &Reactor,
+        bar: &Bar,
+        name: &str,
+        poem: couplet::Result<Vec<u8>>,
+    ) -> Option<Arrived> {
+        if reactor.is_stopping() {
+            // What the end of the run cut is not worth a line of its own.
+            self.progress.freeze();
+            return None;
+        }
+        bar.remove();
+        let took = reactor.now().saturating_duration_since(self.began);
+        self.progress.line(&news(name, &poem, took));
+        Some(poem.map_or(Arrived::Nothing, |poem| Arrived::Poem(poem.into())))
+    }
+
+    fn transform(
+        &self,
+        reactor: &Reactor,
+        name: &str,
+        arrived: Option<Arrived>,
+    ) -> Deferred<Option<Arrived>> {
+        let (Some(transformer), Some(Arrived::Poem(poem))) = (&self.transformer, &arrived) else {
+            return Deferred::succeed(arrived);
+        };
+        let transformed = transformer.transform(reactor, poem.clone());
+        let (poem, name) = (poem.clone(), name.to_owned());
+        let (progress, transformer) = (self.progress.clone(), transformer.clone());
+        let reactor = reactor.clone();
+        transformed.add_both(move |transformed| {
+            Ok(match transformed {
+                _ if reactor.is_stopping() => None,
+                Ok(poem) => Some(Arrived::Poem(poem)),
+                Err(failure) => {
+                    let why = transformer.why(&failure);
+                    progress.line(&format!("the poem from {name} is printed as it is: {why}"));
+                    Some(Arrived::Untransformed(poem))
+                }
+            })
+        })
     }
 }
 
@@ -100,13 +193,22 @@ fn news(name: &str, poem: &Result<Vec<u8>, Failure>, took: Duration) -> String {
     }
 }
 
-fn why(failure: &Failure) -> String {
+/// Why there is no poem, for people.
+pub(crate) fn why(failure: &Failure) -> String {
     match failure.downcast_ref::<TimedOut>() {
         Some(late) => {
             format!("it was not whole after {} s (--timeout)", late.after.as_secs_f64())
         }
         None => failure.to_string(),
     }
+}
+
+/// What came from one address.
+enum Arrived {
+    Poem(Bytes),
+    /// A poem that was to be something else.
+    Untransformed(Bytes),
+    Nothing,
 }
 
 /// The poems that have come, in the order of the addresses.
@@ -116,6 +218,7 @@ struct Collection {
     next: usize,
     whole: usize,
     failed: usize,
+    untransformed: usize,
     bytes: usize,
     /// There is one as long as poems are to come.
     printer: Option<Printer>,
@@ -123,7 +226,7 @@ struct Collection {
 
 enum Place {
     Waiting,
-    Poem(Vec<u8>),
+    Poem(Bytes),
     /// No poem came, or it was given to the printer.
     Empty,
 }
@@ -132,19 +235,32 @@ impl Collection {
     fn new(count: usize, printer: Printer) -> Rc<RefCell<Collection>> {
         let places = (0..count).map(|_| Place::Waiting).collect();
         let printer = Some(printer);
-        let collection = Collection { places, next: 0, whole: 0, failed: 0, bytes: 0, printer };
-        Rc::new(RefCell::new(collection))
+        Rc::new(RefCell::new(Collection {
+            places,
+            next: 0,
+            whole: 0,
+            failed: 0,
+            untransformed: 0,
+            bytes: 0,
+            printer,
+        }))
+    }
+
+    /// Not everything that was asked for was done.
+    fn is_lacking(&self) -> bool {
+        self.failed + self.untransformed > 0
     }
 
     /// One poem came, or will not come. Prints those before which none is missing.
-    fn arrived(&mut self, index: usize, poem: Option<Vec<u8>>) {
-        self.places[index] = match poem {
-            Some(poem) => {
+    fn arrived(&mut self, index: usize, arrived: Arrived) {
+        self.untransformed += usize::from(matches!(arrived, Arrived::Untransformed(_)));
+        self.places[index] = match arrived {
+            Arrived::Poem(poem) | Arrived::Untransformed(poem) => {
                 self.whole += 1;
                 self.bytes += poem.len();
                 Place::Poem(poem)
             }
-            None => {
+            Arrived::Nothing => {
                 self.failed += 1;
                 Place::Empty
             }
@@ -166,6 +282,10 @@ impl Collection {
     fn summary(&self, took: Duration) -> String {
         let (whole, count) = (self.whole, self.places.len());
         let (bytes, took) = (self.bytes, took.as_secs_f64());
-        format!("{whole} of {count} poems, {bytes} bytes in {took:.1} s")
+        let as_they_are = match self.untransformed {
+            0 => String::new(),
+            count => format!(", {count} not transformed"),
+        };
+        format!("{whole} of {count} poems, {bytes} bytes in {took:.1} s{as_they_are}")
     }
 }

@@ -1,69 +1,52 @@
-//! `couplet poetry serve`.
+//! `couplet poetry serve`: every client gets the next poem, and need not ask.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use couplet::{Address, Factory, Protocol, Shared, Transport};
 
 use crate::cli::Serve;
 use crate::exit::Exit;
 use crate::poems::{self, Poem};
+use crate::poetry::catalogue::Catalogue;
+use crate::poetry::named;
+use crate::poetry::recital::{Next, Pace, Recital};
 use crate::server;
 
-/// Bytes written at once, at most.
-const PIECE: usize = 64 * 1024;
 /// Law 9: what a client that does not read costs us at most.
 const WRITE_CAP: usize = 1024 * 1024;
 
 /// How long a client that has the whole poem may stay.
 const LEAVE: Duration = Duration::from_secs(30);
 
-/// How a poem is given out.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    pub(crate) num_bytes: usize,
-    pub(crate) delay: Duration,
-}
-
 /// Gives one poem to one client, part by part.
 pub(crate) struct PoetryServer {
-    rest: Bytes,
-    pace: Pace,
-    /// Bytes of this part that are still to be written.
-    part: usize,
+    recital: Recital,
 }
 
 impl PoetryServer {
     pub(crate) fn new(poem: &Poem, pace: Pace) -> PoetryServer {
-        PoetryServer { rest: poem.text.clone(), pace, part: 0 }
+        PoetryServer { recital: Recital::new(poem.text.clone(), pace) }
     }
 
-    fn begin_part(&mut self, transport: &Transport) {
-        self.part = if self.pace.delay.is_zero() { usize::MAX } else { self.pace.num_bytes };
-        self.write_part(transport);
-    }
-
-    /// Writes what is left of the part, as far as the client takes it.
-    fn write_part(&mut self, transport: &Transport) {
-        while self.part > 0 && !self.rest.is_empty() {
-            if transport.is_full() {
-                let me = transport.connection::<Self>();
+    fn go_on(&mut self, transport: &Transport) {
+        let me = transport.connection::<Self>();
+        match self.recital.go_on(transport) {
+            Next::Drained => {
                 // Whether it drained or was lost: who is lost is not told.
                 let go_on = move |_| {
-                    me.tell(Self::write_part);
+                    me.tell(Self::go_on);
                     Ok(())
                 };
-                return transport.drained().add_both(go_on).detach();
+                transport.drained().add_both(go_on).detach();
             }
-            let piece = self.rest.split_to(self.rest.len().min(self.part).min(PIECE));
-            self.part -= piece.len();
-            transport.write_bytes(piece);
-        }
-        if self.rest.is_empty() {
-            transport.lose_write_connection();
-        } else {
-            transport.connection::<Self>().call_later(self.pace.delay, Self::begin_part);
+            Next::Later(delay) => {
+                me.call_later(delay, |me, transport| {
+                    me.recital.begin_part();
+                    me.go_on(transport);
+                });
+            }
+            Next::Over => transport.lose_write_connection(),
         }
     }
 }
@@ -73,7 +56,7 @@ impl Protocol for PoetryServer {
         transport.set_write_cap(Some(WRITE_CAP));
         // Who reads slowly is not cut.
         transport.set_close_deadline(None);
-        self.begin_part(transport);
+        self.go_on(transport);
     }
 
     /// Poets do not listen.
@@ -116,6 +99,10 @@ impl Factory for Anthology {
 pub(crate) fn run(options: Serve) -> Result<(), Exit> {
     let poems = poems::load(&options.files)?;
     let num_bytes = usize::try_from(options.num_bytes).unwrap_or(usize::MAX);
-    let anthology = Shared::new(Anthology::new(poems, Pace { num_bytes, delay: options.delay }));
-    server::run(options.listen, anthology)
+    let pace = Pace { num_bytes, delay: options.delay };
+    if options.by_name {
+        let catalogue = Catalogue::new(poems).map_err(Exit::bad_usage)?;
+        return server::run(options.listen, named::factory(catalogue, pace));
+    }
+    server::run(options.listen, Shared::new(Anthology::new(poems, pace)))
 }

@@ -67,6 +67,52 @@ fn clients_that_leave_at_any_step_do_a_poetry_server_no_harm() {
 }
 
 #[test]
+fn clients_that_leave_at_any_step_do_a_server_by_name_no_harm() {
+    let bytes = noise(300_000);
+    let poem = TempFile::named("x", &bytes);
+    for pace in [["--delay", "0", "--num-bytes", "10"], ["--delay", "0.01", "--num-bytes", "30000"]]
+    {
+        let args = [&["poetry", "serve", "--by-name", poem.path()], &pace[..]].concat();
+        let server = Server::start(&args);
+        let descriptors = server.descriptors();
+        leave_at_each_step(&server, &[b"x", b"x\r", b"x\r\n", b"\n", b"x\nx\nx\n?\nno", b"\xff\n"]);
+        is_well(server, descriptors, |mut client| {
+            client.send(b"X\n");
+            assert!(client.read_exact(300_015) == [b"poem 300000 x\r\n", &bytes[..]].concat());
+        });
+    }
+}
+
+#[test]
+fn clients_that_leave_at_any_step_do_a_transformation_server_no_harm() {
+    let server = Server::start(&["poetry", "transform"]);
+    let descriptors = server.descriptors();
+    let steps: [&[u8]; 7] =
+        [b"7", b"7:", b"7:upper.a", b"7:upper.a,", b"7:upper.a,7:upp", b"x", b"7:upper.a,x"];
+    leave_at_each_step(&server, &steps);
+    is_well(server, descriptors, |mut client| {
+        client.send(b"7:upper.a,");
+        assert_eq!(client.read_exact(4), b"1:A,");
+    });
+}
+
+/// Each client sends one of these and more garbage or none, and leaves.
+fn leave_at_each_step(server: &Server, steps: &[&[u8]]) {
+    let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
+    for leave in leave {
+        for sent in steps.iter().copied().chain([&b""[..]]) {
+            let mut client = server.connect();
+            client.send(sent);
+            leave(client);
+            let mut client = server.connect();
+            client.send(sent);
+            client.push(&noise(100_000));
+            leave(client);
+        }
+    }
+}
+
+#[test]
 fn poets_do_not_listen() {
     let poem = TempFile::new(&noise(500_000));
     let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
@@ -101,6 +147,29 @@ fn a_server_without_descriptors_goes_on_when_others_have_left() {
     assert_eq!(ended.code, Some(0));
     let lines: Vec<_> = ended.stderr.lines().collect();
     assert!(matches!(&lines[..], [line] if line.contains("cannot accept")), "{}", ended.stderr);
+}
+
+#[test]
+fn servers_that_are_asked_answer_whom_they_took_when_descriptors_run_out() {
+    for (args, request, answer) in [
+        (&["poetry", "serve", "--by-name", "--delay", "0"][..], &b"no such\n"[..], &b"error "[..]),
+        (&["poetry", "transform"], b"9:upper.ode,", b"3:ODE,"),
+    ] {
+        let server = Server::start_limited(32, args);
+        let served = |client: &mut Client| {
+            let mut sender = client.another();
+            sender.push(request) == request.len()
+                && client.read().is_ok_and(|got| got.starts_with(answer))
+        };
+        let clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
+        let mut taken: Vec<Client> =
+            clients.into_iter().filter_map(|mut one| served(&mut one).then_some(one)).collect();
+        assert!((15..=32).contains(&taken.len()), "{args:?}: {}", taken.len());
+        assert!(taken.iter_mut().all(served), "{args:?}: who is in stays in");
+        drop(taken);
+        wait_until("a new client is served", || served(&mut server.connect()));
+        assert_eq!(server.stop(Signal::TERM).code, Some(0));
+    }
 }
 
 #[test]

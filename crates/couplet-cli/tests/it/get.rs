@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::kit::{
     Client, Ended, Running, Server, TempFile, couplet, noise, run, serve_raw, unused_port,
     wait_until,
@@ -98,10 +96,7 @@ fn a_poem_cut_by_a_reset_is_an_error_and_is_not_printed() {
     });
     let mut running = Running::start(&mut couplet(&["poetry", "get", &address.to_string(), "-vv"]));
     wait_until("a connection", || running.told().contains("connection made"));
-    wait_until("half a poem", || {
-        running.signal(Signal::USR1);
-        running.told().contains(" open in 11 out 0 ")
-    });
+    running.wait_snapshot(" open in 11 out 0 ");
     cut.store(true, Ordering::SeqCst);
     let ended = running.ended();
     assert_eq!((ended.code, ended.text()), (Some(1), ""));

@@ -2,14 +2,20 @@
 
 mod addresses;
 mod bad_clients;
+mod by_name;
+mod by_name_clients;
+mod chat;
 mod crowds;
 mod demo;
 mod echo;
 mod get;
 mod get_output;
+mod get_transform;
 mod kit;
 mod peers;
+mod proxy;
 mod serve;
 mod signals;
 mod terminal;
+mod transform;
 mod usage;

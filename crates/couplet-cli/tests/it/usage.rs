@@ -2,8 +2,16 @@
 
 use crate::kit::{Server, couplet, has, run};
 
-const COMMANDS: [&[&str]; 6] =
-    [&["demo"], &["poetry"], &["poetry", "serve"], &["poetry", "get"], &["echo"], &["completions"]];
+const COMMANDS: [&[&str]; 8] = [
+    &["demo"],
+    &["poetry"],
+    &["poetry", "serve"],
+    &["poetry", "get"],
+    &["poetry", "list"],
+    &["poetry", "transform"],
+    &["echo"],
+    &["completions"],
+];
 
 #[test]
 fn every_help_has_an_example() {
@@ -40,7 +48,7 @@ fn without_a_command_the_help_comes_and_the_code_is_2() {
 
 #[test]
 fn bad_usage_has_code_2_and_says_what_is_expected() {
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 27] = [
         (&["sing"], "unrecognized subcommand 'sing'"),
         (&["poetry", "get"], "<ADDRESS>"),
         (&["poetry", "serve", "--delay", "soon"], "a number of seconds, 0 or more"),
@@ -51,6 +59,17 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["poetry", "get", "1", "--timeout", "0"], "a number of seconds above 0"),
         (&["poetry", "get", "1", "--timeout", "nan"], "a number of seconds above 0"),
         (&["poetry", "get", "1", "--max-bytes", "lots"], "a number of bytes"),
+        (&["poetry", "get", "1", "--name", ""], "`poetry list` prints those of a server"),
+        (&["poetry", "get", "1", "--name", "?"], "`poetry list` prints those of a server"),
+        (&["poetry", "get", "1", "--name", "a\nb"], "a title has no control characters"),
+        (&["poetry", "get", "1", "--transform-name", "upper"], "--transform <ADDRESS>"),
+        (&["poetry", "get", "1", "--transform", "2", "--transform-name", "a.b"], "without a dot"),
+        (&["poetry", "get", "1", "--transform", "0"], "nobody listens on port 0"),
+        (&["poetry", "list"], "<ADDRESS>"),
+        (&["poetry", "list", "1", "2"], "unexpected argument '2'"),
+        (&["poetry", "list", "1", "--timeout", "0"], "a number of seconds above 0"),
+        (&["poetry", "transform", "--max-length", "0"], "1 or more"),
+        (&["poetry", "transform", "upper"], "unexpected argument 'upper'"),
         (&["echo", "--idle-timeout", "0"], "a number of seconds above 0"),
         (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
         (&["echo", "--log", "=a=b"], "examples are warn, or couplet=debug,info"),
@@ -101,7 +120,7 @@ fn completions_for_each_shell_know_every_command() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let ended = run(&["completions", shell]);
         ended.quietly(0);
-        for word in ["demo", "poetry", "serve", "get", "echo", "idle-timeout", "max-bytes"] {
+        for word in ["demo", "poetry", "serve", "get", "echo", "idle-timeout", "list", "by-name"] {
             assert!(ended.text().contains(word), "{shell}: {word}");
         }
     }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::cancel;
 use super::node::Node;
+use super::semaphore::Line;
 
 /// What a drop leaves to be done.
 pub(super) enum Job {
@@ -15,6 +16,8 @@ pub(super) enum Job {
     Orphaned(Rc<dyn Node>),
     /// A Deferred was dropped while it was being awaited.
     Abandoned(Rc<dyn Node>),
+    /// A permit was dropped, and somebody waits for it.
+    Freed(Rc<Line>),
 }
 
 impl Job {
@@ -22,6 +25,7 @@ impl Job {
         match self {
             Self::Orphaned(node) => node.orphaned(),
             Self::Abandoned(node) => cancel::cancel(node),
+            Self::Freed(line) => line.serve(),
         }
     }
 }

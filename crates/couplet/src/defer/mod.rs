@@ -45,6 +45,8 @@
 //! | `maybeDeferred(f)` | `Deferred::succeed(()).add_callback(\|()\| f())`, or `.then(\|()\| f())` |
 //! | `failure.trap(E)` | [`failure.is::<E>()`](Failure::is), [`failure.downcast_ref::<E>()`](Failure::downcast_ref) |
 //! | `DeferredList`, `gatherResults`, `race` | [`list`], [`gather`] or [`gather_consuming`], [`race`] |
+//! | `DeferredLock`, `DeferredSemaphore` | [`DeferredLock`], [`DeferredSemaphore`]; `release()` is the drop of a [`Permit`] |
+//! | `DeferredQueue` | [`DeferredQueue`] |
 //! | `pause`, `unpause` | none: return a Deferred from a callback |
 
 mod cancel;
@@ -54,8 +56,10 @@ mod error;
 mod failure;
 mod group;
 mod node;
+mod queue;
 mod report;
 mod resolver;
+mod semaphore;
 mod timeout;
 
 pub use cancel::Canceller;
@@ -63,6 +67,8 @@ pub use deferred::Deferred;
 pub use error::{AllFailed, Cancelled, Empty, FirstError, Panicked, ResolverDropped, TimedOut};
 pub use failure::{Failure, Result};
 pub use group::{gather, gather_consuming, list, race};
+pub use queue::{DeferredQueue, QueueOverflow, QueueUnderflow};
 pub use report::{Reporter, Unhandled, set_reporter};
 pub use resolver::Resolver;
+pub use semaphore::{DeferredLock, DeferredSemaphore, Permit};
 pub use timeout::Alarm;

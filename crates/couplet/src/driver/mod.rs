@@ -23,10 +23,14 @@
 pub mod memory;
 mod mio;
 mod names;
+mod pool;
 
+use std::cell::RefMut;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+#[cfg(unix)]
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
@@ -81,8 +85,37 @@ pub enum Event<'a> {
     Ended(Key, Option<io::Error>),
     /// The answer to [`Driver::resolve`].
     Resolved(Ticket, io::Result<Vec<IpAddr>>),
+    /// A descriptor of [`World::watch`] is ready. It is told once, until [`World::rewatch`].
+    Ready(WatchId, Ready),
+    /// A job of [`Driver::run_blocking`] has run, or was dropped because no thread could be had.
+    JobDone(Ticket),
     /// A signal that was asked for by [`Driver::watch_signals`].
     Signal(Signal),
+}
+
+/// Names a watched descriptor; chosen by who asks, and never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WatchId(pub usize);
+
+/// What a descriptor is watched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// That something can be read.
+    Readable,
+    /// That something can be written.
+    Writable,
+    /// Either.
+    Both,
+}
+
+/// What a watched descriptor is ready for. An end of stream, a hang-up or an error is both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ready {
+    /// Reading does not block.
+    pub readable: bool,
+    /// Writing does not block.
+    pub writable: bool,
 }
 
 /// The signals that a run takes.
@@ -107,6 +140,9 @@ impl Signal {
         }
     }
 }
+
+/// What [`Driver::run_blocking`] runs. It does not panic.
+pub type Job = Box<dyn FnOnce() + Send>;
 
 /// What became of a [`Driver::write`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,6 +301,27 @@ pub enum SocketOption {
     SendBuffer(usize),
 }
 
+/// What [`Receiver::received`] makes of bytes.
+#[derive(Debug)]
+pub enum Answer<'a> {
+    /// Nothing is to be sent.
+    Nothing,
+    /// This is to be sent now; all of it was written by reference. [`Receiver::blocked`] is to be called where
+    /// not all of it left.
+    Send(RefMut<'a, Outbox>),
+    /// There is more to do first: nothing more is to be given now.
+    Stop,
+}
+
+/// Who takes bytes from [`Driver::serve`].
+pub trait Receiver {
+    /// Bytes came. They are lent for the call.
+    fn received(&mut self, key: Key, data: &[u8]) -> Answer<'_>;
+
+    /// Only `n` bytes of the answer have left its outbox. True: give more.
+    fn blocked(&mut self, key: Key, sent: Sent, n: usize) -> bool;
+}
+
 /// Moves bytes and waits. See the [module](self) for what every driver promises.
 pub trait Driver {
     /// What handles may use at once.
@@ -278,6 +335,20 @@ pub trait Driver {
     /// When the system's wait fails, or when nothing can ever happen in a world whose time is
     /// virtual.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()>;
+
+    /// Gives `receiver` the bytes that came next, and sends what it answers, as long as the next
+    /// thing that happened is that bytes came. Whatever else there is comes by
+    /// [`next`](Self::next), and so do the bytes of a driver that leaves this out. False when there
+    /// is nothing: it is time for the next `wait`.
+    ///
+    /// It is there for drivers that make a system call for each read and write. One function that
+    /// makes them all, and does not return in between, is up to a quarter faster than two that are
+    /// called in turns: a return over a system call is mispredicted, and on processors whose
+    /// kernels guard their returns the kernel's own code pays for it, all the way.
+    fn serve(&mut self, receiver: &mut dyn Receiver) -> bool {
+        let _ = receiver;
+        true
+    }
 
     /// The next thing that happened; `None` when it is time for the next `wait`.
     fn next(&mut self) -> Option<Event<'_>>;
@@ -329,6 +400,13 @@ pub trait Driver {
     /// Nobody waits for this answer any more.
     fn forget(&mut self, ticket: Ticket);
 
+    /// Runs a job that may block in a thread of a pool. [`Event::JobDone`] follows, unless
+    /// [`forget_job`](Self::forget_job) is called. Jobs begin in the order of asking.
+    fn run_blocking(&mut self, ticket: Ticket, job: Job);
+
+    /// Nobody waits for this job any more. It is dropped if it has not begun.
+    fn forget_job(&mut self, ticket: Ticket);
+
     /// Wakes [`wait`](Self::wait) from any thread; harmless after the driver has gone.
     fn waker(&self) -> Waker;
 
@@ -357,4 +435,31 @@ pub trait World {
     ///
     /// What the system says: address in use, permission denied, …
     fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound>;
+
+    /// Watches a descriptor of somebody else's: [`Event::Ready`] follows when it is ready, once.
+    ///
+    /// # Errors
+    ///
+    /// When the system can't watch it; always in a world without descriptors.
+    #[cfg(unix)]
+    fn watch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        let _ = (id, source, interest);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Looks at it anew: what is ready, still or again, is told.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    #[cfg(unix)]
+    fn rewatch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        self.watch(id, source, interest)
+    }
+
+    /// Watches it no more.
+    #[cfg(unix)]
+    fn unwatch(&self, source: BorrowedFd<'_>) {
+        let _ = source;
+    }
 }

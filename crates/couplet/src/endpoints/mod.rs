@@ -127,7 +127,8 @@ impl Reactor {
 
     /// Connects to an endpoint; the Deferred gives the connection once `connection_made` was
     /// called. It fails with [`EndpointError`] for a string that is no endpoint, else with
-    /// [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt.
+    /// [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt. While the factory
+    /// tries again, it waits on.
     pub fn connect<K, F: IntoFactory<K>>(
         &self,
         endpoint: impl IntoEndpoint<ClientEndpoint>,

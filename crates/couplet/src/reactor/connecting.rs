@@ -64,6 +64,10 @@ pub(super) struct ConnectorCell {
     wire: RefCell<Option<Rc<Wire>>>,
     attempts: RefCell<Option<Attempts>>,
     timer: Cell<Option<TimerKey>>,
+    /// When the next attempt is to begin, if not at once.
+    begin_at: Cell<Option<Instant>>,
+    /// The timer is that of `begin_at`.
+    resting: Cell<bool>,
     done: RefCell<Option<Done>>,
 }
 
@@ -99,6 +103,8 @@ impl Connector {
             wire: RefCell::new(None),
             attempts: RefCell::new(None),
             timer: Cell::new(None),
+            begin_at: Cell::new(None),
+            resting: Cell::new(false),
             done: RefCell::new(done),
         });
         reactor.start(Asking::Connector(cell.clone()));
@@ -176,9 +182,28 @@ impl Connector {
         Ok(())
     }
 
+    /// Connects again after `delay`. Until then it is connecting, so that
+    /// [`stop_connecting`](Self::stop_connecting) ends the wait. Inside `client_connection_failed`
+    /// and `client_connection_lost` it means, as [`connect`](Self::connect) does: go on; the
+    /// factory is not stopped in between, and whoever waits for a connection waits on.
+    ///
+    /// # Errors
+    ///
+    /// When it is connecting or connected.
+    pub fn connect_after(&self, delay: Duration) -> Result<(), NotDisconnected> {
+        self.connect()?;
+        self.cell.begin_at.set(Some(after(self.cell.reactor.now(), delay)));
+        Ok(())
+    }
+
     /// The connection that was made, until it is lost.
     pub fn transport(&self) -> Option<Transport> {
         self.cell.wire.borrow().clone().map(|wire| Transport { wire })
+    }
+
+    /// The reactor that it runs on.
+    pub fn reactor(&self) -> &Reactor {
+        &self.cell.reactor
     }
 
     /// The host that was asked for: a name or an IP address.
@@ -236,8 +261,18 @@ impl ConnectorCell {
         self.done.borrow_mut().take()
     }
 
+    /// Whoever waits for a connection hears of the failure, unless the factory tries again.
+    fn give_up(&self, failure: Failure) {
+        if self.state.get() == ConnectorState::Disconnected
+            && let Some(done) = self.take_done()
+        {
+            done(Err(failure));
+        }
+    }
+
     pub(super) fn state_name(&self) -> &'static str {
         match self.state.get() {
+            ConnectorState::Connecting if self.resting.get() => "waiting",
             ConnectorState::Connecting => match &*self.attempts.borrow() {
                 Some(attempts) if attempts.ticket.is_some() => "looking up",
                 _ => "connecting",
@@ -265,14 +300,31 @@ fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<SocketAddr> {
 }
 
 impl Loop {
-    /// Step 6: an attempt begins.
+    /// Step 6: an attempt begins, or the wait for it.
     pub(super) fn start_connector(&mut self, cell: Rc<ConnectorCell>) {
+        let begin_at = cell.begin_at.take();
         if self.reactor.is_stopping() {
             return self.refuse_connector(&cell);
         }
         self.next_connector += 1;
         cell.serial.set(self.next_connector);
         self.connectors.insert(self.next_connector, cell.clone());
+        match begin_at {
+            Some(at) if at > self.reactor.now() => self.rest_connector(&cell, at),
+            _ => self.begin_attempt(cell),
+        }
+    }
+
+    fn rest_connector(&mut self, cell: &Rc<ConnectorCell>, until: Instant) {
+        if cell.stop_asked.get() {
+            return self.connect_failed(cell, ConnectError::Stopped);
+        }
+        let timed = Timed::Connector(cell.clone());
+        cell.timer.set(Some(self.reactor.records.timers.borrow_mut().insert(until, timed)));
+        cell.resting.set(true);
+    }
+
+    fn begin_attempt(&mut self, cell: Rc<ConnectorCell>) {
         if !cell.started.replace(true) {
             cell.factory.call("do_start", |factory| factory.do_start());
         }
@@ -394,6 +446,9 @@ impl Loop {
 
     pub(super) fn connector_timed(&mut self, cell: &Rc<ConnectorCell>, now: Instant) {
         cell.timer.set(None);
+        if cell.resting.replace(false) {
+            return self.begin_attempt(cell.clone());
+        }
         match cell.with_attempts(|a| a.until <= now) {
             Some(true) => self.connect_failed(cell, ConnectError::TimedOut(cell.options.timeout)),
             Some(false) => self.try_next(cell),
@@ -438,10 +493,8 @@ impl Loop {
         cell.state.set(ConnectorState::Connected);
         let Some(protocol) = built else {
             self.driver.close(key, How::Normal);
-            if let Some(done) = cell.take_done() {
-                done(Err(ConnectError::NoProtocol.into()));
-            }
-            return self.connector_lost(cell, &Reason::Done(By::Us));
+            self.connector_lost(cell, &Reason::Done(By::Us));
+            return cell.give_up(ConnectError::NoProtocol.into());
         };
         let wire = self.new_connection(key, protocol, peer, host, Some(cell.clone()));
         *cell.wire.borrow_mut() = Some(wire.clone());
@@ -460,6 +513,7 @@ impl Loop {
 
     fn drop_attempts(&mut self, cell: &Rc<ConnectorCell>) {
         cell.disarm();
+        cell.resting.set(false);
         let Some(attempts) = cell.attempts.borrow_mut().take() else {
             return;
         };
@@ -484,9 +538,7 @@ impl Loop {
         self.connector_ends(cell, |factory, connector| {
             factory.client_connection_failed(connector, &Reason::Failed(failure.clone()));
         });
-        if let Some(done) = cell.take_done() {
-            done(Err(failure));
-        }
+        cell.give_up(failure);
     }
 
     /// The connection that the connector had made was lost; its protocol has heard of it.
@@ -515,7 +567,7 @@ impl Loop {
 
     /// What was asked of a connector. One that has not started yet is stopped when it does.
     pub(super) fn connector_asked(&mut self, cell: &Rc<ConnectorCell>) {
-        if cell.stop_asked.get() && cell.attempts.borrow().is_some() {
+        if cell.stop_asked.get() && (cell.attempts.borrow().is_some() || cell.resting.get()) {
             self.connect_failed(cell, ConnectError::Stopped);
         }
     }

@@ -5,8 +5,11 @@
 
 mod connecting;
 mod delayed;
+mod door;
+mod jobs;
 mod options;
 mod port;
+mod remote;
 mod run;
 mod shutdown;
 mod snapshot;
@@ -14,6 +17,8 @@ mod table;
 mod tasks;
 pub(crate) mod timers;
 mod turn;
+#[cfg(unix)]
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -36,12 +41,21 @@ pub use delayed::DelayedCall;
 pub use options::LoopOptions;
 pub use port::Port;
 use port::PortCell;
+pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub use run::{Stopped, run, run_until};
 pub use shutdown::Shutdown;
 pub use snapshot::{ConnectionSnapshot, ConnectorSnapshot, PortSnapshot, Snapshot};
 use tasks::{NewTask, Tasks};
 use timers::Timers;
 pub use turn::Loop;
+#[cfg(unix)]
+pub use watch::{NotWatching, Watch};
+
+/// What [`door`] locks with; its test has others.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
+}
 
 /// A handle to a loop: listens, connects, calls later, spawns. Cheap to clone and to keep.
 ///
@@ -91,6 +105,9 @@ pub(crate) struct Records {
     starts: RefCell<VecDeque<Asking>>,
     timers: RefCell<Timers<Timed>>,
     tasks: RefCell<Tasks>,
+    jobs: RefCell<jobs::Jobs>,
+    #[cfg(unix)]
+    watches: RefCell<watch::Watches>,
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
@@ -102,7 +119,7 @@ mod waits {
     pub(super) const ROUND: u8 = 1;
     /// Tasks were spawned or cancelled.
     pub(super) const TASKS: u8 = 2;
-    /// Listens and connects.
+    /// Listens, connects and jobs.
     pub(super) const STARTS: u8 = 4;
     /// The end of the run.
     pub(super) const STOP: u8 = 8;
@@ -177,6 +194,9 @@ impl Reactor {
                 starts: RefCell::default(),
                 timers: RefCell::new(timers),
                 tasks: RefCell::new(tasks),
+                jobs: RefCell::default(),
+                #[cfg(unix)]
+                watches: RefCell::default(),
                 snapshots: RefCell::default(),
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),

@@ -14,6 +14,9 @@ pub struct LoopOptions {
     pub read_buffer: usize,
     /// How long connections may flush what was written when the reactor stops: 500 ms unless set.
     pub shutdown_grace: Duration,
+    /// How long jobs of [`defer_to_thread`](super::Reactor::defer_to_thread) are waited for when
+    /// the reactor stops: 5 s unless set.
+    pub job_grace: Duration,
     /// Whether a run takes SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
     pub signals: bool,
 }
@@ -23,6 +26,7 @@ impl Default for LoopOptions {
         LoopOptions {
             read_buffer: 256 * 1024,
             shutdown_grace: Duration::from_millis(500),
+            job_grace: Duration::from_secs(5),
             signals: false,
         }
     }
@@ -40,6 +44,13 @@ impl LoopOptions {
     #[must_use]
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.shutdown_grace = grace;
+        self
+    }
+
+    /// Sets how long jobs are waited for when the reactor stops.
+    #[must_use]
+    pub fn job_grace(mut self, grace: Duration) -> Self {
+        self.job_grace = grace;
         self
     }
 

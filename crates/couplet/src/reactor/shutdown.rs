@@ -59,6 +59,8 @@ pub(super) enum Stopping {
     Before(Rc<Cell<usize>>),
     /// Connections flush, until then.
     Closing(Instant),
+    /// Jobs in threads come to an end, until then.
+    Joining(Instant),
 }
 
 impl Loop {
@@ -111,6 +113,15 @@ impl Loop {
             Stopping::Closing(until) => {
                 let over = self.reactor.now() >= *until;
                 if over || self.table.connections() == 0 {
+                    self.cut_connections();
+                    self.stopping = Stopping::Joining(after(self.reactor.now(), self.job_grace));
+                    return self.advance_shutdown();
+                }
+                true
+            }
+            Stopping::Joining(until) => {
+                let over = self.reactor.now() >= *until;
+                if over || self.reactor.records.jobs.borrow().len() == 0 {
                     self.finish_run();
                     return false;
                 }
@@ -169,9 +180,7 @@ impl Loop {
         }
     }
 
-    /// Whatever is left ends now.
-    pub(super) fn finish_run(&mut self) {
-        self.reactor.records.run_state.set(RunState::Stopping);
+    fn cut_connections(&mut self) {
         self.close_ports_and_connectors();
         for key in self.table.keys(|place| matches!(place, Place::Connection(_))) {
             if let Some(entry) = self.table.connection(key) {
@@ -184,8 +193,17 @@ impl Loop {
         while self.table.connections() > 0 {
             self.round();
         }
+    }
+
+    /// Whatever is left ends now.
+    pub(super) fn finish_run(&mut self) {
+        self.reactor.records.run_state.set(RunState::Stopping);
+        self.cut_connections();
         self.refuse_starts();
         self.round();
+        self.give_up_jobs();
+        #[cfg(unix)]
+        self.end_watches();
         self.fire(Shutdown::During);
         self.fire(Shutdown::After);
         self.refuse_starts();
@@ -220,12 +238,14 @@ impl Loop {
     fn something_waits(&self) -> bool {
         let records = &self.reactor.records;
         records.tasks.borrow().len() > 0
+            || records.jobs.borrow().len() > 0
             || !records.timers.borrow().is_empty()
             || !records.line.borrow().is_empty()
     }
 
     fn drop_what_waits_now(&mut self) {
         self.drop_all_tasks();
+        self.give_up_jobs();
         let timed = self.reactor.records.timers.borrow_mut().take_all();
         for timed in timed {
             contain("drop of a timed call", move || drop(timed));

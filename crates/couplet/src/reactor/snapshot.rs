@@ -22,6 +22,10 @@ pub struct Snapshot {
     pub pending_calls: usize,
     /// Tasks that are not finished.
     pub tasks: usize,
+    /// Jobs in threads whose Deferred waits.
+    pub jobs: usize,
+    /// Watched descriptors of somebody else's.
+    pub watches: usize,
 }
 
 /// A port in a [`Snapshot`].
@@ -78,6 +82,11 @@ impl Loop {
         let mut snapshot = Snapshot {
             pending_calls: records.timers.borrow().len(),
             tasks: records.tasks.borrow().len(),
+            jobs: records.jobs.borrow().len(),
+            #[cfg(unix)]
+            watches: records.watches.borrow().len(),
+            #[cfg(not(unix))]
+            watches: 0,
             connectors: self
                 .connectors
                 .values()
@@ -104,12 +113,14 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} ports, {} connectors, {} connections, {} pending calls, {} tasks",
+            "{} ports, {} connectors, {} connections, {} pending calls, {} tasks, {} jobs, {} watches",
             self.ports.len(),
             self.connectors.len(),
             self.connections.len(),
             self.pending_calls,
-            self.tasks
+            self.tasks,
+            self.jobs,
+            self.watches
         )?;
         for port in &self.ports {
             let paused = if port.paused { ", paused" } else { "" };

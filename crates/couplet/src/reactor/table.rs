@@ -1,11 +1,13 @@
 //! What the driver's keys mean to the loop. The driver's slots are dense, so this is a vector.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::connecting::ConnectorCell;
 use super::port::PortCell;
 use super::timers::TimerKey;
-use crate::driver::Key;
+use super::{Reactor, waits};
+use crate::driver::{Answer, Key, Receiver, Sent};
 use crate::transport::connection::Life;
 
 pub(super) enum Place {
@@ -20,20 +22,28 @@ pub(super) struct Entry {
     pub(super) life: Life,
     /// What made it, on the client's side.
     pub(super) connector: Option<Rc<ConnectorCell>>,
-    pub(super) timer: Option<(TimerKey, std::time::Instant)>,
+    pub(super) timer: Option<(TimerKey, Instant)>,
     /// Stands in the list of connections to write.
     pub(super) to_write: bool,
     /// Its due calls stand in line.
     pub(super) in_line: bool,
 }
 
-#[derive(Default)]
 pub(super) struct Table {
     places: Vec<(u32, Place)>,
     connections: usize,
+    reactor: Reactor,
+    /// The time of this turn.
+    pub(super) now: Instant,
+    /// The connection that was served last, where it leaves something to settle.
+    pub(super) left: Option<Key>,
 }
 
 impl Table {
+    pub(super) fn new(reactor: Reactor, now: Instant) -> Table {
+        Table { places: Vec::new(), connections: 0, reactor, now, left: None }
+    }
+
     pub(super) fn put(&mut self, key: Key, place: Place) {
         let slot = key.slot as usize;
         if self.places.len() <= slot {
@@ -54,10 +64,7 @@ impl Table {
 
     #[inline]
     pub(super) fn connection(&mut self, key: Key) -> Option<&mut Entry> {
-        match self.place(key) {
-            Some(Place::Connection(entry)) => Some(entry),
-            _ => None,
-        }
+        connection(&mut self.places, key)
     }
 
     /// Takes out what the key means; it means nothing any more.
@@ -93,5 +100,60 @@ impl Table {
         if self.places.capacity() > 64 && self.places.len() < self.places.capacity() / 4 {
             self.places.shrink_to(self.places.len() * 2);
         }
+    }
+}
+
+#[inline]
+fn connection(places: &mut [(u32, Place)], key: Key) -> Option<&mut Entry> {
+    match places.get_mut(key.slot as usize) {
+        Some((generation, Place::Connection(entry))) if *generation == key.generation => {
+            Some(entry)
+        }
+        _ => None,
+    }
+}
+
+/// The way that most bytes go: what a protocol writes in answer to what came is sent at once, and
+/// the loop sees by one look that nothing else was asked.
+impl Receiver for Table {
+    #[inline]
+    fn received(&mut self, key: Key, data: &[u8]) -> Answer<'_> {
+        let Table { places, reactor, now, left, .. } = self;
+        let Some(entry) = connection(places, key) else {
+            return Answer::Nothing;
+        };
+        entry.life.wire().set_marked(true);
+        entry.life.feed(data, *now);
+        if reactor.records.waits(waits::ROUND) || entry.life.leaves_more() {
+            *left = Some(key);
+            return Answer::Stop;
+        }
+        match entry.life.wire().to_send() {
+            Some(out) if out.is_plain() && entry.life.writes_plainly() => {
+                entry.life.wire().set_marked(false);
+                Answer::Send(out)
+            }
+            Some(_) => {
+                *left = Some(key);
+                Answer::Stop
+            }
+            None => {
+                entry.life.wire().set_marked(false);
+                Answer::Nothing
+            }
+        }
+    }
+
+    #[cold]
+    fn blocked(&mut self, key: Key, sent: Sent, n: usize) -> bool {
+        let Table { places, now, left, .. } = self;
+        let Some(entry) = connection(places, key) else {
+            return true;
+        };
+        entry.life.wrote(sent, n, *now);
+        if entry.life.leaves_more() {
+            *left = Some(key);
+        }
+        left.is_none()
     }
 }

@@ -7,13 +7,15 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 
 use slab::Slab;
 
+use super::door::Door;
+use super::remote::RemoteCall;
 use super::{Loop, Reactor, waits};
 use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
 use crate::transport::panics::{contain, panic_text};
@@ -42,11 +44,9 @@ struct Entry {
     task: Option<Box<dyn Task>>,
 }
 
-/// Tasks that were woken, from any thread. Law 9: each task stands here once.
+/// What comes from any thread, and the way to wake the loop for it.
 pub(super) struct WakeQueue {
-    woken: Mutex<Vec<TaskId>>,
-    /// There is something in `woken`; looked at in each turn, so without the lock.
-    any: AtomicBool,
+    pub(super) door: Door<TaskId, RemoteCall>,
     driver: Waker,
     thread: ThreadId,
 }
@@ -58,14 +58,16 @@ struct TaskWaker {
 }
 
 impl WakeQueue {
-    /// True when a task was woken.
-    #[inline]
-    pub(super) fn is_any(&self) -> bool {
-        self.any.load(Ordering::Acquire)
+    pub(super) fn is_own_thread(&self) -> bool {
+        std::thread::current().id() == self.thread
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<TaskId>> {
-        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Something was put in: the loop is to look. On its own thread it is not asleep, and looks
+    /// before it sleeps.
+    pub(super) fn ring(&self) {
+        if !self.is_own_thread() {
+            self.driver.wake_by_ref();
+        }
     }
 }
 
@@ -78,12 +80,8 @@ impl Wake for TaskWaker {
         if self.queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.queue.lock().push(self.id);
-        self.queue.any.store(true, Ordering::Release);
-        // On its own thread the loop is not asleep, and looks at the queue before it sleeps.
-        if std::thread::current().id() != self.queue.thread {
-            self.queue.driver.wake_by_ref();
-        }
+        self.queue.door.wake(self.id);
+        self.queue.ring();
     }
 }
 
@@ -151,12 +149,8 @@ impl NewTask {
 
 impl Tasks {
     pub(super) fn new(driver: Waker) -> Tasks {
-        let queue = Arc::new(WakeQueue {
-            woken: Mutex::default(),
-            any: AtomicBool::new(false),
-            driver,
-            thread: std::thread::current().id(),
-        });
+        let queue =
+            Arc::new(WakeQueue { door: Door::new(), driver, thread: std::thread::current().id() });
         Tasks {
             entries: Slab::new(),
             generation: 0,
@@ -194,7 +188,7 @@ impl Tasks {
     /// A turn begins: what was spawned before it may run in it.
     pub(super) fn begin_turn(&mut self) {
         if !self.fresh.is_empty() {
-            self.queue.lock().extend(self.fresh.drain(..).map(|waker| waker.id));
+            self.queue.door.add(self.fresh.drain(..).map(|waker| waker.id));
         }
     }
 
@@ -216,16 +210,14 @@ impl Tasks {
     }
 
     fn take_woken(&mut self) -> Vec<TaskId> {
-        let mut woken = self.queue.lock();
-        self.queue.any.store(false, Ordering::Release);
-        std::mem::take(&mut *woken)
+        self.queue.door.take_woken()
     }
 }
 
 impl Loop {
     /// Step 5: the tasks woken by now, each once.
     pub(super) fn run_tasks(&mut self) {
-        if !self.reactor.records.take(waits::TASKS) && !self.woken.is_any() {
+        if !self.reactor.records.take(waits::TASKS) && !self.woken.door.is_any() {
             return;
         }
         let woken = self.reactor.records.tasks.borrow_mut().take_woken();
@@ -292,7 +284,7 @@ impl Loop {
         if tasks.entries.is_empty() {
             tasks.fresh.clear();
             tasks.cancelled.clear();
-            tasks.queue.lock().clear();
+            tasks.queue.door.forget_woken();
         }
     }
 }

@@ -8,9 +8,9 @@
 //! 3. for each event: deliver it; then a *round*: take over what was asked of any connection,
 //!    states at once and to the end, and make the calls into user code that stood in line when the
 //!    round began; then write what this connection wrote;
-//! 4. the timed calls that are due;
+//! 4. the calls from other threads, then the timed calls that are due;
 //! 5. the tasks woken by now, each once;
-//! 6. start listens and connects;
+//! 6. start listens, connects and jobs;
 //! 7. one more round, then write everything else that was written.
 //!
 //! A timed call or a task made in a turn waits for the next turn; a tell made while tells run
@@ -78,6 +78,7 @@ pub struct Loop {
     pub(super) stopped_by: Option<Signal>,
     pub(super) at_once: bool,
     pub(super) shutdown_grace: Duration,
+    pub(super) job_grace: Duration,
     pub(super) signals: bool,
     pub(super) on_snapshot: Option<ShowSnapshot>,
 }
@@ -110,10 +111,11 @@ impl Loop {
         let tasks = Tasks::new(driver.waker());
         let woken = tasks.queue();
         let reactor = Reactor::new(world, tasks);
+        let table = Table::new(reactor.clone(), now);
         Loop {
             driver,
             reactor,
-            table: Table::default(),
+            table,
             now,
             to_write: Vec::new(),
             woken,
@@ -127,6 +129,7 @@ impl Loop {
             stopped_by: None,
             at_once: false,
             shutdown_grace: options.shutdown_grace,
+            job_grace: options.job_grace,
             signals: options.signals,
             on_snapshot: None,
         }
@@ -166,31 +169,48 @@ impl Loop {
         if self.reactor.records.waits(waits::ROUND) {
             self.take_over();
         }
-        while let Some(current) = self.deliver() {
-            self.settle_one(current);
-            if self.reactor.records.waits(waits::ROUND) {
-                self.round();
+        loop {
+            match self.deliver() {
+                Delivered::To(current) => {
+                    self.settle_one(current);
+                    if self.reactor.records.waits(waits::ROUND) {
+                        self.round();
+                    }
+                    self.flush(current);
+                }
+                Delivered::AndSettled => {}
+                Delivered::Nothing => break,
             }
-            self.flush(current);
         }
         // What is asked for in this turn waits for the next: the deadline from before is enough.
-        if deadline.is_some_and(|deadline| self.now >= deadline) {
-            self.run_timed_calls(mark);
-        }
-        let mut goes_on = true;
-        // Mostly nothing more was asked for.
-        if !self.is_quiet() {
-            self.run_tasks();
-            self.start_all();
-            if self.reactor.records.waits(waits::ROUND) {
-                self.round();
-            }
-            self.write_all();
-            goes_on = self.is_staying() || self.advance_shutdown();
-            self.write_all();
-        }
+        let goes_on = if deadline.is_some_and(|deadline| self.now >= deadline) {
+            self.end_turn(Some(mark))
+        } else {
+            // Mostly nothing more is to be done.
+            self.is_quiet() || self.end_turn(None)
+        };
         self.reactor.records.now.set(None);
         Ok(goes_on)
+    }
+
+    /// Steps 4 to 7, and a shutdown; false when the run has ended.
+    #[inline(never)]
+    fn end_turn(&mut self, due: Option<Mark>) -> bool {
+        if self.woken.door.is_any() {
+            self.run_remote_calls();
+        }
+        if let Some(mark) = due {
+            self.run_timed_calls(mark);
+        }
+        self.run_tasks();
+        self.start_all();
+        if self.reactor.records.waits(waits::ROUND) {
+            self.round();
+        }
+        self.write_all();
+        let goes_on = self.is_staying() || self.advance_shutdown();
+        self.write_all();
+        goes_on
     }
 
     /// The text of the first timed call that panicked since this was asked last.
@@ -201,21 +221,25 @@ impl Loop {
     /// Something recorded or woken waits for the next turn.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        self.reactor.records.waits.get() != 0 || self.woken.is_any()
+        self.reactor.records.waits.get() != 0 || self.woken.door.is_any()
     }
 
     /// No shutdown is asked for or under way.
     #[inline]
     fn is_staying(&self) -> bool {
-        matches!(self.stopping, Stopping::No)
-            && !self.at_once
-            && !self.reactor.records.waits(waits::STOP)
+        self.is_settled() && !self.reactor.records.waits(waits::STOP)
+    }
+
+    #[inline]
+    fn is_settled(&self) -> bool {
+        matches!(self.stopping, Stopping::No) && !self.at_once
     }
 
     /// Nothing is left for the rest of a turn.
     #[inline]
     fn is_quiet(&self) -> bool {
-        !self.is_waiting() && self.to_write.is_empty() && self.is_staying()
+        // A stop that was asked for waits too.
+        !self.is_waiting() && self.to_write.is_empty() && self.is_settled()
     }
 
     /// Step 1: until when to wait.
@@ -224,8 +248,8 @@ impl Loop {
             return Some(self.now);
         }
         let mut until = timers;
-        if let Stopping::Closing(closing) = &self.stopping {
-            until = Some(until.map_or(*closing, |until| until.min(*closing)));
+        if let Stopping::Closing(end) | Stopping::Joining(end) = &self.stopping {
+            until = Some(until.map_or(*end, |until| until.min(*end)));
         }
         if let Some(at_most) = at_most {
             let most = super::delayed::after(self.reactor.now(), at_most);
@@ -242,65 +266,84 @@ impl Loop {
         if now > self.now {
             self.now = now;
         }
+        self.table.now = self.now;
         records.now.set(Some(self.now));
         if records.waits(waits::TASKS) {
             records.tasks.borrow_mut().begin_turn();
         }
     }
 
-    /// Step 3: delivers events, up to one that leaves something to settle; the connection that it
-    /// was for.
+    /// Step 3. The way of nearly every event is that bytes come and an answer is sent; then an event
+    /// that leaves more to do.
     #[inline]
-    fn deliver(&mut self) -> Option<Key> {
-        let now = self.now;
-        while let Some(event) = self.driver.next() {
-            return Some(match event {
-                Event::Received(key, data) => {
-                    let Some(entry) = self.table.connection(key) else {
-                        continue;
-                    };
-                    entry.life.wire().set_marked(true);
-                    entry.life.feed(data, now);
-                    let waits = self.reactor.records.waits(waits::ROUND);
-                    if !waits && entry.answer(now, &mut *self.driver, key) {
-                        continue;
-                    }
-                    key
-                }
-                Event::Sent(key, n) => {
-                    let Some(entry) = self.table.connection(key) else {
-                        continue;
-                    };
-                    entry.life.wire().set_marked(true);
-                    entry.life.sent(n, now);
-                    key
-                }
-                Event::Ended(key, error) => {
-                    self.ended(key, error);
-                    key
-                }
-                Event::Accepted { port, key, peer, host } => {
-                    self.accepted(port, key, peer, host);
-                    key
-                }
-                Event::Connected { key, host } => {
-                    if let Some(Place::Connecting(connector)) = self.table.place(key) {
-                        let connector = connector.clone();
-                        self.attempt_connected(key, &connector, host);
-                    }
-                    key
-                }
-                Event::Resolved(ticket, answer) => {
-                    self.name_resolved(ticket, answer);
-                    continue;
-                }
-                Event::Signal(signal) => {
-                    self.signalled(signal);
-                    continue;
-                }
-            });
+    fn deliver(&mut self) -> Delivered {
+        let more = self.driver.serve(&mut self.table);
+        match self.table.left.take() {
+            Some(key) => Delivered::To(key),
+            None if more => self.deliver_one(),
+            None => Delivered::Nothing,
         }
-        None
+    }
+
+    /// One event of any kind.
+    #[inline(never)]
+    fn deliver_one(&mut self) -> Delivered {
+        let now = self.now;
+        let Some(event) = self.driver.next() else {
+            return Delivered::Nothing;
+        };
+        Delivered::To(match event {
+            Event::Received(key, data) => {
+                let Some(entry) = self.table.connection(key) else {
+                    return Delivered::AndSettled;
+                };
+                entry.life.wire().set_marked(true);
+                entry.life.feed(data, now);
+                key
+            }
+            Event::Sent(key, n) => {
+                let Some(entry) = self.table.connection(key) else {
+                    return Delivered::AndSettled;
+                };
+                entry.life.wire().set_marked(true);
+                entry.life.sent(n, now);
+                key
+            }
+            Event::Ended(key, error) => {
+                self.ended(key, error);
+                key
+            }
+            Event::Accepted { port, key, peer, host } => {
+                self.accepted(port, key, peer, host);
+                key
+            }
+            Event::Connected { key, host } => {
+                if let Some(Place::Connecting(connector)) = self.table.place(key) {
+                    let connector = connector.clone();
+                    self.attempt_connected(key, &connector, host);
+                }
+                key
+            }
+            Event::Resolved(ticket, answer) => {
+                self.name_resolved(ticket, answer);
+                return Delivered::AndSettled;
+            }
+            Event::Ready(id, ready) => {
+                #[cfg(unix)]
+                self.watch_ready(id, ready);
+                #[cfg(not(unix))]
+                let _ = (id, ready);
+                return Delivered::AndSettled;
+            }
+            Event::JobDone(ticket) => {
+                self.job_done(ticket);
+                return Delivered::AndSettled;
+            }
+            Event::Signal(signal) => {
+                self.signalled(signal);
+                return Delivered::AndSettled;
+            }
+        })
     }
 
     #[cold]
@@ -347,7 +390,7 @@ impl Loop {
     }
 
     /// Takes over what was asked of a connection that the loop marked by itself.
-    #[inline]
+    #[inline(never)]
     fn settle_one(&mut self, key: Key) {
         if let Some(entry) = self.table.connection(key) {
             entry.life.wire().set_marked(false);
@@ -368,6 +411,7 @@ impl Loop {
     }
 
     /// Takes over what was asked, then makes the calls that stood in line when it began.
+    #[inline(never)]
     pub(super) fn round(&mut self) {
         self.take_over();
         let in_line = self.reactor.records.line.borrow().len();
@@ -398,6 +442,7 @@ impl Loop {
 
     /// States, at once and to the end. Of user code it calls only who waits for the end of a port
     /// or an attempt, or for a snapshot.
+    #[inline(never)]
     fn take_over(&mut self) {
         self.reactor.records.take(waits::ROUND);
         std::mem::swap(&mut self.dirty, &mut self.reactor.records.dirty.borrow_mut());
@@ -509,13 +554,19 @@ impl Loop {
     }
 
     /// Writes what a connection wrote, and carries out what follows from it.
-    #[inline]
+    #[inline(never)]
     pub(super) fn flush(&mut self, key: Key) {
         let Some(entry) = self.table.connection(key) else {
             return;
         };
-        let driver = &mut *self.driver;
-        entry.life.send(self.now, |outbox| driver.write(key, outbox));
+        let written = entry.life.wire().to_send().map(|mut outbox| {
+            let before = outbox.len();
+            let sent = self.driver.write(key, &mut outbox);
+            (sent, before - outbox.len())
+        });
+        if let Some((sent, n)) = written {
+            entry.life.wrote(sent, n, self.now);
+        }
         if entry.life.has_due() {
             Self::line_up_due(&self.reactor, key, entry);
         }
@@ -580,7 +631,6 @@ impl Loop {
     }
 
     /// Step 4: the calls that are due and were asked for before this turn.
-    #[inline(never)]
     fn run_timed_calls(&mut self, mark: Mark) {
         loop {
             let timed = self.reactor.records.timers.borrow_mut().pop_due(self.now, mark);
@@ -617,6 +667,7 @@ impl Loop {
         if !self.reactor.records.take(waits::STARTS) {
             return;
         }
+        self.start_jobs();
         let count = self.reactor.records.starts.borrow().len();
         for _ in 0..count {
             let start = self.reactor.records.starts.borrow_mut().pop_front();
@@ -665,25 +716,25 @@ fn report_to_the_log() {
     }
 }
 
-impl Entry {
-    /// The way that most bytes go out: what was written in answer to what came is sent. False
-    /// where there is more to settle.
-    #[inline]
-    fn answer(&mut self, now: Instant, driver: &mut dyn Driver, key: Key) -> bool {
-        if self.life.wire().has_asked() || self.life.has_due() {
-            return false;
-        }
-        self.life.wire().set_marked(false);
-        self.life.send(now, |outbox| driver.write(key, outbox));
-        !self.life.has_due() && !self.life.has_orders()
-    }
+/// What [`Loop::deliver`] did.
+enum Delivered {
+    /// An event of this connection, which may have left something to settle.
+    To(Key),
+    /// Events that left nothing.
+    AndSettled,
+    Nothing,
 }
 
 impl Drop for Loop {
     /// What the loop held ends with it: connections are closed without a word to their protocols,
     /// and who waits for something hears of it.
     fn drop(&mut self) {
+        for call in self.woken.door.close() {
+            contain("drop of a call", move || drop(call));
+        }
         self.drop_what_waits();
+        #[cfg(unix)]
+        self.end_watches();
         for connector in std::mem::take(&mut self.connectors).into_values() {
             Loop::abandon_connector(&connector);
         }

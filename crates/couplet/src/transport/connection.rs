@@ -31,7 +31,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::outbox::Outbox;
 use super::panics::{contain, log_panic, panic_text};
 use super::wire::{Phase, Wire, asked};
 use super::{Producer, Tell, Transport};
@@ -346,12 +345,9 @@ impl Life {
 
     // Writing.
 
-    /// Lets `send` (a `Driver::write`) take what it can of what was written, if anything was.
-    #[inline]
-    pub(crate) fn send(&mut self, now: Instant, send: impl FnOnce(&mut Outbox) -> Sent) {
-        let Some((sent, left)) = self.wire.send(send) else {
-            return;
-        };
+    /// The driver said `sent` to what was written, and took `n` bytes out of the outbox.
+    pub(crate) fn wrote(&mut self, sent: Sent, n: usize, now: Instant) {
+        let left = self.wire.sent(sent, n);
         if sent == Sent::All && matches!(self.state, State::Open { writing: Writing::Open, .. }) {
             if self.wire.is_watched() {
                 self.check_marks();
@@ -365,7 +361,6 @@ impl Life {
     /// Taken bytes have left, or there is room again (`n` = 0).
     pub(crate) fn sent(&mut self, n: usize, now: Instant) {
         self.wire.sub_in_flight(n);
-        self.wire.bytes_out.set(self.wire.bytes_out.get() + n as u64);
         self.after_progress(n > 0, now);
     }
 
@@ -601,6 +596,18 @@ impl Life {
         self.due != 0
     }
 
+    /// True when nothing is to be done after all that was written has left at once.
+    #[inline]
+    pub(crate) fn writes_plainly(&self) -> bool {
+        matches!(self.state, State::Open { writing: Writing::Open, .. }) && !self.wire.is_watched()
+    }
+
+    /// True when the loop has more to do for this connection than to send what was written.
+    #[inline]
+    pub(crate) fn leaves_more(&self) -> bool {
+        self.due != 0 || self.has_orders || self.wire.has_asked()
+    }
+
     /// Runs the calls that are due, of a connection that has not ended.
     pub(crate) fn run_due(&mut self, now: Instant) {
         let due = std::mem::take(&mut self.due);
@@ -758,7 +765,7 @@ impl Life {
             host: wire.host.clone(),
             state: self.state_name(),
             bytes_in: wire.bytes_in.get(),
-            bytes_out: wire.bytes_out.get(),
+            bytes_out: wire.bytes_out(),
             buffered: wire.buffered(),
             idle: now.saturating_duration_since(wire.received_at.get()),
             age: now.saturating_duration_since(wire.made_at),

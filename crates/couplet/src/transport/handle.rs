@@ -32,7 +32,7 @@ pub struct Connection<P> {
     pub(crate) protocol: PhantomData<fn(&mut P)>,
 }
 
-impl<P: Protocol> Connection<P> {
+impl<P: 'static> Connection<P> {
     /// Runs `f` on the protocol in the turn. False, and `f` is dropped, when
     /// [`connection_lost`](Protocol::connection_lost) was called already. It is dropped too when
     /// the connection is lost before its turn comes.
@@ -105,12 +105,12 @@ impl<P> fmt::Debug for Connection<P> {
     }
 }
 
-struct Told<P, F> {
-    f: F,
-    protocol: PhantomData<fn(&mut P)>,
+pub(crate) struct Told<P, F> {
+    pub(crate) f: F,
+    pub(crate) protocol: PhantomData<fn(&mut P)>,
 }
 
-impl<P: Protocol, F: FnOnce(&mut P, &Transport)> Tell for Told<P, F> {
+impl<P: 'static, F: FnOnce(&mut P, &Transport)> Tell for Told<P, F> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
         match find::<P>(protocol) {
             Some(found) => (self.f)(found, transport),
@@ -125,7 +125,7 @@ struct Asked<P, T, F> {
     protocol: PhantomData<fn(&mut P)>,
 }
 
-impl<P: Protocol, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell for Asked<P, T, F> {
+impl<P: 'static, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell for Asked<P, T, F> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
         let Asked { f, resolver, .. } = *self;
         match find::<P>(protocol) {
@@ -144,7 +144,7 @@ impl<P: Protocol, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell f
 }
 
 /// The `P` that `protocol` is, or wraps.
-fn find<P: Protocol>(protocol: &mut dyn Protocol) -> Option<&mut P> {
+fn find<P: 'static>(protocol: &mut dyn Protocol) -> Option<&mut P> {
     // Two looks, because a borrow that is returned from one arm is held in the other.
     if (protocol as &dyn std::any::Any).is::<P>() {
         (protocol as &mut dyn std::any::Any).downcast_mut()

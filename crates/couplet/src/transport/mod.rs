@@ -22,10 +22,11 @@ use crate::driver::{Key, SocketOption};
 use crate::error::ConnectionLost;
 #[cfg(doc)]
 use crate::error::Reason;
+#[cfg(doc)]
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
 pub use handle::Connection;
-pub(crate) use handle::Tell;
+pub(crate) use handle::{Tell, Told};
 use wire::{Marks, Phase, Registered, Wire, asked};
 
 /// Names a connection for as long as its loop lives, from any thread.
@@ -183,6 +184,13 @@ impl Transport {
         !self.wire.paused() && self.wire.phase() < Phase::Closing
     }
 
+    /// True from a close on: `lose_connection`, `fail`, `abort_connection`, a panic, or the end by
+    /// the peer. No data comes any more. Twisted's `disconnecting`.
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        self.wire.phase() >= Phase::Closing
+    }
+
     /// Registers what writes to this transport, so that it is paused while the buffer is full.
     /// The first `resume_producing` of a pull producer comes from the turn.
     ///
@@ -220,7 +228,9 @@ impl Transport {
     }
 
     /// True when more than the high mark is buffered: who writes in a loop stops here and waits
-    /// for [`drained`](Self::drained) or a producer's `resume_producing`.
+    /// for [`drained`](Self::drained), which comes soon where all leaves at once. (A producer that
+    /// stops here by itself need not be paused, for the turn first sends what it can; and one that
+    /// was not paused is not resumed.)
     pub fn is_full(&self) -> bool {
         self.wire.buffered() > self.wire.marks().high
     }
@@ -314,7 +324,8 @@ impl Transport {
     }
 
     /// The way back to the protocol's `&mut self`, later: for a timer, an answer, another
-    /// connection. `P` is the protocol of this transport, or one that it wraps.
+    /// connection. `P` is the protocol of this transport, or what it wraps: what a framer hands
+    /// its messages to, say.
     ///
     /// ```
     /// use std::time::Duration;
@@ -335,7 +346,7 @@ impl Transport {
     ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
     /// }
     /// ```
-    pub fn connection<P: Protocol>(&self) -> Connection<P> {
+    pub fn connection<P: 'static>(&self) -> Connection<P> {
         Connection { wire: self.wire.clone(), protocol: PhantomData }
     }
 }

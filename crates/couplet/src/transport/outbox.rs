@@ -223,9 +223,8 @@ impl Outbox {
     /// When fewer bytes wait: that is a driver's mistake.
     #[inline]
     pub fn advance(&mut self, n: usize) {
-        if n == self.len && self.sealed.is_none() {
-            self.len = 0;
-            self.drained();
+        if n == self.len && self.is_plain() {
+            self.clear_plain();
         } else {
             self.advance_pieces(n);
         }
@@ -255,15 +254,41 @@ impl Outbox {
         }
     }
 
-    #[inline]
     fn drained(&mut self) {
+        self.recycle();
+        if !self.has_spent() {
+            self.sealed = None;
+        }
+    }
+
+    #[inline]
+    fn recycle(&mut self) {
         self.gone = 0;
         if self.open.capacity() != 0 {
             self.spares.give(std::mem::take(&mut self.open));
         }
-        if !self.has_spent() {
-            self.sealed = None;
-        }
+    }
+
+    /// All that waits, where it [is plain](Self::is_plain).
+    #[inline]
+    pub(crate) fn plain(&self) -> &[u8] {
+        debug_assert!(self.is_plain());
+        &self.open[self.gone..]
+    }
+
+    /// [`clear`](Self::clear), where it is plain.
+    #[inline]
+    pub(crate) fn clear_plain(&mut self) {
+        debug_assert!(self.is_plain());
+        self.len = 0;
+        self.recycle();
+    }
+
+    /// True when nothing but the open piece was ever needed: what waits is one chunk, and no
+    /// foreign buffer is to be dropped.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.sealed.is_none()
     }
 
     /// Takes the first piece out, with the number of its bytes that have gone already. The taker
@@ -300,7 +325,8 @@ impl Outbox {
         &self.spares
     }
 
-    /// Throws away all that waits.
+    /// Removes all that waits.
+    #[inline]
     pub fn clear(&mut self) {
         self.advance(self.len);
     }

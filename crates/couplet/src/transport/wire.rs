@@ -4,7 +4,7 @@
 //! INVARIANT (law 2): no cell of a wire is borrowed while user code runs, and user objects
 //! (producers, closures, foreign buffers) are dropped with no cell borrowed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
@@ -81,7 +81,8 @@ pub(crate) struct Wire {
     outbox: RefCell<Outbox>,
     pub(super) received_at: Cell<Instant>,
     pub(super) bytes_in: Cell<u64>,
-    pub(super) bytes_out: Cell<u64>,
+    /// Bytes that were written and not thrown away since.
+    bytes_taken: Cell<u64>,
     // From here on it is read and written now and then.
     pub(super) id: ConnectionId,
     pub(super) reactor: Reactor,
@@ -133,7 +134,7 @@ impl Wire {
             made_at: now,
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
-            bytes_out: Cell::new(0),
+            bytes_taken: Cell::new(0),
             dropped: Cell::new(0),
             watched: Cell::new(false),
             rare: RefCell::new(Rare::default()),
@@ -147,12 +148,14 @@ impl Wire {
     pub(super) fn write(&self, data: &[u8]) {
         if !data.is_empty() && self.takes(data.len()) {
             self.outbox.borrow_mut().extend(data);
+            self.bytes_taken.set(self.bytes_taken.get() + data.len() as u64);
             self.mark();
         }
     }
 
     pub(super) fn write_bytes(&self, bytes: bytes::Bytes) {
         if !bytes.is_empty() && self.takes(bytes.len()) {
+            self.bytes_taken.set(self.bytes_taken.get() + bytes.len() as u64);
             self.outbox.borrow_mut().push(bytes);
             self.mark();
         }
@@ -331,7 +334,7 @@ impl Wire {
                 }
                 ProducerKind::Pull => registered
                     .asked_at
-                    .is_none_or(|at| self.buffered() == 0 && self.bytes_out.get() > at),
+                    .is_none_or(|at| self.buffered() == 0 && self.bytes_out() > at),
             },
         }
     }
@@ -363,34 +366,37 @@ impl Wire {
         !self.outbox.borrow().is_empty()
     }
 
-    /// Lets `send` take what it can of the outbox, and gives what it said and how many bytes left;
-    /// `None` where there is nothing to take.
-    #[inline]
-    pub(crate) fn send(&self, send: impl FnOnce(&mut Outbox) -> Sent) -> Option<(Sent, usize)> {
-        let mut outbox = self.outbox.borrow_mut();
-        let before = outbox.len();
-        if before == 0 {
-            return None;
-        }
-        let sent = send(&mut outbox);
-        let mut left = before - outbox.len();
+    /// What waits to be sent; `None` where nothing does. [`sent`](Self::sent) follows.
+    #[inline(always)]
+    pub(crate) fn to_send(&self) -> Option<RefMut<'_, Outbox>> {
+        let outbox = self.outbox.borrow_mut();
+        if outbox.is_empty() { None } else { Some(outbox) }
+    }
+
+    /// `n` bytes have left the outbox; gives how many of them have left the driver too.
+    pub(super) fn sent(&self, sent: Sent, n: usize) -> usize {
+        let mut left = n;
         if let Sent::Taken(taken) = sent {
             left -= taken;
             self.in_flight.set(self.in_flight.get() + taken);
         }
-        self.bytes_out.set(self.bytes_out.get() + left as u64);
-        if outbox.has_spent() {
-            let spent = outbox.take_spent();
-            drop(outbox);
+        let spent = self.outbox.borrow_mut().take_spent();
+        if !spent.is_empty() {
             contain("drop of a buffer", move || drop(spent)); // foreign code may run
         }
-        Some((sent, left))
+        left
+    }
+
+    /// Bytes that have left.
+    pub(super) fn bytes_out(&self) -> u64 {
+        self.bytes_taken.get() - self.buffered() as u64
     }
 
     /// Throws away what was written and has not left.
     pub(super) fn clear_outbox(&self) {
         let spent = {
             let mut outbox = self.outbox.borrow_mut();
+            self.bytes_taken.set(self.bytes_taken.get() - outbox.len() as u64);
             outbox.clear();
             outbox.take_spent()
         };
@@ -434,7 +440,7 @@ impl Wire {
         if let Some(registered) = self.producer.borrow_mut().as_mut() {
             registered.paused = paused;
             registered.to_finish = false;
-            registered.asked_at = Some(self.bytes_out.get());
+            registered.asked_at = Some(self.bytes_out());
         }
     }
 

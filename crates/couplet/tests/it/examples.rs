@@ -4,10 +4,22 @@
     reason = "the far end of the examples stands outside of any loop"
 )]
 
+mod clients;
+mod servers;
+mod small;
+mod styles;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
 
 const POEM: &str = "Hope is the thing with feathers\nThat perches in the soul\n";
 
@@ -24,30 +36,106 @@ fn example(name: &str) -> Command {
     Command::new(program)
 }
 
+/// How long a program may hang before its test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Kills `child` if what this gives isn't dropped in time.
+fn watchdog(child: &Child) -> Sender<()> {
+    let id = Pid::from_child(child);
+    let (kept, dropped) = mpsc::channel();
+    std::thread::spawn(move || {
+        if dropped.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let _ = kill_process(id, Signal::KILL);
+        }
+    });
+    kept
+}
+
 fn run(command: &mut Command) -> Output {
-    command.env("RUST_BACKTRACE", "0").output().expect("the example runs")
+    command.env("RUST_BACKTRACE", "0").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the example starts");
+    let _watchdog = watchdog(&child);
+    child.wait_with_output().expect("the example runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The program ends well and prints this.
+fn prints(name: &str, arguments: &[&str], expected: &str) {
+    let output = run(example(name).args(arguments));
+    assert_eq!(stdout(&output), expected, "{name} {arguments:?}: {}", stderr(&output));
+    assert!(output.status.success(), "{name} {arguments:?}: {}", stderr(&output));
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    (listener, address)
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let patience = Timespec::try_from(PATIENCE).expect("it is short");
+    let ready = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&patience));
+    assert_eq!(ready, Ok(1), "a client comes");
+    let (stream, _) = listener.accept().expect("a client comes");
+    settle(stream)
+}
+
+fn connect(address: &str) -> TcpStream {
+    settle(TcpStream::connect(address).expect("it listens"))
+}
+
+/// Each byte leaves at once, and nothing is waited for without end.
+fn settle(stream: TcpStream) -> TcpStream {
+    stream.set_nodelay(true).expect("an option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+    stream
+}
+
+/// Sends a text one byte at a time.
+fn recite(stream: &mut TcpStream, text: &str) {
+    for byte in text.as_bytes() {
+        stream.write_all(&[*byte]).expect("the peer reads");
+    }
+}
+
+/// All that the peer still sends.
+fn read_all(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("it closes cleanly");
+    text
 }
 
 /// A server that gives a poem to each of so many clients, one byte at a time.
-fn poet(clients: usize) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
+fn poet_of(poem: &'static str, clients: usize) -> SocketAddr {
+    let (listener, address) = listener();
     std::thread::spawn(move || {
-        for stream in listener.incoming().take(clients) {
-            let mut stream = stream.expect("a client");
-            stream.set_nodelay(true).expect("an option");
-            for byte in POEM.as_bytes() {
-                stream.write_all(&[*byte]).expect("the client reads");
-            }
+        for _ in 0..clients {
+            recite(&mut accept(&listener), poem);
         }
     });
     address
 }
 
-/// A port where nothing listens.
+fn poet(clients: usize) -> SocketAddr {
+    poet_of(POEM, clients)
+}
+
+/// A port that nobody else gets, and where nothing listens.
 fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound")
+    static TAKEN: LazyLock<Socket> = LazyLock::new(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).expect("a free port");
+        socket
+    });
+    TAKEN.local_addr().ok().and_then(|address| address.as_socket()).expect("it is bound")
 }
 
 #[test]
@@ -72,30 +160,63 @@ fn the_clients_of_deferreds_and_of_async_do_the_same() {
     }
 }
 
-/// A program that is ended with the test.
-struct Running(Child);
+/// A program that is ended with the test, and its stdout.
+struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    _watchdog: Sender<()>,
+}
+
+impl Running {
+    fn start(name: &str, arguments: &[&str]) -> Running {
+        let mut command = example(name);
+        command.args(arguments).env("RUST_BACKTRACE", "0").stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the example starts");
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let _watchdog = watchdog(&child);
+        Running { child, stdout, _watchdog }
+    }
+
+    /// The next line that it prints.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("it prints text");
+        line.trim_end().to_owned()
+    }
+
+    /// All that it still prints.
+    fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).expect("it prints text");
+        rest
+    }
+
+    /// Where it says that it listens, at the end of its next line.
+    fn address(&mut self) -> String {
+        let line = self.line();
+        line.rsplit_once("tcp:").expect("it tells where it listens").1.to_owned()
+    }
+
+    fn interrupt(&self) {
+        let id = Pid::from_child(&self.child);
+        kill_process(id, Signal::INT).expect("it runs");
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 #[test]
 fn the_echo_server_echoes_to_the_end_of_what_it_is_sent() {
-    let mut server =
-        Running(example("echo").stdout(Stdio::piped()).spawn().expect("the example starts"));
-    let mut line = String::new();
-    let stdout = server.0.stdout.take().expect("it is piped");
-    BufReader::new(stdout).read_line(&mut line).expect("it tells where it listens");
-    let address = line.trim().strip_prefix("listening on tcp:").expect("as an endpoint");
-    let mut stream = TcpStream::connect(address).expect("it listens");
+    let mut server = Running::start("echo", &[]);
+    let mut stream = connect(&server.address());
     stream.write_all(POEM.as_bytes()).expect("it reads");
     stream.shutdown(std::net::Shutdown::Write).expect("an open stream");
-    let mut echo = String::new();
-    stream.read_to_string(&mut echo).expect("it closes cleanly");
-    assert_eq!(echo, POEM);
+    assert_eq!(read_all(&mut stream), POEM);
 }
 
 #[test]

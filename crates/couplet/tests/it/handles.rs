@@ -35,6 +35,30 @@ impl<P: Protocol> Protocol for Wrapper<P> {
 }
 
 #[test]
+fn a_transport_says_from_a_close_on_that_it_is_closing() {
+    let closes: [fn(&Transport); 3] =
+        [Transport::lose_connection, Transport::abort_connection, |transport| {
+            transport.fail(std::fmt::Error)
+        }];
+    for close in closes {
+        let mut held = hold(Inner::default());
+        let transport = held.connection.transport();
+        transport.pause_producing();
+        transport.lose_write_connection();
+        held.settle();
+        assert!(!transport.is_closing(), "it may still read");
+        close(&transport);
+        assert!(transport.is_closing());
+        held.settle();
+        assert!(transport.is_closing());
+    }
+    let held = &mut hold(Inner::default());
+    held.wire.reset();
+    held.settle();
+    assert!(held.connection.transport().is_closing(), "by the peer");
+}
+
+#[test]
 fn a_connection_finds_its_protocol_inside_wrappers() {
     let mut held = hold(Wrapper(Wrapper(Inner::default())));
     let inner: Connection<Inner> = held.connection.transport().connection();

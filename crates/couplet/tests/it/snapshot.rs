@@ -199,7 +199,10 @@ fn it_prints_a_line_for_each_thing() {
     rig.reactor.connect_tcp("10.0.0.1", 7, || A::default().plays(Script::new()));
     let text = rig.l.snapshot().to_string();
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[0], "1 ports, 0 connectors, 1 connections, 0 pending calls, 0 tasks");
+    assert_eq!(
+        lines[0],
+        "1 ports, 0 connectors, 1 connections, 0 pending calls, 0 tasks, 0 jobs, 0 watches"
+    );
     assert_eq!(lines[1], format!("port        {} accepted 1", port.host()));
     let peer = b.address();
     assert_eq!(

@@ -39,14 +39,20 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A file with these bytes, until it is dropped.
+/// A file with these bytes, in a folder of its own, until it is dropped.
 pub(crate) struct TempFile(PathBuf);
 
 impl TempFile {
     pub(crate) fn new(bytes: &[u8]) -> TempFile {
+        TempFile::named("poem.txt", bytes)
+    }
+
+    pub(crate) fn named(name: &str, bytes: &[u8]) -> TempFile {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let folder = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(name);
         std::fs::File::create(&path).and_then(|mut file| file.write_all(bytes)).unwrap();
         TempFile(path)
     }
@@ -59,6 +65,7 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
+        let _ = self.0.parent().map(std::fs::remove_dir);
     }
 }
 

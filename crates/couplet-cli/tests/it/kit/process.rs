@@ -117,6 +117,14 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Asks for snapshots until one shows this. It has to take signals by now.
+    pub(crate) fn wait_snapshot(&mut self, text: &str) {
+        wait_until(text, || {
+            self.signal(Signal::USR1);
+            self.told().contains(text)
+        });
+    }
+
     /// Waits for its end.
     pub(crate) fn ended(mut self) -> Ended {
         let began = now();

@@ -26,8 +26,8 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::{
-    Bound, ConnectOptions, Driver, Event, How, Key, Outbox, Sent, Signal, SocketOption, Ticket,
-    World,
+    Bound, ConnectOptions, Driver, Event, How, Job, Key, Outbox, Sent, Signal, SocketOption,
+    Ticket, World,
 };
 use crate::address::Address;
 pub use network::{Cut, Network, Wire};
@@ -68,6 +68,7 @@ enum Told {
     Read(Key),
     Sent(Key, usize),
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
+    JobDone(Ticket),
     Signal(Signal),
 }
 
@@ -342,6 +343,7 @@ impl Driver for Memory {
                 Told::Resolved(ticket, answer) => {
                     return Some(Event::Resolved(ticket, answer.map_err(io::Error::from)));
                 }
+                Told::JobDone(ticket) => return Some(Event::JobDone(ticket)),
                 Told::Signal(signal) => return Some(Event::Signal(signal)),
             }
         }
@@ -450,6 +452,16 @@ impl Driver for Memory {
     fn forget(&mut self, ticket: Ticket) {
         self.lookups.retain(|(_, waiting, _)| *waiting != ticket);
         self.events.retain(|told| !matches!(told, Told::Resolved(t, _) if *t == ticket));
+    }
+
+    /// Here and now: a world whose time is virtual has no threads.
+    fn run_blocking(&mut self, ticket: Ticket, job: Job) {
+        job();
+        self.events.push_back(Told::JobDone(ticket));
+    }
+
+    fn forget_job(&mut self, ticket: Ticket) {
+        self.events.retain(|told| !matches!(told, Told::JobDone(t) if *t == ticket));
     }
 
     fn waker(&self) -> Waker {

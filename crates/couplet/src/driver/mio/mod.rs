@@ -33,16 +33,22 @@ use signals::SignalSource;
 use stream::{Found, Signs, StreamSlot, is_bytes};
 use system::{System, connect_from};
 
-use super::names::Names;
+use super::names::{Names, names};
+use super::pool::{Pool, Work};
 use super::{
-    Bound, ConnectOptions, Driver, Event, How, Key, Outbox, Sent, SocketOption, Ticket, World,
+    Answer, Bound, ConnectOptions, Driver, Event, How, Job, Key, Outbox, Ready, Receiver, Sent,
+    SocketOption, Ticket, WatchId, World,
 };
 use crate::address::Address;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
+/// Tokens from here on are watched descriptors of somebody else's.
+const WATCHES: usize = usize::MAX / 2;
 /// A table of fewer slots is not worth giving back.
 const SHRINK: usize = 256;
+/// Threads for jobs that block, as many as Twisted has.
+const JOB_THREADS: usize = 10;
 /// Bytes sent to one connection by one call: so that one reader of a large backlog does not hold
 /// up the others.
 const SEND_LIMIT: usize = 512 * 1024;
@@ -68,6 +74,8 @@ pub struct Mio {
     due: usize,
     /// The slot that `next` is busy with.
     current: Option<u32>,
+    /// What `serve` read from it, where that was not just some bytes.
+    read: Option<io::Result<usize>>,
     /// Counts the waits; what happens between two of them is a round.
     round: u64,
     /// Ports that rest for want of descriptors, until then.
@@ -79,7 +87,10 @@ pub struct Mio {
     buffer: Box<[u8]>,
     waker: Arc<PollWaker>,
     names: Names,
-    names_answered: bool,
+    jobs: Pool<Job, ()>,
+    watched: VecDeque<(WatchId, Ready)>,
+    /// There may be something to tell that is no slot's: a name, a job, a watched descriptor.
+    own: bool,
     signals: SignalSource,
     world: Rc<System>,
 }
@@ -132,7 +143,16 @@ impl Mio {
     pub fn new(read_buffer: usize) -> io::Result<Mio> {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(PollWaker(mio::Waker::new(poll.registry(), WAKER)?));
-        let names = Names::new(waker.clone().into());
+        let world = Rc::new(System::new(poll.registry().try_clone()?));
+        let names = names(waker.clone().into());
+        let jobs = Work {
+            name: "couplet-job",
+            threads: JOB_THREADS,
+            queue: usize::MAX, // Law 9: who asks for jobs knows how many
+            run: |job: Job| job(),
+            refuse: |error| tracing::error!(%error, "no thread can be had for a job"),
+        };
+        let jobs = Pool::new(jobs, waker.clone().into());
         Ok(Mio {
             poll,
             events: mio::Events::with_capacity(1024),
@@ -146,6 +166,7 @@ impl Mio {
             ready: VecDeque::new(),
             due: 0,
             current: None,
+            read: None,
             round: 0,
             retry: None,
             reserve: reserve(),
@@ -154,9 +175,11 @@ impl Mio {
             buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
             waker,
             names,
-            names_answered: false,
+            jobs,
+            watched: VecDeque::new(),
+            own: false,
             signals: SignalSource::default(),
-            world: Rc::new(System::new()),
+            world,
         })
     }
 
@@ -176,6 +199,27 @@ impl Mio {
         };
         self.most = self.most.max(self.slots.len() - self.free.len());
         Key { slot, generation: self.generation }
+    }
+
+    /// The events of the last wait are used up: no more of them names a slot that was closed.
+    #[inline(never)]
+    fn end_rest_of_slots(&mut self) {
+        self.free.append(&mut self.resting);
+        let used = self.slots.len() - self.free.len();
+        if self.slots.len() >= SHRINK && used <= self.most / 2 {
+            self.most = used;
+            self.shrink();
+        }
+    }
+
+    #[cold]
+    fn end_rest_of_ports(&mut self) {
+        if self.retry.as_ref().is_some_and(|(until, _)| *until <= self.world.now()) {
+            self.reserve = self.reserve.take().or_else(reserve);
+            for slot in self.retry.take().map(|(_, slots)| slots).unwrap_or_default() {
+                self.queue(slot);
+            }
+        }
     }
 
     /// Gives back the room of connections that have left. What still named their slots is dropped.
@@ -233,8 +277,17 @@ impl Mio {
         while let Some(event) = self.batch.get(self.cursor) {
             self.cursor += 1;
             match event.token() {
-                WAKER => self.names_answered = true,
+                WAKER => self.own = true,
                 SIGNALS => self.signals.readable = true,
+                Token(watch) if watch >= WATCHES => {
+                    let failed = event.is_error() || event.is_read_closed();
+                    let ready = Ready {
+                        readable: event.is_readable() || failed,
+                        writable: event.is_writable() || failed || event.is_write_closed(),
+                    };
+                    self.watched.push_back((WatchId(watch - WATCHES), ready));
+                    self.own = true;
+                }
                 Token(slot) => {
                     let signs = Signs::of(event);
                     self.note(slot, signs);
@@ -302,6 +355,10 @@ impl Mio {
         let Kind::Stream(stream) = &mut self.slots[slot as usize].kind else {
             return Found::Nothing;
         };
+        let already = self.read.take();
+        if already.is_some() {
+            stream.signs.set(Signs::READABLE, true);
+        }
         if stream.signs.has(Signs::ROOM) {
             stream.signs.set(Signs::ROOM | Signs::BLOCKED, false);
             return Found::Room;
@@ -312,7 +369,7 @@ impl Mio {
         if !stream.signs.has(Signs::READABLE) {
             return Found::Nothing;
         }
-        let found = stream.read(&mut self.buffer, None);
+        let found = stream.read(&mut self.buffer, already);
         if matches!(found, Found::Bytes(n) if n == self.buffer.len()) {
             self.current = None;
             self.queue(slot);
@@ -320,23 +377,6 @@ impl Mio {
             self.current = None;
         }
         found
-    }
-
-    /// What a first read found, on a stream where nothing else is up; else the next event.
-    #[cold]
-    fn read_on(&mut self, key: Key, result: io::Result<usize>) -> Option<Event<'_>> {
-        let Kind::Stream(stream) = &mut self.slots[key.slot as usize].kind else {
-            return None;
-        };
-        let found = stream.read(&mut self.buffer, Some(result));
-        if stream.signs.has(Signs::READABLE) {
-            self.queue(key.slot);
-        }
-        match found {
-            Found::Bytes(n) => Some(Event::Received(key, &self.buffer[..n])),
-            Found::End(error) => Some(Event::Ended(key, error)),
-            Found::Room | Found::Nothing => self.next_of_all(),
-        }
     }
 
     /// Goes on after a first write in which not all has left, as far as is known.
@@ -367,7 +407,7 @@ impl Mio {
         self.cursor == self.batch.len()
             && self.current.is_none()
             && self.due == 0
-            && !self.names_answered
+            && !self.own
             && !self.signals.readable
     }
 
@@ -425,11 +465,17 @@ impl Mio {
         if let Some(signal) = self.signals.next() {
             return Some(Event::Signal(signal));
         }
-        if self.names_answered {
-            match self.names.next() {
-                Some((ticket, answer)) => return Some(Event::Resolved(ticket, answer)),
-                None => self.names_answered = false,
+        if self.own {
+            if let Some((ticket, answer)) = self.names.next() {
+                return Some(Event::Resolved(ticket, answer));
             }
+            if let Some((ticket, ())) = self.jobs.next() {
+                return Some(Event::JobDone(ticket));
+            }
+            if let Some((id, ready)) = self.watched.pop_front() {
+                return Some(Event::Ready(id, ready));
+            }
+            self.own = false;
         }
         None
     }
@@ -448,12 +494,7 @@ impl Driver for Mio {
 
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         if !self.resting.is_empty() {
-            self.free.append(&mut self.resting);
-            let used = self.slots.len() - self.free.len();
-            if self.slots.len() >= SHRINK && used <= self.most / 2 {
-                self.most = used;
-                self.shrink();
-            }
+            self.end_rest_of_slots();
         }
         let rest = self.retry.as_ref().map(|(until, _)| *until);
         let until = match rest {
@@ -473,36 +514,61 @@ impl Driver for Mio {
             Err(error) => return Err(error),
         }
         self.batch.extend(self.events.iter().cloned());
-        if self.retry.as_ref().is_some_and(|(until, _)| *until <= self.world.now()) {
-            self.reserve = self.reserve.take().or_else(reserve);
-            for slot in self.retry.take().map(|(_, slots)| slots).unwrap_or_default() {
-                self.queue(slot);
-            }
+        if self.retry.is_some() {
+            self.end_rest_of_ports();
         }
         self.due = self.ready.len();
         self.round += 1;
         Ok(())
     }
 
-    fn next(&mut self) -> Option<Event<'_>> {
-        // The way of nearly every event: bytes that came, on a connection where nothing else is up.
-        if self.current.is_none()
-            && let Some(event) = self.batch.get(self.cursor)
+    /// The way of nearly every message: bytes came on a connection where nothing else is up, and
+    /// the socket takes the answer whole. INVARIANT: no system call of this loop lies in a function
+    /// that is called.
+    fn serve(&mut self, receiver: &mut dyn Receiver) -> bool {
+        if self.current.is_some() {
+            return true;
+        }
+        while let Some(event) = self.batch.get(self.cursor)
             && let Token(slot) = event.token()
             && let Some(Slot { generation, kind: Kind::Stream(stream), .. }) = self.slots.get(slot)
             && stream.is_calm()
             && is_bytes(event)
         {
-            self.cursor += 1;
             let key = Key { slot: slot as u32, generation: *generation };
-            return match stream.read_once(&mut self.buffer) {
+            let read = stream.read_once(&mut self.buffer);
+            self.cursor += 1;
+            let data = match read {
                 // A short read has used the edge up.
-                Ok(n) if 0 < n && n < self.buffer.len() && !cfg!(windows) => {
-                    Some(Event::Received(key, &self.buffer[..n]))
+                Ok(n) if 0 < n && n < self.buffer.len() && !cfg!(windows) => &self.buffer[..n],
+                read => {
+                    self.current = Some(key.slot);
+                    self.read = Some(read);
+                    return true;
                 }
-                result => self.read_on(key, result),
             };
+            let mut out = match receiver.received(key, data) {
+                Answer::Nothing => continue,
+                Answer::Stop => return true,
+                Answer::Send(out) => out,
+            };
+            let all = out.len();
+            match stream.write_once(out.plain()) {
+                Ok(n) if n == all => out.clear_plain(),
+                result => {
+                    let sent = self.write_on(key, &mut out, (all, result));
+                    let left = all - out.len();
+                    drop(out);
+                    if !receiver.blocked(key, sent, left) {
+                        return true;
+                    }
+                }
+            }
         }
+        !self.is_done()
+    }
+
+    fn next(&mut self) -> Option<Event<'_>> {
         if self.is_done() { None } else { self.next_of_all() }
     }
 
@@ -645,11 +711,19 @@ impl Driver for Mio {
     }
 
     fn resolve(&mut self, ticket: Ticket, name: &str) {
-        self.names.resolve(ticket, name);
+        self.names.ask(ticket, name.to_owned());
     }
 
     fn forget(&mut self, ticket: Ticket) {
         self.names.forget(ticket);
+    }
+
+    fn run_blocking(&mut self, ticket: Ticket, job: Job) {
+        self.jobs.ask(ticket, job);
+    }
+
+    fn forget_job(&mut self, ticket: Ticket) {
+        self.jobs.forget(ticket);
     }
 
     fn waker(&self) -> Waker {

@@ -5,10 +5,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+#[cfg(unix)]
+use std::os::fd::{AsRawFd, BorrowedFd};
+
 use mio::net::TcpStream;
+#[cfg(unix)]
+use mio::{Token, event::Source, unix::SourceFd};
 use socket2::{Domain, Protocol, Socket, Type};
 
+#[cfg(unix)]
+use super::WATCHES;
 use crate::driver::{Bound, ListenOptions, World};
+#[cfg(unix)]
+use crate::driver::{Interest, WatchId};
 
 /// How late a wait may end whose end is more than a second away.
 const NEAR: Duration = Duration::from_millis(5);
@@ -24,6 +33,8 @@ struct Told {
 /// The system's clock, randomness and sockets.
 #[derive(Debug)]
 pub(super) struct System {
+    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is watched"))]
+    registry: mio::Registry,
     hasher: std::hash::RandomState,
     count: std::cell::Cell<u64>,
     /// The time as it was asked for last: the time of the turn.
@@ -33,9 +44,10 @@ pub(super) struct System {
 
 impl System {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-    pub(super) fn new() -> System {
+    pub(super) fn new(registry: mio::Registry) -> System {
         let now = Instant::now();
         System {
+            registry,
             hasher: std::hash::RandomState::new(),
             count: std::cell::Cell::new(0),
             last: std::cell::Cell::new(now),
@@ -96,6 +108,35 @@ impl World for System {
         let listener = std::net::TcpListener::from(socket);
         let host = listener.local_addr()?.into();
         Ok(Bound { host, socket: Box::new(listener) })
+    }
+
+    #[cfg(unix)]
+    fn watch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        let token = Token(WATCHES + id.0);
+        SourceFd(&source.as_raw_fd()).register(&self.registry, token, events(interest))
+    }
+
+    /// mio is edge-triggered: registering once more is what makes an edge of what is left.
+    #[cfg(unix)]
+    fn rewatch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        let token = Token(WATCHES + id.0);
+        SourceFd(&source.as_raw_fd()).reregister(&self.registry, token, events(interest))
+    }
+
+    #[cfg(unix)]
+    fn unwatch(&self, source: BorrowedFd<'_>) {
+        if let Err(error) = SourceFd(&source.as_raw_fd()).deregister(&self.registry) {
+            tracing::debug!(%error, "a watched descriptor was closed by somebody else");
+        }
+    }
+}
+
+#[cfg(unix)]
+fn events(interest: Interest) -> mio::Interest {
+    match interest {
+        Interest::Readable => mio::Interest::READABLE,
+        Interest::Writable => mio::Interest::WRITABLE,
+        Interest::Both => mio::Interest::READABLE | mio::Interest::WRITABLE,
     }
 }
 

@@ -9,7 +9,9 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
-use couplet::driver::{Bound, Driver, Event, How, Key, Outbox, Sent, Ticket, World};
+use couplet::driver::{
+    Answer, Bound, Driver, Event, How, Job, Key, Outbox, Receiver, Sent, Ticket, World,
+};
 use couplet::{Address, ConnectOptions, ListenOptions, SocketOption};
 
 /// What was done with one key.
@@ -143,6 +145,11 @@ impl Driver for Tap {
         self.inner.wait(Some(tapped.inner.now() + nap))
     }
 
+    fn serve(&mut self, receiver: &mut dyn Receiver) -> bool {
+        let tapped = self.tapped.clone();
+        self.inner.serve(&mut TappedReceiver { receiver, tapped, sending: 0 })
+    }
+
     fn next(&mut self) -> Option<Event<'_>> {
         let event = self.inner.next()?;
         match &event {
@@ -214,11 +221,48 @@ impl Driver for Tap {
         self.inner.forget(ticket);
     }
 
+    fn run_blocking(&mut self, ticket: Ticket, job: Job) {
+        self.inner.run_blocking(ticket, job);
+    }
+
+    fn forget_job(&mut self, ticket: Ticket) {
+        self.inner.forget_job(ticket);
+    }
+
     fn waker(&self) -> Waker {
         self.inner.waker()
     }
 
     fn watch_signals(&mut self, on: bool) -> io::Result<()> {
         self.inner.watch_signals(on)
+    }
+}
+
+/// Counts what a driver gives to the loop and sends for it by itself.
+struct TappedReceiver<'a> {
+    receiver: &'a mut dyn Receiver,
+    tapped: Rc<Tapped>,
+    /// Bytes of the answer that is being sent.
+    sending: usize,
+}
+
+impl Receiver for TappedReceiver<'_> {
+    fn received(&mut self, key: Key, data: &[u8]) -> Answer<'_> {
+        self.tapped.count(key, |counts| counts.received += data.len());
+        let answer = self.receiver.received(key, data);
+        if let Answer::Send(out) = &answer {
+            self.sending = out.len();
+            self.tapped.command(key, |counts| {
+                counts.writes += 1;
+                counts.written += out.len();
+            });
+        }
+        answer
+    }
+
+    fn blocked(&mut self, key: Key, sent: Sent, n: usize) -> bool {
+        let stayed = self.sending - n;
+        self.tapped.count(key, |counts| counts.written -= stayed);
+        self.receiver.blocked(key, sent, n)
     }
 }

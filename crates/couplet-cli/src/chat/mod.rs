@@ -1,0 +1,183 @@
+//! `couplet chat`: people say lines to each other, with `nc` as their client.
+//!
+//! What one member sends is a line with its name before it, for all others. Nobody waits for a slow
+//! reader: its lines pile up to a cap, and then it is cut.
+
+mod pace;
+mod room;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
+use couplet::{Reason, SocketOption};
+
+use crate::cli;
+use crate::exit::Exit;
+use crate::server;
+use pace::Pace;
+use room::{NoName, Room};
+use text::{NAME_LENGTH, clean};
+
+/// Bytes in a line, at most.
+const LINE_LENGTH: usize = 512;
+/// Law 9: what a member that does not read costs us at most; then it is cut.
+const WRITE_CAP: usize = 1024 * 1024;
+/// What the system keeps for a slow reader beside it: less than it would by itself.
+const SEND_BUFFER: usize = 128 * 1024;
+/// A member whose machine has gone without a word is noticed by probes.
+const PROBE: Duration = Duration::from_secs(60);
+/// What any line costs, in bytes that were said.
+const LINE_COST: usize = 16;
+
+/// One member's connection.
+struct ChatServer {
+    room: Rc<RefCell<Room>>,
+    pace: Pace,
+    /// Bytes that the line under way has made us send.
+    said: usize,
+}
+
+impl ChatServer {
+    fn new(room: &Rc<RefCell<Room>>) -> LineOnlyReceiver<ChatServer> {
+        let server = ChatServer { room: room.clone(), pace: Pace::default(), said: 0 };
+        let receiver = LineOnlyReceiver::new(server).with_delimiter(&b"\n"[..]);
+        // A telnet client ends its lines with one byte more.
+        receiver.with_max_length(LINE_LENGTH + 1)
+    }
+
+    /// A line to this member alone.
+    fn reply(&mut self, transport: &LineTransport, line: &str) {
+        self.said += line.len();
+        transport.send_line(format!("* {line}"));
+    }
+
+    fn greet(&mut self, transport: &LineTransport, name: &str, others: usize) {
+        let others = match others {
+            0 => "Nobody else is here yet.".to_owned(),
+            1 => "One other is here.".to_owned(),
+            others => format!("{others} others are here."),
+        };
+        self.reply(transport, &format!("Welcome! You are {name}. {others}"));
+        self.reply(transport, "What you type is said to all. /nick NAME gives you a name,");
+        self.reply(transport, "/who tells who is here, /quit leaves, /help tells more.");
+    }
+
+    fn help(&mut self, transport: &LineTransport) {
+        let name = format!("/nick NAME  be called NAME: 1 to {NAME_LENGTH} of a-z A-Z 0-9 - _");
+        self.reply(transport, &name);
+        self.reply(transport, "/who        tells who is here");
+        self.reply(transport, "/quit       leaves");
+        self.reply(transport, "//TEXT      says /TEXT");
+        let line = format!("Anything else is said to all others, {LINE_LENGTH} bytes a line.");
+        self.reply(transport, &line);
+    }
+
+    fn nick(&mut self, transport: &LineTransport, name: &str) {
+        let id = transport.id();
+        let renamed = self.room.borrow_mut().rename(id, name);
+        match renamed {
+            Ok(0) => self.reply(transport, &format!("You are {name}.")),
+            Ok(said) => self.said += said,
+            Err(NoName::Taken) => {
+                self.reply(transport, &format!("{name} is taken; choose another name."));
+            }
+            Err(NoName::Malformed) => {
+                let name = self.room.borrow().name(id).to_owned();
+                let rule = format!(
+                    "You are {name}. A name is 1 to {NAME_LENGTH} of a-z A-Z 0-9 - _, \
+                     as in: /nick ada-2"
+                );
+                self.reply(transport, &rule);
+            }
+        }
+    }
+
+    fn command(&mut self, transport: &LineTransport, line: &str) {
+        let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match command {
+            "nick" => self.nick(transport, rest.trim()),
+            "who" => {
+                let who = self.room.borrow().who(transport.id());
+                self.reply(transport, &who);
+            }
+            "quit" => {
+                self.reply(transport, "Goodbye.");
+                self.room.borrow_mut().leave(transport.id(), None);
+                transport.lose_connection();
+            }
+            "help" => self.help(transport),
+            _ => {
+                let answer = format!("There is no /{command}; /help tells what there is.");
+                self.reply(transport, &answer);
+            }
+        }
+    }
+
+    fn say(&mut self, transport: &LineTransport, text: &str) {
+        if !text.trim().is_empty() {
+            self.said += self.room.borrow().say(transport.id(), text);
+        }
+    }
+
+    /// A line was dealt with. Who says too much is not heard for a while: its network holds what it
+    /// says, and nobody else notices.
+    fn pause_for_breath(&mut self, transport: &LineTransport) {
+        let bytes = std::mem::take(&mut self.said) + LINE_COST;
+        let members = self.room.borrow().len();
+        if let Some(wait) = self.pace.spend(transport.reactor().now(), bytes, members) {
+            transport.pause_producing();
+            let me = transport.connection::<Self>();
+            me.call_later(wait, |_, transport| transport.resume_producing());
+        }
+    }
+}
+
+impl LineProtocol for ChatServer {
+    fn connection_made(&mut self, transport: &LineTransport) {
+        transport.set_write_cap(Some(WRITE_CAP));
+        transport.set_socket_option(SocketOption::SendBuffer(SEND_BUFFER));
+        transport.set_tcp_keep_alive(Some(PROBE));
+        let others = self.room.borrow().len();
+        let name = self.room.borrow_mut().join(transport);
+        self.greet(transport, &name, others);
+    }
+
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+        if line.strip_suffix(b"\r").unwrap_or(line).len() > LINE_LENGTH {
+            return self.line_length_exceeded(transport, line);
+        }
+        let text = clean(line);
+        match text.strip_prefix('/') {
+            Some(slash) if slash.starts_with('/') => self.say(transport, slash),
+            Some(command) => self.command(transport, command),
+            None => self.say(transport, &text),
+        }
+        self.pause_for_breath(transport);
+    }
+
+    /// The line is thrown away up to its end, and the member stays.
+    fn line_length_exceeded(&mut self, transport: &LineTransport, _beginning: &[u8]) {
+        let answer = format!("That line has more than {LINE_LENGTH} bytes and was not said.");
+        self.reply(transport, &answer);
+        self.pause_for_breath(transport);
+    }
+
+    fn read_closed(&mut self, transport: &LineTransport) {
+        self.room.borrow_mut().leave(transport.id(), None);
+        transport.lose_connection();
+    }
+
+    fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
+        self.room.borrow_mut().leave(transport.id(), Some(reason));
+    }
+}
+
+pub(crate) fn run(options: cli::Chat) -> Result<(), Exit> {
+    let room = Rc::<RefCell<Room>>::default();
+    server::run(options.listen, move || ChatServer::new(&room))
+}

@@ -1,0 +1,84 @@
+//! How much one member may say: what is more waits, and is not lost.
+
+use std::time::{Duration, Instant};
+
+/// Bytes a second that one member may have sent to the others.
+const RATE: u64 = 256 * 1024;
+/// Bytes a second of all members together, as far as many speak at once.
+const RATE_OF_ALL: u64 = 1024 * 1024;
+/// Bytes of all members together that may come at once. It is far below the cap of what waits for
+/// one reader: who reads is not cut for what many say in one moment.
+pub(super) const BURST_OF_ALL: u64 = 128 * 1024;
+
+/// What a member has said so far, as a time: until when it is paid for. The generic cell rate
+/// algorithm.
+#[derive(Default)]
+pub(super) struct Pace {
+    paid_until: Option<Instant>,
+}
+
+impl Pace {
+    /// `bytes` were said, by one of `members`. How long to wait before more is heard.
+    pub(super) fn spend(&mut self, now: Instant, bytes: usize, members: usize) -> Option<Duration> {
+        let members = members.max(1) as u64;
+        let rate = RATE.min(RATE_OF_ALL / members).max(1);
+        let burst = time_for(BURST_OF_ALL / members.max(4), rate);
+        let begin = self.paid_until.map_or(now, |until| until.max(now));
+        let paid_until = begin + time_for(bytes as u64, rate);
+        self.paid_until = Some(paid_until);
+        let ahead = paid_until.saturating_duration_since(now);
+        ahead.checked_sub(burst).filter(|wait| !wait.is_zero())
+    }
+}
+
+fn time_for(bytes: u64, rate: u64) -> Duration {
+    Duration::from_micros(bytes.saturating_mul(1_000_000) / rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use couplet::testing::hold;
+    use couplet::{Protocol, Transport};
+
+    struct Nobody;
+
+    impl Protocol for Nobody {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+
+    /// Bytes that are heard in a minute of talking without a pause, in lines of 500.
+    fn heard_in_a_minute(members: usize) -> u64 {
+        let began = hold(Nobody).reactor().now();
+        let (mut pace, mut now, mut bytes) = (Pace::default(), began, 0);
+        while now < began + Duration::from_secs(60) {
+            bytes += 500;
+            now += pace.spend(now, 500, members).unwrap_or_default();
+        }
+        bytes
+    }
+
+    #[test]
+    fn who_talks_without_a_pause_is_heard_at_the_rate() {
+        let heard = heard_in_a_minute(2);
+        assert!((60 * RATE..61 * RATE).contains(&heard), "{heard}");
+    }
+
+    #[test]
+    fn many_share_a_rate() {
+        let heard = heard_in_a_minute(1000);
+        let share = 60 * RATE_OF_ALL / 1000;
+        assert!((share..share + 2000).contains(&heard), "{heard}");
+    }
+
+    #[test]
+    fn who_talks_as_people_do_never_waits() {
+        let mut now = hold(Nobody).reactor().now();
+        let mut pace = Pace::default();
+        for _ in 0..1000 {
+            assert_eq!(pace.spend(now, 500, 100), None);
+            now += Duration::from_secs(1);
+        }
+        assert_eq!(pace.spend(now, 20_000, 4), None, "a page at once");
+    }
+}

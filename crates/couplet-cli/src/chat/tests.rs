@@ -1,0 +1,173 @@
+//! The chat over a network in memory, where the test holds all clients and waiting costs no time.
+
+use std::net::SocketAddr;
+
+use couplet::testing::{Held, Wire, every_split, hold};
+use couplet::{Protocol, Transport};
+
+use super::*;
+
+/// Only its loop and its network are of interest.
+struct Nobody;
+
+impl Protocol for Nobody {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+struct Scene {
+    held: Held<Nobody>,
+    port: SocketAddr,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let held = hold(Nobody);
+        let room = Rc::<RefCell<Room>>::default();
+        let factory = move || ChatServer::new(&room);
+        let port = held.reactor().listen("tcp:0:interface=127.0.0.1", factory).unwrap();
+        let port = port.host().socket_addr().unwrap();
+        Scene { held, port }
+    }
+
+    /// One more member, who has read the greeting.
+    fn member(&mut self, name: &str) -> Wire {
+        let wire = self.held.network().connect(self.port).unwrap();
+        self.held.settle();
+        self.send(&wire, format!("/nick {name}\n").as_bytes());
+        heard(&wire);
+        wire
+    }
+
+    fn send(&mut self, from: &Wire, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = from.push(bytes);
+            self.held.settle();
+            if taken == 0 {
+                self.held.advance(Duration::from_millis(100));
+            }
+            bytes = &bytes[taken..];
+        }
+    }
+}
+
+fn heard(wire: &Wire) -> String {
+    String::from_utf8(wire.take()).unwrap()
+}
+
+#[test]
+fn however_a_line_is_cut_it_is_heard_once_and_whole() {
+    every_split(b"one\ntwo two\n\n/who\n//three\n", |pieces| {
+        let mut scene = Scene::new();
+        let (ada, bob) = (scene.member("ada"), scene.member("bob"));
+        heard(&ada);
+        for piece in pieces {
+            scene.send(&ada, piece);
+        }
+        assert_eq!(heard(&bob), "<ada> one\n<ada> two two\n<ada> /three\n");
+        assert_eq!(heard(&ada), "* 2 here: ada (you), bob\n");
+    });
+}
+
+#[test]
+fn who_does_not_read_is_cut_at_the_cap_and_the_others_hear_everything() {
+    let mut scene = Scene::new();
+    let (ada, bob, eve) = (scene.member("ada"), scene.member("bob"), scene.member("eve"));
+    let line = [&[b'x'; 500][..], b"\n"].concat();
+    let (mut said, mut heard_by_bob) = (0, 0);
+    while !eve.saw_reset() {
+        scene.send(&ada, &line);
+        said += 1;
+        heard_by_bob += heard(&bob).matches("<ada> xxx").count();
+        scene.held.advance(Duration::from_millis(2));
+        assert!(said < 10_000, "she is never cut");
+    }
+    assert!(said * 500 > WRITE_CAP / 2, "it takes more than {said} lines");
+    assert_eq!(heard_by_bob, said);
+    assert!(heard(&ada).contains("* eve has left (it read too slowly)\n"));
+    scene.send(&bob, b"still here?\n");
+    assert!(heard(&ada).contains("<bob> still here?\n"));
+}
+
+#[test]
+fn who_floods_is_heard_at_the_rate_loses_nothing_and_cuts_nobody() {
+    let mut scene = Scene::new();
+    let (ada, bob) = (scene.member("ada"), scene.member("bob"));
+    // Many times the cap, in lines that grow on their way.
+    let lines: Vec<String> = (0..200_000).map(|n| n.to_string()).collect();
+    let flood = lines.join("\n") + "\n";
+    let began = scene.held.network().elapsed();
+    let mut said = flood.as_bytes();
+    let mut told = String::new();
+    while !said.is_empty() {
+        said = &said[ada.push(said)..];
+        scene.held.advance(Duration::from_millis(50));
+        told += &heard(&bob);
+        assert!(!bob.saw_reset());
+    }
+    while ada.unreceived() > 0 || !told.ends_with("<ada> 199999\n") {
+        scene.held.advance(Duration::from_millis(50));
+        told += &heard(&bob);
+    }
+    let expected: String = lines.iter().map(|line| format!("<ada> {line}\n")).collect();
+    assert!(told == expected);
+    let took = scene.held.network().elapsed() - began;
+    assert!(took > Duration::from_secs(told.len() as u64 / 256 / 1024 / 2), "{took:?}");
+}
+
+#[test]
+fn while_one_floods_others_are_heard_at_once() {
+    let mut scene = Scene::new();
+    let (ada, bob, eve) = (scene.member("ada"), scene.member("bob"), scene.member("eve"));
+    eve.push("flood\n".repeat(10_000).as_bytes());
+    scene.held.settle();
+    assert!(!eve.is_receiving(), "she is paused");
+    scene.send(&ada, b"hello\n");
+    assert!(heard(&bob).ends_with("<ada> hello\n"));
+}
+
+#[test]
+fn who_quits_while_paused_is_gone() {
+    let mut scene = Scene::new();
+    let (ada, eve) = (scene.member("ada"), scene.member("eve"));
+    eve.push("flood\n".repeat(10_000).as_bytes());
+    scene.held.settle();
+    heard(&ada);
+    eve.reset();
+    scene.held.settle();
+    assert_eq!(heard(&ada), "* eve has left (the connection was lost)\n");
+    scene.held.advance(Duration::from_secs(60));
+    assert_eq!(heard(&ada), "");
+}
+
+#[test]
+fn names_are_unique_whatever_the_size_of_their_letters_and_free_when_their_owner_leaves() {
+    let mut scene = Scene::new();
+    let (ada, bob) = (scene.member("Ada"), scene.member("bob"));
+    for (asked, answer) in [
+        ("/nick aDA\n", "* aDA is taken; choose another name.\n"),
+        ("/nick BOB\n", "* bob is now BOB\n"),
+        ("/nick BOB\n", "* You are BOB.\n"),
+        ("/nick   bob  \r\n", "* BOB is now bob\n"),
+    ] {
+        scene.send(&bob, asked.as_bytes());
+        assert_eq!(heard(&bob), answer);
+    }
+    ada.close();
+    scene.held.settle();
+    heard(&bob);
+    scene.send(&bob, b"/nick ada\n");
+    assert_eq!(heard(&bob), "* bob is now ada\n");
+    let guest = scene.member("guest-4");
+    let next = scene.held.network().connect(scene.port).unwrap();
+    scene.held.settle();
+    assert!(heard(&next).contains("You are guest-5."), "guest-4 is taken");
+    scene.send(&guest, b"/who\n");
+    assert!(heard(&guest).ends_with("* 3 here: ada, guest-4 (you), guest-5\n"));
+}
+
+#[test]
+fn the_cap_is_out_of_reach_of_what_a_thousand_may_say_at_once() {
+    let longest = LINE_LENGTH + NAME_LENGTH + "<> \n".len();
+    // Each may say its share and end a line.
+    assert!(pace::BURST_OF_ALL as usize + 1000 * longest < WRITE_CAP);
+}

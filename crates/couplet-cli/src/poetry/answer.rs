@@ -1,0 +1,202 @@
+//! The first line of what a server by name answers. Pure: no connection is seen here.
+
+use std::fmt;
+
+/// Bytes that the line may have, its end not counted.
+const MAX_LINE: usize = 4096;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Poem,
+    Titles,
+}
+
+impl Asked {
+    /// The word that its answer begins with.
+    fn word(self) -> &'static [u8] {
+        match self {
+            Asked::Poem => b"poem ",
+            Asked::Titles => b"titles ",
+        }
+    }
+}
+
+const ERROR: &[u8] = b"error ";
+
+/// Why there is no answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    /// The server says that it has none: this it says.
+    Refused(String),
+    /// What came is no answer.
+    Strange(String),
+}
+
+impl NoAnswer {
+    fn strange(bytes: &[u8]) -> NoAnswer {
+        const SHOWN: usize = 40;
+        let text = String::from_utf8_lossy(bytes);
+        let end = text.char_indices().nth(SHOWN).map_or(text.len(), |(end, _)| end);
+        NoAnswer::Strange(text[..end].to_owned())
+    }
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // Control characters would do something to a terminal.
+            NoAnswer::Refused(text) => {
+                write!(f, "the server says: {}", text.replace(char::is_control, "?"))
+            }
+            NoAnswer::Strange(text) => {
+                write!(f, "{text:?} came and is no answer; is it `poetry serve --by-name` there?")
+            }
+        }
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+/// Reads the line as it comes.
+#[derive(Debug)]
+pub(crate) struct FirstLine {
+    asked: Asked,
+    held: Vec<u8>,
+}
+
+impl FirstLine {
+    pub(crate) fn of(asked: Asked) -> FirstLine {
+        FirstLine { asked, held: Vec::new() }
+    }
+
+    /// More came. When the line is whole: its number and what stands behind it. What cannot become
+    /// an answer is found out with the first wrong byte.
+    pub(crate) fn feed<'a>(&mut self, data: &'a [u8]) -> Result<Option<(u64, &'a [u8])>, NoAnswer> {
+        let end = data.iter().position(|byte| *byte == b'\n');
+        let (line, rest) = data.split_at(end.unwrap_or(data.len()));
+        // A CR may be behind the longest line.
+        let room = MAX_LINE + 1 - self.held.len();
+        self.held.extend_from_slice(&line[..line.len().min(room)]);
+        let begins = |word: &[u8]| self.held.iter().zip(word).all(|(came, wanted)| came == wanted);
+        let possible = begins(self.asked.word()) || begins(ERROR);
+        if !possible || line.len() > room {
+            return Err(NoAnswer::strange(&self.held));
+        }
+        if end.is_none() {
+            return Ok(None);
+        }
+        Ok(Some((self.number()?, &rest[1..])))
+    }
+
+    fn number(&self) -> Result<u64, NoAnswer> {
+        let line = self.held.strip_suffix(b"\r").unwrap_or(&self.held);
+        if let Some(text) = line.strip_prefix(ERROR) {
+            return Err(NoAnswer::Refused(String::from_utf8_lossy(text).into_owned()));
+        }
+        let number = line.strip_prefix(self.asked.word()).and_then(|words| match self.asked {
+            Asked::Poem => {
+                words.split(|byte| *byte == b' ').next().filter(|n| n.len() < words.len())
+            }
+            Asked::Titles => Some(words),
+        });
+        number.and_then(decimal).ok_or_else(|| NoAnswer::strange(line))
+    }
+}
+
+/// Digits alone; what is more than we can count is more than we want.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    Some(digits.iter().fold(0, add))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn whole(asked: Asked, bytes: &[u8]) -> Result<Option<(u64, Vec<u8>)>, NoAnswer> {
+        let answer = FirstLine::of(asked).feed(bytes)?;
+        Ok(answer.map(|(number, rest)| (number, rest.to_vec())))
+    }
+
+    /// Fed byte by byte; what stands behind the line is not looked at.
+    fn in_bytes(asked: Asked, bytes: &[u8]) -> Result<Option<u64>, NoAnswer> {
+        let mut line = FirstLine::of(asked);
+        for byte in bytes {
+            if let Some((number, _)) = line.feed(&[*byte])? {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn a_line_is_a_number_and_what_follows_is_left() {
+        for (asked, bytes, number, rest) in [
+            (Asked::Poem, &b"poem 5 Ode\r\nhello"[..], 5, &b"hello"[..]),
+            (Asked::Poem, b"poem 0 two words\n", 0, b""),
+            (Asked::Titles, b"titles 2\r\na\r\n", 2, b"a\r\n"),
+            (Asked::Poem, b"poem 99999999999999999999999 x\r\n", u64::MAX, b""),
+        ] {
+            assert_eq!(whole(asked, bytes), Ok(Some((number, rest.to_vec()))));
+            assert_eq!(in_bytes(asked, bytes), Ok(Some(number)));
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_without_its_control_characters() {
+        let error = whole(Asked::Poem, b"error no\x1b[2J such poem\r\n").unwrap_err();
+        assert_eq!(error.to_string(), "the server says: no?[2J such poem");
+    }
+
+    #[test]
+    fn what_is_no_answer_is_found_out_at_once() {
+        for (asked, bytes) in [
+            (Asked::Poem, &b"O"[..]),
+            (Asked::Poem, b"poems"),
+            (Asked::Poem, b"titles 3\r\n"),
+            (Asked::Poem, b"poem -1 x\r\n"),
+            (Asked::Poem, b"poem +1 x\r\n"),
+            (Asked::Poem, b"poem  x\r\n"),
+            (Asked::Poem, b"poem 5\r\n"),
+            (Asked::Titles, b"poem"),
+            (Asked::Titles, b"titles 3 x\r\n"),
+            (Asked::Titles, b"titles \r\n"),
+            (Asked::Poem, b"\n"),
+            (Asked::Poem, b"poem"),
+        ] {
+            let strange = |error| matches!(error, NoAnswer::Strange(_));
+            let is_beginning = bytes == b"poem" && asked == Asked::Poem;
+            assert_eq!(whole(asked, bytes).is_err_and(strange), !is_beginning, "{bytes:?}");
+            assert_eq!(in_bytes(asked, bytes).is_err_and(strange), !is_beginning, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_refused_at_the_limit() {
+        let longest = [b"poem 1 ", &[b'x'; MAX_LINE - 7][..], b"\r\n"].concat();
+        assert_eq!(whole(Asked::Poem, &longest), Ok(Some((1, Vec::new()))));
+        let endless = [b"poem 1 ", &[b'x'; 2 * MAX_LINE][..]].concat();
+        assert!(whole(Asked::Poem, &endless).is_err());
+        assert!(in_bytes(Asked::Poem, &endless).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..<_>::default() })]
+
+        #[test]
+        fn however_it_is_cut_the_answer_is_the_same(
+            bytes in "(poem |error |titles )?[0-9]{0,3}[ x]{0,3}(\r?\n)?.{0,5}",
+        ) {
+            for asked in [Asked::Poem, Asked::Titles] {
+                let whole = whole(asked, bytes.as_bytes()).map(|answer| answer.map(|(n, _)| n));
+                let cut = in_bytes(asked, bytes.as_bytes());
+                prop_assert_eq!(whole.ok(), cut.ok());
+            }
+        }
+    }
+}

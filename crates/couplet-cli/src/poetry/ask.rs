@@ -1,0 +1,183 @@
+//! The clients of a server by name: one asks for a poem, one for the titles.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Instant;
+
+use couplet::endpoints::ClientEndpoint;
+use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Transport};
+
+use crate::poetry::answer::{Asked, FirstLine};
+use crate::poetry::order::{CutShort, Order, TooLong, order};
+use crate::progress::Bar;
+
+/// Law 9: bytes of titles, at most.
+const MAX_TITLES: usize = 16 * 1024 * 1024;
+
+/// The connection ended before there was an answer.
+#[derive(Debug)]
+struct Unanswered(ConnectionLost);
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lost = &self.0;
+        write!(f, "no answer came: {lost}; is it `poetry serve --by-name` there?")
+    }
+}
+
+impl std::error::Error for Unanswered {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// Asks for one poem, of which the answer tells the length.
+struct NamedClient {
+    title: String,
+    max_bytes: u64,
+    bar: Bar,
+    state: State,
+    order: Rc<Order<Vec<u8>>>,
+}
+
+enum State {
+    Asking(FirstLine),
+    Poem { poem: Vec<u8>, of: u64 },
+}
+
+impl NamedClient {
+    /// Takes what came as far as it is wanted; true when the poem is whole.
+    fn take(&mut self, mut data: &[u8], now: Instant) -> couplet::Result<bool> {
+        if let State::Asking(line) = &mut self.state {
+            let Some((of, rest)) = line.feed(data)? else { return Ok(false) };
+            if of > self.max_bytes {
+                return Err(TooLong(self.max_bytes).into());
+            }
+            data = rest;
+            self.state = State::Poem { poem: Vec::new(), of };
+        }
+        let State::Poem { poem, of } = &mut self.state else { return Ok(false) };
+        let missing = usize::try_from(*of - poem.len() as u64).unwrap_or(usize::MAX);
+        let data = &data[..data.len().min(missing)];
+        poem.extend_from_slice(data);
+        self.bar.add(data.len(), now);
+        Ok(poem.len() as u64 == *of)
+    }
+}
+
+impl Protocol for NamedClient {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.order.comes_over(transport);
+        self.bar.connected();
+        transport.write_sequence([self.title.as_bytes(), b"\r\n"]);
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        match self.take(data, transport.reactor().now()) {
+            Ok(false) => {}
+            Ok(true) => {
+                if let State::Poem { poem, .. } = &mut self.state {
+                    self.order.arrived(Ok(std::mem::take(poem)));
+                }
+                transport.lose_connection();
+            }
+            Err(failure) => {
+                self.order.arrived(Err(failure));
+                transport.abort_connection();
+            }
+        }
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        let lost = ConnectionLost(reason.clone());
+        self.order.arrived(Err(match &self.state {
+            State::Asking(_) => Unanswered(lost).into(),
+            State::Poem { poem, of } => {
+                CutShort { bytes: poem.len() as u64, of: Some(*of), lost }.into()
+            }
+        }));
+    }
+}
+
+/// Gets the poem of this title. Cancelling it ends the attempt to connect, or the connection.
+pub(crate) fn ask_poem(
+    reactor: &Reactor,
+    from: ClientEndpoint,
+    title: String,
+    max_bytes: u64,
+    bar: Bar,
+) -> Deferred<Vec<u8>> {
+    let state = State::Asking(FirstLine::of(Asked::Poem));
+    order(reactor, from, |order| NamedClient { title, max_bytes, bar, state, order })
+}
+
+/// Asks for the titles.
+struct TitlesClient {
+    line: FirstLine,
+    /// Lines that are still to come, as soon as that is known.
+    missing: Option<u64>,
+    titles: Vec<u8>,
+    order: Rc<Order<Vec<u8>>>,
+}
+
+impl TitlesClient {
+    /// Takes what came as far as it is wanted; true when all titles are there.
+    fn take(&mut self, mut data: &[u8]) -> couplet::Result<bool> {
+        let mut missing = match self.missing {
+            Some(missing) => missing,
+            None => {
+                let Some((count, rest)) = self.line.feed(data)? else { return Ok(false) };
+                data = rest;
+                count
+            }
+        };
+        // Each title has a byte at least, its end.
+        if missing.saturating_add((self.titles.len() + data.len()) as u64) > MAX_TITLES as u64 {
+            return Err(Failure::msg(format!("the titles have more than {MAX_TITLES} bytes")));
+        }
+        for line in data.split_inclusive(|byte| *byte == b'\n') {
+            if missing == 0 {
+                break;
+            }
+            self.titles.extend_from_slice(line);
+            missing -= u64::from(line.ends_with(b"\n"));
+        }
+        self.missing = Some(missing);
+        Ok(missing == 0)
+    }
+}
+
+impl Protocol for TitlesClient {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.order.comes_over(transport);
+        transport.write("?\r\n");
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        match self.take(data) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.order.arrived(Ok(std::mem::take(&mut self.titles)));
+                transport.lose_connection();
+            }
+            Err(failure) => {
+                self.order.arrived(Err(failure));
+                transport.abort_connection();
+            }
+        }
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        let lost = ConnectionLost(reason.clone());
+        self.order.arrived(Err(match self.missing {
+            None => Unanswered(lost).into(),
+            Some(missing) => Failure::msg(format!("{missing} titles are missing: {lost}")),
+        }));
+    }
+}
+
+/// Gets the titles, a line each, as the server sends them.
+pub(crate) fn ask_titles(reactor: &Reactor, from: ClientEndpoint) -> Deferred<Vec<u8>> {
+    let line = FirstLine::of(Asked::Titles);
+    order(reactor, from, |order| TitlesClient { line, missing: None, titles: Vec::new(), order })
+}

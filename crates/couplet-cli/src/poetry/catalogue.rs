@@ -1,0 +1,178 @@
+//! Poems by their titles, and what a request by name is answered. Pure: no connection is seen here.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::Write;
+
+use bytes::Bytes;
+
+use crate::poems::Poem;
+
+/// What asks for the titles; an empty line does so too.
+const LIST: &str = "?";
+/// Characters of a request that its answer repeats.
+const QUOTED: usize = 60;
+
+/// Poems by title; case does not matter.
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    poems: HashMap<String, Poem>,
+    /// The answer to who asks for the titles: they stand in the order of the files.
+    titles: Bytes,
+}
+
+/// What one line is answered.
+#[derive(Debug)]
+pub(crate) enum Answer<'a> {
+    Titles(&'a Bytes),
+    Poem(&'a Poem),
+    /// There is no such poem; the line that says so.
+    Error(String),
+}
+
+impl Catalogue {
+    /// These poems, or why they cannot be told apart by what fits into a line.
+    pub(crate) fn new(poems: Vec<Poem>) -> Result<Catalogue, String> {
+        let mut titles = format!("titles {}\r\n", poems.len());
+        let mut by_title = HashMap::new();
+        for poem in poems {
+            let name = &poem.name;
+            if name.is_empty() || name == LIST || name.contains(char::is_control) {
+                return Err(format!(
+                    "nobody can ask for the title {name:?}; give its file another name"
+                ));
+            }
+            let _ = write!(titles, "{name}\r\n");
+            match by_title.entry(fold(name)) {
+                Entry::Vacant(place) => place.insert(poem),
+                Entry::Occupied(place) => {
+                    let first: &Poem = place.get();
+                    return Err(format!(
+                        "two poems have the title {:?} and {name:?}, and case does not matter; \
+                         give one of the files another name",
+                        first.name
+                    ));
+                }
+            };
+        }
+        Ok(Catalogue { poems: by_title, titles: titles.into() })
+    }
+
+    /// What this line, without its end, is answered.
+    pub(crate) fn answer(&self, line: &[u8]) -> Answer<'_> {
+        let line = String::from_utf8_lossy(line);
+        if line.is_empty() || line == LIST {
+            return Answer::Titles(&self.titles);
+        }
+        match self.poems.get(&fold(&line)) {
+            Some(poem) => Answer::Poem(poem),
+            None => Answer::Error(format!(
+                "error there is no poem {}; an empty line gets the titles\r\n",
+                quoted(&line)
+            )),
+        }
+    }
+}
+
+/// The beginning of a poem's answer.
+pub(crate) fn header(poem: &Poem) -> String {
+    format!("poem {} {}\r\n", poem.text.len(), poem.name)
+}
+
+/// The same for two titles that differ by case alone.
+fn fold(title: &str) -> String {
+    title.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+/// In quotes, with control characters escaped, and not for ever.
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn poem(name: &str) -> Poem {
+        let text = Bytes::from(format!("the poem {name}"));
+        Poem { name: name.to_owned(), title: name.to_owned(), text }
+    }
+
+    fn catalogue(names: &[&str]) -> Result<Catalogue, String> {
+        Catalogue::new(names.iter().copied().map(poem).collect())
+    }
+
+    fn found(catalogue: &Catalogue, line: &str) -> Option<String> {
+        match catalogue.answer(line.as_bytes()) {
+            Answer::Poem(poem) => Some(poem.name.clone()),
+            Answer::Titles(_) | Answer::Error(_) => None,
+        }
+    }
+
+    #[test]
+    fn case_does_not_matter_in_any_script() {
+        let catalogue = catalogue(&["Ode", "\u{c4}hre", "\u{3a3}\u{3af}\u{3c3}", "stra\u{df}e"]);
+        let catalogue = catalogue.unwrap();
+        for (asked, name) in [
+            ("ode", "Ode"),
+            ("ODE", "Ode"),
+            ("\u{e4}HRE", "\u{c4}hre"),
+            ("\u{3c3}\u{38a}\u{3c2}", "\u{3a3}\u{3af}\u{3c3}"),
+            ("STRASSE", "stra\u{df}e"),
+        ] {
+            assert_eq!(found(&catalogue, asked).as_deref(), Some(name));
+        }
+        for strange in ["od", "ode ", " ode", "ode.txt", "../ode", "/ode"] {
+            assert_eq!(found(&catalogue, strange), None, "{strange}");
+        }
+    }
+
+    #[test]
+    fn titles_stand_in_the_order_of_the_files() {
+        let catalogue = catalogue(&["b", "A", "c"]).unwrap();
+        for line in [&b""[..], b"?"] {
+            let Answer::Titles(titles) = catalogue.answer(line) else { panic!("no titles") };
+            assert_eq!(titles, &b"titles 3\r\nb\r\nA\r\nc\r\n"[..]);
+        }
+    }
+
+    #[test]
+    fn titles_that_cannot_be_told_apart_are_refused() {
+        let error = catalogue(&["Ode", "x", "oDE"]).unwrap_err();
+        assert!(error.contains("\"Ode\" and \"oDE\""), "{error}");
+        for bad in ["", "?", "a\nb", "a\rb", "a\0", "\u{85}"] {
+            assert!(catalogue(&[bad]).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..<_>::default() })]
+
+        #[test]
+        fn an_error_is_one_line_and_a_short_one(line in prop::collection::vec(any::<u8>(), 1..1024)) {
+            let catalogue = catalogue(&["ode"]).unwrap();
+            if let Answer::Error(error) = catalogue.answer(&line) {
+                prop_assert!(error.starts_with("error ") && error.ends_with("\r\n"));
+                let text = &error[..error.len() - 2];
+                prop_assert!(!text.contains(char::is_control), "{error:?}");
+                prop_assert!(error.len() < 1024);
+            }
+        }
+
+        #[test]
+        fn every_title_is_found_in_every_case(name in "[^\\p{C}?]{1,20}") {
+            let catalogue = catalogue(&[&name]).unwrap();
+            for asked in [name.clone(), name.to_uppercase(), name.to_lowercase()] {
+                // Not every letter comes back from a change of case; such a title is found as is.
+                if fold(&asked) == fold(&name) {
+                    prop_assert_eq!(found(&catalogue, &asked), Some(name.clone()));
+                }
+            }
+            prop_assert_eq!(found(&catalogue, &name), Some(name));
+        }
+    }
+}

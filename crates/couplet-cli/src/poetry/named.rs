@@ -1,0 +1,201 @@
+//! `couplet poetry serve --by-name`: a client asks for a poem by its title, a line each.
+//!
+//! A title is answered `poem BYTES TITLE` and then so many bytes, or `error TEXT`; an empty line or
+//! `?` is answered `titles N` and N lines. Requests may be pipelined: while an answer is under way,
+//! or the client does not read, no more of them are read.
+
+use std::rc::Rc;
+
+use couplet::protocols::{FramingError, LineProtocol, LineReceiver, LineTransport};
+use couplet::{Reason, Transport};
+
+use crate::poetry::catalogue::{Answer, Catalogue, header};
+use crate::poetry::recital::{Next, Pace, Recital};
+
+/// Bytes that a line may have, its end not counted.
+pub(crate) const MAX_LINE: usize = 1024;
+
+/// What listens: each connection may ask for every poem of `catalogue`.
+pub(crate) fn factory(
+    catalogue: Catalogue,
+    pace: Pace,
+) -> impl Fn() -> LineReceiver<NamedServer> + Clone {
+    let catalogue = Rc::new(catalogue);
+    move || {
+        let catalogue = catalogue.clone();
+        let server = NamedServer { catalogue, pace, recital: None, almost: Vec::new() };
+        LineReceiver::new(server).with_delimiter(b"\n").with_max_length(MAX_LINE)
+    }
+}
+
+/// Law 9: what a client that does not read costs us at most. Reading is paused long before: at the
+/// high mark and one piece of a recital.
+const WRITE_CAP: usize = 1024 * 1024;
+
+/// Answers one client, a line after the other.
+pub(crate) struct NamedServer {
+    catalogue: Rc<Catalogue>,
+    pace: Pace,
+    /// The answer that is under way; reading is paused as long.
+    recital: Option<Recital>,
+    /// A line of just the length that is allowed, behind which a CR came.
+    almost: Vec<u8>,
+}
+
+impl NamedServer {
+    fn answer(&mut self, transport: &Transport, line: &[u8]) {
+        let catalogue = self.catalogue.clone();
+        let recital = match catalogue.answer(line) {
+            Answer::Poem(poem) => {
+                tracing::info!(peer = %transport.peer(), title = %poem.name, "a poem is asked for");
+                transport.write(header(poem));
+                Recital::new(poem.text.clone(), self.pace)
+            }
+            Answer::Titles(titles) => Recital::new(titles.clone(), Pace::FULL_SPEED),
+            Answer::Error(text) => Recital::new(text.into(), Pace::FULL_SPEED),
+        };
+        self.recital = Some(recital);
+        self.go_on(transport);
+    }
+
+    fn go_on(&mut self, transport: &Transport) {
+        let Some(recital) = &mut self.recital else { return };
+        let me = transport.connection::<Self>();
+        match recital.go_on(transport) {
+            Next::Drained => {
+                transport.pause_producing();
+                // Whether it drained or was lost: who is lost is not told.
+                let go_on = move |_| {
+                    me.tell(Self::go_on);
+                    Ok(())
+                };
+                transport.drained().add_both(go_on).detach();
+            }
+            Next::Later(delay) => {
+                transport.pause_producing();
+                me.call_later(delay, Self::begin_part);
+            }
+            Next::Over => {
+                self.recital = None;
+                transport.resume_producing();
+            }
+        }
+    }
+
+    fn begin_part(&mut self, transport: &Transport) {
+        if let Some(recital) = &mut self.recital {
+            recital.begin_part();
+        }
+        self.go_on(transport);
+    }
+}
+
+impl LineProtocol for NamedServer {
+    fn connection_made(&mut self, transport: &LineTransport) {
+        transport.set_write_cap(Some(WRITE_CAP));
+    }
+
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+        self.answer(transport, line.strip_suffix(b"\r").unwrap_or(line));
+    }
+
+    fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
+        match beginning.strip_suffix(b"\r") {
+            Some(line) => {
+                // Only too long unless the LF comes next.
+                self.almost = line.to_vec();
+                transport.set_raw_mode();
+            }
+            None => transport.fail(FramingError::LineTooLong { limit: MAX_LINE }),
+        }
+    }
+
+    fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
+        match data.split_first() {
+            Some((b'\n', rest)) => {
+                transport.set_line_mode(rest);
+                let line = std::mem::take(&mut self.almost);
+                self.answer(transport, &line);
+            }
+            _ => transport.fail(FramingError::LineTooLong { limit: MAX_LINE }),
+        }
+    }
+
+    fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
+        if let Reason::Failed(failure) = reason {
+            tracing::info!(peer = %transport.peer(), "a client is lost: {failure}");
+        }
+    }
+
+    /// It comes when all is answered. Who reads slowly is not cut: what was written leaves first,
+    /// however long that takes.
+    fn read_closed(&mut self, transport: &LineTransport) {
+        transport.lose_write_connection();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use couplet::testing::{every_split, hold};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::poems::Poem;
+
+    fn poem(name: &str, text: &str) -> Poem {
+        let text = text.to_owned().into();
+        Poem { name: name.to_owned(), title: name.to_owned(), text }
+    }
+
+    fn served(pace: Pace, bytes: &[&[u8]]) -> Vec<u8> {
+        let poems = vec![poem("a", "Alas!"), poem("b", ""), poem("big", &"x".repeat(200_000))];
+        let mut held = hold(factory(Catalogue::new(poems).unwrap(), pace)());
+        let mut out = Vec::new();
+        for piece in bytes {
+            held.push(piece);
+            out.extend(held.wire.take());
+        }
+        held.wire.fin();
+        held.settle();
+        for _ in 0..1000 {
+            out.extend(held.wire.take());
+            if held.wire.saw_fin() {
+                return out;
+            }
+            held.advance(pace.delay);
+        }
+        panic!("the end never comes");
+    }
+
+    const REQUESTS: &[u8] = b"a\r\n\nb\nc\r\r\nA\n?\r\na";
+    const ANSWERS: &str = "poem 5 a\r\nAlas!titles 3\r\na\r\nb\r\nbig\r\npoem 0 b\r\n\
+        error there is no poem \"c\\r\"; an empty line gets the titles\r\n\
+        poem 5 a\r\nAlas!titles 3\r\na\r\nb\r\nbig\r\n";
+
+    #[test]
+    fn answers_are_the_same_however_requests_are_cut_and_poems_are_given() {
+        let slow = Pace { num_bytes: 2, delay: Duration::from_secs(3600) };
+        for pace in [Pace::FULL_SPEED, slow] {
+            every_split(REQUESTS, |pieces| {
+                assert_eq!(String::from_utf8(served(pace, pieces)).unwrap(), ANSWERS);
+            });
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..<_>::default() })]
+
+        #[test]
+        fn big_and_small_answers_come_in_order(asked in prop::collection::vec(0..3_usize, 0..20)) {
+            let known = ["a\n", "big\r\n", "c\n"];
+            let error = "error there is no poem \"c\"; an empty line gets the titles\r\n";
+            let big = format!("poem 200000 big\r\n{}", "x".repeat(200_000));
+            let answers = ["poem 5 a\r\nAlas!", &big, error];
+            let requests: String = asked.iter().map(|n| known[*n]).collect();
+            let expected: String = asked.iter().map(|n| answers[*n]).collect();
+            prop_assert!(served(Pace::FULL_SPEED, &[requests.as_bytes()]) == expected.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Something that was ordered from a server: a Deferred that the connection's protocol fires.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+use couplet::defer::Canceller;
+use couplet::endpoints::ClientEndpoint;
+use couplet::{ConnectionLost, Deferred, Protocol, Reactor, Resolver, Transport};
+
+/// Who waits for it, and what brings it.
+pub(crate) struct Order<T> {
+    waiting: RefCell<Option<Resolver<T>>>,
+    connecting: RefCell<Option<Canceller>>,
+    transport: RefCell<Option<Transport>>,
+}
+
+/// Connects, and gives what the protocol that `client` makes brings. Cancelling it ends the attempt
+/// to connect, or the connection.
+pub(crate) fn order<T: 'static, P: Protocol>(
+    reactor: &Reactor,
+    from: ClientEndpoint,
+    client: impl FnOnce(Rc<Order<T>>) -> P,
+) -> Deferred<T> {
+    let order = Rc::new(Order {
+        waiting: RefCell::default(),
+        connecting: RefCell::default(),
+        transport: RefCell::default(),
+    });
+    let cancelled = order.clone();
+    let (ordered, resolver) = Deferred::with_canceller(move |_resolver| cancelled.cancel());
+    order.waiting.replace(Some(resolver));
+    let mut client = Some(client(order.clone()));
+    let connecting = reactor.connect(from, move |_: &couplet::Address| client.take());
+    order.connecting.replace(Some(connecting.canceller()));
+    let connected = connecting.add_both(move |connection| {
+        if let Err(failure) = connection {
+            order.arrived(Err(failure));
+        }
+        Ok(())
+    });
+    connected.detach();
+    ordered
+}
+
+impl<T: 'static> Order<T> {
+    /// This connection brings it.
+    pub(crate) fn comes_over(&self, transport: &Transport) {
+        self.transport.replace(Some(transport.clone()));
+    }
+
+    /// It came, or will not come; what comes first counts.
+    pub(crate) fn arrived(&self, what: couplet::Result<T>) {
+        let waiting = self.waiting.borrow_mut().take();
+        if let Some(waiting) = waiting {
+            waiting.resolve(what);
+        }
+    }
+
+    fn cancel(&self) {
+        if let Some(connecting) = self.connecting.take() {
+            connecting.cancel();
+        }
+        if let Some(transport) = self.transport.take() {
+            transport.abort_connection();
+        }
+    }
+}
+
+/// It is longer than we want it.
+#[derive(Debug)]
+pub(crate) struct TooLong(pub(crate) u64);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is longer than {} bytes (--max-bytes sets the limit)", self.0)
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+/// The connection ended before the poem did.
+#[derive(Debug)]
+pub(crate) struct CutShort {
+    pub(crate) bytes: u64,
+    /// Bytes of the whole, where the server has told.
+    pub(crate) of: Option<u64>,
+    pub(crate) lost: ConnectionLost,
+}
+
+impl fmt::Display for CutShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, lost) = (self.bytes, &self.lost);
+        match self.of {
+            Some(of) => write!(f, "it was cut after {bytes} of {of} bytes: {lost}"),
+            None => write!(f, "it was cut after {bytes} bytes: {lost}"),
+        }
+    }
+}
+
+impl std::error::Error for CutShort {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.lost)
+    }
+}

@@ -1,0 +1,369 @@
+//! One poem for many: fetched once, remembered for a while, given to all who wait.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use couplet::defer::{Cancelled, Canceller};
+use couplet::{Deferred, Failure, Reactor, Resolver};
+
+/// A poem as it was fetched once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Edition {
+    /// Which fetch brought it: they are counted.
+    pub(crate) number: u64,
+    pub(crate) text: Bytes,
+}
+
+/// Gets one whole poem; cancelling it ends the work for it.
+type Fetch = dyn Fn(&Reactor) -> Deferred<Bytes>;
+
+/// Remembers what was fetched last; clones share it.
+#[derive(Clone)]
+pub(crate) struct Cache(Rc<Shared>);
+
+struct Shared {
+    fetch: Box<Fetch>,
+    ttl: Option<Duration>,
+    fetches: Cell<u64>,
+    waits: Cell<u64>,
+    state: RefCell<State>,
+}
+
+enum State {
+    Empty,
+    Fetching {
+        number: u64,
+        /// In the order of their coming. Law 9: one for each client.
+        waiting: BTreeMap<u64, Resolver<Edition>>,
+        fetch: Option<Canceller>,
+    },
+    Remembered {
+        poem: Edition,
+        /// `None`: for ever.
+        until: Option<Instant>,
+    },
+}
+
+impl Cache {
+    /// Nothing is fetched before somebody asks. What was fetched is remembered for `ttl`, counted
+    /// from when it was whole; `None` is for ever, and zero not at all.
+    pub(crate) fn new(
+        ttl: Option<Duration>,
+        fetch: impl Fn(&Reactor) -> Deferred<Bytes> + 'static,
+    ) -> Cache {
+        Cache(Rc::new(Shared {
+            fetch: Box::new(fetch),
+            ttl,
+            fetches: Cell::new(0),
+            waits: Cell::new(0),
+            state: RefCell::new(State::Empty),
+        }))
+    }
+
+    /// The poem, from memory or from the fetch that is under way or begins now.
+    ///
+    /// Cancelling it cancels this one wait; where nobody else waits, the fetch too.
+    pub(crate) fn get(&self, reactor: &Reactor) -> Deferred<Edition> {
+        if let Some(poem) = self.0.remembered(reactor.now()) {
+            return Deferred::succeed(poem);
+        }
+        let id = count(&self.0.waits);
+        let cache = Rc::downgrade(&self.0);
+        let (poem, resolver) = Deferred::with_canceller(move |_| leave(&cache, id));
+        if let Some(number) = self.0.wait(id, resolver) {
+            self.begin(number, reactor);
+        }
+        poem
+    }
+
+    fn begin(&self, number: u64, reactor: &Reactor) {
+        let fetched = (self.0.fetch)(reactor);
+        let canceller = fetched.canceller();
+        match &mut *self.0.state.borrow_mut() {
+            State::Fetching { number: now, fetch, .. } if *now == number => {
+                *fetch = Some(canceller);
+            }
+            _ => unreachable!("nobody can leave or come while the fetch begins"),
+        }
+        let (cache, reactor) = (self.0.clone(), reactor.clone());
+        let arrived = fetched.add_both(move |text| {
+            cache.arrived(number, text, reactor.now());
+            Ok(())
+        });
+        arrived.detach();
+    }
+}
+
+impl Shared {
+    fn remembered(&self, now: Instant) -> Option<Edition> {
+        match &*self.state.borrow() {
+            State::Remembered { poem, until } if until.is_none_or(|until| now < until) => {
+                Some(poem.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// One more waits. The number of the fetch that is to begin, unless one is under way.
+    fn wait(&self, id: u64, resolver: Resolver<Edition>) -> Option<u64> {
+        let mut state = self.state.borrow_mut();
+        if let State::Fetching { waiting, .. } = &mut *state {
+            waiting.insert(id, resolver);
+            return None;
+        }
+        let number = count(&self.fetches);
+        let waiting = BTreeMap::from([(id, resolver)]);
+        *state = State::Fetching { number, waiting, fetch: None };
+        Some(number)
+    }
+
+    /// Fetch `number` is over. One that was cancelled has nobody left to tell.
+    fn arrived(&self, number: u64, text: couplet::Result<Bytes>, now: Instant) {
+        let poem = text.map(|text| Edition { number, text });
+        for resolver in self.end_of_fetch(number, &poem, now).into_values() {
+            resolver.resolve(poem.clone());
+        }
+    }
+
+    /// Who waited for it.
+    fn end_of_fetch(
+        &self,
+        number: u64,
+        poem: &Result<Edition, Failure>,
+        now: Instant,
+    ) -> BTreeMap<u64, Resolver<Edition>> {
+        let mut state = self.state.borrow_mut();
+        if !matches!(&*state, State::Fetching { number: current, .. } if *current == number) {
+            return BTreeMap::new();
+        }
+        let next = match poem {
+            Ok(poem) if self.ttl != Some(Duration::ZERO) => {
+                // A time that no clock reaches is for ever.
+                let until = self.ttl.and_then(|ttl| now.checked_add(ttl));
+                State::Remembered { poem: poem.clone(), until }
+            }
+            _ => State::Empty,
+        };
+        match std::mem::replace(&mut *state, next) {
+            State::Fetching { waiting, .. } => waiting,
+            _ => BTreeMap::new(),
+        }
+    }
+}
+
+/// Who leaves does not wait any more; the last one takes the fetch along.
+fn leave(cache: &Weak<Shared>, id: u64) {
+    let Some(cache) = cache.upgrade() else { return };
+    let (mut resolver, mut abandoned) = (None, None);
+    let mut state = cache.state.borrow_mut();
+    if let State::Fetching { waiting, fetch, .. } = &mut *state {
+        resolver = waiting.remove(&id);
+        if waiting.is_empty() {
+            abandoned = fetch.take();
+            *state = State::Empty;
+        }
+    }
+    // Both call back into other code.
+    drop(state);
+    if let Some(resolver) = resolver {
+        resolver.errback(Cancelled::of("the wait for a poem"));
+    }
+    if let Some(fetch) = abandoned {
+        fetch.cancel();
+    }
+}
+
+fn count(counter: &Cell<u64>) -> u64 {
+    counter.set(counter.get() + 1);
+    counter.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use couplet::testing::{Held, hold};
+    use couplet::{Protocol, Transport};
+
+    /// Only its loop and its clock are of interest.
+    struct Nobody;
+
+    impl Protocol for Nobody {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+
+    /// The other end of each fetch: it can be resolved, and tells of a cancel.
+    type Fetches = Rc<RefCell<Vec<Option<Resolver<Bytes>>>>>;
+
+    struct Scene {
+        clock: Held<Nobody>,
+        cache: Cache,
+        fetches: Fetches,
+    }
+
+    /// What became of a wait.
+    #[derive(Clone)]
+    struct Wait {
+        outcome: Rc<RefCell<Option<Result<Edition, Failure>>>>,
+        canceller: Canceller,
+    }
+
+    impl Scene {
+        fn new(ttl: Option<u64>) -> Scene {
+            let fetches = Fetches::default();
+            let begun = fetches.clone();
+            let cache = Cache::new(ttl.map(Duration::from_secs), move |_| {
+                let (poem, resolver) = Deferred::new();
+                begun.borrow_mut().push(Some(resolver));
+                poem
+            });
+            Scene { clock: hold(Nobody), cache, fetches }
+        }
+
+        fn get(&self) -> Wait {
+            let outcome = Rc::<RefCell<Option<_>>>::default();
+            let slot = outcome.clone();
+            let poem = self.cache.get(&self.clock.reactor());
+            let canceller = poem.canceller();
+            let told = poem.add_both(move |poem| {
+                assert!(slot.replace(Some(poem)).is_none());
+                Ok(())
+            });
+            told.detach();
+            Wait { outcome, canceller }
+        }
+
+        fn fetches(&self) -> usize {
+            self.fetches.borrow().len()
+        }
+
+        fn is_cancelled(&self, fetch: usize) -> bool {
+            self.fetches.borrow()[fetch].as_ref().unwrap().is_cancelled()
+        }
+
+        fn answer(&self, fetch: usize, poem: Result<&'static str, &str>) {
+            let resolver = self.fetches.borrow_mut()[fetch].take().unwrap();
+            resolver.resolve(poem.map(Bytes::from).map_err(Failure::msg));
+        }
+    }
+
+    impl Wait {
+        /// The poem, or the failure; `None` while it waits.
+        fn got(&self) -> Option<Result<String, String>> {
+            let text = |edition: &Edition| String::from_utf8(edition.text.to_vec()).unwrap();
+            let outcome = self.outcome.borrow();
+            outcome.as_ref().map(|it| it.as_ref().map(text).map_err(ToString::to_string))
+        }
+    }
+
+    fn poem(text: &str) -> Option<Result<String, String>> {
+        Some(Ok(text.to_owned()))
+    }
+
+    #[test]
+    fn who_comes_during_the_fetch_shares_it_and_who_comes_later_needs_none() {
+        let scene = Scene::new(None);
+        assert_eq!(scene.fetches(), 0, "nothing is fetched before somebody asks");
+        let (one, two) = (scene.get(), scene.get());
+        assert_eq!((one.got(), two.got()), (None, None));
+        scene.answer(0, Ok("a poem"));
+        assert_eq!((one.got(), two.got()), (poem("a poem"), poem("a poem")));
+        assert_eq!(scene.get().got(), poem("a poem"));
+        assert_eq!(scene.fetches(), 1);
+    }
+
+    #[test]
+    fn a_failure_is_told_to_all_who_wait_and_is_not_remembered() {
+        let scene = Scene::new(None);
+        let (one, two) = (scene.get(), scene.get());
+        scene.answer(0, Err("no ink"));
+        assert_eq!(one.got(), Some(Err("no ink".to_owned())));
+        assert_eq!(two.got(), one.got());
+        let three = scene.get();
+        scene.answer(1, Ok("a poem"));
+        assert_eq!(three.got(), poem("a poem"));
+    }
+
+    #[test]
+    fn who_leaves_cancels_its_own_wait_alone() {
+        let scene = Scene::new(None);
+        let (one, two) = (scene.get(), scene.get());
+        one.canceller.cancel();
+        assert!(one.outcome.borrow().as_ref().unwrap().as_ref().unwrap_err().is_cancelled());
+        assert!(!scene.is_cancelled(0));
+        scene.answer(0, Ok("a poem"));
+        assert_eq!(two.got(), poem("a poem"));
+    }
+
+    #[test]
+    fn the_last_one_to_leave_cancels_the_fetch_and_the_next_one_begins_another() {
+        let scene = Scene::new(None);
+        let (one, two) = (scene.get(), scene.get());
+        one.canceller.cancel();
+        two.canceller.cancel();
+        assert!(scene.is_cancelled(0));
+        let three = scene.get();
+        assert_eq!(scene.fetches(), 2);
+        // What comes late of the first is nobody's poem.
+        scene.answer(0, Ok("an old poem"));
+        assert_eq!(three.got(), None);
+        scene.answer(1, Ok("a poem"));
+        assert_eq!(three.got(), poem("a poem"));
+    }
+
+    #[test]
+    fn leaving_after_the_poem_came_is_no_harm() {
+        let scene = Scene::new(None);
+        let one = scene.get();
+        scene.answer(0, Ok("a poem"));
+        one.canceller.cancel();
+        assert_eq!(scene.get().got(), poem("a poem"));
+    }
+
+    #[test]
+    fn a_poem_is_fetched_anew_when_its_time_is_over_and_not_before() {
+        let mut scene = Scene::new(Some(60));
+        scene.get();
+        // The time counts from when the poem was whole.
+        scene.clock.advance(Duration::from_secs(100));
+        scene.answer(0, Ok("old"));
+        scene.clock.advance(Duration::from_secs(59));
+        assert_eq!(scene.get().got(), poem("old"));
+        scene.clock.advance(Duration::from_secs(1));
+        let wait = scene.get();
+        assert_eq!(wait.got(), None);
+        scene.answer(1, Ok("new"));
+        assert_eq!(wait.got(), poem("new"));
+        assert_eq!(wait.outcome.borrow().as_ref().unwrap().as_ref().unwrap().number, 2);
+    }
+
+    #[test]
+    fn with_a_time_of_zero_a_poem_is_shared_and_not_remembered() {
+        let scene = Scene::new(Some(0));
+        let (one, two) = (scene.get(), scene.get());
+        scene.answer(0, Ok("a poem"));
+        assert_eq!((one.got(), two.got()), (poem("a poem"), poem("a poem")));
+        assert_eq!(scene.get().got(), None);
+    }
+
+    #[test]
+    fn a_time_that_no_clock_reaches_is_for_ever() {
+        let mut scene = Scene::new(Some(u64::MAX));
+        scene.get();
+        scene.answer(0, Ok("a poem"));
+        scene.clock.advance(Duration::from_secs(1_000_000_000));
+        assert_eq!(scene.get().got(), poem("a poem"));
+    }
+
+    #[test]
+    fn a_fetch_that_is_over_at_once_is_told_too() {
+        let clock = hold(Nobody);
+        let cache = Cache::new(None, |_| Deferred::succeed(Bytes::from("a poem")));
+        let got = Rc::new(Cell::new(false));
+        let slot = got.clone();
+        cache.get(&clock.reactor()).map(move |_| slot.set(true)).detach();
+        assert!(got.get());
+    }
+}

@@ -1,0 +1,118 @@
+//! `couplet poetry proxy`: fetches a poem once, remembers it, and serves it to all. Nothing is sent
+//! before the poem is whole, so nobody gets a part that looks like a whole.
+
+mod cache;
+mod shelf;
+#[cfg(test)]
+mod tests;
+mod upstreams;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::defer::Canceller;
+use couplet::{Protocol, Reason, Transport};
+
+use crate::cli;
+use crate::exit::Exit;
+use crate::server;
+use cache::{Cache, Edition};
+use shelf::Shelf;
+use upstreams::Upstreams;
+
+/// A client that takes nothing of its poem for this long is cut.
+const STALL: Duration = Duration::from_secs(60);
+/// How long a client that has the whole poem may stay.
+const LEAVE: Duration = Duration::from_secs(30);
+/// A client that has closed its sending side may wait or be gone: only the answers to probes, this
+/// far apart, tell which.
+const PROBE: Duration = Duration::from_secs(15);
+/// Poems of the greatest length that are kept for slow readers, beside the one that is remembered.
+const KEPT: u64 = 4;
+
+/// What all connections share.
+struct Proxy {
+    cache: Cache,
+    shelf: Shelf,
+}
+
+impl Proxy {
+    fn new(upstreams: Rc<Upstreams>, ttl: Option<Duration>, max_bytes: u64) -> Rc<Proxy> {
+        let cache = Cache::new(ttl, move |reactor| upstreams.clone().fetch(reactor));
+        Rc::new(Proxy { cache, shelf: Shelf::new(max_bytes.saturating_mul(KEPT)) })
+    }
+}
+
+/// Gives the poem to one client, as soon as it is there.
+struct ProxyServer {
+    proxy: Rc<Proxy>,
+    state: State,
+}
+
+enum State {
+    /// Not connected yet, or told that there is no poem.
+    Idle,
+    Waiting(Canceller),
+    /// This edition is on its way.
+    Giving(u64),
+}
+
+impl ProxyServer {
+    fn new(proxy: &Rc<Proxy>) -> ProxyServer {
+        ProxyServer { proxy: proxy.clone(), state: State::Idle }
+    }
+
+    fn arrived(&mut self, transport: &Transport, poem: couplet::Result<Edition>) {
+        self.state = State::Idle;
+        let Ok(poem) = poem else {
+            return transport.lose_connection();
+        };
+        tracing::info!(peer = %transport.peer(), bytes = poem.text.len(), "a client gets the poem");
+        self.proxy.shelf.take(&poem, transport);
+        self.state = State::Giving(poem.number);
+        // No copy: what a client has not read yet lies in memory once, for all.
+        transport.write_bytes(poem.text);
+        transport.lose_write_connection();
+    }
+}
+
+impl Protocol for ProxyServer {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_close_deadline(Some(STALL));
+        transport.set_tcp_keep_alive(Some(PROBE));
+        let me = transport.connection::<Self>();
+        let poem = self.proxy.cache.get(transport.reactor());
+        self.state = State::Waiting(poem.canceller());
+        let given = poem.add_both(move |poem| {
+            me.tell(move |me, transport| me.arrived(transport, poem));
+            Ok(())
+        });
+        given.detach();
+    }
+
+    /// Poets do not listen.
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    /// Who has no more to say may still listen.
+    fn read_closed(&mut self, _: &Transport) {}
+
+    /// The poem is out. Who does not leave now is left.
+    fn write_closed(&mut self, transport: &Transport) {
+        transport.set_close_deadline(Some(LEAVE));
+        transport.lose_connection();
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Idle => {}
+            State::Waiting(poem) => poem.cancel(),
+            State::Giving(number) => self.proxy.shelf.give_back(number, transport.id()),
+        }
+    }
+}
+
+pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
+    let upstreams = Upstreams::new(options.upstream, options.timeout, options.limit.max_bytes);
+    let proxy = Proxy::new(upstreams, options.ttl, options.limit.max_bytes);
+    server::run(options.listen, move || ProxyServer::new(&proxy))
+}

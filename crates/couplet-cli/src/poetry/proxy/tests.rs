@@ -1,0 +1,322 @@
+//! The proxy over a network in memory, where the test holds the servers and the clients, and where
+//! waiting costs no time.
+
+use std::net::SocketAddr;
+
+use couplet::testing::{Held, Wire, hold};
+
+use super::*;
+use crate::endpoint::to_connect;
+
+/// Only its loop and its network are of interest.
+struct Nobody;
+
+impl Protocol for Nobody {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+const TIMEOUT: Duration = Duration::from_secs(300);
+const MAX_BYTES: u64 = 1000;
+
+struct Scene {
+    held: Held<Nobody>,
+    upstreams: Vec<SocketAddr>,
+    port: SocketAddr,
+}
+
+impl Scene {
+    fn new(upstreams: usize, ttl: Option<u64>) -> Scene {
+        let held = hold(Nobody);
+        let listen = |_| held.network().listen(([127, 0, 0, 1], 0).into(), 10).unwrap();
+        let addresses: Vec<SocketAddr> = (0..upstreams).map(listen).collect();
+        let peers = addresses.iter().map(|at| to_connect(&at.to_string()).unwrap()).collect();
+        let upstreams = Upstreams::new(peers, TIMEOUT, MAX_BYTES);
+        let proxy = Proxy::new(upstreams, ttl.map(Duration::from_secs), MAX_BYTES);
+        let factory = move || ProxyServer::new(&proxy);
+        let port = held.reactor().listen("tcp:0:interface=127.0.0.1", factory).unwrap();
+        let port = port.host().socket_addr().unwrap();
+        let mut scene = Scene { held, upstreams: addresses, port };
+        scene.held.settle();
+        scene
+    }
+
+    fn client(&mut self) -> Wire {
+        let client = self.held.network().connect(self.port).unwrap();
+        self.held.settle();
+        client
+    }
+
+    /// The next fetch that an upstream is asked for.
+    fn fetch(&self, upstream: usize) -> Option<Wire> {
+        self.held.network().accept(self.upstreams[upstream])
+    }
+
+    fn answer(&mut self, upstream: usize, poem: &[u8]) {
+        let fetch = self.fetch(upstream).expect("a fetch");
+        assert_eq!(fetch.push(poem), poem.len());
+        fetch.close();
+        self.held.settle();
+    }
+
+    fn refuse(&mut self, upstream: usize) {
+        self.fetch(upstream).expect("a fetch").reset();
+        self.held.settle();
+    }
+
+    fn advance(&mut self, seconds: u64) {
+        self.held.advance(Duration::from_secs(seconds));
+    }
+}
+
+#[track_caller]
+fn got(client: &Wire, poem: &[u8]) {
+    assert_eq!(String::from_utf8_lossy(&client.take()), String::from_utf8_lossy(poem));
+    assert!(client.saw_fin(), "the end of the stream is the end of the poem");
+}
+
+#[track_caller]
+fn waits(client: &Wire) {
+    assert!(client.waiting() == 0 && !client.saw_fin() && !client.saw_reset());
+}
+
+#[test]
+fn nothing_is_sent_before_the_poem_is_whole_and_then_all_get_it() {
+    let mut scene = Scene::new(1, None);
+    let early = scene.client();
+    let fetch = scene.fetch(0).unwrap();
+    for byte in b"a poem" {
+        fetch.push(&[*byte]);
+        scene.held.settle();
+        waits(&early);
+    }
+    let late = scene.client();
+    fetch.fin();
+    scene.held.settle();
+    got(&early, b"a poem");
+    got(&late, b"a poem");
+    got(&scene.client(), b"a poem");
+    assert!(scene.fetch(0).is_none(), "one fetch served all");
+}
+
+#[test]
+fn a_poem_that_is_cut_too_long_late_or_empty_is_told_by_closing_without_data_and_fetched_again() {
+    let mut scene = Scene::new(1, None);
+    let bad: [fn(&mut Scene, &Wire); 4] = [
+        |_, fetch| fetch.reset(),
+        |_, fetch| assert_eq!(fetch.push(&[b'x'; MAX_BYTES as usize + 1]), 1001),
+        |scene, _| scene.advance(TIMEOUT.as_secs()),
+        |_, fetch| fetch.close(),
+    ];
+    for (n, bad) in bad.into_iter().enumerate() {
+        let clients = [scene.client(), scene.client()];
+        let fetch = scene.fetch(0).unwrap();
+        if n < 3 {
+            fetch.push(b"half a po");
+            scene.held.settle();
+        }
+        clients.iter().for_each(waits);
+        bad(&mut scene, &fetch);
+        scene.held.settle();
+        clients.iter().for_each(|client| got(client, b""));
+        assert!(fetch.is_closed(), "{n}");
+    }
+    let client = scene.client();
+    scene.answer(0, b"a poem");
+    got(&client, b"a poem");
+}
+
+#[test]
+fn a_poem_of_just_the_greatest_length_that_comes_just_in_time_is_served() {
+    let mut scene = Scene::new(1, None);
+    let client = scene.client();
+    scene.advance(TIMEOUT.as_secs() - 1);
+    scene.answer(0, &[b'x'; MAX_BYTES as usize]);
+    got(&client, &[b'x'; MAX_BYTES as usize]);
+}
+
+#[test]
+fn who_leaves_cancels_its_own_wait_and_the_last_one_the_fetch() {
+    let mut scene = Scene::new(1, None);
+    let (one, two) = (scene.client(), scene.client());
+    let fetch = scene.fetch(0).unwrap();
+    fetch.push(b"a po");
+    one.reset();
+    scene.held.settle();
+    assert!(!fetch.is_closed());
+    two.reset();
+    scene.held.settle();
+    assert!(fetch.is_closed(), "nobody waits for it");
+    let client = scene.client();
+    scene.answer(0, b"a poem");
+    got(&client, b"a poem");
+}
+
+#[test]
+fn who_only_stops_sending_waits_on() {
+    let mut scene = Scene::new(1, None);
+    let client = scene.client();
+    client.push(b"what a page!");
+    client.fin();
+    scene.held.settle();
+    let fetch = scene.fetch(0).unwrap();
+    assert!(!fetch.is_closed());
+    fetch.push(b"a poem");
+    fetch.close();
+    scene.held.settle();
+    got(&client, b"a poem");
+}
+
+#[test]
+fn who_stops_sending_and_then_resets_has_left() {
+    let mut scene = Scene::new(1, None);
+    let client = scene.client();
+    client.fin();
+    scene.held.settle();
+    let fetch = scene.fetch(0).unwrap();
+    client.reset();
+    scene.held.settle();
+    assert!(fetch.is_closed());
+}
+
+#[test]
+fn several_upstreams_take_turns() {
+    let mut scene = Scene::new(3, Some(60));
+    for upstream in [0, 1, 2, 0] {
+        let client = scene.client();
+        scene.answer(upstream, b"a poem");
+        got(&client, b"a poem");
+        scene.advance(60);
+    }
+}
+
+#[test]
+fn where_one_upstream_fails_the_next_is_asked_and_the_dead_one_is_skipped_for_a_while() {
+    let mut scene = Scene::new(2, Some(0));
+    let client = scene.client();
+    scene.refuse(0);
+    scene.answer(1, b"a poem");
+    got(&client, b"a poem");
+    // It is its turn, but it is dead.
+    for _ in 0..3 {
+        let client = scene.client();
+        assert!(scene.fetch(0).is_none());
+        scene.answer(1, b"a poem");
+        got(&client, b"a poem");
+    }
+    scene.advance(upstreams::SKIPPED.as_secs());
+    let client = scene.client();
+    scene.answer(0, b"another");
+    got(&client, b"another");
+}
+
+#[test]
+fn where_all_upstreams_fail_the_next_client_makes_all_be_tried_again() {
+    let mut scene = Scene::new(2, None);
+    let client = scene.client();
+    scene.refuse(0);
+    scene.refuse(1);
+    got(&client, b"");
+    let client = scene.client();
+    scene.refuse(0);
+    scene.answer(1, b"a poem");
+    got(&client, b"a poem");
+}
+
+#[test]
+fn a_dead_upstream_that_has_a_poem_again_is_dead_no_more() {
+    let mut scene = Scene::new(2, Some(0));
+    scene.client();
+    scene.refuse(0);
+    scene.refuse(1);
+    scene.client();
+    scene.answer(0, b"a poem");
+    let client = scene.client();
+    scene.answer(0, b"another");
+    got(&client, b"another");
+}
+
+#[test]
+fn an_upstream_whose_fetch_was_abandoned_is_not_dead() {
+    let mut scene = Scene::new(2, None);
+    scene.client().reset();
+    scene.held.settle();
+    assert!(scene.fetch(0).is_some_and(|fetch| fetch.is_closed()));
+    scene.client().reset();
+    scene.held.settle();
+    assert!(scene.fetch(1).is_some());
+    scene.client();
+    assert!(scene.fetch(0).is_some());
+}
+
+#[test]
+fn who_takes_nothing_for_a_minute_is_cut_and_who_reads_slowly_is_not() {
+    let mut scene = Scene::new(1, None);
+    scene.held.network().set_capacity(100);
+    let (never, slow) = (scene.client(), scene.client());
+    let fetch = scene.fetch(0).unwrap();
+    for _ in 0..10 {
+        assert_eq!(fetch.push(&[b'x'; 100]), 100);
+        scene.held.settle();
+    }
+    fetch.fin();
+    scene.held.settle();
+    let mut taken = 0;
+    for _ in 0..10 {
+        taken += slow.take_most(100).len();
+        scene.advance(STALL.as_secs() - 1);
+    }
+    assert_eq!(taken, 1000);
+    assert!(slow.saw_fin() && never.saw_reset());
+}
+
+#[test]
+fn of_many_old_poems_the_readers_of_the_oldest_are_cut() {
+    let mut scene = Scene::new(1, Some(0));
+    let edition = |scene: &mut Scene| {
+        scene.held.network().set_capacity(100);
+        let client = scene.client();
+        scene.held.network().set_capacity(10_000);
+        let fetch = scene.fetch(0).unwrap();
+        for _ in 0..10 {
+            fetch.push(&[b'x'; 100]);
+            scene.held.settle();
+        }
+        fetch.fin();
+        scene.held.settle();
+        client
+    };
+    let mut clients: Vec<Wire> = (0..KEPT).map(|_| edition(&mut scene)).collect();
+    assert!(clients.iter().all(|client| !client.saw_reset()));
+    clients.push(edition(&mut scene));
+    let cut: Vec<bool> = clients.iter().map(Wire::saw_reset).collect();
+    assert_eq!(cut, [true, false, false, false, false]);
+    // One that was read to its end is kept no longer.
+    while clients[2].waiting() > 0 {
+        clients[2].take();
+        scene.held.settle();
+    }
+    clients[2].close();
+    scene.held.settle();
+    clients.push(edition(&mut scene));
+    assert!([1, 3, 4, 5].iter().all(|n: &usize| !clients[*n].saw_reset()));
+}
+
+#[test]
+fn an_attempt_to_connect_that_was_abandoned_has_ended_and_its_upstream_is_not_dead() {
+    let mut scene = Scene::new(2, None);
+    scene.held.network().set_silent(scene.upstreams[0]);
+    let client = scene.client();
+    assert!(!client.saw_fin());
+    client.reset();
+    scene.held.settle();
+    let client = scene.client();
+    assert!(scene.fetch(1).is_some(), "the other one's turn");
+    client.reset();
+    scene.held.settle();
+    let client = scene.client();
+    assert!(scene.fetch(1).is_none(), "the first one's turn again");
+    // It does not answer within the time to connect.
+    scene.advance(30);
+    scene.answer(1, b"a poem");
+    got(&client, b"a poem");
+}

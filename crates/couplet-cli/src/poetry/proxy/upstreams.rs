@@ -1,0 +1,97 @@
+//! Where poems are fetched from: one server after the other, those that failed skipped for a while.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use couplet::{Deferred, Failure, Reactor};
+
+use crate::endpoint::Peer;
+use crate::poetry::{get, get_poem};
+
+/// How long a server that failed is skipped, as long as another one does not fail.
+pub(crate) const SKIPPED: Duration = Duration::from_secs(30);
+
+/// The servers, and whose turn it is.
+pub(crate) struct Upstreams {
+    servers: Vec<Upstream>,
+    next: Cell<usize>,
+    timeout: Duration,
+    max_bytes: u64,
+}
+
+struct Upstream {
+    peer: Peer,
+    dead_until: Cell<Option<Instant>>,
+}
+
+impl Upstreams {
+    /// A fetch from one of `peers` may take `timeout` and bring `max_bytes`.
+    pub(crate) fn new(peers: Vec<Peer>, timeout: Duration, max_bytes: u64) -> Rc<Upstreams> {
+        let servers = peers.into_iter();
+        let servers = servers.map(|peer| Upstream { peer, dead_until: Cell::new(None) }).collect();
+        Rc::new(Upstreams { servers, next: Cell::new(0), timeout, max_bytes })
+    }
+
+    /// A whole poem, of the first server that has one; fails as the last one did.
+    pub(crate) fn fetch(self: Rc<Self>, reactor: &Reactor) -> Deferred<Bytes> {
+        let mut order = self.order(reactor.now()).into_iter();
+        match order.next() {
+            Some(first) => self.fetch_from(first, order, reactor),
+            None => Deferred::fail(Failure::msg("there is no server to fetch from")),
+        }
+    }
+
+    /// Those that live, in the order of their turns. Where none does, all are worth a try.
+    fn order(&self, now: Instant) -> Vec<usize> {
+        let count = self.servers.len();
+        let all = (0..count).map(|n| (self.next.get() + n) % count);
+        let lives = |n: &usize| self.servers[*n].dead_until.get().is_none_or(|until| now >= until);
+        let living: Vec<usize> = all.clone().filter(lives).collect();
+        if living.is_empty() { all.collect() } else { living }
+    }
+
+    fn fetch_from(
+        self: Rc<Self>,
+        server: usize,
+        mut others: std::vec::IntoIter<usize>,
+        reactor: &Reactor,
+    ) -> Deferred<Bytes> {
+        self.next.set((server + 1) % self.servers.len());
+        let peer = &self.servers[server].peer;
+        tracing::info!(upstream = %peer.name, "fetching a poem");
+        let poem = get_poem(reactor, peer.endpoint.clone(), self.max_bytes, None)
+            .add_timeout(reactor, self.timeout)
+            .add_callback(not_empty);
+        let (me, reactor) = (self.clone(), reactor.clone());
+        let poem = poem.map(move |poem| {
+            me.servers[server].dead_until.set(None);
+            Bytes::from(poem)
+        });
+        poem.recover(move |failure| {
+            if failure.is_cancelled() || reactor.is_stopping() {
+                return Deferred::fail(failure);
+            }
+            self.failed(server, &failure, reactor.now());
+            match others.next() {
+                Some(next) => self.fetch_from(next, others, &reactor),
+                None => Deferred::fail(failure),
+            }
+        })
+    }
+
+    fn failed(&self, server: usize, failure: &Failure, now: Instant) {
+        let Upstream { peer, dead_until } = &self.servers[server];
+        dead_until.set(now.checked_add(SKIPPED));
+        tracing::warn!(upstream = %peer.name, "no poem: {}", get::why(failure));
+    }
+}
+
+/// To close without data is how this very program tells that there is no poem.
+fn not_empty(poem: Vec<u8>) -> couplet::Result<Vec<u8>> {
+    if poem.is_empty() {
+        return Err(Failure::msg("it was closed without data"));
+    }
+    Ok(poem)
+}

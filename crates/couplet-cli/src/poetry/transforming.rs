@@ -1,0 +1,107 @@
+//! The client of a transformation server: one poem, one connection.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use couplet::defer::TimedOut;
+use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
+use couplet::{ConnectionLost, Deferred, Failure, Reactor, Reason};
+
+use crate::endpoint::Peer;
+use crate::poetry::order::{Order, order};
+
+/// Where poems are transformed, and how.
+#[derive(Debug)]
+pub(crate) struct Transformer {
+    pub(crate) server: Peer,
+    pub(crate) name: String,
+    pub(crate) timeout: Option<Duration>,
+    /// Bytes of what a poem may become.
+    pub(crate) max_bytes: u64,
+}
+
+/// The server ended the connection and did not answer. It does so to what it cannot transform.
+#[derive(Debug)]
+struct Unanswered(ConnectionLost);
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "no answer came: {} (a `poetry transform` takes the names of its --list, and UTF-8 of \
+             up to its --max-length, 99999 bytes unless set)",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for Unanswered {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl Transformer {
+    /// What becomes of this poem.
+    pub(crate) fn transform(&self, reactor: &Reactor, poem: Bytes) -> Deferred<Bytes> {
+        let max = usize::try_from(self.max_bytes).unwrap_or(usize::MAX);
+        let transformed = order(reactor, self.server.endpoint.clone(), |order| {
+            let client = TransformClient { name: self.name.clone(), poem, order };
+            NetstringReceiver::new(client).with_max_length(max)
+        });
+        match self.timeout {
+            Some(timeout) => transformed.add_timeout(reactor, timeout),
+            None => transformed,
+        }
+    }
+
+    /// Why it did not become anything, in a part of a sentence.
+    pub(crate) fn why(&self, failure: &Failure) -> String {
+        let server = &self.server.name;
+        match failure.downcast_ref::<TimedOut>() {
+            Some(late) => {
+                let seconds = late.after.as_secs_f64();
+                format!("{server} did not transform it within {seconds} s (--timeout)")
+            }
+            None => format!("{server} did not transform it: {failure}"),
+        }
+    }
+}
+
+struct TransformClient {
+    name: String,
+    poem: Bytes,
+    order: Rc<Order<Bytes>>,
+}
+
+impl StringProtocol for TransformClient {
+    fn connection_made(&mut self, transport: &StringTransport) {
+        self.order.comes_over(transport);
+        // What is no netstring is told when the connection has ended: at once, then.
+        transport.set_close_deadline(Some(Duration::ZERO));
+        let length = self.name.len() + 1 + self.poem.len();
+        transport.write(format!("{length}:{}.", self.name));
+        transport.write_bytes(std::mem::take(&mut self.poem));
+        transport.write(",");
+        // There is no more: who waits for something else need not wait, and nor do we.
+        transport.lose_write_connection();
+    }
+
+    fn string_received(&mut self, transport: &StringTransport, poem: &[u8]) {
+        self.order.arrived(Ok(Bytes::copy_from_slice(poem)));
+        transport.lose_connection();
+    }
+
+    /// What it has not read by now does not matter any more.
+    fn read_closed(&mut self, transport: &StringTransport) {
+        let lost = ConnectionLost(Reason::Done(couplet::By::Peer));
+        self.order.arrived(Err(Unanswered(lost).into()));
+        transport.abort_connection();
+    }
+
+    fn connection_lost(&mut self, _: &StringTransport, reason: &Reason) {
+        self.order.arrived(Err(Unanswered(ConnectionLost(reason.clone())).into()));
+    }
+}

@@ -1,0 +1,40 @@
+//! Part 19, cases 1 to 4: a cancel of a Deferred that knows no way to stop the work for it. It
+//! fails at once, and what comes late is thrown away.
+//!
+//! `cargo run --example cancelling -- plain`
+
+use couplet::Deferred;
+
+/// Says how it ended.
+fn told(deferred: Deferred<&'static str>) -> Deferred<()> {
+    deferred.add_both(|result| {
+        match result {
+            Ok(value) => println!("  the callback got: {value}"),
+            Err(failure) => println!("  the errback got: {failure}"),
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn main() -> couplet::Result<()> {
+    println!("1: only a callback; it is not called, and nobody is bothered with a report");
+    let (deferred, _resolver) = Deferred::new();
+    deferred.map(|value: &str| println!("  the callback got: {value}")).cancel();
+
+    println!("2: an errback hears of it");
+    let (deferred, _resolver) = Deferred::new();
+    told(deferred).cancel();
+
+    println!("3: fired first, so there is nothing to cancel");
+    let (deferred, resolver) = Deferred::new();
+    let deferred = told(deferred);
+    resolver.callback("the result");
+    deferred.cancel();
+
+    println!("4: cancelled first, so the result is late");
+    let (deferred, resolver) = Deferred::new();
+    told(deferred).cancel();
+    println!("  the resolver knows: {}", resolver.is_cancelled());
+    resolver.callback("the result");
+    Ok(())
+}

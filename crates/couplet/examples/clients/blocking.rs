@@ -1,0 +1,25 @@
+//! Part 1, the blocking client: no reactor at all. One poem after the other, and while it waits
+//! for a slow server the others wait as well.
+//!
+//! `cargo run --example clients -- blocking 127.0.0.1:10000 127.0.0.1:10001`
+#![expect(clippy::disallowed_types, reason = "this is how it is done without a reactor")]
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+
+fn get_poem(server: SocketAddr) -> std::io::Result<String> {
+    let mut poem = String::new();
+    TcpStream::connect(server)?.read_to_string(&mut poem)?;
+    Ok(poem)
+}
+
+pub(crate) fn main(servers: Vec<SocketAddr>) -> couplet::Result<()> {
+    for (task, server) in (1..).zip(servers) {
+        println!("task {task}: waiting for {server}");
+        match get_poem(server) {
+            Ok(poem) => println!("task {task}: {} bytes of poetry\n{poem}", poem.len()),
+            Err(error) => println!("task {task}: no poem: {error}"),
+        }
+    }
+    Ok(())
+}

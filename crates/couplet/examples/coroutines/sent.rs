@@ -1,0 +1,54 @@
+//! Part 17, case 4: values go into a coroutine, and failures too. What it waits for is a Deferred:
+//! firing it is Python's `send`, failing it is `throw`.
+//!
+//! `cargo run --example coroutines -- sent`
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use couplet::{Deferred, Failure, Resolver, Result};
+
+#[derive(Debug, thiserror::Error)]
+#[error("out of order")]
+struct Malfunction;
+
+type Door = Cell<Option<Resolver<u32>>>;
+
+/// Waits for what comes through the door.
+async fn receive(door: &Door) -> Result<u32> {
+    let (deferred, resolver) = Deferred::new();
+    door.set(Some(resolver));
+    deferred.await
+}
+
+async fn machine(door: &Door) -> Result<()> {
+    println!("ready");
+    println!("received {}", receive(door).await?);
+    println!("received {}", receive(door).await?);
+    match receive(door).await {
+        Err(failure) if failure.is::<Malfunction>() => println!("handled: {failure}"),
+        other => println!("not expected: {other:?}"),
+    }
+    println!("received {}", receive(door).await?);
+    Ok(())
+}
+
+pub(crate) fn main() -> Result<()> {
+    let door = Door::default();
+    let mut machine = pin!(machine(&door));
+    let send: [Result<u32>; 4] =
+        [Ok(10), Ok(20), Err(Malfunction.into()), Err(Failure::msg("the plug was pulled"))];
+    let mut inputs = send.into_iter();
+    loop {
+        match machine.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => {}
+            Poll::Ready(result) => {
+                println!("ended with {result:?}");
+                return Ok(());
+            }
+        }
+        let (Some(resolver), Some(input)) = (door.take(), inputs.next()) else { return Ok(()) };
+        resolver.resolve(input);
+    }
+}

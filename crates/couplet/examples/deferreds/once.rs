@@ -1,0 +1,46 @@
+//! Part 7: a Deferred fires once. The second time is no error while the program runs, as in
+//! Twisted: `resolver.callback(…)` takes the resolver, so it doesn't compile.
+//!
+//! Where two may be the first, the resolver lies where either can take it; who comes late sees
+//! that it is gone.
+//!
+//! `cargo run --example deferreds -- once`
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use couplet::{Deferred, Failure, Resolver};
+
+type Door = Rc<Cell<Option<Resolver<&'static str>>>>;
+
+fn knock(door: &Door, who: &str, answer: Result<&'static str, Failure>) {
+    match door.take() {
+        Some(resolver) => resolver.resolve(answer),
+        None => println!("{who} comes too late"),
+    }
+}
+
+fn open() -> Door {
+    let (first, resolver) = Deferred::new();
+    first
+        .add_both(|result| {
+            match result {
+                Ok(value) => println!("a value: {value}"),
+                Err(failure) => println!("a failure: {failure}"),
+            }
+            Ok(())
+        })
+        .detach();
+    Rc::new(Cell::new(Some(resolver)))
+}
+
+pub(crate) fn main() -> couplet::Result<()> {
+    for (left, right) in [(true, true), (true, false), (false, false), (false, true)] {
+        let door = open();
+        for (who, well) in [("the first", left), ("the second", right)] {
+            let answer = if well { Ok("here I am") } else { Err(Failure::msg("I can't")) };
+            knock(&door, who, answer);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Part 13: a callback that needs time gives back a Deferred, and the rest of the chain waits for
+//! it. Such a callback is added with `then`, one that has its value at once with `map`.
+//!
+//! `cargo run --example deferreds -- returning`
+
+use std::time::Duration;
+
+use couplet::{Deferred, Reactor};
+
+fn step(name: &'static str, gives: u32) -> impl FnOnce(u32) -> u32 {
+    move |got| {
+        println!("  {name} got {got}");
+        gives
+    }
+}
+
+fn slowly(reactor: &Reactor, gives: u32) -> impl FnOnce(u32) -> Deferred<u32> + use<> {
+    let reactor = reactor.clone();
+    move |got| {
+        println!("  two got {got}, and takes its time");
+        reactor.sleep(Duration::from_millis(10)).map(move |()| gives)
+    }
+}
+
+pub(crate) fn main() -> couplet::Result<()> {
+    println!("three callbacks that have their values at once:");
+    let (chain, resolver) = Deferred::new();
+    chain.map(step("one", 1)).map(step("two", 2)).map(step("three", 3)).detach();
+    resolver.callback(0);
+    println!("  and the call returns");
+
+    println!("the second one gives back a Deferred:");
+    couplet::run_until(|reactor| {
+        let (chain, resolver) = Deferred::new();
+        let chain = chain.map(step("one", 1)).then(slowly(reactor, 2)).map(step("three", 3));
+        resolver.callback(0);
+        println!("  and the call returns");
+        chain.map(|_| ())
+    })
+}

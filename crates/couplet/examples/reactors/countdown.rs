@@ -1,0 +1,29 @@
+//! Part 3: a timed call that asks for the next one. Nothing waits in between but the reactor.
+//!
+//! `cargo run --example reactors -- countdown`, or `-- countdown 100` for 100 ms a step.
+
+use std::time::Duration;
+
+use couplet::Reactor;
+
+fn count(reactor: &Reactor, left: u32, step: Duration) {
+    if left == 0 {
+        reactor.stop();
+        return;
+    }
+    println!("{left} …");
+    let kept = reactor.clone();
+    reactor.call_later(step, move || count(&kept, left - 1, step));
+}
+
+pub(crate) fn main(milliseconds: Option<String>) -> couplet::Result<()> {
+    let step = Duration::from_millis(milliseconds.as_deref().unwrap_or("1000").parse()?);
+    println!("start");
+    couplet::run(|reactor| {
+        let kept = reactor.clone();
+        reactor.call_soon(move || count(&kept, 5, step));
+        Ok(())
+    })?;
+    println!("stop");
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Part 15 of the tutorial: how a poetry server and its client are tested. No socket is opened and
+//! no time passes: the same protocols run in memory, and the network does what the test wants.
+//!
+//! `cargo run --example testing`
+
+use std::mem::take;
+
+use couplet::testing::{Cut, Manner, Memory, pair_on};
+use couplet::{
+    ConnectError, ConnectionLost, Deferred, Loop, LoopOptions, Protocol, Reason, Resolver,
+    Transport,
+};
+
+const POEM: &str = "a door in the hill,\nand nobody knocks\n";
+
+struct Poet {
+    /// Breaks off in the middle.
+    hasty: bool,
+}
+
+impl Protocol for Poet {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write(POEM);
+        if self.hasty {
+            transport.abort_connection();
+        }
+        transport.lose_connection();
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+#[derive(Default)]
+struct Client {
+    poem: Vec<u8>,
+    resolver: Option<Resolver<Vec<u8>>>,
+}
+
+impl Protocol for Client {
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.poem.extend_from_slice(data);
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        let Some(resolver) = self.resolver.take() else { return };
+        match reason.is_clean() {
+            true => resolver.callback(take(&mut self.poem)),
+            false => resolver.errback(ConnectionLost(reason.clone())),
+        }
+    }
+}
+
+/// The client's result, with its stream cut into single bytes.
+fn result(poet: Poet) -> Deferred<Vec<u8>> {
+    let (poem, resolver) = Deferred::new();
+    let client = Client { poem: Vec::new(), resolver: Some(resolver) };
+    pair_on(Manner::Readiness, Cut::Most(1), 1, client, poet).settle();
+    poem
+}
+
+fn main() -> couplet::Result<()> {
+    let mut l =
+        Loop::with_driver(Box::new(Memory::new(Manner::Readiness, 1).0), LoopOptions::default());
+    assert_eq!(l.run_until(result(Poet { hasty: false }))?, POEM.as_bytes());
+    println!("the poem comes whole, whatever the network does to it");
+
+    let failure = l.run_until(result(Poet { hasty: true })).expect_err("half a poem");
+    assert!(failure.is::<ConnectionLost>(), "{failure}");
+    println!("a poem that breaks off is a failure: {failure}");
+
+    let connected = l.reactor().connect("tcp:10.0.0.1:10000", Client::default);
+    let failure = l.run_until(connected).expect_err("nobody listens in an empty network");
+    assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)), "{failure}");
+    println!("nobody there is a failure too: {failure}");
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! Threads for what blocks: a small pool, with answers that the driver fetches.
+//!
+//! Threads are started when there is work, up to a bound, and end when there was none for a while.
+//! Who no longer wants an answer forgets the ticket: what waits is dropped; what runs goes on alone,
+//! and its answer is dropped. Dropping the pool lets its threads end by themselves.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::Ticket;
+
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What a pool does, and its bounds.
+#[derive(Debug)]
+pub(super) struct Work<Q, A> {
+    /// Of its threads.
+    pub(super) name: &'static str,
+    pub(super) threads: usize,
+    /// Questions that wait at most; one more is refused at once.
+    pub(super) queue: usize,
+    /// Does it; does not panic.
+    pub(super) run: fn(Q) -> A,
+    /// The answer to what was not done.
+    pub(super) refuse: fn(io::Error) -> A,
+}
+
+/// The pool: questions in, answers out.
+#[derive(Debug)]
+pub(super) struct Pool<Q, A> {
+    shared: Arc<Shared<Q, A>>,
+}
+
+#[derive(Debug)]
+struct Shared<Q, A> {
+    work: Work<Q, A>,
+    state: Mutex<State<Q, A>>,
+    asked: Condvar,
+    waker: Waker,
+}
+
+#[derive(Debug)]
+struct State<Q, A> {
+    waiting: VecDeque<(Ticket, Q)>,
+    /// Asked, and neither answered nor forgotten.
+    running: Vec<Ticket>,
+    answers: VecDeque<(Ticket, A)>,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
+    pub(super) fn new(work: Work<Q, A>, waker: Waker) -> Pool<Q, A> {
+        let state = State {
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            answers: VecDeque::new(),
+            threads: 0,
+            idle: 0,
+            closed: false,
+        };
+        let shared = Shared { work, state: Mutex::new(state), asked: Condvar::new(), waker };
+        Pool { shared: Arc::new(shared) }
+    }
+
+    pub(super) fn ask(&self, ticket: Ticket, question: Q) {
+        let mut state = self.shared.lock();
+        if state.waiting.len() >= self.shared.work.queue {
+            let error = io::Error::new(io::ErrorKind::QuotaExceeded, "too much waits already");
+            state.answers.push_back((ticket, (self.shared.work.refuse)(error)));
+            drop(state);
+            return self.shared.waker.wake_by_ref();
+        }
+        state.waiting.push_back((ticket, question));
+        if state.idle < state.waiting.len() && state.threads < self.shared.work.threads {
+            state.threads += 1;
+            drop(state);
+            self.start_thread();
+        } else {
+            drop(state);
+            self.shared.asked.notify_one();
+        }
+    }
+
+    fn start_thread(&self) {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name(shared.work.name.into());
+        if let Err(error) = thread.spawn(move || shared.work()) {
+            let mut state = self.shared.lock();
+            state.threads -= 1;
+            if state.threads == 0 {
+                // Nobody is left to do it.
+                while let Some((ticket, _)) = state.waiting.pop_front() {
+                    let error = io::Error::from(error.kind());
+                    state.answers.push_back((ticket, (self.shared.work.refuse)(error)));
+                }
+                drop(state);
+                self.shared.waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Nobody waits for this answer any more.
+    pub(super) fn forget(&self, ticket: Ticket) {
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let (mut waited, mut answered) = (None, None);
+        if let Some(at) = state.waiting.iter().position(|(waiting, _)| *waiting == ticket) {
+            waited = state.waiting.remove(at);
+        } else if let Some(at) = state.answers.iter().position(|(answer, _)| *answer == ticket) {
+            answered = state.answers.remove(at);
+        }
+        state.running.retain(|running| *running != ticket);
+        drop((waited, answered));
+    }
+
+    pub(super) fn next(&self) -> Option<(Ticket, A)> {
+        self.shared.lock().answers.pop_front()
+    }
+}
+
+impl<Q, A> Drop for Pool<Q, A> {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        self.shared.asked.notify_all();
+        drop(waiting);
+    }
+}
+
+impl<Q, A> Shared<Q, A> {
+    fn lock(&self) -> MutexGuard<'_, State<Q, A>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        while !state.closed {
+            if let Some((ticket, question)) = state.waiting.pop_front() {
+                state.running.push(ticket);
+                drop(state);
+                let answer = (self.work.run)(question);
+                state = self.lock();
+                if let Some(at) = state.running.iter().position(|running| *running == ticket) {
+                    state.running.swap_remove(at);
+                    state.answers.push_back((ticket, answer));
+                    self.waker.wake_by_ref();
+                }
+                continue;
+            }
+            state.idle += 1;
+            let (held, timeout) =
+                self.asked.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = held;
+            state.idle -= 1;
+            if timeout.timed_out() && state.waiting.is_empty() {
+                break;
+            }
+        }
+        state.threads -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::task::Wake;
+    use std::thread::Thread;
+
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    type Gate = (Sender<()>, Receiver<()>);
+
+    /// Threads that say that they have begun, and wait to be let go.
+    fn gates(threads: usize, queue: usize) -> Pool<Gate, io::Result<()>> {
+        let run = |(begun, go): Gate| {
+            begun.send(()).map_err(io::Error::other)?;
+            go.recv().map_err(io::Error::other)
+        };
+        let work = Work { name: "test", threads, queue, run, refuse: Err };
+        Pool::new(work, Arc::new(Unpark(std::thread::current())).into())
+    }
+
+    fn answer<Q: Send + 'static, A: Send + 'static>(pool: &Pool<Q, A>) -> (Ticket, A) {
+        loop {
+            match pool.next() {
+                Some(answer) => return answer,
+                None => std::thread::park(),
+            }
+        }
+    }
+
+    #[test]
+    fn c142_a_pool_is_bounded_and_what_is_too_much_is_refused_at_once() {
+        let pool = gates(1, 1);
+        let (begun, has_begun) = channel();
+        let (let_first_go, first) = channel();
+        let (let_second_go, second) = channel();
+        pool.ask(Ticket(1), (begun.clone(), first));
+        has_begun.recv().unwrap();
+        pool.ask(Ticket(2), (begun.clone(), second));
+        pool.ask(Ticket(3), (begun, channel().1));
+        let (ticket, refused) = answer(&pool);
+        assert_eq!((ticket, refused.is_err()), (Ticket(3), true));
+        let_first_go.send(()).unwrap();
+        assert!(matches!(answer(&pool), (Ticket(1), Ok(()))));
+        let_second_go.send(()).unwrap();
+        assert!(matches!(answer(&pool), (Ticket(2), Ok(()))));
+        assert_eq!(pool.shared.lock().threads, 1);
+    }
+
+    #[test]
+    fn a_forgotten_ticket_gets_no_answer_whether_it_waits_or_runs() {
+        let pool = gates(1, 9);
+        let (begun, has_begun) = channel();
+        let (let_first_go, first) = channel();
+        let (let_last_go, last) = channel();
+        pool.ask(Ticket(1), (begun.clone(), first));
+        has_begun.recv().unwrap();
+        pool.ask(Ticket(2), (begun.clone(), channel().1));
+        pool.ask(Ticket(3), (begun, last));
+        pool.forget(Ticket(1));
+        pool.forget(Ticket(2));
+        let_first_go.send(()).unwrap();
+        let_last_go.send(()).unwrap();
+        assert!(matches!(answer(&pool), (Ticket(3), Ok(()))));
+        assert!(pool.next().is_none());
+    }
+}

@@ -1,0 +1,177 @@
+//! [`IntReceiver`]: strings with a length of fixed size in front. Twisted's `Int8StringReceiver`,
+//! `Int16StringReceiver` and `Int32StringReceiver`.
+
+use std::any::{Any, TypeId};
+use std::fmt;
+use std::marker::PhantomData;
+
+use super::STRING_LIMIT;
+use super::error::{FramingError, StringTooLong};
+use super::framing::{self, Framer, Held};
+use super::string::{Format, StringProtocol, StringTransport};
+use crate::{Protocol, Reason, Transport};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u8 {}
+    impl Sealed for u16 {}
+    impl Sealed for u32 {}
+}
+
+/// The length in front of a string: `u8`, `u16` or `u32`, in network order.
+pub trait Prefix: sealed::Sealed + 'static {
+    /// Its own length in bytes.
+    const SIZE: usize;
+    /// The length that it can announce, in bytes.
+    const MAX: usize;
+
+    /// The length that `bytes` begin with, if they are enough.
+    #[doc(hidden)]
+    fn read(bytes: &[u8]) -> Option<usize>;
+}
+
+macro_rules! prefix {
+    ($($int:ident),*) => {$(
+        impl Prefix for $int {
+            const SIZE: usize = size_of::<$int>();
+            const MAX: usize = $int::MAX as usize;
+
+            #[inline]
+            fn read(bytes: &[u8]) -> Option<usize> {
+                bytes.first_chunk().map(|bytes| $int::from_be_bytes(*bytes) as usize)
+            }
+        }
+    )*};
+}
+
+prefix!(u8, u16, u32);
+
+/// A length in network order; its last bytes are the prefix.
+pub(super) fn put_length(length: usize, max: usize) -> Result<[u8; 8], StringTooLong> {
+    if length > max {
+        return Err(StringTooLong { length, max });
+    }
+    Ok((length as u64).to_be_bytes())
+}
+
+/// Appends `string` to `out`, framed for an [`IntReceiver`].
+///
+/// # Errors
+///
+/// When its length does not fit into the prefix; nothing is appended.
+///
+/// ```
+/// let mut out = Vec::new();
+/// couplet::protocols::encode_int::<u16>(b"hello", &mut out).expect("short enough");
+/// assert_eq!(out, b"\0\x05hello");
+/// ```
+pub fn encode_int<N: Prefix>(string: &[u8], out: &mut Vec<u8>) -> Result<(), StringTooLong> {
+    let length = put_length(string.len(), N::MAX)?;
+    out.extend_from_slice(&length[8 - N::SIZE..]);
+    out.extend_from_slice(string);
+    Ok(())
+}
+
+/// Hands on strings that have their length in front, as a `u8`, `u16` or `u32` in network order.
+///
+/// A length over the limit, 99 999 bytes unless [set](Self::with_max_length), ends the connection
+/// with [`FramingError::StringTooLong`] before anything of the string is kept. What all framers
+/// have in common stands in the [module](super).
+///
+/// ```
+/// use couplet::protocols::{IntReceiver, StringProtocol, StringTransport};
+/// use couplet::testing::hold;
+///
+/// struct Shout;
+/// impl StringProtocol for Shout {
+///     fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
+///         transport.send_string(string.to_ascii_uppercase()).expect("as short as it came");
+///     }
+/// }
+///
+/// let mut held = hold(IntReceiver::<u16, _>::new(Shout).with_max_length(512));
+/// held.push(b"\0\x05hello");
+/// assert_eq!(held.wire.take(), b"\0\x05HELLO");
+/// ```
+pub struct IntReceiver<N, P> {
+    protocol: P,
+    held: Held,
+    limit: usize,
+    prefix: PhantomData<fn() -> N>,
+}
+
+impl<N: Prefix, P: StringProtocol> IntReceiver<N, P> {
+    /// Wraps `protocol`.
+    pub fn new(protocol: P) -> IntReceiver<N, P> {
+        IntReceiver { protocol, held: Held::default(), limit: STRING_LIMIT, prefix: PhantomData }
+    }
+
+    /// Sets how many bytes a string may have: 99 999 unless set.
+    #[must_use]
+    pub fn with_max_length(mut self, bytes: usize) -> IntReceiver<N, P> {
+        self.limit = bytes;
+        self
+    }
+
+    /// What it wraps.
+    pub fn protocol(&mut self) -> &mut P {
+        &mut self.protocol
+    }
+
+    fn transport(&self, transport: &Transport) -> StringTransport {
+        StringTransport::new(transport, Format::int::<N>())
+    }
+}
+
+impl<N: Prefix, P: StringProtocol> Framer for IntReceiver<N, P> {
+    type Transport = StringTransport;
+
+    #[inline]
+    fn step(&mut self, transport: &StringTransport, bytes: &[u8]) -> Option<usize> {
+        let length = N::read(bytes)?;
+        if length > self.limit {
+            transport.fail(FramingError::StringTooLong { limit: self.limit });
+            return None;
+        }
+        let end = N::SIZE + length;
+        self.protocol.string_received(transport, bytes.get(N::SIZE..end)?);
+        Some(end)
+    }
+
+    fn needs(&self, held: &[u8], _: &[u8]) -> usize {
+        self.bound(held).saturating_sub(held.len())
+    }
+
+    /// Held bytes are no whole message: so they are fewer.
+    fn bound(&self, held: &[u8]) -> usize {
+        N::SIZE + N::read(held).unwrap_or(0)
+    }
+
+    fn held(&mut self) -> &mut Held {
+        &mut self.held
+    }
+}
+
+impl<N: Prefix, P: StringProtocol> Protocol for IntReceiver<N, P> {
+    forward_callbacks!();
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        framing::feed(self, &self.transport(transport), data);
+    }
+
+    fn reading_resumed(&mut self, transport: &Transport) {
+        let transport = self.transport(transport);
+        self.protocol.reading_resumed(&transport);
+        framing::go_on(self, &transport);
+    }
+}
+
+impl<N: Prefix, P: fmt::Debug> fmt::Debug for IntReceiver<N, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntReceiver")
+            .field("protocol", &self.protocol)
+            .field("prefix", &N::SIZE)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! [`LineOnlyReceiver`]: lines and nothing else. Twisted's class of this name.
+
+use std::any::{Any, TypeId};
+use std::borrow::Cow;
+
+use super::delimiter::{Delimiter, Lines};
+use super::framing::{self, Framer, Held};
+use super::line::{LineProtocol, LineTransport, next_line};
+use crate::{Protocol, Reason, Transport};
+
+/// Hands on lines, and has no raw mode: for protocols that never need one.
+///
+/// It is a [`LineReceiver`](super::LineReceiver) in all else.
+///
+/// ```
+/// use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
+/// use couplet::testing::hold;
+///
+/// struct Echo;
+/// impl LineProtocol for Echo {
+///     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+///         transport.send_line(line);
+///     }
+/// }
+///
+/// let mut held = hold(LineOnlyReceiver::new(Echo));
+/// held.push(b"one\r\ntwo\r\n");
+/// assert_eq!(held.wire.take(), b"one\r\ntwo\r\n");
+/// ```
+#[derive(Debug)]
+pub struct LineOnlyReceiver<P> {
+    protocol: P,
+    held: Held,
+    lines: Lines,
+    transport: Option<LineTransport>,
+}
+
+impl<P: LineProtocol> LineOnlyReceiver<P> {
+    /// Wraps `protocol`.
+    pub fn new(protocol: P) -> LineOnlyReceiver<P> {
+        let lines = Lines::default();
+        LineOnlyReceiver { protocol, held: Held::default(), lines, transport: None }
+    }
+
+    /// Sets what ends a line: CRLF unless set.
+    ///
+    /// # Panics
+    ///
+    /// When `delimiter` is empty.
+    #[must_use]
+    pub fn with_delimiter(
+        mut self,
+        delimiter: impl Into<Cow<'static, [u8]>>,
+    ) -> LineOnlyReceiver<P> {
+        self.lines.delimiter = Delimiter::new(delimiter.into());
+        self
+    }
+
+    /// Sets how many bytes a line may have, its delimiter not counted: 16 384 unless set.
+    #[must_use]
+    pub fn with_max_length(mut self, bytes: usize) -> LineOnlyReceiver<P> {
+        self.lines.limit = bytes;
+        self
+    }
+
+    /// What it wraps.
+    pub fn protocol(&mut self) -> &mut P {
+        &mut self.protocol
+    }
+
+    fn transport(&mut self, transport: &Transport) -> LineTransport {
+        let delimiter = &self.lines.delimiter;
+        self.transport.get_or_insert_with(|| LineTransport::new(transport, delimiter, None)).clone()
+    }
+}
+
+impl<P: LineProtocol> Framer for LineOnlyReceiver<P> {
+    type Transport = LineTransport;
+
+    #[inline]
+    fn step(&mut self, transport: &LineTransport, bytes: &[u8]) -> Option<usize> {
+        next_line(&mut self.protocol, &mut self.lines, transport, bytes)
+    }
+
+    fn needs(&self, held: &[u8], more: &[u8]) -> usize {
+        self.lines.needs(held, more)
+    }
+
+    fn bound(&self, _: &[u8]) -> usize {
+        self.lines.bound()
+    }
+
+    fn held(&mut self) -> &mut Held {
+        &mut self.held
+    }
+}
+
+impl<P: LineProtocol> Protocol for LineOnlyReceiver<P> {
+    forward_callbacks!();
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        let transport = self.transport(transport);
+        framing::feed(self, &transport, data);
+    }
+
+    fn reading_resumed(&mut self, transport: &Transport) {
+        let transport = self.transport(transport);
+        self.protocol.reading_resumed(&transport);
+        framing::go_on(self, &transport);
+    }
+}

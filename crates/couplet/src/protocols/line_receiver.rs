@@ -1,0 +1,151 @@
+//! [`LineReceiver`]: lines, and raw bytes by turns. Twisted's class of this name.
+
+use std::any::{Any, TypeId};
+use std::borrow::Cow;
+
+use super::delimiter::{Delimiter, Lines};
+use super::framing::{self, Framer, Held};
+use super::line::{LineProtocol, LineTransport, next_line};
+use crate::{Protocol, Reason, Transport};
+
+/// Hands on lines, and raw bytes by turns.
+///
+/// A line ends with CRLF unless [set](Self::with_delimiter), and has at most 16 384 bytes unless
+/// [set](Self::with_max_length); a longer one goes to
+/// [`line_length_exceeded`](LineProtocol::line_length_exceeded), as soon as no line could fit any
+/// more. What all framers have in common stands in the [module](super).
+///
+/// ```
+/// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
+/// use couplet::testing::hold;
+///
+/// struct Echo;
+/// impl LineProtocol for Echo {
+///     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+///         transport.send_line(line);
+///     }
+/// }
+///
+/// let echo = || LineReceiver::new(Echo).with_delimiter(b"\n").with_max_length(512); // a factory
+/// let mut held = hold(echo());
+/// held.push(b"one\ntwo\nthr");
+/// assert_eq!(held.wire.take(), b"one\ntwo\n");
+/// ```
+#[derive(Debug)]
+pub struct LineReceiver<P> {
+    protocol: P,
+    held: Held,
+    lines: Lines,
+    transport: Option<LineTransport>,
+}
+
+impl<P: LineProtocol> LineReceiver<P> {
+    /// Wraps `protocol`.
+    pub fn new(protocol: P) -> LineReceiver<P> {
+        LineReceiver { protocol, held: Held::default(), lines: Lines::default(), transport: None }
+    }
+
+    /// Sets what ends a line: CRLF unless set.
+    ///
+    /// # Panics
+    ///
+    /// When `delimiter` is empty.
+    #[must_use]
+    pub fn with_delimiter(mut self, delimiter: impl Into<Cow<'static, [u8]>>) -> LineReceiver<P> {
+        self.lines.delimiter = Delimiter::new(delimiter.into());
+        self
+    }
+
+    /// Sets how many bytes a line may have, its delimiter not counted: 16 384 unless set.
+    #[must_use]
+    pub fn with_max_length(mut self, bytes: usize) -> LineReceiver<P> {
+        self.lines.limit = bytes;
+        self
+    }
+
+    /// What it wraps.
+    pub fn protocol(&mut self) -> &mut P {
+        &mut self.protocol
+    }
+
+    fn transport(&mut self, transport: &Transport) -> LineTransport {
+        let delimiter = &self.lines.delimiter;
+        let made = || LineTransport::new(transport, delimiter, Some(wake::<P>));
+        self.transport.get_or_insert_with(made).clone()
+    }
+
+    /// Works on what came, and on what the protocol gives back meanwhile.
+    #[inline]
+    fn work(&mut self, transport: &LineTransport, work: impl FnOnce(&mut Self, &LineTransport)) {
+        transport.mode().set_at_work(true);
+        self.take_extra(transport);
+        work(self, transport);
+        self.take_extra(transport);
+        transport.mode().set_at_work(false);
+    }
+
+    #[inline]
+    fn take_extra(&mut self, transport: &LineTransport) {
+        while let Some(extra) = transport.mode().take_extra() {
+            framing::hold(self, transport, &extra);
+            framing::go_on(self, transport);
+        }
+    }
+
+    #[cold]
+    fn raw(&mut self, transport: &LineTransport, bytes: &[u8]) -> Option<usize> {
+        self.lines.skipping = false;
+        let protocol = &mut self.protocol;
+        let taken = transport.mode().lend(bytes, || protocol.raw_data_received(transport, bytes));
+        // Nothing taken and raw still: it waits for more.
+        (taken > 0 || !transport.mode().is_raw()).then_some(taken)
+    }
+}
+
+/// Has the receiver act by the turn.
+fn wake<P: LineProtocol>(transport: &Transport) {
+    transport.connection::<LineReceiver<P>>().tell(|receiver, transport| {
+        let transport = receiver.transport(transport);
+        receiver.work(&transport, framing::go_on);
+    });
+}
+
+impl<P: LineProtocol> Framer for LineReceiver<P> {
+    type Transport = LineTransport;
+
+    #[inline]
+    fn step(&mut self, transport: &LineTransport, bytes: &[u8]) -> Option<usize> {
+        if transport.mode().is_raw() {
+            return self.raw(transport, bytes);
+        }
+        next_line(&mut self.protocol, &mut self.lines, transport, bytes)
+    }
+
+    fn needs(&self, held: &[u8], more: &[u8]) -> usize {
+        let raw = self.transport.as_ref().is_some_and(|transport| transport.mode().is_raw());
+        if raw { more.len() } else { self.lines.needs(held, more) }
+    }
+
+    fn bound(&self, _: &[u8]) -> usize {
+        self.lines.bound()
+    }
+
+    fn held(&mut self) -> &mut Held {
+        &mut self.held
+    }
+}
+
+impl<P: LineProtocol> Protocol for LineReceiver<P> {
+    forward_callbacks!();
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        let transport = self.transport(transport);
+        self.work(&transport, |receiver, transport| framing::feed(receiver, transport, data));
+    }
+
+    fn reading_resumed(&mut self, transport: &Transport) {
+        let transport = self.transport(transport);
+        self.protocol.reading_resumed(&transport);
+        self.work(&transport, framing::go_on);
+    }
+}

@@ -1,0 +1,178 @@
+//! [`NetstringReceiver`]: strings with their length in decimal in front and a comma behind, as
+//! D. J. Bernstein wrote them down. Twisted's `NetstringReceiver`.
+
+use std::any::{Any, TypeId};
+
+use super::STRING_LIMIT;
+use super::error::FramingError;
+use super::framing::{self, Framer, Held};
+use super::string::{Format, StringProtocol, StringTransport};
+use crate::{Protocol, Reason, Transport};
+
+/// Appends `string` to `out`, framed as a netstring.
+///
+/// ```
+/// let mut out = Vec::new();
+/// couplet::protocols::encode_netstring(b"hello", &mut out);
+/// assert_eq!(out, b"5:hello,");
+/// ```
+pub fn encode_netstring(string: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(Header::new(string.len()).as_ref());
+    out.extend_from_slice(string);
+    out.push(b',');
+}
+
+/// A length in decimal and its colon.
+pub(super) struct Header {
+    text: [u8; 21],
+    start: usize,
+}
+
+impl Header {
+    pub(super) fn new(mut length: usize) -> Header {
+        let mut header = Header { text: [b':'; 21], start: 20 };
+        loop {
+            header.start -= 1;
+            header.text[header.start] = b'0' + (length % 10) as u8;
+            length /= 10;
+            if length == 0 {
+                return header;
+            }
+        }
+    }
+}
+
+impl AsRef<[u8]> for Header {
+    fn as_ref(&self) -> &[u8] {
+        &self.text[self.start..]
+    }
+}
+
+/// Where the string of a netstring begins and ends; `None` as long as its colon has not come.
+#[inline]
+fn body(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, FramingError> {
+    let mut length = 0_usize;
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' if at > 0 && length == 0 => return Err(FramingError::LeadingZero),
+            b'0'..=b'9' => {
+                length = length.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
+                if length > limit {
+                    return Err(FramingError::StringTooLong { limit });
+                }
+            }
+            b':' if at > 0 => return Ok(Some((at + 1, at + 1 + length))),
+            _ => return Err(FramingError::NoDigit(byte)),
+        }
+    }
+    Ok(None)
+}
+
+/// Hands on netstrings: `5:hello,`.
+///
+/// What is no netstring ends the connection with the [`FramingError`] that says why, after the
+/// strings before it were handed on: a length over the limit (99 999 bytes unless
+/// [set](Self::with_max_length)), a length that is no number or begins with a zero, a missing
+/// comma. What all framers have in common stands in the [module](super).
+///
+/// ```
+/// use couplet::protocols::{FramingError, NetstringReceiver, StringProtocol, StringTransport};
+/// use couplet::testing::hold;
+/// use couplet::Reason;
+///
+/// #[derive(Default)]
+/// struct Collect(Vec<String>);
+/// impl StringProtocol for Collect {
+///     fn string_received(&mut self, _: &StringTransport, string: &[u8]) {
+///         self.0.push(String::from_utf8_lossy(string).into());
+///     }
+///     fn connection_lost(&mut self, _: &StringTransport, reason: &Reason) {
+///         assert_eq!(self.0, ["hello", "world"]);
+///         assert_eq!(reason.downcast_ref(), Some(&FramingError::NoDigit(b'x')));
+///     }
+/// }
+///
+/// let mut held = hold(NetstringReceiver::new(Collect::default()));
+/// held.push(b"5:hello,5:wor");
+/// held.push(b"ld,xyz");
+/// ```
+#[derive(Debug)]
+pub struct NetstringReceiver<P> {
+    protocol: P,
+    held: Held,
+    limit: usize,
+}
+
+impl<P: StringProtocol> NetstringReceiver<P> {
+    /// Wraps `protocol`.
+    pub fn new(protocol: P) -> NetstringReceiver<P> {
+        NetstringReceiver { protocol, held: Held::default(), limit: STRING_LIMIT }
+    }
+
+    /// Sets how many bytes a string may have: 99 999 unless set.
+    #[must_use]
+    pub fn with_max_length(mut self, bytes: usize) -> NetstringReceiver<P> {
+        self.limit = bytes;
+        self
+    }
+
+    /// What it wraps.
+    pub fn protocol(&mut self) -> &mut P {
+        &mut self.protocol
+    }
+
+    fn transport(&self, transport: &Transport) -> StringTransport {
+        StringTransport::new(transport, Format::Netstring)
+    }
+}
+
+impl<P: StringProtocol> Framer for NetstringReceiver<P> {
+    type Transport = StringTransport;
+
+    #[inline]
+    fn step(&mut self, transport: &StringTransport, bytes: &[u8]) -> Option<usize> {
+        let (start, end) = match body(bytes, self.limit) {
+            Ok(found) => found?,
+            Err(error) => {
+                transport.fail(error);
+                return None;
+            }
+        };
+        let comma = *bytes.get(end)?;
+        if comma != b',' {
+            transport.fail(FramingError::NoComma(comma));
+            return None;
+        }
+        self.protocol.string_received(transport, &bytes[start..end]);
+        Some(end + 1)
+    }
+
+    fn needs(&self, held: &[u8], _: &[u8]) -> usize {
+        self.bound(held).saturating_sub(held.len())
+    }
+
+    fn bound(&self, held: &[u8]) -> usize {
+        match body(held, self.limit) {
+            Ok(Some((_, end))) => end + 1,
+            Ok(None) | Err(_) => held.len() + 1,
+        }
+    }
+
+    fn held(&mut self) -> &mut Held {
+        &mut self.held
+    }
+}
+
+impl<P: StringProtocol> Protocol for NetstringReceiver<P> {
+    forward_callbacks!();
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        framing::feed(self, &self.transport(transport), data);
+    }
+
+    fn reading_resumed(&mut self, transport: &Transport) {
+        let transport = self.transport(transport);
+        self.protocol.reading_resumed(&transport);
+        framing::go_on(self, &transport);
+    }
+}

@@ -1,0 +1,325 @@
+//! [`ReconnectingClientFactory`]: a wrapper of any factory, which connects again when an attempt
+//! failed or a connection was lost. Twisted's class of the same name.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::Address;
+use crate::ConnectError;
+use crate::Connector;
+use crate::Factory;
+use crate::IntoFactory;
+use crate::Reactor;
+use crate::Reason;
+
+/// Connects again, with growing waits, for as long as nobody says stop.
+///
+/// It works with `connect_tcp` and with endpoints alike; the Deferred of
+/// [`Reactor::connect`] gives the first connection that is made, or fails
+/// when this factory gives up. The inner factory hears of everything, and is not stopped between
+/// attempts.
+///
+/// The first wait is 1 s, and each is e times as long as the one before, with a normal jitter of
+/// 12 % and never more than an hour. There is no limit of retries unless one is set. The waits
+/// start anew when the user says [`reset_delay`](Reconnection::reset_delay), not by themselves: a
+/// server that accepts and then hangs up is no reason to hurry.
+///
+/// An attempt that was stopped on purpose
+/// ([`stop_connecting`](Connector::stop_connecting), a cancel of the Deferred) is not repeated,
+/// and none begins when the reactor stops. Use one for each target: what it counts, it counts for
+/// all its connectors together.
+///
+/// ```
+/// use couplet::protocols::{ReconnectingClientFactory, Reconnection};
+/// use couplet::{Loop, Protocol, Transport};
+/// use std::time::Duration;
+///
+/// struct Client(Reconnection);
+/// impl Protocol for Client {
+///     fn data_received(&mut self, _: &Transport, _: &[u8]) {
+///         self.0.reset_delay(); // the server answers: the next trouble is a new one
+///     }
+/// }
+///
+/// # fn main() -> couplet::Result<()> {
+/// # let mut l = Loop::new()?;
+/// # let reactor = l.reactor();
+/// let factory = ReconnectingClientFactory::with(|reconnection| {
+///     move || Client(reconnection.clone())
+/// })
+/// .max_delay(Duration::from_secs(60));
+/// let reconnection = factory.reconnection();
+/// let first = reactor.connect("tcp:127.0.0.1:1", factory);
+/// reconnection.stop_trying();
+/// assert!(l.run_until(first).is_err());
+/// # Ok(())
+/// # }
+/// ```
+pub struct ReconnectingClientFactory<F> {
+    factory: F,
+    reconnection: Reconnection,
+}
+
+/// The hand on a [`ReconnectingClientFactory`] that is in use. Cheap to clone.
+#[derive(Clone)]
+pub struct Reconnection {
+    state: Rc<State>,
+}
+
+struct State {
+    settings: Cell<Settings>,
+    /// The mean of the next wait in seconds, before the cap; `None` for the initial delay.
+    mean: Cell<Option<f64>>,
+    retries: Cell<u32>,
+    stopped: Cell<bool>,
+    /// The one that was last told of, until it ends for good.
+    connector: RefCell<Option<Connector>>,
+}
+
+#[derive(Clone, Copy)]
+struct Settings {
+    initial_delay: Duration,
+    max_delay: Duration,
+    factor: f64,
+    jitter: f64,
+    max_retries: Option<u32>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            initial_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(3600),
+            factor: std::f64::consts::E,
+            // Twisted's, the molar Planck constant times the speed of light, in J·m/mol.
+            jitter: 0.119_626_565_582,
+            max_retries: None,
+        }
+    }
+}
+
+impl<F: Factory> ReconnectingClientFactory<F> {
+    /// Wraps a factory.
+    pub fn new<K>(factory: impl IntoFactory<K, Factory = F>) -> Self {
+        Self::with(|_| factory)
+    }
+
+    /// Wraps the factory that `make` makes of the [`Reconnection`]: for protocols that want to
+    /// say `reset_delay` themselves.
+    pub fn with<K, M: IntoFactory<K, Factory = F>>(make: impl FnOnce(Reconnection) -> M) -> Self {
+        let state = State {
+            settings: Cell::default(),
+            mean: Cell::new(None),
+            retries: Cell::new(0),
+            stopped: Cell::new(false),
+            connector: RefCell::new(None),
+        };
+        let reconnection = Reconnection { state: Rc::new(state) };
+        Self { factory: make(reconnection.clone()).into_factory(), reconnection }
+    }
+
+    /// The first wait: 1 s unless set. With zero, every attempt follows the last one at once.
+    #[must_use]
+    pub fn initial_delay(self, delay: Duration) -> Self {
+        self.set(|settings| settings.initial_delay = delay)
+    }
+
+    /// No wait is longer, jitter included: an hour unless set.
+    #[must_use]
+    pub fn max_delay(self, delay: Duration) -> Self {
+        self.set(|settings| settings.max_delay = delay)
+    }
+
+    /// How many times as long as the last wait the next one is: e unless set. Below 1, and not a
+    /// number, count as 1: waits never shrink.
+    #[must_use]
+    pub fn factor(self, factor: f64) -> Self {
+        self.set(|settings| settings.factor = factor.max(1.0))
+    }
+
+    /// The standard deviation of a wait, as a part of it: about 0.12 unless set, from 0 (no
+    /// jitter) to 1; what is outside counts as the nearer of these, and not a number as 0. It
+    /// spreads the clients that lost their server at the same moment. No wait is shortened to
+    /// less than a tenth, nor to less than a tenth of the initial delay.
+    #[must_use]
+    pub fn jitter(self, jitter: f64) -> Self {
+        self.set(|settings| {
+            settings.jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) }
+        })
+    }
+
+    /// Gives up after so many retries without a [`reset_delay`](Reconnection::reset_delay): no
+    /// limit unless set. With 0 there is the first attempt and no other.
+    #[must_use]
+    pub fn max_retries(self, retries: u32) -> Self {
+        self.set(|settings| settings.max_retries = Some(retries))
+    }
+
+    fn set(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.reconnection.state.settings.get();
+        change(&mut settings);
+        self.reconnection.state.settings.set(settings);
+        self
+    }
+}
+
+impl<F> ReconnectingClientFactory<F> {
+    /// The hand on it, to be kept when the factory is given away.
+    pub fn reconnection(&self) -> Reconnection {
+        self.reconnection.clone()
+    }
+}
+
+impl Reconnection {
+    /// The next wait is the initial one, and the retries count from 0: say so when a connection
+    /// has proved good, after a login for instance. Twisted's `resetDelay`.
+    pub fn reset_delay(&self) {
+        self.state.mean.set(None);
+        self.state.retries.set(0);
+    }
+
+    /// Makes no attempt any more. A wait is ended and an attempt given up, by the turn and with
+    /// [`ConnectError::Stopped`]; a connection that was made stays. Twisted's `stopTrying`.
+    pub fn stop_trying(&self) {
+        self.state.stopped.set(true);
+        let connector = self.state.connector.borrow().clone();
+        if let Some(connector) = connector {
+            connector.stop_connecting();
+        }
+    }
+
+    /// False after [`stop_trying`](Self::stop_trying).
+    pub fn is_trying(&self) -> bool {
+        !self.state.stopped.get()
+    }
+
+    /// Retries since the beginning, or since the last [`reset_delay`](Self::reset_delay).
+    pub fn retries(&self) -> u32 {
+        self.state.retries.get()
+    }
+}
+
+impl State {
+    fn connect_again(&self, connector: &Connector) {
+        let retries = self.retries.get();
+        let most = self.settings.get().max_retries;
+        if self.stopped.get() {
+            return self.let_go();
+        }
+        if most.is_some_and(|most| retries >= most) {
+            tracing::info!(target = %connector, retries, "gives up connecting");
+            return self.let_go();
+        }
+        let delay = self.next_delay(connector.reactor());
+        // The inner factory may have connected again by itself.
+        if connector.connect_after(delay).is_ok() {
+            self.retries.set(retries.saturating_add(1));
+            tracing::info!(target = %connector, ?delay, "will connect again");
+        }
+    }
+
+    fn next_delay(&self, reactor: &Reactor) -> Duration {
+        let settings = self.settings.get();
+        let most = settings.max_delay.as_secs_f64();
+        // Chance alone must not shrink the waits to nothing.
+        let least = settings.initial_delay.as_secs_f64();
+        let mean = self.mean.get().unwrap_or(least).max(least).min(most);
+        let spread = if settings.jitter > 0.0 { settings.jitter * normal(reactor) } else { 0.0 };
+        let delay = mean * (1.0 + spread).max(0.1);
+        // What was waited grows, not the mean: as in Twisted.
+        self.mean.set(Some(delay * settings.factor));
+        Duration::try_from_secs_f64(delay).map_or(settings.max_delay, |d| d.min(settings.max_delay))
+    }
+
+    /// The connector keeps its factory, so it is kept here no longer than it is of use.
+    fn let_go(&self) {
+        let connector = self.connector.take();
+        drop(connector);
+    }
+}
+
+/// About a standard normal deviate: the sum of twelve uniform ones. Only additions, so that a seed
+/// gives the same on every machine.
+fn normal(reactor: &Reactor) -> f64 {
+    let mut sum = 0.0;
+    for _ in 0..3 {
+        let bits = reactor.random();
+        for lane in 0..4 {
+            let uniform = (bits >> (16 * lane)) as u16;
+            sum += (f64::from(uniform) + 0.5) / 65_536.0;
+        }
+    }
+    sum - 6.0
+}
+
+/// Connects again when the inner factory has been told, even if it panics.
+struct Again<'a>(&'a State, &'a Connector);
+
+impl Drop for Again<'_> {
+    fn drop(&mut self) {
+        self.0.connect_again(self.1);
+    }
+}
+
+impl<F: Factory> Factory for ReconnectingClientFactory<F> {
+    type Protocol = F::Protocol;
+
+    fn do_start(&mut self) {
+        self.factory.do_start();
+    }
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        *self.reconnection.state.connector.borrow_mut() = Some(connector.clone());
+        if !self.reconnection.is_trying() {
+            connector.stop_connecting();
+        }
+        self.factory.started_connecting(connector);
+    }
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
+        self.factory.build_protocol(peer)
+    }
+
+    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
+        let on_purpose = matches!(
+            reason.downcast_ref::<ConnectError>(),
+            Some(ConnectError::Stopped | ConnectError::Shutdown)
+        );
+        let _again = (!on_purpose).then(|| Again(&self.reconnection.state, connector));
+        self.factory.client_connection_failed(connector, reason);
+    }
+
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
+        let on_purpose = matches!(reason, Reason::Shutdown);
+        let _again = (!on_purpose).then(|| Again(&self.reconnection.state, connector));
+        self.factory.client_connection_lost(connector, reason);
+    }
+
+    fn do_stop(&mut self) {
+        self.reconnection.state.let_go();
+        self.factory.do_stop();
+    }
+
+    fn attach(&mut self, reactor: &Reactor) {
+        self.factory.attach(reactor);
+    }
+}
+
+impl<F> fmt::Debug for ReconnectingClientFactory<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReconnectingClientFactory")
+            .field("reconnection", &self.reconnection)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Reconnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reconnection")
+            .field("retries", &self.retries())
+            .field("is_trying", &self.is_trying())
+            .finish_non_exhaustive()
+    }
+}

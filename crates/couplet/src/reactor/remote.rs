@@ -1,0 +1,183 @@
+//! The door from other threads: [`Remote`], the one handle of a loop that is `Send`.
+//!
+//! Twisted's `callFromThread` and `blockingCallFromThread`.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, mpsc};
+
+use super::tasks::WakeQueue;
+use super::{Loop, Reactor};
+use crate::defer::{Deferred, Result};
+use crate::protocol::Protocol;
+use crate::transport::panics::contain;
+use crate::transport::{ConnectionId, Tell, Told, Transport};
+
+/// A call from another thread.
+pub(super) enum RemoteCall {
+    Run(Box<dyn FnOnce(&Reactor) + Send>),
+    Tell(ConnectionId, Box<dyn Tell + Send>),
+}
+
+/// A handle to a loop for other threads: `Send`, `Sync`, and cheap to clone.
+///
+/// What it is told is recorded, wakes the loop, and runs in the loop's thread: first come, first
+/// served, before the timed calls of that turn. It may be told things before the loop runs, and
+/// between two runs; they wait for the next turn. When the loop has gone every call answers
+/// [`LoopGone`].
+///
+/// Made by [`Reactor::remote`].
+///
+/// ```
+/// # fn main() -> couplet::Result<()> {
+/// couplet::run(|reactor| {
+///     let remote = reactor.remote();
+///     std::thread::spawn(move || {
+///         // … something slow, and then:
+///         remote.call(|reactor| reactor.stop())
+///     });
+///     Ok(())
+/// })
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Remote {
+    queue: Arc<WakeQueue>,
+}
+
+/// The loop has gone, and nothing can be asked of it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the loop has gone")]
+pub struct LoopGone;
+
+/// [`Remote::block_on_reactor`] was called by the thread that has to turn the loop: it would wait
+/// for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("block_on_reactor was called in the loop's own thread, which would wait for itself")]
+pub struct WouldWaitForItself;
+
+impl Remote {
+    /// Runs `f` in the loop's thread. A panic in it is logged, and costs nothing else. Twisted's
+    /// `callFromThread`.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopGone`]; `f` is dropped.
+    pub fn call(&self, f: impl FnOnce(&Reactor) + Send + 'static) -> Result<(), LoopGone> {
+        self.send(RemoteCall::Run(Box::new(f)))
+    }
+
+    /// Runs `f` on the protocol of a connection, as
+    /// [`Connection::tell`](crate::Connection::tell) does. `P` is the protocol, or one that it
+    /// wraps. Where the connection has been lost by then, `f` is dropped.
+    ///
+    /// ```
+    /// # use couplet::{ConnectionId, Protocol, Remote, Transport};
+    /// # struct Device { readings: u64 }
+    /// # impl Protocol for Device { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
+    /// # fn example(remote: Remote, id: ConnectionId) -> Result<(), couplet::LoopGone> {
+    /// remote.tell(id, |device: &mut Device, transport| {
+    ///     transport.write(format!("{} readings\r\n", device.readings));
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LoopGone`]; `f` is dropped.
+    pub fn tell<P: Protocol>(
+        &self,
+        connection: ConnectionId,
+        f: impl FnOnce(&mut P, &Transport) + Send + 'static,
+    ) -> Result<(), LoopGone> {
+        let told = Told { f, protocol: PhantomData };
+        self.send(RemoteCall::Tell(connection, Box::new(told)))
+    }
+
+    /// Runs `f` in the loop's thread, and blocks this one until the Deferred that it returns has
+    /// fired. Twisted's `blockingCallFromThread`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn main() -> couplet::Result<()> {
+    /// couplet::run(|reactor| {
+    ///     let remote = reactor.remote();
+    ///     std::thread::spawn(move || {
+    ///         let slept = remote.block_on_reactor(|reactor| reactor.sleep(Duration::from_millis(1)));
+    ///         assert!(slept.is_ok());
+    ///         remote.call(|reactor| reactor.stop())
+    ///     });
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The Deferred's failure; [`LoopGone`] when the loop goes before it has fired, or `f` panics;
+    /// [`WouldWaitForItself`] in the loop's own thread.
+    pub fn block_on_reactor<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Reactor) -> Deferred<T> + Send + 'static,
+    ) -> Result<T> {
+        if self.queue.is_own_thread() {
+            return Err(WouldWaitForItself.into());
+        }
+        let (answer, answered) = mpsc::channel();
+        self.call(move |reactor| {
+            let sending = f(reactor).add_both(move |result| {
+                // Nobody waits any more only where the waiting thread has died.
+                let _ = answer.send(result);
+                Ok(())
+            });
+            sending.detach();
+        })?;
+        answered.recv().unwrap_or_else(|mpsc::RecvError| Err(LoopGone.into()))
+    }
+
+    fn send(&self, call: RemoteCall) -> Result<(), LoopGone> {
+        // Dropped here where nobody takes it: no lock is held.
+        self.queue.door.call(call).map_err(|_call| LoopGone)?;
+        self.queue.ring();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").finish_non_exhaustive()
+    }
+}
+
+impl Reactor {
+    /// The handle for other threads.
+    pub fn remote(&self) -> Remote {
+        Remote { queue: self.records.tasks.borrow().queue() }
+    }
+}
+
+impl Loop {
+    /// The calls from other threads that have come by now.
+    pub(super) fn run_remote_calls(&mut self) {
+        let count = self.woken.door.calls_waiting();
+        for _ in 0..count {
+            match self.woken.door.next_call() {
+                None => break,
+                Some(RemoteCall::Run(f)) => {
+                    let reactor = self.reactor.clone();
+                    contain("call from another thread", move || f(&reactor));
+                }
+                Some(RemoteCall::Tell(id, tell)) => self.tell_from_afar(id, tell),
+            }
+        }
+    }
+
+    fn tell_from_afar(&mut self, id: ConnectionId, tell: Box<dyn Tell>) {
+        if id.reactor != self.reactor.serial() {
+            tracing::error!(connection = %id, "a tell for a connection of another loop");
+        } else if let Some(entry) = self.table.connection(id.key) {
+            return entry.life.tell(tell);
+        }
+        contain("drop of a call", move || drop(tell));
+    }
+}

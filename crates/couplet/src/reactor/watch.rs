@@ -1,0 +1,247 @@
+//! Watching descriptors of somebody else's: [`Reactor::watch`]. Twisted's `addReader` and
+//! `addWriter`.
+
+use std::any::type_name;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use super::{Loop, Reactor};
+use crate::defer::{Deferred, Resolver};
+use crate::driver::{Interest, Ready, WatchId, World};
+use crate::transport::panics::contain;
+
+/// What is watched, by the number of the watch.
+#[derive(Default)]
+pub(super) struct Watches {
+    next: usize,
+    cells: BTreeMap<WatchId, Rc<dyn Watched>>,
+}
+
+impl Watches {
+    pub(super) fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// A number that was never given before.
+    fn new_id(&mut self) -> WatchId {
+        self.next += 1;
+        WatchId(self.next)
+    }
+}
+
+/// A watch, whatever its source is.
+trait Watched {
+    /// Calls the callback; false when the watch is over.
+    fn ready(&self, world: &dyn World, ready: Ready) -> bool;
+    /// The run is over.
+    fn end(&self, world: &dyn World);
+}
+
+/// A descriptor that the loop watches: made by [`Reactor::watch`], and cheap to clone. Dropping it
+/// changes nothing.
+pub struct Watch<S> {
+    reactor: Reactor,
+    cell: Rc<Watching<S>>,
+}
+
+type Callback<S> = Box<dyn FnMut(&mut S, Ready)>;
+
+struct Watching<S> {
+    id: WatchId,
+    interest: Cell<Interest>,
+    /// Out while the callback runs, and when the watch is over.
+    parts: RefCell<Option<(S, Callback<S>)>>,
+    /// The callback runs.
+    busy: Cell<bool>,
+    /// Who asked for the source while the callback ran.
+    asked: RefCell<Option<Resolver<S>>>,
+}
+
+/// The watch was over already: it was stopped, its callback panicked, or the run has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the watch of this descriptor is over")]
+pub struct NotWatching;
+
+impl Reactor {
+    /// Calls `callback` in each turn in which `source` is ready for what `interest` names, from the
+    /// next turn on. The loop owns the source meanwhile; [`Watch::stop`] gives it back, and the end
+    /// of the run drops it.
+    ///
+    /// It is level-triggered: the callback need not read all that there is; it is called again as
+    /// long as something is left. So the source should be non-blocking, and who can't use what is
+    /// ready should change the interest or stop. An end of stream, a hang-up and an error make it
+    /// ready for everything: reading or writing then says what it is. A panic in the callback is
+    /// logged, ends the watch and drops the source.
+    ///
+    /// Only on Unix. Twisted's `addReader` and `addWriter`.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    /// use couplet::Interest;
+    ///
+    /// couplet::run(|reactor| {
+    ///     let (ours, mut theirs) = UnixStream::pair()?;
+    ///     ours.set_nonblocking(true)?;
+    ///     theirs.write_all(b"Rose is a rose")?;
+    ///     let stopping = reactor.clone();
+    ///     reactor.watch(ours, Interest::Readable, move |socket, _ready| {
+    ///         let mut line = [0; 80];
+    ///         let n = socket.read(&mut line).unwrap_or(0);
+    ///         assert_eq!(&line[..n], b"Rose is a rose");
+    ///         stopping.stop();
+    ///     })?;
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the system can't watch it: it is closed, watched already, or a regular file (which is
+    /// always ready).
+    pub fn watch<S: AsFd + 'static>(
+        &self,
+        source: S,
+        interest: Interest,
+        callback: impl FnMut(&mut S, Ready) + 'static,
+    ) -> io::Result<Watch<S>> {
+        let id = self.records.watches.borrow_mut().new_id();
+        self.records.world.watch(id, source.as_fd(), interest)?;
+        let cell = Rc::new(Watching {
+            id,
+            interest: Cell::new(interest),
+            parts: RefCell::new(Some((source, Box::new(callback) as Callback<S>))),
+            busy: Cell::new(false),
+            asked: RefCell::new(None),
+        });
+        self.records.watches.borrow_mut().cells.insert(id, cell.clone());
+        Ok(Watch { reactor: self.clone(), cell })
+    }
+}
+
+impl<S: AsFd + 'static> Watch<S> {
+    /// Ends the watch and gives the source back: at once, or when the callback that calls this has
+    /// returned. The callback is not called any more, not even in this turn.
+    ///
+    /// Fails with [`NotWatching`] when the watch was over before.
+    pub fn stop(&self) -> Deferred<S> {
+        if self.cell.busy.get() && self.cell.asked.borrow().is_none() {
+            let (deferred, resolver) = Deferred::new();
+            *self.cell.asked.borrow_mut() = Some(resolver);
+            return deferred;
+        }
+        let parts = self.cell.parts.borrow_mut().take();
+        let Some((source, callback)) = parts else {
+            return Deferred::fail(NotWatching);
+        };
+        let records = &self.reactor.records;
+        records.watches.borrow_mut().cells.remove(&self.cell.id);
+        records.world.unwatch(source.as_fd());
+        contain("drop of a callback", move || drop(callback));
+        Deferred::succeed(source)
+    }
+
+    /// Changes what is watched for, from the next turn on.
+    ///
+    /// # Errors
+    ///
+    /// [`NotWatching`] inside, or what the system says.
+    pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
+        if self.cell.busy.get() {
+            // Taken over when the callback has returned.
+            self.cell.interest.set(interest);
+            return Ok(());
+        }
+        match &*self.cell.parts.borrow() {
+            None => Err(io::Error::other(NotWatching)),
+            Some((source, _)) => {
+                self.cell.interest.set(interest);
+                self.reactor.records.world.rewatch(self.cell.id, source.as_fd(), interest)
+            }
+        }
+    }
+
+    /// True until the watch is over.
+    pub fn is_watching(&self) -> bool {
+        self.cell.busy.get() || self.cell.parts.borrow().is_some()
+    }
+}
+
+impl<S: AsFd + 'static> Watched for Watching<S> {
+    fn ready(&self, world: &dyn World, ready: Ready) -> bool {
+        let Some((mut source, mut callback)) = self.parts.borrow_mut().take() else {
+            return false;
+        };
+        self.busy.set(true);
+        let panicked = contain("callback of a watch", || callback(&mut source, ready)).is_some();
+        self.busy.set(false);
+        let asked = self.asked.borrow_mut().take();
+        if asked.is_none() && !panicked {
+            // Looked at anew, so what is left is told again.
+            match world.rewatch(self.id, source.as_fd(), self.interest.get()) {
+                Ok(()) => {
+                    *self.parts.borrow_mut() = Some((source, callback));
+                    return true;
+                }
+                Err(error) => tracing::error!(%error, "a descriptor can't be watched any more"),
+            }
+        }
+        world.unwatch(source.as_fd());
+        contain("drop of a callback", move || drop(callback));
+        match asked {
+            Some(asked) => asked.callback(source),
+            None => drop(contain("drop of a source", move || drop(source))),
+        }
+        false
+    }
+
+    fn end(&self, world: &dyn World) {
+        let parts = self.parts.borrow_mut().take();
+        if let Some((source, callback)) = parts {
+            world.unwatch(source.as_fd());
+            contain("drop of a source", move || drop((source, callback)));
+        }
+    }
+}
+
+impl Loop {
+    /// A watched descriptor is ready.
+    pub(super) fn watch_ready(&mut self, id: WatchId, ready: Ready) {
+        let records = &self.reactor.records;
+        let cell = records.watches.borrow().cells.get(&id).cloned();
+        if let Some(cell) = cell
+            && !cell.ready(&*records.world, ready)
+        {
+            records.watches.borrow_mut().cells.remove(&id);
+        }
+    }
+
+    /// The run is over: nothing is watched any more.
+    pub(super) fn end_watches(&mut self) {
+        let records = &self.reactor.records;
+        let cells = std::mem::take(&mut records.watches.borrow_mut().cells);
+        for cell in cells.into_values() {
+            cell.end(&*records.world);
+        }
+    }
+}
+
+impl<S> Clone for Watch<S> {
+    fn clone(&self) -> Self {
+        Watch { reactor: self.reactor.clone(), cell: self.cell.clone() }
+    }
+}
+
+impl<S> fmt::Debug for Watch<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("source", &type_name::<S>())
+            .field("interest", &self.cell.interest.get())
+            .finish_non_exhaustive()
+    }
+}

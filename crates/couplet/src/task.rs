@@ -1,0 +1,387 @@
+//! Work for later: [`LoopingCall`], and `defer_later` and `timeout` of the [`Reactor`]. Twisted's
+//! `task`.
+//!
+//! All time is the reactor's, so a test passes an hour at once.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use crate::defer::{Canceller, Deferred, Resolver, Result, TimedOut};
+use crate::reactor::Reactor;
+
+impl Reactor {
+    /// Calls `f` when `delay` has passed, and gives what it returns. Cancelling it before cancels
+    /// the call; a panic in `f` is the failure [`Panicked`](crate::defer::Panicked). Fails with
+    /// [`Cancelled`](crate::defer::Cancelled) when the loop ends before.
+    ///
+    /// For an `f` that returns a Deferred: `reactor.sleep(delay).then(|()| f())`. Twisted's
+    /// `deferLater`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let answer = couplet::run_until(|reactor| {
+    ///     reactor.defer_later(Duration::from_millis(1), || Ok("42".parse::<u8>()?))
+    /// })?;
+    /// assert_eq!(answer, 42);
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn defer_later<T: 'static>(
+        &self,
+        delay: Duration,
+        f: impl FnOnce() -> Result<T> + 'static,
+    ) -> Deferred<T> {
+        self.sleep(delay).add_callback(|()| f())
+    }
+
+    /// Waits for `future`, but no longer than `after`: then it is dropped, and this fails with
+    /// [`TimedOut`]. The time counts from the first poll; a future that is ready when the time is
+    /// over has made it.
+    ///
+    /// For a Deferred with callbacks there is [`Deferred::add_timeout`].
+    ///
+    /// ```
+    /// use couplet::Deferred;
+    /// use couplet::defer::TimedOut;
+    /// use std::time::Duration;
+    ///
+    /// couplet::run_until(|reactor| {
+    ///     let inner = reactor.clone();
+    ///     reactor.spawn(async move {
+    ///         let (never, _resolver) = Deferred::<()>::new();
+    ///         let failure = inner.timeout(Duration::from_millis(1), never).await.unwrap_err();
+    ///         assert!(failure.is::<TimedOut>());
+    ///         Ok(())
+    ///     })
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What `future` fails with; [`TimedOut`]; [`Cancelled`](crate::defer::Cancelled) when the
+    /// loop ends before.
+    pub async fn timeout<T>(
+        &self,
+        after: Duration,
+        future: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut future = pin!(future);
+        let mut alarm = pin!(self.sleep(after));
+        poll_fn(|context| {
+            if let Poll::Ready(result) = future.as_mut().poll(context) {
+                return Poll::Ready(result);
+            }
+            let rang = alarm.as_mut().poll(context);
+            rang.map(|rang| Err(rang.map_or_else(|ended| ended, |()| TimedOut { after }.into())))
+        })
+        .await
+    }
+}
+
+/// What a [`LoopingCall`] calls: returns nothing, a `Result<()>`, or a `Deferred<()>` that is
+/// waited for.
+pub trait LoopResult {
+    /// As what is waited for.
+    fn into_deferred(self) -> Deferred<()>;
+}
+
+impl LoopResult for () {
+    fn into_deferred(self) -> Deferred<()> {
+        Deferred::succeed(())
+    }
+}
+
+impl LoopResult for Result<()> {
+    fn into_deferred(self) -> Deferred<()> {
+        Deferred::from_result(self)
+    }
+}
+
+impl LoopResult for Deferred<()> {
+    fn into_deferred(self) -> Deferred<()> {
+        self
+    }
+}
+
+/// Calls a function again and again, at the points of a grid: the start, and each whole interval
+/// after it.
+///
+/// A point that was missed, because the loop was busy or the last call took long, is left out; the
+/// next call comes at the next point, so the grid never shifts. When the function returns a
+/// Deferred, that is waited for before the next point is looked for. A failure or a panic ends it.
+///
+/// Cheap to clone; dropping it changes nothing.
+///
+/// ```
+/// use couplet::LoopingCall;
+/// use std::time::Duration;
+///
+/// couplet::run_until(|reactor| {
+///     let ticks = LoopingCall::new(reactor, || println!("tick"));
+///     let stopped = ticks.start(Duration::from_millis(1));
+///     reactor.call_later(Duration::from_millis(5), move || {
+///         ticks.stop();
+///     });
+///     stopped
+/// })?;
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+#[derive(Clone)]
+pub struct LoopingCall {
+    looping: Rc<Looping>,
+}
+
+/// [`LoopingCall::start`] was called while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the looping call is running already")]
+pub struct AlreadyRunning;
+
+type Repeated = Box<dyn FnMut(u64) -> Deferred<()>>;
+
+struct Looping {
+    reactor: Reactor,
+    /// Out while it is called.
+    f: RefCell<Option<Repeated>>,
+    phase: Cell<Phase>,
+    start: Cell<Instant>,
+    interval: Cell<Duration>,
+    /// The last point of the grid that was told: -1 before the start itself is.
+    told: Cell<i128>,
+    ended: RefCell<Option<Resolver<LoopingCall>>>,
+    /// Of the wait for the next point, or of the call that is under way.
+    round: RefCell<Option<Canceller>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    /// For the next point.
+    Waiting,
+    /// A call is under way.
+    Calling,
+    /// A call is under way, and is the last one.
+    Stopping,
+}
+
+impl LoopingCall {
+    /// A call of `f`, which [`start`](Self::start) begins.
+    pub fn new<R: LoopResult>(reactor: &Reactor, mut f: impl FnMut() -> R + 'static) -> Self {
+        Self::with_count(reactor, move |_| f())
+    }
+
+    /// A call of `f` that is told how many points of the grid have passed since the last call, the
+    /// present one included: 1, or more if some were left out; always 1 with an interval of zero.
+    /// Twisted's `withCount`.
+    pub fn with_count<R: LoopResult>(
+        reactor: &Reactor,
+        mut f: impl FnMut(u64) -> R + 'static,
+    ) -> Self {
+        let looping = Looping {
+            reactor: reactor.clone(),
+            f: RefCell::new(Some(Box::new(move |count| f(count).into_deferred()))),
+            phase: Cell::new(Phase::Idle),
+            start: Cell::new(reactor.now()),
+            interval: Cell::new(Duration::ZERO),
+            told: Cell::new(0),
+            ended: RefCell::new(None),
+            round: RefCell::new(None),
+        };
+        Self { looping: Rc::new(looping) }
+    }
+
+    /// Begins: the first call comes in the next turn, then one each `interval` from now. With an
+    /// interval of zero there is a call in every turn.
+    ///
+    /// The Deferred gives the looping call when it is stopped, and fails with what the function
+    /// failed with; with [`AlreadyRunning`] at once while it runs; with
+    /// [`Cancelled`](crate::defer::Cancelled) when the loop ends. Cancelling it stops the calls
+    /// and cancels the one that is under way. It can be started again.
+    pub fn start(&self, interval: Duration) -> Deferred<LoopingCall> {
+        self.begin(interval, true)
+    }
+
+    /// [`start`](Self::start) with the first call one interval from now. Twisted's
+    /// `start(interval, now=False)`.
+    pub fn start_later(&self, interval: Duration) -> Deferred<LoopingCall> {
+        self.begin(interval, false)
+    }
+
+    fn begin(&self, interval: Duration, at_once: bool) -> Deferred<LoopingCall> {
+        let looping = &self.looping;
+        if looping.phase.get() != Phase::Idle {
+            return Deferred::fail(AlreadyRunning);
+        }
+        let running = Rc::downgrade(looping);
+        let (deferred, resolver) = Deferred::with_canceller(move |_| {
+            if let Some(looping) = running.upgrade() {
+                looping.cancel();
+            }
+        });
+        *looping.ended.borrow_mut() = Some(resolver);
+        looping.start.set(looping.reactor.now());
+        looping.interval.set(interval);
+        looping.told.set(if at_once { -1 } else { 0 });
+        looping.wait(if at_once { Duration::ZERO } else { interval });
+        deferred
+    }
+
+    /// Ends it: after the call that is under way, else at once. False when it isn't running.
+    pub fn stop(&self) -> bool {
+        match self.looping.phase.get() {
+            Phase::Idle | Phase::Stopping => return false,
+            Phase::Calling => self.looping.phase.set(Phase::Stopping),
+            Phase::Waiting => {
+                // Not waiting any more, so the cancelled wait ends nothing.
+                self.looping.phase.set(Phase::Idle);
+                self.looping.cancel_round();
+                self.looping.finish(Ok(()));
+            }
+        }
+        true
+    }
+
+    /// Begins a new grid now: the next call comes one interval from now. False, and nothing is
+    /// changed, unless it waits for its next point.
+    pub fn reset(&self) -> bool {
+        let looping = &self.looping;
+        if looping.phase.get() != Phase::Waiting {
+            return false;
+        }
+        looping.phase.set(Phase::Idle);
+        looping.cancel_round();
+        looping.start.set(looping.reactor.now());
+        looping.told.set(0);
+        looping.wait(looping.interval.get());
+        true
+    }
+
+    /// Whether it goes on: true from `start` until `stop` or a failure.
+    pub fn is_running(&self) -> bool {
+        matches!(self.looping.phase.get(), Phase::Waiting | Phase::Calling)
+    }
+
+    /// The interval that it was started with.
+    pub fn interval(&self) -> Duration {
+        self.looping.interval.get()
+    }
+}
+
+impl Looping {
+    /// Waits, calls, and goes on: one chain, so that one cancel reaches either.
+    fn wait(self: &Rc<Self>, delay: Duration) {
+        self.phase.set(Phase::Waiting);
+        let (calling, going_on) = (self.clone(), self.clone());
+        let round =
+            self.reactor.sleep(delay).then(move |()| calling.call()).add_both(move |ended| {
+                going_on.round_ended(ended);
+                Ok(())
+            });
+        *self.round.borrow_mut() = Some(round.canceller());
+        round.detach();
+    }
+
+    fn call(self: Rc<Self>) -> Deferred<()> {
+        self.phase.set(Phase::Calling);
+        let count = self.count();
+        let f = self.f.borrow_mut().take();
+        let mut out = Out { f, looping: self };
+        match &mut out.f {
+            Some(f) if count > 0 => f(count),
+            _ => Deferred::succeed(()),
+        }
+    }
+
+    fn round_ended(self: &Rc<Self>, ended: Result<()>) {
+        match (self.phase.get(), ended) {
+            (Phase::Idle, _) => {}
+            (Phase::Calling, Ok(())) => self.wait(self.until_next_point()),
+            (_, ended) => self.finish(ended),
+        }
+    }
+
+    fn finish(self: &Rc<Self>, ended: Result<()>) {
+        self.phase.set(Phase::Idle);
+        let resolver = self.ended.borrow_mut().take();
+        let looping = self.clone();
+        if let Some(resolver) = resolver {
+            resolver.resolve(ended.map(|()| LoopingCall { looping }));
+        }
+    }
+
+    /// Its Deferred was cancelled.
+    fn cancel(&self) {
+        match self.phase.get() {
+            Phase::Idle => return,
+            Phase::Waiting => self.phase.set(Phase::Idle),
+            Phase::Calling | Phase::Stopping => self.phase.set(Phase::Stopping),
+        }
+        self.cancel_round();
+    }
+
+    fn cancel_round(&self) {
+        let round = self.round.borrow_mut().take();
+        if let Some(round) = round {
+            round.cancel();
+        }
+    }
+
+    /// How long from now to the next point of the grid, in whole nanoseconds.
+    fn until_next_point(&self) -> Duration {
+        let (passed, interval) = (self.passed(), self.interval.get());
+        if passed < interval {
+            return interval - passed;
+        }
+        match passed.as_nanos().checked_rem(interval.as_nanos()) {
+            Some(over) => interval - from_nanos(over),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// The points that have passed since the last ones were told.
+    fn count(&self) -> u64 {
+        let Some(point) = self.passed().as_nanos().checked_div(self.interval.get().as_nanos())
+        else {
+            return 1;
+        };
+        // Nanoseconds of a Duration fit: they are fewer than 2^94.
+        let point = point as i128;
+        u64::try_from(point - self.told.replace(point)).unwrap_or(0)
+    }
+
+    fn passed(&self) -> Duration {
+        self.reactor.now().saturating_duration_since(self.start.get())
+    }
+}
+
+fn from_nanos(nanos: u128) -> Duration {
+    const SECOND: u128 = 1_000_000_000;
+    Duration::new((nanos / SECOND) as u64, (nanos % SECOND) as u32)
+}
+
+/// The function while it is called: kept for another start, also when it panics.
+struct Out {
+    f: Option<Repeated>,
+    looping: Rc<Looping>,
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        *self.looping.f.borrow_mut() = self.f.take();
+    }
+}
+
+impl fmt::Debug for LoopingCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoopingCall")
+            .field("interval", &self.interval())
+            .field("phase", &self.looping.phase.get())
+            .finish_non_exhaustive()
+    }
+}

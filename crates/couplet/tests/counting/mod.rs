@@ -1,0 +1,65 @@
+//! An allocator that counts, for the tests of what memory costs: each thread's own allocations, so
+//! that tests beside one another do not disturb. Such a test is a binary of its own.
+
+#![allow(dead_code, reason = "each of those tests uses a part")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+/// How often this thread has allocated, or made an allocation larger or smaller.
+pub(crate) fn allocations() -> usize {
+    COUNT.get()
+}
+
+/// Bytes that this thread has allocated and not freed.
+pub(crate) fn live() -> isize {
+    LIVE.get()
+}
+
+/// The most bytes that were live since [`reset_peak`].
+pub(crate) fn peak() -> isize {
+    PEAK.get()
+}
+
+pub(crate) fn reset_peak() {
+    PEAK.set(LIVE.get());
+}
+
+fn count(bytes: isize) {
+    LIVE.set(LIVE.get() + bytes);
+    PEAK.set(PEAK.get().max(LIVE.get()));
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        count(layout.size() as isize);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        count(size as isize - layout.size() as isize);
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;

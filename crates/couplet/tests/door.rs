@@ -1,0 +1,101 @@
+//! The door of a loop to other threads, through every interleaving of its steps (loom): nothing
+//! that is put in is lost, whatever comes between.
+
+mod sync {
+    pub(super) use loom::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use loom::sync::{Mutex, MutexGuard};
+    pub(super) use std::sync::PoisonError;
+}
+
+#[path = "../src/reactor/door.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test uses a part")]
+mod door;
+
+use door::Door;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::thread;
+
+/// A door and the wake-up of a driver that may sleep behind it.
+struct Loop {
+    door: Door<u8, u8>,
+    rung: AtomicBool,
+}
+
+impl Loop {
+    fn new() -> Arc<Loop> {
+        Arc::new(Loop { door: Door::new(), rung: AtomicBool::new(false) })
+    }
+
+    fn wake(&self, task: u8) {
+        self.door.wake(task);
+        self.rung.store(true, Ordering::Release);
+    }
+
+    fn call(&self, call: u8) -> bool {
+        let taken = self.door.call(call).is_ok();
+        self.rung.store(true, Ordering::Release);
+        taken
+    }
+
+    /// The part of a turn that looks at the door.
+    fn turn(&self, seen: &mut Vec<u8>) {
+        if self.door.is_any() {
+            for _ in 0..self.door.calls_waiting() {
+                seen.extend(self.door.next_call());
+            }
+            seen.extend(self.door.take_woken());
+        }
+    }
+
+    /// Turns, until it would sleep and nobody would wake it.
+    fn turn_until_asleep(&self, seen: &mut Vec<u8>) {
+        while self.rung.swap(false, Ordering::AcqRel) || self.door.is_any() {
+            self.turn(seen);
+        }
+    }
+}
+
+#[test]
+fn c96_no_wake_up_and_no_call_is_lost() {
+    loom::model(|| {
+        let l = Loop::new();
+        let (waking, calling) = (l.clone(), l.clone());
+        let waker = thread::spawn(move || waking.wake(1));
+        let caller = thread::spawn(move || assert!(calling.call(2)));
+        let mut seen = Vec::new();
+        l.turn(&mut seen);
+        waker.join().unwrap();
+        caller.join().unwrap();
+        l.turn_until_asleep(&mut seen);
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2]);
+    });
+}
+
+#[test]
+fn c96_calls_of_one_thread_come_in_order() {
+    loom::model(|| {
+        let l = Loop::new();
+        let calling = l.clone();
+        let caller = thread::spawn(move || assert!(calling.call(1) && calling.call(2)));
+        let mut seen = Vec::new();
+        l.turn(&mut seen);
+        caller.join().unwrap();
+        l.turn_until_asleep(&mut seen);
+        assert_eq!(seen, [1, 2]);
+    });
+}
+
+#[test]
+fn c96_a_call_while_the_loop_goes_is_refused_or_found() {
+    loom::model(|| {
+        let l = Loop::new();
+        let calling = l.clone();
+        let caller = thread::spawn(move || calling.call(1));
+        let left = l.door.close();
+        let taken = caller.join().unwrap();
+        assert_eq!(taken, left.len() == 1, "{taken} {left:?}");
+        assert_eq!(l.door.calls_waiting(), 0);
+    });
+}

@@ -1,0 +1,113 @@
+//! What a peer can make a framer keep: no more than the limit. Counted, in a binary of its own for
+//! the sake of the allocator.
+
+mod counting;
+
+use couplet::protocols::{
+    IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport, NetstringReceiver,
+    StringProtocol, StringTransport,
+};
+use couplet::testing::hold;
+use couplet::{Protocol, Transport};
+
+struct Nobody;
+
+impl StringProtocol for Nobody {
+    fn string_received(&mut self, _: &StringTransport, _: &[u8]) {}
+}
+
+impl LineProtocol for Nobody {
+    fn line_received(&mut self, _: &LineTransport, _: &[u8]) {}
+}
+
+/// Lives on when a line is too long.
+struct Patient;
+
+impl LineProtocol for Patient {
+    fn line_received(&mut self, _: &LineTransport, _: &[u8]) {}
+    fn line_length_exceeded(&mut self, _: &LineTransport, _: &[u8]) {}
+}
+
+/// The most that the framer keeps at any time while it is fed `first` and then `chunk` until
+/// `bytes` have come; and what it keeps in the end.
+fn kept<R: Protocol>(
+    receiver: R,
+    first: &'static [u8],
+    chunk: usize,
+    bytes: usize,
+) -> (usize, usize) {
+    let mut held = hold(receiver);
+    held.with(move |receiver, transport: &Transport| {
+        // The framer's transport is made with the first call.
+        receiver.data_received(transport, &first[..1]);
+        let chunk = vec![b'x'; chunk];
+        let before = counting::live();
+        counting::reset_peak();
+        receiver.data_received(transport, &first[1..]);
+        for _ in 0..bytes / chunk.len() {
+            receiver.data_received(transport, &chunk);
+        }
+        ((counting::peak() - before) as usize, (counting::live() - before).max(0) as usize)
+    })
+    .expect("it is told before the connection is lost")
+}
+
+/// What an error and its trace cost, at the most.
+const FAILURE: usize = 4096;
+const GIGABYTE: usize = 1 << 30;
+const LIMIT: usize = 99_999;
+
+#[test]
+fn c167_three_gigabytes_in_place_of_a_netstring_cost_at_most_the_limit() {
+    // Announced, or just sent.
+    for first in [&b"3221225472:"[..], b"xx"] {
+        let (most, left) = kept(NetstringReceiver::new(Nobody), first, 65_536, 3 * GIGABYTE);
+        assert!(most < FAILURE && left < FAILURE, "{most} {left}");
+    }
+    // A string of the limit that grows slowly, and what stands in place of its comma.
+    for chunk in [100, 1000, 65_536] {
+        let (most, left) =
+            kept(NetstringReceiver::new(Nobody), b"99999:", chunk, 3 * GIGABYTE / 64);
+        assert!((90_000..LIMIT + 7 + FAILURE).contains(&most), "{most} in chunks of {chunk}");
+        assert!(left < FAILURE, "{left}");
+    }
+}
+
+#[test]
+fn c168_a_length_sets_nothing_aside_before_its_bytes_come() {
+    let receiver = || IntReceiver::<u32, _>::new(Nobody).with_max_length(1 << 30);
+    let (most, _) = kept(receiver(), b"\x3f\xff\xff\xff", 100, 1000);
+    assert!(most <= 2048, "1 KB of an announced gigabyte cost {most}");
+    let (most, left) = kept(receiver(), b"\xff\xff\xff\xff", 65_536, GIGABYTE);
+    assert!(most < FAILURE && left < FAILURE, "{most} {left}");
+}
+
+#[test]
+fn c163_a_line_without_an_end_costs_at_most_the_limit() {
+    for chunk in [1, 1000, 65_536] {
+        let bytes = chunk * 20_000;
+        let (most, left) = kept(LineReceiver::new(Nobody), b"xx", chunk, bytes);
+        assert!(most < 16_386 + FAILURE && left < FAILURE, "{most} {left}");
+        let (most, left) = kept(LineOnlyReceiver::new(Nobody), b"xx", chunk, bytes);
+        assert!(most < 16_386 + FAILURE && left < FAILURE, "{most} {left}");
+        // Thrown away, with the connection alive.
+        let (most, left) = kept(LineReceiver::new(Patient), b"xx", chunk, bytes.min(32 << 20));
+        assert!(most < 16_386 + FAILURE && left < FAILURE, "{most} {left}");
+    }
+}
+
+#[test]
+fn what_was_handed_on_leaves_no_buffer_behind() {
+    let (most, left) = kept(NetstringReceiver::new(Nobody), b"9:abc", 1, 5);
+    assert!(most > 0);
+    assert!(left > 0, "the comma has not come");
+    let mut held = hold(NetstringReceiver::new(Nobody));
+    let left = held.with(|receiver, transport| {
+        let before = counting::live();
+        for piece in [&b"9:abc"[..], b"defghi,1:", b"a", b","] {
+            receiver.data_received(transport, piece);
+        }
+        counting::live() - before
+    });
+    assert_eq!(left, Some(0));
+}

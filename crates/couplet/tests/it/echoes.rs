@@ -1,0 +1,190 @@
+//! What a protocol writes back of what it has just received, many bytes at a time, arrives as it was
+//! written, whatever else it writes before, after or in place of it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use couplet::{Loop, Protocol, Reason, Transport};
+
+use crate::suite::kit::LOOPBACK;
+
+const TOTAL: usize = 4 * 1024 * 1024;
+
+/// What is done with each piece that comes.
+type Answer = fn(&Transport, &[u8], &mut Vec<u8>);
+
+/// Answers, and notes what the peer is to see.
+struct Server {
+    answer: Answer,
+    received: usize,
+    written: Rc<RefCell<Vec<u8>>>,
+}
+
+impl Protocol for Server {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        (self.answer)(transport, data, &mut self.written.borrow_mut());
+        self.received += data.len();
+        if self.received == TOTAL {
+            transport.lose_connection();
+        }
+    }
+}
+
+fn write(transport: &Transport, data: &[u8], written: &mut Vec<u8>) {
+    transport.write(data);
+    written.extend_from_slice(data);
+}
+
+/// Sends everything, and reads with pauses.
+struct Client {
+    seen: Rc<RefCell<Vec<u8>>>,
+    patient: bool,
+    done: Rc<RefCell<Option<Reason>>>,
+}
+
+impl Protocol for Client {
+    fn connection_made(&mut self, transport: &Transport) {
+        let data: Vec<u8> = (0..TOTAL as u32 / 4).flat_map(u32::to_le_bytes).collect();
+        transport.write(&data);
+        if self.patient {
+            transport.pause_producing();
+            let later = transport.clone();
+            let rest = std::time::Duration::from_millis(20);
+            transport.reactor().call_later(rest, move || later.resume_producing());
+        }
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.seen.borrow_mut().extend_from_slice(data);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        *self.done.borrow_mut() = Some(reason.clone());
+        transport.reactor().stop();
+    }
+}
+
+fn assert_seen_as_written(answer: Answer, patient: bool) {
+    let mut l = Loop::new().expect("a loop");
+    let (written, seen) = (Rc::<RefCell<Vec<u8>>>::default(), Rc::<RefCell<Vec<u8>>>::default());
+    let done = Rc::<RefCell<Option<Reason>>>::default();
+    let (note, client) = (written.clone(), (seen.clone(), Rc::clone(&done)));
+    l.run(|reactor| {
+        let server = move || Server { answer, received: 0, written: note.clone() };
+        let port = reactor.listen_tcp(LOOPBACK, server)?;
+        let to = port.host().socket_addr().expect("a TCP port");
+        reactor.connect_tcp("127.0.0.1", to.port(), move || Client {
+            seen: client.0.clone(),
+            patient,
+            done: client.1.clone(),
+        });
+        Ok(())
+    })
+    .expect("it stops");
+    assert!(matches!(&*done.borrow(), Some(Reason::Done(_))), "{:?}", done.borrow());
+    assert_eq!(seen.borrow().len(), written.borrow().len());
+    assert!(*seen.borrow() == *written.borrow(), "other bytes, or in another order");
+}
+
+const ANSWERS: [(&str, Answer); 8] = [
+    ("all of it", |t, data, w| write(t, data, w)),
+    ("a part of it", |t, data, w| write(t, &data[data.len() / 3..], w)),
+    ("a little before and after it", |t, data, w| {
+        write(t, b"<", w);
+        write(t, data, w);
+        write(t, b">", w);
+    }),
+    ("a little after it", |t, data, w| {
+        write(t, data, w);
+        write(t, b">", w);
+    }),
+    ("it twice", |t, data, w| {
+        write(t, data, w);
+        write(t, data, w);
+    }),
+    ("its halves, the second first", |t, data, w| {
+        let (first, second) = data.split_at(data.len() / 2);
+        write(t, second, w);
+        write(t, first, w);
+    }),
+    ("a copy of it", |t, data, w| {
+        let copy = data.to_vec();
+        write(t, &copy, w);
+    }),
+    ("bytes that are owned, and it", |t, data, w| {
+        t.write_bytes(data.to_vec());
+        w.extend_from_slice(data);
+        write(t, data, w);
+    }),
+];
+
+#[test]
+fn what_is_written_of_what_was_received_arrives_as_it_was_written() {
+    for (what, answer) in ANSWERS {
+        println!("{what}");
+        assert_seen_as_written(answer, false);
+    }
+}
+
+#[test]
+fn a_reader_that_rests_gets_the_same() {
+    for (what, answer) in ANSWERS {
+        println!("{what}");
+        assert_seen_as_written(answer, true);
+    }
+}
+
+/// A second connection's write of what another has received is a copy, for that has its own pace.
+#[test]
+fn a_write_to_another_connection_is_a_copy() {
+    struct Crossing {
+        other: Rc<RefCell<Vec<Transport>>>,
+    }
+    impl Protocol for Crossing {
+        fn connection_made(&mut self, transport: &Transport) {
+            self.other.borrow_mut().push(transport.clone());
+        }
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            for other in self.other.borrow().iter().filter(|other| other.id() != transport.id()) {
+                other.write(data);
+            }
+        }
+    }
+    struct Speaker {
+        says: u8,
+        heard: Rc<RefCell<[usize; 2]>>,
+    }
+    impl Protocol for Speaker {
+        fn connection_made(&mut self, transport: &Transport) {
+            let says = vec![self.says; TOTAL];
+            let later = transport.clone();
+            // Both are there by then.
+            let soon = std::time::Duration::from_millis(30);
+            transport.reactor().call_later(soon, move || later.write(&says));
+        }
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            assert!(data.iter().all(|byte| *byte == 1 - self.says), "not the other's bytes");
+            let mut heard = self.heard.borrow_mut();
+            heard[usize::from(self.says)] += data.len();
+            if *heard == [TOTAL; 2] {
+                transport.reactor().stop();
+            }
+        }
+    }
+    let heard = Rc::<RefCell<[usize; 2]>>::default();
+    let mut l = Loop::new().expect("a loop");
+    l.run(|reactor| {
+        let other: Rc<RefCell<Vec<Transport>>> = Rc::default();
+        let port = reactor.listen_tcp(LOOPBACK, move || Crossing { other: other.clone() })?;
+        let to = port.host().socket_addr().expect("a TCP port");
+        for says in 0..2 {
+            let heard = Rc::clone(&heard);
+            reactor.connect_tcp("127.0.0.1", to.port(), move || Speaker {
+                says,
+                heard: heard.clone(),
+            });
+        }
+        Ok(())
+    })
+    .expect("it stops");
+}

@@ -1,0 +1,311 @@
+//! Rows 165 and 166: framers that are paused or closed in the middle of a chunk; what they lend,
+//! and what reaches the protocol inside.
+
+use std::any::{Any, TypeId};
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::rc::Rc;
+
+use couplet::protocols::{
+    IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport, NetstringReceiver,
+};
+use couplet::testing::{Held, Manner, hold, hold_on};
+use couplet::{Protocol, Reason, Transport};
+
+use super::{MANNERS, Notes, Told, lost, message};
+
+/// Four messages, "0" to "3", and the beginning of a fifth; the end of that one, "4".
+type Chunk = (&'static [u8], &'static [u8]);
+const LINES: Chunk = (b"0\r\n1\r\n2\r\n3\r\n4\r", b"\n");
+const NETSTRINGS: Chunk = (b"1:0,1:1,1:2,1:3,1:4", b",");
+const BYTES: Chunk = (b"\x010\x011\x012\x013\x01", b"4");
+const SHORTS: Chunk = (b"\0\x010\0\x011\0\x012\0\x013\0\x01", b"4");
+
+/// Calls a generic function with every framer, in both manners.
+macro_rules! with_each_framer {
+    ($fact:ident) => {
+        for manner in MANNERS {
+            $fact(manner, LineReceiver::new, LINES);
+            $fact(manner, LineOnlyReceiver::new, LINES);
+            $fact(manner, NetstringReceiver::new, NETSTRINGS);
+            $fact(manner, IntReceiver::<u8, _>::new, BYTES);
+            $fact(manner, IntReceiver::<u16, _>::new, SHORTS);
+        }
+    };
+}
+
+/// What was told since the last look.
+fn news(notes: &Notes) -> Vec<Told> {
+    notes.log.take()
+}
+
+fn tell<R: Protocol>(held: &mut Held<R>, f: impl FnOnce(&Transport) + 'static) {
+    held.with(move |_, transport| f(transport));
+}
+
+#[test]
+fn c165_a_pause_stops_in_the_middle_of_a_chunk_and_the_rest_comes_on_resume() {
+    with_each_framer!(fact);
+    fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, end): Chunk) {
+        let notes = Notes::then(|n, transport| {
+            if n % 2 == 0 {
+                transport.pause_producing();
+            }
+        });
+        let mut held = hold_on(manner, 1, wrap(notes.clone()));
+        held.push(chunk);
+        assert_eq!(news(&notes), [message("0")]);
+        // Bytes and the end of the stream wait behind what is held.
+        held.wire.push(end);
+        held.wire.fin();
+        held.settle();
+        assert_eq!(news(&notes), []);
+        tell(&mut held, Transport::resume_producing);
+        assert_eq!(news(&notes), [Told::Resumed, message("1"), message("2")]);
+        tell(&mut held, Transport::resume_producing);
+        assert_eq!(news(&notes), [Told::Resumed, message("3"), message("4")]);
+        tell(&mut held, Transport::resume_producing);
+        assert_eq!(news(&notes)[..2], [Told::Resumed, Told::ReadClosed]);
+    }
+}
+
+#[test]
+fn c165_what_is_held_comes_by_the_turn_and_not_inside_of_resume() {
+    with_each_framer!(fact);
+    fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, _): Chunk) {
+        let notes = Notes::then(|n, transport| {
+            if n == 0 {
+                transport.pause_producing();
+            }
+        });
+        let mut held = hold_on(manner, 1, wrap(notes.clone()));
+        held.push(chunk);
+        let log = notes.log.clone();
+        tell(&mut held, move |transport| {
+            transport.resume_producing();
+            log.borrow_mut().push(message("resume has returned"));
+        });
+        let want = ["0", "resume has returned", "", "1", "2", "3"].map(message);
+        let told = news(&notes);
+        assert_eq!(told[2], Told::Resumed);
+        assert_eq!((&told[..2], &told[3..]), (&want[..2], &want[3..]));
+    }
+}
+
+#[test]
+fn c165_a_pause_and_a_resume_in_one_callback_change_nothing() {
+    with_each_framer!(fact);
+    fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, end): Chunk) {
+        let notes = Notes::then(|_, transport| {
+            transport.pause_producing();
+            transport.resume_producing();
+        });
+        let mut held = hold_on(manner, 1, wrap(notes.clone()));
+        held.push(chunk);
+        held.push(end);
+        assert_eq!(news(&notes), ["0", "1", "2", "3", "4"].map(message));
+    }
+}
+
+#[test]
+fn c165_a_pause_from_outside_holds_what_was_cut() {
+    with_each_framer!(fact);
+    fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, end): Chunk) {
+        let notes = Notes::default();
+        let mut held = hold_on(manner, 1, wrap(notes.clone()));
+        held.push(chunk);
+        assert_eq!(news(&notes), ["0", "1", "2", "3"].map(message));
+        tell(&mut held, Transport::pause_producing);
+        held.wire.push(end);
+        held.settle();
+        assert_eq!(news(&notes), []);
+        tell(&mut held, Transport::resume_producing);
+        assert_eq!(news(&notes), [Told::Resumed, message("4")]);
+    }
+}
+
+type Close = fn(&Transport);
+
+#[test]
+fn c166_nothing_is_delivered_after_a_close() {
+    with_each_framer!(fact);
+    fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, end): Chunk) {
+        let closes: [(Close, &str); 3] = [
+            (Transport::lose_connection, "connection closed by us"),
+            (Transport::abort_connection, "connection aborted by us"),
+            (|transport| transport.fail(std::fmt::Error), &std::fmt::Error.to_string()),
+        ];
+        for (close, reason) in closes {
+            let notes = Notes::then(move |n, transport| {
+                if n == 1 {
+                    close(transport);
+                }
+            });
+            let mut held = hold_on(manner, 1, wrap(notes.clone()));
+            held.wire.push(chunk);
+            held.settle();
+            // An aborted connection takes nothing more.
+            if held.wire.try_push(end).is_ok() {
+                held.wire.fin();
+            }
+            held.settle();
+            assert_eq!(news(&notes), [message("0"), message("1"), lost(reason)]);
+        }
+    }
+}
+
+#[test]
+fn c166_nothing_that_was_held_is_delivered_after_a_close() {
+    with_each_framer!(fact);
+    fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, _): Chunk) {
+        let pausing = || Notes::then(|_, transport| transport.pause_producing());
+        // Closed while paused, in the same call in which it is resumed.
+        let notes = pausing();
+        let mut held = hold_on(manner, 1, wrap(notes.clone()));
+        held.push(chunk);
+        tell(&mut held, |transport| {
+            transport.resume_producing();
+            transport.lose_connection();
+        });
+        assert_eq!(news(&notes), [message("0")]);
+        // Closed by the second message, which was held.
+        let notes = Notes::then(|n, transport| match n {
+            0 => transport.pause_producing(),
+            _ => transport.abort_connection(),
+        });
+        let mut held = hold_on(manner, 1, wrap(notes.clone()));
+        held.push(chunk);
+        tell(&mut held, Transport::resume_producing);
+        let end = lost("connection aborted by us");
+        assert_eq!(news(&notes), [message("0"), Told::Resumed, message("1"), end]);
+    }
+}
+
+/// Stands around a framer and tells where in memory the bytes lie that it is lent.
+struct Around<R> {
+    inside: R,
+    lent: Rc<Cell<Range<usize>>>,
+}
+
+impl<R: Protocol> Protocol for Around<R> {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        let lent = data.as_ptr_range();
+        self.lent.set(lent.start as usize..lent.end as usize);
+        self.inside.data_received(transport, data);
+    }
+
+    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
+        self.inside.find(wanted)
+    }
+}
+
+/// For each line: what it is, and whether it was lent as a slice of what was received.
+struct Slices {
+    lent: Rc<Cell<Range<usize>>>,
+    lines: Rc<RefCell<Vec<(String, bool)>>>,
+}
+
+impl LineProtocol for Slices {
+    fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
+        let lent = self.lent.take();
+        self.lent.set(lent.clone());
+        let inside = lent.contains(&(line.as_ptr() as usize));
+        self.lines.borrow_mut().push((String::from_utf8_lossy(line).into(), inside));
+    }
+}
+
+#[test]
+fn a_whole_message_is_a_slice_of_what_was_received() {
+    let lent = Rc::new(Cell::new(0..0));
+    let lines = Rc::default();
+    let slices = Slices { lent: lent.clone(), lines: Rc::clone(&lines) };
+    let mut held = hold(Around { inside: LineReceiver::new(slices), lent });
+    held.push(b"one\r\ntwo\r\nth");
+    held.push(b"ree\r\nfour\r\nfive\r");
+    held.push(b"\nsix\r\n");
+    let want = [
+        ("one", true),
+        ("two", true),
+        ("three", false),
+        ("four", true),
+        ("five", false),
+        ("six", true),
+    ];
+    let want = want.map(|(text, inside)| (text.to_owned(), inside));
+    assert_eq!(*lines.borrow(), want);
+}
+
+#[test]
+fn a_connection_finds_what_a_framer_wraps() {
+    with_each_framer!(fact);
+    fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, _): Chunk) {
+        let notes = Notes::default();
+        let lent = Rc::default();
+        let held = &mut hold_on(manner, 1, Around { inside: wrap(notes.clone()), lent });
+        held.push(chunk);
+        let inside = held.connection.transport().connection::<Notes>();
+        inside.tell(|notes, _| notes.note(Told::Raw(vec![notes.messages as u8])));
+        held.settle();
+        assert_eq!(notes.log.borrow().last(), Some(&Told::Raw(vec![4])));
+        // What a protocol wraps itself is found too.
+        let counter = held.connection.transport().connection::<usize>().ask(|n, _| *n);
+        let answer = Rc::new(Cell::new(0));
+        let slot = answer.clone();
+        counter.map(move |n| slot.set(n)).detach();
+        held.settle();
+        assert_eq!(answer.get(), 4);
+    }
+}
+
+/// Hears of everything, and writes down what.
+#[derive(Default)]
+struct Hears(Rc<RefCell<Vec<&'static str>>>);
+
+macro_rules! hears {
+    ($kind:ident, $transport:ident, $message:ident) => {
+        impl couplet::protocols::$kind for Hears {
+            fn connection_made(&mut self, _: &couplet::protocols::$transport) {
+                self.0.borrow_mut().push("made");
+            }
+            fn $message(&mut self, _: &couplet::protocols::$transport, _: &[u8]) {}
+            fn connection_lost(&mut self, _: &couplet::protocols::$transport, _: &Reason) {
+                self.0.borrow_mut().push("lost");
+            }
+            fn read_closed(&mut self, _: &couplet::protocols::$transport) {
+                self.0.borrow_mut().push("read closed");
+            }
+            fn write_closed(&mut self, _: &couplet::protocols::$transport) {
+                self.0.borrow_mut().push("write closed");
+            }
+            fn reading_resumed(&mut self, _: &couplet::protocols::$transport) {
+                self.0.borrow_mut().push("resumed");
+            }
+            fn handshake_completed(&mut self, _: &couplet::protocols::$transport) {
+                self.0.borrow_mut().push("handshake");
+            }
+        }
+    };
+}
+
+hears!(LineProtocol, LineTransport, line_received);
+hears!(StringProtocol, StringTransport, string_received);
+
+#[test]
+fn a_framer_passes_every_callback_on() {
+    fn fact<R: Protocol>(wrap: fn(Hears) -> R) {
+        let log = Rc::default();
+        let mut held = hold(wrap(Hears(Rc::clone(&log))));
+        held.with(|receiver, transport| receiver.handshake_completed(transport));
+        tell(&mut held, Transport::pause_producing);
+        tell(&mut held, Transport::resume_producing);
+        tell(&mut held, Transport::lose_write_connection);
+        held.wire.fin();
+        held.settle();
+        let want = ["made", "handshake", "resumed", "write closed", "read closed", "lost"];
+        assert_eq!(*log.borrow(), want);
+    }
+    fact(LineReceiver::new);
+    fact(LineOnlyReceiver::new);
+    fact(NetstringReceiver::new);
+    fact(IntReceiver::<u32, _>::new);
+}

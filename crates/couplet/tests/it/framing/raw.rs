@@ -1,0 +1,271 @@
+//! Row 164: raw mode and back.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use couplet::Reason;
+use couplet::protocols::{
+    FramingError, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport,
+};
+use couplet::testing::{every_split, hold};
+
+use super::{Log, Told, lost, message, told};
+
+/// A line with a number, then so many raw bytes, then lines again.
+#[derive(Clone, Default)]
+struct Bodies {
+    log: Log,
+    body: Vec<u8>,
+    left: usize,
+    pauses: bool,
+}
+
+impl LineProtocol for Bodies {
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+        self.log.borrow_mut().push(Told::Message(line.into()));
+        if let Ok(length) = String::from_utf8_lossy(line).parse() {
+            self.left = length;
+            transport.set_raw_mode();
+            if self.pauses {
+                transport.pause_producing();
+            }
+        }
+    }
+
+    fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
+        let (body, rest) = data.split_at(self.left.min(data.len()));
+        self.left -= body.len();
+        self.body.extend_from_slice(body);
+        if self.left == 0 {
+            self.log.borrow_mut().push(Told::Raw(std::mem::take(&mut self.body)));
+            transport.set_line_mode(rest);
+        }
+        if self.pauses {
+            transport.pause_producing();
+        }
+    }
+}
+
+#[test]
+fn c164_the_mode_switches_inside_a_chunk_and_back() {
+    for pauses in [false, true] {
+        let bodies = Bodies { pauses, ..Bodies::default() };
+        every_split(b"a\r\n3\r\nxyzb\r\n4\r\n\r\n\r\n1\r\n\rc\r\n2\r\n!", |pieces| {
+            let told = told(LineReceiver::new(bodies.clone()), &bodies.log, pieces);
+            let raw = |bytes: &[u8]| Told::Raw(bytes.into());
+            let want = [
+                message("a"),
+                message("3"),
+                raw(b"xyz"),
+                message("b"),
+                message("4"),
+                raw(b"\r\n\r\n"),
+                message("1"),
+                raw(b"\r"),
+                message("c"),
+                message("2"),
+            ];
+            assert_eq!(told, want, "{pieces:?}");
+        });
+    }
+}
+
+/// Takes one raw byte after each line.
+#[derive(Default)]
+struct Alternates {
+    switches: usize,
+}
+
+impl LineProtocol for Alternates {
+    fn line_received(&mut self, transport: &LineTransport, _: &[u8]) {
+        transport.set_raw_mode();
+    }
+
+    fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
+        self.switches += 1;
+        transport.set_line_mode(&data[1..]);
+    }
+}
+
+/// Recursion or a copy at each switch would be seen: as an overflow, or as hours.
+#[test]
+fn c164_a_million_switches_in_one_chunk_take_neither_stack_nor_copies() {
+    use couplet::Protocol;
+    let mut held = hold(LineReceiver::new(Alternates::default()).with_delimiter(b"\n"));
+    let chunk = b"\n!".repeat(1_000_000);
+    let switches = held.with(move |receiver, transport| {
+        receiver.data_received(transport, &chunk);
+        receiver.protocol().switches
+    });
+    assert_eq!(switches, Some(1_000_000));
+}
+
+type Kept = Rc<RefCell<Option<LineTransport>>>;
+
+/// Lends its transport to the test.
+#[derive(Default)]
+struct Lends {
+    kept: Kept,
+    log: Log,
+    /// In raw mode: give these as lines, whatever came.
+    instead: Option<Vec<u8>>,
+}
+
+impl LineProtocol for Lends {
+    fn connection_made(&mut self, transport: &LineTransport) {
+        *self.kept.borrow_mut() = Some(transport.clone());
+    }
+
+    fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
+        self.log.borrow_mut().push(Told::Message(line.into()));
+    }
+
+    fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
+        self.log.borrow_mut().push(Told::Raw(data.into()));
+        if let Some(instead) = self.instead.take() {
+            transport.set_line_mode(&instead);
+        }
+    }
+}
+
+#[test]
+fn c164_the_mode_may_be_switched_from_outside() {
+    let lends = Lends::default();
+    let (kept, log) = (lends.kept.clone(), lends.log.clone());
+    let mut held = hold(LineReceiver::new(lends));
+    let transport = kept.take().expect("it is connected");
+    held.push(b"one\r\ntw");
+    assert_eq!(log.take(), [message("one")]);
+    transport.set_raw_mode();
+    assert_eq!(log.take(), [], "a handle records");
+    held.settle();
+    assert_eq!(log.take(), [Told::Raw(b"tw".to_vec())], "what was held comes raw");
+    held.push(b"o\r\n");
+    assert_eq!(log.take(), [Told::Raw(b"o\r\n".to_vec())]);
+    transport.set_line_mode(b"three\r\nfo");
+    assert_eq!(log.take(), []);
+    held.settle();
+    assert_eq!(log.take(), [message("three")]);
+    held.push(b"ur\r\n");
+    assert_eq!(log.take(), [message("four")]);
+    // While reading is paused it all waits.
+    transport.pause_producing();
+    transport.set_line_mode(b"five\r\n");
+    held.settle();
+    assert_eq!(log.take(), []);
+    transport.resume_producing();
+    held.settle();
+    assert_eq!(log.take(), [message("five")]);
+}
+
+#[test]
+fn c164_other_bytes_may_be_given_as_lines() {
+    let lends = Lends { instead: Some(b"one\r\ntwo\r\nth".to_vec()), ..Lends::default() };
+    let (kept, log) = (lends.kept.clone(), lends.log.clone());
+    let mut held = hold(LineReceiver::new(lends));
+    kept.take().expect("it is connected").set_raw_mode();
+    held.push(b"\x1f\x8b");
+    held.push(b"ree\r\n");
+    let want = [Told::Raw(b"\x1f\x8b".to_vec()), message("one"), message("two"), message("three")];
+    assert_eq!(log.take(), want);
+}
+
+#[test]
+fn c164_raw_bytes_wait_while_reading_is_paused() {
+    let lends = Lends::default();
+    let (kept, log) = (lends.kept.clone(), lends.log.clone());
+    let mut held = hold(LineReceiver::new(lends));
+    let transport = kept.take().expect("it is connected");
+    transport.set_raw_mode();
+    transport.pause_producing();
+    held.settle();
+    held.wire.push(b"raw");
+    held.settle();
+    assert_eq!(log.take(), []);
+    transport.resume_producing();
+    held.settle();
+    assert_eq!(log.take(), [Told::Raw(b"raw".to_vec())]);
+}
+
+/// Wants four raw bytes at once.
+struct Fours(Log);
+
+impl LineProtocol for Fours {
+    fn connection_made(&mut self, transport: &LineTransport) {
+        transport.set_raw_mode();
+    }
+
+    fn line_received(&mut self, _: &LineTransport, _: &[u8]) {}
+
+    fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
+        let taken = data.len() / 4 * 4;
+        if taken > 0 {
+            self.0.borrow_mut().push(Told::Raw(data[..taken].into()));
+        }
+        transport.set_line_mode(&data[taken..]);
+        transport.set_raw_mode();
+    }
+}
+
+#[test]
+fn c164_raw_bytes_that_are_given_back_come_again_with_more() {
+    let log = Log::default();
+    every_split(b"onlyfourbyteseachab", |pieces| {
+        let told = told(LineReceiver::new(Fours(log.clone())), &log, pieces);
+        let bytes: Vec<u8> = told
+            .iter()
+            .flat_map(|told| match told {
+                Told::Raw(bytes) => bytes.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(bytes, b"onlyfourbyteseac", "{pieces:?}");
+    });
+}
+
+/// Takes the rest of a line that is too long as it is.
+struct TakesRaw(Log);
+
+impl LineProtocol for TakesRaw {
+    fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
+        self.0.borrow_mut().push(Told::Message(line.into()));
+    }
+
+    fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
+        self.0.borrow_mut().push(Told::Exceeded(beginning.into()));
+        transport.set_raw_mode();
+    }
+
+    fn raw_data_received(&mut self, _: &LineTransport, data: &[u8]) {
+        self.0.borrow_mut().push(Told::Raw(data.into()));
+    }
+}
+
+#[test]
+fn c163_c164_a_line_that_is_too_long_may_go_on_raw() {
+    let log = Log::default();
+    let receiver = LineReceiver::new(TakesRaw(log.clone())).with_max_length(3);
+    let told = told(receiver, &log, &[b"ok\r\n1234567\r\nx"]);
+    let want = [message("ok"), Told::Exceeded(b"1234".to_vec()), Told::Raw(b"567\r\nx".to_vec())];
+    assert_eq!(told, want);
+}
+
+struct AsksForRaw(Log);
+
+impl LineProtocol for AsksForRaw {
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+        self.0.borrow_mut().push(Told::Message(line.into()));
+        transport.set_raw_mode();
+    }
+
+    fn connection_lost(&mut self, _: &LineTransport, reason: &Reason) {
+        self.0.borrow_mut().push(lost(reason));
+    }
+}
+
+#[test]
+fn c164_a_line_only_receiver_refuses_raw_mode() {
+    let log = Log::default();
+    let told = told(LineOnlyReceiver::new(AsksForRaw(log.clone())), &log, &[b"a\r\nb\r\n"]);
+    assert_eq!(told, [message("a"), lost(FramingError::NoRawMode)]);
+}

@@ -1,0 +1,470 @@
+//! Policies before a factory: what they let in, what they count, when they close. The network and
+//! the time are the memory driver's.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::protocols::{
+    LimitConnections, LimitConnectionsByPeer, LimitLifetime, LimitRate, Policy, Ticket,
+};
+use couplet::testing::{Manner, Memory, Network, Wire};
+use couplet::{
+    Address, Connector, Factory, IntoFactory, Loop, LoopOptions, Protocol, Reactor, Reason,
+    Transport,
+};
+
+use crate::defer_witness::Log;
+
+const S: Duration = Duration::from_secs(1);
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+struct Rig {
+    l: Loop,
+    network: Network,
+    log: Log,
+}
+
+/// Writes down what happens to it.
+#[derive(Clone, Default)]
+struct Notes {
+    log: Log,
+    greeting: usize,
+}
+
+impl Protocol for Notes {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.log.say("made");
+        transport.write(vec![b'x'; self.greeting]);
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.log.say(String::from_utf8_lossy(data));
+        match data {
+            b"panic" => panic!("by wish"),
+            b"pause" => {
+                transport.pause_producing();
+                // Through every wrapper, the way back finds this one.
+                transport.connection::<Notes>().call_later(S, |notes, transport| {
+                    notes.log.say("told");
+                    transport.resume_producing();
+                });
+            }
+            b"half" => transport.lose_write_connection(),
+            _ => {}
+        }
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.log.say(format!("lost: {reason}"));
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.log.say("read_closed");
+        transport.lose_connection();
+    }
+
+    fn write_closed(&mut self, _: &Transport) {
+        self.log.say("write_closed");
+    }
+
+    fn reading_resumed(&mut self, _: &Transport) {
+        self.log.say("resumed");
+    }
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let (driver, network) = Memory::new(Manner::Readiness, 0);
+        let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        Rig { l, network, log: Log::default() }
+    }
+
+    fn notes(&self) -> Notes {
+        Notes { log: self.log.clone(), greeting: 0 }
+    }
+
+    fn listen<K>(&self, factory: impl IntoFactory<K>) -> SocketAddr {
+        let any = ([127, 0, 0, 1], 0).into();
+        let port = self.l.reactor().listen_tcp(any, factory).expect("a port is free");
+        port.host().socket_addr().expect("of TCP")
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..8 {
+            self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        }
+    }
+
+    fn connect(&mut self, to: SocketAddr) -> Wire {
+        self.settle();
+        let wire = self.network.connect(to).expect("it listens");
+        self.settle();
+        wire
+    }
+
+    /// How many of so many new connections are let in.
+    fn let_in(&mut self, to: SocketAddr, tries: usize) -> usize {
+        (0..tries).filter(|_| !self.connect(to).is_closed()).count()
+    }
+
+    fn pass(&mut self, by: Duration) {
+        self.settle();
+        let until = self.network.elapsed() + by;
+        while self.network.elapsed() < until {
+            let left = until - self.network.elapsed();
+            self.l.turn(Some(left)).expect("memory does not fail");
+            self.settle();
+        }
+    }
+}
+
+fn address(text: &str) -> Address {
+    text.parse::<SocketAddr>().expect("an address").into()
+}
+
+fn close(wire: &Wire) {
+    wire.fin();
+}
+
+#[test]
+fn the_limit_in_all_turns_away_and_lets_in_again_when_one_has_gone() {
+    let mut rig = Rig::new();
+    let away = Rc::new(RefCell::new(Vec::new()));
+    let told = away.clone();
+    let limit = LimitConnections::new(2)
+        .on_turned_away(move |peer: &Address| told.borrow_mut().push(peer.clone()));
+    let notes = rig.notes();
+    let port = rig.listen(limit.clone().wrap(move || notes.clone()));
+    let (first, second) = (rig.connect(port), rig.connect(port));
+    let third = rig.connect(port);
+    assert!(third.is_closed() && third.saw_fin() && !third.saw_reset(), "a plain close, at once");
+    assert_eq!(*away.borrow(), [Address::from(third.address())]);
+    assert_eq!((limit.connections(), limit.turned_away()), (2, 1));
+    assert_eq!(rig.log.lines(), ["made", "made"], "the inner factory heard nothing of the third");
+    close(&first);
+    rig.settle();
+    assert_eq!(limit.connections(), 1);
+    assert_eq!(rig.let_in(port, 2), 1);
+    close(&second);
+    rig.settle();
+    // Changed while it runs: who is in stays.
+    limit.set_limit(0);
+    assert_eq!((limit.connections(), rig.let_in(port, 3)), (1, 0));
+    limit.set_limit(3);
+    assert_eq!(rig.let_in(port, 3), 2);
+}
+
+#[test]
+fn the_limit_in_all_is_none_by_default_and_zero_turns_everybody_away() {
+    for (limit, expected) in [(LimitConnections::default(), 40), (LimitConnections::new(0), 0)] {
+        let mut rig = Rig::new();
+        let port = rig.listen(limit.clone().wrap(Notes::default));
+        assert_eq!(rig.let_in(port, 40), expected);
+        assert_eq!((limit.connections(), limit.turned_away()), (expected, 40 - expected as u64));
+    }
+}
+
+#[test]
+fn one_limit_can_stand_before_several_ports() {
+    let mut rig = Rig::new();
+    let limit = LimitConnections::new(3);
+    let one = rig.listen(limit.clone().wrap(Notes::default));
+    let other = rig.listen(limit.clone().wrap(Notes::default));
+    assert_eq!((rig.let_in(one, 2), rig.let_in(other, 2)), (2, 1));
+}
+
+#[test]
+fn the_limit_by_peer_counts_addresses_not_ports() {
+    let limit = LimitConnectionsByPeer::default();
+    let mut factory = limit.clone().wrap(Notes::default);
+    let a: Vec<_> =
+        (1..=6).map(|port| factory.build_protocol(&address(&format!("10.0.0.1:{port}")))).collect();
+    assert_eq!(a.iter().flatten().count(), 5, "5 unless set");
+    assert!(factory.build_protocol(&address("10.0.0.2:1")).is_some(), "which is dropped at once");
+    let b = factory.build_protocol(&address("[2001:db8::1]:1"));
+    // An IPv4 peer of a dual-stack port is the same peer.
+    assert!(factory.build_protocol(&address("[::ffff:10.0.0.1]:9")).is_none());
+    let ip = |text: &str| address(text).ip().expect("an IP address");
+    assert_eq!(limit.connections(ip("10.0.0.1:0")), 5);
+    assert_eq!((limit.peers(), limit.turned_away()), (2, 2));
+    drop(a);
+    assert_eq!((limit.connections(ip("10.0.0.1:0")), limit.peers()), (0, 1));
+    drop(b);
+    assert_eq!(limit.peers(), 0, "who has none open is forgotten");
+    limit.set_limit(0);
+    assert!(factory.build_protocol(&address("10.0.0.3:1")).is_none());
+}
+
+#[test]
+fn the_limit_by_peer_lets_in_again_when_one_has_gone() {
+    let mut rig = Rig::new();
+    let limit = LimitConnectionsByPeer::new(2);
+    let port = rig.listen(limit.clone().wrap(Notes::default));
+    let first = rig.connect(port);
+    assert_eq!(rig.let_in(port, 2), 1);
+    first.reset();
+    rig.settle();
+    assert_eq!(rig.let_in(port, 2), 1);
+}
+
+#[test]
+fn what_is_counted_stays_right_after_panics_and_refusals() {
+    let mut rig = Rig::new();
+    let (limit, peers) = (LimitConnections::new(2), LimitConnectionsByPeer::new(2));
+    let calls = Cell::new(0);
+    let notes = rig.notes();
+    let inner = move |_: &Address| match calls.replace(calls.get() + 1) {
+        0..3 => panic!("in build_protocol"),
+        3..6 => None,
+        _ => Some(notes.clone()),
+    };
+    let port = rig.listen(limit.clone().wrap(peers.clone().wrap(inner)));
+    assert_eq!(rig.let_in(port, 6), 0);
+    assert_eq!((limit.connections(), peers.peers(), limit.turned_away()), (0, 0, 0));
+    let (first, second) = (rig.connect(port), rig.connect(port));
+    first.push(b"panic");
+    rig.settle();
+    close(&first);
+    rig.settle();
+    assert_eq!(limit.connections(), 1, "a callback that panicked has ended its connection");
+    second.reset();
+    rig.settle();
+    assert_eq!((limit.connections(), peers.peers()), (0, 0));
+    // A hook that panics costs the connection that is turned away anyhow.
+    let limit = LimitConnections::new(0).on_turned_away(|_| panic!("in the hook"));
+    let port = rig.listen(limit.clone().wrap(Notes::default));
+    assert_eq!((rig.let_in(port, 2), limit.turned_away()), (0, 2));
+    // The loop goes without a word to the protocols.
+    let limit = LimitConnections::new(9);
+    let port = rig.listen(limit.clone().wrap(Notes::default));
+    assert_eq!((rig.let_in(port, 3), limit.connections()), (3, 3));
+    drop(rig);
+    assert_eq!(limit.connections(), 0);
+}
+
+#[test]
+fn the_rate_is_a_bucket_that_fills_evenly() {
+    let mut rig = Rig::new();
+    let turned_away = Rc::new(Cell::new(0));
+    let told = turned_away.clone();
+    let limit = LimitRate::new(3, S).on_turned_away(move |_| told.set(told.get() + 1));
+    let port = rig.listen(limit.clone().wrap(Notes::default));
+    assert_eq!(rig.let_in(port, 5), 3, "a burst");
+    assert_eq!((limit.turned_away(), turned_away.get()), (2, 2));
+    rig.pass(ms(333));
+    assert_eq!(rig.let_in(port, 2), 0, "a third of a second has not passed");
+    rig.pass(ms(1));
+    assert_eq!(rig.let_in(port, 2), 1);
+    rig.pass(S * 3600);
+    assert_eq!(rig.let_in(port, 9), 3, "it holds no more than it did at first");
+}
+
+#[test]
+fn the_rate_loses_no_nanosecond() {
+    let mut rig = Rig::new();
+    let limit = LimitRate::new(3, S);
+    let port = rig.listen(limit.clone().wrap(Notes::default));
+    rig.let_in(port, 3);
+    // 999 999 999 ns give two; the third comes with the last nanosecond.
+    rig.pass(S - Duration::from_nanos(1));
+    assert_eq!(rig.let_in(port, 3), 2);
+    rig.pass(Duration::from_nanos(1));
+    assert_eq!(rig.let_in(port, 3), 1);
+}
+
+#[test]
+fn a_rate_of_zero_turns_everybody_away_and_one_in_no_time_nobody() {
+    let far = Duration::MAX;
+    for (most, per, expected) in [
+        (0, S, 0),
+        (0, Duration::ZERO, 0),
+        (1, Duration::ZERO, 20),
+        (u32::MAX, far, 20),
+        (2, far, 2),
+    ] {
+        let mut rig = Rig::new();
+        let port = rig.listen(LimitRate::new(most, per).wrap(Notes::default));
+        rig.pass(S * 100);
+        assert_eq!(rig.let_in(port, 20), expected, "{most} in {per:?}");
+    }
+}
+
+#[test]
+fn a_life_that_is_over_is_closed_after_what_was_written() {
+    let mut rig = Rig::new();
+    let notes = Notes { greeting: 5, ..rig.notes() };
+    let port = rig.listen(LimitLifetime::new(S * 10).wrap(move || notes.clone()));
+    let wire = rig.connect(port);
+    rig.pass(ms(9_999));
+    wire.push(b"busy");
+    rig.settle();
+    assert!(!wire.saw_fin());
+    rig.pass(ms(1));
+    assert_eq!(wire.take(), b"xxxxx");
+    assert!(wire.saw_fin() && !wire.is_closed());
+    wire.fin();
+    rig.settle();
+    assert_eq!(rig.log.lines(), ["made", "busy", "lost: connection closed by us"]);
+    rig.settle();
+    assert_eq!(rig.l.snapshot().pending_calls, 0, "its timers ended with it");
+}
+
+#[test]
+fn a_life_that_is_over_and_does_not_end_is_aborted_after_the_grace() {
+    for grace in [None, Some(S * 2), Some(Duration::ZERO)] {
+        let mut rig = Rig::new();
+        rig.network.set_capacity(100);
+        let notes = Notes { greeting: 100_000, ..rig.notes() };
+        let mut policy = LimitLifetime::new(S);
+        if let Some(grace) = grace {
+            policy = policy.grace(grace);
+        }
+        let port = rig.listen(policy.wrap(move || notes.clone()));
+        let wire = rig.connect(port);
+        rig.pass(S);
+        // It reads a little each second: the close deadline, which asks for progress, never comes.
+        let mut passed = Duration::ZERO;
+        while !wire.saw_reset() && passed < S * 100 {
+            wire.take_most(50);
+            rig.pass(S);
+            passed += S;
+        }
+        assert_eq!(passed, grace.unwrap_or(S * 30), "{grace:?}");
+        assert_eq!(rig.log.lines().last().unwrap(), "lost: connection aborted by us");
+    }
+}
+
+#[test]
+fn the_timers_of_a_life_end_with_a_connection_that_ends_earlier() {
+    let mut rig = Rig::new();
+    let port = rig.listen(LimitLifetime::new(S * 10).wrap(Notes::default));
+    let wire = rig.connect(port);
+    assert!(rig.l.snapshot().pending_calls >= 2);
+    wire.reset();
+    rig.settle();
+    assert_eq!(rig.l.snapshot().pending_calls, 0);
+    // With no life at all it is closed right after connection_made.
+    let port = rig.listen(LimitLifetime::new(Duration::ZERO).wrap(Notes::default));
+    assert!(rig.connect(port).saw_fin());
+    // A life too long to tell is no limit.
+    let port = rig.listen(LimitLifetime::new(Duration::MAX).wrap(Notes::default));
+    let wire = rig.connect(port);
+    rig.pass(S * 3600 * 24 * 365);
+    assert!(!wire.saw_fin());
+}
+
+#[test]
+fn policies_nest_pass_every_callback_on_and_find_the_inner_protocol() {
+    let mut rig = Rig::new();
+    let notes = rig.notes();
+    let inner = LimitLifetime::new(S * 100).wrap(LimitRate::new(9, S).wrap(move || notes.clone()));
+    let all = LimitConnections::new(9).wrap(LimitConnectionsByPeer::new(9).wrap(inner));
+    let port = rig.listen(all);
+    let wire = rig.connect(port);
+    wire.push(b"pause");
+    rig.pass(S);
+    wire.push(b"half");
+    rig.settle();
+    wire.fin();
+    rig.settle();
+    let expected = [
+        "made",
+        "pause",
+        "told",
+        "resumed",
+        "half",
+        "write_closed",
+        "read_closed",
+        "lost: connection closed by the peer",
+    ];
+    assert_eq!(rig.log.lines(), expected);
+}
+
+/// Hears of everything a factory can hear of.
+struct Hearing(Log);
+
+impl Factory for Hearing {
+    type Protocol = Notes;
+
+    fn attach(&mut self, _: &Reactor) {
+        self.0.say("attach");
+    }
+    fn do_start(&mut self) {
+        self.0.say("do_start");
+    }
+    fn started_connecting(&mut self, _: &Connector) {
+        self.0.say("started");
+    }
+    fn build_protocol(&mut self, _: &Address) -> Option<Notes> {
+        self.0.say("build");
+        Some(Notes::default())
+    }
+    fn client_connection_failed(&mut self, connector: &Connector, _: &Reason) {
+        self.0.say("failed");
+        connector.connect_after(S).expect("it is disconnected");
+    }
+    fn client_connection_lost(&mut self, _: &Connector, _: &Reason) {
+        self.0.say("lost");
+    }
+    fn do_stop(&mut self) {
+        self.0.say("do_stop");
+    }
+}
+
+#[test]
+fn a_factory_behind_a_policy_hears_of_everything() {
+    let mut rig = Rig::new();
+    let factory = LimitConnections::new(1).wrap(Hearing(rig.log.clone()));
+    rig.l.reactor().connect_tcp("127.0.0.1", 8000, factory);
+    rig.settle();
+    let server = rig.network.listen(([127, 0, 0, 1], 8000).into(), 1).unwrap();
+    rig.pass(S);
+    rig.network.accept(server).expect("it has connected").close();
+    rig.settle();
+    let expected =
+        ["attach", "do_start", "started", "failed", "started", "build", "lost", "do_stop"];
+    assert_eq!(rig.log.lines(), expected);
+}
+
+/// A policy of a user's own: friends alone, and a word when they leave.
+struct Friends(Log);
+struct Friend(Log);
+
+impl Ticket for Friend {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.0.say(format!("welcome, {}", transport.peer().ip().expect("of TCP")));
+    }
+}
+
+impl Drop for Friend {
+    fn drop(&mut self) {
+        self.0.say("farewell");
+    }
+}
+
+impl Policy for Friends {
+    type Ticket = Friend;
+
+    fn admit(&self, peer: &Address) -> Option<Friend> {
+        peer.ip()?.is_loopback().then(|| Friend(self.0.clone()))
+    }
+}
+
+#[test]
+fn a_policy_can_be_written_by_a_user() {
+    let mut rig = Rig::new();
+    let notes = rig.notes();
+    let port = rig.listen(Friends(rig.log.clone()).wrap(move || notes.clone()));
+    rig.connect(port).reset();
+    rig.settle();
+    let lines = rig.log.lines();
+    assert_eq!(lines[..3], ["welcome, 127.0.0.1", "made", "farewell"]);
+    assert!(lines[3].starts_with("lost: connection lost"));
+    let mut factory = Friends(rig.log.clone()).wrap(Notes::default);
+    assert!(factory.build_protocol(&address("10.0.0.1:1")).is_none());
+}

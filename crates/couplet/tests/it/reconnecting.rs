@@ -1,0 +1,552 @@
+//! Rows 135 and 136: connecting again. The network and the time are the memory driver's.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::defer::Deferred;
+use couplet::protocols::{ReconnectingClientFactory, Reconnection};
+use couplet::testing::{Manner, Memory, Network, Wire};
+use couplet::{
+    Address, By, ConnectError, Connection, Connector, ConnectorState, Factory, Loop, LoopOptions,
+    Protocol, Reactor, Reason, Transport,
+};
+
+use crate::defer_witness::{Log, given};
+
+const S: Duration = Duration::from_secs(1);
+
+struct Rig {
+    l: Loop,
+    network: Network,
+    reactor: Reactor,
+    log: Log,
+    /// When attempts began, in seconds.
+    attempts: Rc<RefCell<Vec<f64>>>,
+}
+
+/// Where the servers of these tests are, if there are any.
+fn server() -> SocketAddr {
+    ([127, 0, 0, 1], 8000).into()
+}
+
+/// Writes down what happens to it, and when attempts begin.
+struct Notes {
+    log: Log,
+    network: Network,
+    attempts: Rc<RefCell<Vec<f64>>>,
+    panics: bool,
+}
+
+struct Quiet;
+
+impl Protocol for Quiet {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+impl Factory for Notes {
+    type Protocol = Quiet;
+
+    fn attach(&mut self, _: &Reactor) {
+        self.log.say("attach");
+    }
+
+    fn do_start(&mut self) {
+        self.log.say("do_start");
+    }
+
+    fn started_connecting(&mut self, _: &Connector) {
+        self.attempts.borrow_mut().push(self.network.elapsed().as_secs_f64());
+        self.log.say("started");
+    }
+
+    fn build_protocol(&mut self, _: &Address) -> Option<Quiet> {
+        self.log.say("build");
+        Some(Quiet)
+    }
+
+    fn client_connection_failed(&mut self, _: &Connector, reason: &Reason) {
+        self.log.say(format!("failed: {reason}"));
+        assert!(!self.panics, "in client_connection_failed");
+    }
+
+    fn client_connection_lost(&mut self, _: &Connector, reason: &Reason) {
+        self.log.say(format!("lost: {reason}"));
+        assert!(!self.panics, "in client_connection_lost");
+    }
+
+    fn do_stop(&mut self) {
+        self.log.say("do_stop");
+    }
+}
+
+type Reconnecting = ReconnectingClientFactory<Notes>;
+
+impl Rig {
+    fn new(seed: u64) -> Rig {
+        let (driver, network) = Memory::new(Manner::Readiness, seed);
+        let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        let (log, attempts) = Default::default();
+        Rig { reactor: l.reactor(), l, network, log, attempts }
+    }
+
+    fn notes(&self) -> Notes {
+        let (log, attempts) = (self.log.clone(), self.attempts.clone());
+        Notes { log, attempts, network: self.network.clone(), panics: false }
+    }
+
+    fn factory(&self) -> Reconnecting {
+        ReconnectingClientFactory::new(self.notes())
+    }
+
+    fn connect(&self, factory: Reconnecting) -> Connector {
+        self.reactor.connect_tcp("127.0.0.1", 8000, factory)
+    }
+
+    fn endpoint(&self, factory: Reconnecting) -> Deferred<Connection<Quiet>> {
+        self.reactor.connect("tcp:127.0.0.1:8000", factory)
+    }
+
+    fn turn(&mut self) {
+        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+    }
+
+    /// Some turns, while time stands still.
+    fn settle(&mut self) {
+        for _ in 0..8 {
+            self.turn();
+        }
+    }
+
+    /// Lets time pass, with a stop at each deadline.
+    fn pass(&mut self, by: Duration) {
+        self.settle();
+        let until = self.network.elapsed() + by;
+        while self.network.elapsed() < until {
+            let left = until - self.network.elapsed();
+            self.l.turn(Some(left)).expect("memory does not fail");
+            self.settle();
+        }
+    }
+
+    /// How long after each other the attempts began, in milliseconds.
+    fn waits(&self) -> Vec<u64> {
+        let attempts = self.attempts.borrow();
+        attempts.windows(2).map(|two| ((two[1] - two[0]) * 1000.0).round() as u64).collect()
+    }
+
+    fn listen(&self) -> SocketAddr {
+        self.network.listen(server(), 10).expect("the port is free")
+    }
+
+    fn accept(&self) -> Wire {
+        self.network.accept(server()).expect("it has connected")
+    }
+
+    fn take(&self) -> Vec<String> {
+        self.log.lines()
+    }
+}
+
+#[test]
+fn c135_the_waits_grow_by_e_from_one_second_to_an_hour() {
+    let mut rig = Rig::new(0);
+    rig.connect(rig.factory().jitter(0.0));
+    rig.pass(S * 20_000);
+    let expected =
+        [1000, 2718, 7389, 20086, 54598, 148_413, 403_429, 1_096_633, 2_980_958, 3_600_000];
+    assert_eq!(rig.waits()[..10], expected);
+    assert_eq!(rig.waits()[10], 3_600_000, "and there is no limit of retries");
+}
+
+#[test]
+fn c135_jitter_spreads_the_waits_by_twelve_percent_and_never_over_the_cap() {
+    let (mut first, mut capped) = (Vec::new(), 0);
+    for seed in 0..200 {
+        let mut rig = Rig::new(seed);
+        rig.connect(rig.factory());
+        rig.pass(S * 40_000);
+        let waits = rig.waits();
+        first.push(waits[0] as f64 / 1000.0);
+        assert!(waits.iter().all(|wait| *wait <= 3_600_000), "{waits:?}");
+        capped += waits.iter().filter(|wait| **wait == 3_600_000).count();
+        // What was waited is what grows: each next one is e times it, spread anew.
+        for two in waits.windows(2).take(4) {
+            let grew = two[1] as f64 / two[0] as f64;
+            assert!((0.2..5.0).contains(&grew), "{waits:?}");
+        }
+    }
+    let mean = first.iter().sum::<f64>() / 200.0;
+    let deviation = (first.iter().map(|w| (w - mean).powi(2)).sum::<f64>() / 200.0).sqrt();
+    assert!((0.97..1.03).contains(&mean), "{mean}");
+    assert!((0.10..0.14).contains(&deviation), "{deviation}");
+    assert!(capped > 200, "about half of the late ones meet the cap: {capped}");
+}
+
+#[test]
+fn c135_the_same_seed_gives_the_same_waits() {
+    let waits = |seed| {
+        let mut rig = Rig::new(seed);
+        rig.connect(rig.factory());
+        rig.pass(S * 1000);
+        rig.waits()
+    };
+    assert_eq!(waits(1), waits(1));
+    assert_ne!(waits(1), waits(2));
+}
+
+#[test]
+fn c135_delay_cap_and_factor_can_be_set() {
+    let mut rig = Rig::new(0);
+    let factory = rig.factory().jitter(0.0).factor(2.0).initial_delay(S / 2).max_delay(S * 3);
+    rig.connect(factory);
+    rig.pass(S * 14);
+    assert_eq!(rig.waits(), [500, 1000, 2000, 3000, 3000, 3000]);
+}
+
+#[test]
+fn c135_values_out_of_range_count_as_the_nearest_that_makes_sense() {
+    for factor in [0.0, -3.0, f64::NAN, 1.0] {
+        let mut rig = Rig::new(0);
+        rig.connect(rig.factory().jitter(-1.0).factor(factor));
+        rig.pass(S * 4);
+        assert_eq!(rig.waits(), [1000; 4], "{factor}");
+    }
+    let mut rig = Rig::new(0);
+    rig.connect(rig.factory().factor(f64::INFINITY).jitter(f64::NAN).max_delay(S * 5));
+    rig.pass(S * 11);
+    assert_eq!(rig.waits(), [1000, 5000, 5000]);
+    // An initial delay above the cap is cut to it.
+    let mut rig = Rig::new(0);
+    rig.connect(rig.factory().jitter(0.0).initial_delay(Duration::MAX).max_delay(S * 2));
+    rig.pass(S * 4);
+    assert_eq!(rig.waits(), [2000, 2000]);
+    // Without a delay each attempt follows in a turn of its own.
+    let mut rig = Rig::new(0);
+    rig.connect(rig.factory().initial_delay(Duration::ZERO));
+    rig.settle();
+    let so_far = rig.attempts.borrow().len();
+    assert!((2..=8).contains(&so_far), "{so_far}");
+    // However wide the jitter, chance alone does not shrink the waits to nothing.
+    let mut rig = Rig::new(7);
+    rig.connect(rig.factory().factor(1.0).jitter(9.0).max_delay(S));
+    rig.pass(S * 100);
+    assert!(rig.waits().iter().all(|wait| (100..=1000).contains(wait)));
+}
+
+#[test]
+fn c135_it_gives_up_after_the_most_retries() {
+    for most in [0, 3] {
+        let mut rig = Rig::new(0);
+        let factory = rig.factory().jitter(0.0).max_retries(most);
+        let reconnection = factory.reconnection();
+        let connector = rig.connect(factory);
+        rig.pass(S * 10_000);
+        assert_eq!(rig.attempts.borrow().len(), most as usize + 1);
+        assert_eq!(reconnection.retries(), most);
+        assert_eq!(connector.state(), ConnectorState::Disconnected);
+        assert_eq!(rig.take().last().unwrap(), "do_stop");
+    }
+}
+
+#[test]
+fn c135_the_inner_factory_hears_of_everything_and_is_started_once() {
+    let mut rig = Rig::new(0);
+    let factory = rig.factory().jitter(0.0);
+    let reconnection = factory.reconnection();
+    let connector = rig.connect(factory);
+    rig.settle();
+    rig.listen();
+    rig.pass(S);
+    let wire = rig.accept();
+    assert_eq!(connector.state(), ConnectorState::Connected);
+    wire.close();
+    rig.settle();
+    reconnection.stop_trying();
+    rig.settle();
+    let refused = "failed: connection refused";
+    let (lost, stopped) =
+        ("lost: connection closed by the peer", "failed: the attempt was stopped");
+    let heard = ["attach", "do_start", "started", refused, "started", "build", lost, stopped];
+    assert_eq!(rig.take()[..8], heard);
+    assert_eq!(rig.take()[8..], ["do_stop"]);
+}
+
+#[test]
+fn c135_a_lost_connection_is_made_again_and_reset_delay_starts_the_waits_anew() {
+    let mut rig = Rig::new(0);
+    let factory = rig.factory().jitter(0.0);
+    let reconnection = factory.reconnection();
+    rig.connect(factory);
+    rig.pass(S * 10);
+    assert_eq!(rig.waits(), [1000, 2718]);
+    assert_eq!(reconnection.retries(), 3);
+    rig.listen();
+    rig.pass(S * 2);
+    assert_eq!(rig.attempts.borrow().len(), 4);
+    // A connection alone resets nothing.
+    rig.accept().close();
+    rig.pass(S * 19);
+    assert_eq!(rig.attempts.borrow().len(), 4);
+    rig.pass(S * 2);
+    assert_eq!((rig.attempts.borrow().len(), reconnection.retries()), (5, 4));
+    reconnection.reset_delay();
+    assert_eq!(reconnection.retries(), 0);
+    rig.accept().reset();
+    rig.pass(S);
+    assert_eq!((rig.attempts.borrow().len(), reconnection.retries()), (6, 1));
+}
+
+#[test]
+fn c135_stop_trying_ends_a_wait_an_attempt_and_leaves_a_connection() {
+    // In a wait.
+    let mut rig = Rig::new(0);
+    let factory = rig.factory();
+    let reconnection = factory.reconnection();
+    let connector = rig.connect(factory);
+    rig.settle();
+    assert_eq!(connector.state(), ConnectorState::Connecting, "it is about to");
+    assert_eq!(rig.l.snapshot().connectors[0].state, "waiting");
+    reconnection.stop_trying();
+    rig.settle();
+    assert_eq!(connector.state(), ConnectorState::Disconnected);
+    let log = rig.take();
+    assert_eq!(log[log.len() - 2..], ["failed: the attempt was stopped", "do_stop"]);
+    assert_eq!(rig.l.snapshot().pending_calls, 0);
+    // In an attempt.
+    let mut rig = Rig::new(0);
+    rig.network.set_silent(server());
+    let factory = rig.factory();
+    let reconnection = factory.reconnection();
+    let connector = rig.connect(factory);
+    rig.settle();
+    reconnection.stop_trying();
+    rig.pass(S * 100);
+    assert_eq!(rig.attempts.borrow().len(), 1);
+    assert_eq!(connector.state(), ConnectorState::Disconnected);
+    // With a connection.
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let factory = rig.factory();
+    let reconnection = factory.reconnection();
+    let connector = rig.connect(factory);
+    rig.settle();
+    reconnection.stop_trying();
+    rig.pass(S);
+    assert_eq!(connector.state(), ConnectorState::Connected);
+    rig.accept().close();
+    rig.pass(S * 100);
+    assert_eq!((rig.attempts.borrow().len(), reconnection.is_trying()), (1, false));
+    // Before the first.
+    let mut rig = Rig::new(0);
+    let factory = rig.factory();
+    let reconnection = factory.reconnection();
+    let first = given(rig.endpoint(factory));
+    reconnection.stop_trying();
+    rig.pass(S * 100);
+    assert_eq!(first.text(), "the attempt was stopped");
+    assert_eq!(rig.attempts.borrow().len(), 1);
+}
+
+#[test]
+fn c135_an_attempt_stopped_on_purpose_is_not_repeated() {
+    let mut rig = Rig::new(0);
+    rig.network.set_silent(server());
+    let connector = rig.connect(rig.factory());
+    rig.settle();
+    assert!(connector.stop_connecting());
+    rig.pass(S * 100);
+    assert_eq!(rig.attempts.borrow().len(), 1);
+    // Nor is a wait.
+    let mut rig = Rig::new(0);
+    let connector = rig.connect(rig.factory());
+    rig.settle();
+    assert!(connector.stop_connecting() && !connector.stop_connecting());
+    rig.pass(S * 100);
+    assert_eq!(rig.attempts.borrow().len(), 1);
+    assert_eq!(rig.take().last().unwrap(), "do_stop");
+}
+
+#[test]
+fn c135_a_panic_in_the_inner_factory_does_not_end_the_trying() {
+    let mut rig = Rig::new(0);
+    let notes = Notes { panics: true, ..rig.notes() };
+    rig.connect(ReconnectingClientFactory::new(notes).jitter(0.0));
+    rig.pass(S);
+    assert_eq!(rig.waits(), [1000]);
+    rig.listen();
+    rig.pass(S * 3);
+    rig.accept().close();
+    rig.pass(S * 10);
+    assert_eq!(rig.attempts.borrow().len(), 4);
+}
+
+#[test]
+fn c135_the_end_of_the_reactor_ends_the_trying() {
+    for connected in [false, true] {
+        let mut rig = Rig::new(0);
+        if connected {
+            rig.listen();
+        }
+        let factory = rig.factory();
+        let first = given(rig.endpoint(factory));
+        rig.settle();
+        let stopping = rig.reactor.clone();
+        rig.l
+            .run(|reactor| {
+                reactor.call_soon(move || stopping.stop());
+                Ok(())
+            })
+            .unwrap();
+        if !connected {
+            let failure = first.take().unwrap_err();
+            assert!(matches!(failure.downcast_ref(), Some(ConnectError::Shutdown)));
+        }
+        assert_eq!(rig.take().last().unwrap(), "do_stop");
+        assert_eq!(rig.attempts.borrow().len(), 1);
+        rig.pass(S * 100);
+        assert_eq!(rig.attempts.borrow().len(), 1);
+    }
+}
+
+/// Says by its own hand that it is well.
+struct Greeted(Reconnection);
+
+impl Protocol for Greeted {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {
+        self.0.reset_delay();
+    }
+}
+
+#[test]
+fn c135_a_protocol_can_reset_the_delay_and_a_closure_be_wrapped() {
+    let mut rig = Rig::new(0);
+    let factory =
+        ReconnectingClientFactory::with(|reconnection| move || Greeted(reconnection.clone()));
+    let reconnection = factory.reconnection();
+    let connecting = rig.reactor.connect("tcp:127.0.0.1:8000", factory);
+    rig.pass(S * 10);
+    assert!(reconnection.retries() >= 2 && !connecting.has_fired());
+    rig.listen();
+    rig.pass(S * 30);
+    rig.accept().push(b"hello");
+    rig.settle();
+    assert_eq!(reconnection.retries(), 0);
+    let connection: Connection<Greeted> = given(connecting).take().unwrap();
+    assert!(!connection.is_lost());
+    // By the peer's address too.
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let factory = ReconnectingClientFactory::new(|_: &Address| Some(Quiet));
+    let connecting = given(rig.reactor.connect("tcp:127.0.0.1:8000", factory));
+    rig.settle();
+    connecting.take().unwrap();
+}
+
+#[test]
+fn c136_through_an_endpoint_it_goes_on_until_the_first_connection_and_after_it() {
+    let mut rig = Rig::new(0);
+    let connecting = rig.endpoint(rig.factory().jitter(0.0));
+    rig.pass(S * 2);
+    assert_eq!(rig.attempts.borrow().len(), 2);
+    assert!(!connecting.has_fired(), "a failure that is followed by a retry is none");
+    rig.listen();
+    rig.pass(S * 2);
+    let connection = given(connecting).take().unwrap();
+    assert!(!connection.is_lost());
+    rig.accept().close();
+    rig.pass(S * 8);
+    assert!(connection.is_lost());
+    assert_eq!(rig.attempts.borrow().len(), 4);
+    rig.accept();
+}
+
+#[test]
+fn c136_through_an_endpoint_the_last_failure_is_told_when_it_gives_up() {
+    let mut rig = Rig::new(0);
+    let connecting = given(rig.endpoint(rig.factory().jitter(0.0).max_retries(1)));
+    rig.pass(S * 10);
+    let failure = connecting.take().unwrap_err();
+    assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)));
+    assert_eq!(rig.attempts.borrow().len(), 2);
+}
+
+#[test]
+fn c136_a_cancel_of_the_connect_ends_the_trying() {
+    let mut rig = Rig::new(0);
+    let connecting = rig.endpoint(rig.factory());
+    rig.pass(S * 10);
+    let attempts = rig.attempts.borrow().len();
+    connecting.cancel();
+    assert!(given(connecting).take().unwrap_err().is_cancelled());
+    rig.pass(S * 1000);
+    assert_eq!(rig.attempts.borrow().len(), attempts);
+    assert_eq!(rig.take().last().unwrap(), "do_stop");
+}
+
+#[test]
+fn c136_a_factory_that_builds_nothing_is_asked_again() {
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let mut says_no = true;
+    let factory = ReconnectingClientFactory::new(move |_: &Address| {
+        (!std::mem::take(&mut says_no)).then_some(Quiet)
+    });
+    let connecting = given(rig.reactor.connect("tcp:127.0.0.1:8000", factory));
+    rig.settle();
+    assert!(connecting.is_none());
+    rig.pass(S * 2);
+    connecting.take().unwrap();
+}
+
+/// Connects again by itself, after the time that it is given.
+struct ByHand(Duration, Log);
+
+impl Factory for ByHand {
+    type Protocol = Quiet;
+
+    fn build_protocol(&mut self, _: &Address) -> Option<Quiet> {
+        Some(Quiet)
+    }
+
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
+        assert!(matches!(reason, Reason::Done(By::Peer)));
+        connector.connect_after(self.0).expect("it is disconnected");
+        assert!(connector.connect_after(self.0).is_err());
+        assert!(connector.transport().is_none());
+    }
+
+    fn do_stop(&mut self) {
+        self.1.say("do_stop");
+    }
+}
+
+#[test]
+fn c37_a_connect_after_a_delay_keeps_the_factory_started_and_can_be_stopped() {
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let factory = ByHand(S * 5, rig.log.clone());
+    let connector = rig.reactor.connect_tcp("127.0.0.1", 8000, factory);
+    rig.settle();
+    rig.accept().close();
+    rig.pass(S * 4);
+    assert_eq!(connector.state(), ConnectorState::Connecting);
+    assert!(rig.network.accept(server()).is_none());
+    rig.pass(S);
+    rig.accept().close();
+    rig.settle();
+    assert!(rig.take().is_empty());
+    connector.disconnect();
+    rig.settle();
+    assert_eq!(rig.take(), ["do_stop"]);
+    assert_eq!(connector.state(), ConnectorState::Disconnected);
+    // Outside of any callback too; a stop in the same breath is told by the turn.
+    connector.connect_after(S).unwrap();
+    assert!(connector.stop_connecting());
+    rig.settle();
+    assert_eq!(connector.state(), ConnectorState::Disconnected);
+    connector.connect_after(Duration::ZERO).unwrap();
+    rig.settle();
+    rig.accept();
+}

@@ -1,0 +1,414 @@
+//! Rows 130 to 132: the looping call; and `defer_later`, `timeout`. Time is the memory driver's.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::defer::{Deferred, Failure, Panicked, Resolver, TimedOut};
+use couplet::testing::{Manner, Memory, Network};
+use couplet::{AlreadyRunning, Loop, LoopOptions, LoopingCall, Reactor, Result};
+
+use crate::defer_witness::{Log, given, unhandled_in};
+
+/// The times of calls in milliseconds, and the counts that they were told.
+type Calls = Rc<RefCell<Vec<(u128, u64)>>>;
+
+const S: Duration = Duration::from_secs(1);
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// A loop whose clock the test moves.
+struct Clock {
+    l: Loop,
+    network: Network,
+    reactor: Reactor,
+    log: Log,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        let (driver, network) = Memory::new(Manner::Readiness, 0);
+        let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        Clock { reactor: l.reactor(), l, network, log: Log::default() }
+    }
+
+    /// Moves the clock by as much at once, and makes a turn; what was said by now.
+    fn jump(&mut self, by: Duration) -> Vec<String> {
+        self.network.advance(by);
+        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        self.log.lines()
+    }
+
+    /// Lets time pass, with a stop at each deadline.
+    fn pass(&mut self, by: Duration) {
+        let until = self.network.elapsed() + by;
+        while self.network.elapsed() < until {
+            let left = until - self.network.elapsed();
+            self.l.turn(Some(left)).expect("memory does not fail");
+        }
+        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+    }
+
+    /// A looping call that writes down its calls.
+    fn counting(&self) -> (LoopingCall, Calls) {
+        let calls = Calls::default();
+        let (network, log) = (self.network.clone(), calls.clone());
+        let looping = LoopingCall::with_count(&self.reactor, move |count| {
+            log.borrow_mut().push((network.elapsed().as_millis(), count));
+        });
+        (looping, calls)
+    }
+}
+
+#[test]
+fn c130_the_first_call_comes_in_the_next_turn_or_after_one_interval() {
+    let mut clock = Clock::new();
+    let (at_once, calls) = clock.counting();
+    at_once.start(S).detach();
+    assert!(calls.borrow().is_empty(), "it only records");
+    clock.jump(Duration::ZERO);
+    assert_eq!(calls.take(), [(0, 1)]);
+    at_once.stop();
+    let (later, calls) = clock.counting();
+    later.start_later(S).detach();
+    clock.jump(ms(999));
+    assert!(calls.borrow().is_empty() && later.is_running());
+    clock.jump(ms(1));
+    assert_eq!(calls.take(), [(1000, 1)]);
+    assert_eq!(later.interval(), S);
+}
+
+#[test]
+fn c130_missed_points_of_the_grid_are_left_out() {
+    let mut clock = Clock::new();
+    let (looping, calls) = clock.counting();
+    looping.start(S).detach();
+    clock.pass(S);
+    clock.jump(ms(2500));
+    clock.pass(ms(2500));
+    let times: Vec<u128> = calls.borrow().iter().map(|(at, _)| *at).collect();
+    assert_eq!(times, [0, 1000, 3500, 4000, 5000, 6000]);
+}
+
+#[test]
+fn c130_a_late_first_call_does_not_shift_the_grid() {
+    let mut clock = Clock::new();
+    let (looping, calls) = clock.counting();
+    looping.start(S).detach();
+    clock.jump(ms(300));
+    clock.pass(ms(1700));
+    assert_eq!(calls.take(), [(300, 1), (1000, 1), (2000, 1)]);
+}
+
+#[test]
+fn c130_a_grid_of_odd_nanoseconds_is_exact_after_a_million_points() {
+    let mut clock = Clock::new();
+    let (looping, calls) = clock.counting();
+    let third = Duration::from_nanos(333_333_333);
+    looping.start(third).detach();
+    clock.jump(third * 1_000_000);
+    assert_eq!(calls.take().last().unwrap().1, 1_000_001);
+    clock.jump(third - Duration::from_nanos(1));
+    assert!(calls.borrow().is_empty());
+    clock.jump(Duration::from_nanos(1));
+    assert_eq!(calls.borrow().len(), 1, "exactly one interval after the point before");
+}
+
+#[test]
+fn c130_an_interval_too_long_to_tell_is_waited_for() {
+    let mut clock = Clock::new();
+    let (looping, calls) = clock.counting();
+    looping.start(Duration::MAX).detach();
+    clock.jump(Duration::ZERO);
+    clock.jump(S * 3600 * 24 * 365);
+    assert_eq!(calls.borrow().len(), 1);
+    assert!(looping.is_running());
+}
+
+#[test]
+fn c130_reset_begins_a_new_grid() {
+    let mut clock = Clock::new();
+    let (looping, calls) = clock.counting();
+    assert!(!looping.reset(), "it isn't running");
+    looping.start(S).detach();
+    clock.jump(Duration::ZERO);
+    clock.pass(ms(700));
+    assert!(looping.reset());
+    clock.pass(ms(3000));
+    assert_eq!(calls.take(), [(0, 1), (1700, 1), (2700, 1), (3700, 1)]);
+}
+
+#[test]
+fn c131_it_waits_for_the_deferred_and_goes_to_the_next_point() {
+    let mut clock = Clock::new();
+    let rounds: Rc<RefCell<Vec<Resolver<()>>>> = Rc::default();
+    let inside = rounds.clone();
+    let looping = LoopingCall::with_count(&clock.reactor, {
+        let log = clock.log.clone();
+        move |count| {
+            log.say(count.to_string());
+            let (round, resolver) = Deferred::new();
+            inside.borrow_mut().push(resolver);
+            round
+        }
+    });
+    looping.start(S).detach();
+    clock.jump(Duration::ZERO);
+    clock.pass(ms(3500));
+    assert_eq!(clock.log.lines(), ["1"], "the call is under way");
+    rounds.borrow_mut().pop().unwrap().callback(());
+    assert_eq!(clock.jump(ms(499)), ["1"]);
+    assert_eq!(clock.jump(ms(1)), ["1", "4"], "points that went by are told");
+}
+
+#[test]
+fn c131_a_failure_stops_it_and_is_its_result() {
+    for panics in [false, true] {
+        let mut clock = Clock::new();
+        let log = clock.log.clone();
+        let left = Cell::new(2);
+        let looping = LoopingCall::new(&clock.reactor, move || {
+            log.say("call");
+            left.set(left.get() - 1);
+            match left.get() {
+                0 if panics => panic!("no more"),
+                0 => Err(Failure::msg("no more")),
+                _ => Ok(()),
+            }
+        });
+        let ended = given(looping.start(S));
+        clock.jump(Duration::ZERO);
+        assert!(ended.is_none());
+        clock.pass(ms(10_000));
+        let failure = ended.take().unwrap_err();
+        assert!(failure.to_string().contains("no more"));
+        assert_eq!(failure.is::<Panicked>(), panics);
+        assert_eq!(clock.log.lines().len(), 2);
+        assert!(!looping.is_running() && !looping.stop());
+        // It can be started again, and has kept its function: also after a panic.
+        looping.start(S).detach();
+        clock.jump(Duration::ZERO);
+        assert_eq!(clock.log.lines().len(), 3);
+    }
+}
+
+#[test]
+fn c131_a_deferred_that_fails_stops_it() {
+    let mut clock = Clock::new();
+    let (round, resolver) = Deferred::<()>::new();
+    let mut round = Some(round);
+    let looping = LoopingCall::new(&clock.reactor, move || round.take().expect("one round"));
+    let ended = given(looping.start(S));
+    clock.jump(Duration::ZERO);
+    resolver.errback(Failure::msg("no"));
+    assert_eq!(ended.text(), "no");
+    assert!(!looping.is_running());
+    let nobody_asked = unhandled_in(|| {
+        let looping =
+            LoopingCall::new(&clock.reactor, || -> Result<()> { Err(Failure::msg("no")) });
+        looping.start(S).detach();
+        clock.jump(Duration::ZERO);
+    });
+    assert_eq!(nobody_asked, ["no"]);
+}
+
+#[test]
+fn c131_stop_gives_the_looping_call() {
+    let mut clock = Clock::new();
+    let (looping, calls) = clock.counting();
+    let ended = given(looping.start(S));
+    clock.pass(ms(1500));
+    assert!(looping.stop());
+    let same = ended.take().unwrap();
+    assert!(!same.is_running() && !looping.stop());
+    clock.pass(S * 10);
+    assert_eq!(calls.take().len(), 2);
+    // What it gives can be started again.
+    same.start(S).detach();
+    clock.pass(ms(500));
+    assert!(looping.is_running());
+    assert_eq!(calls.take(), [(11_500, 1)]);
+}
+
+#[test]
+fn c131_a_stop_inside_the_call_lets_it_end_first() {
+    let mut clock = Clock::new();
+    let own: Rc<RefCell<Option<LoopingCall>>> = Rc::default();
+    let (round, resolver) = Deferred::<()>::new();
+    let (mut round, inside, log) = (Some(round), own.clone(), clock.log.clone());
+    let looping = LoopingCall::new(&clock.reactor, move || {
+        let looping = inside.borrow().clone().expect("it was started");
+        assert!(looping.stop() && !looping.stop() && !looping.reset());
+        let restarted = given(looping.start(S));
+        assert!(restarted.take().unwrap_err().is::<AlreadyRunning>());
+        log.say("called");
+        round.take().expect("one round")
+    });
+    *own.borrow_mut() = Some(looping.clone());
+    let ended = given(looping.start(S));
+    assert!(given(looping.start(S)).take().unwrap_err().is::<AlreadyRunning>());
+    clock.jump(Duration::ZERO);
+    assert!(!looping.is_running() && ended.is_none(), "its Deferred is waited for");
+    resolver.callback(());
+    ended.take().unwrap();
+    clock.pass(S * 10);
+    assert_eq!(clock.log.lines(), ["called"]);
+    own.take();
+}
+
+#[test]
+fn c131_a_cancel_stops_it_and_the_call_under_way() {
+    let mut clock = Clock::new();
+    let (looping, calls) = clock.counting();
+    let running = looping.start(S);
+    clock.jump(Duration::ZERO);
+    running.cancel();
+    assert!(given(running).take().unwrap_err().is_cancelled());
+    clock.pass(S * 3);
+    assert_eq!((calls.take().len(), looping.is_running()), (1, false));
+
+    let (round, resolver) = Deferred::<()>::new();
+    let mut round = Some(round);
+    let looping = LoopingCall::new(&clock.reactor, move || round.take().expect("one round"));
+    let running = looping.start(S);
+    clock.jump(Duration::ZERO);
+    running.cancel();
+    assert!(resolver.is_cancelled() && !looping.is_running());
+    assert!(given(running).take().unwrap_err().is_cancelled());
+    let again = given(looping.start_later(S));
+    looping.stop();
+    again.take().unwrap();
+}
+
+#[test]
+fn c131_the_end_of_the_loop_ends_it() {
+    let clock = Clock::new();
+    let (looping, _) = clock.counting();
+    let ended = given(looping.start(S));
+    drop(clock.l);
+    assert!(ended.take().unwrap_err().is_cancelled());
+    assert!(!looping.is_running());
+}
+
+#[test]
+fn c132_the_count_is_that_of_the_points_that_passed() {
+    let mut clock = Clock::new();
+    let (looping, calls) = clock.counting();
+    looping.start(S).detach();
+    clock.pass(S);
+    clock.jump(ms(2500));
+    clock.pass(ms(500));
+    assert_eq!(calls.take(), [(0, 1), (1000, 1), (3500, 2), (4000, 1)]);
+    looping.stop();
+    // From the start itself: three points lie before 3.5 s.
+    looping.start(S).detach();
+    clock.jump(Duration::ZERO);
+    calls.take();
+    clock.jump(ms(3500));
+    assert_eq!(calls.take(), [(7500, 3)]);
+    looping.stop();
+    looping.start_later(S).detach();
+    clock.jump(ms(3500));
+    assert_eq!(calls.take(), [(11_000, 3)]);
+}
+
+#[test]
+fn c132_with_an_interval_of_zero_there_is_a_call_each_turn_and_the_count_is_1() {
+    let mut clock = Clock::new();
+    let (looping, calls) = clock.counting();
+    looping.start(Duration::ZERO).detach();
+    for _ in 0..4 {
+        clock.jump(Duration::ZERO);
+    }
+    clock.jump(S * 10);
+    assert_eq!(calls.take(), [(0, 1), (0, 1), (0, 1), (0, 1), (10_000, 1)]);
+}
+
+#[test]
+fn defer_later_calls_after_its_delay_and_gives_what_that_returns() {
+    let mut clock = Clock::new();
+    let log = clock.log.clone();
+    let later = given(clock.reactor.defer_later(S, move || {
+        log.say("called");
+        Ok(7)
+    }));
+    clock.jump(ms(999));
+    assert!(later.is_none() && clock.log.lines().is_empty());
+    clock.jump(ms(1));
+    assert_eq!(later.take().unwrap(), 7);
+    let failing = given(clock.reactor.defer_later(S, || Err::<(), _>(Failure::msg("no"))));
+    let panicking = given(clock.reactor.defer_later(S, || -> Result<()> { panic!("in it") }));
+    clock.jump(S);
+    assert_eq!(failing.text(), "no");
+    assert!(panicking.take().unwrap_err().is::<Panicked>());
+}
+
+#[test]
+fn a_cancelled_defer_later_never_calls_and_leaves_no_timer() {
+    let mut clock = Clock::new();
+    let log = clock.log.clone();
+    let later = clock.reactor.defer_later(S, move || {
+        log.say("called");
+        Ok(())
+    });
+    later.cancel();
+    assert!(given(later).take().unwrap_err().is_cancelled());
+    assert_eq!(clock.l.snapshot().pending_calls, 0);
+    assert!(clock.jump(S * 2).is_empty());
+    let never = given(clock.reactor.defer_later(S, || Ok(())));
+    drop(clock.l);
+    assert!(never.take().unwrap_err().is_cancelled());
+}
+
+/// Awaits `future` for at most a second.
+fn timed<T: 'static>(
+    clock: &Clock,
+    future: impl Future<Output = Result<T>> + 'static,
+) -> Deferred<T> {
+    let reactor = clock.reactor.clone();
+    clock.reactor.spawn(async move { reactor.timeout(S, future).await })
+}
+
+#[test]
+fn timeout_gives_the_result_that_comes_in_time_and_stops_its_timer() {
+    let mut clock = Clock::new();
+    let inner = clock.reactor.clone();
+    let result = given(timed(&clock, async move {
+        inner.sleep(S).await?;
+        Ok("at the last moment")
+    }));
+    let failed = given(timed(&clock, async { Err::<(), _>(Failure::msg("no")) }));
+    clock.jump(Duration::ZERO);
+    assert_eq!(failed.text(), "no");
+    clock.jump(S);
+    clock.jump(Duration::ZERO);
+    assert_eq!(result.take().unwrap(), "at the last moment");
+    assert_eq!(clock.l.snapshot().pending_calls, 0);
+}
+
+#[test]
+fn timeout_drops_the_future_when_the_time_is_over() {
+    let mut clock = Clock::new();
+    let (never, resolver) = Deferred::<()>::new();
+    let result = given(timed(&clock, never));
+    clock.jump(Duration::ZERO);
+    clock.jump(ms(999));
+    assert!(result.is_none() && !resolver.is_cancelled());
+    clock.jump(ms(1));
+    clock.jump(Duration::ZERO);
+    let failure = result.take().unwrap_err();
+    assert_eq!(failure.downcast_ref::<TimedOut>(), Some(&TimedOut { after: S }));
+    assert!(resolver.is_cancelled(), "who awaited it has gone");
+}
+
+#[test]
+fn timeout_ends_with_its_loop() {
+    let mut clock = Clock::new();
+    let (never, _resolver) = Deferred::<()>::new();
+    let waiting = given(timed(&clock, never));
+    clock.jump(Duration::ZERO);
+    drop(clock.l);
+    assert!(waiting.take().unwrap_err().is_cancelled());
+}

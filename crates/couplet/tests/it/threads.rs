@@ -1,0 +1,389 @@
+//! Rows 96 to 98: calls from other threads, blocking work in threads of the loop's pool, and
+//! threads that wait for the loop.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use couplet::defer::{Cancelled, Panicked};
+use couplet::{
+    ConnectionId, Failure, Loop, LoopGone, LoopOptions, Protocol, Reactor, Remote, Transport,
+    WouldWaitForItself,
+};
+
+use crate::logged::logged;
+use crate::suite::kit::LOOPBACK;
+
+const SOON: Duration = Duration::ZERO;
+
+fn new_loop() -> Loop {
+    Loop::new().expect("a loop")
+}
+
+/// From a thread of its own, which has ended when this returns.
+fn elsewhere<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    thread::spawn(f).join().expect("the thread does not panic")
+}
+
+// What calls left in the loop's thread, in order.
+thread_local! {
+    static NOTES: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+fn note(n: u32) {
+    NOTES.with_borrow_mut(|notes| notes.push(n));
+}
+
+#[test]
+fn c96_calls_come_in_the_order_of_sending_before_the_timed_calls_of_the_turn() {
+    let mut l = new_loop();
+    let reactor = l.reactor();
+    reactor.call_later(SOON, || note(100));
+    let remote = reactor.remote();
+    elsewhere(move || {
+        for n in 0..10 {
+            remote.call(move |_| note(n)).expect("the loop is there");
+        }
+    });
+    l.turn(Some(SOON)).expect("a turn");
+    assert_eq!(NOTES.take(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 100]);
+}
+
+#[test]
+fn c96_a_call_made_by_a_call_waits_for_the_next_turn() {
+    let mut l = new_loop();
+    let remote = l.reactor().remote();
+    let again = remote.clone();
+    let call = move |reactor: &Reactor| {
+        note(1);
+        reactor.call_soon(|| note(3));
+        again.call(|_| note(2)).expect("the loop is there");
+    };
+    elsewhere(move || remote.call(call)).expect("the loop is there");
+    l.turn(Some(SOON)).expect("a turn");
+    assert_eq!(NOTES.with_borrow(Vec::clone), [1]);
+    // It does not sleep while the second one waits.
+    l.turn(None).expect("a turn");
+    assert_eq!(NOTES.take(), [1, 2, 3]);
+}
+
+#[test]
+fn c96_a_panic_in_a_call_is_logged_and_costs_nothing_else() {
+    let mut l = new_loop();
+    let remote = l.reactor().remote();
+    elsewhere(move || {
+        remote.call(|_| panic!("from afar")).expect("the loop is there");
+        remote.call(|_| note(1)).expect("the loop is there");
+    });
+    let (turned, log) = logged(|| l.turn(Some(SOON)));
+    turned.expect("a turn");
+    assert!(log.iter().any(|line| line.contains("from afar")), "{log:?}");
+    assert_eq!(NOTES.take(), [1]);
+}
+
+#[test]
+fn c96_a_call_wakes_a_loop_that_sleeps_and_may_come_before_it_runs() {
+    let mut l = new_loop();
+    let remote = l.reactor().remote();
+    elsewhere({
+        let remote = remote.clone();
+        move || remote.call(|_| note(1)).expect("the loop is there")
+    });
+    let asleep = Arc::new(Barrier::new(2));
+    let waking = {
+        let asleep = asleep.clone();
+        thread::spawn(move || {
+            asleep.wait();
+            remote.call(Reactor::stop)
+        })
+    };
+    l.run(|_| {
+        asleep.wait();
+        Ok(())
+    })
+    .expect("it is stopped from afar");
+    assert_eq!(waking.join().expect("no panic"), Ok(()));
+    assert_eq!(NOTES.take(), [1]);
+}
+
+struct Witness(Arc<AtomicBool>);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+#[test]
+fn c96_when_the_loop_has_gone_calls_are_refused_and_those_that_waited_are_dropped() {
+    let l = new_loop();
+    let remote = l.reactor().remote();
+    let dropped = Arc::new(AtomicBool::new(false));
+    let witness = Witness(dropped.clone());
+    remote.call(move |_| drop(witness)).expect("the loop is there");
+    drop(l);
+    assert!(dropped.load(Ordering::Acquire));
+    let refused = elsewhere(move || {
+        let told = remote.tell(a_connection(), |_: &mut Counter, _| {});
+        (remote.call(|_| {}), told)
+    });
+    assert_eq!(refused, (Err(LoopGone), Err(LoopGone)));
+}
+
+/// Counts what it is told, and says once that it is there.
+#[derive(Default)]
+struct Counter {
+    told: u32,
+    made: Rc<RefCell<Option<Transport>>>,
+}
+
+impl Protocol for Counter {
+    fn connection_made(&mut self, transport: &Transport) {
+        *self.made.borrow_mut() = Some(transport.clone());
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+/// A loop with a connection to itself, and the server's end of it.
+fn connected() -> (Loop, Transport) {
+    let mut l = new_loop();
+    let reactor = l.reactor();
+    let made: Rc<RefCell<Option<Transport>>> = Rc::default();
+    let slot = made.clone();
+    let port = reactor
+        .listen_tcp(LOOPBACK, move || Counter { told: 0, made: slot.clone() })
+        .expect("a free port");
+    let to = port.host().socket_addr().expect("a TCP port");
+    reactor.connect_tcp("127.0.0.1", to.port(), Counter::default);
+    let transport = loop {
+        if let Some(transport) = made.take() {
+            break transport;
+        }
+        l.turn(None).expect("a turn");
+    };
+    (l, transport)
+}
+
+fn a_connection() -> ConnectionId {
+    connected().1.id()
+}
+
+#[test]
+fn a_tell_from_another_thread_reaches_the_protocol_of_its_connection() {
+    let (mut l, transport) = connected();
+    let (id, remote) = (transport.id(), l.reactor().remote());
+    elsewhere(move || {
+        for _ in 0..3 {
+            let count = |counter: &mut Counter, _: &Transport| {
+                counter.told += 1;
+                note(counter.told);
+            };
+            remote.tell(id, count).expect("the loop is there");
+        }
+    });
+    l.turn(None).expect("a turn");
+    assert_eq!(NOTES.take(), [1, 2, 3]);
+}
+
+#[test]
+fn a_tell_for_a_connection_that_was_lost_or_is_another_loops_is_dropped() {
+    let (mut l, transport) = connected();
+    let lost = transport.id();
+    transport.abort_connection();
+    for _ in 0..3 {
+        l.turn(Some(SOON)).expect("a turn");
+    }
+    let foreign = a_connection();
+    let remote = l.reactor().remote();
+    let dropped = [Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false))];
+    for (id, dropped) in [lost, foreign].into_iter().zip(&dropped) {
+        let witness = Witness(dropped.clone());
+        let tell = move |_: &mut Counter, _: &Transport| {
+            note(1);
+            drop(witness);
+        };
+        remote.tell(id, tell).expect("the loop is there");
+    }
+    let (turned, log) = logged(|| l.turn(Some(SOON)));
+    turned.expect("a turn");
+    assert!(dropped.iter().all(|dropped| dropped.load(Ordering::Acquire)));
+    assert_eq!(NOTES.take(), []);
+    assert!(log.iter().any(|line| line.contains("another loop")), "{log:?}");
+}
+
+#[test]
+fn c97_blocking_work_runs_in_another_thread_and_gives_its_result() {
+    let mut l = new_loop();
+    let own = thread::current().id();
+    let job = l.reactor().defer_to_thread(move || Ok(thread::current().id() != own));
+    assert!(l.run_until(job).expect("it runs"));
+    let failing = l.reactor().defer_to_thread(|| Err::<(), _>(Failure::msg("the disk is full")));
+    assert_eq!(l.run_until(failing).expect_err("it fails").to_string(), "the disk is full");
+}
+
+#[test]
+fn c97_a_panic_in_a_thread_of_the_pool_is_a_failure() {
+    let mut l = new_loop();
+    let job = l.reactor().defer_to_thread(|| -> couplet::Result<()> { panic!("in the pool") });
+    let failure = l.run_until(job).expect_err("it panics");
+    assert!(failure.downcast_ref::<Panicked>().is_some_and(|p| p.0 == "in the pool"), "{failure}");
+}
+
+#[test]
+fn c97_the_pool_has_at_most_ten_threads_and_starts_none_without_work() {
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+    let mut l = new_loop();
+    // Ten have to meet, so there are ten; if there were more, more would be seen.
+    let meeting = Arc::new(Barrier::new(10));
+    let jobs: Vec<_> = (0..100)
+        .map(|_| {
+            let meeting = meeting.clone();
+            l.reactor().defer_to_thread(move || {
+                MOST.fetch_max(RUNNING.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
+                meeting.wait();
+                RUNNING.fetch_sub(1, Ordering::AcqRel);
+                Ok(())
+            })
+        })
+        .collect();
+    l.run_until(couplet::defer::gather(jobs)).expect("all run");
+    assert_eq!(MOST.load(Ordering::Acquire), 10);
+}
+
+#[test]
+fn c97_cancelling_answers_at_once_while_the_thread_finishes() {
+    let mut l = new_loop();
+    let (begun, has_begun) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    let (ended, has_ended) = mpsc::channel();
+    let job = l.reactor().defer_to_thread(move || {
+        begun.send(()).map_err(Failure::from)?;
+        let _ = may_go.recv();
+        ended.send(()).map_err(Failure::from)
+    });
+    l.turn(Some(SOON)).expect("a turn");
+    has_begun.recv().expect("it begins");
+    let cancelled = Rc::new(RefCell::new(None));
+    let slot = cancelled.clone();
+    let job = job.add_both(move |result| {
+        *slot.borrow_mut() = result.err();
+        Ok(())
+    });
+    job.cancel();
+    assert!(cancelled.borrow().as_ref().is_some_and(Failure::is::<Cancelled>));
+    go.send(()).expect("it still waits");
+    has_ended.recv().expect("it goes on to its end");
+    l.turn(Some(SOON)).expect("a turn");
+}
+
+#[test]
+fn c97_a_job_that_has_not_begun_never_does_once_it_is_cancelled() {
+    let mut l = new_loop();
+    let job = l.reactor().defer_to_thread(|| -> couplet::Result<()> { panic!("it began") });
+    let job = job.add_both(|_| Ok(()));
+    job.cancel();
+    let last = l.reactor().defer_to_thread(|| Ok(7));
+    assert_eq!(l.run_until(last).expect("it runs"), 7);
+    assert_eq!(l.snapshot().jobs, 0);
+}
+
+#[test]
+fn c97_a_run_waits_for_its_jobs_when_it_ends() {
+    let mut l = new_loop();
+    let (stopped, has_stopped) = mpsc::channel::<()>();
+    let done = Rc::new(RefCell::new(false));
+    let seen = done.clone();
+    l.run(|reactor| {
+        let job = reactor.defer_to_thread(move || Ok(has_stopped.recv().is_ok()));
+        job.map(move |ok| *seen.borrow_mut() = ok).detach();
+        let stopping = reactor.clone();
+        reactor.call_soon(move || {
+            stopping.stop();
+            // After this turn: the job ends while the run does.
+            stopped.send(()).expect("the job waits");
+        });
+        Ok(())
+    })
+    .expect("it stops");
+    assert!(*done.borrow(), "the job's answer came before the run was over");
+}
+
+#[test]
+fn c97_a_run_waits_no_longer_than_the_grace_for_a_job_that_does_not_end() {
+    let options = LoopOptions::default().job_grace(Duration::from_millis(20));
+    let mut l = Loop::with_options(options).expect("a loop");
+    let (never, blocked) = mpsc::channel::<()>();
+    let failed = Rc::new(RefCell::new(None));
+    let slot = failed.clone();
+    l.run(|reactor| {
+        let job = reactor.defer_to_thread(move || Ok(blocked.recv().is_ok()));
+        job.add_both(move |result| {
+            *slot.borrow_mut() = result.err();
+            Ok(())
+        })
+        .detach();
+        let stopping = reactor.clone();
+        reactor.call_soon(move || stopping.stop());
+        Ok(())
+    })
+    .expect("it stops");
+    assert!(failed.borrow().as_ref().is_some_and(Failure::is::<Cancelled>));
+    drop(never);
+}
+
+/// Runs a loop here while `f` runs in another thread, which stops it at its end.
+fn beside<T: Send + 'static>(f: impl FnOnce(&Remote) -> T + Send + 'static) -> T {
+    let mut l = new_loop();
+    let remote = l.reactor().remote();
+    let other = thread::spawn(move || {
+        let outcome = f(&remote);
+        remote.call(Reactor::stop).expect("the loop is there");
+        outcome
+    });
+    l.run(|_| Ok(())).expect("it is stopped");
+    other.join().expect("no panic")
+}
+
+#[test]
+fn c98_a_thread_waits_for_a_deferred_and_gets_its_failure_as_its_own() {
+    let (value, failure) = beside(|remote| {
+        let value = remote.block_on_reactor(|reactor| {
+            reactor.sleep(Duration::from_millis(1)).map(|()| String::from("rested"))
+        });
+        let failure = remote
+            .block_on_reactor(|_| couplet::Deferred::<()>::fail(Failure::msg("no such poem")));
+        (value, failure)
+    });
+    assert_eq!(value.expect("it sleeps"), "rested");
+    assert_eq!(failure.expect_err("it fails").to_string(), "no such poem");
+}
+
+#[test]
+fn c98_who_waits_hears_when_the_loop_goes_or_the_call_panics() {
+    let panicked = beside(|remote| {
+        remote.block_on_reactor(|_| -> couplet::Deferred<()> { panic!("while it asks") })
+    });
+    assert!(panicked.expect_err("it panics").is::<LoopGone>());
+    let l = new_loop();
+    let remote = l.reactor().remote();
+    let (asked, has_asked) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        asked.send(()).expect("it is awaited");
+        remote.block_on_reactor(|reactor| reactor.sleep(Duration::MAX))
+    });
+    has_asked.recv().expect("it asks");
+    drop(l);
+    assert!(waiting.join().expect("no panic").expect_err("it goes").is::<LoopGone>());
+}
+
+#[test]
+fn c98_the_loops_own_thread_is_refused_and_does_not_wait_for_itself() {
+    let l = new_loop();
+    let refused = l.reactor().remote().block_on_reactor(|reactor| reactor.sleep(SOON));
+    assert!(refused.expect_err("it would hang").is::<WouldWaitForItself>());
+}

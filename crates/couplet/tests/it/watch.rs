@@ -1,0 +1,235 @@
+//! Row 106: descriptors of somebody else's, watched by the loop.
+
+#![cfg(unix)]
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::{Failure, Interest, Loop, NotWatching, Ready, Watch};
+
+use crate::logged::logged;
+
+const SOON: Option<Duration> = Some(Duration::ZERO);
+
+fn new_loop() -> Loop {
+    Loop::new().expect("a loop")
+}
+
+/// A pair of sockets that the library knows nothing of.
+fn pair() -> (UnixStream, UnixStream) {
+    let (a, b) = UnixStream::pair().expect("a pair");
+    a.set_nonblocking(true).expect("an option");
+    b.set_nonblocking(true).expect("an option");
+    (a, b)
+}
+
+fn turn(l: &mut Loop) {
+    l.turn(SOON).expect("a turn");
+}
+
+/// What was read, one byte a call.
+type Seen = Rc<RefCell<Vec<u8>>>;
+
+fn read_one(seen: &Seen) -> impl FnMut(&mut UnixStream, Ready) + 'static {
+    let seen = seen.clone();
+    move |socket, ready| {
+        assert!(ready.readable);
+        let mut byte = [0];
+        socket.read_exact(&mut byte).expect("it is ready");
+        seen.borrow_mut().push(byte[0]);
+    }
+}
+
+#[test]
+fn c106_it_is_called_again_as_long_as_something_is_left() {
+    let mut l = new_loop();
+    let (ours, mut theirs) = pair();
+    let seen = Seen::default();
+    l.reactor().watch(ours, Interest::Readable, read_one(&seen)).expect("a socket");
+    turn(&mut l);
+    assert!(seen.borrow().is_empty(), "nothing is ready");
+    theirs.write_all(b"poem").expect("there is room");
+    for so_far in [&b"p"[..], b"po", b"poe", b"poem", b"poem"] {
+        turn(&mut l);
+        assert_eq!(*seen.borrow(), so_far, "once a turn");
+    }
+    theirs.write_all(b"s").expect("there is room");
+    turn(&mut l);
+    assert_eq!(*seen.borrow(), b"poems", "and when something new comes");
+}
+
+#[test]
+fn c106_one_that_was_stopped_is_not_called_any_more_even_in_that_turn() {
+    let mut l = new_loop();
+    let reactor = l.reactor();
+    let ((a, mut to_a), (b, mut to_b)) = (pair(), pair());
+    let watches: Rc<RefCell<Vec<Watch<UnixStream>>>> = Rc::default();
+    let calls = Rc::new(Cell::new(0));
+    for source in [a, b] {
+        let (all, calls) = (watches.clone(), calls.clone());
+        let stop_all = move |_: &mut UnixStream, _| {
+            calls.set(calls.get() + 1);
+            for watch in all.borrow().iter() {
+                watch.stop().add_both(|_| Ok(())).detach();
+            }
+        };
+        let watch = reactor.watch(source, Interest::Readable, stop_all).expect("a socket");
+        watches.borrow_mut().push(watch);
+    }
+    to_a.write_all(b"x").expect("there is room");
+    to_b.write_all(b"x").expect("there is room");
+    for _ in 0..3 {
+        turn(&mut l);
+    }
+    assert_eq!(calls.get(), 1, "both were ready, and the first stopped the second");
+    assert!(watches.borrow().iter().all(|watch| !watch.is_watching()));
+    assert_eq!(l.snapshot().watches, 0);
+}
+
+#[test]
+fn c106_stop_gives_the_source_back_and_it_can_be_watched_again() {
+    let mut l = new_loop();
+    let (ours, mut theirs) = pair();
+    let seen = Seen::default();
+    let watch = l.reactor().watch(ours, Interest::Readable, read_one(&seen)).expect("a socket");
+    let ours = l.run_until(watch.stop()).expect("it was watched");
+    assert!(l.run_until(watch.stop()).expect_err("it is over").is::<NotWatching>());
+    theirs.write_all(b"x").expect("there is room");
+    turn(&mut l);
+    assert!(seen.borrow().is_empty());
+    l.reactor().watch(ours, Interest::Readable, read_one(&seen)).expect("a socket");
+    turn(&mut l);
+    assert_eq!(*seen.borrow(), b"x");
+}
+
+#[test]
+fn c106_a_callback_that_stops_its_own_watch_gets_the_source_when_it_has_returned() {
+    let mut l = new_loop();
+    let (ours, mut theirs) = pair();
+    let watch: Rc<RefCell<Option<Watch<UnixStream>>>> = Rc::default();
+    let back: Rc<RefCell<Option<UnixStream>>> = Rc::default();
+    let (own, slot) = (watch.clone(), back.clone());
+    let stop = move |_: &mut UnixStream, _| {
+        let keep = slot.clone();
+        let stopping = own.borrow().as_ref().expect("it is set").stop();
+        stopping.map(move |source| *keep.borrow_mut() = Some(source)).detach();
+        assert!(slot.borrow().is_none(), "not while it is lent");
+    };
+    *watch.borrow_mut() =
+        Some(l.reactor().watch(ours, Interest::Readable, stop).expect("a socket"));
+    theirs.write_all(b"x").expect("there is room");
+    turn(&mut l);
+    assert!(back.borrow().is_some());
+}
+
+#[test]
+fn c106_what_cannot_be_watched_is_an_error_of_watch() {
+    let mut l = new_loop();
+    let file = std::fs::File::open(env!("CARGO_MANIFEST_PATH")).expect("this crate has one");
+    let refused = l.reactor().watch(file, Interest::Readable, |_, _| unreachable!());
+    assert!(refused.is_err(), "a regular file is always ready");
+    assert_eq!(l.snapshot().watches, 0);
+    turn(&mut l);
+}
+
+#[test]
+fn c106_an_end_of_stream_makes_it_ready() {
+    let mut l = new_loop();
+    let (ours, theirs) = pair();
+    let ends = Rc::new(Cell::new(0));
+    let seen = ends.clone();
+    let read = move |socket: &mut UnixStream, ready: Ready| {
+        assert!(ready.readable);
+        assert_eq!(socket.read(&mut [0]).expect("no error"), 0);
+        seen.set(seen.get() + 1);
+    };
+    l.reactor().watch(ours, Interest::Readable, read).expect("a socket");
+    drop(theirs);
+    turn(&mut l);
+    turn(&mut l);
+    assert_eq!(ends.get(), 2, "an end stays an end, until the watch is stopped");
+}
+
+#[test]
+fn the_interest_can_be_changed_inside_the_callback_and_outside() {
+    let mut l = new_loop();
+    let (ours, mut theirs) = pair();
+    let seen: Rc<RefCell<Vec<Ready>>> = Rc::default();
+    let watch: Rc<RefCell<Option<Watch<UnixStream>>>> = Rc::default();
+    let (own, log) = (watch.clone(), seen.clone());
+    let callback = move |_: &mut UnixStream, ready: Ready| {
+        log.borrow_mut().push(ready);
+        let own = own.borrow();
+        own.as_ref().expect("it is set").set_interest(Interest::Readable).expect("a socket");
+    };
+    let made = l.reactor().watch(ours, Interest::Writable, callback).expect("a socket");
+    *watch.borrow_mut() = Some(made.clone());
+    for _ in 0..3 {
+        turn(&mut l);
+    }
+    let told: Vec<_> = seen.borrow().iter().map(|ready| (ready.readable, ready.writable)).collect();
+    assert_eq!(told, [(false, true)], "there is room, and nothing to read");
+    theirs.write_all(b"x").expect("there is room");
+    made.set_interest(Interest::Both).expect("a socket");
+    turn(&mut l);
+    assert!(seen.borrow().last().is_some_and(|ready| ready.readable && ready.writable));
+}
+
+/// A source that tells of its end.
+struct Source {
+    socket: UnixStream,
+    dropped: Rc<Cell<bool>>,
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.dropped.set(true);
+    }
+}
+
+#[test]
+fn a_panic_in_the_callback_ends_that_watch_alone() {
+    let mut l = new_loop();
+    let ((socket, mut to_first), (other, mut to_other)) = (pair(), pair());
+    let dropped = Rc::new(Cell::new(false));
+    let source = Source { socket, dropped: dropped.clone() };
+    let watch = l
+        .reactor()
+        .watch(source, Interest::Readable, |_, _| panic!("not a poem"))
+        .expect("a socket");
+    let seen = Seen::default();
+    l.reactor().watch(other, Interest::Readable, read_one(&seen)).expect("a socket");
+    to_first.write_all(b"x").expect("there is room");
+    to_other.write_all(b"y").expect("there is room");
+    let ((), log) = logged(|| turn(&mut l));
+    assert!(log.iter().any(|line| line.contains("not a poem")), "{log:?}");
+    assert!(dropped.get() && !watch.is_watching());
+    assert_eq!(*seen.borrow(), b"y");
+    let over: Failure = l.run_until(watch.stop()).map(drop).expect_err("it is over");
+    assert!(over.is::<NotWatching>());
+}
+
+#[test]
+fn the_end_of_the_run_drops_what_is_watched() {
+    let mut l = new_loop();
+    let (socket, _theirs) = pair();
+    let dropped = Rc::new(Cell::new(false));
+    let source = Source { socket, dropped: dropped.clone() };
+    l.run(|reactor| {
+        reactor.watch(source, Interest::Readable, |_, _| ())?;
+        reactor.stop();
+        Ok(())
+    })
+    .expect("it stops");
+    assert!(dropped.get());
+}

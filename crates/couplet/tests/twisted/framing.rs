@@ -1,0 +1,198 @@
+//! Lines, netstrings and Int32 strings: each side echoes what the other one says, messages of all
+//! lengths about the limits, and odd ones; one that is too long ends the connection.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use couplet::protocols::{
+    FramingError, IntReceiver, LineProtocol, LineReceiver, LineTransport, NetstringReceiver,
+    StringProtocol, StringTransport,
+};
+use couplet::{By, Protocol, Reason, Transport};
+
+use crate::meeting::{End, Listener, in_both_directions, meet};
+
+/// Bytes of the longest line, and of the longest string: the same in Twisted.
+const LINE: usize = 16_384;
+const STRING: usize = 99_999;
+
+const CRLF_ODD: &[&[u8]] = &[b"", b"", b"\r", b"\n", b"a\nb", b"a\rb", b"\n\r", b"\r\r"];
+const LF_ODD: &[&[u8]] = &[b"", b"", b"\r", b"a\r", b"a\rb", b"\r\r"];
+const EVERY_BYTE: [u8; 256] = {
+    let mut bytes = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        bytes[at] = at as u8;
+        at += 1;
+    }
+    bytes
+};
+const STRING_ODD: &[&[u8]] =
+    &[b"", b"", b",", b":", b"3:abc,", b"\0\0\0\x01a", b"\r\n", &EVERY_BYTE];
+
+/// A framing that both sides speak.
+struct Framing<R> {
+    name: &'static str,
+    limit: usize,
+    odd: &'static [&'static [u8]],
+    wrap: fn(Speaker) -> R,
+    too_long: FramingError,
+}
+
+impl<R> Framing<R> {
+    /// Short ones, those about each number of digits, those about the limit, and odd ones.
+    fn messages(&self) -> Vec<Vec<u8>> {
+        let digits = [98, 99, 100, 101, 998, 999, 1000, 1001, 9999, 10_000, 10_001];
+        let lengths = (0..40).chain(digits).chain(self.limit - 9..=self.limit);
+        let letters = |n: usize| (0..n).map(|i| b'a' + ((i + n) % 26) as u8).collect();
+        lengths.map(letters).chain(self.odd.iter().map(|odd| odd.to_vec())).collect()
+    }
+}
+
+/// Calls a generic function with every framing.
+macro_rules! with_each_framing {
+    ($fact:ident) => {
+        let lines = |name, odd, wrap| {
+            let too_long = FramingError::LineTooLong { limit: LINE };
+            Framing { name, limit: LINE, odd, wrap, too_long }
+        };
+        in_both_directions(|at| $fact(at, &lines("crlf-lines", CRLF_ODD, LineReceiver::new)));
+        let lf = |speaker| LineReceiver::new(speaker).with_delimiter(b"\n");
+        in_both_directions(|at| $fact(at, &lines("lf-lines", LF_ODD, lf)));
+        let too_long = FramingError::StringTooLong { limit: STRING };
+        let (name, wrap, error) = ("netstrings", NetstringReceiver::new as fn(_) -> _, &too_long);
+        let framing =
+            Framing { name, limit: STRING, odd: STRING_ODD, wrap, too_long: error.clone() };
+        in_both_directions(|at| $fact(at, &framing));
+        let (name, wrap) = ("int32-strings", IntReceiver::<u32, _>::new as fn(_) -> _);
+        let framing = Framing { name, limit: STRING, odd: STRING_ODD, wrap, too_long };
+        in_both_directions(|at| $fact(at, &framing));
+    };
+}
+
+#[test]
+fn twisted_gives_back_every_message() {
+    with_each_framing!(fact);
+    fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
+        let (notes, messages) = (Notes::default(), framing.messages());
+        let (told, script) = (notes.clone(), Script::Say(messages.clone()));
+        let case = format!("echo-{}", framing.name);
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        assert!(*notes.borrow() == messages, "{case}, {at:?} listens");
+        assert!(matches!(met.reason, Reason::Done(By::Us)), "{case}, {at:?}: {}", met.reason);
+        assert_eq!(met.said, ["lost ConnectionDone"], "{case}, {at:?} listens");
+    }
+}
+
+#[test]
+fn twisted_gets_back_every_message() {
+    with_each_framing!(fact);
+    fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
+        let (notes, script) = (Notes::default(), Script::Echo);
+        let told = notes.clone();
+        let case = format!("talk-{}", framing.name);
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        assert!(*notes.borrow() == framing.messages(), "{case}, {at:?} listens");
+        assert!(matches!(met.reason, Reason::Done(By::Peer)), "{case}, {at:?}: {}", met.reason);
+        assert_eq!(met.said, ["all came back", "lost ConnectionDone"], "{case}, {at:?} listens");
+    }
+}
+
+#[test]
+fn a_message_of_twisted_that_is_too_long_fails_the_connection() {
+    with_each_framing!(fact);
+    fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
+        let (notes, script) = (Notes::default(), Script::Echo);
+        let told = notes.clone();
+        let case = format!("exceed-{}", framing.name);
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        assert!(*notes.borrow() == [vec![b'x'; framing.limit]], "{case}, {at:?} listens");
+        let said = [format!("came back {}", framing.limit), "lost ConnectionDone".into()];
+        assert_eq!(met.said, said, "{case}, {at:?} listens");
+        assert_eq!(met.reason.downcast_ref(), Some(&framing.too_long), "{case}, {at:?} listens");
+    }
+}
+
+#[test]
+fn twisted_closes_on_a_message_that_is_too_long() {
+    with_each_framing!(fact);
+    fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
+        let (notes, script) = (Notes::default(), Script::Exceed(framing.limit));
+        let told = notes.clone();
+        let case = format!("echo-{}", framing.name);
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        assert!(*notes.borrow() == [vec![b'x'; framing.limit]], "{case}, {at:?} listens");
+        // Twisted closes without reading the rest: where some was left, the system resets.
+        let ended = matches!(met.reason, Reason::Done(By::Peer) | Reason::Lost(_));
+        assert!(ended, "{case}, {at:?} listens: {}", met.reason);
+        assert_eq!(met.said, ["lost ConnectionDone"], "{case}, {at:?} listens");
+    }
+}
+
+/// Every message that came.
+type Notes = Rc<RefCell<Vec<Vec<u8>>>>;
+
+enum Script {
+    /// Sends everything back.
+    Echo,
+    /// Says these at once, and closes when as many came back.
+    Say(Vec<Vec<u8>>),
+    /// Says one of so many bytes, and when it is back a longer one.
+    Exceed(usize),
+}
+
+/// Speaks in any framing.
+struct Speaker {
+    script: Script,
+    notes: Notes,
+    end: End,
+}
+
+impl Speaker {
+    fn begin(&self, send: impl Fn(&[u8])) {
+        match &self.script {
+            Script::Echo => {}
+            Script::Say(messages) => messages.iter().for_each(|message| send(message)),
+            Script::Exceed(limit) => send(&vec![b'x'; *limit]),
+        }
+    }
+
+    fn came(&mut self, transport: &Transport, message: &[u8], send: impl Fn(&[u8])) {
+        let mut notes = self.notes.borrow_mut();
+        notes.push(message.to_vec());
+        match &self.script {
+            Script::Echo => send(message),
+            Script::Say(messages) if messages.len() == notes.len() => transport.lose_connection(),
+            Script::Say(_) => {}
+            Script::Exceed(limit) => send(&vec![b'x'; limit + 1]),
+        }
+    }
+}
+
+impl LineProtocol for Speaker {
+    fn connection_made(&mut self, transport: &LineTransport) {
+        self.begin(|line| transport.send_line(line));
+    }
+
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+        self.came(transport, line, |line| transport.send_line(line));
+    }
+
+    fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
+        self.end.lost(transport, reason);
+    }
+}
+
+impl StringProtocol for Speaker {
+    fn connection_made(&mut self, transport: &StringTransport) {
+        self.begin(|string| transport.send_string(string).expect("it fits"));
+    }
+
+    fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
+        self.came(transport, string, |string| transport.send_string(string).expect("it fits"));
+    }
+
+    fn connection_lost(&mut self, transport: &StringTransport, reason: &Reason) {
+        self.end.lost(transport, reason);
+    }
+}

@@ -1,0 +1,114 @@
+//! One connection between a protocol of ours and a peer, on a loop of its own.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::{Loop, Protocol, Reactor, Reason, Result, Transport};
+
+use crate::peer::{Peer, has_twisted};
+
+/// Longer than any meeting: what waits for it hangs.
+const LONG: Duration = Duration::from_secs(100);
+
+/// Who listens; the other one connects.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Listener {
+    Couplet,
+    Twisted,
+}
+
+/// What is left when both sides have ended.
+pub(crate) struct Met {
+    /// Why ours ended.
+    pub(crate) reason: Reason,
+    /// What the peer printed.
+    pub(crate) said: Vec<String>,
+}
+
+/// To be told by our protocol that its connection was lost: ends the loop's run.
+#[derive(Clone, Default)]
+pub(crate) struct End(Rc<RefCell<Option<Reason>>>);
+
+impl End {
+    pub(crate) fn lost(&self, transport: &Transport, reason: &Reason) {
+        let before = self.0.replace(Some(reason.clone()));
+        assert!(before.is_none(), "lost twice: {before:?}, {reason}");
+        transport.reactor().stop();
+    }
+}
+
+/// Tries a fact in both directions, where there is a Twisted to try it with.
+pub(crate) fn in_both_directions(fact: impl Fn(Listener)) {
+    if has_twisted() {
+        fact(Listener::Couplet);
+        fact(Listener::Twisted);
+    }
+}
+
+/// Has the protocol that `build` makes speak with a peer that plays `case`, up to the end of both.
+pub(crate) fn meet<P: Protocol>(
+    listener: Listener,
+    case: &str,
+    build: impl FnOnce(&mut Peer, End) -> P,
+) -> Met {
+    let end = End::default();
+    let mut started = None;
+    let run = Loop::new().expect("a loop").run(|reactor| {
+        started = Some(introduce(reactor, listener, case, |peer| build(peer, end.clone()))?);
+        let late = reactor.clone();
+        reactor.call_later(LONG, move || late.stop());
+        Ok(())
+    });
+    run.expect("a run");
+    let peer = started.expect("it ran");
+    let reason = end.0.take().expect("an end in time");
+    Met { reason, said: peer.said.rest() }
+}
+
+/// Starts the peer, and has one side listen and the other connect.
+fn introduce<P: Protocol>(
+    reactor: &Reactor,
+    listener: Listener,
+    case: &str,
+    build: impl FnOnce(&mut Peer) -> P,
+) -> Result<Peer> {
+    let slot: Rc<RefCell<Option<P>>> = Rc::default();
+    let taken = slot.clone();
+    let factory = move || taken.take().expect("one connection");
+    let mut peer = match listener {
+        Listener::Couplet => {
+            let port = reactor.listen("tcp:0:interface=127.0.0.1", factory)?;
+            let address = port.host().socket_addr().expect("a TCP port");
+            Peer::start(case, "client", address.port())
+        }
+        Listener::Twisted => {
+            let peer = Peer::start(case, "server", 0);
+            let line = peer.said.next().expect("a line");
+            let port = line.strip_prefix("listening ").expect("its port").parse()?;
+            reactor.connect_tcp("127.0.0.1", port, factory);
+            peer
+        }
+    };
+    slot.replace(Some(build(&mut peer)));
+    Ok(peer)
+}
+
+/// The bytes from `start` on of a stream in which a lost or moved byte shows; `peer.py` knows it.
+pub(crate) fn pattern(start: usize, count: usize) -> Vec<u8> {
+    (start..start + count).map(|at| (at % 251) as u8).collect()
+}
+
+/// Takes in a pattern.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Intake {
+    pub(crate) received: usize,
+    pub(crate) spoilt: bool,
+}
+
+impl Intake {
+    pub(crate) fn take(&mut self, data: &[u8]) {
+        self.spoilt |= data != pattern(self.received, data.len());
+        self.received += data.len();
+    }
+}

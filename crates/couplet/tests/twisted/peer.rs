@@ -1,0 +1,118 @@
+//! The Python that has Twisted, and `peer.py` as a process.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::thread;
+
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twisted");
+
+/// True when there is a Python with Twisted. One that is missing is a visible skip, and an error
+/// in CI.
+pub(crate) fn has_twisted() -> bool {
+    match python() {
+        Ok(_) => true,
+        Err(why) => {
+            assert!(std::env::var_os("CI").is_none(), "CI lacks Twisted: {why}");
+            // Once, and not by `eprintln`, which the harness keeps to itself when a test passes.
+            static SAY: Once = Once::new();
+            SAY.call_once(|| {
+                let _ = writeln!(io::stderr(), "skipped: there is no Twisted here: {why}");
+            });
+            false
+        }
+    }
+}
+
+/// The Python that has Twisted; an error says why there is none.
+fn python() -> Result<&'static Path, &'static str> {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = PYTHON.get_or_init(|| match std::env::var_os("TWISTED_PYTHON") {
+        Some(named) => {
+            let named = PathBuf::from(named);
+            run(Command::new(&named).args(["-c", "import twisted"])).map(|()| named)
+        }
+        None => make_venv().map_err(|error| error.to_string())?,
+    });
+    found.as_deref().map_err(String::as_str)
+}
+
+/// Runs `venv.sh`, alone: other runs of these tests wait.
+fn make_venv() -> io::Result<Result<PathBuf, String>> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = target.join("twisted-venv");
+    let lock = File::create(target.join("twisted-venv.lock"))?;
+    lock.lock()?;
+    let made = run(Command::new("sh").arg(format!("{HERE}/venv.sh")).arg(&folder));
+    Ok(made.map(|()| folder.join("bin/python")))
+}
+
+/// Runs it to its end; an error is the last line that it complains with.
+fn run(command: &mut Command) -> Result<(), String> {
+    let ended = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    Err(stderr.lines().last().map_or_else(|| ended.status.to_string(), str::to_owned))
+}
+
+/// What a peer prints, line by line. A clone takes from the same lines, from any thread.
+#[derive(Clone)]
+pub(crate) struct Said(Arc<Mutex<Receiver<String>>>);
+
+impl Said {
+    /// The next line; none when the peer has ended. Waits for it.
+    pub(crate) fn next(&self) -> Option<String> {
+        self.0.lock().expect("no panic while it is held").recv().ok()
+    }
+
+    /// All lines up to the peer's end.
+    pub(crate) fn rest(&self) -> Vec<String> {
+        std::iter::from_fn(|| self.next()).collect()
+    }
+}
+
+/// A running `peer.py`; killed when dropped.
+pub(crate) struct Peer {
+    child: Child,
+    pub(crate) said: Said,
+}
+
+impl Peer {
+    /// Starts `case` as a "server" or as the "client" of a port.
+    pub(crate) fn start(case: &str, role: &str, port: u16) -> Peer {
+        let python = python().expect("asked for before");
+        let mut child = Command::new(python)
+            .arg(format!("{HERE}/peer.py"))
+            .args([case, role, &port.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a peer");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, receiver) = channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // Nobody listens once the test is over.
+                let _ = sender.send(line);
+            }
+        });
+        Peer { child, said: Said(Arc::new(Mutex::new(receiver))) }
+    }
+
+    pub(crate) fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("piped, and taken once")
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // An error says that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,48 @@
+//! An abort on one side is a reset to the other.
+
+use std::io::ErrorKind;
+
+use couplet::{Protocol, Reason, Transport};
+
+use crate::meeting::{End, in_both_directions, meet};
+
+/// Asks to be aborted, or aborts when it is asked.
+struct Aborting {
+    asks: bool,
+    end: End,
+}
+
+impl Protocol for Aborting {
+    fn connection_made(&mut self, transport: &Transport) {
+        if self.asks {
+            transport.write("now");
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        transport.abort_connection();
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.end.lost(transport, reason);
+    }
+}
+
+#[test]
+fn an_abort_by_twisted_is_a_lost_connection() {
+    in_both_directions(|at| {
+        let met = meet(at, "abort", |_, end| Aborting { asks: true, end });
+        let Reason::Lost(error) = met.reason else { panic!("{at:?} listens: {}", met.reason) };
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{at:?} listens");
+        assert_eq!(met.said, ["lost ConnectionAborted"], "{at:?} listens");
+    });
+}
+
+#[test]
+fn our_abort_is_a_lost_connection_to_twisted() {
+    in_both_directions(|at| {
+        let met = meet(at, "ask-for-abort", |_, end| Aborting { asks: false, end });
+        assert!(matches!(met.reason, Reason::Aborted), "{at:?} listens: {}", met.reason);
+        assert_eq!(met.said, ["lost ConnectionLost"], "{at:?} listens");
+    });
+}

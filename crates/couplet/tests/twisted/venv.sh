@@ -1,0 +1,8 @@
+#!/bin/sh
+# venv.sh FOLDER: a throw-away Python with Twisted there, made when it is missing or incomplete.
+# Prints nothing on stdout; FOLDER/bin/python is what it makes.
+set -eu
+folder=$1
+"$folder/bin/python" -c 'import twisted' 2>/dev/null && exit 0
+python3 -m venv --clear "$folder"
+"$folder/bin/python" -m pip install --quiet --retries 1 --disable-pip-version-check 'twisted>=22.10'
