@@ -99,6 +99,7 @@ mod factory;
 mod protocol;
 pub mod protocols;
 mod reactor;
+pub mod sim;
 mod task;
 pub mod testing;
 mod transport;

@@ -75,6 +75,33 @@ pub(super) struct Slot<T> {
     watched: Cell<bool>,
     /// Where the node was made.
     pub(super) place: Place,
+    _alive: Alive,
+}
+
+thread_local! {
+    static ALIVE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The nodes of this thread that are there: a count of what is left, for the simulator.
+pub(crate) fn alive() -> usize {
+    ALIVE.get()
+}
+
+/// Counts a node while it is there.
+struct Alive;
+
+impl Alive {
+    fn new() -> Alive {
+        // A thread that ends may still make and drop some; nobody counts them.
+        let _ = ALIVE.try_with(|alive| alive.set(alive.get() + 1));
+        Alive
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let _ = ALIVE.try_with(|alive| alive.set(alive.get().wrapping_sub(1)));
+    }
 }
 
 pub(super) enum State<T> {
@@ -101,6 +128,7 @@ impl<T> Slot<T> {
             state: RefCell::new(State::Open),
             watched: Cell::new(false),
             place,
+            _alive: Alive::new(),
         }
     }
 

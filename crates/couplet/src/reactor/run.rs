@@ -82,15 +82,29 @@ impl Loop {
     ///
     /// What `setup` returns, or what the driver says when its wait fails.
     pub fn run(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
-        self.begin_run();
-        let outcome = setup(&self.reactor.clone()).and_then(|()| {
-            while self.turn(None)? {}
-            Ok(())
+        let outcome = self.start(setup).and_then(|()| {
+            loop {
+                match self.turn(None) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(()),
+                    Err(error) => {
+                        self.finish_run();
+                        return Err(error.into());
+                    }
+                }
+            }
         });
+        self.give_signals_back()?;
+        outcome
+    }
+
+    /// The beginning of a [`run`](Self::run) whose turns somebody else makes.
+    pub(crate) fn start(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
+        self.begin_run();
+        let outcome = setup(&self.reactor.clone());
         if outcome.is_err() {
             self.finish_run();
         }
-        self.give_signals_back()?;
         outcome
     }
 

@@ -109,6 +109,16 @@ impl Loop {
     }
 }
 
+impl Snapshot {
+    /// Nothing is open, under way or waiting.
+    pub fn is_empty(&self) -> bool {
+        self.ports.is_empty()
+            && self.connectors.is_empty()
+            && self.connections.is_empty()
+            && self.pending_calls + self.tasks + self.jobs + self.watches == 0
+    }
+}
+
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(

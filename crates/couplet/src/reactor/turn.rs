@@ -37,6 +37,7 @@ use crate::defer::set_reporter;
 use crate::driver::{Driver, Event, Key, Mio, Signal, Ticket};
 use crate::protocol::Protocol;
 use crate::transport::connection::Life;
+use crate::transport::outbox::SPARE_TOTAL;
 use crate::transport::panics::contain;
 use crate::transport::wire::Wire;
 use crate::transport::{ConnectionId, Tell};
@@ -81,7 +82,11 @@ pub struct Loop {
     pub(super) job_grace: Duration,
     pub(super) signals: bool,
     pub(super) on_snapshot: Option<ShowSnapshot>,
+    /// Puts something around the protocol of each new connection.
+    wrap: Option<Wrap>,
 }
+
+type Wrap = Box<dyn Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol>>;
 
 impl Loop {
     /// A loop over the default driver.
@@ -132,6 +137,7 @@ impl Loop {
             job_grace: options.job_grace,
             signals: options.signals,
             on_snapshot: None,
+            wrap: None,
         }
     }
 
@@ -216,6 +222,27 @@ impl Loop {
     /// The text of the first timed call that panicked since this was asked last.
     pub(crate) fn take_panic(&mut self) -> Option<String> {
         self.call_panicked.take()
+    }
+
+    /// Puts something around the protocol of each connection that is made from now on.
+    pub(crate) fn wrap_protocols(
+        &mut self,
+        wrap: impl Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol> + 'static,
+    ) {
+        self.wrap = Some(Box::new(wrap));
+    }
+
+    /// When the next turn is due, if nothing comes before: a time that has passed where something
+    /// waits.
+    pub(crate) fn next_turn(&mut self) -> Option<Instant> {
+        let deadline = self.reactor.records.timers.borrow_mut().next_deadline();
+        self.wait_until(deadline, None)
+    }
+
+    /// A bound of the loop's own queues that was not kept.
+    pub(crate) fn broken_bound(&self) -> Option<String> {
+        let kept = self.reactor.records.spares.kept();
+        (kept > SPARE_TOTAL).then(|| format!("the spare buffers hold {kept} bytes"))
     }
 
     /// Something recorded or woken waits for the next turn.
@@ -373,6 +400,10 @@ impl Loop {
     ) -> Rc<Wire> {
         let id = ConnectionId { reactor: self.reactor.serial(), key };
         tracing::debug!(connection = %id, %peer, %host, "connection made");
+        let protocol = match &self.wrap {
+            None => protocol,
+            Some(wrap) => wrap(key, protocol),
+        };
         let wire = Rc::new(Wire::new(id, self.reactor.clone(), peer, host));
         let life = Life::new(wire.clone(), protocol);
         let entry = Entry { life, connector, timer: None, to_write: false, in_line: false };

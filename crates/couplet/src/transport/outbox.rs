@@ -17,7 +17,7 @@ use bytes::Bytes;
 /// buffer that is kept for reuse.
 const PIECE: usize = 512 * 1024;
 /// Buffers kept for reuse hold at most this together.
-const SPARE_TOTAL: usize = 4 * 1024 * 1024;
+pub(crate) const SPARE_TOTAL: usize = 4 * 1024 * 1024;
 
 /// One piece of an [`Outbox`], in the form in which it was written.
 #[derive(Debug)]
@@ -76,6 +76,11 @@ impl Spares {
                 self.keep(colder);
             }
         }
+    }
+
+    /// Bytes of memory that are kept, but for the buffer that was drained last.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.get()
     }
 
     #[cold]

@@ -388,7 +388,7 @@ impl Wire {
     }
 
     /// Bytes that have left.
-    pub(super) fn bytes_out(&self) -> u64 {
+    pub(crate) fn bytes_out(&self) -> u64 {
         self.bytes_taken.get() - self.buffered() as u64
     }
 

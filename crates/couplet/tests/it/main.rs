@@ -24,6 +24,7 @@ mod policies;
 mod readiness;
 mod reconnecting;
 mod robust;
+mod sim;
 mod smoke;
 mod snapshot;
 mod suite;

@@ -1,0 +1,460 @@
+//! The simulator's side of the seam: what one host's loop asks its system, and what it is told.
+//!
+//! In the manner of readiness: it tells what can be read, and takes what fits at once.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::faults::Fault;
+use super::kernel::stream::Read;
+use super::kernel::{EndId, Kernel, Told};
+use super::trace::What;
+use crate::address::Address;
+use crate::driver::{
+    Bound, ConnectOptions, Driver, Event, How, Job, Key, ListenOptions, Outbox, Sent, SocketOption,
+    Ticket, World,
+};
+
+/// The most that one `Received` carries, and a connection gives in a turn.
+const READ_BUFFER: usize = 256 * 1024;
+
+/// The system of one host, as its loop sees it.
+pub(super) struct SimDriver {
+    system: System,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Closed in this round: not used again before the next.
+    resting: Vec<u32>,
+    lent: Vec<u8>,
+    round: u64,
+    /// Nobody else turns the world: a wait does.
+    alone: bool,
+}
+
+struct Slot {
+    generation: u32,
+    kind: Kind,
+}
+
+enum Kind {
+    Free,
+    Port { opened: Opened, accepting: bool },
+    Stream(Stream),
+}
+
+struct Stream {
+    end: EndId,
+    receiving: bool,
+    ended: bool,
+    /// The round in which it was read last.
+    read_in: u64,
+}
+
+/// What the handles of one program may use at once: until the program has ended.
+#[derive(Clone)]
+pub(super) struct System {
+    pub(super) kernel: Rc<RefCell<Kernel>>,
+    pub(super) host: u32,
+    boot: u32,
+}
+
+/// A port that is open; dropping it closes it.
+struct Opened {
+    system: System,
+    address: SocketAddr,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let System { kernel, host, boot } = &self.system;
+        let mut kernel = kernel.borrow_mut();
+        if kernel.hosts[*host as usize].boot == *boot {
+            kernel.unbind(*host, self.address);
+        }
+    }
+}
+
+impl System {
+    pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, host: u32) -> System {
+        let boot = kernel.borrow().hosts[host as usize].boot;
+        System { kernel: kernel.clone(), host, boot }
+    }
+}
+
+impl World for System {
+    fn now(&self) -> Instant {
+        let kernel = self.kernel.borrow();
+        kernel.started + kernel.hosts[self.host as usize].clock(kernel.now)
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        let kernel = self.kernel.borrow();
+        let host = &kernel.hosts[self.host as usize];
+        let time = Duration::from_secs(1_700_000_000) + host.clock(kernel.now);
+        SystemTime::UNIX_EPOCH + time.saturating_sub(Duration::from_nanos(host.behind))
+    }
+
+    fn random(&self) -> u64 {
+        self.kernel.borrow_mut().hosts[self.host as usize].choices.next()
+    }
+
+    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
+        let mut kernel = self.kernel.borrow_mut();
+        if kernel.hosts[self.host as usize].boot != self.boot {
+            return Err(io::Error::other("the program of this reactor has ended"));
+        }
+        let address = kernel.bind(self.host, address, options)?;
+        let opened = Opened { system: self.clone(), address };
+        Ok(Bound { host: address.into(), socket: Box::new(opened) })
+    }
+}
+
+impl SimDriver {
+    pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, host: u32) -> SimDriver {
+        SimDriver {
+            system: System::new(kernel, host),
+            slots: Vec::new(),
+            free: Vec::new(),
+            resting: Vec::new(),
+            lent: Vec::new(),
+            round: 0,
+            alone: false,
+        }
+    }
+
+    /// A driver whose waits turn the world: for one loop that somebody else turns.
+    pub(super) fn alone(kernel: &Rc<RefCell<Kernel>>, host: u32) -> SimDriver {
+        kernel.borrow_mut().hosts[host as usize].runs = true;
+        SimDriver { alone: true, ..SimDriver::new(kernel, host) }
+    }
+
+    fn kernel(&self) -> std::cell::RefMut<'_, Kernel> {
+        self.system.kernel.borrow_mut()
+    }
+
+    fn insert(&mut self, kind: Kind) -> Key {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, kind: Kind::Free });
+            (self.slots.len() - 1) as u32
+        });
+        let entry = &mut self.slots[slot as usize];
+        entry.kind = kind;
+        Key { slot, generation: entry.generation }
+    }
+
+    fn insert_stream(&mut self, end: EndId) -> Key {
+        let stream = Stream { end, receiving: true, ended: false, read_in: 0 };
+        let key = self.insert(Kind::Stream(stream));
+        let host = self.system.host;
+        let mut kernel = self.kernel();
+        kernel.hosts[host as usize].holds(key, end);
+        if let Some(end) = kernel.end(end) {
+            end.key = Some(key);
+        }
+        key
+    }
+
+    /// What a key names, for a command: using one after its close breaks the world.
+    fn slot(&mut self, key: Key) -> &mut Slot {
+        let slot = &mut self.slots[key.slot as usize];
+        assert!(
+            slot.generation == key.generation,
+            "a key was used after its close: {key:?}, the slot is at {}",
+            slot.generation
+        );
+        slot
+    }
+
+    fn stream(&mut self, key: Key) -> &mut Stream {
+        match &mut self.slot(key).kind {
+            Kind::Stream(stream) => stream,
+            _ => panic!("{key:?} is not a connection"),
+        }
+    }
+
+    fn end_of(&self, key: Key) -> Option<EndId> {
+        let slot = self.slots.get(key.slot as usize)?;
+        match &slot.kind {
+            Kind::Stream(stream) if slot.generation == key.generation => Some(stream.end),
+            _ => None,
+        }
+    }
+
+    /// The port that listens on this address.
+    fn port_at(&self, address: SocketAddr) -> Option<Key> {
+        self.slots.iter().enumerate().find_map(|(slot, entry)| match &entry.kind {
+            Kind::Port { opened, accepting: true } if opened.address == address => {
+                Some(Key { slot: slot as u32, generation: entry.generation })
+            }
+            _ => None,
+        })
+    }
+
+    fn accept(&mut self, address: SocketAddr) -> Option<Event<'static>> {
+        let port = self.port_at(address)?;
+        let host = self.system.host;
+        if !self.kernel().has_descriptors(host) {
+            self.turn_away(address);
+            return None;
+        }
+        let (end, more) = {
+            let mut kernel = self.kernel();
+            let end = kernel.accept(host, address)?;
+            (end, kernel.hosts[host as usize].queues_at(address))
+        };
+        if more {
+            self.kernel().hosts[host as usize].ready.push_front(Told::Port(address));
+        }
+        let key = self.insert_stream(end);
+        let mut kernel = self.kernel();
+        let label = kernel.label(end);
+        kernel.note(host, What::Accepts(label));
+        kernel.look_at(end);
+        let (local, peer) = kernel.addresses(end)?;
+        Some(Event::Accepted { port, key, peer: peer.into(), host: local.into() })
+    }
+
+    /// No descriptors: who waits is accepted and closed, with the one held in reserve.
+    fn turn_away(&mut self, address: SocketAddr) {
+        let host = self.system.host;
+        let mut kernel = self.kernel();
+        while let Some(end) = kernel.accept(host, address) {
+            let label = kernel.label(end);
+            kernel.note(host, What::TurnsAway(label));
+            kernel.close(end, How::Normal);
+        }
+    }
+
+    /// What there is to tell of a connection. Its bytes are put into `lent`.
+    fn look(&mut self, id: EndId) -> Option<Found> {
+        let (round, host) = (self.round, self.system.host);
+        let kernel = self.system.kernel.clone();
+        let mut kernel = kernel.borrow_mut();
+        let kernel = &mut *kernel;
+        let now = kernel.now;
+        let send_buffer = kernel.send_buffer;
+        let room = kernel.unsent(id) < send_buffer;
+        let end = kernel.end(id)?;
+        end.told = false;
+        let key = end.key?;
+        let Kind::Stream(stream) = &mut self.slots[key.slot as usize].kind else { return None };
+        if std::mem::take(&mut end.answered) {
+            if let Some(error) = end.error.take() {
+                stream.ended = true;
+                return Some(Found::Ended(key, Some(error)));
+            }
+            let local = end.local;
+            kernel.look_at(id);
+            return Some(Found::Connected(key, local));
+        }
+        if end.blocked && room && end.error.is_none() {
+            end.blocked = false;
+            kernel.look_at(id);
+            return Some(Found::Room(key));
+        }
+        if !stream.receiving || stream.ended {
+            stream.ended = end.error.is_some() || stream.ended;
+            return end.error.take().map(|error| Found::Ended(key, Some(error)));
+        }
+        if stream.read_in == round && end.is_readable() {
+            kernel.look_later(id);
+            return None;
+        }
+        if end.reads_at > now {
+            return None;
+        }
+        let most =
+            slow_reader(kernel, host).map_or(READ_BUFFER, |rate| (rate / 10).max(1) as usize);
+        match kernel.read(id, most.min(READ_BUFFER), &mut self.lent) {
+            Read::Nothing => None,
+            Read::Bytes => {
+                stream.read_in = round;
+                match slow_reader(kernel, host) {
+                    Some(rate) => kernel.reads_again(id, self.lent.len() as u64, rate),
+                    None => kernel.look_at(id),
+                }
+                Some(Found::Bytes(key))
+            }
+            Read::Fin => {
+                stream.ended = true;
+                Some(Found::Ended(key, None))
+            }
+            Read::Error(error) => {
+                stream.ended = true;
+                Some(Found::Ended(key, Some(error)))
+            }
+        }
+    }
+}
+
+fn slow_reader(kernel: &Kernel, host: u32) -> Option<u64> {
+    kernel.lasting().find_map(|fault| match fault {
+        Fault::SlowReader(h, rate) if h.0 == host => Some((*rate).max(1)),
+        _ => None,
+    })
+}
+
+/// What a look at a connection found.
+enum Found {
+    Bytes(Key),
+    Room(Key),
+    Connected(Key, SocketAddr),
+    Ended(Key, Option<io::ErrorKind>),
+}
+
+impl Driver for SimDriver {
+    fn world(&self) -> Rc<dyn World> {
+        Rc::new(self.system.clone())
+    }
+
+    /// The world waits, and turns this loop when there is something for it.
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        self.round += 1;
+        self.free.append(&mut self.resting);
+        let host = self.system.host as usize;
+        self.kernel().hosts[host].begin_round();
+        if self.alone {
+            let until = until.map(|until| self.kernel().time_of(host as u32, until));
+            super::sockets::turn_the_world(&self.system.kernel, host as u32, until)?;
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Event<'_>> {
+        loop {
+            let host = self.system.host as usize;
+            let told = self.kernel().hosts[host].ready.pop_front()?;
+            let found = match told {
+                Told::Signal(signal) => return Some(Event::Signal(signal)),
+                Told::JobDone(ticket) => return Some(Event::JobDone(ticket)),
+                Told::Resolved(ticket, answer) => {
+                    return Some(Event::Resolved(ticket, answer.map_err(io::Error::from)));
+                }
+                Told::Port(address) => match self.accept(address) {
+                    Some(event) => return Some(event),
+                    None => continue,
+                },
+                Told::End(id) => self.look(id),
+            };
+            match found {
+                None => {}
+                Some(Found::Bytes(key)) => return Some(Event::Received(key, &self.lent)),
+                Some(Found::Room(key)) => return Some(Event::Sent(key, 0)),
+                Some(Found::Connected(key, local)) => {
+                    return Some(Event::Connected { key, host: local.into() });
+                }
+                Some(Found::Ended(key, error)) => {
+                    return Some(Event::Ended(key, error.map(io::Error::from)));
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, key: Key, out: &mut Outbox) -> Sent {
+        let end = self.stream(key).end;
+        if self.kernel().write(end, out) { Sent::All } else { Sent::Blocked }
+    }
+
+    fn listen(&mut self, bound: Bound) -> io::Result<Key> {
+        let opened = bound.socket.downcast::<Opened>().map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
+        })?;
+        let address = opened.address;
+        let key = self.insert(Kind::Port { opened: *opened, accepting: true });
+        let host = self.system.host;
+        self.kernel().serve(host, address, true);
+        Ok(key)
+    }
+
+    fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
+        let Address::Tcp(to) = to;
+        let host = self.system.host;
+        let end = self.kernel().connect(host, *to, options.bind)?;
+        Ok(self.insert_stream(end))
+    }
+
+    fn receive(&mut self, key: Key, on: bool) {
+        let host = self.system.host;
+        match &mut self.slot(key).kind {
+            Kind::Port { opened, accepting } => {
+                *accepting = on;
+                let address = opened.address;
+                self.kernel().serve(host, address, on);
+            }
+            Kind::Stream(stream) => {
+                stream.receiving = on;
+                let end = stream.end;
+                if on {
+                    self.kernel().look_at(end);
+                }
+            }
+            Kind::Free => panic!("{key:?} can't receive"),
+        }
+    }
+
+    fn shut_write(&mut self, key: Key) {
+        let end = self.stream(key).end;
+        self.kernel().shut_write(end);
+    }
+
+    fn close(&mut self, key: Key, how: How) {
+        let slot = self.slot(key);
+        slot.generation += 1;
+        let kind = std::mem::replace(&mut slot.kind, Kind::Free);
+        self.resting.push(key.slot);
+        if let Kind::Stream(stream) = kind {
+            self.kernel().close(stream.end, how);
+        }
+    }
+
+    fn peer_has_ended(&self, key: Key) -> bool {
+        let end = self.end_of(key);
+        end.is_some_and(|end| self.kernel().end(end).is_some_and(|end| end.fin))
+    }
+
+    fn unsent(&self, key: Key) -> Option<usize> {
+        self.end_of(key).map(|end| self.kernel().unsent(end))
+    }
+
+    fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
+        let end = self.stream(key).end;
+        if let SocketOption::KeepAlive(idle) = option {
+            self.kernel().keep_alive(end, idle);
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, ticket: Ticket, name: &str) {
+        let host = self.system.host;
+        self.kernel().resolve(host, ticket, name);
+    }
+
+    fn forget(&mut self, ticket: Ticket) {
+        let host = self.system.host;
+        self.kernel().forget_lookup(host, ticket);
+    }
+
+    fn run_blocking(&mut self, ticket: Ticket, job: Job) {
+        let host = self.system.host;
+        self.kernel().run_blocking(host, ticket, job);
+    }
+
+    fn forget_job(&mut self, ticket: Ticket) {
+        let host = self.system.host;
+        // User code: dropped while nothing is borrowed.
+        let job = self.kernel().forget_job(host, ticket);
+        drop(job);
+    }
+
+    fn waker(&self) -> Waker {
+        self.kernel().bells.waker(self.system.host)
+    }
+
+    fn watch_signals(&mut self, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! What can go wrong: [`Fault`]s, written by a program or drawn by a [`Weather`] before the run.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::Host;
+use super::random::{Latency, Purpose, Stream, nanos};
+use crate::driver::memory::Cut;
+
+/// Something that goes wrong for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nothing comes through between the two. Streams try again when it heals, as TCP does, and
+    /// give up after a quarter of an hour.
+    Partition(Host, Host),
+    /// Nothing comes through from the first to the second; the other way does.
+    OneWay(Host, Host),
+    /// Nothing comes through to or from this host.
+    BlackHole(Host),
+    /// All that comes to or from this host takes longer by this.
+    Delay(Host, Duration),
+    /// This host sends no more than so many bytes a second.
+    Throttle(Host, u64),
+    /// Every connection of this host that is one in so many is reset at both ends. At once.
+    Reset(Host, u32),
+    /// Connects to this host are refused.
+    Refuse(Host),
+    /// The queues of this host's ports are full: connects to it wait.
+    FullQueue(Host),
+    /// The power of this host is gone. Nobody is told; what still comes for it is answered by a
+    /// reset once it is back. Its program starts anew when the fault ends.
+    Crash(Host),
+    /// The program of this host is killed. Its system closes what it held open, and the program
+    /// starts anew when the fault ends.
+    Kill(Host),
+    /// The program of this host does not get the processor; its system goes on.
+    Pause(Host),
+    /// The clocks of this host go forward by this, as after a sleep. At once.
+    ClockForward(Host, Duration),
+    /// The time of day of this host goes back by this. At once.
+    ClockBack(Host, Duration),
+    /// This host has no descriptors for another connection or port.
+    NoDescriptors(Host),
+    /// The program of this host reads no more than so many bytes a second of each connection.
+    SlowReader(Host, u64),
+    /// Each lookup of a name takes this host longer by this.
+    SlowNames(Host, Duration),
+    /// Each lookup of a name fails on this host.
+    NoNames(Host),
+    /// The name of the first host means the second one. At once, and to stay.
+    Rename(Host, Host),
+    /// Each blocking job takes this host longer by this.
+    SlowJobs(Host, Duration),
+    /// So many in a thousand datagrams to or from this host are lost.
+    Loss(Host, u16),
+}
+
+impl Fault {
+    /// It has happened when it begins, and does not last.
+    pub(super) fn is_at_once(&self) -> bool {
+        matches!(
+            self,
+            Fault::Reset(..) | Fault::ClockForward(..) | Fault::ClockBack(..) | Fault::Rename(..)
+        )
+    }
+
+    /// It ends a program, which starts anew when the fault ends.
+    pub(super) fn downs(&self) -> Option<Host> {
+        match self {
+            Fault::Crash(host) | Fault::Kill(host) => Some(*host),
+            _ => None,
+        }
+    }
+
+    pub(super) fn describe(&self, names: &[String]) -> String {
+        let of = |host: &Host| names.get(host.0 as usize).map_or("?", |name| name);
+        match self {
+            Fault::Partition(a, b) => {
+                format!("{} and {} are cut off from each other", of(a), of(b))
+            }
+            Fault::OneWay(a, b) => format!("nothing comes through from {} to {}", of(a), of(b)),
+            Fault::BlackHole(h) => format!("nothing comes to or from {}", of(h)),
+            Fault::Delay(h, by) => format!("{} is {by:?} further away", of(h)),
+            Fault::Throttle(h, n) => format!("{} sends {n} bytes a second", of(h)),
+            Fault::Reset(h, n) => format!("one in {n} connections of {} is reset", of(h)),
+            Fault::Refuse(h) => format!("{} refuses connects", of(h)),
+            Fault::FullQueue(h) => format!("the queues of {} are full", of(h)),
+            Fault::Crash(h) => format!("{} crashes", of(h)),
+            Fault::Kill(h) => format!("{} is killed", of(h)),
+            Fault::Pause(h) => format!("{} is paused", of(h)),
+            Fault::ClockForward(h, by) => format!("the clocks of {} go forward by {by:?}", of(h)),
+            Fault::ClockBack(h, by) => format!("the time of day of {} goes back by {by:?}", of(h)),
+            Fault::NoDescriptors(h) => format!("{} has no descriptors left", of(h)),
+            Fault::SlowReader(h, n) => format!("{} reads {n} bytes a second", of(h)),
+            Fault::SlowNames(h, by) => format!("lookups take {} {by:?} longer", of(h)),
+            Fault::NoNames(h) => format!("lookups of {} fail", of(h)),
+            Fault::Rename(a, b) => format!("the name {} means {}", of(a), of(b)),
+            Fault::SlowJobs(h, by) => format!("jobs take {} {by:?} longer", of(h)),
+            Fault::Loss(h, n) => format!("{} loses {n} in 1000 datagrams", of(h)),
+        }
+    }
+}
+
+/// A fault, when it begins and how long it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Since the beginning of the world.
+    pub at: Duration,
+    /// [`Duration::MAX`]: to the end.
+    pub lasts: Duration,
+    /// What goes wrong.
+    pub fault: Fault,
+}
+
+impl Planned {
+    /// When it is over; `None` where it lasts to the end.
+    pub fn ends(&self) -> Option<Duration> {
+        if self.fault.is_at_once() {
+            return Some(self.at);
+        }
+        self.at.checked_add(self.lasts).filter(|_| self.lasts != Duration::MAX)
+    }
+
+    pub(super) fn describe(&self, names: &[String]) -> String {
+        let mut text = format!("at {:?} ", self.at);
+        text += &self.fault.describe(names);
+        if !self.fault.is_at_once() {
+            // Writing to a string does not fail.
+            let _ = match self.lasts {
+                Duration::MAX => write!(text, ", for good"),
+                lasts => write!(text, ", for {lasts:?}"),
+            };
+        }
+        text
+    }
+}
+
+/// How the network and the hosts behave: which faults are drawn, and how long what way takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Weather {
+    /// No faults. Every way takes a millisecond.
+    #[default]
+    Calm,
+    /// Ways of 1 to 30 ms, streams cut anywhere, and now and then a fault of the network.
+    Breezy,
+    /// Ways with long tails, streams cut small, and every kind of fault, crashes included.
+    Storm,
+}
+
+impl std::str::FromStr for Weather {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Weather, String> {
+        match text {
+            "calm" => Ok(Weather::Calm),
+            "breezy" => Ok(Weather::Breezy),
+            "storm" => Ok(Weather::Storm),
+            _ => Err(format!("'{text}' is none of calm, breezy, storm")),
+        }
+    }
+}
+
+impl std::fmt::Display for Weather {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Weather::Calm => "calm",
+            Weather::Breezy => "breezy",
+            Weather::Storm => "storm",
+        })
+    }
+}
+
+/// What the way from one host to another is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// How long a way takes.
+    pub latency: Latency,
+    /// How streams are cut into pieces that travel by themselves. A piece has 64 KiB at most.
+    pub cut: Cut,
+    /// Datagrams in a thousand that are lost.
+    pub loss: u16,
+    /// Datagrams in a thousand that come twice.
+    pub duplicates: u16,
+    /// Datagrams in a thousand that take the time of another way on top, so that later ones
+    /// overtake them. Without it they come in the order of sending.
+    pub reordered: u16,
+    /// Datagrams in a thousand that lose their end.
+    pub truncated: u16,
+}
+
+impl Link {
+    /// A way that takes always this long and does no harm.
+    pub const fn constant(latency: Duration) -> Link {
+        Link {
+            latency: Latency::Constant(latency),
+            cut: Cut::Whole,
+            loss: 0,
+            duplicates: 0,
+            reordered: 0,
+            truncated: 0,
+        }
+    }
+}
+
+impl Weather {
+    /// The ways of a seed's world.
+    pub(super) fn link(self, seed: u64) -> Link {
+        let mut draw = Stream::new(seed, Purpose::Weather, &[0]);
+        let ms = Duration::from_millis;
+        let calm = Link::constant(ms(1));
+        match self {
+            Weather::Calm => calm,
+            Weather::Breezy => Link {
+                latency: Latency::Uniform(ms(1), ms(30)),
+                cut: Cut::Random(8 * 1024),
+                loss: 5,
+                duplicates: 2,
+                reordered: 10,
+                ..calm
+            },
+            Weather::Storm => Link {
+                latency: Latency::LongTail { usual: ms(draw.between(1, 50)), most: ms(3000) },
+                cut: Cut::Random(1 << draw.between(3, 14)),
+                loss: 50,
+                duplicates: 20,
+                reordered: 100,
+                truncated: 10,
+            },
+        }
+    }
+
+    /// The faults of a seed's world: each drawn from a stream of its own, all begun and over
+    /// `within` this time.
+    pub(super) fn draw(
+        self,
+        seed: u64,
+        hosts: &[Host],
+        all: u32,
+        within: Duration,
+    ) -> Vec<Planned> {
+        let mut draw = Stream::new(seed, Purpose::Weather, &[1]);
+        let count = match self {
+            Weather::Calm => 0,
+            Weather::Breezy => draw.between(0, 4),
+            Weather::Storm => draw.between(2, 16),
+        };
+        if hosts.is_empty() {
+            return Vec::new();
+        }
+        let mut planned: Vec<Planned> = (0..count)
+            .map(|n| {
+                let mut draw = Stream::new(seed, Purpose::Weather, &[2, n]);
+                self.one(&mut draw, hosts, all, nanos(within))
+            })
+            .collect();
+        planned.sort_by_key(|planned| planned.at);
+        planned
+    }
+
+    fn one(self, draw: &mut Stream, hosts: &[Host], all: u32, within: u64) -> Planned {
+        let at = draw.below(within);
+        // Most are short, some are long.
+        let reach = (within - at) >> draw.below(6);
+        let lasts = draw.between(reach / 4, reach);
+        let host = hosts[draw.below(hosts.len() as u64) as usize];
+        let other = Host((host.0 + 1 + draw.below(u64::from(all).max(2) - 1) as u32) % all);
+        let time =
+            |draw: &mut Stream, most: u64| Duration::from_nanos(draw.below(most * 1_000_000));
+        let kinds = if self == Weather::Storm { 19 } else { 7 };
+        let fault = match draw.below(kinds) {
+            0 => Fault::Partition(host, other),
+            1 => Fault::OneWay(host, other),
+            2 => Fault::Delay(host, time(draw, 500)),
+            3 => Fault::Throttle(host, 1 << draw.between(9, 17)),
+            4 => Fault::Reset(host, 1 + draw.below(4) as u32),
+            5 => Fault::SlowNames(host, time(draw, 5_000)),
+            6 => Fault::SlowReader(host, 1 << draw.between(8, 16)),
+            7 => Fault::BlackHole(host),
+            8 => Fault::Refuse(host),
+            9 => Fault::FullQueue(host),
+            10 | 11 => Fault::Crash(host),
+            12 | 13 => Fault::Kill(host),
+            14 => Fault::Pause(host),
+            15 => Fault::ClockForward(host, time(draw, 60_000)),
+            16 => Fault::ClockBack(host, time(draw, 60_000)),
+            17 => Fault::NoDescriptors(host),
+            _ => Fault::NoNames(host),
+        };
+        Planned { at: Duration::from_nanos(at), lasts: Duration::from_nanos(lasts), fault }
+    }
+}

@@ -1,0 +1,126 @@
+//! Datagrams: each by itself, with what a network does to them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+
+use super::hosts::NO_DESCRIPTORS;
+use super::{Happening, Kernel};
+use crate::sim::faults::Fault;
+use crate::sim::random::{Purpose, Stream};
+
+/// Datagrams that a socket holds; more are lost, as in a system.
+const HELD: usize = 256;
+
+/// A datagram on its way, or held by a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::sim) struct Datagram {
+    pub(in crate::sim) from: SocketAddr,
+    pub(in crate::sim) to: SocketAddr,
+    pub(in crate::sim) bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+pub(in crate::sim) struct Socket {
+    held: VecDeque<Datagram>,
+    /// How many it has sent, and when the last one comes to its end: those of one socket come in
+    /// order unless the link says otherwise.
+    sent: u64,
+    last_arrival: u64,
+}
+
+impl Kernel {
+    pub(in crate::sim) fn open_socket(&mut self, host: u32, port: u16) -> io::Result<SocketAddr> {
+        if !self.has_descriptors(host) {
+            return Err(io::Error::from_raw_os_error(NO_DESCRIPTORS));
+        }
+        let port = if port == 0 { self.free_port(host) } else { port };
+        let state = self.host(host);
+        let address = SocketAddr::new(state.v4.into(), port);
+        if state.sockets.contains_key(&address) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        state.sockets.insert(address, Socket::default());
+        Ok(address)
+    }
+
+    pub(in crate::sim) fn close_socket(&mut self, host: u32, address: SocketAddr) {
+        self.host(host).sockets.remove(&address);
+    }
+
+    pub(in crate::sim) fn take_datagram(
+        &mut self,
+        host: u32,
+        address: SocketAddr,
+    ) -> Option<Datagram> {
+        self.host(host).sockets.get_mut(&address)?.held.pop_front()
+    }
+
+    /// Sends a datagram: once, twice, shortened, late or not at all.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` where the socket is gone, with its host or by a close.
+    pub(in crate::sim) fn send_datagram(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        let host = *self.by_address.get(&from.ip()).ok_or_else(gone)?;
+        let socket = self.host(host).sockets.get_mut(&from).ok_or_else(gone)?;
+        socket.sent += 1;
+        let (ordinal, last) = (socket.sent, socket.last_arrival);
+        let Some(target) = self.host_of(host, to) else {
+            return Ok(());
+        };
+        let key = [u64::from(host), u64::from(from.port()), u64::from(target), ordinal];
+        let mut random = Stream::new(self.seed, Purpose::Datagrams, &key);
+        let link = self.link(host, target);
+        // Each choice is drawn, so that none depends on another.
+        let lost = random.per_mille(link.loss + self.extra_loss(host, target));
+        let twice = random.per_mille(link.duplicates);
+        let late = random.per_mille(link.reordered);
+        let short = random.per_mille(link.truncated);
+        let keep = random.below(bytes.len() as u64) as usize;
+        let takes = self.way(host, target, &mut random);
+        let detour = self.way(host, target, &mut random);
+        if lost {
+            return Ok(());
+        }
+        let departs = self.departure(host, bytes.len());
+        let arrives = departs.saturating_add(takes).max(last);
+        if !late && let Some(socket) = self.host(host).sockets.get_mut(&from) {
+            socket.last_arrival = arrives;
+        }
+        let bytes = if short { &bytes[..keep] } else { bytes };
+        let datagram = Box::new(Datagram { from, to, bytes: bytes.to_vec() });
+        if twice {
+            self.at(arrives + detour, Happening::Datagram(target, datagram.clone()));
+        }
+        let arrives = if late { arrives + detour } else { arrives };
+        self.at(arrives, Happening::Datagram(target, datagram));
+        Ok(())
+    }
+
+    fn extra_loss(&self, from: u32, to: u32) -> u16 {
+        let lossy = self.lasting().filter_map(|fault| match fault {
+            Fault::Loss(host, n) if host.0 == from || host.0 == to => Some(*n),
+            _ => None,
+        });
+        lossy.sum::<u16>().min(1000)
+    }
+
+    pub(super) fn datagram_comes(&mut self, host: u32, datagram: Datagram) {
+        let from = self.by_address.get(&datagram.from.ip()).copied();
+        if from.is_none_or(|from| !self.passes(from, host)) {
+            return;
+        }
+        if let Some(socket) = self.host(host).sockets.get_mut(&datagram.to)
+            && socket.held.len() < HELD
+        {
+            socket.held.push_back(datagram);
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! One host: its clocks, its ports, what its driver is told, and when its loop turns.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::datagrams::Socket;
+use super::stream::Stage;
+use super::{Due, EndId, Happening, Kernel};
+use crate::driver::{How, Job, Key, ListenOptions, Signal, Ticket};
+use crate::sim::faults::Fault;
+use crate::sim::random::{Latency, Purpose, Stream, nanos};
+use crate::sim::trace::What;
+
+/// The least time from one turn of a loop to the next: what its work costs. So a loop that always
+/// has something to do does not stop the time of the world.
+pub(in crate::sim) const TURN: u64 = 1_000;
+
+/// Jobs of a host that run at the same time.
+const JOBS: usize = 10;
+
+/// What EMFILE is called.
+pub(super) const NO_DESCRIPTORS: i32 = 24;
+
+/// What a host's driver is to look at.
+pub(in crate::sim) enum Told {
+    End(EndId),
+    Port(SocketAddr),
+    Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
+    JobDone(Ticket),
+    Signal(Signal),
+}
+
+pub(in crate::sim) struct Listener {
+    pub(in crate::sim) queue: VecDeque<EndId>,
+    options: ListenOptions,
+    /// Its loop serves it.
+    pub(in crate::sim) served: bool,
+}
+
+pub(in crate::sim) struct HostState {
+    pub(in crate::sim) name: String,
+    pub(in crate::sim) v4: Ipv4Addr,
+    pub(in crate::sim) v6: Ipv6Addr,
+    /// How often its system or its program has started.
+    pub(in crate::sim) boot: u32,
+    pub(in crate::sim) powered: bool,
+    /// Its program runs.
+    pub(in crate::sim) runs: bool,
+    pub(in crate::sim) paused: u32,
+    /// Its clocks have gone forward by this.
+    pub(in crate::sim) ahead: u64,
+    /// Its time of day has gone back by this.
+    pub(in crate::sim) behind: u64,
+    pub(in crate::sim) listeners: BTreeMap<SocketAddr, Listener>,
+    next_port: u16,
+    /// Connections that it has tried, in all and to each other host.
+    pub(super) tried: u32,
+    pub(super) tried_to: BTreeMap<u32, u32>,
+    pub(in crate::sim) ready: VecDeque<Told>,
+    /// What its driver is to look at in the next round.
+    pub(super) later: Vec<Told>,
+    /// What the keys of its driver mean.
+    held: Vec<Option<EndId>>,
+    /// The latest time that its program has seen.
+    pub(in crate::sim) seen: Option<Instant>,
+    turn_at: Option<u64>,
+    pub(in crate::sim) busy_until: u64,
+    pub(super) uplink_free: u64,
+    /// Bytes a second that it sends at most.
+    pub(in crate::sim) bandwidth: Option<u64>,
+    jobs: BTreeMap<Ticket, Option<Job>>,
+    jobs_waiting: VecDeque<Ticket>,
+    lookups: BTreeMap<Ticket, Result<Vec<IpAddr>, io::ErrorKind>>,
+    work: Stream,
+    pub(in crate::sim) choices: Stream,
+    pub(super) sockets: BTreeMap<SocketAddr, Socket>,
+}
+
+impl HostState {
+    /// What its clock shows, since the beginning of all clocks.
+    pub(in crate::sim) fn clock(&self, now: u64) -> Duration {
+        Duration::from_nanos(now.saturating_add(self.ahead))
+    }
+
+    pub(in crate::sim) fn begin_round(&mut self) {
+        self.ready.extend(self.later.drain(..));
+    }
+
+    /// Its driver has something to look at.
+    pub(in crate::sim) fn has_news(&self) -> bool {
+        !self.ready.is_empty() || !self.later.is_empty()
+    }
+
+    pub(in crate::sim) fn holds(&mut self, key: Key, end: EndId) {
+        let slot = key.slot as usize;
+        if self.held.len() <= slot {
+            self.held.resize(slot + 1, None);
+        }
+        self.held[slot] = Some(end);
+    }
+
+    /// What its driver knows by this key.
+    pub(in crate::sim) fn held(&self, key: Key) -> Option<EndId> {
+        self.held.get(key.slot as usize).copied().flatten()
+    }
+
+    /// Somebody waits at this port.
+    pub(in crate::sim) fn queues_at(&self, port: SocketAddr) -> bool {
+        self.listeners.get(&port).is_some_and(|listener| !listener.queue.is_empty())
+    }
+}
+
+impl Kernel {
+    pub(in crate::sim) fn add_host(&mut self, name: &str) -> u32 {
+        let index = self.hosts.len() as u32;
+        let [high, low] = [(index / 250) as u16, (index % 250) as u16 + 1];
+        let v4 = Ipv4Addr::new(10, (high >> 8) as u8, high as u8, low as u8);
+        let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, high, low);
+        let mut birth = Stream::new(self.seed, Purpose::Birth, &[u64::from(index)]);
+        self.hosts.push(HostState {
+            name: name.to_owned(),
+            v4,
+            v6,
+            boot: 0,
+            powered: true,
+            runs: false,
+            paused: 0,
+            ahead: birth.below(1_000_000_000_000),
+            behind: 0,
+            listeners: BTreeMap::new(),
+            next_port: 32_768,
+            tried: 0,
+            tried_to: BTreeMap::new(),
+            ready: VecDeque::new(),
+            later: Vec::new(),
+            held: Vec::new(),
+            seen: None,
+            turn_at: None,
+            busy_until: 0,
+            uplink_free: 0,
+            bandwidth: None,
+            jobs: BTreeMap::new(),
+            jobs_waiting: VecDeque::new(),
+            lookups: BTreeMap::new(),
+            work: Stream::new(self.seed, Purpose::Work, &[u64::from(index)]),
+            choices: Stream::new(self.seed, Purpose::World, &[u64::from(index)]),
+            sockets: BTreeMap::new(),
+        });
+        self.by_address.insert(v4.into(), index);
+        self.by_address.insert(v6.into(), index);
+        self.by_name.insert(name.to_owned(), index);
+        index
+    }
+
+    pub(super) fn host(&mut self, index: u32) -> &mut HostState {
+        &mut self.hosts[index as usize]
+    }
+
+    // Turns.
+
+    /// There is something for this host's loop to do.
+    pub(in crate::sim) fn runnable(&mut self, host: u32) {
+        let at = self.now.max(self.hosts[host as usize].busy_until);
+        self.turn_at(host, at);
+    }
+
+    /// The host's loop turns no later than this.
+    pub(in crate::sim) fn turn_at(&mut self, host: u32, at: u64) {
+        let state = &mut self.hosts[host as usize];
+        if state.runs && state.turn_at.is_none_or(|planned| at < planned) {
+            state.turn_at = Some(at);
+            self.at(at, Happening::Turn(host));
+        }
+    }
+
+    pub(super) fn turn_comes(&mut self, host: u32) -> Due {
+        let now = self.now;
+        let state = self.host(host);
+        // An earlier turn may have come in its place.
+        if state.turn_at != Some(now) {
+            return Due::Nothing;
+        }
+        state.turn_at = None;
+        // The end of a pause makes it runnable.
+        if !state.runs || state.paused > 0 {
+            return Due::Nothing;
+        }
+        state.busy_until = now + TURN;
+        Due::Turn(host)
+    }
+
+    /// Tells a host's driver.
+    pub(super) fn tell(&mut self, host: u32, told: Told) {
+        self.host(host).ready.push_back(told);
+        self.runnable(host);
+    }
+
+    // Down and up.
+
+    /// The program ends: with the power of the host, or alone, and then the system closes what it
+    /// had open.
+    pub(super) fn goes_down(&mut self, host: u32, power: bool) -> Due {
+        if !self.host(host).powered || (!power && !self.host(host).runs) {
+            return Due::Nothing;
+        }
+        self.note(host, if power { What::Crashes } else { What::Killed });
+        self.close_all(host, power);
+        let state = self.host(host);
+        state.powered = !power;
+        Due::Down(host)
+    }
+
+    /// Whatever the host's program has open is closed, by its system or because it has gone.
+    pub(in crate::sim) fn close_all(&mut self, host: u32, power: bool) {
+        for end in self.ends_of(host) {
+            let waits = self.end(end).is_some_and(|end| end.stage == Stage::Queued);
+            match (power, waits) {
+                (true, _) => self.vanish(end),
+                (false, true) => self.close(end, How::Reset),
+                (false, false) => self.close(end, How::Normal),
+            }
+        }
+        let state = self.host(host);
+        state.boot += 1;
+        state.runs = false;
+        state.listeners.clear();
+        state.sockets.clear();
+        state.ready.clear();
+        state.later.clear();
+        state.held.clear();
+        state.jobs.clear();
+        state.jobs_waiting.clear();
+        state.lookups.clear();
+        state.turn_at = None;
+    }
+
+    pub(super) fn comes_up(&mut self, host: u32) -> Due {
+        self.host(host).powered = true;
+        Due::Up(host)
+    }
+
+    // Descriptors and ports.
+
+    pub(in crate::sim) fn has_descriptors(&self, host: u32) -> bool {
+        !self.lasting().any(|fault| matches!(fault, Fault::NoDescriptors(h) if h.0 == host))
+    }
+
+    pub(super) fn free_port(&mut self, host: u32) -> u16 {
+        let state = self.host(host);
+        loop {
+            let port = state.next_port;
+            state.next_port = port.checked_add(1).unwrap_or(32_768);
+            if !state.listeners.keys().any(|address| address.port() == port) {
+                return port;
+            }
+        }
+    }
+
+    /// A port gives its connections to the loop, or not.
+    pub(in crate::sim) fn serve(&mut self, host: u32, port: SocketAddr, on: bool) {
+        let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
+        listener.served = on;
+        if on && self.host(host).queues_at(port) {
+            self.tell(host, Told::Port(port));
+        }
+    }
+
+    /// Opens a port.
+    pub(in crate::sim) fn bind(
+        &mut self,
+        host: u32,
+        mut address: SocketAddr,
+        options: &ListenOptions,
+    ) -> io::Result<SocketAddr> {
+        if !self.has_descriptors(host) {
+            return Err(io::Error::from_raw_os_error(NO_DESCRIPTORS));
+        }
+        let ip = address.ip();
+        let state = self.host(host);
+        if !ip.is_unspecified() && !ip.is_loopback() && ip != state.v4 && ip != state.v6 {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        if address.port() == 0 {
+            address.set_port(self.free_port(host));
+        }
+        let state = self.host(host);
+        if state.listeners.contains_key(&address) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let listener = Listener { queue: VecDeque::new(), options: options.clone(), served: false };
+        state.listeners.insert(address, listener);
+        self.note(host, What::Listens(address));
+        Ok(address)
+    }
+
+    /// Closes a port; who waits in its queue is reset.
+    pub(in crate::sim) fn unbind(&mut self, host: u32, address: SocketAddr) {
+        let listener = self.host(host).listeners.remove(&address);
+        for end in listener.into_iter().flat_map(|listener| listener.queue) {
+            self.close(end, How::Reset);
+        }
+    }
+
+    /// The port of a host that a connect to this address meets.
+    pub(super) fn listener_for(&self, host: u32, to: SocketAddr) -> Option<SocketAddr> {
+        let any = |ip: IpAddr| SocketAddr::new(ip, to.port());
+        let v4 = any(Ipv4Addr::UNSPECIFIED.into());
+        let v6 = any(Ipv6Addr::UNSPECIFIED.into());
+        let listeners = &self.hosts[host as usize].listeners;
+        let dual = |listener: &Listener| to.is_ipv6() || listener.options.dual_stack;
+        [to].into_iter()
+            .chain(to.is_ipv4().then_some(v4))
+            .find(|address| listeners.contains_key(address))
+            .or_else(|| listeners.get(&v6).is_some_and(dual).then_some(v6))
+    }
+
+    /// Puts a connection into the queue of a port, where there is room.
+    pub(super) fn enqueue(&mut self, host: u32, port: SocketAddr, end: EndId) -> bool {
+        let full = self.lasting().any(|fault| matches!(fault, Fault::FullQueue(h) if h.0 == host));
+        let Some(listener) = self.host(host).listeners.get_mut(&port) else {
+            return false;
+        };
+        // As Linux has it, one more than it says.
+        if full || listener.queue.len() > listener.options.backlog as usize {
+            return false;
+        }
+        listener.queue.push_back(end);
+        if listener.served {
+            self.tell(host, Told::Port(port));
+        }
+        true
+    }
+
+    /// The next connection of a port.
+    pub(in crate::sim) fn accept(&mut self, host: u32, port: SocketAddr) -> Option<EndId> {
+        let end = self.host(host).listeners.get_mut(&port)?.queue.pop_front()?;
+        self.set_stage(end, Stage::Open);
+        Some(end)
+    }
+
+    // Names.
+
+    pub(in crate::sim) fn resolve(&mut self, host: u32, ticket: Ticket, name: &str) {
+        let answer = self.addresses_of(host, name);
+        let mut takes = Latency::Uniform(Duration::from_micros(200), Duration::from_millis(5))
+            .draw(&mut self.host(host).work);
+        for fault in self.lasting() {
+            if let Fault::SlowNames(h, by) = fault
+                && h.0 == host
+            {
+                takes = takes.saturating_add(nanos(*by));
+            }
+        }
+        let state = self.host(host);
+        state.lookups.insert(ticket, answer);
+        let boot = state.boot;
+        self.after(takes, Happening::Looked(host, boot, ticket));
+        self.note(host, What::Name(name.to_owned()));
+    }
+
+    fn addresses_of(&self, host: u32, name: &str) -> Result<Vec<IpAddr>, io::ErrorKind> {
+        if name == "localhost" {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
+        }
+        if self.lasting().any(|fault| matches!(fault, Fault::NoNames(h) if h.0 == host)) {
+            return Err(io::ErrorKind::TimedOut);
+        }
+        let meant = self.by_name.get(name).map(|index| &self.hosts[*index as usize]);
+        meant.map(|state| vec![state.v6.into(), state.v4.into()]).ok_or(io::ErrorKind::NotFound)
+    }
+
+    pub(super) fn looked(&mut self, host: u32, boot: u32, ticket: Ticket) {
+        if self.hosts[host as usize].boot == boot
+            && let Some(answer) = self.host(host).lookups.remove(&ticket)
+        {
+            self.tell(host, Told::Resolved(ticket, answer));
+        }
+    }
+
+    pub(in crate::sim) fn forget_lookup(&mut self, host: u32, ticket: Ticket) {
+        self.host(host).lookups.remove(&ticket);
+    }
+
+    // Jobs.
+
+    pub(in crate::sim) fn run_blocking(&mut self, host: u32, ticket: Ticket, job: Job) {
+        self.host(host).jobs.insert(ticket, Some(job));
+        self.host(host).jobs_waiting.push_back(ticket);
+        self.begin_jobs(host);
+    }
+
+    /// Begins those for which there is a thread.
+    fn begin_jobs(&mut self, host: u32) {
+        loop {
+            let state = self.host(host);
+            let running = state.jobs.len() - state.jobs_waiting.len();
+            if running >= JOBS {
+                return;
+            }
+            let Some(ticket) = state.jobs_waiting.pop_front() else {
+                return;
+            };
+            let boot = state.boot;
+            let mut takes = Latency::LongTail {
+                usual: Duration::from_micros(500),
+                most: Duration::from_millis(500),
+            }
+            .draw(&mut state.work);
+            for fault in self.lasting() {
+                if let Fault::SlowJobs(h, by) = fault
+                    && h.0 == host
+                {
+                    takes = takes.saturating_add(nanos(*by));
+                }
+            }
+            self.after(takes, Happening::Job(host, boot, ticket));
+        }
+    }
+
+    pub(super) fn job_comes(&mut self, host: u32, boot: u32, ticket: Ticket) -> Due {
+        let state = self.host(host);
+        if state.boot != boot {
+            return Due::Nothing;
+        }
+        let job = state.jobs.remove(&ticket).flatten();
+        self.begin_jobs(host);
+        match job {
+            Some(job) => {
+                self.note(host, What::Job);
+                Due::Job(host, ticket, job)
+            }
+            None => Due::Nothing,
+        }
+    }
+
+    /// A job has run.
+    pub(in crate::sim) fn job_done(&mut self, host: u32, ticket: Ticket) {
+        if self.host(host).runs {
+            self.tell(host, Told::JobDone(ticket));
+        }
+    }
+
+    /// The job is given back to be dropped; where it has begun its thread stays taken.
+    pub(in crate::sim) fn forget_job(&mut self, host: u32, ticket: Ticket) -> Option<Job> {
+        let state = self.host(host);
+        if let Some(at) = state.jobs_waiting.iter().position(|waiting| *waiting == ticket) {
+            state.jobs_waiting.remove(at);
+            return state.jobs.remove(&ticket).flatten();
+        }
+        state.jobs.get_mut(&ticket).and_then(Option::take)
+    }
+
+    pub(in crate::sim) fn signal(&mut self, host: u32, signal: Signal) {
+        if self.host(host).runs {
+            self.tell(host, Told::Signal(signal));
+        }
+    }
+
+    /// What the systems still hold that no program has open; a text for each.
+    pub(in crate::sim) fn left_over(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for state in &self.hosts {
+            for (what, count) in [
+                ("ports", state.listeners.len()),
+                ("lookups", state.lookups.len()),
+                ("jobs", state.jobs.len()),
+                ("things to tell its driver", state.ready.len()),
+            ] {
+                if count > 0 && !state.runs {
+                    left.push(format!("{} holds {count} {what}", state.name));
+                }
+            }
+        }
+        left
+    }
+}

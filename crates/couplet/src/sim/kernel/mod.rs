@@ -1,0 +1,391 @@
+//! The systems of all hosts and the network between them, in virtual time: one queue of what is
+//! going to happen, and what each thing does when its time comes.
+//!
+//! Nothing here calls user code.
+
+pub(super) mod datagrams;
+mod hosts;
+pub(super) mod stream;
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Host;
+use super::faults::{Fault, Link, Planned};
+use super::random::{Stream, nanos};
+use super::trace::{Record, Trace, What};
+use super::waking::Bells;
+use crate::driver::Ticket;
+pub(super) use hosts::{HostState, Told};
+use stream::Conn;
+
+/// Names a connection: a slot and its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ConnId {
+    slot: u32,
+    generation: u32,
+}
+
+/// Names one end of a connection: the client's is side 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct EndId {
+    pub(super) conn: ConnId,
+    pub(super) side: u8,
+}
+
+impl EndId {
+    fn other(self) -> EndId {
+        EndId { side: 1 - self.side, ..self }
+    }
+}
+
+/// What is going to happen. What it is about may have gone by then.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// A host's loop turns.
+    Turn(u32),
+    /// The next packet of this end comes to the other.
+    Arrive(EndId, u32),
+    /// What this end has sent is acknowledged.
+    Acked(EndId, u32),
+    /// This end hears that there is room at the other.
+    Window(EndId),
+    /// This end sends again what was lost.
+    Retry(EndId, u32),
+    /// A reset comes to this end.
+    Reset(EndId),
+    /// This end asks whether the other is still there.
+    Probe(EndId),
+    /// A slow reader may read on.
+    ReadAgain(EndId),
+    /// A lookup is answered.
+    Looked(u32, u32, Ticket),
+    /// A blocking job has taken its time.
+    Job(u32, u32, Ticket),
+    FaultBegins(u32),
+    FaultEnds(u32),
+    /// A datagram comes to a host.
+    Datagram(u32, Box<datagrams::Datagram>),
+}
+
+/// What the world itself is to do, since user code is called in it.
+pub(super) enum Due {
+    Turn(u32),
+    Job(u32, Ticket, crate::driver::Job),
+    /// The program of this host is gone, or starts.
+    Down(u32),
+    Up(u32),
+    Nothing,
+}
+
+struct Entry {
+    at: u64,
+    order: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+pub(super) struct Kernel {
+    pub(super) seed: u64,
+    /// Nanoseconds since the beginning.
+    pub(super) now: u64,
+    /// What the clocks of all hosts count from.
+    pub(super) started: Instant,
+    queue: BinaryHeap<Reverse<Entry>>,
+    order: u64,
+    /// What has happened.
+    pub(super) events: u64,
+    pub(super) hosts: Vec<HostState>,
+    by_address: BTreeMap<IpAddr, u32>,
+    by_name: BTreeMap<String, u32>,
+    conns: Vec<(u32, Option<Box<Conn>>)>,
+    free: Vec<u32>,
+    pub(super) link: Link,
+    links: BTreeMap<(u32, u32), Link>,
+    pub(super) faults: Vec<Planned>,
+    /// Those of the faults that last at this moment.
+    active: Vec<u32>,
+    over: bool,
+    pub(super) trace: Trace,
+    pub(super) broken: Option<String>,
+    pub(super) bells: Arc<Bells>,
+    /// Bytes that one end of a connection holds until they are acknowledged.
+    pub(super) send_buffer: usize,
+    /// Bytes that one end holds until they are read.
+    pub(super) receive_buffer: usize,
+}
+
+/// The time of a way within one host.
+const LOOPBACK: u64 = 10_000;
+
+impl Kernel {
+    pub(super) fn new(seed: u64) -> Kernel {
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs a place to start from")]
+        let started = Instant::now();
+        Kernel {
+            seed,
+            now: 0,
+            started,
+            queue: BinaryHeap::new(),
+            order: 0,
+            events: 0,
+            hosts: Vec::new(),
+            by_address: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            conns: Vec::new(),
+            free: Vec::new(),
+            link: Link::constant(Duration::from_millis(1)),
+            links: BTreeMap::new(),
+            faults: Vec::new(),
+            active: Vec::new(),
+            over: false,
+            trace: Trace::new(),
+            broken: None,
+            bells: Arc::default(),
+            send_buffer: 128 * 1024,
+            receive_buffer: 128 * 1024,
+        }
+    }
+
+    // Time.
+
+    /// `happening` comes after so many nanoseconds.
+    pub(super) fn after(&mut self, delay: u64, happening: Happening) {
+        self.at(self.now.saturating_add(delay), happening);
+    }
+
+    pub(super) fn at(&mut self, at: u64, happening: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse(Entry { at: at.max(self.now), order: self.order, happening }));
+    }
+
+    /// When the next thing happens.
+    pub(super) fn next_at(&self) -> Option<u64> {
+        self.queue.peek().map(|Reverse(entry)| entry.at)
+    }
+
+    /// Moves to the next thing that happens, and lets it happen as far as no user code is in it.
+    pub(super) fn step(&mut self) -> Due {
+        let Some(Reverse(Entry { at, happening, .. })) = self.queue.pop() else {
+            return Due::Nothing;
+        };
+        if at < self.now {
+            self.violate("time went back");
+        }
+        self.now = at;
+        self.events += 1;
+        match happening {
+            Happening::Turn(host) => return self.turn_comes(host),
+            Happening::Arrive(end, epoch) => self.arrive(end, epoch),
+            Happening::Acked(end, epoch) => self.acked(end, epoch),
+            Happening::Window(end) => self.window(end),
+            Happening::Retry(end, epoch) => self.retry(end, epoch),
+            Happening::Reset(end) => self.reset_comes(end),
+            Happening::Probe(end) => self.probe(end),
+            Happening::ReadAgain(end) => self.notify(end),
+            Happening::Looked(host, boot, ticket) => self.looked(host, boot, ticket),
+            Happening::Job(host, boot, ticket) => return self.job_comes(host, boot, ticket),
+            Happening::FaultBegins(n) => return self.fault_begins(n),
+            Happening::FaultEnds(n) => return self.fault_ends(n),
+            Happening::Datagram(to, datagram) => self.datagram_comes(to, *datagram),
+        }
+        Due::Nothing
+    }
+
+    /// What a host's clock calls this time is so many nanoseconds since the beginning.
+    pub(super) fn time_of(&self, host: u32, clock: Instant) -> u64 {
+        let since = nanos(clock.saturating_duration_since(self.started));
+        since.saturating_sub(self.hosts[host as usize].ahead)
+    }
+
+    // The trace.
+
+    pub(super) fn note(&mut self, host: impl Into<Option<u32>>, what: What) {
+        self.trace.add(Record { at: self.now, host: host.into(), what });
+    }
+
+    /// An invariant does not hold: the first one counts.
+    pub(super) fn violate(&mut self, text: impl Into<String>) {
+        if self.broken.is_none() {
+            let text = text.into();
+            self.note(None, What::Broken(text.clone()));
+            self.broken = Some(text);
+        }
+    }
+
+    // Ways.
+
+    pub(super) fn set_link(&mut self, a: Host, b: Host, link: Link) {
+        self.links.insert((a.0, b.0), link);
+        self.links.insert((b.0, a.0), link);
+    }
+
+    pub(super) fn link(&self, from: u32, to: u32) -> Link {
+        if self.links.is_empty() {
+            return self.link;
+        }
+        self.links.get(&(from, to)).copied().unwrap_or(self.link)
+    }
+
+    /// The faults that last at this moment.
+    pub(super) fn lasting(&self) -> impl Iterator<Item = &Fault> {
+        self.active.iter().map(|n| &self.faults[*n as usize].fault)
+    }
+
+    /// Something sent by one host comes to the other.
+    pub(super) fn passes(&self, from: u32, to: u32) -> bool {
+        if to as usize >= self.hosts.len() || !self.hosts[to as usize].powered {
+            return false;
+        }
+        self.active.is_empty()
+            || from == to
+            || !self.lasting().any(|fault| match fault {
+                Fault::Partition(a, b) => [(a.0, b.0), (b.0, a.0)].contains(&(from, to)),
+                Fault::OneWay(a, b) => (a.0, b.0) == (from, to),
+                Fault::BlackHole(host) => host.0 == from || host.0 == to,
+                _ => false,
+            })
+    }
+
+    /// How long a way takes, this time.
+    pub(super) fn way(&self, from: u32, to: u32, random: &mut Stream) -> u64 {
+        if from == to {
+            return LOOPBACK;
+        }
+        let mut time = self.link(from, to).latency.draw(random);
+        for fault in self.lasting() {
+            if let Fault::Delay(host, by) = fault
+                && (host.0 == from || host.0 == to)
+            {
+                time = time.saturating_add(nanos(*by));
+            }
+        }
+        time
+    }
+
+    /// When bytes that are sent now have left the host.
+    fn departure(&mut self, from: u32, bytes: usize) -> u64 {
+        let rates = self.lasting().filter_map(|fault| match fault {
+            Fault::Throttle(host, rate) if host.0 == from => Some((*rate).max(1)),
+            _ => None,
+        });
+        let rate = rates.chain(self.hosts[from as usize].bandwidth).min();
+        let Some(rate) = rate else {
+            return self.now;
+        };
+        let takes = u128::from(bytes as u64) * 1_000_000_000 / u128::from(rate);
+        let uplink = &mut self.hosts[from as usize].uplink_free;
+        *uplink = (*uplink).max(self.now).saturating_add(takes as u64);
+        *uplink
+    }
+
+    /// Who has this address, as seen from a host.
+    fn host_of(&self, from: u32, to: SocketAddr) -> Option<u32> {
+        if to.ip().is_loopback() || to.ip().is_unspecified() {
+            return Some(from);
+        }
+        self.by_address.get(&to.ip()).copied()
+    }
+
+    // Faults.
+
+    /// Plans the faults of the run; more may come later.
+    pub(super) fn plan(&mut self, planned: Planned) {
+        let n = self.faults.len() as u32;
+        self.at(nanos(planned.at), Happening::FaultBegins(n));
+        if let Some(end) = planned.ends()
+            && !planned.fault.is_at_once()
+        {
+            self.at(nanos(end), Happening::FaultEnds(n));
+        }
+        self.faults.push(planned);
+    }
+
+    /// No fault begins or lasts any more; who is down has power again, and no program.
+    pub(super) fn end_all_faults(&mut self) {
+        self.over = true;
+        self.active.clear();
+        for host in 0..self.hosts.len() as u32 {
+            let state = &mut self.hosts[host as usize];
+            state.powered = true;
+            state.paused = 0;
+            self.runnable(host);
+        }
+    }
+
+    fn fault_begins(&mut self, n: u32) -> Due {
+        if self.over {
+            return Due::Nothing;
+        }
+        let fault = self.faults[n as usize].fault.clone();
+        self.note(None, What::FaultBegins(n));
+        match &fault {
+            Fault::Reset(host, one_in) => self.reset_some(*host, *one_in, n),
+            Fault::ClockForward(host, by) => {
+                let state = &mut self.hosts[host.0 as usize];
+                state.ahead = state.ahead.saturating_add(nanos(*by));
+                self.runnable(host.0);
+            }
+            Fault::ClockBack(host, by) => {
+                self.hosts[host.0 as usize].behind += nanos(*by);
+            }
+            Fault::Rename(name, means) => {
+                let name = self.hosts[name.0 as usize].name.clone();
+                self.by_name.insert(name, means.0);
+            }
+            Fault::Pause(host) => self.hosts[host.0 as usize].paused += 1,
+            _ => {}
+        }
+        if !fault.is_at_once() {
+            self.active.push(n);
+        }
+        match fault {
+            Fault::Crash(host) => self.goes_down(host.0, true),
+            Fault::Kill(host) => self.goes_down(host.0, false),
+            _ => Due::Nothing,
+        }
+    }
+
+    fn fault_ends(&mut self, n: u32) -> Due {
+        if !self.active.contains(&n) {
+            return Due::Nothing;
+        }
+        self.note(None, What::FaultEnds(n));
+        self.active.retain(|active| *active != n);
+        let fault = &self.faults[n as usize].fault;
+        if let Fault::Pause(host) = *fault {
+            let state = &mut self.hosts[host.0 as usize];
+            state.paused -= 1;
+            self.runnable(host.0);
+        }
+        match self.faults[n as usize].fault.downs() {
+            // Another of its kind may last longer.
+            Some(host) if !self.lasting().any(|other| other.downs() == Some(host)) => {
+                self.comes_up(host.0)
+            }
+            _ => Due::Nothing,
+        }
+    }
+}

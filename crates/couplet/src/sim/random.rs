@@ -1,0 +1,150 @@
+//! Choices from a seed: each who chooses has a [`Stream`] of its own, so that no choice of one
+//! changes those of another.
+
+use std::time::Duration;
+
+/// An endless row of numbers that its key decides.
+#[derive(Clone, Debug)]
+pub(super) struct Stream(u64);
+
+/// splitmix64's finisher: every bit of the input moves every bit of the output.
+pub(super) fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Adds a word to a hash.
+pub(super) fn fold(hash: u64, word: u64) -> u64 {
+    mix(hash.rotate_left(5) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Adds bytes to a hash.
+pub(super) fn fold_bytes(mut hash: u64, bytes: &[u8]) -> u64 {
+    let words = bytes.chunks_exact(8);
+    let mut last = [0; 8];
+    last[..words.remainder().len()].copy_from_slice(words.remainder());
+    for word in words {
+        hash = fold(hash, u64::from_le_bytes(word.try_into().unwrap_or_default()));
+    }
+    fold(fold(hash, u64::from_le_bytes(last)), bytes.len() as u64)
+}
+
+/// What a stream is for; the first part of its key.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    /// The way from one end of a connection to the other.
+    Way = 1,
+    /// What a program asks its world for.
+    World,
+    /// How long a lookup or a job takes.
+    Work,
+    /// The list of faults.
+    Weather,
+    /// What a host is at its beginning.
+    Birth,
+    /// Which of the connections a fault meets.
+    Victims,
+    /// Datagrams between two hosts.
+    Datagrams,
+}
+
+impl Stream {
+    pub(super) fn new(seed: u64, purpose: Purpose, key: &[u64]) -> Stream {
+        let start = fold(fold(0x636f_7570_6c65_7421, seed), purpose as u64);
+        Stream(key.iter().fold(start, |hash, word| fold(hash, *word)))
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+
+    /// A number below `n`, or 0 where `n` is 0.
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        // The high half of a product: as even as the numbers are.
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+    }
+
+    /// A number from `least` to `most`, both included.
+    pub(super) fn between(&mut self, least: u64, most: u64) -> u64 {
+        least + self.below(most.saturating_sub(least).saturating_add(1))
+    }
+
+    /// True `n` times out of a thousand.
+    pub(super) fn per_mille(&mut self, n: u16) -> bool {
+        n > 0 && self.below(1000) < u64::from(n)
+    }
+}
+
+/// How long something takes on its way. All arithmetic is in whole nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latency {
+    /// Always this.
+    Constant(Duration),
+    /// Evenly between the two.
+    Uniform(Duration, Duration),
+    /// Mostly about `usual`; every second one longer than that, every fourth twice as long, every
+    /// eighth four times, and so on up to `most`.
+    LongTail {
+        /// What half of them stay below.
+        usual: Duration,
+        /// What none goes beyond.
+        most: Duration,
+    },
+}
+
+impl Latency {
+    pub(super) fn draw(self, stream: &mut Stream) -> u64 {
+        match self {
+            Latency::Constant(time) => nanos(time),
+            Latency::Uniform(least, most) => stream.between(nanos(least), nanos(most)),
+            Latency::LongTail { usual, most } => {
+                let doublings = stream.next().trailing_zeros().min(32);
+                let reach = nanos(usual).saturating_mul(1 << doublings);
+                stream.between(reach / 2, reach).min(nanos(most))
+            }
+        }
+    }
+}
+
+/// Whole nanoseconds: five hundred years of them fit.
+pub(super) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_decided_by_its_key_and_by_nothing_else() {
+        let row = |seed, key: &[u64]| {
+            let mut stream = Stream::new(seed, Purpose::Way, key);
+            [stream.next(), stream.next(), stream.next()]
+        };
+        assert_eq!(row(1, &[2, 3]), row(1, &[2, 3]));
+        assert_ne!(row(1, &[2, 3]), row(1, &[3, 2]));
+        assert_ne!(row(1, &[2, 3]), row(2, &[2, 3]));
+    }
+
+    #[test]
+    fn half_of_a_long_tail_is_usual_and_none_is_beyond_the_most() {
+        let mut stream = Stream::new(7, Purpose::Way, &[]);
+        let (usual, most) = (Duration::from_millis(10), Duration::from_secs(1));
+        let tail = Latency::LongTail { usual, most };
+        let drawn: Vec<u64> = (0..10_000).map(|_| tail.draw(&mut stream)).collect();
+        let longer = drawn.iter().filter(|n| **n > nanos(usual)).count();
+        assert!((4_500..5_500).contains(&longer), "{longer} of 10 000 are longer than usual");
+        assert!(drawn.iter().all(|n| *n <= nanos(most)));
+        assert!(drawn.iter().any(|n| *n > nanos(usual) * 20));
+    }
+
+    #[test]
+    fn a_hash_of_bytes_knows_each_byte_and_the_length() {
+        let hash = |bytes: &[u8]| fold_bytes(0, bytes);
+        assert_ne!(hash(b""), hash(b"\0"));
+        assert_ne!(hash(b"12345678"), hash(b"12345678\0"));
+        assert_ne!(hash(b"abcdefgh-ijkl"), hash(b"abcdefgh-ijkm"));
+    }
+}

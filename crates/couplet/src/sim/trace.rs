@@ -1,0 +1,212 @@
+//! The trace of a world: what happened, in order. Every record goes into a hash; the last ones are
+//! kept for the report of a failure, all of them only when a trace was asked for.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::random::{fold, fold_bytes};
+
+/// Records that are kept in any case.
+const RECENT: usize = 200;
+
+/// Names a connection in a trace: the how-manieth its client's host has tried. The same in every
+/// run of a seed, unlike keys and ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Label {
+    pub(super) client: u32,
+    pub(super) ordinal: u32,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Starts,
+    Ends(String),
+    Crashes,
+    Killed,
+    FaultBegins(u32),
+    FaultEnds(u32),
+    Listens(SocketAddr),
+    Tries(Label, SocketAddr),
+    Accepts(Label),
+    TurnsAway(Label),
+    Made(Label),
+    /// Bytes that went to the driver.
+    Sent(Label, usize),
+    /// Bytes that a protocol was given, and their hash.
+    Data(Label, usize, u64),
+    ReadClosed(Label),
+    WriteClosed(Label),
+    Resumed(Label),
+    Lost(Label, String),
+    Name(String),
+    Job,
+    Note(String),
+    Broken(String),
+}
+
+/// One line of a trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Nanoseconds since the beginning.
+    pub(super) at: u64,
+    /// Where; nobody's where it is the world itself.
+    pub(super) host: Option<u32>,
+    pub(super) what: What,
+}
+
+pub(super) struct Trace {
+    hash: u64,
+    count: u64,
+    kept: VecDeque<Record>,
+    whole: bool,
+}
+
+impl Trace {
+    pub(super) fn new() -> Trace {
+        Trace { hash: 0, count: 0, kept: VecDeque::new(), whole: false }
+    }
+
+    /// Keeps all records from now on.
+    pub(super) fn keep_all(&mut self) {
+        self.whole = true;
+    }
+
+    pub(super) fn add(&mut self, record: Record) {
+        self.hash = record.fold_into(self.hash);
+        self.count += 1;
+        if !self.whole && self.kept.len() == RECENT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(record);
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        fold(self.hash, self.count)
+    }
+
+    /// The records that are kept, and how many came before them.
+    pub(super) fn kept(&self) -> (u64, &VecDeque<Record>) {
+        (self.count - self.kept.len() as u64, &self.kept)
+    }
+}
+
+impl Record {
+    fn fold_into(&self, hash: u64) -> u64 {
+        let hash = fold(fold(hash, self.at), self.host.map_or(u64::MAX, u64::from));
+        let label = |hash, kind, label: &Label| {
+            fold(fold(fold(hash, kind), u64::from(label.client)), u64::from(label.ordinal))
+        };
+        match &self.what {
+            What::Starts => fold(hash, 1),
+            What::Ends(how) => fold_bytes(fold(hash, 2), how.as_bytes()),
+            What::Crashes => fold(hash, 3),
+            What::Killed => fold(hash, 4),
+            What::FaultBegins(n) => fold(fold(hash, 5), u64::from(*n)),
+            What::FaultEnds(n) => fold(fold(hash, 6), u64::from(*n)),
+            What::Listens(at) => fold_bytes(fold(hash, 7), at.to_string().as_bytes()),
+            What::Tries(l, to) => fold_bytes(label(hash, 8, l), to.to_string().as_bytes()),
+            What::Accepts(l) => label(hash, 9, l),
+            What::TurnsAway(l) => label(hash, 10, l),
+            What::Made(l) => label(hash, 11, l),
+            What::Sent(l, n) => fold(label(hash, 12, l), *n as u64),
+            What::Data(l, n, bytes) => fold(fold(label(hash, 13, l), *n as u64), *bytes),
+            What::ReadClosed(l) => label(hash, 14, l),
+            What::WriteClosed(l) => label(hash, 15, l),
+            What::Resumed(l) => label(hash, 16, l),
+            What::Lost(l, why) => fold_bytes(label(hash, 17, l), why.as_bytes()),
+            What::Name(name) => fold_bytes(fold(hash, 18), name.as_bytes()),
+            What::Job => fold(hash, 19),
+            What::Note(text) => fold_bytes(fold(hash, 20), text.as_bytes()),
+            What::Broken(text) => fold_bytes(fold(hash, 21), text.as_bytes()),
+        }
+    }
+}
+
+/// What a trace is written with: the names of the hosts and the faults.
+pub(super) struct Legend<'a> {
+    pub(super) hosts: &'a [String],
+    pub(super) faults: &'a [String],
+}
+
+impl Legend<'_> {
+    fn host(&self, index: u32) -> &str {
+        self.hosts.get(index as usize).map_or("?", |name| name)
+    }
+
+    /// A line, without its end.
+    pub(super) fn line<'a>(&'a self, record: &'a Record) -> Line<'a> {
+        Line { legend: self, record }
+    }
+}
+
+pub(super) struct Line<'a> {
+    legend: &'a Legend<'a>,
+    record: &'a Record,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Line { legend, record: Record { at, host, what } } = self;
+        let host = host.map_or("", |host| legend.host(host));
+        write!(f, "{:>6}.{:09} {host:<10} ", at / 1_000_000_000, at % 1_000_000_000)?;
+        let of = |f: &mut fmt::Formatter<'_>, l: &Label| {
+            write!(f, "{}#{} ", legend.host(l.client), l.ordinal)
+        };
+        let fault = |n: &u32| legend.faults.get(*n as usize).map_or("a fault", |text| text);
+        match what {
+            What::Starts => f.write_str("starts"),
+            What::Ends(how) => write!(f, "ends: {how}"),
+            What::Crashes => f.write_str("crashes: its power is gone"),
+            What::Killed => f.write_str("is killed"),
+            What::FaultBegins(n) => write!(f, "fault {n} begins: {}", fault(n)),
+            What::FaultEnds(n) => write!(f, "fault {n} ends: {}", fault(n)),
+            What::Listens(at) => write!(f, "listens on {at}"),
+            What::Tries(l, to) => {
+                of(f, l)?;
+                write!(f, "tries {to}")
+            }
+            What::Accepts(l) => {
+                of(f, l)?;
+                f.write_str("accepted")
+            }
+            What::TurnsAway(l) => {
+                of(f, l)?;
+                f.write_str("turned away: no descriptors")
+            }
+            What::Made(l) => {
+                of(f, l)?;
+                f.write_str("connection_made")
+            }
+            What::Sent(l, n) => {
+                of(f, l)?;
+                write!(f, "sends {n} bytes")
+            }
+            What::Data(l, n, hash) => {
+                of(f, l)?;
+                write!(f, "data_received {n} bytes {:08x}", hash >> 32)
+            }
+            What::ReadClosed(l) => {
+                of(f, l)?;
+                f.write_str("read_closed")
+            }
+            What::WriteClosed(l) => {
+                of(f, l)?;
+                f.write_str("write_closed")
+            }
+            What::Resumed(l) => {
+                of(f, l)?;
+                f.write_str("reading_resumed")
+            }
+            What::Lost(l, why) => {
+                of(f, l)?;
+                write!(f, "connection_lost: {why}")
+            }
+            What::Name(text) => write!(f, "name {text}"),
+            What::Job => f.write_str("a job has run"),
+            What::Note(text) => write!(f, "note: {text}"),
+            What::Broken(text) => write!(f, "BROKEN: {text}"),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Running a scenario for many seeds, and reporting a failure: with its seed, the shortest list of
+//! faults that still fails, and the trace around it.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::{Sim, Weather};
+use crate::defer::Result;
+use crate::transport::panics::panic_text;
+
+/// Lines of the trace that a report shows.
+const AROUND: usize = 40;
+/// Runs that the search for the shortest list of faults takes at most.
+const RUNS: usize = 300;
+
+/// An invariant of a world does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text} (at {at:?})")]
+#[non_exhaustive]
+pub struct Broken {
+    /// What does not hold.
+    pub text: String,
+    /// Since the beginning of the world.
+    pub at: Duration,
+}
+
+/// One run of a scenario: what decides it.
+///
+/// A scenario is a function that adds hosts to a [`Sim`], lets time pass, and fails where something
+/// does not hold. [`Sim::finish`] is called behind it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Trial {
+    /// The seed.
+    pub seed: u64,
+    /// The weather.
+    pub weather: Weather,
+    /// The whole trace is kept.
+    pub whole_trace: bool,
+    keep: Option<Vec<usize>>,
+}
+
+/// What came of a [`Trial`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// What went wrong, if something did.
+    pub failure: Option<String>,
+    /// A hash of everything that has happened, in order.
+    pub hash: u64,
+    /// How many things have happened.
+    pub events: u64,
+    /// Virtual time that has passed.
+    pub elapsed: Duration,
+    /// The faults, in words.
+    pub faults: Vec<String>,
+    /// The lines of the trace: the last ones, or all.
+    pub trace: Vec<String>,
+    /// How many faults the weather drew.
+    drawn: usize,
+}
+
+impl Trial {
+    /// A run with this seed in this weather.
+    pub fn new(seed: u64, weather: Weather) -> Trial {
+        Trial { seed, weather, whole_trace: false, keep: None }
+    }
+
+    /// Keeps the whole trace.
+    #[must_use]
+    pub fn whole_trace(mut self) -> Trial {
+        self.whole_trace = true;
+        self
+    }
+
+    fn keeping(&self, keep: &[usize]) -> Trial {
+        Trial { keep: Some(keep.to_vec()), ..self.clone() }
+    }
+
+    /// Runs the scenario, and ends its world.
+    pub fn run(&self, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> Report {
+        let alive = crate::defer::alive();
+        let mut sim = Sim::within(self.seed, self.weather, self.keep.clone());
+        if self.whole_trace {
+            sim.keep_trace();
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            scenario(&mut sim)?;
+            sim.finish()
+        }));
+        let mut report = Report {
+            failure: match outcome {
+                Ok(Ok(())) => None,
+                Ok(Err(failure)) => Some(format!("{failure:#}")),
+                Err(payload) => Some(format!("the scenario panicked: {}", panic_text(payload))),
+            },
+            hash: sim.hash(),
+            events: sim.events(),
+            elapsed: sim.elapsed(),
+            faults: sim.faults_told(),
+            trace: Vec::new(),
+            drawn: sim.drawn(),
+        };
+        if self.whole_trace || report.failure.is_some() {
+            report.trace = sim.trace_lines();
+        }
+        drop(sim);
+        let left = crate::defer::alive().saturating_sub(alive);
+        if report.failure.is_none() && left > 0 {
+            report.failure = Some(format!("{left} links of Deferreds are left"));
+        }
+        report
+    }
+
+    /// Runs the scenario. A failure is run again, with fewer and fewer faults, and once more to see
+    /// that it is the same each time.
+    ///
+    /// # Errors
+    ///
+    /// The report of the failure, for people.
+    pub fn examine(&self, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> Result<Report, String> {
+        let report = self.run(scenario);
+        match report.failure {
+            None => Ok(report),
+            Some(_) => Err(self.explain(&report, scenario)),
+        }
+    }
+
+    /// Runs the scenario twice and compares.
+    ///
+    /// # Errors
+    ///
+    /// The first difference, for people.
+    pub fn compare(&self, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> Result<Report, String> {
+        let (first, second) = (self.run(scenario), self.run(scenario));
+        if first.hash == second.hash {
+            return Ok(first);
+        }
+        let whole = self.clone().whole_trace();
+        let (first, second) = (whole.run(scenario).trace, whole.run(scenario).trace);
+        let mut text = format!(
+            "seed {}, weather {}: two runs differ, so something takes chance or order from elsewhere \
+             (a HashMap, a clock, a thread)\n",
+            self.seed, self.weather
+        );
+        let same = first.iter().zip(&second).take_while(|(a, b)| a == b).count();
+        if same == first.len() && same == second.len() {
+            text += "their whole traces do not, at the third try";
+            return Err(text);
+        }
+        for line in &first[same.saturating_sub(5)..same] {
+            text += &format!("  both:   {line}\n");
+        }
+        let line = |lines: &[String]| lines.get(same).map_or("(ended)".to_owned(), Clone::clone);
+        text += &format!("  first:  {}\n  second: {}", line(&first), line(&second));
+        Err(text)
+    }
+
+    fn explain(&self, report: &Report, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> String {
+        let fails = |keep: &[usize]| self.keeping(keep).run(scenario).failure.is_some();
+        let keep = shortest(report.drawn, fails);
+        let short = self.keeping(&keep).run(scenario);
+        // A failure that does not come again is not shortened.
+        let shown = if short.failure.is_some() { &short } else { report };
+        let mut text = format!("seed {}, weather {}: ", self.seed, self.weather);
+        text += shown.failure.as_deref().unwrap_or_default();
+        if let Err(difference) = self.compare(scenario) {
+            text += &format!("\n{difference}");
+        }
+        match report.drawn {
+            0 => text += "\nwithout any faults of the weather",
+            all => {
+                text += &format!("\n{} of the {all} faults of the weather are enough", keep.len())
+            }
+        }
+        for fault in &shown.faults {
+            text += &format!("\n  {fault}");
+        }
+        text += "\nthe trace before it:\n";
+        text += &shown.trace[shown.trace.len().saturating_sub(AROUND)..].join("\n");
+        text
+    }
+}
+
+/// The shortest list of so many things that still fails: found by leaving out halves, then
+/// smaller parts, then one by one.
+fn shortest(all: usize, fails: impl Fn(&[usize]) -> bool) -> Vec<usize> {
+    let mut keep: Vec<usize> = (0..all).collect();
+    let mut runs = 0;
+    let mut size = all;
+    while size > 0 && runs < RUNS {
+        let mut at = 0;
+        while at < keep.len() && runs < RUNS {
+            let end = keep.len().min(at + size);
+            let fewer = [&keep[..at], &keep[end..]].concat();
+            runs += 1;
+            if fails(&fewer) { keep = fewer } else { at = end }
+        }
+        size /= 2;
+    }
+    keep
+}
+
+/// Runs a scenario for each of the seeds, the first of them twice. For tests.
+///
+/// With `COUPLET_SEED` in the environment only that seed is run: a failure is replayed.
+///
+/// ```
+/// use std::time::Duration;
+/// use couplet::sim::{self, Weather};
+///
+/// sim::check(0..20, Weather::Storm, |sim| {
+///     sim.host("alone", |reactor| {
+///         reactor.sleep(Duration::from_secs(5)).detach();
+///         Ok(())
+///     });
+///     sim.draw_faults(Duration::from_secs(60));
+///     sim.run_for(Duration::from_secs(60))
+/// });
+/// ```
+///
+/// # Panics
+///
+/// With a report, at the first seed that fails.
+pub fn check(
+    seeds: impl IntoIterator<Item = u64>,
+    weather: Weather,
+    scenario: impl Fn(&mut Sim) -> Result<()>,
+) {
+    let asked = std::env::var("COUPLET_SEED").ok();
+    let asked = asked.map(|text| match text.trim().parse() {
+        Ok(seed) => seed,
+        Err(_) => panic!("COUPLET_SEED is to be a number, and is '{text}'"),
+    });
+    let seeds: Vec<u64> = asked.map_or_else(|| seeds.into_iter().collect(), |seed| vec![seed]);
+    for (n, seed) in seeds.into_iter().enumerate() {
+        let trial = Trial::new(seed, weather);
+        let outcome = match n {
+            0 => trial.examine(&scenario).and_then(|_| trial.compare(&scenario)),
+            _ => trial.examine(&scenario),
+        };
+        if let Err(text) = outcome {
+            panic!("{text}\nreplay it with COUPLET_SEED={seed}");
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failure = self.failure.as_deref().unwrap_or("all is well");
+        write!(
+            f,
+            "{failure}: {} events in {:?} of virtual time, {:016x}",
+            self.events, self.elapsed, self.hash
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shortest;
+
+    #[test]
+    fn the_shortest_list_has_what_is_needed_and_no_more() {
+        for needed in [&[][..], &[0], &[9], &[3, 4], &[0, 5, 9], &[1, 2, 3, 7, 8]] {
+            let fails = |keep: &[usize]| needed.iter().all(|n| keep.contains(n));
+            assert_eq!(shortest(10, fails), needed);
+        }
+    }
+}

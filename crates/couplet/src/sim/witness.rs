@@ -1,0 +1,146 @@
+//! What watches every protocol of a world: that its callbacks come as the contract says, and that
+//! it is given what the other end wrote.
+
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::kernel::{EndId, Kernel};
+use super::random::fold_bytes;
+use super::trace::{Label, What};
+use crate::driver::Key;
+use crate::error::Reason;
+use crate::protocol::Protocol;
+use crate::transport::Transport;
+
+/// A protocol, watched.
+struct Watched {
+    inner: Box<dyn Protocol>,
+    kernel: Rc<RefCell<Kernel>>,
+    host: u32,
+    end: EndId,
+    label: Label,
+    made: bool,
+    lost: bool,
+    inside: bool,
+}
+
+/// Wraps the protocol of a connection of this host.
+pub(super) fn watch(
+    kernel: &Rc<RefCell<Kernel>>,
+    host: u32,
+    key: Key,
+    inner: Box<dyn Protocol>,
+) -> Box<dyn Protocol> {
+    let held = kernel.borrow().hosts[host as usize].held(key);
+    let Some(end) = held else { return inner };
+    let label = kernel.borrow_mut().label(end);
+    let kernel = kernel.clone();
+    Box::new(Watched { inner, kernel, host, end, label, made: false, lost: false, inside: false })
+}
+
+impl Watched {
+    /// Checks what must hold at each callback, notes it, and makes it.
+    fn call(
+        &mut self,
+        what: What,
+        transport: &Transport,
+        call: impl FnOnce(&mut dyn Protocol, &Transport),
+    ) {
+        self.check(&what, transport);
+        self.made = true;
+        self.kernel.borrow_mut().note(self.host, what);
+        self.inside = true;
+        // A panic goes on to the loop; the next callback is not inside this one.
+        struct Out<'a>(&'a mut bool);
+        impl Drop for Out<'_> {
+            fn drop(&mut self) {
+                *self.0 = false;
+            }
+        }
+        let _out = Out(&mut self.inside);
+        call(&mut *self.inner, transport);
+    }
+
+    fn check(&self, what: &What, transport: &Transport) {
+        let mut kernel = self.kernel.borrow_mut();
+        let now = transport.reactor().now();
+        let state = &mut kernel.hosts[self.host as usize];
+        let back = state.seen.is_some_and(|seen| seen > now);
+        state.seen = Some(now);
+        let written = kernel.written(self.end);
+        let left = transport.wire.bytes_out();
+        let is_made = matches!(what, What::Made(_));
+        let broken = if self.lost {
+            "a callback after connection_lost"
+        } else if self.inside {
+            "a callback inside another one"
+        } else if is_made == self.made {
+            "connection_made does not come first, and once"
+        } else if back {
+            "time went back"
+        } else if written.is_some_and(|written| written != left) {
+            "the driver was not given the bytes that have left"
+        } else {
+            return;
+        };
+        let name = kernel.hosts[self.host as usize].name.clone();
+        let (client, ordinal) = (self.label.client as usize, self.label.ordinal);
+        let client = kernel.hosts[client].name.clone();
+        kernel.violate(format!("{broken}: on {name}, connection {client}#{ordinal}, at {what:?}"));
+    }
+
+    fn violate(&self, text: &str) {
+        let mut kernel = self.kernel.borrow_mut();
+        let name = kernel.hosts[self.host as usize].name.clone();
+        kernel.violate(format!("{name}: {text}"));
+    }
+}
+
+impl Protocol for Watched {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.call(What::Made(self.label), transport, |inner, transport| {
+            inner.connection_made(transport);
+        });
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        if !self.kernel.borrow_mut().was_given(self.end, data) {
+            self.violate("a protocol was given bytes that the other end did not write next");
+        }
+        let what = What::Data(self.label, data.len(), fold_bytes(0, data));
+        self.call(what, transport, |inner, transport| inner.data_received(transport, data));
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        if let Reason::Panicked(text) = reason {
+            self.violate(&format!("a callback panicked: {text}"));
+        }
+        let what = What::Lost(self.label, reason.to_string());
+        self.call(what, transport, |inner, transport| inner.connection_lost(transport, reason));
+        self.lost = true;
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.call(What::ReadClosed(self.label), transport, |inner, t| inner.read_closed(t));
+    }
+
+    fn write_closed(&mut self, transport: &Transport) {
+        self.call(What::WriteClosed(self.label), transport, |inner, t| inner.write_closed(t));
+    }
+
+    fn reading_resumed(&mut self, transport: &Transport) {
+        self.call(What::Resumed(self.label), transport, |inner, t| inner.reading_resumed(t));
+    }
+
+    fn handshake_completed(&mut self, transport: &Transport) {
+        self.inner.handshake_completed(transport);
+    }
+
+    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
+        if (*self.inner).type_id() == wanted {
+            return Some(&mut *self.inner as &mut dyn Any);
+        }
+        self.inner.find(wanted)
+    }
+}

@@ -1,0 +1,517 @@
+//! [`Sim`]: the hosts' programs, and the loop that turns them as time goes on.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::driver::SimDriver;
+use super::kernel::{Due, Kernel};
+use super::random::nanos;
+use super::trace::{Legend, What};
+use super::{Broken, Fault, Host, Link, Planned, Weather, witness};
+use crate::defer::{Reporter, Result, set_reporter};
+use crate::driver::{Driver, Signal};
+use crate::reactor::{Loop, LoopOptions, Reactor};
+
+/// How long [`Sim::finish`] gives programs to end, in virtual time.
+const END: Duration = Duration::from_secs(120);
+/// How long it gives the network to become quiet: longer than any patience of a system.
+const QUIET: Duration = Duration::from_secs(3600);
+
+/// A world of hosts in virtual time.
+///
+/// See the [module](super) for an example.
+pub struct Sim {
+    pub(super) kernel: Rc<RefCell<Kernel>>,
+    programs: Vec<Running>,
+    weather: Weather,
+    /// The faults to keep of those that are drawn; all where it is `None`.
+    keep: Option<Vec<usize>>,
+    /// What was drawn: the list of which `keep` names some.
+    drawn: Vec<Planned>,
+    draws: u64,
+    /// What loops complained of while they turned.
+    complaints: Rc<RefCell<Vec<String>>>,
+}
+
+type Program = Rc<dyn Fn(&Reactor) -> Result<()>>;
+
+struct Running {
+    program: Program,
+    l: Option<Loop>,
+    started: bool,
+}
+
+impl Sim {
+    /// An empty world. The same seed makes the same choices.
+    pub fn new(seed: u64) -> Sim {
+        Sim::within(seed, Weather::Calm, None)
+    }
+
+    pub(super) fn within(seed: u64, weather: Weather, keep: Option<Vec<usize>>) -> Sim {
+        let mut kernel = Kernel::new(seed);
+        kernel.link = weather.link(seed);
+        Sim {
+            kernel: Rc::new(RefCell::new(kernel)),
+            programs: Vec::new(),
+            weather,
+            keep,
+            drawn: Vec::new(),
+            draws: 0,
+            complaints: Rc::default(),
+        }
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.kernel.borrow().seed
+    }
+
+    // Hosts.
+
+    /// Adds a host that runs this program: when the world goes on, and anew after each crash. Its
+    /// name has its addresses, for all other hosts.
+    pub fn host(&mut self, name: &str, program: impl Fn(&Reactor) -> Result<()> + 'static) -> Host {
+        let host = Host(self.kernel.borrow_mut().add_host(name));
+        self.programs.push(Running { program: Rc::new(program), l: None, started: false });
+        host
+    }
+
+    /// Adds a host without a program: for [`socket`](Self::socket)s and
+    /// [`datagrams`](Self::datagrams) in the test's hand, or a [`driver`](Self::driver).
+    pub fn bare_host(&mut self, name: &str) -> Host {
+        let host = self.host(name, |_| Ok(()));
+        self.programs[host.0 as usize].started = true;
+        host
+    }
+
+    /// The hosts, in the order in which they were added.
+    pub fn hosts(&self) -> Vec<Host> {
+        (0..self.programs.len() as u32).map(Host).collect()
+    }
+
+    /// The name of a host.
+    pub fn name(&self, host: Host) -> String {
+        self.kernel.borrow().hosts[host.0 as usize].name.clone()
+    }
+
+    /// The IPv4 address of a host.
+    pub fn address(&self, host: Host) -> IpAddr {
+        self.kernel.borrow().hosts[host.0 as usize].v4.into()
+    }
+
+    /// The program of this host runs.
+    pub fn is_running(&self, host: Host) -> bool {
+        self.kernel.borrow().hosts[host.0 as usize].runs
+    }
+
+    /// A signal for the program of a host.
+    pub fn signal(&mut self, host: Host, signal: Signal) {
+        self.kernel.borrow_mut().signal(host.0, signal);
+    }
+
+    /// What a host's loop holds at this moment, if its program runs.
+    pub fn snapshot(&self, host: Host) -> Option<crate::Snapshot> {
+        self.programs[host.0 as usize].l.as_ref().map(Loop::snapshot)
+    }
+
+    // The network.
+
+    /// What all ways are like that have no link of their own.
+    pub fn set_default_link(&mut self, link: Link) {
+        self.kernel.borrow_mut().link = link;
+    }
+
+    /// What the ways between two hosts are like.
+    pub fn set_link(&mut self, a: Host, b: Host, link: Link) {
+        self.kernel.borrow_mut().set_link(a, b, link);
+    }
+
+    /// Bytes a second that a host sends at most; `None` for no limit, as it is unless set.
+    pub fn set_bandwidth(&mut self, host: Host, bytes: Option<u64>) {
+        self.kernel.borrow_mut().hosts[host.0 as usize].bandwidth = bytes.map(|n| n.max(1));
+    }
+
+    /// Bytes that the systems hold for each direction of a connection made from now on: of what is
+    /// sent until it is acknowledged, of what is received until it is read. 128 KiB each unless
+    /// set.
+    pub fn set_buffers(&mut self, send: usize, receive: usize) {
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.send_buffer = send.max(1);
+        kernel.receive_buffer = receive.max(1);
+    }
+
+    // Faults.
+
+    /// Something goes wrong, from a time (since the beginning of the world) on and for a while.
+    pub fn fault(&mut self, at: Duration, lasts: Duration, fault: Fault) {
+        self.kernel.borrow_mut().plan(Planned { at, lasts, fault });
+    }
+
+    /// Draws the faults of the weather, for the hosts that there are: all begin from now on and are
+    /// over within this time. Nothing is drawn in [`Weather::Calm`].
+    pub fn draw_faults(&mut self, within: Duration) {
+        let hosts = self.programs.len() as u32;
+        self.draw_faults_for(within, &(0..hosts).map(Host).collect::<Vec<_>>());
+    }
+
+    /// [`draw_faults`](Self::draw_faults), for some of the hosts; the others are met only as the
+    /// other side of a partition.
+    pub fn draw_faults_for(&mut self, within: Duration, hosts: &[Host]) {
+        self.draws += 1;
+        let now = self.elapsed();
+        let seed = self.seed().wrapping_add(self.draws - 1);
+        let mut drawn = self.weather.draw(seed, hosts, self.programs.len() as u32, within);
+        for planned in &mut drawn {
+            planned.at += now;
+        }
+        for planned in drawn {
+            let index = self.drawn.len();
+            let kept = self.keep.as_ref().is_none_or(|keep| keep.contains(&index));
+            self.drawn.push(planned.clone());
+            if kept {
+                self.kernel.borrow_mut().plan(planned);
+            }
+        }
+    }
+
+    /// The faults of this world, those included that are to come.
+    pub fn faults(&self) -> Vec<Planned> {
+        self.kernel.borrow().faults.clone()
+    }
+
+    /// How many faults the weather drew, kept or not.
+    pub(super) fn drawn(&self) -> usize {
+        self.drawn.len()
+    }
+
+    /// The weather.
+    pub fn weather(&self) -> Weather {
+        self.weather
+    }
+
+    // Time.
+
+    /// Virtual time since the beginning.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.kernel.borrow().now)
+    }
+
+    /// Things that have happened: packets, acknowledgements, turns, answers, faults.
+    pub fn events(&self) -> u64 {
+        self.kernel.borrow().events
+    }
+
+    /// Lets this time pass.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] when an invariant does not hold; the world stands still from then on.
+    pub fn run_for(&mut self, time: Duration) -> Result<()> {
+        self.run_until(time, |_| false).map(|_| ())
+    }
+
+    /// Lets time pass until `done`, which is asked after each thing that happened; at most this
+    /// long. True when it is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] when an invariant does not hold; the world stands still from then on.
+    pub fn run_until(
+        &mut self,
+        at_most: Duration,
+        mut done: impl FnMut(&Sim) -> bool,
+    ) -> Result<bool> {
+        let end = self.kernel.borrow().now.saturating_add(nanos(at_most));
+        let _reporter = self.listen_to_complaints();
+        self.start_programs();
+        loop {
+            self.check()?;
+            if done(self) {
+                return Ok(true);
+            }
+            let next = self.kernel.borrow().next_at();
+            if next.is_none_or(|at| at > end) {
+                self.kernel.borrow_mut().now = end;
+                return Ok(false);
+            }
+            self.step();
+        }
+    }
+
+    /// Ends all programs as SIGTERM does, lets the network become quiet, and checks that nothing is
+    /// left.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] when something is.
+    pub fn finish(&mut self) -> Result<()> {
+        // What lasts to the end is over now, and who is down stays down.
+        self.kernel.borrow_mut().end_all_faults();
+        for host in self.hosts() {
+            self.signal(host, Signal::Terminate);
+        }
+        if !self.run_until(END, |sim| sim.hosts().iter().all(|host| !sim.is_running(*host)))? {
+            let runs = self.hosts().into_iter().find(|host| self.is_running(*host));
+            let name = runs.map(|host| self.name(host)).unwrap_or_default();
+            return self.fail(format!("the program of {name} does not end"));
+        }
+        self.run_until(QUIET, |sim| sim.kernel.borrow().connections() == 0)?;
+        let mut left = self.kernel.borrow().left_over();
+        left.extend(self.kernel.borrow().held_connections());
+        if left.is_empty() { Ok(()) } else { self.fail(left.join("; ")) }
+    }
+
+    // What was seen.
+
+    /// Fails this world, with this text.
+    ///
+    /// # Errors
+    ///
+    /// Always: [`Broken`], so that a scenario can end with it.
+    pub fn fail(&mut self, text: impl Into<String>) -> Result<()> {
+        self.kernel.borrow_mut().violate(text);
+        self.check()
+    }
+
+    /// A handle for notes in the trace; programs keep it.
+    pub fn notes(&self) -> Notes {
+        Notes { kernel: self.kernel.clone() }
+    }
+
+    /// Keeps the whole trace from now on, for [`trace`](Self::trace).
+    pub fn keep_trace(&mut self) {
+        self.kernel.borrow_mut().trace.keep_all();
+    }
+
+    /// A hash of everything that has happened, in order.
+    pub fn hash(&self) -> u64 {
+        self.kernel.borrow().trace.hash()
+    }
+
+    /// The trace, a line for each thing that happened: the last 200, or all of it after
+    /// [`keep_trace`](Self::keep_trace).
+    pub fn trace(&self) -> String {
+        self.trace_lines().join("\n") + "\n"
+    }
+
+    pub(super) fn trace_lines(&self) -> Vec<String> {
+        let kernel = self.kernel.borrow();
+        let hosts: Vec<String> = kernel.hosts.iter().map(|host| host.name.clone()).collect();
+        let faults: Vec<String> =
+            kernel.faults.iter().map(|planned| planned.fault.describe(&hosts)).collect();
+        let legend = Legend { hosts: &hosts, faults: &faults };
+        let (before, kept) = kernel.trace.kept();
+        let dropped = (before > 0).then(|| format!("... {before} lines before these"));
+        dropped
+            .into_iter()
+            .chain(kept.iter().map(|record| legend.line(record).to_string()))
+            .collect()
+    }
+
+    /// The faults of this world, in words.
+    pub(super) fn faults_told(&self) -> Vec<String> {
+        let kernel = self.kernel.borrow();
+        let hosts: Vec<String> = kernel.hosts.iter().map(|host| host.name.clone()).collect();
+        kernel.faults.iter().map(|planned| planned.describe(&hosts)).collect()
+    }
+
+    // One thing after another.
+
+    fn check(&self) -> Result<()> {
+        let kernel = self.kernel.borrow();
+        match &kernel.broken {
+            None => Ok(()),
+            Some(text) => {
+                let at = Duration::from_nanos(kernel.now);
+                Err(Broken { text: text.clone(), at }.into())
+            }
+        }
+    }
+
+    fn start_programs(&mut self) {
+        for host in 0..self.programs.len() as u32 {
+            if !std::mem::replace(&mut self.programs[host as usize].started, true) {
+                self.comes_up(host);
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let due = self.kernel.borrow_mut().step();
+        match due {
+            Due::Nothing => {}
+            Due::Turn(host) => self.turn(host),
+            Due::Job(host, ticket, job) => {
+                job();
+                self.kernel.borrow_mut().job_done(host, ticket);
+            }
+            Due::Down(host) => self.goes_down(host),
+            Due::Up(host) => self.comes_up(host),
+        }
+        self.look_around();
+    }
+
+    /// Who was woken, and who complained, while that happened.
+    fn look_around(&mut self) {
+        let rung = self.kernel.borrow().bells.take();
+        for host in rung {
+            self.kernel.borrow_mut().runnable(host);
+        }
+        for text in self.complaints.take() {
+            self.kernel.borrow_mut().violate(text);
+        }
+    }
+
+    fn turn(&mut self, host: u32) {
+        // Out of the list meanwhile: nothing of ours is borrowed while user code runs.
+        let Some(mut l) = self.programs[host as usize].l.take() else { return };
+        let goes_on = l.turn(None);
+        let panicked = l.take_panic().map(|text| format!("a timed call panicked: {text}"));
+        for text in panicked.into_iter().chain(l.broken_bound()) {
+            let name = self.name(Host(host));
+            self.kernel.borrow_mut().violate(format!("{name}: {text}"));
+        }
+        match goes_on {
+            Ok(true) => {
+                let next = l.next_turn();
+                self.programs[host as usize].l = Some(l);
+                let mut kernel = self.kernel.borrow_mut();
+                if kernel.hosts[host as usize].has_news() {
+                    kernel.runnable(host);
+                } else if let Some(next) = next {
+                    let busy_until = kernel.hosts[host as usize].busy_until;
+                    let at = kernel.time_of(host, next).max(busy_until);
+                    kernel.turn_at(host, at);
+                }
+            }
+            Ok(false) => self.ended(host, l, Ok(())),
+            Err(error) => self.ended(host, l, Err(error.into())),
+        }
+    }
+
+    fn comes_up(&mut self, host: u32) {
+        let driver = SimDriver::new(&self.kernel, host);
+        let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default().signals(true));
+        let kernel = self.kernel.clone();
+        l.wrap_protocols(move |key, protocol| witness::watch(&kernel, host, key, protocol));
+        {
+            let mut kernel = self.kernel.borrow_mut();
+            kernel.hosts[host as usize].runs = true;
+            kernel.note(host, What::Starts);
+        }
+        let program = self.programs[host as usize].program.clone();
+        match l.start(|reactor| program(reactor)) {
+            Ok(()) => {
+                self.programs[host as usize].l = Some(l);
+                self.kernel.borrow_mut().runnable(host);
+            }
+            Err(failure) => self.ended(host, l, Err(failure)),
+        }
+        self.look_around();
+    }
+
+    /// A program has ended by itself: nothing of it is left open.
+    fn ended(&mut self, host: u32, l: Loop, outcome: Result<()>) {
+        let how = outcome.map_or_else(|failure| format!("{failure:#}"), |()| "well".to_owned());
+        let snapshot = l.snapshot();
+        if !snapshot.is_empty() {
+            let name = self.name(Host(host));
+            let text = format!("{name} has ended and holds {snapshot}");
+            self.kernel.borrow_mut().violate(text);
+        }
+        drop(l);
+        let mut kernel = self.kernel.borrow_mut();
+        let open = kernel.ends_of(host).len();
+        if open > 0 {
+            let name = kernel.hosts[host as usize].name.clone();
+            kernel.violate(format!("{name} has ended and its driver holds {open} connections"));
+        }
+        kernel.note(host, What::Ends(how));
+        kernel.close_all(host, false);
+    }
+
+    /// The program of a host is gone: its objects are dropped, and nobody hears their complaints.
+    fn goes_down(&mut self, host: u32) {
+        let Some(l) = self.programs[host as usize].l.take() else { return };
+        let before = set_reporter(|_| {});
+        drop(l);
+        before.set();
+    }
+
+    fn listen_to_complaints(&self) -> PutBack {
+        let complaints = self.complaints.clone();
+        PutBack(Some(set_reporter(move |unhandled| {
+            complaints.borrow_mut().push(unhandled.to_string());
+        })))
+    }
+
+    /// A driver for a loop of your own on a bare host. Its waits turn the world, so there can be
+    /// one in a world, and no programs beside it.
+    pub fn driver(&self, host: Host) -> Box<dyn Driver> {
+        Box::new(SimDriver::alone(&self.kernel, host.0))
+    }
+
+    /// The address at which a program of this host listens on this port.
+    pub fn at(&self, host: Host, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address(host), port)
+    }
+}
+
+/// Puts a reporter back.
+struct PutBack(Option<Reporter>);
+
+impl Drop for PutBack {
+    fn drop(&mut self) {
+        if let Some(before) = self.0.take() {
+            before.set();
+        }
+    }
+}
+
+impl Drop for Sim {
+    /// Programs that are still there go as in a crash: nobody hears their complaints.
+    fn drop(&mut self) {
+        let before = set_reporter(|_| {});
+        for running in &mut self.programs {
+            drop(running.l.take());
+        }
+        before.set();
+    }
+}
+
+impl fmt::Debug for Sim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sim")
+            .field("seed", &self.seed())
+            .field("hosts", &self.programs.len())
+            .field("elapsed", &self.elapsed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes notes into the trace of a world. Cheap to clone.
+#[derive(Clone)]
+pub struct Notes {
+    kernel: Rc<RefCell<Kernel>>,
+}
+
+impl Notes {
+    /// A line in the trace, at this moment.
+    pub fn note(&self, text: impl Into<String>) {
+        self.kernel.borrow_mut().note(None, What::Note(text.into()));
+    }
+
+    /// Fails the world: something that must hold does not.
+    pub fn fail(&self, text: impl Into<String>) {
+        self.kernel.borrow_mut().violate(text);
+    }
+}
+
+impl fmt::Debug for Notes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notes")
+    }
+}

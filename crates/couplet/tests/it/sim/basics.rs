@@ -1,0 +1,141 @@
+//! A world that works: programs, time and traces.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::sim::{Sim, Trial, Weather};
+use couplet::{Protocol, Reason, Transport};
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+/// Sends, and closes when all has come back.
+struct Asks {
+    wanted: Vec<u8>,
+    got: Rc<RefCell<Vec<u8>>>,
+}
+
+impl Protocol for Asks {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write(&self.wanted);
+    }
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.got.borrow_mut().extend_from_slice(data);
+        if self.got.borrow().len() == self.wanted.len() {
+            transport.lose_connection();
+        }
+    }
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        assert!(reason.is_clean(), "{reason}");
+    }
+}
+
+#[test]
+fn two_programs_speak_and_an_hour_costs_nothing() {
+    let mut sim = Sim::new(1);
+    sim.host("server", |reactor| {
+        reactor.listen("tcp:8000", || Echo)?;
+        Ok(())
+    });
+    let got: Rc<RefCell<Vec<u8>>> = Rc::default();
+    let all: Vec<u8> = (0..1_000_000_u32).map(|n| n as u8).collect();
+    let (answer, wanted) = (got.clone(), all.clone());
+    sim.host("client", move |reactor| {
+        let (got, wanted) = (answer.clone(), wanted.clone());
+        let again = reactor.clone();
+        reactor.call_later(Duration::from_secs(1800), move || {
+            let asks = move || Asks { wanted: wanted.clone(), got: got.clone() };
+            again.connect("tcp:server:8000", asks).detach();
+        });
+        Ok(())
+    });
+    sim.run_for(Duration::from_secs(1799)).unwrap();
+    assert!(got.borrow().is_empty());
+    sim.run_for(Duration::from_secs(1801)).unwrap();
+    assert!(*got.borrow() == all);
+    assert_eq!(sim.elapsed(), Duration::from_secs(3600));
+    sim.finish().unwrap();
+}
+
+/// Clients that come and go in a storm, and try again.
+fn busy(sim: &mut Sim) -> couplet::Result<()> {
+    sim.host("server", |reactor| {
+        reactor.listen("tcp:8000", || Echo)?;
+        Ok(())
+    });
+    for n in 0..3_u64 {
+        sim.host(&format!("client{n}"), move |reactor| {
+            let inner = reactor.clone();
+            let rounds = reactor.spawn(async move {
+                for round in 0..20 {
+                    let asks = move || Sends { bytes: 1 << (round % 16) };
+                    let connection = inner.connect("tcp:server:8000", asks).await;
+                    drop(connection);
+                    inner.sleep(Duration::from_millis(500 * (n + 1))).await?;
+                }
+                Ok(())
+            });
+            rounds.detach();
+            Ok(())
+        });
+    }
+    sim.draw_faults(Duration::from_secs(60));
+    sim.run_for(Duration::from_secs(120))
+}
+
+struct Sends {
+    bytes: usize,
+}
+
+impl Protocol for Sends {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_idle_timeout(Some(Duration::from_secs(5)));
+        transport.write(vec![b'x'; self.bytes]);
+    }
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.bytes -= data.len();
+        if self.bytes == 0 {
+            transport.lose_connection();
+        }
+    }
+}
+
+#[test]
+fn a_storm_breaks_no_invariant() {
+    couplet::sim::check(0..100, Weather::Storm, busy);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_and_another_another() {
+    let run = |seed| Trial::new(seed, Weather::Storm).whole_trace().run(&busy);
+    let (one, again, two) = (run(5), run(5), run(6));
+    assert_eq!(one.failure, None);
+    assert_eq!(one.trace, again.trace);
+    assert_eq!(one.hash, again.hash);
+    assert_ne!(one.hash, two.hash);
+    assert!(one.trace.len() > 500, "{}", one.trace.len());
+}
+
+#[test]
+fn a_turn_takes_time_so_that_a_loop_that_never_rests_does_not_stop_the_world() {
+    let mut sim = Sim::new(1);
+    let turns = Rc::new(Cell::new(0));
+    let count = turns.clone();
+    sim.host("restless", move |reactor| {
+        fn again(reactor: &couplet::Reactor, count: Rc<Cell<u32>>) {
+            count.set(count.get() + 1);
+            let inner = reactor.clone();
+            reactor.call_soon(move || again(&inner, count));
+        }
+        again(reactor, count.clone());
+        Ok(())
+    });
+    sim.run_for(Duration::from_millis(10)).unwrap();
+    assert!((9_000..=10_010).contains(&turns.get()), "{}", turns.get());
+}

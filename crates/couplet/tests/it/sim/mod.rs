@@ -1,0 +1,4 @@
+//! The simulator: what its networks and hosts do, that a seed decides everything, and what it
+//! finds.
+
+mod basics;
