@@ -8,6 +8,7 @@ use clap::builder::{Styles, styling::AnsiColor};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use couplet::endpoints::ServerEndpoint;
+use couplet::sim::Weather;
 use tracing_subscriber::filter::Targets;
 
 use crate::endpoint::{Peer, to_connect, to_listen};
@@ -128,6 +129,18 @@ What a person types is said to all others, with the name before it. /nick NAME,
 for it; who talks too fast is heard later; neither holds up the others."
 );
 
+const SIM_EXAMPLE: &str = "\
+Example:
+  couplet sim poetry --seeds 1..1000
+  couplet sim chat --seeds 17 --weather storm --trace chat.txt
+  couplet sim devices --time 86400
+
+A world runs in virtual time, and its seed decides everything in it: the same seed gives the same
+trace. A failure comes with its seed, the shortest list of faults that still fails, and the trace
+before it. COUPLET_SEED=17 in the environment is --seeds 17.
+
+Exit codes: 0 all is well, 1 a world broke, 2 bad usage.";
+
 const GET_EXAMPLE: &str = "\
 Example:
   couplet poetry get 10000 10001 localhost:10002 --timeout 30 > poems.txt
@@ -184,6 +197,9 @@ pub(crate) enum Command {
     /// A chat for people with nc: lines, names, and who is here
     #[command(after_help = CHAT_EXAMPLE)]
     Chat(Chat),
+    /// Try protocols on simulated networks that fail: hours of weather in seconds
+    #[command(after_help = SIM_EXAMPLE)]
+    Sim(Sim),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
     Completions {
@@ -360,6 +376,25 @@ pub(crate) struct Echo {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Sim {
+    /// Which world; without it they are listed
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: Option<String>,
+    /// Seeds, each of which decides one world: a number, or FIRST..LAST, both included
+    #[arg(long, value_name = "SEEDS", value_parser = seeds)]
+    pub(crate) seeds: Option<(u64, u64)>,
+    /// calm, breezy or storm [default: the scenario's own]
+    #[arg(long, value_name = "WEATHER")]
+    pub(crate) weather: Option<Weather>,
+    /// Write the trace of the seed that failed, else of the first one, to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Virtual seconds that a world of devices goes on for [default: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) time: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) listen: Listen,
@@ -377,6 +412,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "a number of seconds above 0 is expected here".to_owned())
+}
+
+fn seeds(text: &str) -> Result<(u64, u64), String> {
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    match (first.trim().parse(), last.trim_start_matches('=').trim().parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok((first, last)),
+        _ => Err("a number or FIRST..LAST is expected here".to_owned()),
+    }
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
@@ -449,6 +492,15 @@ mod tests {
             assert!(seconds_or_none(bad).is_err(), "{bad}");
         }
         assert!(seconds("0").is_err());
+    }
+
+    #[test]
+    fn seeds_are_a_number_or_a_range() {
+        assert_eq!(seeds("7"), Ok((7, 7)));
+        assert_eq!(seeds("1..1000"), Ok((1, 1000)));
+        for bad in ["", "..", "3..1", "a..b", "1..", "-1"] {
+            assert!(seeds(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

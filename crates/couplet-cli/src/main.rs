@@ -16,6 +16,7 @@ mod poems;
 mod poetry;
 mod progress;
 mod server;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(&cli.logging),
         Command::Echo(options) => echo::run(options),
         Command::Chat(options) => chat::run(options),
+        Command::Sim(options) => sim::run(options, &cli.logging),
         Command::Poetry(Poetry::Serve(options)) => poetry::serve::run(options),
         Command::Poetry(Poetry::Get(options)) => poetry::get::run(options, &cli.logging),
         Command::Poetry(Poetry::List(options)) => poetry::list::run(options),

@@ -35,7 +35,7 @@ const PROBE: Duration = Duration::from_secs(60);
 const LINE_COST: usize = 16;
 
 /// One member's connection.
-struct ChatServer {
+pub(crate) struct ChatServer {
     room: Rc<RefCell<Room>>,
     pace: Pace,
     /// Bytes that the line under way has made us send.
@@ -177,7 +177,12 @@ impl LineProtocol for ChatServer {
     }
 }
 
-pub(crate) fn run(options: cli::Chat) -> Result<(), Exit> {
+/// What listens: all who come are in one room.
+pub(crate) fn factory() -> impl Fn() -> LineOnlyReceiver<ChatServer> + Clone {
     let room = Rc::<RefCell<Room>>::default();
-    server::run(options.listen, move || ChatServer::new(&room))
+    move || ChatServer::new(&room)
+}
+
+pub(crate) fn run(options: cli::Chat) -> Result<(), Exit> {
+    server::run(options.listen, factory())
 }

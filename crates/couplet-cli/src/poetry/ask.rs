@@ -35,7 +35,7 @@ impl std::error::Error for Unanswered {
 struct NamedClient {
     title: String,
     max_bytes: u64,
-    bar: Bar,
+    bar: Option<Bar>,
     state: State,
     order: Rc<Order<Vec<u8>>>,
 }
@@ -60,7 +60,9 @@ impl NamedClient {
         let missing = usize::try_from(*of - poem.len() as u64).unwrap_or(usize::MAX);
         let data = &data[..data.len().min(missing)];
         poem.extend_from_slice(data);
-        self.bar.add(data.len(), now);
+        if let Some(bar) = &self.bar {
+            bar.add(data.len(), now);
+        }
         Ok(poem.len() as u64 == *of)
     }
 }
@@ -68,7 +70,9 @@ impl NamedClient {
 impl Protocol for NamedClient {
     fn connection_made(&mut self, transport: &Transport) {
         self.order.comes_over(transport);
-        self.bar.connected();
+        if let Some(bar) = &self.bar {
+            bar.connected();
+        }
         transport.write_sequence([self.title.as_bytes(), b"\r\n"]);
     }
 
@@ -99,14 +103,16 @@ impl Protocol for NamedClient {
     }
 }
 
-/// Gets the poem of this title. Cancelling it ends the attempt to connect, or the connection.
+/// Gets the poem of this title, and shows in `bar`, if there is one, how far it is. Cancelling it
+/// ends the attempt to connect, or the connection.
 pub(crate) fn ask_poem(
     reactor: &Reactor,
     from: ClientEndpoint,
     title: String,
     max_bytes: u64,
-    bar: Bar,
+    bar: impl Into<Option<Bar>>,
 ) -> Deferred<Vec<u8>> {
+    let bar = bar.into();
     let state = State::Asking(FirstLine::of(Asked::Poem));
     order(reactor, from, |order| NamedClient { title, max_bytes, bar, state, order })
 }

@@ -9,12 +9,12 @@
 //!   command in which the clients meet.
 
 mod answer;
-mod ask;
-mod catalogue;
+pub(crate) mod ask;
+pub(crate) mod catalogue;
 mod client;
 pub(crate) mod get;
 pub(crate) mod list;
-mod named;
+pub(crate) mod named;
 mod order;
 pub(crate) mod proxy;
 pub(crate) mod recital;

@@ -201,6 +201,8 @@ impl Loop {
         self.cut_connections();
         self.refuse_starts();
         self.round();
+        // Who awaits what was lost hears of it, as callbacks do.
+        self.run_tasks();
         self.give_up_jobs();
         #[cfg(unix)]
         self.end_watches();

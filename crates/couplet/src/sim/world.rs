@@ -32,6 +32,7 @@ pub struct Sim {
     /// What was drawn: the list of which `keep` names some.
     drawn: Vec<Planned>,
     draws: u64,
+    killed: bool,
     /// What loops complained of while they turned.
     complaints: Rc<RefCell<Vec<String>>>,
 }
@@ -42,6 +43,8 @@ struct Running {
     program: Program,
     l: Option<Loop>,
     started: bool,
+    /// It has started at least once.
+    ran: bool,
 }
 
 impl Sim {
@@ -60,6 +63,7 @@ impl Sim {
             keep,
             drawn: Vec::new(),
             draws: 0,
+            killed: false,
             complaints: Rc::default(),
         }
     }
@@ -72,10 +76,16 @@ impl Sim {
     // Hosts.
 
     /// Adds a host that runs this program: when the world goes on, and anew after each crash. Its
-    /// name has its addresses, for all other hosts.
+    /// name has its addresses, for all other hosts. A program that fails at its start breaks the
+    /// world; one that does not come up anew after a fault is tried again each second.
     pub fn host(&mut self, name: &str, program: impl Fn(&Reactor) -> Result<()> + 'static) -> Host {
         let host = Host(self.kernel.borrow_mut().add_host(name));
-        self.programs.push(Running { program: Rc::new(program), l: None, started: false });
+        self.programs.push(Running {
+            program: Rc::new(program),
+            l: None,
+            started: false,
+            ran: false,
+        });
         host
     }
 
@@ -185,6 +195,11 @@ impl Sim {
     /// How many faults the weather drew, kept or not.
     pub(super) fn drawn(&self) -> usize {
         self.drawn.len()
+    }
+
+    /// A program was ended by a crash or a kill.
+    pub(super) fn has_killed(&self) -> bool {
+        self.killed
     }
 
     /// The weather.
@@ -405,10 +420,18 @@ impl Sim {
         let program = self.programs[host as usize].program.clone();
         match l.start(|reactor| program(reactor)) {
             Ok(()) => {
+                self.programs[host as usize].ran = true;
                 self.programs[host as usize].l = Some(l);
                 self.kernel.borrow_mut().runnable(host);
             }
-            Err(failure) => self.ended(host, l, Err(failure)),
+            Err(failure) => {
+                let restarts = std::mem::replace(&mut self.programs[host as usize].ran, true);
+                let name = self.name(Host(host));
+                let text = format!("the program of {name} does not start: {failure:#}");
+                self.ended(host, l, Err(failure));
+                let mut kernel = self.kernel.borrow_mut();
+                if restarts { kernel.start_later(host) } else { kernel.violate(text) }
+            }
         }
         self.look_around();
     }
@@ -436,6 +459,7 @@ impl Sim {
     /// The program of a host is gone: its objects are dropped, and nobody hears their complaints.
     fn goes_down(&mut self, host: u32) {
         let Some(l) = self.programs[host as usize].l.take() else { return };
+        self.killed = true;
         let before = set_reporter(|_| {});
         drop(l);
         before.set();

@@ -5,13 +5,14 @@ mod cache;
 mod shelf;
 #[cfg(test)]
 mod tests;
-mod upstreams;
+pub(crate) mod upstreams;
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use couplet::defer::Canceller;
-use couplet::{Protocol, Reason, Transport};
+use couplet::{Deferred, Protocol, Reactor, Reason, Transport};
 
 use crate::cli;
 use crate::exit::Exit;
@@ -31,20 +32,25 @@ const PROBE: Duration = Duration::from_secs(15);
 const KEPT: u64 = 4;
 
 /// What all connections share.
-struct Proxy {
+pub(crate) struct Proxy {
     cache: Cache,
     shelf: Shelf,
 }
 
 impl Proxy {
-    fn new(upstreams: Rc<Upstreams>, ttl: Option<Duration>, max_bytes: u64) -> Rc<Proxy> {
-        let cache = Cache::new(ttl, move |reactor| upstreams.clone().fetch(reactor));
-        Rc::new(Proxy { cache, shelf: Shelf::new(max_bytes.saturating_mul(KEPT)) })
+    /// What `fetch` gives is remembered for `ttl`, and is `max_bytes` long at most.
+    pub(crate) fn new(
+        fetch: impl Fn(&Reactor) -> Deferred<Bytes> + 'static,
+        ttl: Option<Duration>,
+        max_bytes: u64,
+    ) -> Rc<Proxy> {
+        let shelf = Shelf::new(max_bytes.saturating_mul(KEPT));
+        Rc::new(Proxy { cache: Cache::new(ttl, fetch), shelf })
     }
 }
 
 /// Gives the poem to one client, as soon as it is there.
-struct ProxyServer {
+pub(crate) struct ProxyServer {
     proxy: Rc<Proxy>,
     state: State,
 }
@@ -58,7 +64,7 @@ enum State {
 }
 
 impl ProxyServer {
-    fn new(proxy: &Rc<Proxy>) -> ProxyServer {
+    pub(crate) fn new(proxy: &Rc<Proxy>) -> ProxyServer {
         ProxyServer { proxy: proxy.clone(), state: State::Idle }
     }
 
@@ -113,6 +119,7 @@ impl Protocol for ProxyServer {
 
 pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
     let upstreams = Upstreams::new(options.upstream, options.timeout, options.limit.max_bytes);
-    let proxy = Proxy::new(upstreams, options.ttl, options.limit.max_bytes);
+    let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
+    let proxy = Proxy::new(fetch, options.ttl, options.limit.max_bytes);
     server::run(options.listen, move || ProxyServer::new(&proxy))
 }

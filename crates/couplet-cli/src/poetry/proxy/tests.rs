@@ -31,7 +31,8 @@ impl Scene {
         let addresses: Vec<SocketAddr> = (0..upstreams).map(listen).collect();
         let peers = addresses.iter().map(|at| to_connect(&at.to_string()).unwrap()).collect();
         let upstreams = Upstreams::new(peers, TIMEOUT, MAX_BYTES);
-        let proxy = Proxy::new(upstreams, ttl.map(Duration::from_secs), MAX_BYTES);
+        let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
+        let proxy = Proxy::new(fetch, ttl.map(Duration::from_secs), MAX_BYTES);
         let factory = move || ProxyServer::new(&proxy);
         let port = held.reactor().listen("tcp:0:interface=127.0.0.1", factory).unwrap();
         let port = port.host().socket_addr().unwrap();

@@ -17,6 +17,9 @@ use crate::sim::trace::What;
 /// has something to do does not stop the time of the world.
 pub(in crate::sim) const TURN: u64 = 1_000;
 
+/// How long after a failed start a program is started again.
+const START_AGAIN: u64 = 1_000_000_000;
+
 /// Jobs of a host that run at the same time.
 const JOBS: usize = 10;
 
@@ -239,6 +242,21 @@ impl Kernel {
     pub(super) fn comes_up(&mut self, host: u32) -> Due {
         self.host(host).powered = true;
         Due::Up(host)
+    }
+
+    /// The program could not start anew: it is tried again, as by a service manager.
+    pub(in crate::sim) fn start_later(&mut self, host: u32) {
+        let boot = self.host(host).boot;
+        self.after(START_AGAIN, Happening::Start(host, boot));
+    }
+
+    pub(super) fn starts_again(&mut self, host: u32, boot: u32) -> Due {
+        let state = self.host(host);
+        // It may have gone down, or up, meanwhile.
+        match state.boot == boot && state.powered && !state.runs {
+            true => Due::Up(host),
+            false => Due::Nothing,
+        }
     }
 
     // Descriptors and ports.

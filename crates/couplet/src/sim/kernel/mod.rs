@@ -67,6 +67,8 @@ pub(super) enum Happening {
     Job(u32, u32, Ticket),
     FaultBegins(u32),
     FaultEnds(u32),
+    /// A program that could not start is started again.
+    Start(u32, u32),
     /// A datagram comes to a host.
     Datagram(u32, Box<datagrams::Datagram>),
 }
@@ -209,6 +211,7 @@ impl Kernel {
             Happening::Job(host, boot, ticket) => return self.job_comes(host, boot, ticket),
             Happening::FaultBegins(n) => return self.fault_begins(n),
             Happening::FaultEnds(n) => return self.fault_ends(n),
+            Happening::Start(host, boot) => return self.starts_again(host, boot),
             Happening::Datagram(to, datagram) => self.datagram_comes(to, *datagram),
         }
         Due::Nothing

@@ -112,6 +112,9 @@ impl Unsent {
         self.gone += n;
         if self.is_empty() {
             *self = Unsent::default();
+        } else if self.gone > self.len() {
+            self.bytes.drain(..self.gone);
+            self.gone = 0;
         }
         taken
     }

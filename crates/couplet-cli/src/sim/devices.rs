@@ -1,0 +1,145 @@
+//! Ten thousand devices that speak every 90 seconds, and a server that drops who was silent for
+//! 180: those, and nobody else.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::sim::{Notes, Sim};
+use couplet::{Address, Protocol, Reason, Transport};
+
+const DEVICES: u32 = 10_000;
+const SPEAKS: Duration = Duration::from_secs(90);
+const SILENCE: Duration = Duration::from_secs(180);
+/// How often the world is looked at.
+const STEP: Duration = Duration::from_secs(10);
+/// One in so many falls silent on each of its messages.
+const MUTE_ONE_IN: u64 = 200;
+
+/// What the server's host has seen.
+#[derive(Default)]
+struct Seen {
+    connected: Cell<u32>,
+    dropped: Cell<u64>,
+    /// The time of the world.
+    now: Cell<Duration>,
+    /// Who has fallen silent and was not dropped yet, by its address, and since when.
+    silent: RefCell<BTreeMap<String, Duration>>,
+}
+
+struct Server {
+    seen: Rc<Seen>,
+    notes: Notes,
+}
+
+impl Protocol for Server {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.seen.connected.set(self.seen.connected.get() + 1);
+        transport.set_idle_timeout(Some(SILENCE));
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.seen.connected.set(self.seen.connected.get() - 1);
+        if matches!(reason, Reason::Timeout) {
+            self.seen.dropped.set(self.seen.dropped.get() + 1);
+            let peer = transport.peer().to_string();
+            if self.seen.silent.borrow_mut().remove(&peer).is_none() {
+                self.notes.fail(format!("{peer} was dropped, and was not silent"));
+            }
+        }
+    }
+}
+
+/// Speaks, until it falls silent; connects again when it was dropped.
+struct Device {
+    seen: Rc<Seen>,
+    draw: u64,
+}
+
+impl Device {
+    fn speak(&mut self, transport: &Transport) {
+        self.draw = self.draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        transport.write("here I am");
+        if (self.draw >> 33).is_multiple_of(MUTE_ONE_IN) {
+            let host = transport.host().to_string();
+            self.seen.silent.borrow_mut().insert(host, self.seen.now.get());
+            return;
+        }
+        transport.connection::<Device>().call_later(SPEAKS, Device::speak);
+    }
+}
+
+impl Protocol for Device {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.speak(transport);
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
+        let reactor = transport.reactor().clone();
+        if !reactor.is_stopping() {
+            let (seen, draw) = (self.seen.clone(), self.draw);
+            let again = reactor.clone();
+            reactor.call_later(Duration::from_secs(1), move || connect(&again, seen, draw));
+        }
+    }
+}
+
+fn connect(reactor: &couplet::Reactor, seen: Rc<Seen>, draw: u64) {
+    let (inner, later) = (reactor.clone(), seen.clone());
+    let device = move |_: &Address| Some(Device { seen: seen.clone(), draw });
+    let connecting = reactor.connect("tcp:server:9000", device).add_errback(move |failure| {
+        // A full queue, or no answer.
+        if !inner.is_stopping() {
+            let again = inner.clone();
+            inner.call_later(Duration::from_secs(10), move || connect(&again, later, draw));
+        }
+        Err(failure)
+    });
+    connecting.add_both(|_| Ok(())).detach();
+}
+
+/// The whole world, for so much virtual time.
+pub(super) fn run(sim: &mut Sim, time: Duration) -> couplet::Result<()> {
+    let seen: Rc<Seen> = Rc::default();
+    let (shared, notes) = (seen.clone(), sim.notes());
+    sim.host("server", move |reactor| {
+        let (seen, notes) = (shared.clone(), notes.clone());
+        let options = couplet::ListenOptions::default().backlog(1024);
+        let any = (std::net::Ipv6Addr::UNSPECIFIED, 9000).into();
+        let make = move || Server { seen: seen.clone(), notes: notes.clone() };
+        reactor.listen_tcp_with(any, options, make)?;
+        Ok(())
+    });
+    for n in 0..DEVICES {
+        let seen = seen.clone();
+        let draw = sim.seed().wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(n) << 20);
+        sim.host(&format!("device{n}"), move |reactor| {
+            let (inner, seen) = (reactor.clone(), seen.clone());
+            // Not all at the same moment.
+            let at = Duration::from_millis(u64::from(n) * 9);
+            reactor.call_later(at, move || connect(&inner, seen, draw));
+            Ok(())
+        });
+    }
+    while sim.elapsed() < time {
+        sim.run_for(STEP)?;
+        seen.now.set(sim.elapsed());
+        let late = sim.elapsed().saturating_sub(SILENCE + STEP * 2);
+        let late =
+            seen.silent.borrow().iter().find(|(_, at)| **at < late).map(|(who, _)| who.clone());
+        if let Some(who) = late {
+            return sim
+                .fail(format!("{who} is silent for longer than {SILENCE:?} and was not dropped"));
+        }
+    }
+    let (connected, dropped) = (seen.connected.get(), seen.dropped.get());
+    if time > SILENCE * 2 && (dropped == 0 || connected < DEVICES / 10 * 9) {
+        return sim.fail(format!("{connected} devices are connected, {dropped} were dropped"));
+    }
+    Ok(())
+}

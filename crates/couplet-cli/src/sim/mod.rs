@@ -1,0 +1,236 @@
+//! `couplet sim`: runs worlds in which this very program's protocols meet bad networks, many seeds
+//! at a time, and tells what broke.
+
+mod chatting;
+mod devices;
+mod poems;
+mod reconnecting;
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use couplet::sim::{Report, Sim, Trial, Weather};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::{self, Logging};
+use crate::exit::Exit;
+use crate::logging::is_dumb;
+use crate::output;
+
+type World = Box<dyn Fn(&mut Sim) -> couplet::Result<()> + Send + Sync>;
+
+/// A world that can be asked for.
+struct Scenario {
+    name: &'static str,
+    about: &'static str,
+    weather: Weather,
+    seeds: (u64, u64),
+    /// The virtual time that it goes on for, where that can be asked for.
+    time: Option<Duration>,
+    world: fn(Duration) -> World,
+}
+
+const SCENARIOS: [Scenario; 4] = [
+    Scenario {
+        name: "poetry",
+        about: "servers, a proxy and readers; nobody takes a cut poem for a whole one",
+        weather: Weather::Storm,
+        seeds: (1, 100),
+        time: None,
+        world: |_| Box::new(poems::run),
+    },
+    Scenario {
+        name: "chat",
+        about: "members come and go; nothing is heard twice or out of order",
+        weather: Weather::Storm,
+        seeds: (1, 100),
+        time: None,
+        world: |_| Box::new(chatting::run),
+    },
+    Scenario {
+        name: "reconnecting",
+        about: "clients that try again; all are back in time after the storm",
+        weather: Weather::Storm,
+        seeds: (1, 100),
+        time: None,
+        world: |_| Box::new(reconnecting::run),
+    },
+    Scenario {
+        name: "devices",
+        about: "10 000 devices; a server drops the silent ones, and nobody else",
+        weather: Weather::Calm,
+        seeds: (1, 1),
+        time: Some(Duration::from_secs(3600)),
+        world: |time| Box::new(move |sim| devices::run(sim, time)),
+    },
+];
+
+pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
+    let Some(name) = &options.scenario else {
+        return list();
+    };
+    let Some(scenario) = SCENARIOS.iter().find(|scenario| scenario.name == name) else {
+        let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        let known = known.join(", ");
+        return Err(Exit::bad_usage(format!("there is no scenario '{name}'; there are {known}")));
+    };
+    if options.time.is_some() && scenario.time.is_none() {
+        return Err(Exit::bad_usage(format!("the scenario {name} has a time of its own")));
+    }
+    let time = options.time.or(scenario.time).unwrap_or_default();
+    let seeds = options.seeds.map_or_else(|| asked_for(scenario.seeds), Ok)?;
+    let weather = options.weather.unwrap_or(scenario.weather);
+    let world = (scenario.world)(time);
+    let world: World = match logging.is_talkative() {
+        true => world,
+        false => Box::new(move |sim| quietly(|| world(sim))),
+    };
+    let began = now();
+    let outcome = run_all(&world, seeds, weather);
+    if let Some(file) = &options.trace {
+        let seed = outcome.as_ref().err().map_or(seeds.0, |failed| failed.seed);
+        write_trace(&world, Trial::new(seed, weather), file)?;
+    }
+    match outcome {
+        Ok(reports) => output::print(summary(name, weather, &reports, began.elapsed()).as_bytes()),
+        Err(Failed { seed, text }) => {
+            let again = format!("couplet sim {name} --weather {weather} --seeds {seed}");
+            Err(Exit::failed(format!("{name}: {text}\nreplay it: {again}")))
+        }
+    }
+}
+
+/// What the programs of a world log is of no use where hundreds of worlds run.
+fn quietly<T>(f: impl FnOnce() -> T) -> T {
+    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), f)
+}
+
+fn list() -> Result<(), Exit> {
+    let mut text = String::new();
+    for Scenario { name, about, .. } in &SCENARIOS {
+        text += &format!("{name:<14} {about}\n");
+    }
+    output::print(text.as_bytes())
+}
+
+/// The seed that the environment asks for, else these.
+fn asked_for(seeds: (u64, u64)) -> Result<(u64, u64), Exit> {
+    match std::env::var("COUPLET_SEED") {
+        Err(_) => Ok(seeds),
+        Ok(text) => {
+            let seed = text.trim().parse();
+            let seed = seed.map_err(|_| Exit::bad_usage("COUPLET_SEED is to be a number"))?;
+            Ok((seed, seed))
+        }
+    }
+}
+
+struct Failed {
+    seed: u64,
+    text: String,
+}
+
+/// Runs all seeds, some at the same time. The failure of the lowest seed counts.
+fn run_all(
+    world: &World,
+    (first, last): (u64, u64),
+    weather: Weather,
+) -> Result<BTreeMap<u64, Report>, Failed> {
+    let bar = progress(last - first + 1);
+    let next = AtomicU64::new(first);
+    let lowest = AtomicU64::new(u64::MAX);
+    let done: Mutex<BTreeMap<u64, Report>> = Mutex::default();
+    let failed: Mutex<BTreeMap<u64, String>> = Mutex::default();
+    let compared = AtomicBool::new(false);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed > last || seed > lowest.load(Ordering::Relaxed) {
+                return;
+            }
+            let trial = Trial::new(seed, weather);
+            // One of them runs twice: the same seed gives the same trace.
+            let outcome = match compared.swap(true, Ordering::Relaxed) {
+                true => trial.examine(world),
+                false => trial.examine(world).and_then(|_| trial.compare(world)),
+            };
+            match outcome {
+                Ok(report) => drop(lock(&done).insert(seed, report)),
+                Err(text) => {
+                    lowest.fetch_min(seed, Ordering::Relaxed);
+                    lock(&failed).insert(seed, text);
+                }
+            }
+            bar.inc(1);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    bar.finish_and_clear();
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner).pop_first() {
+        None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        Some((seed, text)) => Err(Failed { seed, text }),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn progress(seeds: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() || is_dumb() {
+        return ProgressBar::hidden();
+    }
+    let style = "{bar:40} {pos}/{len} seeds, {elapsed} gone, {eta} to go";
+    let bar = ProgressBar::with_draw_target(Some(seeds), ProgressDrawTarget::stderr_with_hz(10));
+    bar.with_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    )
+}
+
+fn summary(
+    name: &str,
+    weather: Weather,
+    reports: &BTreeMap<u64, Report>,
+    took: Duration,
+) -> String {
+    let events: u64 = reports.values().map(|report| report.events).sum();
+    let time: Duration = reports.values().map(|report| report.elapsed).sum();
+    let hash = reports.values().fold(0, |hash: u64, report| hash.rotate_left(7) ^ report.hash);
+    let (first, last) = (reports.keys().next(), reports.keys().next_back());
+    let seeds = match (first, last) {
+        (Some(first), Some(last)) if first != last => format!("seeds {first}..{last}"),
+        (Some(only), _) => format!("seed {only}"),
+        _ => "no seeds".to_owned(),
+    };
+    format!(
+        "{name}: {seeds}, weather {weather}: all is well\n\
+         {} events in {} of virtual time, {:.1} s of ours\n\
+         trace {hash:016x}\n",
+        HumanCount(events),
+        HumanDuration(time),
+        took.as_secs_f64()
+    )
+}
+
+fn write_trace(world: &World, trial: Trial, file: &Path) -> Result<(), Exit> {
+    let report = trial.whole_trace().run(world);
+    let text = report.trace.join("\n") + "\n";
+    std::fs::write(file, text).map_err(|error| {
+        let (file, why) = (file.display(), output::plain(&error));
+        Exit::failed(format!("cannot write the trace to {file}: {why}"))
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long people wait for it")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,191 @@
+//! Poetry in a storm: a plain server, one by name, a proxy, and clients that go on asking.
+//!
+//! By name no client ever takes a cut poem for a whole one. Where the end of the stream is the end
+//! of the poem, that takes a server that was killed: its system sends a clean FIN. The proxy never
+//! fetches twice at the same time. When the storm is over all clients get their poems.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use couplet::endpoints::ClientEndpoint;
+use couplet::sim::{Fault, Host, Notes, Sim};
+use couplet::{Deferred, Reactor, Shared};
+
+use crate::endpoint::to_connect;
+use crate::poems::Poem;
+use crate::poetry::ask::ask_poem;
+use crate::poetry::catalogue::Catalogue;
+use crate::poetry::get_poem;
+use crate::poetry::named;
+use crate::poetry::proxy::upstreams::Upstreams;
+use crate::poetry::proxy::{Proxy, ProxyServer};
+use crate::poetry::recital::Pace;
+use crate::poetry::serve::Anthology;
+
+/// A poem is given up after this time.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// Between two poems of one client.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How long the storm lasts, and how long clients have afterwards.
+const STORM: Duration = Duration::from_secs(120);
+const AFTER: Duration = Duration::from_secs(180);
+const MAX_BYTES: u64 = 1024 * 1024;
+const CLIENTS: u32 = 3;
+
+/// Where a client gets its poems.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum From {
+    Plain,
+    Named,
+    Proxy,
+}
+
+const ALL: [From; 3] = [From::Plain, From::Named, From::Proxy];
+
+/// What a client got.
+struct Got {
+    client: u32,
+    from: From,
+    at: Duration,
+    whole: bool,
+}
+
+pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
+    let poem = poem();
+    let plain = sim.host("plain", serve_plain(poem.clone()));
+    let named = sim.host("named", serve_named(poem.clone()));
+    let proxy = sim.host("proxy", serve_proxy(sim.notes()));
+    let got: Rc<RefCell<Vec<Got>>> = Rc::default();
+    let clock = Clock::default();
+    for client in 0..CLIENTS {
+        let (got, clock, text) = (got.clone(), clock.clone(), poem.text.clone());
+        sim.host(&format!("reader{client}"), move |reactor| {
+            read(reactor, client, clock.clone(), got.clone(), text.clone());
+            Ok(())
+        });
+    }
+    sim.draw_faults(STORM);
+    let end = STORM + AFTER;
+    while sim.elapsed() < end {
+        sim.run_for(Duration::from_millis(500))?;
+        clock.0.set(sim.elapsed());
+        for got in got.borrow().iter().filter(|got| !got.whole) {
+            judge(sim, got, [plain, named, proxy])?;
+        }
+    }
+    for client in 0..CLIENTS {
+        for from in ALL {
+            let got = got.borrow();
+            let mut whole = got.iter().filter(|got| got.whole && got.at > STORM);
+            if !whole.any(|got| (got.client, got.from) == (client, from)) {
+                return Err(couplet::Failure::msg(format!(
+                    "the storm is over for {AFTER:?} and reader{client} got no poem from {from:?}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The time of the world, to the half second: for who can't ask a reactor.
+#[derive(Clone, Default)]
+struct Clock(Rc<Cell<Duration>>);
+
+/// A poem that is not whole and was taken for it: had a server been killed that could cause it?
+fn judge(sim: &mut Sim, got: &Got, [plain, named, proxy]: [Host; 3]) -> couplet::Result<()> {
+    let killed = |host: Host| {
+        sim.faults().iter().any(|planned| {
+            planned.fault == Fault::Kill(host) && planned.at <= got.at + Duration::from_secs(1)
+        })
+    };
+    let excused = match got.from {
+        From::Plain => killed(plain),
+        // The length comes first: nothing excuses it.
+        From::Named => named == plain,
+        From::Proxy => killed(plain) || killed(proxy),
+    };
+    if excused {
+        return Ok(());
+    }
+    let (client, from) = (got.client, got.from);
+    sim.fail(format!("reader{client} took a cut poem of {from:?} for a whole one"))
+}
+
+/// Long enough to be cut at many places.
+fn poem() -> Poem {
+    let text: String = (0..1500).map(|n| format!("line {n} of a long poem\n")).collect();
+    Poem { name: "long".to_owned(), title: "A long poem".to_owned(), text: text.into() }
+}
+
+const PACE: Pace = Pace { num_bytes: 2000, delay: Duration::from_millis(200) };
+
+fn serve_plain(poem: Poem) -> impl Fn(&Reactor) -> couplet::Result<()> {
+    move |reactor| {
+        reactor.listen("tcp:10000", Shared::new(Anthology::new(vec![poem.clone()], PACE)))?;
+        Ok(())
+    }
+}
+
+fn serve_named(poem: Poem) -> impl Fn(&Reactor) -> couplet::Result<()> {
+    move |reactor| {
+        let catalogue = Catalogue::new(vec![poem.clone()]).map_err(couplet::Failure::msg)?;
+        reactor.listen("tcp:10000", named::factory(catalogue, PACE))?;
+        Ok(())
+    }
+}
+
+fn serve_proxy(notes: Notes) -> impl Fn(&Reactor) -> couplet::Result<()> {
+    move |reactor| {
+        let plain = to_connect("plain:10000").map_err(couplet::Failure::msg)?;
+        let upstreams = Upstreams::new(vec![plain], PATIENCE, MAX_BYTES);
+        let (notes, fetching) = (notes.clone(), Rc::new(Cell::new(false)));
+        let fetch = move |reactor: &Reactor| -> Deferred<Bytes> {
+            if fetching.replace(true) {
+                notes.fail("the proxy fetches twice at the same time");
+            }
+            let over = fetching.clone();
+            upstreams.clone().fetch(reactor).add_both(move |poem| {
+                over.set(false);
+                poem
+            })
+        };
+        let proxy = Proxy::new(fetch, Some(Duration::from_secs(10)), MAX_BYTES);
+        reactor.listen("tcp:10000", move || ProxyServer::new(&proxy))?;
+        Ok(())
+    }
+}
+
+/// Asks one server after the other, for ever.
+fn read(reactor: &Reactor, client: u32, clock: Clock, got: Rc<RefCell<Vec<Got>>>, text: Bytes) {
+    let inner = reactor.clone();
+    let reading = reactor.spawn(async move {
+        loop {
+            for from in ALL {
+                // Who is told that there is no poem gets nothing, and cannot take it for one.
+                let poem = get(&inner, from)?.add_timeout(&inner, PATIENCE).await;
+                if let Some(poem) = poem.ok().filter(|poem| !poem.is_empty()) {
+                    let (at, whole) = (clock.0.get(), poem == text);
+                    got.borrow_mut().push(Got { client, from, at, whole });
+                }
+                inner.sleep(PAUSE).await?;
+            }
+        }
+    });
+    let reading: Deferred<()> = reading;
+    reading.detach();
+}
+
+fn get(reactor: &Reactor, from: From) -> couplet::Result<Deferred<Vec<u8>>> {
+    let name = match from {
+        From::Plain => "plain:10000",
+        From::Named => "named:10000",
+        From::Proxy => "proxy:10000",
+    };
+    let server: ClientEndpoint = to_connect(name).map_err(couplet::Failure::msg)?.endpoint;
+    Ok(match from {
+        From::Named => ask_poem(reactor, server, "long".to_owned(), MAX_BYTES, None),
+        From::Plain | From::Proxy => get_poem(reactor, server, MAX_BYTES, None),
+    })
+}
