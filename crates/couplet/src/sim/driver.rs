@@ -19,7 +19,7 @@ use crate::driver::{
     Ticket, World,
 };
 
-/// The most that one `Received` carries, and a connection gives in a turn.
+/// The most that one `Received` carries, and a connection gives in a turn, unless asked otherwise.
 const READ_BUFFER: usize = 256 * 1024;
 
 /// The system of one host, as its loop sees it.
@@ -30,6 +30,7 @@ pub(super) struct SimDriver {
     /// Closed in this round: not used again before the next.
     resting: Vec<u32>,
     lent: Vec<u8>,
+    read_buffer: usize,
     round: u64,
     /// Nobody else turns the world: a wait does.
     alone: bool,
@@ -121,15 +122,16 @@ impl SimDriver {
             free: Vec::new(),
             resting: Vec::new(),
             lent: Vec::new(),
+            read_buffer: READ_BUFFER,
             round: 0,
             alone: false,
         }
     }
 
     /// A driver whose waits turn the world: for one loop that somebody else turns.
-    pub(super) fn alone(kernel: &Rc<RefCell<Kernel>>, host: u32) -> SimDriver {
+    pub(super) fn alone(kernel: &Rc<RefCell<Kernel>>, host: u32, read_buffer: usize) -> SimDriver {
         kernel.borrow_mut().hosts[host as usize].runs = true;
-        SimDriver { alone: true, ..SimDriver::new(kernel, host) }
+        SimDriver { alone: true, read_buffer, ..SimDriver::new(kernel, host) }
     }
 
     fn kernel(&self) -> std::cell::RefMut<'_, Kernel> {
@@ -267,13 +269,13 @@ impl SimDriver {
         if end.reads_at > now {
             return None;
         }
-        let most =
-            slow_reader(kernel, host).map_or(READ_BUFFER, |rate| (rate / 10).max(1) as usize);
-        match kernel.read(id, most.min(READ_BUFFER), &mut self.lent) {
+        let slowly = slow_reader(kernel, host);
+        let most = slowly.map_or(self.read_buffer, |rate| (rate / 10).max(1) as usize);
+        match kernel.read(id, most.min(self.read_buffer), &mut self.lent) {
             Read::Nothing => None,
             Read::Bytes => {
                 stream.read_in = round;
-                match slow_reader(kernel, host) {
+                match slowly {
                     Some(rate) => kernel.reads_again(id, self.lent.len() as u64, rate),
                     None => kernel.look_at(id),
                 }

@@ -472,10 +472,10 @@ impl Sim {
         })))
     }
 
-    /// A driver for a loop of your own on a bare host. Its waits turn the world, so there can be
-    /// one in a world, and no programs beside it.
-    pub fn driver(&self, host: Host) -> Box<dyn Driver> {
-        Box::new(SimDriver::alone(&self.kernel, host.0))
+    /// A driver for a loop of your own on a bare host, and how many bytes one read brings at most.
+    /// Its waits turn the world, so there can be one in a world, and no programs beside it.
+    pub fn driver(&self, host: Host, read_buffer: usize) -> Box<dyn Driver> {
+        Box::new(SimDriver::alone(&self.kernel, host.0, read_buffer.max(1)))
     }
 
     /// The address at which a program of this host listens on this port.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use couplet::{Loop, Protocol, Transport};
 
-use crate::suite::far::FarPort;
+use crate::suite::far::{FarPort, Ground};
 
 #[derive(Clone, Default)]
 struct Got {
@@ -27,7 +27,7 @@ impl Protocol for Got {
 
 #[test]
 fn bytes_and_an_end_that_come_with_the_connect_are_both_told() {
-    let far = FarPort::new(None);
+    let far = FarPort::new(&Ground::Sockets);
     let mut l = Loop::new().expect("a loop");
     let got = Got::default();
     let protocol = got.clone();

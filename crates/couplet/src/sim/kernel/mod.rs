@@ -139,9 +139,6 @@ pub(super) struct Kernel {
     pub(super) receive_buffer: usize,
 }
 
-/// The time of a way within one host.
-const LOOPBACK: u64 = 10_000;
-
 impl Kernel {
     pub(super) fn new(seed: u64) -> Kernel {
         #[expect(clippy::disallowed_methods, reason = "virtual time needs a place to start from")]
@@ -274,8 +271,9 @@ impl Kernel {
 
     /// How long a way takes, this time.
     pub(super) fn way(&self, from: u32, to: u32, random: &mut Stream) -> u64 {
+        // Within a host it takes none.
         if from == to {
-            return LOOPBACK;
+            return 0;
         }
         let mut time = self.link(from, to).latency.draw(random);
         for fault in self.lasting() {

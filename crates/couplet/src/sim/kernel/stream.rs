@@ -871,7 +871,7 @@ impl Kernel {
         let end = conn.end(id.side);
         if !end.is_gone() && !end.dead {
             end.error = Some(kind);
-            end.answered = true;
+            end.answered |= end.stage == Stage::Connecting;
         }
         end.dead = true;
         self.notify(id);

@@ -1,10 +1,14 @@
 //! [`B`], the raw far end of a connection, in the test's hand: on real sockets a non-blocking
-//! socket of std, on the memory driver the other end of its wire.
+//! socket of std, on the memory driver the other end of its wire, in the simulator a socket of the
+//! same host.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
 
 use couplet::Address;
+use couplet::sim::{Host, Listening, Sim, Socket};
 use couplet::testing::{Network, Wire};
 
 use super::kit::LOOPBACK;
@@ -28,31 +32,69 @@ pub(crate) struct B {
 enum Far {
     Socket(Stream),
     Memory(Wire),
+    Sim(World, Socket),
+}
+
+/// What the far ends are on.
+#[derive(Clone)]
+pub(crate) enum Ground {
+    Sockets,
+    Memory(Network),
+    Sim(World),
+}
+
+/// A simulated world with one host, which both ends are on.
+#[derive(Clone)]
+pub(crate) struct World {
+    sim: Rc<RefCell<Sim>>,
+    host: Host,
+}
+
+impl World {
+    pub(crate) fn new(read_buffer: usize) -> (World, Box<dyn couplet::driver::Driver>) {
+        let mut sim = Sim::new(1);
+        let host = sim.bare_host("here");
+        let driver = sim.driver(host, read_buffer);
+        (World { sim: Rc::new(RefCell::new(sim)), host }, driver)
+    }
+
+    /// Time passes; with none, what is on its way within the host arrives.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.sim.borrow_mut().run_for(time).expect("the world is whole");
+    }
 }
 
 /// A port of the test.
 pub(crate) enum FarPort {
     Socket(Listener),
     Memory(Network, SocketAddr),
+    Sim(World, SocketAddr, RefCell<Option<Listening>>),
 }
 
 impl FarPort {
-    pub(crate) fn new(network: Option<&Network>) -> FarPort {
-        match network {
-            None => FarPort::Socket(Listener::new()),
-            Some(network) => {
+    pub(crate) fn new(ground: &Ground) -> FarPort {
+        match ground {
+            Ground::Sockets => FarPort::Socket(Listener::new()),
+            Ground::Memory(network) => {
                 let address = network.listen(LOOPBACK, 50);
                 FarPort::Memory(network.clone(), address.expect("a free port can be opened"))
+            }
+            Ground::Sim(world) => {
+                let port = world.sim.borrow().listen(world.host, LOOPBACK, 50);
+                let port = port.expect("a free port can be opened");
+                FarPort::Sim(world.clone(), port.address(), RefCell::new(Some(port)))
             }
         }
     }
 
     /// One that refuses, until it [`hears`](Self::hear).
-    pub(crate) fn deaf(network: Option<&Network>) -> FarPort {
-        match network {
-            None => FarPort::Socket(Listener::bound()),
-            // The network gives away numbers from 10 000 on.
-            Some(network) => FarPort::Memory(network.clone(), SocketAddr::new(LOOPBACK.ip(), 9)),
+    pub(crate) fn deaf(ground: &Ground) -> FarPort {
+        // Neither the network nor the world gives this number away.
+        let address = SocketAddr::new(LOOPBACK.ip(), 9);
+        match ground {
+            Ground::Sockets => FarPort::Socket(Listener::bound()),
+            Ground::Memory(network) => FarPort::Memory(network.clone(), address),
+            Ground::Sim(world) => FarPort::Sim(world.clone(), address, RefCell::default()),
         }
     }
 
@@ -63,15 +105,24 @@ impl FarPort {
             FarPort::Memory(network, address) => {
                 network.listen(*address, 50).expect("it did not listen");
             }
+            FarPort::Sim(world, address, port) => {
+                let opened = world.sim.borrow().listen(world.host, *address, 50);
+                port.replace(Some(opened.expect("it did not listen")));
+            }
         }
     }
 
     /// One that never answers, neither yes nor no.
-    pub(crate) fn silent(network: Option<&Network>) -> FarPort {
-        let port = FarPort::deaf(network);
+    pub(crate) fn silent(ground: &Ground) -> FarPort {
+        let port = FarPort::deaf(ground);
         match &port {
             FarPort::Socket(listener) => listener.fill(),
             FarPort::Memory(network, address) => network.set_silent(*address),
+            FarPort::Sim(world, ..) => {
+                // Nobody has this address.
+                let nobody = SocketAddr::from(([10, 255, 255, 254], 9));
+                return FarPort::Sim(world.clone(), nobody, RefCell::default());
+            }
         }
         port
     }
@@ -79,7 +130,7 @@ impl FarPort {
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             FarPort::Socket(listener) => listener.address(),
-            FarPort::Memory(_, address) => *address,
+            FarPort::Memory(_, address) | FarPort::Sim(_, address, _) => *address,
         }
     }
 
@@ -87,17 +138,29 @@ impl FarPort {
         let end = match self {
             FarPort::Socket(listener) => Far::Socket(listener.accept()?),
             FarPort::Memory(network, address) => Far::Memory(network.accept(*address)?),
+            FarPort::Sim(world, _, port) => {
+                world.pass(Duration::ZERO);
+                Far::Sim(world.clone(), port.borrow().as_ref()?.accept()?)
+            }
         };
         Some(B::new(end))
     }
 }
 
 impl B {
-    /// Connects, on this network or over sockets.
-    pub(crate) fn connect(to: SocketAddr, network: Option<&Network>) -> std::io::Result<B> {
-        Ok(B::new(match network {
-            None => Far::Socket(Stream::connect(to)?),
-            Some(network) => Far::Memory(network.connect(to)?),
+    /// Connects, on this ground.
+    pub(crate) fn connect(to: SocketAddr, ground: &Ground) -> std::io::Result<B> {
+        Ok(B::new(match ground {
+            Ground::Sockets => Far::Socket(Stream::connect(to)?),
+            Ground::Memory(network) => Far::Memory(network.connect(to)?),
+            Ground::Sim(world) => {
+                let socket = world.sim.borrow().socket(world.host, to)?;
+                world.pass(Duration::ZERO);
+                match socket.error() {
+                    Some(error) => return Err(error.into()),
+                    None => Far::Sim(world.clone(), socket),
+                }
+            }
         }))
     }
 
@@ -119,6 +182,7 @@ impl B {
         match &*self.end.borrow() {
             Some(Far::Socket(stream)) => stream.send(data),
             Some(Far::Memory(wire)) => wire.try_push(data).unwrap_or(0),
+            Some(Far::Sim(_, socket)) => socket.push(data).unwrap_or(0),
             None => 0,
         }
     }
@@ -128,6 +192,7 @@ impl B {
         match &*self.end.borrow() {
             Some(Far::Socket(stream)) => stream.fin(),
             Some(Far::Memory(wire)) => wire.fin(),
+            Some(Far::Sim(_, socket)) => socket.fin(),
             None => {}
         }
     }
@@ -137,14 +202,17 @@ impl B {
         match self.end.take() {
             Some(Far::Socket(stream)) => stream.reset(),
             Some(Far::Memory(wire)) => wire.reset(),
+            Some(Far::Sim(_, socket)) => socket.reset(),
             None => {}
         }
     }
 
     /// Closes as `close(2)` does.
     pub(crate) fn close(&self) {
-        if let Some(Far::Memory(wire)) = self.end.take() {
-            wire.close();
+        match self.end.take() {
+            Some(Far::Memory(wire)) => wire.close(),
+            Some(Far::Sim(_, socket)) => socket.close(),
+            Some(Far::Socket(_)) | None => {}
         }
     }
 
@@ -155,6 +223,16 @@ impl B {
             Far::Memory(wire) => {
                 let bytes = wire.take_most(n);
                 let saw = match (bytes.is_empty(), wire.saw_reset(), wire.saw_fin()) {
+                    (true, true, _) => Saw::Reset,
+                    (true, false, true) => Saw::Fin,
+                    _ => Saw::Open,
+                };
+                (bytes, saw)
+            }
+            Far::Sim(world, socket) => {
+                world.pass(Duration::ZERO);
+                let bytes = socket.take(n);
+                let saw = match (bytes.is_empty(), socket.error().is_some(), socket.saw_fin()) {
                     (true, true, _) => Saw::Reset,
                     (true, false, true) => Saw::Fin,
                     _ => Saw::Open,
@@ -200,6 +278,10 @@ impl B {
         self.with(|end| match end {
             Far::Socket(stream) => stream.has_error(),
             Far::Memory(wire) => wire.saw_reset(),
+            Far::Sim(world, socket) => {
+                world.pass(Duration::ZERO);
+                socket.error().is_some()
+            }
         })
     }
 
@@ -208,6 +290,7 @@ impl B {
         self.with(|end| match end {
             Far::Socket(stream) => stream.address(),
             Far::Memory(wire) => wire.address(),
+            Far::Sim(_, socket) => socket.address().expect("it has one"),
         })
         .into()
     }

@@ -17,7 +17,7 @@ use couplet::{
     Transport,
 };
 
-use super::far::{B, FarPort, Saw};
+use super::far::{B, FarPort, Ground, Saw, World};
 use super::recorder::{A, Script};
 use super::tap::{Counts, Tap, Tapped};
 
@@ -41,6 +41,7 @@ pub(crate) struct Kit {
 enum Which {
     Mio,
     Memory(Manner),
+    Sim,
 }
 
 static BIG: LazyLock<Vec<u8>> =
@@ -49,6 +50,10 @@ static BIG: LazyLock<Vec<u8>> =
 impl Kit {
     pub(crate) const fn mio() -> Kit {
         Kit { driver: Which::Mio, buffer: None }
+    }
+
+    pub(crate) const fn sim() -> Kit {
+        Kit { driver: Which::Sim, buffer: None }
     }
 
     pub(crate) const fn memory(manner: Manner) -> Kit {
@@ -61,8 +66,9 @@ impl Kit {
         self
     }
 
-    pub(crate) fn is_mio(self) -> bool {
-        self.driver == Which::Mio
+    /// A system with buffers of its own lies between the ends.
+    pub(crate) fn has_a_system(self) -> bool {
+        !matches!(self.driver, Which::Memory(_))
     }
 
     /// Operations are in flight for some turns: what is ready need not come in this one.
@@ -77,18 +83,23 @@ impl Kit {
 
     /// More than the system and B hold together: a known pattern, 16 MiB over sockets.
     pub(crate) fn big(self) -> &'static [u8] {
-        let len = if self.is_mio() { BIG.len() } else { 1024 * 1024 };
+        let len = if self.driver == Which::Mio { BIG.len() } else { 1024 * 1024 };
         &BIG[..len]
     }
 
     /// A fresh loop.
     pub(crate) fn rig(self) -> Rig {
         let buffer = self.buffer.unwrap_or(256 * 1024);
-        let (tap, tapped, network) = match self.driver {
+        let (tap, tapped, ground) = match self.driver {
             Which::Mio => {
                 let mio = Mio::new(buffer).expect("there is a poll descriptor");
                 let (tap, tapped) = Tap::new(Box::new(mio));
-                (tap, tapped, None)
+                (tap, tapped, Ground::Sockets)
+            }
+            Which::Sim => {
+                let (world, driver) = World::new(buffer);
+                let (tap, tapped) = Tap::new(driver);
+                (tap, tapped, Ground::Sim(world))
             }
             Which::Memory(manner) => {
                 let (memory, network) = Memory::new(manner, 1);
@@ -96,7 +107,7 @@ impl Kit {
                     network.set_cut(Cut::Most(most));
                 }
                 let (tap, tapped) = Tap::new(Box::new(memory));
-                (tap, tapped, Some(network))
+                (tap, tapped, Ground::Memory(network))
             }
         };
         let l = Loop::with_driver(Box::new(tap), LoopOptions::default());
@@ -105,7 +116,11 @@ impl Kit {
             reactor: l.reactor(),
             l,
             tapped,
-            network,
+            network: match &ground {
+                Ground::Memory(network) => Some(network.clone()),
+                _ => None,
+            },
+            ground,
             ticking: None,
             ends: RefCell::default(),
         }
@@ -120,6 +135,7 @@ pub(crate) struct Rig {
     pub(crate) tapped: Rc<Tapped>,
     /// On the memory driver.
     pub(crate) network: Option<Network>,
+    pub(crate) ground: Ground,
     ticking: Option<B>,
     ends: RefCell<Vec<A>>,
 }
@@ -220,22 +236,22 @@ impl Rig {
 
     /// [`far`](Self::far), which may be refused.
     pub(crate) fn try_far(&self, to: SocketAddr) -> std::io::Result<B> {
-        B::connect(to, self.network.as_ref())
+        B::connect(to, &self.ground)
     }
 
     /// A port of the test's own.
     pub(crate) fn far_port(&self) -> FarPort {
-        FarPort::new(self.network.as_ref())
+        FarPort::new(&self.ground)
     }
 
     /// A port of the test's own that refuses, until it hears.
     pub(crate) fn deaf_port(&self) -> FarPort {
-        FarPort::deaf(self.network.as_ref())
+        FarPort::deaf(&self.ground)
     }
 
     /// A port that never answers.
     pub(crate) fn silent_port(&self) -> FarPort {
-        FarPort::silent(self.network.as_ref())
+        FarPort::silent(&self.ground)
     }
 
     /// The next connection to a port of the test.
@@ -270,7 +286,7 @@ impl Rig {
                 self.tapped.nap.set(Duration::ZERO);
                 return;
             }
-            if round == 200 && self.kit.is_mio() {
+            if round == 200 && self.kit.driver == Which::Mio {
                 self.tapped.nap.set(Duration::from_millis(1));
             }
             self.turn();
@@ -298,7 +314,7 @@ impl Rig {
         }
         self.ticking = Some(b);
         // An operation of the completion manner may take some turns more than those of the echo.
-        if !self.kit.is_mio() {
+        if self.kit.in_flight() {
             self.turns(8);
         }
     }

@@ -212,3 +212,4 @@ driver_suite!(
     memory_completion,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion)
 );
+driver_suite!(sim, crate::suite::kit::Kit::sim());
