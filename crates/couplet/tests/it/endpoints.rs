@@ -158,9 +158,8 @@ proptest! {
     }
 
     #[test]
-    fn what_is_quoted_comes_back(host in "[a-z:\\\\.=-]{1,20}", port: u16) {
-        // A `=` in the first place of a part would split it.
-        prop_assume!(!host.contains('='));
+    fn what_is_quoted_comes_back(host in "[a-z:\\\\.-]{1,20}", port: u16) {
+        // Without `=`, at which a part is split.
         let read = client(&format!("tcp:{}:{port}", quote(&host)));
         prop_assert_eq!(read, Ok((host, port)));
     }
