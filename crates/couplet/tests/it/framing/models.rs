@@ -8,7 +8,7 @@ use couplet::protocols::{
 use proptest::prelude::*;
 
 use super::bodies::Bodies;
-use super::naive::{self, cut, lines, netstrings, pausing, strings};
+use super::naive::{self, DELIMITERS, cut, lines, netstrings, pausing, strings};
 use super::{Told, told};
 
 fn cuts() -> impl Strategy<Value = Vec<usize>> {
@@ -37,8 +37,6 @@ fn good_then_bad(
         stream
     })
 }
-
-const DELIMITERS: [&[u8]; 6] = [b"\r\n", b"\n", b"\n\n", b"aab", b"a\r\na\r", b"\r\n.\r\n"];
 
 proptest! {
     #![proptest_config(ProptestConfig {

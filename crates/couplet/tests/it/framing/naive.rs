@@ -4,6 +4,9 @@ use couplet::protocols::FramingError;
 
 use super::notes::{Notes, Told, lost};
 
+pub(crate) const DELIMITERS: [&[u8]; 6] =
+    [b"\r\n", b"\n", b"\n\n", b"aab", b"a\r\na\r", b"\r\n.\r\n"];
+
 fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     (0..bytes.len()).find(|&at| bytes[at..].starts_with(wanted))
 }
