@@ -1,7 +1,7 @@
 //! Makes new inputs from old ones.
 
 /// Bytes that an input has at most.
-const MOST: usize = 4096;
+const MOST: usize = 5000;
 /// New inputs that are mutated further.
 const RECENT: usize = 64;
 /// Numbers at which something may change.
