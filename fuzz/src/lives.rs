@@ -1,7 +1,8 @@
 //! Lives of one connection, from bytes: the protocol, its producer, the far end and the clock do
 //! what the input says, and the model of `tests/it/lives` holds against it whatever comes of it.
 //!
-//! An input is a byte that chooses the manner of the driver, and the rolls of the dice.
+//! With `COUPLET_STORY=1` each life tells its story, also where nothing goes wrong in it. An input is
+//! a byte that chooses the manner of the driver, and the rolls of the dice.
 
 #[path = "../../crates/couplet/tests/it/lives/life/mod.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]

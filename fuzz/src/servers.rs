@@ -38,7 +38,7 @@ pub(crate) const WORDS: &[&str] = &[
 ];
 
 /// Bytes of what is answered, at most: more takes too long. Where poems come slowly it is less.
-const MOST: usize = 1 << 20;
+const MOST: usize = 1 << 18;
 const MOST_SLOWLY: usize = 2000;
 /// The client reads about so often, at most.
 const READS: usize = 1000;
