@@ -4,7 +4,8 @@
 //! - `serve` and `client`: each client gets the next poem, and its end is the end of the stream.
 //! - `named` and `ask`: poems are asked for by their titles, and their length comes first;
 //!   `catalogue` and `answer` are the two ends of that without a connection, `list` the command.
-//! - `transform` and `transforming`: poems as netstrings; `transformations` are what they are for.
+//! - `transform`, `transform_server` and `transforming`: poems as netstrings, the command, its server
+//!   and the client; `transformations` are what they are for.
 //! - `recital` is what the servers have in common, `order` what the clients have; `get` is the
 //!   command in which the clients meet.
 
@@ -20,6 +21,7 @@ pub(crate) mod proxy;
 pub(crate) mod recital;
 pub(crate) mod serve;
 pub(crate) mod transform;
+mod transform_server;
 mod transformations;
 mod transforming;
 

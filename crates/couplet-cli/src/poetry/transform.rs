@@ -1,64 +1,10 @@
-//! `couplet poetry transform`: netstrings `NAME.POEM` in, netstrings with what became of the poem
-//! out, in order.
-
-use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
-use couplet::{Reason, Transport};
+//! `couplet poetry transform`: the command.
 
 use crate::cli::Transform;
 use crate::exit::Exit;
-use crate::poetry::transformations::{GROWTH, TRANSFORMATIONS, answer};
+use crate::poetry::transform_server::factory;
+use crate::poetry::transformations::TRANSFORMATIONS;
 use crate::{output, server};
-
-/// Beside one answer: what was written before it, at most. Reading is paused at the high mark.
-const WRITE_ROOM: usize = 1024 * 1024;
-
-#[derive(Clone)]
-struct TransformServer {
-    max_length: usize,
-}
-
-impl StringProtocol for TransformServer {
-    fn connection_made(&mut self, transport: &StringTransport) {
-        // Law 9: what a client that does not read costs us at most.
-        let answer = self.max_length.saturating_mul(GROWTH);
-        transport.set_write_cap(Some(answer.saturating_add(WRITE_ROOM)));
-    }
-
-    fn string_received(&mut self, transport: &StringTransport, request: &[u8]) {
-        let sent = match answer(request) {
-            Ok(poem) => transport.send_string(poem),
-            Err(bad) => return transport.fail(bad),
-        };
-        if let Err(too_long) = sent {
-            return transport.fail(too_long);
-        }
-        if transport.is_full() {
-            go_on_when_drained(transport);
-        }
-    }
-
-    fn connection_lost(&mut self, transport: &StringTransport, reason: &Reason) {
-        if let Reason::Failed(failure) = reason {
-            tracing::info!(peer = %transport.peer(), "a client is lost: {failure}");
-        }
-    }
-
-    /// It comes when all is answered. Who reads slowly is not cut: what was written leaves first,
-    /// however long that takes.
-    fn read_closed(&mut self, transport: &StringTransport) {
-        transport.lose_write_connection();
-    }
-}
-
-fn go_on_when_drained(transport: &Transport) {
-    transport.pause_producing();
-    let paused = transport.clone();
-    let go_on = move |_| {
-        paused.resume_producing();
-        Ok(())
-    };
-    transport.drained().add_both(go_on).detach();
-}
 
 pub(crate) fn run(options: Transform) -> Result<(), Exit> {
     if options.list {
@@ -66,8 +12,5 @@ pub(crate) fn run(options: Transform) -> Result<(), Exit> {
         return output::print(names.as_bytes());
     }
     let max_length = usize::try_from(options.max_length).unwrap_or(usize::MAX);
-    let server = TransformServer { max_length };
-    server::run(options.listen, move || {
-        NetstringReceiver::new(server.clone()).with_max_length(max_length)
-    })
+    server::run(options.listen, factory(max_length))
 }

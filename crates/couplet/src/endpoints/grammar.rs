@@ -63,6 +63,9 @@ pub(super) struct Part {
     key: Option<String>,
     pub(super) text: String,
     pub(super) bracketed: bool,
+    /// Where the part begins, with its key.
+    start: usize,
+    /// Where its value begins.
     at: usize,
     whole: String,
 }
@@ -171,8 +174,11 @@ impl Parts {
             Some(part) => Err(match &part.key {
                 Some(key) => EndpointError::new(
                     &self.text,
-                    part.at - 1 - key.len().min(part.at - 1),
-                    format!("{key}= is not known here, or stands twice; known are {known}"),
+                    part.start,
+                    format!(
+                        "{}= is not known here, or stands twice; known are {known}",
+                        key.replace(char::is_control, "?")
+                    ),
                 ),
                 None => part.error("nothing more is expected here"),
             }),
@@ -182,6 +188,7 @@ impl Parts {
 
 impl Part {
     fn empty(whole: &str, at: usize) -> Part {
-        Part { key: None, text: String::new(), bracketed: false, at, whole: whole.to_owned() }
+        let whole = whole.to_owned();
+        Part { key: None, text: String::new(), bracketed: false, start: at, at, whole }
     }
 }

@@ -233,10 +233,11 @@ impl fmt::Display for ServerEndpoint {
 impl fmt::Display for ClientEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ClientEndpoint::Tcp { host, port, .. } = self;
-        if host.contains(':') {
+        if host.parse::<Ipv6Addr>().is_ok() {
             write!(f, "tcp:[{host}]:{port}")
         } else {
-            write!(f, "tcp:{}:{port}", quote(host))
+            // A `=` would make a keyword of what stands before it.
+            write!(f, "tcp:{}:{port}", quote(host).replace('=', r"\="))
         }
     }
 }

@@ -41,6 +41,11 @@ fn sources(below: &str) -> Vec<Source> {
         .collect()
 }
 
+/// The Rust files of the workspace and of the fuzzer beside it.
+fn everything() -> Vec<Source> {
+    ["crates", "fuzz/src", "fuzz/fuzz_targets"].into_iter().flat_map(sources).collect()
+}
+
 /// The lines of a source that are code, numbered from 1.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
@@ -156,7 +161,7 @@ fn unsafe_lives_in_couplet_os_with_a_safety_line_each() {
 
 #[test]
 fn every_file_says_what_lives_in_it() {
-    let silent: Vec<String> = sources("crates")
+    let silent: Vec<String> = everything()
         .into_iter()
         .filter(|source| !source.text.trim_start().starts_with("//!"))
         .map(|source| source.path)
@@ -169,7 +174,7 @@ fn nothing_is_left_undone_and_no_test_sleeps() {
     let words =
         ["todo!(", "unimplemented!(", "dbg!(", "#[ignore", "thread::sleep(", "time::sleep("];
     let mut broken = Vec::new();
-    for source in sources("crates") {
+    for source in everything() {
         if source.path.ends_with("tidy.rs") || source.path.contains("/benches/") {
             continue;
         }
@@ -309,6 +314,44 @@ fn bytes_enter_and_leave_through_one_function() {
     assert_eq!(count(".to_send()", &[]), 2, "in answer, and when the loop writes");
     assert_eq!(count("life.wrote(", &[]), 2, "and Life::wrote hears what became of it");
     assert_eq!(count("driver.write(", &["/driver/"]), 1, "the loop writes in one place");
+}
+
+/// The names in a folder of `fuzz/`, without their endings, in order.
+fn names_in(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join("fuzz").join(folder)).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut names: Vec<_> =
+        paths.map(|path| path.file_stem().unwrap_or_default().display().to_string()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn each_target_of_the_fuzzer_has_a_corpus_and_a_libfuzzer_binary() {
+    let library = fs::read_to_string(root().join("fuzz/src/lib.rs")).expect("the targets");
+    let table = library.split("pub const TARGETS").nth(1).expect("their table");
+    let entry = "Target { name: \"";
+    let mut targets: Vec<_> =
+        table.split(entry).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    targets.sort_unstable();
+    assert!(targets.len() >= 5, "{targets:?}; has the form of the table changed?");
+    assert_eq!(names_in("corpus"), targets, "a folder of fuzz/corpus for each target");
+    assert_eq!(names_in("fuzz_targets"), targets, "a file of fuzz/fuzz_targets for each target");
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).expect("the manifest");
+    for target in targets {
+        let binary = format!(
+            "[[bin]]\nname = \"{target}\"\npath = \"fuzz_targets/{target}.rs\"\n\
+             required-features = [\"libfuzzer\"]\n"
+        );
+        assert!(manifest.contains(&binary), "fuzz/Cargo.toml has no {binary}");
+        let inputs = fs::read_dir(root().join("fuzz/corpus").join(target)).expect("the corpus");
+        let sizes: Vec<u64> = inputs
+            .map(|input| input.and_then(|input| input.metadata()).expect("an input").len())
+            .collect();
+        let (inputs, bytes) = (sizes.len(), sizes.iter().sum::<u64>());
+        let small = (10..=40).contains(&inputs) && bytes <= 60_000;
+        assert!(small, "the corpus of {target} has {inputs} inputs of {bytes} bytes in all");
+    }
 }
 
 /// The examples are read by people in a hurry, and each is to work.

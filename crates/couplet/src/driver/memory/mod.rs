@@ -125,6 +125,7 @@ impl Memory {
         });
         let entry = &mut self.slots[slot as usize];
         entry.kind = kind;
+        self.network.net.borrow_mut().slots_in_use += 1;
         Key { slot, generation: entry.generation }
     }
 
@@ -165,6 +166,7 @@ impl Memory {
                     if *turns == 0 {
                         self.slots[index].kind = Kind::Free;
                         self.free.push(index as u32);
+                        net.slots_in_use -= 1;
                     }
                 }
                 Kind::Port { opened, accepting } => {
@@ -222,6 +224,7 @@ impl Memory {
             self.events.push_front(Told::Accept(port));
         }
         let [peer, host] = net.links[end.0].addresses;
+        drop(net);
         let key = self.insert(Kind::Stream(Stream::new(end)));
         Some(Event::Accepted { port, key, peer: peer.into(), host: host.into() })
     }

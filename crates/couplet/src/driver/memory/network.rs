@@ -73,6 +73,8 @@ pub(super) struct Net {
     pub(super) signals: VecDeque<Signal>,
     /// Turns in which there was something to do.
     pub(super) activity: u64,
+    /// Slots of the driver that are not free.
+    pub(super) slots_in_use: usize,
 }
 
 impl Net {
@@ -234,6 +236,7 @@ impl Network {
                 unreachable: BTreeSet::new(),
                 signals: VecDeque::new(),
                 activity: 0,
+                slots_in_use: 0,
             })),
         }
     }
@@ -276,6 +279,12 @@ impl Network {
     /// Virtual time since the beginning.
     pub fn elapsed(&self) -> Duration {
         self.net.borrow().elapsed
+    }
+
+    /// Ports, connections and attempts to connect that the driver keeps, and closed ones whose
+    /// operations have not come home: none is left when all is over.
+    pub fn slots_in_use(&self) -> usize {
+        self.net.borrow().slots_in_use
     }
 
     /// Counts the turns in which the driver had something to do.

@@ -435,11 +435,14 @@ enum Step {
     Insert(Shift),
     Remove(usize),
     Reset(usize, Shift),
+    /// Moves from the deadline that it has, which may be any number of clocks away.
+    Delay(usize, Shift),
     Advance(Duration),
     Mark,
     /// Pops with one of the marks taken so far, at a time that may lie behind the clock.
     Pop(usize, Duration),
     PopAll,
+    TakeAll,
     NextDeadline,
 }
 
@@ -467,6 +470,8 @@ fn duration() -> impl Strategy<Value = Duration> {
         3 => (0..70_000_000_000_u64).prop_map(Duration::from_nanos),
         2 => (0..100_000_u64).prop_map(Duration::from_secs),
         1 => (0..500_u32).prop_map(|n| YEAR * n),
+        // About as far as a `Due` can tell, and further.
+        1 => (70_000..90_000_u32).prop_map(|n| YEAR * n),
         1 => any::<u64>().prop_map(Duration::from_nanos),
     ]
 }
@@ -480,11 +485,13 @@ fn step() -> impl Strategy<Value = Step> {
         8 => shift().prop_map(Step::Insert),
         3 => any::<usize>().prop_map(Step::Remove),
         5 => (any::<usize>(), shift()).prop_map(|(which, to)| Step::Reset(which, to)),
+        2 => (any::<usize>(), shift()).prop_map(|(which, by)| Step::Delay(which, by)),
         4 => duration().prop_map(Step::Advance),
         2 => Just(Step::Mark),
         6 => (any::<usize>(), prop_oneof![3 => Just(Duration::ZERO), 1 => duration()])
             .prop_map(|(mark, back)| Step::Pop(mark, back)),
         1 => Just(Step::PopAll),
+        1 => Just(Step::TakeAll),
         2 => Just(Step::NextDeadline),
     ]
 }
@@ -493,6 +500,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     timers: Timers<usize>,
     now: Instant,
+    /// The first and the last deadline that the store tells apart from others.
+    told_apart: (Instant, Instant),
     asked: u64,
     /// (deadline, asked, value): what is outstanding. A value is an index in `keys`.
     list: Vec<(Instant, u64, usize)>,
@@ -505,20 +514,23 @@ impl Model {
     fn new() -> Self {
         let (timers, now) = store();
         let marks = vec![(timers.mark(), 0)];
-        Self { timers, now, asked: 0, list: Vec::new(), keys: Vec::new(), marks }
+        let far = Duration::from_nanos_u128((1 << Due::NANOS_BITS) - 1);
+        let told_apart = (now - far, now + far);
+        Self { timers, now, told_apart, asked: 0, list: Vec::new(), keys: Vec::new(), marks }
     }
 
     fn take(&mut self, step: Step) {
         match step {
             Step::Insert(to) => {
-                let deadline = to.from(self.now);
+                let deadline = self.deadline(to, self.now);
                 let value = self.keys.len();
                 self.keys.push(self.timers.insert(deadline, value));
                 self.list.push((deadline, self.asked, value));
                 self.asked += 1;
             }
             Step::Remove(which) => self.remove(which),
-            Step::Reset(which, to) => self.reset(which, to.from(self.now)),
+            Step::Reset(which, to) => self.reset(which, self.deadline(to, self.now)),
+            Step::Delay(which, by) => self.delay(which, by),
             Step::Advance(by) => self.now = self.now.checked_add(by).unwrap_or(self.now),
             Step::Mark => self.marks.push((self.timers.mark(), self.asked)),
             Step::Pop(mark, back) => {
@@ -526,12 +538,17 @@ impl Model {
                 self.pop(Shift::Back(back).from(self.now), mark);
             }
             Step::PopAll => self.pop_all(),
+            Step::TakeAll => self.take_all(),
             Step::NextDeadline => {
                 let next = self.timers.next_deadline();
                 assert_eq!(next.is_none(), self.list.is_empty());
                 assert!(next <= self.list.iter().min().map(|first| first.0));
             }
         }
+    }
+
+    fn deadline(&self, shift: Shift, from: Instant) -> Instant {
+        shift.from(from).clamp(self.told_apart.0, self.told_apart.1)
     }
 
     fn remove(&mut self, which: usize) {
@@ -553,6 +570,22 @@ impl Model {
             *entry = (deadline, self.asked, value);
             self.asked += 1;
         }
+    }
+
+    /// As `DelayedCall::delay_by` does.
+    fn delay(&mut self, which: usize, by: Shift) {
+        let key = which.checked_rem(self.keys.len()).map(|value| self.keys[value]);
+        if let Some(deadline) = key.and_then(|key| self.timers.deadline(key)) {
+            self.reset(which, self.deadline(by, deadline));
+        }
+    }
+
+    fn take_all(&mut self) {
+        let mut taken = self.timers.take_all();
+        taken.sort_unstable();
+        let mut expected: Vec<_> = self.list.drain(..).map(|entry| entry.2).collect();
+        expected.sort_unstable();
+        assert_eq!(taken, expected);
     }
 
     fn pop(&mut self, now: Instant, (mark, asked): (Mark, u64)) -> bool {

@@ -1,153 +1,15 @@
-//! Framers: rows 163 to 169.
+//! Framers: rows 163 to 169. The fuzzer shares `naive`, `notes` and `bodies`.
 
+mod bodies;
 mod flow;
 mod limits;
 mod models;
+mod naive;
+mod notes;
 mod raw;
 
-use std::any::{Any, TypeId};
-use std::cell::RefCell;
-use std::rc::Rc;
+use couplet::testing::Manner;
 
-use couplet::protocols::{LineProtocol, LineTransport, StringProtocol, StringTransport};
-use couplet::testing::{Manner, hold_on};
-use couplet::{Protocol, Reason, Transport};
+use notes::{Log, Notes, Told, lost, message, told};
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
-
-/// What a framer's protocol is told, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
-    Message(Vec<u8>),
-    Raw(Vec<u8>),
-    Exceeded(Vec<u8>),
-    Resumed,
-    ReadClosed,
-    Lost(String),
-}
-
-fn message(text: &str) -> Told {
-    Told::Message(text.into())
-}
-
-fn lost(error: impl ToString) -> Told {
-    Told::Lost(error.to_string())
-}
-
-type Log = Rc<RefCell<Vec<Told>>>;
-type Then = Rc<dyn Fn(usize, &Transport)>;
-
-/// Writes down what it is told, as lines or as strings.
-#[derive(Clone)]
-struct Notes {
-    log: Log,
-    /// Lets the connection live when a line is too long.
-    survives: bool,
-    /// After each message, with its number from 0.
-    then: Then,
-    messages: usize,
-}
-
-impl Default for Notes {
-    fn default() -> Notes {
-        Notes { log: Log::default(), survives: false, then: Rc::new(|_, _| {}), messages: 0 }
-    }
-}
-
-impl Notes {
-    fn then(f: impl Fn(usize, &Transport) + 'static) -> Notes {
-        Notes { then: Rc::new(f), ..Notes::default() }
-    }
-
-    fn note(&self, told: Told) {
-        self.log.borrow_mut().push(told);
-    }
-
-    fn message(&mut self, transport: &Transport, bytes: &[u8]) {
-        self.note(Told::Message(bytes.into()));
-        (self.then.clone())(self.messages, transport);
-        self.messages += 1;
-    }
-}
-
-impl LineProtocol for Notes {
-    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
-        self.message(transport, line);
-    }
-
-    fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
-        self.note(Told::Exceeded(beginning.into()));
-        if !self.survives {
-            let limit = beginning.len() - 1;
-            transport.fail(couplet::protocols::FramingError::LineTooLong { limit });
-        }
-    }
-
-    fn reading_resumed(&mut self, _: &LineTransport) {
-        self.note(Told::Resumed);
-    }
-
-    fn read_closed(&mut self, transport: &LineTransport) {
-        self.note(Told::ReadClosed);
-        transport.lose_connection();
-    }
-
-    fn connection_lost(&mut self, _: &LineTransport, reason: &Reason) {
-        self.note(lost(reason));
-    }
-
-    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
-        (wanted == TypeId::of::<usize>()).then_some(&mut self.messages)
-    }
-}
-
-impl StringProtocol for Notes {
-    fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
-        self.message(transport, string);
-    }
-
-    fn reading_resumed(&mut self, _: &StringTransport) {
-        self.note(Told::Resumed);
-    }
-
-    fn read_closed(&mut self, transport: &StringTransport) {
-        self.note(Told::ReadClosed);
-        transport.lose_connection();
-    }
-
-    fn connection_lost(&mut self, _: &StringTransport, reason: &Reason) {
-        self.note(lost(reason));
-    }
-
-    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
-        (wanted == TypeId::of::<usize>()).then_some(&mut self.messages)
-    }
-}
-
-/// What `log` was told by a receiver that got these pieces, one read each, and was resumed after
-/// each as often as it paused; nothing of what a close brings.
-fn told<R: Protocol>(receiver: R, log: &Log, pieces: &[&[u8]]) -> Vec<Told> {
-    let mut held = hold_on(Manner::Readiness, 0, receiver);
-    let transport = held.connection.transport();
-    for piece in pieces {
-        let mut rest = *piece;
-        while !rest.is_empty() && !transport.is_closing() {
-            let pushed = held.wire.push(rest);
-            rest = &rest[pushed..];
-            held.settle();
-            while !transport.wants_data() && !transport.is_closing() {
-                transport.resume_producing();
-                held.settle();
-            }
-        }
-    }
-    // A failed connection waits for the peer's end.
-    if transport.is_closing() {
-        held.wire.take();
-        held.wire.fin();
-        held.settle();
-    }
-    let told = log.borrow().iter().filter(|told| **told != Told::Resumed).cloned().collect();
-    log.borrow_mut().clear();
-    told
-}

@@ -9,49 +9,15 @@ use couplet::protocols::{
 };
 use couplet::testing::{every_split, hold};
 
+use super::bodies::Bodies;
 use super::{Log, Told, lost, message, told};
-
-/// A line with a number, then so many raw bytes, then lines again.
-#[derive(Clone, Default)]
-struct Bodies {
-    log: Log,
-    body: Vec<u8>,
-    left: usize,
-    pauses: bool,
-}
-
-impl LineProtocol for Bodies {
-    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
-        self.log.borrow_mut().push(Told::Message(line.into()));
-        if let Ok(length) = String::from_utf8_lossy(line).parse() {
-            self.left = length;
-            transport.set_raw_mode();
-            if self.pauses {
-                transport.pause_producing();
-            }
-        }
-    }
-
-    fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
-        let (body, rest) = data.split_at(self.left.min(data.len()));
-        self.left -= body.len();
-        self.body.extend_from_slice(body);
-        if self.left == 0 {
-            self.log.borrow_mut().push(Told::Raw(std::mem::take(&mut self.body)));
-            transport.set_line_mode(rest);
-        }
-        if self.pauses {
-            transport.pause_producing();
-        }
-    }
-}
 
 #[test]
 fn c164_the_mode_switches_inside_a_chunk_and_back() {
     for pauses in [false, true] {
-        let bodies = Bodies { pauses, ..Bodies::default() };
+        let bodies = Bodies::new(pauses);
         every_split(b"a\r\n3\r\nxyzb\r\n4\r\n\r\n\r\n1\r\n\rc\r\n2\r\n!", |pieces| {
-            let told = told(LineReceiver::new(bodies.clone()), &bodies.log, pieces);
+            let told = told(LineReceiver::new(bodies.clone()), &bodies.log(), pieces);
             let raw = |bytes: &[u8]| Told::Raw(bytes.into());
             let want = [
                 message("a"),

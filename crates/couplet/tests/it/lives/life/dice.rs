@@ -1,0 +1,56 @@
+//! Where the choices of a life come from: from a seed, or from bytes that somebody else chose.
+
+use std::cell::Cell;
+
+/// Rolls numbers.
+pub(crate) enum Dice {
+    /// For ever, by splitmix64.
+    Seeded(Cell<u64>),
+    /// As far as the bytes reach, then always the last number.
+    Bytes { bytes: Vec<u8>, at: Cell<usize> },
+}
+
+impl Dice {
+    pub(crate) fn seeded(seed: u64) -> Dice {
+        Dice::Seeded(Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d))
+    }
+
+    #[allow(dead_code, reason = "for the fuzzer")]
+    pub(crate) fn bytes(bytes: &[u8]) -> Dice {
+        Dice::Bytes { bytes: bytes.to_vec(), at: Cell::new(0) }
+    }
+
+    /// A number below `n`. It costs no more bytes than it needs.
+    pub(crate) fn roll(&self, n: usize) -> usize {
+        match self {
+            Dice::Seeded(state) => {
+                state.set(state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+                let z = state.get();
+                let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                ((z ^ (z >> 31)) % n as u64) as usize
+            }
+            Dice::Bytes { bytes, at } => {
+                let width = match n {
+                    0..=256 => 1,
+                    257..=65_536 => 2,
+                    _ => 4,
+                };
+                let start = at.get().min(bytes.len());
+                at.set(start + width);
+                match bytes.get(start..start + width) {
+                    Some(bytes) => bytes.iter().fold(0, |sum, byte| sum << 8 | *byte as usize) % n,
+                    None => n - 1,
+                }
+            }
+        }
+    }
+
+    /// From now on it is always the last number.
+    pub(crate) fn are_spent(&self) -> bool {
+        match self {
+            Dice::Seeded(_) => false,
+            Dice::Bytes { bytes, at } => at.get() >= bytes.len(),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! A life in its world: the loop, the network, the far end and the clock.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::testing::{Cut, Manner, Memory, Network, Wire};
+use couplet::{Address, Loop, LoopOptions, Reason, Transport};
+
+use super::near::Liver;
+use super::{Life, bytes_at};
+
+/// One life in its world.
+pub(super) struct Stage {
+    life: Rc<Life>,
+    l: Loop,
+    network: Network,
+    wire: Wire,
+}
+
+impl Stage {
+    pub(super) fn new(life: &Rc<Life>, manner: Manner) -> Stage {
+        let (driver, network) = Memory::new(manner, life.roll(usize::MAX) as u64);
+        network.set_cut([Cut::Whole, Cut::Most(1000), Cut::Random(5000)][life.roll(3)]);
+        network.set_capacity([64 * 1024, 5000, 500][life.roll(3)]);
+        let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        let (reactor, place) = (l.reactor(), SocketAddr::from(([127, 0, 0, 1], 0)));
+        let liver = life.clone();
+        let factory = move |_: &Address| Some(Liver(liver.clone()));
+        let wire = if life.roll(2) == 0 {
+            let port = reactor.listen_tcp(place, factory).expect("a free port");
+            let to = port.host().socket_addr().expect("a TCP port");
+            let wire = network.connect(to).expect("it listens");
+            while life.know(|story| story.made == 0) {
+                l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+            }
+            port.stop_listening().expect("it listens").detach();
+            wire
+        } else {
+            let port = network.listen(place, 1).expect("a free port");
+            reactor.connect_tcp("127.0.0.1", port.port(), factory);
+            while life.know(|story| story.made == 0) {
+                l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+            }
+            network.accept(port).expect("it was made")
+        };
+        Stage { life: life.clone(), l, network, wire }
+    }
+
+    fn transport(&self) -> Transport {
+        self.life.know(|story| story.transport.clone()).expect("it was made")
+    }
+
+    fn turn(&mut self, most: usize) {
+        for _ in 0..most {
+            self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+            self.check();
+        }
+    }
+
+    /// What holds between any two turns.
+    fn check(&self) {
+        let wrong = self.life.know(|story| !story.wrong.is_empty());
+        if wrong {
+            let story = self.life.story.borrow();
+            panic!("{:?} in this life:\n{}", story.wrong, story.lines);
+        }
+    }
+
+    /// One random thing from outside.
+    pub(super) fn step(&mut self) {
+        let life = self.life.clone();
+        match life.roll(12) {
+            0..=2 => self.push(),
+            3..=5 => self.take(life.length()),
+            6 => life.wish(&self.transport()),
+            7 if life.roll(4) == 0 => self.fin(),
+            8 if life.roll(12) == 0 => self.break_off(),
+            9 => {
+                let by = Duration::from_millis([1, 700, 6000, 31_000][life.roll(4)]);
+                life.line(&format!("time passes: {by:?}"));
+                self.network.advance(by);
+            }
+            _ => {}
+        }
+        self.turn(life.roll(4));
+    }
+
+    fn push(&mut self) {
+        let (whole, place) = self.life.know(|s| (!s.broken && !s.fin, s.pushed));
+        if !whole {
+            return;
+        }
+        let data = bytes_at(place, self.life.length());
+        if let Ok(n) = self.wire.try_push(data) {
+            self.life.line(&format!("far end sends {n}"));
+            self.life.know(|story| story.pushed += n);
+        }
+    }
+
+    fn take(&mut self, most: usize) {
+        let data = self.wire.take_most(most);
+        let place = self.life.know(|story| {
+            story.received += data.len();
+            story.received - data.len()
+        });
+        self.life.line(&format!("far end takes {}", data.len()));
+        self.life.check(data == bytes_at(place, data.len()), "bytes out are in order");
+        let (received, taken) = self.life.know(|story| (story.received, story.taken));
+        self.life.check(received <= taken, "no byte goes out that was not taken");
+        let cut = self.life.know(|story| story.panicked || story.broken);
+        if self.wire.saw_fin() && !cut {
+            self.life.check(received == taken, "the FIN comes after the flush");
+        }
+    }
+
+    fn fin(&mut self) {
+        if !self.life.know(|story| story.broken || std::mem::replace(&mut story.fin, true)) {
+            self.life.line("far end's FIN");
+            self.wire.fin();
+        }
+    }
+
+    fn break_off(&mut self) {
+        let reset = self.life.roll(2) == 0;
+        self.life.line(if reset { "far end resets" } else { "far end closes" });
+        self.life.know(|story| {
+            story.fin |= !reset && !story.broken;
+            story.broken = true;
+        });
+        if reset { self.wire.reset() } else { self.wire.close() }
+    }
+
+    /// Brings the life to its end, in one of several ways.
+    pub(super) fn end(&mut self) {
+        match self.life.roll(4) {
+            0 => self.end_in_peace(),
+            1 => self.end_by_the_clock(),
+            2 => self.end_with_the_run(),
+            _ => {}
+        }
+        if self.life.know(|story| story.lost.is_none()) {
+            self.life.line("at last: abort");
+            self.transport().abort_connection();
+            self.life.know(|story| (story.aborted, story.closing) = (true, true));
+            self.turn(2);
+        }
+    }
+
+    /// The near end closes, the far end takes everything and closes too.
+    fn end_in_peace(&mut self) {
+        self.life.line("in peace");
+        let transport = self.transport();
+        transport.lose_connection();
+        self.life.know(|story| story.closing = true);
+        self.life.unregister(&transport);
+        self.turn(1);
+        // What is unread comes in pieces, and is thrown away in pieces.
+        for _ in 0..5000 {
+            if self.life.know(|story| story.lost.is_some()) {
+                return;
+            }
+            if self.wire.waiting() > 0 {
+                self.take(usize::MAX);
+            }
+            if self.wire.saw_fin() {
+                self.fin();
+            }
+            self.turn(1);
+        }
+        self.life.wrong("a close that nothing holds up comes to its end");
+        self.check();
+    }
+
+    /// The near end closes, nobody does anything, and a producer may still be registered.
+    fn end_by_the_clock(&mut self) {
+        self.life.line("by the clock");
+        let transport = self.transport();
+        self.life.know(|story| story.by_the_clock = true);
+        transport.set_close_deadline(Some(Duration::from_secs(30)));
+        transport.lose_connection();
+        self.life.know(|story| story.closing = true);
+        for _ in 0..400 {
+            if self.life.know(|story| story.lost.is_some()) {
+                return;
+            }
+            // Progress of the last moment puts the deadline off, and there is an end to that.
+            self.network.advance(Duration::from_secs(31));
+            self.turn(3);
+        }
+        let shut = self.life.know(|story| story.producer.is_none());
+        self.life.check(!shut, "the close deadline ends a close without progress");
+        self.check();
+    }
+
+    fn end_with_the_run(&mut self) {
+        self.life.line("with the run");
+        self.life.know(|story| story.stopped = true);
+        let run = self.l.run(|reactor| {
+            reactor.stop();
+            Ok(())
+        });
+        run.expect("memory does not fail");
+        let lost = self.life.know(|story| story.lost.is_some());
+        self.life.check(lost, "no connection outlives the run");
+        self.check();
+    }
+
+    /// What holds when it is over, whatever is called afterwards.
+    pub(super) fn after_the_end(&mut self) {
+        let transport = self.transport();
+        for _ in 0..4 {
+            self.life.wish(&transport);
+        }
+        self.network.advance(Duration::from_secs(100));
+        self.turn(4);
+        self.take(usize::MAX);
+        let life = &self.life;
+        life.check(self.wire.is_closed(), "the driver's slot is closed");
+        life.check(!transport.wants_data(), "a lost connection wants no data");
+        let unstopped = life.know(|story| story.producers.contains(&false));
+        life.check(!unstopped, "every producer is stopped, or has unregistered");
+        let (asked, answered) = life.know(|story| (story.asked, story.answered));
+        life.check(asked == answered, "every question has one answer");
+        self.check_reason();
+        self.check_the_flush();
+        self.check_that_nothing_is_left();
+        self.check();
+    }
+
+    /// A close that was not cut short has sent everything.
+    fn check_the_flush(&self) {
+        let cut = self.wire.saw_reset() || self.life.know(|s| s.broken || s.panicked || s.stopped);
+        let (flushes, all) = self.life.know(|story| {
+            let flushes = matches!(story.lost, Some(Reason::Done(_) | Reason::Failed(_)));
+            (flushes, story.received == story.taken)
+        });
+        self.life.check(!flushes || cut || all, "a close sends what was written before it");
+    }
+
+    fn check_that_nothing_is_left(&self) {
+        let life = &self.life;
+        let snapshot = self.l.snapshot();
+        life.check(snapshot.connections.is_empty(), "the loop keeps no connection");
+        life.check(snapshot.pending_calls == 0, "the loop keeps no timer of a connection");
+        let more = snapshot.ports.len() + snapshot.connectors.len() + snapshot.tasks;
+        life.check(more == 0, "the loop keeps no port, no connector and no task");
+        life.check(self.network.slots_in_use() == 0, "the driver keeps no slot");
+    }
+
+    /// The reason was asked for, or happened; and nothing of more weight was.
+    fn check_reason(&self) {
+        let story = self.life.story.borrow();
+        let happened = match story.lost.as_ref() {
+            None => false,
+            Some(Reason::Done(_)) => story.closing || story.fin,
+            Some(Reason::Lost(_)) => story.broken,
+            Some(Reason::Aborted) => story.aborted,
+            Some(Reason::Timeout) => story.timeouts,
+            Some(Reason::CloseTimedOut) => story.closing || story.finishing,
+            Some(Reason::Overflow) => story.closing,
+            Some(Reason::Failed(_)) => story.failed,
+            Some(Reason::Panicked(text)) => story.panicked && &**text == "a random life",
+            Some(Reason::Shutdown) => story.stopped,
+            Some(_) => false,
+        };
+        assert!(happened, "{:?} without a cause:\n{}", story.lost, story.lines);
+    }
+}

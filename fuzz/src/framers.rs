@@ -1,0 +1,137 @@
+//! The framers of the library beside decoders that are too simple to be wrong, however the stream
+//! is cut and wherever reading pauses.
+//!
+//! An input is four bytes that choose the framer, its limit, the pauses and the cut; and the stream.
+
+#[path = "../../crates/couplet/tests/it/framing/bodies.rs"]
+mod bodies;
+#[path = "../../crates/couplet/tests/it/framing/naive.rs"]
+mod naive;
+#[path = "../../crates/couplet/tests/it/framing/notes.rs"]
+#[allow(dead_code, reason = "the tests of the library use the rest")]
+mod notes;
+
+use couplet::Protocol;
+use couplet::protocols::{IntReceiver, LineOnlyReceiver, LineReceiver, NetstringReceiver};
+
+use crate::streams::each_cut;
+use bodies::Bodies;
+pub(crate) use naive::{cut, netstrings};
+pub(crate) use notes::Told;
+use notes::{Notes, told};
+
+pub(crate) const WORDS: &[&str] = &[
+    "\r\n",
+    "\n",
+    "\r",
+    "\r\n.\r\n",
+    "aab",
+    "a\r\na\r",
+    "0:,",
+    "1:x,",
+    "3:abc,",
+    "12:",
+    "99999:",
+    "05:",
+    ":",
+    ",",
+    "\0\x01x",
+    "\0\0\0\x02ok",
+    "\x01\u{1}",
+    "3\r\nxyz",
+    "0\r\n",
+    "10\r\n",
+];
+
+/// Tries one input.
+///
+/// # Panics
+///
+/// When a framer gives anything else than its naive decoder.
+pub fn framers(data: &[u8]) {
+    let Some(([kind, limit, pauses, choice], stream)) = data.split_first_chunk() else { return };
+    let check = Check { stream, limit: *limit, pauses: *pauses, choice: *choice };
+    let delimiter = naive::DELIMITERS[usize::from(kind / 8) % naive::DELIMITERS.len()];
+    let survives = *kind >= 128;
+    match kind % 8 {
+        0 => check.lines(delimiter, survives, |notes, limit| {
+            LineReceiver::new(notes).with_max_length(limit).with_delimiter(delimiter)
+        }),
+        1 => check.lines(delimiter, survives, |notes, limit| {
+            LineOnlyReceiver::new(notes).with_max_length(limit).with_delimiter(delimiter)
+        }),
+        2 | 3 => check.bodies(),
+        4 => check.strings(netstrings, |notes, limit| {
+            NetstringReceiver::new(notes).with_max_length(limit)
+        }),
+        5 => check.strings(
+            |stream, limit| naive::strings(stream, 1, limit),
+            |notes, limit| IntReceiver::<u8, _>::new(notes).with_max_length(limit),
+        ),
+        6 => check.strings(
+            |stream, limit| naive::strings(stream, 2, limit),
+            |notes, limit| IntReceiver::<u16, _>::new(notes).with_max_length(limit),
+        ),
+        _ => check.strings(
+            |stream, limit| naive::strings(stream, 4, limit),
+            |notes, limit| IntReceiver::<u32, _>::new(notes).with_max_length(limit),
+        ),
+    }
+}
+
+/// One input, taken apart.
+struct Check<'a> {
+    stream: &'a [u8],
+    limit: u8,
+    pauses: u8,
+    choice: u8,
+}
+
+impl Check<'_> {
+    /// The largest stand for what is the limit unless it is set.
+    fn limit(&self, unset: usize) -> usize {
+        if self.limit > 250 { unset } else { self.limit.into() }
+    }
+
+    fn notes(&self, survives: bool) -> Notes {
+        naive::pausing(u64::from_ne_bytes([self.pauses; 8]), survives)
+    }
+
+    fn lines<R: Protocol>(
+        &self,
+        delimiter: &[u8],
+        survives: bool,
+        wrap: impl Fn(Notes, usize) -> R,
+    ) {
+        let limit = self.limit(16_384);
+        let want = naive::lines(self.stream, delimiter, limit, survives);
+        each_cut(self.stream, self.choice, |pieces| {
+            let notes = self.notes(survives);
+            let log = notes.log.clone();
+            assert_eq!(told(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
+        });
+    }
+
+    fn strings<R: Protocol>(
+        &self,
+        naive: fn(&[u8], usize) -> Vec<Told>,
+        wrap: impl Fn(Notes, usize) -> R,
+    ) {
+        let limit = self.limit(99_999);
+        let want = naive(self.stream, limit);
+        each_cut(self.stream, self.choice, |pieces| {
+            let notes = self.notes(false);
+            let log = notes.log.clone();
+            assert_eq!(told(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
+        });
+    }
+
+    fn bodies(&self) {
+        let want = naive::bodies(self.stream);
+        each_cut(self.stream, self.choice, |pieces| {
+            let bodies = Bodies::new(self.pauses % 2 == 1);
+            let log = bodies.log();
+            assert_eq!(told(LineReceiver::new(bodies), &log, pieces), want, "{pieces:?}");
+        });
+    }
+}

@@ -1,0 +1,27 @@
+//! Lives of one connection, from bytes: the protocol, its producer, the far end and the clock do
+//! what the input says, and the model of `tests/it/lives` holds against it whatever comes of it.
+//!
+//! With `COUPLET_STORY=1` each life tells its story, also where nothing goes wrong in it. An input is
+//! a byte that chooses the manner of the driver, and the rolls of the dice.
+
+#[path = "../../crates/couplet/tests/it/lives/life/mod.rs"]
+#[allow(dead_code, reason = "the tests of the library use the rest")]
+mod life;
+
+use couplet::testing::Manner;
+
+use life::{Dice, Life};
+
+/// Tries one input.
+///
+/// # Panics
+///
+/// When something in the life goes wrong, with its story.
+pub fn lives(data: &[u8]) {
+    let Some((manner, rolls)) = data.split_first() else { return };
+    let manner = [Manner::Readiness, Manner::Completion][usize::from(manner % 2)];
+    let story = Life::new(Dice::bytes(rolls)).live(manner);
+    if std::env::var_os("COUPLET_STORY").is_some() {
+        eprintln!("{story}");
+    }
+}
