@@ -8,11 +8,16 @@
 //! All run the shipped loop and transport on the [`memory`](crate::driver::memory) driver, whose
 //! time is virtual: [`Pair::advance`] passes an hour at once.
 
+mod clock;
 mod held;
+mod memory_loop;
 mod pair;
+mod results;
 mod split;
 
 pub use crate::driver::memory::{Cut, Manner, Memory, Network, Wire};
+pub use clock::Clock;
 pub use held::{Held, hold, hold_on};
 pub use pair::{Pair, pair, pair_on};
+pub use results::{failure_of, no_result_yet, success_of};
 pub use split::every_split;
