@@ -215,6 +215,11 @@ impl Connector {
     pub fn port(&self) -> u16 {
         self.cell.port
     }
+
+    /// The options that were asked for.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.cell.options
+    }
 }
 
 impl fmt::Display for Connector {
@@ -509,6 +514,18 @@ impl Loop {
                 _ => done(Ok(Transport { wire })),
             }
         }
+    }
+
+    /// The connects that are under way, in the order in which their connectors began: a driver's
+    /// key, the address, and who asked for it.
+    pub(crate) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {
+        let mut found = Vec::new();
+        for cell in self.connectors.values() {
+            for (key, address) in cell.attempts.borrow().iter().flat_map(|a| &a.running) {
+                found.push((*key, *address, cell.handle()));
+            }
+        }
+        found
     }
 
     fn drop_attempts(&mut self, cell: &Rc<ConnectorCell>) {

@@ -11,6 +11,7 @@
 mod clock;
 mod held;
 mod memory_loop;
+mod memory_reactor;
 mod pair;
 mod results;
 mod split;
@@ -18,6 +19,7 @@ mod split;
 pub use crate::driver::memory::{Cut, Manner, Memory, Network, Wire};
 pub use clock::Clock;
 pub use held::{Held, hold, hold_on};
+pub use memory_reactor::{Attempt, MemoryReactor};
 pub use pair::{Pair, pair, pair_on};
 pub use results::{failure_of, no_result_yet, success_of};
 pub use split::every_split;

@@ -176,7 +176,7 @@ impl Memory {
                 }
                 Kind::Connecting { to, from, outcome } => {
                     if outcome.is_none() {
-                        *outcome = net.dial(*to, *from).transpose();
+                        *outcome = net.answer(key, *to, *from);
                     }
                     if outcome.is_some() {
                         self.events.push_back(Told::Connect(key));
@@ -374,7 +374,9 @@ impl Driver for Memory {
         if self.network.net.borrow().unreachable.contains(&to.ip()) {
             return Err(io::ErrorKind::NetworkUnreachable.into());
         }
-        Ok(self.insert(Kind::Connecting { to: *to, from: options.bind, outcome: None }))
+        let key = self.insert(Kind::Connecting { to: *to, from: options.bind, outcome: None });
+        self.network.net.borrow_mut().begin_connect(key, *to, options.bind);
+        Ok(key)
     }
 
     fn receive(&mut self, key: Key, on: bool) {
@@ -413,6 +415,7 @@ impl Driver for Memory {
             }
             Kind::Connecting { .. } | Kind::Free | Kind::Resting(_) => {}
         }
+        network.net.borrow_mut().end_connect(key);
     }
 
     fn peer_has_ended(&self, key: Key) -> bool {
@@ -443,9 +446,8 @@ impl Driver for Memory {
     }
 
     fn resolve(&mut self, ticket: Ticket, name: &str) {
-        let net = self.network.net.borrow();
-        let (takes, answer) =
-            net.names.get(name).cloned().unwrap_or((Duration::ZERO, Err(io::ErrorKind::NotFound)));
+        let mut net = self.network.net.borrow_mut();
+        let (takes, answer) = net.look_up(name);
         self.lookups.push((net.elapsed.saturating_add(takes), ticket, answer));
     }
 

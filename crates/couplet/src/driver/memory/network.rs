@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::driver::{Bound, How, ListenOptions, Signal, SocketOption, World};
+use crate::driver::{Bound, How, Key, ListenOptions, Signal, SocketOption, World};
 
 /// Bytes that fit on the way in one direction, unless set.
 const CAPACITY: usize = 64 * 1024;
+const FIRST_FOR_TESTS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
 /// How the network cuts a stream into the pieces that are received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,13 @@ pub(super) struct Listener {
     pub(super) options: ListenOptions,
 }
 
+/// A connect that waits for the test's word.
+pub(super) struct HeldConnect {
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    answer: Option<io::Result<EndId>>,
+}
+
 /// The network, the names and the clock.
 pub(super) struct Net {
     pub(super) started: Instant,
@@ -71,6 +79,8 @@ pub(super) struct Net {
     pub(super) silent: BTreeSet<SocketAddr>,
     pub(super) unreachable: BTreeSet<IpAddr>,
     pub(super) signals: VecDeque<Signal>,
+    /// Connects that wait for the test's word; `None` where the network answers by itself.
+    pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
     /// Turns in which there was something to do.
     pub(super) activity: u64,
 }
@@ -153,6 +163,54 @@ impl Net {
         self.links.len() - 1
     }
 
+    fn link_to(&mut self, to: SocketAddr, from: Option<SocketAddr>) -> usize {
+        let local: IpAddr =
+            if to.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        let from = match from {
+            Some(from) if from.port() != 0 => from,
+            other => SocketAddr::new(other.map_or(local, |a| a.ip()), self.free_port()),
+        };
+        self.new_link([from, to])
+    }
+
+    /// A connect begins. Where the test has the say, it waits for it.
+    pub(super) fn begin_connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) {
+        if let Some(held) = &mut self.held {
+            held.insert(key, HeldConnect { to, from, answer: None });
+        }
+    }
+
+    /// What a connect has come to, if it has.
+    pub(super) fn answer(
+        &mut self,
+        key: Key,
+        to: SocketAddr,
+        from: Option<SocketAddr>,
+    ) -> Option<io::Result<EndId>> {
+        let Some(held) = &mut self.held else { return self.dial(to, from).transpose() };
+        held.get(&key)?.answer.as_ref()?;
+        held.remove(&key)?.answer
+    }
+
+    /// Nobody waits for this connect any more.
+    pub(super) fn end_connect(&mut self, key: Key) {
+        let connect = self.held.as_mut().and_then(|held| held.remove(&key));
+        if let Some(Ok(end)) = connect.and_then(|connect| connect.answer) {
+            self.close(end, How::Normal);
+        }
+    }
+
+    /// The addresses of a name, and the time that it takes to look them up. Where the test has the
+    /// say, each name has an address: one of its own, of those that RFC 2544 sets aside for tests.
+    pub(super) fn look_up(&mut self, name: &str) -> (Duration, Result<Vec<IpAddr>, io::ErrorKind>) {
+        if self.held.is_some() && !self.names.contains_key(name) {
+            let address = Ipv4Addr::from_bits(FIRST_FOR_TESTS.to_bits() + self.names.len() as u32);
+            self.names.insert(name.to_owned(), (Duration::ZERO, Ok(vec![address.into()])));
+        }
+        let unknown = (Duration::ZERO, Err(io::ErrorKind::NotFound));
+        self.names.get(name).cloned().unwrap_or(unknown)
+    }
+
     pub(super) fn free_port(&mut self) -> u16 {
         loop {
             let port = self.next_port;
@@ -193,13 +251,7 @@ impl Net {
         if queue.queue.len() > queue.backlog {
             return Ok(None);
         }
-        let local: IpAddr =
-            if to.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-        let from = match from {
-            Some(from) if from.port() != 0 => from,
-            other => SocketAddr::new(other.map_or(local, |a| a.ip()), self.free_port()),
-        };
-        let link = self.new_link([from, to]);
+        let link = self.link_to(to, from);
         let queue = self.listeners.get_mut(&listener).map(|listener| &mut listener.queue);
         if let Some(queue) = queue {
             queue.push_back((link, 1));
@@ -233,6 +285,7 @@ impl Network {
                 silent: BTreeSet::new(),
                 unreachable: BTreeSet::new(),
                 signals: VecDeque::new(),
+                held: None,
                 activity: 0,
             })),
         }
@@ -313,6 +366,44 @@ impl Network {
     pub fn accept(&self, port: SocketAddr) -> Option<Wire> {
         let end = self.net.borrow_mut().listeners.get_mut(&port)?.queue.pop_front()?;
         Some(Wire { network: self.clone(), end })
+    }
+
+    /// From now on connects of the loop wait for the test's word, and each name has an address.
+    pub(crate) fn hold_connects(&self) {
+        self.net.borrow_mut().held.get_or_insert_default();
+    }
+
+    /// A connect waits for [`complete`](Self::complete) or [`fail`](Self::fail).
+    pub(crate) fn is_held(&self, key: Key) -> bool {
+        let net = self.net.borrow();
+        let connect = net.held.as_ref().and_then(|held| held.get(&key));
+        connect.is_some_and(|connect| connect.answer.is_none())
+    }
+
+    /// Lets a held connect come through; the test holds the far end.
+    pub(crate) fn complete(&self, key: Key) -> Option<Wire> {
+        if !self.is_held(key) {
+            return None;
+        }
+        let mut net = self.net.borrow_mut();
+        let connect = net.held.as_ref()?.get(&key)?;
+        let (to, from) = (connect.to, connect.from);
+        let link = net.link_to(to, from);
+        net.held.as_mut()?.get_mut(&key)?.answer = Some(Ok((link, 0)));
+        Some(Wire { network: self.clone(), end: (link, 1) })
+    }
+
+    /// Lets a held connect fail. False when it does not wait any more.
+    pub(crate) fn fail(&self, key: Key, error: io::Error) -> bool {
+        if !self.is_held(key) {
+            return false;
+        }
+        let mut net = self.net.borrow_mut();
+        let connect = net.held.as_mut().and_then(|held| held.get_mut(&key));
+        connect.is_some_and(|connect| {
+            connect.answer = Some(Err(error));
+            true
+        })
     }
 
     fn open(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<SocketAddr> {
