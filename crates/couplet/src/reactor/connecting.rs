@@ -6,13 +6,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::Location;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::delayed::after;
 use super::table::Place;
 use super::timers::TimerKey;
-use super::{Asking, Loop, Reactor, Timed, loop_ended};
+use super::{Asking, Loop, Reactor, Source, Timed, loop_ended};
 use crate::address::Address;
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{ConnectOptions, How, Key, Ticket};
@@ -56,6 +57,8 @@ pub(super) struct ConnectorCell {
     host: String,
     port: u16,
     options: ConnectOptions,
+    /// Where it was asked for.
+    pub(super) place: Source,
     factory: FactorySlot,
     pub(super) state: Cell<ConnectorState>,
     /// `do_start` was called and `do_stop` was not.
@@ -82,6 +85,7 @@ struct Attempts {
 }
 
 impl Connector {
+    #[track_caller]
     pub(super) fn new(
         reactor: &Reactor,
         host: &str,
@@ -96,6 +100,7 @@ impl Connector {
             host: host.to_owned(),
             port,
             options,
+            place: Location::caller(),
             factory: FactorySlot::new(factory),
             state: Cell::new(ConnectorState::Connecting),
             started: Cell::new(false),
@@ -111,6 +116,7 @@ impl Connector {
         Connector { cell }
     }
 
+    #[track_caller]
     pub(super) fn start_deferred<P: Protocol>(
         reactor: &Reactor,
         host: &str,
@@ -551,7 +557,7 @@ impl Loop {
         }
         tracing::debug!(target = %cell, %error, "cannot connect");
         self.drop_attempts(cell);
-        let failure = Failure::from(error);
+        let failure = Failure::at(error, cell.place);
         self.connector_ends(cell, |factory, connector| {
             factory.client_connection_failed(connector, &Reason::Failed(failure.clone()));
         });

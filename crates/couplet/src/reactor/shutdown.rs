@@ -131,7 +131,7 @@ impl Loop {
     }
 
     /// Calls the triggers; the number of those whose Deferred has not fired.
-    fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
+    pub(super) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
         let triggers = std::mem::take(self.reactor.records.triggers.borrow_mut().of(when));
         let waiting = Rc::new(Cell::new(0));
         for trigger in triggers {

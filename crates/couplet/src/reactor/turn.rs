@@ -218,9 +218,15 @@ impl Loop {
         self.call_panicked.take()
     }
 
+    /// The next turn has something to do, without a wait and without the driver.
+    pub(crate) fn has_work(&self) -> bool {
+        let deadline = self.reactor.records.timers.borrow_mut().next_deadline();
+        self.is_waiting() || deadline.is_some_and(|deadline| deadline <= self.reactor.now())
+    }
+
     /// Something recorded or woken waits for the next turn.
     #[inline]
-    pub(crate) fn is_waiting(&self) -> bool {
+    fn is_waiting(&self) -> bool {
         self.reactor.records.waits.get() != 0 || self.woken.door.is_any()
     }
 

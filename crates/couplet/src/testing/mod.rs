@@ -14,6 +14,7 @@ mod memory_loop;
 mod memory_reactor;
 mod pair;
 mod results;
+mod run;
 mod split;
 
 pub use crate::driver::memory::{Cut, Manner, Memory, Network, Wire};
@@ -22,4 +23,5 @@ pub use held::{Held, hold, hold_on};
 pub use memory_reactor::{Attempt, MemoryReactor};
 pub use pair::{Pair, pair, pair_on};
 pub use results::{failure_of, no_result_yet, success_of};
+pub use run::{run, run_within};
 pub use split::every_split;

@@ -30,6 +30,7 @@ use super::{
     Ticket, World,
 };
 use crate::address::Address;
+pub(crate) use network::Standstill;
 pub use network::{Cut, Network, Wire};
 use network::{EndId, Opened};
 use stream::Stream;
@@ -305,12 +306,21 @@ impl Driver for Memory {
             (Some(a), Some(b)) => a.min(b),
             (Some(at), None) | (None, Some(at)) => at,
             (None, None) => {
+                self.network.net.borrow_mut().standstill = Some(Standstill::Stalled);
                 return Err(io::Error::new(
                     io::ErrorKind::WouldBlock,
                     "nothing can ever happen: no bytes, no timers and no tasks are on their way",
                 ));
             }
         };
+        let longest = self.network.net.borrow().longest;
+        if next.saturating_duration_since(started) > longest {
+            self.network.net.borrow_mut().standstill = Some(Standstill::TooLong);
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "what comes next is later than this run may last",
+            ));
+        }
         self.network.advance(next.saturating_duration_since(now));
         self.look();
         Ok(())

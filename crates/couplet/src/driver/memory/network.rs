@@ -58,6 +58,15 @@ pub(super) struct Listener {
     pub(super) options: ListenOptions,
 }
 
+/// Why a wait has failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standstill {
+    /// Nothing can ever happen.
+    Stalled,
+    /// What comes next comes later than the clock may run.
+    TooLong,
+}
+
 /// A connect that waits for the test's word.
 pub(super) struct HeldConnect {
     to: SocketAddr,
@@ -81,6 +90,10 @@ pub(super) struct Net {
     pub(super) signals: VecDeque<Signal>,
     /// Connects that wait for the test's word; `None` where the network answers by itself.
     pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
+    /// How long the clock may run.
+    pub(super) longest: Duration,
+    /// Why the clock does not go on, once a wait has failed.
+    pub(super) standstill: Option<Standstill>,
     /// Turns in which there was something to do.
     pub(super) activity: u64,
 }
@@ -286,6 +299,8 @@ impl Network {
                 unreachable: BTreeSet::new(),
                 signals: VecDeque::new(),
                 held: None,
+                longest: Duration::MAX,
+                standstill: None,
                 activity: 0,
             })),
         }
@@ -366,6 +381,16 @@ impl Network {
     pub fn accept(&self, port: SocketAddr) -> Option<Wire> {
         let end = self.net.borrow_mut().listeners.get_mut(&port)?.queue.pop_front()?;
         Some(Wire { network: self.clone(), end })
+    }
+
+    /// A wait that would go on for longer fails.
+    pub(crate) fn set_longest(&self, run: Duration) {
+        self.net.borrow_mut().longest = run;
+    }
+
+    /// Why the last wait failed, if it did.
+    pub(crate) fn take_standstill(&self) -> Option<Standstill> {
+        self.net.borrow_mut().standstill.take()
     }
 
     /// From now on connects of the loop wait for the test's word, and each name has an address.
