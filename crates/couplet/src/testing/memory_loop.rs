@@ -19,6 +19,17 @@ pub(super) struct MemoryLoop {
     pub(super) network: Network,
 }
 
+/// What a turn was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The network had something for the loop.
+    Moved,
+    /// The loop had something to do by itself.
+    Worked,
+    /// There was nothing to do, and there will be nothing until time passes.
+    Quiet,
+}
+
 impl MemoryLoop {
     pub(super) fn new(manner: Manner, seed: u64) -> MemoryLoop {
         let (driver, network) = Memory::new(manner, seed);
@@ -79,27 +90,29 @@ impl MemoryLoop {
 
     #[track_caller]
     fn turn_to_quiet(&mut self) {
-        assert!(
-            self.is_quiet_within(A_CIRCLE),
+        let mut idle = 0;
+        while idle < A_CIRCLE {
+            match self.step() {
+                Step::Quiet => return,
+                Step::Moved => idle = 0,
+                Step::Worked => idle += 1,
+            }
+        }
+        panic!(
             "it comes to no rest: something asks for more in each turn, while time stands still"
         );
     }
 
-    /// Turns until nothing more happens by itself. False when that goes on for so many turns and
-    /// moves no byte.
-    pub(super) fn is_quiet_within(&mut self, turns: usize) -> bool {
-        let mut idle = 0;
-        while idle < turns {
-            let before = self.network.activity();
-            let waiting = self.l.has_work();
-            self.turn();
-            let moved = self.network.activity() != before;
-            if !waiting && !moved && !self.l.has_work() {
-                return true;
-            }
-            idle = if moved { 0 } else { idle + 1 };
+    /// A turn, and what there was to do.
+    pub(super) fn step(&mut self) -> Step {
+        let before = self.network.activity();
+        let had_work = self.l.has_work();
+        self.turn();
+        match self.network.activity() == before {
+            false => Step::Moved,
+            true if had_work || self.l.has_work() => Step::Worked,
+            true => Step::Quiet,
         }
-        false
     }
 
     /// A panic of a timed call was contained as in any loop; the test fails with it all the same.

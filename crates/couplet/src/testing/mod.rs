@@ -1,9 +1,14 @@
-//! Tests of protocols, without sockets and without waiting.
+//! Tests of protocols, without sockets and without waiting. The chapter
+//! [Testing your protocol](crate::manual::testing) shows all of it at work.
 //!
 //! - [`pair`] joins two protocols in memory and runs them to quiet.
 //! - [`hold`] puts one protocol on a connection whose far end, a [`Wire`], the test holds: push
 //!   bytes in, take bytes out, see what was asked.
 //! - [`every_split`] feeds an input whole, byte by byte, cut at every place, and at random.
+//! - [`Clock`] is a reactor whose time the test passes.
+//! - [`MemoryReactor`] is one for code that listens and connects: the test plays the network.
+//! - [`success_of`], [`failure_of`] and [`no_result_yet`] say what has become of a Deferred.
+//! - [`run`] runs a whole program, and fails when it leaves something behind.
 //!
 //! All run the shipped loop and transport on the [`memory`](crate::driver::memory) driver, whose
 //! time is virtual: [`Pair::advance`] passes an hour at once.

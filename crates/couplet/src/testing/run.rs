@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Manner;
-use super::memory_loop::MemoryLoop;
+use super::memory_loop::{MemoryLoop, Step};
 use super::results::told;
 use crate::defer::{Deferred, Reporter, Result, Unhandled, set_reporter};
 use crate::driver::memory::Standstill;
@@ -14,6 +14,8 @@ use crate::reactor::{Left, Reactor, Source};
 use crate::transport::panics::keep_panics;
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
+/// Of a program that takes so many turns while time stands still it is said that it goes in a circle.
+const A_CIRCLE: usize = 1_000_000;
 /// The turns in which what was closed at the end comes to its end.
 const LAST_TURNS: usize = 10_000;
 
@@ -67,7 +69,8 @@ const LAST_TURNS: usize = 10_000;
 ///
 /// - when ports, connects, connections, timed calls or tasks are left; failures that nobody handled;
 ///   or callbacks have panicked;
-/// - when nothing can ever happen, and the Deferred has not fired;
+/// - when nothing can ever happen, and the Deferred has not fired; or something happens in each of a
+///   million turns, and time stands still;
 /// - when the Deferred has not fired within a day of virtual time ([`run_within`] takes another).
 ///
 /// All of it is torn down before that, and the thread's reporter of failures is put back.
@@ -92,7 +95,7 @@ pub fn run_within<T: 'static>(
 ) -> Result<T> {
     let witness = Witness::new();
     let mut memory = MemoryLoop::new(Manner::Readiness, 0);
-    memory.network.set_longest(longest);
+    memory.network.set_limits(longest, A_CIRCLE);
     memory.l.keep_places();
     let place = Cell::new(None);
     let result = memory.l.run_script(|reactor| {
@@ -102,7 +105,10 @@ pub fn run_within<T: 'static>(
     });
     let verdict = match memory.network.take_standstill() {
         Some(standstill) => Some(waits(standstill, longest, place.get())),
-        None => end(&mut memory),
+        None => {
+            memory.network.set_limits(longest, A_CIRCLE);
+            end(&mut memory)
+        }
     };
     let left = everything_left(&memory, &witness);
     let was_clean = left.is_empty();
@@ -126,7 +132,7 @@ pub fn run_within<T: 'static>(
 
 /// What was closed comes to its end; then the shutdown's first triggers have their say.
 fn end(memory: &mut MemoryLoop) -> Option<String> {
-    memory.is_quiet_within(LAST_TURNS);
+    come_to_rest(memory);
     let waiting = memory.l.fire_before_shutdown();
     while waiting.get() > 0 {
         if memory.l.turn(None).is_err() {
@@ -134,8 +140,17 @@ fn end(memory: &mut MemoryLoop) -> Option<String> {
             return Some("a trigger of `Shutdown::Before` never fires; there is:".to_owned());
         }
     }
-    memory.is_quiet_within(LAST_TURNS);
+    come_to_rest(memory);
     None
+}
+
+/// Turns until nothing more happens by itself, or for long enough.
+fn come_to_rest(memory: &mut MemoryLoop) {
+    for _ in 0..LAST_TURNS {
+        if memory.step() == Step::Quiet {
+            return;
+        }
+    }
 }
 
 fn everything_left(memory: &MemoryLoop, witness: &Witness) -> Vec<Left> {
@@ -157,6 +172,10 @@ fn waits(standstill: Standstill, longest: Duration, place: Option<Source>) -> St
         Standstill::TooLong => {
             format!("{deferred} has not fired within {longest:?} of virtual time; there is:")
         }
+        Standstill::Circle => format!(
+            "the program goes in a circle: {deferred} has not fired, and something is done in each \
+             turn while time stands still; there is:"
+        ),
     }
 }
 

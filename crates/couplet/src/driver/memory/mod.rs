@@ -291,6 +291,7 @@ impl Driver for Memory {
     }
 
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        self.network.net.borrow_mut().count_wait()?;
         self.look();
         let now = self.network.now();
         let woken = self.woken.0.swap(false, Ordering::AcqRel);
@@ -306,20 +307,12 @@ impl Driver for Memory {
             (Some(a), Some(b)) => a.min(b),
             (Some(at), None) | (None, Some(at)) => at,
             (None, None) => {
-                self.network.net.borrow_mut().standstill = Some(Standstill::Stalled);
-                return Err(io::Error::new(
-                    io::ErrorKind::WouldBlock,
-                    "nothing can ever happen: no bytes, no timers and no tasks are on their way",
-                ));
+                return Err(self.network.net.borrow_mut().stands_still(Standstill::Stalled));
             }
         };
         let longest = self.network.net.borrow().longest;
         if next.saturating_duration_since(started) > longest {
-            self.network.net.borrow_mut().standstill = Some(Standstill::TooLong);
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "what comes next is later than this run may last",
-            ));
+            return Err(self.network.net.borrow_mut().stands_still(Standstill::TooLong));
         }
         self.network.advance(next.saturating_duration_since(now));
         self.look();

@@ -65,6 +65,8 @@ pub(crate) enum Standstill {
     Stalled,
     /// What comes next comes later than the clock may run.
     TooLong,
+    /// Something happens in each turn while the clock stands still.
+    Circle,
 }
 
 /// A connect that waits for the test's word.
@@ -92,6 +94,9 @@ pub(super) struct Net {
     pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
     /// How long the clock may run.
     pub(super) longest: Duration,
+    /// How often the driver may wait while the clock stands still, and how often it has.
+    most_waits: usize,
+    waits: usize,
     /// Why the clock does not go on, once a wait has failed.
     pub(super) standstill: Option<Standstill>,
     /// Turns in which there was something to do.
@@ -106,6 +111,34 @@ impl Net {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// A wait begins.
+    pub(super) fn count_wait(&mut self) -> io::Result<()> {
+        self.waits += 1;
+        if self.waits > self.most_waits {
+            return Err(self.stands_still(Standstill::Circle));
+        }
+        Ok(())
+    }
+
+    /// The error of a wait that fails.
+    pub(super) fn stands_still(&mut self, why: Standstill) -> io::Error {
+        self.standstill = Some(why);
+        match why {
+            Standstill::Stalled => io::Error::new(
+                io::ErrorKind::WouldBlock,
+                "nothing can ever happen: no bytes, no timers and no tasks are on their way",
+            ),
+            Standstill::TooLong => io::Error::new(
+                io::ErrorKind::TimedOut,
+                "what comes next is later than this run may last",
+            ),
+            Standstill::Circle => io::Error::new(
+                io::ErrorKind::TimedOut,
+                "something happens in each turn while time stands still",
+            ),
+        }
     }
 
     pub(super) fn below(&mut self, n: usize) -> usize {
@@ -300,6 +333,8 @@ impl Network {
                 signals: VecDeque::new(),
                 held: None,
                 longest: Duration::MAX,
+                most_waits: usize::MAX,
+                waits: 0,
                 standstill: None,
                 activity: 0,
             })),
@@ -353,7 +388,11 @@ impl Network {
 
     /// Moves the clock on, without a turn.
     pub fn advance(&self, by: Duration) {
-        self.net.borrow_mut().elapsed += by;
+        let mut net = self.net.borrow_mut();
+        net.elapsed += by;
+        if !by.is_zero() {
+            net.waits = 0;
+        }
     }
 
     /// Connects to a port of the loop; the test holds the far end.
@@ -383,9 +422,10 @@ impl Network {
         Some(Wire { network: self.clone(), end })
     }
 
-    /// A wait that would go on for longer fails.
-    pub(crate) fn set_longest(&self, run: Duration) {
-        self.net.borrow_mut().longest = run;
+    /// A wait fails when the clock would run for longer, or there were so many while it stood still.
+    pub(crate) fn set_limits(&self, longest: Duration, most_waits: usize) {
+        let mut net = self.net.borrow_mut();
+        (net.longest, net.most_waits, net.waits) = (longest, most_waits, 0);
     }
 
     /// Why the last wait failed, if it did.

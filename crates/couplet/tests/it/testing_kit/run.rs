@@ -232,7 +232,7 @@ fn a_connection_that_can_not_come_to_its_end_is_told_with_what_holds_it() {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {}
     }
     fn closing<P: Protocol>(reactor: &Reactor, server: impl Fn() -> P + 'static) -> Deferred<()> {
-        reactor.listen("tcp:1", move || server()).expect("a free port");
+        reactor.listen("tcp:1", server).expect("a free port");
         reactor.connect("tcp:127.0.0.1:1", || Silent).map(move |connection| {
             connection.transport().write([0; 200_000]);
             connection.transport().lose_connection();
@@ -483,6 +483,36 @@ fn a_program_that_goes_on_for_too_long_is_told_what_goes_on() {
 }
 
 #[test]
+fn a_program_that_goes_in_a_circle_is_told_what_there_is() {
+    struct Serves;
+    impl Protocol for Serves {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.write("to and fro");
+        }
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            transport.write(data);
+        }
+    }
+    let text = failing(|| {
+        run(|reactor| {
+            reactor.listen("tcp:1", || Serves).expect("a free port");
+            reactor.connect("tcp:127.0.0.1:1", || Echo).detach();
+            reactor.sleep(s(1))
+        })
+    });
+    assert!(text.starts_with("the program goes in a circle: the Deferred of "), "{text}");
+    assert!(text.contains("while time stands still; there is:\n1. a port"), "{text}");
+    // One that is over is given some turns to come to its end, and no more.
+    leaves(
+        |reactor| {
+            reactor.listen("tcp:1", || Serves).expect("a free port");
+            reactor.connect("tcp:127.0.0.1:1", || Echo).map(|_| ())
+        },
+        &[("a port", "", ""), ("a connection to", "", ""), ("a connection from", "", "")],
+    );
+}
+
+#[test]
 fn all_of_it_is_told_in_one_message() {
     leaves(
         |reactor| {
@@ -514,7 +544,7 @@ fn places_that_are_over_are_forgotten_and_those_that_are_not_are_not() {
                 tasks.spawn(async { Ok(()) }).detach();
             });
             ticks.start(s(1)).detach();
-            reactor.sleep(s(1000)).map(move |()| drop(ticks.stop()))
+            reactor.sleep(s(1000)).map(move |()| assert!(ticks.stop()))
         },
         &[("a timed call, due in 2600s", &at("hour"), "cancel")],
     );
