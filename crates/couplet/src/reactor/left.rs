@@ -3,16 +3,15 @@
 //! The places of timers, tasks and accepted connections lie in a table beside them, which exists only
 //! in a loop that a test watches; ports and connectors, of which there are few, know their own.
 
-use std::cell::Cell;
 use std::fmt;
 use std::panic::Location;
-use std::rc::Rc;
+use std::time::Duration;
 
 use super::connecting::ConnectorState;
 use super::table::{Entry, Place};
 use super::tasks::TaskId;
 use super::timers::TimerKey;
-use super::{Loop, Reactor, Records, Shutdown};
+use super::{DelayedCall, Loop, Reactor, Records, Timed};
 use crate::driver::Key;
 use crate::transport::connection::Life;
 
@@ -70,7 +69,7 @@ pub(super) struct Places {
 
 struct Noted<K> {
     list: Vec<(K, Source)>,
-    /// With so many it is time to forget those that are over.
+    /// With so many it is time to forget those that are over, of which there may be as many. (Law 9.)
     enough: usize,
 }
 
@@ -117,16 +116,6 @@ impl Loop {
         if let Some(places) = &mut *places {
             places.accepted.add(key, port, |key| self.table.holds(*key));
         }
-    }
-
-    /// Calls the triggers that come first in a shutdown; how many have not fired yet.
-    pub(crate) fn fire_before_shutdown(&mut self) -> Rc<Cell<usize>> {
-        self.fire(Shutdown::Before)
-    }
-
-    /// Ends at once whatever is left.
-    pub(crate) fn tear_down(&mut self) {
-        self.finish_run();
     }
 
     /// What is open, under way and waiting, but for what is the loop's own.
@@ -239,10 +228,10 @@ impl Reactor {
     pub(crate) fn call_for(
         &self,
         (waiting, place): (Waiting, Source),
-        delay: std::time::Duration,
+        delay: Duration,
         f: impl FnOnce() + 'static,
-    ) -> super::DelayedCall {
-        let call = super::DelayedCall::new(self, delay, super::Timed::Call(Box::new(f)));
+    ) -> DelayedCall {
+        let call = DelayedCall::new(self, delay, Timed::Call(Box::new(f)));
         if let Some(timer) = call.timer() {
             self.records.note_timer(timer, waiting, place);
         }

@@ -481,7 +481,6 @@ impl Drop for Sleeper {
 }
 
 impl Alarm for Reactor {
-    #[track_caller]
     fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()> {
         let call = self.call_for((Waiting::Timeout, Location::caller()), after, ring);
         Box::new(move || {

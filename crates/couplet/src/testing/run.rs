@@ -10,7 +10,7 @@ use super::memory_loop::{MemoryLoop, Step};
 use super::results::told;
 use crate::defer::{Deferred, Reporter, Result, Unhandled, set_reporter};
 use crate::driver::memory::Standstill;
-use crate::reactor::{Left, Reactor, Source};
+use crate::reactor::{Left, Reactor, Shutdown, Source};
 use crate::transport::panics::keep_panics;
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
@@ -23,12 +23,12 @@ const LAST_TURNS: usize = 10_000;
 /// gives the result; then sees that nothing is left of it. [`run_until`](crate::run_until) for tests,
 /// with what Twisted's trial calls a dirty reactor.
 ///
-/// When the Deferred has fired, what was asked for still comes to its end while time stands still, and
-/// the [`Shutdown::Before`](crate::Shutdown::Before) triggers are called and waited for. A program
-/// that calls [`Reactor::stop`] ends as any run does, which leaves nothing.
+/// When the Deferred has fired, the triggers of [`Shutdown::Before`] are called and waited for, and
+/// what was asked for still comes to its end while time stands still. A program that calls
+/// [`Reactor::stop`] ends as any run does, which leaves nothing.
 ///
-/// Its network is empty: what it connects to it listens on, at any address. It has no threads:
-/// [`Reactor::defer_to_thread`] runs its jobs in the turn.
+/// Its network is empty: what it connects to it listens on, at any address, and `localhost` is the
+/// only name. It has no threads: [`Reactor::defer_to_thread`] runs its jobs in the turn.
 ///
 /// ```
 /// use couplet::{Protocol, Transport};
@@ -112,7 +112,7 @@ pub fn run_within<T: 'static>(
     };
     let left = everything_left(&memory, &witness);
     let was_clean = left.is_empty();
-    memory.l.tear_down();
+    memory.l.finish_run();
     drop(memory);
     // What was clean has nothing to be cut off: these are the program's own.
     let left = if was_clean { witness.take() } else { left };
@@ -130,10 +130,9 @@ pub fn run_within<T: 'static>(
     }
 }
 
-/// What was closed comes to its end; then the shutdown's first triggers have their say.
+/// The first triggers of a shutdown have their say; then what was closed comes to its end.
 fn end(memory: &mut MemoryLoop) -> Option<String> {
-    come_to_rest(memory);
-    let waiting = memory.l.fire_before_shutdown();
+    let waiting = memory.l.fire(Shutdown::Before);
     while waiting.get() > 0 {
         if memory.l.turn(None).is_err() {
             memory.network.take_standstill();

@@ -63,6 +63,14 @@ fn c95_calls_made_by_calls_run_if_they_fall_within_the_advance() {
     assert_eq!(log.take(), [("at once", 1), ("between", 2), ("within", 3)]);
     clock.advance(s(6));
     assert_eq!(log.take(), [("beyond", 10)]);
+    // At the very end of it too, however long the chain of those that have no delay.
+    let (reactor, inner) = (clock.reactor(), log.clone());
+    clock.reactor().call_later(s(1), move || {
+        let next = reactor.clone();
+        reactor.call_soon(move || inner.later(&next, Duration::ZERO, "at the end"));
+    });
+    clock.advance(s(1));
+    assert_eq!(log.take(), [("at the end", 11)]);
 }
 
 #[test]

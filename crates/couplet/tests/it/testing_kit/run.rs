@@ -534,6 +534,28 @@ fn all_of_it_is_told_in_one_message() {
 }
 
 #[test]
+fn a_run_inside_of_a_run_keeps_to_itself() {
+    leaves(
+        |reactor| {
+            reactor.call_soon(|| panic!("no page"));
+            drop(Deferred::<()>::fail(Failure::msg("no poem")));
+            reactor.sleep(s(1)).map(|()| {
+                assert!(run(|_| done()).is_ok());
+                failing(|| {
+                    run(|_| Deferred::<()>::fail(Failure::msg("no verse")).map(drop)).unwrap()
+                });
+                drop(Deferred::<()>::fail(Failure::msg("no line")));
+            })
+        },
+        &[
+            ("a failure that nobody handled: no poem", "", ""),
+            ("a failure that nobody handled: no line", "", ""),
+            ("a panic in timed call: no page", "", ""),
+        ],
+    );
+}
+
+#[test]
 fn places_that_are_over_are_forgotten_and_those_that_are_not_are_not() {
     leaves(
         |reactor| {
