@@ -3,13 +3,11 @@
 //!
 //! `cargo run --example testing`
 
+use std::io::ErrorKind;
 use std::mem::take;
 
-use couplet::testing::{Cut, Manner, Memory, pair_on};
-use couplet::{
-    ConnectError, ConnectionLost, Deferred, Loop, LoopOptions, Protocol, Reason, Resolver,
-    Transport,
-};
+use couplet::testing::{Cut, Manner, MemoryReactor, failure_of, pair_on, success_of};
+use couplet::{ConnectError, ConnectionLost, Deferred, Protocol, Reason, Resolver, Transport};
 
 const POEM: &str = "a door in the hill,\nand nobody knocks\n";
 
@@ -58,19 +56,21 @@ fn result(poet: Poet) -> Deferred<Vec<u8>> {
     poem
 }
 
-fn main() -> couplet::Result<()> {
-    let mut l =
-        Loop::with_driver(Box::new(Memory::new(Manner::Readiness, 1).0), LoopOptions::default());
-    assert_eq!(l.run_until(result(Poet { hasty: false }))?, POEM.as_bytes());
+fn main() {
+    assert_eq!(success_of(result(Poet { hasty: false })), POEM.as_bytes());
     println!("the poem comes whole, whatever the network does to it");
 
-    let failure = l.run_until(result(Poet { hasty: true })).expect_err("half a poem");
+    let failure = failure_of(result(Poet { hasty: true }));
     assert!(failure.is::<ConnectionLost>(), "{failure}");
     println!("a poem that breaks off is a failure: {failure}");
 
-    let connected = l.reactor().connect("tcp:10.0.0.1:10000", Client::default);
-    let failure = l.run_until(connected).expect_err("nobody listens in an empty network");
+    let mut memory = MemoryReactor::new();
+    let connected = memory.reactor().connect("tcp:poetry.example:10000", Client::default);
+    let attempt = memory.connecting().remove(0);
+    assert_eq!((attempt.host(), attempt.port()), ("poetry.example", 10000));
+    attempt.fail(ErrorKind::ConnectionRefused.into());
+    memory.settle();
+    let failure = failure_of(connected);
     assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)), "{failure}");
     println!("nobody there is a failure too: {failure}");
-    Ok(())
 }

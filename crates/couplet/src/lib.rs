@@ -62,7 +62,7 @@
 //! | call from other threads, run what blocks | [`Remote`], [`Reactor::defer_to_thread`] |
 //! | watch a descriptor of your own | `Reactor::watch`, on Unix |
 //! | know why a connection ended | [`Reason`] |
-//! | test a protocol | [`testing`] |
+//! | test a protocol | the chapter [`manual::testing`], then [`testing`] |
 //! | own the loop, or have several | [`Loop`] |
 //! | write another driver | [`driver`] |
 //!
@@ -96,6 +96,7 @@ pub mod driver;
 pub mod endpoints;
 mod error;
 mod factory;
+pub mod manual;
 mod protocol;
 pub mod protocols;
 mod reactor;

@@ -6,13 +6,14 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
+use std::panic::Location;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::defer::{Canceller, Deferred, Resolver, Result, TimedOut};
-use crate::reactor::Reactor;
+use crate::reactor::{Reactor, Source, Waiting};
 
 impl Reactor {
     /// Calls `f` when `delay` has passed, and gives what it returns. Cancelling it before cancels
@@ -67,21 +68,27 @@ impl Reactor {
     ///
     /// What `future` fails with; [`TimedOut`]; [`Cancelled`](crate::defer::Cancelled) when the
     /// loop ends before.
-    pub async fn timeout<T>(
+    #[track_caller]
+    pub fn timeout<T>(
         &self,
         after: Duration,
         future: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        let mut future = pin!(future);
-        let mut alarm = pin!(self.sleep(after));
-        poll_fn(|context| {
-            if let Poll::Ready(result) = future.as_mut().poll(context) {
-                return Poll::Ready(result);
-            }
-            let rang = alarm.as_mut().poll(context);
-            rang.map(|rang| Err(rang.map_or_else(|ended| ended, |()| TimedOut { after }.into())))
-        })
-        .await
+    ) -> impl Future<Output = Result<T>> {
+        let whom = (Waiting::Timeout, Location::caller());
+        async move {
+            let mut future = pin!(future);
+            let mut alarm = pin!(self.sleep_for(whom, after));
+            poll_fn(|context| {
+                if let Poll::Ready(result) = future.as_mut().poll(context) {
+                    return Poll::Ready(result);
+                }
+                let rang = alarm.as_mut().poll(context);
+                rang.map(
+                    |rang| Err(rang.map_or_else(|ended| ended, |()| TimedOut { after }.into())),
+                )
+            })
+            .await
+        }
     }
 }
 
@@ -152,6 +159,8 @@ struct Looping {
     phase: Cell<Phase>,
     start: Cell<Instant>,
     interval: Cell<Duration>,
+    /// Where it was started.
+    place: Cell<Source>,
     /// The last point of the grid that was told: -1 before the start itself is.
     told: Cell<i128>,
     ended: RefCell<Option<Resolver<LoopingCall>>>,
@@ -172,6 +181,7 @@ enum Phase {
 
 impl LoopingCall {
     /// A call of `f`, which [`start`](Self::start) begins.
+    #[track_caller]
     pub fn new<R: LoopResult>(reactor: &Reactor, mut f: impl FnMut() -> R + 'static) -> Self {
         Self::with_count(reactor, move |_| f())
     }
@@ -179,6 +189,7 @@ impl LoopingCall {
     /// A call of `f` that is told how many points of the grid have passed since the last call, the
     /// present one included: 1, or more if some were left out; always 1 with an interval of zero.
     /// Twisted's `withCount`.
+    #[track_caller]
     pub fn with_count<R: LoopResult>(
         reactor: &Reactor,
         mut f: impl FnMut(u64) -> R + 'static,
@@ -189,6 +200,7 @@ impl LoopingCall {
             phase: Cell::new(Phase::Idle),
             start: Cell::new(reactor.now()),
             interval: Cell::new(Duration::ZERO),
+            place: Cell::new(Location::caller()),
             told: Cell::new(0),
             ended: RefCell::new(None),
             round: RefCell::new(None),
@@ -203,16 +215,19 @@ impl LoopingCall {
     /// failed with; with [`AlreadyRunning`] at once while it runs; with
     /// [`Cancelled`](crate::defer::Cancelled) when the loop ends. Cancelling it stops the calls
     /// and cancels the one that is under way. It can be started again.
+    #[track_caller]
     pub fn start(&self, interval: Duration) -> Deferred<LoopingCall> {
         self.begin(interval, true)
     }
 
     /// [`start`](Self::start) with the first call one interval from now. Twisted's
     /// `start(interval, now=False)`.
+    #[track_caller]
     pub fn start_later(&self, interval: Duration) -> Deferred<LoopingCall> {
         self.begin(interval, false)
     }
 
+    #[track_caller]
     fn begin(&self, interval: Duration, at_once: bool) -> Deferred<LoopingCall> {
         let looping = &self.looping;
         if looping.phase.get() != Phase::Idle {
@@ -227,6 +242,7 @@ impl LoopingCall {
         *looping.ended.borrow_mut() = Some(resolver);
         looping.start.set(looping.reactor.now());
         looping.interval.set(interval);
+        looping.place.set(Location::caller());
         looping.told.set(if at_once { -1 } else { 0 });
         looping.wait(if at_once { Duration::ZERO } else { interval });
         deferred
@@ -278,11 +294,13 @@ impl Looping {
     fn wait(self: &Rc<Self>, delay: Duration) {
         self.phase.set(Phase::Waiting);
         let (calling, going_on) = (self.clone(), self.clone());
-        let round =
-            self.reactor.sleep(delay).then(move |()| calling.call()).add_both(move |ended| {
+        let whom = (Waiting::LoopingCall, self.place.get());
+        let round = self.reactor.sleep_for(whom, delay).then(move |()| calling.call()).add_both(
+            move |ended| {
                 going_on.round_ended(ended);
                 Ok(())
-            });
+            },
+        );
         *self.round.borrow_mut() = Some(round.canceller());
         round.detach();
     }

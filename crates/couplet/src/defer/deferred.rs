@@ -273,7 +273,17 @@ impl<T> Deferred<T> {
         Self::of(Inner::Chain(node))
     }
 
-    pub(super) fn place(&self) -> Option<Place> {
+    /// The failure, if it lies here. It stays here.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        match &self.inner {
+            Inner::Fired(result, _) => result.as_ref().err().cloned(),
+            Inner::Chain(node) => node.slot().failure(),
+            Inner::Taken => None,
+        }
+    }
+
+    /// Where its last link was added, or it was made if it has none.
+    pub(crate) fn place(&self) -> Option<Place> {
         match &self.inner {
             Inner::Fired(_, place) => Some(place),
             Inner::Chain(node) => Some(node.slot().place),

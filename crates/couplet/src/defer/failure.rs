@@ -46,7 +46,7 @@ impl Failure {
         Self::at(Message(text.to_string()), place)
     }
 
-    pub(super) fn at<E: Error + Send + Sync + 'static>(
+    pub(crate) fn at<E: Error + Send + Sync + 'static>(
         error: E,
         place: &'static Location<'static>,
     ) -> Self {

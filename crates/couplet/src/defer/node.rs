@@ -149,6 +149,14 @@ impl<T> Slot<T> {
         self.result.take()
     }
 
+    /// The failure, if it lies here. It stays here.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let result = self.result.take();
+        let failure = result.as_ref().and_then(|result| result.as_ref().err().cloned());
+        self.result.set(result);
+        failure
+    }
+
     /// `below` gets the result when it comes. There must be none yet.
     pub(super) fn attach(&self, below: State<T>) {
         drop(self.state.replace(below));

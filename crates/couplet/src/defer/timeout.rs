@@ -14,6 +14,7 @@ use super::{Deferred, Failure};
 pub trait Alarm {
     /// Calls `ring` when `after` has gone by, unless what is given back is called before that.
     /// Whichever comes second is to do nothing; `ring` may also be dropped without a call.
+    #[track_caller]
     fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()>;
 }
 

@@ -116,6 +116,7 @@ impl Reactor {
     ///
     /// [`EndpointError`] for a string that is no endpoint, [`ListenError`](crate::ListenError) when
     /// the port can't be opened.
+    #[track_caller]
     pub fn listen<K>(
         &self,
         endpoint: impl IntoEndpoint<ServerEndpoint>,
@@ -129,6 +130,7 @@ impl Reactor {
     /// called. It fails with [`EndpointError`] for a string that is no endpoint, else with
     /// [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt. While the factory
     /// tries again, it waits on.
+    #[track_caller]
     pub fn connect<K, F: IntoFactory<K>>(
         &self,
         endpoint: impl IntoEndpoint<ClientEndpoint>,

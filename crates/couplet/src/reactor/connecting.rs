@@ -6,13 +6,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::Location;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::delayed::after;
 use super::table::Place;
 use super::timers::TimerKey;
-use super::{Asking, Loop, Reactor, Timed, loop_ended};
+use super::{Asking, Loop, Reactor, Source, Timed, loop_ended};
 use crate::address::Address;
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{ConnectOptions, How, Key, Ticket};
@@ -56,6 +57,8 @@ pub(super) struct ConnectorCell {
     host: String,
     port: u16,
     options: ConnectOptions,
+    /// Where it was asked for.
+    pub(super) place: Source,
     factory: FactorySlot,
     pub(super) state: Cell<ConnectorState>,
     /// `do_start` was called and `do_stop` was not.
@@ -82,6 +85,7 @@ struct Attempts {
 }
 
 impl Connector {
+    #[track_caller]
     pub(super) fn new(
         reactor: &Reactor,
         host: &str,
@@ -96,6 +100,7 @@ impl Connector {
             host: host.to_owned(),
             port,
             options,
+            place: Location::caller(),
             factory: FactorySlot::new(factory),
             state: Cell::new(ConnectorState::Connecting),
             started: Cell::new(false),
@@ -111,6 +116,7 @@ impl Connector {
         Connector { cell }
     }
 
+    #[track_caller]
     pub(super) fn start_deferred<P: Protocol>(
         reactor: &Reactor,
         host: &str,
@@ -214,6 +220,11 @@ impl Connector {
     /// The port number that was asked for.
     pub fn port(&self) -> u16 {
         self.cell.port
+    }
+
+    /// The options that were asked for.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.cell.options
     }
 }
 
@@ -511,6 +522,18 @@ impl Loop {
         }
     }
 
+    /// The connects that are under way, in the order in which their connectors began: a driver's
+    /// key, the address, and who asked for it.
+    pub(crate) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {
+        let mut found = Vec::new();
+        for cell in self.connectors.values() {
+            for (key, address) in cell.attempts.borrow().iter().flat_map(|a| &a.running) {
+                found.push((*key, *address, cell.handle()));
+            }
+        }
+        found
+    }
+
     fn drop_attempts(&mut self, cell: &Rc<ConnectorCell>) {
         cell.disarm();
         cell.resting.set(false);
@@ -534,7 +557,7 @@ impl Loop {
         }
         tracing::debug!(target = %cell, %error, "cannot connect");
         self.drop_attempts(cell);
-        let failure = Failure::from(error);
+        let failure = Failure::at(error, cell.place);
         self.connector_ends(cell, |factory, connector| {
             factory.client_connection_failed(connector, &Reason::Failed(failure.clone()));
         });

@@ -50,6 +50,7 @@ impl Reactor {
     /// # Ok(())
     /// # }
     /// ```
+    #[track_caller]
     pub fn defer_to_thread<T: Send + 'static>(
         &self,
         f: impl FnOnce() -> Result<T> + Send + 'static,

@@ -7,6 +7,7 @@ mod connecting;
 mod delayed;
 mod door;
 mod jobs;
+mod left;
 mod options;
 mod port;
 mod remote;
@@ -24,6 +25,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -38,6 +40,7 @@ use crate::transport::{Connection, Tell};
 use connecting::ConnectorCell;
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 pub use delayed::DelayedCall;
+pub(crate) use left::{Left, Source, Waiting};
 pub use options::LoopOptions;
 pub use port::Port;
 use port::PortCell;
@@ -111,6 +114,8 @@ pub(crate) struct Records {
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
+    /// Where things were asked for, in a loop that a test watches.
+    places: RefCell<Option<Box<left::Places>>>,
 }
 
 /// What waits for the loop, which does not sleep while anything does; a set of bits.
@@ -200,6 +205,7 @@ impl Reactor {
                 snapshots: RefCell::default(),
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
+                places: RefCell::default(),
             }),
         }
     }
@@ -212,6 +218,7 @@ impl Reactor {
     /// # Errors
     ///
     /// [`ListenError`] with the address and what the system said.
+    #[track_caller]
     pub fn listen_tcp<K>(
         &self,
         address: SocketAddr,
@@ -225,6 +232,7 @@ impl Reactor {
     /// # Errors
     ///
     /// [`ListenError`] with the address and what the system said.
+    #[track_caller]
     pub fn listen_tcp_with<K>(
         &self,
         address: SocketAddr,
@@ -245,11 +253,13 @@ impl Reactor {
     /// made. A name is looked up by the driver, and its addresses are tried by RFC 8305.
     ///
     /// The factory hears of everything; [`connect_tcp_with`](Self::connect_tcp_with) sets options.
+    #[track_caller]
     pub fn connect_tcp<K>(&self, host: &str, port: u16, factory: impl IntoFactory<K>) -> Connector {
         self.connect_tcp_with(host, port, ConnectOptions::default(), factory)
     }
 
     /// [`connect_tcp`](Self::connect_tcp) with options.
+    #[track_caller]
     pub fn connect_tcp_with<K>(
         &self,
         host: &str,
@@ -265,6 +275,7 @@ impl Reactor {
     /// Connects as [`connect_tcp_with`](Self::connect_tcp_with) does, and gives the connection
     /// once `connection_made` was called; fails with [`ConnectError`](crate::ConnectError).
     /// Cancelling it stops the attempt.
+    #[track_caller]
     pub fn connect_tcp_deferred<K, F: IntoFactory<K>>(
         &self,
         host: &str,
@@ -291,11 +302,13 @@ impl Reactor {
     /// # Ok(()) })?;
     /// # Ok::<(), couplet::Failure>(())
     /// ```
+    #[track_caller]
     pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'static) -> DelayedCall {
-        DelayedCall::new(self, delay, Timed::Call(Box::new(f)))
+        self.call_for((Waiting::Call, Location::caller()), delay, f)
     }
 
     /// Calls `f` in the next turn, in the order of asking. Twisted's `callWhenRunning`.
+    #[track_caller]
     pub fn call_soon(&self, f: impl FnOnce() + 'static) -> DelayedCall {
         self.call_later(Duration::ZERO, f)
     }
@@ -318,6 +331,7 @@ impl Reactor {
     /// # Ok(())
     /// # }
     /// ```
+    #[track_caller]
     pub fn spawn<T: 'static>(
         &self,
         future: impl Future<Output = Result<T>> + 'static,
@@ -330,7 +344,14 @@ impl Reactor {
 
     /// Fires after `delay`; cancelling it cancels the timer. Fails with
     /// [`Cancelled`](crate::defer::Cancelled) when the loop ends before.
+    #[track_caller]
     pub fn sleep(&self, delay: Duration) -> Deferred<()> {
+        self.sleep_for((Waiting::Sleep, Location::caller()), delay)
+    }
+
+    /// Sleeps, on behalf of what was asked for at a place.
+    #[track_caller]
+    pub(crate) fn sleep_for(&self, whom: (Waiting, Source), delay: Duration) -> Deferred<()> {
         let timer: Rc<Cell<Option<DelayedCall>>> = Rc::default();
         let sleeping = timer.clone();
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
@@ -339,7 +360,7 @@ impl Reactor {
             }
         });
         let sleeper = Sleeper(Some(resolver));
-        timer.set(Some(self.call_later(delay, move || sleeper.wake())));
+        timer.set(Some(self.call_for(whom, delay, move || sleeper.wake())));
         deferred
     }
 
@@ -410,6 +431,7 @@ impl Reactor {
         self.enqueue(Call::Tell(wire.clone(), tell));
     }
 
+    #[track_caller]
     pub(crate) fn tell_later(
         &self,
         wire: &Rc<Wire>,
@@ -422,6 +444,8 @@ impl Reactor {
         let call = DelayedCall::new(self, delay, Timed::Tell(wire.clone(), tell));
         if let Some(timer) = call.timer() {
             wire.add_timer(timer, &self.records.timers.borrow());
+            let waiting = Waiting::Connection(wire.key());
+            self.records.note_timer(timer, waiting, Location::caller());
         }
         call
     }
@@ -458,7 +482,7 @@ impl Drop for Sleeper {
 
 impl Alarm for Reactor {
     fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()> {
-        let call = self.call_later(after, ring);
+        let call = self.call_for((Waiting::Timeout, Location::caller()), after, ring);
         Box::new(move || {
             call.cancel();
         })

@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::rc::Rc;
 
 use super::table::Place;
-use super::{Asking, Loop, Reactor};
+use super::{Asking, Loop, Reactor, Source};
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Bound, How, Key, ListenOptions};
@@ -26,6 +27,8 @@ pub(super) struct PortCell {
     /// What was asked for: with port 0 another number may come at the next start.
     address: SocketAddr,
     options: ListenOptions,
+    /// Where it was opened.
+    pub(super) place: Cell<Source>,
     host: RefCell<Address>,
     pub(super) state: Cell<PortState>,
     pub(super) paused: Cell<bool>,
@@ -49,6 +52,7 @@ pub(super) enum PortState {
 }
 
 impl Port {
+    #[track_caller]
     pub(super) fn new(
         reactor: &Reactor,
         address: SocketAddr,
@@ -60,6 +64,7 @@ impl Port {
             reactor: reactor.clone(),
             address,
             options,
+            place: Cell::new(Location::caller()),
             host: RefCell::new(bound.host.clone()),
             state: Cell::new(PortState::Starting),
             paused: Cell::new(false),
@@ -100,6 +105,7 @@ impl Port {
     /// # Errors
     ///
     /// As [`Reactor::listen_tcp`].
+    #[track_caller]
     pub fn start_listening(&self) -> Result<(), ListenError> {
         if matches!(self.cell.state.get(), PortState::Starting | PortState::Listening) {
             return Ok(());
@@ -114,6 +120,7 @@ impl Port {
         let old = self.cell.bound.replace(Some(bound));
         drop(old);
         self.cell.state.set(PortState::Starting);
+        self.cell.place.set(Location::caller());
         reactor.start(Asking::Port(self.cell.clone()));
         Ok(())
     }
@@ -197,6 +204,7 @@ impl Loop {
         match port.factory.call("build_protocol", |factory| factory.build(&peer)).flatten() {
             Some(protocol) => {
                 self.new_connection(key, protocol, peer, host, None);
+                self.note_accepted(key, port.place.get());
                 self.made(key);
             }
             None => self.driver.close(key, How::Normal),

@@ -134,15 +134,23 @@ impl Loop {
     /// The Deferred's failure; [`Stopped`] when the reactor was stopped before; what the driver
     /// says when its wait fails.
     pub fn run_until<T: 'static>(&mut self, deferred: Deferred<T>) -> Result<T> {
+        self.run_script(|_| deferred)
+    }
+
+    /// [`run_until`](Self::run_until) for what is begun inside the run.
+    pub(crate) fn run_script<T: 'static>(
+        &mut self,
+        script: impl FnOnce(&Reactor) -> Deferred<T>,
+    ) -> Result<T> {
         let outcome: Rc<RefCell<Option<Result<T>>>> = Rc::default();
         let slot = outcome.clone();
         let reactor = self.reactor();
-        let waiting = deferred.add_both(move |result| {
+        self.begin_run();
+        let waiting = script(&reactor).add_both(move |result| {
             keep(&slot, result, &reactor);
             Ok(())
         });
         waiting.detach();
-        self.begin_run();
         let result = self.turn_until(&outcome);
         self.give_signals_back()?;
         result

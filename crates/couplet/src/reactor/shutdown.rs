@@ -131,7 +131,7 @@ impl Loop {
     }
 
     /// Calls the triggers; the number of those whose Deferred has not fired.
-    fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
+    pub(crate) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
         let triggers = std::mem::take(self.reactor.records.triggers.borrow_mut().of(when));
         let waiting = Rc::new(Cell::new(0));
         for trigger in triggers {
@@ -196,7 +196,7 @@ impl Loop {
     }
 
     /// Whatever is left ends now.
-    pub(super) fn finish_run(&mut self) {
+    pub(crate) fn finish_run(&mut self) {
         self.reactor.records.run_state.set(RunState::Stopping);
         self.cut_connections();
         self.refuse_starts();

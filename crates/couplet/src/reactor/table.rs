@@ -77,6 +77,13 @@ impl Table {
         place
     }
 
+    pub(super) fn holds(&self, key: Key) -> bool {
+        let place = self.places.get(key.slot as usize);
+        place.is_some_and(|(generation, place)| {
+            *generation == key.generation && !matches!(place, Place::Empty)
+        })
+    }
+
     pub(super) fn connections(&self) -> usize {
         self.connections
     }

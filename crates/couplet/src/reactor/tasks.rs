@@ -5,7 +5,7 @@
 //! no harm. A task that wakes itself runs again in the next turn, after I/O.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,11 +130,13 @@ pub(super) struct NewTask {
 }
 
 impl NewTask {
+    #[track_caller]
     pub(super) fn new<T: 'static>(
         reactor: &Reactor,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> (NewTask, Deferred<T>) {
         let id = reactor.records.tasks.borrow_mut().reserve();
+        reactor.records.note_task(id, Location::caller());
         let weak = std::rc::Rc::downgrade(&reactor.records);
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
             if let Some(records) = weak.upgrade() {
@@ -178,6 +180,10 @@ impl Tasks {
 
     fn entry(&mut self, id: TaskId) -> Option<&mut Entry> {
         self.entries.get_mut(id.index).filter(|entry| entry.generation == id.generation)
+    }
+
+    pub(super) fn contains(&self, id: TaskId) -> bool {
+        self.entries.get(id.index).is_some_and(|entry| entry.generation == id.generation)
     }
 
     fn remove(&mut self, id: TaskId) -> Option<Box<dyn Task>> {

@@ -245,9 +245,14 @@ impl Loop {
         (kept > SPARE_TOTAL).then(|| format!("the spare buffers hold {kept} bytes"))
     }
 
+    /// The next turn has something to do, without a wait and without the driver.
+    pub(crate) fn has_work(&mut self) -> bool {
+        self.next_turn().is_some_and(|at| at <= self.reactor.now())
+    }
+
     /// Something recorded or woken waits for the next turn.
     #[inline]
-    pub(crate) fn is_waiting(&self) -> bool {
+    fn is_waiting(&self) -> bool {
         self.reactor.records.waits.get() != 0 || self.woken.door.is_any()
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::pair::{advance, capture, fail_with_panics, settle, until_made, with};
-use super::{Manner, Memory, Network, Wire};
+use super::memory_loop::{MemoryLoop, capture};
+use super::{Manner, Network, Wire};
 use crate::protocol::Protocol;
-use crate::reactor::{Loop, LoopOptions, Reactor};
+use crate::reactor::Reactor;
 use crate::transport::{Connection, Transport};
 
 /// One protocol whose far end is in the test's hand. Made by [`hold`].
@@ -14,8 +14,7 @@ pub struct Held<P> {
     pub wire: Wire,
     /// The protocol's end.
     pub connection: Connection<P>,
-    l: Loop,
-    network: Network,
+    memory: MemoryLoop,
 }
 
 impl<P> std::fmt::Debug for Held<P> {
@@ -50,20 +49,21 @@ pub fn hold<P: Protocol>(protocol: P) -> Held<P> {
 
 /// [`hold`] in a manner of the driver, from a seed.
 pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
-    let (driver, network) = Memory::new(manner, seed);
-    let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default());
-    let port = network.listen(([127, 0, 0, 1], 0).into(), 1).expect("a port in memory is free");
+    let mut memory = MemoryLoop::new(manner, seed);
+    let port =
+        memory.network.listen(([127, 0, 0, 1], 0).into(), 1).expect("a port in memory is free");
     let (client, made) = capture(protocol);
-    l.reactor().connect_tcp("127.0.0.1", port.port(), client);
-    let connection = until_made(&mut l, &made);
-    let wire = network.accept(port).expect("it was made");
-    let mut held = Held { wire, connection, l, network };
+    memory.l.reactor().connect_tcp("127.0.0.1", port.port(), client);
+    let connection = memory.until_made(&made);
+    let wire = memory.network.accept(port).expect("it was made");
+    let mut held = Held { wire, connection, memory };
     held.settle();
     held
 }
 
 impl<P: Protocol> Held<P> {
     /// Pushes bytes in, all of them, and settles after each part that fits.
+    #[track_caller]
     pub fn push(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             let n = self.wire.push(data);
@@ -78,9 +78,9 @@ impl<P: Protocol> Held<P> {
     /// # Panics
     ///
     /// After that, when a timed call panicked.
+    #[track_caller]
     pub fn settle(&mut self) {
-        settle(&mut self.l, &self.network);
-        fail_with_panics(&mut self.l);
+        self.memory.settle();
     }
 
     /// Lets time pass, timers and all, and then settles. The clock stops at each deadline on the
@@ -89,26 +89,27 @@ impl<P: Protocol> Held<P> {
     /// # Panics
     ///
     /// After that, when a timed call panicked.
+    #[track_caller]
     pub fn advance(&mut self, by: Duration) {
-        advance(&mut self.l, &self.network, by);
-        fail_with_panics(&mut self.l);
+        self.memory.advance(by);
     }
 
     /// Runs `f` on the protocol, and settles. `None` once the connection is lost.
+    #[track_caller]
     pub fn with<R: 'static>(
         &mut self,
         f: impl FnOnce(&mut P, &Transport) -> R + 'static,
     ) -> Option<R> {
-        with(&mut self.l, &self.network, &self.connection, f)
+        self.memory.with(&self.connection, f)
     }
 
     /// The reactor that it runs on.
     pub fn reactor(&self) -> Reactor {
-        self.l.reactor()
+        self.memory.l.reactor()
     }
 
     /// The network that it runs on.
     pub fn network(&self) -> &Network {
-        &self.network
+        &self.memory.network
     }
 }

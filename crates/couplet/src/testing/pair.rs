@@ -1,13 +1,11 @@
 //! [`pair`]: two protocols, joined in memory.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Cut, Manner, Memory, Network};
-use crate::address::Address;
+use super::memory_loop::{MemoryLoop, capture};
+use super::{Cut, Manner};
 use crate::protocol::Protocol;
-use crate::reactor::{Loop, LoopOptions, Reactor};
+use crate::reactor::Reactor;
 use crate::transport::{Connection, Transport};
 
 /// Two protocols on the two ends of a connection in memory. Made by [`pair`].
@@ -16,8 +14,7 @@ pub struct Pair<A, B> {
     pub a: Connection<A>,
     /// The server's end.
     pub b: Connection<B>,
-    l: Loop,
-    network: Network,
+    memory: MemoryLoop,
 }
 
 impl<A, B> std::fmt::Debug for Pair<A, B> {
@@ -64,88 +61,23 @@ pub fn pair_on<A: Protocol, B: Protocol>(
     a: A,
     b: B,
 ) -> Pair<A, B> {
-    let (driver, network) = Memory::new(manner, seed);
-    network.set_cut(cut);
-    let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default());
-    let reactor = l.reactor();
+    let mut memory = MemoryLoop::new(manner, seed);
+    memory.network.set_cut(cut);
+    let reactor = memory.l.reactor();
     let (server, b_made) = capture(b);
     let port =
         reactor.listen_tcp(([127, 0, 0, 1], 0).into(), server).expect("a port in memory is free");
     let to = port.host().port().unwrap_or(0);
     let (client, a_made) = capture(a);
     reactor.connect_tcp("127.0.0.1", to, client);
-    let a = until_made(&mut l, &a_made);
-    let b = until_made(&mut l, &b_made);
+    let a = memory.until_made(&a_made);
+    let b = memory.until_made(&b_made);
     if let Some(stopped) = port.stop_listening() {
         stopped.detach();
     }
-    let mut pair = Pair { a, b, l, network };
+    let mut pair = Pair { a, b, memory };
     pair.settle();
     pair
-}
-
-/// Keeps the transport of a protocol when its connection is made, whatever becomes of it then.
-pub(super) struct Capture<B> {
-    protocol: B,
-    made: Made,
-}
-
-type Made = Rc<RefCell<Option<Transport>>>;
-
-/// A factory of this one protocol, and where its transport is going to be.
-pub(super) fn capture<P: Protocol>(
-    protocol: P,
-) -> (impl FnMut(&Address) -> Option<Capture<P>>, Made) {
-    let made = Made::default();
-    let mut protocol = Some(Capture { protocol, made: made.clone() });
-    (move |_: &Address| protocol.take(), made)
-}
-
-pub(super) fn until_made<P: Protocol>(l: &mut Loop, made: &Made) -> Connection<P> {
-    loop {
-        if let Some(transport) = made.borrow_mut().take() {
-            return transport.connection();
-        }
-        l.turn(Some(Duration::ZERO)).expect("memory does not fail");
-    }
-}
-
-impl<B: Protocol> Protocol for Capture<B> {
-    fn connection_made(&mut self, transport: &Transport) {
-        *self.made.borrow_mut() = Some(transport.clone());
-        self.protocol.connection_made(transport);
-    }
-
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        self.protocol.data_received(transport, data);
-    }
-
-    fn connection_lost(&mut self, transport: &Transport, reason: &crate::Reason) {
-        self.protocol.connection_lost(transport, reason);
-    }
-
-    fn read_closed(&mut self, transport: &Transport) {
-        self.protocol.read_closed(transport);
-    }
-
-    fn write_closed(&mut self, transport: &Transport) {
-        self.protocol.write_closed(transport);
-    }
-
-    fn reading_resumed(&mut self, transport: &Transport) {
-        self.protocol.reading_resumed(transport);
-    }
-
-    fn handshake_completed(&mut self, transport: &Transport) {
-        self.protocol.handshake_completed(transport);
-    }
-
-    fn find(&mut self, wanted: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
-        if wanted == std::any::TypeId::of::<B>() {
-            return Some(&mut self.protocol);
-        }
-        self.protocol.find(wanted)
-    }
 }
 
 impl<A: Protocol, B: Protocol> Pair<A, B> {
@@ -154,19 +86,19 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
     /// # Panics
     ///
     /// After that, when a timed call panicked.
+    #[track_caller]
     pub fn settle(&mut self) {
-        settle(&mut self.l, &self.network);
-        fail_with_panics(&mut self.l);
+        self.memory.settle();
     }
 
     /// How the streams are cut from now on.
     pub fn set_cut(&mut self, cut: Cut) {
-        self.network.set_cut(cut);
+        self.memory.network.set_cut(cut);
     }
 
     /// One turn.
     pub fn turn(&mut self) {
-        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        self.memory.turn();
     }
 
     /// Lets time pass, timers and all, and then settles. The clock stops at each deadline on the
@@ -175,70 +107,31 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
     /// # Panics
     ///
     /// After that, when a timed call panicked.
+    #[track_caller]
     pub fn advance(&mut self, by: Duration) {
-        advance(&mut self.l, &self.network, by);
-        fail_with_panics(&mut self.l);
+        self.memory.advance(by);
     }
 
     /// Runs `f` on the client's protocol, and settles. `None` once the connection is lost.
+    #[track_caller]
     pub fn with_a<R: 'static>(
         &mut self,
         f: impl FnOnce(&mut A, &Transport) -> R + 'static,
     ) -> Option<R> {
-        with(&mut self.l, &self.network, &self.a, f)
+        self.memory.with(&self.a, f)
     }
 
     /// Runs `f` on the server's protocol, and settles. `None` once the connection is lost.
+    #[track_caller]
     pub fn with_b<R: 'static>(
         &mut self,
         f: impl FnOnce(&mut B, &Transport) -> R + 'static,
     ) -> Option<R> {
-        with(&mut self.l, &self.network, &self.b, f)
+        self.memory.with(&self.b, f)
     }
 
     /// The reactor that both run on.
     pub fn reactor(&self) -> Reactor {
-        self.l.reactor()
+        self.memory.l.reactor()
     }
-}
-
-pub(super) fn settle(l: &mut Loop, network: &Network) {
-    loop {
-        let before = network.activity();
-        let waiting = l.is_waiting();
-        l.turn(Some(Duration::ZERO)).expect("memory does not fail");
-        if !waiting && !l.is_waiting() && network.activity() == before {
-            return;
-        }
-    }
-}
-
-/// A panic of a timed call was contained as in any loop; the test fails with it all the same.
-pub(super) fn fail_with_panics(l: &mut Loop) {
-    if let Some(text) = l.take_panic() {
-        panic!("a timed call panicked: {text}");
-    }
-}
-
-pub(super) fn advance(l: &mut Loop, network: &Network, by: Duration) {
-    let until = network.elapsed().saturating_add(by);
-    settle(l, network);
-    while network.elapsed() < until {
-        let left = until - network.elapsed();
-        l.turn(Some(left)).expect("memory does not fail");
-        settle(l, network);
-    }
-}
-
-pub(super) fn with<P: Protocol, R: 'static>(
-    l: &mut Loop,
-    network: &Network,
-    connection: &Connection<P>,
-    f: impl FnOnce(&mut P, &Transport) -> R + 'static,
-) -> Option<R> {
-    let answer = Rc::new(RefCell::new(None));
-    let slot = answer.clone();
-    connection.tell(move |protocol, transport| *slot.borrow_mut() = Some(f(protocol, transport)));
-    settle(l, network);
-    answer.take()
 }

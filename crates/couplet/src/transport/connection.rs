@@ -31,7 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::panics::{contain, log_panic, panic_text};
+use super::panics::{contain, log_panic, panic_text, witness};
 use super::wire::{Phase, Wire, asked};
 use super::{Producer, Tell, Transport};
 use crate::driver::{How, Sent};
@@ -565,6 +565,7 @@ impl Life {
     fn panicked(&mut self, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload);
         tracing::error!(connection = %self.wire.id, peer = %self.wire.peer, %text, "a callback panicked");
+        witness("a callback of a protocol", &text);
         self.panicked = true;
         self.wire.clear_outbox();
         self.wire.end_phase(Phase::Closing);
@@ -773,7 +774,7 @@ impl Life {
     }
 
     /// The state in a word, for people.
-    fn state_name(&self) -> &'static str {
+    pub(crate) fn state_name(&self) -> &'static str {
         match &self.state {
             State::Open { reading: Reading::Paused { .. }, .. } => "paused",
             State::Open { writing: Writing::Open, reading: Reading::On } => "open",

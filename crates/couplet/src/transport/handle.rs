@@ -46,6 +46,7 @@ impl<P: 'static> Connection<P> {
 
     /// Runs `f` on the protocol in the turn, and gives what it returns; fails with
     /// [`ConnectionLost`] when the connection is lost before.
+    #[track_caller]
     pub fn ask<T: 'static>(
         &self,
         f: impl FnOnce(&mut P, &Transport) -> T + 'static,
@@ -54,6 +55,7 @@ impl<P: 'static> Connection<P> {
     }
 
     /// [`ask`](Self::ask) with a closure that may fail.
+    #[track_caller]
     pub fn ask_result<T: 'static>(
         &self,
         f: impl FnOnce(&mut P, &Transport) -> Result<T> + 'static,
@@ -68,6 +70,7 @@ impl<P: 'static> Connection<P> {
     }
 
     /// Runs `f` on the protocol after `delay`; dropped with the connection.
+    #[track_caller]
     pub fn call_later(
         &self,
         delay: Duration,

@@ -1,6 +1,7 @@
 //! Panics of user code: each is contained where it concerns nobody else (law 10).
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs user code whose panic concerns nobody else: it is logged, and its text given.
@@ -12,7 +13,26 @@ pub(crate) fn contain(what: &'static str, f: impl FnOnce()) -> Option<String> {
 pub(super) fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) -> String {
     let text = panic_text(payload);
     tracing::error!(what, %text, "a callback panicked");
+    witness(what, &text);
     text
+}
+
+thread_local! {
+    /// The panics that were contained in this thread, while a test asks for them.
+    static WITNESSED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Keeps the texts of the panics that are contained from now on; gives back what was kept before.
+pub(crate) fn keep_panics(kept: Option<Vec<String>>) -> Option<Vec<String>> {
+    WITNESSED.replace(kept)
+}
+
+pub(super) fn witness(what: &str, text: &str) {
+    let _ = WITNESSED.try_with(|witnessed| {
+        if let Some(panics) = &mut *witnessed.borrow_mut() {
+            panics.push(format!("{what}: {text}"));
+        }
+    });
 }
 
 /// The message of a panic. A payload of another kind is leaked: its drop could panic again.

@@ -30,6 +30,7 @@ use super::{
     Ticket, World,
 };
 use crate::address::Address;
+pub(crate) use network::Standstill;
 pub use network::{Cut, Network, Wire};
 use network::{EndId, Opened};
 use stream::Stream;
@@ -178,7 +179,7 @@ impl Memory {
                 }
                 Kind::Connecting { to, from, outcome } => {
                     if outcome.is_none() {
-                        *outcome = net.dial(*to, *from).transpose();
+                        *outcome = net.answer(key, *to, *from);
                     }
                     if outcome.is_some() {
                         self.events.push_back(Told::Connect(key));
@@ -293,6 +294,7 @@ impl Driver for Memory {
     }
 
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        self.network.net.borrow_mut().count_wait()?;
         self.look();
         let now = self.network.now();
         let woken = self.woken.0.swap(false, Ordering::AcqRel);
@@ -308,12 +310,13 @@ impl Driver for Memory {
             (Some(a), Some(b)) => a.min(b),
             (Some(at), None) | (None, Some(at)) => at,
             (None, None) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::WouldBlock,
-                    "nothing can ever happen: no bytes, no timers and no tasks are on their way",
-                ));
+                return Err(self.network.net.borrow_mut().stands_still(Standstill::Stalled));
             }
         };
+        let longest = self.network.net.borrow().longest;
+        if next.saturating_duration_since(started) > longest {
+            return Err(self.network.net.borrow_mut().stands_still(Standstill::TooLong));
+        }
         self.network.advance(next.saturating_duration_since(now));
         self.look();
         Ok(())
@@ -377,7 +380,9 @@ impl Driver for Memory {
         if self.network.net.borrow().unreachable.contains(&to.ip()) {
             return Err(io::ErrorKind::NetworkUnreachable.into());
         }
-        Ok(self.insert(Kind::Connecting { to: *to, from: options.bind, outcome: None }))
+        let key = self.insert(Kind::Connecting { to: *to, from: options.bind, outcome: None });
+        self.network.net.borrow_mut().begin_connect(key, *to, options.bind);
+        Ok(key)
     }
 
     fn receive(&mut self, key: Key, on: bool) {
@@ -416,6 +421,7 @@ impl Driver for Memory {
             }
             Kind::Connecting { .. } | Kind::Free | Kind::Resting(_) => {}
         }
+        network.net.borrow_mut().end_connect(key);
     }
 
     fn peer_has_ended(&self, key: Key) -> bool {
@@ -446,9 +452,8 @@ impl Driver for Memory {
     }
 
     fn resolve(&mut self, ticket: Ticket, name: &str) {
-        let net = self.network.net.borrow();
-        let (takes, answer) =
-            net.names.get(name).cloned().unwrap_or((Duration::ZERO, Err(io::ErrorKind::NotFound)));
+        let mut net = self.network.net.borrow_mut();
+        let (takes, answer) = net.look_up(name);
         self.lookups.push((net.elapsed.saturating_add(takes), ticket, answer));
     }
 

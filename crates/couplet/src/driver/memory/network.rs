@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::driver::{Bound, How, ListenOptions, Signal, SocketOption, World};
+use crate::driver::{Bound, How, Key, ListenOptions, Signal, SocketOption, World};
 
 /// Bytes that fit on the way in one direction, unless set.
 const CAPACITY: usize = 64 * 1024;
+const FIRST_FOR_TESTS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
 /// How the network cuts a stream into the pieces that are received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,24 @@ pub(super) struct Listener {
     pub(super) options: ListenOptions,
 }
 
+/// Why a wait has failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standstill {
+    /// Nothing can ever happen.
+    Stalled,
+    /// What comes next comes later than the clock may run.
+    TooLong,
+    /// Something happens in each turn while the clock stands still.
+    Circle,
+}
+
+/// A connect that waits for the test's word.
+pub(super) struct HeldConnect {
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    answer: Option<io::Result<EndId>>,
+}
+
 /// The network, the names and the clock.
 pub(super) struct Net {
     pub(super) started: Instant,
@@ -71,6 +90,15 @@ pub(super) struct Net {
     pub(super) silent: BTreeSet<SocketAddr>,
     pub(super) unreachable: BTreeSet<IpAddr>,
     pub(super) signals: VecDeque<Signal>,
+    /// Connects that wait for the test's word; `None` where the network answers by itself.
+    pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
+    /// How long the clock may run.
+    pub(super) longest: Duration,
+    /// How often the driver may wait while the clock stands still, and how often it has.
+    most_waits: usize,
+    waits: usize,
+    /// Why the clock does not go on, once a wait has failed.
+    pub(super) standstill: Option<Standstill>,
     /// Turns in which there was something to do.
     pub(super) activity: u64,
     /// Slots of the driver that are not free.
@@ -85,6 +113,34 @@ impl Net {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// A wait begins.
+    pub(super) fn count_wait(&mut self) -> io::Result<()> {
+        self.waits += 1;
+        if self.waits > self.most_waits {
+            return Err(self.stands_still(Standstill::Circle));
+        }
+        Ok(())
+    }
+
+    /// The error of a wait that fails.
+    pub(super) fn stands_still(&mut self, why: Standstill) -> io::Error {
+        self.standstill = Some(why);
+        match why {
+            Standstill::Stalled => io::Error::new(
+                io::ErrorKind::WouldBlock,
+                "nothing can ever happen: no bytes, no timers and no tasks are on their way",
+            ),
+            Standstill::TooLong => io::Error::new(
+                io::ErrorKind::TimedOut,
+                "what comes next is later than this run may last",
+            ),
+            Standstill::Circle => io::Error::new(
+                io::ErrorKind::TimedOut,
+                "something happens in each turn while time stands still",
+            ),
+        }
     }
 
     pub(super) fn below(&mut self, n: usize) -> usize {
@@ -155,6 +211,54 @@ impl Net {
         self.links.len() - 1
     }
 
+    fn link_to(&mut self, to: SocketAddr, from: Option<SocketAddr>) -> usize {
+        let local: IpAddr =
+            if to.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        let from = match from {
+            Some(from) if from.port() != 0 => from,
+            other => SocketAddr::new(other.map_or(local, |a| a.ip()), self.free_port()),
+        };
+        self.new_link([from, to])
+    }
+
+    /// A connect begins. Where the test has the say, it waits for it.
+    pub(super) fn begin_connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) {
+        if let Some(held) = &mut self.held {
+            held.insert(key, HeldConnect { to, from, answer: None });
+        }
+    }
+
+    /// What a connect has come to, if it has.
+    pub(super) fn answer(
+        &mut self,
+        key: Key,
+        to: SocketAddr,
+        from: Option<SocketAddr>,
+    ) -> Option<io::Result<EndId>> {
+        let Some(held) = &mut self.held else { return self.dial(to, from).transpose() };
+        held.get(&key)?.answer.as_ref()?;
+        held.remove(&key)?.answer
+    }
+
+    /// Nobody waits for this connect any more.
+    pub(super) fn end_connect(&mut self, key: Key) {
+        let connect = self.held.as_mut().and_then(|held| held.remove(&key));
+        if let Some(Ok(end)) = connect.and_then(|connect| connect.answer) {
+            self.close(end, How::Normal);
+        }
+    }
+
+    /// The addresses of a name, and the time that it takes to look them up. Where the test has the
+    /// say, each name has an address: one of its own, of those that RFC 2544 sets aside for tests.
+    pub(super) fn look_up(&mut self, name: &str) -> (Duration, Result<Vec<IpAddr>, io::ErrorKind>) {
+        if self.held.is_some() && !self.names.contains_key(name) {
+            let address = Ipv4Addr::from_bits(FIRST_FOR_TESTS.to_bits() + self.names.len() as u32);
+            self.names.insert(name.to_owned(), (Duration::ZERO, Ok(vec![address.into()])));
+        }
+        let unknown = (Duration::ZERO, Err(io::ErrorKind::NotFound));
+        self.names.get(name).cloned().unwrap_or(unknown)
+    }
+
     pub(super) fn free_port(&mut self) -> u16 {
         loop {
             let port = self.next_port;
@@ -195,13 +299,7 @@ impl Net {
         if queue.queue.len() > queue.backlog {
             return Ok(None);
         }
-        let local: IpAddr =
-            if to.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-        let from = match from {
-            Some(from) if from.port() != 0 => from,
-            other => SocketAddr::new(other.map_or(local, |a| a.ip()), self.free_port()),
-        };
-        let link = self.new_link([from, to]);
+        let link = self.link_to(to, from);
         let queue = self.listeners.get_mut(&listener).map(|listener| &mut listener.queue);
         if let Some(queue) = queue {
             queue.push_back((link, 1));
@@ -235,6 +333,11 @@ impl Network {
                 silent: BTreeSet::new(),
                 unreachable: BTreeSet::new(),
                 signals: VecDeque::new(),
+                held: None,
+                longest: Duration::MAX,
+                most_waits: usize::MAX,
+                waits: 0,
+                standstill: None,
                 activity: 0,
                 slots_in_use: 0,
             })),
@@ -294,7 +397,11 @@ impl Network {
 
     /// Moves the clock on, without a turn.
     pub fn advance(&self, by: Duration) {
-        self.net.borrow_mut().elapsed += by;
+        let mut net = self.net.borrow_mut();
+        net.elapsed += by;
+        if !by.is_zero() {
+            net.waits = 0;
+        }
     }
 
     /// Connects to a port of the loop; the test holds the far end.
@@ -322,6 +429,55 @@ impl Network {
     pub fn accept(&self, port: SocketAddr) -> Option<Wire> {
         let end = self.net.borrow_mut().listeners.get_mut(&port)?.queue.pop_front()?;
         Some(Wire { network: self.clone(), end })
+    }
+
+    /// A wait fails when the clock would run for longer, or there were so many while it stood still.
+    pub(crate) fn set_limits(&self, longest: Duration, most_waits: usize) {
+        let mut net = self.net.borrow_mut();
+        (net.longest, net.most_waits, net.waits) = (longest, most_waits, 0);
+    }
+
+    /// Why the last wait failed, if it did.
+    pub(crate) fn take_standstill(&self) -> Option<Standstill> {
+        self.net.borrow_mut().standstill.take()
+    }
+
+    /// From now on connects of the loop wait for the test's word, and each name has an address.
+    pub(crate) fn hold_connects(&self) {
+        self.net.borrow_mut().held.get_or_insert_default();
+    }
+
+    /// A connect waits for [`complete`](Self::complete) or [`fail`](Self::fail).
+    pub(crate) fn is_held(&self, key: Key) -> bool {
+        let net = self.net.borrow();
+        let connect = net.held.as_ref().and_then(|held| held.get(&key));
+        connect.is_some_and(|connect| connect.answer.is_none())
+    }
+
+    /// Lets a held connect come through; the test holds the far end.
+    pub(crate) fn complete(&self, key: Key) -> Option<Wire> {
+        if !self.is_held(key) {
+            return None;
+        }
+        let mut net = self.net.borrow_mut();
+        let connect = net.held.as_ref()?.get(&key)?;
+        let (to, from) = (connect.to, connect.from);
+        let link = net.link_to(to, from);
+        net.held.as_mut()?.get_mut(&key)?.answer = Some(Ok((link, 0)));
+        Some(Wire { network: self.clone(), end: (link, 1) })
+    }
+
+    /// Lets a held connect fail. False when it does not wait any more.
+    pub(crate) fn fail(&self, key: Key, error: io::Error) -> bool {
+        if !self.is_held(key) {
+            return false;
+        }
+        let mut net = self.net.borrow_mut();
+        let connect = net.held.as_mut().and_then(|held| held.get_mut(&key));
+        connect.is_some_and(|connect| {
+            connect.answer = Some(Err(error));
+            true
+        })
     }
 
     fn open(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<SocketAddr> {

@@ -2,14 +2,10 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
+use super::s;
 use couplet::testing::{Cut, Manner, every_split, hold, hold_on, pair, pair_on};
 use couplet::{Protocol, Reason, SocketOption, Transport};
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
 

@@ -1,0 +1,240 @@
+//! What a run leaves behind, and where it was asked for: for [`testing::run`](crate::testing::run).
+//!
+//! The places of timers, tasks and accepted connections lie in a table beside them, which exists only
+//! in a loop that a test watches; ports and connectors, of which there are few, know their own.
+
+use std::fmt;
+use std::panic::Location;
+use std::time::Duration;
+
+use super::connecting::ConnectorState;
+use super::table::{Entry, Place};
+use super::tasks::TaskId;
+use super::timers::TimerKey;
+use super::{DelayedCall, Loop, Reactor, Records, Timed};
+use crate::driver::Key;
+use crate::transport::connection::Life;
+
+/// A place in somebody's source.
+pub(crate) type Source = &'static Location<'static>;
+
+/// One thing that is left.
+pub(crate) struct Left {
+    /// What it is.
+    pub(crate) what: String,
+    /// Where it comes from.
+    pub(crate) from: String,
+    /// What would have cleaned it up.
+    pub(crate) cure: &'static str,
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Left { what, from, cure } = self;
+        write!(f, "{what}\n   {from}\n   to clean up: {cure}")
+    }
+}
+
+/// Who waits for a timer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    Call,
+    Sleep,
+    Timeout,
+    LoopingCall,
+    /// A connection, with which it would end.
+    Connection(Key),
+}
+
+impl Waiting {
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Waiting::Call | Waiting::Connection(_) => {
+                ("a timed call", "keep its `DelayedCall`, and `cancel()` it")
+            }
+            Waiting::Sleep => ("a sleep", "wait for it, or cancel its Deferred"),
+            Waiting::Timeout => ("a timeout", "let what it guards come to an end, or cancel that"),
+            Waiting::LoopingCall => ("a looping call", "`stop()` it"),
+        }
+    }
+}
+
+/// Where things were asked for, in the order of asking.
+#[derive(Default)]
+pub(super) struct Places {
+    timers: Noted<(TimerKey, Waiting)>,
+    tasks: Noted<TaskId>,
+    accepted: Noted<Key>,
+}
+
+struct Noted<K> {
+    list: Vec<(K, Source)>,
+    /// With so many it is time to forget those that are over, of which there may be as many. (Law 9.)
+    enough: usize,
+}
+
+impl<K> Default for Noted<K> {
+    fn default() -> Self {
+        Noted { list: Vec::new(), enough: 64 }
+    }
+}
+
+impl<K> Noted<K> {
+    fn add(&mut self, what: K, place: Source, is_left: impl Fn(&K) -> bool) {
+        if self.list.len() >= self.enough {
+            self.list.retain(|(what, _)| is_left(what));
+            self.enough = 2 * self.list.len() + 64;
+        }
+        self.list.push((what, place));
+    }
+}
+
+impl Records {
+    pub(super) fn note_timer(&self, timer: TimerKey, waiting: Waiting, place: Source) {
+        if let Some(places) = &mut *self.places.borrow_mut() {
+            let timers = self.timers.borrow();
+            places.timers.add((timer, waiting), place, |(timer, _)| timers.contains(*timer));
+        }
+    }
+
+    pub(super) fn note_task(&self, task: TaskId, place: Source) {
+        if let Some(places) = &mut *self.places.borrow_mut() {
+            let tasks = self.tasks.borrow();
+            places.tasks.add(task, place, |task| tasks.contains(*task));
+        }
+    }
+}
+
+impl Loop {
+    /// Notes from now on where things are asked for.
+    pub(crate) fn keep_places(&mut self) {
+        self.reactor.records.places.replace(Some(Box::default()));
+    }
+
+    pub(super) fn note_accepted(&mut self, key: Key, port: Source) {
+        let mut places = self.reactor.records.places.borrow_mut();
+        if let Some(places) = &mut *places {
+            places.accepted.add(key, port, |key| self.table.holds(*key));
+        }
+    }
+
+    /// What is open, under way and waiting, but for what is the loop's own.
+    pub(crate) fn what_is_left(&self) -> Vec<Left> {
+        let ports = self.table.iter().filter_map(|(_, place)| match place {
+            Place::Port(port) => Some(Left {
+                what: format!("a port that listens on {}", port.host()),
+                from: format!("opened at {}", port.place.get()),
+                cure: "`port.stop_listening()`",
+            }),
+            _ => None,
+        });
+        let connecting =
+            self.connectors.values().filter(|c| c.state.get() == ConnectorState::Connecting);
+        let connectors = connecting.map(|connector| Left {
+            what: format!("a connect to {connector} ({})", connector.state_name()),
+            from: format!("asked for at {}", connector.place),
+            cure: "`connector.stop_connecting()`, or cancel the Deferred of the connect",
+        });
+        let connections = self.table.iter().filter_map(|(key, place)| match place {
+            Place::Connection(entry) => Some(self.connection_left(key, entry)),
+            _ => None,
+        });
+        let mut left: Vec<Left> = ports.chain(connectors).chain(connections).collect();
+        left.extend(self.calls_left());
+        left.extend(self.tasks_left());
+        left
+    }
+
+    fn connection_left(&self, key: Key, entry: &Entry) -> Left {
+        let seen = entry.life.snapshot(self.reactor.now());
+        let (towards, mut from) = match &entry.connector {
+            Some(connector) => ("to", format!("by the connect asked for at {}", connector.place)),
+            None => ("from", self.accepted_by(key)),
+        };
+        for place in self.calls_of(key) {
+            from += &format!("\n   with a timed call of its own, asked for at {place}");
+        }
+        Left {
+            what: format!(
+                "a connection {towards} {} ({}, bytes in {} out {} buffered {})",
+                seen.peer, seen.state, seen.bytes_in, seen.bytes_out, seen.buffered
+            ),
+            from,
+            cure: cure(&entry.life),
+        }
+    }
+
+    fn accepted_by(&self, key: Key) -> String {
+        let places = self.reactor.records.places.borrow();
+        let accepted = places.iter().flat_map(|places| &places.accepted.list);
+        let port =
+            accepted.filter(|(accepted, _)| *accepted == key).map(|(_, port)| port).next_back();
+        port.map_or_else(String::new, |port| format!("accepted by the port opened at {port}"))
+    }
+
+    fn calls_of(&self, key: Key) -> Vec<Source> {
+        let records = &self.reactor.records;
+        let (places, timers) = (records.places.borrow(), records.timers.borrow());
+        let noted = places.iter().flat_map(|places| &places.timers.list);
+        noted
+            .filter(|((timer, waiting), _)| {
+                *waiting == Waiting::Connection(key) && timers.contains(*timer)
+            })
+            .map(|(_, place)| *place)
+            .collect()
+    }
+
+    fn calls_left(&self) -> Vec<Left> {
+        let records = &self.reactor.records;
+        let (places, timers) = (records.places.borrow(), records.timers.borrow());
+        let noted = places.iter().flat_map(|places| &places.timers.list);
+        noted
+            .filter(|((_, waiting), _)| !matches!(waiting, Waiting::Connection(_)))
+            .filter_map(|((timer, waiting), place)| {
+                let due = timers.deadline(*timer)?.saturating_duration_since(self.reactor.now());
+                let (what, cure) = waiting.words();
+                let what = format!("{what}, due in {due:?}");
+                Some(Left { what, from: format!("asked for at {place}"), cure })
+            })
+            .collect()
+    }
+
+    fn tasks_left(&self) -> Vec<Left> {
+        let records = &self.reactor.records;
+        let (places, tasks) = (records.places.borrow(), records.tasks.borrow());
+        let noted = places.iter().flat_map(|places| &places.tasks.list);
+        noted
+            .filter(|(task, _)| tasks.contains(*task))
+            .map(|(_, place)| Left {
+                what: "a task that has not finished".to_owned(),
+                from: format!("spawned at {place}"),
+                cure: "wait for its Deferred, or cancel that",
+            })
+            .collect()
+    }
+}
+
+/// What would bring a connection to its end.
+fn cure(life: &Life) -> &'static str {
+    match life.state_name() {
+        "flushing" => "it closes already, but the other end does not read: abort it, or read",
+        "draining" => "it closes already, but the other end does not: close that too",
+        _ => "`transport.lose_connection()`, on either end, and wait for `connection_lost`",
+    }
+}
+
+impl Reactor {
+    /// Calls later, on behalf of what was asked for at `place`.
+    pub(crate) fn call_for(
+        &self,
+        (waiting, place): (Waiting, Source),
+        delay: Duration,
+        f: impl FnOnce() + 'static,
+    ) -> DelayedCall {
+        let call = DelayedCall::new(self, delay, Timed::Call(Box::new(f)));
+        if let Some(timer) = call.timer() {
+            self.records.note_timer(timer, waiting, place);
+        }
+        call
+    }
+}

@@ -1,0 +1,180 @@
+//! A loop over the network in memory: what all the test doubles of this room are made of. It turns
+//! until it is quiet, and it passes time.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Manner, Memory, Network};
+use crate::address::Address;
+use crate::protocol::Protocol;
+use crate::reactor::{Loop, LoopOptions};
+use crate::transport::{Connection, Transport};
+
+/// So many turns in which neither time nor the network moves are no work but a circle.
+const A_CIRCLE: usize = 100_000;
+
+pub(super) struct MemoryLoop {
+    pub(super) l: Loop,
+    pub(super) network: Network,
+}
+
+/// What a turn was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The network had something for the loop.
+    Moved,
+    /// The loop had something to do by itself.
+    Worked,
+    /// There was nothing to do, and there will be nothing until time passes.
+    Quiet,
+}
+
+impl MemoryLoop {
+    pub(super) fn new(manner: Manner, seed: u64) -> MemoryLoop {
+        let (driver, network) = Memory::new(manner, seed);
+        let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        MemoryLoop { l, network }
+    }
+
+    pub(super) fn turn(&mut self) {
+        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+    }
+
+    /// Turns until nothing more happens by itself; time stands still. A timed call that panicked
+    /// then fails the test.
+    #[track_caller]
+    pub(super) fn settle(&mut self) {
+        self.turn_to_quiet();
+        self.fail_with_panics();
+    }
+
+    /// Lets time pass; the clock stops at each deadline on the way. A timed call that panicked then
+    /// fails the test: it stopped neither the clock nor the other calls.
+    #[track_caller]
+    pub(super) fn advance(&mut self, by: Duration) {
+        let until = self.network.elapsed().saturating_add(by);
+        self.turn_to_quiet();
+        while self.network.elapsed() < until {
+            let left = until - self.network.elapsed();
+            self.l.turn(Some(left)).expect("memory does not fail");
+            self.turn_to_quiet();
+        }
+        self.fail_with_panics();
+    }
+
+    /// Runs `f` on a protocol, and settles.
+    #[track_caller]
+    pub(super) fn with<P: Protocol, R: 'static>(
+        &mut self,
+        connection: &Connection<P>,
+        f: impl FnOnce(&mut P, &Transport) -> R + 'static,
+    ) -> Option<R> {
+        let answer = Rc::new(RefCell::new(None));
+        let slot = answer.clone();
+        connection
+            .tell(move |protocol, transport| *slot.borrow_mut() = Some(f(protocol, transport)));
+        self.settle();
+        answer.take()
+    }
+
+    /// Turns until the connection of a [`capture`] is made.
+    pub(super) fn until_made<P: Protocol>(&mut self, made: &Made) -> Connection<P> {
+        loop {
+            if let Some(transport) = made.borrow_mut().take() {
+                return transport.connection();
+            }
+            self.turn();
+        }
+    }
+
+    #[track_caller]
+    fn turn_to_quiet(&mut self) {
+        let mut idle = 0;
+        while idle < A_CIRCLE {
+            match self.step() {
+                Step::Quiet => return,
+                Step::Moved => idle = 0,
+                Step::Worked => idle += 1,
+            }
+        }
+        panic!(
+            "it comes to no rest: something asks for more in each turn, while time stands still"
+        );
+    }
+
+    /// A turn, and what there was to do.
+    pub(super) fn step(&mut self) -> Step {
+        let before = self.network.activity();
+        let had_work = self.l.has_work();
+        self.turn();
+        match self.network.activity() == before {
+            false => Step::Moved,
+            true if had_work || self.l.has_work() => Step::Worked,
+            true => Step::Quiet,
+        }
+    }
+
+    /// A panic of a timed call was contained as in any loop; the test fails with it all the same.
+    #[track_caller]
+    fn fail_with_panics(&mut self) {
+        if let Some(text) = self.l.take_panic() {
+            panic!("a timed call panicked: {text}");
+        }
+    }
+}
+
+/// Keeps the transport of a protocol when its connection is made, whatever becomes of it then.
+pub(super) struct Capture<B> {
+    protocol: B,
+    made: Made,
+}
+
+pub(super) type Made = Rc<RefCell<Option<Transport>>>;
+
+/// A factory of this one protocol, and where its transport is going to be.
+pub(super) fn capture<P: Protocol>(
+    protocol: P,
+) -> (impl FnMut(&Address) -> Option<Capture<P>>, Made) {
+    let made = Made::default();
+    let mut protocol = Some(Capture { protocol, made: made.clone() });
+    (move |_: &Address| protocol.take(), made)
+}
+
+impl<B: Protocol> Protocol for Capture<B> {
+    fn connection_made(&mut self, transport: &Transport) {
+        *self.made.borrow_mut() = Some(transport.clone());
+        self.protocol.connection_made(transport);
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.protocol.data_received(transport, data);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &crate::Reason) {
+        self.protocol.connection_lost(transport, reason);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.protocol.read_closed(transport);
+    }
+
+    fn write_closed(&mut self, transport: &Transport) {
+        self.protocol.write_closed(transport);
+    }
+
+    fn reading_resumed(&mut self, transport: &Transport) {
+        self.protocol.reading_resumed(transport);
+    }
+
+    fn handshake_completed(&mut self, transport: &Transport) {
+        self.protocol.handshake_completed(transport);
+    }
+
+    fn find(&mut self, wanted: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        if wanted == std::any::TypeId::of::<B>() {
+            return Some(&mut self.protocol);
+        }
+        self.protocol.find(wanted)
+    }
+}

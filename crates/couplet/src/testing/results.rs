@@ -1,0 +1,111 @@
+//! What a Deferred has come to: [`success_of`], [`failure_of`] and [`no_result_yet`]. Twisted's
+//! `successResultOf`, `failureResultOf` and `assertNoResult`.
+
+use std::any::type_name;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::defer::{Deferred, Failure, Result};
+
+/// The value that `deferred` has fired with. Twisted's `successResultOf`.
+///
+/// ```
+/// use couplet::Deferred;
+/// use couplet::testing::success_of;
+///
+/// let poem = Deferred::succeed("a door in the hill").map(str::len);
+/// assert_eq!(success_of(poem), 18);
+/// ```
+///
+/// # Panics
+///
+/// When it has not fired, or has failed: with the failure and its place.
+#[track_caller]
+pub fn success_of<T: 'static>(deferred: Deferred<T>) -> T {
+    let name = name(&deferred);
+    match taken(deferred) {
+        Some(Ok(value)) => value,
+        Some(Err(failure)) => panic!("{name} has failed: {}", told(&failure)),
+        None => panic!("{name} has not fired yet"),
+    }
+}
+
+/// The failure that `deferred` has fired with. Twisted's `failureResultOf`.
+///
+/// ```
+/// use couplet::testing::{Clock, failure_of};
+/// use couplet::defer::TimedOut;
+/// use std::time::Duration;
+///
+/// let mut clock = Clock::new();
+/// let reactor = clock.reactor();
+/// let slow = reactor.sleep(Duration::from_secs(60));
+/// let poem = slow.add_timeout(&reactor, Duration::from_secs(5));
+/// clock.advance(Duration::from_secs(5));
+/// assert!(failure_of(poem).is::<TimedOut>());
+/// ```
+///
+/// # Panics
+///
+/// When it has not fired, or has fired with a value.
+#[track_caller]
+pub fn failure_of<T: 'static>(deferred: Deferred<T>) -> Failure {
+    let name = name(&deferred);
+    match taken(deferred) {
+        Some(Err(failure)) => failure,
+        Some(Ok(_)) => panic!("{name} has fired with a value, a {}", type_name::<T>()),
+        None => panic!("{name} has not fired yet"),
+    }
+}
+
+/// Nothing, if `deferred` has not fired. Twisted's `assertNoResult`, but it leaves the Deferred as it
+/// is: a failure in it goes on to whoever handles it.
+///
+/// ```
+/// use couplet::Deferred;
+/// use couplet::testing::no_result_yet;
+///
+/// let (poem, resolver) = Deferred::<String>::new();
+/// no_result_yet(&poem);
+/// resolver.callback("a door in the hill".to_owned());
+/// assert!(poem.has_fired());
+/// ```
+///
+/// # Panics
+///
+/// When it has fired: with the failure and its place, if it has failed.
+#[track_caller]
+pub fn no_result_yet<T: 'static>(deferred: &Deferred<T>) {
+    if !deferred.has_fired() {
+        return;
+    }
+    let name = name(deferred);
+    match deferred.failure() {
+        Some(failure) => panic!("{name} has failed already: {}", told(&failure)),
+        None => panic!("{name} has fired already with a value, a {}", type_name::<T>()),
+    }
+}
+
+fn name<T>(deferred: &Deferred<T>) -> String {
+    match deferred.place() {
+        Some(place) => format!("the Deferred of {place}"),
+        None => "the Deferred".to_owned(),
+    }
+}
+
+/// A failure with its causes, and where it began.
+pub(super) fn told(failure: &Failure) -> String {
+    format!("{failure:#} (began at {})", failure.place())
+}
+
+fn taken<T: 'static>(deferred: Deferred<T>) -> Option<Result<T>> {
+    let result = Rc::new(RefCell::new(None));
+    let slot = result.clone();
+    deferred
+        .add_both(move |fired| {
+            *slot.borrow_mut() = Some(fired);
+            Ok(())
+        })
+        .detach();
+    result.take()
+}

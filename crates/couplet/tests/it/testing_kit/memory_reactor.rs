@@ -1,0 +1,220 @@
+//! `MemoryReactor`: code that listens and connects by itself, with a test in the place of the network.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{failing, s};
+use couplet::protocols::ReconnectingClientFactory;
+use couplet::testing::{MemoryReactor, failure_of, no_result_yet, success_of};
+use couplet::{ConnectError, Deferred, Protocol, Reason, Transport};
+
+type Log = Rc<RefCell<Vec<String>>>;
+
+/// Says hello, and notes what it hears.
+#[derive(Clone, Default)]
+struct Notes(Log);
+
+impl Notes {
+    fn take(&self) -> Vec<String> {
+        self.0.take()
+    }
+}
+
+impl Protocol for Notes {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.0.borrow_mut().push(format!("made, to {}", transport.peer()));
+        transport.write("hello");
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.0.borrow_mut().push(String::from_utf8_lossy(data).into_owned());
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.0.borrow_mut().push(reason.to_string());
+    }
+}
+
+fn refused() -> io::Error {
+    ErrorKind::ConnectionRefused.into()
+}
+
+#[test]
+fn a_connect_is_recorded_and_waits_for_the_test() {
+    let mut memory = MemoryReactor::new();
+    let notes = Notes::default();
+    let ours = notes.clone();
+    let endpoint = "tcp:poetry.example:10000:timeout=5:bindAddress=127.0.0.2";
+    let connecting = memory.reactor().connect(endpoint, move || ours.clone());
+    let attempts = memory.connecting();
+    assert_eq!(attempts.len(), 1);
+    assert_eq!((attempts[0].host(), attempts[0].port()), ("poetry.example", 10000));
+    assert_eq!(attempts[0].options().timeout, s(5));
+    memory.advance(s(4));
+    no_result_yet(&connecting);
+    let wire = attempts[0].complete();
+    wire.push(b"good day");
+    assert!(notes.take().is_empty(), "it is told by the turn");
+    memory.settle();
+    let address = attempts[0].address();
+    assert_eq!(notes.take(), [format!("made, to tcp:{address}"), "good day".into()]);
+    assert_eq!(wire.take(), b"hello");
+    let connection = success_of(connecting);
+    assert_eq!(connection.transport().host().ip(), Some([127, 0, 0, 2].into()));
+    assert!(memory.connecting().is_empty() && !attempts[0].is_waiting());
+    wire.fin();
+    memory.settle();
+    assert_eq!(notes.take(), ["connection closed by the peer"]);
+    assert_eq!(memory.elapsed(), s(4));
+}
+
+#[test]
+fn a_connect_that_the_test_fails_has_failed_with_that() {
+    let mut memory = MemoryReactor::default();
+    let connect = |memory: &MemoryReactor| memory.reactor().connect("tcp:[::1]:1", Notes::default);
+    let connecting = connect(&memory);
+    memory.connecting()[0].fail(refused());
+    memory.settle();
+    let failure = failure_of(connecting);
+    assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)), "{failure}");
+    let connecting = connect(&memory);
+    memory.connecting()[0].fail(io::Error::other("the cable was cut"));
+    memory.settle();
+    assert_eq!(failure_of(connecting).to_string(), "the cable was cut");
+}
+
+#[test]
+fn an_attempt_that_is_over_can_be_neither_completed_nor_failed() {
+    let mut memory = MemoryReactor::new();
+    let over = "the connect to tcp:10.0.0.1:7 does not wait any more";
+    let connect =
+        |memory: &MemoryReactor| memory.reactor().connect("tcp:10.0.0.1:7", Notes::default);
+    let timing_out = connect(&memory);
+    let attempt = memory.connecting().remove(0);
+    memory.advance(s(30));
+    assert!(matches!(failure_of(timing_out).downcast_ref(), Some(ConnectError::TimedOut(_))));
+    assert_eq!(failing(|| attempt.complete()), over);
+    assert_eq!(failing(|| attempt.fail(refused())), over);
+    let cancelled = connect(&memory);
+    let attempt = memory.connecting().remove(0);
+    cancelled.cancel();
+    assert!(failure_of(cancelled).is_cancelled());
+    memory.settle();
+    assert!(!attempt.is_waiting() && memory.connecting().is_empty());
+    // Once completed it is over too, also before the reactor has turned.
+    let connecting = connect(&memory);
+    let attempt = memory.connecting().remove(0);
+    let wire = attempt.complete();
+    assert_eq!(failing(|| attempt.complete()), over);
+    // Who has completed it and then cancels leaves no connection behind.
+    connecting.cancel();
+    assert!(failure_of(connecting).is_cancelled());
+    memory.settle();
+    assert!(wire.is_closed() && wire.saw_fin());
+}
+
+#[test]
+fn each_name_has_an_address_of_its_own() {
+    let mut memory = MemoryReactor::new();
+    for name in ["a.example", "b.example", "a.example", "127.0.0.1", "localhost"] {
+        memory.reactor().connect_tcp(name, 1, Notes::default);
+    }
+    let found: Vec<IpAddr> = memory.connecting().iter().map(|a| a.address().ip()).collect();
+    let found: Vec<String> = found.iter().map(IpAddr::to_string).collect();
+    assert_eq!(found, ["198.18.0.1", "198.18.0.2", "198.18.0.1", "127.0.0.1", "127.0.0.1"]);
+}
+
+#[test]
+fn a_name_has_the_addresses_that_the_test_gives_it_and_they_are_tried_in_turn() {
+    let mut memory = MemoryReactor::new();
+    let addresses = vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into(), [10, 0, 0, 3].into()];
+    memory.network().set_name("poetry.example", s(2), Ok(addresses));
+    memory.network().set_name("prose.example", s(0), Err(ErrorKind::NotFound));
+    let connecting = memory.reactor().connect("tcp:poetry.example:1", Notes::default);
+    let unknown = memory.reactor().connect("tcp:prose.example:1", Notes::default);
+    assert!(memory.connecting().is_empty(), "it is looked up");
+    assert!(matches!(
+        failure_of(unknown).downcast_ref(),
+        Some(ConnectError::NameLookup { name, .. }) if name == "prose.example"
+    ));
+    memory.advance(s(2));
+    let tried = |memory: &mut MemoryReactor| -> Vec<String> {
+        memory.connecting().iter().map(|attempt| attempt.address().ip().to_string()).collect()
+    };
+    assert_eq!(tried(&mut memory), ["10.0.0.1"]);
+    memory.advance(Duration::from_millis(250));
+    assert_eq!(tried(&mut memory), ["10.0.0.1", "10.0.0.2"]);
+    memory.connecting()[0].fail(refused());
+    assert_eq!(tried(&mut memory), ["10.0.0.2", "10.0.0.3"]);
+    let late = memory.connecting().remove(0);
+    memory.connecting()[1].complete();
+    memory.settle();
+    assert_eq!(success_of(connecting).transport().peer().to_string(), "tcp:10.0.0.3:1");
+    assert!(!late.is_waiting(), "the others are given up");
+}
+
+#[test]
+fn a_client_that_tries_again_is_seen_again() {
+    let mut memory = MemoryReactor::new();
+    let factory = ReconnectingClientFactory::new(Notes::default);
+    memory.reactor().connect_tcp("poetry.example", 1, factory);
+    memory.connecting()[0].fail(refused());
+    assert!(memory.connecting().is_empty(), "it waits");
+    memory.advance(s(60));
+    let wire = memory.connecting()[0].complete();
+    memory.settle();
+    assert_eq!(wire.take(), b"hello");
+}
+
+#[test]
+fn a_port_is_recorded_and_the_test_connects_to_it() {
+    let mut memory = MemoryReactor::new();
+    let notes = Notes::default();
+    let ours = notes.clone();
+    let listen = |endpoint: &str| {
+        let ours = ours.clone();
+        memory.reactor().listen(endpoint, move || ours.clone()).expect("a free port")
+    };
+    let port = listen("tcp:80:interface=10.0.0.1");
+    listen("tcp:81");
+    listen("tcp:82:interface=0.0.0.0");
+    let hosts: Vec<String> = memory.listening().iter().map(|port| port.host.to_string()).collect();
+    assert_eq!(hosts, ["tcp:10.0.0.1:80", "tcp:[::]:81", "tcp:0.0.0.0:82"]);
+    for number in [80, 81, 82] {
+        let wire = memory.connect(number);
+        assert_eq!(wire.take(), b"hello", "it has settled");
+        wire.push(b"good day");
+        memory.settle();
+        wire.close();
+        memory.settle();
+        assert_eq!(notes.take()[1..], ["good day", "connection closed by the peer"]);
+    }
+    assert_eq!(memory.listening()[0].accepted, 1);
+    port.stop_listening().expect("it listens").detach();
+    assert_eq!(memory.listening().len(), 2);
+    let text = failing(|| memory.connect(80));
+    assert_eq!(text, "nothing listens on port 80; there is: [tcp:[::]:81, tcp:0.0.0.0:82]");
+}
+
+#[test]
+fn a_program_that_serves_and_connects_has_the_test_at_both_far_ends() {
+    /// Passes on what comes from one side to the other.
+    struct Relay(Deferred<couplet::Connection<Notes>>);
+    impl Protocol for Relay {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {
+            assert!(!self.0.has_fired());
+        }
+    }
+    let mut memory = MemoryReactor::new();
+    let reactor = memory.reactor();
+    let relay = move || Relay(reactor.connect("tcp:poetry.example:1", Notes::default));
+    memory.reactor().listen("tcp:10000", relay).expect("a free port");
+    let reader = memory.connect(10000);
+    reader.push(b"x");
+    let poet = memory.connecting()[0].complete();
+    memory.settle();
+    assert_eq!((poet.take(), reader.is_closed()), (b"hello".to_vec(), false));
+}

@@ -1,0 +1,628 @@
+//! `testing::run`: a whole program in virtual time, and what is said of one that leaves something.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{failing, s};
+use couplet::defer::set_reporter;
+use couplet::testing::{run, run_within};
+use couplet::{
+    Address, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown, Stopped, Transport,
+};
+
+/// Keeps its connection open, and says nothing.
+struct Silent;
+
+impl Protocol for Silent {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+/// Writes back, and closes when it is told to.
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+        if data == b"bye" {
+            transport.lose_connection();
+        }
+    }
+}
+
+/// A result at once.
+fn done() -> Deferred<()> {
+    Deferred::succeed(())
+}
+
+/// The place in this file that is marked with a comment of this name.
+fn at(name: &str) -> String {
+    let is_marked = |line: &str| line.ends_with(&format!("// @{name}"));
+    let line = include_str!("run.rs").lines().position(is_marked).expect("a marked line");
+    format!("{}:{}:", file!(), line + 1)
+}
+
+/// What `program` fails with, when it leaves these things: what, with which place, cured how. There
+/// is nothing else.
+#[track_caller]
+fn leaves(program: impl FnOnce(&Reactor) -> Deferred<()>, things: &[(&str, &str, &str)]) -> String {
+    let text = failing(|| run(program));
+    let mut entries = text.split("\n1. ").nth(1).unwrap_or_default().to_owned();
+    assert!(text.starts_with("the program is over, and this is left of it:\n1. "), "{text}");
+    for (number, (what, place, cure)) in (2..).zip(things) {
+        let next = format!("\n{number}. ");
+        let (entry, rest) = entries.split_once(&next).unwrap_or((&entries, ""));
+        assert!(entry.starts_with(what), "{what:?} is not where it was expected: {text}");
+        assert!(entry.contains(place), "{place:?} is not said of {what:?}: {text}");
+        let cured = entry.split_once("to clean up: ").unwrap_or_default().1;
+        assert!(cured.contains(cure), "{cure:?} is not the cure of {what:?}: {text}");
+        entries = rest.to_owned();
+    }
+    assert!(entries.is_empty(), "there is more: {text}");
+    text
+}
+
+#[test]
+fn a_clean_program_gives_its_result_in_virtual_time() {
+    let answer = run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let start = reactor.now();
+            let port = reactor.listen("tcp:10000", || Echo)?;
+            let echo = reactor.connect("tcp:localhost:10000", || Echo).await?;
+            reactor.sleep(s(20 * 3600)).await?;
+            echo.tell(|_, transport| transport.write("bye"));
+            reactor.sleep(s(1)).await?;
+            if let Some(stopped) = port.stop_listening() {
+                stopped.await?;
+            }
+            Ok((echo.is_lost(), reactor.now() - start))
+        })
+    });
+    assert_eq!(answer.expect("it is clean"), (true, s(20 * 3600 + 1)));
+}
+
+#[test]
+fn what_was_asked_for_at_the_end_still_comes_to_its_end() {
+    let lost = Rc::new(Cell::new(false));
+    struct Told(Rc<Cell<bool>>);
+    impl Protocol for Told {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+        fn connection_lost(&mut self, _: &Transport, _: &couplet::Reason) {
+            self.0.set(true);
+        }
+    }
+    let tells = lost.clone();
+    let result = run(|reactor| {
+        let port = reactor.listen("tcp:1", || Echo).expect("a free port");
+        reactor.connect("tcp:127.0.0.1:1", move || Told(tells.clone())).map(move |connection| {
+            connection.transport().lose_connection();
+            port.stop_listening().expect("it listens").detach();
+        })
+    });
+    assert!(result.is_ok() && lost.get());
+}
+
+#[test]
+fn the_failure_of_a_clean_program_is_given() {
+    let failure = run(|_| Deferred::<()>::fail(Failure::msg("no poem"))).expect_err("it fails");
+    assert_eq!(failure.to_string(), "no poem");
+    let failure = run(|reactor| reactor.spawn::<()>(async { panic!("no page") }));
+    assert!(failure.expect_err("it fails").to_string().contains("no page"));
+}
+
+#[test]
+fn a_program_that_stops_its_reactor_ends_as_any_run_does() {
+    let ended = Rc::new(Cell::new(false));
+    let ends = ended.clone();
+    let kept = Rc::new(RefCell::new(None));
+    let keeps = kept.clone();
+    let result = run(|reactor| {
+        reactor.listen("tcp:1", || Echo).expect("a free port");
+        reactor.connect("tcp:127.0.0.1:1", || Echo).detach();
+        let stopping = reactor.clone();
+        reactor.call_later(s(1), move || stopping.stop());
+        reactor.on(Shutdown::After, move || {
+            ends.set(true);
+            done()
+        });
+        let (never, resolver) = Deferred::<()>::new();
+        *keeps.borrow_mut() = Some(resolver);
+        never
+    });
+    assert_eq!(result.expect_err("it was stopped").downcast_ref(), Some(&Stopped { signal: None }));
+    assert!(ended.get());
+}
+
+#[test]
+fn what_the_first_triggers_of_a_shutdown_clean_up_is_clean() {
+    let result = run(|reactor| {
+        let port = reactor.listen("tcp:1", || Echo).expect("a free port");
+        let later = reactor.clone();
+        reactor.on(Shutdown::Before, move || {
+            later.sleep(s(1)).then(move |()| port.stop_listening().expect("it listens"))
+        });
+        done()
+    });
+    assert!(result.is_ok());
+    let text = failing(|| {
+        run(|reactor| {
+            reactor.on(Shutdown::Before, || Deferred::new().0.add_errback(|_| Ok(())));
+            let (never, resolver) = Deferred::new();
+            let kept = RefCell::new(Some((never, resolver)));
+            reactor.on(Shutdown::Before, move || {
+                let (never, resolver) = kept.take().expect("called once");
+                std::mem::forget(resolver);
+                never
+            });
+            done()
+        })
+    });
+    assert!(text.starts_with("a trigger of `Shutdown::Before` never fires"), "{text}");
+}
+
+#[test]
+fn an_open_port_is_told_with_the_place_that_opened_it() {
+    leaves(
+        |reactor| {
+            reactor.listen("tcp:10000:interface=127.0.0.1", || Echo).expect("a free port"); // @port
+            done()
+        },
+        &[("a port that listens on tcp:127.0.0.1:10000", &at("port"), "`port.stop_listening()`")],
+    );
+    // One that was opened again is told with the place of that.
+    leaves(
+        |reactor| {
+            let port = reactor.listen_tcp(([127, 0, 0, 1], 7).into(), || Echo).expect("free");
+            port.stop_listening().expect("it listens").map(move |()| {
+                port.start_listening().expect("it is free again"); // @port again
+            })
+        },
+        &[("a port that listens on tcp:127.0.0.1:7", &at("port again"), "`port.stop_listening()`")],
+    );
+}
+
+#[test]
+fn an_open_connection_is_told_once_for_each_end_with_who_made_it() {
+    let text = leaves(
+        |reactor| {
+            reactor.listen("tcp:1", || Silent).expect("a free port"); // @port of a connection
+            let connecting = reactor.connect("tcp:127.0.0.1:1", || Silent); // @connection
+            connecting.map(move |connection| {
+                let transport = connection.transport();
+                transport.write("hello");
+                transport.set_idle_timeout(Some(s(60)));
+                connection.call_later(s(60), |_, _| {}); // @call of a connection
+            })
+        },
+        &[
+            ("a port", &at("port of a connection"), "stop"),
+            (
+                "a connection to tcp:127.0.0.1:1 (open, bytes in 0 out 5 buffered 0)",
+                &at("connection"),
+                "lose",
+            ),
+            (
+                "a connection from tcp:127.0.0.1:",
+                &at("port of a connection"),
+                "`transport.lose_connection()`, on either",
+            ),
+        ],
+    );
+    // The loop's own timers are not told, and those of a connection are told with it.
+    let own = format!("with a timed call of its own, asked for at {}", at("call of a connection"));
+    assert!(text.contains(&own), "{own} is not in: {text}");
+    assert!(text.contains("accepted by the port opened at"), "{text}");
+}
+
+#[test]
+fn a_connection_that_can_not_come_to_its_end_is_told_with_what_holds_it() {
+    /// Reads on, and never closes.
+    struct Stays;
+    impl Protocol for Stays {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+        fn read_closed(&mut self, _: &Transport) {}
+    }
+    /// Never reads.
+    struct Deaf;
+    impl Protocol for Deaf {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.pause_producing();
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+    fn closing<P: Protocol>(reactor: &Reactor, server: impl Fn() -> P + 'static) -> Deferred<()> {
+        reactor.listen("tcp:1", server).expect("a free port");
+        reactor.connect("tcp:127.0.0.1:1", || Silent).map(move |connection| {
+            connection.transport().write([0; 200_000]);
+            connection.transport().lose_connection();
+        })
+    }
+    let to = "a connection to tcp:127.0.0.1:1 ";
+    leaves(
+        |reactor| closing(reactor, || Stays),
+        &[
+            ("a port", "opened at", "stop"),
+            (
+                &format!("{to}(draining"),
+                "asked for at",
+                "it closes already, but the other end does",
+            ),
+            ("a connection from tcp:127.0.0.1:", "accepted by", "lose_connection"),
+        ],
+    );
+    leaves(
+        |reactor| closing(reactor, || Deaf),
+        &[
+            ("a port", "opened at", "stop"),
+            (&format!("{to}(flushing"), "asked for at", "does not read"),
+            ("a connection from tcp:127.0.0.1:", "accepted by", "lose_connection"),
+        ],
+    );
+}
+
+#[test]
+fn an_unfinished_connect_is_told_with_the_place_that_asked_for_it() {
+    struct Again;
+    impl couplet::Factory for Again {
+        type Protocol = Silent;
+        fn build_protocol(&mut self, _: &Address) -> Option<Silent> {
+            None
+        }
+        fn client_connection_failed(
+            &mut self,
+            connector: &couplet::Connector,
+            _: &couplet::Reason,
+        ) {
+            connector.connect_after(s(60)).expect("it is disconnected");
+        }
+    }
+    leaves(
+        |reactor| {
+            reactor.connect_tcp("127.0.0.1", 9, Again); // @connect
+            reactor.sleep(s(1))
+        },
+        &[(
+            "a connect to tcp:127.0.0.1:9 (waiting)",
+            &at("connect"),
+            "`connector.stop_connecting()`",
+        )],
+    );
+}
+
+#[test]
+fn a_pending_call_is_told_with_its_time_and_its_place() {
+    leaves(
+        |reactor| {
+            reactor.call_later(s(30), || {}); // @call
+            reactor.sleep(s(40)).detach(); // @sleep
+            let (never, resolver) = Deferred::<()>::new();
+            never.add_timeout(reactor, s(50)).add_errback(|_| Ok(())).detach(); // @timeout
+            reactor.call_later(s(60), move || drop(resolver)); // @call again
+            reactor.call_later(s(1), || {});
+            reactor.call_later(s(70), || {}).cancel();
+            reactor.sleep(s(2))
+        },
+        &[
+            ("a timed call, due in 28s", &at("call"), "keep its `DelayedCall`, and `cancel()` it"),
+            ("a sleep, due in 38s", &at("sleep"), "cancel its Deferred"),
+            ("a timeout, due in 48s", &at("timeout"), "what it guards"),
+            ("a timed call, due in 58s", &at("call again"), "cancel"),
+        ],
+    );
+}
+
+#[test]
+fn what_the_library_asks_for_has_the_place_of_who_asked_the_library() {
+    leaves(
+        |reactor| {
+            LoopingCall::new(reactor, || {}).start(s(10)).detach(); // @looping call
+            reactor.defer_later(s(20), || Ok(())).detach(); // @deferred call
+            reactor.sleep(s(11))
+        },
+        &[
+            ("a sleep, due in 9s", &at("deferred call"), "cancel"),
+            ("a looping call, due in 9s", &at("looping call"), "`stop()` it"),
+        ],
+    );
+    let (never, _resolver) = Deferred::<()>::new();
+    leaves(
+        |reactor| {
+            let inner = reactor.clone();
+            let task = async move { inner.timeout(s(30), never).await }; // @timeout of a task
+            reactor.spawn(task).detach(); // @task with a timeout
+            reactor.sleep(s(10))
+        },
+        &[
+            ("a timeout, due in 20s", &at("timeout of a task"), "what it guards"),
+            (
+                "a task that has not finished",
+                &at("task with a timeout"),
+                "wait for its Deferred, or cancel that",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn an_unfinished_task_is_told_with_the_place_that_spawned_it() {
+    leaves(
+        |reactor| {
+            reactor.spawn(std::future::pending::<couplet::Result<()>>()).detach(); // @task
+            reactor.spawn(async { Ok(()) })
+        },
+        &[("a task that has not finished", &at("task"), "wait for its Deferred")],
+    );
+}
+
+#[test]
+fn an_unhandled_failure_is_told_with_where_it_began_and_who_left_it() {
+    leaves(
+        |_| {
+            let failure = Failure::msg("no poem"); // @failure
+            drop(Deferred::<()>::fail(failure).map(|()| ()));
+            done()
+        },
+        &[("a failure that nobody handled: no poem", &at("failure"), "`add_errback`")],
+    );
+    let text = leaves(
+        |reactor| {
+            drop(reactor.connect("tcp:127.0.0.1:9", || Echo)); // @failed connect
+            reactor.sleep(s(1))
+        },
+        &[(
+            "a failure that nobody handled: connection refused",
+            &at("failed connect"),
+            "`add_errback`",
+        )],
+    );
+    assert_eq!(
+        text.matches(&at("failed connect")).count(),
+        2,
+        "the connect and its Deferred: {text}"
+    );
+}
+
+#[test]
+fn a_panic_in_a_callback_is_told() {
+    struct Clumsy;
+    impl Protocol for Clumsy {
+        fn connection_made(&mut self, _: &Transport) {
+            panic!("no page");
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+    leaves(
+        |reactor| {
+            reactor.call_soon(|| panic!("no poem"));
+            let port = reactor.listen("tcp:1", || Clumsy).expect("a free port");
+            reactor.connect("tcp:127.0.0.1:1", || Silent).detach();
+            reactor.sleep(s(1)).then(move |()| port.stop_listening().expect("it listens"))
+        },
+        &[
+            ("a panic in timed call: no poem", "contained", "callbacks do not panic"),
+            (
+                "a panic in a callback of a protocol: no page",
+                "contained",
+                "`transport.fail(error)`",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_failure_that_is_left_in_an_object_is_told_when_that_is_dropped() {
+    leaves(
+        |reactor| {
+            let failed = Deferred::<()>::fail(Failure::msg("no poem"));
+            reactor.on(Shutdown::After, move || {
+                drop(failed);
+                done()
+            });
+            done()
+        },
+        &[("a failure that nobody handled: no poem", file!(), "`add_errback`")],
+    );
+}
+
+#[test]
+fn a_program_that_fails_and_leaves_something_is_told_both() {
+    let text = failing(|| {
+        run(|reactor| {
+            reactor.listen("tcp:1", || Echo).expect("a free port");
+            Deferred::<()>::fail(Failure::msg("no poem")) // @failed program
+        })
+    });
+    let start = format!("the program failed: no poem (began at {}", at("failed program"));
+    assert!(text.starts_with(&start), "{text}");
+    assert!(
+        text.contains("and this is left of it:\n1. a port that listens on tcp:[::]:1"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_program_that_stalls_is_told_what_it_waits_for() {
+    let kept = RefCell::new(None);
+    let text = failing(|| {
+        run(|reactor| {
+            reactor.listen("tcp:1", || Echo).expect("a free port");
+            let (never, resolver) = Deferred::<()>::new(); // @never
+            kept.replace(Some(resolver));
+            never
+        })
+    });
+    let start = format!("the program waits for ever: the Deferred of {}", at("never"));
+    assert!(text.starts_with(&start), "{text}");
+    assert!(text.contains("has not fired, and nothing can happen any more; there is:\n1. a port"));
+    let text = failing(|| {
+        run(|_| {
+            let (never, resolver) = Deferred::<()>::new();
+            kept.replace(Some(resolver));
+            never
+        })
+    });
+    assert!(
+        text.ends_with("\nnothing: no port, no connection, no call and no task that could fire it")
+    );
+}
+
+#[test]
+fn a_program_that_goes_on_for_too_long_is_told_what_goes_on() {
+    let forever = |reactor: &Reactor| LoopingCall::new(reactor, || {}).start(s(60)).map(|_| ());
+    let text = failing(|| run(forever));
+    assert!(
+        text.contains("has not fired within 86400s of virtual time; there is:\n1. a looping call")
+    );
+    let text = failing(|| run_within(s(90), forever));
+    assert!(text.contains("within 90s of virtual time"), "{text}");
+    assert!(text.contains("due in 60s"), "the clock stands where the last thing happened: {text}");
+    let sleep = |time: Duration| move |reactor: &Reactor| reactor.sleep(time);
+    assert!(run_within(s(90), sleep(s(90))).is_ok());
+    assert!(run_within(s(400 * 24 * 3600), sleep(s(365 * 24 * 3600))).is_ok());
+}
+
+#[test]
+fn a_program_that_goes_in_a_circle_is_told_what_there_is() {
+    struct Serves;
+    impl Protocol for Serves {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.write("to and fro");
+        }
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            transport.write(data);
+        }
+    }
+    let text = failing(|| {
+        run(|reactor| {
+            reactor.listen("tcp:1", || Serves).expect("a free port");
+            reactor.connect("tcp:127.0.0.1:1", || Echo).detach();
+            reactor.sleep(s(1))
+        })
+    });
+    assert!(text.starts_with("the program goes in a circle: the Deferred of "), "{text}");
+    assert!(text.contains("while time stands still; there is:\n1. a port"), "{text}");
+    // One that is over is given some turns to come to its end, and no more.
+    leaves(
+        |reactor| {
+            reactor.listen("tcp:1", || Serves).expect("a free port");
+            reactor.connect("tcp:127.0.0.1:1", || Echo).map(|_| ())
+        },
+        &[("a port", "", ""), ("a connection to", "", ""), ("a connection from", "", "")],
+    );
+}
+
+#[test]
+fn all_of_it_is_told_in_one_message() {
+    leaves(
+        |reactor| {
+            reactor.listen("tcp:1", || Silent).expect("a free port"); // @1
+            reactor.call_later(s(30), || {}); // @2
+            reactor.spawn(std::future::pending::<couplet::Result<()>>()).detach(); // @3
+            drop(Deferred::<()>::fail(Failure::msg("no poem"))); // @4
+            reactor.connect("tcp:127.0.0.1:1", || Silent).map(|_| ()) // @5
+        },
+        &[
+            ("a port", &at("1"), "stop"),
+            ("a connection to", &at("5"), "lose"),
+            ("a connection from", &at("1"), "lose"),
+            ("a timed call", &at("2"), "cancel"),
+            ("a task", &at("3"), "cancel"),
+            ("a failure", &at("4"), "add_errback"),
+        ],
+    );
+}
+
+#[test]
+fn a_run_inside_of_a_run_keeps_to_itself() {
+    leaves(
+        |reactor| {
+            reactor.call_soon(|| panic!("no page"));
+            drop(Deferred::<()>::fail(Failure::msg("no poem")));
+            reactor.sleep(s(1)).map(|()| {
+                assert!(run(|_| done()).is_ok());
+                failing(|| {
+                    run(|_| Deferred::<()>::fail(Failure::msg("no verse")).map(drop)).unwrap()
+                });
+                drop(Deferred::<()>::fail(Failure::msg("no line")));
+            })
+        },
+        &[
+            ("a failure that nobody handled: no poem", "", ""),
+            ("a failure that nobody handled: no line", "", ""),
+            ("a panic in timed call: no page", "", ""),
+        ],
+    );
+}
+
+#[test]
+fn places_that_are_over_are_forgotten_and_those_that_are_not_are_not() {
+    leaves(
+        |reactor| {
+            reactor.call_later(s(3600), || {}); // @hour
+            let (ticks, tasks) = (reactor.clone(), reactor.clone());
+            let ticks = LoopingCall::new(reactor, move || {
+                ticks.call_soon(|| {});
+                tasks.spawn(async { Ok(()) }).detach();
+            });
+            ticks.start(s(1)).detach();
+            reactor.sleep(s(1000)).map(move |()| assert!(ticks.stop()))
+        },
+        &[("a timed call, due in 2600s", &at("hour"), "cancel")],
+    );
+}
+
+#[test]
+fn a_dirty_program_does_not_spoil_what_comes_after_it() {
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let hears = heard.clone();
+    let before = set_reporter(move |unhandled| {
+        hears.borrow_mut().push(unhandled.failure().to_string());
+    });
+    struct Told(Rc<RefCell<Vec<String>>>);
+    impl Protocol for Told {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+        fn connection_lost(&mut self, _: &Transport, reason: &couplet::Reason) {
+            self.0.borrow_mut().push(reason.to_string());
+        }
+    }
+    let lost = Rc::new(RefCell::new(Vec::new()));
+    let tells = lost.clone();
+    let dropped = Rc::new(Cell::new(0));
+    struct Counts(Rc<Cell<u32>>);
+    impl Drop for Counts {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    let counts = (Counts(dropped.clone()), Counts(dropped.clone()));
+    failing(|| {
+        run(move |reactor| {
+            reactor.listen("tcp:1", || Silent).expect("a free port");
+            reactor.call_later(s(1), move || drop(counts.0));
+            reactor
+                .spawn(async move {
+                    let _counts = counts.1;
+                    std::future::pending::<couplet::Result<()>>().await
+                })
+                .detach();
+            drop(Deferred::<()>::fail(Failure::msg("no poem")));
+            reactor.connect("tcp:127.0.0.1:1", move || Told(tells.clone())).map(|_| ())
+        })
+    });
+    assert_eq!(*lost.borrow(), ["the reactor stopped"], "it was told of the end");
+    assert_eq!(dropped.get(), 2);
+    // A panic of the program itself goes on as it is.
+    assert_eq!(failing(|| run(|_| -> Deferred<()> { panic!("no page") })), "no page");
+    assert!(heard.borrow().is_empty());
+    drop(Deferred::<()>::fail(Failure::msg("told as before")));
+    assert_eq!(*heard.borrow(), ["told as before"]);
+    assert!(
+        run(|reactor| {
+            let port = reactor.listen("tcp:1", || Silent).expect("the port is free again");
+            port.stop_listening().expect("it listens")
+        })
+        .is_ok()
+    );
+    before.set();
+}
