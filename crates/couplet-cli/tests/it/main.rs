@@ -16,6 +16,7 @@ mod peers;
 mod proxy;
 mod serve;
 mod signals;
+mod sim;
 mod terminal;
 mod transform;
 mod usage;

@@ -2,7 +2,7 @@
 
 use crate::kit::{Server, couplet, has, run};
 
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 9] = [
     &["demo"],
     &["poetry"],
     &["poetry", "serve"],
@@ -10,6 +10,7 @@ const COMMANDS: [&[&str]; 8] = [
     &["poetry", "list"],
     &["poetry", "transform"],
     &["echo"],
+    &["sim"],
     &["completions"],
 ];
 

@@ -130,7 +130,7 @@ impl SimDriver {
 
     /// A driver whose waits turn the world: for one loop that somebody else turns.
     pub(super) fn alone(kernel: &Rc<RefCell<Kernel>>, host: u32, read_buffer: usize) -> SimDriver {
-        kernel.borrow_mut().hosts[host as usize].runs = true;
+        kernel.borrow_mut().begins(host);
         SimDriver { alone: true, read_buffer, ..SimDriver::new(kernel, host) }
     }
 

@@ -268,7 +268,7 @@ impl Sim {
         for host in self.hosts() {
             self.signal(host, Signal::Terminate);
         }
-        if !self.run_until(END, |sim| sim.hosts().iter().all(|host| !sim.is_running(*host)))? {
+        if !self.run_until(END, |sim| sim.kernel.borrow().running == 0)? {
             let runs = self.hosts().into_iter().find(|host| self.is_running(*host));
             let name = runs.map(|host| self.name(host)).unwrap_or_default();
             return self.fail(format!("the program of {name} does not end"));
@@ -414,7 +414,7 @@ impl Sim {
         l.wrap_protocols(move |key, protocol| witness::watch(&kernel, host, key, protocol));
         {
             let mut kernel = self.kernel.borrow_mut();
-            kernel.hosts[host as usize].runs = true;
+            kernel.begins(host);
             kernel.note(host, What::Starts);
         }
         let program = self.programs[host as usize].program.clone();

@@ -1,6 +1,6 @@
 //! One host: its clocks, its ports, what its driver is told, and when its loop turns.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -57,6 +57,8 @@ pub(in crate::sim) struct HostState {
     /// Its time of day has gone back by this.
     pub(in crate::sim) behind: u64,
     pub(in crate::sim) listeners: BTreeMap<SocketAddr, Listener>,
+    /// Of its program's connections, and of those that wait in a queue.
+    pub(super) ends: BTreeSet<EndId>,
     next_port: u16,
     /// Connections that it has tried, in all and to each other host.
     pub(super) tried: u32,
@@ -133,6 +135,7 @@ impl Kernel {
             ahead: birth.below(1_000_000_000_000),
             behind: 0,
             listeners: BTreeMap::new(),
+            ends: BTreeSet::new(),
             next_port: 32_768,
             tried: 0,
             tried_to: BTreeMap::new(),
@@ -202,6 +205,12 @@ impl Kernel {
 
     // Down and up.
 
+    /// A program runs from now on.
+    pub(in crate::sim) fn begins(&mut self, host: u32) {
+        self.host(host).runs = true;
+        self.running += 1;
+    }
+
     /// The program ends: with the power of the host, or alone, and then the system closes what it
     /// had open.
     pub(super) fn goes_down(&mut self, host: u32, power: bool) -> Due {
@@ -227,7 +236,7 @@ impl Kernel {
         }
         let state = self.host(host);
         state.boot += 1;
-        state.runs = false;
+        let ran = std::mem::replace(&mut state.runs, false);
         state.listeners.clear();
         state.sockets.clear();
         state.ready.clear();
@@ -237,6 +246,7 @@ impl Kernel {
         state.jobs_waiting.clear();
         state.lookups.clear();
         state.turn_at = None;
+        self.running -= u32::from(ran);
     }
 
     pub(super) fn comes_up(&mut self, host: u32) -> Due {

@@ -120,6 +120,8 @@ pub(super) struct Kernel {
     /// What has happened.
     pub(super) events: u64,
     pub(super) hosts: Vec<HostState>,
+    /// Programs that run.
+    pub(super) running: u32,
     by_address: BTreeMap<IpAddr, u32>,
     by_name: BTreeMap<String, u32>,
     conns: Vec<(u32, Option<Box<Conn>>)>,
@@ -151,6 +153,7 @@ impl Kernel {
             order: 0,
             events: 0,
             hosts: Vec::new(),
+            running: 0,
             by_address: BTreeMap::new(),
             by_name: BTreeMap::new(),
             conns: Vec::new(),

@@ -304,20 +304,9 @@ impl Kernel {
             .collect()
     }
 
-    /// The ends that a host's program holds.
+    /// The ends that a host's program holds, or that wait in the queues of its ports.
     pub(in crate::sim) fn ends_of(&self, host: u32) -> Vec<EndId> {
-        let mut ends = Vec::new();
-        for (slot, (generation, conn)) in self.conns.iter().enumerate() {
-            let Some(conn) = conn else { continue };
-            for side in 0..2u8 {
-                let end = &conn.ends[side as usize];
-                if end.host == host && !end.is_gone() {
-                    let conn = ConnId { slot: slot as u32, generation: *generation };
-                    ends.push(EndId { conn, side });
-                }
-            }
-        }
-        ends
+        self.hosts[host as usize].ends.iter().copied().collect()
     }
 
     // What a program asks.
@@ -361,6 +350,7 @@ impl Kernel {
             ways: [way(0), way(1)],
         };
         let id = EndId { conn: self.insert(conn), side: 0 };
+        self.host(from).ends.insert(id);
         self.note(from, What::Tries(label, to));
         self.launch(id, Packet::Open);
         Ok(id)
@@ -492,7 +482,8 @@ impl Kernel {
         end.stage = Stage::Closed;
         end.key = None;
         end.inbox = VecDeque::new();
-        let dead = end.dead;
+        let (dead, host) = (end.dead, end.host);
+        self.host(host).ends.remove(&id);
         if aborts && !dead {
             self.abort(id);
         } else if !dead {
@@ -669,6 +660,7 @@ impl Kernel {
             conn.end(1).dead = false;
             conn.end(1).heard = now;
         }
+        self.host(host).ends.insert(other);
         self.launch(other, Packet::Open);
     }
 
@@ -888,6 +880,8 @@ impl Kernel {
         end.key = None;
         end.inbox.clear();
         end.unread = 0;
+        let host = end.host;
+        self.host(host).ends.remove(&id);
         self.reap(id.conn);
     }
 

@@ -1,0 +1,117 @@
+//! `couplet sim`: what its worlds say, when all is well and when one breaks.
+
+use crate::kit::{Ended, TempFile, Terminal, couplet, run};
+
+/// The last line of what was printed: the hash of all traces.
+fn trace_hash(ended: &Ended) -> String {
+    let last = ended.text().lines().last().unwrap_or_default();
+    assert!(last.starts_with("trace ") && last.len() == 22, "{}", ended.text());
+    last.to_owned()
+}
+
+#[test]
+fn without_a_scenario_they_are_listed() {
+    let ended = run(&["sim"]);
+    ended.quietly(0);
+    for scenario in ["poetry", "chat", "reconnecting", "devices", "naive"] {
+        assert!(ended.text().lines().any(|line| line.starts_with(scenario)), "{scenario}");
+    }
+}
+
+#[test]
+fn each_world_survives_a_few_storms() {
+    for (scenario, seeds) in [("poetry", "1..3"), ("chat", "1..10"), ("reconnecting", "1..10")] {
+        let ended = run(&["sim", scenario, "--seeds", seeds]);
+        ended.quietly(0);
+        assert!(
+            ended.text().contains(&format!("{scenario}: seeds {seeds}, weather storm: all is"))
+        );
+        assert!(ended.text().contains(" events in "), "{}", ended.text());
+    }
+}
+
+#[test]
+fn a_few_minutes_of_devices_pass_and_the_weather_can_be_chosen() {
+    let ended = run(&["sim", "devices", "--time", "400", "--weather", "breezy"]);
+    ended.quietly(0);
+    assert!(ended.text().contains("devices: seed 1, weather breezy: all is well"));
+}
+
+#[test]
+fn the_same_seeds_give_the_same_traces_in_another_process() {
+    let args = ["sim", "chat", "--seeds", "5..9"];
+    let (one, two) = (run(&args), run(&args));
+    assert_eq!(trace_hash(&one), trace_hash(&two));
+    let other = run(&["sim", "chat", "--seeds", "6..9"]);
+    assert_ne!(trace_hash(&one), trace_hash(&other));
+}
+
+#[test]
+fn a_trace_is_written_for_people_and_is_the_same_each_time() {
+    let traces = [0, 1].map(|_| {
+        let file = TempFile::new(b"");
+        run(&["sim", "chat", "--seeds", "7", "--trace", file.path()]).quietly(0);
+        std::fs::read_to_string(file.path()).unwrap()
+    });
+    assert_eq!(traces[0], traces[1]);
+    let lines: Vec<&str> = traces[0].lines().collect();
+    assert!(lines.len() > 1000, "{}", lines.len());
+    assert!(lines[0].ends_with("server     starts"), "{}", lines[0]);
+    assert!(lines.iter().any(|line| line.contains("member0#1 connection_made")));
+    assert!(lines.iter().any(|line| line.contains("fault 0 begins: ")));
+}
+
+#[test]
+fn a_broken_world_is_told_with_its_seed_the_shortest_list_of_faults_and_its_trace() {
+    let ended = run(&["sim", "naive", "--seeds", "1..40"]);
+    assert_eq!((ended.code, ended.text()), (Some(1), ""));
+    let told = &ended.stderr;
+    assert!(told.contains("the reader took a cut poem for a whole one (at "), "{told}");
+    assert!(told.contains("1 of the ") && told.contains(" faults of the weather are enough"));
+    assert!(told.contains(" server is killed, for "), "{told}");
+    assert!(told.contains("data_received") && told.contains("BROKEN: the reader took"), "{told}");
+    // It says how to see it again, and then it is the same.
+    let again = told.lines().last().unwrap().strip_prefix("replay it: couplet ").unwrap();
+    let again = run(&again.split(' ').collect::<Vec<_>>());
+    assert_eq!(again.code, Some(1));
+    assert_eq!(again.stderr, ended.stderr);
+    let seed = told.split("seed ").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+    let mut command = couplet(&["sim", "naive"]);
+    let replayed = crate::kit::Running::start(command.env("COUPLET_SEED", seed)).ended();
+    assert_eq!(replayed.stderr, ended.stderr);
+}
+
+#[test]
+fn the_trace_of_a_broken_world_is_of_the_seed_that_failed() {
+    let file = TempFile::new(b"");
+    let ended = run(&["sim", "naive", "--seeds", "1..40", "--trace", file.path()]);
+    assert_eq!(ended.code, Some(1));
+    let trace = std::fs::read_to_string(file.path()).unwrap();
+    assert!(trace.trim_end().ends_with("BROKEN: the reader took a cut poem for a whole one"));
+}
+
+#[test]
+fn what_cannot_be_run_is_told() {
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["sim", "war"], 2, "there is no scenario 'war'; there are poetry, chat, "),
+        (&["sim", "chat", "--time", "5"], 2, "the scenario chat has a time of its own"),
+        (&["sim", "chat", "--seeds", "3..1"], 2, "a number or FIRST..LAST is expected here"),
+        (&["sim", "chat", "--weather", "hail"], 2, "'hail' is none of calm, breezy, storm"),
+        (&["sim", "chat", "--seeds", "1", "--trace", "/no/where"], 1, "cannot write the trace"),
+    ];
+    for (args, code, told) in cases {
+        let ended = run(args);
+        assert_eq!(ended.code, Some(code), "{args:?}");
+        assert!(ended.stderr.contains(told), "{args:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_terminal_shows_how_far_it_is() {
+    let mut command = couplet(&["sim", "reconnecting", "--seeds", "1..300"]);
+    let ended = Terminal::start(80, 24, &mut command).ended();
+    assert_eq!(ended.code, Some(0));
+    let shown = ended.text();
+    assert!(shown.contains("/300 seeds, "), "{shown}");
+    assert!(shown.contains("reconnecting: seeds 1..300"), "{shown}");
+}
