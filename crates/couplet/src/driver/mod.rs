@@ -429,6 +429,12 @@ pub trait World {
     /// A random number.
     fn random(&self) -> u64;
 
+    /// The number of the loop in the ids of its connections, in a world where that is to be the
+    /// same each time. With `None` it is the next one of the process.
+    fn serial(&self) -> Option<u32> {
+        None
+    }
+
     /// Opens, binds and listens.
     ///
     /// # Errors

@@ -186,9 +186,10 @@ impl Reactor {
     fn new(world: Rc<dyn World>, tasks: Tasks) -> Reactor {
         static SERIAL: AtomicU32 = AtomicU32::new(1);
         let timers = Timers::new(world.now());
+        let serial = world.serial().unwrap_or_else(|| SERIAL.fetch_add(1, Ordering::Relaxed));
         Reactor {
             records: Rc::new(Records {
-                serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+                serial,
                 world,
                 spares: Rc::default(),
                 now: Cell::new(None),

@@ -61,6 +61,7 @@ pub(super) struct System {
     pub(super) kernel: Rc<RefCell<Kernel>>,
     pub(super) host: u32,
     boot: u32,
+    serial: u32,
 }
 
 /// A port that is open; dropping it closes it.
@@ -71,7 +72,7 @@ struct Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        let System { kernel, host, boot } = &self.system;
+        let System { kernel, host, boot, .. } = &self.system;
         let mut kernel = kernel.borrow_mut();
         if kernel.hosts[*host as usize].boot == *boot {
             kernel.unbind(*host, self.address);
@@ -82,7 +83,8 @@ impl Drop for Opened {
 impl System {
     pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, host: u32) -> System {
         let boot = kernel.borrow().hosts[host as usize].boot;
-        System { kernel: kernel.clone(), host, boot }
+        let serial = kernel.borrow_mut().next_loop();
+        System { kernel: kernel.clone(), host, boot, serial }
     }
 }
 
@@ -101,6 +103,10 @@ impl World for System {
 
     fn random(&self) -> u64 {
         self.kernel.borrow_mut().hosts[self.host as usize].choices.next()
+    }
+
+    fn serial(&self) -> Option<u32> {
+        Some(self.serial)
     }
 
     fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {

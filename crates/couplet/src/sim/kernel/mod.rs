@@ -120,6 +120,8 @@ pub(super) struct Kernel {
     /// What has happened.
     pub(super) events: u64,
     pub(super) hosts: Vec<HostState>,
+    /// Loops that were made.
+    loops: u32,
     /// Programs that run.
     pub(super) running: u32,
     by_address: BTreeMap<IpAddr, u32>,
@@ -153,6 +155,7 @@ impl Kernel {
             order: 0,
             events: 0,
             hosts: Vec::new(),
+            loops: 0,
             running: 0,
             by_address: BTreeMap::new(),
             by_name: BTreeMap::new(),
@@ -221,6 +224,12 @@ impl Kernel {
     pub(super) fn time_of(&self, host: u32, clock: Instant) -> u64 {
         let since = nanos(clock.saturating_duration_since(self.started));
         since.saturating_sub(self.hosts[host as usize].ahead)
+    }
+
+    /// The number of the next loop: the ids of its connections have it.
+    pub(super) fn next_loop(&mut self) -> u32 {
+        self.loops += 1;
+        self.loops
     }
 
     // The trace.

@@ -139,3 +139,29 @@ fn a_turn_takes_time_so_that_a_loop_that_never_rests_does_not_stop_the_world() {
     sim.run_for(Duration::from_millis(10)).unwrap();
     assert!((9_000..=10_010).contains(&turns.get()), "{}", turns.get());
 }
+
+#[test]
+fn the_ids_of_connections_are_the_same_in_every_run() {
+    struct Greets(couplet::sim::Notes);
+    impl Protocol for Greets {
+        fn connection_made(&mut self, transport: &Transport) {
+            self.0.note(format!("I am {}", transport.id()));
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+    let world = |sim: &mut Sim| {
+        let notes = sim.notes();
+        sim.host("one", move |reactor| {
+            let notes = notes.clone();
+            let port = reactor.listen("tcp:1", move || Greets(notes.clone()))?;
+            reactor.connect("tcp:one:1", || Echo).detach();
+            drop(port);
+            Ok(())
+        });
+        sim.run_for(Duration::from_secs(1))
+    };
+    let trial = Trial::new(1, Weather::Calm).whole_trace();
+    let report = trial.run(&world);
+    assert!(report.trace.iter().any(|line| line.contains("note: I am ")), "{:?}", report.trace);
+    assert_eq!(trial.compare(&report, &world), Ok(()));
+}
