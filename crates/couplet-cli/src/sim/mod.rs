@@ -231,8 +231,13 @@ fn summary(
 }
 
 fn write_trace(world: &World, trial: Trial, file: &Path) -> Result<(), Exit> {
+    let mut text = format!("# seed {}, weather {}\n", trial.seed, trial.weather);
     let report = trial.whole_trace().run(world);
-    let text = report.trace.join("\n") + "\n";
+    for (n, fault) in report.faults.iter().enumerate() {
+        text += &format!("# fault {n} {fault}\n");
+    }
+    text += &report.trace.join("\n");
+    text += "\n";
     std::fs::write(file, text).map_err(|error| {
         let (file, why) = (file.display(), output::plain(&error));
         Exit::failed(format!("cannot write the trace to {file}: {why}"))

@@ -56,7 +56,9 @@ fn a_trace_is_written_for_people_and_is_the_same_each_time() {
     assert_eq!(traces[0], traces[1]);
     let lines: Vec<&str> = traces[0].lines().collect();
     assert!(lines.len() > 1000, "{}", lines.len());
-    assert!(lines[0].ends_with("server     starts"), "{}", lines[0]);
+    assert_eq!(lines[0], "# seed 7, weather storm");
+    assert!(lines[1].starts_with("# fault 0 at "), "{}", lines[1]);
+    assert!(lines.iter().any(|line| line.ends_with("server     starts")));
     assert!(lines.iter().any(|line| line.contains("member0#1 connection_made")));
     assert!(lines.iter().any(|line| line.contains("fault 0 begins: ")));
 }

@@ -203,7 +203,7 @@ impl fmt::Display for Line<'_> {
                 of(f, l)?;
                 write!(f, "connection_lost: {why}")
             }
-            What::Name(text) => write!(f, "name {text}"),
+            What::Name(text) => write!(f, "looks up {text}"),
             What::Job => f.write_str("a job has run"),
             What::Note(text) => write!(f, "note: {text}"),
             What::Broken(text) => write!(f, "BROKEN: {text}"),
