@@ -62,6 +62,10 @@ fn server_endpoint(typed: &str) -> Result<ServerEndpoint, BadEndpoint> {
         let full = format!("tcp:{typed}:interface=127.0.0.1");
         return full.parse().map_err(|error| BadEndpoint::new(&error, typed, "tcp:".len()));
     }
+    if !typed.contains(':') {
+        let problem = "a port number, or tcp:PORT, is expected here".to_owned();
+        return Err(BadEndpoint { problem, typed: typed.to_owned(), at: 0, hint: None });
+    }
     typed.parse().map_err(|error| BadEndpoint {
         hint: listening_there(typed),
         ..BadEndpoint::new(&error, typed, 0)
