@@ -158,6 +158,8 @@ mod tests {
         }
         let error = to_listen("65536").unwrap_err().to_string();
         assert!(error.ends_with("    65536\n    ^"), "{error}");
+        let error = to_listen("80x").unwrap_err().to_string();
+        assert_eq!(error, "a port number, or tcp:PORT, is expected here\n    80x\n    ^");
     }
 
     #[test]
