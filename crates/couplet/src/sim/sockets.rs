@@ -93,7 +93,8 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// `ConnectionReset` when the connection is broken.
+    /// `ConnectionReset` when the connection is broken, `BrokenPipe` behind [`fin`](Self::fin) or
+    /// [`close`](Self::close), `NotConnected` when nothing is left of it.
     pub fn push(&self, data: &[u8]) -> io::Result<usize> {
         self.kernel.borrow_mut().send(self.end, data)
     }

@@ -32,6 +32,8 @@ const PATIENCE_OPEN: u64 = 127_000_000_000;
 /// How often, and how long after one another, a keep-alive asks before it gives up.
 const PROBES: u32 = 9;
 const PROBE_AGAIN: u64 = 75_000_000_000;
+/// How often who waits for room asks for it.
+const ASK_FOR_ROOM: u64 = 5_000_000_000;
 /// No host at all.
 const NOBODY: u32 = u32::MAX;
 
@@ -70,6 +72,7 @@ pub(in crate::sim) struct End {
     /// When something of the other end was heard.
     heard: u64,
     keep_alive: Option<u64>,
+    probe_coming: bool,
     probes: u32,
     /// A slow reader reads nothing before this.
     pub(in crate::sim) reads_at: u64,
@@ -132,6 +135,7 @@ struct Way {
     arrived: usize,
     ack_coming: bool,
     window_coming: bool,
+    asks_for_room: bool,
     fin: Fin,
     last_arrival: u64,
     /// What was sent before something was lost is sent again.
@@ -148,6 +152,8 @@ struct Way {
 
 pub(in crate::sim) struct Conn {
     label: Label,
+    /// What its choices are drawn by: from, to, and the how-manieth between the two.
+    name: [u64; 3],
     ends: [End; 2],
     ways: [Way; 2],
 }
@@ -177,6 +183,7 @@ impl End {
             dead: stage == Stage::Vanished,
             heard: 0,
             keep_alive: None,
+            probe_coming: false,
             probes: 0,
             reads_at: 0,
         }
@@ -184,6 +191,11 @@ impl End {
 
     fn is_gone(&self) -> bool {
         matches!(self.stage, Stage::Closed | Stage::Vanished)
+    }
+
+    /// Its system knows nothing of the connection, and answers by a reset.
+    fn is_unknown(&self) -> bool {
+        self.dead || self.stage == Stage::Vanished
     }
 
     fn has_something(&self) -> bool {
@@ -206,6 +218,7 @@ impl Way {
             arrived: 0,
             ack_coming: false,
             window_coming: false,
+            asks_for_room: false,
             fin: Fin::No,
             last_arrival: 0,
             epoch: 0,
@@ -289,7 +302,7 @@ impl Kernel {
     pub(in crate::sim) fn held_connections(&self) -> Vec<String> {
         let conns = self.conns.iter().filter_map(|(_, conn)| conn.as_deref());
         conns
-            .map(|Conn { label, ends, ways }| {
+            .map(|Conn { label, ends, ways, .. }| {
                 let client = &self.hosts[label.client as usize].name;
                 let of = |side: usize| {
                     let (end, way) = (&ends[side], &ways[side]);
@@ -306,12 +319,20 @@ impl Kernel {
 
     /// The ends that a host's program holds.
     pub(in crate::sim) fn ends_of(&self, host: u32) -> Vec<EndId> {
+        self.ends_where(|end| end.host == host && !end.is_gone())
+    }
+
+    /// The ends that a host's system knows: also of what its program has closed.
+    pub(super) fn ends_known_to(&self, host: u32) -> Vec<EndId> {
+        self.ends_where(|end| end.host == host && end.stage != Stage::Vanished)
+    }
+
+    fn ends_where(&self, is_meant: impl Fn(&End) -> bool) -> Vec<EndId> {
         let mut ends = Vec::new();
         for (slot, (generation, conn)) in self.conns.iter().enumerate() {
             let Some(conn) = conn else { continue };
             for side in 0..2u8 {
-                let end = &conn.ends[side as usize];
-                if end.host == host && !end.is_gone() {
+                if is_meant(&conn.ends[side as usize]) {
                     let conn = ConnId { slot: slot as u32, generation: *generation };
                     ends.push(EndId { conn, side });
                 }
@@ -351,12 +372,11 @@ impl Kernel {
         let label = Label { client: from, ordinal: state.tried };
         let to_it = state.tried_to.entry(host).or_default();
         *to_it += 1;
-        let key = [u64::from(from), u64::from(host), u64::from(*to_it)];
-        let way = |side: u64| {
-            Way::new(Stream::new(self.seed, Purpose::Way, &[key[0], key[1], key[2], side]))
-        };
+        let name @ [a, b, n] = [u64::from(from), u64::from(host), u64::from(*to_it)];
+        let way = |side: u64| Way::new(Stream::new(self.seed, Purpose::Way, &[a, b, n, side]));
         let conn = Conn {
             label,
+            name,
             ends: [End::new(from, local, Stage::Connecting), End::new(host, to, Stage::Vanished)],
             ways: [way(0), way(1)],
         };
@@ -398,9 +418,12 @@ impl Kernel {
 
     /// Takes what fits of these bytes, and how many those are.
     pub(in crate::sim) fn send(&mut self, id: EndId, data: &[u8]) -> io::Result<usize> {
-        match self.end(id) {
-            Some(end) if !end.dead => {}
-            _ => return Err(io::ErrorKind::ConnectionReset.into()),
+        let conn = self.conn(id.conn).ok_or(io::ErrorKind::NotConnected)?;
+        if conn.end(id.side).dead {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if conn.way(id.side).fin != Fin::No {
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
         let n = self.put(id, data);
         self.sends(id, n);
@@ -410,7 +433,7 @@ impl Kernel {
     fn put(&mut self, id: EndId, data: &[u8]) -> usize {
         let most = self.send_buffer;
         let Some(conn) = self.conn(id.conn) else { return 0 };
-        if conn.end(id.side).dead {
+        if conn.end(id.side).dead || conn.way(id.side).fin != Fin::No {
             return 0;
         }
         let way = conn.way(id.side);
@@ -536,10 +559,11 @@ impl Kernel {
     pub(in crate::sim) fn keep_alive(&mut self, id: EndId, idle: Option<Duration>) {
         let now = self.now;
         let Some(end) = self.end(id) else { return };
-        let was = end.keep_alive;
         end.keep_alive = idle.map(nanos);
         end.heard = end.heard.max(now);
-        if let (None, Some(idle)) = (was, end.keep_alive) {
+        if let Some(idle) = end.keep_alive
+            && !std::mem::replace(&mut end.probe_coming, true)
+        {
             self.after(idle, Happening::Probe(id));
         }
     }
@@ -565,6 +589,11 @@ impl Kernel {
         equal
     }
 
+    /// A protocol was given all that the other end has written.
+    pub(in crate::sim) fn was_given_all(&mut self, id: EndId) -> bool {
+        self.conn(id.conn).is_none_or(|conn| conn.way(1 - id.side).ledger.is_empty())
+    }
+
     // What happens on the way.
 
     /// Sends what the window has room for.
@@ -574,8 +603,10 @@ impl Kernel {
             let Some(conn) = self.conn(id.conn) else { return };
             let unread = conn.end(1 - id.side).unread;
             let hosts = (conn.end(id.side).host, conn.end(1 - id.side).host);
+            let dead = conn.end(id.side).dead;
             let way = conn.way(id.side);
-            if way.stalled {
+            // Who is gone sends nothing: not even the FIN that was asked for.
+            if way.stalled || dead {
                 return;
             }
             if way.unsent.is_empty() {
@@ -587,7 +618,7 @@ impl Kernel {
             }
             let room = most_unread.saturating_sub(unread + way.flying);
             if room == 0 {
-                return;
+                return self.ask_for_room(id);
             }
             let cut = self.link(hosts.0, hosts.1).cut;
             let Some(conn) = self.conn(id.conn) else { return };
@@ -602,6 +633,33 @@ impl Kernel {
             way.flying += n;
             way.unacked += n;
             self.launch(id, Packet::Data(data));
+        }
+    }
+
+    /// Who waits for room while nothing is on its way asks now and then: else nobody would notice
+    /// that the other end has gone.
+    fn ask_for_room(&mut self, id: EndId) {
+        if let Some(conn) = self.conn(id.conn)
+            && conn.way(id.side).flight.is_empty()
+            && !std::mem::replace(&mut conn.way(id.side).asks_for_room, true)
+        {
+            self.after(ASK_FOR_ROOM, Happening::AskForRoom(id));
+        }
+    }
+
+    pub(super) fn asks_for_room(&mut self, id: EndId) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let answers = !conn.end(1 - id.side).is_unknown();
+        let way = conn.way(id.side);
+        way.asks_for_room = false;
+        if way.stalled || way.unsent.is_empty() {
+            return;
+        }
+        if answers && self.passes(from, to) && self.passes(to, from) {
+            self.transmit(id);
+        } else {
+            self.stall(id);
         }
     }
 
@@ -679,7 +737,7 @@ impl Kernel {
         let [first, second] = &mut conn.ends;
         let end = if id.side == 0 { second } else { first };
         end.heard = now;
-        if end.stage == Stage::Vanished || end.dead {
+        if end.is_unknown() {
             // Nobody knows of this connection there.
             return self.send_reset(id);
         }
@@ -773,14 +831,11 @@ impl Kernel {
     pub(super) fn window(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
-        if !self.passes(from, to) {
-            // Who waits asks again.
-            return self.after(RETRY_OPEN, Happening::Window(id));
+        conn.way(id.side).window_coming = false;
+        // Who does not hear of it asks by itself.
+        if self.passes(from, to) {
+            self.transmit(id);
         }
-        if let Some(conn) = self.conn(id.conn) {
-            conn.way(id.side).window_coming = false;
-        }
-        self.transmit(id);
     }
 
     /// Something of this end was lost: it is sent again after a pause.
@@ -820,13 +875,17 @@ impl Kernel {
         }
         let opens = matches!(way.flight.front(), Some(Packet::Open));
         if now - since >= if opens { PATIENCE_OPEN } else { PATIENCE } {
+            if opens && id.side == 1 {
+                // Its connect has waited for this answer as long.
+                self.break_end(id.other(), io::ErrorKind::TimedOut);
+            }
             return self.break_end(id, io::ErrorKind::TimedOut);
         }
         if !self.passes(from, to) {
             return self.stall(id);
         }
         let Some(conn) = self.conn(id.conn) else { return };
-        if conn.end(1 - id.side).stage == Stage::Vanished && !(opens && id.side == 0) {
+        if conn.end(1 - id.side).is_unknown() && !(opens && id.side == 0) {
             return self.send_reset(id);
         }
         let way = conn.way(id.side);
@@ -893,37 +952,54 @@ impl Kernel {
 
     /// Asks a silent end whether it is still there.
     pub(super) fn probe(&mut self, id: EndId) {
-        let now = self.now;
-        let Some(conn) = self.conn(id.conn) else { return };
-        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
-        let end = conn.end(id.side);
-        let Some(idle) = end.keep_alive.filter(|_| !end.dead && !end.is_gone()) else { return };
-        if end.probes == 0 && end.heard + idle > now {
-            let next = end.heard + idle;
-            return self.at(next, Happening::Probe(id));
-        }
-        if self.passes(from, to) && self.passes(to, from) {
-            let Some(conn) = self.conn(id.conn) else { return };
-            if conn.end(1 - id.side).stage == Stage::Vanished {
-                return self.send_reset(id);
-            }
-            conn.end(id.side).heard = now;
-            conn.end(id.side).probes = 0;
-            return self.after(idle, Happening::Probe(id));
-        }
         let Some(end) = self.end(id) else { return };
+        end.probe_coming = false;
+        if let Some(next) = self.probes(id)
+            && let Some(end) = self.end(id)
+        {
+            end.probe_coming = true;
+            self.at(next, Happening::Probe(id));
+        }
+    }
+
+    /// Probes once; when it is to be done again.
+    fn probes(&mut self, id: EndId) -> Option<u64> {
+        let now = self.now;
+        let conn = self.conn(id.conn)?;
+        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let unknown = conn.end(1 - id.side).is_unknown();
+        // Bytes on their way ask as well, and have a patience of their own.
+        let asks_anyway = conn.way(id.side).held() > 0;
+        let end = conn.end(id.side);
+        let idle = end.keep_alive.filter(|_| !end.dead && !end.is_gone())?;
+        if end.probes == 0 && end.heard + idle > now {
+            return Some(end.heard + idle);
+        }
+        let passes = self.passes(from, to) && self.passes(to, from);
+        if passes && unknown {
+            self.send_reset(id);
+            return None;
+        }
+        let end = self.end(id)?;
+        if passes || asks_anyway {
+            (end.heard, end.probes) = (now, 0);
+            return Some(now + idle);
+        }
         end.probes += 1;
         if end.probes > PROBES {
-            return self.break_end(id, io::ErrorKind::TimedOut);
+            self.break_end(id, io::ErrorKind::TimedOut);
+            return None;
         }
-        self.after(PROBE_AGAIN, Happening::Probe(id));
+        Some(now + PROBE_AGAIN)
     }
 
     /// Resets one in so many of the connections of a host, at both ends.
-    pub(super) fn reset_some(&mut self, host: Host, one_in: u32, fault: u32) {
+    pub(super) fn reset_some(&mut self, host: Host, one_in: u32) {
         for end in self.ends_of(host.0) {
-            let label = self.label(end);
-            let key = [u64::from(fault), u64::from(label.client), u64::from(label.ordinal)];
+            let Some(conn) = self.conn(end.conn) else { continue };
+            let [a, b, n] = conn.name;
+            // By the time and not by the place in the list: that of others decides nothing here.
+            let key = [self.now, u64::from(host.0), a, b, n];
             let mut draw = Stream::new(self.seed, Purpose::Victims, &key);
             if draw.below(u64::from(one_in.max(1))) == 0 {
                 self.break_end(end, io::ErrorKind::ConnectionReset);
