@@ -2,3 +2,6 @@
 //! finds.
 
 mod basics;
+mod connects;
+mod kit;
+mod networks;
