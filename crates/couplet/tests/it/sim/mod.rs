@@ -3,5 +3,7 @@
 
 mod basics;
 mod connects;
+mod datagrams;
+mod half_open;
 mod kit;
 mod networks;
