@@ -4,15 +4,15 @@ use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::driver::SimDriver;
+use super::driver::{SimDriver, System};
 use super::kernel::{Due, Kernel};
 use super::random::nanos;
 use super::trace::{Legend, What};
 use super::{Broken, Fault, Host, Link, Planned, Weather, witness};
 use crate::defer::{Reporter, Result, Unhandled, set_reporter};
-use crate::driver::{Driver, Signal};
+use crate::driver::{Driver, Signal, World};
 use crate::reactor::{Loop, LoopOptions, Reactor};
 use crate::transport::panics::keep_panics;
 
@@ -114,6 +114,12 @@ impl Sim {
     /// The IPv4 address of a host.
     pub fn address(&self, host: Host) -> IpAddr {
         self.kernel.borrow().hosts[host.0 as usize].v4.into()
+    }
+
+    /// The time of day as this host has it. The clocks of hosts differ by up to a quarter of an hour,
+    /// which the seed decides, and [faults](Fault) change them.
+    pub fn wall_clock(&self, host: Host) -> SystemTime {
+        System::new(&self.kernel, host.0).wall_clock()
     }
 
     /// The program of this host runs.

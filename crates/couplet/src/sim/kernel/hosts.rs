@@ -20,6 +20,9 @@ pub(in crate::sim) const TURN: u64 = 1_000;
 /// How long after a failed start a program is started again.
 const START_AGAIN: u64 = 1_000_000_000;
 
+/// How far the clocks of a host are ahead of those of others at the beginning, at most.
+const SKEW: u64 = 900_000_000_000;
+
 /// Jobs of a host that run at the same time.
 const JOBS: usize = 10;
 
@@ -148,7 +151,7 @@ impl Kernel {
             runs: false,
             downed: false,
             paused: 0,
-            ahead: birth.below(1_000_000_000_000),
+            ahead: birth.below(SKEW),
             behind: 0,
             listeners: BTreeMap::new(),
             next_port: 32_768,

@@ -1,8 +1,11 @@
 //! Worlds for the tests: two bare hosts with sockets in the test's hand.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::sim::{Host, Link, Listening, Sim, Socket};
+use couplet::{Protocol, Reason, Transport};
 
 pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -75,4 +78,40 @@ pub(crate) fn all(socket: &Socket) -> Vec<u8> {
 /// Bytes that tell where they belong.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32).flat_map(u32::to_le_bytes).take(len).collect()
+}
+
+/// What programs tell, in order.
+#[derive(Clone, Default)]
+pub(crate) struct Diary(Rc<RefCell<Vec<String>>>);
+
+impl Diary {
+    pub(crate) fn add(&self, text: impl Into<String>) {
+        self.0.borrow_mut().push(text.into());
+    }
+
+    pub(crate) fn take(&self) -> Vec<String> {
+        self.0.take()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+}
+
+/// Writes its callbacks and what it is given into a diary.
+pub(crate) struct Tells(pub(crate) Diary);
+
+impl Protocol for Tells {
+    fn connection_made(&mut self, _: &Transport) {
+        self.0.add("made");
+    }
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.0.add(String::from_utf8_lossy(data));
+    }
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.0.add(match reason {
+            Reason::Lost(error) => format!("lost: {:?}", error.kind()),
+            reason => format!("lost: {reason:?}"),
+        });
+    }
 }

@@ -5,5 +5,7 @@ mod basics;
 mod connects;
 mod datagrams;
 mod half_open;
+mod hosts;
 mod kit;
 mod networks;
+mod services;
