@@ -149,6 +149,8 @@ impl SimDriver {
             self.slots.push(Slot { generation: 0, kind: Kind::Free });
             (self.slots.len() - 1) as u32
         });
+        let host = self.system.host as usize;
+        self.kernel().hosts[host].keys += 1;
         let entry = &mut self.slots[slot as usize];
         entry.kind = kind;
         Key { slot, generation: entry.generation }
@@ -414,6 +416,9 @@ impl Driver for SimDriver {
         slot.generation += 1;
         let kind = std::mem::replace(&mut slot.kind, Kind::Free);
         self.resting.push(key.slot);
+        let host = self.system.host as usize;
+        let keys = self.kernel().hosts[host].keys.saturating_sub(1);
+        self.kernel().hosts[host].keys = keys;
         if let Kind::Stream(stream) = kind {
             self.kernel().close(stream.end, how);
         }

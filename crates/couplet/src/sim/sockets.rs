@@ -77,7 +77,7 @@ impl fmt::Debug for Listening {
     }
 }
 
-/// One end of a connection in the test's hand. Dropping it closes nothing.
+/// One end of a connection in the test's hand. Dropping it [closes](Self::close) it.
 pub struct Socket {
     kernel: Rc<RefCell<Kernel>>,
     end: EndId,
@@ -93,7 +93,8 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// `ConnectionReset` when the connection is broken.
+    /// `ConnectionReset` when the connection is broken, `BrokenPipe` behind [`fin`](Self::fin) or
+    /// [`close`](Self::close), `NotConnected` when nothing is left of it.
     pub fn push(&self, data: &[u8]) -> io::Result<usize> {
         self.kernel.borrow_mut().send(self.end, data)
     }
@@ -139,6 +140,12 @@ impl Socket {
     /// The address of this end.
     pub fn address(&self) -> Option<SocketAddr> {
         Some(self.kernel.borrow_mut().addresses(self.end)?.0)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

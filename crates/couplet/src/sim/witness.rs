@@ -20,6 +20,8 @@ struct Watched {
     host: u32,
     end: EndId,
     label: Label,
+    /// Which of the host's programs has it.
+    boot: u32,
     made: bool,
     lost: bool,
     inside: bool,
@@ -35,8 +37,18 @@ pub(super) fn watch(
     let held = kernel.borrow().hosts[host as usize].held(key);
     let Some(end) = held else { return inner };
     let label = kernel.borrow_mut().label(end);
-    let kernel = kernel.clone();
-    Box::new(Watched { inner, kernel, host, end, label, made: false, lost: false, inside: false })
+    let boot = kernel.borrow().hosts[host as usize].boot;
+    Box::new(Watched {
+        inner,
+        kernel: kernel.clone(),
+        host,
+        end,
+        label,
+        boot,
+        made: false,
+        lost: false,
+        inside: false,
+    })
 }
 
 impl Watched {
@@ -49,6 +61,7 @@ impl Watched {
     ) {
         self.check(&what, transport);
         self.made = true;
+        self.lost |= matches!(what, What::Lost(..));
         self.kernel.borrow_mut().note(self.host, what);
         self.inside = true;
         // A panic goes on to the loop; the next callback is not inside this one.
@@ -84,16 +97,22 @@ impl Watched {
         } else {
             return;
         };
-        let name = kernel.hosts[self.host as usize].name.clone();
-        let (client, ordinal) = (self.label.client as usize, self.label.ordinal);
-        let client = kernel.hosts[client].name.clone();
-        kernel.violate(format!("{broken}: on {name}, connection {client}#{ordinal}, at {what:?}"));
+        kernel.violate_at(self.host, self.label, &format!("{broken}, at {what:?}"));
     }
 
     fn violate(&self, text: &str) {
-        let mut kernel = self.kernel.borrow_mut();
-        let name = kernel.hosts[self.host as usize].name.clone();
-        kernel.violate(format!("{name}: {text}"));
+        self.kernel.borrow_mut().violate_at(self.host, self.label, text);
+    }
+}
+
+impl Drop for Watched {
+    /// Who was told of the beginning was told of the end, unless its program was ended from outside.
+    fn drop(&mut self) {
+        let Ok(mut kernel) = self.kernel.try_borrow_mut() else { return };
+        let runs_on = kernel.hosts[self.host as usize].boot == self.boot;
+        if self.made && !self.lost && runs_on {
+            kernel.violate_at(self.host, self.label, "dropped without connection_lost");
+        }
     }
 }
 
@@ -113,15 +132,14 @@ impl Protocol for Watched {
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        if let Reason::Panicked(text) = reason {
-            self.violate(&format!("a callback panicked: {text}"));
-        }
         let what = What::Lost(self.label, reason.to_string());
         self.call(what, transport, |inner, transport| inner.connection_lost(transport, reason));
-        self.lost = true;
     }
 
     fn read_closed(&mut self, transport: &Transport) {
+        if !self.kernel.borrow_mut().was_given_all(self.end) {
+            self.violate("a protocol was told of the end before it was given all bytes");
+        }
         self.call(What::ReadClosed(self.label), transport, |inner, t| inner.read_closed(t));
     }
 

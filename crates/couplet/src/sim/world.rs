@@ -4,16 +4,17 @@ use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::driver::SimDriver;
+use super::driver::{SimDriver, System};
 use super::kernel::{Due, Kernel};
 use super::random::nanos;
 use super::trace::{Legend, What};
 use super::{Broken, Fault, Host, Link, Planned, Weather, witness};
-use crate::defer::{Reporter, Result, set_reporter};
-use crate::driver::{Driver, Signal};
+use crate::defer::{Reporter, Result, Unhandled, set_reporter};
+use crate::driver::{Driver, Signal, World};
 use crate::reactor::{Loop, LoopOptions, Reactor};
+use crate::transport::panics::keep_panics;
 
 /// How long [`Sim::finish`] gives programs to end, in virtual time.
 const END: Duration = Duration::from_secs(120);
@@ -33,8 +34,10 @@ pub struct Sim {
     drawn: Vec<Planned>,
     draws: u64,
     killed: bool,
-    /// What loops complained of while they turned.
+    /// Failures that nobody handled while loops turned.
     complaints: Rc<RefCell<Vec<String>>>,
+    /// Panics of user code break nothing.
+    may_panic: bool,
 }
 
 type Program = Rc<dyn Fn(&Reactor) -> Result<()>>;
@@ -65,6 +68,7 @@ impl Sim {
             draws: 0,
             killed: false,
             complaints: Rc::default(),
+            may_panic: false,
         }
     }
 
@@ -112,6 +116,12 @@ impl Sim {
         self.kernel.borrow().hosts[host.0 as usize].v4.into()
     }
 
+    /// The time of day as this host has it. The clocks of hosts differ by up to a quarter of an hour,
+    /// which the seed decides, and [faults](Fault) change them.
+    pub fn wall_clock(&self, host: Host) -> SystemTime {
+        System::new(&self.kernel, host.0).wall_clock()
+    }
+
     /// The program of this host runs.
     pub fn is_running(&self, host: Host) -> bool {
         self.kernel.borrow().hosts[host.0 as usize].runs
@@ -151,6 +161,12 @@ impl Sim {
         let mut kernel = self.kernel.borrow_mut();
         kernel.send_buffer = send.max(1);
         kernel.receive_buffer = receive.max(1);
+    }
+
+    /// Panics of callbacks belong to this world from now on: each ends its own connection, or is
+    /// logged, as in any loop. Unless this is called each of them breaks the world.
+    pub fn allow_panics(&mut self) {
+        self.may_panic = true;
     }
 
     // Faults.
@@ -274,8 +290,7 @@ impl Sim {
             return self.fail(format!("the program of {name} does not end"));
         }
         self.run_until(QUIET, |sim| sim.kernel.borrow().connections() == 0)?;
-        let mut left = self.kernel.borrow().left_over();
-        left.extend(self.kernel.borrow().held_connections());
+        let left = self.kernel.borrow().held_connections();
         if left.is_empty() { Ok(()) } else { self.fail(left.join("; ")) }
     }
 
@@ -363,7 +378,10 @@ impl Sim {
                 job();
                 self.kernel.borrow_mut().job_done(host, ticket);
             }
-            Due::Down(host) => self.goes_down(host),
+            Due::Down(host, jobs) => {
+                self.goes_down(host);
+                drop(jobs);
+            }
             Due::Up(host) => self.comes_up(host),
         }
         self.look_around();
@@ -375,7 +393,10 @@ impl Sim {
         for host in rung {
             self.kernel.borrow_mut().runnable(host);
         }
-        for text in self.complaints.take() {
+        let panics = keep_panics(Some(Vec::new())).unwrap_or_default();
+        let panics = panics.into_iter().filter(|_| !self.may_panic);
+        let panics = panics.map(|text| format!("user code panicked: {text}"));
+        for text in self.complaints.take().into_iter().chain(panics) {
             self.kernel.borrow_mut().violate(text);
         }
     }
@@ -384,8 +405,7 @@ impl Sim {
         // Out of the list meanwhile: nothing of ours is borrowed while user code runs.
         let Some(mut l) = self.programs[host as usize].l.take() else { return };
         let goes_on = l.turn(None);
-        let panicked = l.take_panic().map(|text| format!("a timed call panicked: {text}"));
-        for text in panicked.into_iter().chain(l.broken_bound()) {
+        if let Some(text) = l.broken_bound() {
             let name = self.name(Host(host));
             self.kernel.borrow_mut().violate(format!("{name}: {text}"));
         }
@@ -445,31 +465,30 @@ impl Sim {
             let text = format!("{name} has ended and holds {snapshot}");
             self.kernel.borrow_mut().violate(text);
         }
+        // Asked before it goes as well: what it closes by going was left open.
+        let left = self.kernel.borrow().left_of(host);
         drop(l);
         let mut kernel = self.kernel.borrow_mut();
-        let open = kernel.ends_of(host).len();
-        if open > 0 {
-            let name = kernel.hosts[host as usize].name.clone();
-            kernel.violate(format!("{name} has ended and its driver holds {open} connections"));
+        for text in left.into_iter().chain(kernel.left_of(host)) {
+            kernel.violate(text);
         }
         kernel.note(host, What::Ends(how));
-        kernel.close_all(host, false);
+        let jobs = kernel.close_all(host, false);
+        drop(kernel);
+        drop(jobs);
     }
 
     /// The program of a host is gone: its objects are dropped, and nobody hears their complaints.
     fn goes_down(&mut self, host: u32) {
         let Some(l) = self.programs[host as usize].l.take() else { return };
         self.killed = true;
-        let before = set_reporter(|_| {});
+        let _deaf = Hearing::new(|_| {});
         drop(l);
-        before.set();
     }
 
-    fn listen_to_complaints(&self) -> PutBack {
+    fn listen_to_complaints(&self) -> Hearing {
         let complaints = self.complaints.clone();
-        PutBack(Some(set_reporter(move |unhandled| {
-            complaints.borrow_mut().push(unhandled.to_string());
-        })))
+        Hearing::new(move |unhandled| complaints.borrow_mut().push(unhandled.to_string()))
     }
 
     /// A driver for a loop of your own on a bare host, and how many bytes one read brings at most.
@@ -484,12 +503,24 @@ impl Sim {
     }
 }
 
-/// Puts a reporter back.
-struct PutBack(Option<Reporter>);
+/// Hears of what goes wrong in this thread where nobody looks; dropping it puts back who heard
+/// before.
+struct Hearing {
+    reporter: Option<Reporter>,
+    panics: Option<Vec<String>>,
+}
 
-impl Drop for PutBack {
+impl Hearing {
+    fn new(reporter: impl Fn(&Unhandled) + 'static) -> Hearing {
+        let reporter = Some(set_reporter(reporter));
+        Hearing { reporter, panics: keep_panics(Some(Vec::new())) }
+    }
+}
+
+impl Drop for Hearing {
     fn drop(&mut self) {
-        if let Some(before) = self.0.take() {
+        keep_panics(self.panics.take());
+        if let Some(before) = self.reporter.take() {
             before.set();
         }
     }
@@ -498,11 +529,10 @@ impl Drop for PutBack {
 impl Drop for Sim {
     /// Programs that are still there go as in a crash: nobody hears their complaints.
     fn drop(&mut self) {
-        let before = set_reporter(|_| {});
+        let _deaf = Hearing::new(|_| {});
         for running in &mut self.programs {
             drop(running.l.take());
         }
-        before.set();
     }
 }
 

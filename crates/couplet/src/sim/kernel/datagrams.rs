@@ -1,16 +1,19 @@
 //! Datagrams: each by itself, with what a network does to them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::hosts::NO_DESCRIPTORS;
 use super::{Happening, Kernel};
-use crate::sim::faults::Fault;
+use crate::sim::faults::{Fault, Link};
 use crate::sim::random::{Purpose, Stream};
 
 /// Datagrams that a socket holds; more are lost, as in a system.
 const HELD: usize = 256;
+
+const LOOPBACK: Link = Link::constant(Duration::ZERO);
 
 /// A datagram on its way, or held by a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +26,9 @@ pub(in crate::sim) struct Datagram {
 #[derive(Default)]
 pub(in crate::sim) struct Socket {
     held: VecDeque<Datagram>,
-    /// How many it has sent, and when the last one comes to its end: those of one socket come in
+    /// To each host how many it has sent, and when the last one comes to its end: they come in
     /// order unless the link says otherwise.
-    sent: u64,
-    last_arrival: u64,
+    sent_to: BTreeMap<u32, (u64, u64)>,
 }
 
 impl Kernel {
@@ -69,17 +71,20 @@ impl Kernel {
     ) -> io::Result<()> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let host = *self.by_address.get(&from.ip()).ok_or_else(gone)?;
+        let target = self.host_of(host, to);
         let socket = self.host(host).sockets.get_mut(&from).ok_or_else(gone)?;
-        socket.sent += 1;
-        let (ordinal, last) = (socket.sent, socket.last_arrival);
-        let Some(target) = self.host_of(host, to) else {
+        let Some(target) = target else {
             return Ok(());
         };
+        let sent = socket.sent_to.entry(target).or_default();
+        sent.0 += 1;
+        let (ordinal, last) = *sent;
         let key = [u64::from(host), u64::from(from.port()), u64::from(target), ordinal];
         let mut random = Stream::new(self.seed, Purpose::Datagrams, &key);
-        let link = self.link(host, target);
+        // Within a host nothing happens to them.
+        let link = if host == target { LOOPBACK } else { self.link(host, target) };
         // Each choice is drawn, so that none depends on another.
-        let lost = random.per_mille(link.loss + self.extra_loss(host, target));
+        let lost = random.per_mille(link.loss.saturating_add(self.extra_loss(host, target)));
         let twice = random.per_mille(link.duplicates);
         let late = random.per_mille(link.reordered);
         let short = random.per_mille(link.truncated);
@@ -89,10 +94,10 @@ impl Kernel {
         if lost {
             return Ok(());
         }
-        let departs = self.departure(host, bytes.len());
+        let departs = if host == target { self.now } else { self.departure(host, bytes.len()) };
         let arrives = departs.saturating_add(takes).max(last);
         if !late && let Some(socket) = self.host(host).sockets.get_mut(&from) {
-            socket.last_arrival = arrives;
+            socket.sent_to.insert(target, (ordinal, arrives));
         }
         let bytes = if short { &bytes[..keep] } else { bytes };
         let datagram = Box::new(Datagram { from, to, bytes: bytes.to_vec() });
@@ -106,10 +111,10 @@ impl Kernel {
 
     fn extra_loss(&self, from: u32, to: u32) -> u16 {
         let lossy = self.lasting().filter_map(|fault| match fault {
-            Fault::Loss(host, n) if host.0 == from || host.0 == to => Some(*n),
+            Fault::Loss(host, n) if from != to && [from, to].contains(&host.0) => Some(*n),
             _ => None,
         });
-        lossy.sum::<u16>().min(1000)
+        lossy.fold(0, u16::saturating_add)
     }
 
     pub(super) fn datagram_comes(&mut self, host: u32, datagram: Datagram) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::datagrams::Socket;
 use super::stream::Stage;
-use super::{Due, EndId, Happening, Kernel};
+use super::{Due, EndId, Happening, Host, Kernel};
 use crate::driver::{How, Job, Key, ListenOptions, Signal, Ticket};
 use crate::sim::faults::Fault;
 use crate::sim::random::{Latency, Purpose, Stream, nanos};
@@ -19,6 +19,9 @@ pub(in crate::sim) const TURN: u64 = 1_000;
 
 /// How long after a failed start a program is started again.
 const START_AGAIN: u64 = 1_000_000_000;
+
+/// How far the clocks of a host are ahead of those of others at the beginning, at most.
+const SKEW: u64 = 900_000_000_000;
 
 /// Jobs of a host that run at the same time.
 const JOBS: usize = 10;
@@ -42,6 +45,19 @@ pub(in crate::sim) struct Listener {
     pub(in crate::sim) served: bool,
 }
 
+impl Listener {
+    /// This one, which listens at the first address, and another would take each other's connects.
+    fn is_in_the_way(&self, (at, (to, to_dual)): (SocketAddr, (SocketAddr, bool))) -> bool {
+        let covers = |at: SocketAddr, dual: bool, to: SocketAddr| {
+            at.ip() == to.ip()
+                || (at.ip().is_unspecified()
+                    && (at.is_ipv4() == to.is_ipv4() || (at.is_ipv6() && dual)))
+        };
+        at.port() == to.port()
+            && (covers(at, self.options.dual_stack, to) || covers(to, to_dual, at))
+    }
+}
+
 pub(in crate::sim) struct HostState {
     pub(in crate::sim) name: String,
     pub(in crate::sim) v4: Ipv4Addr,
@@ -51,6 +67,8 @@ pub(in crate::sim) struct HostState {
     pub(in crate::sim) powered: bool,
     /// Its program runs.
     pub(in crate::sim) runs: bool,
+    /// A fault has ended its program, which starts anew when that is over.
+    downed: bool,
     pub(in crate::sim) paused: u32,
     /// Its clocks have gone forward by this.
     pub(in crate::sim) ahead: u64,
@@ -68,6 +86,8 @@ pub(in crate::sim) struct HostState {
     pub(super) later: Vec<Told>,
     /// What the keys of its driver mean.
     held: Vec<Option<EndId>>,
+    /// Keys that its driver has given out and that are not closed.
+    pub(in crate::sim) keys: usize,
     /// The latest time that its program has seen.
     pub(in crate::sim) seen: Option<Instant>,
     turn_at: Option<u64>,
@@ -131,8 +151,9 @@ impl Kernel {
             boot: 0,
             powered: true,
             runs: false,
+            downed: false,
             paused: 0,
-            ahead: birth.below(1_000_000_000_000),
+            ahead: birth.below(SKEW),
             behind: 0,
             listeners: BTreeMap::new(),
             ends: BTreeSet::new(),
@@ -142,6 +163,7 @@ impl Kernel {
             ready: VecDeque::new(),
             later: Vec::new(),
             held: Vec::new(),
+            keys: 0,
             seen: None,
             turn_at: None,
             busy_until: 0,
@@ -218,21 +240,24 @@ impl Kernel {
             return Due::Nothing;
         }
         self.note(host, if power { What::Crashes } else { What::Killed });
-        self.close_all(host, power);
         let state = self.host(host);
         state.powered = !power;
-        Due::Down(host)
+        state.downed = true;
+        Due::Down(host, self.close_all(host, power))
     }
 
-    /// Whatever the host's program has open is closed, by its system or because it has gone.
-    pub(in crate::sim) fn close_all(&mut self, host: u32, power: bool) {
+    /// Whatever the host's program has open is closed, by its system or because it has gone. Its
+    /// jobs are given back to be dropped.
+    #[must_use]
+    pub(in crate::sim) fn close_all(&mut self, host: u32, power: bool) -> Vec<Job> {
+        if power {
+            for end in self.ends_known_to(host) {
+                self.vanish(end);
+            }
+        }
         for end in self.ends_of(host) {
             let waits = self.end(end).is_some_and(|end| end.stage == Stage::Queued);
-            match (power, waits) {
-                (true, _) => self.vanish(end),
-                (false, true) => self.close(end, How::Reset),
-                (false, false) => self.close(end, How::Normal),
-            }
+            self.close(end, if waits { How::Reset } else { How::Normal });
         }
         let state = self.host(host);
         state.boot += 1;
@@ -242,15 +267,25 @@ impl Kernel {
         state.ready.clear();
         state.later.clear();
         state.held.clear();
-        state.jobs.clear();
+        state.keys = 0;
         state.jobs_waiting.clear();
         state.lookups.clear();
         state.turn_at = None;
+        let jobs = std::mem::take(&mut state.jobs).into_values().flatten().collect();
         self.running -= u32::from(ran);
+        jobs
     }
 
+    /// A fault that kept the program of this host down is over: with the power of the host, or
+    /// alone. It starts anew, unless another one lasts longer.
     pub(super) fn comes_up(&mut self, host: u32) -> Due {
-        self.host(host).powered = true;
+        let without_power = self.lasting().any(|f| matches!(f, Fault::Crash(h) if h.0 == host));
+        let without_program = self.lasting().any(|f| f.downs() == Some(Host(host)));
+        let state = self.host(host);
+        state.powered = !without_power;
+        if without_program || !std::mem::take(&mut state.downed) {
+            return Due::Nothing;
+        }
         Due::Up(host)
     }
 
@@ -261,9 +296,10 @@ impl Kernel {
     }
 
     pub(super) fn starts_again(&mut self, host: u32, boot: u32) -> Due {
+        let over = self.over;
         let state = self.host(host);
         // It may have gone down, or up, meanwhile.
-        match state.boot == boot && state.powered && !state.runs {
+        match state.boot == boot && state.powered && !state.runs && !over {
             true => Due::Up(host),
             false => Due::Nothing,
         }
@@ -314,7 +350,8 @@ impl Kernel {
             address.set_port(self.free_port(host));
         }
         let state = self.host(host);
-        if state.listeners.contains_key(&address) {
+        let another = (address, options.dual_stack);
+        if state.listeners.iter().any(|(at, port)| port.is_in_the_way((*at, another))) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let listener = Listener { queue: VecDeque::new(), options: options.clone(), served: false };
@@ -486,21 +523,20 @@ impl Kernel {
         }
     }
 
-    /// What the systems still hold that no program has open; a text for each.
-    pub(in crate::sim) fn left_over(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        for state in &self.hosts {
-            for (what, count) in [
-                ("ports", state.listeners.len()),
-                ("lookups", state.lookups.len()),
-                ("jobs", state.jobs.len()),
-                ("things to tell its driver", state.ready.len()),
-            ] {
-                if count > 0 && !state.runs {
-                    left.push(format!("{} holds {count} {what}", state.name));
-                }
-            }
-        }
-        left
+    /// What the system of a host still holds of a program that has ended; a text for each.
+    pub(in crate::sim) fn left_of(&self, host: u32) -> Vec<String> {
+        let state = &self.hosts[host as usize];
+        // A job that has begun can't be given up.
+        let jobs = state.jobs.values().flatten().count();
+        let counts = [
+            ("keys of its driver", state.keys),
+            ("ports", state.listeners.len()),
+            ("lookups", state.lookups.len()),
+            ("jobs", jobs),
+            ("connections", self.ends_of(host).len()),
+        ];
+        let held = counts.into_iter().filter(|(_, count)| *count > 0);
+        held.map(|(what, count)| format!("{} has ended and holds {count} {what}", state.name))
+            .collect()
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::Host;
 use super::faults::{Fault, Link, Planned};
 use super::random::{Stream, nanos};
-use super::trace::{Record, Trace, What};
+use super::trace::{Label, Record, Trace, What};
 use super::waking::Bells;
 use crate::driver::Ticket;
 pub(super) use hosts::{HostState, Told};
@@ -53,6 +53,8 @@ pub(super) enum Happening {
     Acked(EndId, u32),
     /// This end hears that there is room at the other.
     Window(EndId),
+    /// This end asks whether there is room at the other.
+    AskForRoom(EndId),
     /// This end sends again what was lost.
     Retry(EndId, u32),
     /// A reset comes to this end.
@@ -77,8 +79,8 @@ pub(super) enum Happening {
 pub(super) enum Due {
     Turn(u32),
     Job(u32, Ticket, crate::driver::Job),
-    /// The program of this host is gone, or starts.
-    Down(u32),
+    /// The program of this host is gone, with its jobs, or starts.
+    Down(u32, Vec<crate::driver::Job>),
     Up(u32),
     Nothing,
 }
@@ -206,6 +208,7 @@ impl Kernel {
             Happening::Arrive(end, epoch) => self.arrive(end, epoch),
             Happening::Acked(end, epoch) => self.acked(end, epoch),
             Happening::Window(end) => self.window(end),
+            Happening::AskForRoom(end) => self.asks_for_room(end),
             Happening::Retry(end, epoch) => self.retry(end, epoch),
             Happening::Reset(end) => self.reset_comes(end),
             Happening::Probe(end) => self.probe(end),
@@ -245,6 +248,13 @@ impl Kernel {
             self.note(None, What::Broken(text.clone()));
             self.broken = Some(text);
         }
+    }
+
+    /// One that concerns a connection, as its end on a host has it.
+    pub(super) fn violate_at(&mut self, host: u32, label: Label, text: &str) {
+        let name = |host: u32| &self.hosts[host as usize].name;
+        let (on, client) = (name(host), name(label.client));
+        self.violate(format!("{on}, connection {client}#{}: {text}", label.ordinal));
     }
 
     // Ways.
@@ -355,7 +365,7 @@ impl Kernel {
         let fault = self.faults[n as usize].fault.clone();
         self.note(None, What::FaultBegins(n));
         match &fault {
-            Fault::Reset(host, one_in) => self.reset_some(*host, *one_in, n),
+            Fault::Reset(host, one_in) => self.reset_some(*host, *one_in),
             Fault::ClockForward(host, by) => {
                 let state = &mut self.hosts[host.0 as usize];
                 state.ahead = state.ahead.saturating_add(nanos(*by));
@@ -394,11 +404,8 @@ impl Kernel {
             self.runnable(host.0);
         }
         match self.faults[n as usize].fault.downs() {
-            // Another of its kind may last longer.
-            Some(host) if !self.lasting().any(|other| other.downs() == Some(host)) => {
-                self.comes_up(host.0)
-            }
-            _ => Due::Nothing,
+            Some(host) => self.comes_up(host.0),
+            None => Due::Nothing,
         }
     }
 }

@@ -2,3 +2,13 @@
 //! finds.
 
 mod basics;
+mod choices;
+mod connects;
+mod datagrams;
+mod half_open;
+mod hosts;
+mod kit;
+mod networks;
+mod replays;
+mod reports;
+mod services;

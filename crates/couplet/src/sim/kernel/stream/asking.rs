@@ -1,0 +1,281 @@
+//! What programs ask of a stream: connect, write, read, close.
+//!
+//! Closing with unread input resets, and so does what comes for a socket that is gone.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::super::hosts::NO_DESCRIPTORS;
+use super::super::{ConnId, EndId, Happening, Kernel};
+use super::{Conn, End, Fin, Packet, Read, Stage, Way};
+use crate::driver::{How, Outbox};
+use crate::sim::random::{Purpose, Stream, nanos};
+use crate::sim::trace::{Label, What};
+
+/// No host at all.
+const NOBODY: u32 = u32::MAX;
+
+impl Kernel {
+    pub(in crate::sim) fn connect(
+        &mut self,
+        from: u32,
+        to: SocketAddr,
+        bind: Option<SocketAddr>,
+    ) -> io::Result<EndId> {
+        if !self.has_descriptors(from) {
+            return Err(io::Error::from_raw_os_error(NO_DESCRIPTORS));
+        }
+        let host = match self.host_of(from, to) {
+            Some(host) => host,
+            None if is_ours(to.ip()) => NOBODY,
+            None => return Err(io::ErrorKind::NetworkUnreachable.into()),
+        };
+        let state = &self.hosts[from as usize];
+        let ip = match (to.ip().is_loopback(), to.is_ipv6()) {
+            (true, _) => to.ip(),
+            (false, true) => state.v6.into(),
+            (false, false) => state.v4.into(),
+        };
+        let local = match bind {
+            Some(bind) if bind.port() != 0 => bind,
+            other => SocketAddr::new(other.map_or(ip, |bind| bind.ip()), self.free_port(from)),
+        };
+        let state = self.host(from);
+        state.tried += 1;
+        let label = Label { client: from, ordinal: state.tried };
+        let to_it = state.tried_to.entry(host).or_default();
+        *to_it += 1;
+        let name @ [a, b, n] = [u64::from(from), u64::from(host), u64::from(*to_it)];
+        let way = |side: u64| Way::new(Stream::new(self.seed, Purpose::Way, &[a, b, n, side]));
+        let conn = Conn {
+            label,
+            name,
+            ends: [End::new(from, local, Stage::Connecting), End::new(host, to, Stage::Vanished)],
+            ways: [way(0), way(1)],
+        };
+        let id = EndId { conn: self.insert(conn), side: 0 };
+        self.host(from).ends.insert(id);
+        self.note(from, What::Tries(label, to));
+        self.launch(id, Packet::Open);
+        Ok(id)
+    }
+
+    pub(super) fn insert(&mut self, conn: Conn) -> ConnId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.conns.push((0, None));
+            (self.conns.len() - 1) as u32
+        });
+        let entry = &mut self.conns[slot as usize];
+        entry.0 += 1;
+        entry.1 = Some(Box::new(conn));
+        ConnId { slot, generation: entry.0 }
+    }
+
+    /// Takes what fits of the outbox; true when that is all of it.
+    pub(in crate::sim) fn write(&mut self, id: EndId, out: &mut Outbox) -> bool {
+        let mut sent = 0;
+        while !out.is_empty() {
+            let n = self.put(id, out.first());
+            if n == 0 {
+                break;
+            }
+            out.advance(n);
+            sent += n;
+        }
+        // Where the connection is broken reading tells.
+        if let Some(end) = self.end(id) {
+            end.blocked = !out.is_empty();
+        }
+        self.sends(id, sent);
+        out.is_empty()
+    }
+
+    /// Takes what fits of these bytes, and how many those are.
+    pub(in crate::sim) fn send(&mut self, id: EndId, data: &[u8]) -> io::Result<usize> {
+        let conn = self.conn(id.conn).ok_or(io::ErrorKind::NotConnected)?;
+        if conn.end(id.side).dead {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if conn.way(id.side).fin != Fin::No {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let n = self.put(id, data);
+        self.sends(id, n);
+        Ok(n)
+    }
+
+    pub(super) fn put(&mut self, id: EndId, data: &[u8]) -> usize {
+        let most = self.send_buffer;
+        let Some(conn) = self.conn(id.conn) else { return 0 };
+        if conn.end(id.side).dead || conn.way(id.side).fin != Fin::No {
+            return 0;
+        }
+        let way = conn.way(id.side);
+        let n = data.len().min(most.saturating_sub(way.held()));
+        way.unsent.bytes.extend_from_slice(&data[..n]);
+        way.ledger.extend(&data[..n]);
+        way.written += n as u64;
+        n
+    }
+
+    pub(super) fn sends(&mut self, id: EndId, n: usize) {
+        if n > 0
+            && let Some(conn) = self.conn(id.conn)
+        {
+            let (label, host) = (conn.label, conn.end(id.side).host);
+            self.note(host, What::Sent(label, n));
+            self.transmit(id);
+        }
+    }
+
+    /// Reads at most so many bytes into `into`, or tells of an end behind them.
+    pub(in crate::sim) fn read(&mut self, id: EndId, most: usize, into: &mut Vec<u8>) -> Read {
+        let Some(end) = self.end(id) else { return Read::Nothing };
+        if end.unread > 0 {
+            into.clear();
+            while into.len() < most
+                && let Some(mut piece) = end.inbox.pop_front()
+            {
+                let room = most - into.len();
+                if piece.len() > room {
+                    end.inbox.push_front(piece.split_off(room));
+                }
+                if into.is_empty() { *into = piece } else { into.extend_from_slice(&piece) }
+            }
+            end.unread -= into.len();
+            self.window_opens(id);
+            return Read::Bytes;
+        }
+        if let Some(error) = end.error.take() {
+            return Read::Error(error);
+        }
+        if end.fin { Read::Fin } else { Read::Nothing }
+    }
+
+    /// What was read makes room for who waits for it.
+    pub(super) fn window_opens(&mut self, id: EndId) {
+        let other = id.other();
+        let Some(conn) = self.conn(other.conn) else { return };
+        let (to, from) = (conn.end(other.side).host, conn.end(id.side).host);
+        let way = conn.way(other.side);
+        if way.window_coming || (way.unsent.is_empty() && way.fin != Fin::Wanted) {
+            return;
+        }
+        way.window_coming = true;
+        let mut random = way.random.clone();
+        let takes = self.way(from, to, &mut random);
+        if let Some(conn) = self.conn(other.conn) {
+            conn.way(other.side).random = random;
+        }
+        self.after(takes, Happening::Window(other));
+    }
+
+    pub(in crate::sim) fn shut_write(&mut self, id: EndId) {
+        if let Some(conn) = self.conn(id.conn)
+            && conn.way(id.side).fin == Fin::No
+        {
+            conn.way(id.side).fin = Fin::Wanted;
+            self.transmit(id);
+        }
+    }
+
+    /// Closes as `close(2)` does.
+    pub(in crate::sim) fn close(&mut self, id: EndId, how: How) {
+        let Some(end) = self.end(id) else { return };
+        if end.is_gone() {
+            return;
+        }
+        let aborts = how == How::Reset || end.unread > 0 || end.stage == Stage::Connecting;
+        end.stage = Stage::Closed;
+        end.key = None;
+        end.inbox = VecDeque::new();
+        let (dead, host) = (end.dead, end.host);
+        self.host(host).ends.remove(&id);
+        if aborts && !dead {
+            self.abort(id);
+        } else if !dead {
+            self.shut_write(id);
+        }
+        self.reap(id.conn);
+    }
+
+    /// Nothing more comes from this end but a reset.
+    pub(super) fn abort(&mut self, id: EndId) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        let end = conn.end(id.side);
+        end.dead = true;
+        let opens = end.stage == Stage::Closed && conn.end(1 - id.side).stage == Stage::Vanished;
+        conn.way(id.side).forget_unsent();
+        if opens {
+            // Who would be told was not asked yet.
+            conn.way(id.side).forget_all();
+        } else {
+            self.send_reset(id.other());
+        }
+    }
+
+    /// A reset goes to this end, behind what flies to it.
+    pub(super) fn send_reset(&mut self, to: EndId) {
+        let from = to.other();
+        let Some(conn) = self.conn(to.conn) else { return };
+        let hosts = (conn.end(from.side).host, conn.end(to.side).host);
+        let way = conn.way(from.side);
+        let (mut random, last) = (way.random.clone(), way.last_arrival);
+        let takes = self.way(hosts.0, hosts.1, &mut random);
+        let at = (self.now + takes).max(last);
+        if let Some(conn) = self.conn(to.conn) {
+            let way = conn.way(from.side);
+            way.random = random;
+            way.last_arrival = at;
+        }
+        self.at(at, Happening::Reset(to));
+    }
+
+    pub(in crate::sim) fn keep_alive(&mut self, id: EndId, idle: Option<Duration>) {
+        let now = self.now;
+        let Some(end) = self.end(id) else { return };
+        end.keep_alive = idle.map(nanos);
+        end.heard = end.heard.max(now);
+        if let Some(idle) = end.keep_alive
+            && !std::mem::replace(&mut end.probe_coming, true)
+        {
+            self.after(idle, Happening::Probe(id));
+        }
+    }
+
+    /// Bytes that were written and are not acknowledged.
+    pub(in crate::sim) fn unsent(&mut self, id: EndId) -> usize {
+        self.conn(id.conn).map_or(0, |conn| conn.way(id.side).held())
+    }
+
+    /// Bytes that an end has written in all, while its program holds it.
+    pub(in crate::sim) fn written(&mut self, id: EndId) -> Option<u64> {
+        let conn = self.conn(id.conn)?;
+        conn.end(id.side).key?;
+        Some(conn.way(id.side).written)
+    }
+
+    /// Compares what a protocol was given with what the other end has written.
+    pub(in crate::sim) fn was_given(&mut self, id: EndId, data: &[u8]) -> bool {
+        let Some(conn) = self.conn(id.conn) else { return false };
+        let ledger = &mut conn.way(1 - id.side).ledger;
+        let equal = ledger.len() >= data.len() && ledger.iter().zip(data).all(|(a, b)| a == b);
+        ledger.drain(..data.len().min(ledger.len()));
+        equal
+    }
+
+    /// A protocol was given all that the other end has written.
+    pub(in crate::sim) fn was_given_all(&mut self, id: EndId) -> bool {
+        self.conn(id.conn).is_none_or(|conn| conn.way(1 - id.side).ledger.is_empty())
+    }
+}
+
+/// An address of the simulated network, whether or not somebody has it.
+fn is_ours(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets()[0] == 10,
+        IpAddr::V6(ip) => ip.segments()[0] == 0xfd00,
+    }
+}

@@ -1,0 +1,255 @@
+//! What happens on the way: packets, acknowledgements, windows.
+
+use super::super::{EndId, Happening, Kernel};
+use super::{Fin, Packet, Stage};
+use crate::driver::memory::Cut;
+use crate::sim::faults::Fault;
+
+/// The most that one packet carries.
+const PACKET: usize = 64 * 1024;
+/// How often who waits for room asks for it.
+const ASK_FOR_ROOM: u64 = 5_000_000_000;
+impl Kernel {
+    /// Sends what the window has room for.
+    pub(super) fn transmit(&mut self, id: EndId) {
+        let most_unread = self.receive_buffer;
+        loop {
+            let Some(conn) = self.conn(id.conn) else { return };
+            let unread = conn.end(1 - id.side).unread;
+            let hosts = (conn.end(id.side).host, conn.end(1 - id.side).host);
+            let dead = conn.end(id.side).dead;
+            let way = conn.way(id.side);
+            // Who is gone sends nothing: not even the FIN that was asked for.
+            if way.stalled || dead {
+                return;
+            }
+            if way.unsent.is_empty() {
+                if way.fin == Fin::Wanted {
+                    way.fin = Fin::Sent;
+                    self.launch(id, Packet::Fin);
+                }
+                return;
+            }
+            let room = most_unread.saturating_sub(unread + way.flying);
+            if room == 0 {
+                return self.ask_for_room(id);
+            }
+            let cut = self.link(hosts.0, hosts.1).cut;
+            let Some(conn) = self.conn(id.conn) else { return };
+            let way = conn.way(id.side);
+            let piece = match cut {
+                Cut::Whole => PACKET,
+                Cut::Most(n) => n.clamp(1, PACKET),
+                Cut::Random(n) => 1 + way.random.below(n.clamp(1, PACKET) as u64) as usize,
+            };
+            let n = piece.min(room).min(way.unsent.len());
+            let data = way.unsent.take(n);
+            way.flying += n;
+            way.unacked += n;
+            self.launch(id, Packet::Data(data));
+        }
+    }
+
+    /// Who waits for room while nothing is on its way asks now and then: else nobody would notice
+    /// that the other end has gone.
+    pub(super) fn ask_for_room(&mut self, id: EndId) {
+        if let Some(conn) = self.conn(id.conn)
+            && conn.way(id.side).flight.is_empty()
+            && !std::mem::replace(&mut conn.way(id.side).asks_for_room, true)
+        {
+            self.after(ASK_FOR_ROOM, Happening::AskForRoom(id));
+        }
+    }
+
+    pub(in crate::sim::kernel) fn asks_for_room(&mut self, id: EndId) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let answers = !conn.end(1 - id.side).is_unknown();
+        let way = conn.way(id.side);
+        way.asks_for_room = false;
+        if way.stalled || way.unsent.is_empty() {
+            return;
+        }
+        if answers && self.passes(from, to) && self.passes(to, from) {
+            self.transmit(id);
+        } else {
+            self.stall(id);
+        }
+    }
+
+    /// Puts a packet on its way, behind those before it.
+    pub(super) fn launch(&mut self, id: EndId, packet: Packet) {
+        let bytes = if let Packet::Data(data) = &packet { data.len() } else { 0 };
+        if let Some(conn) = self.conn(id.conn) {
+            conn.way(id.side).flight.push_back(packet);
+            self.fly(id, bytes);
+        }
+    }
+
+    pub(super) fn fly(&mut self, id: EndId, bytes: usize) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let mut random = conn.way(id.side).random.clone();
+        let departs = if from == to { self.now } else { self.departure(from, bytes) };
+        let takes = self.way(from, to, &mut random);
+        let Some(conn) = self.conn(id.conn) else { return };
+        let way = conn.way(id.side);
+        way.random = random;
+        way.last_arrival = way.last_arrival.max(departs.saturating_add(takes));
+        let (at, epoch) = (way.last_arrival, way.epoch);
+        self.at(at, Happening::Arrive(id, epoch));
+    }
+
+    /// The first packet in flight comes to the other end.
+    pub(in crate::sim::kernel) fn arrive(&mut self, id: EndId, epoch: u32) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        if conn.way(id.side).epoch != epoch {
+            return;
+        }
+        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        if !self.passes(from, to) {
+            return self.stall(id);
+        }
+        let Some(conn) = self.conn(id.conn) else { return };
+        match conn.way(id.side).flight.pop_front() {
+            None => {}
+            Some(Packet::Open) if id.side == 0 => self.open_comes(id),
+            Some(packet) => self.packet_comes(id, packet),
+        }
+        self.reap(id.conn);
+    }
+
+    /// A connect comes to a host.
+    pub(super) fn open_comes(&mut self, id: EndId) {
+        let other = id.other();
+        let Some(conn) = self.conn(id.conn) else { return };
+        let (host, to) = (conn.end(1).host, conn.end(1).local);
+        let refuses = self.lasting().any(|fault| matches!(fault, Fault::Refuse(h) if h.0 == host));
+        let Some(port) = self.listener_for(host, to).filter(|_| !refuses) else {
+            return self.send_reset(id);
+        };
+        if !self.enqueue(host, port, other) {
+            if let Some(conn) = self.conn(id.conn) {
+                conn.way(0).flight.push_front(Packet::Open);
+            }
+            return self.stall(id);
+        }
+        let now = self.now;
+        if let Some(conn) = self.conn(id.conn) {
+            conn.way(0).lost = None;
+            conn.end(1).stage = Stage::Queued;
+            conn.end(1).dead = false;
+            conn.end(1).heard = now;
+        }
+        self.host(host).ends.insert(other);
+        self.launch(other, Packet::Open);
+    }
+
+    pub(super) fn packet_comes(&mut self, id: EndId, packet: Packet) {
+        let now = self.now;
+        let most_unread = self.receive_buffer;
+        let Some(conn) = self.conn(id.conn) else { return };
+        let [first, second] = &mut conn.ends;
+        let end = if id.side == 0 { second } else { first };
+        end.heard = now;
+        if end.is_unknown() {
+            // Nobody knows of this connection there.
+            return self.send_reset(id);
+        }
+        let mut acks = 0;
+        let mut broken = false;
+        match packet {
+            Packet::Open => {
+                if end.stage == Stage::Connecting {
+                    end.stage = Stage::Open;
+                    end.answered = true;
+                }
+                conn.ways[id.side as usize].lost = None;
+            }
+            Packet::Fin => end.fin = true,
+            Packet::Data(data) => {
+                acks = data.len();
+                if end.stage == Stage::Closed {
+                    broken = true;
+                } else {
+                    end.unread += data.len();
+                    end.inbox.push_back(data);
+                }
+            }
+        }
+        let overfull = end.unread > most_unread;
+        let way = conn.way(id.side);
+        way.flying -= acks;
+        way.arrived += acks;
+        if overfull {
+            self.violate("a system holds more unread bytes than its window allows");
+        }
+        if broken {
+            // What comes for a closed socket resets the connection.
+            if let Some(end) = self.end(id.other()) {
+                end.dead = true;
+            }
+            if let Some(conn) = self.conn(id.conn) {
+                conn.way(1 - id.side).forget_unsent();
+            }
+            return self.send_reset(id);
+        }
+        self.notify(id.other());
+        if acks > 0 {
+            self.ack(id);
+        }
+    }
+
+    /// An acknowledgement goes back to this end.
+    pub(super) fn ack(&mut self, id: EndId) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let way = conn.way(id.side);
+        if std::mem::replace(&mut way.ack_coming, true) {
+            return;
+        }
+        let epoch = way.epoch;
+        let mut random = way.random.clone();
+        let takes = self.way(from, to, &mut random);
+        if let Some(conn) = self.conn(id.conn) {
+            conn.way(id.side).random = random;
+        }
+        self.after(takes, Happening::Acked(id, epoch));
+    }
+
+    pub(in crate::sim::kernel) fn acked(&mut self, id: EndId, epoch: u32) {
+        let (now, most) = (self.now, self.send_buffer);
+        let Some(conn) = self.conn(id.conn) else { return };
+        let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        if conn.way(id.side).epoch != epoch {
+            return;
+        }
+        conn.way(id.side).ack_coming = false;
+        if !self.passes(from, to) {
+            return self.stall(id);
+        }
+        let Some(conn) = self.conn(id.conn) else { return };
+        let way = conn.way(id.side);
+        way.unacked -= std::mem::take(&mut way.arrived);
+        way.lost = None;
+        let roomy = way.held() <= most - most / 3;
+        let end = conn.end(id.side);
+        end.heard = now;
+        end.probes = 0;
+        if roomy && end.blocked {
+            self.notify(id);
+        }
+        self.transmit(id);
+        self.reap(id.conn);
+    }
+
+    pub(in crate::sim::kernel) fn window(&mut self, id: EndId) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        conn.way(id.side).window_coming = false;
+        // Who does not hear of it asks by itself.
+        if self.passes(from, to) {
+            self.transmit(id);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What is lost, broken or silent.
+//!
+//! What is lost on its way is sent again with growing pauses; who gets no answer for a quarter of
+//! an hour gives up (a connect after two minutes), as on Linux.
+
+use std::io;
+
+use super::super::{EndId, Happening, Kernel};
+use super::{Packet, Stage};
+use crate::sim::Host;
+use crate::sim::random::{Purpose, Stream};
+
+/// The first pause before something is sent again; each next one is twice as long.
+const RETRY: u64 = 200_000_000;
+/// The same for the first packet of a connection.
+const RETRY_OPEN: u64 = 1_000_000_000;
+const LONGEST_RETRY: u64 = 120_000_000_000;
+/// Who gets no answer for so long gives up.
+const PATIENCE: u64 = 924_000_000_000;
+const PATIENCE_OPEN: u64 = 127_000_000_000;
+/// How often, and how long after one another, a keep-alive asks before it gives up.
+const PROBES: u32 = 9;
+const PROBE_AGAIN: u64 = 75_000_000_000;
+
+impl Kernel {
+    /// Something of this end was lost: it is sent again after a pause.
+    pub(super) fn stall(&mut self, id: EndId) {
+        let now = self.now;
+        let Some(conn) = self.conn(id.conn) else { return };
+        let dead = conn.end(id.side).dead;
+        let way = conn.way(id.side);
+        way.epoch += 1;
+        way.ack_coming = false;
+        if dead {
+            // Nobody is there to send it again.
+            way.forget_all();
+            return self.reap(id.conn);
+        }
+        let opens = matches!(way.flight.front(), Some(Packet::Open));
+        let (since, tries) = way.lost.unwrap_or((now, 0));
+        way.lost = Some((since, tries + 1));
+        way.stalled = true;
+        let first = if opens { RETRY_OPEN } else { RETRY };
+        let pause = (first << tries.min(20)).min(LONGEST_RETRY);
+        let patience = if opens { PATIENCE_OPEN } else { PATIENCE };
+        // Who gives up does so at the end of its patience, not at its next try.
+        let pause = pause.min((since + patience).saturating_sub(now));
+        let epoch = way.epoch;
+        self.after(pause, Happening::Retry(id, epoch));
+    }
+
+    pub(in crate::sim::kernel) fn retry(&mut self, id: EndId, epoch: u32) {
+        let now = self.now;
+        let Some(conn) = self.conn(id.conn) else { return };
+        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let way = conn.way(id.side);
+        let Some((since, _)) = way.lost else { return };
+        if way.epoch != epoch {
+            return;
+        }
+        let opens = matches!(way.flight.front(), Some(Packet::Open));
+        if now - since >= if opens { PATIENCE_OPEN } else { PATIENCE } {
+            if opens && id.side == 1 {
+                // Its connect has waited for this answer as long.
+                self.break_end(id.other(), io::ErrorKind::TimedOut);
+            }
+            return self.break_end(id, io::ErrorKind::TimedOut);
+        }
+        if !self.passes(from, to) {
+            return self.stall(id);
+        }
+        let Some(conn) = self.conn(id.conn) else { return };
+        if conn.end(1 - id.side).is_unknown() && !(opens && id.side == 0) {
+            return self.send_reset(id);
+        }
+        let way = conn.way(id.side);
+        way.stalled = false;
+        let sizes: Vec<usize> = way.flight.iter().map(Packet::len).collect();
+        let acks = way.arrived > 0;
+        for bytes in sizes {
+            self.fly(id, bytes);
+        }
+        if acks {
+            self.ack(id);
+        }
+        self.transmit(id);
+    }
+
+    /// A reset comes to this end.
+    pub(in crate::sim::kernel) fn reset_comes(&mut self, id: EndId) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        if !self.passes(from, to) {
+            // Who still sends asks for another one; who is silent never hears of it.
+            let Some(conn) = self.conn(id.conn) else { return };
+            let way = conn.way(id.side);
+            let sends = way.held() > 0 || !way.flight.is_empty();
+            if (sends || conn.end(id.side).stage == Stage::Connecting) && !conn.end(id.side).dead {
+                self.after(RETRY_OPEN, Happening::Reset(id));
+            }
+            return;
+        }
+        let Some(end) = self.end(id) else { return };
+        let kind = match end.stage {
+            Stage::Connecting => io::ErrorKind::ConnectionRefused,
+            _ => io::ErrorKind::ConnectionReset,
+        };
+        self.break_end(id, kind);
+    }
+
+    /// This end's connection is broken.
+    pub(super) fn break_end(&mut self, id: EndId, kind: io::ErrorKind) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        conn.way(id.side).forget_all();
+        let end = conn.end(id.side);
+        if !end.is_gone() && !end.dead {
+            end.error = Some(kind);
+            end.answered |= end.stage == Stage::Connecting;
+        }
+        end.dead = true;
+        self.notify(id);
+        self.reap(id.conn);
+    }
+
+    /// The system of this end has gone.
+    pub(in crate::sim::kernel) fn vanish(&mut self, id: EndId) {
+        let Some(conn) = self.conn(id.conn) else { return };
+        conn.way(id.side).forget_unsent();
+        let end = conn.end(id.side);
+        end.stage = Stage::Vanished;
+        end.dead = true;
+        end.key = None;
+        end.inbox.clear();
+        end.unread = 0;
+        let host = end.host;
+        // Nobody's address has no host.
+        if let Some(state) = self.hosts.get_mut(host as usize) {
+            state.ends.remove(&id);
+        }
+        self.reap(id.conn);
+    }
+
+    /// Asks a silent end whether it is still there.
+    pub(in crate::sim::kernel) fn probe(&mut self, id: EndId) {
+        let Some(end) = self.end(id) else { return };
+        end.probe_coming = false;
+        if let Some(next) = self.probes(id)
+            && let Some(end) = self.end(id)
+        {
+            end.probe_coming = true;
+            self.at(next, Happening::Probe(id));
+        }
+    }
+
+    /// Probes once; when it is to be done again.
+    pub(super) fn probes(&mut self, id: EndId) -> Option<u64> {
+        let now = self.now;
+        let conn = self.conn(id.conn)?;
+        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let unknown = conn.end(1 - id.side).is_unknown();
+        // Bytes on their way ask as well, and have a patience of their own.
+        let asks_anyway = conn.way(id.side).held() > 0;
+        let end = conn.end(id.side);
+        let idle = end.keep_alive.filter(|_| !end.dead && !end.is_gone())?;
+        if end.probes == 0 && end.heard + idle > now {
+            return Some(end.heard + idle);
+        }
+        let passes = self.passes(from, to) && self.passes(to, from);
+        if passes && unknown {
+            self.send_reset(id);
+            return None;
+        }
+        let end = self.end(id)?;
+        if passes || asks_anyway {
+            (end.heard, end.probes) = (now, 0);
+            return Some(now + idle);
+        }
+        end.probes += 1;
+        if end.probes > PROBES {
+            self.break_end(id, io::ErrorKind::TimedOut);
+            return None;
+        }
+        Some(now + PROBE_AGAIN)
+    }
+
+    /// Resets one in so many of the connections of a host, at both ends.
+    pub(in crate::sim::kernel) fn reset_some(&mut self, host: Host, one_in: u32) {
+        for end in self.ends_of(host.0) {
+            let Some(conn) = self.conn(end.conn) else { continue };
+            let [a, b, n] = conn.name;
+            // By the time and not by the place in the list: that of others decides nothing here.
+            let key = [self.now, u64::from(host.0), a, b, n];
+            let mut draw = Stream::new(self.seed, Purpose::Victims, &key);
+            if draw.below(u64::from(one_in.max(1))) == 0 {
+                self.break_end(end, io::ErrorKind::ConnectionReset);
+                self.break_end(end.other(), io::ErrorKind::ConnectionReset);
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Datagrams: lost, doubled, late or cut by the network, and none of it without a cause.
+
+use std::time::Duration;
+
+use couplet::sim::{Datagrams, Fault, Host, Latency, Link, Sim};
+
+use super::kit::{ms, s};
+
+struct Pair {
+    sim: Sim,
+    a: Host,
+    b: Host,
+    from: Datagrams,
+    to: Datagrams,
+}
+
+fn pair(link: Link) -> Pair {
+    let mut sim = Sim::new(3);
+    let (a, b) = (sim.bare_host("a"), sim.bare_host("b"));
+    sim.set_default_link(link);
+    let (from, to) = (sim.datagrams(a, 0).unwrap(), sim.datagrams(b, 53).unwrap());
+    Pair { sim, a, b, from, to }
+}
+
+const CALM: Link = Link::constant(Duration::from_millis(10));
+
+impl Pair {
+    /// Sends datagrams 0 to `n`, one each millisecond; the numbers of those that come, in order, and
+    /// all of them whole.
+    fn sent(&mut self, n: u16) -> Vec<u16> {
+        let mut got = Vec::new();
+        for number in 0..n {
+            self.from.send_to(self.to.address(), &number.to_be_bytes().repeat(50)).unwrap();
+            self.sim.run_for(ms(1)).unwrap();
+            got.extend(self.taken());
+        }
+        self.sim.run_for(s(10)).unwrap();
+        got.extend(self.taken());
+        got
+    }
+
+    fn taken(&self) -> Vec<u16> {
+        let taken = std::iter::from_fn(|| self.to.take());
+        taken
+            .map(|(from, bytes)| {
+                assert_eq!(from, self.from.address());
+                let number = [bytes[0], bytes[1]];
+                assert_eq!(bytes, number.repeat(50));
+                u16::from_be_bytes(number)
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn without_a_cause_each_comes_once_whole_and_in_order() {
+    for latency in [CALM.latency, Latency::Uniform(ms(1), ms(100))] {
+        let mut pair = pair(Link { latency, ..CALM });
+        assert_eq!(pair.sent(200), (0..200).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_link_loses_as_many_as_it_says() {
+    let mut pair = pair(Link { loss: 250, ..CALM });
+    let got = pair.sent(1000);
+    assert!((700..800).contains(&got.len()), "{} of 1000", got.len());
+    assert!(got.is_sorted_by(|a, b| a < b), "none is late, and none twice");
+}
+
+#[test]
+fn a_link_doubles_as_many_as_it_says() {
+    let mut pair = pair(Link { duplicates: 250, ..CALM });
+    let mut got = pair.sent(1000);
+    assert!((1200..1300).contains(&got.len()), "{}", got.len());
+    got.sort_unstable();
+    got.dedup();
+    assert_eq!(got, (0..1000).collect::<Vec<_>>(), "each came");
+}
+
+#[test]
+fn a_link_lets_some_be_overtaken() {
+    let mut pair = pair(Link { reordered: 250, ..CALM });
+    let got = pair.sent(1000);
+    let overtaken = (1..got.len()).filter(|n| got[n - 1] > got[*n]).count();
+    assert!((150..300).contains(&overtaken), "{overtaken}");
+    let mut sorted = got;
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..1000).collect::<Vec<_>>(), "each came once");
+}
+
+#[test]
+fn a_link_cuts_the_end_off_some() {
+    let mut pair = pair(Link { truncated: 500, ..CALM });
+    let whole: Vec<u8> = (0..100).collect();
+    let mut cut = 0;
+    for _ in 0..200 {
+        pair.from.send_to(pair.to.address(), &whole).unwrap();
+        pair.sim.run_for(ms(20)).unwrap();
+        let (_, bytes) = pair.to.take().expect("it comes");
+        assert!(whole.starts_with(&bytes));
+        cut += u32::from(bytes.len() < whole.len());
+    }
+    assert!((70..130).contains(&cut), "{cut} of 200");
+}
+
+#[test]
+fn a_host_may_lose_datagrams_for_a_while() {
+    let mut pair = pair(CALM);
+    pair.sim.fault(ms(500), ms(500), Fault::Loss(pair.b, 1000));
+    let got = pair.sent(1500);
+    let expected: Vec<u16> = (0..500).chain(1000..1500).collect();
+    // What is sent decides; those at the edges may go either way.
+    let differing = expected.iter().filter(|n| !got.contains(n)).count();
+    assert!(differing <= 1 && got.len() <= expected.len() + 1, "{got:?}");
+}
+
+#[test]
+fn a_partition_loses_all_of_them() {
+    let mut pair = pair(CALM);
+    pair.sim.fault(ms(0), s(3600), Fault::OneWay(pair.b, pair.a));
+    assert_eq!(pair.sent(10).len(), 10, "this way is free");
+    pair.sim.fault(pair.sim.elapsed(), s(3600), Fault::OneWay(pair.a, pair.b));
+    assert_eq!(pair.sent(10), []);
+}
+
+#[test]
+fn a_socket_holds_a_bounded_number_and_the_rest_is_lost() {
+    let pair = &mut pair(CALM);
+    for number in 0..1000_u16 {
+        pair.from.send_to(pair.to.address(), &number.to_be_bytes()).unwrap();
+    }
+    pair.sim.run_for(s(1)).unwrap();
+    let held = std::iter::from_fn(|| pair.to.take()).count();
+    assert_eq!(held, 256);
+}
+
+#[test]
+fn those_to_a_far_host_do_not_hold_up_those_to_a_near_one() {
+    let mut pair = pair(CALM);
+    let far = pair.sim.bare_host("far");
+    pair.sim.set_link(pair.a, far, Link::constant(s(5)));
+    let there = pair.sim.datagrams(far, 53).unwrap();
+    pair.from.send_to(there.address(), b"far").unwrap();
+    pair.from.send_to(pair.to.address(), b"near").unwrap();
+    pair.sim.run_for(ms(10)).unwrap();
+    assert_eq!(pair.to.take().map(|(_, bytes)| bytes), Some(b"near".to_vec()));
+    assert!(there.take().is_none());
+}
+
+#[test]
+fn within_a_host_none_is_lost() {
+    let mut pair = pair(Link { loss: 1000, ..CALM });
+    let here = pair.sim.datagrams(pair.a, 53).unwrap();
+    pair.from.send_to(here.address(), b"myself").unwrap();
+    pair.sim.run_for(ms(1)).unwrap();
+    assert_eq!(here.take().map(|(_, bytes)| bytes), Some(b"myself".to_vec()));
+}
+
+#[test]
+fn a_crash_takes_the_sockets_of_a_host() {
+    let mut pair = pair(CALM);
+    pair.sim.fault(ms(0), s(1), Fault::Crash(pair.a));
+    pair.sim.run_for(s(2)).unwrap();
+    let error = pair.from.send_to(pair.to.address(), b"x").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
+    assert!(pair.sim.datagrams(pair.a, pair.from.address().port()).is_ok(), "its port is free");
+}

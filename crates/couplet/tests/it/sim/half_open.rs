@@ -1,0 +1,237 @@
+//! Hosts that are gone: what the other end of their connections hears of it, and when.
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::rc::Rc;
+
+use couplet::sim::{Fault, Host, Sim, Socket};
+use couplet::{Protocol, Reason, Transport};
+
+use super::kit::{Two, all, ms, s};
+
+#[test]
+fn after_a_crash_the_peer_stays_open_until_it_sends_and_then_hears_a_reset() {
+    let mut two = Two::new();
+    let (here, _there) = two.joined();
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(60), Fault::Crash(two.b));
+    two.pass(s(3600));
+    assert!(here.is_open() && here.error().is_none(), "nobody has told it");
+    here.push(b"are you there?").unwrap();
+    assert_eq!(two.until(|| here.error().is_some()), ms(20));
+    assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn who_sends_to_a_crashed_host_hears_a_reset_once_it_is_back() {
+    let mut two = Two::new();
+    let (here, _there) = two.joined();
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(60), Fault::Crash(two.b));
+    two.pass(s(1));
+    here.push(b"are you there?").unwrap();
+    two.pass(s(58));
+    assert!(here.error().is_none(), "silence");
+    let took = two.until(|| here.error().is_some());
+    assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
+    assert!(took < s(60), "its next try was at most a minute away: {took:?}");
+}
+
+#[test]
+fn who_waits_for_room_notices_that_the_other_end_has_crashed() {
+    let mut two = Two::new();
+    two.sim.set_buffers(1000, 1000);
+    let (here, _there) = two.joined();
+    here.push(&[0; 1000]).unwrap();
+    two.pass(s(1));
+    here.push(&[0; 1000]).unwrap();
+    two.pass(s(1));
+    assert_eq!(here.push(b"x").unwrap(), 0, "both buffers are full");
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(1), Fault::Crash(two.b));
+    let took = two.until(|| here.error().is_some());
+    assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
+    assert!(took < s(10), "{took:?}");
+}
+
+#[test]
+fn who_waits_for_room_behind_a_partition_gives_up_in_the_end() {
+    let mut two = Two::new();
+    two.sim.set_buffers(1000, 1000);
+    let (here, there) = two.joined();
+    here.push(&[0; 1000]).unwrap();
+    two.pass(s(1));
+    here.push(&[0; 1000]).unwrap();
+    two.pass(s(1));
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(3600), Fault::Partition(two.a, two.b));
+    two.pass(ms(1));
+    all(&there);
+    let took = two.until(|| here.error().is_some());
+    assert_eq!(here.error(), Some(ErrorKind::TimedOut));
+    assert!((s(900)..s(960)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_window_that_opens_behind_a_partition_is_noticed_when_it_heals() {
+    let mut two = Two::new();
+    two.sim.set_buffers(1000, 1000);
+    let (here, there) = two.joined();
+    here.push(&[1; 1000]).unwrap();
+    two.pass(s(1));
+    here.push(&[2; 1000]).unwrap();
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(30), Fault::Partition(two.a, two.b));
+    two.pass(ms(1));
+    assert_eq!(all(&there), [1; 1000]);
+    two.pass(s(29));
+    assert_eq!(all(&there), []);
+    two.until(|| there.take(1) == [2]);
+    assert_eq!(all(&there), [2; 999]);
+}
+
+#[test]
+fn a_crash_takes_what_its_programs_had_closed_but_not_sent() {
+    let mut two = Two::new();
+    two.sim.set_bandwidth(two.b, Some(1000));
+    let (here, there) = two.joined();
+    two.sim.set_buffers(4000, 1000);
+    there.push(&[0; 4000]).unwrap();
+    there.close();
+    two.pass(s(2));
+    let now = two.sim.elapsed();
+    two.sim.fault(now, ms(1), Fault::Crash(two.b));
+    let mut got = 0;
+    for _ in 0..100 {
+        two.pass(s(1));
+        got += all(&here).len();
+    }
+    assert!((1000..4000).contains(&got), "{got}: what was on its way");
+    assert!(!here.saw_fin(), "an end of the stream would tell that this was all");
+    assert!(here.is_open() && here.error().is_none());
+}
+
+#[test]
+fn a_crash_right_after_the_close_does_not_make_a_whole_of_a_part() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    two.sim.set_buffers(100_000, 1000);
+    there.push(&[0; 50_000]).unwrap();
+    // Open still: it has only ended its stream.
+    there.fin();
+    let now = two.sim.elapsed();
+    // Back before the acknowledgement comes home.
+    two.sim.fault(now + ms(1), ms(5), Fault::Crash(two.b));
+    two.pass(ms(100));
+    assert!(!all(&here).is_empty());
+    two.pass(s(100));
+    all(&here);
+    assert!(!here.saw_fin());
+}
+
+/// Why it was lost.
+type Lost = Rc<RefCell<Option<Reason>>>;
+
+/// Keeps why it was lost, and asks by keep-alive after a minute of silence.
+struct Silent(Lost);
+
+impl Protocol for Silent {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_tcp_keep_alive(Some(s(60)));
+    }
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        *self.0.borrow_mut() = Some(reason.clone());
+    }
+}
+
+/// A server that keeps its connections alive, and why it lost one whose peer met this fault, after
+/// how long.
+fn with_keep_alive(fault: impl Fn(&mut Sim, Host, &Socket)) -> (ErrorKind, u64) {
+    let mut sim = Sim::new(1);
+    let lost = Lost::default();
+    let told = lost.clone();
+    let server = sim.host("server", move |reactor| {
+        let told = told.clone();
+        reactor.listen("tcp:80", move || Silent(told.clone()))?;
+        Ok(())
+    });
+    let client = sim.bare_host("client");
+    sim.run_for(s(1)).unwrap();
+    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    sim.run_for(s(610)).unwrap();
+    assert!(lost.borrow().is_none(), "a peer that is there answers");
+    let before = sim.elapsed();
+    fault(&mut sim, client, &socket);
+    assert!(sim.run_until(s(4000), |_| lost.borrow().is_some()).unwrap(), "it notices");
+    let took = (sim.elapsed() - before).as_secs();
+    match lost.take() {
+        Some(Reason::Lost(error)) => (error.kind(), took),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn keep_alive_notices_a_peer_that_has_gone_for_good() {
+    let (kind, took) = with_keep_alive(|sim, client, _| {
+        sim.fault(sim.elapsed(), s(9999), Fault::Crash(client));
+    });
+    assert_eq!(kind, ErrorKind::TimedOut);
+    // Up to a minute of silence, then nine questions, 75 s after one another.
+    assert!((9 * 75..=60 + 9 * 75 + 1).contains(&took), "{took} s");
+}
+
+#[test]
+fn keep_alive_hears_a_reset_of_a_peer_that_has_crashed_and_is_back() {
+    let (kind, took) = with_keep_alive(|sim, client, _| {
+        sim.fault(sim.elapsed(), s(1), Fault::Crash(client));
+    });
+    assert_eq!(kind, ErrorKind::ConnectionReset);
+    assert!(took <= 61, "{took} s");
+}
+
+#[test]
+fn keep_alive_hears_of_a_reset_that_was_lost() {
+    let (kind, took) = with_keep_alive(|sim, client, socket| {
+        sim.fault(sim.elapsed(), s(1), Fault::BlackHole(client));
+        sim.run_for(ms(1)).unwrap();
+        socket.reset();
+    });
+    assert_eq!(kind, ErrorKind::ConnectionReset);
+    assert!((1..=61).contains(&took), "{took} s");
+}
+
+#[test]
+fn keep_alive_asks_no_oftener_when_it_is_switched_off_and_on() {
+    /// Switches it off and on all the time.
+    struct Fickle(Lost);
+    impl Protocol for Fickle {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.set_tcp_keep_alive(None);
+            transport.set_tcp_keep_alive(Some(s(60)));
+            transport.connection::<Self>().call_later(s(7), Self::connection_made);
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+        fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+            *self.0.borrow_mut() = Some(reason.clone());
+        }
+    }
+    let mut sim = Sim::new(1);
+    let lost = Lost::default();
+    let told = lost.clone();
+    let server = sim.host("server", move |reactor| {
+        let told = told.clone();
+        reactor.listen("tcp:80", move || Fickle(told.clone()))?;
+        Ok(())
+    });
+    let client = sim.bare_host("client");
+    sim.run_for(s(1)).unwrap();
+    let _socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    sim.run_for(s(300)).unwrap();
+    let events = sim.events();
+    sim.run_for(s(610)).unwrap();
+    let happened = sim.events() - events;
+    // A timed call each 7 s, and a probe each minute.
+    assert!(happened < 250, "{happened}");
+    assert!(lost.borrow().is_none());
+}

@@ -1,0 +1,228 @@
+//! Hosts that crash, whose programs are killed, start anew or stand still.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use couplet::sim::{Fault, Host, Sim};
+use couplet::{Failure, Reactor};
+
+use super::kit::{Diary, Tells, ms, s};
+
+/// A host whose program serves, and writes into the diary.
+fn server(sim: &mut Sim, diary: &Diary) -> Host {
+    let diary = diary.clone();
+    sim.host("server", move |reactor| {
+        diary.add("starts");
+        let diary = diary.clone();
+        reactor.listen("tcp:80", move || Tells(diary.clone()))?;
+        Ok(())
+    })
+}
+
+/// A world with a server and a connection to it, which both are a second old.
+fn served() -> (Sim, Host, couplet::sim::Socket, Diary) {
+    let mut sim = Sim::new(1);
+    let diary = Diary::default();
+    let server = server(&mut sim, &diary);
+    let client = sim.bare_host("client");
+    sim.run_for(ms(500)).unwrap();
+    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    sim.run_for(ms(500)).unwrap();
+    assert_eq!(diary.take(), ["starts", "made"]);
+    (sim, server, socket, diary)
+}
+
+#[test]
+fn a_crash_is_silent_and_the_program_starts_anew_when_it_is_over() {
+    let (mut sim, server, socket, diary) = served();
+    sim.fault(s(2), s(10), Fault::Crash(server));
+    sim.run_for(s(5)).unwrap();
+    assert!(!sim.is_running(server));
+    assert!(socket.is_open() && socket.error().is_none());
+    assert_eq!(diary.take(), [""; 0], "a crash tells nobody");
+    sim.run_for(s(10)).unwrap();
+    assert!(sim.is_running(server));
+    assert_eq!(diary.take(), ["starts"]);
+    drop(socket);
+    sim.finish().unwrap();
+}
+
+#[test]
+fn a_killed_program_tells_nothing_and_its_system_closes() {
+    let (mut sim, server, socket, diary) = served();
+    sim.fault(s(2), s(10), Fault::Kill(server));
+    sim.run_for(s(5)).unwrap();
+    assert!(!sim.is_running(server));
+    assert!(socket.saw_fin() && socket.error().is_none());
+    let late = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
+    sim.run_for(s(1)).unwrap();
+    assert!(late.error().is_some(), "its system refuses");
+    assert_eq!(diary.take(), [""; 0], "no callback comes");
+    drop((socket, late));
+    sim.run_for(s(10)).unwrap();
+    assert_eq!(diary.take(), ["starts"]);
+    sim.finish().unwrap();
+}
+
+#[test]
+fn a_program_that_is_killed_with_unread_input_resets() {
+    let (mut sim, server, socket, _) = served();
+    // While it stands still it reads nothing.
+    sim.fault(s(1), s(5), Fault::Pause(server));
+    sim.fault(s(3), s(1), Fault::Kill(server));
+    sim.run_for(ms(1)).unwrap();
+    socket.push(b"not read").unwrap();
+    sim.run_for(s(1)).unwrap();
+    assert!(socket.error().is_none() && !socket.saw_fin());
+    sim.run_for(s(2)).unwrap();
+    assert_eq!(socket.error(), Some(std::io::ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn a_program_that_cannot_start_anew_is_tried_again_each_second() {
+    let mut sim = Sim::new(1);
+    let (starts, diary) = (Rc::new(Cell::new(0)), Diary::default());
+    let (count, told) = (starts.clone(), diary.clone());
+    let host = sim.host("stubborn", move |reactor| {
+        count.set(count.get() + 1);
+        told.add(format!("starts {}", count.get()));
+        match count.get() {
+            2 | 3 => Err(Failure::msg("not yet")),
+            _ => reactor.listen("tcp:80", || Tells(Diary::default())).map(drop),
+        }
+    });
+    sim.fault(s(1), s(9), Fault::Kill(host));
+    sim.run_for(s(11)).unwrap();
+    assert_eq!(starts.get(), 2 + 1, "at 10 s, and at 11 s");
+    assert!(!sim.is_running(host));
+    sim.run_for(s(2)).unwrap();
+    assert!(sim.is_running(host));
+    assert_eq!(starts.get(), 4);
+    sim.finish().unwrap();
+}
+
+#[test]
+fn a_program_that_fails_at_its_first_start_breaks_the_world() {
+    let mut sim = Sim::new(1);
+    sim.host("wrong", |_| Err(Failure::msg("no configuration")));
+    let failure = sim.run_for(s(1)).unwrap_err();
+    let text = format!("{failure:#}");
+    assert!(text.contains("the program of wrong does not start: no configuration"), "{text}");
+}
+
+#[test]
+fn a_program_that_has_ended_well_is_not_started_by_the_end_of_a_kill() {
+    let mut sim = Sim::new(1);
+    let diary = Diary::default();
+    let told = diary.clone();
+    let host = sim.host("short", move |reactor: &Reactor| {
+        told.add("starts");
+        let stopping = reactor.clone();
+        reactor.call_later(s(1), move || stopping.stop());
+        Ok(())
+    });
+    sim.fault(s(2), s(1), Fault::Kill(host));
+    sim.run_for(s(10)).unwrap();
+    assert_eq!(diary.take(), ["starts"]);
+}
+
+#[test]
+fn faults_that_overlap_start_a_program_once_when_the_last_is_over() {
+    let (mut sim, server, _socket, diary) = served();
+    sim.fault(s(2), s(10), Fault::Kill(server));
+    sim.fault(s(3), s(2), Fault::Crash(server));
+    sim.fault(s(4), s(3), Fault::Crash(server));
+    sim.run_for(s(10)).unwrap();
+    assert_eq!(diary.take(), [""; 0]);
+    let refused = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
+    sim.run_for(ms(10)).unwrap();
+    assert!(refused.error().is_some(), "the power is back since second 7");
+    sim.run_for(s(10)).unwrap();
+    assert_eq!(diary.take(), ["starts"]);
+}
+
+#[test]
+fn a_paused_program_does_nothing_and_then_goes_on_where_it_was() {
+    let mut sim = Sim::new(1);
+    let diary = Diary::default();
+    let server = server(&mut sim, &diary);
+    let (ticking, told) = (Diary::default(), diary.clone());
+    let counted = ticking.clone();
+    sim.host("other", move |reactor| {
+        tick(reactor, &counted);
+        Ok(())
+    });
+    let client = sim.bare_host("client");
+    sim.fault(s(1), s(10), Fault::Pause(server));
+    sim.run_for(s(2)).unwrap();
+    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    sim.run_for(s(1)).unwrap();
+    assert!(socket.is_open(), "its system goes on");
+    socket.push(b"hello").unwrap();
+    sim.run_for(s(7)).unwrap();
+    assert_eq!(told.take(), ["starts"]);
+    assert!(ticking.len() >= 10, "others go on");
+    sim.run_for(s(2)).unwrap();
+    assert_eq!(told.take(), ["made", "hello"]);
+}
+
+fn tick(reactor: &Reactor, diary: &Diary) {
+    diary.add("tick");
+    let (reactor, diary) = (reactor.clone(), diary.clone());
+    reactor.clone().call_later(s(1), move || tick(&reactor, &diary));
+}
+
+#[test]
+fn when_the_clocks_go_forward_what_is_due_by_them_comes_at_once() {
+    let mut sim = Sim::new(1);
+    let diary = Diary::default();
+    let told = diary.clone();
+    let host = sim.host("sleeper", move |reactor| {
+        let (hour, day) = (told.clone(), told.clone());
+        reactor.call_later(s(3600), move || hour.add("an hour"));
+        reactor.call_later(s(86_400), move || day.add("a day"));
+        Ok(())
+    });
+    sim.fault(s(60), s(0), Fault::ClockForward(host, s(7200)));
+    sim.run_for(s(59)).unwrap();
+    let before = sim.wall_clock(host);
+    assert_eq!(diary.take(), [""; 0]);
+    sim.run_for(s(2)).unwrap();
+    assert_eq!(diary.take(), ["an hour"]);
+    assert_eq!(sim.wall_clock(host).duration_since(before).unwrap(), s(7202));
+    sim.finish().unwrap();
+}
+
+#[test]
+fn when_the_time_of_day_goes_back_timers_do_not_notice() {
+    let mut sim = Sim::new(1);
+    let diary = Diary::default();
+    let told = diary.clone();
+    let host = sim.host("sleeper", move |reactor| {
+        tick(reactor, &told);
+        Ok(())
+    });
+    sim.fault(s(10), s(0), Fault::ClockBack(host, s(3600)));
+    sim.run_for(s(9)).unwrap();
+    let before = sim.wall_clock(host);
+    sim.run_for(s(11)).unwrap();
+    assert!((20..=21).contains(&diary.len()), "{}", diary.len());
+    assert_eq!(before.duration_since(sim.wall_clock(host)).unwrap(), s(3600 - 11));
+}
+
+#[test]
+fn the_clocks_of_hosts_differ_a_little_as_the_seed_has_it() {
+    let clocks = |seed| -> Vec<SystemTime> {
+        let mut sim = Sim::new(seed);
+        let hosts = [sim.bare_host("a"), sim.bare_host("b"), sim.bare_host("c")];
+        sim.run_for(s(5)).unwrap();
+        hosts.iter().map(|host| sim.wall_clock(*host)).collect()
+    };
+    let one = clocks(1);
+    assert_eq!(one, clocks(1));
+    assert_ne!(one, clocks(2));
+    let (first, last) = (one.iter().min().unwrap(), one.iter().max().unwrap());
+    let apart = last.duration_since(*first).unwrap();
+    assert!(apart > s(0) && apart < s(900), "{apart:?}");
+}

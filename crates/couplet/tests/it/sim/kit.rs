@@ -1,0 +1,117 @@
+//! Worlds for the tests: two bare hosts with sockets in the test's hand.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::sim::{Host, Link, Listening, Sim, Socket};
+use couplet::{Protocol, Reason, Transport};
+
+pub(crate) const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub(crate) const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Two bare hosts, a port of the second, and connections from the first.
+pub(crate) struct Two {
+    pub(crate) sim: Sim,
+    pub(crate) a: Host,
+    pub(crate) b: Host,
+    pub(crate) port: Listening,
+}
+
+impl Two {
+    /// All ways take 10 ms.
+    pub(crate) fn new() -> Two {
+        Two::seeded(1)
+    }
+
+    pub(crate) fn seeded(seed: u64) -> Two {
+        let mut sim = Sim::new(seed);
+        let (a, b) = (sim.bare_host("a"), sim.bare_host("b"));
+        sim.set_default_link(Link::constant(ms(10)));
+        let port = sim.listen(b, sim.at(b, 80), 50).expect("a free port");
+        Two { sim, a, b, port }
+    }
+
+    /// A connect, not answered yet.
+    pub(crate) fn connect(&self) -> Socket {
+        self.sim.socket(self.a, self.port.address()).expect("it has descriptors")
+    }
+
+    /// Both ends of a connection: of a and of b.
+    pub(crate) fn joined(&mut self) -> (Socket, Socket) {
+        let here = self.connect();
+        self.pass(ms(20));
+        let there = self.port.accept().expect("it was asked for");
+        assert!(here.is_open());
+        (here, there)
+    }
+
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.sim.run_for(time).expect("the world is whole");
+    }
+
+    /// Lets time pass until it is so, and gives how much.
+    pub(crate) fn until(&mut self, so: impl Fn() -> bool) -> Duration {
+        let before = self.sim.elapsed();
+        let done = self.sim.run_until(s(4000), |_| so()).expect("the world is whole");
+        assert!(done, "it does not come");
+        self.sim.elapsed() - before
+    }
+}
+
+/// Takes all that is there.
+pub(crate) fn all(socket: &Socket) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        match socket.take(usize::MAX) {
+            more if more.is_empty() => return bytes,
+            more => bytes.extend(more),
+        }
+    }
+}
+
+/// Bytes that tell where they belong.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u32).flat_map(u32::to_le_bytes).take(len).collect()
+}
+
+/// What programs tell, in order.
+#[derive(Clone, Default)]
+pub(crate) struct Diary(Rc<RefCell<Vec<String>>>);
+
+impl Diary {
+    pub(crate) fn add(&self, text: impl Into<String>) {
+        self.0.borrow_mut().push(text.into());
+    }
+
+    pub(crate) fn take(&self) -> Vec<String> {
+        self.0.take()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+}
+
+/// Writes its callbacks and what it is given into a diary.
+pub(crate) struct Tells(pub(crate) Diary);
+
+impl Protocol for Tells {
+    fn connection_made(&mut self, _: &Transport) {
+        self.0.add("made");
+    }
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.0.add(String::from_utf8_lossy(data));
+    }
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.0.add(match reason {
+            Reason::Lost(error) => format!("lost: {:?}", error.kind()),
+            reason => format!("lost: {reason:?}"),
+        });
+    }
+}

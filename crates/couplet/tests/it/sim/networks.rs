@@ -1,0 +1,233 @@
+//! What a network does to streams: how long ways take, how much fits, how it is cut, and what
+//! comes through.
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::rc::Rc;
+
+use couplet::sim::{Cut, Fault, Latency, Link, Sim};
+use couplet::{Protocol, Transport};
+
+use super::kit::{Two, all, ms, pattern, s};
+
+#[test]
+fn a_constant_way_takes_always_as_long() {
+    let mut two = Two::new();
+    two.sim.set_link(two.a, two.b, Link::constant(ms(40)));
+    let here = two.connect();
+    assert_eq!(two.until(|| here.is_open()), ms(80), "there and back");
+    let there = two.port.accept().unwrap();
+    for _ in 0..5 {
+        here.push(b"!").unwrap();
+        assert_eq!(two.until(|| !there.take(1).is_empty()), ms(40));
+    }
+}
+
+/// How long single bytes take over such a way, in microseconds.
+fn times(latency: Latency) -> Vec<u128> {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    two.sim.set_default_link(Link { latency, ..Link::constant(ms(0)) });
+    let one = |_| {
+        here.push(b"!").unwrap();
+        let took = two.until(|| !there.take(1).is_empty());
+        // The acknowledgement comes home before the next byte.
+        two.pass(s(5));
+        took.as_micros()
+    };
+    (0..200).map(one).collect()
+}
+
+#[test]
+fn a_uniform_way_takes_something_between_the_two() {
+    let times = times(Latency::Uniform(ms(10), ms(30)));
+    assert!(times.iter().all(|time| (10_000..=30_000).contains(time)), "{times:?}");
+    let quick = times.iter().filter(|time| **time < 20_000).count();
+    assert!((60..140).contains(&quick), "{quick} of 200 are below the middle");
+}
+
+#[test]
+fn a_long_tailed_way_is_mostly_quick_and_now_and_then_slow() {
+    let times = times(Latency::LongTail { usual: ms(10), most: ms(1000) });
+    let usual = times.iter().filter(|time| **time <= 10_000).count();
+    assert!((60..140).contains(&usual), "{usual} of 200 are usual");
+    assert!(times.iter().any(|time| *time > 100_000), "none is slow: {times:?}");
+    assert!(times.iter().all(|time| *time <= 1_000_000), "{times:?}");
+}
+
+#[test]
+fn a_host_sends_no_more_than_its_bandwidth_over_all_its_connections() {
+    let mut two = Two::new();
+    let (first, second) = (two.joined(), two.joined());
+    two.sim.set_bandwidth(two.a, Some(100_000));
+    assert_eq!(first.0.push(&[1; 50_000]).unwrap(), 50_000);
+    assert_eq!(second.0.push(&[2; 50_000]).unwrap(), 50_000);
+    let got = RefCell::new(0);
+    let took = two.until(|| {
+        *got.borrow_mut() += all(&first.1).len() + all(&second.1).len();
+        *got.borrow() == 100_000
+    });
+    assert_eq!(took, s(1) + ms(10));
+}
+
+#[test]
+fn what_nobody_reads_fills_the_buffers_of_both_ends_and_then_the_sender_waits() {
+    let mut two = Two::new();
+    two.sim.set_buffers(1000, 500);
+    let (here, there) = two.joined();
+    let data = pattern(5000);
+    assert_eq!(here.push(&data).unwrap(), 1000);
+    assert_eq!(here.push(&data[1000..]).unwrap(), 0, "none is acknowledged yet");
+    two.pass(s(1));
+    assert_eq!(here.push(&data[1000..]).unwrap(), 500, "what was received made room");
+    two.pass(s(60));
+    assert_eq!(here.push(&data[1500..]).unwrap(), 0);
+    assert_eq!(there.take(200), data[..200]);
+    two.pass(s(1));
+    assert_eq!(here.push(&data[1500..]).unwrap(), 200);
+    let mut rest = Vec::new();
+    for _ in 0..10 {
+        rest.extend(all(&there));
+        two.pass(s(1));
+    }
+    assert_eq!(rest, data[200..1700]);
+}
+
+#[test]
+fn a_slow_reader_slows_its_peer_down() {
+    struct Reads(Rc<RefCell<usize>>);
+    impl Protocol for Reads {
+        fn data_received(&mut self, _: &Transport, data: &[u8]) {
+            *self.0.borrow_mut() += data.len();
+        }
+    }
+    let mut sim = Sim::new(1);
+    let got: Rc<RefCell<usize>> = Rc::default();
+    let reads = got.clone();
+    let server = sim.host("server", move |reactor| {
+        let reads = reads.clone();
+        reactor.listen("tcp:80", move || Reads(reads.clone()))?;
+        Ok(())
+    });
+    let client = sim.bare_host("client");
+    sim.set_buffers(10_000, 10_000);
+    sim.fault(s(0), s(100), Fault::SlowReader(server, 1000));
+    sim.run_for(ms(10)).unwrap();
+    let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+    sim.run_for(ms(10)).unwrap();
+    let mut sent = 0;
+    for second in 1..=60 {
+        sent += socket.push(&vec![0; 100_000]).unwrap();
+        sim.run_for(s(1)).unwrap();
+        let got = *got.borrow();
+        assert!((second * 900..=second * 1000 + 1000).contains(&got), "{second} s: {got} bytes");
+        assert!(sent <= got + 20_000, "{sent} sent, {got} read");
+    }
+    sim.run_for(s(41)).unwrap();
+    sent += socket.push(&[0; 10_000]).unwrap();
+    sim.run_for(s(1)).unwrap();
+    assert_eq!(*got.borrow(), sent, "all of it, when the fault is over");
+}
+
+#[test]
+fn a_stream_is_cut_as_the_link_says_and_nothing_of_it_is_lost() {
+    for (cut, most) in [(Cut::Most(1), 1), (Cut::Most(100), 100), (Cut::Random(7), 7)] {
+        let mut two = Two::new();
+        let (here, there) = two.joined();
+        let latency = Latency::Uniform(ms(10), ms(20));
+        two.sim.set_default_link(Link { cut, latency, ..Link::constant(ms(0)) });
+        let data = pattern(1000);
+        here.push(&data).unwrap();
+        let got = RefCell::new((Vec::new(), 0));
+        two.until(|| {
+            let piece = there.take(usize::MAX);
+            let (got, largest) = &mut *got.borrow_mut();
+            *largest = (*largest).max(piece.len());
+            got.extend(piece);
+            got.len() == data.len()
+        });
+        let (got, largest) = got.into_inner();
+        assert_eq!(got, data);
+        assert!(largest <= most, "{cut:?}: {largest}");
+    }
+}
+
+#[test]
+fn what_is_sent_into_a_partition_comes_through_when_it_heals() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(300), Fault::Partition(two.a, two.b));
+    two.pass(s(1));
+    here.push(b"to b").unwrap();
+    there.push(b"to a").unwrap();
+    two.pass(s(298));
+    assert!(all(&here).is_empty() && all(&there).is_empty());
+    assert!(here.is_open() && here.error().is_none());
+    // Pauses have grown to two minutes at most.
+    two.pass(s(122));
+    assert_eq!((all(&here), all(&there)), (b"to a".to_vec(), b"to b".to_vec()));
+    here.push(b" again").unwrap();
+    two.pass(ms(10));
+    assert_eq!(all(&there), b" again");
+}
+
+#[test]
+fn who_gets_no_answer_for_a_quarter_of_an_hour_gives_up() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(3600), Fault::Partition(two.a, two.b));
+    two.pass(s(1));
+    here.push(b"is there anybody?").unwrap();
+    let took = two.until(|| here.error().is_some());
+    assert_eq!(here.error(), Some(ErrorKind::TimedOut));
+    assert!((s(900)..s(950)).contains(&took), "{took:?}");
+    assert!(there.is_open() && there.error().is_none(), "who is silent hears of nothing");
+}
+
+#[test]
+fn a_partition_one_way_lets_the_other_through() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(60), Fault::OneWay(two.b, two.a));
+    two.pass(ms(1));
+    here.push(b"to b").unwrap();
+    there.push(b"to a").unwrap();
+    two.pass(s(50));
+    assert_eq!(all(&there), b"to b", "this way nothing is in the way");
+    assert_eq!(all(&here), b"");
+    two.pass(s(60));
+    assert_eq!(all(&here), b"to a");
+    assert_eq!(all(&there), b"", "what was sent again is not given again");
+}
+
+#[test]
+fn a_reset_is_heard_at_both_ends() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    there.push(b"before it").unwrap();
+    two.pass(ms(10));
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(0), Fault::Reset(two.b, 1));
+    two.pass(ms(1));
+    assert_eq!(all(&here), b"before it", "what had come is not lost");
+    assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
+    assert_eq!(there.error(), Some(ErrorKind::ConnectionReset));
+    assert_eq!(here.push(b"x").unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn one_in_so_many_connections_is_reset() {
+    let mut two = Two::new();
+    let pairs: Vec<_> = (0..300).map(|_| two.joined()).collect();
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(0), Fault::Reset(two.a, 3));
+    two.pass(ms(1));
+    let reset = pairs.iter().filter(|(here, _)| here.error().is_some()).count();
+    assert!((70..130).contains(&reset), "{reset} of 300");
+    for (here, there) in &pairs {
+        assert_eq!(here.error(), there.error());
+    }
+}

@@ -1,0 +1,127 @@
+//! The same seed gives the same trace, byte for byte, in this process and in another; and where
+//! something takes chance from elsewhere that is shown.
+
+use std::collections::HashMap;
+use std::process::Command;
+
+use couplet::sim::{Sim, Trial, Weather};
+use couplet::{Protocol, Result, Transport};
+
+use super::kit::{ms, s};
+
+/// Asks the other process for the trace of this seed.
+const ASKED: &str = "COUPLET_TEST_TRACE_OF";
+
+struct Counts(u32);
+
+impl Protocol for Counts {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_idle_timeout(Some(s(3)));
+        self.count(transport);
+    }
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        if self.0 > 50 {
+            transport.lose_connection();
+        }
+    }
+}
+
+impl Counts {
+    fn count(&mut self, transport: &Transport) {
+        self.0 += 1;
+        transport.write(vec![self.0 as u8; self.0 as usize * 100]);
+        let pause = ms(50 + transport.reactor().random() % 100);
+        transport.connection::<Self>().call_later(pause, Self::count);
+    }
+}
+
+struct Echo;
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+/// Names, jobs, timers, tasks, datagrams and connections, in bad weather.
+fn everything(sim: &mut Sim) -> Result<()> {
+    sim.host("server", |reactor| reactor.listen("tcp:80", || Echo).map(drop).map_err(Into::into));
+    for name in ["one", "two"] {
+        sim.host(name, |reactor| {
+            let inner = reactor.clone();
+            let task = reactor.spawn(async move {
+                loop {
+                    if let Ok(talk) = inner.connect("tcp:server:80", || Counts(0)).await {
+                        inner.sleep(s(4)).await?;
+                        talk.transport().lose_connection();
+                    }
+                    inner.defer_to_thread(|| Ok(1)).await?;
+                    inner.sleep(ms(inner.random() % 1000)).await?;
+                }
+            });
+            task.add_both(|_: Result<()>| Ok(())).detach();
+            Ok(())
+        });
+    }
+    sim.draw_faults(s(40));
+    sim.run_for(s(60))
+}
+
+fn trace_of(seed: u64) -> String {
+    let report = Trial::new(seed, Weather::Storm).whole_trace().run(&everything);
+    assert_eq!(report.failure, None);
+    format!("{:016x} {}\n{}", report.hash, report.events, report.trace.join("\n"))
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_in_another_process() {
+    if let Ok(seed) = std::env::var(ASKED) {
+        println!("<<<{}>>>", trace_of(seed.parse().unwrap()));
+        return;
+    }
+    for seed in [1, 2] {
+        let here = trace_of(seed);
+        assert!(here.lines().count() > 300, "{here}");
+        assert_eq!(trace_of(seed), here, "in one process");
+        let this_test = "sim::replays::the_same_seed_gives_the_same_trace_in_another_process";
+        let other = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", this_test, "--nocapture", "--test-threads=1"])
+            .env(ASKED, seed.to_string())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(other.stdout).unwrap();
+        let there = text.split_once("<<<").and_then(|(_, text)| text.split_once(">>>"));
+        let (there, _) = there.unwrap_or_else(|| panic!("no trace: {text}"));
+        assert!(there == here, "seed {seed}: another process has another trace");
+    }
+}
+
+#[test]
+fn another_seed_gives_another_trace() {
+    assert_ne!(trace_of(1), trace_of(2));
+}
+
+#[test]
+fn a_program_that_walks_a_hash_map_is_shown() {
+    let walks = |sim: &mut Sim| {
+        let notes = sim.notes();
+        sim.host("walker", move |reactor| {
+            let notes = notes.clone();
+            reactor.call_later(s(1), move || {
+                notes.note("the same in each run");
+                let map: HashMap<u32, ()> = (0..100).map(|n| (n, ())).collect();
+                let order: Vec<String> = map.keys().map(u32::to_string).collect();
+                notes.note(order.join(" "));
+            });
+            Ok(())
+        });
+        sim.run_for(s(2))
+    };
+    let trial = Trial::new(5, Weather::Calm);
+    let text = trial.compare(&trial.run(&walks), &walks).unwrap_err();
+    assert!(text.starts_with("seed 5, weather calm: two runs differ"), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    let [.., same, first, second] = lines[..] else { panic!("{text}") };
+    assert!(same.starts_with("  both: ") && same.ends_with("the same in each run"), "{text}");
+    assert!(first.starts_with("  first: ") && second.starts_with("  second: "), "{text}");
+    assert_ne!(first.split_once("note"), second.split_once("note"));
+}

@@ -1,0 +1,187 @@
+//! What a failure tells: its seed, the faults that are enough for it, and the trace before it.
+
+use std::cell::RefCell;
+use std::panic::catch_unwind;
+use std::process::Command;
+use std::rc::Rc;
+
+use couplet::sim::{self, Fault, Sim, Trial, Weather};
+use couplet::{Protocol, Reason, Result, Transport};
+
+use super::kit::{ms, s};
+
+const POEM: usize = 20_000;
+
+/// Sends a poem, a little each 100 ms, and closes.
+struct Poet(usize);
+
+impl Protocol for Poet {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.recite(transport);
+    }
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+impl Poet {
+    fn recite(&mut self, transport: &Transport) {
+        transport.write([b'a'; 1000]);
+        self.0 += 1000;
+        match self.0 {
+            POEM => transport.lose_connection(),
+            _ => drop(transport.connection::<Self>().call_later(ms(100), Self::recite)),
+        }
+    }
+}
+
+/// Takes what came before a clean end for the whole poem: its mistake.
+struct Believes(usize, Rc<RefCell<Vec<usize>>>);
+
+impl Protocol for Believes {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_idle_timeout(Some(s(5)));
+    }
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.0 += data.len();
+    }
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        if reason.is_clean() {
+            self.1.borrow_mut().push(self.0);
+        }
+    }
+}
+
+/// Poems are fetched all the time; one that is taken for whole has to be it.
+fn poetry(sim: &mut Sim) -> Result<()> {
+    sim.host("poet", |reactor| reactor.listen("tcp:80", || Poet(0)).map(drop).map_err(Into::into));
+    let poems: Rc<RefCell<Vec<usize>>> = Rc::default();
+    let shelf = poems.clone();
+    sim.host("reader", move |reactor| {
+        let (inner, shelf) = (reactor.clone(), shelf.clone());
+        let reading = reactor.spawn(async move {
+            loop {
+                let shelf = shelf.clone();
+                let _ = inner.connect("tcp:poet:80", move || Believes(0, shelf.clone())).await;
+                inner.sleep(s(3)).await?;
+            }
+        });
+        reading.add_both(|_: Result<()>| Ok(())).detach();
+        Ok(())
+    });
+    sim.draw_faults(s(60));
+    sim.run_until(s(80), |_| poems.borrow().iter().any(|poem| *poem != POEM))?;
+    let cut = poems.borrow().iter().find(|poem| **poem != POEM).copied();
+    match cut {
+        Some(cut) => sim.fail(format!("a poem of {cut} bytes was taken for a whole one")),
+        None => Ok(()),
+    }
+}
+
+/// A seed whose storm has a kill at a bad moment, and what is told of it.
+fn told() -> (u64, String) {
+    let failed = (0..50).find_map(|seed| {
+        let outcome = Trial::new(seed, Weather::Storm).examine(&poetry);
+        outcome.err().map(|text| (seed, text))
+    });
+    failed.expect("a storm kills a poet while it recites")
+}
+
+#[test]
+fn a_failure_tells_its_seed_the_faults_that_are_enough_and_the_trace_before_it() {
+    let (seed, text) = told();
+    let lines: Vec<&str> = text.lines().collect();
+    let headline = format!("seed {seed}, weather storm: a poem of ");
+    assert!(lines[0].starts_with(&headline), "{text}");
+    assert!(lines[0].contains("bytes was taken for a whole one (at "), "{text}");
+    let (enough, rest) = lines[1].split_once(" of the ").unwrap();
+    let enough: usize = enough.parse().unwrap();
+    assert!((1..4).contains(&enough) && rest.ends_with("are enough"), "{text}");
+    let (faults, rest) = lines[2..].split_at(enough);
+    assert!(faults.iter().all(|fault| fault.starts_with("  at ")), "{text}");
+    assert!(faults.iter().any(|fault| fault.contains("poet is killed, for ")), "{text}");
+    assert_eq!(rest[0], "the trace before it:");
+    let trace = &rest[1..];
+    assert!(trace.len() <= 40, "{text}");
+    let has = |what: &str| trace.iter().any(|line| line.contains(what));
+    assert!(
+        has("poet       is killed") && has("connection_lost: connection closed by the peer"),
+        "{text}"
+    );
+    assert!(has("BROKEN: a poem of"), "{text}");
+    assert!(!text.contains("two runs differ"), "{text}");
+}
+
+#[test]
+fn check_panics_with_the_report_and_how_to_replay_it() {
+    let (seed, text) = told();
+    let panic = catch_unwind(|| sim::check([seed], Weather::Storm, poetry)).unwrap_err();
+    let panic = panic.downcast::<String>().unwrap();
+    assert_eq!(*panic, format!("{text}\nreplay it with COUPLET_SEED={seed}"));
+}
+
+/// Where the other process, which replays, writes down the seeds that it runs.
+const REPLAYING: &str = "COUPLET_TEST_REPLAYS";
+
+#[test]
+fn with_a_seed_in_the_environment_check_runs_that_one_only() {
+    if std::env::var(REPLAYING).is_ok() {
+        sim::check(0..5, Weather::Storm, |sim| {
+            println!("<seed {}>", sim.seed());
+            Ok(())
+        });
+        return;
+    }
+    let run = |seed: &str| {
+        let this_test = "sim::reports::with_a_seed_in_the_environment_check_runs_that_one_only";
+        let mut other = Command::new(std::env::current_exe().unwrap());
+        other.args(["--exact", this_test, "--nocapture"]).env(REPLAYING, "1");
+        let output = other.env("COUPLET_SEED", seed).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
+    };
+    let (fine, text) = run("77");
+    assert!(fine, "{text}");
+    let seeds: Vec<&str> = text.split("<seed ").skip(1).map(|rest| &rest[..3]).collect();
+    assert_eq!(seeds, ["77>", "77>"], "run, and compared");
+    let (fine, text) = run("poem");
+    assert!(!fine && text.contains("COUPLET_SEED is to be a number, and is 'poem'"), "{text}");
+}
+
+#[test]
+fn without_faults_of_the_weather_the_report_says_so() {
+    let scenario = |sim: &mut Sim| {
+        let host = sim.host("host", |_| Ok(()));
+        sim.fault(s(1), s(2), Fault::Pause(host));
+        sim.run_for(s(5))?;
+        sim.fail("it was to be")
+    };
+    let text = Trial::new(9, Weather::Calm).examine(&scenario).unwrap_err();
+    let expected = "seed 9, weather calm: it was to be (at 5s)\n\
+        without any faults of the weather\n  \
+        at 1s host is paused, for 2s\n\
+        the trace before it:\n";
+    assert!(text.starts_with(expected), "{text}");
+}
+
+#[test]
+fn a_scenario_that_panics_fails_with_its_text() {
+    let scenario = |sim: &mut Sim| {
+        sim.host("host", |_| Ok(()));
+        sim.run_for(s(1))?;
+        panic!("the test is wrong");
+    };
+    let report = Trial::new(9, Weather::Calm).run(&scenario);
+    assert_eq!(report.failure.as_deref(), Some("the scenario panicked: the test is wrong"));
+}
+
+#[test]
+fn a_failure_that_comes_only_sometimes_is_told_with_where_the_runs_differ() {
+    let runs = RefCell::new(0);
+    let scenario = |sim: &mut Sim| {
+        *runs.borrow_mut() += 1;
+        sim.notes().note(format!("run {}", runs.borrow()));
+        if *runs.borrow() == 1 { sim.fail("the first time only") } else { Ok(()) }
+    };
+    let text = Trial::new(9, Weather::Calm).examine(&scenario).unwrap_err();
+    assert!(text.starts_with("seed 9, weather calm: the first time only"), "{text}");
+    assert!(text.contains("two runs differ") && text.contains("second:"), "{text}");
+}
