@@ -9,6 +9,7 @@ mod half_open;
 mod hosts;
 mod kit;
 mod networks;
+mod parity;
 mod replays;
 mod reports;
 mod services;
