@@ -52,7 +52,7 @@ fn keep_talking(reactor: &Reactor, to: &'static str) {
 /// Two pairs that have nothing to do with each other: a and b, c and d.
 fn two_pairs(seed: u64) -> (Sim, [Host; 4]) {
     let mut sim = Sim::new(seed);
-    let serve = |reactor: &Reactor| reactor.listen("tcp:80", || Echo).map(drop).map_err(Into::into);
+    let serve = |reactor: &Reactor| reactor.listen("tcp:80", || Echo).map(drop);
     let a = sim.host("a", serve);
     let b = sim.host("b", |reactor| {
         keep_talking(reactor, "tcp:a:80");

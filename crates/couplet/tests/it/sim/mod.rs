@@ -7,6 +7,7 @@ mod connects;
 mod datagrams;
 mod half_open;
 mod hosts;
+mod invariants;
 mod kit;
 mod networks;
 mod parity;

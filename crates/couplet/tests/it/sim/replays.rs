@@ -44,7 +44,7 @@ impl Protocol for Echo {
 
 /// Names, jobs, timers, tasks, datagrams and connections, in bad weather.
 fn everything(sim: &mut Sim) -> Result<()> {
-    sim.host("server", |reactor| reactor.listen("tcp:80", || Echo).map(drop).map_err(Into::into));
+    sim.host("server", |reactor| reactor.listen("tcp:80", || Echo).map(drop));
     for name in ["one", "two"] {
         sim.host(name, |reactor| {
             let inner = reactor.clone();

@@ -52,7 +52,7 @@ impl Protocol for Believes {
 
 /// Poems are fetched all the time; one that is taken for whole has to be it.
 fn poetry(sim: &mut Sim) -> Result<()> {
-    sim.host("poet", |reactor| reactor.listen("tcp:80", || Poet(0)).map(drop).map_err(Into::into));
+    sim.host("poet", |reactor| reactor.listen("tcp:80", || Poet(0)).map(drop));
     let poems: Rc<RefCell<Vec<usize>>> = Rc::default();
     let shelf = poems.clone();
     sim.host("reader", move |reactor| {

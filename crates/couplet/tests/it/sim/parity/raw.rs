@@ -130,16 +130,13 @@ fn the_peer_writes_to_one_that_has_ended_and_drains() {
 
 #[test]
 fn the_peer_writes_to_one_that_was_aborted() {
-    let shown = play(
-        || Script::new(),
-        |rig, a, b| {
-            a.tell(Transport::abort_connection);
-            lost(rig, a);
-            rig.tick();
-            let sent = b.try_send(b"nobody hears it");
-            format!("{sent}")
-        },
-    );
+    let shown = play(Script::new, |rig, a, b| {
+        a.tell(Transport::abort_connection);
+        lost(rig, a);
+        rig.tick();
+        let sent = b.try_send(b"nobody hears it");
+        format!("{sent}")
+    });
     assert_eq!(shown, "0 | made, lost: Aborted | ");
 }
 
