@@ -246,8 +246,7 @@ impl SimDriver {
         let mut kernel = kernel.borrow_mut();
         let kernel = &mut *kernel;
         let now = kernel.now;
-        let send_buffer = kernel.send_buffer;
-        let room = kernel.unsent(id) < send_buffer;
+        let room = kernel.has_room(id);
         let end = kernel.end(id)?;
         end.told = false;
         let key = end.key?;

@@ -36,22 +36,22 @@ pub(super) fn watch(
 ) -> Box<dyn Protocol> {
     let held = kernel.borrow().hosts[host as usize].held(key);
     let Some(end) = held else { return inner };
-    let label = kernel.borrow_mut().label(end);
-    let boot = kernel.borrow().hosts[host as usize].boot;
-    Box::new(Watched {
-        inner,
-        kernel: kernel.clone(),
-        host,
-        end,
-        label,
-        boot,
-        made: false,
-        lost: false,
-        inside: false,
-    })
+    Box::new(Watched::new(kernel, host, end, inner))
 }
 
 impl Watched {
+    fn new(
+        kernel: &Rc<RefCell<Kernel>>,
+        host: u32,
+        end: EndId,
+        inner: Box<dyn Protocol>,
+    ) -> Watched {
+        let label = kernel.borrow_mut().label(end);
+        let boot = kernel.borrow().hosts[host as usize].boot;
+        let kernel = kernel.clone();
+        Watched { inner, kernel, host, end, label, boot, made: false, lost: false, inside: false }
+    }
+
     /// Checks what must hold at each callback, notes it, and makes it.
     fn call(
         &mut self,
@@ -76,8 +76,8 @@ impl Watched {
     }
 
     fn check(&self, what: &What, transport: &Transport) {
-        let mut kernel = self.kernel.borrow_mut();
         let now = transport.reactor().now();
+        let mut kernel = self.kernel.borrow_mut();
         let state = &mut kernel.hosts[self.host as usize];
         let back = state.seen.is_some_and(|seen| seen > now);
         state.seen = Some(now);
@@ -160,5 +160,123 @@ impl Protocol for Watched {
             return Some(&mut *self.inner as &mut dyn Any);
         }
         self.inner.find(wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Host, Sim};
+    use std::time::Duration;
+
+    /// Keeps its transport, and does nothing.
+    struct Quiet(Rc<RefCell<Option<Transport>>>);
+    impl Protocol for Quiet {
+        fn connection_made(&mut self, transport: &Transport) {
+            *self.0.borrow_mut() = Some(transport.clone());
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+
+    /// A connection whose client was told that it was made; what a broken loop does then, and the
+    /// text with which its world breaks.
+    fn broken(act: impl FnOnce(&mut Watched, &Transport)) -> String {
+        let mut sim = Sim::new(1);
+        let client = sim.host("client", |_| Ok(()));
+        let kept: Rc<RefCell<Option<Transport>>> = Rc::default();
+        let keeps = kept.clone();
+        sim.host("server", move |reactor| {
+            let keeps = keeps.clone();
+            reactor.listen("tcp:80", move || Quiet(keeps.clone())).map(drop)
+        });
+        sim.run_for(Duration::from_millis(10)).unwrap();
+        let to = sim.at(Host(1), 80);
+        let socket = sim.socket(client, to).unwrap();
+        sim.run_for(Duration::from_millis(10)).unwrap();
+        let (kernel, transport) = (&sim.kernel, kept.take().unwrap());
+        let end = kernel.borrow().ends_of(1)[0];
+        let inner = Box::new(Quiet(Rc::default()));
+        let mut watched = Watched::new(kernel, 1, end, inner);
+        watched.connection_made(&transport);
+        assert_eq!(kernel.borrow().broken, None, "nothing is wrong yet");
+        act(&mut watched, &transport);
+        drop((watched, socket));
+        let text = kernel.borrow().broken.clone();
+        text.expect("the world is broken")
+    }
+
+    const WHO: &str = "server, connection client#1: ";
+
+    #[test]
+    fn a_callback_after_connection_lost_is_noticed() {
+        let text = broken(|watched, transport| {
+            watched.connection_lost(transport, &Reason::Aborted);
+            watched.write_closed(transport);
+        });
+        assert!(text.starts_with(&format!("{WHO}a callback after connection_lost")), "{text}");
+    }
+
+    #[test]
+    fn a_second_connection_lost_is_noticed() {
+        let text = broken(|watched, transport| {
+            watched.connection_lost(transport, &Reason::Aborted);
+            watched.connection_lost(transport, &Reason::Aborted);
+        });
+        assert!(text.contains("a callback after connection_lost, at Lost"), "{text}");
+    }
+
+    #[test]
+    fn a_connection_made_that_comes_twice_is_noticed() {
+        let text = broken(Watched::connection_made);
+        assert!(text.contains("connection_made does not come first, and once"), "{text}");
+    }
+
+    #[test]
+    fn a_callback_inside_another_is_noticed() {
+        let text = broken(|watched, transport| {
+            watched.inside = true;
+            watched.write_closed(transport);
+        });
+        assert!(text.contains("a callback inside another one"), "{text}");
+    }
+
+    #[test]
+    fn a_protocol_that_is_dropped_without_connection_lost_is_noticed() {
+        assert_eq!(broken(|_, _| ()), format!("{WHO}dropped without connection_lost"));
+    }
+
+    #[test]
+    fn bytes_that_nobody_wrote_are_noticed() {
+        let text = broken(|watched, transport| watched.data_received(transport, b"invented"));
+        assert!(text.contains("given bytes that the other end did not write next"), "{text}");
+    }
+
+    #[test]
+    fn an_end_of_the_stream_before_all_its_bytes_is_noticed() {
+        let text = broken(|watched, transport| {
+            let other = EndId { side: 1 - watched.end.side, ..watched.end };
+            watched.kernel.borrow_mut().send(other, b"not given").unwrap();
+            watched.read_closed(transport);
+        });
+        assert!(text.contains("told of the end before it was given all bytes"), "{text}");
+    }
+
+    #[test]
+    fn bytes_that_the_loop_did_not_count_are_noticed() {
+        let text = broken(|watched, transport| {
+            watched.kernel.borrow_mut().send(watched.end, b"smuggled").unwrap();
+            watched.write_closed(transport);
+        });
+        assert!(text.contains("was not given the bytes that have left"), "{text}");
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_is_noticed() {
+        let text = broken(|watched, transport| {
+            let ahead = transport.reactor().now() + Duration::from_secs(1);
+            watched.kernel.borrow_mut().hosts[1].seen = Some(ahead);
+            watched.write_closed(transport);
+        });
+        assert!(text.contains("time went back"), "{text}");
     }
 }

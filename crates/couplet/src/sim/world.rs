@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use super::driver::{SimDriver, System};
+use super::kernel::stream::Buffers;
 use super::kernel::{Due, Kernel};
 use super::random::nanos;
 use super::trace::{Legend, What};
@@ -158,9 +159,8 @@ impl Sim {
     /// sent until it is acknowledged, of what is received until it is read. 128 KiB each unless
     /// set.
     pub fn set_buffers(&mut self, send: usize, receive: usize) {
-        let mut kernel = self.kernel.borrow_mut();
-        kernel.send_buffer = send.max(1);
-        kernel.receive_buffer = receive.max(1);
+        let buffers = Buffers { send: send.max(1), receive: receive.max(1) };
+        self.kernel.borrow_mut().buffers = buffers;
     }
 
     /// Panics of callbacks belong to this world from now on: each ends its own connection, or is

@@ -20,7 +20,7 @@ use super::trace::{Label, Record, Trace, What};
 use super::waking::Bells;
 use crate::driver::Ticket;
 pub(super) use hosts::{HostState, Told};
-use stream::Conn;
+use stream::{Buffers, Conn};
 
 /// Names a connection: a slot and its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,10 +139,8 @@ pub(super) struct Kernel {
     pub(super) trace: Trace,
     pub(super) broken: Option<String>,
     pub(super) bells: Arc<Bells>,
-    /// Bytes that one end of a connection holds until they are acknowledged.
-    pub(super) send_buffer: usize,
-    /// Bytes that one end holds until they are read.
-    pub(super) receive_buffer: usize,
+    /// Those of connections that are made from now on.
+    pub(super) buffers: Buffers,
 }
 
 impl Kernel {
@@ -171,8 +169,7 @@ impl Kernel {
             trace: Trace::new(),
             broken: None,
             bells: Arc::default(),
-            send_buffer: 128 * 1024,
-            receive_buffer: 128 * 1024,
+            buffers: Buffers { send: 128 * 1024, receive: 128 * 1024 },
         }
     }
 
@@ -407,5 +404,63 @@ impl Kernel {
             Some(host) => self.comes_up(host.0),
             None => Due::Nothing,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> (Kernel, EndId) {
+        let mut kernel = Kernel::new(1);
+        let (a, b) = (kernel.add_host("a"), kernel.add_host("b"));
+        let to = SocketAddr::new(kernel.hosts[b as usize].v4.into(), 80);
+        kernel.bind(b, to, &crate::driver::ListenOptions::default()).unwrap();
+        let end = kernel.connect(a, to, None).unwrap();
+        (kernel, end)
+    }
+
+    fn run(kernel: &mut Kernel) {
+        while kernel.next_at().is_some() {
+            kernel.step();
+        }
+    }
+
+    #[test]
+    fn time_that_goes_back_is_noticed() {
+        let (mut kernel, _) = world();
+        kernel.now = u64::MAX;
+        kernel.step();
+        assert_eq!(kernel.broken.as_deref(), Some("time went back"));
+    }
+
+    #[test]
+    fn more_bytes_than_a_window_allows_are_noticed() {
+        let (mut kernel, end) = world();
+        run(&mut kernel);
+        kernel.send(end, &[0; 100]).unwrap();
+        assert_eq!(kernel.broken, None);
+        kernel.narrow(end, 50);
+        run(&mut kernel);
+        let text = kernel.broken.unwrap_or_default();
+        assert_eq!(text, "a system holds more unread bytes than its window allows");
+    }
+
+    #[test]
+    fn what_a_program_leaves_to_its_system_is_told() {
+        let (mut kernel, end) = world();
+        run(&mut kernel);
+        assert_eq!(kernel.left_of(0), ["a has ended and holds 1 connections"]);
+        kernel.close(end, crate::driver::How::Normal);
+        assert_eq!(kernel.left_of(0), [""; 0]);
+        kernel.resolve(0, Ticket(1), "b");
+        kernel.run_blocking(0, Ticket(2), Box::new(|| ()));
+        kernel.hosts[0].keys = 3;
+        let told = ["3 keys of its driver", "1 lookups", "1 jobs"];
+        assert_eq!(kernel.left_of(0), told.map(|what| format!("a has ended and holds {what}")));
+        assert_eq!(
+            kernel.left_of(1),
+            ["b has ended and holds 1 ports", "b has ended and holds 1 connections"]
+        );
     }
 }

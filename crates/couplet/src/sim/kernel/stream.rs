@@ -131,8 +131,18 @@ struct Way {
     written: u64,
 }
 
+/// How many bytes the systems hold for each way of a connection.
+#[derive(Clone, Copy)]
+pub(in crate::sim) struct Buffers {
+    /// Of what is sent, until it is acknowledged.
+    pub(in crate::sim) send: usize,
+    /// Of what is received, until it is read.
+    pub(in crate::sim) receive: usize,
+}
+
 pub(in crate::sim) struct Conn {
     label: Label,
+    buffers: Buffers,
     /// What its choices are drawn by: from, to, and the how-manieth between the two.
     name: [u64; 3],
     ends: [End; 2],
@@ -251,6 +261,14 @@ impl Kernel {
         match &mut self.conns[id.slot as usize] {
             (generation, Some(conn)) if *generation == id.generation => Some(conn),
             _ => None,
+        }
+    }
+
+    /// Its window becomes smaller than what it was told.
+    #[cfg(test)]
+    pub(super) fn narrow(&mut self, id: EndId, receive: usize) {
+        if let Some(conn) = self.conn(id.conn) {
+            conn.buffers.receive = receive;
         }
     }
 

@@ -94,8 +94,8 @@ fn a_window_that_opens_behind_a_partition_is_noticed_when_it_heals() {
 fn a_crash_takes_what_its_programs_had_closed_but_not_sent() {
     let mut two = Two::new();
     two.sim.set_bandwidth(two.b, Some(1000));
-    let (here, there) = two.joined();
     two.sim.set_buffers(4000, 1000);
+    let (here, there) = two.joined();
     there.push(&[0; 4000]).unwrap();
     there.close();
     two.pass(s(2));
@@ -114,8 +114,8 @@ fn a_crash_takes_what_its_programs_had_closed_but_not_sent() {
 #[test]
 fn a_crash_right_after_the_close_does_not_make_a_whole_of_a_part() {
     let mut two = Two::new();
-    let (here, there) = two.joined();
     two.sim.set_buffers(100_000, 1000);
+    let (here, there) = two.joined();
     there.push(&[0; 50_000]).unwrap();
     // Open still: it has only ended its stream.
     there.fin();

@@ -94,6 +94,19 @@ fn what_nobody_reads_fills_the_buffers_of_both_ends_and_then_the_sender_waits() 
 }
 
 #[test]
+fn a_connection_keeps_the_buffers_with_which_it_was_made() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    here.push(&[1; 100_000]).unwrap();
+    two.sim.set_buffers(10, 10);
+    two.pass(s(1));
+    assert_eq!(all(&there).len(), 100_000);
+    assert_eq!(here.push(&[1; 1000]).unwrap(), 1000);
+    let (here, _there) = two.joined();
+    assert_eq!(here.push(&[1; 1000]).unwrap(), 10);
+}
+
+#[test]
 fn a_slow_reader_slows_its_peer_down() {
     struct Reads(Rc<RefCell<usize>>);
     impl Protocol for Reads {

@@ -51,6 +51,7 @@ impl Kernel {
         let way = |side: u64| Way::new(Stream::new(self.seed, Purpose::Way, &[a, b, n, side]));
         let conn = Conn {
             label,
+            buffers: self.buffers,
             name,
             ends: [End::new(from, local, Stage::Connecting), End::new(host, to, Stage::Vanished)],
             ways: [way(0), way(1)],
@@ -107,8 +108,8 @@ impl Kernel {
     }
 
     pub(super) fn put(&mut self, id: EndId, data: &[u8]) -> usize {
-        let most = self.send_buffer;
         let Some(conn) = self.conn(id.conn) else { return 0 };
+        let most = conn.buffers.send;
         if conn.end(id.side).dead || conn.way(id.side).fin != Fin::No {
             return 0;
         }
@@ -248,6 +249,11 @@ impl Kernel {
     /// Bytes that were written and are not acknowledged.
     pub(in crate::sim) fn unsent(&mut self, id: EndId) -> usize {
         self.conn(id.conn).map_or(0, |conn| conn.way(id.side).held())
+    }
+
+    /// There is room for more to send.
+    pub(in crate::sim) fn has_room(&mut self, id: EndId) -> bool {
+        self.conn(id.conn).is_some_and(|conn| conn.way(id.side).held() < conn.buffers.send)
     }
 
     /// Bytes that an end has written in all, while its program holds it.

@@ -12,9 +12,9 @@ const ASK_FOR_ROOM: u64 = 5_000_000_000;
 impl Kernel {
     /// Sends what the window has room for.
     pub(super) fn transmit(&mut self, id: EndId) {
-        let most_unread = self.receive_buffer;
         loop {
             let Some(conn) = self.conn(id.conn) else { return };
+            let most_unread = conn.buffers.receive;
             let unread = conn.end(1 - id.side).unread;
             let hosts = (conn.end(id.side).host, conn.end(1 - id.side).host);
             let dead = conn.end(id.side).dead;
@@ -147,8 +147,8 @@ impl Kernel {
 
     pub(super) fn packet_comes(&mut self, id: EndId, packet: Packet) {
         let now = self.now;
-        let most_unread = self.receive_buffer;
         let Some(conn) = self.conn(id.conn) else { return };
+        let most_unread = conn.buffers.receive;
         let [first, second] = &mut conn.ends;
         let end = if id.side == 0 { second } else { first };
         end.heard = now;
@@ -218,8 +218,9 @@ impl Kernel {
     }
 
     pub(in crate::sim::kernel) fn acked(&mut self, id: EndId, epoch: u32) {
-        let (now, most) = (self.now, self.send_buffer);
+        let now = self.now;
         let Some(conn) = self.conn(id.conn) else { return };
+        let most = conn.buffers.send;
         let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
         if conn.way(id.side).epoch != epoch {
             return;

@@ -6,7 +6,7 @@
 use std::io;
 
 use super::super::{EndId, Happening, Kernel};
-use super::{Packet, Stage};
+use super::{Fin, Packet, Stage};
 use crate::sim::Host;
 use crate::sim::random::{Purpose, Stream};
 
@@ -100,9 +100,12 @@ impl Kernel {
             }
             return;
         }
-        let Some(end) = self.end(id) else { return };
-        let kind = match end.stage {
+        let Some(conn) = self.conn(id.conn) else { return };
+        let half_closed = conn.end(id.side).fin && conn.way(id.side).fin == Fin::No;
+        let kind = match conn.end(id.side).stage {
             Stage::Connecting => io::ErrorKind::ConnectionRefused,
+            // As Linux calls it in CLOSE_WAIT.
+            _ if half_closed => io::ErrorKind::BrokenPipe,
             _ => io::ErrorKind::ConnectionReset,
         };
         self.break_end(id, kind);

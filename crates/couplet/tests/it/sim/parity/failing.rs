@@ -1,0 +1,73 @@
+//! Scenes in which a callback fails or panics: its connection ends, as the same on both.
+
+use couplet::Transport;
+
+use super::{Scene, Trace};
+use crate::suite::recorder::{A, Broken, On, Script};
+
+const ALL: [On; 5] = [On::Made, On::Data, On::ReadClosed, On::WriteClosed, On::Lost];
+
+/// A conversation in which each callback comes: the server plays `act` in one of them.
+fn in_callback(on: On, act: fn(&Transport)) -> Trace {
+    // What had been sent when the end came is the network's.
+    Scene::of(
+        move |_| {
+            Script::new().aware().once(On::Data, Transport::lose_write_connection).once(on, act)
+        },
+        |_| {
+            Script::new()
+                .aware()
+                .once(On::Made, |transport| transport.write("hello"))
+                .once(On::ReadClosed, |transport| transport.lose_write_connection())
+        },
+    )
+    .play()
+}
+
+#[test]
+fn a_callback_that_fails() {
+    for on in ALL {
+        let trace = in_callback(on, |transport| transport.fail(Broken("broken")));
+        let expected = if on == On::Lost { "lost: Done(Peer)" } else { "lost: Failed(broken)" };
+        let last = trace.server[0].last().map(String::as_str);
+        assert_eq!(last, Some(expected), "{on:?}: {trace:?}");
+    }
+}
+
+#[test]
+fn a_callback_that_panics() {
+    for on in ALL {
+        let trace = in_callback(on, |_| panic!("on purpose"));
+        let expected =
+            if on == On::Lost { "lost: Done(Peer)" } else { "lost: Panicked(on purpose)" };
+        let last = trace.server[0].last().map(String::as_str);
+        assert_eq!(last, Some(expected), "{on:?}: {trace:?}");
+    }
+}
+
+#[test]
+fn a_callback_that_writes_and_fails_is_heard_to_the_end() {
+    let fails = |_: &A| {
+        Script::new().once(On::Made, |transport| {
+            transport.write("last words");
+            transport.fail(Broken("broken"));
+        })
+    };
+    let trace = Scene::of(fails, |_| Script::new()).play();
+    assert_eq!(trace.client[0], ["made", "data: last words", "read_closed", "lost: Done(Peer)"]);
+}
+
+#[test]
+fn a_resume_that_panics() {
+    let panics = |_: &A| {
+        Script::new()
+            .once(On::Made, |transport| {
+                transport.pause_producing();
+                let connection = transport.connection::<crate::suite::recorder::Recorder>();
+                connection.tell(|_, transport| transport.resume_producing());
+            })
+            .once(On::Resumed, |_| panic!("on purpose"))
+    };
+    let trace = Scene::of(panics, |_| Script::new()).play();
+    assert_eq!(trace.server[0].last().map(String::as_str), Some("lost: Panicked(on purpose)"));
+}
