@@ -98,6 +98,7 @@ macro_rules! all_facts {
                 c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin,
                 c20a_fail_flushes_what_was_written,
                 c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused,
+                c20a_what_stood_in_line_for_a_lost_connection_never_reaches_the_one_in_its_place,
             ]
             precedence: [
                 c20b_the_reason_is_the_first_of_the_list,
