@@ -110,6 +110,7 @@ macro_rules! all_facts {
                 c21_connections_outlive_their_port,
                 c21_a_second_stop_listening_does_nothing,
                 c22_a_stopped_port_can_listen_again,
+                c22a_a_paused_port_accepts_nobody_and_serves_its_queue_on_resume,
                 c21_a_port_can_be_stopped_by_its_own_connection,
             ]
             reasons: [
