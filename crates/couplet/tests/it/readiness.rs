@@ -1,6 +1,7 @@
 //! What edges tell together: the driver over `mio` hears of several things at once and forgets none.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,6 +46,14 @@ fn bytes_and_an_end_that_come_with_the_connect_are_both_told() {
     assert!(got.ended.get(), "the end is told too");
 }
 
+fn listen(driver: &mut Mio) -> SocketAddr {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let bound = driver.world().bind(any, &ListenOptions::default()).expect("a free port");
+    let to = bound.host.socket_addr().expect("an address");
+    driver.listen(bound).expect("it listens");
+    to
+}
+
 /// The next connection that the driver accepts.
 fn accepted(driver: &mut Mio) -> Key {
     for _ in 0..100 {
@@ -62,10 +71,7 @@ fn accepted(driver: &mut Mio) -> Key {
 #[test]
 fn a_key_of_before_does_nothing_to_the_connection_in_its_place() {
     let mut driver = Mio::new(4096).expect("a driver");
-    let any = "127.0.0.1:0".parse().expect("an address");
-    let bound = driver.world().bind(any, &ListenOptions::default()).expect("a free port");
-    let to = bound.host.socket_addr().expect("an address");
-    driver.listen(bound).expect("it listens");
+    let to = listen(&mut driver);
     let _first = B::connect(to, &Ground::Sockets).expect("it listens");
     let before = accepted(&mut driver);
     driver.close(before, How::Normal);
@@ -80,4 +86,20 @@ fn a_key_of_before_does_nothing_to_the_connection_in_its_place() {
     driver.wait(None).expect("it waits");
     let event = driver.next();
     assert!(matches!(event, Some(Event::Received(key, b"a poem")) if key == now), "{event:?}");
+}
+
+#[test]
+fn what_an_edge_told_of_a_connection_never_counts_for_the_one_in_its_place() {
+    let mut driver = Mio::new(4096).expect("a driver");
+    let to = listen(&mut driver);
+    let first = B::connect(to, &Ground::Sockets).expect("it listens");
+    let before = accepted(&mut driver);
+    // One wait tells of the next connection, and then of the end of the first.
+    let _second = B::connect(to, &Ground::Sockets).expect("it listens");
+    first.fin();
+    driver.wait(None).expect("it waits");
+    driver.close(before, How::Normal);
+    let now = accepted(&mut driver);
+    while driver.next().is_some() {}
+    assert!(!driver.peer_has_ended(now), "nobody has ended it");
 }
