@@ -164,3 +164,32 @@ impl Receiver for Table {
         left.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Loop, Protocol, Transport};
+
+    struct Nobody;
+
+    impl Protocol for Nobody {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+
+    #[test]
+    fn a_key_of_before_means_nothing_where_its_slot_is_in_use_again() {
+        let mut l = Loop::new().expect("a loop");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        l.reactor().listen_tcp(any, || Nobody).expect("a free port");
+        l.turn(Some(Duration::ZERO)).expect("it listens");
+        let before = l.table.keys(|_| true)[0];
+        let now = Key { generation: before.generation + 1, ..before };
+        let port = l.table.take(before);
+        l.table.put(now, port);
+        assert!(l.table.place(before).is_none() && !l.table.holds(before));
+        assert!(matches!(l.table.take(before), Place::Empty));
+        assert!(l.table.place(now).is_some() && l.table.holds(now));
+    }
+}

@@ -8,14 +8,14 @@
 //! nothing after it.
 //!
 //! ```text
-//! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut}
+//! Open{reading: On | Paused{since} | Ended, writing: Open | Finishing{since} | Shut}
 //!     → Flushing{why, since, peer_fin, fin_sent, finishing} → Draining{why, since, left} → Closed
 //! ```
 //!
 //! | input | Open | Flushing | Draining |
 //! | --- | --- | --- | --- |
 //! | bytes | On: deliver; else the driver holds them | thrown away | counted; at 1 MiB the end |
-//! | FIN | On: read_closed; Paused: noted; if Shut: the end, Done | noted | the end (why) |
+//! | FIN | On: read_closed; Paused: the driver holds it; if Shut: the end, Done | noted | the end (why) |
 //! | error | the end, Lost | the end: Lost if why is Done, else why | the end (why) |
 //! | lose, fail, stop | Flushing, receive off, a paused producer resumed | fail replaces why unless Failed or Panicked | the same |
 //! | lose_write | Finishing → flush → FIN, write_closed (the end if reading has ended) | – | – |
@@ -45,11 +45,7 @@ const DRAIN: usize = 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     On,
-    /// `fin`: the peer's FIN came meanwhile.
-    Paused {
-        since: Instant,
-        fin: bool,
-    },
+    Paused { since: Instant },
     Ended,
 }
 
@@ -200,8 +196,8 @@ impl Life {
                         self.end(Reason::Done(By::Peer), How::Normal);
                     }
                 }
-                Reading::Paused { fin, .. } => *fin = true,
-                Reading::Ended => {}
+                // While reading is off a driver tells of no end.
+                Reading::Paused { .. } | Reading::Ended => {}
             },
             State::Flushing { peer_fin, .. } => *peer_fin = true,
             State::Draining { .. } => self.end_as_planned(How::Normal),
@@ -281,8 +277,7 @@ impl Life {
     fn lose(&mut self, reason: Reason, now: Instant) {
         match &mut self.state {
             State::Open { reading, writing } => {
-                let peer_fin =
-                    matches!(reading, Reading::Ended | Reading::Paused { fin: true, .. });
+                let peer_fin = *reading == Reading::Ended;
                 let fin_sent = *writing == Writing::Shut;
                 let finishing = matches!(writing, Writing::Finishing { .. });
                 let why = match reason {
@@ -335,7 +330,7 @@ impl Life {
         };
         match (*reading, self.wire.paused()) {
             (Reading::On, true) => {
-                *reading = Reading::Paused { since: now, fin: false };
+                *reading = Reading::Paused { since: now };
                 self.order().receive = Some(false);
             }
             (Reading::Paused { .. }, false) => self.due |= due::RESUMED,
@@ -653,7 +648,7 @@ impl Life {
             return;
         }
         if let State::Open { reading, .. } = &mut self.state
-            && let Reading::Paused { since, fin } = *reading
+            && let Reading::Paused { since } = *reading
         {
             *reading = Reading::On;
             let paused = now.saturating_duration_since(since);
@@ -662,9 +657,6 @@ impl Life {
             let orders = self.order();
             orders.receive = Some(true);
             orders.deadline = true;
-            if fin {
-                self.fin();
-            }
         }
     }
 

@@ -1,12 +1,14 @@
 //! What edges tell together: the driver over `mio` hears of several things at once and forgets none.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::driver::{Driver, Event, How, Key, ListenOptions, Mio};
 use couplet::{Loop, Protocol, Transport};
 
-use crate::suite::far::{FarPort, Ground};
+use crate::suite::far::{B, FarPort, Ground};
 
 #[derive(Clone, Default)]
 struct Got {
@@ -42,4 +44,62 @@ fn bytes_and_an_end_that_come_with_the_connect_are_both_told() {
     }
     assert_eq!(*got.bytes.borrow(), b"a poem");
     assert!(got.ended.get(), "the end is told too");
+}
+
+fn listen(driver: &mut Mio) -> SocketAddr {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let bound = driver.world().bind(any, &ListenOptions::default()).expect("a free port");
+    let to = bound.host.socket_addr().expect("an address");
+    driver.listen(bound).expect("it listens");
+    to
+}
+
+/// The next connection that the driver accepts.
+fn accepted(driver: &mut Mio) -> Key {
+    for _ in 0..100 {
+        while let Some(event) = driver.next() {
+            if let Event::Accepted { key, .. } = event {
+                return key;
+            }
+        }
+        let soon = driver.world().now() + Duration::from_millis(20);
+        driver.wait(Some(soon)).expect("it waits");
+    }
+    panic!("no connection comes");
+}
+
+#[test]
+fn a_key_of_before_does_nothing_to_the_connection_in_its_place() {
+    let mut driver = Mio::new(4096).expect("a driver");
+    let to = listen(&mut driver);
+    let _first = B::connect(to, &Ground::Sockets).expect("it listens");
+    let before = accepted(&mut driver);
+    driver.close(before, How::Normal);
+    let second = B::connect(to, &Ground::Sockets).expect("it listens");
+    driver.wait(None).expect("it waits");
+    let now = accepted(&mut driver);
+    assert_eq!(before.slot, now.slot, "the place is used again");
+    driver.receive(before, false);
+    driver.shut_write(before);
+    driver.close(before, How::Reset);
+    second.send(b"a poem");
+    driver.wait(None).expect("it waits");
+    let event = driver.next();
+    assert!(matches!(event, Some(Event::Received(key, b"a poem")) if key == now), "{event:?}");
+}
+
+#[test]
+fn what_an_edge_told_of_a_connection_never_counts_for_the_one_in_its_place() {
+    let mut driver = Mio::new(4096).expect("a driver");
+    let to = listen(&mut driver);
+    let first = B::connect(to, &Ground::Sockets).expect("it listens");
+    let before = accepted(&mut driver);
+    // One wait tells of the next connection, and then of the end of the first.
+    let _second = B::connect(to, &Ground::Sockets).expect("it listens");
+    first.fin();
+    driver.wait(None).expect("it waits");
+    driver.close(before, How::Normal);
+    let now = accepted(&mut driver);
+    while driver.next().is_some() {}
+    assert!(!driver.peer_has_ended(now), "nobody has ended it");
 }

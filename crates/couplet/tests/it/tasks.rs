@@ -14,7 +14,7 @@ use couplet::{Deferred, Failure, Loop, Reactor, Result};
 
 use crate::logged::logged;
 use crate::suite::kit::{Kit, Rig};
-use crate::suite::recorder::{Log, Script};
+use crate::suite::recorder::{Log, On, Script};
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -332,6 +332,28 @@ fn c125a_the_tasks_of_an_ended_loop_fail_with_cancelled() {
         assert_eq!(log.entries(), ["dropped"]);
         assert!(reported.take().is_empty(), "a Cancelled that nobody handles is no news");
         drop(reactor);
+    }
+}
+
+#[test]
+fn c125a_a_task_hears_at_the_end_of_a_run_of_the_connection_that_the_end_took() {
+    for kit in KITS {
+        let mut rig = kit.rig();
+        let (gone, resolver) = Deferred::new();
+        let tells = Script::new().once(On::Lost, move |_| resolver.callback(()));
+        let (a, _b) = rig.accept(tells);
+        let log = a.log.clone();
+        let waiting = outcome(rig.reactor.spawn(async move {
+            gone.await?;
+            log.note("the task heard of it");
+            Ok("heard")
+        }));
+        rig.turn();
+        let stop = rig.reactor.clone();
+        rig.reactor.call_soon(move || stop.stop());
+        rig.l.run(|_| Ok(())).expect("the run ends");
+        assert_eq!(a.log.entries().last().map(String::as_str), Some("the task heard of it"));
+        assert_eq!(is(&waiting).as_deref(), Some("\"heard\""));
     }
 }
 

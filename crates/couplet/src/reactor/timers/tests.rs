@@ -535,7 +535,7 @@ impl Model {
             Step::Mark => self.marks.push((self.timers.mark(), self.asked)),
             Step::Pop(mark, back) => {
                 let mark = self.marks[mark % self.marks.len()];
-                self.pop(Shift::Back(back).from(self.now), mark);
+                self.pop(self.deadline(Shift::Back(back), self.now), mark);
             }
             Step::PopAll => self.pop_all(),
             Step::TakeAll => self.take_all(),
@@ -547,6 +547,7 @@ impl Model {
         }
     }
 
+    /// A time that the store tells apart from others.
     fn deadline(&self, shift: Shift, from: Instant) -> Instant {
         shift.from(from).clamp(self.told_apart.0, self.told_apart.1)
     }

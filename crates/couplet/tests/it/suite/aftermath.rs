@@ -9,7 +9,7 @@ use couplet::{Connection, ConnectionLost, ProducerKind, Transport};
 use super::endings::write_big;
 use super::far::Saw;
 use super::flushing::write_in_pieces;
-use super::kit::Kit;
+use super::kit::{Kit, key_of};
 use super::recorder::{A, Broken, Log, On, Recorder, Script, text};
 
 const fn s(seconds: u64) -> Duration {
@@ -208,4 +208,32 @@ pub(crate) fn c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused(k
     let rest =
         ["a capture is dropped, told: false", "a late ask: Aborted", "an ask in line: Aborted"];
     assert_eq!(seen[3..], rest);
+}
+
+pub(crate) fn c20a_what_stood_in_line_for_a_lost_connection_never_reaches_the_one_in_its_place(
+    kit: Kit,
+) {
+    let mut rig = kit.rig();
+    let next = rig.end();
+    let port = rig.listen(&next, Script::new());
+    let (a, _b) = rig.accept(Script::new());
+    // The turn ends with a call in line behind the loss.
+    let end = a.clone();
+    rig.reactor.call_soon(move || {
+        let again = end.clone();
+        end.tell(move |_| {
+            let log = again.log.clone();
+            assert!(again.tell(move |_| log.note("told")));
+        });
+        end.transport().abort_connection();
+    });
+    rig.until("lost", || a.is_lost());
+    let _b2 = rig.far(&port);
+    rig.until("made", || next.is_made());
+    rig.turns(2);
+    let (before, now) = (key_of(&a.transport()), key_of(&next.transport()));
+    // What is in flight keeps its place a while longer.
+    assert!(before.slot == now.slot || kit.in_flight(), "the driver uses the place again");
+    assert_ne!(before, now);
+    assert_eq!(a.log.entries(), ["made", "lost(Aborted)"]);
 }

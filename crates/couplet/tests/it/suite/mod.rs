@@ -98,6 +98,7 @@ macro_rules! all_facts {
                 c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin,
                 c20a_fail_flushes_what_was_written,
                 c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused,
+                c20a_what_stood_in_line_for_a_lost_connection_never_reaches_the_one_in_its_place,
             ]
             precedence: [
                 c20b_the_reason_is_the_first_of_the_list,
@@ -109,6 +110,7 @@ macro_rules! all_facts {
                 c21_connections_outlive_their_port,
                 c21_a_second_stop_listening_does_nothing,
                 c22_a_stopped_port_can_listen_again,
+                c22a_a_paused_port_accepts_nobody_and_serves_its_queue_on_resume,
                 c21_a_port_can_be_stopped_by_its_own_connection,
             ]
             reasons: [

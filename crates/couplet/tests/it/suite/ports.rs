@@ -1,4 +1,4 @@
-//! Rows 21 and 22: a port stops listening, and listens again.
+//! Rows 21 to 22a: a port stops listening, and listens again; it is paused, and resumed.
 
 use couplet::{Address, Transport};
 
@@ -156,4 +156,20 @@ pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
     assert_eq!(log.entries(), ["returned", "stopped: ok"]);
     b.send(b"x");
     rig.until("data", || a.log.has("data"));
+}
+
+pub(crate) fn c22a_a_paused_port_accepts_nobody_and_serves_its_queue_on_resume(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let port = rig.listen_with(maker(&rig, &log));
+    rig.turn();
+    for _ in 0..2 {
+        port.pause_producing();
+        rig.turn();
+        let built = log.count("build");
+        let _waiting = [rig.far(&port), rig.far(&port)];
+        rig.tick();
+        assert_eq!(log.count("build"), built);
+        port.resume_producing();
+        rig.until("both are accepted", || log.count("build") == built + 2);
+    }
 }
