@@ -89,8 +89,8 @@ impl Kernel {
         let late = random.per_mille(link.reordered);
         let short = random.per_mille(link.truncated);
         let keep = random.below(bytes.len() as u64) as usize;
-        let takes = self.way(host, target, &mut random);
-        let detour = self.way(host, target, &mut random);
+        let route = self.route(host, target);
+        let (takes, detour) = (route.takes(&mut random), route.takes(&mut random));
         if lost {
             return Ok(());
         }

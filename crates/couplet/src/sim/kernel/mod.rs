@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::Host;
 use super::faults::{Fault, Link, Planned};
-use super::random::{Stream, nanos};
+use super::random::{Latency, Stream, nanos};
 use super::trace::{Label, Record, Trace, What};
 use super::waking::Bells;
 use crate::driver::Ticket;
@@ -108,6 +108,20 @@ impl PartialOrd for Entry {
 impl Ord for Entry {
     fn cmp(&self, other: &Entry) -> Ordering {
         (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// A way as it is at one moment.
+pub(super) struct Route {
+    latency: Latency,
+    /// What faults add to it.
+    detour: u64,
+}
+
+impl Route {
+    /// How long it takes this time.
+    pub(super) fn takes(&self, random: &mut Stream) -> u64 {
+        self.latency.draw(random).saturating_add(self.detour)
     }
 }
 
@@ -288,21 +302,18 @@ impl Kernel {
             })
     }
 
-    /// How long a way takes, this time.
-    pub(super) fn way(&self, from: u32, to: u32, random: &mut Stream) -> u64 {
-        // Within a host it takes none.
+    /// What the way from one host to another is like at this moment.
+    pub(super) fn route(&self, from: u32, to: u32) -> Route {
+        // Within a host it takes no time.
         if from == to {
-            return 0;
+            return Route { latency: Latency::Constant(Duration::ZERO), detour: 0 };
         }
-        let mut time = self.link(from, to).latency.draw(random);
-        for fault in self.lasting() {
-            if let Fault::Delay(host, by) = fault
-                && (host.0 == from || host.0 == to)
-            {
-                time = time.saturating_add(nanos(*by));
-            }
-        }
-        time
+        let detours = self.lasting().filter_map(|fault| match fault {
+            Fault::Delay(host, by) if host.0 == from || host.0 == to => Some(nanos(*by)),
+            _ => None,
+        });
+        let detour = detours.fold(0, u64::saturating_add);
+        Route { latency: self.link(from, to).latency, detour }
     }
 
     /// When bytes that are sent now have left the host.

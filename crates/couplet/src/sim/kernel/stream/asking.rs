@@ -165,11 +165,7 @@ impl Kernel {
             return;
         }
         way.window_coming = true;
-        let mut random = way.random.clone();
-        let takes = self.way(from, to, &mut random);
-        if let Some(conn) = self.conn(other.conn) {
-            conn.way(other.side).random = random;
-        }
+        let takes = self.draw(other, from, to);
         self.after(takes, Happening::Window(other));
     }
 
@@ -222,15 +218,11 @@ impl Kernel {
         let from = to.other();
         let Some(conn) = self.conn(to.conn) else { return };
         let hosts = (conn.end(from.side).host, conn.end(to.side).host);
+        let at = self.now + self.draw(from, hosts.0, hosts.1);
+        let Some(conn) = self.conn(to.conn) else { return };
         let way = conn.way(from.side);
-        let (mut random, last) = (way.random.clone(), way.last_arrival);
-        let takes = self.way(hosts.0, hosts.1, &mut random);
-        let at = (self.now + takes).max(last);
-        if let Some(conn) = self.conn(to.conn) {
-            let way = conn.way(from.side);
-            way.random = random;
-            way.last_arrival = at;
-        }
+        way.last_arrival = way.last_arrival.max(at);
+        let at = way.last_arrival;
         self.at(at, Happening::Reset(to));
     }
 

@@ -86,15 +86,19 @@ impl Kernel {
         }
     }
 
+    /// How long the next thing takes from one host to another, by the choices of this end's way.
+    pub(super) fn draw(&mut self, of: EndId, from: u32, to: u32) -> u64 {
+        let route = self.route(from, to);
+        self.conn(of.conn).map_or(0, |conn| route.takes(&mut conn.way(of.side).random))
+    }
+
     pub(super) fn fly(&mut self, id: EndId, bytes: usize) {
         let Some(conn) = self.conn(id.conn) else { return };
         let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
-        let mut random = conn.way(id.side).random.clone();
         let departs = if from == to { self.now } else { self.departure(from, bytes) };
-        let takes = self.way(from, to, &mut random);
+        let takes = self.draw(id, from, to);
         let Some(conn) = self.conn(id.conn) else { return };
         let way = conn.way(id.side);
-        way.random = random;
         way.last_arrival = way.last_arrival.max(departs.saturating_add(takes));
         let (at, epoch) = (way.last_arrival, way.epoch);
         self.at(at, Happening::Arrive(id, epoch));
@@ -209,11 +213,7 @@ impl Kernel {
             return;
         }
         let epoch = way.epoch;
-        let mut random = way.random.clone();
-        let takes = self.way(from, to, &mut random);
-        if let Some(conn) = self.conn(id.conn) {
-            conn.way(id.side).random = random;
-        }
+        let takes = self.draw(id, from, to);
         self.after(takes, Happening::Acked(id, epoch));
     }
 
