@@ -37,6 +37,9 @@
 //! assert_eq!(held.wire.take(), b"hello");
 //! ```
 //!
+//! And whole programs meet crashes, partitions and long nights in [`sim`], where a seed replays every
+//! one of them.
+//!
 //! # The one idea: handles record, a turn acts
 //!
 //! [`Transport`], [`Connection`], [`Reactor`], [`Port`] and [`Connector`] are handles: cheap to
@@ -63,6 +66,7 @@
 //! | watch a descriptor of your own | `Reactor::watch`, on Unix |
 //! | know why a connection ended | [`Reason`] |
 //! | test a protocol | the chapter [`manual::testing`], then [`testing`] |
+//! | see what a bad network does to your programs | [`sim`] |
 //! | own the loop, or have several | [`Loop`] |
 //! | write another driver | [`driver`] |
 //!

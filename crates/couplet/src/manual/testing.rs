@@ -13,6 +13,7 @@
 //! | what listens and connects by itself | [`MemoryReactor`] |
 //! | what becomes of a Deferred | [`success_of`], [`failure_of`], [`no_result_yet`] |
 //! | a whole program, and that it cleans up | [`run`] |
+//! | programs on several hosts, and what a bad network does to them | [`sim`](crate::sim) |
 //!
 //! ## A protocol, and its test
 //!
@@ -327,9 +328,115 @@
 //!
 //! A program that can't go on, goes in a circle, or has not ended after a day of virtual time fails as
 //! well: the list then says what it waits for.
+//!
+//! ## A bad network: the simulator
+//!
+//! [`sim`](crate::sim) runs whole worlds: hosts with a program, a clock and a system each, and the
+//! network between them, in one thread and in virtual time. Loop, transports and protocols are those
+//! that you ship; below them a [`Sim`] does what Linux does, and what networks do to it. Its seed decides
+//! everything that is left to chance, so a world can be run again:
+//!
+//! ```
+//! use std::{cell::Cell, rc::Rc, time::Duration};
+//! use couplet::sim::{Fault, Sim};
+//! use couplet::{Protocol, Reason, Transport};
+//!
+//! struct Poet;
+//! impl Protocol for Poet {
+//!     fn connection_made(&mut self, transport: &Transport) {
+//!         transport.write("Shall I compare thee");
+//!         transport.connection::<Poet>().call_later(Duration::from_secs(1), |_, transport| {
+//!             transport.write(" to a summer's day?");
+//!             transport.lose_connection();
+//!         });
+//!     }
+//!     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+//! }
+//! struct Reader(usize, Rc<Cell<Option<usize>>>);
+//! impl Protocol for Reader {
+//!     fn data_received(&mut self, _: &Transport, data: &[u8]) { self.0 += data.len(); }
+//!     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+//!         if reason.is_clean() { self.1.set(Some(self.0)); } // it takes this for the poem
+//!     }
+//! }
+//!
+//! let poem = Rc::new(Cell::new(None));
+//! let mut sim = Sim::new(7);
+//! let server = sim.host("server", |reactor| reactor.listen("tcp:80", || Poet).map(drop));
+//! let shelf = poem.clone();
+//! sim.host("client", move |reactor| {
+//!     let shelf = shelf.clone(); // a program may start more than once
+//!     reactor.connect("tcp:server:80", move || Reader(0, shelf.clone())).detach();
+//!     Ok(())
+//! });
+//! sim.fault(Duration::from_millis(500), Duration::from_secs(9), Fault::Kill(server));
+//! sim.run_for(Duration::from_secs(60))?;
+//! sim.finish()?; // stops the programs: nothing may be left of them
+//! assert_eq!(poem.get(), Some(20), "half a poem: the reader can't tell it from a whole one");
+//! # Ok::<(), couplet::Failure>(())
+//! ```
+//!
+//! [`Fault`](crate::sim::Fault) lists what can go wrong: partitions, resets, crashes, clocks that jump,
+//! hosts without descriptors. [`set_link`](Sim::set_link) says how long a way takes and how it cuts
+//! streams. [`Sim::socket`] and [`Sim::datagrams`] are bare sockets in the test's hand, for a peer that
+//! is not yours.
+//!
+//! ### Weather
+//!
+//! Faults by hand find what you thought of. A [`Weather`](crate::sim::Weather) draws them from the seed,
+//! and [`check`](crate::sim::check) runs a scenario for many seeds. Besides what the scenario asserts,
+//! each world [is watched](crate::sim#what-is-checked-in-every-world-all-the-time) all the time:
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use couplet::sim::{self, Weather};
+//! # use couplet::{Protocol, Transport};
+//! # struct Echo;
+//! # impl Protocol for Echo {
+//! #     fn data_received(&mut self, transport: &Transport, data: &[u8]) { transport.write(data); }
+//! # }
+//! sim::check(0..20, Weather::Storm, |sim| {
+//!     sim.host("server", |reactor| reactor.listen("tcp:80", || Echo).map(drop));
+//!     sim.host("client", |reactor| {
+//!         // In a storm it may fail, which is not what this looks for.
+//!         reactor.connect("tcp:server:80", || Echo).add_both(|_| Ok(())).detach();
+//!         Ok(())
+//!     });
+//!     sim.draw_faults(Duration::from_secs(60));
+//!     sim.run_for(Duration::from_secs(120))
+//! });
+//! ```
+//!
+//! ### Reading a failure, and replaying it
+//!
+//! A seed that fails is run again with fewer and fewer faults. The test then panics with the shortest
+//! list that still fails, and with the trace before it:
+//!
+//! ```text
+//! seed 4, weather storm: a poem of 5000 bytes was taken for a whole one (at 27.143548552s)
+//! 1 of the 14 faults of the weather are enough
+//!   at 27.125109858s poet is killed, for 810.176003ms
+//! the trace before it:
+//! ...
+//!     27.061222533 poet       reader#10 sends 1000 bytes
+//!     27.079159858 reader     reader#10 data_received 1000 bytes e2f9105e
+//!     27.125109858            fault 1 begins: poet is killed
+//!     27.125109858 poet       is killed
+//!     27.143548552 reader     reader#10 read_closed
+//!     27.143548552 reader     reader#10 connection_lost: connection closed by the peer
+//!     27.143548552            BROKEN: a poem of 5000 bytes was taken for a whole one
+//! replay it with COUPLET_SEED=4
+//! ```
+//!
+//! Each line has its second, its host, and the connection: `reader#10` is the tenth that the reader
+//! tried. `COUPLET_SEED=4 cargo test` runs that seed alone, as often as you like, in a debugger too.
+//! Where two runs of a seed differ, the report names the first line in which they do: something takes
+//! time, order or chance from elsewhere, say by walking a `HashMap`.
 
 #[cfg(doc)]
 use crate::Reactor;
+#[cfg(doc)]
+use crate::sim::Sim;
 #[cfg(doc)]
 use crate::testing::{
     Clock, Cut, MemoryReactor, Wire, every_split, failure_of, hold, no_result_yet, pair, run,

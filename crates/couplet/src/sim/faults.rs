@@ -144,7 +144,9 @@ pub enum Weather {
     Calm,
     /// Ways of 1 to 30 ms, streams cut anywhere, and now and then a fault of the network.
     Breezy,
-    /// Ways with long tails, streams cut small, and every kind of fault, crashes included.
+    /// Ways with long tails, streams cut small, lossy datagrams, and nearly every kind of fault,
+    /// crashes included. ([`Rename`](Fault::Rename), [`SlowJobs`](Fault::SlowJobs) and
+    /// [`Loss`](Fault::Loss) are only written by hand.)
     Storm,
 }
 

@@ -41,7 +41,8 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! A [`Weather`] draws faults from the seed before the run, or a program [writes](Sim::fault) them:
+//! The systems of the hosts do as Linux does; the same scenes, played over real sockets and here,
+//! show protocols the same. A [`Weather`] draws faults from the seed before the run, or a program [writes](Sim::fault) them:
 //! partitions, resets, crashes, hosts without descriptors, and so on; see [`Fault`]. [`check`] runs
 //! a scenario for many seeds and reports a failure with its seed, the shortest list of faults that
 //! still fails, and the trace around it.
@@ -49,11 +50,13 @@
 //! # What is checked in every world, all the time
 //!
 //! `connection_made` comes first, `connection_lost` exactly once, nothing after it, and no callback
-//! inside another; a protocol is given what the other end wrote, in order, and a prefix of it where
-//! the connection fails; the driver is given what has left; time never goes back; each bound of a
-//! queue is kept; no callback or timed call panics, and no failure of a Deferred is left unhandled.
-//! [`Sim::finish`] stops all programs and checks that nothing is left: no connection, port, timed
-//! call, task, job, slot of a driver, or Deferred.
+//! inside another; a protocol is given what the other end wrote, in order: all of it before an end
+//! of the stream, and a prefix where the connection fails; the driver is given what has left; time
+//! never goes back; each bound of a queue is kept; no user code panics
+//! ([`allow_panics`](Sim::allow_panics) lets it), and no failure of a Deferred is left unhandled.
+//! A program that has ended leaves nothing: no connection, port, connect, timed call, task, job,
+//! lookup or key of its driver. [`Sim::finish`] ends them all, and the network is to become quiet;
+//! a [`Trial`] counts the Deferreds too.
 //!
 //! # What a program must not do
 //!
@@ -79,6 +82,6 @@ pub use sockets::{Datagrams, Listening, Socket};
 pub use trial::{Broken, Report, Trial, check};
 pub use world::{Notes, Sim};
 
-/// A host of a [`Sim`].
+/// Names a host of a [`Sim`], which gave it; it means nothing in another world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(pub(crate) u32);

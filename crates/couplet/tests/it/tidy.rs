@@ -58,7 +58,7 @@ fn assert_none(broken: &[String], rule: &str) {
 /// Who may know whom. `protocol`, `factory`, `transport` and `reactor` are one storey: a protocol
 /// is told of its transport, which leads to its reactor. Below it lie the ground (`address`,
 /// `error`, `defer`) and the seam (`driver`), which know nothing of it.
-const MAY_KNOW: [(&str, &[&str]); 11] = [
+const MAY_KNOW: [(&str, &[&str]); 12] = [
     ("address", &[]),
     ("defer", &[]),
     ("error", &["address", "defer"]),
@@ -72,6 +72,7 @@ const MAY_KNOW: [(&str, &[&str]); 11] = [
         "endpoints",
         &["defer", "driver", "factory", "reactor", "transport", "address", "error", "protocol"],
     ),
+    ("sim", &["address", "defer", "driver", "error", "protocol", "reactor", "transport"]),
     // Law 8: what a user can name. `tests/public_api.rs` has the compiler say so.
     ("protocols", &["defer", "driver", "endpoints"]),
 ];

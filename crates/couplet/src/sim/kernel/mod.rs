@@ -362,6 +362,10 @@ impl Kernel {
             let state = &mut self.hosts[host as usize];
             state.powered = true;
             state.paused = 0;
+            let waits_to_leave = state.uplink_free > self.now && state.bandwidth.is_none();
+            if waits_to_leave {
+                self.hurry(host);
+            }
             self.runnable(host);
         }
     }
@@ -405,11 +409,13 @@ impl Kernel {
         }
         self.note(None, What::FaultEnds(n));
         self.active.retain(|active| *active != n);
-        let fault = &self.faults[n as usize].fault;
-        if let Fault::Pause(host) = *fault {
-            let state = &mut self.hosts[host.0 as usize];
-            state.paused -= 1;
-            self.runnable(host.0);
+        match self.faults[n as usize].fault {
+            Fault::Pause(host) => {
+                self.hosts[host.0 as usize].paused -= 1;
+                self.runnable(host.0);
+            }
+            Fault::Throttle(host, _) => self.hurry(host.0),
+            _ => {}
         }
         match self.faults[n as usize].fault.downs() {
             Some(host) => self.comes_up(host.0),

@@ -232,6 +232,6 @@ fn keep_alive_asks_no_oftener_when_it_is_switched_off_and_on() {
     sim.run_for(s(610)).unwrap();
     let happened = sim.events() - events;
     // A timed call each 7 s, and a probe each minute.
-    assert!(happened < 250, "{happened}");
+    assert!(happened < 120, "{happened}");
     assert!(lost.borrow().is_none());
 }

@@ -71,6 +71,43 @@ fn a_host_sends_no_more_than_its_bandwidth_over_all_its_connections() {
 }
 
 #[test]
+fn when_a_throttle_ends_what_waited_goes_at_once() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(10), Fault::Throttle(two.a, 1000));
+    two.pass(ms(1));
+    two.sim.set_default_link(Link { cut: Cut::Most(500), ..Link::constant(ms(10)) });
+    let data = pattern(100_000);
+    here.push(&data).unwrap();
+    two.pass(s(5));
+    let mut got = all(&there);
+    assert!((4000..5000).contains(&got.len()), "{}", got.len());
+    two.pass(s(5) + ms(10));
+    got.extend(all(&there));
+    assert_eq!(got, data);
+    two.pass(s(1));
+    assert_eq!(here.push(&[0; 200_000]).unwrap(), 128 * 1024, "all is acknowledged");
+}
+
+#[test]
+fn the_end_of_a_world_does_not_wait_for_a_throttle() {
+    let mut two = Two::new();
+    let pairs: Vec<_> = (0..5).map(|_| two.joined()).collect();
+    two.sim.fault(two.sim.elapsed(), s(9999), Fault::Throttle(two.a, 1));
+    two.pass(ms(1));
+    for (here, there) in pairs {
+        here.push(&[1; 10_000]).unwrap();
+        here.fin();
+        drop((here, there));
+    }
+    let before = two.sim.elapsed();
+    two.sim.finish().unwrap();
+    let took = two.sim.elapsed() - before;
+    assert!(took < s(1), "{took:?}");
+}
+
+#[test]
 fn what_nobody_reads_fills_the_buffers_of_both_ends_and_then_the_sender_waits() {
     let mut two = Two::new();
     two.sim.set_buffers(1000, 500);

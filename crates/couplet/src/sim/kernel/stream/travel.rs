@@ -104,6 +104,30 @@ impl Kernel {
         self.at(at, Happening::Arrive(id, epoch));
     }
 
+    /// A host sends quickly again: what waits to leave it leaves anew, at the rate of now.
+    pub(in crate::sim::kernel) fn hurry(&mut self, host: u32) {
+        self.hosts[host as usize].uplink_free = self.now;
+        for id in self.ends_known_to(host) {
+            let now = self.now;
+            let Some(conn) = self.conn(id.conn) else { continue };
+            let way = conn.way(id.side);
+            if way.stalled || way.flight.is_empty() {
+                continue;
+            }
+            // Acknowledgements that are on their way come anew as well.
+            way.epoch += 1;
+            way.last_arrival = now;
+            let acks = std::mem::take(&mut way.ack_coming);
+            let sizes: Vec<usize> = way.flight.iter().map(Packet::len).collect();
+            for bytes in sizes {
+                self.fly(id, bytes);
+            }
+            if acks {
+                self.ack(id);
+            }
+        }
+    }
+
     /// The first packet in flight comes to the other end.
     pub(in crate::sim::kernel) fn arrive(&mut self, id: EndId, epoch: u32) {
         let Some(conn) = self.conn(id.conn) else { return };
