@@ -119,6 +119,21 @@ fn a_call_later_is_dropped_with_its_connection() {
     assert!(!held.connection.call_later(Duration::ZERO, |_, _| {}).active());
 }
 
+#[test]
+fn of_many_calls_later_those_that_are_left_are_dropped_with_their_connection() {
+    let mut held = hold(Inner::default());
+    let witness = Rc::new(());
+    for n in 0..100 {
+        let kept = witness.clone();
+        let call = held.connection.call_later(Duration::from_secs(60), move |_, _| drop(kept));
+        assert!(n % 2 == 0 || call.cancel());
+    }
+    assert_eq!(Rc::strong_count(&witness), 51);
+    held.wire.reset();
+    held.settle();
+    assert_eq!(Rc::strong_count(&witness), 1);
+}
+
 /// A loop in memory and the hand on its network.
 fn memory() -> (Loop, Network) {
     let (driver, network) = Memory::new(Manner::Readiness, 7);

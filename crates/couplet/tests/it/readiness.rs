@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::{Driver, Event, How, Key, ListenOptions, Mio};
+use couplet::driver::{ConnectOptions, Driver, Event, How, Key, ListenOptions, Mio};
 use couplet::{Loop, Protocol, Transport};
 
 use crate::suite::far::{B, FarPort, Ground};
@@ -102,4 +102,25 @@ fn what_an_edge_told_of_a_connection_never_counts_for_the_one_in_its_place() {
     let now = accepted(&mut driver);
     while driver.next().is_some() {}
     assert!(!driver.peer_has_ended(now), "nobody has ended it");
+}
+
+#[test]
+fn a_table_that_shrinks_forgets_what_was_to_be_looked_at_again() {
+    const ENOUGH_TO_SHRINK: usize = 256;
+    let mut driver = Mio::new(4096).expect("a driver");
+    let far = FarPort::new(&Ground::Sockets);
+    let to = far.address().into();
+    let options = ConnectOptions::default();
+    let mut connect = |driver: &mut Mio| driver.connect(&to, &options).expect("it begins");
+    let keys: Vec<Key> = (0..ENOUGH_TO_SHRINK).map(|_| connect(&mut driver)).collect();
+    // What was connected is looked at in the next turn: bytes may have come with it.
+    driver.wait(None).expect("it waits");
+    let connected = std::iter::from_fn(|| driver.next().map(|event| format!("{event:?}")));
+    assert!(connected.filter(|event| event.starts_with("Connected")).count() > 0);
+    for key in keys {
+        driver.close(key, How::Normal);
+    }
+    driver.wait(Some(driver.world().now())).expect("it does not wait");
+    assert!(driver.next().is_none());
+    assert_eq!(connect(&mut driver).slot, 0, "the table is empty");
 }
