@@ -3,11 +3,12 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::defer::Cancelled;
 use couplet::testing::{Manner, Network};
-use couplet::{ConnectError, ConnectOptions, Connection, Deferred, Failure};
+use couplet::{Address, ConnectError, ConnectOptions, Connection, Deferred, Failure};
 
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, Log, Maker, Recorder, Script};
@@ -313,6 +314,23 @@ fn c142_cancelling_a_lookup_answers_at_once() {
     names.pass(ms(60_000));
     assert!(names.attempts().is_empty(), "its answer is nobody's");
     assert_eq!(names.log.len(), 4);
+}
+
+#[test]
+fn c142_a_lookup_that_is_given_up_keeps_nothing_of_who_asked() {
+    let mut names = Names::looked_up_in(ms(5000), &["10.0.0.1"]);
+    let witness = Rc::new(());
+    let kept = witness.clone();
+    let factory = move |_: &Address| -> Option<Recorder> {
+        let _kept = &kept;
+        None
+    };
+    let connecting = names.rig.reactor.connect("tcp:example:7", factory);
+    names.rig.turns(2);
+    connecting.cancel();
+    drop(connecting);
+    names.rig.turns(2);
+    assert_eq!(Rc::strong_count(&witness), 1);
 }
 
 /// What the `Cancelled` that it failed with names.
