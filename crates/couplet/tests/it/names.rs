@@ -383,7 +383,7 @@ fn localhost_is_reached_through_the_systems_resolver() {
     let a = rig.end();
     let (options, factory) = (ConnectOptions::default(), a.plays(Script::new()));
     let mut factory = Some(factory);
-    let factory = move |_: &couplet::Address| factory.take();
+    let factory = move |_: &Address| factory.take();
     let port = far.address().port();
     let connecting = rig.reactor.connect_tcp_deferred("localhost", port, options, factory);
     rig.until("the connection", || connecting.has_fired());

@@ -111,7 +111,7 @@ fn a_table_that_shrinks_forgets_what_was_to_be_looked_at_again() {
     let far = FarPort::new(&Ground::Sockets);
     let to = far.address().into();
     let options = ConnectOptions::default();
-    let mut connect = |driver: &mut Mio| driver.connect(&to, &options).expect("it begins");
+    let connect = |driver: &mut Mio| driver.connect(&to, &options).expect("it begins");
     let keys: Vec<Key> = (0..ENOUGH_TO_SHRINK).map(|_| connect(&mut driver)).collect();
     // What was connected is looked at in the next turn: bytes may have come with it.
     driver.wait(None).expect("it waits");
