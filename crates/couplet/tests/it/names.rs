@@ -3,11 +3,12 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::defer::Cancelled;
 use couplet::testing::{Manner, Network};
-use couplet::{ConnectError, ConnectOptions, Connection, Deferred, Failure};
+use couplet::{Address, ConnectError, ConnectOptions, Connection, Deferred, Failure};
 
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, Log, Maker, Recorder, Script};
@@ -315,6 +316,23 @@ fn c142_cancelling_a_lookup_answers_at_once() {
     assert_eq!(names.log.len(), 4);
 }
 
+#[test]
+fn c142_a_lookup_that_is_given_up_keeps_nothing_of_who_asked() {
+    let mut names = Names::looked_up_in(ms(5000), &["10.0.0.1"]);
+    let witness = Rc::new(());
+    let kept = witness.clone();
+    let factory = move |_: &Address| -> Option<Recorder> {
+        let _kept = &kept;
+        None
+    };
+    let connecting = names.rig.reactor.connect("tcp:example:7", factory);
+    names.rig.turns(2);
+    connecting.cancel();
+    drop(connecting);
+    names.rig.turns(2);
+    assert_eq!(Rc::strong_count(&witness), 1);
+}
+
 /// What the `Cancelled` that it failed with names.
 fn cancelled(names: &mut Names, connecting: Deferred<Connection<Recorder>>) -> String {
     let failure = names.failure(connecting);
@@ -365,7 +383,7 @@ fn localhost_is_reached_through_the_systems_resolver() {
     let a = rig.end();
     let (options, factory) = (ConnectOptions::default(), a.plays(Script::new()));
     let mut factory = Some(factory);
-    let factory = move |_: &couplet::Address| factory.take();
+    let factory = move |_: &Address| factory.take();
     let port = far.address().port();
     let connecting = rig.reactor.connect_tcp_deferred("localhost", port, options, factory);
     rig.until("the connection", || connecting.has_fired());

@@ -3,12 +3,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use couplet::testing::{Held, Manner, Memory, Network, hold};
 use couplet::{DelayedCall, Loop, LoopOptions, Protocol, Reactor, Transport};
 
 use crate::logged::logged;
+use crate::suite::kit::{Kit, Rig};
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -378,4 +379,20 @@ fn c95_a_panicking_call_fails_the_test() {
     assert!(text.contains("no poem"), "{text}");
     assert_eq!(log.take(), ["before at 1", "beside at 1", "after at 5"]);
     held.advance(s(1));
+}
+
+#[test]
+fn the_time_of_a_turn_never_lies_before_that_of_the_last() {
+    let mut rig = Kit::memory(Manner::Readiness).rig();
+    let times: Rc<RefCell<Vec<Instant>>> = Rc::default();
+    let tell = |rig: &mut Rig| {
+        let (times, reactor) = (times.clone(), rig.reactor.clone());
+        rig.reactor.call_soon(move || times.borrow_mut().push(reactor.now()));
+        rig.turns(2);
+    };
+    rig.pass(s(10));
+    tell(&mut rig);
+    rig.tapped.go_back(s(5));
+    tell(&mut rig);
+    assert_eq!(times.borrow()[0], times.borrow()[1]);
 }

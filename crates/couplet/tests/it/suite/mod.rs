@@ -122,6 +122,7 @@ macro_rules! all_facts {
                 c29_a_panic_in_data_received_is_logged_and_is_the_reason,
                 c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer,
                 c31_what_is_open_at_the_end_is_shutdown,
+                c31_a_flush_at_the_end_lasts_no_longer_than_the_grace,
             ]
             connecting: [
                 c36_a_client_starts_in_order,

@@ -161,7 +161,7 @@ pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
 pub(crate) fn c22a_a_paused_port_accepts_nobody_and_serves_its_queue_on_resume(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let port = rig.listen_with(maker(&rig, &log));
-    rig.turn();
+    // Before it is served, and after.
     for _ in 0..2 {
         port.pause_producing();
         rig.turn();

@@ -8,6 +8,7 @@ use couplet::{By, Bytes, ProducerKind, Reason, Transport};
 
 use crate::logged::logged;
 
+use super::endings::write_big;
 use super::far::Saw;
 use super::kit::{BOTH_ROLES, Kit};
 use super::recorder::{A, Broken, Call, Log, Maker, On, Script};
@@ -225,4 +226,16 @@ pub(crate) fn c31_what_is_open_at_the_end_is_shutdown(kit: Kit) {
         ["client_connection_failed(Failed(the reactor stopped))", "do_stop"]
     );
     assert_eq!(rig.passed(), Duration::ZERO);
+}
+
+pub(crate) fn c31_a_flush_at_the_end_lasts_no_longer_than_the_grace(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, _b) = rig.accept(Script::new());
+    write_big(&rig, &a);
+    rig.turns(3);
+    let before = rig.passed();
+    rig.stop(Duration::from_millis(100));
+    assert_eq!(rig.lost(&a), "Shutdown");
+    let lasted = rig.passed() - before;
+    assert!((500..=1000).contains(&lasted.as_millis()), "{lasted:?}");
 }

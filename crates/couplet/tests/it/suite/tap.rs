@@ -57,6 +57,11 @@ impl Tapped {
         self.passed.set(self.passed.get() + by);
     }
 
+    /// Moves the clock back, as none should.
+    pub(crate) fn go_back(&self, by: Duration) {
+        self.passed.set(self.passed.get() - by);
+    }
+
     /// What has passed since the start.
     pub(crate) fn passed(&self) -> Duration {
         self.passed.get()
