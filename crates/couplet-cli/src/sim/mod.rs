@@ -99,15 +99,25 @@ pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
     };
     let began = now();
     let outcome = run_all(&world, seeds, weather);
-    if let Some(file) = &options.trace {
+    let written = options.trace.as_ref().map_or(Ok(()), |file| {
         let seed = outcome.as_ref().err().map_or(seeds.0, |failed| failed.seed);
-        write_trace(&world, Trial::new(seed, weather), file)?;
-    }
+        write_trace(&world, Trial::new(seed, weather), file)
+    });
     match outcome {
-        Ok(reports) => output::print(summary(name, weather, &reports, began.elapsed()).as_bytes()),
+        Ok(totals) => {
+            written.map_err(Exit::failed)?;
+            output::print(totals.tell(name, weather, seeds, began.elapsed()).as_bytes())
+        }
         Err(Failed { seed, text }) => {
-            let again = format!("couplet sim {name} --weather {weather} --seeds {seed}");
-            Err(Exit::failed(format!("{name}: {text}\nreplay it: {again}")))
+            let mut told = format!("{name}: {text}\n");
+            if let Err(why) = written {
+                told += &format!("{why}\n");
+            }
+            told += &format!("replay it: couplet sim {name} --weather {weather} --seeds {seed}");
+            if let Some(time) = options.time {
+                told += &format!(" --time {}", time.as_secs_f64());
+            }
+            Err(Exit::failed(told))
         }
     }
 }
@@ -142,24 +152,56 @@ struct Failed {
     text: String,
 }
 
+/// What the worlds come to that were well.
+#[derive(Default)]
+struct Totals {
+    events: u64,
+    elapsed: Duration,
+    /// Of each seed and its trace; the order in which they ran does not matter.
+    hash: u64,
+}
+
+impl Totals {
+    fn add(&mut self, seed: u64, report: &Report) {
+        self.events += report.events;
+        self.elapsed += report.elapsed;
+        let mixed = (seed ^ report.hash.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.hash = self.hash.wrapping_add(mixed ^ (mixed >> 29));
+    }
+
+    fn tell(&self, name: &str, weather: Weather, seeds: (u64, u64), took: Duration) -> String {
+        let seeds = match seeds {
+            (first, last) if first == last => format!("seed {first}"),
+            (first, last) => format!("seeds {first}..{last}"),
+        };
+        format!(
+            "{name}: {seeds}, weather {weather}: all is well\n\
+             {} events in {} of virtual time, {:.1} s of ours\n\
+             trace {:016x}\n",
+            HumanCount(self.events),
+            HumanDuration(self.elapsed),
+            took.as_secs_f64(),
+            self.hash
+        )
+    }
+}
+
 /// Runs all seeds, some at the same time. The failure of the lowest seed counts.
-fn run_all(
-    world: &World,
-    (first, last): (u64, u64),
-    weather: Weather,
-) -> Result<BTreeMap<u64, Report>, Failed> {
-    let bar = progress(last - first + 1);
-    let next = AtomicU64::new(first);
+fn run_all(world: &World, (first, last): (u64, u64), weather: Weather) -> Result<Totals, Failed> {
+    let count = (last - first).saturating_add(1);
+    let bar = progress(count);
+    let next = AtomicU64::new(0);
     let lowest = AtomicU64::new(u64::MAX);
-    let done: Mutex<BTreeMap<u64, Report>> = Mutex::default();
+    let done: Mutex<Totals> = Mutex::default();
     let failed: Mutex<BTreeMap<u64, String>> = Mutex::default();
     let compared = AtomicBool::new(false);
     let work = || {
         loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed > last || seed > lowest.load(Ordering::Relaxed) {
+            let nth = next.fetch_add(1, Ordering::Relaxed);
+            if nth >= count || nth > lowest.load(Ordering::Relaxed) {
                 return;
             }
+            let seed = first + nth;
             let trial = Trial::new(seed, weather);
             // One of them runs twice: the same seed gives the same trace.
             let twice = !compared.swap(true, Ordering::Relaxed);
@@ -168,9 +210,9 @@ fn run_all(
                 false => Ok(report),
             });
             match outcome {
-                Ok(report) => drop(lock(&done).insert(seed, report)),
+                Ok(report) => lock(&done).add(seed, &report),
                 Err(text) => {
-                    lowest.fetch_min(seed, Ordering::Relaxed);
+                    lowest.fetch_min(nth, Ordering::Relaxed);
                     lock(&failed).insert(seed, text);
                 }
             }
@@ -205,32 +247,7 @@ fn progress(seeds: u64) -> ProgressBar {
     )
 }
 
-fn summary(
-    name: &str,
-    weather: Weather,
-    reports: &BTreeMap<u64, Report>,
-    took: Duration,
-) -> String {
-    let events: u64 = reports.values().map(|report| report.events).sum();
-    let time: Duration = reports.values().map(|report| report.elapsed).sum();
-    let hash = reports.values().fold(0, |hash: u64, report| hash.rotate_left(7) ^ report.hash);
-    let (first, last) = (reports.keys().next(), reports.keys().next_back());
-    let seeds = match (first, last) {
-        (Some(first), Some(last)) if first != last => format!("seeds {first}..{last}"),
-        (Some(only), _) => format!("seed {only}"),
-        _ => "no seeds".to_owned(),
-    };
-    format!(
-        "{name}: {seeds}, weather {weather}: all is well\n\
-         {} events in {} of virtual time, {:.1} s of ours\n\
-         trace {hash:016x}\n",
-        HumanCount(events),
-        HumanDuration(time),
-        took.as_secs_f64()
-    )
-}
-
-fn write_trace(world: &World, trial: Trial, file: &Path) -> Result<(), Exit> {
+fn write_trace(world: &World, trial: Trial, file: &Path) -> Result<(), String> {
     let mut text = format!("# seed {}, weather {}\n", trial.seed, trial.weather);
     let report = trial.whole_trace().run(world);
     for (n, fault) in report.faults.iter().enumerate() {
@@ -240,7 +257,7 @@ fn write_trace(world: &World, trial: Trial, file: &Path) -> Result<(), Exit> {
     text += "\n";
     std::fs::write(file, text).map_err(|error| {
         let (file, why) = (file.display(), output::plain(&error));
-        Exit::failed(format!("cannot write the trace to {file}: {why}"))
+        format!("cannot write the trace to {file}: {why}")
     })
 }
 

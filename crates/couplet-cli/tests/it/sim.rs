@@ -93,6 +93,24 @@ fn the_trace_of_a_broken_world_is_of_the_seed_that_failed() {
 }
 
 #[test]
+fn a_trace_that_cannot_be_written_hides_no_failure() {
+    let ended = run(&["sim", "naive", "--seeds", "1..40", "--trace", "/no/where"]);
+    assert_eq!(ended.code, Some(1));
+    for told in ["the reader took a cut poem", "cannot write the trace to /no/where", "replay it: "]
+    {
+        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn the_last_of_all_seeds_is_one_like_the_others() {
+    let last = u64::MAX.to_string();
+    let ended = run(&["sim", "reconnecting", "--seeds", &last]);
+    ended.quietly(0);
+    assert!(ended.text().starts_with(&format!("reconnecting: seed {last}, ")), "{}", ended.text());
+}
+
+#[test]
 fn what_cannot_be_run_is_told() {
     let cases: [(&[&str], i32, &str); 5] = [
         (&["sim", "war"], 2, "there is no scenario 'war'; there are poetry, chat, "),

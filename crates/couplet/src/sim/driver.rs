@@ -435,6 +435,9 @@ impl Driver for SimDriver {
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
         let end = self.stream(key).end;
         if let SocketOption::KeepAlive(idle) = option {
+            if idle == Some(Duration::ZERO) {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
             self.kernel().keep_alive(end, idle);
         }
         Ok(())

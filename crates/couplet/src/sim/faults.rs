@@ -240,8 +240,9 @@ impl Weather {
         hosts: &[Host],
         all: u32,
         within: Duration,
+        nth: u64,
     ) -> Vec<Planned> {
-        let mut draw = Stream::new(seed, Purpose::Weather, &[1]);
+        let mut draw = Stream::new(seed, Purpose::Weather, &[1, nth]);
         let count = match self {
             Weather::Calm => 0,
             Weather::Breezy => draw.between(0, 4),
@@ -252,7 +253,7 @@ impl Weather {
         }
         let mut planned: Vec<Planned> = (0..count)
             .map(|n| {
-                let mut draw = Stream::new(seed, Purpose::Weather, &[2, n]);
+                let mut draw = Stream::new(seed, Purpose::Weather, &[2, nth, n]);
                 self.one(&mut draw, hosts, all, nanos(within))
             })
             .collect();

@@ -56,13 +56,14 @@
 //! ([`allow_panics`](Sim::allow_panics) lets it), and no failure of a Deferred is left unhandled.
 //! A program that has ended leaves nothing: no connection, port, connect, timed call, task, job,
 //! lookup or key of its driver. [`Sim::finish`] ends them all, and the network is to become quiet;
-//! a [`Trial`] counts the Deferreds too.
+//! a [`Trial`] counts the Deferreds too, where no program was killed: its system would have freed
+//! what it held.
 //!
 //! # What a program must not do
 //!
 //! Take time, names or chance from anywhere but its reactor, wait for another thread, or walk a
-//! `HashMap` where the order has an effect. [`check`] runs twice what it is in doubt about, and
-//! names the first difference.
+//! `HashMap` where the order has an effect. [`check`] runs the first seed and each failure
+//! twice, and names the first difference.
 
 mod driver;
 mod faults;

@@ -31,7 +31,8 @@ impl Sim {
     pub fn listen(&self, host: Host, address: SocketAddr, backlog: u32) -> io::Result<Listening> {
         let options = ListenOptions::default().backlog(backlog);
         let address = self.kernel.borrow_mut().bind(host.0, address, &options)?;
-        Ok(Listening { kernel: self.kernel.clone(), host: host.0, address })
+        let boot = self.kernel.borrow().hosts[host.0 as usize].boot;
+        Ok(Listening { kernel: self.kernel.clone(), host: host.0, boot, address })
     }
 
     /// A socket for datagrams on this host; port 0 takes a free one.
@@ -41,7 +42,8 @@ impl Sim {
     /// What the host's system says: address in use, no descriptors.
     pub fn datagrams(&self, host: Host, port: u16) -> io::Result<Datagrams> {
         let address = self.kernel.borrow_mut().open_socket(host.0, port)?;
-        Ok(Datagrams { kernel: self.kernel.clone(), host: host.0, address })
+        let boot = self.kernel.borrow().hosts[host.0 as usize].boot;
+        Ok(Datagrams { kernel: self.kernel.clone(), host: host.0, boot, address })
     }
 }
 
@@ -49,6 +51,8 @@ impl Sim {
 pub struct Listening {
     kernel: Rc<RefCell<Kernel>>,
     host: u32,
+    /// What a host had open before it went down is not this.
+    boot: u32,
     address: SocketAddr,
 }
 
@@ -67,7 +71,10 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.kernel.borrow_mut().unbind(self.host, self.address);
+        let mut kernel = self.kernel.borrow_mut();
+        if kernel.hosts[self.host as usize].boot == self.boot {
+            kernel.unbind(self.host, self.address);
+        }
     }
 }
 
@@ -159,6 +166,7 @@ impl fmt::Debug for Socket {
 pub struct Datagrams {
     kernel: Rc<RefCell<Kernel>>,
     host: u32,
+    boot: u32,
     address: SocketAddr,
 }
 
@@ -186,7 +194,10 @@ impl Datagrams {
 
 impl Drop for Datagrams {
     fn drop(&mut self) {
-        self.kernel.borrow_mut().close_socket(self.host, self.address);
+        let mut kernel = self.kernel.borrow_mut();
+        if kernel.hosts[self.host as usize].boot == self.boot {
+            kernel.close_socket(self.host, self.address);
+        }
     }
 }
 

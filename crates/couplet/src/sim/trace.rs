@@ -82,6 +82,11 @@ impl Trace {
         self.kept.push_back(record);
     }
 
+    /// Something has happened, of which the trace may say nothing.
+    pub(super) fn step(&mut self, at: u64, kind: u64) {
+        self.hash = fold(fold(self.hash, at), kind);
+    }
+
     pub(super) fn hash(&self) -> u64 {
         fold(self.hash, self.count)
     }

@@ -170,6 +170,9 @@ impl Trial {
         let shown = if short.failure.is_some() { &short } else { report };
         let mut text = format!("seed {}, weather {}: ", self.seed, self.weather);
         text += shown.failure.as_deref().unwrap_or_default();
+        if let (Some(all), true) = (&report.failure, shown.failure != report.failure) {
+            text += &format!("\nwith all of its faults: {all}");
+        }
         if let Err(difference) = self.compare(report, scenario) {
             text += &format!("\n{difference}");
         }
@@ -238,8 +241,8 @@ pub fn check(
         Ok(seed) => seed,
         Err(_) => panic!("COUPLET_SEED is to be a number, and is '{text}'"),
     });
-    let seeds: Vec<u64> = asked.map_or_else(|| seeds.into_iter().collect(), |seed| vec![seed]);
-    for (n, seed) in seeds.into_iter().enumerate() {
+    let (seeds, only) = (seeds.into_iter().filter(|_| asked.is_none()), asked.into_iter());
+    for (n, seed) in only.chain(seeds).enumerate() {
         let trial = Trial::new(seed, weather);
         let outcome = trial.examine(&scenario).and_then(|report| match n {
             0 => trial.compare(&report, &scenario),

@@ -24,7 +24,6 @@ struct Watched {
     boot: u32,
     made: bool,
     lost: bool,
-    inside: bool,
 }
 
 /// Wraps the protocol of a connection of this host.
@@ -49,7 +48,7 @@ impl Watched {
         let label = kernel.borrow_mut().label(end);
         let boot = kernel.borrow().hosts[host as usize].boot;
         let kernel = kernel.clone();
-        Watched { inner, kernel, host, end, label, boot, made: false, lost: false, inside: false }
+        Watched { inner, kernel, host, end, label, boot, made: false, lost: false }
     }
 
     /// Checks what must hold at each callback, notes it, and makes it.
@@ -62,16 +61,19 @@ impl Watched {
         self.check(&what, transport);
         self.made = true;
         self.lost |= matches!(what, What::Lost(..));
-        self.kernel.borrow_mut().note(self.host, what);
-        self.inside = true;
+        {
+            let mut kernel = self.kernel.borrow_mut();
+            kernel.note(self.host, what);
+            kernel.hosts[self.host as usize].in_callback = true;
+        }
         // A panic goes on to the loop; the next callback is not inside this one.
-        struct Out<'a>(&'a mut bool);
+        struct Out<'a>(&'a RefCell<Kernel>, u32);
         impl Drop for Out<'_> {
             fn drop(&mut self) {
-                *self.0 = false;
+                self.0.borrow_mut().hosts[self.1 as usize].in_callback = false;
             }
         }
-        let _out = Out(&mut self.inside);
+        let _out = Out(&self.kernel, self.host);
         call(&mut *self.inner, transport);
     }
 
@@ -79,6 +81,7 @@ impl Watched {
         let now = transport.reactor().now();
         let mut kernel = self.kernel.borrow_mut();
         let state = &mut kernel.hosts[self.host as usize];
+        let inside = state.in_callback;
         let back = state.seen.is_some_and(|seen| seen > now);
         state.seen = Some(now);
         let written = kernel.written(self.end);
@@ -86,7 +89,7 @@ impl Watched {
         let is_made = matches!(what, What::Made(_));
         let broken = if self.lost {
             "a callback after connection_lost"
-        } else if self.inside {
+        } else if inside {
             "a callback inside another one"
         } else if is_made == self.made {
             "connection_made does not come first, and once"
@@ -233,8 +236,19 @@ mod tests {
 
     #[test]
     fn a_callback_inside_another_is_noticed() {
+        /// Calls another protocol of its host from its own callback.
+        struct Reenters(Watched);
+        impl Protocol for Reenters {
+            fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+            fn write_closed(&mut self, transport: &Transport) {
+                self.0.write_closed(transport);
+            }
+        }
         let text = broken(|watched, transport| {
-            watched.inside = true;
+            let quiet = Box::new(Quiet(Rc::default()));
+            let mut other = Watched::new(&watched.kernel, 1, watched.end, quiet);
+            other.connection_made(transport);
+            watched.inner = Box::new(Reenters(other));
             watched.write_closed(transport);
         });
         assert!(text.contains("a callback inside another one"), "{text}");

@@ -188,8 +188,8 @@ impl Sim {
     pub fn draw_faults_for(&mut self, within: Duration, hosts: &[Host]) {
         self.draws += 1;
         let now = self.elapsed();
-        let seed = self.seed().wrapping_add(self.draws - 1);
-        let mut drawn = self.weather.draw(seed, hosts, self.programs.len() as u32, within);
+        let all = self.programs.len() as u32;
+        let mut drawn = self.weather.draw(self.seed(), hosts, all, within, self.draws);
         for planned in &mut drawn {
             planned.at += now;
         }
@@ -265,7 +265,10 @@ impl Sim {
             }
             let next = self.kernel.borrow().next_at();
             if next.is_none_or(|at| at > end) {
-                self.kernel.borrow_mut().now = end;
+                // With nothing more to come the end of all times is no time to wait for.
+                if end < u64::MAX {
+                    self.kernel.borrow_mut().now = end;
+                }
                 return Ok(false);
             }
             self.step();

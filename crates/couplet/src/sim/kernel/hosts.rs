@@ -23,6 +23,9 @@ const START_AGAIN: u64 = 1_000_000_000;
 /// How far the clocks of a host are ahead of those of others at the beginning, at most.
 const SKEW: u64 = 900_000_000_000;
 
+/// How often a job asks whether the pause of its program is over.
+const PAUSED: u64 = 1_000_000;
+
 /// Jobs of a host that run at the same time.
 const JOBS: usize = 10;
 
@@ -88,6 +91,8 @@ pub(in crate::sim) struct HostState {
     held: Vec<Option<EndId>>,
     /// Keys that its driver has given out and that are not closed.
     pub(in crate::sim) keys: usize,
+    /// A callback of one of its protocols is running.
+    pub(in crate::sim) in_callback: bool,
     /// The latest time that its program has seen.
     pub(in crate::sim) seen: Option<Instant>,
     turn_at: Option<u64>,
@@ -164,6 +169,7 @@ impl Kernel {
             later: Vec::new(),
             held: Vec::new(),
             keys: 0,
+            in_callback: false,
             seen: None,
             turn_at: None,
             busy_until: 0,
@@ -271,6 +277,7 @@ impl Kernel {
         state.jobs_waiting.clear();
         state.lookups.clear();
         state.turn_at = None;
+        state.in_callback = false;
         let jobs = std::mem::take(&mut state.jobs).into_values().flatten().collect();
         self.running -= u32::from(ran);
         jobs
@@ -297,7 +304,12 @@ impl Kernel {
 
     pub(super) fn starts_again(&mut self, host: u32, boot: u32) -> Due {
         let over = self.over;
+        let is_down = self.lasting().any(|fault| fault.downs() == Some(Host(host)));
         let state = self.host(host);
+        if state.paused > 0 || is_down {
+            self.after(START_AGAIN, Happening::Start(host, boot));
+            return Due::Nothing;
+        }
         // It may have gone down, or up, meanwhile.
         match state.boot == boot && state.powered && !state.runs && !over {
             true => Due::Up(host),
@@ -316,7 +328,8 @@ impl Kernel {
         loop {
             let port = state.next_port;
             state.next_port = port.checked_add(1).unwrap_or(32_768);
-            if !state.listeners.keys().any(|address| address.port() == port) {
+            let mut taken = state.listeners.keys().chain(state.sockets.keys());
+            if !taken.any(|address| address.port() == port) {
                 return port;
             }
         }
@@ -487,6 +500,10 @@ impl Kernel {
     pub(super) fn job_comes(&mut self, host: u32, boot: u32, ticket: Ticket) -> Due {
         let state = self.host(host);
         if state.boot != boot {
+            return Due::Nothing;
+        }
+        if state.paused > 0 {
+            self.after(PAUSED, Happening::Job(host, boot, ticket));
             return Due::Nothing;
         }
         let job = state.jobs.remove(&ticket).flatten();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::Host;
 use super::faults::{Fault, Link, Planned};
-use super::random::{Latency, Stream, nanos};
+use super::random::{Latency, Stream, fold_bytes, nanos};
 use super::trace::{Label, Record, Trace, What};
 use super::waking::Bells;
 use crate::driver::Ticket;
@@ -73,6 +73,33 @@ pub(super) enum Happening {
     Start(u32, u32),
     /// A datagram comes to a host.
     Datagram(u32, Box<datagrams::Datagram>),
+}
+
+impl Happening {
+    /// What it is and what it is about, as a number: for the hash of all that has happened.
+    fn code(&self) -> u64 {
+        let of = |what: u64, whose: u64| what << 56 ^ whose;
+        let end = |id: &EndId| u64::from(id.conn.slot) << 1 | u64::from(id.side);
+        match self {
+            Happening::Turn(host) => of(1, u64::from(*host)),
+            Happening::Arrive(id, _) => of(2, end(id)),
+            Happening::Acked(id, _) => of(3, end(id)),
+            Happening::Window(id) => of(4, end(id)),
+            Happening::AskForRoom(id) => of(5, end(id)),
+            Happening::Retry(id, _) => of(6, end(id)),
+            Happening::Reset(id) => of(7, end(id)),
+            Happening::Probe(id) => of(8, end(id)),
+            Happening::ReadAgain(id) => of(9, end(id)),
+            Happening::Looked(host, _, ticket) => of(10, u64::from(*host) << 32 ^ ticket.0),
+            Happening::Job(host, _, ticket) => of(11, u64::from(*host) << 32 ^ ticket.0),
+            Happening::FaultBegins(n) => of(12, u64::from(*n)),
+            Happening::FaultEnds(n) => of(13, u64::from(*n)),
+            Happening::Start(host, _) => of(14, u64::from(*host)),
+            Happening::Datagram(to, datagram) => {
+                of(15, fold_bytes(u64::from(*to), &datagram.bytes) >> 8)
+            }
+        }
+    }
 }
 
 /// What the world itself is to do, since user code is called in it.
@@ -214,6 +241,7 @@ impl Kernel {
         }
         self.now = at;
         self.events += 1;
+        self.trace.step(at, happening.code());
         match happening {
             Happening::Turn(host) => return self.turn_comes(host),
             Happening::Arrive(end, epoch) => self.arrive(end, epoch),
@@ -362,7 +390,7 @@ impl Kernel {
             let state = &mut self.hosts[host as usize];
             state.powered = true;
             state.paused = 0;
-            let waits_to_leave = state.uplink_free > self.now && state.bandwidth.is_none();
+            let waits_to_leave = state.uplink_free > self.now;
             if waits_to_leave {
                 self.hurry(host);
             }

@@ -71,6 +71,9 @@ impl Kernel {
             return;
         }
         if answers && self.passes(from, to) && self.passes(to, from) {
+            if let Some(conn) = self.conn(id.conn) {
+                conn.way(id.side).lost = None;
+            }
             self.transmit(id);
         } else {
             self.stall(id);

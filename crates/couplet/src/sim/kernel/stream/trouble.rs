@@ -92,13 +92,19 @@ impl Kernel {
         let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
         if !self.passes(from, to) {
             // Who still sends asks for another one; who is silent never hears of it.
+            let now = self.now;
             let Some(conn) = self.conn(id.conn) else { return };
+            let connecting = conn.end(id.side).stage == Stage::Connecting;
+            let is_dead = conn.end(id.side).dead;
             let way = conn.way(id.side);
-            let sends = way.held() > 0 || !way.flight.is_empty();
-            if (sends || conn.end(id.side).stage == Stage::Connecting) && !conn.end(id.side).dead {
-                self.after(RETRY_OPEN, Happening::Reset(id));
+            if is_dead || !(connecting || way.held() > 0 || !way.flight.is_empty()) {
+                return;
             }
-            return;
+            let (since, _) = *way.lost.get_or_insert((now, 0));
+            if now - since >= if connecting { PATIENCE_OPEN } else { PATIENCE } {
+                return self.break_end(id, io::ErrorKind::TimedOut);
+            }
+            return self.after(RETRY_OPEN, Happening::Reset(id));
         }
         let Some(conn) = self.conn(id.conn) else { return };
         let half_closed = conn.end(id.side).fin && conn.way(id.side).fin == Fin::No;
