@@ -96,9 +96,7 @@ impl World for System {
 
     fn wall_clock(&self) -> SystemTime {
         let kernel = self.kernel.borrow();
-        let host = &kernel.hosts[self.host as usize];
-        let time = Duration::from_secs(1_700_000_000) + host.clock(kernel.now);
-        SystemTime::UNIX_EPOCH + time.saturating_sub(Duration::from_nanos(host.behind))
+        kernel.hosts[self.host as usize].wall_clock(kernel.now)
     }
 
     fn random(&self) -> u64 {

@@ -1,4 +1,5 @@
-//! What a test holds in its own hand: sockets of a host without a program, and datagrams.
+//! What a test holds in its own hand: sockets of a host without a program, and datagrams. On a host
+//! with a program they go when that ends.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -6,14 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use super::driver::{SimDriver, System};
+use super::driver::SimDriver;
 use super::kernel::stream::Buffers;
 use super::kernel::{Due, Kernel};
 use super::random::nanos;
 use super::trace::{Legend, What};
 use super::{Broken, Fault, Host, Link, Planned, Weather, witness};
 use crate::defer::{Reporter, Result, Unhandled, set_reporter};
-use crate::driver::{Driver, Signal, World};
+use crate::driver::{Driver, Signal};
 use crate::reactor::{Loop, LoopOptions, Reactor};
 use crate::transport::panics::keep_panics;
 
@@ -44,7 +44,8 @@ pub struct Sim {
 type Program = Rc<dyn Fn(&Reactor) -> Result<()>>;
 
 struct Running {
-    program: Program,
+    /// A bare host has none.
+    program: Option<Program>,
     l: Option<Loop>,
     started: bool,
     /// It has started at least once.
@@ -86,7 +87,7 @@ impl Sim {
     pub fn host(&mut self, name: &str, program: impl Fn(&Reactor) -> Result<()> + 'static) -> Host {
         let host = Host(self.kernel.borrow_mut().add_host(name));
         self.programs.push(Running {
-            program: Rc::new(program),
+            program: Some(Rc::new(program)),
             l: None,
             started: false,
             ran: false,
@@ -98,7 +99,7 @@ impl Sim {
     /// [`datagrams`](Self::datagrams) in the test's hand, or a [`driver`](Self::driver).
     pub fn bare_host(&mut self, name: &str) -> Host {
         let host = self.host(name, |_| Ok(()));
-        self.programs[host.0 as usize].started = true;
+        self.programs[host.0 as usize].program = None;
         host
     }
 
@@ -120,7 +121,8 @@ impl Sim {
     /// The time of day as this host has it. The clocks of hosts differ by up to a quarter of an hour,
     /// which the seed decides, and [faults](Fault) change them.
     pub fn wall_clock(&self, host: Host) -> SystemTime {
-        System::new(&self.kernel, host.0).wall_clock()
+        let kernel = self.kernel.borrow();
+        kernel.hosts[host.0 as usize].wall_clock(kernel.now)
     }
 
     /// The program of this host runs.
@@ -431,6 +433,7 @@ impl Sim {
     }
 
     fn comes_up(&mut self, host: u32) {
+        let Some(program) = self.programs[host as usize].program.clone() else { return };
         let driver = SimDriver::new(&self.kernel, host);
         let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default().signals(true));
         let kernel = self.kernel.clone();
@@ -440,7 +443,6 @@ impl Sim {
             kernel.begins(host);
             kernel.note(host, What::Starts);
         }
-        let program = self.programs[host as usize].program.clone();
         match l.start(|reactor| program(reactor)) {
             Ok(()) => {
                 self.programs[host as usize].ran = true;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::datagrams::Socket;
 use super::stream::Stage;
@@ -103,7 +103,8 @@ pub(in crate::sim) struct HostState {
     jobs: BTreeMap<Ticket, Option<Job>>,
     jobs_waiting: VecDeque<Ticket>,
     lookups: BTreeMap<Ticket, Result<Vec<IpAddr>, io::ErrorKind>>,
-    work: Stream,
+    lookup_times: Stream,
+    job_times: Stream,
     pub(in crate::sim) choices: Stream,
     pub(super) sockets: BTreeMap<SocketAddr, Socket>,
 }
@@ -112,6 +113,12 @@ impl HostState {
     /// What its clock shows, since the beginning of all clocks.
     pub(in crate::sim) fn clock(&self, now: u64) -> Duration {
         Duration::from_nanos(now.saturating_add(self.ahead))
+    }
+
+    /// The time of day that it shows.
+    pub(in crate::sim) fn wall_clock(&self, now: u64) -> SystemTime {
+        let time = Duration::from_secs(1_700_000_000) + self.clock(now);
+        SystemTime::UNIX_EPOCH + time.saturating_sub(Duration::from_nanos(self.behind))
     }
 
     pub(in crate::sim) fn begin_round(&mut self) {
@@ -178,7 +185,8 @@ impl Kernel {
             jobs: BTreeMap::new(),
             jobs_waiting: VecDeque::new(),
             lookups: BTreeMap::new(),
-            work: Stream::new(self.seed, Purpose::Work, &[u64::from(index)]),
+            lookup_times: Stream::new(self.seed, Purpose::Work, &[u64::from(index), 1]),
+            job_times: Stream::new(self.seed, Purpose::Work, &[u64::from(index), 2]),
             choices: Stream::new(self.seed, Purpose::World, &[u64::from(index)]),
             sockets: BTreeMap::new(),
         });
@@ -423,7 +431,7 @@ impl Kernel {
     pub(in crate::sim) fn resolve(&mut self, host: u32, ticket: Ticket, name: &str) {
         let answer = self.addresses_of(host, name);
         let mut takes = Latency::Uniform(Duration::from_micros(200), Duration::from_millis(5))
-            .draw(&mut self.host(host).work);
+            .draw(&mut self.host(host).lookup_times);
         for fault in self.lasting() {
             if let Fault::SlowNames(h, by) = fault
                 && h.0 == host
@@ -485,7 +493,7 @@ impl Kernel {
                 usual: Duration::from_micros(500),
                 most: Duration::from_millis(500),
             }
-            .draw(&mut state.work);
+            .draw(&mut state.job_times);
             for fault in self.lasting() {
                 if let Fault::SlowJobs(h, by) = fault
                     && h.0 == host
@@ -545,12 +553,15 @@ impl Kernel {
         let state = &self.hosts[host as usize];
         // A job that has begun can't be given up.
         let jobs = state.jobs.values().flatten().count();
+        // What a test holds in its own hand has no key.
+        let of_program = |id: &&EndId| self.held_by_program(**id);
+        let connections = state.ends.iter().filter(of_program).count();
         let counts = [
             ("keys of its driver", state.keys),
             ("ports", state.listeners.len()),
             ("lookups", state.lookups.len()),
             ("jobs", jobs),
-            ("connections", self.ends_of(host).len()),
+            ("connections", connections),
         ];
         let held = counts.into_iter().filter(|(_, count)| *count > 0);
         held.map(|(what, count)| format!("{} has ended and holds {count} {what}", state.name))

@@ -1,6 +1,9 @@
 //! Streams as a system's TCP carries them: packets in order, windows, acknowledgements, a close
 //! by FIN or reset, and patience with a network that loses everything for a while.
 //!
+//! Unlike Linux's, a port has its connection when the first packet comes, half a round trip early; and
+//! an end that has closed leaves nothing behind that waits (FIN_WAIT2, TIME_WAIT).
+//!
 //! Here is what a connection is; `asking.rs` has what programs ask of it, `travel.rs` what happens
 //! on the way, `trouble.rs` what is lost, broken or silent.
 
@@ -314,6 +317,12 @@ impl Kernel {
                 format!("the network holds {client}#{}: {}; {}", label.ordinal, of(0), of(1))
             })
             .collect()
+    }
+
+    /// A driver knows it by a key.
+    pub(super) fn held_by_program(&self, id: EndId) -> bool {
+        let (_, conn) = &self.conns[id.conn.slot as usize];
+        conn.as_ref().is_some_and(|conn| conn.ends[id.side as usize].key.is_some())
     }
 
     /// The ends that a host's program holds, or that wait in the queues of its ports.
