@@ -73,10 +73,7 @@ struct Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         let System { kernel, host, boot, .. } = &self.system;
-        let mut kernel = kernel.borrow_mut();
-        if kernel.hosts[*host as usize].boot == *boot {
-            kernel.unbind(*host, self.address);
-        }
+        kernel.borrow_mut().unbind(*host, *boot, self.address);
     }
 }
 

@@ -72,10 +72,7 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        let mut kernel = self.kernel.borrow_mut();
-        if kernel.hosts[self.host as usize].boot == self.boot {
-            kernel.unbind(self.host, self.address);
-        }
+        self.kernel.borrow_mut().unbind(self.host, self.boot, self.address);
     }
 }
 
@@ -195,10 +192,7 @@ impl Datagrams {
 
 impl Drop for Datagrams {
     fn drop(&mut self) {
-        let mut kernel = self.kernel.borrow_mut();
-        if kernel.hosts[self.host as usize].boot == self.boot {
-            kernel.close_socket(self.host, self.address);
-        }
+        self.kernel.borrow_mut().close_socket(self.host, self.boot, self.address);
     }
 }
 

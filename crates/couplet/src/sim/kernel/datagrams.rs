@@ -46,8 +46,11 @@ impl Kernel {
         Ok(address)
     }
 
-    pub(in crate::sim) fn close_socket(&mut self, host: u32, address: SocketAddr) {
-        self.host(host).sockets.remove(&address);
+    /// Closes a socket of the host as it was at this boot.
+    pub(in crate::sim) fn close_socket(&mut self, host: u32, boot: u32, address: SocketAddr) {
+        if self.host(host).boot == boot {
+            self.host(host).sockets.remove(&address);
+        }
     }
 
     pub(in crate::sim) fn take_datagram(

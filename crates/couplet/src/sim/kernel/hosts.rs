@@ -10,7 +10,7 @@ use super::stream::Stage;
 use super::{Due, EndId, Happening, Host, Kernel};
 use crate::driver::{How, Job, Key, ListenOptions, Signal, Ticket};
 use crate::sim::faults::Fault;
-use crate::sim::random::{Latency, Purpose, Stream, nanos};
+use crate::sim::random::{Latency, Purpose, Stream};
 use crate::sim::trace::What;
 
 /// The least time from one turn of a loop to the next: what its work costs. So a loop that always
@@ -294,8 +294,8 @@ impl Kernel {
     /// A fault that kept the program of this host down is over: with the power of the host, or
     /// alone. It starts anew, unless another one lasts longer.
     pub(super) fn comes_up(&mut self, host: u32) -> Due {
-        let without_power = self.lasting().any(|f| matches!(f, Fault::Crash(h) if h.0 == host));
-        let without_program = self.lasting().any(|f| f.downs() == Some(Host(host)));
+        let without_power = self.suffers(&Fault::Crash(Host(host)));
+        let without_program = self.is_down(host);
         let state = self.host(host);
         state.powered = !without_power;
         if without_program || !std::mem::take(&mut state.downed) {
@@ -311,24 +311,24 @@ impl Kernel {
     }
 
     pub(super) fn starts_again(&mut self, host: u32, boot: u32) -> Due {
+        let waits = self.is_down(host);
         let over = self.over;
-        let is_down = self.lasting().any(|fault| fault.downs() == Some(Host(host)));
         let state = self.host(host);
-        if state.paused > 0 || is_down {
-            self.after(START_AGAIN, Happening::Start(host, boot));
+        // It may have gone down, or up, meanwhile.
+        if state.boot != boot || state.runs || over {
             return Due::Nothing;
         }
-        // It may have gone down, or up, meanwhile.
-        match state.boot == boot && state.powered && !state.runs && !over {
-            true => Due::Up(host),
-            false => Due::Nothing,
+        if waits || state.paused > 0 {
+            self.start_later(host);
+            return Due::Nothing;
         }
+        Due::Up(host)
     }
 
     // Descriptors and ports.
 
     pub(in crate::sim) fn has_descriptors(&self, host: u32) -> bool {
-        !self.lasting().any(|fault| matches!(fault, Fault::NoDescriptors(h) if h.0 == host))
+        !self.suffers(&Fault::NoDescriptors(Host(host)))
     }
 
     pub(super) fn free_port(&mut self, host: u32) -> u16 {
@@ -381,8 +381,11 @@ impl Kernel {
         Ok(address)
     }
 
-    /// Closes a port; who waits in its queue is reset.
-    pub(in crate::sim) fn unbind(&mut self, host: u32, address: SocketAddr) {
+    /// Closes a port of the host as it was at this boot; who waits in its queue is reset.
+    pub(in crate::sim) fn unbind(&mut self, host: u32, boot: u32, address: SocketAddr) {
+        if self.host(host).boot != boot {
+            return;
+        }
         let listener = self.host(host).listeners.remove(&address);
         for end in listener.into_iter().flat_map(|listener| listener.queue) {
             self.close(end, How::Reset);
@@ -404,7 +407,7 @@ impl Kernel {
 
     /// Puts a connection into the queue of a port, where there is room.
     pub(super) fn enqueue(&mut self, host: u32, port: SocketAddr, end: EndId) -> bool {
-        let full = self.lasting().any(|fault| matches!(fault, Fault::FullQueue(h) if h.0 == host));
+        let full = self.suffers(&Fault::FullQueue(Host(host)));
         let Some(listener) = self.host(host).listeners.get_mut(&port) else {
             return false;
         };
@@ -430,19 +433,16 @@ impl Kernel {
 
     pub(in crate::sim) fn resolve(&mut self, host: u32, ticket: Ticket, name: &str) {
         let answer = self.addresses_of(host, name);
-        let mut takes = Latency::Uniform(Duration::from_micros(200), Duration::from_millis(5))
+        let takes = Latency::Uniform(Duration::from_micros(200), Duration::from_millis(5))
             .draw(&mut self.host(host).lookup_times);
-        for fault in self.lasting() {
-            if let Fault::SlowNames(h, by) = fault
-                && h.0 == host
-            {
-                takes = takes.saturating_add(nanos(*by));
-            }
-        }
+        let longer = self.longer(|fault| match fault {
+            Fault::SlowNames(h, by) if h.0 == host => Some(*by),
+            _ => None,
+        });
         let state = self.host(host);
         state.lookups.insert(ticket, answer);
         let boot = state.boot;
-        self.after(takes, Happening::Looked(host, boot, ticket));
+        self.after(takes.saturating_add(longer), Happening::Looked(host, boot, ticket));
         self.note(host, What::Name(name.to_owned()));
     }
 
@@ -450,7 +450,7 @@ impl Kernel {
         if name == "localhost" {
             return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
         }
-        if self.lasting().any(|fault| matches!(fault, Fault::NoNames(h) if h.0 == host)) {
+        if self.suffers(&Fault::NoNames(Host(host))) {
             return Err(io::ErrorKind::TimedOut);
         }
         let meant = self.by_name.get(name).map(|index| &self.hosts[*index as usize]);
@@ -489,19 +489,16 @@ impl Kernel {
                 return;
             };
             let boot = state.boot;
-            let mut takes = Latency::LongTail {
+            let takes = Latency::LongTail {
                 usual: Duration::from_micros(500),
                 most: Duration::from_millis(500),
             }
             .draw(&mut state.job_times);
-            for fault in self.lasting() {
-                if let Fault::SlowJobs(h, by) = fault
-                    && h.0 == host
-                {
-                    takes = takes.saturating_add(nanos(*by));
-                }
-            }
-            self.after(takes, Happening::Job(host, boot, ticket));
+            let longer = self.longer(|fault| match fault {
+                Fault::SlowJobs(h, by) if h.0 == host => Some(*by),
+                _ => None,
+            });
+            self.after(takes.saturating_add(longer), Happening::Job(host, boot, ticket));
         }
     }
 

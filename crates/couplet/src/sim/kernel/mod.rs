@@ -315,6 +315,21 @@ impl Kernel {
         self.active.iter().map(|n| &self.faults[*n as usize].fault)
     }
 
+    /// Just this fault lasts at this moment.
+    pub(super) fn suffers(&self, fault: &Fault) -> bool {
+        self.lasting().any(|lasting| lasting == fault)
+    }
+
+    /// A fault keeps the program of this host down.
+    fn is_down(&self, host: u32) -> bool {
+        self.lasting().any(|fault| fault.downs() == Some(Host(host)))
+    }
+
+    /// How much longer something takes by the faults for which `by` has a time.
+    fn longer(&self, by: impl Fn(&Fault) -> Option<Duration>) -> u64 {
+        self.lasting().filter_map(by).map(nanos).fold(0, u64::saturating_add)
+    }
+
     /// Something sent by one host comes to the other.
     pub(super) fn passes(&self, from: u32, to: u32) -> bool {
         if to as usize >= self.hosts.len() || !self.hosts[to as usize].powered {
@@ -336,11 +351,10 @@ impl Kernel {
         if from == to {
             return Route { latency: Latency::Constant(Duration::ZERO), detour: 0 };
         }
-        let detours = self.lasting().filter_map(|fault| match fault {
-            Fault::Delay(host, by) if host.0 == from || host.0 == to => Some(nanos(*by)),
+        let detour = self.longer(|fault| match fault {
+            Fault::Delay(host, by) if host.0 == from || host.0 == to => Some(*by),
             _ => None,
         });
-        let detour = detours.fold(0, u64::saturating_add);
         Route { latency: self.link(from, to).latency, detour }
     }
 

@@ -250,6 +250,11 @@ impl Way {
 }
 
 impl Conn {
+    /// The hosts of this end and of the other.
+    fn hosts(&self, side: u8) -> (u32, u32) {
+        (self.ends[side as usize].host, self.ends[1 - side as usize].host)
+    }
+
     fn way(&mut self, side: u8) -> &mut Way {
         &mut self.ways[side as usize]
     }

@@ -159,7 +159,7 @@ impl Kernel {
     pub(super) fn window_opens(&mut self, id: EndId) {
         let other = id.other();
         let Some(conn) = self.conn(other.conn) else { return };
-        let (to, from) = (conn.end(other.side).host, conn.end(id.side).host);
+        let (to, from) = conn.hosts(other.side);
         let way = conn.way(other.side);
         if way.window_coming || (way.unsent.is_empty() && way.fin != Fin::Wanted) {
             return;
@@ -217,7 +217,7 @@ impl Kernel {
     pub(super) fn send_reset(&mut self, to: EndId) {
         let from = to.other();
         let Some(conn) = self.conn(to.conn) else { return };
-        let hosts = (conn.end(from.side).host, conn.end(to.side).host);
+        let hosts = conn.hosts(from.side);
         let at = self.now + self.draw(from, hosts.0, hosts.1);
         let Some(conn) = self.conn(to.conn) else { return };
         let way = conn.way(from.side);

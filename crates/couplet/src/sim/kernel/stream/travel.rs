@@ -3,6 +3,7 @@
 use super::super::{EndId, Happening, Kernel};
 use super::{Fin, Packet, Stage};
 use crate::driver::memory::Cut;
+use crate::sim::Host;
 use crate::sim::faults::Fault;
 
 /// The most that one packet carries.
@@ -16,7 +17,7 @@ impl Kernel {
             let Some(conn) = self.conn(id.conn) else { return };
             let most_unread = conn.buffers.receive;
             let unread = conn.end(1 - id.side).unread;
-            let hosts = (conn.end(id.side).host, conn.end(1 - id.side).host);
+            let hosts = conn.hosts(id.side);
             let dead = conn.end(id.side).dead;
             let way = conn.way(id.side);
             // Who is gone sends nothing: not even the FIN that was asked for.
@@ -63,7 +64,7 @@ impl Kernel {
 
     pub(in crate::sim::kernel) fn asks_for_room(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
-        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let (from, to) = conn.hosts(id.side);
         let answers = !conn.end(1 - id.side).is_unknown();
         let way = conn.way(id.side);
         way.asks_for_room = false;
@@ -97,7 +98,7 @@ impl Kernel {
 
     pub(super) fn fly(&mut self, id: EndId, bytes: usize) {
         let Some(conn) = self.conn(id.conn) else { return };
-        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let (from, to) = conn.hosts(id.side);
         let departs = if from == to { self.now } else { self.departure(from, bytes) };
         let takes = self.draw(id, from, to);
         let Some(conn) = self.conn(id.conn) else { return };
@@ -137,7 +138,7 @@ impl Kernel {
         if conn.way(id.side).epoch != epoch {
             return;
         }
-        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let (from, to) = conn.hosts(id.side);
         if !self.passes(from, to) {
             return self.stall(id);
         }
@@ -155,7 +156,7 @@ impl Kernel {
         let other = id.other();
         let Some(conn) = self.conn(id.conn) else { return };
         let (host, to) = (conn.end(1).host, conn.end(1).local);
-        let refuses = self.lasting().any(|fault| matches!(fault, Fault::Refuse(h) if h.0 == host));
+        let refuses = self.suffers(&Fault::Refuse(Host(host)));
         let Some(port) = self.listener_for(host, to).filter(|_| !refuses) else {
             return self.send_reset(id);
         };
@@ -234,7 +235,7 @@ impl Kernel {
     /// An acknowledgement goes back to this end.
     pub(super) fn ack(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
-        let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let (to, from) = conn.hosts(id.side);
         let way = conn.way(id.side);
         if std::mem::replace(&mut way.ack_coming, true) {
             return;
@@ -248,7 +249,7 @@ impl Kernel {
         let now = self.now;
         let Some(conn) = self.conn(id.conn) else { return };
         let most = conn.buffers.send;
-        let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let (to, from) = conn.hosts(id.side);
         if conn.way(id.side).epoch != epoch {
             return;
         }
@@ -273,7 +274,7 @@ impl Kernel {
 
     pub(in crate::sim::kernel) fn window(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
-        let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let (to, from) = conn.hosts(id.side);
         conn.way(id.side).window_coming = false;
         // Who does not hear of it asks by itself.
         if self.passes(from, to) {

@@ -52,7 +52,7 @@ impl Kernel {
     pub(in crate::sim::kernel) fn retry(&mut self, id: EndId, epoch: u32) {
         let now = self.now;
         let Some(conn) = self.conn(id.conn) else { return };
-        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let (from, to) = conn.hosts(id.side);
         let way = conn.way(id.side);
         let Some((since, _)) = way.lost else { return };
         if way.epoch != epoch {
@@ -89,7 +89,7 @@ impl Kernel {
     /// A reset comes to this end.
     pub(in crate::sim::kernel) fn reset_comes(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
-        let (to, from) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let (to, from) = conn.hosts(id.side);
         if !self.passes(from, to) {
             // Who still sends asks for another one; who is silent never hears of it.
             let now = self.now;
@@ -165,7 +165,7 @@ impl Kernel {
     pub(super) fn probes(&mut self, id: EndId) -> Option<u64> {
         let now = self.now;
         let conn = self.conn(id.conn)?;
-        let (from, to) = (conn.end(id.side).host, conn.end(1 - id.side).host);
+        let (from, to) = conn.hosts(id.side);
         let unknown = conn.end(1 - id.side).is_unknown();
         // Bytes on their way ask as well, and have a patience of their own.
         let asks_anyway = conn.way(id.side).held() > 0;
