@@ -4,6 +4,7 @@
 //! none is global. Twisted's `IReactorCore`, `IReactorTime`, `IReactorTCP`.
 
 mod connecting;
+mod connections;
 mod delayed;
 mod door;
 mod jobs;
