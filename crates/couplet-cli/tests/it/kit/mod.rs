@@ -18,7 +18,7 @@ pub(crate) use socket::{Client, has_ipv6, serve_raw, unused_port};
 pub(crate) use terminal::Terminal;
 
 /// What takes longer hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[expect(clippy::disallowed_methods, reason = "tests of a program are about real time")]
 pub(crate) fn now() -> Instant {

@@ -54,6 +54,19 @@ impl Client {
         bytes
     }
 
+    /// What comes up to the next end of a line, and nothing behind it.
+    pub(crate) fn read_line(&mut self) -> String {
+        let mut line = Vec::new();
+        let mut seen = [0; 4096];
+        while line.pop_if(|byte| *byte == b'\n').is_none() {
+            let n = self.0.peek(&mut seen).unwrap();
+            let end = seen[..n].iter().position(|byte| *byte == b'\n').map_or(n, |at| at + 1);
+            assert!(end > 0, "the stream ended within a line");
+            line.extend(self.read_exact(end));
+        }
+        String::from_utf8(line).unwrap()
+    }
+
     /// Everything up to the end of the stream; an error when it is cut.
     pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
