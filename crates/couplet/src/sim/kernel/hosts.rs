@@ -405,21 +405,21 @@ impl Kernel {
             .or_else(|| listeners.get(&v6).is_some_and(dual).then_some(v6))
     }
 
-    /// Puts a connection into the queue of a port, where there is room.
-    pub(super) fn enqueue(&mut self, host: u32, port: SocketAddr, end: EndId) -> bool {
-        let full = self.suffers(&Fault::FullQueue(Host(host)));
-        let Some(listener) = self.host(host).listeners.get_mut(&port) else {
-            return false;
-        };
+    /// The queue of a port has room for a connection.
+    pub(super) fn has_room_for_one(&self, host: u32, port: SocketAddr) -> bool {
+        let listener = self.hosts[host as usize].listeners.get(&port);
         // As Linux has it, one more than it says.
-        if full || listener.queue.len() > listener.options.backlog as usize {
-            return false;
-        }
+        let room = |listener: &Listener| listener.queue.len() <= listener.options.backlog as usize;
+        listener.is_some_and(room) && !self.suffers(&Fault::FullQueue(Host(host)))
+    }
+
+    /// Puts a connection into the queue of a port.
+    pub(super) fn enqueue(&mut self, host: u32, port: SocketAddr, end: EndId) {
+        let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
         listener.queue.push_back(end);
         if listener.served {
             self.tell(host, Told::Port(port));
         }
-        true
     }
 
     /// The next connection of a port.

@@ -469,6 +469,7 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::How;
 
     fn world() -> (Kernel, EndId) {
         let mut kernel = Kernel::new(1);
@@ -513,7 +514,7 @@ mod tests {
         let key = crate::driver::Key { slot: 0, generation: 0 };
         kernel.end(end).expect("it is open").key = Some(key);
         assert_eq!(kernel.left_of(0), ["a has ended and holds 1 connections"]);
-        kernel.close(end, crate::driver::How::Normal);
+        kernel.close(end, How::Normal);
         assert_eq!(kernel.left_of(0), [""; 0]);
         kernel.resolve(0, Ticket(1), "b");
         kernel.run_blocking(0, Ticket(2), Box::new(|| ()));
@@ -521,5 +522,42 @@ mod tests {
         let told = ["3 keys of its driver", "1 lookups", "1 jobs"];
         assert_eq!(kernel.left_of(0), told.map(|what| format!("a has ended and holds {what}")));
         assert_eq!(kernel.left_of(1), ["b has ended and holds 1 ports"]);
+    }
+
+    #[test]
+    fn however_a_connect_ends_nothing_of_it_stays() {
+        // Lost at first, on one way or the other or both, while either end goes in either manner.
+        let silences = [
+            Fault::OneWay(Host(0), Host(1)),
+            Fault::OneWay(Host(1), Host(0)),
+            Fault::BlackHole(Host(1)),
+        ];
+        let ends = [How::Normal, How::Reset];
+        for (silence, how) in silences.iter().flat_map(|silence| ends.map(|how| (silence, how))) {
+            for (from, at) in (0..8).flat_map(|from| (0..8).map(move |at| (from, at))) {
+                for crashes in [None, Some(0), Some(1)] {
+                    let (mut kernel, end) = world();
+                    let ms = |n: u64| n * 500_000 + 250_000;
+                    let (from, lasts) = (Duration::from_nanos(ms(from)), Duration::from_secs(9));
+                    kernel.plan(Planned { at: from, lasts, fault: silence.clone() });
+                    while kernel.next_at().is_some_and(|next| next < ms(at)) {
+                        kernel.step();
+                    }
+                    match crashes {
+                        None => kernel.close(end, how),
+                        Some(host) => drop(kernel.goes_down(host, true)),
+                    }
+                    run(&mut kernel);
+                    while let Some(end) = kernel.hosts[1].ends.first().copied() {
+                        kernel.close(end, How::Normal);
+                        run(&mut kernel);
+                    }
+                    kernel.close(end, how);
+                    run(&mut kernel);
+                    let told = (silence, how, from, at, crashes);
+                    assert_eq!(kernel.held_connections(), [""; 0], "{told:?}");
+                }
+            }
+        }
     }
 }

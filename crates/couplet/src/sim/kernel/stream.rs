@@ -1,8 +1,7 @@
 //! Streams as a system's TCP carries them: packets in order, windows, acknowledgements, a close
 //! by FIN or reset, and patience with a network that loses everything for a while.
 //!
-//! Unlike Linux's, a port has its connection when the first packet comes, half a round trip early; and
-//! an end that has closed leaves nothing behind that waits (FIN_WAIT2, TIME_WAIT).
+//! Unlike on Linux, an end that has closed leaves nothing behind that waits (FIN_WAIT2, TIME_WAIT).
 //!
 //! Here is what a connection is; `asking.rs` has what programs ask of it, `travel.rs` what happens
 //! on the way, `trouble.rs` what is lost, broken or silent.
@@ -25,6 +24,8 @@ use crate::sim::trace::Label;
 pub(in crate::sim) enum Stage {
     /// Made by a connect that has no answer yet.
     Connecting,
+    /// Made by a connect that has come; its answer has not been confirmed.
+    Answering,
     /// Waits in the queue of a port.
     Queued,
     Open,
@@ -63,7 +64,10 @@ pub(in crate::sim) struct End {
 }
 
 enum Packet {
+    /// The first of each end: a connect, and its answer.
     Open,
+    /// That the answer has come: a port has its connection from now on.
+    Confirm,
     Data(Vec<u8>),
     Fin,
 }
@@ -262,6 +266,14 @@ impl Conn {
     fn end(&mut self, side: u8) -> &mut End {
         &mut self.ends[side as usize]
     }
+
+    /// A connect was answered, and nobody will confirm that the answer came.
+    fn answers_nobody(&self) -> bool {
+        let [client, server] = &self.ends;
+        let quiet = self.ways.iter().all(|way| way.flight.is_empty());
+        let unheard = quiet && (client.dead || client.is_gone());
+        server.stage == Stage::Answering && (server.dead || unheard)
+    }
 }
 
 impl Kernel {
@@ -390,6 +402,10 @@ impl Kernel {
     /// Forgets a connection that neither program holds and that has nothing more to send.
     fn reap(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
+        if conn.answers_nobody() {
+            conn.end(1).stage = Stage::Vanished;
+            conn.end(1).dead = true;
+        }
         let is_over = |side: usize| {
             let way = &conn.ways[side];
             conn.ends[side].is_gone()

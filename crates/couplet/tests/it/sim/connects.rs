@@ -50,12 +50,39 @@ fn a_connect_whose_answer_is_lost_gives_up_as_well() {
     two.sim.fault(s(0), s(3600), Fault::OneWay(two.b, two.a));
     two.pass(ms(1));
     let here = two.connect();
-    two.pass(ms(10));
-    let there = two.port.accept().expect("it was asked for");
     let took = two.until(|| here.error().is_some());
     assert!(took < s(129), "{took:?}");
     assert_eq!(here.error(), Some(ErrorKind::TimedOut));
-    assert_eq!(there.error(), Some(ErrorKind::TimedOut));
+    assert!(two.port.accept().is_none(), "nobody confirmed it");
+}
+
+#[test]
+fn a_confirmation_that_is_lost_is_sent_again_before_the_bytes_behind_it() {
+    let mut two = Two::new();
+    two.sim.fault(ms(15), s(1), Fault::OneWay(two.a, two.b));
+    let here = two.connect();
+    assert_eq!(two.until(|| here.is_open()), ms(20));
+    here.push(b"hello").unwrap();
+    two.pass(ms(900));
+    assert!(two.port.accept().is_none());
+    two.pass(s(2));
+    assert_eq!(all(&two.port.accept().unwrap()), b"hello");
+}
+
+#[test]
+fn a_connect_that_is_given_up_before_its_answer_never_comes_to_a_port() {
+    let mut two = Two::new();
+    let here = two.connect();
+    two.pass(ms(15));
+    here.close();
+    two.pass(s(1));
+    assert!(two.port.accept().is_none());
+    // One that is given up later does, and is broken.
+    let here = two.connect();
+    two.pass(ms(20));
+    here.reset();
+    two.pass(s(1));
+    assert_eq!(two.port.accept().unwrap().error(), Some(ErrorKind::ConnectionReset));
 }
 
 #[test]
@@ -82,14 +109,36 @@ fn a_full_queue_lets_a_connect_wait_until_there_is_room() {
     let mut sim = Sim::new(1);
     let (a, b) = (sim.bare_host("a"), sim.bare_host("b"));
     let port = sim.listen(b, sim.at(b, 80), 1).unwrap();
-    let sockets: Vec<_> = (0..3).map(|_| sim.socket(a, port.address()).unwrap()).collect();
+    let one = |_| {
+        let socket = sim.socket(a, port.address()).unwrap();
+        sim.run_for(ms(100)).unwrap();
+        socket
+    };
+    let sockets: Vec<_> = (0..3).map(one).collect();
     let open = || sockets.iter().filter(|socket| socket.is_open()).count();
     sim.run_for(s(10)).unwrap();
     assert_eq!(open(), 2, "one more than the backlog, as on Linux");
     assert!(sockets.iter().all(|socket| socket.error().is_none()));
     assert!(port.accept().is_some());
     assert!(sim.run_until(s(60), |_| open() == 3).unwrap(), "there is room now");
+    sim.run_for(ms(10)).unwrap();
     assert!(port.accept().is_some() && port.accept().is_some() && port.accept().is_none());
+}
+
+#[test]
+fn who_was_answered_before_the_queue_was_full_is_open_and_waits_to_be_taken() {
+    let mut sim = Sim::new(1);
+    let (a, b) = (sim.bare_host("a"), sim.bare_host("b"));
+    let port = sim.listen(b, sim.at(b, 80), 1).unwrap();
+    // All three are answered while the queue is empty.
+    let sockets: Vec<_> = (0..3).map(|_| sim.socket(a, port.address()).unwrap()).collect();
+    sim.run_for(s(10)).unwrap();
+    assert!(sockets.iter().all(|socket| socket.is_open() && socket.push(b"hello").is_ok()));
+    let taken: Vec<_> = std::iter::from_fn(|| port.accept()).collect();
+    assert_eq!(taken.len(), 2, "one more than the backlog, as on Linux");
+    sim.run_for(s(60)).unwrap();
+    let last = port.accept().expect("there is room now");
+    assert!(taken.iter().chain([&last]).all(|socket| all(socket) == b"hello"));
 }
 
 #[test]
@@ -105,14 +154,17 @@ fn while_queues_are_full_nobody_comes_through_and_afterwards_everybody() {
 
 #[test]
 fn who_waits_at_a_port_that_closes_is_reset() {
-    let mut two = Two::new();
-    let here = two.connect();
-    two.pass(ms(20));
-    let Two { mut sim, port, .. } = two;
-    assert!(here.is_open());
-    drop(port);
-    sim.run_for(ms(10)).unwrap();
-    assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
+    // The one waits in the queue, the other one is on its way to it.
+    for waited in [ms(30), ms(20)] {
+        let mut two = Two::new();
+        let here = two.connect();
+        two.pass(waited);
+        let Two { mut sim, port, .. } = two;
+        assert!(here.is_open());
+        drop(port);
+        sim.run_for(ms(20)).unwrap();
+        assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
+    }
 }
 
 #[test]

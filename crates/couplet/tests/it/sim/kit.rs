@@ -45,7 +45,8 @@ impl Two {
     /// Both ends of a connection: of a and of b.
     pub(crate) fn joined(&mut self) -> (Socket, Socket) {
         let here = self.connect();
-        self.pass(ms(20));
+        // There, back, and there again.
+        self.pass(ms(30));
         let there = self.port.accept().expect("it was asked for");
         assert!(here.is_open());
         (here, there)

@@ -16,6 +16,9 @@ fn a_constant_way_takes_always_as_long() {
     two.sim.set_link(two.a, two.b, Link::constant(ms(40)));
     let here = two.connect();
     assert_eq!(two.until(|| here.is_open()), ms(80), "there and back");
+    two.pass(ms(39));
+    assert!(two.port.accept().is_none(), "it hears of the answer first");
+    two.pass(ms(1));
     let there = two.port.accept().unwrap();
     for _ in 0..5 {
         here.push(b"!").unwrap();

@@ -1,5 +1,7 @@
 //! What happens on the way: packets, acknowledgements, windows.
 
+use std::io;
+
 use super::super::{EndId, Happening, Kernel};
 use super::{Fin, Packet, Stage};
 use crate::driver::memory::Cut;
@@ -10,6 +12,7 @@ use crate::sim::faults::Fault;
 const PACKET: usize = 64 * 1024;
 /// How often who waits for room asks for it.
 const ASK_FOR_ROOM: u64 = 5_000_000_000;
+
 impl Kernel {
     /// Sends what the window has room for.
     pub(super) fn transmit(&mut self, id: EndId) {
@@ -146,13 +149,14 @@ impl Kernel {
         match conn.way(id.side).flight.pop_front() {
             None => {}
             Some(Packet::Open) if id.side == 0 => self.open_comes(id),
+            Some(Packet::Confirm) => self.confirm_comes(id),
             Some(packet) => self.packet_comes(id, packet),
         }
         self.reap(id.conn);
     }
 
     /// A connect comes to a host.
-    pub(super) fn open_comes(&mut self, id: EndId) {
+    fn open_comes(&mut self, id: EndId) {
         let other = id.other();
         let Some(conn) = self.conn(id.conn) else { return };
         let (host, to) = (conn.end(1).host, conn.end(1).local);
@@ -160,21 +164,48 @@ impl Kernel {
         let Some(port) = self.listener_for(host, to).filter(|_| !refuses) else {
             return self.send_reset(id);
         };
-        if !self.enqueue(host, port, other) {
-            if let Some(conn) = self.conn(id.conn) {
-                conn.way(0).flight.push_front(Packet::Open);
-            }
-            return self.stall(id);
+        if !self.has_room_for_one(host, port) {
+            return self.comes_again(id, Packet::Open);
+        }
+        let now = self.now;
+        if let Some(conn) = self.conn(id.conn) {
+            conn.way(0).lost = None;
+            conn.end(1).stage = Stage::Answering;
+            conn.end(1).dead = false;
+            conn.end(1).heard = now;
+        }
+        self.launch(other, Packet::Open);
+    }
+
+    /// The client has heard the answer.
+    fn confirm_comes(&mut self, id: EndId) {
+        let other = id.other();
+        let Some(conn) = self.conn(id.conn) else { return };
+        let (host, to) = (conn.end(1).host, conn.end(1).local);
+        let knows = conn.end(1).stage == Stage::Answering;
+        let Some(port) = self.listener_for(host, to).filter(|_| knows) else {
+            self.break_end(other, io::ErrorKind::ConnectionReset);
+            return self.send_reset(id);
+        };
+        if !self.has_room_for_one(host, port) {
+            return self.comes_again(id, Packet::Confirm);
         }
         let now = self.now;
         if let Some(conn) = self.conn(id.conn) {
             conn.way(0).lost = None;
             conn.end(1).stage = Stage::Queued;
-            conn.end(1).dead = false;
             conn.end(1).heard = now;
         }
         self.host(host).ends.insert(other);
-        self.launch(other, Packet::Open);
+        self.enqueue(host, port, other);
+    }
+
+    /// A host has dropped this packet: it is sent again.
+    fn comes_again(&mut self, id: EndId, packet: Packet) {
+        if let Some(conn) = self.conn(id.conn) {
+            conn.way(id.side).flight.push_front(packet);
+        }
+        self.stall(id);
     }
 
     pub(super) fn packet_comes(&mut self, id: EndId, packet: Packet) {
@@ -190,14 +221,17 @@ impl Kernel {
         }
         let mut acks = 0;
         let mut broken = false;
+        let mut answers = false;
         match packet {
             Packet::Open => {
-                if end.stage == Stage::Connecting {
+                answers = end.stage == Stage::Connecting;
+                if answers {
                     end.stage = Stage::Open;
                     end.answered = true;
                 }
                 conn.ways[id.side as usize].lost = None;
             }
+            Packet::Confirm => {}
             Packet::Fin => end.fin = true,
             Packet::Data(data) => {
                 acks = data.len();
@@ -227,6 +261,9 @@ impl Kernel {
             return self.send_reset(id);
         }
         self.notify(id.other());
+        if answers {
+            self.launch(id.other(), Packet::Confirm);
+        }
         if acks > 0 {
             self.ack(id);
         }
