@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::hosts::NO_DESCRIPTORS;
@@ -103,6 +103,7 @@ impl Kernel {
             socket.sent_to.insert(target, (ordinal, arrives));
         }
         let bytes = if short { &bytes[..keep] } else { bytes };
+        let from = if to.ip().is_loopback() { SocketAddr::new(to.ip(), from.port()) } else { from };
         let datagram = Box::new(Datagram { from, to, bytes: bytes.to_vec() });
         if twice {
             self.at(arrives + detour, Happening::Datagram(target, datagram.clone()));
@@ -121,11 +122,14 @@ impl Kernel {
     }
 
     pub(super) fn datagram_comes(&mut self, host: u32, datagram: Datagram) {
-        let from = self.by_address.get(&datagram.from.ip()).copied();
-        if from.is_none_or(|from| !self.passes(from, host)) {
-            return;
+        let Datagram { from, mut to, .. } = datagram;
+        let comes = self.host_of(host, from).is_some_and(|from| self.passes(from, host));
+        let state = self.host(host);
+        if to.ip() == Ipv4Addr::LOCALHOST {
+            to.set_ip(state.v4.into());
         }
-        if let Some(socket) = self.host(host).sockets.get_mut(&datagram.to)
+        if comes
+            && let Some(socket) = state.sockets.get_mut(&to)
             && socket.held.len() < HELD
         {
             socket.held.push_back(datagram);

@@ -26,6 +26,9 @@ const SKEW: u64 = 900_000_000_000;
 /// How often a job asks whether the pause of its program is over.
 const PAUSED: u64 = 1_000_000;
 
+/// Names that a program waits for at most; one more is refused at once.
+const LOOKUPS: usize = 1000;
+
 /// Jobs of a host that run at the same time.
 const JOBS: usize = 10;
 
@@ -119,6 +122,11 @@ impl HostState {
     pub(in crate::sim) fn wall_clock(&self, now: u64) -> SystemTime {
         let time = Duration::from_secs(1_700_000_000) + self.clock(now);
         SystemTime::UNIX_EPOCH + time.saturating_sub(Duration::from_nanos(self.behind))
+    }
+
+    /// A program of it can bind to this address.
+    pub(super) fn has_address(&self, ip: IpAddr) -> bool {
+        ip.is_unspecified() || ip.is_loopback() || ip == self.v4 || ip == self.v6
     }
 
     pub(in crate::sim) fn begin_round(&mut self) {
@@ -362,9 +370,7 @@ impl Kernel {
         if !self.has_descriptors(host) {
             return Err(io::Error::from_raw_os_error(NO_DESCRIPTORS));
         }
-        let ip = address.ip();
-        let state = self.host(host);
-        if !ip.is_unspecified() && !ip.is_loopback() && ip != state.v4 && ip != state.v6 {
+        if !self.hosts[host as usize].has_address(address.ip()) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         if address.port() == 0 {
@@ -440,9 +446,14 @@ impl Kernel {
             _ => None,
         });
         let state = self.host(host);
+        let (answer, takes) = if state.lookups.len() < LOOKUPS {
+            (answer, takes.saturating_add(longer))
+        } else {
+            (Err(io::ErrorKind::QuotaExceeded), 0)
+        };
         state.lookups.insert(ticket, answer);
         let boot = state.boot;
-        self.after(takes.saturating_add(longer), Happening::Looked(host, boot, ticket));
+        self.after(takes, Happening::Looked(host, boot, ticket));
         self.note(host, What::Name(name.to_owned()));
     }
 

@@ -154,7 +154,15 @@ fn within_a_host_none_is_lost() {
     let here = pair.sim.datagrams(pair.a, 53).unwrap();
     pair.from.send_to(here.address(), b"myself").unwrap();
     pair.sim.run_for(ms(1)).unwrap();
-    assert_eq!(here.take().map(|(_, bytes)| bytes), Some(b"myself".to_vec()));
+    assert_eq!(here.take(), Some((pair.from.address(), b"myself".to_vec())));
+    // By either of its addresses, and back by the same.
+    pair.from.send_to(([127, 0, 0, 1], 53).into(), b"myself").unwrap();
+    pair.sim.run_for(ms(1)).unwrap();
+    let (from, bytes) = here.take().expect("it came");
+    assert!(from.ip().is_loopback() && bytes == b"myself");
+    here.send_to(from, b"and back").unwrap();
+    pair.sim.run_for(ms(1)).unwrap();
+    assert_eq!(pair.from.take().map(|(_, bytes)| bytes), Some(b"and back".to_vec()));
 }
 
 #[test]

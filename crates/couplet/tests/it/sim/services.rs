@@ -82,6 +82,34 @@ fn without_descriptors_no_port_can_be_opened() {
 }
 
 #[test]
+fn a_connect_comes_from_an_address_of_its_host_alone() {
+    for (from, what) in [("10.0.0.2", "made"), ("10.0.0.1", "system"), ("10.0.0.9", "system")] {
+        let endpoint = format!("tcp:10.0.0.1:80:bindAddress={from}").leak();
+        let (mut sim, _, _, diary) = asking(endpoint);
+        sim.run_for(ms(500)).unwrap();
+        let told = diary.take();
+        assert!(told[0].starts_with(what), "{from}: {told:?}");
+    }
+}
+
+#[test]
+fn a_program_waits_for_a_thousand_names_at_most() {
+    let diary = Diary::default();
+    let told = diary.clone();
+    let mut sim = Sim::new(1);
+    sim.host("client", move |reactor| {
+        (0..1010).for_each(|_| asks(reactor, "tcp:nobody:80", &told));
+        Ok(())
+    });
+    sim.run_for(ms(500)).unwrap();
+    let told = diary.take();
+    let of =
+        |kind: io::ErrorKind| told.iter().filter(|line| **line == format!("name: {kind}")).count();
+    assert_eq!(of(io::ErrorKind::QuotaExceeded), 10);
+    assert_eq!(of(io::ErrorKind::NotFound), 1000);
+}
+
+#[test]
 fn a_name_that_nobody_has_is_not_found() {
     let (mut sim, _, _, diary) = asking("tcp:nobody:80");
     sim.run_for(ms(500)).unwrap();

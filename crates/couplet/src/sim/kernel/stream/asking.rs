@@ -38,10 +38,13 @@ impl Kernel {
             (false, true) => state.v6.into(),
             (false, false) => state.v4.into(),
         };
-        let local = match bind {
-            Some(bind) if bind.port() != 0 => bind,
-            other => SocketAddr::new(other.map_or(ip, |bind| bind.ip()), self.free_port(from)),
-        };
+        let bound = bind.map_or(ip, |bind| bind.ip());
+        if !state.has_address(bound) {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        let port = bind.map(|bind| bind.port()).filter(|port| *port != 0);
+        let port = port.unwrap_or_else(|| self.free_port(from));
+        let local = SocketAddr::new(if bound.is_unspecified() { ip } else { bound }, port);
         let state = self.host(from);
         state.tried += 1;
         let label = Label { client: from, ordinal: state.tried };
