@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 
-use super::{Kind, Mio};
+use super::Mio;
+use super::slots::Kind;
 use crate::address::Address;
 use crate::driver::World;
 

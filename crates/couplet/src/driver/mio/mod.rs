@@ -13,7 +13,9 @@
 #![expect(clippy::disallowed_types, reason = "sockets live here")]
 
 mod accepting;
+mod looking;
 mod signals;
+mod slots;
 mod stream;
 mod system;
 
@@ -30,7 +32,8 @@ use socket2::{SockRef, TcpKeepalive};
 
 use accepting::{PortSlot, Share, reserve};
 use signals::SignalSource;
-use stream::{Found, Signs, StreamSlot, is_bytes};
+use slots::{ConnectingSlot, Kind, Slot};
+use stream::{Signs, StreamSlot, is_bytes};
 use system::{System, connect_from};
 
 use super::names::{Names, names};
@@ -45,8 +48,6 @@ const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
 /// Tokens from here on are watched descriptors of somebody else's.
 const WATCHES: usize = usize::MAX / 2;
-/// A table of fewer slots is not worth giving back.
-const SHRINK: usize = 256;
 /// Threads for jobs that block, as many as Twisted has.
 const JOB_THREADS: usize = 10;
 /// Bytes sent to one connection by one call: so that one reader of a large backlog does not hold
@@ -99,25 +100,6 @@ impl std::fmt::Debug for Mio {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mio").field("slots", &self.slots.len()).finish_non_exhaustive()
     }
-}
-
-struct Slot {
-    generation: u32,
-    queued: bool,
-    kind: Kind,
-}
-
-enum Kind {
-    Free,
-    Port(Box<PortSlot>),
-    Connecting(ConnectingSlot),
-    Stream(StreamSlot),
-}
-
-struct ConnectingSlot {
-    stream: TcpStream,
-    /// The end of the stream, or an error, was announced together with the connection.
-    closing: bool,
 }
 
 struct PollWaker(mio::Waker);
@@ -183,35 +165,6 @@ impl Mio {
         })
     }
 
-    fn insert(&mut self, kind: Kind) -> Key {
-        self.generation = self.generation.wrapping_add(1);
-        let entry = Slot { generation: self.generation, queued: false, kind };
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                let queued = self.slots[slot as usize].queued;
-                self.slots[slot as usize] = Slot { queued, ..entry };
-                slot
-            }
-            None => {
-                self.slots.push(entry);
-                (self.slots.len() - 1) as u32
-            }
-        };
-        self.most = self.most.max(self.slots.len() - self.free.len());
-        Key { slot, generation: self.generation }
-    }
-
-    /// The events of the last wait are used up: no more of them names a slot that was closed.
-    #[inline(never)]
-    fn end_rest_of_slots(&mut self) {
-        self.free.append(&mut self.resting);
-        let used = self.slots.len() - self.free.len();
-        if self.slots.len() >= SHRINK && used <= self.most / 2 {
-            self.most = used;
-            self.shrink();
-        }
-    }
-
     #[cold]
     fn end_rest_of_ports(&mut self) {
         if self.retry.as_ref().is_some_and(|(until, _)| *until <= self.world.now()) {
@@ -220,163 +173,6 @@ impl Mio {
                 self.queue(slot);
             }
         }
-    }
-
-    /// Gives back the room of connections that have left. What still named their slots is dropped.
-    #[cold]
-    fn shrink(&mut self) {
-        let used = |slot: &Slot| !matches!(slot.kind, Kind::Free);
-        let len = self.slots.iter().rposition(used).map_or(0, |last| last + 1);
-        if len <= self.slots.len() / 2 {
-            let stays = |slot: &u32| (*slot as usize) < len;
-            self.slots.truncate(len);
-            self.slots.shrink_to_fit();
-            self.free.retain(stays);
-            self.free.shrink_to_fit();
-            self.resting.shrink_to_fit();
-            self.ready.retain(stays);
-            if let Some((_, ports)) = &mut self.retry {
-                ports.retain(stays);
-            }
-        }
-    }
-
-    #[inline]
-    fn slot(&mut self, key: Key) -> Option<&mut Slot> {
-        match self.slots.get_mut(key.slot as usize) {
-            Some(slot) if slot.generation == key.generation => Some(slot),
-            _ => None,
-        }
-    }
-
-    #[inline]
-    fn stream(&mut self, key: Key) -> Option<&mut StreamSlot> {
-        match &mut self.slot(key)?.kind {
-            Kind::Stream(stream) => Some(stream),
-            _ => None,
-        }
-    }
-
-    fn free_slot(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
-        entry.kind = Kind::Free;
-        self.resting.push(slot);
-    }
-
-    /// Has the slot looked at again in the next turn.
-    fn queue(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
-        if !entry.queued {
-            entry.queued = true;
-            self.ready.push_back(slot);
-        }
-    }
-
-    /// The next slot that may have something to tell, with what its event told noted.
-    fn next_slot(&mut self) -> Option<u32> {
-        while let Some(event) = self.batch.get(self.cursor) {
-            self.cursor += 1;
-            match event.token() {
-                WAKER => self.own = true,
-                SIGNALS => self.signals.readable = true,
-                Token(watch) if watch >= WATCHES => {
-                    let failed = event.is_error() || event.is_read_closed();
-                    let ready = Ready {
-                        readable: event.is_readable() || failed,
-                        writable: event.is_writable() || failed || event.is_write_closed(),
-                    };
-                    self.watched.push_back((WatchId(watch - WATCHES), ready));
-                    self.own = true;
-                }
-                Token(slot) => {
-                    let signs = Signs::of(event);
-                    self.note(slot, signs);
-                    return Some(slot as u32);
-                }
-            }
-        }
-        if self.due == 0 {
-            return None;
-        }
-        self.due -= 1;
-        let slot = self.ready.pop_front()?;
-        self.slots[slot as usize].queued = false;
-        Some(slot)
-    }
-
-    fn note(&mut self, slot: usize, mut signs: Signs) {
-        match &mut self.slots[slot].kind {
-            Kind::Port(port) => port.readable = true,
-            Kind::Stream(stream) => {
-                if !stream.signs.has(Signs::BLOCKED) || stream.error.is_some() {
-                    signs.set(Signs::ROOM, false);
-                }
-                stream.signs.set(signs.0, true);
-            }
-            Kind::Connecting(connecting) => {
-                connecting.closing |= signs.has(Signs::CLOSING);
-            }
-            Kind::Free => {}
-        }
-    }
-
-    fn look_at_connecting(&mut self, slot: u32) -> Option<io::Result<Address>> {
-        let Kind::Connecting(ConnectingSlot { stream, .. }) = &self.slots[slot as usize].kind
-        else {
-            return None;
-        };
-        let outcome = match stream.take_error() {
-            Ok(Some(error)) | Err(error) => Err(error),
-            Ok(None) => match (stream.peer_addr(), stream.local_addr()) {
-                // A connect to a free port of our own range can meet itself.
-                (Ok(peer), Ok(host)) if peer == host => {
-                    Err(io::Error::from(io::ErrorKind::ConnectionRefused))
-                }
-                (Ok(_), Ok(host)) => Ok(Address::from(host)),
-                (Err(error), _) if error.kind() == io::ErrorKind::NotConnected => return None,
-                (Err(error), _) | (_, Err(error)) => Err(error),
-            },
-        };
-        if outcome.is_ok() {
-            let entry = &mut self.slots[slot as usize];
-            if let Kind::Connecting(connecting) = std::mem::replace(&mut entry.kind, Kind::Free) {
-                let mut stream = StreamSlot::new(connecting.stream);
-                // The edge that told of the connect may have told of bytes and of their end.
-                stream.signs.set(Signs::READABLE, true);
-                stream.signs.set(Signs::CLOSING, connecting.closing);
-                entry.kind = Kind::Stream(stream);
-            }
-            self.queue(slot);
-        }
-        Some(outcome)
-    }
-
-    fn look_at_stream(&mut self, slot: u32) -> Found {
-        let Kind::Stream(stream) = &mut self.slots[slot as usize].kind else {
-            return Found::Nothing;
-        };
-        let already = self.read.take();
-        if already.is_some() {
-            stream.signs.set(Signs::READABLE, true);
-        }
-        if stream.signs.has(Signs::ROOM) {
-            stream.signs.set(Signs::ROOM | Signs::BLOCKED, false);
-            return Found::Room;
-        }
-        if stream.signs.has(Signs::ENDED | Signs::PAUSED) {
-            return stream.pending_error().map_or(Found::Nothing, |e| Found::End(Some(e)));
-        }
-        if !stream.signs.has(Signs::READABLE) {
-            return Found::Nothing;
-        }
-        let found = stream.read(&mut self.buffer, already);
-        if matches!(found, Found::Bytes(n) if n == self.buffer.len()) {
-            self.current = None;
-            self.queue(slot);
-        } else if !self.slots[slot as usize].is_readable_stream() {
-            self.current = None;
-        }
-        found
     }
 
     /// Goes on after a first write in which not all has left, as far as is known.
@@ -409,81 +205,6 @@ impl Mio {
             && self.due == 0
             && !self.own
             && !self.signals.readable
-    }
-
-    /// The next event, whatever it is.
-    #[inline(never)]
-    fn next_of_all(&mut self) -> Option<Event<'_>> {
-        loop {
-            let Some(slot) = self.current.take().or_else(|| self.next_slot()) else {
-                return self.own_event();
-            };
-            self.current = Some(slot);
-            let key = Key { slot, generation: self.slots[slot as usize].generation };
-            match &self.slots[slot as usize].kind {
-                Kind::Stream(_) => match self.look_at_stream(slot) {
-                    Found::Nothing => self.current = None,
-                    Found::Bytes(n) => return Some(Event::Received(key, &self.buffer[..n])),
-                    Found::End(error) => return Some(Event::Ended(key, error)),
-                    Found::Room => return Some(Event::Sent(key, 0)),
-                },
-                Kind::Port(_) => match self.look_at_port(slot) {
-                    None => self.current = None,
-                    Some((mut stream, peer, host)) => {
-                        let host = if host.is_wildcard() {
-                            stream.local_addr().map_or(host, Address::from)
-                        } else {
-                            host
-                        };
-                        // Its slot is the next one, so the token is known before it has one.
-                        let next = self.free.last().map_or(self.slots.len(), |s| *s as usize);
-                        let both = Interest::READABLE | Interest::WRITABLE;
-                        let registry = self.poll.registry();
-                        if let Err(error) = registry.register(&mut stream, Token(next), both) {
-                            tracing::error!(%error, "cannot watch a new connection");
-                            continue;
-                        }
-                        let accepted = self.insert(Kind::Stream(StreamSlot::new(stream)));
-                        let peer = Address::from(peer);
-                        return Some(Event::Accepted { port: key, key: accepted, peer, host });
-                    }
-                },
-                Kind::Connecting(_) => {
-                    self.current = None;
-                    match self.look_at_connecting(slot) {
-                        Some(Ok(host)) => return Some(Event::Connected { key, host }),
-                        Some(Err(error)) => return Some(Event::Ended(key, Some(error))),
-                        None => {}
-                    }
-                }
-                Kind::Free => self.current = None,
-            }
-        }
-    }
-
-    fn own_event(&mut self) -> Option<Event<'static>> {
-        if let Some(signal) = self.signals.next() {
-            return Some(Event::Signal(signal));
-        }
-        if self.own {
-            if let Some((ticket, answer)) = self.names.next() {
-                return Some(Event::Resolved(ticket, answer));
-            }
-            if let Some((ticket, ())) = self.jobs.next() {
-                return Some(Event::JobDone(ticket));
-            }
-            if let Some((id, ready)) = self.watched.pop_front() {
-                return Some(Event::Ready(id, ready));
-            }
-            self.own = false;
-        }
-        None
-    }
-}
-
-impl Slot {
-    fn is_readable_stream(&self) -> bool {
-        matches!(&self.kind, Kind::Stream(stream) if stream.signs.has(Signs::READABLE))
     }
 }
 
