@@ -79,14 +79,18 @@ struct TransformClient {
 impl StringProtocol for TransformClient {
     fn connection_made(&mut self, transport: &StringTransport) {
         self.order.comes_over(transport);
-        // What is no netstring is told when the connection has ended: at once, then.
-        transport.set_close_deadline(Some(Duration::ZERO));
         let length = self.name.len() + 1 + self.poem.len();
         transport.write(format!("{length}:{}.", self.name));
         transport.write_bytes(std::mem::take(&mut self.poem));
         transport.write(",");
         // There is no more: who waits for something else need not wait, and nor do we.
         transport.lose_write_connection();
+    }
+
+    /// The poem has left, however long that took. What is no netstring is told when the connection
+    /// has ended: at once, from now on.
+    fn write_closed(&mut self, transport: &StringTransport) {
+        transport.set_close_deadline(Some(Duration::ZERO));
     }
 
     fn string_received(&mut self, transport: &StringTransport, poem: &[u8]) {
