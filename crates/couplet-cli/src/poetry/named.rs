@@ -130,6 +130,7 @@ impl LineProtocol for NamedServer {
     /// It comes when all is answered. Who reads slowly is not cut: what was written leaves first,
     /// however long that takes.
     fn read_closed(&mut self, transport: &LineTransport) {
+        transport.set_close_deadline(None);
         transport.lose_write_connection();
     }
 }

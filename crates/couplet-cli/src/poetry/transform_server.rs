@@ -50,6 +50,7 @@ impl StringProtocol for TransformServer {
     /// It comes when all is answered. Who reads slowly is not cut: what was written leaves first,
     /// however long that takes.
     fn read_closed(&mut self, transport: &StringTransport) {
+        transport.set_close_deadline(None);
         transport.lose_write_connection();
     }
 }
