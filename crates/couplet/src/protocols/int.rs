@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use super::STRING_LIMIT;
 use super::error::{FramingError, StringTooLong};
 use super::framing::{self, Framer, Held};
-use super::string::{Format, StringProtocol, StringTransport};
+use super::string::{Format, StringProtocol, StringTransport, most};
 use crate::{Protocol, Reason, Transport};
 
 mod sealed {
@@ -109,7 +109,7 @@ impl<N: Prefix, P: StringProtocol> IntReceiver<N, P> {
     /// Sets how many bytes a string may have: 99 999 unless set.
     #[must_use]
     pub fn with_max_length(mut self, bytes: usize) -> IntReceiver<N, P> {
-        self.limit = bytes;
+        self.limit = most(bytes);
         self
     }
 

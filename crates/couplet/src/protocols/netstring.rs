@@ -6,7 +6,7 @@ use std::any::{Any, TypeId};
 use super::STRING_LIMIT;
 use super::error::FramingError;
 use super::framing::{self, Framer, Held};
-use super::string::{Format, StringProtocol, StringTransport};
+use super::string::{Format, StringProtocol, StringTransport, most};
 use crate::{Protocol, Reason, Transport};
 
 /// Appends `string` to `out`, framed as a netstring.
@@ -112,7 +112,7 @@ impl<P: StringProtocol> NetstringReceiver<P> {
     /// Sets how many bytes a string may have: 99 999 unless set.
     #[must_use]
     pub fn with_max_length(mut self, bytes: usize) -> NetstringReceiver<P> {
-        self.limit = bytes;
+        self.limit = most(bytes);
         self
     }
 

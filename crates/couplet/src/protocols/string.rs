@@ -9,6 +9,11 @@ use super::int::{Prefix, put_length};
 use super::netstring::Header;
 use crate::{Reason, Transport};
 
+/// A limit that a header's length can be added to. No buffer is larger.
+pub(super) fn most(bytes: usize) -> usize {
+    bytes.min(isize::MAX.unsigned_abs())
+}
+
 /// What is given whole strings, by a [`NetstringReceiver`](super::NetstringReceiver) or an
 /// [`IntReceiver`](super::IntReceiver): the same object serves under each.
 ///

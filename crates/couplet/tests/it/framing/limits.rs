@@ -152,6 +152,17 @@ fn c167_each_offence_closes_with_its_name_after_the_strings_before_it() {
 }
 
 #[test]
+fn c167_whatever_the_limit_a_length_is_never_more_than_can_be() {
+    let want =
+        [message("ok"), lost(FramingError::StringTooLong { limit: isize::MAX.unsigned_abs() })];
+    for length in [usize::MAX, isize::MAX.unsigned_abs() + 1] {
+        netstrings(usize::MAX, format!("2:ok,{length}:").as_bytes(), &want);
+    }
+    let most = isize::MAX;
+    netstrings(usize::MAX, format!("2:ok,{most}:no").as_bytes(), &[message("ok")]);
+}
+
+#[test]
 fn c167_the_limit_is_99999_unless_set() {
     let notes = Notes::default();
     let string = vec![b'x'; 99_999];
