@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::poems::{self, Poem};
 use crate::poetry::get_poem;
 use crate::poetry::recital::Pace;
-use crate::poetry::serve::PoetryServer;
+use crate::poetry::serve::Anthology;
 use crate::progress::Progress;
 use crate::{output, signalled_loop};
 
@@ -60,9 +60,8 @@ pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
 }
 
 fn serve(reactor: &Reactor, poem: &Poem, pace: Pace) -> couplet::Result<Port> {
-    let poem = poem.clone();
     let endpoint: ServerEndpoint = to_listen("0")?;
-    reactor.listen(endpoint, move || PoetryServer::new(&poem, pace))
+    reactor.listen(endpoint, Anthology::new(vec![poem.clone()], pace))
 }
 
 /// One client's poem, with the seconds that it took.

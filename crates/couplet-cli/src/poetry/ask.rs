@@ -177,6 +177,7 @@ impl Protocol for TitlesClient {
         let lost = ConnectionLost(reason.clone());
         self.order.arrived(Err(match self.missing {
             None => Unanswered(lost).into(),
+            Some(1) => Failure::msg(format!("one title is missing: {lost}")),
             Some(missing) => Failure::msg(format!("{missing} titles are missing: {lost}")),
         }));
     }

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use couplet::endpoints::ClientEndpoint;
-use couplet::{ConnectionLost, Deferred, Protocol, Reactor, Reason, Transport};
+use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Transport};
 
 use crate::poetry::order::{CutShort, Order, TooLong, order};
 use crate::progress::Bar;
@@ -38,7 +38,7 @@ impl Protocol for PoetryClient {
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         if reason.is_clean() {
-            self.order.arrived(Ok(std::mem::take(&mut self.poem)));
+            self.order.arrived(not_empty(std::mem::take(&mut self.poem)));
         } else {
             let (bytes, lost) = (self.poem.len() as u64, ConnectionLost(reason.clone()));
             self.order.arrived(Err(CutShort { bytes, of: None, lost }.into()));
@@ -46,7 +46,15 @@ impl Protocol for PoetryClient {
     }
 }
 
-/// Gets one poem, and shows in `bar`, if there is one, how far it is. Cancelling it ends the attempt
+/// To close without data is how servers tell that there is no poem.
+fn not_empty(poem: Vec<u8>) -> couplet::Result<Vec<u8>> {
+    if poem.is_empty() {
+        return Err(Failure::msg("it was closed without data"));
+    }
+    Ok(poem)
+}
+
+/// Gets one poem, which is never empty, and shows in `bar`, if there is one, how far it is. Cancelling it ends the attempt
 /// to connect, or the connection.
 pub(crate) fn get_poem(
     reactor: &Reactor,

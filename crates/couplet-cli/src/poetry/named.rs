@@ -185,6 +185,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_has_finished_and_reads_late_is_not_cut() {
+        for length in [10_000, 80_000, 100_000, 130_000, 500_000] {
+            let poems = vec![poem("a", &"x".repeat(length))];
+            let mut held = hold(factory(Catalogue::new(poems).unwrap(), Pace::FULL_SPEED)());
+            held.push(b"a\n");
+            held.wire.fin();
+            let mut got = 0;
+            while !held.wire.saw_fin() {
+                held.advance(Duration::from_secs(3600));
+                assert!(!held.wire.saw_reset(), "cut after {got} bytes");
+                got += held.wire.take().len();
+            }
+            assert_eq!(got, length + format!("poem {length} a\r\n").len());
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..<_>::default() })]
 

@@ -1,9 +1,14 @@
 //! `couplet poetry serve`: every client gets the next poem, and need not ask.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{Address, Factory, Protocol, Shared, Transport};
+use couplet::{
+    Address, ConnectionId, Deferred, Factory, Protocol, Reactor, Reason, Shared, Shutdown,
+    Transport,
+};
 
 use crate::cli::Serve;
 use crate::exit::Exit;
@@ -22,13 +27,23 @@ const LEAVE: Duration = Duration::from_secs(30);
 /// Gives one poem to one client, part by part.
 pub(crate) struct PoetryServer {
     recital: Recital,
+    unfinished: Unfinished,
+}
+
+/// The clients that have not been given the whole of their poem.
+#[derive(Clone, Default)]
+struct Unfinished(Rc<RefCell<BTreeMap<ConnectionId, Transport>>>);
+
+impl Unfinished {
+    /// Resets them: the end of the stream would make a whole poem of a part.
+    fn cut(&self) {
+        for transport in std::mem::take(&mut *self.0.borrow_mut()).into_values() {
+            transport.abort_connection();
+        }
+    }
 }
 
 impl PoetryServer {
-    pub(crate) fn new(poem: &Poem, pace: Pace) -> PoetryServer {
-        PoetryServer { recital: Recital::new(poem.text.clone(), pace) }
-    }
-
     fn go_on(&mut self, transport: &Transport) {
         let me = transport.connection::<Self>();
         match self.recital.go_on(transport) {
@@ -46,7 +61,10 @@ impl PoetryServer {
                     me.go_on(transport);
                 });
             }
-            Next::Over => transport.lose_write_connection(),
+            Next::Over => {
+                self.unfinished.0.borrow_mut().remove(&transport.id());
+                transport.lose_write_connection();
+            }
         }
     }
 }
@@ -56,6 +74,7 @@ impl Protocol for PoetryServer {
         transport.set_write_cap(Some(WRITE_CAP));
         // Who reads slowly is not cut.
         transport.set_close_deadline(None);
+        self.unfinished.0.borrow_mut().insert(transport.id(), transport.clone());
         self.go_on(transport);
     }
 
@@ -70,6 +89,10 @@ impl Protocol for PoetryServer {
         transport.set_close_deadline(Some(LEAVE));
         transport.lose_connection();
     }
+
+    fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
+        self.unfinished.0.borrow_mut().remove(&transport.id());
+    }
 }
 
 /// Gives each client the next poem.
@@ -77,22 +100,32 @@ pub(crate) struct Anthology {
     poems: Rc<[Poem]>,
     next: usize,
     pace: Pace,
+    unfinished: Unfinished,
 }
 
 impl Anthology {
     pub(crate) fn new(poems: Vec<Poem>, pace: Pace) -> Anthology {
-        Anthology { poems: poems.into(), next: 0, pace }
+        Anthology { poems: poems.into(), next: 0, pace, unfinished: Unfinished::default() }
     }
 }
 
 impl Factory for Anthology {
     type Protocol = PoetryServer;
 
+    fn attach(&mut self, reactor: &Reactor) {
+        let unfinished = self.unfinished.clone();
+        reactor.on(Shutdown::Before, move || {
+            unfinished.cut();
+            Deferred::succeed(())
+        });
+    }
+
     fn build_protocol(&mut self, peer: &Address) -> Option<PoetryServer> {
         let poem = &self.poems[self.next];
         self.next = (self.next + 1) % self.poems.len();
         tracing::info!(%peer, title = %poem.title, "a client gets a poem");
-        Some(PoetryServer::new(poem, self.pace))
+        let recital = Recital::new(poem.text.clone(), self.pace);
+        Some(PoetryServer { recital, unfinished: self.unfinished.clone() })
     }
 }
 

@@ -64,3 +64,33 @@ fn go_on_when_drained(transport: &Transport) {
     };
     transport.drained().add_both(go_on).detach();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use couplet::testing::hold;
+
+    use super::*;
+
+    #[test]
+    fn who_has_finished_and_reads_late_is_not_cut() {
+        for length in [10_000, 80_000, 100_000, 130_000, 500_000] {
+            let mut held = hold(factory(1_000_000)());
+            let request = format!("{}:upper.{},", length + 6, "x".repeat(length));
+            let mut rest = request.as_bytes();
+            while !rest.is_empty() {
+                rest = &rest[held.wire.push(rest)..];
+                held.settle();
+            }
+            held.wire.fin();
+            let mut got = 0;
+            while !held.wire.saw_fin() {
+                held.advance(Duration::from_secs(3600));
+                assert!(!held.wire.saw_reset(), "cut after {got} bytes");
+                got += held.wire.take().len();
+            }
+            assert_eq!(got, format!("{length}:,").len() + length);
+        }
+    }
+}

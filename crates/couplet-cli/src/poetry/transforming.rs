@@ -28,12 +28,15 @@ struct Unanswered(ConnectionLost);
 
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "no answer came: {} (a `poetry transform` takes the names of its --list, and UTF-8 of \
-             up to its --max-length, 99999 bytes unless set)",
-            self.0
-        )
+        write!(f, "no answer came: {}", self.0)?;
+        // Where something came that is none, the request is not to blame.
+        if !matches!(self.0.0, Reason::Failed(_)) {
+            f.write_str(
+                " (a `poetry transform` takes the names of its --list, and UTF-8 of up to its \
+                 --max-length, 99999 bytes unless set)",
+            )?;
+        }
+        Ok(())
     }
 }
 

@@ -157,7 +157,7 @@ fn titles_that_do_not_all_come_are_an_error() {
     let list = |bytes: &[u8], end, why: &str| {
         failed(&run(&["poetry", "list", &answers(bytes.to_vec(), end), "--timeout", "1"]), why);
     };
-    list(b"titles 3\r\na\r\nb\r\n", drop, "1 titles are missing: connection closed by the peer\n");
+    list(b"titles 3\r\na\r\nb\r\n", drop, "one title is missing: connection closed by the peer\n");
     list(b"titles 3\r\na\r\nb\r\n", hold, "it was not whole after 1 s (--timeout)\n");
     list(b"titles 99999999999999999999\r\n", hold, "the titles have more than 16777216 bytes\n");
     list(b"error busy\r\n", hold, "the server says: busy\n");

@@ -153,10 +153,12 @@ fn a_poem_at_the_limit_comes_and_one_byte_more_is_too_long() {
 }
 
 #[test]
-fn with_a_limit_of_zero_only_an_empty_poem_comes() {
-    let (empty, one) = (sends(Vec::new(), drop), sends(b"x".to_vec(), hold));
-    assert_eq!(get(&["--max-bytes", "0", &empty]).code, Some(0));
-    assert_eq!(get(&["--max-bytes", "0", &one]).code, Some(1));
+fn who_closes_without_data_has_no_poem() {
+    let (empty, one) = (sends(Vec::new(), drop), sends(b"x".to_vec(), drop));
+    let ended = get(&[&empty, &one]);
+    assert_eq!((ended.code, ended.text()), (Some(1), "x"));
+    let why = format!("no poem from tcp:{empty}: it was closed without data");
+    assert!(ended.stderr.contains(&why), "{}", ended.stderr);
 }
 
 #[test]

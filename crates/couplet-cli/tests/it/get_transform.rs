@@ -64,6 +64,17 @@ fn a_poem_is_transformed_as_it_arrives_and_does_not_wait_for_others() {
 }
 
 #[test]
+fn a_poem_that_does_not_leave_at_once_is_transformed_too() {
+    const LENGTH: usize = 20_000_000;
+    let poem = TempFile::new(&vec![b'A'; LENGTH]);
+    let server = serve(&poem);
+    let transform = Server::start(&["poetry", "transform", "--max-length", "30000000"]);
+    let ended = get(&server.address(), &transform.address(), &[]);
+    assert_eq!((ended.code, ended.stdout.len()), (Some(0), LENGTH), "{}", ended.stderr);
+    assert!(ended.stdout.iter().all(|byte| *byte == b'a'));
+}
+
+#[test]
 fn a_poem_by_name_is_transformed_too() {
     let poem = TempFile::named("Ode.txt", b"1\n2\n3\n");
     let server = Server::start(&["poetry", "serve", "--by-name", "--delay", "0", poem.path()]);

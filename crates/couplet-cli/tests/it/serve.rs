@@ -106,13 +106,13 @@ fn who_never_reads_costs_little_beyond_the_poem() {
 }
 
 #[test]
-fn an_empty_file_is_an_empty_poem() {
+fn an_empty_file_is_no_poem_to_who_does_not_ask_by_name() {
     let poem = TempFile::new(b"");
     let server = Server::start(&["poetry", "serve", poem.path()]);
     assert_eq!(server.connect().read_to_end().unwrap(), b"");
     let ended = run(&["poetry", "get", &server.address()]);
-    assert_eq!((ended.code, ended.text()), (Some(0), ""));
-    assert!(ended.stderr.contains("a poem of 0 bytes"), "{}", ended.stderr);
+    assert_eq!((ended.code, ended.text()), (Some(1), ""));
+    assert!(ended.stderr.contains("it was closed without data"), "{}", ended.stderr);
     let ended = server.stop(Signal::TERM);
     assert_eq!(ended.code, Some(0));
     assert!(ended.stderr.contains("this poem is empty"), "{}", ended.stderr);

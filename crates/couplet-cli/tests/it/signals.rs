@@ -1,5 +1,7 @@
 //! SIGINT, SIGTERM and SIGUSR1.
 
+use std::io::ErrorKind;
+
 use rustix::process::Signal;
 
 use crate::kit::{Client, Running, Server, TempFile, couplet, noise, serve_raw, wait_until};
@@ -45,6 +47,24 @@ fn a_second_signal_is_no_harm() {
         let ended = server.stop(Signal::INT);
         ended.quietly(0);
         assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
+    }
+}
+
+#[test]
+fn a_server_that_stops_makes_no_whole_poem_of_a_part() {
+    let poem = TempFile::new(b"the whole poem");
+    let args = ["poetry", "serve", "-v", "--delay", "30", poem.path()];
+    for signal in [Signal::INT, Signal::TERM] {
+        let server = Server::start(&args);
+        let mut client = server.connect();
+        assert_eq!(client.read_exact(10), b"the whole ");
+        let get = Running::start(&mut couplet(&["poetry", "get", &server.address()]));
+        let begun = || server.running.told().matches("a client gets a poem").count();
+        wait_until("both are given the poem", || begun() == 2);
+        assert_eq!(server.stop(signal).code, Some(0));
+        assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let ended = get.ended();
+        assert_eq!((ended.code, ended.text()), (Some(1), ""), "{}", ended.stderr);
     }
 }
 

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use couplet::defer::Canceller;
-use couplet::{Deferred, Protocol, Reactor, Reason, Transport};
+use couplet::protocols::{LimitConnections, Policy};
+use couplet::{Deferred, Protocol, Reactor, Reason, Shared, Transport};
+use rustix::process::{Resource, getrlimit};
 
 use crate::cli;
 use crate::exit::Exit;
@@ -28,6 +30,8 @@ const LEAVE: Duration = Duration::from_secs(30);
 /// A client that has closed its sending side may wait or be gone: only the answers to probes, this
 /// far apart, tell which.
 const PROBE: Duration = Duration::from_secs(15);
+/// Descriptors for fetches, and for what the program has open anyway.
+const OTHERS: usize = 16;
 /// Poems of the greatest length that are kept for slow readers, beside the one that is remembered.
 const KEPT: u64 = 4;
 
@@ -121,5 +125,15 @@ pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
     let upstreams = Upstreams::new(options.upstream, options.timeout, options.limit.max_bytes);
     let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
     let proxy = Proxy::new(fetch, options.ttl, options.limit.max_bytes);
-    server::run(options.listen, move || ProxyServer::new(&proxy))
+    let clients = LimitConnections::new(most_clients())
+        .on_turned_away(|peer| tracing::warn!(%peer, "no descriptor is left for this client"));
+    server::run(options.listen, Shared::new(clients.wrap(move || ProxyServer::new(&proxy))))
+}
+
+/// Of the descriptors that the system allows, some are for fetches and for what the program has
+/// open anyway: clients that take all of them would wait for a poem that nobody can get.
+fn most_clients() -> usize {
+    let allowed = getrlimit(Resource::Nofile).current;
+    let allowed = allowed.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+    allowed.saturating_sub(OTHERS).max(1)
 }

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use couplet::{Deferred, Failure, Reactor};
+use couplet::{ConnectError, Deferred, Failure, Reactor};
+use rustix::io::Errno;
 
 use crate::endpoint::Peer;
 use crate::poetry::{get, get_poem};
@@ -62,8 +63,7 @@ impl Upstreams {
         let peer = &self.servers[server].peer;
         tracing::info!(upstream = %peer.name, "fetching a poem");
         let poem = get_poem(reactor, peer.endpoint.clone(), self.max_bytes, None)
-            .add_timeout(reactor, self.timeout)
-            .add_callback(not_empty);
+            .add_timeout(reactor, self.timeout);
         let (me, reactor) = (self.clone(), reactor.clone());
         let poem = poem.map(move |poem| {
             me.servers[server].dead_until.set(None);
@@ -83,15 +83,16 @@ impl Upstreams {
 
     fn failed(&self, server: usize, failure: &Failure, now: Instant) {
         let Upstream { peer, dead_until } = &self.servers[server];
-        dead_until.set(now.checked_add(SKIPPED));
+        if !is_ours(failure) {
+            dead_until.set(now.checked_add(SKIPPED));
+        }
         tracing::warn!(upstream = %peer.name, "no poem: {}", get::why(failure));
     }
 }
 
-/// To close without data is how this very program tells that there is no poem.
-fn not_empty(poem: Vec<u8>) -> couplet::Result<Vec<u8>> {
-    if poem.is_empty() {
-        return Err(Failure::msg("it was closed without data"));
-    }
-    Ok(poem)
+/// It did not even get to the server: we have no descriptor for it.
+fn is_ours(failure: &Failure) -> bool {
+    let Some(ConnectError::System(error)) = failure.downcast_ref() else { return false };
+    let none_left = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    none_left.contains(&error.raw_os_error())
 }

@@ -75,10 +75,11 @@ impl Running {
 
     /// As [`start`](Self::start), and all is as the command has it.
     pub(crate) fn spawn(command: &mut Command) -> Running {
-        Running::over(command.spawn().unwrap())
+        let since = now();
+        Running::over(command.spawn().unwrap(), since)
     }
 
-    fn over(mut child: Child) -> Running {
+    fn over(mut child: Child, since: Instant) -> Running {
         let told = Arc::<Mutex<String>>::default();
         let stdout = child.stdout.take().map(|mut stdout| {
             std::thread::spawn(move || {
@@ -91,7 +92,7 @@ impl Running {
             let told = told.clone();
             std::thread::spawn(move || collect_lines(stderr, &told))
         });
-        Running { child, stdout, stderr, told, since: now() }
+        Running { child, stdout, stderr, told, since }
     }
 
     /// What it has told on stderr so far.
@@ -191,9 +192,11 @@ impl Server {
     /// Starts a server that tells of this many ports.
     pub(crate) fn start_command(mut command: Command, ports: usize) -> Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let since = now();
         let mut child = command.spawn().unwrap();
         let lines = lines(child.stdout.take().unwrap());
-        let mut server = Server { running: Running::over(child), ports: Vec::new(), lines };
+        let running = Running::over(child, since);
+        let mut server = Server { running, ports: Vec::new(), lines };
         for _ in 0..ports {
             let port = server.next_port();
             server.ports.push(port);
