@@ -2,6 +2,9 @@
 //!
 //! A handler may do next to nothing, so ours writes the signal's number to a pipe, and the loop
 //! reads it there. One [`Signals`] can live at a time in a process.
+//!
+//! A program that hangs reads nothing: where SIGINT or SIGTERM comes while one has waited for a
+//! second, it does what it does without us, and ends the process.
 
 #[cfg(unix)]
 pub use unix::Signals;
@@ -21,16 +24,25 @@ pub const USER1: i32 = 0;
 mod unix {
     use std::io::{self, PipeReader, PipeWriter, Read};
     use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-    use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
-    /// Where the handler writes; -1 when nobody listens.
-    static PIPE: AtomicI32 = AtomicI32::new(-1);
+    use super::{INTERRUPT, TERMINATE};
+
+    /// Made once and never closed: a handler that still runs in another thread writes to nothing
+    /// else.
+    static PIPE: OnceLock<(PipeReader, PipeWriter)> = OnceLock::new();
+    /// Where the handler writes; -1 before there is a pipe.
+    static WRITER: AtomicI32 = AtomicI32::new(-1);
     static TAKEN: AtomicBool = AtomicBool::new(false);
+    /// Since when a signal that ends programs waits to be read, in milliseconds; 0 when none does.
+    static WAITS_SINCE: AtomicI64 = AtomicI64::new(0);
+    /// Who has not read it by then hangs.
+    const HANGS_AFTER: i64 = 1000;
 
     /// Signals that arrive, until it is dropped: then the previous handlers are back.
     pub struct Signals {
-        reader: PipeReader,
-        _writer: PipeWriter,
+        reader: &'static PipeReader,
         previous: Vec<(i32, libc::sigaction)>,
     }
 
@@ -57,11 +69,9 @@ mod unix {
         }
 
         fn install(signals: &[i32]) -> io::Result<Signals> {
-            let (reader, writer) = io::pipe()?;
-            nonblocking(reader.as_fd())?;
-            nonblocking(writer.as_fd())?;
-            PIPE.store(writer.as_raw_fd(), Ordering::SeqCst);
-            let mut taken = Signals { reader, _writer: writer, previous: Vec::new() };
+            let mut taken = Signals { reader: pipe()?, previous: Vec::new() };
+            // What came for the one before is not ours.
+            while taken.read().is_some() {}
             for &signal in signals {
                 // On an error the drop of `taken` puts back what was replaced so far.
                 taken.previous.push((signal, replace(signal)?));
@@ -72,10 +82,11 @@ mod unix {
         /// The next signal that came, if there is one. Does not wait.
         pub fn read(&mut self) -> Option<i32> {
             let mut byte = [0];
-            match self.reader.read(&mut byte) {
-                Ok(1) => Some(i32::from(byte[0])),
-                _ => None,
-            }
+            let read = self.reader.read(&mut byte).ok().filter(|n| *n == 1);
+            let signal = read.map(|_| i32::from(byte[0]))?;
+            // Behind the read: so it is 0 when nothing waits.
+            WAITS_SINCE.store(0, Ordering::SeqCst);
+            Some(signal)
         }
     }
 
@@ -91,9 +102,20 @@ mod unix {
                 // SAFETY: `action` is what sigaction gave us for this signal.
                 unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
             }
-            PIPE.store(-1, Ordering::SeqCst);
             TAKEN.store(false, Ordering::SeqCst);
         }
+    }
+
+    /// The pipe of this process. Only who has [`TAKEN`] calls it.
+    fn pipe() -> io::Result<&'static PipeReader> {
+        if PIPE.get().is_none() {
+            let (reader, writer) = io::pipe()?;
+            nonblocking(reader.as_fd())?;
+            nonblocking(writer.as_fd())?;
+            WRITER.store(writer.as_raw_fd(), Ordering::SeqCst);
+            PIPE.get_or_init(|| (reader, writer));
+        }
+        Ok(&PIPE.get().expect("it was made").0)
     }
 
     fn nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -107,7 +129,7 @@ mod unix {
 
     fn replace(signal: i32) -> io::Result<libc::sigaction> {
         // SAFETY: an all-zero sigaction is a valid value; both pointers point to one, and the
-        // handler installed is async-signal-safe (it calls write alone and keeps errno).
+        // handler installed is async-signal-safe (see there).
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             let mut previous: libc::sigaction = std::mem::zeroed();
@@ -122,16 +144,32 @@ mod unix {
     }
 
     extern "C" fn on_signal(signal: libc::c_int) {
-        let fd = PIPE.load(Ordering::SeqCst);
+        let fd = WRITER.load(Ordering::SeqCst);
         let byte = signal as u8;
-        // SAFETY: write is async-signal-safe; the buffer is one byte on this stack. A full pipe or
-        // a closed one is an error that is rightly ignored: the signals before it are unread yet.
+        // SAFETY: write, clock_gettime, signal and raise are async-signal-safe, errno is kept, and
+        // the buffer is one byte on this stack. A full pipe is an error that is rightly ignored:
+        // the signals before it are unread yet.
         unsafe {
             let errno = errno_location();
             let saved = *errno;
+            if [INTERRUPT, TERMINATE].contains(&signal) && one_waits_too_long() {
+                libc::signal(signal, libc::SIG_DFL);
+                libc::raise(signal);
+            }
             libc::write(fd, (&raw const byte).cast(), 1);
             *errno = saved;
         }
+    }
+
+    /// A signal came: whether the one before it was not read for too long.
+    #[allow(clippy::useless_conversion, reason = "not on every system")]
+    fn one_waits_too_long() -> bool {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is to a timespec on this stack.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+        let now = (i64::from(now.tv_sec) * 1000 + i64::from(now.tv_nsec) / 1_000_000).max(1);
+        let before = WAITS_SINCE.compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst);
+        before.is_err_and(|since| now - since >= HANGS_AFTER)
     }
 
     #[cfg(any(target_os = "linux", target_os = "emscripten", target_os = "hurd"))]

@@ -1,8 +1,8 @@
 //! SIGINT, SIGTERM and SIGUSR1.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kit::{Client, Running, Server, TempFile, couplet, noise, serve_raw, wait_until};
 
@@ -69,6 +69,36 @@ fn a_server_that_stops_makes_no_whole_poem_of_a_part() {
 }
 
 #[test]
+fn a_program_that_hangs_is_ended_by_the_signals_after_the_first() {
+    use std::os::unix::process::ExitStatusExt;
+    let (_reader, mut full) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while full.write(&[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    for signal in [Signal::INT, Signal::TERM] {
+        // It can't say where it listens.
+        let mut command = couplet(&["echo"]);
+        command.stdout(full.try_clone().unwrap());
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        let status = format!("/proc/{}/status", child.id());
+        wait_until("it takes signals", || {
+            let text = std::fs::read_to_string(&status).unwrap();
+            let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+            caught >> (signal.as_raw() - 1) & 1 == 1
+        });
+        let mut ended = None;
+        wait_until("it ends", || {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+            ended = child.try_wait().unwrap();
+            ended.is_some()
+        });
+        assert_eq!(ended.unwrap().signal(), Some(signal.as_raw()));
+    }
+}
+
+#[test]
 fn who_is_connected_to_a_server_that_stops_sees_an_end() {
     let server = Server::start(&["echo"]);
     let mut client = server.connect();
@@ -105,11 +135,7 @@ fn sigusr1_prints_a_snapshot_and_the_server_goes_on() {
     client.send(b"hello");
     client.read_exact(5);
     for times in 1..3 {
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(server.running.pid() as i32).unwrap(),
-            Signal::USR1,
-        )
-        .unwrap();
+        kill_process(Pid::from_raw(server.running.pid() as i32).unwrap(), Signal::USR1).unwrap();
         let count = || server.running.told().matches("1 ports, 0 connectors, 1 conn").count();
         wait_until("a snapshot", || count() == times);
     }

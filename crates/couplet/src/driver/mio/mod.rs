@@ -452,6 +452,7 @@ impl Driver for Mio {
     }
 
     fn watch_signals(&mut self, on: bool) -> io::Result<()> {
-        if on { self.signals.take(self.poll.registry()) } else { self.signals.give_back() }
+        let registry = self.poll.registry();
+        if on { self.signals.take(registry) } else { self.signals.give_back(registry) }
     }
 }

@@ -28,9 +28,15 @@ impl SignalSource {
         Ok(())
     }
 
-    pub(super) fn give_back(&mut self) -> io::Result<()> {
-        self.taken = None;
-        Ok(())
+    pub(super) fn give_back(&mut self, registry: &mio::Registry) -> io::Result<()> {
+        use std::os::fd::{AsFd, AsRawFd};
+        match self.taken.take() {
+            // It stays open.
+            Some(taken) => {
+                registry.deregister(&mut mio::unix::SourceFd(&taken.as_fd().as_raw_fd()))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn next(&mut self) -> Option<Signal> {
@@ -59,7 +65,7 @@ impl SignalSource {
         Err(io::Error::from(io::ErrorKind::Unsupported))
     }
 
-    pub(super) fn give_back(&mut self) -> io::Result<()> {
+    pub(super) fn give_back(&mut self, _registry: &mio::Registry) -> io::Result<()> {
         Ok(())
     }
 
