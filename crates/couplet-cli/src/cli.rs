@@ -43,7 +43,7 @@ const DEMO_EXAMPLE: &str = "\
 Example:
   couplet demo
 
-The poems come on stdout, the progress on stderr. It takes about four seconds.";
+The poems come on stdout, the progress on stderr. It takes about three seconds.";
 
 const COMPLETIONS_EXAMPLE: &str = "\
 Example:
@@ -232,7 +232,13 @@ pub(crate) enum Poetry {
 #[derive(Args, Debug)]
 pub(crate) struct Listen {
     /// Where to listen; can be given several times [default: a free port on 127.0.0.1]
-    #[arg(short = 'l', long = "listen", value_name = "ENDPOINT", value_parser = to_listen)]
+    #[arg(
+        short = 'l',
+        long = "listen",
+        value_name = "ENDPOINT",
+        value_parser = to_listen,
+        allow_negative_numbers = true
+    )]
     pub(crate) endpoints: Vec<ServerEndpoint>,
 }
 
@@ -284,7 +290,7 @@ pub(crate) struct Serve {
 #[derive(Args, Debug)]
 pub(crate) struct Get {
     /// Servers to get a poem from, one each
-    #[arg(value_name = "ADDRESS", required = true, value_parser = to_connect)]
+    #[arg(value_name = "ADDRESS", required = true, allow_negative_numbers = true, value_parser = to_connect)]
     pub(crate) addresses: Vec<Peer>,
     /// Ask each server for the poem of this title; it serves --by-name
     #[arg(long, value_name = "TITLE", value_parser = title)]
@@ -312,7 +318,7 @@ pub(crate) struct Get {
 #[derive(Args, Debug)]
 pub(crate) struct List {
     /// The server
-    #[arg(value_name = "ADDRESS", value_parser = to_connect)]
+    #[arg(value_name = "ADDRESS", value_parser = to_connect, allow_negative_numbers = true)]
     pub(crate) address: Peer,
     /// Give up when not all titles came after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
@@ -341,7 +347,7 @@ pub(crate) struct Transform {
 pub(crate) struct Proxy {
     /// A server to fetch the poem from, as `poetry get` takes it; of several the next one is
     /// asked for each fetch
-    #[arg(short, long, value_name = "ADDRESS", required = true, value_parser = to_connect)]
+    #[arg(short, long, value_name = "ADDRESS", required = true, allow_negative_numbers = true, value_parser = to_connect)]
     pub(crate) upstream: Vec<Peer>,
     #[command(flatten)]
     pub(crate) listen: Listen,

@@ -31,10 +31,11 @@ pub enum By {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Reason {
-    /// A clean end: everything written was flushed, and a FIN was exchanged.
+    /// A clean end: everything written was given to the system, and our FIN behind it, or the
+    /// peer's FIN came. Whether the peer has read it is not known; what happens to the connection
+    /// behind our FIN changes nothing.
     Done(By),
-    /// The connection broke: a reset, or any error of reading or writing. A stream on which an
-    /// error was seen never ends as `Done`.
+    /// The connection broke before that: a reset, or any error of reading or writing.
     Lost(Arc<io::Error>),
     /// Our side called [`abort_connection`](crate::Transport::abort_connection).
     Aborted,
@@ -53,7 +54,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// True for [`Reason::Done`]: nothing was cut off.
+    /// True for [`Reason::Done`]: neither side cut the other off, as far as is known here.
     pub fn is_clean(&self) -> bool {
         matches!(self, Reason::Done(_))
     }
@@ -216,7 +217,7 @@ impl fmt::Display for Plain<'_> {
 fn way_out(error: &Arc<io::Error>) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            " (another program listens there; choose another port, or 0 for a free one)"
+            " (something listens there already; choose another port, or 0 for a free one)"
         }
         io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
         io::ErrorKind::AddrNotAvailable => " (no interface of this machine has that address)",

@@ -267,6 +267,10 @@ impl<F: Factory + 'static> Factory for Shared<F> {
     }
 
     fn attach(&mut self, reactor: &Reactor) {
+        // It may be asked from inside one of its own callbacks.
+        if self.cell.reactor.borrow().as_ref().is_some_and(|known| known.is(reactor)) {
+            return;
+        }
         self.with((), |factory| factory.attach(reactor));
         *self.cell.reactor.borrow_mut() = Some(reactor.clone());
         for f in self.cell.early.take() {

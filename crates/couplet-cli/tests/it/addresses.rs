@@ -98,7 +98,7 @@ fn a_port_in_use_is_named_and_nobody_is_told_of_another() {
         assert_eq!(ended.code, Some(1));
         let expected = format!(
             "couplet: cannot listen on tcp:127.0.0.1:{taken}: address already in use \
-             (another program listens there; choose another port, or 0 for a free one)\n"
+             (something listens there already; choose another port, or 0 for a free one)\n"
         );
         assert_eq!(ended.stderr, expected);
         assert_eq!(ended.text(), "");

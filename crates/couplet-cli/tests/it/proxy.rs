@@ -341,5 +341,5 @@ fn its_help_has_an_example_and_bad_usage_is_explained() {
     let taken = first.ports[0].port().to_string();
     let ended = run(&["poetry", "proxy", "-u", "1", "--listen", &taken]);
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("address already in use (another program listens there"));
+    assert!(ended.stderr.contains("address already in use (something listens there already"));
 }

@@ -390,9 +390,15 @@ impl Reactor {
         }
     }
 
-    /// True between [`stop`](Self::stop) and the end of the run.
+    /// True once the ports and connections close, until the end of the run. It is not yet while
+    /// [`Shutdown::Before`] is under way.
     pub fn is_stopping(&self) -> bool {
         self.records.run_state.get() == RunState::Stopping
+    }
+
+    /// A handle to the same loop.
+    pub(crate) fn is(&self, other: &Reactor) -> bool {
+        Rc::ptr_eq(&self.records, &other.records)
     }
 
     /// The loop's clock: inside a turn the time at which it began.

@@ -113,7 +113,11 @@ impl Loop {
         if self.signals
             && let Err(error) = self.driver.watch_signals(true)
         {
-            tracing::warn!(%error, "signals are left to others");
+            let what = match error.kind() {
+                std::io::ErrorKind::AlreadyExists => "signals are left to others",
+                _ => "signals cannot be taken: they end the program at once",
+            };
+            tracing::warn!(%error, "{what}");
         }
         self.reactor.records.run_state.set(RunState::Running);
     }

@@ -46,7 +46,7 @@ pub struct PortSnapshot {
 pub struct ConnectorSnapshot {
     /// What it connects to, as an endpoint string.
     pub target: String,
-    /// `looking up`, `connecting` or `connected`.
+    /// `waiting`, `looking up`, `connecting` or `connected`.
     pub state: &'static str,
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use couplet::testing::{Manner, Memory, Network, Wire, hold, hold_on};
 use couplet::{
-    Address, Connection, ConnectionLost, Factory, Loop, LoopOptions, ProducerKind, Protocol,
-    Reason, Shared, Transport,
+    Address, Connection, ConnectionLost, Connector, Factory, Loop, LoopOptions, ProducerKind,
+    Protocol, Reactor, Reason, Shared, Transport,
 };
 
 #[derive(Default)]
@@ -197,6 +197,49 @@ fn a_shared_factory_stays_in_use_after_a_panic_and_hears_what_it_is_told() {
     let (built, log) = seen.take();
     assert_eq!(built, 3);
     assert_eq!(log, ["start", "told before it was used", "stop"]);
+}
+
+/// Tries the next port when one has failed.
+#[derive(Default)]
+struct TriesTwo {
+    me: Option<(Shared<TriesTwo>, Reactor)>,
+    attached: u32,
+    failed: u32,
+}
+
+impl Factory for TriesTwo {
+    type Protocol = Inner;
+
+    fn attach(&mut self, _: &Reactor) {
+        self.attached += 1;
+    }
+
+    fn build_protocol(&mut self, _: &Address) -> Option<Inner> {
+        Some(Inner::default())
+    }
+
+    fn client_connection_failed(&mut self, _: &Connector, _: &Reason) {
+        self.failed += 1;
+        if let Some((me, reactor)) = self.me.take() {
+            reactor.connect_tcp("127.0.0.1", 2, me);
+        }
+    }
+}
+
+#[test]
+fn a_shared_factory_can_be_used_again_from_its_own_callback() {
+    let (mut l, _network) = memory();
+    let reactor = l.reactor();
+    let shared = Shared::new(TriesTwo::default());
+    let me = (shared.clone(), reactor.clone());
+    shared.tell(move |factory| factory.me = Some(me));
+    reactor.connect_tcp("127.0.0.1", 1, shared.clone());
+    (0..20).for_each(|_| turn(&mut l));
+    let seen = Rc::new(Cell::new((0, 0)));
+    let slot = seen.clone();
+    shared.tell(move |factory| slot.set((factory.attached, factory.failed)));
+    turn(&mut l);
+    assert_eq!(seen.get(), (1, 2));
 }
 
 #[test]

@@ -3,4 +3,5 @@
 
 mod accepting;
 mod closing;
+mod failing;
 mod reading;
