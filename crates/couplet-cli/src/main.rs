@@ -18,6 +18,7 @@ mod progress;
 mod server;
 mod sim;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -27,7 +28,13 @@ use cli::{Cli, Command, Poetry};
 use exit::Exit;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => {
+            return say(&said)
+                .map_or_else(Exit::report, |()| ExitCode::from(said.exit_code() as u8));
+        }
+    };
     logging::start(&cli.logging);
     let outcome = match cli.command {
         Command::Demo => demo::run(&cli.logging),
@@ -49,6 +56,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => exit.report(),
     }
+}
+
+/// Help, the version, or what is wrong with the arguments.
+fn say(said: &clap::Error) -> Result<(), Exit> {
+    let printed = said.print().and_then(|()| std::io::stdout().flush());
+    printed.or_else(|error| if said.use_stderr() { Ok(()) } else { output::cannot_print(&error) })
 }
 
 /// A loop whose runs take signals: SIGINT and SIGTERM end them, SIGUSR1 has `tell` say what is

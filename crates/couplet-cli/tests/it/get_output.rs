@@ -39,6 +39,16 @@ fn a_full_stdout_is_an_error() {
 }
 
 #[test]
+fn help_that_cannot_be_printed_is_an_error() {
+    for what in ["--help", "--version"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ended = Running::start_with_stdout(couplet(&[what]).stdout(full)).ended();
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.contains("cannot write to stdout"), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_closed_or_full_stderr_changes_nothing() {
     let (_poem, server) = small();
     let (bad, _guard) = unused_port();
