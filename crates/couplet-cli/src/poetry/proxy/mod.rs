@@ -7,6 +7,7 @@ mod shelf;
 mod tests;
 pub(crate) mod upstreams;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -125,8 +126,12 @@ pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
     let upstreams = Upstreams::new(options.upstream, options.timeout, options.limit.max_bytes);
     let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
     let proxy = Proxy::new(fetch, options.ttl, options.limit.max_bytes);
-    let clients = LimitConnections::new(most_clients())
-        .on_turned_away(|peer| tracing::warn!(%peer, "no descriptor is left for this client"));
+    let (most, told) = (most_clients(), Cell::new(false));
+    let clients = LimitConnections::new(most).on_turned_away(move |peer| {
+        if !told.replace(true) {
+            tracing::warn!(%peer, most, "too many clients for the descriptors; some are turned away");
+        }
+    });
     server::run(options.listen, Shared::new(clients.wrap(move || ProxyServer::new(&proxy))))
 }
 
