@@ -4,4 +4,5 @@
 mod accepting;
 mod closing;
 mod failing;
+mod options;
 mod reading;

@@ -1,0 +1,152 @@
+//! Rows 49 and 64: what an option does to the system's socket. The library's own is looked at,
+//! through a second descriptor of it.
+#![cfg(target_os = "linux")]
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use couplet::{Address, ConnectOptions, ListenOptions, SocketOption, Transport};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use socket2::Socket;
+
+use crate::suite::kit::{BOTH_ROLES, Kit, LOOPBACK, own_address};
+use crate::suite::recorder::{Recorder, Script};
+
+/// The socket of a connection, as a second descriptor. `None` where the system gives none: a
+/// visible skip, and an error in CI.
+fn socket_of(transport: &Transport) -> Option<Socket> {
+    let inode = inode(transport.host(), transport.peer());
+    let fds = std::fs::read_dir("/proc/self/fd").expect("Linux says");
+    let fd = fds
+        .map(|fd| fd.expect("an entry").path())
+        .find(|fd| std::fs::read_link(fd).is_ok_and(|to| to.ends_with(&inode)))
+        .expect("the connection has a descriptor");
+    let fd = fd.file_name().and_then(|fd| fd.to_str()?.parse().ok()).expect("a number");
+    let doubled = pidfd_open(getpid(), PidfdFlags::empty())
+        .and_then(|pidfd| pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty()));
+    match doubled {
+        Ok(fd) => {
+            let socket = Socket::from(fd);
+            let peer = socket.peer_addr().expect("it is connected").as_socket();
+            assert_eq!(peer, transport.peer().socket_addr());
+            Some(socket)
+        }
+        Err(error @ (Errno::PERM | Errno::NOSYS)) => {
+            assert!(std::env::var_os("CI").is_none(), "no second descriptor in CI: {error}");
+            // Not by `eprintln`, which the harness keeps to itself when a test passes.
+            let _ = writeln!(std::io::stderr(), "skipped: pidfd_getfd is not allowed: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// `socket:[NUMBER]`, as the system names the socket between two addresses.
+fn inode(host: &Address, peer: &Address) -> String {
+    let written = |address: &Address| match address.socket_addr() {
+        Some(SocketAddr::V4(v4)) => {
+            format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port())
+        }
+        other => panic!("{other:?} is not IPv4"),
+    };
+    let ends = [written(host), written(peer)];
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux says");
+    let inode = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields[1..3] == ends).then(|| fields[9].to_owned())
+    });
+    format!("socket:[{}]", inode.expect("the system knows the connection"))
+}
+
+// All of 127.0.0.0/8 is Linux's own, and no other test is at 127.0.0.2.
+#[test]
+fn c49_a_client_comes_from_the_address_that_it_is_bound_to() {
+    let mut rig = Kit::mio().rig();
+    let port = rig.reactor.listen_tcp(own_address(2, 0), |_: &Address| None::<Recorder>);
+    let port = port.expect("a free port can be opened");
+    let free = port.host().port().expect("a number");
+    drop(port.stop_listening());
+    rig.turns(2);
+    for (number, by_string) in [(0, false), (0, true), (free, false)] {
+        let (server, client) = (rig.end(), rig.end());
+        let to = rig.listen(&server, Script::new()).host().port().expect("a number");
+        let mut protocol = Some(client.plays(Script::new()));
+        let factory = move |_: &Address| protocol.take();
+        let from = own_address(2, number);
+        if by_string {
+            let endpoint = format!("tcp:127.0.0.1:{to}:bindAddress={}", from.ip());
+            rig.reactor.connect(endpoint, factory).detach();
+        } else {
+            let options = ConnectOptions::default().bind(from);
+            rig.reactor.connect_tcp_with("127.0.0.1", to, options, factory);
+        }
+        rig.until("connection_made", || server.is_made() && client.is_made());
+        let came = server.transport().peer().socket_addr().expect("it has an address");
+        assert_eq!(came.ip(), from.ip());
+        assert!(number == 0 || came.port() == number, "{came} is not at {number}");
+        assert_eq!(client.transport().host(), server.transport().peer());
+    }
+}
+
+#[test]
+fn c64_no_delay_is_on_unless_set_otherwise() {
+    let mut rig = Kit::mio().rig();
+    for role in BOTH_ROLES {
+        let (a, _b) = rig.pair(role, Script::new());
+        let Some(socket) = socket_of(&a.transport()) else { return };
+        assert!(socket.tcp_nodelay().expect("an option"), "{role:?}");
+    }
+    // Off at both ends.
+    let (server, client) = (rig.end(), rig.end());
+    let mut protocol = Some(server.plays(Script::new()));
+    let options = ListenOptions::default().no_delay(false);
+    let factory = move |_: &Address| protocol.take();
+    let port = rig.reactor.listen_tcp_with(LOOPBACK, options, factory);
+    let to = port.expect("a free port can be opened").host().port().expect("a number");
+    let mut protocol = Some(client.plays(Script::new()));
+    let options = ConnectOptions::default().no_delay(false);
+    let factory = move |_: &Address| protocol.take();
+    rig.reactor.connect_tcp_with("127.0.0.1", to, options, factory);
+    rig.until("connection_made", || server.is_made() && client.is_made());
+    for a in [server, client] {
+        let Some(socket) = socket_of(&a.transport()) else { return };
+        assert!(!socket.tcp_nodelay().expect("an option"));
+    }
+}
+
+#[test]
+fn c64_an_option_reaches_the_socket() {
+    let mut rig = Kit::mio().rig();
+    for role in BOTH_ROLES {
+        let (a, _b) = rig.pair(role, Script::new());
+        let transport = a.transport();
+        let Some(socket) = socket_of(&transport) else { return };
+        for on in [false, true] {
+            transport.set_tcp_no_delay(on);
+            rig.turn();
+            assert_eq!(socket.tcp_nodelay().expect("an option"), on);
+        }
+        assert!(!socket.keepalive().expect("an option"));
+        for idle in [60, 3600].map(Duration::from_secs) {
+            transport.set_tcp_keep_alive(Some(idle));
+            rig.turn();
+            assert!(socket.keepalive().expect("an option"));
+            assert_eq!(socket.tcp_keepalive_time().expect("an option"), idle);
+        }
+        transport.set_tcp_keep_alive(None);
+        rig.turn();
+        assert!(!socket.keepalive().expect("an option"));
+        // Linux sets aside double of what it is asked for.
+        for bytes in [32 * 1024, 64 * 1024] {
+            transport.set_socket_option(SocketOption::ReceiveBuffer(bytes));
+            rig.turn();
+            assert_eq!(socket.recv_buffer_size().expect("an option"), 2 * bytes);
+            transport.set_socket_option(SocketOption::SendBuffer(bytes + 1024));
+            rig.turn();
+            assert_eq!(socket.send_buffer_size().expect("an option"), 2 * (bytes + 1024));
+            assert_eq!(socket.recv_buffer_size().expect("an option"), 2 * bytes);
+        }
+    }
+}
