@@ -73,21 +73,29 @@ struct Child {
     before: Option<Rlimit>,
 }
 
+impl Child {
+    fn limit_to(&mut self, descriptors: u64) {
+        let before = getrlimit(Resource::Nofile);
+        let limit = Rlimit { current: Some(descriptors), maximum: before.maximum };
+        setrlimit(Resource::Nofile, limit).expect("a lower limit is allowed");
+        self.before = Some(before);
+    }
+}
+
 impl Protocol for Child {
     fn data_received(&mut self, transport: &Transport, command: &[u8]) {
         match command {
             b"pause" => self.port.get().expect("it listens").pause_producing(),
             b"resume" => self.port.get().expect("it listens").resume_producing(),
             b"limit" => {
-                let before = getrlimit(Resource::Nofile);
                 // The lowest number that is free is the next to be given.
                 let free = std::fs::File::open("/dev/null").expect("there is one more");
                 let next = std::os::fd::AsRawFd::as_raw_fd(&free) as u64;
                 drop(free);
-                let limit = Rlimit { current: Some(next), maximum: before.maximum };
-                setrlimit(Resource::Nofile, limit).expect("a lower limit is allowed");
-                self.before = Some(before);
+                self.limit_to(next);
             }
+            // Not even what is held in reserve can be given anew.
+            b"none" => self.limit_to(0),
             b"raise" => {
                 let before = self.before.take().expect("it was lowered");
                 setrlimit(Resource::Nofile, before).expect("within the maximum");
@@ -102,7 +110,7 @@ impl Protocol for Child {
 /// Serves until it is told to quit, and prints what the parent wants to know.
 fn run_child() {
     let mut rig = Kit::mio().rig();
-    rig.tapped.nap.set(Duration::from_secs(1));
+    rig.tapped.nap.set(Duration::from_secs(60));
     let reactor = rig.reactor.clone();
     let kept: Rc<OnceCell<Port>> = Rc::default();
     let keep = kept.clone();
@@ -153,29 +161,37 @@ fn is_turned_away(mut client: TcpStream) {
     assert!(ended, "{end:?}");
 }
 
-// Without the reserve the pending connections would hang, and the loop would spin.
-#[test]
-fn c48_out_of_descriptors_the_pending_are_closed_and_the_port_lives() {
+/// Runs `test` once more as the child, and gives it with its port and the lines that it says.
+/// `None` in the child itself, which then has run.
+fn child(test: &str) -> Option<(Running, u16, impl FnMut() -> String)> {
     const CHILD: &str = "COUPLET_TEST_CHILD";
     if std::env::var_os(CHILD).is_some() {
-        return run_child();
+        run_child();
+        return None;
     }
-    let test = "tcp::accepting::c48_out_of_descriptors_the_pending_are_closed_and_the_port_lives";
     let child = Command::new(std::env::current_exe().expect("a path"))
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("tcp::accepting::{test}"), "--nocapture"])
         .env(CHILD, "1")
         .stdout(Stdio::piped())
         .spawn()
         .expect("this program can be run");
     let mut child = Running(child);
     let mut said = BufReader::new(child.0.stdout.take().expect("it was piped")).lines();
-    let mut says = || loop {
+    let mut says = move || loop {
         let line = said.next().expect("the child says more").expect("it can be read");
         if let Some((_, said)) = line.split_once("child: ") {
             return said.to_owned();
         }
     };
     let port = says().parse().expect("a number");
+    Some((child, port, says))
+}
+
+// Without the reserve the pending connections would hang, and the loop would spin.
+#[test]
+fn c48_out_of_descriptors_the_pending_are_closed_and_the_port_lives() {
+    let test = "c48_out_of_descriptors_the_pending_are_closed_and_the_port_lives";
+    let Some((mut child, port, mut says)) = child(test) else { return };
     let first = client(port);
     tell(&first, "pause");
     tell(&first, "limit");
@@ -195,6 +211,25 @@ fn c48_out_of_descriptors_the_pending_are_closed_and_the_port_lives() {
     assert!(together >= Some(5), "all who waited together: {lines}");
     let turns: usize = turns.parse().expect("a number");
     assert!(turns < 100, "{turns} turns: it spins");
+    assert!(child.0.wait().expect("it ends").success());
+}
+
+// Nothing new comes: it is the port that tries again.
+#[test]
+fn c48_a_port_that_rests_tries_again() {
+    let Some((mut child, port, mut says)) = child("c48_a_port_that_rests_tries_again") else {
+        return;
+    };
+    let first = client(port);
+    tell(&first, "none");
+    let second = client(port);
+    // The port has its turn before the second of these.
+    (0..2).for_each(|_| tell(&first, "are you well?"));
+    tell(&first, "raise");
+    tell(&second, "it is served after all");
+    tell(&first, "quit");
+    let said = says();
+    assert!(said.contains("cannot accept"), "it did not rest: {said}");
     assert!(child.0.wait().expect("it ends").success());
 }
 
