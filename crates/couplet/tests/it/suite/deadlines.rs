@@ -215,6 +215,27 @@ pub(crate) fn c15a_the_idle_timeout_drops_unsent_bytes(kit: Kit) {
     assert!(b.got_len() < kit.big().len());
 }
 
+pub(crate) fn c15a_the_idle_timeout_stays_in_force_after_the_peers_fin(kit: Kit) {
+    for role in BOTH_ROLES {
+        let mut rig = kit.rig();
+        let (a, b) = rig.pair(role, idle_10_s().aware());
+        go_to(&mut rig, s(6));
+        b.fin();
+        rig.until("read_closed", || a.log.has("read_closed"));
+        a.transport().write("x");
+        rig.until("a byte", || {
+            b.take_all();
+            b.got_len() == 1
+        });
+        go_to(&mut rig, s(10) - MILLISECOND);
+        assert!(!a.is_lost());
+        go_to(&mut rig, s(10));
+        assert!(a.is_lost(), "{role:?}");
+        assert_eq!(rig.lost(&a), "Timeout");
+        assert_eq!(rig.counts(&a).closes, [How::Reset]);
+    }
+}
+
 pub(crate) fn c15a_after_lose_connection_only_the_close_deadline_counts(kit: Kit) {
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(idle_10_s());

@@ -79,6 +79,7 @@ macro_rules! all_facts {
                 c15a_sending_does_not_postpone_the_idle_timeout,
                 c15a_paused_time_is_not_idle_time,
                 c15a_the_idle_timeout_drops_unsent_bytes,
+                c15a_the_idle_timeout_stays_in_force_after_the_peers_fin,
                 c15a_after_lose_connection_only_the_close_deadline_counts,
                 c15a_a_shorter_idle_timeout_takes_effect_at_once,
                 c15a_messages_do_not_move_the_timer,
