@@ -456,10 +456,10 @@ impl Protocol for Hearer {
 #[test]
 fn c103_two_threads_with_a_loop_each_serve_one_port() {
     const CONNECTIONS: usize = 64;
-    let (tell, told) = mpsc::channel();
+    // The thread has the only sender: when it panics nobody waits for it.
     let serve = |name: u8, address: SocketAddr| {
-        let tell = tell.clone();
-        std::thread::spawn(move || {
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
             let served = Rc::new(Cell::new(0));
             let counted = served.clone();
             let mut l = Loop::new().expect("there is a poll descriptor");
@@ -470,12 +470,12 @@ fn c103_two_threads_with_a_loop_each_serve_one_port() {
             tell.send(port.host().socket_addr().expect("TCP")).expect("the test listens");
             l.run(|_| Ok(())).expect("the run ends");
             served.get()
-        })
+        });
+        (thread, told.recv().expect("it listens"))
     };
-    let first = serve(b'1', LOOPBACK);
-    let address = told.recv().expect("it listens");
-    let second = serve(b'2', address);
-    assert_eq!(told.recv().expect("it listens too"), address);
+    let (first, address) = serve(b'1', LOOPBACK);
+    let (second, same) = serve(b'2', address);
+    assert_eq!(same, address);
     // A third loop, in this thread.
     let mut l = Loop::new().expect("there is a poll descriptor");
     let heard = Hears::default();
@@ -485,7 +485,8 @@ fn c103_two_threads_with_a_loop_each_serve_one_port() {
         l.reactor().connect_tcp("127.0.0.1", address.port(), factory);
     }
     while heard.0.borrow().len() < CONNECTIONS {
-        l.turn(None).expect("the system does not fail");
+        assert!(!first.is_finished() && !second.is_finished(), "both serve until they are told");
+        l.turn(Some(s(1))).expect("the system does not fail");
     }
     for name in [b'1', b'2'] {
         let heard = heard.0.borrow();
