@@ -41,3 +41,34 @@ pub(crate) fn run(options: cli::Echo) -> Result<(), Exit> {
     let idle_timeout = options.idle_timeout;
     server::run(options.listen, move || Echo { idle_timeout })
 }
+
+#[cfg(test)]
+mod tests {
+    use couplet::testing::hold;
+
+    use super::*;
+
+    #[test]
+    fn who_has_finished_and_reads_late_is_not_cut() {
+        for length in [10_000, 80_000, 130_000, 500_000] {
+            let mut held = hold(Echo { idle_timeout: None });
+            let mut sent = 0;
+            // As much as is taken before the reading is paused.
+            while sent < length {
+                match held.wire.push(&b"x".repeat(length - sent)) {
+                    0 => break,
+                    n => sent += n,
+                }
+                held.settle();
+            }
+            held.wire.fin();
+            let mut got = 0;
+            while !held.wire.saw_fin() {
+                held.advance(Duration::from_secs(3600));
+                assert!(!held.wire.saw_reset(), "cut after {got} bytes of {sent}");
+                got += held.wire.take().len();
+            }
+            assert_eq!(got, sent);
+        }
+    }
+}

@@ -139,3 +139,47 @@ pub(crate) fn run(options: Serve) -> Result<(), Exit> {
     }
     server::run(options.listen, Shared::new(Anthology::new(poems, pace)))
 }
+
+#[cfg(test)]
+mod tests {
+    use couplet::testing::{Held, hold};
+
+    use super::*;
+
+    /// A client of the server, of a poem of so many bytes.
+    fn client(length: usize) -> Held<PoetryServer> {
+        let text = "x".repeat(length).into();
+        let recital = Recital::new(text, Pace::FULL_SPEED);
+        hold(PoetryServer { recital, unfinished: Unfinished::default() })
+    }
+
+    #[test]
+    fn who_reads_late_is_not_cut() {
+        for (length, has_finished) in
+            [10_000, 80_000, 130_000, 500_000].into_iter().flat_map(|n| [(n, false), (n, true)])
+        {
+            let mut held = client(length);
+            if has_finished {
+                held.wire.fin();
+            }
+            let mut got = 0;
+            while !held.wire.saw_fin() {
+                held.advance(Duration::from_secs(3600));
+                assert!(!held.wire.saw_reset(), "cut after {got} bytes of {length}");
+                got += held.wire.take().len();
+            }
+            assert_eq!(got, length);
+        }
+    }
+
+    #[test]
+    fn who_has_the_whole_poem_and_stays_is_left_after_30_s() {
+        let mut held = client(10_000);
+        assert_eq!(held.wire.take().len(), 10_000);
+        assert!(held.wire.saw_fin());
+        held.advance(Duration::from_secs(29));
+        assert!(!held.wire.is_closed());
+        held.advance(Duration::from_secs(1));
+        assert!(held.wire.is_closed());
+    }
+}
