@@ -10,6 +10,8 @@ mod demo;
 mod echo;
 mod endpoint;
 mod exit;
+#[cfg(test)]
+mod late;
 mod logging;
 mod output;
 mod poems;
