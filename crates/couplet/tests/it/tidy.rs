@@ -310,6 +310,24 @@ fn each_test_named_in_the_contract_table_exists() {
     assert_none(&broken, "the contract table names a test that does not exist, or not there");
 }
 
+/// So that a row leads to its tests.
+#[test]
+fn each_test_with_a_number_is_named_in_the_contract_table() {
+    let table = fs::read_to_string(root().join("docs/contract.md")).expect("the table");
+    let mut unnamed = Vec::new();
+    for source in sources("crates/couplet") {
+        let functions =
+            code(&source.text).filter_map(|(_, line)| line.split_once("fn c")?.1.split_once('('));
+        let numbered = functions.filter(|(name, _)| name.starts_with(|c: char| c.is_ascii_digit()));
+        for (name, _) in numbered {
+            if !table.contains(&format!("::c{name}`")) {
+                unnamed.push(format!("{}: c{name}", source.path));
+            }
+        }
+    }
+    assert_none(&unnamed, "a test carries the number of a row, and no row leads to it");
+}
+
 /// Law 4: one place hands bytes to a protocol, and one hands them to a driver.
 #[test]
 fn bytes_enter_and_leave_through_one_function() {
