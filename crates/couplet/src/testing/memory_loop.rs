@@ -41,12 +41,12 @@ impl MemoryLoop {
     }
 
     pub(super) fn turn(&mut self) {
-        self.turn_until(Duration::ZERO);
+        self.turn_at_most(Duration::ZERO);
     }
 
-    fn turn_until(&mut self, until: Duration) {
+    fn turn_at_most(&mut self, time: Duration) {
         self.panics.listen();
-        let turned = self.l.turn(Some(until));
+        let turned = self.l.turn(Some(time));
         self.panics.hear();
         turned.expect("memory does not fail");
     }
@@ -67,7 +67,7 @@ impl MemoryLoop {
         self.turn_to_quiet();
         while self.network.elapsed() < until {
             let left = until - self.network.elapsed();
-            self.turn_until(left);
+            self.turn_at_most(left);
             self.turn_to_quiet();
         }
         self.panics.fail();
