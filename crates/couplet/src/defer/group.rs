@@ -22,13 +22,12 @@ use super::{Deferred, Failure, Result};
 ///
 /// ```
 /// use couplet::defer::{Deferred, Failure, list};
+/// use couplet::testing::success_of;
 ///
-/// list([Deferred::succeed(1), Deferred::fail(Failure::msg("no"))])
-///     .map(|results| {
-///         assert_eq!(*results[0].as_ref().unwrap(), 1);
-///         assert!(results[1].is_err());
-///     })
-///     .detach();
+/// let results = list([Deferred::succeed(1), Deferred::fail(Failure::msg("no"))]);
+/// let results = success_of(results);
+/// assert_eq!(*results[0].as_ref().unwrap(), 1);
+/// assert!(results[1].is_err());
 /// ```
 #[track_caller]
 pub fn list<T: 'static>(
@@ -51,10 +50,10 @@ pub fn list<T: 'static>(
 ///
 /// ```
 /// use couplet::defer::{Deferred, gather};
+/// use couplet::testing::success_of;
 ///
-/// gather([Deferred::succeed(1), Deferred::succeed(2)])
-///     .map(|values| assert_eq!(values, [1, 2]))
-///     .detach();
+/// let values = gather([Deferred::succeed(1), Deferred::succeed(2)]);
+/// assert_eq!(success_of(values), [1, 2]);
 /// ```
 #[track_caller]
 pub fn gather<T: 'static>(members: impl IntoIterator<Item = Deferred<T>>) -> Deferred<Vec<T>> {
@@ -96,11 +95,11 @@ fn gathering<T: 'static>(
 ///
 /// ```
 /// use couplet::defer::{Deferred, race};
+/// use couplet::testing::success_of;
 ///
 /// let (slow, resolver) = Deferred::new();
-/// race([slow, Deferred::succeed("fast")])
-///     .map(|winner| assert_eq!(winner, (1, "fast")))
-///     .detach();
+/// let winner = race([slow, Deferred::succeed("fast")]);
+/// assert_eq!(success_of(winner), (1, "fast"));
 /// assert!(resolver.is_cancelled());
 /// ```
 #[track_caller]

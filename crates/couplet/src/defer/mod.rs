@@ -5,13 +5,14 @@
 //!
 //! ```
 //! use couplet::defer::Deferred;
+//! use couplet::testing::success_of;
 //!
-//! let (poem, resolver) = Deferred::<Vec<u8>>::new();
-//! poem.add_callback(|bytes| Ok(String::from_utf8(bytes)?))
-//!     .add_errback(|failure| Ok(format!("no poem: {failure}")))
-//!     .map(|poem| assert_eq!(poem, "no poem: invalid utf-8 sequence of 1 bytes from index 0"))
-//!     .detach();
+//! let (bytes, resolver) = Deferred::<Vec<u8>>::new();
+//! let poem = bytes
+//!     .add_callback(|bytes| Ok(String::from_utf8(bytes)?))
+//!     .add_errback(|failure| Ok(format!("no poem: {failure}")));
 //! resolver.callback(vec![0xff]);
+//! assert_eq!(success_of(poem), "no poem: invalid utf-8 sequence of 1 bytes from index 0");
 //! ```
 //!
 //! # What holds

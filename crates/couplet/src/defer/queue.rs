@@ -17,14 +17,15 @@ use super::{Deferred, Failure, Resolver};
 ///
 /// ```
 /// use couplet::defer::{DeferredQueue, QueueOverflow};
+/// use couplet::testing::success_of;
 ///
 /// let queue = DeferredQueue::new().size(1);
 /// let first = queue.get();
 /// queue.put("one")?; // goes to the first who asked
 /// queue.put("two")?; // waits for somebody
 /// assert_eq!(queue.put("three"), Err(QueueOverflow("three")));
-/// first.map(|item| assert_eq!(item, "one")).detach();
-/// queue.get().map(|item| assert_eq!(item, "two")).detach();
+/// assert_eq!(success_of(first), "one");
+/// assert_eq!(success_of(queue.get()), "two");
 /// # Ok::<(), couplet::Failure>(())
 /// ```
 pub struct DeferredQueue<T> {

@@ -141,7 +141,7 @@ impl Signal {
     }
 }
 
-/// What [`Driver::run_blocking`] runs. It does not panic.
+/// What [`Driver::run_blocking`] runs. It does not panic, neither run nor dropped unrun.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// What became of a [`Driver::write`].

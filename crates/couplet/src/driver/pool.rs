@@ -3,6 +3,8 @@
 //! Threads are started when there is work, up to a bound, and end when there was none for a while.
 //! Who no longer wants an answer forgets the ticket: what waits is dropped; what runs goes on alone,
 //! and its answer is dropped. Dropping the pool lets its threads end by themselves.
+//!
+//! INVARIANT: questions, which may hold what is a user's, are dropped while nothing is locked.
 
 use std::collections::VecDeque;
 use std::io;
@@ -94,11 +96,13 @@ impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
             state.threads -= 1;
             if state.threads == 0 {
                 // Nobody is left to do it.
-                while let Some((ticket, _)) = state.waiting.pop_front() {
+                let waiting = std::mem::take(&mut state.waiting);
+                for (ticket, _) in &waiting {
                     let error = io::Error::from(error.kind());
-                    state.answers.push_back((ticket, (self.shared.work.refuse)(error)));
+                    state.answers.push_back((*ticket, (self.shared.work.refuse)(error)));
                 }
                 drop(state);
+                drop(waiting);
                 self.shared.waker.wake_by_ref();
             }
         }
@@ -107,7 +111,6 @@ impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
     /// Nobody waits for this answer any more.
     pub(super) fn forget(&self, ticket: Ticket) {
         let mut state = self.shared.lock();
-        let state = &mut *state;
         let (mut waited, mut answered) = (None, None);
         if let Some(at) = state.waiting.iter().position(|(waiting, _)| *waiting == ticket) {
             waited = state.waiting.remove(at);
@@ -115,6 +118,7 @@ impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
             answered = state.answers.remove(at);
         }
         state.running.retain(|running| *running != ticket);
+        drop(state);
         drop((waited, answered));
     }
 
@@ -220,6 +224,26 @@ mod tests {
         let_second_go.send(()).unwrap();
         assert!(matches!(answer(&pool), (Ticket(2), Ok(()))));
         assert_eq!(pool.shared.lock().threads, 1);
+    }
+
+    /// Does this when it is dropped.
+    struct OnDrop(Box<dyn FnMut() + Send>);
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+
+    #[test]
+    fn a_question_that_is_forgotten_is_dropped_while_nothing_is_locked() {
+        let work = Work { name: "test", threads: 0, queue: 1, run: |_: OnDrop| (), refuse: drop };
+        let pool = Pool::new(work, Waker::noop().clone());
+        let (dropped, was_dropped) = channel();
+        let shared = pool.shared.clone();
+        let look = move || dropped.send(shared.state.try_lock().is_ok()).unwrap();
+        pool.ask(Ticket(1), OnDrop(Box::new(look)));
+        pool.forget(Ticket(1));
+        assert!(was_dropped.recv().unwrap());
     }
 
     #[test]

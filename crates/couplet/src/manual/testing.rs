@@ -181,7 +181,8 @@
 //! ```
 //!
 //! A panic in a timed call stops neither the clock nor the other calls, as in any loop; but `advance`
-//! then fails the test with it.
+//! then fails the test with it. All that the kit runs is held to this: an assertion may stand in a
+//! callback. A test of what a panic does takes it with [`take_panics`](Clock::take_panics).
 //!
 //! ## Clients and servers: `MemoryReactor`
 //!

@@ -95,6 +95,10 @@ fn body(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, FramingErr
 /// let mut held = hold(NetstringReceiver::new(Collect::default()));
 /// held.push(b"5:hello,5:wor");
 /// held.push(b"ld,xyz");
+/// assert!(held.wire.saw_fin());
+/// held.wire.fin();
+/// held.settle();
+/// assert!(held.connection.is_lost());
 /// ```
 #[derive(Debug)]
 pub struct NetstringReceiver<P> {

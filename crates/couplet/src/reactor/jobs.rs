@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Loop, Reactor, loop_ended, waits};
 use crate::defer::{Deferred, Failure, Panicked, Result};
 use crate::driver::{Job, Ticket};
-use crate::transport::panics::{contain, panic_text};
+use crate::transport::panics::{Contained, panic_text};
 
 /// Jobs that were asked for.
 #[derive(Default)]
@@ -55,13 +55,8 @@ impl Reactor {
         &self,
         f: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Deferred<T> {
-        let result: Arc<Mutex<Option<Result<T>>>> = Arc::default();
-        let slot = result.clone();
-        let job = Box::new(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(f))
-                .unwrap_or_else(|payload| Err(Panicked(panic_text(payload)).into()));
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        });
+        let result: Answer<T> = Arc::default();
+        let job = job(f, result.clone());
         let ticket = {
             let mut jobs = self.records.jobs.borrow_mut();
             jobs.next += 1;
@@ -76,6 +71,7 @@ impl Reactor {
         });
         let finish = Box::new(move |has_run: bool| {
             let outcome = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let outcome = outcome.and_then(|mut outcome| outcome.take());
             resolver.resolve(outcome.unwrap_or_else(|| {
                 Err(if has_run { Failure::msg("no thread could be started") } else { loop_ended() })
             }));
@@ -90,6 +86,24 @@ impl Reactor {
     }
 }
 
+/// What a job has given. Whoever is the last to know of it drops it: the loop, or a thread.
+type Answer<T> = Arc<Mutex<Option<Contained<Result<T>>>>>;
+
+/// The job of `f`. It does not panic, be it run or dropped.
+fn job<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T> + Send + 'static,
+    answer: Answer<T>,
+) -> Job {
+    let mut f = Contained::new("drop of a job", f);
+    Box::new(move || {
+        let Some(f) = f.take() else { return };
+        let outcome = catch_unwind(AssertUnwindSafe(f))
+            .unwrap_or_else(|payload| Err(Panicked(panic_text(payload)).into()));
+        let outcome = Contained::new("drop of a job's result", outcome);
+        *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    })
+}
+
 impl Loop {
     /// Step 6: jobs that were asked for, and those that were cancelled.
     pub(super) fn start_jobs(&mut self) {
@@ -98,9 +112,7 @@ impl Loop {
             (std::mem::take(&mut jobs.fresh), std::mem::take(&mut jobs.cancelled))
         };
         for (ticket, job) in fresh {
-            if cancelled.contains(&ticket) {
-                contain("drop of a job", move || drop(job));
-            } else {
+            if !cancelled.contains(&ticket) {
                 self.driver.run_blocking(ticket, job);
             }
         }
@@ -125,7 +137,7 @@ impl Loop {
             let mut jobs = self.reactor.records.jobs.borrow_mut();
             (std::mem::take(&mut jobs.fresh), std::mem::take(&mut jobs.waiting))
         };
-        contain("drop of a job", move || drop(fresh));
+        drop(fresh);
         if !given_up.is_empty() {
             tracing::warn!(jobs = given_up.len(), "the run ends while jobs have not ended");
         }

@@ -80,23 +80,27 @@ impl Reactor {
     /// Only on Unix. Twisted's `addReader` and `addWriter`.
     ///
     /// ```
+    /// use std::{cell::RefCell, rc::Rc};
     /// use std::io::{Read, Write};
     /// use std::os::unix::net::UnixStream;
     /// use couplet::Interest;
     ///
+    /// let line = Rc::new(RefCell::new(String::new()));
+    /// let slot = line.clone();
     /// couplet::run(|reactor| {
     ///     let (ours, mut theirs) = UnixStream::pair()?;
     ///     ours.set_nonblocking(true)?;
     ///     theirs.write_all(b"Rose is a rose")?;
     ///     let stopping = reactor.clone();
     ///     reactor.watch(ours, Interest::Readable, move |socket, _ready| {
-    ///         let mut line = [0; 80];
-    ///         let n = socket.read(&mut line).unwrap_or(0);
-    ///         assert_eq!(&line[..n], b"Rose is a rose");
+    ///         let mut bytes = [0; 80];
+    ///         let n = socket.read(&mut bytes).unwrap_or(0);
+    ///         slot.borrow_mut().push_str(&String::from_utf8_lossy(&bytes[..n]));
     ///         stopping.stop();
     ///     })?;
     ///     Ok(())
     /// })?;
+    /// assert_eq!(*line.borrow(), "Rose is a rose");
     /// # Ok::<(), couplet::Failure>(())
     /// ```
     ///

@@ -45,7 +45,7 @@ impl Clock {
     ///
     /// # Panics
     ///
-    /// After that, when a timed call panicked.
+    /// After that, when a callback has panicked, or whatever else the loop calls.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         self.memory.advance(by);
@@ -68,10 +68,16 @@ impl Clock {
     ///
     /// # Panics
     ///
-    /// After that, when a timed call panicked.
+    /// After that, when a callback has panicked, or whatever else the loop calls.
     #[track_caller]
     pub fn settle(&mut self) {
         self.memory.settle();
+    }
+
+    /// The panics that the loop has contained since this was asked last. A test that asks expects
+    /// them: from its first call on they do not fail it.
+    pub fn take_panics(&mut self) -> Vec<String> {
+        self.memory.take_panics()
     }
 
     /// The time that has passed since it was made. Twisted's `Clock.seconds`.

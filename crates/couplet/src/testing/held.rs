@@ -43,11 +43,34 @@ impl<P> std::fmt::Debug for Held<P> {
 /// held.settle();
 /// assert!(held.wire.saw_fin());
 /// ```
+///
+/// A panic in a callback ends the connection, as in any loop, and then fails the test; so assertions
+/// may stand in callbacks. A test of what a panic does [takes](Held::take_panics) it.
+///
+/// ```should_panic
+/// # use couplet::{Protocol, Reason, Transport, testing::hold};
+/// struct Aborts;
+/// impl Protocol for Aborts {
+///     fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+///         transport.lose_connection();
+///     }
+///     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+///         assert!(matches!(reason, Reason::Aborted), "{reason}");
+///     }
+/// }
+///
+/// let mut held = hold(Aborts);
+/// held.push(b"go away");
+/// held.wire.fin();
+/// held.settle(); // fails: it was no abort
+/// ```
+#[track_caller]
 pub fn hold<P: Protocol>(protocol: P) -> Held<P> {
     hold_on(Manner::Readiness, 0, protocol)
 }
 
 /// [`hold`] in a manner of the driver, from a seed.
+#[track_caller]
 pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
     let mut memory = MemoryLoop::new(manner, seed);
     let port =
@@ -77,7 +100,7 @@ impl<P: Protocol> Held<P> {
     ///
     /// # Panics
     ///
-    /// After that, when a timed call panicked.
+    /// After that, when a callback has panicked, or whatever else the loop calls.
     #[track_caller]
     pub fn settle(&mut self) {
         self.memory.settle();
@@ -88,7 +111,7 @@ impl<P: Protocol> Held<P> {
     ///
     /// # Panics
     ///
-    /// After that, when a timed call panicked.
+    /// After that, when a callback has panicked, or whatever else the loop calls.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         self.memory.advance(by);
@@ -101,6 +124,12 @@ impl<P: Protocol> Held<P> {
         f: impl FnOnce(&mut P, &Transport) -> R + 'static,
     ) -> Option<R> {
         self.memory.with(&self.connection, f)
+    }
+
+    /// The panics that the loop has contained since this was asked last. A test that asks expects
+    /// them: from its first call on they do not fail it.
+    pub fn take_panics(&mut self) -> Vec<String> {
+        self.memory.take_panics()
     }
 
     /// The reactor that it runs on.

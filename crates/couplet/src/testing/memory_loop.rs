@@ -9,6 +9,7 @@ use super::{Manner, Memory, Network};
 use crate::address::Address;
 use crate::protocol::Protocol;
 use crate::reactor::{Loop, LoopOptions};
+use crate::transport::panics::keep_panics;
 use crate::transport::{Connection, Transport};
 
 /// So many turns in which neither time nor the network moves are no work but a circle.
@@ -17,6 +18,8 @@ const A_CIRCLE: usize = 100_000;
 pub(super) struct MemoryLoop {
     pub(super) l: Loop,
     pub(super) network: Network,
+    /// Below the loop, so that it is dropped after it and hears of that as well.
+    panics: Panics,
 }
 
 /// What a turn was.
@@ -34,33 +37,40 @@ impl MemoryLoop {
     pub(super) fn new(manner: Manner, seed: u64) -> MemoryLoop {
         let (driver, network) = Memory::new(manner, seed);
         let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
-        MemoryLoop { l, network }
+        MemoryLoop { l, network, panics: Panics::default() }
     }
 
     pub(super) fn turn(&mut self) {
-        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        self.turn_at_most(Duration::ZERO);
     }
 
-    /// Turns until nothing more happens by itself; time stands still. A timed call that panicked
-    /// then fails the test.
+    fn turn_at_most(&mut self, time: Duration) {
+        self.panics.listen();
+        let turned = self.l.turn(Some(time));
+        self.panics.hear();
+        turned.expect("memory does not fail");
+    }
+
+    /// Turns until nothing more happens by itself; time stands still. A panic that the loop has
+    /// contained then fails the test.
     #[track_caller]
     pub(super) fn settle(&mut self) {
         self.turn_to_quiet();
-        self.fail_with_panics();
+        self.panics.fail();
     }
 
-    /// Lets time pass; the clock stops at each deadline on the way. A timed call that panicked then
-    /// fails the test: it stopped neither the clock nor the other calls.
+    /// Lets time pass; the clock stops at each deadline on the way. A panic that the loop has
+    /// contained then fails the test: it stopped neither the clock nor anybody else.
     #[track_caller]
     pub(super) fn advance(&mut self, by: Duration) {
         let until = self.network.elapsed().saturating_add(by);
         self.turn_to_quiet();
         while self.network.elapsed() < until {
             let left = until - self.network.elapsed();
-            self.l.turn(Some(left)).expect("memory does not fail");
+            self.turn_at_most(left);
             self.turn_to_quiet();
         }
-        self.fail_with_panics();
+        self.panics.fail();
     }
 
     /// Runs `f` on a protocol, and settles.
@@ -115,11 +125,58 @@ impl MemoryLoop {
         }
     }
 
-    /// A panic of a timed call was contained as in any loop; the test fails with it all the same.
+    /// What has panicked since this was asked last. From now on panics do not fail the test.
+    pub(super) fn take_panics(&mut self) -> Vec<String> {
+        self.panics.asked = true;
+        std::mem::take(&mut self.panics.heard)
+    }
+}
+
+impl Drop for MemoryLoop {
+    fn drop(&mut self) {
+        self.panics.listen();
+    }
+}
+
+/// The panics that the loop has contained. They fail the test: an assertion in a callback has to.
+#[derive(Default)]
+struct Panics {
+    heard: Vec<String>,
+    /// The test looks at them by itself, and they do not fail it.
+    asked: bool,
+    /// Those of who listened in this thread before.
+    before: Option<Vec<String>>,
+}
+
+impl Panics {
+    fn listen(&mut self) {
+        self.before = keep_panics(Some(Vec::new()));
+    }
+
+    /// Takes what there was to hear. Who listened before hears it too.
+    fn hear(&mut self) {
+        let heard = keep_panics(None).unwrap_or_default();
+        let mut before = self.before.take();
+        if let Some(before) = &mut before {
+            before.extend_from_slice(&heard);
+        }
+        keep_panics(before);
+        self.heard.extend(heard);
+    }
+
     #[track_caller]
-    fn fail_with_panics(&mut self) {
-        if let Some(text) = self.l.take_panic() {
-            panic!("a timed call panicked: {text}");
+    fn fail(&mut self) {
+        if !self.asked && !self.heard.is_empty() {
+            panic!("a panic in {}", std::mem::take(&mut self.heard).join("\na panic in "));
+        }
+    }
+}
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        self.hear();
+        if !std::thread::panicking() {
+            self.fail();
         }
     }
 }

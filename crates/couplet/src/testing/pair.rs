@@ -49,11 +49,13 @@ impl<A, B> std::fmt::Debug for Pair<A, B> {
 /// let mut pair = pair(Asks(Vec::new()), Echo);
 /// assert_eq!(pair.with_a(|asks, _| asks.0.clone()), Some(b"hello".to_vec()));
 /// ```
+#[track_caller]
 pub fn pair<A: Protocol, B: Protocol>(a: A, b: B) -> Pair<A, B> {
     pair_on(Manner::Readiness, Cut::Whole, 0, a, b)
 }
 
 /// [`pair`] in a manner of the driver, with the streams cut from the beginning, from a seed.
+#[track_caller]
 pub fn pair_on<A: Protocol, B: Protocol>(
     manner: Manner,
     cut: Cut,
@@ -85,7 +87,7 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
     ///
     /// # Panics
     ///
-    /// After that, when a timed call panicked.
+    /// After that, when a callback has panicked, or whatever else the loop calls.
     #[track_caller]
     pub fn settle(&mut self) {
         self.memory.settle();
@@ -106,7 +108,7 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
     ///
     /// # Panics
     ///
-    /// After that, when a timed call panicked.
+    /// After that, when a callback has panicked, or whatever else the loop calls.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         self.memory.advance(by);
@@ -128,6 +130,12 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
         f: impl FnOnce(&mut B, &Transport) -> R + 'static,
     ) -> Option<R> {
         self.memory.with(&self.b, f)
+    }
+
+    /// The panics that the loop has contained since this was asked last. A test that asks expects
+    /// them: from its first call on they do not fail it.
+    pub fn take_panics(&mut self) -> Vec<String> {
+        self.memory.take_panics()
     }
 
     /// The reactor that both run on.

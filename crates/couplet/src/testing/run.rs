@@ -95,6 +95,7 @@ pub fn run_within<T: 'static>(
 ) -> Result<T> {
     let witness = Witness::new();
     let mut memory = MemoryLoop::new(Manner::Readiness, 0);
+    memory.take_panics(); // they are among what is left
     memory.network.set_limits(longest, A_CIRCLE);
     memory.l.keep_places();
     let place = Cell::new(None);

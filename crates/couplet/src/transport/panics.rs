@@ -10,6 +10,31 @@ pub(crate) fn contain(what: &'static str, f: impl FnOnce()) -> Option<String> {
     Some(log_panic(what, payload))
 }
 
+/// Something of the user's that may be dropped anywhere, in any thread: a panic in that is contained.
+pub(crate) struct Contained<T> {
+    what: &'static str,
+    thing: Option<T>,
+}
+
+impl<T> Contained<T> {
+    pub(crate) fn new(what: &'static str, thing: T) -> Contained<T> {
+        Contained { what, thing: Some(thing) }
+    }
+
+    /// Takes it out, once.
+    pub(crate) fn take(&mut self) -> Option<T> {
+        self.thing.take()
+    }
+}
+
+impl<T> Drop for Contained<T> {
+    fn drop(&mut self) {
+        if let Some(thing) = self.take() {
+            contain(self.what, move || drop(thing));
+        }
+    }
+}
+
 pub(super) fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) -> String {
     let text = panic_text(payload);
     tracing::error!(what, %text, "a callback panicked");

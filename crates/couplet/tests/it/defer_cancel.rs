@@ -117,7 +117,9 @@ fn c116_a_cancel_goes_to_the_inner_deferred_while_it_is_waited_for() {
 
 #[test]
 fn c116_a_cancel_of_what_has_fired_is_nothing() {
-    let (deferred, resolver) = Deferred::<u8>::with_canceller(|_| panic!("it has fired"));
+    let log = Log::default();
+    let called = log.clone();
+    let (deferred, resolver) = Deferred::<u8>::with_canceller(move |_| called.say("called"));
     let canceller = deferred.canceller();
     resolver.callback(1);
     deferred.cancel();
@@ -126,6 +128,7 @@ fn c116_a_cancel_of_what_has_fired_is_nothing() {
     end.cancel();
     canceller.cancel();
     assert_eq!(given(end).take().unwrap(), 2);
+    assert!(log.lines().is_empty(), "it had fired");
 }
 
 #[test]

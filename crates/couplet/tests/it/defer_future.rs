@@ -120,10 +120,13 @@ fn c125a_a_polled_deferred_that_is_detached_or_has_fired_is_not_cancelled() {
     deferred.detach();
     assert!(!resolver.is_cancelled());
     resolver.callback(1);
-    let (mut deferred, resolver) = Deferred::<u8>::with_canceller(|_| panic!("it has fired"));
+    let log = Log::default();
+    let called = log.clone();
+    let (mut deferred, resolver) = Deferred::<u8>::with_canceller(move |_| called.say("called"));
     assert!(poll(&mut deferred, &bell).is_pending());
     resolver.callback(1);
     drop(deferred);
+    assert!(log.lines().is_empty(), "it had fired");
 }
 
 #[test]

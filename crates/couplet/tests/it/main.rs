@@ -33,6 +33,7 @@ mod tasks;
 mod tcp;
 mod testing_kit;
 mod threads;
+mod threads_panics;
 mod tidy;
 mod timers;
 mod turns;

@@ -48,6 +48,7 @@ fn turns(l: &mut Loop, count: usize) {
 #[test]
 fn a_foreign_buffer_whose_drop_panics_ends_nothing() {
     let mut held = hold(Quiet);
+    held.take_panics();
     held.with(|_, transport| transport.write_bytes(Bytes::from_owner(Bomb)));
     assert_eq!(held.wire.take(), b"bytes of a bomb");
     held.with(|_, transport| {
@@ -55,11 +56,13 @@ fn a_foreign_buffer_whose_drop_panics_ends_nothing() {
         transport.abort_connection();
     });
     assert!(held.connection.is_lost());
+    assert_eq!(held.take_panics(), ["drop of a buffer: a drop that panics"; 2]);
 }
 
 #[test]
 fn a_call_whose_drop_panics_after_a_panic_ends_only_its_connection() {
     let mut held = hold(Quiet);
+    held.take_panics();
     held.connection.tell(|_, _| panic!("the first call"));
     let bomb = Bomb;
     held.connection.tell(move |_, _| std::mem::forget(bomb));

@@ -28,12 +28,11 @@ pub(crate) struct Met {
 
 /// To be told by our protocol that its connection was lost: ends the loop's run.
 #[derive(Clone, Default)]
-pub(crate) struct End(Rc<RefCell<Option<Reason>>>);
+pub(crate) struct End(Rc<RefCell<Vec<Reason>>>);
 
 impl End {
     pub(crate) fn lost(&self, transport: &Transport, reason: &Reason) {
-        let before = self.0.replace(Some(reason.clone()));
-        assert!(before.is_none(), "lost twice: {before:?}, {reason}");
+        self.0.borrow_mut().push(reason.clone());
         transport.reactor().stop();
     }
 }
@@ -62,7 +61,9 @@ pub(crate) fn meet<P: Protocol>(
     });
     run.expect("a run");
     let peer = started.expect("it ran");
-    let reason = end.0.take().expect("an end in time");
+    let mut reasons = end.0.take();
+    assert!(reasons.len() < 2, "lost twice: {reasons:?}");
+    let reason = reasons.pop().expect("an end in time");
     Met { reason, said: peer.said.rest() }
 }
 

@@ -1,5 +1,7 @@
 //! Rows 1 to 4, 8, 10 and 16: `lose_connection` and `connection_lost`.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::How;
@@ -27,7 +29,7 @@ pub(crate) fn c01_connection_lost_comes_exactly_once(kit: Kit) {
             let what = format!("{} as {role:?}", ending.name);
             assert_eq!(rig.lost(&a), ending.reason, "{what}");
             b.try_send(b"late");
-            call_everything(&a.transport());
+            assert!(!call_everything(&a.transport()));
             rig.pass(s(3600));
             rig.turns(2);
             assert_eq!(rig.lost(&a), ending.reason, "{what}");
@@ -226,12 +228,16 @@ pub(super) fn closed_by_another_gets_nothing(kit: Kit, close: fn(&Transport)) {
 pub(crate) fn c08_calls_inside_and_after_connection_lost_do_nothing(kit: Kit) {
     for ending in ENDINGS {
         let mut rig = kit.rig();
-        let script = ending.script(Script::new()).once(On::Lost, call_everything);
+        let wants_data = Rc::new(Cell::new(None));
+        let inside = wants_data.clone();
+        let all = move |transport: &Transport| inside.set(Some(call_everything(transport)));
+        let script = ending.script(Script::new()).once(On::Lost, all);
         let (a, b) = rig.accept(script);
         ending.bring(&mut rig, &a, &b);
         assert_eq!(rig.lost(&a), ending.reason, "{}", ending.name);
         let entries = a.log.entries();
-        call_everything(&a.transport());
+        assert_eq!(wants_data.get(), Some(false), "{}", ending.name);
+        assert!(!call_everything(&a.transport()), "{}", ending.name);
         rig.turns(5);
         rig.pass(s(3600));
         rig.turns(2);

@@ -80,7 +80,7 @@ fn c95_a_panicking_call_fails_the_advance_when_it_is_over() {
     clock.reactor().call_later(s(1), || panic!("no poem"));
     log.later(&clock.reactor(), s(2), "after it");
     let text = failing(|| clock.advance(s(3)));
-    assert_eq!(text, "a timed call panicked: no poem");
+    assert_eq!(text, "a panic in timed call: no poem");
     assert_eq!((log.take(), clock.elapsed()), (vec![("after it", 2)], s(3)));
     clock.advance(s(1));
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::s;
+use super::{failing, s};
 use couplet::testing::{Cut, Manner, every_split, hold, hold_on, pair, pair_on};
 use couplet::{Protocol, Reason, SocketOption, Transport};
 
@@ -274,11 +274,91 @@ fn pushing_more_than_a_paused_protocol_takes_fails_the_test() {
 }
 
 #[test]
-#[should_panic(expected = "no poem")]
 fn a_timed_call_that_panics_fails_the_test() {
     let mut held = hold(saying(""));
     held.reactor().call_later(s(1), || panic!("no poem"));
-    held.advance(s(2));
+    assert_eq!(failing(|| held.advance(s(2))), "a panic in timed call: no poem");
+}
+
+/// Panics when it hears this, `lost` and `drop` among it.
+struct Dislikes(&'static str);
+
+impl Dislikes {
+    fn hears(&self, what: &str) {
+        assert_ne!(what, self.0, "as was to be expected");
+    }
+}
+
+impl Protocol for Dislikes {
+    fn connection_made(&mut self, _: &Transport) {
+        self.hears("made");
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.hears(&String::from_utf8_lossy(data));
+    }
+
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+        self.hears("lost");
+    }
+}
+
+impl Drop for Dislikes {
+    fn drop(&mut self) {
+        self.hears("drop");
+    }
+}
+
+fn hear_all(protocol: Dislikes) {
+    let mut held = hold(protocol);
+    held.push(b"poem");
+    held.wire.close();
+    held.settle();
+}
+
+#[test]
+fn a_callback_that_panics_fails_the_test() {
+    for what in ["made", "poem", "lost"] {
+        let text = failing(|| hear_all(Dislikes(what)));
+        assert!(text.starts_with("a panic in "), "{text}");
+    }
+    failing(|| pair(Dislikes("made"), saying("")));
+    hear_all(Dislikes("nothing"));
+}
+
+#[test]
+fn a_panic_after_the_last_settle_fails_the_test_too() {
+    let text = failing(|| hear_all(Dislikes("drop")));
+    assert!(text.starts_with("a panic in drop of a protocol: "), "{text}");
+    let text = failing(|| drop(hold(Dislikes("drop"))));
+    assert!(text.starts_with("a panic in drop of a protocol: "), "{text}");
+    let text = failing(|| {
+        let mut pair = pair(saying(""), saying(""));
+        pair.reactor().call_soon(|| panic!("no poem"));
+        pair.turn();
+    });
+    assert_eq!(text, "a panic in timed call: no poem");
+}
+
+#[test]
+fn panics_that_the_test_takes_do_not_fail_it() {
+    let mut held = hold(Dislikes("poem"));
+    assert!(held.take_panics().is_empty());
+    held.push(b"poem");
+    assert!(held.take_panics()[0].contains("as was to be expected"));
+    held.reactor().call_soon(|| panic!("no poem"));
+    held.settle();
+    // What it does not take does not fail it either.
+}
+
+#[test]
+fn a_panic_fails_the_test_of_the_loop_that_contained_it() {
+    let (mut one, mut other) = (hold(saying("")), hold(saying("")));
+    one.reactor().call_soon(|| panic!("no poem"));
+    other.settle();
+    failing(|| one.settle());
+    other.settle();
+    one.settle();
 }
 
 #[test]

@@ -1,0 +1,171 @@
+//! Row 97 and law 10: what a job owns and what it gives are the user's, and may panic when they are
+//! dropped, in whatever thread that comes to be.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use couplet::testing::{Manner, Memory};
+use couplet::{Deferred, Loop, LoopOptions, Reactor};
+
+use crate::logged::logged;
+use crate::suite::far::World;
+
+/// Of a driver's pool.
+const THREADS: usize = 10;
+
+fn new_loop() -> Loop {
+    Loop::new().expect("a loop")
+}
+
+/// A loop on each driver.
+fn loops() -> [Loop; 3] {
+    let memory = Box::new(Memory::new(Manner::Readiness, 1).0);
+    let sim = World::new(4096).1;
+    let on = |driver| Loop::with_driver(driver, LoopOptions::default());
+    [new_loop(), on(memory), on(sim)]
+}
+
+fn turn(l: &mut Loop) {
+    l.turn(Some(Duration::ZERO)).expect("a turn");
+}
+
+/// Without the message on stderr.
+struct PanicsInDrop;
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("dropped"));
+    }
+}
+
+/// A job that has begun, and waits to be let go.
+struct Begun {
+    job: Deferred<PanicsInDrop>,
+    go: Sender<()>,
+}
+
+/// Takes all threads of the pool, with jobs whose results panic in their drop.
+fn take_all_threads(l: &mut Loop) -> Vec<Begun> {
+    let (begun, has_begun) = mpsc::channel();
+    let jobs: Vec<Begun> = (0..THREADS)
+        .map(|_| {
+            let begun = begun.clone();
+            let (go, may_go) = mpsc::channel();
+            let job = l.reactor().defer_to_thread(move || {
+                begun.send(())?;
+                let _ = may_go.recv();
+                Ok(PanicsInDrop)
+            });
+            Begun { job, go }
+        })
+        .collect();
+    turn(l);
+    for _ in 0..THREADS {
+        has_begun.recv().expect("each begins");
+    }
+    jobs
+}
+
+fn cancel<T: 'static>(job: Deferred<T>) {
+    job.add_both(|_| Ok(())).cancel();
+}
+
+/// A job that panics when it is dropped and has not run, and who hears when it begins.
+fn to_be_run(reactor: &Reactor) -> (Deferred<()>, Receiver<()>) {
+    let (begun, has_begun) = mpsc::channel();
+    let owned = PanicsInDrop;
+    let job = reactor.defer_to_thread(move || {
+        std::mem::forget(owned);
+        Ok(begun.send(())?)
+    });
+    (job, has_begun)
+}
+
+fn a_job_still_runs(l: &mut Loop) {
+    let last = l.reactor().defer_to_thread(|| Ok(7));
+    assert_eq!(l.run_until(last).expect("it runs"), 7);
+}
+
+#[test]
+fn c97_a_waiting_job_whose_drop_panics_can_be_cancelled() {
+    let mut l = new_loop();
+    let busy = take_all_threads(&mut l);
+    let (job, has_begun) = to_be_run(&l.reactor());
+    turn(&mut l);
+    cancel(job);
+    let ((), log) = logged(|| turn(&mut l));
+    assert!(log.iter().any(|line| line.contains("drop of a job")), "{log:?}");
+    assert!(has_begun.recv().is_err(), "it never begins");
+    drop(busy);
+    a_job_still_runs(&mut l);
+}
+
+#[test]
+fn c97_a_job_whose_drop_panics_can_be_cancelled_on_every_driver() {
+    for mut l in loops() {
+        cancel(to_be_run(&l.reactor()).0);
+        turn(&mut l);
+        let (job, _) = to_be_run(&l.reactor());
+        turn(&mut l);
+        cancel(job);
+        turn(&mut l);
+        a_job_still_runs(&mut l);
+    }
+}
+
+#[test]
+fn c97_dropping_what_cancelled_jobs_give_costs_no_thread() {
+    let mut l = new_loop();
+    for Begun { job, go } in take_all_threads(&mut l) {
+        cancel(job);
+        turn(&mut l);
+        drop(go);
+    }
+    a_job_still_runs(&mut l);
+}
+
+#[test]
+fn c97_a_job_cancelled_after_it_has_run_may_give_what_panics_in_its_drop() {
+    let mut l = new_loop();
+    let mut busy = take_all_threads(&mut l);
+    let (next, next_has_begun) = to_be_run(&l.reactor());
+    turn(&mut l);
+    let Begun { job, go } = busy.pop().expect("there are ten");
+    l.reactor().call_soon(move || {
+        drop(go);
+        // Its thread is done with the job when it begins the next.
+        next_has_begun.recv().expect("it begins");
+        cancel(job);
+    });
+    let ((), log) = logged(|| turn(&mut l));
+    assert!(log.iter().any(|line| line.contains("drop of a job's result")), "{log:?}");
+    l.run_until(next).expect("it has run");
+    drop(busy);
+    a_job_still_runs(&mut l);
+}
+
+#[test]
+fn c97_a_result_that_nobody_takes_may_panic_in_its_drop() {
+    for mut l in loops() {
+        l.reactor().defer_to_thread(|| Ok(PanicsInDrop)).detach();
+        drop(l.reactor().defer_to_thread(|| Ok(PanicsInDrop)));
+        while l.snapshot().jobs > 0 {
+            l.turn(None).expect("a turn");
+        }
+        a_job_still_runs(&mut l);
+    }
+}
+
+#[test]
+fn c97_jobs_that_never_begin_may_panic_in_their_drop_when_the_loop_goes() {
+    let mut l = new_loop();
+    let busy = take_all_threads(&mut l);
+    let jobs = [(); 2].map(|()| to_be_run(&l.reactor()));
+    turn(&mut l);
+    let fresh = to_be_run(&l.reactor());
+    drop(l);
+    for (_, has_begun) in jobs.into_iter().chain([fresh]) {
+        assert!(has_begun.recv().is_err(), "it never begins");
+    }
+    drop(busy);
+}
