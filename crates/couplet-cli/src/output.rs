@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -58,18 +59,22 @@ pub(crate) fn plain(error: &io::Error) -> String {
 pub(crate) struct Printer(Arc<Shared>);
 
 /// Done when the [`Printer`] was dropped and all was printed, or at the first error.
+#[derive(Clone)]
 pub(crate) struct Printed(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     more: Condvar,
+    less: Condvar,
 }
 
 /// Law 9: what waits here was collected by its owner, who bounds it.
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Bytes>,
+    /// Something is being printed.
+    printing: bool,
     no_more: bool,
     outcome: Option<io::Result<()>>,
     waker: Option<Waker>,
@@ -107,8 +112,14 @@ impl Shared {
 
     fn next(&self) -> Option<Bytes> {
         let waits = |state: &mut State| state.waiting.is_empty() && !state.no_more;
-        let state = self.more.wait_while(self.lock(), waits);
-        state.unwrap_or_else(PoisonError::into_inner).waiting.pop_front()
+        let mut state = self.lock();
+        state.printing = false;
+        self.less.notify_all();
+        let state = self.more.wait_while(state, waits);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        let next = state.waiting.pop_front();
+        state.printing = next.is_some();
+        next
     }
 
     fn run(&self, progress: &Progress) {
@@ -124,11 +135,23 @@ impl Shared {
         }
         let mut state = self.lock();
         state.outcome = Some(outcome);
+        state.printing = false;
+        self.less.notify_all();
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+}
+
+impl Printed {
+    /// Waits until what was given to the printer so far is printed, for so long at most.
+    pub(crate) fn settle(&self, at_most: Duration) {
+        let waits = |state: &mut State| {
+            state.outcome.is_none() && (state.printing || !state.waiting.is_empty())
+        };
+        drop(self.0.less.wait_timeout_while(self.0.lock(), at_most, waits));
     }
 }
 

@@ -23,6 +23,9 @@ use crate::signalled_loop;
 /// A server that has not said a word for so long may wait for one.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// How long an interrupted command still prints what has come.
+const LAST_PRINT: Duration = Duration::from_millis(300);
+
 pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     let progress = Progress::new(logging, options.addresses.iter().map(|peer| &*peer.name));
     let telling = progress.clone();
@@ -42,6 +45,7 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
         }),
     };
     let collection = errands.collection.clone();
+    let so_far = printed.clone();
     let outcome: Rc<Cell<Option<io::Result<()>>>> = Rc::default();
     l.run(|reactor| {
         for (index, address) in options.addresses.into_iter().enumerate() {
@@ -71,6 +75,7 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
             if collection.is_lacking() { Err(Exit::failed_quietly()) } else { Ok(()) }
         }
         (None, Some(signal)) => {
+            so_far.settle(LAST_PRINT);
             progress.leave();
             output::tell(&format!("interrupted: {}", collection.summary(took)));
             Err(Exit::interrupted(signal))
