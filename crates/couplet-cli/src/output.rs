@@ -135,7 +135,6 @@ impl Shared {
         }
         let mut state = self.lock();
         state.outcome = Some(outcome);
-        state.printing = false;
         self.less.notify_all();
         let waker = state.waker.take();
         drop(state);

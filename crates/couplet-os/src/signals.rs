@@ -25,15 +25,13 @@ mod unix {
     use std::io::{self, PipeReader, PipeWriter, Read};
     use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
     use super::{INTERRUPT, TERMINATE};
 
     /// Made once and never closed: a handler that still runs in another thread writes to nothing
     /// else.
     static PIPE: OnceLock<(PipeReader, PipeWriter)> = OnceLock::new();
-    /// Where the handler writes; -1 before there is a pipe.
-    static WRITER: AtomicI32 = AtomicI32::new(-1);
     static TAKEN: AtomicBool = AtomicBool::new(false);
     /// Since when a signal that ends programs waits to be read, in milliseconds; 0 when none does.
     static WAITS_SINCE: AtomicI64 = AtomicI64::new(0);
@@ -82,11 +80,10 @@ mod unix {
         /// The next signal that came, if there is one. Does not wait.
         pub fn read(&mut self) -> Option<i32> {
             let mut byte = [0];
-            let read = self.reader.read(&mut byte).ok().filter(|n| *n == 1);
-            let signal = read.map(|_| i32::from(byte[0]))?;
+            let Ok(1) = self.reader.read(&mut byte) else { return None };
             // Behind the read: so it is 0 when nothing waits.
             WAITS_SINCE.store(0, Ordering::SeqCst);
-            Some(signal)
+            Some(i32::from(byte[0]))
         }
     }
 
@@ -112,7 +109,6 @@ mod unix {
             let (reader, writer) = io::pipe()?;
             nonblocking(reader.as_fd())?;
             nonblocking(writer.as_fd())?;
-            WRITER.store(writer.as_raw_fd(), Ordering::SeqCst);
             PIPE.get_or_init(|| (reader, writer));
         }
         Ok(&PIPE.get().expect("it was made").0)
@@ -144,7 +140,8 @@ mod unix {
     }
 
     extern "C" fn on_signal(signal: libc::c_int) {
-        let fd = WRITER.load(Ordering::SeqCst);
+        // A look at what is set is one atomic load.
+        let Some((_, writer)) = PIPE.get() else { return };
         let byte = signal as u8;
         // SAFETY: write, clock_gettime, signal and raise are async-signal-safe, errno is kept, and
         // the buffer is one byte on this stack. A full pipe is an error that is rightly ignored:
@@ -156,7 +153,7 @@ mod unix {
                 libc::signal(signal, libc::SIG_DFL);
                 libc::raise(signal);
             }
-            libc::write(fd, (&raw const byte).cast(), 1);
+            libc::write(writer.as_raw_fd(), (&raw const byte).cast(), 1);
             *errno = saved;
         }
     }
