@@ -182,7 +182,7 @@ impl<S: AsFd + 'static> Watched for Watching<S> {
             return false;
         };
         self.busy.set(true);
-        let panicked = contain("callback of a watch", || callback(&mut source, ready)).is_some();
+        let panicked = contain("callback of a watch", || callback(&mut source, ready));
         self.busy.set(false);
         let asked = self.asked.borrow_mut().take();
         if asked.is_none() && !panicked {

@@ -4,10 +4,9 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs user code whose panic concerns nobody else: it is logged, and its text given.
-pub(crate) fn contain(what: &'static str, f: impl FnOnce()) -> Option<String> {
-    let payload = catch_unwind(AssertUnwindSafe(f)).err()?;
-    Some(log_panic(what, payload))
+/// Runs user code whose panic concerns nobody else: it is logged. True if there was one.
+pub(crate) fn contain(what: &'static str, f: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| log_panic(what, payload)).is_err()
 }
 
 /// Something of the user's that may be dropped anywhere, in any thread: a panic in that is contained.
@@ -35,11 +34,10 @@ impl<T> Drop for Contained<T> {
     }
 }
 
-pub(super) fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) -> String {
+pub(super) fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) {
     let text = panic_text(payload);
     tracing::error!(what, %text, "a callback panicked");
     witness(what, &text);
-    text
 }
 
 thread_local! {
