@@ -42,10 +42,10 @@
 //! ```
 //!
 //! The systems of the hosts do as Linux does; the same scenes, played over real sockets and here,
-//! show protocols the same. A [`Weather`] draws faults from the seed before the run, or a program [writes](Sim::fault) them:
-//! partitions, resets, crashes, hosts without descriptors, and so on; see [`Fault`]. [`check`] runs
-//! a scenario for many seeds and reports a failure with its seed, the shortest list of faults that
-//! still fails, and the trace around it.
+//! show protocols the same. A [`Weather`] draws faults from the seed before the run, or a program
+//! [writes](Sim::fault) them: partitions, resets, crashes, hosts without descriptors, and so on; see
+//! [`Fault`]. [`check`] runs a scenario for many seeds and reports a failure with its seed, the
+//! shortest list of faults that still fails, and the trace around it.
 //!
 //! # What is checked in every world, all the time
 //!

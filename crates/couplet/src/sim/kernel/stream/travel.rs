@@ -167,13 +167,7 @@ impl Kernel {
         if !self.has_room_for_one(host, port) {
             return self.comes_again(id, Packet::Open);
         }
-        let now = self.now;
-        if let Some(conn) = self.conn(id.conn) {
-            conn.way(0).lost = None;
-            conn.end(1).stage = Stage::Answering;
-            conn.end(1).dead = false;
-            conn.end(1).heard = now;
-        }
+        self.advance(id, Stage::Answering);
         self.launch(other, Packet::Open);
     }
 
@@ -190,14 +184,20 @@ impl Kernel {
         if !self.has_room_for_one(host, port) {
             return self.comes_again(id, Packet::Confirm);
         }
+        self.advance(id, Stage::Queued);
+        self.host(host).ends.insert(other);
+        self.enqueue(host, port, other);
+    }
+
+    /// A connect has come one stage further at the host that it came to.
+    fn advance(&mut self, id: EndId, stage: Stage) {
         let now = self.now;
         if let Some(conn) = self.conn(id.conn) {
             conn.way(0).lost = None;
-            conn.end(1).stage = Stage::Queued;
+            conn.end(1).stage = stage;
+            conn.end(1).dead = false;
             conn.end(1).heard = now;
         }
-        self.host(host).ends.insert(other);
-        self.enqueue(host, port, other);
     }
 
     /// A host has dropped this packet: it is sent again.
