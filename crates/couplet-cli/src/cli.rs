@@ -290,7 +290,12 @@ pub(crate) struct Serve {
 #[derive(Args, Debug)]
 pub(crate) struct Get {
     /// Servers to get a poem from, one each
-    #[arg(value_name = "ADDRESS", required = true, allow_negative_numbers = true, value_parser = to_connect)]
+    #[arg(
+        value_name = "ADDRESS",
+        value_parser = to_connect,
+        required = true,
+        allow_negative_numbers = true
+    )]
     pub(crate) addresses: Vec<Peer>,
     /// Ask each server for the poem of this title; it serves --by-name
     #[arg(long, value_name = "TITLE", value_parser = title)]
@@ -347,7 +352,14 @@ pub(crate) struct Transform {
 pub(crate) struct Proxy {
     /// A server to fetch the poem from, as `poetry get` takes it; of several the next one is
     /// asked for each fetch
-    #[arg(short, long, value_name = "ADDRESS", required = true, allow_negative_numbers = true, value_parser = to_connect)]
+    #[arg(
+        short,
+        long,
+        value_name = "ADDRESS",
+        value_parser = to_connect,
+        required = true,
+        allow_negative_numbers = true
+    )]
     pub(crate) upstream: Vec<Peer>,
     #[command(flatten)]
     pub(crate) listen: Listen,

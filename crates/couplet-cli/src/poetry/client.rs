@@ -54,8 +54,8 @@ fn not_empty(poem: Vec<u8>) -> couplet::Result<Vec<u8>> {
     Ok(poem)
 }
 
-/// Gets one poem, which is never empty, and shows in `bar`, if there is one, how far it is. Cancelling it ends the attempt
-/// to connect, or the connection.
+/// Gets one poem, which is never empty, and shows in `bar`, if there is one, how far it is.
+/// Cancelling it ends the attempt to connect, or the connection.
 pub(crate) fn get_poem(
     reactor: &Reactor,
     from: ClientEndpoint,
