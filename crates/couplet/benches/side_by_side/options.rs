@@ -12,9 +12,10 @@ Echo servers side by side, under a load that checks every byte.
 
   cargo bench -p couplet --bench side_by_side -- [OPTIONS]
 
-Each server runs in a process of its own on one processor, and the load on another. The servers
-take turns, A B C A B C, for several rounds; a ratio is the median of the ratios to `raw`, a
-hand-written epoll loop, within a round. Read the ratios first: they hold on other machines.
+Each server runs in a process of its own on one processor, and the load on another. In a round the
+servers take short turns, A B C C B A, until each has had its time; a ratio is the median of the
+ratios to `raw`, a hand-written epoll loop, within a round. Read the ratios first: they hold on
+other machines.
 
   --quick             short rounds: under a minute in all
   --rounds N          rounds of each timed scenario (5; 3 with --quick)
@@ -31,7 +32,7 @@ hand-written epoll loop, within a round. Read the ratios first: they hold on oth
 
 Timed scenarios:
   ping-1 ping-50 ping-500   64 bytes there and back, on so many connections at once
-  bulk                      4 connections stream, each as fast as it can
+  bulk                      8 connections stream, each as fast as it can
   short-client-first        connect, one exchange, close; 8 at a time, the client closes first
   short-server-first        the same, but the server closes once it has echoed
 Counted scenarios:

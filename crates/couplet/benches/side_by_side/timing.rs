@@ -1,12 +1,16 @@
-//! The timed scenarios: servers in turn, A B C A B C, and each round's figures set against the
-//! raw server's of the same round, so that what slows the machine for a while slows all alike.
+//! The timed scenarios. In a round each server is started and warmed up; then they take turns for a
+//! short slice of time each, A B C C B A A B C, until each has had its time. A server's figures are
+//! set against the raw server's of the same round, so that what slows the machine for a while, and
+//! whatever follows from who came before, weighs on all alike.
 
 use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::kind::{Kind, Manner, pin};
 use crate::load::{Closer, Load, PARALLEL};
 use crate::options::Bench;
-use crate::server::{self, Schedule};
+use crate::server::{self, Schedule, Server};
 use crate::table::{Table, median};
 use crate::{Result, in_context};
 
@@ -18,8 +22,11 @@ pub(crate) enum Scenario {
     Short(Closer),
 }
 
-/// How many connections stream in bulk.
-const STREAMS: usize = 4;
+/// How many connections stream in bulk: so many that the server nearly always finds bytes on one.
+const STREAMS: usize = 8;
+/// The slices of a server's time in a round: an even number, so that each server comes as often
+/// before the others as behind them.
+const SLICES: u32 = 10;
 /// The most short connections of one server: each leaves a port in TIME_WAIT, of 28 000.
 const MOST_SHORT: u64 = 20_000;
 const MEGABYTE: f64 = 1e6;
@@ -27,7 +34,7 @@ const MEGABYTE: f64 = 1e6;
 const ENOUGH_TICKS: f64 = 100.0;
 
 /// What one server did in one round, with times in seconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 struct Sample {
     /// Round trips, megabytes or connections.
     done: f64,
@@ -68,36 +75,6 @@ impl Scenario {
         }
     }
 
-    /// Loads one server, first to warm it up, then under the clock.
-    fn sample(self, bench: &Bench, kind: Kind) -> Result<Sample> {
-        let close_first = self == Scenario::Short(Closer::Server);
-        let manner = Manner { close_first, cpu: bench.server_cpu, meek: false };
-        let server = server::start(kind, manner, &[], &bench.python)?;
-        let mut load = Load::new(server.address, bench.load_cpu.is_some())?;
-        match self {
-            Scenario::Ping(count) => load.connect(count)?,
-            Scenario::Bulk => load.connect(STREAMS)?,
-            Scenario::Short(_) => {}
-        }
-        self.run(&mut load, bench.time / 5, MOST_SHORT / 5)?;
-        server.settle()?;
-        let before = (server.schedule()?, server.ticks()?, Schedule::own()?);
-        let start = Instant::now();
-        let done = self.run(&mut load, bench.time, MOST_SHORT)?;
-        let elapsed = start.elapsed().as_secs_f64();
-        server.settle()?;
-        let after = (server.schedule()?, server.ticks()?, Schedule::own()?);
-        // A thread that has ended took its share of the count with it.
-        let server_waited = after.0.waited.saturating_sub(before.0.waited);
-        Ok(Sample {
-            done,
-            elapsed,
-            cpu: after.0.ran.saturating_sub(before.0.ran).as_secs_f64(),
-            ticks: [0, 1].map(|which| (after.1[which] - before.1[which]) as f64),
-            waited: server_waited.max(after.2.waited - before.2.waited).as_secs_f64(),
-        })
-    }
-
     fn run(self, load: &mut Load, time: Duration, most: u64) -> Result<f64> {
         let deadline = Instant::now() + time;
         Ok(match self {
@@ -111,17 +88,76 @@ impl Scenario {
     }
 }
 
+/// A server and its clients, ready to be timed.
+struct Running {
+    kind: Kind,
+    server: Server,
+    load: Load,
+    so_far: Sample,
+}
+
+impl Running {
+    fn start(bench: &Bench, scenario: Scenario, kind: Kind) -> Result<Running> {
+        let close_first = scenario == Scenario::Short(Closer::Server);
+        let manner = Manner { close_first, cpu: bench.server_cpu, meek: false };
+        let server = server::start(kind, manner, &[], &bench.python)?;
+        let mut load = Load::new(server.address, bench.load_cpu.is_some())?;
+        match scenario {
+            Scenario::Ping(count) => load.connect(count)?,
+            Scenario::Bulk => load.connect(STREAMS)?,
+            Scenario::Short(_) => {}
+        }
+        scenario.run(&mut load, bench.time / 5, MOST_SHORT / 5)?;
+        Ok(Running { kind, server, load, so_far: Sample::default() })
+    }
+
+    /// Loads the server for a slice of its time, and adds what that took.
+    fn slice(&mut self, bench: &Bench, scenario: Scenario) -> Result<()> {
+        let Running { server, load, so_far, .. } = self;
+        server.settle()?;
+        let before = (server.schedule()?, server.ticks()?, Schedule::own()?);
+        let start = Instant::now();
+        so_far.done += scenario.run(load, bench.time / SLICES, MOST_SHORT / u64::from(SLICES))?;
+        so_far.elapsed += start.elapsed().as_secs_f64();
+        server.settle()?;
+        let after = (server.schedule()?, server.ticks()?, Schedule::own()?);
+        so_far.cpu += after.0.ran.saturating_sub(before.0.ran).as_secs_f64();
+        for which in [0, 1] {
+            so_far.ticks[which] += (after.1[which] - before.1[which]) as f64;
+        }
+        // A thread that has ended took its share of the count with it.
+        let server_waited = after.0.waited.saturating_sub(before.0.waited);
+        so_far.waited += server_waited.max(after.2.waited - before.2.waited).as_secs_f64();
+        Ok(())
+    }
+}
+
+/// One round: what each of the servers did, in their order.
+fn round(bench: &Bench, scenario: Scenario, kinds: &[Kind]) -> Result<Vec<Sample>> {
+    let start =
+        |&kind: &Kind| Running::start(bench, scenario, kind).map_err(in_context(kind.to_string()));
+    let mut running = kinds.iter().map(start).collect::<Result<Vec<Running>>>()?;
+    for _ in 0..SLICES {
+        for it in &mut running {
+            it.slice(bench, scenario).map_err(in_context(it.kind.to_string()))?;
+        }
+        running.reverse();
+    }
+    Ok(running.into_iter().map(|it| it.so_far).collect())
+}
+
 /// Runs a scenario over all its servers and prints its table.
 pub(crate) fn run(bench: &Bench, scenario: Scenario) -> Result<()> {
     if let Some(cpu) = bench.load_cpu {
         pin(cpu)?;
     }
+    allow_descriptors()?;
     let kinds = bench.kinds(scenario == Scenario::Bulk);
     let mut samples = vec![Vec::new(); kinds.len()];
-    for round in 1..=bench.rounds {
-        for (&kind, samples) in kinds.iter().zip(&mut samples) {
-            eprintln!("{}: round {round} of {}, {kind}", scenario.title(), bench.rounds);
-            samples.push(scenario.sample(bench, kind).map_err(in_context(kind.to_string()))?);
+    for count in 1..=bench.rounds {
+        eprintln!("{}: round {count} of {}", scenario.title(), bench.rounds);
+        for (sample, own) in round(bench, scenario, &kinds)?.into_iter().zip(&mut samples) {
+            own.push(sample);
         }
     }
     print(scenario, &kinds, &samples);
@@ -133,6 +169,13 @@ pub(crate) fn run(bench: &Bench, scenario: Scenario) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The clients of all servers are open at once.
+fn allow_descriptors() -> Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 fn print(scenario: Scenario, kinds: &[Kind], samples: &[Vec<Sample>]) {
