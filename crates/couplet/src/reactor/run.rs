@@ -83,6 +83,7 @@ impl Loop {
     /// What `setup` returns, or what the driver says when its wait fails.
     pub fn run(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
         let outcome = self.start(setup).and_then(|()| {
+            self.runs_on = true;
             loop {
                 match self.turn(None) {
                     Ok(true) => {}
@@ -94,6 +95,7 @@ impl Loop {
                 }
             }
         });
+        self.runs_on = false;
         self.give_signals_back()?;
         outcome
     }

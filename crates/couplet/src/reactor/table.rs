@@ -1,11 +1,13 @@
 //! What the driver's keys mean to the loop. The driver's slots are dense, so this is a vector.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::connecting::ConnectorCell;
 use super::port::PortCell;
-use super::timers::TimerKey;
+use super::tasks::WakeQueue;
+use super::timers::{Mark, TimerKey};
 use super::{Reactor, waits};
 use crate::driver::{Answer, Key, Receiver, Sent};
 use crate::transport::connection::Life;
@@ -35,13 +37,30 @@ pub(super) struct Table {
     reactor: Reactor,
     /// The time of this turn.
     pub(super) now: Instant,
+    /// The first deadline as it was when the turn began, and what was asked for before it.
+    pub(super) deadline: Option<Instant>,
+    pub(super) mark: Mark,
+    /// A turn in which nothing is left to do may be followed by the next at once.
+    pub(super) runs_on: bool,
+    woken: Arc<WakeQueue>,
     /// The connection that was served last, where it leaves something to settle.
     pub(super) left: Option<Key>,
 }
 
 impl Table {
-    pub(super) fn new(reactor: Reactor, now: Instant) -> Table {
-        Table { places: Vec::new(), connections: 0, reactor, now, left: None }
+    pub(super) fn new(reactor: Reactor, woken: Arc<WakeQueue>, now: Instant) -> Table {
+        let mark = reactor.records.timers.borrow().mark();
+        Table {
+            places: Vec::new(),
+            connections: 0,
+            reactor,
+            now,
+            deadline: None,
+            mark,
+            runs_on: false,
+            woken,
+            left: None,
+        }
     }
 
     pub(super) fn put(&mut self, key: Key, place: Place) {
@@ -123,6 +142,34 @@ fn connection(places: &mut [(u32, Place)], key: Key) -> Option<&mut Entry> {
 /// The way that most bytes go: what a protocol writes in answer to what came is sent at once, and
 /// the loop sees by one look that nothing else was asked.
 impl Receiver for Table {
+    /// Step 2 of a turn.
+    #[inline]
+    fn woken(&mut self) -> bool {
+        let records = &self.reactor.records;
+        // Time never goes back, whatever a clock says.
+        self.now = self.now.max(records.world.now());
+        records.now.set(Some(self.now));
+        if records.waits(waits::TASKS) {
+            records.tasks.borrow_mut().begin_turn();
+        }
+        !records.waits(waits::ROUND)
+    }
+
+    /// The end of a turn in which nothing was due and nothing was asked for, and the beginning of
+    /// the next: steps 4 to 7 would find nothing.
+    #[inline]
+    fn again(&mut self) -> Option<Option<Instant>> {
+        let records = &self.reactor.records;
+        let is_due = self.deadline.is_some_and(|deadline| self.now >= deadline);
+        if !self.runs_on || is_due || records.waits.get() != 0 || self.woken.door.is_any() {
+            return None;
+        }
+        records.now.set(None);
+        let mut timers = records.timers.borrow_mut();
+        (self.deadline, self.mark) = (timers.next_deadline(), timers.mark());
+        Some(self.deadline)
+    }
+
     #[inline]
     fn received(&mut self, key: Key, data: &[u8]) -> Answer<'_> {
         let Table { places, reactor, now, left, .. } = self;

@@ -13,6 +13,9 @@
 //! 6. start listens, connects and jobs;
 //! 7. one more round, then write everything else that was written.
 //!
+//! In a run, turns in which bytes come and answers leave, and nothing else, follow one another
+//! inside of the driver (`Driver::wait_and_serve`): they have nothing to do in steps 4 to 7.
+//!
 //! A timed call or a task made in a turn waits for the next turn; a tell made while tells run
 //! waits for the next round; while anything waits, step 1 does not sleep. So an answer leaves at
 //! once, a thousand small writes leave in one call, and nothing that feeds itself starves the rest.
@@ -62,6 +65,8 @@ pub struct Loop {
     pub(super) table: Table,
     /// The time of this turn.
     pub(super) now: Instant,
+    /// One call of `turn` may make many turns, up to one with more to do than to serve bytes.
+    pub(super) runs_on: bool,
     /// Connections to write in step 7.
     to_write: Vec<Key>,
     pub(super) woken: Arc<WakeQueue>,
@@ -112,12 +117,13 @@ impl Loop {
         let tasks = Tasks::new(driver.waker());
         let woken = tasks.queue();
         let reactor = Reactor::new(world, tasks);
-        let table = Table::new(reactor.clone(), now);
+        let table = Table::new(reactor.clone(), woken.clone(), now);
         Loop {
             driver,
             reactor,
             table,
             now,
+            runs_on: false,
             to_write: Vec::new(),
             woken,
             dirty: Vec::new(),
@@ -159,19 +165,20 @@ impl Loop {
     ///
     /// When the driver's wait fails.
     pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
-        let (deadline, mark) = {
+        {
             let mut timers = self.reactor.records.timers.borrow_mut();
-            (timers.next_deadline(), timers.mark())
-        };
-        let until = self.wait_until(deadline, at_most);
-        self.driver.wait(until)?;
-        self.begin_turn();
+            (self.table.deadline, self.table.mark) = (timers.next_deadline(), timers.mark());
+        }
+        self.table.runs_on = self.runs_on && self.is_settled();
+        let until = self.wait_until(self.table.deadline, at_most);
+        let mut served = self.driver.wait_and_serve(until, &mut self.table)?;
+        self.now = self.table.now;
         // What was asked outside the turn holds from the call on: before anything is delivered.
-        if self.reactor.records.waits(waits::ROUND) {
+        if served.is_none() {
             self.take_over();
         }
         loop {
-            match self.deliver() {
+            match self.deliver(served.take()) {
                 Delivered::To(current) => {
                     self.settle_one(current);
                     if self.reactor.records.waits(waits::ROUND) {
@@ -184,8 +191,8 @@ impl Loop {
             }
         }
         // What is asked for in this turn waits for the next: the deadline from before is enough.
-        let goes_on = if deadline.is_some_and(|deadline| self.now >= deadline) {
-            self.end_turn(Some(mark))
+        let goes_on = if self.table.deadline.is_some_and(|deadline| self.now >= deadline) {
+            self.end_turn(Some(self.table.mark))
         } else {
             // Mostly nothing more is to be done.
             self.is_quiet() || self.end_turn(None)
@@ -280,26 +287,14 @@ impl Loop {
         until
     }
 
-    /// Step 2.
-    fn begin_turn(&mut self) {
-        let records = &self.reactor.records;
-        // Time never goes back, whatever a clock says.
-        let now = records.world.now();
-        if now > self.now {
-            self.now = now;
-        }
-        self.table.now = self.now;
-        records.now.set(Some(self.now));
-        if records.waits(waits::TASKS) {
-            records.tasks.borrow_mut().begin_turn();
-        }
-    }
-
     /// Step 3. The way of nearly every event is that bytes come and an answer is sent; then an event
     /// that leaves more to do.
     #[inline]
-    fn deliver(&mut self) -> Delivered {
-        let more = self.driver.serve(&mut self.table);
+    fn deliver(&mut self, served: Option<bool>) -> Delivered {
+        let more = match served {
+            Some(more) => more,
+            None => self.driver.serve(&mut self.table),
+        };
         match self.table.left.take() {
             Some(key) => Delivered::To(key),
             None if more => self.deliver_one(),

@@ -552,3 +552,48 @@ fn c103_two_loops_in_one_thread_turn_by_turn() {
     let slept = third.reactor().sleep(s(1));
     third.run_until(slept).expect("it ends");
 }
+
+/// Sends back what comes, for ever.
+struct Rally {
+    begins: bool,
+}
+
+impl Protocol for Rally {
+    fn connection_made(&mut self, transport: &Transport) {
+        if self.begins {
+            transport.write("x");
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+#[test]
+fn a_run_in_which_bytes_come_in_every_turn_does_all_the_rest_too() {
+    let mut l = Loop::new().expect("there is a poll descriptor");
+    let port = l.reactor().listen_tcp(LOOPBACK, || Rally { begins: false }).expect("a free port");
+    let to = port.host().socket_addr().expect("TCP").port();
+    l.reactor().connect_tcp("127.0.0.1", to, || Rally { begins: true });
+    let ran = l.run(|reactor| {
+        let remote = reactor.remote();
+        // A timed call, a call from another thread, a task with a timed call of its own, a stop.
+        reactor.call_later(Duration::from_millis(20), move || {
+            std::thread::spawn(move || {
+                remote.call(|reactor| {
+                    let stopping = reactor.clone();
+                    let napping = reactor.sleep(Duration::from_millis(20));
+                    let task = reactor.spawn(async move {
+                        napping.await?;
+                        stopping.stop();
+                        Ok(())
+                    });
+                    task.detach();
+                })
+            });
+        });
+        Ok(())
+    });
+    ran.expect("the run ends");
+}

@@ -4,6 +4,8 @@ use std::io;
 
 use mio::{Interest, Token};
 
+#[cfg(target_os = "linux")]
+use super::epoll::Says as _;
 use super::slots::{ConnectingSlot, Kind};
 use super::stream::{Found, Signs, StreamSlot};
 use super::{Mio, SIGNALS, WAKER, WATCHES};

@@ -13,6 +13,8 @@
 #![expect(clippy::disallowed_types, reason = "sockets live here")]
 
 mod accepting;
+#[cfg(target_os = "linux")]
+mod epoll;
 mod looking;
 mod signals;
 mod slots;
@@ -31,6 +33,10 @@ use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 
 use accepting::{PortSlot, Share, reserve};
+#[cfg(target_os = "linux")]
+use epoll::{Event as Told, Says as _};
+#[cfg(not(target_os = "linux"))]
+use mio::event::Event as Told;
 use signals::SignalSource;
 use slots::{ConnectingSlot, Kind, Slot};
 use stream::{Signs, StreamSlot, is_bytes};
@@ -53,13 +59,16 @@ const JOB_THREADS: usize = 10;
 /// Bytes sent to one connection by one call: so that one reader of a large backlog does not hold
 /// up the others.
 const SEND_LIMIT: usize = 512 * 1024;
+/// The most events of one wait.
+const EVENTS: usize = 1024;
 
 /// The driver over mio. One per loop; what it opens closes with it.
 pub struct Mio {
     poll: mio::Poll,
+    #[cfg(not(target_os = "linux"))]
     events: mio::Events,
     /// What the last poll told, in a form that can be walked while slots change.
-    batch: Vec<mio::event::Event>,
+    batch: Vec<Told>,
     cursor: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -137,8 +146,9 @@ impl Mio {
         let jobs = Pool::new(jobs, waker.clone().into());
         Ok(Mio {
             poll,
-            events: mio::Events::with_capacity(1024),
-            batch: Vec::with_capacity(64),
+            #[cfg(not(target_os = "linux"))]
+            events: mio::Events::with_capacity(EVENTS),
+            batch: Vec::with_capacity(EVENTS),
             cursor: 0,
             slots: Vec::new(),
             free: Vec::new(),
@@ -197,6 +207,19 @@ impl Mio {
         Sent::Blocked
     }
 
+    #[cfg(target_os = "linux")]
+    #[inline(always)]
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        epoll::wait(&self.poll, &mut self.batch, timeout)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.poll.poll(&mut self.events, timeout)?;
+        self.batch.extend(self.events.iter().cloned());
+        Ok(())
+    }
+
     /// Nothing is left to be looked at.
     #[inline]
     fn is_done(&self) -> bool {
@@ -213,6 +236,7 @@ impl Driver for Mio {
         self.world.clone()
     }
 
+    #[inline(always)]
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         if !self.resting.is_empty() {
             self.end_rest_of_slots();
@@ -229,12 +253,11 @@ impl Driver for Mio {
         };
         self.batch.clear();
         self.cursor = 0;
-        match self.poll.poll(&mut self.events, timeout) {
+        match self.poll(timeout) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        self.batch.extend(self.events.iter().cloned());
         if self.retry.is_some() {
             self.end_rest_of_ports();
         }
@@ -246,6 +269,7 @@ impl Driver for Mio {
     /// The way of nearly every message: bytes came on a connection where nothing else is up, and
     /// the socket takes the answer whole. INVARIANT: no system call of this loop lies in a function
     /// that is called.
+    #[inline(always)]
     fn serve(&mut self, receiver: &mut dyn Receiver) -> bool {
         if self.current.is_some() {
             return true;

@@ -4,7 +4,9 @@ use std::io::{self, IoSlice, Write};
 
 use mio::net::TcpStream;
 
-use super::SEND_LIMIT;
+#[cfg(target_os = "linux")]
+use super::epoll::Says as _;
+use super::{SEND_LIMIT, Told};
 use crate::driver::Outbox;
 
 /// What an event told of a stream, or what is noted of it until it is used up; a set of bits. So
@@ -28,7 +30,7 @@ impl Signs {
     /// The loop wants no bytes.
     pub(super) const PAUSED: u8 = 64;
 
-    pub(super) fn of(event: &mio::event::Event) -> Signs {
+    pub(super) fn of(event: &Told) -> Signs {
         let bits = |is: bool, bits| if is { bits } else { 0 };
         Signs(
             bits(event.is_readable(), Signs::READABLE)
@@ -58,7 +60,7 @@ impl Signs {
 
 /// Bytes came, and nothing worse.
 #[inline(always)]
-pub(super) fn is_bytes(event: &mio::event::Event) -> bool {
+pub(super) fn is_bytes(event: &Told) -> bool {
     event.is_readable() && !event.is_error() && !event.is_read_closed()
 }
 

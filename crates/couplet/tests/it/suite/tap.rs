@@ -252,6 +252,14 @@ struct TappedReceiver<'a> {
 }
 
 impl Receiver for TappedReceiver<'_> {
+    fn woken(&mut self) -> bool {
+        self.receiver.woken()
+    }
+
+    fn again(&mut self) -> Option<Option<Instant>> {
+        self.receiver.again()
+    }
+
     fn received(&mut self, key: Key, data: &[u8]) -> Answer<'_> {
         self.tapped.count(key, |counts| counts.received += data.len());
         let answer = self.receiver.received(key, data);
