@@ -63,6 +63,25 @@ impl Table {
         }
     }
 
+    /// The next turn begins: what is due in it is what was asked for by now.
+    #[inline]
+    pub(super) fn look_ahead(&mut self) {
+        let mut timers = self.reactor.records.timers.borrow_mut();
+        (self.deadline, self.mark) = (timers.next_deadline(), timers.mark());
+    }
+
+    /// The deadline that was seen ahead has come.
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        self.deadline.is_some_and(|deadline| self.now >= deadline)
+    }
+
+    /// Something recorded or woken waits for the next turn.
+    #[inline]
+    pub(super) fn is_waiting(&self) -> bool {
+        self.reactor.records.waits.get() != 0 || self.woken.door.is_any()
+    }
+
     pub(super) fn put(&mut self, key: Key, place: Place) {
         let slot = key.slot as usize;
         if self.places.len() <= slot {
@@ -159,14 +178,11 @@ impl Receiver for Table {
     /// the next: steps 4 to 7 would find nothing.
     #[inline]
     fn again(&mut self) -> Option<Option<Instant>> {
-        let records = &self.reactor.records;
-        let is_due = self.deadline.is_some_and(|deadline| self.now >= deadline);
-        if !self.runs_on || is_due || records.waits.get() != 0 || self.woken.door.is_any() {
+        if !self.runs_on || self.is_due() || self.is_waiting() {
             return None;
         }
-        records.now.set(None);
-        let mut timers = records.timers.borrow_mut();
-        (self.deadline, self.mark) = (timers.next_deadline(), timers.mark());
+        self.reactor.records.now.set(None);
+        self.look_ahead();
         Some(self.deadline)
     }
 

@@ -165,10 +165,7 @@ impl Loop {
     ///
     /// When the driver's wait fails.
     pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
-        {
-            let mut timers = self.reactor.records.timers.borrow_mut();
-            (self.table.deadline, self.table.mark) = (timers.next_deadline(), timers.mark());
-        }
+        self.table.look_ahead();
         self.table.runs_on = self.runs_on && self.is_settled();
         let until = self.wait_until(self.table.deadline, at_most);
         let mut served = self.driver.wait_and_serve(until, &mut self.table)?;
@@ -191,7 +188,7 @@ impl Loop {
             }
         }
         // What is asked for in this turn waits for the next: the deadline from before is enough.
-        let goes_on = if self.table.deadline.is_some_and(|deadline| self.now >= deadline) {
+        let goes_on = if self.table.is_due() {
             self.end_turn(Some(self.table.mark))
         } else {
             // Mostly nothing more is to be done.
@@ -247,12 +244,6 @@ impl Loop {
         self.next_turn().is_some_and(|at| at <= self.reactor.now())
     }
 
-    /// Something recorded or woken waits for the next turn.
-    #[inline]
-    fn is_waiting(&self) -> bool {
-        self.reactor.records.waits.get() != 0 || self.woken.door.is_any()
-    }
-
     /// No shutdown is asked for or under way.
     #[inline]
     fn is_staying(&self) -> bool {
@@ -268,12 +259,12 @@ impl Loop {
     #[inline]
     fn is_quiet(&self) -> bool {
         // A stop that was asked for waits too.
-        !self.is_waiting() && self.to_write.is_empty() && self.is_settled()
+        !self.table.is_waiting() && self.to_write.is_empty() && self.is_settled()
     }
 
     /// Step 1: until when to wait.
     fn wait_until(&self, timers: Option<Instant>, at_most: Option<Duration>) -> Option<Instant> {
-        if self.is_waiting() {
+        if self.table.is_waiting() {
             return Some(self.now);
         }
         let mut until = timers;
