@@ -115,7 +115,7 @@ fn transformed(stream: &[u8], limit: usize) -> Option<Vec<u8>> {
 /// Has the client connect, sends the pieces and ends: what the client made of it.
 fn converse(client: Client, limit: usize, pieces: &[&[u8]], end: u8) -> couplet::Result<Vec<u8>> {
     let (driver, network) = Memory::new(Manner::Readiness, end.into());
-    let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+    let mut l = Loop::with_driver(driver, LoopOptions::default());
     let port = network.listen(SocketAddr::from(([127, 0, 0, 1], 0)), 1).expect("a free port");
     let from = format!("tcp:{port}").parse().expect("an endpoint");
     let outcome = Rc::new(RefCell::new(None));

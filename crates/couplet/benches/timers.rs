@@ -168,8 +168,8 @@ fn fire(mut delays: Delays) -> f64 {
     let start = Instant::now();
     while fired < OPERATIONS {
         now += TURN;
-        let mark = timers.mark();
-        while let Some(call) = timers.pop_due(now, mark) {
+        let seq = timers.seq();
+        while let Some(call) = timers.pop_due(now, seq) {
             call();
             timers.insert(now + delays.next(), black_box(self::call()));
             fired += 1;

@@ -10,7 +10,7 @@ use couplet::{Loop, LoopOptions};
 
 pub(crate) fn main() -> couplet::Result<()> {
     let (driver, network) = Memory::new(Manner::Readiness, 1);
-    let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+    let mut l = Loop::with_driver(driver, LoopOptions::default());
     let day = Duration::from_secs(24 * 3600);
     l.reactor().call_later(day, || println!("a day has passed"));
     println!("one turn now");

@@ -5,16 +5,23 @@
 //! look like completion for free and the reverse costs a copy. Law 3: time, waiting, names and
 //! randomness come from here alone.
 //!
+//! It has two halves. A driver carries out [`Commands`]: to write, to close, to connect. And it is
+//! turned: [`wait`](Driver::wait), then [`next`](Driver::next) until nothing is left. The turn of
+//! the loop holds the second half to itself and hands the first to whatever it calls, so turning a
+//! driver from inside of its own turn does not compile. There is one turn, and no driver has a
+//! walk of its own (law 4): the loop's is compiled for each driver, with the driver's primitives
+//! inlined.
+//!
 //! What every driver promises:
 //!
-//! - **Lent bytes.** The bytes of [`Event::Received`] belong to the driver until the next call of
-//!   [`next`](Driver::next).
-//! - **Keys carry a generation.** [`close`](Driver::close) is final for its key at once: no event
+//! - **Lent bytes.** The bytes of [`Event::Received`] lie in [`lent`](Driver::lent) until the next
+//!   call of [`next`](Driver::next) or [`wait`](Driver::wait).
+//! - **Keys carry a generation.** [`close`](Commands::close) is final for its key at once: no event
 //!   comes for it, whatever was in flight. Slot, descriptor and buffers live until the last
 //!   operation has come home.
-//! - **Pausing.** After [`receive(key, false)`](Driver::receive) no `Received` and no end of stream
-//!   comes for that key; an error does. What was in flight is kept by the driver and comes first
-//!   on resume.
+//! - **Pausing.** After [`receive(key, false)`](Commands::receive) no `Received` and no end of
+//!   stream comes for that key; an error does. The driver keeps what was in flight and gives it
+//!   first on resume.
 //! - **Errors.** An error of writing comes as [`Event::Ended`], after what can still be read. A
 //!   stream on which an error was seen never ends with `Ended(key, None)`.
 //! - **Fairness.** Between two calls of [`wait`](Driver::wait) a connection gives at most one
@@ -25,7 +32,6 @@ mod mio;
 mod names;
 mod pool;
 
-use std::cell::RefMut;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -49,16 +55,15 @@ pub struct Key {
     pub generation: u32,
 }
 
-/// Names a question to the driver ([`resolve`](Driver::resolve)); chosen by who asks.
+/// Names a question to the driver ([`resolve`](Commands::resolve)); chosen by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// What [`Driver::next`] tells.
+/// What [`Driver::next`] reports.
 #[derive(Debug)]
 #[non_exhaustive]
-#[repr(u8)]
-pub enum Event<'a> {
-    /// A port took a connection. It gives bytes from now on.
+pub enum Event {
+    /// A port accepted a connection. It gives bytes from now on.
     Accepted {
         /// The port.
         port: Key,
@@ -69,27 +74,28 @@ pub enum Event<'a> {
         /// Our end.
         host: Address,
     },
-    /// A connect came through. The connection gives bytes from now on.
+    /// A connect succeeded. The connection gives bytes from now on.
     Connected {
-        /// The connection, as [`Driver::connect`] named it.
+        /// The connection, as [`Commands::connect`] named it.
         key: Key,
         /// Our end.
         host: Address,
     },
-    /// Bytes arrived. They are lent until the next call of `next`.
-    Received(Key, &'a [u8]),
-    /// `n` taken bytes have left; with `n` = 0: there is room again after [`Sent::Blocked`].
+    /// Bytes arrived: [`Driver::lent`] has them until the next call of `next`.
+    Received(Key),
+    /// `n` taken bytes have left; with `n` = 0: there is room again after
+    /// [`WriteOutcome::Blocked`].
     Sent(Key, usize),
     /// With `None` the peer's end of stream, and the connection lives on; with an error the end of
-    /// the connection (of the connect, where it was not connected), and its key is to be closed.
+    /// the connection (of the attempt, where it was not connected), and its key must be closed.
     Ended(Key, Option<io::Error>),
-    /// The answer to [`Driver::resolve`].
+    /// The answer to [`Commands::resolve`].
     Resolved(Ticket, io::Result<Vec<IpAddr>>),
-    /// A descriptor of [`World::watch`] is ready. It is told once, until [`World::rewatch`].
+    /// A descriptor of [`World::watch`] is ready. Reported once, until [`World::rewatch`].
     Ready(WatchId, Ready),
-    /// A job of [`Driver::run_blocking`] has run, or was dropped because no thread could be had.
+    /// A job of [`Commands::run_blocking`] has run, or was dropped because no thread could be had.
     JobDone(Ticket),
-    /// A signal that was asked for by [`Driver::watch_signals`].
+    /// A signal that was asked for by [`Commands::watch_signals`].
     Signal(Signal),
 }
 
@@ -141,12 +147,13 @@ impl Signal {
     }
 }
 
-/// What [`Driver::run_blocking`] runs. It does not panic, neither run nor dropped unrun.
+/// What [`Commands::run_blocking`] runs. It does not panic, neither run nor dropped unrun.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// What became of a [`Driver::write`].
+/// What became of a [`Commands::write`].
+#[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub enum WriteOutcome {
     /// The outbox is empty, and all of it has gone to the system.
     All,
     /// Nothing more is taken now; an [`Event::Sent`] (or `Ended`) follows. What the driver could
@@ -159,7 +166,7 @@ pub enum Sent {
 
 /// How to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum CloseMode {
     /// As `close(2)` does: a FIN where everything was read, else a reset.
     Normal,
     /// With a reset; what was not sent is dropped.
@@ -301,95 +308,14 @@ pub enum SocketOption {
     SendBuffer(usize),
 }
 
-/// What [`Receiver::received`] makes of bytes.
-#[derive(Debug)]
-pub enum Answer<'a> {
-    /// Nothing is to be sent.
-    Nothing,
-    /// This is to be sent now; all of it was written by reference. [`Receiver::blocked`] is to be called where
-    /// not all of it left.
-    Send(RefMut<'a, Outbox>),
-    /// There is more to do first: nothing more is to be given now.
-    Stop,
-}
-
-/// Who takes bytes from [`Driver::serve`].
-pub trait Receiver {
-    /// A turn begins: the wait is over. False: nothing is to be given yet.
-    fn woken(&mut self) -> bool;
-
-    /// All was given. Where that was all of the turn, until when to wait for the next one.
-    fn again(&mut self) -> Option<Option<Instant>>;
-
-    /// Bytes came. They are lent for the call.
-    fn received(&mut self, key: Key, data: &[u8]) -> Answer<'_>;
-
-    /// Only `n` bytes of the answer have left its outbox. True: give more.
-    fn blocked(&mut self, key: Key, sent: Sent, n: usize) -> bool;
-}
-
-/// Moves bytes and waits. See the [module](self) for what every driver promises.
-pub trait Driver {
+/// The half of a driver that acts on what the loop asks for, at any time in a turn. See the
+/// [module](self) for what every driver promises.
+pub trait Commands {
     /// What handles may use at once.
     fn world(&self) -> Rc<dyn World>;
 
-    /// The only wait: until there is an event, a wake-up, or `until` has come; for ever with
-    /// `None`. A time that has passed means: look, and do not wait.
-    ///
-    /// # Errors
-    ///
-    /// When the system's wait fails, or when nothing can ever happen in a world whose time is
-    /// virtual.
-    fn wait(&mut self, until: Option<Instant>) -> io::Result<()>;
-
-    /// Gives `receiver` the bytes that came next, and sends what it answers, as long as the next
-    /// thing that happened is that bytes came. Whatever else there is comes by
-    /// [`next`](Self::next), and so do the bytes of a driver that leaves this out. False when there
-    /// is nothing: it is time for the next `wait`.
-    ///
-    /// It is there for drivers that make a system call for each read and write. One function that
-    /// makes them all, and does not return in between, is up to a quarter faster than two that are
-    /// called in turns: a return over a system call is mispredicted, and on processors whose
-    /// kernels guard their returns the kernel's own code pays for it, all the way.
-    fn serve(&mut self, receiver: &mut dyn Receiver) -> bool {
-        let _ = receiver;
-        true
-    }
-
-    /// A [`wait`](Self::wait), then a [`serve`](Self::serve) unless the receiver is against it, and
-    /// so on as long as it wants that: what the last `serve` said, if there was one.
-    ///
-    /// It is there so that a busy loop is one function too: even one return over the wait, once a
-    /// turn, costs 5 % where turns are short.
-    ///
-    /// # Errors
-    ///
-    /// Those of the wait.
-    fn wait_and_serve(
-        &mut self,
-        mut until: Option<Instant>,
-        receiver: &mut dyn Receiver,
-    ) -> io::Result<Option<bool>> {
-        loop {
-            self.wait(until)?;
-            if !receiver.woken() {
-                return Ok(None);
-            }
-            if self.serve(receiver) {
-                return Ok(Some(true));
-            }
-            match receiver.again() {
-                Some(next) => until = next,
-                None => return Ok(Some(false)),
-            }
-        }
-    }
-
-    /// The next thing that happened; `None` when it is time for the next `wait`.
-    fn next(&mut self) -> Option<Event<'_>>;
-
-    /// Sends what it can of `out`.
-    fn write(&mut self, key: Key, out: &mut Outbox) -> Sent;
+    /// Writes as much of `out` as the system accepts.
+    fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome;
 
     /// Serves a bound port.
     ///
@@ -408,14 +334,14 @@ pub trait Driver {
     /// Lets a connection give bytes, or a port give connections, or not.
     fn receive(&mut self, key: Key, on: bool);
 
-    /// Sends a FIN. Only called when nothing written is left with the driver.
+    /// Sends a FIN. Only called when the driver holds no more written bytes.
     fn shut_write(&mut self, key: Key);
 
     /// Ends a connection, an attempt or a port.
-    fn close(&mut self, key: Key, how: How);
+    fn close(&mut self, key: Key, mode: CloseMode);
 
-    /// The peer's end of stream has come, whether or not it was told: it may stand behind bytes, or
-    /// reading may be paused. False where that is not known.
+    /// The peer's end of stream has come, reported or not: it may stand behind bytes, or reading
+    /// may be paused. False where that is not known.
     fn peer_has_ended(&self, key: Key) -> bool;
 
     /// Bytes that were sent but have not left the system, where that is known.
@@ -432,17 +358,17 @@ pub trait Driver {
     /// [`forget`](Self::forget) is called.
     fn resolve(&mut self, ticket: Ticket, name: &str);
 
-    /// Nobody waits for this answer any more.
+    /// Gives up a lookup.
     fn forget(&mut self, ticket: Ticket);
 
     /// Runs a job that may block in a thread of a pool. [`Event::JobDone`] follows, unless
     /// [`forget_job`](Self::forget_job) is called. Jobs begin in the order of asking.
     fn run_blocking(&mut self, ticket: Ticket, job: Job);
 
-    /// Nobody waits for this job any more. It is dropped if it has not begun.
+    /// Gives up a job. It is dropped if it has not begun.
     fn forget_job(&mut self, ticket: Ticket);
 
-    /// Wakes [`wait`](Self::wait) from any thread; harmless after the driver has gone.
+    /// Wakes [`wait`](Driver::wait) from any thread; harmless after the driver was dropped.
     fn waker(&self) -> Waker;
 
     /// Takes SIGINT, SIGTERM and SIGUSR1 as events, or puts the previous handlers back.
@@ -451,6 +377,127 @@ pub trait Driver {
     ///
     /// When the system refuses, or when another loop of this process has them.
     fn watch_signals(&mut self, on: bool) -> io::Result<()>;
+}
+
+/// The half of a driver that the turn of the loop alone holds: it waits, and reports what happened.
+/// See the [module](self) for what every driver promises.
+pub trait Driver: Commands {
+    /// The only wait: until there is an event, a wake-up, or `until` has come; for ever with
+    /// `None`. A time that has passed means: look, and do not wait.
+    ///
+    /// # Errors
+    ///
+    /// When the system's wait fails, or when nothing can ever happen in a world whose time is
+    /// virtual.
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<()>;
+
+    /// The next event; `None` when it is time for the next `wait`.
+    fn next(&mut self) -> Option<Event>;
+
+    /// The bytes of the last event, which was [`Event::Received`].
+    fn lent(&self) -> &[u8];
+
+    /// When the next `wait` would return by itself: a time that has passed where the driver still
+    /// holds something to report. For a loop that is turned by another one.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The descriptor that is readable when `wait` would return for something outside, where there
+    /// is one. For a loop that is turned by another one.
+    #[cfg(unix)]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl Commands for Box<dyn Driver> {
+    fn world(&self) -> Rc<dyn World> {
+        (**self).world()
+    }
+
+    fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
+        (**self).write(key, out)
+    }
+
+    fn listen(&mut self, bound: Bound) -> io::Result<Key> {
+        (**self).listen(bound)
+    }
+
+    fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
+        (**self).connect(to, options)
+    }
+
+    fn receive(&mut self, key: Key, on: bool) {
+        (**self).receive(key, on);
+    }
+
+    fn shut_write(&mut self, key: Key) {
+        (**self).shut_write(key);
+    }
+
+    fn close(&mut self, key: Key, mode: CloseMode) {
+        (**self).close(key, mode);
+    }
+
+    fn peer_has_ended(&self, key: Key) -> bool {
+        (**self).peer_has_ended(key)
+    }
+
+    fn unsent(&self, key: Key) -> Option<usize> {
+        (**self).unsent(key)
+    }
+
+    fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
+        (**self).set_option(key, option)
+    }
+
+    fn resolve(&mut self, ticket: Ticket, name: &str) {
+        (**self).resolve(ticket, name);
+    }
+
+    fn forget(&mut self, ticket: Ticket) {
+        (**self).forget(ticket);
+    }
+
+    fn run_blocking(&mut self, ticket: Ticket, job: Job) {
+        (**self).run_blocking(ticket, job);
+    }
+
+    fn forget_job(&mut self, ticket: Ticket) {
+        (**self).forget_job(ticket);
+    }
+
+    fn waker(&self) -> Waker {
+        (**self).waker()
+    }
+
+    fn watch_signals(&mut self, on: bool) -> io::Result<()> {
+        (**self).watch_signals(on)
+    }
+}
+
+impl Driver for Box<dyn Driver> {
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
+        (**self).wait(until)
+    }
+
+    fn next(&mut self) -> Option<Event> {
+        (**self).next()
+    }
+
+    fn lent(&self) -> &[u8] {
+        (**self).lent()
+    }
+
+    fn due(&self) -> Option<Instant> {
+        (**self).due()
+    }
+
+    #[cfg(unix)]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        (**self).descriptor()
+    }
 }
 
 /// What handles may use at once. It never calls user code.

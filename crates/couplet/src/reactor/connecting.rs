@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 use super::delayed::after;
 use super::table::Place;
 use super::timers::TimerKey;
-use super::{Asking, Loop, Reactor, Source, Timed, loop_ended};
+use super::turn::Core;
+use super::{Asking, Reactor, Source, Timed, loop_ended};
 use crate::address::Address;
 use crate::defer::{Cancelled, Deferred, Failure};
-use crate::driver::{ConnectOptions, How, Key, Ticket};
+use crate::driver::{CloseMode, Commands, ConnectOptions, Key, Ticket};
 use crate::error::{By, ConnectError, Reason};
 use crate::factory::{AnyFactory, FactorySlot};
 use crate::protocol::Protocol;
+use crate::transport::connection::Life;
 use crate::transport::wire::Wire;
 use crate::transport::{Connection, Transport};
 
@@ -310,39 +312,39 @@ fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<SocketAddr> {
     }
 }
 
-impl Loop {
+impl Core {
     /// Step 6: an attempt begins, or the wait for it.
-    pub(super) fn start_connector(&mut self, cell: Rc<ConnectorCell>) {
+    pub(super) fn start_connector(&mut self, io: &mut dyn Commands, cell: Rc<ConnectorCell>) {
         let begin_at = cell.begin_at.take();
         if self.reactor.is_stopping() {
-            return self.refuse_connector(&cell);
+            return self.refuse_connector(io, &cell);
         }
         self.next_connector += 1;
         cell.serial.set(self.next_connector);
         self.connectors.insert(self.next_connector, cell.clone());
         match begin_at {
-            Some(at) if at > self.reactor.now() => self.rest_connector(&cell, at),
-            _ => self.begin_attempt(cell),
+            Some(at) if at > self.reactor.now() => self.rest_connector(io, &cell, at),
+            _ => self.begin_attempt(io, cell),
         }
     }
 
-    fn rest_connector(&mut self, cell: &Rc<ConnectorCell>, until: Instant) {
+    fn rest_connector(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>, until: Instant) {
         if cell.stop_asked.get() {
-            return self.connect_failed(cell, ConnectError::Stopped);
+            return self.connect_failed(io, cell, ConnectError::Stopped);
         }
         let timed = Timed::Connector(cell.clone());
         cell.timer.set(Some(self.reactor.records.timers.borrow_mut().insert(until, timed)));
         cell.resting.set(true);
     }
 
-    fn begin_attempt(&mut self, cell: Rc<ConnectorCell>) {
+    fn begin_attempt(&mut self, io: &mut dyn Commands, cell: Rc<ConnectorCell>) {
         if !cell.started.replace(true) {
             cell.factory.call("do_start", |factory| factory.do_start());
         }
         let connector = cell.handle();
         cell.factory.call("started_connecting", |factory| factory.started_connecting(&connector));
         if cell.stop_asked.get() {
-            return self.connect_failed(&cell, ConnectError::Stopped);
+            return self.connect_failed(io, &cell, ConnectError::Stopped);
         }
         let now = self.reactor.now();
         let mut attempts = Attempts {
@@ -360,20 +362,20 @@ impl Loop {
                 let ticket = Ticket(self.next_ticket);
                 attempts.ticket = Some(ticket);
                 self.resolving.insert(ticket, cell.clone());
-                self.driver.resolve(ticket, &cell.host);
+                io.resolve(ticket, &cell.host);
             }
         }
         let looking_up = attempts.ticket.is_some();
         *cell.attempts.borrow_mut() = Some(attempts);
-        if looking_up { self.arm_connector(&cell) } else { self.try_next(&cell) }
+        if looking_up { self.arm_connector(&cell) } else { self.try_next(io, &cell) }
     }
 
     /// The reactor stops: no new attempt. A factory that has been told so once is not told again,
     /// or one that always tries again would never end.
-    fn refuse_connector(&mut self, cell: &Rc<ConnectorCell>) {
+    fn refuse_connector(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         if !cell.started.replace(true) {
             cell.factory.call("do_start", |factory| factory.do_start());
-            return self.connect_failed(cell, ConnectError::Shutdown);
+            return self.connect_failed(io, cell, ConnectError::Shutdown);
         }
         cell.state.set(ConnectorState::Disconnected);
         if cell.started.replace(false) {
@@ -384,7 +386,12 @@ impl Loop {
         }
     }
 
-    pub(super) fn name_resolved(&mut self, ticket: Ticket, answer: std::io::Result<Vec<IpAddr>>) {
+    pub(super) fn name_resolved(
+        &mut self,
+        io: &mut dyn Commands,
+        ticket: Ticket,
+        answer: std::io::Result<Vec<IpAddr>>,
+    ) {
         let Some(cell) = self.resolving.remove(&ticket) else {
             return;
         };
@@ -394,20 +401,20 @@ impl Loop {
                     attempts.ticket = None;
                     attempts.waiting = interleave(found, cell.port);
                 });
-                return self.try_next(&cell);
+                return self.try_next(io, &cell);
             }
             Ok(_) => std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address"),
             Err(error) => error,
         };
         let (name, source) = (cell.host.clone(), std::sync::Arc::new(error));
-        self.connect_failed(&cell, ConnectError::NameLookup { name, source });
+        self.connect_failed(io, &cell, ConnectError::NameLookup { name, source });
     }
 
     /// Tries the next address that the driver does not refuse at once; with none left and none
     /// under way the attempt has failed.
-    fn try_next(&mut self, cell: &Rc<ConnectorCell>) {
+    fn try_next(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         while let Some(address) = cell.with_attempts(|a| a.waiting.pop_front()).flatten() {
-            match self.driver.connect(&address.into(), &cell.options) {
+            match io.connect(&address.into(), &cell.options) {
                 Ok(key) => {
                     self.table.put(key, Place::Connecting(cell.clone()));
                     let next_at = after(self.reactor.now(), ATTEMPT_DELAY);
@@ -437,7 +444,7 @@ impl Loop {
                     }
                     (None, _) => ConnectError::Stopped,
                 };
-                self.connect_failed(cell, error);
+                self.connect_failed(io, cell, error);
             }
         }
     }
@@ -455,14 +462,21 @@ impl Loop {
         }
     }
 
-    pub(super) fn connector_timed(&mut self, cell: &Rc<ConnectorCell>, now: Instant) {
+    pub(super) fn connector_timed(
+        &mut self,
+        io: &mut dyn Commands,
+        cell: &Rc<ConnectorCell>,
+        now: Instant,
+    ) {
         cell.timer.set(None);
         if cell.resting.replace(false) {
-            return self.begin_attempt(cell.clone());
+            return self.begin_attempt(io, cell.clone());
         }
         match cell.with_attempts(|a| a.until <= now) {
-            Some(true) => self.connect_failed(cell, ConnectError::TimedOut(cell.options.timeout)),
-            Some(false) => self.try_next(cell),
+            Some(true) => {
+                self.connect_failed(io, cell, ConnectError::TimedOut(cell.options.timeout))
+            }
+            Some(false) => self.try_next(io, cell),
             None => {}
         }
     }
@@ -470,46 +484,53 @@ impl Loop {
     /// One address failed.
     pub(super) fn attempt_ended(
         &mut self,
+        io: &mut dyn Commands,
         key: Key,
         cell: &Rc<ConnectorCell>,
         error: std::io::Error,
     ) {
         self.table.take(key);
-        self.driver.close(key, How::Normal);
+        io.close(key, CloseMode::Normal);
         cell.with_attempts(|attempts| {
             if let Some(at) = attempts.running.iter().position(|(k, _)| *k == key) {
                 let (_, address) = attempts.running.remove(at);
                 attempts.errors.push((address.into(), ConnectError::from_io(error)));
             }
         });
-        self.try_next(cell);
+        self.try_next(io, cell);
     }
 
     /// One address came through: it is the connection, and the others are given up.
-    pub(super) fn attempt_connected(&mut self, key: Key, cell: &Rc<ConnectorCell>, host: Address) {
+    pub(super) fn attempt_connected(
+        &mut self,
+        io: &mut dyn Commands,
+        key: Key,
+        cell: &Rc<ConnectorCell>,
+        host: Address,
+    ) {
         self.table.take(key);
         let peer = cell.with_attempts(|attempts| {
             let at = attempts.running.iter().position(|(k, _)| *k == key)?;
             Some(attempts.running.remove(at).1)
         });
-        self.drop_attempts(cell);
+        self.drop_attempts(io, cell);
         let Some(peer) = peer.flatten().map(Address::from) else {
-            return self.driver.close(key, How::Normal);
+            return io.close(key, CloseMode::Normal);
         };
         let built = cell.factory.call("build_protocol", |factory| factory.build(&peer)).flatten();
         if cell.stop_asked.get() {
-            self.driver.close(key, How::Normal);
-            return self.connect_failed(cell, ConnectError::Stopped);
+            io.close(key, CloseMode::Normal);
+            return self.connect_failed(io, cell, ConnectError::Stopped);
         }
         cell.state.set(ConnectorState::Connected);
         let Some(protocol) = built else {
-            self.driver.close(key, How::Normal);
+            io.close(key, CloseMode::Normal);
             self.connector_lost(cell, &Reason::Done(By::Us));
             return cell.give_up(ConnectError::NoProtocol.into());
         };
         let wire = self.new_connection(key, protocol, peer, host, Some(cell.clone()));
         *cell.wire.borrow_mut() = Some(wire.clone());
-        self.made(key);
+        self.visit(io, key, Life::made);
         if let Some(done) = cell.take_done() {
             let reason = self.table.connection(key).map(|entry| entry.life.reason());
             match reason {
@@ -524,7 +545,7 @@ impl Loop {
 
     /// The connects that are under way, in the order in which their connectors began: a driver's
     /// key, the address, and who asked for it.
-    pub(crate) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {
+    pub(super) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {
         let mut found = Vec::new();
         for cell in self.connectors.values() {
             for (key, address) in cell.attempts.borrow().iter().flat_map(|a| &a.running) {
@@ -534,7 +555,7 @@ impl Loop {
         found
     }
 
-    fn drop_attempts(&mut self, cell: &Rc<ConnectorCell>) {
+    fn drop_attempts(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         cell.disarm();
         cell.resting.set(false);
         let Some(attempts) = cell.attempts.borrow_mut().take() else {
@@ -542,21 +563,26 @@ impl Loop {
         };
         if let Some(ticket) = attempts.ticket {
             self.resolving.remove(&ticket);
-            self.driver.forget(ticket);
+            io.forget(ticket);
         }
         for (key, _) in attempts.running {
             self.table.take(key);
-            self.driver.close(key, How::Normal);
+            io.close(key, CloseMode::Normal);
         }
     }
 
     /// The attempt as a whole failed.
-    pub(super) fn connect_failed(&mut self, cell: &Rc<ConnectorCell>, error: ConnectError) {
+    pub(super) fn connect_failed(
+        &mut self,
+        io: &mut dyn Commands,
+        cell: &Rc<ConnectorCell>,
+        error: ConnectError,
+    ) {
         if cell.state.get() != ConnectorState::Connecting {
             return;
         }
         tracing::debug!(target = %cell, %error, "cannot connect");
-        self.drop_attempts(cell);
+        self.drop_attempts(io, cell);
         let failure = Failure::at(error, cell.place);
         self.connector_ends(cell, |factory, connector| {
             factory.client_connection_failed(connector, &Reason::Failed(failure.clone()));
@@ -589,9 +615,9 @@ impl Loop {
     }
 
     /// What was asked of a connector. One that has not started yet is stopped when it does.
-    pub(super) fn connector_asked(&mut self, cell: &Rc<ConnectorCell>) {
+    pub(super) fn connector_asked(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         if cell.stop_asked.get() && (cell.attempts.borrow().is_some() || cell.resting.get()) {
-            self.connect_failed(cell, ConnectError::Stopped);
+            self.connect_failed(io, cell, ConnectError::Stopped);
         }
     }
 

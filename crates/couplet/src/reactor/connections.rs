@@ -1,20 +1,21 @@
-//! What the loop does for one connection: makes it, takes over what was asked of it, writes what it
-//! wrote, carries out what it wants of the driver, and sees it off.
+//! What the loop does for one connection: makes it, visits it, does what follows from that, sends
+//! what it wrote, and sees it off.
 
 use std::rc::Rc;
 
 use super::connecting::ConnectorCell;
 use super::table::{Entry, Place};
-use super::{Call, Loop, Reactor, Timed};
+use super::turn::{Core, transmit};
+use super::{Call, Timed};
 use crate::address::Address;
-use crate::driver::Key;
+use crate::driver::{Commands, Key};
 use crate::protocol::Protocol;
 use crate::transport::ConnectionId;
-use crate::transport::connection::Life;
+use crate::transport::connection::{Follows, Life, Moment};
 use crate::transport::panics::contain;
 use crate::transport::wire::Wire;
 
-impl Loop {
+impl Core {
     #[cold]
     pub(super) fn new_connection(
         &mut self,
@@ -32,58 +33,69 @@ impl Loop {
         };
         let wire = Rc::new(Wire::new(id, self.reactor.clone(), peer, host));
         let life = Life::new(wire.clone(), protocol);
-        let entry = Entry { life, connector, timer: None, to_write: false, in_line: false };
+        let entry = Entry { life, connector, timer: None, to_write: false, queued: false };
         self.table.put(key, Place::Connection(Box::new(entry)));
         wire
     }
 
-    #[cold]
-    pub(super) fn made(&mut self, key: Key) {
-        if let Some(entry) = self.table.connection(key) {
-            entry.life.wire().set_marked(true);
-            entry.life.made();
-        }
-        self.settle_one(key);
-    }
-
-    /// Takes over what was asked of a connection that the loop marked by itself.
-    #[inline(never)]
-    pub(super) fn settle_one(&mut self, key: Key) {
-        if let Some(entry) = self.table.connection(key) {
-            entry.life.wire().set_marked(false);
-            if entry.life.wire().has_asked() {
-                entry.life.take_over(self.now);
-            }
-            if entry.life.has_due() {
-                Self::line_up_due(&self.reactor, key, entry);
-            }
-        }
-    }
-
-    #[cold]
-    pub(super) fn line_up_due(reactor: &Reactor, key: Key, entry: &mut Entry) {
-        if !std::mem::replace(&mut entry.in_line, true) {
-            reactor.enqueue(Call::Due(key));
-        }
-    }
-
-    /// A producer is paused for what does not leave, not for what nobody tried to send.
-    #[cold]
-    pub(super) fn write_before_a_pause(&mut self, key: Key) {
-        self.flush(key);
-        if let Some(entry) = self.table.connection(key) {
-            entry.life.check_full();
-        }
-    }
-
-    pub(super) fn run_due(&mut self, key: Key) {
+    /// Calls into one connection, and does what follows from that. What it wrote waits to be sent.
+    pub(super) fn visit(
+        &mut self,
+        io: &mut dyn Commands,
+        key: Key,
+        f: impl FnOnce(&mut Life, Moment) -> Follows,
+    ) {
+        let at = self.moment();
         let Some(entry) = self.table.connection(key) else { return };
-        entry.life.run_due(self.now);
-        if entry.life.has_due() {
-            Self::line_up_due(&self.reactor, key, entry);
+        // What it asks of itself meanwhile is seen below, and needs no entry in the list of dirty
+        // connections.
+        let was_dirty = entry.life.wire().set_dirty(true);
+        let follows = f(&mut entry.life, at);
+        entry.life.wire().set_dirty(was_dirty);
+        if follows != Follows::NOTHING {
+            self.visited(io, key, follows);
         }
-        if entry.life.has_orders() {
-            self.carry_out(key);
+    }
+
+    /// What follows from a call into a connection, and from what was recorded in it.
+    pub(super) fn visited(&mut self, io: &mut dyn Commands, key: Key, mut follows: Follows) {
+        let at = self.moment();
+        let Some(entry) = self.table.connection(key) else { return };
+        if follows.has(Follows::RECORDED) {
+            follows = follows.and(entry.life.take_over(at));
+        }
+        self.follow(io, key, follows);
+    }
+
+    /// Lines up the calls of a connection, gives the driver its orders, and notes its output.
+    #[inline(never)]
+    pub(super) fn follow(&mut self, io: &mut dyn Commands, key: Key, follows: Follows) {
+        if follows.has_orders() {
+            self.carry_out(io, key, follows);
+        }
+        let Some(entry) = self.table.connection(key) else { return };
+        if follows.has(Follows::CALLS) && !std::mem::replace(&mut entry.queued, true) {
+            self.reactor.enqueue(Call::Due(key));
+        }
+        if follows.has(Follows::OUTPUT) {
+            if entry.life.is_full() {
+                // A producer is paused for what does not leave, not for what nobody tried to send.
+                self.send(io, key);
+            } else if !std::mem::replace(&mut entry.to_write, true) {
+                self.to_write.push(key);
+            }
+        }
+    }
+
+    /// Sends what a connection wrote, and does what follows from that.
+    pub(super) fn send(&mut self, io: &mut dyn Commands, key: Key) {
+        let at = self.moment();
+        let Some(entry) = self.table.connection(key) else { return };
+        if entry.life.wire().has_output() {
+            let follows = transmit(io, key, &mut entry.life, at);
+            if follows != Follows::NOTHING {
+                self.follow(io, key, follows);
+            }
         }
     }
 
@@ -109,65 +121,41 @@ impl Loop {
         }
     }
 
-    /// Writes what a connection wrote, and carries out what follows from it.
-    #[inline(never)]
-    pub(super) fn flush(&mut self, key: Key) {
-        let Some(entry) = self.table.connection(key) else {
-            return;
-        };
-        let written = entry.life.wire().to_send().map(|mut outbox| {
-            let before = outbox.len();
-            let sent = self.driver.write(key, &mut outbox);
-            (sent, before - outbox.len())
-        });
-        if let Some((sent, n)) = written {
-            entry.life.wrote(sent, n, self.now);
-        }
-        if entry.life.has_due() {
-            Self::line_up_due(&self.reactor, key, entry);
-        }
-        if entry.life.has_orders() {
-            self.carry_out(key);
-        }
-    }
-
     /// Carries out what a connection wants of the driver.
     #[cold]
-    pub(super) fn carry_out(&mut self, key: Key) {
-        let Some(entry) = self.table.connection(key) else {
-            return;
-        };
-        let orders = entry.life.take_orders();
-        if let Some(on) = orders.receive {
-            self.driver.receive(key, on);
+    fn carry_out(&mut self, io: &mut dyn Commands, key: Key, follows: Follows) {
+        let Some(entry) = self.table.connection(key) else { return };
+        if follows.has(Follows::RECEIVE) {
+            io.receive(key, true);
         }
-        if orders.shut_write {
-            self.driver.shut_write(key);
+        if follows.has(Follows::RECEIVE_NO_MORE) {
+            io.receive(key, false);
         }
-        if orders.look_for_fin && self.driver.peer_has_ended(key) {
+        if follows.has(Follows::SHUT_WRITE) {
+            io.shut_write(key);
+        }
+        if follows.has(Follows::LOOK_FOR_FIN) && io.peer_has_ended(key) {
             entry.life.peer_was_first();
         }
-        if orders.measure {
-            entry.life.measured(self.driver.unsent(key));
+        if follows.has(Follows::MEASURE) {
+            entry.life.measured(io.unsent(key));
         }
-        if orders.options {
+        if follows.has(Follows::OPTIONS) {
             for option in entry.life.wire().take_options() {
-                if let Err(error) = self.driver.set_option(key, option) {
+                if let Err(error) = io.set_option(key, option) {
                     tracing::warn!(connection = %entry.life.wire().id(), ?option, %error, "cannot set an option");
                 }
             }
         }
-        if orders.deadline {
+        if follows.has(Follows::DEADLINE) {
             self.arm(key);
         }
     }
 
     /// Sees that a timer comes no later than the connection's deadline. One that comes too early
     /// is moved when it fires.
-    pub(super) fn arm(&mut self, key: Key) {
-        let Some(entry) = self.table.connection(key) else {
-            return;
-        };
+    fn arm(&mut self, key: Key) {
+        let Some(entry) = self.table.connection(key) else { return };
         let mut timers = self.reactor.records.timers.borrow_mut();
         match (entry.life.deadline(), entry.timer) {
             (Some(deadline), None) => {
@@ -186,13 +174,10 @@ impl Loop {
         }
     }
 
-    pub(super) fn deadline_came(&mut self, key: Key) {
-        let Some(entry) = self.table.connection(key) else {
-            return;
-        };
+    pub(super) fn deadline_came(&mut self, io: &mut dyn Commands, key: Key) {
+        let Some(entry) = self.table.connection(key) else { return };
         entry.timer = None;
-        entry.life.timed_out(self.now, self.driver.unsent(key));
-        self.arm(key);
-        self.flush(key);
+        let unsent = io.unsent(key);
+        self.visit(io, key, |life, at| life.timed_out(at, unsent));
     }
 }

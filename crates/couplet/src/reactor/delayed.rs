@@ -19,7 +19,7 @@ pub struct DelayedCall {
 impl DelayedCall {
     pub(super) fn new(reactor: &Reactor, delay: Duration, timed: Timed) -> DelayedCall {
         let deadline = after(reactor.now(), delay);
-        let key = reactor.records.timers.borrow_mut().insert(deadline, timed);
+        let key = reactor.records.with_timers(|timers| timers.insert(deadline, timed));
         DelayedCall { place: Some((Rc::downgrade(&reactor.records), key)) }
     }
 
@@ -51,8 +51,8 @@ impl DelayedCall {
         let Some((records, key)) = self.records() else {
             return false;
         };
-        let now = records.now.get().unwrap_or_else(|| records.world.now());
-        records.timers.borrow_mut().reset(key, after(now, delay))
+        let deadline = after(records.now(), delay);
+        records.with_timers(|timers| timers.reset(key, deadline))
     }
 
     /// The call comes later by `delay` than it would have.

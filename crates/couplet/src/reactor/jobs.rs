@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Loop, Reactor, loop_ended, waits};
+use super::turn::Core;
+use super::{Reactor, loop_ended, pending};
 use crate::defer::{Deferred, Failure, Panicked, Result};
-use crate::driver::{Job, Ticket};
+use crate::driver::{Commands, Job, Ticket};
 use crate::transport::panics::{Contained, panic_text};
 
 /// Jobs that were asked for.
@@ -66,7 +67,7 @@ impl Reactor {
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
             if let Some(records) = weak.upgrade() {
                 records.jobs.borrow_mut().cancelled.push(ticket);
-                records.note(waits::STARTS);
+                records.note(pending::STARTS);
             }
         });
         let finish = Box::new(move |has_run: bool| {
@@ -81,7 +82,7 @@ impl Reactor {
             jobs.fresh.push_back((ticket, job));
             jobs.waiting.insert(ticket, finish);
         }
-        self.records.note(waits::STARTS);
+        self.records.note(pending::STARTS);
         deferred
     }
 }
@@ -104,20 +105,20 @@ fn job<T: Send + 'static>(
     })
 }
 
-impl Loop {
+impl Core {
     /// Step 6: jobs that were asked for, and those that were cancelled.
-    pub(super) fn start_jobs(&mut self) {
+    pub(super) fn start_jobs(&mut self, io: &mut dyn Commands) {
         let (fresh, cancelled) = {
             let mut jobs = self.reactor.records.jobs.borrow_mut();
             (std::mem::take(&mut jobs.fresh), std::mem::take(&mut jobs.cancelled))
         };
         for (ticket, job) in fresh {
             if !cancelled.contains(&ticket) {
-                self.driver.run_blocking(ticket, job);
+                io.run_blocking(ticket, job);
             }
         }
         for ticket in cancelled {
-            self.driver.forget_job(ticket);
+            io.forget_job(ticket);
             let finish = self.reactor.records.jobs.borrow_mut().waiting.remove(&ticket);
             drop(finish);
         }
@@ -132,7 +133,7 @@ impl Loop {
     }
 
     /// The run ends: nobody waits for the jobs any more.
-    pub(super) fn give_up_jobs(&mut self) {
+    pub(super) fn give_up_jobs(&mut self, io: &mut dyn Commands) {
         let (fresh, given_up) = {
             let mut jobs = self.reactor.records.jobs.borrow_mut();
             (std::mem::take(&mut jobs.fresh), std::mem::take(&mut jobs.waiting))
@@ -142,7 +143,7 @@ impl Loop {
             tracing::warn!(jobs = given_up.len(), "the run ends while jobs have not ended");
         }
         for (ticket, finish) in given_up {
-            self.driver.forget_job(ticket);
+            io.forget_job(ticket);
             finish(false);
         }
     }

@@ -8,7 +8,7 @@ mod connections;
 mod delayed;
 mod door;
 mod jobs;
-mod left;
+mod leaks;
 mod options;
 mod port;
 mod remote;
@@ -28,6 +28,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::panic::Location;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -41,17 +42,16 @@ use crate::transport::{Connection, Tell};
 use connecting::ConnectorCell;
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 pub use delayed::DelayedCall;
-pub(crate) use left::{Left, Source, Waiting};
+pub(crate) use leaks::{Left, Source, Waiting};
 pub use options::LoopOptions;
 pub use port::Port;
 use port::PortCell;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
-pub use run::{Stopped, run, run_until};
+pub use run::{Loop, Stopped, run, run_until};
 pub use shutdown::Shutdown;
 pub use snapshot::{ConnectionSnapshot, ConnectorSnapshot, PortSnapshot, Snapshot};
-use tasks::{NewTask, Tasks};
+use tasks::{NewTask, Tasks, WakeQueue};
 use timers::Timers;
-pub use turn::Loop;
 #[cfg(unix)]
 pub use watch::{NotWatching, Watch};
 
@@ -89,20 +89,24 @@ pub struct Reactor {
     records: Rc<Records>,
 }
 
-/// What handles recorded and the turn has not taken over yet.
+/// What handles recorded and the turn has not applied yet.
 pub(crate) struct Records {
     /// Which loop of this process.
     serial: u32,
     world: Rc<dyn World>,
     spares: Rc<Spares>,
-    /// The time of this turn, while there is one.
-    now: Cell<Option<Instant>>,
-    /// What of the below waits; of [`waits`].
-    waits: Cell<u8>,
+    /// The time of this turn, or of the last one.
+    time: Cell<Instant>,
+    /// What other threads left for the loop, and the way to wake it.
+    queue: Arc<WakeQueue>,
+    /// What of the below waits for the turn; of [`pending`].
+    pending: Cell<u8>,
+    /// Whoever turns the loop wants it back after this turn.
+    returns: Cell<bool>,
     /// Connections with something asked or written. Law 9: each connection stands here once.
     dirty: RefCell<Vec<Key>>,
-    /// Calls into user code, first come, first served. Law 9: not bounded; who calls owns them.
-    line: RefCell<VecDeque<Call>>,
+    /// Calls into user code, first come, first served. Law 9: not bounded; the callers own them.
+    calls: RefCell<VecDeque<Call>>,
     /// Ports and connectors with something asked.
     asking: RefCell<VecDeque<Asking>>,
     /// Listens and connects for step 6.
@@ -116,12 +120,12 @@ pub(crate) struct Records {
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
     /// Where things were asked for, in a loop that a test watches.
-    places: RefCell<Option<Box<left::Places>>>,
+    places: RefCell<Option<Box<leaks::Places>>>,
 }
 
-/// What waits for the loop, which does not sleep while anything does; a set of bits.
-mod waits {
-    /// Something was asked or written, or a call stands in line.
+/// What waits for the turn, before which the loop does not sleep; a set of bits.
+mod pending {
+    /// Something was asked or written, or a call is queued.
     pub(super) const ROUND: u8 = 1;
     /// Tasks were spawned or cancelled.
     pub(super) const TASKS: u8 = 2;
@@ -132,24 +136,64 @@ mod waits {
 }
 
 impl Records {
-    /// Notes that something waits.
+    /// Notes that something waits for the turn. Outside of a turn the loop may be asleep in a wait
+    /// that is somebody else's, and is woken.
     #[inline]
     fn note(&self, what: u8) {
-        self.waits.set(self.waits.get() | what);
+        let pending = self.pending.get();
+        self.pending.set(pending | what);
+        if pending == 0 && !self.queue.is_in_turn() {
+            self.queue.wake_driver();
+        }
     }
 
     /// True when any of this waits.
     #[inline]
-    fn waits(&self, what: u8) -> bool {
-        self.waits.get() & what != 0
+    fn is_pending(&self, what: u8) -> bool {
+        self.pending.get() & what != 0
     }
 
     /// True when this waits, which it does no longer.
     #[inline]
-    fn take(&self, what: u8) -> bool {
-        let waits = self.waits.get();
-        self.waits.set(waits & !what);
-        waits & what != 0
+    fn take_pending(&self, what: u8) -> bool {
+        let pending = self.pending.get();
+        self.pending.set(pending & !what);
+        pending & what != 0
+    }
+
+    /// The loop's clock: inside a turn the time at which it began.
+    #[inline]
+    fn now(&self) -> Instant {
+        if self.queue.is_in_turn() { self.time.get() } else { self.fresh_time() }
+    }
+
+    /// Time never goes back, whatever a clock says.
+    fn fresh_time(&self) -> Instant {
+        self.time.get().max(self.world.now())
+    }
+
+    /// Step 2 of a turn: its time.
+    #[inline]
+    fn begin_turn(&self) {
+        self.time.set(self.fresh_time());
+        self.queue.begin_turn();
+    }
+
+    /// Changes the timers. Outside of a turn a loop that is asleep is woken when its next deadline
+    /// comes sooner by that.
+    fn with_timers<R>(&self, f: impl FnOnce(&mut Timers<Timed>) -> R) -> R {
+        let mut timers = self.timers.borrow_mut();
+        if self.queue.is_in_turn() {
+            return f(&mut timers);
+        }
+        let before = timers.next_deadline();
+        let result = f(&mut timers);
+        let after = timers.next_deadline();
+        drop(timers);
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+            self.queue.wake_driver();
+        }
+        result
     }
 }
 
@@ -161,7 +205,7 @@ enum RunState {
     Stopping,
 }
 
-/// A call into user code that stands in line.
+/// A queued call into user code.
 enum Call {
     Tell(Rc<Wire>, Box<dyn Tell>),
     /// What a connection has due.
@@ -186,17 +230,20 @@ enum Timed {
 impl Reactor {
     fn new(world: Rc<dyn World>, tasks: Tasks) -> Reactor {
         static SERIAL: AtomicU32 = AtomicU32::new(1);
-        let timers = Timers::new(world.now());
+        let now = world.now();
+        let timers = Timers::new(now);
         let serial = world.serial().unwrap_or_else(|| SERIAL.fetch_add(1, Ordering::Relaxed));
         Reactor {
             records: Rc::new(Records {
                 serial,
                 world,
                 spares: Rc::default(),
-                now: Cell::new(None),
-                waits: Cell::new(0),
+                time: Cell::new(now),
+                queue: tasks.queue(),
+                pending: Cell::new(0),
+                returns: Cell::new(false),
                 dirty: RefCell::default(),
-                line: RefCell::default(),
+                calls: RefCell::default(),
                 asking: RefCell::default(),
                 starts: RefCell::default(),
                 timers: RefCell::new(timers),
@@ -340,7 +387,7 @@ impl Reactor {
     ) -> Deferred<T> {
         let (task, deferred) = NewTask::new(self, future);
         self.records.tasks.borrow_mut().add(task);
-        self.records.note(waits::TASKS);
+        self.records.note(pending::TASKS);
         deferred
     }
 
@@ -370,7 +417,7 @@ impl Reactor {
     pub fn snapshot(&self) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
         self.records.snapshots.borrow_mut().push(resolver);
-        self.records.note(waits::ROUND);
+        self.records.note(pending::ROUND);
         deferred
     }
 
@@ -386,7 +433,7 @@ impl Reactor {
     /// nothing.
     pub fn stop(&self) {
         if self.records.run_state.get() == RunState::Running {
-            self.records.note(waits::STOP);
+            self.records.note(pending::STOP);
         }
     }
 
@@ -403,7 +450,7 @@ impl Reactor {
 
     /// The loop's clock: inside a turn the time at which it began.
     pub fn now(&self) -> Instant {
-        self.records.now.get().unwrap_or_else(|| self.records.world.now())
+        self.records.now()
     }
 
     /// A random number from the loop's world, which a simulation repeats.
@@ -423,7 +470,7 @@ impl Reactor {
 
     pub(crate) fn mark(&self, key: Key) {
         self.records.dirty.borrow_mut().push(key);
-        self.records.note(waits::ROUND);
+        self.records.note(pending::ROUND);
     }
 
     pub(crate) fn line_up(&self, call: Box<dyn FnOnce()>) {
@@ -431,8 +478,8 @@ impl Reactor {
     }
 
     fn enqueue(&self, call: Call) {
-        self.records.line.borrow_mut().push_back(call);
-        self.records.note(waits::ROUND);
+        self.records.calls.borrow_mut().push_back(call);
+        self.records.note(pending::ROUND);
     }
 
     pub(crate) fn tell(&self, wire: &Rc<Wire>, tell: Box<dyn Tell>) {
@@ -460,12 +507,12 @@ impl Reactor {
 
     fn ask(&self, asking: Asking) {
         self.records.asking.borrow_mut().push_back(asking);
-        self.records.note(waits::ROUND);
+        self.records.note(pending::ROUND);
     }
 
     fn start(&self, asking: Asking) {
         self.records.starts.borrow_mut().push_back(asking);
-        self.records.note(waits::STARTS);
+        self.records.note(pending::STARTS);
     }
 }
 

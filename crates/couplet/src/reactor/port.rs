@@ -7,12 +7,14 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use super::table::Place;
-use super::{Asking, Loop, Reactor, Source};
+use super::turn::Core;
+use super::{Asking, Reactor, Source};
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Bound, How, Key, ListenOptions};
+use crate::driver::{Bound, CloseMode, Commands, Key, ListenOptions};
 use crate::error::ListenError;
 use crate::factory::{AnyFactory, FactorySlot};
+use crate::transport::connection::Life;
 
 /// A handle to a port that listens; cheap to clone. Dropping it changes nothing.
 ///
@@ -164,8 +166,8 @@ impl PortCell {
     }
 }
 
-impl Loop {
-    pub(super) fn start_port(&mut self, port: &Rc<PortCell>) {
+impl Core {
+    pub(super) fn start_port(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
         let bound = port.bound.take();
         if port.state.get() != PortState::Starting {
             return;
@@ -174,13 +176,13 @@ impl Loop {
             port.state.set(PortState::Stopped);
             return port.has_stopped();
         };
-        match self.driver.listen(bound) {
+        match io.listen(bound) {
             Ok(key) => {
                 self.table.put(key, Place::Port(port.clone()));
                 port.key.set(Some(key));
                 port.state.set(PortState::Listening);
                 if port.paused.get() {
-                    self.driver.receive(key, false);
+                    io.receive(key, false);
                 }
                 tracing::info!(host = %port.host(), "listening");
                 if !port.started.replace(true) {
@@ -195,9 +197,16 @@ impl Loop {
         }
     }
 
-    pub(super) fn accepted(&mut self, port: Key, key: Key, peer: Address, host: Address) {
+    pub(super) fn accepted(
+        &mut self,
+        io: &mut dyn Commands,
+        port: Key,
+        key: Key,
+        peer: Address,
+        host: Address,
+    ) {
         let Some(Place::Port(port)) = self.table.place(port) else {
-            return self.driver.close(key, How::Normal);
+            return io.close(key, CloseMode::Normal);
         };
         port.accepted.set(port.accepted.get() + 1);
         let port = port.clone();
@@ -205,15 +214,15 @@ impl Loop {
             Some(protocol) => {
                 self.new_connection(key, protocol, peer, host, None);
                 self.note_accepted(key, port.place.get());
-                self.made(key);
+                self.visit(io, key, Life::made);
             }
-            None => self.driver.close(key, How::Normal),
+            None => io.close(key, CloseMode::Normal),
         }
     }
 
-    pub(super) fn port_asked(&mut self, port: &Rc<PortCell>) {
+    pub(super) fn port_asked(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {
         match (port.state.get(), port.key.get()) {
-            (PortState::Stopping, Some(key)) => self.close_port(key),
+            (PortState::Stopping, Some(key)) => self.close_port(io, key),
             (PortState::Stopping, None) => {
                 // It was never served.
                 port.bound.take();
@@ -224,19 +233,19 @@ impl Loop {
                 // Perhaps it was stopped and started again: the old one goes first.
                 if let Some(key) = old {
                     self.table.take(key);
-                    self.driver.close(key, How::Normal);
+                    io.close(key, CloseMode::Normal);
                     port.key.set(None);
                 }
                 port.has_stopped();
             }
-            (PortState::Listening, Some(key)) => self.driver.receive(key, !port.paused.get()),
+            (PortState::Listening, Some(key)) => io.receive(key, !port.paused.get()),
             _ => {}
         }
     }
 
-    pub(super) fn close_port(&mut self, key: Key) {
+    pub(super) fn close_port(&mut self, io: &mut dyn Commands, key: Key) {
         if let Place::Port(port) = self.table.take(key) {
-            self.driver.close(key, How::Normal);
+            io.close(key, CloseMode::Normal);
             port.key.set(None);
             port.state.set(PortState::Stopped);
             port.has_stopped();

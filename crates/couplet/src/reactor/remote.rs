@@ -6,9 +6,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, mpsc};
 
+use super::Reactor;
 use super::tasks::WakeQueue;
-use super::{Loop, Reactor};
+use super::turn::Core;
 use crate::defer::{Deferred, Result};
+use crate::driver::Commands;
 use crate::protocol::Protocol;
 use crate::transport::panics::contain;
 use crate::transport::{ConnectionId, Tell, Told, Transport};
@@ -152,31 +154,31 @@ impl fmt::Debug for Remote {
 impl Reactor {
     /// The handle for other threads.
     pub fn remote(&self) -> Remote {
-        Remote { queue: self.records.tasks.borrow().queue() }
+        Remote { queue: self.records.queue.clone() }
     }
 }
 
-impl Loop {
+impl Core {
     /// The calls from other threads that have come by now.
-    pub(super) fn run_remote_calls(&mut self) {
-        let count = self.woken.door.calls_waiting();
+    pub(super) fn run_remote_calls(&mut self, io: &mut dyn Commands) {
+        let count = self.reactor.records.queue.door.calls_waiting();
         for _ in 0..count {
-            match self.woken.door.next_call() {
+            match self.reactor.records.queue.door.next_call() {
                 None => break,
                 Some(RemoteCall::Run(f)) => {
                     let reactor = self.reactor.clone();
                     contain("call from another thread", move || f(&reactor));
                 }
-                Some(RemoteCall::Tell(id, tell)) => self.tell_from_afar(id, tell),
+                Some(RemoteCall::Tell(id, tell)) => self.tell_from_afar(io, id, tell),
             }
         }
     }
 
-    fn tell_from_afar(&mut self, id: ConnectionId, tell: Box<dyn Tell>) {
+    fn tell_from_afar(&mut self, io: &mut dyn Commands, id: ConnectionId, tell: Box<dyn Tell>) {
         if id.reactor != self.reactor.serial() {
             tracing::error!(connection = %id, "a tell for a connection of another loop");
-        } else if let Some(entry) = self.table.connection(id.key) {
-            return entry.life.tell(tell);
+        } else if self.table.connection(id.key).is_some() {
+            return self.visit(io, id.key, |life, at| life.tell(tell, at));
         }
         contain("drop of a call", move || drop(tell));
     }

@@ -1,11 +1,26 @@
-//! Running a loop: [`run`] for programs, [`run_until`] for scripts, and both on a [`Loop`].
+//! The [`Loop`]: it owns what handles record about, and runs. [`run`] is for programs, and
+//! [`run_until`] for scripts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use super::{Loop, LoopOptions, Reactor, RunState};
-use crate::defer::{Deferred, Failure, Result};
-use crate::driver::Signal;
+use super::connecting::Connector;
+use super::leaks::Left;
+use super::port::PortState;
+use super::table::Place;
+use super::tasks::Tasks;
+use super::turn::{Core, Engine, Turns};
+use super::{Asking, LoopOptions, Reactor, RunState, Shutdown, Snapshot};
+use crate::defer::{Deferred, Failure, Result, set_reporter};
+use crate::driver::{Driver, Key, Mio, Signal};
+use crate::protocol::Protocol;
+use crate::transport::panics::contain;
 
 /// The run was stopped before the awaited result was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,53 +90,186 @@ fn keep<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &React
     }
 }
 
+/// The loop: a driver, the connections, and the turn.
+///
+/// Programs call [`run`](crate::run). Make one here to own the loop, to have several, to turn it
+/// inside of another loop, or to run it on another driver.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut l = couplet::Loop::new()?;
+/// let reactor = l.reactor();
+/// let waking = reactor.sleep(Duration::from_millis(1));
+/// l.run_until(waking)?;
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+///
+/// # Inside another loop
+///
+/// [`begin`](Self::begin) a run and [`turn`](Self::turn) it, with no time to wait, whenever
+/// [`descriptor`](Self::descriptor) is readable or [`next_turn`](Self::next_turn) has come; ask for
+/// that after each turn. What a handle records outside of a turn makes the descriptor readable. When
+/// a turn gives false the run has ended; [`end`](Self::end) ends it early.
+///
+/// ```
+/// # use std::time::Duration;
+/// # fn wait_in_the_other_loop(_: Option<std::time::Instant>) {}
+/// let mut l = couplet::Loop::new()?;
+/// l.begin(|reactor| {
+///     let stopping = reactor.clone();
+///     reactor.call_later(Duration::from_millis(1), move || stopping.stop());
+///     Ok(())
+/// })?;
+/// while l.turn(Some(Duration::ZERO))? {
+///     wait_in_the_other_loop(l.next_turn()); // for this time, or l.descriptor()
+/// }
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+pub struct Loop {
+    driver: Box<dyn Engine>,
+    pub(super) core: Core,
+    /// A run takes signals.
+    signals: bool,
+}
+
 impl Loop {
+    /// A loop over the default driver.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no poll descriptor.
+    pub fn new() -> io::Result<Loop> {
+        Loop::with_options(LoopOptions::default())
+    }
+
+    /// A loop over the default driver, with options.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no poll descriptor.
+    pub fn with_options(options: LoopOptions) -> io::Result<Loop> {
+        let driver = Mio::new(options.read_buffer)?;
+        Ok(Loop::with_driver(driver, options))
+    }
+
+    /// A loop over any driver. The turn is compiled for the driver's type.
+    pub fn with_driver(driver: impl Driver + 'static, options: LoopOptions) -> Loop {
+        report_to_the_log();
+        let reactor = Reactor::new(driver.world(), Tasks::new(driver.waker()));
+        let core = Core::new(reactor, &options);
+        Loop { driver: Box::new(driver), core, signals: options.signals }
+    }
+
+    /// A handle to this loop.
+    pub fn reactor(&self) -> Reactor {
+        self.core.reactor.clone()
+    }
+
+    /// Sets what is done with the snapshot that SIGUSR1 asks for; unless set, it is printed on
+    /// stderr. Called by the turn, in runs that take signals.
+    pub fn on_snapshot(&mut self, show: impl FnMut(&Snapshot) + 'static) {
+        self.core.on_snapshot = Some(Box::new(show));
+    }
+
+    /// What the loop holds at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        self.core.snapshot()
+    }
+
+    /// The signal that ended the last run, if one did.
+    pub fn stopped_by(&self) -> Option<Signal> {
+        self.core.stopped_by
+    }
+
+    /// One turn, which waits at most `at_most` for something to happen (`None`: as long as it
+    /// takes). True while the run goes on; outside a run, always.
+    ///
+    /// # Errors
+    ///
+    /// When the driver's wait fails.
+    pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
+        self.driver.turn(&mut self.core, Turns::One(at_most))
+    }
+
+    /// When the next turn is due, if nothing happens before: a time that has passed where something
+    /// is pending, in the loop or in its driver. `None` when only an event can bring work.
+    pub fn next_turn(&self) -> Option<Instant> {
+        let ours = self.core.next_wait(Turns::One(None));
+        ours.into_iter().chain(self.driver.due()).min()
+    }
+
+    /// The descriptor that becomes readable when something happens, for a loop of somebody else's to
+    /// wait on: level-triggered, or edge-triggered with a look at [`next_turn`](Self::next_turn)
+    /// after each turn. `None` where the driver has none.
+    #[cfg(unix)]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.driver.descriptor()
+    }
+
     /// Calls `setup`, then turns until the reactor is stopped. It can be run again.
     ///
     /// # Errors
     ///
     /// What `setup` returns, or what the driver says when its wait fails.
     pub fn run(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
-        let outcome = self.start(setup).and_then(|()| {
-            self.runs_on = true;
-            loop {
-                match self.turn(None) {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(()),
-                    Err(error) => {
-                        self.finish_run();
-                        return Err(error.into());
-                    }
-                }
+        let outcome = self.begin(setup).and_then(|()| {
+            let turned = self.turn_many();
+            if turned.is_err() {
+                self.finish_run();
             }
+            Ok(turned?)
         });
-        self.runs_on = false;
         self.give_signals_back()?;
         outcome
     }
 
-    /// The beginning of a [`run`](Self::run) whose turns somebody else makes.
-    pub(crate) fn start(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
+    /// Turns until the run ends.
+    fn turn_many(&mut self) -> io::Result<()> {
+        while self.driver.turn(&mut self.core, Turns::Many)? {}
+        Ok(())
+    }
+
+    /// Begins a [`run`](Self::run) whose turns somebody else makes: takes the signals, if the
+    /// options say so, and calls `setup`.
+    ///
+    /// # Errors
+    ///
+    /// What `setup` returns; the run has ended then.
+    pub fn begin(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
         self.begin_run();
-        let outcome = setup(&self.reactor.clone());
+        let outcome = setup(&self.reactor());
         if outcome.is_err() {
             self.finish_run();
         }
         outcome
     }
 
+    /// Ends a run at once: whatever is left is closed, and signals are given back. Nothing happens
+    /// outside of a run.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses to put the previous signal handlers back.
+    pub fn end(&mut self) -> Result<()> {
+        if self.core.reactor.records.run_state.get() != RunState::Idle {
+            self.finish_run();
+        }
+        self.give_signals_back()
+    }
+
     fn begin_run(&mut self) {
-        self.stopped_by = None;
+        self.core.stopped_by = None;
         if self.signals
             && let Err(error) = self.driver.watch_signals(true)
         {
             let what = match error.kind() {
-                std::io::ErrorKind::AlreadyExists => "signals are left to others",
+                io::ErrorKind::AlreadyExists => "signals are left to others",
                 _ => "signals cannot be taken: they end the program at once",
             };
             tracing::warn!(%error, "{what}");
         }
-        self.reactor.records.run_state.set(RunState::Running);
+        self.core.reactor.records.run_state.set(RunState::Running);
     }
 
     fn give_signals_back(&mut self) -> Result<()> {
@@ -154,34 +302,145 @@ impl Loop {
         self.begin_run();
         let waiting = script(&reactor).add_both(move |result| {
             keep(&slot, result, &reactor);
+            reactor.records.returns.set(true);
             Ok(())
         });
         waiting.detach();
         let result = self.turn_until(&outcome);
+        self.core.reactor.records.returns.set(false);
         self.give_signals_back()?;
         result
     }
 
     fn turn_until<T>(&mut self, outcome: &RefCell<Option<Result<T>>>) -> Result<T> {
         loop {
-            let done = outcome.borrow_mut().take_if(|_| !self.is_ending());
+            let done = outcome.borrow_mut().take_if(|_| !self.core.is_ending());
             if let Some(result) = done {
-                self.reactor.records.run_state.set(RunState::Idle);
+                self.core.reactor.records.run_state.set(RunState::Idle);
                 return result;
             }
-            match self.turn(None) {
+            match self.driver.turn(&mut self.core, Turns::Many) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    if self.is_ending() {
+                    if self.core.is_ending() {
                         self.finish_run();
                     }
-                    self.reactor.records.run_state.set(RunState::Idle);
+                    self.core.reactor.records.run_state.set(RunState::Idle);
                     return Err(Failure::from(error));
                 }
             }
         }
         let result = outcome.borrow_mut().take();
-        result.unwrap_or_else(|| Err(Stopped { signal: self.stopped_by }.into()))
+        result.unwrap_or_else(|| Err(Stopped { signal: self.stopped_by() }.into()))
+    }
+
+    // For the simulator and the testing kit.
+
+    /// Whatever is left of a run ends now.
+    pub(crate) fn finish_run(&mut self) {
+        self.core.finish_run(&mut *self.driver);
+    }
+
+    /// Calls the triggers; the number of those whose Deferred has not fired.
+    pub(crate) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
+        self.core.fire(when)
+    }
+
+    /// Puts something around the protocol of each connection that is made from now on.
+    pub(crate) fn wrap_protocols(
+        &mut self,
+        wrap: impl Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol> + 'static,
+    ) {
+        self.core.wrap = Some(Box::new(wrap));
+    }
+
+    /// A bound of the loop's own queues that was not kept.
+    pub(crate) fn broken_bound(&self) -> Option<String> {
+        self.core.broken_bound()
+    }
+
+    /// The next turn has something to do, without a wait and without the driver.
+    pub(crate) fn has_work(&self) -> bool {
+        self.core.next_wait(Turns::One(None)).is_some_and(|at| at <= self.core.reactor.now())
+    }
+
+    /// Notes from now on where things are asked for.
+    pub(crate) fn keep_places(&mut self) {
+        self.core.keep_places();
+    }
+
+    /// What is open, under way and waiting, but for what is the loop's own.
+    pub(crate) fn what_is_left(&self) -> Vec<Left> {
+        self.core.what_is_left()
+    }
+
+    /// The connects that are under way, in the order in which their connectors began: a driver's
+    /// key, the address, and who asked for it.
+    pub(crate) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {
+        self.core.connects_under_way()
+    }
+}
+
+/// Unhandled failures of this thread go to the log, or to stderr where nobody keeps one; unless the
+/// program has chosen otherwise.
+fn report_to_the_log() {
+    let before = set_reporter(|unhandled| {
+        if tracing::enabled!(tracing::Level::ERROR) {
+            tracing::error!("{unhandled}");
+        } else {
+            eprintln!("{unhandled}");
+        }
+    });
+    if before.is_chosen() {
+        before.set();
+    }
+}
+
+impl Drop for Loop {
+    /// What the loop held ends with it: connections are closed without a call into their protocols,
+    /// and pending Deferreds fail.
+    fn drop(&mut self) {
+        let Loop { driver, core, .. } = self;
+        for call in core.reactor.records.queue.door.close() {
+            contain("drop of a call", move || drop(call));
+        }
+        core.drop_what_waits(&mut **driver);
+        #[cfg(unix)]
+        core.end_watches();
+        for connector in std::mem::take(&mut core.connectors).into_values() {
+            Core::abandon_connector(&connector);
+        }
+        let starts = std::mem::take(&mut *core.reactor.records.starts.borrow_mut());
+        for start in starts {
+            match start {
+                Asking::Connector(connector) => Core::abandon_connector(&connector),
+                Asking::Port(port) => {
+                    port.state.set(PortState::Stopped);
+                    port.factory.clear();
+                }
+            }
+        }
+        for key in core.table.keys(|_| true) {
+            match core.table.take(key) {
+                Place::Port(port) => port.factory.clear(),
+                Place::Connection(entry) => {
+                    contain("drop of a protocol", move || entry.life.abandon());
+                }
+                Place::Connecting(_) | Place::Empty => {}
+            }
+        }
+        core.reactor.records.asking.take();
+        core.reactor.records.snapshots.take();
+        core.drop_what_waits(&mut **driver);
+    }
+}
+
+impl fmt::Debug for Loop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loop")
+            .field("connections", &self.core.table.connections())
+            .field("running", &(self.core.reactor.records.run_state.get() != RunState::Idle))
+            .finish_non_exhaustive()
     }
 }

@@ -9,10 +9,12 @@ use std::time::Instant;
 
 use super::delayed::after;
 use super::table::Place;
-use super::{Loop, RunState, waits};
+use super::turn::Core;
+use super::{RunState, pending};
 use crate::defer::Deferred;
-use crate::driver::Signal;
+use crate::driver::{Commands, Signal};
 use crate::error::ConnectError;
+use crate::transport::connection::Life;
 use crate::transport::panics::contain;
 
 /// When a trigger of [`Reactor::on`](super::Reactor::on) is called.
@@ -63,7 +65,7 @@ pub(super) enum Stopping {
     Joining(Instant),
 }
 
-impl Loop {
+impl Core {
     /// A signal came.
     pub(super) fn signalled(&mut self, signal: Signal) {
         if signal == Signal::User1 {
@@ -87,42 +89,42 @@ impl Loop {
     }
 
     /// The end of a turn: a shutdown begins, or goes on. True while the run goes on.
-    pub(super) fn advance_shutdown(&mut self) -> bool {
+    pub(super) fn advance_shutdown(&mut self, io: &mut dyn Commands) -> bool {
         if self.at_once {
-            self.finish_run();
+            self.finish_run(io);
             return false;
         }
         // A second stop means nothing, and nothing is to wait for it.
-        let asked = self.reactor.records.take(waits::STOP);
+        let asked = self.reactor.records.take_pending(pending::STOP);
         match &self.stopping {
             Stopping::No => {
                 if asked {
                     let waiting = self.fire(Shutdown::Before);
                     self.stopping = Stopping::Before(waiting);
-                    return self.advance_shutdown();
+                    return self.advance_shutdown(io);
                 }
                 true
             }
             Stopping::Before(waiting) => {
                 if waiting.get() == 0 {
-                    self.begin_closing();
-                    return self.advance_shutdown();
+                    self.begin_closing(io);
+                    return self.advance_shutdown(io);
                 }
                 true
             }
             Stopping::Closing(until) => {
                 let over = self.reactor.now() >= *until;
                 if over || self.table.connections() == 0 {
-                    self.cut_connections();
+                    self.cut_connections(io);
                     self.stopping = Stopping::Joining(after(self.reactor.now(), self.job_grace));
-                    return self.advance_shutdown();
+                    return self.advance_shutdown(io);
                 }
                 true
             }
             Stopping::Joining(until) => {
                 let over = self.reactor.now() >= *until;
                 if over || self.reactor.records.jobs.borrow().len() == 0 {
-                    self.finish_run();
+                    self.finish_run(io);
                     return false;
                 }
                 true
@@ -131,7 +133,7 @@ impl Loop {
     }
 
     /// Calls the triggers; the number of those whose Deferred has not fired.
-    pub(crate) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
+    pub(super) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
         let triggers = std::mem::take(self.reactor.records.triggers.borrow_mut().of(when));
         let waiting = Rc::new(Cell::new(0));
         for trigger in triggers {
@@ -150,19 +152,16 @@ impl Loop {
         waiting
     }
 
-    fn begin_closing(&mut self) {
+    fn begin_closing(&mut self, io: &mut dyn Commands) {
         let now = self.reactor.now();
         self.reactor.records.run_state.set(RunState::Stopping);
         self.stopping = Stopping::Closing(after(now, self.shutdown_grace));
-        self.close_ports_and_connectors();
+        self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Place::Connection(_))) {
-            if let Some(entry) = self.table.connection(key) {
-                entry.life.take_over(now);
-                entry.life.stop(now);
-            }
-            self.flush(key);
+            self.visit(io, key, Life::stop);
+            self.send(io, key);
         }
-        self.round();
+        self.round(io);
     }
 
     /// A shutdown has begun and is not over.
@@ -170,66 +169,63 @@ impl Loop {
         !matches!(self.stopping, Stopping::No)
     }
 
-    fn close_ports_and_connectors(&mut self) {
+    fn close_ports_and_connectors(&mut self, io: &mut dyn Commands) {
         for key in self.table.keys(|place| matches!(place, Place::Port(_))) {
-            self.close_port(key);
+            self.close_port(io, key);
         }
         let connecting: Vec<_> = self.connectors.values().cloned().collect();
         for connector in connecting {
-            self.connect_failed(&connector, ConnectError::Shutdown);
+            self.connect_failed(io, &connector, ConnectError::Shutdown);
         }
     }
 
-    fn cut_connections(&mut self) {
-        self.close_ports_and_connectors();
+    fn cut_connections(&mut self, io: &mut dyn Commands) {
+        self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Place::Connection(_))) {
-            if let Some(entry) = self.table.connection(key) {
-                entry.life.take_over(self.now);
-                entry.life.cut();
-            }
-            self.flush(key);
+            self.visit(io, key, Life::cut);
+            self.send(io, key);
         }
         // Bounded: no new connection is made here, and each has one loss to tell.
         while self.table.connections() > 0 {
-            self.round();
+            self.round(io);
         }
     }
 
     /// Whatever is left ends now.
-    pub(crate) fn finish_run(&mut self) {
+    pub(super) fn finish_run(&mut self, io: &mut dyn Commands) {
         self.reactor.records.run_state.set(RunState::Stopping);
-        self.cut_connections();
-        self.refuse_starts();
-        self.round();
+        self.cut_connections(io);
+        self.refuse_starts(io);
+        self.round(io);
         // Who awaits what was lost hears of it, as callbacks do.
         self.run_tasks();
-        self.give_up_jobs();
+        self.give_up_jobs(io);
         #[cfg(unix)]
         self.end_watches();
         self.fire(Shutdown::During);
         self.fire(Shutdown::After);
-        self.refuse_starts();
-        self.round();
-        self.drop_what_waits();
+        self.refuse_starts(io);
+        self.round(io);
+        self.drop_what_waits(io);
         self.stopping = Stopping::No;
         self.at_once = false;
-        self.reactor.records.take(waits::STOP);
+        self.reactor.records.take_pending(pending::STOP);
         self.reactor.records.run_state.set(RunState::Idle);
     }
 
     /// Ports and connectors that were asked for and have not started.
-    fn refuse_starts(&mut self) {
+    fn refuse_starts(&mut self, io: &mut dyn Commands) {
         let starts = std::mem::take(&mut *self.reactor.records.starts.borrow_mut());
         for start in starts {
-            self.start_one(start);
+            self.start_one(io, start);
         }
     }
 
     /// Calls still pending at the end of a run never come, nor do those that are asked for while
     /// the pending ones are dropped. Who asks again each time is left to the next run.
-    pub(super) fn drop_what_waits(&mut self) {
+    pub(super) fn drop_what_waits(&mut self, io: &mut dyn Commands) {
         for _ in 0..ROUNDS_OF_DROPS {
-            self.drop_what_waits_now();
+            self.drop_what_waits_now(io);
             if !self.something_waits() {
                 return;
             }
@@ -242,17 +238,17 @@ impl Loop {
         records.tasks.borrow().len() > 0
             || records.jobs.borrow().len() > 0
             || !records.timers.borrow().is_empty()
-            || !records.line.borrow().is_empty()
+            || !records.calls.borrow().is_empty()
     }
 
-    fn drop_what_waits_now(&mut self) {
+    fn drop_what_waits_now(&mut self, io: &mut dyn Commands) {
         self.drop_all_tasks();
-        self.give_up_jobs();
+        self.give_up_jobs(io);
         let timed = self.reactor.records.timers.borrow_mut().take_all();
         for timed in timed {
             contain("drop of a timed call", move || drop(timed));
         }
-        let calls = std::mem::take(&mut *self.reactor.records.line.borrow_mut());
+        let calls = std::mem::take(&mut *self.reactor.records.calls.borrow_mut());
         for call in calls {
             self.drop_call(call);
         }

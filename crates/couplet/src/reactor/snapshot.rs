@@ -1,12 +1,13 @@
 //! [`Snapshot`]: what is open, under way and waiting; for people and for tests.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::Loop;
 use super::table::Place;
+use super::turn::Core;
 use crate::address::Address;
 use crate::transport::ConnectionId;
+use crate::transport::connection::Life;
 
 /// What a loop holds at one moment. It prints as a table.
 #[derive(Clone, Debug, Default)]
@@ -74,9 +75,9 @@ pub struct ConnectionSnapshot {
     pub age: Duration,
 }
 
-impl Loop {
+impl Core {
     /// What the loop holds at this moment.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         let records = &self.reactor.records;
         let now = self.reactor.now();
         let mut snapshot = Snapshot {
@@ -101,11 +102,30 @@ impl Loop {
                     accepted: port.accepted.get(),
                     paused: port.paused.get(),
                 }),
-                Place::Connection(entry) => snapshot.connections.push(entry.life.snapshot(now)),
+                Place::Connection(entry) => {
+                    snapshot.connections.push(ConnectionSnapshot::of(&entry.life, now))
+                }
                 Place::Connecting(_) | Place::Empty => {}
             }
         }
         snapshot
+    }
+}
+
+impl ConnectionSnapshot {
+    pub(super) fn of(life: &Life, now: Instant) -> ConnectionSnapshot {
+        let wire = life.wire();
+        ConnectionSnapshot {
+            id: wire.id(),
+            peer: wire.peer.clone(),
+            host: wire.host.clone(),
+            state: life.state_name(),
+            bytes_in: wire.bytes_in.get(),
+            bytes_out: wire.bytes_out(),
+            buffered: wire.buffered(),
+            idle: now.saturating_duration_since(wire.received_at.get()),
+            age: now.saturating_duration_since(wire.made_at),
+        }
     }
 }
 

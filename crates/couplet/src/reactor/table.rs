@@ -1,15 +1,12 @@
 //! What the driver's keys mean to the loop. The driver's slots are dense, so this is a vector.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::connecting::ConnectorCell;
 use super::port::PortCell;
-use super::tasks::WakeQueue;
-use super::timers::{Mark, TimerKey};
-use super::{Reactor, waits};
-use crate::driver::{Answer, Key, Receiver, Sent};
+use super::timers::TimerKey;
+use crate::driver::Key;
 use crate::transport::connection::Life;
 
 pub(super) enum Place {
@@ -27,61 +24,18 @@ pub(super) struct Entry {
     pub(super) timer: Option<(TimerKey, Instant)>,
     /// Stands in the list of connections to write.
     pub(super) to_write: bool,
-    /// Its due calls stand in line.
-    pub(super) in_line: bool,
+    /// Its due calls are queued.
+    pub(super) queued: bool,
 }
 
+#[derive(Default)]
 pub(super) struct Table {
+    /// Law 9: one for each slot of the driver.
     places: Vec<(u32, Place)>,
     connections: usize,
-    reactor: Reactor,
-    /// The time of this turn.
-    pub(super) now: Instant,
-    /// The first deadline as it was when the turn began, and what was asked for before it.
-    pub(super) deadline: Option<Instant>,
-    pub(super) mark: Mark,
-    /// A turn in which nothing is left to do may be followed by the next at once.
-    pub(super) runs_on: bool,
-    woken: Arc<WakeQueue>,
-    /// The connection that was served last, where it leaves something to settle.
-    pub(super) left: Option<Key>,
 }
 
 impl Table {
-    pub(super) fn new(reactor: Reactor, woken: Arc<WakeQueue>, now: Instant) -> Table {
-        let mark = reactor.records.timers.borrow().mark();
-        Table {
-            places: Vec::new(),
-            connections: 0,
-            reactor,
-            now,
-            deadline: None,
-            mark,
-            runs_on: false,
-            woken,
-            left: None,
-        }
-    }
-
-    /// The next turn begins: what is due in it is what was asked for by now.
-    #[inline]
-    pub(super) fn look_ahead(&mut self) {
-        let mut timers = self.reactor.records.timers.borrow_mut();
-        (self.deadline, self.mark) = (timers.next_deadline(), timers.mark());
-    }
-
-    /// The deadline that was seen ahead has come.
-    #[inline]
-    pub(super) fn is_due(&self) -> bool {
-        self.deadline.is_some_and(|deadline| self.now >= deadline)
-    }
-
-    /// Something recorded or woken waits for the next turn.
-    #[inline]
-    pub(super) fn is_waiting(&self) -> bool {
-        self.reactor.records.waits.get() != 0 || self.woken.door.is_any()
-    }
-
     pub(super) fn put(&mut self, key: Key, place: Place) {
         let slot = key.slot as usize;
         if self.places.len() <= slot {
@@ -102,7 +56,12 @@ impl Table {
 
     #[inline]
     pub(super) fn connection(&mut self, key: Key) -> Option<&mut Entry> {
-        connection(&mut self.places, key)
+        match self.places.get_mut(key.slot as usize) {
+            Some((generation, Place::Connection(entry))) if *generation == key.generation => {
+                Some(entry)
+            }
+            _ => None,
+        }
     }
 
     /// Takes out what the key means; it means nothing any more.
@@ -148,86 +107,6 @@ impl Table {
     }
 }
 
-#[inline]
-fn connection(places: &mut [(u32, Place)], key: Key) -> Option<&mut Entry> {
-    match places.get_mut(key.slot as usize) {
-        Some((generation, Place::Connection(entry))) if *generation == key.generation => {
-            Some(entry)
-        }
-        _ => None,
-    }
-}
-
-/// The way that most bytes go: what a protocol writes in answer to what came is sent at once, and
-/// the loop sees by one look that nothing else was asked.
-impl Receiver for Table {
-    /// Step 2 of a turn.
-    #[inline]
-    fn woken(&mut self) -> bool {
-        let records = &self.reactor.records;
-        // Time never goes back, whatever a clock says.
-        self.now = self.now.max(records.world.now());
-        records.now.set(Some(self.now));
-        if records.waits(waits::TASKS) {
-            records.tasks.borrow_mut().begin_turn();
-        }
-        !records.waits(waits::ROUND)
-    }
-
-    /// The end of a turn in which nothing was due and nothing was asked for, and the beginning of
-    /// the next: steps 4 to 7 would find nothing.
-    #[inline]
-    fn again(&mut self) -> Option<Option<Instant>> {
-        if !self.runs_on || self.is_due() || self.is_waiting() {
-            return None;
-        }
-        self.reactor.records.now.set(None);
-        self.look_ahead();
-        Some(self.deadline)
-    }
-
-    #[inline]
-    fn received(&mut self, key: Key, data: &[u8]) -> Answer<'_> {
-        let Table { places, reactor, now, left, .. } = self;
-        let Some(entry) = connection(places, key) else {
-            return Answer::Nothing;
-        };
-        entry.life.wire().set_marked(true);
-        entry.life.feed(data, *now);
-        if reactor.records.waits(waits::ROUND) || entry.life.leaves_more() {
-            *left = Some(key);
-            return Answer::Stop;
-        }
-        match entry.life.wire().to_send() {
-            Some(out) if out.is_plain() && entry.life.writes_plainly() => {
-                entry.life.wire().set_marked(false);
-                Answer::Send(out)
-            }
-            Some(_) => {
-                *left = Some(key);
-                Answer::Stop
-            }
-            None => {
-                entry.life.wire().set_marked(false);
-                Answer::Nothing
-            }
-        }
-    }
-
-    #[cold]
-    fn blocked(&mut self, key: Key, sent: Sent, n: usize) -> bool {
-        let Table { places, now, left, .. } = self;
-        let Some(entry) = connection(places, key) else {
-            return true;
-        };
-        entry.life.wrote(sent, n, *now);
-        if entry.life.leaves_more() {
-            *left = Some(key);
-        }
-        left.is_none()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -247,12 +126,12 @@ mod tests {
         let any = "127.0.0.1:0".parse().expect("an address");
         l.reactor().listen_tcp(any, || Nobody).expect("a free port");
         l.turn(Some(Duration::ZERO)).expect("it listens");
-        let before = l.table.keys(|_| true)[0];
+        let before = l.core.table.keys(|_| true)[0];
         let now = Key { generation: before.generation + 1, ..before };
-        let port = l.table.take(before);
-        l.table.put(now, port);
-        assert!(l.table.place(before).is_none() && !l.table.holds(before));
-        assert!(matches!(l.table.take(before), Place::Empty));
-        assert!(l.table.place(now).is_some() && l.table.holds(now));
+        let port = l.core.table.take(before);
+        l.core.table.put(now, port);
+        assert!(l.core.table.place(before).is_none() && !l.core.table.holds(before));
+        assert!(matches!(l.core.table.take(before), Place::Empty));
+        assert!(l.core.table.place(now).is_some() && l.core.table.holds(now));
     }
 }

@@ -16,7 +16,8 @@ use slab::Slab;
 
 use super::door::Door;
 use super::remote::RemoteCall;
-use super::{Loop, Reactor, waits};
+use super::turn::Core;
+use super::{Reactor, pending};
 use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
 use crate::transport::panics::{contain, panic_text};
 
@@ -49,6 +50,9 @@ pub(super) struct WakeQueue {
     pub(super) door: Door<TaskId, RemoteCall>,
     driver: Waker,
     thread: ThreadId,
+    /// The loop is in a turn: it looks before it sleeps, and nothing of its own thread needs to
+    /// wake it. Written by that thread alone.
+    in_turn: AtomicBool,
 }
 
 struct TaskWaker {
@@ -62,12 +66,31 @@ impl WakeQueue {
         std::thread::current().id() == self.thread
     }
 
-    /// Something was put in: the loop is to look. On its own thread it is not asleep, and looks
-    /// before it sleeps.
+    /// Something was put in: the loop must look.
     pub(super) fn ring(&self) {
-        if !self.is_own_thread() {
-            self.driver.wake_by_ref();
+        if !(self.is_in_turn() && self.is_own_thread()) {
+            self.wake_driver();
         }
+    }
+
+    pub(super) fn wake_driver(&self) {
+        self.driver.wake_by_ref();
+    }
+
+    /// In the thread of the loop: a turn is being made.
+    #[inline]
+    pub(super) fn is_in_turn(&self) -> bool {
+        self.in_turn.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn begin_turn(&self) {
+        self.in_turn.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn end_turn(&self) {
+        self.in_turn.store(false, Ordering::Relaxed);
     }
 }
 
@@ -141,7 +164,7 @@ impl NewTask {
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
             if let Some(records) = weak.upgrade() {
                 records.tasks.borrow_mut().cancelled.push(id);
-                records.note(waits::TASKS);
+                records.note(pending::TASKS);
             }
         });
         let task = Box::new(TaskOf { future: Box::pin(future), resolver: Some(resolver) });
@@ -151,8 +174,12 @@ impl NewTask {
 
 impl Tasks {
     pub(super) fn new(driver: Waker) -> Tasks {
-        let queue =
-            Arc::new(WakeQueue { door: Door::new(), driver, thread: std::thread::current().id() });
+        let queue = Arc::new(WakeQueue {
+            door: Door::new(),
+            driver,
+            thread: std::thread::current().id(),
+            in_turn: AtomicBool::new(false),
+        });
         Tasks {
             entries: Slab::new(),
             generation: 0,
@@ -220,10 +247,12 @@ impl Tasks {
     }
 }
 
-impl Loop {
+impl Core {
     /// Step 5: the tasks woken by now, each once.
     pub(super) fn run_tasks(&mut self) {
-        if !self.reactor.records.take(waits::TASKS) && !self.woken.door.is_any() {
+        if !self.reactor.records.take_pending(pending::TASKS)
+            && !self.reactor.records.queue.door.is_any()
+        {
             return;
         }
         let woken = self.reactor.records.tasks.borrow_mut().take_woken();
@@ -233,7 +262,7 @@ impl Loop {
         }
         self.drop_cancelled_tasks();
         if self.reactor.records.tasks.borrow().has_fresh() {
-            self.reactor.records.note(waits::TASKS);
+            self.reactor.records.note(pending::TASKS);
         }
     }
 

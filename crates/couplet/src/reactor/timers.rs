@@ -2,7 +2,7 @@
 //!
 //! Time is passed in; nothing here reads a clock or knows of the loop. It keeps contract 87, 88, 91
 //! and 94: equal deadlines come in the order in which they were asked for, what is asked for after a
-//! [`Mark`] waits for a later one, and moving a deadline later costs next to nothing. Unlike
+//! [`Seq`] waits for a later one, and moving a deadline later costs next to nothing. Unlike
 //! Twisted's `_pendingTimedCalls`, a cancelled call leaves the store at once.
 //!
 //! A deadline is first sorted coarsely into a wheel: nine levels of 64 slots, where a slot of the
@@ -21,7 +21,7 @@ const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 /// Enough for every tick that a [`Due`] can have.
 const LEVELS: usize = (Due::NANOS_BITS - TICK_BITS).div_ceil(SLOT_BITS) as usize;
-/// One more slot, out of the wheel's time: due entries that wait for a later mark.
+/// One more slot, out of the wheel's time: due entries that wait for a later seq.
 const PARKED: usize = LEVELS * SLOTS;
 /// Children of a node in the heap: their keys lie in two cache lines.
 const ARITY: usize = 4;
@@ -47,8 +47,8 @@ pub(crate) struct Timers<T> {
     slots: Vec<Slot>,
     /// A bit for each slot that is not empty, a word for each level and one for [`PARKED`].
     occupied: [u64; LEVELS + 1],
-    /// INVARIANT: what is parked was asked for after this mark.
-    parked_after: Mark,
+    /// INVARIANT: what is parked was asked for after this seq.
+    parked_after: Seq,
     /// The answer of [`next_deadline`](Timers::next_deadline), until something changes it: a busy
     /// loop asks in every turn. INVARIANT: it is not after the first deadline, and there is one
     /// exactly when something is outstanding.
@@ -71,7 +71,7 @@ pub(crate) struct TimerKey {
 
 /// A moment in the order of asking: every insert and reset comes before it or after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Mark(u64);
+pub(crate) struct Seq(u64);
 
 impl<T> Timers<T> {
     /// An empty store. Deadlines are kept as distances from `origin`, usually the time of the start.
@@ -86,7 +86,7 @@ impl<T> Timers<T> {
             heap: Vec::new(),
             slots: vec![Slot::EMPTY; PARKED + 1],
             occupied: [0; LEVELS + 1],
-            parked_after: Mark(0),
+            parked_after: Seq(0),
             next: None,
         }
     }
@@ -178,8 +178,8 @@ impl<T> Timers<T> {
     }
 
     /// Takes out the first value, in the order of (deadline, asking), whose deadline is not after
-    /// `now` and which was asked for before the mark.
-    pub(crate) fn pop_due(&mut self, now: Instant, before: Mark) -> Option<T> {
+    /// `now` and which was asked for before the seq.
+    pub(crate) fn pop_due(&mut self, now: Instant, before: Seq) -> Option<T> {
         self.next = None;
         let last = Due::last_at(self.origin, now);
         self.advance(last.tick());
@@ -205,8 +205,8 @@ impl<T> Timers<T> {
     }
 
     /// The present moment in the order of asking.
-    pub(crate) fn mark(&self) -> Mark {
-        Mark(self.asked)
+    pub(crate) fn seq(&self) -> Seq {
+        Seq(self.asked)
     }
 
     /// How many values are outstanding.

@@ -9,7 +9,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use super::{Loop, Reactor};
+use super::Reactor;
+use super::turn::Core;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Interest, Ready, WatchId, World};
 use crate::transport::panics::contain;
@@ -213,7 +214,7 @@ impl<S: AsFd + 'static> Watched for Watching<S> {
     }
 }
 
-impl Loop {
+impl Core {
     /// A watched descriptor is ready.
     pub(super) fn watch_ready(&mut self, id: WatchId, ready: Ready) {
         let records = &self.reactor.records;

@@ -15,8 +15,8 @@ use super::kernel::{EndId, Kernel, Told};
 use super::trace::What;
 use crate::address::Address;
 use crate::driver::{
-    Bound, ConnectOptions, Driver, Event, How, Job, Key, ListenOptions, Outbox, Sent, SocketOption,
-    Ticket, World,
+    Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, ListenOptions, Outbox,
+    SocketOption, Ticket, World, WriteOutcome,
 };
 
 /// The most that one `Received` carries, and a connection gives in a turn, unless asked otherwise.
@@ -199,7 +199,7 @@ impl SimDriver {
         })
     }
 
-    fn accept(&mut self, address: SocketAddr) -> Option<Event<'static>> {
+    fn accept(&mut self, address: SocketAddr) -> Option<Event> {
         let port = self.port_at(address)?;
         let host = self.system.host;
         if !self.kernel().has_descriptors(host) {
@@ -230,7 +230,7 @@ impl SimDriver {
         while let Some(end) = kernel.accept(host, address) {
             let label = kernel.label(end);
             kernel.note(host, What::TurnsAway(label));
-            kernel.close(end, How::Normal);
+            kernel.close(end, CloseMode::Normal);
         }
     }
 
@@ -311,10 +311,6 @@ enum Found {
 }
 
 impl Driver for SimDriver {
-    fn world(&self) -> Rc<dyn World> {
-        Rc::new(self.system.clone())
-    }
-
     /// The world waits, and turns this loop when there is something for it.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.round += 1;
@@ -328,7 +324,7 @@ impl Driver for SimDriver {
         Ok(())
     }
 
-    fn next(&mut self) -> Option<Event<'_>> {
+    fn next(&mut self) -> Option<Event> {
         loop {
             let host = self.system.host as usize;
             let told = self.kernel().hosts[host].ready.pop_front()?;
@@ -346,7 +342,7 @@ impl Driver for SimDriver {
             };
             match found {
                 None => {}
-                Some(Found::Bytes(key)) => return Some(Event::Received(key, &self.lent)),
+                Some(Found::Bytes(key)) => return Some(Event::Received(key)),
                 Some(Found::Room(key)) => return Some(Event::Sent(key, 0)),
                 Some(Found::Connected(key, local)) => {
                     return Some(Event::Connected { key, host: local.into() });
@@ -358,9 +354,19 @@ impl Driver for SimDriver {
         }
     }
 
-    fn write(&mut self, key: Key, out: &mut Outbox) -> Sent {
+    fn lent(&self) -> &[u8] {
+        &self.lent
+    }
+}
+
+impl Commands for SimDriver {
+    fn world(&self) -> Rc<dyn World> {
+        Rc::new(self.system.clone())
+    }
+
+    fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
         let end = self.stream(key).end;
-        if self.kernel().write(end, out) { Sent::All } else { Sent::Blocked }
+        if self.kernel().write(end, out) { WriteOutcome::All } else { WriteOutcome::Blocked }
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
@@ -405,7 +411,7 @@ impl Driver for SimDriver {
         self.kernel().shut_write(end);
     }
 
-    fn close(&mut self, key: Key, how: How) {
+    fn close(&mut self, key: Key, mode: CloseMode) {
         let slot = self.slot(key);
         slot.generation += 1;
         let kind = std::mem::replace(&mut slot.kind, Kind::Free);
@@ -414,7 +420,7 @@ impl Driver for SimDriver {
         let keys = self.kernel().hosts[host].keys.saturating_sub(1);
         self.kernel().hosts[host].keys = keys;
         if let Kind::Stream(stream) = kind {
-            self.kernel().close(stream.end, how);
+            self.kernel().close(stream.end, mode);
         }
     }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::kernel::stream::{Read, Stage};
 use super::kernel::{Due, EndId, Kernel};
 use super::{Host, Sim};
-use crate::driver::{How, ListenOptions};
+use crate::driver::{CloseMode, ListenOptions};
 
 impl Sim {
     /// A connection from this host, in the test's hand. It is open when the world has gone on for
@@ -122,12 +122,12 @@ impl Socket {
 
     /// Closes as `close(2)` does: a reset where something was not taken.
     pub fn close(&self) {
-        self.kernel.borrow_mut().close(self.end, How::Normal);
+        self.kernel.borrow_mut().close(self.end, CloseMode::Normal);
     }
 
     /// Closes with a reset.
     pub fn reset(&self) {
-        self.kernel.borrow_mut().close(self.end, How::Reset);
+        self.kernel.borrow_mut().close(self.end, CloseMode::Reset);
     }
 
     /// The other end's FIN has come, and everything before it was taken.

@@ -435,7 +435,7 @@ impl Sim {
     fn comes_up(&mut self, host: u32) {
         let Some(program) = self.programs[host as usize].program.clone() else { return };
         let driver = SimDriver::new(&self.kernel, host);
-        let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default().signals(true));
+        let mut l = Loop::with_driver(driver, LoopOptions::default().signals(true));
         let kernel = self.kernel.clone();
         l.wrap_protocols(move |key, protocol| witness::watch(&kernel, host, key, protocol));
         {
@@ -443,7 +443,7 @@ impl Sim {
             kernel.begins(host);
             kernel.note(host, What::Starts);
         }
-        match l.start(|reactor| program(reactor)) {
+        match l.begin(|reactor| program(reactor)) {
             Ok(()) => {
                 self.programs[host as usize].ran = true;
                 self.programs[host as usize].l = Some(l);

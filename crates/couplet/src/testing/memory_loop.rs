@@ -36,7 +36,7 @@ pub(super) enum Step {
 impl MemoryLoop {
     pub(super) fn new(manner: Manner, seed: u64) -> MemoryLoop {
         let (driver, network) = Memory::new(manner, seed);
-        let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        let l = Loop::with_driver(driver, LoopOptions::default());
         MemoryLoop { l, network, panics: Panics::default() }
     }
 

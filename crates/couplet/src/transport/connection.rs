@@ -1,11 +1,12 @@
-//! The life of one connection, without a driver: protocol, wire, close states, marks, producer,
-//! deadlines. Everything that affects the state of a connection lives in this file.
+//! The life of one connection, without a loop and without a driver: protocol, wire, close states,
+//! watermarks, producer, deadlines. Everything that affects the state of a connection lives in this
+//! file.
 //!
-//! Whoever holds a [`Life`] (the loop) tells it what came ([`feed`](Life::feed),
-//! [`ended`](Life::ended), [`sent`](Life::sent)), lets it take over what the handles recorded
-//! ([`take_over`](Life::take_over)), carries out its [`Orders`], and runs the calls into user code
-//! that are due ([`run_due`](Life::run_due)). Law 5: `connection_lost` comes exactly once, and
-//! nothing after it.
+//! The holder of a [`Life`] (the loop, or a test) passes in what happened ([`feed`](Life::feed),
+//! [`ended`](Life::ended), [`sent`](Life::sent)), applies what the handles recorded
+//! ([`take_over`](Life::take_over)), and runs the calls into user code that are due
+//! ([`run_due`](Life::run_due)). Each of these is given the [`Moment`] and returns what
+//! [`Follows`]. Law 5: `connection_lost` comes exactly once, and nothing after it.
 //!
 //! ```text
 //! Open{reading: On | Paused{since} | Ended, writing: Open | Finishing{since} | Shut}
@@ -34,10 +35,9 @@ use std::time::Instant;
 use super::panics::{contain, log_panic, panic_text, witness};
 use super::wire::{Phase, Wire, asked};
 use super::{Producer, Tell, Transport};
-use crate::driver::{How, Sent};
+use crate::driver::{CloseMode, WriteOutcome};
 use crate::error::{By, ConnectionLost, Reason};
 use crate::protocol::Protocol;
-use crate::reactor::ConnectionSnapshot;
 
 /// Bytes that are read and thrown away after our FIN, at most.
 const DRAIN: usize = 1024 * 1024;
@@ -81,31 +81,84 @@ enum State {
     },
     Closed {
         why: Reason,
-        how: How,
+        mode: CloseMode,
     },
 }
 
-/// What the holder is to do with the driver, in this order of fields.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Orders {
-    pub(crate) receive: Option<bool>,
-    pub(crate) shut_write: bool,
-    /// Tell [`Life::measured`] how much the system has not sent yet.
-    pub(crate) measure: bool,
-    /// Tell [`Life::peer_was_first`] if the peer's FIN has come.
-    pub(crate) look_for_fin: bool,
-    pub(crate) deadline: bool,
-    pub(crate) options: bool,
+/// When something happens to a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// The time of the turn.
+    pub(crate) now: Instant,
+    /// The reactor stops: closes do not wait for the peer.
+    pub(crate) stopping: bool,
 }
 
-/// Calls into user code that wait for their turn; a set of bits.
+/// What the holder of a [`Life`] has to do next; a set of bits. The orders to the driver come in
+/// the order of the constants. The bits between them and `RECORDED` are calls into user code that
+/// are [`due`].
+#[must_use = "the connection comes to a halt when this is not done"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Follows(u16);
+
+impl Follows {
+    pub(crate) const NOTHING: Follows = Follows(0);
+    /// Let the driver give bytes, or not.
+    pub(crate) const RECEIVE: Follows = Follows(1);
+    pub(crate) const RECEIVE_NO_MORE: Follows = Follows(2);
+    /// Send a FIN.
+    pub(crate) const SHUT_WRITE: Follows = Follows(4);
+    /// Call [`Life::peer_was_first`] if the peer's FIN has come.
+    pub(crate) const LOOK_FOR_FIN: Follows = Follows(8);
+    /// Call [`Life::measured`] with what the system has not sent yet.
+    pub(crate) const MEASURE: Follows = Follows(16);
+    /// Set the options that were asked for.
+    pub(crate) const OPTIONS: Follows = Follows(32);
+    /// See that a timer comes for [`Life::deadline`].
+    pub(crate) const DEADLINE: Follows = Follows(64);
+    /// Calls into user code are due: [`Life::run_due`], or [`Life::lost`] once it is closed.
+    pub(crate) const CALLS: Follows = Follows(due::ANY);
+    /// Handles recorded something: [`Life::take_over`].
+    pub(crate) const RECORDED: Follows = Follows(1 << 14);
+    /// Bytes wait to be sent.
+    pub(crate) const OUTPUT: Follows = Follows(1 << 15);
+
+    const ORDERS: u16 = 127;
+
+    /// Both.
+    pub(crate) fn and(self, other: Follows) -> Follows {
+        Follows(self.0 | other.0)
+    }
+
+    /// True when nothing but `what` follows.
+    #[inline]
+    pub(crate) fn is_at_most(self, what: Follows) -> bool {
+        self.0 & !what.0 == 0
+    }
+
+    #[inline]
+    pub(crate) fn has(self, what: Follows) -> bool {
+        self.0 & what.0 != 0
+    }
+
+    /// True when the driver has something to do besides sending.
+    #[inline]
+    pub(crate) fn has_orders(self) -> bool {
+        self.0 & Follows::ORDERS != 0
+    }
+}
+
+/// Calls into user code that wait for their turn; a set of bits that lies between those of
+/// [`Follows`].
 mod due {
-    pub(super) const WRITE_CLOSED: u16 = 1;
-    pub(super) const RESUMED: u16 = 2;
-    pub(super) const PRODUCER_PAUSE: u16 = 4;
-    pub(super) const PRODUCER_RESUME: u16 = 8;
-    pub(super) const DRAINED: u16 = 16;
-    pub(super) const LOST: u16 = 32;
+    pub(super) const WRITE_CLOSED: u16 = 1 << 7;
+    pub(super) const RESUMED: u16 = 1 << 8;
+    pub(super) const PRODUCER_PAUSE: u16 = 1 << 9;
+    pub(super) const PRODUCER_RESUME: u16 = 1 << 10;
+    pub(super) const DRAINED: u16 = 1 << 11;
+    pub(super) const LOST: u16 = 1 << 12;
+    pub(super) const ANY: u16 =
+        WRITE_CLOSED | RESUMED | PRODUCER_PAUSE | PRODUCER_RESUME | DRAINED | LOST;
 }
 
 pub(crate) struct Life {
@@ -113,9 +166,9 @@ pub(crate) struct Life {
     transport: Transport,
     protocol: Box<dyn Protocol>,
     state: State,
-    orders: Orders,
-    has_orders: bool,
-    due: u16,
+    /// What follows from what is being done: the orders to the driver, until they are given out,
+    /// and the calls into user code that are due, until they are made.
+    pending: u16,
     /// After a panic only `connection_lost` comes.
     panicked: bool,
     /// What the system had not sent at the last look, while flushing.
@@ -129,9 +182,7 @@ impl Life {
             wire,
             protocol,
             state: State::Open { reading: Reading::On, writing: Writing::Open },
-            orders: Orders::default(),
-            has_orders: false,
-            due: 0,
+            pending: 0,
             panicked: false,
             unsent: None,
         }
@@ -141,137 +192,146 @@ impl Life {
         &self.wire
     }
 
-    // What came.
+    // What happened.
 
     /// The connection was made.
-    pub(crate) fn made(&mut self) {
-        self.call(|protocol, transport| protocol.connection_made(transport));
+    pub(crate) fn made(&mut self, at: Moment) -> Follows {
+        self.call(at, |protocol, transport| protocol.connection_made(transport));
+        self.follows()
     }
 
-    /// Bytes came.
-    #[inline]
-    pub(crate) fn feed(&mut self, data: &[u8], now: Instant) {
+    /// Bytes arrived. Law 4: the only way in.
+    #[inline(always)]
+    pub(crate) fn feed(&mut self, data: &[u8], at: Moment) -> Follows {
         self.wire.bytes_in.set(self.wire.bytes_in.get() + data.len() as u64);
         if let State::Open { reading: Reading::On, .. } = &self.state {
-            self.wire.received_at.set(now);
-            self.call(|protocol, transport| protocol.data_received(transport, data));
+            self.wire.received_at.set(at.now);
+            self.call(at, |protocol, transport| protocol.data_received(transport, data));
         } else {
             self.throw_away(data.len());
         }
+        self.follows()
     }
 
-    /// Bytes came that no one wants any more.
+    /// Bytes arrived that nobody wants any more.
     #[cold]
     fn throw_away(&mut self, bytes: usize) {
         if let State::Draining { left, .. } = &mut self.state {
             *left = left.saturating_sub(bytes);
             if *left == 0 {
-                self.end_as_planned(How::Normal);
+                self.end_as_planned(CloseMode::Normal);
             }
         }
     }
 
     /// The peer's end of stream (`None`), or the end of the connection by an error.
-    pub(crate) fn ended(&mut self, error: Option<io::Error>) {
+    pub(crate) fn ended(&mut self, error: Option<io::Error>, at: Moment) -> Follows {
         match error {
-            None => self.fin(),
+            None => self.fin(at),
             Some(error) => {
                 let lost = Reason::Lost(Arc::new(error));
                 match &self.state {
-                    State::Draining { .. } => self.end_as_planned(How::Normal),
-                    _ => self.end(lost, How::Normal),
+                    State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+                    _ => self.end(lost, CloseMode::Normal),
                 }
             }
         }
+        self.follows()
     }
 
-    fn fin(&mut self) {
+    fn fin(&mut self, at: Moment) {
         match &mut self.state {
             State::Open { reading, writing } => match reading {
                 Reading::On => {
                     *reading = Reading::Ended;
                     let both = *writing == Writing::Shut;
-                    self.call(|protocol, transport| protocol.read_closed(transport));
+                    self.call(at, |protocol, transport| protocol.read_closed(transport));
                     if both && matches!(self.state, State::Open { .. }) {
-                        self.end(Reason::Done(By::Peer), How::Normal);
+                        self.end(Reason::Done(By::Peer), CloseMode::Normal);
                     }
                 }
-                // While reading is off a driver tells of no end.
+                // A driver reports no end while reading is off.
                 Reading::Paused { .. } | Reading::Ended => {}
             },
             State::Flushing { peer_fin, .. } => *peer_fin = true,
-            State::Draining { .. } => self.end_as_planned(How::Normal),
+            State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
             State::Closed { .. } => {}
         }
     }
 
-    // What the handles asked.
+    // What the handles recorded.
 
-    /// Takes over what was asked: states at once, calls into user code become due.
-    pub(crate) fn take_over(&mut self, now: Instant) {
+    /// Applies what was recorded: states at once, calls into user code become due.
+    pub(crate) fn take_over(&mut self, at: Moment) -> Follows {
+        self.apply_recorded(at);
+        self.follows()
+    }
+
+    fn apply_recorded(&mut self, at: Moment) {
         let asked = self.wire.take_asked();
         if asked & asked::DEADLINES != 0 {
-            self.order().deadline = true;
+            self.order(Follows::DEADLINE);
         }
         if asked & asked::OPTIONS != 0 {
-            self.orders.options = true;
-            self.has_orders = true;
+            self.order(Follows::OPTIONS);
         }
         if asked & asked::FLOW != 0 {
-            self.flow_changed(now);
+            self.flow_changed(at.now);
         }
         if asked & asked::PRODUCER != 0 {
-            self.due &= !(due::PRODUCER_PAUSE | due::PRODUCER_RESUME);
+            self.pending &= !(due::PRODUCER_PAUSE | due::PRODUCER_RESUME);
         }
         if asked & asked::LOSE_WRITE != 0
             && let State::Open { writing, .. } = &mut self.state
             && *writing == Writing::Open
         {
-            *writing = Writing::Finishing { since: now };
-            self.order().deadline = true;
+            *writing = Writing::Finishing { since: at.now };
+            self.order(Follows::DEADLINE);
             self.wire.let_producer_finish();
         }
         if asked & (asked::LOSE | asked::ABORT | asked::OVERFLOW) != 0
             && let Some(failure) = self.wire.take_why()
         {
-            self.lose(Reason::Failed(failure), now);
+            self.lose(Reason::Failed(failure), at.now);
         } else if asked & asked::LOSE != 0 {
-            self.lose(Reason::Done(By::Us), now);
+            self.lose(Reason::Done(By::Us), at.now);
         }
         if asked & asked::OVERFLOW != 0 {
-            self.end(Reason::Overflow, How::Reset);
+            self.end(Reason::Overflow, CloseMode::Reset);
         }
         if asked & asked::ABORT != 0 {
-            self.end(Reason::Aborted, How::Reset);
+            self.end(Reason::Aborted, CloseMode::Reset);
         }
         if asked != 0 {
-            self.check_flushed(now);
+            self.check_flushed(at);
         }
-        if self.wire.is_watched() {
-            self.check_marks();
-        }
+        self.check_room();
     }
 
     /// The reactor stops.
-    pub(crate) fn stop(&mut self, now: Instant) {
+    pub(crate) fn stop(&mut self, at: Moment) -> Follows {
+        self.apply_recorded(at);
         match &self.state {
             State::Open { .. } => {
-                self.lose(Reason::Shutdown, now);
-                self.check_flushed(now);
+                self.lose(Reason::Shutdown, at.now);
+                self.check_flushed(at);
             }
-            State::Draining { .. } => self.end_as_planned(How::Normal),
-            State::Flushing { .. } => self.check_flushed(now),
+            State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
+            State::Flushing { .. } => self.check_flushed(at),
             State::Closed { .. } => {}
         }
+        self.follows()
     }
 
     /// The reactor has stopped: whatever is left ends now.
-    pub(crate) fn cut(&mut self) {
-        let how = if self.wire.buffered() > 0 { How::Reset } else { How::Normal };
+    pub(crate) fn cut(&mut self, at: Moment) -> Follows {
+        self.apply_recorded(at);
+        let mode = if self.wire.buffered() > 0 { CloseMode::Reset } else { CloseMode::Normal };
         match &self.state {
-            State::Open { .. } | State::Flushing { .. } => self.end(Reason::Shutdown, how),
-            _ => self.end_as_planned(how),
+            State::Open { .. } | State::Flushing { .. } => self.end(Reason::Shutdown, mode),
+            _ => self.end_as_planned(mode),
         }
+        self.follows()
     }
 
     fn lose(&mut self, reason: Reason, now: Instant) {
@@ -285,16 +345,17 @@ impl Life {
                     other => other,
                 };
                 if *reading == Reading::On {
-                    self.order().receive = Some(false);
+                    self.order_receive(false);
                 }
                 self.state = State::Flushing { why, since: now, peer_fin, fin_sent, finishing };
                 self.wire.end_phase(Phase::Closing);
-                self.due &= !due::RESUMED;
-                let orders = self.order();
-                orders.deadline = true;
-                orders.look_for_fin = !peer_fin;
+                self.pending &= !due::RESUMED;
+                self.order(Follows::DEADLINE);
+                if !peer_fin {
+                    self.order(Follows::LOOK_FOR_FIN);
+                }
                 self.wire.let_producer_finish();
-                self.check_marks();
+                self.check_room();
             }
             State::Flushing { why, .. }
             | State::Draining { why, .. }
@@ -303,13 +364,13 @@ impl Life {
             {
                 *why = reason;
             }
-            // It may hold an error of the user's, whose drop is their code.
+            // It may hold an error of the user's, whose drop is user code.
             _ => drop(contain("drop of a reason", move || drop(reason))),
         }
     }
 
-    /// The peer's FIN had come when our close took effect, though it was not told: it stood behind
-    /// bytes that are thrown away.
+    /// The peer's FIN had come when our close took effect, though it was not reported: it stood
+    /// behind bytes that are thrown away.
     pub(crate) fn peer_was_first(&mut self) {
         if let State::Flushing { why, .. } | State::Draining { why, .. } = &mut self.state
             && let Reason::Done(by) = why
@@ -331,43 +392,55 @@ impl Life {
         match (*reading, self.wire.paused()) {
             (Reading::On, true) => {
                 *reading = Reading::Paused { since: now };
-                self.order().receive = Some(false);
+                self.order_receive(false);
             }
-            (Reading::Paused { .. }, false) => self.due |= due::RESUMED,
+            (Reading::Paused { .. }, false) => self.pending |= due::RESUMED,
             _ => {}
         }
     }
 
     // Writing.
 
-    /// The driver said `sent` to what was written, and took `n` bytes out of the outbox.
-    pub(crate) fn wrote(&mut self, sent: Sent, n: usize, now: Instant) {
-        let left = self.wire.sent(sent, n);
-        if sent == Sent::All && matches!(self.state, State::Open { writing: Writing::Open, .. }) {
-            if self.wire.is_watched() {
-                self.check_marks();
-                self.check_full();
+    /// The outbox, in which `before` bytes were, was given to the driver, with this outcome.
+    #[inline(always)]
+    pub(crate) fn wrote(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
+        let plainly = outcome == WriteOutcome::All
+            && matches!(self.state, State::Open { writing: Writing::Open, .. })
+            && !self.wire.awaits_room();
+        if plainly { Follows::NOTHING } else { self.wrote_some(outcome, before, at) }
+    }
+
+    /// [`wrote`](Self::wrote) where something depends on it.
+    #[cold]
+    fn wrote_some(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
+        let n = before - self.wire.waiting();
+        debug_assert!(outcome != WriteOutcome::All || n == before, "all is all");
+        let left = match outcome {
+            WriteOutcome::Taken(taken) => {
+                self.wire.add_in_flight(taken);
+                n - taken
             }
-        } else {
-            self.after_progress(left > 0 || self.unsent.is_none(), now);
-        }
+            WriteOutcome::All | WriteOutcome::Blocked => n,
+        };
+        self.after_progress(left > 0 || self.unsent.is_none(), at);
+        // What did not leave waits for the driver, which reports when there is room.
+        Follows(self.follows().0 & !Follows::OUTPUT.0)
     }
 
     /// Taken bytes have left, or there is room again (`n` = 0).
-    pub(crate) fn sent(&mut self, n: usize, now: Instant) {
+    pub(crate) fn sent(&mut self, n: usize, at: Moment) -> Follows {
         self.wire.sub_in_flight(n);
-        self.after_progress(n > 0, now);
+        self.after_progress(n > 0, at);
+        self.follows()
     }
 
-    fn after_progress(&mut self, progress: bool, now: Instant) {
-        if progress && self.progressed(now) {
-            self.order().measure = true;
+    fn after_progress(&mut self, progress: bool, at: Moment) {
+        if progress && self.progressed(at.now) {
+            self.order(Follows::MEASURE);
         }
-        if self.wire.is_watched() {
-            self.check_marks();
-            self.check_full();
-        }
-        self.check_flushed(now);
+        self.check_room();
+        self.check_full();
+        self.check_flushed(at);
     }
 
     /// Something has left; true when a close waits for that.
@@ -382,32 +455,34 @@ impl Life {
         }
     }
 
-    /// Resumes the producer by the marks, and tells who waits for `drained`.
-    fn check_marks(&mut self) {
-        self.wire.update_watched();
-        if self.wire.producer_is_to_resume() {
-            self.due |= due::PRODUCER_RESUME;
+    /// Resumes a producer, and fires what waits for `drained`, by the watermarks.
+    fn check_room(&mut self) {
+        if !self.wire.awaits_room() || self.closed().is_some() {
+            return;
         }
-        if self.wire.buffered() <= self.wire.marks().low && self.wire.awaits_drained() {
-            self.due |= due::DRAINED;
+        if self.wire.producer_must_resume() {
+            self.pending |= due::PRODUCER_RESUME;
+        }
+        if self.wire.buffered() <= self.wire.watermarks().low && self.wire.awaits_drained() {
+            self.pending |= due::DRAINED;
         }
     }
 
-    /// True when a producer is to be paused unless what was written leaves at once.
+    /// True when a producer must pause unless what was written leaves at once.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.wire.is_watched() && self.wire.producer_is_to_pause()
+        self.wire.producer_must_pause()
     }
 
-    /// Pauses the producer by the marks. The driver has had its chance to send.
-    pub(crate) fn check_full(&mut self) {
-        if self.is_full() {
-            self.due |= due::PRODUCER_PAUSE;
+    /// Pauses the producer by the watermarks. The driver has had its chance to send.
+    fn check_full(&mut self) {
+        if self.is_full() && self.closed().is_none() {
+            self.pending |= due::PRODUCER_PAUSE;
         }
     }
 
     /// Goes on with a close when all that was written has left and no producer will write more.
-    fn check_flushed(&mut self, now: Instant) {
+    fn check_flushed(&mut self, at: Moment) {
         let waits = match &self.state {
             State::Open { writing, .. } => !matches!(writing, Writing::Finishing { .. }),
             State::Flushing { .. } => false,
@@ -419,23 +494,24 @@ impl Life {
         match &mut self.state {
             State::Open { writing, .. } => {
                 *writing = Writing::Shut;
-                self.order().shut_write = true;
-                self.due |= due::WRITE_CLOSED;
+                self.order(Follows::SHUT_WRITE);
+                self.pending |= due::WRITE_CLOSED;
             }
             State::Flushing { why, peer_fin, fin_sent, finishing, .. } => {
                 if *finishing {
-                    self.due |= due::WRITE_CLOSED;
+                    self.pending |= due::WRITE_CLOSED;
                 }
-                if *peer_fin || self.wire.reactor.is_stopping() {
-                    return self.end_as_planned(How::Normal);
+                if *peer_fin || at.stopping {
+                    return self.end_as_planned(CloseMode::Normal);
                 }
                 let shut = !*fin_sent;
-                self.state = State::Draining { why: why.clone(), since: now, left: DRAIN };
-                let orders = self.order();
-                orders.shut_write |= shut;
-                orders.receive = Some(true);
-                orders.deadline = true;
-                orders.measure = false;
+                self.state = State::Draining { why: why.clone(), since: at.now, left: DRAIN };
+                if shut {
+                    self.order(Follows::SHUT_WRITE);
+                }
+                self.order_receive(true);
+                self.order(Follows::DEADLINE);
+                self.pending &= !Follows::MEASURE.0;
             }
             State::Draining { .. } | State::Closed { .. } => {}
         }
@@ -470,30 +546,34 @@ impl Life {
     }
 
     /// The deadline may have come; `unsent` is what the system has not sent yet. If it has moved
-    /// meanwhile nothing happens, and [`deadline`](Self::deadline) tells the new one.
-    pub(crate) fn timed_out(&mut self, now: Instant, unsent: Option<usize>) {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
-            return;
+    /// meanwhile only the new one follows.
+    pub(crate) fn timed_out(&mut self, at: Moment, unsent: Option<usize>) -> Follows {
+        self.order(Follows::DEADLINE);
+        if self.deadline().is_none_or(|deadline| at.now < deadline) {
+            return self.follows();
         }
         match &self.state {
-            State::Open { .. } if self.idle_deadline().is_some_and(|deadline| deadline <= now) => {
-                self.end(Reason::Timeout, How::Reset);
+            State::Open { .. }
+                if self.idle_deadline().is_some_and(|deadline| deadline <= at.now) =>
+            {
+                self.end(Reason::Timeout, CloseMode::Reset);
             }
-            State::Open { .. } | State::Flushing { .. } => self.flush_timed_out(now, unsent),
-            State::Draining { .. } => self.end_as_planned(How::Normal),
+            State::Open { .. } | State::Flushing { .. } => self.flush_timed_out(at, unsent),
+            State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
             State::Closed { .. } => {}
         }
+        self.follows()
     }
 
     /// Nothing has left our buffer for too long. What has left the system's is progress too.
-    fn flush_timed_out(&mut self, now: Instant, unsent: Option<usize>) {
+    fn flush_timed_out(&mut self, at: Moment, unsent: Option<usize>) {
         if matches!((unsent, self.unsent), (Some(n), Some(before)) if n < before) {
-            self.progressed(now);
+            self.progressed(at.now);
             self.unsent = unsent;
-        } else if self.wire.reactor.is_stopping() {
-            self.end(Reason::Shutdown, How::Reset);
+        } else if at.stopping {
+            self.end(Reason::Shutdown, CloseMode::Reset);
         } else {
-            self.end(Reason::CloseTimedOut, How::Reset);
+            self.end(Reason::CloseTimedOut, CloseMode::Reset);
         }
     }
 
@@ -504,18 +584,18 @@ impl Life {
 
     // The end.
 
-    fn end_as_planned(&mut self, how: How) {
+    fn end_as_planned(&mut self, mode: CloseMode) {
         match &self.state {
             State::Flushing { why, .. } | State::Draining { why, .. } => {
                 let why = why.clone();
-                self.end(why, how);
+                self.end(why, mode);
             }
             State::Open { .. } | State::Closed { .. } => {}
         }
     }
 
     /// The end, with the more important of `reason` and what was planned.
-    fn end(&mut self, reason: Reason, how: How) {
+    fn end(&mut self, reason: Reason, mode: CloseMode) {
         let planned = match &mut self.state {
             State::Closed { why, .. } => {
                 if reason.rank() < why.rank() {
@@ -527,37 +607,35 @@ impl Life {
             State::Open { .. } => None,
         };
         let why = planned.filter(|planned| planned.rank() <= reason.rank()).unwrap_or(reason);
-        self.state = State::Closed { why, how };
+        self.state = State::Closed { why, mode };
         self.wire.end_phase(Phase::Ended);
         self.wire.clear_outbox();
-        self.orders = Orders::default();
-        self.has_orders = false;
-        // A flushed half is told before the end; nothing else comes but the loss.
-        self.due &= if how == How::Normal { due::WRITE_CLOSED } else { 0 };
-        self.due |= due::LOST;
+        // A flushed half is reported before the end; nothing else comes but the loss.
+        self.pending &= if mode == CloseMode::Normal { due::WRITE_CLOSED } else { 0 };
+        self.pending |= due::LOST;
     }
 
     /// How the driver is to close, once the connection has ended: before the due calls run.
-    pub(crate) fn closed(&self) -> Option<How> {
+    pub(crate) fn closed(&self) -> Option<CloseMode> {
         match &self.state {
-            State::Closed { how, .. } => Some(*how),
+            State::Closed { mode, .. } => Some(*mode),
             _ => None,
         }
     }
 
     // Calls into user code.
 
-    #[inline]
-    fn call(&mut self, f: impl FnOnce(&mut dyn Protocol, &Transport)) {
+    #[inline(always)]
+    fn call(&mut self, at: Moment, f: impl FnOnce(&mut dyn Protocol, &Transport)) {
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(protocol, transport))) {
-            self.panicked(payload);
+            self.panicked(at, payload);
         }
     }
 
     /// A callback panicked: this connection is lost, and only this one.
     #[cold]
-    fn panicked(&mut self, payload: Box<dyn Any + Send>) {
+    fn panicked(&mut self, at: Moment, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload);
         tracing::error!(connection = %self.wire.id, peer = %self.wire.peer, %text, "a callback panicked");
         witness("a callback of a protocol", &text);
@@ -565,84 +643,66 @@ impl Life {
         self.wire.clear_outbox();
         self.wire.end_phase(Phase::Closing);
         let producer = self.wire.remove_producer();
-        let now = self.wire.reactor.now();
-        // What was asked before the panic still counts (an abort stays an abort), but a failure
+        // What was recorded before the panic still counts (an abort stays an abort), but a failure
         // that was recorded before it came first.
-        self.take_over(now);
-        self.lose(Reason::Panicked(text.into()), now);
-        self.check_flushed(now);
+        self.apply_recorded(at);
+        self.lose(Reason::Panicked(text.into()), at.now);
+        self.check_flushed(at);
         stop(producer);
-        // A call that stood in line may be all that happened: the loop is to look at what follows.
-        self.wire.ask(0);
     }
 
-    /// A call that stood in line.
-    pub(crate) fn tell(&mut self, tell: Box<dyn Tell>) {
+    /// A queued call.
+    pub(crate) fn tell(&mut self, tell: Box<dyn Tell>, at: Moment) -> Follows {
         if self.panicked {
             let reason = self.reason();
             contain("drop of a call", move || tell.lost(&reason));
-            return;
+        } else {
+            self.call(at, |protocol, transport| tell.run(protocol, transport));
         }
-        self.call(|protocol, transport| tell.run(protocol, transport));
-    }
-
-    /// True when calls into user code wait.
-    #[inline]
-    pub(crate) fn has_due(&self) -> bool {
-        self.due != 0
-    }
-
-    /// True when nothing is to be done after all that was written has left at once.
-    #[inline]
-    pub(crate) fn writes_plainly(&self) -> bool {
-        matches!(self.state, State::Open { writing: Writing::Open, .. }) && !self.wire.is_watched()
-    }
-
-    /// True when the loop has more to do for this connection than to send what was written.
-    #[inline]
-    pub(crate) fn leaves_more(&self) -> bool {
-        self.due != 0 || self.has_orders || self.wire.has_asked()
+        self.follows()
     }
 
     /// Runs the calls that are due, of a connection that has not ended.
-    pub(crate) fn run_due(&mut self, now: Instant) {
-        let due = std::mem::take(&mut self.due);
+    pub(crate) fn run_due(&mut self, at: Moment) -> Follows {
+        let due = self.pending & due::ANY;
+        self.pending &= !due::ANY;
         if self.panicked {
-            return;
+            return self.follows();
         }
         if due & due::WRITE_CLOSED != 0 {
-            self.write_closed();
+            self.write_closed(at);
         }
         if due & due::RESUMED != 0 {
-            self.resumed(now);
+            self.resumed(at);
         }
         if due & due::PRODUCER_PAUSE != 0 {
-            self.pause_producer();
+            self.pause_producer(at);
         }
         if due & due::PRODUCER_RESUME != 0 {
-            self.resume_producer();
+            self.resume_producer(at);
         }
-        // Bytes that are thrown away have not left: who waits for them hears of the loss.
+        // Bytes that are thrown away have not left: what waits for them fails with the loss.
         if due & due::DRAINED != 0 && !self.panicked && self.wire.phase() < Phase::Ended {
             for resolver in self.wire.take_drained() {
                 resolver.callback(());
             }
         }
+        self.follows()
     }
 
-    fn write_closed(&mut self) {
-        self.call(|protocol, transport| protocol.write_closed(transport));
+    fn write_closed(&mut self, at: Moment) {
+        self.call(at, |protocol, transport| protocol.write_closed(transport));
         if let State::Open { reading: Reading::Ended, .. } = &self.state {
-            self.end(Reason::Done(By::Peer), How::Normal);
+            self.end(Reason::Done(By::Peer), CloseMode::Normal);
         }
     }
 
-    fn resumed(&mut self, now: Instant) {
+    fn resumed(&mut self, at: Moment) {
         // The call before this one may have closed, and it holds from there on.
         if !self.is_open() || self.wire.paused() || self.wire.phase() >= Phase::Closing {
             return;
         }
-        self.call(|protocol, transport| protocol.reading_resumed(transport));
+        self.call(at, |protocol, transport| protocol.reading_resumed(transport));
         // It may have paused again, or closed.
         if self.wire.paused() || self.wire.phase() >= Phase::Closing {
             return;
@@ -651,46 +711,45 @@ impl Life {
             && let Reading::Paused { since } = *reading
         {
             *reading = Reading::On;
-            let paused = now.saturating_duration_since(since);
+            let paused = at.now.saturating_duration_since(since);
             let received = self.wire.received_at.get();
-            self.wire.received_at.set(received.checked_add(paused).unwrap_or(now));
-            let orders = self.order();
-            orders.receive = Some(true);
-            orders.deadline = true;
+            self.wire.received_at.set(received.checked_add(paused).unwrap_or(at.now));
+            self.order_receive(true);
+            self.order(Follows::DEADLINE);
         }
     }
 
-    fn pause_producer(&mut self) {
-        if !self.wire.producer_is_to_pause() || self.wire.phase() >= Phase::Ended {
+    fn pause_producer(&mut self, at: Moment) {
+        if !self.wire.producer_must_pause() || self.wire.phase() >= Phase::Ended {
             return;
         }
         self.wire.set_producer_paused(true);
-        self.call_producer(|producer| producer.pause_producing());
+        self.call_producer(at, |producer| producer.pause_producing());
     }
 
-    fn resume_producer(&mut self) {
-        if !self.wire.producer_is_to_resume() || self.wire.phase() >= Phase::Ended {
+    fn resume_producer(&mut self, at: Moment) {
+        if !self.wire.producer_must_resume() || self.wire.phase() >= Phase::Ended {
             return;
         }
         self.wire.set_producer_paused(false);
-        self.call_producer(|producer| producer.resume_producing());
+        self.call_producer(at, |producer| producer.resume_producing());
     }
 
-    fn call_producer(&mut self, f: impl FnOnce(&mut dyn Producer)) {
+    fn call_producer(&mut self, at: Moment, f: impl FnOnce(&mut dyn Producer)) {
         let Some(mut producer) = self.wire.producer_out() else {
             return;
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *producer)));
         self.wire.producer_back(producer);
         if let Err(payload) = outcome {
-            self.panicked(payload);
+            self.panicked(at, payload);
         }
     }
 
     /// The last calls of a connection that has ended.
-    pub(crate) fn lost(&mut self) {
-        if self.due & due::WRITE_CLOSED != 0 && !self.panicked {
-            self.write_closed();
+    pub(crate) fn lost(&mut self, at: Moment) {
+        if self.pending & due::WRITE_CLOSED != 0 && !self.panicked {
+            self.write_closed(at);
         }
         let reason = self.reason();
         tracing::debug!(connection = %self.wire.id, peer = %self.wire.peer, %reason, "connection lost");
@@ -708,7 +767,7 @@ impl Life {
         }
     }
 
-    /// The loop goes, and says no word to the protocol; who waits for something is told.
+    /// The loop is dropped: no more calls into the protocol, but pending Deferreds fail.
     pub(crate) fn abandon(self) {
         self.wire.set_lost(Reason::Shutdown);
         for resolver in self.wire.take_drained() {
@@ -727,42 +786,69 @@ impl Life {
         }
     }
 
-    // What the holder asks.
+    // What follows.
 
-    fn order(&mut self) -> &mut Orders {
-        self.has_orders = true;
-        &mut self.orders
+    /// Nothing follows for the driver once the connection has ended, but its close.
+    fn order(&mut self, order: Follows) {
+        if self.closed().is_none() {
+            self.pending |= order.0;
+        }
     }
 
-    /// True when the driver has something to do.
-    #[inline]
-    pub(crate) fn has_orders(&self) -> bool {
-        self.has_orders
+    /// The later order counts.
+    fn order_receive(&mut self, on: bool) {
+        let (order, other) = match on {
+            true => (Follows::RECEIVE, Follows::RECEIVE_NO_MORE),
+            false => (Follows::RECEIVE_NO_MORE, Follows::RECEIVE),
+        };
+        self.pending = self.pending & !other.0 | order.0;
     }
 
-    pub(crate) fn take_orders(&mut self) -> Orders {
-        self.has_orders = false;
-        std::mem::take(&mut self.orders)
+    #[inline(always)]
+    fn follows(&mut self) -> Follows {
+        #[cfg(debug_assertions)]
+        self.check();
+        let bit = |is: bool, bit: Follows| if is { bit.0 } else { 0 };
+        let pending = self.pending;
+        self.pending = pending & due::ANY;
+        Follows(
+            pending
+                | bit(self.wire.has_asked(), Follows::RECORDED)
+                | bit(self.wire.has_output(), Follows::OUTPUT),
+        )
+    }
+
+    /// What holds between two inputs.
+    #[cfg(debug_assertions)]
+    fn check(&self) {
+        let (wire, due) = (&self.wire, self.pending & due::ANY);
+        match &self.state {
+            State::Open { writing, .. } => {
+                assert!(!self.panicked, "a panic closes");
+                assert!(due & due::LOST == 0, "an open connection was not lost");
+                let shut = *writing == Writing::Shut;
+                assert!(
+                    !shut || wire.buffered() == 0,
+                    "a FIN goes out behind all that was written"
+                );
+            }
+            State::Flushing { .. } => {
+                assert!(wire.phase() >= Phase::Closing, "handles see a close from the call on");
+                assert!(due & (due::LOST | due::RESUMED) == 0, "reading ends with a close");
+            }
+            State::Draining { left, .. } => {
+                assert!(wire.buffered() == 0 && *left > 0, "it drains behind the flush");
+            }
+            State::Closed { .. } => {
+                assert!(wire.phase() >= Phase::Ended && self.pending == due, "the end is the end");
+                assert!(!wire.has_output(), "an ended connection sends nothing");
+                assert!(due & !(due::LOST | due::WRITE_CLOSED) == 0, "nothing but the loss comes");
+            }
+        }
     }
 
     fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })
-    }
-
-    /// What a snapshot tells of it.
-    pub(crate) fn snapshot(&self, now: Instant) -> ConnectionSnapshot {
-        let wire = &self.wire;
-        ConnectionSnapshot {
-            id: wire.id,
-            peer: wire.peer.clone(),
-            host: wire.host.clone(),
-            state: self.state_name(),
-            bytes_in: wire.bytes_in.get(),
-            bytes_out: wire.bytes_out(),
-            buffered: wire.buffered(),
-            idle: now.saturating_duration_since(wire.received_at.get()),
-            age: now.saturating_duration_since(wire.made_at),
-        }
     }
 
     /// The state in a word, for people.
@@ -778,7 +864,7 @@ impl Life {
     }
 }
 
-/// Tells a producer that its consumer has gone.
+/// Stops a producer whose consumer is closed.
 fn stop(producer: Option<Box<dyn Producer>>) {
     if let Some(mut producer) = producer {
         contain("stop_producing", move || producer.stop_producing());

@@ -27,7 +27,7 @@ use crate::protocol::Protocol;
 use crate::reactor::Reactor;
 pub use handle::Connection;
 pub(crate) use handle::{Tell, Told};
-use wire::{Marks, Phase, Registered, Wire, asked};
+use wire::{Phase, Registered, Watermarks, Wire, asked};
 
 /// Names a connection for as long as its loop lives, from any thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -232,7 +232,7 @@ impl Transport {
     /// stops here by itself need not be paused, for the turn first sends what it can; and one that
     /// was not paused is not resumed.)
     pub fn is_full(&self) -> bool {
-        self.wire.buffered() > self.wire.marks().high
+        self.wire.buffered() > self.wire.watermarks().high
     }
 
     /// Bytes that were written and have not left.
@@ -246,7 +246,7 @@ impl Transport {
         if let Some(reason) = self.wire.reason() {
             return Deferred::fail(ConnectionLost(reason));
         }
-        if self.wire.phase() < Phase::Ended && self.wire.buffered() <= self.wire.marks().low {
+        if self.wire.phase() < Phase::Ended && self.wire.buffered() <= self.wire.watermarks().low {
             return Deferred::succeed(());
         }
         let (deferred, resolver) = Deferred::new();
@@ -257,7 +257,7 @@ impl Transport {
     /// Sets the marks in bytes: full above `high` (64 KiB unless set), drained at or below `low`
     /// (16 KiB unless set).
     pub fn set_write_marks(&self, low: usize, high: usize) {
-        self.wire.set_marks(Marks { low: low.min(high), high });
+        self.wire.set_watermarks(Watermarks { low: low.min(high), high });
     }
 
     /// Sets the hard cap in bytes: a write past it ends the connection with

@@ -45,7 +45,7 @@ impl Piece {
 #[derive(Default)]
 pub struct Spares {
     /// The one that was drained last: nearly always the one that is asked for next.
-    hot: Cell<Vec<u8>>,
+    hot: RefCell<Vec<u8>>,
     others: RefCell<Vec<Vec<u8>>>,
     /// Bytes of memory in `others`.
     kept: Cell<usize>,
@@ -55,26 +55,41 @@ impl Spares {
     /// A buffer with whatever capacity there is, empty.
     #[inline]
     pub fn take(&self) -> Vec<u8> {
-        let hot = self.hot.take();
-        if hot.capacity() > 0 { hot } else { self.take_other() }
-    }
-
-    #[cold]
-    fn take_other(&self) -> Vec<u8> {
-        let other = self.others.borrow_mut().pop().unwrap_or_default();
-        self.kept.set(self.kept.get() - other.capacity());
-        other
+        let mut buffer = Vec::new();
+        self.swap(&mut buffer);
+        buffer
     }
 
     /// Keeps a drained buffer for the next write, or frees it when enough are kept.
     #[inline]
     pub fn give(&self, mut buffer: Vec<u8>) {
+        self.take_back(&mut buffer);
+    }
+
+    /// [`take`](Self::take) into the place of a buffer without memory, in which none is dropped.
+    #[inline]
+    fn swap(&self, buffer: &mut Vec<u8>) {
+        std::mem::swap(buffer, &mut *self.hot.borrow_mut());
+        if buffer.capacity() == 0 {
+            self.take_other(buffer);
+        }
+    }
+
+    #[cold]
+    fn take_other(&self, buffer: &mut Vec<u8>) {
+        *buffer = self.others.borrow_mut().pop().unwrap_or_default();
+        self.kept.set(self.kept.get() - buffer.capacity());
+    }
+
+    /// [`give`](Self::give) out of a place, in which nothing is left.
+    #[inline]
+    fn take_back(&self, buffer: &mut Vec<u8>) {
         if buffer.capacity() <= PIECE {
             buffer.clear();
-            let colder = self.hot.replace(buffer);
-            if colder.capacity() > 0 {
-                self.keep(colder);
-            }
+            std::mem::swap(buffer, &mut *self.hot.borrow_mut());
+        }
+        if buffer.capacity() > 0 {
+            self.keep(std::mem::take(buffer));
         }
     }
 
@@ -86,7 +101,7 @@ impl Spares {
     #[cold]
     fn keep(&self, buffer: Vec<u8>) {
         let kept = self.kept.get() + buffer.capacity();
-        if kept + PIECE <= SPARE_TOTAL {
+        if buffer.capacity() <= PIECE && kept + PIECE <= SPARE_TOTAL {
             self.kept.set(kept);
             self.others.borrow_mut().push(buffer);
         }
@@ -148,22 +163,13 @@ impl Outbox {
             return;
         }
         if self.open.capacity() == 0 {
-            let mut buffer = self.spares.take();
-            buffer.extend_from_slice(data);
-            self.open = buffer;
-        } else {
-            self.extend_more(data);
-        }
-        self.len += data.len();
-    }
-
-    /// [`extend`](Self::extend) where something is written already.
-    fn extend_more(&mut self, data: &[u8]) {
-        if self.open.len() + data.len() > PIECE {
+            self.spares.swap(&mut self.open);
+        } else if self.open.len() + data.len() > PIECE {
             self.seal();
-            self.open = self.spares.take();
+            self.spares.swap(&mut self.open);
         }
         self.open.extend_from_slice(data);
+        self.len += data.len();
     }
 
     /// Appends `bytes` without a copy.
@@ -270,7 +276,7 @@ impl Outbox {
     fn recycle(&mut self) {
         self.gone = 0;
         if self.open.capacity() != 0 {
-            self.spares.give(std::mem::take(&mut self.open));
+            self.spares.take_back(&mut self.open);
         }
     }
 

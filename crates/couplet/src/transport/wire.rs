@@ -1,5 +1,5 @@
 //! The other end of a [`Transport`](super::Transport): where the handles record, and what the
-//! holder of the connection takes over in the turn.
+//! holder of the connection applies in the turn.
 //!
 //! INVARIANT (law 2): no cell of a wire is borrowed while user code runs, and user objects
 //! (producers, closures, foreign buffers) are dropped with no cell borrowed.
@@ -12,12 +12,12 @@ use super::panics::contain;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
-use crate::driver::{Key, Sent, SocketOption};
+use crate::driver::{Key, SocketOption};
 use crate::error::Reason;
 use crate::reactor::Reactor;
 use crate::reactor::timers::{TimerKey, Timers};
 
-/// What was asked and has not been taken over yet; a set of bits.
+/// What was recorded and not applied yet; a set of bits.
 pub(super) mod asked {
     pub(crate) const LOSE: u16 = 1;
     pub(crate) const LOSE_WRITE: u16 = 2;
@@ -56,7 +56,7 @@ pub(super) struct Registered {
 
 /// When the write side is full, and when it is drained. Bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Marks {
+pub(super) struct Watermarks {
     pub(super) low: usize,
     pub(super) high: usize,
 }
@@ -70,32 +70,34 @@ pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 #[repr(C)]
 pub(crate) struct Wire {
     asked: Cell<u16>,
-    /// The loop knows that something was asked or written.
-    marked: Cell<bool>,
+    /// The loop is going to look at this wire: it stands in the list of dirty ones, or the loop is
+    /// calling its protocol.
+    dirty: Cell<bool>,
     phase: Cell<Phase>,
     paused: Cell<bool>,
-    /// Somebody wants to know of the marks: a producer, or who waits for `drained`.
-    watched: Cell<bool>,
+    /// A producer or a `drained` waits for bytes to leave. Follows from `producer` and `rare`, and
+    /// is kept here because every write asks: see [`update_awaits_room`](Self::update_awaits_room).
+    awaits_room: Cell<bool>,
     /// Past this many buffered bytes the connection ends.
     pub(super) cap: Cell<usize>,
-    outbox: RefCell<Outbox>,
-    pub(super) received_at: Cell<Instant>,
-    pub(super) bytes_in: Cell<u64>,
-    /// Bytes that were written and not thrown away since.
-    bytes_taken: Cell<u64>,
-    // From here on it is read and written now and then.
-    pub(super) id: ConnectionId,
-    pub(super) reactor: Reactor,
-    pub(super) peer: Address,
-    pub(super) host: Address,
     /// Bytes that the driver took and that have not left.
     in_flight: Cell<usize>,
-    marks: Cell<Marks>,
+    outbox: RefCell<Outbox>,
+    pub(crate) received_at: Cell<Instant>,
+    pub(crate) bytes_in: Cell<u64>,
+    /// Bytes that were written and not thrown away since.
+    bytes_taken: Cell<u64>,
+    // From here on nothing is touched for every message.
+    pub(super) id: ConnectionId,
+    pub(super) reactor: Reactor,
+    pub(crate) peer: Address,
+    pub(crate) host: Address,
+    watermarks: Cell<Watermarks>,
     why: RefCell<Option<Failure>>,
     producer: RefCell<Option<Registered>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
     pub(super) close_deadline: Cell<Option<Duration>>,
-    pub(super) made_at: Instant,
+    pub(crate) made_at: Instant,
     dropped: Cell<u64>,
     /// What few connections use.
     rare: RefCell<Rare>,
@@ -120,12 +122,12 @@ impl Wire {
             peer,
             host,
             asked: Cell::new(0),
-            marked: Cell::new(false),
+            dirty: Cell::new(false),
             phase: Cell::new(Phase::Open),
             paused: Cell::new(false),
             outbox: RefCell::new(Outbox::new(reactor.spares().clone())),
             in_flight: Cell::new(0),
-            marks: Cell::new(Marks { low: LOW_MARK, high: HIGH_MARK }),
+            watermarks: Cell::new(Watermarks { low: LOW_MARK, high: HIGH_MARK }),
             cap: Cell::new(usize::MAX),
             why: RefCell::new(None),
             producer: RefCell::new(None),
@@ -136,7 +138,7 @@ impl Wire {
             bytes_in: Cell::new(0),
             bytes_taken: Cell::new(0),
             dropped: Cell::new(0),
-            watched: Cell::new(false),
+            awaits_room: Cell::new(false),
             rare: RefCell::new(Rare::default()),
             reactor,
         }
@@ -146,30 +148,39 @@ impl Wire {
 
     #[inline]
     pub(super) fn write(&self, data: &[u8]) {
-        if !data.is_empty() && self.takes(data.len()) {
-            self.outbox.borrow_mut().extend(data);
-            self.bytes_taken.set(self.bytes_taken.get() + data.len() as u64);
-            self.mark();
-        }
+        self.put(data.len(), |outbox| outbox.extend(data));
     }
 
     pub(super) fn write_bytes(&self, bytes: bytes::Bytes) {
-        if !bytes.is_empty() && self.takes(bytes.len()) {
-            self.bytes_taken.set(self.bytes_taken.get() + bytes.len() as u64);
-            self.outbox.borrow_mut().push(bytes);
+        let mut bytes = Some(bytes);
+        self.put(bytes.as_ref().map_or(0, bytes::Bytes::len), |outbox| {
+            outbox.push(bytes.take().unwrap_or_default());
+        });
+        // Where they were not taken they are dropped here, with nothing borrowed.
+    }
+
+    /// Puts `len` bytes into the outbox, if they are taken.
+    #[inline(always)]
+    fn put(&self, len: usize, put: impl FnOnce(&mut Outbox)) {
+        let mut outbox = self.outbox.borrow_mut();
+        let room = self.cap.get().saturating_sub(outbox.len() + self.in_flight.get());
+        let mut taken = self.phase.get() == Phase::Open && len <= room;
+        if !taken {
+            drop(outbox);
+            taken = self.takes_late(len, room);
+            outbox = self.outbox.borrow_mut();
+        }
+        if taken && len > 0 {
+            put(&mut outbox);
+            drop(outbox);
+            self.bytes_taken.set(self.bytes_taken.get() + len as u64);
             self.mark();
         }
     }
 
-    /// Whether `len` more bytes are taken; notes a write past the hard cap.
-    #[inline]
-    fn takes(&self, len: usize) -> bool {
-        (self.phase.get() == Phase::Open && self.cap.get() == usize::MAX) || self.takes_bounded(len)
-    }
-
-    /// [`takes`](Self::takes) where the connection is closing or has a hard cap.
+    /// Whether bytes are taken on a connection that is closing, or past its hard cap.
     #[cold]
-    fn takes_bounded(&self, len: usize) -> bool {
+    fn takes_late(&self, len: usize, room: usize) -> bool {
         let open = match self.phase.get() {
             Phase::Open => true,
             Phase::Finishing | Phase::Closing => self.producer.borrow().is_some(),
@@ -177,15 +188,11 @@ impl Wire {
         };
         if !open {
             self.dropped.set(self.dropped.get() + len as u64);
-            return false;
-        }
-        let cap = self.cap.get();
-        if cap != usize::MAX && self.buffered().saturating_add(len) > cap {
+        } else if len > room {
             self.end_phase(Phase::Ended);
             self.ask(asked::OVERFLOW);
-            return false;
         }
-        true
+        open && len <= room
     }
 
     #[inline]
@@ -196,7 +203,7 @@ impl Wire {
 
     #[inline]
     fn mark(&self) {
-        if !self.marked.replace(true) {
+        if !self.dirty.replace(true) {
             self.reactor.mark(self.id.key);
         }
     }
@@ -232,12 +239,13 @@ impl Wire {
 
     pub(super) fn register(&self, producer: Registered) {
         *self.producer.borrow_mut() = Some(producer);
-        self.watched.set(true);
+        self.update_awaits_room();
         self.ask(asked::PRODUCER);
     }
 
     pub(super) fn unregister(&self) {
         let producer = self.producer.borrow_mut().take();
+        self.update_awaits_room();
         if producer.is_some() {
             self.ask(asked::PRODUCER);
         }
@@ -245,7 +253,7 @@ impl Wire {
 
     pub(super) fn add_drained(&self, resolver: Resolver<()>) {
         self.rare.borrow_mut().drained.push(resolver);
-        self.watched.set(true);
+        self.awaits_room.set(true);
         self.mark();
     }
 
@@ -300,12 +308,12 @@ impl Wire {
     }
 
     #[inline]
-    pub(super) fn marks(&self) -> Marks {
-        self.marks.get()
+    pub(super) fn watermarks(&self) -> Watermarks {
+        self.watermarks.get()
     }
 
-    pub(super) fn set_marks(&self, marks: Marks) {
-        self.marks.set(marks);
+    pub(super) fn set_watermarks(&self, marks: Watermarks) {
+        self.watermarks.set(marks);
         self.ask(asked::PRODUCER);
     }
 
@@ -314,8 +322,8 @@ impl Wire {
     }
 
     /// A push producer that writes, and should not.
-    pub(super) fn producer_is_to_pause(&self) -> bool {
-        let over = self.buffered() > self.marks().high;
+    pub(super) fn producer_must_pause(&self) -> bool {
+        let over = self.buffered() > self.watermarks().high;
         over && matches!(
             &*self.producer.borrow(),
             Some(Registered { kind: ProducerKind::Push, paused: false, .. })
@@ -324,12 +332,12 @@ impl Wire {
 
     /// A push producer that is paused while the buffer has drained, or when a close has begun; a
     /// pull producer that was never asked, or whose buffer has emptied since.
-    pub(super) fn producer_is_to_resume(&self) -> bool {
+    pub(super) fn producer_must_resume(&self) -> bool {
         match &*self.producer.borrow() {
             None => false,
             Some(registered) => match registered.kind {
                 ProducerKind::Push => {
-                    let drained = self.buffered() <= self.marks().low;
+                    let drained = self.buffered() <= self.watermarks().low;
                     registered.paused && (drained || registered.to_finish)
                 }
                 ProducerKind::Pull => registered
@@ -345,10 +353,10 @@ impl Wire {
 
     // What the holder does, in the turn.
 
-    /// The loop is about to look at this wire by itself: nothing needs to be marked meanwhile.
+    /// Whether the loop is going to look at this wire without being asked; and whether it was.
     #[inline]
-    pub(crate) fn set_marked(&self, marked: bool) {
-        self.marked.set(marked);
+    pub(crate) fn set_dirty(&self, dirty: bool) -> bool {
+        self.dirty.replace(dirty)
     }
 
     #[inline]
@@ -366,25 +374,26 @@ impl Wire {
         !self.outbox.borrow().is_empty()
     }
 
-    /// What waits to be sent; `None` where nothing does. [`sent`](Self::sent) follows.
-    #[inline(always)]
-    pub(crate) fn to_send(&self) -> Option<RefMut<'_, Outbox>> {
-        let outbox = self.outbox.borrow_mut();
-        if outbox.is_empty() { None } else { Some(outbox) }
+    /// Bytes that wait in the outbox.
+    pub(super) fn waiting(&self) -> usize {
+        self.outbox.borrow().len()
     }
 
-    /// `n` bytes have left the outbox; gives how many of them have left the driver too.
-    pub(super) fn sent(&self, sent: Sent, n: usize) -> usize {
-        let mut left = n;
-        if let Sent::Taken(taken) = sent {
-            left -= taken;
-            self.in_flight.set(self.in_flight.get() + taken);
-        }
+    /// What waits to be sent.
+    #[inline(always)]
+    pub(crate) fn outbox(&self) -> RefMut<'_, Outbox> {
+        self.outbox.borrow_mut()
+    }
+
+    /// Drops the foreign buffers that have left: with nothing borrowed, for user code may run.
+    #[cold]
+    pub(crate) fn drop_spent(&self) {
         let spent = self.outbox.borrow_mut().take_spent();
-        if !spent.is_empty() {
-            contain("drop of a buffer", move || drop(spent)); // foreign code may run
-        }
-        left
+        contain("drop of a buffer", move || drop(spent));
+    }
+
+    pub(super) fn add_in_flight(&self, taken: usize) {
+        self.in_flight.set(self.in_flight.get() + taken);
     }
 
     /// Bytes that have left.
@@ -417,6 +426,7 @@ impl Wire {
         if let Some(registered) = self.producer.borrow_mut().as_mut() {
             registered.to_finish = true;
         }
+        self.update_awaits_room();
     }
 
     /// Takes the producer's object out to call it; `None` when there is none or it is out.
@@ -442,10 +452,13 @@ impl Wire {
             registered.to_finish = false;
             registered.asked_at = Some(self.bytes_out());
         }
+        self.update_awaits_room();
     }
 
     pub(super) fn remove_producer(&self) -> Option<Box<dyn Producer>> {
-        self.producer.borrow_mut().take().and_then(|registered| registered.object)
+        let registered = self.producer.borrow_mut().take();
+        self.update_awaits_room();
+        registered?.object
     }
 
     pub(super) fn set_lost(&self, reason: Reason) {
@@ -454,12 +467,17 @@ impl Wire {
     }
 
     #[inline]
-    pub(super) fn is_watched(&self) -> bool {
-        self.watched.get()
+    pub(super) fn awaits_room(&self) -> bool {
+        self.awaits_room.get()
     }
 
-    pub(super) fn update_watched(&self) {
-        self.watched.set(self.has_producer() || self.awaits_drained());
+    /// A push producer that is not paused waits for nothing.
+    fn update_awaits_room(&self) {
+        let produces = match &*self.producer.borrow() {
+            None => false,
+            Some(producer) => producer.paused || producer.kind == ProducerKind::Pull,
+        };
+        self.awaits_room.set(produces || self.awaits_drained());
     }
 
     pub(super) fn awaits_drained(&self) -> bool {
@@ -467,7 +485,9 @@ impl Wire {
     }
 
     pub(super) fn take_drained(&self) -> Vec<Resolver<()>> {
-        std::mem::take(&mut self.rare.borrow_mut().drained)
+        let drained = std::mem::take(&mut self.rare.borrow_mut().drained);
+        self.update_awaits_room();
+        drained
     }
 
     pub(crate) fn take_options(&self) -> Vec<SocketOption> {

@@ -230,7 +230,7 @@ fn at_most_three_frames_of_ours_stand_between_the_turn_and_a_protocol() {
         .map(|(_, name)| name)
         .collect();
     let protocol = names.iter().position(|name| name.ends_with("connection_lost"));
-    let turn = names.iter().position(|name| name.rsplit("::").next() == Some("turn"));
+    let turn = names.iter().position(|name| name.starts_with("turn<"));
     let (Some(protocol), Some(turn)) = (protocol, turn) else { panic!("{stack}") };
     let between = &names[protocol + 1..turn];
     let ours: Vec<_> = between

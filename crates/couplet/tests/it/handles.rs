@@ -137,7 +137,7 @@ fn of_many_calls_later_those_that_are_left_are_dropped_with_their_connection() {
 /// A loop in memory and the hand on its network.
 fn memory() -> (Loop, Network) {
     let (driver, network) = Memory::new(Manner::Readiness, 7);
-    (Loop::with_driver(Box::new(driver), LoopOptions::default()), network)
+    (Loop::with_driver(driver, LoopOptions::default()), network)
 }
 
 fn turn(l: &mut Loop) {

@@ -25,7 +25,7 @@ const fn s(seconds: u64) -> Duration {
 /// A loop in memory that runs by itself: its time moves on when nothing happens.
 fn memory() -> (Loop, Network) {
     let (driver, network) = Memory::new(Manner::Readiness, 0);
-    let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+    let l = Loop::with_driver(driver, LoopOptions::default());
     (l, network)
 }
 

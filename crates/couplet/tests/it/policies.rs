@@ -80,7 +80,7 @@ impl Protocol for Notes {
 impl Rig {
     fn new() -> Rig {
         let (driver, network) = Memory::new(Manner::Readiness, 0);
-        let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        let l = Loop::with_driver(driver, LoopOptions::default());
         Rig { l, network, log: Log::default() }
     }
 

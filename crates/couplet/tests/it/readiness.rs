@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::{ConnectOptions, Driver, Event, How, Key, ListenOptions, Mio};
+use couplet::driver::{
+    CloseMode, Commands, ConnectOptions, Driver, Event, Key, ListenOptions, Mio,
+};
 use couplet::{Loop, Protocol, Transport};
 
 use crate::suite::far::{B, FarPort, Ground};
@@ -74,18 +76,19 @@ fn a_key_of_before_does_nothing_to_the_connection_in_its_place() {
     let to = listen(&mut driver);
     let _first = B::connect(to, &Ground::Sockets).expect("it listens");
     let before = accepted(&mut driver);
-    driver.close(before, How::Normal);
+    driver.close(before, CloseMode::Normal);
     let second = B::connect(to, &Ground::Sockets).expect("it listens");
     driver.wait(None).expect("it waits");
     let now = accepted(&mut driver);
     assert_eq!(before.slot, now.slot, "the place is used again");
     driver.receive(before, false);
     driver.shut_write(before);
-    driver.close(before, How::Reset);
+    driver.close(before, CloseMode::Reset);
     second.send(b"a poem");
     driver.wait(None).expect("it waits");
     let event = driver.next();
-    assert!(matches!(event, Some(Event::Received(key, b"a poem")) if key == now), "{event:?}");
+    assert!(matches!(event, Some(Event::Received(key)) if key == now), "{event:?}");
+    assert_eq!(driver.lent(), b"a poem");
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn what_an_edge_told_of_a_connection_never_counts_for_the_one_in_its_place() {
     let _second = B::connect(to, &Ground::Sockets).expect("it listens");
     first.fin();
     driver.wait(None).expect("it waits");
-    driver.close(before, How::Normal);
+    driver.close(before, CloseMode::Normal);
     let now = accepted(&mut driver);
     while driver.next().is_some() {}
     assert!(!driver.peer_has_ended(now), "nobody has ended it");
@@ -118,7 +121,7 @@ fn a_table_that_shrinks_forgets_what_was_to_be_looked_at_again() {
     let connected = std::iter::from_fn(|| driver.next().map(|event| format!("{event:?}")));
     assert!(connected.filter(|event| event.starts_with("Connected")).count() > 0);
     for key in keys {
-        driver.close(key, How::Normal);
+        driver.close(key, CloseMode::Normal);
     }
     driver.wait(Some(driver.world().now())).expect("it does not wait");
     assert!(driver.next().is_none());

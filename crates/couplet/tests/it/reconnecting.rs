@@ -86,7 +86,7 @@ type Reconnecting = ReconnectingClientFactory<Notes>;
 impl Rig {
     fn new(seed: u64) -> Rig {
         let (driver, network) = Memory::new(Manner::Readiness, seed);
-        let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        let l = Loop::with_driver(driver, LoopOptions::default());
         let (log, attempts) = Default::default();
         Rig { reactor: l.reactor(), l, network, log, attempts }
     }

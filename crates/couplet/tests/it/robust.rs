@@ -36,7 +36,7 @@ impl Protocol for Quiet {
 
 fn memory() -> (Loop, Network) {
     let (driver, network) = Memory::new(Manner::Readiness, 11);
-    (Loop::with_driver(Box::new(driver), LoopOptions::default()), network)
+    (Loop::with_driver(driver, LoopOptions::default()), network)
 }
 
 fn turns(l: &mut Loop, count: usize) {

@@ -30,7 +30,7 @@ struct Clock {
 impl Clock {
     fn new() -> Clock {
         let (driver, network) = Memory::new(Manner::Readiness, 0);
-        let l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        let l = Loop::with_driver(driver, LoopOptions::default());
         Clock { reactor: l.reactor(), l, network, log: Log::default() }
     }
 

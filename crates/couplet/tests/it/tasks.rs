@@ -490,7 +490,7 @@ fn a_waker_is_harmless_when_its_task_or_its_loop_has_gone() {
         || Loop::new().expect("there is a poll descriptor"),
         || {
             let (driver, _) = couplet::testing::Memory::new(Manner::Completion, 0);
-            Loop::with_driver(Box::new(driver), couplet::LoopOptions::default())
+            Loop::with_driver(driver, couplet::LoopOptions::default())
         },
     ];
     for make in make {

@@ -4,6 +4,7 @@
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
+use couplet::driver::Driver;
 use couplet::testing::{Manner, Memory};
 use couplet::{Deferred, Loop, LoopOptions, Reactor};
 
@@ -19,7 +20,7 @@ fn new_loop() -> Loop {
 
 /// A loop on each driver.
 fn loops() -> [Loop; 3] {
-    let memory = Box::new(Memory::new(Manner::Readiness, 1).0);
+    let memory: Box<dyn Driver> = Box::new(Memory::new(Manner::Readiness, 1).0);
     let sim = World::new(4096).1;
     let on = |driver| Loop::with_driver(driver, LoopOptions::default());
     [new_loop(), on(memory), on(sim)]

@@ -42,7 +42,7 @@ impl Factory for ConnectsAtStart {
 #[test]
 fn a_connect_asked_for_while_a_port_is_started_is_begun() {
     let (driver, _network) = Memory::new(Manner::Readiness, 1);
-    let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+    let mut l = Loop::with_driver(driver, LoopOptions::default());
     let outcome = l.run(|reactor| {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
         let server = reactor.listen_tcp(any, || Silent)?;
@@ -58,7 +58,7 @@ fn a_turn_that_has_done_all_lets_the_next_one_sleep() {
     const HOUR: Duration = Duration::from_secs(3600);
     let (memory, _network) = Memory::new(Manner::Readiness, 1);
     let (tap, tapped) = Tap::new(Box::new(memory));
-    let mut l = Loop::with_driver(Box::new(tap), LoopOptions::default());
+    let mut l = Loop::with_driver(tap, LoopOptions::default());
     let reactor = l.reactor();
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let server = reactor.listen_tcp(any, || Silent).expect("a port in memory is free");

@@ -26,8 +26,8 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::{
-    Bound, ConnectOptions, Driver, Event, How, Job, Key, Outbox, Sent, Signal, SocketOption,
-    Ticket, World,
+    Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox, Signal,
+    SocketOption, Ticket, World, WriteOutcome,
 };
 use crate::address::Address;
 pub(crate) use network::Standstill;
@@ -35,7 +35,7 @@ pub use network::{Cut, Network, Wire};
 use network::{EndId, Opened};
 use stream::Stream;
 
-/// How a [`Memory`] driver does its work.
+/// CloseMode a [`Memory`] driver does its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     /// As epoll: tells what is ready, and does it on demand.
@@ -212,7 +212,7 @@ impl Memory {
         })
     }
 
-    fn accept(&mut self, port: Key) -> Option<Event<'static>> {
+    fn accept(&mut self, port: Key) -> Option<Event> {
         let Some(Kind::Port { opened, accepting: true }) = self.live(port) else {
             return None;
         };
@@ -230,7 +230,7 @@ impl Memory {
         Some(Event::Accepted { port, key, peer: peer.into(), host: host.into() })
     }
 
-    fn connected(&mut self, key: Key) -> Option<Event<'static>> {
+    fn connected(&mut self, key: Key) -> Option<Event> {
         let network = self.network.clone();
         let Some(Kind::Connecting { outcome, .. }) = self.live(key) else {
             return None;
@@ -289,10 +289,6 @@ impl Memory {
 }
 
 impl Driver for Memory {
-    fn world(&self) -> Rc<dyn World> {
-        Rc::new(self.network.clone())
-    }
-
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.network.net.borrow_mut().count_wait()?;
         self.look();
@@ -322,7 +318,7 @@ impl Driver for Memory {
         Ok(())
     }
 
-    fn next(&mut self) -> Option<Event<'_>> {
+    fn next(&mut self) -> Option<Event> {
         self.lent.fill(0xdd);
         loop {
             match self.events.pop_front()? {
@@ -343,7 +339,7 @@ impl Driver for Memory {
                 }
                 Told::Read(key) => match self.read(key) {
                     None => {}
-                    Some(Ok(())) => return Some(Event::Received(key, &self.lent)),
+                    Some(Ok(())) => return Some(Event::Received(key)),
                     Some(Err(error)) => return Some(Event::Ended(key, error)),
                 },
                 Told::Resolved(ticket, answer) => {
@@ -355,12 +351,22 @@ impl Driver for Memory {
         }
     }
 
-    fn write(&mut self, key: Key, out: &mut Outbox) -> Sent {
+    fn lent(&self) -> &[u8] {
+        &self.lent
+    }
+}
+
+impl Commands for Memory {
+    fn world(&self) -> Rc<dyn World> {
+        Rc::new(self.network.clone())
+    }
+
+    fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
         let network = self.network.clone();
         let manner = self.manner;
         let stream = self.stream(key);
         if stream.write_error.is_some() {
-            return Sent::Blocked;
+            return WriteOutcome::Blocked;
         }
         match manner {
             Manner::Readiness => stream.write_ready(&mut network.net.borrow_mut(), out),
@@ -404,7 +410,7 @@ impl Driver for Memory {
         network.net.borrow_mut().shut(stream.end);
     }
 
-    fn close(&mut self, key: Key, how: How) {
+    fn close(&mut self, key: Key, mode: CloseMode) {
         let network = self.network.clone();
         let completion = self.manner == Manner::Completion;
         self.commanded(key);
@@ -417,7 +423,7 @@ impl Driver for Memory {
         match kind {
             Kind::Port { opened, .. } => drop(opened),
             Kind::Stream(Stream { end, .. }) | Kind::Connecting { outcome: Some(Ok(end)), .. } => {
-                network.net.borrow_mut().close(end, how);
+                network.net.borrow_mut().close(end, mode);
             }
             Kind::Connecting { .. } | Kind::Free | Kind::Resting(_) => {}
         }

@@ -9,13 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::driver::{Bound, How, Key, ListenOptions, Signal, SocketOption, World};
+use crate::driver::{Bound, CloseMode, Key, ListenOptions, Signal, SocketOption, World};
 
 /// Bytes that fit on the way in one direction, unless set.
 const CAPACITY: usize = 64 * 1024;
 const FIRST_FOR_TESTS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
-/// How the network cuts a stream into the pieces that are received.
+/// CloseMode the network cuts a stream into the pieces that are received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// As much as there is, up to the read buffer.
@@ -92,7 +92,7 @@ pub(super) struct Net {
     pub(super) signals: VecDeque<Signal>,
     /// Connects that wait for the test's word; `None` where the network answers by itself.
     pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
-    /// How long the clock may run.
+    /// CloseMode long the clock may run.
     pub(super) longest: Duration,
     /// How often the driver may wait while the clock stands still, and how often it has.
     most_waits: usize,
@@ -179,14 +179,14 @@ impl Net {
         self.peer(end).incoming.fin = true;
     }
 
-    pub(super) fn close(&mut self, end: EndId, how: How) {
+    pub(super) fn close(&mut self, end: EndId, mode: CloseMode) {
         let this = self.end(end);
         if this.closed {
             return;
         }
         this.closed = true;
         let unread = !this.incoming.bytes.is_empty();
-        if how == How::Reset || unread {
+        if mode == CloseMode::Reset || unread {
             self.reset(end);
         } else if self.end(end).error.is_none() {
             self.shut(end);
@@ -244,7 +244,7 @@ impl Net {
     pub(super) fn end_connect(&mut self, key: Key) {
         let connect = self.held.as_mut().and_then(|held| held.remove(&key));
         if let Some(Ok(end)) = connect.and_then(|connect| connect.answer) {
-            self.close(end, How::Normal);
+            self.close(end, CloseMode::Normal);
         }
     }
 
@@ -344,7 +344,7 @@ impl Network {
         }
     }
 
-    /// How streams are cut from now on.
+    /// CloseMode streams are cut from now on.
     pub fn set_cut(&self, cut: Cut) {
         self.net.borrow_mut().cut = cut;
     }
@@ -535,7 +535,7 @@ impl Drop for Opened {
         let Ok(mut net) = self.network.net.try_borrow_mut() else { return };
         let listener = net.listeners.remove(&self.address);
         for end in listener.into_iter().flat_map(|listener| listener.queue) {
-            net.close(end, How::Reset);
+            net.close(end, CloseMode::Reset);
         }
     }
 }
@@ -601,12 +601,12 @@ impl Wire {
 
     /// Closes as `close(2)` does: a reset where something was not taken.
     pub fn close(&self) {
-        self.net().close(self.end, How::Normal);
+        self.net().close(self.end, CloseMode::Normal);
     }
 
     /// Closes with a reset.
     pub fn reset(&self) {
-        self.net().close(self.end, How::Reset);
+        self.net().close(self.end, CloseMode::Reset);
     }
 
     /// The other end's FIN has come, and everything before it was taken.

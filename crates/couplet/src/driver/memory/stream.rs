@@ -6,7 +6,7 @@ use std::io;
 
 use super::network::{Cut, EndId, Net};
 use super::{Manner, READ_BUFFER, TAKE};
-use crate::driver::{Outbox, Piece, Sent};
+use crate::driver::{Outbox, Piece, WriteOutcome};
 
 /// A connection of a [`Memory`](super::Memory) driver.
 pub(super) struct Stream {
@@ -116,7 +116,7 @@ impl Stream {
     }
 
     /// Sends at once what fits of the outbox.
-    pub(super) fn write_ready(&mut self, net: &mut Net, out: &mut Outbox) -> Sent {
+    pub(super) fn write_ready(&mut self, net: &mut Net, out: &mut Outbox) -> WriteOutcome {
         while !out.is_empty() && !self.blocked {
             match net.send(self.end, out.first()) {
                 Ok(n) => {
@@ -125,17 +125,17 @@ impl Stream {
                 }
                 Err(error) => {
                     self.write_error = Some(error.kind());
-                    return Sent::Blocked;
+                    return WriteOutcome::Blocked;
                 }
             }
         }
-        if out.is_empty() { Sent::All } else { Sent::Blocked }
+        if out.is_empty() { WriteOutcome::All } else { WriteOutcome::Blocked }
     }
 
     /// Takes the outbox into the driver's keeping, one operation at a time.
-    pub(super) fn take(&mut self, out: &mut Outbox) -> Sent {
+    pub(super) fn take(&mut self, out: &mut Outbox) -> WriteOutcome {
         if !self.taken.is_empty() {
-            return Sent::Blocked;
+            return WriteOutcome::Blocked;
         }
         while self.taken.len() < TAKE {
             let Some((piece, gone)) = out.take_piece() else {
@@ -146,6 +146,6 @@ impl Stream {
                 out.spares().give(buffer);
             }
         }
-        Sent::Taken(self.taken.len())
+        WriteOutcome::Taken(self.taken.len())
     }
 }

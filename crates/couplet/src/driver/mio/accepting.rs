@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Token};
 
 use super::Mio;
 use super::slots::Kind;
+use super::stream::StreamSlot;
 use crate::address::Address;
-use crate::driver::World;
+use crate::driver::{Event, Key, World};
 
 /// Connections that the first round takes.
 const FIRST: u32 = 100;
@@ -95,8 +97,40 @@ pub(super) struct PortSlot {
 }
 
 impl Mio {
-    /// A connection that waits at a port, within its share of this round.
-    pub(super) fn look_at_port(&mut self, slot: u32) -> Option<(TcpStream, SocketAddr, Address)> {
+    /// Accepts the next connection of a port, within its share of this round.
+    pub(super) fn look_at_port(&mut self, slot: u32) -> Option<Event> {
+        loop {
+            let (stream, peer, host) = self.accept(slot)?;
+            if let Some(event) = self.accepted(slot, stream, peer, host) {
+                self.again.push_front(slot);
+                return Some(event);
+            }
+        }
+    }
+
+    /// Watches a connection that was just accepted.
+    fn accepted(
+        &mut self,
+        port: u32,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        host: Address,
+    ) -> Option<Event> {
+        let host =
+            if host.is_wildcard() { stream.local_addr().map_or(host, Address::from) } else { host };
+        // Its slot is the next one, so the token is known before it has one.
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let token = Token(self.next_slot_number());
+        if let Err(error) = self.poll.registry().register(&mut stream, token, both) {
+            tracing::error!(%error, "cannot watch a new connection");
+            return None;
+        }
+        let port = Key { slot: port, generation: self.slots[port as usize].generation };
+        let key = self.insert(Kind::Stream(StreamSlot::new(stream)));
+        Some(Event::Accepted { port, key, peer: Address::from(peer), host })
+    }
+
+    fn accept(&mut self, slot: u32) -> Option<(TcpStream, SocketAddr, Address)> {
         let round = self.round;
         let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
             return None;

@@ -2,7 +2,7 @@
 //!
 //! mio is edge-triggered, so what an edge said is kept here until it is used up: that there is
 //! something to read until a read came back short, that the socket is full until there is room
-//! again (`stream::Signs`). A short read means drained,
+//! again (`stream::Readiness`). A short read means drained,
 //! except where the end of the stream or an error was announced with it: then the end stands right
 //! behind the bytes. Each connection is registered once, for both directions, and never again:
 //! no `epoll_ctl` while it lives, and closing the descriptor takes it out.
@@ -15,7 +15,7 @@
 mod accepting;
 #[cfg(target_os = "linux")]
 mod epoll;
-mod looking;
+mod readiness;
 mod signals;
 mod slots;
 mod stream;
@@ -34,19 +34,19 @@ use socket2::{SockRef, TcpKeepalive};
 
 use accepting::{PortSlot, Share, reserve};
 #[cfg(target_os = "linux")]
-use epoll::{Event as Told, Says as _};
+use epoll::{Event as Polled, Says as _};
 #[cfg(not(target_os = "linux"))]
-use mio::event::Event as Told;
+use mio::event::Event as Polled;
 use signals::SignalSource;
 use slots::{ConnectingSlot, Kind, Slot};
-use stream::{Signs, StreamSlot, is_bytes};
+use stream::{Readiness, StreamSlot, is_bytes};
 use system::{System, connect_from};
 
 use super::names::{Names, names};
 use super::pool::{Pool, Work};
 use super::{
-    Answer, Bound, ConnectOptions, Driver, Event, How, Job, Key, Outbox, Ready, Receiver, Sent,
-    SocketOption, Ticket, WatchId, World,
+    Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox, Ready,
+    SocketOption, Ticket, WatchId, World, WriteOutcome,
 };
 use crate::address::Address;
 
@@ -67,25 +67,22 @@ pub struct Mio {
     poll: mio::Poll,
     #[cfg(not(target_os = "linux"))]
     events: mio::Events,
-    /// What the last poll told, in a form that can be walked while slots change.
-    batch: Vec<Told>,
+    /// The events of the last poll, in a form that can be walked while slots change.
+    batch: Vec<Polled>,
     cursor: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Slots that were in use at once since it was last looked what can be given back.
-    most: usize,
-    /// Counts the keys that were given: each is one of its own, whatever slot it names.
+    /// Most slots in use at the same time since the table was last shrunk.
+    high_water: usize,
+    /// Generation counter, unique per key.
     generation: u32,
     /// Slots closed since the last wait: an event of this batch may still name them, so they are
     /// not used again before the next.
-    resting: Vec<u32>,
-    /// Slots that have something to give without a new edge; the first `due` of them in this turn.
-    ready: VecDeque<u32>,
-    due: usize,
-    /// The slot that `next` is busy with.
-    current: Option<u32>,
-    /// What `serve` read from it, where that was not just some bytes.
-    read: Option<io::Result<usize>>,
+    retired: Vec<u32>,
+    /// Slots that may have more to give in this turn, without a new edge.
+    again: VecDeque<u32>,
+    /// Slots that have something to give in the next turn, without a new edge.
+    later: VecDeque<u32>,
     /// Counts the waits; what happens between two of them is a round.
     round: u64,
     /// Ports that rest for want of descriptors, until then.
@@ -95,12 +92,14 @@ pub struct Mio {
     turned_away: u64,
     told_full_at: Option<Instant>,
     buffer: Box<[u8]>,
+    /// Bytes of the buffer that are lent.
+    lent: usize,
     waker: Arc<PollWaker>,
     names: Names,
     jobs: Pool<Job, ()>,
     watched: VecDeque<(WatchId, Ready)>,
-    /// There may be something to tell that is no slot's: a name, a job, a watched descriptor.
-    own: bool,
+    /// There may be an event that belongs to no slot: a name, a job, a watched descriptor.
+    has_internal_events: bool,
     signals: SignalSource,
     world: Rc<System>,
 }
@@ -152,24 +151,23 @@ impl Mio {
             cursor: 0,
             slots: Vec::new(),
             free: Vec::new(),
-            most: 0,
+            high_water: 0,
             generation: 0,
-            resting: Vec::new(),
-            ready: VecDeque::new(),
-            due: 0,
-            current: None,
-            read: None,
+            retired: Vec::new(),
+            again: VecDeque::new(),
+            later: VecDeque::new(),
             round: 0,
             retry: None,
             reserve: reserve(),
             turned_away: 0,
             told_full_at: None,
             buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
+            lent: 0,
             waker,
             names,
             jobs,
             watched: VecDeque::new(),
-            own: false,
+            has_internal_events: false,
             signals: SignalSource::default(),
             world,
         })
@@ -187,24 +185,29 @@ impl Mio {
 
     /// Goes on after a first write in which not all has left, as far as is known.
     #[cold]
-    fn write_on(&mut self, key: Key, out: &mut Outbox, first: (usize, io::Result<usize>)) -> Sent {
+    fn write_on(
+        &mut self,
+        key: Key,
+        out: &mut Outbox,
+        first: (usize, io::Result<usize>),
+    ) -> WriteOutcome {
         let Some(stream) = self.stream(key) else {
-            return Sent::Blocked;
+            return WriteOutcome::Blocked;
         };
         match stream.write_on(out, first) {
-            Ok(true) => return Sent::All,
+            Ok(true) => return WriteOutcome::All,
             Ok(false) => {}
             Err(error) => {
                 // What has come can still be read; then the stream ends with this error.
                 stream.error = Some(error);
-                stream.signs.set(Signs::READABLE, true);
+                stream.readiness.set(Readiness::READABLE, true);
             }
         }
-        stream.signs.set(Signs::BLOCKED, true);
-        if stream.signs.has(Signs::ROOM) || stream.error.is_some() {
+        stream.readiness.set(Readiness::BLOCKED, true);
+        if stream.readiness.has(Readiness::ROOM) || stream.error.is_some() {
             self.queue(key.slot);
         }
-        Sent::Blocked
+        WriteOutcome::Blocked
     }
 
     #[cfg(target_os = "linux")]
@@ -224,29 +227,21 @@ impl Mio {
     #[inline]
     fn is_done(&self) -> bool {
         self.cursor == self.batch.len()
-            && self.current.is_none()
-            && self.due == 0
-            && !self.own
+            && self.again.is_empty()
+            && !self.has_internal_events
             && !self.signals.readable
     }
 }
 
 impl Driver for Mio {
-    fn world(&self) -> Rc<dyn World> {
-        self.world.clone()
-    }
-
     #[inline(always)]
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
-        if !self.resting.is_empty() {
-            self.end_rest_of_slots();
+        if !self.retired.is_empty() {
+            self.reuse_retired_slots();
         }
-        let rest = self.retry.as_ref().map(|(until, _)| *until);
-        let until = match rest {
-            Some(rest) => Some(until.map_or(rest, |until| until.min(rest))),
-            None => until,
-        };
-        let timeout = if self.ready.is_empty() {
+        let timeout = if self.later.is_empty() {
+            let retry = self.retry.as_ref().map(|(retry, _)| *retry);
+            let until = until.into_iter().chain(retry).min();
             until.map(|until| self.world.time_until(until))
         } else {
             Some(Duration::ZERO)
@@ -261,75 +256,76 @@ impl Driver for Mio {
         if self.retry.is_some() {
             self.end_rest_of_ports();
         }
-        self.due = self.ready.len();
+        if !self.later.is_empty() {
+            self.recall();
+        }
         self.round += 1;
         Ok(())
     }
 
-    /// The way of nearly every message: bytes came on a connection where nothing else is up, and
-    /// the socket takes the answer whole. INVARIANT: no system call of this loop lies in a function
-    /// that is called.
+    /// The way of nearly every message is read here: bytes came on a connection with no other
+    /// readiness pending. INVARIANT: inlined into the turn, with its system call.
     #[inline(always)]
-    fn serve(&mut self, receiver: &mut dyn Receiver) -> bool {
-        if self.current.is_some() {
-            return true;
-        }
-        while let Some(event) = self.batch.get(self.cursor)
+    fn next(&mut self) -> Option<Event> {
+        if let Some(event) = self.batch.get(self.cursor)
             && let Token(slot) = event.token()
             && let Some(Slot { generation, kind: Kind::Stream(stream), .. }) = self.slots.get(slot)
-            && stream.is_calm()
+            && stream.is_idle()
             && is_bytes(event)
         {
             let key = Key { slot: slot as u32, generation: *generation };
             let read = stream.read_once(&mut self.buffer);
             self.cursor += 1;
-            let data = match read {
-                // A short read has used the edge up.
-                Ok(n) if 0 < n && n < self.buffer.len() && !cfg!(windows) => &self.buffer[..n],
-                read => {
-                    self.current = Some(key.slot);
-                    self.read = Some(read);
-                    return true;
+            // A short read has used the edge up.
+            return match read {
+                Ok(n) if 0 < n && n < self.buffer.len() && !cfg!(windows) => {
+                    self.lent = n;
+                    Some(Event::Received(key))
                 }
+                read => self.next_after(key.slot, read),
             };
-            let mut out = match receiver.received(key, data) {
-                Answer::Nothing => continue,
-                Answer::Stop => return true,
-                Answer::Send(out) => out,
-            };
-            let all = out.len();
-            match stream.write_once(out.plain()) {
-                Ok(n) if n == all => out.clear_plain(),
-                result => {
-                    let sent = self.write_on(key, &mut out, (all, result));
-                    let left = all - out.len();
-                    drop(out);
-                    if !receiver.blocked(key, sent, left) {
-                        return true;
-                    }
-                }
-            }
         }
-        !self.is_done()
-    }
-
-    fn next(&mut self) -> Option<Event<'_>> {
         if self.is_done() { None } else { self.next_of_all() }
     }
 
-    fn write(&mut self, key: Key, out: &mut Outbox) -> Sent {
+    #[inline(always)]
+    fn lent(&self) -> &[u8] {
+        &self.buffer[..self.lent]
+    }
+
+    fn due(&self) -> Option<Instant> {
+        if self.later.is_empty() && self.is_done() && self.batch.len() < EVENTS {
+            self.retry.as_ref().map(|(retry, _)| *retry)
+        } else {
+            Some(self.world.now())
+        }
+    }
+
+    #[cfg(unix)]
+    fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        Some(std::os::fd::AsFd::as_fd(self.poll.registry()))
+    }
+}
+
+impl Commands for Mio {
+    fn world(&self) -> Rc<dyn World> {
+        self.world.clone()
+    }
+
+    #[inline(always)]
+    fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
         let Some(stream) = self.stream(key) else {
-            return Sent::Blocked;
+            return WriteOutcome::Blocked;
         };
-        if stream.signs.has(Signs::BLOCKED) {
-            return Sent::Blocked;
+        if stream.readiness.has(Readiness::BLOCKED) {
+            return WriteOutcome::Blocked;
         }
         // Mostly there is one piece, and the socket takes it whole.
-        let first = if out.is_one_chunk() {
-            match stream.write_once(out.first()) {
+        let first = if out.is_plain() {
+            match stream.write_once(out.plain()) {
                 Ok(n) if n == out.len() => {
-                    out.advance(n);
-                    return Sent::All;
+                    out.clear_plain();
+                    return WriteOutcome::All;
                 }
                 result => (out.len(), result),
             }
@@ -373,9 +369,9 @@ impl Driver for Mio {
         if options.no_delay {
             stream.set_nodelay(true)?;
         }
-        let next = self.free.last().map_or(self.slots.len(), |slot| *slot as usize);
+        let token = Token(self.next_slot_number());
         let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut stream, Token(next), both)?;
+        self.poll.registry().register(&mut stream, token, both)?;
         Ok(self.insert(Kind::Connecting(ConnectingSlot { stream, closing: false })))
     }
 
@@ -383,8 +379,8 @@ impl Driver for Mio {
         let Some(slot) = self.slot(key) else { return };
         let wake = match &mut slot.kind {
             Kind::Stream(stream) => {
-                stream.signs.set(Signs::PAUSED, !on);
-                on && stream.signs.has(Signs::READABLE)
+                stream.readiness.set(Readiness::PAUSED, !on);
+                on && stream.readiness.has(Readiness::READABLE)
             }
             Kind::Port(port) => {
                 port.accepting = on;
@@ -405,16 +401,13 @@ impl Driver for Mio {
         }
     }
 
-    fn close(&mut self, key: Key, how: How) {
+    fn close(&mut self, key: Key, mode: CloseMode) {
         let Some(slot) = self.slot(key) else { return };
-        if how == How::Reset
+        if mode == CloseMode::Reset
             && let Kind::Stream(StreamSlot { stream, .. }) = &slot.kind
             && let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO))
         {
             tracing::debug!(%error, "cannot reset; closing instead");
-        }
-        if self.current == Some(key.slot) {
-            self.current = None;
         }
         self.free_slot(key.slot);
     }
@@ -422,7 +415,7 @@ impl Driver for Mio {
     fn peer_has_ended(&self, key: Key) -> bool {
         self.slots.get(key.slot as usize).is_some_and(|slot| match &slot.kind {
             Kind::Stream(stream) => {
-                slot.generation == key.generation && stream.signs.has(Signs::CLOSING)
+                slot.generation == key.generation && stream.readiness.has(Readiness::CLOSING)
             }
             _ => false,
         })

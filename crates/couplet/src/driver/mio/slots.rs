@@ -5,7 +5,7 @@ use mio::net::TcpStream;
 
 use super::Mio;
 use super::accepting::PortSlot;
-use super::stream::{Signs, StreamSlot};
+use super::stream::StreamSlot;
 use crate::driver::Key;
 
 /// A table of fewer slots is not worth giving back.
@@ -13,6 +13,7 @@ const SHRINK: usize = 256;
 
 pub(super) struct Slot {
     pub(super) generation: u32,
+    /// Stands in the list of slots to look at in the next turn.
     pub(super) queued: bool,
     pub(super) kind: Kind,
 }
@@ -30,13 +31,12 @@ pub(super) struct ConnectingSlot {
     pub(super) closing: bool,
 }
 
-impl Slot {
-    pub(super) fn is_readable_stream(&self) -> bool {
-        matches!(&self.kind, Kind::Stream(stream) if stream.signs.has(Signs::READABLE))
-    }
-}
-
 impl Mio {
+    /// The slot that the next [`insert`](Self::insert) takes.
+    pub(super) fn next_slot_number(&self) -> usize {
+        self.free.last().map_or(self.slots.len(), |slot| *slot as usize)
+    }
+
     pub(super) fn insert(&mut self, kind: Kind) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let entry = Slot { generation: self.generation, queued: false, kind };
@@ -51,17 +51,17 @@ impl Mio {
                 (self.slots.len() - 1) as u32
             }
         };
-        self.most = self.most.max(self.slots.len() - self.free.len());
+        self.high_water = self.high_water.max(self.slots.len() - self.free.len());
         Key { slot, generation: self.generation }
     }
 
     /// The events of the last wait are used up: no more of them names a slot that was closed.
     #[inline(never)]
-    pub(super) fn end_rest_of_slots(&mut self) {
-        self.free.append(&mut self.resting);
+    pub(super) fn reuse_retired_slots(&mut self) {
+        self.free.append(&mut self.retired);
         let used = self.slots.len() - self.free.len();
-        if self.slots.len() >= SHRINK && used <= self.most / 2 {
-            self.most = used;
+        if self.slots.len() >= SHRINK && used <= self.high_water / 2 {
+            self.high_water = used;
             self.shrink();
         }
     }
@@ -77,8 +77,9 @@ impl Mio {
             self.slots.shrink_to_fit();
             self.free.retain(stays);
             self.free.shrink_to_fit();
-            self.resting.shrink_to_fit();
-            self.ready.retain(stays);
+            self.retired.shrink_to_fit();
+            self.again.retain(stays);
+            self.later.retain(stays);
             if let Some((_, ports)) = &mut self.retry {
                 ports.retain(stays);
             }
@@ -104,15 +105,24 @@ impl Mio {
     pub(super) fn free_slot(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
         entry.kind = Kind::Free;
-        self.resting.push(slot);
+        self.retired.push(slot);
     }
 
-    /// Has the slot looked at again in the next turn.
+    /// Looks at the slot again in the next turn.
     pub(super) fn queue(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
         if !entry.queued {
             entry.queued = true;
-            self.ready.push_back(slot);
+            self.later.push_back(slot);
+        }
+    }
+
+    /// The next turn has begun: the slots that were queued for it.
+    #[cold]
+    pub(super) fn recall(&mut self) {
+        for slot in self.later.drain(..) {
+            self.slots[slot as usize].queued = false;
+            self.again.push_back(slot);
         }
     }
 }

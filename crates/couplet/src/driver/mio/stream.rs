@@ -6,16 +6,16 @@ use mio::net::TcpStream;
 
 #[cfg(target_os = "linux")]
 use super::epoll::Says as _;
-use super::{SEND_LIMIT, Told};
+use super::{Polled, SEND_LIMIT};
 use crate::driver::Outbox;
 
 /// What an event told of a stream, or what is noted of it until it is used up; a set of bits. So
 /// one compare tells that nothing is up.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Signs(pub(super) u8);
+pub(super) struct Readiness(pub(super) u8);
 
-impl Signs {
-    pub(super) const NONE: Signs = Signs(0);
+impl Readiness {
+    pub(super) const NONE: Readiness = Readiness(0);
     /// Bytes, an end or an error can be read.
     pub(super) const READABLE: u8 = 1;
     /// In an event: writable. Noted: writable again after it was full.
@@ -30,13 +30,16 @@ impl Signs {
     /// The loop wants no bytes.
     pub(super) const PAUSED: u8 = 64;
 
-    pub(super) fn of(event: &Told) -> Signs {
+    pub(super) fn of(event: &Polled) -> Readiness {
         let bits = |is: bool, bits| if is { bits } else { 0 };
-        Signs(
-            bits(event.is_readable(), Signs::READABLE)
-                | bits(event.is_writable(), Signs::ROOM)
-                | bits(event.is_read_closed(), Signs::READABLE | Signs::CLOSING)
-                | bits(event.is_error(), Signs::READABLE | Signs::CLOSING | Signs::ERROR),
+        Readiness(
+            bits(event.is_readable(), Readiness::READABLE)
+                | bits(event.is_writable(), Readiness::ROOM)
+                | bits(event.is_read_closed(), Readiness::READABLE | Readiness::CLOSING)
+                | bits(
+                    event.is_error(),
+                    Readiness::READABLE | Readiness::CLOSING | Readiness::ERROR,
+                ),
         )
     }
 
@@ -60,13 +63,13 @@ impl Signs {
 
 /// Bytes came, and nothing worse.
 #[inline(always)]
-pub(super) fn is_bytes(event: &Told) -> bool {
+pub(super) fn is_bytes(event: &Polled) -> bool {
     event.is_readable() && !event.is_error() && !event.is_read_closed()
 }
 
 pub(super) struct StreamSlot {
     pub(super) stream: TcpStream,
-    pub(super) signs: Signs,
+    pub(super) readiness: Readiness,
     /// What `write` met, until it is told. INVARIANT: while there is one, `BLOCKED` is noted.
     pub(super) error: Option<io::Error>,
 }
@@ -92,16 +95,15 @@ impl StreamSlot {
     }
 
     pub(super) fn new(stream: TcpStream) -> StreamSlot {
-        StreamSlot { stream, signs: Signs::NONE, error: None }
+        StreamSlot { stream, readiness: Readiness::NONE, error: None }
     }
 }
 
-/// What a look at one slot found. Made before bytes are lent, so that lending ends the look.
+/// What a read found.
 pub(super) enum Found {
     Nothing,
     Bytes(usize),
     End(Option<io::Error>),
-    Room,
 }
 
 impl StreamSlot {
@@ -114,27 +116,28 @@ impl StreamSlot {
         loop {
             match already.take().unwrap_or_else(|| self.read_once(buffer)) {
                 Ok(0) => {
-                    self.signs.set(Signs::READABLE, false);
-                    self.signs.set(Signs::ENDED, true);
+                    self.readiness.set(Readiness::READABLE, false);
+                    self.readiness.set(Readiness::ENDED, true);
                     return Found::End(self.pending_error());
                 }
                 Ok(n) => {
                     // On Windows only WouldBlock uses the edge up.
                     let more = cfg!(windows) || n == buffer.len();
-                    self.signs.set(Signs::READABLE, more || self.signs.has(Signs::CLOSING));
+                    self.readiness
+                        .set(Readiness::READABLE, more || self.readiness.has(Readiness::CLOSING));
                     return Found::Bytes(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.signs.set(Signs::READABLE, false);
+                    self.readiness.set(Readiness::READABLE, false);
                     return match self.error.take() {
                         Some(error) => Found::End(Some(error)),
                         None => Found::Nothing,
                     };
                 }
                 Err(error) => {
-                    self.signs.set(Signs::READABLE | Signs::ERROR, false);
-                    self.signs.set(Signs::ENDED, true);
+                    self.readiness.set(Readiness::READABLE | Readiness::ERROR, false);
+                    self.readiness.set(Readiness::ENDED, true);
                     return Found::End(Some(self.error.take().unwrap_or(error)));
                 }
             }
@@ -143,8 +146,8 @@ impl StreamSlot {
 
     /// Open and read from, with nothing noted for later.
     #[inline]
-    pub(super) fn is_calm(&self) -> bool {
-        self.signs == Signs::NONE
+    pub(super) fn is_idle(&self) -> bool {
+        self.readiness == Readiness::NONE
     }
 
     /// A reset is noticed while reading is paused, and also after the peer's end of stream.
@@ -152,7 +155,7 @@ impl StreamSlot {
         if let Some(error) = self.error.take() {
             return Some(error);
         }
-        if self.signs.take(Signs::ERROR) {
+        if self.readiness.take(Readiness::ERROR) {
             return match self.stream.take_error() {
                 Ok(Some(error)) | Err(error) => Some(error),
                 Ok(None) => None,
@@ -189,7 +192,7 @@ impl StreamSlot {
                         return Ok(false);
                     }
                     if budget == 0 {
-                        self.signs.set(Signs::ROOM, true);
+                        self.readiness.set(Readiness::ROOM, true);
                         return Ok(false);
                     }
                 }

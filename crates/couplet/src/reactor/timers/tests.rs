@@ -13,8 +13,8 @@ const YEAR: Duration = Duration::from_secs(31_557_600);
 
 /// Everything that is due at `now` and was asked for by now.
 fn pop_all<T>(timers: &mut Timers<T>, now: Instant) -> Vec<T> {
-    let mark = timers.mark();
-    std::iter::from_fn(|| timers.pop_due(now, mark)).collect()
+    let seq = timers.seq();
+    std::iter::from_fn(|| timers.pop_due(now, seq)).collect()
 }
 
 /// The last time that the platform can name.
@@ -32,11 +32,11 @@ fn store<T>() -> (Timers<T>, Instant) {
 #[test]
 fn a_call_without_delay_comes_in_the_next_turn() {
     let (mut timers, start) = store();
-    let turn = timers.mark();
+    let turn = timers.seq();
     timers.insert(start, 'a');
     assert_eq!(timers.next_deadline(), Some(start));
     assert_eq!(timers.pop_due(start, turn), None);
-    assert_eq!(timers.pop_due(start, timers.mark()), Some('a'));
+    assert_eq!(timers.pop_due(start, timers.seq()), Some('a'));
 }
 
 #[test]
@@ -44,10 +44,10 @@ fn what_a_due_call_asks_for_waits_for_the_next_turn() {
     let (mut timers, start) = store();
     timers.insert(start, 0);
     for turn in 0..5 {
-        let mark = timers.mark();
-        assert_eq!(timers.pop_due(start, mark), Some(turn));
+        let seq = timers.seq();
+        assert_eq!(timers.pop_due(start, seq), Some(turn));
         timers.insert(start, turn + 1);
-        assert_eq!(timers.pop_due(start, mark), None);
+        assert_eq!(timers.pop_due(start, seq), None);
     }
 }
 
@@ -58,16 +58,16 @@ fn a_new_call_in_the_past_does_not_hold_up_older_due_ones() {
     timers.insert(start + MS * 20, 'b');
     timers.insert(start + MS * 10, 'a');
     timers.insert(start + MS * 30, 'c');
-    let mark = timers.mark();
-    assert_eq!(timers.pop_due(now, mark), Some('a'));
+    let seq = timers.seq();
+    assert_eq!(timers.pop_due(now, seq), Some('a'));
     timers.insert(start, 'x');
     let cancelled = timers.insert(start, 'y');
     timers.insert(start + MS * 25, 'z');
-    assert_eq!(timers.pop_due(now, mark), Some('b'));
-    assert_eq!(timers.parked_after, mark, "they are looked at once a turn, not at every call");
+    assert_eq!(timers.pop_due(now, seq), Some('b'));
+    assert_eq!(timers.parked_after, seq, "they are looked at once a turn, not at every call");
     assert_eq!(timers.remove(cancelled), Some('y'));
-    assert_eq!(timers.pop_due(now, mark), Some('c'));
-    assert_eq!(timers.pop_due(now, mark), None);
+    assert_eq!(timers.pop_due(now, seq), Some('c'));
+    assert_eq!(timers.pop_due(now, seq), None);
     assert_eq!(timers.len(), 2);
     assert_eq!(timers.next_deadline(), Some(start));
     assert_eq!(pop_all(&mut timers, now), ['x', 'z']);
@@ -78,12 +78,12 @@ fn a_due_call_that_is_reset_in_a_turn_waits_for_the_next() {
     let (mut timers, start) = store();
     timers.insert(start + MS, 'a');
     let b = timers.insert(start + MS * 2, 'b');
-    let (mark, now) = (timers.mark(), start + SECOND);
-    assert_eq!(timers.pop_due(now, mark), Some('a'));
+    let (seq, now) = (timers.seq(), start + SECOND);
+    assert_eq!(timers.pop_due(now, seq), Some('a'));
     assert!(timers.reset(b, now));
-    assert_eq!(timers.pop_due(now, mark), None);
+    assert_eq!(timers.pop_due(now, seq), None);
     assert!(timers.reset(b, start));
-    assert_eq!(timers.pop_due(now, mark), None);
+    assert_eq!(timers.pop_due(now, seq), None);
     assert!(timers.reset(b, now + SECOND));
     assert_eq!(pop_all(&mut timers, now), []);
     assert_eq!(pop_all(&mut timers, now + SECOND), ['b']);
@@ -290,7 +290,7 @@ fn a_call_asked_for_while_time_has_moved_first_is_sorted_among_the_rest() {
     timers.insert(start + SECOND, 'a');
     timers.insert(start + SECOND * 3, 'c');
     let now = start + SECOND * 10;
-    assert_eq!(timers.pop_due(now, timers.mark()), Some('a'));
+    assert_eq!(timers.pop_due(now, timers.seq()), Some('a'));
     timers.insert(start + SECOND * 2, 'b');
     assert_eq!(pop_all(&mut timers, now), ['b', 'c']);
 }
@@ -338,7 +338,7 @@ fn an_idle_timeout_that_is_moved_a_million_times_stays_one_entry() {
         let now = start + MS * n;
         assert!(timers.reset(key, now + SECOND));
         if n % 100 == 0 {
-            assert_eq!(timers.pop_due(now, timers.mark()), None);
+            assert_eq!(timers.pop_due(now, timers.seq()), None);
         }
     }
     assert_eq!((timers.entries.len(), timers.heap.capacity() <= 4), (1, true));
@@ -349,9 +349,9 @@ fn an_idle_timeout_that_is_moved_a_million_times_stays_one_entry() {
 #[test]
 fn parked_calls_can_be_cancelled_without_trace() {
     let (mut timers, start) = store();
-    let mark = timers.mark();
+    let seq = timers.seq();
     let keys: Vec<_> = (0..10).map(|n| timers.insert(start, n)).collect();
-    assert_eq!(timers.pop_due(start + SECOND, mark), None);
+    assert_eq!(timers.pop_due(start + SECOND, seq), None);
     for n in [0, 9, 5, 4, 1, 2, 3, 6, 7, 8] {
         assert_eq!(timers.remove(keys[n]), Some(n));
     }
@@ -438,8 +438,8 @@ enum Step {
     /// Moves from the deadline that it has, which may be any number of clocks away.
     Delay(usize, Shift),
     Advance(Duration),
-    Mark,
-    /// Pops with one of the marks taken so far, at a time that may lie behind the clock.
+    Seq,
+    /// Pops with one of the seqs taken so far, at a time that may lie behind the clock.
     Pop(usize, Duration),
     PopAll,
     TakeAll,
@@ -487,9 +487,9 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (any::<usize>(), shift()).prop_map(|(which, to)| Step::Reset(which, to)),
         2 => (any::<usize>(), shift()).prop_map(|(which, by)| Step::Delay(which, by)),
         4 => duration().prop_map(Step::Advance),
-        2 => Just(Step::Mark),
+        2 => Just(Step::Seq),
         6 => (any::<usize>(), prop_oneof![3 => Just(Duration::ZERO), 1 => duration()])
-            .prop_map(|(mark, back)| Step::Pop(mark, back)),
+            .prop_map(|(seq, back)| Step::Pop(seq, back)),
         1 => Just(Step::PopAll),
         1 => Just(Step::TakeAll),
         2 => Just(Step::NextDeadline),
@@ -507,16 +507,16 @@ struct Model {
     list: Vec<(Instant, u64, usize)>,
     /// Every key there ever was.
     keys: Vec<TimerKey>,
-    marks: Vec<(Mark, u64)>,
+    seqs: Vec<(Seq, u64)>,
 }
 
 impl Model {
     fn new() -> Self {
         let (timers, now) = store();
-        let marks = vec![(timers.mark(), 0)];
+        let seqs = vec![(timers.seq(), 0)];
         let far = Duration::from_nanos_u128((1 << Due::NANOS_BITS) - 1);
         let told_apart = (now - far, now + far);
-        Self { timers, now, told_apart, asked: 0, list: Vec::new(), keys: Vec::new(), marks }
+        Self { timers, now, told_apart, asked: 0, list: Vec::new(), keys: Vec::new(), seqs }
     }
 
     fn take(&mut self, step: Step) {
@@ -532,10 +532,10 @@ impl Model {
             Step::Reset(which, to) => self.reset(which, self.deadline(to, self.now)),
             Step::Delay(which, by) => self.delay(which, by),
             Step::Advance(by) => self.now = self.now.checked_add(by).unwrap_or(self.now),
-            Step::Mark => self.marks.push((self.timers.mark(), self.asked)),
-            Step::Pop(mark, back) => {
-                let mark = self.marks[mark % self.marks.len()];
-                self.pop(self.deadline(Shift::Back(back), self.now), mark);
+            Step::Seq => self.seqs.push((self.timers.seq(), self.asked)),
+            Step::Pop(seq, back) => {
+                let seq = self.seqs[seq % self.seqs.len()];
+                self.pop(self.deadline(Shift::Back(back), self.now), seq);
             }
             Step::PopAll => self.pop_all(),
             Step::TakeAll => self.take_all(),
@@ -589,17 +589,17 @@ impl Model {
         assert_eq!(taken, expected);
     }
 
-    fn pop(&mut self, now: Instant, (mark, asked): (Mark, u64)) -> bool {
+    fn pop(&mut self, now: Instant, (seq, asked): (Seq, u64)) -> bool {
         let due = self.list.iter().filter(|entry| entry.0 <= now && entry.1 < asked);
         let expected = due.min().copied();
         self.list.retain(|&entry| Some(entry) != expected);
-        assert_eq!(self.timers.pop_due(now, mark), expected.map(|entry| entry.2));
+        assert_eq!(self.timers.pop_due(now, seq), expected.map(|entry| entry.2));
         expected.is_some()
     }
 
     fn pop_all(&mut self) {
-        let mark = (self.timers.mark(), self.asked);
-        while self.pop(self.now, mark) {}
+        let seq = (self.timers.seq(), self.asked);
+        while self.pop(self.now, seq) {}
     }
 
     fn assert_agrees(&self) {

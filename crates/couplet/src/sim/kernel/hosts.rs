@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::datagrams::Socket;
 use super::stream::Stage;
 use super::{Due, EndId, Happening, Host, Kernel};
-use crate::driver::{How, Job, Key, ListenOptions, Signal, Ticket};
+use crate::driver::{CloseMode, Job, Key, ListenOptions, Signal, Ticket};
 use crate::sim::faults::Fault;
 use crate::sim::random::{Latency, Purpose, Stream};
 use crate::sim::trace::What;
@@ -279,7 +279,7 @@ impl Kernel {
         }
         for end in self.ends_of(host) {
             let waits = self.end(end).is_some_and(|end| end.stage == Stage::Queued);
-            self.close(end, if waits { How::Reset } else { How::Normal });
+            self.close(end, if waits { CloseMode::Reset } else { CloseMode::Normal });
         }
         let state = self.host(host);
         state.boot += 1;
@@ -394,7 +394,7 @@ impl Kernel {
         }
         let listener = self.host(host).listeners.remove(&address);
         for end in listener.into_iter().flat_map(|listener| listener.queue) {
-            self.close(end, How::Reset);
+            self.close(end, CloseMode::Reset);
         }
     }
 

@@ -469,7 +469,7 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::How;
+    use crate::driver::CloseMode;
 
     fn world() -> (Kernel, EndId) {
         let mut kernel = Kernel::new(1);
@@ -514,7 +514,7 @@ mod tests {
         let key = crate::driver::Key { slot: 0, generation: 0 };
         kernel.end(end).expect("it is open").key = Some(key);
         assert_eq!(kernel.left_of(0), ["a has ended and holds 1 connections"]);
-        kernel.close(end, How::Normal);
+        kernel.close(end, CloseMode::Normal);
         assert_eq!(kernel.left_of(0), [""; 0]);
         kernel.resolve(0, Ticket(1), "b");
         kernel.run_blocking(0, Ticket(2), Box::new(|| ()));
@@ -529,7 +529,7 @@ mod tests {
     fn left_of_a_connect(
         silence: Planned,
         at: Duration,
-        how: How,
+        how: CloseMode,
         crashes: Option<u32>,
     ) -> Vec<String> {
         let (mut kernel, end) = world();
@@ -543,7 +543,7 @@ mod tests {
         }
         run(&mut kernel);
         while let Some(end) = kernel.hosts[1].ends.first().copied() {
-            kernel.close(end, How::Normal);
+            kernel.close(end, CloseMode::Normal);
             run(&mut kernel);
         }
         kernel.close(end, how);
@@ -555,7 +555,7 @@ mod tests {
     fn however_a_connect_ends_nothing_of_it_stays() {
         let [a, b] = [Host(0), Host(1)];
         let silences = [Fault::OneWay(a, b), Fault::OneWay(b, a), Fault::BlackHole(b)];
-        let ends = [How::Normal, How::Reset]
+        let ends = [CloseMode::Normal, CloseMode::Reset]
             .into_iter()
             .flat_map(|how| [None, Some(0), Some(1)].map(|crashes| (how, crashes)));
         let ends: Vec<_> = ends.collect();

@@ -1,6 +1,6 @@
 //! Rows 17 to 20: `abort_connection`.
 
-use couplet::driver::How;
+use couplet::driver::CloseMode;
 use couplet::{ProducerKind, Transport};
 
 use crate::logged::logged;
@@ -69,7 +69,11 @@ pub(crate) fn c17_abort_connection_drops_unsent_bytes_and_resets(kit: Kit) {
             assert!(a.is_lost(), "{state}: in that turn");
             assert_eq!(rig.lost(&a), "Aborted", "{state}");
             let counts = rig.counts(&a);
-            assert_eq!((counts.closes, counts.shut_writes), (vec![How::Reset], shut), "{state}");
+            assert_eq!(
+                (counts.closes, counts.shut_writes),
+                (vec![CloseMode::Reset], shut),
+                "{state}"
+            );
             assert_eq!(rig.take_to_the_end(&b), *sees, "{state}");
             assert!(*sees == Saw::Reset || b.is_broken(), "{state}");
             assert!(kit.big().starts_with(&b.got()) && b.got_len() < kit.big().len());
@@ -80,7 +84,7 @@ pub(crate) fn c17_abort_connection_drops_unsent_bytes_and_resets(kit: Kit) {
         let (a, b) = rig.accept(Script::new().aware().on(on, Transport::abort_connection));
         b.fin();
         assert_eq!(rig.lost(&a), "Aborted", "{on:?}");
-        assert_eq!(rig.counts(&a).closes, [How::Reset], "{on:?}");
+        assert_eq!(rig.counts(&a).closes, [CloseMode::Reset], "{on:?}");
         assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "{on:?}");
     }
 }
@@ -114,7 +118,7 @@ pub(crate) fn c18_a_second_abort_or_a_close_after_it_is_harmless(kit: Kit) {
             then(&a.transport());
             assert_eq!(rig.lost(&a), "Aborted");
             assert_eq!(a.log.entries(), ["made", "lost(Aborted)"]);
-            assert_eq!(rig.counts(&a).closes, [How::Reset]);
+            assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
         }
     }
 }

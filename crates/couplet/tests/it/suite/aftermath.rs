@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::How;
+use couplet::driver::CloseMode;
 use couplet::{Connection, ConnectionLost, ProducerKind, Transport};
 
 use super::endings::write_big;
@@ -122,7 +122,7 @@ pub(crate) fn c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin(kit: Kit) 
     assert!(0 < b.got_len() && b.got_len() < kit.big().len());
     b.fin();
     assert_eq!(rig.lost(&a), "Panicked(no more)");
-    assert_eq!(rig.counts(&a).closes, [How::Normal]);
+    assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
 }
 
 pub(crate) fn c20a_fail_flushes_what_was_written(kit: Kit) {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::How;
+use couplet::driver::CloseMode;
 use couplet::{Bytes, ProducerKind, Transport};
 
 use super::draining::draining;
@@ -286,7 +286,7 @@ pub(crate) fn c16_a_second_lose_connection_does_nothing(kit: Kit) {
     rig.turn();
     assert!(a.is_lost(), "30 s after the first");
     assert_eq!(rig.lost(&a), "CloseTimedOut");
-    assert_eq!(rig.counts(&a).closes, [How::Reset]);
+    assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
     // While it drains.
     let (mut rig, a, _b) = draining(kit, Transport::lose_connection);
     rig.pass(s(20));

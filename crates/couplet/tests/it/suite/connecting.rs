@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::How;
+use couplet::driver::CloseMode;
 use couplet::{
     Address, Bytes, ConnectOptions, Connector, ConnectorState, NotDisconnected, Transport,
 };
@@ -194,7 +194,7 @@ fn a_thousand_failures_grow_nothing(rig: &mut Rig, to: SocketAddr) {
     assert_eq!((log.count("do_start"), log.count("do_stop")), (1, 1));
     assert_eq!(log.entries().last().map(String::as_str), Some("do_stop"));
     for key in rig.tapped.connects.borrow().iter().filter_map(|(_, _, key)| *key) {
-        assert_eq!(rig.tapped.counts(key).closes, [How::Normal]);
+        assert_eq!(rig.tapped.counts(key).closes, [CloseMode::Normal]);
         assert!(key.slot < 8, "slots are used again");
     }
     assert!(held.upgrade().is_none(), "nobody keeps the factory");
@@ -301,7 +301,7 @@ pub(crate) fn c49_a_connect_that_nobody_answers_ends_after_30_s(kit: Kit) {
         assert_eq!(log.entries()[2..], [failed.as_str(), "do_stop"]);
         let attempts = rig.tapped.connects.borrow().clone();
         let [(_, _, Some(key))] = attempts[..] else { panic!("{attempts:?}") };
-        assert_eq!(rig.tapped.counts(key).closes, [How::Normal]);
+        assert_eq!(rig.tapped.counts(key).closes, [CloseMode::Normal]);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use couplet::driver::How;
+use couplet::driver::CloseMode;
 use couplet::{ProducerKind, Transport};
 
 use super::endings::write_big;
@@ -40,7 +40,7 @@ pub(crate) fn c15_a_close_without_progress_ends_after_30_s(kit: Kit) {
     go_to(&mut rig, s(30));
     assert!(a.is_lost(), "and not a check later");
     assert_eq!(rig.lost(&a), "CloseTimedOut");
-    assert_eq!(rig.counts(&a).closes, [How::Reset]);
+    assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
     assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
     assert!(kit.big().starts_with(&b.got()) && b.got_len() < kit.big().len());
 }
@@ -127,7 +127,7 @@ pub(crate) fn c15a_a_silent_peer_times_out(kit: Kit) {
         go_to(&mut rig, s(10));
         assert!(a.is_lost());
         assert_eq!(rig.lost(&a), "Timeout");
-        assert_eq!(rig.counts(&a).closes, [How::Reset]);
+        assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
         assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
     }
 }
@@ -232,7 +232,7 @@ pub(crate) fn c15a_the_idle_timeout_stays_in_force_after_the_peers_fin(kit: Kit)
         go_to(&mut rig, s(10));
         assert!(a.is_lost(), "{role:?}");
         assert_eq!(rig.lost(&a), "Timeout");
-        assert_eq!(rig.counts(&a).closes, [How::Reset]);
+        assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use couplet::Transport;
-use couplet::driver::How;
+use couplet::driver::CloseMode;
 
 use super::endings::write_big;
 use super::far::{B, Saw};
@@ -33,7 +33,7 @@ pub(crate) fn c05_connection_lost_comes_at_the_peers_fin(kit: Kit) {
     b.fin();
     assert_eq!(rig.lost(&a), "Done(Us)");
     assert_eq!(a.log.entries(), ["made", "lost(Done(Us))"]);
-    assert_eq!(rig.counts(&a).closes, [How::Normal]);
+    assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
 }
 
 pub(crate) fn c05_an_error_ends_the_drain_and_leaves_the_reason(kit: Kit) {
@@ -86,7 +86,7 @@ pub(crate) fn c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin(kit:
     rig.pass(s(1));
     rig.turn();
     assert_eq!(rig.lost(&a), "Done(Us)");
-    assert_eq!(rig.counts(&a).closes, [How::Normal]);
+    assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
 }
 
 pub(crate) fn c05_a_close_after_the_peers_fin_has_no_drain(kit: Kit) {
@@ -129,5 +129,5 @@ pub(crate) fn c05_the_drain_is_left_out_while_the_reactor_stops(kit: Kit) {
     assert_eq!(rig.passed(), Duration::ZERO);
     assert_eq!(rig.lost(&a), "Done(Us)");
     assert_eq!(rig.lost(&a2), "Done(Us)");
-    assert_eq!(rig.counts(&a2).closes, [How::Normal]);
+    assert_eq!(rig.counts(&a2).closes, [CloseMode::Normal]);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use couplet::driver::How;
+use couplet::driver::CloseMode;
 use couplet::{Bytes, ProducerKind, Transport};
 
 use super::endings::write_big;
@@ -288,7 +288,7 @@ pub(crate) fn c12_the_close_deadline_bounds_a_silent_producer(kit: Kit) {
             assert_eq!(rig.lost(&a), "CloseTimedOut");
             let entries = a.log.entries();
             assert_eq!(entries[entries.len() - 2], "stop");
-            assert_eq!(rig.counts(&a).closes, [How::Reset]);
+            assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
             assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
         }
         // One that writes now and then lives on.

@@ -110,7 +110,7 @@ impl Kit {
                 (tap, tapped, Ground::Memory(network))
             }
         };
-        let l = Loop::with_driver(Box::new(tap), LoopOptions::default());
+        let l = Loop::with_driver(tap, LoopOptions::default());
         Rig {
             kit: self,
             reactor: l.reactor(),

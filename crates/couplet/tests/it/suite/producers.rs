@@ -492,32 +492,32 @@ const ENDS: [End; 8] = [
 
 pub(crate) fn c69_stop_producing_comes_before_connection_lost(kit: Kit) {
     #[derive(Clone, Copy, PartialEq)]
-    enum How {
+    enum CloseMode {
         Flowing,
         Paused,
         Pull,
         Gone,
     }
     for (reason, end) in ENDS {
-        for how in [How::Flowing, How::Paused, How::Pull, How::Gone] {
+        for how in [CloseMode::Flowing, CloseMode::Paused, CloseMode::Pull, CloseMode::Gone] {
             let mut rig = kit.rig();
             let (a, b) = rig.accept(Script::new());
-            let kind = if how == How::Pull { ProducerKind::Pull } else { ProducerKind::Push };
+            let kind = if how == CloseMode::Pull { ProducerKind::Pull } else { ProducerKind::Push };
             register_with(&a, kind, |call, transport| {
                 if call == Call::Stop {
                     transport.unregister_producer(); // harmless there
                 }
             });
-            if how == How::Paused {
+            if how == CloseMode::Paused {
                 a.transport().write_bytes(Bytes::from_static(rig.kit.big()));
                 rig.until("pause", || a.log.has("pause"));
             }
-            if how == How::Gone {
+            if how == CloseMode::Gone {
                 a.transport().unregister_producer();
             }
             rig.turns(3);
             end(&mut rig, &a, &b);
-            if how == How::Gone && ["CloseTimedOut", "Failed(no prose)"].contains(&reason) {
+            if how == CloseMode::Gone && ["CloseTimedOut", "Failed(no prose)"].contains(&reason) {
                 // Without a producer these go on to the drain, and to its end.
                 b.close();
                 rig.lost(&a);
@@ -525,7 +525,7 @@ pub(crate) fn c69_stop_producing_comes_before_connection_lost(kit: Kit) {
                 assert_eq!(rig.lost(&a), reason);
             }
             let calls = calls(&a);
-            if how == How::Gone {
+            if how == CloseMode::Gone {
                 assert!(!calls.contains(&"stop".to_owned()), "{reason}: {calls:?}");
             } else {
                 let stops = calls.iter().filter(|call| *call == "stop").count();

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::driver::How;
+use couplet::driver::CloseMode;
 use couplet::{Bytes, Reason, Transport};
 
 use super::far::{B, Saw};
@@ -519,7 +519,7 @@ pub(crate) fn c62_when_both_halves_are_closed_the_connection_ends(kit: Kit) {
         assert!(matches!(a.reason(), Reason::Done(_)), "{:?}", a.reason());
         let entries = a.log.entries();
         assert_eq!(entries[1..entries.len() - 1], *order);
-        assert_eq!(rig.counts(a).closes, [How::Normal]);
+        assert_eq!(rig.counts(a).closes, [CloseMode::Normal]);
     };
     for loses in [false, true] {
         let script = || {
@@ -561,5 +561,5 @@ pub(crate) fn c62_when_both_halves_are_closed_the_connection_ends(kit: Kit) {
     let mut entries = a.log.entries();
     entries[1..3].sort();
     assert_eq!(entries, ["made", "read_closed", "write_closed", "lost(Done(Peer))"]);
-    assert_eq!(rig.counts(&a).closes, [How::Normal]);
+    assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
 }

@@ -10,7 +10,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use couplet::driver::{
-    Answer, Bound, Driver, Event, How, Job, Key, Outbox, Receiver, Sent, Ticket, World,
+    Bound, CloseMode, Commands, Driver, Event, Job, Key, Outbox, Ticket, World, WriteOutcome,
 };
 use couplet::{Address, ConnectOptions, ListenOptions, SocketOption};
 
@@ -21,7 +21,7 @@ pub(crate) struct Counts {
     pub(crate) writes: usize,
     pub(crate) written: usize,
     pub(crate) shut_writes: usize,
-    pub(crate) closes: Vec<How>,
+    pub(crate) closes: Vec<CloseMode>,
     pub(crate) receives: Vec<bool>,
     /// Bytes of all `Received`.
     pub(crate) received: usize,
@@ -128,10 +128,6 @@ impl Tap {
 }
 
 impl Driver for Tap {
-    fn world(&self) -> Rc<dyn World> {
-        self.tapped.clone()
-    }
-
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         let tapped = self.tapped.clone();
         tapped.of_this_run.set(tapped.of_this_run.get() + 1);
@@ -150,16 +146,12 @@ impl Driver for Tap {
         self.inner.wait(Some(tapped.inner.now() + nap))
     }
 
-    fn serve(&mut self, receiver: &mut dyn Receiver) -> bool {
-        let tapped = self.tapped.clone();
-        self.inner.serve(&mut TappedReceiver { receiver, tapped, sending: 0 })
-    }
-
-    fn next(&mut self) -> Option<Event<'_>> {
+    fn next(&mut self) -> Option<Event> {
         let event = self.inner.next()?;
         match &event {
-            Event::Received(key, bytes) => {
-                self.tapped.count(*key, |counts| counts.received += bytes.len());
+            Event::Received(key) => {
+                let bytes = self.inner.lent().len();
+                self.tapped.count(*key, |counts| counts.received += bytes);
             }
             Event::Sent(key, _) => self.tapped.count(*key, |counts| counts.sent += 1),
             _ => {}
@@ -167,14 +159,24 @@ impl Driver for Tap {
         Some(event)
     }
 
-    fn write(&mut self, key: Key, out: &mut Outbox) -> Sent {
+    fn lent(&self) -> &[u8] {
+        self.inner.lent()
+    }
+}
+
+impl Commands for Tap {
+    fn world(&self) -> Rc<dyn World> {
+        self.tapped.clone()
+    }
+
+    fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome {
         let before = out.len();
-        let sent = self.inner.write(key, out);
+        let outcome = self.inner.write(key, out);
         self.tapped.command(key, |counts| {
             counts.writes += 1;
             counts.written += before - out.len();
         });
-        sent
+        outcome
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
@@ -199,9 +201,9 @@ impl Driver for Tap {
         self.inner.shut_write(key);
     }
 
-    fn close(&mut self, key: Key, how: How) {
-        self.tapped.command(key, |counts| counts.closes.push(how));
-        self.inner.close(key, how);
+    fn close(&mut self, key: Key, mode: CloseMode) {
+        self.tapped.command(key, |counts| counts.closes.push(mode));
+        self.inner.close(key, mode);
     }
 
     fn peer_has_ended(&self, key: Key) -> bool {
@@ -240,42 +242,5 @@ impl Driver for Tap {
 
     fn watch_signals(&mut self, on: bool) -> io::Result<()> {
         self.inner.watch_signals(on)
-    }
-}
-
-/// Counts what a driver gives to the loop and sends for it by itself.
-struct TappedReceiver<'a> {
-    receiver: &'a mut dyn Receiver,
-    tapped: Rc<Tapped>,
-    /// Bytes of the answer that is being sent.
-    sending: usize,
-}
-
-impl Receiver for TappedReceiver<'_> {
-    fn woken(&mut self) -> bool {
-        self.receiver.woken()
-    }
-
-    fn again(&mut self) -> Option<Option<Instant>> {
-        self.receiver.again()
-    }
-
-    fn received(&mut self, key: Key, data: &[u8]) -> Answer<'_> {
-        self.tapped.count(key, |counts| counts.received += data.len());
-        let answer = self.receiver.received(key, data);
-        if let Answer::Send(out) = &answer {
-            self.sending = out.len();
-            self.tapped.command(key, |counts| {
-                counts.writes += 1;
-                counts.written += out.len();
-            });
-        }
-        answer
-    }
-
-    fn blocked(&mut self, key: Key, sent: Sent, n: usize) -> bool {
-        let stayed = self.sending - n;
-        self.tapped.count(key, |counts| counts.written -= stayed);
-        self.receiver.blocked(key, sent, n)
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use couplet::Transport;
-use couplet::driver::How;
+use couplet::driver::CloseMode;
 use rustix::io::Errno;
 
 use crate::suite::endings::write_big;
@@ -64,7 +64,7 @@ fn c05_the_drain_ends_with_a_plain_close() {
     rig.pass(s(30));
     rig.turn();
     assert_eq!(rig.lost(&a), "Done(Us)");
-    assert_eq!(rig.counts(&a).closes, [How::Normal]);
+    assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
     rig.tick();
     assert!(!b.is_broken(), "a reset would leave an error at the socket");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::super::hosts::NO_DESCRIPTORS;
 use super::super::{ConnId, EndId, Happening, Kernel};
 use super::{Conn, End, Fin, Packet, Read, Stage, Way};
-use crate::driver::{How, Outbox};
+use crate::driver::{CloseMode, Outbox};
 use crate::sim::random::{Purpose, Stream, nanos};
 use crate::sim::trace::{Label, What};
 
@@ -182,12 +182,12 @@ impl Kernel {
     }
 
     /// Closes as `close(2)` does.
-    pub(in crate::sim) fn close(&mut self, id: EndId, how: How) {
+    pub(in crate::sim) fn close(&mut self, id: EndId, how: CloseMode) {
         let Some(end) = self.end(id) else { return };
         if end.is_gone() {
             return;
         }
-        let aborts = how == How::Reset || end.unread > 0 || end.stage == Stage::Connecting;
+        let aborts = how == CloseMode::Reset || end.unread > 0 || end.stage == Stage::Connecting;
         end.stage = Stage::Closed;
         end.key = None;
         end.inbox = VecDeque::new();

@@ -23,7 +23,7 @@ impl Stage {
         let (driver, network) = Memory::new(manner, life.roll(usize::MAX) as u64);
         network.set_cut([Cut::Whole, Cut::Most(1000), Cut::Random(5000)][life.roll(3)]);
         network.set_capacity([64 * 1024, 5000, 500][life.roll(3)]);
-        let mut l = Loop::with_driver(Box::new(driver), LoopOptions::default());
+        let mut l = Loop::with_driver(driver, LoopOptions::default());
         let (reactor, place) = (l.reactor(), SocketAddr::from(([127, 0, 0, 1], 0)));
         let liver = life.clone();
         let factory = move |_: &Address| Some(Liver(liver.clone()));

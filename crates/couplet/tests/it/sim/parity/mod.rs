@@ -296,7 +296,7 @@ fn networks() -> [Link; 4] {
 
 fn kernel_loop() -> Loop {
     let mio = Mio::new(256 * 1024).expect("a poll descriptor");
-    Loop::with_driver(Box::new(mio), LoopOptions::default())
+    Loop::with_driver(mio, LoopOptions::default())
 }
 
 fn turn(l: &mut Loop, at_most: Duration) {

@@ -11,7 +11,8 @@ use super::connecting::ConnectorState;
 use super::table::{Entry, Place};
 use super::tasks::TaskId;
 use super::timers::TimerKey;
-use super::{DelayedCall, Loop, Reactor, Records, Timed};
+use super::turn::Core;
+use super::{ConnectionSnapshot, DelayedCall, Reactor, Records, Timed};
 use crate::driver::Key;
 use crate::transport::connection::Life;
 
@@ -105,9 +106,9 @@ impl Records {
     }
 }
 
-impl Loop {
+impl Core {
     /// Notes from now on where things are asked for.
-    pub(crate) fn keep_places(&mut self) {
+    pub(super) fn keep_places(&mut self) {
         self.reactor.records.places.replace(Some(Box::default()));
     }
 
@@ -119,7 +120,7 @@ impl Loop {
     }
 
     /// What is open, under way and waiting, but for what is the loop's own.
-    pub(crate) fn what_is_left(&self) -> Vec<Left> {
+    pub(super) fn what_is_left(&self) -> Vec<Left> {
         let ports = self.table.iter().filter_map(|(_, place)| match place {
             Place::Port(port) => Some(Left {
                 what: format!("a port that listens on {}", port.host()),
@@ -146,7 +147,7 @@ impl Loop {
     }
 
     fn connection_left(&self, key: Key, entry: &Entry) -> Left {
-        let seen = entry.life.snapshot(self.reactor.now());
+        let seen = ConnectionSnapshot::of(&entry.life, self.reactor.now());
         let (towards, mut from) = match &entry.connector {
             Some(connector) => ("to", format!("by the connect asked for at {}", connector.place)),
             None => ("from", self.accepted_by(key)),

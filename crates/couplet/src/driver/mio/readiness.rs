@@ -1,0 +1,190 @@
+//! Turns readiness into events, one slot at a time.
+
+use std::io;
+
+use mio::Token;
+
+#[cfg(target_os = "linux")]
+use super::epoll::Says as _;
+use super::slots::{ConnectingSlot, Kind, Slot};
+use super::stream::{Found, Readiness, StreamSlot};
+use super::{Mio, SIGNALS, WAKER, WATCHES};
+use crate::address::Address;
+use crate::driver::{Event, Key, Ready, WatchId};
+
+impl Mio {
+    /// The next slot that may have something to report, with the readiness of its event noted.
+    pub(super) fn next_slot(&mut self) -> Option<u32> {
+        while let Some(event) = self.batch.get(self.cursor) {
+            self.cursor += 1;
+            match event.token() {
+                WAKER => self.has_internal_events = true,
+                SIGNALS => self.signals.readable = true,
+                Token(watch) if watch >= WATCHES => {
+                    let failed = event.is_error() || event.is_read_closed();
+                    let ready = Ready {
+                        readable: event.is_readable() || failed,
+                        writable: event.is_writable() || failed || event.is_write_closed(),
+                    };
+                    self.watched.push_back((WatchId(watch - WATCHES), ready));
+                    self.has_internal_events = true;
+                }
+                Token(slot) => {
+                    let readiness = Readiness::of(event);
+                    self.note(slot, readiness);
+                    return Some(slot as u32);
+                }
+            }
+        }
+        while let Some(slot) = self.again.pop_front() {
+            // One that waits for the next turn has had its share of this one.
+            if !self.slots[slot as usize].queued {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    pub(super) fn note(&mut self, slot: usize, mut readiness: Readiness) {
+        match &mut self.slots[slot].kind {
+            Kind::Port(port) => port.readable = true,
+            Kind::Stream(stream) => {
+                if !stream.readiness.has(Readiness::BLOCKED) || stream.error.is_some() {
+                    readiness.set(Readiness::ROOM, false);
+                }
+                stream.readiness.set(readiness.0, true);
+            }
+            Kind::Connecting(connecting) => {
+                connecting.closing |= readiness.has(Readiness::CLOSING);
+            }
+            Kind::Free => {}
+        }
+    }
+
+    fn look_at_connecting(&mut self, slot: u32) -> Option<Event> {
+        let Slot { generation, kind: Kind::Connecting(connecting), .. } =
+            &self.slots[slot as usize]
+        else {
+            return None;
+        };
+        let key = Key { slot, generation: *generation };
+        match connecting.outcome()? {
+            Ok(host) => {
+                let entry = &mut self.slots[slot as usize];
+                if let Kind::Connecting(connecting) = std::mem::replace(&mut entry.kind, Kind::Free)
+                {
+                    let mut stream = StreamSlot::new(connecting.stream);
+                    // The edge of the connect may have told of bytes and of their end too.
+                    stream.readiness.set(Readiness::READABLE, true);
+                    stream.readiness.set(Readiness::CLOSING, connecting.closing);
+                    entry.kind = Kind::Stream(stream);
+                }
+                self.queue(slot);
+                Some(Event::Connected { key, host })
+            }
+            Err(error) => Some(Event::Ended(key, Some(error))),
+        }
+    }
+
+    /// Looks at a stream, from which `already` was read perhaps.
+    fn look_at_stream(&mut self, slot: u32, already: Option<io::Result<usize>>) -> Option<Event> {
+        let Slot { generation, kind: Kind::Stream(stream), .. } = &mut self.slots[slot as usize]
+        else {
+            return None;
+        };
+        let key = Key { slot, generation: *generation };
+        if already.is_some() {
+            stream.readiness.set(Readiness::READABLE, true);
+        }
+        if stream.readiness.has(Readiness::ROOM) {
+            stream.readiness.set(Readiness::ROOM | Readiness::BLOCKED, false);
+            self.again.push_front(slot);
+            return Some(Event::Sent(key, 0));
+        }
+        if stream.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
+            return stream.pending_error().map(|error| Event::Ended(key, Some(error)));
+        }
+        if !stream.readiness.has(Readiness::READABLE) {
+            return None;
+        }
+        match stream.read(&mut self.buffer, already) {
+            Found::Nothing => None,
+            Found::End(error) => Some(Event::Ended(key, error)),
+            Found::Bytes(n) => {
+                if n == self.buffer.len() {
+                    self.queue(slot);
+                } else if stream.readiness.has(Readiness::READABLE) {
+                    self.again.push_front(slot);
+                }
+                self.lent = n;
+                Some(Event::Received(key))
+            }
+        }
+    }
+
+    fn look_at(&mut self, slot: u32) -> Option<Event> {
+        match &self.slots[slot as usize].kind {
+            Kind::Stream(_) => self.look_at_stream(slot, None),
+            Kind::Port(_) => self.look_at_port(slot),
+            Kind::Connecting(_) => self.look_at_connecting(slot),
+            Kind::Free => None,
+        }
+    }
+
+    /// The next event after a read that did not just bring some bytes.
+    #[cold]
+    pub(super) fn next_after(&mut self, slot: u32, read: io::Result<usize>) -> Option<Event> {
+        let found = self.look_at_stream(slot, Some(read));
+        found.or_else(|| self.next_of_all())
+    }
+
+    /// The next event, whatever it is.
+    #[inline(never)]
+    pub(super) fn next_of_all(&mut self) -> Option<Event> {
+        while let Some(slot) = self.next_slot() {
+            let event = self.look_at(slot);
+            if event.is_some() {
+                return event;
+            }
+        }
+        self.internal_event()
+    }
+
+    pub(super) fn internal_event(&mut self) -> Option<Event> {
+        if let Some(signal) = self.signals.next() {
+            return Some(Event::Signal(signal));
+        }
+        if self.has_internal_events {
+            if let Some((ticket, answer)) = self.names.next() {
+                return Some(Event::Resolved(ticket, answer));
+            }
+            if let Some((ticket, ())) = self.jobs.next() {
+                return Some(Event::JobDone(ticket));
+            }
+            if let Some((id, ready)) = self.watched.pop_front() {
+                return Some(Event::Ready(id, ready));
+            }
+            self.has_internal_events = false;
+        }
+        None
+    }
+}
+
+impl ConnectingSlot {
+    /// What became of the connect, once that is known; with our address.
+    fn outcome(&self) -> Option<io::Result<Address>> {
+        let stream = &self.stream;
+        Some(match stream.take_error() {
+            Ok(Some(error)) | Err(error) => Err(error),
+            Ok(None) => match (stream.peer_addr(), stream.local_addr()) {
+                // A connect to a free port of our own range can meet itself.
+                (Ok(peer), Ok(host)) if peer == host => {
+                    Err(io::Error::from(io::ErrorKind::ConnectionRefused))
+                }
+                (Ok(_), Ok(host)) => Ok(Address::from(host)),
+                (Err(error), _) if error.kind() == io::ErrorKind::NotConnected => return None,
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            },
+        })
+    }
+}
