@@ -106,7 +106,7 @@ fn count_once(bench: &Bench, kind: Kind, tool: Tool, what: Count, rounds: u64) -
     let manner = Manner { close_first, cpu: bench.server_cpu, meek: true };
     let words = tool.words(&output.0.display().to_string());
     let server = server::start(kind, manner, &words, &bench.python)?;
-    let mut load = Load::new(server.address, false)?;
+    let mut load = Load::new(server.address, false, kind == Kind::CoupletLines)?;
     match what {
         Count::Trip(connections) => {
             load.connect(connections)?;

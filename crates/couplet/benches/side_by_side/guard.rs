@@ -46,6 +46,15 @@ fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
         tell("instructions_per_trip_1", one);
         let [fifty, _] = count(bench, kind, Tool::Valgrind, Count::Trip(50))?;
         tell("instructions_per_trip_50", fifty);
+        let [short, _] = count(bench, kind, Tool::Valgrind, Count::Short(Closer::Client))?;
+        tell("instructions_per_short_connection", short);
+        if kind == Kind::Couplet {
+            let lines = Kind::CoupletLines;
+            let [one, _] = count(bench, lines, Tool::Valgrind, Count::Trip(1))?;
+            tell("instructions_per_line_1", one);
+            let [fifty, _] = count(bench, lines, Tool::Valgrind, Count::Trip(50))?;
+            tell("instructions_per_line_50", fifty);
+        }
     } else {
         println!("# skipped: instructions, as valgrind is not installed");
     }

@@ -14,7 +14,10 @@ pub(crate) enum Kind {
     Raw(usize),
     Tokio(usize),
     Mio(usize),
+    /// The program's own: `couplet echo`.
     Couplet,
+    /// A `LineReceiver` with what a server on the open net has.
+    CoupletLines,
     Twisted,
 }
 
@@ -28,6 +31,7 @@ impl Display for Kind {
             Kind::Tokio(size) => ("tokio", size),
             Kind::Mio(size) => ("mio", size),
             Kind::Couplet => ("couplet", USUAL),
+            Kind::CoupletLines => ("couplet-lines", USUAL),
             Kind::Twisted => ("twisted", USUAL),
         };
         match size {
@@ -41,6 +45,9 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Kind, String> {
+        if text == "couplet-lines" {
+            return Ok(Kind::CoupletLines);
+        }
         let (name, size) = text.split_once('-').unwrap_or((text, "16k"));
         let size = size.strip_suffix('k').and_then(|size| size.parse().ok());
         match (name, size.filter(|size| (1..=65536).contains(size))) {
@@ -51,7 +58,7 @@ impl FromStr for Kind {
             ("twisted", _) if text == name => Ok(Kind::Twisted),
             _ => Err(format!(
                 "no server {text:?}; there are raw, tokio, mio (with a buffer of 16 KiB, or \
-                 another as in raw-64k), couplet and twisted"
+                 another as in raw-64k), couplet, couplet-lines and twisted"
             )),
         }
     }
@@ -68,25 +75,31 @@ pub(crate) struct Manner {
     pub(crate) meek: bool,
 }
 
+impl Manner {
+    /// Runs so from now on, and with it the processes that it starts.
+    pub(crate) fn apply(self) -> crate::Result<()> {
+        if let Some(cpu) = self.cpu {
+            pin(cpu)?;
+        }
+        if self.meek {
+            rustix::process::nice(19)?;
+        }
+        Ok(())
+    }
+}
+
 /// Becomes a server of that kind; returns only with an error.
 pub(crate) fn serve(kind: Kind, manner: Manner) -> crate::Result<()> {
     // Whoever started it ends it; this is for the case that they were killed.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    if let Some(cpu) = manner.cpu {
-        pin(cpu)?;
-    }
-    if manner.meek {
-        rustix::process::nice(19)?;
-    }
-    let ready = |address: &dyn Display| {
-        println!("listening on {address} as process {}", std::process::id());
-    };
+    let ready = |address: &dyn Display| println!("listening on {address}");
     let close_first = manner.close_first;
     match kind {
         Kind::Raw(size) => peer_raw::serve(size << 10, close_first, ready)?,
         Kind::Tokio(size) => peer_tokio::serve(size << 10, close_first, ready)?,
         Kind::Mio(size) => peer_mio::serve(size << 10, close_first, ready)?,
-        Kind::Couplet => ours::serve(close_first, ready).map_err(|error| error.to_string())?,
+        Kind::Couplet => ours::serve_one(ready).map_err(|error| error.to_string())?,
+        Kind::CoupletLines => ours::serve_lines(ready).map_err(|error| error.to_string())?,
         Kind::Twisted => return Err("twisted runs in Python, not here".into()),
     }
     Ok(())

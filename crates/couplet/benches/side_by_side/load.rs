@@ -24,6 +24,8 @@ pub(crate) const PARALLEL: usize = 8;
 const WINDOW: usize = 256 << 10;
 /// A prime, so that no slip by a buffer's length goes unseen; at least `WINDOW`.
 const PERIOD: usize = 262_147;
+/// The same for lines: a prime number of messages.
+const PERIOD_OF_LINES: usize = 4099 * MESSAGE;
 /// How often the load looks for an answer before it sleeps, where it has a processor of its own:
 /// its own waking up would be a part of what it measures.
 const SPINS: usize = 20_000;
@@ -49,6 +51,8 @@ pub(crate) struct Load {
     server: SocketAddr,
     /// The random block, twice over: a window never wraps.
     block: Vec<u8>,
+    /// Each message is a line, CRLF included.
+    lines: bool,
     epoll: OwnedFd,
     spins: usize,
     connections: Vec<Option<Connection>>,
@@ -57,14 +61,21 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Clients for that server, none connected yet; `spin` if no other process needs the processor.
-    pub(crate) fn new(server: SocketAddr, spin: bool) -> io::Result<Load> {
+    /// Clients for that server, none connected yet; `spin` if no other process needs the processor,
+    /// `lines` if messages are to be lines.
+    pub(crate) fn new(server: SocketAddr, spin: bool, lines: bool) -> io::Result<Load> {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut block: Vec<u8> = (0..PERIOD).map(|_| random_byte(&mut state)).collect();
+        let period = if lines { PERIOD_OF_LINES } else { PERIOD };
+        let mut block: Vec<u8> = (0..period).map(|_| random_byte(&mut state)).collect();
+        for line in block.chunks_exact_mut(MESSAGE).filter(|_| lines) {
+            line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+            line[MESSAGE - 2..].copy_from_slice(b"\r\n");
+        }
         block.extend_from_within(..);
         Ok(Load {
             server,
             block,
+            lines,
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             spins: if spin { SPINS } else { 0 },
             connections: Vec::new(),
@@ -255,26 +266,35 @@ impl Load {
         stream.set_nodelay(true)?;
         epoll::add(&self.epoll, &stream, EventData::new_u64(slot as u64), EventFlags::IN)?;
         self.opened += 1;
-        let start = self.opened * 104_729 % PERIOD;
+        let start = match self.lines {
+            true => self.opened * 1031 * MESSAGE % self.period(),
+            false => self.opened * 104_729 % self.period(),
+        };
         self.connections[slot] = Some(Connection { stream, start, sent: 0, received: 0 });
         Ok(())
     }
 
+    fn period(&self) -> usize {
+        self.block.len() / 2
+    }
+
     fn send_message(&mut self, slot: usize) -> io::Result<()> {
+        let period = self.period();
         let connection = open_in(&mut self.connections, slot);
-        let at = (connection.start + connection.sent) % PERIOD;
+        let at = (connection.start + connection.sent) % period;
         connection.sent += MESSAGE;
         (&connection.stream).write_all(&self.block[at..at + MESSAGE])
     }
 
     /// Sends what the window and the kernel have room for; returns its length.
     fn send_stream(&mut self, slot: usize) -> io::Result<usize> {
+        let period = self.period();
         let connection = open_in(&mut self.connections, slot);
         let room = WINDOW - (connection.sent - connection.received);
         if room == 0 {
             return Ok(0);
         }
-        let at = (connection.start + connection.sent) % PERIOD;
+        let at = (connection.start + connection.sent) % period;
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         match send(&connection.stream, &self.block[at..at + room], flags) {
             Ok(length) => {
@@ -296,7 +316,7 @@ impl Load {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Some(0)),
             Err(error) => return Err(error.into()),
         };
-        let at = (connection.start + connection.received) % PERIOD;
+        let at = (connection.start + connection.received) % (self.block.len() / 2);
         connection.received += length;
         if connection.received > connection.sent {
             return Err(wrong("more bytes came back than were sent"));

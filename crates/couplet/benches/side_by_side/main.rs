@@ -54,14 +54,19 @@ fn answer(request: Request) -> Result<()> {
     match request {
         Request::Help => print!("{}", options::HELP),
         Request::Serve(kind, manner) => kind::serve(kind, manner)?,
-        Request::Watch(words) => server::watch(&words)?,
+        Request::Watch(manner, words) => {
+            manner.apply()?;
+            server::watch(&words)?;
+        }
         Request::Guard(kind, limits, mut bench) => {
             share_processors(&mut bench)?;
+            server::build_program()?;
             guard::run(&bench, kind, limits.as_deref())?;
         }
         Request::Compare(selected, mut bench) => {
             share_processors(&mut bench)?;
             find_twisted(&mut bench);
+            server::build_program()?;
             selected.into_iter().try_for_each(|what| measure(&bench, what))?;
         }
     }

@@ -20,7 +20,7 @@ other machines.
   --quick             short rounds: under a minute in all
   --rounds N          rounds of each timed scenario (5; 3 with --quick)
   --time MS           milliseconds that each server is timed in a round (1000; 150 with --quick)
-  --kind A,B,..       only these servers: raw, tokio, mio, couplet, twisted;
+  --kind A,B,..       only these servers: raw, tokio, mio, couplet, twisted, couplet-lines;
                       raw-64k is raw with a read buffer of 64 KiB (16 without a size),
                       and so are tokio-64k, mio-256k and so on
   --scenario A,B,..   only these scenarios, or those whose names begin so
@@ -29,6 +29,9 @@ other machines.
   --assert FILE       with --guard: exit with 1 if a limit in FILE is broken;
                       its lines are `name <= value`, # begins a comment
   --help              this text
+
+couplet is the program's own server, `couplet echo`; couplet-lines echoes lines through a framer.
+Both have a producer, a write cap and an idle timeout, as a server on the open net has.
 
 Timed scenarios:
   ping-1 ping-50 ping-500   64 bytes there and back, on so many connections at once
@@ -55,7 +58,7 @@ pub(crate) enum Request {
     Help,
     Serve(Kind, Manner),
     /// Run this command until stdin closes.
-    Watch(Vec<String>),
+    Watch(Manner, Vec<String>),
     Guard(Kind, Option<String>, Bench),
     Compare(Vec<Selected>, Bench),
 }
@@ -137,7 +140,7 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Reque
             "--kind" => chosen = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--scenario" => selected = select(&value()?)?,
             "--serve" => serve = Some(value()?.parse()?),
-            "--watch" => return Ok(Request::Watch(arguments.collect())),
+            "--watch" => return Ok(Request::Watch(manner, arguments.collect())),
             "--close-first" => manner.close_first = true,
             "--cpu" => manner.cpu = Some(number(&option, &value()?)?),
             "--meek" => manner.meek = true,

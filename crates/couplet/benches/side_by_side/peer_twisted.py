@@ -1,7 +1,6 @@
 """Twisted as an echo server; takes the same options as the benchmark's own servers."""
 
 import ctypes
-import os
 import signal
 import sys
 
@@ -23,13 +22,9 @@ class Echo(protocol.Protocol):
 # Whoever started it ends it; this is for the case that they were killed.
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-if "--cpu" in sys.argv:
-    os.sched_setaffinity(0, {int(sys.argv[sys.argv.index("--cpu") + 1])})
-if "--meek" in sys.argv:
-    os.nice(19)
 factory = protocol.Factory.forProtocol(Echo)
 factory.noisy = False
-port = reactor.listenTCP(0, factory, backlog=1024, interface="127.0.0.1")
-print(f"listening on 127.0.0.1:{port.getHost().port} as process {os.getpid()}", flush=True)
+port = reactor.listenTCP(0, factory, backlog=128, interface="127.0.0.1")
+print(f"listening on 127.0.0.1:{port.getHost().port}", flush=True)
 # SIGTERM ends it at once, as it does the other servers.
 reactor.run(installSignalHandlers=False)

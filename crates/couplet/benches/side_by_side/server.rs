@@ -8,6 +8,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ pub(crate) fn watch(words: &[String]) -> io::Result<()> {
     let mut child = command.spawn().map_err(|error| cannot_run(&words[0], &error))?;
     // Whatever fails, the command is ended: so no `println!`, which panics when nobody reads.
     let done = first_line(child.stdout.as_mut())
-        .and_then(|line| writeln!(io::stdout(), "{line}"))
+        .and_then(|line| writeln!(io::stdout(), "{line} as process {}", last_child(child.id())))
         .and_then(|()| io::copy(&mut io::stdin(), &mut io::sink()));
     // It fails where the command has ended by itself.
     let _ = kill_process(Pid::from_child(&child), Signal::TERM);
@@ -44,16 +45,19 @@ pub(crate) fn start(
 ) -> io::Result<Server> {
     let own = std::env::current_exe()?;
     let mut watch = Command::new(&own);
-    watch.arg("--watch").args(tool);
-    match kind {
-        Kind::Twisted => watch.args([python, "-c", TWISTED]),
-        _ => watch.arg(own).args(["--serve", &kind.to_string()]),
-    };
+    // The command runs as its watch does: on that processor, and as meekly.
     if let Some(cpu) = manner.cpu {
         watch.args(["--cpu", &cpu.to_string()]);
     }
+    watch.args(manner.meek.then_some("--meek")).arg("--watch").args(tool);
+    match kind {
+        Kind::Twisted => watch.args([python, "-c", TWISTED]),
+        Kind::Couplet if !manner.close_first => {
+            watch.arg(program(&own)).args(["echo", "--listen", "0", "--idle-timeout", "180"])
+        }
+        _ => watch.arg(own).args(["--serve", &kind.to_string()]),
+    };
     watch.args(manner.close_first.then_some("--close-first"));
-    watch.args(manner.meek.then_some("--meek"));
     let watch = watch.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     // From here on the processes are ended by `Server::drop`, whatever fails.
     let mut server = Server { watch, address: SocketAddr::from(([127, 0, 0, 1], 0)), process: 0 };
@@ -62,6 +66,27 @@ pub(crate) fn start(
         Error::other(format!("the {kind} server said {line:?}, not where it listens"))
     })?;
     Ok(server)
+}
+
+/// The program `couplet`, beside us in the same build: see [`build_program`].
+fn program(own: &Path) -> PathBuf {
+    let name = format!("couplet{}", std::env::consts::EXE_SUFFIX);
+    own.ancestors().nth(2).map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name))
+}
+
+/// Builds the program `couplet` as it would be shipped, or finds that it is up to date.
+pub(crate) fn build_program() -> io::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--release", "-p", "couplet-cli"]);
+    // Where this benchmark was built, wherever that is.
+    if let Some(target) = std::env::current_exe()?.ancestors().nth(3) {
+        build.arg("--target-dir").arg(target);
+    }
+    match build.status()?.success() {
+        true => Ok(()),
+        false => Err(Error::other("the program couplet, whose echo is measured, does not build")),
+    }
 }
 
 fn first_line(stdout: Option<&mut ChildStdout>) -> io::Result<String> {
@@ -76,6 +101,13 @@ fn understand(line: &str) -> Option<(SocketAddr, u32)> {
     // An address may be shown as an endpoint.
     let address = address.trim_start_matches("tcp:");
     Some((address.parse().ok()?, process.parse().ok()?))
+}
+
+/// The server among the processes that were started for it: a tool may have started it.
+fn last_child(process: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    let child = children.ok().and_then(|list| list.split(' ').next()?.parse().ok());
+    child.map_or(process, last_child)
 }
 
 fn cannot_run(program: &str, error: &Error) -> Error {

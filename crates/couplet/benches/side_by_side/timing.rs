@@ -101,7 +101,8 @@ impl Running {
         let close_first = scenario == Scenario::Short(Closer::Server);
         let manner = Manner { close_first, cpu: bench.server_cpu, meek: false };
         let server = server::start(kind, manner, &[], &bench.python)?;
-        let mut load = Load::new(server.address, bench.load_cpu.is_some())?;
+        let mut load =
+            Load::new(server.address, bench.load_cpu.is_some(), kind == Kind::CoupletLines)?;
         match scenario {
             Scenario::Ping(count) => load.connect(count)?,
             Scenario::Bulk => load.connect(STREAMS)?,

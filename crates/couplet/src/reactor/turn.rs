@@ -141,7 +141,7 @@ impl Core {
     // Steps 1 and 2.
 
     /// Until when to wait: a time that has passed where something is pending.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next_wait(&self, turns: Turns) -> Option<Instant> {
         let records = &self.reactor.records;
         if self.is_pending() {
@@ -168,7 +168,7 @@ impl Core {
     }
 
     /// Step 2. Only timed calls asked for before the result may come in this turn.
-    #[inline]
+    #[inline(always)]
     fn begin_turn(&mut self, io: &mut dyn Commands) -> Seq {
         let records = &self.reactor.records;
         debug_assert!(!records.queue.is_in_turn(), "a turn inside of a turn");
@@ -382,7 +382,7 @@ impl Core {
     // Steps 4 to 7.
 
     /// The end of a turn. Mostly nothing is left to do, and the next one waits for the same deadline.
-    #[inline]
+    #[inline(always)]
     fn end_turn(&mut self, io: &mut dyn Commands, seq: Seq, turns: Turns) -> Next {
         let records = &self.reactor.records;
         let deadline = records.timers.borrow_mut().next_deadline();

@@ -157,7 +157,7 @@ impl Outbox {
     }
 
     /// Copies `data` to the end.
-    #[inline]
+    #[inline(always)]
     pub fn extend(&mut self, data: &[u8]) {
         if data.is_empty() {
             return;

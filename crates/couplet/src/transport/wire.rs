@@ -148,34 +148,31 @@ impl Wire {
 
     #[inline]
     pub(super) fn write(&self, data: &[u8]) {
-        self.put(data.len(), |outbox| outbox.extend(data));
+        if self.takes(data.len()) {
+            self.outbox.borrow_mut().extend(data);
+            self.has_taken(data.len());
+        }
     }
 
     pub(super) fn write_bytes(&self, bytes: bytes::Bytes) {
-        let mut bytes = Some(bytes);
-        self.put(bytes.as_ref().map_or(0, bytes::Bytes::len), |outbox| {
-            outbox.push(bytes.take().unwrap_or_default());
-        });
-        // Where they were not taken they are dropped here, with nothing borrowed.
+        let len = bytes.len();
+        if self.takes(len) {
+            self.outbox.borrow_mut().push(bytes);
+            self.has_taken(len);
+        }
     }
 
-    /// Puts `len` bytes into the outbox, if they are taken.
-    #[inline(always)]
-    fn put(&self, len: usize, put: impl FnOnce(&mut Outbox)) {
-        let mut outbox = self.outbox.borrow_mut();
-        let room = self.cap.get().saturating_sub(outbox.len() + self.in_flight.get());
-        let mut taken = self.phase.get() == Phase::Open && len <= room;
-        if !taken {
-            drop(outbox);
-            taken = self.takes_late(len, room);
-            outbox = self.outbox.borrow_mut();
-        }
-        if taken && len > 0 {
-            put(&mut outbox);
-            drop(outbox);
-            self.bytes_taken.set(self.bytes_taken.get() + len as u64);
-            self.mark();
-        }
+    /// Whether `len` more bytes are taken, if there are any; notes a write past the hard cap.
+    #[inline]
+    fn takes(&self, len: usize) -> bool {
+        let room = self.cap.get().saturating_sub(self.buffered());
+        len > 0 && ((self.phase.get() == Phase::Open && len <= room) || self.takes_late(len, room))
+    }
+
+    #[inline]
+    fn has_taken(&self, len: usize) {
+        self.bytes_taken.set(self.bytes_taken.get() + len as u64);
+        self.mark();
     }
 
     /// Whether bytes are taken on a connection that is closing, or past its hard cap.
