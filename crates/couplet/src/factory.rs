@@ -9,9 +9,9 @@ use std::rc::Rc;
 
 use crate::address::Address;
 use crate::error::Reason;
+use crate::panics::{Contained, contain, discard};
 use crate::protocol::Protocol;
 use crate::reactor::{Connector, Reactor};
-use crate::transport::panics::contain;
 
 /// Builds a protocol for each connection, and hears of what happens around it.
 ///
@@ -169,7 +169,7 @@ pub struct Shared<F> {
 type Told<F> = Box<dyn FnOnce(&mut F)>;
 
 struct SharedCell<F> {
-    factory: RefCell<Option<F>>,
+    factory: RefCell<Option<Contained<F>>>,
     uses: Cell<usize>,
     reactor: RefCell<Option<Reactor>>,
     /// Told before there was a reactor.
@@ -181,7 +181,7 @@ impl<F: 'static> Shared<F> {
     pub fn new(factory: F) -> Shared<F> {
         Shared {
             cell: Rc::new(SharedCell {
-                factory: RefCell::new(Some(factory)),
+                factory: RefCell::new(Some(Contained::new(factory))),
                 uses: Cell::new(0),
                 reactor: RefCell::new(None),
                 early: RefCell::new(Vec::new()),
@@ -192,10 +192,12 @@ impl<F: 'static> Shared<F> {
     /// Runs `f` on the factory in the turn; before the factory is used anywhere, in the turn after
     /// its first use was asked for.
     pub fn tell(&self, f: impl FnOnce(&mut F) + 'static) {
+        let f = Contained::new(f);
+        let f: Told<F> = Box::new(move |factory| f.take()(factory));
         let reactor = self.cell.reactor.borrow().clone();
         match reactor {
-            Some(reactor) => self.line_up(&reactor, Box::new(f)),
-            None => self.cell.early.borrow_mut().push(Box::new(f)),
+            Some(reactor) => self.line_up(&reactor, f),
+            None => self.cell.early.borrow_mut().push(f),
         }
     }
 
@@ -338,9 +340,15 @@ impl FactorySlot {
         result
     }
 
-    /// Lets the factory go; user code may run in its drop.
+    /// Drops the factory: when nobody is going to use it any more, though handles are kept.
     pub(crate) fn clear(&self) {
         let factory = self.factory.borrow_mut().take();
-        contain("drop of a factory", move || drop(factory));
+        discard("drop of a factory", factory);
+    }
+}
+
+impl Drop for FactorySlot {
+    fn drop(&mut self) {
+        self.clear();
     }
 }

@@ -101,6 +101,7 @@ pub mod endpoints;
 mod error;
 mod factory;
 pub mod manual;
+mod panics;
 mod protocol;
 pub mod protocols;
 mod reactor;

@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::defer::{Canceller, Deferred, Resolver, Result, TimedOut};
+use crate::panics::Contained;
 use crate::reactor::{Reactor, Source, Waiting};
 
 impl Reactor {
@@ -150,7 +151,7 @@ pub struct LoopingCall {
 #[error("the looping call is running already")]
 pub struct AlreadyRunning;
 
-type Repeated = Box<dyn FnMut(u64) -> Deferred<()>>;
+type Repeated = Contained<Box<dyn FnMut(u64) -> Deferred<()>>>;
 
 struct Looping {
     reactor: Reactor,
@@ -196,7 +197,7 @@ impl LoopingCall {
     ) -> Self {
         let looping = Looping {
             reactor: reactor.clone(),
-            f: RefCell::new(Some(Box::new(move |count| f(count).into_deferred()))),
+            f: RefCell::new(Some(Contained::new(Box::new(move |count| f(count).into_deferred())))),
             phase: Cell::new(Phase::Idle),
             start: Cell::new(reactor.now()),
             interval: Cell::new(Duration::ZERO),

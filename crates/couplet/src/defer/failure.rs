@@ -6,6 +6,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use super::error::{AllFailed, Cancelled, FirstError};
+use crate::panics::discard;
 
 /// What a callback gives back: a value, or a [`Failure`].
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -28,7 +29,7 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 /// assert!(failure.is::<std::num::ParseIntError>());
 /// ```
 #[derive(Clone)]
-pub struct Failure(Arc<Inner<dyn Error + Send + Sync>>);
+pub struct Failure(Option<Arc<Inner<dyn Error + Send + Sync>>>); // taken by its drop alone
 
 struct Inner<E: ?Sized> {
     place: &'static Location<'static>,
@@ -50,17 +51,21 @@ impl Failure {
         error: E,
         place: &'static Location<'static>,
     ) -> Self {
-        Self(Arc::new(Inner { place, error }))
+        Self(Some(Arc::new(Inner { place, error })))
+    }
+
+    fn inner(&self) -> &Inner<dyn Error + Send + Sync> {
+        self.0.as_ref().expect("only its drop takes it")
     }
 
     /// The error, when it is an `E`. This is how Twisted's `trap` is written.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.0.error.downcast_ref()
+        self.error().downcast_ref()
     }
 
     /// Whether the error is an `E`.
     pub fn is<E: Error + 'static>(&self) -> bool {
-        self.0.error.is::<E>()
+        self.error().is::<E>()
     }
 
     /// Whether somebody asked for this end: it is [`Cancelled`], or a [`FirstError`] or
@@ -84,12 +89,12 @@ impl Failure {
 
     /// The error itself.
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
-        &self.0.error
+        &self.inner().error
     }
 
     /// What caused the error, if it says so.
     pub fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.error.source()
+        self.error().source()
     }
 
     /// The error, its cause, the cause of that, and so on.
@@ -101,7 +106,14 @@ impl Failure {
     /// Where the error became a failure: the `?`, the `into()`, the call of `errback`.
     /// For what the library makes by itself, where the Deferred in question was made.
     pub fn place(&self) -> &'static Location<'static> {
-        self.0.place
+        self.inner().place
+    }
+}
+
+impl Drop for Failure {
+    /// The error is the user's, and it may be anybody who holds the last clone.
+    fn drop(&mut self) {
+        discard("drop of an error", self.0.take());
     }
 }
 

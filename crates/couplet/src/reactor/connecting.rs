@@ -20,6 +20,7 @@ use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{CloseMode, Commands, ConnectOptions, Key, Ticket};
 use crate::error::{By, ConnectError, Reason};
 use crate::factory::{AnyFactory, FactorySlot};
+use crate::panics::discard;
 use crate::protocol::Protocol;
 use crate::transport::connection::Life;
 use crate::transport::wire::Wire;
@@ -520,6 +521,7 @@ impl Core {
         let built = cell.factory.call("build_protocol", |factory| factory.build(&peer)).flatten();
         if cell.stop_asked.get() {
             io.close(key, CloseMode::Normal);
+            discard("drop of a protocol", built);
             return self.connect_failed(io, cell, ConnectError::Stopped);
         }
         cell.state.set(ConnectorState::Connected);

@@ -9,10 +9,10 @@ use super::turn::{Core, transmit};
 use super::{Call, Timed};
 use crate::address::Address;
 use crate::driver::{Commands, Key};
+use crate::panics::discard;
 use crate::protocol::Protocol;
 use crate::transport::ConnectionId;
 use crate::transport::connection::{Follows, Life, Moment};
-use crate::transport::panics::contain;
 use crate::transport::wire::Wire;
 
 impl Core {
@@ -108,11 +108,11 @@ impl Core {
         let deadline = entry.timer.map(|(timer, _)| timer);
         for timer in timers.into_iter().chain(deadline) {
             let timed = self.reactor.records.timers.borrow_mut().remove(timer);
-            contain("drop of a timed call", move || drop(timed));
+            drop(timed);
         }
         let Entry { life, connector, .. } = *entry;
         let reason = life.reason();
-        contain("drop of a protocol", move || drop(life));
+        discard("drop of a protocol", life);
         if let Some(connector) = connector {
             self.connector_lost(&connector, &reason);
         }

@@ -9,7 +9,7 @@ use super::turn::Core;
 use super::{Reactor, loop_ended, pending};
 use crate::defer::{Deferred, Failure, Panicked, Result};
 use crate::driver::{Commands, Job, Ticket};
-use crate::transport::panics::{Contained, panic_text};
+use crate::panics::{Contained, panic_text};
 
 /// Jobs that were asked for.
 #[derive(Default)]
@@ -72,7 +72,7 @@ impl Reactor {
         });
         let finish = Box::new(move |has_run: bool| {
             let outcome = result.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let outcome = outcome.and_then(|mut outcome| outcome.take());
+            let outcome = outcome.map(Contained::take);
             resolver.resolve(outcome.unwrap_or_else(|| {
                 Err(if has_run { Failure::msg("no thread could be started") } else { loop_ended() })
             }));
@@ -95,12 +95,11 @@ fn job<T: Send + 'static>(
     f: impl FnOnce() -> Result<T> + Send + 'static,
     answer: Answer<T>,
 ) -> Job {
-    let mut f = Contained::new("drop of a job", f);
+    let f = Contained::new(f);
     Box::new(move || {
-        let Some(f) = f.take() else { return };
-        let outcome = catch_unwind(AssertUnwindSafe(f))
+        let outcome = catch_unwind(AssertUnwindSafe(f.take()))
             .unwrap_or_else(|payload| Err(Panicked(panic_text(payload)).into()));
-        let outcome = Contained::new("drop of a job's result", outcome);
+        let outcome = Contained::new(outcome);
         *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     })
 }

@@ -14,6 +14,7 @@ use super::timers::TimerKey;
 use super::turn::Core;
 use super::{ConnectionSnapshot, DelayedCall, Reactor, Records, Timed};
 use crate::driver::Key;
+use crate::panics::kept;
 use crate::transport::connection::Life;
 
 /// A place in somebody's source.
@@ -232,7 +233,7 @@ impl Reactor {
         delay: Duration,
         f: impl FnOnce() + 'static,
     ) -> DelayedCall {
-        let call = DelayedCall::new(self, delay, Timed::Call(Box::new(f)));
+        let call = DelayedCall::new(self, delay, Timed::Call(kept(f)));
         if let Some(timer) = call.timer() {
             self.records.note_timer(timer, waiting, place);
         }

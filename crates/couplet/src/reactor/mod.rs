@@ -36,6 +36,7 @@ use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
 use crate::driver::{ConnectOptions, Key, ListenOptions, Spares, World};
 use crate::error::ListenError;
 use crate::factory::{Factory, IntoFactory};
+use crate::panics::Contained;
 use crate::transport::wire::{Phase, Wire};
 use crate::transport::{Connection, Tell};
 
@@ -424,7 +425,8 @@ impl Reactor {
     /// Registers what is to be done when the reactor stops; see [`Shutdown`]. Twisted's
     /// `addSystemEventTrigger`.
     pub fn on(&self, when: Shutdown, f: impl FnOnce() -> Deferred<()> + 'static) {
-        self.records.triggers.borrow_mut().add(when, Box::new(f));
+        let f = Contained::new(f);
+        self.records.triggers.borrow_mut().add(when, Box::new(move || f.take()()));
     }
 
     /// Ends the run: at the end of this turn the ports close, connections flush what was written

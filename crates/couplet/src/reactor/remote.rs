@@ -3,7 +3,6 @@
 //! Twisted's `callFromThread` and `blockingCallFromThread`.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::{Arc, mpsc};
 
 use super::Reactor;
@@ -11,8 +10,8 @@ use super::tasks::WakeQueue;
 use super::turn::Core;
 use crate::defer::{Deferred, Result};
 use crate::driver::Commands;
+use crate::panics::{Contained, contain};
 use crate::protocol::Protocol;
-use crate::transport::panics::contain;
 use crate::transport::{ConnectionId, Tell, Told, Transport};
 
 /// A call from another thread.
@@ -66,7 +65,8 @@ impl Remote {
     ///
     /// [`LoopGone`]; `f` is dropped.
     pub fn call(&self, f: impl FnOnce(&Reactor) + Send + 'static) -> Result<(), LoopGone> {
-        self.send(RemoteCall::Run(Box::new(f)))
+        let f = Contained::new(f);
+        self.send(RemoteCall::Run(Box::new(move |reactor| f.take()(reactor))))
     }
 
     /// Runs `f` on the protocol of a connection, as
@@ -92,8 +92,7 @@ impl Remote {
         connection: ConnectionId,
         f: impl FnOnce(&mut P, &Transport) + Send + 'static,
     ) -> Result<(), LoopGone> {
-        let told = Told { f, protocol: PhantomData };
-        self.send(RemoteCall::Tell(connection, Box::new(told)))
+        self.send(RemoteCall::Tell(connection, Box::new(Told::new(f))))
     }
 
     /// Runs `f` in the loop's thread, and blocks this one until the Deferred that it returns has
@@ -122,12 +121,13 @@ impl Remote {
         &self,
         f: impl FnOnce(&Reactor) -> Deferred<T> + Send + 'static,
     ) -> Result<T> {
+        let f = Contained::new(f);
         if self.queue.is_own_thread() {
             return Err(WouldWaitForItself.into());
         }
         let (answer, answered) = mpsc::channel();
         self.call(move |reactor| {
-            let sending = f(reactor).add_both(move |result| {
+            let sending = f.take()(reactor).add_both(move |result| {
                 // Nobody waits any more only where the waiting thread has died.
                 let _ = answer.send(result);
                 Ok(())
@@ -178,8 +178,7 @@ impl Core {
         if id.reactor != self.reactor.serial() {
             tracing::error!(connection = %id, "a tell for a connection of another loop");
         } else if self.table.connection(id.key).is_some() {
-            return self.visit(io, id.key, |life, at| life.tell(tell, at));
+            self.visit(io, id.key, |life, at| life.tell(tell, at));
         }
-        contain("drop of a call", move || drop(tell));
     }
 }

@@ -19,8 +19,8 @@ use super::turn::{Core, Engine, Turns};
 use super::{Asking, LoopOptions, Reactor, RunState, Shutdown, Snapshot};
 use crate::defer::{Deferred, Failure, Result, set_reporter};
 use crate::driver::{Driver, Key, Mio, Signal};
+use crate::panics::{Contained, contain};
 use crate::protocol::Protocol;
-use crate::transport::panics::contain;
 
 /// The run was stopped before the awaited result was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -169,7 +169,8 @@ impl Loop {
     /// Sets what is done with the snapshot that SIGUSR1 asks for; unless set, it is printed on
     /// stderr. Called by the turn, in runs that take signals.
     pub fn on_snapshot(&mut self, show: impl FnMut(&Snapshot) + 'static) {
-        self.core.on_snapshot = Some(Box::new(show));
+        let mut show = Contained::new(show);
+        self.core.on_snapshot = Some(Box::new(move |snapshot| show(snapshot)));
     }
 
     /// What the loop holds at this moment.
@@ -403,7 +404,7 @@ impl Drop for Loop {
     fn drop(&mut self) {
         let Loop { driver, core, .. } = self;
         for call in core.reactor.records.queue.door.close() {
-            contain("drop of a call", move || drop(call));
+            drop(call);
         }
         core.drop_what_waits(&mut **driver);
         #[cfg(unix)]

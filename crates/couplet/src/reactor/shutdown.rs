@@ -14,8 +14,8 @@ use super::{RunState, pending};
 use crate::defer::Deferred;
 use crate::driver::{Commands, Signal};
 use crate::error::ConnectError;
+use crate::panics::contain;
 use crate::transport::connection::Life;
-use crate::transport::panics::contain;
 
 /// When a trigger of [`Reactor::on`](super::Reactor::on) is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,13 +245,11 @@ impl Core {
         self.drop_all_tasks();
         self.give_up_jobs(io);
         let timed = self.reactor.records.timers.borrow_mut().take_all();
-        for timed in timed {
-            contain("drop of a timed call", move || drop(timed));
-        }
+        drop(timed);
         let calls = std::mem::take(&mut *self.reactor.records.calls.borrow_mut());
         for call in calls {
             self.drop_call(call);
         }
-        self.reactor.records.triggers.take();
+        drop(self.reactor.records.triggers.take());
     }
 }

@@ -19,7 +19,7 @@ use super::remote::RemoteCall;
 use super::turn::Core;
 use super::{Reactor, pending};
 use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
-use crate::transport::panics::{contain, panic_text};
+use crate::panics::{Contained, panic_text};
 
 /// Names a task: its place, and the use of the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ trait Task {
 }
 
 struct TaskOf<F, T> {
-    future: Pin<Box<F>>,
+    future: Contained<Pin<Box<F>>>,
     resolver: Option<Resolver<T>>,
 }
 
@@ -139,7 +139,7 @@ impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for TaskOf<F, T> 
 
     fn cancel(self: Box<Self>) {
         let TaskOf { future, resolver } = *self;
-        contain("drop of a task", move || drop(future));
+        drop(future);
         if let Some(resolver) = resolver {
             resolver.errback(Cancelled::of("a task"));
         }
@@ -167,7 +167,8 @@ impl NewTask {
                 records.note(pending::TASKS);
             }
         });
-        let task = Box::new(TaskOf { future: Box::pin(future), resolver: Some(resolver) });
+        let task =
+            Box::new(TaskOf { future: Contained::new(Box::pin(future)), resolver: Some(resolver) });
         (NewTask { id, task }, deferred)
     }
 }
@@ -282,7 +283,7 @@ impl Core {
             }
             Poll::Ready(finish) => {
                 tasks.borrow_mut().remove(id);
-                contain("drop of a task", move || drop(task));
+                drop(task);
                 finish();
             }
         }

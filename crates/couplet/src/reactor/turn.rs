@@ -27,11 +27,11 @@ use super::table::{Place, Table};
 use super::timers::Seq;
 use super::{Asking, Call, Reactor, RunState, Snapshot, Timed, pending};
 use crate::driver::{Commands, Driver, Event, Key, Signal, Ticket};
+use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::transport::Tell;
 use crate::transport::connection::{Follows, Life, Moment};
 use crate::transport::outbox::SPARE_TOTAL;
-use crate::transport::panics::contain;
 use crate::transport::wire::Wire;
 
 /// What SIGUSR1 does with the snapshot that it asks for.

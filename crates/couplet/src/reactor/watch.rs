@@ -13,7 +13,7 @@ use super::Reactor;
 use super::turn::Core;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Interest, Ready, WatchId, World};
-use crate::transport::panics::contain;
+use crate::panics::{Contained, contain};
 
 /// What is watched, by the number of the watch.
 #[derive(Default)]
@@ -50,12 +50,13 @@ pub struct Watch<S> {
 }
 
 type Callback<S> = Box<dyn FnMut(&mut S, Ready)>;
+type Parts<S> = (Contained<S>, Contained<Callback<S>>);
 
 struct Watching<S> {
     id: WatchId,
     interest: Cell<Interest>,
     /// Out while the callback runs, and when the watch is over.
-    parts: RefCell<Option<(S, Callback<S>)>>,
+    parts: RefCell<Option<Parts<S>>>,
     /// The callback runs.
     busy: Cell<bool>,
     /// Who asked for the source while the callback ran.
@@ -116,11 +117,12 @@ impl Reactor {
         callback: impl FnMut(&mut S, Ready) + 'static,
     ) -> io::Result<Watch<S>> {
         let id = self.records.watches.borrow_mut().new_id();
+        let source = Contained::new(source);
         self.records.world.watch(id, source.as_fd(), interest)?;
         let cell = Rc::new(Watching {
             id,
             interest: Cell::new(interest),
-            parts: RefCell::new(Some((source, Box::new(callback) as Callback<S>))),
+            parts: RefCell::new(Some((source, Contained::new(Box::new(callback))))),
             busy: Cell::new(false),
             asked: RefCell::new(None),
         });
@@ -147,8 +149,8 @@ impl<S: AsFd + 'static> Watch<S> {
         let records = &self.reactor.records;
         records.watches.borrow_mut().cells.remove(&self.cell.id);
         records.world.unwatch(source.as_fd());
-        contain("drop of a callback", move || drop(callback));
-        Deferred::succeed(source)
+        drop(callback);
+        Deferred::succeed(source.take())
     }
 
     /// Changes what is watched for, from the next turn on.
@@ -197,10 +199,9 @@ impl<S: AsFd + 'static> Watched for Watching<S> {
             }
         }
         world.unwatch(source.as_fd());
-        contain("drop of a callback", move || drop(callback));
-        match asked {
-            Some(asked) => asked.callback(source),
-            None => drop(contain("drop of a source", move || drop(source))),
+        drop(callback);
+        if let Some(asked) = asked {
+            asked.callback(source.take());
         }
         false
     }
@@ -209,7 +210,7 @@ impl<S: AsFd + 'static> Watched for Watching<S> {
         let parts = self.parts.borrow_mut().take();
         if let Some((source, callback)) = parts {
             world.unwatch(source.as_fd());
-            contain("drop of a source", move || drop((source, callback)));
+            drop((source, callback));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Sim, Weather};
 use crate::defer::Result;
-use crate::transport::panics::panic_text;
+use crate::panics::panic_text;
 
 /// Lines of the trace that a report shows.
 const AROUND: usize = 40;

@@ -14,8 +14,8 @@ use super::trace::{Legend, What};
 use super::{Broken, Fault, Host, Link, Planned, Weather, witness};
 use crate::defer::{Reporter, Result, Unhandled, set_reporter};
 use crate::driver::{Driver, Signal};
+use crate::panics::keep_panics;
 use crate::reactor::{Loop, LoopOptions, Reactor};
-use crate::transport::panics::keep_panics;
 
 /// How long [`Sim::finish`] gives programs to end, in virtual time.
 const END: Duration = Duration::from_secs(120);

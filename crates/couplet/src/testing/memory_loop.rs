@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::{Manner, Memory, Network};
 use crate::address::Address;
+use crate::panics::keep_panics;
 use crate::protocol::Protocol;
 use crate::reactor::{Loop, LoopOptions};
-use crate::transport::panics::keep_panics;
 use crate::transport::{Connection, Transport};
 
 /// So many turns in which neither time nor the network moves are no work but a circle.

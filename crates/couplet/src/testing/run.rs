@@ -10,8 +10,8 @@ use super::memory_loop::{MemoryLoop, Step};
 use super::results::told;
 use crate::defer::{Deferred, Reporter, Result, Unhandled, set_reporter};
 use crate::driver::memory::Standstill;
+use crate::panics::keep_panics;
 use crate::reactor::{Left, Reactor, Shutdown, Source};
-use crate::transport::panics::keep_panics;
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// Of a program that takes so many turns while time stands still it is said that it goes in a circle.

@@ -32,11 +32,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::panics::{contain, log_panic, panic_text, witness};
 use super::wire::{Phase, Wire, asked};
 use super::{Producer, Tell, Transport};
 use crate::driver::{CloseMode, WriteOutcome};
 use crate::error::{By, ConnectionLost, Reason};
+use crate::panics::{contain, discard, log_panic, panic_text, witness};
 use crate::protocol::Protocol;
 
 /// Bytes that are read and thrown away after our FIN, at most.
@@ -365,7 +365,7 @@ impl Life {
                 *why = reason;
             }
             // It may hold an error of the user's, whose drop is user code.
-            _ => drop(contain("drop of a reason", move || drop(reason))),
+            _ => discard("drop of a reason", reason),
         }
     }
 

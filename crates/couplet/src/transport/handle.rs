@@ -11,6 +11,7 @@ use super::wire::{Phase, Wire};
 use super::{ConnectionId, Transport};
 use crate::defer::{Deferred, Resolver, Result};
 use crate::error::{ConnectionLost, Reason};
+use crate::panics::Contained;
 use crate::protocol::Protocol;
 use crate::reactor::DelayedCall;
 
@@ -37,11 +38,12 @@ impl<P: 'static> Connection<P> {
     /// [`connection_lost`](Protocol::connection_lost) was called already. It is dropped too when
     /// the connection is lost before its turn comes.
     pub fn tell(&self, f: impl FnOnce(&mut P, &Transport) + 'static) -> bool {
-        if self.wire.phase() == Phase::Lost {
-            return false;
+        let told = Told::new(f);
+        let is_there = !self.is_lost();
+        if is_there {
+            self.wire.reactor.tell(&self.wire, Box::new(told));
         }
-        self.wire.reactor.tell(&self.wire, Box::new(Told { f, protocol: PhantomData }));
-        true
+        is_there
     }
 
     /// Runs `f` on the protocol in the turn, and gives what it returns; fails with
@@ -60,6 +62,7 @@ impl<P: 'static> Connection<P> {
         &self,
         f: impl FnOnce(&mut P, &Transport) -> Result<T> + 'static,
     ) -> Deferred<T> {
+        let f = Contained::new(f);
         if let Some(reason) = self.wire.reason() {
             return Deferred::fail(ConnectionLost(reason));
         }
@@ -76,8 +79,7 @@ impl<P: 'static> Connection<P> {
         delay: Duration,
         f: impl FnOnce(&mut P, &Transport) + 'static,
     ) -> DelayedCall {
-        let told = Box::new(Told { f, protocol: PhantomData });
-        self.wire.reactor.tell_later(&self.wire, delay, told)
+        self.wire.reactor.tell_later(&self.wire, delay, Box::new(Told::new(f)))
     }
 
     /// The transport of this connection.
@@ -109,21 +111,27 @@ impl<P> fmt::Debug for Connection<P> {
 }
 
 pub(crate) struct Told<P, F> {
-    pub(crate) f: F,
-    pub(crate) protocol: PhantomData<fn(&mut P)>,
+    f: Contained<F>,
+    protocol: PhantomData<fn(&mut P)>,
+}
+
+impl<P, F> Told<P, F> {
+    pub(crate) fn new(f: F) -> Told<P, F> {
+        Told { f: Contained::new(f), protocol: PhantomData }
+    }
 }
 
 impl<P: 'static, F: FnOnce(&mut P, &Transport)> Tell for Told<P, F> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
         match find::<P>(protocol) {
-            Some(found) => (self.f)(found, transport),
+            Some(found) => self.f.take()(found, transport),
             None => no_such_protocol::<P>(transport),
         }
     }
 }
 
 struct Asked<P, T, F> {
-    f: F,
+    f: Contained<F>,
     resolver: Resolver<T>,
     protocol: PhantomData<fn(&mut P)>,
 }
@@ -134,7 +142,7 @@ impl<P: 'static, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell fo
         match find::<P>(protocol) {
             Some(found) => {
                 // Resolved before the callbacks of others run; a panic of `f` drops the resolver.
-                let answer = f(found, transport);
+                let answer = f.take()(found, transport);
                 resolver.resolve(answer);
             }
             None => no_such_protocol::<P>(transport),

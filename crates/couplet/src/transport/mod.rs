@@ -6,7 +6,6 @@
 pub(crate) mod connection;
 mod handle;
 pub(crate) mod outbox;
-pub(crate) mod panics;
 pub(crate) mod wire;
 
 use std::fmt;
@@ -22,6 +21,7 @@ use crate::driver::{Key, SocketOption};
 use crate::error::ConnectionLost;
 #[cfg(doc)]
 use crate::error::Reason;
+use crate::panics::Contained;
 #[cfg(doc)]
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
@@ -67,6 +67,20 @@ pub trait Producer {
     fn pause_producing(&mut self) {}
     /// The consumer has gone; nothing that you write will leave.
     fn stop_producing(&mut self) {}
+}
+
+impl<P: Producer> Producer for Contained<P> {
+    fn resume_producing(&mut self) {
+        (**self).resume_producing();
+    }
+
+    fn pause_producing(&mut self) {
+        (**self).pause_producing();
+    }
+
+    fn stop_producing(&mut self) {
+        (**self).stop_producing();
+    }
 }
 
 /// A second producer was registered; the first one stays.
@@ -204,10 +218,10 @@ impl Transport {
         producer: impl Producer + 'static,
         kind: ProducerKind,
     ) -> Result<(), ProducerRegistered> {
+        let mut object: Box<dyn Producer> = Box::new(Contained::new(producer));
         if self.wire.has_producer() {
             return Err(ProducerRegistered);
         }
-        let mut object: Box<dyn Producer> = Box::new(producer);
         if self.wire.phase() == Phase::Open {
             self.wire.register(Registered {
                 kind,

@@ -8,12 +8,12 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
-use super::panics::contain;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
 use crate::driver::{Key, SocketOption};
 use crate::error::Reason;
+use crate::panics::{discard, discard_all};
 use crate::reactor::Reactor;
 use crate::reactor::timers::{TimerKey, Timers};
 
@@ -103,6 +103,13 @@ pub(crate) struct Wire {
     rare: RefCell<Rare>,
 }
 
+impl Drop for Wire {
+    /// A loop that was dropped leaves output in the wires that handles keep.
+    fn drop(&mut self) {
+        self.clear_outbox();
+    }
+}
+
 #[derive(Default)]
 struct Rare {
     drained: Vec<Resolver<()>>,
@@ -159,6 +166,8 @@ impl Wire {
         if self.takes(len) {
             self.outbox.borrow_mut().push(bytes);
             self.has_taken(len);
+        } else {
+            discard("drop of a buffer", bytes);
         }
     }
 
@@ -230,7 +239,7 @@ impl Wire {
             || self.asked.get() & (asked::ABORT | asked::OVERFLOW) != 0;
         // The first failure counts; a later one is dropped with the cell free.
         if counts && self.why.borrow().is_none() {
-            *self.why.borrow_mut() = Some(failure);
+            self.why.replace(Some(failure));
         }
     }
 
@@ -386,7 +395,7 @@ impl Wire {
     #[cold]
     pub(crate) fn drop_spent(&self) {
         let spent = self.outbox.borrow_mut().take_spent();
-        contain("drop of a buffer", move || drop(spent));
+        discard_all("drop of a buffer", spent);
     }
 
     pub(super) fn add_in_flight(&self, taken: usize) {
@@ -406,7 +415,7 @@ impl Wire {
             outbox.clear();
             outbox.take_spent()
         };
-        contain("drop of a buffer", move || drop(spent));
+        discard_all("drop of a buffer", spent);
     }
 
     pub(super) fn sub_in_flight(&self, left: usize) {

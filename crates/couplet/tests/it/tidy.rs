@@ -58,21 +58,25 @@ fn assert_none(broken: &[String], rule: &str) {
 /// Who may know whom. `protocol`, `factory`, `transport` and `reactor` are one storey: a protocol
 /// is told of its transport, which leads to its reactor. Below it lie the ground (`address`,
 /// `error`, `defer`) and the seam (`driver`), which know nothing of it.
-const MAY_KNOW: [(&str, &[&str]); 12] = [
+const MAY_KNOW: [(&str, &[&str]); 13] = [
     ("address", &[]),
-    ("defer", &[]),
+    ("panics", &[]),
+    ("defer", &["panics"]),
     ("error", &["address", "defer"]),
     ("driver", &["address", "transport::outbox"]),
     ("protocol", &["error", "transport"]),
-    ("factory", &["address", "error", "protocol", "reactor", "transport"]),
-    ("transport", &["address", "defer", "driver", "error", "protocol", "reactor"]),
-    ("reactor", &["address", "defer", "driver", "error", "factory", "protocol", "transport"]),
-    ("task", &["defer", "reactor"]),
+    ("factory", &["panics", "address", "error", "protocol", "reactor", "transport"]),
+    ("transport", &["panics", "address", "defer", "driver", "error", "protocol", "reactor"]),
+    (
+        "reactor",
+        &["panics", "address", "defer", "driver", "error", "factory", "protocol", "transport"],
+    ),
+    ("task", &["panics", "defer", "reactor"]),
     (
         "endpoints",
         &["defer", "driver", "factory", "reactor", "transport", "address", "error", "protocol"],
     ),
-    ("sim", &["address", "defer", "driver", "error", "protocol", "reactor", "transport"]),
+    ("sim", &["panics", "address", "defer", "driver", "error", "protocol", "reactor", "transport"]),
     // Law 8: what a user can name. `tests/public_api.rs` has the compiler say so.
     ("protocols", &["defer", "driver", "endpoints"]),
 ];

@@ -1,0 +1,644 @@
+//! Law 10: whatever a user hands in may panic when it is dropped, and nothing else comes of it. Each
+//! way in is tried with each way to its end; the last test finds a way in that is not in the table.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
+use couplet::testing::{Manner, Memory, Network, Wire};
+use couplet::{
+    Address, Bytes, ConnectOptions, Connector, Deferred, Factory, Interest, ListenOptions, Loop,
+    LoopOptions, LoopingCall, Port, Producer, ProducerKind, Protocol, Reactor, Shared, Shutdown,
+    Transport,
+};
+
+/// Panics when it is dropped, and counts that.
+struct Bomb(Rc<Cell<u32>>);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+        // Without the message on stderr.
+        std::panic::resume_unwind(Box::new("a drop that panics"));
+    }
+}
+
+/// One that may go to other threads, and is an error.
+struct Shell(u32);
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        SHELLS.set(SHELLS.get() + 1);
+        std::panic::resume_unwind(Box::new("a drop that panics"));
+    }
+}
+
+thread_local! {
+    static SHELLS: Cell<u32> = const { Cell::new(0) };
+}
+
+impl AsRef<[u8]> for Shell {
+    fn as_ref(&self) -> &[u8] {
+        b"bytes of a bomb"
+    }
+}
+
+impl fmt::Debug for Shell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shell {}", self.0)
+    }
+}
+
+impl fmt::Display for Shell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shell {}", self.0)
+    }
+}
+
+impl std::error::Error for Shell {}
+
+/// An echo that carries something.
+struct Carrier<T>(T);
+
+impl<T: 'static> Protocol for Carrier<T> {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+struct MakesEchoes(#[expect(dead_code, reason = "it is dropped")] Bomb);
+
+impl Factory for MakesEchoes {
+    type Protocol = Carrier<()>;
+
+    fn build_protocol(&mut self, _: &Address) -> Option<Carrier<()>> {
+        Some(Carrier(()))
+    }
+}
+
+struct Produces {
+    transport: Transport,
+    /// What it does when it is asked for more.
+    resume: fn(&Transport, Bomb),
+    bomb: Option<Bomb>,
+}
+
+impl Producer for Produces {
+    fn resume_producing(&mut self) {
+        let (transport, resume) = (self.transport.clone(), self.resume);
+        if let Some(bomb) = &self.bomb {
+            resume(&transport, Bomb(bomb.0.clone()));
+        }
+    }
+}
+
+struct Scene {
+    l: Loop,
+    reactor: Reactor,
+    network: Network,
+    port: Port,
+    bombs: Rc<Cell<u32>>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let (driver, network) = Memory::new(Manner::Readiness, 3);
+        let mut l = Loop::with_driver(driver, LoopOptions::default());
+        let reactor = l.reactor();
+        let port = reactor.listen_tcp(any(), || Carrier(())).expect("a free port");
+        l.begin(|_| Ok(())).expect("nothing fails");
+        Scene { l, reactor, network, port, bombs: Rc::default() }
+    }
+
+    fn bomb(&self) -> Bomb {
+        Bomb(self.bombs.clone())
+    }
+
+    fn turns(&mut self) {
+        for _ in 0..6 {
+            self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.network.advance(time);
+        self.turns();
+    }
+
+    /// A connection of ours that echoes, and its far end.
+    fn open(&mut self) -> (Transport, Wire) {
+        let made: Rc<RefCell<Option<Transport>>> = Rc::default();
+        let slot = made.clone();
+        let connecting = self.reactor.connect_tcp_deferred(
+            "127.0.0.1",
+            number(&self.far()),
+            ConnectOptions::default(),
+            || Carrier(()),
+        );
+        connecting
+            .map(move |connection| *slot.borrow_mut() = Some(connection.transport()))
+            .detach();
+        self.turns();
+        let wire = self.network.accept(self.far_address()).expect("it connects");
+        let transport = made.take().expect("it is made");
+        (transport, wire)
+    }
+
+    fn far_address(&self) -> std::net::SocketAddr {
+        "127.0.0.1:4000".parse().expect("an address")
+    }
+
+    /// A port at the far end.
+    fn far(&self) -> std::net::SocketAddr {
+        let _ = self.network.listen(self.far_address(), 50); // it may listen already
+        self.far_address()
+    }
+
+    /// Another connection works on.
+    fn check_alive(&mut self) {
+        let Address::Tcp(at) = self.port.host() else { panic!("a TCP port") };
+        let wire = self.network.connect(at).expect("it listens");
+        wire.push(b"alive?");
+        self.turns();
+        assert_eq!(wire.take(), b"alive?");
+        wire.close();
+        self.turns();
+    }
+}
+
+fn any() -> std::net::SocketAddr {
+    "127.0.0.1:0".parse().expect("an address")
+}
+
+fn number(address: &std::net::SocketAddr) -> u16 {
+    address.port()
+}
+
+/// What a closure owns.
+fn holds(_: &Bomb) {}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+type Act = fn(&mut Scene);
+
+/// The way in, what is done with it, and the function. Each leaves bombs to the loop, and no later
+/// than with the loop they are dropped.
+const WAYS: &[(&str, &str, Act)] = &[
+    ("listen_tcp", "the port is stopped", |s| {
+        let port = s.reactor.listen_tcp(any(), MakesEchoes(s.bomb())).expect("a free port");
+        s.turns();
+        port.stop_listening().expect("it listens").detach();
+        s.turns();
+    }),
+    ("listen_tcp_with", "the port is open when the run ends", |s| {
+        let factory = MakesEchoes(s.bomb());
+        s.reactor.listen_tcp_with(any(), ListenOptions::default(), factory).expect("a free port");
+        s.turns();
+    }),
+    ("listen_tcp", "the loop ends before it is served", |s| {
+        s.reactor.listen_tcp(any(), MakesEchoes(s.bomb())).expect("a free port");
+    }),
+    ("listen", "its protocols are dropped", |s| {
+        let bombs = s.bombs.clone();
+        let carriers = move || Carrier(Bomb(bombs.clone()));
+        let port = s.reactor.listen("tcp:0:interface=127.0.0.1", carriers).expect("a free port");
+        s.turns();
+        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
+        let wire = s.network.connect(at).expect("it listens");
+        s.turns();
+        wire.close();
+        s.turns();
+        assert_eq!(s.bombs.get(), 1, "a protocol goes with its connection");
+    }),
+    ("listen", "its protocols are there when the loop goes", |s| {
+        let bombs = s.bombs.clone();
+        let carriers = move || Carrier(Bomb(bombs.clone()));
+        let port = s.reactor.listen("tcp:0:interface=127.0.0.1", carriers).expect("a free port");
+        s.turns();
+        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
+        std::mem::forget(s.network.connect(at).expect("it listens"));
+        s.turns();
+    }),
+    ("connect_tcp", "refused", |s| {
+        s.reactor.connect_tcp("127.0.0.1", 9, MakesEchoes(s.bomb()));
+        s.turns();
+    }),
+    ("connect_tcp_with", "given up", |s| {
+        s.network.set_silent("127.0.0.1:9".parse().expect("an address"));
+        let options = ConnectOptions::default();
+        let connector = s.reactor.connect_tcp_with("127.0.0.1", 9, options, MakesEchoes(s.bomb()));
+        s.turns();
+        connector.stop_connecting();
+        s.turns();
+    }),
+    ("connect_tcp_deferred", "cancelled", |s| {
+        s.network.set_silent("127.0.0.1:9".parse().expect("an address"));
+        let options = ConnectOptions::default();
+        let factory = MakesEchoes(s.bomb());
+        let connecting = s.reactor.connect_tcp_deferred("127.0.0.1", 9, options, factory);
+        s.turns();
+        connecting.cancel();
+        s.turns();
+    }),
+    ("connect", "over", |s| {
+        let port = number(&s.far());
+        let connecting = s.reactor.connect(format!("tcp:127.0.0.1:{port}"), MakesEchoes(s.bomb()));
+        connecting.map(|connection| connection.transport().lose_connection()).detach();
+        s.turns();
+        let wire = s.network.accept(s.far_address()).expect("it connects");
+        wire.close();
+        s.turns();
+    }),
+    ("connect", "its protocol comes too late", |s| {
+        // The attempt is given up while the protocol is built.
+        let connector: Rc<RefCell<Option<Connector>>> = Rc::default();
+        let (slot, bombs) = (connector.clone(), s.bombs.clone());
+        let port = number(&s.far());
+        let made = s.reactor.connect_tcp("127.0.0.1", port, move || {
+            slot.borrow().as_ref().expect("it is there").stop_connecting();
+            Carrier(Bomb(bombs.clone()))
+        });
+        *connector.borrow_mut() = Some(made);
+        s.turns();
+        connector.take();
+        assert_eq!(s.bombs.get(), 1, "nobody needs that protocol");
+    }),
+    ("Shared::new", "of a port that is stopped", |s| {
+        let shared = Shared::new(MakesEchoes(s.bomb()));
+        let port = s.reactor.listen_tcp(any(), shared.clone()).expect("a free port");
+        drop(shared);
+        s.turns();
+        port.stop_listening().expect("it listens").detach();
+        drop(port);
+        s.turns();
+    }),
+    ("Shared::tell", "told too late", |s| {
+        let shared = Shared::new(MakesEchoes(s.bomb()));
+        s.reactor.listen_tcp(any(), shared.clone()).expect("a free port");
+        s.turns();
+        let bomb = s.bomb();
+        shared.tell(move |_| drop(bomb));
+        let bomb = s.bomb();
+        shared.tell(move |_| std::mem::forget(bomb));
+    }),
+    ("ReconnectingClientFactory::new", "given up while it waits", |s| {
+        let factory = ReconnectingClientFactory::new(MakesEchoes(s.bomb()));
+        let connector = s.reactor.connect_tcp("127.0.0.1", 9, factory);
+        s.turns();
+        connector.stop_connecting();
+        s.turns();
+    }),
+    ("ReconnectingClientFactory::with", "while the loop goes", |s| {
+        let factory = ReconnectingClientFactory::with(|_| MakesEchoes(s.bomb()));
+        s.reactor.connect_tcp("127.0.0.1", 9, factory);
+        s.turns();
+    }),
+    ("on_turned_away", "called, and dropped with its port", |s| {
+        let bomb = s.bomb();
+        let limit = LimitConnections::new(0).on_turned_away(move |_| holds(&bomb));
+        let port = s.reactor.listen_tcp(any(), limit.wrap(|| Carrier(()))).expect("a free port");
+        s.turns();
+        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
+        drop(s.network.connect(at));
+        s.turns();
+    }),
+    ("call_later", "dropped with the run", |s| {
+        let bomb = s.bomb();
+        s.reactor.call_later(HOUR, move || drop(bomb));
+    }),
+    ("call_later", "cancelled", |s| {
+        let bomb = s.bomb();
+        assert!(s.reactor.call_later(HOUR, move || drop(bomb)).cancel());
+    }),
+    ("call_soon", "made", |s| {
+        let bomb = s.bomb();
+        s.reactor.call_soon(move || drop(bomb));
+        s.turns();
+    }),
+    ("defer_later", "cancelled", |s| {
+        let bomb = s.bomb();
+        s.reactor
+            .defer_later(HOUR, move || {
+                drop(bomb);
+                Ok(())
+            })
+            .cancel();
+    }),
+    ("timeout", "timed out", |s| {
+        let bomb = s.bomb();
+        let never = async move {
+            let _bomb = bomb;
+            std::future::pending::<couplet::Result<()>>().await
+        };
+        let reactor = s.reactor.clone();
+        let limited = async move { reactor.timeout(Duration::from_secs(1), never).await };
+        s.reactor.spawn(limited).recover_with_nothing();
+        s.turns();
+        s.pass(Duration::from_secs(2));
+    }),
+    ("spawn", "cancelled, ended, and dropped with the run", |s| {
+        let (one, two, three) = (s.bomb(), s.bomb(), s.bomb());
+        let task = s.reactor.spawn(async move {
+            let _one = one;
+            std::future::pending().await
+        });
+        s.turns();
+        Deferred::<()>::cancel(&task);
+        s.reactor.spawn(async move { Ok(two) }).detach();
+        s.reactor
+            .spawn(async move {
+                let _three = three;
+                std::future::pending::<couplet::Result<()>>().await
+            })
+            .detach();
+        s.turns();
+    }),
+    ("on", "not called, called, and its answer", |s| {
+        for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
+            let bomb = s.bomb();
+            s.reactor.on(when, move || {
+                drop(bomb);
+                Deferred::succeed(())
+            });
+        }
+    }),
+    ("on_snapshot", "replaced and dropped", |s| {
+        let (one, two) = (s.bomb(), s.bomb());
+        s.l.on_snapshot(move |_| holds(&one));
+        s.l.on_snapshot(move |_| holds(&two));
+    }),
+    ("defer_to_thread", "run, and cancelled before", |s| {
+        let shell = Shell(1);
+        s.reactor.defer_to_thread(move || Ok(shell)).recover_with_nothing();
+        let shell = Shell(2);
+        s.reactor.defer_to_thread(move || Ok(shell)).cancel();
+        s.turns();
+    }),
+    ("Remote::call", "made, and never made", |s| {
+        let remote = s.reactor.remote();
+        let shell = Shell(1);
+        remote.call(move |_| drop(shell)).expect("the loop is there");
+        s.turns();
+        let shell = Shell(2);
+        remote.call(move |_| drop(shell)).expect("the loop is there");
+    }),
+    ("Remote::call", "when the loop has gone", |s| {
+        let remote = s.reactor.remote();
+        *s = Scene { bombs: s.bombs.clone(), ..Scene::new() };
+        let shell = Shell(1);
+        assert!(remote.call(move |_| drop(shell)).is_err());
+    }),
+    ("Remote::tell", "to a connection that was lost", |s| {
+        let (transport, wire) = s.open();
+        wire.reset();
+        s.turns();
+        let shell = Shell(1);
+        let told =
+            s.reactor.remote().tell(transport.id(), move |_: &mut Carrier<()>, _| drop(shell));
+        told.expect("the loop is there");
+        s.turns();
+    }),
+    ("block_on_reactor", "in the loop's own thread", |s| {
+        let shell = Shell(1);
+        let blocked = s.reactor.remote().block_on_reactor(move |_| {
+            drop(shell);
+            Deferred::succeed(())
+        });
+        assert!(blocked.is_err());
+    }),
+    ("Connection::tell", "made, and dropped with the connection", |s| {
+        let (transport, wire) = s.open();
+        let (one, two) = (s.bomb(), s.bomb());
+        let connection = transport.connection::<Carrier<()>>();
+        connection.tell(move |_, _| drop(one));
+        connection.tell(move |_, _| drop(two));
+        wire.reset();
+        s.turns();
+        let late = s.bomb();
+        assert!(!connection.tell(move |_, _| drop(late)));
+    }),
+    ("ask", "dropped with the connection", |s| {
+        let (transport, wire) = s.open();
+        let connection = transport.connection::<Carrier<()>>();
+        wire.reset();
+        s.turns();
+        let late = s.bomb();
+        connection.ask(move |_, _| drop(late)).recover_with_nothing();
+    }),
+    ("ask_result", "dropped with the loop", |s| {
+        let (transport, _wire) = s.open();
+        let connection = transport.connection::<Carrier<()>>();
+        let late = s.bomb();
+        connection.ask_result(move |_, _| Ok(late)).recover_with_nothing();
+    }),
+    ("Connection::call_later", "dropped with the connection", |s| {
+        let (transport, wire) = s.open();
+        let bomb = s.bomb();
+        transport.connection::<Carrier<()>>().call_later(HOUR, move |_, _| drop(bomb));
+        wire.reset();
+        s.turns();
+        let late = s.bomb();
+        transport.connection::<Carrier<()>>().call_later(HOUR, move |_, _| drop(late));
+    }),
+    ("write_bytes", "sent, cut off, and too late", |s| {
+        let (transport, wire) = s.open();
+        transport.write_bytes(Bytes::from_owner(Shell(1)));
+        transport.write_bytes(Bytes::from_owner(Shell(2)));
+        s.turns();
+        assert_eq!(wire.take(), b"bytes of a bombbytes of a bomb");
+        s.network.set_capacity(4);
+        transport.write_bytes(Bytes::from_owner(Shell(3)));
+        transport.write_bytes(Bytes::from_owner(Shell(4)));
+        s.turns();
+        transport.abort_connection();
+        s.turns();
+        transport.write_bytes(Bytes::from_owner(Shell(5)));
+        s.network.set_capacity(1 << 16);
+    }),
+    #[cfg(unix)]
+    ("watch", "stopped, ready, and there when the loop goes", |s| {
+        // Memory has no descriptors.
+        let mut l = Loop::new().expect("a loop");
+        let pair = || std::os::unix::net::UnixStream::pair().expect("a pair");
+        for stops in [true, false] {
+            let ((ours, _theirs), bomb) = (pair(), s.bomb());
+            let watch = l.reactor().watch(ours, Interest::Writable, move |_, _| holds(&bomb));
+            l.turn(Some(Duration::ZERO)).expect("a turn");
+            if stops {
+                watch.expect("a socket").stop().recover_with_nothing();
+            }
+        }
+        let ((ours, _theirs), bomb) = (pair(), s.bomb());
+        let watched = l.reactor().watch(ours, Interest::Writable, move |_, _| holds(&bomb));
+        watched.expect("a socket");
+    }),
+    ("write_bytes", "not sent when the loop goes", |s| {
+        let (transport, _wire) = s.open();
+        transport.write_bytes(Bytes::from_owner(Shell(1)));
+        transport.write_bytes(Bytes::from_owner(Shell(2)));
+    }),
+    ("fail", "once, and once more", |s| {
+        let (transport, wire) = s.open();
+        transport.fail(Shell(1));
+        transport.fail(Shell(2));
+        s.turns();
+        transport.fail(Shell(3));
+        wire.close();
+        s.turns();
+        transport.fail(Shell(4));
+    }),
+    ("register_producer", "lost with its connection", |s| {
+        let (transport, wire) = s.open();
+        let bomb = Some(s.bomb());
+        let producer = Produces { transport: transport.clone(), resume: |_, _| {}, bomb };
+        transport.register_producer(producer, ProducerKind::Push).expect("it has none");
+        s.turns();
+        let bomb = Some(s.bomb());
+        let second = Produces { transport: transport.clone(), resume: |_, _| {}, bomb };
+        transport.register_producer(second, ProducerKind::Push).expect_err("it has one");
+        wire.reset();
+        s.turns();
+        let bomb = Some(s.bomb());
+        let late = Produces { transport: transport.clone(), resume: |_, _| {}, bomb };
+        transport.register_producer(late, ProducerKind::Push).expect("it is stopped at once");
+    }),
+    ("register_producer", "unregistered", |s| {
+        let (transport, _wire) = s.open();
+        let bomb = Some(s.bomb());
+        let producer = Produces { transport: transport.clone(), resume: |_, _| {}, bomb };
+        transport.register_producer(producer, ProducerKind::Push).expect("it has none");
+        transport.unregister_producer();
+    }),
+    ("register_producer", "unregisters itself when it is called", |s| {
+        let (transport, _wire) = s.open();
+        let resume = |transport: &Transport, bomb: Bomb| {
+            std::mem::forget(bomb);
+            transport.unregister_producer();
+        };
+        let producer = Produces { transport: transport.clone(), resume, bomb: Some(s.bomb()) };
+        transport.register_producer(producer, ProducerKind::Pull).expect("it has none");
+        s.turns();
+    }),
+    ("register_producer", "replaces itself when it is called", |s| {
+        let (transport, _wire) = s.open();
+        let resume = |transport: &Transport, bomb: Bomb| {
+            transport.unregister_producer();
+            let bomb = Some(bomb);
+            let next =
+                Produces { transport: transport.clone(), resume: |_, b| std::mem::forget(b), bomb };
+            transport.register_producer(next, ProducerKind::Pull).expect("it has none");
+        };
+        let producer = Produces { transport: transport.clone(), resume, bomb: Some(s.bomb()) };
+        transport.register_producer(producer, ProducerKind::Pull).expect("it has none");
+        s.turns();
+    }),
+    ("LoopingCall::new", "stopped and dropped", |s| {
+        let bomb = s.bomb();
+        let call = LoopingCall::new(&s.reactor, move || holds(&bomb));
+        call.start(Duration::from_secs(1)).recover_with_nothing();
+        s.turns();
+        call.stop();
+    }),
+    ("LoopingCall::with_count", "dropped with the run", |s| {
+        let bomb = s.bomb();
+        let call = LoopingCall::with_count(&s.reactor, move |_| holds(&bomb));
+        call.start(Duration::from_secs(1)).recover_with_nothing();
+        s.turns();
+    }),
+];
+
+/// Ends a chain without a word.
+trait Recover {
+    fn recover_with_nothing(self);
+}
+
+impl<T: 'static> Recover for Deferred<T> {
+    fn recover_with_nothing(self) {
+        self.add_both(|_| Ok(())).detach();
+    }
+}
+
+/// One row of the table, in a world of its own.
+fn try_one(act: Act) {
+    SHELLS.set(0);
+    let mut scene = Scene::new();
+    act(&mut scene);
+    scene.check_alive();
+    let bombs = scene.bombs.clone();
+    scene.l.end().expect("a run ends");
+    scene.turns();
+    drop(scene);
+    assert!(bombs.get() + SHELLS.get() > 0, "nothing was dropped");
+}
+
+#[test]
+fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
+    let panicked: Vec<_> = WAYS
+        .iter()
+        .filter(|(.., act)| std::panic::catch_unwind(|| try_one(*act)).is_err())
+        .map(|(name, end, _)| format!("{name}: {end}"))
+        .collect();
+    assert!(panicked.is_empty(), "these ended more than what was dropped: {panicked:#?}");
+}
+
+/// Called at once, in the caller's own frame: what they own is dropped there.
+const CALLED_AT_ONCE: [&str; 6] = ["run", "run_until", "begin", "wrap", "wrap_protocols", "write"];
+
+/// The texts of the library's files; Deferreds have tests of their own, as has what tests with them.
+fn sources(folder: &Path) -> Vec<String> {
+    let mut texts = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_file() {
+            texts.push(fs::read_to_string(&path).expect("a text"));
+        } else if !["defer", "driver", "sim", "testing", "manual"].contains(&name) {
+            texts.extend(sources(&path));
+        }
+    }
+    texts
+}
+
+/// The public functions that keep what a user hands in: what they take is code, or foreign.
+fn ways_in() -> BTreeSet<String> {
+    const THEIRS: [&str; 8] = [
+        "FnOnce(",
+        "FnMut(",
+        "Fn(",
+        "IntoFactory<",
+        "impl Producer",
+        "Future<",
+        "Into<Failure>",
+        "Into<Bytes>",
+    ];
+    let mut names = BTreeSet::new();
+    for text in sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))) {
+        for function in text.split("\n    pub fn ").skip(1) {
+            let signature = function.split('{').next().unwrap_or_default();
+            let name = signature.split(['(', '<']).next().unwrap_or_default();
+            if THEIRS.iter().any(|theirs| signature.contains(theirs)) {
+                names.insert(name.to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn each_way_in_for_what_is_a_users_is_tried() {
+    let tried: BTreeSet<&str> =
+        WAYS.iter().map(|(name, ..)| name.rsplit("::").next().unwrap_or(name)).collect();
+    let found = ways_in();
+    assert!(found.len() > 20, "{found:?}; has the form of the sources changed?");
+    let missing: Vec<_> = found
+        .iter()
+        .filter(|name| !tried.contains(name.as_str()))
+        .filter(|name| !CALLED_AT_ONCE.contains(&name.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "the table above has no row for {missing:?}");
+}
