@@ -1,0 +1,212 @@
+//! Law 4: bytes enter through one function and leave through one, on every driver.
+//!
+//! A table lists the functions that bytes pass through, and the callers of each. Calls are matched by
+//! name and number of arguments, whatever the receiver (`driver.write(key, out)`, also through a
+//! local), and so are paths (`Driver::write`, called or stored). An unrelated function with the same
+//! name and arity needs a row too.
+
+use std::collections::BTreeMap;
+
+use super::source::{Code, assert_none, last_of, library, line};
+
+/// A function that bytes pass through, and its callers.
+struct Gate {
+    method: &'static str,
+    /// Not counting the receiver.
+    arguments: usize,
+    /// What a call of it does, for the error message.
+    what: &'static str,
+    /// `Type::function` with its number of calls.
+    callers: &'static [(&'static str, usize)],
+}
+
+const GATES: [Gate; 8] = [
+    Gate {
+        method: "feed",
+        arguments: 2,
+        what: "received bytes enter a connection",
+        callers: &[("Table::received", 1), ("Loop::deliver_one", 1)],
+    },
+    Gate {
+        method: "data_received",
+        arguments: 2,
+        what: "bytes are delivered to a protocol",
+        callers: &[
+            ("Life::feed", 1),
+            // Wrappers forward.
+            ("Admitted::data_received", 1),
+            ("Capture::data_received", 1),
+            ("Watched::data_received", 1),
+        ],
+    },
+    Gate {
+        method: "received",
+        arguments: 2,
+        what: "a driver hands bytes to the loop",
+        callers: &[("Mio::serve", 1)],
+    },
+    Gate {
+        method: "serve",
+        arguments: 1,
+        what: "a driver is asked for bytes",
+        callers: &[("Driver::wait_and_serve", 1), ("Loop::deliver", 1)],
+    },
+    Gate {
+        method: "wait_and_serve",
+        arguments: 2,
+        what: "the turn waits",
+        callers: &[("Loop::turn", 1)],
+    },
+    Gate {
+        method: "to_send",
+        arguments: 0,
+        what: "written bytes leave a connection",
+        callers: &[("Loop::flush", 1), ("Table::received", 1)],
+    },
+    Gate {
+        method: "write",
+        arguments: 2,
+        what: "bytes are handed to a driver",
+        callers: &[
+            ("Loop::flush", 1),
+            // Into the kernel: the simulated one, and the real one where that isn't Linux.
+            ("SimDriver::write", 1),
+            ("StreamSlot::write_once", 1),
+        ],
+    },
+    Gate {
+        method: "wrote",
+        arguments: 3,
+        what: "the result of a write is reported to a connection",
+        callers: &[("Loop::flush", 1), ("Table::blocked", 1)],
+    },
+];
+
+/// The provided methods of `Driver`, with the drivers that may override them. A driver that overrides
+/// one runs code that no other driver, and so no simulation, exercises.
+const PROVIDED: [(&str, &[&str]); 2] = [("serve", &["Mio"]), ("wait_and_serve", &["Mio"])];
+
+/// Calls of a gate and paths to it: the enclosing function and the line.
+fn uses(file: &Code, gate: &Gate) -> Vec<(String, usize)> {
+    let calls = file
+        .calls
+        .iter()
+        .filter(|call| call.name == gate.method && call.arguments == gate.arguments);
+    let calls = calls.map(|call| (call.function.clone(), call.line));
+    let paths = file.mentions.iter().filter(|mention| {
+        let [.., owner, name] = &mention.path[..] else { return false };
+        // `framing::feed` is a free function; types start with a capital letter.
+        name == gate.method && owner.starts_with(char::is_uppercase)
+    });
+    calls.chain(paths.map(|mention| (mention.function.clone(), mention.line))).collect()
+}
+
+#[test]
+fn bytes_enter_and_leave_through_one_function() {
+    let files = library("couplet");
+    let mut broken = Vec::new();
+    for gate in GATES {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for file in &files {
+            for (function, line) in uses(file, &gate) {
+                found.entry(function).or_default().push(format!("{}:{line}", file.path));
+            }
+        }
+        for (caller, count) in gate.callers {
+            let places = found.remove(*caller).unwrap_or_default();
+            if places.len() != *count {
+                broken.push(format!(
+                    "{caller} calls {} {} times instead of {count}: {}",
+                    gate.method,
+                    places.len(),
+                    places.join(", ")
+                ));
+            }
+        }
+        for (function, places) in found {
+            let (places, method, what) = (places.join(", "), gate.method, gate.what);
+            broken.push(format!("{places}: {function} calls {method}, by which {what}"));
+        }
+    }
+    assert_none(
+        &broken,
+        "law 4: bytes enter through one function and leave through one. Use the existing path; if \
+         the path itself changes, so does GATES (tests/it/tidy/bytes.rs)",
+    );
+}
+
+#[test]
+fn no_driver_has_a_walk_of_its_own() {
+    let mut broken = Vec::new();
+    let mut provided = Vec::new();
+    for file in library("couplet") {
+        for item in &file.syntax.items {
+            match item {
+                syn::Item::Trait(item) if item.ident == "Driver" => {
+                    provided.extend(item.items.iter().filter_map(|item| match item {
+                        syn::TraitItem::Fn(function) if function.default.is_some() => {
+                            Some(function.sig.ident.to_string())
+                        }
+                        _ => None,
+                    }));
+                }
+                syn::Item::Impl(item) => broken.extend(overridden(&file, item)),
+                _ => {}
+            }
+        }
+    }
+    for method in &provided {
+        if !PROVIDED.iter().any(|(known, _)| known == method) {
+            broken.push(format!("Driver::{method} is provided and has no row in PROVIDED"));
+        }
+    }
+    for (method, _) in PROVIDED {
+        if !provided.iter().any(|known| known == method) {
+            broken.push(format!("Driver::{method} is not provided: remove its row from PROVIDED"));
+        }
+    }
+    assert_none(
+        &broken,
+        "law 4: all drivers share the provided methods of Driver, so that tests in memory run the \
+         code that ships (tests/it/tidy/bytes.rs, PROVIDED)",
+    );
+}
+
+/// The provided methods that an `impl Driver for …` overrides without permission.
+fn overridden(file: &Code, item: &syn::ItemImpl) -> Vec<String> {
+    let is_driver = item.trait_.as_ref().is_some_and(|(path, ..)| last_of(path) == "Driver");
+    if !is_driver {
+        return Vec::new();
+    }
+    let driver = super::source::name_of(&item.self_ty);
+    let functions = item.items.iter().filter_map(|item| match item {
+        syn::ImplItem::Fn(function) => Some(&function.sig.ident),
+        _ => None,
+    });
+    functions
+        .filter(|name| {
+            let row = PROVIDED.iter().find(|(method, _)| *name == method);
+            row.is_some_and(|(_, drivers)| !drivers.contains(&driver.as_str()))
+        })
+        .map(|name| format!("{}:{} {driver} overrides {name}", file.path, line(name.span())))
+        .collect()
+}
+
+#[test]
+fn each_way_to_call_a_gate_is_found() {
+    let gate = GATES.iter().find(|gate| gate.method == "write").expect("a row");
+    let found = |text: &str| uses(&Code::of("reactor/turn.rs", text), gate).len();
+    for call in [
+        "fn f(l: &mut Loop) { l.driver.write(key, &mut out); }",
+        "fn f(l: &mut Loop) { let d = &mut l.driver; d.write(key, out); }",
+        "fn f(l: &mut Loop) { Driver::write(&mut l.driver, key, out); }",
+        "fn f(l: &mut Loop) { let send = Mio::write; send(l, key, out); }",
+        "fn f(l: &mut Loop) { <dyn Driver>::write(l, key, out); }",
+        "fn f(l: &mut Loop) { <Mio as Driver>::write(l, key, out); }",
+        "fn f(l: &mut Loop) { assert_eq!(l.driver.write(key, out), Sent::All); }",
+        "fn f(l: &mut Loop) { let Sent::All = select! { x => l.driver.write(key, out) }; }",
+    ] {
+        assert!(found(call) > 0, "{call} is not found");
+    }
+    assert_eq!(found("fn f(t: &Transport) { t.write(data); io::write(a, b); }"), 0);
+}
