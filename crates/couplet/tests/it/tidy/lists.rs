@@ -1,10 +1,10 @@
-//! Lists that are kept by hand name what is there, and all of it: the contract's tests, the targets
-//! of the fuzzer, the examples.
+//! Hand-written lists are complete and true: the tests of the contract and of the laws, fuzz targets,
+//! examples.
 
 use std::fs;
 
 use super::code;
-use super::source::{Source, assert_none, root, sources};
+use super::source::{Source, assert_none, read, root, sources};
 
 /// The modules that a file is, from its crate's folder on: `src/driver/mio/mod.rs` is `src`,
 /// `driver` and `mio`. The tests of a source file are a module more, which nobody need write.
@@ -19,19 +19,16 @@ fn lead_through(names: &[&str], all: &[&str]) -> bool {
     names.iter().all(|name| all.any(|other| other == name))
 }
 
-/// The tests that `docs/contract.md` names: `module::name` in backquotes in the last column. Of the
-/// modules that lead to it some may be left out.
-#[test]
-fn each_test_named_in_the_contract_table_exists() {
-    let table = fs::read_to_string(root().join("docs/contract.md")).expect("the table");
-    let tests: Vec<Source> = sources("crates/couplet/tests")
-        .into_iter()
-        .chain(sources("crates/couplet/src"))
-        .chain(sources("crates/couplet-cli"))
-        .collect();
+/// Counts the tests named in the last column of a table's numbered rows, and lists those that don't
+/// exist. A name is `module::name` in backquotes; modules may be left out, and so may the rest of the
+/// name after `…`.
+fn named_in(table: &str) -> (usize, Vec<String>) {
+    let text = read(table);
+    let folders = ["crates/couplet/tests", "crates/couplet/src", "crates/couplet-cli"];
+    let tests: Vec<Source> = folders.into_iter().flat_map(sources).collect();
     let mut broken = Vec::new();
     let mut named = 0;
-    let rows = (1..).zip(table.lines()).filter(|(_, line)| {
+    let rows = (1..).zip(text.lines()).filter(|(_, line)| {
         line.strip_prefix("| ").is_some_and(|row| row.starts_with(|c: char| c.is_ascii_digit()))
     });
     for (number, row) in rows {
@@ -41,23 +38,48 @@ fn each_test_named_in_the_contract_table_exists() {
             let Some((path, function)) = name.rsplit_once("::") else { continue };
             named += 1;
             let path: Vec<&str> = path.split("::").collect();
-            let definition = format!("fn {function}(");
+            let definition = match function.strip_suffix('…') {
+                Some(beginning) => format!("fn {beginning}"),
+                None => format!("fn {function}("),
+            };
             let exists = tests.iter().any(|source| {
                 source.text.contains(&definition) && lead_through(&path, &modules(source))
             });
             if !exists {
-                broken.push(format!("docs/contract.md:{number} names {name}"));
+                broken.push(format!("{table}:{number} names {name}"));
             }
         }
     }
+    (named, broken)
+}
+
+#[test]
+fn each_test_named_in_the_contract_table_exists() {
+    let (named, broken) = named_in("docs/contract.md");
     assert!(named > 300, "the table names {named} tests; has its form changed?");
     assert_none(&broken, "the contract table names a test that does not exist, or not there");
+}
+
+#[test]
+fn each_law_names_its_tests_and_is_broken_on_purpose() {
+    let (named, mut broken) = named_in("ARCHITECTURE.md");
+    assert!(named > 15, "the table of the laws names {named} tests; has its form changed?");
+    let breaks = root().join("crates/couplet/tests/laws/breaks");
+    let breaks = fs::read_dir(breaks).expect("the breaks").map(|entry| entry.expect("an entry"));
+    let breaks: Vec<_> =
+        breaks.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    for law in 1..=10 {
+        if !breaks.iter().any(|name| name.starts_with(&format!("{law}-"))) {
+            broken.push(format!("law {law} has no break in tests/laws/breaks"));
+        }
+    }
+    assert_none(&broken, "a law is as good as the test that fails when it is broken");
 }
 
 /// So that a row leads to its tests.
 #[test]
 fn each_test_with_a_number_is_named_in_the_contract_table() {
-    let table = fs::read_to_string(root().join("docs/contract.md")).expect("the table");
+    let table = read("docs/contract.md");
     let mut unnamed = Vec::new();
     for source in sources("crates/couplet") {
         let functions =
@@ -84,7 +106,7 @@ fn names_in(folder: &str) -> Vec<String> {
 
 #[test]
 fn each_target_of_the_fuzzer_has_a_corpus_and_a_libfuzzer_binary() {
-    let library = fs::read_to_string(root().join("fuzz/src/lib.rs")).expect("the targets");
+    let library = read("fuzz/src/lib.rs");
     let table = library.split("pub const TARGETS").nth(1).expect("their table");
     let entry = "Target { name: \"";
     let mut targets: Vec<_> =
@@ -93,7 +115,7 @@ fn each_target_of_the_fuzzer_has_a_corpus_and_a_libfuzzer_binary() {
     assert!(targets.len() >= 5, "{targets:?}; has the form of the table changed?");
     assert_eq!(names_in("corpus"), targets, "a folder of fuzz/corpus for each target");
     assert_eq!(names_in("fuzz_targets"), targets, "a file of fuzz/fuzz_targets for each target");
-    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).expect("the manifest");
+    let manifest = read("fuzz/Cargo.toml");
     for target in targets {
         let binary = format!(
             "[[bin]]\nname = \"{target}\"\npath = \"fuzz_targets/{target}.rs\"\n\
@@ -113,8 +135,7 @@ fn each_target_of_the_fuzzer_has_a_corpus_and_a_libfuzzer_binary() {
 /// The examples are read by people in a hurry, and each is to work.
 #[test]
 fn each_example_is_short_and_listed_and_run_by_a_test() {
-    let readme = fs::read_to_string(root().join("crates/couplet/examples/README.md"));
-    let readme = readme.expect("the table of the examples");
+    let readme = read("crates/couplet/examples/README.md");
     let tests: String = sources("crates/couplet/tests/it")
         .into_iter()
         .filter(|source| source.path.contains("/it/examples"))
