@@ -1,6 +1,7 @@
 //! Fuzzes on any compiler: replays the corpus of each target, then mutates it for a while. It does
 //! not watch which code is reached; `cargo fuzz` does, and what that finds is kept in the corpus.
 #![forbid(unsafe_code)]
+#![expect(clippy::disallowed_methods, reason = "how long it runs is a matter of real time")]
 
 mod mutation;
 mod trial;
@@ -131,7 +132,6 @@ fn fuzz(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long it runs is a matter of real time")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -146,6 +146,7 @@ impl Shared {
 
 impl Printed {
     /// Waits until what was given to the printer so far is printed, for so long at most.
+    #[expect(clippy::disallowed_methods, reason = "the program ends, and its loop has")]
     pub(crate) fn settle(&self, at_most: Duration) {
         let waits = |state: &mut State| {
             state.outcome.is_none() && (state.printing || !state.waiting.is_empty())

@@ -53,9 +53,9 @@ impl Before {
     }
 
     /// A signal to a process reaches any of its threads, and some a moment later.
+    #[expect(clippy::disallowed_methods, reason = "outside of any loop, and of any world")]
     fn is_called_by(&self, signal: Signal) -> bool {
         raise(signal);
-        #[expect(clippy::disallowed_methods, reason = "outside of any loop, and of any world")]
         let began = Instant::now();
         while !self.called.swap(false, Ordering::SeqCst) {
             if began.elapsed() > Duration::from_secs(10) {

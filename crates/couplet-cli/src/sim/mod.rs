@@ -106,7 +106,11 @@ pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
     match outcome {
         Ok(totals) => {
             written.map_err(Exit::failed)?;
-            output::print(totals.tell(name, weather, seeds, began.elapsed()).as_bytes())
+            output::print(
+                totals
+                    .tell(name, weather, seeds, now().saturating_duration_since(began))
+                    .as_bytes(),
+            )
         }
         Err(Failed { seed, text }) => {
             let mut told = format!("{name}: {text}\n");

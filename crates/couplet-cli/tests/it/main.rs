@@ -1,4 +1,5 @@
 //! The program as its users meet it: each test starts the real binary.
+#![expect(clippy::disallowed_methods, reason = "tests of a program are about real time")]
 
 mod addresses;
 mod bad_clients;

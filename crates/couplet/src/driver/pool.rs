@@ -160,6 +160,7 @@ impl<Q, A> Shared<Q, A> {
                 continue;
             }
             state.idle += 1;
+            #[expect(clippy::disallowed_methods, reason = "a thread of the pool, and not the loop")]
             let (held, timeout) =
                 self.asked.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = held;

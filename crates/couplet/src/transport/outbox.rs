@@ -303,7 +303,8 @@ impl Outbox {
     }
 
     /// Takes the first piece out, with the number of its bytes that have gone already. The taker
-    /// gives a `Copied` buffer back to [`spares`](Self::spares) when it is done.
+    /// gives a `Copied` buffer back to [`spares`](Self::spares) when it is done, or the piece back
+    /// [to the outbox](Self::give_back).
     pub fn take_piece(&mut self) -> Option<(Piece, usize)> {
         if self.pieces().next().is_none() {
             self.seal();
@@ -315,6 +316,16 @@ impl Outbox {
             self.drained();
         }
         Some((piece, gone))
+    }
+
+    /// Takes back a piece that is no longer needed. A copied one is reused. A foreign buffer must not
+    /// be dropped inside [`Driver::write`](crate::driver::Driver::write), where the outbox is borrowed:
+    /// the connection drops it afterwards.
+    pub fn give_back(&mut self, piece: Piece) {
+        match piece {
+            Piece::Copied(buffer) => self.spares.give(buffer),
+            Piece::Bytes(bytes) => self.sealed.get_or_insert_default().spent.push(bytes),
+        }
     }
 
     #[inline]

@@ -40,6 +40,7 @@ fn example(name: &str) -> Command {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Kills `child` if what this gives isn't dropped in time.
+#[expect(clippy::disallowed_methods, reason = "the examples run in real time")]
 fn watchdog(child: &Child) -> Sender<()> {
     let id = Pid::from_child(child);
     let (kept, dropped) = mpsc::channel();

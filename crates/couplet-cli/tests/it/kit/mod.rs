@@ -20,7 +20,6 @@ pub(crate) use terminal::Terminal;
 /// What takes longer hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-#[expect(clippy::disallowed_methods, reason = "tests of a program are about real time")]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -6,7 +6,7 @@ use std::io;
 
 use super::network::{Cut, EndId, Net};
 use super::{Manner, READ_BUFFER, TAKE};
-use crate::driver::{Outbox, Piece, WriteOutcome};
+use crate::driver::{Outbox, WriteOutcome};
 
 /// A connection of a [`Memory`](super::Memory) driver.
 pub(super) struct Stream {
@@ -142,9 +142,7 @@ impl Stream {
                 break;
             };
             self.taken.extend(&piece.as_slice()[gone..]);
-            if let Piece::Copied(buffer) = piece {
-                out.spares().give(buffer);
-            }
+            out.give_back(piece);
         }
         WriteOutcome::Taken(self.taken.len())
     }

@@ -101,6 +101,7 @@ fn another_seed_gives_another_trace() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "this is what it is about")]
 fn a_program_that_walks_a_hash_map_is_shown() {
     let walks = |sim: &mut Sim| {
         let notes = sim.notes();

@@ -10,6 +10,7 @@ mod closing;
 mod connecting;
 mod deadlines;
 mod draining;
+mod dropping;
 pub(crate) mod endings;
 pub(crate) mod far;
 mod flushing;
@@ -154,6 +155,12 @@ macro_rules! all_facts {
                 c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows,
                 c46_host_and_peer_stay_readable,
                 c50_nothing_keeps_a_protocol_after_its_connection,
+            ]
+            dropping: [
+                c44_a_panic_in_the_drop_of_a_protocol_costs_nothing_else,
+                c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_protocol_panics,
+                c44_a_panic_in_the_drop_of_a_protocol_does_not_stop_the_drop_of_its_loop,
+                c50_an_object_may_use_every_handle_while_it_is_dropped,
             ]
             reading: [
                 c52_a_pause_inside_data_received_holds_at_once,

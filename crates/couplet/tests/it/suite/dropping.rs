@@ -1,0 +1,344 @@
+//! Users' objects are dropped while none of our cells is borrowed (law 2), and a panic in the drop of
+//! a protocol affects nothing else (laws 5 and 10).
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::{Bytes, Connector, Producer, ProducerKind, Shutdown, Transport};
+
+use super::endings::{ENDINGS, write_big};
+use super::far::B;
+use super::kit::{BOTH_ROLES, Kit, Rig};
+use super::recorder::{A, Maker, On, Script};
+use crate::logged::logged;
+
+thread_local! {
+    /// Called by the drop of a [`Nosy`], which has to be `Send` and so can't hold a handle.
+    static LOOK: RefCell<Option<Rc<dyn Fn()>>> = const { RefCell::new(None) };
+}
+
+/// A user's object of any kind; its drop uses every handle.
+struct Nosy;
+
+impl Nosy {
+    fn go(self) -> couplet::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        let look = LOOK.with_borrow(Clone::clone);
+        if let Some(look) = look {
+            look();
+        }
+    }
+}
+
+impl AsRef<[u8]> for Nosy {
+    fn as_ref(&self) -> &[u8] {
+        b"foreign bytes"
+    }
+}
+
+impl Producer for Nosy {
+    fn resume_producing(&mut self) {}
+}
+
+impl fmt::Debug for Nosy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nosy")
+    }
+}
+
+impl fmt::Display for Nosy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nosy")
+    }
+}
+
+impl std::error::Error for Nosy {}
+
+/// Borrows every cell that a handle can reach.
+fn use_every_handle(a: &A) {
+    let transport = a.transport();
+    let reactor = transport.reactor();
+    let buffered = transport.buffered();
+    assert_eq!(transport.is_full(), buffered > 64 * 1024);
+    transport.write("late");
+    transport.drained().detach();
+    transport.set_tcp_no_delay(true);
+    transport.set_close_deadline(Some(Duration::from_secs(30)));
+    if transport.register_producer(Quiet, ProducerKind::Push).is_ok() {
+        transport.unregister_producer();
+    }
+    transport.connection::<Quiet>().call_later(Duration::from_secs(1), |_, _| {}).cancel();
+    transport.connection::<super::recorder::Recorder>().tell(|_, _| {});
+    reactor.call_later(Duration::from_secs(1), || {}).cancel();
+    reactor.call_soon(|| {});
+    reactor.spawn(async { Ok(()) }).detach();
+    reactor.snapshot().detach();
+    reactor.on(Shutdown::After, || couplet::Deferred::succeed(()));
+}
+
+struct Quiet;
+
+impl Producer for Quiet {
+    fn resume_producing(&mut self) {}
+}
+
+/// A way to hand in an object and have it dropped.
+struct Kind {
+    name: &'static str,
+    /// On connection A with its peer B. The drop follows now, or within a few turns.
+    act: fn(&mut Rig, &A, &B),
+}
+
+const fn kind(name: &'static str, act: fn(&mut Rig, &A, &B)) -> Kind {
+    Kind { name, act }
+}
+
+fn nosy_bytes() -> Bytes {
+    Bytes::from_owner(Nosy)
+}
+
+/// Queues the bytes behind more than the socket accepts.
+fn write_behind(rig: &Rig, a: &A) {
+    write_big(rig, a);
+    a.transport().write_bytes(nosy_bytes());
+}
+
+const KINDS: &[Kind] = &[
+    kind("sent bytes", |_, a, _| a.transport().write_bytes(nosy_bytes())),
+    kind("sent bytes between other pieces", |_, a, _| {
+        a.transport().write("before");
+        a.transport().write_bytes(nosy_bytes());
+        a.transport().write("behind");
+    }),
+    kind("bytes discarded by an abort", |rig, a, _| {
+        write_behind(rig, a);
+        a.transport().abort_connection();
+    }),
+    kind("bytes discarded by a panic", |rig, a, _| {
+        write_behind(rig, a);
+        a.tell(|_| panic!("in a callback"));
+    }),
+    kind("bytes discarded by a reset", |rig, a, b| {
+        write_behind(rig, a);
+        rig.turns(3);
+        b.reset();
+    }),
+    kind("bytes written after a close", |_, a, _| {
+        a.transport().lose_connection();
+        a.transport().write_bytes(nosy_bytes());
+    }),
+    kind("bytes past the hard cap", |_, a, _| {
+        a.transport().set_write_cap(Some(3));
+        a.transport().write_bytes(nosy_bytes());
+    }),
+    kind("a tell", |_, a, _| {
+        let nosy = Nosy;
+        a.tell(move |_| drop(nosy));
+    }),
+    kind("a queued tell of a lost connection", |_, a, _| {
+        let nosy = Nosy;
+        a.transport().abort_connection();
+        a.tell(|_| panic!("in a callback"));
+        a.tell(move |_| drop(nosy));
+    }),
+    kind("a refused tell", |rig, a, _| {
+        a.transport().abort_connection();
+        rig.until("connection_lost", || a.is_lost());
+        let nosy = Nosy;
+        assert!(!a.tell(move |_| drop(nosy)));
+    }),
+    kind("a timed call of a lost connection", |_, a, b| {
+        let nosy = Nosy;
+        a.call_later(Duration::from_secs(3600), move |_| drop(nosy));
+        b.fin();
+    }),
+    kind("a cancelled timed call", |rig, _, _| {
+        let nosy = Nosy;
+        rig.reactor.call_later(Duration::from_secs(3600), move || drop(nosy)).cancel();
+    }),
+    kind("a timed call that panics", |rig, _, _| {
+        let nosy = Nosy;
+        rig.reactor.call_later(Duration::ZERO, move || panic!("with {nosy}"));
+        rig.turns(2);
+    }),
+    kind("an unregistered producer", |_, a, _| {
+        a.transport().register_producer(Nosy, ProducerKind::Push).expect("there is none");
+        a.transport().unregister_producer();
+    }),
+    kind("the producer of a lost connection", |_, a, b| {
+        a.transport().register_producer(Nosy, ProducerKind::Push).expect("there is none");
+        b.reset();
+    }),
+    kind("a producer registered after the end", |_, a, _| {
+        a.transport().abort_connection();
+        a.transport().register_producer(Nosy, ProducerKind::Push).expect("there is none");
+    }),
+    kind("a second producer", |_, a, _| {
+        a.transport().register_producer(Quiet, ProducerKind::Push).expect("there is none");
+        assert!(a.transport().register_producer(Nosy, ProducerKind::Push).is_err());
+    }),
+    kind("the error of a second fail()", |_, a, _| {
+        a.transport().fail(super::recorder::Broken("first"));
+        a.transport().fail(Nosy);
+    }),
+    kind("a callback of drained()", |rig, a, b| {
+        write_big(rig, a);
+        let nosy = Nosy;
+        a.transport().drained().add_both(move |_| nosy.go()).detach();
+        b.reset();
+    }),
+    kind("a finished task", |rig, _, _| {
+        let nosy = Nosy;
+        rig.reactor.spawn(async move { nosy.go() }).detach();
+    }),
+    kind("a cancelled task", |rig, _, _| {
+        let (nosy, reactor) = (Nosy, rig.reactor.clone());
+        let task = rig.reactor.spawn(async move {
+            reactor.sleep(Duration::from_secs(3600)).await?;
+            nosy.go()
+        });
+        rig.turns(2);
+        task.cancel();
+    }),
+    kind("the factory of a stopped port", |rig, a, _| {
+        let nosy = Nosy;
+        let factory = Maker::new(&a.log, move |_| {
+            let _ = &nosy;
+            None
+        });
+        let port = rig.listen_with(factory);
+        rig.turn();
+        drop(port.stop_listening());
+    }),
+    kind("the factory of a stopped connector", |rig, a, _| {
+        let nosy = Nosy;
+        let never = rig.silent_port();
+        let factory = Maker::new(&a.log, move |_| {
+            let _ = &nosy;
+            None
+        });
+        let connector = rig.connect_with(never.address(), factory);
+        rig.turn();
+        connector.disconnect();
+    }),
+];
+
+pub(crate) fn c50_an_object_may_use_every_handle_while_it_is_dropped(kit: Kit) {
+    for kind in KINDS {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        let looked: Rc<Cell<u32>> = Rc::default();
+        let (looks, end) = (looked.clone(), a.clone());
+        LOOK.set(Some(Rc::new(move || {
+            use_every_handle(&end);
+            looks.set(looks.get() + 1);
+        })));
+        (kind.act)(&mut rig, &a, &b);
+        for _ in 0..200 {
+            if looked.get() > 0 {
+                break;
+            }
+            b.take_all();
+            rig.turn();
+        }
+        LOOK.set(None);
+        let name = kind.name;
+        assert_eq!(looked.get(), 1, "{name}: its drop could not use a handle, or never came");
+        rig.still_echoes();
+    }
+}
+
+/// A value whose drop panics.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("a drop that panics");
+        }
+    }
+}
+
+/// A script that owns a [`Bomb`], as a protocol owns its fields.
+fn explosive() -> Script {
+    let bomb = Bomb;
+    Script::new().on(On::Made, move |_| {
+        let _ = &bomb;
+    })
+}
+
+pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_costs_nothing_else(kit: Kit) {
+    for (role, ending) in BOTH_ROLES.into_iter().flat_map(|r| ENDINGS.iter().map(move |e| (r, e))) {
+        let name = ending.name;
+        let mut rig = kit.rig();
+        let ((), lines) = logged(|| {
+            let (a, b) = rig.pair(role, ending.script(explosive()));
+            ending.bring(&mut rig, &a, &b);
+            rig.until("connection_lost", || a.is_lost());
+            rig.turns(3);
+            assert_eq!(a.log.count("lost"), 1, "{name}: {:?}", a.log.entries());
+        });
+        let told = lines.iter().filter(|line| line.contains("a drop that panics"));
+        assert_eq!(told.count(), 1, "{name}: logged once: {lines:?}");
+        rig.still_echoes();
+    }
+}
+
+pub(crate) fn c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_protocol_panics(
+    kit: Kit,
+) {
+    let mut rig = kit.rig();
+    let (a, far) = (rig.end(), rig.far_port());
+    let end = a.clone();
+    let (again, lost): (Rc<Cell<bool>>, _) = Default::default();
+    let told: Rc<Cell<u32>> = lost;
+    let count = told.clone();
+    let factory = Maker::new(&a.log, move |_| Some(end.plays(explosive()))).on_lost(
+        move |connector: &Connector| {
+            count.set(count.get() + 1);
+            if !again.replace(true) {
+                assert_eq!(connector.connect(), Ok(()));
+            }
+        },
+    );
+    let ((), lines) = logged(|| {
+        rig.connect_with(far.address(), factory);
+        for n in 1..=2 {
+            rig.accepted(&far).fin();
+            rig.until("client_connection_lost", || told.get() == n);
+        }
+        rig.until("do_stop", || a.log.has("do_stop"));
+    });
+    let drops = lines.iter().filter(|line| line.contains("a drop that panics"));
+    assert_eq!(drops.count(), 2, "{lines:?}");
+}
+
+pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_does_not_stop_the_drop_of_its_loop(kit: Kit) {
+    let mut rig = kit.rig();
+    let dropped: Rc<Cell<bool>> = Rc::default();
+    let (_a, _b) = rig.accept(explosive());
+    let (_c, _d) = rig.accept(explosive());
+    let sets = SetsOnDrop(dropped.clone());
+    let (_e, _f) = rig.accept(Script::new().on(On::Made, move |_: &Transport| {
+        let _ = &sets;
+    }));
+    let ((), lines) = logged(move || drop(rig));
+    let drops = lines.iter().filter(|line| line.contains("a drop that panics"));
+    assert_eq!(drops.count(), 2, "{lines:?}");
+    assert!(dropped.get(), "the ones after them are dropped too");
+}
+
+struct SetsOnDrop(Rc<Cell<bool>>);
+
+impl Drop for SetsOnDrop {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}

@@ -1,0 +1,158 @@
+//! Law 4: bytes enter through one function and leave through one, on every driver.
+//!
+//! A table lists the functions that bytes pass through, and the callers of each. Calls are matched by
+//! name and number of arguments, whatever the receiver (`driver.write(key, out)`, also through a
+//! local), and so are paths (`Driver::write`, called or stored). An unrelated function with the same
+//! name and arity needs a row too.
+
+use std::collections::BTreeMap;
+
+use super::source::{Code, assert_none, last_of, library};
+
+/// A function that bytes pass through, and its callers.
+struct Gate {
+    method: &'static str,
+    /// Not counting the receiver.
+    arguments: usize,
+    /// What a call of it does, for the error message.
+    what: &'static str,
+    /// `Type::function` with its number of calls.
+    callers: &'static [(&'static str, usize)],
+}
+
+const GATES: [Gate; 6] = [
+    Gate {
+        method: "received",
+        arguments: 2,
+        what: "the turn hands bytes to a connection",
+        callers: &[("D::turn", 1)],
+    },
+    Gate {
+        method: "feed",
+        arguments: 2,
+        what: "received bytes enter a connection",
+        callers: &[("Core::received", 1)],
+    },
+    Gate {
+        method: "data_received",
+        arguments: 2,
+        what: "bytes are delivered to a protocol",
+        callers: &[
+            ("Life::feed", 1),
+            // Wrappers forward.
+            ("Admitted::data_received", 1),
+            ("Capture::data_received", 1),
+            ("Watched::data_received", 1),
+        ],
+    },
+    Gate {
+        method: "outbox",
+        arguments: 0,
+        what: "written bytes leave a connection",
+        callers: &[("transmit", 1)],
+    },
+    Gate {
+        method: "write",
+        arguments: 2,
+        what: "bytes are handed to a driver",
+        callers: &[
+            ("transmit", 1),
+            // A boxed driver forwards.
+            ("Box::write", 1),
+            // Into the kernel: the simulated one, and the real one where that isn't Linux.
+            ("SimDriver::write", 1),
+            ("StreamSlot::write_once", 1),
+        ],
+    },
+    Gate {
+        method: "wrote",
+        arguments: 3,
+        what: "the result of a write is reported to a connection",
+        callers: &[("transmit", 1)],
+    },
+];
+
+/// Calls of a gate and paths to it: the enclosing function and the line.
+fn uses(file: &Code, gate: &Gate) -> Vec<(String, usize)> {
+    let calls = file
+        .calls
+        .iter()
+        .filter(|call| call.name == gate.method && call.arguments == gate.arguments);
+    let calls = calls.map(|call| (call.function.clone(), call.line));
+    let paths = file.mentions.iter().filter(|mention| {
+        let [.., owner, name] = &mention.path[..] else { return false };
+        // `framing::feed` is a free function; types start with a capital letter.
+        name == gate.method && owner.starts_with(char::is_uppercase)
+    });
+    calls.chain(paths.map(|mention| (mention.function.clone(), mention.line))).collect()
+}
+
+#[test]
+fn bytes_enter_and_leave_through_one_function() {
+    let files = library("couplet");
+    let mut broken = Vec::new();
+    for gate in GATES {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for file in &files {
+            for (function, line) in uses(file, &gate) {
+                found.entry(function).or_default().push(format!("{}:{line}", file.path));
+            }
+        }
+        for (caller, count) in gate.callers {
+            let places = found.remove(*caller).unwrap_or_default();
+            if places.len() != *count {
+                broken.push(format!(
+                    "{caller} calls {} {} times instead of {count}: {}",
+                    gate.method,
+                    places.len(),
+                    places.join(", ")
+                ));
+            }
+        }
+        for (function, places) in found {
+            let (places, method, what) = (places.join(", "), gate.method, gate.what);
+            broken.push(format!("{places}: {function} calls {method}, by which {what}"));
+        }
+    }
+    assert_none(
+        &broken,
+        "law 4: bytes enter through one function and leave through one. Use the existing path; if \
+         the path itself changes, so does GATES (tests/it/tidy/bytes.rs)",
+    );
+}
+
+/// The turn is one provided function for all drivers: the compiler refuses a second `impl Engine`
+/// for a driver as long as there is the one for every `D: Driver`.
+#[test]
+fn no_driver_has_a_walk_of_its_own() {
+    let engines: Vec<String> = library("couplet")
+        .iter()
+        .flat_map(|file| file.syntax.items.iter())
+        .filter_map(|item| match item {
+            syn::Item::Impl(item) => Some(item),
+            _ => None,
+        })
+        .filter(|item| item.trait_.as_ref().is_some_and(|(path, ..)| last_of(path) == "Engine"))
+        .map(|item| super::source::name_of(&item.self_ty))
+        .collect();
+    assert_eq!(engines, ["D"], "law 4: the turn is compiled for each driver, and written for none");
+}
+
+#[test]
+fn each_way_to_call_a_gate_is_found() {
+    let gate = GATES.iter().find(|gate| gate.method == "write").expect("a row");
+    let found = |text: &str| uses(&Code::of("reactor/turn.rs", text), gate).len();
+    for call in [
+        "fn f(l: &mut Loop) { l.driver.write(key, &mut out); }",
+        "fn f(l: &mut Loop) { let d = &mut l.driver; d.write(key, out); }",
+        "fn f(l: &mut Loop) { Driver::write(&mut l.driver, key, out); }",
+        "fn f(l: &mut Loop) { let send = Mio::write; send(l, key, out); }",
+        "fn f(l: &mut Loop) { <dyn Driver>::write(l, key, out); }",
+        "fn f(l: &mut Loop) { <Mio as Driver>::write(l, key, out); }",
+        "fn f(l: &mut Loop) { assert_eq!(l.driver.write(key, out), WriteOutcome::All); }",
+        "fn f(l: &mut Loop) { let WriteOutcome::All = select! { x => l.driver.write(key, out) }; }",
+    ] {
+        assert!(found(call) > 0, "{call} is not found");
+    }
+    assert_eq!(found("fn f(t: &Transport) { t.write(data); io::write(a, b); }"), 0);
+}

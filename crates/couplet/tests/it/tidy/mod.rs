@@ -1,0 +1,47 @@
+//! The laws of ARCHITECTURE.md that the compiler can't enforce, as tests of the sources. A failure
+//! names the line, the rule and the remedy.
+
+mod bytes;
+mod hashed;
+mod lists;
+mod outside;
+mod queues;
+mod rooms;
+mod safety;
+mod source;
+mod wrappers;
+
+use source::{assert_none, everything};
+
+/// The lines outside of comments, numbered from 1.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn every_file_says_what_lives_in_it() {
+    let silent: Vec<String> = everything()
+        .into_iter()
+        .filter(|source| !source.text.trim_start().starts_with("//!"))
+        .map(|source| source.path)
+        .collect();
+    assert_none(&silent, "a file opens with //!: what lives here, which law it keeps");
+}
+
+#[test]
+fn nothing_is_left_undone_and_no_test_sleeps() {
+    let words =
+        ["todo!(", "unimplemented!(", "dbg!(", "#[ignore", "thread::sleep(", "time::sleep("];
+    let mut broken = Vec::new();
+    for source in everything() {
+        if source.path.contains("/it/tidy/") || source.path.contains("/benches/") {
+            continue;
+        }
+        for (number, line) in code(&source.text) {
+            if let Some(word) = words.iter().find(|word| line.contains(**word)) {
+                broken.push(format!("{}:{number} has {word}", source.path));
+            }
+        }
+    }
+    assert_none(&broken, "finish it, or leave it out; wait for a condition, not for a time");
+}
