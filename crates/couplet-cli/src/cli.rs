@@ -58,8 +58,9 @@ macro_rules! listening {
             "\n
 An ENDPOINT is one of:
   10000                           this port, on 127.0.0.1 alone
-  tcp:10000                       this port, on all interfaces, IPv4 and IPv6
-  tcp:10000:interface=192.0.2.7   this port, on one interface; [::1] for IPv6
+  :10000, tcp:10000               this port, on all interfaces, IPv4 and IPv6
+  192.0.2.7:10000, [::1]:10000    this port, on one address; localhost is 127.0.0.1
+  [fe80::1%eth0]:10000            the same, with the interface by name or number
   0                               a free port on 127.0.0.1; stdout tells which"
         )
     };
@@ -419,17 +420,23 @@ pub(crate) struct Chat {
 }
 
 fn seconds_or_none(text: &str) -> Result<Duration, String> {
-    text.parse::<f64>()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "a number of seconds, 0 or more, is expected here".to_owned())
+    time(text, "a number of seconds, 0 or more, is expected here")
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    seconds_or_none(text)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "a number of seconds above 0 is expected here".to_owned())
+    let expected = "a number of seconds above 0 is expected here";
+    time(text, expected)
+        .and_then(|time| if time.is_zero() { Err(expected.to_owned()) } else { Ok(time) })
+}
+
+fn time(text: &str, expected: &str) -> Result<Duration, String> {
+    if let Ok(whole) = text.parse() {
+        return Ok(Duration::from_secs(whole));
+    }
+    let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+    let seconds = seconds.ok_or_else(|| expected.to_owned())?;
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| format!("at most {} seconds fit here", u64::MAX))
 }
 
 fn seeds(text: &str) -> Result<(u64, u64), String> {
@@ -506,8 +513,12 @@ mod tests {
     fn seconds_are_finite_and_not_negative() {
         assert_eq!(seconds_or_none("0"), Ok(Duration::ZERO));
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for bad in ["", "-1", "nan", "inf", "1e300", "soon"] {
-            assert!(seconds_or_none(bad).is_err(), "{bad}");
+        for bad in ["", "-1", "nan", "inf", "soon"] {
+            assert!(seconds_or_none(bad).unwrap_err().contains("is expected here"), "{bad}");
+        }
+        assert_eq!(seconds("18446744073709551615"), Ok(Duration::from_secs(u64::MAX)));
+        for long in ["18446744073709551616", "1e300"] {
+            assert!(seconds(long).unwrap_err().contains("at most 18446744073709551615"), "{long}");
         }
         assert!(seconds("0").is_err());
     }

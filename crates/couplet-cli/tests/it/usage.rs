@@ -65,7 +65,7 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["poetry", "get", "1", "--name", "a\nb"], "a title has no control characters"),
         (&["poetry", "get", "1", "--transform-name", "upper"], "--transform <ADDRESS>"),
         (&["poetry", "get", "1", "--transform", "2", "--transform-name", "a.b"], "without a dot"),
-        (&["poetry", "get", "1", "--transform", "0"], "nobody listens on port 0"),
+        (&["poetry", "get", "1", "--transform", "0"], "from 1 to 65535"),
         (&["poetry", "list"], "<ADDRESS>"),
         (&["poetry", "list", "1", "2"], "unexpected argument '2'"),
         (&["poetry", "list", "1", "--timeout", "0"], "a number of seconds above 0"),
@@ -88,7 +88,7 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
 
 #[test]
 fn a_bad_endpoint_shows_the_place_with_a_caret() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["poetry", "get", "localhost:http"], "localhost:http\n              ^"),
         (&["poetry", "get", "tcp:localhost:http"], "tcp:localhost:http\n                  ^"),
         (&["poetry", "get", "70000"], "70000\n    ^"),
@@ -100,6 +100,7 @@ fn a_bad_endpoint_shows_the_place_with_a_caret() {
         (&["poetry", "serve", "--listen", "65536"], "65536\n    ^"),
         (&["poetry", "serve", "--listen", "udp:53"], "udp:53\n    ^"),
         (&["echo", "--listen", "tcp:80:interface=here"], "interface=here\n                     ^"),
+        (&["echo", "--listen", "example.com:80"], "example.com:80\n    ^"),
         (&["echo", "--listen", "tcp:80:color=red"], "tcp:80:color=red\n           ^"),
     ];
     for (args, expected) in cases {
@@ -110,10 +111,18 @@ fn a_bad_endpoint_shows_the_place_with_a_caret() {
 }
 
 #[test]
-fn who_names_an_interface_as_a_host_is_told_how_to_name_it() {
-    let ended = run(&["echo", "--listen", "127.0.0.1:7000"]);
-    assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("tcp:7000:interface=127.0.0.1"), "{}", ended.stderr);
+fn a_bad_endpoint_is_told_with_the_one_that_is_likely_to_be_meant() {
+    for (args, hint) in [
+        (&["echo", "--listen", "::1:7000"][..], "[::1]:7000"),
+        (&["echo", "--listen", "7000:interface=::1"], "7000:interface=[::1]"),
+        (&["poetry", "get", "http://localhost:10000/"], "localhost:10000"),
+        (&["poetry", "list", ":10000"], "localhost:10000"),
+    ] {
+        let ended = run(args);
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        let hint = format!("\n  perhaps {hint} is meant\n");
+        assert!(ended.stderr.contains(&hint), "{args:?}: {}", ended.stderr);
+    }
 }
 
 #[test]
