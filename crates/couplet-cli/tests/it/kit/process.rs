@@ -109,6 +109,13 @@ impl Running {
         self.child.id()
     }
 
+    /// How many sockets it has open.
+    pub(crate) fn sockets(&self) -> usize {
+        let links = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten();
+        let links = links.flatten().filter_map(|link| std::fs::read_link(link.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
