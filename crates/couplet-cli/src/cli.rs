@@ -94,7 +94,8 @@ The transformations:
   reverse        the last line first
   pirate         as they say it at sea
 
-A client that reads slowly is read from slowly."
+A client that reads slowly is read from slowly. One that announces a request and
+does not send it is cut after --idle-timeout."
 );
 
 const LIST_EXAMPLE: &str = "\
@@ -127,7 +128,8 @@ const CHAT_EXAMPLE: &str = listening!(
 
 What a person types is said to all others, with the name before it. /nick NAME,
 /who, /quit and /help are commands. Who does not read is cut when 1 MiB waits
-for it; who talks too fast is heard later; neither holds up the others."
+for it; who talks too fast is heard later; neither holds up the others. Who says
+nothing for an hour is taken for gone."
 );
 
 const SIM_EXAMPLE: &str = "\
@@ -286,6 +288,17 @@ pub(crate) struct Serve {
         allow_negative_numbers = true
     )]
     pub(crate) num_bytes: u64,
+    /// With --by-name, close a connection on which nothing was received for this many seconds,
+    /// while no answer is under way; 0 waits for ever
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "300",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true,
+        requires = "by_name"
+    )]
+    pub(crate) idle_timeout: Duration,
 }
 
 #[derive(Args, Debug)]
@@ -344,6 +357,15 @@ pub(crate) struct Transform {
         allow_negative_numbers = true
     )]
     pub(crate) max_length: u64,
+    /// Close a connection on which nothing was received for this many seconds; 0 waits for ever
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "300",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    pub(crate) idle_timeout: Duration,
     /// Print the names of the transformations, and serve nobody
     #[arg(long)]
     pub(crate) list: bool,
@@ -417,6 +439,21 @@ pub(crate) struct Sim {
 pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) listen: Listen,
+    /// Close the connection of a member that has sent nothing for this many seconds; 0 lets
+    /// everybody stay
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "3600",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    pub(crate) idle_timeout: Duration,
+}
+
+/// A timeout of 0 never comes.
+pub(crate) fn or_never(timeout: Duration) -> Option<Duration> {
+    Some(timeout).filter(|timeout| !timeout.is_zero())
 }
 
 fn seconds_or_none(text: &str) -> Result<Duration, String> {

@@ -1,6 +1,6 @@
 //! `couplet poetry transform`: the command.
 
-use crate::cli::Transform;
+use crate::cli::{Transform, or_never};
 use crate::exit::Exit;
 use crate::poetry::transform_server::factory;
 use crate::poetry::transformations::TRANSFORMATIONS;
@@ -12,5 +12,5 @@ pub(crate) fn run(options: Transform) -> Result<(), Exit> {
         return output::print(names.as_bytes());
     }
     let max_length = usize::try_from(options.max_length).unwrap_or(usize::MAX);
-    server::run(options.listen, factory(max_length))
+    server::run(options.listen, factory(max_length, or_never(options.idle_timeout)))
 }

@@ -49,7 +49,7 @@ fn without_a_command_the_help_comes_and_the_code_is_2() {
 
 #[test]
 fn bad_usage_has_code_2_and_says_what_is_expected() {
-    let cases: [(&[&str], &str); 27] = [
+    let cases: [(&[&str], &str); 31] = [
         (&["sing"], "unrecognized subcommand 'sing'"),
         (&["poetry", "get"], "<ADDRESS>"),
         (&["poetry", "serve", "--delay", "soon"], "a number of seconds, 0 or more"),
@@ -73,6 +73,10 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["poetry", "transform", "upper"], "unexpected argument 'upper'"),
         (&["echo", "--idle-timeout", "0"], "a number of seconds above 0"),
         (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
+        (&["chat", "--idle-timeout", "-1"], "a number of seconds, 0 or more"),
+        (&["poetry", "transform", "--idle-timeout", "soon"], "a number of seconds, 0 or more"),
+        (&["poetry", "serve", "--by-name", "--idle-timeout", "nan"], "a number of seconds, 0 or"),
+        (&["poetry", "serve", "--idle-timeout", "1"], "--by-name"),
         (&["echo", "--log", "=a=b"], "examples are warn, or couplet=debug,info"),
         (&["completions", "tcsh"], "possible values: bash"),
         (&["completions"], "<SHELL>"),
