@@ -83,6 +83,25 @@ const ECHO_EXAMPLE: &str = listening!(
 A client that reads slowly is read from slowly."
 );
 
+const CONNECT_EXAMPLE: &str = "\
+Example:
+  couplet connect 7777                      type lines, as in a chat; Ctrl-D ends them
+  printf 'hope\\n' | couplet connect 10000   ask, and print the answer
+  couplet connect 10000 < /dev/null         send nothing, print what comes
+
+At the end of stdin the sending side is closed, and what the server still sends is
+printed until it closes. When the server has closed first, what stdin gives without a
+pause is sent on; at a terminal the command ends. Nothing is lost where one side is
+slower than the other, and nothing piles up. -v tells who is connected.
+
+An ENDPOINT is one of:
+  10000                           this port, on 127.0.0.1
+  localhost:10000, [::1]:10000    a name or an IP address, and a port
+  example.com:10000:timeout=5     the same, with at most 5 seconds to connect
+
+Exit codes: 0 the connection ended as it should, or nobody reads stdout; 1 there was none, it
+broke, or a stream failed; 2 bad usage, 130 or 143 interrupted.";
+
 const TRANSFORM_EXAMPLE: &str = listening!(
     "  couplet poetry transform --listen 11000
   couplet poetry get 10000 --transform 11000 --transform-name pirate
@@ -194,6 +213,9 @@ pub(crate) enum Command {
     /// Poetry servers and clients
     #[command(subcommand, after_help = POETRY_EXAMPLE)]
     Poetry(Poetry),
+    /// Send stdin to a server, and print what it sends
+    #[command(after_help = CONNECT_EXAMPLE)]
+    Connect(Connect),
     /// Send back whatever comes
     #[command(after_help = ECHO_EXAMPLE)]
     Echo(Echo),
@@ -405,6 +427,13 @@ pub(crate) struct Proxy {
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) limit: Limit,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Connect {
+    /// Where to connect
+    #[arg(value_name = "ENDPOINT", value_parser = to_connect, allow_negative_numbers = true)]
+    pub(crate) endpoint: Peer,
 }
 
 #[derive(Args, Debug)]

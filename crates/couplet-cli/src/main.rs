@@ -1,4 +1,5 @@
-//! The `couplet` program: poetry, given out slowly and fetched all at once, an echo server, a chat.
+//! The `couplet` program: poetry, given out slowly and fetched all at once, an echo server, a chat, and a
+//! client of any server.
 //!
 //! It uses the library's public API alone. Exit codes: 0 done, 1 it failed, 2 bad usage, 130 and
 //! 143 when a client command is interrupted.
@@ -6,6 +7,7 @@
 
 mod chat;
 mod cli;
+mod connect;
 mod demo;
 mod echo;
 mod endpoint;
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     logging::start(&cli.logging);
     let outcome = match cli.command {
         Command::Demo => demo::run(&cli.logging),
+        Command::Connect(options) => connect::run(options),
         Command::Echo(options) => echo::run(options),
         Command::Chat(options) => chat::run(options),
         Command::Sim(options) => sim::run(options, &cli.logging),

@@ -2,13 +2,14 @@
 
 use crate::kit::{Server, couplet, has, run};
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &["demo"],
     &["poetry"],
     &["poetry", "serve"],
     &["poetry", "get"],
     &["poetry", "list"],
     &["poetry", "transform"],
+    &["connect"],
     &["echo"],
     &["sim"],
     &["completions"],
@@ -49,7 +50,7 @@ fn without_a_command_the_help_comes_and_the_code_is_2() {
 
 #[test]
 fn bad_usage_has_code_2_and_says_what_is_expected() {
-    let cases: [(&[&str], &str); 31] = [
+    let cases: [(&[&str], &str); 34] = [
         (&["sing"], "unrecognized subcommand 'sing'"),
         (&["poetry", "get"], "<ADDRESS>"),
         (&["poetry", "serve", "--delay", "soon"], "a number of seconds, 0 or more"),
@@ -73,6 +74,9 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["poetry", "transform", "upper"], "unexpected argument 'upper'"),
         (&["echo", "--idle-timeout", "0"], "a number of seconds above 0"),
         (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
+        (&["connect"], "<ENDPOINT>"),
+        (&["connect", "1", "2"], "unexpected argument '2'"),
+        (&["connect", "localhost"], "the port is missing here: HOST:PORT"),
         (&["chat", "--idle-timeout", "-1"], "a number of seconds, 0 or more"),
         (&["poetry", "transform", "--idle-timeout", "soon"], "a number of seconds, 0 or more"),
         (&["poetry", "serve", "--by-name", "--idle-timeout", "nan"], "a number of seconds, 0 or"),
