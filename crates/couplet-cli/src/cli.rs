@@ -12,7 +12,9 @@ use couplet::sim::Weather;
 use tracing_subscriber::filter::Targets;
 
 use crate::endpoint::{Peer, to_connect, to_listen};
-use crate::poetry::MAX_LINE;
+use crate::known::Known;
+use crate::poetry::{MAX_LINE, transform};
+use crate::sim;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -68,17 +70,17 @@ An ENDPOINT is one of:
 
 const SERVE_EXAMPLE: &str = listening!(
     "  couplet poetry serve ecstasy.txt --listen 10000 --delay 0.1
-  nc 127.0.0.1 10000
+  couplet connect 10000
 
 or by name:
   couplet poetry serve ecstasy.txt --by-name --listen 10000
   couplet poetry get 10000 --name ecstasy
-  nc 127.0.0.1 10000    and type ecstasy, or an empty line for the titles"
+  couplet connect 10000    and type ecstasy, or an empty line for the titles"
 );
 
 const ECHO_EXAMPLE: &str = listening!(
     "  couplet echo --listen 7000
-  nc 127.0.0.1 7000
+  couplet connect 7000
 
 A client that reads slowly is read from slowly."
 );
@@ -105,7 +107,7 @@ broke, or a stream failed; 2 bad usage, 130 or 143 interrupted.";
 const TRANSFORM_EXAMPLE: &str = listening!(
     "  couplet poetry transform --listen 11000
   couplet poetry get 10000 --transform 11000 --transform-name pirate
-  printf '9:upper.ode,' | nc -N 127.0.0.1 11000
+  printf '9:upper.ode,' | couplet connect 11000
 
 The transformations:
   cummingsify    in lower case
@@ -137,13 +139,13 @@ whole. Where no upstream has a poem, the clients that wait are closed without
 data, and the next client makes the proxy try again. An upstream that failed is
 skipped for 30 seconds, unless all did. An empty poem is none.
 
-A client may close its sending side and wait on (nc -N); one that has left for
+A client may close its sending side and wait on; one that has left for
 good is noticed at once if it resets, else within a minute and a half."
 );
 
 const CHAT_EXAMPLE: &str = listening!(
     "  couplet chat --listen 7777
-  nc 127.0.0.1 7777
+  couplet connect 7777
 
 What a person types is said to all others, with the name before it. /nick NAME,
 /who, /quit and /help are commands. Who does not read is cut when 1 MiB waits
@@ -219,7 +221,7 @@ pub(crate) enum Command {
     /// Send back whatever comes
     #[command(after_help = ECHO_EXAMPLE)]
     Echo(Echo),
-    /// A chat for people with nc: lines, names, and who is here
+    /// A chat for people at terminals: lines, names, and who is here
     #[command(after_help = CHAT_EXAMPLE)]
     Chat(Chat),
     /// Try protocols on simulated networks that fail: hours of weather in seconds
@@ -344,7 +346,8 @@ pub(crate) struct Get {
         long,
         value_name = "NAME",
         default_value = "cummingsify",
-        value_parser = transformation,
+        value_parser = Known { values: transform::names, read: transformation },
+        hide_possible_values = true,
         requires = "transform"
     )]
     pub(crate) transform_name: String,
@@ -448,13 +451,21 @@ pub(crate) struct Echo {
 #[derive(Args, Debug)]
 pub(crate) struct Sim {
     /// Which world; without it they are listed
-    #[arg(value_name = "SCENARIO")]
+    #[arg(
+        value_name = "SCENARIO",
+        value_parser = Known { values: sim::names, read: |name| Ok(name.to_owned()) }
+    )]
     pub(crate) scenario: Option<String>,
     /// Seeds, each of which decides one world: a number, or FIRST..LAST, both included
     #[arg(long, value_name = "SEEDS", value_parser = seeds)]
     pub(crate) seeds: Option<(u64, u64)>,
     /// calm, breezy or storm [default: the scenario's own]
-    #[arg(long, value_name = "WEATHER")]
+    #[arg(
+        long,
+        value_name = "WEATHER",
+        value_parser = Known { values: || vec!["calm", "breezy", "storm"], read: weather },
+        hide_possible_values = true
+    )]
     pub(crate) weather: Option<Weather>,
     /// Write the trace of the seed that failed, else of the first one, to this file
     #[arg(long, value_name = "FILE")]
@@ -545,6 +556,10 @@ fn transformation(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn weather(text: &str) -> Result<Weather, String> {
+    text.parse::<Weather>().map_err(|error| error.to_string())
+}
+
 fn filter(text: &str) -> Result<Targets, String> {
     const EXAMPLES: &str = "examples are warn, or couplet=debug,info";
     let known = |c: char| c.is_ascii_alphanumeric() || "_:=,-".contains(c);
@@ -573,6 +588,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_weather_that_is_completed_is_taken() {
+        let command = Cli::command();
+        let sim = command.find_subcommand("sim").unwrap();
+        let arg = sim.get_arguments().find(|arg| arg.get_id() == "weather").unwrap();
+        let known = arg.get_possible_values();
+        assert_eq!(known.len(), 3);
+        assert!(known.iter().all(|known| weather(known.get_name()).is_ok()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod demo;
 mod echo;
 mod endpoint;
 mod exit;
+mod known;
 #[cfg(test)]
 mod late;
 mod logging;
@@ -34,7 +35,8 @@ use exit::Exit;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(said) => {
+        Err(mut said) => {
+            known::suggest_commands(&mut said, &Cli::command());
             return say(&said)
                 .map_or_else(Exit::report, |()| ExitCode::from(said.exit_code() as u8));
         }
@@ -52,9 +54,7 @@ fn main() -> ExitCode {
         Command::Poetry(Poetry::Transform(options)) => poetry::transform::run(options),
         Command::Poetry(Poetry::Proxy(options)) => poetry::proxy::run(options),
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "couplet", &mut script);
-            output::print(&script)
+            output::print(&known::completions(shell, &mut Cli::command()))
         }
     };
     match outcome {

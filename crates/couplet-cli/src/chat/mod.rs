@@ -1,4 +1,5 @@
-//! `couplet chat`: people say lines to each other, with `nc` as their client.
+//! `couplet chat`: people say lines to each other, with `couplet connect` or any other client of
+//! lines.
 //!
 //! What one member sends is a line with its name before it, for all others. Nobody waits for a slow
 //! reader: its lines pile up to a cap, and then it is cut.

@@ -145,24 +145,91 @@ fn completions_for_each_shell_know_every_command() {
 }
 
 #[test]
+fn completions_know_scenarios_weathers_and_transformations() {
+    // Elvish and PowerShell have no values in their scripts.
+    for shell in ["bash", "fish", "zsh"] {
+        let script = run(&["completions", shell]);
+        for word in ["breezy", "storm", "cummingsify", "pirate", "reconnecting", "devices naive"] {
+            assert!(script.text().contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+/// What bash completes these words with.
+fn completed(words: &[&str]) -> Vec<String> {
+    let (last, before) = (words.len() - 1, words[words.len() - 2]);
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    let script = format!(
+        "source <(\"$0\" completions bash)
+        COMP_WORDS=({}) COMP_CWORD={last}; _couplet couplet '{}' '{before}'
+        printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        quoted.join(" "),
+        words[last]
+    );
+    let program = couplet(&[]);
+    let mut bash = std::process::Command::new("bash");
+    let output = bash.args(["--norc", "-c", &script]).arg(program.get_program()).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
 fn bash_understands_its_completions_and_completes() {
     if !has("bash") {
         return;
     }
-    let script = "source <(\"$0\" completions bash)
-        COMP_WORDS=(couplet poe) COMP_CWORD=1; _couplet couplet poe couplet; echo \"${COMPREPLY[@]}\"
-        COMP_WORDS=(couplet poetry '') COMP_CWORD=2; _couplet couplet '' poetry; echo \"${COMPREPLY[@]}\"";
-    let program = couplet(&[]);
-    let output = std::process::Command::new("bash")
-        .args(["--norc", "-c", script])
-        .arg(program.get_program())
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut lines = text.lines();
-    assert_eq!(lines.next(), Some("poetry"), "{}", String::from_utf8_lossy(&output.stderr));
-    let second = lines.next().unwrap();
-    assert!(second.contains("serve") && second.contains("get"), "{second}");
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["couplet", "poe"], &["poetry"]),
+        (&["couplet", "conn"], &["connect"]),
+        (&["couplet", "poetry", ""], &["serve", "get"]),
+        (&["couplet", "sim", ""], &["poetry", "chat", "reconnecting", "devices", "naive"]),
+        (&["couplet", "sim", "chat", "--weather", ""], &["calm", "breezy", "storm"]),
+        (
+            &["couplet", "poetry", "get", "1", "--transform-name", ""],
+            &["cummingsify", "upper", "reverse", "pirate"],
+        ),
+    ];
+    for (words, expected) in cases {
+        let completed = completed(words);
+        for word in expected {
+            assert!(completed.iter().any(|known| known == word), "{words:?}: {completed:?}");
+        }
+    }
+}
+
+#[test]
+fn a_command_of_another_level_is_suggested_with_its_way() {
+    for (args, suggested) in [
+        (&["serve"][..], "'couplet poetry serve'"),
+        (&["get", "10000"], "'couplet poetry get'"),
+        (&["transform", "--list"], "'couplet poetry transform'"),
+        (&["server"], "'couplet poetry serve'"),
+        (&["poetry", "connect"], "'couplet connect'"),
+        (&["ecko"], "'echo'"),
+        (&["poetry", "serv"], "'serve'"),
+    ] {
+        let ended = run(args);
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        assert!(ended.stderr.contains(suggested), "{args:?}: {}", ended.stderr);
+    }
+    assert!(!run(&["frobnicate"]).stderr.contains("similar"));
+}
+
+#[test]
+fn the_first_poem_of_the_readme_takes_a_few_seconds() {
+    let readme = include_str!("../../../../README.md");
+    let line = |beginning: &str| {
+        let line = readme.lines().find(|line| line.starts_with(beginning)).expect(beginning);
+        line.trim_end_matches('&').split_whitespace().skip(1).map(|word| match word {
+            "10000" => "0",
+            word => word,
+        })
+    };
+    let server = Server::start(&line("couplet poetry serve").collect::<Vec<_>>());
+    let get: Vec<&str> = line("couplet poetry get").filter(|word| *word != "0").collect();
+    let ended = run(&[&get[..], &[&*server.address()]].concat());
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.took.as_secs_f64() < 6.0, "{:?}", ended.took);
 }
 
 #[test]
