@@ -75,6 +75,9 @@ impl Part {
         if text == "localhost" || scoped_ip(text, 0).is_ok() {
             return Err(parts.missing("port", form));
         }
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) || text.is_empty() {
+            return Err(self.error("a port, or HOST:PORT, is expected here"));
+        }
         self.port(least)
     }
 
