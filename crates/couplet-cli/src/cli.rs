@@ -92,17 +92,17 @@ Example:
   couplet connect 10000 < /dev/null         send nothing, print what comes
 
 At the end of stdin the sending side is closed, and what the server still sends is
-printed until it closes. When the server has closed first, what stdin gives without a
-pause is sent on; at a terminal the command ends. Nothing is lost where one side is
-slower than the other, and nothing piles up. -v tells who is connected.
+printed until it closes. If the server closes first, the command ends at a terminal;
+otherwise it sends the rest of stdin, until a second passes without any. A slow side
+slows the other down, so nothing is lost or piles up. -v logs the connection.
 
 An ENDPOINT is one of:
   10000                           this port, on 127.0.0.1
   localhost:10000, [::1]:10000    a name or an IP address, and a port
   example.com:10000:timeout=5     the same, with at most 5 seconds to connect
 
-Exit codes: 0 the connection ended as it should, or nobody reads stdout; 1 there was none, it
-broke, or a stream failed; 2 bad usage, 130 or 143 interrupted.";
+Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 it could not be made, it
+broke, or stdin or stdout failed; 2 bad usage; 130 or 143 interrupted.";
 
 const TRANSFORM_EXAMPLE: &str = listening!(
     "  couplet poetry transform --listen 11000

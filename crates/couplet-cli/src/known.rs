@@ -1,4 +1,4 @@
-//! What the program knows and shells complete: names of commands and of values.
+//! Completions for shells, and suggestions for unknown commands.
 
 use std::ffi::OsStr;
 
@@ -7,8 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Error};
 use clap_complete::Shell;
 
-/// Values for completions. What is taken is the business of `read` alone: other values may be as
-/// good.
+/// Reads an argument with `read`, and offers `values` as completions. Other values may be valid too.
 #[derive(Clone)]
 pub(crate) struct Known<T> {
     pub(crate) values: fn() -> Vec<&'static str>,
@@ -48,7 +47,7 @@ pub(crate) fn completions(shell: Shell, root: &mut Command) -> Vec<u8> {
     script
 }
 
-/// Adds the commands of other levels to the error about an unknown one: `serve` is `poetry serve`.
+/// Suggests commands of other levels for an unknown one: `poetry serve` for `serve`.
 pub(crate) fn suggest_commands(error: &mut Error, root: &Command) {
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
         return;

@@ -69,7 +69,7 @@ pub(crate) fn split_scope(text: &str) -> Option<(Ipv6Addr, &str)> {
     Some((ip.parse().ok()?, scope))
 }
 
-/// Why a text is no IP address with an optional scope.
+/// Why [`scoped_ip`] refused a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotAnIp<'a> {
     NoAddress,

@@ -1,7 +1,7 @@
-//! `couplet connect`: stdin goes to the peer, and what the peer sends to stdout, as `nc` does.
+//! `couplet connect`: copies stdin to the peer and the peer's bytes to stdout, as `nc` does.
 //!
-//! Standard streams may be files, which cannot be polled, or shared with other programs, which
-//! must not find them non-blocking: each has a thread of its own, and neither holds up the loop.
+//! Standard streams may be files, which can't be polled, or shared with other programs, for which
+//! they must stay blocking. So each has a thread, and neither holds up the loop.
 
 mod stdin;
 mod stdout;
@@ -22,13 +22,12 @@ use crate::{output, signalled_loop};
 use stdin::{Read, Stdin};
 use stdout::{Printed, Stdout};
 
-/// Law 9: reading from the peer is paused while more than this waits for stdout, and goes on below
-/// half of it.
+/// Law 9: reading from the peer pauses above this many bytes for stdout, and resumes at half.
 const UNPRINTED: usize = 256 * 1024;
-/// When the peer has ended its stream, stdin may give more as long as it is never silent for this
-/// long: it may be a pipe that nobody ever closes.
+/// After the peer's end of stream, stdin is sent on until it has been silent for this long: it may be
+/// a pipe that nobody ever closes.
 const SILENCE: Duration = Duration::from_secs(1);
-/// What an interrupted run has received may be printed within this time.
+/// Time for an interrupted run to print what it has received.
 const LAST_PRINT: Duration = Duration::from_millis(300);
 
 /// How the connection ended, or why there was none.
@@ -36,25 +35,25 @@ type End = Rc<RefCell<Option<Result<Reason, Failure>>>>;
 
 /// The connection between the streams.
 struct Session {
-    /// `None` once it has ended.
+    /// `None` after its end.
     stdin: Option<Stdin>,
-    /// `None` once everything was handed to it.
+    /// `None` after the connection: everything has been handed over.
     stdout: Option<Stdout>,
-    /// Bytes that stdout has not taken.
+    /// Bytes handed to stdout and not written yet.
     unprinted: usize,
     peer: PeerStream,
     end: End,
 }
 
-/// What the peer sends.
+/// The stream from the peer.
 enum PeerStream {
     Open,
-    /// It has ended. There is a call while stdin is asked for more, to end a long silence.
+    /// The call closes the connection when stdin stays silent; `None` while stdin is not asked.
     Ended(Option<DelayedCall>),
 }
 
 impl Session {
-    /// What stdin gave.
+    /// Takes what stdin gave.
     fn typed(&mut self, transport: &Transport, read: Read) {
         if let PeerStream::Ended(silence) = &mut self.peer
             && let Some(silence) = silence.take()
@@ -86,7 +85,7 @@ impl Session {
         if transport.is_full() {
             stdin.hold();
             let me: Connection<Self> = transport.connection();
-            // A lost connection fails it, and is told of elsewhere.
+            // It fails when the connection is lost, and then the tell is dropped.
             let go_on = move |_| {
                 me.tell(Self::ask_stdin);
                 Ok(())
@@ -97,7 +96,7 @@ impl Session {
         self.bound_silence(transport);
     }
 
-    /// When the peer has ended its stream, a stdin that is asked for more may not be silent for long.
+    /// After the peer's end of stream, closes the connection if stdin stays silent.
     fn bound_silence(&mut self, transport: &Transport) {
         let is_asked = self.stdin.as_ref().is_some_and(Stdin::is_asked);
         if let PeerStream::Ended(silence) = &mut self.peer
@@ -108,7 +107,7 @@ impl Session {
         }
     }
 
-    /// Stdout has taken this many bytes.
+    /// Stdout has written this many bytes.
     fn printed(&mut self, transport: &Transport, bytes: usize) {
         self.unprinted -= bytes;
         if self.unprinted <= UNPRINTED / 2 {
@@ -138,7 +137,7 @@ impl Protocol for Session {
         }
     }
 
-    /// The peer may go on reading. At a terminal nobody wants to type for it any more.
+    /// The peer may still read, but nobody at a terminal wants to type any more.
     fn read_closed(&mut self, transport: &Transport) {
         self.peer = PeerStream::Ended(None);
         match &self.stdin {
@@ -149,7 +148,7 @@ impl Protocol for Session {
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         self.end.replace(Some(Ok(reason.clone())));
-        // The run ends when everything is printed.
+        // The run ends when everything has been printed.
         self.stdout = None;
     }
 }
@@ -184,7 +183,7 @@ pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
     ended(&l, &printed, end.take(), &name)
 }
 
-/// What the command comes to, when the run is over.
+/// The result of the command, after the run.
 fn ended(
     l: &Loop,
     printed: &Printed,

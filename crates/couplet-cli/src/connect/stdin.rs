@@ -1,4 +1,4 @@
-//! Standard input, read in a thread of its own: one piece each time it is asked.
+//! Standard input, read by a thread: one piece for each request.
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,21 +14,21 @@ use crate::output;
 /// Bytes in a piece, at most.
 const PIECE: usize = 64 * 1024;
 
-/// What stdin gave. Nothing comes after an end or an error.
+/// The result of a read. Nothing follows an end or an error.
 pub(super) enum Read {
     Bytes(Bytes),
     End,
     Failed(io::Error),
 }
 
-/// Asks the thread; dropping it ends the thread once stdin has given something.
+/// Requests pieces. When it is dropped, the thread ends after the read it is in.
 pub(super) struct Stdin {
     asking: SyncSender<()>,
     is_asked: bool,
 }
 
 impl Stdin {
-    /// Starts the thread, which tells the connection what it has read.
+    /// Starts the thread, which hands what it reads to the connection.
     pub(super) fn start(remote: Remote, connection: ConnectionId) -> couplet::Result<Stdin> {
         let (asking, asked) = sync_channel(1);
         let thread = std::thread::Builder::new().name("couplet-stdin".into());
@@ -40,16 +40,16 @@ impl Stdin {
 
     /// Asks for the next piece.
     pub(super) fn ask(&mut self) {
-        // A thread that has ended has told why.
+        // The thread has ended only after an end or an error.
         self.is_asked = self.asking.try_send(()).is_ok();
     }
 
-    /// Nothing is asked for meanwhile.
+    /// Notes that no piece is requested for now.
     pub(super) fn hold(&mut self) {
         self.is_asked = false;
     }
 
-    /// A piece is being waited for.
+    /// True while a piece is requested.
     pub(super) fn is_asked(&self) -> bool {
         self.is_asked
     }

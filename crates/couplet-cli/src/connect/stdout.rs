@@ -1,4 +1,4 @@
-//! Standard output, written in a thread of its own.
+//! Standard output, written by a thread.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,8 +14,8 @@ use super::Session;
 use crate::exit::Exit;
 use crate::output::plain;
 
-/// Hands pieces to the thread. When it is dropped and everything is printed, the reactor is stopped.
-/// Law 9: what waits was received by one connection, which pauses its reading.
+/// Hands pieces to the thread. When it is dropped, the thread writes the rest and stops the reactor.
+/// Law 9: bounded by the connection, which pauses its reading.
 pub(super) struct Stdout(Sender<(ConnectionId, Bytes)>);
 
 /// The outcome of the printing.
@@ -27,7 +27,7 @@ impl Stdout {
         let (outcome, printed) = channel();
         let thread = std::thread::Builder::new().name("couplet-stdout".into());
         let run = move || {
-            // Whether they are heard any more is the business of those who would listen.
+            // Either fails only if the run is over.
             let _ = outcome.send(print_all(&remote, &pieces));
             let _ = remote.call(|reactor| reactor.stop());
         };
@@ -37,20 +37,20 @@ impl Stdout {
         Ok((Stdout(stdout), Printed(printed)))
     }
 
-    /// Prints what a connection has received, which is then told.
+    /// Prints what the connection received, then tells it so.
     pub(super) fn print(&self, connection: ConnectionId, bytes: Bytes) {
-        // A thread that has failed has ended the connection.
+        // It fails only after an error of stdout, which ends the connection.
         let _ = self.0.send((connection, bytes));
     }
 }
 
 impl Printed {
-    /// Waits until everything is printed, or cannot be.
+    /// Waits until everything is printed, or printing has failed.
     pub(super) fn wait(&self) -> io::Result<()> {
         self.0.recv().unwrap_or(Ok(()))
     }
 
-    /// Waits so long at most.
+    /// Waits for at most `time`.
     pub(super) fn within(&self, time: Duration) {
         let _ = self.0.recv_timeout(time);
     }
@@ -60,7 +60,7 @@ fn print_all(remote: &Remote, pieces: &Receiver<(ConnectionId, Bytes)>) -> io::R
     for (connection, bytes) in pieces {
         let printed = print(&bytes);
         let outcome = printed.as_ref().map(|()| bytes.len()).ok();
-        // A connection that is lost need not know.
+        // The loop may be gone; then nobody waits for this.
         let _ = remote.tell(connection, move |session: &mut Session, transport: &Transport| {
             match outcome {
                 Some(bytes) => session.printed(transport, bytes),
@@ -81,7 +81,7 @@ fn print(mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits where somebody else has made the stream non-blocking, and goes on after signals.
+/// Repeats `f` after signals, and waits where another program made the stream non-blocking.
 pub(super) fn until_ready(
     stream: impl AsFd,
     events: PollFlags,

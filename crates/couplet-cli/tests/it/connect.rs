@@ -345,7 +345,9 @@ fn where_it_is_connected_is_told_to_those_who_ask() {
     let ended = running.ended();
     assert!(ended.stderr.contains(&format!("connected peer=tcp:{}", server.address())));
     let ended = run(&["connect", "--help"]);
-    for word in ["couplet connect 7777", "< /dev/null", "Exit codes: 0", "Ctrl-D"] {
+    for word in
+        ["couplet connect 7777", "< /dev/null", "Exit codes: 0", "Ctrl-D", "until a second passes"]
+    {
         assert!(ended.text().contains(word), "{word}");
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::defer::Result;
 
-/// A string that is no endpoint. It prints the string with a caret under the place and, where a
-/// string is likely to be meant, with that one.
+/// A string that is no endpoint. It displays the string with a caret under the error and, if there
+/// is one, the likely correction.
 ///
 /// ```
 /// use couplet::endpoints::ClientEndpoint;
@@ -56,7 +56,7 @@ impl EndpointError {
         }
     }
 
-    /// Adds the string that is likely to be meant in place of `text`: one that `reads`.
+    /// Adds the likely correction of `text`: the first candidate that `reads`.
     pub(super) fn with_hint(mut self, text: &str, reads: impl Fn(&str) -> bool) -> EndpointError {
         let likely = [bracketed(text), lower_case(text), of_url(text), local(text)];
         let mut likely = likely.into_iter().flatten();
@@ -79,7 +79,7 @@ impl EndpointError {
         self.at
     }
 
-    /// The string that is likely to be meant.
+    /// The likely correction, if there is one.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -164,7 +164,7 @@ impl Part {
         })
     }
 
-    /// True where its key is given.
+    /// True if it was written as `key=value`.
     pub(super) fn is_named(&self) -> bool {
         self.key.is_some()
     }
@@ -182,17 +182,16 @@ impl Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Tcp,
-    /// No kind is named: TCP too, and a port alone is on this machine.
+    /// No kind: TCP as well, where a port alone is local.
     Short,
 }
 
-/// First parts that name a kind, though none that is known here, and no host. A host of such a name
-/// needs its kind before it, as in `tcp:tls:443`.
+/// Kinds that are reserved. A host of such a name needs `tcp:` before it: `tcp:tls:443`.
 const OTHER_KINDS: [&str; 9] =
     ["tcp4", "tcp6", "udp", "tls", "ssl", "unix", "fd", "stdio", "systemd"];
 
 impl Kind {
-    /// How an endpoint of this kind is written, where `rest` comes behind the kind.
+    /// The form of an endpoint of this kind, for error messages.
     pub(super) fn form(self, rest: &str) -> String {
         match self {
             Kind::Tcp => format!("tcp:{rest}"),
@@ -246,7 +245,7 @@ impl Parts {
         }
     }
 
-    /// The kind of the endpoint: the first part, where that is no host and no port.
+    /// Takes the kind, which is the first part unless that is a host or a port.
     pub(super) fn take_kind(&mut self, to: &str) -> Result<Kind, EndpointError> {
         let first = &self.parts[0];
         if first.is_named() || first.bracketed {
@@ -265,7 +264,7 @@ impl Parts {
         Err(first.error(format!("an endpoint to {to} begins with {what}")))
     }
 
-    /// The host, if there is one, and the port: given by their names, or else in this order.
+    /// The host, if given, and the port: by keyword, else by position.
     pub(super) fn host_and_port(
         &mut self,
         form: &str,
@@ -284,19 +283,19 @@ impl Parts {
         })
     }
 
-    /// The next part without a name.
+    /// Takes the next part without a key.
     fn unnamed(&mut self) -> Option<Part> {
         let at = self.parts.iter().position(|part| part.key.is_none())?;
         Some(self.parts.remove(at))
     }
 
-    /// Something that the form of the string demands is not there.
+    /// The error for a part that `form` requires.
     pub(super) fn missing(&self, what: &str, form: &str) -> EndpointError {
         let problem = format!("the {what} is missing here: {form}");
         EndpointError::new(&self.text, self.text.len(), problem)
     }
 
-    /// Sets what `key` says, if it is given.
+    /// Reads `key=yes|no` into `on`, if given.
     pub(super) fn set(&mut self, key: &str, on: &mut bool) -> Result<(), EndpointError> {
         if let Some(part) = self.keyword(key) {
             *on = part.yes_or_no()?;
@@ -336,11 +335,11 @@ impl Part {
     }
 }
 
-/// A time as a number of seconds: it prints with as many digits as it needs to be read back.
+/// A time in seconds, printed with every digit needed to read it back.
 pub(super) struct Seconds(pub(super) Duration);
 
 impl Seconds {
-    /// Exact where it is written as digits, with a point or without.
+    /// Exact for plain decimals; anything else goes through `f64`.
     fn read(text: &str) -> Option<Duration> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let is_plain = !whole.is_empty()

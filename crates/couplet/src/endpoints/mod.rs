@@ -164,7 +164,7 @@ impl Reactor {
     }
 }
 
-/// A port that listens everywhere prints an address that not every system connects to.
+/// A port on all interfaces prints the unspecified address, which not every system connects to.
 fn reachable(host: &str) -> &str {
     match host.parse() {
         Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => "127.0.0.1",

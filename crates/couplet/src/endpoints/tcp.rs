@@ -20,7 +20,7 @@ impl ServerEndpoint {
             None if kind == Kind::Tcp => {
                 SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?)
             }
-            // A bare number is this machine's own affair.
+            // A port alone is local.
             None => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.port_alone(&parts, &form, 0)?),
         };
         let mut options = ListenOptions::default();
@@ -69,7 +69,7 @@ impl Part {
         Ok(self.number("a port, a number", least, 65_535)? as u16)
     }
 
-    /// A port that stands alone, without even `tcp:` before it.
+    /// A port without a host and without `tcp:`.
     fn port_alone(&self, parts: &Parts, form: &str, least: u64) -> Result<u16, EndpointError> {
         let text = self.text.as_str();
         if text == "localhost" || scoped_ip(text, 0).is_ok() {
@@ -81,7 +81,7 @@ impl Part {
         self.port(least)
     }
 
-    /// An address to bind; an empty one is all of them.
+    /// An address to bind. An empty host means every address.
     fn interface(&self, port: u16) -> Result<SocketAddr, EndpointError> {
         match self.text.as_str() {
             "" if !self.bracketed && !self.is_named() => {
@@ -120,7 +120,7 @@ impl Part {
     }
 }
 
-/// `:key=value` unless it is the default.
+/// Prints `:key=yes|no` for each option that is not the default.
 macro_rules! print_changed {
     ($f:ident, $options:ident, $default:ident, $($key:ident),*) => {
         $(if $options.$key != $default.$key {

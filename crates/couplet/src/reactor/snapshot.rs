@@ -104,7 +104,7 @@ impl Loop {
                 Place::Connecting(_) | Place::Empty => {}
             }
         }
-        // A port queues connections from the call on, before the turn serves it.
+        // The turn has yet to start these. A port queues connections already.
         let starts = records.starts.borrow();
         for start in &*starts {
             match start {
