@@ -234,6 +234,9 @@ fn an_endpoint_prints_with_its_options() {
     ] {
         assert_eq!(text.parse::<ClientEndpoint>().unwrap().to_string(), text);
     }
+    let host = r"fe80::1%a]\b".to_owned();
+    let endpoint = ClientEndpoint::Tcp { host, port: 80, options: ConnectOptions::default() };
+    assert_eq!(endpoint.to_string(), r"tcp:[fe80::1%a\]\\b]:80");
     assert_eq!(
         "80:backlog=50".parse::<ServerEndpoint>().unwrap().to_string(),
         "tcp:80:interface=127.0.0.1"
@@ -254,6 +257,7 @@ fn an_error_names_the_string_that_is_likely_to_be_meant() {
         ("tcp:80:colour=red", None, None),
         ("localhost", None, None),
         ("::1:\x1b80", None, None),
+        ("TCP:ho\x1bst:80", None, None),
     ] {
         let hint = |error: Option<EndpointError>| {
             error.and_then(|error| {
