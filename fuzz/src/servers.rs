@@ -70,7 +70,7 @@ fn by_name(stream: &[u8], choice: u8, reads: usize, pace: Pace) {
     }
     let reads = reads.max(want.len() / READS);
     each_cut(stream, choice, |pieces| {
-        let held = hold(named::factory(make(), pace)());
+        let held = hold(named::factory(make(), pace, None)());
         let got = converse(held, pieces, reads, pace.delay);
         assert!(got == want, "{pieces:?} is answered\n{got:?}, not\n{want:?} (failed: {failed})");
     });
@@ -112,7 +112,7 @@ fn transform(stream: &[u8], choice: u8, reads: usize, limit: usize) {
     }
     let reads = reads.max(want.len() / READS);
     each_cut(stream, choice, |pieces| {
-        let held = hold(transform_server::factory(limit)());
+        let held = hold(transform_server::factory(limit, None)());
         let got = converse(held, pieces, reads, Duration::ZERO);
         assert!(got == want, "{pieces:?} is answered\n{got:?}, not\n{want:?}");
     });

@@ -12,7 +12,9 @@ use couplet::sim::Weather;
 use tracing_subscriber::filter::Targets;
 
 use crate::endpoint::{Peer, to_connect, to_listen};
-use crate::poetry::MAX_LINE;
+use crate::known::Known;
+use crate::poetry::{MAX_LINE, transform};
+use crate::sim;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -58,8 +60,9 @@ macro_rules! listening {
             "\n
 An ENDPOINT is one of:
   10000                           this port, on 127.0.0.1 alone
-  tcp:10000                       this port, on all interfaces, IPv4 and IPv6
-  tcp:10000:interface=192.0.2.7   this port, on one interface; [::1] for IPv6
+  :10000, tcp:10000               this port, on all interfaces, IPv4 and IPv6
+  192.0.2.7:10000, [::1]:10000    this port, on one address; localhost is 127.0.0.1
+  [fe80::1%eth0]:10000            the same, with the interface by name or number
   0                               a free port on 127.0.0.1; stdout tells which"
         )
     };
@@ -67,25 +70,44 @@ An ENDPOINT is one of:
 
 const SERVE_EXAMPLE: &str = listening!(
     "  couplet poetry serve ecstasy.txt --listen 10000 --delay 0.1
-  nc 127.0.0.1 10000
+  couplet connect 10000
 
 or by name:
   couplet poetry serve ecstasy.txt --by-name --listen 10000
   couplet poetry get 10000 --name ecstasy
-  nc 127.0.0.1 10000    and type ecstasy, or an empty line for the titles"
+  couplet connect 10000    and type ecstasy, or an empty line for the titles"
 );
 
 const ECHO_EXAMPLE: &str = listening!(
     "  couplet echo --listen 7000
-  nc 127.0.0.1 7000
+  couplet connect 7000
 
 A client that reads slowly is read from slowly."
 );
 
+const CONNECT_EXAMPLE: &str = "\
+Example:
+  couplet connect 7777                      type lines, as in a chat; Ctrl-D ends them
+  printf 'hope\\n' | couplet connect 10000   ask, and print the answer
+  couplet connect 10000 < /dev/null         send nothing, print what comes
+
+At the end of stdin the sending side is closed, and what the server still sends is
+printed until it closes. If the server closes first, the command ends at a terminal;
+otherwise it sends the rest of stdin, until a second passes without any. A slow side
+slows the other down, so nothing is lost or piles up. -v logs the connection.
+
+An ENDPOINT is one of:
+  10000                           this port, on 127.0.0.1
+  localhost:10000, [::1]:10000    a name or an IP address, and a port
+  example.com:10000:timeout=5     the same, with at most 5 seconds to connect
+
+Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 it could not be made, it
+broke, or stdin or stdout failed; 2 bad usage; 130 or 143 interrupted.";
+
 const TRANSFORM_EXAMPLE: &str = listening!(
     "  couplet poetry transform --listen 11000
   couplet poetry get 10000 --transform 11000 --transform-name pirate
-  printf '9:upper.ode,' | nc -N 127.0.0.1 11000
+  printf '9:upper.ode,' | couplet connect 11000
 
 The transformations:
   cummingsify    in lower case
@@ -93,7 +115,8 @@ The transformations:
   reverse        the last line first
   pirate         as they say it at sea
 
-A client that reads slowly is read from slowly."
+A client that reads slowly is read from slowly. One that announces a request and
+does not send it is cut after --idle-timeout."
 );
 
 const LIST_EXAMPLE: &str = "\
@@ -116,17 +139,18 @@ whole. Where no upstream has a poem, the clients that wait are closed without
 data, and the next client makes the proxy try again. An upstream that failed is
 skipped for 30 seconds, unless all did. An empty poem is none.
 
-A client may close its sending side and wait on (nc -N); one that has left for
+A client may close its sending side and wait on; one that has left for
 good is noticed at once if it resets, else within a minute and a half."
 );
 
 const CHAT_EXAMPLE: &str = listening!(
     "  couplet chat --listen 7777
-  nc 127.0.0.1 7777
+  couplet connect 7777
 
 What a person types is said to all others, with the name before it. /nick NAME,
 /who, /quit and /help are commands. Who does not read is cut when 1 MiB waits
-for it; who talks too fast is heard later; neither holds up the others."
+for it; who talks too fast is heard later; neither holds up the others. Who says
+nothing for an hour is taken for gone."
 );
 
 const SIM_EXAMPLE: &str = "\
@@ -191,10 +215,13 @@ pub(crate) enum Command {
     /// Poetry servers and clients
     #[command(subcommand, after_help = POETRY_EXAMPLE)]
     Poetry(Poetry),
+    /// Send stdin to a server, and print what it sends
+    #[command(after_help = CONNECT_EXAMPLE)]
+    Connect(Connect),
     /// Send back whatever comes
     #[command(after_help = ECHO_EXAMPLE)]
     Echo(Echo),
-    /// A chat for people with nc: lines, names, and who is here
+    /// A chat for people at terminals: lines, names, and who is here
     #[command(after_help = CHAT_EXAMPLE)]
     Chat(Chat),
     /// Try protocols on simulated networks that fail: hours of weather in seconds
@@ -285,6 +312,17 @@ pub(crate) struct Serve {
         allow_negative_numbers = true
     )]
     pub(crate) num_bytes: u64,
+    /// With --by-name, close a connection on which nothing was received for this many seconds,
+    /// while no answer is under way; 0 waits for ever
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "300",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true,
+        requires = "by_name"
+    )]
+    pub(crate) idle_timeout: Duration,
 }
 
 #[derive(Args, Debug)]
@@ -308,7 +346,8 @@ pub(crate) struct Get {
         long,
         value_name = "NAME",
         default_value = "cummingsify",
-        value_parser = transformation,
+        value_parser = Known { values: transform::names, read: transformation },
+        hide_possible_values = true,
         requires = "transform"
     )]
     pub(crate) transform_name: String,
@@ -343,6 +382,15 @@ pub(crate) struct Transform {
         allow_negative_numbers = true
     )]
     pub(crate) max_length: u64,
+    /// Close a connection on which nothing was received for this many seconds; 0 waits for ever
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "300",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    pub(crate) idle_timeout: Duration,
     /// Print the names of the transformations, and serve nobody
     #[arg(long)]
     pub(crate) list: bool,
@@ -385,6 +433,13 @@ pub(crate) struct Proxy {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Connect {
+    /// Where to connect
+    #[arg(value_name = "ENDPOINT", value_parser = to_connect, allow_negative_numbers = true)]
+    pub(crate) endpoint: Peer,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Echo {
     #[command(flatten)]
     pub(crate) listen: Listen,
@@ -396,13 +451,21 @@ pub(crate) struct Echo {
 #[derive(Args, Debug)]
 pub(crate) struct Sim {
     /// Which world; without it they are listed
-    #[arg(value_name = "SCENARIO")]
+    #[arg(
+        value_name = "SCENARIO",
+        value_parser = Known { values: sim::names, read: |name| Ok(name.to_owned()) }
+    )]
     pub(crate) scenario: Option<String>,
     /// Seeds, each of which decides one world: a number, or FIRST..LAST, both included
     #[arg(long, value_name = "SEEDS", value_parser = seeds)]
     pub(crate) seeds: Option<(u64, u64)>,
     /// calm, breezy or storm [default: the scenario's own]
-    #[arg(long, value_name = "WEATHER")]
+    #[arg(
+        long,
+        value_name = "WEATHER",
+        value_parser = Known { values: || vec!["calm", "breezy", "storm"], read: weather },
+        hide_possible_values = true
+    )]
     pub(crate) weather: Option<Weather>,
     /// Write the trace of the seed that failed, else of the first one, to this file
     #[arg(long, value_name = "FILE")]
@@ -416,20 +479,41 @@ pub(crate) struct Sim {
 pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) listen: Listen,
+    /// Close the connection of a member that has sent nothing for this many seconds; 0 lets
+    /// everybody stay
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "3600",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    pub(crate) idle_timeout: Duration,
+}
+
+/// A timeout of 0 never comes.
+pub(crate) fn or_never(timeout: Duration) -> Option<Duration> {
+    Some(timeout).filter(|timeout| !timeout.is_zero())
 }
 
 fn seconds_or_none(text: &str) -> Result<Duration, String> {
-    text.parse::<f64>()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "a number of seconds, 0 or more, is expected here".to_owned())
+    time(text, "a number of seconds, 0 or more, is expected here")
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    seconds_or_none(text)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "a number of seconds above 0 is expected here".to_owned())
+    let expected = "a number of seconds above 0 is expected here";
+    time(text, expected)
+        .and_then(|time| if time.is_zero() { Err(expected.to_owned()) } else { Ok(time) })
+}
+
+fn time(text: &str, expected: &str) -> Result<Duration, String> {
+    if let Ok(whole) = text.parse() {
+        return Ok(Duration::from_secs(whole));
+    }
+    let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+    let seconds = seconds.ok_or_else(|| expected.to_owned())?;
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| format!("at most {} seconds fit here", u64::MAX))
 }
 
 fn seeds(text: &str) -> Result<(u64, u64), String> {
@@ -472,6 +556,10 @@ fn transformation(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn weather(text: &str) -> Result<Weather, String> {
+    text.parse::<Weather>().map_err(|error| error.to_string())
+}
+
 fn filter(text: &str) -> Result<Targets, String> {
     const EXAMPLES: &str = "examples are warn, or couplet=debug,info";
     let known = |c: char| c.is_ascii_alphanumeric() || "_:=,-".contains(c);
@@ -503,11 +591,25 @@ mod tests {
     }
 
     #[test]
+    fn every_weather_that_is_completed_is_taken() {
+        let command = Cli::command();
+        let sim = command.find_subcommand("sim").unwrap();
+        let arg = sim.get_arguments().find(|arg| arg.get_id() == "weather").unwrap();
+        let known = arg.get_possible_values();
+        assert_eq!(known.len(), 3);
+        assert!(known.iter().all(|known| weather(known.get_name()).is_ok()));
+    }
+
+    #[test]
     fn seconds_are_finite_and_not_negative() {
         assert_eq!(seconds_or_none("0"), Ok(Duration::ZERO));
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for bad in ["", "-1", "nan", "inf", "1e300", "soon"] {
-            assert!(seconds_or_none(bad).is_err(), "{bad}");
+        for bad in ["", "-1", "nan", "inf", "soon"] {
+            assert!(seconds_or_none(bad).unwrap_err().contains("is expected here"), "{bad}");
+        }
+        assert_eq!(seconds("18446744073709551615"), Ok(Duration::from_secs(u64::MAX)));
+        for long in ["18446744073709551616", "1e300"] {
+            assert!(seconds(long).unwrap_err().contains("at most 18446744073709551615"), "{long}");
         }
         assert!(seconds("0").is_err());
     }

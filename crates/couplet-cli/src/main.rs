@@ -1,4 +1,5 @@
-//! The `couplet` program: poetry, given out slowly and fetched all at once, an echo server, a chat.
+//! The `couplet` program: poetry, given out slowly and fetched all at once, an echo server, a chat, and a
+//! client of any server.
 //!
 //! It uses the library's public API alone. Exit codes: 0 done, 1 it failed, 2 bad usage, 130 and
 //! 143 when a client command is interrupted.
@@ -6,10 +7,12 @@
 
 mod chat;
 mod cli;
+mod connect;
 mod demo;
 mod echo;
 mod endpoint;
 mod exit;
+mod known;
 #[cfg(test)]
 mod late;
 mod logging;
@@ -32,7 +35,8 @@ use exit::Exit;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(said) => {
+        Err(mut said) => {
+            known::suggest_commands(&mut said, &Cli::command());
             return say(&said)
                 .map_or_else(Exit::report, |()| ExitCode::from(said.exit_code() as u8));
         }
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     logging::start(&cli.logging);
     let outcome = match cli.command {
         Command::Demo => demo::run(&cli.logging),
+        Command::Connect(options) => connect::run(options),
         Command::Echo(options) => echo::run(options),
         Command::Chat(options) => chat::run(options),
         Command::Sim(options) => sim::run(options, &cli.logging),
@@ -49,9 +54,7 @@ fn main() -> ExitCode {
         Command::Poetry(Poetry::Transform(options)) => poetry::transform::run(options),
         Command::Poetry(Poetry::Proxy(options)) => poetry::proxy::run(options),
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "couplet", &mut script);
-            output::print(&script)
+            output::print(&known::completions(shell, &mut Cli::command()))
         }
     };
     match outcome {

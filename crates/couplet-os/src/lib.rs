@@ -3,5 +3,6 @@
 //! The only crate with `unsafe`: one file a mechanism, small functions, a SAFETY line for each
 //! block. It knows nothing of `couplet`.
 
+pub mod interfaces;
 pub mod signals;
 pub mod unsent;

@@ -1,4 +1,4 @@
-//! An echo server: `cargo run --example echo -- tcp:8000`, then `nc localhost 8000`.
+//! An echo server: `cargo run --example echo -- tcp:8000`, then `couplet connect 8000`.
 
 use couplet::{Protocol, Transport};
 

@@ -3,7 +3,9 @@
 //! Twisted's `IPv4Address`, `IPv6Address` and `UNIXAddress` as one enum.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use couplet_os::interfaces::interface_number;
 
 /// The address of one end of a connection, or of a port that listens.
 ///
@@ -45,6 +47,34 @@ impl Address {
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|ip| ip.is_unspecified())
     }
+}
+
+/// Reads an IP address that may have a scope, an interface's number or name: `fe80::1%2`,
+/// `fe80::1%eth0`. Scopes are for IPv6 alone.
+pub(crate) fn scoped_ip(text: &str, port: u16) -> Result<SocketAddr, NotAnIp<'_>> {
+    let Some((ip, scope)) = split_scope(text) else {
+        let ip: IpAddr = text.parse().map_err(|_| NotAnIp::NoAddress)?;
+        return Ok(SocketAddr::new(ip, port));
+    };
+    let number = match scope.parse() {
+        Ok(number) => number,
+        Err(_) => interface_number(scope).ok_or(NotAnIp::NoInterface(scope))?,
+    };
+    Ok(SocketAddrV6::new(ip, port, 0, number).into())
+}
+
+/// Splits an IPv6 address from its scope.
+pub(crate) fn split_scope(text: &str) -> Option<(Ipv6Addr, &str)> {
+    let (ip, scope) = text.split_once('%')?;
+    Some((ip.parse().ok()?, scope))
+}
+
+/// Why [`scoped_ip`] refused a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAnIp<'a> {
+    NoAddress,
+    /// No interface has this name.
+    NoInterface(&'a str),
 }
 
 impl From<SocketAddr> for Address {

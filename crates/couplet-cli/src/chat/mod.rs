@@ -1,4 +1,5 @@
-//! `couplet chat`: people say lines to each other, with `nc` as their client.
+//! `couplet chat`: people say lines to each other, with `couplet connect` or any other client of
+//! lines.
 //!
 //! What one member sends is a line with its name before it, for all others. Nobody waits for a slow
 //! reader: its lines pile up to a cap, and then it is cut.
@@ -37,14 +38,19 @@ const LINE_COST: usize = 16;
 /// One member's connection.
 pub(crate) struct ChatServer {
     room: Rc<RefCell<Room>>,
+    idle_timeout: Option<Duration>,
     pace: Pace,
     /// Bytes that the line under way has made us send.
     said: usize,
 }
 
 impl ChatServer {
-    fn new(room: &Rc<RefCell<Room>>) -> LineOnlyReceiver<ChatServer> {
-        let server = ChatServer { room: room.clone(), pace: Pace::default(), said: 0 };
+    fn new(
+        room: &Rc<RefCell<Room>>,
+        idle_timeout: Option<Duration>,
+    ) -> LineOnlyReceiver<ChatServer> {
+        let (room, pace) = (room.clone(), Pace::default());
+        let server = ChatServer { room, idle_timeout, pace, said: 0 };
         let receiver = LineOnlyReceiver::new(server).with_delimiter(&b"\n"[..]);
         // A telnet client ends its lines with one byte more.
         receiver.with_max_length(LINE_LENGTH + 1)
@@ -142,6 +148,7 @@ impl LineProtocol for ChatServer {
         transport.set_write_cap(Some(WRITE_CAP));
         transport.set_socket_option(SocketOption::SendBuffer(SEND_BUFFER));
         transport.set_tcp_keep_alive(Some(PROBE));
+        transport.set_idle_timeout(self.idle_timeout);
         let others = self.room.borrow().len();
         let name = self.room.borrow_mut().join(transport);
         self.greet(transport, &name, others);
@@ -177,12 +184,14 @@ impl LineProtocol for ChatServer {
     }
 }
 
-/// What listens: all who come are in one room.
-pub(crate) fn factory() -> impl Fn() -> LineOnlyReceiver<ChatServer> + Clone {
+/// What listens: all who come are in one room, and may be silent as long as `idle_timeout`.
+pub(crate) fn factory(
+    idle_timeout: Option<Duration>,
+) -> impl Fn() -> LineOnlyReceiver<ChatServer> + Clone {
     let room = Rc::<RefCell<Room>>::default();
-    move || ChatServer::new(&room)
+    move || ChatServer::new(&room, idle_timeout)
 }
 
 pub(crate) fn run(options: cli::Chat) -> Result<(), Exit> {
-    server::run(options.listen, factory())
+    server::run(options.listen, factory(cli::or_never(options.idle_timeout)))
 }

@@ -54,6 +54,7 @@ impl Room {
         let name = member.name;
         let how = match reason {
             Some(Reason::Shutdown) => return,
+            Some(Reason::Timeout) => " (it was silent for too long)",
             Some(Reason::Overflow) => " (it read too slowly)",
             Some(reason) if !reason.is_clean() => " (the connection was lost)",
             _ => "",

@@ -14,6 +14,8 @@ impl Protocol for Nobody {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
+const IDLE: Duration = Duration::from_secs(3600);
+
 struct Scene {
     held: Held<Nobody>,
     port: SocketAddr,
@@ -23,7 +25,7 @@ impl Scene {
     fn new() -> Scene {
         let held = hold(Nobody);
         let room = Rc::<RefCell<Room>>::default();
-        let factory = move || ChatServer::new(&room);
+        let factory = move || ChatServer::new(&room, Some(IDLE));
         let port = held.reactor().listen("tcp:0:interface=127.0.0.1", factory).unwrap();
         let port = port.host().socket_addr().unwrap();
         Scene { held, port }
@@ -170,4 +172,20 @@ fn the_cap_is_out_of_reach_of_what_a_thousand_may_say_at_once() {
     let longest = LINE_LENGTH + NAME_LENGTH + "<> \n".len();
     // Each may say its share and end a line.
     assert!(pace::BURST_OF_ALL as usize + 1000 * longest < WRITE_CAP);
+}
+
+#[test]
+fn who_is_silent_for_the_idle_timeout_is_cut_and_the_others_are_told() {
+    let mut scene = Scene::new();
+    let (ada, eve) = (scene.member("ada"), scene.member("eve"));
+    heard(&ada);
+    // Half a line is a word too, and does not end it.
+    scene.send(&eve, b"half a li");
+    scene.held.advance(IDLE / 2);
+    scene.send(&ada, b"anybody?\n");
+    scene.held.advance(IDLE / 2 - Duration::from_secs(1));
+    assert_eq!((heard(&ada), heard(&eve)), (String::new(), "<ada> anybody?\n".into()));
+    scene.held.advance(Duration::from_secs(1));
+    assert!(eve.saw_reset() && !ada.saw_reset());
+    assert_eq!(heard(&ada), "* eve has left (it was silent for too long)\n");
 }

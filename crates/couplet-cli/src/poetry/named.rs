@@ -5,6 +5,7 @@
 //! or the client does not read, no more of them are read.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use couplet::protocols::{FramingError, LineProtocol, LineReceiver, LineTransport};
 use couplet::{Reason, Transport};
@@ -15,15 +16,18 @@ use crate::poetry::recital::{Next, Pace, Recital};
 /// Bytes that a line may have, its end not counted.
 pub(crate) const MAX_LINE: usize = 1024;
 
-/// What listens: each connection may ask for every poem of `catalogue`.
+/// What listens: each connection may ask for every poem of `catalogue`, and be silent as long as
+/// `idle_timeout` while no answer is under way.
 pub(crate) fn factory(
     catalogue: Catalogue,
     pace: Pace,
+    idle_timeout: Option<Duration>,
 ) -> impl Fn() -> LineReceiver<NamedServer> + Clone {
     let catalogue = Rc::new(catalogue);
     move || {
         let catalogue = catalogue.clone();
-        let server = NamedServer { catalogue, pace, recital: None, almost: Vec::new() };
+        let server =
+            NamedServer { catalogue, pace, idle_timeout, recital: None, almost: Vec::new() };
         LineReceiver::new(server).with_delimiter(b"\n").with_max_length(MAX_LINE)
     }
 }
@@ -36,6 +40,7 @@ const WRITE_CAP: usize = 1024 * 1024;
 pub(crate) struct NamedServer {
     catalogue: Rc<Catalogue>,
     pace: Pace,
+    idle_timeout: Option<Duration>,
     /// The answer that is under way; reading is paused as long.
     recital: Option<Recital>,
     /// A line of just the length that is allowed, behind which a CR came.
@@ -93,6 +98,7 @@ impl NamedServer {
 impl LineProtocol for NamedServer {
     fn connection_made(&mut self, transport: &LineTransport) {
         transport.set_write_cap(Some(WRITE_CAP));
+        transport.set_idle_timeout(self.idle_timeout);
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
@@ -130,6 +136,7 @@ impl LineProtocol for NamedServer {
     /// It comes when all is answered. Who reads slowly is not cut: what was written leaves first,
     /// however long that takes.
     fn read_closed(&mut self, transport: &LineTransport) {
+        transport.set_idle_timeout(None);
         transport.set_close_deadline(None);
         transport.lose_write_connection();
     }
@@ -137,8 +144,6 @@ impl LineProtocol for NamedServer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use couplet::testing::{every_split, hold};
     use proptest::prelude::*;
 
@@ -151,9 +156,15 @@ mod tests {
         Poem { name: name.to_owned(), title: name.to_owned(), text }
     }
 
+    const IDLE: Duration = Duration::from_secs(300);
+
+    fn server(poems: Vec<Poem>, pace: Pace) -> LineReceiver<NamedServer> {
+        factory(Catalogue::new(poems).unwrap(), pace, Some(IDLE))()
+    }
+
     fn served(pace: Pace, bytes: &[&[u8]]) -> Vec<u8> {
         let poems = vec![poem("a", "Alas!"), poem("b", ""), poem("big", &"x".repeat(200_000))];
-        let mut held = hold(factory(Catalogue::new(poems).unwrap(), pace)());
+        let mut held = hold(server(poems, pace));
         let mut out = Vec::new();
         for piece in bytes {
             held.push(piece);
@@ -187,10 +198,38 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_for_nothing_is_cut_after_the_idle_timeout() {
+        for little in [&b""[..], b"a", b"a line without an end", b"a\n", b"c\n\n"] {
+            let mut held = hold(server(vec![poem("a", "Alas!")], Pace::FULL_SPEED));
+            held.push(little);
+            held.wire.take();
+            held.advance(IDLE - Duration::from_secs(1));
+            assert!(!held.wire.saw_reset(), "{little:?}");
+            held.advance(Duration::from_secs(1));
+            assert!(held.wire.saw_reset(), "{little:?}");
+        }
+    }
+
+    #[test]
+    fn who_gets_a_poem_slowly_is_not_idle() {
+        let pace = Pace { num_bytes: 1, delay: IDLE * 2 };
+        let mut held = hold(server(vec![poem("a", "Alas!")], pace));
+        held.push(b"a\n");
+        let mut got = held.wire.take();
+        for _ in 0..4 {
+            held.advance(pace.delay);
+            got.extend(held.wire.take());
+        }
+        assert_eq!(got, b"poem 5 a\r\nAlas!");
+        held.push(b"a\n");
+        assert!(held.wire.take().starts_with(b"poem 5"), "and may ask again");
+    }
+
+    #[test]
     fn who_has_finished_and_reads_late_is_not_cut() {
         for length in [10_000, 80_000, 100_000, 130_000, 500_000] {
             let poems = vec![poem("a", &"x".repeat(length))];
-            let mut held = hold(factory(Catalogue::new(poems).unwrap(), Pace::FULL_SPEED)());
+            let mut held = hold(server(poems, Pace::FULL_SPEED));
             held.push(b"a\n");
             held.wire.fin();
             assert_eq!(read_late(&mut held), length + format!("poem {length} a\r\n").len());

@@ -10,7 +10,7 @@ use couplet::{
     Transport,
 };
 
-use crate::cli::Serve;
+use crate::cli::{Serve, or_never};
 use crate::exit::Exit;
 use crate::poems::{self, Poem};
 use crate::poetry::catalogue::Catalogue;
@@ -135,7 +135,10 @@ pub(crate) fn run(options: Serve) -> Result<(), Exit> {
     let pace = Pace { num_bytes, delay: options.delay };
     if options.by_name {
         let catalogue = Catalogue::new(poems).map_err(Exit::bad_usage)?;
-        return server::run(options.listen, named::factory(catalogue, pace));
+        return server::run(
+            options.listen,
+            named::factory(catalogue, pace, or_never(options.idle_timeout)),
+        );
     }
     server::run(options.listen, Shared::new(Anthology::new(poems, pace)))
 }

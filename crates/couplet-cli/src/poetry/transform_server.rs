@@ -1,24 +1,31 @@
 //! The server of `couplet poetry transform`: netstrings `NAME.POEM` in, netstrings with what became
 //! of the poem out, in order.
 
+use std::time::Duration;
+
 use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
 use couplet::{Reason, Transport};
 
 use crate::poetry::transformations::{GROWTH, answer};
 
-/// What listens: a request may have so many bytes.
+/// What listens: a request may have so many bytes, and the next piece of it, or the next one, may
+/// take as long as `idle_timeout`.
 pub(crate) fn factory(
     max_length: usize,
+    idle_timeout: Option<Duration>,
 ) -> impl Fn() -> NetstringReceiver<TransformServer> + Clone {
-    move || NetstringReceiver::new(TransformServer { max_length }).with_max_length(max_length)
+    let server = TransformServer { max_length, idle_timeout };
+    move || NetstringReceiver::new(server).with_max_length(max_length)
 }
 
 /// Beside one answer: what was written before it, at most. Reading is paused at the high mark.
 const WRITE_ROOM: usize = 1024 * 1024;
 
 /// Answers one client.
+#[derive(Clone, Copy)]
 pub(crate) struct TransformServer {
     max_length: usize,
+    idle_timeout: Option<Duration>,
 }
 
 impl StringProtocol for TransformServer {
@@ -26,6 +33,8 @@ impl StringProtocol for TransformServer {
         // Law 9: what a client that does not read costs us at most.
         let answer = self.max_length.saturating_mul(GROWTH);
         transport.set_write_cap(Some(answer.saturating_add(WRITE_ROOM)));
+        // And one that announces much and sends little.
+        transport.set_idle_timeout(self.idle_timeout);
     }
 
     fn string_received(&mut self, transport: &StringTransport, request: &[u8]) {
@@ -50,6 +59,7 @@ impl StringProtocol for TransformServer {
     /// It comes when all is answered. Who reads slowly is not cut: what was written leaves first,
     /// however long that takes.
     fn read_closed(&mut self, transport: &StringTransport) {
+        transport.set_idle_timeout(None);
         transport.set_close_deadline(None);
         transport.lose_write_connection();
     }
@@ -72,10 +82,42 @@ mod tests {
     use super::*;
     use crate::late::read_late;
 
+    const IDLE: Duration = Duration::from_secs(300);
+    const NEARLY: Duration = Duration::from_secs(299);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn who_announces_much_and_sends_little_is_cut_after_the_idle_timeout() {
+        for little in [&b""[..], b"99", b"99999:", b"99999:upper.x", b"7:upper.x,"] {
+            let mut held = hold(factory(99_999, Some(IDLE))());
+            held.push(little);
+            held.wire.take();
+            held.advance(NEARLY);
+            assert!(!held.wire.saw_reset(), "{little:?}");
+            held.advance(SECOND);
+            assert!(held.wire.saw_reset(), "{little:?}");
+        }
+        let mut held = hold(factory(99_999, None)());
+        held.push(b"99999:");
+        held.advance(IDLE * 1000);
+        assert!(!held.wire.saw_reset(), "without a timeout it waits for ever");
+    }
+
+    #[test]
+    fn each_piece_of_a_request_begins_the_idle_timeout_anew() {
+        let mut held = hold(factory(99_999, Some(IDLE))());
+        for piece in [&b"7"[..], b":", b"upper", b".", b"x", b","] {
+            held.push(piece);
+            held.advance(NEARLY);
+        }
+        assert_eq!(held.wire.take(), b"1:X,");
+        assert!(!held.wire.saw_reset());
+    }
+
     #[test]
     fn who_has_finished_and_reads_late_is_not_cut() {
         for length in [10_000, 80_000, 100_000, 130_000, 500_000] {
-            let mut held = hold(factory(1_000_000)());
+            let mut held = hold(factory(1_000_000, Some(IDLE))());
             let request = format!("{}:upper.{},", length + 6, "x".repeat(length));
             let mut rest = request.as_bytes();
             while !rest.is_empty() {

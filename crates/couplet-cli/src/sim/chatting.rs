@@ -77,7 +77,7 @@ impl LineProtocol for Member {
 
 pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
     sim.host("server", |reactor| {
-        reactor.listen("tcp:7777", chat::factory())?;
+        reactor.listen("tcp:7777", chat::factory(None))?;
         Ok(())
     });
     let mut people = Vec::new();

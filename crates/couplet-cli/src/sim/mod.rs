@@ -77,13 +77,17 @@ const SCENARIOS: [Scenario; 5] = [
     },
 ];
 
+/// The names of the scenarios.
+pub(crate) fn names() -> Vec<&'static str> {
+    SCENARIOS.iter().map(|scenario| scenario.name).collect()
+}
+
 pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
     let Some(name) = &options.scenario else {
         return list();
     };
     let Some(scenario) = SCENARIOS.iter().find(|scenario| scenario.name == name) else {
-        let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-        let known = known.join(", ");
+        let known = names().join(", ");
         return Err(Exit::bad_usage(format!("there is no scenario '{name}'; there are {known}")));
     };
     if options.time.is_some() && scenario.time.is_none() {

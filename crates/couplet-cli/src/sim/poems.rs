@@ -154,7 +154,7 @@ fn serve_plain(poem: Poem) -> impl Fn(&Reactor) -> couplet::Result<()> {
 fn serve_named(poem: Poem) -> impl Fn(&Reactor) -> couplet::Result<()> {
     move |reactor| {
         let catalogue = Catalogue::new(vec![poem.clone()]).map_err(couplet::Failure::msg)?;
-        reactor.listen("tcp:10000", named::factory(catalogue, PACE))?;
+        reactor.listen("tcp:10000", named::factory(catalogue, PACE, None))?;
         Ok(())
     }
 }

@@ -21,6 +21,77 @@ fn a_bare_port_listens_on_this_machine_alone() {
 }
 
 #[test]
+fn a_host_and_a_port_are_where_to_listen() {
+    for (endpoint, ip) in [
+        ("localhost:0", "127.0.0.1"),
+        ("127.0.0.1:0", "127.0.0.1"),
+        ("[::1]:0", "::1"),
+        (":0", "::"),
+    ] {
+        if !has_ipv6() && ip.contains(':') {
+            eprintln!("skipped: there is no IPv6 here");
+            continue;
+        }
+        let server = Server::start(&["echo", "--listen", endpoint]);
+        assert_eq!(server.ports[0].ip().to_string(), ip, "{endpoint}");
+        // Where it says that it listens, another one is taken to and finds it taken.
+        let named = format!("tcp:{}", server.address());
+        let ended = run(&["echo", "--listen", &named]);
+        let taken = format!("couplet: cannot listen on {named}: address already in use");
+        assert!(ended.stderr.starts_with(&taken), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn what_a_server_on_all_interfaces_says_is_where_clients_find_it() {
+    let poem = TempFile::new(b"a poem\n");
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path(), "-l", ":0"]);
+    let ended = run(&["poetry", "get", &format!("tcp:{}", server.address())]);
+    assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_scope_is_the_number_or_the_name_of_an_interface() {
+    if !has_ipv6() || !cfg!(target_os = "linux") {
+        return eprintln!("skipped: there is no IPv6 here, or it is not Linux");
+    }
+    let poem = TempFile::new(b"a poem\n");
+    let args = ["poetry", "serve", "--delay", "0", poem.path(), "--listen", "[::1%lo]:0"];
+    let port = Server::start(&args).ports[0].port();
+    for endpoint in ["[fe80::ffff%lo]:0", "[fe80::ffff%1]:0"] {
+        let ended = run(&["echo", "--listen", endpoint]);
+        // Read, and asked of the system, which has no such address.
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("[fe80::ffff%1]:0: cannot assign"), "{}", ended.stderr);
+    }
+    let server = Server::start(&args);
+    assert_ne!(port, 0);
+    for scope in ["lo", "1"] {
+        let address = format!("[::1%{scope}]:{}", server.ports[0].port());
+        let ended = run(&["poetry", "get", &address]);
+        assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{}", ended.stderr);
+    }
+    let ended = run(&["poetry", "get", "[fe80::1%no such]:80"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("there is no interface \"no such\""), "{}", ended.stderr);
+}
+
+#[test]
+fn a_timeout_may_be_the_longest_time_that_there_is() {
+    let poem = TempFile::new(b"a poem\n");
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let most = u64::MAX.to_string();
+    let address = format!("{}:timeout={most}", server.address());
+    let ended = run(&["poetry", "get", &address, "--timeout", &most]);
+    assert_eq!((ended.code, ended.text()), (Some(0), "a poem\n"), "{}", ended.stderr);
+    for args in [["1:timeout=18446744073709551616", "2"], ["--timeout=18446744073709551616", "1"]] {
+        let ended = run(&[&["poetry", "get"][..], &args].concat());
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        assert!(ended.stderr.contains("18446744073709551615"), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn each_port_has_its_line_and_serves() {
     let args = ["echo", "--listen", "0", "-l", "0", "--listen", "tcp:0:interface=127.0.0.1"];
     let server = Server::start_command(couplet(&args), 3);

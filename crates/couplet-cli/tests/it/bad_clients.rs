@@ -194,3 +194,25 @@ fn a_poetry_server_without_descriptors_gives_every_client_that_it_took_a_whole_p
     assert!(whole >= 15, "{whole}");
     assert!(server.connect().read_to_end().unwrap() == noise(1000));
 }
+
+#[test]
+fn who_announces_much_and_sends_little_is_cut_after_the_idle_timeout() {
+    for (args, little) in [
+        (&["poetry", "transform"][..], &b"99999:upper.a"[..]),
+        (&["poetry", "serve", "--by-name"], b"a title without an e"),
+        (&["chat"], b"half a li"),
+    ] {
+        let server = Server::start(&[args, &["--idle-timeout", "0.3"]].concat());
+        let mut client = server.connect();
+        client.send(little);
+        let end = client.read_to_end();
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{args:?}");
+        server.stop(Signal::TERM).quietly(0);
+        // 0 is no time at all.
+        let server = Server::start(&[args, &["--idle-timeout", "0"]].concat());
+        let mut client = server.connect();
+        client.send(little);
+        client.finish();
+        assert!(client.read_to_end().is_ok(), "{args:?}");
+    }
+}

@@ -327,7 +327,7 @@ fn its_help_has_an_example_and_bad_usage_is_explained() {
     assert!(ended.text().lines().all(|line| line.len() <= 100));
     for (args, code, expected) in [
         (&["chat", "please"][..], 2, "unexpected argument 'please'"),
-        (&["chat", "--listen", "localhost:1"], 2, "localhost:1\n    ^"),
+        (&["chat", "--listen", "example.com:1"], 2, "example.com:1\n    ^"),
     ] {
         let ended = run(args);
         assert_eq!(ended.code, Some(code), "{args:?}");

@@ -6,6 +6,7 @@ mod bad_clients;
 mod by_name;
 mod by_name_clients;
 mod chat;
+mod connect;
 mod crowds;
 mod demo;
 mod echo;

@@ -326,11 +326,11 @@ fn its_help_has_an_example_and_bad_usage_is_explained() {
     let cases: [(&[&str], &str); 7] = [
         (&[], "--upstream <ADDRESS>"),
         (&["--upstream", "localhost:http"], "localhost:http\n              ^"),
-        (&["--upstream", "0"], "nobody listens on port 0"),
+        (&["--upstream", "0"], "from 1 to 65535"),
         (&["-u", "1", "--ttl", "-1"], "a number of seconds, 0 or more"),
         (&["-u", "1", "--timeout", "0"], "a number of seconds above 0"),
         (&["-u", "1", "--max-bytes", "lots"], "a number of bytes"),
-        (&["-u", "1", "--listen", "localhost:1"], "localhost:1\n    ^"),
+        (&["-u", "1", "--listen", "example.com:1"], "example.com:1\n    ^"),
     ];
     for (args, expected) in cases {
         let ended = run(&[&["poetry", "proxy"], args].concat());

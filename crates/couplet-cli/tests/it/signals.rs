@@ -1,6 +1,6 @@
 //! SIGINT, SIGTERM and SIGUSR1.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Write};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -68,26 +68,36 @@ fn a_server_that_stops_makes_no_whole_poem_of_a_part() {
     }
 }
 
-#[test]
-fn a_program_that_hangs_is_ended_by_the_signals_after_the_first() {
-    use std::os::unix::process::ExitStatusExt;
-    let (_reader, mut full) = std::io::pipe().unwrap();
+/// A pipe that is full, and its other end.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut full) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&full, true).unwrap();
     while full.write(&[b'x'; 4096]).is_ok() {}
     rustix::io::ioctl_fionbio(&full, false).unwrap();
+    (reader, full)
+}
+
+fn wait_until_it_takes(signal: Signal, pid: u32) {
+    let status = format!("/proc/{pid}/status");
+    wait_until("it takes signals", || {
+        let text = std::fs::read_to_string(&status).unwrap();
+        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        caught >> (signal.as_raw() - 1) & 1 == 1
+    });
+}
+
+#[test]
+fn a_program_that_hangs_is_ended_by_the_signals_after_the_first() {
+    use std::os::unix::process::ExitStatusExt;
+    let (_reader, full) = full_pipe();
     for signal in [Signal::INT, Signal::TERM] {
         // It can't say where it listens.
         let mut command = couplet(&["echo"]);
         command.stdout(full.try_clone().unwrap());
         let mut child = command.spawn().unwrap();
         drop(command);
-        let status = format!("/proc/{}/status", child.id());
-        wait_until("it takes signals", || {
-            let text = std::fs::read_to_string(&status).unwrap();
-            let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-            let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
-            caught >> (signal.as_raw() - 1) & 1 == 1
-        });
+        wait_until_it_takes(signal, child.id());
         let mut ended = None;
         wait_until("it ends", || {
             kill_process(Pid::from_child(&child), signal).unwrap();
@@ -96,6 +106,23 @@ fn a_program_that_hangs_is_ended_by_the_signals_after_the_first() {
         });
         assert_eq!(ended.unwrap().signal(), Some(signal.as_raw()));
     }
+}
+
+#[test]
+fn sigusr1_counts_the_ports_as_soon_as_they_are_told_of() {
+    let (mut reader, full) = full_pipe();
+    let args = ["echo", "--listen", "0", "--listen", "0"];
+    let mut running = Running::start_with_stdout(couplet(&args).stdout(full));
+    // It listens, and waits to say so. The signal is there before its first turn.
+    wait_until_it_takes(Signal::USR1, running.pid());
+    wait_until("it listens", || running.sockets() >= 2);
+    running.signal(Signal::USR1);
+    let reading = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    wait_until("a snapshot", || !running.told().is_empty());
+    assert!(running.told().starts_with("2 ports, 0 connectors"), "{}", running.told());
+    running.signal(Signal::TERM);
+    assert_eq!(running.ended().code, Some(0));
+    reading.join().unwrap().unwrap();
 }
 
 #[test]
@@ -168,13 +195,7 @@ fn sigusr1_is_no_harm_where_nobody_reads_stderr() {
     let mut command = couplet(&["poetry", "get", &silent.to_string(), "--timeout", "0.5"]);
     let mut running = Running::spawn(command.stdin(std::process::Stdio::null()).stderr(writer));
     // The signals are taken once there is a signal pipe: among its descriptors.
-    let folder = format!("/proc/{}/fd", running.pid());
-    let pipes = || {
-        let links = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        let links = links.filter_map(|link| std::fs::read_link(link.path()).ok());
-        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
-    };
-    wait_until("a connection", || pipes() >= 1);
+    wait_until("a connection", || running.sockets() >= 1);
     running.signal(Signal::USR1);
     assert_eq!(running.ended().code, Some(1), "it goes on to its timeout");
 }

@@ -2,13 +2,14 @@
 
 use crate::kit::{Server, couplet, has, run};
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &["demo"],
     &["poetry"],
     &["poetry", "serve"],
     &["poetry", "get"],
     &["poetry", "list"],
     &["poetry", "transform"],
+    &["connect"],
     &["echo"],
     &["sim"],
     &["completions"],
@@ -49,7 +50,7 @@ fn without_a_command_the_help_comes_and_the_code_is_2() {
 
 #[test]
 fn bad_usage_has_code_2_and_says_what_is_expected() {
-    let cases: [(&[&str], &str); 27] = [
+    let cases: [(&[&str], &str); 34] = [
         (&["sing"], "unrecognized subcommand 'sing'"),
         (&["poetry", "get"], "<ADDRESS>"),
         (&["poetry", "serve", "--delay", "soon"], "a number of seconds, 0 or more"),
@@ -65,7 +66,7 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["poetry", "get", "1", "--name", "a\nb"], "a title has no control characters"),
         (&["poetry", "get", "1", "--transform-name", "upper"], "--transform <ADDRESS>"),
         (&["poetry", "get", "1", "--transform", "2", "--transform-name", "a.b"], "without a dot"),
-        (&["poetry", "get", "1", "--transform", "0"], "nobody listens on port 0"),
+        (&["poetry", "get", "1", "--transform", "0"], "from 1 to 65535"),
         (&["poetry", "list"], "<ADDRESS>"),
         (&["poetry", "list", "1", "2"], "unexpected argument '2'"),
         (&["poetry", "list", "1", "--timeout", "0"], "a number of seconds above 0"),
@@ -73,6 +74,13 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["poetry", "transform", "upper"], "unexpected argument 'upper'"),
         (&["echo", "--idle-timeout", "0"], "a number of seconds above 0"),
         (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
+        (&["connect"], "<ENDPOINT>"),
+        (&["connect", "1", "2"], "unexpected argument '2'"),
+        (&["connect", "localhost"], "the port is missing here: HOST:PORT"),
+        (&["chat", "--idle-timeout", "-1"], "a number of seconds, 0 or more"),
+        (&["poetry", "transform", "--idle-timeout", "soon"], "a number of seconds, 0 or more"),
+        (&["poetry", "serve", "--by-name", "--idle-timeout", "nan"], "a number of seconds, 0 or"),
+        (&["poetry", "serve", "--idle-timeout", "1"], "--by-name"),
         (&["echo", "--log", "=a=b"], "examples are warn, or couplet=debug,info"),
         (&["completions", "tcsh"], "possible values: bash"),
         (&["completions"], "<SHELL>"),
@@ -88,7 +96,7 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
 
 #[test]
 fn a_bad_endpoint_shows_the_place_with_a_caret() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["poetry", "get", "localhost:http"], "localhost:http\n              ^"),
         (&["poetry", "get", "tcp:localhost:http"], "tcp:localhost:http\n                  ^"),
         (&["poetry", "get", "70000"], "70000\n    ^"),
@@ -100,6 +108,7 @@ fn a_bad_endpoint_shows_the_place_with_a_caret() {
         (&["poetry", "serve", "--listen", "65536"], "65536\n    ^"),
         (&["poetry", "serve", "--listen", "udp:53"], "udp:53\n    ^"),
         (&["echo", "--listen", "tcp:80:interface=here"], "interface=here\n                     ^"),
+        (&["echo", "--listen", "example.com:80"], "example.com:80\n    ^"),
         (&["echo", "--listen", "tcp:80:color=red"], "tcp:80:color=red\n           ^"),
     ];
     for (args, expected) in cases {
@@ -110,10 +119,18 @@ fn a_bad_endpoint_shows_the_place_with_a_caret() {
 }
 
 #[test]
-fn who_names_an_interface_as_a_host_is_told_how_to_name_it() {
-    let ended = run(&["echo", "--listen", "127.0.0.1:7000"]);
-    assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("tcp:7000:interface=127.0.0.1"), "{}", ended.stderr);
+fn a_bad_endpoint_is_told_with_the_one_that_is_likely_to_be_meant() {
+    for (args, hint) in [
+        (&["echo", "--listen", "::1:7000"][..], "[::1]:7000"),
+        (&["echo", "--listen", "7000:interface=::1"], "7000:interface=[::1]"),
+        (&["poetry", "get", "http://localhost:10000/"], "localhost:10000"),
+        (&["poetry", "list", ":10000"], "localhost:10000"),
+    ] {
+        let ended = run(args);
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        let hint = format!("\n  perhaps {hint} is meant\n");
+        assert!(ended.stderr.contains(&hint), "{args:?}: {}", ended.stderr);
+    }
 }
 
 #[test]
@@ -128,24 +145,91 @@ fn completions_for_each_shell_know_every_command() {
 }
 
 #[test]
+fn completions_know_scenarios_weathers_and_transformations() {
+    // Elvish and PowerShell have no values in their scripts.
+    for shell in ["bash", "fish", "zsh"] {
+        let script = run(&["completions", shell]);
+        for word in ["breezy", "storm", "cummingsify", "pirate", "reconnecting", "devices naive"] {
+            assert!(script.text().contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+/// What bash completes these words with.
+fn completed(words: &[&str]) -> Vec<String> {
+    let (last, before) = (words.len() - 1, words[words.len() - 2]);
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    let script = format!(
+        "source <(\"$0\" completions bash)
+        COMP_WORDS=({}) COMP_CWORD={last}; _couplet couplet '{}' '{before}'
+        printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        quoted.join(" "),
+        words[last]
+    );
+    let program = couplet(&[]);
+    let mut bash = std::process::Command::new("bash");
+    let output = bash.args(["--norc", "-c", &script]).arg(program.get_program()).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
 fn bash_understands_its_completions_and_completes() {
     if !has("bash") {
         return;
     }
-    let script = "source <(\"$0\" completions bash)
-        COMP_WORDS=(couplet poe) COMP_CWORD=1; _couplet couplet poe couplet; echo \"${COMPREPLY[@]}\"
-        COMP_WORDS=(couplet poetry '') COMP_CWORD=2; _couplet couplet '' poetry; echo \"${COMPREPLY[@]}\"";
-    let program = couplet(&[]);
-    let output = std::process::Command::new("bash")
-        .args(["--norc", "-c", script])
-        .arg(program.get_program())
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut lines = text.lines();
-    assert_eq!(lines.next(), Some("poetry"), "{}", String::from_utf8_lossy(&output.stderr));
-    let second = lines.next().unwrap();
-    assert!(second.contains("serve") && second.contains("get"), "{second}");
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["couplet", "poe"], &["poetry"]),
+        (&["couplet", "conn"], &["connect"]),
+        (&["couplet", "poetry", ""], &["serve", "get"]),
+        (&["couplet", "sim", ""], &["poetry", "chat", "reconnecting", "devices", "naive"]),
+        (&["couplet", "sim", "chat", "--weather", ""], &["calm", "breezy", "storm"]),
+        (
+            &["couplet", "poetry", "get", "1", "--transform-name", ""],
+            &["cummingsify", "upper", "reverse", "pirate"],
+        ),
+    ];
+    for (words, expected) in cases {
+        let completed = completed(words);
+        for word in expected {
+            assert!(completed.iter().any(|known| known == word), "{words:?}: {completed:?}");
+        }
+    }
+}
+
+#[test]
+fn a_command_of_another_level_is_suggested_with_its_way() {
+    for (args, suggested) in [
+        (&["serve"][..], "'couplet poetry serve'"),
+        (&["get", "10000"], "'couplet poetry get'"),
+        (&["transform", "--list"], "'couplet poetry transform'"),
+        (&["server"], "'couplet poetry serve'"),
+        (&["poetry", "connect"], "'couplet connect'"),
+        (&["ecko"], "'echo'"),
+        (&["poetry", "serv"], "'serve'"),
+    ] {
+        let ended = run(args);
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        assert!(ended.stderr.contains(suggested), "{args:?}: {}", ended.stderr);
+    }
+    assert!(!run(&["frobnicate"]).stderr.contains("similar"));
+}
+
+#[test]
+fn the_first_poem_of_the_readme_takes_a_few_seconds() {
+    let readme = include_str!("../../../../README.md");
+    let line = |beginning: &str| {
+        let line = readme.lines().find(|line| line.starts_with(beginning)).expect(beginning);
+        line.trim_end_matches('&').split_whitespace().skip(1).map(|word| match word {
+            "10000" => "0",
+            word => word,
+        })
+    };
+    let server = Server::start(&line("couplet poetry serve").collect::<Vec<_>>());
+    let get: Vec<&str> = line("couplet poetry get").filter(|word| *word != "0").collect();
+    let ended = run(&[&get[..], &[&*server.address()]].concat());
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.took.as_secs_f64() < 6.0, "{:?}", ended.took);
 }
 
 #[test]

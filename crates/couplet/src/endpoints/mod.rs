@@ -1,16 +1,27 @@
 //! Endpoint strings: where to listen and where to connect, in one grammar.
 //!
-//! `tcp:8000` listens on all interfaces (dual-stack), `tcp:8000:interface=127.0.0.1` on one;
-//! `tcp:example.com:80` and `tcp:[::1]:80` connect. `:` separates, the first `=` of a part splits
-//! key and value, a backslash escapes, and what stands in brackets is one piece. Twisted's
-//! `serverFromString` and `clientFromString`.
+//! | string | to listen | to connect |
+//! | --- | --- | --- |
+//! | `8000` | on 127.0.0.1 alone | to 127.0.0.1 |
+//! | `localhost:8000`, `127.0.0.1:8000`, `[::1]:8000` | on that address | to that host |
+//! | `[fe80::1%eth0]:8000`, `[fe80::1%2]:8000` | on that address of an interface | through that interface |
+//! | `:8000`, `tcp:8000` | on all interfaces, IPv6 and IPv4 | |
+//! | `tcp:8000:interface=127.0.0.1`, `tcp:127.0.0.1:8000` | on that address | the latter, to that host |
+//! | `example.com:8000`, `tcp:example.com:8000` | | to that host, by all its addresses |
+//!
+//! `:` separates, the first `=` of a part splits key and value, a backslash escapes, and brackets
+//! hold an IPv6 address together. Options follow as keywords: `:8000:backlog=500`,
+//! `example.com:8000:timeout=5`. An endpoint prints with its kind and its options, and an
+//! [`Address`](crate::Address), of a port for instance, as one that both take.
+//!
+//! `tcp:` may be left out; a first part such as `udp` or `unix` is reserved for other kinds, so a
+//! host of that name needs it: `tcp:udp:80`. Twisted's `serverFromString` and `clientFromString`.
 
 mod grammar;
+mod tcp;
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
-use std::time::Duration;
 
 use crate::defer::{Deferred, Failure, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
@@ -18,7 +29,7 @@ use crate::factory::{Factory, IntoFactory};
 use crate::reactor::{Port, Reactor};
 use crate::transport::Connection;
 pub use grammar::{EndpointError, quote};
-use grammar::{Part, Parts};
+use grammar::{Kind, Parts};
 
 /// Where to listen.
 ///
@@ -27,6 +38,8 @@ use grammar::{Part, Parts};
 ///
 /// let endpoint: ServerEndpoint = "tcp:8000:interface=127.0.0.1".parse()?;
 /// assert_eq!(endpoint.to_string(), "tcp:8000:interface=127.0.0.1");
+/// let endpoint: ServerEndpoint = "localhost:8000".parse()?;
+/// assert_eq!(endpoint.to_string(), "tcp:8000:interface=127.0.0.1");
 /// let error = "tcp:80000".parse::<ServerEndpoint>().unwrap_err();
 /// assert!(error.to_string().contains("from 0 to 65535"));
 /// # Ok::<(), couplet::endpoints::EndpointError>(())
@@ -34,7 +47,9 @@ use grammar::{Part, Parts};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ServerEndpoint {
-    /// `tcp:PORT[:interface=IP][:backlog=N][:reuse_port=yes|no]`
+    /// `[tcp:][HOST:]PORT[:interface=IP][:backlog=N]`, and with `yes` or `no` behind each
+    /// `reuse_port=`, `reuse_addr=`, `dual_stack=`, `no_delay=`. HOST is an IP address,
+    /// `localhost`, which is 127.0.0.1, or empty, which is every address.
     Tcp {
         /// The address to bind; `[::]` takes IPv4 too.
         address: SocketAddr,
@@ -49,15 +64,18 @@ pub enum ServerEndpoint {
 /// use couplet::endpoints::ClientEndpoint;
 ///
 /// let endpoint: ClientEndpoint = "tcp:[::1]:8000:timeout=5".parse()?;
-/// assert_eq!(endpoint.to_string(), "tcp:[::1]:8000");
+/// assert_eq!(endpoint.to_string(), "tcp:[::1]:8000:timeout=5");
+/// let endpoint: ClientEndpoint = "example.com:80".parse()?;
+/// assert_eq!(endpoint.to_string(), "tcp:example.com:80");
 /// # Ok::<(), couplet::endpoints::EndpointError>(())
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ClientEndpoint {
-    /// `tcp:HOST:PORT[:timeout=SECONDS][:bindAddress=IP]`
+    /// `[tcp:]HOST:PORT[:timeout=SECONDS][:bindAddress=IP][:bindPort=N][:no_delay=yes|no]`, or a
+    /// port alone, on this machine.
     Tcp {
-        /// A name or an IP address, without brackets.
+        /// A name or an IP address, without brackets. The scope of an IPv6 address follows a `%`.
         host: String,
         /// The port number.
         port: u16,
@@ -138,10 +156,20 @@ impl Reactor {
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
         match endpoint.into_endpoint() {
             Ok(ClientEndpoint::Tcp { host, port, options }) => {
-                self.connect_tcp_deferred(&host, port, options, factory)
+                let host = reachable(&host);
+                self.connect_tcp_deferred(host, port, options, factory)
             }
             Err(error) => Deferred::fail(Failure::from(error)),
         }
+    }
+}
+
+/// A port on all interfaces prints the unspecified address, which not every system connects to.
+fn reachable(host: &str) -> &str {
+    match host.parse() {
+        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => "127.0.0.1",
+        Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => "::1",
+        _ => host,
     }
 }
 
@@ -149,22 +177,13 @@ impl FromStr for ServerEndpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<ServerEndpoint, EndpointError> {
-        let mut parts = Parts::new(text)?;
-        parts.expect_kind("listen")?;
-        let port = port(&parts.take("port", "tcp:PORT")?)?;
-        let ip = match parts.keyword("interface") {
-            Some(interface) => ip(&interface)?,
-            None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        let read = |text: &str| {
+            let mut parts = Parts::new(text)?;
+            match parts.take_kind("listen")? {
+                kind @ (Kind::Tcp | Kind::Short) => ServerEndpoint::read_tcp(kind, parts),
+            }
         };
-        let mut options = ListenOptions::default();
-        if let Some(backlog) = parts.keyword("backlog") {
-            options.backlog = backlog.number("a number of connections", 1, 1 << 16)? as u32;
-        }
-        if let Some(reuse) = parts.keyword("reuse_port") {
-            options.reuse_port = reuse.yes_or_no()?;
-        }
-        parts.expect_end("interface=, backlog= and reuse_port=")?;
-        Ok(ServerEndpoint::Tcp { address: SocketAddr::new(ip, port), options })
+        read(text).map_err(|error| error.with_hint(text, |text| read(text).is_ok()))
     }
 }
 
@@ -172,74 +191,12 @@ impl FromStr for ClientEndpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<ClientEndpoint, EndpointError> {
-        let mut parts = Parts::new(text)?;
-        parts.expect_kind("connect")?;
-        let host = parts.take("host", "tcp:HOST:PORT")?;
-        if host.text.is_empty() {
-            return Err(host.error("a host name or an IP address is missing here"));
-        }
-        if !host.bracketed && host.text.contains(['[', ']', '/', ' ']) {
-            return Err(host.error("this is no host name and no IP address"));
-        }
-        if host.bracketed && host.text.parse::<Ipv6Addr>().is_err() {
-            return Err(host.error("what stands in brackets is an IPv6 address"));
-        }
-        let port = port(&parts.take("port", "tcp:HOST:PORT")?)?;
-        let mut options = ConnectOptions::default();
-        if let Some(timeout) = parts.keyword("timeout") {
-            options.timeout = timeout.seconds()?;
-        }
-        if let Some(bind) = parts.keyword("bindAddress") {
-            options.bind = Some(SocketAddr::new(ip(&bind)?, 0));
-        }
-        parts.expect_end("timeout= and bindAddress=")?;
-        Ok(ClientEndpoint::Tcp { host: host.text, port, options })
-    }
-}
-
-fn port(part: &Part) -> Result<u16, EndpointError> {
-    Ok(part.number("a port, a number", 0, 65_535)? as u16)
-}
-
-fn ip(part: &Part) -> Result<IpAddr, EndpointError> {
-    match part.text.as_str() {
-        "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
-        text => text.parse().map_err(|_| {
-            part.error("an interface is an IP address, such as 127.0.0.1, [::1] or 0.0.0.0")
-        }),
-    }
-}
-
-impl Part {
-    fn seconds(&self) -> Result<Duration, EndpointError> {
-        self.text
-            .parse::<f64>()
-            .ok()
-            .filter(|seconds| *seconds > 0.0)
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .ok_or_else(|| self.error("a time is a number of seconds, above 0"))
-    }
-}
-
-impl fmt::Display for ServerEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServerEndpoint::Tcp { address, .. } = self;
-        match address.ip() {
-            IpAddr::V6(ip) if ip.is_unspecified() => write!(f, "tcp:{}", address.port()),
-            IpAddr::V6(ip) => write!(f, "tcp:{}:interface=[{ip}]", address.port()),
-            IpAddr::V4(ip) => write!(f, "tcp:{}:interface={ip}", address.port()),
-        }
-    }
-}
-
-impl fmt::Display for ClientEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ClientEndpoint::Tcp { host, port, .. } = self;
-        if host.parse::<Ipv6Addr>().is_ok() {
-            write!(f, "tcp:[{host}]:{port}")
-        } else {
-            // A `=` would make a keyword of what stands before it.
-            write!(f, "tcp:{}:{port}", quote(host).replace('=', r"\="))
-        }
+        let read = |text: &str| {
+            let mut parts = Parts::new(text)?;
+            match parts.take_kind("connect")? {
+                kind @ (Kind::Tcp | Kind::Short) => ClientEndpoint::read_tcp(kind, parts),
+            }
+        };
+        read(text).map_err(|error| error.with_hint(text, |text| read(text).is_ok()))
     }
 }

@@ -15,7 +15,7 @@ use super::table::Place;
 use super::timers::TimerKey;
 use super::turn::Core;
 use super::{Asking, Reactor, Source, Timed, loop_ended};
-use crate::address::Address;
+use crate::address::{Address, scoped_ip};
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{CloseMode, Commands, ConnectOptions, Key, Ticket};
 use crate::error::{By, ConnectError, Reason};
@@ -356,8 +356,8 @@ impl Core {
             next_at: None,
             until: after(now, cell.options.timeout),
         };
-        match cell.host.parse::<IpAddr>() {
-            Ok(ip) => attempts.waiting.push_back(SocketAddr::new(ip, cell.port)),
+        match scoped_ip(&cell.host, cell.port) {
+            Ok(address) => attempts.waiting.push_back(address),
             Err(_) => {
                 self.next_ticket += 1;
                 let ticket = Ticket(self.next_ticket);

@@ -1,10 +1,13 @@
 //! [`Snapshot`]: what is open, under way and waiting; for people and for tests.
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::port::{PortCell, PortState};
 use super::table::Place;
 use super::turn::Core;
+use super::{Asking, ConnectorState};
 use crate::address::Address;
 use crate::transport::ConnectionId;
 use crate::transport::connection::Life;
@@ -13,7 +16,7 @@ use crate::transport::connection::Life;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Ports that listen.
+    /// Ports that listen, or are about to.
     pub ports: Vec<PortSnapshot>,
     /// Connectors that are connecting or connected.
     pub connectors: Vec<ConnectorSnapshot>,
@@ -95,19 +98,34 @@ impl Core {
                 .collect(),
             ..Snapshot::default()
         };
+        let mut ports: Vec<&Rc<PortCell>> = Vec::new();
         for (_, place) in self.table.iter() {
             match place {
-                Place::Port(port) => snapshot.ports.push(PortSnapshot {
-                    host: port.host(),
-                    accepted: port.accepted.get(),
-                    paused: port.paused.get(),
-                }),
+                Place::Port(port) => ports.push(port),
                 Place::Connection(entry) => {
-                    snapshot.connections.push(ConnectionSnapshot::of(&entry.life, now))
+                    snapshot.connections.push(ConnectionSnapshot::of(&entry.life, now));
                 }
                 Place::Connecting(_) | Place::Empty => {}
             }
         }
+        // The turn has yet to start these. A port queues connections already.
+        let starts = records.starts.borrow();
+        for start in &*starts {
+            match start {
+                Asking::Port(port)
+                    if port.state.get() == PortState::Starting
+                        && !ports.iter().any(|known| Rc::ptr_eq(known, port)) =>
+                {
+                    ports.push(port);
+                }
+                Asking::Connector(c) if c.state.get() == ConnectorState::Connecting => {
+                    let (target, state) = (c.to_string(), c.state_name());
+                    snapshot.connectors.push(ConnectorSnapshot { target, state });
+                }
+                Asking::Port(_) | Asking::Connector(_) => {}
+            }
+        }
+        snapshot.ports = ports.into_iter().map(|port| port.snapshot()).collect();
         snapshot
     }
 }
@@ -126,6 +144,12 @@ impl ConnectionSnapshot {
             idle: now.saturating_duration_since(wire.received_at.get()),
             age: now.saturating_duration_since(wire.made_at),
         }
+    }
+}
+
+impl PortCell {
+    fn snapshot(&self) -> PortSnapshot {
+        PortSnapshot { host: self.host(), accepted: self.accepted.get(), paused: self.paused.get() }
     }
 }
 

@@ -493,8 +493,10 @@ pub(super) fn transmit<C: Commands + ?Sized>(
     let outcome = io.write(key, &mut outbox);
     let spent = outbox.has_spent();
     drop(outbox);
+    let follows = life.wrote(outcome, before, at);
     if spent {
+        // Last, for user code may run, and write.
         life.wire().drop_spent();
     }
-    life.wrote(outcome, before, at)
+    follows
 }

@@ -1,7 +1,10 @@
 //! Endpoint strings: contract rows 144 and 145 (the TCP part), and 33.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
 use couplet::endpoints::{ClientEndpoint, EndpointError, ServerEndpoint, quote};
-use couplet::{Loop, Protocol, Transport};
+use couplet::{ConnectOptions, ListenError, ListenOptions, Loop, Protocol, Transport};
 use proptest::prelude::*;
 
 fn client(text: &str) -> Result<(String, u16), EndpointError> {
@@ -95,14 +98,183 @@ fn c145_interface_narrows_a_port() {
 
 #[test]
 fn c145_an_unknown_prefix_is_an_error() {
-    for text in ["udp:80", "80", "", "unix", "TCP:80", "tcp=80"] {
-        let error = server(text).unwrap_err();
-        assert!(error.problem().contains("begins with tcp:"), "{text}: {error}");
+    for text in ["udp:80", "unix", "TLS:80", "TCP:80"] {
+        for error in [server(text).unwrap_err(), client(text).unwrap_err()] {
+            assert!(error.problem().contains("begins with tcp:"), "{text}: {error}");
+            assert_eq!(error.at(), 0);
+        }
+    }
+    assert_eq!(client("tcp:udp:80"), Ok(("udp".into(), 80)), "a host of that name");
+}
+
+#[test]
+fn tcp_may_be_left_out() {
+    for (text, address) in [
+        ("80", "127.0.0.1:80"),
+        ("port=80", "127.0.0.1:80"),
+        ("80:interface=[::1]:backlog=5", "[::1]:80"),
+        (":80", "[::]:80"),
+        ("localhost:80", "127.0.0.1:80"),
+        ("127.0.0.1:80", "127.0.0.1:80"),
+        ("0.0.0.0:80", "0.0.0.0:80"),
+        ("[::1]:80", "[::1]:80"),
+        ("[::]:80:reuse_port=yes", "[::]:80"),
+        ("host=localhost:port=80", "127.0.0.1:80"),
+        ("tcp::80", "[::]:80"),
+        ("tcp:localhost:80", "127.0.0.1:80"),
+        ("tcp:host=127.0.0.1:port=80", "127.0.0.1:80"),
+    ] {
+        assert_eq!(server(text), Ok(address.into()), "{text}");
+    }
+    for (text, host) in [
+        ("80", "127.0.0.1"),
+        ("80:timeout=5", "127.0.0.1"),
+        ("localhost:80", "localhost"),
+        ("[::1]:80", "::1"),
+        ("host=example.com:port=80", "example.com"),
+        ("example.com:80:timeout=5", "example.com"),
+    ] {
+        assert_eq!(client(text), Ok((host.into(), 80)), "{text}");
+    }
+}
+
+#[test]
+fn where_a_port_listens_is_where_others_listen_and_connect() {
+    let mut l = Loop::new().unwrap();
+    let reactor = l.reactor();
+    for text in ["0", ":0", "localhost:0", "127.0.0.1:0", "[::1]:0", "tcp:0", "[::1%1]:0"] {
+        let port = reactor.listen(text, || Quiet).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let host = port.host().to_string();
+        let connecting = reactor.connect(&host, || Quiet);
+        l.run_until(connecting).unwrap_or_else(|error| panic!("{host}: {error}"));
+        let stopping = port.stop_listening().expect("it listens");
+        l.run_until(stopping).unwrap();
+        let again = reactor.listen(&host, || Quiet).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(again.host().to_string(), host);
+    }
+}
+
+#[test]
+fn a_scope_is_the_number_or_the_name_of_an_interface() {
+    let scoped = |text: &str, scope| {
+        let ip: Ipv6Addr = text.parse().unwrap();
+        Ok(SocketAddr::from(SocketAddrV6::new(ip, 80, 0, scope)).to_string())
+    };
+    assert_eq!(server("[fe80::1%7]:80"), scoped("fe80::1", 7));
+    assert_eq!(server("tcp:80:interface=[fe80::1%7]"), scoped("fe80::1", 7));
+    assert_eq!(client("[fe80::1%7]:80"), Ok(("fe80::1%7".into(), 80)));
+    if cfg!(target_os = "linux") {
+        assert_eq!(server("[fe80::1%lo]:80"), scoped("fe80::1", 1));
+        assert_eq!(client("[fe80::1%lo]:80"), Ok(("fe80::1%lo".into(), 80)));
+    }
+    let errors = ["[fe80::1%no such]:80", "80:interface=[fe80::1%\x07]"].map(server);
+    for error in errors.map(Result::unwrap_err) {
+        assert!(error.problem().contains("there is no interface"), "{error}");
+        assert!(!error.to_string().contains('\x07'));
+    }
+    let error = client("[fe80::1%no such]:80").unwrap_err();
+    assert_eq!(
+        (error.problem(), error.at()),
+        ("there is no interface \"no such\" on this machine", 0)
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_scope_reaches_the_system() {
+    let mut l = Loop::new().unwrap();
+    let reactor = l.reactor();
+    // Nothing has that address; the system was asked for it on that interface all the same.
+    let error = reactor.listen("[fe80::ffff%lo]:0", || Quiet).unwrap_err();
+    let error = error.downcast_ref::<ListenError>().unwrap_or_else(|| panic!("{error}"));
+    assert_eq!(error.address.to_string(), "tcp:[fe80::ffff%1]:0");
+    let port = reactor.listen("[::1]:0", || Quiet).unwrap();
+    let number = port.host().port().unwrap();
+    for scope in ["lo", "1"] {
+        let connecting = reactor.connect(format!("[::1%{scope}]:{number}"), || Quiet);
+        l.run_until(connecting).unwrap_or_else(|error| panic!("{scope}: {error}"));
+    }
+    let connecting = reactor.connect("[fe80::ffff%lo]:9:timeout=0.1", || Quiet);
+    let error = l.run_until(connecting).unwrap_err();
+    assert!(
+        !error.is::<EndpointError>() && !error.to_string().contains("find the host"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_longest_time_is_a_timeout() {
+    let most = u64::MAX;
+    let endpoint: ClientEndpoint = format!("localhost:80:timeout={most}").parse().unwrap();
+    let ClientEndpoint::Tcp { options, .. } = &endpoint else { panic!("{endpoint:?}") };
+    assert_eq!(options.timeout, Duration::from_secs(most));
+    let mut l = Loop::new().unwrap();
+    let port = l.reactor().listen("0", || Quiet).unwrap();
+    let connecting = l.reactor().connect(format!("{}:timeout={most}", port.host()), || Quiet);
+    l.run_until(connecting).unwrap();
+    for bad in ["18446744073709551616", "1e300", "inf", "nan", "-1", "0", "0.0000000001", "", "1.x"]
+    {
+        let error = client(&format!("localhost:80:timeout={bad}")).unwrap_err();
+        assert!(error.problem().contains("0.000000001 to 18446744073709551615"), "{bad}: {error}");
+        assert_eq!(error.at(), 21, "{bad}");
+    }
+}
+
+#[test]
+fn an_endpoint_prints_with_its_options() {
+    for text in [
+        "tcp:80:backlog=500:reuse_port=yes:reuse_addr=no:dual_stack=no:no_delay=no",
+        "tcp:80:interface=[fe80::1%7]:backlog=1",
+    ] {
+        assert_eq!(text.parse::<ServerEndpoint>().unwrap().to_string(), text);
+    }
+    for text in [
+        "tcp:a:80:timeout=0.05:bindAddress=127.0.0.1:bindPort=7:no_delay=no",
+        "tcp:[fe80::1%7]:80:timeout=18446744073709551615:bindAddress=[::1]",
+    ] {
+        assert_eq!(text.parse::<ClientEndpoint>().unwrap().to_string(), text);
+    }
+    let host = r"fe80::1%a]\b".to_owned();
+    let endpoint = ClientEndpoint::Tcp { host, port: 80, options: ConnectOptions::default() };
+    assert_eq!(endpoint.to_string(), r"tcp:[fe80::1%a\]\\b]:80");
+    assert_eq!(
+        "80:backlog=50".parse::<ServerEndpoint>().unwrap().to_string(),
+        "tcp:80:interface=127.0.0.1"
+    );
+}
+
+#[test]
+fn an_error_names_the_string_that_is_likely_to_be_meant() {
+    for (text, to_listen, to_connect) in [
+        ("::1:8000", Some("[::1]:8000"), Some("[::1]:8000")),
+        ("tcp:fe80::1%1:80", Some("tcp:[fe80::1%1]:80"), Some("tcp:[fe80::1%1]:80")),
+        ("8000:interface=::1", Some("8000:interface=[::1]"), None),
+        ("TCP:80", Some("tcp:80"), None),
+        ("Tcp:localhost:80", Some("tcp:localhost:80"), Some("tcp:localhost:80")),
+        ("http://localhost:8000/poem", Some("localhost:8000"), Some("localhost:8000")),
+        (":80", None, Some("localhost:80")),
+        ("tcp:80", None, Some("localhost:80")),
+        ("tcp:80:colour=red", None, None),
+        ("localhost", None, None),
+        ("::1:\x1b80", None, None),
+        ("TCP:ho\x1bst:80", None, None),
+    ] {
+        let hint = |error: Option<EndpointError>| {
+            error.and_then(|error| {
+                let printed = error.to_string();
+                let hint = error.hint().map(str::to_owned);
+                assert_eq!(printed.contains("perhaps "), hint.is_some(), "{printed}");
+                assert_eq!(printed.lines().count(), 3 + usize::from(hint.is_some()), "{printed}");
+                hint
+            })
+        };
+        assert_eq!(hint(server(text).err()).as_deref(), to_listen, "{text}");
+        assert_eq!(hint(client(text).err()).as_deref(), to_connect, "{text}");
     }
 }
 
 /// (text, the column of the caret, a word of the problem)
-const BAD_TO_LISTEN: [(&str, usize, &str); 9] = [
+const BAD_TO_LISTEN: [(&str, usize, &str); 18] = [
     ("tcp:", 4, "port"),
     ("tcp", 3, "missing"),
     ("tcp:http", 4, "port"),
@@ -111,10 +283,19 @@ const BAD_TO_LISTEN: [(&str, usize, &str); 9] = [
     ("tcp:80:interface=here", 17, "IP address"),
     ("tcp:80:backlog=0", 15, "connections"),
     ("tcp:80:colour=red", 7, "known"),
-    ("tcp:80:81", 7, "nothing more"),
+    ("tcp:80:81", 4, "IP address"),
+    ("tcp:localhost:80:81", 17, "nothing more"),
+    ("localhost:80:interface=[::1]", 13, "twice"),
+    ("", 0, "port"),
+    ("http", 0, "port"),
+    ("localhost", 9, "missing"),
+    ("[::1]", 5, "missing"),
+    ("example.com:80", 0, "IP address"),
+    ("foo:80", 0, "localhost"),
+    ("tcp=80", 6, "missing"),
 ];
 
-const BAD_TO_CONNECT: [(&str, usize, &str); 9] = [
+const BAD_TO_CONNECT: [(&str, usize, &str); 18] = [
     ("tcp:80", 6, "missing"),
     ("tcp::80", 4, "missing"),
     ("tcp:host:http", 9, "port"),
@@ -124,6 +305,15 @@ const BAD_TO_CONNECT: [(&str, usize, &str); 9] = [
     ("tcp:host:80:timeout=soon", 20, "seconds"),
     ("tcp:host:80:timeout=1:timeout=2", 22, "twice"),
     (r"tcp:host:80:\c\olour=red", 12, "known"),
+    ("", 0, "port"),
+    ("host", 0, "port"),
+    ("localhost", 9, "missing"),
+    ("0", 0, "from 1 to 65535"),
+    ("host:0", 5, "from 1 to 65535"),
+    ("tcp:port=80", 11, "host is missing"),
+    ("tcp:host=a", 10, "port is missing"),
+    ("host:80:bindPort=7", 18, "bindAddress"),
+    ("host:80:no_delay=maybe", 17, "yes or no"),
 ];
 
 #[test]
@@ -158,16 +348,57 @@ proptest! {
     }
 
     #[test]
-    fn what_is_quoted_comes_back(host in "[a-z:\\\\.-]{1,20}", port: u16) {
+    fn what_is_quoted_comes_back(host in "[a-z:\\\\.-]{1,20}", port in 1u16..) {
         // Without `=`, at which a part is split.
         let read = client(&format!("tcp:{}:{port}", quote(&host)));
         prop_assert_eq!(read, Ok((host, port)));
     }
 
     #[test]
-    fn an_endpoint_prints_as_a_string_that_means_the_same(port: u16, ip: std::net::IpAddr) {
-        let endpoint: ServerEndpoint =
-            format!("tcp:{port}:interface={}", quote(&ip.to_string())).parse().unwrap();
-        prop_assert_eq!(server(&endpoint.to_string()), server(&format!("tcp:{port}:interface={}", quote(&ip.to_string()))));
+    fn a_server_endpoint_prints_as_a_string_that_means_the_same(
+        (ip, port, scope) in any::<(IpAddr, u16, u32)>(),
+        (backlog, on) in any::<(u32, [bool; 4])>(),
+    ) {
+        let address = match ip {
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope).into(),
+            IpAddr::V4(ip) => SocketAddr::from((ip, port)),
+        };
+        let options = ListenOptions::default().backlog(backlog.max(1)).reuse_addr(on[0]);
+        let options = options.reuse_port(on[1]).dual_stack(on[2]).no_delay(on[3]);
+        let endpoint = ServerEndpoint::Tcp { address, options };
+        let again: ServerEndpoint = endpoint.to_string().parse().unwrap();
+        prop_assert_eq!(format!("{again:?}"), format!("{endpoint:?}"));
+    }
+
+    #[test]
+    fn a_client_endpoint_prints_with_all_that_it_says(
+        host in "[a-z0-9=:\\\\.-]{1,20}|[0-9a-f]{1,4}::[0-9]{1,4}(%[0-9]{1,4})?",
+        port in 1u16..,
+        (seconds, nanos) in (0u64.., 1u32..1_000_000_000),
+        bind: Option<(IpAddr, u16)>,
+        no_delay: bool,
+    ) {
+        let options = ConnectOptions::default().timeout(Duration::new(seconds, nanos)).no_delay(no_delay);
+        let options = match bind {
+            Some(bind) => options.bind(bind.into()),
+            None => options,
+        };
+        let endpoint = ClientEndpoint::Tcp { host, port, options };
+        let again: ClientEndpoint = endpoint.to_string().parse().unwrap();
+        prop_assert_eq!(format!("{again:?}"), format!("{endpoint:?}"));
+    }
+
+    #[test]
+    fn what_is_read_prints_as_a_string_that_means_the_same(
+        text in "(tcp:)?(|[0-9]{1,4}|\\[?(::1|fe80::1(%[0-9a-z]{1,3})?)\\]?|[a-z]{1,3}|127.0.0.1|(host=)?localhost):?(port=)?[0-9]{1,4}(:(timeout|backlog|no_delay|interface|bindAddress)=(1|yes|::1|0.25))?"
+    ) {
+        if let Ok(endpoint) = text.parse::<ServerEndpoint>() {
+            let again: ServerEndpoint = endpoint.to_string().parse().unwrap();
+            prop_assert_eq!(format!("{again:?}"), format!("{endpoint:?}"));
+        }
+        if let Ok(endpoint) = text.parse::<ClientEndpoint>() {
+            let again: ClientEndpoint = endpoint.to_string().parse().unwrap();
+            prop_assert_eq!(format!("{again:?}"), format!("{endpoint:?}"));
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use couplet::testing::Manner;
-use couplet::{ConnectionSnapshot, Snapshot};
+use couplet::{ConnectionSnapshot, Protocol, Snapshot, Transport};
 
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, On, Script};
@@ -13,6 +13,12 @@ const KITS: [Kit; 3] =
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+struct Quiet;
+
+impl Protocol for Quiet {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
 fn of(rig: &Rig, a: &A) -> ConnectionSnapshot {
@@ -201,13 +207,41 @@ fn it_prints_a_line_for_each_thing() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines[0],
-        "1 ports, 0 connectors, 1 connections, 0 pending calls, 0 tasks, 0 jobs, 0 watches"
+        "1 ports, 1 connectors, 1 connections, 0 pending calls, 0 tasks, 0 jobs, 0 watches"
     );
     assert_eq!(lines[1], format!("port        {} accepted 1", port.host()));
+    assert_eq!(lines[2], "connector   tcp:10.0.0.1:7 connecting");
     let peer = b.address();
     assert_eq!(
-        lines[2],
+        lines[3],
         format!("connection  {peer} open in 5 out 0 buffered 0 idle 1.5 s age 91.5 s")
     );
-    assert_eq!(lines.len(), 3);
+    assert_eq!(lines.len(), 4);
+}
+
+#[test]
+fn what_was_asked_for_is_counted_before_the_turn_begins_it() {
+    for kit in KITS {
+        let mut rig = kit.rig();
+        let reactor = rig.l.reactor();
+        let before = rig.l.snapshot().ports.len();
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", || Quiet).unwrap();
+        let connecting = reactor.connect(port.host().to_string(), || Quiet);
+        for turn in 0..3 {
+            let snapshot = rig.l.snapshot();
+            assert_eq!(snapshot.ports.len(), before + 1, "turn {turn}: {snapshot}");
+            assert_eq!(snapshot.ports[before].host, port.host());
+            assert_eq!(snapshot.connectors.len(), 1, "turn {turn}: {snapshot}");
+            rig.turns(1);
+        }
+        rig.l.run_until(connecting).unwrap();
+        // Stopped, started again and stopped once more between two turns it is one port, and none.
+        drop(port.stop_listening());
+        assert_eq!(rig.l.snapshot().ports.len(), before + 1, "it closes in the turn");
+        port.start_listening().unwrap();
+        assert_eq!(rig.l.snapshot().ports.len(), before + 1);
+        drop(port.stop_listening());
+        rig.turns(2);
+        assert_eq!(rig.l.snapshot().ports.len(), before);
+    }
 }

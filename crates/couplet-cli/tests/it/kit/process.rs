@@ -109,6 +109,21 @@ impl Running {
         self.child.id()
     }
 
+    /// The memory that it has in use, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// How many sockets it has open.
+    pub(crate) fn sockets(&self) -> usize {
+        let links = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten();
+        let links = links.flatten().filter_map(|link| std::fs::read_link(link.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -237,10 +252,7 @@ impl Server {
 
     /// The memory that it has in use, in KiB.
     pub(crate) fn memory(&self) -> u64 {
-        let status = format!("/proc/{}/status", self.running.pid());
-        let status = std::fs::read_to_string(status).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        self.running.memory()
     }
 
     /// How many descriptors it has open.

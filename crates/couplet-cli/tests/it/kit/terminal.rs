@@ -1,7 +1,7 @@
 //! A terminal with the program in it.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -14,6 +14,7 @@ use super::{Ended, Running};
 /// A pseudo-terminal; the program's stdout and stderr are both shown in it.
 pub(crate) struct Terminal {
     pub(crate) running: Running,
+    keyboard: File,
     shown: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,
 }
@@ -36,6 +37,7 @@ impl Terminal {
         let shown = Arc::<Mutex<Vec<u8>>>::default();
         let showing = shown.clone();
         let mut master = File::from(master);
+        let keyboard = master.try_clone().unwrap();
         let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             // At the end Linux tells an error, others an end of file.
@@ -43,7 +45,12 @@ impl Terminal {
                 showing.lock().unwrap().extend_from_slice(&bytes[..n]);
             }
         });
-        Terminal { running, shown, reader }
+        Terminal { running, keyboard, shown, reader }
+    }
+
+    /// Presses these keys.
+    pub(crate) fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
     /// All that was sent to the terminal so far, control sequences included.

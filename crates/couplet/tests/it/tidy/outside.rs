@@ -64,8 +64,8 @@ const OUTSIDE: [Outside; 19] = [
     Outside {
         names: &["mpsc"],
         instead: NO_WAIT,
-        // `block_on_reactor` runs in another thread than the loop.
-        places: &["couplet/src/reactor/remote.rs"],
+        // `block_on_reactor` runs in another thread than the loop, and so do stdin and stdout.
+        places: &["couplet/src/reactor/remote.rs", "couplet-cli/src/connect/"],
     },
     Outside {
         names: &["mio"],
@@ -75,7 +75,11 @@ const OUTSIDE: [Outside; 19] = [
     },
     Outside { names: &["socket2"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
     Outside { names: &["rustix", "net"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
-    Outside { names: &["rustix", "event"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
+    Outside {
+        names: &["rustix", "event"],
+        instead: SOCKET,
+        places: &["couplet/src/driver/mio/", "couplet-cli/src/connect/"],
+    },
     Outside { names: &["TcpListener"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
     Outside { names: &["TcpStream"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
 ];
@@ -86,7 +90,8 @@ const METHODS: [(&str, &[&str]); 5] = [
     // For a slow reader of stdout, when the loop has ended.
     ("wait_timeout_while", &["couplet-cli/src/output.rs"]),
     ("wait_timeout_ms", &[]),
-    ("recv_timeout", &[]),
+    // For a slow reader of stdout, when the loop has ended.
+    ("recv_timeout", &["couplet-cli/src/connect/stdout.rs"]),
     ("to_socket_addrs", &["couplet/src/driver/names.rs"]),
 ];
 

@@ -1,0 +1,209 @@
+//! `couplet connect`: copies stdin to the peer and the peer's bytes to stdout, as `nc` does.
+//!
+//! Standard streams may be files, which can't be polled, or shared with other programs, for which
+//! they must stay blocking. So each has a thread, and neither holds up the loop.
+
+mod stdin;
+mod stdout;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use couplet::{
+    Address, Connection, DelayedCall, Failure, Loop, Protocol, Reactor, Reason, Transport,
+};
+
+use crate::cli;
+use crate::endpoint::Peer;
+use crate::exit::Exit;
+use crate::{output, signalled_loop};
+use stdin::{Read, Stdin};
+use stdout::{Printed, Stdout};
+
+/// Law 9: reading from the peer pauses above this many bytes for stdout, and resumes at half.
+const UNPRINTED: usize = 256 * 1024;
+/// After the peer's end of stream, stdin is sent on until it has been silent for this long: it may be
+/// a pipe that nobody ever closes.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Time for an interrupted run to print what it has received.
+const LAST_PRINT: Duration = Duration::from_millis(300);
+
+/// How the connection ended, or why there was none.
+type End = Rc<RefCell<Option<Result<Reason, Failure>>>>;
+
+/// The connection between the streams.
+struct Session {
+    /// `None` after its end.
+    stdin: Option<Stdin>,
+    /// `None` after the connection: everything has been handed over.
+    stdout: Option<Stdout>,
+    /// Bytes handed to stdout and not written yet.
+    unprinted: usize,
+    peer: PeerStream,
+    end: End,
+}
+
+/// The stream from the peer.
+enum PeerStream {
+    Open,
+    /// The call closes the connection when stdin stays silent; `None` while stdin is not asked.
+    Ended(Option<DelayedCall>),
+}
+
+impl Session {
+    /// Takes what stdin gave.
+    fn typed(&mut self, transport: &Transport, read: Read) {
+        if let PeerStream::Ended(silence) = &mut self.peer
+            && let Some(silence) = silence.take()
+        {
+            silence.cancel();
+        }
+        match read {
+            Read::Bytes(bytes) => {
+                transport.write_bytes(bytes);
+                self.ask_stdin(transport);
+            }
+            Read::End => {
+                self.stdin = None;
+                match self.peer {
+                    PeerStream::Open => transport.lose_write_connection(),
+                    PeerStream::Ended(_) => transport.lose_connection(),
+                }
+            }
+            Read::Failed(error) => {
+                let error = format!("cannot read stdin: {}", output::plain(&error));
+                transport.fail(Failure::msg(error));
+            }
+        }
+    }
+
+    /// Asks stdin for more, as soon as the peer takes it.
+    fn ask_stdin(&mut self, transport: &Transport) {
+        let Some(stdin) = &mut self.stdin else { return };
+        if transport.is_full() {
+            stdin.hold();
+            let me: Connection<Self> = transport.connection();
+            // It fails when the connection is lost, and then the tell is dropped.
+            let go_on = move |_| {
+                me.tell(Self::ask_stdin);
+                Ok(())
+            };
+            return transport.drained().add_both(go_on).detach();
+        }
+        stdin.ask();
+        self.bound_silence(transport);
+    }
+
+    /// After the peer's end of stream, closes the connection if stdin stays silent.
+    fn bound_silence(&mut self, transport: &Transport) {
+        let is_asked = self.stdin.as_ref().is_some_and(Stdin::is_asked);
+        if let PeerStream::Ended(silence) = &mut self.peer
+            && is_asked
+        {
+            let end = |_: &mut Self, transport: &Transport| transport.lose_connection();
+            *silence = Some(transport.connection().call_later(SILENCE, end));
+        }
+    }
+
+    /// Stdout has written this many bytes.
+    fn printed(&mut self, transport: &Transport, bytes: usize) {
+        self.unprinted -= bytes;
+        if self.unprinted <= UNPRINTED / 2 {
+            transport.resume_producing();
+        }
+    }
+}
+
+impl Protocol for Session {
+    fn connection_made(&mut self, transport: &Transport) {
+        tracing::info!(peer = %transport.peer(), host = %transport.host(), "connected");
+        // A peer that reads slowly is not cut.
+        transport.set_close_deadline(None);
+        match Stdin::start(transport.reactor().remote(), transport.id()) {
+            Ok(stdin) => self.stdin = Some(stdin),
+            Err(error) => transport.fail(error),
+        }
+        self.ask_stdin(transport);
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        let Some(stdout) = &self.stdout else { return };
+        stdout.print(transport.id(), Bytes::copy_from_slice(data));
+        self.unprinted += data.len();
+        if self.unprinted > UNPRINTED {
+            transport.pause_producing();
+        }
+    }
+
+    /// The peer may still read, but nobody at a terminal wants to type any more.
+    fn read_closed(&mut self, transport: &Transport) {
+        self.peer = PeerStream::Ended(None);
+        match &self.stdin {
+            Some(stdin) if !stdin.is_terminal() => self.bound_silence(transport),
+            Some(_) | None => transport.lose_connection(),
+        }
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.end.replace(Some(Ok(reason.clone())));
+        // The run ends when everything has been printed.
+        self.stdout = None;
+    }
+}
+
+pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
+    let Peer { endpoint, name } = options.endpoint;
+    let mut l = signalled_loop(output::tell)?;
+    let (stdout, printed) = Stdout::start(l.reactor().remote())?;
+    let end = End::default();
+    let failed = end.clone();
+    let session = Session {
+        stdin: None,
+        stdout: Some(stdout),
+        unprinted: 0,
+        peer: PeerStream::Open,
+        end: end.clone(),
+    };
+    let mut session = Some(session);
+    l.run(|reactor: &Reactor| {
+        let connecting = reactor.connect(endpoint, move |_: &Address| session.take());
+        let stopping = reactor.clone();
+        let connected = connecting.add_both(move |connected| {
+            if let Err(failure) = connected {
+                failed.borrow_mut().get_or_insert(Err(failure));
+                stopping.stop();
+            }
+            Ok(())
+        });
+        connected.detach();
+        Ok(())
+    })?;
+    ended(&l, &printed, end.take(), &name)
+}
+
+/// The result of the command, after the run.
+fn ended(
+    l: &Loop,
+    printed: &Printed,
+    end: Option<Result<Reason, Failure>>,
+    name: &str,
+) -> Result<(), Exit> {
+    if let Some(signal) = l.stopped_by() {
+        printed.within(LAST_PRINT);
+        return Err(Exit::interrupted(signal));
+    }
+    match end {
+        Some(Err(failure)) => Err(Exit::failed(format!("cannot connect to {name}: {failure}"))),
+        Some(Ok(reason)) => {
+            printed.wait().or_else(|error| output::cannot_print(&error))?;
+            match reason {
+                Reason::Done(_) => Ok(()),
+                Reason::Failed(failure) => Err(Exit::failed(failure)),
+                reason => Err(Exit::failed(format!("{name}: {reason}"))),
+            }
+        }
+        None => Err(Exit::failed("the run ended before the connection did")),
+    }
+}

@@ -1,0 +1,79 @@
+//! Standard input, read by a thread: one piece for each request.
+
+use std::io::{self, IsTerminal};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use bytes::Bytes;
+use couplet::{ConnectionId, Failure, Remote};
+use rustix::event::PollFlags;
+
+use super::Session;
+use super::stdout::until_ready;
+use crate::output;
+
+/// Bytes in a piece, at most.
+const PIECE: usize = 64 * 1024;
+
+/// The result of a read. Nothing follows an end or an error.
+pub(super) enum Read {
+    Bytes(Bytes),
+    End,
+    Failed(io::Error),
+}
+
+/// Requests pieces. When it is dropped, the thread ends after the read it is in.
+pub(super) struct Stdin {
+    asking: SyncSender<()>,
+    is_asked: bool,
+}
+
+impl Stdin {
+    /// Starts the thread, which hands what it reads to the connection.
+    pub(super) fn start(remote: Remote, connection: ConnectionId) -> couplet::Result<Stdin> {
+        let (asking, asked) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("couplet-stdin".into());
+        thread.spawn(move || read_all(&remote, connection, &asked)).map_err(|error| {
+            Failure::msg(format!("cannot start a thread for stdin: {}", output::plain(&error)))
+        })?;
+        Ok(Stdin { asking, is_asked: false })
+    }
+
+    /// Asks for the next piece.
+    pub(super) fn ask(&mut self) {
+        // The thread has ended only after an end or an error.
+        self.is_asked = self.asking.try_send(()).is_ok();
+    }
+
+    /// Notes that no piece is requested for now.
+    pub(super) fn hold(&mut self) {
+        self.is_asked = false;
+    }
+
+    /// True while a piece is requested.
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked
+    }
+
+    pub(super) fn is_terminal(&self) -> bool {
+        io::stdin().is_terminal()
+    }
+}
+
+fn read_all(remote: &Remote, connection: ConnectionId, asked: &Receiver<()>) {
+    let mut buffer = vec![0; PIECE];
+    while asked.recv().is_ok() {
+        let read = match until_ready(io::stdin(), PollFlags::IN, || {
+            rustix::io::read(io::stdin(), &mut buffer[..])
+        }) {
+            Ok(0) => Read::End,
+            Ok(n) => Read::Bytes(Bytes::copy_from_slice(&buffer[..n])),
+            Err(error) => Read::Failed(error),
+        };
+        let typed = |session: &mut Session, transport: &couplet::Transport| {
+            session.typed(transport, read);
+        };
+        if remote.tell(connection, typed).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Completions for shells, and suggestions for unknown commands.
+
+use std::ffi::OsStr;
+
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command, Error};
+use clap_complete::Shell;
+
+/// Reads an argument with `read`, and offers `values` as completions. Other values may be valid too.
+#[derive(Clone)]
+pub(crate) struct Known<T> {
+    pub(crate) values: fn() -> Vec<&'static str>,
+    pub(crate) read: fn(&str) -> Result<T, String>,
+}
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Known<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, Error> {
+        self.read.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new((self.values)().into_iter().map(PossibleValue::new)))
+    }
+}
+
+/// The completion script for a shell.
+pub(crate) fn completions(shell: Shell, root: &mut Command) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, root, "couplet", &mut script);
+    if shell == Shell::Fish {
+        // The generator leaves out the values of positional arguments.
+        for command in root.get_subcommands() {
+            let name = command.get_name();
+            for values in command.get_positionals().map(Arg::get_possible_values) {
+                let values: Vec<&str> = values.iter().map(PossibleValue::get_name).collect();
+                let line = format!(
+                    "complete -c couplet -n \"__fish_couplet_using_subcommand {name}\" -f -a \"{}\"\n",
+                    values.join(" ")
+                );
+                script.extend_from_slice(if values.is_empty() { b"" } else { line.as_bytes() });
+            }
+        }
+    }
+    script
+}
+
+/// Suggests commands of other levels for an unknown one: `poetry serve` for `serve`.
+pub(crate) fn suggest_commands(error: &mut Error, root: &Command) {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
+        return;
+    };
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return;
+    }
+    let (mut same, mut similar) = (Vec::new(), Vec::new());
+    let (typed, mut below) = (typed.clone(), vec![(root.get_name().to_owned(), root)]);
+    while let Some((path, command)) = below.pop() {
+        for inner in command.get_subcommands() {
+            let (name, path) = (inner.get_name(), format!("{path} {}", inner.get_name()));
+            if name == typed {
+                same.push(path.clone());
+            } else if typed.len() > 2 && (name.starts_with(&typed) || typed.starts_with(name)) {
+                similar.push(path.clone());
+            }
+            below.push((path, inner));
+        }
+    }
+    let has_other = error.get(ContextKind::SuggestedSubcommand).is_some();
+    let found = if same.is_empty() && !has_other { similar } else { same };
+    if !found.is_empty() {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(found));
+    }
+}

@@ -1,0 +1,357 @@
+//! `couplet connect`.
+
+use std::fs::File;
+use std::io::{PipeReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::kit::{
+    Client, Running, Server, TempFile, Terminal, couplet, noise, now, run, serve_raw, unused_port,
+    wait_until,
+};
+
+const MIB: usize = 1024 * 1024;
+
+fn connect(to: impl ToString) -> Command {
+    couplet(&["connect", &to.to_string()])
+}
+
+/// Runs it with this as its stdin; stdout is collected.
+fn with_stdin(to: impl ToString, stdin: impl Into<Stdio>) -> Running {
+    let mut command = connect(to);
+    Running::spawn(command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()))
+}
+
+/// Runs it with what it is given in a pipe, which then closes.
+fn given(to: impl ToString, bytes: &[u8]) -> Running {
+    let mut running = with_stdin(to, Stdio::piped());
+    let (mut stdin, bytes) = (running.stdin().unwrap(), bytes.to_vec());
+    // Where the server has left before, the pipe is broken.
+    std::thread::spawn(move || drop(stdin.write_all(&bytes)));
+    running
+}
+
+#[test]
+fn stdin_goes_to_the_server_and_what_it_sends_to_stdout() {
+    let server = Server::start(&["echo"]);
+    for bytes in [&b""[..], b"a line\n", b"no end of a line", &noise(20 * MIB)] {
+        let ended = given(server.address(), bytes).ended();
+        ended.quietly(0);
+        assert!(ended.stdout == bytes, "{} bytes came back", ended.stdout.len());
+    }
+}
+
+#[test]
+fn stdin_may_be_a_file() {
+    let bytes = noise(5 * MIB);
+    let file = TempFile::new(&bytes);
+    let server = Server::start(&["echo"]);
+    let ended = with_stdin(server.address(), File::open(file.path()).unwrap()).ended();
+    ended.quietly(0);
+    assert!(ended.stdout == bytes);
+}
+
+#[test]
+fn with_nothing_to_say_it_prints_a_whole_poem() {
+    let poem = TempFile::new(&noise(10_000));
+    let pace = ["--delay", "0.02", "--num-bytes", "1000"];
+    let server = Server::start(&[&["poetry", "serve", poem.path()], &pace[..]].concat());
+    let ended = with_stdin(server.address(), Stdio::null()).ended();
+    ended.quietly(0);
+    assert!(ended.stdout == noise(10_000));
+}
+
+#[test]
+fn at_the_end_of_stdin_the_server_may_go_on_sending() {
+    let answering = serve_raw(|mut client| {
+        let question = client.read_to_end().unwrap();
+        for _ in 0..3 {
+            client.send(&question);
+        }
+    });
+    let ended = given(answering, b"again! ").ended();
+    ended.quietly(0);
+    assert_eq!(ended.text(), "again! again! again! ");
+}
+
+#[test]
+fn what_comes_is_printed_at_once() {
+    let server = Server::start(&["echo"]);
+    let mut command = connect(server.address());
+    let (mut shown, stdout) = std::io::pipe().unwrap();
+    command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
+    let mut running = Running::spawn(&mut command);
+    let mut stdin = running.stdin().unwrap();
+    let mut read = |length| {
+        let mut bytes = vec![0; length];
+        shown.read_exact(&mut bytes).unwrap();
+        bytes
+    };
+    for words in [&b"one"[..], b"two words\n", b"\0\xff"] {
+        stdin.write_all(words).unwrap();
+        assert_eq!(read(words.len()), words);
+    }
+    drop(stdin);
+    running.ended().quietly(0);
+}
+
+#[test]
+fn a_server_that_has_no_more_to_say_still_gets_all_of_stdin() {
+    let (sender, received) = std::sync::mpsc::channel();
+    let sink = serve_raw(move |mut client| {
+        client.finish();
+        sender.send(client.read_to_end().unwrap()).unwrap();
+    });
+    let bytes = noise(30 * MIB);
+    let file = TempFile::new(&bytes);
+    for running in [with_stdin(sink, File::open(file.path()).unwrap()), given(sink, &bytes)] {
+        running.ended().quietly(0);
+        assert!(received.recv().unwrap() == bytes);
+    }
+}
+
+#[test]
+fn a_pipe_that_nobody_closes_does_not_hold_it_when_the_server_has_closed() {
+    let poem = TempFile::new(b"a poem\n");
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let mut running = with_stdin(server.address(), Stdio::piped());
+    let stdin = running.stdin();
+    let ended = running.ended();
+    ended.quietly(0);
+    assert_eq!(ended.text(), "a poem\n");
+    drop(stdin);
+}
+
+/// Pushes what the other end takes until it takes nothing for a second.
+fn push_until_full(client: &mut Client, bytes: &[u8]) -> usize {
+    let (mut taken, mut full) = (0, now());
+    while full.elapsed() < Duration::from_secs(1) {
+        let more = client.push(&bytes[taken..]);
+        taken += more;
+        if more > 0 {
+            full = now();
+        }
+    }
+    taken
+}
+
+#[test]
+fn who_reads_stdout_slowly_slows_the_server_and_gets_everything() {
+    let (sender, sent) = std::sync::mpsc::channel();
+    let flood = serve_raw(move |mut client| {
+        let bytes = noise(60 * MIB);
+        let taken = push_until_full(&mut client, &bytes);
+        sender.send(taken).unwrap();
+        client.send(&bytes[taken..]);
+    });
+    let mut command = connect(flood);
+    let (mut shown, stdout): (PipeReader, _) = std::io::pipe().unwrap();
+    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+    let running = Running::spawn(&mut command);
+    drop(command);
+    let taken = sent.recv().unwrap();
+    assert!(taken < 50 * MIB, "the server could send {taken} bytes");
+    assert!(running.memory() < 30 * 1024, "{} KiB", running.memory());
+    let mut bytes = Vec::new();
+    shown.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == noise(60 * MIB), "{} bytes", bytes.len());
+    running.ended().quietly(0);
+}
+
+#[test]
+fn a_server_that_reads_slowly_slows_stdin_and_gets_everything() {
+    let (sender, received) = std::sync::mpsc::channel();
+    let (go_on, waiting) = std::sync::mpsc::channel();
+    let waiting = std::sync::Arc::new(std::sync::Mutex::new(waiting));
+    let slow = serve_raw(move |mut client| {
+        waiting.lock().unwrap().recv().unwrap();
+        sender.send(client.read_to_end().unwrap()).unwrap();
+    });
+    let bytes = noise(60 * MIB);
+    let (stdin, mut typing) = std::io::pipe().unwrap();
+    let running = with_stdin(slow, stdin);
+    rustix::io::ioctl_fionbio(&typing, true).unwrap();
+    let (mut typed, mut full) = (0, now());
+    while full.elapsed() < Duration::from_secs(1) {
+        match typing.write(&bytes[typed..]) {
+            Ok(n @ 1..) => (typed, full) = (typed + n, now()),
+            _ => crate::kit::pause(),
+        }
+    }
+    assert!(typed < 50 * MIB, "it took {typed} bytes");
+    assert!(running.memory() < 30 * 1024, "{} KiB", running.memory());
+    rustix::io::ioctl_fionbio(&typing, false).unwrap();
+    go_on.send(()).unwrap();
+    typing.write_all(&bytes[typed..]).unwrap();
+    drop(typing);
+    assert!(received.recv().unwrap() == bytes);
+    running.ended().quietly(0);
+}
+
+#[test]
+fn streams_that_somebody_made_non_blocking_are_no_harm() {
+    let server = Server::start(&["echo"]);
+    let bytes = noise(3 * MIB);
+    let (stdin, mut typing) = std::io::pipe().unwrap();
+    let (mut shown, stdout) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&stdin, true).unwrap();
+    rustix::io::ioctl_fionbio(&stdout, true).unwrap();
+    let mut command = connect(server.address());
+    let running = Running::spawn(command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()));
+    drop(command);
+    let sent = bytes.clone();
+    let sending = std::thread::spawn(move || typing.write_all(&sent));
+    let mut got = Vec::new();
+    shown.read_to_end(&mut got).unwrap();
+    sending.join().unwrap().unwrap();
+    running.ended().quietly(0);
+    assert!(got == bytes);
+}
+
+#[test]
+fn at_a_terminal_lines_go_to_the_server_and_control_d_ends_them() {
+    let server = Server::start(&["chat"]);
+    let mut terminal = Terminal::start(80, 24, &mut connect(server.address()));
+    let shows = |terminal: &Terminal, text: &str| {
+        wait_until(text, || terminal.shown().contains(text));
+    };
+    shows(&terminal, "Welcome! You are guest-1.");
+    terminal.press("/nick ada\n");
+    shows(&terminal, "* guest-1 is now ada");
+    terminal.press("/who\n\x04");
+    let ended = terminal.ended();
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.text().ends_with("* 1 here: ada (you)\r\n"), "{}", ended.text());
+}
+
+#[test]
+fn at_a_terminal_it_ends_with_the_server_and_nobody_need_press_a_key() {
+    let poem = TempFile::new(b"a poem\n");
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let ended = Terminal::start(80, 24, &mut connect(server.address())).ended();
+    assert_eq!((ended.code, ended.text()), (Some(0), "a poem\r\n"));
+    assert!(ended.took < Duration::from_millis(900), "{:?}", ended.took);
+}
+
+#[test]
+fn interrupted_it_has_code_130_and_terminated_143_and_has_printed_what_came() {
+    let greeting = serve_raw(|mut client| {
+        client.send(b"hello\n");
+        drop(client.read_to_end());
+    });
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (mut shown, stdout) = std::io::pipe().unwrap();
+        let mut command = connect(greeting);
+        command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
+        let mut running = Running::spawn(&mut command);
+        drop(command);
+        shown.read_exact(&mut [0; 6]).unwrap();
+        running.signal(signal);
+        let ended = running.ended();
+        ended.quietly(code);
+        assert!(ended.took < Duration::from_millis(900), "{:?}", ended.took);
+    }
+    // Also where the peer and the reader of stdout take nothing.
+    let stuck = serve_raw(|mut client| {
+        push_until_full(&mut client, &noise(60 * MIB));
+        // Neither is anything read.
+        std::thread::park();
+    });
+    let (mut shown, stdout) = std::io::pipe().unwrap();
+    let mut command = connect(stuck);
+    let file = TempFile::new(&noise(60 * MIB));
+    command.stdin(File::open(file.path()).unwrap()).stdout(stdout).stderr(Stdio::piped());
+    let mut running = Running::spawn(&mut command);
+    shown.read_exact(&mut [0]).unwrap();
+    running.wait_snapshot(" paused in ");
+    running.signal(Signal::INT);
+    let ended = running.ended();
+    assert_eq!(ended.code, Some(130));
+    assert!(ended.took < Duration::from_secs(2), "{:?}", ended.took);
+}
+
+#[test]
+fn a_closed_pipe_ends_it_quietly() {
+    let flood = serve_raw(|mut client| {
+        client.push(&noise(20 * MIB));
+        drop(client.read_to_end());
+    });
+    let (shown, stdout) = std::io::pipe().unwrap();
+    drop(shown);
+    let mut command = connect(flood);
+    // Stdin would give more, and nobody needs it.
+    command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
+    Running::spawn(&mut command).ended().quietly(0);
+}
+
+#[test]
+fn what_fails_has_code_1_and_a_line_that_says_what() {
+    let (unused, _guard) = unused_port();
+    let resetting = serve_raw(Client::reset);
+    let server = Server::start(&["echo"]);
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let null = || File::open("/dev/null").unwrap();
+    let file = TempFile::new(b"words");
+    let cases: [(String, File, Option<File>, String); 5] = [
+        (
+            unused.to_string(),
+            null(),
+            None,
+            format!("cannot connect to tcp:{unused}: connection refused"),
+        ),
+        (
+            "no-such-host.invalid:80".into(),
+            null(),
+            None,
+            "cannot connect to tcp:no-such-host.invalid:80: cannot find the host".into(),
+        ),
+        (
+            resetting.to_string(),
+            null(),
+            None,
+            format!("tcp:{resetting}: connection lost: connection reset by peer"),
+        ),
+        (
+            server.address(),
+            File::open("/").unwrap(),
+            None,
+            "cannot read stdin: is a directory".into(),
+        ),
+        (
+            server.address(),
+            File::open(file.path()).unwrap(),
+            Some(full()),
+            "cannot write to stdout: no space left on device".into(),
+        ),
+    ];
+    for (to, stdin, stdout, expected) in cases {
+        let mut command = connect(to);
+        command.stdin(stdin).stderr(Stdio::piped());
+        command.stdout(stdout.map_or_else(Stdio::null, Stdio::from));
+        let ended = Running::spawn(&mut command).ended();
+        assert_eq!(ended.code, Some(1), "{expected}: {}", ended.stderr);
+        // A reset may overtake the report that the connect succeeded.
+        let early = expected.replace(": connection lost", "");
+        let said = [&expected, &early.replacen("tcp:", "cannot connect to tcp:", 1)];
+        let said = said.iter().any(|it| ended.stderr.starts_with(&format!("couplet: {it}")));
+        assert!(said, "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn where_it_is_connected_is_told_to_those_who_ask() {
+    let server = Server::start(&["echo"]);
+    let mut running = Running::start(&mut couplet(&["connect", &server.address(), "-v"]));
+    running.stdin();
+    let ended = running.ended();
+    assert!(ended.stderr.contains(&format!("connected peer=tcp:{}", server.address())));
+    let ended = run(&["connect", "--help"]);
+    for word in
+        ["couplet connect 7777", "< /dev/null", "Exit codes: 0", "Ctrl-D", "until a second passes"]
+    {
+        assert!(ended.text().contains(word), "{word}");
+    }
+}
