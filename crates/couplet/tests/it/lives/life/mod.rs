@@ -66,6 +66,10 @@ struct Story {
     // Questions and answers.
     asked: u32,
     answered: u32,
+    /// Bytes at or below which `drained` fires; `None` where it was never set.
+    low_mark: Option<usize>,
+    /// Calls of `drained` that have not fired.
+    undrained: u32,
     // Time.
     now: Option<Instant>,
     timers: Vec<Timer>,
@@ -208,7 +212,15 @@ impl Life {
     }
 }
 
+/// The low mark of a transport that was given none.
+const LOW_MARK: usize = 16 * 1024;
+
 impl Story {
+    /// The connection is as its near end left it: nobody broke it, and nobody has closed it.
+    fn is_undisturbed(&self) -> bool {
+        self.lost.is_none() && !(self.closing || self.panicked || self.broken || self.timeouts)
+    }
+
     /// Nothing but what the near end asked for can have ended it.
     fn sure(&self) -> bool {
         let asked = self.closing || self.finishing || self.lost.is_some();

@@ -8,7 +8,7 @@ use couplet::testing::{Cut, Manner, Memory, Network, Wire};
 use couplet::{Address, Loop, LoopOptions, Reason, Transport};
 
 use super::near::Liver;
-use super::{Life, bytes_at};
+use super::{LOW_MARK, Life, bytes_at};
 
 /// One life in its world.
 pub(super) struct Stage {
@@ -51,11 +51,38 @@ impl Stage {
         self.life.know(|story| story.transport.clone()).expect("it was made")
     }
 
+    /// Turns, one by one or as a run makes them: that is to make no difference.
     fn turn(&mut self, most: usize) {
         for _ in 0..most {
-            self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+            if self.life.roll(3) == 0 {
+                let soon = self.l.reactor().sleep(Duration::from_micros(1));
+                self.l.run_until(soon).expect("memory does not fail");
+            } else {
+                self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+            }
             self.check();
         }
+    }
+
+    /// Turns until there is nothing to do, and checks that nothing was forgotten.
+    fn rest(&mut self) {
+        self.turn(8);
+        let transport = self.transport();
+        let now = self.l.reactor().now();
+        if self.l.next_turn().is_some_and(|at| at <= now) {
+            return; // it asks for more in each turn
+        }
+        let (late, undrained, low) = self.life.know(|story| {
+            let is_late = |timer: &super::Timer| timer.to_come && timer.due <= now;
+            let calls = story.lost.is_none() && !story.panicked;
+            let late = calls && story.timers.iter().any(is_late);
+            let undrained = story.is_undisturbed() && story.undrained > 0;
+            (late, undrained, story.low_mark.unwrap_or(LOW_MARK))
+        });
+        self.life.check(!late, "a timed call comes when it is due");
+        let drained = transport.buffered() <= low;
+        self.life.check(!(undrained && drained), "drained fires at the low mark");
+        self.check();
     }
 
     /// What holds between any two turns.
@@ -81,6 +108,7 @@ impl Stage {
                 life.line(&format!("time passes: {by:?}"));
                 self.network.advance(by);
             }
+            10 | 11 => self.rest(),
             _ => {}
         }
         self.turn(life.roll(4));

@@ -54,7 +54,11 @@ impl Life {
                 transport.set_write_cap(cap);
                 self.know(|story| story.capped = cap);
             }
-            30 => transport.set_write_marks(self.roll(100), self.roll(2000)),
+            30 => {
+                let (low, high) = (self.roll(100), self.roll(2000));
+                transport.set_write_marks(low, high);
+                self.know(|story| story.low_mark = Some(low.min(high)));
+            }
             31 => self.ask(transport),
             32 => self.await_drained(transport),
             33 | 34 => self.tell(transport),
@@ -64,7 +68,7 @@ impl Life {
         }
     }
 
-    pub(super) fn write(&self, transport: &Transport) {
+    pub(super) fn write(self: &Rc<Life>, transport: &Transport) {
         let len = self.length();
         let (place, shut, over, sure) = self.know(|story| {
             let shut = story.closing || story.finishing;
@@ -94,6 +98,9 @@ impl Life {
             self.know(|story| story.closing = true);
         } else {
             self.know(|story| story.taken += len);
+        }
+        if self.roll(4) == 0 {
+            self.await_drained(transport);
         }
     }
 
@@ -159,12 +166,15 @@ impl Life {
 
     fn await_drained(self: &Rc<Life>, transport: &Transport) {
         self.line("drained?");
-        self.know(|story| story.asked += 1);
+        self.know(|story| (story.asked, story.undrained) = (story.asked + 1, story.undrained + 1));
         let answered = self.clone();
         transport
             .drained()
             .add_both(move |_| {
-                answered.know(|story| story.answered += 1);
+                answered.line("drained");
+                answered.know(|story| {
+                    (story.answered, story.undrained) = (story.answered + 1, story.undrained - 1);
+                });
                 Ok(())
             })
             .detach();
