@@ -13,6 +13,8 @@ mod defer_timeout;
 mod defer_witness;
 mod dropped;
 mod echoes;
+#[cfg(unix)]
+mod embedding;
 mod endpoints;
 mod examples;
 mod framing;

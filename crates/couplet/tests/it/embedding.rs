@@ -1,0 +1,190 @@
+//! A loop inside another one: the other waits on our descriptor and for our next turn, and sleeps
+//! over nothing. Here the other is a `poll(2)` of the test.
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use couplet::{Address, Loop, Protocol, Reactor, Transport};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+#[expect(clippy::disallowed_types, reason = "the peer stands outside of any loop")]
+type Peer = std::net::TcpStream;
+
+/// Longer than anything here takes; nobody waits for it unless something fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits as the other loop would: until the descriptor is readable or the next turn is due. False
+/// when neither comes.
+#[expect(clippy::disallowed_methods, reason = "the other loop has a clock of its own")]
+fn other_loop_waits(l: &Loop) -> bool {
+    let due = l.next_turn().map(|at| at.saturating_duration_since(Instant::now()));
+    let longest = due.unwrap_or(PATIENCE).min(PATIENCE);
+    is_readable(l, longest) || due.is_some()
+}
+
+fn turn(l: &mut Loop) -> bool {
+    l.turn(Some(Duration::ZERO)).expect("a turn")
+}
+
+/// Turns as often as the other loop says, until `done`.
+fn turn_until(l: &mut Loop, done: impl Fn() -> bool) {
+    while !done() {
+        assert!(other_loop_waits(l), "it sleeps over something");
+        turn(l);
+    }
+}
+
+/// Turns until the other loop would go to sleep.
+fn turn_to_rest(l: &mut Loop) {
+    while l.next_turn().is_some_and(|at| at <= l.reactor().now()) || is_readable(l, Duration::ZERO)
+    {
+        turn(l);
+    }
+}
+
+/// Whether the descriptor is readable within `time`.
+fn is_readable(l: &Loop, time: Duration) -> bool {
+    let timeout = Timespec::try_from(time).expect("it is short");
+    let descriptor = l.descriptor().expect("mio has one");
+    poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout)).expect("it is open") > 0
+}
+
+#[derive(Clone, Default)]
+struct Greeted(Rc<RefCell<Option<Transport>>>);
+
+impl Protocol for Greeted {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.0.replace(Some(transport.clone()));
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+/// A loop in a run, and a peer that is connected to it.
+fn connected() -> (Loop, Transport, Peer) {
+    let mut l = Loop::new().expect("a loop");
+    let greeted = Greeted::default();
+    let (made, factory) = (greeted.0.clone(), greeted);
+    let mut at = None;
+    l.begin(|reactor| {
+        let factory = move || factory.clone();
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", factory)?;
+        at = port.host().socket_addr();
+        Ok(())
+    })
+    .expect("it listens");
+    let peer = Peer::connect(at.expect("TCP")).expect("it listens");
+    peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    turn_until(&mut l, || made.borrow().is_some());
+    turn_to_rest(&mut l);
+    let transport = made.take().expect("it is made");
+    (l, transport, peer)
+}
+
+/// Everything that can be recorded outside of a turn, and what it brings.
+const RECORDS: &[(&str, fn(&Reactor, &Transport, Rc<Cell<bool>>))] = &[
+    ("a write", |_, transport, done| {
+        transport.write("hello");
+        transport.drained().map(move |()| done.set(true)).detach();
+    }),
+    ("a tell", |_, transport, done| {
+        transport.connection::<Greeted>().tell(move |_, _| done.set(true));
+    }),
+    ("a task", |reactor, _, done| {
+        let task = async move {
+            done.set(true);
+            Ok(())
+        };
+        reactor.spawn(task).detach();
+    }),
+    ("a timed call", |reactor, _, done| {
+        reactor.call_later(Duration::from_millis(2), move || done.set(true));
+    }),
+    ("a timed call that comes sooner", |reactor, _, done| {
+        let call = reactor.call_later(Duration::from_secs(3600), move || done.set(true));
+        assert!(call.reset(Duration::from_millis(1)));
+    }),
+    ("a job", |reactor, _, done| {
+        reactor.defer_to_thread(|| Ok(())).map(move |()| done.set(true)).detach();
+    }),
+    ("a snapshot", |reactor, _, done| {
+        reactor.snapshot().map(move |_| done.set(true)).detach();
+    }),
+    ("a connect", |reactor, transport, done| {
+        let Address::Tcp(at) = transport.host() else { panic!("a TCP connection") };
+        let connecting = reactor.connect(format!("tcp:{at}"), Greeted::default);
+        connecting.map(move |_| done.set(true)).detach();
+    }),
+    ("a call from another thread", |reactor, _, done| {
+        let remote = reactor.remote();
+        thread_local!(static DONE: RefCell<Option<Rc<Cell<bool>>>> = const { RefCell::new(None) });
+        DONE.set(Some(done));
+        std::thread::spawn(move || remote.call(|_| DONE.take().expect("it is set").set(true)));
+    }),
+];
+
+#[test]
+fn what_is_recorded_outside_of_a_turn_wakes_a_loop_that_sleeps_in_another() {
+    for (what, record) in RECORDS {
+        let (mut l, transport, _peer) = connected();
+        let done = Rc::new(Cell::new(false));
+        // The other loop has asked, and would sleep by what it was told.
+        let asleep_until = l.next_turn();
+        record(&l.reactor(), &transport, done.clone());
+        let woken = is_readable(&l, PATIENCE);
+        assert!(woken, "{what} lies for ever: the other loop sleeps until {asleep_until:?}");
+        turn_until(&mut l, || done.get());
+        assert!(!l.reactor().is_stopping());
+        l.end().expect("the run ends");
+    }
+}
+
+#[test]
+fn a_loop_inside_another_serves_what_its_driver_still_holds() {
+    let (mut l, _transport, mut peer) = connected();
+    // More than one turn reads, so that the driver holds an edge that was told once.
+    let sent = vec![7; 1 << 20];
+    let mut writing = peer.try_clone().expect("a socket");
+    let (expected, remote) = (sent.len(), l.reactor().remote());
+    let is_finished = Arc::new(AtomicBool::new(false));
+    let finished = is_finished.clone();
+    let writer = std::thread::spawn(move || writing.write_all(&sent));
+    let reader = std::thread::spawn(move || {
+        let mut received = vec![0; expected];
+        let read = peer.read_exact(&mut received);
+        finished.store(true, Ordering::Release);
+        remote.call(|_| ()).expect("the loop is there"); // so that it looks
+        read.map(|()| received.iter().all(|byte| *byte == 7))
+    });
+    while !is_finished.load(Ordering::Acquire) {
+        assert!(other_loop_waits(&l), "it sleeps over something");
+        turn(&mut l);
+    }
+    writer.join().expect("no panic").expect("all is taken");
+    assert!(reader.join().expect("no panic").expect("all comes back"));
+}
+
+#[test]
+fn a_run_inside_another_loop_ends_by_stop_and_begins_anew() {
+    let mut l = Loop::new().expect("a loop");
+    for _ in 0..2 {
+        l.begin(|reactor| {
+            let stopping = reactor.clone();
+            reactor.call_later(Duration::from_millis(1), move || stopping.stop());
+            Ok(())
+        })
+        .expect("it begins");
+        let mut turns = 0;
+        while turn(&mut l) {
+            turns += 1;
+            assert!(turns < 1000 && other_loop_waits(&l), "it never ends");
+        }
+        l.end().expect("nothing is left to end");
+    }
+}
