@@ -377,6 +377,9 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
+//! (`transport.set_reset_unless_closed(true)` in the poet's `connection_made` would have spared the reader
+//! that: a poet that is killed then resets.)
+//!
 //! [`Fault`](crate::sim::Fault) lists what can go wrong: partitions, resets, crashes, clocks that jump,
 //! hosts without descriptors. [`set_link`](Sim::set_link) says how long a way takes and how it cuts
 //! streams. [`Sim::socket`] and [`Sim::datagrams`] are bare sockets in the test's hand, for a peer that
