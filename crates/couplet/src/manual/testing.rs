@@ -418,7 +418,7 @@
 //!
 //! ```text
 //! seed 4, weather storm: a poem of 5000 bytes was taken for a whole one (at 27.143548552s)
-//! 1 of the 14 faults of the weather are enough
+//! 1 of the 14 faults of the weather is enough
 //!   at 27.125109858s poet is killed, for 810.176003ms
 //! the trace before it:
 //! ...

@@ -874,6 +874,11 @@ impl Life {
         matches!(self.state, State::Open { .. })
     }
 
+    /// It was closed, or lost.
+    pub(crate) fn is_closing(&self) -> bool {
+        !self.is_open()
+    }
+
     /// The state in a word, for people.
     pub(crate) fn state_name(&self) -> &'static str {
         match &self.state {
