@@ -9,28 +9,26 @@ use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 /// Things of two kinds, put in from any thread and taken out by one.
 #[derive(Debug)]
 pub(super) struct Door<T, C> {
-    /// Law 9: each task stands here once.
-    woken: Mutex<Vec<T>>,
-    calls: Mutex<Calls<C>>,
-    /// There is something in `woken` or `calls`; looked at in each turn, so without the locks.
-    /// INVARIANT: who puts something in sets it afterwards; who takes all out clears it before.
+    inside: Mutex<Inside<T, C>>,
+    /// Whether anything is inside. Each turn looks at it, so without the lock. INVARIANT: written
+    /// with the lock held, so whoever puts in the first thing knows that the loop must be woken, and
+    /// whoever puts in another knows that it will be.
     any: AtomicBool,
 }
 
-/// Law 9: not bounded; who calls from other threads knows how much.
 #[derive(Debug)]
-struct Calls<C> {
-    waiting: VecDeque<C>,
+struct Inside<T, C> {
+    /// Law 9: each task stands here once.
+    woken: Vec<T>,
+    /// Law 9: not bounded; the callers in other threads know how much.
+    calls: VecDeque<C>,
     closed: bool,
 }
 
 impl<T, C> Door<T, C> {
     pub(super) fn new() -> Door<T, C> {
-        Door {
-            woken: Mutex::new(Vec::new()),
-            calls: Mutex::new(Calls { waiting: VecDeque::new(), closed: false }),
-            any: AtomicBool::new(false),
-        }
+        let inside = Inside { woken: Vec::new(), calls: VecDeque::new(), closed: false };
+        Door { inside: Mutex::new(inside), any: AtomicBool::new(false) }
     }
 
     /// True when a task was woken or a call came.
@@ -39,67 +37,51 @@ impl<T, C> Door<T, C> {
         self.any.load(Ordering::Acquire)
     }
 
-    /// A task was woken. The loop is to be woken after it.
-    pub(super) fn wake(&self, task: T) {
-        self.woken().push(task);
-        self.any.store(true, Ordering::Release);
+    /// A task was woken. True when the loop must be woken for it.
+    #[must_use]
+    pub(super) fn wake(&self, task: T) -> bool {
+        let mut inside = self.inside();
+        inside.woken.push(task);
+        !self.any.swap(true, Ordering::AcqRel)
     }
 
-    /// Tasks that run in this turn without a wake-up.
-    pub(super) fn add(&self, tasks: impl Iterator<Item = T>) {
-        self.woken().extend(tasks);
-    }
-
-    /// A call came; it comes back when the loop has gone. The loop is to be woken after it.
-    pub(super) fn call(&self, call: C) -> Result<(), C> {
-        {
-            let mut calls = self.calls();
-            if calls.closed {
-                return Err(call);
-            }
-            calls.waiting.push_back(call);
+    /// A call came; it comes back when the loop was dropped. True when the loop must be woken for it.
+    pub(super) fn call(&self, call: C) -> Result<bool, C> {
+        let mut inside = self.inside();
+        if inside.closed {
+            return Err(call);
         }
-        self.any.store(true, Ordering::Release);
-        Ok(())
+        inside.calls.push_back(call);
+        Ok(!self.any.swap(true, Ordering::AcqRel))
     }
 
-    /// Calls that wait.
-    pub(super) fn calls_waiting(&self) -> usize {
-        self.calls().waiting.len()
+    /// The calls that have come by now.
+    pub(super) fn take_calls(&self) -> VecDeque<C> {
+        let mut inside = self.inside();
+        self.any.store(!inside.woken.is_empty(), Ordering::Release);
+        std::mem::take(&mut inside.calls)
     }
 
-    pub(super) fn next_call(&self) -> Option<C> {
-        self.calls().waiting.pop_front()
+    /// Moves the tasks that were woken by now behind those in `woken`.
+    pub(super) fn take_woken(&self, woken: &mut Vec<T>) {
+        let mut inside = self.inside();
+        self.any.store(!inside.calls.is_empty(), Ordering::Release);
+        woken.append(&mut inside.woken);
     }
 
-    /// The tasks that were woken by now. Comes after the calls of a turn.
-    pub(super) fn take_woken(&self) -> Vec<T> {
-        self.any.store(false, Ordering::Release);
-        let woken = std::mem::take(&mut *self.woken());
-        // Calls that came since this turn's were run. One that comes later says so itself.
-        if !self.calls().waiting.is_empty() {
-            self.any.store(true, Ordering::Release);
-        }
-        woken
-    }
-
-    /// No task is woken any more that was woken by now.
-    pub(super) fn forget_woken(&self) {
-        self.woken().clear();
-    }
-
-    /// The loop goes: no call comes in any more. The calls that waited.
+    /// The loop is dropped, and takes no more calls. Gives those that waited.
     pub(super) fn close(&self) -> VecDeque<C> {
-        let mut calls = self.calls();
-        calls.closed = true;
-        std::mem::take(&mut calls.waiting)
+        let mut inside = self.inside();
+        inside.closed = true;
+        std::mem::take(&mut inside.calls)
     }
 
-    fn woken(&self) -> MutexGuard<'_, Vec<T>> {
-        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    /// True once the loop was dropped.
+    pub(super) fn is_closed(&self) -> bool {
+        self.inside().closed
     }
 
-    fn calls(&self) -> MutexGuard<'_, Calls<C>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inside(&self) -> MutexGuard<'_, Inside<T, C>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

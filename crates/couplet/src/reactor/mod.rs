@@ -32,6 +32,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use slab::Slab;
+
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
 use crate::driver::{ConnectOptions, Key, ListenOptions, Spares, World};
 use crate::error::ListenError;
@@ -118,6 +120,9 @@ pub(crate) struct Records {
     #[cfg(unix)]
     watches: RefCell<watch::Watches>,
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
+    /// What threads in [`Remote::block_on_reactor`] are told when the loop is dropped. Law 9: one for
+    /// each such thread.
+    blocked: RefCell<Slab<Box<dyn FnOnce()>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
     /// Where things were asked for, in a loop that a test watches.
@@ -253,6 +258,7 @@ impl Reactor {
                 #[cfg(unix)]
                 watches: RefCell::default(),
                 snapshots: RefCell::default(),
+                blocked: RefCell::default(),
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
                 places: RefCell::default(),

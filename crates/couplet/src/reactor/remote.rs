@@ -3,6 +3,7 @@
 //! Twisted's `callFromThread` and `blockingCallFromThread`.
 
 use std::fmt;
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
 use super::Reactor;
@@ -122,14 +123,28 @@ impl Remote {
         f: impl FnOnce(&Reactor) -> Deferred<T> + Send + 'static,
     ) -> Result<T> {
         let f = Contained::new(f);
+        if self.queue.door.is_closed() {
+            return Err(LoopGone.into());
+        }
         if self.queue.is_own_thread() {
             return Err(WouldWaitForItself.into());
         }
         let (answer, answered) = mpsc::channel();
+        let in_place_of_it = answer.clone();
         self.call(move |reactor| {
-            let sending = f.take()(reactor).add_both(move |result| {
+            let deferred = f.take()(reactor);
+            // It may outlive the loop, and never fire.
+            let loop_gone: Box<dyn FnOnce()> = Box::new(move || {
+                let _ = in_place_of_it.send(Err(LoopGone.into()));
+            });
+            let waiting = reactor.records.blocked.borrow_mut().insert(loop_gone);
+            let records = Rc::downgrade(&reactor.records);
+            let sending = deferred.add_both(move |result| {
                 // Nobody waits any more only where the waiting thread has died.
                 let _ = answer.send(result);
+                if let Some(records) = records.upgrade() {
+                    records.blocked.borrow_mut().try_remove(waiting);
+                }
                 Ok(())
             });
             sending.detach();
@@ -139,8 +154,9 @@ impl Remote {
 
     fn send(&self, call: RemoteCall) -> Result<(), LoopGone> {
         // Dropped here where nobody takes it: no lock is held.
-        self.queue.door.call(call).map_err(|_call| LoopGone)?;
-        self.queue.ring();
+        if self.queue.door.call(call).map_err(|_call| LoopGone)? {
+            self.queue.ring();
+        }
         Ok(())
     }
 }
@@ -161,15 +177,13 @@ impl Reactor {
 impl Core {
     /// The calls from other threads that have come by now.
     pub(super) fn run_remote_calls(&mut self, io: &mut dyn Commands) {
-        let count = self.reactor.records.queue.door.calls_waiting();
-        for _ in 0..count {
-            match self.reactor.records.queue.door.next_call() {
-                None => break,
-                Some(RemoteCall::Run(f)) => {
+        for call in self.reactor.records.queue.door.take_calls() {
+            match call {
+                RemoteCall::Run(f) => {
                     let reactor = self.reactor.clone();
                     contain("call from another thread", move || f(&reactor));
                 }
-                Some(RemoteCall::Tell(id, tell)) => self.tell_from_afar(io, id, tell),
+                RemoteCall::Tell(id, tell) => self.tell_from_afar(io, id, tell),
             }
         }
     }

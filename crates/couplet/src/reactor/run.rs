@@ -437,6 +437,9 @@ impl Drop for Loop {
                 Place::Connecting(_) | Place::Empty => {}
             }
         }
+        for loop_gone in core.reactor.records.blocked.borrow_mut().drain() {
+            loop_gone();
+        }
         core.reactor.records.asking.take();
         core.reactor.records.snapshots.take();
         core.drop_what_waits(&mut **driver);

@@ -33,8 +33,11 @@ pub(super) struct Tasks {
     entries: Slab<Entry>,
     generation: u64,
     queue: Arc<WakeQueue>,
-    /// Spawned since this turn began: they run in the next.
-    fresh: Vec<Arc<TaskWaker>>,
+    /// Spawned since this turn began: they run in the next. Law 9: each task once.
+    fresh: Vec<TaskId>,
+    /// Spawned before this turn began, and then those that were woken: they run in this turn.
+    /// Law 9: each task once.
+    ready: Vec<TaskId>,
     cancelled: Vec<TaskId>,
 }
 
@@ -103,8 +106,9 @@ impl Wake for TaskWaker {
         if self.queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.queue.door.wake(self.id);
-        self.queue.ring();
+        if self.queue.door.wake(self.id) {
+            self.queue.ring();
+        }
     }
 }
 
@@ -186,6 +190,7 @@ impl Tasks {
             generation: 0,
             queue,
             fresh: Vec::new(),
+            ready: Vec::new(),
             cancelled: Vec::new(),
         }
     }
@@ -195,7 +200,7 @@ impl Tasks {
         let id = TaskId { index: self.entries.vacant_key(), generation: self.generation };
         let queue = self.queue.clone();
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), queue });
-        self.fresh.push(waker.clone());
+        self.fresh.push(id);
         self.entries.insert(Entry { generation: id.generation, waker, task: None });
         id
     }
@@ -221,14 +226,20 @@ impl Tasks {
 
     /// A turn begins: what was spawned before it may run in it.
     pub(super) fn begin_turn(&mut self) {
-        if !self.fresh.is_empty() {
-            self.queue.door.add(self.fresh.drain(..).map(|waker| waker.id));
-        }
+        self.ready.append(&mut self.fresh);
     }
 
     /// Where wakers put the tasks that they wake.
     pub(super) fn queue(&self) -> Arc<WakeQueue> {
         self.queue.clone()
+    }
+
+    /// Keeps the list's memory for the next turn.
+    fn give_back(&mut self, mut list: Vec<TaskId>) {
+        if self.ready.is_empty() {
+            list.clear();
+            self.ready = list;
+        }
     }
 
     fn has_fresh(&self) -> bool {
@@ -243,8 +254,12 @@ impl Tasks {
         std::mem::take(&mut self.cancelled)
     }
 
-    fn take_woken(&mut self) -> Vec<TaskId> {
-        self.queue.door.take_woken()
+    fn take_ready(&mut self) -> Vec<TaskId> {
+        let mut ready = std::mem::take(&mut self.ready);
+        if self.queue.door.is_any() {
+            self.queue.door.take_woken(&mut ready);
+        }
+        ready
     }
 }
 
@@ -256,11 +271,12 @@ impl Core {
         {
             return;
         }
-        let woken = self.reactor.records.tasks.borrow_mut().take_woken();
+        let mut ready = self.reactor.records.tasks.borrow_mut().take_ready();
         self.drop_cancelled_tasks();
-        for id in woken {
+        for id in ready.drain(..) {
             self.run_task(id);
         }
+        self.reactor.records.tasks.borrow_mut().give_back(ready);
         self.drop_cancelled_tasks();
         if self.reactor.records.tasks.borrow().has_fresh() {
             self.reactor.records.note(pending::TASKS);
@@ -320,7 +336,7 @@ impl Core {
         if tasks.entries.is_empty() {
             tasks.fresh.clear();
             tasks.cancelled.clear();
-            tasks.queue.door.forget_woken();
+            tasks.take_ready();
         }
     }
 }

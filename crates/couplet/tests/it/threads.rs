@@ -391,6 +391,45 @@ fn c98_who_waits_hears_when_the_loop_goes_or_the_call_panics() {
 }
 
 #[test]
+fn c98_a_thread_that_waits_for_what_outlives_the_loop_gets_an_error() {
+    let mut l = new_loop();
+    let (remote, kept) = (l.reactor().remote(), Rc::new(RefCell::new(None)));
+    let slot = kept.clone();
+    // The producer's end stays here, in a thread that goes on without its loop.
+    l.reactor().call_soon(move || {
+        let (deferred, resolver) = couplet::Deferred::<u8>::new();
+        *slot.borrow_mut() = Some(resolver);
+        DEFERRED.with(|cell| *cell.borrow_mut() = Some(deferred));
+    });
+    l.turn(Some(Duration::ZERO)).expect("a turn");
+    let waiting = thread::spawn(move || {
+        remote.block_on_reactor(|_| {
+            let deferred = DEFERRED.with(|cell| cell.borrow_mut().take());
+            deferred.expect("it was made before")
+        })
+    });
+    while DEFERRED.with(|cell| cell.borrow().is_some()) {
+        l.turn(None).expect("a turn");
+    }
+    drop(l);
+    assert!(waiting.join().expect("no panic").expect_err("it goes").is::<LoopGone>());
+    assert!(kept.borrow().is_some(), "the producer is there, and nobody waits for it");
+}
+
+thread_local! {
+    static DEFERRED: RefCell<Option<couplet::Deferred<u8>>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn c98_after_the_end_of_the_loop_its_own_thread_gets_that_as_the_error() {
+    let l = new_loop();
+    let remote = l.reactor().remote();
+    drop(l);
+    let refused = remote.block_on_reactor(|reactor| reactor.sleep(SOON));
+    assert!(refused.expect_err("nobody can answer").is::<LoopGone>());
+}
+
+#[test]
 fn c98_the_loops_own_thread_is_refused_and_does_not_wait_for_itself() {
     let l = new_loop();
     let refused = l.reactor().remote().block_on_reactor(|reactor| reactor.sleep(SOON));

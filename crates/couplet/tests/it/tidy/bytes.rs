@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::source::{Code, assert_none, last_of, library};
+use super::source::{Code, assert_none, last_of, library, line};
 
 /// A function that bytes pass through, and its callers.
 struct Gate {
@@ -20,7 +20,13 @@ struct Gate {
     callers: &'static [(&'static str, usize)],
 }
 
-const GATES: [Gate; 6] = [
+const GATES: [Gate; 7] = [
+    Gate {
+        method: "lent",
+        arguments: 0,
+        what: "the bytes of a driver are looked at",
+        callers: &[("Box::lent", 1), ("Core::received", 1)],
+    },
     Gate {
         method: "received",
         arguments: 2,
@@ -71,6 +77,11 @@ const GATES: [Gate; 6] = [
         callers: &[("transmit", 1)],
     },
 ];
+
+/// The provided methods of `Driver`, with the drivers that may override them. A driver that overrides
+/// one runs code that no other driver, and so no simulation, exercises: the turn itself is a blanket
+/// `impl Engine`, which none can override.
+const PROVIDED: [(&str, &[&str]); 2] = [("due", &["Box", "Mio"]), ("descriptor", &["Box", "Mio"])];
 
 /// Calls of a gate and paths to it: the enclosing function and the line.
 fn uses(file: &Code, gate: &Gate) -> Vec<(String, usize)> {
@@ -136,6 +147,63 @@ fn no_driver_has_a_walk_of_its_own() {
         .map(|item| super::source::name_of(&item.self_ty))
         .collect();
     assert_eq!(engines, ["D"], "law 4: the turn is compiled for each driver, and written for none");
+}
+
+#[test]
+fn no_driver_overrides_what_all_share() {
+    let mut broken = Vec::new();
+    let mut provided = Vec::new();
+    for file in library("couplet") {
+        for item in &file.syntax.items {
+            match item {
+                syn::Item::Trait(item) if item.ident == "Driver" => {
+                    provided.extend(item.items.iter().filter_map(|item| match item {
+                        syn::TraitItem::Fn(function) if function.default.is_some() => {
+                            Some(function.sig.ident.to_string())
+                        }
+                        _ => None,
+                    }));
+                }
+                syn::Item::Impl(item) => broken.extend(overridden(&file, item)),
+                _ => {}
+            }
+        }
+    }
+    for method in &provided {
+        if !PROVIDED.iter().any(|(known, _)| known == method) {
+            broken.push(format!("Driver::{method} is provided and has no row in PROVIDED"));
+        }
+    }
+    for (method, _) in PROVIDED {
+        if !provided.iter().any(|known| known == method) {
+            broken.push(format!("Driver::{method} is not provided: remove its row from PROVIDED"));
+        }
+    }
+    assert_none(
+        &broken,
+        "law 4: all drivers share the provided methods of Driver, so that tests in memory run the \
+         code that ships (tests/it/tidy/bytes.rs, PROVIDED)",
+    );
+}
+
+/// The provided methods that an `impl Driver for …` overrides without permission.
+fn overridden(file: &Code, item: &syn::ItemImpl) -> Vec<String> {
+    let is_driver = item.trait_.as_ref().is_some_and(|(path, ..)| last_of(path) == "Driver");
+    if !is_driver {
+        return Vec::new();
+    }
+    let driver = super::source::name_of(&item.self_ty);
+    let functions = item.items.iter().filter_map(|item| match item {
+        syn::ImplItem::Fn(function) => Some(&function.sig.ident),
+        _ => None,
+    });
+    functions
+        .filter(|name| {
+            let row = PROVIDED.iter().find(|(method, _)| *name == method);
+            row.is_some_and(|(_, drivers)| !drivers.contains(&driver.as_str()))
+        })
+        .map(|name| format!("{}:{} {driver} overrides {name}", file.path, line(name.span())))
+        .collect()
 }
 
 #[test]

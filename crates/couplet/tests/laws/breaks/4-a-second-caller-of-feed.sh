@@ -1,9 +1,7 @@
 law=4
 broken='a second caller of `Life::feed`'
 apply() {
-    append crates/couplet/src/reactor/turn.rs 'fn again(life: &mut crate::transport::connection::Life, now: Instant) {
-        life.feed(b"once more", now);
-    }
-    const _: fn(&mut crate::transport::connection::Life, Instant) = again;'
+    append crates/couplet/src/reactor/turn.rs 'fn again(life: &mut Life, at: Moment) -> Follows { life.feed(b"once more", at) }
+    const _: fn(&mut Life, Moment) -> Follows = again;'
 }
 notice() { reads tidy; }

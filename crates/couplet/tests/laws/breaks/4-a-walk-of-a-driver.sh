@@ -1,7 +1,9 @@
 law=4
-broken='the memory driver overrides a provided method of `Driver`'
+broken='`Driver` provides a walk, and the memory driver overrides it'
 apply() {
-    after crates/couplet/src/driver/memory '^impl Driver for Memory \{$' \
-        '    fn serve(&mut self, _: &mut dyn crate::driver::Receiver) -> bool { true }'
+    after crates/couplet/src/driver/mod.rs '^pub trait Driver: Commands \{$' \
+        '    /// Walks.
+    fn walk(&mut self) {}'
+    after crates/couplet/src/driver/memory '^impl Driver for Memory \{$' '    fn walk(&mut self) {}'
 }
 notice() { reads tidy; }
