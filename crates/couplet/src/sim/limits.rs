@@ -61,6 +61,11 @@ impl Limits {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "how long a world takes in the end is real")]
+fn real_now() -> Instant {
+    Instant::now()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,9 +82,4 @@ mod tests {
         assert!(limits.look(LOOK).is_some_and(|text| text.starts_with("300s of real time")));
         assert!(limits.reached);
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long a world takes in the end is real")]
-fn real_now() -> Instant {
-    Instant::now()
 }

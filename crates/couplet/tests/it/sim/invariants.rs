@@ -235,96 +235,100 @@ fn stop_in_a_second(reactor: &Reactor) {
     reactor.call_later(s(1), move || stopping.stop());
 }
 
+/// A program that ends itself; the line that asks for what it leaves, what that is, and more of
+/// what is told.
+type Leak = (fn(&Reactor) -> Result<()>, u32, &'static str, &'static str);
+
+const LEAKS: [Leak; 8] = [
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            reactor.listen("tcp:7", || Tells(Diary::default())).map(drop)
+        },
+        line!() - 2,
+        "a port that listens on",
+        "`port.stop_listening()`",
+    ),
+    (
+        |reactor| {
+            let stopping = reactor.clone();
+            reactor.connect("tcp:server:80", move || Stops(stopping.clone())).detach();
+            Ok(())
+        },
+        line!() - 3,
+        "a connection to ",
+        "`transport.lose_connection()`",
+    ),
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            // An address that nobody has.
+            let connect = reactor.connect("tcp:10.255.0.1:80", || Tells(Diary::default()));
+            connect.add_both(|_| Ok(())).detach();
+            Ok(())
+        },
+        line!() - 4,
+        "a connect to ",
+        "`connector.stop_connecting()`",
+    ),
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            reactor.call_later(s(3600), || ());
+            Ok(())
+        },
+        line!() - 3,
+        "a timed call, due in 3599s",
+        "keep its `DelayedCall`",
+    ),
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            reactor.sleep(s(60)).add_both(|_| Ok(())).detach();
+            Ok(())
+        },
+        line!() - 3,
+        "a sleep, due in 59s",
+        "wait for it",
+    ),
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            let call = LoopingCall::new(reactor, || ());
+            call.start(ms(300)).add_both(|_| Ok(())).detach();
+            Ok(())
+        },
+        line!() - 3,
+        "a looping call, due in ",
+        "`stop()` it",
+    ),
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            let task = reactor.spawn(async { std::future::pending::<Result<()>>().await });
+            task.add_both(|_| Ok(())).detach();
+            Ok(())
+        },
+        line!() - 4,
+        "a task that has not finished",
+        "wait for its Deferred",
+    ),
+    (
+        |reactor| {
+            reactor.listen("tcp:7", || Tells(Diary::default()))?;
+            let stopping = reactor.clone();
+            reactor.connect("tcp:localhost:7", move || Stops(stopping.clone())).detach();
+            Ok(())
+        },
+        line!() - 5,
+        "a connection from ",
+        "accepted by the port opened at ",
+    ),
+];
+
 #[test]
 fn a_program_that_ends_itself_and_leaves_something_breaks_the_world_with_the_place() {
-    type Case = (fn(&Reactor) -> Result<()>, u32, &'static str, &'static str);
-    let cases: [Case; 8] = [
-        (
-            |reactor| {
-                stop_in_a_second(reactor);
-                reactor.listen("tcp:7", || Tells(Diary::default())).map(drop)
-            },
-            line!() - 2,
-            "a port that listens on",
-            "`port.stop_listening()`",
-        ),
-        (
-            |reactor| {
-                let stopping = reactor.clone();
-                reactor.connect("tcp:server:80", move || Stops(stopping.clone())).detach();
-                Ok(())
-            },
-            line!() - 3,
-            "a connection to ",
-            "`transport.lose_connection()`",
-        ),
-        (
-            |reactor| {
-                stop_in_a_second(reactor);
-                // An address that nobody has.
-                let connect = reactor.connect("tcp:10.255.0.1:80", || Tells(Diary::default()));
-                connect.add_both(|_| Ok(())).detach();
-                Ok(())
-            },
-            line!() - 4,
-            "a connect to ",
-            "`connector.stop_connecting()`",
-        ),
-        (
-            |reactor| {
-                stop_in_a_second(reactor);
-                reactor.call_later(s(3600), || ());
-                Ok(())
-            },
-            line!() - 3,
-            "a timed call, due in 3599s",
-            "keep its `DelayedCall`",
-        ),
-        (
-            |reactor| {
-                stop_in_a_second(reactor);
-                reactor.sleep(s(60)).add_both(|_| Ok(())).detach();
-                Ok(())
-            },
-            line!() - 3,
-            "a sleep, due in 59s",
-            "wait for it",
-        ),
-        (
-            |reactor| {
-                stop_in_a_second(reactor);
-                let call = LoopingCall::new(reactor, || ());
-                call.start(ms(300)).add_both(|_| Ok(())).detach();
-                Ok(())
-            },
-            line!() - 3,
-            "a looping call, due in ",
-            "`stop()` it",
-        ),
-        (
-            |reactor| {
-                stop_in_a_second(reactor);
-                let task = reactor.spawn(async { std::future::pending::<Result<()>>().await });
-                task.add_both(|_| Ok(())).detach();
-                Ok(())
-            },
-            line!() - 4,
-            "a task that has not finished",
-            "wait for its Deferred",
-        ),
-        (
-            |reactor| {
-                reactor.listen("tcp:7", || Tells(Diary::default()))?;
-                let stopping = reactor.clone();
-                reactor.connect("tcp:localhost:7", move || Stops(stopping.clone())).detach();
-                Ok(())
-            },
-            line!() - 5,
-            "a connection from ",
-            "accepted by the port opened at ",
-        ),
-    ];
-    for (program, line, what, more) in cases {
+    for (program, line, what, more) in LEAKS {
         let text = ends_itself(false, program).expect(what);
         assert!(text.starts_with("host has ended itself, and this is left of it:\n1. "), "{text}");
         assert!(text.contains(what) && text.contains(more), "{text}");

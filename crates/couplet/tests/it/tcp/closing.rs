@@ -123,7 +123,8 @@ fn c17a_the_peer_of_a_loop_that_is_gone_sees_a_reset_unless_it_was_closed() {
         transport.set_reset_unless_closed(true);
         transport.write("a part");
     };
-    let cases: [(bool, fn(&Transport), Saw); 4] = [
+    type Case = (bool, fn(&Transport), Saw);
+    let cases: [Case; 4] = [
         (false, |_| {}, Saw::Fin),
         (true, |_| {}, Saw::Reset),
         (true, Transport::lose_write_connection, Saw::Fin),
