@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use couplet::{Loop, Protocol, Reason, Transport};
+use couplet::{Loop, ProducerKind, Protocol, Reason, Transport};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[expect(clippy::disallowed_types, reason = "the far ends stand outside of any loop")]
@@ -221,4 +221,58 @@ fn an_outbox_of_100_megabytes_shrinks_when_it_is_sent() {
     let left = live_since(before);
     println!("{left} bytes of {full} when all is sent");
     assert!(left <= 5 * MIB, "{left} bytes of {full} when all is sent");
+}
+
+/// An echo as programs write it: it reads no faster than its output leaves.
+struct PacedEcho;
+
+impl Protocol for PacedEcho {
+    fn connection_made(&mut self, transport: &Transport) {
+        let producer = transport.clone();
+        transport.register_producer(producer, ProducerKind::Push).expect("it has none");
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+/// Connects, and sends until nobody takes any more, without a look at what comes back.
+fn never_reading(l: &mut Loop, at: SocketAddr, count: usize) -> Vec<Client> {
+    let mut peers: Vec<Client> = Vec::new();
+    for _ in 0..count {
+        peers.push(connect(at));
+        l.turn(Some(Duration::from_millis(1))).expect("a turn");
+    }
+    let piece = message();
+    let mut idle = 0;
+    while idle < 50 {
+        idle += 1;
+        for mut peer in &peers {
+            peer.set_nonblocking(true).expect("a socket");
+            while let Ok(n) = peer.write(&piece) {
+                idle = if n > 0 { 0 } else { idle };
+            }
+        }
+        l.turn(Some(Duration::from_millis(1))).expect("a turn");
+    }
+    peers
+}
+
+#[test]
+fn a_peer_that_never_reads_costs_at_most_96_kib() {
+    const PEERS: usize = 16;
+    let mut l = Loop::new().expect("a loop");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let port = l.reactor().listen_tcp(any, || PacedEcho).expect("a free port");
+    let couplet::Address::Tcp(at) = port.host() else { panic!("a TCP port") };
+    // The first fill what all of them share.
+    let first = never_reading(&mut l, at, 4 * PEERS);
+    let before = counting::live();
+    let second = never_reading(&mut l, at, PEERS);
+    let snapshot = l.snapshot();
+    assert_eq!(snapshot.connections.len(), first.len() + second.len());
+    assert!(snapshot.connections.iter().all(|c| c.buffered > 0), "{snapshot}");
+    let each = live_since(before) / PEERS;
+    assert!(each <= 96 * KIB, "{each} bytes a peer that never reads: {snapshot}");
 }

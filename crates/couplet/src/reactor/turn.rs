@@ -224,9 +224,10 @@ impl Core {
     fn received<D: Driver>(&mut self, driver: &mut D, key: Key) -> Option<Key> {
         let at = self.moment_of_turn();
         let entry = self.table.connection(key)?;
-        let was_dirty = entry.life.wire().set_dirty(true);
+        // Clean again afterwards, though it may stand in the list: then a round is pending anyway.
+        entry.life.wire().set_dirty(true);
         let follows = entry.life.feed(driver.lent(), at);
-        entry.life.wire().set_dirty(was_dirty);
+        entry.life.wire().set_dirty(false);
         if !follows.is_at_most(Follows::OUTPUT) || self.reactor.records.is_pending(pending::ROUND) {
             self.visited(driver, key, follows);
             return Some(key);

@@ -438,7 +438,11 @@ impl Life {
                 self.wire.add_in_flight(taken);
                 n - taken
             }
-            WriteOutcome::All | WriteOutcome::Blocked => n,
+            WriteOutcome::Blocked => {
+                self.wire.outbox_settles_down();
+                n
+            }
+            WriteOutcome::All => n,
         };
         self.after_progress(left > 0 || self.unsent.is_none(), at);
         // What did not leave waits for the driver, which reports when there is room.

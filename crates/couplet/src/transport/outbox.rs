@@ -13,9 +13,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-/// An open piece is sealed when the next write would make it larger than this; also the largest
-/// buffer that is kept for reuse.
+/// The largest piece of copied bytes, and the largest buffer that is kept for reuse.
 const PIECE: usize = 512 * 1024;
+/// An open piece that is smaller grows; a larger one is sealed when it is full.
+const GROWS: usize = 64 * 1024;
 /// Buffers kept for reuse hold at most this together.
 pub(crate) const SPARE_TOTAL: usize = 4 * 1024 * 1024;
 
@@ -164,12 +165,44 @@ impl Outbox {
         }
         if self.open.capacity() == 0 {
             self.spares.swap(&mut self.open);
-        } else if self.open.len() + data.len() > PIECE {
-            self.seal();
-            self.spares.swap(&mut self.open);
+        }
+        self.len += data.len();
+        if self.open.capacity() - self.open.len() < data.len() {
+            return self.extend_pieces(data);
         }
         self.open.extend_from_slice(data);
-        self.len += data.len();
+    }
+
+    /// [`extend`](Self::extend) past the end of the open piece. It grows while it is small; a large
+    /// one is sealed, so that nothing large is moved and what is kept fits what waits.
+    #[cold]
+    fn extend_pieces(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let (len, room) = (self.open.len(), self.open.capacity() - self.open.len());
+            if len == 0 && room < data.len().min(PIECE) {
+                self.open.reserve_exact(data.len().min(PIECE));
+            } else if len + data.len() <= GROWS {
+                self.open.reserve(data.len());
+            } else if room == 0 {
+                self.seal();
+                self.spares.swap(&mut self.open);
+            }
+            let n = data.len().min(self.open.capacity() - self.open.len());
+            self.open.extend_from_slice(&data[..n]);
+            data = &data[n..];
+        }
+    }
+
+    /// The driver has no room: what waits may wait for long, and does so in buffers of its size.
+    #[cold]
+    pub(crate) fn settle_down(&mut self) {
+        let gone = if self.is_plain() { std::mem::take(&mut self.gone) } else { 0 };
+        if self.open.capacity() > self.open.len() - gone + GROWS / 4 {
+            let rest = self.open[gone..].to_vec();
+            self.spares.give(std::mem::replace(&mut self.open, rest));
+        } else if gone > 0 {
+            self.gone = gone;
+        }
     }
 
     /// Appends `bytes` without a copy.

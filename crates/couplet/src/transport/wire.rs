@@ -158,7 +158,21 @@ impl Wire {
 
     #[inline]
     pub(super) fn write(&self, data: &[u8]) {
-        if self.takes(data.len()) {
+        let mut outbox = self.outbox.borrow_mut();
+        let room = self.cap.get().saturating_sub(outbox.len() + self.in_flight.get());
+        if self.phase.get() != Phase::Open || data.len() > room || data.is_empty() {
+            drop(outbox);
+            return self.write_late(data, room);
+        }
+        outbox.extend(data);
+        drop(outbox);
+        self.has_taken(data.len());
+    }
+
+    /// [`write`](Self::write) on a connection that is closing, past its hard cap, or of nothing.
+    #[cold]
+    fn write_late(&self, data: &[u8], room: usize) {
+        if !data.is_empty() && self.takes_late(data.len(), room) {
             self.outbox.borrow_mut().extend(data);
             self.has_taken(data.len());
         }
@@ -391,6 +405,10 @@ impl Wire {
     #[inline]
     pub(crate) fn has_output(&self) -> bool {
         !self.outbox.borrow().is_empty()
+    }
+
+    pub(super) fn outbox_settles_down(&self) {
+        self.outbox.borrow_mut().settle_down();
     }
 
     /// Bytes that wait in the outbox.

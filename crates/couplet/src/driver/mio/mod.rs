@@ -39,7 +39,7 @@ use epoll::{Event as Polled, Says as _};
 use mio::event::Event as Polled;
 use signals::SignalSource;
 use slots::{ConnectingSlot, Kind, Slot};
-use stream::{Readiness, is_bytes};
+use stream::{READ, Readiness, is_bytes};
 use system::{System, connect_from};
 
 use super::names::{Names, names};
@@ -92,6 +92,8 @@ pub struct Mio {
     turned_away: u64,
     told_full_at: Option<Instant>,
     buffer: Box<[u8]>,
+    /// How much of it the first read of an idle stream may fill.
+    first_read: usize,
     /// Bytes of the buffer that are lent.
     lent: usize,
     waker: Arc<PollWaker>,
@@ -162,6 +164,7 @@ impl Mio {
             turned_away: 0,
             told_full_at: None,
             buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
+            first_read: read_buffer.clamp(1, READ),
             lent: 0,
             waker,
             names,
@@ -274,11 +277,11 @@ impl Driver for Mio {
             && is_bytes(event)
         {
             let key = Key { slot: slot as u32, generation: *generation };
-            let read = stream.read_once(&mut self.buffer);
+            let read = stream.read_once(&mut self.buffer[..self.first_read]);
             self.cursor += 1;
             // A short read has used the edge up.
             return match read {
-                Ok(n) if 0 < n && n < self.buffer.len() && !cfg!(windows) => {
+                Ok(n) if 0 < n && n < self.first_read && !cfg!(windows) => {
                     self.lent = n;
                     Some(Event::Received(key))
                 }

@@ -7,7 +7,7 @@ use mio::Token;
 #[cfg(target_os = "linux")]
 use super::epoll::Says as _;
 use super::slots::{ConnectingSlot, Kind, Slot};
-use super::stream::{Found, Readiness, StreamSlot};
+use super::stream::{Found, READ, Readiness, StreamSlot};
 use super::{Mio, SIGNALS, WAKER, WATCHES};
 use crate::address::Address;
 use crate::driver::{Event, Key, Ready, WatchId};
@@ -107,11 +107,16 @@ impl Mio {
         if !stream.readiness.has(Readiness::READABLE) {
             return None;
         }
-        match stream.read(&mut self.buffer, already) {
+        let most = match &already {
+            Some(_) => self.first_read,
+            None => stream.appetite(self.buffer.len()),
+        };
+        match stream.read(&mut self.buffer[..most], already) {
             Found::Nothing => None,
             Found::End(error) => Some(Event::Ended(key, error)),
             Found::Bytes(n) => {
-                if n == self.buffer.len() {
+                stream.readiness.set(Readiness::BULK, n == most || n >= READ);
+                if n == most {
                     self.queue(slot);
                 } else if stream.readiness.has(Readiness::READABLE) {
                     self.again.push_front(slot);

@@ -31,6 +31,8 @@ impl Readiness {
     pub(super) const BLOCKED: u8 = 32;
     /// The loop wants no bytes.
     pub(super) const PAUSED: u8 = 64;
+    /// The last read was as much as it could be: this one streams.
+    pub(super) const BULK: u8 = 128;
 
     pub(super) fn of(event: &Polled) -> Readiness {
         let bits = |is: bool, bits| if is { bits } else { 0 };
@@ -121,6 +123,11 @@ impl StreamSlot {
     }
 }
 
+/// The most that one read brings, unless the stream is known to be a fast one in both directions.
+pub(super) const READ: usize = 64 * 1024;
+/// The most that one read brings while our own output waits for room.
+const READ_BLOCKED: usize = 16 * 1024;
+
 /// What a read found.
 pub(super) enum Found {
     Nothing,
@@ -164,6 +171,17 @@ impl StreamSlot {
                 }
             }
         }
+    }
+
+    /// How much of a buffer of `len` bytes one read may fill. What a read brings may become output at
+    /// once, and then nothing but the peer's reading frees it: a peer that never reads costs this
+    /// much, and the high mark. So only a stream whose output leaves gets the whole buffer.
+    pub(super) fn appetite(&self, len: usize) -> usize {
+        if self.readiness.has(Readiness::BLOCKED) {
+            return len.min(READ_BLOCKED);
+        }
+        let drains = || couplet_os::unsent::unsent(&self.stream).is_none_or(|n| n <= READ);
+        if self.readiness.has(Readiness::BULK) && drains() { len } else { len.min(READ) }
     }
 
     /// Open and read from, with nothing noted for later.
