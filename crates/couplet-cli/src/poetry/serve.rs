@@ -1,14 +1,9 @@
 //! `couplet poetry serve`: every client gets the next poem, and need not ask.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{
-    Address, ConnectionId, Deferred, Factory, Protocol, Reactor, Reason, Shared, Shutdown,
-    Transport,
-};
+use couplet::{Address, Factory, Protocol, Shared, Transport};
 
 use crate::cli::{Serve, or_never};
 use crate::exit::Exit;
@@ -27,20 +22,7 @@ const LEAVE: Duration = Duration::from_secs(30);
 /// Gives one poem to one client, part by part.
 pub(crate) struct PoetryServer {
     recital: Recital,
-    unfinished: Unfinished,
-}
-
-/// The clients that have not been given the whole of their poem.
-#[derive(Clone, Default)]
-struct Unfinished(Rc<RefCell<BTreeMap<ConnectionId, Transport>>>);
-
-impl Unfinished {
-    /// Resets them: the end of the stream would make a whole poem of a part.
-    fn cut(&self) {
-        for transport in std::mem::take(&mut *self.0.borrow_mut()).into_values() {
-            transport.abort_connection();
-        }
-    }
+    is_naive: bool,
 }
 
 impl PoetryServer {
@@ -61,10 +43,7 @@ impl PoetryServer {
                     me.go_on(transport);
                 });
             }
-            Next::Over => {
-                self.unfinished.0.borrow_mut().remove(&transport.id());
-                transport.lose_write_connection();
-            }
+            Next::Over => transport.lose_write_connection(),
         }
     }
 }
@@ -74,7 +53,8 @@ impl Protocol for PoetryServer {
         transport.set_write_cap(Some(WRITE_CAP));
         // Who reads slowly is not cut.
         transport.set_close_deadline(None);
-        self.unfinished.0.borrow_mut().insert(transport.id(), transport.clone());
+        // Whatever ends us in mid-poem: a FIN would make a whole poem of a part.
+        transport.set_reset_unless_closed(!self.is_naive);
         self.go_on(transport);
     }
 
@@ -89,10 +69,6 @@ impl Protocol for PoetryServer {
         transport.set_close_deadline(Some(LEAVE));
         transport.lose_connection();
     }
-
-    fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
-        self.unfinished.0.borrow_mut().remove(&transport.id());
-    }
 }
 
 /// Gives each client the next poem.
@@ -100,32 +76,29 @@ pub(crate) struct Anthology {
     poems: Rc<[Poem]>,
     next: usize,
     pace: Pace,
-    unfinished: Unfinished,
+    is_naive: bool,
 }
 
 impl Anthology {
     pub(crate) fn new(poems: Vec<Poem>, pace: Pace) -> Anthology {
-        Anthology { poems: poems.into(), next: 0, pace, unfinished: Unfinished::default() }
+        Anthology { poems: poems.into(), next: 0, pace, is_naive: false }
+    }
+
+    /// Takes no care of what its end looks like: a server that is killed sends a FIN.
+    pub(crate) fn naive(self) -> Anthology {
+        Anthology { is_naive: true, ..self }
     }
 }
 
 impl Factory for Anthology {
     type Protocol = PoetryServer;
 
-    fn attach(&mut self, reactor: &Reactor) {
-        let unfinished = self.unfinished.clone();
-        reactor.on(Shutdown::Before, move || {
-            unfinished.cut();
-            Deferred::succeed(())
-        });
-    }
-
     fn build_protocol(&mut self, peer: &Address) -> Option<PoetryServer> {
         let poem = &self.poems[self.next];
         self.next = (self.next + 1) % self.poems.len();
         tracing::info!(%peer, title = %poem.title, "a client gets a poem");
         let recital = Recital::new(poem.text.clone(), self.pace);
-        Some(PoetryServer { recital, unfinished: self.unfinished.clone() })
+        Some(PoetryServer { recital, is_naive: self.is_naive })
     }
 }
 
@@ -154,7 +127,7 @@ mod tests {
     fn client(length: usize) -> Held<PoetryServer> {
         let text = "x".repeat(length).into();
         let recital = Recital::new(text, Pace::FULL_SPEED);
-        hold(PoetryServer { recital, unfinished: Unfinished::default() })
+        hold(PoetryServer { recital, is_naive: false })
     }
 
     #[test]

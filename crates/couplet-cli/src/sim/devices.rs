@@ -105,6 +105,9 @@ fn connect(reactor: &couplet::Reactor, seen: Rc<Seen>, draw: u64) {
 
 /// The whole world, for so much virtual time.
 pub(super) fn run(sim: &mut Sim, time: Duration) -> couplet::Result<()> {
+    // It takes as long as the time that was asked for.
+    sim.set_event_limit(None);
+    sim.set_real_time_limit(None);
     let seen: Rc<Seen> = Rc::default();
     let (shared, notes) = (seen.clone(), sim.notes());
     sim.host("server", move |reactor| {

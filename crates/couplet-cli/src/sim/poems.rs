@@ -1,8 +1,10 @@
 //! Poetry in a storm: a plain server, one by name, a proxy, and clients that go on asking.
 //!
-//! By name no client ever takes a cut poem for a whole one. Where the end of the stream is the end
-//! of the poem, that takes a server that was killed: its system sends a clean FIN. The proxy never
-//! fetches twice at the same time. When the storm is over all clients get their poems.
+//! No client ever takes a cut poem for a whole one: by name the length comes first, and where the
+//! end of the stream is the end of the poem a server that is killed resets. The proxy never fetches
+//! twice at the same time. When the storm is over all clients get their poems.
+//!
+//! [`naive`] shows the same without that reset: the system of a server that is killed sends a FIN.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use couplet::endpoints::ClientEndpoint;
-use couplet::sim::{Fault, Host, Notes, Sim};
+use couplet::sim::{Notes, Sim};
 use couplet::{Deferred, Reactor, Shared};
 
 use crate::endpoint::to_connect;
@@ -58,9 +60,10 @@ struct Got {
 
 pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
     let poem = poem();
-    let plain = sim.host("plain", serve_plain(poem.clone()));
+    let plain = poem.clone();
+    sim.host("plain", serve_plain(move || Anthology::new(vec![plain.clone()], PACE)));
     sim.host("named", serve_named(poem.clone()));
-    let proxy = sim.host("proxy", serve_proxy(sim.notes()));
+    sim.host("proxy", serve_proxy(sim.notes()));
     let got: Rc<RefCell<Vec<Got>>> = Rc::default();
     let clock = Clock::default();
     for client in 0..CLIENTS {
@@ -74,8 +77,8 @@ pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
     while sim.elapsed() < STORM + AFTER {
         sim.run_for(LOOK)?;
         clock.0.set(sim.elapsed());
-        for got in got.borrow().iter().filter(|got| !got.whole) {
-            judge(sim, got, [plain, proxy])?;
+        if let Some(Got { client, from, .. }) = got.borrow().iter().find(|got| !got.whole) {
+            return sim.fail(format!("reader{client} took a cut poem of {from:?} for a whole one"));
         }
     }
     for client in 0..CLIENTS {
@@ -95,7 +98,8 @@ pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
 /// One reader that trusts the end of the stream: it breaks as soon as a server is killed.
 pub(super) fn naive(sim: &mut Sim) -> couplet::Result<()> {
     let poem = poem();
-    sim.host("server", serve_plain(poem.clone()));
+    let naive = poem.clone();
+    sim.host("server", serve_plain(move || Anthology::new(vec![naive.clone()], PACE).naive()));
     let got: Rc<RefCell<Vec<Got>>> = Rc::default();
     let (seen, clock, text) = (got.clone(), Clock::default(), poem.text);
     sim.host("reader", move |reactor| {
@@ -116,26 +120,6 @@ pub(super) fn naive(sim: &mut Sim) -> couplet::Result<()> {
 #[derive(Clone, Default)]
 struct Clock(Rc<Cell<Duration>>);
 
-/// A poem that is not whole and was taken for it: had a server been killed that could cause it?
-fn judge(sim: &mut Sim, got: &Got, [plain, proxy]: [Host; 2]) -> couplet::Result<()> {
-    let killed = |host: Host| {
-        sim.faults().iter().any(|planned| {
-            planned.fault == Fault::Kill(host) && planned.at <= got.at + Duration::from_secs(1)
-        })
-    };
-    let excused = match got.from {
-        From::Naive | From::Plain => killed(plain),
-        // The length comes first: nothing excuses it.
-        From::Named => false,
-        From::Proxy => killed(plain) || killed(proxy),
-    };
-    if excused {
-        return Ok(());
-    }
-    let (client, from) = (got.client, got.from);
-    sim.fail(format!("reader{client} took a cut poem of {from:?} for a whole one"))
-}
-
 /// Long enough to be cut at many places.
 fn poem() -> Poem {
     let text: String = (0..1500).map(|n| format!("line {n} of a long poem\n")).collect();
@@ -144,11 +128,8 @@ fn poem() -> Poem {
 
 const PACE: Pace = Pace { num_bytes: 2000, delay: Duration::from_millis(200) };
 
-fn serve_plain(poem: Poem) -> impl Fn(&Reactor) -> couplet::Result<()> {
-    move |reactor| {
-        reactor.listen("tcp:10000", Shared::new(Anthology::new(vec![poem.clone()], PACE)))?;
-        Ok(())
-    }
+fn serve_plain(anthology: impl Fn() -> Anthology) -> impl Fn(&Reactor) -> couplet::Result<()> {
+    move |reactor| reactor.listen("tcp:10000", Shared::new(anthology())).map(drop)
 }
 
 fn serve_named(poem: Poem) -> impl Fn(&Reactor) -> couplet::Result<()> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::kit::{Server, TempFile, noise, now, run};
+use crate::kit::{Client, Running, Server, TempFile, couplet, noise, now, run, wait_until};
 
 #[test]
 fn a_poem_comes_in_parts_with_the_delay_between_them_and_then_the_end() {
@@ -46,10 +46,9 @@ fn each_client_gets_the_next_poem_whatever_the_port() {
     let poems = [&b"one"[..], b"two", b"three"].map(TempFile::new);
     let files = poems.each_ref().map(TempFile::path);
     let args = [&["poetry", "serve", "--delay", "0", "-l", "0", "-l", "0"], &files[..]].concat();
-    let server = Server::start_command(crate::kit::couplet(&args), 2);
-    let got: Vec<_> = (0..7)
-        .map(|n| crate::kit::Client::connect(server.ports[n % 2]).read_to_end().unwrap())
-        .collect();
+    let server = Server::start_command(couplet(&args), 2);
+    let got: Vec<_> =
+        (0..7).map(|n| Client::connect(server.ports[n % 2]).read_to_end().unwrap()).collect();
     let expected = ["one", "two", "three", "one", "two", "three", "one"];
     assert_eq!(got, expected.map(|poem| poem.as_bytes().to_vec()));
 }
@@ -140,5 +139,55 @@ fn who_stops_sending_gets_the_whole_poem() {
         let mut client = server.connect();
         client.finish();
         assert!(client.read_to_end().unwrap() == bytes);
+    }
+}
+
+/// A server in mid-poem, of which the client has the beginning.
+fn in_mid_poem(poem: &TempFile) -> (Server, Client) {
+    let pace = ["--num-bytes", "10", "--delay", "1000"];
+    let server = Server::start(&[&["poetry", "serve", poem.path()], &pace[..]].concat());
+    let mut client = server.connect();
+    assert_eq!(client.read_exact(10), noise(10));
+    (server, client)
+}
+
+#[test]
+fn a_server_that_is_killed_in_mid_poem_resets_and_nobody_takes_the_part_for_a_poem() {
+    let poem = TempFile::new(&noise(1000));
+    let (server, mut client) = in_mid_poem(&poem);
+    let mut get = Running::start(&mut couplet(&["poetry", "get", &server.address(), "-vv"]));
+    let mut proxy = Server::start(&["poetry", "proxy", "--upstream", &server.address()]);
+    let mut reader = proxy.connect();
+    wait_until("a connection", || get.told().contains("connection made"));
+    get.wait_snapshot(" open in 10 out 0 ");
+    proxy.running.wait_snapshot(" open in 10 out 0 ");
+    let address = server.address();
+    server.stop(Signal::KILL);
+    assert_eq!(client.read().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    let cut = "it was cut after 10 bytes: connection lost: connection reset by peer";
+    let ended = get.ended();
+    assert_eq!((ended.code, ended.text()), (Some(1), ""));
+    let told = format!("no poem from tcp:{address}: {cut}\n");
+    assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+    assert_eq!(reader.read_to_end().unwrap(), b"", "no part of it");
+    proxy.wait_told(cut);
+    // It remembers nothing: the next client makes it try again.
+    assert_eq!(proxy.connect().read_to_end().unwrap(), b"");
+    proxy.wait_told("connection refused");
+}
+
+#[test]
+fn who_has_the_whole_poem_keeps_it_when_the_server_is_killed() {
+    let bytes = noise(200_000);
+    let poem = TempFile::new(&bytes);
+    let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
+    let (mut client, mut late) = (server.connect(), server.connect());
+    assert_eq!(client.read_exact(bytes.len()), bytes);
+    assert_eq!(client.read().unwrap(), b"", "the end of the poem, before the kill");
+    // All of it lies in the systems' buffers, or its client is cut and knows it.
+    server.stop(Signal::KILL);
+    match late.read_to_end() {
+        Ok(got) => assert_eq!(got, bytes),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
     }
 }

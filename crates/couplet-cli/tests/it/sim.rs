@@ -69,7 +69,7 @@ fn a_broken_world_is_told_with_its_seed_the_shortest_list_of_faults_and_its_trac
     assert_eq!((ended.code, ended.text()), (Some(1), ""));
     let told = &ended.stderr;
     assert!(told.contains("the reader took a cut poem for a whole one (at "), "{told}");
-    assert!(told.contains("1 of the ") && told.contains(" faults of the weather are enough"));
+    assert!(told.contains("1 of the ") && told.contains(" faults of the weather is enough"));
     assert!(told.contains(" server is killed, for "), "{told}");
     assert!(told.contains("data_received") && told.contains("BROKEN: the reader took"), "{told}");
     // It says how to see it again, and then it is the same.

@@ -24,6 +24,9 @@
 //!   first on resume.
 //! - **Errors.** An error of writing comes as [`Event::Ended`], after what can still be read. A
 //!   stream on which an error was seen never ends with `Ended(key, None)`.
+//! - **Death.** A connection with [`SocketOption::ResetUnlessClosed`] is reset where its driver is
+//!   dropped or its process ends. [`shut_write`](Commands::shut_write) and
+//!   [`close`](Commands::close) take that back first.
 //! - **Fairness.** Between two calls of [`wait`](Driver::wait) a connection gives at most one
 //!   buffer's worth of bytes, and `next` comes to an end.
 
@@ -306,6 +309,9 @@ pub enum SocketOption {
     ReceiveBuffer(usize),
     /// `SO_SNDBUF`, bytes.
     SendBuffer(usize),
+    /// See [`Transport::set_reset_unless_closed`](crate::Transport::set_reset_unless_closed).
+    /// `SO_LINGER` with a time of 0 until [`Commands::shut_write`] or [`Commands::close`].
+    ResetUnlessClosed(bool),
 }
 
 /// The half of a driver that acts on what the loop asks for, at any time in a turn. See the

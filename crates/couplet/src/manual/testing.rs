@@ -377,6 +377,9 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
+//! (`transport.set_reset_unless_closed(true)` in the poet's `connection_made` would have spared the reader
+//! that: a poet that is killed then resets.)
+//!
 //! [`Fault`](crate::sim::Fault) lists what can go wrong: partitions, resets, crashes, clocks that jump,
 //! hosts without descriptors. [`set_link`](Sim::set_link) says how long a way takes and how it cuts
 //! streams. [`Sim::socket`] and [`Sim::datagrams`] are bare sockets in the test's hand, for a peer that
@@ -415,7 +418,7 @@
 //!
 //! ```text
 //! seed 4, weather storm: a poem of 5000 bytes was taken for a whole one (at 27.143548552s)
-//! 1 of the 14 faults of the weather are enough
+//! 1 of the 14 faults of the weather is enough
 //!   at 27.125109858s poet is killed, for 810.176003ms
 //! the trace before it:
 //! ...

@@ -1,9 +1,10 @@
-//! What a run leaves behind, and where it was asked for: for [`testing::run`](crate::testing::run).
+//! What a run leaves behind, and where it was asked for: for [`testing::run`](crate::testing::run) and
+//! the simulator.
 //!
 //! The places of timers, tasks and accepted connections lie in a table beside them, which exists only
 //! in a loop that a test watches; ports and connectors, of which there are few, know their own.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::panic::Location;
 use std::time::Duration;
 
@@ -37,6 +38,15 @@ impl fmt::Display for Left {
     }
 }
 
+/// All that is left, numbered, a line and more for each.
+pub(crate) fn numbered(all: &[Left]) -> String {
+    (1..).zip(all).fold(String::new(), |mut text, (number, left)| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "\n{number}. {left}");
+        text
+    })
+}
+
 /// Who waits for a timer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiting {
@@ -67,6 +77,8 @@ pub(super) struct Places {
     timers: Noted<(TimerKey, Waiting)>,
     tasks: Noted<TaskId>,
     accepted: Noted<Key>,
+    /// What the last shutdown cut off that was not asked for by a signal.
+    cut_off: Vec<Left>,
 }
 
 struct Noted<K> {
@@ -120,8 +132,30 @@ impl Core {
         }
     }
 
+    /// The shutdown begins. If the program asked for it, what it did not clean up is noted, where
+    /// places are kept; a connection that closes already is cleaned up.
+    pub(super) fn note_what_is_cut_off(&self) {
+        if self.stopped_by.is_some() || self.reactor.records.places.borrow().is_none() {
+            return;
+        }
+        let left = self.left_but(Life::is_closing);
+        if let Some(places) = &mut *self.reactor.records.places.borrow_mut() {
+            places.cut_off = left;
+        }
+    }
+
+    /// What the last shutdown cut off that was not asked for by a signal, where places are kept.
+    pub(super) fn take_what_was_cut_off(&self) -> Vec<Left> {
+        let mut places = self.reactor.records.places.borrow_mut();
+        places.as_mut().map(|places| std::mem::take(&mut places.cut_off)).unwrap_or_default()
+    }
+
     /// What is open, under way and waiting, but for what is the loop's own.
     pub(super) fn what_is_left(&self) -> Vec<Left> {
+        self.left_but(|_| false)
+    }
+
+    fn left_but(&self, spared: impl Fn(&Life) -> bool) -> Vec<Left> {
         let ports = self.table.iter().filter_map(|(_, place)| match place {
             Place::Port(port) => Some(Left {
                 what: format!("a port that listens on {}", port.host()),
@@ -138,7 +172,9 @@ impl Core {
             cure: "`connector.stop_connecting()`, or cancel the Deferred of the connect",
         });
         let connections = self.table.iter().filter_map(|(key, place)| match place {
-            Place::Connection(entry) => Some(self.connection_left(key, entry)),
+            Place::Connection(entry) if !spared(&entry.life) => {
+                Some(self.connection_left(key, entry))
+            }
             _ => None,
         });
         let mut left: Vec<Left> = ports.chain(connectors).chain(connections).collect();

@@ -45,7 +45,7 @@ use crate::transport::{Connection, Tell};
 use connecting::ConnectorCell;
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 pub use delayed::DelayedCall;
-pub(crate) use leaks::{Left, Source, Waiting};
+pub(crate) use leaks::{Left, Source, Waiting, numbered};
 pub use options::LoopOptions;
 pub use port::Port;
 use port::PortCell;

@@ -376,6 +376,12 @@ impl Loop {
         self.core.what_is_left()
     }
 
+    /// What the last shutdown cut off that was not asked for by a signal; see
+    /// [`keep_places`](Self::keep_places).
+    pub(crate) fn take_what_was_cut_off(&self) -> Vec<Left> {
+        self.core.take_what_was_cut_off()
+    }
+
     /// The connects that are under way, in the order in which their connectors began: a driver's
     /// key, the address, and who asked for it.
     pub(crate) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {

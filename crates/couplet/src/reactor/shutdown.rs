@@ -154,6 +154,7 @@ impl Core {
 
     fn begin_closing(&mut self, io: &mut dyn Commands) {
         let now = self.reactor.now();
+        self.note_what_is_cut_off();
         self.reactor.records.run_state.set(RunState::Stopping);
         self.stopping = Stopping::Closing(after(now, self.shutdown_grace));
         self.close_ports_and_connectors(io);

@@ -435,11 +435,15 @@ impl Commands for SimDriver {
 
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
         let end = self.stream(key).end;
-        if let SocketOption::KeepAlive(idle) = option {
-            if idle == Some(Duration::ZERO) {
+        match option {
+            SocketOption::KeepAlive(Some(Duration::ZERO)) => {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            self.kernel().keep_alive(end, idle);
+            SocketOption::KeepAlive(idle) => self.kernel().keep_alive(end, idle),
+            SocketOption::ResetUnlessClosed(on) => self.kernel().set_resets(end, on),
+            SocketOption::NoDelay(_)
+            | SocketOption::ReceiveBuffer(_)
+            | SocketOption::SendBuffer(_) => {}
         }
         Ok(())
     }

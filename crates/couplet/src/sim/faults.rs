@@ -31,8 +31,9 @@ pub enum Fault {
     /// The power of this host is gone. Nobody is told; what still comes for it is answered by a
     /// reset once it is back. Its program starts anew when the fault ends.
     Crash(Host),
-    /// The program of this host is killed. Its system closes what it held open, and the program
-    /// starts anew when the fault ends.
+    /// The program of this host is killed. Its system closes what it held open (by a reset where
+    /// [that was asked for](crate::Transport::set_reset_unless_closed)), and the program starts anew
+    /// when the fault ends.
     Kill(Host),
     /// The program of this host does not get the processor; its system goes on.
     Pause(Host),

@@ -54,10 +54,19 @@
 //! of the stream, and a prefix where the connection fails; the driver is given what has left; time
 //! never goes back; each bound of a queue is kept; no user code panics
 //! ([`allow_panics`](Sim::allow_panics) lets it), and no failure of a Deferred is left unhandled.
-//! A program that has ended leaves nothing: no connection, port, connect, timed call, task, job,
-//! lookup or key of its driver. [`Sim::finish`] ends them all, and the network is to become quiet;
-//! a [`Trial`] counts the Deferreds too, where no program was killed: its system would have freed
-//! what it held.
+//!
+//! A program that ends itself, by [`Reactor::stop`](crate::Reactor::stop), leaves nothing for the
+//! shutdown to cut off: no port, connect, open connection, timed call or task. What it leaves is
+//! listed with the place that asked for it, as [`testing::run`](crate::testing::run) does
+//! ([`allow_leaks`](Sim::allow_leaks) lets it). A server that a signal ends may have its ports open.
+//!
+//! However a program has ended, its loop and its system hold nothing of it: no connection, port,
+//! timed call, task, job, lookup or key of its driver. [`Sim::finish`] ends them all, and the network
+//! is to become quiet; a [`Trial`] counts the Deferreds too, where no program was killed: its system
+//! would have freed what it held.
+//!
+//! A world that has no end in sight is given up after 100 million events or 5 minutes of real time:
+//! [`set_event_limit`](Sim::set_event_limit), [`set_real_time_limit`](Sim::set_real_time_limit).
 //!
 //! # What a program must not do
 //!
@@ -68,6 +77,7 @@
 mod driver;
 mod faults;
 mod kernel;
+mod limits;
 mod random;
 mod sockets;
 mod trace;

@@ -1,6 +1,7 @@
 //! Running a scenario for many seeds, and reporting a failure: with its seed, the shortest list of
 //! faults that still fails, and the trace around it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -57,8 +58,11 @@ pub struct Report {
     pub faults: Vec<String>,
     /// The lines of the trace: the last ones, or all.
     pub trace: Vec<String>,
-    /// How many faults the weather drew.
+    /// How many faults the weather drew, and how many the scenario added.
     drawn: usize,
+    by_hand: usize,
+    /// The world was given up at a limit: it fails in no other way, as far as is known.
+    given_up: bool,
 }
 
 impl Trial {
@@ -101,6 +105,8 @@ impl Trial {
             faults: sim.faults_told(),
             trace: Vec::new(),
             drawn: sim.drawn(),
+            by_hand: sim.by_hand(),
+            given_up: sim.was_given_up(),
         };
         if self.whole_trace || report.failure.is_some() {
             report.trace = sim.trace_lines();
@@ -162,32 +168,74 @@ impl Trial {
         Err(text)
     }
 
-    fn explain(&self, report: &Report, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> String {
-        let fails = |keep: &[usize]| self.keeping(keep).run(scenario).failure.is_some();
+    /// The number of the weather's faults that are enough for a failure, and its report with those;
+    /// nothing where none was sought, or it does not come again.
+    fn shortened(
+        &self,
+        report: &Report,
+        scenario: &dyn Fn(&mut Sim) -> Result<()>,
+    ) -> (Option<usize>, Option<Report>) {
+        // Each of many runs would take all that a world may take.
+        if report.given_up {
+            return (None, None);
+        }
+        let gave_up = Cell::new(false);
+        let fails = |keep: &[usize]| {
+            if gave_up.get() {
+                return false;
+            }
+            let shorter = self.keeping(keep).run(scenario);
+            gave_up.set(shorter.given_up);
+            shorter.failure.is_some() && !shorter.given_up
+        };
         let keep = shortest(report.drawn, fails);
         let short = self.keeping(&keep).run(scenario);
+        match short.failure {
+            Some(_) if !short.given_up => (Some(keep.len()), Some(short)),
+            _ => (None, None),
+        }
+    }
+
+    fn explain(&self, report: &Report, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> String {
+        let (keep, short) = self.shortened(report, scenario);
         // A failure that does not come again is not shortened.
-        let shown = if short.failure.is_some() { &short } else { report };
+        let shown = short.as_ref().unwrap_or(report);
         let mut text = format!("seed {}, weather {}: ", self.seed, self.weather);
         text += shown.failure.as_deref().unwrap_or_default();
         if let (Some(all), true) = (&report.failure, shown.failure != report.failure) {
             text += &format!("\nwith all of its faults: {all}");
         }
-        if let Err(difference) = self.compare(report, scenario) {
+        if !report.given_up
+            && let Err(difference) = self.compare(report, scenario)
+        {
             text += &format!("\n{difference}");
         }
-        match report.drawn {
-            0 => text += "\nwithout any faults of the weather",
-            all => {
-                text += &format!("\n{} of the {all} faults of the weather are enough", keep.len())
-            }
-        }
+        text += &format!("\n{}", enough(keep, report));
         for fault in &shown.faults {
             text += &format!("\n  {fault}");
         }
         text += "\nthe trace before it:\n";
         text += &shown.trace[shown.trace.len().saturating_sub(AROUND)..].join("\n");
         text
+    }
+}
+
+/// Which faults it takes, in a line.
+fn enough(keep: Option<usize>, report: &Report) -> String {
+    let weather = match (report.drawn, keep) {
+        (0, _) => "the weather drew no faults".to_owned(),
+        (1, None) => "with the fault of the weather".to_owned(),
+        (all, None) => format!("with all {all} faults of the weather"),
+        (1, Some(0)) => "it takes no fault of the weather, which drew 1".to_owned(),
+        (all, Some(0)) => format!("it takes none of the {all} faults of the weather"),
+        (1, Some(_)) => "it takes the fault of the weather".to_owned(),
+        (all, Some(1)) => format!("1 of the {all} faults of the weather is enough"),
+        (all, Some(keep)) => format!("{keep} of the {all} faults of the weather are enough"),
+    };
+    match report.by_hand {
+        0 => weather,
+        1 => weather + "; 1 was added by hand",
+        more => format!("{weather}; {more} were added by hand"),
     }
 }
 

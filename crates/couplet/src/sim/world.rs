@@ -9,13 +9,14 @@ use std::time::{Duration, SystemTime};
 use super::driver::SimDriver;
 use super::kernel::stream::Buffers;
 use super::kernel::{Due, Kernel};
+use super::limits::Limits;
 use super::random::nanos;
 use super::trace::{Legend, What};
 use super::{Broken, Fault, Host, Link, Planned, Weather, witness};
 use crate::defer::{Reporter, Result, Unhandled, set_reporter};
 use crate::driver::{Driver, Signal};
 use crate::panics::keep_panics;
-use crate::reactor::{Loop, LoopOptions, Reactor};
+use crate::reactor::{Loop, LoopOptions, Reactor, numbered};
 
 /// How long [`Sim::finish`] gives programs to end, in virtual time.
 const END: Duration = Duration::from_secs(120);
@@ -34,11 +35,16 @@ pub struct Sim {
     /// What was drawn: the list of which `keep` names some.
     drawn: Vec<Planned>,
     draws: u64,
+    /// Those of the kernel's faults that were not drawn, by their numbers.
+    by_hand: Vec<usize>,
+    limits: Limits,
     killed: bool,
     /// Failures that nobody handled while loops turned.
     complaints: Rc<RefCell<Vec<String>>>,
     /// Panics of user code break nothing.
     may_panic: bool,
+    /// Programs that end themselves may leave things to the shutdown.
+    may_leave: bool,
 }
 
 type Program = Rc<dyn Fn(&Reactor) -> Result<()>>;
@@ -68,9 +74,12 @@ impl Sim {
             keep,
             drawn: Vec::new(),
             draws: 0,
+            by_hand: Vec::new(),
+            limits: Limits::default(),
             killed: false,
             complaints: Rc::default(),
             may_panic: false,
+            may_leave: false,
         }
     }
 
@@ -171,11 +180,39 @@ impl Sim {
         self.may_panic = true;
     }
 
+    /// Programs of this world may end themselves and leave ports, connections, timed calls and tasks
+    /// to the shutdown, which cuts them off. Unless this is called each of these breaks the world.
+    pub fn allow_leaks(&mut self) {
+        self.may_leave = true;
+    }
+
+    // Limits.
+
+    /// Sets how many events this world may take in all before it is given up, and breaks; 100 million
+    /// unless set, `None` for no limit. The shipped loop goes on for ever if a program tells it to.
+    pub fn set_event_limit(&mut self, events: Option<u64>) {
+        self.limits.events = events;
+    }
+
+    /// Sets how much real time this world may take in all while it goes on before it is given up, and
+    /// breaks; 5 minutes unless set, `None` for no limit. Looked at between events: a callback that
+    /// never returns is not interrupted.
+    pub fn set_real_time_limit(&mut self, time: Option<Duration>) {
+        self.limits.real_time = time;
+    }
+
+    /// The world was given up at one of its limits.
+    pub(super) fn was_given_up(&self) -> bool {
+        self.limits.reached
+    }
+
     // Faults.
 
     /// Something goes wrong, from a time (since the beginning of the world) on and for a while.
     pub fn fault(&mut self, at: Duration, lasts: Duration, fault: Fault) {
-        self.kernel.borrow_mut().plan(Planned { at, lasts, fault });
+        let mut kernel = self.kernel.borrow_mut();
+        self.by_hand.push(kernel.faults.len());
+        kernel.plan(Planned { at, lasts, fault });
     }
 
     /// Draws the faults of the weather, for the hosts that there are: all begin from now on and are
@@ -208,6 +245,11 @@ impl Sim {
     /// The faults of this world, those included that are to come.
     pub fn faults(&self) -> Vec<Planned> {
         self.kernel.borrow().faults.clone()
+    }
+
+    /// How many faults were added by hand.
+    pub(super) fn by_hand(&self) -> usize {
+        self.by_hand.len()
     }
 
     /// How many faults the weather drew, kept or not.
@@ -251,12 +293,16 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// [`Broken`] when an invariant does not hold; the world stands still from then on.
-    pub fn run_until(
-        &mut self,
-        at_most: Duration,
-        mut done: impl FnMut(&Sim) -> bool,
-    ) -> Result<bool> {
+    /// [`Broken`] when an invariant does not hold, or a limit is reached
+    /// ([`set_event_limit`](Self::set_event_limit)); the world stands still from then on.
+    pub fn run_until(&mut self, at_most: Duration, done: impl FnMut(&Sim) -> bool) -> Result<bool> {
+        self.limits.begin();
+        let outcome = self.go_on(at_most, done);
+        self.limits.end();
+        outcome
+    }
+
+    fn go_on(&mut self, at_most: Duration, mut done: impl FnMut(&Sim) -> bool) -> Result<bool> {
         let end = self.kernel.borrow().now.saturating_add(nanos(at_most));
         let _reporter = self.listen_to_complaints();
         self.start_programs();
@@ -272,6 +318,12 @@ impl Sim {
                     self.kernel.borrow_mut().now = end;
                 }
                 return Ok(false);
+            }
+            if let Some(bound) = self.limits.look(self.events()) {
+                let seed = self.seed();
+                let text = format!("the world of seed {seed} has no end in sight after {bound}");
+                self.kernel.borrow_mut().violate(text);
+                continue;
             }
             self.step();
         }
@@ -350,7 +402,11 @@ impl Sim {
     pub(super) fn faults_told(&self) -> Vec<String> {
         let kernel = self.kernel.borrow();
         let hosts: Vec<String> = kernel.hosts.iter().map(|host| host.name.clone()).collect();
-        kernel.faults.iter().map(|planned| planned.describe(&hosts)).collect()
+        let told = kernel.faults.iter().enumerate().map(|(n, planned)| {
+            let by_hand = if self.by_hand.contains(&n) { " (by hand)" } else { "" };
+            planned.describe(&hosts) + by_hand
+        });
+        told.collect()
     }
 
     // One thing after another.
@@ -436,6 +492,7 @@ impl Sim {
         let Some(program) = self.programs[host as usize].program.clone() else { return };
         let driver = SimDriver::new(&self.kernel, host);
         let mut l = Loop::with_driver(driver, LoopOptions::default().signals(true));
+        l.keep_places();
         let kernel = self.kernel.clone();
         l.wrap_protocols(move |key, protocol| witness::watch(&kernel, host, key, protocol));
         {
@@ -461,9 +518,17 @@ impl Sim {
         self.look_around();
     }
 
-    /// A program has ended by itself: nothing of it is left open.
+    /// A program has ended: nothing of it is left open, and if nobody else ended it, nothing was
+    /// left to its shutdown.
     fn ended(&mut self, host: u32, l: Loop, outcome: Result<()>) {
         let how = outcome.map_or_else(|failure| format!("{failure:#}"), |()| "well".to_owned());
+        let cut_off = l.take_what_was_cut_off();
+        if !self.may_leave && !cut_off.is_empty() {
+            let name = self.name(Host(host));
+            let left = numbered(&cut_off);
+            let text = format!("{name} has ended itself, and this is left of it:{left}");
+            self.kernel.borrow_mut().violate(text);
+        }
         let snapshot = l.snapshot();
         if !snapshot.is_empty() {
             let name = self.name(Host(host));

@@ -1,7 +1,6 @@
 //! [`run`]: a whole program in virtual time, which has to leave a clean reactor behind.
 
 use std::cell::{Cell, RefCell};
-use std::fmt::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use super::results::told;
 use crate::defer::{Deferred, Reporter, Result, Unhandled, set_reporter};
 use crate::driver::memory::Standstill;
 use crate::panics::keep_panics;
-use crate::reactor::{Left, Reactor, Shutdown, Source};
+use crate::reactor::{Left, Reactor, Shutdown, Source, numbered};
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// Of a program that takes so many turns while time stands still it is said that it goes in a circle.
@@ -180,10 +179,7 @@ fn waits(standstill: Standstill, longest: Duration, place: Option<Source>) -> St
 }
 
 fn message(headline: &str, left: &[Left]) -> String {
-    let mut text = headline.to_owned();
-    for (number, left) in (1..).zip(left) {
-        let _ = write!(text, "\n{number}. {left}");
-    }
+    let mut text = headline.to_owned() + &numbered(left);
     if left.is_empty() {
         text += "\nnothing: no port, no connection, no call and no task that could fire it";
     }

@@ -24,6 +24,9 @@
 //! | panic | outbox dropped → Flushing | outbox dropped | – |
 //! | all has left, no producer | Finishing → Shut | FIN seen: the end; else our FIN → Draining | – |
 //! | deadline | idle: the end, Timeout, RST; Finishing: as Flushing | the end, CloseTimedOut, RST | the end (why), plain close |
+//!
+//! With [`reset_unless_closed`](Transport::set_reset_unless_closed) a stop, and a panic before our FIN,
+//! are the end, RST.
 
 use std::any::Any;
 use std::io;
@@ -312,6 +315,9 @@ impl Life {
     pub(crate) fn stop(&mut self, at: Moment) -> Follows {
         self.apply_recorded(at);
         match &self.state {
+            State::Open { writing: Writing::Open, .. } if self.wire.reset_unless_closed() => {
+                self.end(Reason::Shutdown, CloseMode::Reset);
+            }
             State::Open { .. } => {
                 self.lose(Reason::Shutdown, at.now);
                 self.check_flushed(at);
@@ -326,12 +332,24 @@ impl Life {
     /// The reactor has stopped: whatever is left ends now.
     pub(crate) fn cut(&mut self, at: Moment) -> Follows {
         self.apply_recorded(at);
-        let mode = if self.wire.buffered() > 0 { CloseMode::Reset } else { CloseMode::Normal };
+        let resets = self.wire.buffered() > 0 || self.must_reset();
+        let mode = if resets { CloseMode::Reset } else { CloseMode::Normal };
         match &self.state {
             State::Open { .. } | State::Flushing { .. } => self.end(Reason::Shutdown, mode),
             _ => self.end_as_planned(mode),
         }
         self.follows()
+    }
+
+    /// The protocol has not finished what it sends, and wants a reset rather than an end of stream
+    /// that its peer would take for the end of a message.
+    fn must_reset(&self) -> bool {
+        let fin_sent = match &self.state {
+            State::Open { writing, .. } => *writing == Writing::Shut,
+            State::Flushing { fin_sent, .. } => *fin_sent,
+            State::Draining { .. } | State::Closed { .. } => true,
+        };
+        !fin_sent && self.wire.reset_unless_closed()
     }
 
     fn lose(&mut self, reason: Reason, now: Instant) {
@@ -643,6 +661,8 @@ impl Life {
         let text = panic_text(payload);
         tracing::error!(connection = %self.wire.id, peer = %self.wire.peer, %text, "a callback panicked");
         witness("a callback of a protocol", &text);
+        // A close that was asked for behind what is dropped here has no whole to end.
+        let must_reset = self.must_reset();
         self.panicked = true;
         self.wire.clear_outbox();
         self.wire.end_phase(Phase::Closing);
@@ -651,6 +671,9 @@ impl Life {
         // that was recorded before it came first.
         self.apply_recorded(at);
         self.lose(Reason::Panicked(text.into()), at.now);
+        if must_reset {
+            self.end_as_planned(CloseMode::Reset);
+        }
         self.check_flushed(at);
         stop(producer);
     }
@@ -853,6 +876,11 @@ impl Life {
 
     fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })
+    }
+
+    /// It was closed, or lost.
+    pub(crate) fn is_closing(&self) -> bool {
+        !self.is_open()
     }
 
     /// The state in a word, for people.

@@ -307,6 +307,39 @@ impl Transport {
         self.wire.add_option(SocketOption::KeepAlive(idle));
     }
 
+    /// With true, an end of this connection that the protocol did not ask for is a reset and not
+    /// an end of stream: when the process dies, even by SIGKILL, when the loop is dropped, when a
+    /// callback panics, when the reactor stops. Off unless set.
+    ///
+    /// For protocols in which the end of the stream ends a message, as in HTTP/1.0: a system that
+    /// closes the sockets of a killed process sends a FIN, and a part would pass for the whole. Set it
+    /// in [`connection_made`](Protocol::connection_made). [`lose_connection`](Self::lose_connection),
+    /// [`lose_write_connection`](Self::lose_write_connection) and [`fail`](Self::fail) flush and send
+    /// a FIN as ever; once one of them was called this has no effect.
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport};
+    /// use std::time::Duration;
+    ///
+    /// struct Poet;
+    /// impl Protocol for Poet {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.set_reset_unless_closed(true);
+    ///         transport.write("Shall I compare thee");
+    ///         transport.connection::<Poet>().call_later(Duration::from_secs(1), |_, transport| {
+    ///             transport.write(" to a summer's day?");
+    ///             transport.lose_connection(); // only now the stream ends
+    ///         });
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    ///
+    /// `SO_LINGER` with a time of 0, which is taken back before the FIN.
+    pub fn set_reset_unless_closed(&self, on: bool) {
+        self.wire.add_option(SocketOption::ResetUnlessClosed(on));
+    }
+
     /// Sets an option of the socket; an error is logged.
     pub fn set_socket_option(&self, option: SocketOption) {
         self.wire.add_option(option);

@@ -352,7 +352,7 @@ impl Outbox {
     }
 
     /// Takes back a piece that is no longer needed. A copied one is reused. A foreign buffer must not
-    /// be dropped inside [`Driver::write`](crate::driver::Driver::write), where the outbox is borrowed:
+    /// be dropped inside [`Commands::write`](crate::driver::Commands::write), where the outbox is borrowed:
     /// the connection drops it afterwards.
     pub fn give_back(&mut self, piece: Piece) {
         match piece {

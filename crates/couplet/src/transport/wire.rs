@@ -99,6 +99,8 @@ pub(crate) struct Wire {
     pub(super) close_deadline: Cell<Option<Duration>>,
     pub(crate) made_at: Instant,
     dropped: Cell<u64>,
+    /// An end that the protocol did not ask for is a reset.
+    reset_unless_closed: Cell<bool>,
     /// What few connections use.
     rare: RefCell<Rare>,
 }
@@ -145,6 +147,7 @@ impl Wire {
             bytes_in: Cell::new(0),
             bytes_taken: Cell::new(0),
             dropped: Cell::new(0),
+            reset_unless_closed: Cell::new(false),
             awaits_room: Cell::new(false),
             rare: RefCell::new(Rare::default()),
             reactor,
@@ -281,8 +284,18 @@ impl Wire {
         if self.phase.get() >= Phase::Ended {
             return;
         }
+        if let SocketOption::ResetUnlessClosed(on) = option {
+            if self.phase.get() >= Phase::Finishing {
+                return;
+            }
+            self.reset_unless_closed.set(on);
+        }
         self.rare.borrow_mut().options.push(option);
         self.ask(asked::OPTIONS);
+    }
+
+    pub(crate) fn reset_unless_closed(&self) -> bool {
+        self.reset_unless_closed.get()
     }
 
     /// Notes a timer, to be dropped with the connection. Those that were fired or cancelled are

@@ -91,6 +91,8 @@ impl Protocol for ProxyServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_close_deadline(Some(STALL));
         transport.set_tcp_keep_alive(Some(PROBE));
+        // A proxy that is killed leaves nobody a part that looks like a whole.
+        transport.set_reset_unless_closed(true);
         let me = transport.connection::<Self>();
         let poem = self.proxy.cache.get(transport.reactor());
         self.state = State::Waiting(poem.canceller());

@@ -39,7 +39,7 @@ use epoll::{Event as Polled, Says as _};
 use mio::event::Event as Polled;
 use signals::SignalSource;
 use slots::{ConnectingSlot, Kind, Slot};
-use stream::{READ, Readiness, StreamSlot, is_bytes};
+use stream::{READ, Readiness, is_bytes};
 use system::{System, connect_from};
 
 use super::names::{Names, names};
@@ -397,20 +397,25 @@ impl Commands for Mio {
     }
 
     fn shut_write(&mut self, key: Key) {
-        if let Some(stream) = self.stream(key)
-            && let Err(error) = stream.stream.shutdown(std::net::Shutdown::Write)
-        {
+        let Some(stream) = self.stream(key) else { return };
+        // Before the FIN: who dies between the two has sent all.
+        stream.take_resets_back();
+        if let Err(error) = stream.stream.shutdown(std::net::Shutdown::Write) {
             tracing::debug!(%error, "the connection was gone before our end of stream");
         }
     }
 
     fn close(&mut self, key: Key, mode: CloseMode) {
         let Some(slot) = self.slot(key) else { return };
-        if mode == CloseMode::Reset
-            && let Kind::Stream(StreamSlot { stream, .. }) = &slot.kind
-            && let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO))
-        {
-            tracing::debug!(%error, "cannot reset; closing instead");
+        if let Kind::Stream(stream) = &mut slot.kind {
+            match mode {
+                CloseMode::Normal => stream.take_resets_back(),
+                CloseMode::Reset => {
+                    if let Err(error) = stream.set_resets(true) {
+                        tracing::debug!(%error, "cannot reset; closing instead");
+                    }
+                }
+            }
         }
         self.free_slot(key.slot);
     }
@@ -448,6 +453,7 @@ impl Commands for Mio {
             }
             SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
             SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
+            SocketOption::ResetUnlessClosed(on) => stream.set_resets(on),
         }
     }
 

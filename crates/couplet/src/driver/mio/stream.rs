@@ -1,8 +1,10 @@
 //! One connection over mio: what its edges have said and is not used up, and its reads and writes.
 
 use std::io::{self, IoSlice, Write};
+use std::time::Duration;
 
 use mio::net::TcpStream;
+use socket2::SockRef;
 
 #[cfg(target_os = "linux")]
 use super::epoll::Says as _;
@@ -72,6 +74,8 @@ pub(super) fn is_bytes(event: &Polled) -> bool {
 pub(super) struct StreamSlot {
     pub(super) stream: TcpStream,
     pub(super) readiness: Readiness,
+    /// To close the socket is to reset it, until that is taken back.
+    pub(super) resets: bool,
     /// What `write` met, until it is told. INVARIANT: while there is one, `BLOCKED` is noted.
     pub(super) error: Option<io::Error>,
 }
@@ -97,7 +101,25 @@ impl StreamSlot {
     }
 
     pub(super) fn new(stream: TcpStream) -> StreamSlot {
-        StreamSlot { stream, readiness: Readiness::NONE, error: None }
+        StreamSlot { stream, readiness: Readiness::NONE, resets: false, error: None }
+    }
+}
+
+impl StreamSlot {
+    /// Whether closing the socket, as the system does for a process that dies, resets it.
+    pub(super) fn set_resets(&mut self, on: bool) -> io::Result<()> {
+        SockRef::from(&self.stream).set_linger(on.then_some(Duration::ZERO))?;
+        self.resets = on;
+        Ok(())
+    }
+
+    /// The stream is about to end on purpose, with all that was written.
+    pub(super) fn take_resets_back(&mut self) {
+        if self.resets
+            && let Err(error) = self.set_resets(false)
+        {
+            tracing::debug!(%error, "the connection was gone before its close");
+        }
     }
 }
 

@@ -278,8 +278,8 @@ impl Kernel {
             }
         }
         for end in self.ends_of(host) {
-            let waits = self.end(end).is_some_and(|end| end.stage == Stage::Queued);
-            self.close(end, if waits { CloseMode::Reset } else { CloseMode::Normal });
+            let resets = self.end(end).is_some_and(|end| end.resets || end.stage == Stage::Queued);
+            self.close(end, if resets { CloseMode::Reset } else { CloseMode::Normal });
         }
         let state = self.host(host);
         state.boot += 1;

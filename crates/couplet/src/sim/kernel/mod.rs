@@ -284,7 +284,9 @@ impl Kernel {
     pub(super) fn violate(&mut self, text: impl Into<String>) {
         if self.broken.is_none() {
             let text = text.into();
-            self.note(None, What::Broken(text.clone()));
+            // A line of the trace is one line.
+            let line = text.lines().next().unwrap_or_default();
+            self.note(None, What::Broken(line.to_owned()));
             self.broken = Some(text);
         }
     }

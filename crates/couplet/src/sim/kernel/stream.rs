@@ -56,6 +56,8 @@ pub(in crate::sim) struct End {
     dead: bool,
     /// When something of the other end was heard.
     heard: u64,
+    /// Its system resets it where its program is killed.
+    pub(super) resets: bool,
     keep_alive: Option<u64>,
     probe_coming: bool,
     probes: u32,
@@ -180,6 +182,7 @@ impl End {
             blocked: false,
             dead: stage == Stage::Vanished,
             heard: 0,
+            resets: false,
             keep_alive: None,
             probe_coming: false,
             probes: 0,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use couplet::sim::{Fault, Host, Sim};
-use couplet::{Failure, Reactor};
+use couplet::{Failure, Protocol, Reactor, Transport};
 
 use super::kit::{Diary, Tells, ms, s};
 
@@ -77,6 +77,36 @@ fn a_program_that_is_killed_with_unread_input_resets() {
     assert!(socket.error().is_none() && !socket.saw_fin());
     sim.run_for(s(2)).unwrap();
     assert_eq!(socket.error(), Some(std::io::ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn a_killed_program_that_promised_a_reset_resets_unless_it_has_sent_its_fin() {
+    struct Promises;
+    impl Protocol for Promises {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.set_reset_unless_closed(true);
+        }
+        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+            transport.lose_write_connection();
+        }
+    }
+    for closes in [false, true] {
+        let mut sim = Sim::new(1);
+        let server = sim.host("server", |reactor| reactor.listen("tcp:80", || Promises).map(drop));
+        let client = sim.bare_host("client");
+        sim.run_for(ms(500)).unwrap();
+        let socket = sim.socket(client, sim.at(server, 80)).unwrap();
+        sim.run_for(ms(500)).unwrap();
+        if closes {
+            socket.push(b"that will do").unwrap();
+        }
+        sim.fault(s(2), s(10), Fault::Kill(server));
+        sim.run_for(s(5)).unwrap();
+        let reset = (!closes).then_some(std::io::ErrorKind::ConnectionReset);
+        assert_eq!((socket.saw_fin(), socket.error()), (closes, reset));
+        drop(socket);
+        sim.finish().unwrap();
+    }
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use couplet::defer::Deferred;
 use couplet::sim::{Fault, Sim, Trial, Weather};
-use couplet::{Failure, Port, Protocol, Reactor, Reason, Result, Transport};
+use couplet::{Failure, LoopingCall, Port, Protocol, Reactor, Reason, Result, Shutdown, Transport};
 
 use super::kit::{Diary, Tells, ms, s};
 
@@ -115,7 +116,7 @@ fn a_program_that_does_not_end_breaks_the_world() {
         // A trigger that never fires.
         let (waits, resolver) = Deferred::<()>::new();
         std::mem::forget(resolver);
-        reactor.on(couplet::Shutdown::Before, move || waits);
+        reactor.on(Shutdown::Before, move || waits);
         Ok(())
     });
     assert!(text.starts_with("the program of host does not end"), "{text}");
@@ -199,4 +200,233 @@ fn who_hears_of_failures_outside_is_put_back() {
     drop(Deferred::<()>::fail(Failure::msg("my own")));
     before.set();
     assert_eq!(heard.borrow().len(), 1, "{heard:?}");
+}
+
+/// Ends its program when it is connected.
+struct Stops(Reactor);
+
+impl Protocol for Stops {
+    fn connection_made(&mut self, _: &Transport) {
+        self.0.stop();
+    }
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+/// A world with a server and this program: the text with which it breaks, or nothing.
+fn ends_itself(allows: bool, program: fn(&Reactor) -> Result<()>) -> Option<String> {
+    let mut sim = Sim::new(1);
+    if allows {
+        sim.allow_leaks();
+    }
+    sim.host("server", |reactor| {
+        reactor.listen("tcp:80", || Tells(Diary::default()))?;
+        // When a signal ends it this is nobody's business.
+        reactor.call_later(s(1000), || ());
+        Ok(())
+    });
+    let host = sim.host("host", program);
+    let outcome = sim.run_for(s(10));
+    assert!(outcome.is_err() || !sim.is_running(host), "it ends itself");
+    outcome.and_then(|()| sim.finish()).err().map(|failure| format!("{failure:#}"))
+}
+
+fn stop_in_a_second(reactor: &Reactor) {
+    let stopping = reactor.clone();
+    reactor.call_later(s(1), move || stopping.stop());
+}
+
+/// A program that ends itself; the line that asks for what it leaves, what that is, and more of
+/// what is told.
+type Leak = (fn(&Reactor) -> Result<()>, u32, &'static str, &'static str);
+
+const LEAKS: [Leak; 8] = [
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            reactor.listen("tcp:7", || Tells(Diary::default())).map(drop)
+        },
+        line!() - 2,
+        "a port that listens on",
+        "`port.stop_listening()`",
+    ),
+    (
+        |reactor| {
+            let stopping = reactor.clone();
+            reactor.connect("tcp:server:80", move || Stops(stopping.clone())).detach();
+            Ok(())
+        },
+        line!() - 3,
+        "a connection to ",
+        "`transport.lose_connection()`",
+    ),
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            // An address that nobody has.
+            let connect = reactor.connect("tcp:10.255.0.1:80", || Tells(Diary::default()));
+            connect.add_both(|_| Ok(())).detach();
+            Ok(())
+        },
+        line!() - 4,
+        "a connect to ",
+        "`connector.stop_connecting()`",
+    ),
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            reactor.call_later(s(3600), || ());
+            Ok(())
+        },
+        line!() - 3,
+        "a timed call, due in 3599s",
+        "keep its `DelayedCall`",
+    ),
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            reactor.sleep(s(60)).add_both(|_| Ok(())).detach();
+            Ok(())
+        },
+        line!() - 3,
+        "a sleep, due in 59s",
+        "wait for it",
+    ),
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            let call = LoopingCall::new(reactor, || ());
+            call.start(ms(300)).add_both(|_| Ok(())).detach();
+            Ok(())
+        },
+        line!() - 3,
+        "a looping call, due in ",
+        "`stop()` it",
+    ),
+    (
+        |reactor| {
+            stop_in_a_second(reactor);
+            let task = reactor.spawn(async { std::future::pending::<Result<()>>().await });
+            task.add_both(|_| Ok(())).detach();
+            Ok(())
+        },
+        line!() - 4,
+        "a task that has not finished",
+        "wait for its Deferred",
+    ),
+    (
+        |reactor| {
+            reactor.listen("tcp:7", || Tells(Diary::default()))?;
+            let stopping = reactor.clone();
+            reactor.connect("tcp:localhost:7", move || Stops(stopping.clone())).detach();
+            Ok(())
+        },
+        line!() - 5,
+        "a connection from ",
+        "accepted by the port opened at ",
+    ),
+];
+
+#[test]
+fn a_program_that_ends_itself_and_leaves_something_breaks_the_world_with_the_place() {
+    for (program, line, what, more) in LEAKS {
+        let text = ends_itself(false, program).expect(what);
+        assert!(text.starts_with("host has ended itself, and this is left of it:\n1. "), "{text}");
+        assert!(text.contains(what) && text.contains(more), "{text}");
+        assert!(text.contains(&format!("invariants.rs:{line}:")), "line {line}: {text}");
+        assert_eq!(ends_itself(true, program), None, "{what}: allowed");
+    }
+}
+
+#[test]
+fn a_program_that_cleans_up_before_it_ends_itself_leaves_nothing() {
+    let programs: [fn(&Reactor) -> Result<()>; 3] = [
+        |reactor| {
+            let stopping = reactor.clone();
+            let done = reactor.spawn(async move {
+                stopping.sleep(s(1)).await?;
+                stopping.stop();
+                Ok(())
+            });
+            done.detach();
+            Ok(())
+        },
+        // In the first triggers of the shutdown.
+        |reactor| {
+            stop_in_a_second(reactor);
+            let port = reactor.listen("tcp:7", || Tells(Diary::default()))?;
+            let call = reactor.call_later(s(3600), || ());
+            reactor.on(Shutdown::Before, move || {
+                call.cancel();
+                port.stop_listening().unwrap_or_else(|| Deferred::succeed(()))
+            });
+            Ok(())
+        },
+        // Its close is under way.
+        |reactor| {
+            struct Closes(Reactor);
+            impl Protocol for Closes {
+                fn connection_made(&mut self, transport: &Transport) {
+                    transport.lose_connection();
+                    self.0.stop();
+                }
+                fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+            }
+            let stopping = reactor.clone();
+            reactor.connect("tcp:server:80", move || Closes(stopping.clone())).detach();
+            Ok(())
+        },
+    ];
+    for program in programs {
+        assert_eq!(ends_itself(false, program), None);
+    }
+}
+
+/// A program that never rests.
+fn restless(sim: &mut Sim) {
+    fn again(reactor: &Reactor) {
+        let inner = reactor.clone();
+        reactor.call_soon(move || again(&inner));
+    }
+    sim.host("restless", |reactor| {
+        again(reactor);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_world_without_end_breaks_at_its_most_events_with_its_seed() {
+    let mut sim = Sim::new(77);
+    restless(&mut sim);
+    sim.set_event_limit(Some(10_000));
+    let text = format!("{:#}", sim.run_for(Duration::MAX).unwrap_err());
+    let expected = "the world of seed 77 has no end in sight after 10000 events \
+        (`Sim::set_event_limit` sets this bound) (at ";
+    assert!(text.starts_with(expected), "{text}");
+    assert_eq!(sim.events(), 10_000);
+    assert!(text.ends_with(&format!("(at {:?})", sim.elapsed())), "{text}");
+    assert!(sim.run_for(s(1)).is_err(), "it stands still");
+}
+
+#[test]
+fn a_world_without_end_breaks_at_its_most_real_time() {
+    let mut sim = Sim::new(77);
+    restless(&mut sim);
+    sim.set_event_limit(None);
+    sim.set_real_time_limit(Some(ms(20)));
+    let text = format!("{:#}", sim.run_for(Duration::MAX).unwrap_err());
+    let expected = "the world of seed 77 has no end in sight after 20ms of real time \
+        (`Sim::set_real_time_limit` sets this bound) (at ";
+    assert!(text.starts_with(expected), "{text}");
+}
+
+#[test]
+fn a_world_without_limits_goes_on() {
+    let mut sim = Sim::new(77);
+    restless(&mut sim);
+    sim.set_event_limit(Some(10));
+    sim.set_real_time_limit(Some(Duration::ZERO));
+    sim.set_event_limit(None);
+    sim.set_real_time_limit(None);
+    sim.run_for(ms(10)).unwrap();
+    assert!(sim.events() > 1000);
 }

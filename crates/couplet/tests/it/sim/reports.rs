@@ -94,7 +94,8 @@ fn a_failure_tells_its_seed_the_faults_that_are_enough_and_the_trace_before_it()
     assert!(lines[0].contains("bytes was taken for a whole one (at "), "{text}");
     let (enough, rest) = lines[1].split_once(" of the ").unwrap();
     let enough: usize = enough.parse().unwrap();
-    assert!((1..4).contains(&enough) && rest.ends_with("are enough"), "{text}");
+    let verb = if enough == 1 { "is enough" } else { "are enough" };
+    assert!((1..4).contains(&enough) && rest.ends_with(verb), "{text}");
     let (faults, rest) = lines[2..].split_at(enough);
     assert!(faults.iter().all(|fault| fault.starts_with("  at ")), "{text}");
     assert!(faults.iter().any(|fault| fault.contains("poet is killed, for ")), "{text}");
@@ -146,20 +147,73 @@ fn with_a_seed_in_the_environment_check_runs_that_one_only() {
     assert!(!fine && text.contains("COUPLET_SEED is to be a number, and is 'poem'"), "{text}");
 }
 
-#[test]
-fn without_faults_of_the_weather_the_report_says_so() {
-    let scenario = |sim: &mut Sim| {
+/// What is told of a world that fails whatever its faults are, or because of those added by hand.
+fn told_with(weather: Weather, by_hand: u64) -> String {
+    let scenario = move |sim: &mut Sim| {
         let host = sim.host("host", |_| Ok(()));
-        sim.fault(s(1), s(2), Fault::Pause(host));
+        for n in 0..by_hand {
+            sim.fault(s(1 + n), s(2), Fault::Pause(host));
+        }
+        sim.draw_faults(s(4));
         sim.run_for(s(5))?;
         sim.fail("it was to be")
     };
-    let text = Trial::new(9, Weather::Calm).examine(&scenario).unwrap_err();
+    Trial::new(9, weather).examine(&scenario).unwrap_err()
+}
+
+#[test]
+fn faults_that_were_added_by_hand_are_told_as_such() {
+    let text = told_with(Weather::Calm, 0);
     let expected = "seed 9, weather calm: it was to be (at 5s)\n\
-        without any faults of the weather\n  \
-        at 1s host is paused, for 2s\n\
+        the weather drew no faults\n\
         the trace before it:\n";
     assert!(text.starts_with(expected), "{text}");
+    let text = told_with(Weather::Calm, 1);
+    let expected = "seed 9, weather calm: it was to be (at 5s)\n\
+        the weather drew no faults; 1 was added by hand\n  \
+        at 1s host is paused, for 2s (by hand)\n\
+        the trace before it:\n";
+    assert!(text.starts_with(expected), "{text}");
+    let text = told_with(Weather::Storm, 2);
+    let lines: Vec<&str> = text.lines().collect();
+    let (all, rest) = lines[1].strip_prefix("it takes none of the ").unwrap().split_at(2);
+    assert!(all.trim().parse::<u32>().unwrap() > 1, "{text}");
+    assert!(rest.trim().ends_with("faults of the weather; 2 were added by hand"), "{text}");
+    assert_eq!(
+        lines[2..5],
+        [
+            "  at 1s host is paused, for 2s (by hand)",
+            "  at 2s host is paused, for 2s (by hand)",
+            "the trace before it:"
+        ]
+    );
+}
+
+#[test]
+fn a_world_that_is_given_up_is_neither_run_again_nor_shortened() {
+    let runs = RefCell::new(0);
+    let scenario = |sim: &mut Sim| {
+        *runs.borrow_mut() += 1;
+        let host = sim.host("host", |_| Ok(()));
+        sim.host("busy", |reactor| {
+            couplet::LoopingCall::new(reactor, || ()).start(ms(1)).detach();
+            Ok(())
+        });
+        sim.draw_faults_for(s(4), &[host]);
+        sim.set_event_limit(Some(1000));
+        sim.run_for(s(1_000_000))
+    };
+    let text = Trial::new(9, Weather::Storm).examine(&scenario).unwrap_err();
+    assert_eq!(*runs.borrow(), 1);
+    let headline =
+        "seed 9, weather storm: the world of seed 9 has no end in sight after 1000 events";
+    assert!(text.starts_with(headline), "{text}");
+    let second = text.lines().nth(1).unwrap();
+    assert!(
+        second.starts_with("with all ") && second.ends_with(" faults of the weather"),
+        "{text}"
+    );
+    assert!(text.contains("\nthe trace before it:\n"), "{text}");
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! Rows 17 to 20: `abort_connection`.
+//! Rows 17 to 20: `abort_connection`, and ends that are resets because nobody asked for them.
+
+use std::time::Duration;
 
 use couplet::driver::CloseMode;
 use couplet::{ProducerKind, Transport};
@@ -8,7 +10,7 @@ use crate::logged::logged;
 use super::closing::{closed_by_another_gets_nothing, returns_first_in_every_place};
 use super::endings::write_big;
 use super::far::{B, Saw};
-use super::kit::{BOTH_ROLES, Kit, Rig};
+use super::kit::{BOTH_ROLES, Kit, Rig, Role};
 use super::recorder::{A, Broken, Call, On, Script};
 
 /// A state that A can be in, and what the far end sees of an abort in it.
@@ -214,4 +216,104 @@ pub(crate) fn c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing(
     }
     assert!(victim.is_lost(), "in the same turn");
     assert_eq!(rig.lost(&victim), "Aborted");
+}
+
+/// A is open, has written a part, and wants a reset in place of an end that it did not ask for.
+fn unfinished(rig: &mut Rig, role: Role) -> (A, B) {
+    let script = Script::new().once(On::Made, |transport| {
+        transport.set_reset_unless_closed(true);
+        transport.write("a part");
+    });
+    let (a, b) = rig.pair(role, script);
+    rig.until("the part", || b.take_all() + b.got_len() >= 6);
+    (a, b)
+}
+
+pub(crate) fn c17a_an_end_that_was_not_asked_for_is_a_reset(kit: Kit) {
+    type End = (&'static str, fn(&mut Rig, &A));
+    let ends: [End; 5] = [
+        ("Panicked(on purpose)", |_, a| {
+            a.tell(|_| panic!("on purpose"));
+        }),
+        // What it wrote is dropped, so its close has no whole to end.
+        ("Panicked(on purpose)", |_, a| {
+            a.tell(|transport| {
+                transport.write("the rest");
+                transport.lose_write_connection();
+                panic!("on purpose");
+            });
+        }),
+        ("Shutdown", |rig, _| rig.stop(Duration::ZERO)),
+        ("Shutdown", |rig, a| {
+            a.transport().pause_producing();
+            rig.turn();
+            rig.stop(Duration::ZERO);
+        }),
+        ("Shutdown", |rig, a| {
+            // The close waits for a producer that never comes to its end.
+            a.transport().register_producer(a.transport(), ProducerKind::Push).unwrap();
+            a.transport().lose_connection();
+            rig.turns(2);
+            rig.stop(Duration::from_millis(100));
+        }),
+    ];
+    for (reason, end) in ends {
+        for role in BOTH_ROLES {
+            let mut rig = kit.rig();
+            let (a, b) = unfinished(&mut rig, role);
+            end(&mut rig, &a);
+            assert_eq!(rig.lost(&a), reason);
+            assert_eq!(rig.counts(&a).shut_writes, 0, "{reason}");
+            assert_eq!(rig.counts(&a).closes, [CloseMode::Reset], "{reason}");
+            assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "{reason}");
+        }
+    }
+}
+
+pub(crate) fn c17a_an_end_that_was_asked_for_is_as_ever(kit: Kit) {
+    type Close = (fn(&A, &B), &'static str);
+    let closes: [Close; 4] = [
+        (|a, _| a.transport().lose_connection(), "Done(Us)"),
+        (|a, _| a.transport().lose_write_connection(), "Done(Peer)"),
+        (|a, _| a.transport().fail(Broken("broken")), "Failed(broken)"),
+        // It closes in `read_closed`, with no FIN before the close.
+        (|_, b| b.fin(), "Done(Peer)"),
+    ];
+    for (close, reason) in closes {
+        for role in BOTH_ROLES {
+            let mut rig = kit.rig();
+            let (a, b) = unfinished(&mut rig, role);
+            write_big(&rig, &a);
+            close(&a, &b);
+            assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{reason}");
+            assert!(b.got() == [b"a part", kit.big()].concat(), "{reason}");
+            if !a.is_lost() {
+                b.fin();
+            }
+            assert_eq!(rig.lost(&a), reason);
+            rig.tick();
+            assert!(!b.is_broken(), "{reason}: no reset behind the FIN");
+        }
+    }
+}
+
+pub(crate) fn c17a_the_reset_is_taken_back_before_a_fin_and_can_be_switched_off(kit: Kit) {
+    // A shutdown after the FIN is a plain close, whatever is asked for then.
+    let mut rig = kit.rig();
+    let (a, b) = unfinished(&mut rig, Role::Server);
+    a.transport().lose_write_connection();
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    a.transport().set_reset_unless_closed(true);
+    rig.turns(2);
+    rig.stop(Duration::ZERO);
+    assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
+    assert!(!b.is_broken());
+    // Off again, and it ends as any connection does.
+    let mut rig = kit.rig();
+    let (a, b) = unfinished(&mut rig, Role::Server);
+    a.transport().set_reset_unless_closed(false);
+    rig.turn();
+    rig.stop(Duration::ZERO);
+    assert_eq!(a.log.count("lost(Shutdown)"), 1);
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
 }

@@ -88,6 +88,9 @@ macro_rules! all_facts {
             aborting: [
                 c17_abort_connection_drops_unsent_bytes_and_resets,
                 c17_abort_connection_returns_before_connection_lost,
+                c17a_an_end_that_was_not_asked_for_is_a_reset,
+                c17a_an_end_that_was_asked_for_is_as_ever,
+                c17a_the_reset_is_taken_back_before_a_fin_and_can_be_switched_off,
                 c18_a_second_abort_or_a_close_after_it_is_harmless,
                 c19_a_panic_or_fail_after_abort_is_the_reason,
                 c20_nothing_is_delivered_after_abort_connection,

@@ -116,6 +116,35 @@ fn c17_the_peer_of_an_abort_sees_a_reset() {
     assert!(b.is_broken());
 }
 
+// What the system does with the sockets of a process that is killed: it closes them.
+#[test]
+fn c17a_the_peer_of_a_loop_that_is_gone_sees_a_reset_unless_it_was_closed() {
+    let promise = |transport: &Transport| {
+        transport.set_reset_unless_closed(true);
+        transport.write("a part");
+    };
+    type Case = (bool, fn(&Transport), Saw);
+    let cases: [Case; 4] = [
+        (false, |_| {}, Saw::Fin),
+        (true, |_| {}, Saw::Reset),
+        (true, Transport::lose_write_connection, Saw::Fin),
+        (true, Transport::lose_connection, Saw::Fin),
+    ];
+    for (promises, close, sees) in cases {
+        let mut rig = Kit::mio().rig();
+        let script = Script::new();
+        let (a, b) = rig.accept(if promises { script.once(On::Made, promise) } else { script });
+        rig.tick();
+        close(&a.transport());
+        rig.tick();
+        drop((a, rig));
+        // The kernel has done it before the drop returns.
+        b.take_all();
+        assert_eq!(b.saw(), sees, "promises: {promises}");
+        assert!(sees == Saw::Reset || !b.is_broken(), "no reset behind the FIN");
+    }
+}
+
 // A driver that asks for SO_ERROR twice is told 0 the second time.
 #[test]
 fn c24_lost_keeps_the_error_number() {

@@ -30,6 +30,8 @@ const OUTSIDE: [Outside; 19] = [
             // The origin of virtual time.
             "couplet/src/driver/memory/network.rs",
             "couplet/src/sim/kernel/mod.rs",
+            // How long a world has taken.
+            "couplet/src/sim/limits.rs",
             // The duration in a report.
             "couplet-cli/src/sim/mod.rs",
         ],

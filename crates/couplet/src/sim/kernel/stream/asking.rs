@@ -173,11 +173,19 @@ impl Kernel {
     }
 
     pub(in crate::sim) fn shut_write(&mut self, id: EndId) {
+        self.set_resets(id, false);
         if let Some(conn) = self.conn(id.conn)
             && conn.way(id.side).fin == Fin::No
         {
             conn.way(id.side).fin = Fin::Wanted;
             self.transmit(id);
+        }
+    }
+
+    /// Whether a kill of its program resets it.
+    pub(in crate::sim) fn set_resets(&mut self, id: EndId, on: bool) {
+        if let Some(end) = self.end(id) {
+            end.resets = on;
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod bulk;
 mod closing;
+mod dying;
 mod factories;
 mod failing;
 #[cfg(target_os = "linux")] // whose manners the simulator has
