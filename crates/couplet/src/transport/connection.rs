@@ -439,7 +439,9 @@ impl Life {
                 n - taken
             }
             WriteOutcome::Blocked => {
-                self.wire.outbox_settles_down();
+                if n > 0 {
+                    self.wire.outbox_settles_down();
+                }
                 n
             }
             WriteOutcome::All => n,

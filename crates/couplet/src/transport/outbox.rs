@@ -185,7 +185,10 @@ impl Outbox {
                 self.open.reserve(data.len());
             } else if room == 0 {
                 self.seal();
-                self.spares.swap(&mut self.open);
+                // A spare buffer may be far larger than what little comes, and that may wait long.
+                if data.len() >= GROWS {
+                    self.spares.swap(&mut self.open);
+                }
             }
             let n = data.len().min(self.open.capacity() - self.open.len());
             self.open.extend_from_slice(&data[..n]);
@@ -193,7 +196,8 @@ impl Outbox {
         }
     }
 
-    /// The driver has no room: what waits may wait for long, and does so in buffers of its size.
+    /// The driver has no more room: what is left may wait long, and does so in buffers of its size.
+    /// Called where something has left, and not for each write that waits: it copies.
     #[cold]
     pub(crate) fn settle_down(&mut self) {
         let gone = if self.is_plain() { std::mem::take(&mut self.gone) } else { 0 };

@@ -87,8 +87,11 @@ fn connected() -> (Loop, Transport, Peer) {
     (l, transport, peer)
 }
 
-/// Everything that can be recorded outside of a turn, and what it brings.
-const RECORDS: &[(&str, fn(&Reactor, &Transport, Rc<Cell<bool>>))] = &[
+/// Records something; the cell becomes true when that was done.
+type Record = fn(&Reactor, &Transport, Rc<Cell<bool>>);
+
+/// Everything that can be recorded outside of a turn.
+const RECORDS: &[(&str, Record)] = &[
     ("a write", |_, transport, done| {
         transport.write("hello");
         transport.drained().map(move |()| done.set(true)).detach();
