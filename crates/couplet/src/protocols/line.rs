@@ -11,7 +11,7 @@ use super::error::FramingError;
 use super::{LineOnlyReceiver, LineReceiver};
 #[cfg(doc)]
 use crate::Protocol;
-use crate::{Reason, Transport};
+use crate::{Connection, Reason, Transport};
 
 /// Appends `line` and `delimiter` to `out`.
 ///
@@ -232,6 +232,12 @@ impl LineTransport {
         self.wake();
     }
 
+    /// The way back to the protocol's `&mut self`, as [`Transport::connection`] gives it; its calls
+    /// get a `&LineTransport`.
+    pub fn connection<P: 'static>(&self) -> Connection<P, LineTransport> {
+        Connection::new(self.clone())
+    }
+
     fn has_raw_mode(&self) -> bool {
         if self.shared.wake.is_none() {
             self.fail(FramingError::NoRawMode);
@@ -245,6 +251,12 @@ impl LineTransport {
         {
             wake(&self.transport);
         }
+    }
+}
+
+impl AsRef<Transport> for LineTransport {
+    fn as_ref(&self) -> &Transport {
+        &self.transport
     }
 }
 

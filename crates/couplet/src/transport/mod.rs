@@ -9,7 +9,6 @@ pub(crate) mod outbox;
 pub(crate) mod wire;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -394,7 +393,14 @@ impl Transport {
     /// }
     /// ```
     pub fn connection<P: 'static>(&self) -> Connection<P> {
-        Connection { wire: self.wire.clone(), protocol: PhantomData }
+        Connection::new(self.clone())
+    }
+}
+
+/// What takes the transport of a framer takes a plain one too.
+impl AsRef<Transport> for Transport {
+    fn as_ref(&self) -> &Transport {
+        self
     }
 }
 

@@ -1,4 +1,4 @@
-//! Framers: rows 163 to 169. The fuzzer shares `naive`, `notes` and `bodies`.
+//! Framers: rows 163 to 169, and the way back to what they wrap. The fuzzer shares `naive`, `notes` and `bodies`.
 
 mod bodies;
 mod flow;
@@ -7,6 +7,7 @@ mod models;
 mod naive;
 mod notes;
 mod raw;
+mod typed;
 
 use couplet::testing::Manner;
 
