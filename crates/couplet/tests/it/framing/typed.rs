@@ -81,3 +81,17 @@ fn a_plain_transport_still_reaches_the_protocol_inside_a_framer() {
     assert_eq!(held.wire.take(), b"plain");
     assert_eq!(held.with(|receiver, _| receiver.protocol().count), Some(7));
 }
+
+#[test]
+fn another_thread_tells_the_protocol_inside_a_framer() {
+    let mut held = hold(LineReceiver::new(Later::default()));
+    let (remote, id) = (held.reactor().remote(), held.connection.id());
+    let told = std::thread::spawn(move || {
+        remote.tell(id, |later: &mut Later, transport| {
+            transport.write([later.count]);
+        })
+    });
+    told.join().expect("it does not panic").expect("the loop is there");
+    held.settle();
+    assert_eq!(held.wire.take(), [0]);
+}
