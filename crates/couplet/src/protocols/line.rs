@@ -49,6 +49,20 @@ pub fn encode_line(line: &[u8], delimiter: &[u8], out: &mut Vec<u8>) {
 /// held.push(b"Ada\r\nnot heard any more\r\n");
 /// assert_eq!(held.wire.take(), b"what is your name?\r\nhello Ada\r\n");
 /// ```
+///
+/// By itself it is no [`Protocol`], and the compiler says what is missing:
+///
+/// ```compile_fail,E0277
+/// # use couplet::protocols::{LineProtocol, LineTransport};
+/// # struct Greeter;
+/// # impl LineProtocol for Greeter {
+/// #     fn line_received(&mut self, _: &LineTransport, _: &[u8]) {}
+/// # }
+/// # fn example(reactor: &couplet::Reactor) -> couplet::Result<()> {
+/// reactor.listen("tcp:8000", || Greeter)?; // `|| LineReceiver::new(Greeter)` is a factory
+/// # Ok(())
+/// # }
+/// ```
 pub trait LineProtocol: Any {
     /// The connection was made; the first call.
     fn connection_made(&mut self, _transport: &LineTransport) {}

@@ -11,6 +11,7 @@ mod defer_reports;
 mod defer_stack;
 mod defer_timeout;
 mod defer_witness;
+mod diagnostics;
 mod dropped;
 mod echoes;
 #[cfg(unix)]
