@@ -29,6 +29,8 @@
 //! [`Transport::connection`] finds the protocol inside its framer. [`encode_line`],
 //! [`encode_netstring`] and [`encode_int`] frame without a transport.
 //!
+//! For a framing of your own there is [`Framer`], on which all of these are written.
+//!
 //! # Factories
 //!
 //! - [`ReconnectingClientFactory`] connects again, with growing waits.
@@ -49,6 +51,7 @@ mod reconnecting;
 mod string;
 
 pub use error::{FramingError, StringTooLong};
+pub use framing::{FrameBuffer, Framer};
 pub use int::{IntReceiver, Prefix, encode_int};
 pub use line::{LineProtocol, LineTransport, encode_line};
 pub use line_only::LineOnlyReceiver;

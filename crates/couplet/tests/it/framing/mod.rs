@@ -6,7 +6,9 @@ mod limits;
 mod models;
 mod naive;
 mod notes;
+mod own;
 mod raw;
+mod resp;
 mod typed;
 
 use couplet::testing::Manner;
