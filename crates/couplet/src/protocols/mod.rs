@@ -31,6 +31,10 @@
 //!
 //! For a framing of your own there is [`Framer`], on which all of these are written.
 //!
+//! # Relays
+//!
+//! [`Relay::pair`] joins two connections: a proxy in four lines.
+//!
 //! # Factories
 //!
 //! - [`ReconnectingClientFactory`] connects again, with growing waits.
@@ -48,6 +52,7 @@ mod line_receiver;
 mod netstring;
 mod policies;
 mod reconnecting;
+mod relay;
 mod string;
 
 pub use error::{FramingError, StringTooLong};
@@ -62,6 +67,7 @@ pub use policies::{
     LimitLifetime, LimitRate, PeerTicket, Policed, Policy, RateTicket, Ticket,
 };
 pub use reconnecting::{ReconnectingClientFactory, Reconnection};
+pub use relay::Relay;
 pub use string::{StringProtocol, StringTransport};
 
 #[cfg(doc)]

@@ -27,6 +27,7 @@ mod names;
 mod policies;
 mod readiness;
 mod reconnecting;
+mod relay;
 mod robust;
 mod sim;
 mod smoke;
