@@ -39,7 +39,7 @@
 //!
 //! - [`ReconnectingClientFactory`] connects again, with growing waits.
 //! - A [`Policy`] limits connections: [`LimitConnections`], [`LimitConnectionsByPeer`],
-//!   [`LimitRate`], [`LimitLifetime`].
+//!   [`LimitRate`], [`LimitLifetime`]. [`LimitMessages`] limits what comes over one of them.
 
 mod delimiter;
 mod error;
@@ -51,6 +51,7 @@ mod line_only;
 mod line_receiver;
 mod netstring;
 mod policies;
+mod rate;
 mod reconnecting;
 mod relay;
 mod string;
@@ -66,6 +67,7 @@ pub use policies::{
     Admitted, CountedTicket, LifetimeTicket, LimitConnections, LimitConnectionsByPeer,
     LimitLifetime, LimitRate, PeerTicket, Policed, Policy, RateTicket, Ticket,
 };
+pub use rate::{LimitMessages, MessageRate};
 pub use reconnecting::{ReconnectingClientFactory, Reconnection};
 pub use relay::Relay;
 pub use string::{StringProtocol, StringTransport};

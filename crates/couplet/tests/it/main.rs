@@ -25,6 +25,7 @@ mod logged;
 mod loops;
 mod names;
 mod policies;
+mod rate;
 mod readiness;
 mod reconnecting;
 mod relay;
