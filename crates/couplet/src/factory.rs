@@ -80,7 +80,8 @@ impl<P: Protocol, F: FnMut(&Address) -> Option<P>> Factory for FromPeerClosure<F
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a factory of protocols",
     label = "not a factory",
-    note = "a factory is a type that implements `Factory`, a closure `|| MyProtocol`, or a closure `|peer: &Address| Some(MyProtocol)`, with `&Address` written out; what it builds implements `Protocol`"
+    note = "a factory is a type that implements `Factory`, a closure `|| MyProtocol`, or a closure `|peer: &Address| Some(MyProtocol)`, with `&Address` written out; what it builds implements `Protocol`",
+    note = "a `LineProtocol` needs a framer around it, as in `|| LineReceiver::new(MyProtocol)`; a `StringProtocol` needs `NetstringReceiver::new` or `IntReceiver::new`"
 )]
 pub trait IntoFactory<Kind> {
     /// The factory it becomes.

@@ -37,6 +37,11 @@ use crate::transport::Transport;
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Protocol`",
+    label = "does not implement `Protocol`",
+    note = "a `LineProtocol` needs a framer around it: `LineReceiver::new(…)` makes a `Protocol` of it, and `NetstringReceiver::new(…)` or `IntReceiver::new(…)` of a `StringProtocol`"
+)]
 pub trait Protocol: Any {
     /// The connection was made; the first call.
     fn connection_made(&mut self, _transport: &Transport) {}

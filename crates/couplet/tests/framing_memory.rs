@@ -4,8 +4,8 @@
 mod counting;
 
 use couplet::protocols::{
-    IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport, NetstringReceiver,
-    StringProtocol, StringTransport,
+    FrameBuffer, Framer, IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport,
+    NetstringReceiver, StringProtocol, StringTransport,
 };
 use couplet::testing::hold;
 use couplet::{Protocol, Transport};
@@ -26,6 +26,38 @@ struct Patient;
 impl LineProtocol for Patient {
     fn line_received(&mut self, _: &LineTransport, _: &[u8]) {}
     fn line_length_exceeded(&mut self, _: &LineTransport, _: &[u8]) {}
+}
+
+/// A framing of one's own that never finds an end, and says nothing of what it needs.
+#[derive(Default)]
+struct Endless(FrameBuffer);
+
+impl Framer for Endless {
+    type Transport = Transport;
+
+    fn step(&mut self, _: &Transport, _: &[u8]) -> Option<usize> {
+        None
+    }
+    fn buffer(&mut self) -> &mut FrameBuffer {
+        &mut self.0
+    }
+}
+
+impl Protocol for Endless {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.frame(transport, data);
+    }
+    fn reading_resumed(&mut self, transport: &Transport) {
+        self.frame_held(transport);
+    }
+}
+
+#[test]
+fn a_message_without_an_end_costs_at_most_the_limit_in_a_framing_of_ones_own() {
+    for chunk in [100, 1000, 65_535, 262_144] {
+        let (most, left) = kept(Endless::default(), b"xx", chunk, 1 << 24);
+        assert!(most < 65_536 + FAILURE && left < FAILURE, "{most} {left} in chunks of {chunk}");
+    }
 }
 
 /// The most that the framer keeps at any time while it is fed `first` and then `chunk` until

@@ -12,7 +12,7 @@
 //! `:` separates, the first `=` of a part splits key and value, a backslash escapes, and brackets
 //! hold an IPv6 address together. Options follow as keywords: `:8000:backlog=500`,
 //! `example.com:8000:timeout=5`. An endpoint prints with its kind and its options, and an
-//! [`Address`](crate::Address), of a port for instance, as one that both take.
+//! [`Address`], of a port for instance, as one that both take.
 //!
 //! `tcp:` may be left out; a first part such as `udp` or `unix` is reserved for other kinds, so a
 //! host of that name needs it: `tcp:udp:80`. Twisted's `serverFromString` and `clientFromString`.
@@ -23,9 +23,11 @@ mod tcp;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use crate::address::Address;
 use crate::defer::{Deferred, Failure, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
 use crate::factory::{Factory, IntoFactory};
+use crate::protocol::Protocol;
 use crate::reactor::{Port, Reactor};
 use crate::transport::Connection;
 pub use grammar::{EndpointError, quote};
@@ -161,6 +163,73 @@ impl Reactor {
             }
             Err(error) => Deferred::fail(Failure::from(error)),
         }
+    }
+
+    /// Connects one protocol object to an endpoint: [`connect`](Self::connect) without a factory.
+    /// The protocol may own what a closure can give away only once, such as a
+    /// [`Resolver`](crate::Resolver). If the attempt fails, the protocol is dropped.
+    ///
+    /// Twisted's `connectProtocol`.
+    ///
+    /// ```
+    /// use couplet::{Deferred, Protocol, Reactor, Reason, Resolver, Transport};
+    ///
+    /// struct Download {
+    ///     text: Vec<u8>,
+    ///     whole: Option<Resolver<Vec<u8>>>,
+    /// }
+    /// impl Protocol for Download {
+    ///     fn data_received(&mut self, _: &Transport, data: &[u8]) {
+    ///         self.text.extend_from_slice(data);
+    ///     }
+    ///     fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+    ///         if let Some(whole) = self.whole.take() {
+    ///             whole.callback(std::mem::take(&mut self.text));
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// fn download(reactor: &Reactor, endpoint: &str) -> Deferred<Vec<u8>> {
+    ///     let (text, whole) = Deferred::new();
+    ///     let download = Download { text: Vec::new(), whole: Some(whole) };
+    ///     reactor.connect_protocol(endpoint, download).then(|_| text)
+    /// }
+    /// # struct Hello;
+    /// # impl Protocol for Hello {
+    /// #     fn connection_made(&mut self, transport: &Transport) {
+    /// #         transport.write("hello");
+    /// #         transport.lose_connection();
+    /// #     }
+    /// #     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// # }
+    /// # fn main() -> couplet::Result<()> {
+    /// # let text = couplet::run_until(|reactor| {
+    /// #     let port = reactor.listen("tcp:0:interface=127.0.0.1", || Hello).expect("a free port");
+    /// #     let number = port.host().port().expect("a TCP port");
+    /// #     download(reactor, &format!("tcp:127.0.0.1:{number}"))
+    /// # })?;
+    /// # assert_eq!(text, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn connect_protocol<P: Protocol>(
+        &self,
+        endpoint: impl IntoEndpoint<ClientEndpoint>,
+        protocol: P,
+    ) -> Deferred<Connection<P>> {
+        self.connect(endpoint, OneProtocol(Some(protocol)))
+    }
+}
+
+/// The factory of a connect that has its protocol already.
+struct OneProtocol<P>(Option<P>);
+
+impl<P: Protocol> Factory for OneProtocol<P> {
+    type Protocol = P;
+
+    fn build_protocol(&mut self, _: &Address) -> Option<P> {
+        self.0.take()
     }
 }
 

@@ -155,7 +155,7 @@ impl Lines {
         self.limit.saturating_add(self.delimiter.len())
     }
 
-    /// See `Framer::needs`.
+    /// See [`Framer::needs`](super::Framer::needs).
     pub(super) fn needs(&self, held: &[u8], more: &[u8]) -> usize {
         if self.skipping {
             return more.len().clamp(1, self.delimiter.len());

@@ -42,6 +42,12 @@ pub enum FramingError {
         /// What stood in place of the comma.
         u8,
     ),
+    /// A message has no end within the limit of its [`Framer`](super::Framer).
+    #[error("the peer sent a message of more than {limit} bytes")]
+    MessageTooLong {
+        /// The limit of this framer, in bytes.
+        limit: usize,
+    },
     /// Our own side asked a [`LineOnlyReceiver`](super::LineOnlyReceiver) for raw mode.
     #[error("a LineOnlyReceiver has no raw mode; use a LineReceiver")]
     NoRawMode,

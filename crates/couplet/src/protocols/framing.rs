@@ -1,38 +1,129 @@
-//! What all framers share: keeping what is cut, stopping at a pause, dropping at a close.
+//! [`Framer`]: a grammar, and what all framers share: keeping what is cut, enforcing the limit,
+//! stopping at a pause, dropping at a close.
 //!
-//! A [`Framer`] knows its grammar. It is shown bytes and hands on the first message in them, if
-//! they hold a whole one. Here is decided which bytes it is shown: slices of what was received
-//! wherever that is possible, and what was [`Held`] where a message was cut.
+//! A grammar is shown bytes and hands on the first message in them, if they hold a whole one. Here
+//! is decided which bytes it is shown: slices of what was received wherever that is possible, and
+//! what is in the [`FrameBuffer`] where a message was cut.
 
-use std::ops::Deref;
-
+use super::error::FramingError;
 use crate::Transport;
 
-/// A grammar, and the protocol that is given its messages.
-pub(super) trait Framer {
-    /// What the protocol is shown as its transport.
-    type Transport: Deref<Target = Transport>;
+/// A framing of your own: finds the messages in a stream, and keeps the promises that
+/// [all framers](super#framing) keep.
+///
+/// You write [`step`](Self::step), which hands on one message, and pass two callbacks of your
+/// [`Protocol`](crate::Protocol) on: `data_received` to [`frame`](Self::frame), and
+/// `reading_resumed` to [`frame_held`](Self::frame_held).
+///
+/// ```
+/// use couplet::protocols::{FrameBuffer, Framer};
+/// use couplet::testing::{every_split, hold};
+/// use couplet::{Protocol, Transport};
+///
+/// /// Adds up words of three bytes.
+/// #[derive(Default)]
+/// struct Threes {
+///     buffer: FrameBuffer,
+///     words: u32,
+/// }
+///
+/// impl Framer for Threes {
+///     type Transport = Transport;
+///
+///     fn step(&mut self, transport: &Transport, bytes: &[u8]) -> Option<usize> {
+///         let word = bytes.get(..3)?;
+///         self.words += 1;
+///         transport.write(format!("{}: {}\n", self.words, word.escape_ascii()));
+///         Some(3)
+///     }
+///     fn buffer(&mut self) -> &mut FrameBuffer {
+///         &mut self.buffer
+///     }
+/// }
+///
+/// impl Protocol for Threes {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+///         self.frame(transport, data);
+///     }
+///     fn reading_resumed(&mut self, transport: &Transport) {
+///         self.frame_held(transport);
+///     }
+/// }
+///
+/// every_split(b"onetwoth", |pieces| {
+///     let mut held = hold(Threes::default());
+///     for piece in pieces {
+///         held.push(piece);
+///     }
+///     assert_eq!(held.wire.take(), b"1: one\n2: two\n");
+/// });
+/// ```
+///
+/// `examples/resp.rs` speaks a part of Redis's protocol this way.
+pub trait Framer: Sized {
+    /// What `step` gets as its transport: a [`Transport`], or a handle around one that knows how to
+    /// frame, such as a [`LineTransport`](super::LineTransport).
+    type Transport: AsRef<Transport>;
 
-    /// Hands on the first message of `bytes`, which are at least one, and says how many bytes it
-    /// took. `None` where `bytes` hold no whole message, or break the grammar: then the transport
-    /// was failed.
+    /// Hands on the first message of `bytes` and returns its length, its framing included; `None`
+    /// when `bytes` hold no whole message. There is at least one byte, and there are no more than
+    /// [`limit`](Self::limit).
+    ///
+    /// On an offence against the grammar it [fails](Transport::fail) the transport, and returns
+    /// `None`. No step follows a pause or a close, so a message may be handed on without asking for
+    /// either.
     fn step(&mut self, transport: &Self::Transport, bytes: &[u8]) -> Option<usize>;
 
-    /// How many bytes of `more` make it worth to show `held` with them to `step`: more than `more`
-    /// has, if all of it is not enough.
-    fn needs(&self, held: &[u8], more: &[u8]) -> usize;
+    /// The buffer that it owns, for what is cut.
+    fn buffer(&mut self) -> &mut FrameBuffer;
 
-    /// Bytes that an unfinished message may have: what is held grows to that many and no further.
-    fn bound(&self, held: &[u8]) -> usize;
+    /// The most bytes that a message may have, its framing included: 65 536 unless you say
+    /// otherwise. The connection of a peer that sends more without an end fails with
+    /// [`FramingError::MessageTooLong`], and nothing beyond is kept.
+    #[inline]
+    fn limit(&self) -> usize {
+        MESSAGE_LIMIT
+    }
 
-    fn held(&mut self) -> &mut Held;
+    /// How many bytes of `more` are to be copied behind `held`, which is no whole message, before
+    /// the next step; more than `more` has, when all of it can't complete the message.
+    ///
+    /// Unless you say otherwise it is all of `more`, which is always right. A grammar that knows
+    /// the length of its message tells it here, and is spared a step for each piece of a long one.
+    fn needs(&self, held: &[u8], more: &[u8]) -> usize {
+        let _ = held;
+        more.len()
+    }
+
+    /// Hands on the messages that `data` completes: for `data_received`.
+    #[inline]
+    fn frame(&mut self, transport: &Self::Transport, data: &[u8]) {
+        let rest = if self.buffer().is_empty() { data } else { complete(self, transport, data) };
+        // INVARIANT: bytes are left while something is held only if none are wanted now.
+        let taken = run(self, transport, rest);
+        if taken < rest.len() {
+            hold(self, transport, &rest[taken..]);
+        }
+    }
+
+    /// Hands on the messages that a pause held back: for `reading_resumed`. It is called as well
+    /// when the grammar has changed outside of a step, so that what is held means something else.
+    fn frame_held(&mut self, transport: &Self::Transport) {
+        self.buffer().whole = true;
+        complete(self, transport, &[]);
+    }
 }
 
-/// What came and was not handed on: the beginning of a message; while reading is paused, the rest
-/// of what was received. Law 9: bounded by the limit of a message, plus one chunk while paused. Raw
-/// bytes that a protocol gives back and wants raw again are its own to bound.
+/// Bytes that a message may have unless its grammar says otherwise.
+const MESSAGE_LIMIT: usize = 65_536;
+
+/// What a [`Framer`] received and did not hand on: the beginning of a message; while reading is
+/// paused, the rest of what was received. It is empty, and owns no memory, between messages.
+///
+/// Law 9: bounded by the limit of a message, plus one chunk while paused. Raw bytes that a protocol
+/// gives back and wants raw again are its own to bound.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub struct FrameBuffer {
     bytes: Vec<u8>,
     /// Bytes of it that were handed on meanwhile.
     start: usize,
@@ -40,7 +131,7 @@ pub(super) struct Held {
     whole: bool,
 }
 
-impl Held {
+impl FrameBuffer {
     fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
@@ -63,34 +154,33 @@ impl Held {
     }
 }
 
-/// Bytes came.
-#[inline]
-pub(super) fn feed<F: Framer>(framer: &mut F, transport: &F::Transport, data: &[u8]) {
-    let rest = if framer.held().is_empty() { data } else { complete(framer, transport, data) };
-    // INVARIANT: bytes are left while something is held only if none are wanted now.
-    let taken = run(framer, transport, rest);
-    if taken < rest.len() {
-        hold(framer, transport, &rest[taken..]);
-    }
-}
-
-/// Reading was resumed, or the grammar was changed: hands on what is held.
-pub(super) fn go_on<F: Framer>(framer: &mut F, transport: &F::Transport) {
-    framer.held().whole = true;
-    complete(framer, transport, &[]);
-}
-
 /// Hands on the whole messages of `bytes` as long as they are wanted; how many bytes that took.
 #[inline]
 fn run<F: Framer>(framer: &mut F, transport: &F::Transport, bytes: &[u8]) -> usize {
     let mut at = 0;
-    while at < bytes.len() && transport.wants_data() {
-        match framer.step(transport, &bytes[at..]) {
+    while at < bytes.len() && transport.as_ref().wants_data() {
+        let limit = framer.limit().max(1);
+        let shown = &bytes[at..];
+        let shown = &shown[..shown.len().min(limit)];
+        match framer.step(transport, shown) {
             Some(taken) => at += taken,
-            None => break,
+            None => {
+                if shown.len() == limit {
+                    exceed(transport.as_ref(), limit);
+                }
+                break;
+            }
         }
     }
     at
+}
+
+/// So many bytes are no whole message: unless the grammar has failed or paused the transport.
+#[cold]
+fn exceed(transport: &Transport, limit: usize) {
+    if transport.wants_data() {
+        transport.fail(FramingError::MessageTooLong { limit });
+    }
 }
 
 /// Hands on what is held, completed with as much of `data` as it needs; gives the rest of `data`.
@@ -100,15 +190,18 @@ fn complete<'a, F: Framer>(
     transport: &F::Transport,
     mut data: &'a [u8],
 ) -> &'a [u8] {
-    let mut held = std::mem::take(framer.held());
+    let plain = transport.as_ref();
+    let mut held = std::mem::take(framer.buffer());
     if std::mem::take(&mut held.whole) {
         held.start += run(framer, transport, held.as_slice());
     }
-    while !held.is_empty() && transport.wants_data() {
-        let needs = framer.needs(held.as_slice(), data).max(1);
+    while !held.is_empty() && plain.wants_data() {
+        let limit = framer.limit();
+        // What is longer than the limit is shown as long as that, and is refused.
+        let room = limit.saturating_sub(held.as_slice().len());
+        let needs = framer.needs(held.as_slice(), data).min(room).max(1);
         let (now, later) = data.split_at(needs.min(data.len()));
-        let bound = framer.bound(held.as_slice());
-        held.extend(now, bound);
+        held.extend(now, limit);
         data = later;
         if needs > now.len() {
             break;
@@ -120,9 +213,9 @@ fn complete<'a, F: Framer>(
         }
     }
     // What is handed on entirely leaves no buffer behind.
-    if !held.is_empty() && !transport.is_closing() {
-        held.whole = !transport.wants_data();
-        *framer.held() = held;
+    if !held.is_empty() && !plain.is_closing() {
+        held.whole = !plain.wants_data();
+        *framer.buffer() = held;
     }
     data
 }
@@ -130,15 +223,15 @@ fn complete<'a, F: Framer>(
 /// Keeps what could not be handed on, unless nobody is going to want it.
 #[cold]
 pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[u8]) {
-    if transport.is_closing() {
-        *framer.held() = Held::default();
+    let plain = transport.as_ref();
+    if plain.is_closing() {
+        *framer.buffer() = FrameBuffer::default();
         return;
     }
-    let mut held = std::mem::take(framer.held());
-    let bound = framer.bound(if held.is_empty() { rest } else { held.as_slice() });
-    held.extend(rest, bound);
-    held.whole |= !transport.wants_data();
-    *framer.held() = held;
+    let limit = framer.limit();
+    let buffer = framer.buffer();
+    buffer.extend(rest, limit);
+    buffer.whole |= !plain.wants_data();
 }
 
 /// The callbacks of a framer that go straight to what it wraps, in an `impl Protocol`.

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use super::STRING_LIMIT;
 use super::error::{FramingError, StringTooLong};
-use super::framing::{self, Framer, Held};
+use super::framing::{FrameBuffer, Framer};
 use super::string::{Format, StringProtocol, StringTransport, most};
 use crate::{Protocol, Reason, Transport};
 
@@ -95,7 +95,7 @@ pub fn encode_int<N: Prefix>(string: &[u8], out: &mut Vec<u8>) -> Result<(), Str
 /// ```
 pub struct IntReceiver<N, P> {
     protocol: P,
-    held: Held,
+    buffer: FrameBuffer,
     limit: usize,
     prefix: PhantomData<fn() -> N>,
 }
@@ -103,7 +103,12 @@ pub struct IntReceiver<N, P> {
 impl<N: Prefix, P: StringProtocol> IntReceiver<N, P> {
     /// Wraps `protocol`.
     pub fn new(protocol: P) -> IntReceiver<N, P> {
-        IntReceiver { protocol, held: Held::default(), limit: STRING_LIMIT, prefix: PhantomData }
+        IntReceiver {
+            protocol,
+            buffer: FrameBuffer::default(),
+            limit: STRING_LIMIT,
+            prefix: PhantomData,
+        }
     }
 
     /// Sets how many bytes a string may have: 99 999 unless set.
@@ -138,17 +143,18 @@ impl<N: Prefix, P: StringProtocol> Framer for IntReceiver<N, P> {
         Some(end)
     }
 
-    fn needs(&self, held: &[u8], _: &[u8]) -> usize {
-        self.bound(held).saturating_sub(held.len())
+    #[inline]
+    fn limit(&self) -> usize {
+        N::SIZE + self.limit
     }
 
     /// Held bytes are no whole message: so they are fewer.
-    fn bound(&self, held: &[u8]) -> usize {
-        N::SIZE + N::read(held).unwrap_or(0)
+    fn needs(&self, held: &[u8], _: &[u8]) -> usize {
+        (N::SIZE + N::read(held).unwrap_or(0)).saturating_sub(held.len())
     }
 
-    fn held(&mut self) -> &mut Held {
-        &mut self.held
+    fn buffer(&mut self) -> &mut FrameBuffer {
+        &mut self.buffer
     }
 }
 
@@ -156,13 +162,13 @@ impl<N: Prefix, P: StringProtocol> Protocol for IntReceiver<N, P> {
     forward_callbacks!();
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        framing::feed(self, &self.transport(transport), data);
+        self.frame(&self.transport(transport), data);
     }
 
     fn reading_resumed(&mut self, transport: &Transport) {
         let transport = self.transport(transport);
         self.protocol.reading_resumed(&transport);
-        framing::go_on(self, &transport);
+        self.frame_held(&transport);
     }
 }
 

@@ -11,7 +11,7 @@ use super::error::FramingError;
 use super::{LineOnlyReceiver, LineReceiver};
 #[cfg(doc)]
 use crate::Protocol;
-use crate::{Reason, Transport};
+use crate::{Connection, Reason, Transport};
 
 /// Appends `line` and `delimiter` to `out`.
 ///
@@ -48,6 +48,20 @@ pub fn encode_line(line: &[u8], delimiter: &[u8], out: &mut Vec<u8>) {
 /// let mut held = hold(LineReceiver::new(Greeter));
 /// held.push(b"Ada\r\nnot heard any more\r\n");
 /// assert_eq!(held.wire.take(), b"what is your name?\r\nhello Ada\r\n");
+/// ```
+///
+/// By itself it is no [`Protocol`], and the compiler says what is missing:
+///
+/// ```compile_fail,E0277
+/// # use couplet::protocols::{LineProtocol, LineTransport};
+/// # struct Greeter;
+/// # impl LineProtocol for Greeter {
+/// #     fn line_received(&mut self, _: &LineTransport, _: &[u8]) {}
+/// # }
+/// # fn example(reactor: &couplet::Reactor) -> couplet::Result<()> {
+/// reactor.listen("tcp:8000", || Greeter)?; // `|| LineReceiver::new(Greeter)` is a factory
+/// # Ok(())
+/// # }
 /// ```
 pub trait LineProtocol: Any {
     /// The connection was made; the first call.
@@ -232,6 +246,12 @@ impl LineTransport {
         self.wake();
     }
 
+    /// The way back to the protocol's `&mut self`, as [`Transport::connection`] gives it; its calls
+    /// get a `&LineTransport`.
+    pub fn connection<P: 'static>(&self) -> Connection<P, LineTransport> {
+        Connection::new(self.clone())
+    }
+
     fn has_raw_mode(&self) -> bool {
         if self.shared.wake.is_none() {
             self.fail(FramingError::NoRawMode);
@@ -245,6 +265,12 @@ impl LineTransport {
         {
             wake(&self.transport);
         }
+    }
+}
+
+impl AsRef<Transport> for LineTransport {
+    fn as_ref(&self) -> &Transport {
+        &self.transport
     }
 }
 

@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 use std::borrow::Cow;
 
 use super::delimiter::{Delimiter, Lines};
-use super::framing::{self, Framer, Held};
+use super::framing::{FrameBuffer, Framer};
 use super::line::{LineProtocol, LineTransport, next_line};
 use crate::{Protocol, Reason, Transport};
 
@@ -30,7 +30,7 @@ use crate::{Protocol, Reason, Transport};
 #[derive(Debug)]
 pub struct LineOnlyReceiver<P> {
     protocol: P,
-    held: Held,
+    buffer: FrameBuffer,
     lines: Lines,
     transport: Option<LineTransport>,
 }
@@ -39,7 +39,7 @@ impl<P: LineProtocol> LineOnlyReceiver<P> {
     /// Wraps `protocol`.
     pub fn new(protocol: P) -> LineOnlyReceiver<P> {
         let lines = Lines::default();
-        LineOnlyReceiver { protocol, held: Held::default(), lines, transport: None }
+        LineOnlyReceiver { protocol, buffer: FrameBuffer::default(), lines, transport: None }
     }
 
     /// Sets what ends a line: CRLF unless set.
@@ -82,16 +82,17 @@ impl<P: LineProtocol> Framer for LineOnlyReceiver<P> {
         next_line(&mut self.protocol, &mut self.lines, transport, bytes)
     }
 
+    #[inline]
+    fn limit(&self) -> usize {
+        self.lines.bound()
+    }
+
     fn needs(&self, held: &[u8], more: &[u8]) -> usize {
         self.lines.needs(held, more)
     }
 
-    fn bound(&self, _: &[u8]) -> usize {
-        self.lines.bound()
-    }
-
-    fn held(&mut self) -> &mut Held {
-        &mut self.held
+    fn buffer(&mut self) -> &mut FrameBuffer {
+        &mut self.buffer
     }
 }
 
@@ -100,12 +101,12 @@ impl<P: LineProtocol> Protocol for LineOnlyReceiver<P> {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let transport = self.transport(transport);
-        framing::feed(self, &transport, data);
+        self.frame(&transport, data);
     }
 
     fn reading_resumed(&mut self, transport: &Transport) {
         let transport = self.transport(transport);
         self.protocol.reading_resumed(&transport);
-        framing::go_on(self, &transport);
+        self.frame_held(&transport);
     }
 }

@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 use std::borrow::Cow;
 
 use super::delimiter::{Delimiter, Lines};
-use super::framing::{self, Framer, Held};
+use super::framing::{FrameBuffer, Framer, hold};
 use super::line::{LineProtocol, LineTransport, next_line};
 use crate::{Protocol, Reason, Transport};
 
@@ -34,7 +34,7 @@ use crate::{Protocol, Reason, Transport};
 #[derive(Debug)]
 pub struct LineReceiver<P> {
     protocol: P,
-    held: Held,
+    buffer: FrameBuffer,
     lines: Lines,
     transport: Option<LineTransport>,
 }
@@ -42,7 +42,12 @@ pub struct LineReceiver<P> {
 impl<P: LineProtocol> LineReceiver<P> {
     /// Wraps `protocol`.
     pub fn new(protocol: P) -> LineReceiver<P> {
-        LineReceiver { protocol, held: Held::default(), lines: Lines::default(), transport: None }
+        LineReceiver {
+            protocol,
+            buffer: FrameBuffer::default(),
+            lines: Lines::default(),
+            transport: None,
+        }
     }
 
     /// Sets what ends a line: CRLF unless set.
@@ -87,9 +92,14 @@ impl<P: LineProtocol> LineReceiver<P> {
     #[inline]
     fn take_extra(&mut self, transport: &LineTransport) {
         while let Some(extra) = transport.mode().take_extra() {
-            framing::hold(self, transport, &extra);
-            framing::go_on(self, transport);
+            hold(self, transport, &extra);
+            self.frame_held(transport);
         }
+    }
+
+    #[inline]
+    fn is_raw(&self) -> bool {
+        self.transport.as_ref().is_some_and(|transport| transport.mode().is_raw())
     }
 
     #[cold]
@@ -106,7 +116,7 @@ impl<P: LineProtocol> LineReceiver<P> {
 fn wake<P: LineProtocol>(transport: &Transport) {
     transport.connection::<LineReceiver<P>>().tell(|receiver, transport| {
         let transport = receiver.transport(transport);
-        receiver.work(&transport, framing::go_on);
+        receiver.work(&transport, Framer::frame_held);
     });
 }
 
@@ -121,17 +131,18 @@ impl<P: LineProtocol> Framer for LineReceiver<P> {
         next_line(&mut self.protocol, &mut self.lines, transport, bytes)
     }
 
+    /// Raw bytes that are given back are the protocol's own to bound.
+    #[inline]
+    fn limit(&self) -> usize {
+        if self.is_raw() { usize::MAX } else { self.lines.bound() }
+    }
+
     fn needs(&self, held: &[u8], more: &[u8]) -> usize {
-        let raw = self.transport.as_ref().is_some_and(|transport| transport.mode().is_raw());
-        if raw { more.len() } else { self.lines.needs(held, more) }
+        if self.is_raw() { more.len() } else { self.lines.needs(held, more) }
     }
 
-    fn bound(&self, _: &[u8]) -> usize {
-        self.lines.bound()
-    }
-
-    fn held(&mut self) -> &mut Held {
-        &mut self.held
+    fn buffer(&mut self) -> &mut FrameBuffer {
+        &mut self.buffer
     }
 }
 
@@ -140,12 +151,12 @@ impl<P: LineProtocol> Protocol for LineReceiver<P> {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let transport = self.transport(transport);
-        self.work(&transport, |receiver, transport| framing::feed(receiver, transport, data));
+        self.work(&transport, |receiver, transport| receiver.frame(transport, data));
     }
 
     fn reading_resumed(&mut self, transport: &Transport) {
         let transport = self.transport(transport);
         self.protocol.reading_resumed(&transport);
-        self.work(&transport, framing::go_on);
+        self.work(&transport, Framer::frame_held);
     }
 }

@@ -29,11 +29,17 @@
 //! [`Transport::connection`] finds the protocol inside its framer. [`encode_line`],
 //! [`encode_netstring`] and [`encode_int`] frame without a transport.
 //!
+//! For a framing of your own there is [`Framer`], on which all of these are written.
+//!
+//! # Relays
+//!
+//! [`Relay::pair`] joins two connections: a proxy in four lines.
+//!
 //! # Factories
 //!
 //! - [`ReconnectingClientFactory`] connects again, with growing waits.
 //! - A [`Policy`] limits connections: [`LimitConnections`], [`LimitConnectionsByPeer`],
-//!   [`LimitRate`], [`LimitLifetime`].
+//!   [`LimitRate`], [`LimitLifetime`]. [`LimitMessages`] limits what comes over one of them.
 
 mod delimiter;
 mod error;
@@ -45,10 +51,13 @@ mod line_only;
 mod line_receiver;
 mod netstring;
 mod policies;
+mod rate;
 mod reconnecting;
+mod relay;
 mod string;
 
 pub use error::{FramingError, StringTooLong};
+pub use framing::{FrameBuffer, Framer};
 pub use int::{IntReceiver, Prefix, encode_int};
 pub use line::{LineProtocol, LineTransport, encode_line};
 pub use line_only::LineOnlyReceiver;
@@ -58,7 +67,9 @@ pub use policies::{
     Admitted, CountedTicket, LifetimeTicket, LimitConnections, LimitConnectionsByPeer,
     LimitLifetime, LimitRate, PeerTicket, Policed, Policy, RateTicket, Ticket,
 };
+pub use rate::{LimitMessages, MessageRate};
 pub use reconnecting::{ReconnectingClientFactory, Reconnection};
+pub use relay::Relay;
 pub use string::{StringProtocol, StringTransport};
 
 #[cfg(doc)]

@@ -5,7 +5,7 @@ use std::any::{Any, TypeId};
 
 use super::STRING_LIMIT;
 use super::error::FramingError;
-use super::framing::{self, Framer, Held};
+use super::framing::{FrameBuffer, Framer};
 use super::string::{Format, StringProtocol, StringTransport, most};
 use crate::{Protocol, Reason, Transport};
 
@@ -24,13 +24,16 @@ pub fn encode_netstring(string: &[u8], out: &mut Vec<u8>) {
 
 /// A length in decimal and its colon.
 pub(super) struct Header {
-    text: [u8; 21],
+    text: [u8; Header::MAX],
     start: usize,
 }
 
 impl Header {
+    /// Bytes of the longest one.
+    const MAX: usize = 21;
+
     pub(super) fn new(mut length: usize) -> Header {
-        let mut header = Header { text: [b':'; 21], start: 20 };
+        let mut header = Header { text: [b':'; Header::MAX], start: Header::MAX - 1 };
         loop {
             header.start -= 1;
             header.text[header.start] = b'0' + (length % 10) as u8;
@@ -103,14 +106,14 @@ fn body(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, FramingErr
 #[derive(Debug)]
 pub struct NetstringReceiver<P> {
     protocol: P,
-    held: Held,
+    buffer: FrameBuffer,
     limit: usize,
 }
 
 impl<P: StringProtocol> NetstringReceiver<P> {
     /// Wraps `protocol`.
     pub fn new(protocol: P) -> NetstringReceiver<P> {
-        NetstringReceiver { protocol, held: Held::default(), limit: STRING_LIMIT }
+        NetstringReceiver { protocol, buffer: FrameBuffer::default(), limit: STRING_LIMIT }
     }
 
     /// Sets how many bytes a string may have: 99 999 unless set.
@@ -151,19 +154,20 @@ impl<P: StringProtocol> Framer for NetstringReceiver<P> {
         Some(end + 1)
     }
 
-    fn needs(&self, held: &[u8], _: &[u8]) -> usize {
-        self.bound(held).saturating_sub(held.len())
+    #[inline]
+    fn limit(&self) -> usize {
+        Header::MAX + self.limit + 1
     }
 
-    fn bound(&self, held: &[u8]) -> usize {
+    fn needs(&self, held: &[u8], _: &[u8]) -> usize {
         match body(held, self.limit) {
-            Ok(Some((_, end))) => end + 1,
-            Ok(None) | Err(_) => held.len() + 1,
+            Ok(Some((_, end))) => (end + 1).saturating_sub(held.len()),
+            Ok(None) | Err(_) => 1,
         }
     }
 
-    fn held(&mut self) -> &mut Held {
-        &mut self.held
+    fn buffer(&mut self) -> &mut FrameBuffer {
+        &mut self.buffer
     }
 }
 
@@ -171,12 +175,12 @@ impl<P: StringProtocol> Protocol for NetstringReceiver<P> {
     forward_callbacks!();
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        framing::feed(self, &self.transport(transport), data);
+        self.frame(&self.transport(transport), data);
     }
 
     fn reading_resumed(&mut self, transport: &Transport) {
         let transport = self.transport(transport);
         self.protocol.reading_resumed(&transport);
-        framing::go_on(self, &transport);
+        self.frame_held(&transport);
     }
 }

@@ -14,8 +14,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
-use std::time::Instant;
 
+use super::rate::Bucket;
 use crate::Address;
 use crate::Connector;
 use crate::DelayedCall;
@@ -202,6 +202,7 @@ type Peers = Rc<RefCell<HashMap<IpAddr, usize>>>;
 #[derive(Clone)]
 pub struct LimitRate {
     bucket: Rc<RefCell<Bucket>>,
+    reactor: Rc<RefCell<Option<Reactor>>>,
     away: Away,
 }
 
@@ -392,40 +393,12 @@ impl Drop for PeerTicket {
     }
 }
 
-/// Counted in parts of which a connection costs `per` in nanoseconds, and of which `most` come
-/// each nanosecond: all is exact.
-struct Bucket {
-    most: u32,
-    per: Duration,
-    missing: u128,
-    at: Option<Instant>,
-    reactor: Option<Reactor>,
-}
-
-impl Bucket {
-    fn take(&mut self) -> bool {
-        let now = self.reactor.as_ref().map(Reactor::now);
-        if let (Some(now), Some(at)) = (now, self.at) {
-            // Below 2^94 nanoseconds times 2^32: it fits.
-            let gained = now.saturating_duration_since(at).as_nanos() * u128::from(self.most);
-            self.missing = self.missing.saturating_sub(gained);
-        }
-        self.at = now;
-        let cost = self.per.as_nanos();
-        let fits = self.missing + cost <= cost * u128::from(self.most);
-        if fits {
-            self.missing += cost;
-        }
-        fits && self.most > 0
-    }
-}
-
 impl LimitRate {
     /// At most `most` new connections in `per`. With 0 everybody is turned away; else, with a
     /// `per` of zero, nobody is.
     pub fn new(most: u32, per: Duration) -> Self {
-        let bucket = Bucket { most, per, missing: 0, at: None, reactor: None };
-        Self { bucket: Rc::new(RefCell::new(bucket)), away: Away::default() }
+        let bucket = Rc::new(RefCell::new(Bucket::new(most, per)));
+        Self { bucket, reactor: Rc::default(), away: Away::default() }
     }
 
     /// Calls `f` for each who is turned away.
@@ -445,7 +418,8 @@ impl Policy for LimitRate {
     type Ticket = RateTicket;
 
     fn admit(&self, peer: &Address) -> Option<RateTicket> {
-        let fits = self.bucket.borrow_mut().take();
+        let now = self.reactor.borrow().as_ref().map(Reactor::now);
+        let fits = self.bucket.borrow_mut().take(now);
         if !fits {
             self.away.tell(peer);
         }
@@ -453,7 +427,7 @@ impl Policy for LimitRate {
     }
 
     fn attach(&self, reactor: &Reactor) {
-        let old = self.bucket.borrow_mut().reactor.replace(reactor.clone());
+        let old = self.reactor.replace(Some(reactor.clone()));
         drop(old);
     }
 }
@@ -549,8 +523,8 @@ impl fmt::Debug for LimitRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bucket = self.bucket.borrow();
         f.debug_struct("LimitRate")
-            .field("most", &bucket.most)
-            .field("per", &bucket.per)
+            .field("most", &bucket.most())
+            .field("per", &bucket.per())
             .field("turned_away", &self.turned_away())
             .finish_non_exhaustive()
     }

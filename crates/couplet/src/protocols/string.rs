@@ -7,7 +7,7 @@ use std::ops::Deref;
 use super::error::StringTooLong;
 use super::int::{Prefix, put_length};
 use super::netstring::Header;
-use crate::{Reason, Transport};
+use crate::{Connection, Reason, Transport};
 
 /// A limit that a header's length can be added to. No buffer is larger.
 pub(super) fn most(bytes: usize) -> usize {
@@ -117,6 +117,18 @@ impl StringTransport {
             }
         }
         Ok(())
+    }
+
+    /// The way back to the protocol's `&mut self`, as [`Transport::connection`] gives it; its calls
+    /// get a `&StringTransport`.
+    pub fn connection<P: 'static>(&self) -> Connection<P, StringTransport> {
+        Connection::new(self.clone())
+    }
+}
+
+impl AsRef<Transport> for StringTransport {
+    fn as_ref(&self) -> &Transport {
+        &self.transport
     }
 }
 

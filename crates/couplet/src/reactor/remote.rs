@@ -12,7 +12,6 @@ use super::turn::Core;
 use crate::defer::{Deferred, Result};
 use crate::driver::Commands;
 use crate::panics::{Contained, contain};
-use crate::protocol::Protocol;
 use crate::transport::{ConnectionId, Tell, Told, Transport};
 
 /// A call from another thread.
@@ -71,8 +70,9 @@ impl Remote {
     }
 
     /// Runs `f` on the protocol of a connection, as
-    /// [`Connection::tell`](crate::Connection::tell) does. `P` is the protocol, or one that it
-    /// wraps. Where the connection has been lost by then, `f` is dropped.
+    /// [`Connection::tell`](crate::Connection::tell) does. `P` is the protocol, or what it wraps:
+    /// what a framer hands its messages to, say. Where the connection has been lost by then, `f` is
+    /// dropped.
     ///
     /// ```
     /// # use couplet::{ConnectionId, Protocol, Remote, Transport};
@@ -88,7 +88,7 @@ impl Remote {
     /// # Errors
     ///
     /// [`LoopGone`]; `f` is dropped.
-    pub fn tell<P: Protocol>(
+    pub fn tell<P: 'static>(
         &self,
         connection: ConnectionId,
         f: impl FnOnce(&mut P, &Transport) + Send + 'static,

@@ -28,20 +28,49 @@ pub(crate) trait Tell {
 /// poetry, timeouts and answers that come later need no `Rc<RefCell<…>>`.
 ///
 /// Made by [`Transport::connection`], or by a successful [`Reactor::connect`](crate::Reactor::connect).
-pub struct Connection<P> {
-    pub(crate) wire: Rc<Wire>,
-    pub(crate) protocol: PhantomData<fn(&mut P)>,
+/// The callbacks get a `T`, the transport that the connection was made of: a plain [`Transport`], or
+/// that of a framer. So the connection of a [`LineTransport`](crate::protocols::LineTransport) can
+/// send lines:
+///
+/// ```
+/// use std::time::Duration;
+/// use couplet::protocols::{LineProtocol, LineTransport};
+///
+/// struct Clock;
+/// impl LineProtocol for Clock {
+///     fn line_received(&mut self, transport: &LineTransport, _: &[u8]) {
+///         let soon = Duration::from_secs(1);
+///         transport.connection::<Self>().call_later(soon, |_, transport| transport.send_line("tick"));
+///     }
+/// }
+/// # use couplet::{protocols::LineReceiver, testing::hold};
+/// # let mut held = hold(LineReceiver::new(Clock));
+/// # held.push(b"\r\n");
+/// # held.advance(Duration::from_secs(1));
+/// # assert_eq!(held.wire.take(), b"tick\r\n");
+/// ```
+pub struct Connection<P, T = Transport> {
+    transport: T,
+    protocol: PhantomData<fn(&mut P)>,
 }
 
-impl<P: 'static> Connection<P> {
+impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
+    /// The connection of `transport`, on which `P` is the protocol, or what it wraps. Calls into
+    /// the protocol get a clone of this transport.
+    ///
+    /// For the transports of framers; [`Transport::connection`] is the usual way.
+    pub fn new(transport: T) -> Connection<P, T> {
+        Connection { transport, protocol: PhantomData }
+    }
+
     /// Runs `f` on the protocol in the turn. False, and `f` is dropped, when
     /// [`connection_lost`](Protocol::connection_lost) was called already. It is dropped too when
     /// the connection is lost before its turn comes.
-    pub fn tell(&self, f: impl FnOnce(&mut P, &Transport) + 'static) -> bool {
-        let told = Told::new(f);
+    pub fn tell(&self, f: impl FnOnce(&mut P, &T) + 'static) -> bool {
+        let told = self.told(f);
         let is_there = !self.is_lost();
         if is_there {
-            self.wire.reactor.tell(&self.wire, Box::new(told));
+            self.wire().reactor.tell(self.wire(), told);
         }
         is_there
     }
@@ -49,64 +78,75 @@ impl<P: 'static> Connection<P> {
     /// Runs `f` on the protocol in the turn, and gives what it returns; fails with
     /// [`ConnectionLost`] when the connection is lost before.
     #[track_caller]
-    pub fn ask<T: 'static>(
-        &self,
-        f: impl FnOnce(&mut P, &Transport) -> T + 'static,
-    ) -> Deferred<T> {
+    pub fn ask<R: 'static>(&self, f: impl FnOnce(&mut P, &T) -> R + 'static) -> Deferred<R> {
         self.ask_result(move |protocol, transport| Ok(f(protocol, transport)))
     }
 
     /// [`ask`](Self::ask) with a closure that may fail.
     #[track_caller]
-    pub fn ask_result<T: 'static>(
+    pub fn ask_result<R: 'static>(
         &self,
-        f: impl FnOnce(&mut P, &Transport) -> Result<T> + 'static,
-    ) -> Deferred<T> {
-        let f = Contained::new(f);
-        if let Some(reason) = self.wire.reason() {
+        f: impl FnOnce(&mut P, &T) -> Result<R> + 'static,
+    ) -> Deferred<R> {
+        let f = Contained::new(self.with_transport(f));
+        if let Some(reason) = self.wire().reason() {
             return Deferred::fail(ConnectionLost(reason));
         }
         let (deferred, resolver) = Deferred::new();
         let asked = Box::new(Asked { f, resolver, protocol: PhantomData });
-        self.wire.reactor.tell(&self.wire, asked);
+        self.wire().reactor.tell(self.wire(), asked);
         deferred
     }
 
     /// Runs `f` on the protocol after `delay`; dropped with the connection.
     #[track_caller]
-    pub fn call_later(
-        &self,
-        delay: Duration,
-        f: impl FnOnce(&mut P, &Transport) + 'static,
-    ) -> DelayedCall {
-        self.wire.reactor.tell_later(&self.wire, delay, Box::new(Told::new(f)))
+    pub fn call_later(&self, delay: Duration, f: impl FnOnce(&mut P, &T) + 'static) -> DelayedCall {
+        self.wire().reactor.tell_later(self.wire(), delay, self.told(f))
     }
 
     /// The transport of this connection.
-    pub fn transport(&self) -> Transport {
-        Transport { wire: self.wire.clone() }
+    pub fn transport(&self) -> T {
+        self.transport.clone()
     }
 
     /// Names this connection; `Copy` and `Send`.
     pub fn id(&self) -> ConnectionId {
-        self.wire.id
+        self.wire().id
     }
 
     /// True once `connection_lost` was called.
     pub fn is_lost(&self) -> bool {
-        self.wire.phase() == Phase::Lost
+        self.wire().phase() == Phase::Lost
+    }
+
+    fn wire(&self) -> &Rc<Wire> {
+        &self.transport.as_ref().wire
+    }
+
+    fn told(&self, f: impl FnOnce(&mut P, &T) + 'static) -> Box<dyn Tell> {
+        Box::new(Told::new(self.with_transport(f)))
+    }
+
+    /// Replaces the plain transport that the turn hands out.
+    fn with_transport<R>(
+        &self,
+        f: impl FnOnce(&mut P, &T) -> R + 'static,
+    ) -> impl FnOnce(&mut P, &Transport) -> R + 'static {
+        let transport = self.transport.clone();
+        move |protocol, _| f(protocol, &transport)
     }
 }
 
-impl<P> Clone for Connection<P> {
+impl<P, T: Clone> Clone for Connection<P, T> {
     fn clone(&self) -> Self {
-        Connection { wire: self.wire.clone(), protocol: PhantomData }
+        Connection { transport: self.transport.clone(), protocol: PhantomData }
     }
 }
 
-impl<P> fmt::Debug for Connection<P> {
+impl<P, T: AsRef<Transport>> fmt::Debug for Connection<P, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("id", &self.wire.id).finish_non_exhaustive()
+        let id = self.transport.as_ref().id();
+        f.debug_struct("Connection").field("id", &id).finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,6 @@ pub(crate) mod outbox;
 pub(crate) mod wire;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,12 +21,11 @@ use crate::error::ConnectionLost;
 #[cfg(doc)]
 use crate::error::Reason;
 use crate::panics::Contained;
-#[cfg(doc)]
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
 pub use handle::Connection;
 pub(crate) use handle::{Tell, Told};
-use wire::{Phase, Registered, Watermarks, Wire, asked};
+use wire::{Phase, Registered, Watermarks, Wire, asked, paused};
 
 /// Names a connection for as long as its loop lives, from any thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -183,12 +181,52 @@ impl Transport {
     /// No data comes until [`resume_producing`](Self::resume_producing), not even of a chunk that
     /// a framer is busy with. The peer is slowed down by the network's flow control.
     pub fn pause_producing(&self) {
-        self.wire.set_paused(true);
+        self.wire.set_paused(paused::BY_USER, true);
     }
 
     /// Data comes again, from the turn; [`reading_resumed`](Protocol::reading_resumed) first.
     pub fn resume_producing(&self) {
-        self.wire.set_paused(false);
+        self.wire.set_paused(paused::BY_USER, false);
+    }
+
+    /// No data comes for `time`: a pause of its own, which neither a
+    /// [`resume_producing`](Self::resume_producing) ends nor its end a
+    /// [`pause_producing`](Self::pause_producing). Of several the one that lasts longest counts.
+    ///
+    /// [`MessageRate`](crate::protocols::MessageRate) limits a rate by this. Twisted's
+    /// `throttleReads`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// struct Unhurried;
+    /// impl Protocol for Unhurried {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data);
+    ///         transport.throttle(Duration::from_secs(1));
+    ///     }
+    /// }
+    ///
+    /// let mut held = hold(Unhurried);
+    /// held.push(b"one ");
+    /// held.wire.push(b"two ");
+    /// held.advance(Duration::from_millis(999));
+    /// assert_eq!(held.wire.take(), b"one ");
+    /// held.advance(Duration::from_millis(1));
+    /// assert_eq!(held.wire.take(), b"two ");
+    /// ```
+    #[track_caller]
+    pub fn throttle(&self, time: Duration) {
+        let reactor = self.reactor();
+        if time.is_zero() || self.is_closing() {
+            return;
+        }
+        // A time past the end of the clock is none.
+        if let Some(until) = reactor.now().checked_add(time) {
+            self.wire.throttle(until);
+            reactor.tell_later(&self.wire, time, Box::new(EndThrottle));
+        }
     }
 
     /// False once reading is paused, or the connection is closing, failed or lost: a framer asks
@@ -394,7 +432,23 @@ impl Transport {
     /// }
     /// ```
     pub fn connection<P: 'static>(&self) -> Connection<P> {
-        Connection { wire: self.wire.clone(), protocol: PhantomData }
+        Connection::new(self.clone())
+    }
+}
+
+/// The call that ends a [`Transport::throttle`].
+struct EndThrottle;
+
+impl Tell for EndThrottle {
+    fn run(self: Box<Self>, _: &mut dyn Protocol, transport: &Transport) {
+        transport.wire.end_throttle();
+    }
+}
+
+/// What takes the transport of a framer takes a plain one too.
+impl AsRef<Transport> for Transport {
+    fn as_ref(&self) -> &Transport {
+        self
     }
 }
 

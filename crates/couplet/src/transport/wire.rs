@@ -29,6 +29,14 @@ pub(super) mod asked {
     pub(crate) const OPTIONS: u16 = 128;
 }
 
+/// Who holds the reading back; a set of bits.
+pub(super) mod paused {
+    /// `pause_producing`, until `resume_producing`.
+    pub(crate) const BY_USER: u8 = 1;
+    /// `throttle`, until its time has passed.
+    pub(crate) const BY_THROTTLE: u8 = 2;
+}
+
 /// How far a connection is, as its handles see it: it holds from the call on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
@@ -74,7 +82,7 @@ pub(crate) struct Wire {
     /// calling its protocol.
     dirty: Cell<bool>,
     phase: Cell<Phase>,
-    paused: Cell<bool>,
+    paused: Cell<u8>,
     /// A producer or a `drained` waits for bytes to leave. Follows from `producer` and `rare`, and
     /// is kept here because every write asks: see [`update_awaits_room`](Self::update_awaits_room).
     awaits_room: Cell<bool>,
@@ -97,6 +105,7 @@ pub(crate) struct Wire {
     producer: RefCell<Option<Registered>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
     pub(super) close_deadline: Cell<Option<Duration>>,
+    throttled_until: Cell<Option<Instant>>,
     pub(crate) made_at: Instant,
     dropped: Cell<u64>,
     /// An end that the protocol did not ask for is a reset.
@@ -133,7 +142,7 @@ impl Wire {
             asked: Cell::new(0),
             dirty: Cell::new(false),
             phase: Cell::new(Phase::Open),
-            paused: Cell::new(false),
+            paused: Cell::new(0),
             outbox: RefCell::new(Outbox::new(reactor.spares().clone())),
             in_flight: Cell::new(0),
             watermarks: Cell::new(Watermarks { low: LOW_MARK, high: HIGH_MARK }),
@@ -142,6 +151,7 @@ impl Wire {
             producer: RefCell::new(None),
             idle_timeout: Cell::new(None),
             close_deadline: Cell::new(Some(CLOSE_DEADLINE)),
+            throttled_until: Cell::new(None),
             made_at: now,
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
@@ -237,9 +247,27 @@ impl Wire {
         self.phase.set(self.phase.get().max(phase));
     }
 
-    pub(super) fn set_paused(&self, paused: bool) {
-        if self.phase.get() < Phase::Closing && self.paused.replace(paused) != paused {
-            self.ask(asked::FLOW);
+    pub(super) fn set_paused(&self, by: u8, paused: bool) {
+        let before = self.paused.get();
+        let after = if paused { before | by } else { before & !by };
+        if self.phase.get() < Phase::Closing {
+            self.paused.set(after);
+            if (before == 0) != (after == 0) {
+                self.ask(asked::FLOW);
+            }
+        }
+    }
+
+    /// Holds the reading back until then, or until a later time that was set before.
+    pub(super) fn throttle(&self, until: Instant) {
+        self.throttled_until.set(self.throttled_until.get().max(Some(until)));
+        self.set_paused(paused::BY_THROTTLE, true);
+    }
+
+    /// A throttle may be over.
+    pub(super) fn end_throttle(&self) {
+        if self.throttled_until.get().is_none_or(|until| until <= self.reactor.now()) {
+            self.set_paused(paused::BY_THROTTLE, false);
         }
     }
 
@@ -332,7 +360,7 @@ impl Wire {
 
     #[inline]
     pub(super) fn paused(&self) -> bool {
-        self.paused.get()
+        self.paused.get() != 0
     }
 
     #[inline]

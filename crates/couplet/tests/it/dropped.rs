@@ -254,6 +254,23 @@ const WAYS: &[(&str, &str, Act)] = &[
         wire.close();
         s.turns();
     }),
+    ("connect_protocol", "refused, given up, and lost", |s| {
+        let carrier = Carrier(s.bomb());
+        s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier).recover_with_nothing();
+        s.turns();
+        s.network.set_silent("127.0.0.1:9".parse().expect("an address"));
+        let carrier = Carrier(s.bomb());
+        let connecting = s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier);
+        s.turns();
+        connecting.cancel();
+        let port = number(&s.far());
+        let carrier = Carrier(s.bomb());
+        s.reactor.connect_protocol(format!("tcp:127.0.0.1:{port}"), carrier).detach();
+        s.turns();
+        s.network.accept(s.far_address()).expect("it connects").close();
+        s.turns();
+        assert_eq!(s.bombs.get(), 3, "each goes with its attempt or its connection");
+    }),
     ("connect", "its protocol comes too late", |s| {
         // The attempt is given up while the protocol is built.
         let connector: Rc<RefCell<Option<Connector>>> = Rc::default();
@@ -606,11 +623,12 @@ fn sources(folder: &Path) -> Vec<String> {
 
 /// The public functions that keep what a user hands in: what they take is code, or foreign.
 fn ways_in() -> BTreeSet<String> {
-    const THEIRS: [&str; 8] = [
+    const THEIRS: [&str; 9] = [
         "FnOnce(",
         "FnMut(",
         "Fn(",
         "IntoFactory<",
+        "protocol: P,",
         "impl Producer",
         "Future<",
         "Into<Failure>",

@@ -3,8 +3,12 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
+use couplet::defer::ResolverDropped;
 use couplet::endpoints::{ClientEndpoint, EndpointError, ServerEndpoint, quote};
-use couplet::{ConnectOptions, ListenError, ListenOptions, Loop, Protocol, Transport};
+use couplet::{
+    ConnectOptions, Connection, Deferred, ListenError, ListenOptions, Loop, Protocol, Reason,
+    Resolver, Transport,
+};
 use proptest::prelude::*;
 
 fn client(text: &str) -> Result<(String, u16), EndpointError> {
@@ -337,6 +341,47 @@ fn a_connect_to_what_is_no_endpoint_is_a_deferred_that_has_failed() {
     let connecting = l.reactor().connect("tcp:localhost", || Quiet);
     let failure = l.run_until(connecting).unwrap_err();
     assert!(failure.is::<EndpointError>(), "{failure}");
+}
+
+/// A client that owns its resolver, which no factory closure could give to it.
+struct Client(Option<Resolver<Reason>>);
+
+impl Protocol for Client {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        if let Some(lost) = self.0.take() {
+            lost.callback(reason.clone());
+        }
+    }
+}
+
+#[test]
+fn one_protocol_object_connects_without_a_factory() {
+    let mut l = Loop::new().unwrap();
+    let reactor = l.reactor();
+    let port = reactor.listen("tcp:0:interface=127.0.0.1", || Quiet).unwrap();
+    let endpoint = format!("tcp:127.0.0.1:{}", port.host().port().unwrap());
+    let (lost, resolver) = Deferred::new();
+    let connecting = reactor.connect_protocol(endpoint, Client(Some(resolver)));
+    let connection: Connection<Client> = l.run_until(connecting).unwrap();
+    let waits = connection.ask(|client, transport| {
+        transport.abort_connection();
+        client.0.is_some()
+    });
+    assert!(l.run_until(waits).unwrap(), "it is the object that was handed in");
+    assert!(matches!(l.run_until(lost).unwrap(), Reason::Aborted));
+}
+
+#[test]
+fn a_protocol_whose_connect_fails_is_dropped() {
+    let mut l = Loop::new().unwrap();
+    for endpoint in ["tcp:localhost", "tcp:127.0.0.1:1"] {
+        let (lost, resolver) = Deferred::<Reason>::new();
+        let connecting = l.reactor().connect_protocol(endpoint, Client(Some(resolver)));
+        assert!(l.run_until(connecting).is_err());
+        let failure = l.run_until(lost).unwrap_err();
+        assert!(failure.is::<ResolverDropped>(), "{failure}");
+    }
 }
 
 proptest! {

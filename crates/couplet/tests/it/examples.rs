@@ -220,6 +220,47 @@ fn the_echo_server_echoes_to_the_end_of_what_it_is_sent() {
     assert_eq!(read_all(&mut stream), POEM);
 }
 
+/// What real `redis-cli` prints when it gives this command to a server.
+fn redis_cli(address: &str, words: &[&str]) -> Option<String> {
+    let (host, port) = address.rsplit_once(':').expect("an address");
+    let mut client = Command::new("redis-cli");
+    let spawned = client
+        .args(["--no-raw", "-h", host, "-p", port])
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn();
+    let child = match spawned {
+        Ok(child) => child,
+        Err(why) => {
+            assert!(std::env::var_os("CI").is_none(), "CI lacks redis-cli: {why}");
+            // Past the test harness, which keeps the output of tests that pass.
+            let _ = writeln!(std::io::stderr(), "skipped: there is no redis-cli here: {why}");
+            return None;
+        }
+    };
+    let _watchdog = watchdog(&child);
+    Some(stdout(&child.wait_with_output().expect("it runs")))
+}
+
+#[test]
+fn the_server_of_redis_answers_redis_cli() {
+    let mut server = Running::start("resp", &[]);
+    let address = server.address();
+    let poem = POEM.repeat(500);
+    for (words, answer) in [
+        (&["ping"][..], "PONG\n"),
+        (&["ping", "are you there?"], "\"are you there?\"\n"),
+        (&["get", "poem"], "(nil)\n"),
+        (&["set", "poem", &poem], "OK\n"),
+        (&["get", "poem"], &format!("{poem:?}\n")),
+        (&["sing"], "(error) ERR this is not served: SING\n"),
+    ] {
+        let Some(printed) = redis_cli(&address, words) else { return };
+        assert_eq!(printed, answer, "{}", words[0]);
+    }
+}
+
 #[test]
 fn at_most_three_frames_of_ours_stand_between_the_turn_and_a_protocol() {
     let output = run(&mut example("trace"));

@@ -11,6 +11,7 @@ mod defer_reports;
 mod defer_stack;
 mod defer_timeout;
 mod defer_witness;
+mod diagnostics;
 mod dropped;
 mod echoes;
 #[cfg(unix)]
@@ -24,8 +25,10 @@ mod logged;
 mod loops;
 mod names;
 mod policies;
+mod rate;
 mod readiness;
 mod reconnecting;
+mod relay;
 mod robust;
 mod sim;
 mod smoke;

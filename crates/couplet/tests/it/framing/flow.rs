@@ -12,6 +12,7 @@ use couplet::protocols::{
 use couplet::testing::{Held, Manner, hold, hold_on};
 use couplet::{Protocol, Reason, Transport};
 
+use super::own::Semicolons;
 use super::{MANNERS, Notes, Told, lost, message};
 
 /// Four messages, "0" to "3", and the beginning of a fifth; the end of that one, "4".
@@ -19,6 +20,7 @@ type Chunk = (&'static [u8], &'static [u8]);
 const LINES: Chunk = (b"0\r\n1\r\n2\r\n3\r\n4\r", b"\n");
 const NETSTRINGS: Chunk = (b"1:0,1:1,1:2,1:3,1:4", b",");
 const BYTES: Chunk = (b"\x010\x011\x012\x013\x01", b"4");
+const SEMICOLONS: Chunk = (b"0;1;2;3;4", b";");
 const SHORTS: Chunk = (b"\0\x010\0\x011\0\x012\0\x013\0\x01", b"4");
 
 /// Calls a generic function with every framer, in both manners.
@@ -30,6 +32,7 @@ macro_rules! with_each_framer {
             $fact(manner, NetstringReceiver::new, NETSTRINGS);
             $fact(manner, IntReceiver::<u8, _>::new, BYTES);
             $fact(manner, IntReceiver::<u16, _>::new, SHORTS);
+            $fact(manner, Semicolons::new, SEMICOLONS);
         }
     };
 }

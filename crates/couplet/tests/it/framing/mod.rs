@@ -1,4 +1,4 @@
-//! Framers: rows 163 to 169. The fuzzer shares `naive`, `notes` and `bodies`.
+//! Framers: rows 163 to 169, and the way back to what they wrap. The fuzzer shares `naive`, `notes` and `bodies`.
 
 mod bodies;
 mod flow;
@@ -6,7 +6,10 @@ mod limits;
 mod models;
 mod naive;
 mod notes;
+mod own;
 mod raw;
+mod resp;
+mod typed;
 
 use couplet::testing::Manner;
 

@@ -56,7 +56,7 @@ impl Notes {
         self.log.borrow_mut().push(told);
     }
 
-    fn message(&mut self, transport: &Transport, bytes: &[u8]) {
+    pub(crate) fn message(&mut self, transport: &Transport, bytes: &[u8]) {
         self.note(Told::Message(bytes.into()));
         (self.then.clone())(self.messages, transport);
         self.messages += 1;

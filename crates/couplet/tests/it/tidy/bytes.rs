@@ -48,6 +48,7 @@ const GATES: [Gate; 7] = [
             // Wrappers forward.
             ("Admitted::data_received", 1),
             ("Capture::data_received", 1),
+            ("LimitMessages::data_received", 1),
             ("Watched::data_received", 1),
         ],
     },

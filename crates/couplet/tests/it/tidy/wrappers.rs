@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use super::source::{Code, assert_none, last_of, library, line, name_of, names_in};
 
 /// A trait, and the bounds that mark its wrappers.
-const KINDS: [(&str, &[&str]); 2] =
-    [("Protocol", &["Protocol", "LineProtocol", "StringProtocol"]), ("Factory", &["Factory"])];
+const KINDS: [(&str, &[&str]); 4] = [
+    ("Protocol", &["Protocol", "LineProtocol", "StringProtocol"]),
+    ("LineProtocol", &["LineProtocol"]),
+    ("StringProtocol", &["StringProtocol"]),
+    ("Factory", &["Factory"]),
+];
 
 /// The methods of a trait.
 fn callbacks(files: &[Code], name: &str) -> Vec<String> {

@@ -1,0 +1,265 @@
+//! [`LimitMessages`]: how many messages one connection may send in a time. Who sends more is slowed
+//! down by the network's flow control, and nothing is dropped. Twisted's `ThrottlingProtocol` counts
+//! bytes.
+
+use std::any::{Any, TypeId};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::line::{LineProtocol, LineTransport};
+use super::string::{StringProtocol, StringTransport};
+use crate::{Protocol, Reason, Transport};
+
+/// Messages a second that a connection may send unless set.
+const MOST: u32 = 1000;
+const PER: Duration = Duration::from_secs(1);
+
+/// A token bucket, full at first, that fills evenly. It counts in parts of which a token costs
+/// `per` in nanoseconds, and of which `most` come each nanosecond: all is exact.
+pub(super) struct Bucket {
+    most: u32,
+    per: Duration,
+    missing: u128,
+    at: Option<Instant>,
+}
+
+impl Bucket {
+    pub(super) fn new(most: u32, per: Duration) -> Bucket {
+        Bucket { most, per, missing: 0, at: None }
+    }
+
+    pub(super) fn most(&self) -> u32 {
+        self.most
+    }
+
+    pub(super) fn per(&self) -> Duration {
+        self.per
+    }
+
+    /// Takes a token, if there is one.
+    pub(super) fn take(&mut self, now: Option<Instant>) -> bool {
+        self.fill(now);
+        let fits = self.lacks() == 0 && self.most > 0;
+        if fits {
+            self.missing += self.per.as_nanos();
+        }
+        fits
+    }
+
+    /// Takes a token, there or not, and tells how long it takes until there is another.
+    fn spend(&mut self, now: Instant) -> Duration {
+        self.fill(Some(now));
+        self.missing = self.missing.saturating_add(self.per.as_nanos());
+        let wait = self.lacks().div_ceil(u128::from(self.most.max(1)));
+        Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
+    }
+
+    fn fill(&mut self, now: Option<Instant>) {
+        if let (Some(now), Some(at)) = (now, self.at) {
+            // Below 2^94 nanoseconds times 2^32: it fits.
+            let gained = now.saturating_duration_since(at).as_nanos() * u128::from(self.most);
+            self.missing = self.missing.saturating_sub(gained);
+        }
+        self.at = now;
+    }
+
+    /// What has to come before there is a token.
+    fn lacks(&self) -> u128 {
+        let cost = self.per.as_nanos();
+        let room = cost * u128::from(self.most);
+        self.missing.saturating_add(cost).saturating_sub(room)
+    }
+}
+
+/// Counts the messages of one connection, and [throttles](Transport::throttle) its reading while
+/// they are too many: a token bucket, full at first, that fills evenly. So a burst of `most` passes
+/// at once, and from then on one message comes in each `per / most`.
+///
+/// [`LimitMessages`] counts for the protocols of this library; a [`Framer`](super::Framer) of your
+/// own counts by itself.
+///
+/// ```
+/// use couplet::Transport;
+/// use couplet::protocols::{FrameBuffer, Framer, MessageRate};
+/// use std::time::Duration;
+///
+/// struct Bytes {
+///     rate: MessageRate, // MessageRate::new(50, Duration::from_secs(1))
+///     buffer: FrameBuffer,
+/// }
+///
+/// impl Framer for Bytes {
+///     type Transport = Transport;
+///
+///     fn step(&mut self, transport: &Transport, bytes: &[u8]) -> Option<usize> {
+///         self.rate.count(transport);
+///         transport.write(&bytes[..1]);
+///         Some(1)
+///     }
+///     fn buffer(&mut self) -> &mut FrameBuffer {
+///         &mut self.buffer
+///     }
+/// }
+/// ```
+pub struct MessageRate {
+    bucket: Bucket,
+}
+
+impl MessageRate {
+    /// At most `most` messages in `per`, and at least one; with a `per` of zero there is no limit.
+    pub fn new(most: u32, per: Duration) -> MessageRate {
+        MessageRate { bucket: Bucket::new(most.max(1), per) }
+    }
+
+    /// A message came. When it was the last one for now, nothing is delivered until the next one
+    /// may come: a framer stops in the middle of what was received.
+    pub fn count(&mut self, transport: &Transport) {
+        let wait = self.bucket.spend(transport.reactor().now());
+        transport.throttle(wait);
+    }
+}
+
+impl Default for MessageRate {
+    /// 1000 in a second.
+    fn default() -> MessageRate {
+        MessageRate::new(MOST, PER)
+    }
+}
+
+impl fmt::Debug for MessageRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageRate")
+            .field("most", &self.bucket.most)
+            .field("per", &self.bucket.per)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A protocol whose peer may send so many messages in a time and no more: 1000 in a second unless
+/// [set](Self::with_rate). What is more waits in the network, which slows the peer down; nothing is
+/// dropped.
+///
+/// It goes inside the framer, around a [`LineProtocol`] or a [`StringProtocol`], where a message is
+/// a line or a string. Raw bytes of a line protocol are not counted. Around a plain [`Protocol`]
+/// each read counts, of at most 256 KiB unless the loop is told otherwise.
+///
+/// Its pause is its own ([`Transport::throttle`]): the protocol, and producers, may pause and
+/// resume as they like.
+///
+/// ```
+/// use couplet::protocols::{LimitMessages, LineProtocol, LineReceiver, LineTransport};
+/// use couplet::testing::hold;
+/// use std::time::Duration;
+///
+/// struct Echo;
+/// impl LineProtocol for Echo {
+///     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+///         transport.send_line(line);
+///     }
+/// }
+///
+/// let second = Duration::from_secs(1);
+/// let mut held = hold(LineReceiver::new(LimitMessages::new(Echo).with_rate(2, second)));
+/// held.push(b"a\r\nb\r\nc\r\nd\r\n");
+/// assert_eq!(held.wire.take(), b"a\r\nb\r\n");
+/// held.advance(second / 2);
+/// assert_eq!(held.wire.take(), b"c\r\n");
+/// held.advance(second / 2);
+/// assert_eq!(held.wire.take(), b"d\r\n");
+/// ```
+#[derive(Debug)]
+pub struct LimitMessages<P> {
+    protocol: P,
+    rate: MessageRate,
+}
+
+impl<P> LimitMessages<P> {
+    /// Wraps `protocol`.
+    pub fn new(protocol: P) -> LimitMessages<P> {
+        LimitMessages { protocol, rate: MessageRate::default() }
+    }
+
+    /// Sets the rate: at most `most` messages in `per`, as for [`MessageRate::new`].
+    #[must_use]
+    pub fn with_rate(mut self, most: u32, per: Duration) -> LimitMessages<P> {
+        self.rate = MessageRate::new(most, per);
+        self
+    }
+
+    /// What it wraps.
+    pub fn protocol(&mut self) -> &mut P {
+        &mut self.protocol
+    }
+}
+
+/// The callbacks that are the same in each kind of protocol.
+macro_rules! pass_on {
+    ($kind:ident, $transport:ty) => {
+        fn connection_made(&mut self, transport: &$transport) {
+            $kind::connection_made(&mut self.protocol, transport);
+        }
+
+        fn connection_lost(&mut self, transport: &$transport, reason: &Reason) {
+            $kind::connection_lost(&mut self.protocol, transport, reason);
+        }
+
+        fn read_closed(&mut self, transport: &$transport) {
+            $kind::read_closed(&mut self.protocol, transport);
+        }
+
+        fn write_closed(&mut self, transport: &$transport) {
+            $kind::write_closed(&mut self.protocol, transport);
+        }
+
+        fn reading_resumed(&mut self, transport: &$transport) {
+            $kind::reading_resumed(&mut self.protocol, transport);
+        }
+
+        fn handshake_completed(&mut self, transport: &$transport) {
+            $kind::handshake_completed(&mut self.protocol, transport);
+        }
+
+        fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
+            if wanted == TypeId::of::<P>() {
+                return Some(&mut self.protocol);
+            }
+            $kind::find(&mut self.protocol, wanted)
+        }
+    };
+}
+
+impl<P: Protocol> Protocol for LimitMessages<P> {
+    pass_on!(Protocol, Transport);
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.rate.count(transport);
+        self.protocol.data_received(transport, data);
+    }
+}
+
+impl<P: LineProtocol> LineProtocol for LimitMessages<P> {
+    pass_on!(LineProtocol, LineTransport);
+
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+        self.rate.count(transport);
+        self.protocol.line_received(transport, line);
+    }
+
+    fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
+        self.protocol.raw_data_received(transport, data);
+    }
+
+    fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
+        self.rate.count(transport);
+        self.protocol.line_length_exceeded(transport, beginning);
+    }
+}
+
+impl<P: StringProtocol> StringProtocol for LimitMessages<P> {
+    pass_on!(StringProtocol, StringTransport);
+
+    fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
+        self.rate.count(transport);
+        self.protocol.string_received(transport, string);
+    }
+}

@@ -1,0 +1,210 @@
+//! [`Relay`]: two connections joined into one, with half-closes, resets and back-pressure carried
+//! from each to the other. Twisted's `portforward`.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+use crate::{Protocol, Reason, Transport};
+
+/// One of two protocols that pass everything on to each other. Made by [`Relay::pair`].
+///
+/// Each is given to a connection of its own, whichever is made first: by a factory, or by
+/// [`Reactor::connect_protocol`](crate::Reactor::connect_protocol). Until both are made, the first
+/// one's reading is paused, so nothing that its peer sends is lost. Then
+///
+/// - bytes go both ways. While the buffer of one side is full, the reading of the other is paused:
+///   no more than the high mark and one read is in memory for each direction;
+/// - the end of one peer's stream (a FIN) ends the stream to the other peer, after all bytes before
+///   it; the other direction goes on;
+/// - a reset, a timeout or any other end that is not clean aborts the other connection, so that no
+///   peer takes half a stream for a whole one. So does a connect that fails;
+/// - what our side closes with [`lose_connection`](Transport::lose_connection) is closed on the
+///   other side too, after a flush.
+///
+/// Timeouts are up to you: [`Transport::set_idle_timeout`].
+///
+/// ```
+/// use couplet::protocols::Relay;
+/// # use couplet::{Protocol, Transport, testing::hold};
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+/// #         transport.write(data);
+/// #     }
+/// # }
+/// # fn main() -> couplet::Result<()> {
+/// couplet::run(|reactor| {
+///     let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo)?;
+///     let server = format!("tcp:{}", port.host().socket_addr().expect("a TCP port"));
+///     let connecting = reactor.clone();
+///     reactor.listen("tcp:0:interface=127.0.0.1", move || {
+///         let (near, far) = Relay::pair();
+///         connecting.connect_protocol(&server, far).detach();
+///         near
+///     })?;
+/// #   reactor.stop();
+///     Ok(())
+/// })
+/// # }
+/// ```
+///
+/// A protocol that relays only after a dialogue of its own (SOCKS, CONNECT) keeps a `Relay` in a
+/// field. It calls `relay.connection_made(transport)` when the dialogue is over, then passes every
+/// callback on, beginning with `data_received` for the bytes behind the dialogue.
+pub struct Relay {
+    joint: Rc<Joint>,
+    side: Side,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
+}
+
+/// What both sides share.
+struct Joint {
+    left: RefCell<End>,
+    right: RefCell<End>,
+}
+
+enum End {
+    /// Its connection is not made yet. Law 9: what the other side was given before its reading was
+    /// paused, one read at most.
+    Awaited(Vec<u8>),
+    Open(Transport),
+    /// It is over; `clean` if that was no accident.
+    Over {
+        clean: bool,
+    },
+}
+
+impl Relay {
+    /// Two protocols, for two connections.
+    pub fn pair() -> (Relay, Relay) {
+        let end = || RefCell::new(End::Awaited(Vec::new()));
+        let joint = Rc::new(Joint { left: end(), right: end() });
+        (Relay { joint: joint.clone(), side: Side::Left }, Relay { joint, side: Side::Right })
+    }
+
+    /// The other side's transport, while it is open.
+    pub fn other(&self) -> Option<Transport> {
+        self.joint.transport(self.side.other())
+    }
+
+    /// Reads no more until the other side has drained. No producer stands for this side there: a
+    /// close would wait for it.
+    fn pause(&self, transport: &Transport, other: &Transport) {
+        transport.pause_producing();
+        // Weak, for each side may wait for the other.
+        let (joint, side) = (Rc::downgrade(&self.joint), self.side);
+        let resume = move |_| {
+            if let Some(transport) = joint.upgrade().and_then(|joint| joint.transport(side)) {
+                transport.resume_producing();
+            }
+            Ok(())
+        };
+        other.drained().add_both(resume).detach();
+    }
+
+    fn end(&self, clean: bool) {
+        let end = self.joint.end(self.side).replace(End::Over { clean });
+        drop(end);
+    }
+}
+
+impl Side {
+    fn other(self) -> Side {
+        match self {
+            Side::Left => Side::Right,
+            Side::Right => Side::Left,
+        }
+    }
+}
+
+impl Joint {
+    fn end(&self, side: Side) -> &RefCell<End> {
+        match side {
+            Side::Left => &self.left,
+            Side::Right => &self.right,
+        }
+    }
+
+    fn transport(&self, side: Side) -> Option<Transport> {
+        match &*self.end(side).borrow() {
+            End::Open(transport) => Some(transport.clone()),
+            End::Awaited(_) | End::Over { .. } => None,
+        }
+    }
+}
+
+impl Protocol for Relay {
+    fn connection_made(&mut self, transport: &Transport) {
+        let open = End::Open(transport.clone());
+        if let End::Awaited(early) = self.joint.end(self.side).replace(open) {
+            transport.write(early);
+        }
+        if let Some(other) = self.other() {
+            return other.resume_producing();
+        }
+        match &*self.joint.end(self.side.other()).borrow() {
+            End::Over { clean: true } => transport.lose_connection(),
+            End::Over { clean: false } => transport.abort_connection(),
+            _ => transport.pause_producing(),
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        match &mut *self.joint.end(self.side.other()).borrow_mut() {
+            End::Awaited(early) => early.extend_from_slice(data),
+            End::Open(other) => {
+                other.write(data);
+                if other.is_full() {
+                    self.pause(transport, other);
+                }
+            }
+            End::Over { .. } => {}
+        }
+    }
+
+    fn read_closed(&mut self, _: &Transport) {
+        if let Some(other) = self.other() {
+            other.lose_write_connection();
+        }
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        let clean = reason.is_clean();
+        self.end(clean);
+        let Some(other) = self.other() else { return };
+        match reason {
+            // The other one ends by the same shutdown, and is flushed.
+            Reason::Shutdown => {}
+            _ if clean => other.lose_connection(),
+            _ => other.abort_connection(),
+        }
+    }
+}
+
+impl Drop for Relay {
+    /// One that never had a connection will have none: its connect has failed.
+    fn drop(&mut self) {
+        if matches!(&*self.joint.end(self.side).borrow(), End::Awaited(_)) {
+            self.end(false);
+            if let Some(other) = self.other() {
+                other.abort_connection();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = |side| self.joint.transport(side);
+        f.debug_struct("Relay")
+            .field("transport", &transport(self.side))
+            .field("other", &transport(self.side.other()))
+            .finish()
+    }
+}

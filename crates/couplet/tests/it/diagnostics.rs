@@ -1,0 +1,74 @@
+//! What the compiler says about likely mistakes: the errors name the way out.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+const BEGINNING: &str = "
+#![allow(unused)]
+use couplet::protocols::{LineProtocol, LineTransport, StringProtocol, StringTransport};
+use couplet::{Address, Reactor};
+struct Lines;
+impl LineProtocol for Lines {
+    fn line_received(&mut self, _: &LineTransport, _: &[u8]) {}
+}
+struct Strings;
+impl StringProtocol for Strings {
+    fn string_received(&mut self, _: &StringTransport, _: &[u8]) {}
+}
+fn mistake(reactor: Reactor) {
+";
+
+/// The library that this test is linked with, or one built since.
+fn library() -> PathBuf {
+    let test = std::env::current_exe().expect("a test runs from a file");
+    let deps = test.parent().expect("it lies in target/…/deps");
+    let entries = fs::read_dir(deps).expect("a folder").map(|entry| entry.expect("an entry"));
+    let libraries = entries.filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("libcouplet-") && name.ends_with(".rlib")
+    });
+    let built = |entry: &fs::DirEntry| {
+        entry.metadata().and_then(|about| about.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+    };
+    libraries.max_by_key(built).expect("a test is linked with the library").path()
+}
+
+/// What the compiler says to a mistake in a function that is given a reactor.
+fn errors(mistake: &str) -> String {
+    let library = library();
+    let mut program = Command::new("rustc");
+    program.args(["-", "--edition=2024", "--crate-type=lib", "--emit=metadata", "-o", "-"]);
+    program.arg(format!("--extern=couplet={}", library.display()));
+    program.arg(format!("-Ldependency={}", library.parent().expect("a folder").display()));
+    program.current_dir(env!("CARGO_MANIFEST_DIR"));
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut compiler = program.spawn().expect("whoever has cargo has rustc");
+    let mut stdin = compiler.stdin.take().expect("it is piped");
+    let text = format!("{BEGINNING}{mistake}\n}}");
+    std::io::Write::write_all(&mut stdin, text.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = compiler.wait_with_output().expect("it ends");
+    assert!(!output.status.success() || mistake.is_empty(), "this compiles: {mistake}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_framed_protocol_without_its_framer_gets_an_error_that_names_it() {
+    assert_eq!(errors(""), "", "what stands around the mistakes is right");
+    for (mistake, way_out) in [
+        ("reactor.listen(\"tcp:1\", || Lines);", "LineReceiver::new"),
+        ("reactor.listen(\"tcp:1\", |_: &Address| Some(Lines));", "LineReceiver::new"),
+        ("reactor.listen(\"tcp:1\", Lines);", "LineReceiver::new"),
+        ("reactor.connect(\"tcp:h:1\", || Lines);", "LineReceiver::new"),
+        ("reactor.connect_protocol(\"tcp:h:1\", Lines);", "LineReceiver::new"),
+        ("couplet::testing::hold(Lines);", "LineReceiver::new"),
+        ("reactor.listen(\"tcp:1\", || Strings);", "NetstringReceiver::new"),
+        ("reactor.connect_protocol(\"tcp:h:1\", Strings);", "IntReceiver::new"),
+    ] {
+        let errors = errors(mistake);
+        assert!(errors.contains("E0277") && errors.contains(way_out), "{mistake}\n{errors}");
+    }
+}

@@ -1,0 +1,412 @@
+//! Two connections joined by a relay, over the network in memory: what one peer does, the other sees.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use couplet::protocols::Relay;
+use couplet::testing::{Manner, Memory, Network, Wire, hold};
+use couplet::{Loop, LoopOptions, Protocol, Reactor, Reason, Transport};
+use proptest::prelude::*;
+
+const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
+/// What the relay holds of one direction at the most: the high mark and a read.
+const HELD: usize = 64 * 1024 + 256 * 1024;
+
+fn server() -> SocketAddr {
+    ([127, 0, 0, 1], 4000).into()
+}
+
+/// A relay between a client and a server, whose ends are the test's.
+struct Rig {
+    l: Loop,
+    network: Network,
+    port: SocketAddr,
+}
+
+impl Rig {
+    fn new(manner: Manner) -> Rig {
+        let (driver, network) = Memory::new(manner, 7);
+        let mut l = Loop::with_driver(driver, LoopOptions::default());
+        let reactor = l.reactor();
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", relay_to(&reactor)).expect("a port");
+        l.begin(|_| Ok(())).expect("nothing fails");
+        Rig { l, network, port: port.host().socket_addr().expect("of TCP") }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..12 {
+            self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        }
+    }
+
+    fn client(&mut self) -> Wire {
+        let client = self.network.connect(self.port).expect("it listens");
+        self.settle();
+        client
+    }
+
+    /// A client and the server's end for it.
+    fn pair(&mut self) -> (Wire, Wire) {
+        self.network.listen(server(), 50).expect("nobody listens there");
+        let client = self.client();
+        (client, self.network.accept(server()).expect("it connects"))
+    }
+
+    /// Both ends have gone, and the loop has nothing left of them.
+    fn is_over(&mut self) -> bool {
+        self.settle();
+        self.network.slots_in_use() == 1
+    }
+}
+
+fn relay_to(reactor: &Reactor) -> impl FnMut() -> Relay + 'static {
+    let reactor = reactor.clone();
+    move || {
+        let (near, far) = Relay::pair();
+        let connecting = reactor.connect_protocol(format!("tcp:{}", server()), far);
+        connecting.add_both(|_| Ok(())).detach();
+        near
+    }
+}
+
+#[test]
+fn bytes_go_both_ways() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        let (client, server) = rig.pair();
+        client.push(b"a question");
+        server.push(b"an answer");
+        rig.settle();
+        assert_eq!((server.take(), client.take()), (b"a question".into(), b"an answer".into()));
+    }
+}
+
+#[test]
+fn what_comes_before_the_other_connection_is_made_waits_for_it() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        rig.network.set_silent(server());
+        let early = rig.network.connect(rig.port).expect("it listens");
+        early.push(b"hello, is there anybody?");
+        early.fin();
+        rig.settle();
+        assert!(!early.is_receiving());
+        let mut rig = Rig::new(manner);
+        rig.network.listen(server(), 50).expect("nobody listens there");
+        let client = rig.network.connect(rig.port).expect("it listens");
+        client.push(b"hello");
+        client.fin();
+        rig.settle();
+        let server = rig.network.accept(server()).expect("it connects");
+        rig.settle();
+        assert_eq!(server.take(), b"hello");
+        assert!(server.saw_fin());
+        server.push(b"good bye");
+        rig.settle();
+        assert_eq!(client.take(), b"good bye");
+    }
+}
+
+#[test]
+fn the_end_of_one_direction_leaves_the_other_open() {
+    for manner in MANNERS {
+        for turned in [false, true] {
+            let mut rig = Rig::new(manner);
+            let (client, server) = rig.pair();
+            let (first, second) = if turned { (server, client) } else { (client, server) };
+            first.push(b"that was all");
+            first.fin();
+            rig.settle();
+            assert_eq!(second.take(), b"that was all");
+            assert!(second.saw_fin());
+            second.push(b"a long answer");
+            rig.settle();
+            assert_eq!(first.take(), b"a long answer");
+            assert!(!first.saw_fin());
+            second.fin();
+            rig.settle();
+            assert!(first.saw_fin() && !first.saw_reset() && !second.saw_reset());
+            assert!(rig.is_over());
+        }
+    }
+}
+
+#[test]
+fn a_reset_is_carried_to_the_other_peer() {
+    for manner in MANNERS {
+        for turned in [false, true] {
+            let mut rig = Rig::new(manner);
+            let (client, server) = rig.pair();
+            let (first, second) = if turned { (server, client) } else { (client, server) };
+            first.push(b"half of a poem");
+            rig.settle();
+            first.reset();
+            rig.settle();
+            assert!(second.saw_reset());
+            assert!(rig.is_over());
+        }
+    }
+}
+
+#[test]
+fn a_reset_behind_half_a_close_is_carried_too() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        let (client, server) = rig.pair();
+        client.fin();
+        rig.settle();
+        server.push(b"half of an answer");
+        rig.settle();
+        server.reset();
+        rig.settle();
+        assert!(client.saw_reset());
+        assert!(rig.is_over());
+    }
+}
+
+#[test]
+fn a_connect_that_fails_resets_the_client() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        let client = rig.client();
+        assert!(client.saw_reset());
+        assert!(rig.is_over());
+    }
+}
+
+#[test]
+fn a_client_that_has_gone_before_the_other_connection_is_made_ends_that_one() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        rig.network.listen(server(), 50).expect("nobody listens there");
+        let client = rig.network.connect(rig.port).expect("it listens");
+        rig.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        client.reset();
+        rig.settle();
+        let server = rig.network.accept(server()).expect("it connects");
+        rig.settle();
+        assert!(server.saw_reset());
+        assert!(rig.is_over());
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_read_stops_the_other_and_nothing_is_lost() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        let (client, server) = rig.pair();
+        let stream: Vec<u8> = (0..4_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let mut sent = 0;
+        for _ in 0..200 {
+            sent += client.push(&stream[sent..]);
+            rig.settle();
+        }
+        assert!(!client.is_receiving(), "its reading is paused");
+        assert!(sent - client.unreceived() - server.waiting() <= HELD, "{sent}");
+        assert!(sent < stream.len() / 2);
+        let mut got = Vec::new();
+        while got.len() < stream.len() {
+            got.extend(server.take());
+            sent += client.push(&stream[sent..]);
+            rig.settle();
+        }
+        assert!(got == stream);
+        client.fin();
+        server.fin();
+        rig.settle();
+        assert!(server.saw_fin() && rig.is_over());
+    }
+}
+
+#[test]
+fn a_close_of_ours_flushes_and_closes_both() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        rig.network.listen(server(), 50).expect("nobody listens there");
+        let (near, far) = Relay::pair();
+        let reactor = rig.l.reactor();
+        let ends = [near, far].map(|end| {
+            let connecting = reactor.connect_protocol(format!("tcp:{}", server()), end);
+            rig.settle();
+            (connecting, rig.network.accept(server()).expect("it connects"))
+        });
+        let [(near, a), (far, b)] = ends;
+        a.push(b"the last words");
+        far.detach();
+        near.map(|near| drop(near.call_later(Duration::ZERO, |_, near| near.lose_connection())))
+            .detach();
+        rig.settle();
+        assert_eq!(b.take(), b"the last words");
+        assert!(a.saw_fin());
+        a.fin();
+        rig.settle();
+        assert!(b.saw_fin() && !a.saw_reset() && !b.saw_reset());
+        b.fin();
+        assert!(rig.is_over());
+    }
+}
+
+#[test]
+fn a_stop_of_the_reactor_flushes_both_sides() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        let (client, server) = rig.pair();
+        client.push(b"on its way");
+        rig.settle();
+        rig.l.end().expect("a run ends");
+        assert_eq!(server.take(), b"on its way");
+        assert!(client.saw_fin() && server.saw_fin() && !server.saw_reset());
+    }
+}
+
+/// Asks for a word, and relays to where it leads.
+struct Dialogue {
+    reactor: Reactor,
+    relay: Option<Relay>,
+}
+
+impl Protocol for Dialogue {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        if let Some(relay) = &mut self.relay {
+            return relay.data_received(transport, data);
+        }
+        let (near, far) = Relay::pair();
+        let connecting = self.reactor.connect_protocol(format!("tcp:{}", server()), far);
+        connecting.detach();
+        let relay = self.relay.insert(near);
+        relay.connection_made(transport);
+        relay.data_received(transport, data.strip_prefix(b"go:").expect("a word"));
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.relay.as_mut().expect("it is made").read_closed(transport);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.relay.as_mut().expect("it is made").connection_lost(transport, reason);
+    }
+}
+
+#[test]
+fn a_relay_inside_a_protocol_keeps_what_came_behind_the_dialogue() {
+    let mut rig = Rig::new(Manner::Readiness);
+    rig.network.listen(server(), 50).expect("nobody listens there");
+    let reactor = rig.l.reactor();
+    let dialogue = move || Dialogue { reactor: reactor.clone(), relay: None };
+    let port = rig.l.reactor().listen("tcp:0:interface=127.0.0.1", dialogue).expect("a port");
+    let client = rig.network.connect(port.host().socket_addr().expect("of TCP")).expect("a port");
+    client.push(b"go:and this");
+    rig.settle();
+    client.push(b", and that");
+    client.fin();
+    let server = rig.network.accept(server()).expect("it connects");
+    rig.settle();
+    assert_eq!(server.take(), b"and this, and that");
+    assert!(server.saw_fin());
+}
+
+#[test]
+fn one_side_that_is_dropped_unused_ends_the_other() {
+    let (near, far) = Relay::pair();
+    let mut held = hold(near);
+    assert!(!held.wire.saw_reset());
+    drop(far);
+    held.settle();
+    assert!(held.wire.saw_reset());
+}
+
+#[test]
+fn a_loop_that_is_dropped_leaves_no_circle_of_handles() {
+    struct Counted(Relay, #[expect(dead_code, reason = "it is counted")] std::rc::Rc<()>);
+    impl Protocol for Counted {
+        fn connection_made(&mut self, transport: &Transport) {
+            self.0.connection_made(transport);
+        }
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            self.0.data_received(transport, data);
+        }
+    }
+    let counted = std::rc::Rc::new(());
+    let mut rig = Rig::new(Manner::Readiness);
+    rig.network.listen(server(), 50).expect("nobody listens there");
+    let reactor = rig.l.reactor();
+    let count = counted.clone();
+    let port = reactor.listen("tcp:0:interface=127.0.0.1", {
+        let mut relay = relay_to(&reactor);
+        move || Counted(relay(), count.clone())
+    });
+    let at = port.expect("a port").host().socket_addr().expect("of TCP");
+    let client = rig.network.connect(at).expect("it listens");
+    rig.settle();
+    client.push(b"x");
+    rig.settle();
+    drop((reactor, rig));
+    assert_eq!(std::rc::Rc::strong_count(&counted), 1);
+}
+
+/// What one of the peers does.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Push(usize),
+    Take(usize),
+    Fin,
+    Turn,
+}
+
+fn acts() -> impl Strategy<Value = Vec<(bool, Act)>> {
+    let act = prop_oneof![
+        6 => (1..100_000_usize).prop_map(Act::Push),
+        6 => (1..200_000_usize).prop_map(Act::Take),
+        1 => Just(Act::Fin),
+        4 => Just(Act::Turn),
+    ];
+    prop::collection::vec((any::<bool>(), act), 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 100,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn each_peer_gets_what_the_other_sent_to_the_end(acts in acts(), completion in any::<bool>()) {
+        let manner = if completion { Manner::Completion } else { Manner::Readiness };
+        let mut rig = Rig::new(manner);
+        let (client, server) = rig.pair();
+        let ends = [&client, &server];
+        let (mut sent, mut got) = ([vec![], vec![]], [vec![], vec![]]);
+        let mut ended = [false; 2];
+        for (which, act) in acts {
+            let me = usize::from(which);
+            match act {
+                Act::Push(n) if !ended[me] => {
+                    let from = sent[me].len();
+                    let data: Vec<u8> = (from..from + n).map(|at| (at % 251) as u8).collect();
+                    sent[me].extend_from_slice(&data[..ends[me].push(&data)]);
+                }
+                Act::Take(n) => got[me].extend(ends[me].take_most(n)),
+                Act::Fin if !ended[me] => {
+                    ends[me].fin();
+                    ended[me] = true;
+                }
+                _ => rig.l.turn(Some(Duration::ZERO)).map(drop).expect("memory does not fail"),
+            }
+        }
+        for me in [0, 1] {
+            if !ended[me] {
+                ends[me].fin();
+            }
+        }
+        for _ in 0..400 {
+            for me in [0, 1] {
+                got[me].extend(ends[me].take());
+            }
+            rig.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        }
+        prop_assert!(got[0] == sent[1] && got[1] == sent[0]);
+        prop_assert!(ends.iter().all(|end| end.saw_fin() && !end.saw_reset()));
+        prop_assert!(rig.is_over());
+    }
+}
