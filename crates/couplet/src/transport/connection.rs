@@ -35,7 +35,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::wire::{Phase, Wire, asked};
+use super::wire::{Level, Phase, Wire, asked};
 use super::{Producer, Tell, Transport};
 use crate::driver::{CloseMode, WriteOutcome};
 use crate::error::{By, ConnectionLost, Reason};
@@ -159,10 +159,13 @@ mod due {
     pub(super) const PRODUCER_PAUSE: u16 = 1 << 9;
     pub(super) const PRODUCER_RESUME: u16 = 1 << 10;
     pub(super) const DRAINED: u16 = 1 << 11;
-    pub(super) const LOST: u16 = 1 << 12;
-    pub(super) const ANY: u16 =
-        WRITE_CLOSED | RESUMED | PRODUCER_PAUSE | PRODUCER_RESUME | DRAINED | LOST;
+    pub(super) const FLUSHED: u16 = 1 << 12;
+    pub(super) const LOST: u16 = 1 << 13;
+    pub(super) const ANY: u16 = LOST | (LOST - WRITE_CLOSED);
 }
+
+/// What fires when the buffer is down to a level.
+const FIRES: [(Level, u16); 2] = [(Level::LowMark, due::DRAINED), (Level::Nothing, due::FLUSHED)];
 
 pub(crate) struct Life {
     wire: Rc<Wire>,
@@ -479,7 +482,7 @@ impl Life {
         }
     }
 
-    /// Resumes a producer, and fires what waits for `drained`, by the watermarks.
+    /// Resumes a producer, and fires what waits for `drained` and `flushed`, by what is buffered.
     fn check_room(&mut self) {
         if !self.wire.awaits_room() || self.closed().is_some() {
             return;
@@ -487,8 +490,10 @@ impl Life {
         if self.wire.producer_must_resume() {
             self.pending |= due::PRODUCER_RESUME;
         }
-        if self.wire.buffered() <= self.wire.watermarks().low && self.wire.awaits_drained() {
-            self.pending |= due::DRAINED;
+        for (level, due) in FIRES {
+            if self.wire.is_down_to(level) && self.wire.awaits(level) {
+                self.pending |= due;
+            }
         }
     }
 
@@ -711,9 +716,11 @@ impl Life {
             self.resume_producer(at);
         }
         // Bytes that are thrown away have not left: what waits for them fails with the loss.
-        if due & due::DRAINED != 0 && !self.panicked && self.wire.phase() < Phase::Ended {
-            for resolver in self.wire.take_drained() {
-                resolver.callback(());
+        for (level, fires) in FIRES {
+            if due & fires != 0 && !self.panicked && self.wire.phase() < Phase::Ended {
+                for resolver in self.wire.take_waiting(level) {
+                    resolver.callback(());
+                }
             }
         }
         self.follows()
@@ -791,7 +798,7 @@ impl Life {
         if let Err(payload) = outcome {
             log_panic("connection_lost", payload);
         }
-        for resolver in self.wire.take_drained() {
+        for resolver in self.wire.take_all_waiting() {
             resolver.errback(ConnectionLost(reason.clone()));
         }
     }
@@ -799,7 +806,7 @@ impl Life {
     /// The loop is dropped: no more calls into the protocol, but pending Deferreds fail.
     pub(crate) fn abandon(self) {
         self.wire.set_lost(Reason::Shutdown);
-        for resolver in self.wire.take_drained() {
+        for resolver in self.wire.take_all_waiting() {
             resolver.errback(ConnectionLost(Reason::Shutdown));
         }
         stop(self.wire.remove_producer());

@@ -25,7 +25,7 @@ use crate::protocol::Protocol;
 use crate::reactor::Reactor;
 pub use handle::Connection;
 pub(crate) use handle::{Tell, Told};
-use wire::{Phase, Registered, Watermarks, Wire, asked, paused};
+use wire::{Level, Phase, Registered, Watermarks, Wire, asked, paused};
 
 /// Names a connection for as long as its loop lives, from any thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -295,14 +295,43 @@ impl Transport {
     /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] when the
     /// connection is lost before.
     pub fn drained(&self) -> Deferred<()> {
+        self.when_down_to(Level::LowMark)
+    }
+
+    /// Fires when all that was written has left, for the system to send; fails with
+    /// [`ConnectionLost`] when the connection is lost before. To go on with a dialogue, to report a
+    /// whole file as sent; to write in a loop, [`drained`](Self::drained) is enough.
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// struct Reports;
+    /// impl Protocol for Reports {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data);
+    ///         let closing = transport.clone();
+    ///         transport.flushed().map(move |()| closing.abort_connection()).detach();
+    ///     }
+    /// }
+    ///
+    /// let mut held = hold(Reports);
+    /// held.push(b"all of it");
+    /// assert_eq!(held.wire.take(), b"all of it");
+    /// assert!(held.wire.saw_reset());
+    /// ```
+    pub fn flushed(&self) -> Deferred<()> {
+        self.when_down_to(Level::Nothing)
+    }
+
+    fn when_down_to(&self, level: Level) -> Deferred<()> {
         if let Some(reason) = self.wire.reason() {
             return Deferred::fail(ConnectionLost(reason));
         }
-        if self.wire.phase() < Phase::Ended && self.wire.buffered() <= self.wire.watermarks().low {
+        if self.wire.phase() < Phase::Ended && self.wire.is_down_to(level) {
             return Deferred::succeed(());
         }
         let (deferred, resolver) = Deferred::new();
-        self.wire.add_drained(resolver);
+        self.wire.add_waiting(level, resolver);
         deferred
     }
 

@@ -62,6 +62,15 @@ pub(super) struct Registered {
     pub(super) object: Option<Box<dyn Producer>>,
 }
 
+/// How far the buffer must be down for a Deferred to fire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    /// `drained`: at the low mark or below it.
+    LowMark,
+    /// `flushed`.
+    Nothing,
+}
+
 /// When the write side is full, and when it is drained. Bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watermarks {
@@ -83,7 +92,7 @@ pub(crate) struct Wire {
     dirty: Cell<bool>,
     phase: Cell<Phase>,
     paused: Cell<u8>,
-    /// A producer or a `drained` waits for bytes to leave. Follows from `producer` and `rare`, and
+    /// A producer, a `drained` or a `flushed` waits for bytes to leave. Follows from `producer` and `rare`, and
     /// is kept here because every write asks: see [`update_awaits_room`](Self::update_awaits_room).
     awaits_room: Cell<bool>,
     /// Past this many buffered bytes the connection ends.
@@ -123,7 +132,7 @@ impl Drop for Wire {
 
 #[derive(Default)]
 struct Rare {
-    drained: Vec<Resolver<()>>,
+    waiting: Vec<(Level, Resolver<()>)>,
     options: Vec<SocketOption>,
     timers: Vec<TimerKey>,
     /// With so many it is time to forget those that are over.
@@ -302,8 +311,17 @@ impl Wire {
         }
     }
 
-    pub(super) fn add_drained(&self, resolver: Resolver<()>) {
-        self.rare.borrow_mut().drained.push(resolver);
+    /// Whether no more than that is buffered.
+    pub(super) fn is_down_to(&self, level: Level) -> bool {
+        let most = match level {
+            Level::LowMark => self.watermarks().low,
+            Level::Nothing => 0,
+        };
+        self.buffered() <= most
+    }
+
+    pub(super) fn add_waiting(&self, level: Level, resolver: Resolver<()>) {
+        self.rare.borrow_mut().waiting.push((level, resolver));
         self.awaits_room.set(true);
         self.mark();
     }
@@ -542,17 +560,27 @@ impl Wire {
             None => false,
             Some(producer) => producer.paused || producer.kind == ProducerKind::Pull,
         };
-        self.awaits_room.set(produces || self.awaits_drained());
+        self.awaits_room.set(produces || !self.rare.borrow().waiting.is_empty());
     }
 
-    pub(super) fn awaits_drained(&self) -> bool {
-        !self.rare.borrow().drained.is_empty()
+    /// Whether a Deferred waits for that.
+    pub(super) fn awaits(&self, level: Level) -> bool {
+        self.rare.borrow().waiting.iter().any(|(awaited, _)| *awaited == level)
     }
 
-    pub(super) fn take_drained(&self) -> Vec<Resolver<()>> {
-        let drained = std::mem::take(&mut self.rare.borrow_mut().drained);
+    /// Takes out what waits for that, in the order of asking.
+    pub(super) fn take_waiting(&self, level: Level) -> Vec<Resolver<()>> {
+        let taken = |(awaited, _): &mut (Level, _)| *awaited == level;
+        let taken = self.rare.borrow_mut().waiting.extract_if(.., taken).collect::<Vec<_>>();
         self.update_awaits_room();
-        drained
+        taken.into_iter().map(|(_, resolver)| resolver).collect()
+    }
+
+    /// Takes out whatever waits for bytes to leave.
+    pub(super) fn take_all_waiting(&self) -> Vec<Resolver<()>> {
+        let taken = std::mem::take(&mut self.rare.borrow_mut().waiting);
+        self.update_awaits_room();
+        taken.into_iter().map(|(_, resolver)| resolver).collect()
     }
 
     pub(crate) fn take_options(&self) -> Vec<SocketOption> {

@@ -200,6 +200,7 @@ macro_rules! all_facts {
                 c69_stop_producing_comes_before_connection_lost,
                 c70_a_producer_may_write_and_unregister_while_it_is_resumed,
                 c71_drained_fires_at_the_low_mark,
+                c71_flushed_fires_when_all_has_left,
                 c71_drained_fails_with_the_connection,
                 c71_past_the_hard_cap_the_connection_overflows,
                 c71_without_a_cap_write_takes_everything,

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{Bytes, ConnectionLost, ProducerKind, Protocol, Reason, Transport};
+use couplet::{Bytes, ConnectionLost, Deferred, ProducerKind, Protocol, Reason, Transport};
 
 use super::far::{B, Saw};
 use super::kit::{Kit, Rig};
@@ -600,16 +600,19 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
     }
 }
 
-/// What a `drained()` of A has come to.
+/// What a `drained()` or `flushed()` of A has come to.
 #[derive(Clone, Default)]
 struct Drained(Rc<RefCell<Option<Result<(), String>>>>);
 
 impl Drained {
     fn of(transport: &Transport) -> Drained {
+        Drained::by(transport.drained())
+    }
+
+    fn by(awaited: Deferred<()>) -> Drained {
         let slot = Drained::default();
         let seen = slot.clone();
-        transport
-            .drained()
+        awaited
             .add_both(move |result| {
                 *seen.0.borrow_mut() = Some(result.map_err(|failure| {
                     let lost = failure.downcast_ref::<ConnectionLost>();
@@ -669,6 +672,40 @@ pub(crate) fn c71_drained_fires_at_the_low_mark(kit: Kit) {
     drain(&mut rig, &a, &b, 1);
     assert_eq!(drained.outcome(), Some(Ok(())));
     assert_eq!(Drained::of(&a.transport()).outcome(), Some(Ok(())));
+}
+
+pub(crate) fn c71_flushed_fires_when_all_has_left(kit: Kit) {
+    let big = kit.big();
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    let transport = a.transport();
+    assert_eq!(Drained::by(transport.flushed()).outcome(), Some(Ok(())), "nothing is buffered");
+    transport.write(big);
+    rig.turns(3);
+    let flushed = Drained::by(transport.flushed());
+    // Bytes that are written after the question have to leave as well.
+    transport.write("and more");
+    let left = Rc::new(Cell::new(usize::MAX));
+    let (asked, at_the_time) = (transport.clone(), left.clone());
+    transport.flushed().map(move |()| at_the_time.set(asked.buffered())).detach();
+    rig.until("the low mark", || {
+        b.take(if kit.has_a_system() { 64 * 1024 } else { 1000 });
+        transport.buffered() <= LOW
+    });
+    assert!(transport.buffered() == 0 || flushed.outcome().is_none(), "not at the low mark");
+    rig.until("all of it", || {
+        b.take_all();
+        flushed.outcome().is_some()
+    });
+    assert_eq!((flushed.outcome(), left.get()), (Some(Ok(())), 0));
+    // What is cut off was not flushed.
+    transport.write(big);
+    rig.turns(3);
+    let cut = Drained::by(transport.flushed());
+    transport.abort_connection();
+    assert_eq!(rig.lost(&a), "Aborted");
+    assert_eq!(cut.outcome(), Some(Err("Aborted".to_owned())));
+    assert_eq!(Drained::by(transport.flushed()).outcome(), Some(Err("Aborted".to_owned())));
 }
 
 pub(crate) fn c71_drained_fails_with_the_connection(kit: Kit) {
