@@ -50,10 +50,22 @@
 //! door for other threads: you write `Rc` and `&mut self`, never a lock. Many cores are used by
 //! many loops, one a thread.
 //!
+//! # What is there, and what is not
+//!
+//! | there | not there |
+//! | --- | --- |
+//! | TCP servers and clients, [`endpoints`], names, happy eyeballs | TLS |
+//! | [`Deferred`]s, which are futures; tasks; timed calls | UNIX sockets |
+//! | [framing](protocols): lines, netstrings, strings with a length | UDP, outside of [`sim`] |
+//! | [policies](protocols): reconnecting, limits of connections | processes |
+//! | threads: [`Remote`], [`Reactor::defer_to_thread`]; `Reactor::watch` for descriptors | io_uring |
+//! | [`testing`] and the simulator, [`sim`] | HTTP and other application protocols |
+//!
 //! # What to read first
 //!
 //! | you want to | read |
 //! | --- | --- |
+//! | learn step by step | the guide, [`manual`] |
 //! | speak a protocol | [`Protocol`], [`Transport`] |
 //! | speak in lines or in strings with a length | [`protocols`] |
 //! | build one per connection, hear of failed connects | [`Factory`], [`Shared`] |

@@ -5,6 +5,7 @@ mod bytes;
 mod hashed;
 mod lists;
 mod outside;
+mod packages;
 mod queues;
 mod rooms;
 mod safety;
