@@ -56,8 +56,8 @@
 //! | --- | --- |
 //! | TCP servers and clients, [`endpoints`], names, happy eyeballs | TLS |
 //! | [`Deferred`]s, which are futures; tasks; timed calls | UNIX sockets |
-//! | [framing](protocols): lines, netstrings, strings with a length | UDP, outside of [`sim`] |
-//! | [policies](protocols): reconnecting, limits of connections | processes |
+//! | [framing](protocols): lines, netstrings, strings with a length, and your own by [`Framer`](protocols::Framer) | UDP, outside of [`sim`] |
+//! | [relays and policies](protocols): reconnecting, limits of connections and of messages | processes |
 //! | threads: [`Remote`], [`Reactor::defer_to_thread`]; `Reactor::watch` for descriptors | io_uring |
 //! | [`testing`] and the simulator, [`sim`] | HTTP and other application protocols |
 //!
