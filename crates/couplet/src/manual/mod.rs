@@ -2,6 +2,26 @@
 //!
 //! | chapter | about |
 //! | --- | --- |
+//! | [`first_steps`] | a server, its client, and the life of a protocol |
+//! | [`shared_state`] | what connections have in common, without a lock |
+//! | [`back_pressure`] | not writing more than the peer reads |
+//! | [`deferreds`] | callbacks, Deferreds and `async`: three ways to wait for a result |
+//! | [`time`] | timed calls, timeouts, and work that repeats |
+//! | [`threads`] | work that blocks, calls from other threads, many cores |
+//! | [`beside_tokio`] | libraries that need tokio, in the same program |
+//! | [`embedding`] | a loop inside another loop |
 //! | [`testing`] | testing your protocol, without sockets and without waiting |
+//! | [`simulator`] | assertions that hold in any weather |
+//! | [`half_close`] | the trap of a peer that has stopped sending but still reads |
 
+pub mod back_pressure;
+pub mod beside_tokio;
+pub mod deferreds;
+pub mod embedding;
+pub mod first_steps;
+pub mod half_close;
+pub mod shared_state;
+pub mod simulator;
 pub mod testing;
+pub mod threads;
+pub mod time;

@@ -1,0 +1,105 @@
+//! # Threads
+//!
+//! A loop is one thread, and its handles (`Reactor`, `Transport`, `Deferred`) stay in it: they are not
+//! `Send`, and the compiler keeps them there. Two doors lead through the wall.
+//!
+//! ## Out: work that blocks
+//!
+//! [`defer_to_thread`](crate::Reactor::defer_to_thread) runs a closure in the loop's pool and gives the
+//! result as a Deferred. Files, databases with a blocking client, and long computations belong there.
+//!
+//! ```
+//! use std::thread;
+//!
+//! let (here, there) = couplet::run_until(|reactor| {
+//!     let reactor = reactor.clone();
+//!     reactor.clone().spawn(async move {
+//!         let there = reactor.defer_to_thread(|| {
+//!             let _ = std::fs::read_dir("/")?; // blocks this thread, and no connection
+//!             Ok(thread::current().id())
+//!         });
+//!         Ok((thread::current().id(), there.await?))
+//!     })
+//! })?;
+//! assert_eq!(here, thread::current().id());
+//! assert_ne!(here, there);
+//! # Ok::<(), couplet::Failure>(())
+//! ```
+//!
+//! The pool has at most ten threads. Cancelling drops a job that has not begun; one that has begun
+//! runs to its end, for a thread cannot be stopped.
+//!
+//! ## In: calls from other threads
+//!
+//! A [`Remote`](crate::Remote) is `Send` and cheap to clone. `call` runs a closure in the loop's thread,
+//! and `block_on_reactor` also waits for its result. Both work before the loop runs, and answer
+//! [`LoopGone`](crate::LoopGone) when it has been dropped.
+//!
+//! ```
+//! use std::time::Duration;
+//! use std::thread;
+//!
+//! let mut l = couplet::Loop::new()?;
+//! let remote = l.reactor().remote();
+//! let worker = thread::spawn(move || {
+//!     let answer = remote.block_on_reactor(|reactor| {
+//!         reactor.defer_later(Duration::from_millis(1), || Ok(42))
+//!     });
+//!     remote.call(|reactor| reactor.stop()).expect("the loop is there");
+//!     (answer, remote)
+//! });
+//! l.run(|_| Ok(()))?;
+//! let (answer, remote) = worker.join().expect("no panic");
+//! assert_eq!(answer?, 42);
+//! drop(l);
+//! assert_eq!(remote.call(|_| ()), Err(couplet::LoopGone));
+//! # Ok::<(), couplet::Failure>(())
+//! ```
+//!
+//! ## In: to one connection
+//!
+//! A [`ConnectionId`](crate::ConnectionId) is `Copy` and `Send`, so a thread can name a connection that
+//! it cannot touch. [`Remote::tell`](crate::Remote::tell) runs a closure on its protocol; if the
+//! connection has been lost, the closure is dropped.
+//!
+//! ```
+//! use couplet::testing::hold;
+//! use couplet::{Protocol, Transport};
+//!
+//! struct Device;
+//! impl Protocol for Device {
+//!     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+//! }
+//!
+//! let mut held = hold(Device);
+//! let (remote, id) = (held.reactor().remote(), held.connection.id());
+//! let other = std::thread::spawn(move || {
+//!     remote.tell(id, |_: &mut Device, transport| transport.write("measure now"))
+//! });
+//! other.join().expect("no panic")?;
+//! held.settle();
+//! assert_eq!(held.wire.take(), b"measure now");
+//! # Ok::<(), couplet::LoopGone>(())
+//! ```
+//!
+//! ## Many cores
+//!
+//! One loop keeps one core busy. For more, run a loop in each of several threads, and let all of them
+//! listen on the same port with `reuse_port=yes`; the system spreads the connections. The loops share
+//! nothing but what you give them, an `Arc` or each other's `Remote`.
+//!
+//! ```
+//! # #[cfg(target_os = "linux")] {
+//! # use couplet::{Protocol, Transport};
+//! # struct Echo;
+//! # impl Protocol for Echo {
+//! #     fn data_received(&mut self, transport: &Transport, data: &[u8]) { transport.write(data); }
+//! # }
+//! let (first, second) = (couplet::Loop::new()?, couplet::Loop::new()?); // in a thread each
+//! let port = first.reactor().listen("localhost:0:reuse_port=yes", || Echo)?;
+//! let number = port.host().port().expect("a TCP port");
+//! let same = format!("localhost:{number}:reuse_port=yes");
+//! assert_eq!(second.reactor().listen(&same, || Echo)?.host(), port.host());
+//! # }
+//! # Ok::<(), couplet::Failure>(())
+//! ```
