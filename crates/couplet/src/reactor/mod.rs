@@ -266,6 +266,15 @@ impl Reactor {
         }
     }
 
+    /// A handle whose records nobody takes over: for tests of what lies below the loop.
+    #[cfg(test)]
+    pub(crate) fn without_a_loop() -> Reactor {
+        use crate::driver::Commands;
+        use crate::driver::memory::{Manner, Memory};
+        let (driver, _) = Memory::new(Manner::Readiness, 0);
+        Reactor::new(driver.world(), Tasks::new(driver.waker()))
+    }
+
     /// Listens on a TCP address and builds a protocol for each connection. Port 0 takes a free
     /// one; [`Port::host`] tells which.
     ///

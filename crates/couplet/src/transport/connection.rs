@@ -911,3 +911,6 @@ fn stop(producer: Option<Box<dyn Producer>>) {
         contain("stop_producing", move || producer.stop_producing());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! A life in the test's hand: no loop, no driver, no clock.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::{Follows, Life, Moment};
+use crate::driver::{CloseMode, Key, WriteOutcome};
+use crate::error::Reason;
+use crate::protocol::Protocol;
+use crate::reactor::Reactor;
+use crate::transport::wire::Wire;
+use crate::transport::{ConnectionId, Transport};
+
+/// Echoes, closes at `bye`, panics at `panic`; and notes its calls.
+#[derive(Clone, Default)]
+struct Echo(Rc<RefCell<Vec<String>>>);
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.0.borrow_mut().push(format!("data {}", data.len()));
+        transport.write(data);
+        match data {
+            b"bye" => transport.lose_connection(),
+            b"panic" => std::panic::resume_unwind(Box::new("a panic".to_owned())),
+            _ => {}
+        }
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.0.borrow_mut().push(format!("lost: {reason:?}"));
+    }
+}
+
+struct Held {
+    life: Life,
+    calls: Echo,
+    start: Instant,
+}
+
+impl Held {
+    fn new() -> Held {
+        let reactor = Reactor::without_a_loop();
+        let start = reactor.now();
+        let key = Key { slot: 0, generation: 1 };
+        let id = ConnectionId { reactor: 0, key };
+        let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let wire = Rc::new(Wire::new(id, reactor, place.into(), place.into()));
+        let calls = Echo::default();
+        Held { life: Life::new(wire, Box::new(calls.clone())), calls, start }
+    }
+
+    fn after(&self, time: Duration) -> Moment {
+        Moment { now: self.start + time, stopping: false }
+    }
+
+    fn at(&self) -> Moment {
+        self.after(Duration::ZERO)
+    }
+
+    fn feed(&mut self, data: &[u8]) -> Follows {
+        let at = self.at();
+        self.life.feed(data, at)
+    }
+
+    /// The driver takes all of the output.
+    fn flush(&mut self) -> Follows {
+        let mut out = self.life.wire().outbox();
+        let before = out.len();
+        out.clear();
+        drop(out);
+        let at = self.at();
+        self.life.wrote(WriteOutcome::All, before, at)
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.calls.0.borrow().clone()
+    }
+}
+
+#[test]
+fn an_answer_follows_and_nothing_after_it_has_left() {
+    let mut held = Held::new();
+    assert_eq!(held.feed(b"hello"), Follows::OUTPUT);
+    assert_eq!(held.flush(), Follows::NOTHING);
+    assert_eq!(held.life.deadline(), None);
+    assert_eq!(held.calls(), ["data 5"]);
+}
+
+#[test]
+fn a_close_flushes_shuts_drains_and_ends_with_the_peers_fin() {
+    let mut held = Held::new();
+    let (at, follows) = (held.at(), held.feed(b"bye"));
+    assert_eq!(follows, Follows::RECORDED.and(Follows::OUTPUT));
+    let follows = held.life.take_over(at);
+    for order in [Follows::RECEIVE_NO_MORE, Follows::LOOK_FOR_FIN, Follows::DEADLINE] {
+        assert!(follows.has(order), "{follows:?} lacks {order:?}");
+    }
+    assert!(!follows.has(Follows::SHUT_WRITE), "not before the flush");
+    let follows = held.flush();
+    for order in [Follows::SHUT_WRITE, Follows::RECEIVE, Follows::DEADLINE] {
+        assert!(follows.has(order), "{follows:?} lacks {order:?}");
+    }
+    assert_eq!(held.feed(b"too late"), Follows::NOTHING);
+    assert_eq!(held.life.closed(), None);
+    assert!(held.life.ended(None, at).has(Follows::CALLS));
+    assert_eq!(held.life.closed(), Some(CloseMode::Normal));
+    held.life.lost(at);
+    assert_eq!(held.calls(), ["data 3", "lost: Done(Us)"]);
+}
+
+#[test]
+fn a_flush_without_progress_ends_at_the_close_deadline() {
+    let mut held = Held::new();
+    let at = held.at();
+    let _ = held.feed(b"bye");
+    let _ = held.life.take_over(at);
+    let deadline = held.life.deadline().expect("a close has one");
+    assert_eq!(deadline, held.start + Duration::from_secs(30));
+    let early = held.after(Duration::from_secs(29));
+    assert!(!held.life.timed_out(early, None).has(Follows::CALLS));
+    let late = held.after(Duration::from_secs(30));
+    assert!(held.life.timed_out(late, None).has(Follows::CALLS));
+    assert_eq!(held.life.closed(), Some(CloseMode::Reset));
+    held.life.lost(late);
+    assert_eq!(held.calls(), ["data 3", "lost: CloseTimedOut"]);
+}
+
+#[test]
+fn a_panic_is_the_reason_and_its_output_is_dropped() {
+    let mut held = Held::new();
+    let at = held.at();
+    let follows = held.feed(b"panic");
+    assert!(follows.has(Follows::SHUT_WRITE) && !follows.has(Follows::OUTPUT), "{follows:?}");
+    assert!(held.life.ended(None, at).has(Follows::CALLS));
+    held.life.lost(at);
+    assert_eq!(held.calls(), ["data 5", "lost: Panicked(\"a panic\")"]);
+}
+
+#[test]
+fn while_the_reactor_stops_a_flush_is_the_end_without_a_drain() {
+    let mut held = Held::new();
+    let stopping = Moment { stopping: true, ..held.at() };
+    let _ = held.feed(b"hello");
+    let _ = held.life.stop(stopping);
+    assert_eq!(held.life.closed(), None, "what was written is flushed first");
+    let mut out = held.life.wire().outbox();
+    let before = out.len();
+    out.clear();
+    drop(out);
+    assert!(held.life.wrote(WriteOutcome::All, before, stopping).has(Follows::CALLS));
+    assert_eq!(held.life.closed(), Some(CloseMode::Normal));
+    held.life.lost(stopping);
+    assert_eq!(held.calls(), ["data 5", "lost: Shutdown"]);
+}
