@@ -5,6 +5,7 @@
 //! | [`first_steps`] | a server, its client, and the life of a protocol |
 //! | [`shared_state`] | what connections have in common, without a lock |
 //! | [`back_pressure`] | not writing more than the peer reads |
+//! | [`framing`] | finding the messages in a stream, by a grammar of your own |
 //! | [`deferreds`] | callbacks, Deferreds and `async`: three ways to wait for a result |
 //! | [`time`] | timed calls, timeouts, and work that repeats |
 //! | [`threads`] | work that blocks, calls from other threads, many cores |
@@ -19,6 +20,7 @@ pub mod beside_tokio;
 pub mod deferreds;
 pub mod embedding;
 pub mod first_steps;
+pub mod framing;
 pub mod half_close;
 pub mod shared_state;
 pub mod simulator;
