@@ -309,15 +309,14 @@ impl Transport {
     /// impl Protocol for Reports {
     ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
     ///         transport.write(data);
-    ///         let closing = transport.clone();
-    ///         transport.flushed().map(move |()| closing.abort_connection()).detach();
+    ///         let reporting = transport.clone();
+    ///         transport.flushed().map(move |()| reporting.write(" has left")).detach();
     ///     }
     /// }
     ///
     /// let mut held = hold(Reports);
     /// held.push(b"all of it");
-    /// assert_eq!(held.wire.take(), b"all of it");
-    /// assert!(held.wire.saw_reset());
+    /// assert_eq!(held.wire.take(), b"all of it has left");
     /// ```
     pub fn flushed(&self) -> Deferred<()> {
         self.when_down_to(Level::Nothing)
