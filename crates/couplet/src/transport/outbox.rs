@@ -200,12 +200,11 @@ impl Outbox {
     /// Called where something has left, and not for each write that waits: it copies.
     #[cold]
     pub(crate) fn settle_down(&mut self) {
-        let gone = if self.is_plain() { std::mem::take(&mut self.gone) } else { 0 };
+        let gone = if self.is_plain() { self.gone } else { 0 };
         if self.open.capacity() > self.open.len() - gone + GROWS / 4 {
             let rest = self.open[gone..].to_vec();
             self.spares.give(std::mem::replace(&mut self.open, rest));
-        } else if gone > 0 {
-            self.gone = gone;
+            self.gone -= gone;
         }
     }
 
@@ -236,15 +235,6 @@ impl Outbox {
         match self.sealed.as_ref().and_then(|sealed| sealed.pieces.front()) {
             None => &self.open[self.gone..],
             Some(piece) => &piece.as_slice()[self.gone..],
-        }
-    }
-
-    /// True when all that waits lies in one slice, [`first`](Self::first).
-    #[inline]
-    pub fn is_one_chunk(&self) -> bool {
-        match &self.sealed {
-            None => true,
-            Some(sealed) => sealed.pieces.len() + usize::from(!self.open.is_empty()) <= 1,
         }
     }
 

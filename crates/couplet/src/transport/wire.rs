@@ -181,7 +181,7 @@ impl Wire {
         let room = self.cap.get().saturating_sub(outbox.len() + self.in_flight.get());
         if self.phase.get() != Phase::Open || data.len() > room || data.is_empty() {
             drop(outbox);
-            return self.write_late(data, room);
+            return self.write_late(data);
         }
         outbox.extend(data);
         drop(outbox);
@@ -190,8 +190,8 @@ impl Wire {
 
     /// [`write`](Self::write) on a connection that is closing, past its hard cap, or of nothing.
     #[cold]
-    fn write_late(&self, data: &[u8], room: usize) {
-        if !data.is_empty() && self.takes_late(data.len(), room) {
+    fn write_late(&self, data: &[u8]) {
+        if self.takes(data.len()) {
             self.outbox.borrow_mut().extend(data);
             self.has_taken(data.len());
         }
