@@ -16,7 +16,7 @@ use std::time::Duration;
 use couplet::{Loop, ProducerKind, Protocol, Reason, Transport};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-#[expect(clippy::disallowed_types, reason = "the far ends stand outside of any loop")]
+#[expect(clippy::disallowed_types, reason = "the peers stand outside of any loop")]
 type Client = std::net::TcpStream;
 
 /// What a loop keeps of drained buffers at most: 4 MiB, and the last one.
@@ -30,11 +30,11 @@ fn live_since(before: isize) -> usize {
     usize::try_from(counting::live() - before).unwrap_or(0)
 }
 
-/// In the variable: the server of which a second process of this test holds the far ends, so that
+/// In the variable: the server of which a second process of this test holds the peers, so that
 /// each end counts against a limit of descriptors of its own.
 const SERVER: &str = "COUPLET_MEMORY_TEST_SERVER";
 const CONNECTIONS: usize = 10_000;
-const HELD: &str = "all far ends are held";
+const HELD: &str = "all peers are held";
 
 fn raise_limit_of_descriptors() {
     let limit = getrlimit(Resource::Nofile);
@@ -42,8 +42,8 @@ fn raise_limit_of_descriptors() {
     setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
 }
 
-/// Holds the far ends until its standard input ends: what the second process does.
-fn hold_far_ends(server: SocketAddr) -> ! {
+/// Holds the peers until its standard input ends: what the second process does.
+fn hold_peers(server: SocketAddr) -> ! {
     let message = message();
     let mut answer = vec![0; MESSAGE];
     let clients: Vec<Client> =
@@ -54,8 +54,8 @@ fn hold_far_ends(server: SocketAddr) -> ! {
     process::exit(0); // the harness would go on to write to who has stopped listening
 }
 
-/// The second process, once it holds all far ends.
-fn far_ends(server: SocketAddr) -> Child {
+/// The second process, once it holds all peers.
+fn peers(server: SocketAddr) -> Child {
     let program = env::current_exe().expect("a test has a path");
     let mut child = Command::new(program)
         .args([TEST, "--exact", "--nocapture"])
@@ -66,7 +66,7 @@ fn far_ends(server: SocketAddr) -> Child {
         .expect("the test starts once more");
     let said = BufReader::new(child.stdout.take().expect("it is piped"));
     let held = said.lines().map_while(Result::ok).any(|line| line.contains(HELD));
-    assert!(held, "the far ends could not all be connected");
+    assert!(held, "the peers could not all be connected");
     child
 }
 
@@ -138,7 +138,7 @@ const TEST: &str = "an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_bac
 fn an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_back() {
     raise_limit_of_descriptors();
     if let Ok(server) = env::var(SERVER) {
-        hold_far_ends(server.parse().expect("an address"));
+        hold_peers(server.parse().expect("an address"));
     }
     let mut l = Loop::new().expect("a loop");
     let any = ([127, 0, 0, 1], 0).into();
@@ -151,7 +151,7 @@ fn an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_back() {
     turn_until_open(&mut l, 0);
     let before = counting::live();
 
-    let mut clients = turn_while(&mut l, || far_ends(server));
+    let mut clients = turn_while(&mut l, || peers(server));
     turn_until_open(&mut l, CONNECTIONS);
     let each = live_since(before) / CONNECTIONS;
     println!("{each} bytes for each of {CONNECTIONS} idle connections");

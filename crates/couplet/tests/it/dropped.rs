@@ -130,13 +130,13 @@ impl Scene {
         self.turns();
     }
 
-    /// A connection of ours that echoes, and its far end.
+    /// A connection of ours that echoes, and its peer.
     fn open(&mut self) -> (Transport, Wire) {
         let made: Rc<RefCell<Option<Transport>>> = Rc::default();
         let slot = made.clone();
         let connecting = self.reactor.connect_tcp_deferred(
             "127.0.0.1",
-            number(&self.far()),
+            number(&self.peer()),
             ConnectOptions::default(),
             || Carrier(()),
         );
@@ -144,19 +144,19 @@ impl Scene {
             .map(move |connection| *slot.borrow_mut() = Some(connection.transport()))
             .detach();
         self.turns();
-        let wire = self.network.accept(self.far_address()).expect("it connects");
+        let wire = self.network.accept(self.peer_address()).expect("it connects");
         let transport = made.take().expect("it is made");
         (transport, wire)
     }
 
-    fn far_address(&self) -> std::net::SocketAddr {
+    fn peer_address(&self) -> std::net::SocketAddr {
         "127.0.0.1:4000".parse().expect("an address")
     }
 
-    /// A port at the far end.
-    fn far(&self) -> std::net::SocketAddr {
-        let _ = self.network.listen(self.far_address(), 50); // it may listen already
-        self.far_address()
+    /// A port at the peer.
+    fn peer(&self) -> std::net::SocketAddr {
+        let _ = self.network.listen(self.peer_address(), 50); // it may listen already
+        self.peer_address()
     }
 
     /// Another connection works on.
@@ -246,11 +246,11 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
     }),
     ("connect", "over", |s| {
-        let port = number(&s.far());
+        let port = number(&s.peer());
         let connecting = s.reactor.connect(format!("tcp:127.0.0.1:{port}"), MakesEchoes(s.bomb()));
         connecting.map(|connection| connection.transport().lose_connection()).detach();
         s.turns();
-        let wire = s.network.accept(s.far_address()).expect("it connects");
+        let wire = s.network.accept(s.peer_address()).expect("it connects");
         wire.close();
         s.turns();
     }),
@@ -263,11 +263,11 @@ const WAYS: &[(&str, &str, Act)] = &[
         let connecting = s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier);
         s.turns();
         connecting.cancel();
-        let port = number(&s.far());
+        let port = number(&s.peer());
         let carrier = Carrier(s.bomb());
         s.reactor.connect_protocol(format!("tcp:127.0.0.1:{port}"), carrier).detach();
         s.turns();
-        s.network.accept(s.far_address()).expect("it connects").close();
+        s.network.accept(s.peer_address()).expect("it connects").close();
         s.turns();
         assert_eq!(s.bombs.get(), 3, "each goes with its attempt or its connection");
     }),
@@ -275,7 +275,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         // The attempt is given up while the protocol is built.
         let connector: Rc<RefCell<Option<Connector>>> = Rc::default();
         let (slot, bombs) = (connector.clone(), s.bombs.clone());
-        let port = number(&s.far());
+        let port = number(&s.peer());
         let made = s.reactor.connect_tcp("127.0.0.1", port, move || {
             slot.borrow().as_ref().expect("it is there").stop_connecting();
             Carrier(Bomb(bombs.clone()))

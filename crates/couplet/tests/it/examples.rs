@@ -1,8 +1,5 @@
 //! Each example is run, and what it prints is read. Poems come one byte at a time.
-#![expect(
-    clippy::disallowed_types,
-    reason = "the far end of the examples stands outside of any loop"
-)]
+#![expect(clippy::disallowed_types, reason = "the peer of the examples stands outside of any loop")]
 
 mod clients;
 mod servers;

@@ -379,14 +379,14 @@ fn c35_a_cancelled_connect_has_ended_before_the_next_turn_does() {
 fn localhost_is_reached_through_the_systems_resolver() {
     // Whatever the system gives for it, and in whichever order.
     let mut rig = Kit::mio().rig();
-    let far = rig.far_port();
+    let peer = rig.peer_port();
     let a = rig.end();
     let (options, factory) = (ConnectOptions::default(), a.plays(Script::new()));
     let mut factory = Some(factory);
     let factory = move |_: &Address| factory.take();
-    let port = far.address().port();
+    let port = peer.address().port();
     let connecting = rig.reactor.connect_tcp_deferred("localhost", port, options, factory);
     rig.until("the connection", || connecting.has_fired());
     let connection = rig.l.run_until(connecting).expect("it comes through");
-    assert_eq!(connection.transport().peer().socket_addr(), Some(far.address()));
+    assert_eq!(connection.transport().peer().socket_addr(), Some(peer.address()));
 }

@@ -10,7 +10,7 @@ use couplet::driver::{
 };
 use couplet::{Loop, Protocol, Transport};
 
-use crate::suite::far::{B, FarPort, Ground};
+use crate::suite::peer::{B, Ground, PeerPort};
 
 #[derive(Clone, Default)]
 struct Got {
@@ -31,16 +31,17 @@ impl Protocol for Got {
 
 #[test]
 fn bytes_and_an_end_that_come_with_the_connect_are_both_told() {
-    let far = FarPort::new(&Ground::Sockets);
+    let peer = PeerPort::new(&Ground::Sockets);
     let mut l = Loop::new().expect("a loop");
     let got = Got::default();
     let protocol = got.clone();
-    l.reactor().connect_tcp("127.0.0.1", far.address().port(), move || protocol.clone());
+    l.reactor().connect_tcp("127.0.0.1", peer.address().port(), move || protocol.clone());
     l.turn(Some(Duration::ZERO)).expect("the connect begins");
     // All of it is there before the loop looks again: one edge tells of connect, bytes and end.
-    let far = std::iter::repeat_with(|| far.accept()).take(1000).flatten().next().expect("it came");
-    far.send(b"a poem");
-    far.fin();
+    let peer =
+        std::iter::repeat_with(|| peer.accept()).take(1000).flatten().next().expect("it came");
+    peer.send(b"a poem");
+    peer.fin();
     for _ in 0..10 {
         l.turn(Some(Duration::from_millis(20))).expect("a turn");
     }
@@ -111,8 +112,8 @@ fn what_an_edge_told_of_a_connection_never_counts_for_the_one_in_its_place() {
 fn a_table_that_shrinks_forgets_what_was_to_be_looked_at_again() {
     const ENOUGH_TO_SHRINK: usize = 256;
     let mut driver = Mio::new(4096).expect("a driver");
-    let far = FarPort::new(&Ground::Sockets);
-    let to = far.address().into();
+    let peer = PeerPort::new(&Ground::Sockets);
+    let to = peer.address().into();
     let options = ConnectOptions::default();
     let connect = |driver: &mut Mio| driver.connect(&to, &options).expect("it begins");
     let keys: Vec<Key> = (0..ENOUGH_TO_SHRINK).map(|_| connect(&mut driver)).collect();

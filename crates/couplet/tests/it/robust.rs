@@ -170,12 +170,12 @@ impl Factory for GivesUp {
 fn a_connect_given_up_while_it_succeeds_leaves_no_connection() {
     for (in_build, told) in [(true, "failed, stopped: true"), (false, "lost, clean: true")] {
         let (mut l, network) = memory();
-        let far = network.listen(([127, 0, 0, 1], 0).into(), 5).unwrap();
+        let peer = network.listen(([127, 0, 0, 1], 0).into(), 5).unwrap();
         let log = Rc::new(RefCell::new(Vec::new()));
         let factory = GivesUp { in_build, connector: Rc::default(), log: log.clone() };
-        l.reactor().connect_tcp("127.0.0.1", far.port(), factory);
+        l.reactor().connect_tcp("127.0.0.1", peer.port(), factory);
         turns(&mut l, 3);
-        let wire = network.accept(far).unwrap();
+        let wire = network.accept(peer).unwrap();
         wire.close();
         turns(&mut l, 5);
         assert_eq!(*log.borrow(), [told]);
@@ -187,10 +187,10 @@ fn a_connect_given_up_while_it_succeeds_leaves_no_connection() {
 #[test]
 fn a_connect_cancelled_in_connection_made_closes_the_connection() {
     let (mut l, network) = memory();
-    let far = network.listen(([127, 0, 0, 1], 0).into(), 5).unwrap();
+    let peer = network.listen(([127, 0, 0, 1], 0).into(), 5).unwrap();
     let canceller: Rc<RefCell<Option<couplet::defer::Canceller>>> = Rc::default();
     let cancel = canceller.clone();
-    let connecting = l.reactor().connect(format!("tcp:{far}"), move || {
+    let connecting = l.reactor().connect(format!("tcp:{peer}"), move || {
         let cancel = cancel.clone();
         Cancels(Rc::new(move || cancel.borrow().as_ref().unwrap().cancel()))
     });
@@ -204,7 +204,7 @@ fn a_connect_cancelled_in_connection_made_closes_the_connection() {
         })
         .detach();
     turns(&mut l, 3);
-    let wire = network.accept(far).unwrap();
+    let wire = network.accept(peer).unwrap();
     wire.close();
     turns(&mut l, 5);
     assert!(failed.get() && wire.is_closed());

@@ -134,12 +134,12 @@ fn ports_connectors_calls_and_tasks_are_listed() {
     let network = rig.network.clone().expect("it is in memory");
     let port = rig.listen_with(|| A::default().plays(Script::new()));
     let to = port.host().socket_addr().expect("TCP");
-    let far: Vec<_> = (0..3).map(|_| network.connect(to).expect("it listens")).collect();
+    let peer: Vec<_> = (0..3).map(|_| network.connect(to).expect("it listens")).collect();
     rig.turns(4);
     port.pause_producing();
     rig.turn();
     let snapshot = rig.l.snapshot();
-    assert_eq!(snapshot.connections.len(), far.len());
+    assert_eq!(snapshot.connections.len(), peer.len());
     assert_eq!(snapshot.ports.len(), 1);
     assert_eq!(snapshot.ports[0].host, port.host());
     assert_eq!((snapshot.ports[0].accepted, snapshot.ports[0].paused), (3, true));
@@ -196,7 +196,7 @@ fn a_callback_gets_the_snapshot_of_its_turn() {
 fn it_prints_a_line_for_each_thing() {
     let mut rig = Kit::memory(Manner::Readiness).rig();
     let port = rig.listen_with(|| A::default().plays(Script::new()));
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     rig.turns(3);
     b.send(b"hello");
     rig.pass(s(90));

@@ -9,7 +9,7 @@ use couplet::testing::{Manner, Memory};
 use couplet::{Deferred, Loop, LoopOptions, Reactor};
 
 use crate::logged::logged;
-use crate::suite::far::World;
+use crate::suite::peer::World;
 
 /// Of a driver's pool.
 const THREADS: usize = 10;

@@ -1,5 +1,5 @@
 //! Thousands of random lives of one connection, on the memory driver in both manners. Whatever the
-//! protocol, its producer, the far end and the clock do, and in whichever order, law 5 holds, and
+//! protocol, its producer, the peer and the clock do, and in whichever order, law 5 holds, and
 //! no byte is lost, doubled or moved.
 //!
 //! A life is made from its seed alone. When one goes wrong its seed is printed;

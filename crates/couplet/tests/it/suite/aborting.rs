@@ -9,11 +9,11 @@ use crate::logged::logged;
 
 use super::closing::{closed_by_another_gets_nothing, returns_first_in_every_place};
 use super::endings::write_big;
-use super::far::{B, Saw};
 use super::kit::{BOTH_ROLES, Kit, Rig, Role};
+use super::peer::{B, Saw};
 use super::recorder::{A, Broken, Call, On, Script};
 
-/// A state that A can be in, and what the far end sees of an abort in it.
+/// A state that A can be in, and what the peer sees of an abort in it.
 type State = (&'static str, fn(Script) -> Script, fn(&mut Rig, &A, &B), Saw);
 
 const STATES: &[State] = &[
@@ -176,7 +176,7 @@ pub(crate) fn c20_nothing_is_delivered_after_abort_connection(kit: Kit) {
             transport.abort_connection();
         });
         let port = rig.listen(&a, script);
-        let b = rig.far(&port);
+        let b = rig.peer(&port);
         b.send(&[7; 64 * 1024]);
         b.fin();
         assert_eq!(rig.lost(&a), "Aborted");

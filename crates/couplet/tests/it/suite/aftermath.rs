@@ -7,9 +7,9 @@ use couplet::driver::CloseMode;
 use couplet::{Connection, ConnectionLost, ProducerKind, Transport};
 
 use super::endings::write_big;
-use super::far::Saw;
 use super::flushing::write_in_pieces;
 use super::kit::{Kit, key_of};
+use super::peer::Saw;
 use super::recorder::{A, Broken, Log, On, Recorder, Script, text};
 
 const fn s(seconds: u64) -> Duration {
@@ -91,7 +91,7 @@ pub(crate) fn c20a_after_a_panic_only_connection_lost_comes(kit: Kit) {
         panic!("no more");
     });
     let port = rig.listen(&a, script);
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     b.send(&[7; 3 * 4096]);
     b.fin();
     assert_eq!(rig.lost(&a), "Panicked(no more)");
@@ -185,7 +185,7 @@ pub(crate) fn c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused(k
     let a = rig.end();
     let end = a.clone();
     let port = rig.listen(&a, Script::new().on(On::Lost, move |_| refused(&end)));
-    let _b = rig.far(&port);
+    let _b = rig.peer(&port);
     rig.until("made", || a.is_made());
     let (other, _b2) = rig.accept(Script::new());
     // What stands in line behind the loss, and what is still to come.
@@ -228,7 +228,7 @@ pub(crate) fn c20a_what_stood_in_line_for_a_lost_connection_never_reaches_the_on
         end.transport().abort_connection();
     });
     rig.until("lost", || a.is_lost());
-    let _b2 = rig.far(&port);
+    let _b2 = rig.peer(&port);
     rig.until("made", || next.is_made());
     rig.turns(2);
     let (before, now) = (key_of(&a.transport()), key_of(&next.transport()));

@@ -9,8 +9,8 @@ use couplet::{Address, ConnectError, Shared, Transport};
 use crate::logged::logged;
 
 use super::endings::ENDINGS;
-use super::far::{B, Saw};
 use super::kit::{BOTH_ROLES, Kit, Rig, Role, key_of};
+use super::peer::{B, Saw};
 use super::recorder::{A, Broken, Log, Maker, On, Script};
 
 /// Builds a protocol for each peer, all in the log of A.
@@ -21,12 +21,12 @@ fn makes_many(a: &A) -> Maker {
 
 pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
     let mut rig = kit.rig();
-    let (a, far) = (rig.end(), rig.far_port());
+    let (a, peer) = (rig.end(), rig.peer_port());
     let shared = Shared::new(makes_many(&a));
     let one = rig.listen_with(shared.clone());
     let two = rig.listen_with(shared.clone());
-    rig.connect_with(far.address(), shared.clone());
-    let b = rig.accepted(&far);
+    rig.connect_with(peer.address(), shared.clone());
+    let b = rig.accepted(&peer);
     rig.until("connection_made", || a.is_made());
     assert_eq!((a.log.entries()[0].as_str(), a.log.count("do_start")), ("do_start", 1));
     drop(one.stop_listening());
@@ -36,7 +36,7 @@ pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
     rig.turns(2);
     assert!(!a.log.has("do_stop"));
     // A connection that is still open does not hold it back.
-    let _open = rig.far(&two);
+    let _open = rig.peer(&two);
     rig.until("connection_made", || a.log.count("made") == 2);
     drop(two.stop_listening());
     rig.turns(2);
@@ -57,7 +57,7 @@ pub(crate) fn c42_build_protocol_comes_first_and_reading_is_on(kit: Kit) {
     let mut rig = kit.rig();
     let a = rig.end();
     let port = rig.listen_with(makes_many(&a));
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     b.send(b"x");
     rig.until("data", || a.log.has("data"));
     let build = format!("build({})", b.address());
@@ -73,11 +73,11 @@ pub(crate) fn c43_a_server_that_builds_nothing_closes(kit: Kit) {
     let port = rig.listen_with(Maker::new(&a.log, move |_| {
         std::mem::replace(&mut turned_away, true).then(|| end.plays(Script::new()))
     }));
-    let b1 = rig.far(&port);
+    let b1 = rig.peer(&port);
     b1.send(b"nobody reads this");
     assert_ne!(rig.take_to_the_end(&b1), Saw::Open);
     assert_eq!((b1.got_len(), a.log.len(), a.log.count("build")), (0, 2, 1));
-    let b2 = rig.far(&port);
+    let b2 = rig.peer(&port);
     b2.send(b"x");
     rig.until("data", || a.log.has("data"));
     rig.tick();
@@ -86,11 +86,11 @@ pub(crate) fn c43_a_server_that_builds_nothing_closes(kit: Kit) {
 
 pub(crate) fn c43_a_client_that_builds_nothing_is_told_connection_lost(kit: Kit) {
     let mut rig = kit.rig();
-    let (log, far) = (Log::default(), rig.far_port());
-    rig.connect_with(far.address(), Maker::new(&log, |_| None));
-    let b = rig.accepted(&far);
+    let (log, peer) = (Log::default(), rig.peer_port());
+    rig.connect_with(peer.address(), Maker::new(&log, |_| None));
+    let b = rig.accepted(&peer);
     rig.until("do_stop", || log.has("do_stop"));
-    let build = format!("build({})", Address::from(far.address()));
+    let build = format!("build({})", Address::from(peer.address()));
     let lost = "client_connection_lost(Done(Us))";
     assert_eq!(log.entries(), ["do_start", "started_connecting", &build, lost, "do_stop"]);
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
@@ -98,8 +98,8 @@ pub(crate) fn c43_a_client_that_builds_nothing_is_told_connection_lost(kit: Kit)
 
 pub(crate) fn c43_connect_fails_with_no_protocol(kit: Kit) {
     let mut rig = kit.rig();
-    let (log, far) = (Log::default(), rig.far_port());
-    let to = format!("tcp:{}:{}", far.address().ip(), far.address().port());
+    let (log, peer) = (Log::default(), rig.peer_port());
+    let to = format!("tcp:{}:{}", peer.address().ip(), peer.address().port());
     let failed = log.clone();
     rig.reactor
         .connect(&to, Maker::new(&log, |_| None))
@@ -201,7 +201,7 @@ pub(crate) fn c44_fail_in_any_callback_loses_that_connection(kit: Kit) {
     let a = rig.end();
     let script = Script::new().once(On::Made, |transport| transport.fail(Broken("e")));
     let port = rig.listen(&a, script);
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     b.send(b"x");
     b.fin();
     assert_eq!(rig.lost(&a), "Failed(e)");
@@ -224,12 +224,12 @@ pub(crate) fn c44_a_panic_in_build_protocol_drops_that_connection(kit: Kit) {
         } else {
             (rig.listen_with(factory), None)
         };
-        let b1 = rig.far(&port);
+        let b1 = rig.peer(&port);
         let (sees, lines) = logged(|| rig.take_to_the_end(&b1));
         assert_ne!(sees, Saw::Open);
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].contains("the first"));
-        let b2 = rig.far(&port);
+        let b2 = rig.peer(&port);
         b2.send(b"x");
         rig.until("data", || a.log.has("data"));
         if let Some(shared) = of_many {
@@ -241,9 +241,9 @@ pub(crate) fn c44_a_panic_in_build_protocol_drops_that_connection(kit: Kit) {
     }
     // A client.
     let mut rig = kit.rig();
-    let (log, far) = (Log::default(), rig.far_port());
+    let (log, peer) = (Log::default(), rig.peer_port());
     let ((), lines) = logged(|| {
-        rig.connect_with(far.address(), Maker::new(&log, |_| panic!("none")));
+        rig.connect_with(peer.address(), Maker::new(&log, |_| panic!("none")));
         rig.until("do_stop", || log.has("do_stop"));
     });
     assert_eq!(lines.len(), 1, "{lines:?}");
@@ -285,7 +285,7 @@ pub(crate) fn c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows(kit:
     for name in ["the peer's FIN", "the peer's reset", "lose"] {
         let ending = ENDINGS.iter().find(|ending| ending.name == name).expect("it is there");
         let mut rig = kit.rig();
-        let (a, far) = (rig.end(), rig.far_port());
+        let (a, peer) = (rig.end(), rig.peer_port());
         let (end, mut again) = (a.clone(), true);
         let factory = Maker::new(&a.log, move |_| {
             Some(end.plays(Script::new().on(On::Lost, |_| panic!("at the end"))))
@@ -298,9 +298,9 @@ pub(crate) fn c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows(kit:
             }
         });
         let ((), lines) = logged(|| {
-            rig.connect_with(far.address(), factory);
+            rig.connect_with(peer.address(), factory);
             for n in 1..=2 {
-                let b = rig.accepted(&far);
+                let b = rig.accepted(&peer);
                 rig.until("connection_made", || a.log.count("made") == n);
                 ending.bring(&mut rig, &a, &b);
                 rig.until("the end", || a.log.count("client_connection_lost") == n);
@@ -330,13 +330,13 @@ pub(crate) fn c46_host_and_peer_stay_readable(kit: Kit) {
         let other = rig.end();
         let port = rig.listen_with(makes_many(&other));
         rig.turn();
-        let far = b.address();
+        let peer = b.address();
         b.fin();
         rig.lost(&a);
         let mut taken = Vec::new();
         let _others: Vec<B> = (1..=5)
             .map(|n| {
-                let b = rig.far(&port);
+                let b = rig.peer(&port);
                 rig.until("connection_made", || other.log.count("made") == n);
                 taken.push(key_of(&other.transport()).slot);
                 b
@@ -346,7 +346,7 @@ pub(crate) fn c46_host_and_peer_stay_readable(kit: Kit) {
         looks(&seen)(&a.transport());
         let seen = seen.borrow();
         assert!(seen.len() == 3 && seen.iter().all(|pair| *pair == seen[0]), "{seen:?}");
-        assert!(role == Role::Client || seen[0].1 == far);
+        assert!(role == Role::Client || seen[0].1 == peer);
     }
 }
 
@@ -371,7 +371,7 @@ pub(crate) fn c50_nothing_keeps_a_protocol_after_its_connection(kit: Kit) {
         let weak: Weak<Mourner> = Rc::downgrade(&held);
         let script = Script::new().on(On::Made, move |_| drop(held.clone()));
         let port = rig.listen(&a, ending.script(script));
-        let b = rig.far(&port);
+        let b = rig.peer(&port);
         rig.until("connection_made", || a.is_made());
         let handles = (a.transport(), a.connection());
         let call = a.call_later(Duration::from_secs(3600), |_| {});

@@ -9,8 +9,8 @@ use couplet::{Bytes, ProducerKind, Transport};
 
 use super::draining::draining;
 use super::endings::{ENDINGS, call_everything, write_big};
-use super::far::B;
 use super::kit::{BOTH_ROLES, Kit, Rig};
+use super::peer::B;
 use super::recorder::{A, Call, On, Script};
 
 const fn s(seconds: u64) -> Duration {
@@ -65,7 +65,7 @@ pub(super) fn returns_first_in_every_place(kit: Kit, close: fn(&Transport)) {
         let mut rig = kit.rig();
         let a = rig.end();
         let port = rig.listen(&a, Script::new().aware().once(on, around(&a)));
-        let b = rig.far(&port);
+        let b = rig.peer(&port);
         if on != On::Made {
             b.send(b"x");
             b.fin();
@@ -160,7 +160,7 @@ pub(crate) fn c04_nothing_is_delivered_after_lose_connection(kit: Kit) {
     let mut rig = kit.read_buffer(4096).rig();
     let a = rig.end();
     let port = rig.listen(&a, Script::new().on(On::Data, Transport::lose_connection));
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     b.send(&[7; 64 * 1024]);
     b.fin();
     rig.lost(&a);
@@ -213,7 +213,7 @@ pub(super) fn closed_by_another_gets_nothing(kit: Kit, close: fn(&Transport)) {
             let other = ends[1 - n].clone();
             let script = Script::new().on(On::Data, move |_| close(&other.transport()));
             let port = rig.listen(&ends[n], script);
-            rig.far(&port)
+            rig.peer(&port)
         })
         .collect();
     rig.until("both", || ends.iter().all(A::is_made));

@@ -13,8 +13,8 @@ use couplet::{
 use crate::logged::logged;
 
 use super::endings::{ENDINGS, write_big};
-use super::far::{B, Saw};
 use super::kit::{Kit, Rig};
+use super::peer::{B, Saw};
 use super::recorder::{A, Log, Maker, On, Recorder, Script};
 
 const STOPPED: &str = "client_connection_failed(Failed(the attempt was stopped))";
@@ -43,22 +43,22 @@ fn out_of_reach(rig: &Rig) -> SocketAddr {
 
 /// A client with a factory in its log.
 fn client(rig: &mut Rig, script: Script) -> (A, B, Connector) {
-    let (a, far) = (rig.end(), rig.far_port());
-    let connector = rig.connect_with(far.address(), maker(&a, script));
-    let b = rig.accepted(&far);
+    let (a, peer) = (rig.end(), rig.peer_port());
+    let connector = rig.connect_with(peer.address(), maker(&a, script));
+    let b = rig.accepted(&peer);
     rig.until("connection_made", || a.is_made());
     (a, b, connector)
 }
 
 pub(crate) fn c36_a_client_starts_in_order(kit: Kit) {
     let mut rig = kit.rig();
-    let (a, far) = (rig.end(), rig.far_port());
-    rig.connect_with(far.address(), maker(&a, Script::new()));
+    let (a, peer) = (rig.end(), rig.peer_port());
+    rig.connect_with(peer.address(), maker(&a, Script::new()));
     rig.turn();
     assert_eq!(a.log.entries()[..2], ["do_start", "started_connecting"], "in one turn");
     rig.until("connection_made", || a.is_made());
     rig.turns(3);
-    let peer = Address::from(far.address());
+    let peer = Address::from(peer.address());
     let build = format!("build({peer})");
     assert_eq!(a.log.entries(), ["do_start", "started_connecting", &build, "made"]);
     assert_eq!(*a.transport().peer(), peer);
@@ -68,8 +68,8 @@ pub(crate) fn c36_nothing_is_called_inside_connect(kit: Kit) {
     for by_string in [false, true] {
         for place in ["outside", "a callback", "a timed call"] {
             let mut rig = kit.rig();
-            let (a, far) = (rig.end(), rig.far_port());
-            let (log, to, maker) = (a.log.clone(), far.address(), maker(&a, Script::new()));
+            let (a, peer) = (rig.end(), rig.peer_port());
+            let (log, to, maker) = (a.log.clone(), peer.address(), maker(&a, Script::new()));
             let connect = move |reactor: &couplet::Reactor| {
                 log.note("before");
                 if by_string {
@@ -119,21 +119,21 @@ pub(crate) fn c37_a_client_ends_in_order(kit: Kit) {
 
 pub(crate) fn c37_a_reconnect_keeps_the_factory_started(kit: Kit) {
     let mut rig = kit.rig();
-    let (a, far) = (rig.end(), rig.far_port());
+    let (a, peer) = (rig.end(), rig.peer_port());
     let mut again = true;
     let factory = makes_many(&a).on_lost(move |connector| {
         if std::mem::take(&mut again) {
             assert_eq!(connector.connect(), Ok(()));
         }
     });
-    rig.connect_with(far.address(), factory);
+    rig.connect_with(peer.address(), factory);
     for _ in 0..2 {
-        let b = rig.accepted(&far);
+        let b = rig.accepted(&peer);
         b.fin();
         rig.tick();
     }
     rig.until("do_stop", || a.log.has("do_stop"));
-    let build = format!("build({})", Address::from(far.address()));
+    let build = format!("build({})", Address::from(peer.address()));
     let ends = ["read_closed", "lost(Done(Peer))", "client_connection_lost(Done(Peer))"];
     let life = [&["started_connecting", &build, "made"], &ends[..]].concat();
     assert_eq!(a.log.entries(), [&["do_start"], &life[..], &life, &["do_stop"]].concat());
@@ -141,8 +141,8 @@ pub(crate) fn c37_a_reconnect_keeps_the_factory_started(kit: Kit) {
 
 pub(crate) fn c38_a_failed_connect_builds_no_protocol(kit: Kit) {
     let mut rig = kit.rig();
-    let (log, far) = (Log::default(), rig.deaf_port());
-    rig.connect_with(far.address(), Maker::new(&log, |_| panic!("nothing is to be built")));
+    let (log, peer) = (Log::default(), rig.deaf_port());
+    rig.connect_with(peer.address(), Maker::new(&log, |_| panic!("nothing is to be built")));
     rig.until("do_stop", || log.has("do_stop"));
     rig.turns(3);
     let failed = "client_connection_failed(Failed(connection refused))";
@@ -152,20 +152,20 @@ pub(crate) fn c38_a_failed_connect_builds_no_protocol(kit: Kit) {
 pub(crate) fn c38_a_retry_after_failure_keeps_the_factory_started(kit: Kit) {
     // The second attempt meets a port that listens.
     let mut rig = kit.rig();
-    let (a, far) = (rig.end(), Rc::new(rig.deaf_port()));
-    let hears = far.clone();
+    let (a, peer) = (rig.end(), Rc::new(rig.deaf_port()));
+    let hears = peer.clone();
     let factory = makes_many(&a).on_failed(move |connector| {
         hears.hear();
         assert_eq!(connector.connect(), Ok(()));
     });
-    rig.connect_with(far.address(), factory);
+    rig.connect_with(peer.address(), factory);
     rig.until("connection_made", || a.is_made());
     assert_eq!((a.log.count("do_start"), a.log.count("started_connecting")), (1, 2));
     assert!(!a.log.has("do_stop"));
     // Where the driver tells of the failure, and where it fails at once.
     let mut rig = kit.rig();
-    let far = rig.deaf_port();
-    a_thousand_failures_grow_nothing(&mut rig, far.address());
+    let peer = rig.deaf_port();
+    a_thousand_failures_grow_nothing(&mut rig, peer.address());
     let mut rig = kit.rig();
     let to = out_of_reach(&rig);
     a_thousand_failures_grow_nothing(&mut rig, to);
@@ -202,18 +202,18 @@ fn a_thousand_failures_grow_nothing(rig: &mut Rig, to: SocketAddr) {
 
 pub(crate) fn c39_stop_connecting_is_reported_after_started_connecting_returned(kit: Kit) {
     let mut rig = kit.rig();
-    let (log, far) = (Log::default(), rig.far_port());
+    let (log, peer) = (Log::default(), rig.peer_port());
     let inside = log.clone();
     let factory = Maker::new(&log, |_| None).on_started(move |connector| {
         inside.note(format!("stopped: {}", connector.stop_connecting()));
         inside.note("end");
     });
-    rig.connect_with(far.address(), factory);
+    rig.connect_with(peer.address(), factory);
     rig.until("do_stop", || log.has("do_stop"));
     rig.tick();
     let wanted = ["do_start", "started_connecting", "stopped: true", "end", STOPPED, "do_stop"];
     assert_eq!(log.entries(), wanted);
-    if let Some(b) = far.accept() {
+    if let Some(b) = peer.accept() {
         assert_ne!(rig.take_to_the_end(&b), Saw::Open);
     }
 }
@@ -244,8 +244,8 @@ pub(crate) fn c39_stop_connecting_at_another_time_says_so(kit: Kit) {
 
 pub(crate) fn c40_a_refused_connect_is_reported_by_a_turn(kit: Kit) {
     let mut rig = kit.rig();
-    let far = rig.deaf_port();
-    reported_by_a_turn(&mut rig, far.address());
+    let peer = rig.deaf_port();
+    reported_by_a_turn(&mut rig, peer.address());
     let mut rig = kit.rig();
     let to = out_of_reach(&rig);
     reported_by_a_turn(&mut rig, to);
@@ -332,13 +332,13 @@ pub(crate) fn c51_disconnect_does_what_the_state_asks_for(kit: Kit) {
 
 pub(crate) fn c51_connect_in_another_state_is_an_error(kit: Kit) {
     let mut rig = kit.rig();
-    let (a, far) = (rig.end(), rig.far_port());
-    let connector = rig.connect_with(far.address(), makes_many(&a));
+    let (a, peer) = (rig.end(), rig.peer_port());
+    let connector = rig.connect_with(peer.address(), makes_many(&a));
     assert_eq!(connector.connect(), Err(NotDisconnected), "before it starts");
     rig.turn();
     assert!(connector.state() != ConnectorState::Connecting || connector.connect().is_err());
     rig.until("connection_made", || a.is_made());
-    let b = rig.accepted(&far);
+    let b = rig.accepted(&peer);
     assert_eq!(connector.connect(), Err(NotDisconnected), "while connected");
     rig.turns(3);
     b.send(b"x");
@@ -353,7 +353,7 @@ pub(crate) fn c51_connect_in_another_state_is_an_error(kit: Kit) {
     assert_eq!((a.log.count("made"), a.log.count("started_connecting")), (1, 1));
     // A full second life.
     assert_eq!(connector.connect(), Ok(()));
-    let b = rig.accepted(&far);
+    let b = rig.accepted(&peer);
     rig.until("connection_made", || a.log.count("made") == 2);
     b.fin();
     rig.until("do_stop", || a.log.count("do_stop") == 2);
@@ -363,8 +363,8 @@ pub(crate) fn c51_connect_in_another_state_is_an_error(kit: Kit) {
 /// An attempt that was never started is stopped when it is.
 pub(crate) fn c39_a_connector_stopped_before_it_starts_tries_nothing(kit: Kit) {
     let mut rig = kit.rig();
-    let (log, far) = (Log::default(), rig.far_port());
-    let connector = rig.connect_with(far.address(), Maker::new(&log, |_| None));
+    let (log, peer) = (Log::default(), rig.peer_port());
+    let connector = rig.connect_with(peer.address(), Maker::new(&log, |_| None));
     assert!(connector.stop_connecting());
     rig.turns(3);
     assert_eq!(log.entries(), ["do_start", "started_connecting", STOPPED, "do_stop"]);

@@ -6,8 +6,8 @@ use couplet::driver::CloseMode;
 use couplet::{ProducerKind, Transport};
 
 use super::endings::write_big;
-use super::far::{B, Saw};
 use super::kit::{BOTH_ROLES, Kit, Rig};
+use super::peer::{B, Saw};
 use super::recorder::{A, On, Script};
 
 const fn s(seconds: u64) -> Duration {

@@ -6,8 +6,8 @@ use couplet::Transport;
 use couplet::driver::CloseMode;
 
 use super::endings::write_big;
-use super::far::{B, Saw};
 use super::kit::{Kit, Rig};
+use super::peer::{B, Saw};
 use super::recorder::{A, Broken, On, Script};
 
 const fn s(seconds: u64) -> Duration {

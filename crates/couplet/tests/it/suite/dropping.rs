@@ -9,8 +9,8 @@ use std::time::Duration;
 use couplet::{Bytes, Connector, Producer, ProducerKind, Shutdown, Transport};
 
 use super::endings::{ENDINGS, write_big};
-use super::far::B;
 use super::kit::{BOTH_ROLES, Kit, Rig};
+use super::peer::B;
 use super::recorder::{A, Maker, On, Script};
 use crate::logged::logged;
 
@@ -295,7 +295,7 @@ pub(crate) fn c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_p
     kit: Kit,
 ) {
     let mut rig = kit.rig();
-    let (a, far) = (rig.end(), rig.far_port());
+    let (a, peer) = (rig.end(), rig.peer_port());
     let end = a.clone();
     let (again, lost): (Rc<Cell<bool>>, _) = Default::default();
     let told: Rc<Cell<u32>> = lost;
@@ -309,9 +309,9 @@ pub(crate) fn c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_p
         },
     );
     let ((), lines) = logged(|| {
-        rig.connect_with(far.address(), factory);
+        rig.connect_with(peer.address(), factory);
         for n in 1..=2 {
-            rig.accepted(&far).fin();
+            rig.accepted(&peer).fin();
             rig.until("client_connection_lost", || told.get() == n);
         }
         rig.until("do_stop", || a.log.has("do_stop"));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use couplet::{Bytes, Transport};
 
-use super::far::B;
 use super::kit::Rig;
+use super::peer::B;
 use super::recorder::{A, Broken, On, Script};
 
 /// One way to end.

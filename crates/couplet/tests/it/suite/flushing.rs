@@ -6,8 +6,8 @@ use couplet::driver::CloseMode;
 use couplet::{Bytes, ProducerKind, Transport};
 
 use super::endings::write_big;
-use super::far::Saw;
 use super::kit::{BOTH_ROLES, Kit};
+use super::peer::Saw;
 use super::recorder::{Call, On, Script};
 
 const fn s(seconds: u64) -> Duration {

@@ -17,7 +17,7 @@ use couplet::{
     Transport,
 };
 
-use super::far::{B, FarPort, Ground, Saw, World};
+use super::peer::{B, Ground, PeerPort, Saw, World};
 use super::recorder::{A, Script};
 use super::tap::{Counts, Tap, Tapped};
 
@@ -165,12 +165,12 @@ impl Rig {
         let b = match role {
             Role::Server => {
                 let port = self.listen(&a, script);
-                self.far(&port)
+                self.peer(&port)
             }
             Role::Client => {
-                let far = self.far_port();
-                self.connect(&far, &a, script);
-                self.accepted(&far)
+                let peer = self.peer_port();
+                self.connect(&peer, &a, script);
+                self.accepted(&peer)
             }
         };
         let made = a.clone();
@@ -213,7 +213,7 @@ impl Rig {
     }
 
     /// A's connection to a port of the test.
-    pub(crate) fn connect(&self, to: &FarPort, a: &A, script: Script) -> Connector {
+    pub(crate) fn connect(&self, to: &PeerPort, a: &A, script: Script) -> Connector {
         let mut protocol = Some(a.plays(script));
         self.connect_with(to.address(), move |_: &Address| protocol.take())
     }
@@ -229,33 +229,33 @@ impl Rig {
     }
 
     /// Connects to a port of the loop, which need not have turned yet.
-    pub(crate) fn far(&self, port: &Port) -> B {
+    pub(crate) fn peer(&self, port: &Port) -> B {
         let to = port.host().socket_addr().expect("a port has an address");
         self.try_far(to).expect("a port that listens takes a connection")
     }
 
-    /// [`far`](Self::far), which may be refused.
+    /// [`peer`](Self::peer), which may be refused.
     pub(crate) fn try_far(&self, to: SocketAddr) -> std::io::Result<B> {
         B::connect(to, &self.ground)
     }
 
     /// A port of the test's own.
-    pub(crate) fn far_port(&self) -> FarPort {
-        FarPort::new(&self.ground)
+    pub(crate) fn peer_port(&self) -> PeerPort {
+        PeerPort::new(&self.ground)
     }
 
     /// A port of the test's own that refuses, until it hears.
-    pub(crate) fn deaf_port(&self) -> FarPort {
-        FarPort::deaf(&self.ground)
+    pub(crate) fn deaf_port(&self) -> PeerPort {
+        PeerPort::deaf(&self.ground)
     }
 
     /// A port that never answers.
-    pub(crate) fn silent_port(&self) -> FarPort {
-        FarPort::silent(&self.ground)
+    pub(crate) fn silent_port(&self) -> PeerPort {
+        PeerPort::silent(&self.ground)
     }
 
     /// The next connection to a port of the test.
-    pub(crate) fn accepted(&mut self, port: &FarPort) -> B {
+    pub(crate) fn accepted(&mut self, port: &PeerPort) -> B {
         let mut taken = None;
         self.until("a connection", || {
             taken = port.accept();
@@ -280,7 +280,7 @@ impl Rig {
 
     /// Turns until it is so.
     pub(crate) fn until(&mut self, what: &str, mut so: impl FnMut() -> bool) {
-        // On sockets the far end may need the processor: after a while a turn naps for 1 ms.
+        // On sockets the peer may need the processor: after a while a turn naps for 1 ms.
         for round in 0..10_000 {
             if so() {
                 self.tapped.nap.set(Duration::ZERO);
@@ -301,7 +301,7 @@ impl Rig {
             Some(b) => b,
             None => {
                 let port = self.listen_with(|| Echo);
-                self.far(&port)
+                self.peer(&port)
             }
         };
         for _ in 0..2 {

@@ -2,8 +2,8 @@
 
 use couplet::{Address, Transport};
 
-use super::far::Saw;
 use super::kit::{Kit, Rig, own_address};
+use super::peer::Saw;
 use super::recorder::{Log, Maker, On, Script};
 
 /// A factory that writes into `log` and builds protocols that do nothing.
@@ -17,7 +17,7 @@ pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let port = rig.listen_with(maker(&rig, &log));
     rig.turn();
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     let stopped = port.stop_listening().expect("it listens");
     assert!(!stopped.has_fired() && !port.is_listening());
     log.watch("stopped", stopped);
@@ -54,7 +54,7 @@ pub(crate) fn c21_connections_outlive_their_port(kit: Kit) {
         transport.write(end.received().last().map_or(&[][..], std::slice::from_ref));
     });
     let port = rig.listen(&a, echo);
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     rig.until("connection_made", || a.is_made());
     drop(port.stop_listening());
     drop(port);
@@ -115,7 +115,7 @@ pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
         rig.turns(2);
         assert_eq!(port.host(), host);
         assert!(!fixed || host.port() == Some(number));
-        let _b = rig.far(&port);
+        let _b = rig.peer(&port);
         rig.until("build", || log.has("build"));
         let seen = log.take();
         assert_eq!(seen[..4], ["do_start", "do_stop", "stopped: ok", "do_start"]);
@@ -133,7 +133,7 @@ pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
     rig.turns(2);
     let old = before.socket_addr().expect("a port has an address");
     assert!(port.host() == before || rig.try_far(old).is_err());
-    let _b = rig.far(&port);
+    let _b = rig.peer(&port);
     rig.until("build", || log.has("build"));
     let seen = log.take();
     assert_eq!(seen[..4], ["do_start", "do_stop", "stopped: ok", "do_start"], "{seen:?}");
@@ -151,7 +151,7 @@ pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
     });
     let port = rig.listen(&a, script);
     *slot.borrow_mut() = Some(port.clone());
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     rig.until("stopped", || log.has("stopped"));
     assert_eq!(log.entries(), ["returned", "stopped: ok"]);
     b.send(b"x");
@@ -166,7 +166,7 @@ pub(crate) fn c22a_a_paused_port_accepts_nobody_and_serves_its_queue_on_resume(k
         port.pause_producing();
         rig.turn();
         let built = log.count("build");
-        let _waiting = [rig.far(&port), rig.far(&port)];
+        let _waiting = [rig.peer(&port), rig.peer(&port)];
         rig.tick();
         assert_eq!(log.count("build"), built);
         port.resume_producing();

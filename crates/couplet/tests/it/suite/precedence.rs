@@ -5,8 +5,8 @@ use std::time::Duration;
 use couplet::Transport;
 
 use super::endings::write_big;
-use super::far::{B, Saw};
 use super::kit::{Kit, Rig};
+use super::peer::{B, Saw};
 use super::recorder::{A, Broken, Script};
 
 const fn s(seconds: u64) -> Duration {
@@ -149,7 +149,7 @@ const CASES: &[Case] = &[
 /// What happens, and the reason that it has to have.
 type Plain = (&'static str, fn(&mut Rig, &A, &B), &'static str);
 
-/// The same where the far end resets, so that it sees nothing.
+/// The same where the peer resets, so that it sees nothing.
 const RESETS: &[Plain] = &[
     (
         "lose, reset while it flushes",

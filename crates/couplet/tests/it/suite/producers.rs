@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use couplet::{Bytes, ConnectionLost, Deferred, ProducerKind, Protocol, Reason, Transport};
 
-use super::far::{B, Saw};
 use super::kit::{Kit, Rig};
+use super::peer::{B, Saw};
 use super::recorder::{A, Call, On, Script};
 
 const HIGH: usize = 64 * 1024;
@@ -179,7 +179,7 @@ pub(crate) fn c65_the_pause_comes_from_the_turn(kit: Kit) {
         log.note("end");
     });
     let port = rig.listen(&a, script);
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     rig.until("connection_made", || a.is_made());
     register(&a, ProducerKind::Push);
     b.send(b"x");
@@ -228,7 +228,7 @@ pub(crate) fn c65_a_relay_holds_no_more_than_one_read_past_the_mark(kit: Kit) {
     let (to, most) = (a.transport(), Rc::new(Cell::new(0)));
     let seen = most.clone();
     let port = rig.listen_with(move || Relay { to: to.clone(), most: seen.clone() });
-    let source = rig.far(&port);
+    let source = rig.peer(&port);
     let mut sent = 0;
     rig.until("all of it", || {
         sent += source.try_send(&big[sent..big.len().min(sent + 64 * 1024)]);
@@ -346,7 +346,7 @@ pub(crate) fn c66_the_first_request_comes_from_the_turn(kit: Kit) {
         let script =
             if place == 0 { Script::new().once(On::Made, registers(&a)) } else { Script::new() };
         let port = rig.listen(&a, script);
-        let _b = rig.far(&port);
+        let _b = rig.peer(&port);
         rig.until("connection_made", || a.is_made());
         match place {
             1 => assert!(a.tell(registers(&a))),
@@ -438,7 +438,7 @@ pub(crate) fn c68_a_producer_registered_after_the_end_is_stopped_by_the_turn(kit
         let script =
             if inside { Script::new().once(On::Lost, late.clone()) } else { Script::new() };
         let port = rig.listen(&a, script);
-        let b = rig.far(&port);
+        let b = rig.peer(&port);
         rig.until("connection_made", || a.is_made());
         b.reset();
         rig.until("connection_lost", || a.is_lost());

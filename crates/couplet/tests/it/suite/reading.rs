@@ -7,8 +7,8 @@ use std::time::Duration;
 use couplet::driver::CloseMode;
 use couplet::{Bytes, Reason, Transport};
 
-use super::far::{B, Saw};
 use super::kit::{BOTH_ROLES, Kit, Rig, Role};
+use super::peer::{B, Saw};
 use super::recorder::{A, On, Script};
 use crate::logged::logged;
 
@@ -116,7 +116,7 @@ pub(crate) fn c52_pauses_and_resumes_lose_no_bytes(kit: Kit) {
             }
         });
         let port = rig.listen(&a, script);
-        let b = rig.far(&port);
+        let b = rig.peer(&port);
         send_all(&mut rig, &a, &b, big, true);
         b.close();
         assert_eq!(rig.lost(&a), "Done(Peer)");
@@ -172,7 +172,7 @@ pub(crate) fn c53_a_pause_in_connection_made_holds(kit: Kit) {
             // The bytes are there before the connection is accepted.
             let a = rig.end();
             let port = rig.listen(&a, script);
-            let b = rig.far(&port);
+            let b = rig.peer(&port);
             b.send(b"0123456789");
             (a, b)
         } else {
@@ -434,7 +434,7 @@ pub(crate) fn c59_an_answer_after_the_fin_needs_read_closed(kit: Kit) {
             script = script.aware();
         }
         let port = rig.listen(&a, script);
-        let b = rig.far(&port);
+        let b = rig.peer(&port);
         b.send(b"ask");
         b.fin();
         rig.until("read_closed", || a.log.has("read_closed"));
@@ -472,7 +472,7 @@ pub(crate) fn c60_lose_write_connection_flushes_then_tells_write_closed(kit: Kit
         log.note("returned");
     });
     let port = rig.listen(&a, script);
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     b.send(b"x");
     rig.until("write_closed", || a.log.has("write_closed"));
     assert_eq!(a.log.entries(), ["made", "data(1)", "returned", "write_closed"]);

@@ -9,8 +9,8 @@ use couplet::{By, Bytes, ProducerKind, Reason, Transport};
 use crate::logged::logged;
 
 use super::endings::write_big;
-use super::far::Saw;
 use super::kit::{BOTH_ROLES, Kit};
+use super::peer::Saw;
 use super::recorder::{A, Broken, Call, Log, Maker, On, Script};
 
 pub(crate) fn c23_the_peers_close_is_done_by_peer(kit: Kit) {
@@ -31,7 +31,7 @@ pub(crate) fn c23_the_peers_close_is_done_by_peer(kit: Kit) {
     let mut rig = kit.rig();
     let a = rig.end();
     let port = rig.listen(&a, Script::new());
-    rig.far(&port).fin();
+    rig.peer(&port).fin();
     assert_eq!(rig.lost(&a), "Done(Peer)");
     assert_eq!(a.log.entries(), ["made", "read_closed", "lost(Done(Peer))"]);
 }
@@ -145,9 +145,9 @@ pub(crate) fn c29_a_panic_in_data_received_is_logged_and_is_the_reason(kit: Kit)
                 _ => script.on(On::Data, |transport| transport.write("y")),
             }))
         }));
-        let b = rig.far(&port);
+        let b = rig.peer(&port);
         rig.until("connection_made", || ends[0].is_made());
-        let well = rig.far(&port);
+        let well = rig.peer(&port);
         rig.until("connection_made", || ends[1].is_made());
         let ((), lines) = logged(|| {
             b.send(b"x");
@@ -162,7 +162,7 @@ pub(crate) fn c29_a_panic_in_data_received_is_logged_and_is_the_reason(kit: Kit)
         let peer = ends[0].transport().peer().to_string();
         assert!(lines[0].contains(&*found) && lines[0].contains(&peer), "{lines:?}");
         rig.until("an answer", || well.take_all() > 0);
-        let _new = rig.far(&port);
+        let _new = rig.peer(&port);
         rig.until("connection_made", || ends[2].is_made());
     }
 }
@@ -204,11 +204,11 @@ pub(crate) fn c31_what_is_open_at_the_end_is_shutdown(kit: Kit) {
     let log = Log::default();
     let (server, b1) = rig.accept(Script::new());
     let (paused, b2) = rig.accept(Script::new().once(On::Made, Transport::pause_producing));
-    let far = rig.far_port();
+    let peer = rig.peer_port();
     let client = rig.end();
     let mut protocol = Some(client.plays(Script::new()));
-    rig.connect_with(far.address(), Maker::new(&client.log, move |_| protocol.take()));
-    let b3 = rig.accepted(&far);
+    rig.connect_with(peer.address(), Maker::new(&client.log, move |_| protocol.take()));
+    let b3 = rig.accepted(&peer);
     rig.until("connection_made", || client.is_made());
     let silent = rig.silent_port();
     rig.connect_with(silent.address(), Maker::new(&log, |_| None));

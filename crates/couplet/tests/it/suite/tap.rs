@@ -47,7 +47,7 @@ pub(crate) struct Tapped {
     pub(crate) waits: RefCell<Vec<Option<Duration>>>,
     /// Waits since a test made a turn by itself: in a run that does not end there are many.
     pub(crate) of_this_run: Cell<u32>,
-    /// Called before each wait: the far end's part in a run.
+    /// Called before each wait: the peer's part in a run.
     pub(crate) on_wait: RefCell<Option<Box<dyn FnMut()>>>,
 }
 

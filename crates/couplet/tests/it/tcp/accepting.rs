@@ -15,8 +15,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::logged::logged;
-use crate::suite::far::{B, Saw};
 use crate::suite::kit::{Kit, LOOPBACK, own_address};
+use crate::suite::peer::{B, Saw};
 use crate::suite::recorder::{A, Log, Maker, On, Script};
 
 /// Sends back what it is sent.
@@ -43,8 +43,8 @@ fn c47_a_round_of_accepts_is_bounded_and_adapts() {
     let end = calm.clone();
     let calm_port = rig.listen_with(Maker::new(&calm.log, move |_| Some(end.plays(Script::new()))));
     rig.turn();
-    let mut clients: Vec<B> = (0..150).map(|_| rig.far(&port)).collect();
-    let _calm_client = rig.far(&calm_port);
+    let mut clients: Vec<B> = (0..150).map(|_| rig.peer(&port)).collect();
+    let _calm_client = rig.peer(&calm_port);
     let mut round = || {
         let before = a.log.count("build");
         rig.turn();
@@ -53,7 +53,7 @@ fn c47_a_round_of_accepts_is_bounded_and_adapts() {
     assert_eq!(round(), 100);
     assert_eq!(calm.log.count("build"), 1, "a flood at one port holds up no other");
     assert_eq!(round(), 50, "with nothing new");
-    clients.extend((0..60).map(|_| rig.far(&port)));
+    clients.extend((0..60).map(|_| rig.peer(&port)));
     let mut round = || {
         let before = a.log.count("build");
         rig.turn();
@@ -273,10 +273,10 @@ fn c49_an_address_can_be_taken_again_while_old_connections_linger() {
     let factory = move |_: &couplet::Address| Some(next.next()?.plays(Script::new()));
     let port = rig.reactor.listen_tcp(own_address(49, 0), factory);
     let port = port.expect("a free port can be opened");
-    let b = rig.far(&port);
+    let b = rig.peer(&port);
     rig.until("connection_made", || ends[0].is_made());
     // A busy system may have no room for TIME_WAIT: another connection is still open.
-    let _open = rig.far(&port);
+    let _open = rig.peer(&port);
     rig.until("connection_made", || ends[1].is_made());
     let a = &ends[0];
     let address = port.host().socket_addr().expect("a port has an address");

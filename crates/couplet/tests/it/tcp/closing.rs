@@ -8,8 +8,8 @@ use couplet::driver::CloseMode;
 use rustix::io::Errno;
 
 use crate::suite::endings::write_big;
-use crate::suite::far::Saw;
 use crate::suite::kit::Kit;
+use crate::suite::peer::Saw;
 use crate::suite::recorder::{On, Script};
 
 const fn s(seconds: u64) -> Duration {

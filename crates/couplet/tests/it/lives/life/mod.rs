@@ -53,7 +53,7 @@ struct Story {
     producer_paused: bool,
     /// For each that was taken, whether it was told to stop, or unregistered.
     producers: Vec<bool>,
-    // What the far end did.
+    // What the peer did.
     broken: bool,
     fin: bool,
     stopped: bool,
@@ -225,7 +225,7 @@ impl Story {
     fn sure(&self) -> bool {
         let asked = self.closing || self.finishing || self.lost.is_some();
         let outside = self.broken || self.timeouts || self.stopped;
-        // With the far half closed, closing the near one ends it as well.
+        // With the peer's half closed, closing the near one ends it as well.
         !(asked || outside || self.read_closed)
     }
 }

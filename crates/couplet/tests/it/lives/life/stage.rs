@@ -1,4 +1,4 @@
-//! A life in its world: the loop, the network, the far end and the clock.
+//! A life in its world: the loop, the network, the peer and the clock.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -121,7 +121,7 @@ impl Stage {
         }
         let data = bytes_at(place, self.life.length());
         if let Ok(n) = self.wire.try_push(data) {
-            self.life.line(&format!("far end sends {n}"));
+            self.life.line(&format!("peer sends {n}"));
             self.life.know(|story| story.pushed += n);
         }
     }
@@ -132,7 +132,7 @@ impl Stage {
             story.received += data.len();
             story.received - data.len()
         });
-        self.life.line(&format!("far end takes {}", data.len()));
+        self.life.line(&format!("peer takes {}", data.len()));
         self.life.check(data == bytes_at(place, data.len()), "bytes out are in order");
         let (received, taken) = self.life.know(|story| (story.received, story.taken));
         self.life.check(received <= taken, "no byte goes out that was not taken");
@@ -144,14 +144,14 @@ impl Stage {
 
     fn fin(&mut self) {
         if !self.life.know(|story| story.broken || std::mem::replace(&mut story.fin, true)) {
-            self.life.line("far end's FIN");
+            self.life.line("peer's FIN");
             self.wire.fin();
         }
     }
 
     fn break_off(&mut self) {
         let reset = self.life.roll(2) == 0;
-        self.life.line(if reset { "far end resets" } else { "far end closes" });
+        self.life.line(if reset { "peer resets" } else { "peer closes" });
         self.life.know(|story| {
             story.fin |= !reset && !story.broken;
             story.broken = true;
@@ -175,7 +175,7 @@ impl Stage {
         }
     }
 
-    /// The near end closes, the far end takes everything and closes too.
+    /// The near end closes, the peer takes everything and closes too.
     fn end_in_peace(&mut self) {
         self.life.line("in peace");
         let transport = self.transport();

@@ -4,8 +4,8 @@
 use couplet::Transport;
 
 use super::reason;
-use crate::suite::far::{B, Saw};
 use crate::suite::kit::{BOTH_ROLES, Kit, Rig};
+use crate::suite::peer::{B, Saw};
 use crate::suite::recorder::{A, On, Script};
 
 /// Plays the scene on sockets and in the simulator, with the protocol as server and as client. What
@@ -164,7 +164,7 @@ fn who_waits_at_a_port_that_stops_is_reset() {
         let mut rig = kit.rig();
         let port = rig.listen_with(|| super::factories::Deaf);
         // It has not turned: the connection waits.
-        let b = rig.far(&port);
+        let b = rig.peer(&port);
         port.stop_listening();
         rig.tick();
         b.take(1);

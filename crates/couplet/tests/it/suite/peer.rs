@@ -1,4 +1,4 @@
-//! [`B`], the raw far end of a connection, in the test's hand: on real sockets a non-blocking
+//! [`B`], the raw peer of a connection, in the test's hand: on real sockets a non-blocking
 //! socket of std, on the memory driver the other end of its wire, in the simulator a socket of the
 //! same host.
 
@@ -22,7 +22,7 @@ pub(crate) enum Saw {
     Reset,
 }
 
-/// The far end of a connection. It takes nothing and does nothing unless told.
+/// The peer of a connection. It takes nothing and does nothing unless told.
 pub(crate) struct B {
     end: RefCell<Option<Far>>,
     got: RefCell<Vec<u8>>,
@@ -35,7 +35,7 @@ enum Far {
     Sim(World, Socket),
 }
 
-/// What the far ends are on.
+/// What the peers are on.
 #[derive(Clone)]
 pub(crate) enum Ground {
     Sockets,
@@ -65,47 +65,47 @@ impl World {
 }
 
 /// A port of the test.
-pub(crate) enum FarPort {
+pub(crate) enum PeerPort {
     Socket(Listener),
     Memory(Network, SocketAddr),
     Sim(World, SocketAddr, RefCell<Option<Listening>>),
 }
 
-impl FarPort {
-    pub(crate) fn new(ground: &Ground) -> FarPort {
+impl PeerPort {
+    pub(crate) fn new(ground: &Ground) -> PeerPort {
         match ground {
-            Ground::Sockets => FarPort::Socket(Listener::new()),
+            Ground::Sockets => PeerPort::Socket(Listener::new()),
             Ground::Memory(network) => {
                 let address = network.listen(LOOPBACK, 50);
-                FarPort::Memory(network.clone(), address.expect("a free port can be opened"))
+                PeerPort::Memory(network.clone(), address.expect("a free port can be opened"))
             }
             Ground::Sim(world) => {
                 let port = world.sim.borrow().listen(world.host, LOOPBACK, 50);
                 let port = port.expect("a free port can be opened");
-                FarPort::Sim(world.clone(), port.address(), RefCell::new(Some(port)))
+                PeerPort::Sim(world.clone(), port.address(), RefCell::new(Some(port)))
             }
         }
     }
 
     /// One that refuses, until it [`hears`](Self::hear).
-    pub(crate) fn deaf(ground: &Ground) -> FarPort {
+    pub(crate) fn deaf(ground: &Ground) -> PeerPort {
         // Neither the network nor the world gives this number away.
         let address = SocketAddr::new(LOOPBACK.ip(), 9);
         match ground {
-            Ground::Sockets => FarPort::Socket(Listener::bound()),
-            Ground::Memory(network) => FarPort::Memory(network.clone(), address),
-            Ground::Sim(world) => FarPort::Sim(world.clone(), address, RefCell::default()),
+            Ground::Sockets => PeerPort::Socket(Listener::bound()),
+            Ground::Memory(network) => PeerPort::Memory(network.clone(), address),
+            Ground::Sim(world) => PeerPort::Sim(world.clone(), address, RefCell::default()),
         }
     }
 
     /// Listens from now on.
     pub(crate) fn hear(&self) {
         match self {
-            FarPort::Socket(listener) => listener.hear(50),
-            FarPort::Memory(network, address) => {
+            PeerPort::Socket(listener) => listener.hear(50),
+            PeerPort::Memory(network, address) => {
                 network.listen(*address, 50).expect("it did not listen");
             }
-            FarPort::Sim(world, address, port) => {
+            PeerPort::Sim(world, address, port) => {
                 let opened = world.sim.borrow().listen(world.host, *address, 50);
                 port.replace(Some(opened.expect("it did not listen")));
             }
@@ -113,15 +113,15 @@ impl FarPort {
     }
 
     /// One that never answers, neither yes nor no.
-    pub(crate) fn silent(ground: &Ground) -> FarPort {
-        let port = FarPort::deaf(ground);
+    pub(crate) fn silent(ground: &Ground) -> PeerPort {
+        let port = PeerPort::deaf(ground);
         match &port {
-            FarPort::Socket(listener) => listener.fill(),
-            FarPort::Memory(network, address) => network.set_silent(*address),
-            FarPort::Sim(world, ..) => {
+            PeerPort::Socket(listener) => listener.fill(),
+            PeerPort::Memory(network, address) => network.set_silent(*address),
+            PeerPort::Sim(world, ..) => {
                 // Nobody has this address.
                 let nobody = SocketAddr::from(([10, 255, 255, 254], 9));
-                return FarPort::Sim(world.clone(), nobody, RefCell::default());
+                return PeerPort::Sim(world.clone(), nobody, RefCell::default());
             }
         }
         port
@@ -129,16 +129,16 @@ impl FarPort {
 
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
-            FarPort::Socket(listener) => listener.address(),
-            FarPort::Memory(_, address) | FarPort::Sim(_, address, _) => *address,
+            PeerPort::Socket(listener) => listener.address(),
+            PeerPort::Memory(_, address) | PeerPort::Sim(_, address, _) => *address,
         }
     }
 
     pub(crate) fn accept(&self) -> Option<B> {
         let end = match self {
-            FarPort::Socket(listener) => Far::Socket(listener.accept()?),
-            FarPort::Memory(network, address) => Far::Memory(network.accept(*address)?),
-            FarPort::Sim(world, _, port) => {
+            PeerPort::Socket(listener) => Far::Socket(listener.accept()?),
+            PeerPort::Memory(network, address) => Far::Memory(network.accept(*address)?),
+            PeerPort::Sim(world, _, port) => {
                 world.pass(Duration::ZERO);
                 Far::Sim(world.clone(), port.borrow().as_ref()?.accept()?)
             }
@@ -296,8 +296,8 @@ impl B {
     }
 }
 
-/// The far ends on real sockets: the one place of the suite that names them.
-#[expect(clippy::disallowed_types, reason = "a far end that is not ours")]
+/// The peers on real sockets: the one place of the suite that names them.
+#[expect(clippy::disallowed_types, reason = "a peer that is not ours")]
 mod sockets {
     use std::cell::RefCell;
     use std::io::{ErrorKind, Read, Write};
