@@ -43,6 +43,30 @@ fn a_host_and_a_port_are_where_to_listen() {
 }
 
 #[test]
+fn a_name_to_listen_on_is_refused_even_where_the_port_is_wrong_too() {
+    for (endpoint, port_is_wrong, is_name) in [
+        ("nohost:99999", true, true),
+        ("tcp:99999:interface=nohost", true, true),
+        ("127.0.0.1:99999", true, false),
+        ("[::1]:99999", true, false),
+        ("localhost:99999", true, false),
+        (":99999", true, false),
+        ("nohost:80", false, true),
+    ] {
+        let ended = run(&["echo", "--listen", endpoint]);
+        assert_eq!(ended.code, Some(2), "{endpoint}");
+        let says = |text| ended.stderr.contains(text);
+        assert_eq!(says("a port, a number from 0 to 65535"), port_is_wrong, "{}", ended.stderr);
+        let refused = if port_is_wrong {
+            "in place of \"nohost\": names cannot be listened on"
+        } else {
+            "an interface is an IP address, such as 127.0.0.1, [::1] or 0.0.0.0, or localhost"
+        };
+        assert_eq!(says(refused), is_name, "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn what_a_server_on_all_interfaces_says_is_where_clients_find_it() {
     let poem = TempFile::new(b"a poem\n");
     let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path(), "-l", ":0"]);
