@@ -13,7 +13,7 @@ use couplet::testing::{Held, hold};
 
 use crate::framers::{Told, netstrings};
 use crate::poems::Poem;
-use crate::poetry::catalogue::{Answer, Catalogue, header};
+use crate::poetry::catalogue::{Catalogue, Reply, header};
 use crate::poetry::recital::Pace;
 use crate::poetry::transformations::answer;
 use crate::poetry::{named, transform_server};
@@ -92,13 +92,13 @@ fn named_answers(catalogue: &Catalogue, mut rest: &[u8]) -> (Vec<u8>, bool) {
         if too_long(line) {
             return (out, true);
         }
-        match catalogue.answer(line.strip_suffix(b"\r").unwrap_or(line)) {
-            Answer::Poem(poem) => {
+        match catalogue.reply(line.strip_suffix(b"\r").unwrap_or(line)) {
+            Reply::Poem(poem) => {
                 out.extend_from_slice(header(poem).as_bytes());
                 out.extend_from_slice(&poem.text);
             }
-            Answer::Titles(titles) => out.extend_from_slice(titles),
-            Answer::Error(text) => out.extend_from_slice(text.as_bytes()),
+            Reply::Titles(titles) => out.extend_from_slice(titles),
+            Reply::Error(text) => out.extend_from_slice(text.as_bytes()),
         }
         rest = &rest[end + 1..];
     }

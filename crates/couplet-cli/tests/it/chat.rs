@@ -104,7 +104,7 @@ fn a_bad_name_is_refused_with_the_way_out() {
     bob.say("/nick ADA");
     assert_eq!(bob.line(), "* ADA is taken; choose another name.");
     bob.say("/dance");
-    assert_eq!(bob.line(), "* There is no /dance; /help tells what there is.");
+    assert_eq!(bob.line(), "* There is no /dance; /help lists the commands.");
     bob.say("done");
     assert_eq!(ada.line(), "<bob> done", "nobody else was bothered");
 }
@@ -128,7 +128,7 @@ fn nobody_sends_control_characters_or_speaks_for_another() {
         assert_eq!(ada.line(), heard);
     }
     eve.say("/\u{1b}[31m");
-    assert_eq!(eve.line(), "* There is no /?[31m; /help tells what there is.");
+    assert_eq!(eve.line(), "* There is no /?[31m; /help lists the commands.");
     // Whatever comes, others get text in whole lines.
     eve.0.push(&noise(20_000));
     eve.0.send(b"\nthe end\n");
@@ -154,7 +154,7 @@ fn a_line_that_is_too_long_is_not_said_and_the_next_one_is() {
     }
     for length in [513, 514, 5000, 3_000_000] {
         bob.say(&"x".repeat(length));
-        assert_eq!(bob.line(), "* That line has more than 512 bytes and was not said.");
+        assert_eq!(bob.line(), "* That line has more than 512 bytes and was not sent.");
     }
     for byte in b"byte by byte\n" {
         bob.0.send(&[*byte]);

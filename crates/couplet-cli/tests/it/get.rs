@@ -101,7 +101,7 @@ fn a_poem_cut_by_a_reset_is_an_error_and_is_not_printed() {
     let ended = running.ended();
     assert_eq!((ended.code, ended.text()), (Some(1), ""));
     let line = format!(
-        "no poem from tcp:{address}: it was cut after 11 bytes: \
+        "no poem from tcp:{address}: it was cut short after 11 bytes: \
          connection lost: connection reset by peer\n"
     );
     assert!(ended.stderr.contains(&line), "{}", ended.stderr);
@@ -132,7 +132,7 @@ fn a_poem_that_never_begins_or_never_ends_is_given_up_after_the_timeout() {
     assert_eq!((ended.code, ended.text()), (Some(1), "a whole poem\n"));
     for address in [silent, half, endless] {
         let line =
-            format!("no poem from tcp:{address}: it was not whole after 0.4 s (--timeout)\n");
+            format!("no poem from tcp:{address}: it was incomplete after 0.4 s (--timeout)\n");
         assert!(ended.stderr.contains(&line), "{}", ended.stderr);
     }
     let took = ended.took.as_secs_f64();
@@ -157,7 +157,7 @@ fn who_closes_without_data_has_no_poem() {
     let (empty, one) = (sends(Vec::new(), drop), sends(b"x".to_vec(), drop));
     let ended = get(&[&empty, &one]);
     assert_eq!((ended.code, ended.text()), (Some(1), "x"));
-    let why = format!("no poem from tcp:{empty}: it was closed without data");
+    let why = format!("no poem from tcp:{empty}: the connection was closed without data");
     assert!(ended.stderr.contains(&why), "{}", ended.stderr);
 }
 

@@ -101,7 +101,7 @@ fn two_hundred_poems_are_transformed_at_once() {
 fn is_as_it_was(ended: &Ended, poem: &[u8], why: &str) {
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stdout == poem);
-    assert!(ended.stderr.contains(" is printed as it is: "), "{}", ended.stderr);
+    assert!(ended.stderr.contains(" is printed untransformed: "), "{}", ended.stderr);
     assert!(ended.stderr.contains(why), "{}", ended.stderr);
     assert!(ended.stderr.ends_with(" s, 1 not transformed\n"), "{}", ended.stderr);
 }
@@ -184,5 +184,5 @@ fn an_interrupt_ends_a_transformation_that_does_not() {
     let ended = running.ended();
     assert_eq!((ended.code, ended.text()), (Some(130), ""), "{}", ended.stderr);
     assert!(ended.stderr.contains("interrupted: 0 of 1 poems"), "{}", ended.stderr);
-    assert!(!ended.stderr.contains("printed as it is"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("printed untransformed"), "{}", ended.stderr);
 }

@@ -97,7 +97,7 @@ fn a_failing_upstream_is_told_by_closing_without_data_is_logged_and_is_tried_aga
     for client in &mut clients {
         assert_eq!(client.read_to_end().unwrap(), b"");
     }
-    server.wait_told(&format!("WARN no poem: it was cut after 9 bytes: connection lost: connection reset by peer upstream=tcp:{}", upstream.address));
+    server.wait_told(&format!("WARN no poem: it was cut short after 9 bytes: connection lost: connection reset by peer upstream=tcp:{}", upstream.address));
 
     let mut client = server.connect();
     upstream.fetch().push(&noise(20_000));
@@ -107,7 +107,7 @@ fn a_failing_upstream_is_told_by_closing_without_data_is_logged_and_is_tried_aga
     let mut client = server.connect();
     drop(upstream.fetch());
     assert_eq!(client.read_to_end().unwrap(), b"");
-    server.wait_told("it was closed without data");
+    server.wait_told("the connection was closed without data");
 
     let mut client = server.connect();
     let mut whole = upstream.fetch();
@@ -124,7 +124,7 @@ fn a_silent_upstream_is_given_up_after_the_timeout() {
     let mut client = server.connect();
     let _silent = upstream.fetch();
     assert_eq!(client.read_to_end().unwrap(), b"");
-    server.wait_told("it was not whole after 0.2 s (--timeout)");
+    server.wait_told("it was incomplete after 0.2 s (--timeout)");
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn a_proxy_of_a_proxy_takes_no_failure_for_a_poem() {
         assert_eq!(outer.connect().read_to_end().unwrap(), b"");
     }
     let told = outer.stop(Signal::TERM).stderr;
-    assert_eq!(told.matches("it was closed without data").count(), 2, "{told}");
+    assert_eq!(told.matches("the connection was closed without data").count(), 2, "{told}");
 }
 
 #[test]

@@ -111,10 +111,10 @@ fn an_empty_file_is_no_poem_to_who_does_not_ask_by_name() {
     assert_eq!(server.connect().read_to_end().unwrap(), b"");
     let ended = run(&["poetry", "get", &server.address()]);
     assert_eq!((ended.code, ended.text()), (Some(1), ""));
-    assert!(ended.stderr.contains("it was closed without data"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the connection was closed without data"), "{}", ended.stderr);
     let ended = server.stop(Signal::TERM);
     assert_eq!(ended.code, Some(0));
-    assert!(ended.stderr.contains("this poem is empty"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the poem is empty"), "{}", ended.stderr);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_server_that_is_killed_in_mid_poem_resets_and_nobody_takes_the_part_for_a_po
     let address = server.address();
     server.stop(Signal::KILL);
     assert_eq!(client.read().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-    let cut = "it was cut after 10 bytes: connection lost: connection reset by peer";
+    let cut = "it was cut short after 10 bytes: connection lost: connection reset by peer";
     let ended = get.ended();
     assert_eq!((ended.code, ended.text()), (Some(1), ""));
     let told = format!("no poem from tcp:{address}: {cut}\n");

@@ -59,7 +59,7 @@ fn a_server_that_stops_makes_no_whole_poem_of_a_part() {
         let mut client = server.connect();
         assert_eq!(client.read_exact(10), b"the whole ");
         let get = Running::start(&mut couplet(&["poetry", "get", &server.address()]));
-        let begun = || server.running.told().matches("a client gets a poem").count();
+        let begun = || server.running.told().matches("serving a poem").count();
         wait_until("both are given the poem", || begun() == 2);
         assert_eq!(server.stop(signal).code, Some(0));
         assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);

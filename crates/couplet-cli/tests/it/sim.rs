@@ -113,8 +113,8 @@ fn the_last_of_all_seeds_is_one_like_the_others() {
 #[test]
 fn what_cannot_be_run_is_told() {
     let cases: [(&[&str], i32, &str); 5] = [
-        (&["sim", "war"], 2, "there is no scenario 'war'; there are poetry, chat, "),
-        (&["sim", "chat", "--time", "5"], 2, "the scenario chat has a time of its own"),
+        (&["sim", "war"], 2, "there is no scenario 'war'; known scenarios: poetry, chat, "),
+        (&["sim", "chat", "--time", "5"], 2, "the scenario chat has a fixed duration"),
         (&["sim", "chat", "--seeds", "3..1"], 2, "a number or FIRST..LAST is expected here"),
         (&["sim", "chat", "--weather", "hail"], 2, "'hail' is none of calm, breezy, storm"),
         (&["sim", "chat", "--seeds", "1", "--trace", "/no/where"], 1, "cannot write the trace"),
