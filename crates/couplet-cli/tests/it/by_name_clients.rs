@@ -7,7 +7,7 @@ use crate::kit::{
     wait_until,
 };
 
-/// A server that is sent a line, sends this, then does what `end` does.
+/// A server that reads a line, sends this, then runs `end`.
 fn answers(bytes: Vec<u8>, end: fn(Client)) -> String {
     serve_raw(move |mut client| {
         let mut line = Vec::new();
@@ -20,7 +20,7 @@ fn answers(bytes: Vec<u8>, end: fn(Client)) -> String {
     .to_string()
 }
 
-/// Keeps the connection until the other end goes.
+/// Keeps the connection until the peer closes it.
 fn hold(mut client: Client) {
     let _ = client.read_to_end();
 }
@@ -29,7 +29,7 @@ fn get(title: &str, args: &[&str]) -> Ended {
     run(&[&["poetry", "get", "--name", title], args].concat())
 }
 
-/// It failed for this reason, and printed nothing.
+/// Asserts that it failed for this reason, and printed nothing.
 #[track_caller]
 fn failed(ended: &Ended, why: &str) {
     assert_eq!((ended.code, ended.text()), (Some(1), ""), "{}", ended.stderr);
@@ -111,7 +111,7 @@ fn what_is_no_answer_is_said_at_once_and_does_nothing_to_a_terminal() {
     let transform = Server::start(&["poetry", "transform"]);
     failed(&get("x", &[&transform.address()]), "no answer came: connection closed by the peer");
     let endless = answers([b"poem 1 ", &[b'x'; 100_000][..]].concat(), hold);
-    failed(&get("x", &[&endless]), "came and is no answer");
+    failed(&get("x", &[&endless]), "is not an answer");
     let coloured = answers(b"error \x1b[31mno\r\n".to_vec(), hold);
     failed(&get("x", &[&coloured]), "the server says: ?[31mno\n");
     let strange = answers(b"\x1b[31m\r\n".to_vec(), hold);
@@ -126,12 +126,12 @@ fn who_does_not_ask_a_server_by_name_is_told_how() {
     failed(&ended, "it was incomplete after 0.3 s (--timeout)\n");
     let hint = " so far; a server started with --by-name expects --name\n";
     assert!(ended.stderr.contains(hint), "{}", ended.stderr);
-    // Who has no timeout need not wonder for ever either.
+    // Without a timeout the hint comes too.
     let mut running = Running::start(&mut couplet(&["poetry", "get", &address]));
     wait_until("the hint", || running.told().contains(hint));
     running.signal(Signal::INT);
     assert_eq!(running.ended().code, Some(130));
-    // Who asked is not told to ask.
+    // With --name there is no hint.
     let silent = serve_raw(hold).to_string();
     let ended = get("x", &[&silent, "--timeout", "0.3"]);
     assert!(!ended.stderr.contains("--name"), "{}", ended.stderr);

@@ -1,4 +1,4 @@
-//! `couplet poetry get`: what comes, what does not, and what is said of it.
+//! `couplet poetry get`: poems that arrive, poems that do not, and the messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ fn get(args: &[&str]) -> Ended {
     run(&[&["poetry", "get"], args].concat())
 }
 
-/// A server that sends this, then does what `end` does.
+/// A server that sends this, then runs `end`.
 fn sends(bytes: Vec<u8>, end: fn(Client)) -> String {
     serve_raw(move |mut client| {
         client.send(&bytes);
@@ -23,7 +23,7 @@ fn sends(bytes: Vec<u8>, end: fn(Client)) -> String {
     .to_string()
 }
 
-/// Keeps the connection until the other end goes.
+/// Keeps the connection until the peer closes it.
 fn hold(mut client: Client) {
     let _ = client.read_to_end();
 }
@@ -57,7 +57,7 @@ fn all_come_at_once() {
     let address = server.address();
     let ended = get(&[&*address; 12]);
     assert_eq!((ended.code, ended.text()), (Some(0), &*"abcdef".repeat(12)));
-    assert!(ended.took < Duration::from_secs(2), "one after another it is 4.8 s");
+    assert!(ended.took < Duration::from_secs(2), "one after another takes 4.8 s");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_reset_at_any_moment_is_an_error() {
 fn a_poem_that_never_begins_or_never_ends_is_given_up_after_the_timeout() {
     let silent = sends(Vec::new(), hold);
     let half = sends(b"half a poem".to_vec(), hold);
-    // Bytes come all the time: the timeout is for the whole poem.
+    // Bytes keep coming: the timeout is for the whole poem.
     let endless = serve_raw(|mut client| {
         while client.push(b"more and more ") > 0 {
             crate::kit::pause();
@@ -164,7 +164,7 @@ fn who_closes_without_data_has_no_poem() {
 #[test]
 fn the_limit_is_64_mib_unless_set() {
     const LIMIT: usize = 64 * 1024 * 1024;
-    // Zeros, and few of them in this process.
+    // Zeros, with few of them in this process.
     fn zeros(count: usize) -> String {
         let serve = move |mut client: Client| {
             let mut count = count;

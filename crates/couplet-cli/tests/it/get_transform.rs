@@ -15,7 +15,7 @@ fn get(address: &str, transform: &str, args: &[&str]) -> Ended {
     run(&[&["poetry", "get", address, "--transform", transform], args].concat())
 }
 
-/// A server that says what it wants to each connection, after it has read something.
+/// A server that sends these bytes on each connection after it has read something.
 fn answers(bytes: &'static [u8], end: fn(Client)) -> String {
     serve_raw(move |mut client| {
         client.read().unwrap();
@@ -25,7 +25,7 @@ fn answers(bytes: &'static [u8], end: fn(Client)) -> String {
     .to_string()
 }
 
-/// Keeps the connection, also when the other end has said all.
+/// Keeps the connection, even after the peer's FIN.
 fn hold(client: Client) {
     std::mem::forget(client);
 }
@@ -96,7 +96,7 @@ fn two_hundred_poems_are_transformed_at_once() {
     assert!(ended.text() == "poem\n".repeat(200_000));
 }
 
-/// The poem is printed as it is, and this is said of it.
+/// Asserts that the poem is printed untransformed, for this reason.
 #[track_caller]
 fn is_as_it_was(ended: &Ended, poem: &[u8], why: &str) {
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
