@@ -115,7 +115,7 @@ fn what_is_no_answer_is_said_at_once_and_does_nothing_to_a_terminal() {
     let coloured = answers(b"error \x1b[31mno\r\n".to_vec(), hold);
     failed(&get("x", &[&coloured]), "the server says: ?[31mno\n");
     let strange = answers(b"\x1b[31m\r\n".to_vec(), hold);
-    failed(&get("x", &[&strange]), "\"\\u{1b}[31m\\r\" came and is no answer");
+    failed(&get("x", &[&strange]), "\"\\u{1b}[31m\\r\" is not an answer");
 }
 
 #[test]
