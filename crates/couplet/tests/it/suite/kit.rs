@@ -396,5 +396,5 @@ impl Drop for Rig {
 pub(crate) fn key_of(transport: &Transport) -> Key {
     let id = transport.id().to_string();
     let parts: Vec<u32> = id.split('.').map(|n| n.parse().expect("a number")).collect();
-    Key { slot: parts[1], generation: parts[2] }
+    Key { slot: parts[1], generation: std::num::NonZero::new(parts[2]).expect("not 0") }
 }

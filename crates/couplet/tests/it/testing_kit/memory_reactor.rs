@@ -51,7 +51,7 @@ fn a_connect_is_recorded_and_waits_for_the_test() {
     let connecting = memory.reactor().connect(endpoint, move || ours.clone());
     let attempts = memory.connecting();
     assert_eq!(attempts.len(), 1);
-    assert_eq!((attempts[0].host(), attempts[0].port()), ("poetry.example", 10000));
+    assert_eq!((attempts[0].remote_host(), attempts[0].remote_port()), ("poetry.example", 10000));
     assert_eq!(attempts[0].options().timeout, s(5));
     memory.advance(s(4));
     no_result_yet(&connecting);
