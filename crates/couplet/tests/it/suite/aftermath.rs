@@ -111,7 +111,7 @@ pub(crate) fn c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin(kit: Kit) 
     });
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     assert_eq!(b.got(), b"");
-    // With BIG half out.
+    // With BIG partly sent.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     write_in_pieces(&a.transport(), kit.big());

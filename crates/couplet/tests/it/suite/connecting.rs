@@ -150,7 +150,7 @@ pub(crate) fn c38_a_failed_connect_builds_no_protocol(kit: Kit) {
 }
 
 pub(crate) fn c38_a_retry_after_failure_keeps_the_factory_started(kit: Kit) {
-    // The second attempt meets a port that listens.
+    // The second attempt finds a listening port.
     let mut rig = kit.rig();
     let (a, peer) = (rig.end(), Rc::new(rig.refusing_port()));
     let listens = peer.clone();

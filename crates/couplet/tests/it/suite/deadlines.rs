@@ -269,7 +269,7 @@ pub(crate) fn c15a_a_shorter_idle_timeout_takes_effect_at_once(kit: Kit) {
     go_to(&mut rig, s(5));
     go_to(&mut rig, s(6));
     assert!(a.is_lost());
-    // A longer one too.
+    // A longer one takes effect too.
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(Script::new().once(On::Made, idle(s(5))));
     go_to(&mut rig, s(1));

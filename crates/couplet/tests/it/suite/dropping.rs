@@ -15,7 +15,7 @@ use super::recorder::{A, Maker, On, Script};
 use crate::logged::logged;
 
 thread_local! {
-    /// Called by the drop of a [`Nosy`], which has to be `Send` and so can't hold a handle.
+    /// Called by the drop of a [`Nosy`], which must be `Send` and so can't hold a handle.
     static LOOK: RefCell<Option<Rc<dyn Fn()>>> = const { RefCell::new(None) };
 }
 

@@ -792,7 +792,7 @@ pub(crate) fn c71_past_the_hard_cap_the_connection_overflows(kit: Kit) {
     assert!(!a.is_lost());
     a.transport().write("x");
     assert_eq!(rig.lost(&a), "Overflow");
-    // A callback that doesn't stop writing holds no more than the cap.
+    // A callback that never stops writing buffers no more than the cap.
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(Script::new());
     a.transport().set_write_cap(Some(CAP));

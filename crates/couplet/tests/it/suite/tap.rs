@@ -14,7 +14,7 @@ use couplet::driver::{
 };
 use couplet::{Address, ConnectOptions, ListenOptions, SocketOption};
 
-/// What was done with one key.
+/// The commands and events of one key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     /// Calls of `write`, and the bytes they took from the outbox.
