@@ -1,6 +1,6 @@
-//! The simulator's side of the seam: what one host's loop asks its system, and what it is told.
+//! The simulator's driver: the I/O seam between one host's loop and its simulated system.
 //!
-//! In the manner of readiness: it tells what can be read, and takes what fits at once.
+//! Readiness style: it reports what is readable, and a write takes whatever fits immediately.
 
 use std::cell::RefCell;
 use std::io;
@@ -19,7 +19,7 @@ use crate::driver::{
     SocketOption, Ticket, World, WriteOutcome,
 };
 
-/// The most that one `Received` carries, and a connection gives in a turn, unless asked otherwise.
+/// Default limit on the bytes in one `Received`, and read from a connection per turn.
 const READ_BUFFER: usize = 256 * 1024;
 
 /// The system of one host, as its loop sees it.
@@ -27,12 +27,12 @@ pub(super) struct SimDriver {
     system: System,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Closed in this round: not used again before the next.
+    /// Slots closed in this round; reusable from the next.
     resting: Vec<u32>,
     lent: Vec<u8>,
     read_buffer: usize,
     round: u64,
-    /// Nobody else turns the world: a wait does.
+    /// `wait` runs the world itself: no `Sim` loop does.
     alone: bool,
 }
 
@@ -51,11 +51,11 @@ struct Stream {
     end: EndId,
     receiving: bool,
     ended: bool,
-    /// The round in which it was read last.
+    /// The round of the last read.
     read_in: u64,
 }
 
-/// What the handles of one program may use at once: until the program has ended.
+/// What one program's handles may use directly, until the program ends.
 #[derive(Clone)]
 pub(super) struct System {
     pub(super) kernel: Rc<RefCell<Kernel>>,
@@ -64,7 +64,7 @@ pub(super) struct System {
     serial: u32,
 }
 
-/// A port that is open; dropping it closes it.
+/// An open port; closed on drop.
 struct Opened {
     system: System,
     address: SocketAddr,
@@ -129,7 +129,7 @@ impl SimDriver {
         }
     }
 
-    /// A driver whose waits turn the world: for one loop that somebody else turns.
+    /// A driver whose `wait` runs the world, for a single loop turned from outside.
     pub(super) fn alone(kernel: &Rc<RefCell<Kernel>>, host: u32, read_buffer: usize) -> SimDriver {
         kernel.borrow_mut().begins(host);
         SimDriver { alone: true, read_buffer, ..SimDriver::new(kernel, host) }
@@ -163,7 +163,7 @@ impl SimDriver {
         key
     }
 
-    /// What a key names, for a command: using one after its close breaks the world.
+    /// The slot a command's key refers to. Panics on a key used after its close.
     fn slot(&mut self, key: Key) -> &mut Slot {
         let slot = &mut self.slots[key.slot as usize];
         assert!(
@@ -189,7 +189,7 @@ impl SimDriver {
         }
     }
 
-    /// The port that listens on this address.
+    /// The accepting port at this address.
     fn port_at(&self, address: SocketAddr) -> Option<Key> {
         self.slots.iter().enumerate().find_map(|(slot, entry)| match &entry.kind {
             Kind::Port { opened, accepting: true } if opened.address == address => {
@@ -223,7 +223,8 @@ impl SimDriver {
         Some(Event::Accepted { port, key, peer: peer.into(), host: local.into() })
     }
 
-    /// No descriptors: who waits is accepted and closed, with the one held in reserve.
+    /// Out of descriptors: accepts every queued connection with the reserve descriptor and closes
+    /// it.
     fn turn_away(&mut self, address: SocketAddr) {
         let host = self.system.host;
         let mut kernel = self.kernel();
@@ -234,7 +235,7 @@ impl SimDriver {
         }
     }
 
-    /// What there is to tell of a connection. Its bytes are put into `lent`.
+    /// The next event of a connection, if any. Bytes are read into `lent`.
     fn look(&mut self, id: EndId) -> Option<Found> {
         let (round, host) = (self.round, self.system.host);
         let kernel = self.system.kernel.clone();
@@ -302,7 +303,7 @@ fn slow_reader(kernel: &Kernel, host: u32) -> Option<u64> {
     })
 }
 
-/// What a look at a connection found.
+/// The result of polling a connection.
 enum Found {
     Bytes(Key),
     Room(Key),
@@ -311,7 +312,7 @@ enum Found {
 }
 
 impl Driver for SimDriver {
-    /// The world waits, and turns this loop when there is something for it.
+    /// The world does the waiting: it turns this loop when there are events for it.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.round += 1;
         self.free.append(&mut self.resting);
@@ -465,7 +466,7 @@ impl Commands for SimDriver {
 
     fn forget_job(&mut self, ticket: Ticket) {
         let host = self.system.host;
-        // User code: dropped while nothing is borrowed.
+        // Dropping the job runs user code, so no borrow may be held.
         let job = self.kernel().forget_job(host, ticket);
         drop(job);
     }

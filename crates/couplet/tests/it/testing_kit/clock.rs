@@ -129,7 +129,7 @@ fn a_call_that_asks_for_itself_in_each_turn_fails_the_test_that_waits_for_rest()
     let left = Rc::new(Cell::new(true));
     again(&clock.reactor(), left.clone());
     let text = failing(|| clock.settle());
-    assert!(text.starts_with("it comes to no rest"), "{text}");
+    assert!(text.starts_with("the loop never becomes idle"), "{text}");
     left.set(false);
     clock.settle();
 }

@@ -48,7 +48,7 @@ fn at(name: &str) -> String {
 fn leaves(program: impl FnOnce(&Reactor) -> Deferred<()>, things: &[(&str, &str, &str)]) -> String {
     let text = failing(|| run(program));
     let mut entries = text.split("\n1. ").nth(1).unwrap_or_default().to_owned();
-    assert!(text.starts_with("the program is over, and this is left of it:\n1. "), "{text}");
+    assert!(text.starts_with("the program ended and left this behind:\n1. "), "{text}");
     for (number, (what, place, cure)) in (2..).zip(things) {
         let next = format!("\n{number}. ");
         let (entry, rest) = entries.split_once(&next).unwrap_or((&entries, ""));
@@ -435,10 +435,7 @@ fn a_program_that_fails_and_leaves_something_is_told_both() {
     });
     let start = format!("the program failed: no poem (began at {}", at("failed program"));
     assert!(text.starts_with(&start), "{text}");
-    assert!(
-        text.contains("and this is left of it:\n1. a port that listens on tcp:[::]:1"),
-        "{text}"
-    );
+    assert!(text.contains("and left this behind:\n1. a port that listens on tcp:[::]:1"), "{text}");
 }
 
 #[test]
@@ -500,7 +497,7 @@ fn a_program_that_goes_in_a_circle_is_told_what_there_is() {
             reactor.sleep(s(1))
         })
     });
-    assert!(text.starts_with("the program goes in a circle: the Deferred of "), "{text}");
+    assert!(text.starts_with("the program is livelocked: the Deferred of "), "{text}");
     assert!(text.contains("while time stands still; there is:\n1. a port"), "{text}");
     // One that is over is given some turns to come to its end, and no more.
     leaves(
