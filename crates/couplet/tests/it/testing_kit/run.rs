@@ -451,7 +451,7 @@ fn a_program_that_stalls_is_told_what_it_waits_for() {
     });
     let start = format!("the program waits for ever: the Deferred of {}", at("never"));
     assert!(text.starts_with(&start), "{text}");
-    assert!(text.contains("has not fired, and nothing can happen any more; there is:\n1. a port"));
+    assert!(text.contains("has not fired, and nothing can ever happen; there is:\n1. a port"));
     let text = failing(|| {
         run(|_| {
             let (never, resolver) = Deferred::<()>::new();
