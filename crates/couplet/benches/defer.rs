@@ -28,6 +28,7 @@ trait Once {
     type Error: std::fmt::Debug;
     fn new() -> (Self::Receiver, Self::Sender);
     fn fire(sender: Self::Sender, value: u32);
+    fn is_cancelled(sender: &Self::Sender) -> bool;
 }
 
 struct Ours;
@@ -44,6 +45,9 @@ impl Once for Ours {
     fn fire(sender: Resolver<u32>, value: u32) {
         sender.callback(value);
     }
+    fn is_cancelled(sender: &Self::Sender) -> bool {
+        sender.is_cancelled()
+    }
 }
 
 impl Once for Tokio {
@@ -57,6 +61,9 @@ impl Once for Tokio {
     fn fire(sender: Self::Sender, value: u32) {
         sender.send(value).expect("it is awaited");
     }
+    fn is_cancelled(sender: &Self::Sender) -> bool {
+        sender.is_closed()
+    }
 }
 
 impl Once for Futures {
@@ -69,6 +76,9 @@ impl Once for Futures {
     }
     fn fire(sender: Self::Sender, value: u32) {
         sender.send(value).expect("it is awaited");
+    }
+    fn is_cancelled(sender: &Self::Sender) -> bool {
+        sender.is_canceled()
     }
 }
 
@@ -109,12 +119,15 @@ fn wait<O: Once>() -> Duration {
 }
 
 /// What stands in for callbacks where there are none.
-fn boxed<O: Once>(steps: impl Fn(u32) -> Result<u32, O::Error> + Copy + 'static) -> Duration {
+fn boxed<O: Once, F>(steps: fn(O::Receiver) -> F) -> Duration
+where
+    F: Future<Output = Result<u32, O::Error>> + 'static,
+{
     arriving(move |n, sum| {
         let (receiver, sender) = O::new();
         let sum = sum.clone();
         let mut task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
-            if let Ok(value) = receiver.await.and_then(steps) {
+            if let Ok(value) = steps(receiver).await {
                 add(&sum, value);
             }
         });
@@ -122,6 +135,16 @@ fn boxed<O: Once>(steps: impl Fn(u32) -> Result<u32, O::Error> + Copy + 'static)
         O::fire(sender, n);
         poll(task.as_mut()).expect("it has fired");
     })
+}
+
+async fn one_step<O: Once>(receiver: O::Receiver) -> Result<u32, O::Error> {
+    receiver.await
+}
+
+async fn three_steps<O: Once>(receiver: O::Receiver) -> Result<u32, O::Error> {
+    let first = receiver.await.map(black_box);
+    let second = first.or_else(|error| black_box(Err(error)))?;
+    std::future::ready(Ok(second)).await
 }
 
 fn callback() -> Duration {
@@ -150,8 +173,20 @@ fn ready() -> Duration {
     })
 }
 
-/// The work is told that its result is wanted no more.
-fn cancel_ours() -> Duration {
+/// Who would fire it sees that its value is wanted no more.
+fn cancel<O: Once>() -> Duration {
+    arriving(|n, sum| {
+        let (mut receiver, sender) = O::new();
+        assert!(poll(Pin::new(&mut receiver)).is_none());
+        drop(receiver);
+        if O::is_cancelled(&sender) {
+            add(sum, n);
+        }
+    })
+}
+
+/// The work hears of it, and so does whoever awaits its value.
+fn canceller() -> Duration {
     arriving(|n, sum| {
         let sum = sum.clone();
         let (deferred, resolver) = Deferred::<u32>::with_canceller(move |_| add(&sum, n));
@@ -161,16 +196,6 @@ fn cancel_ours() -> Duration {
         });
         deferred.cancel();
         drop((deferred, resolver));
-    })
-}
-
-fn cancel<O: Once>(is_cancelled: fn(&O::Sender) -> bool) -> Duration {
-    arriving(|n, sum| {
-        let (receiver, sender) = O::new();
-        drop(receiver);
-        if is_cancelled(&sender) {
-            add(sum, n);
-        }
     })
 }
 
@@ -200,27 +225,31 @@ fn main() {
         times,
         &mut [
             ("Deferred, a callback", &mut callback),
-            ("Deferred, a boxed future", &mut || boxed::<Ours>(Ok)),
-            ("tokio's oneshot, a boxed future", &mut || boxed::<Tokio>(Ok)),
-            ("futures' oneshot, a boxed future", &mut || boxed::<Futures>(Ok)),
+            ("Deferred, a boxed future", &mut || boxed::<Ours, _>(one_step::<Ours>)),
+            ("tokio's oneshot, a boxed future", &mut || boxed::<Tokio, _>(one_step::<Tokio>)),
+            ("futures' oneshot, a boxed future", &mut || boxed::<Futures, _>(one_step::<Futures>)),
         ],
     );
     row(
-        "make, fire, run a chain: a value, an error's handler, a step that waits, the end",
+        "make, fire, run three steps: for a value, for an error, and one that waits",
         times,
         &mut [
-            ("Deferred, four callbacks", &mut chain),
-            ("tokio's oneshot, a boxed future", &mut || boxed::<Tokio>(|n| Ok(black_box(n)))),
-            ("futures' oneshot, a boxed future", &mut || boxed::<Futures>(|n| Ok(black_box(n)))),
+            ("Deferred, callbacks", &mut chain),
+            ("Deferred, a boxed future", &mut || boxed::<Ours, _>(three_steps::<Ours>)),
+            ("tokio's oneshot, a boxed future", &mut || boxed::<Tokio, _>(three_steps::<Tokio>)),
+            ("futures' oneshot, a boxed future", &mut || {
+                boxed::<Futures, _>(three_steps::<Futures>)
+            }),
         ],
     );
     row(
-        "make, cancel",
+        "make, await, cancel",
         times,
         &mut [
-            ("Deferred, with a canceller and a handler", &mut cancel_ours),
-            (tokio, &mut || cancel::<Tokio>(tokio_oneshot::Sender::is_closed)),
-            (futures, &mut || cancel::<Futures>(futures_channel::oneshot::Sender::is_canceled)),
+            (deferred, &mut cancel::<Ours>),
+            ("Deferred, cancel() with a canceller and a handler", &mut canceller),
+            (tokio, &mut cancel::<Tokio>),
+            (futures, &mut cancel::<Futures>),
         ],
     );
     row("a value that is there, and a callback", times, &mut [(deferred, &mut ready)]);

@@ -444,11 +444,7 @@ fn accept(behind: &TcpListener) -> io::Result<TcpStream> {
     let deadline = Instant::now() + Duration::from_secs(PATIENCE.tv_sec as u64);
     while Instant::now() < deadline {
         match behind.accept() {
-            Ok((stream, _)) => {
-                // A listener's setting, which the accepted ones do not inherit everywhere.
-                stream.set_nonblocking(false)?;
-                return Ok(stream);
-            }
+            Ok((stream, _)) => return Ok(stream),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 thread::sleep(Duration::from_micros(50));
             }
