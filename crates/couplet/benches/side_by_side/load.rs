@@ -154,8 +154,8 @@ impl Load {
     }
 
     /// Makes the last `count` connections slow readers: while the others ping, each sends whatever
-    /// the server takes, and reads a sip for each round of the others. So the server has as much to
-    /// do for them as it has done for the others, however fast it is.
+    /// the server takes, and reads a sip for each round of the others. Their pace follows the trips
+    /// and not the time, so a fast server has no more to do for each trip than a slow one.
     pub(crate) fn slow_down(&mut self, count: usize) -> io::Result<()> {
         self.slow = count;
         for slot in self.slow_ones() {

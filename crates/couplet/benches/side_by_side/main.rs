@@ -1,5 +1,6 @@
 //! Servers side by side in one run: the library, a hand-written epoll loop as the yardstick, mio,
-//! tokio and Twisted, which echo, relay and fan out. `cargo bench -p couplet --bench side_by_side -- --help` tells more.
+//! tokio and Twisted, which echo, relay and fan out.
+//! `cargo bench -p couplet --bench side_by_side -- --help` tells more.
 //!
 //! The program runs itself once more as each server (`--serve KIND`), so that the server's
 //! processor time can be read apart from the load's.
@@ -87,7 +88,7 @@ fn answer(request: Request) -> Result<()> {
 /// What is found, or what it lacks.
 fn measure(bench: &Bench, what: Selected) -> Result<Result<Chart, &'static str>> {
     Ok(match what {
-        Selected::Timed(scenario) if scenario.kinds(bench)?.is_empty() => {
+        Selected::Timed(scenario) if scenario.kinds(bench).is_empty() => {
             Err("none of the servers does that")
         }
         Selected::Timed(scenario) => Ok(timing::run(bench, scenario)?),

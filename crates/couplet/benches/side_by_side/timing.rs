@@ -3,7 +3,7 @@
 //! set against the first server's of the same round, so that what slows the machine for a while, and
 //! whatever follows from who came before, weighs on all alike.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -87,26 +87,25 @@ impl Scenario {
         }
     }
 
-    /// The part that a server plays, and what is behind it if that is a relay.
-    fn role(self) -> Result<(Role, Option<TcpListener>)> {
-        Ok(match self {
-            Scenario::Relay => {
-                let behind = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-                (Role::Relay(behind.local_addr()?), Some(behind))
-            }
-            Scenario::FanOut => (Role::FanOut, None),
-            Scenario::Short(Closer::Server) => (Role::EchoOne, None),
-            _ => (Role::Echo, None),
-        })
+    /// The part that a server plays; `behind` is where one relays to.
+    fn role(self, behind: SocketAddr) -> Role {
+        match self {
+            Scenario::Ping(_) | Scenario::Bulk | Scenario::SlowReaders => Role::Echo,
+            Scenario::Relay => Role::Relay(behind),
+            Scenario::FanOut => Role::FanOut,
+            Scenario::Short(Closer::Client) => Role::Echo,
+            Scenario::Short(Closer::Server) => Role::EchoOne,
+        }
     }
 
     /// Buffers of several sizes matter only where much comes at once.
-    pub(crate) fn kinds(self, bench: &Bench) -> Result<Vec<Kind>> {
+    pub(crate) fn kinds(self, bench: &Bench) -> Vec<Kind> {
         let usual = match self {
             Scenario::Bulk | Scenario::Relay => LARGE,
             _ => USUAL,
         };
-        Ok(bench.kinds(usual, self.role()?.0))
+        let anywhere = (Ipv4Addr::LOCALHOST, 0).into();
+        bench.kinds(usual, self.role(anywhere))
     }
 
     fn connect(self, load: &mut Load) -> Result<()> {
@@ -156,12 +155,13 @@ struct Running {
 
 impl Running {
     fn start(bench: &Bench, scenario: Scenario, kind: Kind) -> Result<Running> {
-        let (role, behind) = scenario.role()?;
+        let behind = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let role = scenario.role(behind.local_addr()?);
         let manner = Manner { role, cpu: bench.server_cpu, meek: false };
         let server = server::start(kind, manner, &[], &bench.python)?;
         let mut load =
             Load::new(server.address, bench.load_cpu.is_some(), kind == Kind::CoupletLines)?;
-        if let Some(behind) = behind {
+        if matches!(role, Role::Relay(_)) {
             load = load.behind(behind)?;
         }
         scenario.connect(&mut load)?;
@@ -211,7 +211,7 @@ pub(crate) fn run(bench: &Bench, scenario: Scenario) -> Result<Chart> {
         pin(cpu)?;
     }
     allow_descriptors()?;
-    let kinds = scenario.kinds(bench)?;
+    let kinds = scenario.kinds(bench);
     let mut samples = vec![Vec::new(); kinds.len()];
     for count in 1..=bench.rounds {
         eprintln!("{}: round {count} of {}", scenario.title(), bench.rounds);
