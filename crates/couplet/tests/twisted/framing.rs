@@ -1,5 +1,5 @@
-//! Lines, netstrings and Int32 strings: each side echoes what the other one says, messages of all
-//! lengths about the limits, and odd ones; one that is too long ends the connection.
+//! Lines, netstrings and Int32 strings: each side echoes the other's messages, with lengths around
+//! the limits and odd contents; a message over the limit ends the connection.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use couplet::{By, Protocol, Reason, Transport};
 
 use crate::meeting::{End, Listener, in_both_directions, meet};
 
-/// Bytes of the longest line, and of the longest string: the same in Twisted.
+/// The longest line and the longest string in bytes, as in Twisted.
 const LINE: usize = 16_384;
 const STRING: usize = 99_999;
 
@@ -30,7 +30,7 @@ const EVERY_BYTE: [u8; 256] = {
 const STRING_ODD: &[&[u8]] =
     &[b"", b"", b",", b":", b"3:abc,", b"\0\0\0\x01a", b"\r\n", &EVERY_BYTE];
 
-/// A framing that both sides speak.
+/// A framing that both sides implement.
 struct Framing<R> {
     name: &'static str,
     limit: usize,
@@ -40,7 +40,7 @@ struct Framing<R> {
 }
 
 impl<R> Framing<R> {
-    /// Short ones, those about each number of digits, those about the limit, and odd ones.
+    /// Short messages, lengths around each digit count, lengths up to the limit, and odd contents.
     fn messages(&self) -> Vec<Vec<u8>> {
         let digits = [98, 99, 100, 101, 998, 999, 1000, 1001, 9999, 10_000, 10_001];
         let lengths = (0..40).chain(digits).chain(self.limit - 9..=self.limit);
@@ -71,7 +71,7 @@ macro_rules! with_each_framing {
 }
 
 #[test]
-fn twisted_gives_back_every_message() {
+fn twisted_echoes_every_message() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, messages) = (Notes::default(), framing.messages());
@@ -85,7 +85,7 @@ fn twisted_gives_back_every_message() {
 }
 
 #[test]
-fn twisted_gets_back_every_message() {
+fn we_echo_every_message_of_twisted() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, script) = (Notes::default(), Script::Echo);
@@ -99,7 +99,7 @@ fn twisted_gets_back_every_message() {
 }
 
 #[test]
-fn a_message_of_twisted_that_is_too_long_fails_the_connection() {
+fn an_oversized_message_from_twisted_fails_the_connection() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, script) = (Notes::default(), Script::Echo);
@@ -114,7 +114,7 @@ fn a_message_of_twisted_that_is_too_long_fails_the_connection() {
 }
 
 #[test]
-fn twisted_closes_on_a_message_that_is_too_long() {
+fn twisted_closes_on_an_oversized_message() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, script) = (Notes::default(), Script::Exceed(framing.limit));
@@ -122,26 +122,26 @@ fn twisted_closes_on_a_message_that_is_too_long() {
         let case = format!("echo-{}", framing.name);
         let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
         assert!(*notes.borrow() == [vec![b'x'; framing.limit]], "{case}, {at:?} listens");
-        // Twisted closes without reading the rest: where some was left, the system resets.
+        // Twisted closes without reading the rest; unread bytes make the kernel send an RST.
         let ended = matches!(met.reason, Reason::Done(By::Peer) | Reason::Lost(_));
         assert!(ended, "{case}, {at:?} listens: {}", met.reason);
         assert_eq!(met.said, ["lost ConnectionDone"], "{case}, {at:?} listens");
     }
 }
 
-/// Every message that came.
+/// Every message received.
 type Notes = Rc<RefCell<Vec<Vec<u8>>>>;
 
 enum Script {
-    /// Sends everything back.
+    /// Echoes every message.
     Echo,
-    /// Says these at once, and closes when as many came back.
+    /// Sends these immediately, and closes when as many have been echoed.
     Say(Vec<Vec<u8>>),
-    /// Says one of so many bytes, and when it is back a longer one.
+    /// Sends a message of this many bytes, and one byte more when its echo arrives.
     Exceed(usize),
 }
 
-/// Speaks in any framing.
+/// Plays a script over any framing.
 struct Speaker {
     script: Script,
     notes: Notes,

@@ -24,7 +24,7 @@ const GATES: [Gate; 7] = [
     Gate {
         method: "lent",
         arguments: 0,
-        what: "the bytes of a driver are looked at",
+        what: "a driver's bytes are accessed",
         callers: &[("Box::lent", 1), ("Core::received", 1)],
     },
     Gate {

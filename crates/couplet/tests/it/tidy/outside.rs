@@ -30,7 +30,7 @@ const OUTSIDE: [Outside; 19] = [
             // The origin of virtual time.
             "couplet/src/driver/memory/network.rs",
             "couplet/src/sim/kernel/mod.rs",
-            // How long a world has taken.
+            // How long a world has run.
             "couplet/src/sim/limits.rs",
             // The duration in a report.
             "couplet-cli/src/sim/mod.rs",
@@ -86,7 +86,7 @@ const OUTSIDE: [Outside; 19] = [
     Outside { names: &["TcpStream"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
 ];
 
-/// Methods that wait, and the files that may call them.
+/// Blocking methods, and the files that may call them.
 const METHODS: [(&str, &[&str]); 5] = [
     ("wait_timeout", &["couplet/src/driver/pool.rs"]),
     // For a slow reader of stdout, when the loop has ended.

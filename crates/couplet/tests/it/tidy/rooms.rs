@@ -101,7 +101,7 @@ fn wrong(mention: &Mention, room: &str, allowed: &[&str], modules: &Modules) -> 
         if of_the_root && allowed.contains(&THE_ROOT) {
             return None;
         }
-        let leads_on = of_the_root && step != steps.last().expect("there is one");
+        let leads_on = of_the_root && step != steps.last().expect("at least one step");
         let inside = inside.join("::");
         let within = |room: &&str| {
             inside.strip_prefix(*room).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))

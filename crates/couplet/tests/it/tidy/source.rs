@@ -2,7 +2,7 @@
 //! and the enclosing function.
 //!
 //! The laws check syntax rather than text: comments and strings break no law, and an import, an alias
-//! or a line break hides nothing. Macro arguments that are no expressions are scanned as tokens.
+//! or a line break hides nothing. Macro arguments that are not expressions are scanned as tokens.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,8 +51,12 @@ pub(super) fn sources(below: &str) -> Vec<Source> {
     paths
         .into_iter()
         .map(|path| Source {
-            text: fs::read_to_string(&path).expect("a text"),
-            path: path.strip_prefix(&root).expect("below it").to_string_lossy().replace('\\', "/"),
+            text: fs::read_to_string(&path).expect("a text file"),
+            path: path
+                .strip_prefix(&root)
+                .expect("a path below the root")
+                .to_string_lossy()
+                .replace('\\', "/"),
         })
         .collect()
 }
@@ -224,7 +228,7 @@ impl Reading {
             rest = &rest[1..];
         }
         let up = path.iter().filter(|name| *name == "super").count();
-        // `super` stays where it leaves the room: the rooms' law refuses that.
+        // `super` stays where it leaves the room: the law of rooms rejects that.
         let out = if up > 0 && module.is_empty() { "super" } else { "crate" };
         std::iter::once(out.to_owned()).chain(module).chain(rest.iter().cloned()).collect()
     }
