@@ -106,7 +106,7 @@ fn an_ask_fails_with_the_reason_of_a_connection_lost_before_it_runs() {
 }
 
 #[test]
-fn a_call_later_is_dropped_with_its_connection() {
+fn a_delayed_call_is_dropped_with_its_connection() {
     let mut held = hold(Inner::default());
     let witness = Rc::new(());
     let kept = witness.clone();
@@ -120,7 +120,7 @@ fn a_call_later_is_dropped_with_its_connection() {
 }
 
 #[test]
-fn all_pending_calls_later_are_dropped_with_their_connection() {
+fn all_pending_delayed_calls_are_dropped_with_their_connection() {
     let mut held = hold(Inner::default());
     let witness = Rc::new(());
     for n in 0..100 {
@@ -175,7 +175,7 @@ fn a_shared_factory_stays_usable_after_a_panic_and_receives_its_tells() {
     let (mut l, network) = memory();
     let reactor = l.reactor();
     let shared = Shared::new(Counting::default());
-    shared.tell(|counting| counting.log.push("told before it was used"));
+    shared.tell(|counting| counting.log.push("tell before its first use"));
     let any = || ([127, 0, 0, 1], 0).into();
     let one = reactor.listen_tcp(any(), shared.clone()).unwrap();
     let two = reactor.listen_tcp(any(), shared.clone()).unwrap();
@@ -196,7 +196,7 @@ fn a_shared_factory_stays_usable_after_a_panic_and_receives_its_tells() {
     turn(&mut l);
     let (built, log) = seen.take();
     assert_eq!(built, 3);
-    assert_eq!(log, ["start", "told before it was used", "stop"]);
+    assert_eq!(log, ["start", "tell before its first use", "stop"]);
 }
 
 /// Tries a second port when the first one has failed.

@@ -50,7 +50,7 @@ impl Protocol for Notes {
                 transport.pause_producing();
                 // The handle finds this protocol through every wrapper.
                 transport.connection::<Notes>().call_later(S, |notes, transport| {
-                    notes.log.say("told");
+                    notes.log.say("delayed call");
                     transport.resume_producing();
                 });
             }
@@ -135,9 +135,9 @@ fn close(wire: &Wire) {
 fn the_total_limit_turns_away_and_admits_again_after_a_close() {
     let mut rig = Rig::new();
     let away = Rc::new(RefCell::new(Vec::new()));
-    let told = away.clone();
+    let seen = away.clone();
     let limit = LimitConnections::new(2)
-        .on_turned_away(move |peer: &Address| told.borrow_mut().push(peer.clone()));
+        .on_turned_away(move |peer: &Address| seen.borrow_mut().push(peer.clone()));
     let notes = rig.notes();
     let port = rig.listen(limit.clone().wrap(move || notes.clone()));
     let (first, second) = (rig.connect(port), rig.connect(port));
@@ -257,8 +257,8 @@ fn the_counts_stay_right_after_panics_and_refusals() {
 fn the_rate_is_a_token_bucket() {
     let mut rig = Rig::new();
     let turned_away = Rc::new(Cell::new(0));
-    let told = turned_away.clone();
-    let limit = LimitRate::new(3, S).on_turned_away(move |_| told.set(told.get() + 1));
+    let count = turned_away.clone();
+    let limit = LimitRate::new(3, S).on_turned_away(move |_| count.set(count.get() + 1));
     let port = rig.listen(limit.clone().wrap(Notes::default));
     assert_eq!(rig.admitted(port, 5), 3, "a burst");
     assert_eq!((limit.turned_away(), turned_away.get()), (2, 2));
@@ -381,7 +381,7 @@ fn policies_nest_forward_every_callback_and_find_the_inner_protocol() {
     let expected = [
         "made",
         "pause",
-        "told",
+        "delayed call",
         "resumed",
         "half",
         "write_closed",

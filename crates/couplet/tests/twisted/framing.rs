@@ -75,9 +75,9 @@ fn twisted_echoes_every_message() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, messages) = (Notes::default(), framing.messages());
-        let (told, script) = (notes.clone(), Script::Say(messages.clone()));
+        let (log, script) = (notes.clone(), Script::Say(messages.clone()));
         let case = format!("echo-{}", framing.name);
-        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: log, end }));
         assert!(*notes.borrow() == messages, "{case}, {at:?} listens");
         assert!(matches!(met.reason, Reason::Done(By::Us)), "{case}, {at:?}: {}", met.reason);
         assert_eq!(met.said, ["lost ConnectionDone"], "{case}, {at:?} listens");
@@ -89,9 +89,9 @@ fn we_echo_every_message_of_twisted() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, script) = (Notes::default(), Script::Echo);
-        let told = notes.clone();
+        let log = notes.clone();
         let case = format!("talk-{}", framing.name);
-        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: log, end }));
         assert!(*notes.borrow() == framing.messages(), "{case}, {at:?} listens");
         assert!(matches!(met.reason, Reason::Done(By::Peer)), "{case}, {at:?}: {}", met.reason);
         assert_eq!(met.said, ["all came back", "lost ConnectionDone"], "{case}, {at:?} listens");
@@ -103,9 +103,9 @@ fn an_oversized_message_from_twisted_fails_the_connection() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, script) = (Notes::default(), Script::Echo);
-        let told = notes.clone();
+        let log = notes.clone();
         let case = format!("exceed-{}", framing.name);
-        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: log, end }));
         assert!(*notes.borrow() == [vec![b'x'; framing.limit]], "{case}, {at:?} listens");
         let said = [format!("came back {}", framing.limit), "lost ConnectionDone".into()];
         assert_eq!(met.said, said, "{case}, {at:?} listens");
@@ -118,9 +118,9 @@ fn twisted_closes_on_an_oversized_message() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, script) = (Notes::default(), Script::Exceed(framing.limit));
-        let told = notes.clone();
+        let log = notes.clone();
         let case = format!("echo-{}", framing.name);
-        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: log, end }));
         assert!(*notes.borrow() == [vec![b'x'; framing.limit]], "{case}, {at:?} listens");
         // Twisted closes without reading the rest; unread bytes make the kernel send an RST.
         let ended = matches!(met.reason, Reason::Done(By::Peer) | Reason::Lost(_));

@@ -121,11 +121,11 @@ fn client_3_0_prints_the_poems_and_waits_forever_for_a_missing_one() {
 type Case<'a> = (fn() -> SocketAddr, &'a str, &'a str);
 
 fn prints_each(client: &str, cases: &[Case<'_>]) {
-    for (poet, printed, told) in cases {
+    for (poet, printed, expected) in cases {
         let poet = poet().to_string();
         let output = run(example("clients").args([client, &poet]));
         assert_eq!(stdout(&output), *printed, "{client}");
-        assert_eq!(stderr(&output).replace(&poet, "POET"), *told, "{client}");
+        assert_eq!(stderr(&output).replace(&poet, "POET"), *expected, "{client}");
         assert!(output.status.success(), "{client}");
     }
 }
@@ -196,11 +196,11 @@ fn clients_6_and_7_print_the_poem_unchanged_when_the_transform_fails() {
     let refused = "not whispered: connection refused\n";
     let cut = "not whispered: connection closed by the peer\n";
     for client in ["v6_0", "v7_0"] {
-        for (transformer, told) in [(nobody(), refused), (transformer("8:hush"), cut)] {
+        for (transformer, expected) in [(nobody(), refused), (transformer("8:hush"), cut)] {
             let servers = [transformer.to_string(), poet(1).to_string()];
             let output = run(example("clients").arg(client).args(servers));
             assert_eq!(stdout(&output), POEM);
-            assert_eq!(stderr(&output), told);
+            assert_eq!(stderr(&output), expected);
         }
         let (transformer, poet) = (nobody().to_string(), nobody().to_string());
         let output = run(example("clients").args([client, &transformer, &poet]));
@@ -210,13 +210,13 @@ fn clients_6_and_7_print_the_poem_unchanged_when_the_transform_fails() {
 
 #[test]
 fn a_client_without_a_server_or_with_no_address_says_what_it_needs() {
-    for (words, told) in [
+    for (words, expected) in [
         (&["v9_9"][..], "Error: which one? blocking, select, "),
         (&["v2_0"], "Error: which servers? give their addresses, as 127.0.0.1:10000\n"),
         (&["v2_0", "10000"], "Error: \"10000\"? a server is named as 127.0.0.1:10000\n"),
     ] {
         let output = run(example("clients").args(words));
         assert!(!output.status.success());
-        assert!(stderr(&output).starts_with(told), "{}", stderr(&output));
+        assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
     }
 }

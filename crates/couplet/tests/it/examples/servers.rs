@@ -116,7 +116,7 @@ fn proxy_3_cancels_the_download_when_its_client_hangs_up() {
 #[test]
 fn a_server_that_cannot_start_says_why() {
     let poem = file("wrong.txt");
-    for (words, told) in [
+    for (words, expected) in [
         (&["slow"][..], "Error: which one? `slow ENDPOINT FILE "),
         (&["slow", ANY, &poem, "0", "1"], "Error: with 0 bytes at a time no poem comes to its end"),
         (&["slow", ANY, &poem, "few", "1"], "Error: \"few\" is no number of bytes"),
@@ -126,6 +126,6 @@ fn a_server_that_cannot_start_says_why() {
     ] {
         let output = run(example("servers").args(words));
         assert!(!output.status.success());
-        assert!(stderr(&output).starts_with(told), "{}", stderr(&output));
+        assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
     }
 }

@@ -390,7 +390,7 @@ fn an_unknown_program_is_answered_with_the_list() {
             assert!(stderr(&output).starts_with("Error: which one? "), "{}", stderr(&output));
         }
     }
-    for (words, told) in [
+    for (words, expected) in [
         (&["simulator"][..], "Error: how does it begin? `ok` or `fail`, then the links\n"),
         (&["simulator", "well"], "Error: \"well\"? what is made is `ok` or `fail`\n"),
         (
@@ -398,7 +398,7 @@ fn an_unknown_program_is_answered_with_the_list() {
             "Error: \"callback\"? a link is callback=…, errback=… or both=…\n",
         ),
     ] {
-        assert_eq!(stderr(&run(example("deferreds").args(words))), told);
+        assert_eq!(stderr(&run(example("deferreds").args(words))), expected);
     }
     assert!(
         stderr(&run(example("reactors").args(["countdown", "soon"]))).contains("invalid digit")

@@ -131,7 +131,7 @@ nobody there is a failure too: connection refused
 
 #[test]
 fn an_unknown_style_or_exercise_is_answered_with_the_list() {
-    for (theme, words, told) in [
+    for (theme, words, expected) in [
         ("styles", &["prose"][..], "Error: which one? actors, lazy_lines or in_order\n"),
         ("styles", &["actors"], "Error: which servers? give their addresses, as 127.0.0.1:10000\n"),
         ("styles", &["actors", "x"], "Error: \"x\"? a server is named as 127.0.0.1:10000\n"),
@@ -141,6 +141,6 @@ fn an_unknown_style_or_exercise_is_answered_with_the_list() {
     ] {
         let output = run(example(theme).args(words));
         assert!(!output.status.success());
-        assert!(stderr(&output).starts_with(told), "{}", stderr(&output));
+        assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
     }
 }

@@ -208,7 +208,7 @@ fn overridden(file: &Code, item: &syn::ItemImpl) -> Vec<String> {
 }
 
 #[test]
-fn each_way_to_call_a_gate_is_found() {
+fn every_spelling_of_a_gate_call_is_found() {
     let gate = GATES.iter().find(|gate| gate.method == "write").expect("a row");
     let found = |text: &str| uses(&Code::of("reactor/turn.rs", text), gate).len();
     for call in [

@@ -165,7 +165,7 @@ fn sockets_clocks_and_waits_live_below_driver() {
 
 /// An unused exemption is an open door.
 #[test]
-fn each_place_that_may_ask_the_system_does() {
+fn every_exemption_is_used() {
     let files = files();
     let mut unused = Vec::new();
     let mut look = |what: &str, places: &[&str], used: &dyn Fn(&Code) -> bool| {
@@ -188,7 +188,7 @@ fn each_place_that_may_ask_the_system_does() {
 }
 
 #[test]
-fn no_way_of_writing_it_reads_a_clock_or_waits() {
+fn every_spelling_of_a_clock_or_a_wait_is_found() {
     let broken = |text: &str| broken_in(&Code::of("reactor/turn.rs", text)).len();
     for text in [
         "fn f() { std::time::Instant::now(); }",
