@@ -74,7 +74,7 @@ impl Names {
         self.rig.reactor.connect_tcp_deferred(host, PORT, options, maker)
     }
 
-    /// [`connect`](Self::connect), and the turns that start it.
+    /// Calls [`connect`](Self::connect), and makes the turns that start it.
     fn begin(&mut self, host: &str) -> Deferred<Connection<Recorder>> {
         let connecting = self.connect(host);
         self.rig.turns(4);

@@ -186,7 +186,7 @@ fn a_callback_gets_the_snapshot_of_its_turn() {
     }));
     b.send(b"12345");
     rig.until("a snapshot", || seen.borrow().is_some());
-    let snapshot = seen.take().expect("it came");
+    let snapshot = seen.take().expect("a snapshot");
     assert_eq!(snapshot.connections.len(), 1);
     assert_eq!(snapshot.connections[0].id, a.transport().id());
     assert_eq!(snapshot.connections[0].bytes_in, 5);

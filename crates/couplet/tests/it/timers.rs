@@ -155,7 +155,7 @@ fn c89_a_panic_in_a_call_is_logged_and_the_next_runs() {
     assert_eq!(log.len(), 1, "{log:?}");
     assert!(log[0].contains("no poem"), "{log:?}");
     clock.call(s(1), "later");
-    assert_eq!(clock.pass(s(1)), ["later"], "the loop goes on");
+    assert_eq!(clock.pass(s(1)), ["later"], "the loop continues");
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn we_echo_every_message_of_twisted() {
         let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: log, end }));
         assert!(*notes.borrow() == framing.messages(), "{case}, {at:?} listens");
         assert!(matches!(met.reason, Reason::Done(By::Peer)), "{case}, {at:?}: {}", met.reason);
-        assert_eq!(met.said, ["all came back", "lost ConnectionDone"], "{case}, {at:?} listens");
+        assert_eq!(met.said, ["all echoed", "lost ConnectionDone"], "{case}, {at:?} listens");
     }
 }
 
@@ -107,7 +107,7 @@ fn an_oversized_message_from_twisted_fails_the_connection() {
         let case = format!("exceed-{}", framing.name);
         let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: log, end }));
         assert!(*notes.borrow() == [vec![b'x'; framing.limit]], "{case}, {at:?} listens");
-        let said = [format!("came back {}", framing.limit), "lost ConnectionDone".into()];
+        let said = [format!("echoed {}", framing.limit), "lost ConnectionDone".into()];
         assert_eq!(met.said, said, "{case}, {at:?} listens");
         assert_eq!(met.reason.downcast_ref(), Some(&framing.too_long), "{case}, {at:?} listens");
     }
@@ -157,7 +157,7 @@ impl Speaker {
         }
     }
 
-    fn came(&mut self, transport: &Transport, message: &[u8], send: impl Fn(&[u8])) {
+    fn received(&mut self, transport: &Transport, message: &[u8], send: impl Fn(&[u8])) {
         let mut notes = self.notes.borrow_mut();
         notes.push(message.to_vec());
         match &self.script {
@@ -175,7 +175,7 @@ impl LineProtocol for Speaker {
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
-        self.came(transport, line, |line| transport.send_line(line));
+        self.received(transport, line, |line| transport.send_line(line));
     }
 
     fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
@@ -189,7 +189,7 @@ impl StringProtocol for Speaker {
     }
 
     fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
-        self.came(transport, string, |string| transport.send_string(string).expect("it fits"));
+        self.received(transport, string, |string| transport.send_string(string).expect("it fits"));
     }
 
     fn connection_lost(&mut self, transport: &StringTransport, reason: &Reason) {

@@ -101,7 +101,7 @@ class Talk(Ends):
             say("sent", expected[:80], "and got", message[:80])
             self.transport.abortConnection()
         elif not self.expected:
-            say("all came back")
+            say("all echoed")
             self.transport.loseConnection()
 
 
@@ -112,7 +112,7 @@ class Exceed(Ends):
         self.send(b"x" * self.MAX_LENGTH)
 
     def message(self, message):
-        say("came back", len(message))
+        say("echoed", len(message))
         self.send(b"x" * (self.MAX_LENGTH + 1))
 
 

@@ -189,7 +189,7 @@ fn c164_raw_bytes_that_are_given_back_come_again_with_more() {
     });
 }
 
-/// Reads the rest of a line that is too long in raw mode.
+/// Reads the rest of an oversized line in raw mode.
 struct TakesRaw(Log);
 
 impl LineProtocol for TakesRaw {

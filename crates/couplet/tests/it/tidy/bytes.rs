@@ -66,7 +66,7 @@ const GATES: [Gate; 7] = [
             ("transmit", 1),
             // A boxed driver forwards.
             ("Box::write", 1),
-            // Into the kernel: the simulated one, and the real one where that isn't Linux.
+            // Into the simulated kernel, and into the real one except on Linux.
             ("SimDriver::write", 1),
             ("StreamSlot::write_once", 1),
         ],
@@ -123,7 +123,7 @@ fn bytes_enter_and_leave_through_one_function() {
         }
         for (function, places) in found {
             let (places, method, what) = (places.join(", "), gate.method, gate.what);
-            broken.push(format!("{places}: {function} calls {method}, by which {what}"));
+            broken.push(format!("{places}: {function} calls {method}, through which {what}"));
         }
     }
     assert_none(

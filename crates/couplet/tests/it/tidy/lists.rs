@@ -1,4 +1,4 @@
-//! Hand-written lists are complete and true: the tests of the contract and of the laws, fuzz targets,
+//! Hand-written lists are complete and correct: the tests of the contract and of the laws, fuzz targets,
 //! examples.
 
 use std::fs;

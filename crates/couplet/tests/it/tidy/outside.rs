@@ -66,7 +66,7 @@ const OUTSIDE: [Outside; 19] = [
     Outside {
         names: &["mpsc"],
         instead: NO_WAIT,
-        // `block_on_reactor` runs in another thread than the loop, and so do stdin and stdout.
+        // `block_on_reactor`, stdin and stdout run in other threads than the loop's.
         places: &["couplet/src/reactor/remote.rs", "couplet-cli/src/connect/"],
     },
     Outside {
@@ -107,7 +107,7 @@ fn holds(places: &[&str], file: &str) -> bool {
 }
 
 /// True when the path contains these segments in a row.
-fn names_it(path: &[String], names: &[&str]) -> bool {
+fn contains_segments(path: &[String], names: &[&str]) -> bool {
     path.windows(names.len()).any(|window| window == names)
 }
 
@@ -120,7 +120,7 @@ fn named(file: &Code) -> Vec<String> {
             continue;
         }
         for outside in OUTSIDE {
-            if names_it(&path, outside.names) && !holds(outside.places, &file.path) {
+            if contains_segments(&path, outside.names) && !holds(outside.places, &file.path) {
                 let (path, line) = (path.join("::"), mention.line);
                 broken.push(format!("{}:{line} names {path}: {}", file.path, outside.instead));
             }
@@ -178,7 +178,7 @@ fn every_exemption_is_used() {
     for Outside { names, places, .. } in OUTSIDE {
         look(&names.join("::"), places, &|file| {
             let mut paths = file.mentions.iter().map(|mention| file.meaning(&mention.path));
-            paths.any(|path| names_it(&path, names))
+            paths.any(|path| contains_segments(&path, names))
         });
     }
     for (method, places) in METHODS {

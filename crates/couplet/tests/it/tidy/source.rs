@@ -207,12 +207,12 @@ struct Reading {
 
 impl Reading {
     fn mention(&mut self, path: Vec<String>, line: usize) {
-        let path = self.seen_from_the_crate(path);
+        let path = self.absolute_path(path);
         self.mentions.push(Mention { path, line, function: self.around.join("::") });
     }
 
     /// Makes `self::…` and `super::…` absolute.
-    fn seen_from_the_crate(&self, path: Vec<String>) -> Vec<String> {
+    fn absolute_path(&self, path: Vec<String>) -> Vec<String> {
         let mut module = self.module.clone();
         let mut rest = &path[..];
         let relative = matches!(rest.first().map(String::as_str), Some("self" | "super"));
@@ -262,7 +262,7 @@ impl Reading {
         let local = if local == "self" { path.last().cloned() } else { Some(local.to_string()) };
         self.mention(path.clone(), line(name.span()));
         if let Some(local) = local {
-            self.imported.insert(local, self.seen_from_the_crate(path));
+            self.imported.insert(local, self.absolute_path(path));
         }
     }
 
