@@ -1,5 +1,5 @@
-//! Hand-written lists are complete and correct: the tests of the contract and of the laws, fuzz targets,
-//! examples.
+//! Hand-written lists are complete and correct: the tests of the contract and of the laws, fuzz
+//! targets, examples.
 
 use std::fs;
 
@@ -20,8 +20,8 @@ fn is_subsequence(names: &[&str], all: &[&str]) -> bool {
 }
 
 /// Counts the tests named in the last column of a table's numbered rows, and lists those that don't
-/// exist. A name is `module::name` in backquotes; modules may be left out, and so may the rest of the
-/// name after `…`.
+/// exist. A name is `module::name` in backquotes. Modules may be omitted, and so may the rest of a
+/// name, as `…`.
 fn named_in(table: &str) -> (usize, Vec<String>) {
     let text = read(table);
     let folders = ["crates/couplet/tests", "crates/couplet/src", "crates/couplet-cli"];
