@@ -151,6 +151,7 @@ impl FrameBuffer {
             self.bytes.reserve_exact(room - self.bytes.len());
         }
         self.bytes.extend_from_slice(more);
+        debug_assert!(self.start < self.bytes.len(), "nothing is held");
     }
 }
 
@@ -163,7 +164,10 @@ fn run<F: Framer>(framer: &mut F, transport: &F::Transport, bytes: &[u8]) -> usi
         let shown = &bytes[at..];
         let shown = &shown[..shown.len().min(limit)];
         match framer.step(transport, shown) {
-            Some(taken) => at += taken,
+            Some(taken) => {
+                debug_assert!(taken <= shown.len(), "a step took more than it was shown");
+                at += taken;
+            }
             None => {
                 if shown.len() == limit {
                     exceed(transport.as_ref(), limit);
