@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::protocols::{
-    LimitConnections, LimitConnectionsByPeer, LimitLifetime, LimitRate, Policy, Ticket,
+    Admission, LimitConnectionRate, LimitConnections, LimitConnectionsByPeer, LimitLifetime, Policy,
 };
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
@@ -252,7 +252,7 @@ fn the_rate_is_a_bucket_that_fills_evenly() {
     let mut rig = Rig::new();
     let turned_away = Rc::new(Cell::new(0));
     let told = turned_away.clone();
-    let limit = LimitRate::new(3, S).on_turned_away(move |_| told.set(told.get() + 1));
+    let limit = LimitConnectionRate::new(3, S).on_turned_away(move |_| told.set(told.get() + 1));
     let port = rig.listen(limit.clone().wrap(Notes::default));
     assert_eq!(rig.let_in(port, 5), 3, "a burst");
     assert_eq!((limit.turned_away(), turned_away.get()), (2, 2));
@@ -267,7 +267,7 @@ fn the_rate_is_a_bucket_that_fills_evenly() {
 #[test]
 fn the_rate_loses_no_nanosecond() {
     let mut rig = Rig::new();
-    let limit = LimitRate::new(3, S);
+    let limit = LimitConnectionRate::new(3, S);
     let port = rig.listen(limit.clone().wrap(Notes::default));
     rig.let_in(port, 3);
     // 999 999 999 ns give two; the third comes with the last nanosecond.
@@ -288,7 +288,7 @@ fn a_rate_of_zero_turns_everybody_away_and_one_in_no_time_nobody() {
         (2, far, 2),
     ] {
         let mut rig = Rig::new();
-        let port = rig.listen(LimitRate::new(most, per).wrap(Notes::default));
+        let port = rig.listen(LimitConnectionRate::new(most, per).wrap(Notes::default));
         rig.pass(S * 100);
         assert_eq!(rig.let_in(port, 20), expected, "{most} in {per:?}");
     }
@@ -362,7 +362,8 @@ fn the_timers_of_a_life_end_with_a_connection_that_ends_earlier() {
 fn policies_nest_pass_every_callback_on_and_find_the_inner_protocol() {
     let mut rig = Rig::new();
     let notes = rig.notes();
-    let inner = LimitLifetime::new(S * 100).wrap(LimitRate::new(9, S).wrap(move || notes.clone()));
+    let inner = LimitLifetime::new(S * 100)
+        .wrap(LimitConnectionRate::new(9, S).wrap(move || notes.clone()));
     let all = LimitConnections::new(9).wrap(LimitConnectionsByPeer::new(9).wrap(inner));
     let port = rig.listen(all);
     let wire = rig.connect(port);
@@ -435,7 +436,7 @@ fn a_factory_behind_a_policy_hears_of_everything() {
 struct Friends(Log);
 struct Friend(Log);
 
-impl Ticket for Friend {
+impl Admission for Friend {
     fn connection_made(&mut self, transport: &Transport) {
         self.0.say(format!("welcome, {}", transport.peer().ip().expect("of TCP")));
     }
@@ -448,7 +449,7 @@ impl Drop for Friend {
 }
 
 impl Policy for Friends {
-    type Ticket = Friend;
+    type Admission = Friend;
 
     fn admit(&self, peer: &Address) -> Option<Friend> {
         peer.ip()?.is_loopback().then(|| Friend(self.0.clone()))

@@ -121,7 +121,7 @@ fn a_server_that_cannot_begin_says_why() {
         (&["slow", ANY, &poem, "0", "1"], "Error: with 0 bytes at a time no poem comes to its end"),
         (&["slow", ANY, &poem, "few", "1"], "Error: \"few\" is no number of bytes"),
         (&["fast", ANY, "/nowhere/poem.txt"], "Error: cannot read /nowhere/poem.txt: "),
-        (&["fast", "nonsense", &poem], "Error: a port, or HOST:PORT, is expected here"),
+        (&["fast", "nonsense", &poem], "Error: expected a port or HOST:PORT"),
         (&["proxy_1", ANY, "10000"], "Error: \"10000\" is no address of a server"),
     ] {
         let output = run(example("servers").args(words));
