@@ -1,5 +1,5 @@
-//! Part 19, cases 5 to 8: who makes a Deferred may give it a canceller, which stops the work and
-//! may choose what it fires with.
+//! Part 19, cases 5 to 8: the creator of a Deferred may give it a canceller, which stops the work
+//! and may choose the result.
 //!
 //! `cargo run --example cancelling -- cancellers`
 
@@ -7,7 +7,7 @@ use couplet::{Deferred, Failure, Resolver};
 
 type Word = &'static str;
 
-/// Says how it ended.
+/// Prints the result.
 fn told(deferred: Deferred<Word>) -> Deferred<()> {
     deferred.add_both(|result| {
         match result {

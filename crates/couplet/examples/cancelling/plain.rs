@@ -1,11 +1,11 @@
-//! Part 19, cases 1 to 4: a cancel of a Deferred that knows no way to stop the work for it. It
-//! fails at once, and what comes late is thrown away.
+//! Part 19, cases 1 to 4: cancelling a Deferred that has no way to stop its work. It fails
+//! immediately, and a late result is dropped.
 //!
 //! `cargo run --example cancelling -- plain`
 
 use couplet::Deferred;
 
-/// Says how it ended.
+/// Prints the result.
 fn told(deferred: Deferred<&'static str>) -> Deferred<()> {
     deferred.add_both(|result| {
         match result {
@@ -17,11 +17,11 @@ fn told(deferred: Deferred<&'static str>) -> Deferred<()> {
 }
 
 pub(crate) fn main() -> couplet::Result<()> {
-    println!("1: only a callback; it is not called, and nobody is bothered with a report");
+    println!("1: only a callback; it is not called, and nothing is reported");
     let (deferred, _resolver) = Deferred::new();
     deferred.map(|value: &str| println!("  the callback got: {value}")).cancel();
 
-    println!("2: an errback hears of it");
+    println!("2: an errback gets the cancellation");
     let (deferred, _resolver) = Deferred::new();
     told(deferred).cancel();
 

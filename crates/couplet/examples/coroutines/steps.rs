@@ -1,5 +1,5 @@
-//! Part 17, cases 1 and 2: a function that stops in its middle and goes on where it stopped. It
-//! runs only while somebody polls it: a `for` over its steps, or our own loop.
+//! Part 17, cases 1 and 2: a function that stops halfway and later continues from there. It runs
+//! only when polled: by a `for` over its steps, or by our own loop.
 //!
 //! `cargo run --example coroutines -- steps`
 
@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-/// Hands out a number and stops here until the next poll.
+/// Yields a number and suspends until the next poll.
 async fn give(out: &Cell<u32>, number: u32) {
     out.set(number);
     let mut stopped = false;

@@ -1,5 +1,5 @@
-//! Part 17, case 3: two coroutines take turns on one thread, each until it waits. Whoever calls
-//! them in turn is a scheduler; the reactor's is made the same way, and polls only who was woken.
+//! Part 17, case 3: two coroutines take turns on one thread, each until it waits. The loop that
+//! polls them in turn is a scheduler; the reactor's works the same way, but polls only woken tasks.
 //!
 //! `cargo run --example coroutines -- turns`
 
@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// Lets the others run.
+/// Yields to the other tasks.
 async fn stand_back() {
     let mut stood = false;
     poll_fn(|_| if std::mem::replace(&mut stood, true) { Poll::Ready(()) } else { Poll::Pending })

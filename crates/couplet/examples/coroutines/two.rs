@@ -1,5 +1,6 @@
-//! Part 17, case 6: two tasks wait at the same time, and go on in the order of asking. Each is a Deferred for whoever spawned it:
-//! one fires with what its coroutine returned, the other with its failure.
+//! Part 17, case 6: two tasks wait concurrently, and continue in the order they started waiting.
+//! Spawning each returns a Deferred: one fires with its coroutine's value, the other with its
+//! failure.
 //!
 //! `cargo run --example coroutines -- two`
 

@@ -1,5 +1,5 @@
-//! Part 13: a callback that needs time gives back a Deferred, and the rest of the chain waits for
-//! it. Such a callback is added with `then`, one that has its value at once with `map`.
+//! Part 13: a callback that needs time returns a Deferred, and the rest of the chain waits for it.
+//! Add such a callback with `then`, and one that returns a value immediately with `map`.
 //!
 //! `cargo run --example deferreds -- returning`
 
@@ -29,7 +29,7 @@ pub(crate) fn main() -> couplet::Result<()> {
     resolver.callback(0);
     println!("  and the call returns");
 
-    println!("the second one gives back a Deferred:");
+    println!("the second one returns a Deferred:");
     couplet::run_until(|reactor| {
         let (chain, resolver) = Deferred::new();
         let chain = chain.map(step("one", 1)).then(slowly(reactor, 2)).map(step("three", 3));

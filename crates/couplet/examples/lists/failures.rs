@@ -1,6 +1,6 @@
-//! Part 18, cases 5 to 7: a member that fails makes no failure of the list; the results say who
-//! had what, and whoever takes them has the failures too. Twisted needs `consumeErrors` for that;
-//! here a failure is either in your hand or reported, never both.
+//! Part 18, cases 5 to 7: a failing member doesn't fail the list; the results hold each member's
+//! value or failure, and whoever takes them handles the failures too. Twisted needs `consumeErrors`
+//! for that; here a failure is either taken or reported, never both.
 //!
 //! `cargo run --example lists -- failures`
 

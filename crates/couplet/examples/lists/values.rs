@@ -1,5 +1,5 @@
-//! Part 18, cases 1 to 4: a list waits for all of its members, and gives their results in the
-//! order in which they were given to it.
+//! Part 18, cases 1 to 4: a list waits for all its members, and fires with their results in member
+//! order.
 //!
 //! `cargo run --example lists -- values`
 
@@ -8,14 +8,14 @@ use couplet::{Deferred, Resolver};
 
 type Word = &'static str;
 
-/// A list of so many members, told of when it has fired, and what fires them.
+/// Creates a list of `count` members that prints when it fires; returns the members' resolvers.
 fn told(count: usize) -> Vec<Resolver<Word>> {
     let (members, resolvers): (Vec<Deferred<Word>>, Vec<_>) =
         (0..count).map(|_| Deferred::new()).unzip();
     list(members)
         .map(|results| {
             let values: Vec<Word> = results.into_iter().flatten().collect();
-            println!("  the list gives {values:?}");
+            println!("  the list fires with {values:?}");
         })
         .detach();
     println!("  the callback is added");
@@ -28,7 +28,7 @@ fn fire(name: Word, resolver: Resolver<Word>) {
 }
 
 pub(crate) fn main() -> couplet::Result<()> {
-    println!("1: nobody in it; it has fired before anything else");
+    println!("1: no members; it fires immediately");
     told(0);
 
     println!("2: one member");

@@ -113,16 +113,16 @@ in the loop:
   the timed call
 in a thread:
   the loop turns while the thread waits
-  the thread was given a word
+  the thread received a word
 ",
     );
     prints(
         "deferreds",
         &["unhandled"],
         "\
-stderr was told
-we are told: I can't read this
-and a cancel is what somebody wanted: nobody is told
+that was reported on stderr
+reported to us: I can't read this
+and a cancellation is never reported
 ",
     );
     prints(
@@ -134,7 +134,7 @@ three callbacks that have their values at once:
   two got 1
   three got 2
   and the call returns
-the second one gives back a Deferred:
+the second one returns a Deferred:
   one got 0
   two got 1, and takes its time
   and the call returns
@@ -150,9 +150,9 @@ adding the first
 one got 0
 adding the second
 two got 1
-made with its value
+created with its value
 and read at once
-made first, fired before it is given back
+created first, fired before it is returned
 the outer one got early
 ",
     );
@@ -163,7 +163,7 @@ the outer one got early
 errback 2 got the failure of the beginning
 both 3 got the value of errback 2
 errback 4 got the failure of both 3
-at the end there is the value of errback 4
+the chain ends with the value of errback 4
 ",
     );
 }
@@ -174,8 +174,8 @@ fn the_twelve_cases_of_cancelling_end_as_they_say() {
         "cancelling",
         &["plain"],
         "\
-1: only a callback; it is not called, and nobody is bothered with a report
-2: an errback hears of it
+1: only a callback; it is not called, and nothing is reported
+2: an errback gets the cancellation
   the errback got: cancelled
 3: fired first, so there is nothing to cancel
   the callback got: the result
@@ -212,7 +212,7 @@ fn the_twelve_cases_of_cancelling_end_as_they_say() {
   no poem: cancelled
   sending the poem
 11: cancelled, and not sent
-  the call is taken back: true
+  the call was cancelled: true
   no poem: cancelled
 ",
     );
@@ -221,7 +221,7 @@ fn the_twelve_cases_of_cancelling_end_as_they_say() {
         &["nested"],
         "\
 12: the outer one has fired, the inner one has not
-the first callback got a result, and gives back the inner one
+the first callback got a result, and returns the inner one
 cancelling the outer chain
 the canceller of the inner one
 the errback got: cancelled
@@ -236,23 +236,23 @@ fn the_seven_cases_of_lists_give_what_they_say() {
         "lists",
         &["values"],
         "\
-1: nobody in it; it has fired before anything else
-  the list gives []
+1: no members; it fires immediately
+  the list fires with []
   the callback is added
 2: one member
   the callback is added
   firing a
-  the list gives [\"a\"]
+  the list fires with [\"a\"]
 3: two, fired in their order
   the callback is added
   firing a
   firing b
-  the list gives [\"a\", \"b\"]
+  the list fires with [\"a\", \"b\"]
 4: two, fired the other way round
   the callback is added
   firing b
   firing a
-  the list gives [\"a\", \"b\"]
+  the list fires with [\"a\", \"b\"]
 ",
     );
     prints(
@@ -392,10 +392,10 @@ fn who_asks_for_what_is_not_there_is_told_what_is() {
     }
     for (words, told) in [
         (&["simulator"][..], "Error: how does it begin? `ok` or `fail`, then the links\n"),
-        (&["simulator", "well"], "Error: \"well\"? what is made is `ok` or `fail`\n"),
+        (&["simulator", "well"], "Error: \"well\": expected `ok` or `fail`\n"),
         (
             &["simulator", "ok", "callback"],
-            "Error: \"callback\"? a link is callback=…, errback=… or both=…\n",
+            "Error: \"callback\": expected callback=…, errback=… or both=…\n",
         ),
     ] {
         assert_eq!(stderr(&run(example("deferreds").args(words))), told);
