@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 #[allow(dead_code)]
+#[allow(dead_code)]
+#[path = "../src/slots.rs"]
+mod slots;
 #[path = "../src/reactor/timers.rs"]
 mod timers;
 

@@ -215,13 +215,13 @@ impl Connector {
         &self.cell.reactor
     }
 
-    /// The host that was asked for: a name or an IP address.
-    pub fn host(&self) -> &str {
+    /// The host that it connects to, as it was asked for: a name or an IP address.
+    pub fn remote_host(&self) -> &str {
         &self.cell.host
     }
 
-    /// The port number that was asked for.
-    pub fn port(&self) -> u16 {
+    /// The port number that it connects to.
+    pub fn remote_port(&self) -> u16 {
         self.cell.port
     }
 

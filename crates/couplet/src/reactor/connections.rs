@@ -101,7 +101,7 @@ impl Core {
 
     /// `connection_lost` was called: nothing of the connection stays.
     pub(super) fn connection_gone(&mut self, key: Key) {
-        let Place::Connection(entry) = self.table.take(key) else {
+        let Some(Place::Connection(entry)) = self.table.take(key) else {
             return;
         };
         let timers = entry.life.wire().take_timers();

@@ -32,13 +32,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use slab::Slab;
-
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
 use crate::driver::{ConnectOptions, Key, ListenOptions, Spares, World};
 use crate::error::ListenError;
 use crate::factory::{Factory, IntoFactory};
 use crate::panics::Contained;
+use crate::slots::Slots;
 use crate::transport::wire::{Phase, Wire};
 use crate::transport::{Connection, Tell};
 
@@ -122,7 +121,7 @@ pub(crate) struct Records {
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     /// What threads in [`Remote::block_on_reactor`] are told when the loop is dropped. Law 9: one for
     /// each such thread.
-    blocked: RefCell<Slab<Box<dyn FnOnce()>>>,
+    blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
     /// Where things were asked for, in a loop that a test watches.
@@ -258,7 +257,7 @@ impl Reactor {
                 #[cfg(unix)]
                 watches: RefCell::default(),
                 snapshots: RefCell::default(),
-                blocked: RefCell::default(),
+                blocked: RefCell::new(Slots::new()),
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
                 places: RefCell::default(),

@@ -244,7 +244,7 @@ impl Core {
     }
 
     pub(super) fn close_port(&mut self, io: &mut dyn Commands, key: Key) {
-        if let Place::Port(port) = self.table.take(key) {
+        if let Some(Place::Port(port)) = self.table.take(key) {
             io.close(key, CloseMode::Normal);
             port.key.set(None);
             port.state.set(PortState::Stopped);

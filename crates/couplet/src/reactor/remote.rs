@@ -143,7 +143,7 @@ impl Remote {
                 // Nobody waits any more only where the waiting thread has died.
                 let _ = answer.send(result);
                 if let Some(records) = records.upgrade() {
-                    records.blocked.borrow_mut().try_remove(waiting);
+                    records.blocked.borrow_mut().remove(waiting);
                 }
                 Ok(())
             });

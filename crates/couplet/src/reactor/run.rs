@@ -430,14 +430,14 @@ impl Drop for Loop {
         }
         for key in core.table.keys(|_| true) {
             match core.table.take(key) {
-                Place::Port(port) => port.factory.clear(),
-                Place::Connection(entry) => {
+                Some(Place::Port(port)) => port.factory.clear(),
+                Some(Place::Connection(entry)) => {
                     contain("drop of a protocol", move || entry.life.abandon());
                 }
-                Place::Connecting(_) | Place::Empty => {}
+                Some(Place::Connecting(_)) | None => {}
             }
         }
-        for loop_gone in core.reactor.records.blocked.borrow_mut().drain() {
+        for loop_gone in core.reactor.records.blocked.take().into_values() {
             loop_gone();
         }
         core.reactor.records.asking.take();

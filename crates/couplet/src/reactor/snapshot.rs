@@ -105,7 +105,7 @@ impl Core {
                 Place::Connection(entry) => {
                     snapshot.connections.push(ConnectionSnapshot::of(&entry.life, now));
                 }
-                Place::Connecting(_) | Place::Empty => {}
+                Place::Connecting(_) => {}
             }
         }
         // The turn has yet to start these. A port queues connections already.

@@ -7,10 +7,10 @@ use super::connecting::ConnectorCell;
 use super::port::PortCell;
 use super::timers::TimerKey;
 use crate::driver::Key;
+use crate::slots::Slots;
 use crate::transport::connection::Life;
 
 pub(super) enum Place {
-    Empty,
     Port(Rc<PortCell>),
     Connecting(Rc<ConnectorCell>),
     Connection(Box<Entry>),
@@ -28,57 +28,43 @@ pub(super) struct Entry {
     pub(super) queued: bool,
 }
 
-#[derive(Default)]
 pub(super) struct Table {
-    /// Law 9: one for each slot of the driver.
-    places: Vec<(u32, Place)>,
+    places: Slots<Place>,
     connections: usize,
 }
 
 impl Table {
+    pub(super) fn new() -> Table {
+        Table { places: Slots::new(), connections: 0 }
+    }
+
     pub(super) fn put(&mut self, key: Key, place: Place) {
-        let slot = key.slot as usize;
-        if self.places.len() <= slot {
-            self.places.resize_with(slot + 1, || (0, Place::Empty));
-        }
         self.connections += usize::from(matches!(place, Place::Connection(_)));
-        debug_assert!(matches!(self.places[slot].1, Place::Empty), "a key was given twice");
-        self.places[slot] = (key.generation, place);
+        self.places.put(key, place);
     }
 
     #[inline]
     pub(super) fn place(&mut self, key: Key) -> Option<&mut Place> {
-        match self.places.get_mut(key.slot as usize) {
-            Some((generation, place)) if *generation == key.generation => Some(place),
-            _ => None,
-        }
+        self.places.get_mut(key)
     }
 
     #[inline]
     pub(super) fn connection(&mut self, key: Key) -> Option<&mut Entry> {
-        match self.places.get_mut(key.slot as usize) {
-            Some((generation, Place::Connection(entry))) if *generation == key.generation => {
-                Some(entry)
-            }
+        match self.places.get_mut(key) {
+            Some(Place::Connection(entry)) => Some(entry),
             _ => None,
         }
     }
 
     /// Takes out what the key means; it means nothing any more.
-    pub(super) fn take(&mut self, key: Key) -> Place {
-        let place = match self.place(key) {
-            Some(place) => std::mem::replace(place, Place::Empty),
-            None => Place::Empty,
-        };
+    pub(super) fn take(&mut self, key: Key) -> Option<Place> {
+        let place = self.places.retire(key)?;
         self.connections -= usize::from(matches!(place, Place::Connection(_)));
-        place
+        Some(place)
     }
 
     pub(super) fn holds(&self, key: Key) -> bool {
-        let place = self.places.get(key.slot as usize);
-        place.is_some_and(|(generation, place)| {
-            *generation == key.generation && !matches!(place, Place::Empty)
-        })
+        self.places.get(key).is_some()
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -86,24 +72,16 @@ impl Table {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Place)> {
-        self.places.iter().enumerate().filter_map(|(slot, (generation, place))| match place {
-            Place::Empty => None,
-            place => Some((Key { slot: slot as u32, generation: *generation }, place)),
-        })
+        self.places.iter()
     }
 
     pub(super) fn keys(&self, which: impl Fn(&Place) -> bool) -> Vec<Key> {
         self.iter().filter(|(_, place)| which(place)).map(|(key, _)| key).collect()
     }
 
-    /// Forgets the room of connections that have left.
+    /// Gives back the memory of connections that have left.
     pub(super) fn shrink(&mut self) {
-        while matches!(self.places.last(), Some((_, Place::Empty))) {
-            self.places.pop();
-        }
-        if self.places.capacity() > 64 && self.places.len() < self.places.capacity() / 4 {
-            self.places.shrink_to(self.places.len() * 2);
-        }
+        self.places.shrink();
     }
 }
 
@@ -127,11 +105,12 @@ mod tests {
         l.reactor().listen_tcp(any, || Nobody).expect("a free port");
         l.turn(Some(Duration::ZERO)).expect("it listens");
         let before = l.core.table.keys(|_| true)[0];
-        let now = Key { generation: before.generation + 1, ..before };
-        let port = l.core.table.take(before);
+        let generation = before.generation.checked_add(1).expect("a small number");
+        let now = Key { generation, ..before };
+        let port = l.core.table.take(before).expect("the port");
         l.core.table.put(now, port);
         assert!(l.core.table.place(before).is_none() && !l.core.table.holds(before));
-        assert!(matches!(l.core.table.take(before), Place::Empty));
+        assert!(l.core.table.take(before).is_none());
         assert!(l.core.table.place(now).is_some() && l.core.table.holds(now));
     }
 }

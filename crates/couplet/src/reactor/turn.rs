@@ -121,7 +121,7 @@ impl Core {
     pub(super) fn new(reactor: Reactor, options: &LoopOptions) -> Core {
         Core {
             reactor,
-            table: Table::default(),
+            table: Table::new(),
             to_write: Vec::new(),
             dirty: Vec::new(),
             connectors: BTreeMap::new(),
@@ -288,7 +288,7 @@ impl Core {
                 let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
                 self.attempt_ended(io, key, &connector, error);
             }
-            Some(Place::Port(_) | Place::Empty) | None => {}
+            Some(Place::Port(_)) | None => {}
         }
     }
 

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::faults::Fault;
 use super::kernel::stream::Read;
-use super::kernel::{EndId, Kernel, Told};
+use super::kernel::{EndId, Kernel, Notice};
 use super::trace::What;
 use crate::address::Address;
 use crate::driver::{
     Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, ListenOptions, Outbox,
     SocketOption, Ticket, World, WriteOutcome,
 };
+use crate::slots::Slots;
 
 /// The most that one `Received` carries, and a connection gives in a turn, unless asked otherwise.
 const READ_BUFFER: usize = 256 * 1024;
@@ -25,8 +26,7 @@ const READ_BUFFER: usize = 256 * 1024;
 /// The system of one host, as its loop sees it.
 pub(super) struct SimDriver {
     system: System,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    slots: Slots<Kind>,
     /// Closed in this round: not used again before the next.
     resting: Vec<u32>,
     lent: Vec<u8>,
@@ -36,13 +36,7 @@ pub(super) struct SimDriver {
     alone: bool,
 }
 
-struct Slot {
-    generation: u32,
-    kind: Kind,
-}
-
 enum Kind {
-    Free,
     Port { opened: Opened, accepting: bool },
     Stream(Stream),
 }
@@ -119,8 +113,7 @@ impl SimDriver {
     pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, host: u32) -> SimDriver {
         SimDriver {
             system: System::new(kernel, host),
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slots::new(),
             resting: Vec::new(),
             lent: Vec::new(),
             read_buffer: READ_BUFFER,
@@ -140,15 +133,9 @@ impl SimDriver {
     }
 
     fn insert(&mut self, kind: Kind) -> Key {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, kind: Kind::Free });
-            (self.slots.len() - 1) as u32
-        });
         let host = self.system.host as usize;
         self.kernel().hosts[host].keys += 1;
-        let entry = &mut self.slots[slot as usize];
-        entry.kind = kind;
-        Key { slot, generation: entry.generation }
+        self.slots.insert(kind)
     }
 
     fn insert_stream(&mut self, end: EndId) -> Key {
@@ -164,37 +151,29 @@ impl SimDriver {
     }
 
     /// What a key names, for a command: using one after its close breaks the world.
-    fn slot(&mut self, key: Key) -> &mut Slot {
-        let slot = &mut self.slots[key.slot as usize];
-        assert!(
-            slot.generation == key.generation,
-            "a key was used after its close: {key:?}, the slot is at {}",
-            slot.generation
-        );
-        slot
+    fn kind(&mut self, key: Key) -> &mut Kind {
+        let kind = self.slots.get_mut(key);
+        kind.unwrap_or_else(|| panic!("a key was used after its close: {key:?}"))
     }
 
     fn stream(&mut self, key: Key) -> &mut Stream {
-        match &mut self.slot(key).kind {
+        match self.kind(key) {
             Kind::Stream(stream) => stream,
-            _ => panic!("{key:?} is not a connection"),
+            Kind::Port { .. } => panic!("{key:?} is not a connection"),
         }
     }
 
     fn end_of(&self, key: Key) -> Option<EndId> {
-        let slot = self.slots.get(key.slot as usize)?;
-        match &slot.kind {
-            Kind::Stream(stream) if slot.generation == key.generation => Some(stream.end),
-            _ => None,
+        match self.slots.get(key)? {
+            Kind::Stream(stream) => Some(stream.end),
+            Kind::Port { .. } => None,
         }
     }
 
     /// The port that listens on this address.
     fn port_at(&self, address: SocketAddr) -> Option<Key> {
-        self.slots.iter().enumerate().find_map(|(slot, entry)| match &entry.kind {
-            Kind::Port { opened, accepting: true } if opened.address == address => {
-                Some(Key { slot: slot as u32, generation: entry.generation })
-            }
+        self.slots.iter().find_map(|(key, kind)| match kind {
+            Kind::Port { opened, accepting: true } if opened.address == address => Some(key),
             _ => None,
         })
     }
@@ -212,7 +191,7 @@ impl SimDriver {
             (end, kernel.hosts[host as usize].queues_at(address))
         };
         if more {
-            self.kernel().hosts[host as usize].ready.push_front(Told::Port(address));
+            self.kernel().hosts[host as usize].ready.push_front(Notice::Port(address));
         }
         let key = self.insert_stream(end);
         let mut kernel = self.kernel();
@@ -245,7 +224,7 @@ impl SimDriver {
         let end = kernel.end(id)?;
         end.told = false;
         let key = end.key?;
-        let Kind::Stream(stream) = &mut self.slots[key.slot as usize].kind else { return None };
+        let Some(Kind::Stream(stream)) = self.slots.get_mut(key) else { return None };
         if std::mem::take(&mut end.answered) {
             if let Some(error) = end.error.take() {
                 stream.ended = true;
@@ -314,7 +293,9 @@ impl Driver for SimDriver {
     /// The world waits, and turns this loop when there is something for it.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.round += 1;
-        self.free.append(&mut self.resting);
+        for slot in self.resting.drain(..) {
+            self.slots.reuse(slot);
+        }
         let host = self.system.host as usize;
         self.kernel().hosts[host].begin_round();
         if self.alone {
@@ -329,16 +310,16 @@ impl Driver for SimDriver {
             let host = self.system.host as usize;
             let told = self.kernel().hosts[host].ready.pop_front()?;
             let found = match told {
-                Told::Signal(signal) => return Some(Event::Signal(signal)),
-                Told::JobDone(ticket) => return Some(Event::JobDone(ticket)),
-                Told::Resolved(ticket, answer) => {
+                Notice::Signal(signal) => return Some(Event::Signal(signal)),
+                Notice::JobDone(ticket) => return Some(Event::JobDone(ticket)),
+                Notice::Resolved(ticket, answer) => {
                     return Some(Event::Resolved(ticket, answer.map_err(io::Error::from)));
                 }
-                Told::Port(address) => match self.accept(address) {
+                Notice::Port(address) => match self.accept(address) {
                     Some(event) => return Some(event),
                     None => continue,
                 },
-                Told::End(id) => self.look(id),
+                Notice::End(id) => self.look(id),
             };
             match found {
                 None => {}
@@ -389,7 +370,7 @@ impl Commands for SimDriver {
 
     fn receive(&mut self, key: Key, on: bool) {
         let host = self.system.host;
-        match &mut self.slot(key).kind {
+        match self.kind(key) {
             Kind::Port { opened, accepting } => {
                 *accepting = on;
                 let address = opened.address;
@@ -402,7 +383,6 @@ impl Commands for SimDriver {
                     self.kernel().look_at(end);
                 }
             }
-            Kind::Free => panic!("{key:?} can't receive"),
         }
     }
 
@@ -412,14 +392,13 @@ impl Commands for SimDriver {
     }
 
     fn close(&mut self, key: Key, mode: CloseMode) {
-        let slot = self.slot(key);
-        slot.generation += 1;
-        let kind = std::mem::replace(&mut slot.kind, Kind::Free);
+        self.kind(key);
+        let kind = self.slots.retire(key);
         self.resting.push(key.slot);
         let host = self.system.host as usize;
         let keys = self.kernel().hosts[host].keys.saturating_sub(1);
         self.kernel().hosts[host].keys = keys;
-        if let Kind::Stream(stream) = kind {
+        if let Some(Kind::Stream(stream)) = kind {
             self.kernel().close(stream.end, mode);
         }
     }

@@ -44,7 +44,7 @@ use crate::reactor::{Connector, PortSnapshot, Reactor};
 /// let mut memory = MemoryReactor::new();
 /// let poem = fetch(&memory.reactor());
 /// let attempt = memory.connecting().remove(0);
-/// assert_eq!((attempt.host(), attempt.port()), ("poetry.example", 10000));
+/// assert_eq!((attempt.remote_host(), attempt.remote_port()), ("poetry.example", 10000));
 /// let poet = attempt.complete();
 /// poet.push(b"a door in the hill");
 /// poet.close();
@@ -192,13 +192,13 @@ pub struct Attempt {
 
 impl Attempt {
     /// The host that was asked for: a name or an IP address.
-    pub fn host(&self) -> &str {
-        self.connector.host()
+    pub fn remote_host(&self) -> &str {
+        self.connector.remote_host()
     }
 
     /// The port number that was asked for.
-    pub fn port(&self) -> u16 {
-        self.connector.port()
+    pub fn remote_port(&self) -> u16 {
+        self.connector.remote_port()
     }
 
     /// The address that is tried.

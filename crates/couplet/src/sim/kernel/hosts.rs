@@ -36,7 +36,7 @@ const JOBS: usize = 10;
 pub(super) const NO_DESCRIPTORS: i32 = 24;
 
 /// What a host's driver is to look at.
-pub(in crate::sim) enum Told {
+pub(in crate::sim) enum Notice {
     End(EndId),
     Port(SocketAddr),
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
@@ -87,9 +87,9 @@ pub(in crate::sim) struct HostState {
     /// Connections that it has tried, in all and to each other host.
     pub(super) tried: u32,
     pub(super) tried_to: BTreeMap<u32, u32>,
-    pub(in crate::sim) ready: VecDeque<Told>,
+    pub(in crate::sim) ready: VecDeque<Notice>,
     /// What its driver is to look at in the next round.
-    pub(super) later: Vec<Told>,
+    pub(super) later: Vec<Notice>,
     /// What the keys of its driver mean.
     held: Vec<Option<EndId>>,
     /// Keys that its driver has given out and that are not closed.
@@ -242,8 +242,8 @@ impl Kernel {
     }
 
     /// Tells a host's driver.
-    pub(super) fn tell(&mut self, host: u32, told: Told) {
-        self.host(host).ready.push_back(told);
+    pub(super) fn tell(&mut self, host: u32, notice: Notice) {
+        self.host(host).ready.push_back(notice);
         self.runnable(host);
     }
 
@@ -356,7 +356,7 @@ impl Kernel {
         let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
         listener.served = on;
         if on && self.host(host).queues_at(port) {
-            self.tell(host, Told::Port(port));
+            self.tell(host, Notice::Port(port));
         }
     }
 
@@ -424,7 +424,7 @@ impl Kernel {
         let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
         listener.queue.push_back(end);
         if listener.served {
-            self.tell(host, Told::Port(port));
+            self.tell(host, Notice::Port(port));
         }
     }
 
@@ -472,7 +472,7 @@ impl Kernel {
         if self.hosts[host as usize].boot == boot
             && let Some(answer) = self.host(host).lookups.remove(&ticket)
         {
-            self.tell(host, Told::Resolved(ticket, answer));
+            self.tell(host, Notice::Resolved(ticket, answer));
         }
     }
 
@@ -536,7 +536,7 @@ impl Kernel {
     /// A job has run.
     pub(in crate::sim) fn job_done(&mut self, host: u32, ticket: Ticket) {
         if self.host(host).runs {
-            self.tell(host, Told::JobDone(ticket));
+            self.tell(host, Notice::JobDone(ticket));
         }
     }
 
@@ -552,7 +552,7 @@ impl Kernel {
 
     pub(in crate::sim) fn signal(&mut self, host: u32, signal: Signal) {
         if self.host(host).runs {
-            self.tell(host, Told::Signal(signal));
+            self.tell(host, Notice::Signal(signal));
         }
     }
 

@@ -18,21 +18,15 @@ use super::faults::{Fault, Link, Planned};
 use super::random::{Latency, Stream, fold_bytes, nanos};
 use super::trace::{Label, Record, Trace, What};
 use super::waking::Bells;
-use crate::driver::Ticket;
-pub(super) use hosts::{HostState, Told};
+use crate::driver::{Key, Ticket};
+use crate::slots::Slots;
+pub(super) use hosts::{HostState, Notice};
 use stream::{Buffers, Conn};
-
-/// Names a connection: a slot and its generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ConnId {
-    slot: u32,
-    generation: u32,
-}
 
 /// Names one end of a connection: the client's is side 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EndId {
-    pub(super) conn: ConnId,
+    pub(super) conn: Key,
     pub(super) side: u8,
 }
 
@@ -169,8 +163,7 @@ pub(super) struct Kernel {
     pub(super) running: u32,
     by_address: BTreeMap<IpAddr, u32>,
     by_name: BTreeMap<String, u32>,
-    conns: Vec<(u32, Option<Box<Conn>>)>,
-    free: Vec<u32>,
+    conns: Slots<Box<Conn>>,
     pub(super) link: Link,
     links: BTreeMap<(u32, u32), Link>,
     pub(super) faults: Vec<Planned>,
@@ -200,8 +193,7 @@ impl Kernel {
             running: 0,
             by_address: BTreeMap::new(),
             by_name: BTreeMap::new(),
-            conns: Vec::new(),
-            free: Vec::new(),
+            conns: Slots::new(),
             link: Link::constant(Duration::from_millis(1)),
             links: BTreeMap::new(),
             faults: Vec::new(),
@@ -513,7 +505,7 @@ mod tests {
         let (mut kernel, end) = world();
         run(&mut kernel);
         assert_eq!(kernel.left_of(0), [""; 0], "what a test holds is the test's");
-        let key = crate::driver::Key { slot: 0, generation: 0 };
+        let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
         kernel.end(end).expect("it is open").key = Some(key);
         assert_eq!(kernel.left_of(0), ["a has ended and holds 1 connections"]);
         kernel.close(end, CloseMode::Normal);

@@ -14,8 +14,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
-use super::hosts::Told;
-use super::{ConnId, EndId, Happening, Kernel};
+use super::hosts::Notice;
+use super::{EndId, Happening, Kernel};
 use crate::driver::Key;
 use crate::sim::random::Stream;
 use crate::sim::trace::Label;
@@ -280,11 +280,8 @@ impl Conn {
 }
 
 impl Kernel {
-    fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
-        match &mut self.conns[id.slot as usize] {
-            (generation, Some(conn)) if *generation == id.generation => Some(conn),
-            _ => None,
-        }
+    fn conn(&mut self, id: Key) -> Option<&mut Conn> {
+        self.conns.get_mut(id).map(|conn| &mut **conn)
     }
 
     /// Its window becomes smaller than what it was told.
@@ -317,14 +314,15 @@ impl Kernel {
 
     /// The connections that there are.
     pub(in crate::sim) fn connections(&self) -> usize {
-        self.conns.len() - self.free.len()
+        self.conns.len()
     }
 
     /// What the network still holds; a text for each connection.
     pub(in crate::sim) fn held_connections(&self) -> Vec<String> {
-        let conns = self.conns.iter().filter_map(|(_, conn)| conn.as_deref());
-        conns
-            .map(|Conn { label, ends, ways, .. }| {
+        self.conns
+            .iter()
+            .map(|(_, conn)| {
+                let Conn { label, ends, ways, .. } = &**conn;
                 let client = &self.hosts[label.client as usize].name;
                 let of = |side: usize| {
                     let (end, way) = (&ends[side], &ways[side]);
@@ -341,8 +339,7 @@ impl Kernel {
 
     /// A driver knows it by a key.
     pub(super) fn held_by_program(&self, id: EndId) -> bool {
-        let (_, conn) = &self.conns[id.conn.slot as usize];
-        conn.as_ref().is_some_and(|conn| conn.ends[id.side as usize].key.is_some())
+        self.conns.get(id.conn).is_some_and(|conn| conn.ends[id.side as usize].key.is_some())
     }
 
     /// The ends that a host's program holds, or that wait in the queues of its ports.
@@ -353,13 +350,11 @@ impl Kernel {
     /// The ends that a host's system knows: also of what its program has closed.
     pub(super) fn ends_known_to(&self, host: u32) -> Vec<EndId> {
         let mut ends = Vec::new();
-        for (slot, (generation, conn)) in self.conns.iter().enumerate() {
-            let Some(conn) = conn else { continue };
+        for (key, conn) in self.conns.iter() {
             for side in 0..2u8 {
                 let end = &conn.ends[side as usize];
                 if end.host == host && end.stage != Stage::Vanished {
-                    let conn = ConnId { slot: slot as u32, generation: *generation };
-                    ends.push(EndId { conn, side });
+                    ends.push(EndId { conn: key, side });
                 }
             }
         }
@@ -374,7 +369,7 @@ impl Kernel {
         }
         end.told = true;
         let host = end.host;
-        self.tell(host, Told::End(id));
+        self.tell(host, Notice::End(id));
     }
 
     /// Its driver looks at it again in this round, where there is something.
@@ -389,7 +384,7 @@ impl Kernel {
         if let Some(end) = self.end(id) {
             end.told = true;
             let host = end.host;
-            self.host(host).later.push(Told::End(id));
+            self.host(host).later.push(Notice::End(id));
         }
     }
 
@@ -403,7 +398,7 @@ impl Kernel {
     }
 
     /// Forgets a connection that neither program holds and that has nothing more to send.
-    fn reap(&mut self, id: ConnId) {
+    fn reap(&mut self, id: Key) {
         let Some(conn) = self.conn(id) else { return };
         if conn.answers_nobody() {
             conn.end(1).stage = Stage::Vanished;
@@ -415,8 +410,7 @@ impl Kernel {
                 && (way.is_done() || (conn.ends[side].dead && way.flight.is_empty()))
         };
         if is_over(0) && is_over(1) {
-            self.conns[id.slot as usize].1 = None;
-            self.free.push(id.slot);
+            self.conns.remove(id);
         }
     }
 }

@@ -42,7 +42,7 @@ impl Held {
     fn new() -> Held {
         let reactor = Reactor::without_a_loop();
         let start = reactor.now();
-        let key = Key { slot: 0, generation: 1 };
+        let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
         let id = ConnectionId { reactor: 0, key };
         let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let wire = Rc::new(Wire::new(id, reactor, place.into(), place.into()));

@@ -11,25 +11,52 @@ use super::source::{Code, Mention, assert_none, library};
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
 /// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
 /// `error`, `defer` and the seam (`driver`), does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 13] = [
+const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("address", &[]),
+    ("slots", &[]),
     ("panics", &[]),
     ("defer", &["panics"]),
     ("error", &["address", "defer"]),
-    ("driver", &["address", "transport::outbox"]),
+    ("driver", &["address", "slots", "transport::outbox"]),
     ("protocol", &["error", "transport"]),
     ("factory", &["panics", "address", "error", "protocol", "reactor", "transport"]),
-    ("transport", &["panics", "address", "defer", "driver", "error", "protocol", "reactor"]),
+    (
+        "transport",
+        &["panics", "address", "slots", "defer", "driver", "error", "protocol", "reactor"],
+    ),
     (
         "reactor",
-        &["panics", "address", "defer", "driver", "error", "factory", "protocol", "transport"],
+        &[
+            "panics",
+            "address",
+            "slots",
+            "defer",
+            "driver",
+            "error",
+            "factory",
+            "protocol",
+            "transport",
+        ],
     ),
     ("task", &["panics", "defer", "reactor"]),
     (
         "endpoints",
         &["defer", "driver", "factory", "reactor", "transport", "address", "error", "protocol"],
     ),
-    ("sim", &["panics", "address", "defer", "driver", "error", "protocol", "reactor", "transport"]),
+    (
+        "sim",
+        &[
+            "panics",
+            "address",
+            "slots",
+            "defer",
+            "driver",
+            "error",
+            "protocol",
+            "reactor",
+            "transport",
+        ],
+    ),
     // Law 8: the public API only. `tests/public_api.rs` has the compiler check it too.
     ("protocols", &[THE_ROOT, "defer", "driver", "endpoints"]),
 ];

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::super::hosts::NO_DESCRIPTORS;
-use super::super::{ConnId, EndId, Happening, Kernel};
+use super::super::{EndId, Happening, Kernel};
 use super::{Conn, End, Fin, Packet, Read, Stage, Way};
 use crate::driver::{CloseMode, Outbox};
 use crate::sim::random::{Purpose, Stream, nanos};
@@ -59,22 +59,11 @@ impl Kernel {
             ends: [End::new(from, local, Stage::Connecting), End::new(host, to, Stage::Vanished)],
             ways: [way(0), way(1)],
         };
-        let id = EndId { conn: self.insert(conn), side: 0 };
+        let id = EndId { conn: self.conns.insert(Box::new(conn)), side: 0 };
         self.host(from).ends.insert(id);
         self.note(from, What::Tries(label, to));
         self.launch(id, Packet::Open);
         Ok(id)
-    }
-
-    pub(super) fn insert(&mut self, conn: Conn) -> ConnId {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.conns.push((0, None));
-            (self.conns.len() - 1) as u32
-        });
-        let entry = &mut self.conns[slot as usize];
-        entry.0 += 1;
-        entry.1 = Some(Box::new(conn));
-        ConnId { slot, generation: entry.0 }
     }
 
     /// Takes what fits of the outbox; true when that is all of it.
