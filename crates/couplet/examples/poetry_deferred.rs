@@ -21,7 +21,9 @@ impl PoetryProtocol {
     }
 
     fn whole_poem(&mut self) -> Deferred<Vec<u8>> {
-        self.whole.take().unwrap_or_else(|| Deferred::fail(Failure::msg("somebody has it")))
+        self.whole
+            .take()
+            .unwrap_or_else(|| Deferred::fail(Failure::msg("the poem was already taken")))
     }
 }
 

@@ -139,8 +139,8 @@ impl ListenError {
     }
 }
 
-/// A connection could not be established. Twisted's `ConnectError` and its children, `DNSLookupError`,
-/// `TimeoutError` and `UserError`.
+/// A connection could not be established. Twisted's `ConnectError` and its children,
+/// `DNSLookupError`, `TimeoutError` and `UserError`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -165,7 +165,7 @@ pub enum ConnectError {
     /// Deferred of the attempt was cancelled.
     #[error("the attempt was stopped")]
     Stopped,
-    /// The reactor stopped while the attempt was under way.
+    /// The reactor stopped while the attempt was in progress.
     #[error("the reactor stopped")]
     Shutdown,
     /// The factory's `build_protocol` returned `None`. Twisted's `NoProtocol`.

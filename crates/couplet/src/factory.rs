@@ -32,8 +32,8 @@ pub trait Factory {
     /// An attempt to connect begins.
     fn started_connecting(&mut self, _connector: &Connector) {}
 
-    /// A connection with `peer` was established. `None` rejects it: the connection is closed without
-    /// a protocol.
+    /// A connection with `peer` was established. `None` rejects it: the connection is closed
+    /// without a protocol.
     fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol>;
 
     /// The attempt failed; no protocol was built. The reason is [`Reason::Failed`] with a

@@ -1,10 +1,9 @@
 //! Contains panics of user code, so that one affects nothing else (law 10).
 //!
-//! A user's object may panic when dropped, so each is wrapped in [`Contained`] on entry and may then
-//! be dropped wherever its last handle goes. Protocols, factories and foreign buffers are exempt,
-//! by their nature or for speed; only [`discard`] drops them.
-//! No user object is dropped while a cell of ours is borrowed (law 2).
-//! `tests/it/dropped.rs` tries every entry point.
+//! A user's object may panic when dropped, so each is wrapped in [`Contained`] on entry and may
+//! then be dropped wherever its last handle goes. Protocols, factories and foreign buffers are
+//! exempt, by their nature or for speed; only [`discard`] drops them. No user object is dropped
+//! while a cell of ours is borrowed (law 2). `tests/it/dropped.rs` tries every entry point.
 
 use std::any::Any;
 use std::cell::RefCell;

@@ -17,8 +17,8 @@ use crate::panics::Contained;
 use crate::reactor::{Reactor, Source, Waiting};
 
 impl Reactor {
-    /// Calls `f` after `delay` and fires with its result. Cancelling before then cancels the call; a
-    /// panic in `f` becomes the failure [`Panicked`](crate::defer::Panicked). Fails with
+    /// Calls `f` after `delay` and fires with its result. Cancelling before then cancels the call;
+    /// a panic in `f` becomes the failure [`Panicked`](crate::defer::Panicked). Fails with
     /// [`Cancelled`](crate::defer::Cancelled) if the loop ends first.
     ///
     /// For an `f` that returns a Deferred, write `reactor.sleep(delay).then(|()| f())`. Twisted's
@@ -117,8 +117,8 @@ impl LoopResult for Deferred<()> {
     }
 }
 
-/// Calls a function repeatedly on a fixed time grid: at the start, and at every whole interval after
-/// it.
+/// Calls a function repeatedly on a fixed time grid: at the start, and at every whole interval
+/// after it.
 ///
 /// Missed points, because the loop was busy or the previous call took long, are skipped; the next
 /// call happens at the next point, so the grid never shifts. If the function returns a Deferred,
@@ -248,8 +248,8 @@ impl LoopingCall {
         deferred
     }
 
-    /// Stops it: after the call in progress, if any, otherwise immediately. Returns false if it isn't
-    /// running.
+    /// Stops it: after the call in progress, if any, otherwise immediately. Returns false if it
+    /// isn't running.
     pub fn stop(&self) -> bool {
         match self.looping.phase.get() {
             Phase::Idle | Phase::Stopping => return false,

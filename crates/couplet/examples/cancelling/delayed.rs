@@ -64,7 +64,7 @@ fn run(get: fn(&Reactor) -> Deferred<&'static str>, cancels: bool) -> couplet::R
 pub(crate) fn main() -> couplet::Result<()> {
     println!("9: nobody cancels");
     run(poem, false)?;
-    println!("10: cancelled, and the poem is sent all the same");
+    println!("10: cancelled, and the poem is sent anyway");
     run(poem, true)?;
     println!("11: cancelled, and not sent");
     run(poem_that_stops, true)

@@ -6,7 +6,7 @@
 use couplet::Deferred;
 
 /// Prints the result.
-fn told(deferred: Deferred<&'static str>) -> Deferred<()> {
+fn printed(deferred: Deferred<&'static str>) -> Deferred<()> {
     deferred.add_both(|result| {
         match result {
             Ok(value) => println!("  the callback got: {value}"),
@@ -23,17 +23,17 @@ pub(crate) fn main() -> couplet::Result<()> {
 
     println!("2: an errback gets the cancellation");
     let (deferred, _resolver) = Deferred::new();
-    told(deferred).cancel();
+    printed(deferred).cancel();
 
     println!("3: fired first, so there is nothing to cancel");
     let (deferred, resolver) = Deferred::new();
-    let deferred = told(deferred);
+    let deferred = printed(deferred);
     resolver.callback("the result");
     deferred.cancel();
 
     println!("4: cancelled first, so the result is late");
     let (deferred, resolver) = Deferred::new();
-    told(deferred).cancel();
+    printed(deferred).cancel();
     println!("  the resolver knows: {}", resolver.is_cancelled());
     resolver.callback("the result");
     Ok(())

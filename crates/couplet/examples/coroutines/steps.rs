@@ -27,14 +27,13 @@ async fn worker(out: &Cell<u32>) {
 }
 
 pub(crate) fn main() -> couplet::Result<()> {
-    let mut nobody_waits = Context::from_waker(Waker::noop());
+    let mut context = Context::from_waker(Waker::noop());
     let out = Cell::new(0);
 
     println!("1: with a for");
     let mut first = pin!(worker(&out));
-    let steps = std::iter::from_fn(|| {
-        first.as_mut().poll(&mut nobody_waits).is_pending().then(|| out.get())
-    });
+    let steps =
+        std::iter::from_fn(|| first.as_mut().poll(&mut context).is_pending().then(|| out.get()));
     for number in steps {
         println!("got {number}");
     }
@@ -42,7 +41,7 @@ pub(crate) fn main() -> couplet::Result<()> {
     println!("2: step by step");
     let mut second = pin!(worker(&out));
     println!("made, and nothing has run");
-    while second.as_mut().poll(&mut nobody_waits).is_pending() {
+    while second.as_mut().poll(&mut context).is_pending() {
         println!("got {}", out.get());
     }
     Ok(())

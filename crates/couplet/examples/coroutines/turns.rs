@@ -27,9 +27,9 @@ pub(crate) fn main() -> couplet::Result<()> {
     let mut tasks: VecDeque<Pin<Box<dyn Future<Output = ()>>>> = VecDeque::new();
     tasks.push_back(Box::pin(count("ones", &[1, 2])));
     tasks.push_back(Box::pin(count("tens", &[10, 20, 30, 40])));
-    let mut nobody_waits = Context::from_waker(Waker::noop());
+    let mut context = Context::from_waker(Waker::noop());
     while let Some(mut task) = tasks.pop_front() {
-        if task.as_mut().poll(&mut nobody_waits).is_pending() {
+        if task.as_mut().poll(&mut context).is_pending() {
             tasks.push_back(task);
         }
     }

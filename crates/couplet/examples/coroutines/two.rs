@@ -31,7 +31,7 @@ async fn bad(reactor: Reactor) -> couplet::Result<u32> {
 pub(crate) fn main() -> couplet::Result<()> {
     couplet::run_until(|reactor| {
         let tasks = [reactor.spawn(good(reactor.clone())), reactor.spawn(bad(reactor.clone()))];
-        let told = tasks.map(|task| {
+        let printed = tasks.map(|task| {
             task.add_both(|result| {
                 match result {
                     Ok(value) => println!("a result: {value}"),
@@ -40,6 +40,6 @@ pub(crate) fn main() -> couplet::Result<()> {
                 Ok(())
             })
         });
-        list(told).map(|_| println!("both are done"))
+        list(printed).map(|_| println!("both are done"))
     })
 }

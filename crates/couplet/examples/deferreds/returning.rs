@@ -23,7 +23,7 @@ fn slowly(reactor: &Reactor, gives: u32) -> impl FnOnce(u32) -> Deferred<u32> + 
 }
 
 pub(crate) fn main() -> couplet::Result<()> {
-    println!("three callbacks that have their values at once:");
+    println!("three callbacks that return values immediately:");
     let (chain, resolver) = Deferred::new();
     chain.map(step("one", 1)).map(step("two", 2)).map(step("three", 3)).detach();
     resolver.callback(0);

@@ -27,7 +27,7 @@ fn fire(first: Resolver<Word>, second: Resolver<Word>) {
 pub(crate) fn main() -> Result<()> {
     set_reporter(|unhandled| println!("  reported: {}", unhandled.failure()));
 
-    println!("5: the results are taken, the failure with them");
+    println!("5: the results are taken, including the failure");
     let ((a, first), (b, second)) = (Deferred::new(), Deferred::new());
     list([a, b]).map(show).detach();
     fire(first, second);
@@ -37,7 +37,7 @@ pub(crate) fn main() -> Result<()> {
     list([a, b]).detach();
     fire(first, second);
 
-    println!("7: an errback before the list; the list sees what it made of the failure");
+    println!("7: an errback before the list; the list sees its result");
     let ((a, first), (b, second)) = (Deferred::new(), Deferred::new());
     let b = b.add_errback(|failure| {
         println!("  the errback got: {failure}");

@@ -9,7 +9,7 @@ use couplet::{Deferred, Resolver};
 type Word = &'static str;
 
 /// Creates a list of `count` members that prints when it fires; returns the members' resolvers.
-fn told(count: usize) -> Vec<Resolver<Word>> {
+fn printed_list(count: usize) -> Vec<Resolver<Word>> {
     let (members, resolvers): (Vec<Deferred<Word>>, Vec<_>) =
         (0..count).map(|_| Deferred::new()).unzip();
     list(members)
@@ -29,20 +29,20 @@ fn fire(name: Word, resolver: Resolver<Word>) {
 
 pub(crate) fn main() -> couplet::Result<()> {
     println!("1: no members; it fires immediately");
-    told(0);
+    printed_list(0);
 
     println!("2: one member");
-    for resolver in told(1) {
+    for resolver in printed_list(1) {
         fire("a", resolver);
     }
 
     println!("3: two, fired in their order");
-    for (name, resolver) in ["a", "b"].into_iter().zip(told(2)) {
+    for (name, resolver) in ["a", "b"].into_iter().zip(printed_list(2)) {
         fire(name, resolver);
     }
 
     println!("4: two, fired the other way round");
-    for (name, resolver) in ["a", "b"].into_iter().zip(told(2)).rev() {
+    for (name, resolver) in ["a", "b"].into_iter().zip(printed_list(2)).rev() {
         fire(name, resolver);
     }
     Ok(())

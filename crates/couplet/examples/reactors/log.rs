@@ -44,9 +44,9 @@ impl Subscriber for Printer {
 }
 
 pub(crate) fn main() -> couplet::Result<()> {
-    info!("nobody listens yet");
+    info!("no subscriber yet");
     subscriber::set_global_default(Printer)?;
-    info!("somebody listens");
+    info!("a subscriber is installed");
     let failed = Deferred::<()>::fail(Failure::msg("no ink"));
     failed
         .add_errback(|failure| {

@@ -1,5 +1,5 @@
-//! Part 14, proxy 2: the poem is always a Deferred. If it is cached, the Deferred has already fired,
-//! and the caller need not know.
+//! Part 14, proxy 2: the poem is always a Deferred. If it is cached, the Deferred has already
+//! fired, and the caller need not know.
 //!
 //! `cargo run --example servers -- proxy_2 tcp:10001 127.0.0.1:10000`
 

@@ -24,8 +24,8 @@
 //! - A [`Failure`] that nobody handles is reported once, when the last end is dropped
 //!   ([`set_reporter`]); [`Cancelled`] never is.
 //! - [`Deferred::cancel`] reaches through a chain into the inner Deferred that it is waiting for.
-//! - Dropping a Deferred detaches it. If it was polled and hasn't fired, dropping it cancels it: the
-//!   task awaiting it is gone.
+//! - Dropping a Deferred detaches it. If it was polled and hasn't fired, dropping it cancels it:
+//!   the task awaiting it is gone.
 //! - A panic in a callback or a canceller is contained, except in a program built with
 //!   `panic = "abort"`.
 //!

@@ -68,8 +68,8 @@ pub(super) trait Relay<T>: Source<T> + Waits {}
 
 /// Holds the result of a node, and who is waiting for it.
 pub(super) struct ResultSlot<T> {
-    /// INVARIANT: `Some` if the state is `Fired`, or if it is `Linked` and the result is about to be
-    /// passed on.
+    /// INVARIANT: `Some` if the state is `Fired`, or if it is `Linked` and the result is about to
+    /// be passed on.
     result: Cell<Option<Result<T>>>,
     state: RefCell<State<T>>,
     /// A canceller refers to this node, so it must not be cut out of its chain.

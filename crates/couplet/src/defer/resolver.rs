@@ -11,7 +11,8 @@ use super::node::{CreatedAt, Node, ResultSlot, Source, fire};
 use super::{Failure, Result};
 
 /// Fires a [`Deferred`](super::Deferred), once: each way to fire takes the resolver.
-////// The callbacks of the chain run before the call returns, and their panics don't reach the caller.
+///
+/// The callbacks of the chain run before the call returns, and their panics don't reach the caller.
 /// Dropping a resolver that hasn't fired fails the Deferred with [`ResolverDropped`]; that is
 /// queued while another drop is being processed.
 ///

@@ -122,8 +122,8 @@ impl DeferredSemaphore {
         taken.then(|| Permit { semaphore: semaphore.clone() })
     }
 
-    /// Acquires a token, calls `work`, and releases the token when the Deferred that `work` returned
-    /// fires, before the callbacks added to the returned Deferred run.
+    /// Acquires a token, calls `work`, and releases the token when the Deferred that `work`
+    /// returned fires, before the callbacks added to the returned Deferred run.
     ///
     /// Cancelling leaves the queue, or cancels the work. A panic in `work` becomes a failure.
     #[track_caller]
@@ -170,7 +170,8 @@ impl DeferredLock {
         self.one.try_acquire()
     }
 
-    /// Acquires the lock, calls `work`, and releases the lock when the returned Deferred fires.
+    /// Acquires the lock, calls `work`, and releases the lock when the Deferred that `work`
+    /// returned fires.
     /// See [`DeferredSemaphore::run`].
     #[track_caller]
     pub fn run<T: 'static>(&self, work: impl FnOnce() -> Deferred<T> + 'static) -> Deferred<T> {

@@ -147,9 +147,9 @@ impl Reactor {
     }
 
     /// Connects to an endpoint; the Deferred fires with the connection once `connection_made` has
-    /// been called. It fails with [`EndpointError`] if the string is not a valid endpoint, otherwise
-    /// with [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt. While the
-    /// factory retries, it stays pending.
+    /// been called. It fails with [`EndpointError`] if the string is not a valid endpoint,
+    /// otherwise with [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt. While
+    /// the factory retries, it stays pending.
     #[track_caller]
     pub fn connect<K, F: IntoFactory<K>>(
         &self,

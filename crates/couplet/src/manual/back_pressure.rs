@@ -10,8 +10,8 @@
 //! | has a lot to send, in a loop | `drained().await` |
 //! | cannot wait, because it serves others too | a cap: cuts slow readers off |
 //!
-//! Full means above the high watermark, drained at or below the low one. The defaults are 64 KiB and
-//! 16 KiB; [`set_write_marks`](crate::Transport::set_write_marks) changes them.
+//! Full means above the high watermark, drained at or below the low one. The defaults are 64 KiB
+//! and 16 KiB; [`set_write_marks`](crate::Transport::set_write_marks) changes them.
 //!
 //! ## A producer
 //!
@@ -107,8 +107,8 @@
 //!
 //! A chat that waited for its slowest guest would wait forever. With
 //! [`set_write_cap`](crate::Transport::set_write_cap) that guest's connection is lost instead, with
-//! [`Reason::Overflow`](crate::Reason::Overflow). A cap is also a last line of defence for the other
-//! two.
+//! [`Reason::Overflow`](crate::Reason::Overflow). A cap is also a last line of defence for the
+//! other two.
 //!
 //! ```
 //! # use couplet::testing::hold;

@@ -1,7 +1,8 @@
 //! # Using tokio alongside Couplet
 //!
-//! Some libraries need tokio: their timers and sockets require its runtime. Couplet does not contain
-//! one, but can run alongside one. Enter the runtime before the loop runs, and keep the guard:
+//! Some libraries need tokio: their timers and sockets require its runtime. Couplet does not
+//! contain one, but can run alongside one. Enter the runtime before the loop runs, and keep the
+//! guard:
 //!
 //! ```
 //! use std::time::Duration;
@@ -21,10 +22,10 @@
 //! # }
 //! ```
 //!
-//! The task is Couplet's and runs on the loop's thread. tokio's threads watch its sockets and timers
-//! and wake the task through its waker, which wakes the loop. So the runtime must have threads: a
-//! multi-threaded one does, but a `current_thread` runtime drives nothing unless a thread of yours is
-//! inside its `block_on`.
+//! The task is Couplet's and runs on the loop's thread. tokio's threads watch its sockets and
+//! timers and wake the task through its waker, which wakes the loop. So the runtime must have
+//! threads: a multi-threaded one does, but a `current_thread` runtime drives nothing unless a
+//! thread of yours is inside its `block_on`.
 //!
 //! ## tokio sockets, Couplet protocols
 //!
@@ -67,9 +68,9 @@
 //! ## From tokio tasks into the loop
 //!
 //! `tokio::spawn` moves a task to another thread, so the only Couplet type it can take along is a
-//! [`Remote`](crate::Remote); the compiler enforces that. To await an answer from the loop in such a
-//! task, send it through a channel; [`block_on_reactor`](crate::Remote::block_on_reactor) would block
-//! one of tokio's threads.
+//! [`Remote`](crate::Remote); the compiler enforces that. To await an answer from the loop in such
+//! a task, send it through a channel; [`block_on_reactor`](crate::Remote::block_on_reactor) would
+//! block one of tokio's threads.
 //!
 //! ```
 //! # fn main() -> couplet::Result<()> {
@@ -97,8 +98,8 @@
 //!
 //! ## Limits
 //!
-//! - tokio's time is real time. A test with virtual time, or a simulated world, does not advance it,
-//!   and a seed does not replay what tokio does there. Put such work behind a trait or a closure that
-//!   tests can replace.
+//! - tokio's time is real time. A test with virtual time, or a simulated world, does not advance
+//!   it, and a seed does not replay what tokio does there. Put such work behind a trait or a
+//!   closure that tests can replace.
 //! - `Runtime::block_on` and other blocking calls stall the loop when made from a callback.
 //! - Declare the runtime before the loop, so that it is dropped after it.

@@ -1,7 +1,7 @@
 //! # Callbacks, Deferreds and async
 //!
-//! A program that never blocks gets its results later. There are three ways to handle them, and they
-//! mix freely.
+//! A program that never blocks gets its results later. There are three ways to handle them, and
+//! they mix freely.
 //!
 //! | style | when |
 //! | --- | --- |
@@ -101,8 +101,8 @@
 //!
 //! - `detach()` says that nothing waits for the result. A failure left at such an end is reported
 //!   with the place where it arose; handle it, or let it be reported.
-//! - Cancelling reaches through a chain to the work itself. Dropping a future that awaits a Deferred
-//!   cancels it; so does [`timeout`](crate::Reactor::timeout).
+//! - Cancelling reaches through a chain to the work itself. Dropping a future that awaits a
+//!   Deferred cancels it; so does [`timeout`](crate::Reactor::timeout).
 //! - Callbacks run where the Deferred is fired. Hold no `RefCell` borrow while you fire one.
-//! - [`defer`](crate::defer) has `list`, `race`, locks, semaphores and queues, and a table for Twisted
-//!   users.
+//! - [`defer`](crate::defer) has `list`, `race`, locks, semaphores and queues, and a table for
+//!   Twisted users.

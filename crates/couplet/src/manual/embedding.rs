@@ -1,7 +1,8 @@
 //! # A loop inside another loop
 //!
-//! A program may already have a loop: from a window system, a game, an audio engine, another library.
-//! Couplet's [`Loop`](crate::Loop) need not own the thread; the other loop can drive its turns.
+//! A program may already have a loop: from a window system, a game, an audio engine, another
+//! library. Couplet's [`Loop`](crate::Loop) need not own the thread; the other loop can drive its
+//! turns.
 //!
 //! | call | meaning |
 //! | --- | --- |
@@ -41,7 +42,8 @@
 //! ## A loop that sleeps
 //!
 //! An event loop waits for file descriptors, so add one more, and bound its sleep with `next_turn`.
-//! Query both after each turn. Here `poll(2)` is the other loop, and a call from a thread the event:
+//! Query both after each turn. Here `poll(2)` is the other loop, and a call from a thread the
+//! event:
 //!
 //! ```
 //! # #[cfg(unix)]
@@ -77,8 +79,8 @@
 //!
 //! ## Guarantees
 //!
-//! - Handles may be used from the other loop's callbacks, between two turns: recording a request makes
-//!   the descriptor readable. So a button may call `transport.write(…)` directly.
+//! - Handles may be used from the other loop's callbacks, between two turns: recording a request
+//!   makes the descriptor readable. So a button may call `transport.write(…)` directly.
 //! - Only a turn calls your protocols. Nothing happens inside `write` or `call_later`.
 //! - A turn takes as long as the callbacks it runs. One that must not delay a frame does its work
 //!   [in a thread](super::threads).

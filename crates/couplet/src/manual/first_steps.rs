@@ -1,7 +1,7 @@
 //! # A first server and its client
 //!
-//! A [`Protocol`](crate::Protocol) serves a connection: one object per connection, with a method for
-//! each event. Most protocols exchange messages, so they implement
+//! A [`Protocol`](crate::Protocol) serves a connection: one object per connection, with a method
+//! for each event. Most protocols exchange messages, so they implement
 //! [`LineProtocol`](crate::protocols::LineProtocol) or
 //! [`StringProtocol`](crate::protocols::StringProtocol), and a framer splits the stream for them.
 //!
@@ -40,8 +40,9 @@
 //!
 //! ## The client
 //!
-//! A client is a protocol too. This one delivers its result through a [`Resolver`](crate::Resolver),
-//! whose other end is a [`Deferred`](crate::Deferred), a result that arrives later:
+//! A client is a protocol too. This one delivers its result through a
+//! [`Resolver`](crate::Resolver), whose other end is a [`Deferred`](crate::Deferred), a result that
+//! arrives later:
 //!
 //! ```
 //! use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};

@@ -5,11 +5,11 @@
 //! netstrings and length-prefixed strings; for any other grammar, implement
 //! [`Framer`](crate::protocols::Framer).
 //!
-//! You write one function, `step`: given some bytes, handle the first message in them and return its
-//! length, or `None` if it is not complete. The rest is done for you. A message that arrives in one
-//! piece is lent to you without a copy; a partial one is buffered until the rest arrives; a pause or
-//! a close stops delivery between two messages; and a message longer than `limit` fails the
-//! connection before any more of it is buffered.
+//! You write one function, `step`: given some bytes, handle the first message in them and return
+//! its length, or `None` if it is not complete. The rest is done for you. A message that arrives in
+//! one piece is lent to you without a copy; a partial one is buffered until the rest arrives; a
+//! pause or a close stops delivery between two messages; and a message longer than `limit` fails
+//! the connection before any more of it is buffered.
 //!
 //! Here a message is a type byte, a length byte, and that many bytes:
 //!
@@ -78,12 +78,12 @@
 //!
 //! ## What to keep in mind
 //!
-//! - **Check a length before you use it.** `get(..length)` above can't panic, and nothing is allocated
-//!   for data that a peer has only announced.
-//! - **Fail on a violation**, with an error that names the rule, and return `None`. Guessing where the
-//!   next message begins is how request smuggling works.
-//! - **Implement `needs`** if you know how long the message will be: otherwise `step` is called again
-//!   for each piece of a long one.
+//! - **Check a length before you use it.** `get(..length)` above can't panic, and nothing is
+//!   allocated for data that a peer has only announced.
+//! - **Fail on a violation**, with an error that names the rule, and return `None`. Guessing where
+//!   the next message begins is how request smuggling works.
+//! - **Implement `needs`** if you know how long the message will be: otherwise `step` is called
+//!   again for each piece of a long one.
 //! - A peer that announces a lot and sends little ties up memory: set an idle timeout
 //!   ([`set_idle_timeout`](crate::Transport::set_idle_timeout)).
 //!

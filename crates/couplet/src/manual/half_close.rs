@@ -2,14 +2,14 @@
 //!
 //! A TCP connection has two directions, and each ends independently. A peer that shuts down its
 //! write side may still read. Couplet reports this as
-//! [`read_closed`](crate::Protocol::read_closed), and **by default then closes the connection**, after
-//! everything written so far has left. That is right for most protocols, and wrong for a server that
-//! answers later.
+//! [`read_closed`](crate::Protocol::read_closed), and **by default then closes the connection**,
+//! after everything written so far has left. That is right for most protocols, and wrong for a
+//! server that answers later.
 //!
-//! `echo hello | socat - TCP:localhost:8000` sends a line and its FIN together. A server that answers
-//! in `data_received` has written its answer before `read_closed` is called, and the client gets it. A
-//! server that first asks a database, a thread or a timer has written nothing yet: it closes, and the
-//! client gets nothing.
+//! `echo hello | socat - TCP:localhost:8000` sends a line and its FIN together. A server that
+//! answers in `data_received` has written its answer before `read_closed` is called, and the client
+//! gets it. A server that first asks a database, a thread or a timer has written nothing yet: it
+//! closes, and the client gets nothing.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -82,9 +82,9 @@
 //! assert!(held.wire.saw_fin(), "and then it closes");
 //! ```
 //!
-//! A `read_closed` that never closes keeps the connection and its file descriptor for as long as the
-//! peer likes. [`set_idle_timeout`](crate::Transport::set_idle_timeout) bounds that: it stays in force
-//! after the peer's FIN.
+//! A `read_closed` that never closes keeps the connection and its file descriptor for as long as
+//! the peer likes. [`set_idle_timeout`](crate::Transport::set_idle_timeout) bounds that: it stays
+//! in force after the peer's FIN.
 //!
 //! ## The other side
 //!
@@ -94,5 +94,5 @@
 //!
 //! ## Impatient clients
 //!
-//! `socat` gives up half a second after its input ends, unless given `-t 10` or so. So even a patient
-//! server may find the client gone. `couplet connect` half-closes and waits for the server.
+//! `socat` gives up half a second after its input ends, unless given `-t 10` or so. So even a
+//! patient server may find the client gone. `couplet connect` half-closes and waits for the server.

@@ -1,8 +1,8 @@
 //! # State shared between connections
 //!
-//! A protocol keeps the state of its connection in its fields, and callbacks have `&mut self`. State
-//! shared by several connections goes into an `Rc`, which the factory clones into each protocol. A
-//! loop is single-threaded, so no `Mutex` is needed.
+//! A protocol keeps the state of its connection in its fields, and callbacks have `&mut self`.
+//! State shared by several connections goes into an `Rc`, which the factory clones into each
+//! protocol. A loop is single-threaded, so no `Mutex` is needed.
 //!
 //! ```
 //! use std::{cell::RefCell, rc::Rc};
@@ -48,8 +48,8 @@
 //! ## Why borrows never conflict
 //!
 //! The loop calls your code from one place, and never from inside a call that you made: `write`,
-//! `lose_connection` and the rest only record requests. So you may write to every guest while the room
-//! is borrowed, even if that ends a connection: its `connection_lost` is called later.
+//! `lose_connection` and the rest only record requests. So you may write to every guest while the
+//! room is borrowed, even if that ends a connection: its `connection_lost` is called later.
 //!
 //! Two things do run immediately, so end the borrow first: callbacks of a
 //! [`Deferred`](crate::Deferred), which run where it is fired, and the `Drop` of your own values.
@@ -81,9 +81,9 @@
 //!
 //! ## Factory state
 //!
-//! State needed only to build protocols, such as a counter or a limit, lives in the factory: a `move`
-//! closure, or a type that implements [`Factory`](crate::Factory) if it must also handle failed
-//! connects. [`Shared`](crate::Shared) lets several ports use one factory. Connection limits are
-//! ready-made: see [`protocols`](crate::protocols).
+//! State needed only to build protocols, such as a counter or a limit, lives in the factory: a
+//! `move` closure, or a type that implements [`Factory`](crate::Factory) if it must also handle
+//! failed connects. [`Shared`](crate::Shared) lets several ports use one factory. Connection limits
+//! are ready-made: see [`protocols`](crate::protocols).
 //!
 //! Other threads don't share this state; they [call in](super::threads).

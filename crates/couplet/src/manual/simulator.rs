@@ -1,18 +1,18 @@
 //! # The simulator: assert inside the protocol
 //!
-//! [`sim`](crate::sim) runs your programs on simulated hosts, over a simulated network, from a seed; the
-//! chapter on [`testing`](super::testing) shows how to set up a world and how to read its report. This
-//! one is about what to assert, and where.
+//! [`sim`](crate::sim) runs your programs on simulated hosts, over a simulated network, from a
+//! seed; the chapter on [`testing`](super::testing) shows how to set up a world and how to read its
+//! report. This one is about what to assert, and where.
 //!
 //! A test that checks a world after the run sees only the final state. It knows that something is
 //! missing, but not when it went wrong; and the state of a crashed program is gone. A protocol sees
-//! every step. So `assert!` what must hold in the callback that can check it: a panic fails the world
-//! at that moment, and the report shows the trace that led there.
+//! every step. So `assert!` what must hold in the callback that can check it: a panic fails the
+//! world at that moment, and the report shows the trace that led there.
 //!
 //! ## An assumption that does not hold
 //!
-//! A poet recites for two seconds, then closes. The reader assumes that a clean end means a complete
-//! poem:
+//! A poet recites for two seconds, then closes. The reader assumes that a clean end means a
+//! complete poem:
 //!
 //! ```
 //! use couplet::sim::{Fault, Sim, Trial, Weather};
@@ -72,12 +72,13 @@
 //! - Order: messages are numbered, and each number is greater than the previous one.
 //! - Conservation: what left one account has arrived at the other, or is in flight.
 //! - At most once: a request repeated after a reconnect is not executed twice.
-//! - Bounds: `transport.buffered()` stays below the bound you promise, in `data_received` and after it.
+//! - Bounds: `transport.buffered()` stays below the bound you promise, in `data_received` and after
+//!   it.
 //! - Termination: each request gets an answer or a failure within a stated time.
 //!
-//! The last one is about time, so it belongs in a timer of the protocol. Assert overall progress, such
-//! as "at least one poem arrived", once the weather is over: faults are drawn within a time span, so
-//! let the world run for longer than that.
+//! The last one is about time, so it belongs in a timer of the protocol. Assert overall progress,
+//! such as "at least one poem arrived", once the weather is over: faults are drawn within a time
+//! span, so let the world run for longer than that.
 //!
 //! ```
 //! use couplet::sim::{self, Weather};

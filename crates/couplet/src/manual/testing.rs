@@ -1,9 +1,9 @@
 //! # Testing your protocol
 //!
-//! A protocol never sees a socket: it receives bytes and writes bytes. So a test runs the same object
-//! over an in-memory network, where nothing is slow, ports are always free, and an hour passes
-//! instantly. The loop and the transport are the same as in the program; only the driver below them
-//! differs.
+//! A protocol never sees a socket: it receives bytes and writes bytes. So a test runs the same
+//! object over an in-memory network, where nothing is slow, ports are always free, and an hour
+//! passes instantly. The loop and the transport are the same as in the program; only the driver
+//! below them differs.
 //!
 //! | to test | use |
 //! | --- | --- |
@@ -44,8 +44,8 @@
 //! assert!(held.wire.saw_fin(), "an invalid line ends the connection");
 //! ```
 //!
-//! [`hold`] creates a connection with the protocol on it and gives you the far end. `push` sends bytes
-//! and runs turns until the loop is idle; then you check the result.
+//! [`hold`] creates a connection with the protocol on it and gives you the far end. `push` sends
+//! bytes and runs turns until the loop is idle; then you check the result.
 //!
 //! ## Both ends: `pair`
 //!
@@ -84,8 +84,8 @@
 //! ## The network side: `Wire`
 //!
 //! The [`Wire`] is the far end of a connection. It sends and takes bytes, ends its stream with
-//! [`fin`](Wire::fin), closes, or [resets](Wire::reset); and it sees what the protocol did: a FIN, a
-//! reset, paused reading.
+//! [`fin`](Wire::fin), closes, or [resets](Wire::reset); and it sees what the protocol did: a FIN,
+//! a reset, paused reading.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -142,8 +142,8 @@
 //!
 //! ## Time
 //!
-//! Time stands still until the test advances it. `advance` stops at each deadline on the way, so every
-//! timed call runs at its own time, including those scheduled along the way.
+//! Time stands still until the test advances it. `advance` stops at each deadline on the way, so
+//! every timed call runs at its own time, including those scheduled along the way.
 //! [`Pair`](crate::testing::Pair), [`Held`](crate::testing::Held) and [`MemoryReactor`] have it:
 //!
 //! ```
@@ -183,9 +183,10 @@
 //! assert_eq!(ticks.get(), 1 + 24 * 60);
 //! ```
 //!
-//! A panic in a timed call stops neither the clock nor the other calls, as in any loop; but `advance`
-//! then fails the test with it. The same goes for everything the kit runs, so callbacks may contain
-//! assertions. A test that expects a panic takes it with [`take_panics`](Clock::take_panics).
+//! A panic in a timed call stops neither the clock nor the other calls, as in any loop; but
+//! `advance` then fails the test with it. The same goes for everything the kit runs, so callbacks
+//! may contain assertions. A test that expects a panic takes it with
+//! [`take_panics`](Clock::take_panics).
 //!
 //! ## Clients and servers: `MemoryReactor`
 //!
@@ -234,8 +235,8 @@
 //!
 //! ## Deferreds
 //!
-//! [`success_of`] and [`failure_of`] take the result; [`no_result_yet`] asserts that there is none. If
-//! the assertion doesn't hold, the test fails with the actual result and where it came from:
+//! [`success_of`] and [`failure_of`] take the result; [`no_result_yet`] asserts that there is none.
+//! If the assertion doesn't hold, the test fails with the actual result and where it came from:
 //!
 //! ```should_panic
 //! # use couplet::{Deferred, Failure, testing::success_of};
@@ -250,8 +251,8 @@
 //! ## Whole programs: `run`
 //!
 //! [`run`] replaces [`couplet::run_until`](crate::run_until): it runs a program until the Deferred
-//! that the program returns fires, and returns the result. It runs in memory and in virtual time, so
-//! the program itself must serve what it connects to:
+//! that the program returns fires, and returns the result. It runs in memory and in virtual time,
+//! so the program itself must serve what it connects to:
 //!
 //! ```
 //! use couplet::{Protocol, Transport};
@@ -294,9 +295,9 @@
 //!
 //! ### What a dirty run prints
 //!
-//! A program that leaves something behind fails its test, even if its result is right: leftovers would
-//! carry over into the next run, and in production they would leak. This program forgets its port and
-//! a timer, and drops a connect that fails:
+//! A program that leaves something behind fails its test, even if its result is right: leftovers
+//! would carry over into the next run, and in production they would leak. This program forgets its
+//! port and a timer, and drops a connect that fails:
 //!
 //! ```should_panic
 //! # use couplet::{Protocol, Transport, testing::run};
@@ -326,20 +327,20 @@
 //! ```
 //!
 //! Pending connects, live connections, tasks and contained panics are reported in the same way. The
-//! loop's own timers are not: each connection is reported once. Final requests still complete, and the
-//! triggers of [`Shutdown::Before`](crate::Shutdown::Before) are called, so a program that cleans up
-//! there is clean; and one that calls [`Reactor::stop`] ends as it does in production, which leaves
-//! nothing.
+//! loop's own timers are not: each connection is reported once. Final requests still complete, and
+//! the triggers of [`Shutdown::Before`](crate::Shutdown::Before) are called, so a program that
+//! cleans up there is clean; and one that calls [`Reactor::stop`] ends as it does in production,
+//! which leaves nothing.
 //!
-//! A program that is stuck, loops without progress, or has not ended after a day of virtual time fails
-//! too: the list then says what it is waiting for.
+//! A program that is stuck, loops without progress, or has not ended after a day of virtual time
+//! fails too: the list then says what it is waiting for.
 //!
 //! ## A bad network: the simulator
 //!
 //! [`sim`](crate::sim) runs whole worlds: hosts, each with a program, a clock and a system, and the
-//! network between them, in one thread and in virtual time. The loop, transports and protocols are the
-//! ones you ship; below them a [`Sim`] simulates Linux and the network. Its seed determines every
-//! random choice, so a world can be replayed:
+//! network between them, in one thread and in virtual time. The loop, transports and protocols are
+//! the ones you ship; below them a [`Sim`] simulates Linux and the network. Its seed determines
+//! every random choice, so a world can be replayed:
 //!
 //! ```
 //! use std::{cell::Cell, rc::Rc, time::Duration};
@@ -384,17 +385,17 @@
 //! (`transport.set_reset_unless_closed(true)` in the poet's `connection_made` would prevent this: a
 //! killed poet would then reset.)
 //!
-//! [`Fault`](crate::sim::Fault) lists the possible faults: partitions, resets, crashes, clock jumps,
-//! hosts that run out of file descriptors. [`set_link`](Sim::set_link) sets the latency of a link and
-//! how it splits streams. [`Sim::socket`] and [`Sim::datagrams`] give the test bare sockets, for a peer
-//! that is not yours.
+//! [`Fault`](crate::sim::Fault) lists the possible faults: partitions, resets, crashes, clock
+//! jumps, hosts that run out of file descriptors. [`set_link`](Sim::set_link) sets the latency of a
+//! link and how it splits streams. [`Sim::socket`] and [`Sim::datagrams`] give the test bare
+//! sockets, for a peer that is not yours.
 //!
 //! ### Weather
 //!
-//! Faults scheduled by hand find the problems you thought of. A [`Weather`](crate::sim::Weather) draws
-//! them from the seed, and [`check`](crate::sim::check) runs a scenario for many seeds. In addition to
-//! the scenario's own assertions, each world
-//! [is checked](crate::sim#what-is-checked-in-every-world-all-the-time) continuously:
+//! Faults scheduled by hand find the problems you thought of. A [`Weather`](crate::sim::Weather)
+//! draws them from the seed, and [`check`](crate::sim::check) runs a scenario for many seeds. In
+//! addition to the scenario's own assertions, each world [is
+//! checked](crate::sim#what-is-checked-in-every-world-all-the-time) continuously:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -437,10 +438,11 @@
 //! replay it with COUPLET_SEED=4
 //! ```
 //!
-//! Each line has the time in seconds, the host, and the connection: `reader#10` is the tenth that the
-//! reader tried. `COUPLET_SEED=4 cargo test` runs only that seed, as often as you like, even in a
-//! debugger. If two runs of a seed differ, the report shows the first line where they diverge:
-//! something takes time, order or randomness from outside, for example by iterating over a `HashMap`.
+//! Each line has the time in seconds, the host, and the connection: `reader#10` is the tenth that
+//! the reader tried. `COUPLET_SEED=4 cargo test` runs only that seed, as often as you like, even in
+//! a debugger. If two runs of a seed differ, the report shows the first line where they diverge:
+//! something takes time, order or randomness from outside, for example by iterating over a
+//! `HashMap`.
 
 #[cfg(doc)]
 use crate::Reactor;

@@ -1,13 +1,14 @@
 //! # Threads
 //!
-//! A loop is single-threaded, and its handles (`Reactor`, `Transport`, `Deferred`) stay on its thread:
-//! they are not `Send`, so the compiler keeps them there. There is one way out and one way in.
+//! A loop is single-threaded, and its handles (`Reactor`, `Transport`, `Deferred`) stay on its
+//! thread: they are not `Send`, so the compiler keeps them there. There is one way out and one way
+//! in.
 //!
 //! ## Out: blocking work
 //!
-//! [`defer_to_thread`](crate::Reactor::defer_to_thread) runs a closure in the loop's thread pool and
-//! returns the result as a Deferred. Use it for files, databases with a blocking client, and long
-//! computations.
+//! [`defer_to_thread`](crate::Reactor::defer_to_thread) runs a closure in the loop's thread pool
+//! and returns the result as a Deferred. Use it for files, databases with a blocking client, and
+//! long computations.
 //!
 //! ```
 //! use std::thread;
@@ -27,14 +28,14 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! The pool has at most ten threads. Cancelling drops a job that has not started; one that has started
-//! runs to completion, since a thread cannot be stopped.
+//! The pool has at most ten threads. Cancelling drops a job that has not started; one that has
+//! started runs to completion, since a thread cannot be stopped.
 //!
 //! ## In: calls from other threads
 //!
-//! A [`Remote`](crate::Remote) is `Send` and cheap to clone. `call` runs a closure on the loop's thread,
-//! and `block_on_reactor` also waits for its result. Both work before the loop runs, and return
-//! [`LoopGone`](crate::LoopGone) once it has been dropped.
+//! A [`Remote`](crate::Remote) is `Send` and cheap to clone. `call` runs a closure on the loop's
+//! thread, and `block_on_reactor` also waits for its result. Both work before the loop runs, and
+//! return [`LoopGone`](crate::LoopGone) once it has been dropped.
 //!
 //! ```
 //! use std::time::Duration;

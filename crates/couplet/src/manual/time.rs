@@ -1,8 +1,8 @@
 //! # Time
 //!
 //! All time comes from the reactor, so in a test an hour passes instantly. Use
-//! [`reactor.now()`](crate::Reactor::now), not `Instant::now()`, and never `thread::sleep`: it would
-//! stall every connection of the loop.
+//! [`reactor.now()`](crate::Reactor::now), not `Instant::now()`, and never `thread::sleep`: it
+//! would stall every connection of the loop.
 //!
 //! | to | use |
 //! | --- | --- |
@@ -15,8 +15,8 @@
 //!
 //! ## Timed calls
 //!
-//! A [`DelayedCall`](crate::DelayedCall) can be rescheduled and cancelled. Dropping it doesn't cancel
-//! the call.
+//! A [`DelayedCall`](crate::DelayedCall) can be rescheduled and cancelled. Dropping it doesn't
+//! cancel the call.
 //!
 //! ```
 //! use couplet::testing::Clock;
@@ -97,9 +97,9 @@
 //!
 //! ## Repeated calls
 //!
-//! A [`LoopingCall`](crate::LoopingCall) keeps to a fixed grid: calls missed while the loop was busy
-//! are skipped, and the grid does not shift. If the function returns a Deferred, the next call waits
-//! for it, so calls never overlap.
+//! A [`LoopingCall`](crate::LoopingCall) keeps to a fixed grid: calls missed while the loop was
+//! busy are skipped, and the grid does not shift. If the function returns a Deferred, the next call
+//! waits for it, so calls never overlap.
 //!
 //! ```
 //! use couplet::{LoopingCall, testing::Clock};

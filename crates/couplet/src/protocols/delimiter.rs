@@ -56,7 +56,8 @@ impl Delimiter {
         }
     }
 
-    /// If a delimiter straddles `held` and `more`: how many bytes of `more` belong to the first one.
+    /// If a delimiter straddles `held` and `more`: how many bytes of `more` belong to the first
+    /// one.
     fn find_across(&self, held: &[u8], more: &[u8]) -> Option<usize> {
         (1..self.len().min(more.len() + 1)).find(|&behind| {
             let (front, back) = self.bytes.split_at(self.len() - behind);

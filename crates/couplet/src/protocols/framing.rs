@@ -85,8 +85,8 @@ pub trait Framer: Sized {
         MESSAGE_LIMIT
     }
 
-    /// How many bytes of `more` to append to `held`, which is an incomplete message, before the next
-    /// step; more than `more.len()` if all of it can't complete the message.
+    /// How many bytes of `more` to append to `held`, which is an incomplete message, before the
+    /// next step; more than `more.len()` if all of it can't complete the message.
     ///
     /// The default is all of `more`, which is always correct. A grammar that knows the length of
     /// its message can return it here, and saves a step for each piece of a long one.
@@ -106,8 +106,8 @@ pub trait Framer: Sized {
         }
     }
 
-    /// Delivers the messages that a pause held back: call it from `reading_resumed`. Call it too when
-    /// the grammar changed outside a step, so that the held bytes mean something else.
+    /// Delivers the messages that a pause held back: call it from `reading_resumed`. Call it too
+    /// when the grammar changed outside a step, so that the held bytes mean something else.
     fn frame_held(&mut self, transport: &Self::Transport) {
         self.buffer().whole = true;
         complete(self, transport, &[]);
@@ -175,8 +175,8 @@ fn run<F: Framer>(framer: &mut F, transport: &F::Transport, bytes: &[u8]) -> usi
     at
 }
 
-/// `limit` bytes hold no complete message: fails the transport, unless the grammar has already failed
-/// or paused it.
+/// `limit` bytes hold no complete message: fails the transport, unless the grammar has already
+/// failed or paused it.
 #[cold]
 fn exceed(transport: &Transport, limit: usize) {
     if transport.wants_data() {

@@ -75,8 +75,8 @@ pub trait LineProtocol: Any {
     fn raw_data_received(&mut self, _transport: &LineTransport, _data: &[u8]) {}
 
     /// A line exceeds the limit; `beginning` is its first `limit + 1` bytes. By default the
-    /// connection fails with [`FramingError::LineTooLong`]. If you let it live, the rest of the line
-    /// is discarded; if you set raw mode, it arrives raw.
+    /// connection fails with [`FramingError::LineTooLong`]. If you let it live, the rest of the
+    /// line is discarded; if you set raw mode, it arrives raw.
     fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
         transport.fail(FramingError::LineTooLong { limit: beginning.len() - 1 });
     }

@@ -240,8 +240,8 @@ impl State {
     }
 }
 
-/// An approximate standard normal deviate: the sum of twelve uniform ones. Uses only additions, so a
-/// seed gives the same result on every machine.
+/// An approximate standard normal deviate: the sum of twelve uniform ones. Uses only additions, so
+/// a seed gives the same result on every machine.
 fn normal(reactor: &Reactor) -> f64 {
     let mut sum = 0.0;
     for _ in 0..3 {

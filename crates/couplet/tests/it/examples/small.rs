@@ -17,7 +17,7 @@ a day has passed
         "reactors",
         &["hello"],
         "\
-the loop is about to turn
+the loop is about to start
 hello from inside the loop
 the loop has ended
 ",
@@ -46,7 +46,7 @@ and the next one walks on
         "reactors",
         &["log"],
         "\
-INFO somebody listens
+INFO a subscriber is installed
 ERROR a failure that we log (failure: no ink)
 ERROR a callback panicked (what: \"timed call\") (text: the pen broke)
 INFO the end
@@ -129,7 +129,7 @@ and a cancellation is never reported
         "deferreds",
         &["returning"],
         "\
-three callbacks that have their values at once:
+three callbacks that return values immediately:
   one got 0
   two got 1
   three got 2
@@ -208,7 +208,7 @@ fn the_twelve_cases_of_cancelling_end_as_they_say() {
 9: nobody cancels
   sending the poem
   got a poem: rain, and no umbrella
-10: cancelled, and the poem is sent all the same
+10: cancelled, and the poem is sent anyway
   no poem: cancelled
   sending the poem
 11: cancelled, and not sent
@@ -259,14 +259,14 @@ fn the_seven_cases_of_lists_give_what_they_say() {
         "lists",
         &["failures"],
         "\
-5: the results are taken, the failure with them
+5: the results are taken, including the failure
   firing one with a value, the other with a failure
   a value: a
   a failure: b failed
 6: nobody takes the results, so the failure is reported
   firing one with a value, the other with a failure
   reported: b failed
-7: an errback before the list; the list sees what it made of the failure
+7: an errback before the list; the list sees its result
   firing one with a value, the other with a failure
   the errback got: b failed
   a value: a
