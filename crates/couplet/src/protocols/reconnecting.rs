@@ -20,10 +20,10 @@ use crate::Reason;
 /// the first connection that is established, or fails when this factory gives up. The inner factory
 /// gets every call, and is not stopped between attempts.
 ///
-/// The first delay is 1 s, and each is e times the previous one, with a normally distributed jitter
-/// of 12 % and a maximum of an hour. By default there is no limit on retries. The delay is reset by
-/// [`reset_delay`](Reconnection::reset_delay), never automatically: a server that accepts and then
-/// hangs up should not be retried faster.
+/// By default the first delay is 1 s, and each is e times the previous one, with a normally
+/// distributed jitter of 12 % and a maximum of an hour. There is no limit on retries unless one is
+/// set. The delay is reset by [`reset_delay`](Reconnection::reset_delay), never automatically: a
+/// server that accepts and then hangs up should not be retried faster.
 ///
 /// An attempt that was stopped on purpose
 /// ([`stop_connecting`](Connector::stop_connecting), a cancel of the Deferred) is not repeated,
