@@ -12,7 +12,7 @@ use super::turn::Core;
 use crate::defer::{Deferred, Result};
 use crate::driver::Commands;
 use crate::panics::{Contained, contain};
-use crate::transport::{ConnectionId, Tell, Told, Transport};
+use crate::transport::{ConnectionId, Tell, TellFn, Transport};
 
 /// A call from another thread.
 pub(super) enum RemoteCall {
@@ -93,7 +93,7 @@ impl Remote {
         connection: ConnectionId,
         f: impl FnOnce(&mut P, &Transport) + Send + 'static,
     ) -> Result<(), LoopGone> {
-        self.send(RemoteCall::Tell(connection, Box::new(Told::new(f))))
+        self.send(RemoteCall::Tell(connection, Box::new(TellFn::new(f))))
     }
 
     /// Runs `f` in the loop's thread, and blocks this one until the Deferred that it returns has

@@ -10,14 +10,14 @@ use crate::driver::Key;
 use crate::slots::Slots;
 use crate::transport::connection::Life;
 
-pub(super) enum Place {
+pub(super) enum Resource {
     Port(Rc<PortCell>),
     Connecting(Rc<ConnectorCell>),
-    Connection(Box<Entry>),
+    Connection(Box<ConnectionEntry>),
 }
 
 /// One connection, as the loop holds it.
-pub(super) struct Entry {
+pub(super) struct ConnectionEntry {
     pub(super) life: Life,
     /// What made it, on the client's side.
     pub(super) connector: Option<Rc<ConnectorCell>>,
@@ -29,59 +29,59 @@ pub(super) struct Entry {
 }
 
 pub(super) struct Table {
-    places: Slots<Place>,
+    resources: Slots<Resource>,
     connections: usize,
 }
 
 impl Table {
     pub(super) fn new() -> Table {
-        Table { places: Slots::new(), connections: 0 }
+        Table { resources: Slots::new(), connections: 0 }
     }
 
-    pub(super) fn put(&mut self, key: Key, place: Place) {
-        self.connections += usize::from(matches!(place, Place::Connection(_)));
-        self.places.put(key, place);
-    }
-
-    #[inline]
-    pub(super) fn place(&mut self, key: Key) -> Option<&mut Place> {
-        self.places.get_mut(key)
+    pub(super) fn put(&mut self, key: Key, resource: Resource) {
+        self.connections += usize::from(matches!(resource, Resource::Connection(_)));
+        self.resources.put(key, resource);
     }
 
     #[inline]
-    pub(super) fn connection(&mut self, key: Key) -> Option<&mut Entry> {
-        match self.places.get_mut(key) {
-            Some(Place::Connection(entry)) => Some(entry),
+    pub(super) fn resource(&mut self, key: Key) -> Option<&mut Resource> {
+        self.resources.get_mut(key)
+    }
+
+    #[inline]
+    pub(super) fn connection(&mut self, key: Key) -> Option<&mut ConnectionEntry> {
+        match self.resources.get_mut(key) {
+            Some(Resource::Connection(entry)) => Some(entry),
             _ => None,
         }
     }
 
     /// Takes out what the key means; it means nothing any more.
-    pub(super) fn take(&mut self, key: Key) -> Option<Place> {
-        let place = self.places.retire(key)?;
-        self.connections -= usize::from(matches!(place, Place::Connection(_)));
-        Some(place)
+    pub(super) fn take(&mut self, key: Key) -> Option<Resource> {
+        let resource = self.resources.retire(key)?;
+        self.connections -= usize::from(matches!(resource, Resource::Connection(_)));
+        Some(resource)
     }
 
     pub(super) fn holds(&self, key: Key) -> bool {
-        self.places.get(key).is_some()
+        self.resources.get(key).is_some()
     }
 
     pub(super) fn connections(&self) -> usize {
         self.connections
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Place)> {
-        self.places.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Resource)> {
+        self.resources.iter()
     }
 
-    pub(super) fn keys(&self, which: impl Fn(&Place) -> bool) -> Vec<Key> {
-        self.iter().filter(|(_, place)| which(place)).map(|(key, _)| key).collect()
+    pub(super) fn keys(&self, which: impl Fn(&Resource) -> bool) -> Vec<Key> {
+        self.iter().filter(|(_, resource)| which(resource)).map(|(key, _)| key).collect()
     }
 
     /// Gives back the memory of connections that have left.
     pub(super) fn shrink(&mut self) {
-        self.places.shrink();
+        self.resources.shrink();
     }
 }
 
@@ -109,8 +109,8 @@ mod tests {
         let now = Key { generation, ..before };
         let port = l.core.table.take(before).expect("the port");
         l.core.table.put(now, port);
-        assert!(l.core.table.place(before).is_none() && !l.core.table.holds(before));
+        assert!(l.core.table.resource(before).is_none() && !l.core.table.holds(before));
         assert!(l.core.table.take(before).is_none());
-        assert!(l.core.table.place(now).is_some() && l.core.table.holds(now));
+        assert!(l.core.table.resource(now).is_some() && l.core.table.holds(now));
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct TaskId(Key);
 
 /// The tasks of a loop.
 pub(super) struct Tasks {
-    entries: Slots<Entry>,
+    entries: Slots<Spawned>,
     queue: Arc<WakeQueue>,
     /// Spawned since this turn began: they run in the next. Law 9: each task once.
     fresh: Vec<TaskId>,
@@ -36,7 +36,7 @@ pub(super) struct Tasks {
     cancelled: Vec<TaskId>,
 }
 
-struct Entry {
+struct Spawned {
     waker: Arc<TaskWaker>,
     /// Out while it is polled.
     task: Option<Box<dyn Task>>,
@@ -193,7 +193,7 @@ impl Tasks {
         let queue = self.queue.clone();
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), queue });
         self.fresh.push(id);
-        self.entries.insert(Entry { waker, task: None });
+        self.entries.insert(Spawned { waker, task: None });
         id
     }
 
@@ -203,7 +203,7 @@ impl Tasks {
         }
     }
 
-    fn entry(&mut self, id: TaskId) -> Option<&mut Entry> {
+    fn entry(&mut self, id: TaskId) -> Option<&mut Spawned> {
         self.entries.get_mut(id.0)
     }
 

@@ -85,7 +85,7 @@ impl Watched {
         let back = state.seen.is_some_and(|seen| seen > now);
         state.seen = Some(now);
         let written = kernel.written(self.end);
-        let left = transport.wire.bytes_out();
+        let left = transport.cell.bytes_out();
         let is_made = matches!(what, What::Made(_));
         let broken = if self.lost {
             "a callback after connection_lost"

@@ -9,7 +9,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 
 use super::Mio;
-use super::slots::{Kind, Slot};
+use super::slots::{Kind, Registered};
 use super::stream::StreamSlot;
 use crate::address::Address;
 use crate::driver::{Event, World};
@@ -132,7 +132,7 @@ impl Mio {
 
     fn accept(&mut self, slot: u32) -> Option<(TcpStream, SocketAddr, Address)> {
         let round = self.round;
-        let Some(Slot { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
+        let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
             return None;
         };
         while port.accepting && port.readable && port.rests_in != round {
@@ -194,7 +194,7 @@ impl Mio {
 
     /// Accepts and closes; true when nobody waits any more.
     fn turn_away(&mut self, slot: u32) -> bool {
-        let Some(Slot { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
+        let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
             return false;
         };
         for _ in 0..TURNED_AWAY {

@@ -38,7 +38,7 @@ use epoll::{Event as Polled, Says as _};
 #[cfg(not(target_os = "linux"))]
 use mio::event::Event as Polled;
 use signals::SignalSource;
-use slots::{ConnectingSlot, Kind, Slot};
+use slots::{ConnectingSlot, Kind, Registered};
 use stream::{READ, Readiness, is_bytes};
 use system::{System, connect_from};
 
@@ -71,7 +71,7 @@ pub struct Mio {
     /// The events of the last poll, in a form that can be walked while slots change.
     batch: Vec<Polled>,
     cursor: usize,
-    slots: Slots<Slot>,
+    slots: Slots<Registered>,
     /// Most slots in use at the same time since the table was last shrunk.
     high_water: usize,
     /// Slots closed since the last wait: an event of this batch may still name them, so they are
@@ -268,7 +268,7 @@ impl Driver for Mio {
     fn next(&mut self) -> Option<Event> {
         if let Some(event) = self.batch.get(self.cursor)
             && let Token(slot) = event.token()
-            && let Some(Slot { kind: Kind::Stream(stream), .. }) = self.slots.at(slot as u32)
+            && let Some(Registered { kind: Kind::Stream(stream), .. }) = self.slots.at(slot as u32)
             && stream.is_idle()
             && is_bytes(event)
         {
@@ -410,7 +410,7 @@ impl Commands for Mio {
 
     fn peer_has_ended(&self, key: Key) -> bool {
         match self.slots.get(key) {
-            Some(Slot { kind: Kind::Stream(stream), .. }) => {
+            Some(Registered { kind: Kind::Stream(stream), .. }) => {
                 stream.readiness.has(Readiness::CLOSING)
             }
             _ => false,
@@ -419,7 +419,9 @@ impl Commands for Mio {
 
     fn unsent(&self, key: Key) -> Option<usize> {
         match self.slots.get(key)? {
-            Slot { kind: Kind::Stream(stream), .. } => couplet_os::unsent::unsent(&stream.stream),
+            Registered { kind: Kind::Stream(stream), .. } => {
+                couplet_os::unsent::unsent(&stream.stream)
+            }
             _ => None,
         }
     }

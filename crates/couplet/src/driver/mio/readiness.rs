@@ -6,7 +6,7 @@ use mio::Token;
 
 #[cfg(target_os = "linux")]
 use super::epoll::Says as _;
-use super::slots::{ConnectingSlot, Kind, Slot};
+use super::slots::{ConnectingSlot, Kind, Registered};
 use super::stream::{Found, READ, Readiness};
 use super::{Mio, SIGNALS, WAKER, WATCHES};
 use crate::address::Address;
@@ -68,7 +68,7 @@ impl Mio {
         };
         match connecting.outcome()? {
             Ok(host) => {
-                self.slots.map(key, |slot| Slot { kind: slot.kind.connected(), ..slot });
+                self.slots.map(key, |slot| Registered { kind: slot.kind.connected(), ..slot });
                 self.queue(slot);
                 Some(Event::Connected { key, host })
             }
@@ -79,7 +79,7 @@ impl Mio {
     /// Looks at a stream, from which `already` was read perhaps.
     fn look_at_stream(&mut self, slot: u32, already: Option<io::Result<usize>>) -> Option<Event> {
         let key = self.slots.key_at(slot);
-        let Some(Slot { kind: Kind::Stream(stream), .. }) = self.slots.get_mut(key) else {
+        let Some(Registered { kind: Kind::Stream(stream), .. }) = self.slots.get_mut(key) else {
             return None;
         };
         if already.is_some() {

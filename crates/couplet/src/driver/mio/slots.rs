@@ -11,7 +11,7 @@ use crate::driver::Key;
 /// A table of fewer slots is not worth giving back.
 const SHRINK: usize = 256;
 
-pub(super) struct Slot {
+pub(super) struct Registered {
     /// In the list of slots to look at in the next turn.
     pub(super) queued: bool,
     pub(super) kind: Kind,
@@ -43,7 +43,7 @@ impl Kind {
 
 impl Mio {
     pub(super) fn insert(&mut self, kind: Kind) -> Key {
-        let key = self.slots.insert(Slot { queued: false, kind });
+        let key = self.slots.insert(Registered { queued: false, kind });
         self.high_water = self.high_water.max(self.slots.len());
         key
     }

@@ -9,7 +9,7 @@ use crate::driver::{CloseMode, Key, WriteOutcome};
 use crate::error::Reason;
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
-use crate::transport::wire::Wire;
+use crate::transport::cell::ConnectionCell;
 use crate::transport::{ConnectionId, Transport};
 
 /// Echoes, closes at `bye`, panics at `panic`; and notes its calls.
@@ -45,9 +45,9 @@ impl Held {
         let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
         let id = ConnectionId { reactor: 0, key };
         let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        let wire = Rc::new(Wire::new(id, reactor, place.into(), place.into()));
+        let cell = Rc::new(ConnectionCell::new(id, reactor, place.into(), place.into()));
         let calls = Echo::default();
-        Held { life: Life::new(wire, Box::new(calls.clone())), calls, start }
+        Held { life: Life::new(cell, Box::new(calls.clone())), calls, start }
     }
 
     fn after(&self, time: Duration) -> Moment {
@@ -65,7 +65,7 @@ impl Held {
 
     /// The driver takes all of the output.
     fn flush(&mut self) -> Follows {
-        let mut out = self.life.wire().outbox();
+        let mut out = self.life.cell().outbox();
         let before = out.len();
         out.clear();
         drop(out);
@@ -144,7 +144,7 @@ fn while_the_reactor_stops_a_flush_is_the_end_without_a_drain() {
     let _ = held.feed(b"hello");
     let _ = held.life.stop(stopping);
     assert_eq!(held.life.closed(), None, "what was written is flushed first");
-    let mut out = held.life.wire().outbox();
+    let mut out = held.life.cell().outbox();
     let before = out.len();
     out.clear();
     drop(out);

@@ -184,7 +184,7 @@ fn no_way_of_writing_a_path_leads_out_of_a_room() {
         ("driver/mio/mod.rs", "mod inner { use super::super::super::reactor::Reactor; }"),
         ("protocols/line.rs", "use super::super::reactor::Reactor;"),
         ("protocols/line.rs", "use super::super::Transport;"),
-        ("protocols/line.rs", "use crate::transport::wire::Wire;"),
+        ("protocols/line.rs", "use crate::transport::cell::ConnectionCell;"),
         ("address.rs", "use crate::Failure;"),
     ] {
         assert!(broken(path, text) > 0, "{path} may not say {text}");
