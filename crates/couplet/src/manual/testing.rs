@@ -212,10 +212,10 @@
 //!
 //! let mut memory = MemoryReactor::new();
 //! let reached = reach(&memory.reactor());
-//! assert_eq!(memory.connecting()[0].host(), "first.example");
+//! assert_eq!(memory.connecting()[0].remote_host(), "first.example");
 //! memory.advance(Duration::from_secs(5)); // no answer
 //! let second = memory.connecting().remove(0);
-//! assert_eq!((second.host(), second.port()), ("second.example", 80));
+//! assert_eq!((second.remote_host(), second.remote_port()), ("second.example", 80));
 //! let wire = second.complete(); // the far end
 //! memory.settle();
 //! assert_eq!(wire.take(), b"hello");
