@@ -314,7 +314,7 @@
 //! ```
 //!
 //! ```text
-//! the program is over, and this is left of it:
+//! the program ended and left this behind:
 //! 1. a port that listens on tcp:[::]:10000
 //!    opened at tests/programs.rs:12:13
 //!    to clean up: `port.stop_listening()`

@@ -515,5 +515,4 @@ impl<T> fmt::Debug for Timers<T> {
 }
 
 #[cfg(test)]
-#[path = "timers/tests.rs"] // so that the bench can take this file in by its path
 mod tests;

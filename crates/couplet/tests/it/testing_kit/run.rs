@@ -42,13 +42,13 @@ fn at(name: &str) -> String {
     format!("{}:{}:", file!(), line + 1)
 }
 
-/// Asserts that `program` leaks exactly these things, each with its description, its location and its
-/// remedy. Returns the message.
+/// Asserts that `program` leaks exactly these things, each with its description, its location and
+/// its remedy. Returns the message.
 #[track_caller]
 fn leaves(program: impl FnOnce(&Reactor) -> Deferred<()>, things: &[(&str, &str, &str)]) -> String {
     let text = failing(|| run(program));
     let mut entries = text.split("\n1. ").nth(1).unwrap_or_default().to_owned();
-    assert!(text.starts_with("the program is over, and this is left of it:\n1. "), "{text}");
+    assert!(text.starts_with("the program ended and left this behind:\n1. "), "{text}");
     for (number, (what, place, remedy)) in (2..).zip(things) {
         let next = format!("\n{number}. ");
         let (entry, rest) = entries.split_once(&next).unwrap_or((&entries, ""));
@@ -435,10 +435,7 @@ fn a_program_that_fails_and_leaks_gets_both_reports() {
     });
     let start = format!("the program failed: no poem (began at {}", at("failed program"));
     assert!(text.starts_with(&start), "{text}");
-    assert!(
-        text.contains("and this is left of it:\n1. a port that listens on tcp:[::]:1"),
-        "{text}"
-    );
+    assert!(text.contains("and left this behind:\n1. a port that listens on tcp:[::]:1"), "{text}");
 }
 
 #[test]
@@ -454,7 +451,7 @@ fn a_program_that_stalls_learns_what_it_waits_for() {
     });
     let start = format!("the program waits for ever: the Deferred of {}", at("never"));
     assert!(text.starts_with(&start), "{text}");
-    assert!(text.contains("has not fired, and nothing can happen any more; there is:\n1. a port"));
+    assert!(text.contains("has not fired, and nothing can ever happen; there is:\n1. a port"));
     let text = failing(|| {
         run(|_| {
             let (never, resolver) = Deferred::<()>::new();
@@ -500,7 +497,7 @@ fn a_program_that_loops_forever_learns_what_is_active() {
             reactor.sleep(s(1))
         })
     });
-    assert!(text.starts_with("the program goes in a circle: the Deferred of "), "{text}");
+    assert!(text.starts_with("the program is livelocked: the Deferred of "), "{text}");
     assert!(text.contains("while time stands still; there is:\n1. a port"), "{text}");
     // A finished program gets only a limited number of turns to clean up.
     leaves(
