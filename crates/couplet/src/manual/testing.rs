@@ -395,7 +395,7 @@
 //! Faults scheduled by hand find the problems you thought of. A [`Weather`](crate::sim::Weather)
 //! draws them from the seed, and [`check`](crate::sim::check) runs a scenario for many seeds. In
 //! addition to the scenario's own assertions, each world [is
-//! checked](crate::sim#what-is-checked-in-every-world-all-the-time) continuously:
+//! checked](crate::sim#what-every-world-checks-all-the-time) continuously:
 //!
 //! ```
 //! # use std::time::Duration;
