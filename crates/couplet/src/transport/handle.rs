@@ -47,7 +47,7 @@ pub(crate) trait Tell {
 /// # let mut held = hold(LineReceiver::new(Clock));
 /// # held.push(b"\r\n");
 /// # held.advance(Duration::from_secs(1));
-/// # assert_eq!(held.cell.take(), b"tick\r\n");
+/// # assert_eq!(held.wire.take(), b"tick\r\n");
 /// ```
 pub struct Connection<P, T = Transport> {
     transport: T,

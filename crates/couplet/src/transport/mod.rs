@@ -210,11 +210,11 @@ impl Transport {
     ///
     /// let mut held = hold(Unhurried);
     /// held.push(b"one ");
-    /// held.cell.push(b"two ");
+    /// held.wire.push(b"two ");
     /// held.advance(Duration::from_millis(999));
-    /// assert_eq!(held.cell.take(), b"one ");
+    /// assert_eq!(held.wire.take(), b"one ");
     /// held.advance(Duration::from_millis(1));
-    /// assert_eq!(held.cell.take(), b"two ");
+    /// assert_eq!(held.wire.take(), b"two ");
     /// ```
     #[track_caller]
     pub fn throttle(&self, time: Duration) {
@@ -316,7 +316,7 @@ impl Transport {
     ///
     /// let mut held = hold(Reports);
     /// held.push(b"all of it");
-    /// assert_eq!(held.cell.take(), b"all of it has left");
+    /// assert_eq!(held.wire.take(), b"all of it has left");
     /// ```
     pub fn flushed(&self) -> Deferred<()> {
         self.when_down_to(Level::Nothing)
