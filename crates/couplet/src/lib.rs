@@ -140,5 +140,5 @@ pub use reactor::{
 pub use reactor::{NotWatching, Watch};
 pub use task::{AlreadyRunning, LoopResult, LoopingCall};
 pub use transport::{
-    Connection, ConnectionId, Producer, ProducerKind, ProducerRegistered, Transport,
+    Connection, ConnectionId, Producer, ProducerKind, ProducerRegistered, Transport, WrongProtocol,
 };

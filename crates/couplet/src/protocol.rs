@@ -42,7 +42,7 @@ use crate::transport::Transport;
     label = "does not implement `Protocol`",
     note = "a `LineProtocol` needs a framer around it: `LineReceiver::new(…)` makes a `Protocol` of it, and `NetstringReceiver::new(…)` or `IntReceiver::new(…)` of a `StringProtocol`"
 )]
-pub trait Protocol: Any {
+pub trait Protocol: Any + TypeName {
     /// The connection was made; the first call.
     fn connection_made(&mut self, _transport: &Transport) {}
 
@@ -73,5 +73,17 @@ pub trait Protocol: Any {
     /// there is one. [`Transport::connection`] uses it.
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
         None
+    }
+}
+
+/// The name of a type behind a `dyn Protocol`, for messages.
+pub trait TypeName {
+    #[doc(hidden)]
+    fn type_name(&self) -> &'static str;
+}
+
+impl<T> TypeName for T {
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<T>()
     }
 }

@@ -146,7 +146,9 @@ impl<T> ResultSlot<T> {
             return None;
         }
         self.attach(State::Over);
-        self.result.take()
+        let result = self.result.take();
+        debug_assert!(result.is_some(), "a fired node has its result");
+        result
     }
 
     /// A clone of the failure, if the result is here and is one.
@@ -238,7 +240,10 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Source<T>>, result: Result<T>) -> Opti
                 return None;
             }
             // A node gets only one result: an origin fires once, a link has one input.
-            _ => return None,
+            _ => {
+                debug_assert!(false, "a node was given a second result");
+                return None;
+            }
         }
     }
 }
