@@ -44,6 +44,8 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
+use couplet_os::local::LocalAddress;
+
 use crate::address::Address;
 pub use crate::slots::Key;
 pub use crate::transport::outbox::{Outbox, Piece, Spares};
@@ -67,7 +69,7 @@ pub enum Event {
         /// The other end.
         peer: Address,
         /// Our end.
-        host: Address,
+        host: Host,
     },
     /// A connect succeeded. The connection gives bytes from now on.
     Connected {
@@ -92,6 +94,22 @@ pub enum Event {
     JobDone(Ticket),
     /// A signal that was asked for by [`Commands::watch_signals`].
     Signal(Signal),
+}
+
+/// Our end of an accepted connection.
+#[derive(Clone, Debug)]
+pub enum Host {
+    /// Its address.
+    Known(Address),
+    /// The port listens on every address of its host; which one a connection came to costs a system
+    /// call, and is asked if somebody wants to know, until [`Commands::close`].
+    Ask(LocalAddress),
+}
+
+impl From<SocketAddr> for Host {
+    fn from(address: SocketAddr) -> Host {
+        Host::Known(address.into())
+    }
 }
 
 /// Names a watched descriptor; chosen by who asks, and never used again.

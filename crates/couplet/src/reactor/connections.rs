@@ -8,7 +8,7 @@ use super::table::{ConnectionEntry, Resource};
 use super::turn::{Core, transmit};
 use super::{Call, Timed};
 use crate::address::Address;
-use crate::driver::{Commands, Key};
+use crate::driver::{Commands, Host, Key};
 use crate::panics::discard;
 use crate::protocol::Protocol;
 use crate::transport::ConnectionId;
@@ -22,16 +22,16 @@ impl Core {
         key: Key,
         protocol: Box<dyn Protocol>,
         peer: Address,
-        host: Address,
+        host: Host,
         connector: Option<Rc<ConnectorCell>>,
     ) -> Rc<ConnectionCell> {
         let id = ConnectionId { reactor: self.reactor.serial(), key };
-        tracing::debug!(connection = %id, %peer, %host, "connection made");
         let protocol = match &self.wrap {
             None => protocol,
             Some(wrap) => wrap(key, protocol),
         };
         let cell = Rc::new(ConnectionCell::new(id, self.reactor.clone(), peer, host));
+        tracing::debug!(connection = %id, peer = %cell.peer, host = %cell.host(), "connection made");
         let life = Life::new(cell.clone(), protocol);
         let entry =
             ConnectionEntry { life, connector, timer: None, to_write: false, queued: false };

@@ -136,7 +136,7 @@ impl ConnectionSnapshot {
         ConnectionSnapshot {
             id: cell.id(),
             peer: cell.peer.clone(),
-            host: cell.host.clone(),
+            host: cell.host().clone(),
             state: life.state_name(),
             bytes_in: cell.bytes_in.get(),
             bytes_out: cell.bytes_out(),

@@ -307,8 +307,9 @@ impl Core {
                     match entry.life.closed() {
                         None => self.visit(io, key, Life::run_due),
                         Some(mode) => {
-                            io.close(key, mode);
+                            // The socket is there while `connection_lost` asks about it.
                             entry.life.lost(at);
+                            io.close(key, mode);
                             self.connection_gone(key);
                         }
                     }

@@ -4,14 +4,18 @@
 //! INVARIANT (law 2): no field of a connection cell is borrowed while user code runs, and user objects
 //! (producers, closures, foreign buffers) are dropped with no cell borrowed.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use couplet_os::local::LocalAddress;
 
 use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
-use crate::driver::{Key, SocketOption};
+use crate::driver::{Host, Key, SocketOption};
 use crate::error::Reason;
 use crate::panics::{discard, discard_all};
 use crate::reactor::Reactor;
@@ -108,7 +112,9 @@ pub(crate) struct ConnectionCell {
     pub(super) id: ConnectionId,
     pub(super) reactor: Reactor,
     pub(crate) peer: Address,
-    pub(crate) host: Address,
+    host: OnceCell<Address>,
+    /// What to ask while `host` is unknown. INVARIANT: asked before the socket is closed.
+    unasked: Option<LocalAddress>,
     watermarks: Cell<Watermarks>,
     why: RefCell<Option<Failure>>,
     producer: RefCell<Option<Registered>>,
@@ -146,13 +152,18 @@ impl ConnectionCell {
         id: ConnectionId,
         reactor: Reactor,
         peer: Address,
-        host: Address,
+        host: Host,
     ) -> ConnectionCell {
         let now = reactor.now();
+        let (host, unasked) = match host {
+            Host::Known(host) => (OnceCell::from(host), None),
+            Host::Ask(socket) => (OnceCell::new(), Some(socket)),
+        };
         ConnectionCell {
             id,
             peer,
             host,
+            unasked,
             asked: Cell::new(0),
             dirty: Cell::new(false),
             phase: Cell::new(Phase::Open),
@@ -175,6 +186,22 @@ impl ConnectionCell {
             awaits_room: Cell::new(false),
             rare: RefCell::new(Rare::default()),
             reactor,
+        }
+    }
+
+    /// The address of our end.
+    pub(crate) fn host(&self) -> &Address {
+        self.host.get_or_init(|| {
+            let address = self.unasked.map(LocalAddress::get);
+            let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+            Address::from(address.and_then(Result::ok).unwrap_or(unknown))
+        })
+    }
+
+    /// The socket is about to be closed: a handle that stays can still be asked for its address.
+    pub(super) fn keep_host(self: &Rc<Self>, ours: usize) {
+        if Rc::strong_count(self) > ours {
+            self.host();
         }
     }
 

@@ -42,6 +42,8 @@ use crate::error::{By, ConnectionLost, Reason};
 use crate::panics::{contain, discard, log_panic, panic_text, witness};
 use crate::protocol::Protocol;
 
+/// The references to its cell that a life has: `cell` and `transport`.
+const HANDLES: usize = 2;
 /// Bytes that are read and thrown away after our FIN, at most.
 const DRAIN: usize = 1024 * 1024;
 
@@ -801,6 +803,7 @@ impl Life {
         for resolver in self.cell.take_all_waiting() {
             resolver.errback(ConnectionLost(reason.clone()));
         }
+        self.cell.keep_host(HANDLES);
     }
 
     /// The loop is dropped: no more calls into the protocol, but pending Deferreds fail.
@@ -810,6 +813,7 @@ impl Life {
             resolver.errback(ConnectionLost(Reason::Shutdown));
         }
         stop(self.cell.remove_producer());
+        self.cell.keep_host(HANDLES);
     }
 
     /// The reason that the end has, or will have as far as is known.

@@ -419,7 +419,7 @@ impl Transport {
 
     /// The address of our end; also after the connection is lost.
     pub fn host(&self) -> &Address {
-        &self.cell.host
+        self.cell.host()
     }
 
     /// Names this connection; `Copy` and `Send`.

@@ -12,7 +12,9 @@ use super::Mio;
 use super::slots::{Kind, Registered};
 use super::stream::StreamSlot;
 use crate::address::Address;
-use crate::driver::{Event, World};
+use couplet_os::local::LocalAddress;
+
+use crate::driver::{Event, Host, World};
 
 /// Connections that the first round takes.
 const FIRST: u32 = 100;
@@ -116,8 +118,11 @@ impl Mio {
         peer: SocketAddr,
         host: Address,
     ) -> Option<Event> {
-        let host =
-            if host.is_wildcard() { stream.local_addr().map_or(host, Address::from) } else { host };
+        let host = if host.is_wildcard() {
+            Host::Ask(LocalAddress::of(&stream))
+        } else {
+            Host::Known(host)
+        };
         // Its slot is the next one, so the token is known before it has one.
         let both = Interest::READABLE | Interest::WRITABLE;
         let token = Token(self.slots.next_key().slot as usize);

@@ -298,3 +298,34 @@ fn c49_an_address_can_be_reused_while_old_connections_linger() {
     let again = rig.reactor.listen_tcp(address, Maker::new(&log, |_| None));
     assert!(again.is_ok(), "{again:?}");
 }
+
+// The address that a connection came to is asked of the system only if the protocol wants it.
+#[test]
+fn a_connection_to_a_wildcard_port_knows_our_address_whenever_it_is_asked() {
+    let at = |port: &Port| SocketAddr::from(([127, 0, 0, 1], port.host().port().expect("a port")));
+    let asked: fn(&Transport) -> String = |transport| transport.host().to_string();
+    for when in [Some(On::Made), Some(On::Lost), None] {
+        let mut rig = Kit::mio().rig();
+        let (a, seen) = (rig.end(), Rc::new(OnceCell::new()));
+        let (end, heard) = (a.clone(), seen.clone());
+        let port = rig.reactor.listen_tcp(SocketAddr::from(([0; 4], 0)), move |_: &_| {
+            let heard = heard.clone();
+            Some(end.plays(match when {
+                Some(when) => Script::new().once(when, move |transport| {
+                    heard.set(asked(transport)).expect("asked once");
+                }),
+                None => Script::new(),
+            }))
+        });
+        let port = port.expect("a free port");
+        let client = TcpStream::connect(at(&port)).expect("it listens");
+        rig.until("connection_made", || a.is_made());
+        let kept = a.transport();
+        drop(client);
+        rig.lost(&a);
+        rig.turns(2);
+        let address = format!("tcp:{}", at(&port));
+        assert_eq!(seen.get().unwrap_or(&address), &address, "{when:?}");
+        assert_eq!(asked(&kept), address, "the socket is closed");
+    }
+}
