@@ -63,7 +63,7 @@ impl Core {
         let at = self.moment();
         let Some(entry) = self.table.connection(key) else { return };
         if follows.has(Follows::RECORDED) {
-            follows = follows.and(entry.life.take_over(at));
+            follows = follows.and(entry.life.apply(at));
         }
         self.follow(io, key, follows);
     }
@@ -129,13 +129,13 @@ impl Core {
         if follows.has(Follows::RECEIVE) {
             io.receive(key, true);
         }
-        if follows.has(Follows::RECEIVE_NO_MORE) {
+        if follows.has(Follows::STOP_RECEIVING) {
             io.receive(key, false);
         }
         if follows.has(Follows::SHUT_WRITE) {
             io.shut_write(key);
         }
-        if follows.has(Follows::LOOK_FOR_FIN) && io.peer_has_ended(key) {
+        if follows.has(Follows::CHECK_FIN) && io.peer_has_ended(key) {
             entry.life.peer_was_first();
         }
         if follows.has(Follows::MEASURE) {

@@ -179,7 +179,7 @@ impl Core {
         }
         // What was asked outside of a turn holds from the call on: before anything is delivered.
         if records.is_pending(pending::ROUND) {
-            self.take_over(io);
+            self.apply_recorded(io);
         }
         seq
     }
@@ -295,7 +295,7 @@ impl Core {
     /// Applies what was recorded, then makes the calls that were queued when it began.
     #[inline(never)]
     pub(super) fn round(&mut self, io: &mut dyn Commands) {
-        self.take_over(io);
+        self.apply_recorded(io);
         let queued = self.reactor.records.calls.borrow().len();
         for _ in 0..queued {
             let call = self.reactor.records.calls.borrow_mut().pop_front();
@@ -319,32 +319,32 @@ impl Core {
                 }
                 None => break,
             }
-            self.take_over(io);
+            self.apply_recorded(io);
         }
     }
 
     /// Applies what was recorded: states, at once and to the end. The only user code that it calls
     /// are the callbacks of Deferreds: for the end of a port or an attempt, and for a snapshot.
     #[inline(never)]
-    fn take_over(&mut self, io: &mut dyn Commands) {
+    fn apply_recorded(&mut self, io: &mut dyn Commands) {
         self.reactor.records.take_pending(pending::ROUND);
         std::mem::swap(&mut self.dirty, &mut self.reactor.records.dirty.borrow_mut());
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
             if let Some(entry) = self.table.connection(key) {
                 entry.life.cell().set_dirty(false);
-                self.visit(io, key, |life, at| life.take_over(at));
+                self.visit(io, key, |life, at| life.apply(at));
             }
         }
         self.dirty.clear();
-        self.take_over_ports(io);
+        self.apply_asked(io);
         // The queued calls, and what was asked meanwhile, are still pending.
         if !self.reactor.records.calls.borrow().is_empty() {
             self.reactor.records.note(pending::ROUND);
         }
     }
 
-    fn take_over_ports(&mut self, io: &mut dyn Commands) {
+    fn apply_asked(&mut self, io: &mut dyn Commands) {
         // Those that stood there when it began: callbacks of an end may ask again.
         let count = self.reactor.records.asking.borrow().len();
         for _ in 0..count {
