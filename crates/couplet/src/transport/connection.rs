@@ -672,7 +672,8 @@ impl Life {
         let text = panic_text(payload);
         tracing::error!(connection = %self.cell.id, peer = %self.cell.peer, %text, "a callback panicked");
         witness("a callback of a protocol", &text);
-        // Decided first: the output dropped here was to precede any close asked for.
+        // Decided before a recorded close applies: without the output dropped here, its FIN would
+        // end a truncated message.
         let must_reset = self.must_reset();
         self.panicked = true;
         self.cell.clear_outbox();
