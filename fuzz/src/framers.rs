@@ -1,7 +1,7 @@
-//! The framers of the library beside decoders that are too simple to be wrong, however the stream
-//! is cut and wherever reading pauses.
+//! Compares the library's framers with decoders too simple to be wrong, however the stream is cut
+//! and wherever reading pauses.
 //!
-//! An input is four bytes that choose the framer, its limit, the pauses and the cut; and the stream.
+//! An input is four bytes that choose the framer, its limit, the pauses and the cut, then the stream.
 
 #[path = "../../crates/couplet/tests/it/framing/bodies.rs"]
 mod bodies;
@@ -17,8 +17,8 @@ use couplet::protocols::{IntReceiver, LineOnlyReceiver, LineReceiver, NetstringR
 use crate::streams::each_cut;
 use bodies::Bodies;
 pub(crate) use naive::{cut, netstrings};
-pub(crate) use notes::Told;
-use notes::{Notes, told};
+pub(crate) use notes::Event;
+use notes::{Notes, events};
 
 pub(crate) const WORDS: &[&str] = &[
     "\r\n",
@@ -47,7 +47,7 @@ pub(crate) const WORDS: &[&str] = &[
 ///
 /// # Panics
 ///
-/// When a framer gives anything else than its naive decoder.
+/// If a framer's output differs from its naive decoder's.
 pub fn framers(data: &[u8]) {
     let Some(([kind, limit, pauses, choice], stream)) = data.split_first_chunk() else { return };
     let check = Check { stream, limit: *limit, pauses: *pauses, choice: *choice };
@@ -79,7 +79,7 @@ pub fn framers(data: &[u8]) {
     }
 }
 
-/// One input, taken apart.
+/// A parsed input.
 struct Check<'a> {
     stream: &'a [u8],
     limit: u8,
@@ -88,7 +88,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// The largest stand for what is the limit unless it is set.
+    /// The limit; a byte above 250 means the default, `unset`.
     fn limit(&self, unset: usize) -> usize {
         if self.limit > 250 { unset } else { self.limit.into() }
     }
@@ -108,13 +108,13 @@ impl Check<'_> {
         each_cut(self.stream, self.choice, |pieces| {
             let notes = self.notes(survives);
             let log = notes.log.clone();
-            assert_eq!(told(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
+            assert_eq!(events(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
         });
     }
 
     fn strings<R: Protocol>(
         &self,
-        naive: fn(&[u8], usize) -> Vec<Told>,
+        naive: fn(&[u8], usize) -> Vec<Event>,
         wrap: impl Fn(Notes, usize) -> R,
     ) {
         let limit = self.limit(99_999);
@@ -122,7 +122,7 @@ impl Check<'_> {
         each_cut(self.stream, self.choice, |pieces| {
             let notes = self.notes(false);
             let log = notes.log.clone();
-            assert_eq!(told(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
+            assert_eq!(events(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
         });
     }
 
@@ -131,7 +131,7 @@ impl Check<'_> {
         each_cut(self.stream, self.choice, |pieces| {
             let bodies = Bodies::new(self.pauses % 2 == 1);
             let log = bodies.log();
-            assert_eq!(told(LineReceiver::new(bodies), &log, pieces), want, "{pieces:?}");
+            assert_eq!(events(LineReceiver::new(bodies), &log, pieces), want, "{pieces:?}");
         });
     }
 }

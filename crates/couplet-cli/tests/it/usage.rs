@@ -1,4 +1,4 @@
-//! Help, versions, completions, and what is said to who types something wrong.
+//! Help, versions, completions, and messages about wrong arguments.
 
 use crate::kit::{Server, couplet, has, run};
 
@@ -146,7 +146,7 @@ fn completions_for_each_shell_know_every_command() {
 
 #[test]
 fn completions_know_scenarios_weathers_and_transformations() {
-    // Elvish and PowerShell have no values in their scripts.
+    // The scripts for Elvish and PowerShell have no values.
     for shell in ["bash", "fish", "zsh"] {
         let script = run(&["completions", shell]);
         for word in ["breezy", "storm", "cummingsify", "pirate", "reconnecting", "devices naive"] {
@@ -155,7 +155,7 @@ fn completions_know_scenarios_weathers_and_transformations() {
     }
 }
 
-/// What bash completes these words with.
+/// Bash's completions of these words.
 fn completed(words: &[&str]) -> Vec<String> {
     let (last, before) = (words.len() - 1, words[words.len() - 2]);
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();

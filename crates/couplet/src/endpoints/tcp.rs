@@ -16,7 +16,7 @@ impl ServerEndpoint {
         let form = kind.form("PORT or HOST:PORT");
         let (host, port) = parts.host_and_port(&form)?;
         let address = match host.or_else(|| parts.keyword("interface")) {
-            Some(host) => host.interface(port.port(0)?)?,
+            Some(host) => host.interface(port.port_to_listen(&host)?)?,
             None if kind == Kind::Tcp => {
                 SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?)
             }
@@ -67,6 +67,25 @@ impl ClientEndpoint {
 impl Part {
     fn port(&self, least: u64) -> Result<u16, EndpointError> {
         Ok(self.number("a port, a number", least, 65_535)? as u16)
+    }
+
+    /// A port to listen on. If `host` is a name, the error also says that names cannot be bound.
+    fn port_to_listen(&self, host: &Part) -> Result<u16, EndpointError> {
+        self.port(0).map_err(|error| match host.is_host_name() {
+            true => self.error(format!(
+                "{}, and an IP address or localhost in place of {:?}: names cannot be listened on",
+                error.problem(),
+                host.text
+            )),
+            false => error,
+        })
+    }
+
+    /// True for a name other than `localhost`.
+    fn is_host_name(&self) -> bool {
+        let text = self.text.as_str();
+        let is_address = !matches!(scoped_ip(text, 0), Err(NotAnIp::NoAddress));
+        !self.bracketed && !text.is_empty() && text != "localhost" && !is_address
     }
 
     /// A port without a host and without `tcp:`.

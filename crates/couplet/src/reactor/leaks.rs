@@ -255,8 +255,8 @@ impl Core {
 /// How to end a connection.
 fn cure(life: &Life) -> &'static str {
     match life.state_name() {
-        "flushing" => "it closes already, but the other end does not read: abort it, or read",
-        "draining" => "it closes already, but the other end does not: close that too",
+        "flushing" => "it is closing, but the other end does not read: abort it, or read",
+        "draining" => "it is closing, but the other end does not close: close that too",
         _ => "`transport.lose_connection()`, on either end, and wait for `connection_lost`",
     }
 }

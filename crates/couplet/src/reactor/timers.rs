@@ -514,5 +514,4 @@ impl<T> fmt::Debug for Timers<T> {
 }
 
 #[cfg(test)]
-#[path = "timers/tests.rs"] // so that the bench can include this file by path
 mod tests;

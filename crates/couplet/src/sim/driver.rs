@@ -1,6 +1,6 @@
-//! The simulator's side of the seam: what one host's loop asks its system, and what it is told.
+//! The simulator's driver: the I/O seam between one host's loop and its simulated system.
 //!
-//! In the manner of readiness: it tells what can be read, and takes what fits at once.
+//! Readiness style: it reports what is readable, and a write takes whatever fits immediately.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,19 +20,19 @@ use crate::driver::{
 };
 use crate::slots::Slots;
 
-/// The most that one `Received` carries, and a connection gives in a turn, unless asked otherwise.
+/// Default limit on the bytes in one `Received`, and read from a connection per turn.
 const READ_BUFFER: usize = 256 * 1024;
 
 /// The system of one host, as its loop sees it.
 pub(super) struct SimDriver {
     system: System,
     slots: Slots<Kind>,
-    /// Closed in this round: not used again before the next.
+    /// Slots closed in this round; reusable from the next.
     resting: Vec<u32>,
     lent: Vec<u8>,
     read_buffer: usize,
     round: u64,
-    /// Nobody else turns the world: a wait does.
+    /// `wait` runs the world itself: no `Sim` loop does.
     alone: bool,
 }
 
@@ -45,11 +45,11 @@ struct Stream {
     end: EndId,
     receiving: bool,
     ended: bool,
-    /// The round in which it was read last.
+    /// The round of the last read.
     read_in: u64,
 }
 
-/// What the handles of one program may use at once: until the program has ended.
+/// What one program's handles may use directly, until the program ends.
 #[derive(Clone)]
 pub(super) struct System {
     pub(super) kernel: Rc<RefCell<Kernel>>,
@@ -58,7 +58,7 @@ pub(super) struct System {
     serial: u32,
 }
 
-/// A port that is open; dropping it closes it.
+/// An open port; closed on drop.
 struct Opened {
     system: System,
     address: SocketAddr,
@@ -122,7 +122,7 @@ impl SimDriver {
         }
     }
 
-    /// A driver whose waits turn the world: for one loop that somebody else turns.
+    /// A driver whose `wait` runs the world, for a single loop turned from outside.
     pub(super) fn alone(kernel: &Rc<RefCell<Kernel>>, host: u32, read_buffer: usize) -> SimDriver {
         kernel.borrow_mut().begins(host);
         SimDriver { alone: true, read_buffer, ..SimDriver::new(kernel, host) }
@@ -150,7 +150,7 @@ impl SimDriver {
         key
     }
 
-    /// What a key names, for a command: using one after its close breaks the world.
+    /// What a command's key refers to. Panics on a key used after its close.
     fn kind(&mut self, key: Key) -> &mut Kind {
         let kind = self.slots.get_mut(key);
         kind.unwrap_or_else(|| panic!("a key was used after its close: {key:?}"))
@@ -170,7 +170,7 @@ impl SimDriver {
         }
     }
 
-    /// The port that listens on this address.
+    /// The accepting port at this address.
     fn port_at(&self, address: SocketAddr) -> Option<Key> {
         self.slots.iter().find_map(|(key, kind)| match kind {
             Kind::Port { opened, accepting: true } if opened.address == address => Some(key),
@@ -202,7 +202,8 @@ impl SimDriver {
         Some(Event::Accepted { port, key, peer: peer.into(), host: local.into() })
     }
 
-    /// No descriptors: who waits is accepted and closed, with the one held in reserve.
+    /// Out of descriptors: accepts every queued connection with the reserve descriptor and closes
+    /// it.
     fn turn_away(&mut self, address: SocketAddr) {
         let host = self.system.host;
         let mut kernel = self.kernel();
@@ -213,7 +214,7 @@ impl SimDriver {
         }
     }
 
-    /// What there is to tell of a connection. Its bytes are put into `lent`.
+    /// The next event of a connection, if any. Bytes are read into `lent`.
     fn look(&mut self, id: EndId) -> Option<Found> {
         let (round, host) = (self.round, self.system.host);
         let kernel = self.system.kernel.clone();
@@ -281,7 +282,7 @@ fn slow_reader(kernel: &Kernel, host: u32) -> Option<u64> {
     })
 }
 
-/// What a look at a connection found.
+/// The result of polling a connection.
 enum Found {
     Bytes(Key),
     Room(Key),
@@ -290,7 +291,7 @@ enum Found {
 }
 
 impl Driver for SimDriver {
-    /// The world waits, and turns this loop when there is something for it.
+    /// The world does the waiting: it turns this loop when there are events for it.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.round += 1;
         for slot in self.resting.drain(..) {
@@ -444,7 +445,7 @@ impl Commands for SimDriver {
 
     fn forget_job(&mut self, ticket: Ticket) {
         let host = self.system.host;
-        // User code: dropped while nothing is borrowed.
+        // Dropping the job runs user code, so no borrow may be held.
         let job = self.kernel().forget_job(host, ticket);
         drop(job);
     }

@@ -129,7 +129,7 @@ fn settle_fails_the_test_when_a_call_reschedules_itself_every_turn() {
     let left = Rc::new(Cell::new(true));
     again(&clock.reactor(), left.clone());
     let text = failing(|| clock.settle());
-    assert!(text.starts_with("it comes to no rest"), "{text}");
+    assert!(text.starts_with("the loop never becomes idle"), "{text}");
     left.set(false);
     clock.settle();
 }

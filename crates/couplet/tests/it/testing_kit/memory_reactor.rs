@@ -90,7 +90,7 @@ fn a_connect_fails_with_the_error_that_the_test_chose() {
 #[test]
 fn an_attempt_that_is_over_can_be_neither_completed_nor_failed() {
     let mut memory = MemoryReactor::new();
-    let over = "the connect to tcp:10.0.0.1:7 does not wait any more";
+    let over = "the connect to tcp:10.0.0.1:7 is no longer pending";
     let connect =
         |memory: &MemoryReactor| memory.reactor().connect("tcp:10.0.0.1:7", Notes::default);
     let timing_out = connect(&memory);
@@ -197,7 +197,7 @@ fn a_port_is_recorded_and_the_test_connects_to_it() {
     port.stop_listening().expect("the port listens").detach();
     assert_eq!(memory.listening().len(), 2);
     let text = failing(|| memory.connect(80));
-    assert_eq!(text, "nothing listens on port 80; there is: [tcp:[::]:81, tcp:0.0.0.0:82]");
+    assert_eq!(text, "nothing listens on port 80; listening: [tcp:[::]:81, tcp:0.0.0.0:82]");
 }
 
 #[test]

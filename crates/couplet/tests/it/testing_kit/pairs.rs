@@ -266,7 +266,7 @@ fn a_reset_by_the_far_end_is_a_lost_connection() {
 }
 
 #[test]
-#[should_panic(expected = "paused its reading")]
+#[should_panic(expected = "paused reading")]
 fn pushing_more_than_a_paused_protocol_takes_fails_the_test() {
     let mut held = hold(saying(""));
     held.with(|_, transport| transport.pause_producing());

@@ -42,13 +42,13 @@ fn at(name: &str) -> String {
     format!("{}:{}:", file!(), line + 1)
 }
 
-/// Asserts that `program` leaks exactly these things, each with its description, its location and its
-/// remedy. Returns the message.
+/// Asserts that `program` leaks exactly these things, each with its description, its location and
+/// its remedy. Returns the message.
 #[track_caller]
 fn leaves(program: impl FnOnce(&Reactor) -> Deferred<()>, things: &[(&str, &str, &str)]) -> String {
     let text = failing(|| run(program));
     let mut entries = text.split("\n1. ").nth(1).unwrap_or_default().to_owned();
-    assert!(text.starts_with("the program is over, and this is left of it:\n1. "), "{text}");
+    assert!(text.starts_with("the program ended and left this behind:\n1. "), "{text}");
     for (number, (what, place, remedy)) in (2..).zip(things) {
         let next = format!("\n{number}. ");
         let (entry, rest) = entries.split_once(&next).unwrap_or((&entries, ""));
@@ -243,11 +243,7 @@ fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
         |reactor| closing(reactor, || Stays),
         &[
             ("a port", "opened at", "stop"),
-            (
-                &format!("{to}(draining"),
-                "asked for at",
-                "it closes already, but the other end does",
-            ),
+            (&format!("{to}(draining"), "asked for at", "it is closing, but the other end does"),
             ("a connection from tcp:127.0.0.1:", "accepted by", "lose_connection"),
         ],
     );
@@ -306,7 +302,7 @@ fn a_pending_call_is_reported_with_its_time_and_its_call_site() {
         &[
             ("a timed call, due in 28s", &at("call"), "keep its `DelayedCall`, and `cancel()` it"),
             ("a sleep, due in 38s", &at("sleep"), "cancel its Deferred"),
-            ("a timeout, due in 48s", &at("timeout"), "what it guards"),
+            ("a timeout, due in 48s", &at("timeout"), "the Deferred that it guards"),
             ("a timed call, due in 58s", &at("call again"), "cancel"),
         ],
     );
@@ -334,7 +330,7 @@ fn calls_made_by_the_library_have_the_call_site_in_user_code() {
             reactor.sleep(s(10))
         },
         &[
-            ("a timeout, due in 20s", &at("timeout of a task"), "what it guards"),
+            ("a timeout, due in 20s", &at("timeout of a task"), "the Deferred that it guards"),
             (
                 "a task that has not finished",
                 &at("task with a timeout"),
@@ -435,10 +431,7 @@ fn a_program_that_fails_and_leaks_gets_both_reports() {
     });
     let start = format!("the program failed: no poem (began at {}", at("failed program"));
     assert!(text.starts_with(&start), "{text}");
-    assert!(
-        text.contains("and this is left of it:\n1. a port that listens on tcp:[::]:1"),
-        "{text}"
-    );
+    assert!(text.contains("and left this behind:\n1. a port that listens on tcp:[::]:1"), "{text}");
 }
 
 #[test]
@@ -454,7 +447,7 @@ fn a_program_that_stalls_learns_what_it_waits_for() {
     });
     let start = format!("the program waits for ever: the Deferred of {}", at("never"));
     assert!(text.starts_with(&start), "{text}");
-    assert!(text.contains("has not fired, and nothing can happen any more; there is:\n1. a port"));
+    assert!(text.contains("has not fired, and nothing can ever happen; there is:\n1. a port"));
     let text = failing(|| {
         run(|_| {
             let (never, resolver) = Deferred::<()>::new();
@@ -500,7 +493,7 @@ fn a_program_that_loops_forever_learns_what_is_active() {
             reactor.sleep(s(1))
         })
     });
-    assert!(text.starts_with("the program goes in a circle: the Deferred of "), "{text}");
+    assert!(text.starts_with("the program is livelocked: the Deferred of "), "{text}");
     assert!(text.contains("while time stands still; there is:\n1. a port"), "{text}");
     // A finished program gets only a limited number of turns to clean up.
     leaves(

@@ -128,7 +128,7 @@ fn wrong(mention: &Mention, room: &str, allowed: &[&str], modules: &Modules) -> 
         if of_the_root && allowed.contains(&THE_ROOT) {
             return None;
         }
-        let leads_on = of_the_root && step != steps.last().expect("there is one");
+        let leads_on = of_the_root && step != steps.last().expect("at least one step");
         let inside = inside.join("::");
         let within = |room: &&str| {
             inside.strip_prefix(*room).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
@@ -170,7 +170,7 @@ fn rooms_know_only_the_rooms_below_them() {
 }
 
 #[test]
-fn no_way_of_writing_a_path_leads_out_of_a_room() {
+fn every_spelling_of_a_forbidden_path_is_found() {
     let modules = Modules::of(&library("couplet"));
     let broken = |path: &str, text: &str| broken_in(&Code::of(path, text), &modules).len();
     for (path, text) in [
