@@ -110,7 +110,7 @@ pub enum Interest {
     Both,
 }
 
-/// What a watched descriptor is ready for. An end of stream, a hang-up or an error is both.
+/// The readiness of a watched descriptor. An end of stream, a hang-up or an error counts as both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ready {
@@ -172,7 +172,7 @@ pub enum CloseMode {
 
 /// A port that is bound and queues connections, but is not served yet.
 pub struct Bound {
-    /// The address, with the real port number where 0 was asked for.
+    /// The address, with the real port number where 0 was requested.
     pub host: Address,
     /// The socket, in a form that the driver of the same world knows.
     pub socket: Box<dyn std::any::Any>,

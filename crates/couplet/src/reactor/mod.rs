@@ -136,7 +136,7 @@ mod pending {
     pub(super) const TASKS: u8 = 2;
     /// Listens, connects or jobs are to start.
     pub(super) const STARTS: u8 = 4;
-    /// The end of the run.
+    /// The run is to end.
     pub(super) const STOP: u8 = 8;
 }
 

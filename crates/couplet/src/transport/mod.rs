@@ -413,12 +413,12 @@ impl Transport {
         self.cell.add_option(option);
     }
 
-    /// The address of the other end; also after the connection is lost.
+    /// The address of the other end, also available after the connection is lost.
     pub fn peer(&self) -> &Address {
         &self.cell.peer
     }
 
-    /// The address of our end; also after the connection is lost.
+    /// The address of our end, also available after the connection is lost.
     pub fn host(&self) -> &Address {
         &self.cell.host
     }

@@ -89,7 +89,7 @@ pub struct Mio {
     turned_away: u64,
     full_logged_at: Option<Instant>,
     buffer: Box<[u8]>,
-    /// How much of it the first read of an idle stream may fill.
+    /// How much of the buffer the first read of an idle stream may fill.
     first_read: usize,
     /// How many bytes of the buffer are lent.
     lent: usize,

@@ -75,7 +75,7 @@ impl Mio {
         }
     }
 
-    /// Closes what the key names.
+    /// Closes a port, a connect attempt or a stream.
     pub(super) fn retire(&mut self, key: Key) {
         if self.slots.retire(key).is_some() {
             self.retired.push(key.slot);

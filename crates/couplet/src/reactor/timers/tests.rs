@@ -437,7 +437,7 @@ enum Step {
     NextDeadline,
 }
 
-/// From the model's clock to a deadline.
+/// A deadline relative to the model's clock.
 #[derive(Clone, Copy, Debug)]
 enum Shift {
     Ahead(Duration),
