@@ -97,7 +97,7 @@ fn a_scope_is_an_interface_number_or_name() {
     }
     let ended = run(&["poetry", "get", "[fe80::1%no such]:80"]);
     assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("there is no interface \"no such\""), "{}", ended.stderr);
+    assert!(ended.stderr.contains("no interface \"no such\""), "{}", ended.stderr);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
         (&["connect"], "<ENDPOINT>"),
         (&["connect", "1", "2"], "unexpected argument '2'"),
-        (&["connect", "localhost"], "the port is missing here: HOST:PORT"),
+        (&["connect", "localhost"], "missing port: expected HOST:PORT"),
         (&["chat", "--idle-timeout", "-1"], "a number of seconds, 0 or more"),
         (&["poetry", "transform", "--idle-timeout", "soon"], "a number of seconds, 0 or more"),
         (&["poetry", "serve", "--by-name", "--idle-timeout", "nan"], "a number of seconds, 0 or"),
@@ -128,7 +128,7 @@ fn a_bad_endpoint_is_told_with_the_one_that_is_likely_to_be_meant() {
     ] {
         let ended = run(args);
         assert_eq!(ended.code, Some(2), "{args:?}");
-        let hint = format!("\n  perhaps {hint} is meant\n");
+        let hint = format!("\n  did you mean {hint}?\n");
         assert!(ended.stderr.contains(&hint), "{args:?}: {}", ended.stderr);
     }
 }

@@ -25,6 +25,7 @@ use crate::protocol::Protocol;
 use crate::reactor::Reactor;
 use cell::{ConnectionCell, Level, Phase, Registered, Watermarks, asked, paused};
 pub use handle::Connection;
+pub use handle::WrongProtocol;
 pub(crate) use handle::{Tell, TellFn};
 
 /// Identifies a connection, from any thread. Never reused while its loop lives.

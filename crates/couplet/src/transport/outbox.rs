@@ -106,6 +106,7 @@ impl Spares {
             self.kept.set(kept);
             self.others.borrow_mut().push(buffer);
         }
+        debug_assert!(self.kept.get() <= SPARE_TOTAL, "law 9");
     }
 }
 
@@ -171,6 +172,7 @@ impl Outbox {
             return self.extend_pieces(data);
         }
         self.open.extend_from_slice(data);
+        self.check();
     }
 
     /// [`extend`](Self::extend) past the capacity of the open piece. A small piece grows; a large
@@ -194,6 +196,7 @@ impl Outbox {
             self.open.extend_from_slice(&data[..n]);
             data = &data[n..];
         }
+        self.check();
     }
 
     /// Called when the driver is blocked: the rest may be queued for long, so it moves to a buffer
@@ -207,6 +210,7 @@ impl Outbox {
             self.spares.give(std::mem::replace(&mut self.open, rest));
             self.gone -= gone;
         }
+        self.check();
     }
 
     /// Appends `bytes` without copying.
@@ -217,6 +221,7 @@ impl Outbox {
         self.seal();
         self.len += bytes.len();
         self.sealed.get_or_insert_default().pieces.push_back(Piece::Bytes(bytes));
+        self.check();
     }
 
     fn seal(&mut self) {
@@ -291,6 +296,7 @@ impl Outbox {
         if self.len == 0 {
             self.drained();
         }
+        self.check();
     }
 
     fn drained(&mut self) {
@@ -343,6 +349,7 @@ impl Outbox {
         if self.len == 0 {
             self.drained();
         }
+        self.check();
         Some((piece, gone))
     }
 
@@ -379,6 +386,32 @@ impl Outbox {
     #[inline]
     pub fn clear(&mut self) {
         self.advance(self.len);
+    }
+
+    /// Asserts the invariants between two calls, in debug builds.
+    #[inline]
+    fn check(&self) {
+        #[cfg(debug_assertions)]
+        self.assert_invariants();
+    }
+
+    #[cfg(debug_assertions)]
+    fn assert_invariants(&self) {
+        assert!(
+            self.len > 0 || (self.gone == 0 && self.open.capacity() == 0),
+            "an empty outbox keeps a buffer"
+        );
+        assert!(self.len == 0 || !self.first().is_empty(), "a sent piece is still queued");
+        // A long queue is not recounted at every write.
+        if self.pieces().count() < 16 {
+            let pieces: usize = self.pieces().map(|piece| piece.as_slice().len()).sum();
+            assert_eq!(
+                pieces + self.open.len() - self.gone,
+                self.len,
+                "the length is the sum of the pieces"
+            );
+            assert!(self.pieces().all(|piece| !piece.as_slice().is_empty()), "an empty piece");
+        }
     }
 }
 
