@@ -217,8 +217,8 @@ fn c48_out_of_descriptors_pending_connections_are_closed_and_the_port_lives() {
 
 // No new connection arrives: the port retries on its own.
 #[test]
-fn c48_a_port_that_rests_tries_again() {
-    let Some((mut child, port, mut says)) = child("c48_a_port_that_rests_tries_again") else {
+fn c48_a_port_that_backs_off_tries_again() {
+    let Some((mut child, port, mut says)) = child("c48_a_port_that_backs_off_tries_again") else {
         return;
     };
     let first = client(port);
@@ -230,7 +230,7 @@ fn c48_a_port_that_rests_tries_again() {
     command(&second, "it is served after all");
     command(&first, "quit");
     let said = says();
-    assert!(said.contains("cannot accept"), "the port did not rest: {said}");
+    assert!(said.contains("cannot accept"), "the port did not back off: {said}");
     assert!(child.0.wait().expect("it ends").success());
 }
 
