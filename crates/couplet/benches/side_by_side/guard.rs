@@ -2,11 +2,13 @@
 //! or how busy the machine is, and the limits they are held against.
 
 use std::fs;
+use std::process::Command;
 
-use crate::counting::{Count, Tool, count};
+use crate::counting::{Count, Tool, count, succeeds};
 use crate::kind::Kind;
 use crate::load::Closer;
 use crate::options::Bench;
+use crate::server::program;
 use crate::{Result, in_context};
 
 /// A name and a value: what was measured, or the most that is allowed.
@@ -58,7 +60,31 @@ fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
     } else {
         println!("# skipped: instructions, as valgrind is not installed");
     }
+    if kind == Kind::Couplet {
+        match system_calls_of_the_turn()? {
+            Some(found) => tell("syscalls_outside_the_turn", 3.0 - found as f64),
+            None => println!("# skipped: the turn's system calls, as objdump is not installed"),
+        }
+    }
     Ok(measured)
+}
+
+/// The system calls in the machine code of a turn on mio: its wait, its read and its send are to be
+/// inlined there, which counts in time and in no count of instructions.
+fn system_calls_of_the_turn() -> Result<Option<usize>> {
+    if !succeeds("objdump", &["--version"]) {
+        return Ok(None);
+    }
+    let program = program(&std::env::current_exe()?);
+    let mut objdump = Command::new("objdump");
+    let output = objdump.args(["-d", "-C", "--no-show-raw-insn"]).arg(program).output()?;
+    let code = String::from_utf8_lossy(&output.stdout);
+    // One turn per driver; those in memory call no system.
+    let turns = code.split("\n\n").filter(|function| {
+        function.lines().next().is_some_and(|name| name.ends_with("turn::Engine>::turn>:"))
+    });
+    let counts = turns.map(|turn| turn.lines().filter(|line| line.ends_with("syscall")).count());
+    counts.max().map(Some).ok_or_else(|| "the program has no turn".into())
 }
 
 /// What to say of a limit that is broken. One that nothing was measured for is broken too: a guard

@@ -75,7 +75,7 @@ pub(crate) fn start(
 }
 
 /// The program `couplet`, beside us in the same build: see [`build_program`].
-fn program(own: &Path) -> PathBuf {
+pub(crate) fn program(own: &Path) -> PathBuf {
     let name = format!("couplet{}", std::env::consts::EXE_SUFFIX);
     own.ancestors().nth(2).map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name))
 }
