@@ -75,14 +75,31 @@ pub(super) fn answer(error: &io::Error) -> AfterError {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, WouldBlock,
     };
-    const EPROTO: i32 = if cfg!(target_os = "linux") { 71 } else { 100 };
-    match (error.kind(), error.raw_os_error()) {
-        (WouldBlock, _) => AfterError::Done,
-        (Interrupted, _) => AfterError::Again,
-        (PermissionDenied, _) => AfterError::Next,
-        (ConnectionAborted | ConnectionReset, _) | (_, Some(EPROTO)) => AfterError::EndRound,
-        // EMFILE and ENFILE; on Windows WSAEMFILE.
-        (_, Some(24 | 23 | 10024)) => AfterError::TurnAway,
+    match error.kind() {
+        WouldBlock => AfterError::Done,
+        Interrupted => AfterError::Again,
+        PermissionDenied => AfterError::Next,
+        ConnectionAborted | ConnectionReset => AfterError::EndRound,
+        _ => answer_to_errno(error),
+    }
+}
+
+/// For errors that [`io::ErrorKind`] does not tell apart.
+#[cfg(unix)]
+fn answer_to_errno(error: &io::Error) -> AfterError {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        Some(Errno::PROTO) => AfterError::EndRound,
+        Some(Errno::MFILE | Errno::NFILE) => AfterError::TurnAway,
+        _ => AfterError::BackOff,
+    }
+}
+
+#[cfg(not(unix))]
+fn answer_to_errno(error: &io::Error) -> AfterError {
+    const WSAEMFILE: i32 = 10024;
+    match error.raw_os_error() {
+        Some(WSAEMFILE) => AfterError::TurnAway,
         _ => AfterError::BackOff,
     }
 }

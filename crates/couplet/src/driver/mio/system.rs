@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use mio::net::TcpStream;
 #[cfg(unix)]
 use mio::{Token, event::Source, unix::SourceFd};
+#[cfg(unix)]
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 #[cfg(unix)]
@@ -172,12 +174,22 @@ pub(super) fn connect_from(to: SocketAddr, from: SocketAddr) -> io::Result<TcpSt
 }
 
 fn in_progress(error: &io::Error) -> bool {
-    const EINPROGRESS: i32 =
-        if cfg!(any(target_os = "linux", target_os = "android")) { 115 } else { 36 };
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(EINPROGRESS)
+    #[cfg(unix)]
+    if Errno::from_io_error(error) == Some(Errno::INPROGRESS) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
-        || error.raw_os_error() == Some(97) // EAFNOSUPPORT on Linux, which has no `ErrorKind`
+        || has_no_family(error)
+}
+
+/// `EAFNOSUPPORT` has no `ErrorKind`.
+fn has_no_family(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT);
+    #[cfg(not(unix))]
+    return error.raw_os_error() == Some(10047); // WSAEAFNOSUPPORT
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::hosts::NO_DESCRIPTORS;
+use super::hosts::no_descriptors;
 use super::{Happening, Kernel};
 use crate::sim::faults::{Fault, Link};
 use crate::sim::random::{Purpose, Stream};
@@ -34,7 +34,7 @@ pub(in crate::sim) struct Socket {
 impl Kernel {
     pub(in crate::sim) fn open_socket(&mut self, host: u32, port: u16) -> io::Result<SocketAddr> {
         if !self.has_descriptors(host) {
-            return Err(io::Error::from_raw_os_error(NO_DESCRIPTORS));
+            return Err(no_descriptors());
         }
         let port = if port == 0 { self.free_port(host) } else { port };
         let state = self.host(host);

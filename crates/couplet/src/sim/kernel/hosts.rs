@@ -32,8 +32,13 @@ const LOOKUPS: usize = 1000;
 /// The most jobs that a host runs at the same time.
 const JOBS: usize = 10;
 
-/// `EMFILE`.
-pub(super) const NO_DESCRIPTORS: i32 = 24;
+/// What a system without free descriptors answers: `EMFILE`.
+pub(super) fn no_descriptors() -> io::Error {
+    #[cfg(unix)]
+    return rustix::io::Errno::MFILE.into();
+    #[cfg(not(unix))]
+    return io::Error::other("no descriptors");
+}
 
 /// An event queued for a host's driver.
 pub(in crate::sim) enum Notice {
@@ -368,7 +373,7 @@ impl Kernel {
         options: &ListenOptions,
     ) -> io::Result<SocketAddr> {
         if !self.has_descriptors(host) {
-            return Err(io::Error::from_raw_os_error(NO_DESCRIPTORS));
+            return Err(no_descriptors());
         }
         if !self.hosts[host as usize].has_address(address.ip()) {
             return Err(io::ErrorKind::AddrNotAvailable.into());

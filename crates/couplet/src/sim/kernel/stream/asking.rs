@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::super::hosts::NO_DESCRIPTORS;
+use super::super::hosts::no_descriptors;
 use super::super::{EndId, Happening, Kernel};
 use super::{Conn, End, Fin, Packet, Read, Stage, Way};
 use crate::driver::{CloseMode, Outbox};
@@ -25,7 +25,7 @@ impl Kernel {
         bind: Option<SocketAddr>,
     ) -> io::Result<EndId> {
         if !self.has_descriptors(from) {
-            return Err(io::Error::from_raw_os_error(NO_DESCRIPTORS));
+            return Err(no_descriptors());
         }
         let host = match self.host_of(from, to) {
             Some(host) => host,
