@@ -231,7 +231,7 @@ pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[
     let limit = framer.limit();
     let buffer = framer.buffer();
     buffer.extend(rest, limit);
-    buffer.whole |= !plain.wants_data();
+    buffer.whole = !plain.wants_data();
 }
 
 /// The callbacks of a framer that go straight to what it wraps, in an `impl Protocol`.

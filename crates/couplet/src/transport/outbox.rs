@@ -329,20 +329,23 @@ impl Outbox {
         self.sealed.is_none()
     }
 
-    /// Takes the first piece out, with the number of its bytes that have gone already. The taker
-    /// gives a `Copied` buffer back to [`spares`](Self::spares) when it is done, or the piece back
-    /// [to the outbox](Self::give_back).
-    pub fn take_piece(&mut self) -> Option<(Piece, usize)> {
+    /// Takes the first piece out. The taker gives a `Copied` buffer back to [`spares`](Self::spares)
+    /// when it is done, or the piece back [to the outbox](Self::give_back).
+    ///
+    /// # Panics
+    ///
+    /// When a part of the piece was removed by [`advance`](Self::advance): that is a driver's mistake.
+    pub fn take_piece(&mut self) -> Option<Piece> {
+        assert_eq!(self.gone, 0, "a driver took a piece of which it had sent a part");
         if self.pieces().next().is_none() {
             self.seal();
         }
         let piece = self.sealed.as_mut()?.pieces.pop_front()?;
-        let gone = std::mem::take(&mut self.gone);
-        self.len -= piece.as_slice().len() - gone;
+        self.len -= piece.as_slice().len();
         if self.len == 0 {
             self.drained();
         }
-        Some((piece, gone))
+        Some(piece)
     }
 
     /// Takes back a piece that is no longer needed. A copied one is reused. A foreign buffer must not
@@ -389,3 +392,6 @@ impl fmt::Debug for Outbox {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

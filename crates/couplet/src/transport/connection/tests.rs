@@ -153,3 +153,20 @@ fn while_the_reactor_stops_a_flush_is_the_end_without_a_drain() {
     held.life.lost(stopping);
     assert_eq!(held.calls(), ["data 5", "lost: Shutdown"]);
 }
+
+#[test]
+fn what_is_left_of_a_large_write_waits_in_a_buffer_of_its_size() {
+    let mut held = Held::new();
+    let _ = held.feed(&[7; 100_000]);
+    let mut out = held.life.wire().outbox();
+    let (before, spares) = (out.len(), out.spares().clone());
+    out.advance(before - 10);
+    drop(out);
+    let at = held.at();
+    let _ = held.life.wrote(WriteOutcome::Blocked, before, at);
+    assert!(spares.take().capacity() >= 100_000, "the large one is free again");
+    let same = held.life.wire().outbox().first().as_ptr();
+    let _ = held.life.wrote(WriteOutcome::Blocked, 10, at);
+    assert_eq!(held.life.wire().outbox().first().as_ptr(), same, "nothing left: nothing to copy");
+    assert_eq!(held.life.wire().outbox().first(), [7; 10]);
+}
