@@ -134,4 +134,30 @@ mod tests {
         assert!(matches!(l.core.table.take(before), Place::Empty));
         assert!(l.core.table.place(now).is_some() && l.core.table.holds(now));
     }
+
+    #[test]
+    fn a_table_gives_back_the_room_of_connections_that_have_left() {
+        let mut l = Loop::new().expect("a loop");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        l.reactor().listen_tcp(any, || Nobody).expect("a free port");
+        l.turn(Some(Duration::ZERO)).expect("it listens");
+        let key = l.core.table.keys(|_| true)[0];
+        let Place::Port(port) = l.core.table.take(key) else { panic!("there is a port") };
+        let key = |slot| Key { slot, generation: 1 };
+        let mut table = Table::default();
+        table.places.reserve_exact(1000);
+        for slot in 0..1000 {
+            table.put(key(slot), Place::Port(port.clone()));
+        }
+        let left = |table: &mut Table, of: std::ops::Range<u32>| {
+            of.for_each(|slot| drop(table.take(key(slot))));
+            table.shrink();
+            (table.places.len(), table.places.capacity())
+        };
+        assert_eq!(left(&mut table, 500..600), (1000, 1000), "the last ones are still there");
+        assert_eq!(left(&mut table, 250..1000), (250, 1000), "they are a quarter");
+        assert_eq!(left(&mut table, 249..250), (249, 498));
+        assert_eq!(left(&mut table, 32..249), (32, 64));
+        assert_eq!(left(&mut table, 0..32), (0, 64), "a small one may stay");
+    }
 }

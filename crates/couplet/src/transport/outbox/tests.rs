@@ -114,4 +114,10 @@ fn much_that_waits_stays_where_it_is() {
     let place = outbox.first().as_ptr();
     outbox.settle_down();
     assert_eq!(outbox.first().as_ptr(), place, "no copy");
+    let mut outbox = self::outbox();
+    outbox.spares().give(Vec::with_capacity(GROWS));
+    outbox.extend(&vec![7; GROWS - GROWS / 4]);
+    let place = outbox.first().as_ptr();
+    outbox.settle_down();
+    assert_eq!(outbox.first().as_ptr(), place, "so little is saved by none");
 }

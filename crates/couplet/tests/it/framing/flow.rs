@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use couplet::protocols::{
-    IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport, NetstringReceiver,
+    FrameBuffer, Framer, IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport,
+    NetstringReceiver,
 };
 use couplet::testing::{Held, Manner, hold, hold_on};
 use couplet::{Protocol, Reason, Transport};
@@ -181,6 +182,25 @@ fn c166_nothing_that_was_held_is_delivered_after_a_close() {
         tell(&mut held, Transport::resume_producing);
         let end = lost("connection aborted by us");
         assert_eq!(news(&notes), [message("0"), Told::Resumed, message("1"), end]);
+    }
+}
+
+#[test]
+fn nothing_is_held_after_a_close() {
+    with_each_framer!(fact);
+    fn fact<R: Framer + Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, _): Chunk) {
+        for pauses_before in [false, true] {
+            let notes = Notes::then(move |n, transport| match n {
+                0 if pauses_before => transport.pause_producing(),
+                1 => transport.lose_connection(),
+                _ => {}
+            });
+            let mut held = hold_on(manner, 1, wrap(notes.clone()));
+            held.push(chunk);
+            tell(&mut held, Transport::resume_producing);
+            let buffer = held.with(|framer, _| format!("{:?}", framer.buffer()));
+            assert_eq!(buffer, Some(format!("{:?}", FrameBuffer::default())));
+        }
     }
 }
 

@@ -257,6 +257,22 @@ fn a_partition_one_way_lets_the_other_through() {
 }
 
 #[test]
+fn a_host_that_is_further_away_is_so_in_both_directions() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    two.sim.set_link(two.a, two.b, Link::constant(ms(40)));
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(60), Fault::Delay(two.a, ms(100)));
+    two.pass(ms(1));
+    here.push(b"to b").unwrap();
+    there.push(b"to a").unwrap();
+    two.pass(ms(139));
+    assert!(all(&here).is_empty() && all(&there).is_empty());
+    two.pass(ms(1));
+    assert_eq!((all(&here), all(&there)), (b"to a".to_vec(), b"to b".to_vec()));
+}
+
+#[test]
 fn a_reset_is_heard_at_both_ends() {
     let mut two = Two::new();
     let (here, there) = two.joined();

@@ -6,6 +6,7 @@
 #     crates/couplet/tests/laws/mutants/run.sh --seed 1 --count 250
 #     crates/couplet/tests/laws/mutants/run.sh --only 'outbox.rs | Outbox::seal'
 #     crates/couplet/tests/laws/mutants/run.sh … --again            # those that lived the last time
+#     crates/couplet/tests/laws/mutants/run.sh … --program          # the program's tests too, for those that live
 #     crates/couplet/tests/laws/mutants/run.sh … --write            # the section of docs/mutants.md
 #
 # `--write` fails if one lives that has no reason in reasons.txt.

@@ -25,6 +25,9 @@ struct Place {
     whole: (usize, usize),
 }
 
+/// The new texts of the files, by name.
+type Written = BTreeMap<String, (String, Vec<Place>)>;
+
 impl Copy {
     /// Copies what git knows of the working tree, uncommitted changes included.
     pub fn new(root: PathBuf, mutated: &[(String, String)]) -> Copy {
@@ -52,7 +55,7 @@ impl Copy {
     }
 
     /// Writes the mutants into the files; where each lies.
-    fn write(&self, mutants: &BTreeMap<u32, Mutant>) -> BTreeMap<String, (String, Vec<Place>)> {
+    fn write(&self, mutants: &BTreeMap<u32, Mutant>) -> Written {
         let mut written = BTreeMap::new();
         for (file, original) in &self.originals {
             let within: Vec<_> =
@@ -67,22 +70,37 @@ impl Copy {
         written
     }
 
+    /// The mutants in their places, and rustc's errors.
+    fn check(&self, mutants: &BTreeMap<u32, Mutant>) -> (Written, Vec<String>) {
+        let written = self.write(mutants);
+        let arguments = ["check", "-p", "couplet", "--message-format", "short"];
+        let output = self.cargo(&arguments).output().expect("cargo runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors = said.lines().filter(|line| line.contains(": error")).map(str::to_owned);
+        let errors: Vec<_> = errors.collect();
+        assert_eq!(output.status.success(), errors.is_empty(), "{said}");
+        (written, errors)
+    }
+
     /// Takes out those that do not compile, and gives their ids.
     pub fn make_compile(&self, mutants: &mut BTreeMap<u32, Mutant>) -> BTreeSet<u32> {
         let mut not_viable = BTreeSet::new();
         loop {
-            let written = self.write(mutants);
-            let output = self
-                .cargo(&["check", "-p", "couplet", "--message-format", "short"])
-                .output()
-                .expect("cargo runs");
-            if output.status.success() {
-                return not_viable;
+            let (written, errors) = self.check(mutants);
+            let Some(first) = errors.first() else { return not_viable };
+            let mut guilty: BTreeSet<u32> =
+                errors.iter().filter_map(|line| guilty(line, &written)).collect();
+            if guilty.is_empty() {
+                // What is left out here may be missed there.
+                let suspects = suspects(first, &written);
+                let acquits = |id: &u32| {
+                    let mut others = mutants.clone();
+                    others.remove(id);
+                    self.check(&others).1.contains(first)
+                };
+                let found = suspects.into_iter().find(|id| !acquits(id));
+                guilty.insert(found.unwrap_or_else(|| panic!("outside of all mutants: {first}")));
             }
-            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-            let guilty: BTreeSet<u32> =
-                errors.lines().filter_map(|line| guilty(line, &written)).collect();
-            assert!(!guilty.is_empty(), "errors outside of all mutants:\n{errors}");
             println!("{} do not compile", guilty.len());
             mutants.retain(|id, _| !guilty.contains(id));
             not_viable.extend(guilty);
@@ -171,29 +189,34 @@ fn insert(original: &str, mutants: &[(&u32, &Mutant)]) -> (String, Vec<Place>) {
     (text, places.into_values().collect())
 }
 
-/// The mutant to which a line of rustc's short messages belongs.
-fn guilty(line: &str, written: &BTreeMap<String, (String, Vec<Place>)>) -> Option<u32> {
-    let mut parts = line.split(": ");
-    let (place, kind) = (parts.next()?, parts.next()?);
-    if !kind.starts_with("error") {
-        return None;
-    }
-    let mut place = place.rsplitn(3, ':');
+/// Where an error lies, in the new text of a file.
+fn place_of<'a>(line: &str, written: &'a Written) -> Option<(usize, &'a [Place])> {
+    let mut place = line.split(": ").next()?.rsplitn(3, ':');
     let column: usize = place.next()?.parse().ok()?;
     let line_number: usize = place.next()?.parse().ok()?;
     let file = place.next()?.strip_prefix("crates/couplet/src/")?;
     let (text, places) = written.get(file)?;
     let line_start: usize = text.split_inclusive('\n').take(line_number - 1).map(str::len).sum();
     let columns: usize = text[line_start..].chars().take(column - 1).map(char::len_utf8).sum();
-    let at = line_start + columns;
+    Some((line_start + columns, places))
+}
+
+/// The mutant in which an error lies.
+fn guilty(line: &str, written: &Written) -> Option<u32> {
+    let (at, places) = place_of(line, written)?;
     let size = |(from, to): (usize, usize)| to - from;
     let holds = |(from, to): (usize, usize)| from <= at && at < to;
-    places
-        .iter()
-        .filter(|place| holds(place.before))
-        .min_by_key(|place| size(place.before))
-        .or_else(|| {
-            places.iter().filter(|place| holds(place.whole)).min_by_key(|place| size(place.whole))
-        })
-        .map(|place| place.id)
+    let before = places.iter().filter(|place| holds(place.before));
+    let whole = places.iter().filter(|place| holds(place.whole));
+    let guilty = before.min_by_key(|place| size(place.before));
+    guilty.or_else(|| whole.min_by_key(|place| size(place.whole))).map(|place| place.id)
+}
+
+/// The mutants of a file in which an error lies, the nearest first.
+fn suspects(line: &str, written: &Written) -> Vec<u32> {
+    let Some((at, places)) = place_of(line, written) else { return Vec::new() };
+    let mut suspects: Vec<_> =
+        places.iter().map(|place| (place.whole.0.abs_diff(at), place.id)).collect();
+    suspects.sort();
+    suspects.into_iter().map(|(_, id)| id).collect()
 }

@@ -27,6 +27,8 @@ struct Options {
     count: usize,
     only: Vec<String>,
     again: bool,
+    /// Runs the program's tests too.
+    program: bool,
     write: bool,
 }
 
@@ -38,6 +40,7 @@ fn options() -> Options {
         match &*argument {
             "--list" => options.list = true,
             "--again" => options.again = true,
+            "--program" => options.program = true,
             "--write" => options.write = true,
             "--seed" => options.seed = value().parse().expect("a number"),
             "--count" => options.count = value().parse().expect("a number"),
@@ -147,7 +150,13 @@ fn write_results(path: &Path, results: &Results) {
 }
 
 /// Tests each of them; what is known is kept in a file all the while.
-fn test_all(copy: &Copy, work: &Path, mutants: &BTreeMap<u32, Mutant>, results: &mut Results) {
+fn test_all(
+    copy: &Copy,
+    work: &Path,
+    mutants: &BTreeMap<u32, Mutant>,
+    results: &mut Results,
+    program: bool,
+) {
     let binaries = copy.build();
     println!("{} binaries; now each test by itself", binaries.len());
     let tests = tests::look(&copy.root, work, &binaries);
@@ -157,7 +166,8 @@ fn test_all(copy: &Copy, work: &Path, mutants: &BTreeMap<u32, Mutant>, results: 
     tests::side_by_side(&todo, |(id, mutant)| {
         let by = match tests::try_one(&copy.root, **id, &tests) {
             Outcome::Killed(by) => Some(by),
-            Outcome::Alive => copy.rest(**id),
+            Outcome::Alive if program => copy.rest(**id),
+            Outcome::Alive => None,
         };
         let result = match by {
             Some(by) => format!("killed by {by}"),
@@ -248,7 +258,7 @@ fn main() {
         for id in copy.make_compile(&mut todo) {
             results.insert(names[&id].clone(), "not viable".to_owned());
         }
-        test_all(&copy, &work, &todo, &mut results);
+        test_all(&copy, &work, &todo, &mut results, options.program);
     }
     let names: BTreeSet<_> = drawn.iter().map(Mutant::name).collect();
     let count = |result: &str| {
