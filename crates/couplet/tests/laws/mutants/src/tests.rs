@@ -1,7 +1,7 @@
 //! The tests: which of them reach a mutant, and which of those fails with it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -46,16 +46,23 @@ fn run(folder: &Path, binary: &Path, names: &[&str], limit: Duration, set: (&str
     command.args(["--exact", "-Zunstable-options", "--fail-fast", "--test-threads", "2"]);
     command.args(names).env("RUSTC_BOOTSTRAP", "1").env(set.0, set.1);
     command.current_dir(folder.join("crates/couplet")).stdin(Stdio::null());
-    let output = command.output().expect("a test starts");
-    if output.status.success() {
+    // Into a file: programs that a test has started and left would keep a pipe open.
+    let said = folder.join(format!("said-{:?}", thread::current().id()));
+    command.stdout(File::create(&said).expect("a file")).stderr(Stdio::null());
+    let mut child = command.spawn().expect("a test starts");
+    let status = child.wait().expect("it ends");
+    // `timeout` leads a group of its own, and nobody of it is to stay.
+    let group = format!("-{}", child.id());
+    let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+    if status.success() {
         return End::Passed;
     }
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = fs::read_to_string(&said).unwrap_or_default();
     let failed = said.lines().find_map(|line| {
         let name = line.strip_prefix("test ")?.split_once(" ... ")?.0;
         line.contains("FAILED").then(|| name.trim_end_matches(" - should panic").to_owned())
     });
-    match (failed, output.status.code()) {
+    match (failed, status.code()) {
         (Some(name), _) => End::Failed(name),
         (None, Some(124 | 137)) => End::Hangs,
         (None, _) => End::Dies,
