@@ -14,7 +14,7 @@ use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{Deferred, Loop, LoopOptions, Reactor};
 
 use crate::endpoint::Peer;
-use crate::framers::{Told, netstrings};
+use crate::framers::{Event, netstrings};
 use crate::poetry::ask::{ask_poem, ask_titles};
 use crate::poetry::transforming::Transformer;
 use crate::progress::Bar;
@@ -107,7 +107,7 @@ fn titles(stream: &[u8]) -> Option<Vec<u8>> {
 /// The poem in the first netstring of an answer.
 fn transformed(stream: &[u8], limit: usize) -> Option<Vec<u8>> {
     match netstrings(stream, limit).into_iter().next() {
-        Some(Told::Message(poem)) => Some(poem),
+        Some(Event::Message(poem)) => Some(poem),
         _ => None,
     }
 }

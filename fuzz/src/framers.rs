@@ -17,8 +17,8 @@ use couplet::protocols::{IntReceiver, LineOnlyReceiver, LineReceiver, NetstringR
 use crate::streams::each_cut;
 use bodies::Bodies;
 pub(crate) use naive::{cut, netstrings};
-pub(crate) use notes::Told;
-use notes::{Notes, told};
+pub(crate) use notes::Event;
+use notes::{Notes, events};
 
 pub(crate) const WORDS: &[&str] = &[
     "\r\n",
@@ -108,13 +108,13 @@ impl Check<'_> {
         each_cut(self.stream, self.choice, |pieces| {
             let notes = self.notes(survives);
             let log = notes.log.clone();
-            assert_eq!(told(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
+            assert_eq!(events(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
         });
     }
 
     fn strings<R: Protocol>(
         &self,
-        naive: fn(&[u8], usize) -> Vec<Told>,
+        naive: fn(&[u8], usize) -> Vec<Event>,
         wrap: impl Fn(Notes, usize) -> R,
     ) {
         let limit = self.limit(99_999);
@@ -122,7 +122,7 @@ impl Check<'_> {
         each_cut(self.stream, self.choice, |pieces| {
             let notes = self.notes(false);
             let log = notes.log.clone();
-            assert_eq!(told(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
+            assert_eq!(events(wrap(notes, limit), &log, pieces), want, "{pieces:?}");
         });
     }
 
@@ -131,7 +131,7 @@ impl Check<'_> {
         each_cut(self.stream, self.choice, |pieces| {
             let bodies = Bodies::new(self.pauses % 2 == 1);
             let log = bodies.log();
-            assert_eq!(told(LineReceiver::new(bodies), &log, pieces), want, "{pieces:?}");
+            assert_eq!(events(LineReceiver::new(bodies), &log, pieces), want, "{pieces:?}");
         });
     }
 }

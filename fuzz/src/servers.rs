@@ -11,7 +11,7 @@ use couplet::Protocol;
 use couplet::protocols::encode_netstring;
 use couplet::testing::{Held, hold};
 
-use crate::framers::{Told, netstrings};
+use crate::framers::{Event, netstrings};
 use crate::poems::Poem;
 use crate::poetry::catalogue::{Answer, Catalogue, header};
 use crate::poetry::recital::Pace;
@@ -120,8 +120,8 @@ fn transform(stream: &[u8], choice: u8, reads: usize, limit: usize) {
 
 fn transformed(stream: &[u8], limit: usize) -> Vec<u8> {
     let mut out = Vec::new();
-    for told in netstrings(stream, limit) {
-        let Told::Message(request) = told else { break };
+    for event in netstrings(stream, limit) {
+        let Event::Message(request) = event else { break };
         let Ok(poem) = answer(&request) else { break };
         encode_netstring(poem.as_bytes(), &mut out);
     }

@@ -1,16 +1,21 @@
-//! What framing costs, beside tokio_util's codecs: messages of 64 bytes, framing included, in reads
-//! of 64 KiB that begin and end in the middle of a message; one callback a message.
+//! What framing costs beside tokio_util's codecs, and beside a mere `memchr` walk over the same
+//! bytes, which no framer of lines can beat: messages of 64 bytes, framing included, in reads of
+//! 64 KiB that begin and end in the middle of a message; one callback a message. Nanoseconds are for
+//! a message: 64 / ns are GB/s.
 //!
-//! `cargo bench --bench framing`, or with `-- --assert` to fail below the goals of GB/s.
+//! `cargo bench -p couplet --bench framing`, or with `-- lines` for the rows that contain `lines`.
 //!
 //! Only the framing is timed. Where tokio_util keeps bytes in a buffer, filling it is the read
-//! itself, and is left out; the copies that its items are count. The best of several rounds is
-//! told, because the machine has other things to do.
+//! itself, and is left out; the copies that its items are count. `LinesCodec` checks that a line is
+//! UTF-8, the others do not. The first round compares every message with what was framed.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
+mod rows;
+
+use std::fmt::Debug;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use couplet::protocols::{
     IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport, NetstringReceiver,
@@ -18,29 +23,50 @@ use couplet::protocols::{
 };
 use couplet::testing::hold;
 use couplet::{Protocol, Transport};
+use rows::{row, timed};
 use tokio_util::bytes::BytesMut;
-use tokio_util::codec::{Decoder, LengthDelimitedCodec, LinesCodec};
+use tokio_util::codec::{AnyDelimiterCodec, Decoder, LengthDelimitedCodec, LinesCodec};
 
 const READ: usize = 64 * 1024;
 const MESSAGE: usize = 64;
-const READS: usize = 4_000;
-const ROUNDS: usize = 9;
+const READS: usize = 1_000;
+const MESSAGES: usize = READ * READS / MESSAGE;
 
-/// Looks at each message, as little as it can.
-#[derive(Default)]
-struct Count {
+/// Looks at each message, as little as it can, once it has looked at a round of them closely.
+struct Seen {
+    expected: Vec<u8>,
+    closely: bool,
     messages: usize,
+    bytes: usize,
 }
 
-impl LineProtocol for Count {
-    fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
-        self.messages += usize::from(!black_box(line).is_empty());
+impl Seen {
+    fn new(expected: &[u8]) -> Seen {
+        Seen { expected: expected.to_vec(), closely: true, messages: 0, bytes: 0 }
+    }
+
+    fn see(&mut self, message: &[u8]) {
+        assert!(!self.closely || message == self.expected, "another message was framed");
+        self.messages += 1;
+        self.bytes += black_box(message).len();
+    }
+
+    /// Checks what a round has brought.
+    fn end_round(&mut self) {
+        assert_eq!((self.messages, self.bytes), (MESSAGES, MESSAGES * self.expected.len()));
+        (self.closely, self.messages, self.bytes) = (false, 0, 0);
     }
 }
 
-impl StringProtocol for Count {
+impl LineProtocol for Seen {
+    fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
+        self.see(line);
+    }
+}
+
+impl StringProtocol for Seen {
     fn string_received(&mut self, _: &StringTransport, string: &[u8]) {
-        self.messages += usize::from(!black_box(string).is_empty());
+        self.see(string);
     }
 }
 
@@ -53,129 +79,145 @@ fn read_of(message: &[u8]) -> Vec<u8> {
     stream
 }
 
-fn gigabytes_per_second(took: Duration) -> f64 {
-    (READ * READS) as f64 / took.as_secs_f64() / 1e9
-}
-
-fn best(mut round: impl FnMut() -> Duration) -> f64 {
-    (0..ROUNDS).map(|_| gigabytes_per_second(round())).fold(0.0, f64::max)
-}
-
-/// A framer, fed by hand.
+/// A framer of ours, fed by hand.
 fn ours<R: Protocol>(
     receiver: R,
-    count: impl Fn(&mut R) -> &mut Count + Copy + 'static,
+    seen: impl Fn(&mut R) -> &mut Seen + Copy + 'static,
     message: &[u8],
-) -> f64 {
+) -> impl FnMut() -> Duration {
     let read = read_of(message);
     let mut held = hold(receiver);
     // The stream begins with half a message, as its reads do.
     let first = message[..MESSAGE / 2].to_vec();
     held.with(move |receiver, transport| receiver.data_received(transport, &first));
-    best(|| {
+    move || {
         let read = read.clone();
-        held.with(move |receiver, transport| {
-            let before = count(receiver).messages;
+        let round = move |receiver: &mut R, transport: &Transport| {
             let took = feed(receiver, transport, &read);
-            assert_eq!(count(receiver).messages - before, READ * READS / MESSAGE);
+            seen(receiver).end_round();
             took
-        })
-        .expect("the connection lives")
-    })
+        };
+        held.with(round).expect("the connection lives")
+    }
 }
 
 #[inline(never)]
 fn feed<R: Protocol>(receiver: &mut R, transport: &Transport, read: &[u8]) -> Duration {
-    let start = Instant::now();
-    for _ in 0..READS {
-        receiver.data_received(transport, black_box(read));
-    }
-    start.elapsed()
+    timed(|| {
+        for _ in 0..READS {
+            receiver.data_received(transport, black_box(read));
+        }
+    })
 }
 
 /// A codec of tokio_util.
-fn theirs<D: Decoder>(mut codec: D, message: &[u8]) -> f64
+fn theirs<D: Decoder>(mut codec: D, mut seen: Seen, message: &[u8]) -> impl FnMut() -> Duration
 where
-    D::Error: std::fmt::Debug,
+    D::Item: AsRef<[u8]>,
+    D::Error: Debug,
 {
     let read = read_of(message);
     let mut buffer = BytesMut::with_capacity(2 * READ);
     buffer.extend_from_slice(&message[..MESSAGE / 2]);
-    best(|| {
+    move || {
         let mut took = Duration::ZERO;
-        let mut messages = 0;
         for _ in 0..READS {
             buffer.extend_from_slice(&read);
-            let start = Instant::now();
-            while let Some(item) = codec.decode(&mut buffer).expect("it is well framed") {
-                black_box(item);
-                messages += 1;
-            }
-            took += start.elapsed();
+            took += timed(|| {
+                while let Some(item) = codec.decode(&mut buffer).expect("it is well framed") {
+                    seen.see(item.as_ref());
+                }
+            });
         }
-        assert_eq!(messages, READ * READS / MESSAGE);
+        seen.end_round();
         took
-    })
+    }
 }
 
-/// What looking for the ends of lines costs by itself.
-fn search(message: &[u8]) -> f64 {
-    let read = read_of(message);
-    best(|| {
-        let start = Instant::now();
-        for _ in 0..READS {
-            let mut rest = black_box(&read[..]);
-            while let Some(at) = memchr::memchr(b'\n', rest) {
-                rest = &rest[black_box(at) + 1..];
+/// What looking for the ends of lines costs by itself: the walk knows nothing of reads, so the bytes
+/// of a round begin with a whole line.
+fn walk(mut seen: Seen, message: &[u8]) -> impl FnMut() -> Duration {
+    let bytes = message.repeat(READ / MESSAGE);
+    move || {
+        let took = timed(|| {
+            for _ in 0..READS {
+                let mut rest = black_box(&bytes[..]);
+                while let Some(at) = memchr::memchr(b'\n', rest) {
+                    seen.see(&rest[..at.saturating_sub(1)]);
+                    rest = &rest[at + 1..];
+                }
             }
-        }
-        start.elapsed()
-    })
+        });
+        seen.end_round();
+        took
+    }
 }
 
 fn main() {
-    let assert = std::env::args().any(|argument| argument == "--assert");
-    let mut line = Vec::new();
-    encode_line(&[b'x'; 62], b"\r\n", &mut line);
-    let mut string = Vec::new();
-    encode_int::<u32>(&[b'x'; 60], &mut string).expect("short");
-    let mut netstring = Vec::new();
-    encode_netstring(&[b'x'; 60], &mut netstring);
-
-    let lines = theirs(LinesCodec::new(), &line);
-    let lengths = theirs(LengthDelimitedCodec::new(), &string);
-    println!("   GB/s  ratio");
-    println!("{lines:7.2}         tokio_util LinesCodec");
-    println!("{lengths:7.2}         tokio_util LengthDelimitedCodec");
-    println!("{:7.2}         memchr alone, a call a line", search(&line));
-    let rows = [
-        (
-            "LineReceiver",
-            ours(LineReceiver::new(Count::default()), LineReceiver::protocol, &line),
-            lines,
-            5.0,
-        ),
-        (
-            "LineOnlyReceiver",
-            ours(LineOnlyReceiver::new(Count::default()), LineOnlyReceiver::protocol, &line),
-            lines,
-            5.0,
-        ),
-        (
-            "IntReceiver<u32>",
-            ours(IntReceiver::<u32, _>::new(Count::default()), IntReceiver::protocol, &string),
-            lengths,
-            3.0,
-        ),
-        (
-            "NetstringReceiver, beside LengthDelimitedCodec",
-            ours(NetstringReceiver::new(Count::default()), NetstringReceiver::protocol, &netstring),
-            lengths,
-            3.0,
-        ),
+    let (text, string) = ([b'x'; 62], [b'x'; 60]);
+    let [line, int, netstring] = [
+        encoded(|out| encode_line(&text, b"\r\n", out)),
+        encoded(|out| encode_int::<u32>(&string, out).expect("it is short")),
+        encoded(|out| encode_netstring(&string, out)),
     ];
-    for (name, ours, theirs, goal) in rows {
-        println!("{ours:7.2}  {:5.1}  {name}", ours / theirs);
-        assert!(!assert || ours >= goal, "{name}: {ours:.2} GB/s, the goal is {goal}");
-    }
+    row(
+        "lines",
+        MESSAGES,
+        &mut [
+            (
+                "LineReceiver",
+                &mut ours(LineReceiver::new(Seen::new(&text)), LineReceiver::protocol, &line),
+            ),
+            (
+                "LineOnlyReceiver",
+                &mut ours(
+                    LineOnlyReceiver::new(Seen::new(&text)),
+                    LineOnlyReceiver::protocol,
+                    &line,
+                ),
+            ),
+            ("tokio_util, LinesCodec", &mut theirs(LinesCodec::new(), Seen::new(&text), &line)),
+            (
+                "tokio_util, AnyDelimiterCodec",
+                &mut theirs(
+                    AnyDelimiterCodec::new(b"\n".to_vec(), b"\n".to_vec()),
+                    Seen::new(&line[..MESSAGE - 1]),
+                    &line,
+                ),
+            ),
+            ("a memchr walk, the lower bound", &mut walk(Seen::new(&text), &line)),
+        ],
+    );
+    row(
+        "strings with a length in front",
+        MESSAGES,
+        &mut [
+            (
+                "IntReceiver<u32>",
+                &mut ours(
+                    IntReceiver::<u32, _>::new(Seen::new(&string)),
+                    IntReceiver::protocol,
+                    &int,
+                ),
+            ),
+            (
+                "NetstringReceiver, with the length in decimal",
+                &mut ours(
+                    NetstringReceiver::new(Seen::new(&string)),
+                    NetstringReceiver::protocol,
+                    &netstring,
+                ),
+            ),
+            (
+                "tokio_util, LengthDelimitedCodec",
+                &mut theirs(LengthDelimitedCodec::new(), Seen::new(&string), &int),
+            ),
+        ],
+    );
+}
+
+fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    out
 }

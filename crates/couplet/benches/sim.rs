@@ -1,5 +1,5 @@
-//! How fast a simulated world goes, and what it holds: events a second with chatty clients, and the
-//! memory of 10 000 hosts.
+//! Speed and memory of simulated worlds: events per second with chatty clients, and the memory of
+//! 10 000 hosts.
 //!
 //! `cargo bench -p couplet --bench sim`
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
@@ -17,7 +17,7 @@ impl Protocol for Echo {
     }
 }
 
-/// Sends 64 bytes, and again whatever comes back.
+/// Sends 64 bytes, and echoes whatever comes back.
 struct Chatty;
 
 impl Protocol for Chatty {
@@ -29,7 +29,7 @@ impl Protocol for Chatty {
     }
 }
 
-/// Says something every ten minutes.
+/// Sends a message every ten minutes.
 struct Device;
 
 impl Protocol for Device {
@@ -41,7 +41,7 @@ impl Protocol for Device {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// A server, and so many hosts with one connection each.
+/// A server, and `clients` hosts with one connection each.
 fn world<P: Protocol>(clients: u32, protocol: fn() -> P) -> Sim {
     let mut sim = Sim::new(1);
     sim.host("server", |reactor| {
@@ -60,18 +60,18 @@ fn world<P: Protocol>(clients: u32, protocol: fn() -> P) -> Sim {
 fn main() {
     for clients in [1, 100, 1000] {
         let mut sim = world(clients, || Chatty);
-        sim.run_for(Duration::from_millis(100)).expect("a calm world");
+        sim.run_for(Duration::from_millis(100)).expect("no invariant is violated");
         let (events, began) = (sim.events(), now());
         while began.elapsed() < Duration::from_secs(1) {
-            sim.run_for(Duration::from_millis(20)).expect("a calm world");
+            sim.run_for(Duration::from_millis(20)).expect("no invariant is violated");
         }
         let events = sim.events() - events;
         let speed = events as f64 / began.elapsed().as_secs_f64() / 1e6;
-        println!("{clients:>6} chatty clients: {speed:.2} million events a second");
+        println!("{clients:>6} chatty clients: {speed:.2} million events per second");
     }
     let (before, began) = (resident(), now());
     let mut sim = world(10_000, || Device);
-    sim.run_for(Duration::from_secs(3600)).expect("a calm world");
+    sim.run_for(Duration::from_secs(3600)).expect("no invariant is violated");
     let events = sim.events();
     println!(
         " 10000 devices: an hour in {:.2} s, {events} events, {} MiB",
@@ -84,7 +84,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// KiB of memory that this process has.
+/// Resident memory of this process in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,43 +1,44 @@
-//! Calls into a loop from other threads, and tasks, beside tokio's: nanoseconds each, the best of
-//! several rounds.
+//! Calls into a loop from other threads, and tasks, beside tokio's.
 //!
-//! `cargo bench -p couplet --bench threads`
+//! `cargo bench -p couplet --bench threads`, or with `-- spawn` for the rows that contain `spawn`.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+
+mod rows;
 
 use std::cell::Cell;
 use std::hint::black_box;
 use std::rc::Rc;
 use std::thread;
-use std::time::Instant;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use couplet::Deferred;
+use rows::{row, timed};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
-const TIMES: u32 = 300_000;
-
-fn best(what: &str, run: impl Fn()) {
-    let best = (0..9)
-        .map(|_| {
-            let start = Instant::now();
-            run();
-            start.elapsed().as_secs_f64() * 1e9 / f64::from(TIMES)
-        })
-        .fold(f64::INFINITY, f64::min);
-    println!("{best:8.1} ns  {what}");
-}
+const TIMES: u32 = 200_000;
+/// How often a thread waits for an answer: two wake-ups each.
+const ANSWERS: u32 = 10_000;
 
 fn tokio_runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
+fn sum(times: u32) -> u64 {
+    (1..=u64::from(times)).sum()
+}
+
 fn couplet_calls() {
+    thread_local!(static CALLED: Cell<u64> = const { Cell::new(0) });
+    CALLED.set(0);
     couplet::run(|reactor| {
         let remote = reactor.remote();
         let calling = move || {
             for n in 1..=TIMES {
                 let call = move |reactor: &couplet::Reactor| {
-                    if black_box(n) == TIMES {
+                    CALLED.set(CALLED.get() + u64::from(n));
+                    if n == TIMES {
                         reactor.stop();
                     }
                 };
@@ -48,59 +49,114 @@ fn couplet_calls() {
         Ok(())
     })
     .expect("it is stopped");
+    assert_eq!(CALLED.get(), sum(TIMES));
 }
 
 fn tokio_calls() {
     tokio_runtime().block_on(async {
-        let (sender, mut calls) = mpsc::unbounded_channel::<Box<dyn FnOnce() -> bool + Send>>();
+        let (sender, mut calls) = mpsc::unbounded_channel::<Box<dyn FnOnce(&mut u64) + Send>>();
         thread::spawn(move || {
             for n in 1..=TIMES {
-                let call = Box::new(move || black_box(n) == TIMES);
+                let call = Box::new(move |called: &mut u64| *called += u64::from(n));
                 sender.send(call).map_err(drop).expect("it is received");
             }
         });
+        let mut called = 0;
+        // Until the sender has gone.
         while let Some(call) = calls.recv().await {
-            if call() {
-                break;
+            call(&mut called);
+        }
+        assert_eq!(called, sum(TIMES));
+    });
+}
+
+fn couplet_answers() {
+    couplet::run(|reactor| {
+        let remote = reactor.remote();
+        thread::spawn(move || {
+            for n in 1..=ANSWERS {
+                let answer = remote.block_on_reactor(move |_| Deferred::succeed(n));
+                assert_eq!(answer.expect("the loop is there"), n);
             }
+            remote.call(|reactor| reactor.stop())
+        });
+        Ok(())
+    })
+    .expect("it is stopped");
+}
+
+fn tokio_answers() {
+    tokio_runtime().block_on(async {
+        let (sender, mut calls) = mpsc::unbounded_channel::<Box<dyn FnOnce() + Send>>();
+        thread::spawn(move || {
+            for n in 1..=ANSWERS {
+                let (answer, answered) = oneshot::channel();
+                let call = Box::new(move || answer.send(n).expect("it is awaited"));
+                sender.send(call).map_err(drop).expect("it is received");
+                assert_eq!(answered.blocking_recv().expect("it is called"), n);
+            }
+        });
+        while let Some(call) = calls.recv().await {
+            call();
         }
     });
 }
 
 fn couplet_tasks() {
-    couplet::run_until(|reactor| {
+    let spawned = couplet::run_until(|reactor| {
         let inner = reactor.clone();
         reactor.spawn(async move {
             let sum = Rc::new(Cell::new(0));
-            for n in 0..TIMES {
+            for n in 1..=TIMES {
                 let sum = sum.clone();
                 let task = async move {
-                    sum.set(sum.get() ^ black_box(n));
+                    sum.set(sum.get() + u64::from(black_box(n)));
                     Ok(())
                 };
                 inner.spawn(task).await?;
             }
             Ok(sum.get())
         })
-    })
-    .expect("it ends");
+    });
+    assert_eq!(spawned.expect("it ends"), sum(TIMES));
 }
 
 fn tokio_tasks() {
     let local = LocalSet::new();
     local.block_on(&tokio_runtime(), async {
-        let sum = Rc::new(Cell::new(0));
-        for n in 0..TIMES {
-            let sum = sum.clone();
-            spawn_local(async move { sum.set(sum.get() ^ black_box(n)) }).await.expect("it ends");
+        let all = Rc::new(Cell::new(0));
+        for n in 1..=TIMES {
+            let all = all.clone();
+            let task = async move { all.set(all.get() + u64::from(black_box(n))) };
+            spawn_local(task).await.expect("it ends");
         }
-        black_box(sum.get());
+        assert_eq!(all.get(), sum(TIMES));
     });
 }
 
+fn both(name: &str, times: u32, ours: (&str, fn()), theirs: (&str, fn())) {
+    let [mut run_ours, mut run_theirs] =
+        [ours.1, theirs.1].map(|run| move || -> Duration { timed(run) });
+    row(name, times as usize, &mut [(ours.0, &mut run_ours), (theirs.0, &mut run_theirs)]);
+}
+
 fn main() {
-    best("Remote::call, one thread to another", couplet_calls);
-    best("tokio: an unbounded channel of closures", tokio_calls);
-    best("spawn and await, one after another", couplet_tasks);
-    best("tokio: spawn_local and await", tokio_tasks);
+    both(
+        "a call from another thread",
+        TIMES,
+        ("Remote::call", couplet_calls),
+        ("tokio, an unbounded channel of closures", tokio_calls),
+    );
+    both(
+        "a call from another thread, which blocks for its answer",
+        ANSWERS,
+        ("Remote::block_on_reactor", couplet_answers),
+        ("tokio, a channel of closures and oneshot::blocking_recv", tokio_answers),
+    );
+    both(
+        "spawn a task and await it",
+        TIMES,
+        ("Reactor::spawn", couplet_tasks),
+        ("tokio, spawn_local", tokio_tasks),
+    );
 }

@@ -1,282 +1,274 @@
-//! The timer store beside tokio's timers: nanoseconds an operation with 100 000 timers outstanding.
+//! Timed calls beside tokio's timers, with 100 000 of them outstanding.
 //!
-//! `cargo bench --bench timers`, or `cargo bench --bench timers -- fire` for the lines that contain
-//! `fire`. Deadlines lie 0 to 60 s ahead (`random`), or always 30 s (`equal delay`, as idle timeouts
-//! do). A call is a boxed closure here and a boxed, polled `Sleep` there; making and dropping the box
-//! counts. Both clocks are virtual. The best of five rounds is shown.
+//! `cargo bench -p couplet --bench timers`, or with `-- fire` for the rows that contain `fire`.
+//! Delays are 0 to 60 s (`random`), or always 30 s (`equal`, as idle timeouts are). A timer is a
+//! `call_later` here and a boxed, polled `Sleep` there, which a task would await; both clocks are
+//! virtual, `testing::Clock` and tokio's paused one. In the end whatever was not cancelled has to
+//! fire, and nothing else.
 
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
-use std::collections::VecDeque;
-use std::hint::black_box;
+mod rows;
+
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::Sleep;
-
-#[allow(dead_code)]
-#[path = "../src/reactor/timers.rs"]
-mod timers;
-
-use timers::{TimerKey, Timers};
+use couplet::testing::Clock;
+use couplet::{DelayedCall, Reactor};
+use rows::{row, timed};
+use tokio::time::{Instant, Sleep, advance, sleep_until};
 
 const OUTSTANDING: usize = 100_000;
-const OPERATIONS: usize = 1_000_000;
-const ROUNDS: usize = 5;
+const OPERATIONS: usize = 300_000;
 const SPREAD: Duration = Duration::from_secs(60);
-/// How far the clock moves in a turn.
-const TURN: Duration = Duration::from_millis(1);
-/// Turning tokio's loop costs far more than its timers do, so it is turned more rarely.
-const TOKIO_TURN: Duration = Duration::from_millis(50);
+/// The time between two operations.
+const PAUSE: Duration = Duration::from_nanos(300);
+/// How far the clock moves in a turn where timers fire. Their delays are whole ticks then, since
+/// `Clock` stops at each deadline, and tokio's clock does not.
+const TICK: Duration = Duration::from_millis(50);
 
-type Call = Box<dyn FnOnce()>;
-
-fn main() {
-    println!("{:<44}{:>10}{:>10}", "ns per operation", "couplet", "tokio");
-    for delays in [Delays::Random(1), Delays::Equal] {
-        let name = delays.name();
-        show(
-            &format!("create + cancel the newest, {name}"),
-            || newest(delays),
-            || tokio_newest(delays),
-        );
-        show(
-            &format!("create + cancel the oldest, {name}"),
-            || oldest(delays),
-            || tokio_oldest(delays),
-        );
-        show(&format!("create + cancel any, {name}"), || any(delays), || tokio_any(delays));
-        show(&format!("reset to later, {name}"), || reset(delays), || tokio_reset(delays));
-        show(&format!("create + fire, {name}"), || fire(delays), || tokio_fire(delays));
-    }
-}
-
-fn show(name: &str, ours: impl Fn() -> f64, theirs: impl Fn() -> f64) {
-    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    if !name.contains(&wanted.unwrap_or_default()) {
-        return;
-    }
-    // Round by round in turn, so that a busy moment of the machine meets both.
-    let mut best = [f64::INFINITY; 2];
-    for _ in 0..ROUNDS {
-        best = [best[0].min(ours()), best[1].min(theirs())];
-    }
-    println!("{name:<44}{:>10.1}{:>10.1}", best[0], best[1]);
-}
-
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Delays {
-    Random(u64),
+    Random,
     Equal,
 }
 
-impl Delays {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Random(_) => "random",
-            Self::Equal => "equal delay",
+/// What is done again and again.
+#[derive(Clone, Copy)]
+enum Task {
+    CancelNewest,
+    CancelOldest,
+    CancelAny,
+    Reset,
+}
+
+/// Those who keep timers.
+trait Timers {
+    type Timer;
+    fn create(&mut self, delay: Duration) -> Self::Timer;
+    fn cancel(&mut self, timer: Self::Timer);
+    fn reset(&mut self, timer: &mut Self::Timer, delay: Duration);
+}
+
+/// The delays from one moment on, as if time passed between two of them.
+struct Draw {
+    delays: Delays,
+    state: u64,
+    passed: Duration,
+}
+
+impl Draw {
+    fn new(delays: Delays) -> Draw {
+        Draw { delays, state: 7, passed: Duration::ZERO }
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        (self.state % end as u64) as usize
+    }
+
+    fn delay(&mut self) -> Duration {
+        self.passed += PAUSE;
+        let delay = match self.delays {
+            Delays::Random => Duration::from_nanos(self.below(SPREAD.as_nanos() as usize) as u64),
+            Delays::Equal => SPREAD / 2,
+        };
+        self.passed + delay
+    }
+
+    fn ticks(&mut self) -> Duration {
+        const MOST: u32 = (SPREAD.as_millis() / TICK.as_millis()) as u32;
+        match self.delays {
+            Delays::Random => TICK * (1 + self.below(MOST as usize) as u32),
+            Delays::Equal => TICK * (MOST / 2),
         }
     }
+}
 
-    fn next(&mut self) -> Duration {
-        match self {
-            Self::Random(state) => Duration::from_nanos(xorshift(state) % SPREAD.as_nanos() as u64),
-            Self::Equal => SPREAD / 2,
+/// Fills the timers and times the task; returns those that are left, too.
+fn work<T: Timers>(timers: &mut T, task: Task, delays: Delays) -> (Duration, Vec<T::Timer>) {
+    let mut draw = Draw::new(delays);
+    let mut all: Vec<_> = (0..OUTSTANDING).map(|_| timers.create(draw.delay())).collect();
+    let took = timed(|| {
+        for n in 0..OPERATIONS {
+            if matches!(task, Task::Reset) {
+                let chosen = draw.below(OUTSTANDING);
+                timers.reset(&mut all[chosen], SPREAD + PAUSE * n as u32);
+                continue;
+            }
+            let newest = timers.create(draw.delay());
+            let cancelled = match task {
+                Task::CancelNewest => newest,
+                Task::CancelOldest => std::mem::replace(&mut all[n % OUTSTANDING], newest),
+                _ => std::mem::replace(&mut all[draw.below(OUTSTANDING)], newest),
+            };
+            timers.cancel(cancelled);
         }
+    });
+    (took, all)
+}
+
+struct Ours {
+    reactor: Reactor,
+    fired: Rc<Cell<usize>>,
+}
+
+impl Timers for Ours {
+    type Timer = DelayedCall;
+
+    fn create(&mut self, delay: Duration) -> DelayedCall {
+        let fired = self.fired.clone();
+        self.reactor.call_later(delay, move || fired.set(fired.get() + 1))
+    }
+
+    fn cancel(&mut self, timer: DelayedCall) {
+        assert!(timer.cancel());
+    }
+
+    fn reset(&mut self, timer: &mut DelayedCall, delay: Duration) {
+        assert!(timer.reset(delay));
     }
 }
 
-fn xorshift(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
+/// In a callback, where a program works.
+fn ours(task: Task, delays: Delays) -> Duration {
+    let mut clock = Clock::new();
+    let (fired, took) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(Duration::ZERO)));
+    let mut ours = Ours { reactor: clock.reactor(), fired: fired.clone() };
+    let result = took.clone();
+    clock.reactor().call_soon(move || result.set(work(&mut ours, task, delays).0));
+    clock.settle();
+    clock.advance(3 * SPREAD);
+    assert_eq!(fired.get(), OUTSTANDING);
+    took.get()
 }
 
-fn call() -> Call {
-    let n = black_box(1_u64);
-    Box::new(move || {
-        black_box(n);
-    })
+struct Tokio {
+    start: Instant,
 }
 
-/// Times a loop of [`OPERATIONS`].
-fn nanos_each(mut operation: impl FnMut()) -> f64 {
-    let start = Instant::now();
-    for _ in 0..OPERATIONS {
-        operation();
+impl Timers for Tokio {
+    type Timer = Pin<Box<Sleep>>;
+
+    fn create(&mut self, delay: Duration) -> Self::Timer {
+        sleep(self.start + delay, Waker::noop())
     }
-    start.elapsed().as_nanos() as f64 / OPERATIONS as f64
-}
 
-fn filled(delays: &mut Delays) -> (Timers<Call>, Instant, VecDeque<TimerKey>) {
-    let mut now = Instant::now();
-    let mut timers = Timers::new(now);
-    let keys = (0..OUTSTANDING)
-        .map(|_| {
-            now += Duration::from_nanos(300);
-            timers.insert(now + delays.next(), call())
-        })
-        .collect();
-    (timers, now, keys)
-}
-
-fn newest(mut delays: Delays) -> f64 {
-    let (mut timers, mut now, _keys) = filled(&mut delays);
-    nanos_each(|| {
-        now += Duration::from_nanos(300);
-        let key = timers.insert(now + delays.next(), call());
-        drop(timers.remove(black_box(key)));
-    })
-}
-
-fn oldest(mut delays: Delays) -> f64 {
-    let (mut timers, mut now, mut keys) = filled(&mut delays);
-    nanos_each(|| {
-        now += Duration::from_nanos(300);
-        keys.push_back(timers.insert(now + delays.next(), call()));
-        drop(timers.remove(keys.pop_front().unwrap()));
-    })
-}
-
-fn any(mut delays: Delays) -> f64 {
-    let (mut timers, mut now, mut keys) = filled(&mut delays);
-    let mut state = 7;
-    nanos_each(|| {
-        now += Duration::from_nanos(300);
-        let key = timers.insert(now + delays.next(), call());
-        let victim = xorshift(&mut state) as usize % OUTSTANDING;
-        drop(timers.remove(std::mem::replace(&mut keys[victim], key)));
-    })
-}
-
-fn reset(mut delays: Delays) -> f64 {
-    let (mut timers, mut now, keys) = filled(&mut delays);
-    let mut state = 7;
-    nanos_each(|| {
-        now += Duration::from_nanos(300);
-        let key = keys[xorshift(&mut state) as usize % OUTSTANDING];
-        black_box(timers.reset(key, now + SPREAD));
-    })
-}
-
-fn fire(mut delays: Delays) -> f64 {
-    let (mut timers, mut now, _keys) = filled(&mut delays);
-    let mut fired = 0;
-    let start = Instant::now();
-    while fired < OPERATIONS {
-        now += TURN;
-        let seq = timers.seq();
-        while let Some(call) = timers.pop_due(now, seq) {
-            call();
-            timers.insert(now + delays.next(), black_box(self::call()));
-            fired += 1;
-        }
-        black_box(timers.next_deadline());
+    fn cancel(&mut self, timer: Self::Timer) {
+        drop(timer);
     }
-    start.elapsed().as_nanos() as f64 / fired as f64
+
+    fn reset(&mut self, timer: &mut Self::Timer, delay: Duration) {
+        timer.as_mut().reset(self.start + delay);
+    }
 }
 
-/// A loop of tokio's with a paused clock, and its filled set of timers. Unconstrained, since a task
-/// that has used up its budget of polls registers no more timers.
-fn in_tokio<R>(
-    delays: &mut Delays,
-    measure: impl AsyncFnOnce(&mut Delays, tokio::time::Instant, VecDeque<Pin<Box<Sleep>>>) -> R,
-) -> R {
+fn tokio(task: Task, delays: Delays) -> Duration {
+    in_tokio(async {
+        let (took, left) = work(&mut Tokio { start: Instant::now() }, task, delays);
+        assert!(left.iter().all(|sleep| !sleep.is_elapsed()));
+        advance(3 * SPREAD).await;
+        assert_eq!(left.iter().filter(|sleep| sleep.is_elapsed()).count(), OUTSTANDING);
+        took
+    })
+}
+
+/// A loop of tokio's with a paused clock. Unconstrained, since a task that has used up its budget of
+/// polls registers no more timers.
+fn in_tokio<R>(measure: impl Future<Output = R>) -> R {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O needs nothing of the system");
-    runtime.block_on(tokio::task::unconstrained(async {
-        let mut now = tokio::time::Instant::now();
-        let sleeps = (0..OUTSTANDING)
-            .map(|_| {
-                now += Duration::from_nanos(300);
-                sleep(now + delays.next())
-            })
-            .collect();
-        measure(delays, now, sleeps).await
-    }))
+    runtime.block_on(tokio::task::unconstrained(measure))
 }
 
-fn sleep(deadline: tokio::time::Instant) -> Pin<Box<Sleep>> {
-    sleep_with(deadline, Waker::noop())
-}
-
-fn sleep_with(deadline: tokio::time::Instant, waker: &Waker) -> Pin<Box<Sleep>> {
-    let mut sleep = Box::pin(tokio::time::sleep_until(deadline));
+fn sleep(deadline: Instant, waker: &Waker) -> Pin<Box<Sleep>> {
+    let mut sleep = Box::pin(sleep_until(deadline));
     assert!(sleep.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
     sleep
 }
 
-fn tokio_newest(mut delays: Delays) -> f64 {
-    in_tokio(&mut delays, async |delays, mut now, _sleeps| {
-        nanos_each(|| {
-            now += Duration::from_nanos(300);
-            drop(sleep(now + delays.next()));
-        })
-    })
+/// Calls that ask for themselves again.
+struct Again {
+    reactor: Reactor,
+    draw: RefCell<Draw>,
+    fired: Cell<usize>,
+    goes_on: Cell<bool>,
 }
 
-fn tokio_oldest(mut delays: Delays) -> f64 {
-    in_tokio(&mut delays, async |delays, mut now, mut sleeps| {
-        nanos_each(|| {
-            now += Duration::from_nanos(300);
-            sleeps.push_back(sleep(now + delays.next()));
-            drop(sleeps.pop_front());
-        })
-    })
+impl Again {
+    fn arm(self: &Rc<Self>, delay: Duration) {
+        let again = self.clone();
+        self.reactor.call_later(delay, move || again.fire());
+    }
+
+    fn fire(self: &Rc<Self>) {
+        self.fired.set(self.fired.get() + 1);
+        if self.goes_on.get() {
+            let delay = self.draw.borrow_mut().ticks();
+            self.arm(delay);
+        }
+    }
 }
 
-fn tokio_any(mut delays: Delays) -> f64 {
-    in_tokio(&mut delays, async |delays, mut now, mut sleeps| {
-        let mut state = 7;
-        nanos_each(|| {
-            now += Duration::from_nanos(300);
-            let victim = xorshift(&mut state) as usize % OUTSTANDING;
-            sleeps[victim] = sleep(now + delays.next());
-        })
-    })
-}
-
-fn tokio_reset(mut delays: Delays) -> f64 {
-    in_tokio(&mut delays, async |_, mut now, mut sleeps| {
-        let mut state = 7;
-        nanos_each(|| {
-            now += Duration::from_nanos(300);
-            let chosen = xorshift(&mut state) as usize % OUTSTANDING;
-            sleeps[chosen].as_mut().reset(now + SPREAD);
-        })
-    })
+fn fire_ours(delays: Delays) -> Duration {
+    let mut clock = Clock::new();
+    let again = Rc::new(Again {
+        reactor: clock.reactor(),
+        draw: RefCell::new(Draw::new(delays)),
+        fired: Cell::new(0),
+        goes_on: Cell::new(true),
+    });
+    let mut first = Draw::new(Delays::Random);
+    (0..OUTSTANDING).for_each(|_| again.arm(first.ticks()));
+    let took = timed(|| {
+        while again.fired.get() < OPERATIONS {
+            clock.advance(TICK);
+        }
+    });
+    again.goes_on.set(false);
+    let before = again.fired.get();
+    clock.advance(2 * SPREAD);
+    assert_eq!(again.fired.get() - before, OUTSTANDING);
+    took
 }
 
 /// The elapsed timers are found through their wakers, as a loop finds its woken tasks, and replaced.
-fn tokio_fire(mut delays: Delays) -> f64 {
-    in_tokio(&mut delays, async |delays, now, sleeps| {
-        drop(sleeps);
+fn fire_tokio(delays: Delays) -> Duration {
+    in_tokio(async {
+        let (mut draw, mut first) = (Draw::new(delays), Draw::new(Delays::Random));
         let woken = Arc::new(Mutex::new(Vec::new()));
+        let start = Instant::now();
         let mut timers: Vec<_> = (0..OUTSTANDING)
             .map(|index| {
                 let waker = Waker::from(Arc::new(Ticket { index, woken: woken.clone() }));
-                (sleep_with(now + delays.next(), &waker), waker)
+                (sleep(start + first.ticks(), &waker), waker)
             })
             .collect();
         let mut fired = 0;
-        let start = Instant::now();
+        let start = std::time::Instant::now();
         while fired < OPERATIONS {
-            tokio::time::advance(TOKIO_TURN).await;
-            let now = tokio::time::Instant::now();
-            for index in std::mem::take(&mut *woken.lock().unwrap()) {
-                let (sleep, waker): &mut (Pin<Box<Sleep>>, Waker) = &mut timers[index];
-                assert!(sleep.is_elapsed());
-                *sleep = sleep_with(now + delays.next(), waker);
+            advance(TICK).await;
+            let now = Instant::now();
+            for index in std::mem::take(&mut *woken.lock().expect("no holder panics")) {
+                let (timer, waker): &mut (Pin<Box<Sleep>>, Waker) = &mut timers[index];
+                assert!(timer.is_elapsed());
+                *timer = sleep(now + draw.ticks(), waker);
                 fired += 1;
             }
         }
-        start.elapsed().as_nanos() as f64 / fired as f64
+        let took = start.elapsed();
+        advance(2 * SPREAD).await;
+        assert_eq!(woken.lock().expect("no holder panics").len(), OUTSTANDING);
+        took
     })
 }
 
@@ -287,6 +279,27 @@ struct Ticket {
 
 impl Wake for Ticket {
     fn wake(self: Arc<Self>) {
-        self.woken.lock().unwrap().push(self.index);
+        self.woken.lock().expect("no holder panics").push(self.index);
+    }
+}
+
+fn main() {
+    let tasks = [
+        ("create + cancel the newest", Task::CancelNewest),
+        ("create + cancel the oldest", Task::CancelOldest),
+        ("create + cancel any", Task::CancelAny),
+        ("reset to later", Task::Reset),
+    ];
+    for (which, delays) in [("random", Delays::Random), ("equal", Delays::Equal)] {
+        for (name, task) in tasks {
+            let name = format!("{name}, {which} delays");
+            let mut both: [rows::Contestant<'_>; 2] =
+                [("couplet", &mut || ours(task, delays)), ("tokio", &mut || tokio(task, delays))];
+            row(&name, OPERATIONS, &mut both);
+        }
+        let name = format!("fire + create, {which} delays");
+        let mut both: [rows::Contestant<'_>; 2] =
+            [("couplet", &mut || fire_ours(delays)), ("tokio", &mut || fire_tokio(delays))];
+        row(&name, OPERATIONS, &mut both);
     }
 }

@@ -67,7 +67,7 @@ fn main() {
     let mut memory = MemoryReactor::new();
     let connected = memory.reactor().connect("tcp:poetry.example:10000", Client::default);
     let attempt = memory.connecting().remove(0);
-    assert_eq!((attempt.host(), attempt.port()), ("poetry.example", 10000));
+    assert_eq!((attempt.remote_host(), attempt.remote_port()), ("poetry.example", 10000));
     attempt.fail(ErrorKind::ConnectionRefused.into());
     memory.settle();
     let failure = failure_of(connected);

@@ -118,6 +118,7 @@ mod protocol;
 pub mod protocols;
 mod reactor;
 pub mod sim;
+mod slots;
 mod task;
 pub mod testing;
 mod transport;

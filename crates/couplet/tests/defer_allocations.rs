@@ -1,4 +1,5 @@
-//! One allocation a link, counted. A binary of its own, for the sake of the allocator.
+//! Each link of a callback chain costs one allocation. A separate binary, because it installs a
+//! counting allocator.
 
 mod counting;
 
@@ -43,7 +44,7 @@ fn every_kind_of_link_costs_one_allocation() {
 }
 
 #[test]
-fn a_canceller_lies_in_its_deferred() {
+fn a_canceller_is_stored_inline_in_its_deferred() {
     let big = [7_u64; 16];
     let counted = allocations(|| {
         let (deferred, resolver) =
@@ -56,13 +57,13 @@ fn a_canceller_lies_in_its_deferred() {
 }
 
 #[test]
-fn what_has_fired_costs_nothing() {
+fn a_callback_on_a_fired_deferred_allocates_nothing() {
     let counted = allocations(|| Deferred::succeed(1).add_callback(|n| Ok(n + 1)).detach());
     assert_eq!(counted, 0);
 }
 
 #[test]
-fn waiting_for_an_inner_deferred_costs_nothing_more() {
+fn chaining_to_an_inner_deferred_allocates_nothing_more() {
     let counted = allocations(|| {
         let (outer, fire_outer) = Deferred::<u64>::new();
         let (inner, fire_inner) = Deferred::<u64>::new();
@@ -74,7 +75,7 @@ fn waiting_for_an_inner_deferred_costs_nothing_more() {
 }
 
 #[test]
-fn everything_is_freed_also_from_a_loop_by_recursion() {
+fn a_recursive_loop_runs_in_bounded_memory_and_frees_it() {
     type Next = Rc<RefCell<Option<Resolver<()>>>>;
     fn rounds(next: Next) -> Deferred<()> {
         let (wait, fire) = Deferred::<()>::new();

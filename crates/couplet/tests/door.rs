@@ -1,5 +1,5 @@
-//! The door of a loop to other threads, through every interleaving of its steps (loom): nothing
-//! that is put in is lost, whatever comes between.
+//! A loop's door for other threads, model-checked with loom over every interleaving: no call and no
+//! wake-up is lost.
 
 mod sync {
     pub(super) use loom::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
-/// A door and the wake-up of a driver that may sleep behind it.
+/// A door, and the wake-up flag of the driver that may be sleeping behind it.
 struct Loop {
     door: Door<u8, u8>,
     rung: AtomicBool,
@@ -41,7 +41,7 @@ impl Loop {
         taken.is_ok()
     }
 
-    /// The part of a turn that looks at the door.
+    /// The part of a turn that drains the door.
     fn turn(&self, seen: &mut Vec<u8>) {
         if self.door.is_any() {
             seen.extend(self.door.take_calls());
@@ -49,7 +49,7 @@ impl Loop {
         }
     }
 
-    /// Turns, until it would sleep and nobody would wake it.
+    /// Turns until it would sleep with no wake-up pending.
     fn turn_until_asleep(&self, seen: &mut Vec<u8>) {
         while self.rung.swap(false, Ordering::AcqRel) || self.door.is_any() {
             self.turn(seen);

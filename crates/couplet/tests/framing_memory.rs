@@ -1,5 +1,5 @@
-//! What a peer can make a framer keep: no more than the limit. Counted, in a binary of its own for
-//! the sake of the allocator.
+//! A peer cannot make a framer buffer more than its limit. A separate binary, because it installs a
+//! counting allocator.
 
 mod counting;
 
@@ -20,7 +20,7 @@ impl LineProtocol for Nobody {
     fn line_received(&mut self, _: &LineTransport, _: &[u8]) {}
 }
 
-/// Lives on when a line is too long.
+/// Keeps the connection when a line is too long.
 struct Patient;
 
 impl LineProtocol for Patient {
@@ -28,7 +28,7 @@ impl LineProtocol for Patient {
     fn line_length_exceeded(&mut self, _: &LineTransport, _: &[u8]) {}
 }
 
-/// A framing of one's own that never finds an end, and says nothing of what it needs.
+/// A custom framing that never finds the end of a message and never says how much it needs.
 #[derive(Default)]
 struct Endless(FrameBuffer);
 
@@ -53,15 +53,15 @@ impl Protocol for Endless {
 }
 
 #[test]
-fn a_message_without_an_end_costs_at_most_the_limit_in_a_framing_of_ones_own() {
+fn an_endless_message_costs_at_most_the_limit_in_a_custom_framing() {
     for chunk in [100, 1000, 65_535, 262_144] {
         let (most, left) = kept(Endless::default(), b"xx", chunk, 1 << 24);
         assert!(most < 65_536 + FAILURE && left < FAILURE, "{most} {left} in chunks of {chunk}");
     }
 }
 
-/// The most that the framer keeps at any time while it is fed `first` and then `chunk` until
-/// `bytes` have come; and what it keeps in the end.
+/// Feeds the framer `first`, then `bytes` bytes in chunks of `chunk`. Returns the most memory that
+/// it held at any time, and what it holds at the end.
 fn kept<R: Protocol>(
     receiver: R,
     first: &'static [u8],
@@ -70,7 +70,7 @@ fn kept<R: Protocol>(
 ) -> (usize, usize) {
     let mut held = hold(receiver);
     held.with(move |receiver, transport: &Transport| {
-        // The framer's transport is made with the first call.
+        // The framer's transport is made by the first call.
         receiver.data_received(transport, &first[..1]);
         let chunk = vec![b'x'; chunk];
         let before = counting::live();
@@ -81,22 +81,22 @@ fn kept<R: Protocol>(
         }
         ((counting::peak() - before) as usize, (counting::live() - before).max(0) as usize)
     })
-    .expect("it is told before the connection is lost")
+    .expect("the closure runs before the connection is lost")
 }
 
-/// What an error and its trace cost, at the most.
+/// Upper bound of the cost of an error and its trace.
 const FAILURE: usize = 4096;
 const GIGABYTE: usize = 1 << 30;
 const LIMIT: usize = 99_999;
 
 #[test]
 fn c167_three_gigabytes_in_place_of_a_netstring_cost_at_most_the_limit() {
-    // Announced, or just sent.
+    // Announced, or sent without a length.
     for first in [&b"3221225472:"[..], b"xx"] {
         let (most, left) = kept(NetstringReceiver::new(Nobody), first, 65_536, 3 * GIGABYTE);
         assert!(most < FAILURE && left < FAILURE, "{most} {left}");
     }
-    // A string of the limit that grows slowly, and what stands in place of its comma.
+    // A string of exactly the limit that arrives slowly, and then no comma.
     for chunk in [100, 1000, 65_536] {
         let (most, left) =
             kept(NetstringReceiver::new(Nobody), b"99999:", chunk, 3 * GIGABYTE / 64);
@@ -122,14 +122,14 @@ fn c163_a_line_without_an_end_costs_at_most_the_limit() {
         assert!(most < 16_386 + FAILURE && left < FAILURE, "{most} {left}");
         let (most, left) = kept(LineOnlyReceiver::new(Nobody), b"xx", chunk, bytes);
         assert!(most < 16_386 + FAILURE && left < FAILURE, "{most} {left}");
-        // Thrown away, with the connection alive.
+        // Discarded, with the connection still open.
         let (most, left) = kept(LineReceiver::new(Patient), b"xx", chunk, bytes.min(32 << 20));
         assert!(most < 16_386 + FAILURE && left < FAILURE, "{most} {left}");
     }
 }
 
 #[test]
-fn what_was_handed_on_leaves_no_buffer_behind() {
+fn a_delivered_message_leaves_no_buffer_behind() {
     let (most, left) = kept(NetstringReceiver::new(Nobody), b"9:abc", 1, 5);
     assert!(most > 0);
     assert!(left > 0, "the comma has not come");

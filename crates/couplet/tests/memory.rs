@@ -1,5 +1,5 @@
-//! What connections cost in memory while they are idle, and that it is given back. Counted, in a
-//! binary of its own for the sake of the allocator.
+//! The memory that idle connections cost, and that it is freed afterwards. A separate binary,
+//! because it installs a counting allocator.
 
 mod counting;
 
@@ -16,10 +16,10 @@ use std::time::Duration;
 use couplet::{Loop, ProducerKind, Protocol, Reason, Transport};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-#[expect(clippy::disallowed_types, reason = "the peers stand outside of any loop")]
+#[expect(clippy::disallowed_types, reason = "the peers run outside of any loop")]
 type Client = std::net::TcpStream;
 
-/// What a loop keeps of drained buffers at most: 4 MiB, and the last one.
+/// Upper bound of the drained buffers that a loop keeps: 4 MiB, and the last one.
 const SPARES: usize = 4 * 1024 * 1024 + 512 * 1024;
 
 const KIB: usize = 1024;
@@ -30,19 +30,19 @@ fn live_since(before: isize) -> usize {
     usize::try_from(counting::live() - before).unwrap_or(0)
 }
 
-/// In the variable: the server of which a second process of this test holds the peers, so that
-/// each end counts against a limit of descriptors of its own.
+/// Environment variable with the server's address, set for a second process of this test. That
+/// process holds the peers, so each side has its own descriptor limit.
 const SERVER: &str = "COUPLET_MEMORY_TEST_SERVER";
 const CONNECTIONS: usize = 10_000;
 const HELD: &str = "all peers are held";
 
-fn raise_limit_of_descriptors() {
+fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).expect("a process may raise its own limit");
 }
 
-/// Holds the peers until its standard input ends: what the second process does.
+/// The second process's main: holds the peers until EOF on stdin.
 fn hold_peers(server: SocketAddr) -> ! {
     let message = message();
     let mut answer = vec![0; MESSAGE];
@@ -51,10 +51,10 @@ fn hold_peers(server: SocketAddr) -> ! {
     println!("{HELD}");
     let _ = io::stdin().read(&mut [0]);
     drop(clients);
-    process::exit(0); // the harness would go on to write to who has stopped listening
+    process::exit(0); // the harness would write to a closed pipe
 }
 
-/// The second process, once it holds all peers.
+/// Starts the second process, and waits until it holds all peers.
 fn peers(server: SocketAddr) -> Child {
     let program = env::current_exe().expect("a test has a path");
     let mut child = Command::new(program)
@@ -63,7 +63,7 @@ fn peers(server: SocketAddr) -> Child {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("the test starts once more");
+        .expect("the test starts again");
     let said = BufReader::new(child.stdout.take().expect("it is piped"));
     let held = said.lines().map_while(Result::ok).any(|line| line.contains(HELD));
     assert!(held, "the peers could not all be connected");
@@ -74,10 +74,10 @@ fn message() -> Vec<u8> {
     (0..MESSAGE).map(|at| (at % 251) as u8).collect()
 }
 
-/// Connections that are open at the server.
+/// Connections open at the server.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// What an echo server on the open net would be, its idle timer included.
+/// A realistic echo server for the open internet, idle timeout included.
 struct Echo {
     echoed: usize,
 }
@@ -99,30 +99,30 @@ impl Protocol for Echo {
     }
 }
 
-/// Connects. Who waits for an answer in vain fails, and does not hang.
+/// Connects, with a read timeout so that a missing answer fails instead of hanging.
 fn connect(server: SocketAddr) -> Client {
     let client = Client::connect(server).expect("the server listens");
-    client.set_read_timeout(Some(Duration::from_secs(30))).expect("an option");
+    client.set_read_timeout(Some(Duration::from_secs(30))).expect("a nonzero timeout");
     client
 }
 
-/// Connects, and has a message echoed.
+/// Connects, sends a message and checks its echo.
 fn echoed(server: SocketAddr, message: &[u8], answer: &mut [u8]) -> Client {
     let mut client = connect(server);
     client.write_all(message).expect("the server reads");
     client.read_exact(answer).expect("the server answers");
-    assert!(answer == message, "other bytes came back");
+    assert!(answer == message, "the echo differs");
     client
 }
 
-/// Lets the clients do their work in a thread of their own while the loop turns.
+/// Runs the clients in another thread while the loop turns.
 fn turn_while<T: Send>(l: &mut Loop, clients: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let working = scope.spawn(clients);
         while !working.is_finished() {
             l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
         }
-        working.join().expect("the clients are content")
+        working.join().expect("the clients do not panic")
     })
 }
 
@@ -132,11 +132,11 @@ fn turn_until_open(l: &mut Loop, connections: usize) {
     }
 }
 
-const TEST: &str = "an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_back";
+const TEST: &str = "an_idle_connection_costs_at_most_a_kibibyte_and_frees_it";
 
 #[test]
-fn an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_back() {
-    raise_limit_of_descriptors();
+fn an_idle_connection_costs_at_most_a_kibibyte_and_frees_it() {
+    raise_descriptor_limit();
     if let Ok(server) = env::var(SERVER) {
         hold_peers(server.parse().expect("an address"));
     }
@@ -145,7 +145,7 @@ fn an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_back() {
     let port = l.reactor().listen_tcp(any, || Echo { echoed: 0 }).expect("a free port");
     let server = port.host().socket_addr().expect("a TCP port");
 
-    // The first connection finds the loop without a buffer to reuse, and leaves it one.
+    // The first connection finds no spare buffer in the loop, and leaves one behind.
     let first = turn_while(&mut l, || echoed(server, &message(), &mut vec![0; MESSAGE]));
     drop(first);
     turn_until_open(&mut l, 0);
@@ -163,14 +163,15 @@ fn an_idle_connection_costs_at_most_a_kibibyte_and_gives_it_back() {
     });
     assert!(ended.expect("it was started here").success());
     turn_until_open(&mut l, 0);
-    // Drained buffers are kept for whoever writes next, up to a bound; of the tables next to nothing.
+    // The loop keeps drained buffers for the next writer, up to a bound, and almost nothing of its
+    // tables.
     let left = live_since(before);
-    println!("{left} bytes in all when all have left");
+    println!("{left} bytes in total after all disconnected");
     let most = SPARES + 64 * CONNECTIONS;
-    assert!(left <= most, "{left} bytes are left of {CONNECTIONS} connections, and not {most}");
+    assert!(left <= most, "{left} bytes are left of {CONNECTIONS} connections, more than {most}");
 }
 
-/// Writes far more at once than the peer takes.
+/// Writes far more at once than the peer reads.
 struct Flood {
     transport: Rc<RefCell<Option<Transport>>>,
 }
@@ -190,7 +191,7 @@ impl Protocol for Flood {
 }
 
 #[test]
-fn an_outbox_of_100_megabytes_shrinks_when_it_is_sent() {
+fn an_outbox_of_100_megabytes_shrinks_after_it_is_sent() {
     let mut l = Loop::new().expect("a loop");
     let made = Rc::new(RefCell::new(None));
     let transport = made.clone();
@@ -208,7 +209,7 @@ fn an_outbox_of_100_megabytes_shrinks_when_it_is_sent() {
         l.turn(None).expect("the driver waits");
     };
     let full = live_since(before);
-    assert!(full > FLOOD / 2, "{full} bytes while {} wait", transport.buffered());
+    assert!(full > FLOOD / 2, "{full} bytes while {} are buffered", transport.buffered());
 
     turn_while(&mut l, || {
         let mut piece = vec![0; MIB];
@@ -217,13 +218,13 @@ fn an_outbox_of_100_megabytes_shrinks_when_it_is_sent() {
         }
     });
     assert_eq!(transport.buffered(), 0);
-    // What is left is the loop's, for whoever writes next: at most 4 MiB, and the last buffer.
+    // The rest is the loop's spare buffers for the next writer: at most 4 MiB, and the last one.
     let left = live_since(before);
-    println!("{left} bytes of {full} when all is sent");
-    assert!(left <= 5 * MIB, "{left} bytes of {full} when all is sent");
+    println!("{left} bytes of {full} after all is sent");
+    assert!(left <= 5 * MIB, "{left} bytes of {full} after all is sent");
 }
 
-/// An echo as programs write it: it reads no faster than its output leaves.
+/// An echo with backpressure: it reads no faster than its output drains.
 struct PacedEcho;
 
 impl Protocol for PacedEcho {
@@ -237,7 +238,7 @@ impl Protocol for PacedEcho {
     }
 }
 
-/// Connects, and sends until nobody takes any more, without a look at what comes back.
+/// Connects, and sends without ever reading until no socket accepts any more.
 fn never_reading(l: &mut Loop, at: SocketAddr, count: usize) -> Vec<Client> {
     let mut peers: Vec<Client> = Vec::new();
     for _ in 0..count {

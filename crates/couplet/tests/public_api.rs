@@ -1,9 +1,15 @@
-//! Law 8, kept by the compiler: the ready-made protocols are compiled here, outside of the library,
-//! where they can name nothing but what a user can name.
+//! Law 8, enforced by the compiler: the ready-made protocols are compiled here, outside the
+//! library, where only the public API is in scope.
 
-#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "this is no library")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    missing_docs,
+    reason = "this is not a library"
+)]
 
-// What the library's root offers: `crate::Transport` means the same here and there.
+// The library's root, so that `crate::Transport` means the same here and there.
 use couplet::*;
 
 #[path = "../src/protocols/mod.rs"]

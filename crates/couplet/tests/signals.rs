@@ -1,8 +1,8 @@
-//! Signals of the system, row 105: a run takes them for its time, and gives them back.
+//! OS signals, row 105: a run installs its handlers and restores the previous ones when it ends.
 //!
-//! A process of its own: signals reach everybody in it. Its tests take turns.
+//! A separate process, because a signal is process-wide; its tests run one at a time.
 #![cfg(unix)]
-#![expect(clippy::disallowed_types, reason = "the other ends of connections are the test's own")]
+#![expect(clippy::disallowed_types, reason = "the tests' peers are blocking sockets")]
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -18,15 +18,15 @@ use couplet::{
 use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
-/// Longer than any test: what waits for it hangs.
+/// Longer than any test takes: whatever reaches it hangs.
 const LONG: Duration = Duration::from_secs(600);
-/// More than the system takes for a peer that does not read.
+/// More than the kernel buffers for a peer that does not read.
 const MUCH: usize = 10_000_000;
 
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     static HARMLESS: Once = Once::new();
-    // A signal that arrives outside a run must not end this process.
+    // A signal that arrives outside a run must not kill this process.
     HARMLESS.call_once(|| {
         for signal in [SIGINT, SIGTERM, SIGUSR1] {
             signal_hook::flag::register(signal, Arc::default()).expect("a handler");
@@ -39,7 +39,7 @@ fn raise(signal: Signal) {
     kill_process(getpid(), signal).expect("a signal to ourselves");
 }
 
-/// A handler that is there before a run; tells whether it was called.
+/// A handler installed before a run; records whether it was called.
 struct Before {
     called: Arc<AtomicBool>,
     id: signal_hook::SigId,
@@ -52,8 +52,8 @@ impl Before {
         Before { called, id }
     }
 
-    /// A signal to a process reaches any of its threads, and some a moment later.
-    #[expect(clippy::disallowed_methods, reason = "outside of any loop, and of any world")]
+    /// Polls: a signal may be delivered to any of the process's threads, and slightly later.
+    #[expect(clippy::disallowed_methods, reason = "outside of any loop and any world")]
     fn is_called_by(&self, signal: Signal) -> bool {
         raise(signal);
         let began = Instant::now();
@@ -89,7 +89,7 @@ fn c105_a_signal_ends_the_run_and_the_previous_handler_is_back() {
                 Ok(())
             })
             .expect("the signal is a clean end");
-            assert!(!before.was_called(), "the run had the signal");
+            assert!(!before.was_called(), "the run received the signal instead");
             assert!(before.is_called_by(signal), "it is active again");
         }
     }
@@ -120,7 +120,7 @@ fn c105_a_script_that_is_interrupted_says_which_signal_it_was() {
             reactor.sleep(LONG)
         })
         .expect_err("it was interrupted");
-        let said = failure.downcast_ref::<couplet::Stopped>().expect("that it was stopped");
+        let said = failure.downcast_ref::<couplet::Stopped>().expect("a Stopped error");
         assert_eq!(said.signal, Some(stopped));
     }
 }
@@ -145,7 +145,7 @@ fn c105_a_loop_that_was_not_asked_to_leaves_signals_alone() {
     assert_eq!(l.stopped_by(), None);
 }
 
-/// How a connection stands when the signals come.
+/// The connection's state when the signals arrive.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Idle,
@@ -153,7 +153,7 @@ enum Kind {
     Draining,
 }
 
-/// One connection of a kind, and what became of it.
+/// A connection of one kind, and why it was lost.
 struct Server {
     kind: Kind,
     ready: Rc<dyn Fn()>,
@@ -167,7 +167,7 @@ impl Protocol for Server {
             Kind::Unsent => transport.write(vec![7; MUCH]),
             Kind::Draining => transport.lose_connection(),
         }
-        // By the next turn what can leave has left.
+        // By the next turn the socket has accepted what it can.
         let ready = self.ready.clone();
         transport.reactor().call_soon(move || ready());
     }
@@ -179,8 +179,8 @@ impl Protocol for Server {
     }
 }
 
-/// Runs a loop with one such connection, whose peer neither reads nor leaves, until `signals` end
-/// it; the first comes when the connection stands, the others each a turn later.
+/// Runs a loop with one such connection, whose peer neither reads nor closes, until `signals` end
+/// it: the first once the connection is set up, each of the others a turn later.
 fn interrupted(
     kind: Kind,
     grace: Duration,
@@ -212,7 +212,7 @@ fn interrupted(
     (l, reason, took)
 }
 
-/// Raises each signal when the one before has come: two that are on their way are one.
+/// Raises each signal once the previous one has arrived: two pending signals merge into one.
 fn raise_each(reactor: &Reactor, signals: &'static [Signal]) {
     if let [first, rest @ ..] = signals {
         raise(*first);
@@ -260,13 +260,16 @@ fn c105_a_second_signal_ends_a_run_at_once_whatever_is_open() {
         assert!(took < LONG / 10, "{kind:?}: {took:?}");
     }
     let (l, _, _) = interrupted(Kind::Unsent, LONG, &[Signal::INT, Signal::TERM]);
-    assert_eq!(l.stopped_by(), Some(Stopped::Terminate), "the last is told");
+    assert_eq!(l.stopped_by(), Some(Stopped::Terminate), "the last signal is reported");
     let before = Before::install(SIGINT);
-    assert!(before.is_called_by(Signal::INT), "nothing is left of those that were not waited for");
+    assert!(
+        before.is_called_by(Signal::INT),
+        "the handlers were restored although connections were cut off"
+    );
 }
 
 #[test]
-fn what_was_written_is_flushed_when_a_signal_ends_the_run() {
+fn written_data_is_flushed_when_a_signal_ends_the_run() {
     let _turn = one_at_a_time();
     struct Greeter;
     impl Protocol for Greeter {
@@ -289,12 +292,12 @@ fn what_was_written_is_flushed_when_a_signal_ends_the_run() {
         Ok(())
     })
     .expect("a clean end");
-    let got = reader.expect("it was started").join().expect("it does not panic");
+    let got = reader.expect("it was started").join().expect("the reader does not panic");
     assert_eq!(got.expect("no reset"), MUCH);
 }
 
 #[test]
-fn sigusr1_hands_a_snapshot_out_and_the_run_goes_on() {
+fn sigusr1_delivers_a_snapshot_and_the_run_continues() {
     let _turn = one_at_a_time();
     let before = Before::install(SIGUSR1);
     let mut l = Loop::with_options(LoopOptions::default().signals(true)).expect("a loop");

@@ -51,7 +51,7 @@ fn what_a_server_on_all_interfaces_says_is_where_clients_find_it() {
 }
 
 #[test]
-fn a_scope_is_the_number_or_the_name_of_an_interface() {
+fn a_scope_is_an_interface_number_or_name() {
     if !has_ipv6() || !cfg!(target_os = "linux") {
         return eprintln!("skipped: there is no IPv6 here, or it is not Linux");
     }

@@ -10,10 +10,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::kind::{Kind, Manner, pin};
+use crate::kind::{Kind, Manner, Role, pin};
 use crate::load::{Closer, Load, PARALLEL};
-use crate::options::Bench;
+use crate::options::{Bench, USUAL};
+use crate::report::Chart;
 use crate::server;
+use crate::spread::Spread;
 use crate::table::Table;
 use crate::{Result, in_context};
 
@@ -102,8 +104,11 @@ fn count_once(bench: &Bench, kind: Kind, tool: Tool, what: Count, rounds: u64) -
         pin(cpu)?;
     }
     let output = Output::new(tool);
-    let close_first = what == Count::Short(Closer::Server);
-    let manner = Manner { close_first, cpu: bench.server_cpu, meek: true };
+    let role = match what {
+        Count::Short(Closer::Server) => Role::EchoOne,
+        _ => Role::Echo,
+    };
+    let manner = Manner { role, cpu: bench.server_cpu, meek: true };
     let words = tool.words(&output.0.display().to_string());
     let server = server::start(kind, manner, &words, &bench.python)?;
     let mut load = Load::new(server.address, false, kind == Kind::CoupletLines)?;
@@ -136,29 +141,44 @@ impl Drop for Output {
     }
 }
 
-/// Prints the system calls of all servers.
-pub(crate) fn system_calls(bench: &Bench) -> Result<()> {
+/// The system calls of all servers.
+pub(crate) fn system_calls(bench: &Bench) -> Result<Chart> {
     let heads = ["server", "per trip at 50", "of it epoll_ctl", "per short conn", "server first"];
     let mut table = Table::new(&heads);
-    for kind in bench.kinds(false) {
+    let mut trips = Vec::new();
+    for kind in bench.kinds(USUAL, Role::EchoOne) {
         let [trip, epoll_ctl] = count(bench, kind, Tool::Strace, Count::Trip(50))?;
         let [client, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Client))?;
         let [server, _] = count(bench, kind, Tool::Strace, Count::Short(Closer::Server))?;
         let figures = [trip, epoll_ctl, client, server].map(|it| format!("{it:.2}"));
-        table.row(&kind, figures);
+        table.row(&kind.label(), figures);
+        trips.push(trip);
     }
-    table.print("System calls, in lock-step");
-    Ok(())
+    Ok(chart("System calls, in lock-step", table, &trips))
 }
 
-/// Prints the user instructions of all servers but Python's, whose start alone takes too long.
-pub(crate) fn instructions(bench: &Bench) -> Result<()> {
+/// The user instructions of all servers but Python's, whose start alone takes too long.
+pub(crate) fn instructions(bench: &Bench) -> Result<Chart> {
     let mut table = Table::new(&["server", "per trip at 1", "per trip at 50"]);
-    for kind in bench.kinds(false).into_iter().filter(|&kind| kind != Kind::Twisted) {
+    let mut trips = Vec::new();
+    let kinds = bench.kinds(USUAL, Role::Echo);
+    for kind in kinds.into_iter().filter(|&kind| kind != Kind::Twisted) {
         let [one, _] = count(bench, kind, Tool::Valgrind, Count::Trip(1))?;
         let [fifty, _] = count(bench, kind, Tool::Valgrind, Count::Trip(50))?;
-        table.row(&kind, [one, fifty].map(|it| format!("{it:.0}")));
+        table.row(&kind.label(), [one, fifty].map(|it| format!("{it:.0}")));
+        trips.push(fifty);
     }
-    table.print("User instructions, in lock-step");
-    Ok(())
+    Ok(chart("User instructions, in lock-step", table, &trips))
+}
+
+/// Counts have no spread.
+fn chart(title: &str, table: Table, trips: &[f64]) -> Chart {
+    let ratios = trips.iter().map(|trip| Spread::of(std::iter::once(trip / trips[0])));
+    Chart {
+        title: title.into(),
+        bars: "per trip at 50".into(),
+        table,
+        ratios: ratios.collect(),
+        note: None,
+    }
 }

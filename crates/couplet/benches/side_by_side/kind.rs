@@ -1,6 +1,8 @@
-//! The kinds of servers, and how this program becomes one.
+//! The kinds of servers, what each can do, and how this program becomes one.
 
 use std::fmt::{self, Display};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::str::FromStr;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -14,7 +16,7 @@ pub(crate) enum Kind {
     Raw(usize),
     Tokio(usize),
     Mio(usize),
-    /// The program's own: `couplet echo`.
+    /// The program's own: `couplet echo`, where an echo is asked for.
     Couplet,
     /// A `LineReceiver` with what a server on the open net has.
     CoupletLines,
@@ -23,20 +25,41 @@ pub(crate) enum Kind {
 
 /// The buffer of a kind that is named without a size, in KiB.
 const USUAL: usize = 16;
+/// The read buffer of Twisted's TCP connections, in KiB.
+const TWISTED: usize = 64;
+/// Connections that the kernel queues for a server, whichever it is.
+pub(crate) const BACKLOG: u16 = 1024;
 
+impl Kind {
+    /// Its name in tables, which tells the size of its read buffer.
+    pub(crate) fn label(self) -> String {
+        match self {
+            Kind::Raw(_) | Kind::Tokio(_) | Kind::Mio(_) => self.to_string(),
+            Kind::Couplet | Kind::CoupletLines => format!("{self} ({}k)", ours::read_buffer()),
+            Kind::Twisted => format!("{self} ({TWISTED}k)"),
+        }
+    }
+
+    /// Whether there is such a server.
+    pub(crate) fn plays(self, role: Role) -> bool {
+        match self {
+            Kind::Raw(_) | Kind::Tokio(_) | Kind::Couplet | Kind::Twisted => true,
+            Kind::Mio(_) => matches!(role, Role::Echo | Role::EchoOne),
+            Kind::CoupletLines => role == Role::Echo,
+        }
+    }
+}
+
+/// As the command line has it.
 impl Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, size) = match *self {
-            Kind::Raw(size) => ("raw", size),
-            Kind::Tokio(size) => ("tokio", size),
-            Kind::Mio(size) => ("mio", size),
-            Kind::Couplet => ("couplet", USUAL),
-            Kind::CoupletLines => ("couplet-lines", USUAL),
-            Kind::Twisted => ("twisted", USUAL),
-        };
-        match size {
-            USUAL => f.write_str(name),
-            size => write!(f, "{name}-{size}k"),
+        match self {
+            Kind::Raw(size) => write!(f, "raw-{size}k"),
+            Kind::Tokio(size) => write!(f, "tokio-{size}k"),
+            Kind::Mio(size) => write!(f, "mio-{size}k"),
+            Kind::Couplet => f.write_str("couplet"),
+            Kind::CoupletLines => f.write_str("couplet-lines"),
+            Kind::Twisted => f.write_str("twisted"),
         }
     }
 }
@@ -45,21 +68,67 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Kind, String> {
-        if text == "couplet-lines" {
-            return Ok(Kind::CoupletLines);
+        match text {
+            "couplet" => return Ok(Kind::Couplet),
+            "couplet-lines" => return Ok(Kind::CoupletLines),
+            "twisted" => return Ok(Kind::Twisted),
+            _ => {}
         }
-        let (name, size) = text.split_once('-').unwrap_or((text, "16k"));
-        let size = size.strip_suffix('k').and_then(|size| size.parse().ok());
+        let (name, size) = text.split_once('-').unwrap_or((text, ""));
+        let size = match size {
+            "" => Some(USUAL),
+            size => size.strip_suffix('k').and_then(|size| size.parse().ok()),
+        };
         match (name, size.filter(|size| (1..=65536).contains(size))) {
             ("raw", Some(size)) => Ok(Kind::Raw(size)),
             ("tokio", Some(size)) => Ok(Kind::Tokio(size)),
             ("mio", Some(size)) => Ok(Kind::Mio(size)),
-            ("couplet", _) if text == name => Ok(Kind::Couplet),
-            ("twisted", _) if text == name => Ok(Kind::Twisted),
             _ => Err(format!(
-                "no server {text:?}; there are raw, tokio, mio (with a buffer of 16 KiB, or \
+                "no server {text:?}; there are raw, tokio, mio (with a buffer of {USUAL} KiB, or \
                  another as in raw-64k), couplet, couplet-lines and twisted"
             )),
+        }
+    }
+}
+
+/// What a server does with the bytes it reads.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Role {
+    #[default]
+    Echo,
+    /// Closes each connection once its first message is echoed.
+    EchoOne,
+    /// Connects each connection with one to this server.
+    Relay(SocketAddr),
+    /// Sends them to every connection, that one included.
+    FanOut,
+}
+
+const RELAY: &str = "relay-to-";
+
+/// As the command line has it.
+impl Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Role::Echo => f.write_str("echo"),
+            Role::EchoOne => f.write_str("echo-one"),
+            Role::Relay(server) => write!(f, "{RELAY}{server}"),
+            Role::FanOut => f.write_str("fan-out"),
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Role, String> {
+        let relay = text.strip_prefix(RELAY).and_then(|server| server.parse().ok());
+        match (text, relay) {
+            ("echo", _) => Ok(Role::Echo),
+            ("echo-one", _) => Ok(Role::EchoOne),
+            ("fan-out", _) => Ok(Role::FanOut),
+            (_, Some(server)) => Ok(Role::Relay(server)),
+            _ => Err(format!("no role {text:?}")),
         }
     }
 }
@@ -67,8 +136,7 @@ impl FromStr for Kind {
 /// How a server is to run: given on its command line.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Manner {
-    /// Close each connection once its first message is echoed.
-    pub(crate) close_first: bool,
+    pub(crate) role: Role,
     /// The processor to stay on.
     pub(crate) cpu: Option<usize>,
     /// Let everything else on that processor run first.
@@ -89,24 +157,36 @@ impl Manner {
 }
 
 /// Becomes a server of that kind; returns only with an error.
-pub(crate) fn serve(kind: Kind, manner: Manner) -> crate::Result<()> {
+pub(crate) fn serve(kind: Kind, role: Role) -> crate::Result<()> {
     // Whoever started it ends it; this is for the case that they were killed.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    let ready = |address: &dyn Display| println!("listening on {address}");
-    let close_first = manner.close_first;
     match kind {
-        Kind::Raw(size) => peer_raw::serve(size << 10, close_first, ready)?,
-        Kind::Tokio(size) => peer_tokio::serve(size << 10, close_first, ready)?,
-        Kind::Mio(size) => peer_mio::serve(size << 10, close_first, ready)?,
-        Kind::Couplet => ours::serve_one(ready).map_err(|error| error.to_string())?,
+        Kind::Raw(size) => peer_raw::serve(listen()?, size << 10, role)?,
+        Kind::Tokio(size) => peer_tokio::serve(listen()?, size << 10, role)?,
+        Kind::Mio(size) => peer_mio::serve(listen()?, size << 10, role)?,
+        Kind::Couplet => ours::serve(role, ready).map_err(|error| error.to_string())?,
         Kind::CoupletLines => ours::serve_lines(ready).map_err(|error| error.to_string())?,
         Kind::Twisted => return Err("twisted runs in Python, not here".into()),
     }
     Ok(())
 }
 
+/// The listener of the peers that bring none of their own, and says where it listens.
+fn listen() -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // Once more, for another backlog.
+    rustix::net::listen(&listener, BACKLOG.into())?;
+    listener.set_nonblocking(true)?;
+    ready(&listener.local_addr()?);
+    Ok(listener)
+}
+
+fn ready(address: &dyn Display) {
+    println!("listening on {address}");
+}
+
 /// Keeps the calling thread, and the processes that it starts, on one processor.
-pub(crate) fn pin(cpu: usize) -> std::io::Result<()> {
+pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(sched_setaffinity(None, &set)?)

@@ -5,9 +5,12 @@
 //! the load, and lost, doubled, reordered or mixed-up bytes are all seen.
 
 use std::io::{self, Error, ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::mem;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -22,6 +25,8 @@ pub(crate) const PARALLEL: usize = 8;
 /// The most that is under way on a connection in bulk. Without a bound the kernel's buffers grow by
 /// megabytes, and what is measured is the caches.
 const WINDOW: usize = 256 << 10;
+/// What a slow reader reads at a time.
+const SIP: usize = 4096;
 /// A prime, so that no slip by a buffer's length goes unseen; at least `WINDOW`.
 const PERIOD: usize = 262_147;
 /// The same for lines: a prime number of messages.
@@ -40,6 +45,8 @@ pub(crate) enum Closer {
 
 struct Connection {
     stream: TcpStream,
+    /// Where its bytes come out of a relay; else they come back.
+    far: Option<TcpStream>,
     /// Where in the block its first byte stands.
     start: usize,
     sent: usize,
@@ -49,6 +56,8 @@ struct Connection {
 /// The clients of one server.
 pub(crate) struct Load {
     server: SocketAddr,
+    /// The server behind the relay, if `server` is one.
+    behind: Option<TcpListener>,
     /// The random block, twice over: a window never wraps.
     block: Vec<u8>,
     /// Each message is a line, CRLF included.
@@ -56,6 +65,8 @@ pub(crate) struct Load {
     epoll: OwnedFd,
     spins: usize,
     connections: Vec<Option<Connection>>,
+    /// How many of the connections, the last ones, read slowly.
+    slow: usize,
     opened: usize,
     buffer: Vec<u8>,
 }
@@ -74,14 +85,24 @@ impl Load {
         block.extend_from_within(..);
         Ok(Load {
             server,
+            behind: None,
             block,
             lines,
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             spins: if spin { SPINS } else { 0 },
             connections: Vec::new(),
+            slow: 0,
             opened: 0,
             buffer: vec![0; WINDOW],
         })
+    }
+
+    /// What is sent comes out behind the server, a relay, where `listener` is: of every other
+    /// connection the other way round.
+    pub(crate) fn behind(mut self, listener: TcpListener) -> io::Result<Load> {
+        listener.set_nonblocking(true)?;
+        self.behind = Some(listener);
+        Ok(self)
     }
 
     /// Opens `count` connections, each proved by one message there and back.
@@ -97,11 +118,63 @@ impl Load {
         Ok(())
     }
 
+    /// Opens `count` connections to a server that sends what one says to all; each is proved by one
+    /// message that all hear.
+    pub(crate) fn gather(&mut self, count: usize) -> io::Result<()> {
+        for slot in 0..count {
+            self.connections.push(None);
+            self.open(slot)?;
+            if let [Some(first), .., Some(newest)] = self.connections.as_mut_slice() {
+                // All hear the same, and the newest begins where the others are.
+                newest.start = first.start;
+                (newest.sent, newest.received) = (first.sent, first.received);
+            }
+            self.tell_all(slot)?;
+        }
+        Ok(())
+    }
+
+    /// One connection says a message, and the next as soon as all have heard that, until `deadline`;
+    /// returns the number of messages heard.
+    pub(crate) fn fan_out(&mut self, deadline: Instant) -> io::Result<u64> {
+        let mut heard = 0;
+        while Instant::now() < deadline {
+            self.tell_all(0)?;
+            heard += self.connections.len() as u64;
+        }
+        Ok(heard)
+    }
+
+    fn tell_all(&mut self, speaker: usize) -> io::Result<()> {
+        self.send_message(speaker)?;
+        for slot in (0..self.connections.len()).filter(|&slot| slot != speaker) {
+            open_in(&mut self.connections, slot).sent += MESSAGE;
+        }
+        self.await_all(|load, slot| load.answered(slot))
+    }
+
+    /// Makes the last `count` connections slow readers: while the others ping, each sends whatever
+    /// the server takes, and reads a sip for each round of the others. Their pace follows the trips
+    /// and not the time, so a fast server has no more to do for each trip than a slow one.
+    pub(crate) fn slow_down(&mut self, count: usize) -> io::Result<()> {
+        self.slow = count;
+        for slot in self.slow_ones() {
+            epoll::delete(&self.epoll, &open_in(&mut self.connections, slot).stream)?;
+        }
+        Ok(())
+    }
+
+    fn slow_ones(&self) -> Range<usize> {
+        self.connections.len() - self.slow..self.connections.len()
+    }
+
     /// Every connection sends a message, and the next as soon as that has come back, until
     /// `deadline`; returns the number of round trips.
     pub(crate) fn ping_pong(&mut self, deadline: Instant) -> io::Result<u64> {
         let mut trips = 0;
-        let mut out = self.connections.len();
+        let fast = self.connections.len() - self.slow;
+        let mut out = fast;
+        let mut sips = 0;
         (0..out).try_for_each(|slot| self.send_message(slot))?;
         let mut events = Vec::with_capacity(1024);
         while out > 0 {
@@ -114,8 +187,17 @@ impl Load {
                     if open { self.send_message(slot)? } else { out -= 1 }
                 }
             }
+            while sips < trips / fast as u64 {
+                sips += 1;
+                self.slow_ones().try_for_each(|slot| self.sip(slot))?;
+            }
         }
         Ok(trips)
+    }
+
+    fn sip(&mut self, slot: usize) -> io::Result<()> {
+        self.send_stream(slot, usize::MAX)?;
+        self.receive(slot, SIP)?.ok_or_else(cut).map(drop)
     }
 
     /// `rounds` times: every connection sends a message, all answers are awaited, and then `settle`.
@@ -187,8 +269,8 @@ impl Load {
             let mut moved = 0;
             let mut under_way = 0;
             for slot in 0..self.connections.len() {
-                let sent = if open { self.send_stream(slot)? } else { 0 };
-                let received = self.receive(slot)?.ok_or_else(cut)?;
+                let sent = if open { self.send_stream(slot, WINDOW)? } else { 0 };
+                let received = self.receive(slot, WINDOW)?.ok_or_else(cut)?;
                 echoed += received as u64;
                 moved += sent + received;
                 let connection = open_in(&mut self.connections, slot);
@@ -251,7 +333,7 @@ impl Load {
     /// True when a short connection's message is back and, where that is its part, the server has
     /// closed.
     fn finished(&mut self, slot: usize, closer: Closer) -> io::Result<bool> {
-        match self.receive(slot)? {
+        match self.receive(slot, WINDOW)? {
             None if open_in(&mut self.connections, slot).received < MESSAGE => Err(cut()),
             None if closer == Closer::Client => Err(cut()),
             None => Ok(true),
@@ -261,16 +343,23 @@ impl Load {
     }
 
     fn open(&mut self, slot: usize) -> io::Result<()> {
-        let stream = TcpStream::connect(self.server)
+        let mut stream = TcpStream::connect(self.server)
             .map_err(|error| Error::other(format!("cannot connect to the server: {error}")))?;
-        stream.set_nodelay(true)?;
-        epoll::add(&self.epoll, &stream, EventData::new_u64(slot as u64), EventFlags::IN)?;
+        let mut far = self.behind.as_ref().map(accept).transpose()?;
+        for stream in [Some(&stream), far.as_ref()].into_iter().flatten() {
+            stream.set_nodelay(true)?;
+        }
+        if let Some(far) = far.as_mut().filter(|_| slot % 2 == 1) {
+            mem::swap(far, &mut stream);
+        }
+        let reader = far.as_ref().unwrap_or(&stream);
+        epoll::add(&self.epoll, reader, EventData::new_u64(slot as u64), EventFlags::IN)?;
         self.opened += 1;
         let start = match self.lines {
             true => self.opened * 1031 * MESSAGE % self.period(),
             false => self.opened * 104_729 % self.period(),
         };
-        self.connections[slot] = Some(Connection { stream, start, sent: 0, received: 0 });
+        self.connections[slot] = Some(Connection { stream, far, start, sent: 0, received: 0 });
         Ok(())
     }
 
@@ -287,10 +376,10 @@ impl Load {
     }
 
     /// Sends what the window and the kernel have room for; returns its length.
-    fn send_stream(&mut self, slot: usize) -> io::Result<usize> {
+    fn send_stream(&mut self, slot: usize, window: usize) -> io::Result<usize> {
         let period = self.period();
         let connection = open_in(&mut self.connections, slot);
-        let room = WINDOW - (connection.sent - connection.received);
+        let room = (window - (connection.sent - connection.received)).min(WINDOW);
         if room == 0 {
             return Ok(0);
         }
@@ -306,11 +395,12 @@ impl Load {
         }
     }
 
-    /// Receives and checks what is there, at most a window; returns its length, `None` at the end
-    /// of the stream.
-    fn receive(&mut self, slot: usize) -> io::Result<Option<usize>> {
+    /// Receives and checks what is there, at most `most` and a window; returns its length, `None` at
+    /// the end of the stream.
+    fn receive(&mut self, slot: usize, most: usize) -> io::Result<Option<usize>> {
         let connection = open_in(&mut self.connections, slot);
-        let length = match recv(&connection.stream, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+        let reader = connection.far.as_ref().unwrap_or(&connection.stream);
+        let length = match recv(reader, &mut self.buffer[..most], RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Ok(None),
             Ok((length, _)) => length,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Some(0)),
@@ -329,7 +419,7 @@ impl Load {
 
     /// Receives what is there; true when every byte sent is back.
     fn answered(&mut self, slot: usize) -> io::Result<bool> {
-        self.receive(slot)?.ok_or_else(cut)?;
+        self.receive(slot, WINDOW)?.ok_or_else(cut)?;
         let connection = open_in(&mut self.connections, slot);
         Ok(connection.received == connection.sent)
     }
@@ -347,6 +437,21 @@ impl Load {
         }
         Err(stalled())
     }
+}
+
+/// The connection that the relay makes for the one just opened.
+fn accept(behind: &TcpListener) -> io::Result<TcpStream> {
+    let deadline = Instant::now() + Duration::from_secs(PATIENCE.tv_sec as u64);
+    while Instant::now() < deadline {
+        match behind.accept() {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_micros(50));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(stalled())
 }
 
 fn open_in(connections: &mut [Option<Connection>], slot: usize) -> &mut Connection {

@@ -1,5 +1,6 @@
-//! Echo servers side by side in one run: the library, a hand-written epoll loop as the yardstick,
-//! mio, tokio and Twisted. `cargo bench -p couplet --bench side_by_side -- --help` tells more.
+//! Servers side by side in one run: the library, a hand-written epoll loop as the yardstick, mio,
+//! tokio and Twisted, which echo, relay and fan out.
+//! `cargo bench -p couplet --bench side_by_side -- --help` tells more.
 //!
 //! The program runs itself once more as each server (`--serve KIND`), so that the server's
 //! processor time can be read apart from the load's.
@@ -20,7 +21,10 @@ mod ours;
 mod peer_mio;
 mod peer_raw;
 mod peer_tokio;
+mod report;
 mod server;
+#[path = "../rows/spread.rs"]
+mod spread;
 mod table;
 mod timing;
 
@@ -32,6 +36,7 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use counting::{Tool, succeeds};
 use kind::Kind;
 use options::{Bench, Request, Selected};
+use report::{Chart, Report};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
@@ -53,7 +58,7 @@ fn main() -> ExitCode {
 fn answer(request: Request) -> Result<()> {
     match request {
         Request::Help => print!("{}", options::HELP),
-        Request::Serve(kind, manner) => kind::serve(kind, manner)?,
+        Request::Serve(kind, role) => kind::serve(kind, role)?,
         Request::Watch(manner, words) => {
             manner.apply()?;
             server::watch(&words)?;
@@ -63,25 +68,37 @@ fn answer(request: Request) -> Result<()> {
             server::build_program()?;
             guard::run(&bench, kind, limits.as_deref())?;
         }
-        Request::Compare(selected, mut bench) => {
+        Request::Compare(selected, html, mut bench) => {
+            let mut report = Report::new(html.as_deref())?;
             share_processors(&mut bench)?;
             find_twisted(&mut bench);
             server::build_program()?;
-            selected.into_iter().try_for_each(|what| measure(&bench, what))?;
+            for what in selected {
+                match measure(&bench, what)? {
+                    Ok(chart) => report.add(chart),
+                    Err(missing) => println!("\nskipped: {what:?}, as {missing}"),
+                }
+            }
+            report.finish()?;
         }
     }
     Ok(())
 }
 
-fn measure(bench: &Bench, what: Selected) -> Result<()> {
-    match what {
-        Selected::Timed(scenario) => timing::run(bench, scenario)?,
-        Selected::SystemCalls if Tool::Strace.is_installed() => counting::system_calls(bench)?,
-        Selected::Instructions if Tool::Valgrind.is_installed() => counting::instructions(bench)?,
-        Selected::SystemCalls => println!("\nskipped: syscalls, as strace is not installed"),
-        Selected::Instructions => println!("\nskipped: instructions, as valgrind is not installed"),
-    }
-    Ok(())
+/// What is found, or what it lacks.
+fn measure(bench: &Bench, what: Selected) -> Result<Result<Chart, &'static str>> {
+    Ok(match what {
+        Selected::Timed(scenario) if scenario.kinds(bench).is_empty() => {
+            Err("none of the servers does that")
+        }
+        Selected::Timed(scenario) => Ok(timing::run(bench, scenario)?),
+        Selected::SystemCalls if !Tool::Strace.is_installed() => Err("strace is not installed"),
+        Selected::SystemCalls => Ok(counting::system_calls(bench)?),
+        Selected::Instructions if !Tool::Valgrind.is_installed() => {
+            Err("valgrind is not installed")
+        }
+        Selected::Instructions => Ok(counting::instructions(bench)?),
+    })
 }
 
 /// The first processor is for the servers, the second for the load.

@@ -3,39 +3,52 @@
 use std::time::Duration;
 
 use crate::Result;
-use crate::kind::{Kind, Manner};
+use crate::kind::{Kind, Manner, Role};
 use crate::load::Closer;
 use crate::timing::Scenario;
 
 pub(crate) const HELP: &str = "\
-Echo servers side by side, under a load that checks every byte.
+Servers side by side, under a load that checks every byte.
 
   cargo bench -p couplet --bench side_by_side -- [OPTIONS]
 
 Each server runs in a process of its own on one processor, and the load on another. In a round the
 servers take short turns, A B C C B A, until each has had its time; a ratio is the median of the
-ratios to `raw`, a hand-written epoll loop, within a round. Read the ratios first: they hold on
-other machines.
+ratios within a round, to the first server and to each `raw`, a hand-written epoll loop. Read the
+ratios first: they hold on other machines.
 
-  --quick             short rounds: under a minute in all
+  --quick             short rounds: two minutes in all
   --rounds N          rounds of each timed scenario (5; 3 with --quick)
   --time MS           milliseconds that each server is timed in a round (1000; 150 with --quick)
   --kind A,B,..       only these servers: raw, tokio, mio, couplet, twisted, couplet-lines;
                       raw-64k is raw with a read buffer of 64 KiB (16 without a size),
-                      and so are tokio-64k, mio-256k and so on
+                      and so are tokio-64k, mio-256k and so on; the first is what the others
+                      are set against
   --scenario A,B,..   only these scenarios, or those whose names begin so
   --python PATH       the Python that has Twisted (or the variable TWISTED_PYTHON; python3)
+  --html FILE         draw the results on a page that needs no other file: a bar for each
+                      server with its ratio to the first and the spread over the rounds, all
+                      figures, machine, kernel, command line and date; a FILE without a folder
+                      is put where cargo runs a bench, in crates/couplet
   --guard             count one server (couplet, or --kind) and print `name=value` lines
   --assert FILE       with --guard: exit with 1 if a limit in FILE is broken;
                       its lines are `name <= value`, # begins a comment
   --help              this text
 
-couplet is the program's own server, `couplet echo`; couplet-lines echoes lines through a framer.
-Both have a producer, a write cap and an idle timeout, as a server on the open net has.
+couplet is the program's own server, `couplet echo`, and in the scenarios that want no echo one on
+the library; couplet-lines echoes lines through a framer. The echoes have a producer, a write cap
+and an idle timeout, as servers on the open net have; the fan-out has the last two. mio and
+couplet-lines only echo. Every table and chart names the read buffer: one a loop with raw, mio and
+couplet, one a connection (in a relay, one each way) with tokio, and Twisted's own. All servers
+have a backlog of 1024 connections.
 
 Timed scenarios:
   ping-1 ping-50 ping-500   64 bytes there and back, on so many connections at once
   bulk                      8 connections stream, each as fast as it can
+  relay                     the same through the server to another one, half of them from there
+  slow-readers              ping-50 beside 4 connections that send what they can and read 4 KiB
+                            for each round of the 50
+  fan-out                   one of 100 connections says 64 bytes, and all hear them
   short-client-first        connect, one exchange, close; 8 at a time, the client closes first
   short-server-first        the same, but the server closes once it has echoed
 Counted scenarios:
@@ -45,6 +58,8 @@ Counted scenarios:
 CPU is the server's processor time by the scheduler's own count. Its split into user and system is
 sampled by the clock tick: good to a few percent, and left out where the run was short. busy is the
 share of the time for which the server had its processor: well under 100%, the load set the rate.
+MiB is the most memory that the server has had. Nothing here fails because it is slow: only counts
+have limits.
 
   -- --quick                                                  all of it, roughly
   -- --kind raw,couplet --scenario ping-50                    one question, precisely
@@ -56,11 +71,12 @@ share of the time for which the server had its processor: well under 100%, the l
 #[derive(Debug)]
 pub(crate) enum Request {
     Help,
-    Serve(Kind, Manner),
+    Serve(Kind, Role),
     /// Run this command until stdin closes.
     Watch(Manner, Vec<String>),
     Guard(Kind, Option<String>, Bench),
-    Compare(Vec<Selected>, Bench),
+    /// Of these scenarios, drawn to that file.
+    Compare(Vec<Selected>, Option<String>, Bench),
 }
 
 /// A scenario of either sort.
@@ -71,11 +87,14 @@ pub(crate) enum Selected {
     Instructions,
 }
 
-const SCENARIOS: [(&str, Selected); 8] = [
+const SCENARIOS: [(&str, Selected); 11] = [
     ("ping-1", Selected::Timed(Scenario::Ping(1))),
     ("ping-50", Selected::Timed(Scenario::Ping(50))),
     ("ping-500", Selected::Timed(Scenario::Ping(500))),
     ("bulk", Selected::Timed(Scenario::Bulk)),
+    ("relay", Selected::Timed(Scenario::Relay)),
+    ("slow-readers", Selected::Timed(Scenario::SlowReaders)),
+    ("fan-out", Selected::Timed(Scenario::FanOut)),
     ("short-client-first", Selected::Timed(Scenario::Short(Closer::Client))),
     ("short-server-first", Selected::Timed(Scenario::Short(Closer::Server))),
     ("syscalls", Selected::SystemCalls),
@@ -99,18 +118,27 @@ pub(crate) struct Bench {
     pub(crate) twisted: bool,
 }
 
+/// The servers that are compared unless others are asked for.
+pub(crate) const USUAL: &[Kind] =
+    &[Kind::Raw(16), Kind::Tokio(16), Kind::Mio(16), Kind::Couplet, Kind::Twisted];
+/// The same with large buffers too.
+pub(crate) const LARGE: &[Kind] = &[
+    Kind::Raw(16),
+    Kind::Raw(64),
+    Kind::Raw(256),
+    Kind::Tokio(16),
+    Kind::Tokio(256),
+    Kind::Mio(16),
+    Kind::Mio(256),
+    Kind::Couplet,
+    Kind::Twisted,
+];
+
 impl Bench {
-    /// The servers of a scenario. Buffers of several sizes matter in bulk only.
-    pub(crate) fn kinds(&self, bulk: bool) -> Vec<Kind> {
-        use Kind::{Couplet, Mio, Raw, Tokio, Twisted};
-        let mut kinds = match (self.chosen.as_slice(), bulk) {
-            ([], false) => vec![Raw(16), Tokio(16), Mio(16), Couplet, Twisted],
-            ([], true) => {
-                vec![Raw(16), Raw(64), Raw(256), Tokio(16), Tokio(256), Mio(16), Couplet, Twisted]
-            }
-            (chosen, _) => chosen.to_vec(),
-        };
-        kinds.retain(|&kind| kind != Twisted || self.twisted);
+    /// Those of the servers asked for, else of the `usual` ones, that play this role.
+    pub(crate) fn kinds(&self, usual: &[Kind], role: Role) -> Vec<Kind> {
+        let mut kinds = if self.chosen.is_empty() { usual.to_vec() } else { self.chosen.clone() };
+        kinds.retain(|&kind| kind.plays(role) && (kind != Kind::Twisted || self.twisted));
         kinds
     }
 }
@@ -118,7 +146,7 @@ impl Bench {
 /// Understands the command line.
 pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Request> {
     let (mut quick, mut guard, mut asked) = (false, false, false);
-    let (mut rounds, mut time, mut limits, mut serve) = (None, None, None, None);
+    let (mut rounds, mut time, mut limits, mut html, mut serve) = (None, None, None, None, None);
     let mut python = std::env::var("TWISTED_PYTHON").unwrap_or_else(|_| "python3".into());
     let mut chosen = Vec::new();
     let mut manner = Manner::default();
@@ -137,11 +165,12 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Reque
             "--time" => time = Some(number(&option, &value()?)?),
             "--python" => python = value()?,
             "--assert" => limits = Some(value()?),
+            "--html" => html = Some(value()?),
             "--kind" => chosen = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--scenario" => selected = select(&value()?)?,
             "--serve" => serve = Some(value()?.parse()?),
             "--watch" => return Ok(Request::Watch(manner, arguments.collect())),
-            "--close-first" => manner.close_first = true,
+            "--role" => manner.role = value()?.parse()?,
             "--cpu" => manner.cpu = Some(number(&option, &value()?)?),
             "--meek" => manner.meek = true,
             _ => return Err(format!("no option {option}; see --help").into()),
@@ -158,15 +187,18 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Reque
         twisted: false,
     };
     Ok(match serve {
-        Some(kind) => Request::Serve(kind, manner),
+        Some(kind) => Request::Serve(kind, manner.role),
         None if guard => {
             let kind = bench.chosen.first().copied().unwrap_or(Kind::Couplet);
+            if html.is_some() {
+                return Err("--html draws a comparison, not --guard; see --help".into());
+            }
             Request::Guard(kind, limits, bench)
         }
         None if limits.is_some() => return Err("--assert goes with --guard; see --help".into()),
         // `cargo test --benches` runs it so: that is no moment to measure.
         None if !asked => Request::Help,
-        None => Request::Compare(selected, bench),
+        None => Request::Compare(selected, html, bench),
     })
 }
 

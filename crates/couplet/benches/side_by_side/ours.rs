@@ -2,11 +2,18 @@
 //! benchmark that names the library is in this file; but the echo that is measured is the program's
 //! own, `couplet echo`, wherever it does what is asked.
 
+use std::cell::RefCell;
 use std::fmt::Display;
+use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
-use couplet::{Factory, IntoFactory, ProducerKind, Protocol, Transport};
+use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
+use couplet::{
+    Factory, Failure, IntoFactory, ListenOptions, LoopOptions, ProducerKind, Protocol, Reactor,
+    Reason, Transport,
+};
+
+use crate::kind::{BACKLOG, Role};
 
 /// Closes each connection once its first message is echoed, which `couplet echo` does not.
 struct EchoOne;
@@ -23,8 +30,7 @@ struct EchoLines;
 
 impl LineProtocol for EchoLines {
     fn connection_made(&mut self, transport: &LineTransport) {
-        transport.set_write_cap(Some(1024 * 1024));
-        transport.set_idle_timeout(Some(Duration::from_secs(180)));
+        set_limits(transport);
         let producer = Transport::clone(transport);
         let registered = transport.register_producer(producer, ProducerKind::Push);
         assert!(registered.is_ok(), "a new connection has no producer");
@@ -35,23 +41,81 @@ impl LineProtocol for EchoLines {
     }
 }
 
-/// Echoes one message a connection until the process ends; `ready` gets the address.
-pub(crate) fn serve_one(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
-    serve(|| EchoOne, ready)
+/// Sends what one connection says to all.
+struct FanOut {
+    all: Rc<RefCell<Vec<Transport>>>,
+}
+
+impl Protocol for FanOut {
+    fn connection_made(&mut self, transport: &Transport) {
+        set_limits(transport);
+        self.all.borrow_mut().push(transport.clone());
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.all.borrow().iter().for_each(|transport| transport.write(data));
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
+        self.all.borrow_mut().retain(|other| other.id() != transport.id());
+    }
+}
+
+fn set_limits(transport: &Transport) {
+    transport.set_write_cap(Some(1024 * 1024));
+    transport.set_idle_timeout(Some(Duration::from_secs(180)));
+}
+
+/// The size of a loop's read buffer in KiB: that of all servers here, and of `couplet echo`.
+pub(crate) fn read_buffer() -> usize {
+    LoopOptions::default().read_buffer >> 10
+}
+
+/// The command line of `couplet echo`.
+pub(crate) fn echo_arguments() -> [String; 5] {
+    let endpoint = format!("tcp:0:interface=127.0.0.1:backlog={BACKLOG}");
+    ["echo", "--listen", &endpoint, "--idle-timeout", "180"].map(String::from)
+}
+
+/// Plays what `couplet echo` does not, until the process ends; `ready` gets the address.
+pub(crate) fn serve(role: Role, ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
+    match role {
+        Role::Echo => Err(Failure::msg("the program echoes, by `couplet echo`")),
+        Role::EchoOne => listen(|_| || EchoOne, ready),
+        Role::FanOut => {
+            let all = Rc::default();
+            listen(|_| move || FanOut { all: Rc::clone(&all) }, ready)
+        }
+        Role::Relay(server) => {
+            let relay = |reactor: &Reactor| {
+                let (reactor, server) = (reactor.clone(), format!("tcp:{server}"));
+                move || {
+                    let (near, far) = Relay::pair();
+                    reactor.connect_protocol(&server, far).detach();
+                    near
+                }
+            };
+            listen(relay, ready)
+        }
+    }
 }
 
 /// Echoes lines until the process ends; `ready` gets the address.
 pub(crate) fn serve_lines(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
-    serve(|| LineReceiver::new(EchoLines), ready)
+    listen(|_| || LineReceiver::new(EchoLines), ready)
 }
 
-fn serve<K, F: IntoFactory<K>>(factory: F, ready: impl FnOnce(&dyn Display)) -> couplet::Result<()>
+fn listen<K, F: IntoFactory<K>>(
+    factory: impl FnOnce(&Reactor) -> F,
+    ready: impl FnOnce(&dyn Display),
+) -> couplet::Result<()>
 where
     <F::Factory as Factory>::Protocol: Protocol,
 {
     couplet::run(|reactor| {
         let any = "127.0.0.1:0".parse().expect("a literal address");
-        let port = reactor.listen_tcp(any, factory)?;
+        let options = ListenOptions::default().backlog(BACKLOG.into());
+        let port = reactor.listen_tcp_with(any, options, factory(reactor))?;
         ready(&port.host());
         Ok(())
     })

@@ -1,11 +1,12 @@
 //! mio used plainly, as its documentation teaches: edge-triggered, read until `WouldBlock`.
 
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+
+use crate::kind::Role;
 
 const LISTENER: Token = Token(usize::MAX);
 
@@ -15,16 +16,12 @@ struct Connection {
 }
 
 /// Serves with one read buffer of `size` bytes until the process ends.
-pub(crate) fn serve(
-    size: usize,
-    close_first: bool,
-    ready: impl FnOnce(&dyn Display),
-) -> io::Result<()> {
+pub(crate) fn serve(listener: std::net::TcpListener, size: usize, role: Role) -> io::Result<()> {
     let mut poll = Poll::new()?;
-    let mut listener = TcpListener::bind("127.0.0.1:0".parse().expect("a literal address"))?;
+    let mut listener = TcpListener::from_std(listener);
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    ready(&listener.local_addr()?);
 
+    let close_first = role == Role::EchoOne;
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut free = Vec::new();
     let mut buffer = vec![0; size];

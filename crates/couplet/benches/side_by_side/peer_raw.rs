@@ -1,25 +1,34 @@
-//! The yardstick: an echo server written by hand over level-triggered epoll.
+//! The yardstick: a server written by hand over level-triggered epoll.
 //!
 //! It spares every system call that can be spared: `TCP_NODELAY` is inherited from the listener,
 //! one read an event, no `epoll_ctl` but the one that adds a connection (and two when a send
 //! buffer was full), none at close. One buffer serves all connections.
 
 use std::collections::VecDeque;
-use std::fmt::Display;
-use std::net::TcpListener;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::{Errno, Result, read, retry_on_intr, write};
 use rustix::net::{SocketFlags, accept_with, sockopt};
 
+use crate::kind::Role;
+
 const LISTENER: u64 = u64::MAX;
 
 struct Connection {
     stream: OwnedFd,
-    /// Read, and not yet taken by the kernel. Nothing is read while it holds anything.
+    /// Where a relay writes what it reads here; everyone else writes to `stream`.
+    forward: Option<Forward>,
+    /// Not yet taken by the kernel. Nothing is read while it holds anything.
     unsent: VecDeque<u8>,
+}
+
+struct Forward {
+    /// The other connection's stream, by a descriptor of its own, which epoll tells apart.
+    to: OwnedFd,
+    partner: usize,
 }
 
 struct Server {
@@ -28,104 +37,144 @@ struct Server {
     /// By descriptor number. A stale event for a number in use again finds nothing to read.
     connections: Vec<Option<Connection>>,
     buffer: Vec<u8>,
-    close_first: bool,
+    role: Role,
 }
 
 /// Serves with one read buffer of `size` bytes until the process ends.
-pub(crate) fn serve(
-    size: usize,
-    close_first: bool,
-    ready: impl FnOnce(&dyn Display),
-) -> std::io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    listener.set_nonblocking(true)?;
+pub(crate) fn serve(listener: TcpListener, size: usize, role: Role) -> std::io::Result<()> {
     sockopt::set_tcp_nodelay(&listener, true)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-    ready(&listener.local_addr()?);
 
     let (connections, buffer) = (Vec::new(), vec![0; size]);
-    let mut server = Server { epoll, listener, connections, buffer, close_first };
+    let mut server = Server { epoll, listener, connections, buffer, role };
     let mut events = Vec::with_capacity(1024);
     loop {
         retry_on_intr(|| epoll::wait(&server.epoll, spare_capacity(&mut events), None))?;
         for event in events.drain(..) {
             match event.data.u64() {
                 LISTENER => server.accept()?,
-                fd => server.serve_one(fd as usize),
+                fd => {
+                    if server.serve_one(fd as usize) != Ok(true) {
+                        server.end(fd as usize);
+                    }
+                }
             }
         }
     }
 }
 
 impl Server {
-    fn accept(&mut self) -> Result<()> {
+    fn accept(&mut self) -> std::io::Result<()> {
         loop {
             match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok(stream) => {
-                    let fd = stream.as_raw_fd() as usize;
-                    let data = EventData::new_u64(fd as u64);
-                    epoll::add(&self.epoll, &stream, data, EventFlags::IN)?;
-                    if self.connections.len() <= fd {
-                        self.connections.resize_with(fd + 1, || None);
-                    }
-                    self.connections[fd] = Some(Connection { stream, unsent: VecDeque::new() });
-                }
+                Ok(stream) => match self.role {
+                    Role::Relay(server) => self.join(stream, server)?,
+                    _ => self.add(stream, None)?,
+                },
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn serve_one(&mut self, fd: usize) {
+    /// Connects to the server, which takes no time on loopback, and relays both ways.
+    fn join(&mut self, near: OwnedFd, server: SocketAddr) -> std::io::Result<()> {
+        let far = TcpStream::connect(server)?;
+        far.set_nonblocking(true)?;
+        far.set_nodelay(true)?;
+        let far = OwnedFd::from(far);
+        let to_far = Forward { to: far.try_clone()?, partner: far.as_raw_fd() as usize };
+        let to_near = Forward { to: near.try_clone()?, partner: near.as_raw_fd() as usize };
+        self.add(near, Some(to_far))?;
+        self.add(far, Some(to_near))
+    }
+
+    fn add(&mut self, stream: OwnedFd, forward: Option<Forward>) -> std::io::Result<()> {
+        let fd = stream.as_raw_fd() as usize;
+        let data = EventData::new_u64(fd as u64);
+        epoll::add(&self.epoll, &stream, data, EventFlags::IN)?;
+        if let Some(forward) = &forward {
+            epoll::add(&self.epoll, &forward.to, data, EventFlags::empty())?;
+        }
+        if self.connections.len() <= fd {
+            self.connections.resize_with(fd + 1, || None);
+        }
+        self.connections[fd] = Some(Connection { stream, forward, unsent: VecDeque::new() });
+        Ok(())
+    }
+
+    /// One read and the writes that follow from it, or what was left of them; false: the connection
+    /// has come to its end.
+    fn serve_one(&mut self, fd: usize) -> Result<bool> {
         let Some(connection) = &mut self.connections[fd] else {
-            return;
+            return Ok(true);
         };
-        let alive = if connection.unsent.is_empty() {
-            connection.echo(&self.epoll, &mut self.buffer, self.close_first)
+        if connection.unsent.is_empty() {
+            let data = match read(&connection.stream, &mut self.buffer[..]) {
+                Ok(0) => return Ok(false),
+                Ok(length) => &self.buffer[..length],
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(true),
+                Err(error) => return Err(error),
+            };
+            if self.role == Role::FanOut {
+                for connection in self.connections.iter_mut().flatten() {
+                    // One that has failed has an event of its own.
+                    let _ = connection.send(&self.epoll, data);
+                }
+                return Ok(true);
+            }
+            connection.send(&self.epoll, data)?;
         } else {
-            connection.flush(&self.epoll, self.close_first)
-        };
-        if alive != Ok(true) {
-            self.connections[fd] = None;
+            connection.flush(&self.epoll)?;
+        }
+        Ok(self.role != Role::EchoOne || !connection.unsent.is_empty())
+    }
+
+    fn end(&mut self, fd: usize) {
+        let ended = self.connections[fd].take();
+        if let Some(forward) = ended.and_then(|connection| connection.forward) {
+            self.connections[forward.partner] = None;
         }
     }
 }
 
 impl Connection {
-    /// One read and one write; false: the connection has come to its end.
-    fn echo(&mut self, epoll: &OwnedFd, buffer: &mut [u8], close_first: bool) -> Result<bool> {
-        let data = match read(&self.stream, &mut *buffer) {
-            Ok(0) => return Ok(false),
-            Ok(length) => &buffer[..length],
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(true),
-            Err(error) => return Err(error),
-        };
-        let sent = some_sent(write(&self.stream, data))?;
-        if sent == data.len() {
-            return Ok(!close_first);
-        }
-        self.unsent.extend(&data[sent..]);
-        self.wait_for(epoll, EventFlags::OUT)?;
-        Ok(true)
+    fn to(&self) -> BorrowedFd<'_> {
+        self.forward.as_ref().map_or(self.stream.as_fd(), |forward| forward.to.as_fd())
     }
 
-    fn flush(&mut self, epoll: &OwnedFd, close_first: bool) -> Result<bool> {
+    fn send(&mut self, epoll: &OwnedFd, data: &[u8]) -> Result<()> {
+        let waits = !self.unsent.is_empty();
+        let sent = if waits { 0 } else { some_sent(write(self.to(), data))? };
+        if sent < data.len() {
+            self.unsent.extend(&data[sent..]);
+            if !waits {
+                self.wait_for(epoll, EventFlags::OUT)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, epoll: &OwnedFd) -> Result<()> {
         while !self.unsent.is_empty() {
-            let sent = some_sent(write(&self.stream, self.unsent.as_slices().0))?;
+            let sent = some_sent(write(self.to(), self.unsent.as_slices().0))?;
             if sent == 0 {
-                return Ok(true);
+                return Ok(());
             }
             self.unsent.drain(..sent);
         }
-        self.wait_for(epoll, EventFlags::IN)?;
-        Ok(!close_first)
+        self.wait_for(epoll, EventFlags::IN)
     }
 
     fn wait_for(&self, epoll: &OwnedFd, flags: EventFlags) -> Result<()> {
         let data = EventData::new_u64(self.stream.as_raw_fd() as u64);
-        epoll::modify(epoll, &self.stream, data, flags)
+        let Some(forward) = &self.forward else {
+            return epoll::modify(epoll, &self.stream, data, flags);
+        };
+        epoll::modify(epoll, &self.stream, data, flags & EventFlags::IN)?;
+        epoll::modify(epoll, &forward.to, data, flags & EventFlags::OUT)
     }
 }
 

@@ -1,31 +1,40 @@
-//! tokio on its current-thread runtime, a task and a buffer a connection.
+//! tokio on its current-thread runtime: a task and a buffer a connection.
 
-use std::fmt::Display;
 use std::io;
+use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast::{self, Receiver, Sender};
+use tokio_util::bytes::Bytes;
+
+use crate::kind::Role;
+
+/// Messages that a connection may be behind in a fan-out before it is cut.
+const LAG: usize = 1024;
 
 /// Serves with a read buffer of `size` bytes a connection until the process ends.
-pub(crate) fn serve(
-    size: usize,
-    close_first: bool,
-    ready: impl FnOnce(&dyn Display),
-) -> io::Result<()> {
+pub(crate) fn serve(listener: std::net::TcpListener, size: usize, role: Role) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        ready(&listener.local_addr()?);
+        let listener = TcpListener::from_std(listener)?;
+        let to_all = Sender::new(LAG);
         loop {
             let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
             // A connection's error ends that connection only.
-            tokio::spawn(async move { echo(stream, size, close_first).await.ok() });
+            match role {
+                Role::Echo => drop(tokio::spawn(echo(stream, size, false))),
+                Role::EchoOne => drop(tokio::spawn(echo(stream, size, true))),
+                Role::Relay(server) => drop(tokio::spawn(relay(stream, server, size))),
+                Role::FanOut => fan_out(stream, size, to_all.clone()),
+            }
         }
     })
 }
 
 async fn echo(mut stream: TcpStream, size: usize, close_first: bool) -> io::Result<()> {
-    stream.set_nodelay(true)?;
     let mut buffer = vec![0; size];
     loop {
         let length = stream.read(&mut buffer).await?;
@@ -35,6 +44,44 @@ async fn echo(mut stream: TcpStream, size: usize, close_first: bool) -> io::Resu
         stream.write_all(&buffer[..length]).await?;
         if close_first {
             return Ok(());
+        }
+    }
+}
+
+/// With a buffer for each direction.
+async fn relay(mut near: TcpStream, server: SocketAddr, size: usize) -> io::Result<(u64, u64)> {
+    let mut far = TcpStream::connect(server).await?;
+    far.set_nodelay(true)?;
+    copy_bidirectional_with_sizes(&mut near, &mut far, size, size).await
+}
+
+/// A task reads what a connection says, and another writes to it what all say.
+fn fan_out(stream: TcpStream, size: usize, to_all: Sender<Bytes>) {
+    let (reader, writer) = stream.into_split();
+    let hearing = tokio::spawn(hear(writer, to_all.subscribe()));
+    tokio::spawn(async move {
+        let ended = say(reader, size, to_all).await;
+        hearing.abort();
+        ended
+    });
+}
+
+async fn say(mut reader: OwnedReadHalf, size: usize, to_all: Sender<Bytes>) -> io::Result<()> {
+    let mut buffer = vec![0; size];
+    loop {
+        let length = reader.read(&mut buffer).await?;
+        if length == 0 || to_all.send(Bytes::copy_from_slice(&buffer[..length])).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn hear(mut writer: OwnedWriteHalf, mut all: Receiver<Bytes>) -> io::Result<()> {
+    loop {
+        match all.recv().await {
+            Ok(data) => writer.write_all(&data).await?,
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
+            Err(broadcast::error::RecvError::Lagged(_)) => return writer.shutdown().await,
         }
     }
 }

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::kind::{Kind, Manner};
+use crate::kind::{BACKLOG, Kind, Manner, Role};
+use crate::ours;
 
 const TWISTED: &str = include_str!("peer_twisted.py");
 
@@ -51,13 +52,18 @@ pub(crate) fn start(
     }
     watch.args(manner.meek.then_some("--meek")).arg("--watch").args(tool);
     match kind {
-        Kind::Twisted => watch.args([python, "-c", TWISTED]),
-        Kind::Couplet if !manner.close_first => {
-            watch.arg(program(&own)).args(["echo", "--listen", "0", "--idle-timeout", "180"])
+        Kind::Couplet if manner.role == Role::Echo => {
+            watch.arg(program(&own)).args(ours::echo_arguments())
         }
-        _ => watch.arg(own).args(["--serve", &kind.to_string()]),
+        Kind::Twisted => {
+            watch.args([python, "-c", TWISTED, "--backlog", &BACKLOG.to_string()]);
+            watch.args(["--role", &manner.role.to_string()])
+        }
+        _ => {
+            watch.arg(own).args(["--serve", &kind.to_string()]);
+            watch.args(["--role", &manner.role.to_string()])
+        }
     };
-    watch.args(manner.close_first.then_some("--close-first"));
     let watch = watch.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     // From here on the processes are ended by `Server::drop`, whatever fails.
     let mut server = Server { watch, address: SocketAddr::from(([127, 0, 0, 1], 0)), process: 0 };
@@ -168,6 +174,14 @@ impl Server {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process))?;
         // utime and stime are the fields 14 and 15, and the name is the second.
         Ok(numbers(after_name(&stat), 11))
+    }
+
+    /// The most memory that it has had, in KiB.
+    pub(crate) fn memory(&self) -> io::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process))?;
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let most = most.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        most.ok_or_else(|| Error::other("the system does not tell the server's memory"))
     }
 
     /// What a file under /proc says of each thread. One that ends meanwhile is left out.

@@ -1,11 +1,11 @@
-//! What is printed: aligned tables, and the median that stands in them.
+//! Aligned tables.
 
 use std::fmt::Display;
 
 /// A table whose first column is set to the left and the others to the right.
 #[derive(Debug)]
 pub(crate) struct Table {
-    rows: Vec<Vec<String>>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 impl Table {
@@ -33,11 +33,4 @@ impl Table {
             println!();
         }
     }
-}
-
-/// The middle value, or the upper of the two in the middle; NaN of nothing.
-pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

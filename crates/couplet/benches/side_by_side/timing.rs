@@ -1,17 +1,20 @@
 //! The timed scenarios. In a round each server is started and warmed up; then they take turns for a
 //! short slice of time each, A B C C B A A B C, until each has had its time. A server's figures are
-//! set against the raw server's of the same round, so that what slows the machine for a while, and
+//! set against the first server's of the same round, so that what slows the machine for a while, and
 //! whatever follows from who came before, weighs on all alike.
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::kind::{Kind, Manner, pin};
+use crate::kind::{Kind, Manner, Role, pin};
 use crate::load::{Closer, Load, PARALLEL};
-use crate::options::Bench;
+use crate::options::{Bench, LARGE, USUAL};
+use crate::report::Chart;
 use crate::server::{self, Schedule, Server};
-use crate::table::{Table, median};
+use crate::spread::{Spread, median};
+use crate::table::Table;
 use crate::{Result, in_context};
 
 /// A timed scenario.
@@ -19,11 +22,19 @@ use crate::{Result, in_context};
 pub(crate) enum Scenario {
     Ping(usize),
     Bulk,
+    Relay,
+    SlowReaders,
+    FanOut,
     Short(Closer),
 }
 
 /// How many connections stream in bulk: so many that the server nearly always finds bytes on one.
 const STREAMS: usize = 8;
+/// How many connections ping beside slow readers, and how many of those there are.
+const BESIDE_SLOW: usize = 50;
+const SLOW: usize = 4;
+/// How many connections hear what one says.
+const AUDIENCE: usize = 100;
 /// The slices of a server's time in a round: an even number, so that each server comes as often
 /// before the others as behind them.
 const SLICES: u32 = 10;
@@ -44,6 +55,8 @@ struct Sample {
     ticks: [f64; 2],
     /// How long load or server, whichever longer, could have run but did not.
     waited: f64,
+    /// The most memory that the server has had, in KiB.
+    memory: f64,
 }
 
 impl Sample {
@@ -61,16 +74,59 @@ impl Scenario {
         match self {
             Scenario::Ping(count) => format!("Ping-pong of 64 bytes, connections: {count}"),
             Scenario::Bulk => format!("Bulk, connections: {STREAMS} (1 MB = 1 000 000 bytes)"),
+            Scenario::Relay => format!("Relay, connections: {STREAMS}, half of them each way"),
+            Scenario::SlowReaders => {
+                format!("Ping-pong of 64 bytes, connections: {BESIDE_SLOW}, slow readers: {SLOW}")
+            }
+            Scenario::FanOut => {
+                format!("Fan-out of 64 bytes, connections that hear each message: {AUDIENCE}")
+            }
             Scenario::Short(closer) => {
                 format!("Short connections, {PARALLEL} at a time, closed first by: {closer:?}")
             }
         }
     }
 
+    /// The part that a server plays; `behind` is where one relays to.
+    fn role(self, behind: SocketAddr) -> Role {
+        match self {
+            Scenario::Ping(_) | Scenario::Bulk | Scenario::SlowReaders => Role::Echo,
+            Scenario::Relay => Role::Relay(behind),
+            Scenario::FanOut => Role::FanOut,
+            Scenario::Short(Closer::Client) => Role::Echo,
+            Scenario::Short(Closer::Server) => Role::EchoOne,
+        }
+    }
+
+    /// Buffers of several sizes matter only where much comes at once.
+    pub(crate) fn kinds(self, bench: &Bench) -> Vec<Kind> {
+        let usual = match self {
+            Scenario::Bulk | Scenario::Relay => LARGE,
+            _ => USUAL,
+        };
+        let anywhere = (Ipv4Addr::LOCALHOST, 0).into();
+        bench.kinds(usual, self.role(anywhere))
+    }
+
+    fn connect(self, load: &mut Load) -> Result<()> {
+        match self {
+            Scenario::Ping(count) => load.connect(count)?,
+            Scenario::Bulk | Scenario::Relay => load.connect(STREAMS)?,
+            Scenario::SlowReaders => {
+                load.connect(BESIDE_SLOW + SLOW)?;
+                load.slow_down(SLOW)?;
+            }
+            Scenario::FanOut => load.gather(AUDIENCE)?,
+            Scenario::Short(_) => {}
+        }
+        Ok(())
+    }
+
     fn unit(self) -> &'static str {
         match self {
-            Scenario::Ping(_) => "trip",
-            Scenario::Bulk => "MB",
+            Scenario::Ping(_) | Scenario::SlowReaders => "trip",
+            Scenario::Bulk | Scenario::Relay => "MB",
+            Scenario::FanOut => "message",
             Scenario::Short(_) => "conn",
         }
     }
@@ -78,8 +134,9 @@ impl Scenario {
     fn run(self, load: &mut Load, time: Duration, most: u64) -> Result<f64> {
         let deadline = Instant::now() + time;
         Ok(match self {
-            Scenario::Ping(_) => load.ping_pong(deadline)? as f64,
-            Scenario::Bulk => load.bulk(deadline)? as f64 / MEGABYTE,
+            Scenario::Ping(_) | Scenario::SlowReaders => load.ping_pong(deadline)? as f64,
+            Scenario::Bulk | Scenario::Relay => load.bulk(deadline)? as f64 / MEGABYTE,
+            Scenario::FanOut => load.fan_out(deadline)? as f64,
             Scenario::Short(closer) => {
                 let enough = |begun| begun >= most || Instant::now() >= deadline;
                 load.short(closer, enough)? as f64
@@ -98,16 +155,16 @@ struct Running {
 
 impl Running {
     fn start(bench: &Bench, scenario: Scenario, kind: Kind) -> Result<Running> {
-        let close_first = scenario == Scenario::Short(Closer::Server);
-        let manner = Manner { close_first, cpu: bench.server_cpu, meek: false };
+        let behind = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let role = scenario.role(behind.local_addr()?);
+        let manner = Manner { role, cpu: bench.server_cpu, meek: false };
         let server = server::start(kind, manner, &[], &bench.python)?;
         let mut load =
             Load::new(server.address, bench.load_cpu.is_some(), kind == Kind::CoupletLines)?;
-        match scenario {
-            Scenario::Ping(count) => load.connect(count)?,
-            Scenario::Bulk => load.connect(STREAMS)?,
-            Scenario::Short(_) => {}
+        if matches!(role, Role::Relay(_)) {
+            load = load.behind(behind)?;
         }
+        scenario.connect(&mut load)?;
         scenario.run(&mut load, bench.time / 5, MOST_SHORT / 5)?;
         Ok(Running { kind, server, load, so_far: Sample::default() })
     }
@@ -129,6 +186,7 @@ impl Running {
         // A thread that has ended took its share of the count with it.
         let server_waited = after.0.waited.saturating_sub(before.0.waited);
         so_far.waited += server_waited.max(after.2.waited - before.2.waited).as_secs_f64();
+        so_far.memory = server.memory()? as f64;
         Ok(())
     }
 }
@@ -147,13 +205,13 @@ fn round(bench: &Bench, scenario: Scenario, kinds: &[Kind]) -> Result<Vec<Sample
     Ok(running.into_iter().map(|it| it.so_far).collect())
 }
 
-/// Runs a scenario over all its servers and prints its table.
-pub(crate) fn run(bench: &Bench, scenario: Scenario) -> Result<()> {
+/// Runs a scenario over all its servers.
+pub(crate) fn run(bench: &Bench, scenario: Scenario) -> Result<Chart> {
     if let Some(cpu) = bench.load_cpu {
         pin(cpu)?;
     }
     allow_descriptors()?;
-    let kinds = bench.kinds(scenario == Scenario::Bulk);
+    let kinds = scenario.kinds(bench);
     let mut samples = vec![Vec::new(); kinds.len()];
     for count in 1..=bench.rounds {
         eprintln!("{}: round {count} of {}", scenario.title(), bench.rounds);
@@ -161,15 +219,16 @@ pub(crate) fn run(bench: &Bench, scenario: Scenario) -> Result<()> {
             own.push(sample);
         }
     }
-    print(scenario, &kinds, &samples);
     let waited = 100.0 * median(samples.iter().flatten().map(|it| it.waited / it.elapsed));
     // On one processor load and server wait for each other in any case.
-    if waited > 5.0 && bench.load_cpu.is_some() {
-        println!(
-            "  Disturbed: other work kept load or server from running for {waited:.0}% of it."
-        );
-    }
-    Ok(())
+    let note = (waited > 5.0 && bench.load_cpu.is_some()).then(|| {
+        format!("Disturbed: other work kept load or server from running for {waited:.0}% of it.")
+    });
+    let table = table(scenario, &kinds, &samples);
+    let ratios: Vec<Spread> =
+        samples.iter().map(|own| ratio(own, &samples[0], Sample::cost)).collect();
+    let bars = format!("CPU time per {}", scenario.unit());
+    Ok(Chart { title: scenario.title(), bars, table, ratios, note })
 }
 
 /// The clients of all servers are open at once.
@@ -179,40 +238,40 @@ fn allow_descriptors() -> Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-fn print(scenario: Scenario, kinds: &[Kind], samples: &[Vec<Sample>]) {
-    let raw: Vec<usize> =
-        (0..kinds.len()).filter(|&at| matches!(kinds[at], Kind::Raw(_))).collect();
+/// Within each round, one server's figure by another's.
+fn ratio(own: &[Sample], base: &[Sample], figure: fn(&Sample) -> f64) -> Spread {
+    Spread::of(own.iter().zip(base).map(|(own, base)| figure(own) / figure(base)))
+}
+
+fn table(scenario: Scenario, kinds: &[Kind], samples: &[Vec<Sample>]) -> Table {
+    let is_base = |&at: &usize| at == 0 || matches!(kinds[at], Kind::Raw(_));
+    let bases: Vec<usize> = (0..kinds.len()).filter(is_base).collect();
     let unit = scenario.unit();
     let mut heads = ["server", "CPU us/", "user", "system"].map(String::from).to_vec();
     heads[1] += unit;
-    for &base in &raw {
-        heads.extend([format!("/ {}", kinds[base]), "(min-max)".into()]);
+    for &base in &bases {
+        heads.extend([format!("/ {}", kinds[base].label()), "(min-max)".into()]);
     }
     heads.push(format!("{unit}/s"));
-    heads.extend(raw.first().map(|&base| format!("/ {}", kinds[base])));
-    heads.push("busy".into());
+    heads.extend(bases.first().map(|&base| format!("/ {}", kinds[base].label())));
+    heads.extend(["busy", "MiB"].map(String::from));
     let mut table = Table::new(&heads);
     for (kind, own) in kinds.iter().zip(samples) {
         let cost = median(own.iter().map(Sample::cost));
         let mut row = vec![format!("{cost:.2}")];
         row.extend(split(cost, own));
-        for &base in &raw {
-            let pairs = own.iter().zip(&samples[base]);
-            let ratios: Vec<f64> = pairs.map(|(own, raw)| own.cost() / raw.cost()).collect();
-            let least = ratios.iter().copied().fold(f64::MAX, f64::min);
-            let most = ratios.iter().copied().fold(0.0, f64::max);
-            row.push(format!("{:.2}", median(ratios.into_iter())));
-            row.push(format!("({least:.2}-{most:.2})"));
+        for &base in &bases {
+            let Spread { least, median, most } = ratio(own, &samples[base], Sample::cost);
+            row.extend([format!("{median:.2}"), format!("({least:.2}-{most:.2})")]);
         }
         row.push(format!("{:.0}", median(own.iter().map(Sample::rate))));
-        row.extend(raw.first().map(|&base| {
-            let pairs = own.iter().zip(&samples[base]);
-            format!("{:.2}", median(pairs.map(|(own, raw)| own.rate() / raw.rate())))
-        }));
+        let rates = bases.first().map(|&base| ratio(own, &samples[base], Sample::rate));
+        row.extend(rates.map(|rates| format!("{:.2}", rates.median)));
         row.push(format!("{:.0}%", 100.0 * median(own.iter().map(|it| it.cpu / it.elapsed))));
-        table.row(kind, row);
+        row.push(format!("{:.1}", median(own.iter().map(|it| it.memory)) / 1024.0));
+        table.row(&kind.label(), row);
     }
-    table.print(&scenario.title());
+    table
 }
 
 /// The cost in user code and in the kernel, by the clock ticks of all rounds; those of a short run

@@ -45,18 +45,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::Address;
+pub use crate::slots::Key;
 pub use crate::transport::outbox::{Outbox, Piece, Spares};
 
 pub use mio::Mio;
-
-/// Names a connection or a port to its driver: a slot and its generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
-    /// The place in the driver's table; dense, and used again after a close.
-    pub slot: u32,
-    /// Counts the uses of the slot.
-    pub generation: u32,
-}
 
 /// Names a question to the driver ([`resolve`](Commands::resolve)); chosen by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

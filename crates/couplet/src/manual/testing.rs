@@ -1,8 +1,9 @@
 //! # Testing your protocol
 //!
-//! A protocol never sees a socket: it hears of bytes and writes bytes. So a test runs the same object
-//! over a network in memory, where nothing is slow, no port is taken, and an hour passes at once. The
-//! loop and the transport are those of the program; only the driver below them is another one.
+//! A protocol never sees a socket: it hears of bytes and writes bytes. So a test runs the same
+//! object over a network in memory, where nothing is slow, no port is taken, and an hour passes at
+//! once. The loop and the transport are those of the program; only the driver below them is another
+//! one.
 //!
 //! | what you test | with |
 //! | --- | --- |
@@ -43,8 +44,8 @@
 //! assert!(held.wire.saw_fin(), "it ends the connection");
 //! ```
 //!
-//! [`hold`] makes a connection, puts the protocol on it and gives you the far end. `push` sends bytes
-//! and lets the loop turn until it is quiet; then you look.
+//! [`hold`] makes a connection, puts the protocol on it and gives you the far end. `push` sends
+//! bytes and lets the loop turn until it is quiet; then you look.
 //!
 //! ## Both ends: `pair`
 //!
@@ -82,8 +83,8 @@
 //! ## What the network does: `Wire`
 //!
 //! The [`Wire`] is the far end of a connection. It pushes and takes bytes, ends its stream with
-//! [`fin`](Wire::fin), closes, or [resets](Wire::reset); and it sees what the protocol did: a FIN, a
-//! reset, a pause of its reading.
+//! [`fin`](Wire::fin), closes, or [resets](Wire::reset); and it sees what the protocol did: a FIN,
+//! a reset, a pause of its reading.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -112,8 +113,8 @@
 //!
 //! ## Cuts
 //!
-//! A stream has no messages: it may come byte by byte. [`every_split`] feeds an input whole, in single
-//! bytes, cut at each place, and at random places. One result must come out:
+//! A stream has no messages: it may come byte by byte. [`every_split`] feeds an input whole, in
+//! single bytes, cut at each place, and at random places. One result must come out:
 //!
 //! ```
 //! use couplet::testing::{every_split, hold};
@@ -139,9 +140,9 @@
 //!
 //! ## Time
 //!
-//! Time stands still until the test passes it. `advance` stops at each deadline on the way, and what is
-//! due runs at its own time, with whatever it asks for in turn. [`Pair`](crate::testing::Pair),
-//! [`Held`](crate::testing::Held) and [`MemoryReactor`] have it:
+//! Time stands still until the test passes it. `advance` stops at each deadline on the way, and
+//! what is due runs at its own time, with whatever it asks for in turn.
+//! [`Pair`](crate::testing::Pair), [`Held`](crate::testing::Held) and [`MemoryReactor`] have it:
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -180,14 +181,15 @@
 //! assert_eq!(ticks.get(), 1 + 24 * 60);
 //! ```
 //!
-//! A panic in a timed call stops neither the clock nor the other calls, as in any loop; but `advance`
-//! then fails the test with it. All that the kit runs is held to this: an assertion may stand in a
-//! callback. A test of what a panic does takes it with [`take_panics`](Clock::take_panics).
+//! A panic in a timed call stops neither the clock nor the other calls, as in any loop; but
+//! `advance` then fails the test with it. All that the kit runs is held to this: an assertion may
+//! stand in a callback. A test of what a panic does takes it with
+//! [`take_panics`](Clock::take_panics).
 //!
 //! ## Clients and servers: `MemoryReactor`
 //!
-//! Code that listens or connects by itself takes the reactor of a [`MemoryReactor`]. Its connects wait
-//! for the test, which sees what was asked for and lets each come through or fail:
+//! Code that listens or connects by itself takes the reactor of a [`MemoryReactor`]. Its connects
+//! wait for the test, which sees what was asked for and lets each come through or fail:
 //!
 //! ```
 //! use couplet::testing::{MemoryReactor, failure_of, success_of};
@@ -226,13 +228,14 @@
 //! ```
 //!
 //! A server is seen in [`listening`](MemoryReactor::listening), and
-//! [`connect`](MemoryReactor::connect) makes a connection to it. A name that is looked up has an address
-//! of its own; [`network`](MemoryReactor::network) gives it others, none, or a slow answer.
+//! [`connect`](MemoryReactor::connect) makes a connection to it. A name that is looked up has an
+//! address of its own; [`network`](MemoryReactor::network) gives it others, none, or a slow answer.
 //!
 //! ## Deferreds
 //!
-//! [`success_of`] and [`failure_of`] take the result that is there; [`no_result_yet`] sees that there is
-//! none. Where it is otherwise, the test fails with what there is instead, and where it came from:
+//! [`success_of`] and [`failure_of`] take the result that is there; [`no_result_yet`] sees that
+//! there is none. Where it is otherwise, the test fails with what there is instead, and where it
+//! came from:
 //!
 //! ```should_panic
 //! # use couplet::{Deferred, Failure, testing::success_of};
@@ -247,8 +250,8 @@
 //! ## Whole programs: `run`
 //!
 //! [`run`] takes the place of [`couplet::run_until`](crate::run_until): it runs a program until the
-//! Deferred that it returns has fired, and gives the result. It runs in memory and in virtual time, and
-//! what the program connects to it also serves:
+//! Deferred that it returns has fired, and gives the result. It runs in memory and in virtual time,
+//! and what the program connects to it also serves:
 //!
 //! ```
 //! use couplet::{Protocol, Transport};
@@ -291,9 +294,9 @@
 //!
 //! ### What a dirty run prints
 //!
-//! A program that leaves something behind fails its test, even where its result is right: what is left
-//! would go on in the next one, and in production it would be a leak. Here the program forgets its port
-//! and a timer, and drops a connect that fails:
+//! A program that leaves something behind fails its test, even where its result is right: what is
+//! left would go on in the next one, and in production it would be a leak. Here the program forgets
+//! its port and a timer, and drops a connect that fails:
 //!
 //! ```should_panic
 //! # use couplet::{Protocol, Transport, testing::run};
@@ -310,7 +313,7 @@
 //! ```
 //!
 //! ```text
-//! the program is over, and this is left of it:
+//! the program ended and left this behind:
 //! 1. a port that listens on tcp:[::]:10000
 //!    opened at tests/programs.rs:12:13
 //!    to clean up: `port.stop_listening()`
@@ -322,20 +325,21 @@
 //!    to clean up: `add_errback` at the end of that chain, or await it
 //! ```
 //!
-//! Connects under way, live connections, tasks and contained panics are told in the same way. The loop's
-//! own timers are not: a connection is told once. What is asked for last still comes to its end, and the
-//! triggers of [`Shutdown::Before`](crate::Shutdown::Before) are called, so a program that cleans up there
-//! is clean; and one that calls [`Reactor::stop`] ends as it does in production, which leaves nothing.
+//! Connects under way, live connections, tasks and contained panics are told in the same way. The
+//! loop's own timers are not: a connection is told once. What is asked for last still comes to its
+//! end, and the triggers of [`Shutdown::Before`](crate::Shutdown::Before) are called, so a program
+//! that cleans up there is clean; and one that calls [`Reactor::stop`] ends as it does in
+//! production, which leaves nothing.
 //!
-//! A program that can't go on, goes in a circle, or has not ended after a day of virtual time fails as
-//! well: the list then says what it waits for.
+//! A program that can't go on, goes in a circle, or has not ended after a day of virtual time fails
+//! as well: the list then says what it waits for.
 //!
 //! ## A bad network: the simulator
 //!
 //! [`sim`](crate::sim) runs whole worlds: hosts with a program, a clock and a system each, and the
-//! network between them, in one thread and in virtual time. Loop, transports and protocols are those
-//! that you ship; below them a [`Sim`] does what Linux does, and what networks do to it. Its seed decides
-//! everything that is left to chance, so a world can be run again:
+//! network between them, in one thread and in virtual time. Loop, transports and protocols are
+//! those that you ship; below them a [`Sim`] does what Linux does, and what networks do to it. Its
+//! seed decides everything that is left to chance, so a world can be run again:
 //!
 //! ```
 //! use std::{cell::Cell, rc::Rc, time::Duration};
@@ -377,19 +381,20 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! (`transport.set_reset_unless_closed(true)` in the poet's `connection_made` would have spared the reader
-//! that: a poet that is killed then resets.)
+//! (`transport.set_reset_unless_closed(true)` in the poet's `connection_made` would have spared the
+//! reader that: a poet that is killed then resets.)
 //!
-//! [`Fault`](crate::sim::Fault) lists what can go wrong: partitions, resets, crashes, clocks that jump,
-//! hosts without descriptors. [`set_link`](Sim::set_link) says how long a way takes and how it cuts
-//! streams. [`Sim::socket`] and [`Sim::datagrams`] are bare sockets in the test's hand, for a peer that
-//! is not yours.
+//! [`Fault`](crate::sim::Fault) lists what can go wrong: partitions, resets, crashes, clocks that
+//! jump, hosts without descriptors. [`set_link`](Sim::set_link) says how long a way takes and how
+//! it cuts streams. [`Sim::socket`] and [`Sim::datagrams`] are bare sockets in the test's hand, for
+//! a peer that is not yours.
 //!
 //! ### Weather
 //!
-//! Faults by hand find what you thought of. A [`Weather`](crate::sim::Weather) draws them from the seed,
-//! and [`check`](crate::sim::check) runs a scenario for many seeds. Besides what the scenario asserts,
-//! each world [is watched](crate::sim#what-is-checked-in-every-world-all-the-time) all the time:
+//! Faults by hand find what you thought of. A [`Weather`](crate::sim::Weather) draws them from the
+//! seed, and [`check`](crate::sim::check) runs a scenario for many seeds. Besides what the scenario
+//! asserts, each world [is watched](crate::sim#what-is-checked-in-every-world-all-the-time) all the
+//! time:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -413,8 +418,8 @@
 //!
 //! ### Reading a failure, and replaying it
 //!
-//! A seed that fails is run again with fewer and fewer faults. The test then panics with the shortest
-//! list that still fails, and with the trace before it:
+//! A seed that fails is run again with fewer and fewer faults. The test then panics with the
+//! shortest list that still fails, and with the trace before it:
 //!
 //! ```text
 //! seed 4, weather storm: a poem of 5000 bytes was taken for a whole one (at 27.143548552s)
@@ -433,9 +438,9 @@
 //! ```
 //!
 //! Each line has its second, its host, and the connection: `reader#10` is the tenth that the reader
-//! tried. `COUPLET_SEED=4 cargo test` runs that seed alone, as often as you like, in a debugger too.
-//! Where two runs of a seed differ, the report names the first line in which they do: something takes
-//! time, order or chance from elsewhere, say by walking a `HashMap`.
+//! tried. `COUPLET_SEED=4 cargo test` runs that seed alone, as often as you like, in a debugger
+//! too. Where two runs of a seed differ, the report names the first line in which they do:
+//! something takes time, order or chance from elsewhere, say by walking a `HashMap`.
 
 #[cfg(doc)]
 use crate::Reactor;

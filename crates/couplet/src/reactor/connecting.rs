@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::delayed::after;
-use super::table::Place;
+use super::table::Resource;
 use super::timers::TimerKey;
 use super::turn::Core;
 use super::{Asking, Reactor, Source, Timed, loop_ended};
@@ -22,8 +22,8 @@ use crate::error::{By, ConnectError, Reason};
 use crate::factory::{AnyFactory, FactorySlot};
 use crate::panics::discard;
 use crate::protocol::Protocol;
+use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
-use crate::transport::wire::Wire;
 use crate::transport::{Connection, Transport};
 
 /// RFC 8305, section 5: the Connection Attempt Delay.
@@ -67,7 +67,7 @@ pub(super) struct ConnectorCell {
     /// `do_start` was called and `do_stop` was not.
     started: Cell<bool>,
     stop_asked: Cell<bool>,
-    wire: RefCell<Option<Rc<Wire>>>,
+    connection: RefCell<Option<Rc<ConnectionCell>>>,
     attempts: RefCell<Option<Attempts>>,
     timer: Cell<Option<TimerKey>>,
     /// When the next attempt is to begin, if not at once.
@@ -108,7 +108,7 @@ impl Connector {
             state: Cell::new(ConnectorState::Connecting),
             started: Cell::new(false),
             stop_asked: Cell::new(false),
-            wire: RefCell::new(None),
+            connection: RefCell::new(None),
             attempts: RefCell::new(None),
             timer: Cell::new(None),
             begin_at: Cell::new(None),
@@ -207,7 +207,7 @@ impl Connector {
 
     /// The connection that was made, until it is lost.
     pub fn transport(&self) -> Option<Transport> {
-        self.cell.wire.borrow().clone().map(|wire| Transport { wire })
+        self.cell.connection.borrow().clone().map(|connection| Transport { cell: connection })
     }
 
     /// The reactor that it runs on.
@@ -215,13 +215,13 @@ impl Connector {
         &self.cell.reactor
     }
 
-    /// The host that was asked for: a name or an IP address.
-    pub fn host(&self) -> &str {
+    /// The host that it connects to, as it was asked for: a name or an IP address.
+    pub fn remote_host(&self) -> &str {
         &self.cell.host
     }
 
-    /// The port number that was asked for.
-    pub fn port(&self) -> u16 {
+    /// The port number that it connects to.
+    pub fn remote_port(&self) -> u16 {
         self.cell.port
     }
 
@@ -417,7 +417,7 @@ impl Core {
         while let Some(address) = cell.with_attempts(|a| a.waiting.pop_front()).flatten() {
             match io.connect(&address.into(), &cell.options) {
                 Ok(key) => {
-                    self.table.put(key, Place::Connecting(cell.clone()));
+                    self.table.put(key, Resource::Connecting(cell.clone()));
                     let next_at = after(self.reactor.now(), ATTEMPT_DELAY);
                     cell.with_attempts(|attempts| {
                         attempts.running.push((key, address));
@@ -530,8 +530,8 @@ impl Core {
             self.connector_lost(cell, &Reason::Done(By::Us));
             return cell.give_up(ConnectError::NoProtocol.into());
         };
-        let wire = self.new_connection(key, protocol, peer, host, Some(cell.clone()));
-        *cell.wire.borrow_mut() = Some(wire.clone());
+        let connection = self.new_connection(key, protocol, peer, host, Some(cell.clone()));
+        *cell.connection.borrow_mut() = Some(connection.clone());
         self.visit(io, key, Life::made);
         if let Some(done) = cell.take_done() {
             let reason = self.table.connection(key).map(|entry| entry.life.reason());
@@ -540,7 +540,7 @@ impl Core {
                 Some(reason @ (Reason::Failed(_) | Reason::Panicked(_))) => {
                     done(Err(crate::error::ConnectionLost(reason).into()));
                 }
-                _ => done(Ok(Transport { wire })),
+                _ => done(Ok(Transport { cell: connection })),
             }
         }
     }
@@ -608,7 +608,7 @@ impl Core {
         self.connectors.remove(&cell.serial.get());
         cell.state.set(ConnectorState::Disconnected);
         cell.stop_asked.set(false);
-        cell.wire.take();
+        cell.connection.take();
         let connector = cell.handle();
         cell.factory.call("client_connection_…", |factory| tell(factory, &connector));
         if cell.state.get() == ConnectorState::Disconnected && cell.started.replace(false) {

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::connecting::ConnectorCell;
-use super::table::{Entry, Place};
+use super::table::{ConnectionEntry, Resource};
 use super::turn::{Core, transmit};
 use super::{Call, Timed};
 use crate::address::Address;
@@ -12,8 +12,8 @@ use crate::driver::{Commands, Key};
 use crate::panics::discard;
 use crate::protocol::Protocol;
 use crate::transport::ConnectionId;
+use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::{Follows, Life, Moment};
-use crate::transport::wire::Wire;
 
 impl Core {
     #[cold]
@@ -24,18 +24,19 @@ impl Core {
         peer: Address,
         host: Address,
         connector: Option<Rc<ConnectorCell>>,
-    ) -> Rc<Wire> {
+    ) -> Rc<ConnectionCell> {
         let id = ConnectionId { reactor: self.reactor.serial(), key };
         tracing::debug!(connection = %id, %peer, %host, "connection made");
         let protocol = match &self.wrap {
             None => protocol,
             Some(wrap) => wrap(key, protocol),
         };
-        let wire = Rc::new(Wire::new(id, self.reactor.clone(), peer, host));
-        let life = Life::new(wire.clone(), protocol);
-        let entry = Entry { life, connector, timer: None, to_write: false, queued: false };
-        self.table.put(key, Place::Connection(Box::new(entry)));
-        wire
+        let cell = Rc::new(ConnectionCell::new(id, self.reactor.clone(), peer, host));
+        let life = Life::new(cell.clone(), protocol);
+        let entry =
+            ConnectionEntry { life, connector, timer: None, to_write: false, queued: false };
+        self.table.put(key, Resource::Connection(Box::new(entry)));
+        cell
     }
 
     /// Calls into one connection, and does what follows from that. What it wrote waits to be sent.
@@ -49,9 +50,9 @@ impl Core {
         let Some(entry) = self.table.connection(key) else { return };
         // What it asks of itself meanwhile is seen below, and needs no entry in the list of dirty
         // connections.
-        let was_dirty = entry.life.wire().set_dirty(true);
+        let was_dirty = entry.life.cell().set_dirty(true);
         let follows = f(&mut entry.life, at);
-        entry.life.wire().set_dirty(was_dirty);
+        entry.life.cell().set_dirty(was_dirty);
         if follows != Follows::NOTHING {
             self.visited(io, key, follows);
         }
@@ -91,7 +92,7 @@ impl Core {
     pub(super) fn send(&mut self, io: &mut dyn Commands, key: Key) {
         let at = self.moment();
         let Some(entry) = self.table.connection(key) else { return };
-        if entry.life.wire().has_output() {
+        if entry.life.cell().has_output() {
             let follows = transmit(io, key, &mut entry.life, at);
             if follows != Follows::NOTHING {
                 self.follow(io, key, follows);
@@ -101,16 +102,16 @@ impl Core {
 
     /// `connection_lost` was called: nothing of the connection stays.
     pub(super) fn connection_gone(&mut self, key: Key) {
-        let Place::Connection(entry) = self.table.take(key) else {
+        let Some(Resource::Connection(entry)) = self.table.take(key) else {
             return;
         };
-        let timers = entry.life.wire().take_timers();
+        let timers = entry.life.cell().take_timers();
         let deadline = entry.timer.map(|(timer, _)| timer);
         for timer in timers.into_iter().chain(deadline) {
             let timed = self.reactor.records.timers.borrow_mut().remove(timer);
             drop(timed);
         }
-        let Entry { life, connector, .. } = *entry;
+        let ConnectionEntry { life, connector, .. } = *entry;
         let reason = life.reason();
         discard("drop of a protocol", life);
         if let Some(connector) = connector {
@@ -141,9 +142,9 @@ impl Core {
             entry.life.measured(io.unsent(key));
         }
         if follows.has(Follows::OPTIONS) {
-            for option in entry.life.wire().take_options() {
+            for option in entry.life.cell().take_options() {
                 if let Err(error) = io.set_option(key, option) {
-                    tracing::warn!(connection = %entry.life.wire().id(), ?option, %error, "cannot set an option");
+                    tracing::warn!(connection = %entry.life.cell().id(), ?option, %error, "cannot set an option");
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::connecting::ConnectorState;
-use super::table::{Entry, Place};
+use super::table::{ConnectionEntry, Resource};
 use super::tasks::TaskId;
 use super::timers::TimerKey;
 use super::turn::Core;
@@ -157,7 +157,7 @@ impl Core {
 
     fn left_but(&self, spared: impl Fn(&Life) -> bool) -> Vec<Left> {
         let ports = self.table.iter().filter_map(|(_, place)| match place {
-            Place::Port(port) => Some(Left {
+            Resource::Port(port) => Some(Left {
                 what: format!("a port that listens on {}", port.host()),
                 from: format!("opened at {}", port.place.get()),
                 cure: "`port.stop_listening()`",
@@ -172,7 +172,7 @@ impl Core {
             cure: "`connector.stop_connecting()`, or cancel the Deferred of the connect",
         });
         let connections = self.table.iter().filter_map(|(key, place)| match place {
-            Place::Connection(entry) if !spared(&entry.life) => {
+            Resource::Connection(entry) if !spared(&entry.life) => {
                 Some(self.connection_left(key, entry))
             }
             _ => None,
@@ -183,7 +183,7 @@ impl Core {
         left
     }
 
-    fn connection_left(&self, key: Key, entry: &Entry) -> Left {
+    fn connection_left(&self, key: Key, entry: &ConnectionEntry) -> Left {
         let seen = ConnectionSnapshot::of(&entry.life, self.reactor.now());
         let (towards, mut from) = match &entry.connector {
             Some(connector) => ("to", format!("by the connect asked for at {}", connector.place)),

@@ -32,14 +32,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use slab::Slab;
-
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
 use crate::driver::{ConnectOptions, Key, ListenOptions, Spares, World};
 use crate::error::ListenError;
 use crate::factory::{Factory, IntoFactory};
 use crate::panics::Contained;
-use crate::transport::wire::{Phase, Wire};
+use crate::slots::Slots;
+use crate::transport::cell::{ConnectionCell, Phase};
 use crate::transport::{Connection, Tell};
 
 use connecting::ConnectorCell;
@@ -122,7 +121,7 @@ pub(crate) struct Records {
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
     /// What threads in [`Remote::block_on_reactor`] are told when the loop is dropped. Law 9: one for
     /// each such thread.
-    blocked: RefCell<Slab<Box<dyn FnOnce()>>>,
+    blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
     /// Where things were asked for, in a loop that a test watches.
@@ -213,7 +212,7 @@ enum RunState {
 
 /// A queued call into user code.
 enum Call {
-    Tell(Rc<Wire>, Box<dyn Tell>),
+    Tell(Rc<ConnectionCell>, Box<dyn Tell>),
     /// What a connection has due.
     Due(Key),
     Run(Box<dyn FnOnce()>),
@@ -228,7 +227,7 @@ enum Asking {
 /// What is to happen at a time.
 enum Timed {
     Call(Box<dyn FnOnce()>),
-    Tell(Rc<Wire>, Box<dyn Tell>),
+    Tell(Rc<ConnectionCell>, Box<dyn Tell>),
     Deadline(Key),
     Connector(Rc<ConnectorCell>),
 }
@@ -258,7 +257,7 @@ impl Reactor {
                 #[cfg(unix)]
                 watches: RefCell::default(),
                 snapshots: RefCell::default(),
-                blocked: RefCell::default(),
+                blocked: RefCell::new(Slots::new()),
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
                 places: RefCell::default(),
@@ -499,24 +498,24 @@ impl Reactor {
         self.records.note(pending::ROUND);
     }
 
-    pub(crate) fn tell(&self, wire: &Rc<Wire>, tell: Box<dyn Tell>) {
-        self.enqueue(Call::Tell(wire.clone(), tell));
+    pub(crate) fn tell(&self, cell: &Rc<ConnectionCell>, tell: Box<dyn Tell>) {
+        self.enqueue(Call::Tell(cell.clone(), tell));
     }
 
     #[track_caller]
     pub(crate) fn tell_later(
         &self,
-        wire: &Rc<Wire>,
+        cell: &Rc<ConnectionCell>,
         delay: Duration,
         tell: Box<dyn Tell>,
     ) -> DelayedCall {
-        if wire.phase() == Phase::Lost {
+        if cell.phase() == Phase::Lost {
             return DelayedCall::never();
         }
-        let call = DelayedCall::new(self, delay, Timed::Tell(wire.clone(), tell));
+        let call = DelayedCall::new(self, delay, Timed::Tell(cell.clone(), tell));
         if let Some(timer) = call.timer() {
-            wire.add_timer(timer, &self.records.timers.borrow());
-            let waiting = Waiting::Connection(wire.key());
+            cell.add_timer(timer, &self.records.timers.borrow());
+            let waiting = Waiting::Connection(cell.key());
             self.records.note_timer(timer, waiting, Location::caller());
         }
         call

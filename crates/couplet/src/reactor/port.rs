@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::table::Place;
+use super::table::Resource;
 use super::turn::Core;
 use super::{Asking, Reactor, Source};
 use crate::address::Address;
@@ -178,7 +178,7 @@ impl Core {
         };
         match io.listen(bound) {
             Ok(key) => {
-                self.table.put(key, Place::Port(port.clone()));
+                self.table.put(key, Resource::Port(port.clone()));
                 port.key.set(Some(key));
                 port.state.set(PortState::Listening);
                 if port.paused.get() {
@@ -205,7 +205,7 @@ impl Core {
         peer: Address,
         host: Address,
     ) {
-        let Some(Place::Port(port)) = self.table.place(port) else {
+        let Some(Resource::Port(port)) = self.table.resource(port) else {
             return io.close(key, CloseMode::Normal);
         };
         port.accepted.set(port.accepted.get() + 1);
@@ -244,7 +244,7 @@ impl Core {
     }
 
     pub(super) fn close_port(&mut self, io: &mut dyn Commands, key: Key) {
-        if let Place::Port(port) = self.table.take(key) {
+        if let Some(Resource::Port(port)) = self.table.take(key) {
             io.close(key, CloseMode::Normal);
             port.key.set(None);
             port.state.set(PortState::Stopped);

@@ -12,7 +12,7 @@ use super::turn::Core;
 use crate::defer::{Deferred, Result};
 use crate::driver::Commands;
 use crate::panics::{Contained, contain};
-use crate::transport::{ConnectionId, Tell, Told, Transport};
+use crate::transport::{ConnectionId, Tell, TellFn, Transport};
 
 /// A call from another thread.
 pub(super) enum RemoteCall {
@@ -93,7 +93,7 @@ impl Remote {
         connection: ConnectionId,
         f: impl FnOnce(&mut P, &Transport) + Send + 'static,
     ) -> Result<(), LoopGone> {
-        self.send(RemoteCall::Tell(connection, Box::new(Told::new(f))))
+        self.send(RemoteCall::Tell(connection, Box::new(TellFn::new(f))))
     }
 
     /// Runs `f` in the loop's thread, and blocks this one until the Deferred that it returns has
@@ -143,7 +143,7 @@ impl Remote {
                 // Nobody waits any more only where the waiting thread has died.
                 let _ = answer.send(result);
                 if let Some(records) = records.upgrade() {
-                    records.blocked.borrow_mut().try_remove(waiting);
+                    records.blocked.borrow_mut().remove(waiting);
                 }
                 Ok(())
             });

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::connecting::Connector;
 use super::leaks::Left;
 use super::port::PortState;
-use super::table::Place;
+use super::table::Resource;
 use super::tasks::Tasks;
 use super::turn::{Core, Engine, Turns};
 use super::{Asking, LoopOptions, Reactor, RunState, Shutdown, Snapshot};
@@ -430,14 +430,14 @@ impl Drop for Loop {
         }
         for key in core.table.keys(|_| true) {
             match core.table.take(key) {
-                Place::Port(port) => port.factory.clear(),
-                Place::Connection(entry) => {
+                Some(Resource::Port(port)) => port.factory.clear(),
+                Some(Resource::Connection(entry)) => {
                     contain("drop of a protocol", move || entry.life.abandon());
                 }
-                Place::Connecting(_) | Place::Empty => {}
+                Some(Resource::Connecting(_)) | None => {}
             }
         }
-        for loop_gone in core.reactor.records.blocked.borrow_mut().drain() {
+        for loop_gone in core.reactor.records.blocked.take().into_values() {
             loop_gone();
         }
         core.reactor.records.asking.take();

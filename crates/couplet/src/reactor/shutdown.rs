@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::delayed::after;
-use super::table::Place;
+use super::table::Resource;
 use super::turn::Core;
 use super::{RunState, pending};
 use crate::defer::Deferred;
@@ -158,7 +158,7 @@ impl Core {
         self.reactor.records.run_state.set(RunState::Stopping);
         self.stopping = Stopping::Closing(after(now, self.shutdown_grace));
         self.close_ports_and_connectors(io);
-        for key in self.table.keys(|place| matches!(place, Place::Connection(_))) {
+        for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
             self.visit(io, key, Life::stop);
             self.send(io, key);
         }
@@ -171,7 +171,7 @@ impl Core {
     }
 
     fn close_ports_and_connectors(&mut self, io: &mut dyn Commands) {
-        for key in self.table.keys(|place| matches!(place, Place::Port(_))) {
+        for key in self.table.keys(|place| matches!(place, Resource::Port(_))) {
             self.close_port(io, key);
         }
         let connecting: Vec<_> = self.connectors.values().cloned().collect();
@@ -182,7 +182,7 @@ impl Core {
 
     fn cut_connections(&mut self, io: &mut dyn Commands) {
         self.close_ports_and_connectors(io);
-        for key in self.table.keys(|place| matches!(place, Place::Connection(_))) {
+        for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
             self.visit(io, key, Life::cut);
             self.send(io, key);
         }

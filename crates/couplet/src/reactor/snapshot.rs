@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::port::{PortCell, PortState};
-use super::table::Place;
+use super::table::Resource;
 use super::turn::Core;
 use super::{Asking, ConnectorState};
 use crate::address::Address;
@@ -101,11 +101,11 @@ impl Core {
         let mut ports: Vec<&Rc<PortCell>> = Vec::new();
         for (_, place) in self.table.iter() {
             match place {
-                Place::Port(port) => ports.push(port),
-                Place::Connection(entry) => {
+                Resource::Port(port) => ports.push(port),
+                Resource::Connection(entry) => {
                     snapshot.connections.push(ConnectionSnapshot::of(&entry.life, now));
                 }
-                Place::Connecting(_) | Place::Empty => {}
+                Resource::Connecting(_) => {}
             }
         }
         // The turn has yet to start these. A port queues connections already.
@@ -132,17 +132,17 @@ impl Core {
 
 impl ConnectionSnapshot {
     pub(super) fn of(life: &Life, now: Instant) -> ConnectionSnapshot {
-        let wire = life.wire();
+        let cell = life.cell();
         ConnectionSnapshot {
-            id: wire.id(),
-            peer: wire.peer.clone(),
-            host: wire.host.clone(),
+            id: cell.id(),
+            peer: cell.peer.clone(),
+            host: cell.host.clone(),
             state: life.state_name(),
-            bytes_in: wire.bytes_in.get(),
-            bytes_out: wire.bytes_out(),
-            buffered: wire.buffered(),
-            idle: now.saturating_duration_since(wire.received_at.get()),
-            age: now.saturating_duration_since(wire.made_at),
+            bytes_in: cell.bytes_in.get(),
+            bytes_out: cell.bytes_out(),
+            buffered: cell.buffered(),
+            idle: now.saturating_duration_since(cell.received_at.get()),
+            age: now.saturating_duration_since(cell.made_at),
         }
     }
 }

@@ -12,26 +12,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 
-use slab::Slab;
-
 use super::door::Door;
 use super::remote::RemoteCall;
 use super::turn::Core;
 use super::{Reactor, pending};
 use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
 use crate::panics::{Contained, panic_text};
+use crate::slots::{Key, Slots};
 
-/// Names a task: its place, and the use of the place.
+/// Names a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TaskId {
-    index: usize,
-    generation: u64,
-}
+pub(super) struct TaskId(Key);
 
 /// The tasks of a loop.
 pub(super) struct Tasks {
-    entries: Slab<Entry>,
-    generation: u64,
+    entries: Slots<Spawned>,
     queue: Arc<WakeQueue>,
     /// Spawned since this turn began: they run in the next. Law 9: each task once.
     fresh: Vec<TaskId>,
@@ -41,8 +36,7 @@ pub(super) struct Tasks {
     cancelled: Vec<TaskId>,
 }
 
-struct Entry {
-    generation: u64,
+struct Spawned {
     waker: Arc<TaskWaker>,
     /// Out while it is polled.
     task: Option<Box<dyn Task>>,
@@ -186,8 +180,7 @@ impl Tasks {
             in_turn: AtomicBool::new(false),
         });
         Tasks {
-            entries: Slab::new(),
-            generation: 0,
+            entries: Slots::new(),
             queue,
             fresh: Vec::new(),
             ready: Vec::new(),
@@ -196,12 +189,11 @@ impl Tasks {
     }
 
     fn reserve(&mut self) -> TaskId {
-        self.generation += 1;
-        let id = TaskId { index: self.entries.vacant_key(), generation: self.generation };
+        let id = TaskId(self.entries.next_key());
         let queue = self.queue.clone();
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), queue });
         self.fresh.push(id);
-        self.entries.insert(Entry { generation: id.generation, waker, task: None });
+        self.entries.insert(Spawned { waker, task: None });
         id
     }
 
@@ -211,17 +203,16 @@ impl Tasks {
         }
     }
 
-    fn entry(&mut self, id: TaskId) -> Option<&mut Entry> {
-        self.entries.get_mut(id.index).filter(|entry| entry.generation == id.generation)
+    fn entry(&mut self, id: TaskId) -> Option<&mut Spawned> {
+        self.entries.get_mut(id.0)
     }
 
     pub(super) fn contains(&self, id: TaskId) -> bool {
-        self.entries.get(id.index).is_some_and(|entry| entry.generation == id.generation)
+        self.entries.get(id.0).is_some()
     }
 
     fn remove(&mut self, id: TaskId) -> Option<Box<dyn Task>> {
-        self.entry(id)?;
-        self.entries.remove(id.index).task
+        self.entries.remove(id.0)?.task
     }
 
     /// A turn begins: what was spawned before it may run in it.
@@ -319,21 +310,16 @@ impl Core {
     /// The run ends: so do the tasks that it has now. What the end of one spawns is not among them.
     pub(super) fn drop_all_tasks(&mut self) {
         let tasks = &self.reactor.records.tasks;
-        let ids: Vec<TaskId> = {
-            let tasks = tasks.borrow();
-            let id =
-                |(index, entry): (usize, &Entry)| TaskId { index, generation: entry.generation };
-            tasks.entries.iter().map(id).collect()
-        };
+        let ids = tasks.borrow().entries.keys();
         for id in ids {
             // One at a time: dropping one may cancel or spawn others.
-            let task = tasks.borrow_mut().remove(id);
+            let task = tasks.borrow_mut().remove(TaskId(id));
             if let Some(task) = task {
                 task.cancel();
             }
         }
         let mut tasks = tasks.borrow_mut();
-        if tasks.entries.is_empty() {
+        if tasks.entries.len() == 0 {
             tasks.fresh.clear();
             tasks.cancelled.clear();
             tasks.take_ready();

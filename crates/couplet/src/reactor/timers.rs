@@ -13,8 +13,9 @@
 
 use std::fmt;
 use std::mem;
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
+
+use crate::slots::{Key, Slots};
 
 const TICK_BITS: u32 = 20;
 const SLOT_BITS: u32 = 6;
@@ -30,21 +31,18 @@ const NONE: u32 = u32::MAX;
 
 /// Values that come due, each at its deadline.
 ///
-/// It takes 24 bytes and the size of an `Option<T>` for each outstanding value, 24 more while that is
-/// nearly due, and 14 KiB by itself. What it once took it keeps for those to come.
+/// It takes 32 bytes and the size of a `T` for each outstanding value, 24 more while that is nearly
+/// due, and 14 KiB for itself. What it once took it keeps for those to come.
 pub(crate) struct Timers<T> {
     origin: Instant,
-    entries: Vec<Entry<T>>,
-    /// The first of the list of vacant entries.
-    vacant: u32,
-    len: usize,
+    entries: Slots<Entry<T>>,
     /// How many inserts and resets there have been.
     asked: u64,
     /// INVARIANT: what is due in this tick or before it is in the heap (or parked), what is due
     /// later is in the wheel, or in the heap under an earlier due time that it once had.
     current: u64,
     heap: Vec<Node>,
-    slots: Vec<Slot>,
+    slots: Vec<List>,
     /// A bit for each slot that is not empty, a word for each level and one for [`PARKED`].
     occupied: [u64; LEVELS + 1],
     /// INVARIANT: what is parked was asked for after this seq.
@@ -64,10 +62,7 @@ struct Next {
 
 /// Names a value in a [`Timers`]. Once the value has been taken out it names nothing, for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TimerKey {
-    entry: u32,
-    generation: NonZeroU32,
-}
+pub(crate) struct TimerKey(Key);
 
 /// A moment in the order of asking: every insert and reset comes before it or after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,13 +73,11 @@ impl<T> Timers<T> {
     pub(crate) fn new(origin: Instant) -> Self {
         Self {
             origin,
-            entries: Vec::new(),
-            vacant: NONE,
-            len: 0,
+            entries: Slots::new(),
             asked: 0,
             current: 0,
             heap: Vec::new(),
-            slots: vec![Slot::EMPTY; PARKED + 1],
+            slots: vec![List::EMPTY; PARKED + 1],
             occupied: [0; LEVELS + 1],
             parked_after: Seq(0),
             next: None,
@@ -98,18 +91,19 @@ impl<T> Timers<T> {
     /// With more than four billion values outstanding.
     pub(crate) fn insert(&mut self, deadline: Instant, value: T) -> TimerKey {
         let due = self.ask(deadline);
-        let key = self.occupy(due, value);
-        self.place(key.entry, due);
+        let position = Position::Heap { index: NONE };
+        let key = self.entries.insert(Entry { due, position, value });
+        self.place(key.slot, due);
         self.comes(due, deadline);
-        key
+        TimerKey(key)
     }
 
     /// Takes the value out before its time. Nothing of it stays behind.
     pub(crate) fn remove(&mut self, key: TimerKey) -> Option<T> {
-        self.entry(key)?;
+        let entry = self.entries.remove(key.0)?;
         self.next = None;
-        self.displace(key.entry);
-        self.vacate(key.entry)
+        self.displace(entry.position);
+        Some(entry.value)
     }
 
     /// Moves the deadline, and says whether there was still something to move.
@@ -117,29 +111,29 @@ impl<T> Timers<T> {
     /// It counts as asked for anew: among equal deadlines the value now comes last. Moving later
     /// writes the new time down and no more: the entry is sorted again when its old time comes.
     pub(crate) fn reset(&mut self, key: TimerKey, deadline: Instant) -> bool {
-        if !self.contains(key) {
+        let due = self.next_due(deadline);
+        let Some(entry) = self.entries.get_mut(key.0) else {
             return false;
-        }
-        let due = self.ask(deadline);
-        let entry = &mut self.entries[key.entry as usize];
+        };
+        self.asked += 1;
         let old = mem::replace(&mut entry.due, due);
-        let sooner = due < old;
+        let position = entry.position;
         self.next = None;
-        if sooner {
-            self.displace(key.entry);
-            self.place(key.entry, due);
+        if due < old {
+            self.displace(position);
+            self.place(key.0.slot, due);
         }
         true
     }
 
     /// The deadline as it was last set.
     pub(crate) fn deadline(&self, key: TimerKey) -> Option<Instant> {
-        Some(self.entry(key)?.due.deadline(self.origin))
+        Some(self.entries.get(key.0)?.due.deadline(self.origin))
     }
 
     /// Whether the value is still there.
     pub(crate) fn contains(&self, key: TimerKey) -> bool {
-        self.entry(key).is_some()
+        self.entries.get(key.0).is_some()
     }
 
     /// When to look for due values again; `None` when there are none at all.
@@ -191,7 +185,7 @@ impl<T> Timers<T> {
         {
             if due.asked() < before.0 {
                 self.remove_node(0);
-                return self.vacate(entry);
+                return self.entries.remove(self.entries.key_at(entry)).map(|entry| entry.value);
             }
             if due.nanos() == last.nanos() {
                 // Whatever else is due has this deadline too, and was asked for later still.
@@ -211,94 +205,54 @@ impl<T> Timers<T> {
 
     /// How many values are outstanding.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.entries.len()
     }
 
     /// Whether nothing is outstanding.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.entries.len() == 0
     }
 
     /// Takes out every value, in no particular order.
     pub(crate) fn take_all(&mut self) -> Vec<T> {
-        (0..self.entries.len() as u32)
-            .filter_map(|entry| {
-                let generation = self.entries[entry as usize].generation;
-                self.remove(TimerKey { entry, generation })
-            })
-            .collect()
+        self.entries.keys().into_iter().filter_map(|key| self.remove(TimerKey(key))).collect()
     }
 
     /// Every value with its deadline, in no particular order, though always in the same after the
     /// same calls.
     #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Instant, &T)> {
-        self.entries.iter().filter_map(|entry| {
-            let value = entry.value.as_ref()?;
-            Some((entry.due.deadline(self.origin), value))
-        })
+        self.entries.iter().map(|(_, entry)| (entry.due.deadline(self.origin), &entry.value))
     }
 
     fn ask(&mut self, deadline: Instant) -> Due {
-        let due = Due::new(self.origin, deadline, self.asked);
+        let due = self.next_due(deadline);
         self.asked += 1;
         due
     }
+
+    fn next_due(&self, deadline: Instant) -> Due {
+        Due::new(self.origin, deadline, self.asked)
+    }
 }
 
-/// A place in the table.
 struct Entry<T> {
     due: Due,
-    generation: NonZeroU32,
-    place: Place,
-    /// INVARIANT: `None` exactly when the entry is vacant or worn out.
-    value: Option<T>,
+    position: Position,
+    value: T,
 }
 
 /// Where an entry is found, so that it can leave from there at once.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum Position {
     Heap { index: u32 },
-    Slot { slot: u16, previous: u32, next: u32 },
-    Vacant { next: u32 },
+    List { slot: u16, previous: u32, next: u32 },
 }
 
-/// The table of entries.
+/// Entries and their positions.
 impl<T> Timers<T> {
-    fn entry(&self, key: TimerKey) -> Option<&Entry<T>> {
-        let entry = self.entries.get(key.entry as usize)?;
-        (entry.generation == key.generation && entry.value.is_some()).then_some(entry)
-    }
-
-    fn occupy(&mut self, due: Due, value: T) -> TimerKey {
-        self.len += 1;
-        let index = self.vacant;
-        if let Some(entry) = self.entries.get_mut(index as usize)
-            && let Place::Vacant { next } = entry.place
-        {
-            self.vacant = next;
-            entry.due = due;
-            entry.value = Some(value);
-            return TimerKey { entry: index, generation: entry.generation };
-        }
-        let index = self.entries.len();
-        assert!(index < NONE as usize, "more than four billion timers");
-        let generation = NonZeroU32::MIN;
-        let place = Place::Vacant { next: NONE };
-        self.entries.push(Entry { due, generation, place, value: Some(value) });
-        TimerKey { entry: index as u32, generation }
-    }
-
-    fn vacate(&mut self, index: u32) -> Option<T> {
-        self.len -= 1;
-        let entry = &mut self.entries[index as usize];
-        entry.place = Place::Vacant { next: self.vacant };
-        // An entry that has had every generation is worn out: used again, old keys would fit it.
-        if let Some(generation) = entry.generation.checked_add(1) {
-            entry.generation = generation;
-            self.vacant = index;
-        }
-        entry.value.take()
+    fn entry(&mut self, entry: u32) -> &mut Entry<T> {
+        self.entries.at_mut(entry).expect("a listed entry is occupied")
     }
 
     fn place(&mut self, entry: u32, due: Due) {
@@ -309,24 +263,23 @@ impl<T> Timers<T> {
         }
     }
 
-    fn displace(&mut self, entry: u32) {
-        match self.entries[entry as usize].place {
-            Place::Heap { index } => self.remove_node(index as usize),
-            Place::Slot { slot, previous, next } => self.unlink(slot as usize, previous, next),
-            Place::Vacant { .. } => {}
+    fn displace(&mut self, position: Position) {
+        match position {
+            Position::Heap { index } => self.remove_node(index as usize),
+            Position::List { slot, previous, next } => self.unlink(slot as usize, previous, next),
         }
     }
 }
 
 /// A list of entries, in no order.
 #[derive(Clone, Copy)]
-struct Slot {
+struct List {
     first: u32,
     /// While there are entries, none of them is due before this.
     least: Due,
 }
 
-impl Slot {
+impl List {
     const EMPTY: Self = Self { first: NONE, least: Due { high: 0, low: 0 } };
 }
 
@@ -372,8 +325,8 @@ impl<T> Timers<T> {
     fn empty(&mut self, slot: usize) {
         self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
         let mut next = mem::replace(&mut self.slots[slot].first, NONE);
-        while let Some(entry) = self.entries.get(next as usize)
-            && let Place::Slot { next: after, .. } = entry.place
+        while let Some(entry) = self.entries.at(next)
+            && let Position::List { next: after, .. } = entry.position
         {
             let due = entry.due;
             self.place(mem::replace(&mut next, after), due);
@@ -382,20 +335,20 @@ impl<T> Timers<T> {
 
     fn link(&mut self, slot: usize, entry: u32, due: Due) {
         self.occupied[slot / SLOTS] |= 1 << (slot % SLOTS);
-        let Slot { first, least } = &mut self.slots[slot];
+        let List { first, least } = &mut self.slots[slot];
         let next = mem::replace(first, entry);
         if next == NONE || due < *least {
             *least = due;
         }
         self.set_previous(next, entry);
         let slot = slot as u16;
-        self.entries[entry as usize].place = Place::Slot { slot, previous: NONE, next };
+        self.entry(entry).position = Position::List { slot, previous: NONE, next };
     }
 
     fn unlink(&mut self, slot: usize, previous: u32, next: u32) {
         self.set_previous(next, previous);
-        if let Some(entry) = self.entries.get_mut(previous as usize) {
-            if let Place::Slot { next: after, .. } = &mut entry.place {
+        if let Some(entry) = self.entries.at_mut(previous) {
+            if let Position::List { next: after, .. } = &mut entry.position {
                 *after = next;
             }
             return;
@@ -407,8 +360,8 @@ impl<T> Timers<T> {
     }
 
     fn set_previous(&mut self, entry: u32, to: u32) {
-        if let Some(entry) = self.entries.get_mut(entry as usize)
-            && let Place::Slot { previous, .. } = &mut entry.place
+        if let Some(entry) = self.entries.at_mut(entry)
+            && let Position::List { previous, .. } = &mut entry.position
         {
             *previous = to;
         }
@@ -430,7 +383,7 @@ impl<T> Timers<T> {
     fn nearest(&mut self) -> Option<Node> {
         loop {
             let node = *self.heap.first()?;
-            let due = self.entries[node.entry as usize].due;
+            let due = self.entry(node.entry).due;
             if due == node.due {
                 return Some(node);
             }
@@ -484,7 +437,7 @@ impl<T> Timers<T> {
 
     fn put(&mut self, index: usize, node: Node) {
         self.heap[index] = node;
-        self.entries[node.entry as usize].place = Place::Heap { index: index as u32 };
+        self.entry(node.entry).position = Position::Heap { index: index as u32 };
     }
 }
 
@@ -557,10 +510,9 @@ impl PartialOrd for Due {
 
 impl<T> fmt::Debug for Timers<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timers").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Timers").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-#[path = "timers/tests.rs"] // so that the bench can take this file in by its path
 mod tests;

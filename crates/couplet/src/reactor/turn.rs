@@ -23,16 +23,16 @@ use std::time::{Duration, Instant};
 use super::connecting::ConnectorCell;
 use super::options::LoopOptions;
 use super::shutdown::Stopping;
-use super::table::{Place, Table};
+use super::table::{Resource, Table};
 use super::timers::Seq;
 use super::{Asking, Call, Reactor, RunState, Snapshot, Timed, pending};
 use crate::driver::{Commands, Driver, Event, Key, Signal, Ticket};
 use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::transport::Tell;
+use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::{Follows, Life, Moment};
 use crate::transport::outbox::SPARE_TOTAL;
-use crate::transport::wire::Wire;
 
 /// What SIGUSR1 does with the snapshot that it asks for.
 pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
@@ -121,7 +121,7 @@ impl Core {
     pub(super) fn new(reactor: Reactor, options: &LoopOptions) -> Core {
         Core {
             reactor,
-            table: Table::default(),
+            table: Table::new(),
             to_write: Vec::new(),
             dirty: Vec::new(),
             connectors: BTreeMap::new(),
@@ -225,9 +225,9 @@ impl Core {
         let at = self.moment_of_turn();
         let entry = self.table.connection(key)?;
         // Clean again afterwards, though it may stand in the list: then a round is pending anyway.
-        entry.life.wire().set_dirty(true);
+        entry.life.cell().set_dirty(true);
         let follows = entry.life.feed(driver.lent(), at);
-        entry.life.wire().set_dirty(false);
+        entry.life.cell().set_dirty(false);
         if !follows.is_at_most(Follows::OUTPUT) || self.reactor.records.is_pending(pending::ROUND) {
             self.visited(driver, key, follows);
             return Some(key);
@@ -259,7 +259,7 @@ impl Core {
                 return Some(key);
             }
             Event::Connected { key, host } => {
-                if let Some(Place::Connecting(connector)) = self.table.place(key) {
+                if let Some(Resource::Connecting(connector)) = self.table.resource(key) {
                     let connector = connector.clone();
                     self.attempt_connected(io, key, &connector, host);
                     return Some(key);
@@ -279,16 +279,16 @@ impl Core {
     }
 
     fn ended(&mut self, io: &mut dyn Commands, key: Key, error: Option<io::Error>) {
-        match self.table.place(key) {
-            Some(Place::Connection(_)) => {
+        match self.table.resource(key) {
+            Some(Resource::Connection(_)) => {
                 self.visit(io, key, |life, at| life.ended(error, at));
             }
-            Some(Place::Connecting(connector)) => {
+            Some(Resource::Connecting(connector)) => {
                 let connector = connector.clone();
                 let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
                 self.attempt_ended(io, key, &connector, error);
             }
-            Some(Place::Port(_) | Place::Empty) | None => {}
+            Some(Resource::Port(_)) | None => {}
         }
     }
 
@@ -313,7 +313,7 @@ impl Core {
                         }
                     }
                 }
-                Some(Call::Tell(wire, tell)) => self.run_tell(io, wire, tell),
+                Some(Call::Tell(cell, tell)) => self.run_tell(io, cell, tell),
                 Some(Call::Run(f)) => {
                     contain("call", f);
                 }
@@ -332,7 +332,7 @@ impl Core {
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
             if let Some(entry) = self.table.connection(key) {
-                entry.life.wire().set_dirty(false);
+                entry.life.cell().set_dirty(false);
                 self.visit(io, key, |life, at| life.take_over(at));
             }
         }
@@ -362,20 +362,25 @@ impl Core {
         }
     }
 
-    pub(super) fn run_tell(&mut self, io: &mut dyn Commands, wire: Rc<Wire>, tell: Box<dyn Tell>) {
-        let key = wire.key();
+    pub(super) fn run_tell(
+        &mut self,
+        io: &mut dyn Commands,
+        cell: Rc<ConnectionCell>,
+        tell: Box<dyn Tell>,
+    ) {
+        let key = cell.key();
         if self.table.connection(key).is_some() {
             self.visit(io, key, |life, at| life.tell(tell, at));
         } else {
-            self.drop_call(Call::Tell(wire, tell));
+            self.drop_call(Call::Tell(cell, tell));
         }
     }
 
     /// Drops a queued call; its Deferred fails with the connection's reason.
     pub(super) fn drop_call(&mut self, call: Call) {
         contain("drop of a call", move || {
-            if let Call::Tell(wire, tell) = call {
-                tell.lost(&wire.reason().unwrap_or(crate::error::Reason::Shutdown));
+            if let Call::Tell(cell, tell) = call {
+                tell.lost(&cell.reason().unwrap_or(crate::error::Reason::Shutdown));
             }
         });
     }
@@ -428,7 +433,7 @@ impl Core {
                 Some(Timed::Call(f)) => {
                     contain("timed call", f);
                 }
-                Some(Timed::Tell(wire, tell)) => self.run_tell(io, wire, tell),
+                Some(Timed::Tell(cell, tell)) => self.run_tell(io, cell, tell),
                 Some(Timed::Deadline(key)) => self.deadline_came(io, key),
                 Some(Timed::Connector(connector)) => self.connector_timed(io, &connector, now),
             }
@@ -489,7 +494,7 @@ pub(super) fn transmit<C: Commands + ?Sized>(
     life: &mut Life,
     at: Moment,
 ) -> Follows {
-    let mut outbox = life.wire().outbox();
+    let mut outbox = life.cell().outbox();
     let before = outbox.len();
     let outcome = io.write(key, &mut outbox);
     let spent = outbox.has_spent();
@@ -497,7 +502,7 @@ pub(super) fn transmit<C: Commands + ?Sized>(
     let follows = life.wrote(outcome, before, at);
     if spent {
         // Last, for user code may run, and write.
-        life.wire().drop_spent();
+        life.cell().drop_spent();
     }
     follows
 }

@@ -1,6 +1,6 @@
-//! The simulator's side of the seam: what one host's loop asks its system, and what it is told.
+//! The simulator's driver: the I/O seam between one host's loop and its simulated system.
 //!
-//! In the manner of readiness: it tells what can be read, and takes what fits at once.
+//! Readiness style: it reports what is readable, and a write takes whatever fits immediately.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,38 +11,32 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::faults::Fault;
 use super::kernel::stream::Read;
-use super::kernel::{EndId, Kernel, Told};
+use super::kernel::{EndId, Kernel, Notice};
 use super::trace::What;
 use crate::address::Address;
 use crate::driver::{
     Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, ListenOptions, Outbox,
     SocketOption, Ticket, World, WriteOutcome,
 };
+use crate::slots::Slots;
 
-/// The most that one `Received` carries, and a connection gives in a turn, unless asked otherwise.
+/// Default limit on the bytes in one `Received`, and read from a connection per turn.
 const READ_BUFFER: usize = 256 * 1024;
 
 /// The system of one host, as its loop sees it.
 pub(super) struct SimDriver {
     system: System,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    /// Closed in this round: not used again before the next.
+    slots: Slots<Kind>,
+    /// Slots closed in this round; reusable from the next.
     resting: Vec<u32>,
     lent: Vec<u8>,
     read_buffer: usize,
     round: u64,
-    /// Nobody else turns the world: a wait does.
+    /// `wait` runs the world itself: no `Sim` loop does.
     alone: bool,
 }
 
-struct Slot {
-    generation: u32,
-    kind: Kind,
-}
-
 enum Kind {
-    Free,
     Port { opened: Opened, accepting: bool },
     Stream(Stream),
 }
@@ -51,11 +45,11 @@ struct Stream {
     end: EndId,
     receiving: bool,
     ended: bool,
-    /// The round in which it was read last.
+    /// The round of the last read.
     read_in: u64,
 }
 
-/// What the handles of one program may use at once: until the program has ended.
+/// What one program's handles may use directly, until the program ends.
 #[derive(Clone)]
 pub(super) struct System {
     pub(super) kernel: Rc<RefCell<Kernel>>,
@@ -64,7 +58,7 @@ pub(super) struct System {
     serial: u32,
 }
 
-/// A port that is open; dropping it closes it.
+/// An open port; closed on drop.
 struct Opened {
     system: System,
     address: SocketAddr,
@@ -119,8 +113,7 @@ impl SimDriver {
     pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, host: u32) -> SimDriver {
         SimDriver {
             system: System::new(kernel, host),
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slots::new(),
             resting: Vec::new(),
             lent: Vec::new(),
             read_buffer: READ_BUFFER,
@@ -129,7 +122,7 @@ impl SimDriver {
         }
     }
 
-    /// A driver whose waits turn the world: for one loop that somebody else turns.
+    /// A driver whose `wait` runs the world, for a single loop turned from outside.
     pub(super) fn alone(kernel: &Rc<RefCell<Kernel>>, host: u32, read_buffer: usize) -> SimDriver {
         kernel.borrow_mut().begins(host);
         SimDriver { alone: true, read_buffer, ..SimDriver::new(kernel, host) }
@@ -140,15 +133,9 @@ impl SimDriver {
     }
 
     fn insert(&mut self, kind: Kind) -> Key {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, kind: Kind::Free });
-            (self.slots.len() - 1) as u32
-        });
         let host = self.system.host as usize;
         self.kernel().hosts[host].keys += 1;
-        let entry = &mut self.slots[slot as usize];
-        entry.kind = kind;
-        Key { slot, generation: entry.generation }
+        self.slots.insert(kind)
     }
 
     fn insert_stream(&mut self, end: EndId) -> Key {
@@ -163,38 +150,30 @@ impl SimDriver {
         key
     }
 
-    /// What a key names, for a command: using one after its close breaks the world.
-    fn slot(&mut self, key: Key) -> &mut Slot {
-        let slot = &mut self.slots[key.slot as usize];
-        assert!(
-            slot.generation == key.generation,
-            "a key was used after its close: {key:?}, the slot is at {}",
-            slot.generation
-        );
-        slot
+    /// What a command's key refers to. Panics on a key used after its close.
+    fn kind(&mut self, key: Key) -> &mut Kind {
+        let kind = self.slots.get_mut(key);
+        kind.unwrap_or_else(|| panic!("a key was used after its close: {key:?}"))
     }
 
     fn stream(&mut self, key: Key) -> &mut Stream {
-        match &mut self.slot(key).kind {
+        match self.kind(key) {
             Kind::Stream(stream) => stream,
-            _ => panic!("{key:?} is not a connection"),
+            Kind::Port { .. } => panic!("{key:?} is not a connection"),
         }
     }
 
     fn end_of(&self, key: Key) -> Option<EndId> {
-        let slot = self.slots.get(key.slot as usize)?;
-        match &slot.kind {
-            Kind::Stream(stream) if slot.generation == key.generation => Some(stream.end),
-            _ => None,
+        match self.slots.get(key)? {
+            Kind::Stream(stream) => Some(stream.end),
+            Kind::Port { .. } => None,
         }
     }
 
-    /// The port that listens on this address.
+    /// The accepting port at this address.
     fn port_at(&self, address: SocketAddr) -> Option<Key> {
-        self.slots.iter().enumerate().find_map(|(slot, entry)| match &entry.kind {
-            Kind::Port { opened, accepting: true } if opened.address == address => {
-                Some(Key { slot: slot as u32, generation: entry.generation })
-            }
+        self.slots.iter().find_map(|(key, kind)| match kind {
+            Kind::Port { opened, accepting: true } if opened.address == address => Some(key),
             _ => None,
         })
     }
@@ -212,7 +191,7 @@ impl SimDriver {
             (end, kernel.hosts[host as usize].queues_at(address))
         };
         if more {
-            self.kernel().hosts[host as usize].ready.push_front(Told::Port(address));
+            self.kernel().hosts[host as usize].ready.push_front(Notice::Port(address));
         }
         let key = self.insert_stream(end);
         let mut kernel = self.kernel();
@@ -223,7 +202,8 @@ impl SimDriver {
         Some(Event::Accepted { port, key, peer: peer.into(), host: local.into() })
     }
 
-    /// No descriptors: who waits is accepted and closed, with the one held in reserve.
+    /// Out of descriptors: accepts every queued connection with the reserve descriptor and closes
+    /// it.
     fn turn_away(&mut self, address: SocketAddr) {
         let host = self.system.host;
         let mut kernel = self.kernel();
@@ -234,7 +214,7 @@ impl SimDriver {
         }
     }
 
-    /// What there is to tell of a connection. Its bytes are put into `lent`.
+    /// The next event of a connection, if any. Bytes are read into `lent`.
     fn look(&mut self, id: EndId) -> Option<Found> {
         let (round, host) = (self.round, self.system.host);
         let kernel = self.system.kernel.clone();
@@ -245,7 +225,7 @@ impl SimDriver {
         let end = kernel.end(id)?;
         end.told = false;
         let key = end.key?;
-        let Kind::Stream(stream) = &mut self.slots[key.slot as usize].kind else { return None };
+        let Some(Kind::Stream(stream)) = self.slots.get_mut(key) else { return None };
         if std::mem::take(&mut end.answered) {
             if let Some(error) = end.error.take() {
                 stream.ended = true;
@@ -302,7 +282,7 @@ fn slow_reader(kernel: &Kernel, host: u32) -> Option<u64> {
     })
 }
 
-/// What a look at a connection found.
+/// The result of polling a connection.
 enum Found {
     Bytes(Key),
     Room(Key),
@@ -311,10 +291,12 @@ enum Found {
 }
 
 impl Driver for SimDriver {
-    /// The world waits, and turns this loop when there is something for it.
+    /// The world does the waiting: it turns this loop when there are events for it.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.round += 1;
-        self.free.append(&mut self.resting);
+        for slot in self.resting.drain(..) {
+            self.slots.reuse(slot);
+        }
         let host = self.system.host as usize;
         self.kernel().hosts[host].begin_round();
         if self.alone {
@@ -329,16 +311,16 @@ impl Driver for SimDriver {
             let host = self.system.host as usize;
             let told = self.kernel().hosts[host].ready.pop_front()?;
             let found = match told {
-                Told::Signal(signal) => return Some(Event::Signal(signal)),
-                Told::JobDone(ticket) => return Some(Event::JobDone(ticket)),
-                Told::Resolved(ticket, answer) => {
+                Notice::Signal(signal) => return Some(Event::Signal(signal)),
+                Notice::JobDone(ticket) => return Some(Event::JobDone(ticket)),
+                Notice::Resolved(ticket, answer) => {
                     return Some(Event::Resolved(ticket, answer.map_err(io::Error::from)));
                 }
-                Told::Port(address) => match self.accept(address) {
+                Notice::Port(address) => match self.accept(address) {
                     Some(event) => return Some(event),
                     None => continue,
                 },
-                Told::End(id) => self.look(id),
+                Notice::End(id) => self.look(id),
             };
             match found {
                 None => {}
@@ -389,7 +371,7 @@ impl Commands for SimDriver {
 
     fn receive(&mut self, key: Key, on: bool) {
         let host = self.system.host;
-        match &mut self.slot(key).kind {
+        match self.kind(key) {
             Kind::Port { opened, accepting } => {
                 *accepting = on;
                 let address = opened.address;
@@ -402,7 +384,6 @@ impl Commands for SimDriver {
                     self.kernel().look_at(end);
                 }
             }
-            Kind::Free => panic!("{key:?} can't receive"),
         }
     }
 
@@ -412,14 +393,13 @@ impl Commands for SimDriver {
     }
 
     fn close(&mut self, key: Key, mode: CloseMode) {
-        let slot = self.slot(key);
-        slot.generation += 1;
-        let kind = std::mem::replace(&mut slot.kind, Kind::Free);
+        self.kind(key);
+        let kind = self.slots.retire(key);
         self.resting.push(key.slot);
         let host = self.system.host as usize;
         let keys = self.kernel().hosts[host].keys.saturating_sub(1);
         self.kernel().hosts[host].keys = keys;
-        if let Kind::Stream(stream) = kind {
+        if let Some(Kind::Stream(stream)) = kind {
             self.kernel().close(stream.end, mode);
         }
     }
@@ -465,7 +445,7 @@ impl Commands for SimDriver {
 
     fn forget_job(&mut self, ticket: Ticket) {
         let host = self.system.host;
-        // User code: dropped while nothing is borrowed.
+        // Dropping the job runs user code, so no borrow may be held.
         let job = self.kernel().forget_job(host, ticket);
         drop(job);
     }

@@ -1,4 +1,4 @@
-//! What can go wrong: [`Fault`]s, written by a program or drawn by a [`Weather`] before the run.
+//! [`Fault`]s, planned by a program or drawn by a [`Weather`] before the run.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -7,58 +7,59 @@ use super::Host;
 use super::random::{Latency, Purpose, Stream, nanos};
 use crate::driver::memory::Cut;
 
-/// Something that goes wrong for a while.
+/// A fault that lasts for some time, or happens at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nothing comes through between the two. Streams try again when it heals, as TCP does, and
-    /// give up after a quarter of an hour.
+    /// Nothing gets through between the two. Streams keep retransmitting, like TCP, and give up
+    /// after a quarter of an hour.
     Partition(Host, Host),
-    /// Nothing comes through from the first to the second; the other way does.
+    /// Nothing gets through from the first to the second; the other direction works.
     OneWay(Host, Host),
-    /// Nothing comes through to or from this host.
+    /// Nothing gets through to or from this host.
     BlackHole(Host),
-    /// All that comes to or from this host takes longer by this.
+    /// Everything to or from this host takes this much longer.
     Delay(Host, Duration),
-    /// This host sends no more than so many bytes a second.
+    /// This host sends at most this many bytes per second.
     Throttle(Host, u64),
-    /// Every connection of this host that is one in so many is reset at both ends. At once.
+    /// One in this many connections of the host, chosen at random, is reset at both ends.
+    /// Instantaneous.
     Reset(Host, u32),
     /// Connects to this host are refused.
     Refuse(Host),
-    /// The queues of this host's ports are full: connects to it wait.
+    /// The accept queues of this host's ports are full: connects to it wait.
     FullQueue(Host),
-    /// The power of this host is gone. Nobody is told; what still comes for it is answered by a
-    /// reset once it is back. Its program starts anew when the fault ends.
+    /// This host loses power. Its peers are not notified; once it is back, it answers their packets
+    /// with resets. Its program restarts when the fault ends.
     Crash(Host),
-    /// The program of this host is killed. Its system closes what it held open (by a reset where
-    /// [that was asked for](crate::Transport::set_reset_unless_closed)), and the program starts anew
-    /// when the fault ends.
+    /// This host's program is killed. The system closes what it had open (with a reset where
+    /// [requested](crate::Transport::set_reset_unless_closed)), and the program restarts when the
+    /// fault ends.
     Kill(Host),
-    /// The program of this host does not get the processor; its system goes on.
+    /// This host's program gets no CPU time; its system keeps running.
     Pause(Host),
-    /// The clocks of this host go forward by this, as after a sleep. At once.
+    /// This host's clocks jump forward by this, as after a suspend. Instantaneous.
     ClockForward(Host, Duration),
-    /// The time of day of this host goes back by this. At once.
+    /// This host's time of day jumps back by this. Instantaneous.
     ClockBack(Host, Duration),
-    /// This host has no descriptors for another connection or port.
+    /// This host has no descriptors left for new connections or ports.
     NoDescriptors(Host),
-    /// The program of this host reads no more than so many bytes a second of each connection.
+    /// This host's program reads at most this many bytes per second from each connection.
     SlowReader(Host, u64),
-    /// Each lookup of a name takes this host longer by this.
+    /// Name lookups take this much longer on this host.
     SlowNames(Host, Duration),
-    /// Each lookup of a name fails on this host.
+    /// Name lookups fail on this host.
     NoNames(Host),
-    /// The name of the first host means the second one. At once, and to stay.
+    /// The first host's name now resolves to the second host. Instantaneous and permanent.
     Rename(Host, Host),
-    /// Each blocking job takes this host longer by this.
+    /// Blocking jobs take this much longer on this host.
     SlowJobs(Host, Duration),
-    /// So many in a thousand datagrams to or from this host are lost.
+    /// This many of 1000 datagrams to or from this host are lost.
     Loss(Host, u16),
 }
 
 impl Fault {
-    /// It has happened when it begins, and does not last.
+    /// It happens at one moment and has no duration.
     pub(super) fn is_at_once(&self) -> bool {
         matches!(
             self,
@@ -66,7 +67,7 @@ impl Fault {
         )
     }
 
-    /// It ends a program, which starts anew when the fault ends.
+    /// The host whose program it ends; the program restarts when the fault ends.
     pub(super) fn downs(&self) -> Option<Host> {
         match self {
             Fault::Crash(host) | Fault::Kill(host) => Some(*host),
@@ -103,19 +104,19 @@ impl Fault {
     }
 }
 
-/// A fault, when it begins and how long it lasts.
+/// A fault with its start and duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// Since the beginning of the world.
+    /// When it begins, since the start of the world.
     pub at: Duration,
-    /// [`Duration::MAX`]: to the end.
+    /// How long it lasts; [`Duration::MAX`] for the rest of the run.
     pub lasts: Duration,
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
 impl Planned {
-    /// When it is over; `None` where it lasts to the end.
+    /// When it is over; `None` if it lasts for the rest of the run.
     pub fn ends(&self) -> Option<Duration> {
         if self.fault.is_at_once() {
             return Some(self.at);
@@ -127,7 +128,7 @@ impl Planned {
         let mut text = format!("at {:?} ", self.at);
         text += &self.fault.describe(names);
         if !self.fault.is_at_once() {
-            // Writing to a string does not fail.
+            // Writing to a String cannot fail.
             let _ = match self.lasts {
                 Duration::MAX => write!(text, ", for good"),
                 lasts => write!(text, ", for {lasts:?}"),
@@ -137,17 +138,17 @@ impl Planned {
     }
 }
 
-/// How the network and the hosts behave: which faults are drawn, and how long what way takes.
+/// How the network and the hosts behave: which faults are drawn, and the default link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Weather {
-    /// No faults. Every way takes a millisecond.
+    /// No faults. Latency is a constant 1 ms.
     #[default]
     Calm,
-    /// Ways of 1 to 30 ms, streams cut anywhere, and now and then a fault of the network.
+    /// Latencies of 1 to 30 ms, streams cut anywhere, and the occasional network fault.
     Breezy,
-    /// Ways with long tails, streams cut small, lossy datagrams, and nearly every kind of fault,
+    /// Long-tailed latencies, streams cut small, lossy datagrams, and nearly every kind of fault,
     /// crashes included. ([`Rename`](Fault::Rename), [`SlowJobs`](Fault::SlowJobs) and
-    /// [`Loss`](Fault::Loss) are only written by hand.)
+    /// [`Loss`](Fault::Loss) are never drawn, only added by hand.)
     Storm,
 }
 
@@ -174,26 +175,26 @@ impl std::fmt::Display for Weather {
     }
 }
 
-/// What the way from one host to another is like.
+/// The properties of the path from one host to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// How long a way takes.
+    /// The one-way latency.
     pub latency: Latency,
-    /// How streams are cut into pieces that travel by themselves. A piece has 64 KiB at most.
+    /// How streams are cut into packets, each of at most 64 KiB.
     pub cut: Cut,
-    /// Datagrams in a thousand that are lost.
+    /// How many of 1000 datagrams are lost.
     pub loss: u16,
-    /// Datagrams in a thousand that come twice.
+    /// How many of 1000 datagrams arrive twice.
     pub duplicates: u16,
-    /// Datagrams in a thousand that take the time of another way on top, so that later ones
-    /// overtake them. Without it they come in the order of sending.
+    /// How many of 1000 datagrams are delayed by a second latency draw, so that later ones can
+    /// overtake them. Without this, datagrams arrive in order.
     pub reordered: u16,
-    /// Datagrams in a thousand that lose their end.
+    /// How many of 1000 datagrams are truncated.
     pub truncated: u16,
 }
 
 impl Link {
-    /// A way that takes always this long and does no harm.
+    /// A reliable link with this constant latency.
     pub const fn constant(latency: Duration) -> Link {
         Link {
             latency: Latency::Constant(latency),
@@ -207,7 +208,7 @@ impl Link {
 }
 
 impl Weather {
-    /// The ways of a seed's world.
+    /// The default link of a world with this seed.
     pub(super) fn link(self, seed: u64) -> Link {
         let mut draw = Stream::new(seed, Purpose::Weather, &[0]);
         let ms = Duration::from_millis;
@@ -233,7 +234,7 @@ impl Weather {
         }
     }
 
-    /// The faults of a seed's world: each drawn from a stream of its own, all begun and over
+    /// The faults of a world with this seed, each drawn from its own PRNG stream. All begin and end
     /// `within` this time.
     pub(super) fn draw(
         self,
@@ -264,7 +265,7 @@ impl Weather {
 
     fn one(self, draw: &mut Stream, hosts: &[Host], all: u32, within: u64) -> Planned {
         let at = draw.below(within);
-        // Most are short, some are long.
+        // Mostly short, sometimes long.
         let reach = (within - at) >> draw.below(6);
         let lasts = draw.between(reach / 4, reach);
         let host = hosts[draw.below(hosts.len() as u64) as usize];

@@ -1,18 +1,18 @@
-//! How much a world may take before it is given up: events, and real time. A world that goes in a
-//! circle fails with its seed, instead of falling silent.
+//! Limits on events and real time, after which a world is given up. A livelocked world fails with
+//! its seed instead of hanging.
 
 use std::time::{Duration, Instant};
 
-/// Events between two looks at the real clock.
-const LOOK: u64 = 256;
+/// Events between two readings of the real clock.
+const CLOCK_INTERVAL: u64 = 256;
 
 pub(super) struct Limits {
     pub(super) events: Option<u64>,
     pub(super) real_time: Option<Duration>,
-    /// Real time that the world has taken, but for what runs now.
+    /// Real time used by earlier runs, without the current one.
     spent: Duration,
     began: Option<Instant>,
-    /// One of them was reached.
+    /// A limit was reached.
     pub(super) reached: bool,
 }
 
@@ -29,12 +29,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The world goes on: real time counts from now on.
+    /// A run begins: real time counts from now on.
     pub(super) fn begin(&mut self) {
         self.began = self.real_time.map(|_| real_now());
     }
 
-    /// The world rests, and its test has the processor.
+    /// The run ends: the test's own time does not count.
     pub(super) fn end(&mut self) {
         self.spent = self.taken();
         self.began = None;
@@ -45,13 +45,13 @@ impl Limits {
         self.spent.saturating_add(now.unwrap_or_default())
     }
 
-    /// Which of them is reached, where one is, and what sets it.
-    pub(super) fn look(&mut self, events: u64) -> Option<String> {
+    /// Names the limit that was reached, if any, and how to set it.
+    pub(super) fn check(&mut self, events: u64) -> Option<String> {
         let text = match (self.events, self.real_time) {
             (Some(most), _) if events >= most => {
                 format!("{most} events (`Sim::set_event_limit` sets this bound)")
             }
-            (_, Some(most)) if events.is_multiple_of(LOOK) && self.taken() >= most => {
+            (_, Some(most)) if events.is_multiple_of(CLOCK_INTERVAL) && self.taken() >= most => {
                 format!("{most:?} of real time (`Sim::set_real_time_limit` sets this bound)")
             }
             _ => return None,
@@ -61,7 +61,7 @@ impl Limits {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long a world takes in the end is real")]
+#[expect(clippy::disallowed_methods, reason = "the limit is on real time")]
 fn real_now() -> Instant {
     Instant::now()
 }
@@ -71,15 +71,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_world_may_take_100_million_events_and_5_minutes_unless_told_otherwise() {
+    fn the_default_limits_are_100_million_events_and_5_minutes() {
         let mut limits = Limits::default();
-        assert_eq!(limits.look(100_000_000 - 1), None);
-        assert!(limits.look(100_000_000).is_some_and(|text| text.starts_with("100000000 events")));
+        assert_eq!(limits.check(100_000_000 - 1), None);
+        assert!(limits.check(100_000_000).is_some_and(|text| text.starts_with("100000000 events")));
         let mut limits = Limits { spent: Duration::from_secs(299), ..Limits::default() };
-        assert_eq!((limits.look(LOOK), limits.reached), (None, false));
+        assert_eq!((limits.check(CLOCK_INTERVAL), limits.reached), (None, false));
         limits.spent = Duration::from_secs(300);
-        assert_eq!(limits.look(LOOK + 1), None, "the clock costs, too");
-        assert!(limits.look(LOOK).is_some_and(|text| text.starts_with("300s of real time")));
+        assert_eq!(limits.check(CLOCK_INTERVAL + 1), None, "the clock is read rarely");
+        let text = limits.check(CLOCK_INTERVAL);
+        assert!(text.is_some_and(|text| text.starts_with("300s of real time")));
         assert!(limits.reached);
     }
 }

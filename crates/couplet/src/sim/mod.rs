@@ -1,8 +1,9 @@
-//! The simulator: whole worlds of hosts, in one thread, in virtual time, from a seed.
+//! The simulator: a whole network of hosts on one thread, in virtual time, reproducible from a
+//! seed.
 //!
 //! Each host runs an ordinary program, the function that [`run`](crate::run) takes, on the shipped
-//! loop, transports and protocols; only the driver is the simulator's. Waiting costs nothing: an
-//! hour passes as fast as what happens in it. The same seed gives the same trace, byte for byte.
+//! loop, transports and protocols; only the driver is the simulator's. Waiting is free: an hour
+//! takes only as long as the events in it. The same seed gives the same trace, byte for byte.
 //!
 //! ```
 //! use std::time::Duration;
@@ -41,38 +42,39 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! The systems of the hosts do as Linux does; the same scenes, played over real sockets and here,
-//! show protocols the same. A [`Weather`] draws faults from the seed before the run, or a program
-//! [writes](Sim::fault) them: partitions, resets, crashes, hosts without descriptors, and so on; see
-//! [`Fault`]. [`check`] runs a scenario for many seeds and reports a failure with its seed, the
-//! shortest list of faults that still fails, and the trace around it.
+//! Simulated hosts behave like Linux: the same scenes over real sockets and in the simulator give
+//! protocols the same callbacks. A [`Weather`] draws faults from the seed before the run, or a
+//! program [plans](Sim::fault) them: partitions, resets, crashes, descriptor exhaustion and so on;
+//! see [`Fault`]. [`check`] runs a scenario with many seeds and reports a failure with its seed,
+//! the shortest list of faults that still fails, and the last lines of the trace.
 //!
-//! # What is checked in every world, all the time
+//! # What every world checks, all the time
 //!
 //! `connection_made` comes first, `connection_lost` exactly once, nothing after it, and no callback
-//! inside another; a protocol is given what the other end wrote, in order: all of it before an end
-//! of the stream, and a prefix where the connection fails; the driver is given what has left; time
-//! never goes back; each bound of a queue is kept; no user code panics
-//! ([`allow_panics`](Sim::allow_panics) lets it), and no failure of a Deferred is left unhandled.
+//! runs inside another; a protocol receives what its peer wrote, in order: all of it before the end
+//! of the stream, a prefix when the connection fails; every byte counted as sent has reached the
+//! driver; time never goes backwards; every queue stays within its bound; no user code panics
+//! (unless [`allow_panics`](Sim::allow_panics)); and every failure of a Deferred is handled.
 //!
-//! A program that ends itself, by [`Reactor::stop`](crate::Reactor::stop), leaves nothing for the
-//! shutdown to cut off: no port, connect, open connection, timed call or task. What it leaves is
-//! listed with the place that asked for it, as [`testing::run`](crate::testing::run) does
-//! ([`allow_leaks`](Sim::allow_leaks) lets it). A server that a signal ends may have its ports open.
+//! A program that stops itself, with [`Reactor::stop`](crate::Reactor::stop), leaves nothing for
+//! the shutdown to cut off: no port, connect, open connection, timed call or task. Leftovers are
+//! listed with the place that created them, as in [`testing::run`](crate::testing::run) (unless
+//! [`allow_leaks`](Sim::allow_leaks)). A server that a signal stops may have its ports open.
 //!
-//! However a program has ended, its loop and its system hold nothing of it: no connection, port,
-//! timed call, task, job, lookup or key of its driver. [`Sim::finish`] ends them all, and the network
-//! is to become quiet; a [`Trial`] counts the Deferreds too, where no program was killed: its system
-//! would have freed what it held.
+//! However a program ends, its loop and its system keep nothing of it: no connection, port, timed
+//! call, task, job, lookup or driver key. [`Sim::finish`] ends all programs and waits for the
+//! network to become quiet. A [`Trial`] counts Deferreds too, unless a program was killed: a real
+//! system would have freed that program's memory.
 //!
-//! A world that has no end in sight is given up after 100 million events or 5 minutes of real time:
-//! [`set_event_limit`](Sim::set_event_limit), [`set_real_time_limit`](Sim::set_real_time_limit).
+//! A world that does not end is given up after 100 million events or 5 minutes of real time; see
+//! [`set_event_limit`](Sim::set_event_limit) and
+//! [`set_real_time_limit`](Sim::set_real_time_limit).
 //!
 //! # What a program must not do
 //!
-//! Take time, names or chance from anywhere but its reactor, wait for another thread, or walk a
-//! `HashMap` where the order has an effect. [`check`] runs the first seed and each failure
-//! twice, and names the first difference.
+//! Take time, names or randomness from anywhere but its reactor, wait for another thread, or
+//! iterate over a `HashMap` where the order matters. [`check`] runs the first seed and each failure
+//! twice, and shows the first difference.
 
 mod driver;
 mod faults;
@@ -93,6 +95,6 @@ pub use sockets::{Datagrams, Listening, Socket};
 pub use trial::{Broken, Report, Trial, check};
 pub use world::{Notes, Sim};
 
-/// Names a host of a [`Sim`], which gave it; it means nothing in another world.
+/// Identifies a host of the [`Sim`] that created it; meaningless in any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(pub(crate) u32);

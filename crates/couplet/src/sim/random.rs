@@ -1,13 +1,13 @@
-//! Choices from a seed: each who chooses has a [`Stream`] of its own, so that no choice of one
-//! changes those of another.
+//! Randomness from a seed: each source has its own PRNG [`Stream`], so that draws from one never
+//! affect another.
 
 use std::time::Duration;
 
-/// An endless row of numbers that its key decides.
+/// A splitmix64 PRNG stream, determined by its key.
 #[derive(Clone, Debug)]
 pub(super) struct Stream(u64);
 
-/// splitmix64's finisher: every bit of the input moves every bit of the output.
+/// splitmix64's finalizer: every input bit affects every output bit.
 pub(super) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -33,17 +33,17 @@ pub(super) fn fold_bytes(mut hash: u64, bytes: &[u8]) -> u64 {
 /// What a stream is for; the first part of its key.
 #[derive(Clone, Copy)]
 pub(super) enum Purpose {
-    /// The way from one end of a connection to the other.
+    /// One direction of a connection.
     Way = 1,
-    /// What a program asks its world for.
+    /// Random numbers for a host's program.
     World,
-    /// How long a lookup or a job takes.
+    /// The durations of lookups and jobs.
     Work,
     /// The list of faults.
     Weather,
-    /// What a host is at its beginning.
+    /// The initial state of a host.
     Birth,
-    /// Which of the connections a fault meets.
+    /// Which connections a [`Fault::Reset`](super::Fault::Reset) hits.
     Victims,
     /// Datagrams between two hosts.
     Datagrams,
@@ -62,7 +62,7 @@ impl Stream {
 
     /// A number below `n`, or 0 where `n` is 0.
     pub(super) fn below(&mut self, n: u64) -> u64 {
-        // The high half of a product: as even as the numbers are.
+        // Multiply-shift: the high half of the product is close to uniform.
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
@@ -77,19 +77,19 @@ impl Stream {
     }
 }
 
-/// How long something takes on its way. All arithmetic is in whole nanoseconds.
+/// The latency of a link. All arithmetic is in whole nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Latency {
     /// Always this.
     Constant(Duration),
     /// Evenly between the two.
     Uniform(Duration, Duration),
-    /// Mostly about `usual`; every second one longer than that, every fourth twice as long, every
-    /// eighth four times, and so on up to `most`.
+    /// Half are at most `usual`; a quarter exceed twice `usual`, an eighth four times, and so on up
+    /// to `most`.
     LongTail {
-        /// What half of them stay below.
+        /// The median.
         usual: Duration,
-        /// What none goes beyond.
+        /// The maximum.
         most: Duration,
     },
 }
@@ -108,7 +108,7 @@ impl Latency {
     }
 }
 
-/// Whole nanoseconds: five hundred years of them fit.
+/// Whole nanoseconds; 64 bits hold about 580 years.
 pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -118,30 +118,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_decided_by_its_key_and_by_nothing_else() {
-        let row = |seed, key: &[u64]| {
+    fn a_stream_depends_on_its_key_alone() {
+        let draws = |seed, key: &[u64]| {
             let mut stream = Stream::new(seed, Purpose::Way, key);
             [stream.next(), stream.next(), stream.next()]
         };
-        assert_eq!(row(1, &[2, 3]), row(1, &[2, 3]));
-        assert_ne!(row(1, &[2, 3]), row(1, &[3, 2]));
-        assert_ne!(row(1, &[2, 3]), row(2, &[2, 3]));
+        assert_eq!(draws(1, &[2, 3]), draws(1, &[2, 3]));
+        assert_ne!(draws(1, &[2, 3]), draws(1, &[3, 2]));
+        assert_ne!(draws(1, &[2, 3]), draws(2, &[2, 3]));
     }
 
     #[test]
-    fn half_of_a_long_tail_is_usual_and_none_is_beyond_the_most() {
+    fn half_of_a_long_tail_is_within_usual_and_none_exceeds_most() {
         let mut stream = Stream::new(7, Purpose::Way, &[]);
         let (usual, most) = (Duration::from_millis(10), Duration::from_secs(1));
         let tail = Latency::LongTail { usual, most };
         let drawn: Vec<u64> = (0..10_000).map(|_| tail.draw(&mut stream)).collect();
         let longer = drawn.iter().filter(|n| **n > nanos(usual)).count();
-        assert!((4_500..5_500).contains(&longer), "{longer} of 10 000 are longer than usual");
+        assert!((4_500..5_500).contains(&longer), "{longer} of 10 000 exceed `usual`");
         assert!(drawn.iter().all(|n| *n <= nanos(most)));
         assert!(drawn.iter().any(|n| *n > nanos(usual) * 20));
     }
 
     #[test]
-    fn a_hash_of_bytes_knows_each_byte_and_the_length() {
+    fn a_hash_of_bytes_covers_each_byte_and_the_length() {
         let hash = |bytes: &[u8]| fold_bytes(0, bytes);
         assert_ne!(hash(b""), hash(b"\0"));
         assert_ne!(hash(b"12345678"), hash(b"12345678\0"));

@@ -1,5 +1,5 @@
-//! What a test holds in its own hand: sockets of a host without a program, and datagrams. On a host
-//! with a program they go when that ends.
+//! Sockets that the test controls directly: streams, listeners and datagram sockets. They are meant
+//! for hosts without a program; on a host with one they close when the program ends.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,22 +13,22 @@ use super::{Host, Sim};
 use crate::driver::{CloseMode, ListenOptions};
 
 impl Sim {
-    /// A connection from this host, in the test's hand. It is open when the world has gone on for
-    /// long enough, and [`is_open`](Socket::is_open) says so.
+    /// Starts a connect from this host. It completes as the world runs, and then
+    /// [`is_open`](Socket::is_open) is true.
     ///
     /// # Errors
     ///
-    /// What the host's system says: no descriptors, no route.
+    /// The system's error: out of descriptors, network unreachable.
     pub fn socket(&self, from: Host, to: SocketAddr) -> io::Result<Socket> {
         let end = self.kernel.borrow_mut().connect(from.0, to, None)?;
         Ok(Socket { kernel: self.kernel.clone(), end })
     }
 
-    /// A port of this host, in the test's hand.
+    /// Listens on this host, for the test to accept from.
     ///
     /// # Errors
     ///
-    /// What the host's system says: address in use, no descriptors.
+    /// The system's error: address in use, out of descriptors.
     pub fn listen(&self, host: Host, address: SocketAddr, backlog: u32) -> io::Result<Listening> {
         let options = ListenOptions::default().backlog(backlog);
         let address = self.kernel.borrow_mut().bind(host.0, address, &options)?;
@@ -36,11 +36,11 @@ impl Sim {
         Ok(Listening { kernel: self.kernel.clone(), host: host.0, boot, address })
     }
 
-    /// A socket for datagrams on this host; port 0 takes a free one.
+    /// Opens a datagram socket on this host; port 0 picks a free port.
     ///
     /// # Errors
     ///
-    /// What the host's system says: address in use, no descriptors.
+    /// The system's error: address in use, out of descriptors.
     pub fn datagrams(&self, host: Host, port: u16) -> io::Result<Datagrams> {
         let address = self.kernel.borrow_mut().open_socket(host.0, port)?;
         let boot = self.kernel.borrow().hosts[host.0 as usize].boot;
@@ -48,22 +48,22 @@ impl Sim {
     }
 }
 
-/// A port in the test's hand. Dropping it closes it.
+/// A listening socket that the test controls. Closed on drop.
 pub struct Listening {
     kernel: Rc<RefCell<Kernel>>,
     host: u32,
-    /// What a host had open before it went down is not this.
+    /// Tells it from sockets that the host opened after a restart.
     boot: u32,
     address: SocketAddr,
 }
 
 impl Listening {
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The next connection.
+    /// Accepts the next connection, if one is queued.
     pub fn accept(&self) -> Option<Socket> {
         let end = self.kernel.borrow_mut().accept(self.host, self.address)?;
         Some(Socket { kernel: self.kernel.clone(), end })
@@ -82,29 +82,29 @@ impl fmt::Debug for Listening {
     }
 }
 
-/// One end of a connection in the test's hand. Dropping it [closes](Self::close) it.
+/// One end of a connection, controlled by the test. [Closed](Self::close) on drop.
 pub struct Socket {
     kernel: Rc<RefCell<Kernel>>,
     end: EndId,
 }
 
 impl Socket {
-    /// The connection was made and this end has not closed.
+    /// True once connected, until this end closes.
     pub fn is_open(&self) -> bool {
         self.kernel.borrow_mut().end(self.end).is_some_and(|end| end.stage == Stage::Open)
     }
 
-    /// Sends bytes; the number of those for which there is room.
+    /// Sends as many bytes as fit in the send buffer, and returns how many.
     ///
     /// # Errors
     ///
-    /// `ConnectionReset` when the connection is broken, `BrokenPipe` behind [`fin`](Self::fin) or
-    /// [`close`](Self::close), `NotConnected` when nothing is left of it.
+    /// `ConnectionReset` when the connection is broken, `BrokenPipe` after [`fin`](Self::fin) or
+    /// [`close`](Self::close), `NotConnected` when the connection no longer exists.
     pub fn push(&self, data: &[u8]) -> io::Result<usize> {
         self.kernel.borrow_mut().send(self.end, data)
     }
 
-    /// Takes at most `n` of the bytes that have come.
+    /// Takes at most `n` of the received bytes.
     pub fn take(&self, n: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut kernel = self.kernel.borrow_mut();
@@ -115,12 +115,12 @@ impl Socket {
         bytes
     }
 
-    /// Sends the end of the stream; bytes can still be taken.
+    /// Sends a FIN; bytes can still be received.
     pub fn fin(&self) {
         self.kernel.borrow_mut().shut_write(self.end);
     }
 
-    /// Closes as `close(2)` does: a reset where something was not taken.
+    /// Closes like `close(2)`: with a reset if received bytes were not taken.
     pub fn close(&self) {
         self.kernel.borrow_mut().close(self.end, CloseMode::Normal);
     }
@@ -130,19 +130,19 @@ impl Socket {
         self.kernel.borrow_mut().close(self.end, CloseMode::Reset);
     }
 
-    /// The other end's FIN has come, and everything before it was taken.
+    /// The peer's FIN has arrived, and every byte before it was taken.
     pub fn saw_fin(&self) -> bool {
         let mut kernel = self.kernel.borrow_mut();
         let end = kernel.end(self.end);
         end.is_some_and(|end| end.fin && !end.is_readable() && end.error.is_none())
     }
 
-    /// What has broken the connection.
+    /// The error that broke the connection, if any.
     pub fn error(&self) -> Option<io::ErrorKind> {
         self.kernel.borrow_mut().end(self.end)?.error
     }
 
-    /// The address of this end.
+    /// The local address.
     pub fn address(&self) -> Option<SocketAddr> {
         Some(self.kernel.borrow_mut().addresses(self.end)?.0)
     }
@@ -160,7 +160,7 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// A socket for datagrams in the test's hand. Dropping it closes it.
+/// A datagram socket that the test controls. Closed on drop.
 pub struct Datagrams {
     kernel: Rc<RefCell<Kernel>>,
     host: u32,
@@ -169,21 +169,21 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// Its address.
+    /// The local address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Sends one. What becomes of it is the network's.
+    /// Sends a datagram; the network may still lose, duplicate, delay or truncate it.
     ///
     /// # Errors
     ///
-    /// `NotConnected` when the host has lost the socket: it crashed, or its program was killed.
+    /// `NotConnected` when the socket is gone: the host crashed, or its program was killed.
     pub fn send_to(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
         self.kernel.borrow_mut().send_datagram(self.address, to, bytes)
     }
 
-    /// The next one that has come, and from where.
+    /// Takes the next received datagram and its sender's address.
     pub fn take(&self) -> Option<(SocketAddr, Vec<u8>)> {
         let datagram = self.kernel.borrow_mut().take_datagram(self.host, self.address)?;
         Some((datagram.from, datagram.bytes))
@@ -202,8 +202,8 @@ impl fmt::Debug for Datagrams {
     }
 }
 
-/// The wait of a loop that has the world for itself: until there is something for it, or this time
-/// has come.
+/// Runs the world until this host's loop has an event, or until this time; the wait of a loop that
+/// runs the world itself.
 ///
 /// # Errors
 ///
@@ -219,7 +219,7 @@ pub(super) fn turn_the_world(
             let rung = !kernel.bells.take().is_empty();
             (kernel.now, kernel.next_at(), rung || kernel.hosts[host as usize].has_news())
         };
-        // What happens at this very moment has happened before the loop looks.
+        // Every event due now is processed before the loop sees any of them.
         if next.is_none_or(|at| at > now) && (news || until.is_some_and(|until| until <= now)) {
             return Ok(());
         }

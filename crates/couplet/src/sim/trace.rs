@@ -1,5 +1,5 @@
-//! The trace of a world: what happened, in order. Every record goes into a hash; the last ones are
-//! kept for the report of a failure, all of them only when a trace was asked for.
+//! The trace of a world: its events, in order. Every record is folded into a hash; the most recent
+//! ones are kept for failure reports, and all of them on request.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,18 +7,18 @@ use std::net::SocketAddr;
 
 use super::random::{fold, fold_bytes};
 
-/// Records that are kept in any case.
+/// Records always kept.
 const RECENT: usize = 200;
 
-/// Names a connection in a trace: the how-manieth its client's host has tried. The same in every
-/// run of a seed, unlike keys and ids.
+/// Names a connection in a trace: its client's host and that host's connect counter. Unlike keys
+/// and ids, the same in every run of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Label {
     pub(super) client: u32,
     pub(super) ordinal: u32,
 }
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
     Starts,
@@ -32,9 +32,9 @@ pub(super) enum What {
     Accepts(Label),
     TurnsAway(Label),
     Made(Label),
-    /// Bytes that went to the driver.
+    /// Bytes handed to the driver.
     Sent(Label, usize),
-    /// Bytes that a protocol was given, and their hash.
+    /// Bytes delivered to a protocol, and their hash.
     Data(Label, usize, u64),
     ReadClosed(Label),
     WriteClosed(Label),
@@ -49,9 +49,9 @@ pub(super) enum What {
 /// One line of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Nanoseconds since the beginning.
+    /// Nanoseconds since the start.
     pub(super) at: u64,
-    /// Where; nobody's where it is the world itself.
+    /// `None` for the world itself.
     pub(super) host: Option<u32>,
     pub(super) what: What,
 }
@@ -82,7 +82,7 @@ impl Trace {
         self.kept.push_back(record);
     }
 
-    /// Something has happened, of which the trace may say nothing.
+    /// Folds an event into the hash, whether or not it also gets a record.
     pub(super) fn step(&mut self, at: u64, kind: u64) {
         self.hash = fold(fold(self.hash, at), kind);
     }
@@ -91,7 +91,7 @@ impl Trace {
         fold(self.hash, self.count)
     }
 
-    /// The records that are kept, and how many came before them.
+    /// How many records were dropped, and the ones kept.
     pub(super) fn kept(&self) -> (u64, &VecDeque<Record>) {
         (self.count - self.kept.len() as u64, &self.kept)
     }
@@ -129,7 +129,7 @@ impl Record {
     }
 }
 
-/// What a trace is written with: the names of the hosts and the faults.
+/// Host and fault names for printing a trace.
 pub(super) struct Legend<'a> {
     pub(super) hosts: &'a [String],
     pub(super) faults: &'a [String],
@@ -140,7 +140,7 @@ impl Legend<'_> {
         self.hosts.get(index as usize).map_or("?", |name| name)
     }
 
-    /// A line, without its end.
+    /// One line, without the newline.
     pub(super) fn line<'a>(&'a self, record: &'a Record) -> Line<'a> {
         Line { legend: self, record }
     }

@@ -1,5 +1,5 @@
-//! Running a scenario for many seeds, and reporting a failure: with its seed, the shortest list of
-//! faults that still fails, and the trace around it.
+//! Runs a scenario with many seeds, and reports a failure with its seed, the shortest list of
+//! faults that still fails, and the last lines of the trace.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,26 +10,26 @@ use super::{Sim, Weather};
 use crate::defer::Result;
 use crate::panics::panic_text;
 
-/// Lines of the trace that a report shows.
+/// Trace lines in a failure's text.
 const AROUND: usize = 40;
-/// Runs that the search for the shortest list of faults takes at most.
+/// The most runs that the search for the shortest list of faults takes.
 const RUNS: usize = 300;
 
-/// An invariant of a world does not hold.
+/// An invariant of a world was violated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text} (at {at:?})")]
 #[non_exhaustive]
 pub struct Broken {
-    /// What does not hold.
+    /// The violated invariant.
     pub text: String,
-    /// Since the beginning of the world.
+    /// When, since the world began.
     pub at: Duration,
 }
 
-/// One run of a scenario: what decides it.
+/// The parameters that determine one run of a scenario.
 ///
-/// A scenario is a function that adds hosts to a [`Sim`], lets time pass, and fails where something
-/// does not hold. [`Sim::finish`] is called behind it.
+/// A scenario is a function that adds hosts to a [`Sim`], lets time pass, and fails if an
+/// expectation is not met. [`Sim::finish`] is called after it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Trial {
@@ -37,31 +37,32 @@ pub struct Trial {
     pub seed: u64,
     /// The weather.
     pub weather: Weather,
-    /// The whole trace is kept.
+    /// Keep the whole trace.
     pub whole_trace: bool,
     keep: Option<Vec<usize>>,
 }
 
-/// What came of a [`Trial`].
+/// The result of a [`Trial`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// What went wrong, if something did.
+    /// The failure, if there was one.
     pub failure: Option<String>,
-    /// A hash of everything that has happened, in order.
+    /// A hash of every event, in order.
     pub hash: u64,
-    /// How many things have happened.
+    /// How many events happened.
     pub events: u64,
-    /// Virtual time that has passed.
+    /// Virtual time at the end of the run.
     pub elapsed: Duration,
-    /// The faults, in words.
+    /// Descriptions of the faults.
     pub faults: Vec<String>,
-    /// The lines of the trace: the last ones, or all.
+    /// The trace's last lines after a failure, or all of them if the whole trace was kept.
     pub trace: Vec<String>,
-    /// How many faults the weather drew, and how many the scenario added.
+    /// How many faults the weather drew.
     drawn: usize,
+    /// How many faults the scenario added.
     by_hand: usize,
-    /// The world was given up at a limit: it fails in no other way, as far as is known.
+    /// The world was given up at a limit, not known to fail otherwise.
     given_up: bool,
 }
 
@@ -82,7 +83,7 @@ impl Trial {
         Trial { keep: Some(keep.to_vec()), ..self.clone() }
     }
 
-    /// Runs the scenario, and ends its world.
+    /// Runs the scenario and [finishes](Sim::finish) its world.
     pub fn run(&self, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> Report {
         let alive = crate::defer::alive();
         let mut sim = Sim::within(self.seed, self.weather, self.keep.clone());
@@ -102,7 +103,7 @@ impl Trial {
             hash: sim.hash(),
             events: sim.events(),
             elapsed: sim.elapsed(),
-            faults: sim.faults_told(),
+            faults: sim.describe_faults(),
             trace: Vec::new(),
             drawn: sim.drawn(),
             by_hand: sim.by_hand(),
@@ -111,22 +112,22 @@ impl Trial {
         if self.whole_trace || report.failure.is_some() {
             report.trace = sim.trace_lines();
         }
-        // What a program held that was killed, its system would have freed.
+        // A killed program's Deferreds are no leak: its system would have freed them.
         let killed = sim.has_killed();
         drop(sim);
         let left = crate::defer::alive().saturating_sub(alive);
         if report.failure.is_none() && left > 0 && !killed {
-            report.failure = Some(format!("{left} links of Deferreds are left"));
+            report.failure = Some(format!("{left} Deferred links were leaked"));
         }
         report
     }
 
-    /// Runs the scenario. A failure is run again, with fewer and fewer faults, and once more to see
-    /// that it is the same each time.
+    /// Runs the scenario. On failure, reruns it with fewer and fewer faults, and once more to check
+    /// that it is deterministic.
     ///
     /// # Errors
     ///
-    /// The report of the failure, for people.
+    /// A human-readable report of the failure.
     pub fn examine(&self, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> Result<Report, String> {
         let report = self.run(scenario);
         match report.failure {
@@ -135,11 +136,11 @@ impl Trial {
         }
     }
 
-    /// Runs the scenario again, and compares with what came of it before.
+    /// Runs the scenario again and compares the result with an earlier one.
     ///
     /// # Errors
     ///
-    /// The first difference, for people.
+    /// A human-readable description of the first difference.
     pub fn compare(
         &self,
         before: &Report,
@@ -151,13 +152,13 @@ impl Trial {
         let whole = self.clone().whole_trace();
         let (first, second) = (whole.run(scenario).trace, whole.run(scenario).trace);
         let mut text = format!(
-            "seed {}, weather {}: two runs differ, so something takes chance or order from elsewhere \
-             (a HashMap, a clock, a thread)\n",
+            "seed {}, weather {}: two runs differ, so something takes randomness or order from \
+             outside the simulation (a HashMap, a clock, a thread)\n",
             self.seed, self.weather
         );
         let same = first.iter().zip(&second).take_while(|(a, b)| a == b).count();
         if same == first.len() && same == second.len() {
-            text += "their whole traces do not, at the third try";
+            text += "but the traces of two further runs are identical";
             return Err(text);
         }
         for line in &first[same.saturating_sub(5)..same] {
@@ -168,14 +169,14 @@ impl Trial {
         Err(text)
     }
 
-    /// The number of the weather's faults that are enough for a failure, and its report with those;
-    /// nothing where none was sought, or it does not come again.
+    /// How many of the weather's faults are enough for a failure, and the report of a run with only
+    /// those. `None` if the failure does not recur, or the world was given up.
     fn shortened(
         &self,
         report: &Report,
         scenario: &dyn Fn(&mut Sim) -> Result<()>,
     ) -> (Option<usize>, Option<Report>) {
-        // Each of many runs would take all that a world may take.
+        // Every one of many runs would use up the whole limit.
         if report.given_up {
             return (None, None);
         }
@@ -198,12 +199,12 @@ impl Trial {
 
     fn explain(&self, report: &Report, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> String {
         let (keep, short) = self.shortened(report, scenario);
-        // A failure that does not come again is not shortened.
+        // A failure that does not recur is shown in full.
         let shown = short.as_ref().unwrap_or(report);
         let mut text = format!("seed {}, weather {}: ", self.seed, self.weather);
         text += shown.failure.as_deref().unwrap_or_default();
         if let (Some(all), true) = (&report.failure, shown.failure != report.failure) {
-            text += &format!("\nwith all of its faults: {all}");
+            text += &format!("\nwith all its faults: {all}");
         }
         if !report.given_up
             && let Err(difference) = self.compare(report, scenario)
@@ -220,7 +221,7 @@ impl Trial {
     }
 }
 
-/// Which faults it takes, in a line.
+/// One line on how many faults the failure takes.
 fn enough(keep: Option<usize>, report: &Report) -> String {
     let weather = match (report.drawn, keep) {
         (0, _) => "the weather drew no faults".to_owned(),
@@ -239,8 +240,8 @@ fn enough(keep: Option<usize>, report: &Report) -> String {
     }
 }
 
-/// The shortest list of so many things that still fails: found by leaving out halves, then
-/// smaller parts, then one by one.
+/// The shortest list of indexes below `all` that still fails, found by leaving out halves, then
+/// smaller parts, then single ones (delta debugging).
 fn shortest(all: usize, fails: impl Fn(&[usize]) -> bool) -> Vec<usize> {
     let mut keep: Vec<usize> = (0..all).collect();
     let mut runs = 0;
@@ -258,9 +259,9 @@ fn shortest(all: usize, fails: impl Fn(&[usize]) -> bool) -> Vec<usize> {
     keep
 }
 
-/// Runs a scenario for each of the seeds, the first of them twice. For tests.
+/// Runs a scenario with each of the seeds, and the first one twice. For tests.
 ///
-/// With `COUPLET_SEED` in the environment only that seed is run: a failure is replayed.
+/// With `COUPLET_SEED` in the environment, runs only that seed, to replay a failure.
 ///
 /// ```
 /// use std::time::Duration;
@@ -287,7 +288,7 @@ pub fn check(
     let asked = std::env::var("COUPLET_SEED").ok();
     let asked = asked.map(|text| match text.trim().parse() {
         Ok(seed) => seed,
-        Err(_) => panic!("COUPLET_SEED is to be a number, and is '{text}'"),
+        Err(_) => panic!("COUPLET_SEED must be a number, not '{text}'"),
     });
     let (seeds, only) = (seeds.into_iter().filter(|_| asked.is_none()), asked.into_iter());
     for (n, seed) in only.chain(seeds).enumerate() {
@@ -318,7 +319,7 @@ mod tests {
     use super::shortest;
 
     #[test]
-    fn the_shortest_list_has_what_is_needed_and_no_more() {
+    fn the_shortest_list_keeps_only_the_needed_faults() {
         for needed in [&[][..], &[0], &[9], &[3, 4], &[0, 5, 9], &[1, 2, 3, 7, 8]] {
             let fails = |keep: &[usize]| needed.iter().all(|n| keep.contains(n));
             assert_eq!(shortest(10, fails), needed);

@@ -1,11 +1,11 @@
-//! Wakers of the hosts' loops. A waker may be called from anywhere, so it only rings; the world
-//! looks who has rung after each thing that it did.
+//! Wakers of the hosts' loops. A waker may be called from any thread, so it only records its host;
+//! the world collects the recorded hosts after each event.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
-/// Who has rung.
+/// The hosts woken and not collected yet.
 #[derive(Default)]
 pub(super) struct Bells {
     any: AtomicBool,
@@ -22,7 +22,7 @@ impl Bells {
         Waker::from(Arc::new(Bell { bells: self.clone(), host }))
     }
 
-    /// The hosts that were rung for since this was asked last.
+    /// Takes the hosts woken since the last call.
     pub(super) fn take(&self) -> Vec<u32> {
         if !self.any.swap(false, Ordering::AcqRel) {
             return Vec::new();

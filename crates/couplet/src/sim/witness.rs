@@ -1,5 +1,5 @@
-//! What watches every protocol of a world: that its callbacks come as the contract says, and that
-//! it is given what the other end wrote.
+//! Wraps every protocol of a world and checks that its callbacks follow the contract and that it
+//! receives what its peer wrote.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -13,20 +13,20 @@ use crate::error::Reason;
 use crate::protocol::Protocol;
 use crate::transport::Transport;
 
-/// A protocol, watched.
+/// A protocol under observation.
 struct Watched {
     inner: Box<dyn Protocol>,
     kernel: Rc<RefCell<Kernel>>,
     host: u32,
     end: EndId,
     label: Label,
-    /// Which of the host's programs has it.
+    /// The boot of the host whose program owns it.
     boot: u32,
     made: bool,
     lost: bool,
 }
 
-/// Wraps the protocol of a connection of this host.
+/// Wraps the protocol of one of this host's connections.
 pub(super) fn watch(
     kernel: &Rc<RefCell<Kernel>>,
     host: u32,
@@ -51,7 +51,7 @@ impl Watched {
         Watched { inner, kernel, host, end, label, boot, made: false, lost: false }
     }
 
-    /// Checks what must hold at each callback, notes it, and makes it.
+    /// Checks the invariants, records the callback in the trace, then makes it.
     fn call(
         &mut self,
         what: What,
@@ -66,14 +66,14 @@ impl Watched {
             kernel.note(self.host, what);
             kernel.hosts[self.host as usize].in_callback = true;
         }
-        // A panic goes on to the loop; the next callback is not inside this one.
-        struct Out<'a>(&'a RefCell<Kernel>, u32);
-        impl Drop for Out<'_> {
+        // A panic unwinds into the loop and must not leave `in_callback` set.
+        struct ClearInCallback<'a>(&'a RefCell<Kernel>, u32);
+        impl Drop for ClearInCallback<'_> {
             fn drop(&mut self) {
                 self.0.borrow_mut().hosts[self.1 as usize].in_callback = false;
             }
         }
-        let _out = Out(&self.kernel, self.host);
+        let _clear = ClearInCallback(&self.kernel, self.host);
         call(&mut *self.inner, transport);
     }
 
@@ -81,22 +81,22 @@ impl Watched {
         let now = transport.reactor().now();
         let mut kernel = self.kernel.borrow_mut();
         let state = &mut kernel.hosts[self.host as usize];
-        let inside = state.in_callback;
-        let back = state.seen.is_some_and(|seen| seen > now);
+        let nested = state.in_callback;
+        let backwards = state.seen.is_some_and(|seen| seen > now);
         state.seen = Some(now);
         let written = kernel.written(self.end);
-        let left = transport.wire.bytes_out();
+        let counted = transport.cell.bytes_out();
         let is_made = matches!(what, What::Made(_));
         let broken = if self.lost {
             "a callback after connection_lost"
-        } else if inside {
+        } else if nested {
             "a callback inside another one"
         } else if is_made == self.made {
-            "connection_made does not come first, and once"
-        } else if back {
-            "time went back"
-        } else if written.is_some_and(|written| written != left) {
-            "the driver was not given the bytes that have left"
+            "connection_made must come first, and only once"
+        } else if backwards {
+            "time went backwards"
+        } else if written.is_some_and(|written| written != counted) {
+            "the count of bytes sent differs from what reached the driver"
         } else {
             return;
         };
@@ -109,11 +109,11 @@ impl Watched {
 }
 
 impl Drop for Watched {
-    /// Who was told of the beginning was told of the end, unless its program was ended from outside.
+    /// A protocol that was made must have been lost, unless a crash or a kill ended its program.
     fn drop(&mut self) {
         let Ok(mut kernel) = self.kernel.try_borrow_mut() else { return };
-        let runs_on = kernel.hosts[self.host as usize].boot == self.boot;
-        if self.made && !self.lost && runs_on {
+        let still_running = kernel.hosts[self.host as usize].boot == self.boot;
+        if self.made && !self.lost && still_running {
             kernel.violate_at(self.host, self.label, "dropped without connection_lost");
         }
     }
@@ -128,7 +128,7 @@ impl Protocol for Watched {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         if !self.kernel.borrow_mut().was_given(self.end, data) {
-            self.violate("a protocol was given bytes that the other end did not write next");
+            self.violate("the protocol received bytes that its peer did not write next");
         }
         let what = What::Data(self.label, data.len(), fold_bytes(0, data));
         self.call(what, transport, |inner, transport| inner.data_received(transport, data));
@@ -141,7 +141,7 @@ impl Protocol for Watched {
 
     fn read_closed(&mut self, transport: &Transport) {
         if !self.kernel.borrow_mut().was_given_all(self.end) {
-            self.violate("a protocol was told of the end before it was given all bytes");
+            self.violate("the end of the stream was reported before all its bytes");
         }
         self.call(What::ReadClosed(self.label), transport, |inner, t| inner.read_closed(t));
     }
@@ -172,7 +172,7 @@ mod tests {
     use crate::sim::{Host, Sim};
     use std::time::Duration;
 
-    /// Keeps its transport, and does nothing.
+    /// Keeps its transport and does nothing else.
     struct Quiet(Rc<RefCell<Option<Transport>>>);
     impl Protocol for Quiet {
         fn connection_made(&mut self, transport: &Transport) {
@@ -181,8 +181,8 @@ mod tests {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {}
     }
 
-    /// A connection whose client was told that it was made; what a broken loop does then, and the
-    /// text with which its world breaks.
+    /// Makes a connection, lets `act` do what a broken loop would, and returns the violation that
+    /// the world reports.
     fn broken(act: impl FnOnce(&mut Watched, &Transport)) -> String {
         let mut sim = Sim::new(1);
         let client = sim.host("client", |_| Ok(()));
@@ -201,7 +201,7 @@ mod tests {
         let inner = Box::new(Quiet(Rc::default()));
         let mut watched = Watched::new(kernel, 1, end, inner);
         watched.connection_made(&transport);
-        assert_eq!(kernel.borrow().broken, None, "nothing is wrong yet");
+        assert_eq!(kernel.borrow().broken, None, "no violation yet");
         act(&mut watched, &transport);
         drop((watched, socket));
         let text = kernel.borrow().broken.clone();
@@ -229,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_made_that_comes_twice_is_noticed() {
+    fn a_second_connection_made_is_noticed() {
         let text = broken(Watched::connection_made);
-        assert!(text.contains("connection_made does not come first, and once"), "{text}");
+        assert!(text.contains("connection_made must come first, and only once"), "{text}");
     }
 
     #[test]
     fn a_callback_inside_another_is_noticed() {
-        /// Calls another protocol of its host from its own callback.
+        /// Calls another protocol of its host from inside its own callback.
         struct Reenters(Watched);
         impl Protocol for Reenters {
             fn data_received(&mut self, _: &Transport, _: &[u8]) {}
@@ -262,17 +262,17 @@ mod tests {
     #[test]
     fn bytes_that_nobody_wrote_are_noticed() {
         let text = broken(|watched, transport| watched.data_received(transport, b"invented"));
-        assert!(text.contains("given bytes that the other end did not write next"), "{text}");
+        assert!(text.contains("received bytes that its peer did not write next"), "{text}");
     }
 
     #[test]
     fn an_end_of_the_stream_before_all_its_bytes_is_noticed() {
         let text = broken(|watched, transport| {
             let other = EndId { side: 1 - watched.end.side, ..watched.end };
-            watched.kernel.borrow_mut().send(other, b"not given").unwrap();
+            watched.kernel.borrow_mut().send(other, b"not read").unwrap();
             watched.read_closed(transport);
         });
-        assert!(text.contains("told of the end before it was given all bytes"), "{text}");
+        assert!(text.contains("end of the stream was reported before all its bytes"), "{text}");
     }
 
     #[test]
@@ -281,16 +281,16 @@ mod tests {
             watched.kernel.borrow_mut().send(watched.end, b"smuggled").unwrap();
             watched.write_closed(transport);
         });
-        assert!(text.contains("was not given the bytes that have left"), "{text}");
+        assert!(text.contains("the count of bytes sent differs"), "{text}");
     }
 
     #[test]
-    fn a_clock_that_goes_back_is_noticed() {
+    fn a_clock_that_goes_backwards_is_noticed() {
         let text = broken(|watched, transport| {
             let ahead = transport.reactor().now() + Duration::from_secs(1);
             watched.kernel.borrow_mut().hosts[1].seen = Some(ahead);
             watched.write_closed(transport);
         });
-        assert!(text.contains("time went back"), "{text}");
+        assert!(text.contains("time went backwards"), "{text}");
     }
 }

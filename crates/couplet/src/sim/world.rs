@@ -1,4 +1,4 @@
-//! [`Sim`]: the hosts' programs, and the loop that turns them as time goes on.
+//! [`Sim`]: the hosts' programs, and the event loop that advances time and turns them.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,9 +18,9 @@ use crate::driver::{Driver, Signal};
 use crate::panics::keep_panics;
 use crate::reactor::{Loop, LoopOptions, Reactor, numbered};
 
-/// How long [`Sim::finish`] gives programs to end, in virtual time.
+/// How much virtual time [`Sim::finish`] gives programs to end.
 const END: Duration = Duration::from_secs(120);
-/// How long it gives the network to become quiet: longer than any patience of a system.
+/// How long it gives the network to become quiet: longer than any timeout of a system.
 const QUIET: Duration = Duration::from_secs(3600);
 
 /// A world of hosts in virtual time.
@@ -30,31 +30,31 @@ pub struct Sim {
     pub(super) kernel: Rc<RefCell<Kernel>>,
     programs: Vec<Running>,
     weather: Weather,
-    /// The faults to keep of those that are drawn; all where it is `None`.
+    /// Indexes of the drawn faults to keep; `None` keeps all.
     keep: Option<Vec<usize>>,
-    /// What was drawn: the list of which `keep` names some.
+    /// Every fault drawn; `keep` indexes into it.
     drawn: Vec<Planned>,
     draws: u64,
-    /// Those of the kernel's faults that were not drawn, by their numbers.
+    /// Indexes of the kernel's faults that were added by hand.
     by_hand: Vec<usize>,
     limits: Limits,
     killed: bool,
-    /// Failures that nobody handled while loops turned.
-    complaints: Rc<RefCell<Vec<String>>>,
-    /// Panics of user code break nothing.
+    /// Failures left unhandled while loops turned.
+    unhandled: Rc<RefCell<Vec<String>>>,
+    /// Panics of user code do not fail the world.
     may_panic: bool,
-    /// Programs that end themselves may leave things to the shutdown.
-    may_leave: bool,
+    /// Programs that stop themselves may leave things for the shutdown to cut off.
+    may_leak: bool,
 }
 
 type Program = Rc<dyn Fn(&Reactor) -> Result<()>>;
 
 struct Running {
-    /// A bare host has none.
+    /// `None` on a bare host.
     program: Option<Program>,
     l: Option<Loop>,
     started: bool,
-    /// It has started at least once.
+    /// It has been started at least once.
     ran: bool,
 }
 
@@ -77,9 +77,9 @@ impl Sim {
             by_hand: Vec::new(),
             limits: Limits::default(),
             killed: false,
-            complaints: Rc::default(),
+            unhandled: Rc::default(),
             may_panic: false,
-            may_leave: false,
+            may_leak: false,
         }
     }
 
@@ -90,9 +90,9 @@ impl Sim {
 
     // Hosts.
 
-    /// Adds a host that runs this program: when the world goes on, and anew after each crash. Its
-    /// name has its addresses, for all other hosts. A program that fails at its start breaks the
-    /// world; one that does not come up anew after a fault is tried again each second.
+    /// Adds a host that runs this program: from the next time the world runs, and again after each
+    /// crash. All hosts can resolve its name. A program that fails on its first start breaks the
+    /// world; one that fails to restart after a fault is retried every second.
     pub fn host(&mut self, name: &str, program: impl Fn(&Reactor) -> Result<()> + 'static) -> Host {
         let host = Host(self.kernel.borrow_mut().add_host(name));
         self.programs.push(Running {
@@ -105,14 +105,14 @@ impl Sim {
     }
 
     /// Adds a host without a program: for [`socket`](Self::socket)s and
-    /// [`datagrams`](Self::datagrams) in the test's hand, or a [`driver`](Self::driver).
+    /// [`datagrams`](Self::datagrams) that the test controls, or for a [`driver`](Self::driver).
     pub fn bare_host(&mut self, name: &str) -> Host {
         let host = self.host(name, |_| Ok(()));
         self.programs[host.0 as usize].program = None;
         host
     }
 
-    /// The hosts, in the order in which they were added.
+    /// The hosts, in the order they were added.
     pub fn hosts(&self) -> Vec<Host> {
         (0..self.programs.len() as u32).map(Host).collect()
     }
@@ -127,102 +127,102 @@ impl Sim {
         self.kernel.borrow().hosts[host.0 as usize].v4.into()
     }
 
-    /// The time of day as this host has it. The clocks of hosts differ by up to a quarter of an hour,
-    /// which the seed decides, and [faults](Fault) change them.
+    /// This host's time of day. The seed sets the clocks of hosts up to a quarter of an hour apart,
+    /// and [faults](Fault) change them.
     pub fn wall_clock(&self, host: Host) -> SystemTime {
         let kernel = self.kernel.borrow();
         kernel.hosts[host.0 as usize].wall_clock(kernel.now)
     }
 
-    /// The program of this host runs.
+    /// True while the host's program is running.
     pub fn is_running(&self, host: Host) -> bool {
         self.kernel.borrow().hosts[host.0 as usize].runs
     }
 
-    /// A signal for the program of a host.
+    /// Sends a signal to a host's program.
     pub fn signal(&mut self, host: Host, signal: Signal) {
         self.kernel.borrow_mut().signal(host.0, signal);
     }
 
-    /// What a host's loop holds at this moment, if its program runs.
+    /// A snapshot of a host's loop, if its program is running.
     pub fn snapshot(&self, host: Host) -> Option<crate::Snapshot> {
         self.programs[host.0 as usize].l.as_ref().map(Loop::snapshot)
     }
 
     // The network.
 
-    /// What all ways are like that have no link of their own.
+    /// Sets the link between all hosts that have no [link of their own](Self::set_link).
     pub fn set_default_link(&mut self, link: Link) {
         self.kernel.borrow_mut().link = link;
     }
 
-    /// What the ways between two hosts are like.
+    /// Sets the link between two hosts, in both directions.
     pub fn set_link(&mut self, a: Host, b: Host, link: Link) {
         self.kernel.borrow_mut().set_link(a, b, link);
     }
 
-    /// Bytes a second that a host sends at most; `None` for no limit, as it is unless set.
+    /// Limits how fast a host sends, in bytes per second. `None`, the default, sets no limit.
     pub fn set_bandwidth(&mut self, host: Host, bytes: Option<u64>) {
         self.kernel.borrow_mut().hosts[host.0 as usize].bandwidth = bytes.map(|n| n.max(1));
     }
 
-    /// Bytes that the systems hold for each direction of a connection made from now on: of what is
-    /// sent until it is acknowledged, of what is received until it is read. 128 KiB each unless
-    /// set.
+    /// Sets the socket buffers, in bytes, of connections made from now on, for each direction:
+    /// `send` holds bytes until they are acknowledged, `receive` until they are read. The default
+    /// is 128 KiB each.
     pub fn set_buffers(&mut self, send: usize, receive: usize) {
         let buffers = Buffers { send: send.max(1), receive: receive.max(1) };
         self.kernel.borrow_mut().buffers = buffers;
     }
 
-    /// Panics of callbacks belong to this world from now on: each ends its own connection, or is
-    /// logged, as in any loop. Unless this is called each of them breaks the world.
+    /// Lets callbacks panic from now on: a panic ends its own connection or is logged, as in any
+    /// loop. By default every panic breaks the world.
     pub fn allow_panics(&mut self) {
         self.may_panic = true;
     }
 
-    /// Programs of this world may end themselves and leave ports, connections, timed calls and tasks
-    /// to the shutdown, which cuts them off. Unless this is called each of these breaks the world.
+    /// Lets programs stop themselves and leave ports, connections, timed calls and tasks for the
+    /// shutdown to cut off. By default each of these breaks the world.
     pub fn allow_leaks(&mut self) {
-        self.may_leave = true;
+        self.may_leak = true;
     }
 
     // Limits.
 
-    /// Sets how many events this world may take in all before it is given up, and breaks; 100 million
-    /// unless set, `None` for no limit. The shipped loop goes on for ever if a program tells it to.
+    /// Sets how many events this world may process in total before it is given up, and breaks: 100
+    /// million by default, `None` for no limit. A program can keep the shipped loop busy for ever.
     pub fn set_event_limit(&mut self, events: Option<u64>) {
         self.limits.events = events;
     }
 
-    /// Sets how much real time this world may take in all while it goes on before it is given up, and
-    /// breaks; 5 minutes unless set, `None` for no limit. Looked at between events: a callback that
+    /// Sets how much real time this world may spend running, in total, before it is given up, and
+    /// breaks: 5 minutes by default, `None` for no limit. Checked between events: a callback that
     /// never returns is not interrupted.
     pub fn set_real_time_limit(&mut self, time: Option<Duration>) {
         self.limits.real_time = time;
     }
 
-    /// The world was given up at one of its limits.
+    /// True when the world was given up at one of its limits.
     pub(super) fn was_given_up(&self) -> bool {
         self.limits.reached
     }
 
     // Faults.
 
-    /// Something goes wrong, from a time (since the beginning of the world) on and for a while.
+    /// Plans a fault: when it begins, counted from the start of the world, and how long it lasts.
     pub fn fault(&mut self, at: Duration, lasts: Duration, fault: Fault) {
         let mut kernel = self.kernel.borrow_mut();
         self.by_hand.push(kernel.faults.len());
         kernel.plan(Planned { at, lasts, fault });
     }
 
-    /// Draws the faults of the weather, for the hosts that there are: all begin from now on and are
-    /// over within this time. Nothing is drawn in [`Weather::Calm`].
+    /// Draws the weather's faults for the hosts added so far. All begin from now on and
+    /// are over within this time. [`Weather::Calm`] draws none.
     pub fn draw_faults(&mut self, within: Duration) {
         let hosts = self.programs.len() as u32;
         self.draw_faults_for(within, &(0..hosts).map(Host).collect::<Vec<_>>());
     }
 
-    /// [`draw_faults`](Self::draw_faults), for some of the hosts; the others are met only as the
+    /// [`draw_faults`](Self::draw_faults) for some of the hosts; the others take part only as the
     /// other side of a partition.
     pub fn draw_faults_for(&mut self, within: Duration, hosts: &[Host]) {
         self.draws += 1;
@@ -242,7 +242,7 @@ impl Sim {
         }
     }
 
-    /// The faults of this world, those included that are to come.
+    /// The faults of this world, future ones included.
     pub fn faults(&self) -> Vec<Planned> {
         self.kernel.borrow().faults.clone()
     }
@@ -257,7 +257,7 @@ impl Sim {
         self.drawn.len()
     }
 
-    /// A program was ended by a crash or a kill.
+    /// True when a crash or a kill has ended a program.
     pub(super) fn has_killed(&self) -> bool {
         self.killed
     }
@@ -269,42 +269,42 @@ impl Sim {
 
     // Time.
 
-    /// Virtual time since the beginning.
+    /// Virtual time since the world began.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.kernel.borrow().now)
     }
 
-    /// Things that have happened: packets, acknowledgements, turns, answers, faults.
+    /// How many events have happened: packets, acknowledgements, turns, answers, faults.
     pub fn events(&self) -> u64 {
         self.kernel.borrow().events
     }
 
-    /// Lets this time pass.
+    /// Lets this much virtual time pass.
     ///
     /// # Errors
     ///
-    /// [`Broken`] when an invariant does not hold; the world stands still from then on.
+    /// [`Broken`] when an invariant is violated; time stands still from then on.
     pub fn run_for(&mut self, time: Duration) -> Result<()> {
         self.run_until(time, |_| false).map(|_| ())
     }
 
-    /// Lets time pass until `done`, which is asked after each thing that happened; at most this
-    /// long. True when it is done.
+    /// Lets time pass until `done`, checked after each event, returns true; at most this long.
+    /// Returns whether it did.
     ///
     /// # Errors
     ///
-    /// [`Broken`] when an invariant does not hold, or a limit is reached
-    /// ([`set_event_limit`](Self::set_event_limit)); the world stands still from then on.
+    /// [`Broken`] when an invariant is violated or a limit is reached
+    /// ([`set_event_limit`](Self::set_event_limit)); time stands still from then on.
     pub fn run_until(&mut self, at_most: Duration, done: impl FnMut(&Sim) -> bool) -> Result<bool> {
         self.limits.begin();
-        let outcome = self.go_on(at_most, done);
+        let outcome = self.advance(at_most, done);
         self.limits.end();
         outcome
     }
 
-    fn go_on(&mut self, at_most: Duration, mut done: impl FnMut(&Sim) -> bool) -> Result<bool> {
+    fn advance(&mut self, at_most: Duration, mut done: impl FnMut(&Sim) -> bool) -> Result<bool> {
         let end = self.kernel.borrow().now.saturating_add(nanos(at_most));
-        let _reporter = self.listen_to_complaints();
+        let _reporter = self.capture_unhandled();
         self.start_programs();
         loop {
             self.check()?;
@@ -313,13 +313,13 @@ impl Sim {
             }
             let next = self.kernel.borrow().next_at();
             if next.is_none_or(|at| at > end) {
-                // With nothing more to come the end of all times is no time to wait for.
+                // An unlimited run stops at the last event instead of jumping to the end of time.
                 if end < u64::MAX {
                     self.kernel.borrow_mut().now = end;
                 }
                 return Ok(false);
             }
-            if let Some(bound) = self.limits.look(self.events()) {
+            if let Some(bound) = self.limits.check(self.events()) {
                 let seed = self.seed();
                 let text = format!("the world of seed {seed} has no end in sight after {bound}");
                 self.kernel.borrow_mut().violate(text);
@@ -329,14 +329,14 @@ impl Sim {
         }
     }
 
-    /// Ends all programs as SIGTERM does, lets the network become quiet, and checks that nothing is
+    /// Ends all programs with SIGTERM, lets the network become quiet, and checks that nothing is
     /// left.
     ///
     /// # Errors
     ///
-    /// [`Broken`] when something is.
+    /// [`Broken`] when a program does not end, or something is left.
     pub fn finish(&mut self) -> Result<()> {
-        // What lasts to the end is over now, and who is down stays down.
+        // Ends lasting faults; hosts that are down stay down.
         self.kernel.borrow_mut().end_all_faults();
         for host in self.hosts() {
             self.signal(host, Signal::Terminate);
@@ -351,19 +351,19 @@ impl Sim {
         if left.is_empty() { Ok(()) } else { self.fail(left.join("; ")) }
     }
 
-    // What was seen.
+    // Results.
 
-    /// Fails this world, with this text.
+    /// Breaks this world, with this text.
     ///
     /// # Errors
     ///
-    /// Always: [`Broken`], so that a scenario can end with it.
+    /// Always [`Broken`], so that a scenario can return it.
     pub fn fail(&mut self, text: impl Into<String>) -> Result<()> {
         self.kernel.borrow_mut().violate(text);
         self.check()
     }
 
-    /// A handle for notes in the trace; programs keep it.
+    /// A handle that programs keep to write notes into the trace.
     pub fn notes(&self) -> Notes {
         Notes { kernel: self.kernel.clone() }
     }
@@ -373,12 +373,12 @@ impl Sim {
         self.kernel.borrow_mut().trace.keep_all();
     }
 
-    /// A hash of everything that has happened, in order.
+    /// A hash of every event so far, in order.
     pub fn hash(&self) -> u64 {
         self.kernel.borrow().trace.hash()
     }
 
-    /// The trace, a line for each thing that happened: the last 200, or all of it after
+    /// The trace, one line per record: the last 200, or all of them after
     /// [`keep_trace`](Self::keep_trace).
     pub fn trace(&self) -> String {
         self.trace_lines().join("\n") + "\n"
@@ -398,18 +398,18 @@ impl Sim {
             .collect()
     }
 
-    /// The faults of this world, in words.
-    pub(super) fn faults_told(&self) -> Vec<String> {
+    /// Descriptions of this world's faults.
+    pub(super) fn describe_faults(&self) -> Vec<String> {
         let kernel = self.kernel.borrow();
         let hosts: Vec<String> = kernel.hosts.iter().map(|host| host.name.clone()).collect();
-        let told = kernel.faults.iter().enumerate().map(|(n, planned)| {
+        let described = kernel.faults.iter().enumerate().map(|(n, planned)| {
             let by_hand = if self.by_hand.contains(&n) { " (by hand)" } else { "" };
             planned.describe(&hosts) + by_hand
         });
-        told.collect()
+        described.collect()
     }
 
-    // One thing after another.
+    // Events.
 
     fn check(&self) -> Result<()> {
         let kernel = self.kernel.borrow();
@@ -425,7 +425,7 @@ impl Sim {
     fn start_programs(&mut self) {
         for host in 0..self.programs.len() as u32 {
             if !std::mem::replace(&mut self.programs[host as usize].started, true) {
-                self.comes_up(host);
+                self.start_program(host);
             }
         }
     }
@@ -440,16 +440,16 @@ impl Sim {
                 self.kernel.borrow_mut().job_done(host, ticket);
             }
             Due::Down(host, jobs) => {
-                self.goes_down(host);
+                self.drop_program(host);
                 drop(jobs);
             }
-            Due::Up(host) => self.comes_up(host),
+            Due::Up(host) => self.start_program(host),
         }
-        self.look_around();
+        self.after_event();
     }
 
-    /// Who was woken, and who complained, while that happened.
-    fn look_around(&mut self) {
+    /// Schedules the loops that were woken, and reports unhandled failures and panics.
+    fn after_event(&mut self) {
         let rung = self.kernel.borrow().bells.take();
         for host in rung {
             self.kernel.borrow_mut().runnable(host);
@@ -457,20 +457,20 @@ impl Sim {
         let panics = keep_panics(Some(Vec::new())).unwrap_or_default();
         let panics = panics.into_iter().filter(|_| !self.may_panic);
         let panics = panics.map(|text| format!("user code panicked: {text}"));
-        for text in self.complaints.take().into_iter().chain(panics) {
+        for text in self.unhandled.take().into_iter().chain(panics) {
             self.kernel.borrow_mut().violate(text);
         }
     }
 
     fn turn(&mut self, host: u32) {
-        // Out of the list meanwhile: nothing of ours is borrowed while user code runs.
+        // Taken out of the list, so that nothing is borrowed while user code runs.
         let Some(mut l) = self.programs[host as usize].l.take() else { return };
-        let goes_on = l.turn(None);
+        let running = l.turn(None);
         if let Some(text) = l.broken_bound() {
             let name = self.name(Host(host));
             self.kernel.borrow_mut().violate(format!("{name}: {text}"));
         }
-        match goes_on {
+        match running {
             Ok(true) => {
                 let next = l.next_turn();
                 self.programs[host as usize].l = Some(l);
@@ -488,7 +488,7 @@ impl Sim {
         }
     }
 
-    fn comes_up(&mut self, host: u32) {
+    fn start_program(&mut self, host: u32) {
         let Some(program) = self.programs[host as usize].program.clone() else { return };
         let driver = SimDriver::new(&self.kernel, host);
         let mut l = Loop::with_driver(driver, LoopOptions::default().signals(true));
@@ -515,18 +515,18 @@ impl Sim {
                 if restarts { kernel.start_later(host) } else { kernel.violate(text) }
             }
         }
-        self.look_around();
+        self.after_event();
     }
 
-    /// A program has ended: nothing of it is left open, and if nobody else ended it, nothing was
-    /// left to its shutdown.
+    /// A program has ended: checks that it left nothing open, and that a program that stopped
+    /// itself left nothing for the shutdown to cut off.
     fn ended(&mut self, host: u32, l: Loop, outcome: Result<()>) {
         let how = outcome.map_or_else(|failure| format!("{failure:#}"), |()| "well".to_owned());
         let cut_off = l.take_what_was_cut_off();
-        if !self.may_leave && !cut_off.is_empty() {
+        if !self.may_leak && !cut_off.is_empty() {
             let name = self.name(Host(host));
             let left = numbered(&cut_off);
-            let text = format!("{name} has ended itself, and this is left of it:{left}");
+            let text = format!("{name} stopped itself and left this behind:{left}");
             self.kernel.borrow_mut().violate(text);
         }
         let snapshot = l.snapshot();
@@ -535,7 +535,7 @@ impl Sim {
             let text = format!("{name} has ended and holds {snapshot}");
             self.kernel.borrow_mut().violate(text);
         }
-        // Asked before it goes as well: what it closes by going was left open.
+        // Checked before the drop too: whatever the drop closes was left open.
         let left = self.kernel.borrow().left_of(host);
         drop(l);
         let mut kernel = self.kernel.borrow_mut();
@@ -548,46 +548,45 @@ impl Sim {
         drop(jobs);
     }
 
-    /// The program of a host is gone: its objects are dropped, and nobody hears their complaints.
-    fn goes_down(&mut self, host: u32) {
+    /// Drops a crashed or killed program, ignoring the failures and panics that its drop causes.
+    fn drop_program(&mut self, host: u32) {
         let Some(l) = self.programs[host as usize].l.take() else { return };
         self.killed = true;
-        let _deaf = Hearing::new(|_| {});
+        let _ignored = Capture::new(|_| {});
         drop(l);
     }
 
-    fn listen_to_complaints(&self) -> Hearing {
-        let complaints = self.complaints.clone();
-        Hearing::new(move |unhandled| complaints.borrow_mut().push(unhandled.to_string()))
+    fn capture_unhandled(&self) -> Capture {
+        let captured = self.unhandled.clone();
+        Capture::new(move |unhandled| captured.borrow_mut().push(unhandled.to_string()))
     }
 
-    /// A driver for a loop of your own on a bare host, and how many bytes one read brings at most.
-    /// Its waits turn the world, so there can be one in a world, and no programs beside it.
+    /// A driver for a loop of your own on a bare host, reading at most `read_buffer` bytes at a
+    /// time. Its `wait` runs the world, so a world has at most one, and no programs beside it.
     pub fn driver(&self, host: Host, read_buffer: usize) -> Box<dyn Driver> {
         Box::new(SimDriver::alone(&self.kernel, host.0, read_buffer.max(1)))
     }
 
-    /// The address at which a program of this host listens on this port.
+    /// This host's IPv4 address with this port.
     pub fn at(&self, host: Host, port: u16) -> SocketAddr {
         SocketAddr::new(self.address(host), port)
     }
 }
 
-/// Hears of what goes wrong in this thread where nobody looks; dropping it puts back who heard
-/// before.
-struct Hearing {
+/// Captures this thread's unhandled failures and panics; restores the previous reporters on drop.
+struct Capture {
     reporter: Option<Reporter>,
     panics: Option<Vec<String>>,
 }
 
-impl Hearing {
-    fn new(reporter: impl Fn(&Unhandled) + 'static) -> Hearing {
+impl Capture {
+    fn new(reporter: impl Fn(&Unhandled) + 'static) -> Capture {
         let reporter = Some(set_reporter(reporter));
-        Hearing { reporter, panics: keep_panics(Some(Vec::new())) }
+        Capture { reporter, panics: keep_panics(Some(Vec::new())) }
     }
 }
 
-impl Drop for Hearing {
+impl Drop for Capture {
     fn drop(&mut self) {
         keep_panics(self.panics.take());
         if let Some(before) = self.reporter.take() {
@@ -597,9 +596,9 @@ impl Drop for Hearing {
 }
 
 impl Drop for Sim {
-    /// Programs that are still there go as in a crash: nobody hears their complaints.
+    /// Drops the remaining programs as a crash would, ignoring the failures this causes.
     fn drop(&mut self) {
-        let _deaf = Hearing::new(|_| {});
+        let _ignored = Capture::new(|_| {});
         for running in &mut self.programs {
             drop(running.l.take());
         }
@@ -623,12 +622,12 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// A line in the trace, at this moment.
+    /// Adds a line to the trace, at the current time.
     pub fn note(&self, text: impl Into<String>) {
         self.kernel.borrow_mut().note(None, What::Note(text.into()));
     }
 
-    /// Fails the world: something that must hold does not.
+    /// Breaks the world: an invariant of the test is violated.
     pub fn fail(&self, text: impl Into<String>) {
         self.kernel.borrow_mut().violate(text);
     }

@@ -1,4 +1,4 @@
-//! [`Clock`]: time in the test's hand, for code that takes a [`Reactor`].
+//! [`Clock`]: time under the test's control, for code that takes a [`Reactor`].
 
 use std::fmt;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use super::Manner;
 use super::memory_loop::MemoryLoop;
 use crate::reactor::Reactor;
 
-/// A reactor whose time passes when the test says so. Twisted's `Clock`.
+/// A reactor whose time passes only when the test advances it. Twisted's `Clock`.
 ///
-/// It is a whole loop: timed calls, looping calls, tasks and timeouts run as in any other. Its
-/// network is empty; for code that listens or connects there is
-/// [`MemoryReactor`](super::MemoryReactor), which has a clock too.
+/// It is a complete loop: timed calls, looping calls, tasks and timeouts run as usual. Its network
+/// is empty; for code that listens or connects use [`MemoryReactor`](super::MemoryReactor), which
+/// has a clock too.
 ///
 /// ```
 /// use couplet::testing::Clock;
@@ -29,7 +29,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that stands at zero.
+    /// A clock at time zero.
     pub fn new() -> Clock {
         Clock { memory: MemoryLoop::new(Manner::Readiness, 0) }
     }
@@ -39,19 +39,19 @@ impl Clock {
         self.memory.l.reactor()
     }
 
-    /// Lets time pass. The clock stops at each deadline on the way, and what is due then runs, in
-    /// the order of the deadlines; calls that it asks for run too if they fall within the advance.
-    /// Twisted's `Clock.advance`.
+    /// Advances the clock. It stops at each deadline on the way to run whatever is due, in order of
+    /// deadline; calls scheduled meanwhile run too if they fall due within the advance. Twisted's
+    /// `Clock.advance`.
     ///
     /// # Panics
     ///
-    /// After that, when a callback has panicked, or whatever else the loop calls.
+    /// Afterwards, if a callback or other code called by the loop panicked.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         self.memory.advance(by);
     }
 
-    /// Advances by each of these in turn. Twisted's `Clock.pump`.
+    /// Advances by each of these, one after another. Twisted's `Clock.pump`.
     ///
     /// # Panics
     ///
@@ -63,24 +63,23 @@ impl Clock {
         }
     }
 
-    /// Turns until nothing more happens by itself; time stands still. Tasks run, and calls with a
-    /// delay of zero.
+    /// Turns the loop until it is idle; time stands still. Runs tasks and calls with zero delay.
     ///
     /// # Panics
     ///
-    /// After that, when a callback has panicked, or whatever else the loop calls.
+    /// Afterwards, if a callback or other code called by the loop panicked.
     #[track_caller]
     pub fn settle(&mut self) {
         self.memory.settle();
     }
 
-    /// The panics that the loop has contained since this was asked last. A test that asks expects
-    /// them: from its first call on they do not fail it.
+    /// Takes the panics that the loop contained since the last call. A test that calls this expects
+    /// panics: from the first call on they do not fail it.
     pub fn take_panics(&mut self) -> Vec<String> {
         self.memory.take_panics()
     }
 
-    /// The time that has passed since it was made. Twisted's `Clock.seconds`.
+    /// Virtual time since the clock was created. Twisted's `Clock.seconds`.
     pub fn elapsed(&self) -> Duration {
         self.memory.network.elapsed()
     }

@@ -1,4 +1,4 @@
-//! [`hold`]: one protocol, on a connection whose far end the test holds.
+//! [`hold`]: one protocol on a connection whose far end the test controls.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::protocol::Protocol;
 use crate::reactor::Reactor;
 use crate::transport::{Connection, Transport};
 
-/// One protocol whose far end is in the test's hand. Made by [`hold`].
+/// One protocol whose far end the test controls. Made by [`hold`].
 pub struct Held<P> {
     /// The far end.
     pub wire: Wire,
@@ -23,7 +23,7 @@ impl<P> std::fmt::Debug for Held<P> {
     }
 }
 
-/// Puts `protocol` on a connection and gives the far end to the test.
+/// Connects `protocol` to a far end that the test controls.
 ///
 /// ```
 /// use couplet::testing::hold;
@@ -44,8 +44,8 @@ impl<P> std::fmt::Debug for Held<P> {
 /// assert!(held.wire.saw_fin());
 /// ```
 ///
-/// A panic in a callback ends the connection, as in any loop, and then fails the test; so assertions
-/// may stand in callbacks. A test of what a panic does [takes](Held::take_panics) it.
+/// A panic in a callback ends the connection, as in any loop, and then fails the test, so callbacks
+/// may contain assertions. A test that expects a panic [takes](Held::take_panics) it.
 ///
 /// ```should_panic
 /// # use couplet::{Protocol, Reason, Transport, testing::hold};
@@ -62,14 +62,14 @@ impl<P> std::fmt::Debug for Held<P> {
 /// let mut held = hold(Aborts);
 /// held.push(b"go away");
 /// held.wire.fin();
-/// held.settle(); // fails: it was no abort
+/// held.settle(); // fails: it was not an abort
 /// ```
 #[track_caller]
 pub fn hold<P: Protocol>(protocol: P) -> Held<P> {
     hold_on(Manner::Readiness, 0, protocol)
 }
 
-/// [`hold`] in a manner of the driver, from a seed.
+/// [`hold`] with a given driver manner and seed.
 #[track_caller]
 pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
     let mut memory = MemoryLoop::new(manner, seed);
@@ -78,46 +78,46 @@ pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
     let (client, made) = capture(protocol);
     memory.l.reactor().connect_tcp("127.0.0.1", port.port(), client);
     let connection = memory.until_made(&made);
-    let wire = memory.network.accept(port).expect("it was made");
+    let wire = memory.network.accept(port).expect("the connect completed");
     let mut held = Held { wire, connection, memory };
     held.settle();
     held
 }
 
 impl<P: Protocol> Held<P> {
-    /// Pushes bytes in, all of them, and settles after each part that fits.
+    /// Pushes in all of the bytes, settling after each part that fits.
     #[track_caller]
     pub fn push(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             let n = self.wire.push(data);
             self.settle();
-            assert!(n > 0, "the protocol has paused its reading, and the way to it is full");
+            assert!(n > 0, "the protocol has paused reading, and the buffers are full");
             data = &data[n..];
         }
     }
 
-    /// Turns until nothing more happens by itself; time stands still.
+    /// Turns the loop until it is idle; time stands still.
     ///
     /// # Panics
     ///
-    /// After that, when a callback has panicked, or whatever else the loop calls.
+    /// Afterwards, if a callback or other code called by the loop panicked.
     #[track_caller]
     pub fn settle(&mut self) {
         self.memory.settle();
     }
 
-    /// Lets time pass, timers and all, and then settles. The clock stops at each deadline on the
-    /// way, and what is due then runs. Twisted's `Clock.advance`.
+    /// Advances the clock, stopping at each deadline on the way to run whatever is due, and then
+    /// settles. Twisted's `Clock.advance`.
     ///
     /// # Panics
     ///
-    /// After that, when a callback has panicked, or whatever else the loop calls.
+    /// Afterwards, if a callback or other code called by the loop panicked.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         self.memory.advance(by);
     }
 
-    /// Runs `f` on the protocol, and settles. `None` once the connection is lost.
+    /// Runs `f` on the protocol and settles. `None` once the connection is lost.
     #[track_caller]
     pub fn with<R: 'static>(
         &mut self,
@@ -126,18 +126,18 @@ impl<P: Protocol> Held<P> {
         self.memory.with(&self.connection, f)
     }
 
-    /// The panics that the loop has contained since this was asked last. A test that asks expects
-    /// them: from its first call on they do not fail it.
+    /// Takes the panics that the loop contained since the last call. A test that calls this expects
+    /// panics: from the first call on they do not fail it.
     pub fn take_panics(&mut self) -> Vec<String> {
         self.memory.take_panics()
     }
 
-    /// The reactor that it runs on.
+    /// The protocol's reactor.
     pub fn reactor(&self) -> Reactor {
         self.memory.l.reactor()
     }
 
-    /// The network that it runs on.
+    /// The network in memory.
     pub fn network(&self) -> &Network {
         &self.memory.network
     }

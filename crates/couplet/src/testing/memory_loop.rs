@@ -1,5 +1,5 @@
-//! A loop over the network in memory: what all the test doubles of this room are made of. It turns
-//! until it is quiet, and it passes time.
+//! A loop over the network in memory, on which all test doubles of this room are built. It turns
+//! until idle and advances time.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,24 +12,24 @@ use crate::protocol::Protocol;
 use crate::reactor::{Loop, LoopOptions};
 use crate::transport::{Connection, Transport};
 
-/// So many turns in which neither time nor the network moves are no work but a circle.
-const A_CIRCLE: usize = 100_000;
+/// This many turns without progress in time or on the network count as a livelock.
+const LIVELOCK_TURNS: usize = 100_000;
 
 pub(super) struct MemoryLoop {
     pub(super) l: Loop,
     pub(super) network: Network,
-    /// Below the loop, so that it is dropped after it and hears of that as well.
+    /// Declared after the loop, so that it is dropped later and sees the panics of that drop too.
     panics: Panics,
 }
 
-/// What a turn was.
+/// The result of a turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// The network had something for the loop.
+    /// The network made progress.
     Moved,
-    /// The loop had something to do by itself.
+    /// Only the loop itself had work.
     Worked,
-    /// There was nothing to do, and there will be nothing until time passes.
+    /// There was no work, and there will be none until time passes.
     Quiet,
 }
 
@@ -45,22 +45,22 @@ impl MemoryLoop {
     }
 
     fn turn_at_most(&mut self, time: Duration) {
-        self.panics.listen();
+        self.panics.begin_capture();
         let turned = self.l.turn(Some(time));
-        self.panics.hear();
-        turned.expect("memory does not fail");
+        self.panics.end_capture();
+        turned.expect("the memory driver does not fail");
     }
 
-    /// Turns until nothing more happens by itself; time stands still. A panic that the loop has
-    /// contained then fails the test.
+    /// Turns the loop until it is idle; time stands still. Then a panic that the loop contained
+    /// fails the test.
     #[track_caller]
     pub(super) fn settle(&mut self) {
         self.turn_to_quiet();
         self.panics.fail();
     }
 
-    /// Lets time pass; the clock stops at each deadline on the way. A panic that the loop has
-    /// contained then fails the test: it stopped neither the clock nor anybody else.
+    /// Advances the clock, stopping at each deadline on the way. Then a panic that the loop
+    /// contained fails the test; until then it stops neither the clock nor other callbacks.
     #[track_caller]
     pub(super) fn advance(&mut self, by: Duration) {
         let until = self.network.elapsed().saturating_add(by);
@@ -73,7 +73,7 @@ impl MemoryLoop {
         self.panics.fail();
     }
 
-    /// Runs `f` on a protocol, and settles.
+    /// Runs `f` on a protocol and settles.
     #[track_caller]
     pub(super) fn with<P: Protocol, R: 'static>(
         &mut self,
@@ -88,7 +88,7 @@ impl MemoryLoop {
         answer.take()
     }
 
-    /// Turns until the connection of a [`capture`] is made.
+    /// Turns until the connection of a [`capture`]d protocol is made.
     pub(super) fn until_made<P: Protocol>(&mut self, made: &Made) -> Connection<P> {
         loop {
             if let Some(transport) = made.borrow_mut().take() {
@@ -101,19 +101,17 @@ impl MemoryLoop {
     #[track_caller]
     fn turn_to_quiet(&mut self) {
         let mut idle = 0;
-        while idle < A_CIRCLE {
+        while idle < LIVELOCK_TURNS {
             match self.step() {
                 Step::Quiet => return,
                 Step::Moved => idle = 0,
                 Step::Worked => idle += 1,
             }
         }
-        panic!(
-            "it comes to no rest: something asks for more in each turn, while time stands still"
-        );
+        panic!("the loop never becomes idle: every turn creates more work while time stands still");
     }
 
-    /// A turn, and what there was to do.
+    /// Turns once, and reports what kind of work there was.
     pub(super) fn step(&mut self) -> Step {
         let before = self.network.activity();
         let had_work = self.l.has_work();
@@ -125,63 +123,63 @@ impl MemoryLoop {
         }
     }
 
-    /// What has panicked since this was asked last. From now on panics do not fail the test.
+    /// Takes the panics since the last call. From now on panics do not fail the test.
     pub(super) fn take_panics(&mut self) -> Vec<String> {
-        self.panics.asked = true;
-        std::mem::take(&mut self.panics.heard)
+        self.panics.expected = true;
+        std::mem::take(&mut self.panics.captured)
     }
 }
 
 impl Drop for MemoryLoop {
     fn drop(&mut self) {
-        self.panics.listen();
+        self.panics.begin_capture();
     }
 }
 
-/// The panics that the loop has contained. They fail the test: an assertion in a callback has to.
+/// The panics that the loop has contained. They fail the test, so that assertions in callbacks do.
 #[derive(Default)]
 struct Panics {
-    heard: Vec<String>,
-    /// The test looks at them by itself, and they do not fail it.
-    asked: bool,
-    /// Those of who listened in this thread before.
-    before: Option<Vec<String>>,
+    captured: Vec<String>,
+    /// The test takes them itself, and they do not fail it.
+    expected: bool,
+    /// The list of this thread's outer capture.
+    outer: Option<Vec<String>>,
 }
 
 impl Panics {
-    fn listen(&mut self) {
-        self.before = keep_panics(Some(Vec::new()));
+    fn begin_capture(&mut self) {
+        self.outer = keep_panics(Some(Vec::new()));
     }
 
-    /// Takes what there was to hear. Who listened before hears it too.
-    fn hear(&mut self) {
-        let heard = keep_panics(None).unwrap_or_default();
-        let mut before = self.before.take();
-        if let Some(before) = &mut before {
-            before.extend_from_slice(&heard);
+    /// Collects the panics since `begin_capture`, and passes them to the outer capture too.
+    fn end_capture(&mut self) {
+        let captured = keep_panics(None).unwrap_or_default();
+        let mut outer = self.outer.take();
+        if let Some(outer) = &mut outer {
+            outer.extend_from_slice(&captured);
         }
-        keep_panics(before);
-        self.heard.extend(heard);
+        keep_panics(outer);
+        self.captured.extend(captured);
     }
 
     #[track_caller]
     fn fail(&mut self) {
-        if !self.asked && !self.heard.is_empty() {
-            panic!("a panic in {}", std::mem::take(&mut self.heard).join("\na panic in "));
+        if !self.expected && !self.captured.is_empty() {
+            panic!("a panic in {}", std::mem::take(&mut self.captured).join("\na panic in "));
         }
     }
 }
 
 impl Drop for Panics {
     fn drop(&mut self) {
-        self.hear();
+        self.end_capture();
         if !std::thread::panicking() {
             self.fail();
         }
     }
 }
 
-/// Keeps the transport of a protocol when its connection is made, whatever becomes of it then.
+/// Keeps a protocol's transport when the connection is made, even if it is lost right after.
 pub(super) struct Capture<B> {
     protocol: B,
     made: Made,
@@ -189,7 +187,7 @@ pub(super) struct Capture<B> {
 
 pub(super) type Made = Rc<RefCell<Option<Transport>>>;
 
-/// A factory of this one protocol, and where its transport is going to be.
+/// A factory for this one protocol, and the cell that will receive its transport.
 pub(super) fn capture<P: Protocol>(
     protocol: P,
 ) -> (impl FnMut(&Address) -> Option<Capture<P>>, Made) {

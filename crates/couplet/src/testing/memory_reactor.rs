@@ -1,4 +1,4 @@
-//! [`MemoryReactor`]: for code that listens and connects. The test plays the network.
+//! [`MemoryReactor`]: for code that listens and connects, with the test as the network.
 
 use std::fmt;
 use std::io;
@@ -11,12 +11,12 @@ use crate::address::Address;
 use crate::driver::{ConnectOptions, Key};
 use crate::reactor::{Connector, PortSnapshot, Reactor};
 
-/// A reactor for code that listens and connects by itself: the test sees what was asked for, lets
-/// connects come through or fail, and holds the far ends. Twisted's `MemoryReactorClock`.
+/// A reactor for code that itself listens and connects: the test inspects the listens and connects,
+/// lets connects succeed or fail, and controls the far ends. Twisted's `MemoryReactorClock`.
 ///
-/// Connects wait until the test has its say. Each name that is looked up has an address of its own,
-/// found at once, unless the test gives others by [`Network::set_name`]. Time stands still but in
-/// [`advance`](Self::advance).
+/// Connects stay pending until the test completes or fails them. Each name resolves immediately, to
+/// an address of its own, unless the test sets others with [`Network::set_name`]. Time passes only
+/// in [`advance`](Self::advance).
 ///
 /// ```
 /// use couplet::testing::{MemoryReactor, success_of};
@@ -44,7 +44,7 @@ use crate::reactor::{Connector, PortSnapshot, Reactor};
 /// let mut memory = MemoryReactor::new();
 /// let poem = fetch(&memory.reactor());
 /// let attempt = memory.connecting().remove(0);
-/// assert_eq!((attempt.host(), attempt.port()), ("poetry.example", 10000));
+/// assert_eq!((attempt.remote_host(), attempt.remote_port()), ("poetry.example", 10000));
 /// let poet = attempt.complete();
 /// poet.push(b"a door in the hill");
 /// poet.close();
@@ -68,14 +68,14 @@ impl MemoryReactor {
         self.memory.l.reactor()
     }
 
-    /// The ports that listen, after [settling](Self::settle).
+    /// The listening ports, after [settling](Self::settle).
     #[track_caller]
     pub fn listening(&mut self) -> Vec<PortSnapshot> {
         self.settle();
         self.memory.l.snapshot().ports
     }
 
-    /// Connects to the port of this number, settles, and gives the far end.
+    /// Connects to this port, settles, and returns the far end.
     ///
     /// ```
     /// use couplet::testing::MemoryReactor;
@@ -101,13 +101,13 @@ impl MemoryReactor {
     ///
     /// # Panics
     ///
-    /// When nothing listens there, or its queue is full.
+    /// If nothing listens there, or the accept queue is full.
     #[track_caller]
     pub fn connect(&mut self, port: u16) -> Wire {
         let hosts: Vec<Address> = self.listening().into_iter().map(|port| port.host).collect();
         let Some(host) = hosts.iter().find(|host| host.port() == Some(port)) else {
             let others: Vec<String> = hosts.iter().map(Address::to_string).collect();
-            panic!("nothing listens on port {port}; there is: [{}]", others.join(", "));
+            panic!("nothing listens on port {port}; listening: [{}]", others.join(", "));
         };
         let Address::Tcp(host) = host;
         let wire = self.memory.network.connect(reachable(*host));
@@ -116,9 +116,9 @@ impl MemoryReactor {
         wire
     }
 
-    /// The connects that are under way, after [settling](Self::settle): one for each address that is
-    /// tried, in the order of asking. A name with several addresses is tried as RFC 8305 has it, the
-    /// next one after 250 ms or when one fails.
+    /// The pending connects, after [settling](Self::settle): one for each address being tried, in
+    /// the order they were started. The addresses of a name are tried as in RFC 8305, the next one
+    /// after 250 ms or when one fails.
     #[track_caller]
     pub fn connecting(&mut self) -> Vec<Attempt> {
         self.settle();
@@ -135,44 +135,44 @@ impl MemoryReactor {
             .collect()
     }
 
-    /// Turns until nothing more happens by itself; time stands still.
+    /// Turns the loop until it is idle; time stands still.
     ///
     /// # Panics
     ///
-    /// After that, when a callback has panicked, or whatever else the loop calls.
+    /// Afterwards, if a callback or other code called by the loop panicked.
     #[track_caller]
     pub fn settle(&mut self) {
         self.memory.settle();
     }
 
-    /// Lets time pass, as [`Clock::advance`](super::Clock::advance) does.
+    /// Advances the clock, like [`Clock::advance`](super::Clock::advance).
     ///
     /// # Panics
     ///
-    /// After that, when a callback has panicked, or whatever else the loop calls.
+    /// Afterwards, if a callback or other code called by the loop panicked.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         self.memory.advance(by);
     }
 
-    /// The panics that the loop has contained since this was asked last. A test that asks expects
-    /// them: from its first call on they do not fail it.
+    /// Takes the panics that the loop contained since the last call. A test that calls this expects
+    /// panics: from the first call on they do not fail it.
     pub fn take_panics(&mut self) -> Vec<String> {
         self.memory.take_panics()
     }
 
-    /// The time that has passed since it was made.
+    /// Virtual time since the reactor was created.
     pub fn elapsed(&self) -> Duration {
         self.memory.network.elapsed()
     }
 
-    /// Its network: names, capacity, how streams are cut.
+    /// The network in memory: names, capacity, how streams are cut.
     pub fn network(&self) -> &Network {
         &self.memory.network
     }
 }
 
-/// Where a port is reached that listens on all interfaces.
+/// The loopback address for a port that listens on all interfaces.
 fn reachable(mut host: SocketAddr) -> SocketAddr {
     match host.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => host.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -182,7 +182,7 @@ fn reachable(mut host: SocketAddr) -> SocketAddr {
     host
 }
 
-/// A connect to one address, which waits for the test. From [`MemoryReactor::connecting`].
+/// A pending connect to one address. From [`MemoryReactor::connecting`].
 pub struct Attempt {
     network: Network,
     key: Key,
@@ -191,59 +191,58 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The host that was asked for: a name or an IP address.
-    pub fn host(&self) -> &str {
-        self.connector.host()
+    /// The requested host: a name or an IP address.
+    pub fn remote_host(&self) -> &str {
+        self.connector.remote_host()
     }
 
-    /// The port number that was asked for.
-    pub fn port(&self) -> u16 {
-        self.connector.port()
+    /// The requested port number.
+    pub fn remote_port(&self) -> u16 {
+        self.connector.remote_port()
     }
 
-    /// The address that is tried.
+    /// The address being tried.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The options that were asked for: the timeout, the local address.
+    /// The requested options: the timeout, the local address.
     pub fn options(&self) -> &ConnectOptions {
         self.connector.options()
     }
 
-    /// It still waits: it was not answered, stopped, timed out or overtaken by another address.
+    /// True while pending: not completed, failed, stopped, timed out or beaten by another address.
     pub fn is_waiting(&self) -> bool {
         self.network.is_held(self.key)
     }
 
-    /// Lets it come through, and gives the far end. The code under test hears of it in the next
-    /// [`settle`](MemoryReactor::settle) or advance; bytes can be pushed before.
+    /// Lets it succeed and returns the far end. The code under test is notified in the next
+    /// [`settle`](MemoryReactor::settle) or advance; bytes can be pushed before that.
     ///
     /// # Panics
     ///
-    /// When it does not wait any more.
+    /// If it is no longer pending.
     #[track_caller]
     pub fn complete(&self) -> Wire {
         match self.network.complete(self.key) {
             Some(wire) => wire,
-            None => panic!("{}", self.over()),
+            None => panic!("{}", self.not_pending()),
         }
     }
 
-    /// Lets it fail, of which the code under test hears in the next
-    /// [`settle`](MemoryReactor::settle) or advance. Where a name has other addresses, those are
-    /// tried then.
+    /// Lets it fail. The code under test is notified in the next [`settle`](MemoryReactor::settle)
+    /// or advance, and then tries the name's other addresses, if any.
     ///
     /// # Panics
     ///
-    /// When it does not wait any more.
+    /// If it is no longer pending.
     #[track_caller]
     pub fn fail(&self, error: io::Error) {
-        assert!(self.network.fail(self.key, error), "{}", self.over());
+        assert!(self.network.fail(self.key, error), "{}", self.not_pending());
     }
 
-    fn over(&self) -> String {
-        format!("the connect to {} does not wait any more", self.connector)
+    fn not_pending(&self) -> String {
+        format!("the connect to {} is no longer pending", self.connector)
     }
 }
 

@@ -1,17 +1,17 @@
-//! Tests of protocols, without sockets and without waiting. The chapter
-//! [Testing your protocol](crate::manual::testing) shows all of it at work.
+//! Tools for testing protocols without sockets and without waiting. The chapter
+//! [Testing your protocol](crate::manual::testing) shows them in use.
 //!
-//! - [`pair`] joins two protocols in memory and runs them to quiet.
-//! - [`hold`] puts one protocol on a connection whose far end, a [`Wire`], the test holds: push
-//!   bytes in, take bytes out, see what was asked.
-//! - [`every_split`] feeds an input whole, byte by byte, cut at every place, and at random.
-//! - [`Clock`] is a reactor whose time the test passes.
-//! - [`MemoryReactor`] is one for code that listens and connects: the test plays the network.
-//! - [`success_of`], [`failure_of`] and [`no_result_yet`] say what has become of a Deferred.
-//! - [`run`] runs a whole program, and fails when it leaves something behind.
+//! - [`pair`] connects two protocols in memory and runs them until idle.
+//! - [`hold`] puts one protocol on a connection whose far end, a [`Wire`], the test controls: push
+//!   bytes in, take bytes out, inspect the requests.
+//! - [`every_split`] feeds an input whole, byte by byte, split at every offset, and at random.
+//! - [`Clock`] is a reactor whose time the test advances.
+//! - [`MemoryReactor`] is one for code that listens and connects, with the test as the network.
+//! - [`success_of`], [`failure_of`] and [`no_result_yet`] check a Deferred's result.
+//! - [`run`] runs a whole program, and fails if it leaves anything behind.
 //!
-//! All run the shipped loop and transport on the [`memory`](crate::driver::memory) driver, whose
-//! time is virtual: [`Pair::advance`] passes an hour at once.
+//! All of them run the shipped loop and transport on the [`memory`](crate::driver::memory) driver,
+//! whose time is virtual: [`Pair::advance`] passes an hour in no time.
 
 mod clock;
 mod held;

@@ -1,4 +1,4 @@
-//! [`pair`]: two protocols, joined in memory.
+//! [`pair`]: two protocols connected in memory.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ impl<A, B> std::fmt::Debug for Pair<A, B> {
     }
 }
 
-/// Joins a client's protocol `a` and a server's protocol `b`, and runs them until nothing more
-/// happens by itself.
+/// Connects a client's protocol `a` with a server's protocol `b` in memory, and runs them until the
+/// loop is idle.
 ///
 /// ```
 /// use couplet::testing::pair;
@@ -54,7 +54,7 @@ pub fn pair<A: Protocol, B: Protocol>(a: A, b: B) -> Pair<A, B> {
     pair_on(Manner::Readiness, Cut::Whole, 0, a, b)
 }
 
-/// [`pair`] in a manner of the driver, with the streams cut from the beginning, from a seed.
+/// [`pair`] with a given driver manner and seed, and streams cut from the beginning.
 #[track_caller]
 pub fn pair_on<A: Protocol, B: Protocol>(
     manner: Manner,
@@ -83,38 +83,38 @@ pub fn pair_on<A: Protocol, B: Protocol>(
 }
 
 impl<A: Protocol, B: Protocol> Pair<A, B> {
-    /// Turns until nothing more happens by itself; time stands still.
+    /// Turns the loop until it is idle; time stands still.
     ///
     /// # Panics
     ///
-    /// After that, when a callback has panicked, or whatever else the loop calls.
+    /// Afterwards, if a callback or other code called by the loop panicked.
     #[track_caller]
     pub fn settle(&mut self) {
         self.memory.settle();
     }
 
-    /// How the streams are cut from now on.
+    /// Sets how the streams are cut from now on.
     pub fn set_cut(&mut self, cut: Cut) {
         self.memory.network.set_cut(cut);
     }
 
-    /// One turn.
+    /// Turns the loop once.
     pub fn turn(&mut self) {
         self.memory.turn();
     }
 
-    /// Lets time pass, timers and all, and then settles. The clock stops at each deadline on the
-    /// way, and what is due then runs. Twisted's `Clock.advance`.
+    /// Advances the clock, stopping at each deadline on the way to run whatever is due, and then
+    /// settles. Twisted's `Clock.advance`.
     ///
     /// # Panics
     ///
-    /// After that, when a callback has panicked, or whatever else the loop calls.
+    /// Afterwards, if a callback or other code called by the loop panicked.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         self.memory.advance(by);
     }
 
-    /// Runs `f` on the client's protocol, and settles. `None` once the connection is lost.
+    /// Runs `f` on the client's protocol and settles. `None` once the connection is lost.
     #[track_caller]
     pub fn with_a<R: 'static>(
         &mut self,
@@ -123,7 +123,7 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
         self.memory.with(&self.a, f)
     }
 
-    /// Runs `f` on the server's protocol, and settles. `None` once the connection is lost.
+    /// Runs `f` on the server's protocol and settles. `None` once the connection is lost.
     #[track_caller]
     pub fn with_b<R: 'static>(
         &mut self,
@@ -132,13 +132,13 @@ impl<A: Protocol, B: Protocol> Pair<A, B> {
         self.memory.with(&self.b, f)
     }
 
-    /// The panics that the loop has contained since this was asked last. A test that asks expects
-    /// them: from its first call on they do not fail it.
+    /// Takes the panics that the loop contained since the last call. A test that calls this expects
+    /// panics: from the first call on they do not fail it.
     pub fn take_panics(&mut self) -> Vec<String> {
         self.memory.take_panics()
     }
 
-    /// The reactor that both run on.
+    /// The reactor of both protocols.
     pub fn reactor(&self) -> Reactor {
         self.memory.l.reactor()
     }

@@ -1,4 +1,4 @@
-//! What a Deferred has come to: [`success_of`], [`failure_of`] and [`no_result_yet`]. Twisted's
+//! Checks on a Deferred's result: [`success_of`], [`failure_of`] and [`no_result_yet`]. Twisted's
 //! `successResultOf`, `failureResultOf` and `assertNoResult`.
 
 use std::any::type_name;
@@ -19,13 +19,13 @@ use crate::defer::{Deferred, Failure, Result};
 ///
 /// # Panics
 ///
-/// When it has not fired, or has failed: with the failure and its place.
+/// If it has not fired, or has failed; the message has the failure and its place.
 #[track_caller]
 pub fn success_of<T: 'static>(deferred: Deferred<T>) -> T {
     let name = name(&deferred);
-    match taken(deferred) {
+    match result_of(deferred) {
         Some(Ok(value)) => value,
-        Some(Err(failure)) => panic!("{name} has failed: {}", told(&failure)),
+        Some(Err(failure)) => panic!("{name} has failed: {}", described(&failure)),
         None => panic!("{name} has not fired yet"),
     }
 }
@@ -47,19 +47,19 @@ pub fn success_of<T: 'static>(deferred: Deferred<T>) -> T {
 ///
 /// # Panics
 ///
-/// When it has not fired, or has fired with a value.
+/// If it has not fired, or has fired with a value.
 #[track_caller]
 pub fn failure_of<T: 'static>(deferred: Deferred<T>) -> Failure {
     let name = name(&deferred);
-    match taken(deferred) {
+    match result_of(deferred) {
         Some(Err(failure)) => failure,
         Some(Ok(_)) => panic!("{name} has fired with a value, a {}", type_name::<T>()),
         None => panic!("{name} has not fired yet"),
     }
 }
 
-/// Nothing, if `deferred` has not fired. Twisted's `assertNoResult`, but it leaves the Deferred as it
-/// is: a failure in it goes on to whoever handles it.
+/// Asserts that `deferred` has not fired. Unlike Twisted's `assertNoResult` it leaves the Deferred
+/// untouched: a failure in it still reaches its handler.
 ///
 /// ```
 /// use couplet::Deferred;
@@ -73,7 +73,7 @@ pub fn failure_of<T: 'static>(deferred: Deferred<T>) -> Failure {
 ///
 /// # Panics
 ///
-/// When it has fired: with the failure and its place, if it has failed.
+/// If it has fired; after a failure, the message has the failure and its place.
 #[track_caller]
 pub fn no_result_yet<T: 'static>(deferred: &Deferred<T>) {
     if !deferred.has_fired() {
@@ -81,7 +81,7 @@ pub fn no_result_yet<T: 'static>(deferred: &Deferred<T>) {
     }
     let name = name(deferred);
     match deferred.failure() {
-        Some(failure) => panic!("{name} has failed already: {}", told(&failure)),
+        Some(failure) => panic!("{name} has failed already: {}", described(&failure)),
         None => panic!("{name} has fired already with a value, a {}", type_name::<T>()),
     }
 }
@@ -93,12 +93,12 @@ fn name<T>(deferred: &Deferred<T>) -> String {
     }
 }
 
-/// A failure with its causes, and where it began.
-pub(super) fn told(failure: &Failure) -> String {
+/// A failure with its causes and its origin.
+pub(super) fn described(failure: &Failure) -> String {
     format!("{failure:#} (began at {})", failure.place())
 }
 
-fn taken<T: 'static>(deferred: Deferred<T>) -> Option<Result<T>> {
+fn result_of<T: 'static>(deferred: Deferred<T>) -> Option<Result<T>> {
     let result = Rc::new(RefCell::new(None));
     let slot = result.clone();
     deferred

@@ -1,4 +1,4 @@
-//! [`run`]: a whole program in virtual time, which has to leave a clean reactor behind.
+//! [`run`]: a whole program in virtual time, which must leave a clean reactor behind.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -6,28 +6,29 @@ use std::time::Duration;
 
 use super::Manner;
 use super::memory_loop::{MemoryLoop, Step};
-use super::results::told;
+use super::results::described;
 use crate::defer::{Deferred, Reporter, Result, Unhandled, set_reporter};
 use crate::driver::memory::Standstill;
 use crate::panics::keep_panics;
 use crate::reactor::{Left, Reactor, Shutdown, Source, numbered};
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
-/// Of a program that takes so many turns while time stands still it is said that it goes in a circle.
-const A_CIRCLE: usize = 1_000_000;
-/// The turns in which what was closed at the end comes to its end.
+/// A program that takes this many turns while time stands still counts as livelocked.
+const LIVELOCK_TURNS: usize = 1_000_000;
+/// The most turns for closes begun at the end to complete.
 const LAST_TURNS: usize = 10_000;
 
-/// Runs a program in memory and in virtual time until the Deferred that it returns has fired, and
-/// gives the result; then sees that nothing is left of it. [`run_until`](crate::run_until) for tests,
-/// with what Twisted's trial calls a dirty reactor.
+/// Runs a program in memory and in virtual time until the Deferred it returns fires, and returns
+/// the result; then checks that the program left nothing behind. [`run_until`](crate::run_until)
+/// for tests, with trial's dirty reactor check from Twisted.
 ///
-/// When the Deferred has fired, the triggers of [`Shutdown::Before`] are called and waited for, and
-/// what was asked for still comes to its end while time stands still. A program that calls
-/// [`Reactor::stop`] ends as any run does, which leaves nothing.
+/// Once the Deferred has fired, the triggers of [`Shutdown::Before`] are called and awaited, and
+/// requests already made still complete while time stands still. A program that calls
+/// [`Reactor::stop`] ends like any run, which leaves nothing behind.
 ///
-/// Its network is empty: what it connects to it listens on, at any address, and `localhost` is the
-/// only name. It has no threads: [`Reactor::defer_to_thread`] runs its jobs in the turn.
+/// The network is empty: the program can connect only to ports that it listens on itself, at any
+/// address, and `localhost` is the only name. There are no threads: jobs of
+/// [`Reactor::defer_to_thread`] run in the turn.
 ///
 /// ```
 /// use couplet::{Protocol, Transport};
@@ -45,9 +46,9 @@ const LAST_TURNS: usize = 10_000;
 ///     let reactor = reactor.clone();
 ///     reactor.clone().spawn(async move {
 ///         let port = reactor.listen("tcp:10000", || Echo)?;
-///         reactor.sleep(Duration::from_secs(3600)).await?; // takes no time
+///         reactor.sleep(Duration::from_secs(3600)).await?; // takes no real time
 ///         if let Some(stopped) = port.stop_listening() {
-///             stopped.await?; // left out, the test would fail and say where the port was opened
+///             stopped.await?; // without this the test fails and shows where the port was opened
 ///         }
 ///         Ok("an hour later")
 ///     })
@@ -59,26 +60,26 @@ const LAST_TURNS: usize = 10_000;
 ///
 /// # Errors
 ///
-/// The Deferred's failure; [`Stopped`](crate::Stopped) when the program stopped the reactor before.
+/// The Deferred's failure; [`Stopped`](crate::Stopped) if the program stopped the reactor first.
 ///
 /// # Panics
 ///
-/// It fails the test, and says in one message what there is, where it was asked for, and what would
-/// clean it up:
+/// With one message that lists each leftover, where it was created, and how to clean it up:
 ///
-/// - when ports, connects, connections, timed calls or tasks are left; failures that nobody handled;
-///   or callbacks have panicked;
-/// - when nothing can ever happen, and the Deferred has not fired; or something happens in each of a
-///   million turns, and time stands still;
-/// - when the Deferred has not fired within a day of virtual time ([`run_within`] takes another).
+/// - if ports, connects, connections, timed calls or tasks are left, failures were not handled, or
+///   callbacks panicked;
+/// - if the Deferred has not fired and nothing can ever happen, or a million turns had work while
+///   time stood still;
+/// - if the Deferred has not fired within a day of virtual time ([`run_within`] sets another
+///   limit).
 ///
-/// All of it is torn down before that, and the thread's reporter of failures is put back.
+/// By then everything is torn down, and the thread's failure reporter is restored.
 #[track_caller]
 pub fn run<T: 'static>(program: impl FnOnce(&Reactor) -> Deferred<T>) -> Result<T> {
     run_within(A_DAY, program)
 }
 
-/// [`run`], but with no more virtual time than this.
+/// [`run`] with this limit on virtual time.
 ///
 /// # Errors
 ///
@@ -94,8 +95,8 @@ pub fn run_within<T: 'static>(
 ) -> Result<T> {
     let witness = Witness::new();
     let mut memory = MemoryLoop::new(Manner::Readiness, 0);
-    memory.take_panics(); // they are among what is left
-    memory.network.set_limits(longest, A_CIRCLE);
+    memory.take_panics(); // reported as leftovers instead
+    memory.network.set_limits(longest, LIVELOCK_TURNS);
     memory.l.keep_places();
     let place = Cell::new(None);
     let result = memory.l.run_script(|reactor| {
@@ -104,9 +105,9 @@ pub fn run_within<T: 'static>(
         deferred
     });
     let verdict = match memory.network.take_standstill() {
-        Some(standstill) => Some(waits(standstill, longest, place.get())),
+        Some(standstill) => Some(stuck(standstill, longest, place.get())),
         None => {
-            memory.network.set_limits(longest, A_CIRCLE);
+            memory.network.set_limits(longest, LIVELOCK_TURNS);
             end(&mut memory)
         }
     };
@@ -114,23 +115,24 @@ pub fn run_within<T: 'static>(
     let was_clean = left.is_empty();
     memory.l.finish_run();
     drop(memory);
-    // What was clean has nothing to be cut off: these are the program's own.
+    // A clean program has nothing to cut off, so these failures are its own.
     let left = if was_clean { witness.take() } else { left };
     drop(witness);
     match (verdict, &result) {
-        (Some(waits), _) => panic!("{}", message(&waits, &left)),
+        (Some(stuck), _) => panic!("{}", message(&stuck, &left)),
         (None, _) if left.is_empty() => result,
         (None, Ok(_)) => {
-            panic!("{}", message("the program is over, and this is left of it:", &left))
+            panic!("{}", message("the program ended and left this behind:", &left))
         }
         (None, Err(failure)) => {
-            let failed = format!("the program failed: {}, and this is left of it:", told(failure));
+            let failure = described(failure);
+            let failed = format!("the program failed: {failure}, and left this behind:");
             panic!("{}", message(&failed, &left));
         }
     }
 }
 
-/// The first triggers of a shutdown have their say; then what was closed comes to its end.
+/// Runs the `Shutdown::Before` triggers, then lets pending closes complete.
 fn end(memory: &mut MemoryLoop) -> Option<String> {
     let waiting = memory.l.fire(Shutdown::Before);
     while waiting.get() > 0 {
@@ -139,12 +141,12 @@ fn end(memory: &mut MemoryLoop) -> Option<String> {
             return Some("a trigger of `Shutdown::Before` never fires; there is:".to_owned());
         }
     }
-    come_to_rest(memory);
+    settle(memory);
     None
 }
 
-/// Turns until nothing more happens by itself, or for long enough.
-fn come_to_rest(memory: &mut MemoryLoop) {
+/// Turns until the loop is idle, at most `LAST_TURNS` times.
+fn settle(memory: &mut MemoryLoop) {
     for _ in 0..LAST_TURNS {
         if memory.step() == Step::Quiet {
             return;
@@ -158,22 +160,22 @@ fn everything_left(memory: &MemoryLoop, witness: &Witness) -> Vec<Left> {
     left
 }
 
-fn waits(standstill: Standstill, longest: Duration, place: Option<Source>) -> String {
+fn stuck(standstill: Standstill, longest: Duration, place: Option<Source>) -> String {
     let deferred = match place {
         Some(place) => format!("the Deferred of {place}"),
         None => "its Deferred".to_owned(),
     };
     match standstill {
         Standstill::Stalled => format!(
-            "the program waits for ever: {deferred} has not fired, and nothing can happen any more; \
+            "the program waits for ever: {deferred} has not fired, and nothing can ever happen; \
              there is:"
         ),
         Standstill::TooLong => {
             format!("{deferred} has not fired within {longest:?} of virtual time; there is:")
         }
         Standstill::Circle => format!(
-            "the program goes in a circle: {deferred} has not fired, and something is done in each \
-             turn while time stands still; there is:"
+            "the program is livelocked: {deferred} has not fired, and every turn has work while \
+             time stands still; there is:"
         ),
     }
 }
@@ -186,7 +188,7 @@ fn message(headline: &str, left: &[Left]) -> String {
     text
 }
 
-/// Hears of what goes wrong in this thread where nobody looks, and puts back who heard before.
+/// Captures this thread's unhandled failures and panics; restores the previous reporters on drop.
 struct Witness {
     unhandled: Rc<RefCell<Vec<Left>>>,
     reporter: Reporter,
@@ -196,9 +198,9 @@ struct Witness {
 impl Witness {
     fn new() -> Witness {
         let unhandled: Rc<RefCell<Vec<Left>>> = Rc::default();
-        let heard = unhandled.clone();
+        let captured = unhandled.clone();
         let reporter =
-            set_reporter(move |failure| heard.borrow_mut().push(unhandled_left(failure)));
+            set_reporter(move |failure| captured.borrow_mut().push(unhandled_left(failure)));
         Witness { unhandled, reporter, panics: keep_panics(Some(Vec::new())) }
     }
 

@@ -1,7 +1,7 @@
-//! [`every_split`]: the same input in every kind of pieces.
+//! [`every_split`]: the same input, split in many ways.
 
-/// Calls `feed` with `input` cut into pieces: whole, byte by byte, at each single place, and 32
-/// times at random places chosen from a fixed seed. A framer must give the same result for all.
+/// Calls `feed` with `input` in pieces: whole, byte by byte, split in two at every offset, and 32
+/// times at random offsets from a fixed seed. A framer must give the same result for all of them.
 ///
 /// ```
 /// use couplet::testing::every_split;

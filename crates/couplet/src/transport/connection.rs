@@ -1,4 +1,4 @@
-//! The life of one connection, without a loop and without a driver: protocol, wire, close states,
+//! The life of one connection, without a loop and without a driver: protocol, cell, close states,
 //! watermarks, producer, deadlines. Everything that affects the state of a connection lives in this
 //! file.
 //!
@@ -35,7 +35,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::wire::{Level, Phase, Wire, asked};
+use super::cell::{ConnectionCell, Level, Phase, asked};
 use super::{Producer, Tell, Transport};
 use crate::driver::{CloseMode, WriteOutcome};
 use crate::error::{By, ConnectionLost, Reason};
@@ -168,7 +168,7 @@ mod due {
 const FIRES: [(Level, u16); 2] = [(Level::LowMark, due::DRAINED), (Level::Nothing, due::FLUSHED)];
 
 pub(crate) struct Life {
-    wire: Rc<Wire>,
+    cell: Rc<ConnectionCell>,
     transport: Transport,
     protocol: Box<dyn Protocol>,
     state: State,
@@ -182,10 +182,10 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    pub(crate) fn new(wire: Rc<Wire>, protocol: Box<dyn Protocol>) -> Life {
+    pub(crate) fn new(cell: Rc<ConnectionCell>, protocol: Box<dyn Protocol>) -> Life {
         Life {
-            transport: Transport { wire: wire.clone() },
-            wire,
+            transport: Transport { cell: cell.clone() },
+            cell,
             protocol,
             state: State::Open { reading: Reading::On, writing: Writing::Open },
             pending: 0,
@@ -194,8 +194,8 @@ impl Life {
         }
     }
 
-    pub(crate) fn wire(&self) -> &Rc<Wire> {
-        &self.wire
+    pub(crate) fn cell(&self) -> &Rc<ConnectionCell> {
+        &self.cell
     }
 
     // What happened.
@@ -209,9 +209,9 @@ impl Life {
     /// Bytes arrived. Law 4: the only way in.
     #[inline(always)]
     pub(crate) fn feed(&mut self, data: &[u8], at: Moment) -> Follows {
-        self.wire.bytes_in.set(self.wire.bytes_in.get() + data.len() as u64);
+        self.cell.bytes_in.set(self.cell.bytes_in.get() + data.len() as u64);
         if let State::Open { reading: Reading::On, .. } = &self.state {
-            self.wire.received_at.set(at.now);
+            self.cell.received_at.set(at.now);
             self.call(at, |protocol, transport| protocol.data_received(transport, data));
         } else {
             self.throw_away(data.len());
@@ -274,7 +274,7 @@ impl Life {
     }
 
     fn apply_recorded(&mut self, at: Moment) {
-        let asked = self.wire.take_asked();
+        let asked = self.cell.take_asked();
         if asked & asked::DEADLINES != 0 {
             self.order(Follows::DEADLINE);
         }
@@ -293,10 +293,10 @@ impl Life {
         {
             *writing = Writing::Finishing { since: at.now };
             self.order(Follows::DEADLINE);
-            self.wire.let_producer_finish();
+            self.cell.let_producer_finish();
         }
         if asked & (asked::LOSE | asked::ABORT | asked::OVERFLOW) != 0
-            && let Some(failure) = self.wire.take_why()
+            && let Some(failure) = self.cell.take_why()
         {
             self.lose(Reason::Failed(failure), at.now);
         } else if asked & asked::LOSE != 0 {
@@ -318,7 +318,7 @@ impl Life {
     pub(crate) fn stop(&mut self, at: Moment) -> Follows {
         self.apply_recorded(at);
         match &self.state {
-            State::Open { writing: Writing::Open, .. } if self.wire.reset_unless_closed() => {
+            State::Open { writing: Writing::Open, .. } if self.cell.reset_unless_closed() => {
                 self.end(Reason::Shutdown, CloseMode::Reset);
             }
             State::Open { .. } => {
@@ -335,7 +335,7 @@ impl Life {
     /// The reactor has stopped: whatever is left ends now.
     pub(crate) fn cut(&mut self, at: Moment) -> Follows {
         self.apply_recorded(at);
-        let resets = self.wire.buffered() > 0 || self.must_reset();
+        let resets = self.cell.buffered() > 0 || self.must_reset();
         let mode = if resets { CloseMode::Reset } else { CloseMode::Normal };
         match &self.state {
             State::Open { .. } | State::Flushing { .. } => self.end(Reason::Shutdown, mode),
@@ -352,7 +352,7 @@ impl Life {
             State::Flushing { fin_sent, .. } => *fin_sent,
             State::Draining { .. } | State::Closed { .. } => true,
         };
-        !fin_sent && self.wire.reset_unless_closed()
+        !fin_sent && self.cell.reset_unless_closed()
     }
 
     fn lose(&mut self, reason: Reason, now: Instant) {
@@ -369,13 +369,13 @@ impl Life {
                     self.order_receive(false);
                 }
                 self.state = State::Flushing { why, since: now, peer_fin, fin_sent, finishing };
-                self.wire.end_phase(Phase::Closing);
+                self.cell.end_phase(Phase::Closing);
                 self.pending &= !due::RESUMED;
                 self.order(Follows::DEADLINE);
                 if !peer_fin {
                     self.order(Follows::LOOK_FOR_FIN);
                 }
-                self.wire.let_producer_finish();
+                self.cell.let_producer_finish();
                 self.check_room();
             }
             State::Flushing { why, .. }
@@ -403,14 +403,14 @@ impl Life {
     /// When a close has to end that has made no progress since then.
     fn close_deadline(&self, since: Instant) -> Option<Instant> {
         // A deadline past the end of time is none.
-        self.wire.close_deadline.get().and_then(|d| since.checked_add(d))
+        self.cell.close_deadline.get().and_then(|d| since.checked_add(d))
     }
 
     fn flow_changed(&mut self, now: Instant) {
         let State::Open { reading, .. } = &mut self.state else {
             return;
         };
-        match (*reading, self.wire.paused()) {
+        match (*reading, self.cell.paused()) {
             (Reading::On, true) => {
                 *reading = Reading::Paused { since: now };
                 self.order_receive(false);
@@ -427,23 +427,23 @@ impl Life {
     pub(crate) fn wrote(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
         let plainly = outcome == WriteOutcome::All
             && matches!(self.state, State::Open { writing: Writing::Open, .. })
-            && !self.wire.awaits_room();
+            && !self.cell.awaits_room();
         if plainly { Follows::NOTHING } else { self.wrote_some(outcome, before, at) }
     }
 
     /// [`wrote`](Self::wrote) where something depends on it.
     #[cold]
     fn wrote_some(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
-        let n = before - self.wire.waiting();
+        let n = before - self.cell.waiting();
         debug_assert!(outcome != WriteOutcome::All || n == before, "all is all");
         let left = match outcome {
             WriteOutcome::Taken(taken) => {
-                self.wire.add_in_flight(taken);
+                self.cell.add_in_flight(taken);
                 n - taken
             }
             WriteOutcome::Blocked => {
                 if n > 0 {
-                    self.wire.outbox_settles_down();
+                    self.cell.outbox_settles_down();
                 }
                 n
             }
@@ -456,7 +456,7 @@ impl Life {
 
     /// Taken bytes have left, or there is room again (`n` = 0).
     pub(crate) fn sent(&mut self, n: usize, at: Moment) -> Follows {
-        self.wire.sub_in_flight(n);
+        self.cell.sub_in_flight(n);
         self.after_progress(n > 0, at);
         self.follows()
     }
@@ -484,14 +484,14 @@ impl Life {
 
     /// Resumes a producer, and fires what waits for `drained` and `flushed`, by what is buffered.
     fn check_room(&mut self) {
-        if !self.wire.awaits_room() || self.closed().is_some() {
+        if !self.cell.awaits_room() || self.closed().is_some() {
             return;
         }
-        if self.wire.producer_must_resume() {
+        if self.cell.producer_must_resume() {
             self.pending |= due::PRODUCER_RESUME;
         }
         for (level, due) in FIRES {
-            if self.wire.is_down_to(level) && self.wire.awaits(level) {
+            if self.cell.is_down_to(level) && self.cell.awaits(level) {
                 self.pending |= due;
             }
         }
@@ -500,7 +500,7 @@ impl Life {
     /// True when a producer must pause unless what was written leaves at once.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.wire.producer_must_pause()
+        self.cell.producer_must_pause()
     }
 
     /// Pauses the producer by the watermarks. The driver has had its chance to send.
@@ -517,7 +517,7 @@ impl Life {
             State::Flushing { .. } => false,
             State::Draining { .. } | State::Closed { .. } => true,
         };
-        if waits || self.wire.buffered() > 0 || self.wire.has_producer() {
+        if waits || self.cell.buffered() > 0 || self.cell.has_producer() {
             return;
         }
         match &mut self.state {
@@ -567,8 +567,8 @@ impl Life {
     fn idle_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Open { reading: Reading::On | Reading::Ended, .. } => {
-                let timeout = self.wire.idle_timeout.get()?;
-                self.wire.received_at.get().checked_add(timeout)
+                let timeout = self.cell.idle_timeout.get()?;
+                self.cell.received_at.get().checked_add(timeout)
             }
             _ => None,
         }
@@ -637,8 +637,8 @@ impl Life {
         };
         let why = planned.filter(|planned| planned.rank() <= reason.rank()).unwrap_or(reason);
         self.state = State::Closed { why, mode };
-        self.wire.end_phase(Phase::Ended);
-        self.wire.clear_outbox();
+        self.cell.end_phase(Phase::Ended);
+        self.cell.clear_outbox();
         // A flushed half is reported before the end; nothing else comes but the loss.
         self.pending &= if mode == CloseMode::Normal { due::WRITE_CLOSED } else { 0 };
         self.pending |= due::LOST;
@@ -666,14 +666,14 @@ impl Life {
     #[cold]
     fn panicked(&mut self, at: Moment, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload);
-        tracing::error!(connection = %self.wire.id, peer = %self.wire.peer, %text, "a callback panicked");
+        tracing::error!(connection = %self.cell.id, peer = %self.cell.peer, %text, "a callback panicked");
         witness("a callback of a protocol", &text);
         // A close that was asked for behind what is dropped here has no whole to end.
         let must_reset = self.must_reset();
         self.panicked = true;
-        self.wire.clear_outbox();
-        self.wire.end_phase(Phase::Closing);
-        let producer = self.wire.remove_producer();
+        self.cell.clear_outbox();
+        self.cell.end_phase(Phase::Closing);
+        let producer = self.cell.remove_producer();
         // What was recorded before the panic still counts (an abort stays an abort), but a failure
         // that was recorded before it came first.
         self.apply_recorded(at);
@@ -717,8 +717,8 @@ impl Life {
         }
         // Bytes that are thrown away have not left: what waits for them fails with the loss.
         for (level, fires) in FIRES {
-            if due & fires != 0 && !self.panicked && self.wire.phase() < Phase::Ended {
-                for resolver in self.wire.take_waiting(level) {
+            if due & fires != 0 && !self.panicked && self.cell.phase() < Phase::Ended {
+                for resolver in self.cell.take_waiting(level) {
                     resolver.callback(());
                 }
             }
@@ -735,12 +735,12 @@ impl Life {
 
     fn resumed(&mut self, at: Moment) {
         // The call before this one may have closed, and it holds from there on.
-        if !self.is_open() || self.wire.paused() || self.wire.phase() >= Phase::Closing {
+        if !self.is_open() || self.cell.paused() || self.cell.phase() >= Phase::Closing {
             return;
         }
         self.call(at, |protocol, transport| protocol.reading_resumed(transport));
         // It may have paused again, or closed.
-        if self.wire.paused() || self.wire.phase() >= Phase::Closing {
+        if self.cell.paused() || self.cell.phase() >= Phase::Closing {
             return;
         }
         if let State::Open { reading, .. } = &mut self.state
@@ -748,35 +748,35 @@ impl Life {
         {
             *reading = Reading::On;
             let paused = at.now.saturating_duration_since(since);
-            let received = self.wire.received_at.get();
-            self.wire.received_at.set(received.checked_add(paused).unwrap_or(at.now));
+            let received = self.cell.received_at.get();
+            self.cell.received_at.set(received.checked_add(paused).unwrap_or(at.now));
             self.order_receive(true);
             self.order(Follows::DEADLINE);
         }
     }
 
     fn pause_producer(&mut self, at: Moment) {
-        if !self.wire.producer_must_pause() || self.wire.phase() >= Phase::Ended {
+        if !self.cell.producer_must_pause() || self.cell.phase() >= Phase::Ended {
             return;
         }
-        self.wire.set_producer_paused(true);
+        self.cell.set_producer_paused(true);
         self.call_producer(at, |producer| producer.pause_producing());
     }
 
     fn resume_producer(&mut self, at: Moment) {
-        if !self.wire.producer_must_resume() || self.wire.phase() >= Phase::Ended {
+        if !self.cell.producer_must_resume() || self.cell.phase() >= Phase::Ended {
             return;
         }
-        self.wire.set_producer_paused(false);
+        self.cell.set_producer_paused(false);
         self.call_producer(at, |producer| producer.resume_producing());
     }
 
     fn call_producer(&mut self, at: Moment, f: impl FnOnce(&mut dyn Producer)) {
-        let Some(mut producer) = self.wire.producer_out() else {
+        let Some(mut producer) = self.cell.producer_out() else {
             return;
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *producer)));
-        self.wire.producer_back(producer);
+        self.cell.producer_back(producer);
         if let Err(payload) = outcome {
             self.panicked(at, payload);
         }
@@ -788,9 +788,9 @@ impl Life {
             self.write_closed(at);
         }
         let reason = self.reason();
-        tracing::debug!(connection = %self.wire.id, peer = %self.wire.peer, %reason, "connection lost");
-        stop(self.wire.remove_producer());
-        self.wire.set_lost(reason.clone());
+        tracing::debug!(connection = %self.cell.id, peer = %self.cell.peer, %reason, "connection lost");
+        stop(self.cell.remove_producer());
+        self.cell.set_lost(reason.clone());
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
         // Called from here and not through `contain`: a stack trace stays short.
         let outcome =
@@ -798,18 +798,18 @@ impl Life {
         if let Err(payload) = outcome {
             log_panic("connection_lost", payload);
         }
-        for resolver in self.wire.take_all_waiting() {
+        for resolver in self.cell.take_all_waiting() {
             resolver.errback(ConnectionLost(reason.clone()));
         }
     }
 
     /// The loop is dropped: no more calls into the protocol, but pending Deferreds fail.
     pub(crate) fn abandon(self) {
-        self.wire.set_lost(Reason::Shutdown);
-        for resolver in self.wire.take_all_waiting() {
+        self.cell.set_lost(Reason::Shutdown);
+        for resolver in self.cell.take_all_waiting() {
             resolver.errback(ConnectionLost(Reason::Shutdown));
         }
-        stop(self.wire.remove_producer());
+        stop(self.cell.remove_producer());
     }
 
     /// The reason that the end has, or will have as far as is known.
@@ -849,35 +849,35 @@ impl Life {
         self.pending = pending & due::ANY;
         Follows(
             pending
-                | bit(self.wire.has_asked(), Follows::RECORDED)
-                | bit(self.wire.has_output(), Follows::OUTPUT),
+                | bit(self.cell.has_asked(), Follows::RECORDED)
+                | bit(self.cell.has_output(), Follows::OUTPUT),
         )
     }
 
     /// What holds between two inputs.
     #[cfg(debug_assertions)]
     fn check(&self) {
-        let (wire, due) = (&self.wire, self.pending & due::ANY);
+        let (cell, due) = (&self.cell, self.pending & due::ANY);
         match &self.state {
             State::Open { writing, .. } => {
                 assert!(!self.panicked, "a panic closes");
                 assert!(due & due::LOST == 0, "an open connection was not lost");
                 let shut = *writing == Writing::Shut;
                 assert!(
-                    !shut || wire.buffered() == 0,
+                    !shut || cell.buffered() == 0,
                     "a FIN goes out behind all that was written"
                 );
             }
             State::Flushing { .. } => {
-                assert!(wire.phase() >= Phase::Closing, "handles see a close from the call on");
+                assert!(cell.phase() >= Phase::Closing, "handles see a close from the call on");
                 assert!(due & (due::LOST | due::RESUMED) == 0, "reading ends with a close");
             }
             State::Draining { left, .. } => {
-                assert!(wire.buffered() == 0 && *left > 0, "it drains behind the flush");
+                assert!(cell.buffered() == 0 && *left > 0, "it drains behind the flush");
             }
             State::Closed { .. } => {
-                assert!(wire.phase() >= Phase::Ended && self.pending == due, "the end is the end");
-                assert!(!wire.has_output(), "an ended connection sends nothing");
+                assert!(cell.phase() >= Phase::Ended && self.pending == due, "the end is the end");
+                assert!(!cell.has_output(), "an ended connection sends nothing");
                 assert!(due & !(due::LOST | due::WRITE_CLOSED) == 0, "nothing but the loss comes");
             }
         }

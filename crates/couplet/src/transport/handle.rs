@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::wire::{Phase, Wire};
+use super::cell::{ConnectionCell, Phase};
 use super::{ConnectionId, Transport};
 use crate::defer::{Deferred, Resolver, Result};
 use crate::error::{ConnectionLost, Reason};
@@ -47,7 +47,7 @@ pub(crate) trait Tell {
 /// # let mut held = hold(LineReceiver::new(Clock));
 /// # held.push(b"\r\n");
 /// # held.advance(Duration::from_secs(1));
-/// # assert_eq!(held.wire.take(), b"tick\r\n");
+/// # assert_eq!(held.cell.take(), b"tick\r\n");
 /// ```
 pub struct Connection<P, T = Transport> {
     transport: T,
@@ -70,7 +70,7 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
         let told = self.told(f);
         let is_there = !self.is_lost();
         if is_there {
-            self.wire().reactor.tell(self.wire(), told);
+            self.cell().reactor.tell(self.cell(), told);
         }
         is_there
     }
@@ -89,19 +89,19 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
         f: impl FnOnce(&mut P, &T) -> Result<R> + 'static,
     ) -> Deferred<R> {
         let f = Contained::new(self.with_transport(f));
-        if let Some(reason) = self.wire().reason() {
+        if let Some(reason) = self.cell().reason() {
             return Deferred::fail(ConnectionLost(reason));
         }
         let (deferred, resolver) = Deferred::new();
         let asked = Box::new(Asked { f, resolver, protocol: PhantomData });
-        self.wire().reactor.tell(self.wire(), asked);
+        self.cell().reactor.tell(self.cell(), asked);
         deferred
     }
 
     /// Runs `f` on the protocol after `delay`; dropped with the connection.
     #[track_caller]
     pub fn call_later(&self, delay: Duration, f: impl FnOnce(&mut P, &T) + 'static) -> DelayedCall {
-        self.wire().reactor.tell_later(self.wire(), delay, self.told(f))
+        self.cell().reactor.tell_later(self.cell(), delay, self.told(f))
     }
 
     /// The transport of this connection.
@@ -111,20 +111,20 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
 
     /// Names this connection; `Copy` and `Send`.
     pub fn id(&self) -> ConnectionId {
-        self.wire().id
+        self.cell().id
     }
 
     /// True once `connection_lost` was called.
     pub fn is_lost(&self) -> bool {
-        self.wire().phase() == Phase::Lost
+        self.cell().phase() == Phase::Lost
     }
 
-    fn wire(&self) -> &Rc<Wire> {
-        &self.transport.as_ref().wire
+    fn cell(&self) -> &Rc<ConnectionCell> {
+        &self.transport.as_ref().cell
     }
 
     fn told(&self, f: impl FnOnce(&mut P, &T) + 'static) -> Box<dyn Tell> {
-        Box::new(Told::new(self.with_transport(f)))
+        Box::new(TellFn::new(self.with_transport(f)))
     }
 
     /// Replaces the plain transport that the turn hands out.
@@ -150,18 +150,18 @@ impl<P, T: AsRef<Transport>> fmt::Debug for Connection<P, T> {
     }
 }
 
-pub(crate) struct Told<P, F> {
+pub(crate) struct TellFn<P, F> {
     f: Contained<F>,
     protocol: PhantomData<fn(&mut P)>,
 }
 
-impl<P, F> Told<P, F> {
-    pub(crate) fn new(f: F) -> Told<P, F> {
-        Told { f: Contained::new(f), protocol: PhantomData }
+impl<P, F> TellFn<P, F> {
+    pub(crate) fn new(f: F) -> TellFn<P, F> {
+        TellFn { f: Contained::new(f), protocol: PhantomData }
     }
 }
 
-impl<P: 'static, F: FnOnce(&mut P, &Transport)> Tell for Told<P, F> {
+impl<P: 'static, F: FnOnce(&mut P, &Transport)> Tell for TellFn<P, F> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
         match find::<P>(protocol) {
             Some(found) => self.f.take()(found, transport),

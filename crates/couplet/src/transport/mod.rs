@@ -3,10 +3,10 @@
 //!
 //! Twisted's `ITransport`, `IConsumer` and `IHalfCloseableProtocol` side of `tcp.Connection`.
 
+pub(crate) mod cell;
 pub(crate) mod connection;
 mod handle;
 pub(crate) mod outbox;
-pub(crate) mod wire;
 
 use std::fmt;
 use std::rc::Rc;
@@ -23,9 +23,9 @@ use crate::error::Reason;
 use crate::panics::Contained;
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
+use cell::{ConnectionCell, Level, Phase, Registered, Watermarks, asked, paused};
 pub use handle::Connection;
-pub(crate) use handle::{Tell, Told};
-use wire::{Level, Phase, Registered, Watermarks, Wire, asked, paused};
+pub(crate) use handle::{Tell, TellFn};
 
 /// Names a connection for as long as its loop lives, from any thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,7 +112,7 @@ pub struct ProducerRegistered;
 /// ```
 #[derive(Clone)]
 pub struct Transport {
-    pub(crate) wire: Rc<Wire>,
+    pub(crate) cell: Rc<ConnectionCell>,
 }
 
 impl Transport {
@@ -124,12 +124,12 @@ impl Transport {
     /// registered: then they are taken until it unregisters.
     #[inline]
     pub fn write(&self, data: impl AsRef<[u8]>) {
-        self.wire.write(data.as_ref());
+        self.cell.write(data.as_ref());
     }
 
     /// Sends `bytes` without copying them.
     pub fn write_bytes(&self, bytes: impl Into<Bytes>) {
-        self.wire.write_bytes(bytes.into());
+        self.cell.write_bytes(bytes.into());
     }
 
     /// Sends several pieces in order.
@@ -146,9 +146,9 @@ impl Transport {
     /// Reading stops at once. With a producer registered, the end waits until it unregisters. The
     /// close deadline ([`set_close_deadline`](Self::set_close_deadline)) bounds the waiting.
     pub fn lose_connection(&self) {
-        if self.wire.phase() < Phase::Closing {
-            self.wire.end_phase(Phase::Closing);
-            self.wire.ask(asked::LOSE);
+        if self.cell.phase() < Phase::Closing {
+            self.cell.end_phase(Phase::Closing);
+            self.cell.ask(asked::LOSE);
         }
     }
 
@@ -156,37 +156,37 @@ impl Transport {
     /// ([`Reason::Failed`]): how a callback reports what went wrong.
     #[track_caller]
     pub fn fail(&self, error: impl Into<Failure>) {
-        self.wire.fail(error.into());
-        if self.wire.phase() < Phase::Ended {
-            self.wire.end_phase(Phase::Closing);
-            self.wire.ask(asked::LOSE);
+        self.cell.fail(error.into());
+        if self.cell.phase() < Phase::Ended {
+            self.cell.end_phase(Phase::Closing);
+            self.cell.ask(asked::LOSE);
         }
     }
 
     /// Sends a FIN after all that was written has left, and goes on reading (half-close). Then
     /// [`write_closed`](Protocol::write_closed) is called.
     pub fn lose_write_connection(&self) {
-        if self.wire.phase() < Phase::Finishing {
-            self.wire.end_phase(Phase::Finishing);
-            self.wire.ask(asked::LOSE_WRITE);
+        if self.cell.phase() < Phase::Finishing {
+            self.cell.end_phase(Phase::Finishing);
+            self.cell.ask(asked::LOSE_WRITE);
         }
     }
 
     /// Ends the connection at once: unsent bytes are dropped, and the peer sees a reset. The
     /// reason is [`Reason::Aborted`].
     pub fn abort_connection(&self) {
-        self.wire.abort();
+        self.cell.abort();
     }
 
     /// No data comes until [`resume_producing`](Self::resume_producing), not even of a chunk that
     /// a framer is busy with. The peer is slowed down by the network's flow control.
     pub fn pause_producing(&self) {
-        self.wire.set_paused(paused::BY_USER, true);
+        self.cell.set_paused(paused::BY_USER, true);
     }
 
     /// Data comes again, from the turn; [`reading_resumed`](Protocol::reading_resumed) first.
     pub fn resume_producing(&self) {
-        self.wire.set_paused(paused::BY_USER, false);
+        self.cell.set_paused(paused::BY_USER, false);
     }
 
     /// No data comes for `time`: a pause of its own, which neither a
@@ -210,11 +210,11 @@ impl Transport {
     ///
     /// let mut held = hold(Unhurried);
     /// held.push(b"one ");
-    /// held.wire.push(b"two ");
+    /// held.cell.push(b"two ");
     /// held.advance(Duration::from_millis(999));
-    /// assert_eq!(held.wire.take(), b"one ");
+    /// assert_eq!(held.cell.take(), b"one ");
     /// held.advance(Duration::from_millis(1));
-    /// assert_eq!(held.wire.take(), b"two ");
+    /// assert_eq!(held.cell.take(), b"two ");
     /// ```
     #[track_caller]
     pub fn throttle(&self, time: Duration) {
@@ -224,8 +224,8 @@ impl Transport {
         }
         // A time past the end of the clock is none.
         if let Some(until) = reactor.now().checked_add(time) {
-            self.wire.throttle(until);
-            reactor.tell_later(&self.wire, time, Box::new(EndThrottle));
+            self.cell.throttle(until);
+            reactor.tell_later(&self.cell, time, Box::new(EndThrottle));
         }
     }
 
@@ -233,14 +233,14 @@ impl Transport {
     /// after each message whether it may hand on the next.
     #[inline]
     pub fn wants_data(&self) -> bool {
-        !self.wire.paused() && self.wire.phase() < Phase::Closing
+        !self.cell.paused() && self.cell.phase() < Phase::Closing
     }
 
     /// True from a close on: `lose_connection`, `fail`, `abort_connection`, a panic, or the end by
     /// the peer. No data comes any more. Twisted's `disconnecting`.
     #[inline]
     pub fn is_closing(&self) -> bool {
-        self.wire.phase() >= Phase::Closing
+        self.cell.phase() >= Phase::Closing
     }
 
     /// Registers what writes to this transport, so that it is paused while the buffer is full.
@@ -257,11 +257,11 @@ impl Transport {
         kind: ProducerKind,
     ) -> Result<(), ProducerRegistered> {
         let mut object: Box<dyn Producer> = Box::new(Contained::new(producer));
-        if self.wire.has_producer() {
+        if self.cell.has_producer() {
             return Err(ProducerRegistered);
         }
-        if self.wire.phase() == Phase::Open {
-            self.wire.register(Registered {
+        if self.cell.phase() == Phase::Open {
+            self.cell.register(Registered {
                 kind,
                 paused: false,
                 to_finish: false,
@@ -276,7 +276,7 @@ impl Transport {
 
     /// The producer has written all; a close that waited for it goes on.
     pub fn unregister_producer(&self) {
-        self.wire.unregister();
+        self.cell.unregister();
     }
 
     /// True when more than the high mark is buffered: who writes in a loop stops here and waits
@@ -284,12 +284,12 @@ impl Transport {
     /// stops here by itself need not be paused, for the turn first sends what it can; and one that
     /// was not paused is not resumed.)
     pub fn is_full(&self) -> bool {
-        self.wire.buffered() > self.wire.watermarks().high
+        self.cell.buffered() > self.cell.watermarks().high
     }
 
     /// Bytes that were written and have not left.
     pub fn buffered(&self) -> usize {
-        self.wire.buffered()
+        self.cell.buffered()
     }
 
     /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] when the
@@ -316,34 +316,34 @@ impl Transport {
     ///
     /// let mut held = hold(Reports);
     /// held.push(b"all of it");
-    /// assert_eq!(held.wire.take(), b"all of it has left");
+    /// assert_eq!(held.cell.take(), b"all of it has left");
     /// ```
     pub fn flushed(&self) -> Deferred<()> {
         self.when_down_to(Level::Nothing)
     }
 
     fn when_down_to(&self, level: Level) -> Deferred<()> {
-        if let Some(reason) = self.wire.reason() {
+        if let Some(reason) = self.cell.reason() {
             return Deferred::fail(ConnectionLost(reason));
         }
-        if self.wire.phase() < Phase::Ended && self.wire.is_down_to(level) {
+        if self.cell.phase() < Phase::Ended && self.cell.is_down_to(level) {
             return Deferred::succeed(());
         }
         let (deferred, resolver) = Deferred::new();
-        self.wire.add_waiting(level, resolver);
+        self.cell.add_waiting(level, resolver);
         deferred
     }
 
     /// Sets the marks in bytes: full above `high` (64 KiB unless set), drained at or below `low`
     /// (16 KiB unless set).
     pub fn set_write_marks(&self, low: usize, high: usize) {
-        self.wire.set_watermarks(Watermarks { low: low.min(high), high });
+        self.cell.set_watermarks(Watermarks { low: low.min(high), high });
     }
 
     /// Sets the hard cap in bytes: a write past it ends the connection with
     /// [`Reason::Overflow`]. `None`, the default, is no cap.
     pub fn set_write_cap(&self, cap: Option<usize>) {
-        self.wire.cap.set(cap.unwrap_or(usize::MAX));
+        self.cell.cap.set(cap.unwrap_or(usize::MAX));
     }
 
     /// Ends the connection with [`Reason::Timeout`] when nothing was received for `timeout` while
@@ -352,25 +352,25 @@ impl Transport {
     ///
     /// It costs a stamp per message and one timer per connection. Twisted's `TimeoutMixin`.
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
-        self.wire.idle_timeout.set(timeout);
-        self.wire.ask(asked::DEADLINES);
+        self.cell.idle_timeout.set(timeout);
+        self.cell.ask(asked::DEADLINES);
     }
 
     /// Sets how long a close waits while nothing leaves: 30 s unless set; `None` waits for ever.
     pub fn set_close_deadline(&self, deadline: Option<Duration>) {
-        self.wire.close_deadline.set(deadline);
-        self.wire.ask(asked::DEADLINES);
+        self.cell.close_deadline.set(deadline);
+        self.cell.ask(asked::DEADLINES);
     }
 
     /// `TCP_NODELAY`: on unless set. An error is logged.
     pub fn set_tcp_no_delay(&self, on: bool) {
-        self.wire.add_option(SocketOption::NoDelay(on));
+        self.cell.add_option(SocketOption::NoDelay(on));
     }
 
     /// `SO_KEEPALIVE`, with the idle time after which the system probes; off unless set. An error
     /// is logged.
     pub fn set_tcp_keep_alive(&self, idle: Option<Duration>) {
-        self.wire.add_option(SocketOption::KeepAlive(idle));
+        self.cell.add_option(SocketOption::KeepAlive(idle));
     }
 
     /// With true, an end of this connection that the protocol did not ask for is a reset and not
@@ -403,37 +403,37 @@ impl Transport {
     ///
     /// `SO_LINGER` with a time of 0, which is taken back before the FIN.
     pub fn set_reset_unless_closed(&self, on: bool) {
-        self.wire.add_option(SocketOption::ResetUnlessClosed(on));
+        self.cell.add_option(SocketOption::ResetUnlessClosed(on));
     }
 
     /// Sets an option of the socket; an error is logged.
     pub fn set_socket_option(&self, option: SocketOption) {
-        self.wire.add_option(option);
+        self.cell.add_option(option);
     }
 
     /// The address of the other end; also after the connection is lost.
     pub fn peer(&self) -> &Address {
-        &self.wire.peer
+        &self.cell.peer
     }
 
     /// The address of our end; also after the connection is lost.
     pub fn host(&self) -> &Address {
-        &self.wire.host
+        &self.cell.host
     }
 
     /// Names this connection; `Copy` and `Send`.
     pub fn id(&self) -> ConnectionId {
-        self.wire.id
+        self.cell.id
     }
 
     /// The reactor that runs this connection.
     pub fn reactor(&self) -> &Reactor {
-        &self.wire.reactor
+        &self.cell.reactor
     }
 
     /// Bytes that were dropped because they were written after a close.
     pub fn dropped(&self) -> u64 {
-        self.wire.dropped()
+        self.cell.dropped()
     }
 
     /// The way back to the protocol's `&mut self`, later: for a timer, an answer, another
@@ -469,7 +469,7 @@ struct EndThrottle;
 
 impl Tell for EndThrottle {
     fn run(self: Box<Self>, _: &mut dyn Protocol, transport: &Transport) {
-        transport.wire.end_throttle();
+        transport.cell.end_throttle();
     }
 }
 
@@ -496,7 +496,7 @@ impl Producer for Transport {
 
 impl PartialEq for Transport {
     fn eq(&self, other: &Transport) -> bool {
-        Rc::ptr_eq(&self.wire, &other.wire)
+        Rc::ptr_eq(&self.cell, &other.cell)
     }
 }
 
@@ -507,7 +507,7 @@ impl fmt::Debug for Transport {
         f.debug_struct("Transport")
             .field("id", &self.id())
             .field("peer", self.peer())
-            .field("phase", &self.wire.phase())
+            .field("phase", &self.cell.phase())
             .field("buffered", &self.buffered())
             .finish_non_exhaustive()
     }

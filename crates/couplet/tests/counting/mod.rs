@@ -1,7 +1,7 @@
-//! An allocator that counts, for the tests of what memory costs: each thread's own allocations, so
-//! that tests beside one another do not disturb. Such a test is a binary of its own.
+//! A counting allocator for the tests of memory use. It counts per thread, so that tests can run in
+//! parallel. Each such test is a separate binary.
 
-#![allow(dead_code, reason = "each of those tests uses a part")]
+#![allow(dead_code, reason = "each test uses a part")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -12,12 +12,12 @@ thread_local! {
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// How often this thread has allocated, or made an allocation larger or smaller.
+/// How often this thread has allocated or reallocated.
 pub(crate) fn allocations() -> usize {
     COUNT.get()
 }
 
-/// Bytes that this thread has allocated and not freed.
+/// Bytes allocated by this thread and not freed.
 pub(crate) fn live() -> isize {
     LIVE.get()
 }
@@ -38,7 +38,7 @@ fn count(bytes: isize) {
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
+// SAFETY: every call goes to the system's allocator unchanged; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.set(COUNT.get() + 1);

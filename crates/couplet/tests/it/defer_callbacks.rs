@@ -67,7 +67,7 @@ fn c109_an_error_goes_to_the_errback_and_a_value_goes_on_from_there() {
             errback.say("errback");
             Ok(7)
         })
-        .add_errback(|_| panic!("there is no failure any more"))
+        .add_errback(|_| panic!("the failure was handled"))
         .map(move |n| after.say(format!("after {n}")))
         .detach();
     resolver.callback("seven");
@@ -218,7 +218,7 @@ fn c128_whatever_a_function_does_becomes_one_deferred() {
 }
 
 #[test]
-fn a_link_can_fire_other_deferreds_and_they_run_at_once() {
+fn a_callback_may_fire_another_deferred_which_runs_immediately() {
     let log = Log::default();
     let (second, fire_second) = Deferred::<()>::new();
     let in_second = log.clone();
@@ -236,7 +236,7 @@ fn a_link_can_fire_other_deferreds_and_they_run_at_once() {
 }
 
 #[test]
-fn a_resolver_can_be_kept_in_the_chain_that_it_fires() {
+fn a_chain_may_own_the_resolver_that_fires_it() {
     let (deferred, resolver) = Deferred::<()>::new();
     let own: Rc<RefCell<Option<Resolver<()>>>> = Rc::new(RefCell::new(Some(resolver)));
     let kept = own.clone();
@@ -248,7 +248,7 @@ fn a_resolver_can_be_kept_in_the_chain_that_it_fires() {
 }
 
 #[test]
-fn a_failure_tells_its_type_its_causes_and_its_place() {
+fn a_failure_carries_its_type_its_causes_and_its_place() {
     let line = line!() + 1;
     let failure: Failure = Outer(Cause).into();
     assert_eq!((failure.place().file(), failure.place().line()), (file!(), line));
@@ -265,7 +265,7 @@ fn a_failure_tells_its_type_its_causes_and_its_place() {
 }
 
 #[test]
-fn the_place_of_a_failure_is_that_of_its_question_mark_or_errback() {
+fn a_failures_place_is_its_question_mark_or_errback() {
     let mut line = 0;
     let mut parse = || -> couplet::Result<u8> {
         line = line!() + 1;

@@ -1,4 +1,4 @@
-//! Cancel: contract 115-118.
+//! Cancellation: contract 115-118.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -242,7 +242,7 @@ fn c118_the_canceller_is_dropped_before_the_callbacks_run() {
     let count = held.clone();
     let given = given(deferred.map(move |()| Rc::strong_count(&count)));
     resolver.callback(());
-    assert_eq!(given.take().unwrap(), 2, "the test's own and the callback's");
+    assert_eq!(given.take().unwrap(), 2, "held by the test and the callback only");
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn poll<F: Future + Unpin>(future: &mut F, bell: &Arc<Bell>) -> Poll<F::Output> 
 }
 
 #[test]
-fn awaiting_gives_the_result_and_wakes_once() {
+fn awaiting_yields_the_result_and_wakes_once() {
     let bell = Arc::new(Bell::default());
     let (mut deferred, resolver) = Deferred::<u8>::new();
     assert!(poll(&mut deferred, &bell).is_pending());
@@ -25,7 +25,7 @@ fn awaiting_gives_the_result_and_wakes_once() {
 }
 
 #[test]
-fn the_last_waker_is_the_one_that_is_woken() {
+fn only_the_last_waker_is_woken() {
     let (first, second) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
     let (mut deferred, resolver) = Deferred::<u8>::new();
     assert!(poll(&mut deferred, &first).is_pending());
@@ -105,7 +105,7 @@ fn c125a_a_task_dropped_while_it_awaits_cancels_what_it_awaited() {
 fn c125a_a_deferred_never_polled_is_only_detached() {
     let log = Log::default();
     let in_link = log.clone();
-    let (deferred, resolver) = Deferred::<u8>::with_canceller(|_| panic!("nobody cancels"));
+    let (deferred, resolver) = Deferred::<u8>::with_canceller(|_| panic!("nothing cancels it"));
     drop(deferred.map(move |n| in_link.say(n.to_string())));
     assert!(!resolver.is_cancelled());
     resolver.callback(1);

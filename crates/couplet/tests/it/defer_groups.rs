@@ -215,12 +215,12 @@ fn c123_members_that_loop_by_recursion_are_cancelled_where_they_are() {
     fire[3].take().unwrap().callback(());
     fire[2].take().unwrap().callback(());
     whole.cancel();
-    assert_eq!(cancelled(&fire), [false, true], "only the round that is waited for");
+    assert_eq!(cancelled(&fire), [false, true], "only the round being awaited");
     assert!(given(whole).take().unwrap_err().is_cancelled());
 }
 
 #[test]
-fn is_cancelled_looks_into_groups() {
+fn is_cancelled_looks_inside_groups() {
     let cancel = || Failure::from(Cancelled::new());
     let first = |failure| Failure::from(FirstError { index: 0, failure });
     assert!(first(first(cancel())).is_cancelled());

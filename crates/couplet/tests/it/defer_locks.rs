@@ -1,4 +1,4 @@
-//! Row 129: the lock, the semaphore and the queue of Deferreds.
+//! Row 129: DeferredLock, DeferredSemaphore and DeferredQueue.
 
 use std::cell::{Cell, RefCell};
 use std::panic::catch_unwind;
@@ -11,7 +11,7 @@ use couplet::defer::{
 
 use crate::defer_witness::{Given, Log, given, unhandled_in};
 
-/// Waits for a permit; its name is in the log once it has it, and the permit in the slot.
+/// Waits for a permit; once it has the permit, logs `name` and puts the permit into the slot.
 fn waiter(
     log: &Log,
     name: &'static str,
@@ -50,7 +50,7 @@ fn c129_who_asks_while_others_wait_stands_behind_them() {
     let (lock, log) = (DeferredLock::new(), Log::default());
     let first = lock.try_acquire().unwrap();
     let (asking, inside) = (lock.clone(), log.clone());
-    // It gives the lock back and asks anew at once: the one behind it comes first.
+    // It releases the lock and immediately acquires it again: the waiter behind it goes first.
     let again = lock.acquire().then(move |permit| {
         drop(permit);
         asking.acquire().map(move |permit| {
@@ -80,7 +80,7 @@ fn c129_a_cancelled_waiter_leaves_the_line() {
     assert!(given(second).take().unwrap_err().is_cancelled());
     drop(first);
     assert_eq!(log.lines(), ["third"]);
-    // One that has the lock is past cancelling.
+    // Once it holds the lock, a cancel has no effect.
     third.cancel();
     assert!(lock.is_locked() && kept.borrow().is_some());
     given(third).take().unwrap();
@@ -110,7 +110,7 @@ fn c129_run_holds_the_lock_until_its_work_has_succeeded_or_failed() {
         });
         let seen = lock.clone();
         let ended = given(running.add_both(move |result| {
-            assert!(!seen.is_locked(), "it is free before the result goes on");
+            assert!(!seen.is_locked(), "it is free before the result is passed on");
             result
         }));
         assert!(lock.is_locked() && ended.is_none());
@@ -243,7 +243,7 @@ fn c129_a_queue_without_bounds_takes_all_and_one_with_bounds_says_no_at_once() {
     let queue = DeferredQueue::new().size(2).backlog(1);
     queue.put("a").unwrap();
     queue.put("b").unwrap();
-    assert_eq!(queue.put("c"), Err(QueueOverflow("c")), "the item comes back");
+    assert_eq!(queue.put("c"), Err(QueueOverflow("c")), "the error returns the item");
     assert_eq!((queue.try_get(), queue.try_get(), queue.len()), (Some("a"), Some("b"), 0));
     let waiting = queue.get();
     let second = queue.get();
@@ -278,7 +278,7 @@ fn c129_a_cancelled_getter_loses_no_item_and_frees_its_place() {
     queue.put(2).unwrap();
     assert!(given(first).take().unwrap_err().is_cancelled());
     assert_eq!((given(second).take().unwrap(), given(third).take().unwrap()), (1, 2));
-    // One that has its item is past cancelling.
+    // Once it has its item, a cancel has no effect.
     queue.put(3).unwrap();
     let had = queue.get();
     had.cancel();
@@ -317,7 +317,7 @@ fn c129_a_callback_may_use_its_own_queue_and_lock() {
     let inner = lock.clone();
     let nested = lock.run(move || {
         inner.run(|| Deferred::succeed("inner")).detach();
-        assert_eq!(inner.waiting(), 1, "it isn't the owner who has it, but the permit");
+        assert_eq!(inner.waiting(), 1, "not reentrant: the permit holds the lock, not its owner");
         Deferred::succeed("outer")
     });
     assert_eq!(given(nested).take().unwrap(), "outer");

@@ -1,4 +1,4 @@
-//! Random programs of links and events, against a naive model that keeps a list of callbacks.
+//! Random programs of links and events against a naive model, which keeps a list of callbacks.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::defer_witness::{Log, unhandled_in};
 
-/// What one link does. A number is what it adds or fails with, or the origin that it waits for.
+/// What one link does. The number is the summand, the failure's text, or the origin to wait for.
 #[derive(Debug, Clone, Copy)]
 enum Link {
     Map(i64),
@@ -42,12 +42,12 @@ enum OnCancel {
 
 type Outcome = Result<i64, String>;
 
-/// Origin 0 starts the chain, the others are waited for by links, each once.
+/// Origin 0 starts the chain; links wait for the others, each at most once.
 const ORIGINS: usize = 5;
 
 const DROPPED: &str = "the resolver was dropped before it gave a result";
 
-/// Twisted's Deferred in miniature: one list of callbacks, one result, one thing to wait for.
+/// Twisted's Deferred in miniature: a list of callbacks, a result, an origin to wait for.
 struct Model {
     links: VecDeque<Link>,
     result: Option<Outcome>,
@@ -125,7 +125,7 @@ impl Model {
             let Some(link) = self.links.pop_front() else {
                 break;
             };
-            let result = self.result.take().expect("it waits for nothing");
+            let result = self.result.take().expect("a result, since it waits for no origin");
             self.apply(link, result);
         }
         if !self.handle
@@ -170,7 +170,7 @@ impl Model {
         }
     }
 
-    /// Everything is dropped: the resolvers, then the handle, then the origins nobody used.
+    /// Drops everything: the resolvers, then the handle, then the unused origins.
     fn end(mut self) -> (Vec<String>, Vec<String>) {
         for origin in 0..ORIGINS {
             self.event(Event::DropResolver(origin));
@@ -198,7 +198,7 @@ fn runs(link: Link, ok: bool) -> bool {
     }
 }
 
-/// The same, with real Deferreds.
+/// The same events on real Deferreds.
 struct Real {
     end: Option<Deferred<i64>>,
     canceller: Canceller,
@@ -374,7 +374,7 @@ proptest! {
 }
 
 #[test]
-fn the_model_knows_the_texts_of_the_room() {
+fn the_model_uses_the_messages_of_defer() {
     assert_eq!(Cancelled::new().to_string(), "cancelled");
     assert_eq!(couplet::defer::ResolverDropped.to_string(), DROPPED);
 }

@@ -1,4 +1,4 @@
-//! A panic in what users wrote ends where it was called: contract 109, 117; law 10.
+//! Panics in user code are contained where it is called: contract 109, 117; law 10.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use couplet::defer::{
 
 use crate::defer_witness::{Log, given, unhandled_in};
 
-/// Panics without the message on stderr.
+/// Panics without printing a message to stderr.
 fn panic_with(payload: impl std::any::Any + Send) -> ! {
     std::panic::resume_unwind(Box::new(payload))
 }
@@ -100,7 +100,7 @@ fn c119_an_unhandled_panic_is_reported_once() {
 }
 
 #[test]
-fn a_resolver_that_dies_in_a_panic_fires_and_its_callbacks_may_panic_too() {
+fn a_resolver_dropped_by_a_panic_fires_and_its_callbacks_may_panic_too() {
     let log = Log::default();
     let (in_errback, in_last) = (log.clone(), log.clone());
     let (second, fire_second) = Deferred::<u8>::new();
@@ -135,7 +135,7 @@ fn a_panic_in_the_drop_of_a_callback_or_a_canceller_is_contained() {
 }
 
 #[test]
-fn a_panic_in_the_drop_of_a_result_that_nobody_takes_is_contained() {
+fn a_panic_in_the_drop_of_an_unused_result_is_contained() {
     let (deferred, resolver) = Deferred::<PanicsInDrop>::new();
     deferred.detach();
     resolver.callback(PanicsInDrop);
@@ -145,7 +145,7 @@ fn a_panic_in_the_drop_of_a_result_that_nobody_takes_is_contained() {
 }
 
 #[test]
-fn a_panic_in_the_drop_of_a_members_value_does_not_hold_up_its_group() {
+fn a_panic_in_the_drop_of_a_members_value_does_not_stall_its_group() {
     let (last, fire_last) = Deferred::<PanicsInDrop>::new();
     let whole = given(gather([Deferred::succeed(PanicsInDrop), last]));
     fire_last.errback(Failure::msg("last"));
@@ -162,7 +162,7 @@ fn a_panic_in_the_drop_of_a_members_value_does_not_hold_up_its_group() {
 }
 
 #[test]
-fn a_value_whose_drop_cancels_its_own_group_finds_it_fired() {
+fn a_cancel_from_the_drop_of_a_members_value_comes_after_its_group_fired() {
     struct CancelsInDrop(Rc<Cell<Option<Canceller>>>);
     impl Drop for CancelsInDrop {
         fn drop(&mut self) {

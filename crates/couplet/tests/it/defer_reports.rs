@@ -117,7 +117,7 @@ fn c119_the_failures_in_a_list_that_nobody_takes_are_reported_once_each() {
     assert_eq!(pending_list(true), ["zero", "one"]);
     assert_eq!(pending_list(false), ["zero", "one"]);
     let reports = unhandled_in(|| list([failed("zero")]).map(drop).detach());
-    assert_eq!(reports, [""; 0], "who takes the list has its failures");
+    assert_eq!(reports, [""; 0], "a callback that takes the list handles its failures");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn c119_a_dropped_resolver_names_the_place_of_its_deferred() {
 }
 
 #[test]
-fn set_reporter_gives_back_the_one_before() {
+fn set_reporter_returns_the_previous_one() {
     let outer = unhandled_in(|| {
         let inner = unhandled_in(|| drop(failed("inner")));
         assert_eq!(inner, ["inner"]);
@@ -192,7 +192,7 @@ fn set_reporter_gives_back_the_one_before() {
 }
 
 #[test]
-fn a_failure_that_goes_unhandled_inside_the_reporter_does_not_come_back_to_it() {
+fn an_unhandled_failure_inside_the_reporter_is_not_reported_to_it() {
     let calls = Rc::new(RefCell::new(0));
     let count = calls.clone();
     let before = set_reporter(move |_| {
@@ -216,7 +216,7 @@ fn the_reporter_may_replace_itself() {
 }
 
 #[test]
-fn reporters_belong_to_their_thread() {
+fn reporters_are_per_thread() {
     let reports = unhandled_in(|| {
         let other = std::thread::spawn(|| unhandled_in(|| drop(failed("there"))));
         assert_eq!(other.join().unwrap(), ["there"]);
@@ -226,7 +226,7 @@ fn reporters_belong_to_their_thread() {
 }
 
 #[test]
-fn a_resolver_that_is_dropped_when_its_thread_ends_does_no_harm() {
+fn a_resolver_dropped_at_thread_exit_is_harmless() {
     thread_local! {
         static KEPT: RefCell<Vec<couplet::defer::Resolver<u8>>> = const { RefCell::new(vec![]) };
     }

@@ -1,4 +1,4 @@
-//! A million links in constant stack, by calls and by drops: contract 110, 112, 126.
+//! A million links run and drop in constant stack: contract 110, 112, 126.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::defer_witness::{Bell, given, unhandled_in};
 
 const MANY: usize = 1_000_000;
 
-/// Runs `test` with little stack: a call from link to link would overflow it at once.
+/// Runs `test` on a small stack, which recursion from link to link would overflow.
 fn on_a_small_stack(test: fn()) {
     let thread = std::thread::Builder::new().stack_size(256 * 1024);
     thread.spawn(test).unwrap().join().unwrap();
@@ -111,7 +111,7 @@ fn c110_callbacks_that_each_add_the_next_inside() {
     });
 }
 
-/// Each waits for the one before it by a `then`.
+/// Each Deferred waits for the previous one through a `then`.
 fn nested() -> (Deferred<usize>, Resolver<usize>) {
     let (first, resolver) = Deferred::<usize>::new();
     let end = (0..MANY).fold(first, |inner, _| Deferred::succeed(()).then(move |()| inner));
@@ -153,7 +153,7 @@ fn c112_a_chain_whose_every_link_waits_for_an_inner_deferred() {
     });
 }
 
-/// Each resolver is owned by a callback of the Deferred before it.
+/// Each resolver is owned by a callback of the previous Deferred.
 fn dominoes(last: Rc<Cell<usize>>) -> Resolver<()> {
     let (deferred, mut resolver) = Deferred::<()>::new();
     deferred
@@ -176,9 +176,9 @@ fn c112_a_drop_that_fires_a_drop_that_fires_a_drop() {
     on_a_small_stack(|| {
         let last = Rc::new(Cell::new(0));
         drop(dominoes(last.clone()));
-        assert_eq!(last.get(), 1, "failures skip the callbacks, whose drop fires the next");
+        assert_eq!(last.get(), 1, "a failure skips the callback, whose drop fires the next");
         dominoes(last.clone()).callback(());
-        assert_eq!(last.get(), 2, "values run the callbacks, which drop the next");
+        assert_eq!(last.get(), 2, "a value runs the callback, which drops the next");
     });
 }
 
@@ -205,7 +205,7 @@ fn c112_a_drop_that_cancels_what_owns_the_next() {
 }
 
 #[test]
-fn what_is_fired_by_a_drop_waits_while_another_drop_fires() {
+fn a_chain_fired_by_a_drop_waits_while_another_drop_fires() {
     let order = Rc::new(RefCell::new(vec![]));
     let (first, inner) = (order.clone(), order.clone());
     let (second, fire_second) = Deferred::<()>::new();

@@ -1,4 +1,4 @@
-//! Witnesses: what a Deferred gave, what went unhandled, a log, a clock with alarms.
+//! Test probes: a Deferred's result, unhandled failures, a log, a clock with alarms.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use couplet::Result;
 use couplet::defer::{Alarm, Deferred, set_reporter};
 
-/// The unhandled failures of `run`, in their order.
+/// The unhandled failures of `run`, in order.
 pub(crate) fn unhandled_in(run: impl FnOnce()) -> Vec<String> {
     let log = Log::default();
     let before = set_reporter({
@@ -24,7 +24,7 @@ pub(crate) fn unhandled_in(run: impl FnOnce()) -> Vec<String> {
     log.lines()
 }
 
-/// What a Deferred gave, once it did.
+/// A Deferred's result, once it has fired.
 pub(crate) struct Given<T>(Rc<RefCell<Option<Result<T>>>>);
 
 pub(crate) fn given<T: 'static>(deferred: Deferred<T>) -> Given<T> {
@@ -71,7 +71,7 @@ impl Log {
     }
 }
 
-/// Counts how often it is woken.
+/// A waker that counts its wake-ups.
 #[derive(Default)]
 pub(crate) struct Bell(AtomicUsize);
 
@@ -87,7 +87,7 @@ impl Wake for Bell {
     }
 }
 
-/// Alarms that ring when the test says so.
+/// Alarms that ring when the test advances the clock.
 #[derive(Default)]
 pub(crate) struct Clock(Rc<RefCell<Vec<SetAlarm>>>);
 
@@ -98,7 +98,7 @@ struct SetAlarm {
 }
 
 impl Clock {
-    /// Lets `now` come: alarms ring in the order in which they were set.
+    /// Advances to `now`; due alarms ring in the order they were set.
     pub(crate) fn advance_to(&self, now: Duration) {
         let mut index = 0;
         loop {

@@ -1,4 +1,4 @@
-//! What the compiler says about likely mistakes: the errors name the way out.
+//! Compiler errors for likely mistakes name the remedy.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,10 +20,10 @@ impl StringProtocol for Strings {
 fn mistake(reactor: Reactor) {
 ";
 
-/// The library that this test is linked with, or one built since.
+/// The library that this test is linked with, or a newer build.
 fn library() -> PathBuf {
     let test = std::env::current_exe().expect("a test runs from a file");
-    let deps = test.parent().expect("it lies in target/…/deps");
+    let deps = test.parent().expect("it is in target/…/deps");
     let entries = fs::read_dir(deps).expect("a folder").map(|entry| entry.expect("an entry"));
     let libraries = entries.filter(|entry| {
         let name = entry.file_name();
@@ -36,7 +36,7 @@ fn library() -> PathBuf {
     libraries.max_by_key(built).expect("a test is linked with the library").path()
 }
 
-/// What the compiler says to a mistake in a function that is given a reactor.
+/// The compiler's errors for `mistake`, in a function that has a `reactor`.
 fn errors(mistake: &str) -> String {
     let library = library();
     let mut program = Command::new("rustc");
@@ -45,20 +45,20 @@ fn errors(mistake: &str) -> String {
     program.arg(format!("-Ldependency={}", library.parent().expect("a folder").display()));
     program.current_dir(env!("CARGO_MANIFEST_DIR"));
     program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut compiler = program.spawn().expect("whoever has cargo has rustc");
+    let mut compiler = program.spawn().expect("rustc comes with cargo");
     let mut stdin = compiler.stdin.take().expect("it is piped");
     let text = format!("{BEGINNING}{mistake}\n}}");
-    std::io::Write::write_all(&mut stdin, text.as_bytes()).expect("it reads");
+    std::io::Write::write_all(&mut stdin, text.as_bytes()).expect("rustc reads stdin");
     drop(stdin);
-    let output = compiler.wait_with_output().expect("it ends");
+    let output = compiler.wait_with_output().expect("rustc ends");
     assert!(!output.status.success() || mistake.is_empty(), "this compiles: {mistake}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
 fn a_framed_protocol_without_its_framer_gets_an_error_that_names_it() {
-    assert_eq!(errors(""), "", "what stands around the mistakes is right");
-    for (mistake, way_out) in [
+    assert_eq!(errors(""), "", "the code around the mistakes compiles");
+    for (mistake, remedy) in [
         ("reactor.listen(\"tcp:1\", || Lines);", "LineReceiver::new"),
         ("reactor.listen(\"tcp:1\", |_: &Address| Some(Lines));", "LineReceiver::new"),
         ("reactor.listen(\"tcp:1\", Lines);", "LineReceiver::new"),
@@ -69,6 +69,6 @@ fn a_framed_protocol_without_its_framer_gets_an_error_that_names_it() {
         ("reactor.connect_protocol(\"tcp:h:1\", Strings);", "IntReceiver::new"),
     ] {
         let errors = errors(mistake);
-        assert!(errors.contains("E0277") && errors.contains(way_out), "{mistake}\n{errors}");
+        assert!(errors.contains("E0277") && errors.contains(remedy), "{mistake}\n{errors}");
     }
 }

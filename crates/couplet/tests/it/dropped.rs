@@ -1,5 +1,5 @@
-//! Law 10: whatever a user hands in may panic when it is dropped, and nothing else comes of it. Each
-//! way in is tried with each way to its end; the last test finds a way in that is not in the table.
+//! Law 10: whatever a user hands in may panic when it is dropped, without further harm. A table
+//! covers each way in with each way it can end; the last test finds functions it does not cover.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -17,18 +17,18 @@ use couplet::{
     Transport,
 };
 
-/// Panics when it is dropped, and counts that.
+/// Panics when dropped, and counts that.
 struct Bomb(Rc<Cell<u32>>);
 
 impl Drop for Bomb {
     fn drop(&mut self) {
         self.0.set(self.0.get() + 1);
-        // Without the message on stderr.
+        // No message on stderr.
         std::panic::resume_unwind(Box::new("a drop that panics"));
     }
 }
 
-/// One that may go to other threads, and is an error.
+/// A bomb that is `Send` and an error.
 struct Shell(u32);
 
 impl Drop for Shell {
@@ -62,7 +62,7 @@ impl fmt::Display for Shell {
 
 impl std::error::Error for Shell {}
 
-/// An echo that carries something.
+/// An echo that owns a value.
 struct Carrier<T>(T);
 
 impl<T: 'static> Protocol for Carrier<T> {
@@ -83,7 +83,7 @@ impl Factory for MakesEchoes {
 
 struct Produces {
     transport: Transport,
-    /// What it does when it is asked for more.
+    /// Called by `resume_producing`.
     resume: fn(&Transport, Bomb),
     bomb: Option<Bomb>,
 }
@@ -111,7 +111,7 @@ impl Scene {
         let mut l = Loop::with_driver(driver, LoopOptions::default());
         let reactor = l.reactor();
         let port = reactor.listen_tcp(any(), || Carrier(())).expect("a free port");
-        l.begin(|_| Ok(())).expect("nothing fails");
+        l.begin(|_| Ok(())).expect("the setup does not fail");
         Scene { l, reactor, network, port, bombs: Rc::default() }
     }
 
@@ -130,7 +130,7 @@ impl Scene {
         self.turns();
     }
 
-    /// A connection of ours that echoes, and its peer.
+    /// An echoing connection of ours, and its peer.
     fn open(&mut self) -> (Transport, Wire) {
         let made: Rc<RefCell<Option<Transport>>> = Rc::default();
         let slot = made.clone();
@@ -145,7 +145,7 @@ impl Scene {
             .detach();
         self.turns();
         let wire = self.network.accept(self.peer_address()).expect("it connects");
-        let transport = made.take().expect("it is made");
+        let transport = made.take().expect("it is connected");
         (transport, wire)
     }
 
@@ -153,13 +153,13 @@ impl Scene {
         "127.0.0.1:4000".parse().expect("an address")
     }
 
-    /// A port at the peer.
+    /// The peer's listening address.
     fn peer(&self) -> std::net::SocketAddr {
         let _ = self.network.listen(self.peer_address(), 50); // it may listen already
         self.peer_address()
     }
 
-    /// Another connection works on.
+    /// A new connection still works.
     fn check_alive(&mut self) {
         let Address::Tcp(at) = self.port.host() else { panic!("a TCP port") };
         let wire = self.network.connect(at).expect("it listens");
@@ -179,15 +179,15 @@ fn number(address: &std::net::SocketAddr) -> u16 {
     address.port()
 }
 
-/// What a closure owns.
+/// Makes a closure own its bomb.
 fn holds(_: &Bomb) {}
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 type Act = fn(&mut Scene);
 
-/// The way in, what is done with it, and the function. Each leaves bombs to the loop, and no later
-/// than with the loop they are dropped.
+/// The function under test, how the value ends, and the test. Each hands bombs to the loop, which
+/// are dropped no later than the loop.
 const WAYS: &[(&str, &str, Act)] = &[
     ("listen_tcp", "the port is stopped", |s| {
         let port = s.reactor.listen_tcp(any(), MakesEchoes(s.bomb())).expect("a free port");
@@ -200,7 +200,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.reactor.listen_tcp_with(any(), ListenOptions::default(), factory).expect("a free port");
         s.turns();
     }),
-    ("listen_tcp", "the loop ends before it is served", |s| {
+    ("listen_tcp", "the loop ends before it starts listening", |s| {
         s.reactor.listen_tcp(any(), MakesEchoes(s.bomb())).expect("a free port");
     }),
     ("listen", "its protocols are dropped", |s| {
@@ -213,9 +213,9 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
         wire.close();
         s.turns();
-        assert_eq!(s.bombs.get(), 1, "a protocol goes with its connection");
+        assert_eq!(s.bombs.get(), 1, "a protocol is dropped with its connection");
     }),
-    ("listen", "its protocols are there when the loop goes", |s| {
+    ("listen", "its protocols are alive when the loop is dropped", |s| {
         let bombs = s.bombs.clone();
         let carriers = move || Carrier(Bomb(bombs.clone()));
         let port = s.reactor.listen("tcp:0:interface=127.0.0.1", carriers).expect("a free port");
@@ -228,7 +228,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.reactor.connect_tcp("127.0.0.1", 9, MakesEchoes(s.bomb()));
         s.turns();
     }),
-    ("connect_tcp_with", "given up", |s| {
+    ("connect_tcp_with", "stopped", |s| {
         s.network.set_silent("127.0.0.1:9".parse().expect("an address"));
         let options = ConnectOptions::default();
         let connector = s.reactor.connect_tcp_with("127.0.0.1", 9, options, MakesEchoes(s.bomb()));
@@ -245,7 +245,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         connecting.cancel();
         s.turns();
     }),
-    ("connect", "over", |s| {
+    ("connect", "closed", |s| {
         let port = number(&s.peer());
         let connecting = s.reactor.connect(format!("tcp:127.0.0.1:{port}"), MakesEchoes(s.bomb()));
         connecting.map(|connection| connection.transport().lose_connection()).detach();
@@ -254,9 +254,9 @@ const WAYS: &[(&str, &str, Act)] = &[
         wire.close();
         s.turns();
     }),
-    ("connect_protocol", "refused, given up, and lost", |s| {
+    ("connect_protocol", "refused, cancelled, and lost", |s| {
         let carrier = Carrier(s.bomb());
-        s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier).recover_with_nothing();
+        s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier).discard();
         s.turns();
         s.network.set_silent("127.0.0.1:9".parse().expect("an address"));
         let carrier = Carrier(s.bomb());
@@ -269,23 +269,23 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
         s.network.accept(s.peer_address()).expect("it connects").close();
         s.turns();
-        assert_eq!(s.bombs.get(), 3, "each goes with its attempt or its connection");
+        assert_eq!(s.bombs.get(), 3, "each is dropped with its attempt or its connection");
     }),
     ("connect", "its protocol comes too late", |s| {
-        // The attempt is given up while the protocol is built.
+        // The attempt is stopped while the protocol is being built.
         let connector: Rc<RefCell<Option<Connector>>> = Rc::default();
         let (slot, bombs) = (connector.clone(), s.bombs.clone());
         let port = number(&s.peer());
         let made = s.reactor.connect_tcp("127.0.0.1", port, move || {
-            slot.borrow().as_ref().expect("it is there").stop_connecting();
+            slot.borrow().as_ref().expect("it is set").stop_connecting();
             Carrier(Bomb(bombs.clone()))
         });
         *connector.borrow_mut() = Some(made);
         s.turns();
         connector.take();
-        assert_eq!(s.bombs.get(), 1, "nobody needs that protocol");
+        assert_eq!(s.bombs.get(), 1, "that protocol is unused");
     }),
-    ("Shared::new", "of a port that is stopped", |s| {
+    ("Shared::new", "its port is stopped", |s| {
         let shared = Shared::new(MakesEchoes(s.bomb()));
         let port = s.reactor.listen_tcp(any(), shared.clone()).expect("a free port");
         drop(shared);
@@ -294,7 +294,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         drop(port);
         s.turns();
     }),
-    ("Shared::tell", "told too late", |s| {
+    ("Shared::tell", "called too late", |s| {
         let shared = Shared::new(MakesEchoes(s.bomb()));
         s.reactor.listen_tcp(any(), shared.clone()).expect("a free port");
         s.turns();
@@ -303,14 +303,14 @@ const WAYS: &[(&str, &str, Act)] = &[
         let bomb = s.bomb();
         shared.tell(move |_| std::mem::forget(bomb));
     }),
-    ("ReconnectingClientFactory::new", "given up while it waits", |s| {
+    ("ReconnectingClientFactory::new", "stopped while it waits", |s| {
         let factory = ReconnectingClientFactory::new(MakesEchoes(s.bomb()));
         let connector = s.reactor.connect_tcp("127.0.0.1", 9, factory);
         s.turns();
         connector.stop_connecting();
         s.turns();
     }),
-    ("ReconnectingClientFactory::with", "while the loop goes", |s| {
+    ("ReconnectingClientFactory::with", "dropped with the loop", |s| {
         let factory = ReconnectingClientFactory::with(|_| MakesEchoes(s.bomb()));
         s.reactor.connect_tcp("127.0.0.1", 9, factory);
         s.turns();
@@ -354,7 +354,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         };
         let reactor = s.reactor.clone();
         let limited = async move { reactor.timeout(Duration::from_secs(1), never).await };
-        s.reactor.spawn(limited).recover_with_nothing();
+        s.reactor.spawn(limited).discard();
         s.turns();
         s.pass(Duration::from_secs(2));
     }),
@@ -375,7 +375,7 @@ const WAYS: &[(&str, &str, Act)] = &[
             .detach();
         s.turns();
     }),
-    ("on", "not called, called, and its answer", |s| {
+    ("on", "called when the run ends", |s| {
         for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
             let bomb = s.bomb();
             s.reactor.on(when, move || {
@@ -391,7 +391,7 @@ const WAYS: &[(&str, &str, Act)] = &[
     }),
     ("defer_to_thread", "run, and cancelled before", |s| {
         let shell = Shell(1);
-        s.reactor.defer_to_thread(move || Ok(shell)).recover_with_nothing();
+        s.reactor.defer_to_thread(move || Ok(shell)).discard();
         let shell = Shell(2);
         s.reactor.defer_to_thread(move || Ok(shell)).cancel();
         s.turns();
@@ -399,12 +399,12 @@ const WAYS: &[(&str, &str, Act)] = &[
     ("Remote::call", "made, and never made", |s| {
         let remote = s.reactor.remote();
         let shell = Shell(1);
-        remote.call(move |_| drop(shell)).expect("the loop is there");
+        remote.call(move |_| drop(shell)).expect("the loop exists");
         s.turns();
         let shell = Shell(2);
-        remote.call(move |_| drop(shell)).expect("the loop is there");
+        remote.call(move |_| drop(shell)).expect("the loop exists");
     }),
-    ("Remote::call", "when the loop has gone", |s| {
+    ("Remote::call", "after the loop was dropped", |s| {
         let remote = s.reactor.remote();
         *s = Scene { bombs: s.bombs.clone(), ..Scene::new() };
         let shell = Shell(1);
@@ -415,9 +415,9 @@ const WAYS: &[(&str, &str, Act)] = &[
         wire.reset();
         s.turns();
         let shell = Shell(1);
-        let told =
+        let sent =
             s.reactor.remote().tell(transport.id(), move |_: &mut Carrier<()>, _| drop(shell));
-        told.expect("the loop is there");
+        sent.expect("the loop exists");
         s.turns();
     }),
     ("block_on_reactor", "in the loop's own thread", |s| {
@@ -445,13 +445,13 @@ const WAYS: &[(&str, &str, Act)] = &[
         wire.reset();
         s.turns();
         let late = s.bomb();
-        connection.ask(move |_, _| drop(late)).recover_with_nothing();
+        connection.ask(move |_, _| drop(late)).discard();
     }),
     ("ask_result", "dropped with the loop", |s| {
         let (transport, _wire) = s.open();
         let connection = transport.connection::<Carrier<()>>();
         let late = s.bomb();
-        connection.ask_result(move |_, _| Ok(late)).recover_with_nothing();
+        connection.ask_result(move |_, _| Ok(late)).discard();
     }),
     ("Connection::call_later", "dropped with the connection", |s| {
         let (transport, wire) = s.open();
@@ -478,7 +478,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.network.set_capacity(1 << 16);
     }),
     #[cfg(unix)]
-    ("watch", "stopped, ready, and there when the loop goes", |s| {
+    ("watch", "stopped, ready, and dropped with the loop", |s| {
         // Memory has no descriptors.
         let mut l = Loop::new().expect("a loop");
         let pair = || std::os::unix::net::UnixStream::pair().expect("a pair");
@@ -487,19 +487,19 @@ const WAYS: &[(&str, &str, Act)] = &[
             let watch = l.reactor().watch(ours, Interest::Writable, move |_, _| holds(&bomb));
             l.turn(Some(Duration::ZERO)).expect("a turn");
             if stops {
-                watch.expect("a socket").stop().recover_with_nothing();
+                watch.expect("a socket").stop().discard();
             }
         }
         let ((ours, _theirs), bomb) = (pair(), s.bomb());
         let watched = l.reactor().watch(ours, Interest::Writable, move |_, _| holds(&bomb));
         watched.expect("a socket");
     }),
-    ("write_bytes", "not sent when the loop goes", |s| {
+    ("write_bytes", "unsent when the loop is dropped", |s| {
         let (transport, _wire) = s.open();
         transport.write_bytes(Bytes::from_owner(Shell(1)));
         transport.write_bytes(Bytes::from_owner(Shell(2)));
     }),
-    ("fail", "once, and once more", |s| {
+    ("fail", "once, again, and too late", |s| {
         let (transport, wire) = s.open();
         transport.fail(Shell(1));
         transport.fail(Shell(2));
@@ -522,7 +522,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
         let bomb = Some(s.bomb());
         let late = Produces { transport: transport.clone(), resume: |_, _| {}, bomb };
-        transport.register_producer(late, ProducerKind::Push).expect("it is stopped at once");
+        transport.register_producer(late, ProducerKind::Push).expect("it is stopped immediately");
     }),
     ("register_producer", "unregistered", |s| {
         let (transport, _wire) = s.open();
@@ -557,30 +557,30 @@ const WAYS: &[(&str, &str, Act)] = &[
     ("LoopingCall::new", "stopped and dropped", |s| {
         let bomb = s.bomb();
         let call = LoopingCall::new(&s.reactor, move || holds(&bomb));
-        call.start(Duration::from_secs(1)).recover_with_nothing();
+        call.start(Duration::from_secs(1)).discard();
         s.turns();
         call.stop();
     }),
     ("LoopingCall::with_count", "dropped with the run", |s| {
         let bomb = s.bomb();
         let call = LoopingCall::with_count(&s.reactor, move |_| holds(&bomb));
-        call.start(Duration::from_secs(1)).recover_with_nothing();
+        call.start(Duration::from_secs(1)).discard();
         s.turns();
     }),
 ];
 
-/// Ends a chain without a word.
-trait Recover {
-    fn recover_with_nothing(self);
+/// Ends a chain, discarding its result.
+trait Discard {
+    fn discard(self);
 }
 
-impl<T: 'static> Recover for Deferred<T> {
-    fn recover_with_nothing(self) {
+impl<T: 'static> Discard for Deferred<T> {
+    fn discard(self) {
         self.add_both(|_| Ok(())).detach();
     }
 }
 
-/// One row of the table, in a world of its own.
+/// Runs one row of the table in a fresh scene.
 fn try_one(act: Act) {
     SHELLS.set(0);
     let mut scene = Scene::new();
@@ -600,13 +600,13 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
         .filter(|(.., act)| std::panic::catch_unwind(|| try_one(*act)).is_err())
         .map(|(name, end, _)| format!("{name}: {end}"))
         .collect();
-    assert!(panicked.is_empty(), "these ended more than what was dropped: {panicked:#?}");
+    assert!(panicked.is_empty(), "the panic of a drop did further harm here: {panicked:#?}");
 }
 
-/// Called at once, in the caller's own frame: what they own is dropped there.
+/// Called immediately, in the caller's frame: what they own is dropped there.
 const CALLED_AT_ONCE: [&str; 6] = ["run", "run_until", "begin", "wrap", "wrap_protocols", "write"];
 
-/// The texts of the library's files; Deferreds have tests of their own, as has what tests with them.
+/// The library's sources, without the rooms that have their own tests or only serve tests.
 fn sources(folder: &Path) -> Vec<String> {
     let mut texts = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -621,7 +621,7 @@ fn sources(folder: &Path) -> Vec<String> {
     texts
 }
 
-/// The public functions that keep what a user hands in: what they take is code, or foreign.
+/// The public functions that keep what a user hands in: closures, futures, foreign types.
 fn ways_in() -> BTreeSet<String> {
     const THEIRS: [&str; 9] = [
         "FnOnce(",
@@ -648,7 +648,7 @@ fn ways_in() -> BTreeSet<String> {
 }
 
 #[test]
-fn each_way_in_for_what_is_a_users_is_tried() {
+fn every_function_that_keeps_user_values_is_in_the_table() {
     let tried: BTreeSet<&str> =
         WAYS.iter().map(|(name, ..)| name.rsplit("::").next().unwrap_or(name)).collect();
     let found = ways_in();

@@ -1,5 +1,5 @@
-//! What a protocol writes back of what it has just received, many bytes at a time, arrives as it was
-//! written, whatever else it writes before, after or in place of it.
+//! Large received chunks that a protocol echoes arrive exactly as written, whatever it writes
+//! before, after or instead of them.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,10 +10,10 @@ use crate::suite::kit::LOOPBACK;
 
 const TOTAL: usize = 4 * 1024 * 1024;
 
-/// What is done with each piece that comes.
+/// Answers a received piece.
 type Answer = fn(&Transport, &[u8], &mut Vec<u8>);
 
-/// Answers, and notes what the peer is to see.
+/// Answers, and records what the peer must receive.
 struct Server {
     answer: Answer,
     received: usize,
@@ -35,7 +35,7 @@ fn write(transport: &Transport, data: &[u8], written: &mut Vec<u8>) {
     written.extend_from_slice(data);
 }
 
-/// Sends everything, and reads with pauses.
+/// Sends everything; if `patient`, starts reading 20 ms later.
 struct Client {
     seen: Rc<RefCell<Vec<u8>>>,
     patient: bool,
@@ -80,10 +80,10 @@ fn assert_seen_as_written(answer: Answer, patient: bool) {
         });
         Ok(())
     })
-    .expect("it stops");
+    .expect("a clean run");
     assert!(matches!(&*done.borrow(), Some(Reason::Done(_))), "{:?}", done.borrow());
     assert_eq!(seen.borrow().len(), written.borrow().len());
-    assert!(*seen.borrow() == *written.borrow(), "other bytes, or in another order");
+    assert!(*seen.borrow() == *written.borrow(), "bytes differ or are out of order");
 }
 
 const ANSWERS: [(&str, Answer); 8] = [
@@ -111,7 +111,7 @@ const ANSWERS: [(&str, Answer); 8] = [
         let copy = data.to_vec();
         write(t, &copy, w);
     }),
-    ("bytes that are owned, and it", |t, data, w| {
+    ("owned bytes, then it", |t, data, w| {
         t.write_bytes(data.to_vec());
         w.extend_from_slice(data);
         write(t, data, w);
@@ -119,7 +119,7 @@ const ANSWERS: [(&str, Answer); 8] = [
 ];
 
 #[test]
-fn what_is_written_of_what_was_received_arrives_as_it_was_written() {
+fn echoed_data_arrives_as_written() {
     for (what, answer) in ANSWERS {
         println!("{what}");
         assert_seen_as_written(answer, false);
@@ -127,14 +127,14 @@ fn what_is_written_of_what_was_received_arrives_as_it_was_written() {
 }
 
 #[test]
-fn a_reader_that_rests_gets_the_same() {
+fn a_reader_that_pauses_receives_the_same() {
     for (what, answer) in ANSWERS {
         println!("{what}");
         assert_seen_as_written(answer, true);
     }
 }
 
-/// A second connection's write of what another has received is a copy, for that has its own pace.
+/// Received data written to another connection is copied, since that connection has its own pace.
 #[test]
 fn a_write_to_another_connection_is_a_copy() {
     struct Crossing {
@@ -158,7 +158,7 @@ fn a_write_to_another_connection_is_a_copy() {
         fn connection_made(&mut self, transport: &Transport) {
             let says = vec![self.says; TOTAL];
             let later = transport.clone();
-            // Both are there by then.
+            // Both are connected by then.
             let soon = std::time::Duration::from_millis(30);
             transport.reactor().call_later(soon, move || later.write(&says));
         }
@@ -185,8 +185,8 @@ fn a_write_to_another_connection_is_a_copy() {
         }
         Ok(())
     })
-    .expect("it stops");
+    .expect("a clean run");
     for (says, heard) in (0..2).zip(heard.take()) {
-        assert!(heard.iter().all(|byte| *byte == 1 - says), "not the other's bytes");
+        assert!(heard.iter().all(|byte| *byte == 1 - says), "not the other speaker's bytes");
     }
 }

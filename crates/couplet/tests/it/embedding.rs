@@ -1,5 +1,5 @@
-//! A loop inside another one: the other waits on our descriptor and for our next turn, and sleeps
-//! over nothing. Here the other is a `poll(2)` of the test.
+//! A loop embedded in another event loop, which waits for our descriptor and our next turn, and
+//! misses nothing. Here the outer loop is a `poll(2)` in the test.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use couplet::{Address, Loop, Protocol, Reactor, Transport};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-#[expect(clippy::disallowed_types, reason = "the peer stands outside of any loop")]
+#[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
 type Peer = std::net::TcpStream;
 
-/// Longer than anything here takes; nobody waits for it unless something fails.
+/// Longer than anything here takes; reached only if something fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits as the other loop would: until the descriptor is readable or the next turn is due. False
-/// when neither comes.
-#[expect(clippy::disallowed_methods, reason = "the other loop has a clock of its own")]
-fn other_loop_waits(l: &Loop) -> bool {
+/// Waits like an outer loop until the descriptor is readable or the next turn is due. False if
+/// neither happens.
+#[expect(clippy::disallowed_methods, reason = "the outer loop has its own clock")]
+fn outer_loop_waits(l: &Loop) -> bool {
     let due = l.next_turn().map(|at| at.saturating_duration_since(Instant::now()));
     let longest = due.unwrap_or(PATIENCE).min(PATIENCE);
     is_readable(l, longest) || due.is_some()
@@ -30,15 +30,15 @@ fn turn(l: &mut Loop) -> bool {
     l.turn(Some(Duration::ZERO)).expect("a turn")
 }
 
-/// Turns as often as the other loop says, until `done`.
+/// Turns whenever the outer loop wakes up, until `done`.
 fn turn_until(l: &mut Loop, done: impl Fn() -> bool) {
     while !done() {
-        assert!(other_loop_waits(l), "it sleeps over something");
+        assert!(outer_loop_waits(l), "it sleeps although there is work");
         turn(l);
     }
 }
 
-/// Turns until the other loop would go to sleep.
+/// Turns until the outer loop would go to sleep.
 fn turn_to_rest(l: &mut Loop) {
     while l.next_turn().is_some_and(|at| at <= l.reactor().now()) || is_readable(l, Duration::ZERO)
     {
@@ -48,9 +48,11 @@ fn turn_to_rest(l: &mut Loop) {
 
 /// Whether the descriptor is readable within `time`.
 fn is_readable(l: &Loop, time: Duration) -> bool {
-    let timeout = Timespec::try_from(time).expect("it is short");
+    let timeout = Timespec::try_from(time).expect("a short time");
     let descriptor = l.descriptor().expect("mio has one");
-    poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout)).expect("it is open") > 0
+    poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout))
+        .expect("an open descriptor")
+        > 0
 }
 
 #[derive(Clone, Default)]
@@ -66,7 +68,7 @@ impl Protocol for Greeted {
     }
 }
 
-/// A loop in a run, and a peer that is connected to it.
+/// A loop whose run has begun, and a peer connected to it.
 fn connected() -> (Loop, Transport, Peer) {
     let mut l = Loop::new().expect("a loop");
     let greeted = Greeted::default();
@@ -83,14 +85,14 @@ fn connected() -> (Loop, Transport, Peer) {
     peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
     turn_until(&mut l, || made.borrow().is_some());
     turn_to_rest(&mut l);
-    let transport = made.take().expect("it is made");
+    let transport = made.take().expect("it is connected");
     (l, transport, peer)
 }
 
-/// Records something; the cell becomes true when that was done.
+/// Records a request; sets the cell once it has been executed.
 type Record = fn(&Reactor, &Transport, Rc<Cell<bool>>);
 
-/// Everything that can be recorded outside of a turn.
+/// Every request that can be recorded outside of a turn.
 const RECORDS: &[(&str, Record)] = &[
     ("a write", |_, transport, done| {
         transport.write("hello");
@@ -133,15 +135,15 @@ const RECORDS: &[(&str, Record)] = &[
 ];
 
 #[test]
-fn what_is_recorded_outside_of_a_turn_wakes_a_loop_that_sleeps_in_another() {
+fn a_request_recorded_outside_of_a_turn_wakes_an_embedded_loop() {
     for (what, record) in RECORDS {
         let (mut l, transport, _peer) = connected();
         let done = Rc::new(Cell::new(false));
-        // The other loop has asked, and would sleep by what it was told.
+        // The outer loop has asked for the next turn, and would sleep until then.
         let asleep_until = l.next_turn();
         record(&l.reactor(), &transport, done.clone());
         let woken = is_readable(&l, PATIENCE);
-        assert!(woken, "{what} lies for ever: the other loop sleeps until {asleep_until:?}");
+        assert!(woken, "{what} is stuck: the outer loop sleeps until {asleep_until:?}");
         turn_until(&mut l, || done.get());
         assert!(!l.reactor().is_stopping());
         l.end().expect("the run ends");
@@ -149,9 +151,9 @@ fn what_is_recorded_outside_of_a_turn_wakes_a_loop_that_sleeps_in_another() {
 }
 
 #[test]
-fn a_loop_inside_another_serves_what_its_driver_still_holds() {
+fn an_embedded_loop_serves_readiness_its_driver_still_holds() {
     let (mut l, _transport, mut peer) = connected();
-    // More than one turn reads, so that the driver holds an edge that was told once.
+    // More than one turn reads, so that the driver holds readiness whose edge was reported once.
     let sent = vec![7; 1 << 20];
     let mut writing = peer.try_clone().expect("a socket");
     let (expected, remote) = (sent.len(), l.reactor().remote());
@@ -162,19 +164,19 @@ fn a_loop_inside_another_serves_what_its_driver_still_holds() {
         let mut received = vec![0; expected];
         let read = peer.read_exact(&mut received);
         finished.store(true, Ordering::Release);
-        remote.call(|_| ()).expect("the loop is there"); // so that it looks
+        remote.call(|_| ()).expect("the loop exists"); // wakes it up
         read.map(|()| received.iter().all(|byte| *byte == 7))
     });
     while !is_finished.load(Ordering::Acquire) {
-        assert!(other_loop_waits(&l), "it sleeps over something");
+        assert!(outer_loop_waits(&l), "it sleeps although there is work");
         turn(&mut l);
     }
-    writer.join().expect("no panic").expect("all is taken");
+    writer.join().expect("no panic").expect("all is written");
     assert!(reader.join().expect("no panic").expect("all comes back"));
 }
 
 #[test]
-fn a_run_inside_another_loop_ends_by_stop_and_begins_anew() {
+fn an_embedded_run_ends_by_stop_and_can_begin_again() {
     let mut l = Loop::new().expect("a loop");
     for _ in 0..2 {
         l.begin(|reactor| {
@@ -186,7 +188,7 @@ fn a_run_inside_another_loop_ends_by_stop_and_begins_anew() {
         let mut turns = 0;
         while turn(&mut l) {
             turns += 1;
-            assert!(turns < 1000 && other_loop_waits(&l), "it never ends");
+            assert!(turns < 1000 && outer_loop_waits(&l), "it never ends");
         }
         l.end().expect("nothing is left to end");
     }

@@ -60,7 +60,7 @@ fn a_client_endpoint_prints_as_a_string_that_means_the_same() {
 }
 
 #[test]
-fn an_error_does_nothing_to_a_terminal() {
+fn an_error_contains_no_control_characters() {
     let error = client("tcp:host:80:\x1b[2J\n=x").unwrap_err();
     assert!(!error.problem().contains(char::is_control), "{error:?}");
     assert_eq!(error.to_string().lines().count(), 3);
@@ -81,7 +81,7 @@ fn c145_tcp_listens_on_both_families() {
     for host in ["127.0.0.1", "[::1]"] {
         let connecting = reactor.connect(format!("tcp:{host}:{number}"), || Quiet);
         let connection = l.run_until(connecting).unwrap_or_else(|e| panic!("{host}: {e}"));
-        // A peer of IPv4 is shown as IPv4, on both sides.
+        // An IPv4 peer appears as IPv4 on both sides.
         let peer = connection.transport().peer().ip().unwrap();
         assert_eq!(peer.is_ipv4(), host == "127.0.0.1");
     }
@@ -143,7 +143,7 @@ fn tcp_may_be_left_out() {
 }
 
 #[test]
-fn where_a_port_listens_is_where_others_listen_and_connect() {
+fn a_ports_host_string_works_for_listen_and_connect() {
     let mut l = Loop::new().unwrap();
     let reactor = l.reactor();
     for text in ["0", ":0", "localhost:0", "127.0.0.1:0", "[::1]:0", "tcp:0", "[::1%1]:0"] {
@@ -159,7 +159,7 @@ fn where_a_port_listens_is_where_others_listen_and_connect() {
 }
 
 #[test]
-fn a_scope_is_the_number_or_the_name_of_an_interface() {
+fn a_scope_is_an_interface_number_or_name() {
     let scoped = |text: &str, scope| {
         let ip: Ipv6Addr = text.parse().unwrap();
         Ok(SocketAddr::from(SocketAddrV6::new(ip, 80, 0, scope)).to_string())
@@ -185,10 +185,10 @@ fn a_scope_is_the_number_or_the_name_of_an_interface() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_scope_reaches_the_system() {
+fn a_scope_is_passed_to_the_system() {
     let mut l = Loop::new().unwrap();
     let reactor = l.reactor();
-    // Nothing has that address; the system was asked for it on that interface all the same.
+    // Nothing has that address, but the error shows that the bind was tried on that interface.
     let error = reactor.listen("[fe80::ffff%lo]:0", || Quiet).unwrap_err();
     let error = error.downcast_ref::<ListenError>().unwrap_or_else(|| panic!("{error}"));
     assert_eq!(error.address.to_string(), "tcp:[fe80::ffff%1]:0");
@@ -248,7 +248,7 @@ fn an_endpoint_prints_with_its_options() {
 }
 
 #[test]
-fn an_error_names_the_string_that_is_likely_to_be_meant() {
+fn an_error_suggests_the_string_probably_meant() {
     for (text, to_listen, to_connect) in [
         ("::1:8000", Some("[::1]:8000"), Some("[::1]:8000")),
         ("tcp:fe80::1%1:80", Some("tcp:[fe80::1%1]:80"), Some("tcp:[fe80::1%1]:80")),
@@ -277,7 +277,7 @@ fn an_error_names_the_string_that_is_likely_to_be_meant() {
     }
 }
 
-/// (text, the column of the caret, a word of the problem)
+/// (text, the caret's column, a word of the error message)
 const BAD_TO_LISTEN: [(&str, usize, &str); 18] = [
     ("tcp:", 4, "port"),
     ("tcp", 3, "missing"),
@@ -336,14 +336,14 @@ fn c33_a_malformed_endpoint_is_an_error_at_once_that_shows_the_place() {
 }
 
 #[test]
-fn a_connect_to_what_is_no_endpoint_is_a_deferred_that_has_failed() {
+fn connecting_to_an_invalid_endpoint_returns_a_failed_deferred() {
     let mut l = Loop::new().unwrap();
     let connecting = l.reactor().connect("tcp:localhost", || Quiet);
     let failure = l.run_until(connecting).unwrap_err();
     assert!(failure.is::<EndpointError>(), "{failure}");
 }
 
-/// A client that owns its resolver, which no factory closure could give to it.
+/// A client that owns its resolver, which a factory closure could not move into it.
 struct Client(Option<Resolver<Reason>>);
 
 impl Protocol for Client {
@@ -368,7 +368,7 @@ fn one_protocol_object_connects_without_a_factory() {
         transport.abort_connection();
         client.0.is_some()
     });
-    assert!(l.run_until(waits).unwrap(), "it is the object that was handed in");
+    assert!(l.run_until(waits).unwrap(), "it is the object passed in");
     assert!(matches!(l.run_until(lost).unwrap(), Reason::Aborted));
 }
 
@@ -393,8 +393,8 @@ proptest! {
     }
 
     #[test]
-    fn what_is_quoted_comes_back(host in "[a-z:\\\\.-]{1,20}", port in 1u16..) {
-        // Without `=`, at which a part is split.
+    fn quoting_round_trips(host in "[a-z:\\\\.-]{1,20}", port in 1u16..) {
+        // No `=`, which would split the part.
         let read = client(&format!("tcp:{}:{port}", quote(&host)));
         prop_assert_eq!(read, Ok((host, port)));
     }
@@ -416,7 +416,7 @@ proptest! {
     }
 
     #[test]
-    fn a_client_endpoint_prints_with_all_that_it_says(
+    fn a_client_endpoint_prints_with_all_its_options(
         host in "[a-z0-9=:\\\\.-]{1,20}|[0-9a-f]{1,4}::[0-9]{1,4}(%[0-9]{1,4})?",
         port in 1u16..,
         (seconds, nanos) in (0u64.., 1u32..1_000_000_000),
@@ -434,7 +434,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_read_prints_as_a_string_that_means_the_same(
+    fn a_parsed_endpoint_prints_as_a_string_that_means_the_same(
         text in "(tcp:)?(|[0-9]{1,4}|\\[?(::1|fe80::1(%[0-9a-z]{1,3})?)\\]?|[a-z]{1,3}|127.0.0.1|(host=)?localhost):?(port=)?[0-9]{1,4}(:(timeout|backlog|no_delay|interface|bindAddress)=(1|yes|::1|0.25))?"
     ) {
         if let Ok(endpoint) = text.parse::<ServerEndpoint>() {

@@ -1,5 +1,5 @@
-//! Each example is run, and what it prints is read. Poems come one byte at a time.
-#![expect(clippy::disallowed_types, reason = "the peer of the examples stands outside of any loop")]
+//! Runs each example and checks its output. Poems arrive one byte at a time.
+#![expect(clippy::disallowed_types, reason = "the examples' peers run outside of any loop")]
 
 mod clients;
 mod servers;
@@ -20,10 +20,10 @@ use socket2::{Domain, Socket, Type};
 
 const POEM: &str = "Hope is the thing with feathers\nThat perches in the soul\n";
 
-/// The program that `cargo test` has built of an example.
+/// The binary that `cargo test` has built for an example.
 fn example(name: &str) -> Command {
     let test = std::env::current_exe().expect("a test runs from a file");
-    let target = test.parent().and_then(|deps| deps.parent()).expect("it lies in target/…/deps");
+    let target = test.parent().and_then(|deps| deps.parent()).expect("it is in target/…/deps");
     let program: PathBuf = target.join("examples").join(name);
     assert!(
         program.exists(),
@@ -36,7 +36,7 @@ fn example(name: &str) -> Command {
 /// How long a program may hang before its test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Kills `child` if what this gives isn't dropped in time.
+/// Kills `child` unless the returned sender is dropped in time.
 #[expect(clippy::disallowed_methods, reason = "the examples run in real time")]
 fn watchdog(child: &Child) -> Sender<()> {
     let id = Pid::from_child(child);
@@ -64,7 +64,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The program ends well and prints this.
+/// Asserts that the program succeeds and prints `expected`.
 fn prints(name: &str, arguments: &[&str], expected: &str) {
     let output = run(example(name).args(arguments));
     assert_eq!(stdout(&output), expected, "{name} {arguments:?}: {}", stderr(&output));
@@ -78,19 +78,19 @@ fn listener() -> (TcpListener, SocketAddr) {
 }
 
 fn accept(listener: &TcpListener) -> TcpStream {
-    let patience = Timespec::try_from(PATIENCE).expect("it is short");
+    let patience = Timespec::try_from(PATIENCE).expect("a short time");
     let ready = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&patience));
-    assert_eq!(ready, Ok(1), "a client comes");
-    let (stream, _) = listener.accept().expect("a client comes");
-    settle(stream)
+    assert_eq!(ready, Ok(1), "a client connects");
+    let (stream, _) = listener.accept().expect("a client connects");
+    configure(stream)
 }
 
 fn connect(address: &str) -> TcpStream {
-    settle(TcpStream::connect(address).expect("it listens"))
+    configure(TcpStream::connect(address).expect("it listens"))
 }
 
-/// Each byte leaves at once, and nothing is waited for without end.
-fn settle(stream: TcpStream) -> TcpStream {
+/// Disables Nagle's algorithm and sets a read timeout.
+fn configure(stream: TcpStream) -> TcpStream {
     stream.set_nodelay(true).expect("an option");
     stream.set_read_timeout(Some(PATIENCE)).expect("an option");
     stream
@@ -103,14 +103,14 @@ fn recite(stream: &mut TcpStream, text: &str) {
     }
 }
 
-/// All that the peer still sends.
+/// Everything that the peer still sends.
 fn read_all(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("it closes cleanly");
     text
 }
 
-/// A server that gives a poem to each of so many clients, one byte at a time.
+/// A server that sends `poem` to each of `clients` clients, one byte at a time.
 fn poet_of(poem: &'static str, clients: usize) -> SocketAddr {
     let (listener, address) = listener();
     std::thread::spawn(move || {
@@ -125,7 +125,7 @@ fn poet(clients: usize) -> SocketAddr {
     poet_of(POEM, clients)
 }
 
-/// A port that nobody else gets, and where nothing listens.
+/// A reserved port on which nothing listens.
 fn nobody() -> SocketAddr {
     static TAKEN: LazyLock<Socket> = LazyLock::new(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -137,28 +137,31 @@ fn nobody() -> SocketAddr {
 }
 
 #[test]
-fn the_client_of_callbacks_prints_each_poem_and_tells_who_had_none() {
+fn the_callback_client_prints_each_poem_and_names_servers_without_one() {
     let (poet, nobody) = (poet(2).to_string(), nobody().to_string());
     let output = run(example("poetry_client").args([&poet, &nobody, &poet]));
     assert_eq!(String::from_utf8_lossy(&output.stdout), POEM.repeat(2));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(told, format!("no poem from tcp:{nobody}: connection refused\n"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(errors, format!("no poem from tcp:{nobody}: connection refused\n"));
 }
 
 #[test]
-fn the_clients_of_deferreds_and_of_async_do_the_same() {
+fn the_deferred_and_async_clients_do_the_same() {
     for name in ["poetry_deferred", "poetry_async"] {
         let (poet, nobody) = (format!("tcp:{}", poet(2)), format!("tcp:{}", nobody()));
         let output = run(example(name).args([&poet, &nobody, &poet]));
         assert_eq!(String::from_utf8_lossy(&output.stdout), POEM.repeat(2), "{name}");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(told.contains(&format!("no poem from {nobody}: connection refused\n")), "{told}");
-        assert!(told.ends_with("3 servers asked\n"), "{told}");
-        assert!(!told.contains("unhandled"), "{told}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            errors.contains(&format!("no poem from {nobody}: connection refused\n")),
+            "{errors}"
+        );
+        assert!(errors.ends_with("3 servers asked\n"), "{errors}");
+        assert!(!errors.contains("unhandled"), "{errors}");
     }
 }
 
-/// A program that is ended with the test, and its stdout.
+/// A running program, killed when the test ends, and its stdout.
 struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -175,24 +178,24 @@ impl Running {
         Running { child, stdout, _watchdog }
     }
 
-    /// The next line that it prints.
+    /// The next line of its output.
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("it prints text");
         line.trim_end().to_owned()
     }
 
-    /// All that it still prints.
+    /// The rest of its output.
     fn rest(&mut self) -> String {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).expect("it prints text");
         rest
     }
 
-    /// Where it says that it listens, at the end of its next line.
+    /// The address it listens on, from the end of its next line.
     fn address(&mut self) -> String {
         let line = self.line();
-        line.rsplit_once("tcp:").expect("it tells where it listens").1.to_owned()
+        line.rsplit_once("tcp:").expect("it prints where it listens").1.to_owned()
     }
 
     fn interrupt(&self) {
@@ -209,7 +212,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn the_echo_server_echoes_to_the_end_of_what_it_is_sent() {
+fn the_echo_server_echoes_everything_until_eof() {
     let mut server = Running::start("echo", &[]);
     let mut stream = connect(&server.address());
     stream.write_all(POEM.as_bytes()).expect("it reads");
@@ -217,7 +220,7 @@ fn the_echo_server_echoes_to_the_end_of_what_it_is_sent() {
     assert_eq!(read_all(&mut stream), POEM);
 }
 
-/// What real `redis-cli` prints when it gives this command to a server.
+/// The output of the real `redis-cli` for this command.
 fn redis_cli(address: &str, words: &[&str]) -> Option<String> {
     let (host, port) = address.rsplit_once(':').expect("an address");
     let mut client = Command::new("redis-cli");
@@ -231,8 +234,8 @@ fn redis_cli(address: &str, words: &[&str]) -> Option<String> {
         Ok(child) => child,
         Err(why) => {
             assert!(std::env::var_os("CI").is_none(), "CI lacks redis-cli: {why}");
-            // Past the test harness, which keeps the output of tests that pass.
-            let _ = writeln!(std::io::stderr(), "skipped: there is no redis-cli here: {why}");
+            // Not `eprintln`, whose output the harness captures when a test passes.
+            let _ = writeln!(std::io::stderr(), "skipped: redis-cli is not available: {why}");
             return None;
         }
     };
@@ -241,7 +244,7 @@ fn redis_cli(address: &str, words: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn the_server_of_redis_answers_redis_cli() {
+fn the_redis_server_answers_redis_cli() {
     let mut server = Running::start("resp", &[]);
     let address = server.address();
     let poem = POEM.repeat(500);
@@ -275,7 +278,7 @@ fn at_most_three_frames_of_ours_stand_between_the_turn_and_a_protocol() {
     let ours: Vec<_> = between
         .iter()
         .filter(|name| {
-            // A frame of ours is named by our crate, or by its bare name where it was merged.
+            // Our frames carry the crate's name, or a bare name where functions were merged.
             let generic = name.contains("FnOnce") || name.contains("catch_unwind");
             let std = name.starts_with("core::") || name.starts_with("std::");
             !(generic || std || name.contains("do_call") || name.contains("__rust_try"))

@@ -1,5 +1,5 @@
-//! Handles: the way back to a protocol through its wrappers, shared factories, and a relay made of
-//! two producers.
+//! Handles: access to a protocol through its wrappers, shared factories, and a relay made of two
+//! producers.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -14,14 +14,14 @@ use couplet::{
 
 #[derive(Default)]
 struct Inner {
-    told: u32,
+    calls: u32,
 }
 
 impl Protocol for Inner {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// A wrapper as a user would write it.
+/// A typical user-written wrapper.
 struct Wrapper<P>(P);
 
 impl<P: Protocol> Protocol for Wrapper<P> {
@@ -35,7 +35,7 @@ impl<P: Protocol> Protocol for Wrapper<P> {
 }
 
 #[test]
-fn a_transport_says_from_a_close_on_that_it_is_closing() {
+fn is_closing_is_true_from_a_close_on() {
     let closes: [fn(&Transport); 3] =
         [Transport::lose_connection, Transport::abort_connection, |transport| {
             transport.fail(std::fmt::Error)
@@ -62,18 +62,18 @@ fn a_transport_says_from_a_close_on_that_it_is_closing() {
 fn a_connection_finds_its_protocol_inside_wrappers() {
     let mut held = hold(Wrapper(Wrapper(Inner::default())));
     let inner: Connection<Inner> = held.connection.transport().connection();
-    assert!(inner.tell(|inner, _| inner.told += 1));
-    inner.call_later(Duration::from_secs(5), |inner, _| inner.told += 10);
+    assert!(inner.tell(|inner, _| inner.calls += 1));
+    inner.call_later(Duration::from_secs(5), |inner, _| inner.calls += 10);
     held.advance(Duration::from_secs(5));
-    let told = Rc::new(Cell::new(0));
-    let answer = told.clone();
-    inner.ask(|inner, _| inner.told).map(move |n| answer.set(n)).detach();
+    let calls = Rc::new(Cell::new(0));
+    let answer = calls.clone();
+    inner.ask(|inner, _| inner.calls).map(move |n| answer.set(n)).detach();
     held.settle();
-    assert_eq!(told.get(), 11);
+    assert_eq!(calls.get(), 11);
 }
 
 #[test]
-fn an_ask_fails_with_the_reason_of_a_connection_that_is_lost_before_its_turn() {
+fn an_ask_fails_with_the_reason_of_a_connection_lost_before_it_runs() {
     for lost_first in [true, false] {
         let mut held = hold(Inner::default());
         let failure = Rc::new(RefCell::new(None));
@@ -84,7 +84,7 @@ fn an_ask_fails_with_the_reason_of_a_connection_that_is_lost_before_its_turn() {
         let slot = failure.clone();
         let ask = held.connection.ask(|inner, transport| {
             transport.write("too late");
-            inner.told
+            inner.calls
         });
         ask.add_both(move |result| {
             *slot.borrow_mut() = result.err();
@@ -92,21 +92,21 @@ fn an_ask_fails_with_the_reason_of_a_connection_that_is_lost_before_its_turn() {
         })
         .detach();
         held.settle();
-        assert!(!held.connection.tell(|inner, _| inner.told += 1));
+        assert!(!held.connection.tell(|inner, _| inner.calls += 1));
         let failure = failure.take();
         if lost_first {
             let lost =
                 failure.as_ref().and_then(|failure| failure.downcast_ref::<ConnectionLost>());
             assert!(matches!(lost, Some(ConnectionLost(Reason::Aborted))), "{failure:?}");
         } else {
-            // It stood in line before the loss: until then a protocol can be asked.
+            // It was queued before the loss, so it still runs.
             assert!(failure.is_none(), "{failure:?}");
         }
     }
 }
 
 #[test]
-fn a_call_later_is_dropped_with_its_connection() {
+fn a_delayed_call_is_dropped_with_its_connection() {
     let mut held = hold(Inner::default());
     let witness = Rc::new(());
     let kept = witness.clone();
@@ -120,7 +120,7 @@ fn a_call_later_is_dropped_with_its_connection() {
 }
 
 #[test]
-fn of_many_calls_later_those_that_are_left_are_dropped_with_their_connection() {
+fn all_pending_delayed_calls_are_dropped_with_their_connection() {
     let mut held = hold(Inner::default());
     let witness = Rc::new(());
     for n in 0..100 {
@@ -134,7 +134,7 @@ fn of_many_calls_later_those_that_are_left_are_dropped_with_their_connection() {
     assert_eq!(Rc::strong_count(&witness), 1);
 }
 
-/// A loop in memory and the hand on its network.
+/// A loop in memory, and its network.
 fn memory() -> (Loop, Network) {
     let (driver, network) = Memory::new(Manner::Readiness, 7);
     (Loop::with_driver(driver, LoopOptions::default()), network)
@@ -171,11 +171,11 @@ impl Factory for Counting {
 }
 
 #[test]
-fn a_shared_factory_stays_in_use_after_a_panic_and_hears_what_it_is_told() {
+fn a_shared_factory_stays_usable_after_a_panic_and_receives_its_tells() {
     let (mut l, network) = memory();
     let reactor = l.reactor();
     let shared = Shared::new(Counting::default());
-    shared.tell(|counting| counting.log.push("told before it was used"));
+    shared.tell(|counting| counting.log.push("tell before its first use"));
     let any = || ([127, 0, 0, 1], 0).into();
     let one = reactor.listen_tcp(any(), shared.clone()).unwrap();
     let two = reactor.listen_tcp(any(), shared.clone()).unwrap();
@@ -196,10 +196,10 @@ fn a_shared_factory_stays_in_use_after_a_panic_and_hears_what_it_is_told() {
     turn(&mut l);
     let (built, log) = seen.take();
     assert_eq!(built, 3);
-    assert_eq!(log, ["start", "told before it was used", "stop"]);
+    assert_eq!(log, ["start", "tell before its first use", "stop"]);
 }
 
-/// Tries the next port when one has failed.
+/// Tries a second port when the first one has failed.
 #[derive(Default)]
 struct TriesTwo {
     me: Option<(Shared<TriesTwo>, Reactor)>,
@@ -248,7 +248,7 @@ fn closures_are_factories_with_and_without_the_peers_address() {
     let reactor = l.reactor();
     let any = || ([127, 0, 0, 1], 0).into();
     let default = reactor.listen_tcp(any(), Inner::default).unwrap();
-    let closure = reactor.listen_tcp(any(), || Inner { told: 1 }).unwrap();
+    let closure = reactor.listen_tcp(any(), || Inner { calls: 1 }).unwrap();
     let picky = reactor
         .listen_tcp(any(), |peer: &Address| peer.ip()?.is_ipv6().then(Inner::default))
         .unwrap();
@@ -261,7 +261,7 @@ fn closures_are_factories_with_and_without_the_peers_address() {
     assert_eq!(closed, [false, false, true]);
 }
 
-/// Passes on what it receives, no faster than it leaves at the other end.
+/// Forwards what it receives, no faster than the other side drains.
 struct Relay {
     other: Transport,
 }
@@ -277,7 +277,7 @@ impl Protocol for Relay {
 }
 
 #[test]
-fn a_relay_is_one_line_and_bounds_what_it_holds() {
+fn a_one_line_relay_has_bounded_buffers() {
     for manner in [Manner::Readiness, Manner::Completion] {
         let mut out = hold_on(manner, 1, Inner::default());
         let other = out.connection.transport();
@@ -297,8 +297,8 @@ fn a_relay_is_one_line_and_bounds_what_it_holds() {
             out.settle();
         }
         assert_eq!(received, data);
-        assert!(most <= 64 * 1024 + 256 * 1024, "{most} bytes were held");
-        // The reader has gone: so does the relay, by its `stop_producing`.
+        assert!(most <= 64 * 1024 + 256 * 1024, "{most} bytes were buffered");
+        // When the reader disconnects, `stop_producing` closes the relay too.
         out.wire.reset();
         out.settle();
         assert!(wire.saw_fin() || wire.saw_reset());

@@ -1,4 +1,4 @@
-//! What the library logs while a test runs.
+//! Captures what the library logs during a test.
 
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -7,19 +7,19 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber, subscriber};
 
-/// Runs `f` and gives the records of this thread meanwhile that are warnings or errors: the
-/// message and the fields of each, in a line.
+/// Runs `f`. Returns its result, and the warnings and errors that this thread logged meanwhile: a
+/// line each, with message and fields.
 pub(crate) fn logged<R>(f: impl FnOnce() -> R) -> (R, Vec<String>) {
     LazyLock::force(&SECOND);
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
     let result = subscriber::with_default(Lines(lines.clone()), f);
-    let lines = std::mem::take(&mut *lines.lock().expect("nothing panics while it is locked"));
+    let lines = std::mem::take(&mut *lines.lock().expect("no panic while locked"));
     (result, lines)
 }
 
-/// While `tracing` knows of one subscriber alone, it asks only the thread that comes by a place
-/// first whether anybody wants its records: a test that has no subscriber would silence the place
-/// for all others.
+/// With a single subscriber, `tracing` caches a callsite's interest as seen by the first thread to
+/// reach it, so a test without a subscriber would silence that callsite for all others. A second
+/// subscriber prevents this.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Lines(Arc::default())));
 
 struct Lines(Arc<Mutex<Vec<String>>>);
@@ -40,7 +40,7 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        self.0.lock().expect("nothing panics while it is locked").push(line.0);
+        self.0.lock().expect("no panic while locked").push(line.0);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -1,5 +1,5 @@
-//! Rows 99 to 105: how a run ends, in which order, and that a loop is a value: several live in one
-//! process and in one thread, and each runs as often as it is asked to.
+//! Rows 99 to 105: how and in which order a run ends. A loop is a value: several coexist in one
+//! process or thread, and each can run any number of times.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -22,20 +22,20 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A loop in memory that runs by itself: its time moves on when nothing happens.
+/// A loop in memory, whose clock advances automatically when nothing is ready.
 fn memory() -> (Loop, Network) {
     let (driver, network) = Memory::new(Manner::Readiness, 0);
     let l = Loop::with_driver(driver, LoopOptions::default());
     (l, network)
 }
 
-/// Writes an entry when it is called.
+/// Logs an entry when called.
 fn noting(log: &Log, entry: &'static str) -> impl FnOnce() + 'static {
     let log = log.clone();
     move || log.note(entry)
 }
 
-/// A shutdown action that is done at once.
+/// A shutdown trigger that logs an entry and is done immediately.
 fn at_once(log: &Log, entry: &'static str) -> impl FnOnce() -> Deferred<()> + 'static {
     let log = log.clone();
     move || {
@@ -44,7 +44,7 @@ fn at_once(log: &Log, entry: &'static str) -> impl FnOnce() -> Deferred<()> + 's
     }
 }
 
-/// Stops the reactor when so much time has passed.
+/// Stops the reactor after `delay`.
 fn stop_after(reactor: &Reactor, delay: Duration) {
     let stopping = reactor.clone();
     reactor.call_later(delay, move || stopping.stop());
@@ -94,7 +94,7 @@ fn c100_a_run_ends_in_order() {
         waiting
     });
     reactor.on(Shutdown::Before, at_once(&log, "before 2"));
-    // While the first one waits the loop turns as ever: connections and timers live.
+    // While the first one waits, the loop turns normally: connections and timers work.
     let (inner, sending) = (log.clone(), Rc::new(wire));
     let wire = sending.clone();
     reactor.call_later(s(2), move || {
@@ -172,10 +172,10 @@ fn c102_what_is_still_to_come_when_the_loop_stops_never_runs() {
             Ok(())
         }
     });
-    // Asked for in the last moments of the run: at its end, and by what ends with it.
+    // Requested at the very end of the run, by its last triggers.
     let (late, inner) = (reactor.clone(), log.clone());
     reactor.on(Shutdown::After, move || {
-        late.call_soon(noting(&inner, "asked for after the end"));
+        late.call_soon(noting(&inner, "requested after the end"));
         late.spawn(async { Ok(()) })
     });
     stop_after(&reactor, s(1));
@@ -198,7 +198,7 @@ fn c102_a_connect_asked_for_at_the_end_fails_and_does_not_wait_for_another_run()
         let (late, log) = (reactor.clone(), log.clone());
         reactor.on(when, move || {
             let maker = Maker::new(&log, |_| None);
-            let options = couplet::ConnectOptions::default();
+            let options = ConnectOptions::default();
             let connecting = late.connect_tcp_deferred("127.0.0.1", to.port(), options, maker);
             connecting
                 .add_both(move |outcome| {
@@ -246,12 +246,12 @@ fn c103_stop_before_a_run_or_twice_does_nothing() {
         stop_after(&reactor, s(at));
     }
     l.run(|_| Ok(())).expect("the run ends");
-    assert_eq!(network.elapsed(), s(6), "the first one counts, and nothing shortens it");
+    assert_eq!(network.elapsed(), s(6), "the first stop counts, and nothing shortens the shutdown");
     assert_eq!(log.entries(), ["during"]);
     reactor.stop();
     stop_after(&reactor, s(1));
     l.run(|_| Ok(())).expect("the run ends");
-    assert_eq!(network.elapsed(), s(7), "a stop between two runs is no stop of the next");
+    assert_eq!(network.elapsed(), s(7), "a stop between two runs does not affect the next");
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn c103_a_run_whose_setup_fails_is_over() {
         reactor.call_later(s(1), noting(&log, "never"));
         Err(Failure::msg("no poem"))
     });
-    assert_eq!(error.expect_err("what setup says").to_string(), "no poem");
+    assert_eq!(error.expect_err("the setup's error").to_string(), "no poem");
     assert_eq!(l.snapshot().ports.len() + l.snapshot().pending_calls, 0);
     reactor.stop();
     stop_after(&reactor, s(2));
@@ -302,7 +302,7 @@ fn c103_a_run_whose_setup_fails_is_over() {
 }
 
 #[test]
-fn run_until_keeps_what_is_open() {
+fn run_until_keeps_connections_open() {
     let (mut l, network) = memory();
     let to = network.listen(LOOPBACK, 5).expect("a free port");
     let a = A::default();
@@ -310,24 +310,24 @@ fn run_until_keeps_what_is_open() {
     let connecting = l.reactor().connect_tcp_deferred(
         "127.0.0.1",
         to.port(),
-        couplet::ConnectOptions::default(),
+        ConnectOptions::default(),
         move |_: &Address| protocol.take(),
     );
-    let connection: Connection<_> = l.run_until(connecting).expect("it comes through");
-    let wire = network.accept(to).expect("it came through");
-    // Between two runs nothing is called; in the next one what came meanwhile is.
+    let connection: Connection<_> = l.run_until(connecting).expect("it connects");
+    let wire = network.accept(to).expect("it has connected");
+    // Between two runs nothing is called; the next run delivers what arrived meanwhile.
     wire.push(b"hello");
     assert_eq!(a.log.entries(), ["made"]);
     let received = connection.ask(|_, transport| transport.id());
-    assert_eq!(l.run_until(received).expect("it lives"), connection.id());
+    assert_eq!(l.run_until(received).expect("a live connection"), connection.id());
     let slept = l.reactor().sleep(s(5));
     l.run_until(slept).expect("it ends");
     assert_eq!(a.received(), b"hello");
     assert!(!connection.is_lost() && network.elapsed() == s(5));
-    // The failure is the Deferred's own, and a fired one makes no turn.
+    // The failure is the Deferred's; for a fired Deferred no turn is made.
     let failed = l.run_until(Deferred::<()>::fail(Failure::msg("no poem")));
     assert_eq!(failed.expect_err("it failed").to_string(), "no poem");
-    // A stop in it ends everything, as in any run.
+    // A stop inside it ends everything, as in any run.
     stop_after(&l.reactor(), s(1));
     let never = l.reactor().sleep(s(1000));
     let stopped = l.run_until(never).expect_err("it was stopped");
@@ -346,18 +346,18 @@ fn run_until_finishes_a_shutdown_that_has_begun() {
     });
     reactor.on(Shutdown::After, at_once(&log, "after"));
     stop_after(&reactor, s(1));
-    // The result is there in the middle of the shutdown.
+    // The result arrives in the middle of the shutdown.
     let result = reactor.sleep(s(3)).map(|()| "done");
     assert_eq!(l.run_until(result).expect("it fires"), "done");
-    assert_eq!(log.entries(), ["after"], "a run that is being stopped stops");
+    assert_eq!(log.entries(), ["after"], "a run that is shutting down finishes its shutdown");
     assert_eq!(network.elapsed(), s(6));
     assert!(!reactor.is_stopping());
     let slept = reactor.sleep(s(1));
-    l.run_until(slept).expect("and the next one is a run like any other");
+    l.run_until(slept).expect("the next run is a normal one");
 }
 
 #[test]
-fn a_run_that_can_never_go_on_is_an_error_and_over() {
+fn a_run_that_can_never_continue_ends_with_an_error() {
     let (mut l, network) = memory();
     let (never, _resolver): (Deferred<()>, Resolver<()>) = Deferred::new();
     let error = l.run_until(never).expect_err("nothing can happen");
@@ -365,7 +365,7 @@ fn a_run_that_can_never_go_on_is_an_error_and_over() {
     l.reactor().stop();
     stop_after(&l.reactor(), s(1));
     l.run(|_| Ok(())).expect("the run ends");
-    assert_eq!(network.elapsed(), s(1), "the stop between the runs did nothing");
+    assert_eq!(network.elapsed(), s(1), "the stop between the runs had no effect");
 }
 
 #[test]
@@ -420,14 +420,14 @@ fn c105_a_signal_stops_the_run_and_a_second_one_ends_it_at_once() {
         assert_eq!(log.entries(), ["after"]);
         stop_after(&reactor, s(1));
         l.run(|_| Ok(())).expect("the run ends");
-        assert_eq!(l.stopped_by(), None, "of the last run");
+        assert_eq!(l.stopped_by(), None, "stopped_by() is about the last run");
     }
 }
 
-/// Says who serves, and stops its loop when it is told to.
-struct Says(u8, Rc<Cell<u32>>);
+/// Sends its server's name, and stops its loop when it receives anything.
+struct Named(u8, Rc<Cell<u32>>);
 
-impl Protocol for Says {
+impl Protocol for Named {
     fn connection_made(&mut self, transport: &Transport) {
         self.1.set(self.1.get() + 1);
         transport.write([self.0]);
@@ -438,11 +438,11 @@ impl Protocol for Says {
     }
 }
 
-/// Keeps what it was told, and its transport.
+/// Collects the names received, and their transports.
 #[derive(Clone, Default)]
-struct Hears(Rc<RefCell<Vec<(u8, Transport)>>>);
+struct Heard(Rc<RefCell<Vec<(u8, Transport)>>>);
 
-struct Hearer(Hears);
+struct Hearer(Heard);
 
 impl Protocol for Hearer {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
@@ -456,42 +456,42 @@ impl Protocol for Hearer {
 #[test]
 fn c103_two_threads_with_a_loop_each_serve_one_port() {
     const CONNECTIONS: usize = 64;
-    // The thread has the only sender: when it panics nobody waits for it.
+    // The thread owns the only sender: if it panics, `recv` fails instead of hanging.
     let serve = |name: u8, address: SocketAddr| {
-        let (tell, told) = mpsc::channel();
+        let (send, bound) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let served = Rc::new(Cell::new(0));
             let counted = served.clone();
-            let mut l = Loop::new().expect("there is a poll descriptor");
+            let mut l = Loop::new().expect("a poll descriptor");
             let options = ListenOptions::default().reuse_port(true).backlog(CONNECTIONS as u32);
-            let factory = move || Says(name, counted.clone());
+            let factory = move || Named(name, counted.clone());
             let port = l.reactor().listen_tcp_with(address, options, factory);
             let port = port.expect("the port is shared");
-            tell.send(port.host().socket_addr().expect("TCP")).expect("the test listens");
+            send.send(port.host().socket_addr().expect("TCP")).expect("the test waits");
             l.run(|_| Ok(())).expect("the run ends");
             served.get()
         });
-        (thread, told.recv().expect("it listens"))
+        (thread, bound.recv().expect("it listens"))
     };
     let (first, address) = serve(b'1', LOOPBACK);
     let (second, same) = serve(b'2', address);
     assert_eq!(same, address);
     // A third loop, in this thread.
-    let mut l = Loop::new().expect("there is a poll descriptor");
-    let heard = Hears::default();
+    let mut l = Loop::new().expect("a poll descriptor");
+    let heard = Heard::default();
     for _ in 0..CONNECTIONS {
         let heard = heard.clone();
         let factory = move || Hearer(heard.clone());
         l.reactor().connect_tcp("127.0.0.1", address.port(), factory);
     }
     while heard.0.borrow().len() < CONNECTIONS {
-        assert!(!first.is_finished() && !second.is_finished(), "both serve until they are told");
+        assert!(!first.is_finished() && !second.is_finished(), "both serve until told to stop");
         l.turn(Some(s(1))).expect("the system does not fail");
     }
     for name in [b'1', b'2'] {
         let heard = heard.0.borrow();
         let one = heard.iter().find(|(by, _)| *by == name);
-        one.expect("the system gives each its share").1.write("stop");
+        one.expect("the kernel distributes connections to both").1.write("stop");
     }
     l.turn(Some(Duration::ZERO)).expect("the system does not fail");
     l.turn(Some(Duration::ZERO)).expect("the system does not fail");
@@ -501,9 +501,8 @@ fn c103_two_threads_with_a_loop_each_serve_one_port() {
 
 #[test]
 fn c103_two_loops_in_one_thread_turn_by_turn() {
-    let make: [fn() -> Loop; 2] =
-        [|| Loop::new().expect("there is a poll descriptor"), || memory().0];
-    // One loop on sockets connects to another; a third in memory is there as well.
+    let make: [fn() -> Loop; 2] = [|| Loop::new().expect("a poll descriptor"), || memory().0];
+    // One socket loop connects to another; a third loop is in memory.
     let mut loops = [make[0](), make[0](), make[1]()];
     let [server, client, _] = &loops;
     let served: Rc<RefCell<Option<Transport>>> = Rc::default();
@@ -523,18 +522,18 @@ fn c103_two_loops_in_one_thread_turn_by_turn() {
     let factory = move || {
         let theirs = theirs.clone();
         inner.plays(Script::new().on(On::Data, move |_| {
-            theirs.borrow().as_ref().expect("it was made").write("more");
+            theirs.borrow().as_ref().expect("it is connected").write("more");
         }))
     };
     client.reactor().connect_tcp("127.0.0.1", to, factory);
-    let mut told = false;
+    let mut greeted = false;
     for _ in 0..100_000 {
         for l in &mut loops {
             l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
         }
-        if !told && served.borrow().is_some() {
-            told = true;
-            served.borrow().as_ref().expect("it was made").write("first");
+        if !greeted && served.borrow().is_some() {
+            greeted = true;
+            served.borrow().as_ref().expect("it is connected").write("first");
         }
         if b.received().len() >= 9 {
             break;
@@ -542,8 +541,8 @@ fn c103_two_loops_in_one_thread_turn_by_turn() {
     }
     assert_eq!(b.received()[..9], *b"firstmore");
     let ids = [kept.transport().id(), b.transport().id()];
-    assert_ne!(ids[0], ids[1], "an id names its loop too");
-    // One goes, the others live on.
+    assert_ne!(ids[0], ids[1], "an id includes its loop");
+    // Dropping one loop leaves the others working.
     let [server, mut client, mut third] = loops;
     drop(server);
     while !b.is_lost() {
@@ -553,7 +552,7 @@ fn c103_two_loops_in_one_thread_turn_by_turn() {
     third.run_until(slept).expect("it ends");
 }
 
-/// Sends back what comes, for ever.
+/// Echoes forever.
 struct Rally {
     begins: bool,
 }
@@ -571,14 +570,14 @@ impl Protocol for Rally {
 }
 
 #[test]
-fn a_run_in_which_bytes_come_in_every_turn_does_all_the_rest_too() {
-    let mut l = Loop::new().expect("there is a poll descriptor");
+fn bytes_in_every_turn_do_not_starve_the_rest_of_a_run() {
+    let mut l = Loop::new().expect("a poll descriptor");
     let port = l.reactor().listen_tcp(LOOPBACK, || Rally { begins: false }).expect("a free port");
     let to = port.host().socket_addr().expect("TCP").port();
     l.reactor().connect_tcp("127.0.0.1", to, || Rally { begins: true });
     let ran = l.run(|reactor| {
         let remote = reactor.remote();
-        // A timed call, a call from another thread, a task with a timed call of its own, a stop.
+        // A timed call, a call from another thread, a task that sleeps, a stop.
         reactor.call_later(Duration::from_millis(20), move || {
             std::thread::spawn(move || {
                 remote.call(|reactor| {

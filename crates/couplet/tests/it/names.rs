@@ -1,5 +1,5 @@
-//! Rows 140 to 142, and 35: connecting to a name. The memory driver's names and addresses behave
-//! as the test says; the tap tells when an attempt began.
+//! Rows 140 to 142, and 35: connecting to a host name. The test scripts the memory driver's names
+//! and addresses; the tap records when each attempt began.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ const fn ms(milliseconds: u64) -> Duration {
 
 const TICK: Duration = Duration::from_nanos(1);
 
-/// A loop in memory whose network knows the name "example".
+/// A loop in memory whose network resolves the name "example".
 struct Names {
     rig: Rig,
     a: A,
@@ -48,10 +48,10 @@ impl Names {
     }
 
     fn network(&self) -> Network {
-        self.rig.network.clone().expect("it is in memory")
+        self.rig.network.clone().expect("a memory driver")
     }
 
-    /// Connects go unanswered there.
+    /// Connects to these addresses go unanswered.
     fn silent(self, addresses: &[&str]) -> Names {
         for ip in addresses {
             self.network().set_silent(at(ip));
@@ -59,11 +59,11 @@ impl Names {
         self
     }
 
-    /// A port there takes one connection at a time, and its queue is full.
+    /// A listener at `ip` whose accept queue of one is full.
     fn busy(self, ip: &str) -> Names {
         let network = self.network();
-        network.listen(at(ip), 0).expect("it is free");
-        network.connect(at(ip)).expect("there is room for one");
+        network.listen(at(ip), 0).expect("a free address");
+        network.connect(at(ip)).expect("room for one");
         self
     }
 
@@ -74,14 +74,14 @@ impl Names {
         self.rig.reactor.connect_tcp_deferred(host, PORT, options, maker)
     }
 
-    /// [`connect`](Self::connect), and the turns that start it.
+    /// Calls [`connect`](Self::connect), and makes the turns that start it.
     fn begin(&mut self, host: &str) -> Deferred<Connection<Recorder>> {
         let connecting = self.connect(host);
         self.rig.turns(4);
         connecting
     }
 
-    /// The failure of a connect that has failed by now.
+    /// The failure of a connect that has already failed.
     fn failure(&mut self, connecting: Deferred<Connection<Recorder>>) -> Failure {
         assert!(connecting.has_fired(), "{:?}", self.log.entries());
         self.rig.l.run_until(connecting).expect_err("it fails")
@@ -93,17 +93,17 @@ impl Names {
         error.unwrap_or_else(|| panic!("{failure:?}")).clone()
     }
 
-    /// When each attempt began, in milliseconds, and where to.
+    /// Start time in milliseconds and address of each attempt.
     fn attempts(&self) -> Vec<(u128, String)> {
         let connects = self.rig.tapped.connects.borrow();
-        let told = connects.iter().map(|(at, to, _)| {
+        let attempts = connects.iter().map(|(at, to, _)| {
             let ip = to.ip().expect("a TCP address");
             (at.as_millis(), ip.to_string())
         });
-        told.collect()
+        attempts.collect()
     }
 
-    /// How many attempts the driver was told to end, of how many it has begun.
+    /// How many attempts the driver was asked to close, and how many it has started.
     fn closed(&self) -> (usize, usize) {
         let connects = self.rig.tapped.connects.borrow();
         let keys: Vec<_> = connects.iter().filter_map(|(.., key)| *key).collect();
@@ -154,8 +154,8 @@ fn c140_the_next_attempt_starts_after_250_ms() {
     assert_eq!(names.attempts(), attempts(&[(0, "fd00::1"), (250, "10.0.0.1")]));
     names.pass(ms(250));
     assert_eq!(names.attempts()[2], (500, "fd00::2".into()));
-    assert_eq!(names.closed(), (0, 3), "the earlier ones go on");
-    // The 30 s are for all of them together, the lookup included.
+    assert_eq!(names.closed(), (0, 3), "the earlier ones continue");
+    // The 30 s cover all attempts together, and the lookup.
     names.pass(ms(29_500) - TICK);
     assert!(!connecting.has_fired());
     names.pass(TICK);
@@ -167,14 +167,14 @@ fn c140_the_next_attempt_starts_after_250_ms() {
 
 #[test]
 fn c140_the_next_attempt_starts_at_once_when_one_fails() {
-    // The first is refused, the second has no route, the third doesn't answer.
+    // The first is refused, the second has no route, the third does not answer.
     let mut names =
         Names::new(&["fd00::1", "10.0.0.1", "fd00::2", "10.0.0.2"]).silent(&["fd00::2"]);
     names.network().set_unreachable(at("10.0.0.1").ip());
     names.begin("example").detach();
     names.rig.turns(8);
     assert_eq!(names.attempts(), attempts(&[(0, "fd00::1"), (0, "10.0.0.1"), (0, "fd00::2")]));
-    // The 250 ms count from the last attempt. One that fails while others wait starts the next.
+    // The 250 ms count from the last attempt. A failure while others are pending starts the next.
     names.pass(ms(250));
     assert_eq!(names.attempts()[3], (250, "10.0.0.2".into()));
 
@@ -184,7 +184,7 @@ fn c140_the_next_attempt_starts_at_once_when_one_fails() {
     assert_eq!(
         names.attempts(),
         attempts(&[(0, "fd00::1"), (250, "10.0.0.1"), (250, "fd00::2")]),
-        "the refused one is followed at once, while the first still waits"
+        "the next one follows the refused one immediately, while the first is pending"
     );
 }
 
@@ -196,15 +196,15 @@ fn c140_the_first_success_ends_the_others() {
     names.pass(ms(250));
     names.pass(ms(250));
     assert_eq!(names.attempts().len(), 3);
-    // The second gets its place in the queue, though the third began after it.
-    names.network().accept(at("10.0.0.1")).expect("it was filled");
+    // The second gets into the accept queue, although the third began after it.
+    names.network().accept(at("10.0.0.1")).expect("a queued connection");
     names.rig.turns(4);
     assert!(connecting.has_fired());
-    let connection = names.rig.l.run_until(connecting).expect("it came through");
+    let connection = names.rig.l.run_until(connecting).expect("it connects");
     assert_eq!(connection.transport().peer().socket_addr(), Some(at("10.0.0.1")));
-    assert_eq!(names.closed(), (2, 3), "all but the one that won");
+    assert_eq!(names.closed(), (2, 3), "all but the winner");
     names.pass(ms(60_000));
-    assert_eq!(names.attempts().len(), 3, "and no more is tried");
+    assert_eq!(names.attempts().len(), 3, "no further attempt");
     let log = names.log.entries();
     assert_eq!(log, ["do_start", "started_connecting", "build(tcp:10.0.0.1:7)", "made"]);
 }
@@ -227,7 +227,7 @@ fn c140_all_errors_are_told_together() {
     );
     assert!(text.contains("10.0.0.1:7: no route"), "{text}");
     assert!(text.contains("[fd00::1]:7: connection refused"), "{text}");
-    // One address alone: its error as it is.
+    // A single address: its error, not wrapped.
     let mut names = Names::new(&["10.0.0.1"]);
     let connecting = names.begin("example");
     names.rig.turns(4);
@@ -235,7 +235,7 @@ fn c140_all_errors_are_told_together() {
     let log = names.log.entries();
     assert_eq!(log[..2], ["do_start", "started_connecting"]);
     assert!(log[2].starts_with("client_connection_failed"), "{log:?}");
-    assert_eq!(log[3..], ["do_stop"], "once, and no more");
+    assert_eq!(log[3..], ["do_stop"], "exactly once");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn c141_a_name_without_addresses_is_a_lookup_error() {
 
 #[test]
 fn c141_an_impossible_name_fails_the_connect() {
-    // No resolver takes a NUL: the system's own lookup says so.
+    // No resolver accepts a NUL: the system's lookup fails.
     let mut rig = Kit::mio().rig();
     let options = ConnectOptions::default();
     let a = rig.end();
@@ -283,12 +283,12 @@ fn c142_a_slow_lookup_times_out() {
         names.pass(TICK);
         assert!(matches!(names.error(connecting), ConnectError::TimedOut(_)));
         assert_eq!(names.rig.tapped.forgotten.get(), 1);
-        // The answer that comes after that starts nothing.
+        // A late answer starts nothing.
         names.pass(ms(60_000));
         assert!(names.attempts().is_empty());
         assert_eq!(names.log.count("client_connection_failed"), 1);
     }
-    // One that is only slow leaves the addresses what is left of the time.
+    // A slow lookup leaves the attempts the rest of the time.
     let mut names = Names::looked_up_in(ms(20_000), &["10.0.0.1"]).silent(&["10.0.0.1"]);
     let connecting = names.begin("example");
     names.pass(ms(20_000));
@@ -304,15 +304,15 @@ fn c142_cancelling_a_lookup_answers_at_once() {
     names.rig.turns(2);
     connecting.cancel();
     assert_eq!(cancelled(&mut names, connecting), "tcp:example:7");
-    assert_eq!(names.log.count("client_connection_failed"), 0, "the factory hears by the turn");
+    assert_eq!(names.log.count("client_connection_failed"), 0, "the turn calls the factory");
     names.rig.turn();
     let log = names.log.entries();
     assert!(log[2].starts_with("client_connection_failed"), "{log:?}");
     assert_eq!(log[3..], ["do_stop"]);
     assert_eq!(names.rig.l.snapshot().connectors.len(), 0);
-    assert_eq!(names.rig.tapped.forgotten.get(), 1, "nobody waits for its answer");
+    assert_eq!(names.rig.tapped.forgotten.get(), 1, "the lookup was cancelled");
     names.pass(ms(60_000));
-    assert!(names.attempts().is_empty(), "its answer is nobody's");
+    assert!(names.attempts().is_empty(), "its answer is ignored");
     assert_eq!(names.log.len(), 4);
 }
 
@@ -333,7 +333,7 @@ fn c142_a_lookup_that_is_given_up_keeps_nothing_of_who_asked() {
     assert_eq!(Rc::strong_count(&witness), 1);
 }
 
-/// What the `Cancelled` that it failed with names.
+/// The target named by the `Cancelled` that it failed with.
 fn cancelled(names: &mut Names, connecting: Deferred<Connection<Recorder>>) -> String {
     let failure = names.failure(connecting);
     let cancelled = failure.downcast_ref::<Cancelled>();
@@ -343,18 +343,18 @@ fn cancelled(names: &mut Names, connecting: Deferred<Connection<Recorder>>) -> S
 
 #[test]
 fn c35_a_cancelled_connect_has_ended_before_the_next_turn_does() {
-    // While two attempts are under way.
+    // While two attempts are in flight.
     let all = ["fd00::1", "10.0.0.1", "fd00::2"];
     let mut names = Names::new(&all).silent(&all);
     let connecting = names.begin("example");
     names.pass(ms(250));
     connecting.cancel();
     assert_eq!(cancelled(&mut names, connecting), "tcp:example:7");
-    assert_eq!(names.closed(), (0, 2), "a handle only records");
+    assert_eq!(names.closed(), (0, 2), "cancel only records");
     names.rig.turn();
     assert_eq!(names.closed(), (2, 2));
     assert_eq!(names.log.count("do_stop"), 1);
-    // Before the turn that would have started it: the factory hears the same story.
+    // Before the turn that would have started it: the factory gets the same calls.
     let mut names = Names::new(&all).silent(&all);
     let connecting = names.connect("fd00::1");
     connecting.cancel();
@@ -363,11 +363,11 @@ fn c35_a_cancelled_connect_has_ended_before_the_next_turn_does() {
     assert!(names.attempts().is_empty());
     assert_eq!(names.log.count("client_connection_failed"), 1);
     assert_eq!(names.log.count("do_stop"), 1);
-    // A connection that came through in the turn of the cancel is given up as well.
+    // A connection established in the turn of the cancel is closed as well.
     let mut names = Names::new(&["10.0.0.1"]).busy("10.0.0.1");
     let connecting = names.begin("example");
     names.rig.turns(4);
-    names.network().accept(at("10.0.0.1")).expect("it was filled");
+    names.network().accept(at("10.0.0.1")).expect("a queued connection");
     connecting.cancel();
     assert_eq!(cancelled(&mut names, connecting), "tcp:example:7");
     names.rig.turns(4);
@@ -376,8 +376,8 @@ fn c35_a_cancelled_connect_has_ended_before_the_next_turn_does() {
 }
 
 #[test]
-fn localhost_is_reached_through_the_systems_resolver() {
-    // Whatever the system gives for it, and in whichever order.
+fn localhost_resolves_through_the_system() {
+    // Whatever addresses the system returns, in any order.
     let mut rig = Kit::mio().rig();
     let peer = rig.peer_port();
     let a = rig.end();
@@ -387,6 +387,6 @@ fn localhost_is_reached_through_the_systems_resolver() {
     let port = peer.address().port();
     let connecting = rig.reactor.connect_tcp_deferred("localhost", port, options, factory);
     rig.until("the connection", || connecting.has_fired());
-    let connection = rig.l.run_until(connecting).expect("it comes through");
+    let connection = rig.l.run_until(connecting).expect("it connects");
     assert_eq!(connection.transport().peer().socket_addr(), Some(peer.address()));
 }

@@ -1,5 +1,5 @@
-//! Policies before a factory: what they let in, what they count, when they close. The network and
-//! the time are the memory driver's.
+//! Policies in front of a factory: what they admit, what they count, when they close. Network and
+//! time are the memory driver's.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ struct Rig {
     log: Log,
 }
 
-/// Writes down what happens to it.
+/// Logs its callbacks.
 #[derive(Clone, Default)]
 struct Notes {
     log: Log,
@@ -45,12 +45,12 @@ impl Protocol for Notes {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         self.log.say(String::from_utf8_lossy(data));
         match data {
-            b"panic" => panic!("by wish"),
+            b"panic" => panic!("on request"),
             b"pause" => {
                 transport.pause_producing();
-                // Through every wrapper, the way back finds this one.
+                // The handle finds this protocol through every wrapper.
                 transport.connection::<Notes>().call_later(S, |notes, transport| {
-                    notes.log.say("told");
+                    notes.log.say("delayed call");
                     transport.resume_producing();
                 });
             }
@@ -91,7 +91,7 @@ impl Rig {
     fn listen<K>(&self, factory: impl IntoFactory<K>) -> SocketAddr {
         let any = ([127, 0, 0, 1], 0).into();
         let port = self.l.reactor().listen_tcp(any, factory).expect("a port is free");
-        port.host().socket_addr().expect("of TCP")
+        port.host().socket_addr().expect("a TCP address")
     }
 
     fn settle(&mut self) {
@@ -107,8 +107,8 @@ impl Rig {
         wire
     }
 
-    /// How many of so many new connections are let in.
-    fn let_in(&mut self, to: SocketAddr, tries: usize) -> usize {
+    /// How many of `tries` new connections are admitted.
+    fn admitted(&mut self, to: SocketAddr, tries: usize) -> usize {
         (0..tries).filter(|_| !self.connect(to).is_closed()).count()
     }
 
@@ -132,50 +132,53 @@ fn close(wire: &Wire) {
 }
 
 #[test]
-fn the_limit_in_all_turns_away_and_lets_in_again_when_one_has_gone() {
+fn the_total_limit_turns_away_and_admits_again_after_a_close() {
     let mut rig = Rig::new();
     let away = Rc::new(RefCell::new(Vec::new()));
-    let told = away.clone();
+    let seen = away.clone();
     let limit = LimitConnections::new(2)
-        .on_turned_away(move |peer: &Address| told.borrow_mut().push(peer.clone()));
+        .on_turned_away(move |peer: &Address| seen.borrow_mut().push(peer.clone()));
     let notes = rig.notes();
     let port = rig.listen(limit.clone().wrap(move || notes.clone()));
     let (first, second) = (rig.connect(port), rig.connect(port));
     let third = rig.connect(port);
-    assert!(third.is_closed() && third.saw_fin() && !third.saw_reset(), "a plain close, at once");
+    assert!(
+        third.is_closed() && third.saw_fin() && !third.saw_reset(),
+        "a clean close, immediately"
+    );
     assert_eq!(*away.borrow(), [Address::from(third.address())]);
     assert_eq!((limit.connections(), limit.turned_away()), (2, 1));
-    assert_eq!(rig.log.lines(), ["made", "made"], "the inner factory heard nothing of the third");
+    assert_eq!(rig.log.lines(), ["made", "made"], "the inner factory never sees the third");
     close(&first);
     rig.settle();
     assert_eq!(limit.connections(), 1);
-    assert_eq!(rig.let_in(port, 2), 1);
+    assert_eq!(rig.admitted(port, 2), 1);
     close(&second);
     rig.settle();
-    // Changed while it runs: who is in stays.
+    // Lowering the limit keeps the connections already admitted.
     limit.set_limit(0);
-    assert_eq!((limit.connections(), rig.let_in(port, 3)), (1, 0));
+    assert_eq!((limit.connections(), rig.admitted(port, 3)), (1, 0));
     limit.set_limit(3);
-    assert_eq!(rig.let_in(port, 3), 2);
+    assert_eq!(rig.admitted(port, 3), 2);
 }
 
 #[test]
-fn the_limit_in_all_is_none_by_default_and_zero_turns_everybody_away() {
+fn the_total_limit_is_none_by_default_and_zero_turns_everyone_away() {
     for (limit, expected) in [(LimitConnections::default(), 40), (LimitConnections::new(0), 0)] {
         let mut rig = Rig::new();
         let port = rig.listen(limit.clone().wrap(Notes::default));
-        assert_eq!(rig.let_in(port, 40), expected);
+        assert_eq!(rig.admitted(port, 40), expected);
         assert_eq!((limit.connections(), limit.turned_away()), (expected, 40 - expected as u64));
     }
 }
 
 #[test]
-fn one_limit_can_stand_before_several_ports() {
+fn one_limit_can_cover_several_ports() {
     let mut rig = Rig::new();
     let limit = LimitConnections::new(3);
     let one = rig.listen(limit.clone().wrap(Notes::default));
     let other = rig.listen(limit.clone().wrap(Notes::default));
-    assert_eq!((rig.let_in(one, 2), rig.let_in(other, 2)), (2, 1));
+    assert_eq!((rig.admitted(one, 2), rig.admitted(other, 2)), (2, 1));
 }
 
 #[test]
@@ -184,10 +187,13 @@ fn the_limit_by_peer_counts_addresses_not_ports() {
     let mut factory = limit.clone().wrap(Notes::default);
     let a: Vec<_> =
         (1..=6).map(|port| factory.build_protocol(&address(&format!("10.0.0.1:{port}")))).collect();
-    assert_eq!(a.iter().flatten().count(), 5, "5 unless set");
-    assert!(factory.build_protocol(&address("10.0.0.2:1")).is_some(), "which is dropped at once");
+    assert_eq!(a.iter().flatten().count(), 5, "the default is 5");
+    assert!(
+        factory.build_protocol(&address("10.0.0.2:1")).is_some(),
+        "the protocol is dropped immediately"
+    );
     let b = factory.build_protocol(&address("[2001:db8::1]:1"));
-    // An IPv4 peer of a dual-stack port is the same peer.
+    // An IPv4-mapped peer of a dual-stack port is the same peer.
     assert!(factory.build_protocol(&address("[::ffff:10.0.0.1]:9")).is_none());
     let ip = |text: &str| address(text).ip().expect("an IP address");
     assert_eq!(limit.connections(ip("10.0.0.1:0")), 5);
@@ -195,25 +201,25 @@ fn the_limit_by_peer_counts_addresses_not_ports() {
     drop(a);
     assert_eq!((limit.connections(ip("10.0.0.1:0")), limit.peers()), (0, 1));
     drop(b);
-    assert_eq!(limit.peers(), 0, "who has none open is forgotten");
+    assert_eq!(limit.peers(), 0, "a peer without open connections is forgotten");
     limit.set_limit(0);
     assert!(factory.build_protocol(&address("10.0.0.3:1")).is_none());
 }
 
 #[test]
-fn the_limit_by_peer_lets_in_again_when_one_has_gone() {
+fn the_limit_by_peer_admits_again_after_a_reset() {
     let mut rig = Rig::new();
     let limit = LimitConnectionsByPeer::new(2);
     let port = rig.listen(limit.clone().wrap(Notes::default));
     let first = rig.connect(port);
-    assert_eq!(rig.let_in(port, 2), 1);
+    assert_eq!(rig.admitted(port, 2), 1);
     first.reset();
     rig.settle();
-    assert_eq!(rig.let_in(port, 2), 1);
+    assert_eq!(rig.admitted(port, 2), 1);
 }
 
 #[test]
-fn what_is_counted_stays_right_after_panics_and_refusals() {
+fn the_counts_stay_right_after_panics_and_refusals() {
     let mut rig = Rig::new();
     let (limit, peers) = (LimitConnections::new(2), LimitConnectionsByPeer::new(2));
     let calls = Cell::new(0);
@@ -224,61 +230,61 @@ fn what_is_counted_stays_right_after_panics_and_refusals() {
         _ => Some(notes.clone()),
     };
     let port = rig.listen(limit.clone().wrap(peers.clone().wrap(inner)));
-    assert_eq!(rig.let_in(port, 6), 0);
+    assert_eq!(rig.admitted(port, 6), 0);
     assert_eq!((limit.connections(), peers.peers(), limit.turned_away()), (0, 0, 0));
     let (first, second) = (rig.connect(port), rig.connect(port));
     first.push(b"panic");
     rig.settle();
     close(&first);
     rig.settle();
-    assert_eq!(limit.connections(), 1, "a callback that panicked has ended its connection");
+    assert_eq!(limit.connections(), 1, "a panic in a callback has ended its connection");
     second.reset();
     rig.settle();
     assert_eq!((limit.connections(), peers.peers()), (0, 0));
-    // A hook that panics costs the connection that is turned away anyhow.
+    // A panic in the hook only affects the connection being turned away.
     let limit = LimitConnections::new(0).on_turned_away(|_| panic!("in the hook"));
     let port = rig.listen(limit.clone().wrap(Notes::default));
-    assert_eq!((rig.let_in(port, 2), limit.turned_away()), (0, 2));
-    // The loop goes without a word to the protocols.
+    assert_eq!((rig.admitted(port, 2), limit.turned_away()), (0, 2));
+    // Dropping the loop frees the protocols without a callback.
     let limit = LimitConnections::new(9);
     let port = rig.listen(limit.clone().wrap(Notes::default));
-    assert_eq!((rig.let_in(port, 3), limit.connections()), (3, 3));
+    assert_eq!((rig.admitted(port, 3), limit.connections()), (3, 3));
     drop(rig);
     assert_eq!(limit.connections(), 0);
 }
 
 #[test]
-fn the_rate_is_a_bucket_that_fills_evenly() {
+fn the_rate_is_a_token_bucket() {
     let mut rig = Rig::new();
     let turned_away = Rc::new(Cell::new(0));
-    let told = turned_away.clone();
-    let limit = LimitRate::new(3, S).on_turned_away(move |_| told.set(told.get() + 1));
+    let count = turned_away.clone();
+    let limit = LimitRate::new(3, S).on_turned_away(move |_| count.set(count.get() + 1));
     let port = rig.listen(limit.clone().wrap(Notes::default));
-    assert_eq!(rig.let_in(port, 5), 3, "a burst");
+    assert_eq!(rig.admitted(port, 5), 3, "a burst");
     assert_eq!((limit.turned_away(), turned_away.get()), (2, 2));
     rig.pass(ms(333));
-    assert_eq!(rig.let_in(port, 2), 0, "a third of a second has not passed");
+    assert_eq!(rig.admitted(port, 2), 0, "a token takes a third of a second");
     rig.pass(ms(1));
-    assert_eq!(rig.let_in(port, 2), 1);
+    assert_eq!(rig.admitted(port, 2), 1);
     rig.pass(S * 3600);
-    assert_eq!(rig.let_in(port, 9), 3, "it holds no more than it did at first");
+    assert_eq!(rig.admitted(port, 9), 3, "the bucket never holds more than a burst");
 }
 
 #[test]
-fn the_rate_loses_no_nanosecond() {
+fn the_rate_is_exact_to_the_nanosecond() {
     let mut rig = Rig::new();
     let limit = LimitRate::new(3, S);
     let port = rig.listen(limit.clone().wrap(Notes::default));
-    rig.let_in(port, 3);
-    // 999 999 999 ns give two; the third comes with the last nanosecond.
+    rig.admitted(port, 3);
+    // 999 999 999 ns yield two; the last nanosecond yields the third.
     rig.pass(S - Duration::from_nanos(1));
-    assert_eq!(rig.let_in(port, 3), 2);
+    assert_eq!(rig.admitted(port, 3), 2);
     rig.pass(Duration::from_nanos(1));
-    assert_eq!(rig.let_in(port, 3), 1);
+    assert_eq!(rig.admitted(port, 3), 1);
 }
 
 #[test]
-fn a_rate_of_zero_turns_everybody_away_and_one_in_no_time_nobody() {
+fn a_rate_of_zero_turns_everyone_away_and_a_zero_period_nobody() {
     let far = Duration::MAX;
     for (most, per, expected) in [
         (0, S, 0),
@@ -290,12 +296,12 @@ fn a_rate_of_zero_turns_everybody_away_and_one_in_no_time_nobody() {
         let mut rig = Rig::new();
         let port = rig.listen(LimitRate::new(most, per).wrap(Notes::default));
         rig.pass(S * 100);
-        assert_eq!(rig.let_in(port, 20), expected, "{most} in {per:?}");
+        assert_eq!(rig.admitted(port, 20), expected, "{most} in {per:?}");
     }
 }
 
 #[test]
-fn a_life_that_is_over_is_closed_after_what_was_written() {
+fn an_expired_connection_is_closed_after_a_flush() {
     let mut rig = Rig::new();
     let notes = Notes { greeting: 5, ..rig.notes() };
     let port = rig.listen(LimitLifetime::new(S * 10).wrap(move || notes.clone()));
@@ -311,11 +317,11 @@ fn a_life_that_is_over_is_closed_after_what_was_written() {
     rig.settle();
     assert_eq!(rig.log.lines(), ["made", "busy", "lost: connection closed by us"]);
     rig.settle();
-    assert_eq!(rig.l.snapshot().pending_calls, 0, "its timers ended with it");
+    assert_eq!(rig.l.snapshot().pending_calls, 0, "its timers were cancelled");
 }
 
 #[test]
-fn a_life_that_is_over_and_does_not_end_is_aborted_after_the_grace() {
+fn an_expired_connection_that_does_not_close_is_aborted_after_the_grace() {
     for grace in [None, Some(S * 2), Some(Duration::ZERO)] {
         let mut rig = Rig::new();
         rig.network.set_capacity(100);
@@ -327,7 +333,7 @@ fn a_life_that_is_over_and_does_not_end_is_aborted_after_the_grace() {
         let port = rig.listen(policy.wrap(move || notes.clone()));
         let wire = rig.connect(port);
         rig.pass(S);
-        // It reads a little each second: the close deadline, which asks for progress, never comes.
+        // It reads a little each second: that is progress, so the close deadline never fires.
         let mut passed = Duration::ZERO;
         while !wire.saw_reset() && passed < S * 100 {
             wire.take_most(50);
@@ -340,7 +346,7 @@ fn a_life_that_is_over_and_does_not_end_is_aborted_after_the_grace() {
 }
 
 #[test]
-fn the_timers_of_a_life_end_with_a_connection_that_ends_earlier() {
+fn lifetime_timers_are_cancelled_when_the_connection_ends_earlier() {
     let mut rig = Rig::new();
     let port = rig.listen(LimitLifetime::new(S * 10).wrap(Notes::default));
     let wire = rig.connect(port);
@@ -348,10 +354,10 @@ fn the_timers_of_a_life_end_with_a_connection_that_ends_earlier() {
     wire.reset();
     rig.settle();
     assert_eq!(rig.l.snapshot().pending_calls, 0);
-    // With no life at all it is closed right after connection_made.
+    // A lifetime of zero closes it right after connection_made.
     let port = rig.listen(LimitLifetime::new(Duration::ZERO).wrap(Notes::default));
     assert!(rig.connect(port).saw_fin());
-    // A life too long to tell is no limit.
+    // A lifetime too long to represent is no limit.
     let port = rig.listen(LimitLifetime::new(Duration::MAX).wrap(Notes::default));
     let wire = rig.connect(port);
     rig.pass(S * 3600 * 24 * 365);
@@ -359,7 +365,7 @@ fn the_timers_of_a_life_end_with_a_connection_that_ends_earlier() {
 }
 
 #[test]
-fn policies_nest_pass_every_callback_on_and_find_the_inner_protocol() {
+fn policies_nest_forward_every_callback_and_find_the_inner_protocol() {
     let mut rig = Rig::new();
     let notes = rig.notes();
     let inner = LimitLifetime::new(S * 100).wrap(LimitRate::new(9, S).wrap(move || notes.clone()));
@@ -375,7 +381,7 @@ fn policies_nest_pass_every_callback_on_and_find_the_inner_protocol() {
     let expected = [
         "made",
         "pause",
-        "told",
+        "delayed call",
         "resumed",
         "half",
         "write_closed",
@@ -385,10 +391,10 @@ fn policies_nest_pass_every_callback_on_and_find_the_inner_protocol() {
     assert_eq!(rig.log.lines(), expected);
 }
 
-/// Hears of everything a factory can hear of.
-struct Hearing(Log);
+/// Logs every callback of a factory.
+struct Logging(Log);
 
-impl Factory for Hearing {
+impl Factory for Logging {
     type Protocol = Notes;
 
     fn attach(&mut self, _: &Reactor) {
@@ -417,9 +423,9 @@ impl Factory for Hearing {
 }
 
 #[test]
-fn a_factory_behind_a_policy_hears_of_everything() {
+fn a_factory_behind_a_policy_gets_every_callback() {
     let mut rig = Rig::new();
-    let factory = LimitConnections::new(1).wrap(Hearing(rig.log.clone()));
+    let factory = LimitConnections::new(1).wrap(Logging(rig.log.clone()));
     rig.l.reactor().connect_tcp("127.0.0.1", 8000, factory);
     rig.settle();
     let server = rig.network.listen(([127, 0, 0, 1], 8000).into(), 1).unwrap();
@@ -431,13 +437,13 @@ fn a_factory_behind_a_policy_hears_of_everything() {
     assert_eq!(rig.log.lines(), expected);
 }
 
-/// A policy of a user's own: friends alone, and a word when they leave.
+/// A user-defined policy: admits loopback peers only, and logs their arrival and departure.
 struct Friends(Log);
 struct Friend(Log);
 
 impl Ticket for Friend {
     fn connection_made(&mut self, transport: &Transport) {
-        self.0.say(format!("welcome, {}", transport.peer().ip().expect("of TCP")));
+        self.0.say(format!("welcome, {}", transport.peer().ip().expect("a TCP address")));
     }
 }
 
@@ -456,7 +462,7 @@ impl Policy for Friends {
 }
 
 #[test]
-fn a_policy_can_be_written_by_a_user() {
+fn users_can_write_policies() {
     let mut rig = Rig::new();
     let notes = rig.notes();
     let port = rig.listen(Friends(rig.log.clone()).wrap(move || notes.clone()));

@@ -1,4 +1,4 @@
-//! A limit on the messages of one connection: it delays, and drops nothing.
+//! The per-connection message rate limit: it delays messages, and drops none.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use couplet::{Protocol, Reason, Transport};
 
 const S: Duration = Duration::from_secs(1);
 
-/// Sends back each message, whatever it is.
+/// Echoes each message, of any kind.
 struct Echo;
 
 impl Protocol for Echo {
@@ -61,7 +61,7 @@ fn each_half_second<R: Protocol>(receiver: R, stream: &[u8]) {
 }
 
 #[test]
-fn messages_over_the_rate_wait_and_then_come_and_the_end_behind_them() {
+fn messages_over_the_rate_are_delayed_and_eof_comes_after_them() {
     each_half_second(LineReceiver::new(two_a_second()), b"0\r\n1\r\n2\r\n3\r\n4\r\n");
     each_half_second(LineOnlyReceiver::new(two_a_second()), b"0\r\n1\r\n2\r\n3\r\n4\r\n");
     each_half_second(NetstringReceiver::new(two_a_second()), b"1:0,1:1,1:2,1:3,1:4,");
@@ -69,7 +69,7 @@ fn messages_over_the_rate_wait_and_then_come_and_the_end_behind_them() {
 }
 
 #[test]
-fn reads_over_the_rate_wait_in_the_network() {
+fn reads_over_the_rate_stay_in_the_socket() {
     let mut held = hold(two_a_second());
     held.push(b"0");
     held.push(b"1");
@@ -79,12 +79,12 @@ fn reads_over_the_rate_wait_in_the_network() {
     assert_eq!(held.wire.take(), b"01");
     assert!(!held.wire.is_receiving());
     held.advance(S / 2);
-    // What came meanwhile is one read.
+    // Bytes that arrived meanwhile are one read.
     assert_eq!(held.wire.take(), b"23");
 }
 
 #[test]
-fn no_message_is_lost_or_moved_however_the_stream_is_cut() {
+fn no_message_is_lost_or_reordered_however_the_stream_is_cut() {
     every_split(b"0\r\n1\r\n2\r\n3\r\n4\r\n", |pieces| {
         let mut held = hold(LineReceiver::new(LimitMessages::new(Echo).with_rate(1, S)));
         for piece in pieces {
@@ -96,7 +96,7 @@ fn no_message_is_lost_or_moved_however_the_stream_is_cut() {
     });
 }
 
-/// How many lines come in a time.
+/// How many lines are delivered within `time`.
 fn lines_in(held: &mut Held<LineReceiver<LimitMessages<Echo>>>, time: Duration) -> usize {
     let step = time / 50;
     for _ in 0..50 {
@@ -107,7 +107,7 @@ fn lines_in(held: &mut Held<LineReceiver<LimitMessages<Echo>>>, time: Duration) 
 }
 
 #[test]
-fn the_rate_is_exact_over_a_long_time_and_unused_time_gives_one_burst() {
+fn the_rate_is_exact_over_a_long_time_and_idle_time_allows_one_burst() {
     for (most, per) in [(7, S), (3, Duration::from_nanos(999_999_937)), (1, S / 10)] {
         let limited = LimitMessages::new(Echo).with_rate(most, per);
         let mut held = hold(LineReceiver::new(limited));
@@ -120,13 +120,13 @@ fn the_rate_is_exact_over_a_long_time_and_unused_time_gives_one_burst() {
 }
 
 #[test]
-fn a_thousand_a_second_come_unless_set() {
+fn the_default_is_a_thousand_a_second() {
     let mut held = hold(LineReceiver::new(LimitMessages::new(Echo)));
     assert_eq!(lines_in(&mut held, 5 * S), 6000);
 }
 
 #[test]
-fn a_rate_of_none_lets_one_through_and_a_time_of_zero_all() {
+fn a_rate_of_zero_lets_one_through_and_a_zero_period_all() {
     let mut held = hold(LineReceiver::new(LimitMessages::new(Echo).with_rate(0, S)));
     held.push(b"0\r\n1\r\n");
     assert_eq!(held.wire.take(), b"0");
@@ -149,14 +149,14 @@ fn raw_bytes_of_a_line_protocol_are_not_counted() {
 }
 
 #[test]
-fn a_pause_of_the_protocols_own_outlasts_the_limits_and_the_other_way_round() {
+fn the_protocols_pause_and_the_limits_pause_are_independent() {
     let mut held = hold(LineReceiver::new(two_a_second()));
     held.push(b"0\r\n1\r\n2\r\n3\r\n");
     assert_eq!(held.wire.take(), b"01");
-    // Neither is the user's resume the end of the limit's pause,
+    // The user's resume does not end the limit's pause,
     held.with(|_, transport| transport.resume_producing());
     assert_eq!(held.wire.take(), b"");
-    // nor the end of that one the user's resume.
+    // and the end of the limit's pause does not resume the user's.
     held.with(|_, transport| transport.pause_producing());
     held.advance(10 * S);
     assert_eq!(held.wire.take(), b"");
@@ -179,7 +179,7 @@ fn of_several_throttles_the_longest_counts() {
     assert_eq!(held.wire.take(), b"");
     held.advance(Duration::from_nanos(1));
     assert_eq!(held.wire.take(), b"x");
-    // One that begins later ends later.
+    // A throttle that begins later ends later.
     held.with(|_, transport| transport.throttle(S));
     held.advance(S / 2);
     held.with(|_, transport| transport.throttle(S));
@@ -205,7 +205,7 @@ fn a_throttled_connection_is_not_idle_and_may_be_closed() {
 }
 
 #[test]
-fn a_connection_finds_what_a_limit_wraps() {
+fn a_connection_finds_the_protocol_inside_a_limit() {
     let mut held = hold(LineReceiver::new(two_a_second()));
     let inside = held.connection.transport().connection::<Echo>();
     inside.tell(|_, transport| transport.write("found"));

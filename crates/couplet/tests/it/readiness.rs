@@ -1,4 +1,4 @@
-//! What edges tell together: the driver over `mio` hears of several things at once and forgets none.
+//! Edge-triggered readiness: when one edge covers several events, the mio driver loses none.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -31,23 +31,26 @@ impl Protocol for Got {
 }
 
 #[test]
-fn bytes_and_an_end_that_come_with_the_connect_are_both_told() {
+fn data_and_eof_that_arrive_with_the_connect_are_both_reported() {
     let peer = PeerPort::new(&Ground::Sockets);
     let mut l = Loop::new().expect("a loop");
     let got = Got::default();
     let protocol = got.clone();
     l.reactor().connect_tcp("127.0.0.1", peer.address().port(), move || protocol.clone());
     l.turn(Some(Duration::ZERO)).expect("the connect begins");
-    // All of it is there before the loop looks again: one edge tells of connect, bytes and end.
-    let peer =
-        std::iter::repeat_with(|| peer.accept()).take(1000).flatten().next().expect("it came");
+    // All of it arrives before the loop polls again: one edge covers connect, data and EOF.
+    let peer = std::iter::repeat_with(|| peer.accept())
+        .take(1000)
+        .flatten()
+        .next()
+        .expect("the loop connects");
     peer.send(b"a poem");
     peer.fin();
     for _ in 0..10 {
         l.turn(Some(Duration::from_millis(20))).expect("a turn");
     }
     assert_eq!(*got.bytes.borrow(), b"a poem");
-    assert!(got.ended.get(), "the end is told too");
+    assert!(got.ended.get(), "EOF is reported too");
 }
 
 fn listen(driver: &mut Mio) -> SocketAddr {
@@ -73,7 +76,7 @@ fn accepted(driver: &mut Mio) -> Key {
 }
 
 #[test]
-fn a_key_of_before_does_nothing_to_the_connection_in_its_place() {
+fn a_stale_key_does_not_affect_the_connection_in_its_slot() {
     let mut driver = Mio::new(4096).expect("a driver");
     let to = listen(&mut driver);
     let _first = B::connect(to, &Ground::Sockets).expect("it listens");
@@ -82,7 +85,7 @@ fn a_key_of_before_does_nothing_to_the_connection_in_its_place() {
     let second = B::connect(to, &Ground::Sockets).expect("it listens");
     driver.wait(None).expect("it waits");
     let now = accepted(&mut driver);
-    assert_eq!(before.slot, now.slot, "the place is used again");
+    assert_eq!(before.slot, now.slot, "the slot is reused");
     driver.receive(before, false);
     driver.shut_write(before);
     driver.close(before, CloseMode::Reset);
@@ -94,31 +97,31 @@ fn a_key_of_before_does_nothing_to_the_connection_in_its_place() {
 }
 
 #[test]
-fn what_an_edge_told_of_a_connection_never_counts_for_the_one_in_its_place() {
+fn a_closed_connections_edge_never_counts_for_the_next_one_in_its_slot() {
     let mut driver = Mio::new(4096).expect("a driver");
     let to = listen(&mut driver);
     let first = B::connect(to, &Ground::Sockets).expect("it listens");
     let before = accepted(&mut driver);
-    // One wait tells of the next connection, and then of the end of the first.
+    // One wait reports the next connection, then the first one's EOF.
     let _second = B::connect(to, &Ground::Sockets).expect("it listens");
     first.fin();
     driver.wait(None).expect("it waits");
     driver.close(before, CloseMode::Normal);
     let now = accepted(&mut driver);
     while driver.next().is_some() {}
-    assert!(!driver.peer_has_ended(now), "nobody has ended it");
+    assert!(!driver.peer_has_ended(now), "its peer has not sent a FIN");
 }
 
 #[test]
-fn a_table_that_shrinks_forgets_what_was_to_be_looked_at_again() {
+fn a_shrinking_table_drops_pending_rechecks() {
     const ENOUGH_TO_SHRINK: usize = 256;
     let mut driver = Mio::new(4096).expect("a driver");
     let peer = PeerPort::new(&Ground::Sockets);
     let to = peer.address().into();
     let options = ConnectOptions::default();
-    let connect = |driver: &mut Mio| driver.connect(&to, &options).expect("it begins");
+    let connect = |driver: &mut Mio| driver.connect(&to, &options).expect("the connect begins");
     let keys: Vec<Key> = (0..ENOUGH_TO_SHRINK).map(|_| connect(&mut driver)).collect();
-    // What was connected is looked at in the next turn: bytes may have come with it.
+    // New connections are rechecked in the next turn: data may have arrived with them.
     driver.wait(None).expect("it waits");
     let connected = std::iter::from_fn(|| driver.next().map(|event| format!("{event:?}")));
     assert!(connected.filter(|event| event.starts_with("Connected")).count() > 0);

@@ -1,4 +1,4 @@
-//! Rows 135 and 136: connecting again. The network and the time are the memory driver's.
+//! Rows 135 and 136: reconnecting. Network and time are the memory driver's.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -22,16 +22,16 @@ struct Rig {
     network: Network,
     reactor: Reactor,
     log: Log,
-    /// When attempts began, in seconds.
+    /// Start time of each attempt, in seconds.
     attempts: Rc<RefCell<Vec<f64>>>,
 }
 
-/// Where the servers of these tests are, if there are any.
+/// The address of these tests' servers, if any.
 fn server() -> SocketAddr {
     ([127, 0, 0, 1], 8000).into()
 }
 
-/// Writes down what happens to it, and when attempts begin.
+/// Logs its callbacks, and when attempts begin.
 struct Notes {
     log: Log,
     network: Network,
@@ -112,14 +112,14 @@ impl Rig {
         self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
     }
 
-    /// Some turns, while time stands still.
+    /// Some turns with the clock stopped.
     fn settle(&mut self) {
         for _ in 0..8 {
             self.turn();
         }
     }
 
-    /// Lets time pass, with a stop at each deadline.
+    /// Advances the clock, stopping at each deadline.
     fn pass(&mut self, by: Duration) {
         self.settle();
         let until = self.network.elapsed() + by;
@@ -130,7 +130,7 @@ impl Rig {
         }
     }
 
-    /// How long after each other the attempts began, in milliseconds.
+    /// Time between consecutive attempts, in milliseconds.
     fn waits(&self) -> Vec<u64> {
         let attempts = self.attempts.borrow();
         attempts.windows(2).map(|two| ((two[1] - two[0]) * 1000.0).round() as u64).collect()
@@ -157,7 +157,7 @@ fn c135_the_waits_grow_by_e_from_one_second_to_an_hour() {
     let expected =
         [1000, 2718, 7389, 20086, 54598, 148_413, 403_429, 1_096_633, 2_980_958, 3_600_000];
     assert_eq!(rig.waits()[..10], expected);
-    assert_eq!(rig.waits()[10], 3_600_000, "and there is no limit of retries");
+    assert_eq!(rig.waits()[10], 3_600_000, "retries are unlimited");
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn c135_jitter_spreads_the_waits_by_twelve_percent_and_never_over_the_cap() {
         first.push(waits[0] as f64 / 1000.0);
         assert!(waits.iter().all(|wait| *wait <= 3_600_000), "{waits:?}");
         capped += waits.iter().filter(|wait| **wait == 3_600_000).count();
-        // What was waited is what grows: each next one is e times it, spread anew.
+        // The jittered wait is what grows: the next one is e times it, with new jitter.
         for two in waits.windows(2).take(4) {
             let grew = two[1] as f64 / two[0] as f64;
             assert!((0.2..5.0).contains(&grew), "{waits:?}");
@@ -181,7 +181,7 @@ fn c135_jitter_spreads_the_waits_by_twelve_percent_and_never_over_the_cap() {
     let deviation = (first.iter().map(|w| (w - mean).powi(2)).sum::<f64>() / 200.0).sqrt();
     assert!((0.97..1.03).contains(&mean), "{mean}");
     assert!((0.10..0.14).contains(&deviation), "{deviation}");
-    assert!(capped > 200, "about half of the late ones meet the cap: {capped}");
+    assert!(capped > 200, "about half of the late waits reach the cap: {capped}");
 }
 
 #[test]
@@ -217,18 +217,18 @@ fn c135_values_out_of_range_count_as_the_nearest_that_makes_sense() {
     rig.connect(rig.factory().factor(f64::INFINITY).jitter(f64::NAN).max_delay(S * 5));
     rig.pass(S * 11);
     assert_eq!(rig.waits(), [1000, 5000, 5000]);
-    // An initial delay above the cap is cut to it.
+    // An initial delay above the cap is reduced to the cap.
     let mut rig = Rig::new(0);
     rig.connect(rig.factory().jitter(0.0).initial_delay(Duration::MAX).max_delay(S * 2));
     rig.pass(S * 4);
     assert_eq!(rig.waits(), [2000, 2000]);
-    // Without a delay each attempt follows in a turn of its own.
+    // Without a delay each attempt gets its own turn.
     let mut rig = Rig::new(0);
     rig.connect(rig.factory().initial_delay(Duration::ZERO));
     rig.settle();
     let so_far = rig.attempts.borrow().len();
     assert!((2..=8).contains(&so_far), "{so_far}");
-    // However wide the jitter, chance alone does not shrink the waits to nothing.
+    // However wide the jitter, it does not shrink the waits to nothing.
     let mut rig = Rig::new(7);
     rig.connect(rig.factory().factor(1.0).jitter(9.0).max_delay(S));
     rig.pass(S * 100);
@@ -268,8 +268,8 @@ fn c135_the_inner_factory_hears_of_everything_and_is_started_once() {
     let refused = "failed: connection refused";
     let (lost, stopped) =
         ("lost: connection closed by the peer", "failed: the attempt was stopped");
-    let heard = ["attach", "do_start", "started", refused, "started", "build", lost, stopped];
-    assert_eq!(rig.take()[..8], heard);
+    let calls = ["attach", "do_start", "started", refused, "started", "build", lost, stopped];
+    assert_eq!(rig.take()[..8], calls);
     assert_eq!(rig.take()[8..], ["do_stop"]);
 }
 
@@ -285,7 +285,7 @@ fn c135_a_lost_connection_is_made_again_and_reset_delay_starts_the_waits_anew() 
     rig.listen();
     rig.pass(S * 2);
     assert_eq!(rig.attempts.borrow().len(), 4);
-    // A connection alone resets nothing.
+    // Connecting alone does not reset the delay.
     rig.accept().close();
     rig.pass(S * 19);
     assert_eq!(rig.attempts.borrow().len(), 4);
@@ -300,13 +300,17 @@ fn c135_a_lost_connection_is_made_again_and_reset_delay_starts_the_waits_anew() 
 
 #[test]
 fn c135_stop_trying_ends_a_wait_an_attempt_and_leaves_a_connection() {
-    // In a wait.
+    // During a wait.
     let mut rig = Rig::new(0);
     let factory = rig.factory();
     let reconnection = factory.reconnection();
     let connector = rig.connect(factory);
     rig.settle();
-    assert_eq!(connector.state(), ConnectorState::Connecting, "it is about to");
+    assert_eq!(
+        connector.state(),
+        ConnectorState::Connecting,
+        "a waiting connector counts as connecting"
+    );
     assert_eq!(rig.l.snapshot().connectors[0].state, "waiting");
     reconnection.stop_trying();
     rig.settle();
@@ -314,7 +318,7 @@ fn c135_stop_trying_ends_a_wait_an_attempt_and_leaves_a_connection() {
     let log = rig.take();
     assert_eq!(log[log.len() - 2..], ["failed: the attempt was stopped", "do_stop"]);
     assert_eq!(rig.l.snapshot().pending_calls, 0);
-    // In an attempt.
+    // During an attempt.
     let mut rig = Rig::new(0);
     rig.network.set_silent(server());
     let factory = rig.factory();
@@ -338,7 +342,7 @@ fn c135_stop_trying_ends_a_wait_an_attempt_and_leaves_a_connection() {
     rig.accept().close();
     rig.pass(S * 100);
     assert_eq!((rig.attempts.borrow().len(), reconnection.is_trying()), (1, false));
-    // Before the first.
+    // Before the first attempt.
     let mut rig = Rig::new(0);
     let factory = rig.factory();
     let reconnection = factory.reconnection();
@@ -358,7 +362,7 @@ fn c135_an_attempt_stopped_on_purpose_is_not_repeated() {
     assert!(connector.stop_connecting());
     rig.pass(S * 100);
     assert_eq!(rig.attempts.borrow().len(), 1);
-    // Nor is a wait.
+    // A stopped wait is not repeated either.
     let mut rig = Rig::new(0);
     let connector = rig.connect(rig.factory());
     rig.settle();
@@ -410,7 +414,7 @@ fn c135_the_end_of_the_reactor_ends_the_trying() {
     }
 }
 
-/// Says by its own hand that it is well.
+/// Resets the delay itself when it receives data.
 struct Greeted(Reconnection);
 
 impl Protocol for Greeted {
@@ -435,7 +439,7 @@ fn c135_a_protocol_can_reset_the_delay_and_a_closure_be_wrapped() {
     assert_eq!(reconnection.retries(), 0);
     let connection: Connection<Greeted> = given(connecting).take().unwrap();
     assert!(!connection.is_lost());
-    // By the peer's address too.
+    // A closure that takes the peer's address works too.
     let mut rig = Rig::new(0);
     rig.listen();
     let factory = ReconnectingClientFactory::new(|_: &Address| Some(Quiet));
@@ -450,7 +454,7 @@ fn c136_through_an_endpoint_it_goes_on_until_the_first_connection_and_after_it()
     let connecting = rig.endpoint(rig.factory().jitter(0.0));
     rig.pass(S * 2);
     assert_eq!(rig.attempts.borrow().len(), 2);
-    assert!(!connecting.has_fired(), "a failure that is followed by a retry is none");
+    assert!(!connecting.has_fired(), "a failure followed by a retry is not reported");
     rig.listen();
     rig.pass(S * 2);
     let connection = given(connecting).take().unwrap();
@@ -500,7 +504,7 @@ fn c136_a_factory_that_builds_nothing_is_asked_again() {
     connecting.take().unwrap();
 }
 
-/// Connects again by itself, after the time that it is given.
+/// Reconnects itself with `connect_after`, after the given delay.
 struct ByHand(Duration, Log);
 
 impl Factory for ByHand {
@@ -536,12 +540,12 @@ fn c37_a_connect_after_a_delay_keeps_the_factory_started_and_can_be_stopped() {
     rig.accept().close();
     rig.settle();
     let lost = "lost: connection closed by the peer, [true, false], false";
-    assert_eq!(rig.take(), [lost; 2], "the second connect is refused, and no transport is left");
+    assert_eq!(rig.take(), [lost; 2], "the second connect is refused, and there is no transport");
     connector.disconnect();
     rig.settle();
     assert_eq!(rig.take(), [lost, lost, "do_stop"]);
     assert_eq!(connector.state(), ConnectorState::Disconnected);
-    // Outside of any callback too; a stop in the same breath is told by the turn.
+    // Outside of any callback too; the turn reports an immediate stop.
     connector.connect_after(S).unwrap();
     assert!(connector.stop_connecting());
     rig.settle();

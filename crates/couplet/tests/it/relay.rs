@@ -1,4 +1,4 @@
-//! Two connections joined by a relay, over the network in memory: what one peer does, the other sees.
+//! Two connections joined by a relay, on the memory network: each peer sees what the other does.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use couplet::{Loop, LoopOptions, Protocol, Reactor, Reason, Transport};
 use proptest::prelude::*;
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
-/// What the relay holds of one direction at the most: the high mark and a read.
+/// The most that the relay buffers per direction: the high watermark and one read.
 const HELD: usize = 64 * 1024 + 256 * 1024;
 
 fn server() -> SocketAddr {
     ([127, 0, 0, 1], 4000).into()
 }
 
-/// A relay between a client and a server, whose ends are the test's.
+/// A relay between a client and a server, both of which are the test's wires.
 struct Rig {
     l: Loop,
     network: Network,
@@ -29,8 +29,8 @@ impl Rig {
         let mut l = Loop::with_driver(driver, LoopOptions::default());
         let reactor = l.reactor();
         let port = reactor.listen("tcp:0:interface=127.0.0.1", relay_to(&reactor)).expect("a port");
-        l.begin(|_| Ok(())).expect("nothing fails");
-        Rig { l, network, port: port.host().socket_addr().expect("of TCP") }
+        l.begin(|_| Ok(())).expect("the setup does not fail");
+        Rig { l, network, port: port.host().socket_addr().expect("a TCP address") }
     }
 
     fn settle(&mut self) {
@@ -45,14 +45,14 @@ impl Rig {
         client
     }
 
-    /// A client and the server's end for it.
+    /// A client, and the server's wire for it.
     fn pair(&mut self) -> (Wire, Wire) {
-        self.network.listen(server(), 50).expect("nobody listens there");
+        self.network.listen(server(), 50).expect("the address is free");
         let client = self.client();
         (client, self.network.accept(server()).expect("it connects"))
     }
 
-    /// Both ends have gone, and the loop has nothing left of them.
+    /// Both connections have ended, and the loop holds only its port.
     fn is_over(&mut self) -> bool {
         self.settle();
         self.network.slots_in_use() == 1
@@ -82,7 +82,7 @@ fn bytes_go_both_ways() {
 }
 
 #[test]
-fn what_comes_before_the_other_connection_is_made_waits_for_it() {
+fn data_received_before_the_other_connection_is_made_waits_for_it() {
     for manner in MANNERS {
         let mut rig = Rig::new(manner);
         rig.network.set_silent(server());
@@ -92,7 +92,7 @@ fn what_comes_before_the_other_connection_is_made_waits_for_it() {
         rig.settle();
         assert!(!early.is_receiving());
         let mut rig = Rig::new(manner);
-        rig.network.listen(server(), 50).expect("nobody listens there");
+        rig.network.listen(server(), 50).expect("the address is free");
         let client = rig.network.connect(rig.port).expect("it listens");
         client.push(b"hello");
         client.fin();
@@ -149,7 +149,7 @@ fn a_reset_is_carried_to_the_other_peer() {
 }
 
 #[test]
-fn a_reset_behind_half_a_close_is_carried_too() {
+fn a_reset_after_a_half_close_is_carried_too() {
     for manner in MANNERS {
         let mut rig = Rig::new(manner);
         let (client, server) = rig.pair();
@@ -175,10 +175,10 @@ fn a_connect_that_fails_resets_the_client() {
 }
 
 #[test]
-fn a_client_that_has_gone_before_the_other_connection_is_made_ends_that_one() {
+fn a_client_lost_before_the_other_connection_is_made_ends_that_one() {
     for manner in MANNERS {
         let mut rig = Rig::new(manner);
-        rig.network.listen(server(), 50).expect("nobody listens there");
+        rig.network.listen(server(), 50).expect("the address is free");
         let client = rig.network.connect(rig.port).expect("it listens");
         rig.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
         client.reset();
@@ -191,7 +191,7 @@ fn a_client_that_has_gone_before_the_other_connection_is_made_ends_that_one() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_stops_the_other_and_nothing_is_lost() {
+fn a_peer_that_does_not_read_pauses_the_other_and_nothing_is_lost() {
     for manner in MANNERS {
         let mut rig = Rig::new(manner);
         let (client, server) = rig.pair();
@@ -201,7 +201,7 @@ fn a_peer_that_does_not_read_stops_the_other_and_nothing_is_lost() {
             sent += client.push(&stream[sent..]);
             rig.settle();
         }
-        assert!(!client.is_receiving(), "its reading is paused");
+        assert!(!client.is_receiving(), "reading is paused");
         assert!(sent - client.unreceived() - server.waiting() <= HELD, "{sent}");
         assert!(sent < stream.len() / 2);
         let mut got = Vec::new();
@@ -219,10 +219,10 @@ fn a_peer_that_does_not_read_stops_the_other_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_close_of_ours_flushes_and_closes_both() {
+fn our_close_flushes_and_closes_both() {
     for manner in MANNERS {
         let mut rig = Rig::new(manner);
-        rig.network.listen(server(), 50).expect("nobody listens there");
+        rig.network.listen(server(), 50).expect("the address is free");
         let (near, far) = Relay::pair();
         let reactor = rig.l.reactor();
         let ends = [near, far].map(|end| {
@@ -259,7 +259,7 @@ fn a_stop_of_the_reactor_flushes_both_sides() {
     }
 }
 
-/// Asks for a word, and relays to where it leads.
+/// Reads a command, then relays.
 struct Dialogue {
     reactor: Reactor,
     relay: Option<Relay>,
@@ -275,26 +275,27 @@ impl Protocol for Dialogue {
         connecting.detach();
         let relay = self.relay.insert(near);
         relay.connection_made(transport);
-        relay.data_received(transport, data.strip_prefix(b"go:").expect("a word"));
+        relay.data_received(transport, data.strip_prefix(b"go:").expect("a command"));
     }
 
     fn read_closed(&mut self, transport: &Transport) {
-        self.relay.as_mut().expect("it is made").read_closed(transport);
+        self.relay.as_mut().expect("the relay exists").read_closed(transport);
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        self.relay.as_mut().expect("it is made").connection_lost(transport, reason);
+        self.relay.as_mut().expect("the relay exists").connection_lost(transport, reason);
     }
 }
 
 #[test]
-fn a_relay_inside_a_protocol_keeps_what_came_behind_the_dialogue() {
+fn a_relay_inside_a_protocol_keeps_data_that_follows_the_dialogue() {
     let mut rig = Rig::new(Manner::Readiness);
-    rig.network.listen(server(), 50).expect("nobody listens there");
+    rig.network.listen(server(), 50).expect("the address is free");
     let reactor = rig.l.reactor();
     let dialogue = move || Dialogue { reactor: reactor.clone(), relay: None };
     let port = rig.l.reactor().listen("tcp:0:interface=127.0.0.1", dialogue).expect("a port");
-    let client = rig.network.connect(port.host().socket_addr().expect("of TCP")).expect("a port");
+    let client =
+        rig.network.connect(port.host().socket_addr().expect("a TCP address")).expect("a port");
     client.push(b"go:and this");
     rig.settle();
     client.push(b", and that");
@@ -306,7 +307,7 @@ fn a_relay_inside_a_protocol_keeps_what_came_behind_the_dialogue() {
 }
 
 #[test]
-fn one_side_that_is_dropped_unused_ends_the_other() {
+fn dropping_one_side_unused_ends_the_other() {
     let (near, far) = Relay::pair();
     let mut held = hold(near);
     assert!(!held.wire.saw_reset());
@@ -316,7 +317,7 @@ fn one_side_that_is_dropped_unused_ends_the_other() {
 }
 
 #[test]
-fn a_loop_that_is_dropped_leaves_no_circle_of_handles() {
+fn a_dropped_loop_leaves_no_reference_cycle() {
     struct Counted(Relay, #[expect(dead_code, reason = "it is counted")] std::rc::Rc<()>);
     impl Protocol for Counted {
         fn connection_made(&mut self, transport: &Transport) {
@@ -328,14 +329,14 @@ fn a_loop_that_is_dropped_leaves_no_circle_of_handles() {
     }
     let counted = std::rc::Rc::new(());
     let mut rig = Rig::new(Manner::Readiness);
-    rig.network.listen(server(), 50).expect("nobody listens there");
+    rig.network.listen(server(), 50).expect("the address is free");
     let reactor = rig.l.reactor();
     let count = counted.clone();
     let port = reactor.listen("tcp:0:interface=127.0.0.1", {
         let mut relay = relay_to(&reactor);
         move || Counted(relay(), count.clone())
     });
-    let at = port.expect("a port").host().socket_addr().expect("of TCP");
+    let at = port.expect("a port").host().socket_addr().expect("a TCP address");
     let client = rig.network.connect(at).expect("it listens");
     rig.settle();
     client.push(b"x");
@@ -344,7 +345,7 @@ fn a_loop_that_is_dropped_leaves_no_circle_of_handles() {
     assert_eq!(std::rc::Rc::strong_count(&counted), 1);
 }
 
-/// What one of the peers does.
+/// An action of one peer.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Push(usize),
@@ -371,7 +372,7 @@ proptest! {
     })]
 
     #[test]
-    fn each_peer_gets_what_the_other_sent_to_the_end(acts in acts(), completion in any::<bool>()) {
+    fn each_peer_receives_everything_the_other_sent(acts in acts(), completion in any::<bool>()) {
         let manner = if completion { Manner::Completion } else { Manner::Readiness };
         let mut rig = Rig::new(manner);
         let (client, server) = rig.pair();

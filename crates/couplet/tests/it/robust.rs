@@ -1,5 +1,5 @@
-//! What the code of users may do at odd moments, and what must not come of it: a drop that panics,
-//! an end that asks for more, a connect that is given up while it succeeds.
+//! User code that misbehaves at awkward moments must do no further harm: a drop that panics, an end
+//! that starts something new, a connect cancelled while it succeeds.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -46,7 +46,7 @@ fn turns(l: &mut Loop, count: usize) {
 }
 
 #[test]
-fn a_foreign_buffer_whose_drop_panics_ends_nothing() {
+fn a_panic_in_the_drop_of_a_foreign_buffer_ends_nothing() {
     let mut held = hold(Quiet);
     held.take_panics();
     held.with(|_, transport| transport.write_bytes(Bytes::from_owner(Bomb)));
@@ -60,7 +60,7 @@ fn a_foreign_buffer_whose_drop_panics_ends_nothing() {
 }
 
 #[test]
-fn a_call_whose_drop_panics_after_a_panic_ends_only_its_connection() {
+fn a_panic_in_the_drop_of_a_call_after_a_panic_ends_only_its_connection() {
     let mut held = hold(Quiet);
     held.take_panics();
     held.connection.tell(|_, _| panic!("the first call"));
@@ -72,7 +72,7 @@ fn a_call_whose_drop_panics_after_a_panic_ends_only_its_connection() {
     assert!(held.connection.is_lost());
 }
 
-/// Spawns a task again whenever it ends, as a supervisor does.
+/// Respawns a task whenever it ends, like a supervisor.
 fn supervise(reactor: &Reactor, spawned: Rc<Cell<u32>>) {
     spawned.set(spawned.get() + 1);
     let (again, sleeping) = (reactor.clone(), reactor.clone());
@@ -85,7 +85,7 @@ fn supervise(reactor: &Reactor, spawned: Rc<Cell<u32>>) {
 }
 
 #[test]
-fn a_run_ends_though_its_tasks_are_spawned_again_whenever_they_end() {
+fn a_run_ends_although_its_tasks_are_respawned_whenever_they_end() {
     let (mut l, _) = memory();
     let spawned = Rc::new(Cell::new(0));
     let count = spawned.clone();
@@ -102,7 +102,7 @@ fn a_run_ends_though_its_tasks_are_spawned_again_whenever_they_end() {
 }
 
 #[test]
-fn a_port_that_is_restarted_whenever_it_stops_leaves_turns_to_the_rest() {
+fn a_port_restarted_whenever_it_stops_does_not_starve_the_rest() {
     let (mut l, _) = memory();
     let port = l.reactor().listen_tcp(([127, 0, 0, 1], 0).into(), || Quiet).unwrap();
     turns(&mut l, 2);
@@ -123,7 +123,7 @@ fn a_port_that_is_restarted_whenever_it_stops_leaves_turns_to_the_rest() {
     assert!(stops.get() - before <= 3, "{} stops in one turn", stops.get() - before);
 }
 
-/// Gives the attempt up in `build_protocol`, or in `connection_made`.
+/// Cancels the attempt in `build_protocol` or in `connection_made`.
 struct GivesUp {
     in_build: bool,
     connector: Rc<RefCell<Option<Connector>>>,
@@ -167,8 +167,8 @@ impl Factory for GivesUp {
 }
 
 #[test]
-fn a_connect_given_up_while_it_succeeds_leaves_no_connection() {
-    for (in_build, told) in [(true, "failed, stopped: true"), (false, "lost, clean: true")] {
+fn a_connect_abandoned_while_it_succeeds_leaves_no_connection() {
+    for (in_build, logged) in [(true, "failed, stopped: true"), (false, "lost, clean: true")] {
         let (mut l, network) = memory();
         let peer = network.listen(([127, 0, 0, 1], 0).into(), 5).unwrap();
         let log = Rc::new(RefCell::new(Vec::new()));
@@ -178,7 +178,7 @@ fn a_connect_given_up_while_it_succeeds_leaves_no_connection() {
         let wire = network.accept(peer).unwrap();
         wire.close();
         turns(&mut l, 5);
-        assert_eq!(*log.borrow(), [told]);
+        assert_eq!(*log.borrow(), [logged]);
         assert!(wire.is_closed());
         assert!(l.snapshot().connections.is_empty() && l.snapshot().connectors.is_empty());
     }
@@ -212,16 +212,16 @@ fn a_connect_cancelled_in_connection_made_closes_the_connection() {
 }
 
 #[test]
-fn who_waits_for_something_of_a_loop_that_goes_is_told() {
+fn waiters_fail_when_their_loop_is_dropped() {
     let held = hold(Quiet);
     let (connection, transport) = (held.connection.clone(), held.connection.transport());
     transport.write(vec![0; 1_000_000]);
-    let told = Rc::new(Cell::new(0));
-    let count = |told: &Rc<Cell<u32>>| {
-        let told = told.clone();
-        move |failed: bool| told.set(told.get() + u32::from(failed))
+    let failures = Rc::new(Cell::new(0));
+    let count = |failures: &Rc<Cell<u32>>| {
+        let failures = failures.clone();
+        move |failed: bool| failures.set(failures.get() + u32::from(failed))
     };
-    let drained = count(&told);
+    let drained = count(&failures);
     transport
         .drained()
         .add_both(move |r| {
@@ -230,9 +230,9 @@ fn who_waits_for_something_of_a_loop_that_goes_is_told() {
         })
         .detach();
     drop(held);
-    assert_eq!(told.get(), 1, "drained");
+    assert_eq!(failures.get(), 1, "drained");
     assert!(!connection.tell(|_, _| {}));
-    let asked = count(&told);
+    let asked = count(&failures);
     connection
         .ask(|_, _| ())
         .add_both(move |r| {
@@ -240,7 +240,7 @@ fn who_waits_for_something_of_a_loop_that_goes_is_told() {
             Ok(())
         })
         .detach();
-    assert_eq!(told.get(), 2, "ask");
+    assert_eq!(failures.get(), 2, "ask");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn a_hundred_thousand_calls_of_one_connection_are_made_and_cancelled() {
     assert_eq!((cancelled, made.get()), (50_000, 50_000));
 }
 
-/// A device that has to speak within 180 s: one call on its transport.
+/// A device that must send something every 180 s: one call on its transport.
 struct Device;
 
 impl Protocol for Device {
@@ -271,7 +271,7 @@ impl Protocol for Device {
 }
 
 #[test]
-fn of_a_thousand_devices_those_that_fall_silent_are_dropped() {
+fn of_a_thousand_devices_the_silent_ones_are_dropped() {
     let (mut l, network) = memory();
     let port = l.reactor().listen_tcp(([127, 0, 0, 1], 0).into(), || Device).unwrap();
     turns(&mut l, 1);
@@ -283,7 +283,7 @@ fn of_a_thousand_devices_those_that_fall_silent_are_dropped() {
             wire
         })
         .collect();
-    // Every tenth says nothing any more; the others speak every 90 s for an hour.
+    // Every tenth falls silent; the others send every 90 s for an hour.
     for _ in 0..40 {
         for wire in devices.iter().enumerate().filter(|(n, _)| n % 10 != 0).map(|(_, wire)| wire) {
             wire.push(b"alive");

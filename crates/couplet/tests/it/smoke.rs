@@ -1,4 +1,4 @@
-//! A first look at the whole: bytes go there and back, on each driver.
+//! Smoke tests: bytes are echoed on each driver.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! A snapshot's figures against traffic that is known, on every driver; and that it prints.
+//! A snapshot's figures against known traffic, on every driver; and its printed form.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn of(rig: &Rig, a: &A) -> ConnectionSnapshot {
     let id = a.transport().id();
     let snapshot = rig.l.snapshot();
     let found = snapshot.connections.into_iter().find(|c| c.id == id);
-    found.expect("it is live")
+    found.expect("a live connection")
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn the_bytes_of_a_connection_are_counted() {
 }
 
 #[test]
-fn what_has_left_and_what_is_buffered_make_up_what_was_written() {
+fn bytes_out_plus_buffered_equals_bytes_written() {
     for kit in KITS {
         let big = kit.big();
         let mut rig = kit.rig();
@@ -79,7 +79,7 @@ fn what_has_left_and_what_is_buffered_make_up_what_was_written() {
 }
 
 #[test]
-fn idle_and_age_are_the_loops_time() {
+fn idle_and_age_use_the_loops_clock() {
     let mut rig = Kit::memory(Manner::Readiness).rig();
     let (a, b) = rig.accept(Script::new());
     rig.pass(s(10));
@@ -88,14 +88,14 @@ fn idle_and_age_are_the_loops_time() {
     rig.pass(s(3));
     let c = of(&rig, &a);
     assert_eq!((c.idle, c.age), (s(3), s(13)));
-    // Sending is no sign of the peer's life.
+    // Sending says nothing about the peer.
     a.transport().write("y");
     rig.turns(3);
     assert_eq!(of(&rig, &a).idle, s(3));
 }
 
 #[test]
-fn the_state_is_told_in_a_word() {
+fn each_state_has_its_name() {
     for kit in KITS {
         let big = kit.big();
         let mut rig = kit.rig();
@@ -131,7 +131,7 @@ fn the_state_is_told_in_a_word() {
 #[test]
 fn ports_connectors_calls_and_tasks_are_listed() {
     let mut rig = Kit::memory(Manner::Readiness).rig();
-    let network = rig.network.clone().expect("it is in memory");
+    let network = rig.network.clone().expect("a memory driver");
     let port = rig.listen_with(|| A::default().plays(Script::new()));
     let to = port.host().socket_addr().expect("TCP");
     let peer: Vec<_> = (0..3).map(|_| network.connect(to).expect("it listens")).collect();
@@ -143,7 +143,7 @@ fn ports_connectors_calls_and_tasks_are_listed() {
     assert_eq!(snapshot.ports.len(), 1);
     assert_eq!(snapshot.ports[0].host, port.host());
     assert_eq!((snapshot.ports[0].accepted, snapshot.ports[0].paused), (3, true));
-    // Connectors, in each state that they are listed in.
+    // Connectors in each listed state.
     network.set_name("slow", s(5), Ok(vec![to.ip()]));
     let silent = ([10, 0, 0, 1], 7).into();
     network.set_silent(silent);
@@ -163,7 +163,7 @@ fn ports_connectors_calls_and_tasks_are_listed() {
             (format!("tcp:127.0.0.1:{}", target.port()), "connected"),
         ]
     );
-    // The two attempts have a timer each.
+    // Each of the two attempts has a timer.
     assert_eq!(rig.l.snapshot().pending_calls, 2);
     let call = rig.reactor.call_later(s(1), || {});
     rig.reactor.spawn(std::future::pending::<couplet::Result<()>>()).detach();
@@ -186,14 +186,14 @@ fn a_callback_gets_the_snapshot_of_its_turn() {
     }));
     b.send(b"12345");
     rig.until("a snapshot", || seen.borrow().is_some());
-    let snapshot = seen.take().expect("it came");
+    let snapshot = seen.take().expect("a snapshot");
     assert_eq!(snapshot.connections.len(), 1);
     assert_eq!(snapshot.connections[0].id, a.transport().id());
     assert_eq!(snapshot.connections[0].bytes_in, 5);
 }
 
 #[test]
-fn it_prints_a_line_for_each_thing() {
+fn it_prints_a_line_per_item() {
     let mut rig = Kit::memory(Manner::Readiness).rig();
     let port = rig.listen_with(|| A::default().plays(Script::new()));
     let b = rig.peer(&port);
@@ -220,7 +220,7 @@ fn it_prints_a_line_for_each_thing() {
 }
 
 #[test]
-fn what_was_asked_for_is_counted_before_the_turn_begins_it() {
+fn recorded_requests_are_counted_before_the_turn_starts_them() {
     for kit in KITS {
         let mut rig = kit.rig();
         let reactor = rig.l.reactor();
@@ -235,9 +235,10 @@ fn what_was_asked_for_is_counted_before_the_turn_begins_it() {
             rig.turns(1);
         }
         rig.l.run_until(connecting).unwrap();
-        // Stopped, started again and stopped once more between two turns it is one port, and none.
+        // However often it is stopped and restarted between two turns, it counts as one port
+        // until it closes.
         drop(port.stop_listening());
-        assert_eq!(rig.l.snapshot().ports.len(), before + 1, "it closes in the turn");
+        assert_eq!(rig.l.snapshot().ports.len(), before + 1, "it closes during the next turn");
         port.start_listening().unwrap();
         assert_eq!(rig.l.snapshot().ports.len(), before + 1);
         drop(port.stop_listening());

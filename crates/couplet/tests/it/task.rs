@@ -1,4 +1,4 @@
-//! Rows 130 to 132: the looping call; and `defer_later`, `timeout`. Time is the memory driver's.
+//! Rows 130 to 132: `LoopingCall`; also `defer_later` and `timeout`. Time is the memory driver's.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use couplet::{AlreadyRunning, Loop, LoopOptions, LoopingCall, Reactor, Result};
 
 use crate::defer_witness::{Log, given, unhandled_in};
 
-/// The times of calls in milliseconds, and the counts that they were told.
+/// Time in milliseconds and count of each call.
 type Calls = Rc<RefCell<Vec<(u128, u64)>>>;
 
 const S: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// A loop whose clock the test moves.
+/// A loop whose clock the test advances.
 struct Clock {
     l: Loop,
     network: Network,
@@ -34,14 +34,14 @@ impl Clock {
         Clock { reactor: l.reactor(), l, network, log: Log::default() }
     }
 
-    /// Moves the clock by as much at once, and makes a turn; what was said by now.
+    /// Advances the clock in one step and makes a turn; returns the log so far.
     fn jump(&mut self, by: Duration) -> Vec<String> {
         self.network.advance(by);
         self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
         self.log.lines()
     }
 
-    /// Lets time pass, with a stop at each deadline.
+    /// Advances the clock, stopping at each deadline.
     fn pass(&mut self, by: Duration) {
         let until = self.network.elapsed() + by;
         while self.network.elapsed() < until {
@@ -51,7 +51,7 @@ impl Clock {
         self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
     }
 
-    /// A looping call that writes down its calls.
+    /// A looping call that logs its calls.
     fn counting(&self) -> (LoopingCall, Calls) {
         let calls = Calls::default();
         let (network, log) = (self.network.clone(), calls.clone());
@@ -67,7 +67,7 @@ fn c130_the_first_call_comes_in_the_next_turn_or_after_one_interval() {
     let mut clock = Clock::new();
     let (at_once, calls) = clock.counting();
     at_once.start(S).detach();
-    assert!(calls.borrow().is_empty(), "it only records");
+    assert!(calls.borrow().is_empty(), "start only records");
     clock.jump(Duration::ZERO);
     assert_eq!(calls.take(), [(0, 1)]);
     at_once.stop();
@@ -113,7 +113,7 @@ fn c130_a_grid_of_odd_nanoseconds_is_exact_after_a_million_points() {
     clock.jump(third - Duration::from_nanos(1));
     assert!(calls.borrow().is_empty());
     clock.jump(Duration::from_nanos(1));
-    assert_eq!(calls.borrow().len(), 1, "exactly one interval after the point before");
+    assert_eq!(calls.borrow().len(), 1, "exactly one interval after the previous point");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn c130_an_interval_too_long_to_tell_is_waited_for() {
 fn c130_reset_begins_a_new_grid() {
     let mut clock = Clock::new();
     let (looping, calls) = clock.counting();
-    assert!(!looping.reset(), "it isn't running");
+    assert!(!looping.reset(), "it is not running");
     looping.start(S).detach();
     clock.jump(Duration::ZERO);
     clock.pass(ms(700));
@@ -157,10 +157,10 @@ fn c131_it_waits_for_the_deferred_and_goes_to_the_next_point() {
     looping.start(S).detach();
     clock.jump(Duration::ZERO);
     clock.pass(ms(3500));
-    assert_eq!(clock.log.lines(), ["1"], "the call is under way");
+    assert_eq!(clock.log.lines(), ["1"], "the call is still running");
     rounds.borrow_mut().pop().unwrap().callback(());
     assert_eq!(clock.jump(ms(499)), ["1"]);
-    assert_eq!(clock.jump(ms(1)), ["1", "4"], "points that went by are told");
+    assert_eq!(clock.jump(ms(1)), ["1", "4"], "the count includes the missed points");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn c131_a_failure_stops_it_and_is_its_result() {
         assert_eq!(failure.is::<Panicked>(), panics);
         assert_eq!(clock.log.lines().len(), 2);
         assert!(!looping.is_running() && !looping.stop());
-        // It can be started again, and has kept its function: also after a panic.
+        // It can be started again, and keeps its function, even after a panic.
         looping.start(S).detach();
         clock.jump(Duration::ZERO);
         assert_eq!(clock.log.lines().len(), 3);
@@ -205,13 +205,13 @@ fn c131_a_deferred_that_fails_stops_it() {
     resolver.errback(Failure::msg("no"));
     assert_eq!(ended.text(), "no");
     assert!(!looping.is_running());
-    let nobody_asked = unhandled_in(|| {
+    let reports = unhandled_in(|| {
         let looping =
             LoopingCall::new(&clock.reactor, || -> Result<()> { Err(Failure::msg("no")) });
         looping.start(S).detach();
         clock.jump(Duration::ZERO);
     });
-    assert_eq!(nobody_asked, ["no"]);
+    assert_eq!(reports, ["no"]);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn c131_stop_gives_the_looping_call() {
     assert!(!same.is_running() && !looping.stop());
     clock.pass(S * 10);
     assert_eq!(calls.take().len(), 2);
-    // What it gives can be started again.
+    // The returned looping call can be started again.
     same.start(S).detach();
     clock.pass(ms(500));
     assert!(looping.is_running());
@@ -250,7 +250,7 @@ fn c131_a_stop_inside_the_call_lets_it_end_first() {
     let ended = given(looping.start(S));
     assert!(given(looping.start(S)).take().unwrap_err().is::<AlreadyRunning>());
     clock.jump(Duration::ZERO);
-    assert!(!looping.is_running() && ended.is_none(), "its Deferred is waited for");
+    assert!(!looping.is_running() && ended.is_none(), "it waits for the call's Deferred");
     resolver.callback(());
     ended.take().unwrap();
     clock.pass(S * 10);
@@ -302,7 +302,7 @@ fn c132_the_count_is_that_of_the_points_that_passed() {
     clock.pass(ms(500));
     assert_eq!(calls.take(), [(0, 1), (1000, 1), (3500, 2), (4000, 1)]);
     looping.stop();
-    // From the start itself: three points lie before 3.5 s.
+    // Counted from the start: three points lie before 3.5 s.
     looping.start(S).detach();
     clock.jump(Duration::ZERO);
     calls.take();
@@ -327,7 +327,7 @@ fn c132_with_an_interval_of_zero_there_is_a_call_each_turn_and_the_count_is_1() 
 }
 
 #[test]
-fn defer_later_calls_after_its_delay_and_gives_what_that_returns() {
+fn defer_later_calls_after_its_delay_and_returns_the_result() {
     let mut clock = Clock::new();
     let log = clock.log.clone();
     let later = given(clock.reactor.defer_later(S, move || {
@@ -372,7 +372,7 @@ fn timed<T: 'static>(
 }
 
 #[test]
-fn timeout_gives_the_result_that_comes_in_time_and_stops_its_timer() {
+fn timeout_returns_a_result_in_time_and_stops_its_timer() {
     let mut clock = Clock::new();
     let inner = clock.reactor.clone();
     let result = given(timed(&clock, async move {
@@ -389,7 +389,7 @@ fn timeout_gives_the_result_that_comes_in_time_and_stops_its_timer() {
 }
 
 #[test]
-fn timeout_drops_the_future_when_the_time_is_over() {
+fn timeout_drops_the_future_on_expiry() {
     let mut clock = Clock::new();
     let (never, resolver) = Deferred::<()>::new();
     let result = given(timed(&clock, never));
@@ -400,7 +400,7 @@ fn timeout_drops_the_future_when_the_time_is_over() {
     clock.jump(Duration::ZERO);
     let failure = result.take().unwrap_err();
     assert_eq!(failure.downcast_ref::<TimedOut>(), Some(&TimedOut { after: S }));
-    assert!(resolver.is_cancelled(), "who awaited it has gone");
+    assert!(resolver.is_cancelled(), "its future was dropped");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Row 125a: futures as tasks of the loop. What a task does to the others, to I/O and to timers
-//! while it runs, and what becomes of it when it is cancelled, panics, or outlives its loop.
+//! Row 125a: futures as tasks of the loop. How a running task affects other tasks, I/O and timers,
+//! and what happens when it is cancelled, panics, or outlives its loop.
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
@@ -27,7 +27,7 @@ fn memory() -> Rig {
 const KITS: [Kit; 3] =
     [Kit::mio(), Kit::memory(Manner::Readiness), Kit::memory(Manner::Completion)];
 
-/// What a Deferred has come to, as a text.
+/// A Deferred's outcome as text, once it has fired.
 fn outcome<T: std::fmt::Debug + 'static>(deferred: Deferred<T>) -> Rc<RefCell<Option<String>>> {
     let slot: Rc<RefCell<Option<String>>> = Rc::default();
     let seen = slot.clone();
@@ -48,7 +48,7 @@ fn is(slot: &Rc<RefCell<Option<String>>>) -> Option<String> {
     slot.borrow().clone()
 }
 
-/// Writes into the log when it is dropped.
+/// Logs a line when dropped.
 struct Drops(Log, &'static str);
 
 impl Drop for Drops {
@@ -57,7 +57,7 @@ impl Drop for Drops {
     }
 }
 
-/// Lets the others run once.
+/// Yields until the next turn.
 async fn next_turn() {
     let mut woken = false;
     poll_fn(|context| {
@@ -71,7 +71,7 @@ async fn next_turn() {
 }
 
 #[test]
-fn a_task_runs_in_the_turn_and_gives_its_result() {
+fn a_task_runs_in_the_turn_and_its_deferred_gets_the_result() {
     let mut rig = memory();
     let log = Log::default();
     let inner = log.clone();
@@ -113,7 +113,7 @@ fn tasks_spawned_in_a_turn_wait_for_the_next_and_keep_their_order() {
 }
 
 #[test]
-fn a_task_sleeps_without_a_poll_until_its_time() {
+fn a_sleeping_task_is_not_polled_until_its_time() {
     let mut rig = memory();
     let polls = Rc::new(Cell::new(0));
     let (reactor, counted) = (rig.reactor.clone(), polls.clone());
@@ -139,11 +139,11 @@ fn a_task_sleeps_without_a_poll_until_its_time() {
 }
 
 #[test]
-fn a_detached_task_runs_on() {
+fn a_detached_task_keeps_running() {
     let mut rig = memory();
     let log = Log::default();
     let (reactor, inner) = (rig.reactor.clone(), log.clone());
-    // Dropped without a poll: that only lets go of it.
+    // Dropping it unpolled only detaches it.
     drop(rig.reactor.spawn(async move {
         reactor.sleep(s(1)).await?;
         inner.note("done");
@@ -169,13 +169,13 @@ fn c125a_a_cancelled_task_is_dropped_in_the_turn() {
     rig.turn();
     canceller.cancel();
     assert!(log.entries().is_empty(), "not inside cancel");
-    assert_eq!(is(&task).as_deref(), Some("cancelled"), "the answer comes at once");
+    assert_eq!(is(&task).as_deref(), Some("cancelled"), "the Deferred fires immediately");
     rig.turn();
     assert_eq!(log.entries(), ["dropped"]);
     assert_eq!(rig.l.snapshot().tasks, 0);
     canceller.cancel();
     rig.turns(2);
-    // One that never ran doesn't begin.
+    // A task cancelled before its first poll never runs.
     let inner = log.clone();
     let task = rig.reactor.spawn(async move {
         inner.note("polled");
@@ -223,7 +223,7 @@ fn c125a_a_task_that_cancels_itself_is_dropped_after_its_poll() {
     let held = Drops(log.clone(), "dropped");
     let task = rig.reactor.spawn(async move {
         let _held = held;
-        own.take().expect("it was put here").cancel();
+        own.take().expect("it was stored").cancel();
         inner.note("still running");
         next_turn().await;
         inner.note("never reached");
@@ -280,7 +280,7 @@ fn c125a_a_panic_in_a_task_is_its_failure() {
     assert_eq!(panicked.0, "no poem");
     assert_eq!(log.entries(), ["dropped"]);
     assert_eq!(is(&beside).as_deref(), Some("\"well\""));
-    // A panic in the drop of a future concerns nobody.
+    // A panic in the drop of a future harms nothing else.
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -330,7 +330,7 @@ fn c125a_the_tasks_of_an_ended_loop_fail_with_cancelled() {
         assert_eq!(is(&waiting).as_deref(), Some("cancelled"));
         assert_eq!(is(&asleep).as_deref(), Some("cancelled"));
         assert_eq!(log.entries(), ["dropped"]);
-        assert!(reported.take().is_empty(), "a Cancelled that nobody handles is no news");
+        assert!(reported.take().is_empty(), "an unhandled Cancelled is not reported");
         drop(reactor);
     }
 }
@@ -345,19 +345,19 @@ fn c125a_a_task_hears_at_the_end_of_a_run_of_the_connection_that_the_end_took() 
         let log = a.log.clone();
         let waiting = outcome(rig.reactor.spawn(async move {
             gone.await?;
-            log.note("the task heard of it");
-            Ok("heard")
+            log.note("the task was notified");
+            Ok("notified")
         }));
         rig.turn();
         let stop = rig.reactor.clone();
         rig.reactor.call_soon(move || stop.stop());
         rig.l.run(|_| Ok(())).expect("the run ends");
-        assert_eq!(a.log.entries().last().map(String::as_str), Some("the task heard of it"));
-        assert_eq!(is(&waiting).as_deref(), Some("\"heard\""));
+        assert_eq!(a.log.entries().last().map(String::as_str), Some("the task was notified"));
+        assert_eq!(is(&waiting).as_deref(), Some("\"notified\""));
     }
 }
 
-/// What goes unhandled on this thread from now on.
+/// The unhandled failures on this thread from now on.
 fn reported() -> Rc<RefCell<Vec<String>>> {
     let seen: Rc<RefCell<Vec<String>>> = Rc::default();
     let notes = seen.clone();
@@ -366,14 +366,14 @@ fn reported() -> Rc<RefCell<Vec<String>>> {
 }
 
 #[test]
-fn a_failure_of_a_task_that_nobody_handles_is_reported_once() {
+fn an_unhandled_failure_of_a_task_is_reported_once() {
     let reported = reported();
     let mut rig = memory();
     rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no poem")) }).detach();
     drop(rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no prose")) }));
     rig.turns(3);
     assert_eq!(reported.take(), ["no poem", "no prose"]);
-    // Handled, it isn't; kept unhandled, it is when the last end goes.
+    // A handled failure is not reported; an unhandled one is when its last handle is dropped.
     let handled = rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no song")) });
     handled.add_errback(|_| Ok(())).detach();
     let kept = rig.reactor.spawn(async { Err::<(), _>(Failure::msg("no dance")) });
@@ -386,7 +386,7 @@ fn a_failure_of_a_task_that_nobody_handles_is_reported_once() {
 }
 
 #[test]
-fn a_task_that_wakes_itself_keeps_nobody_from_io_and_timers() {
+fn a_task_that_wakes_itself_does_not_starve_io_and_timers() {
     for kit in KITS {
         let mut rig = kit.rig();
         let polls = Rc::new(Cell::new(0));
@@ -397,14 +397,14 @@ fn a_task_that_wakes_itself_keeps_nobody_from_io_and_timers() {
                     counted.set(counted.get() + 1);
                     next_turn().await;
                 }
-                #[expect(unreachable_code, reason = "it says what a task returns")]
+                #[expect(unreachable_code, reason = "it gives the task's type")]
                 Ok(())
             })
             .detach();
         let (a, b) = rig.accept(Script::new());
         let before = polls.get();
         rig.turns(10);
-        assert_eq!(polls.get() - before, 10, "once a turn, and no turn sleeps");
+        assert_eq!(polls.get() - before, 10, "once per turn, and no turn sleeps");
         b.send(b"hello");
         rig.until("bytes", || a.received() == b"hello");
         let log = a.log.clone();
@@ -429,7 +429,7 @@ fn a_task_woken_many_times_is_polled_once() {
     });
     rig.reactor.spawn(task).detach();
     rig.turns(3);
-    assert_eq!(polls.get(), 1, "a task that nobody wakes isn't polled");
+    assert_eq!(polls.get(), 1, "a task that is not woken is not polled");
     let waker = slot.take().expect("it was polled");
     for _ in 0..100 {
         waker.wake_by_ref();
@@ -439,7 +439,7 @@ fn a_task_woken_many_times_is_polled_once() {
     assert_eq!(polls.get(), 2);
 }
 
-/// A task that sends its waker out each time it is polled, until it was polled `n` times.
+/// A task that sends its waker at each poll, and ends at the `n`th.
 fn sends_its_waker(reactor: &Reactor, n: usize) -> (Deferred<()>, mpsc::Receiver<Waker>) {
     let (send, receive) = mpsc::channel();
     let mut left = n;
@@ -448,7 +448,7 @@ fn sends_its_waker(reactor: &Reactor, n: usize) -> (Deferred<()>, mpsc::Receiver
         if left == 0 {
             return Poll::Ready(Ok(()));
         }
-        // Nobody need listen any more.
+        // The receiver may be dropped.
         let _ = send.send(context.waker().clone());
         Poll::Pending
     });
@@ -458,7 +458,7 @@ fn sends_its_waker(reactor: &Reactor, n: usize) -> (Deferred<()>, mpsc::Receiver
 #[test]
 fn a_waker_works_from_another_thread() {
     const ROUNDS: usize = 200;
-    let mut l = Loop::new().expect("there is a poll descriptor");
+    let mut l = Loop::new().expect("a poll descriptor");
     let reactor = l.reactor();
     let (tasks, wakers): (Vec<_>, Vec<_>) =
         (0..8).map(|_| sends_its_waker(&reactor, ROUNDS)).unzip();
@@ -475,7 +475,7 @@ fn a_waker_works_from_another_thread() {
             })
         })
         .collect();
-    // Nothing else happens in this loop: each wake-up has to end its sleep.
+    // Nothing else happens in this loop: each wake-up must end its sleep.
     for task in tasks {
         l.run_until(task).expect("it ends");
     }
@@ -485,9 +485,9 @@ fn a_waker_works_from_another_thread() {
 }
 
 #[test]
-fn a_waker_is_harmless_when_its_task_or_its_loop_has_gone() {
+fn a_waker_that_outlives_its_task_or_its_loop_is_harmless() {
     let make: [fn() -> Loop; 2] = [
-        || Loop::new().expect("there is a poll descriptor"),
+        || Loop::new().expect("a poll descriptor"),
         || {
             let (driver, _) = couplet::testing::Memory::new(Manner::Completion, 0);
             Loop::with_driver(driver, couplet::LoopOptions::default())
@@ -501,14 +501,14 @@ fn a_waker_is_harmless_when_its_task_or_its_loop_has_gone() {
         let waker = wakers.recv().expect("it was polled");
         waker.wake_by_ref();
         l.run_until(task).expect("it ends");
-        // The task has ended, and its place is another's.
+        // The task has ended, and another one reuses its slot.
         let (other, others) = sends_its_waker(&reactor, 3);
         l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
         others.recv().expect("it was polled");
         from_a_thread(&waker);
         waker.wake_by_ref();
         l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
-        assert!(others.try_recv().is_err(), "the other isn't polled for it");
+        assert!(others.try_recv().is_err(), "the other task is not polled");
         drop(other);
         // The run has ended.
         reactor.call_soon({
@@ -518,7 +518,7 @@ fn a_waker_is_harmless_when_its_task_or_its_loop_has_gone() {
         l.run(|_| Ok(())).expect("the run ends");
         from_a_thread(&waker);
         l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
-        // The loop has gone, then its last handle.
+        // The loop is dropped, then its last handle.
         let (_task, wakers) = sends_its_waker(&reactor, 9);
         l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
         let last = wakers.recv().expect("it was polled");

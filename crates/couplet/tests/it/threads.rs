@@ -1,5 +1,5 @@
-//! Rows 96 to 98: calls from other threads, blocking work in threads of the loop's pool, and
-//! threads that wait for the loop.
+//! Rows 96 to 98: calls from other threads, blocking work in the loop's thread pool, and threads
+//! that block on the loop.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -24,12 +24,12 @@ fn new_loop() -> Loop {
     Loop::new().expect("a loop")
 }
 
-/// From a thread of its own, which has ended when this returns.
+/// Runs `f` in another thread and joins it.
 fn elsewhere<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     thread::spawn(f).join().expect("the thread does not panic")
 }
 
-// What calls left in the loop's thread, in order.
+// Notes left by calls in the loop's thread, in order.
 thread_local! {
     static NOTES: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
@@ -46,7 +46,7 @@ fn c96_calls_come_in_the_order_of_sending_before_the_timed_calls_of_the_turn() {
     let remote = reactor.remote();
     elsewhere(move || {
         for n in 0..10 {
-            remote.call(move |_| note(n)).expect("the loop is there");
+            remote.call(move |_| note(n)).expect("the loop exists");
         }
     });
     l.turn(Some(SOON)).expect("a turn");
@@ -61,12 +61,12 @@ fn c96_a_call_made_by_a_call_waits_for_the_next_turn() {
     let call = move |reactor: &Reactor| {
         note(1);
         reactor.call_soon(|| note(3));
-        again.call(|_| note(2)).expect("the loop is there");
+        again.call(|_| note(2)).expect("the loop exists");
     };
-    elsewhere(move || remote.call(call)).expect("the loop is there");
+    elsewhere(move || remote.call(call)).expect("the loop exists");
     l.turn(Some(SOON)).expect("a turn");
     assert_eq!(NOTES.with_borrow(Vec::clone), [1]);
-    // It does not sleep while the second one waits.
+    // The loop does not sleep while the second call is queued.
     l.turn(None).expect("a turn");
     assert_eq!(NOTES.take(), [1, 2, 3]);
 }
@@ -76,8 +76,8 @@ fn c96_a_panic_in_a_call_is_logged_and_costs_nothing_else() {
     let mut l = new_loop();
     let remote = l.reactor().remote();
     elsewhere(move || {
-        remote.call(|_| panic!("from afar")).expect("the loop is there");
-        remote.call(|_| note(1)).expect("the loop is there");
+        remote.call(|_| panic!("from afar")).expect("the loop exists");
+        remote.call(|_| note(1)).expect("the loop exists");
     });
     let (turned, log) = logged(|| l.turn(Some(SOON)));
     turned.expect("a turn");
@@ -91,7 +91,7 @@ fn c96_a_call_wakes_a_loop_that_sleeps_and_may_come_before_it_runs() {
     let remote = l.reactor().remote();
     elsewhere({
         let remote = remote.clone();
-        move || remote.call(|_| note(1)).expect("the loop is there")
+        move || remote.call(|_| note(1)).expect("the loop exists")
     });
     let asleep = Arc::new(Barrier::new(2));
     let waking = {
@@ -105,7 +105,7 @@ fn c96_a_call_wakes_a_loop_that_sleeps_and_may_come_before_it_runs() {
         asleep.wait();
         Ok(())
     })
-    .expect("it is stopped from afar");
+    .expect("another thread stops it");
     assert_eq!(waking.join().expect("no panic"), Ok(()));
     assert_eq!(NOTES.take(), [1]);
 }
@@ -124,20 +124,20 @@ fn c96_when_the_loop_has_gone_calls_are_refused_and_those_that_waited_are_droppe
     let remote = l.reactor().remote();
     let dropped = Arc::new(AtomicBool::new(false));
     let witness = Witness(dropped.clone());
-    remote.call(move |_| drop(witness)).expect("the loop is there");
+    remote.call(move |_| drop(witness)).expect("the loop exists");
     drop(l);
     assert!(dropped.load(Ordering::Acquire));
     let refused = elsewhere(move || {
-        let told = remote.tell(a_connection(), |_: &mut Counter, _| {});
-        (remote.call(|_| {}), told)
+        let tell = remote.tell(a_connection(), |_: &mut Counter, _| {});
+        (remote.call(|_| {}), tell)
     });
     assert_eq!(refused, (Err(LoopGone), Err(LoopGone)));
 }
 
-/// Counts what it is told, and says once that it is there.
+/// Counts its tells, and publishes its transport.
 #[derive(Default)]
 struct Counter {
-    told: u32,
+    tells: u32,
     made: Rc<RefCell<Option<Transport>>>,
 }
 
@@ -149,14 +149,14 @@ impl Protocol for Counter {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// A loop with a connection to itself, and the server's end of it.
+/// A loop connected to itself, and the server side's transport.
 fn connected() -> (Loop, Transport) {
     let mut l = new_loop();
     let reactor = l.reactor();
     let made: Rc<RefCell<Option<Transport>>> = Rc::default();
     let slot = made.clone();
     let port = reactor
-        .listen_tcp(LOOPBACK, move || Counter { told: 0, made: slot.clone() })
+        .listen_tcp(LOOPBACK, move || Counter { tells: 0, made: slot.clone() })
         .expect("a free port");
     let to = port.host().socket_addr().expect("a TCP port");
     reactor.connect_tcp("127.0.0.1", to.port(), Counter::default);
@@ -180,10 +180,10 @@ fn a_tell_from_another_thread_reaches_the_protocol_of_its_connection() {
     elsewhere(move || {
         for _ in 0..3 {
             let count = |counter: &mut Counter, _: &Transport| {
-                counter.told += 1;
-                note(counter.told);
+                counter.tells += 1;
+                note(counter.tells);
             };
-            remote.tell(id, count).expect("the loop is there");
+            remote.tell(id, count).expect("the loop exists");
         }
     });
     l.turn(None).expect("a turn");
@@ -207,7 +207,7 @@ fn a_tell_for_a_connection_that_was_lost_or_is_another_loops_is_dropped() {
             note(1);
             drop(witness);
         };
-        remote.tell(id, tell).expect("the loop is there");
+        remote.tell(id, tell).expect("the loop exists");
     }
     let (turned, log) = logged(|| l.turn(Some(SOON)));
     turned.expect("a turn");
@@ -239,7 +239,7 @@ fn c97_the_pool_has_at_most_ten_threads_and_starts_none_without_work() {
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
     static MOST: AtomicUsize = AtomicUsize::new(0);
     let mut l = new_loop();
-    // Ten have to meet, so there are ten; if there were more, more would be seen.
+    // The barrier needs ten threads; `MOST` would show an eleventh.
     let meeting = Arc::new(Barrier::new(10));
     let jobs: Vec<_> = (0..100)
         .map(|_| {
@@ -268,7 +268,7 @@ fn c97_cancelling_answers_at_once_while_the_thread_finishes() {
         ended.send(()).map_err(Failure::from)
     });
     l.turn(Some(SOON)).expect("a turn");
-    has_begun.recv().expect("it begins");
+    has_begun.recv().expect("the job starts");
     let cancelled = Rc::new(RefCell::new(None));
     let slot = cancelled.clone();
     let job = job.add_both(move |result| {
@@ -277,14 +277,14 @@ fn c97_cancelling_answers_at_once_while_the_thread_finishes() {
     });
     job.cancel();
     assert!(cancelled.borrow().as_ref().is_some_and(Failure::is::<Cancelled>));
-    go.send(()).expect("it still waits");
-    has_ended.recv().expect("it goes on to its end");
+    go.send(()).expect("the job is still waiting");
+    has_ended.recv().expect("the job finishes");
     l.turn(Some(SOON)).expect("a turn");
 }
 
 #[test]
 fn c97_a_job_that_has_not_begun_never_does_once_it_is_cancelled() {
-    // In memory a job begins as soon as the driver has it.
+    // The memory driver starts a job as soon as it gets it.
     for kit in [Kit::mio(), Kit::memory(Manner::Readiness)] {
         let mut rig = kit.rig();
         let began = Arc::new(AtomicBool::new(false));
@@ -313,13 +313,13 @@ fn c97_a_run_waits_for_its_jobs_when_it_ends() {
         let stopping = reactor.clone();
         reactor.call_soon(move || {
             stopping.stop();
-            // After this turn: the job ends while the run does.
-            stopped.send(()).expect("the job waits");
+            // The job ends after this turn, while the run is ending.
+            stopped.send(()).expect("the job is waiting");
         });
         Ok(())
     })
     .expect("it stops");
-    assert!(*done.borrow(), "the job's answer came before the run was over");
+    assert!(*done.borrow(), "the job's result arrived before the run ended");
 }
 
 #[test]
@@ -345,13 +345,13 @@ fn c97_a_run_waits_no_longer_than_the_grace_for_a_job_that_does_not_end() {
     drop(never);
 }
 
-/// Runs a loop here while `f` runs in another thread, which stops it at its end.
+/// Runs a loop while `f` runs in another thread, which then stops the loop.
 fn beside<T: Send + 'static>(f: impl FnOnce(&Remote) -> T + Send + 'static) -> T {
     let mut l = new_loop();
     let remote = l.reactor().remote();
     let other = thread::spawn(move || {
         let outcome = f(&remote);
-        remote.call(Reactor::stop).expect("the loop is there");
+        remote.call(Reactor::stop).expect("the loop exists");
         outcome
     });
     l.run(|_| Ok(())).expect("it is stopped");
@@ -375,19 +375,19 @@ fn c98_a_thread_waits_for_a_deferred_and_gets_its_failure_as_its_own() {
 #[test]
 fn c98_who_waits_hears_when_the_loop_goes_or_the_call_panics() {
     let panicked = beside(|remote| {
-        remote.block_on_reactor(|_| -> couplet::Deferred<()> { panic!("while it asks") })
+        remote.block_on_reactor(|_| -> couplet::Deferred<()> { panic!("in the call") })
     });
     assert!(panicked.expect_err("it panics").is::<LoopGone>());
     let l = new_loop();
     let remote = l.reactor().remote();
     let (asked, has_asked) = mpsc::channel();
     let waiting = thread::spawn(move || {
-        asked.send(()).expect("it is awaited");
+        asked.send(()).expect("the receiver waits");
         remote.block_on_reactor(|reactor| reactor.sleep(Duration::MAX))
     });
-    has_asked.recv().expect("it asks");
+    has_asked.recv().expect("the thread has started");
     drop(l);
-    assert!(waiting.join().expect("no panic").expect_err("it goes").is::<LoopGone>());
+    assert!(waiting.join().expect("no panic").expect_err("the loop is dropped").is::<LoopGone>());
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn c98_a_thread_that_waits_for_what_outlives_the_loop_gets_an_error() {
     let mut l = new_loop();
     let (remote, kept) = (l.reactor().remote(), Rc::new(RefCell::new(None)));
     let slot = kept.clone();
-    // The producer's end stays here, in a thread that goes on without its loop.
+    // The resolver stays here and outlives the loop.
     l.reactor().call_soon(move || {
         let (deferred, resolver) = couplet::Deferred::<u8>::new();
         *slot.borrow_mut() = Some(resolver);
@@ -405,15 +405,15 @@ fn c98_a_thread_that_waits_for_what_outlives_the_loop_gets_an_error() {
     let waiting = thread::spawn(move || {
         remote.block_on_reactor(|_| {
             let deferred = DEFERRED.with(|cell| cell.borrow_mut().take());
-            deferred.expect("it was made before")
+            deferred.expect("it was stored before")
         })
     });
     while DEFERRED.with(|cell| cell.borrow().is_some()) {
         l.turn(None).expect("a turn");
     }
     drop(l);
-    assert!(waiting.join().expect("no panic").expect_err("it goes").is::<LoopGone>());
-    assert!(kept.borrow().is_some(), "the producer is there, and nobody waits for it");
+    assert!(waiting.join().expect("no panic").expect_err("the loop is dropped").is::<LoopGone>());
+    assert!(kept.borrow().is_some(), "the resolver exists, but nothing waits for it");
 }
 
 thread_local! {
@@ -426,7 +426,7 @@ fn c98_after_the_end_of_the_loop_its_own_thread_gets_that_as_the_error() {
     let remote = l.reactor().remote();
     drop(l);
     let refused = remote.block_on_reactor(|reactor| reactor.sleep(SOON));
-    assert!(refused.expect_err("nobody can answer").is::<LoopGone>());
+    assert!(refused.expect_err("there is no loop").is::<LoopGone>());
 }
 
 #[test]

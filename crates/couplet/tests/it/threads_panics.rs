@@ -1,5 +1,5 @@
-//! Row 97 and law 10: what a job owns and what it gives are the user's, and may panic when they are
-//! dropped, in whatever thread that comes to be.
+//! Row 97 and law 10: a job's captures and its result are user values, which may panic when
+//! dropped, in whichever thread that happens.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use couplet::{Deferred, Loop, LoopOptions, Reactor};
 use crate::logged::logged;
 use crate::suite::peer::World;
 
-/// Of a driver's pool.
+/// Size of a driver's pool.
 const THREADS: usize = 10;
 
 fn new_loop() -> Loop {
@@ -30,7 +30,7 @@ fn turn(l: &mut Loop) {
     l.turn(Some(Duration::ZERO)).expect("a turn");
 }
 
-/// Without the message on stderr.
+/// Panics without printing a message to stderr.
 struct PanicsInDrop;
 
 impl Drop for PanicsInDrop {
@@ -39,13 +39,13 @@ impl Drop for PanicsInDrop {
     }
 }
 
-/// A job that has begun, and waits to be let go.
+/// A job that has started, and waits for `go`.
 struct Begun {
     job: Deferred<PanicsInDrop>,
     go: Sender<()>,
 }
 
-/// Takes all threads of the pool, with jobs whose results panic in their drop.
+/// Occupies all threads of the pool with jobs whose results panic in their drop.
 fn take_all_threads(l: &mut Loop) -> Vec<Begun> {
     let (begun, has_begun) = mpsc::channel();
     let jobs: Vec<Begun> = (0..THREADS)
@@ -62,7 +62,7 @@ fn take_all_threads(l: &mut Loop) -> Vec<Begun> {
         .collect();
     turn(l);
     for _ in 0..THREADS {
-        has_begun.recv().expect("each begins");
+        has_begun.recv().expect("each job starts");
     }
     jobs
 }
@@ -71,7 +71,7 @@ fn cancel<T: 'static>(job: Deferred<T>) {
     job.add_both(|_| Ok(())).cancel();
 }
 
-/// A job that panics when it is dropped and has not run, and who hears when it begins.
+/// A job that panics if dropped before it runs, and a receiver for its start.
 fn to_be_run(reactor: &Reactor) -> (Deferred<()>, Receiver<()>) {
     let (begun, has_begun) = mpsc::channel();
     let owned = PanicsInDrop;
@@ -96,7 +96,7 @@ fn c97_a_waiting_job_whose_drop_panics_can_be_cancelled() {
     cancel(job);
     let ((), log) = logged(|| turn(&mut l));
     assert!(log.iter().any(|line| line.contains("a drop")), "{log:?}");
-    assert!(has_begun.recv().is_err(), "it never begins");
+    assert!(has_begun.recv().is_err(), "it never starts");
     drop(busy);
     a_job_still_runs(&mut l);
 }
@@ -131,11 +131,11 @@ fn c97_a_job_cancelled_after_it_has_run_may_give_what_panics_in_its_drop() {
     let mut busy = take_all_threads(&mut l);
     let (next, next_has_begun) = to_be_run(&l.reactor());
     turn(&mut l);
-    let Begun { job, go } = busy.pop().expect("there are ten");
+    let Begun { job, go } = busy.pop().expect("ten jobs");
     l.reactor().call_soon(move || {
         drop(go);
-        // Its thread is done with the job when it begins the next.
-        next_has_begun.recv().expect("it begins");
+        // A thread that starts the next job is done with this one.
+        next_has_begun.recv().expect("the next job starts");
         cancel(job);
     });
     let ((), log) = logged(|| turn(&mut l));
@@ -166,7 +166,7 @@ fn c97_jobs_that_never_begin_may_panic_in_their_drop_when_the_loop_goes() {
     let fresh = to_be_run(&l.reactor());
     drop(l);
     for (_, has_begun) in jobs.into_iter().chain([fresh]) {
-        assert!(has_begun.recv().is_err(), "it never begins");
+        assert!(has_begun.recv().is_err(), "it never starts");
     }
     drop(busy);
 }

@@ -1,5 +1,5 @@
-//! Rows 86 to 95: calls that come later, through the reactor. Time is the memory driver's but for
-//! the waits of row 94, which are the system's.
+//! Rows 86 to 95: the reactor's delayed calls. Time is the memory driver's, except that row 94 also
+//! tests the system's wait.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A loop whose clock the test moves, and a log of the calls.
+/// A loop whose clock the test advances, and a log of its calls.
 struct Clock {
     l: Loop,
     network: Network,
@@ -43,13 +43,13 @@ impl Clock {
         Clock { reactor: l.reactor(), l, network, log: Log::default() }
     }
 
-    /// A call that writes down its name.
+    /// A call that logs its name.
     fn call(&self, delay: Duration, name: &str) -> DelayedCall {
         let (log, name) = (self.log.clone(), name.to_owned());
         self.reactor.call_later(delay, move || log.note(name))
     }
 
-    /// Moves the clock and makes one turn; what was called in it.
+    /// Advances the clock and makes one turn; returns the calls made in it.
     fn pass(&mut self, by: Duration) -> Vec<String> {
         self.network.advance(by);
         self.turn()
@@ -65,14 +65,14 @@ impl Clock {
 fn c86_a_delay_of_zero_runs_in_the_next_turn() {
     let mut clock = Clock::new();
     clock.call(Duration::ZERO, "a");
-    assert!(clock.log.take().is_empty(), "it only records");
+    assert!(clock.log.take().is_empty(), "call_later only records");
     assert_eq!(clock.turn(), ["a"]);
     let (reactor, log) = (clock.reactor.clone(), clock.log.clone());
     for name in ["b", "c"] {
         let log = log.clone();
         reactor.call_soon(move || log.note(name));
     }
-    // Asked for in the middle of a turn, it waits for the next, which doesn't wait.
+    // Requested during a turn, it waits for the next one, which does not sleep.
     let reactor = clock.reactor.clone();
     clock.reactor.call_soon(move || {
         let inner = log.clone();
@@ -93,7 +93,7 @@ fn c87_a_call_made_by_a_call_waits_for_the_next_turn() {
             again(inner, next, delay);
         });
     }
-    // However late the turn is: by the clock the second call would be due in it too.
+    // However late the turn is: by the clock the second call would be due in the same turn.
     for delay in [Duration::ZERO, Duration::from_nanos(1), s(1)] {
         let mut clock = Clock::new();
         again(clock.reactor.clone(), clock.log.clone(), delay);
@@ -101,7 +101,7 @@ fn c87_a_call_made_by_a_call_waits_for_the_next_turn() {
             assert_eq!(clock.pass(s(10)), ["call"]);
         }
     }
-    // Nor does one that is moved to now, by a call of this turn.
+    // The same holds for a call that is reset to now during the turn.
     let mut clock = Clock::new();
     let moved = clock.call(s(100), "moved");
     clock.reactor.call_later(s(1), move || {
@@ -118,7 +118,7 @@ fn c88_calls_run_in_the_order_of_their_deadlines() {
         clock.call(s(n), &n.to_string());
     }
     assert_eq!(clock.pass(s(10)), ["1", "2", "3", "4", "5"]);
-    // Asked for at different times, sorted by when they are due.
+    // Requested at different times, sorted by deadline.
     clock.call(s(9), "late");
     clock.pass(s(5));
     clock.call(s(3), "early");
@@ -133,7 +133,7 @@ fn c88_equal_deadlines_run_in_the_order_of_asking() {
         clock.call(s(1), name);
     }
     assert_eq!(clock.pass(s(1)), names);
-    // Also when the same deadline is asked for at different times, and with different delays.
+    // Also when the same deadline is requested at different times with different delays.
     clock.call(s(5), "first");
     clock.pass(s(2));
     clock.call(s(3), "second");
@@ -155,7 +155,7 @@ fn c89_a_panic_in_a_call_is_logged_and_the_next_runs() {
     assert_eq!(log.len(), 1, "{log:?}");
     assert!(log[0].contains("no poem"), "{log:?}");
     clock.call(s(1), "later");
-    assert_eq!(clock.pass(s(1)), ["later"], "the loop goes on");
+    assert_eq!(clock.pass(s(1)), ["later"], "the loop continues");
 }
 
 #[test]
@@ -168,14 +168,14 @@ fn c90_cancel_reset_and_delay_by_say_whether_a_call_was_left() {
     let call = clock.call(s(1), "b");
     assert_eq!(clock.pass(s(1)), ["b"]);
     assert!(!call.cancel() && !call.reset(s(1)) && !call.delay_by(s(1)), "called");
-    assert!(clock.pass(s(10)).is_empty(), "and it isn't called again");
-    // The closure of a cancelled call is dropped at once, with what it holds.
+    assert!(clock.pass(s(10)).is_empty(), "it is not called again");
+    // The closure of a cancelled call is dropped immediately.
     let held = Rc::new(());
     let inside = held.clone();
     let call = clock.reactor.call_later(s(1), move || drop(inside));
     assert!(call.cancel());
     assert_eq!(Rc::strong_count(&held), 1);
-    // A handle changes nothing when it is dropped, and outlives its loop.
+    // Dropping a handle does not cancel its call, and a handle may outlive its loop.
     drop(clock.call(s(1), "c"));
     let call = clock.call(s(5), "d");
     assert_eq!(clock.pass(s(1)), ["c"]);
@@ -189,7 +189,7 @@ fn c90_inside_its_own_body_a_call_has_run() {
     let own: Rc<RefCell<Option<DelayedCall>>> = Rc::default();
     let (inside, log) = (own.clone(), clock.log.clone());
     let call = clock.reactor.call_later(s(1), move || {
-        let own = inside.take().expect("it was put here");
+        let own = inside.take().expect("it was stored");
         log.note(format!("{} {}", own.active(), own.deadline().is_some()));
         log.note(format!("{} {} {}", own.cancel(), own.reset(s(1)), own.delay_by(s(1))));
     });
@@ -204,7 +204,7 @@ fn c90_a_call_may_cancel_another_of_the_same_turn() {
     let victim: Rc<RefCell<Option<DelayedCall>>> = Rc::default();
     let (other, log) = (victim.clone(), clock.log.clone());
     clock.reactor.call_later(s(1), move || {
-        let victim = other.take().expect("it was put here");
+        let victim = other.take().expect("it was stored");
         log.note(format!("cancelled {}", victim.cancel()));
     });
     *victim.borrow_mut() = Some(clock.call(s(1), "the other"));
@@ -219,7 +219,7 @@ fn c91_reset_counts_from_now_later_and_sooner() {
     assert!(clock.pass(s(3)).is_empty());
     assert!(later.reset(s(5)) && sooner.reset(s(1)));
     assert_eq!(clock.pass(s(1)), ["sooner"]);
-    assert!(clock.pass(s(3)).is_empty(), "5 s after the start it isn't due any more");
+    assert!(clock.pass(s(3)).is_empty(), "no longer due 5 s after the start");
     assert!(clock.pass(Duration::from_millis(999)).is_empty());
     assert_eq!(clock.pass(Duration::from_millis(1)), ["later"]);
 }
@@ -246,7 +246,7 @@ fn c92_delay_by_adds_to_the_deadline() {
     let call = clock.call(s(5), "call");
     clock.pass(s(3));
     assert!(call.delay_by(s(5)) && call.delay_by(s(1)));
-    assert_eq!(call.deadline(), Some(start + s(11)), "counted from what it was, not from now");
+    assert_eq!(call.deadline(), Some(start + s(11)), "counted from the old deadline, not from now");
     assert!(clock.pass(s(7)).is_empty());
     assert_eq!(clock.pass(s(1)), ["call"]);
 }
@@ -274,28 +274,28 @@ fn c94_a_deadline_in_the_far_future_is_harmless() {
     assert_eq!(clock.pass(s(100 * 365 * 24 * 3600)), ["near"]);
     assert!(far.active() && farther.active());
     assert!(far.reset(s(1)));
-    assert_eq!(clock.pass(s(1)), ["far"], "it can be had nearer");
+    assert_eq!(clock.pass(s(1)), ["far"], "it can be reset to an earlier deadline");
 }
 
 #[test]
 fn c94_the_systems_wait_takes_any_deadline() {
-    // What is past 24 or 49 days fits in no count of milliseconds that a system takes.
+    // More than 24 or 49 days overflow the milliseconds that a system call accepts.
     let days = |n: u64| s(n * 24 * 3600);
     for far in [days(24), days(25), days(40), days(50), days(100_000), Duration::MAX] {
-        let mut l = Loop::new().expect("there is a poll descriptor");
+        let mut l = Loop::new().expect("a poll descriptor");
         let reactor = l.reactor();
         let call = reactor.call_later(far, || panic!("not in this test"));
         let stop = reactor.clone();
         reactor.call_later(Duration::from_millis(2), move || stop.stop());
         let mut turns = 0;
-        l.run(|_| Ok(())).expect("the system takes the wait");
+        l.run(|_| Ok(())).expect("the system accepts the timeout");
         assert!(!call.active(), "dropped with the run");
-        // With nothing nearer it sleeps: another thread has to wake it.
+        // With no earlier deadline it sleeps until another thread wakes it.
         let call = reactor.call_later(far, || panic!("not in this test"));
         let (deferred, waker) = wake_from_outside(&reactor);
         let thread = std::thread::spawn(move || waker.recv().expect("it is polled").wake());
         while !deferred.has_fired() {
-            l.turn(None).expect("the system takes the wait");
+            l.turn(None).expect("the system accepts the timeout");
             turns += 1;
         }
         thread.join().expect("it only wakes");
@@ -303,7 +303,7 @@ fn c94_the_systems_wait_takes_any_deadline() {
     }
 }
 
-/// A task that is done when somebody uses the waker that comes through the channel.
+/// A task that ends when the waker sent through the channel is used.
 fn wake_from_outside(
     reactor: &Reactor,
 ) -> (couplet::Deferred<()>, std::sync::mpsc::Receiver<std::task::Waker>) {
@@ -313,7 +313,7 @@ fn wake_from_outside(
         if std::mem::replace(&mut polled, true) {
             return std::task::Poll::Ready(Ok(()));
         }
-        send.send(context.waker().clone()).expect("somebody listens");
+        send.send(context.waker().clone()).expect("the receiver exists");
         std::task::Poll::Pending
     });
     (reactor.spawn(task), receive)
@@ -347,7 +347,7 @@ fn c95_a_clock_moves_first_and_then_runs_what_is_due() {
     held.advance(Duration::ZERO);
     assert!(log.take().is_empty());
     held.advance(s(1));
-    assert_eq!(log.take(), ["c at 3"], "the clock had moved when it was called");
+    assert_eq!(log.take(), ["c at 3"], "the clock advances before the call");
 }
 
 #[test]
@@ -361,9 +361,9 @@ fn c95_a_call_moved_while_the_clock_runs_finds_its_place() {
         nearer.reset(s(1));
         reactor.call_later(s(2), move || added.note("added"));
     });
-    noting(&held, s(4), &log, "last but one");
+    noting(&held, s(4), &log, "second to last");
     held.advance(s(10));
-    assert_eq!(log.take(), ["nearer at 2", "added", "last but one at 4", "moved at 5"]);
+    assert_eq!(log.take(), ["nearer at 2", "added", "second to last at 4", "moved at 5"]);
 }
 
 #[test]
@@ -375,24 +375,24 @@ fn c95_a_panicking_call_fails_the_test() {
     noting(&held, s(5), &log, "after");
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| held.advance(s(10))));
     let payload = failed.expect_err("the test fails");
-    let text = payload.downcast_ref::<String>().expect("with a text");
+    let text = payload.downcast_ref::<String>().expect("a text");
     assert!(text.contains("no poem"), "{text}");
     assert_eq!(log.take(), ["before at 1", "beside at 1", "after at 5"]);
     held.advance(s(1));
 }
 
 #[test]
-fn the_time_of_a_turn_never_lies_before_that_of_the_last() {
+fn a_turns_time_is_never_before_the_previous_turns() {
     let mut rig = Kit::memory(Manner::Readiness).rig();
     let times: Rc<RefCell<Vec<Instant>>> = Rc::default();
-    let tell = |rig: &mut Rig| {
+    let note = |rig: &mut Rig| {
         let (times, reactor) = (times.clone(), rig.reactor.clone());
         rig.reactor.call_soon(move || times.borrow_mut().push(reactor.now()));
         rig.turns(2);
     };
     rig.pass(s(10));
-    tell(&mut rig);
+    note(&mut rig);
     rig.tapped.go_back(s(5));
-    tell(&mut rig);
+    note(&mut rig);
     assert_eq!(times.borrow()[0], times.borrow()[1]);
 }

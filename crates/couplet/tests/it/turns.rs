@@ -1,5 +1,5 @@
-//! When the loop goes on at once, and when it sleeps: it never sleeps over what was asked for, and
-//! does not look again for what is done.
+//! When the loop turns again immediately, and when it sleeps: it never sleeps while a request is
+//! pending, and never spins once all work is done.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ impl Protocol for Silent {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// Connects to somewhere else as soon as its port is served.
+/// Connects to another port as soon as its own port starts.
 struct ConnectsAtStart {
     reactor: Reactor,
     to: u16,
@@ -39,10 +39,10 @@ impl Factory for ConnectsAtStart {
     }
 }
 
-/// The wait of the memory driver fails where nothing can ever happen: a loop that slept over the
-/// connect would end with that error.
+/// The memory driver's wait fails when nothing can ever happen, so a loop that slept with the
+/// connect pending would end with that error.
 #[test]
-fn a_connect_asked_for_while_a_port_is_started_is_begun() {
+fn a_connect_requested_while_a_port_starts_is_begun() {
     let (driver, _network) = Memory::new(Manner::Readiness, 1);
     let mut l = Loop::with_driver(driver, LoopOptions::default());
     let outcome = l.run(|reactor| {
@@ -56,7 +56,7 @@ fn a_connect_asked_for_while_a_port_is_started_is_begun() {
 }
 
 #[test]
-fn a_turn_that_has_done_all_lets_the_next_one_sleep() {
+fn a_turn_that_leaves_no_work_lets_the_next_one_sleep() {
     const HOUR: Duration = Duration::from_secs(3600);
     let (memory, _network) = Memory::new(Manner::Readiness, 1);
     let (tap, tapped) = Tap::new(Box::new(memory));
@@ -67,7 +67,7 @@ fn a_turn_that_has_done_all_lets_the_next_one_sleep() {
     reactor
         .connect(server.host().to_string(), || Silent)
         .map(move |connection| {
-            // Told at the end of a turn: it writes when all events of the turn have come.
+            // The tell runs at the end of a turn, so it writes after all of the turn's events.
             reactor.call_later(HOUR, move || {
                 connection.tell(|_, transport| transport.write("x"));
             });

@@ -1,4 +1,4 @@
-//! Row 106: descriptors of somebody else's, watched by the loop.
+//! Row 106: foreign descriptors, watched by the loop.
 
 #![cfg(unix)]
 
@@ -19,11 +19,11 @@ fn new_loop() -> Loop {
     Loop::new().expect("a loop")
 }
 
-/// A pair of sockets that the library knows nothing of.
+/// A pair of sockets unknown to the library.
 fn pair() -> (UnixStream, UnixStream) {
     let (a, b) = UnixStream::pair().expect("a pair");
-    a.set_nonblocking(true).expect("an option");
-    b.set_nonblocking(true).expect("an option");
+    a.set_nonblocking(true).expect("a socket");
+    b.set_nonblocking(true).expect("a socket");
     (a, b)
 }
 
@@ -31,7 +31,7 @@ fn turn(l: &mut Loop) {
     l.turn(SOON).expect("a turn");
 }
 
-/// What was read, one byte a call.
+/// The bytes read, one per call.
 type Seen = Rc<RefCell<Vec<u8>>>;
 
 fn read_one(seen: &Seen) -> impl FnMut(&mut UnixStream, Ready) + 'static {
@@ -52,14 +52,14 @@ fn c106_it_is_called_again_as_long_as_something_is_left() {
     l.reactor().watch(ours, Interest::Readable, read_one(&seen)).expect("a socket");
     turn(&mut l);
     assert!(seen.borrow().is_empty(), "nothing is ready");
-    theirs.write_all(b"poem").expect("there is room");
+    theirs.write_all(b"poem").expect("room in the buffer");
     for so_far in [&b"p"[..], b"po", b"poe", b"poem", b"poem"] {
         turn(&mut l);
-        assert_eq!(*seen.borrow(), so_far, "once a turn");
+        assert_eq!(*seen.borrow(), so_far, "once per turn");
     }
-    theirs.write_all(b"s").expect("there is room");
+    theirs.write_all(b"s").expect("room in the buffer");
     turn(&mut l);
-    assert_eq!(*seen.borrow(), b"poems", "and when something new comes");
+    assert_eq!(*seen.borrow(), b"poems", "called again for new data");
 }
 
 #[test]
@@ -80,12 +80,12 @@ fn c106_one_that_was_stopped_is_not_called_any_more_even_in_that_turn() {
         let watch = reactor.watch(source, Interest::Readable, stop_all).expect("a socket");
         watches.borrow_mut().push(watch);
     }
-    to_a.write_all(b"x").expect("there is room");
-    to_b.write_all(b"x").expect("there is room");
+    to_a.write_all(b"x").expect("room in the buffer");
+    to_b.write_all(b"x").expect("room in the buffer");
     for _ in 0..3 {
         turn(&mut l);
     }
-    assert_eq!(calls.get(), 1, "both were ready, and the first stopped the second");
+    assert_eq!(calls.get(), 1, "both were ready, and the first call stopped both");
     assert!(watches.borrow().iter().all(|watch| !watch.is_watching()));
     assert_eq!(l.snapshot().watches, 0);
 }
@@ -97,8 +97,8 @@ fn c106_stop_gives_the_source_back_and_it_can_be_watched_again() {
     let seen = Seen::default();
     let watch = l.reactor().watch(ours, Interest::Readable, read_one(&seen)).expect("a socket");
     let ours = l.run_until(watch.stop()).expect("it was watched");
-    assert!(l.run_until(watch.stop()).expect_err("it is over").is::<NotWatching>());
-    theirs.write_all(b"x").expect("there is room");
+    assert!(l.run_until(watch.stop()).expect_err("it was stopped").is::<NotWatching>());
+    theirs.write_all(b"x").expect("room in the buffer");
     turn(&mut l);
     assert!(seen.borrow().is_empty());
     l.reactor().watch(ours, Interest::Readable, read_one(&seen)).expect("a socket");
@@ -122,7 +122,7 @@ fn c106_a_callback_that_stops_its_own_watch_gets_the_source_when_it_has_returned
     };
     *watch.borrow_mut() =
         Some(l.reactor().watch(ours, Interest::Readable, stop).expect("a socket"));
-    theirs.write_all(b"x").expect("there is room");
+    theirs.write_all(b"x").expect("room in the buffer");
     turn(&mut l);
     assert_eq!(while_lent.get(), Some(false), "not while it is lent");
     assert!(back.borrow().is_some());
@@ -131,7 +131,7 @@ fn c106_a_callback_that_stops_its_own_watch_gets_the_source_when_it_has_returned
 #[test]
 fn c106_what_cannot_be_watched_is_an_error_of_watch() {
     let mut l = new_loop();
-    let file = std::fs::File::open(env!("CARGO_MANIFEST_PATH")).expect("this crate has one");
+    let file = std::fs::File::open(env!("CARGO_MANIFEST_PATH")).expect("this crate's manifest");
     let refused = l.reactor().watch(file, Interest::Readable, |_, _| unreachable!());
     assert!(refused.is_err(), "a regular file is always ready");
     assert_eq!(l.snapshot().watches, 0);
@@ -153,7 +153,7 @@ fn c106_an_end_of_stream_makes_it_ready() {
     drop(theirs);
     turn(&mut l);
     turn(&mut l);
-    assert_eq!(ends.get(), 2, "an end stays an end, until the watch is stopped");
+    assert_eq!(ends.get(), 2, "EOF stays readable until the watch is stopped");
 }
 
 #[test]
@@ -173,15 +173,16 @@ fn the_interest_can_be_changed_inside_the_callback_and_outside() {
     for _ in 0..3 {
         turn(&mut l);
     }
-    let told: Vec<_> = seen.borrow().iter().map(|ready| (ready.readable, ready.writable)).collect();
-    assert_eq!(told, [(false, true)], "there is room, and nothing to read");
-    theirs.write_all(b"x").expect("there is room");
+    let calls: Vec<_> =
+        seen.borrow().iter().map(|ready| (ready.readable, ready.writable)).collect();
+    assert_eq!(calls, [(false, true)], "writable, with nothing to read");
+    theirs.write_all(b"x").expect("room in the buffer");
     made.set_interest(Interest::Both).expect("a socket");
     turn(&mut l);
     assert!(seen.borrow().last().is_some_and(|ready| ready.readable && ready.writable));
 }
 
-/// A source that tells of its end.
+/// A source that records its drop.
 struct Source {
     socket: UnixStream,
     dropped: Rc<Cell<bool>>,
@@ -211,18 +212,18 @@ fn a_panic_in_the_callback_ends_that_watch_alone() {
         .expect("a socket");
     let seen = Seen::default();
     l.reactor().watch(other, Interest::Readable, read_one(&seen)).expect("a socket");
-    to_first.write_all(b"x").expect("there is room");
-    to_other.write_all(b"y").expect("there is room");
+    to_first.write_all(b"x").expect("room in the buffer");
+    to_other.write_all(b"y").expect("room in the buffer");
     let ((), log) = logged(|| turn(&mut l));
     assert!(log.iter().any(|line| line.contains("not a poem")), "{log:?}");
     assert!(dropped.get() && !watch.is_watching());
     assert_eq!(*seen.borrow(), b"y");
-    let over: Failure = l.run_until(watch.stop()).map(drop).expect_err("it is over");
+    let over: Failure = l.run_until(watch.stop()).map(drop).expect_err("it was stopped");
     assert!(over.is::<NotWatching>());
 }
 
 #[test]
-fn the_end_of_the_run_drops_what_is_watched() {
+fn the_end_of_the_run_drops_watched_sources() {
     let mut l = new_loop();
     let (socket, _theirs) = pair();
     let dropped = Rc::new(Cell::new(false));

@@ -1,5 +1,5 @@
-//! Lines, netstrings and Int32 strings: each side echoes what the other one says, messages of all
-//! lengths about the limits, and odd ones; one that is too long ends the connection.
+//! Lines, netstrings and Int32 strings: each side echoes the other's messages, with lengths around
+//! the limits and odd contents; a message over the limit ends the connection.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use couplet::{By, Protocol, Reason, Transport};
 
 use crate::meeting::{End, Listener, in_both_directions, meet};
 
-/// Bytes of the longest line, and of the longest string: the same in Twisted.
+/// The longest line and the longest string in bytes, as in Twisted.
 const LINE: usize = 16_384;
 const STRING: usize = 99_999;
 
@@ -30,7 +30,7 @@ const EVERY_BYTE: [u8; 256] = {
 const STRING_ODD: &[&[u8]] =
     &[b"", b"", b",", b":", b"3:abc,", b"\0\0\0\x01a", b"\r\n", &EVERY_BYTE];
 
-/// A framing that both sides speak.
+/// A framing that both sides implement.
 struct Framing<R> {
     name: &'static str,
     limit: usize,
@@ -40,7 +40,7 @@ struct Framing<R> {
 }
 
 impl<R> Framing<R> {
-    /// Short ones, those about each number of digits, those about the limit, and odd ones.
+    /// Short messages, lengths around each digit count, lengths up to the limit, and odd contents.
     fn messages(&self) -> Vec<Vec<u8>> {
         let digits = [98, 99, 100, 101, 998, 999, 1000, 1001, 9999, 10_000, 10_001];
         let lengths = (0..40).chain(digits).chain(self.limit - 9..=self.limit);
@@ -71,13 +71,13 @@ macro_rules! with_each_framing {
 }
 
 #[test]
-fn twisted_gives_back_every_message() {
+fn twisted_echoes_every_message() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, messages) = (Notes::default(), framing.messages());
-        let (told, script) = (notes.clone(), Script::Say(messages.clone()));
+        let (log, script) = (notes.clone(), Script::Say(messages.clone()));
         let case = format!("echo-{}", framing.name);
-        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: log, end }));
         assert!(*notes.borrow() == messages, "{case}, {at:?} listens");
         assert!(matches!(met.reason, Reason::Done(By::Us)), "{case}, {at:?}: {}", met.reason);
         assert_eq!(met.said, ["lost ConnectionDone"], "{case}, {at:?} listens");
@@ -85,63 +85,63 @@ fn twisted_gives_back_every_message() {
 }
 
 #[test]
-fn twisted_gets_back_every_message() {
+fn we_echo_every_message_of_twisted() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, script) = (Notes::default(), Script::Echo);
-        let told = notes.clone();
+        let log = notes.clone();
         let case = format!("talk-{}", framing.name);
-        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: log, end }));
         assert!(*notes.borrow() == framing.messages(), "{case}, {at:?} listens");
         assert!(matches!(met.reason, Reason::Done(By::Peer)), "{case}, {at:?}: {}", met.reason);
-        assert_eq!(met.said, ["all came back", "lost ConnectionDone"], "{case}, {at:?} listens");
+        assert_eq!(met.said, ["all echoed", "lost ConnectionDone"], "{case}, {at:?} listens");
     }
 }
 
 #[test]
-fn a_message_of_twisted_that_is_too_long_fails_the_connection() {
+fn an_oversized_message_from_twisted_fails_the_connection() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, script) = (Notes::default(), Script::Echo);
-        let told = notes.clone();
+        let log = notes.clone();
         let case = format!("exceed-{}", framing.name);
-        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: log, end }));
         assert!(*notes.borrow() == [vec![b'x'; framing.limit]], "{case}, {at:?} listens");
-        let said = [format!("came back {}", framing.limit), "lost ConnectionDone".into()];
+        let said = [format!("echoed {}", framing.limit), "lost ConnectionDone".into()];
         assert_eq!(met.said, said, "{case}, {at:?} listens");
         assert_eq!(met.reason.downcast_ref(), Some(&framing.too_long), "{case}, {at:?} listens");
     }
 }
 
 #[test]
-fn twisted_closes_on_a_message_that_is_too_long() {
+fn twisted_closes_on_an_oversized_message() {
     with_each_framing!(fact);
     fn fact<R: Protocol>(at: Listener, framing: &Framing<R>) {
         let (notes, script) = (Notes::default(), Script::Exceed(framing.limit));
-        let told = notes.clone();
+        let log = notes.clone();
         let case = format!("echo-{}", framing.name);
-        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: told, end }));
+        let met = meet(at, &case, |_, end| (framing.wrap)(Speaker { script, notes: log, end }));
         assert!(*notes.borrow() == [vec![b'x'; framing.limit]], "{case}, {at:?} listens");
-        // Twisted closes without reading the rest: where some was left, the system resets.
+        // Twisted closes without reading the rest; unread bytes make the kernel send an RST.
         let ended = matches!(met.reason, Reason::Done(By::Peer) | Reason::Lost(_));
         assert!(ended, "{case}, {at:?} listens: {}", met.reason);
         assert_eq!(met.said, ["lost ConnectionDone"], "{case}, {at:?} listens");
     }
 }
 
-/// Every message that came.
+/// Every message received.
 type Notes = Rc<RefCell<Vec<Vec<u8>>>>;
 
 enum Script {
-    /// Sends everything back.
+    /// Echoes every message.
     Echo,
-    /// Says these at once, and closes when as many came back.
+    /// Sends these immediately, and closes when as many have been echoed.
     Say(Vec<Vec<u8>>),
-    /// Says one of so many bytes, and when it is back a longer one.
+    /// Sends a message of this many bytes, and one byte more when its echo arrives.
     Exceed(usize),
 }
 
-/// Speaks in any framing.
+/// Plays a script over any framing.
 struct Speaker {
     script: Script,
     notes: Notes,
@@ -157,7 +157,7 @@ impl Speaker {
         }
     }
 
-    fn came(&mut self, transport: &Transport, message: &[u8], send: impl Fn(&[u8])) {
+    fn received(&mut self, transport: &Transport, message: &[u8], send: impl Fn(&[u8])) {
         let mut notes = self.notes.borrow_mut();
         notes.push(message.to_vec());
         match &self.script {
@@ -175,7 +175,7 @@ impl LineProtocol for Speaker {
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
-        self.came(transport, line, |line| transport.send_line(line));
+        self.received(transport, line, |line| transport.send_line(line));
     }
 
     fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
@@ -189,7 +189,7 @@ impl StringProtocol for Speaker {
     }
 
     fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
-        self.came(transport, string, |string| transport.send_string(string).expect("it fits"));
+        self.received(transport, string, |string| transport.send_string(string).expect("it fits"));
     }
 
     fn connection_lost(&mut self, transport: &StringTransport, reason: &Reason) {

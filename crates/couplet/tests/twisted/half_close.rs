@@ -1,4 +1,4 @@
-//! One side closes its writing; what the other one sends after that all arrives.
+//! One side shuts down its write side; everything the other sends afterwards arrives.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,28 +7,28 @@ use couplet::{By, Protocol, Reason, Transport};
 
 use crate::meeting::{End, Intake, in_both_directions, meet, pattern};
 
-/// Bytes of a question and of an answer: more than one read, less than the kernel holds.
+/// Bytes of a request and of a response: more than one read, less than the kernel buffers.
 const MUCH: usize = 1_000_000;
 
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+struct Seen {
     intake: Intake,
     read_closed: usize,
     write_closed: usize,
 }
 
-impl Told {
-    /// All of it, intact, and then the end of the stream, once.
-    fn everything(write_closed: usize) -> Told {
+impl Seen {
+    /// Every byte intact, then exactly one EOF.
+    fn everything(write_closed: usize) -> Seen {
         let intake = Intake { received: MUCH, spoilt: false };
-        Told { intake, read_closed: 1, write_closed }
+        Seen { intake, read_closed: 1, write_closed }
     }
 }
 
-/// Asks first and closes its writing, or answers when the peer has closed its own.
+/// Sends first and then shuts down its write side, or answers when the peer has shut down its own.
 struct Half {
     asks: bool,
-    told: Rc<RefCell<Told>>,
+    seen: Rc<RefCell<Seen>>,
     end: End,
 }
 
@@ -41,11 +41,11 @@ impl Protocol for Half {
     }
 
     fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        self.told.borrow_mut().intake.take(data);
+        self.seen.borrow_mut().intake.take(data);
     }
 
     fn read_closed(&mut self, transport: &Transport) {
-        self.told.borrow_mut().read_closed += 1;
+        self.seen.borrow_mut().read_closed += 1;
         if !self.asks {
             transport.write(pattern(0, MUCH));
         }
@@ -53,7 +53,7 @@ impl Protocol for Half {
     }
 
     fn write_closed(&mut self, _: &Transport) {
-        self.told.borrow_mut().write_closed += 1;
+        self.seen.borrow_mut().write_closed += 1;
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
@@ -62,12 +62,12 @@ impl Protocol for Half {
 }
 
 #[test]
-fn twisted_closes_its_writing_and_reads_all_that_we_send_after_that() {
+fn twisted_half_closes_and_reads_everything_we_send_afterwards() {
     in_both_directions(|at| {
-        let told = Rc::<RefCell<Told>>::default();
-        let notes = told.clone();
-        let met = meet(at, "shut-first", |_, end| Half { asks: false, told: notes, end });
-        assert_eq!(*told.borrow(), Told::everything(0), "{at:?} listens");
+        let seen = Rc::<RefCell<Seen>>::default();
+        let notes = seen.clone();
+        let met = meet(at, "shut-first", |_, end| Half { asks: false, seen: notes, end });
+        assert_eq!(*seen.borrow(), Seen::everything(0), "{at:?} listens");
         assert!(matches!(met.reason, Reason::Done(By::Peer)), "{at:?}: {}", met.reason);
         let said = ["write closed", "received 1000000 intact", "lost ConnectionDone"];
         assert_eq!(met.said, said, "{at:?} listens");
@@ -75,12 +75,12 @@ fn twisted_closes_its_writing_and_reads_all_that_we_send_after_that() {
 }
 
 #[test]
-fn we_close_our_writing_and_read_all_that_twisted_sends_after_that() {
+fn we_half_close_and_read_everything_twisted_sends_afterwards() {
     in_both_directions(|at| {
-        let told = Rc::<RefCell<Told>>::default();
-        let notes = told.clone();
-        let met = meet(at, "answer-after-shut", |_, end| Half { asks: true, told: notes, end });
-        assert_eq!(*told.borrow(), Told::everything(1), "{at:?} listens");
+        let seen = Rc::<RefCell<Seen>>::default();
+        let notes = seen.clone();
+        let met = meet(at, "answer-after-shut", |_, end| Half { asks: true, seen: notes, end });
+        assert_eq!(*seen.borrow(), Seen::everything(1), "{at:?} listens");
         assert!(met.reason.is_clean(), "{at:?} listens: {}", met.reason);
         assert_eq!(met.said, ["received 1000000 intact", "lost ConnectionDone"], "{at:?} listens");
     });

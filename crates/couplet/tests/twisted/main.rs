@@ -1,8 +1,9 @@
-//! Real Twisted as the other side, over loopback: framing, half-close, abort and slow reading. Each
-//! fact is tried in both directions: Couplet listens and Twisted connects, and the other way round.
+//! Interoperability with real Twisted over loopback: framing, half-close, abort and slow readers.
+//! Each fact is tested in both directions: Couplet listens and Twisted connects, and vice versa.
 //!
-//! `peer.py` is the peer. Its Python is that of `TWISTED_PYTHON`, or one in the target folder that
-//! `venv.sh` makes. Without one the tests are skipped, and say so; in CI they fail.
+//! `peer.py` is the peer. It runs on the Python that `TWISTED_PYTHON` names, or on one that
+//! `venv.sh` makes in the target folder. Without either the tests print that they are skipped; in
+//! CI they fail.
 #![cfg(unix)]
 
 mod framing;

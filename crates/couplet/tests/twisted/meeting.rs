@@ -1,4 +1,4 @@
-//! One connection between a protocol of ours and a peer, on a loop of its own.
+//! Runs one connection between our protocol and a Twisted peer, on its own loop.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,25 +8,25 @@ use couplet::{Loop, Protocol, Reactor, Reason, Result, Transport};
 
 use crate::peer::{Peer, has_twisted};
 
-/// Longer than any meeting: what waits for it hangs.
+/// Longer than any test takes: whatever reaches it hangs.
 const LONG: Duration = Duration::from_secs(100);
 
-/// Who listens; the other one connects.
+/// The side that listens; the other one connects.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Listener {
     Couplet,
     Twisted,
 }
 
-/// What is left when both sides have ended.
+/// The outcome once both sides have ended.
 pub(crate) struct Met {
-    /// Why ours ended.
+    /// Why our connection ended.
     pub(crate) reason: Reason,
     /// What the peer printed.
     pub(crate) said: Vec<String>,
 }
 
-/// To be told by our protocol that its connection was lost: ends the loop's run.
+/// Our protocol reports its lost connection here, which stops the loop.
 #[derive(Clone, Default)]
 pub(crate) struct End(Rc<RefCell<Vec<Reason>>>);
 
@@ -37,7 +37,7 @@ impl End {
     }
 }
 
-/// Tries a fact in both directions, where there is a Twisted to try it with.
+/// Tests a fact in both directions, if Twisted is available.
 pub(crate) fn in_both_directions(fact: impl Fn(Listener)) {
     if has_twisted() {
         fact(Listener::Couplet);
@@ -45,7 +45,7 @@ pub(crate) fn in_both_directions(fact: impl Fn(Listener)) {
     }
 }
 
-/// Has the protocol that `build` makes speak with a peer that plays `case`, up to the end of both.
+/// Runs the protocol that `build` makes against a peer playing `case`, until both have ended.
 pub(crate) fn meet<P: Protocol>(
     listener: Listener,
     case: &str,
@@ -67,7 +67,7 @@ pub(crate) fn meet<P: Protocol>(
     Met { reason, said: peer.said.rest() }
 }
 
-/// Starts the peer, and has one side listen and the other connect.
+/// Starts the peer; one side listens and the other connects.
 fn introduce<P: Protocol>(
     reactor: &Reactor,
     listener: Listener,
@@ -95,12 +95,13 @@ fn introduce<P: Protocol>(
     Ok(peer)
 }
 
-/// The bytes from `start` on of a stream in which a lost or moved byte shows; `peer.py` knows it.
+/// `count` bytes from offset `start` of a pattern that exposes lost or reordered bytes. `peer.py`
+/// generates the same one.
 pub(crate) fn pattern(start: usize, count: usize) -> Vec<u8> {
     (start..start + count).map(|at| (at % 251) as u8).collect()
 }
 
-/// Takes in a pattern.
+/// Checks received bytes against the pattern.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Intake {
     pub(crate) received: usize,

@@ -1,7 +1,7 @@
 """A Twisted peer for the tests beside it: `peer.py CASE server|client PORT`.
 
-One process, one connection. A server prints `listening` and its port first. What the connection
-does is printed line by line; `lost` and the class of the reason come last.
+One process, one connection. A server first prints `listening` and its port. The connection's
+events follow, one per line; `lost` and the class of the reason come last.
 """
 
 import socket
@@ -11,14 +11,14 @@ from twisted.internet import interfaces, protocol, reactor
 from twisted.protocols import basic
 from zope.interface import implementer
 
-# Longer than any case takes: a peer that is left alone does not stay for ever.
+# Longer than any case takes: an abandoned peer exits after it.
 LONG = 120
 BULK = 8 * 1024 * 1024
 ANSWER = 1_000_000
 PIECE = 64 * 1024
 STRETCH = 1024 * 1024
-# What a socket holds, set so that the kernel does not take most of the bulk. Less than a few
-# segments of the loopback interface (64 KiB) would leave the sender to its timers.
+# Socket buffer size, set so that the kernel does not absorb most of the bulk. Less than a few
+# loopback segments (64 KiB) would make the sender wait for its timers.
 ROOM = 512 * 1024
 
 
@@ -27,21 +27,21 @@ def say(*words):
 
 
 def pattern(start, count):
-    """The bytes from `start` on of a stream in which a lost or moved byte shows."""
+    """`count` bytes from offset `start` of a pattern that exposes lost or reordered bytes."""
     ring = bytes(range(251))
     offset = start % 251
     return (ring * (count // 251 + 2))[offset : offset + count]
 
 
 def messages(limit, odd):
-    """Short ones, those about each number of digits, those about the limit, and odd ones."""
+    """Short messages, lengths around each digit count, lengths up to the limit, and `odd`."""
     lengths = list(range(40)) + [98, 99, 100, 101, 998, 999, 1000, 1001, 9999, 10000, 10001]
     lengths += list(range(limit - 9, limit + 1))
     return [bytes(97 + (i + n) % 26 for i in range(n)) for n in lengths] + odd
 
 
 class Ends:
-    """Says how the connection ended, and ends the process."""
+    """Prints how the connection ended, and stops the reactor."""
 
     def connectionLost(self, reason):
         say("lost", reason.type.__name__)
@@ -87,7 +87,7 @@ class Echo(Ends):
 
 
 class Talk(Ends):
-    """Sends every message at once, compares what comes back, and closes."""
+    """Sends every message immediately, compares the echoes, and closes."""
 
     def connectionMade(self):
         self.expected = messages(self.MAX_LENGTH, self.odd)
@@ -101,23 +101,23 @@ class Talk(Ends):
             say("sent", expected[:80], "and got", message[:80])
             self.transport.abortConnection()
         elif not self.expected:
-            say("all came back")
+            say("all echoed")
             self.transport.loseConnection()
 
 
 class Exceed(Ends):
-    """Sends the longest message that is allowed, and when it is back one that is too long."""
+    """Sends the longest legal message, and when its echo arrives one that is too long."""
 
     def connectionMade(self):
         self.send(b"x" * self.MAX_LENGTH)
 
     def message(self, message):
-        say("came back", len(message))
+        say("echoed", len(message))
         self.send(b"x" * (self.MAX_LENGTH + 1))
 
 
 class Collect(Ends, protocol.Protocol):
-    """Takes in a pattern."""
+    """Checks received bytes against the pattern."""
 
     received = 0
     spoilt = False
@@ -132,7 +132,7 @@ class Collect(Ends, protocol.Protocol):
 
 @implementer(interfaces.IHalfCloseableProtocol)
 class ShutFirst(Collect):
-    """Asks, closes its sending side, and reads the answer to its end."""
+    """Sends, shuts down its write side, and reads the answer until EOF."""
 
     def connectionMade(self):
         self.transport.write(pattern(0, ANSWER))
@@ -148,7 +148,7 @@ class ShutFirst(Collect):
 
 @implementer(interfaces.IHalfCloseableProtocol)
 class AnswerAfterShut(Collect):
-    """Answers when the other side has no more to send."""
+    """Answers when the peer has shut down its write side."""
 
     def writeConnectionLost(self):
         pass
@@ -170,7 +170,7 @@ class AskForAbort(Ends, protocol.Protocol):
 
 
 class ReadSlowly(Collect):
-    """Reads nothing before a line comes on stdin, and then in stretches, with pauses between."""
+    """Reads nothing until a line arrives on stdin, then reads in stretches with pauses between."""
 
     paused = True
     stretch = 0
@@ -207,7 +207,7 @@ class ReadSlowly(Collect):
 
 @implementer(interfaces.IPushProducer)
 class Pour(Ends, protocol.Protocol):
-    """Writes while the transport wants more, and says when it does not for the first time."""
+    """Writes until paused, and prints `stalled` at the first pause."""
 
     written = 0
     paused = True
@@ -258,7 +258,7 @@ for name, frame in FRAMES.items():
 
 
 class One(protocol.Factory):
-    """Its port takes one connection."""
+    """Stops listening after one connection."""
 
     port = None
 

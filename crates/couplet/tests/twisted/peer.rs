@@ -1,4 +1,4 @@
-//! The Python that has Twisted, and `peer.py` as a process.
+//! Finds a Python with Twisted, and runs `peer.py` as a process.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -10,24 +10,24 @@ use std::thread;
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twisted");
 
-/// True when there is a Python with Twisted. One that is missing is a visible skip, and an error
-/// in CI.
+/// True when there is a Python with Twisted. Otherwise prints that the tests are skipped, or
+/// panics in CI.
 pub(crate) fn has_twisted() -> bool {
     match python() {
         Ok(_) => true,
         Err(why) => {
             assert!(std::env::var_os("CI").is_none(), "CI lacks Twisted: {why}");
-            // Once, and not by `eprintln`, which the harness keeps to itself when a test passes.
+            // Not `eprintln`, whose output the harness captures when a test passes.
             static SAY: Once = Once::new();
             SAY.call_once(|| {
-                let _ = writeln!(io::stderr(), "skipped: there is no Twisted here: {why}");
+                let _ = writeln!(io::stderr(), "skipped: Twisted is not available: {why}");
             });
             false
         }
     }
 }
 
-/// The Python that has Twisted; an error says why there is none.
+/// The Python that has Twisted, or why there is none.
 fn python() -> Result<&'static Path, &'static str> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = PYTHON.get_or_init(|| match std::env::var_os("TWISTED_PYTHON") {
@@ -40,7 +40,7 @@ fn python() -> Result<&'static Path, &'static str> {
     found.as_deref().map_err(String::as_str)
 }
 
-/// Runs `venv.sh`, alone: other runs of these tests wait.
+/// Runs `venv.sh` under a lock, so that concurrent runs of these tests wait.
 fn make_venv() -> io::Result<Result<PathBuf, String>> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.join("twisted-venv");
@@ -50,7 +50,7 @@ fn make_venv() -> io::Result<Result<PathBuf, String>> {
     Ok(made.map(|()| folder.join("bin/python")))
 }
 
-/// Runs it to its end; an error is the last line that it complains with.
+/// Runs it to completion; an error is its last line on stderr.
 fn run(command: &mut Command) -> Result<(), String> {
     let ended = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if ended.status.success() {
@@ -60,17 +60,17 @@ fn run(command: &mut Command) -> Result<(), String> {
     Err(stderr.lines().last().map_or_else(|| ended.status.to_string(), str::to_owned))
 }
 
-/// What a peer prints, line by line. A clone takes from the same lines, from any thread.
+/// The peer's output, line by line. Clones share it, and may be used from any thread.
 #[derive(Clone)]
 pub(crate) struct Said(Arc<Mutex<Receiver<String>>>);
 
 impl Said {
-    /// The next line; none when the peer has ended. Waits for it.
+    /// Waits for the next line; `None` when the peer has ended.
     pub(crate) fn next(&self) -> Option<String> {
-        self.0.lock().expect("no panic while it is held").recv().ok()
+        self.0.lock().expect("no thread panics while holding it").recv().ok()
     }
 
-    /// All lines up to the peer's end.
+    /// The remaining lines, until the peer ends.
     pub(crate) fn rest(&self) -> Vec<String> {
         std::iter::from_fn(|| self.next()).collect()
     }
@@ -83,9 +83,9 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts `case` as a "server" or as the "client" of a port.
+    /// Starts `case` as a "server", or as a "client" that connects to `port`.
     pub(crate) fn start(case: &str, role: &str, port: u16) -> Peer {
-        let python = python().expect("asked for before");
+        let python = python().expect("has_twisted() was checked");
         let mut child = Command::new(python)
             .arg(format!("{HERE}/peer.py"))
             .args([case, role, &port.to_string()])
@@ -97,7 +97,7 @@ impl Peer {
         let (sender, receiver) = channel();
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                // Nobody listens once the test is over.
+                // Fails once the test is over.
                 let _ = sender.send(line);
             }
         });
@@ -111,7 +111,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // An error says that it has ended already.
+        // Fails if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! An abort on one side is a reset to the other.
+//! An abort on one side arrives as a reset on the other.
 
 use std::io::ErrorKind;
 
@@ -6,7 +6,7 @@ use couplet::{Protocol, Reason, Transport};
 
 use crate::meeting::{End, in_both_directions, meet};
 
-/// Asks to be aborted, or aborts when it is asked.
+/// Asks the peer to abort, or aborts when asked.
 struct Aborting {
     asks: bool,
     end: End,

@@ -1,5 +1,5 @@
-//! One side reads slowly, the other one writes more than the kernel holds: its producer is paused,
-//! little is buffered, and every byte arrives.
+//! Backpressure: one side reads slowly while the other writes more than the kernel buffers. The
+//! writer's producer is paused, little is buffered, and every byte arrives.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -11,14 +11,14 @@ use couplet::{By, Connection, Producer, ProducerKind, Protocol, Reason, SocketOp
 use crate::meeting::{End, Intake, in_both_directions, meet, pattern};
 use crate::peer::Said;
 
-/// More than two sockets hold between them.
+/// More than two socket buffers hold.
 const BULK: usize = 8 * 1024 * 1024;
 const PIECE: usize = 64 * 1024;
-/// What is read between two pauses.
+/// Bytes read between two pauses.
 const STRETCH: usize = 1024 * 1024;
-/// What our socket holds, so that the kernel does not take most of it.
+/// Our socket's send buffer, small enough that the kernel does not absorb most of `BULK`.
 const ROOM: usize = 512 * 1024;
-/// Above this a transport is full, unless set.
+/// The transport's default high watermark.
 const HIGH_MARK: usize = 64 * 1024;
 
 /// How the writing went.
@@ -29,7 +29,8 @@ struct Poured {
     pauses: usize,
 }
 
-/// Writes a piece a round, unless the transport is full or has paused it, and wakes the peer up at its first pause.
+/// Writes a piece per round unless the transport is full or has paused it. Its first pause wakes up
+/// the peer.
 struct Pouring {
     poured: Rc<RefCell<Poured>>,
     paused: bool,
@@ -43,7 +44,8 @@ impl Pouring {
         if self.paused || poured.written == BULK {
             return;
         }
-        // A full transport either drains in this turn or pauses us: no resume comes without a pause.
+        // A full transport either drains in this turn or pauses us; without a pause there is no
+        // resume.
         if !transport.is_full() {
             transport.write(pattern(poured.written, PIECE));
             poured.written += PIECE;
@@ -62,7 +64,7 @@ impl Pouring {
         let mut poured = self.poured.borrow_mut();
         poured.pauses += 1;
         if poured.pauses == 1 {
-            self.stdin.write_all(b"go\n").expect("the peer lives");
+            self.stdin.write_all(b"go\n").expect("the peer is running");
         }
     }
 
@@ -72,7 +74,7 @@ impl Pouring {
     }
 }
 
-/// Hands on to the protocol what the transport asks of its producer.
+/// Forwards the transport's producer calls to the protocol.
 struct Pour(Connection<Pouring>);
 
 impl Producer for Pour {
@@ -89,7 +91,7 @@ impl Protocol for Pouring {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_socket_option(SocketOption::SendBuffer(ROOM));
         let pour = Pour(transport.connection());
-        transport.register_producer(pour, ProducerKind::Push).expect("the first");
+        transport.register_producer(pour, ProducerKind::Push).expect("the only producer");
         self.pour(transport);
     }
 
@@ -101,7 +103,7 @@ impl Protocol for Pouring {
 }
 
 #[test]
-fn twisted_reads_slowly_and_our_producer_waits() {
+fn our_producer_pauses_while_twisted_reads_slowly() {
     in_both_directions(|at| {
         let poured = Rc::<RefCell<Poured>>::default();
         let notes = poured.clone();
@@ -120,20 +122,20 @@ fn twisted_reads_slowly_and_our_producer_waits() {
     });
 }
 
-/// What the reading was told.
+/// How the reading went.
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+struct Reading {
     intake: Intake,
     stretch: usize,
     pauses: usize,
     in_pauses: usize,
 }
 
-/// Reads nothing before the peer says that it has to wait, and then in stretches, with pauses
+/// Reads nothing until the peer reports that it is stalled, then reads in stretches with pauses in
 /// between.
 struct Slow {
     said: Said,
-    told: Rc<RefCell<Told>>,
+    reading: Rc<RefCell<Reading>>,
     paused: bool,
     end: End,
 }
@@ -159,13 +161,13 @@ impl Protocol for Slow {
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        let mut told = self.told.borrow_mut();
-        told.intake.take(data);
-        told.stretch += data.len();
-        told.in_pauses += usize::from(self.paused);
-        if told.stretch >= STRETCH {
-            told.stretch = 0;
-            told.pauses += 1;
+        let mut reading = self.reading.borrow_mut();
+        reading.intake.take(data);
+        reading.stretch += data.len();
+        reading.in_pauses += usize::from(self.paused);
+        if reading.stretch >= STRETCH {
+            reading.stretch = 0;
+            reading.pauses += 1;
             self.paused = true;
             transport.pause_producing();
             transport.connection::<Self>().tell(Self::resume);
@@ -178,18 +180,18 @@ impl Protocol for Slow {
 }
 
 #[test]
-fn we_read_slowly_and_the_producer_of_twisted_waits() {
+fn twisteds_producer_pauses_while_we_read_slowly() {
     in_both_directions(|at| {
-        let told = Rc::<RefCell<Told>>::default();
-        let notes = told.clone();
+        let reading = Rc::<RefCell<Reading>>::default();
+        let notes = reading.clone();
         let met = meet(at, "pour", |peer, end| {
             let said = peer.said.clone();
-            Slow { said, told: notes, paused: false, end }
+            Slow { said, reading: notes, paused: false, end }
         });
-        let told = told.borrow();
-        assert_eq!(told.intake, Intake { received: BULK, spoilt: false }, "{at:?} listens");
-        assert!(told.pauses >= 4, "{at:?} listens: {told:?}");
-        assert_eq!(told.in_pauses, 0, "{at:?} listens");
+        let reading = reading.borrow();
+        assert_eq!(reading.intake, Intake { received: BULK, spoilt: false }, "{at:?} listens");
+        assert!(reading.pauses >= 4, "{at:?} listens: {reading:?}");
+        assert_eq!(reading.in_pauses, 0, "{at:?} listens");
         assert!(matches!(met.reason, Reason::Done(By::Peer)), "{at:?}: {}", met.reason);
         assert_eq!(met.said, ["lost ConnectionDone"], "{at:?} listens");
     });

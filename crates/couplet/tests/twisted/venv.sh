@@ -1,6 +1,6 @@
 #!/bin/sh
-# venv.sh FOLDER: a throw-away Python with Twisted there, made when it is missing or incomplete.
-# Prints nothing on stdout; FOLDER/bin/python is what it makes.
+# venv.sh FOLDER: makes a throw-away venv with Twisted in FOLDER if it is missing or incomplete.
+# Prints nothing on stdout; the interpreter is FOLDER/bin/python.
 set -eu
 folder=$1
 "$folder/bin/python" -c 'import twisted' 2>/dev/null && exit 0

@@ -30,6 +30,7 @@ use super::{
     SocketOption, Ticket, World, WriteOutcome,
 };
 use crate::address::Address;
+use crate::slots::Slots;
 pub(crate) use network::Standstill;
 pub use network::{Cut, Network, Wire};
 use network::{EndId, Opened};
@@ -53,17 +54,18 @@ const TAKE: usize = 256 * 1024;
 pub struct Memory {
     network: Network,
     manner: Manner,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    /// What is to be told in this turn.
-    events: VecDeque<Told>,
+    slots: Slots<Kind>,
+    /// Closed slots, and after how many turns their operations come home.
+    resting: Vec<(u32, u32)>,
+    /// What to report in this turn.
+    events: VecDeque<Notice>,
     lent: Vec<u8>,
     woken: Arc<Flag>,
     lookups: Vec<(Duration, Ticket, Result<Vec<IpAddr>, io::ErrorKind>)>,
 }
 
-/// An event that is found when its turn comes, since a close or a pause may come before.
-enum Told {
+/// Something to look at when its turn comes: a close or a pause may come first.
+enum Notice {
     Accept(Key),
     Connect(Key),
     Read(Key),
@@ -73,24 +75,9 @@ enum Told {
     Signal(Signal),
 }
 
-struct Slot {
-    generation: u32,
-    kind: Kind,
-}
-
 enum Kind {
-    Free,
-    /// Closed; its operations come home after so many turns.
-    Resting(u32),
-    Port {
-        opened: Opened,
-        accepting: bool,
-    },
-    Connecting {
-        to: SocketAddr,
-        from: Option<SocketAddr>,
-        outcome: Option<io::Result<EndId>>,
-    },
+    Port { opened: Opened, accepting: bool },
+    Connecting { to: SocketAddr, from: Option<SocketAddr>, outcome: Option<io::Result<EndId>> },
     Stream(Stream),
 }
 
@@ -109,8 +96,8 @@ impl Memory {
         let driver = Memory {
             network: network.clone(),
             manner,
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slots::new(),
+            resting: Vec::new(),
             events: VecDeque::new(),
             lent: Vec::new(),
             woken: Arc::new(Flag(AtomicBool::new(false))),
@@ -120,25 +107,14 @@ impl Memory {
     }
 
     fn insert(&mut self, kind: Kind) -> Key {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, kind: Kind::Free });
-            (self.slots.len() - 1) as u32
-        });
-        let entry = &mut self.slots[slot as usize];
-        entry.kind = kind;
         self.network.net.borrow_mut().slots_in_use += 1;
-        Key { slot, generation: entry.generation }
+        self.slots.insert(kind)
     }
 
     /// What a key names, for a command: a key that was closed fails the test.
     fn commanded(&mut self, key: Key) -> &mut Kind {
-        let slot = &mut self.slots[key.slot as usize];
-        assert!(
-            slot.generation == key.generation,
-            "a key was used after its close: {key:?}, the slot is at {}",
-            slot.generation
-        );
-        &mut slot.kind
+        let kind = self.slots.get_mut(key);
+        kind.unwrap_or_else(|| panic!("a key was used after its close: {key:?}"))
     }
 
     fn stream(&mut self, key: Key) -> &mut Stream {
@@ -148,33 +124,33 @@ impl Memory {
         }
     }
 
-    /// What a key names, for an event: one that was closed has no more.
-    fn live(&mut self, key: Key) -> Option<&mut Kind> {
-        let slot = &mut self.slots[key.slot as usize];
-        (slot.generation == key.generation).then_some(&mut slot.kind)
+    /// Counts down the closed slots.
+    fn end_rest(&mut self) {
+        let slots = &mut self.slots;
+        let mut net = self.network.net.borrow_mut();
+        self.resting.retain_mut(|(slot, turns)| {
+            *turns = turns.saturating_sub(1);
+            if *turns == 0 {
+                slots.reuse(*slot);
+                net.slots_in_use -= 1;
+            }
+            *turns > 0
+        });
     }
 
-    /// Looks at every slot and notes what there is to tell.
+    /// Looks at every slot and notes what there is to report.
     fn look(&mut self) {
-        for index in 0..self.slots.len() {
-            let key = Key { slot: index as u32, generation: self.slots[index].generation };
+        self.end_rest();
+        for key in self.slots.keys() {
             let network = self.network.clone();
             let mut net = network.net.borrow_mut();
-            match &mut self.slots[index].kind {
-                Kind::Free => {}
-                Kind::Resting(turns) => {
-                    *turns = turns.saturating_sub(1);
-                    if *turns == 0 {
-                        self.slots[index].kind = Kind::Free;
-                        self.free.push(index as u32);
-                        net.slots_in_use -= 1;
-                    }
-                }
+            let Some(kind) = self.slots.get_mut(key) else { continue };
+            match kind {
                 Kind::Port { opened, accepting } => {
                     let listener = net.listeners.get(&opened.address);
                     let waiting = listener.is_some_and(|listener| !listener.queue.is_empty());
                     if *accepting && waiting {
-                        self.events.push_back(Told::Accept(key));
+                        self.events.push_back(Notice::Accept(key));
                     }
                 }
                 Kind::Connecting { to, from, outcome } => {
@@ -182,38 +158,35 @@ impl Memory {
                         *outcome = net.answer(key, *to, *from);
                     }
                     if outcome.is_some() {
-                        self.events.push_back(Told::Connect(key));
+                        self.events.push_back(Notice::Connect(key));
                     }
                 }
                 Kind::Stream(stream) => {
                     if let Some(n) = stream.send_some(&mut net, self.manner) {
-                        self.events.push_back(Told::Sent(key, n));
+                        self.events.push_back(Notice::Sent(key, n));
                     }
                     if stream.is_readable(&mut net, self.manner) {
-                        self.events.push_back(Told::Read(key));
+                        self.events.push_back(Notice::Read(key));
                     }
                 }
             }
         }
         let mut net = self.network.net.borrow_mut();
-        self.events.extend(net.signals.drain(..).map(Told::Signal));
+        self.events.extend(net.signals.drain(..).map(Notice::Signal));
         let now = net.elapsed;
         for (_, ticket, answer) in self.lookups.extract_if(.., |(at, _, _)| *at <= now) {
-            self.events.push_back(Told::Resolved(ticket, answer));
+            self.events.push_back(Notice::Resolved(ticket, answer));
         }
     }
 
     /// Operations that need no help from outside to come home.
     fn is_at_work(&self) -> bool {
-        self.slots.iter().any(|slot| match &slot.kind {
-            Kind::Resting(_) => true,
-            Kind::Stream(stream) => stream.receiving && stream.received.is_some(),
-            _ => false,
-        })
+        let comes_home = |kind: &Kind| matches!(kind, Kind::Stream(stream) if stream.receiving && stream.received.is_some());
+        !self.resting.is_empty() || self.slots.iter().any(|(_, kind)| comes_home(kind))
     }
 
     fn accept(&mut self, port: Key) -> Option<Event> {
-        let Some(Kind::Port { opened, accepting: true }) = self.live(port) else {
+        let Some(Kind::Port { opened, accepting: true }) = self.slots.get_mut(port) else {
             return None;
         };
         let address = opened.address;
@@ -222,7 +195,7 @@ impl Memory {
         let listener = net.listeners.get_mut(&address)?;
         let end = listener.queue.pop_front()?;
         if !listener.queue.is_empty() {
-            self.events.push_front(Told::Accept(port));
+            self.events.push_front(Notice::Accept(port));
         }
         let [peer, host] = net.links[end.0].addresses;
         drop(net);
@@ -232,13 +205,13 @@ impl Memory {
 
     fn connected(&mut self, key: Key) -> Option<Event> {
         let network = self.network.clone();
-        let Some(Kind::Connecting { outcome, .. }) = self.live(key) else {
+        let Some(Kind::Connecting { outcome, .. }) = self.slots.get_mut(key) else {
             return None;
         };
         match outcome.take()? {
             Ok(end) => {
                 let host = network.net.borrow().links[end.0].addresses[0];
-                self.slots[key.slot as usize].kind = Kind::Stream(Stream::new(end));
+                *self.commanded(key) = Kind::Stream(Stream::new(end));
                 Some(Event::Connected { key, host: host.into() })
             }
             Err(error) => Some(Event::Ended(key, Some(error))),
@@ -249,7 +222,7 @@ impl Memory {
     fn read(&mut self, key: Key) -> Option<Result<(), Option<io::Error>>> {
         let network = self.network.clone();
         let manner = self.manner;
-        let Some(Kind::Stream(stream)) = self.live(key) else {
+        let Some(Kind::Stream(stream)) = self.slots.get_mut(key) else {
             return None;
         };
         let mut net = network.net.borrow_mut();
@@ -281,7 +254,7 @@ impl Memory {
         }
         let end = net.end(stream.end);
         if end.incoming.bytes.is_empty() && (end.incoming.fin || end.error.is_some()) {
-            self.events.push_front(Told::Read(key));
+            self.events.push_front(Notice::Read(key));
         }
         self.lent = bytes;
         Some(Ok(()))
@@ -322,31 +295,31 @@ impl Driver for Memory {
         self.lent.fill(0xdd);
         loop {
             match self.events.pop_front()? {
-                Told::Accept(port) => {
+                Notice::Accept(port) => {
                     if let Some(event) = self.accept(port) {
                         return Some(event);
                     }
                 }
-                Told::Connect(key) => {
+                Notice::Connect(key) => {
                     if let Some(event) = self.connected(key) {
                         return Some(event);
                     }
                 }
-                Told::Sent(key, n) => {
-                    if self.live(key).is_some() {
+                Notice::Sent(key, n) => {
+                    if self.slots.get_mut(key).is_some() {
                         return Some(Event::Sent(key, n));
                     }
                 }
-                Told::Read(key) => match self.read(key) {
+                Notice::Read(key) => match self.read(key) {
                     None => {}
                     Some(Ok(())) => return Some(Event::Received(key)),
                     Some(Err(error)) => return Some(Event::Ended(key, error)),
                 },
-                Told::Resolved(ticket, answer) => {
+                Notice::Resolved(ticket, answer) => {
                     return Some(Event::Resolved(ticket, answer.map_err(io::Error::from)));
                 }
-                Told::JobDone(ticket) => return Some(Event::JobDone(ticket)),
-                Told::Signal(signal) => return Some(Event::Signal(signal)),
+                Notice::JobDone(ticket) => return Some(Event::JobDone(ticket)),
+                Notice::Signal(signal) => return Some(Event::Signal(signal)),
             }
         }
     }
@@ -414,35 +387,29 @@ impl Commands for Memory {
         let network = self.network.clone();
         let completion = self.manner == Manner::Completion;
         self.commanded(key);
-        let slot = &mut self.slots[key.slot as usize];
-        slot.generation += 1;
-        let kind = std::mem::replace(&mut slot.kind, Kind::Free);
+        let Some(kind) = self.slots.retire(key) else { return };
         // One more than the turns that `look` counts, so that a slot is never used in its turn.
         let turns = 1 + if completion { network.net.borrow_mut().below(3) as u32 } else { 0 };
-        slot.kind = Kind::Resting(turns);
+        self.resting.push((key.slot, turns));
         match kind {
             Kind::Port { opened, .. } => drop(opened),
             Kind::Stream(Stream { end, .. }) | Kind::Connecting { outcome: Some(Ok(end)), .. } => {
                 network.net.borrow_mut().close(end, mode);
             }
-            Kind::Connecting { .. } | Kind::Free | Kind::Resting(_) => {}
+            Kind::Connecting { .. } => {}
         }
         network.net.borrow_mut().end_connect(key);
     }
 
     fn peer_has_ended(&self, key: Key) -> bool {
-        let slot = &self.slots[key.slot as usize];
-        assert!(slot.generation == key.generation, "a key was used after its close: {key:?}");
-        match &slot.kind {
+        match self.slots.get(key).expect("a key was used after its close") {
             Kind::Stream(stream) => self.network.net.borrow_mut().end(stream.end).incoming.fin,
             _ => false,
         }
     }
 
     fn unsent(&self, key: Key) -> Option<usize> {
-        let slot = &self.slots[key.slot as usize];
-        assert!(slot.generation == key.generation, "a key was used after its close: {key:?}");
-        match &slot.kind {
+        match self.slots.get(key).expect("a key was used after its close") {
             Kind::Stream(stream) => {
                 Some(self.network.net.borrow_mut().peer(stream.end).incoming.bytes.len())
             }
@@ -465,17 +432,17 @@ impl Commands for Memory {
 
     fn forget(&mut self, ticket: Ticket) {
         self.lookups.retain(|(_, waiting, _)| *waiting != ticket);
-        self.events.retain(|told| !matches!(told, Told::Resolved(t, _) if *t == ticket));
+        self.events.retain(|told| !matches!(told, Notice::Resolved(t, _) if *t == ticket));
     }
 
     /// Here and now: a world whose time is virtual has no threads.
     fn run_blocking(&mut self, ticket: Ticket, job: Job) {
         job();
-        self.events.push_back(Told::JobDone(ticket));
+        self.events.push_back(Notice::JobDone(ticket));
     }
 
     fn forget_job(&mut self, ticket: Ticket) {
-        self.events.retain(|told| !matches!(told, Told::JobDone(t) if *t == ticket));
+        self.events.retain(|told| !matches!(told, Notice::JobDone(t) if *t == ticket));
     }
 
     fn waker(&self) -> Waker {

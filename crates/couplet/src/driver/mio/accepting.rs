@@ -9,10 +9,10 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 
 use super::Mio;
-use super::slots::Kind;
+use super::slots::{Kind, Registered};
 use super::stream::StreamSlot;
 use crate::address::Address;
-use crate::driver::{Event, Key, World};
+use crate::driver::{Event, World};
 
 /// Connections that the first round takes.
 const FIRST: u32 = 100;
@@ -55,7 +55,7 @@ impl Share {
 
 /// What to do when `accept` gives no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum AfterError {
     /// Nobody waits.
     Done,
     /// It was interrupted: ask again.
@@ -70,19 +70,19 @@ pub(super) enum Answer {
     Rest,
 }
 
-pub(super) fn answer(error: &io::Error) -> Answer {
+pub(super) fn answer(error: &io::Error) -> AfterError {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, WouldBlock,
     };
     const EPROTO: i32 = if cfg!(target_os = "linux") { 71 } else { 100 };
     match (error.kind(), error.raw_os_error()) {
-        (WouldBlock, _) => Answer::Done,
-        (Interrupted, _) => Answer::Again,
-        (PermissionDenied, _) => Answer::Next,
-        (ConnectionAborted | ConnectionReset, _) | (_, Some(EPROTO)) => Answer::EndRound,
+        (WouldBlock, _) => AfterError::Done,
+        (Interrupted, _) => AfterError::Again,
+        (PermissionDenied, _) => AfterError::Next,
+        (ConnectionAborted | ConnectionReset, _) | (_, Some(EPROTO)) => AfterError::EndRound,
         // EMFILE and ENFILE; Windows tells with WSAEMFILE.
-        (_, Some(24 | 23 | 10024)) => Answer::TurnAway,
-        _ => Answer::Rest,
+        (_, Some(24 | 23 | 10024)) => AfterError::TurnAway,
+        _ => AfterError::Rest,
     }
 }
 
@@ -120,27 +120,27 @@ impl Mio {
             if host.is_wildcard() { stream.local_addr().map_or(host, Address::from) } else { host };
         // Its slot is the next one, so the token is known before it has one.
         let both = Interest::READABLE | Interest::WRITABLE;
-        let token = Token(self.next_slot_number());
+        let token = Token(self.slots.next_key().slot as usize);
         if let Err(error) = self.poll.registry().register(&mut stream, token, both) {
             tracing::error!(%error, "cannot watch a new connection");
             return None;
         }
-        let port = Key { slot: port, generation: self.slots[port as usize].generation };
+        let port = self.slots.key_at(port);
         let key = self.insert(Kind::Stream(StreamSlot::new(stream)));
         Some(Event::Accepted { port, key, peer: Address::from(peer), host })
     }
 
     fn accept(&mut self, slot: u32) -> Option<(TcpStream, SocketAddr, Address)> {
         let round = self.round;
-        let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
+        let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
             return None;
         };
         while port.accepting && port.readable && port.rests_in != round {
             let accepted = port.listener.accept();
             let answer = accepted.as_ref().err().map(answer);
             let ends = match answer {
-                None | Some(Answer::Next) => !port.share.take(),
-                Some(Answer::Again) => false,
+                None | Some(AfterError::Next) => !port.share.take(),
+                Some(AfterError::Again) => false,
                 Some(_) => true,
             };
             if ends {
@@ -149,8 +149,8 @@ impl Mio {
             }
             match (accepted, answer) {
                 (Ok((stream, peer)), _) => return Some((stream, peer, port.host.clone())),
-                (Err(_), Some(Answer::Done)) => port.readable = false,
-                (Err(error), Some(Answer::TurnAway | Answer::Rest)) => {
+                (Err(_), Some(AfterError::Done)) => port.readable = false,
+                (Err(error), Some(AfterError::TurnAway | AfterError::Rest)) => {
                     let host = port.host.clone();
                     self.rest(slot, &host, &error);
                     return None;
@@ -169,7 +169,7 @@ impl Mio {
     /// No descriptors or no memory: turn away who waits, with the descriptor held in reserve, or
     /// where there is none try again later.
     fn rest(&mut self, slot: u32, host: &Address, error: &io::Error) {
-        if answer(error) == Answer::TurnAway
+        if answer(error) == AfterError::TurnAway
             && self.reserve.take().is_some()
             && self.turn_away(slot)
         {
@@ -194,15 +194,15 @@ impl Mio {
 
     /// Accepts and closes; true when nobody waits any more.
     fn turn_away(&mut self, slot: u32) -> bool {
-        let Kind::Port(port) = &mut self.slots[slot as usize].kind else {
+        let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
             return false;
         };
         for _ in 0..TURNED_AWAY {
             match port.listener.accept().map_err(|error| answer(&error)) {
                 Ok(_) => self.turned_away += 1,
-                Err(Answer::Again | Answer::Next | Answer::EndRound) => {}
+                Err(AfterError::Again | AfterError::Next | AfterError::EndRound) => {}
                 Err(answer) => {
-                    port.readable = answer != Answer::Done;
+                    port.readable = answer != AfterError::Done;
                     break;
                 }
             }
@@ -225,15 +225,15 @@ mod tests {
     fn c48_each_accept_error_has_its_answer() {
         use rustix::io::Errno;
         let answers = [
-            (Errno::WOULDBLOCK, Answer::Done),
-            (Errno::INTR, Answer::Again),
-            (Errno::PERM, Answer::Next),
-            (Errno::CONNABORTED, Answer::EndRound),
-            (Errno::PROTO, Answer::EndRound),
-            (Errno::MFILE, Answer::TurnAway),
-            (Errno::NFILE, Answer::TurnAway),
-            (Errno::NOBUFS, Answer::Rest),
-            (Errno::NOMEM, Answer::Rest),
+            (Errno::WOULDBLOCK, AfterError::Done),
+            (Errno::INTR, AfterError::Again),
+            (Errno::PERM, AfterError::Next),
+            (Errno::CONNABORTED, AfterError::EndRound),
+            (Errno::PROTO, AfterError::EndRound),
+            (Errno::MFILE, AfterError::TurnAway),
+            (Errno::NFILE, AfterError::TurnAway),
+            (Errno::NOBUFS, AfterError::Rest),
+            (Errno::NOMEM, AfterError::Rest),
         ];
         for (errno, wanted) in answers {
             assert_eq!(answer(&errno.into()), wanted, "{errno:?}");

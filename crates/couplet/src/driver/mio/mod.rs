@@ -38,7 +38,7 @@ use epoll::{Event as Polled, Says as _};
 #[cfg(not(target_os = "linux"))]
 use mio::event::Event as Polled;
 use signals::SignalSource;
-use slots::{ConnectingSlot, Kind, Slot};
+use slots::{ConnectingSlot, Kind, Registered};
 use stream::{READ, Readiness, is_bytes};
 use system::{System, connect_from};
 
@@ -49,6 +49,7 @@ use super::{
     SocketOption, Ticket, WatchId, World, WriteOutcome,
 };
 use crate::address::Address;
+use crate::slots::Slots;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
@@ -70,12 +71,9 @@ pub struct Mio {
     /// The events of the last poll, in a form that can be walked while slots change.
     batch: Vec<Polled>,
     cursor: usize,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    slots: Slots<Registered>,
     /// Most slots in use at the same time since the table was last shrunk.
     high_water: usize,
-    /// Generation counter, unique per key.
-    generation: u32,
     /// Slots closed since the last wait: an event of this batch may still name them, so they are
     /// not used again before the next.
     retired: Vec<u32>,
@@ -151,10 +149,8 @@ impl Mio {
             events: mio::Events::with_capacity(EVENTS),
             batch: Vec::with_capacity(EVENTS),
             cursor: 0,
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slots::new(),
             high_water: 0,
-            generation: 0,
             retired: Vec::new(),
             again: VecDeque::new(),
             later: VecDeque::new(),
@@ -272,11 +268,11 @@ impl Driver for Mio {
     fn next(&mut self) -> Option<Event> {
         if let Some(event) = self.batch.get(self.cursor)
             && let Token(slot) = event.token()
-            && let Some(Slot { generation, kind: Kind::Stream(stream), .. }) = self.slots.get(slot)
+            && let Some(Registered { kind: Kind::Stream(stream), .. }) = self.slots.at(slot as u32)
             && stream.is_idle()
             && is_bytes(event)
         {
-            let key = Key { slot: slot as u32, generation: *generation };
+            let key = self.slots.key_at(slot as u32);
             let read = stream.read_once(&mut self.buffer[..self.first_read]);
             self.cursor += 1;
             // A short read has used the edge up.
@@ -342,7 +338,9 @@ impl Commands for Mio {
         let listener = bound.socket.downcast::<std::net::TcpListener>().map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
         })?;
-        let listener = TcpListener::from_std(*listener);
+        let mut listener = TcpListener::from_std(*listener);
+        let token = Token(self.slots.next_key().slot as usize);
+        self.poll.registry().register(&mut listener, token, Interest::READABLE)?;
         let port = PortSlot {
             listener,
             host: bound.host,
@@ -351,16 +349,7 @@ impl Commands for Mio {
             share: Share::new(),
             rests_in: 0,
         };
-        let key = self.insert(Kind::Port(Box::new(port)));
-        let Kind::Port(port) = &mut self.slots[key.slot as usize].kind else { unreachable!() };
-        let token = Token(key.slot as usize);
-        let registered =
-            self.poll.registry().register(&mut port.listener, token, Interest::READABLE);
-        if let Err(error) = registered {
-            self.free_slot(key.slot);
-            return Err(error);
-        }
-        Ok(key)
+        Ok(self.insert(Kind::Port(Box::new(port))))
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -372,15 +361,15 @@ impl Commands for Mio {
         if options.no_delay {
             stream.set_nodelay(true)?;
         }
-        let token = Token(self.next_slot_number());
+        let token = Token(self.slots.next_key().slot as usize);
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, token, both)?;
         Ok(self.insert(Kind::Connecting(ConnectingSlot { stream, closing: false })))
     }
 
     fn receive(&mut self, key: Key, on: bool) {
-        let Some(slot) = self.slot(key) else { return };
-        let wake = match &mut slot.kind {
+        let Some(kind) = self.kind(key) else { return };
+        let wake = match kind {
             Kind::Stream(stream) => {
                 stream.readiness.set(Readiness::PAUSED, !on);
                 on && stream.readiness.has(Readiness::READABLE)
@@ -389,7 +378,7 @@ impl Commands for Mio {
                 port.accepting = on;
                 port.readable && on
             }
-            Kind::Connecting(_) | Kind::Free => false,
+            Kind::Connecting(_) => false,
         };
         if wake {
             self.queue(key.slot);
@@ -406,8 +395,7 @@ impl Commands for Mio {
     }
 
     fn close(&mut self, key: Key, mode: CloseMode) {
-        let Some(slot) = self.slot(key) else { return };
-        if let Kind::Stream(stream) = &mut slot.kind {
+        if let Some(stream) = self.stream(key) {
             match mode {
                 CloseMode::Normal => stream.take_resets_back(),
                 CloseMode::Reset => {
@@ -417,23 +405,21 @@ impl Commands for Mio {
                 }
             }
         }
-        self.free_slot(key.slot);
+        self.retire(key);
     }
 
     fn peer_has_ended(&self, key: Key) -> bool {
-        self.slots.get(key.slot as usize).is_some_and(|slot| match &slot.kind {
-            Kind::Stream(stream) => {
-                slot.generation == key.generation && stream.readiness.has(Readiness::CLOSING)
+        match self.slots.get(key) {
+            Some(Registered { kind: Kind::Stream(stream), .. }) => {
+                stream.readiness.has(Readiness::CLOSING)
             }
             _ => false,
-        })
+        }
     }
 
     fn unsent(&self, key: Key) -> Option<usize> {
-        match self.slots.get(key.slot as usize) {
-            Some(Slot { generation, kind: Kind::Stream(stream), .. })
-                if *generation == key.generation =>
-            {
+        match self.slots.get(key)? {
+            Registered { kind: Kind::Stream(stream), .. } => {
                 couplet_os::unsent::unsent(&stream.stream)
             }
             _ => None,

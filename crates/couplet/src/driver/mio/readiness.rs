@@ -6,11 +6,11 @@ use mio::Token;
 
 #[cfg(target_os = "linux")]
 use super::epoll::Says as _;
-use super::slots::{ConnectingSlot, Kind, Slot};
-use super::stream::{Found, READ, Readiness, StreamSlot};
+use super::slots::{ConnectingSlot, Kind, Registered};
+use super::stream::{Found, READ, Readiness};
 use super::{Mio, SIGNALS, WAKER, WATCHES};
 use crate::address::Address;
-use crate::driver::{Event, Key, Ready, WatchId};
+use crate::driver::{Event, Ready, WatchId};
 
 impl Mio {
     /// The next slot that may have something to report, with the readiness of its event noted.
@@ -38,7 +38,7 @@ impl Mio {
         }
         while let Some(slot) = self.again.pop_front() {
             // One that waits for the next turn has had its share of this one.
-            if !self.slots[slot as usize].queued {
+            if self.slots.at(slot).is_some_and(|slot| !slot.queued) {
                 return Some(slot);
             }
         }
@@ -46,7 +46,8 @@ impl Mio {
     }
 
     pub(super) fn note(&mut self, slot: usize, mut readiness: Readiness) {
-        match &mut self.slots[slot].kind {
+        let Some(slot) = self.slots.at_mut(slot as u32) else { return };
+        match &mut slot.kind {
             Kind::Port(port) => port.readable = true,
             Kind::Stream(stream) => {
                 if !stream.readiness.has(Readiness::BLOCKED) || stream.error.is_some() {
@@ -57,28 +58,17 @@ impl Mio {
             Kind::Connecting(connecting) => {
                 connecting.closing |= readiness.has(Readiness::CLOSING);
             }
-            Kind::Free => {}
         }
     }
 
     fn look_at_connecting(&mut self, slot: u32) -> Option<Event> {
-        let Slot { generation, kind: Kind::Connecting(connecting), .. } =
-            &self.slots[slot as usize]
-        else {
+        let key = self.slots.key_at(slot);
+        let Some(Kind::Connecting(connecting)) = self.kind(key) else {
             return None;
         };
-        let key = Key { slot, generation: *generation };
         match connecting.outcome()? {
             Ok(host) => {
-                let entry = &mut self.slots[slot as usize];
-                if let Kind::Connecting(connecting) = std::mem::replace(&mut entry.kind, Kind::Free)
-                {
-                    let mut stream = StreamSlot::new(connecting.stream);
-                    // The edge of the connect may have told of bytes and of their end too.
-                    stream.readiness.set(Readiness::READABLE, true);
-                    stream.readiness.set(Readiness::CLOSING, connecting.closing);
-                    entry.kind = Kind::Stream(stream);
-                }
+                self.slots.map(key, |slot| Registered { kind: slot.kind.connected(), ..slot });
                 self.queue(slot);
                 Some(Event::Connected { key, host })
             }
@@ -88,11 +78,10 @@ impl Mio {
 
     /// Looks at a stream, from which `already` was read perhaps.
     fn look_at_stream(&mut self, slot: u32, already: Option<io::Result<usize>>) -> Option<Event> {
-        let Slot { generation, kind: Kind::Stream(stream), .. } = &mut self.slots[slot as usize]
-        else {
+        let key = self.slots.key_at(slot);
+        let Some(Registered { kind: Kind::Stream(stream), .. }) = self.slots.get_mut(key) else {
             return None;
         };
-        let key = Key { slot, generation: *generation };
         if already.is_some() {
             stream.readiness.set(Readiness::READABLE, true);
         }
@@ -128,11 +117,10 @@ impl Mio {
     }
 
     fn look_at(&mut self, slot: u32) -> Option<Event> {
-        match &self.slots[slot as usize].kind {
+        match &self.slots.at(slot)?.kind {
             Kind::Stream(_) => self.look_at_stream(slot, None),
             Kind::Port(_) => self.look_at_port(slot),
             Kind::Connecting(_) => self.look_at_connecting(slot),
-            Kind::Free => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Datagrams: each by itself, with what a network does to them.
+//! Datagrams, and how the network loses, duplicates, reorders and truncates them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -10,12 +10,12 @@ use super::{Happening, Kernel};
 use crate::sim::faults::{Fault, Link};
 use crate::sim::random::{Purpose, Stream};
 
-/// Datagrams that a socket holds; more are lost, as in a system.
+/// Datagrams that a socket queues; further ones are dropped, as a real system does.
 const HELD: usize = 256;
 
 const LOOPBACK: Link = Link::constant(Duration::ZERO);
 
-/// A datagram on its way, or held by a socket.
+/// A datagram in flight or queued at a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sim) struct Datagram {
     pub(in crate::sim) from: SocketAddr,
@@ -26,8 +26,8 @@ pub(in crate::sim) struct Datagram {
 #[derive(Default)]
 pub(in crate::sim) struct Socket {
     held: VecDeque<Datagram>,
-    /// To each host how many it has sent, and when the last one comes to its end: they come in
-    /// order unless the link says otherwise.
+    /// For each host, how many it has sent there and when the last one arrives: they arrive in
+    /// order unless the link reorders them.
     sent_to: BTreeMap<u32, (u64, u64)>,
 }
 
@@ -46,7 +46,7 @@ impl Kernel {
         Ok(address)
     }
 
-    /// Closes a socket of the host as it was at this boot.
+    /// Closes a socket opened in this boot of the host; does nothing after a restart.
     pub(in crate::sim) fn close_socket(&mut self, host: u32, boot: u32, address: SocketAddr) {
         if self.host(host).boot == boot {
             self.host(host).sockets.remove(&address);
@@ -61,11 +61,11 @@ impl Kernel {
         self.host(host).sockets.get_mut(&address)?.held.pop_front()
     }
 
-    /// Sends a datagram: once, twice, shortened, late or not at all.
+    /// Sends a datagram, which may arrive once, twice, truncated, late or not at all.
     ///
     /// # Errors
     ///
-    /// `NotConnected` where the socket is gone, with its host or by a close.
+    /// `NotConnected` when the socket is closed, or gone with its host.
     pub(in crate::sim) fn send_datagram(
         &mut self,
         from: SocketAddr,
@@ -84,9 +84,9 @@ impl Kernel {
         let (ordinal, last) = *sent;
         let key = [u64::from(host), u64::from(from.port()), u64::from(target), ordinal];
         let mut random = Stream::new(self.seed, Purpose::Datagrams, &key);
-        // Within a host nothing happens to them.
+        // Loopback is reliable.
         let link = if host == target { LOOPBACK } else { self.link(host, target) };
-        // Each choice is drawn, so that none depends on another.
+        // Draws every choice, used or not, so that none depends on another.
         let lost = random.per_mille(link.loss.saturating_add(self.extra_loss(host, target)));
         let twice = random.per_mille(link.duplicates);
         let late = random.per_mille(link.reordered);

@@ -1,4 +1,4 @@
-//! One host: its clocks, its ports, what its driver is told, and when its loop turns.
+//! One host: its clocks, ports, driver events, names and jobs, and when its loop turns.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -13,30 +13,30 @@ use crate::sim::faults::Fault;
 use crate::sim::random::{Latency, Purpose, Stream};
 use crate::sim::trace::What;
 
-/// The least time from one turn of a loop to the next: what its work costs. So a loop that always
-/// has something to do does not stop the time of the world.
+/// The least time between two turns of a loop: the cost of its work. Without it, a loop that always
+/// has work would stop virtual time.
 pub(in crate::sim) const TURN: u64 = 1_000;
 
-/// How long after a failed start a program is started again.
+/// The delay before a program that failed to start is retried.
 const START_AGAIN: u64 = 1_000_000_000;
 
-/// How far the clocks of a host are ahead of those of others at the beginning, at most.
+/// The most by which a host's clocks start ahead of another's.
 const SKEW: u64 = 900_000_000_000;
 
-/// How often a job asks whether the pause of its program is over.
+/// How often a job checks whether its program's pause is over.
 const PAUSED: u64 = 1_000_000;
 
-/// Names that a program waits for at most; one more is refused at once.
+/// The most lookups in flight per program; one more is refused immediately.
 const LOOKUPS: usize = 1000;
 
-/// Jobs of a host that run at the same time.
+/// The most jobs that a host runs at the same time.
 const JOBS: usize = 10;
 
-/// What EMFILE is called.
+/// `EMFILE`.
 pub(super) const NO_DESCRIPTORS: i32 = 24;
 
-/// What a host's driver is to look at.
-pub(in crate::sim) enum Told {
+/// An event queued for a host's driver.
+pub(in crate::sim) enum Notice {
     End(EndId),
     Port(SocketAddr),
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
@@ -47,12 +47,12 @@ pub(in crate::sim) enum Told {
 pub(in crate::sim) struct Listener {
     pub(in crate::sim) queue: VecDeque<EndId>,
     options: ListenOptions,
-    /// Its loop serves it.
+    /// Its loop accepts from it.
     pub(in crate::sim) served: bool,
 }
 
 impl Listener {
-    /// This one, which listens at the first address, and another would take each other's connects.
+    /// True when this one, bound to `at`, conflicts with one to be bound to `to`.
     fn is_in_the_way(&self, (at, (to, to_dual)): (SocketAddr, (SocketAddr, bool))) -> bool {
         let covers = |at: SocketAddr, dual: bool, to: SocketAddr| {
             at.ip() == to.ip()
@@ -68,40 +68,40 @@ pub(in crate::sim) struct HostState {
     pub(in crate::sim) name: String,
     pub(in crate::sim) v4: Ipv4Addr,
     pub(in crate::sim) v6: Ipv6Addr,
-    /// How often its system or its program has started.
+    /// Generation counter, bumped when its program ends or its power fails.
     pub(in crate::sim) boot: u32,
     pub(in crate::sim) powered: bool,
     /// Its program runs.
     pub(in crate::sim) runs: bool,
-    /// A fault has ended its program, which starts anew when that is over.
+    /// A fault has ended its program, which restarts when the fault is over.
     downed: bool,
     pub(in crate::sim) paused: u32,
-    /// Its clocks have gone forward by this.
+    /// How far its clocks are ahead of the world's time, in nanoseconds.
     pub(in crate::sim) ahead: u64,
-    /// Its time of day has gone back by this.
+    /// How far its time of day was set back, in nanoseconds.
     pub(in crate::sim) behind: u64,
     pub(in crate::sim) listeners: BTreeMap<SocketAddr, Listener>,
-    /// Of its program's connections, and of those that wait in a queue.
+    /// The ends of its program's connections and of those in accept queues.
     pub(super) ends: BTreeSet<EndId>,
     next_port: u16,
-    /// Connections that it has tried, in all and to each other host.
+    /// Connects attempted, in total and to each host.
     pub(super) tried: u32,
     pub(super) tried_to: BTreeMap<u32, u32>,
-    pub(in crate::sim) ready: VecDeque<Told>,
-    /// What its driver is to look at in the next round.
-    pub(super) later: Vec<Told>,
-    /// What the keys of its driver mean.
+    pub(in crate::sim) ready: VecDeque<Notice>,
+    /// Driver events for the next round.
+    pub(super) later: Vec<Notice>,
+    /// The connection behind each slot of its driver.
     held: Vec<Option<EndId>>,
-    /// Keys that its driver has given out and that are not closed.
+    /// How many keys of its driver are open.
     pub(in crate::sim) keys: usize,
     /// A callback of one of its protocols is running.
     pub(in crate::sim) in_callback: bool,
-    /// The latest time that its program has seen.
+    /// The clock reading at the last callback.
     pub(in crate::sim) seen: Option<Instant>,
     turn_at: Option<u64>,
     pub(in crate::sim) busy_until: u64,
     pub(super) uplink_free: u64,
-    /// Bytes a second that it sends at most.
+    /// The most bytes per second that it sends.
     pub(in crate::sim) bandwidth: Option<u64>,
     jobs: BTreeMap<Ticket, Option<Job>>,
     jobs_waiting: VecDeque<Ticket>,
@@ -113,18 +113,18 @@ pub(in crate::sim) struct HostState {
 }
 
 impl HostState {
-    /// What its clock shows, since the beginning of all clocks.
+    /// Its clock reading, as time since the epoch of all clocks.
     pub(in crate::sim) fn clock(&self, now: u64) -> Duration {
         Duration::from_nanos(now.saturating_add(self.ahead))
     }
 
-    /// The time of day that it shows.
+    /// Its time of day.
     pub(in crate::sim) fn wall_clock(&self, now: u64) -> SystemTime {
         let time = Duration::from_secs(1_700_000_000) + self.clock(now);
         SystemTime::UNIX_EPOCH + time.saturating_sub(Duration::from_nanos(self.behind))
     }
 
-    /// A program of it can bind to this address.
+    /// Its programs can bind to this address.
     pub(super) fn has_address(&self, ip: IpAddr) -> bool {
         ip.is_unspecified() || ip.is_loopback() || ip == self.v4 || ip == self.v6
     }
@@ -133,7 +133,7 @@ impl HostState {
         self.ready.extend(self.later.drain(..));
     }
 
-    /// Its driver has something to look at.
+    /// Its driver has events queued.
     pub(in crate::sim) fn has_news(&self) -> bool {
         !self.ready.is_empty() || !self.later.is_empty()
     }
@@ -146,12 +146,12 @@ impl HostState {
         self.held[slot] = Some(end);
     }
 
-    /// What its driver knows by this key.
+    /// The connection end behind this key of its driver.
     pub(in crate::sim) fn held(&self, key: Key) -> Option<EndId> {
         self.held.get(key.slot as usize).copied().flatten()
     }
 
-    /// Somebody waits at this port.
+    /// A connection is in this port's accept queue.
     pub(in crate::sim) fn queues_at(&self, port: SocketAddr) -> bool {
         self.listeners.get(&port).is_some_and(|listener| !listener.queue.is_empty())
     }
@@ -210,13 +210,13 @@ impl Kernel {
 
     // Turns.
 
-    /// There is something for this host's loop to do.
+    /// Schedules a turn of this host's loop as soon as it may turn.
     pub(in crate::sim) fn runnable(&mut self, host: u32) {
         let at = self.now.max(self.hosts[host as usize].busy_until);
         self.turn_at(host, at);
     }
 
-    /// The host's loop turns no later than this.
+    /// Schedules a turn of the host's loop no later than this.
     pub(in crate::sim) fn turn_at(&mut self, host: u32, at: u64) {
         let state = &mut self.hosts[host as usize];
         if state.runs && state.turn_at.is_none_or(|planned| at < planned) {
@@ -228,12 +228,12 @@ impl Kernel {
     pub(super) fn turn_comes(&mut self, host: u32) -> Due {
         let now = self.now;
         let state = self.host(host);
-        // An earlier turn may have come in its place.
+        // An earlier turn may have replaced this one.
         if state.turn_at != Some(now) {
             return Due::Nothing;
         }
         state.turn_at = None;
-        // The end of a pause makes it runnable.
+        // The end of the pause makes it runnable again.
         if !state.runs || state.paused > 0 {
             return Due::Nothing;
         }
@@ -241,22 +241,22 @@ impl Kernel {
         Due::Turn(host)
     }
 
-    /// Tells a host's driver.
-    pub(super) fn tell(&mut self, host: u32, told: Told) {
-        self.host(host).ready.push_back(told);
+    /// Queues an event for a host's driver.
+    pub(super) fn tell(&mut self, host: u32, notice: Notice) {
+        self.host(host).ready.push_back(notice);
         self.runnable(host);
     }
 
     // Down and up.
 
-    /// A program runs from now on.
+    /// A program has started.
     pub(in crate::sim) fn begins(&mut self, host: u32) {
         self.host(host).runs = true;
         self.running += 1;
     }
 
-    /// The program ends: with the power of the host, or alone, and then the system closes what it
-    /// had open.
+    /// Ends the program, either by a power loss of the host or by a kill, after which the system
+    /// closes whatever it had open.
     pub(super) fn goes_down(&mut self, host: u32, power: bool) -> Due {
         if !self.host(host).powered || (!power && !self.host(host).runs) {
             return Due::Nothing;
@@ -268,8 +268,8 @@ impl Kernel {
         Due::Down(host, self.close_all(host, power))
     }
 
-    /// Whatever the host's program has open is closed, by its system or because it has gone. Its
-    /// jobs are given back to be dropped.
+    /// Closes everything the host's program has open; with `power`, the system vanishes instead.
+    /// Returns the program's jobs for the caller to drop.
     #[must_use]
     pub(in crate::sim) fn close_all(&mut self, host: u32, power: bool) -> Vec<Job> {
         if power {
@@ -299,8 +299,8 @@ impl Kernel {
         jobs
     }
 
-    /// A fault that kept the program of this host down is over: with the power of the host, or
-    /// alone. It starts anew, unless another one lasts longer.
+    /// A crash or kill of this host is over: the program restarts, unless another one is still in
+    /// effect.
     pub(super) fn comes_up(&mut self, host: u32) -> Due {
         let without_power = self.suffers(&Fault::Crash(Host(host)));
         let without_program = self.is_down(host);
@@ -312,7 +312,7 @@ impl Kernel {
         Due::Up(host)
     }
 
-    /// The program could not start anew: it is tried again, as by a service manager.
+    /// The program failed to restart: schedules a retry, like a service manager.
     pub(in crate::sim) fn start_later(&mut self, host: u32) {
         let boot = self.host(host).boot;
         self.after(START_AGAIN, Happening::Start(host, boot));
@@ -351,12 +351,12 @@ impl Kernel {
         }
     }
 
-    /// A port gives its connections to the loop, or not.
+    /// Turns a port's accepting on or off.
     pub(in crate::sim) fn serve(&mut self, host: u32, port: SocketAddr, on: bool) {
         let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
         listener.served = on;
         if on && self.host(host).queues_at(port) {
-            self.tell(host, Told::Port(port));
+            self.tell(host, Notice::Port(port));
         }
     }
 
@@ -387,7 +387,7 @@ impl Kernel {
         Ok(address)
     }
 
-    /// Closes a port of the host as it was at this boot; who waits in its queue is reset.
+    /// Closes a port opened in this boot of the host; queued connections are reset.
     pub(in crate::sim) fn unbind(&mut self, host: u32, boot: u32, address: SocketAddr) {
         if self.host(host).boot != boot {
             return;
@@ -398,7 +398,7 @@ impl Kernel {
         }
     }
 
-    /// The port of a host that a connect to this address meets.
+    /// The listener of a host that a connect to this address reaches.
     pub(super) fn listener_for(&self, host: u32, to: SocketAddr) -> Option<SocketAddr> {
         let any = |ip: IpAddr| SocketAddr::new(ip, to.port());
         let v4 = any(Ipv4Addr::UNSPECIFIED.into());
@@ -414,21 +414,21 @@ impl Kernel {
     /// The queue of a port has room for a connection.
     pub(super) fn has_room_for_one(&self, host: u32, port: SocketAddr) -> bool {
         let listener = self.hosts[host as usize].listeners.get(&port);
-        // As Linux has it, one more than it says.
+        // Like Linux, one more than the backlog.
         let room = |listener: &Listener| listener.queue.len() <= listener.options.backlog as usize;
         listener.is_some_and(room) && !self.suffers(&Fault::FullQueue(Host(host)))
     }
 
-    /// Puts a connection into the queue of a port.
+    /// Puts a connection into a port's accept queue.
     pub(super) fn enqueue(&mut self, host: u32, port: SocketAddr, end: EndId) {
         let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
         listener.queue.push_back(end);
         if listener.served {
-            self.tell(host, Told::Port(port));
+            self.tell(host, Notice::Port(port));
         }
     }
 
-    /// The next connection of a port.
+    /// Takes the next connection from a port's accept queue.
     pub(in crate::sim) fn accept(&mut self, host: u32, port: SocketAddr) -> Option<EndId> {
         let end = self.host(host).listeners.get_mut(&port)?.queue.pop_front()?;
         self.set_stage(end, Stage::Open);
@@ -472,7 +472,7 @@ impl Kernel {
         if self.hosts[host as usize].boot == boot
             && let Some(answer) = self.host(host).lookups.remove(&ticket)
         {
-            self.tell(host, Told::Resolved(ticket, answer));
+            self.tell(host, Notice::Resolved(ticket, answer));
         }
     }
 
@@ -488,7 +488,7 @@ impl Kernel {
         self.begin_jobs(host);
     }
 
-    /// Begins those for which there is a thread.
+    /// Starts queued jobs while threads are free.
     fn begin_jobs(&mut self, host: u32) {
         loop {
             let state = self.host(host);
@@ -536,11 +536,11 @@ impl Kernel {
     /// A job has run.
     pub(in crate::sim) fn job_done(&mut self, host: u32, ticket: Ticket) {
         if self.host(host).runs {
-            self.tell(host, Told::JobDone(ticket));
+            self.tell(host, Notice::JobDone(ticket));
         }
     }
 
-    /// The job is given back to be dropped; where it has begun its thread stays taken.
+    /// Returns the job for the caller to drop; a job that has begun keeps its thread busy.
     pub(in crate::sim) fn forget_job(&mut self, host: u32, ticket: Ticket) -> Option<Job> {
         let state = self.host(host);
         if let Some(at) = state.jobs_waiting.iter().position(|waiting| *waiting == ticket) {
@@ -552,16 +552,16 @@ impl Kernel {
 
     pub(in crate::sim) fn signal(&mut self, host: u32, signal: Signal) {
         if self.host(host).runs {
-            self.tell(host, Told::Signal(signal));
+            self.tell(host, Notice::Signal(signal));
         }
     }
 
-    /// What the system of a host still holds of a program that has ended; a text for each.
+    /// Describes what the host's system still holds of a program that has ended.
     pub(in crate::sim) fn left_of(&self, host: u32) -> Vec<String> {
         let state = &self.hosts[host as usize];
-        // A job that has begun can't be given up.
+        // A cancelled job that had already begun (`None`) does not count.
         let jobs = state.jobs.values().flatten().count();
-        // What a test holds in its own hand has no key.
+        // A test's own sockets have no key.
         let of_program = |id: &&EndId| self.held_by_program(**id);
         let connections = state.ends.iter().filter(of_program).count();
         let counts = [

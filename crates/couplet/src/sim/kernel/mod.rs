@@ -1,5 +1,5 @@
-//! The systems of all hosts and the network between them, in virtual time: one queue of what is
-//! going to happen, and what each thing does when its time comes.
+//! The operating systems of all hosts and the network between them, in virtual time: one event
+//! queue, and the effect of each event.
 //!
 //! Nothing here calls user code.
 
@@ -18,21 +18,15 @@ use super::faults::{Fault, Link, Planned};
 use super::random::{Latency, Stream, fold_bytes, nanos};
 use super::trace::{Label, Record, Trace, What};
 use super::waking::Bells;
-use crate::driver::Ticket;
-pub(super) use hosts::{HostState, Told};
+use crate::driver::{Key, Ticket};
+use crate::slots::Slots;
+pub(super) use hosts::{HostState, Notice};
 use stream::{Buffers, Conn};
 
-/// Names a connection: a slot and its generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ConnId {
-    slot: u32,
-    generation: u32,
-}
-
-/// Names one end of a connection: the client's is side 0.
+/// Identifies one end of a connection; the client is side 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EndId {
-    pub(super) conn: ConnId,
+    pub(super) conn: Key,
     pub(super) side: u8,
 }
 
@@ -42,41 +36,41 @@ impl EndId {
     }
 }
 
-/// What is going to happen. What it is about may have gone by then.
+/// A scheduled event. Its subject may be gone by the time it fires.
 #[derive(Debug)]
 pub(super) enum Happening {
     /// A host's loop turns.
     Turn(u32),
-    /// The next packet of this end comes to the other.
+    /// The next packet from this end arrives at the other.
     Arrive(EndId, u32),
-    /// What this end has sent is acknowledged.
+    /// An acknowledgement arrives at this end.
     Acked(EndId, u32),
-    /// This end hears that there is room at the other.
+    /// A window update arrives at this end.
     Window(EndId),
-    /// This end asks whether there is room at the other.
+    /// This end sends a zero-window probe.
     AskForRoom(EndId),
-    /// This end sends again what was lost.
+    /// This end retransmits.
     Retry(EndId, u32),
-    /// A reset comes to this end.
+    /// A reset arrives at this end.
     Reset(EndId),
-    /// This end asks whether the other is still there.
+    /// This end sends a keep-alive probe.
     Probe(EndId),
-    /// A slow reader may read on.
+    /// A slow reader may read again.
     ReadAgain(EndId),
-    /// A lookup is answered.
+    /// A lookup completes.
     Looked(u32, u32, Ticket),
-    /// A blocking job has taken its time.
+    /// A blocking job is due to run.
     Job(u32, u32, Ticket),
     FaultBegins(u32),
     FaultEnds(u32),
-    /// A program that could not start is started again.
+    /// A program that failed to start is retried.
     Start(u32, u32),
-    /// A datagram comes to a host.
+    /// A datagram arrives at a host.
     Datagram(u32, Box<datagrams::Datagram>),
 }
 
 impl Happening {
-    /// What it is and what it is about, as a number: for the hash of all that has happened.
+    /// The event's kind and subject as a number, for the trace hash.
     fn code(&self) -> u64 {
         let of = |what: u64, whose: u64| what << 56 ^ whose;
         let end = |id: &EndId| u64::from(id.conn.slot) << 1 | u64::from(id.side);
@@ -102,12 +96,13 @@ impl Happening {
     }
 }
 
-/// What the world itself is to do, since user code is called in it.
+/// Work left to the world, because it calls user code.
 pub(super) enum Due {
     Turn(u32),
     Job(u32, Ticket, crate::driver::Job),
-    /// The program of this host is gone, with its jobs, or starts.
+    /// The program of this host is gone, with these jobs.
     Down(u32, Vec<crate::driver::Job>),
+    /// The program of this host starts.
     Up(u32),
     Nothing,
 }
@@ -138,15 +133,15 @@ impl Ord for Entry {
     }
 }
 
-/// A way as it is at one moment.
+/// The path between two hosts at one moment.
 pub(super) struct Route {
     latency: Latency,
-    /// What faults add to it.
+    /// Delay added by faults, in nanoseconds.
     detour: u64,
 }
 
 impl Route {
-    /// How long it takes this time.
+    /// Draws the delay of one trip, in nanoseconds.
     pub(super) fn takes(&self, random: &mut Stream) -> u64 {
         self.latency.draw(random).saturating_add(self.detour)
     }
@@ -154,33 +149,32 @@ impl Route {
 
 pub(super) struct Kernel {
     pub(super) seed: u64,
-    /// Nanoseconds since the beginning.
+    /// Nanoseconds since the world began.
     pub(super) now: u64,
-    /// What the clocks of all hosts count from.
+    /// The epoch of all hosts' clocks.
     pub(super) started: Instant,
     queue: BinaryHeap<Reverse<Entry>>,
     order: u64,
-    /// What has happened.
+    /// Events processed so far.
     pub(super) events: u64,
     pub(super) hosts: Vec<HostState>,
-    /// Loops that were made.
+    /// Loops created so far.
     loops: u32,
-    /// Programs that run.
+    /// Running programs.
     pub(super) running: u32,
     by_address: BTreeMap<IpAddr, u32>,
     by_name: BTreeMap<String, u32>,
-    conns: Vec<(u32, Option<Box<Conn>>)>,
-    free: Vec<u32>,
+    conns: Slots<Box<Conn>>,
     pub(super) link: Link,
     links: BTreeMap<(u32, u32), Link>,
     pub(super) faults: Vec<Planned>,
-    /// Those of the faults that last at this moment.
+    /// Indexes of the lasting faults now in effect.
     active: Vec<u32>,
     over: bool,
     pub(super) trace: Trace,
     pub(super) broken: Option<String>,
     pub(super) bells: Arc<Bells>,
-    /// Those of connections that are made from now on.
+    /// The socket buffers of connections made from now on.
     pub(super) buffers: Buffers,
 }
 
@@ -200,8 +194,7 @@ impl Kernel {
             running: 0,
             by_address: BTreeMap::new(),
             by_name: BTreeMap::new(),
-            conns: Vec::new(),
-            free: Vec::new(),
+            conns: Slots::new(),
             link: Link::constant(Duration::from_millis(1)),
             links: BTreeMap::new(),
             faults: Vec::new(),
@@ -216,7 +209,7 @@ impl Kernel {
 
     // Time.
 
-    /// `happening` comes after so many nanoseconds.
+    /// Schedules `happening` after a delay in nanoseconds.
     pub(super) fn after(&mut self, delay: u64, happening: Happening) {
         self.at(self.now.saturating_add(delay), happening);
     }
@@ -226,12 +219,12 @@ impl Kernel {
         self.queue.push(Reverse(Entry { at: at.max(self.now), order: self.order, happening }));
     }
 
-    /// When the next thing happens.
+    /// The time of the next event.
     pub(super) fn next_at(&self) -> Option<u64> {
         self.queue.peek().map(|Reverse(entry)| entry.at)
     }
 
-    /// Moves to the next thing that happens, and lets it happen as far as no user code is in it.
+    /// Advances to the next event and processes it, except for the part that calls user code.
     pub(super) fn step(&mut self) -> Due {
         let Some(Reverse(Entry { at, happening, .. })) = self.queue.pop() else {
             return Due::Nothing;
@@ -262,13 +255,13 @@ impl Kernel {
         Due::Nothing
     }
 
-    /// What a host's clock calls this time is so many nanoseconds since the beginning.
+    /// Converts a host's clock reading to nanoseconds since the world began.
     pub(super) fn time_of(&self, host: u32, clock: Instant) -> u64 {
         let since = nanos(clock.saturating_duration_since(self.started));
         since.saturating_sub(self.hosts[host as usize].ahead)
     }
 
-    /// The number of the next loop: the ids of its connections have it.
+    /// The serial number of a new loop, part of its connections' ids.
     pub(super) fn next_loop(&mut self) -> u32 {
         self.loops += 1;
         self.loops
@@ -280,25 +273,25 @@ impl Kernel {
         self.trace.add(Record { at: self.now, host: host.into(), what });
     }
 
-    /// An invariant does not hold: the first one counts.
+    /// Records a violated invariant; only the first one counts.
     pub(super) fn violate(&mut self, text: impl Into<String>) {
         if self.broken.is_none() {
             let text = text.into();
-            // A line of the trace is one line.
+            // A trace record is one line.
             let line = text.lines().next().unwrap_or_default();
             self.note(None, What::Broken(line.to_owned()));
             self.broken = Some(text);
         }
     }
 
-    /// One that concerns a connection, as its end on a host has it.
+    /// [`violate`](Self::violate) with the host and the connection named.
     pub(super) fn violate_at(&mut self, host: u32, label: Label, text: &str) {
         let name = |host: u32| &self.hosts[host as usize].name;
         let (on, client) = (name(host), name(label.client));
         self.violate(format!("{on}, connection {client}#{}: {text}", label.ordinal));
     }
 
-    // Ways.
+    // Paths.
 
     pub(super) fn set_link(&mut self, a: Host, b: Host, link: Link) {
         self.links.insert((a.0, b.0), link);
@@ -312,27 +305,27 @@ impl Kernel {
         self.links.get(&(from, to)).copied().unwrap_or(self.link)
     }
 
-    /// The faults that last at this moment.
+    /// The lasting faults now in effect.
     pub(super) fn lasting(&self) -> impl Iterator<Item = &Fault> {
         self.active.iter().map(|n| &self.faults[*n as usize].fault)
     }
 
-    /// Just this fault lasts at this moment.
+    /// Exactly this fault is in effect.
     pub(super) fn suffers(&self, fault: &Fault) -> bool {
         self.lasting().any(|lasting| lasting == fault)
     }
 
-    /// A fault keeps the program of this host down.
+    /// A fault is keeping this host's program down.
     fn is_down(&self, host: u32) -> bool {
         self.lasting().any(|fault| fault.downs() == Some(Host(host)))
     }
 
-    /// How much longer something takes by the faults for which `by` has a time.
+    /// The sum of the delays that `by` returns for the faults in effect, in nanoseconds.
     fn longer(&self, by: impl Fn(&Fault) -> Option<Duration>) -> u64 {
         self.lasting().filter_map(by).map(nanos).fold(0, u64::saturating_add)
     }
 
-    /// Something sent by one host comes to the other.
+    /// Packets from one host currently reach the other.
     pub(super) fn passes(&self, from: u32, to: u32) -> bool {
         if to as usize >= self.hosts.len() || !self.hosts[to as usize].powered {
             return false;
@@ -347,9 +340,9 @@ impl Kernel {
             })
     }
 
-    /// What the way from one host to another is like at this moment.
+    /// The path from one host to another, as it is now.
     pub(super) fn route(&self, from: u32, to: u32) -> Route {
-        // Within a host it takes no time.
+        // Loopback takes no time.
         if from == to {
             return Route { latency: Latency::Constant(Duration::ZERO), detour: 0 };
         }
@@ -360,7 +353,7 @@ impl Kernel {
         Route { latency: self.link(from, to).latency, detour }
     }
 
-    /// When bytes that are sent now have left the host.
+    /// When bytes sent now will have left the host, behind those before them.
     fn departure(&mut self, from: u32, bytes: usize) -> u64 {
         let rates = self.lasting().filter_map(|fault| match fault {
             Fault::Throttle(host, rate) if host.0 == from => Some((*rate).max(1)),
@@ -376,7 +369,7 @@ impl Kernel {
         *uplink
     }
 
-    /// Who has this address, as seen from a host.
+    /// The host that this address reaches, seen from another host.
     fn host_of(&self, from: u32, to: SocketAddr) -> Option<u32> {
         if to.ip().is_loopback() || to.ip().is_unspecified() {
             return Some(from);
@@ -386,7 +379,7 @@ impl Kernel {
 
     // Faults.
 
-    /// Plans the faults of the run; more may come later.
+    /// Schedules a fault.
     pub(super) fn plan(&mut self, planned: Planned) {
         let n = self.faults.len() as u32;
         self.at(nanos(planned.at), Happening::FaultBegins(n));
@@ -398,7 +391,7 @@ impl Kernel {
         self.faults.push(planned);
     }
 
-    /// No fault begins or lasts any more; who is down has power again, and no program.
+    /// Ends every fault and starts no more. Hosts that are down get power back, but no program.
     pub(super) fn end_all_faults(&mut self) {
         self.over = true;
         self.active.clear();
@@ -513,7 +506,7 @@ mod tests {
         let (mut kernel, end) = world();
         run(&mut kernel);
         assert_eq!(kernel.left_of(0), [""; 0], "what a test holds is the test's");
-        let key = crate::driver::Key { slot: 0, generation: 0 };
+        let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
         kernel.end(end).expect("it is open").key = Some(key);
         assert_eq!(kernel.left_of(0), ["a has ended and holds 1 connections"]);
         kernel.close(end, CloseMode::Normal);
@@ -526,8 +519,8 @@ mod tests {
         assert_eq!(kernel.left_of(1), ["b has ended and holds 1 ports"]);
     }
 
-    /// What the network holds of a connect from host 0 to host 1 that ended at a moment, closed or
-    /// by the crash of a host, while `silence` lasted.
+    /// What the network still holds of a connect from host 0 to host 1 that was ended at this time,
+    /// by a close or by the crash of a host, during the fault `silence`.
     fn left_of_a_connect(
         silence: Planned,
         at: Duration,
@@ -561,7 +554,7 @@ mod tests {
             .into_iter()
             .flat_map(|how| [None, Some(0), Some(1)].map(|crashes| (how, crashes)));
         let ends: Vec<_> = ends.collect();
-        // Each way takes 1 ms: between its steps.
+        // A one-way trip takes 1 ms, so these times fall between the steps of the handshake.
         let moments = (0..8).map(|n| Duration::from_micros(n * 500 + 250));
         let moments: Vec<_> =
             moments.clone().flat_map(|from| moments.clone().map(move |at| (from, at))).collect();
@@ -579,7 +572,7 @@ mod tests {
     /// So that the hash of a run tells them apart.
     #[test]
     fn each_happening_has_a_code_of_its_own() {
-        let end = |slot, side| EndId { conn: ConnId { slot, generation: 1 }, side };
+        let end = |slot, side| EndId { conn: Key { slot, generation: std::num::NonZeroU32::MIN }, side };
         let datagram = |bytes: &[u8]| {
             let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
             Box::new(datagrams::Datagram { from: nowhere, to: nowhere, bytes: bytes.to_vec() })

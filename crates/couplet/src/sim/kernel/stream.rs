@@ -1,10 +1,10 @@
-//! Streams as a system's TCP carries them: packets in order, windows, acknowledgements, a close
-//! by FIN or reset, and patience with a network that loses everything for a while.
+//! TCP streams: packets in order, windows, acknowledgements, close by FIN or reset, and
+//! retransmission through outages.
 //!
-//! Unlike on Linux, an end that has closed leaves nothing behind that waits (FIN_WAIT2, TIME_WAIT).
+//! Unlike on Linux, a closed end does not linger in FIN_WAIT2 or TIME_WAIT.
 //!
-//! Here is what a connection is; `asking.rs` has what programs ask of it, `travel.rs` what happens
-//! on the way, `trouble.rs` what is lost, broken or silent.
+//! This file holds a connection's state; `asking.rs` has the calls that programs make, `travel.rs`
+//! the packets in flight, `trouble.rs` loss, resets and silence.
 
 mod asking;
 mod travel;
@@ -14,61 +14,61 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
-use super::hosts::Told;
-use super::{ConnId, EndId, Happening, Kernel};
+use super::hosts::Notice;
+use super::{EndId, Happening, Kernel};
 use crate::driver::Key;
 use crate::sim::random::Stream;
 use crate::sim::trace::Label;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Stage {
-    /// Made by a connect that has no answer yet.
+    /// The client's end, connecting: no answer yet.
     Connecting,
-    /// Made by a connect that has come; its answer has not been confirmed.
+    /// The server's end: the connect has arrived, its answer is not confirmed yet.
     Answering,
-    /// Waits in the queue of a port.
+    /// In a port's accept queue.
     Queued,
     Open,
-    /// Its program has closed it. What was written before still goes.
+    /// Closed by its program. Bytes written before are still sent.
     Closed,
-    /// Its system has gone.
+    /// Its system is gone.
     Vanished,
 }
 
-/// One end, as its system holds it.
+/// One end of a connection, as its system holds it.
 pub(in crate::sim) struct End {
     pub(in crate::sim) host: u32,
     pub(in crate::sim) local: SocketAddr,
     pub(in crate::sim) stage: Stage,
-    /// What its driver knows it by.
+    /// Its driver's key.
     pub(in crate::sim) key: Option<Key>,
-    /// It stands in the list of what its driver is to look at.
+    /// Already queued for its driver.
     pub(in crate::sim) told: bool,
     inbox: VecDeque<Vec<u8>>,
     unread: usize,
     pub(in crate::sim) fin: bool,
     pub(in crate::sim) error: Option<io::ErrorKind>,
-    /// Its connect has an answer that was not told yet.
+    /// Its connect has an outcome not reported to the driver yet.
     pub(in crate::sim) answered: bool,
-    /// Its driver waits for room.
+    /// Its driver is waiting for send buffer space.
     pub(in crate::sim) blocked: bool,
-    /// Nothing comes from it any more.
+    /// It sends nothing more.
     dead: bool,
-    /// When something of the other end was heard.
+    /// When it last heard from the other end.
     heard: u64,
-    /// Its system resets it where its program is killed.
+    /// Its system resets it if its program is killed.
     pub(super) resets: bool,
     keep_alive: Option<u64>,
     probe_coming: bool,
     probes: u32,
-    /// A slow reader reads nothing before this.
+    /// A slow reader reads nothing before this time.
     pub(in crate::sim) reads_at: u64,
 }
 
 enum Packet {
-    /// The first of each end: a connect, and its answer.
+    /// The first packet of each end: SYN and SYN-ACK.
     Open,
-    /// That the answer has come: a port has its connection from now on.
+    /// The client's ACK of the answer: the connection enters the accept queue.
     Confirm,
     Data(Vec<u8>),
     Fin,
@@ -81,7 +81,7 @@ enum Fin {
     Sent,
 }
 
-/// Bytes that wait, taken from the front: by an offset, so that small pieces move nothing.
+/// Queued bytes, taken from the front by an offset, so that small pieces move nothing.
 #[derive(Default)]
 struct Unsent {
     bytes: Vec<u8>,
@@ -113,52 +113,53 @@ impl Unsent {
     }
 }
 
-/// What one end sends.
+/// The stream from one end to the other.
 struct Way {
     unsent: Unsent,
     flight: VecDeque<Packet>,
     /// Bytes in flight.
     flying: usize,
-    /// Bytes that have left `unsent` and are not acknowledged.
+    /// Bytes taken from `unsent` and not acknowledged yet.
     unacked: usize,
-    /// Bytes that have arrived and are not acknowledged.
+    /// Bytes arrived and not acknowledged yet.
     arrived: usize,
     ack_coming: bool,
     window_coming: bool,
     asks_for_room: bool,
     fin: Fin,
     last_arrival: u64,
-    /// What was sent before something was lost is sent again.
+    /// Bumped when packets are rescheduled; arrivals and acknowledgements of older epochs are
+    /// ignored.
     epoch: u32,
-    /// Something was lost, and nothing is sent before the next try.
+    /// A packet was lost; nothing is sent until the next retry.
     stalled: bool,
-    /// Since when nothing was acknowledged, and how often it was tried again.
+    /// Since when nothing has been acknowledged, and how many tries have failed.
     lost: Option<(u64, u32)>,
     random: Stream,
-    /// What was written and the other end's protocol has not seen: to compare.
+    /// Bytes written that the peer's protocol has not received yet, for comparison.
     ledger: VecDeque<u8>,
     written: u64,
 }
 
-/// How many bytes the systems hold for each way of a connection.
+/// Socket buffer sizes in bytes, for each direction of a connection.
 #[derive(Clone, Copy)]
 pub(in crate::sim) struct Buffers {
-    /// Of what is sent, until it is acknowledged.
+    /// For bytes not acknowledged yet.
     pub(in crate::sim) send: usize,
-    /// Of what is received, until it is read.
+    /// For bytes not read yet.
     pub(in crate::sim) receive: usize,
 }
 
 pub(in crate::sim) struct Conn {
     label: Label,
     buffers: Buffers,
-    /// What its choices are drawn by: from, to, and the how-manieth between the two.
+    /// The key of its PRNG streams: client host, server host, and a counter per such pair.
     name: [u64; 3],
     ends: [End; 2],
     ways: [Way; 2],
 }
 
-/// What a read found.
+/// The result of a read.
 pub(in crate::sim) enum Read {
     Bytes,
     Fin,
@@ -194,7 +195,7 @@ impl End {
         matches!(self.stage, Stage::Closed | Stage::Vanished)
     }
 
-    /// Its system knows nothing of the connection, and answers by a reset.
+    /// Its system does not know the connection and answers with a reset.
     fn is_unknown(&self) -> bool {
         self.dead || self.stage == Stage::Vanished
     }
@@ -203,7 +204,7 @@ impl End {
         self.unread > 0 || self.fin || self.error.is_some()
     }
 
-    /// Bytes wait.
+    /// Bytes are waiting to be read.
     pub(in crate::sim) fn is_readable(&self) -> bool {
         self.unread > 0
     }
@@ -235,7 +236,7 @@ impl Way {
         self.unsent.len() + self.unacked
     }
 
-    /// Nothing of it will be sent any more; what flies may arrive, and what was lost is lost.
+    /// Drops unsent bytes. Packets in flight may still arrive; lost ones are not retransmitted.
     fn forget_unsent(&mut self) {
         self.unsent = Unsent::default();
         if self.stalled {
@@ -257,7 +258,7 @@ impl Way {
 }
 
 impl Conn {
-    /// The hosts of this end and of the other.
+    /// The hosts of this end and the other.
     fn hosts(&self, side: u8) -> (u32, u32) {
         (self.ends[side as usize].host, self.ends[1 - side as usize].host)
     }
@@ -270,7 +271,7 @@ impl Conn {
         &mut self.ends[side as usize]
     }
 
-    /// A connect was answered, and nobody will confirm that the answer came.
+    /// The connect was answered, but the client will never confirm the answer.
     fn answers_nobody(&self) -> bool {
         let [client, server] = &self.ends;
         let quiet = self.ways.iter().all(|way| way.flight.is_empty());
@@ -280,14 +281,11 @@ impl Conn {
 }
 
 impl Kernel {
-    fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
-        match &mut self.conns[id.slot as usize] {
-            (generation, Some(conn)) if *generation == id.generation => Some(conn),
-            _ => None,
-        }
+    fn conn(&mut self, id: Key) -> Option<&mut Conn> {
+        self.conns.get_mut(id).map(|conn| &mut **conn)
     }
 
-    /// Its window becomes smaller than what it was told.
+    /// Shrinks the window below what was already advertised.
     #[cfg(test)]
     pub(super) fn narrow(&mut self, id: EndId, receive: usize) {
         if let Some(conn) = self.conn(id.conn) {
@@ -315,16 +313,17 @@ impl Kernel {
         Some((conn.end(id.side).local, conn.end(1 - id.side).local))
     }
 
-    /// The connections that there are.
+    /// How many connections exist.
     pub(in crate::sim) fn connections(&self) -> usize {
-        self.conns.len() - self.free.len()
+        self.conns.len()
     }
 
-    /// What the network still holds; a text for each connection.
+    /// Describes each connection the network still holds.
     pub(in crate::sim) fn held_connections(&self) -> Vec<String> {
-        let conns = self.conns.iter().filter_map(|(_, conn)| conn.as_deref());
-        conns
-            .map(|Conn { label, ends, ways, .. }| {
+        self.conns
+            .iter()
+            .map(|(_, conn)| {
+                let Conn { label, ends, ways, .. } = &**conn;
                 let client = &self.hosts[label.client as usize].name;
                 let of = |side: usize| {
                     let (end, way) = (&ends[side], &ways[side]);
@@ -339,34 +338,31 @@ impl Kernel {
             .collect()
     }
 
-    /// A driver knows it by a key.
+    /// A driver has a key for it.
     pub(super) fn held_by_program(&self, id: EndId) -> bool {
-        let (_, conn) = &self.conns[id.conn.slot as usize];
-        conn.as_ref().is_some_and(|conn| conn.ends[id.side as usize].key.is_some())
+        self.conns.get(id.conn).is_some_and(|conn| conn.ends[id.side as usize].key.is_some())
     }
 
-    /// The ends that a host's program holds, or that wait in the queues of its ports.
+    /// The ends that a host's program holds, or that are in its ports' accept queues.
     pub(in crate::sim) fn ends_of(&self, host: u32) -> Vec<EndId> {
         self.hosts[host as usize].ends.iter().copied().collect()
     }
 
-    /// The ends that a host's system knows: also of what its program has closed.
+    /// The ends that a host's system knows, including those its program has closed.
     pub(super) fn ends_known_to(&self, host: u32) -> Vec<EndId> {
         let mut ends = Vec::new();
-        for (slot, (generation, conn)) in self.conns.iter().enumerate() {
-            let Some(conn) = conn else { continue };
+        for (key, conn) in self.conns.iter() {
             for side in 0..2u8 {
                 let end = &conn.ends[side as usize];
                 if end.host == host && end.stage != Stage::Vanished {
-                    let conn = ConnId { slot: slot as u32, generation: *generation };
-                    ends.push(EndId { conn, side });
+                    ends.push(EndId { conn: key, side });
                 }
             }
         }
         ends
     }
 
-    /// The driver of this end has something to look at.
+    /// Queues this end for its driver.
     pub(super) fn notify(&mut self, id: EndId) {
         let Some(end) = self.end(id) else { return };
         if end.key.is_none() || end.told {
@@ -374,26 +370,26 @@ impl Kernel {
         }
         end.told = true;
         let host = end.host;
-        self.tell(host, Told::End(id));
+        self.tell(host, Notice::End(id));
     }
 
-    /// Its driver looks at it again in this round, where there is something.
+    /// Queues this end for its driver in this round, if it has anything to report.
     pub(in crate::sim) fn look_at(&mut self, id: EndId) {
         if self.end(id).is_some_and(|end| end.has_something()) {
             self.notify(id);
         }
     }
 
-    /// Its driver looks at it in the next round.
+    /// Queues this end for its driver in the next round.
     pub(in crate::sim) fn look_later(&mut self, id: EndId) {
         if let Some(end) = self.end(id) {
             end.told = true;
             let host = end.host;
-            self.host(host).later.push(Told::End(id));
+            self.host(host).later.push(Notice::End(id));
         }
     }
 
-    /// A slow reader has read so many bytes.
+    /// A slow reader has read this many bytes: schedules its next read.
     pub(in crate::sim) fn reads_again(&mut self, id: EndId, bytes: u64, rate: u64) {
         let at = self.now + bytes.saturating_mul(1_000_000_000) / rate;
         if let Some(end) = self.end(id) {
@@ -402,8 +398,8 @@ impl Kernel {
         }
     }
 
-    /// Forgets a connection that neither program holds and that has nothing more to send.
-    fn reap(&mut self, id: ConnId) {
+    /// Frees a connection that neither program holds and that has nothing left to send.
+    fn reap(&mut self, id: Key) {
         let Some(conn) = self.conn(id) else { return };
         if conn.answers_nobody() {
             conn.end(1).stage = Stage::Vanished;
@@ -415,8 +411,7 @@ impl Kernel {
                 && (way.is_done() || (conn.ends[side].dead && way.flight.is_empty()))
         };
         if is_over(0) && is_over(1) {
-            self.conns[id.slot as usize].1 = None;
-            self.free.push(id.slot);
+            self.conns.remove(id);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::driver::{CloseMode, Key, WriteOutcome};
 use crate::error::Reason;
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
-use crate::transport::wire::Wire;
+use crate::transport::cell::ConnectionCell;
 use crate::transport::{ConnectionId, Transport};
 
 /// Echoes, closes at `bye`, panics at `panic`; and notes its calls.
@@ -46,12 +46,12 @@ impl Held {
     fn new() -> Held {
         let reactor = Reactor::without_a_loop();
         let start = reactor.now();
-        let key = Key { slot: 0, generation: 1 };
+        let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
         let id = ConnectionId { reactor: 0, key };
         let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        let wire = Rc::new(Wire::new(id, reactor, place.into(), place.into()));
+        let cell = Rc::new(ConnectionCell::new(id, reactor, place.into(), place.into()));
         let calls = Echo::default();
-        Held { life: Life::new(wire, Box::new(calls.clone())), calls, start }
+        Held { life: Life::new(cell, Box::new(calls.clone())), calls, start }
     }
 
     fn after(&self, time: Duration) -> Moment {
@@ -69,7 +69,7 @@ impl Held {
 
     /// The driver takes all of the output.
     fn flush(&mut self) -> Follows {
-        let mut out = self.life.wire().outbox();
+        let mut out = self.life.cell().outbox();
         let before = out.len();
         out.clear();
         drop(out);
@@ -148,7 +148,7 @@ fn while_the_reactor_stops_a_flush_is_the_end_without_a_drain() {
     let _ = held.feed(b"hello");
     let _ = held.life.stop(stopping);
     assert_eq!(held.life.closed(), None, "what was written is flushed first");
-    let mut out = held.life.wire().outbox();
+    let mut out = held.life.cell().outbox();
     let before = out.len();
     out.clear();
     drop(out);
@@ -162,28 +162,28 @@ fn while_the_reactor_stops_a_flush_is_the_end_without_a_drain() {
 fn what_is_left_of_a_large_write_waits_in_a_buffer_of_its_size() {
     let mut held = Held::new();
     let _ = held.feed(&[7; 100_000]);
-    let mut out = held.life.wire().outbox();
+    let mut out = held.life.cell().outbox();
     let (before, spares) = (out.len(), out.spares().clone());
     out.advance(before - 10);
     drop(out);
     let at = held.at();
     let _ = held.life.wrote(WriteOutcome::Blocked, before, at);
     assert!(spares.take().capacity() >= 100_000, "the large one is free again");
-    let same = held.life.wire().outbox().first().as_ptr();
+    let same = held.life.cell().outbox().first().as_ptr();
     let _ = held.life.wrote(WriteOutcome::Blocked, 10, at);
-    assert_eq!(held.life.wire().outbox().first().as_ptr(), same, "nothing left: nothing to copy");
-    assert_eq!(held.life.wire().outbox().first(), [7; 10]);
+    assert_eq!(held.life.cell().outbox().first().as_ptr(), same, "nothing left: nothing to copy");
+    assert_eq!(held.life.cell().outbox().first(), [7; 10]);
 }
 
 #[test]
 fn a_write_that_waits_where_nothing_left_is_not_copied() {
     let mut held = Held::new();
-    held.life.wire().outbox().spares().give(Vec::with_capacity(100_000));
+    held.life.cell().outbox().spares().give(Vec::with_capacity(100_000));
     let at = held.at();
     let _ = held.feed(b"hello");
-    let place = held.life.wire().outbox().first().as_ptr();
+    let place = held.life.cell().outbox().first().as_ptr();
     let _ = held.life.wrote(WriteOutcome::Blocked, 5, at);
-    assert_eq!(held.life.wire().outbox().first().as_ptr(), place);
+    assert_eq!(held.life.cell().outbox().first().as_ptr(), place);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn write_closed_does_not_come_after_a_reset() {
     for resets in [false, true] {
         let mut held = Held::new();
         let at = held.at();
-        let transport = Transport { wire: held.life.wire().clone() };
+        let transport = Transport { cell: held.life.cell().clone() };
         transport.lose_write_connection();
         assert!(held.life.take_over(at).has(Follows::SHUT_WRITE.and(Follows::CALLS)));
         // Before the call that is due.
@@ -213,7 +213,7 @@ fn of_the_idle_and_the_close_deadline_the_earlier_one_counts() {
     for (idle, first) in [(10, 10), (30, 30), (60, 30)] {
         let mut held = Held::new();
         let at = held.at();
-        let transport = Transport { wire: held.life.wire().clone() };
+        let transport = Transport { cell: held.life.cell().clone() };
         transport.set_idle_timeout(Some(Duration::from_secs(idle)));
         let _ = held.feed(b"hello");
         transport.lose_write_connection();

@@ -1,5 +1,5 @@
-//! The tutorial's clients, with poems that come one byte at a time, and with poets that are not
-//! there.
+//! The tutorial's clients, with poems that arrive one byte at a time, and with servers that are
+//! down.
 
 use std::io::Read;
 use std::net::{Shutdown, SocketAddr};
@@ -19,7 +19,7 @@ fn the_blocking_client_asks_one_server_after_the_other() {
         &second.to_string(),
     ]));
     let all = stdout(&output);
-    let (before, after) = all.split_once("task 2: no poem: ").expect("nobody was asked");
+    let (before, after) = all.split_once("task 2: no poem: ").expect("the second server was tried");
     assert_eq!(
         before,
         format!(
@@ -28,7 +28,7 @@ fn the_blocking_client_asks_one_server_after_the_other() {
             POEM.len()
         )
     );
-    let (_, after) = after.split_once('\n').expect("the system's words for it");
+    let (_, after) = after.split_once('\n').expect("the OS error message");
     assert_eq!(
         after,
         format!("task 3: waiting for {second}\ntask 3: {} bytes of poetry\n{POEM}\n", POEM.len())
@@ -37,7 +37,7 @@ fn the_blocking_client_asks_one_server_after_the_other() {
 
 #[cfg(unix)]
 #[test]
-fn clients_that_watch_hear_of_every_byte_of_whoever_speaks() {
+fn polling_clients_see_every_byte_of_any_server() {
     for client in ["select", "v1_0"] {
         let (first, second) = (listener(), listener());
         let names = [client, &first.1.to_string(), &second.1.to_string()];
@@ -60,14 +60,14 @@ fn clients_that_watch_hear_of_every_byte_of_whoever_speaks() {
 
 #[cfg(unix)]
 #[test]
-fn the_broken_client_hears_one_poet_after_the_other() {
+fn the_broken_client_reads_one_server_after_the_other() {
     let (first, second) = (listener(), listener());
     let names = ["v1_0_broken", &first.1.to_string(), &second.1.to_string()];
     let mut client = Running::start("clients", &names);
     let mut streams = [accept(&first.0), accept(&second.0)];
     recite(&mut streams[0], "x");
     assert_eq!(client.line(), "task 1: 1 bytes of poetry");
-    // It sits in the first one's read, and what the second says is heard after all of the first.
+    // It blocks in the first server's read, and reads the second only after the end of the first.
     recite(&mut streams[1], POEM);
     recite(&mut streams[0], "y");
     assert_eq!(client.line(), "task 1: 1 bytes of poetry");
@@ -81,7 +81,7 @@ fn the_broken_client_hears_one_poet_after_the_other() {
 }
 
 #[test]
-fn client_2_0_hears_of_every_byte_when_it_comes() {
+fn client_2_0_sees_every_byte_as_it_arrives() {
     let (listener, poet) = listener();
     let nobody = nobody();
     let mut client = Running::start("clients", &["v2_0", &poet.to_string(), &nobody.to_string()]);
@@ -97,14 +97,14 @@ fn client_2_0_hears_of_every_byte_when_it_comes() {
 }
 
 #[test]
-fn client_2_1_prints_the_poems_when_all_are_there() {
+fn client_2_1_prints_the_poems_once_all_have_arrived() {
     let (poet, nobody) = (poet(2).to_string(), nobody().to_string());
     let printed = format!("no connection with tcp:{nobody}: connection refused\n{POEM}{POEM}");
     prints("clients", &["v2_1", &poet, &nobody, &poet], &printed);
 }
 
 #[test]
-fn client_3_0_prints_the_poems_and_waits_for_ever_for_one_that_never_comes() {
+fn client_3_0_prints_the_poems_and_waits_forever_for_a_missing_one() {
     let poet = poet(2).to_string();
     prints("clients", &["v3_0", &poet, &poet], &POEM.repeat(2));
     let (listener, poet) = listener();
@@ -117,21 +117,21 @@ fn client_3_0_prints_the_poems_and_waits_for_ever_for_one_that_never_comes() {
     assert_eq!(client.rest(), POEM);
 }
 
-/// A poet, and what a client prints and tells of it.
+/// A server, and a client's expected stdout and stderr.
 type Case<'a> = (fn() -> SocketAddr, &'a str, &'a str);
 
 fn prints_each(client: &str, cases: &[Case<'_>]) {
-    for (poet, printed, told) in cases {
+    for (poet, printed, expected) in cases {
         let poet = poet().to_string();
         let output = run(example("clients").args([client, &poet]));
         assert_eq!(stdout(&output), *printed, "{client}");
-        assert_eq!(stderr(&output).replace(&poet, "POET"), *told, "{client}");
+        assert_eq!(stderr(&output).replace(&poet, "POET"), *expected, "{client}");
         assert!(output.status.success(), "{client}");
     }
 }
 
 #[test]
-fn client_4_0_prints_each_poem_and_tells_who_had_none() {
+fn client_4_0_prints_each_poem_and_names_servers_without_one() {
     prints_each(
         "v4_0",
         &[(|| poet(1), POEM, ""), (nobody, "", "no poem from POET: connection refused\n")],
@@ -180,7 +180,7 @@ fn transformer(answer: &'static str) -> SocketAddr {
 }
 
 #[test]
-fn clients_6_and_7_have_the_poem_whispered_by_a_server() {
+fn clients_6_and_7_let_a_server_whisper_the_poem() {
     for client in ["v6_0", "v7_0"] {
         let transformer = transformer("8:hush now,").to_string();
         prints("clients", &[client, &transformer, &poet(1).to_string()], "hush now");
@@ -192,15 +192,15 @@ fn clients_6_and_7_have_the_poem_whispered_by_a_server() {
 }
 
 #[test]
-fn clients_6_and_7_print_the_poem_as_it_was_when_nobody_whispers() {
+fn clients_6_and_7_print_the_poem_unchanged_when_the_transform_fails() {
     let refused = "not whispered: connection refused\n";
     let cut = "not whispered: connection closed by the peer\n";
     for client in ["v6_0", "v7_0"] {
-        for (transformer, told) in [(nobody(), refused), (transformer("8:hush"), cut)] {
+        for (transformer, expected) in [(nobody(), refused), (transformer("8:hush"), cut)] {
             let servers = [transformer.to_string(), poet(1).to_string()];
             let output = run(example("clients").arg(client).args(servers));
             assert_eq!(stdout(&output), POEM);
-            assert_eq!(stderr(&output), told);
+            assert_eq!(stderr(&output), expected);
         }
         let (transformer, poet) = (nobody().to_string(), nobody().to_string());
         let output = run(example("clients").args([client, &transformer, &poet]));
@@ -210,13 +210,13 @@ fn clients_6_and_7_print_the_poem_as_it_was_when_nobody_whispers() {
 
 #[test]
 fn a_client_without_a_server_or_with_no_address_says_what_it_needs() {
-    for (words, told) in [
+    for (words, expected) in [
         (&["v9_9"][..], "Error: which one? blocking, select, "),
         (&["v2_0"], "Error: which servers? give their addresses, as 127.0.0.1:10000\n"),
         (&["v2_0", "10000"], "Error: \"10000\"? a server is named as 127.0.0.1:10000\n"),
     ] {
         let output = run(example("clients").args(words));
         assert!(!output.status.success());
-        assert!(stderr(&output).starts_with(told), "{}", stderr(&output));
+        assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
     }
 }

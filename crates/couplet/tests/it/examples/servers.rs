@@ -10,18 +10,18 @@ use super::{
 
 const ANY: &str = "tcp:0:interface=127.0.0.1";
 
-/// A file with the poem.
+/// A file holding the poem.
 fn file(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    // Other runs of the tests may read it meanwhile.
+    // Renamed into place, since concurrent test runs may be reading it.
     let fresh = path.with_extension(std::process::id().to_string());
-    std::fs::write(&fresh, POEM).expect("a folder for tests");
+    std::fs::write(&fresh, POEM).expect("the tests' folder is writable");
     std::fs::rename(&fresh, &path).expect("the same folder");
     path.to_string_lossy().into_owned()
 }
 
 #[test]
-fn the_slow_server_gives_all_of_the_poem() {
+fn the_slow_server_sends_the_whole_poem() {
     let mut server = Running::start("servers", &["slow", ANY, &file("slow.txt"), "1", "0"]);
     let address = server.address();
     for _ in 0..2 {
@@ -30,8 +30,8 @@ fn the_slow_server_gives_all_of_the_poem() {
 }
 
 #[test]
-fn the_slow_server_serves_all_at_once_a_piece_at_a_time() {
-    // An hour between two pieces: who came second has the first one now, or never.
+fn the_slow_server_serves_all_clients_concurrently() {
+    // One piece per hour: unless clients are served concurrently, the second gets nothing now.
     let mut server = Running::start("servers", &["slow", ANY, &file("hour.txt"), "4", "3600000"]);
     let address = server.address();
     let mut clients = [connect(&address), connect(&address)];
@@ -46,7 +46,7 @@ fn the_slow_server_serves_all_at_once_a_piece_at_a_time() {
 }
 
 #[test]
-fn the_fast_server_gives_the_poem_to_each() {
+fn the_fast_server_sends_the_poem_to_each_client() {
     let mut server = Running::start("servers", &["fast", ANY, &file("fast.txt")]);
     let address = server.address();
     for _ in 0..2 {
@@ -55,7 +55,7 @@ fn the_fast_server_gives_the_poem_to_each() {
 }
 
 #[test]
-fn the_transform_server_answers_a_request_that_comes_byte_by_byte() {
+fn the_transform_server_answers_a_request_that_arrives_byte_by_byte() {
     let mut server = Running::start("servers", &["transform", ANY]);
     let address = server.address();
     for (request, answer) in [
@@ -73,7 +73,7 @@ fn the_transform_server_answers_a_request_that_comes_byte_by_byte() {
 }
 
 #[test]
-fn each_proxy_fetches_the_poem_once_and_keeps_it() {
+fn each_proxy_fetches_the_poem_once_and_caches_it() {
     for proxy in ["proxy_1", "proxy_2", "proxy_3"] {
         let mut server = Running::start("servers", &[proxy, ANY, &poet(1).to_string()]);
         let address = server.address();
@@ -85,7 +85,7 @@ fn each_proxy_fetches_the_poem_once_and_keeps_it() {
 }
 
 #[test]
-fn a_proxy_without_its_poet_closes_and_asks_again_for_the_next() {
+fn a_proxy_whose_server_is_down_closes_and_retries_for_the_next_client() {
     for proxy in ["proxy_1", "proxy_2", "proxy_3"] {
         let mut server = Running::start("servers", &[proxy, ANY, &nobody().to_string()]);
         let address = server.address();
@@ -98,7 +98,7 @@ fn a_proxy_without_its_poet_closes_and_asks_again_for_the_next() {
 }
 
 #[test]
-fn proxy_3_gives_up_the_download_for_a_client_that_hangs_up() {
+fn proxy_3_cancels_the_download_when_its_client_hangs_up() {
     let (listener, poet) = listener();
     let mut server = Running::start("servers", &["proxy_3", ANY, &poet.to_string()]);
     let address = server.address();
@@ -114,9 +114,9 @@ fn proxy_3_gives_up_the_download_for_a_client_that_hangs_up() {
 }
 
 #[test]
-fn a_server_that_cannot_begin_says_why() {
+fn a_server_that_cannot_start_says_why() {
     let poem = file("wrong.txt");
-    for (words, told) in [
+    for (words, expected) in [
         (&["slow"][..], "Error: which one? `slow ENDPOINT FILE "),
         (&["slow", ANY, &poem, "0", "1"], "Error: with 0 bytes at a time no poem comes to its end"),
         (&["slow", ANY, &poem, "few", "1"], "Error: \"few\" is no number of bytes"),
@@ -126,6 +126,6 @@ fn a_server_that_cannot_begin_says_why() {
     ] {
         let output = run(example("servers").args(words));
         assert!(!output.status.success());
-        assert!(stderr(&output).starts_with(told), "{}", stderr(&output));
+        assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
     }
 }

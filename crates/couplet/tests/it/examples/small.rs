@@ -1,9 +1,9 @@
-//! The small programs: what each prints, to the letter.
+//! The exact output of each small program.
 
 use super::{Running, example, prints, run, stderr, stdout};
 
 #[test]
-fn the_programs_on_the_reactor_print_what_they_teach() {
+fn the_reactor_programs_print_what_they_teach() {
     prints(
         "reactors",
         &["another_driver"],
@@ -55,7 +55,7 @@ INFO the end
 }
 
 #[test]
-fn the_programs_on_deferreds_print_what_they_teach() {
+fn the_deferred_programs_print_what_they_teach() {
     prints(
         "deferreds",
         &["callback"],
@@ -169,7 +169,7 @@ at the end there is the value of errback 4
 }
 
 #[test]
-fn the_twelve_cases_of_cancelling_end_as_they_say() {
+fn the_twelve_cancelling_cases_end_as_they_say() {
     prints(
         "cancelling",
         &["plain"],
@@ -231,7 +231,7 @@ done
 }
 
 #[test]
-fn the_seven_cases_of_lists_give_what_they_say() {
+fn the_seven_list_cases_give_what_they_say() {
     prints(
         "lists",
         &["values"],
@@ -276,7 +276,7 @@ fn the_seven_cases_of_lists_give_what_they_say() {
 }
 
 #[test]
-fn the_cases_of_coroutines_go_on_where_they_stopped() {
+fn the_coroutine_cases_resume_where_they_stopped() {
     prints(
         "coroutines",
         &["steps"],
@@ -358,7 +358,7 @@ fn a_reactor_with_nothing_to_do_waits_until_ctrl_c() {
 }
 
 #[test]
-fn a_callback_and_a_task_are_called_by_a_turn_of_the_loop() {
+fn callbacks_and_tasks_are_called_by_a_turn() {
     for (theme, function) in [("reactors", "stack::show"), ("coroutines", "stack::resumed")] {
         let output = run(example(theme).arg("stack"));
         let stack = stdout(&output);
@@ -369,20 +369,20 @@ fn a_callback_and_a_task_are_called_by_a_turn_of_the_loop() {
 }
 
 #[test]
-fn a_panic_of_a_callback_is_seen_on_stderr() {
+fn a_callbacks_panic_is_printed_to_stderr() {
     assert!(stderr(&run(example("reactors").arg("exception"))).contains("I stumble"));
 }
 
 #[test]
-fn an_unhandled_failure_is_told_to_stderr_with_both_places() {
-    let told = stderr(&run(example("deferreds").arg("unhandled")));
-    assert!(told.starts_with("unhandled failure: I can't read this (began at "), "{told}");
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert_eq!(told.matches("unhandled.rs:").count(), 2, "{told}");
+fn an_unhandled_failure_is_printed_to_stderr_with_both_places() {
+    let errors = stderr(&run(example("deferreds").arg("unhandled")));
+    assert!(errors.starts_with("unhandled failure: I can't read this (began at "), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert_eq!(errors.matches("unhandled.rs:").count(), 2, "{errors}");
 }
 
 #[test]
-fn who_asks_for_what_is_not_there_is_told_what_is() {
+fn an_unknown_program_is_answered_with_the_list() {
     for theme in ["reactors", "deferreds", "cancelling", "lists", "coroutines"] {
         for word in ["nonsense", ""] {
             let output = run(example(theme).arg(word));
@@ -390,7 +390,7 @@ fn who_asks_for_what_is_not_there_is_told_what_is() {
             assert!(stderr(&output).starts_with("Error: which one? "), "{}", stderr(&output));
         }
     }
-    for (words, told) in [
+    for (words, expected) in [
         (&["simulator"][..], "Error: how does it begin? `ok` or `fail`, then the links\n"),
         (&["simulator", "well"], "Error: \"well\"? what is made is `ok` or `fail`\n"),
         (
@@ -398,7 +398,7 @@ fn who_asks_for_what_is_not_there_is_told_what_is() {
             "Error: \"callback\"? a link is callback=…, errback=… or both=…\n",
         ),
     ] {
-        assert_eq!(stderr(&run(example("deferreds").args(words))), told);
+        assert_eq!(stderr(&run(example("deferreds").args(words))), expected);
     }
     assert!(
         stderr(&run(example("reactors").args(["countdown", "soon"]))).contains("invalid digit")

@@ -1,4 +1,4 @@
-//! The clients in the style of other languages, the exercises, and the tutorial's test.
+//! The clients in the style of other languages, the exercises, and the tutorial's test program.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::Shutdown;
@@ -9,7 +9,7 @@ use super::{
 };
 
 #[test]
-fn actors_send_the_main_process_their_poems_and_their_ends() {
+fn actors_send_the_main_process_their_poems_and_exits() {
     let (listener, poet) = listener();
     let servers = [nobody().to_string(), poet.to_string()];
     let mut client = Running::start("styles", &["actors", &servers[0], &servers[1]]);
@@ -24,7 +24,7 @@ fn actors_send_the_main_process_their_poems_and_their_ends() {
 }
 
 #[test]
-fn lazy_lines_are_printed_as_soon_as_each_is_whole() {
+fn lazy_lines_are_printed_as_soon_as_each_is_complete() {
     let (listener, poet) = listener();
     let mut client = Running::start("styles", &["lazy_lines", &poet.to_string()]);
     let mut stream = accept(&listener);
@@ -32,7 +32,7 @@ fn lazy_lines_are_printed_as_soon_as_each_is_whole() {
         recite(&mut stream, &format!("{line}\n"));
         assert_eq!(client.line(), format!("task 1: {line}"));
     }
-    // Lines that come together wait until they are asked for.
+    // Lines that arrive together are handed out one by one.
     stream.write_all(b"one\ntwo\nthree\n").expect("it reads");
     drop(stream);
     assert_eq!(client.rest(), "task 1: one\ntask 1: two\ntask 1: three\n");
@@ -41,7 +41,7 @@ fn lazy_lines_are_printed_as_soon_as_each_is_whole() {
 }
 
 #[test]
-fn poems_in_boxes_are_printed_in_the_order_of_asking() {
+fn boxed_poems_are_printed_in_the_order_of_the_servers() {
     let (listener, first) = listener();
     let second = poet_of("Ash and ember\n", 1);
     let servers = [first, nobody(), second].map(|server| server.to_string());
@@ -55,23 +55,23 @@ fn poems_in_boxes_are_printed_in_the_order_of_asking() {
 }
 
 #[test]
-fn an_impatient_client_hangs_up_and_a_patient_one_has_the_poem() {
+fn an_impatient_client_hangs_up_and_a_patient_one_gets_the_poem() {
     let (listener, slow) = listener();
     let mut client = Running::start("exercises", &["timeout", "20", &slow.to_string()]);
     let mut stream = accept(&listener);
     recite(&mut stream, "Hop");
     assert_eq!(read_all(&mut stream), "", "it hangs up with a FIN");
     drop(stream);
-    let told = client.line();
-    assert!(told.starts_with("after 20ms we had "), "{told}");
-    assert!(told.ends_with(" bytes: connection closed by us"), "{told}");
+    let summary = client.line();
+    assert!(summary.starts_with("after 20ms we had "), "{summary}");
+    assert!(summary.ends_with(" bytes: connection closed by us"), "{summary}");
     prints("exercises", &["timeout", "3600000", &poet(1).to_string()], POEM);
     let refused = "no connection: connection refused\n";
     prints("exercises", &["timeout", "20", &nobody().to_string()], refused);
 }
 
 #[test]
-fn the_sequence_around_connection_lost_is_this() {
+fn callbacks_around_connection_lost_come_in_this_order() {
     let printed = format!(
         "\
 factory: do_start
@@ -130,8 +130,8 @@ nobody there is a failure too: connection refused
 }
 
 #[test]
-fn who_asks_for_no_style_and_no_exercise_is_told_which_there_are() {
-    for (theme, words, told) in [
+fn an_unknown_style_or_exercise_is_answered_with_the_list() {
+    for (theme, words, expected) in [
         ("styles", &["prose"][..], "Error: which one? actors, lazy_lines or in_order\n"),
         ("styles", &["actors"], "Error: which servers? give their addresses, as 127.0.0.1:10000\n"),
         ("styles", &["actors", "x"], "Error: \"x\"? a server is named as 127.0.0.1:10000\n"),
@@ -141,6 +141,6 @@ fn who_asks_for_no_style_and_no_exercise_is_told_which_there_are() {
     ] {
         let output = run(example(theme).args(words));
         assert!(!output.status.success());
-        assert!(stderr(&output).starts_with(told), "{}", stderr(&output));
+        assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
     }
 }

@@ -1,10 +1,10 @@
-//! A protocol of lines and raw bytes.
+//! A protocol that mixes lines and raw bytes.
 
 use couplet::protocols::{LineProtocol, LineTransport};
 
-use super::notes::{Log, Told};
+use super::notes::{Event, Log};
 
-/// A line with a number, then so many raw bytes, then lines again.
+/// A line holding a number, then that many raw bytes, then lines again.
 #[derive(Clone, Default)]
 pub(crate) struct Bodies {
     log: Log,
@@ -14,7 +14,7 @@ pub(crate) struct Bodies {
 }
 
 impl Bodies {
-    /// Whether it pauses its reading as often as it can.
+    /// `pauses`: it pauses reading at every opportunity.
     pub(crate) fn new(pauses: bool) -> Bodies {
         Bodies { pauses, ..Bodies::default() }
     }
@@ -26,7 +26,7 @@ impl Bodies {
 
 impl LineProtocol for Bodies {
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
-        self.log.borrow_mut().push(Told::Message(line.into()));
+        self.log.borrow_mut().push(Event::Message(line.into()));
         if let Ok(length) = String::from_utf8_lossy(line).parse() {
             self.left = length;
             transport.set_raw_mode();
@@ -41,7 +41,7 @@ impl LineProtocol for Bodies {
         self.left -= body.len();
         self.body.extend_from_slice(body);
         if self.left == 0 {
-            self.log.borrow_mut().push(Told::Raw(std::mem::take(&mut self.body)));
+            self.log.borrow_mut().push(Event::Raw(std::mem::take(&mut self.body)));
             transport.set_line_mode(rest);
         }
         if self.pauses {

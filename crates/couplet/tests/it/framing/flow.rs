@@ -1,5 +1,5 @@
-//! Rows 165 and 166: framers that are paused or closed in the middle of a chunk; what they lend,
-//! and what reaches the protocol inside.
+//! Rows 165 and 166: framers paused or closed in the middle of a chunk; messages lent as slices;
+//! callbacks forwarded to the protocol inside.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -14,9 +14,9 @@ use couplet::testing::{Held, Manner, hold, hold_on};
 use couplet::{Protocol, Reason, Transport};
 
 use super::own::Semicolons;
-use super::{MANNERS, Notes, Told, lost, message};
+use super::{Event, MANNERS, Notes, lost, message};
 
-/// Four messages, "0" to "3", and the beginning of a fifth; the end of that one, "4".
+/// Four messages, "0" to "3", and the start of a fifth, "4"; then the rest of that one.
 type Chunk = (&'static [u8], &'static [u8]);
 const LINES: Chunk = (b"0\r\n1\r\n2\r\n3\r\n4\r", b"\n");
 const NETSTRINGS: Chunk = (b"1:0,1:1,1:2,1:3,1:4", b",");
@@ -24,7 +24,7 @@ const BYTES: Chunk = (b"\x010\x011\x012\x013\x01", b"4");
 const SEMICOLONS: Chunk = (b"0;1;2;3;4", b";");
 const SHORTS: Chunk = (b"\0\x010\0\x011\0\x012\0\x013\0\x01", b"4");
 
-/// Calls a generic function with every framer, in both manners.
+/// Calls a generic function with every framer, on both manners of driver.
 macro_rules! with_each_framer {
     ($fact:ident) => {
         for manner in MANNERS {
@@ -38,8 +38,8 @@ macro_rules! with_each_framer {
     };
 }
 
-/// What was told since the last look.
-fn news(notes: &Notes) -> Vec<Told> {
+/// The events since the last call.
+fn news(notes: &Notes) -> Vec<Event> {
     notes.log.take()
 }
 
@@ -59,17 +59,17 @@ fn c165_a_pause_stops_in_the_middle_of_a_chunk_and_the_rest_comes_on_resume() {
         let mut held = hold_on(manner, 1, wrap(notes.clone()));
         held.push(chunk);
         assert_eq!(news(&notes), [message("0")]);
-        // Bytes and the end of the stream wait behind what is held.
+        // Later bytes and the EOF queue up behind the held part.
         held.wire.push(end);
         held.wire.fin();
         held.settle();
         assert_eq!(news(&notes), []);
         tell(&mut held, Transport::resume_producing);
-        assert_eq!(news(&notes), [Told::Resumed, message("1"), message("2")]);
+        assert_eq!(news(&notes), [Event::Resumed, message("1"), message("2")]);
         tell(&mut held, Transport::resume_producing);
-        assert_eq!(news(&notes), [Told::Resumed, message("3"), message("4")]);
+        assert_eq!(news(&notes), [Event::Resumed, message("3"), message("4")]);
         tell(&mut held, Transport::resume_producing);
-        assert_eq!(news(&notes)[..2], [Told::Resumed, Told::ReadClosed]);
+        assert_eq!(news(&notes)[..2], [Event::Resumed, Event::ReadClosed]);
     }
 }
 
@@ -87,12 +87,12 @@ fn c165_what_is_held_comes_by_the_turn_and_not_inside_of_resume() {
         let log = notes.log.clone();
         tell(&mut held, move |transport| {
             transport.resume_producing();
-            log.borrow_mut().push(message("resume has returned"));
+            log.borrow_mut().push(message("resume returned"));
         });
-        let want = ["0", "resume has returned", "", "1", "2", "3"].map(message);
-        let told = news(&notes);
-        assert_eq!(told[2], Told::Resumed);
-        assert_eq!((&told[..2], &told[3..]), (&want[..2], &want[3..]));
+        let want = ["0", "resume returned", "", "1", "2", "3"].map(message);
+        let events = news(&notes);
+        assert_eq!(events[2], Event::Resumed);
+        assert_eq!((&events[..2], &events[3..]), (&want[..2], &want[3..]));
     }
 }
 
@@ -124,7 +124,7 @@ fn c165_a_pause_from_outside_holds_what_was_cut() {
         held.settle();
         assert_eq!(news(&notes), []);
         tell(&mut held, Transport::resume_producing);
-        assert_eq!(news(&notes), [Told::Resumed, message("4")]);
+        assert_eq!(news(&notes), [Event::Resumed, message("4")]);
     }
 }
 
@@ -148,7 +148,7 @@ fn c166_nothing_is_delivered_after_a_close() {
             let mut held = hold_on(manner, 1, wrap(notes.clone()));
             held.wire.push(chunk);
             held.settle();
-            // An aborted connection takes nothing more.
+            // An aborted connection accepts nothing more.
             if held.wire.try_push(end).is_ok() {
                 held.wire.fin();
             }
@@ -181,7 +181,7 @@ fn c166_nothing_that_was_held_is_delivered_after_a_close() {
         held.push(chunk);
         tell(&mut held, Transport::resume_producing);
         let end = lost("connection aborted by us");
-        assert_eq!(news(&notes), [message("0"), Told::Resumed, message("1"), end]);
+        assert_eq!(news(&notes), [message("0"), Event::Resumed, message("1"), end]);
     }
 }
 
@@ -204,7 +204,7 @@ fn nothing_is_held_after_a_close() {
     }
 }
 
-/// Stands around a framer and tells where in memory the bytes lie that it is lent.
+/// Wraps a framer and records the address range of the bytes lent to it.
 struct Around<R> {
     inside: R,
     lent: Rc<Cell<Range<usize>>>,
@@ -222,7 +222,7 @@ impl<R: Protocol> Protocol for Around<R> {
     }
 }
 
-/// For each line: what it is, and whether it was lent as a slice of what was received.
+/// Records each line, and whether it was lent as a slice of the received bytes.
 struct Slices {
     lent: Rc<Cell<Range<usize>>>,
     lines: Rc<RefCell<Vec<(String, bool)>>>,
@@ -238,7 +238,7 @@ impl LineProtocol for Slices {
 }
 
 #[test]
-fn a_whole_message_is_a_slice_of_what_was_received() {
+fn a_complete_message_is_lent_as_a_slice_of_the_received_bytes() {
     let lent = Rc::new(Cell::new(0..0));
     let lines = Rc::default();
     let slices = Slices { lent: lent.clone(), lines: Rc::clone(&lines) };
@@ -259,7 +259,7 @@ fn a_whole_message_is_a_slice_of_what_was_received() {
 }
 
 #[test]
-fn a_connection_finds_what_a_framer_wraps() {
+fn a_connection_finds_the_protocol_inside_a_framer() {
     with_each_framer!(fact);
     fn fact<R: Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, _): Chunk) {
         let notes = Notes::default();
@@ -267,10 +267,10 @@ fn a_connection_finds_what_a_framer_wraps() {
         let held = &mut hold_on(manner, 1, Around { inside: wrap(notes.clone()), lent });
         held.push(chunk);
         let inside = held.connection.transport().connection::<Notes>();
-        inside.tell(|notes, _| notes.note(Told::Raw(vec![notes.messages as u8])));
+        inside.tell(|notes, _| notes.note(Event::Raw(vec![notes.messages as u8])));
         held.settle();
-        assert_eq!(notes.log.borrow().last(), Some(&Told::Raw(vec![4])));
-        // What a protocol wraps itself is found too.
+        assert_eq!(notes.log.borrow().last(), Some(&Event::Raw(vec![4])));
+        // Whatever that protocol wraps is found too.
         let counter = held.connection.transport().connection::<usize>().ask(|n, _| *n);
         let answer = Rc::new(Cell::new(0));
         let slot = answer.clone();
@@ -280,13 +280,13 @@ fn a_connection_finds_what_a_framer_wraps() {
     }
 }
 
-/// Hears of everything, and writes down what.
+/// Records the name of each callback.
 #[derive(Default)]
-struct Hears(Rc<RefCell<Vec<&'static str>>>);
+struct Records(Rc<RefCell<Vec<&'static str>>>);
 
-macro_rules! hears {
+macro_rules! records {
     ($kind:ident, $transport:ident, $message:ident) => {
-        impl couplet::protocols::$kind for Hears {
+        impl couplet::protocols::$kind for Records {
             fn connection_made(&mut self, _: &couplet::protocols::$transport) {
                 self.0.borrow_mut().push("made");
             }
@@ -310,14 +310,14 @@ macro_rules! hears {
     };
 }
 
-hears!(LineProtocol, LineTransport, line_received);
-hears!(StringProtocol, StringTransport, string_received);
+records!(LineProtocol, LineTransport, line_received);
+records!(StringProtocol, StringTransport, string_received);
 
 #[test]
-fn a_framer_passes_every_callback_on() {
-    fn fact<R: Protocol>(wrap: fn(Hears) -> R) {
+fn a_framer_forwards_every_callback() {
+    fn fact<R: Protocol>(wrap: fn(Records) -> R) {
         let log = Rc::default();
-        let mut held = hold(wrap(Hears(Rc::clone(&log))));
+        let mut held = hold(wrap(Records(Rc::clone(&log))));
         held.with(|receiver, transport| receiver.handshake_completed(transport));
         tell(&mut held, Transport::pause_producing);
         tell(&mut held, Transport::resume_producing);

@@ -1,4 +1,4 @@
-//! Rows 163, 167 and 168: what a framer takes for a message, and what it refuses.
+//! Rows 163, 167 and 168: what a framer accepts as a message, and what it rejects.
 
 use couplet::protocols::{
     FramingError, IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport,
@@ -7,22 +7,22 @@ use couplet::protocols::{
 };
 use couplet::testing::{every_split, hold};
 
-use super::{Notes, Told, lost, message, told};
+use super::{Event, Notes, events, lost, message};
 
-/// Both receivers of lines, however the input is cut.
-fn lines(notes: &Notes, limit: usize, delimiter: &'static [u8], input: &[u8], want: &[Told]) {
+/// Feeds `input` to both line receivers, cut in every way.
+fn lines(notes: &Notes, limit: usize, delimiter: &'static [u8], input: &[u8], want: &[Event]) {
     let log = &notes.log;
     every_split(input, |pieces| {
         let receiver = LineReceiver::new(notes.clone());
         let receiver = receiver.with_max_length(limit).with_delimiter(delimiter);
-        assert_eq!(told(receiver, log, pieces), want, "{input:?} as {pieces:?}");
+        assert_eq!(events(receiver, log, pieces), want, "{input:?} as {pieces:?}");
         let receiver = LineOnlyReceiver::new(notes.clone());
         let receiver = receiver.with_max_length(limit).with_delimiter(delimiter);
-        assert_eq!(told(receiver, log, pieces), want, "{input:?} as {pieces:?}, lines only");
+        assert_eq!(events(receiver, log, pieces), want, "{input:?} as {pieces:?}, lines only");
     });
 }
 
-fn too_long(limit: usize) -> Told {
+fn too_long(limit: usize) -> Event {
     lost(FramingError::LineTooLong { limit })
 }
 
@@ -30,11 +30,11 @@ fn too_long(limit: usize) -> Told {
 fn c163_a_line_of_the_limit_passes_and_a_longer_one_closes() {
     let notes = Notes::default();
     lines(&notes, 5, b"\r\n", b"\r\nabcde\r\nx", &[message(""), message("abcde")]);
-    let exceeded = Told::Exceeded(b"abcdef".to_vec());
+    let exceeded = Event::Exceeded(b"abcdef".to_vec());
     let want = [message("ok"), exceeded, too_long(5)];
     lines(&notes, 5, b"\r\n", b"ok\r\nabcdef\r\nnever\r\n", &want);
     lines(&notes, 5, b"\r\n", b"ok\r\nabcdefgh", &want);
-    // What only looks like a delimiter belongs to the line.
+    // A partial delimiter is part of the line.
     lines(&notes, 9, b"\r\n", b"\n\r\ra\rb\n\r\n", &[message("\n\r\ra\rb\n")]);
 }
 
@@ -46,7 +46,7 @@ fn c163_a_missing_delimiter_trips_as_soon_as_no_line_can_fit() {
         held.connection.transport().is_closing()
     };
     assert!(!after(b"abcde"));
-    assert!(!after(b"abcde\r"), "a line feed makes it a line");
+    assert!(!after(b"abcde\r"), "a line feed would complete the line");
     assert!(after(b"abcdef"));
     assert!(after(b"abcde\rf"));
     assert!(after(b"abcdef\r"));
@@ -55,7 +55,7 @@ fn c163_a_missing_delimiter_trips_as_soon_as_no_line_can_fit() {
 #[test]
 fn c163_a_protocol_may_let_a_long_line_pass_by() {
     let notes = Notes { survives: true, ..Notes::default() };
-    let exceeded = |text: &str| Told::Exceeded(text.into());
+    let exceeded = |text: &str| Event::Exceeded(text.into());
     let want = [exceeded("abcd"), message("ok"), exceeded("1234"), message("")];
     lines(&notes, 3, b"\r\n", b"abcdefg\r\r\nok\r\n12345\r\n\r\n", &want);
     lines(&notes, 3, b"\n", b"abcd\nok\n12345678\n\n", &want);
@@ -83,13 +83,13 @@ fn c163_the_limit_is_16384_unless_set() {
     let notes = Notes::default();
     let mut input = vec![b'x'; 16_384];
     input.extend_from_slice(b"\r\n");
-    let want = vec![Told::Message(vec![b'x'; 16_384])];
-    assert_eq!(told(LineReceiver::new(notes.clone()), &notes.log, &[&input]), want);
-    assert_eq!(told(LineOnlyReceiver::new(notes.clone()), &notes.log, &[&input]), want);
+    let want = vec![Event::Message(vec![b'x'; 16_384])];
+    assert_eq!(events(LineReceiver::new(notes.clone()), &notes.log, &[&input]), want);
+    assert_eq!(events(LineOnlyReceiver::new(notes.clone()), &notes.log, &[&input]), want);
     input.insert(0, b'x');
-    let want = vec![Told::Exceeded(vec![b'x'; 16_385]), too_long(16_384)];
-    assert_eq!(told(LineReceiver::new(notes.clone()), &notes.log, &[&input]), want);
-    assert_eq!(told(LineOnlyReceiver::new(notes.clone()), &notes.log, &[&input]), want);
+    let want = vec![Event::Exceeded(vec![b'x'; 16_385]), too_long(16_384)];
+    assert_eq!(events(LineReceiver::new(notes.clone()), &notes.log, &[&input]), want);
+    assert_eq!(events(LineOnlyReceiver::new(notes.clone()), &notes.log, &[&input]), want);
 }
 
 #[test]
@@ -110,12 +110,12 @@ fn c163_a_long_line_fails_the_connection_by_default() {
     assert!(held.connection.is_lost());
 }
 
-/// A receiver of netstrings, however the input is cut.
-fn netstrings(limit: usize, input: &[u8], want: &[Told]) {
+/// Feeds `input` to a netstring receiver, cut in every way.
+fn netstrings(limit: usize, input: &[u8], want: &[Event]) {
     let notes = Notes::default();
     every_split(input, |pieces| {
         let receiver = NetstringReceiver::new(notes.clone()).with_max_length(limit);
-        assert_eq!(told(receiver, &notes.log, pieces), want, "{input:?} as {pieces:?}");
+        assert_eq!(events(receiver, &notes.log, pieces), want, "{input:?} as {pieces:?}");
     });
 }
 
@@ -169,10 +169,10 @@ fn c167_the_limit_is_99999_unless_set() {
     let mut input = Vec::new();
     encode_netstring(&string, &mut input);
     let receiver = NetstringReceiver::new(notes.clone());
-    assert_eq!(told(receiver, &notes.log, &[&input]), [Told::Message(string)]);
+    assert_eq!(events(receiver, &notes.log, &[&input]), [Event::Message(string)]);
     let receiver = NetstringReceiver::new(notes.clone());
     let want = [lost(FramingError::StringTooLong { limit: 99_999 })];
-    assert_eq!(told(receiver, &notes.log, &[b"100000"]), want, "before its colon has come");
+    assert_eq!(events(receiver, &notes.log, &[b"100000"]), want, "before its colon arrives");
 }
 
 #[test]
@@ -181,18 +181,18 @@ fn c168_a_length_is_held_against_the_limit_before_the_string_comes() {
     let error = |limit| lost(FramingError::StringTooLong { limit });
     every_split(b"\0\0\0\x02ok\0\x01\x86\xa0", |pieces| {
         let receiver = IntReceiver::<u32, _>::new(notes.clone());
-        assert_eq!(told(receiver, &notes.log, pieces), [message("ok"), error(99_999)]);
+        assert_eq!(events(receiver, &notes.log, pieces), [message("ok"), error(99_999)]);
     });
     every_split(b"\0\x02ok\0\x03", |pieces| {
         let receiver = IntReceiver::<u16, _>::new(notes.clone()).with_max_length(2);
-        assert_eq!(told(receiver, &notes.log, pieces), [message("ok"), error(2)]);
+        assert_eq!(events(receiver, &notes.log, pieces), [message("ok"), error(2)]);
     });
     let receiver = IntReceiver::<u8, _>::new(notes.clone()).with_max_length(2);
-    assert_eq!(told(receiver, &notes.log, &[b"\x02ok\x03"]), [message("ok"), error(2)]);
+    assert_eq!(events(receiver, &notes.log, &[b"\x02ok\x03"]), [message("ok"), error(2)]);
     let mut longest = Vec::new();
     encode_int::<u32>(&vec![7; 99_999], &mut longest).expect("it fits");
     let receiver = IntReceiver::<u32, _>::new(notes.clone());
-    assert_eq!(told(receiver, &notes.log, &[&longest]), [Told::Message(vec![7; 99_999])]);
+    assert_eq!(events(receiver, &notes.log, &[&longest]), [Event::Message(vec![7; 99_999])]);
 }
 
 /// Sends strings of these lengths when the connection is made.
@@ -225,7 +225,7 @@ fn c168_a_string_too_long_for_its_prefix_is_an_error_and_not_written() {
 }
 
 #[test]
-fn what_is_sent_is_framed_as_the_connection_is() {
+fn send_string_uses_the_framing_of_its_connection() {
     let sends = || Sends(&[0, 3, 12]);
     let taken = hold(NetstringReceiver::new(sends())).wire.take();
     assert_eq!(taken, b"0:,3:xxx,12:xxxxxxxxxxxx,");

@@ -1,4 +1,5 @@
-//! Framers: rows 163 to 169, and the way back to what they wrap. The fuzzer shares `naive`, `notes` and `bodies`.
+//! Framers: rows 163 to 169, and access to the protocol they wrap. The fuzzer shares `naive`,
+//! `notes` and `bodies`.
 
 mod bodies;
 mod flow;
@@ -13,6 +14,6 @@ mod typed;
 
 use couplet::testing::Manner;
 
-use notes::{Log, Notes, Told, lost, message, told};
+use notes::{Event, Log, Notes, events, lost, message};
 
 const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];

@@ -1,5 +1,5 @@
-//! Row 169: each framer beside a decoder that is too simple to be wrong, over random streams, cuts
-//! and pauses.
+//! Row 169: each framer against a decoder too simple to be wrong, over random streams, cuts and
+//! pauses.
 
 use couplet::protocols::{
     IntReceiver, LineOnlyReceiver, LineReceiver, NetstringReceiver, encode_int, encode_line,
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::bodies::Bodies;
 use super::naive::{self, DELIMITERS, cut, lines, netstrings, pausing, strings};
-use super::{Told, told};
+use super::{Event, events};
 
 fn cuts() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(prop_oneof![3 => 1..6_usize, 1 => 6..200_usize], 1..12)
@@ -24,7 +24,7 @@ fn from(alphabet: &'static [u8], most: usize) -> impl Strategy<Value = Vec<u8>> 
     prop::collection::vec(prop::sample::select(alphabet), 0..most)
 }
 
-/// Good messages, and behind them anything.
+/// Valid messages followed by random bytes.
 fn good_then_bad(
     good: impl Strategy<Value = Vec<u8>>,
     alphabet: &'static [u8],
@@ -60,11 +60,11 @@ proptest! {
         let receiver = LineReceiver::new(notes.clone())
             .with_max_length(limit)
             .with_delimiter(delimiter);
-        prop_assert_eq!(&told(receiver, &notes.log, &pieces), &want);
+        prop_assert_eq!(&events(receiver, &notes.log, &pieces), &want);
         let receiver = LineOnlyReceiver::new(notes.clone())
             .with_max_length(limit)
             .with_delimiter(delimiter);
-        prop_assert_eq!(&told(receiver, &notes.log, &pieces), &want);
+        prop_assert_eq!(&events(receiver, &notes.log, &pieces), &want);
     }
 
     #[test]
@@ -73,13 +73,13 @@ proptest! {
         cuts in cuts(),
         pauses in pauses(),
     ) {
-        // A carriage return at the end of a line would be part of the delimiter's first half.
+        // Not "\r\n": a line's trailing carriage return would look like the delimiter's first half.
         let mut stream = Vec::new();
         sent.iter().for_each(|line| encode_line(line, b"\n", &mut stream));
         let notes = pausing(pauses, false);
         let receiver = LineReceiver::new(notes.clone()).with_delimiter(b"\n");
-        let want: Vec<Told> = sent.into_iter().map(Told::Message).collect();
-        prop_assert_eq!(told(receiver, &notes.log, &cut(&stream, &cuts)), want);
+        let want: Vec<Event> = sent.into_iter().map(Event::Message).collect();
+        prop_assert_eq!(events(receiver, &notes.log, &cut(&stream, &cuts)), want);
     }
 
     #[test]
@@ -89,8 +89,8 @@ proptest! {
         pauses in any::<bool>(),
     ) {
         let bodies = Bodies::new(pauses);
-        let told = told(LineReceiver::new(bodies.clone()), &bodies.log(), &cut(&stream, &cuts));
-        prop_assert_eq!(told, naive::bodies(&stream));
+        let got = events(LineReceiver::new(bodies.clone()), &bodies.log(), &cut(&stream, &cuts));
+        prop_assert_eq!(got, naive::bodies(&stream));
     }
 
     #[test]
@@ -103,7 +103,7 @@ proptest! {
         let notes = pausing(pauses, false);
         let receiver = NetstringReceiver::new(notes.clone()).with_max_length(limit);
         let want = netstrings(&stream, limit);
-        prop_assert_eq!(told(receiver, &notes.log, &cut(&stream, &cuts)), want);
+        prop_assert_eq!(events(receiver, &notes.log, &cut(&stream, &cuts)), want);
     }
 
     #[test]
@@ -118,10 +118,10 @@ proptest! {
         let pieces = cut(&stream, &cuts);
         let notes = pausing(pauses, false);
         let receiver = IntReceiver::<u8, _>::new(notes.clone()).with_max_length(limit);
-        prop_assert_eq!(told(receiver, &notes.log, &pieces), strings(&stream, 1, limit));
+        prop_assert_eq!(events(receiver, &notes.log, &pieces), strings(&stream, 1, limit));
         let receiver = IntReceiver::<u16, _>::new(notes.clone()).with_max_length(limit);
-        prop_assert_eq!(told(receiver, &notes.log, &pieces), strings(&stream, 2, limit));
+        prop_assert_eq!(events(receiver, &notes.log, &pieces), strings(&stream, 2, limit));
         let receiver = IntReceiver::<u32, _>::new(notes.clone()).with_max_length(limit);
-        prop_assert_eq!(told(receiver, &notes.log, &pieces), strings(&stream, 4, limit));
+        prop_assert_eq!(events(receiver, &notes.log, &pieces), strings(&stream, 4, limit));
     }
 }

@@ -1,8 +1,8 @@
-//! Decoders that are too simple to be wrong: each is given a whole stream.
+//! Decoders too simple to be wrong: each gets a complete stream.
 
 use couplet::protocols::FramingError;
 
-use super::notes::{Notes, Told, lost};
+use super::notes::{Event, Notes, lost};
 
 pub(crate) const DELIMITERS: [&[u8]; 6] =
     [b"\r\n", b"\n", b"\n\n", b"aab", b"a\r\na\r", b"\r\n.\r\n"];
@@ -11,101 +11,100 @@ fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     (0..bytes.len()).find(|&at| bytes[at..].starts_with(wanted))
 }
 
-/// The lines of a whole stream.
-pub(crate) fn lines(mut rest: &[u8], delimiter: &[u8], limit: usize, survives: bool) -> Vec<Told> {
-    let mut told = Vec::new();
+/// The lines of a complete stream.
+pub(crate) fn lines(mut rest: &[u8], delimiter: &[u8], limit: usize, survives: bool) -> Vec<Event> {
+    let mut events = Vec::new();
     loop {
         let end = position(rest, delimiter);
         if let Some(end) = end.filter(|end| *end <= limit) {
-            told.push(Told::Message(rest[..end].into()));
+            events.push(Event::Message(rest[..end].into()));
             rest = &rest[end + delimiter.len()..];
             continue;
         }
         let may_end = |at: usize| delimiter.starts_with(&rest[at..]);
         if end.is_none() && (0..=limit.min(rest.len())).any(may_end) {
-            return told;
+            return events;
         }
-        told.push(Told::Exceeded(rest[..=limit].into()));
+        events.push(Event::Exceeded(rest[..=limit].into()));
         if !survives {
-            told.push(lost(FramingError::LineTooLong { limit }));
-            return told;
+            events.push(lost(FramingError::LineTooLong { limit }));
+            return events;
         }
-        let Some(end) = position(&rest[limit + 1..], delimiter) else { return told };
+        let Some(end) = position(&rest[limit + 1..], delimiter) else { return events };
         rest = &rest[limit + 1 + end + delimiter.len()..];
     }
 }
 
-/// The netstrings of a whole stream.
-pub(crate) fn netstrings(mut rest: &[u8], limit: usize) -> Vec<Told> {
-    let mut told = Vec::new();
+/// The netstrings of a complete stream.
+pub(crate) fn netstrings(mut rest: &[u8], limit: usize) -> Vec<Event> {
+    let mut events = Vec::new();
     loop {
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         for n in 1..=digits {
             if n > 1 && rest[0] == b'0' {
-                told.push(lost(FramingError::LeadingZero));
-                return told;
+                events.push(lost(FramingError::LeadingZero));
+                return events;
             }
             let text = std::str::from_utf8(&rest[..n]).expect("digits");
             if text.parse::<u128>().map_or(true, |length| length > limit as u128) {
-                told.push(lost(FramingError::StringTooLong { limit }));
-                return told;
+                events.push(lost(FramingError::StringTooLong { limit }));
+                return events;
             }
         }
-        let Some(&colon) = rest.get(digits) else { return told };
+        let Some(&colon) = rest.get(digits) else { return events };
         if colon != b':' || digits == 0 {
-            told.push(lost(FramingError::NoDigit(colon)));
-            return told;
+            events.push(lost(FramingError::NoDigit(colon)));
+            return events;
         }
         let text = std::str::from_utf8(&rest[..digits]).expect("digits");
         let length: usize = text.parse().expect("within the limit");
         rest = &rest[digits + 1..];
-        let Some(&comma) = rest.get(length) else { return told };
+        let Some(&comma) = rest.get(length) else { return events };
         if comma != b',' {
-            told.push(lost(FramingError::NoComma(comma)));
-            return told;
+            events.push(lost(FramingError::NoComma(comma)));
+            return events;
         }
-        told.push(Told::Message(rest[..length].into()));
+        events.push(Event::Message(rest[..length].into()));
         rest = &rest[length + 1..];
     }
 }
 
-/// The strings of a whole stream, with prefixes of so many bytes.
-pub(crate) fn strings(mut rest: &[u8], size: usize, limit: usize) -> Vec<Told> {
-    let mut told = Vec::new();
+/// The strings of a complete stream, with length prefixes of `size` bytes.
+pub(crate) fn strings(mut rest: &[u8], size: usize, limit: usize) -> Vec<Event> {
+    let mut events = Vec::new();
     while rest.len() >= size {
         let length = rest[..size].iter().fold(0, |length, byte| length * 256 + usize::from(*byte));
         if length > limit {
-            told.push(lost(FramingError::StringTooLong { limit }));
-            return told;
+            events.push(lost(FramingError::StringTooLong { limit }));
+            return events;
         }
-        let Some(string) = rest.get(size..size + length) else { return told };
-        told.push(Told::Message(string.into()));
+        let Some(string) = rest.get(size..size + length) else { return events };
+        events.push(Event::Message(string.into()));
         rest = &rest[size + length..];
     }
-    told
+    events
 }
 
-/// The lines of a whole stream, and behind each line that is a number so many raw bytes; what
-/// [`Bodies`](super::bodies::Bodies) is told with the limit of lines and the delimiter that hold
-/// unless set.
-pub(crate) fn bodies(mut rest: &[u8]) -> Vec<Told> {
-    let mut told = Vec::new();
+/// The lines of a complete stream, each number among them followed by that many raw bytes: the
+/// events of [`Bodies`](super::bodies::Bodies) with the default line limit and delimiter.
+pub(crate) fn bodies(mut rest: &[u8]) -> Vec<Event> {
+    let mut events = Vec::new();
     while let Some(end) = position(rest, b"\r\n") {
-        told.push(Told::Message(rest[..end].into()));
+        events.push(Event::Message(rest[..end].into()));
         let number = std::str::from_utf8(&rest[..end]).ok().and_then(|text| text.parse().ok());
         rest = &rest[end + 2..];
         if let Some(length) = number {
-            let Some((body, behind)) = rest.split_at_checked(length) else { return told };
+            let Some((body, behind)) = rest.split_at_checked(length) else { return events };
             if !body.is_empty() || !behind.is_empty() {
-                told.push(Told::Raw(body.into()));
+                events.push(Event::Raw(body.into()));
             }
             rest = behind;
         }
     }
-    told
+    events
 }
 
-/// Cuts `stream` by these lengths, over and over.
+/// Cuts `stream` into pieces of these lengths, cycling through them.
 pub(crate) fn cut<'a>(mut stream: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     for &length in lengths.iter().cycle() {
@@ -119,7 +118,7 @@ pub(crate) fn cut<'a>(mut stream: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> 
     pieces
 }
 
-/// Pauses after those messages whose bit is set; some resume at once.
+/// Pauses after each message whose bit is set; sometimes resumes immediately.
 pub(crate) fn pausing(bits: u64, survives: bool) -> Notes {
     let notes = Notes::then(move |n, transport| {
         if bits >> (n % 64) & 1 == 1 {

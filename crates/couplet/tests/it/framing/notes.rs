@@ -1,4 +1,4 @@
-//! What a framer's protocol was told, by one that writes it down.
+//! A protocol for framers that records its events.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -8,9 +8,9 @@ use couplet::protocols::{LineProtocol, LineTransport, StringProtocol, StringTran
 use couplet::testing::{Manner, hold_on};
 use couplet::{Protocol, Reason, Transport};
 
-/// What a framer's protocol is told, in order.
+/// A callback of a framer's protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Event {
     Message(Vec<u8>),
     Raw(Vec<u8>),
     Exceeded(Vec<u8>),
@@ -19,24 +19,24 @@ pub(crate) enum Told {
     Lost(String),
 }
 
-pub(crate) fn message(text: &str) -> Told {
-    Told::Message(text.into())
+pub(crate) fn message(text: &str) -> Event {
+    Event::Message(text.into())
 }
 
-pub(crate) fn lost(error: impl ToString) -> Told {
-    Told::Lost(error.to_string())
+pub(crate) fn lost(error: impl ToString) -> Event {
+    Event::Lost(error.to_string())
 }
 
-pub(crate) type Log = Rc<RefCell<Vec<Told>>>;
+pub(crate) type Log = Rc<RefCell<Vec<Event>>>;
 pub(crate) type Then = Rc<dyn Fn(usize, &Transport)>;
 
-/// Writes down what it is told, as lines or as strings.
+/// Records its events, with a framer of lines or of strings.
 #[derive(Clone)]
 pub(crate) struct Notes {
     pub(crate) log: Log,
-    /// Lets the connection live when a line is too long.
+    /// Keeps the connection when a line is too long.
     pub(crate) survives: bool,
-    /// After each message, with its number from 0.
+    /// Called after each message with its number, from 0.
     pub(crate) then: Then,
     pub(crate) messages: usize,
 }
@@ -52,12 +52,12 @@ impl Notes {
         Notes { then: Rc::new(f), ..Notes::default() }
     }
 
-    pub(crate) fn note(&self, told: Told) {
-        self.log.borrow_mut().push(told);
+    pub(crate) fn note(&self, event: Event) {
+        self.log.borrow_mut().push(event);
     }
 
     pub(crate) fn message(&mut self, transport: &Transport, bytes: &[u8]) {
-        self.note(Told::Message(bytes.into()));
+        self.note(Event::Message(bytes.into()));
         (self.then.clone())(self.messages, transport);
         self.messages += 1;
     }
@@ -69,7 +69,7 @@ impl LineProtocol for Notes {
     }
 
     fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
-        self.note(Told::Exceeded(beginning.into()));
+        self.note(Event::Exceeded(beginning.into()));
         if !self.survives {
             let limit = beginning.len() - 1;
             transport.fail(couplet::protocols::FramingError::LineTooLong { limit });
@@ -77,11 +77,11 @@ impl LineProtocol for Notes {
     }
 
     fn reading_resumed(&mut self, _: &LineTransport) {
-        self.note(Told::Resumed);
+        self.note(Event::Resumed);
     }
 
     fn read_closed(&mut self, transport: &LineTransport) {
-        self.note(Told::ReadClosed);
+        self.note(Event::ReadClosed);
         transport.lose_connection();
     }
 
@@ -100,11 +100,11 @@ impl StringProtocol for Notes {
     }
 
     fn reading_resumed(&mut self, _: &StringTransport) {
-        self.note(Told::Resumed);
+        self.note(Event::Resumed);
     }
 
     fn read_closed(&mut self, transport: &StringTransport) {
-        self.note(Told::ReadClosed);
+        self.note(Event::ReadClosed);
         transport.lose_connection();
     }
 
@@ -117,9 +117,9 @@ impl StringProtocol for Notes {
     }
 }
 
-/// What `log` was told by a receiver that got these pieces, one read each, and was resumed after
-/// each as often as it paused; nothing of what a close brings.
-pub(crate) fn told<R: Protocol>(receiver: R, log: &Log, pieces: &[&[u8]]) -> Vec<Told> {
+/// The events in `log` of a receiver that reads these pieces, one per read, and is resumed whenever
+/// it pauses. `Event::Resumed` is left out.
+pub(crate) fn events<R: Protocol>(receiver: R, log: &Log, pieces: &[&[u8]]) -> Vec<Event> {
     let mut held = hold_on(Manner::Readiness, 0, receiver);
     let transport = held.connection.transport();
     for piece in pieces {
@@ -134,13 +134,13 @@ pub(crate) fn told<R: Protocol>(receiver: R, log: &Log, pieces: &[&[u8]]) -> Vec
             }
         }
     }
-    // A failed connection waits for the peer's end.
+    // A failed connection waits for the peer's FIN.
     if transport.is_closing() {
         held.wire.take();
         held.wire.fin();
         held.settle();
     }
-    let told = log.borrow().iter().filter(|told| **told != Told::Resumed).cloned().collect();
+    let events = log.borrow().iter().filter(|event| **event != Event::Resumed).cloned().collect();
     log.borrow_mut().clear();
-    told
+    events
 }

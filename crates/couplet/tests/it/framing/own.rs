@@ -1,12 +1,12 @@
-//! A framing of one's own keeps the promises that ours keep.
+//! A custom framing keeps the guarantees of the built-in ones.
 
 use couplet::protocols::{FrameBuffer, Framer, FramingError};
 use couplet::testing::{every_split, hold};
 use couplet::{Protocol, Reason, Transport};
 
-use super::{Notes, Told, lost, message, told};
+use super::{Event, Notes, events, lost, message};
 
-/// Messages that end with a semicolon. It looks for nothing but that: the limit is the framer's.
+/// Messages that end with a semicolon. It only searches for that; the framer enforces the limit.
 pub(super) struct Semicolons {
     notes: Notes,
     buffer: FrameBuffer,
@@ -47,12 +47,12 @@ impl Protocol for Semicolons {
     }
 
     fn read_closed(&mut self, transport: &Transport) {
-        self.notes.note(Told::ReadClosed);
+        self.notes.note(Event::ReadClosed);
         transport.lose_connection();
     }
 
     fn reading_resumed(&mut self, transport: &Transport) {
-        self.notes.note(Told::Resumed);
+        self.notes.note(Event::Resumed);
         self.frame_held(transport);
     }
 
@@ -65,7 +65,7 @@ impl Protocol for Semicolons {
 }
 
 #[test]
-fn a_message_of_the_limit_passes_and_a_longer_one_closes_however_it_is_cut() {
+fn a_message_at_the_limit_passes_and_a_longer_one_closes_however_it_is_cut() {
     let too_long = || lost(FramingError::MessageTooLong { limit: 6 });
     for (input, want) in [
         (&b"a;;12345;b"[..], vec![message("a"), message(""), message("12345")]),
@@ -75,7 +75,7 @@ fn a_message_of_the_limit_passes_and_a_longer_one_closes_however_it_is_cut() {
     ] {
         every_split(input, |pieces| {
             let notes = Notes::default();
-            let got = told(Semicolons::new(notes.clone()), &notes.log, pieces);
+            let got = events(Semicolons::new(notes.clone()), &notes.log, pieces);
             assert_eq!(got, want, "{input:?} as {pieces:?}");
         });
     }
@@ -89,15 +89,15 @@ fn a_pause_between_pieces_changes_no_message() {
                 transport.pause_producing();
             }
         });
-        let mut got = told(Semicolons::new(notes.clone()), &notes.log, pieces);
-        got.retain(|told| *told != Told::Resumed);
+        let mut got = events(Semicolons::new(notes.clone()), &notes.log, pieces);
+        got.retain(|event| *event != Event::Resumed);
         assert_eq!(got, ["1", "22", "333", "4444", "55555", ""].map(message), "{pieces:?}");
     });
 }
 
 #[test]
-fn a_grammar_that_pauses_on_the_beginning_of_a_message_is_not_at_fault() {
-    /// Wants no more for now, though it is shown all that a message may have.
+fn a_framer_may_pause_on_an_incomplete_message() {
+    /// Pauses the first time, although it sees as many bytes as a message may have.
     #[derive(Default)]
     struct Waits(FrameBuffer, usize);
 

@@ -10,15 +10,15 @@ use couplet::protocols::{
 use couplet::testing::{every_split, hold};
 
 use super::bodies::Bodies;
-use super::{Log, Told, lost, message, told};
+use super::{Event, Log, events, lost, message};
 
 #[test]
 fn c164_the_mode_switches_inside_a_chunk_and_back() {
     for pauses in [false, true] {
         let bodies = Bodies::new(pauses);
         every_split(b"a\r\n3\r\nxyzb\r\n4\r\n\r\n\r\n1\r\n\rc\r\n2\r\n!", |pieces| {
-            let told = told(LineReceiver::new(bodies.clone()), &bodies.log(), pieces);
-            let raw = |bytes: &[u8]| Told::Raw(bytes.into());
+            let got = events(LineReceiver::new(bodies.clone()), &bodies.log(), pieces);
+            let raw = |bytes: &[u8]| Event::Raw(bytes.into());
             let want = [
                 message("a"),
                 message("3"),
@@ -31,12 +31,12 @@ fn c164_the_mode_switches_inside_a_chunk_and_back() {
                 message("c"),
                 message("2"),
             ];
-            assert_eq!(told, want, "{pieces:?}");
+            assert_eq!(got, want, "{pieces:?}");
         });
     }
 }
 
-/// Takes one raw byte after each line.
+/// Consumes one raw byte after each line.
 #[derive(Default)]
 struct Alternates {
     switches: usize,
@@ -53,7 +53,7 @@ impl LineProtocol for Alternates {
     }
 }
 
-/// Recursion or a copy at each switch would be seen: as an overflow, or as hours.
+/// Recursion per switch would overflow the stack; a copy per switch would take hours.
 #[test]
 fn c164_a_million_switches_in_one_chunk_take_neither_stack_nor_copies() {
     use couplet::Protocol;
@@ -68,12 +68,12 @@ fn c164_a_million_switches_in_one_chunk_take_neither_stack_nor_copies() {
 
 type Kept = Rc<RefCell<Option<LineTransport>>>;
 
-/// Lends its transport to the test.
+/// Hands its transport to the test.
 #[derive(Default)]
 struct Lends {
     kept: Kept,
     log: Log,
-    /// In raw mode: give these as lines, whatever came.
+    /// The first raw read switches back to line mode with these bytes instead of the received ones.
     instead: Option<Vec<u8>>,
 }
 
@@ -83,11 +83,11 @@ impl LineProtocol for Lends {
     }
 
     fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
-        self.log.borrow_mut().push(Told::Message(line.into()));
+        self.log.borrow_mut().push(Event::Message(line.into()));
     }
 
     fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
-        self.log.borrow_mut().push(Told::Raw(data.into()));
+        self.log.borrow_mut().push(Event::Raw(data.into()));
         if let Some(instead) = self.instead.take() {
             transport.set_line_mode(&instead);
         }
@@ -99,22 +99,22 @@ fn c164_the_mode_may_be_switched_from_outside() {
     let lends = Lends::default();
     let (kept, log) = (lends.kept.clone(), lends.log.clone());
     let mut held = hold(LineReceiver::new(lends));
-    let transport = kept.take().expect("it is connected");
+    let transport = kept.take().expect("the protocol is connected");
     held.push(b"one\r\ntw");
     assert_eq!(log.take(), [message("one")]);
     transport.set_raw_mode();
-    assert_eq!(log.take(), [], "a handle records");
+    assert_eq!(log.take(), [], "the transport only records the request");
     held.settle();
-    assert_eq!(log.take(), [Told::Raw(b"tw".to_vec())], "what was held comes raw");
+    assert_eq!(log.take(), [Event::Raw(b"tw".to_vec())], "the held bytes arrive raw");
     held.push(b"o\r\n");
-    assert_eq!(log.take(), [Told::Raw(b"o\r\n".to_vec())]);
+    assert_eq!(log.take(), [Event::Raw(b"o\r\n".to_vec())]);
     transport.set_line_mode(b"three\r\nfo");
     assert_eq!(log.take(), []);
     held.settle();
     assert_eq!(log.take(), [message("three")]);
     held.push(b"ur\r\n");
     assert_eq!(log.take(), [message("four")]);
-    // While reading is paused it all waits.
+    // Paused reading holds it back.
     transport.pause_producing();
     transport.set_line_mode(b"five\r\n");
     held.settle();
@@ -129,10 +129,10 @@ fn c164_other_bytes_may_be_given_as_lines() {
     let lends = Lends { instead: Some(b"one\r\ntwo\r\nth".to_vec()), ..Lends::default() };
     let (kept, log) = (lends.kept.clone(), lends.log.clone());
     let mut held = hold(LineReceiver::new(lends));
-    kept.take().expect("it is connected").set_raw_mode();
+    kept.take().expect("the protocol is connected").set_raw_mode();
     held.push(b"\x1f\x8b");
     held.push(b"ree\r\n");
-    let want = [Told::Raw(b"\x1f\x8b".to_vec()), message("one"), message("two"), message("three")];
+    let want = [Event::Raw(b"\x1f\x8b".to_vec()), message("one"), message("two"), message("three")];
     assert_eq!(log.take(), want);
 }
 
@@ -141,7 +141,7 @@ fn c164_raw_bytes_wait_while_reading_is_paused() {
     let lends = Lends::default();
     let (kept, log) = (lends.kept.clone(), lends.log.clone());
     let mut held = hold(LineReceiver::new(lends));
-    let transport = kept.take().expect("it is connected");
+    let transport = kept.take().expect("the protocol is connected");
     transport.set_raw_mode();
     transport.pause_producing();
     held.settle();
@@ -150,10 +150,10 @@ fn c164_raw_bytes_wait_while_reading_is_paused() {
     assert_eq!(log.take(), []);
     transport.resume_producing();
     held.settle();
-    assert_eq!(log.take(), [Told::Raw(b"raw".to_vec())]);
+    assert_eq!(log.take(), [Event::Raw(b"raw".to_vec())]);
 }
 
-/// Wants four raw bytes at once.
+/// Consumes raw bytes four at a time.
 struct Fours(Log);
 
 impl LineProtocol for Fours {
@@ -166,7 +166,7 @@ impl LineProtocol for Fours {
     fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
         let taken = data.len() / 4 * 4;
         if taken > 0 {
-            self.0.borrow_mut().push(Told::Raw(data[..taken].into()));
+            self.0.borrow_mut().push(Event::Raw(data[..taken].into()));
         }
         transport.set_line_mode(&data[taken..]);
         transport.set_raw_mode();
@@ -177,11 +177,11 @@ impl LineProtocol for Fours {
 fn c164_raw_bytes_that_are_given_back_come_again_with_more() {
     let log = Log::default();
     every_split(b"onlyfourbyteseachab", |pieces| {
-        let told = told(LineReceiver::new(Fours(log.clone())), &log, pieces);
-        let bytes: Vec<u8> = told
+        let got = events(LineReceiver::new(Fours(log.clone())), &log, pieces);
+        let bytes: Vec<u8> = got
             .iter()
-            .flat_map(|told| match told {
-                Told::Raw(bytes) => bytes.clone(),
+            .flat_map(|event| match event {
+                Event::Raw(bytes) => bytes.clone(),
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -189,21 +189,21 @@ fn c164_raw_bytes_that_are_given_back_come_again_with_more() {
     });
 }
 
-/// Takes the rest of a line that is too long as it is.
+/// Reads the rest of an oversized line in raw mode.
 struct TakesRaw(Log);
 
 impl LineProtocol for TakesRaw {
     fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
-        self.0.borrow_mut().push(Told::Message(line.into()));
+        self.0.borrow_mut().push(Event::Message(line.into()));
     }
 
     fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
-        self.0.borrow_mut().push(Told::Exceeded(beginning.into()));
+        self.0.borrow_mut().push(Event::Exceeded(beginning.into()));
         transport.set_raw_mode();
     }
 
     fn raw_data_received(&mut self, _: &LineTransport, data: &[u8]) {
-        self.0.borrow_mut().push(Told::Raw(data.into()));
+        self.0.borrow_mut().push(Event::Raw(data.into()));
     }
 }
 
@@ -211,16 +211,16 @@ impl LineProtocol for TakesRaw {
 fn c163_c164_a_line_that_is_too_long_may_go_on_raw() {
     let log = Log::default();
     let receiver = LineReceiver::new(TakesRaw(log.clone())).with_max_length(3);
-    let told = told(receiver, &log, &[b"ok\r\n1234567\r\nx"]);
-    let want = [message("ok"), Told::Exceeded(b"1234".to_vec()), Told::Raw(b"567\r\nx".to_vec())];
-    assert_eq!(told, want);
+    let got = events(receiver, &log, &[b"ok\r\n1234567\r\nx"]);
+    let want = [message("ok"), Event::Exceeded(b"1234".to_vec()), Event::Raw(b"567\r\nx".to_vec())];
+    assert_eq!(got, want);
 }
 
 struct AsksForRaw(Log);
 
 impl LineProtocol for AsksForRaw {
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
-        self.0.borrow_mut().push(Told::Message(line.into()));
+        self.0.borrow_mut().push(Event::Message(line.into()));
         transport.set_raw_mode();
     }
 
@@ -232,6 +232,6 @@ impl LineProtocol for AsksForRaw {
 #[test]
 fn c164_a_line_only_receiver_refuses_raw_mode() {
     let log = Log::default();
-    let told = told(LineOnlyReceiver::new(AsksForRaw(log.clone())), &log, &[b"a\r\nb\r\n"]);
-    assert_eq!(told, [message("a"), lost(FramingError::NoRawMode)]);
+    let got = events(LineOnlyReceiver::new(AsksForRaw(log.clone())), &log, &[b"a\r\nb\r\n"]);
+    assert_eq!(got, [message("a"), lost(FramingError::NoRawMode)]);
 }

@@ -1,5 +1,5 @@
-//! The example of a framing of one's own, a server of Redis's protocol: its grammar beside an
-//! encoder, however the stream is cut.
+//! The example of a custom framing, a server for the Redis protocol: its parser against an encoder,
+//! with the stream cut in every way.
 
 #[path = "../../../examples/resp/grammar.rs"]
 mod grammar;
@@ -12,7 +12,7 @@ use couplet::testing::{every_split, hold};
 use proptest::prelude::*;
 use server::Redis;
 
-/// What the server answers to these pieces, and whether it hangs up.
+/// The server's answers to these pieces, and whether it closes the connection.
 fn answers(pieces: &[&[u8]]) -> (String, bool) {
     let mut held = hold(Redis::default());
     let transport = held.connection.transport();
@@ -36,7 +36,7 @@ fn commands_are_answered_however_they_are_cut() {
 }
 
 #[test]
-fn what_is_no_command_ends_the_connection_however_it_is_cut() {
+fn an_invalid_command_ends_the_connection_however_it_is_cut() {
     for offence in [
         "PING\r\n",
         "*\r\n",
@@ -78,7 +78,7 @@ fn encode(words: &[Vec<u8>], out: &mut Vec<u8>) {
     }
 }
 
-/// The answers of a model to commands that are well formed.
+/// A model's answers to well-formed commands.
 fn model(commands: &[Vec<Vec<u8>>]) -> Vec<u8> {
     let mut store = BTreeMap::new();
     let mut out = Vec::new();
@@ -94,7 +94,7 @@ fn model(commands: &[Vec<Vec<u8>>]) -> Vec<u8> {
                 out.extend_from_slice(b"+OK\r\n");
             }
             [get, key] if get == b"GET" => out.extend(bulk(store.get(key))),
-            _ => unreachable!("no other is drawn"),
+            _ => unreachable!("the strategy generates no other command"),
         }
     }
     out
@@ -115,7 +115,7 @@ fn a_command() -> impl Strategy<Value = Vec<Vec<u8>>> {
     ]
 }
 
-/// `stream` in pieces of these lengths, again and again.
+/// Cuts `stream` into pieces of these lengths, cycling through them.
 fn cut<'a>(stream: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
     let mut rest = stream;
     let pieces = lengths.iter().cycle().map_while(|length| {
@@ -130,7 +130,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn answers_are_those_of_a_model(
+    fn answers_match_a_model(
         commands in prop::collection::vec(a_command(), 1..8),
         lengths in prop::collection::vec(1..30_usize, 1..6),
     ) {

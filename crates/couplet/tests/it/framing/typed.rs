@@ -1,4 +1,4 @@
-//! What a framed protocol reaches later: by tells, timers and other threads.
+//! Framed protocols reached through tells, timers and other threads.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use couplet::protocols::{
 use couplet::testing::hold;
 use couplet::{Connection, Transport};
 
-/// Answers with a number, later.
+/// Answers with a counter, from a tell or a timer.
 #[derive(Default)]
 struct Later {
     count: u8,
@@ -22,7 +22,7 @@ impl Later {
 
     fn string(&mut self, transport: &StringTransport) {
         self.count += 1;
-        transport.send_string([self.count]).expect("it is short");
+        transport.send_string([self.count]).expect("it fits");
     }
 }
 
@@ -62,7 +62,7 @@ fn timers_and_tells_of_a_framed_protocol_get_its_own_transport() {
 }
 
 #[test]
-fn the_transport_of_a_tell_switches_the_mode_of_its_receiver() {
+fn the_transport_of_a_tell_switches_its_receivers_mode() {
     let mut held = hold(LineReceiver::new(Later::default()));
     held.push(b"raw\r\n");
     held.push(b"as it is");
@@ -86,12 +86,12 @@ fn a_plain_transport_still_reaches_the_protocol_inside_a_framer() {
 fn another_thread_tells_the_protocol_inside_a_framer() {
     let mut held = hold(LineReceiver::new(Later::default()));
     let (remote, id) = (held.reactor().remote(), held.connection.id());
-    let told = std::thread::spawn(move || {
+    let teller = std::thread::spawn(move || {
         remote.tell(id, |later: &mut Later, transport| {
             transport.write([later.count]);
         })
     });
-    told.join().expect("it does not panic").expect("the loop is there");
+    teller.join().expect("the thread does not panic").expect("the loop exists");
     held.settle();
     assert_eq!(held.wire.take(), [0]);
 }

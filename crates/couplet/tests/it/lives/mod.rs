@@ -1,11 +1,11 @@
 //! Thousands of random lives of one connection, on the memory driver in both manners. Whatever the
-//! protocol, its producer, the peer and the clock do, and in whichever order, law 5 holds, and
-//! no byte is lost, doubled or moved.
+//! protocol, its producer, the peer and the clock do, in any order, law 5 holds and no byte is lost,
+//! duplicated or reordered.
 //!
-//! A life is made from its seed alone. When one goes wrong its seed is printed;
-//! `COUPLET_LIFE=readiness:17` (or `completion:17`) lives that one again and prints its story, and
-//! `COUPLET_LIVES=100000` lives that many in each manner instead of 10 000. The fuzzer lives the
-//! same lives from its bytes (`fuzz/src/lives.rs`).
+//! A life depends on its seed alone. A failing life prints its seed;
+//! `COUPLET_LIFE=readiness:17` (or `completion:17`) replays that life and prints its story, and
+//! `COUPLET_LIVES=100000` runs that many in each manner instead of 10 000. The fuzzer generates
+//! lives from its input (`fuzz/src/lives.rs`).
 
 mod life;
 
@@ -16,12 +16,12 @@ use life::{Dice, Life};
 const LIVES: u64 = 10_000;
 
 #[test]
-fn every_life_ends_once_and_keeps_its_bytes_where_sockets_tell_what_is_ready() {
+fn every_life_ends_once_and_keeps_its_bytes_by_readiness() {
     live_all(Manner::Readiness, "readiness");
 }
 
 #[test]
-fn every_life_ends_once_and_keeps_its_bytes_where_operations_come_home() {
+fn every_life_ends_once_and_keeps_its_bytes_by_completion() {
     live_all(Manner::Completion, "completion");
 }
 
@@ -35,12 +35,12 @@ fn live_all(manner: Manner, name: &str) {
     }
     let lives = std::env::var("COUPLET_LIVES").map_or(LIVES, |n| n.parse().expect("a number"));
     for seed in 0..lives {
-        let _told = Seed(name, seed);
+        let _on_panic = Seed(name, seed);
         Life::new(Dice::seeded(seed)).live(manner);
     }
 }
 
-/// Tells which life it was when one panics.
+/// Prints how to replay a life that panics.
 struct Seed<'a>(&'a str, u64);
 
 impl Drop for Seed<'_> {

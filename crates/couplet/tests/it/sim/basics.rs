@@ -1,4 +1,4 @@
-//! A world that works: programs, time and traces.
+//! Working worlds: programs, time and traces.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,7 +15,7 @@ impl Protocol for Echo {
     }
 }
 
-/// Sends, and closes when all has come back.
+/// Sends, and closes once everything has been echoed.
 struct Asks {
     wanted: Vec<u8>,
     got: Rc<RefCell<Vec<u8>>>,
@@ -37,7 +37,7 @@ impl Protocol for Asks {
 }
 
 #[test]
-fn two_programs_speak_and_an_hour_costs_nothing() {
+fn two_programs_talk_and_an_hour_costs_nothing() {
     let mut sim = Sim::new(1);
     sim.host("server", |reactor| {
         reactor.listen("tcp:8000", || Echo)?;
@@ -63,7 +63,7 @@ fn two_programs_speak_and_an_hour_costs_nothing() {
     sim.finish().unwrap();
 }
 
-/// Clients that come and go in a storm, and try again.
+/// Clients that connect again and again in a storm.
 fn busy(sim: &mut Sim) -> couplet::Result<()> {
     sim.host("server", |reactor| {
         reactor.listen("tcp:8000", || Echo)?;
@@ -112,7 +112,7 @@ fn a_storm_breaks_no_invariant() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_trace_and_another_another() {
+fn the_same_seed_gives_the_same_trace_and_another_seed_a_different_one() {
     let run = |seed| Trial::new(seed, Weather::Storm).whole_trace().run(&busy);
     let (one, again, two) = (run(5), run(5), run(6));
     assert_eq!(one.failure, None);
@@ -123,7 +123,7 @@ fn the_same_seed_gives_the_same_trace_and_another_another() {
 }
 
 #[test]
-fn a_turn_takes_time_so_that_a_loop_that_never_rests_does_not_stop_the_world() {
+fn a_turn_takes_time_so_a_loop_that_always_has_work_does_not_stop_the_world() {
     let mut sim = Sim::new(1);
     let turns = Rc::new(Cell::new(0));
     let count = turns.clone();

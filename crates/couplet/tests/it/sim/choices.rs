@@ -1,5 +1,5 @@
-//! Faults are a list drawn before the run: taking one out changes neither the others nor what
-//! happens where it does not reach.
+//! Faults are a list drawn before the run: removing one changes neither the others nor anything
+//! beyond its reach.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use couplet::{Protocol, Reactor, Transport};
 
 use super::kit::{ms, s};
 
-/// Says something, and something else to each answer after a while.
+/// Writes 3000 bytes, and again 200 ms after all of them have been echoed.
 struct Talks(u32);
 
 impl Protocol for Talks {
@@ -45,11 +45,11 @@ fn keep_talking(reactor: &Reactor, to: &'static str) {
             inner.sleep(s(1)).await?;
         }
     });
-    // It ends with the program.
+    // Cancelled when the program ends.
     task.add_both(|_: couplet::Result<()>| Ok(())).detach();
 }
 
-/// Two pairs that have nothing to do with each other: a and b, c and d.
+/// Two independent pairs of hosts: a and b, c and d.
 fn two_pairs(seed: u64) -> (Sim, [Host; 4]) {
     let mut sim = Sim::new(seed);
     let serve = |reactor: &Reactor| reactor.listen("tcp:80", || Echo).map(drop);
@@ -72,7 +72,7 @@ fn two_pairs(seed: u64) -> (Sim, [Host; 4]) {
     (sim, [a, b, c, d])
 }
 
-/// The lines of the trace in which one of these hosts did something.
+/// The trace lines of these hosts.
 fn lines_of(sim: &Sim, hosts: &[Host]) -> Vec<String> {
     let names: Vec<String> = hosts.iter().map(|host| sim.name(*host)).collect();
     let trace = sim.trace();
@@ -83,7 +83,7 @@ fn lines_of(sim: &Sim, hosts: &[Host]) -> Vec<String> {
     trace.lines().filter(is_theirs).map(str::to_owned).collect()
 }
 
-/// Every kind of fault, of the first pair only.
+/// Every kind of fault, on the first pair only.
 fn faults(a: Host, b: Host) -> Vec<Fault> {
     vec![
         Fault::Partition(a, b),
@@ -110,7 +110,7 @@ fn faults(a: Host, b: Host) -> Vec<Fault> {
 }
 
 #[test]
-fn a_fault_changes_nothing_for_a_pair_that_it_does_not_touch() {
+fn a_fault_changes_nothing_for_hosts_it_does_not_touch() {
     let (mut without, [a, b, c, d]) = two_pairs(11);
     without.run_for(s(60)).unwrap();
     let (touched, calm) = (lines_of(&without, &[a, b]), lines_of(&without, &[c, d]));
@@ -120,7 +120,7 @@ fn a_fault_changes_nothing_for_a_pair_that_it_does_not_touch() {
         sim.fault(s(21), s(10), fault.clone());
         sim.run_for(s(60)).unwrap();
         assert_eq!(lines_of(&sim, &[c, d]), calm, "{fault:?}");
-        // These programs look at no time of day, have no jobs and send no datagrams.
+        // These programs use no time of day, no jobs and no datagrams.
         let quiet = [Fault::ClockBack(a, s(60)), Fault::SlowJobs(a, s(2)), Fault::Loss(a, 500)];
         let has_an_effect = lines_of(&sim, &[a, b]) != touched;
         assert_eq!(has_an_effect, !quiet.contains(&fault), "{fault:?}");
@@ -128,7 +128,7 @@ fn a_fault_changes_nothing_for_a_pair_that_it_does_not_touch() {
 }
 
 #[test]
-fn before_its_time_a_fault_changes_nothing_at_all() {
+fn a_fault_changes_nothing_before_it_begins() {
     let (mut calm, [a, b, ..]) = two_pairs(12);
     calm.run_for(s(20)).unwrap();
     for fault in faults(a, b) {
@@ -140,7 +140,7 @@ fn before_its_time_a_fault_changes_nothing_at_all() {
 }
 
 #[test]
-fn which_connections_a_reset_meets_depends_on_no_other_fault() {
+fn which_connections_a_reset_hits_depends_on_no_other_fault() {
     let reset = |others: &[Fault]| {
         let mut sim = Sim::new(5);
         let (a, b) = (sim.bare_host("a"), sim.bare_host("b"));
@@ -160,7 +160,7 @@ fn which_connections_a_reset_meets_depends_on_no_other_fault() {
     assert_eq!(reset(&[Fault::Delay(b, ms(1)), Fault::Partition(a, b)]), alone);
 }
 
-/// What the weather draws for three hosts and a hundred seconds.
+/// The faults that the weather draws for three hosts and 100 s.
 fn drawn(seed: u64, weather: Weather) -> Vec<Planned> {
     let faults = RefCell::default();
     let report = Trial::new(seed, weather).run(&|sim| {
@@ -170,7 +170,7 @@ fn drawn(seed: u64, weather: Weather) -> Vec<Planned> {
         sim.draw_faults(s(100));
         faults.replace(sim.faults());
         sim.run_for(s(200))?;
-        assert_eq!(sim.faults(), *faults.borrow(), "none comes later");
+        assert_eq!(sim.faults(), *faults.borrow(), "none is drawn later");
         Ok(())
     });
     assert_eq!(report.failure, None);

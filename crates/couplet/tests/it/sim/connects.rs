@@ -1,4 +1,4 @@
-//! Connects: refused, unanswered, waiting in a queue, and what closes how.
+//! Connects (refused, unanswered, queued) and closes.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use couplet::sim::{Fault, Sim};
 use super::kit::{Two, all, ms, s};
 
 #[test]
-fn a_connect_where_nobody_listens_is_refused_after_a_way_and_back() {
+fn a_connect_where_nothing_listens_is_refused_after_a_round_trip() {
     let mut two = Two::new();
     let socket = two.sim.socket(two.a, two.sim.at(two.b, 81)).unwrap();
     assert_eq!(two.until(|| socket.error().is_some()), ms(20));
@@ -53,11 +53,11 @@ fn a_connect_whose_answer_is_lost_gives_up_as_well() {
     let took = two.until(|| here.error().is_some());
     assert!(took < s(129), "{took:?}");
     assert_eq!(here.error(), Some(ErrorKind::TimedOut));
-    assert!(two.port.accept().is_none(), "nobody confirmed it");
+    assert!(two.port.accept().is_none(), "it was never confirmed");
 }
 
 #[test]
-fn a_confirmation_that_is_lost_is_sent_again_before_the_bytes_behind_it() {
+fn a_lost_confirmation_is_retransmitted_before_the_bytes_behind_it() {
     let mut two = Two::new();
     two.sim.fault(ms(15), s(1), Fault::OneWay(two.a, two.b));
     let here = two.connect();
@@ -70,14 +70,14 @@ fn a_confirmation_that_is_lost_is_sent_again_before_the_bytes_behind_it() {
 }
 
 #[test]
-fn a_connect_that_is_given_up_before_its_answer_never_comes_to_a_port() {
+fn a_connect_abandoned_before_its_answer_never_reaches_a_port() {
     let mut two = Two::new();
     let here = two.connect();
     two.pass(ms(15));
     here.close();
     two.pass(s(1));
     assert!(two.port.accept().is_none());
-    // One that is given up later does, and is broken.
+    // One abandoned later does, as a broken connection.
     let here = two.connect();
     two.pass(ms(20));
     here.reset();
@@ -86,18 +86,18 @@ fn a_connect_that_is_given_up_before_its_answer_never_comes_to_a_port() {
 }
 
 #[test]
-fn a_connect_that_is_lost_at_first_comes_through_at_the_next_try() {
+fn a_connect_that_is_lost_at_first_succeeds_on_a_retry() {
     let mut two = Two::new();
     two.sim.fault(s(0), ms(2500), Fault::Partition(two.a, two.b));
     two.pass(ms(1));
     let here = two.connect();
     let took = two.until(|| here.is_open());
-    // Tried at once, after one second, and after two more.
+    // Tried immediately, after 1 s, and after 2 s more.
     assert!((s(3)..s(3) + ms(100)).contains(&took), "{took:?}");
 }
 
 #[test]
-fn there_is_no_way_out_of_the_world() {
+fn addresses_outside_the_world_are_unreachable() {
     let two = Two::new();
     let outside = SocketAddr::from(([192, 0, 2, 1], 80));
     let error = two.sim.socket(two.a, outside).unwrap_err();
@@ -126,11 +126,11 @@ fn a_full_queue_lets_a_connect_wait_until_there_is_room() {
 }
 
 #[test]
-fn who_was_answered_before_the_queue_was_full_is_open_and_waits_to_be_taken() {
+fn a_connection_answered_before_the_queue_was_full_is_open_and_waits_for_accept() {
     let mut sim = Sim::new(1);
     let (a, b) = (sim.bare_host("a"), sim.bare_host("b"));
     let port = sim.listen(b, sim.at(b, 80), 1).unwrap();
-    // All three are answered while the queue is empty.
+    // All three get their answer while the queue is empty.
     let sockets: Vec<_> = (0..3).map(|_| sim.socket(a, port.address()).unwrap()).collect();
     sim.run_for(s(10)).unwrap();
     assert!(sockets.iter().all(|socket| socket.is_open() && socket.push(b"hello").is_ok()));
@@ -142,7 +142,7 @@ fn who_was_answered_before_the_queue_was_full_is_open_and_waits_to_be_taken() {
 }
 
 #[test]
-fn while_queues_are_full_nobody_comes_through_and_afterwards_everybody() {
+fn a_connect_to_full_queues_succeeds_when_they_are_free_again() {
     let mut two = Two::new();
     two.sim.fault(s(0), s(20), Fault::FullQueue(two.b));
     two.pass(ms(1));
@@ -153,8 +153,8 @@ fn while_queues_are_full_nobody_comes_through_and_afterwards_everybody() {
 }
 
 #[test]
-fn who_waits_at_a_port_that_closes_is_reset() {
-    // The one waits in the queue, the other one is on its way to it.
+fn a_connection_waiting_at_a_port_that_closes_is_reset() {
+    // First one in the accept queue, then one whose confirmation is in flight.
     for waited in [ms(30), ms(20)] {
         let mut two = Two::new();
         let here = two.connect();
@@ -168,7 +168,7 @@ fn who_waits_at_a_port_that_closes_is_reset() {
 }
 
 #[test]
-fn closing_tells_the_end_of_the_stream_and_closing_with_unread_input_resets() {
+fn closing_sends_a_fin_and_closing_with_unread_input_resets() {
     let mut two = Two::new();
     let (here, there) = two.joined();
     here.push(b"read").unwrap();
@@ -191,19 +191,19 @@ fn closing_tells_the_end_of_the_stream_and_closing_with_unread_input_resets() {
 }
 
 #[test]
-fn what_comes_for_a_closed_socket_is_answered_by_a_reset() {
+fn data_for_a_closed_socket_is_answered_with_a_reset() {
     let mut two = Two::new();
     let (here, there) = two.joined();
     there.close();
     two.pass(ms(10));
     assert!(here.saw_fin() && here.error().is_none());
-    assert_eq!(here.push(b"too late").unwrap(), 8, "nobody knows it yet");
+    assert_eq!(here.push(b"too late").unwrap(), 8, "the sender does not know yet");
     two.pass(ms(20));
-    assert_eq!(here.error(), Some(ErrorKind::BrokenPipe), "as Linux calls it behind a FIN");
+    assert_eq!(here.error(), Some(ErrorKind::BrokenPipe), "Linux reports EPIPE after a FIN");
 }
 
 #[test]
-fn half_a_close_leaves_the_other_half() {
+fn a_half_close_leaves_the_other_direction_open() {
     let mut two = Two::new();
     let (here, there) = two.joined();
     here.push(b"question").unwrap();
@@ -220,7 +220,7 @@ fn half_a_close_leaves_the_other_half() {
 }
 
 #[test]
-fn a_port_that_another_one_covers_is_in_use() {
+fn a_port_that_another_covers_is_in_use() {
     let mut sim = Sim::new(1);
     let a = sim.bare_host("a");
     let address = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);

@@ -1,4 +1,4 @@
-//! Datagrams: lost, doubled, late or cut by the network, and none of it without a cause.
+//! Datagrams: lost, duplicated, late or truncated by the network, and only when configured.
 
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ fn pair(link: Link) -> Pair {
 const CALM: Link = Link::constant(Duration::from_millis(10));
 
 impl Pair {
-    /// Sends datagrams 0 to `n`, one each millisecond; the numbers of those that come, in order, and
-    /// all of them whole.
-    fn sent(&mut self, n: u16) -> Vec<u16> {
+    /// Sends datagrams 0 to `n`, one per millisecond. Returns the numbers of those that arrive, in
+    /// order of arrival; all must be whole.
+    fn send(&mut self, n: u16) -> Vec<u16> {
         let mut got = Vec::new();
         for number in 0..n {
             self.from.send_to(self.to.address(), &number.to_be_bytes().repeat(50)).unwrap();
@@ -53,51 +53,51 @@ impl Pair {
 }
 
 #[test]
-fn without_a_cause_each_comes_once_whole_and_in_order() {
+fn by_default_each_arrives_once_whole_and_in_order() {
     for latency in [CALM.latency, Latency::Uniform(ms(1), ms(100))] {
         let mut pair = pair(Link { latency, ..CALM });
-        assert_eq!(pair.sent(200), (0..200).collect::<Vec<_>>());
+        assert_eq!(pair.send(200), (0..200).collect::<Vec<_>>());
     }
 }
 
 #[test]
 fn a_link_loses_as_many_as_it_says() {
     let mut pair = pair(Link { loss: 250, ..CALM });
-    let got = pair.sent(1000);
+    let got = pair.send(1000);
     assert!((700..800).contains(&got.len()), "{} of 1000", got.len());
-    assert!(got.is_sorted_by(|a, b| a < b), "none is late, and none twice");
+    assert!(got.is_sorted_by(|a, b| a < b), "none is late or duplicated");
 }
 
 #[test]
-fn a_link_doubles_as_many_as_it_says() {
+fn a_link_duplicates_as_many_as_it_says() {
     let mut pair = pair(Link { duplicates: 250, ..CALM });
-    let mut got = pair.sent(1000);
+    let mut got = pair.send(1000);
     assert!((1200..1300).contains(&got.len()), "{}", got.len());
     got.sort_unstable();
     got.dedup();
-    assert_eq!(got, (0..1000).collect::<Vec<_>>(), "each came");
+    assert_eq!(got, (0..1000).collect::<Vec<_>>(), "each arrived");
 }
 
 #[test]
 fn a_link_lets_some_be_overtaken() {
     let mut pair = pair(Link { reordered: 250, ..CALM });
-    let got = pair.sent(1000);
+    let got = pair.send(1000);
     let overtaken = (1..got.len()).filter(|n| got[n - 1] > got[*n]).count();
     assert!((150..300).contains(&overtaken), "{overtaken}");
     let mut sorted = got;
     sorted.sort_unstable();
-    assert_eq!(sorted, (0..1000).collect::<Vec<_>>(), "each came once");
+    assert_eq!(sorted, (0..1000).collect::<Vec<_>>(), "each arrived once");
 }
 
 #[test]
-fn a_link_cuts_the_end_off_some() {
+fn a_link_truncates_some() {
     let mut pair = pair(Link { truncated: 500, ..CALM });
     let whole: Vec<u8> = (0..100).collect();
     let mut cut = 0;
     for _ in 0..200 {
         pair.from.send_to(pair.to.address(), &whole).unwrap();
         pair.sim.run_for(ms(20)).unwrap();
-        let (_, bytes) = pair.to.take().expect("it comes");
+        let (_, bytes) = pair.to.take().expect("it arrives");
         assert!(whole.starts_with(&bytes));
         cut += u32::from(bytes.len() < whole.len());
     }
@@ -108,9 +108,9 @@ fn a_link_cuts_the_end_off_some() {
 fn a_host_may_lose_datagrams_for_a_while() {
     let mut pair = pair(CALM);
     pair.sim.fault(ms(500), ms(500), Fault::Loss(pair.b, 1000));
-    let got = pair.sent(1500);
+    let got = pair.send(1500);
     let expected: Vec<u16> = (0..500).chain(1000..1500).collect();
-    // What is sent decides; those at the edges may go either way.
+    // The time of sending decides; datagrams at the edges may go either way.
     let differing = expected.iter().filter(|n| !got.contains(n)).count();
     assert!(differing <= 1 && got.len() <= expected.len() + 1, "{got:?}");
 }
@@ -119,13 +119,13 @@ fn a_host_may_lose_datagrams_for_a_while() {
 fn a_partition_loses_all_of_them() {
     let mut pair = pair(CALM);
     pair.sim.fault(ms(0), s(3600), Fault::OneWay(pair.b, pair.a));
-    assert_eq!(pair.sent(10).len(), 10, "this way is free");
+    assert_eq!(pair.send(10).len(), 10, "this direction is open");
     pair.sim.fault(pair.sim.elapsed(), s(3600), Fault::OneWay(pair.a, pair.b));
-    assert_eq!(pair.sent(10), []);
+    assert_eq!(pair.send(10), []);
 }
 
 #[test]
-fn a_socket_holds_a_bounded_number_and_the_rest_is_lost() {
+fn a_socket_queues_a_bounded_number_and_drops_the_rest() {
     let pair = &mut pair(CALM);
     for number in 0..1000_u16 {
         pair.from.send_to(pair.to.address(), &number.to_be_bytes()).unwrap();
@@ -136,7 +136,7 @@ fn a_socket_holds_a_bounded_number_and_the_rest_is_lost() {
 }
 
 #[test]
-fn those_to_a_far_host_do_not_hold_up_those_to_a_near_one() {
+fn datagrams_to_a_far_host_do_not_hold_up_those_to_a_near_one() {
     let mut pair = pair(CALM);
     let far = pair.sim.bare_host("far");
     pair.sim.set_link(pair.a, far, Link::constant(s(5)));
@@ -155,10 +155,10 @@ fn within_a_host_none_is_lost() {
     pair.from.send_to(here.address(), b"myself").unwrap();
     pair.sim.run_for(ms(1)).unwrap();
     assert_eq!(here.take(), Some((pair.from.address(), b"myself".to_vec())));
-    // By either of its addresses, and back by the same.
+    // At either of its addresses, and back from the same one.
     pair.from.send_to(([127, 0, 0, 1], 53).into(), b"myself").unwrap();
     pair.sim.run_for(ms(1)).unwrap();
-    let (from, bytes) = here.take().expect("it came");
+    let (from, bytes) = here.take().expect("it arrived");
     assert!(from.ip().is_loopback() && bytes == b"myself");
     here.send_to(from, b"and back").unwrap();
     pair.sim.run_for(ms(1)).unwrap();
@@ -166,7 +166,7 @@ fn within_a_host_none_is_lost() {
 }
 
 #[test]
-fn a_crash_takes_the_sockets_of_a_host() {
+fn a_crash_closes_the_sockets_of_a_host() {
     let mut pair = pair(CALM);
     pair.sim.fault(ms(0), s(1), Fault::Crash(pair.a));
     pair.sim.run_for(s(2)).unwrap();

@@ -1,4 +1,4 @@
-//! Hosts that are gone: what the other end of their connections hears of it, and when.
+//! Half-open connections: how and when an end notices that the other host is gone.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -10,20 +10,20 @@ use couplet::{Protocol, Reason, Transport};
 use super::kit::{Two, all, ms, s};
 
 #[test]
-fn after_a_crash_the_peer_stays_open_until_it_sends_and_then_hears_a_reset() {
+fn after_a_crash_the_peer_stays_open_until_it_sends_and_is_reset() {
     let mut two = Two::new();
     let (here, _there) = two.joined();
     let now = two.sim.elapsed();
     two.sim.fault(now, s(60), Fault::Crash(two.b));
     two.pass(s(3600));
-    assert!(here.is_open() && here.error().is_none(), "nobody has told it");
+    assert!(here.is_open() && here.error().is_none(), "it has not been notified");
     here.push(b"are you there?").unwrap();
     assert_eq!(two.until(|| here.error().is_some()), ms(20));
     assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
 }
 
 #[test]
-fn who_sends_to_a_crashed_host_hears_a_reset_once_it_is_back() {
+fn an_end_that_sends_to_a_crashed_host_is_reset_once_it_is_back() {
     let mut two = Two::new();
     let (here, _there) = two.joined();
     let now = two.sim.elapsed();
@@ -34,11 +34,11 @@ fn who_sends_to_a_crashed_host_hears_a_reset_once_it_is_back() {
     assert!(here.error().is_none(), "silence");
     let took = two.until(|| here.error().is_some());
     assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
-    assert!(took < s(60), "its next try was at most a minute away: {took:?}");
+    assert!(took < s(60), "the next retransmission was at most a minute away: {took:?}");
 }
 
 #[test]
-fn who_waits_for_room_notices_that_the_other_end_has_crashed() {
+fn a_sender_waiting_for_room_notices_that_the_other_end_has_crashed() {
     let mut two = Two::new();
     two.sim.set_buffers(1000, 1000);
     let (here, _there) = two.joined();
@@ -55,7 +55,7 @@ fn who_waits_for_room_notices_that_the_other_end_has_crashed() {
 }
 
 #[test]
-fn who_waits_for_room_behind_a_partition_gives_up_in_the_end() {
+fn a_sender_waiting_for_room_across_a_partition_eventually_gives_up() {
     let mut two = Two::new();
     two.sim.set_buffers(1000, 1000);
     let (here, there) = two.joined();
@@ -73,7 +73,7 @@ fn who_waits_for_room_behind_a_partition_gives_up_in_the_end() {
 }
 
 #[test]
-fn a_window_that_opens_behind_a_partition_is_noticed_when_it_heals() {
+fn a_window_that_opens_during_a_partition_is_noticed_when_it_heals() {
     let mut two = Two::new();
     two.sim.set_buffers(1000, 1000);
     let (here, there) = two.joined();
@@ -91,7 +91,7 @@ fn a_window_that_opens_behind_a_partition_is_noticed_when_it_heals() {
 }
 
 #[test]
-fn a_crash_takes_what_its_programs_had_closed_but_not_sent() {
+fn a_crash_loses_the_unsent_bytes_of_closed_connections() {
     let mut two = Two::new();
     two.sim.set_bandwidth(two.b, Some(1000));
     two.sim.set_buffers(4000, 1000);
@@ -106,21 +106,21 @@ fn a_crash_takes_what_its_programs_had_closed_but_not_sent() {
         two.pass(s(1));
         got += all(&here).len();
     }
-    assert!((1000..4000).contains(&got), "{got}: what was on its way");
-    assert!(!here.saw_fin(), "an end of the stream would tell that this was all");
+    assert!((1000..4000).contains(&got), "{got}: the bytes in flight");
+    assert!(!here.saw_fin(), "a FIN would mean that this was everything");
     assert!(here.is_open() && here.error().is_none());
 }
 
 #[test]
-fn a_crash_right_after_the_close_does_not_make_a_whole_of_a_part() {
+fn a_crash_right_after_a_fin_does_not_make_a_partial_stream_look_complete() {
     let mut two = Two::new();
     two.sim.set_buffers(100_000, 1000);
     let (here, there) = two.joined();
     there.push(&[0; 50_000]).unwrap();
-    // Open still: it has only ended its stream.
+    // Still open: only its write side is shut down.
     there.fin();
     let now = two.sim.elapsed();
-    // Back before the acknowledgement comes home.
+    // Back up before the acknowledgement arrives.
     two.sim.fault(now + ms(1), ms(5), Fault::Crash(two.b));
     two.pass(ms(100));
     assert!(!all(&here).is_empty());
@@ -129,10 +129,10 @@ fn a_crash_right_after_the_close_does_not_make_a_whole_of_a_part() {
     assert!(!here.saw_fin());
 }
 
-/// Why it was lost.
+/// Why a connection was lost.
 type Lost = Rc<RefCell<Option<Reason>>>;
 
-/// Keeps why it was lost, and asks by keep-alive after a minute of silence.
+/// Records why it was lost, and sends keep-alive probes after a minute of silence.
 struct Silent(Lost);
 
 impl Protocol for Silent {
@@ -145,25 +145,25 @@ impl Protocol for Silent {
     }
 }
 
-/// A server that keeps its connections alive, and why it lost one whose peer met this fault, after
-/// how long.
+/// Runs a server with keep-alive and lets this fault hit its peer. Returns why the connection was
+/// lost, and after how many seconds.
 fn with_keep_alive(fault: impl Fn(&mut Sim, Host, &Socket)) -> (ErrorKind, u64) {
     let mut sim = Sim::new(1);
     let lost = Lost::default();
-    let told = lost.clone();
+    let log = lost.clone();
     let server = sim.host("server", move |reactor| {
-        let told = told.clone();
-        reactor.listen("tcp:80", move || Silent(told.clone()))?;
+        let log = log.clone();
+        reactor.listen("tcp:80", move || Silent(log.clone()))?;
         Ok(())
     });
     let client = sim.bare_host("client");
     sim.run_for(s(1)).unwrap();
     let socket = sim.socket(client, sim.at(server, 80)).unwrap();
     sim.run_for(s(610)).unwrap();
-    assert!(lost.borrow().is_none(), "a peer that is there answers");
+    assert!(lost.borrow().is_none(), "a live peer answers the probes");
     let before = sim.elapsed();
     fault(&mut sim, client, &socket);
-    assert!(sim.run_until(s(4000), |_| lost.borrow().is_some()).unwrap(), "it notices");
+    assert!(sim.run_until(s(4000), |_| lost.borrow().is_some()).unwrap(), "the server notices");
     let took = (sim.elapsed() - before).as_secs();
     match lost.take() {
         Some(Reason::Lost(error)) => (error.kind(), took),
@@ -177,12 +177,12 @@ fn keep_alive_notices_a_peer_that_has_gone_for_good() {
         sim.fault(sim.elapsed(), s(9999), Fault::Crash(client));
     });
     assert_eq!(kind, ErrorKind::TimedOut);
-    // Up to a minute of silence, then nine questions, 75 s after one another.
+    // Up to a minute of silence, then nine probes, 75 s apart.
     assert!((9 * 75..=60 + 9 * 75 + 1).contains(&took), "{took} s");
 }
 
 #[test]
-fn keep_alive_hears_a_reset_of_a_peer_that_has_crashed_and_is_back() {
+fn keep_alive_gets_a_reset_from_a_peer_that_has_crashed_and_is_back() {
     let (kind, took) = with_keep_alive(|sim, client, _| {
         sim.fault(sim.elapsed(), s(1), Fault::Crash(client));
     });
@@ -191,7 +191,7 @@ fn keep_alive_hears_a_reset_of_a_peer_that_has_crashed_and_is_back() {
 }
 
 #[test]
-fn keep_alive_hears_of_a_reset_that_was_lost() {
+fn keep_alive_recovers_a_lost_reset() {
     let (kind, took) = with_keep_alive(|sim, client, socket| {
         sim.fault(sim.elapsed(), s(1), Fault::BlackHole(client));
         sim.run_for(ms(1)).unwrap();
@@ -202,8 +202,8 @@ fn keep_alive_hears_of_a_reset_that_was_lost() {
 }
 
 #[test]
-fn keep_alive_asks_no_oftener_when_it_is_switched_off_and_on() {
-    /// Switches it off and on all the time.
+fn keep_alive_probes_no_more_often_when_switched_off_and_on() {
+    /// Switches keep-alive off and on all the time.
     struct Fickle(Lost);
     impl Protocol for Fickle {
         fn connection_made(&mut self, transport: &Transport) {
@@ -218,10 +218,10 @@ fn keep_alive_asks_no_oftener_when_it_is_switched_off_and_on() {
     }
     let mut sim = Sim::new(1);
     let lost = Lost::default();
-    let told = lost.clone();
+    let log = lost.clone();
     let server = sim.host("server", move |reactor| {
-        let told = told.clone();
-        reactor.listen("tcp:80", move || Fickle(told.clone()))?;
+        let log = log.clone();
+        reactor.listen("tcp:80", move || Fickle(log.clone()))?;
         Ok(())
     });
     let client = sim.bare_host("client");

@@ -1,4 +1,4 @@
-//! Hosts that crash, whose programs are killed, start anew or stand still.
+//! Hosts that crash, and programs that are killed, restarted or paused.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -7,20 +7,20 @@ use std::time::SystemTime;
 use couplet::sim::{Fault, Host, Sim};
 use couplet::{Failure, Protocol, Reactor, Transport};
 
-use super::kit::{Diary, Tells, ms, s};
+use super::kit::{Diary, Logger, ms, s};
 
-/// A host whose program serves, and writes into the diary.
+/// A host whose program listens and logs to the diary.
 fn server(sim: &mut Sim, diary: &Diary) -> Host {
     let diary = diary.clone();
     sim.host("server", move |reactor| {
         diary.add("starts");
         let diary = diary.clone();
-        reactor.listen("tcp:80", move || Tells(diary.clone()))?;
+        reactor.listen("tcp:80", move || Logger(diary.clone()))?;
         Ok(())
     })
 }
 
-/// A world with a server and a connection to it, which both are a second old.
+/// A world, one second old, with a server and a connection to it.
 fn served() -> (Sim, Host, couplet::sim::Socket, Diary) {
     let mut sim = Sim::new(1);
     let diary = Diary::default();
@@ -34,13 +34,13 @@ fn served() -> (Sim, Host, couplet::sim::Socket, Diary) {
 }
 
 #[test]
-fn a_crash_is_silent_and_the_program_starts_anew_when_it_is_over() {
+fn a_crash_is_silent_and_the_program_restarts_when_it_is_over() {
     let (mut sim, server, socket, diary) = served();
     sim.fault(s(2), s(10), Fault::Crash(server));
     sim.run_for(s(5)).unwrap();
     assert!(!sim.is_running(server));
     assert!(socket.is_open() && socket.error().is_none());
-    assert_eq!(diary.take(), [""; 0], "a crash tells nobody");
+    assert_eq!(diary.take(), [""; 0], "a crash makes no callbacks");
     sim.run_for(s(10)).unwrap();
     assert!(sim.is_running(server));
     assert_eq!(diary.take(), ["starts"]);
@@ -49,7 +49,7 @@ fn a_crash_is_silent_and_the_program_starts_anew_when_it_is_over() {
 }
 
 #[test]
-fn a_killed_program_tells_nothing_and_its_system_closes() {
+fn a_killed_program_gets_no_callbacks_and_its_system_closes() {
     let (mut sim, server, socket, diary) = served();
     sim.fault(s(2), s(10), Fault::Kill(server));
     sim.run_for(s(5)).unwrap();
@@ -57,8 +57,8 @@ fn a_killed_program_tells_nothing_and_its_system_closes() {
     assert!(socket.saw_fin() && socket.error().is_none());
     let late = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
     sim.run_for(s(1)).unwrap();
-    assert!(late.error().is_some(), "its system refuses");
-    assert_eq!(diary.take(), [""; 0], "no callback comes");
+    assert!(late.error().is_some(), "its system refuses the connect");
+    assert_eq!(diary.take(), [""; 0], "no callbacks");
     drop((socket, late));
     sim.run_for(s(10)).unwrap();
     assert_eq!(diary.take(), ["starts"]);
@@ -68,7 +68,7 @@ fn a_killed_program_tells_nothing_and_its_system_closes() {
 #[test]
 fn a_program_that_is_killed_with_unread_input_resets() {
     let (mut sim, server, socket, _) = served();
-    // While it stands still it reads nothing.
+    // While paused it reads nothing.
     sim.fault(s(1), s(5), Fault::Pause(server));
     sim.fault(s(3), s(1), Fault::Kill(server));
     sim.run_for(ms(1)).unwrap();
@@ -110,16 +110,16 @@ fn a_killed_program_that_promised_a_reset_resets_unless_it_has_sent_its_fin() {
 }
 
 #[test]
-fn a_program_that_cannot_start_anew_is_tried_again_each_second() {
+fn a_program_that_fails_to_restart_is_retried_every_second() {
     let mut sim = Sim::new(1);
     let (starts, diary) = (Rc::new(Cell::new(0)), Diary::default());
-    let (count, told) = (starts.clone(), diary.clone());
+    let (count, log) = (starts.clone(), diary.clone());
     let host = sim.host("stubborn", move |reactor| {
         count.set(count.get() + 1);
-        told.add(format!("starts {}", count.get()));
+        log.add(format!("starts {}", count.get()));
         match count.get() {
             2 | 3 => Err(Failure::msg("not yet")),
-            _ => reactor.listen("tcp:80", || Tells(Diary::default())).map(drop),
+            _ => reactor.listen("tcp:80", || Logger(Diary::default())).map(drop),
         }
     });
     sim.fault(s(1), s(9), Fault::Kill(host));
@@ -142,12 +142,12 @@ fn a_program_that_fails_at_its_first_start_breaks_the_world() {
 }
 
 #[test]
-fn a_program_that_has_ended_well_is_not_started_by_the_end_of_a_kill() {
+fn a_program_that_ended_normally_is_not_restarted_by_the_end_of_a_kill() {
     let mut sim = Sim::new(1);
     let diary = Diary::default();
-    let told = diary.clone();
+    let log = diary.clone();
     let host = sim.host("short", move |reactor: &Reactor| {
-        told.add("starts");
+        log.add("starts");
         let stopping = reactor.clone();
         reactor.call_later(s(1), move || stopping.stop());
         Ok(())
@@ -158,7 +158,7 @@ fn a_program_that_has_ended_well_is_not_started_by_the_end_of_a_kill() {
 }
 
 #[test]
-fn faults_that_overlap_start_a_program_once_when_the_last_is_over() {
+fn overlapping_faults_restart_a_program_once_when_the_last_is_over() {
     let (mut sim, server, _socket, diary) = served();
     sim.fault(s(2), s(10), Fault::Kill(server));
     sim.fault(s(3), s(2), Fault::Crash(server));
@@ -167,17 +167,17 @@ fn faults_that_overlap_start_a_program_once_when_the_last_is_over() {
     assert_eq!(diary.take(), [""; 0]);
     let refused = sim.socket(sim.hosts()[1], sim.at(server, 80)).unwrap();
     sim.run_for(ms(10)).unwrap();
-    assert!(refused.error().is_some(), "the power is back since second 7");
+    assert!(refused.error().is_some(), "the power has been back since second 7");
     sim.run_for(s(10)).unwrap();
     assert_eq!(diary.take(), ["starts"]);
 }
 
 #[test]
-fn a_paused_program_does_nothing_and_then_goes_on_where_it_was() {
+fn a_paused_program_does_nothing_and_then_resumes_where_it_was() {
     let mut sim = Sim::new(1);
     let diary = Diary::default();
     let server = server(&mut sim, &diary);
-    let (ticking, told) = (Diary::default(), diary.clone());
+    let (ticking, log) = (Diary::default(), diary.clone());
     let counted = ticking.clone();
     sim.host("other", move |reactor| {
         tick(reactor, &counted);
@@ -188,13 +188,13 @@ fn a_paused_program_does_nothing_and_then_goes_on_where_it_was() {
     sim.run_for(s(2)).unwrap();
     let socket = sim.socket(client, sim.at(server, 80)).unwrap();
     sim.run_for(s(1)).unwrap();
-    assert!(socket.is_open(), "its system goes on");
+    assert!(socket.is_open(), "its system keeps running");
     socket.push(b"hello").unwrap();
     sim.run_for(s(7)).unwrap();
-    assert_eq!(told.take(), ["starts"]);
-    assert!(ticking.len() >= 10, "others go on");
+    assert_eq!(log.take(), ["starts"]);
+    assert!(ticking.len() >= 10, "other programs keep running");
     sim.run_for(s(2)).unwrap();
-    assert_eq!(told.take(), ["made", "hello"]);
+    assert_eq!(log.take(), ["made", "hello"]);
 }
 
 fn tick(reactor: &Reactor, diary: &Diary) {
@@ -204,12 +204,12 @@ fn tick(reactor: &Reactor, diary: &Diary) {
 }
 
 #[test]
-fn when_the_clocks_go_forward_what_is_due_by_them_comes_at_once() {
+fn when_clocks_jump_forward_overdue_timers_fire_immediately() {
     let mut sim = Sim::new(1);
     let diary = Diary::default();
-    let told = diary.clone();
+    let log = diary.clone();
     let host = sim.host("sleeper", move |reactor| {
-        let (hour, day) = (told.clone(), told.clone());
+        let (hour, day) = (log.clone(), log.clone());
         reactor.call_later(s(3600), move || hour.add("an hour"));
         reactor.call_later(s(86_400), move || day.add("a day"));
         Ok(())
@@ -225,12 +225,12 @@ fn when_the_clocks_go_forward_what_is_due_by_them_comes_at_once() {
 }
 
 #[test]
-fn when_the_time_of_day_goes_back_timers_do_not_notice() {
+fn timers_ignore_a_time_of_day_that_jumps_back() {
     let mut sim = Sim::new(1);
     let diary = Diary::default();
-    let told = diary.clone();
+    let log = diary.clone();
     let host = sim.host("sleeper", move |reactor| {
-        tick(reactor, &told);
+        tick(reactor, &log);
         Ok(())
     });
     sim.fault(s(10), s(0), Fault::ClockBack(host, s(3600)));
@@ -242,7 +242,7 @@ fn when_the_time_of_day_goes_back_timers_do_not_notice() {
 }
 
 #[test]
-fn the_clocks_of_hosts_differ_a_little_as_the_seed_has_it() {
+fn the_seed_sets_the_clocks_of_hosts_slightly_apart() {
     let clocks = |seed| -> Vec<SystemTime> {
         let mut sim = Sim::new(seed);
         let hosts = [sim.bare_host("a"), sim.bare_host("b"), sim.bare_host("c")];

@@ -1,5 +1,5 @@
-//! What breaks a world, as far as a program can bring it about; what only a broken loop could do is
-//! tested beside the witness.
+//! Violations that a program can cause; those that only a broken loop could cause are tested in
+//! `sim::witness`.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,9 +9,9 @@ use couplet::defer::Deferred;
 use couplet::sim::{Fault, Sim, Trial, Weather};
 use couplet::{Failure, LoopingCall, Port, Protocol, Reactor, Reason, Result, Shutdown, Transport};
 
-use super::kit::{Diary, Tells, ms, s};
+use super::kit::{Diary, Logger, ms, s};
 
-/// The text with which a world with this program breaks.
+/// The violation that a world with this program reports.
 fn broken(program: impl Fn(&Reactor) -> Result<()> + 'static) -> String {
     let mut sim = Sim::new(1);
     sim.host("host", program);
@@ -29,7 +29,7 @@ fn a_panic_in_a_callback_breaks_the_world() {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {}
     }
     let text = broken(|reactor| {
-        reactor.listen("tcp:80", || Tells(Diary::default()))?;
+        reactor.listen("tcp:80", || Logger(Diary::default()))?;
         reactor.connect("tcp:localhost:80", || Panics).add_both(|_| Ok(())).detach();
         Ok(())
     });
@@ -51,9 +51,9 @@ fn a_panic_in_a_timed_call_breaks_the_world() {
 #[test]
 fn a_panic_in_a_factory_breaks_the_world() {
     let text = broken(|reactor| {
-        let builds = || -> Tells { panic!("on purpose") };
+        let builds = || -> Logger { panic!("on purpose") };
         reactor.listen("tcp:80", builds)?;
-        let asks = || Tells(Diary::default());
+        let asks = || Logger(Diary::default());
         reactor.connect("tcp:localhost:80", asks).detach();
         Ok(())
     });
@@ -63,7 +63,7 @@ fn a_panic_in_a_factory_breaks_the_world() {
 #[test]
 fn a_failure_that_nobody_handles_breaks_the_world() {
     let text = broken(|reactor| {
-        reactor.connect("tcp:nobody:80", || Tells(Diary::default())).detach();
+        reactor.connect("tcp:nobody:80", || Logger(Diary::default())).detach();
         Ok(())
     });
     assert!(text.contains("nobody") && text.contains("invariants.rs"), "{text}");
@@ -90,10 +90,10 @@ fn a_world_may_allow_panics_and_then_each_ends_its_own_connection() {
     let mut sim = Sim::new(1);
     sim.allow_panics();
     let diary = Diary::default();
-    let told = diary.clone();
+    let log = diary.clone();
     let server = sim.host("server", move |reactor| {
-        let told = told.clone();
-        reactor.listen("tcp:80", move || Touchy(told.clone())).map(drop)
+        let log = log.clone();
+        reactor.listen("tcp:80", move || Touchy(log.clone())).map(drop)
     });
     let client = sim.bare_host("client");
     sim.run_for(ms(10)).unwrap();
@@ -105,8 +105,8 @@ fn a_world_may_allow_panics_and_then_each_ends_its_own_connection() {
     assert_eq!(calm.take(10), b"hello");
     drop((mean, calm));
     sim.run_for(s(1)).unwrap();
-    let told = diary.take();
-    assert!(told[0].contains("Panicked") && told.len() == 2, "{told:?}");
+    let log = diary.take();
+    assert!(log[0].contains("Panicked") && log.len() == 2, "{log:?}");
     sim.finish().unwrap();
 }
 
@@ -123,7 +123,7 @@ fn a_program_that_does_not_end_breaks_the_world() {
 }
 
 #[test]
-fn what_a_test_holds_open_is_told_at_the_end() {
+fn a_socket_that_the_test_leaves_open_is_reported_at_the_end() {
     let mut sim = Sim::new(1);
     let (a, b) = (sim.bare_host("a"), sim.bare_host("b"));
     let port = sim.listen(b, sim.at(b, 80), 5).unwrap();
@@ -135,14 +135,14 @@ fn what_a_test_holds_open_is_told_at_the_end() {
 }
 
 #[test]
-fn a_port_that_is_dropped_ends_with_its_program() {
-    // Neither a handle that is kept nor one that is dropped keeps a port open.
+fn a_port_closes_with_its_program_whether_or_not_its_handle_was_dropped() {
+    // Neither a kept handle nor a dropped one keeps the port open past the program's end.
     let kept: Rc<RefCell<Vec<Port>>> = Rc::default();
     let keeps = kept.clone();
     let mut sim = Sim::new(1);
     sim.host("host", move |reactor| {
-        keeps.borrow_mut().push(reactor.listen("tcp:80", || Tells(Diary::default()))?);
-        reactor.listen("tcp:81", || Tells(Diary::default()))?;
+        keeps.borrow_mut().push(reactor.listen("tcp:80", || Logger(Diary::default()))?);
+        reactor.listen("tcp:81", || Logger(Diary::default()))?;
         Ok(())
     });
     sim.run_for(s(1)).unwrap();
@@ -152,11 +152,11 @@ fn a_port_that_is_dropped_ends_with_its_program() {
 }
 
 #[test]
-fn deferreds_that_are_left_are_counted() {
+fn leaked_deferreds_are_counted() {
     let leaks = |sim: &mut Sim| {
         sim.host("host", |_| {
             let (deferred, resolver) = Deferred::<u32>::new();
-            // Each holds the other, for ever.
+            // A reference cycle.
             let slot = Rc::new(RefCell::new(Some(resolver)));
             let held = slot.clone();
             let waiting = deferred.map(move |_| drop(held.take()));
@@ -166,12 +166,12 @@ fn deferreds_that_are_left_are_counted() {
         sim.run_for(s(1))
     };
     let report = Trial::new(1, Weather::Calm).run(&leaks);
-    let failure = report.failure.expect("they are noticed");
-    assert!(failure.ends_with("links of Deferreds are left"), "{failure}");
+    let failure = report.failure.expect("the leak is noticed");
+    assert!(failure.ends_with("Deferred links were leaked"), "{failure}");
 }
 
 #[test]
-fn what_fails_first_is_what_is_told_and_the_world_stands_still() {
+fn the_first_failure_is_reported_and_the_world_stands_still() {
     let mut sim = Sim::new(1);
     let notes = sim.notes();
     sim.host("host", move |reactor| {
@@ -186,11 +186,11 @@ fn what_fails_first_is_what_is_told_and_the_world_stands_still() {
 }
 
 #[test]
-fn who_hears_of_failures_outside_is_put_back() {
-    let heard: Rc<RefCell<Vec<String>>> = Rc::default();
-    let hears = heard.clone();
+fn the_previous_failure_reporter_is_restored() {
+    let reported: Rc<RefCell<Vec<String>>> = Rc::default();
+    let log = reported.clone();
     let before = couplet::defer::set_reporter(move |failure| {
-        hears.borrow_mut().push(failure.to_string());
+        log.borrow_mut().push(failure.to_string());
     });
     let mut sim = Sim::new(1);
     let host = sim.host("host", |_| Ok(()));
@@ -199,10 +199,10 @@ fn who_hears_of_failures_outside_is_put_back() {
     drop(sim);
     drop(Deferred::<()>::fail(Failure::msg("my own")));
     before.set();
-    assert_eq!(heard.borrow().len(), 1, "{heard:?}");
+    assert_eq!(reported.borrow().len(), 1, "{reported:?}");
 }
 
-/// Ends its program when it is connected.
+/// Stops its reactor once connected.
 struct Stops(Reactor);
 
 impl Protocol for Stops {
@@ -212,21 +212,21 @@ impl Protocol for Stops {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// A world with a server and this program: the text with which it breaks, or nothing.
-fn ends_itself(allows: bool, program: fn(&Reactor) -> Result<()>) -> Option<String> {
+/// The violation, if any, of a world with a server and this program, which must stop itself.
+fn ends_itself(allow_leaks: bool, program: fn(&Reactor) -> Result<()>) -> Option<String> {
     let mut sim = Sim::new(1);
-    if allows {
+    if allow_leaks {
         sim.allow_leaks();
     }
     sim.host("server", |reactor| {
-        reactor.listen("tcp:80", || Tells(Diary::default()))?;
-        // When a signal ends it this is nobody's business.
+        reactor.listen("tcp:80", || Logger(Diary::default()))?;
+        // No leak, because a signal ends this program.
         reactor.call_later(s(1000), || ());
         Ok(())
     });
     let host = sim.host("host", program);
     let outcome = sim.run_for(s(10));
-    assert!(outcome.is_err() || !sim.is_running(host), "it ends itself");
+    assert!(outcome.is_err() || !sim.is_running(host), "the program must stop itself");
     outcome.and_then(|()| sim.finish()).err().map(|failure| format!("{failure:#}"))
 }
 
@@ -235,15 +235,15 @@ fn stop_in_a_second(reactor: &Reactor) {
     reactor.call_later(s(1), move || stopping.stop());
 }
 
-/// A program that ends itself; the line that asks for what it leaves, what that is, and more of
-/// what is told.
+/// A program that stops itself, the line that creates its leak, the leak's description, and further
+/// text of the report.
 type Leak = (fn(&Reactor) -> Result<()>, u32, &'static str, &'static str);
 
 const LEAKS: [Leak; 8] = [
     (
         |reactor| {
             stop_in_a_second(reactor);
-            reactor.listen("tcp:7", || Tells(Diary::default())).map(drop)
+            reactor.listen("tcp:7", || Logger(Diary::default())).map(drop)
         },
         line!() - 2,
         "a port that listens on",
@@ -262,8 +262,8 @@ const LEAKS: [Leak; 8] = [
     (
         |reactor| {
             stop_in_a_second(reactor);
-            // An address that nobody has.
-            let connect = reactor.connect("tcp:10.255.0.1:80", || Tells(Diary::default()));
+            // An address that no host has.
+            let connect = reactor.connect("tcp:10.255.0.1:80", || Logger(Diary::default()));
             connect.add_both(|_| Ok(())).detach();
             Ok(())
         },
@@ -315,7 +315,7 @@ const LEAKS: [Leak; 8] = [
     ),
     (
         |reactor| {
-            reactor.listen("tcp:7", || Tells(Diary::default()))?;
+            reactor.listen("tcp:7", || Logger(Diary::default()))?;
             let stopping = reactor.clone();
             reactor.connect("tcp:localhost:7", move || Stops(stopping.clone())).detach();
             Ok(())
@@ -330,7 +330,7 @@ const LEAKS: [Leak; 8] = [
 fn a_program_that_ends_itself_and_leaves_something_breaks_the_world_with_the_place() {
     for (program, line, what, more) in LEAKS {
         let text = ends_itself(false, program).expect(what);
-        assert!(text.starts_with("host has ended itself, and this is left of it:\n1. "), "{text}");
+        assert!(text.starts_with("host stopped itself and left this behind:\n1. "), "{text}");
         assert!(text.contains(what) && text.contains(more), "{text}");
         assert!(text.contains(&format!("invariants.rs:{line}:")), "line {line}: {text}");
         assert_eq!(ends_itself(true, program), None, "{what}: allowed");
@@ -350,10 +350,10 @@ fn a_program_that_cleans_up_before_it_ends_itself_leaves_nothing() {
             done.detach();
             Ok(())
         },
-        // In the first triggers of the shutdown.
+        // In a `Shutdown::Before` trigger.
         |reactor| {
             stop_in_a_second(reactor);
-            let port = reactor.listen("tcp:7", || Tells(Diary::default()))?;
+            let port = reactor.listen("tcp:7", || Logger(Diary::default()))?;
             let call = reactor.call_later(s(3600), || ());
             reactor.on(Shutdown::Before, move || {
                 call.cancel();
@@ -361,7 +361,7 @@ fn a_program_that_cleans_up_before_it_ends_itself_leaves_nothing() {
             });
             Ok(())
         },
-        // Its close is under way.
+        // With a close in progress.
         |reactor| {
             struct Closes(Reactor);
             impl Protocol for Closes {
@@ -381,7 +381,7 @@ fn a_program_that_cleans_up_before_it_ends_itself_leaves_nothing() {
     }
 }
 
-/// A program that never rests.
+/// A program that always has work.
 fn restless(sim: &mut Sim) {
     fn again(reactor: &Reactor) {
         let inner = reactor.clone();
@@ -394,7 +394,7 @@ fn restless(sim: &mut Sim) {
 }
 
 #[test]
-fn a_world_without_end_breaks_at_its_most_events_with_its_seed() {
+fn an_endless_world_breaks_at_its_event_limit_with_its_seed() {
     let mut sim = Sim::new(77);
     restless(&mut sim);
     sim.set_event_limit(Some(10_000));
@@ -404,11 +404,11 @@ fn a_world_without_end_breaks_at_its_most_events_with_its_seed() {
     assert!(text.starts_with(expected), "{text}");
     assert_eq!(sim.events(), 10_000);
     assert!(text.ends_with(&format!("(at {:?})", sim.elapsed())), "{text}");
-    assert!(sim.run_for(s(1)).is_err(), "it stands still");
+    assert!(sim.run_for(s(1)).is_err(), "a broken world does not run on");
 }
 
 #[test]
-fn a_world_without_end_breaks_at_its_most_real_time() {
+fn an_endless_world_breaks_at_its_real_time_limit() {
     let mut sim = Sim::new(77);
     restless(&mut sim);
     sim.set_event_limit(None);
@@ -420,7 +420,7 @@ fn a_world_without_end_breaks_at_its_most_real_time() {
 }
 
 #[test]
-fn a_world_without_limits_goes_on() {
+fn a_world_without_limits_keeps_running() {
     let mut sim = Sim::new(77);
     restless(&mut sim);
     sim.set_event_limit(Some(10));

@@ -1,4 +1,4 @@
-//! Worlds for the tests: two bare hosts with sockets in the test's hand.
+//! Worlds for the tests: two bare hosts with sockets that the test controls.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ pub(crate) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Two bare hosts, a port of the second, and connections from the first.
+/// Two bare hosts; the second listens, the first connects.
 pub(crate) struct Two {
     pub(crate) sim: Sim,
     pub(crate) a: Host,
@@ -24,7 +24,7 @@ pub(crate) struct Two {
 }
 
 impl Two {
-    /// All ways take 10 ms.
+    /// With a one-way latency of 10 ms.
     pub(crate) fn new() -> Two {
         Two::seeded(1)
     }
@@ -33,39 +33,39 @@ impl Two {
         let mut sim = Sim::new(seed);
         let (a, b) = (sim.bare_host("a"), sim.bare_host("b"));
         sim.set_default_link(Link::constant(ms(10)));
-        let port = sim.listen(b, sim.at(b, 80), 50).expect("a free port");
+        let port = sim.listen(b, sim.at(b, 80), 50).expect("the port is free");
         Two { sim, a, b, port }
     }
 
-    /// A connect, not answered yet.
+    /// Starts a connect.
     pub(crate) fn connect(&self) -> Socket {
-        self.sim.socket(self.a, self.port.address()).expect("it has descriptors")
+        self.sim.socket(self.a, self.port.address()).expect("a descriptor is free")
     }
 
-    /// Both ends of a connection: of a and of b.
+    /// Makes a connection and returns a's end and b's end.
     pub(crate) fn joined(&mut self) -> (Socket, Socket) {
         let here = self.connect();
-        // There, back, and there again.
+        // SYN, SYN-ACK, ACK.
         self.pass(ms(30));
-        let there = self.port.accept().expect("it was asked for");
+        let there = self.port.accept().expect("the connect has arrived");
         assert!(here.is_open());
         (here, there)
     }
 
     pub(crate) fn pass(&mut self, time: Duration) {
-        self.sim.run_for(time).expect("the world is whole");
+        self.sim.run_for(time).expect("no invariant is violated");
     }
 
-    /// Lets time pass until it is so, and gives how much.
-    pub(crate) fn until(&mut self, so: impl Fn() -> bool) -> Duration {
+    /// Lets time pass until `done` returns true, and returns how long that took.
+    pub(crate) fn until(&mut self, done: impl Fn() -> bool) -> Duration {
         let before = self.sim.elapsed();
-        let done = self.sim.run_until(s(4000), |_| so()).expect("the world is whole");
-        assert!(done, "it does not come");
+        let was_done = self.sim.run_until(s(4000), |_| done()).expect("no invariant is violated");
+        assert!(was_done, "not done after 4000 s");
         self.sim.elapsed() - before
     }
 }
 
-/// Takes all that is there.
+/// Takes all received bytes.
 pub(crate) fn all(socket: &Socket) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -76,12 +76,12 @@ pub(crate) fn all(socket: &Socket) -> Vec<u8> {
     }
 }
 
-/// Bytes that tell where they belong.
+/// Bytes that encode their position.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32).flat_map(u32::to_le_bytes).take(len).collect()
 }
 
-/// What programs tell, in order.
+/// A log that programs write to, in order.
 #[derive(Clone, Default)]
 pub(crate) struct Diary(Rc<RefCell<Vec<String>>>);
 
@@ -99,10 +99,10 @@ impl Diary {
     }
 }
 
-/// Writes its callbacks and what it is given into a diary.
-pub(crate) struct Tells(pub(crate) Diary);
+/// Logger its callbacks and the data it receives.
+pub(crate) struct Logger(pub(crate) Diary);
 
-impl Protocol for Tells {
+impl Protocol for Logger {
     fn connection_made(&mut self, _: &Transport) {
         self.0.add("made");
     }

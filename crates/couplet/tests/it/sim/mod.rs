@@ -1,4 +1,4 @@
-//! The simulator: what its networks and hosts do, that a seed decides everything, and what it
+//! The simulator: its networks and hosts, that the seed determines everything, and the failures it
 //! finds.
 
 mod basics;

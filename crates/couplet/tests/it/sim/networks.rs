@@ -1,5 +1,4 @@
-//! What a network does to streams: how long ways take, how much fits, how it is cut, and what
-//! comes through.
+//! Streams over a network: latency, buffers, bandwidth, cutting, partitions and resets.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -11,13 +10,13 @@ use couplet::{Protocol, Transport};
 use super::kit::{Two, all, ms, pattern, s};
 
 #[test]
-fn a_constant_way_takes_always_as_long() {
+fn a_constant_latency_never_varies() {
     let mut two = Two::new();
     two.sim.set_link(two.a, two.b, Link::constant(ms(40)));
     let here = two.connect();
-    assert_eq!(two.until(|| here.is_open()), ms(80), "there and back");
+    assert_eq!(two.until(|| here.is_open()), ms(80), "a round trip");
     two.pass(ms(39));
-    assert!(two.port.accept().is_none(), "it hears of the answer first");
+    assert!(two.port.accept().is_none(), "the confirmation is still in flight");
     two.pass(ms(1));
     let there = two.port.accept().unwrap();
     for _ in 0..5 {
@@ -26,7 +25,7 @@ fn a_constant_way_takes_always_as_long() {
     }
 }
 
-/// How long single bytes take over such a way, in microseconds.
+/// How long single bytes take at this latency, in microseconds.
 fn times(latency: Latency) -> Vec<u128> {
     let mut two = Two::new();
     let (here, there) = two.joined();
@@ -34,7 +33,7 @@ fn times(latency: Latency) -> Vec<u128> {
     let one = |_| {
         here.push(b"!").unwrap();
         let took = two.until(|| !there.take(1).is_empty());
-        // The acknowledgement comes home before the next byte.
+        // The acknowledgement arrives before the next byte.
         two.pass(s(5));
         took.as_micros()
     };
@@ -42,7 +41,7 @@ fn times(latency: Latency) -> Vec<u128> {
 }
 
 #[test]
-fn a_uniform_way_takes_something_between_the_two() {
+fn a_uniform_latency_is_between_the_two() {
     let times = times(Latency::Uniform(ms(10), ms(30)));
     assert!(times.iter().all(|time| (10_000..=30_000).contains(time)), "{times:?}");
     let quick = times.iter().filter(|time| **time < 20_000).count();
@@ -50,16 +49,16 @@ fn a_uniform_way_takes_something_between_the_two() {
 }
 
 #[test]
-fn a_long_tailed_way_is_mostly_quick_and_now_and_then_slow() {
+fn a_long_tailed_latency_is_mostly_short_and_rarely_long() {
     let times = times(Latency::LongTail { usual: ms(10), most: ms(1000) });
     let usual = times.iter().filter(|time| **time <= 10_000).count();
-    assert!((60..140).contains(&usual), "{usual} of 200 are usual");
+    assert!((60..140).contains(&usual), "{usual} of 200 are within `usual`");
     assert!(times.iter().any(|time| *time > 100_000), "none is slow: {times:?}");
     assert!(times.iter().all(|time| *time <= 1_000_000), "{times:?}");
 }
 
 #[test]
-fn a_host_sends_no_more_than_its_bandwidth_over_all_its_connections() {
+fn the_bandwidth_of_a_host_limits_all_its_connections_together() {
     let mut two = Two::new();
     let (first, second) = (two.joined(), two.joined());
     two.sim.set_bandwidth(two.a, Some(100_000));
@@ -74,7 +73,7 @@ fn a_host_sends_no_more_than_its_bandwidth_over_all_its_connections() {
 }
 
 #[test]
-fn when_a_throttle_ends_what_waited_goes_at_once() {
+fn when_a_throttle_ends_delayed_bytes_leave_immediately() {
     let mut two = Two::new();
     let (here, there) = two.joined();
     let now = two.sim.elapsed();
@@ -90,7 +89,7 @@ fn when_a_throttle_ends_what_waited_goes_at_once() {
     got.extend(all(&there));
     assert_eq!(got, data);
     two.pass(s(1));
-    assert_eq!(here.push(&[0; 200_000]).unwrap(), 128 * 1024, "all is acknowledged");
+    assert_eq!(here.push(&[0; 200_000]).unwrap(), 128 * 1024, "everything is acknowledged");
 }
 
 #[test]
@@ -111,15 +110,15 @@ fn the_end_of_a_world_does_not_wait_for_a_throttle() {
 }
 
 #[test]
-fn what_nobody_reads_fills_the_buffers_of_both_ends_and_then_the_sender_waits() {
+fn unread_bytes_fill_both_buffers_and_then_the_sender_waits() {
     let mut two = Two::new();
     two.sim.set_buffers(1000, 500);
     let (here, there) = two.joined();
     let data = pattern(5000);
     assert_eq!(here.push(&data).unwrap(), 1000);
-    assert_eq!(here.push(&data[1000..]).unwrap(), 0, "none is acknowledged yet");
+    assert_eq!(here.push(&data[1000..]).unwrap(), 0, "nothing is acknowledged yet");
     two.pass(s(1));
-    assert_eq!(here.push(&data[1000..]).unwrap(), 500, "what was received made room");
+    assert_eq!(here.push(&data[1000..]).unwrap(), 500, "the received bytes made room");
     two.pass(s(60));
     assert_eq!(here.push(&data[1500..]).unwrap(), 0);
     assert_eq!(there.take(200), data[..200]);
@@ -134,7 +133,7 @@ fn what_nobody_reads_fills_the_buffers_of_both_ends_and_then_the_sender_waits() 
 }
 
 #[test]
-fn a_connection_keeps_the_buffers_with_which_it_was_made() {
+fn a_connection_keeps_the_buffer_sizes_it_was_made_with() {
     let mut two = Two::new();
     let (here, there) = two.joined();
     here.push(&[1; 100_000]).unwrap();
@@ -179,11 +178,11 @@ fn a_slow_reader_slows_its_peer_down() {
     sim.run_for(s(41)).unwrap();
     sent += socket.push(&[0; 10_000]).unwrap();
     sim.run_for(s(1)).unwrap();
-    assert_eq!(*got.borrow(), sent, "all of it, when the fault is over");
+    assert_eq!(*got.borrow(), sent, "everything, once the fault is over");
 }
 
 #[test]
-fn a_stream_is_cut_as_the_link_says_and_nothing_of_it_is_lost() {
+fn a_stream_is_cut_as_the_link_says_and_loses_nothing() {
     for (cut, most) in [(Cut::Most(1), 1), (Cut::Most(100), 100), (Cut::Random(7), 7)] {
         let mut two = Two::new();
         let (here, there) = two.joined();
@@ -206,7 +205,7 @@ fn a_stream_is_cut_as_the_link_says_and_nothing_of_it_is_lost() {
 }
 
 #[test]
-fn what_is_sent_into_a_partition_comes_through_when_it_heals() {
+fn bytes_sent_into_a_partition_arrive_when_it_heals() {
     let mut two = Two::new();
     let (here, there) = two.joined();
     let now = two.sim.elapsed();
@@ -217,7 +216,7 @@ fn what_is_sent_into_a_partition_comes_through_when_it_heals() {
     two.pass(s(298));
     assert!(all(&here).is_empty() && all(&there).is_empty());
     assert!(here.is_open() && here.error().is_none());
-    // Pauses have grown to two minutes at most.
+    // The backoff has grown to at most two minutes.
     two.pass(s(122));
     assert_eq!((all(&here), all(&there)), (b"to a".to_vec(), b"to b".to_vec()));
     here.push(b" again").unwrap();
@@ -226,7 +225,7 @@ fn what_is_sent_into_a_partition_comes_through_when_it_heals() {
 }
 
 #[test]
-fn who_gets_no_answer_for_a_quarter_of_an_hour_gives_up() {
+fn an_end_without_an_answer_for_a_quarter_of_an_hour_gives_up() {
     let mut two = Two::new();
     let (here, there) = two.joined();
     let now = two.sim.elapsed();
@@ -236,7 +235,7 @@ fn who_gets_no_answer_for_a_quarter_of_an_hour_gives_up() {
     let took = two.until(|| here.error().is_some());
     assert_eq!(here.error(), Some(ErrorKind::TimedOut));
     assert!((s(900)..s(950)).contains(&took), "{took:?}");
-    assert!(there.is_open() && there.error().is_none(), "who is silent hears of nothing");
+    assert!(there.is_open() && there.error().is_none(), "a silent end notices nothing");
 }
 
 #[test]
@@ -249,11 +248,11 @@ fn a_partition_one_way_lets_the_other_through() {
     here.push(b"to b").unwrap();
     there.push(b"to a").unwrap();
     two.pass(s(50));
-    assert_eq!(all(&there), b"to b", "this way nothing is in the way");
+    assert_eq!(all(&there), b"to b", "this direction is open");
     assert_eq!(all(&here), b"");
     two.pass(s(60));
     assert_eq!(all(&here), b"to a");
-    assert_eq!(all(&there), b"", "what was sent again is not given again");
+    assert_eq!(all(&there), b"", "retransmitted bytes are not delivered twice");
 }
 
 #[test]
@@ -273,7 +272,7 @@ fn a_host_that_is_further_away_is_so_in_both_directions() {
 }
 
 #[test]
-fn a_reset_is_heard_at_both_ends() {
+fn a_reset_reaches_both_ends() {
     let mut two = Two::new();
     let (here, there) = two.joined();
     there.push(b"before it").unwrap();
@@ -281,14 +280,14 @@ fn a_reset_is_heard_at_both_ends() {
     let now = two.sim.elapsed();
     two.sim.fault(now, s(0), Fault::Reset(two.b, 1));
     two.pass(ms(1));
-    assert_eq!(all(&here), b"before it", "what had come is not lost");
+    assert_eq!(all(&here), b"before it", "received bytes are not lost");
     assert_eq!(here.error(), Some(ErrorKind::ConnectionReset));
     assert_eq!(there.error(), Some(ErrorKind::ConnectionReset));
     assert_eq!(here.push(b"x").unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]
-fn one_in_so_many_connections_is_reset() {
+fn a_reset_fault_hits_one_connection_in_so_many() {
     let mut two = Two::new();
     let pairs: Vec<_> = (0..300).map(|_| two.joined()).collect();
     let now = two.sim.elapsed();

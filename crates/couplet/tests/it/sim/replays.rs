@@ -1,5 +1,5 @@
-//! The same seed gives the same trace, byte for byte, in this process and in another; and where
-//! something takes chance from elsewhere that is shown.
+//! The same seed gives the same trace, byte for byte, in this process and in another; randomness
+//! from outside the simulation is detected.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -9,7 +9,7 @@ use couplet::{Protocol, Result, Transport};
 
 use super::kit::{ms, s};
 
-/// Asks the other process for the trace of this seed.
+/// Makes the child process print the trace of this seed.
 const ASKED: &str = "COUPLET_TEST_TRACE_OF";
 
 struct Counts(u32);
@@ -81,7 +81,7 @@ fn the_same_seed_gives_the_same_trace_in_another_process() {
     for seed in [1, 2] {
         let here = trace_of(seed);
         assert!(here.lines().count() > 300, "{here}");
-        assert_eq!(trace_of(seed), here, "in one process");
+        assert_eq!(trace_of(seed), here, "in the same process");
         let this_test = "sim::replays::the_same_seed_gives_the_same_trace_in_another_process";
         let other = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", this_test, "--nocapture", "--test-threads=1"])
@@ -91,18 +91,18 @@ fn the_same_seed_gives_the_same_trace_in_another_process() {
         let text = String::from_utf8(other.stdout).unwrap();
         let there = text.split_once("<<<").and_then(|(_, text)| text.split_once(">>>"));
         let (there, _) = there.unwrap_or_else(|| panic!("no trace: {text}"));
-        assert!(there == here, "seed {seed}: another process has another trace");
+        assert!(there == here, "seed {seed}: the other process has a different trace");
     }
 }
 
 #[test]
-fn another_seed_gives_another_trace() {
+fn another_seed_gives_a_different_trace() {
     assert_ne!(trace_of(1), trace_of(2));
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "this is what it is about")]
-fn a_program_that_walks_a_hash_map_is_shown() {
+#[expect(clippy::disallowed_methods, reason = "the test is about it")]
+fn a_program_that_iterates_over_a_hash_map_is_detected() {
     let walks = |sim: &mut Sim| {
         let notes = sim.notes();
         sim.host("walker", move |reactor| {

@@ -1,4 +1,4 @@
-//! What a failure tells: its seed, the faults that are enough for it, and the trace before it.
+//! Failure reports: the seed, the faults that are enough for the failure, and the trace before it.
 
 use std::cell::RefCell;
 use std::panic::catch_unwind;
@@ -12,7 +12,7 @@ use super::kit::{ms, s};
 
 const POEM: usize = 20_000;
 
-/// Sends a poem, a little each 100 ms, and closes.
+/// Sends a poem, 1000 bytes every 100 ms, and closes.
 struct Poet(usize);
 
 impl Protocol for Poet {
@@ -33,7 +33,7 @@ impl Poet {
     }
 }
 
-/// Takes what came before a clean end for the whole poem: its mistake.
+/// Mistakes whatever arrived before a clean close for the whole poem.
 struct Believes(usize, Rc<RefCell<Vec<usize>>>);
 
 impl Protocol for Believes {
@@ -50,7 +50,7 @@ impl Protocol for Believes {
     }
 }
 
-/// Poems are fetched all the time; one that is taken for whole has to be it.
+/// Poems are fetched all the time; one that the reader believes is whole must be whole.
 fn poetry(sim: &mut Sim) -> Result<()> {
     sim.host("poet", |reactor| reactor.listen("tcp:80", || Poet(0)).map(drop));
     let poems: Rc<RefCell<Vec<usize>>> = Rc::default();
@@ -76,18 +76,18 @@ fn poetry(sim: &mut Sim) -> Result<()> {
     }
 }
 
-/// A seed whose storm has a kill at a bad moment, and what is told of it.
-fn told() -> (u64, String) {
+/// A seed whose storm kills the poet at a bad moment, and its report.
+fn failing_seed() -> (u64, String) {
     let failed = (0..50).find_map(|seed| {
         let outcome = Trial::new(seed, Weather::Storm).examine(&poetry);
         outcome.err().map(|text| (seed, text))
     });
-    failed.expect("a storm kills a poet while it recites")
+    failed.expect("a storm kills the poet while it recites")
 }
 
 #[test]
-fn a_failure_tells_its_seed_the_faults_that_are_enough_and_the_trace_before_it() {
-    let (seed, text) = told();
+fn a_report_has_the_seed_the_faults_that_are_enough_and_the_trace_before_the_failure() {
+    let (seed, text) = failing_seed();
     let lines: Vec<&str> = text.lines().collect();
     let headline = format!("seed {seed}, weather storm: a poem of ");
     assert!(lines[0].starts_with(&headline), "{text}");
@@ -113,13 +113,13 @@ fn a_failure_tells_its_seed_the_faults_that_are_enough_and_the_trace_before_it()
 
 #[test]
 fn check_panics_with_the_report_and_how_to_replay_it() {
-    let (seed, text) = told();
+    let (seed, text) = failing_seed();
     let panic = catch_unwind(|| sim::check([seed], Weather::Storm, poetry)).unwrap_err();
     let panic = panic.downcast::<String>().unwrap();
     assert_eq!(*panic, format!("{text}\nreplay it with COUPLET_SEED={seed}"));
 }
 
-/// Where the other process, which replays, writes down the seeds that it runs.
+/// Set in the child process that replays, where the test prints the seeds it runs.
 const REPLAYING: &str = "COUPLET_TEST_REPLAYS";
 
 #[test]
@@ -144,11 +144,11 @@ fn with_a_seed_in_the_environment_check_runs_that_one_only() {
     let seeds: Vec<&str> = text.split("<seed ").skip(1).map(|rest| &rest[..3]).collect();
     assert_eq!(seeds, ["77>", "77>"], "run, and compared");
     let (fine, text) = run("poem");
-    assert!(!fine && text.contains("COUPLET_SEED is to be a number, and is 'poem'"), "{text}");
+    assert!(!fine && text.contains("COUPLET_SEED must be a number, not 'poem'"), "{text}");
 }
 
-/// What is told of a world that fails whatever its faults are, or because of those added by hand.
-fn told_with(weather: Weather, by_hand: u64) -> String {
+/// The report of a world that fails regardless of its faults, `by_hand` of them added by hand.
+fn report_with(weather: Weather, by_hand: u64) -> String {
     let scenario = move |sim: &mut Sim| {
         let host = sim.host("host", |_| Ok(()));
         for n in 0..by_hand {
@@ -156,25 +156,25 @@ fn told_with(weather: Weather, by_hand: u64) -> String {
         }
         sim.draw_faults(s(4));
         sim.run_for(s(5))?;
-        sim.fail("it was to be")
+        sim.fail("it always fails")
     };
     Trial::new(9, weather).examine(&scenario).unwrap_err()
 }
 
 #[test]
-fn faults_that_were_added_by_hand_are_told_as_such() {
-    let text = told_with(Weather::Calm, 0);
-    let expected = "seed 9, weather calm: it was to be (at 5s)\n\
+fn faults_added_by_hand_are_marked_as_such() {
+    let text = report_with(Weather::Calm, 0);
+    let expected = "seed 9, weather calm: it always fails (at 5s)\n\
         the weather drew no faults\n\
         the trace before it:\n";
     assert!(text.starts_with(expected), "{text}");
-    let text = told_with(Weather::Calm, 1);
-    let expected = "seed 9, weather calm: it was to be (at 5s)\n\
+    let text = report_with(Weather::Calm, 1);
+    let expected = "seed 9, weather calm: it always fails (at 5s)\n\
         the weather drew no faults; 1 was added by hand\n  \
         at 1s host is paused, for 2s (by hand)\n\
         the trace before it:\n";
     assert!(text.starts_with(expected), "{text}");
-    let text = told_with(Weather::Storm, 2);
+    let text = report_with(Weather::Storm, 2);
     let lines: Vec<&str> = text.lines().collect();
     let (all, rest) = lines[1].strip_prefix("it takes none of the ").unwrap().split_at(2);
     assert!(all.trim().parse::<u32>().unwrap() > 1, "{text}");
@@ -217,7 +217,7 @@ fn a_world_that_is_given_up_is_neither_run_again_nor_shortened() {
 }
 
 #[test]
-fn a_scenario_that_panics_fails_with_its_text() {
+fn a_scenario_that_panics_fails_with_the_panic_message() {
     let scenario = |sim: &mut Sim| {
         sim.host("host", |_| Ok(()));
         sim.run_for(s(1))?;
@@ -228,7 +228,7 @@ fn a_scenario_that_panics_fails_with_its_text() {
 }
 
 #[test]
-fn a_failure_that_comes_only_sometimes_is_told_with_where_the_runs_differ() {
+fn the_report_of_a_flaky_failure_shows_where_the_runs_differ() {
     let runs = RefCell::new(0);
     let scenario = |sim: &mut Sim| {
         *runs.borrow_mut() += 1;

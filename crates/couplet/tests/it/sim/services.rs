@@ -1,4 +1,4 @@
-//! What systems do for programs, and do not: descriptors, names, blocking jobs.
+//! System services and their failures: descriptors, names, blocking jobs.
 
 use std::io;
 
@@ -6,13 +6,13 @@ use couplet::defer::Deferred;
 use couplet::sim::{Fault, Host, Sim};
 use couplet::{ConnectError, Reactor};
 
-use super::kit::{Diary, Tells, ms, s};
+use super::kit::{Diary, Logger, ms, s};
 
-/// Connects, and tells what becomes of it.
-fn asks(reactor: &Reactor, endpoint: &str, diary: &Diary) {
+/// Connects and logs the outcome.
+fn connect(reactor: &Reactor, endpoint: &str, diary: &Diary) {
     let (made, failed, protocol) = (diary.clone(), diary.clone(), diary.clone());
     reactor
-        .connect(endpoint, move || Tells(protocol.clone()))
+        .connect(endpoint, move || Logger(protocol.clone()))
         .map(move |_| made.add("connected"))
         .add_errback(move |failure| {
             failed.add(match failure.downcast_ref::<ConnectError>() {
@@ -25,31 +25,31 @@ fn asks(reactor: &Reactor, endpoint: &str, diary: &Diary) {
         .detach();
 }
 
-/// A world with a server, and a client that asks for it once a second.
-fn asking(endpoint: &'static str) -> (Sim, Host, Host, Diary) {
+/// A world with a server, and a client that connects to `endpoint` once a second.
+fn connecting(endpoint: &'static str) -> (Sim, Host, Host, Diary) {
     let mut sim = Sim::new(1);
     let server = sim.host("server", |reactor| {
-        reactor.listen("tcp:80", || Tells(Diary::default()))?;
+        reactor.listen("tcp:80", || Logger(Diary::default()))?;
         Ok(())
     });
     let diary = Diary::default();
-    let told = diary.clone();
+    let log = diary.clone();
     let client = sim.host("client", move |reactor| {
-        again(reactor, endpoint, &told);
+        again(reactor, endpoint, &log);
         Ok(())
     });
     (sim, server, client, diary)
 }
 
 fn again(reactor: &Reactor, endpoint: &'static str, diary: &Diary) {
-    asks(reactor, endpoint, diary);
+    connect(reactor, endpoint, diary);
     let (reactor, diary) = (reactor.clone(), diary.clone());
     reactor.clone().call_later(s(1), move || again(&reactor, endpoint, &diary));
 }
 
 #[test]
 fn without_descriptors_connects_fail_with_emfile() {
-    let (mut sim, _, client, diary) = asking("tcp:10.0.0.1:80");
+    let (mut sim, _, client, diary) = connecting("tcp:10.0.0.1:80");
     sim.fault(ms(500), s(1), Fault::NoDescriptors(client));
     sim.run_for(ms(2400)).unwrap();
     assert_eq!(diary.take(), ["made", "connected", "system: Some(24)", "made", "connected"]);
@@ -57,8 +57,8 @@ fn without_descriptors_connects_fail_with_emfile() {
 }
 
 #[test]
-fn without_descriptors_a_server_turns_away_who_waits() {
-    let (mut sim, server, _, diary) = asking("tcp:10.0.0.1:80");
+fn without_descriptors_a_server_turns_queued_connections_away() {
+    let (mut sim, server, _, diary) = connecting("tcp:10.0.0.1:80");
     sim.fault(ms(500), s(1), Fault::NoDescriptors(server));
     sim.run_for(ms(2400)).unwrap();
     assert_eq!(
@@ -82,43 +82,43 @@ fn without_descriptors_no_port_can_be_opened() {
 }
 
 #[test]
-fn a_connect_comes_from_an_address_of_its_host_alone() {
+fn a_connect_can_only_come_from_an_address_of_its_host() {
     for (from, what) in [("10.0.0.2", "made"), ("10.0.0.1", "system"), ("10.0.0.9", "system")] {
         let endpoint = format!("tcp:10.0.0.1:80:bindAddress={from}").leak();
-        let (mut sim, _, _, diary) = asking(endpoint);
+        let (mut sim, _, _, diary) = connecting(endpoint);
         sim.run_for(ms(500)).unwrap();
-        let told = diary.take();
-        assert!(told[0].starts_with(what), "{from}: {told:?}");
+        let log = diary.take();
+        assert!(log[0].starts_with(what), "{from}: {log:?}");
     }
 }
 
 #[test]
-fn a_program_waits_for_a_thousand_names_at_most() {
+fn a_program_has_at_most_a_thousand_lookups_in_flight() {
     let diary = Diary::default();
-    let told = diary.clone();
+    let log = diary.clone();
     let mut sim = Sim::new(1);
     sim.host("client", move |reactor| {
-        (0..1010).for_each(|_| asks(reactor, "tcp:nobody:80", &told));
+        (0..1010).for_each(|_| connect(reactor, "tcp:nobody:80", &log));
         Ok(())
     });
     sim.run_for(ms(500)).unwrap();
-    let told = diary.take();
+    let log = diary.take();
     let of =
-        |kind: io::ErrorKind| told.iter().filter(|line| **line == format!("name: {kind}")).count();
+        |kind: io::ErrorKind| log.iter().filter(|line| **line == format!("name: {kind}")).count();
     assert_eq!(of(io::ErrorKind::QuotaExceeded), 10);
     assert_eq!(of(io::ErrorKind::NotFound), 1000);
 }
 
 #[test]
-fn a_name_that_nobody_has_is_not_found() {
-    let (mut sim, _, _, diary) = asking("tcp:nobody:80");
+fn an_unknown_name_is_not_found() {
+    let (mut sim, _, _, diary) = connecting("tcp:nobody:80");
     sim.run_for(ms(500)).unwrap();
     assert_eq!(diary.take(), [format!("name: {}", io::ErrorKind::NotFound)]);
 }
 
 #[test]
 fn lookups_fail_for_a_while() {
-    let (mut sim, _, client, diary) = asking("tcp:server:80");
+    let (mut sim, _, client, diary) = connecting("tcp:server:80");
     sim.fault(ms(500), s(1), Fault::NoNames(client));
     sim.run_for(ms(2400)).unwrap();
     let failed = format!("name: {}", io::ErrorKind::TimedOut);
@@ -128,41 +128,41 @@ fn lookups_fail_for_a_while() {
 
 #[test]
 fn lookups_take_longer_for_a_while() {
-    let (mut sim, _, client, diary) = asking("tcp:server:80");
+    let (mut sim, _, client, diary) = connecting("tcp:server:80");
     sim.fault(s(0), ms(500), Fault::SlowNames(client, s(10)));
     sim.run_for(ms(1500)).unwrap();
-    assert_eq!(diary.take(), ["made", "connected"], "the second one is not slow");
+    assert_eq!(diary.take(), ["made", "connected"], "the second lookup is not slow");
     let done = sim.run_until(s(20), |sim| sim.elapsed() >= s(10)).unwrap();
     assert!(done);
     diary.take();
     sim.run_for(ms(50)).unwrap();
-    assert!(diary.len() >= 2, "the first one comes after ten seconds");
+    assert!(diary.len() >= 2, "the first lookup completes after 10 s");
     sim.finish().unwrap();
 }
 
 #[test]
-fn a_name_may_come_to_mean_another_host() {
+fn a_renamed_host_is_found_at_its_new_address() {
     let mut sim = Sim::new(1);
     let old = sim.bare_host("server");
     let new = sim.host("newcomer", |reactor| {
-        reactor.listen("tcp:80", || Tells(Diary::default()))?;
+        reactor.listen("tcp:80", || Logger(Diary::default()))?;
         Ok(())
     });
     let diary = Diary::default();
-    let told = diary.clone();
+    let log = diary.clone();
     sim.host("client", move |reactor| {
-        again(reactor, "tcp:server:80", &told);
+        again(reactor, "tcp:server:80", &log);
         Ok(())
     });
     sim.fault(ms(500), s(0), Fault::Rename(old, new));
     sim.run_for(ms(1400)).unwrap();
-    let told = diary.take();
-    assert!(told[0].starts_with("failed: "), "nobody listens there: {told:?}");
-    assert_eq!(told[1..], ["made", "connected"]);
+    let log = diary.take();
+    assert!(log[0].starts_with("failed: "), "nothing listens there: {log:?}");
+    assert_eq!(log[1..], ["made", "connected"]);
     sim.finish().unwrap();
 }
 
-/// Asks for so many jobs at once, and tells when each has run: in milliseconds.
+/// Starts `count` jobs at once, and logs in milliseconds when each has run.
 fn jobs(sim: &mut Sim, count: u32, diary: &Diary) -> Host {
     let diary = diary.clone();
     sim.host("worker", move |reactor| {
@@ -170,10 +170,10 @@ fn jobs(sim: &mut Sim, count: u32, diary: &Diary) -> Host {
         for n in 0..count {
             let (diary, clock) = (diary.clone(), reactor.clone());
             let job = reactor.defer_to_thread(move || Ok(n * 2));
-            let told: Deferred<()> = job.map(move |twice| {
+            let log: Deferred<()> = job.map(move |twice| {
                 diary.add(format!("{twice} {}", (clock.now() - started).as_millis()));
             });
-            told.detach();
+            log.detach();
         }
         Ok(())
     })
@@ -188,8 +188,8 @@ fn a_blocking_job_takes_its_time_and_gives_its_result() {
     sim.run_for(ms(4999)).unwrap();
     assert_eq!(diary.len(), 0);
     sim.run_for(s(1)).unwrap();
-    let told = diary.take();
-    assert!(told[0].starts_with("0 50") && told.len() == 1, "{told:?}");
+    let log = diary.take();
+    assert!(log[0].starts_with("0 50") && log.len() == 1, "{log:?}");
     sim.finish().unwrap();
 }
 
@@ -217,8 +217,8 @@ fn a_kill_drops_the_jobs_of_its_program() {
     sim.fault(s(0), s(100), Fault::SlowJobs(worker, s(10)));
     sim.fault(s(5), s(1), Fault::Kill(worker));
     sim.run_for(s(14)).unwrap();
-    assert_eq!(diary.len(), 0, "those of the first program never run");
+    assert_eq!(diary.len(), 0, "the first program's jobs never run");
     sim.run_for(s(100)).unwrap();
-    assert_eq!(diary.len(), 20, "those of the second do");
+    assert_eq!(diary.len(), 20, "the second program's jobs do");
     sim.finish().unwrap();
 }

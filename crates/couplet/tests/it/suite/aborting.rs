@@ -1,4 +1,4 @@
-//! Rows 17 to 20: `abort_connection`, and ends that are resets because nobody asked for them.
+//! Rows 17 to 20: `abort_connection`, and unrequested ends that become resets.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::kit::{BOTH_ROLES, Kit, Rig, Role};
 use super::peer::{B, Saw};
 use super::recorder::{A, Broken, Call, On, Script};
 
-/// A state that A can be in, and what the peer sees of an abort in it.
+/// A state of A, how to reach it, and what the peer sees of an abort in it.
 type State = (&'static str, fn(Script) -> Script, fn(&mut Rig, &A, &B), Saw);
 
 const STATES: &[State] = &[
@@ -155,7 +155,7 @@ pub(crate) fn c19_a_panic_or_fail_after_abort_is_the_reason(kit: Kit) {
                         });
                         let registered =
                             a.transport().register_producer(source, ProducerKind::Pull);
-                        registered.expect("it is the first");
+                        registered.expect("the first producer");
                     }
                 }
                 assert_eq!(rig.lost(&a), reason, "{place}");
@@ -218,7 +218,7 @@ pub(crate) fn c20_a_connection_aborted_by_another_in_the_same_turn_gets_nothing(
     assert_eq!(rig.lost(&victim), "Aborted");
 }
 
-/// A is open, has written a part, and wants a reset in place of an end that it did not ask for.
+/// A is open, has written a part, and has asked for a reset in place of any end it does not request.
 fn unfinished(rig: &mut Rig, role: Role) -> (A, B) {
     let script = Script::new().once(On::Made, |transport| {
         transport.set_reset_unless_closed(true);
@@ -229,13 +229,13 @@ fn unfinished(rig: &mut Rig, role: Role) -> (A, B) {
     (a, b)
 }
 
-pub(crate) fn c17a_an_end_that_was_not_asked_for_is_a_reset(kit: Kit) {
+pub(crate) fn c17a_an_unrequested_end_is_a_reset(kit: Kit) {
     type End = (&'static str, fn(&mut Rig, &A));
     let ends: [End; 5] = [
         ("Panicked(on purpose)", |_, a| {
             a.tell(|_| panic!("on purpose"));
         }),
-        // What it wrote is dropped, so its close has no whole to end.
+        // The unsent rest is dropped, so a FIN would end an incomplete stream.
         ("Panicked(on purpose)", |_, a| {
             a.tell(|transport| {
                 transport.write("the rest");
@@ -250,7 +250,7 @@ pub(crate) fn c17a_an_end_that_was_not_asked_for_is_a_reset(kit: Kit) {
             rig.stop(Duration::ZERO);
         }),
         ("Shutdown", |rig, a| {
-            // The close waits for a producer that never comes to its end.
+            // The close waits for a producer that never finishes.
             a.transport().register_producer(a.transport(), ProducerKind::Push).unwrap();
             a.transport().lose_connection();
             rig.turns(2);
@@ -270,7 +270,7 @@ pub(crate) fn c17a_an_end_that_was_not_asked_for_is_a_reset(kit: Kit) {
     }
 }
 
-pub(crate) fn c17a_an_end_that_was_asked_for_is_as_ever(kit: Kit) {
+pub(crate) fn c17a_a_requested_end_is_not_a_reset(kit: Kit) {
     type Close = (fn(&A, &B), &'static str);
     let closes: [Close; 4] = [
         (|a, _| a.transport().lose_connection(), "Done(Us)"),
@@ -292,13 +292,13 @@ pub(crate) fn c17a_an_end_that_was_asked_for_is_as_ever(kit: Kit) {
             }
             assert_eq!(rig.lost(&a), reason);
             rig.tick();
-            assert!(!b.is_broken(), "{reason}: no reset behind the FIN");
+            assert!(!b.is_broken(), "{reason}: no reset after the FIN");
         }
     }
 }
 
-pub(crate) fn c17a_the_reset_is_taken_back_before_a_fin_and_can_be_switched_off(kit: Kit) {
-    // A shutdown after the FIN is a plain close, whatever is asked for then.
+pub(crate) fn c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off(kit: Kit) {
+    // A shutdown after the FIN is a plain close, even if the reset is requested after it.
     let mut rig = kit.rig();
     let (a, b) = unfinished(&mut rig, Role::Server);
     a.transport().lose_write_connection();
@@ -308,7 +308,7 @@ pub(crate) fn c17a_the_reset_is_taken_back_before_a_fin_and_can_be_switched_off(
     rig.stop(Duration::ZERO);
     assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
     assert!(!b.is_broken());
-    // Off again, and it ends as any connection does.
+    // Switched off again, it ends like any connection.
     let mut rig = kit.rig();
     let (a, b) = unfinished(&mut rig, Role::Server);
     a.transport().set_reset_unless_closed(false);

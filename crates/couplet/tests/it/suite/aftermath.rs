@@ -1,4 +1,4 @@
-//! Row 20a: what still comes between a close and `connection_lost`, and nothing after it.
+//! Row 20a: which calls still come between a close and `connection_lost`, and that none comes after.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(crate) fn c20a_after_lose_connection_no_reading_callback_comes(kit: Kit) {
     }
 }
 
-pub(crate) fn c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_come(kit: Kit) {
+pub(crate) fn c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_run(kit: Kit) {
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     write_big(&rig, &a);
@@ -86,7 +86,7 @@ pub(crate) fn c20a_after_a_panic_only_connection_lost_comes(kit: Kit) {
             }
         }
         let source = end.source(transport, |_, _| {});
-        transport.register_producer(source, ProducerKind::Pull).expect("it is the first");
+        transport.register_producer(source, ProducerKind::Pull).expect("the first producer");
         transport.lose_write_connection();
         panic!("no more");
     });
@@ -98,7 +98,7 @@ pub(crate) fn c20a_after_a_panic_only_connection_lost_comes(kit: Kit) {
     rig.pass(s(1));
     rig.turns(2);
     assert_eq!(a.log.entries(), ["made", "data(4096)", "stop", "lost(Panicked(no more))"]);
-    // The script, which lives in the protocol, has gone too.
+    // The script, which the protocol owns, was dropped too.
     assert_eq!(Rc::strong_count(&captured), 1);
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin(kit: Kit) 
     });
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     assert_eq!(b.got(), b"");
-    // With BIG half out.
+    // With BIG partly sent.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     write_in_pieces(&a.transport(), kit.big());
@@ -146,25 +146,25 @@ pub(crate) fn c20a_fail_flushes_what_was_written(kit: Kit) {
     }
 }
 
-/// Asks, and notes the loss that answers.
+/// Calls `ask`, and notes the loss with which it fails.
 fn asks(a: &A, name: &'static str) {
     let log = a.log.clone();
     a.ask(|_| ())
         .add_errback(move |failure| {
-            let lost: &ConnectionLost = failure.downcast_ref().expect("the loss is the error");
+            let lost: &ConnectionLost = failure.downcast_ref().expect("a ConnectionLost");
             log.note(format!("{name}: {}", text(&lost.0)));
             Ok(())
         })
         .detach();
 }
 
-/// Tells the connection when it is dropped.
+/// Calls `tell` on the connection in its drop.
 struct TellsInDrop(Connection<Recorder>, Log);
 
 impl Drop for TellsInDrop {
     fn drop(&mut self) {
-        let told = self.0.tell(|_, _| panic!("a late tell was called"));
-        self.1.note(format!("a capture is dropped, told: {told}"));
+        let accepted = self.0.tell(|_, _| panic!("a late tell was called"));
+        self.1.note(format!("a capture is dropped, tell accepted: {accepted}"));
     }
 }
 
@@ -177,7 +177,7 @@ pub(crate) fn c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused(k
             let held = capture.clone();
             let call = a.call_later(Duration::ZERO, move |_| drop(held));
             assert!(!call.active());
-            assert_eq!(Rc::strong_count(&capture), 1, "dropped at once");
+            assert_eq!(Rc::strong_count(&capture), 1, "dropped immediately");
         }
         asks(a, "a late ask");
     };
@@ -188,14 +188,14 @@ pub(crate) fn c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused(k
     let _b = rig.peer(&port);
     rig.until("made", || a.is_made());
     let (other, _b2) = rig.accept(Script::new());
-    // What stands in line behind the loss, and what is still to come.
+    // Calls queued behind the loss, and a timed call still pending.
     let (log, last) = (a.log.clone(), TellsInDrop(a.connection(), a.log.clone()));
     a.call_later(s(1), move |_| drop(last));
     a.tell(Transport::abort_connection);
     let end = a.clone();
     other.tell(move |_| {
         assert!(end.tell(move |_| log.note("told")));
-        asks(&end, "an ask in line");
+        asks(&end, "a queued ask");
     });
     rig.until("lost", || a.is_lost());
     rig.turns(5);
@@ -205,19 +205,20 @@ pub(crate) fn c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused(k
     let mut seen = a.log.entries();
     assert_eq!(seen[..3], ["made", "lost(Aborted)", "a late ask: Aborted"]);
     seen[3..].sort();
-    let rest =
-        ["a capture is dropped, told: false", "a late ask: Aborted", "an ask in line: Aborted"];
+    let rest = [
+        "a capture is dropped, tell accepted: false",
+        "a late ask: Aborted",
+        "a queued ask: Aborted",
+    ];
     assert_eq!(seen[3..], rest);
 }
 
-pub(crate) fn c20a_what_stood_in_line_for_a_lost_connection_never_reaches_the_one_in_its_place(
-    kit: Kit,
-) {
+pub(crate) fn c20a_calls_queued_for_a_lost_connection_never_reach_its_successor(kit: Kit) {
     let mut rig = kit.rig();
     let next = rig.end();
     let port = rig.listen(&next, Script::new());
     let (a, _b) = rig.accept(Script::new());
-    // The turn ends with a call in line behind the loss.
+    // The turn ends with a call queued behind the loss.
     let end = a.clone();
     rig.reactor.call_soon(move || {
         let again = end.clone();
@@ -232,8 +233,8 @@ pub(crate) fn c20a_what_stood_in_line_for_a_lost_connection_never_reaches_the_on
     rig.until("made", || next.is_made());
     rig.turns(2);
     let (before, now) = (key_of(&a.transport()), key_of(&next.transport()));
-    // What is in flight keeps its place a while longer.
-    assert!(before.slot == now.slot || kit.in_flight(), "the driver uses the place again");
+    // An operation in flight keeps its slot for some more turns.
+    assert!(before.slot == now.slot || kit.in_flight(), "the driver reuses the slot");
     assert_ne!(before, now);
     assert_eq!(a.log.entries(), ["made", "lost(Aborted)"]);
 }

@@ -1,4 +1,4 @@
-//! Rows 41 to 46 and 50: factories and what they build, and what a failing callback costs.
+//! Rows 41 to 46 and 50: factories, the protocols they build, and the effect of a failing callback.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -13,7 +13,7 @@ use super::kit::{BOTH_ROLES, Kit, Rig, Role, key_of};
 use super::peer::{B, Saw};
 use super::recorder::{A, Broken, Log, Maker, On, Script};
 
-/// Builds a protocol for each peer, all in the log of A.
+/// A factory whose protocols all log to A.
 fn makes_many(a: &A) -> Maker {
     let end = a.clone();
     Maker::new(&a.log, move |_| Some(end.plays(Script::new())))
@@ -35,7 +35,7 @@ pub(crate) fn c41_a_shared_factory_starts_once_and_stops_once(kit: Kit) {
     rig.until("the client's end", || a.log.has("client_connection_lost"));
     rig.turns(2);
     assert!(!a.log.has("do_stop"));
-    // A connection that is still open does not hold it back.
+    // An open connection does not delay `do_stop`.
     let _open = rig.peer(&two);
     rig.until("connection_made", || a.log.count("made") == 2);
     drop(two.stop_listening());
@@ -74,7 +74,7 @@ pub(crate) fn c43_a_server_that_builds_nothing_closes(kit: Kit) {
         std::mem::replace(&mut turned_away, true).then(|| end.plays(Script::new()))
     }));
     let b1 = rig.peer(&port);
-    b1.send(b"nobody reads this");
+    b1.send(b"never read");
     assert_ne!(rig.take_to_the_end(&b1), Saw::Open);
     assert_eq!((b1.got_len(), a.log.len(), a.log.count("build")), (0, 2, 1));
     let b2 = rig.peer(&port);
@@ -84,7 +84,7 @@ pub(crate) fn c43_a_server_that_builds_nothing_closes(kit: Kit) {
     assert_eq!(a.received(), b"x");
 }
 
-pub(crate) fn c43_a_client_that_builds_nothing_is_told_connection_lost(kit: Kit) {
+pub(crate) fn c43_a_client_that_builds_nothing_gets_client_connection_lost(kit: Kit) {
     let mut rig = kit.rig();
     let (log, peer) = (Log::default(), rig.peer_port());
     rig.connect_with(peer.address(), Maker::new(&log, |_| None));
@@ -104,7 +104,7 @@ pub(crate) fn c43_connect_fails_with_no_protocol(kit: Kit) {
     rig.reactor
         .connect(&to, Maker::new(&log, |_| None))
         .add_both(move |result| {
-            let failure = result.expect_err("there is no protocol");
+            let failure = result.expect_err("the factory built nothing");
             let error: Option<&ConnectError> = failure.downcast_ref();
             failed.note(format!("{error:?}"));
             Ok(())
@@ -115,65 +115,65 @@ pub(crate) fn c43_connect_fails_with_no_protocol(kit: Kit) {
 
 /// A callback of a protocol, or a call into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum EntryPoint {
     Callback(On),
     Tell,
     Ask,
     CallLater,
 }
 
-const PLACES: [Place; 8] = [
-    Place::Callback(On::Made),
-    Place::Callback(On::Data),
-    Place::Callback(On::ReadClosed),
-    Place::Callback(On::WriteClosed),
-    Place::Callback(On::Resumed),
-    Place::Tell,
-    Place::Ask,
-    Place::CallLater,
+const ENTRY_POINTS: [EntryPoint; 8] = [
+    EntryPoint::Callback(On::Made),
+    EntryPoint::Callback(On::Data),
+    EntryPoint::Callback(On::ReadClosed),
+    EntryPoint::Callback(On::WriteClosed),
+    EntryPoint::Callback(On::Resumed),
+    EntryPoint::Tell,
+    EntryPoint::Ask,
+    EntryPoint::CallLater,
 ];
 
-/// Plays `act` in that place of a fresh connection.
-fn play(rig: &mut Rig, role: Role, place: Place, act: fn(&Transport)) -> (A, B) {
-    let script = match place {
-        Place::Callback(on) => Script::new().aware().once(on, act),
+/// Plays `act` at that entry point of a fresh connection.
+fn play(rig: &mut Rig, role: Role, entry: EntryPoint, act: fn(&Transport)) -> (A, B) {
+    let script = match entry {
+        EntryPoint::Callback(on) => Script::new().aware().once(on, act),
         _ => Script::new(),
     };
     let (a, b) = rig.pair(role, script);
-    match place {
-        Place::Callback(On::Data) => b.send(b"x"),
-        Place::Callback(On::ReadClosed) => b.fin(),
-        Place::Callback(On::WriteClosed) => a.transport().lose_write_connection(),
-        Place::Callback(On::Resumed) => {
+    match entry {
+        EntryPoint::Callback(On::Data) => b.send(b"x"),
+        EntryPoint::Callback(On::ReadClosed) => b.fin(),
+        EntryPoint::Callback(On::WriteClosed) => a.transport().lose_write_connection(),
+        EntryPoint::Callback(On::Resumed) => {
             a.transport().pause_producing();
             rig.turn();
             a.transport().resume_producing();
         }
-        Place::Callback(_) => {}
-        Place::Tell => assert!(a.tell(act)),
-        Place::Ask => a.log.watch("asked", a.ask(act)),
-        Place::CallLater => drop(a.call_later(Duration::ZERO, act)),
+        EntryPoint::Callback(_) => {}
+        EntryPoint::Tell => assert!(a.tell(act)),
+        EntryPoint::Ask => a.log.watch("asked", a.ask(act)),
+        EntryPoint::CallLater => drop(a.call_later(Duration::ZERO, act)),
     }
     (a, b)
 }
 
 pub(crate) fn c44_a_panic_in_any_callback_loses_that_connection(kit: Kit) {
     for role in BOTH_ROLES {
-        for place in PLACES {
+        for entry in ENTRY_POINTS {
             let mut rig = kit.rig();
             rig.tick();
             let ((a, b), lines) = logged(|| {
-                let (a, b) = play(&mut rig, role, place, |_| panic!("no more"));
-                assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{place:?}");
+                let (a, b) = play(&mut rig, role, entry, |_| panic!("no more"));
+                assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{entry:?}");
                 (a, b)
             });
             b.fin();
             rig.until("connection_lost", || a.is_lost());
             rig.turns(3);
             assert!(a.log.has("lost(Panicked(no more))"), "{:?}", a.log.entries());
-            assert_eq!(lines.len(), 1, "{place:?}: {lines:?}");
+            assert_eq!(lines.len(), 1, "{entry:?}: {lines:?}");
             assert!(lines[0].contains("no more"), "{lines:?}");
-            assert_eq!(a.log.has("asked: failed"), place == Place::Ask);
+            assert_eq!(a.log.has("asked: failed"), entry == EntryPoint::Ask);
             rig.tick();
         }
     }
@@ -181,22 +181,22 @@ pub(crate) fn c44_a_panic_in_any_callback_loses_that_connection(kit: Kit) {
 
 pub(crate) fn c44_fail_in_any_callback_loses_that_connection(kit: Kit) {
     for role in BOTH_ROLES {
-        for place in PLACES {
+        for entry in ENTRY_POINTS {
             let mut rig = kit.rig();
             rig.tick();
-            let (a, b) = play(&mut rig, role, place, |transport| {
+            let (a, b) = play(&mut rig, role, entry, |transport| {
                 transport.write("last words");
                 transport.fail(Broken("e"));
             });
-            assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{place:?}");
-            let closed = place == Place::Callback(On::WriteClosed);
-            assert_eq!(b.got(), if closed { &b""[..] } else { b"last words" }, "{place:?}");
+            assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "{entry:?}");
+            let closed = entry == EntryPoint::Callback(On::WriteClosed);
+            assert_eq!(b.got(), if closed { &b""[..] } else { b"last words" }, "{entry:?}");
             b.fin();
-            assert_eq!(rig.lost(&a), "Failed(e)", "{place:?}");
+            assert_eq!(rig.lost(&a), "Failed(e)", "{entry:?}");
             rig.tick();
         }
     }
-    // In connection_made, no data follows though it has come.
+    // After a fail in connection_made, pending data is not delivered.
     let mut rig = kit.rig();
     let a = rig.end();
     let script = Script::new().once(On::Made, |transport| transport.fail(Broken("e")));
@@ -262,7 +262,7 @@ pub(crate) fn c44_a_failing_connection_does_not_end_the_turn(kit: Kit) {
     b1.send(b"x");
     b2.send(b"x");
     while !failed.get() {
-        // What is due in the turn of the panic runs in it.
+        // A timed call due in the turn of the panic still runs in it.
         let ran: Rc<Cell<bool>> = Rc::default();
         let runs = ran.clone();
         rig.reactor.call_soon(move || runs.set(true));
@@ -283,7 +283,7 @@ pub(crate) fn c44_a_failing_connection_does_not_end_the_turn(kit: Kit) {
 
 pub(crate) fn c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows(kit: Kit) {
     for name in ["the peer's FIN", "the peer's reset", "lose"] {
-        let ending = ENDINGS.iter().find(|ending| ending.name == name).expect("it is there");
+        let ending = ENDINGS.iter().find(|ending| ending.name == name).expect("a known ending");
         let mut rig = kit.rig();
         let (a, peer) = (rig.end(), rig.peer_port());
         let (end, mut again) = (a.clone(), true);
@@ -308,7 +308,7 @@ pub(crate) fn c45_a_panic_in_connection_lost_is_logged_and_the_rest_follows(kit:
             rig.turns(3);
         });
         let lost = format!("client_connection_lost({})", ending.reason);
-        assert_eq!(a.log.count(&lost), 2, "with the reason that it had");
+        assert_eq!(a.log.count(&lost), 2, "with the original reason");
         assert_eq!(a.log.entries().last().map(String::as_str), Some("do_stop"));
         assert_eq!(lines.len(), 3, "{lines:?}");
     }
@@ -326,7 +326,7 @@ pub(crate) fn c46_host_and_peer_stay_readable(kit: Kit) {
         };
         let script = Script::new().on(On::Made, looks(&seen)).on(On::Lost, looks(&seen));
         let (a, b) = rig.pair(role, script);
-        // A port that is there before, so that it is not what takes the slot.
+        // Opened first, so that this port does not take the slot.
         let other = rig.end();
         let port = rig.listen_with(makes_many(&other));
         rig.turn();
@@ -342,7 +342,7 @@ pub(crate) fn c46_host_and_peer_stay_readable(kit: Kit) {
                 b
             })
             .collect();
-        assert!(taken.contains(&key_of(&a.transport()).slot), "another lies in its slot");
+        assert!(taken.contains(&key_of(&a.transport()).slot), "another connection has its slot");
         looks(&seen)(&a.transport());
         let seen = seen.borrow();
         assert!(seen.len() == 3 && seen.iter().all(|pair| *pair == seen[0]), "{seen:?}");
@@ -350,7 +350,7 @@ pub(crate) fn c46_host_and_peer_stay_readable(kit: Kit) {
     }
 }
 
-/// Uses all its handles when it is dropped.
+/// Uses its handles in its drop.
 struct Mourner(A);
 
 impl Drop for Mourner {

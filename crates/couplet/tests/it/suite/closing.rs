@@ -17,7 +17,7 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What closes the connection, in the end.
+/// Both ways to close.
 const CLOSES: [fn(&Transport); 2] = [Transport::lose_connection, Transport::abort_connection];
 
 pub(crate) fn c01_connection_lost_comes_exactly_once(kit: Kit) {
@@ -44,7 +44,7 @@ pub(crate) fn c02_lose_connection_returns_before_connection_lost(kit: Kit) {
     returns_first_in_every_place(kit, Transport::lose_connection);
 }
 
-/// Has A call `close` in each callback and from outside: nothing comes inside the call.
+/// Has A call `close` in each callback and from outside: no callback runs inside the call.
 pub(super) fn returns_first_in_every_place(kit: Kit, close: fn(&Transport)) {
     let around = |a: &A| {
         let log = a.log.clone();
@@ -54,11 +54,11 @@ pub(super) fn returns_first_in_every_place(kit: Kit, close: fn(&Transport)) {
             log.note("after");
         }
     };
-    let neighbours = |rig: &mut Rig, a: &A, b: &B| {
+    let assert_adjacent = |rig: &mut Rig, a: &A, b: &B| {
         rig.until("after", || a.log.has("after"));
         b.fin();
         rig.lost(a);
-        let (before, after) = (a.log.place("before"), a.log.place("after"));
+        let (before, after) = (a.log.position("before"), a.log.position("after"));
         assert_eq!(before + 1, after, "{:?}", a.log.entries());
     };
     for on in [On::Made, On::Data, On::ReadClosed] {
@@ -70,7 +70,7 @@ pub(super) fn returns_first_in_every_place(kit: Kit, close: fn(&Transport)) {
             b.send(b"x");
             b.fin();
         }
-        neighbours(&mut rig, &a, &b);
+        assert_adjacent(&mut rig, &a, &b);
     }
     for fin_first in [false, true] {
         for place in ["a tell", "a timed call", "outside"] {
@@ -89,13 +89,13 @@ pub(super) fn returns_first_in_every_place(kit: Kit, close: fn(&Transport)) {
                 }
                 _ => act(&a.transport()),
             }
-            assert!(!a.is_lost(), "nothing comes before the turn");
-            neighbours(&mut rig, &a, &b);
+            assert!(!a.is_lost(), "not before the turn");
+            assert_adjacent(&mut rig, &a, &b);
         }
     }
 }
 
-// Each callback counts how deep it is, and the rig fails the test when two were nested.
+// Each callback tracks its nesting depth, and the rig fails the test if two were nested.
 pub(crate) fn c03_connection_lost_never_comes_inside_another_callback(kit: Kit) {
     for close in CLOSES {
         let half_closed = || Script::new().aware().once(On::Made, Transport::lose_write_connection);
@@ -123,13 +123,13 @@ pub(crate) fn c03_connection_lost_never_comes_inside_another_callback(kit: Kit) 
             }
         });
         let registered = a.transport().register_producer(source, ProducerKind::Pull);
-        registered.expect("it is the first");
+        registered.expect("the first producer");
         rig.until("resume", || a.log.has("resume"));
         b.fin();
         rig.lost(&a);
         close_from_another(kit, close);
     }
-    // With the write side shut, from outside, where a synchronous end would be easiest.
+    // With the write side shut and a call from outside, where a synchronous end is most tempting.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new().aware().once(On::Made, Transport::lose_write_connection));
     b.fin();
@@ -138,7 +138,7 @@ pub(crate) fn c03_connection_lost_never_comes_inside_another_callback(kit: Kit) 
     rig.lost(&a);
 }
 
-/// A1's callback closes A2: no callback of A2 comes inside.
+/// A1's callback closes A2: no callback of A2 runs inside it.
 fn close_from_another(kit: Kit, close: fn(&Transport)) {
     let mut rig = kit.rig();
     let (a2, b2) = rig.accept(Script::new());
@@ -176,7 +176,7 @@ pub(crate) fn c04_nothing_is_delivered_after_lose_connection(kit: Kit) {
     b.fin();
     rig.lost(&a);
     assert_eq!(a.log.len(), 2, "{:?}", a.log.entries());
-    // What arrives before the call but is not read yet, and what arrives after it.
+    // Bytes that arrive before the call but are not read yet, and bytes that arrive after it.
     for sent_before in [true, false] {
         for outside in [true, false] {
             let mut rig = kit.rig();
@@ -204,7 +204,7 @@ pub(crate) fn c04_a_connection_closed_by_another_in_the_same_turn_gets_nothing(k
     closed_by_another_gets_nothing(kit, Transport::lose_connection);
 }
 
-/// Of two connections that have bytes, the one that is called first closes the other.
+/// Two connections have pending bytes; the one called first closes the other.
 pub(super) fn closed_by_another_gets_nothing(kit: Kit, close: fn(&Transport)) {
     let mut rig = kit.rig();
     let ends = [rig.end(), rig.end()];
@@ -270,7 +270,7 @@ pub(crate) fn c10_an_empty_write_does_nothing(kit: Kit) {
 }
 
 pub(crate) fn c16_a_second_lose_connection_does_nothing(kit: Kit) {
-    // While it flushes, at once and later.
+    // While it flushes, immediately and later.
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(Script::new().once(On::Lost, Transport::lose_connection));
     write_big(&rig, &a);

@@ -1,4 +1,4 @@
-//! Rows 36 to 40 and 51, and the connect timeout of 49: the life of a connector, in order.
+//! Rows 36 to 40 and 51, and the connect timeout of row 49: the life of a connector, in order.
 
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,19 +19,19 @@ use super::recorder::{A, Log, Maker, On, Recorder, Script};
 
 const STOPPED: &str = "client_connection_failed(Failed(the attempt was stopped))";
 
-/// A factory that writes into A's log and builds its protocol, once.
+/// A factory that logs to A and builds its protocol once.
 fn maker(a: &A, script: Script) -> Maker {
     let mut protocol = Some(a.plays(script));
     Maker::new(&a.log, move |_| protocol.take())
 }
 
-/// A factory whose every protocol writes into A's log.
+/// A factory whose protocols all log to A.
 fn makes_many(a: &A) -> Maker {
     let end = a.clone();
     Maker::new(&a.log, move |_: &Address| -> Option<Recorder> { Some(end.plays(Script::new())) })
 }
 
-/// An address to which there is no way: the driver's `connect` fails, and no event follows.
+/// An unreachable address: the driver's `connect` fails, and no event follows.
 fn out_of_reach(rig: &Rig) -> SocketAddr {
     // TCP has no broadcast.
     let address = SocketAddr::from((Ipv4Addr::BROADCAST, 9));
@@ -41,7 +41,7 @@ fn out_of_reach(rig: &Rig) -> SocketAddr {
     address
 }
 
-/// A client with a factory in its log.
+/// A client whose factory logs to A.
 fn client(rig: &mut Rig, script: Script) -> (A, B, Connector) {
     let (a, peer) = (rig.end(), rig.peer_port());
     let connector = rig.connect_with(peer.address(), maker(&a, script));
@@ -141,8 +141,8 @@ pub(crate) fn c37_a_reconnect_keeps_the_factory_started(kit: Kit) {
 
 pub(crate) fn c38_a_failed_connect_builds_no_protocol(kit: Kit) {
     let mut rig = kit.rig();
-    let (log, peer) = (Log::default(), rig.deaf_port());
-    rig.connect_with(peer.address(), Maker::new(&log, |_| panic!("nothing is to be built")));
+    let (log, peer) = (Log::default(), rig.refusing_port());
+    rig.connect_with(peer.address(), Maker::new(&log, |_| panic!("a protocol was built")));
     rig.until("do_stop", || log.has("do_stop"));
     rig.turns(3);
     let failed = "client_connection_failed(Failed(connection refused))";
@@ -150,28 +150,28 @@ pub(crate) fn c38_a_failed_connect_builds_no_protocol(kit: Kit) {
 }
 
 pub(crate) fn c38_a_retry_after_failure_keeps_the_factory_started(kit: Kit) {
-    // The second attempt meets a port that listens.
+    // The second attempt finds a listening port.
     let mut rig = kit.rig();
-    let (a, peer) = (rig.end(), Rc::new(rig.deaf_port()));
-    let hears = peer.clone();
+    let (a, peer) = (rig.end(), Rc::new(rig.refusing_port()));
+    let listens = peer.clone();
     let factory = makes_many(&a).on_failed(move |connector| {
-        hears.hear();
+        listens.listen();
         assert_eq!(connector.connect(), Ok(()));
     });
     rig.connect_with(peer.address(), factory);
     rig.until("connection_made", || a.is_made());
     assert_eq!((a.log.count("do_start"), a.log.count("started_connecting")), (1, 2));
     assert!(!a.log.has("do_stop"));
-    // Where the driver tells of the failure, and where it fails at once.
+    // Where the driver reports the failure in an event, and where its `connect` fails immediately.
     let mut rig = kit.rig();
-    let peer = rig.deaf_port();
+    let peer = rig.refusing_port();
     a_thousand_failures_grow_nothing(&mut rig, peer.address());
     let mut rig = kit.rig();
     let to = out_of_reach(&rig);
     a_thousand_failures_grow_nothing(&mut rig, to);
 }
 
-/// Each attempt waits for a turn, and neither the stack grows nor what loop and driver keep.
+/// Each attempt waits for a turn; the stack does not grow, and loop and driver leak nothing.
 fn a_thousand_failures_grow_nothing(rig: &mut Rig, to: SocketAddr) {
     let log = Log::default();
     let token = Rc::new(());
@@ -195,9 +195,9 @@ fn a_thousand_failures_grow_nothing(rig: &mut Rig, to: SocketAddr) {
     assert_eq!(log.entries().last().map(String::as_str), Some("do_stop"));
     for key in rig.tapped.connects.borrow().iter().filter_map(|(_, _, key)| *key) {
         assert_eq!(rig.tapped.counts(key).closes, [CloseMode::Normal]);
-        assert!(key.slot < 8, "slots are used again");
+        assert!(key.slot < 8, "slots are reused");
     }
-    assert!(held.upgrade().is_none(), "nobody keeps the factory");
+    assert!(held.upgrade().is_none(), "the factory is dropped");
 }
 
 pub(crate) fn c39_stop_connecting_is_reported_after_started_connecting_returned(kit: Kit) {
@@ -218,7 +218,7 @@ pub(crate) fn c39_stop_connecting_is_reported_after_started_connecting_returned(
     }
 }
 
-pub(crate) fn c39_stop_connecting_at_another_time_says_so(kit: Kit) {
+pub(crate) fn c39_stop_connecting_in_another_state_returns_false(kit: Kit) {
     let mut rig = kit.rig();
     let echo = Script::new().on(On::Data, |transport| transport.write("x"));
     let (a, b, connector) = client(&mut rig, echo);
@@ -244,7 +244,7 @@ pub(crate) fn c39_stop_connecting_at_another_time_says_so(kit: Kit) {
 
 pub(crate) fn c40_a_refused_connect_is_reported_by_a_turn(kit: Kit) {
     let mut rig = kit.rig();
-    let peer = rig.deaf_port();
+    let peer = rig.refusing_port();
     reported_by_a_turn(&mut rig, peer.address());
     let mut rig = kit.rig();
     let to = out_of_reach(&rig);
@@ -256,7 +256,7 @@ fn reported_by_a_turn(rig: &mut Rig, to: SocketAddr) {
     let inside: Rc<Cell<u32>> = Rc::default();
     let deep = inside.clone();
     let checks = move |_: &Connector| assert_eq!(deep.get(), 0, "reported inside a call");
-    // One attempt from outside, one from a callback, one from a report.
+    // One attempt from outside, one from a callback, one from a failure report.
     let reactor = rig.reactor.clone();
     let (depth, attempt_log) = (inside.clone(), log.clone());
     let connect = Rc::new(move || {
@@ -264,7 +264,7 @@ fn reported_by_a_turn(rig: &mut Rig, to: SocketAddr) {
         let before = attempt_log.len();
         let factory = Maker::new(&attempt_log, |_| None).on_failed(checks.clone());
         reactor.connect_tcp(&to.ip().to_string(), to.port(), factory);
-        assert_eq!(attempt_log.len(), before, "nothing comes inside the call");
+        assert_eq!(attempt_log.len(), before, "no callback inside the call");
         depth.set(depth.get() - 1);
     });
     connect();
@@ -280,7 +280,7 @@ fn reported_by_a_turn(rig: &mut Rig, to: SocketAddr) {
     assert!(!log.has("build") && lines.is_empty(), "{lines:?}");
 }
 
-pub(crate) fn c49_a_connect_that_nobody_answers_ends_after_30_s(kit: Kit) {
+pub(crate) fn c49_an_unanswered_connect_ends_after_30_s(kit: Kit) {
     for (timeout, seconds) in [(None, 30), (Some(Duration::from_secs(5)), 5)] {
         let mut rig = kit.rig();
         let (log, silent) = (Log::default(), rig.silent_port());
@@ -324,7 +324,7 @@ pub(crate) fn c51_disconnect_does_what_the_state_asks_for(kit: Kit) {
     rig.until("do_stop", || a.log.has("do_stop"));
     let ends = ["lost(Done(Us))", "client_connection_lost(Done(Us))", "do_stop"];
     assert_eq!(a.log.entries()[4..], ends);
-    // When there is nothing.
+    // While disconnected.
     connector.disconnect();
     rig.turns(3);
     assert_eq!(a.log.len(), 7);
@@ -360,7 +360,7 @@ pub(crate) fn c51_connect_in_another_state_is_an_error(kit: Kit) {
     assert_eq!(a.log.count("do_start"), 2);
 }
 
-/// An attempt that was never started is stopped when it is.
+/// A stop before the first turn takes effect there.
 pub(crate) fn c39_a_connector_stopped_before_it_starts_tries_nothing(kit: Kit) {
     let mut rig = kit.rig();
     let (log, peer) = (Log::default(), rig.peer_port());
@@ -372,7 +372,7 @@ pub(crate) fn c39_a_connector_stopped_before_it_starts_tries_nothing(kit: Kit) {
     assert!(connector.transport().is_none());
 }
 
-/// The transport of a connector is there while the connection is.
+/// A connector has a transport while its connection lives.
 pub(crate) fn c36_the_connector_knows_its_transport_until_the_end(kit: Kit) {
     let mut rig = kit.rig();
     let (a, b, connector) = client(&mut rig, Script::new());

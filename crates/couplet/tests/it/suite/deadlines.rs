@@ -17,13 +17,13 @@ const fn s(seconds: u64) -> Duration {
 const MILLISECOND: Duration = Duration::from_millis(1);
 const YEAR: Duration = s(365 * 24 * 3600);
 
-/// Lets the clock come to `at` since the start, and makes a turn.
+/// Advances the clock to `at` since the start, and turns once.
 fn go_to(rig: &mut Rig, at: Duration) {
     rig.pass(at - rig.passed());
     rig.turn();
 }
 
-/// A loses with BIG written; what fits has left, and B has taken nothing.
+/// A has written BIG and closes; the buffers are full, and B has read nothing.
 fn stuck(kit: Kit, script: Script) -> (Rig, A, B) {
     let mut rig = kit.rig();
     let (a, b) = rig.accept(script);
@@ -38,7 +38,7 @@ pub(crate) fn c15_a_close_without_progress_ends_after_30_s(kit: Kit) {
     go_to(&mut rig, s(30) - Duration::from_nanos(1));
     assert!(!a.is_lost());
     go_to(&mut rig, s(30));
-    assert!(a.is_lost(), "and not a check later");
+    assert!(a.is_lost(), "exactly at the deadline");
     assert_eq!(rig.lost(&a), "CloseTimedOut");
     assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
     assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
@@ -92,7 +92,7 @@ pub(crate) fn c15_the_close_deadline_can_be_set_and_switched_off(kit: Kit) {
     assert!(!other.is_lost(), "another's stays at 30 s");
     go_to(&mut rig, s(30));
     assert_eq!(rig.lost(&other), "CloseTimedOut");
-    // After the close was asked for.
+    // Set after the close.
     let (mut rig, a, _b) = stuck(kit, Script::new());
     go_to(&mut rig, s(3));
     five(&a.transport());
@@ -109,7 +109,7 @@ pub(crate) fn c15_the_close_deadline_can_be_set_and_switched_off(kit: Kit) {
     assert!(b.got() == kit.big());
 }
 
-/// What gives an idle timeout.
+/// Sets an idle timeout.
 fn idle(timeout: Duration) -> impl Fn(&Transport) {
     move |transport| transport.set_idle_timeout(Some(timeout))
 }
@@ -132,7 +132,7 @@ pub(crate) fn c15a_a_silent_peer_times_out(kit: Kit) {
     }
 }
 
-/// B sends a byte, and A has it.
+/// B sends a byte, and A receives it.
 fn send_one(rig: &mut Rig, a: &A, b: &B) {
     let before = a.received().len();
     b.send(b"x");
@@ -182,13 +182,13 @@ pub(crate) fn c15a_paused_time_is_not_idle_time(kit: Kit) {
     assert!(!a.is_lost());
     go_to(&mut rig, s(106));
     assert_eq!(rig.lost(&a), "Timeout");
-    // For ever.
+    // Indefinitely.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(idle_10_s());
     a.transport().pause_producing();
     go_to(&mut rig, YEAR);
     assert!(!a.is_lost());
-    // What B sent meanwhile counts from the resume.
+    // Bytes that B sent in the meantime count from the resume.
     b.send(b"x");
     rig.tick();
     go_to(&mut rig, YEAR + s(100));
@@ -205,7 +205,7 @@ pub(crate) fn c15a_the_idle_timeout_drops_unsent_bytes(kit: Kit) {
     let (a, b) = rig.accept(idle_10_s());
     let source = a.source(&a.transport(), |_, _| {});
     let registered = a.transport().register_producer(source, ProducerKind::Push);
-    registered.expect("it is the first");
+    registered.expect("the first producer");
     write_big(&rig, &a);
     rig.tick();
     go_to(&mut rig, s(10));
@@ -248,7 +248,7 @@ pub(crate) fn c15a_after_lose_connection_only_the_close_deadline_counts(kit: Kit
     assert!(!a.is_lost());
     go_to(&mut rig, s(35));
     assert_eq!(rig.lost(&a), "CloseTimedOut");
-    // Set after the close it has no effect, neither its own nor on the close deadline.
+    // Set after the close, it neither fires nor affects the close deadline.
     let (mut rig, a, _b) = stuck(kit, Script::new());
     go_to(&mut rig, s(5));
     idle(s(10))(&a.transport());
@@ -269,7 +269,7 @@ pub(crate) fn c15a_a_shorter_idle_timeout_takes_effect_at_once(kit: Kit) {
     go_to(&mut rig, s(5));
     go_to(&mut rig, s(6));
     assert!(a.is_lost());
-    // A longer one too.
+    // A longer one takes effect too.
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(Script::new().once(On::Made, idle(s(5))));
     go_to(&mut rig, s(1));

@@ -1,4 +1,4 @@
-//! Row 5: after our FIN what still comes is read and thrown away, up to the peer's FIN.
+//! Row 5: after our FIN, input is read and discarded up to the peer's FIN.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A writes "bye" and closes; B has taken it, with our FIN, and keeps its side open.
+/// A writes "bye" and closes; B has read it and our FIN, and keeps its own side open.
 pub(super) fn draining(kit: Kit, close: fn(&Transport)) -> (Rig, A, B) {
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
@@ -36,7 +36,7 @@ pub(crate) fn c05_connection_lost_comes_at_the_peers_fin(kit: Kit) {
     assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
 }
 
-pub(crate) fn c05_an_error_ends_the_drain_and_leaves_the_reason(kit: Kit) {
+pub(crate) fn c05_an_error_ends_the_drain_and_keeps_the_reason(kit: Kit) {
     type Close = (fn(&Transport), &'static str);
     let closes: [Close; 2] = [
         (Transport::lose_connection, "Done(Us)"),
@@ -78,7 +78,7 @@ pub(crate) fn c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin(kit:
     for at in [10, 20, 29] {
         rig.pass(s(20 + at) - rig.passed());
         if at < 29 {
-            b.send(b"x"); // what comes is not progress
+            b.send(b"x"); // input is not progress
         }
         rig.tick();
         assert!(!a.is_lost(), "at {at} s");
@@ -100,9 +100,9 @@ pub(crate) fn c05_a_close_after_the_peers_fin_has_no_drain(kit: Kit) {
         a.transport().lose_connection();
         assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
         assert_eq!(b.got(), b"reply");
-        assert_eq!(rig.lost(&a), "Done(Peer)", "and B has done nothing more");
+        assert_eq!(rig.lost(&a), "Done(Peer)", "though B did nothing more");
     }
-    // The FIN comes while we flush.
+    // The FIN arrives while we flush.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     write_big(&rig, &a);
@@ -117,7 +117,7 @@ pub(crate) fn c05_a_close_after_the_peers_fin_has_no_drain(kit: Kit) {
     assert_eq!(rig.passed(), Duration::ZERO);
 }
 
-pub(crate) fn c05_the_drain_is_left_out_while_the_reactor_stops(kit: Kit) {
+pub(crate) fn c05_the_drain_is_skipped_while_the_reactor_stops(kit: Kit) {
     let (mut rig, a, _b) = draining(kit, Transport::lose_connection);
     let (a2, _b2) = rig.accept(Script::new());
     let run = rig.l.run(|reactor| {
@@ -125,7 +125,7 @@ pub(crate) fn c05_the_drain_is_left_out_while_the_reactor_stops(kit: Kit) {
         a2.transport().lose_connection();
         Ok(())
     });
-    run.expect("a run that is stopped ends well");
+    run.expect("a stopped run succeeds");
     assert_eq!(rig.passed(), Duration::ZERO);
     assert_eq!(rig.lost(&a), "Done(Us)");
     assert_eq!(rig.lost(&a2), "Done(Us)");

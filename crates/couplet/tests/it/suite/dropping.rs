@@ -15,7 +15,7 @@ use super::recorder::{A, Maker, On, Script};
 use crate::logged::logged;
 
 thread_local! {
-    /// Called by the drop of a [`Nosy`], which has to be `Send` and so can't hold a handle.
+    /// Called by the drop of a [`Nosy`], which must be `Send` and so can't hold a handle.
     static LOOK: RefCell<Option<Rc<dyn Fn()>>> = const { RefCell::new(None) };
 }
 
@@ -169,19 +169,19 @@ const KINDS: &[Kind] = &[
         rig.turns(2);
     }),
     kind("an unregistered producer", |_, a, _| {
-        a.transport().register_producer(Nosy, ProducerKind::Push).expect("there is none");
+        a.transport().register_producer(Nosy, ProducerKind::Push).expect("no other producer");
         a.transport().unregister_producer();
     }),
     kind("the producer of a lost connection", |_, a, b| {
-        a.transport().register_producer(Nosy, ProducerKind::Push).expect("there is none");
+        a.transport().register_producer(Nosy, ProducerKind::Push).expect("no other producer");
         b.reset();
     }),
     kind("a producer registered after the end", |_, a, _| {
         a.transport().abort_connection();
-        a.transport().register_producer(Nosy, ProducerKind::Push).expect("there is none");
+        a.transport().register_producer(Nosy, ProducerKind::Push).expect("no other producer");
     }),
     kind("a second producer", |_, a, _| {
-        a.transport().register_producer(Quiet, ProducerKind::Push).expect("there is none");
+        a.transport().register_producer(Quiet, ProducerKind::Push).expect("no other producer");
         assert!(a.transport().register_producer(Nosy, ProducerKind::Push).is_err());
     }),
     kind("the error of a second fail()", |_, a, _| {
@@ -274,7 +274,7 @@ fn explosive() -> Script {
     })
 }
 
-pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_costs_nothing_else(kit: Kit) {
+pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_affects_nothing_else(kit: Kit) {
     for (role, ending) in BOTH_ROLES.into_iter().flat_map(|r| ENDINGS.iter().map(move |e| (r, e))) {
         let name = ending.name;
         let mut rig = kit.rig();
@@ -285,8 +285,8 @@ pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_costs_nothing_else(kit: Kit)
             rig.turns(3);
             assert_eq!(a.log.count("lost"), 1, "{name}: {:?}", a.log.entries());
         });
-        let told = lines.iter().filter(|line| line.contains("a drop that panics"));
-        assert_eq!(told.count(), 1, "{name}: logged once: {lines:?}");
+        let drops = lines.iter().filter(|line| line.contains("a drop that panics"));
+        assert_eq!(drops.count(), 1, "{name}: logged once: {lines:?}");
         rig.still_echoes();
     }
 }
@@ -297,9 +297,8 @@ pub(crate) fn c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_p
     let mut rig = kit.rig();
     let (a, peer) = (rig.end(), rig.peer_port());
     let end = a.clone();
-    let (again, lost): (Rc<Cell<bool>>, _) = Default::default();
-    let told: Rc<Cell<u32>> = lost;
-    let count = told.clone();
+    let (again, losses): (Rc<Cell<bool>>, Rc<Cell<u32>>) = Default::default();
+    let count = losses.clone();
     let factory = Maker::new(&a.log, move |_| Some(end.plays(explosive()))).on_lost(
         move |connector: &Connector| {
             count.set(count.get() + 1);
@@ -312,7 +311,7 @@ pub(crate) fn c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_p
         rig.connect_with(peer.address(), factory);
         for n in 1..=2 {
             rig.accepted(&peer).fin();
-            rig.until("client_connection_lost", || told.get() == n);
+            rig.until("client_connection_lost", || losses.get() == n);
         }
         rig.until("do_stop", || a.log.has("do_stop"));
     });
@@ -332,7 +331,7 @@ pub(crate) fn c44_a_panic_in_the_drop_of_a_protocol_does_not_stop_the_drop_of_it
     let ((), lines) = logged(move || drop(rig));
     let drops = lines.iter().filter(|line| line.contains("a drop that panics"));
     assert_eq!(drops.count(), 2, "{lines:?}");
-    assert!(dropped.get(), "the ones after them are dropped too");
+    assert!(dropped.get(), "protocols after those that panic are dropped too");
 }
 
 struct SetsOnDrop(Rc<Cell<bool>>);

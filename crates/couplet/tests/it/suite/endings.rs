@@ -1,4 +1,4 @@
-//! The ways in which a connection ends: a table for the facts that hold for each of them.
+//! The ways a connection can end: a table for the facts that hold for each of them.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::recorder::{A, Broken, On, Script};
 /// One way to end.
 pub(crate) struct Ending {
     pub(crate) name: &'static str,
-    /// The reason that it has to have.
+    /// The expected reason.
     pub(crate) reason: &'static str,
     /// What A's script needs.
     script: fn(Script) -> Script,
-    /// What is done once the connection is made; `connection_lost` follows.
+    /// What happens once the connection is made; `connection_lost` follows.
     act: fn(&mut Rig, &A, &B),
 }
 
@@ -39,7 +39,7 @@ fn b_answers(rig: &mut Rig, b: &B) {
     b.fin();
 }
 
-/// A writes BIG, of which B takes nothing.
+/// A writes BIG.
 pub(crate) fn write_big(rig: &Rig, a: &A) {
     a.transport().write_bytes(Bytes::from_static(rig.kit.big()));
 }
@@ -105,7 +105,7 @@ pub(crate) const ENDINGS: &[Ending] = &[
         write_big(rig, a);
         a.transport().lose_connection();
         rig.tick();
-        // What a busy system moves only after the tick is progress, and postpones it once more.
+        // Bytes that a busy system moves after the tick count as progress and postpone the deadline.
         for _ in 0..3 {
             rig.pass(Duration::from_secs(30));
             rig.turn();
@@ -126,7 +126,7 @@ pub(crate) const ENDINGS: &[Ending] = &[
     }),
 ];
 
-/// Calls whatever a transport can be asked. Says whether it wants data.
+/// Calls every method of a transport. Returns whether it wants data.
 pub(crate) fn call_everything(transport: &Transport) -> bool {
     transport.write("late");
     transport.write_bytes("late");

@@ -1,4 +1,4 @@
-//! Rows 5, 6 and 11 to 14: a close waits until what was written has left, and for a producer.
+//! Rows 5, 6 and 11 to 14: a close waits for the flush and for a registered producer.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub(crate) fn c05_what_was_written_before_lose_connection_arrives(kit: Kit) {
         b.close();
         assert_eq!(rig.lost(&a), "Done(Us)", "{what}");
     }
-    // While an earlier write is half out.
+    // While an earlier write is partly sent.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     write_big(&rig, &a);
@@ -67,7 +67,7 @@ pub(crate) fn c06_writes_after_lose_connection_are_dropped(kit: Kit) {
 
 pub(crate) fn c06_writes_after_lose_write_connection_are_dropped(kit: Kit) {
     late_writes_are_dropped(kit, Transport::lose_write_connection);
-    // What comes is still delivered, and after write_closed a write is dropped too.
+    // Input is still delivered, and a write after write_closed is dropped too.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     a.transport().lose_write_connection();
@@ -121,7 +121,7 @@ pub(crate) fn c06_a_registered_producer_writes_on_until_it_unregisters(kit: Kit)
             let (a, b) = rig.accept(Script::new());
             let source = a.source(&a.transport(), |_, _| {});
             a.tell(move |transport| {
-                transport.register_producer(source, kind).expect("it is the first");
+                transport.register_producer(source, kind).expect("the first producer");
                 transport.write("a");
                 close(transport);
             });
@@ -151,7 +151,7 @@ pub(crate) fn c06_a_producer_that_registers_while_closing_is_stopped(kit: Kit) {
         a.log.note("before");
         let source = a.source(&a.transport(), |_, _| {});
         let registered = a.transport().register_producer(source, ProducerKind::Push);
-        registered.expect("there is no other");
+        registered.expect("no other producer");
         a.log.note("after");
         rig.turns(3);
         assert_eq!(a.log.entries(), ["made", "before", "after", "stop"]);
@@ -173,7 +173,7 @@ pub(crate) fn c11_lose_connection_waits_for_a_pull_producer(kit: Kit) {
     });
     a.tell(|transport| {
         let registered = transport.register_producer(source, ProducerKind::Pull);
-        registered.expect("it is the first");
+        registered.expect("the first producer");
         transport.lose_connection();
     });
     rig.until("the fifth request", || {
@@ -197,7 +197,7 @@ pub(crate) fn c12_lose_connection_waits_for_a_push_producer(kit: Kit) {
         let source = a.source(&a.transport(), |_, _| {});
         a.tell(|transport| {
             let registered = transport.register_producer(source, ProducerKind::Push);
-            registered.expect("it is the first");
+            registered.expect("the first producer");
             transport.lose_connection();
         });
         for second in 1..=3 {
@@ -233,12 +233,12 @@ pub(crate) fn c12_lose_connection_resumes_a_paused_producer(kit: Kit) {
             }
         });
         let registered = a.transport().register_producer(source, ProducerKind::Push);
-        registered.expect("it is the first");
+        registered.expect("the first producer");
         a.transport().write_bytes(Bytes::from_static(kit.big()));
         rig.until("pause", || a.log.has("pause"));
         close(&a.transport());
         rig.turn();
-        assert_eq!(a.log.entries(), ["made", "pause", "resume"], "though B has taken nothing");
+        assert_eq!(a.log.entries(), ["made", "pause", "resume"], "though B has read nothing");
         assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
         assert!(b.got() == [kit.big(), b"end"].concat());
         b.fin();
@@ -252,7 +252,7 @@ pub(crate) fn c12_lose_write_connection_waits_for_a_producer(kit: Kit) {
     let source = a.source(&a.transport(), |_, _| {});
     a.tell(|transport| {
         let registered = transport.register_producer(source, ProducerKind::Push);
-        registered.expect("it is the first");
+        registered.expect("the first producer");
         transport.lose_write_connection();
     });
     rig.tick();
@@ -275,7 +275,7 @@ pub(crate) fn c12_the_close_deadline_bounds_a_silent_producer(kit: Kit) {
             let (a, b) = rig.accept(Script::new());
             let source = a.source(&a.transport(), |_, _| {});
             a.tell(move |transport| {
-                transport.register_producer(source, kind).expect("it is the first");
+                transport.register_producer(source, kind).expect("the first producer");
                 close(transport);
             });
             rig.tick();
@@ -291,13 +291,13 @@ pub(crate) fn c12_the_close_deadline_bounds_a_silent_producer(kit: Kit) {
             assert_eq!(rig.counts(&a).closes, [CloseMode::Reset]);
             assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
         }
-        // One that writes now and then lives on.
+        // With a producer that still writes sometimes, the connection lives on.
         let mut rig = kit.rig();
         let (a, b) = rig.accept(Script::new());
         let source = a.source(&a.transport(), |_, _| {});
         a.tell(move |transport| {
             let registered = transport.register_producer(source, ProducerKind::Push);
-            registered.expect("it is the first");
+            registered.expect("the first producer");
             close(transport);
         });
         for n in 1..=30 {
@@ -330,7 +330,7 @@ pub(crate) fn c14_unregistering_while_closing_lets_the_close_go_on(kit: Kit) {
             _ => ProducerKind::Push,
         };
         a.tell(move |transport| {
-            transport.register_producer(source, kind).expect("it is the first");
+            transport.register_producer(source, kind).expect("the first producer");
             transport.lose_connection();
         });
         if place != "resume_producing" {
@@ -361,7 +361,7 @@ pub(crate) fn c14_unregistering_after_the_peer_has_gone_does_nothing(kit: Kit) {
         });
         a.tell(|transport| {
             let registered = transport.register_producer(source, ProducerKind::Push);
-            registered.expect("it is the first");
+            registered.expect("the first producer");
             transport.lose_connection();
         });
         rig.turn();

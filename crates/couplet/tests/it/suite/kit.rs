@@ -1,8 +1,8 @@
-//! What the tests of the suite are made of: a [`Kit`] names a driver, a [`Rig`] is a loop over it
-//! with the [`Tap`] between.
+//! The building blocks of the suite's tests: a [`Kit`] names a driver, a [`Rig`] is a loop over it
+//! with the [`Tap`] in between.
 //!
-//! Time stands still but for [`Rig::pass`]. A test goes turn by turn, [`until`](Rig::until) what it
-//! waits for has come; [`tick`](Rig::tick) is how it says "and nothing else comes".
+//! Only [`Rig::pass`] moves time. A test turns the loop [`until`](Rig::until) a condition holds;
+//! [`tick`](Rig::tick) gives everything else time to arrive, to show that nothing does.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use super::peer::{B, Ground, PeerPort, Saw, World};
 use super::recorder::{A, Script};
 use super::tap::{Counts, Tap, Tapped};
 
-/// Who opened the connection of A.
+/// A's role in its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Server,
@@ -30,15 +30,15 @@ pub(crate) enum Role {
 
 pub(crate) const BOTH_ROLES: [Role; 2] = [Role::Server, Role::Client];
 
-/// A driver, and how the loop over it is made.
+/// A driver, and its settings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kit {
-    driver: Which,
+    driver: DriverKind,
     buffer: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Which {
+enum DriverKind {
     Mio,
     Memory(Manner),
     Sim,
@@ -49,41 +49,42 @@ static BIG: LazyLock<Vec<u8>> =
 
 impl Kit {
     pub(crate) const fn mio() -> Kit {
-        Kit { driver: Which::Mio, buffer: None }
+        Kit { driver: DriverKind::Mio, buffer: None }
     }
 
     pub(crate) const fn sim() -> Kit {
-        Kit { driver: Which::Sim, buffer: None }
+        Kit { driver: DriverKind::Sim, buffer: None }
     }
 
     pub(crate) const fn memory(manner: Manner) -> Kit {
-        Kit { driver: Which::Memory(manner), buffer: None }
+        Kit { driver: DriverKind::Memory(manner), buffer: None }
     }
 
-    /// One read brings at most so many bytes.
+    /// Limits one read to this many bytes.
     pub(crate) fn read_buffer(mut self, bytes: usize) -> Kit {
         self.buffer = Some(bytes);
         self
     }
 
-    /// A system with buffers of its own lies between the ends.
+    /// Whether a system with its own buffers lies between the ends.
     pub(crate) fn has_a_system(self) -> bool {
-        !matches!(self.driver, Which::Memory(_))
+        !matches!(self.driver, DriverKind::Memory(_))
     }
 
-    /// Operations are in flight for some turns: what is ready need not come in this one.
+    /// Whether operations stay in flight for several turns, so that ready data may arrive later.
     pub(crate) fn in_flight(self) -> bool {
-        self.driver == Which::Memory(Manner::Completion)
+        self.driver == DriverKind::Memory(Manner::Completion)
     }
 
-    /// What has arrived is told in the next turn, in every run.
+    /// Whether the next turn always delivers what has arrived.
     pub(crate) fn is_readiness_in_memory(self) -> bool {
-        self.driver == Which::Memory(Manner::Readiness)
+        self.driver == DriverKind::Memory(Manner::Readiness)
     }
 
-    /// More than the system and B hold together: a known pattern, 16 MiB over sockets.
+    /// BIG: more than the buffers of the system and B hold together, in a known pattern; 16 MiB over
+    /// sockets.
     pub(crate) fn big(self) -> &'static [u8] {
-        let len = if self.driver == Which::Mio { BIG.len() } else { 1024 * 1024 };
+        let len = if self.driver == DriverKind::Mio { BIG.len() } else { 1024 * 1024 };
         &BIG[..len]
     }
 
@@ -91,17 +92,17 @@ impl Kit {
     pub(crate) fn rig(self) -> Rig {
         let buffer = self.buffer.unwrap_or(256 * 1024);
         let (tap, tapped, ground) = match self.driver {
-            Which::Mio => {
-                let mio = Mio::new(buffer).expect("there is a poll descriptor");
+            DriverKind::Mio => {
+                let mio = Mio::new(buffer).expect("a poll descriptor");
                 let (tap, tapped) = Tap::new(Box::new(mio));
                 (tap, tapped, Ground::Sockets)
             }
-            Which::Sim => {
+            DriverKind::Sim => {
                 let (world, driver) = World::new(buffer);
                 let (tap, tapped) = Tap::new(driver);
                 (tap, tapped, Ground::Sim(world))
             }
-            Which::Memory(manner) => {
+            DriverKind::Memory(manner) => {
                 let (memory, network) = Memory::new(manner, 1);
                 if let Some(most) = self.buffer {
                     network.set_cut(Cut::Most(most));
@@ -133,7 +134,7 @@ pub(crate) struct Rig {
     pub(crate) reactor: Reactor,
     pub(crate) l: Loop,
     pub(crate) tapped: Rc<Tapped>,
-    /// On the memory driver.
+    /// Set on the memory driver.
     pub(crate) network: Option<Network>,
     pub(crate) ground: Ground,
     ticking: Option<B>,
@@ -143,7 +144,7 @@ pub(crate) struct Rig {
 pub(crate) const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-/// A loopback address that no other test listens on, so that a number given back stays free.
+/// A loopback address that no other test listens on, so that a released port number stays free.
 pub(crate) fn own_address(row: u8, number: u16) -> SocketAddr {
     let last = if cfg!(target_os = "linux") { row } else { 1 };
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, last)), number)
@@ -159,7 +160,7 @@ impl Protocol for Echo {
 impl Rig {
     // Connections.
 
-    /// A connection: A plays the script, B is in the test's hand.
+    /// A connection: A plays the script, the test controls B.
     pub(crate) fn pair(&mut self, role: Role, script: Script) -> (A, B) {
         let a = self.end();
         let b = match role {
@@ -178,7 +179,7 @@ impl Rig {
         (a, b)
     }
 
-    /// [`pair`](Self::pair), with A accepted by our port.
+    /// [`pair`](Self::pair) with A as the server.
     pub(crate) fn accept(&mut self, script: Script) -> (A, B) {
         self.pair(Role::Server, script)
     }
@@ -194,7 +195,7 @@ impl Rig {
         (a, b)
     }
 
-    /// An end under test that has no connection yet.
+    /// An end under test, not connected yet.
     pub(crate) fn end(&self) -> A {
         let a = A::default();
         self.ends.borrow_mut().push(a.clone());
@@ -212,7 +213,7 @@ impl Rig {
         port.expect("a free port can be opened")
     }
 
-    /// A's connection to a port of the test.
+    /// Connects A to a port of the test.
     pub(crate) fn connect(&self, to: &PeerPort, a: &A, script: Script) -> Connector {
         let mut protocol = Some(a.plays(script));
         self.connect_with(to.address(), move |_: &Address| protocol.take())
@@ -228,47 +229,47 @@ impl Rig {
         self.reactor.connect_tcp_with(&host, to.port(), options, factory)
     }
 
-    /// Connects to a port of the loop, which need not have turned yet.
+    /// Connects to a port of the loop, even before the loop's first turn.
     pub(crate) fn peer(&self, port: &Port) -> B {
         let to = port.host().socket_addr().expect("a port has an address");
-        self.try_far(to).expect("a port that listens takes a connection")
+        self.try_peer(to).expect("a listening port accepts a connection")
     }
 
-    /// [`peer`](Self::peer), which may be refused.
-    pub(crate) fn try_far(&self, to: SocketAddr) -> std::io::Result<B> {
+    /// [`peer`](Self::peer), but the connect may be refused.
+    pub(crate) fn try_peer(&self, to: SocketAddr) -> std::io::Result<B> {
         B::connect(to, &self.ground)
     }
 
-    /// A port of the test's own.
+    /// A port of the test, outside the loop.
     pub(crate) fn peer_port(&self) -> PeerPort {
         PeerPort::new(&self.ground)
     }
 
-    /// A port of the test's own that refuses, until it hears.
-    pub(crate) fn deaf_port(&self) -> PeerPort {
-        PeerPort::deaf(&self.ground)
+    /// A port of the test that refuses connections until it listens.
+    pub(crate) fn refusing_port(&self) -> PeerPort {
+        PeerPort::refusing(&self.ground)
     }
 
-    /// A port that never answers.
+    /// A port that never answers a connect.
     pub(crate) fn silent_port(&self) -> PeerPort {
         PeerPort::silent(&self.ground)
     }
 
-    /// The next connection to a port of the test.
+    /// Accepts the next connection to a port of the test.
     pub(crate) fn accepted(&mut self, port: &PeerPort) -> B {
         let mut taken = None;
         self.until("a connection", || {
             taken = port.accept();
             taken.is_some()
         });
-        taken.expect("it was there")
+        taken.expect("`until` saw it")
     }
 
     // Turns and time.
 
-    /// One turn, which does not wait.
+    /// One turn without waiting.
     pub(crate) fn turn(&mut self) {
-        self.tapped.of_this_run.set(0);
+        self.tapped.waits_in_run.set(0);
         self.l.turn(None).expect("the driver does not fail");
     }
 
@@ -278,24 +279,24 @@ impl Rig {
         }
     }
 
-    /// Turns until it is so.
-    pub(crate) fn until(&mut self, what: &str, mut so: impl FnMut() -> bool) {
-        // On sockets the peer may need the processor: after a while a turn naps for 1 ms.
+    /// Turns until `done` returns true; `what` names the condition in the failure message.
+    pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
+        // On sockets the kernel may need CPU time: after 200 turns each one may sleep for 1 ms.
         for round in 0..10_000 {
-            if so() {
+            if done() {
                 self.tapped.nap.set(Duration::ZERO);
                 return;
             }
-            if round == 200 && self.kit.driver == Which::Mio {
+            if round == 200 && self.kit.driver == DriverKind::Mio {
                 self.tapped.nap.set(Duration::from_millis(1));
             }
             self.turn();
         }
         let logs: Vec<_> = self.ends.borrow().iter().map(|a| a.log.entries()).collect();
-        panic!("{what} does not come; logs: {logs:#?}");
+        panic!("{what}: never happened; logs: {logs:#?}");
     }
 
-    /// Two round trips on another connection: what was sent before has arrived and was handled.
+    /// Two round trips on another connection: everything sent before has been received and handled.
     pub(crate) fn tick(&mut self) {
         let b = match self.ticking.take() {
             Some(b) => b,
@@ -313,13 +314,13 @@ impl Rig {
             });
         }
         self.ticking = Some(b);
-        // An operation of the completion manner may take some turns more than those of the echo.
+        // In the completion manner an operation may take some turns more than the echo.
         if self.kit.in_flight() {
             self.turns(8);
         }
     }
 
-    /// Moves the clock, without a turn.
+    /// Advances the clock, without a turn.
     pub(crate) fn pass(&self, by: Duration) {
         self.tapped.pass(by);
         if let Some(network) = &self.network {
@@ -327,12 +328,13 @@ impl Rig {
         }
     }
 
-    /// What has passed since the start.
+    /// The time passed since the start.
     pub(crate) fn passed(&self) -> Duration {
         self.tapped.passed()
     }
 
-    /// Runs, and stops at once; each wait of the shutdown lets `each_wait` pass.
+    /// Runs the loop and stops it immediately; each wait of the shutdown advances the clock by
+    /// `each_wait`.
     pub(crate) fn stop(&mut self, each_wait: Duration) {
         let (tapped, network) = (self.tapped.clone(), self.network.clone());
         *self.tapped.on_wait.borrow_mut() = Some(Box::new(move || {
@@ -345,18 +347,19 @@ impl Rig {
             reactor.stop();
             Ok(())
         });
-        run.expect("a run that is stopped ends well");
+        run.expect("a stopped run succeeds");
         self.tapped.on_wait.take();
     }
 
-    // What was seen.
+    // Results.
 
     /// What the loop did with A's key.
     pub(crate) fn counts(&self, a: &A) -> Counts {
         self.tapped.counts(key_of(&a.transport()))
     }
 
-    /// Turns until A is lost and a few times more: `lost` came once, and last. Why.
+    /// Turns until A is lost and a few times more, and asserts that `connection_lost` came once and
+    /// last. Returns the reason.
     pub(crate) fn lost(&mut self, a: &A) -> String {
         self.until("connection_lost", || a.is_lost());
         self.turns(5);
@@ -366,7 +369,7 @@ impl Rig {
         super::recorder::text(&a.reason())
     }
 
-    /// Turns while B takes all, until it sees an end.
+    /// Turns while B reads everything, until it sees a FIN or a reset.
     pub(crate) fn take_to_the_end(&mut self, b: &B) -> Saw {
         self.until("an end at B", || {
             b.take_all();
@@ -375,7 +378,7 @@ impl Rig {
         b.saw()
     }
 
-    /// A new pair still echoes: the loop is well.
+    /// Asserts that the loop still works: a new connection echoes.
     pub(crate) fn still_echoes(&mut self) {
         self.ticking = None;
         self.tick();
@@ -392,9 +395,9 @@ impl Drop for Rig {
     }
 }
 
-/// What the driver knows a connection by.
+/// The driver's key of a connection.
 pub(crate) fn key_of(transport: &Transport) -> Key {
     let id = transport.id().to_string();
     let parts: Vec<u32> = id.split('.').map(|n| n.parse().expect("a number")).collect();
-    Key { slot: parts[1], generation: parts[2] }
+    Key { slot: parts[1], generation: std::num::NonZero::new(parts[2]).expect("not 0") }
 }

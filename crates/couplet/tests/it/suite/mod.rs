@@ -1,7 +1,7 @@
 //! The conformance suite: each test states a fact of `docs/contract.md` and runs on every driver.
 //!
-//! A test is `fn c05_…(kit: Kit)` in the file of its section, and has a line in `all_facts!`. A
-//! driver joins by one line of `driver_suite!`.
+//! A test is `fn c05_…(kit: Kit)` in the file of its section, with a line in `all_facts!`. One line
+//! of `driver_suite!` adds a driver.
 
 mod aborting;
 mod aftermath;
@@ -23,7 +23,7 @@ mod reasons;
 pub(crate) mod recorder;
 pub(crate) mod tap;
 
-/// Makes a test of each fact, for one driver.
+/// Generates a test for each fact, on one driver.
 macro_rules! facts {
     ($kit:expr; $($file:ident: [$($fact:ident),* $(,)?])*) => {
         $($(
@@ -35,7 +35,7 @@ macro_rules! facts {
     };
 }
 
-/// All facts of the suite, file by file.
+/// All facts of the suite, by file.
 macro_rules! all_facts {
     ($kit:expr) => {
         facts! { $kit;
@@ -65,11 +65,11 @@ macro_rules! all_facts {
             ]
             draining: [
                 c05_connection_lost_comes_at_the_peers_fin,
-                c05_an_error_ends_the_drain_and_leaves_the_reason,
+                c05_an_error_ends_the_drain_and_keeps_the_reason,
                 c05_the_drain_ends_at_one_mebibyte,
                 c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin,
                 c05_a_close_after_the_peers_fin_has_no_drain,
-                c05_the_drain_is_left_out_while_the_reactor_stops,
+                c05_the_drain_is_skipped_while_the_reactor_stops,
             ]
             deadlines: [
                 c15_a_close_without_progress_ends_after_30_s,
@@ -88,9 +88,9 @@ macro_rules! all_facts {
             aborting: [
                 c17_abort_connection_drops_unsent_bytes_and_resets,
                 c17_abort_connection_returns_before_connection_lost,
-                c17a_an_end_that_was_not_asked_for_is_a_reset,
-                c17a_an_end_that_was_asked_for_is_as_ever,
-                c17a_the_reset_is_taken_back_before_a_fin_and_can_be_switched_off,
+                c17a_an_unrequested_end_is_a_reset,
+                c17a_a_requested_end_is_not_a_reset,
+                c17a_a_fin_cancels_the_reset_and_it_can_be_switched_off,
                 c18_a_second_abort_or_a_close_after_it_is_harmless,
                 c19_a_panic_or_fail_after_abort_is_the_reason,
                 c20_nothing_is_delivered_after_abort_connection,
@@ -98,15 +98,15 @@ macro_rules! all_facts {
             ]
             aftermath: [
                 c20a_after_lose_connection_no_reading_callback_comes,
-                c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_come,
+                c20a_after_lose_connection_tell_ask_timers_and_write_closed_still_run,
                 c20a_after_a_panic_only_connection_lost_comes,
                 c20a_a_panic_drops_unsent_bytes_and_the_peer_sees_a_fin,
                 c20a_fail_flushes_what_was_written,
                 c20a_from_connection_lost_on_tell_ask_and_call_later_are_refused,
-                c20a_what_stood_in_line_for_a_lost_connection_never_reaches_the_one_in_its_place,
+                c20a_calls_queued_for_a_lost_connection_never_reach_its_successor,
             ]
             precedence: [
-                c20b_the_reason_is_the_first_of_the_list,
+                c20b_the_first_reason_in_the_list_wins,
                 c20b_done_says_who_closed_first,
                 c20b_a_fin_held_back_by_a_pause_counts,
             ]
@@ -115,7 +115,7 @@ macro_rules! all_facts {
                 c21_connections_outlive_their_port,
                 c21_a_second_stop_listening_does_nothing,
                 c22_a_stopped_port_can_listen_again,
-                c22a_a_paused_port_accepts_nobody_and_serves_its_queue_on_resume,
+                c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume,
                 c21_a_port_can_be_stopped_by_its_own_connection,
             ]
             reasons: [
@@ -126,7 +126,7 @@ macro_rules! all_facts {
                 c28_only_done_is_clean,
                 c29_a_panic_in_data_received_is_logged_and_is_the_reason,
                 c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer,
-                c31_what_is_open_at_the_end_is_shutdown,
+                c31_a_connection_open_at_the_end_gets_shutdown,
                 c31_a_flush_at_the_end_lasts_no_longer_than_the_grace,
             ]
             connecting: [
@@ -137,9 +137,9 @@ macro_rules! all_facts {
                 c38_a_failed_connect_builds_no_protocol,
                 c38_a_retry_after_failure_keeps_the_factory_started,
                 c39_stop_connecting_is_reported_after_started_connecting_returned,
-                c39_stop_connecting_at_another_time_says_so,
+                c39_stop_connecting_in_another_state_returns_false,
                 c40_a_refused_connect_is_reported_by_a_turn,
-                c49_a_connect_that_nobody_answers_ends_after_30_s,
+                c49_an_unanswered_connect_ends_after_30_s,
                 c51_disconnect_does_what_the_state_asks_for,
                 c51_connect_in_another_state_is_an_error,
                 c39_a_connector_stopped_before_it_starts_tries_nothing,
@@ -149,7 +149,7 @@ macro_rules! all_facts {
                 c41_a_shared_factory_starts_once_and_stops_once,
                 c42_build_protocol_comes_first_and_reading_is_on,
                 c43_a_server_that_builds_nothing_closes,
-                c43_a_client_that_builds_nothing_is_told_connection_lost,
+                c43_a_client_that_builds_nothing_gets_client_connection_lost,
                 c43_connect_fails_with_no_protocol,
                 c44_a_panic_in_any_callback_loses_that_connection,
                 c44_fail_in_any_callback_loses_that_connection,
@@ -160,7 +160,7 @@ macro_rules! all_facts {
                 c50_nothing_keeps_a_protocol_after_its_connection,
             ]
             dropping: [
-                c44_a_panic_in_the_drop_of_a_protocol_costs_nothing_else,
+                c44_a_panic_in_the_drop_of_a_protocol_affects_nothing_else,
                 c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_protocol_panics,
                 c44_a_panic_in_the_drop_of_a_protocol_does_not_stop_the_drop_of_its_loop,
                 c50_an_object_may_use_every_handle_while_it_is_dropped,
@@ -173,17 +173,17 @@ macro_rules! all_facts {
                 c53_a_pause_in_connection_made_holds,
                 c54_a_fin_is_noticed_on_resume,
                 c55_a_reset_is_noticed_while_paused,
-                c55_what_came_before_a_reset_is_delivered,
+                c55_bytes_before_a_reset_are_delivered,
                 c55_a_fin_during_a_pause_comes_after_its_bytes,
                 c56_pending_input_is_delivered_before_the_end,
-                c56_a_failed_write_does_not_hide_what_came,
+                c56_a_failed_write_does_not_hide_received_bytes,
                 c56_an_error_after_the_fin_is_lost_not_done,
                 c57_one_read_is_at_most_the_loops_buffer,
                 c57_a_busy_connection_gets_one_read_a_turn,
                 c58_after_read_closed_writing_goes_on,
                 c58_without_read_closed_the_connection_closes_and_flushes,
                 c59_an_answer_after_the_fin_needs_read_closed,
-                c60_lose_write_connection_flushes_then_tells_write_closed,
+                c60_lose_write_connection_flushes_then_calls_write_closed,
                 c61_a_panic_in_read_closed_or_write_closed_loses_the_connection,
                 c62_when_both_halves_are_closed_the_connection_ends,
             ]
@@ -192,7 +192,7 @@ macro_rules! all_facts {
                 c65_the_marks_can_be_set,
                 c65_the_pause_comes_from_the_turn,
                 c65_a_relay_holds_no_more_than_one_read_past_the_mark,
-                c65_is_full_tells_at_once,
+                c65_is_full_is_immediate,
                 c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty,
                 c66_the_first_request_comes_from_the_turn,
                 c67_a_second_producer_is_refused_and_the_first_stays,
@@ -200,7 +200,7 @@ macro_rules! all_facts {
                 c69_stop_producing_comes_before_connection_lost,
                 c70_a_producer_may_write_and_unregister_while_it_is_resumed,
                 c71_drained_fires_at_the_low_mark,
-                c71_flushed_fires_when_all_has_left,
+                c71_flushed_fires_when_everything_is_sent,
                 c71_drained_fails_with_the_connection,
                 c71_past_the_hard_cap_the_connection_overflows,
                 c71_without_a_cap_write_takes_everything,

@@ -1,6 +1,6 @@
-//! [`B`], the raw peer of a connection, in the test's hand: on real sockets a non-blocking
-//! socket of std, on the memory driver the other end of its wire, in the simulator a socket of the
-//! same host.
+//! [`B`], the raw peer of a connection, controlled by the test: a non-blocking std socket on real
+//! sockets, the other end of the wire on the memory driver, a socket of the same host in the
+//! simulator.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use couplet::testing::{Network, Wire};
 use super::kit::LOOPBACK;
 use sockets::{Listener, Stream};
 
-/// What B has seen of its connection.
+/// How B's connection has ended, if it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Saw {
     Open,
@@ -22,7 +22,7 @@ pub(crate) enum Saw {
     Reset,
 }
 
-/// The peer of a connection. It takes nothing and does nothing unless told.
+/// The peer of a connection. It does nothing, not even read, on its own.
 pub(crate) struct B {
     end: RefCell<Option<Far>>,
     got: RefCell<Vec<u8>>,
@@ -35,7 +35,7 @@ enum Far {
     Sim(World, Socket),
 }
 
-/// What the peers are on.
+/// The network of the peers.
 #[derive(Clone)]
 pub(crate) enum Ground {
     Sockets,
@@ -43,7 +43,7 @@ pub(crate) enum Ground {
     Sim(World),
 }
 
-/// A simulated world with one host, which both ends are on.
+/// A simulated world with one host, where both ends live.
 #[derive(Clone)]
 pub(crate) struct World {
     sim: Rc<RefCell<Sim>>,
@@ -58,9 +58,9 @@ impl World {
         (World { sim: Rc::new(RefCell::new(sim)), host }, driver)
     }
 
-    /// Time passes; with none, what is on its way within the host arrives.
+    /// Lets time pass; even zero delivers what is in flight within the host.
     pub(crate) fn pass(&self, time: Duration) {
-        self.sim.borrow_mut().run_for(time).expect("the world is whole");
+        self.sim.borrow_mut().run_for(time).expect("the simulation does not fail");
     }
 }
 
@@ -87,9 +87,9 @@ impl PeerPort {
         }
     }
 
-    /// One that refuses, until it [`hears`](Self::hear).
-    pub(crate) fn deaf(ground: &Ground) -> PeerPort {
-        // Neither the network nor the world gives this number away.
+    /// A port that refuses connections until it [`listens`](Self::listen).
+    pub(crate) fn refusing(ground: &Ground) -> PeerPort {
+        // Neither the network nor the simulator assigns this number.
         let address = SocketAddr::new(LOOPBACK.ip(), 9);
         match ground {
             Ground::Sockets => PeerPort::Socket(Listener::bound()),
@@ -98,10 +98,10 @@ impl PeerPort {
         }
     }
 
-    /// Listens from now on.
-    pub(crate) fn hear(&self) {
+    /// Starts to listen.
+    pub(crate) fn listen(&self) {
         match self {
-            PeerPort::Socket(listener) => listener.hear(50),
+            PeerPort::Socket(listener) => listener.listen(50),
             PeerPort::Memory(network, address) => {
                 network.listen(*address, 50).expect("it did not listen");
             }
@@ -112,16 +112,16 @@ impl PeerPort {
         }
     }
 
-    /// One that never answers, neither yes nor no.
+    /// A port that neither accepts nor refuses.
     pub(crate) fn silent(ground: &Ground) -> PeerPort {
-        let port = PeerPort::deaf(ground);
+        let port = PeerPort::refusing(ground);
         match &port {
             PeerPort::Socket(listener) => listener.fill(),
             PeerPort::Memory(network, address) => network.set_silent(*address),
             PeerPort::Sim(world, ..) => {
-                // Nobody has this address.
-                let nobody = SocketAddr::from(([10, 255, 255, 254], 9));
-                return PeerPort::Sim(world.clone(), nobody, RefCell::default());
+                // No host has this address.
+                let unassigned = SocketAddr::from(([10, 255, 255, 254], 9));
+                return PeerPort::Sim(world.clone(), unassigned, RefCell::default());
             }
         }
         port
@@ -148,7 +148,7 @@ impl PeerPort {
 }
 
 impl B {
-    /// Connects, on this ground.
+    /// Connects over this network.
     pub(crate) fn connect(to: SocketAddr, ground: &Ground) -> std::io::Result<B> {
         Ok(B::new(match ground {
             Ground::Sockets => Far::Socket(Stream::connect(to)?),
@@ -172,12 +172,12 @@ impl B {
         f(self.end.borrow().as_ref().expect("B has not closed"))
     }
 
-    /// Sends all of it: it has to fit on the way.
+    /// Sends all of `data`, which must fit in the buffers.
     pub(crate) fn send(&self, data: &[u8]) {
-        assert_eq!(self.try_send(data), data.len(), "it fits on the way");
+        assert_eq!(self.try_send(data), data.len(), "all of it fits in the buffers");
     }
 
-    /// Sends what fits on the way; 0 when nothing does, or when the connection is broken.
+    /// Sends as much as fits in the buffers; returns 0 when nothing fits or the connection is broken.
     pub(crate) fn try_send(&self, data: &[u8]) -> usize {
         match &*self.end.borrow() {
             Some(Far::Socket(stream)) => stream.send(data),
@@ -187,7 +187,7 @@ impl B {
         }
     }
 
-    /// The end of what B sends.
+    /// Shuts down B's write side.
     pub(crate) fn fin(&self) {
         match &*self.end.borrow() {
             Some(Far::Socket(stream)) => stream.fin(),
@@ -216,7 +216,7 @@ impl B {
         }
     }
 
-    /// One read of at most `n` bytes; how many came.
+    /// Reads at most `n` bytes, once; returns how many it got.
     pub(crate) fn take(&self, n: usize) -> usize {
         let (bytes, saw) = self.with(|end| match end {
             Far::Socket(stream) => stream.take(n),
@@ -247,7 +247,7 @@ impl B {
         bytes.len()
     }
 
-    /// Reads until nothing comes; how many bytes came.
+    /// Reads until there is nothing left; returns how many bytes it got.
     pub(crate) fn take_all(&self) -> usize {
         let mut sum = 0;
         while self.end.borrow().is_some() {
@@ -259,7 +259,7 @@ impl B {
         sum
     }
 
-    /// All bytes that were taken.
+    /// All bytes read so far.
     pub(crate) fn got(&self) -> Vec<u8> {
         self.got.borrow().clone()
     }
@@ -268,12 +268,12 @@ impl B {
         self.got.borrow().len()
     }
 
-    /// Open, or the end that was met first by taking.
+    /// `Open`, or the first end that a read met.
     pub(crate) fn saw(&self) -> Saw {
         self.saw.get()
     }
 
-    /// The connection was reset, whatever was taken or seen before: asked of the socket itself.
+    /// Whether the connection was reset, as the socket itself reports it, whatever B saw before.
     pub(crate) fn is_broken(&self) -> bool {
         self.with(|end| match end {
             Far::Socket(stream) => stream.has_error(),
@@ -290,14 +290,14 @@ impl B {
         self.with(|end| match end {
             Far::Socket(stream) => stream.address(),
             Far::Memory(wire) => wire.address(),
-            Far::Sim(_, socket) => socket.address().expect("it has one"),
+            Far::Sim(_, socket) => socket.address().expect("a connected socket"),
         })
         .into()
     }
 }
 
-/// The peers on real sockets: the one place of the suite that names them.
-#[expect(clippy::disallowed_types, reason = "a peer that is not ours")]
+/// The peers on real sockets: the only place in the suite that names them.
+#[expect(clippy::disallowed_types, reason = "a peer outside the library")]
 mod sockets {
     use std::cell::RefCell;
     use std::io::{ErrorKind, Read, Write};
@@ -309,12 +309,12 @@ mod sockets {
     use super::Saw;
     use crate::suite::kit::LOOPBACK;
 
-    /// Small, so that a B that takes nothing is soon full.
+    /// Small, so that a B that does not read fills up soon.
     const RECEIVE_BUFFER: usize = 64 * 1024;
     const SEND_BUFFER: usize = 1024 * 1024;
 
     pub(crate) struct Stream(TcpStream);
-    /// With the connections that keep it from answering others.
+    /// With the connections that fill its queue.
     pub(crate) struct Listener(TcpListener, RefCell<Vec<TcpStream>>);
 
     fn socket() -> Socket {
@@ -327,11 +327,11 @@ mod sockets {
     impl Listener {
         pub(crate) fn new() -> Listener {
             let listener = Listener::bound();
-            listener.hear(50);
+            listener.listen(50);
             listener
         }
 
-        /// Has its address, and refuses.
+        /// Bound but not listening, so it refuses connections.
         pub(crate) fn bound() -> Listener {
             let socket = socket();
             socket.bind(&LOOPBACK.into()).expect("a free port");
@@ -339,19 +339,19 @@ mod sockets {
             Listener(socket.into(), RefCell::default())
         }
 
-        pub(crate) fn hear(&self, backlog: i32) {
+        pub(crate) fn listen(&self, backlog: i32) {
             SockRef::from(&self.0).listen(backlog).expect("a free port");
         }
 
-        /// Listens with a queue of one, and fills it: the system drops who comes then.
+        /// Listens with a queue of one and fills it: the system drops further connects.
         pub(crate) fn fill(&self) {
-            self.hear(0);
-            let one = TcpStream::connect(self.address()).expect("there is room for one");
+            self.listen(0);
+            let one = TcpStream::connect(self.address()).expect("the queue holds one");
             self.1.borrow_mut().push(one);
         }
 
         pub(crate) fn address(&self) -> SocketAddr {
-            self.0.local_addr().expect("it is bound")
+            self.0.local_addr().expect("a bound socket")
         }
 
         pub(crate) fn accept(&self) -> Option<Stream> {
@@ -375,7 +375,7 @@ mod sockets {
         }
 
         pub(crate) fn fin(&self) {
-            // Where A has gone there is nobody to tell.
+            // Fails if A is gone.
             let _ = self.0.shutdown(Shutdown::Write);
         }
 
@@ -402,7 +402,7 @@ mod sockets {
         }
 
         pub(crate) fn address(&self) -> SocketAddr {
-            self.0.local_addr().expect("it is bound")
+            self.0.local_addr().expect("a bound socket")
         }
     }
 }

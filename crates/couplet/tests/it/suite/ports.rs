@@ -1,4 +1,4 @@
-//! Rows 21 to 22a: a port stops listening, and listens again; it is paused, and resumed.
+//! Rows 21 to 22a: stopping a port and listening again, pausing and resuming it.
 
 use couplet::{Address, Transport};
 
@@ -6,25 +6,25 @@ use super::kit::{Kit, Rig, own_address};
 use super::peer::Saw;
 use super::recorder::{Log, Maker, On, Script};
 
-/// A factory that writes into `log` and builds protocols that do nothing.
+/// A factory that logs to `log` and builds protocols that do nothing.
 fn maker(rig: &Rig, log: &Log) -> Maker {
     let a = rig.end();
     Maker::new(log, move |_| Some(a.plays(Script::new())))
 }
 
 pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
-    // From outside, with a connection that was not accepted yet.
+    // From outside, with a connection not accepted yet.
     let (mut rig, log) = (kit.rig(), Log::default());
     let port = rig.listen_with(maker(&rig, &log));
     rig.turn();
     let b = rig.peer(&port);
-    let stopped = port.stop_listening().expect("it listens");
+    let stopped = port.stop_listening().expect("the port listens");
     assert!(!stopped.has_fired() && !port.is_listening());
     log.watch("stopped", stopped);
     rig.turn();
     assert_eq!(log.entries(), ["do_start", "do_stop", "stopped: ok"]);
     let to = port.host().socket_addr().expect("a port has an address");
-    assert!(rig.try_far(to).is_err(), "a connect after that is refused");
+    assert!(rig.try_peer(to).is_err(), "a connect after that is refused");
     assert_ne!(rig.take_to_the_end(&b), Saw::Open);
     assert!(!log.has("build"));
     // From inside a callback.
@@ -33,15 +33,15 @@ pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
     rig.turn();
     let inside = log.clone();
     rig.reactor.call_soon(move || {
-        inside.watch("stopped", port.stop_listening().expect("it listens"));
+        inside.watch("stopped", port.stop_listening().expect("the port listens"));
         inside.note("returned");
     });
     rig.until("stopped", || log.has("stopped"));
     assert_eq!(log.entries(), ["do_start", "returned", "do_stop", "stopped: ok"]);
-    // Before it was ever served.
+    // Before its first turn.
     let (mut rig, log) = (kit.rig(), Log::default());
     let port = rig.listen_with(maker(&rig, &log));
-    log.watch("stopped", port.stop_listening().expect("it listens"));
+    log.watch("stopped", port.stop_listening().expect("the port listens"));
     rig.turns(2);
     assert_eq!(log.entries(), ["stopped: ok"]);
 }
@@ -75,7 +75,7 @@ pub(crate) fn c21_connections_outlive_their_port(kit: Kit) {
     rig.turn();
     let to = port.host().socket_addr().expect("a port has an address");
     drop(port);
-    let b = rig.try_far(to).expect("it listens");
+    let b = rig.try_peer(to).expect("the port listens");
     rig.until("connection_made", || a.is_made());
     b.fin();
     rig.lost(&a);
@@ -85,7 +85,7 @@ pub(crate) fn c21_a_second_stop_listening_does_nothing(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let port = rig.listen_with(maker(&rig, &log));
     rig.turn();
-    log.watch("stopped", port.stop_listening().expect("it listens"));
+    log.watch("stopped", port.stop_listening().expect("the port listens"));
     assert!(port.stop_listening().is_none());
     rig.turns(3);
     assert!(port.stop_listening().is_none());
@@ -105,13 +105,13 @@ pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
         let port = rig.reactor.listen_tcp(address, maker(&rig, &log));
         let port = port.expect("a free port can be opened");
         rig.turn();
-        log.watch("stopped", port.stop_listening().expect("it listens"));
+        log.watch("stopped", port.stop_listening().expect("the port listens"));
         rig.until("stopped", || log.has("stopped"));
         port.start_listening().expect("the number is free again");
         assert!(port.is_listening());
         rig.turn();
         let host: Address = port.host();
-        port.start_listening().expect("while it listens it does nothing");
+        port.start_listening().expect("it does nothing while the port listens");
         rig.turns(2);
         assert_eq!(port.host(), host);
         assert!(!fixed || host.port() == Some(number));
@@ -124,15 +124,15 @@ pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
         rig.turns(2);
         log.take();
     }
-    // Stopped and started before the turn comes: the old one goes, the new one serves.
+    // Stopped and started before the next turn: the old listener is closed, the new one serves.
     let port = rig.listen_with(maker(&rig, &log));
     rig.turn();
     let before = port.host();
-    log.watch("stopped", port.stop_listening().expect("it listens"));
+    log.watch("stopped", port.stop_listening().expect("the port listens"));
     port.start_listening().expect("another number is free");
     rig.turns(2);
     let old = before.socket_addr().expect("a port has an address");
-    assert!(port.host() == before || rig.try_far(old).is_err());
+    assert!(port.host() == before || rig.try_peer(old).is_err());
     let _b = rig.peer(&port);
     rig.until("build", || log.has("build"));
     let seen = log.take();
@@ -145,8 +145,8 @@ pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
     let slot: std::rc::Rc<std::cell::RefCell<Option<couplet::Port>>> = Default::default();
     let (stops, noted) = (slot.clone(), log.clone());
     let script = Script::new().once(On::Made, move |_: &Transport| {
-        let port = stops.borrow().clone().expect("it was opened");
-        noted.watch("stopped", port.stop_listening().expect("it listens"));
+        let port = stops.borrow().clone().expect("the port was opened");
+        noted.watch("stopped", port.stop_listening().expect("the port listens"));
         noted.note("returned");
     });
     let port = rig.listen(&a, script);
@@ -158,10 +158,10 @@ pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
     rig.until("data", || a.log.has("data"));
 }
 
-pub(crate) fn c22a_a_paused_port_accepts_nobody_and_serves_its_queue_on_resume(kit: Kit) {
+pub(crate) fn c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let port = rig.listen_with(maker(&rig, &log));
-    // Before it is served, and after.
+    // Before its first turn, and after.
     for _ in 0..2 {
         port.pause_producing();
         rig.turn();

@@ -1,4 +1,4 @@
-//! Row 20b: which reason a connection has where several apply.
+//! Row 20b: which reason a connection reports when several apply.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What happens, and the reason and the end that it has to have.
+/// A name, what happens, the expected reason, and what the peer sees.
 type Case = (&'static str, fn(&mut Rig, &A, &B), &'static str, Saw);
 
 const CASES: &[Case] = &[
@@ -146,10 +146,10 @@ const CASES: &[Case] = &[
     ("lose", |_, a, _| a.transport().lose_connection(), "Done(Us)", Saw::Fin),
 ];
 
-/// What happens, and the reason that it has to have.
+/// A name, what happens, and the expected reason.
 type Plain = (&'static str, fn(&mut Rig, &A, &B), &'static str);
 
-/// The same where the peer resets, so that it sees nothing.
+/// Cases where the peer resets, and so sees nothing.
 const RESETS: &[Plain] = &[
     (
         "lose, reset while it flushes",
@@ -188,7 +188,7 @@ fn stuck(rig: &mut Rig, a: &A, close: fn(&Transport)) {
     rig.tick();
 }
 
-pub(crate) fn c20b_the_reason_is_the_first_of_the_list(kit: Kit) {
+pub(crate) fn c20b_the_first_reason_in_the_list_wins(kit: Kit) {
     for (name, act, reason, sees) in CASES {
         let mut rig = kit.rig();
         let (a, b) = rig.accept(Script::new());
@@ -218,7 +218,7 @@ pub(crate) fn c20b_done_says_who_closed_first(kit: Kit) {
             "Done(Us)",
         ),
         (
-            "the peer, and a turn later we",
+            "the peer, then we a turn later",
             |rig, a, b| {
                 b.fin();
                 rig.until("read_closed", || a.log.has("read_closed"));
@@ -227,7 +227,7 @@ pub(crate) fn c20b_done_says_who_closed_first(kit: Kit) {
             "Done(Peer)",
         ),
         (
-            "we by halves, then the peer",
+            "we half-close, then the peer",
             |rig, a, b| {
                 a.transport().lose_write_connection();
                 rig.take_to_the_end(b);

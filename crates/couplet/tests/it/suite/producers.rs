@@ -1,4 +1,4 @@
-//! Rows 65 to 71: producers, and the other ways to know of a full buffer.
+//! Rows 65 to 71: producers and the other forms of backpressure.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,14 +13,14 @@ use super::recorder::{A, Call, On, Script};
 const HIGH: usize = 64 * 1024;
 const LOW: usize = 16 * 1024;
 
-/// A producer that only writes down its calls.
+/// Registers a producer that only logs its calls.
 fn register(a: &A, kind: ProducerKind) {
     register_with(a, kind, |_, _| {});
 }
 
 fn register_with(a: &A, kind: ProducerKind, act: impl FnMut(Call, &Transport) + 'static) {
     let transport = a.transport();
-    transport.register_producer(a.source(&transport, act), kind).expect("it is the first");
+    transport.register_producer(a.source(&transport, act), kind).expect("the first producer");
 }
 
 /// The calls of the producer, in order.
@@ -29,23 +29,22 @@ fn calls(a: &A) -> Vec<String> {
     entries.into_iter().filter(|e| ["resume", "pause", "stop"].contains(&e.as_str())).collect()
 }
 
-/// Fills the way to B in memory, so that what is written from now on stays in A's buffer.
+/// Fills the in-memory network up to B, so that further writes stay in A's buffer.
 fn fill(rig: &mut Rig, a: &A) {
-    assert!(!rig.kit.has_a_system(), "only there the way holds a known number of bytes");
+    assert!(!rig.kit.has_a_system(), "only the in-memory network has a known capacity");
     a.transport().write([0; 64 * 1024]);
-    rig.until("the way is full", || a.transport().buffered() == 0);
+    rig.until("the network is full", || a.transport().buffered() == 0);
 }
 
-/// B takes `n` bytes, and A's buffer shrinks by them.
+/// B reads `n` bytes, and A's buffer shrinks by as many.
 fn drain(rig: &mut Rig, a: &A, b: &B, n: usize) {
     let left = a.transport().buffered() - n;
     assert_eq!(b.take(n), n);
-    rig.until("as much has left", || a.transport().buffered() == left);
+    rig.until("as many bytes are sent", || a.transport().buffered() == left);
     rig.turns(3);
 }
 
-/// BIG goes through a push producer that writes `step` bytes a turn, while B takes as much in a
-/// turn as is told; what was written.
+/// A push producer writes BIG, `step` bytes a turn, while B reads `takes` bytes a turn. Returns A.
 fn flow(kit: Kit, marks: Option<(usize, usize)>, step: usize, takes: usize) -> A {
     let (low, high) = marks.unwrap_or((LOW, HIGH));
     let big = kit.big();
@@ -78,7 +77,7 @@ fn flow(kit: Kit, marks: Option<(usize, usize)>, step: usize, takes: usize) -> A
             written += piece.len();
         }
         rig.turn();
-        // What a turn sends at its very end is told of in the next one.
+        // Bytes that a turn sends at its very end are reported in the next.
         let buffered = transport.buffered();
         let now = (!paused.get() && buffered > high, paused.get() && buffered <= low);
         assert!(!(late.0 && now.0), "{buffered} buffered, and not paused");
@@ -94,7 +93,7 @@ fn flow(kit: Kit, marks: Option<(usize, usize)>, step: usize, takes: usize) -> A
     assert!(b.got() == big, "{} bytes", b.got_len());
     assert!(wrong.borrow().is_empty(), "{:?}", wrong.borrow());
     for (at, call) in calls(&a).iter().enumerate() {
-        assert_eq!(call, ["pause", "resume"][at % 2], "they take turns");
+        assert_eq!(call, ["pause", "resume"][at % 2], "pause and resume alternate");
     }
     a
 }
@@ -145,7 +144,7 @@ pub(crate) fn c65_the_marks_can_be_set(kit: Kit) {
     transport.write([1]);
     rig.turns(5);
     assert_eq!(calls(&a), ["pause"]);
-    // A higher mark resumes nobody: the low one does.
+    // Raising the high mark does not resume the producer; raising the low mark does.
     transport.set_write_marks(5, 1000);
     rig.turns(5);
     drain(&mut rig, &a, &b, 5);
@@ -153,12 +152,12 @@ pub(crate) fn c65_the_marks_can_be_set(kit: Kit) {
     transport.set_write_marks(6, 1000);
     rig.turns(5);
     assert_eq!(calls(&a), ["pause", "resume"]);
-    assert!(calls(&other).is_empty(), "the marks of one are not another's");
-    // Lowered below what is buffered, it pauses.
+    assert!(calls(&other).is_empty(), "marks are per connection");
+    // A high mark lowered below the buffered bytes pauses the producer.
     transport.set_write_marks(2, 4);
     rig.turns(5);
     assert_eq!(calls(&a), ["pause", "resume", "pause"]);
-    // A low mark above the high one doesn't make it switch without end.
+    // A low mark above the high one doesn't make it flap.
     transport.set_write_marks(50, 3);
     rig.turns(20);
     assert_eq!(calls(&a), ["pause", "resume", "pause"]);
@@ -187,9 +186,9 @@ pub(crate) fn c65_the_pause_comes_from_the_turn(kit: Kit) {
     rig.tick();
     assert_eq!(a.log.entries(), ["made", "data(1)", "begin", "end", "pause"]);
     if kit.in_flight() {
-        return; // what was taken counts as buffered until it has left
+        return; // bytes taken by an operation count as buffered until they are sent
     }
-    // What leaves at once is no reason for a pause.
+    // Bytes sent immediately cause no pause.
     let mut rig = kit.rig();
     if let Some(network) = &rig.network {
         network.set_capacity(1024 * 1024);
@@ -202,7 +201,7 @@ pub(crate) fn c65_the_pause_comes_from_the_turn(kit: Kit) {
     assert!(calls(&a).is_empty());
 }
 
-/// Sends on what it receives, and is the producer of where it sends it.
+/// Forwards what it receives, and is the producer of the connection it forwards to.
 struct Relay {
     to: Transport,
     most: Rc<Cell<usize>>,
@@ -211,7 +210,7 @@ struct Relay {
 impl Protocol for Relay {
     fn connection_made(&mut self, transport: &Transport) {
         let from = transport.clone();
-        self.to.register_producer(from, ProducerKind::Push).expect("it is the first");
+        self.to.register_producer(from, ProducerKind::Push).expect("the first producer");
     }
 
     fn data_received(&mut self, _: &Transport, data: &[u8]) {
@@ -238,10 +237,10 @@ pub(crate) fn c65_a_relay_holds_no_more_than_one_read_past_the_mark(kit: Kit) {
         b.got_len() == big.len()
     });
     assert!(b.got() == big);
-    assert!((HIGH..=HIGH + CHUNK).contains(&most.get()), "{} were held", most.get());
+    assert!((HIGH..=HIGH + CHUNK).contains(&most.get()), "{} bytes were held", most.get());
 }
 
-pub(crate) fn c65_is_full_tells_at_once(kit: Kit) {
+pub(crate) fn c65_is_full_is_immediate(kit: Kit) {
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     let log = a.log.clone();
@@ -269,7 +268,7 @@ pub(crate) fn c65_is_full_tells_at_once(kit: Kit) {
     });
     rig.turns(2);
     assert!(a.log.has("66 writes"), "{:?}", a.log.entries());
-    // While closing nothing fills it any more: then `wants_data` is what ends such a loop.
+    // After a close writes no longer fill the buffer, so `wants_data` must end such a loop.
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(Script::new());
     a.tell(|transport| {
@@ -303,7 +302,7 @@ pub(crate) fn c66_a_pull_producer_is_asked_each_time_the_buffer_is_empty(kit: Ki
     }
     assert_eq!((b.got_len(), left.get(), wrong.get()), (500_000, 0, 0));
     assert_eq!(calls(&a), ["resume"; 5]);
-    // One that has nothing to give isn't asked again before something else has left.
+    // A producer that writes nothing isn't asked again until other bytes have been sent.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     register(&a, ProducerKind::Pull);
@@ -335,7 +334,7 @@ pub(crate) fn c66_the_first_request_comes_from_the_turn(kit: Kit) {
         move |transport: &Transport| {
             a.log.note("begin");
             let source = a.source(transport, |_, _| {});
-            transport.register_producer(source, ProducerKind::Pull).expect("it is the first");
+            transport.register_producer(source, ProducerKind::Pull).expect("the first producer");
             a.log.note("end");
         }
     };
@@ -356,7 +355,7 @@ pub(crate) fn c66_the_first_request_comes_from_the_turn(kit: Kit) {
         rig.tick();
         assert_eq!(a.log.entries(), ["made", "begin", "end", "resume"]);
     }
-    // While a lot is stuck it is asked once all the same, and again when that has left.
+    // With a stuck buffer it is still asked once, and again when the buffer has emptied.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     let big = kit.big();
@@ -394,7 +393,7 @@ pub(crate) fn c67_a_second_producer_is_refused_and_the_first_stays(kit: Kit) {
         let transport = a.transport();
         let source = refused.source(&transport, move |_, _| drop(inside.clone()));
         assert!(transport.register_producer(source, second).is_err());
-        assert_eq!(Rc::strong_count(&held), 1, "it is dropped");
+        assert_eq!(Rc::strong_count(&held), 1, "the refused producer is dropped");
         if first == ProducerKind::Push {
             transport.write_bytes(big.clone());
         }
@@ -412,7 +411,7 @@ pub(crate) fn c67_a_second_producer_is_refused_and_the_first_stays(kit: Kit) {
     }
 }
 
-/// Tells of its drop.
+/// Notes its drop.
 struct Dropped(A);
 
 impl Drop for Dropped {
@@ -432,7 +431,7 @@ pub(crate) fn c68_a_producer_registered_after_the_end_is_stopped_by_the_turn(kit
             let source = own.source(transport, move |_, _| {
                 let _held = &dropped;
             });
-            transport.register_producer(source, ProducerKind::Push).expect("there is none");
+            transport.register_producer(source, ProducerKind::Push).expect("no other producer");
             own.log.note("end");
         };
         let script =
@@ -451,7 +450,7 @@ pub(crate) fn c68_a_producer_registered_after_the_end_is_stopped_by_the_turn(kit
     }
 }
 
-/// The reason, and how a connection comes to end with it under its producer.
+/// A reason, and how a connection with a producer ends for it.
 type End = (&'static str, fn(&mut Rig, &A, &B));
 
 const ENDS: [End; 8] = [
@@ -492,40 +491,40 @@ const ENDS: [End; 8] = [
 
 pub(crate) fn c69_stop_producing_comes_before_connection_lost(kit: Kit) {
     #[derive(Clone, Copy, PartialEq)]
-    enum CloseMode {
+    enum State {
         Flowing,
         Paused,
         Pull,
         Gone,
     }
     for (reason, end) in ENDS {
-        for how in [CloseMode::Flowing, CloseMode::Paused, CloseMode::Pull, CloseMode::Gone] {
+        for state in [State::Flowing, State::Paused, State::Pull, State::Gone] {
             let mut rig = kit.rig();
             let (a, b) = rig.accept(Script::new());
-            let kind = if how == CloseMode::Pull { ProducerKind::Pull } else { ProducerKind::Push };
+            let kind = if state == State::Pull { ProducerKind::Pull } else { ProducerKind::Push };
             register_with(&a, kind, |call, transport| {
                 if call == Call::Stop {
                     transport.unregister_producer(); // harmless there
                 }
             });
-            if how == CloseMode::Paused {
+            if state == State::Paused {
                 a.transport().write_bytes(Bytes::from_static(rig.kit.big()));
                 rig.until("pause", || a.log.has("pause"));
             }
-            if how == CloseMode::Gone {
+            if state == State::Gone {
                 a.transport().unregister_producer();
             }
             rig.turns(3);
             end(&mut rig, &a, &b);
-            if how == CloseMode::Gone && ["CloseTimedOut", "Failed(no prose)"].contains(&reason) {
-                // Without a producer these go on to the drain, and to its end.
+            if state == State::Gone && ["CloseTimedOut", "Failed(no prose)"].contains(&reason) {
+                // Without a producer these proceed to the drain and complete it.
                 b.close();
                 rig.lost(&a);
             } else {
                 assert_eq!(rig.lost(&a), reason);
             }
             let calls = calls(&a);
-            if how == CloseMode::Gone {
+            if state == State::Gone {
                 assert!(!calls.contains(&"stop".to_owned()), "{reason}: {calls:?}");
             } else {
                 let stops = calls.iter().filter(|call| *call == "stop").count();
@@ -537,7 +536,7 @@ pub(crate) fn c69_stop_producing_comes_before_connection_lost(kit: Kit) {
 }
 
 pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: Kit) {
-    // It writes, leaves, and puts another in its place.
+    // It writes, unregisters, and registers another in its place.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     let own = a.clone();
@@ -551,7 +550,7 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
             transport.write("second");
             transport.unregister_producer();
         });
-        transport.register_producer(next, ProducerKind::Pull).expect("the first has gone");
+        transport.register_producer(next, ProducerKind::Pull).expect("the first has unregistered");
         own.log.note("returned");
     });
     rig.until("both", || {
@@ -559,7 +558,7 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
         b.got() == b"firstsecond"
     });
     assert_eq!(a.log.entries()[1..], ["resume", "returned", "resume", "the other"]);
-    // One that fills the buffer when it is resumed is paused when it has returned.
+    // One that fills the buffer when resumed is paused after it returns.
     let big = Bytes::from_static(kit.big());
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
@@ -577,7 +576,7 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
         a.log.count("pause") == 2
     });
     assert_eq!(a.log.entries()[1..], ["pause", "resume", "returned", "pause"]);
-    // A close or an abort from there is one like any other.
+    // A close or an abort from `resume_producing` works like any other.
     for reason in ["Done(Us)", "Aborted"] {
         let mut rig = kit.rig();
         let (a, b) = rig.accept(Script::new());
@@ -600,7 +599,7 @@ pub(crate) fn c70_a_producer_may_write_and_unregister_while_it_is_resumed(kit: K
     }
 }
 
-/// What a `drained()` or `flushed()` of A has come to.
+/// The outcome of a `drained()` or `flushed()` of A.
 #[derive(Clone, Default)]
 struct Drained(Rc<RefCell<Option<Result<(), String>>>>);
 
@@ -616,7 +615,7 @@ impl Drained {
             .add_both(move |result| {
                 *seen.0.borrow_mut() = Some(result.map_err(|failure| {
                     let lost = failure.downcast_ref::<ConnectionLost>();
-                    super::recorder::text(&lost.expect("it says why").0)
+                    super::recorder::text(&lost.expect("a ConnectionLost").0)
                 }));
                 Ok(())
             })
@@ -644,7 +643,7 @@ pub(crate) fn c71_drained_fires_at_the_low_mark(kit: Kit) {
     drop(transport.drained());
     rig.tick();
     assert_eq!(both[0].outcome(), None);
-    // What is written after the question counts as well.
+    // Bytes written after the call count too.
     transport.write("and more");
     let buffered = Rc::new(Cell::new(0));
     let (asked, at_the_time) = (transport.clone(), buffered.clone());
@@ -674,7 +673,7 @@ pub(crate) fn c71_drained_fires_at_the_low_mark(kit: Kit) {
     assert_eq!(Drained::of(&a.transport()).outcome(), Some(Ok(())));
 }
 
-pub(crate) fn c71_flushed_fires_when_all_has_left(kit: Kit) {
+pub(crate) fn c71_flushed_fires_when_everything_is_sent(kit: Kit) {
     let big = kit.big();
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
@@ -683,7 +682,7 @@ pub(crate) fn c71_flushed_fires_when_all_has_left(kit: Kit) {
     transport.write(big);
     rig.turns(3);
     let flushed = Drained::by(transport.flushed());
-    // Bytes that are written after the question have to leave as well.
+    // Bytes written after the call must be sent too.
     transport.write("and more");
     let left = Rc::new(Cell::new(usize::MAX));
     let (asked, at_the_time) = (transport.clone(), left.clone());
@@ -698,7 +697,7 @@ pub(crate) fn c71_flushed_fires_when_all_has_left(kit: Kit) {
         flushed.outcome().is_some()
     });
     assert_eq!((flushed.outcome(), left.get()), (Some(Ok(())), 0));
-    // What is cut off was not flushed.
+    // Discarded bytes were not flushed.
     transport.write(big);
     rig.turns(3);
     let cut = Drained::by(transport.flushed());
@@ -722,7 +721,7 @@ pub(crate) fn c71_drained_fails_with_the_connection(kit: Kit) {
         let late = Drained::of(&a.transport());
         assert_eq!(late.outcome(), Some(Err(reason.to_owned())));
     }
-    // A panic throws the bytes away, too.
+    // A panic discards the bytes too.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     for piece in big.chunks(64 * 1024) {
@@ -735,7 +734,7 @@ pub(crate) fn c71_drained_fails_with_the_connection(kit: Kit) {
     b.fin();
     assert_eq!(rig.lost(&a), "Panicked(no poem)");
     assert_eq!(drained.outcome(), Some(Err("Panicked(no poem)".to_owned())));
-    // A close lets them leave.
+    // A close sends them.
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
     a.transport().write_bytes(big);
@@ -769,7 +768,7 @@ pub(crate) fn c71_past_the_hard_cap_the_connection_overflows(kit: Kit) {
     assert_eq!(a.log.entries()[1..], ["returned", "stop", "lost(Overflow)"]);
     assert_eq!(rig.take_to_the_end(&b), Saw::Reset);
     assert!(matches!(a.reason(), Reason::Overflow));
-    // Not before the write that would pass it.
+    // Not before the write that would exceed it.
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(Script::new());
     let transport = a.transport();
@@ -780,7 +779,7 @@ pub(crate) fn c71_past_the_hard_cap_the_connection_overflows(kit: Kit) {
         rig.turn();
         assert_eq!(a.is_lost(), passes);
     }
-    // Nothing is no byte above it, even when a lowered cap has been passed already.
+    // An empty write never exceeds the cap, even a cap lowered below the buffered bytes.
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(Script::new());
     a.transport().write(kit.big());
@@ -793,7 +792,7 @@ pub(crate) fn c71_past_the_hard_cap_the_connection_overflows(kit: Kit) {
     assert!(!a.is_lost());
     a.transport().write("x");
     assert_eq!(rig.lost(&a), "Overflow");
-    // A callback that doesn't stop writing holds no more than the cap.
+    // A callback that never stops writing buffers no more than the cap.
     let mut rig = kit.rig();
     let (a, _b) = rig.accept(Script::new());
     a.transport().set_write_cap(Some(CAP));

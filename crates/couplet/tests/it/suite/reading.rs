@@ -1,4 +1,4 @@
-//! Rows 52 to 64: pausing, the order of what came and what it ended with, half-closes.
+//! Rows 52 to 64: pausing, the order of input and its end, half-closes.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ const fn s(seconds: u64) -> Duration {
 const HOUR: Duration = s(3600);
 const CHUNK: usize = 4096;
 
-/// B sends all of it, as A takes it, and then perhaps its FIN.
+/// B sends all of `data` as A reads it, then a FIN if `fin`.
 fn send_all(rig: &mut Rig, a: &A, b: &B, data: &[u8], fin: bool) {
     let mut sent = 0;
     rig.until("all is sent", || {
@@ -34,7 +34,7 @@ fn send_all(rig: &mut Rig, a: &A, b: &B, data: &[u8], fin: bool) {
     assert!(a.received() == data);
 }
 
-/// Two connections of one loop, of which the one that gets data first does `act` to the other.
+/// Two connections of one loop; the first to get data applies `act` to the other.
 fn the_first_acts_on_the_other(kit: Kit, act: fn(&Transport)) -> (Rig, [A; 2], [B; 2]) {
     let mut rig = kit.rig();
     let both: Rc<RefCell<Vec<Transport>>> = Rc::default();
@@ -64,7 +64,7 @@ pub(crate) fn c52_a_pause_inside_data_received_holds_at_once(kit: Kit) {
     rig.tick();
     rig.tick();
     assert_eq!(a.log.count("data"), 1);
-    // It is a switch and counts nothing; and B need send nothing more for the rest to come.
+    // Pausing is a switch, not a count; the rest arrives without B sending more.
     let transport = a.transport();
     transport.pause_producing();
     transport.pause_producing();
@@ -80,8 +80,8 @@ pub(crate) fn c52_a_pause_inside_data_received_holds_at_once(kit: Kit) {
     }));
     b.send(data);
     rig.until("all of it", || a.received_len() == data.len());
-    assert!(!a.log.has("resumed"), "no pause has ended");
-    // Paused by another connection, in the turn in which its own bytes have come.
+    assert!(!a.log.has("resumed"), "no pause took effect");
+    // Paused by another connection in the turn in which its own bytes arrive.
     let (mut rig, [a1, a2], _b) = the_first_acts_on_the_other(kit, Transport::pause_producing);
     rig.tick();
     assert_eq!(a1.log.count("data") + a2.log.count("data"), 1);
@@ -156,7 +156,7 @@ pub(crate) fn c52_pause_and_resume_are_harmless_while_closing_and_after(kit: Kit
         assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "the flush goes on");
         assert!(b.got() == big);
         b.close();
-        assert_eq!(rig.lost(&a), "Done(Us)", "the drain does too");
+        assert_eq!(rig.lost(&a), "Done(Us)", "and so does the drain");
         transport.resume_producing();
         transport.pause_producing();
         rig.turns(3);
@@ -169,7 +169,7 @@ pub(crate) fn c53_a_pause_in_connection_made_holds(kit: Kit) {
         let mut rig = kit.rig();
         let script = Script::new().once(On::Made, |t| t.pause_producing());
         let (a, _b) = if role == Role::Server {
-            // The bytes are there before the connection is accepted.
+            // The bytes arrive before the connection is accepted.
             let a = rig.end();
             let port = rig.listen(&a, script);
             let b = rig.peer(&port);
@@ -219,7 +219,7 @@ pub(crate) fn c55_a_reset_is_noticed_while_paused(kit: Kit) {
     b.reset();
     assert_eq!(rig.lost(&a), "Lost");
     assert_eq!(a.log.entries(), ["made", "lost(Lost)"]);
-    // With bytes that the driver had in hand when the pause came.
+    // With bytes that the driver already held when the pause came.
     let mut rig = kit.read_buffer(CHUNK).rig();
     let (a, b) = rig.accept(Script::new().on(On::Data, |t| t.pause_producing()));
     b.send(&[7; 3 * CHUNK]);
@@ -230,12 +230,12 @@ pub(crate) fn c55_a_reset_is_noticed_while_paused(kit: Kit) {
     assert_eq!(a.log.count("data"), 1);
 }
 
-/// How much of what B had sent has come when B's reset overtakes it. The memory driver loses half.
+/// How many of the bytes B sent survive its reset. The memory driver loses half.
 fn survives(kit: Kit, sent: usize) -> usize {
     if kit.has_a_system() { sent } else { sent / 2 }
 }
 
-pub(crate) fn c55_what_came_before_a_reset_is_delivered(kit: Kit) {
+pub(crate) fn c55_bytes_before_a_reset_are_delivered(kit: Kit) {
     for sent in [2, 8 * CHUNK] {
         let mut rig = kit.read_buffer(CHUNK).rig();
         let (a, b) = rig.accept(Script::new());
@@ -294,17 +294,17 @@ pub(crate) fn c56_pending_input_is_delivered_before_the_end(kit: Kit) {
     assert_eq!(entries[entries.len() - 2], "read_closed");
 }
 
-pub(crate) fn c56_a_failed_write_does_not_hide_what_came(kit: Kit) {
+pub(crate) fn c56_a_failed_write_does_not_hide_received_bytes(kit: Kit) {
     let mut rig = kit.read_buffer(CHUNK).rig();
     let (a, b) = rig.accept(Script::new().once(On::Data, |t| t.write("x")));
     let data = &kit.big()[..4 * CHUNK];
     b.send(data);
     b.reset();
-    assert_eq!(rig.lost(&a), "Lost", "and not Done, though the next read looks like a FIN");
+    assert_eq!(rig.lost(&a), "Lost", "not Done, though the next read looks like a FIN");
     assert!(a.received() == data[..survives(kit, data.len())], "{} bytes", a.received_len());
     assert!(!a.log.has("read_closed"));
     let reason = a.reason();
-    let error = reason.downcast_ref::<std::io::Error>().expect("with the error");
+    let error = reason.downcast_ref::<std::io::Error>().expect("the io::Error is kept");
     let kinds = [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::BrokenPipe];
     assert!(kinds.contains(&error.kind()), "{error:?}");
 }
@@ -346,11 +346,11 @@ pub(crate) fn c57_one_read_is_at_most_the_loops_buffer(kit: Kit) {
     }
 }
 
-/// The most that one `data_received` brought.
+/// The size of the largest `data_received`.
 fn largest(a: &A) -> usize {
     let entries = a.log.entries();
     let sizes = entries.iter().filter_map(|e| e.strip_prefix("data(")?.strip_suffix(')'));
-    sizes.map(|n| n.parse().expect("a number")).max().expect("there is one")
+    sizes.map(|n| n.parse().expect("a number")).max().expect("at least one")
 }
 
 pub(crate) fn c57_a_busy_connection_gets_one_read_a_turn(kit: Kit) {
@@ -367,11 +367,11 @@ pub(crate) fn c57_a_busy_connection_gets_one_read_a_turn(kit: Kit) {
         turns += 1;
         let more = a1.log.count("data") - before;
         assert!(more <= 1, "one read a turn");
-        // What is ready comes in each turn, with nothing new from B1; an operation may take some.
-        assert!(more == 1 || kit.in_flight(), "and a turn doesn't wait for another edge");
+        // Pending input arrives every turn though B1 sends nothing new; an operation may take several.
+        assert!(more == 1 || kit.in_flight(), "a turn must not wait for another edge");
         assert!(turns < 100);
         if before == 0 && more == 1 && !kit.in_flight() {
-            assert_eq!(a2.received_len(), 10, "the other had its turn in the same");
+            assert_eq!(a2.received_len(), 10, "the other connection was served in the same turn");
         }
     }
     assert_eq!(a2.received_len(), 10);
@@ -394,7 +394,7 @@ pub(crate) fn c58_after_read_closed_writing_goes_on(kit: Kit) {
     assert!(b.got() == big && b.saw() == Saw::Open);
     assert_eq!(a.log.entries(), ["made", "data(3)", "read_closed"]);
     a.transport().lose_connection();
-    assert_eq!(rig.lost(&a), "Done(Peer)", "B has nothing left to do for it");
+    assert_eq!(rig.lost(&a), "Done(Peer)", "without anything more from B");
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
 }
 
@@ -446,7 +446,7 @@ pub(crate) fn c59_an_answer_after_the_fin_needs_read_closed(kit: Kit) {
     }
 }
 
-pub(crate) fn c60_lose_write_connection_flushes_then_tells_write_closed(kit: Kit) {
+pub(crate) fn c60_lose_write_connection_flushes_then_calls_write_closed(kit: Kit) {
     let big = kit.big();
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new());
@@ -463,7 +463,7 @@ pub(crate) fn c60_lose_write_connection_flushes_then_tells_write_closed(kit: Kit
     rig.tick();
     assert_eq!(a.log.entries(), ["made", "write_closed", "data(10)"]);
     assert_eq!(rig.counts(&a).shut_writes, 1);
-    // With nothing written it is the turn that tells, too.
+    // With nothing written, too, the turn makes the call.
     let mut rig = kit.rig();
     let a = rig.end();
     let log = a.log.clone();
@@ -492,11 +492,11 @@ pub(crate) fn c61_a_panic_in_read_closed_or_write_closed_loses_the_connection(ki
     b.fin();
     let ((), lines) = logged(|| rig.until("read_closed", || a.log.has("read_closed")));
     assert_eq!(lines.len(), 1, "{lines:?}");
-    // What a driver has taken already still leaves.
+    // Bytes the driver has already taken are still sent.
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     assert_eq!(rig.lost(&a), "Panicked(no poem)");
     assert_eq!(a.log.entries(), ["made", "read_closed", "lost(Panicked(no poem))"]);
-    assert!(big.starts_with(&b.got()) && b.got_len() < big.len(), "what was stuck is dropped");
+    assert!(big.starts_with(&b.got()) && b.got_len() < big.len(), "the stuck bytes are dropped");
 
     let mut rig = kit.rig();
     let (a, b) = rig.accept(Script::new().on(On::WriteClosed, |_| panic!("no poem")));

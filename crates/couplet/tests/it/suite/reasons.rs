@@ -1,4 +1,4 @@
-//! Rows 23 to 31: which reason a connection is lost with.
+//! Rows 23 to 31: the reason with which a connection is lost.
 
 use std::io;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(crate) fn c24_a_reset_is_lost_with_its_io_error(kit: Kit) {
         let (a, b) = rig.pair(role, Script::new());
         b.reset();
         assert_eq!(rig.lost(&a), "Lost");
-        assert_eq!(kind(&a), io::ErrorKind::ConnectionReset, "of the clone that was kept");
+        assert_eq!(kind(&a), io::ErrorKind::ConnectionReset, "in the stored clone");
         // Through a write.
         let mut rig = kit.rig();
         let (a, b) = rig.pair(role, Script::new().aware());
@@ -56,8 +56,8 @@ pub(crate) fn c24_a_reset_is_lost_with_its_io_error(kit: Kit) {
         });
         assert_eq!(rig.lost(&a), "Lost");
         let kind = kind(&a);
-        let fine = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
-        assert!(fine.contains(&kind), "{kind:?}");
+        let allowed = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        assert!(allowed.contains(&kind), "{kind:?}");
     }
 }
 
@@ -182,7 +182,7 @@ pub(crate) fn c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_produc
             assert!(!panics(call), "in {call:?}");
         });
         let ((), lines) = logged(|| {
-            a.transport().register_producer(source, kind).expect("it is the first");
+            a.transport().register_producer(source, kind).expect("the first producer");
             if kind == ProducerKind::Push {
                 a.transport().write_bytes(Bytes::from_static(kit.big()));
             }
@@ -199,7 +199,7 @@ pub(crate) fn c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_produc
     }
 }
 
-pub(crate) fn c31_what_is_open_at_the_end_is_shutdown(kit: Kit) {
+pub(crate) fn c31_a_connection_open_at_the_end_gets_shutdown(kit: Kit) {
     let mut rig = kit.rig();
     let log = Log::default();
     let (server, b1) = rig.accept(Script::new());

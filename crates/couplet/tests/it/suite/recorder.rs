@@ -1,5 +1,5 @@
-//! A, the end under test: a protocol that writes down each callback and plays a script in it, a
-//! producer that does the same, and a factory that does.
+//! A, the end under test: a protocol that logs each callback and plays a script in it, and a producer
+//! and a factory that do the same.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use couplet::{
     Transport,
 };
 
-/// What happened, in one order; cheap to clone.
+/// The events of a test in order; cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Rc<RefCell<Vec<String>>>);
 
@@ -23,7 +23,7 @@ impl Log {
         self.0.borrow().clone()
     }
 
-    /// The entries, and the log is empty again.
+    /// Returns the entries and clears the log.
     pub(crate) fn take(&self) -> Vec<String> {
         self.0.take()
     }
@@ -32,24 +32,24 @@ impl Log {
         self.0.borrow().len()
     }
 
-    /// How many entries begin so.
-    pub(crate) fn count(&self, beginning: &str) -> usize {
+    /// The number of entries with this prefix.
+    pub(crate) fn count(&self, prefix: &str) -> usize {
         let entries = self.0.borrow();
-        entries.iter().filter(|e| e.starts_with(beginning)).count()
+        entries.iter().filter(|e| e.starts_with(prefix)).count()
     }
 
-    pub(crate) fn has(&self, beginning: &str) -> bool {
-        self.count(beginning) > 0
+    pub(crate) fn has(&self, prefix: &str) -> bool {
+        self.count(prefix) > 0
     }
 
-    /// The place of the first entry that begins so.
-    pub(crate) fn place(&self, beginning: &str) -> usize {
+    /// The index of the first entry with this prefix.
+    pub(crate) fn position(&self, prefix: &str) -> usize {
         let entries = self.0.borrow();
-        let place = entries.iter().position(|e| e.starts_with(beginning));
-        place.unwrap_or_else(|| panic!("no {beginning} in {entries:?}"))
+        let position = entries.iter().position(|e| e.starts_with(prefix));
+        position.unwrap_or_else(|| panic!("no {prefix} in {entries:?}"))
     }
 
-    /// Notes `name: ok` or `name: failed` when it fires.
+    /// Notes `name: ok` or `name: failed` when `deferred` fires.
     pub(crate) fn watch<T: 'static>(&self, name: &'static str, deferred: Deferred<T>) {
         let log = self.clone();
         deferred
@@ -87,19 +87,20 @@ impl Script {
         Script::default()
     }
 
-    /// Overrides `read_closed` with nothing; else it does what the trait's default does.
+    /// Makes A's `read_closed` keep the connection open; otherwise it does what the trait's default
+    /// does.
     pub(crate) fn aware(mut self) -> Script {
         self.aware = true;
         self
     }
 
-    /// Each time.
+    /// Plays `act` in every such callback.
     pub(crate) fn on(mut self, on: On, act: impl FnMut(&Transport) + 'static) -> Script {
         self.acts.push((on, Box::new(act)));
         self
     }
 
-    /// The first time.
+    /// Plays `act` in the first such callback only.
     pub(crate) fn once(self, on: On, act: impl FnOnce(&Transport) + 'static) -> Script {
         let mut act = Some(act);
         self.on(on, move |transport| {
@@ -110,7 +111,7 @@ impl Script {
     }
 }
 
-/// The test's hand on the end under test: its log, what it received, its transport.
+/// The test's handle on the end under test: its log, the bytes it received, its transport.
 #[derive(Clone, Default)]
 pub(crate) struct A {
     pub(crate) log: Log,
@@ -126,7 +127,7 @@ struct Seen {
     nested: Cell<bool>,
 }
 
-/// Counts how deep in user code of one connection we are.
+/// Guards one level of nesting in the user code of a connection.
 struct Inside(Rc<Seen>);
 
 impl Drop for Inside {
@@ -136,7 +137,7 @@ impl Drop for Inside {
 }
 
 impl A {
-    /// The protocol that writes into this log.
+    /// A protocol that plays the script and logs here.
     pub(crate) fn plays(&self, script: Script) -> Recorder {
         Recorder { a: self.clone(), script }
     }
@@ -150,7 +151,7 @@ impl A {
         self.transport().connection()
     }
 
-    /// Runs in the turn, as a callback of A.
+    /// Runs `act` in the turn, as a callback of A.
     pub(crate) fn tell(&self, act: impl FnOnce(&Transport) + 'static) -> bool {
         self.connection().tell(|me, transport| {
             let _inside = me.a.enter();
@@ -187,13 +188,13 @@ impl A {
         self.seen.reason.borrow().is_some()
     }
 
-    /// Why it was lost.
+    /// Why the connection was lost.
     pub(crate) fn reason(&self) -> Reason {
         let reason = self.seen.reason.borrow().clone();
         reason.unwrap_or_else(|| panic!("not lost: {:?}", self.log.entries()))
     }
 
-    /// The bytes of all `data_received`.
+    /// The bytes of every `data_received`.
     pub(crate) fn received(&self) -> Vec<u8> {
         self.seen.received.borrow().clone()
     }
@@ -202,12 +203,12 @@ impl A {
         self.seen.received.borrow().len()
     }
 
-    /// A callback was called inside another one.
+    /// Whether a callback ran inside another.
     pub(crate) fn was_nested(&self) -> bool {
         self.seen.nested.get()
     }
 
-    /// A producer that writes into this log and plays a script for each call, for `transport`.
+    /// A producer for `transport` that logs each call here and plays `act` in it.
     pub(crate) fn source(
         &self,
         transport: &Transport,
@@ -280,7 +281,7 @@ impl Protocol for Recorder {
     }
 }
 
-/// The variant of a reason, and what tells it from its like on every driver.
+/// The variant of a reason, and as much of its contents as is the same on every driver.
 pub(crate) fn text(reason: &Reason) -> String {
     match reason {
         Reason::Lost(_) => "Lost".into(),
@@ -290,7 +291,7 @@ pub(crate) fn text(reason: &Reason) -> String {
     }
 }
 
-/// An error of the test's own.
+/// An error of the test.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Broken(pub(crate) &'static str);
 
@@ -312,7 +313,7 @@ pub(crate) enum Call {
 
 type CallAct = Box<dyn FnMut(Call, &Transport)>;
 
-/// A producer in A's log.
+/// A producer that logs to A.
 pub(crate) struct Source {
     a: A,
     transport: Transport,
@@ -341,11 +342,11 @@ impl Producer for Source {
     }
 }
 
-/// A script for each connection of a factory; `None` turns it away.
+/// Builds a protocol for each connection of a factory; `None` rejects it.
 type Scripts = Box<dyn FnMut(&Address) -> Option<Recorder>>;
 type OnConnector = Box<dyn FnMut(&Connector)>;
 
-/// A factory that writes down each call.
+/// A factory that logs each call.
 pub(crate) struct Maker {
     log: Log,
     build: Scripts,
@@ -367,6 +368,7 @@ impl Maker {
             on_lost: Box::new(|_| {}),
         }
     }
+
     /// What it does in `started_connecting`.
     pub(crate) fn on_started(mut self, act: impl FnMut(&Connector) + 'static) -> Maker {
         self.on_started = Box::new(act);

@@ -1,5 +1,5 @@
 //! [`Tap`]: a driver around the driver under test. It freezes the clock, so that deadlines are
-//! exact without waiting for them, and counts what the loop asks of the driver and is told by it.
+//! exact without waiting, and counts the loop's commands and the driver's events.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use couplet::driver::{
 };
 use couplet::{Address, ConnectOptions, ListenOptions, SocketOption};
 
-/// What was done with one key.
+/// The commands and events of one key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
-    /// Calls of `write`, and the bytes that they took from the outbox.
+    /// Calls of `write`, and the bytes they took from the outbox.
     pub(crate) writes: usize,
     pub(crate) written: usize,
     pub(crate) shut_writes: usize,
@@ -27,42 +27,42 @@ pub(crate) struct Counts {
     pub(crate) received: usize,
     /// `Sent` events.
     pub(crate) sent: usize,
-    /// Calls after its close, which are the loop's mistake.
+    /// Commands after the close, each a bug of the loop.
     pub(crate) late: usize,
 }
 
-/// What the test sees and sets.
+/// The test's view of the tap, and its settings.
 pub(crate) struct Tapped {
     inner: Rc<dyn World>,
     start: Instant,
     passed: Cell<Duration>,
-    /// How long a wait may really take when there is nothing to do.
+    /// How long a wait may take in real time when there is nothing to do.
     pub(crate) nap: Cell<Duration>,
     counts: RefCell<BTreeMap<Key, Counts>>,
-    /// Each attempt to connect: when, and where to.
+    /// Each connect attempt: its time, address and key.
     pub(crate) connects: RefCell<Vec<(Duration, Address, Option<Key>)>>,
-    /// Questions that the loop takes back.
+    /// Name lookups that the loop withdrew.
     pub(crate) forgotten: Cell<usize>,
     /// The `until` of each wait, since the start.
     pub(crate) waits: RefCell<Vec<Option<Duration>>>,
-    /// Waits since a test made a turn by itself: in a run that does not end there are many.
-    pub(crate) of_this_run: Cell<u32>,
-    /// Called before each wait: the peer's part in a run.
+    /// Waits since the test's last single turn, to detect a run that never ends.
+    pub(crate) waits_in_run: Cell<u32>,
+    /// Called before each wait, to act for the peer during a run.
     pub(crate) on_wait: RefCell<Option<Box<dyn FnMut()>>>,
 }
 
 impl Tapped {
-    /// Moves the clock.
+    /// Advances the clock.
     pub(crate) fn pass(&self, by: Duration) {
         self.passed.set(self.passed.get() + by);
     }
 
-    /// Moves the clock back, as none should.
+    /// Moves the clock back, which no real clock should do.
     pub(crate) fn go_back(&self, by: Duration) {
         self.passed.set(self.passed.get() - by);
     }
 
-    /// What has passed since the start.
+    /// The time passed since the start.
     pub(crate) fn passed(&self) -> Duration {
         self.passed.get()
     }
@@ -101,7 +101,7 @@ impl World for Tapped {
     }
 }
 
-/// The driver around the driver.
+/// The wrapper around a driver.
 pub(crate) struct Tap {
     inner: Box<dyn Driver>,
     tapped: Rc<Tapped>,
@@ -119,7 +119,7 @@ impl Tap {
             connects: RefCell::default(),
             forgotten: Cell::default(),
             waits: RefCell::default(),
-            of_this_run: Cell::default(),
+            waits_in_run: Cell::default(),
             on_wait: RefCell::default(),
         });
         let tap = Tap { inner, tapped: tapped.clone() };
@@ -130,8 +130,8 @@ impl Tap {
 impl Driver for Tap {
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         let tapped = self.tapped.clone();
-        tapped.of_this_run.set(tapped.of_this_run.get() + 1);
-        assert!(tapped.of_this_run.get() < 100_000, "the run does not end");
+        tapped.waits_in_run.set(tapped.waits_in_run.get() + 1);
+        assert!(tapped.waits_in_run.get() < 100_000, "the run does not end");
         let since = until.map(|until| until.saturating_duration_since(tapped.start));
         tapped.waits.borrow_mut().push(since);
         let hook = tapped.on_wait.borrow_mut().take();

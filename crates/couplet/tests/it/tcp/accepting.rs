@@ -1,4 +1,4 @@
-//! Rows 47 to 49: the kernel's queue of connections, its limit of descriptors, and TIME_WAIT.
+//! Rows 47 to 49: the kernel's accept queue, the descriptor limit, and TIME_WAIT.
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_types, reason = "plain sockets play the clients")]
 
@@ -19,7 +19,7 @@ use crate::suite::kit::{Kit, LOOPBACK, own_address};
 use crate::suite::peer::{B, Saw};
 use crate::suite::recorder::{A, Log, Maker, On, Script};
 
-/// Sends back what it is sent.
+/// Echoes what it receives.
 fn echo(received: &A) -> Script {
     let end = received.clone();
     Script::new().on(On::Data, move |transport| {
@@ -29,9 +29,9 @@ fn echo(received: &A) -> Script {
 
 #[test]
 fn c47_a_round_of_accepts_is_bounded_and_adapts() {
-    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("Linux says");
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a readable file");
     let limit: usize = limit.trim().parse().expect("a number");
-    assert!(limit >= 200, "the system queues {limit} connections at most: too few for this test");
+    assert!(limit >= 200, "somaxconn is {limit}: too small for this test");
     let mut rig = Kit::mio().rig();
     let a = rig.end();
     let end = a.clone();
@@ -51,8 +51,8 @@ fn c47_a_round_of_accepts_is_bounded_and_adapts() {
         a.log.count("build") - before
     };
     assert_eq!(round(), 100);
-    assert_eq!(calm.log.count("build"), 1, "a flood at one port holds up no other");
-    assert_eq!(round(), 50, "with nothing new");
+    assert_eq!(calm.log.count("build"), 1, "a flood at one port does not delay another");
+    assert_eq!(round(), 50, "the rest, though no new connection came");
     clients.extend((0..60).map(|_| rig.peer(&port)));
     let mut round = || {
         let before = a.log.count("build");
@@ -66,7 +66,7 @@ fn c47_a_round_of_accepts_is_bounded_and_adapts() {
     }
 }
 
-/// Of the child, whose descriptors run out: limits hold for a whole process.
+/// Runs in a child process whose descriptors run out, because limits apply to a whole process.
 struct Child {
     reactor: Reactor,
     port: Rc<OnceCell<Port>>,
@@ -88,16 +88,16 @@ impl Protocol for Child {
             b"pause" => self.port.get().expect("it listens").pause_producing(),
             b"resume" => self.port.get().expect("it listens").resume_producing(),
             b"limit" => {
-                // The lowest number that is free is the next to be given.
-                let free = std::fs::File::open("/dev/null").expect("there is one more");
+                // The kernel hands out the lowest free number next.
+                let free = std::fs::File::open("/dev/null").expect("a free descriptor");
                 let next = std::os::fd::AsRawFd::as_raw_fd(&free) as u64;
                 drop(free);
                 self.limit_to(next);
             }
-            // Not even what is held in reserve can be given anew.
+            // Not even the reserve descriptor can be reopened.
             b"none" => self.limit_to(0),
             b"raise" => {
-                let before = self.before.take().expect("it was lowered");
+                let before = self.before.take().expect("the limit was lowered");
                 setrlimit(Resource::Nofile, before).expect("within the maximum");
             }
             b"quit" => self.reactor.stop(),
@@ -107,7 +107,7 @@ impl Protocol for Child {
     }
 }
 
-/// Serves until it is told to quit, and prints what the parent wants to know.
+/// Serves until it receives "quit", and prints what the parent checks.
 fn run_child() {
     let mut rig = Kit::mio().rig();
     rig.tapped.nap.set(Duration::from_secs(60));
@@ -122,37 +122,38 @@ fn run_child() {
     kept.get_or_init(|| port.clone());
     println!("child: {}", port.host().port().expect("a number"));
     let (run, lines) = logged(|| rig.l.run(|_| Ok(())));
-    run.expect("a run that is stopped ends well");
+    run.expect("a stopped run succeeds");
     println!("child: {} turns, {}", rig.tapped.waits.borrow().len(), lines.join("; "));
 }
 
-/// A child that ends with the test, however that ends.
+/// Kills the child when the test ends, even by a panic.
 struct Running(std::process::Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended already, if all went well.
+        // Fails if the child has exited, as it should have.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The parent's hand on a connection to the child: all calls wait, for 10 s at most.
+/// A blocking connection to the child; a read times out after 10 s.
 fn client(port: u16) -> TcpStream {
     let stream = TcpStream::connect(SocketAddr::new(LOOPBACK.ip(), port)).expect("a connection");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
     stream
 }
 
-fn tell(mut stream: &TcpStream, command: &str) {
-    stream.write_all(command.as_bytes()).expect("the child is there");
+/// Sends a command and waits for its echo.
+fn command(mut stream: &TcpStream, command: &str) {
+    stream.write_all(command.as_bytes()).expect("the child is running");
     let mut answer = vec![0; command.len()];
     stream.read_exact(&mut answer).expect("the child answers");
     assert_eq!(answer, command.as_bytes());
 }
 
-/// The end of the stream, or a reset.
-fn is_turned_away(mut client: TcpStream) {
+/// Asserts that the client sees EOF or a reset.
+fn assert_turned_away(mut client: TcpStream) {
     let end = client.read(&mut [0]);
     let ended = match &end {
         Ok(n) => *n == 0,
@@ -161,8 +162,8 @@ fn is_turned_away(mut client: TcpStream) {
     assert!(ended, "{end:?}");
 }
 
-/// Runs `test` once more as the child, and gives it with its port and the lines that it says.
-/// `None` in the child itself, which then has run.
+/// Runs `test` again in a child process. Returns the child, its port and a reader of its messages;
+/// in the child itself, `None` after the run.
 fn child(test: &str) -> Option<(Running, u16, impl FnMut() -> String)> {
     const CHILD: &str = "COUPLET_TEST_CHILD";
     if std::env::var_os(CHILD).is_some() {
@@ -174,11 +175,11 @@ fn child(test: &str) -> Option<(Running, u16, impl FnMut() -> String)> {
         .env(CHILD, "1")
         .stdout(Stdio::piped())
         .spawn()
-        .expect("this program can be run");
+        .expect("the test binary can be started");
     let mut child = Running(child);
     let mut said = BufReader::new(child.0.stdout.take().expect("it was piped")).lines();
     let mut says = move || loop {
-        let line = said.next().expect("the child says more").expect("it can be read");
+        let line = said.next().expect("the child printed another line").expect("a readable line");
         if let Some((_, said)) = line.split_once("child: ") {
             return said.to_owned();
         }
@@ -187,57 +188,57 @@ fn child(test: &str) -> Option<(Running, u16, impl FnMut() -> String)> {
     Some((child, port, says))
 }
 
-// Without the reserve the pending connections would hang, and the loop would spin.
+// Without the reserve, pending connections would hang and the loop would spin.
 #[test]
-fn c48_out_of_descriptors_the_pending_are_closed_and_the_port_lives() {
-    let test = "c48_out_of_descriptors_the_pending_are_closed_and_the_port_lives";
+fn c48_out_of_descriptors_pending_connections_are_closed_and_the_port_lives() {
+    let test = "c48_out_of_descriptors_pending_connections_are_closed_and_the_port_lives";
     let Some((mut child, port, mut says)) = child(test) else { return };
     let first = client(port);
-    tell(&first, "pause");
-    tell(&first, "limit");
+    command(&first, "pause");
+    command(&first, "limit");
     let together: Vec<TcpStream> = (0..5).map(|_| client(port)).collect();
-    tell(&first, "resume");
-    together.into_iter().for_each(is_turned_away);
-    (0..5).for_each(|_| is_turned_away(client(port)));
-    tell(&first, "are you well?");
-    tell(&first, "raise");
-    tell(&client(port), "a sixth is served");
-    tell(&first, "quit");
+    command(&first, "resume");
+    together.into_iter().for_each(assert_turned_away);
+    (0..5).for_each(|_| assert_turned_away(client(port)));
+    command(&first, "are you well?");
+    command(&first, "raise");
+    command(&client(port), "a sixth is served");
+    command(&first, "quit");
     let said = says();
     let (turns, lines) = said.split_once(" turns, ").expect("the number of turns");
     assert_eq!(lines.matches("cannot accept").count(), 1, "for the whole block: {lines}");
     let count = lines.split("turned_away=").nth(1).and_then(|rest| rest.split(' ').next());
     let together: Option<u32> = count.and_then(|count| count.parse().ok());
-    assert!(together >= Some(5), "all who waited together: {lines}");
+    assert!(together >= Some(5), "all that were pending together: {lines}");
     let turns: usize = turns.parse().expect("a number");
     assert!(turns < 100, "{turns} turns: it spins");
     assert!(child.0.wait().expect("it ends").success());
 }
 
-// Nothing new comes: it is the port that tries again.
+// No new connection arrives: the port retries on its own.
 #[test]
 fn c48_a_port_that_rests_tries_again() {
     let Some((mut child, port, mut says)) = child("c48_a_port_that_rests_tries_again") else {
         return;
     };
     let first = client(port);
-    tell(&first, "none");
+    command(&first, "none");
     let second = client(port);
-    // The port has its turn before the second of these.
-    (0..2).for_each(|_| tell(&first, "are you well?"));
-    tell(&first, "raise");
-    tell(&second, "it is served after all");
-    tell(&first, "quit");
+    // The port is served before the second of these.
+    (0..2).for_each(|_| command(&first, "are you well?"));
+    command(&first, "raise");
+    command(&second, "it is served after all");
+    command(&first, "quit");
     let said = says();
-    assert!(said.contains("cannot accept"), "it did not rest: {said}");
+    assert!(said.contains("cannot accept"), "the port did not rest: {said}");
     assert!(child.0.wait().expect("it ends").success());
 }
 
-/// Begins to connect; whether the system has taken the connection at once.
-fn begins(to: SocketAddr) -> (Socket, bool) {
+/// Starts a connect; true if the system accepted the connection immediately.
+fn start_connect(to: SocketAddr) -> (Socket, bool) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_nonblocking(true).expect("an option");
-    // It is under way, or through already.
+    // In progress, or already connected.
     let _ = socket.connect(&to.into());
     let taken = is_writable(&socket);
     (socket, taken)
@@ -246,10 +247,11 @@ fn begins(to: SocketAddr) -> (Socket, bool) {
 fn is_writable(socket: &Socket) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::OUT)];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&now)).expect("a poll") == 1
+    poll(&mut fds, Some(&now)).expect("poll succeeds") == 1
 }
 
-// Who comes too many is dropped, and tries again only after a second: nobody waits for that here.
+// The kernel drops a SYN beyond the backlog; its retransmission comes only after a second, and this
+// test does not wait for it.
 #[test]
 fn c49_the_backlog_is_50() {
     let mut rig = Kit::mio().rig();
@@ -257,16 +259,16 @@ fn c49_the_backlog_is_50() {
     let end = a.clone();
     let port = rig.listen_with(Maker::new(&a.log, move |_| Some(end.plays(Script::new()))));
     let to = port.host().socket_addr().expect("a port has an address");
-    // Linux takes one more than the backlog says.
-    let queued: Vec<(Socket, bool)> = (0..52).map(|_| begins(to)).collect();
+    // Linux accepts one more than the backlog.
+    let queued: Vec<(Socket, bool)> = (0..52).map(|_| start_connect(to)).collect();
     let taken: Vec<bool> = queued.iter().map(|(_, taken)| *taken).collect();
     assert_eq!(taken.iter().position(|taken| !taken), Some(51), "{taken:?}");
     rig.until("the queue is served", || a.log.count("build") == 51);
-    assert!(begins(to).1);
+    assert!(start_connect(to).1);
 }
 
 #[test]
-fn c49_an_address_can_be_taken_again_while_old_connections_linger() {
+fn c49_an_address_can_be_reused_while_old_connections_linger() {
     let mut rig = Kit::mio().rig();
     let ends = [rig.end(), rig.end()];
     let mut next = ends.clone().into_iter();
@@ -275,14 +277,14 @@ fn c49_an_address_can_be_taken_again_while_old_connections_linger() {
     let port = port.expect("a free port can be opened");
     let b = rig.peer(&port);
     rig.until("connection_made", || ends[0].is_made());
-    // A busy system may have no room for TIME_WAIT: another connection is still open.
+    // A busy system may skip TIME_WAIT, so a second connection stays open.
     let _open = rig.peer(&port);
     rig.until("connection_made", || ends[1].is_made());
     let a = &ends[0];
     let address = port.host().socket_addr().expect("a port has an address");
     let log = Log::default();
     let second = rig.reactor.listen_tcp(address, Maker::new(&log, |_| None));
-    assert!(second.is_err(), "while it listens the address is taken");
+    assert!(second.is_err(), "the address is in use while the port listens");
     a.transport().lose_connection();
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
     b.close();

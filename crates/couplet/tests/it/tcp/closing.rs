@@ -1,4 +1,4 @@
-//! Rows 5, 15, 17 and 24 where the kernel has a part: its buffers, its resets, its error numbers.
+//! Rows 5, 15, 17 and 24 where they depend on the kernel: its buffers, resets and error numbers.
 
 use std::io;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-// A close without a drain gives about 128 000 bytes here, and ECONNRESET.
+// Closing without a drain would deliver about 128 000 bytes here, then ECONNRESET.
 #[test]
 fn c05_unread_input_does_not_destroy_the_reply() {
     const ASKED: usize = 500_000;
@@ -35,9 +35,9 @@ fn c05_unread_input_does_not_destroy_the_reply() {
             n => sent += n,
         }
     }
-    assert!(sent >= 200_000, "only {sent} bytes fit on the way");
+    assert!(sent >= 200_000, "only {sent} bytes fit in the buffers");
     rig.until("our FIN", || {
-        // Nothing else moves: B takes nothing, and sends nothing.
+        // B neither reads nor sends.
         a.log.has("data") && b.got_len() == 0 && a.transport().buffered() == 0
     });
     while rig.counts(&a).shut_writes == 0 {
@@ -66,10 +66,11 @@ fn c05_the_drain_ends_with_a_plain_close() {
     assert_eq!(rig.lost(&a), "Done(Us)");
     assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
     rig.tick();
-    assert!(!b.is_broken(), "a reset would leave an error at the socket");
+    assert!(!b.is_broken(), "a reset would leave an error on the socket");
 }
 
-// Linux reports room only when a third of its buffer is free: by then a slow reader would be cut.
+// Linux reports a socket writable only when a third of its buffer is free: waiting for that would cut
+// off a slow reader.
 #[test]
 fn c15_bytes_that_leave_the_kernel_are_progress() {
     let mut rig = Kit::mio().rig();
@@ -89,7 +90,7 @@ fn c15_bytes_that_leave_the_kernel_are_progress() {
     }
     let now = rig.counts(&a);
     let still = (now.sent, now.written) == (stalled.sent, stalled.written);
-    assert!(still, "there was room: this tests nothing any more");
+    assert!(still, "the socket became writable, so this test proves nothing");
     while !a.is_lost() {
         rig.pass(s(5));
         rig.turn();
@@ -104,7 +105,7 @@ fn c17_the_peer_of_an_abort_sees_a_reset() {
     let (a, b) = rig.accept(Script::new());
     a.transport().abort_connection();
     rig.turn();
-    assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "though nothing was unsent or unread");
+    assert_eq!(rig.take_to_the_end(&b), Saw::Reset, "although nothing was unsent or unread");
     rig.lost(&a);
     // After our FIN.
     let (a, b) = rig.accept(Script::new());
@@ -116,9 +117,9 @@ fn c17_the_peer_of_an_abort_sees_a_reset() {
     assert!(b.is_broken());
 }
 
-// What the system does with the sockets of a process that is killed: it closes them.
+// Dropping the loop closes its sockets, as the system does for a killed process.
 #[test]
-fn c17a_the_peer_of_a_loop_that_is_gone_sees_a_reset_unless_it_was_closed() {
+fn c17a_a_dropped_loop_resets_connections_that_were_not_closed() {
     let promise = |transport: &Transport| {
         transport.set_reset_unless_closed(true);
         transport.write("a part");
@@ -138,14 +139,14 @@ fn c17a_the_peer_of_a_loop_that_is_gone_sees_a_reset_unless_it_was_closed() {
         close(&a.transport());
         rig.tick();
         drop((a, rig));
-        // The kernel has done it before the drop returns.
+        // The kernel has delivered the end before the drop returns.
         b.take_all();
         assert_eq!(b.saw(), sees, "promises: {promises}");
-        assert!(sees == Saw::Reset || !b.is_broken(), "no reset behind the FIN");
+        assert!(sees == Saw::Reset || !b.is_broken(), "no reset after the FIN");
     }
 }
 
-// A driver that asks for SO_ERROR twice is told 0 the second time.
+// Reading SO_ERROR clears it: a driver that reads it twice gets 0 the second time.
 #[test]
 fn c24_lost_keeps_the_error_number() {
     for paused in [false, true] {

@@ -1,5 +1,5 @@
-//! Facts of the contract that need real sockets: what only the kernel does, or only a plain socket
-//! sees. A file a section of `docs/contract.md`; the kit is the suite's, over `mio`.
+//! Facts of the contract that need real sockets: what only the kernel does or only a plain socket
+//! sees. One file per section of `docs/contract.md`, with the suite's kit over `mio`.
 
 mod accepting;
 mod closing;

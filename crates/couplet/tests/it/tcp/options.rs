@@ -1,5 +1,5 @@
-//! Rows 49 and 64: what an option does to the system's socket. The library's own is looked at,
-//! through a second descriptor of it.
+//! Rows 49 and 64: what an option does to the system's socket. The tests inspect the library's own
+//! socket through a duplicate descriptor.
 #![cfg(target_os = "linux")]
 
 use std::io::Write;
@@ -14,11 +14,11 @@ use socket2::Socket;
 use crate::suite::kit::{BOTH_ROLES, Kit, LOOPBACK, own_address};
 use crate::suite::recorder::{Recorder, Script};
 
-/// The socket of a connection, as a second descriptor. `None` where the system gives none: a
-/// visible skip, and an error in CI.
+/// A duplicate of a connection's socket. `None` where the system does not allow one: a visible skip,
+/// and an error in CI.
 fn socket_of(transport: &Transport) -> Option<Socket> {
     let inode = inode(transport.host(), transport.peer());
-    let fds = std::fs::read_dir("/proc/self/fd").expect("Linux says");
+    let fds = std::fs::read_dir("/proc/self/fd").expect("a readable file");
     let fd = fds
         .map(|fd| fd.expect("an entry").path())
         .find(|fd| std::fs::read_link(fd).is_ok_and(|to| to.ends_with(&inode)))
@@ -34,8 +34,8 @@ fn socket_of(transport: &Transport) -> Option<Socket> {
             Some(socket)
         }
         Err(error @ (Errno::PERM | Errno::NOSYS)) => {
-            assert!(std::env::var_os("CI").is_none(), "no second descriptor in CI: {error}");
-            // Not by `eprintln`, which the harness keeps to itself when a test passes.
+            assert!(std::env::var_os("CI").is_none(), "no duplicate descriptor in CI: {error}");
+            // Not with `eprintln`, which the harness captures when a test passes.
             let _ = writeln!(std::io::stderr(), "skipped: pidfd_getfd is not allowed: {error}");
             None
         }
@@ -43,7 +43,7 @@ fn socket_of(transport: &Transport) -> Option<Socket> {
     }
 }
 
-/// `socket:[NUMBER]`, as the system names the socket between two addresses.
+/// `socket:[INODE]`, the system's name for the socket between two addresses.
 fn inode(host: &Address, peer: &Address) -> String {
     let written = |address: &Address| match address.socket_addr() {
         Some(SocketAddr::V4(v4)) => {
@@ -52,7 +52,7 @@ fn inode(host: &Address, peer: &Address) -> String {
         other => panic!("{other:?} is not IPv4"),
     };
     let ends = [written(host), written(peer)];
-    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux says");
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("a readable file");
     let inode = table.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         (fields[1..3] == ends).then(|| fields[9].to_owned())
@@ -60,9 +60,9 @@ fn inode(host: &Address, peer: &Address) -> String {
     format!("socket:[{}]", inode.expect("the system knows the connection"))
 }
 
-// All of 127.0.0.0/8 is Linux's own, and no other test is at 127.0.0.2.
+// Linux owns all of 127.0.0.0/8, and no other test uses 127.0.0.2.
 #[test]
-fn c49_a_client_comes_from_the_address_that_it_is_bound_to() {
+fn c49_a_client_connects_from_the_address_it_is_bound_to() {
     let mut rig = Kit::mio().rig();
     let port = rig.reactor.listen_tcp(own_address(2, 0), |_: &Address| None::<Recorder>);
     let port = port.expect("a free port can be opened");
@@ -138,7 +138,7 @@ fn c64_an_option_reaches_the_socket() {
         transport.set_tcp_keep_alive(None);
         rig.turn();
         assert!(!socket.keepalive().expect("an option"));
-        // Linux sets aside double of what it is asked for.
+        // Linux doubles the requested size.
         for bytes in [32 * 1024, 64 * 1024] {
             transport.set_socket_option(SocketOption::ReceiveBuffer(bytes));
             rig.turn();

@@ -19,7 +19,7 @@ fn c64_a_refused_no_delay_is_harmless() {
         }
     });
     assert!(lines.is_empty(), "{lines:?}");
-    // One that no system takes.
+    // A value that every system refuses.
     let ((), lines) = logged(|| {
         let never = SocketOption::KeepAlive(Some(Duration::from_secs(1 << 40)));
         a.transport().set_socket_option(never);
@@ -31,7 +31,7 @@ fn c64_a_refused_no_delay_is_harmless() {
         b.take_all();
         b.got() == b"still here"
     });
-    // On a connection that has gone.
+    // On a lost connection.
     let (a, b) = rig.accept(Script::new().on(On::Lost, |t| t.set_tcp_no_delay(true)));
     b.reset();
     a.transport().set_tcp_no_delay(true);

@@ -1,4 +1,4 @@
-//! `Clock`: time in the test's hand. Contract 95.
+//! `Clock`: time under the test's control. Contract 95.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use super::{failing, s};
 use couplet::testing::{Clock, no_result_yet, success_of};
 use couplet::{LoopingCall, Reactor};
 
-/// Names, and the seconds at which they were noted.
+/// Names, each with the second at which it was noted.
 #[derive(Clone)]
 struct Log {
     start: Instant,
@@ -54,16 +54,16 @@ fn c95_calls_made_by_calls_run_if_they_fall_within_the_advance() {
     let log = Log::new(&clock);
     let (reactor, inner) = (clock.reactor(), log.clone());
     clock.reactor().call_later(s(1), move || {
-        inner.later(&reactor, Duration::ZERO, "at once");
+        inner.later(&reactor, Duration::ZERO, "immediate");
         inner.later(&reactor, s(2), "within");
         inner.later(&reactor, s(9), "beyond");
     });
     log.later(&clock.reactor(), s(2), "between");
     clock.advance(s(4));
-    assert_eq!(log.take(), [("at once", 1), ("between", 2), ("within", 3)]);
+    assert_eq!(log.take(), [("immediate", 1), ("between", 2), ("within", 3)]);
     clock.advance(s(6));
     assert_eq!(log.take(), [("beyond", 10)]);
-    // At the very end of it too, however long the chain of those that have no delay.
+    // At the very end of the advance too, however long a chain of calls without delay.
     let (reactor, inner) = (clock.reactor(), log.clone());
     clock.reactor().call_later(s(1), move || {
         let next = reactor.clone();
@@ -118,7 +118,7 @@ fn a_clock_runs_tasks_and_their_sleeps() {
 }
 
 #[test]
-fn a_call_that_asks_for_itself_in_each_turn_fails_the_test_that_waits_for_rest() {
+fn settle_fails_the_test_when_a_call_reschedules_itself_every_turn() {
     fn again(reactor: &Reactor, left: Rc<Cell<bool>>) {
         let next = reactor.clone();
         if left.get() {
@@ -129,7 +129,7 @@ fn a_call_that_asks_for_itself_in_each_turn_fails_the_test_that_waits_for_rest()
     let left = Rc::new(Cell::new(true));
     again(&clock.reactor(), left.clone());
     let text = failing(|| clock.settle());
-    assert!(text.starts_with("it comes to no rest"), "{text}");
+    assert!(text.starts_with("the loop never becomes idle"), "{text}");
     left.set(false);
     clock.settle();
 }

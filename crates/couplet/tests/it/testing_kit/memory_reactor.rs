@@ -1,4 +1,5 @@
-//! `MemoryReactor`: code that listens and connects by itself, with a test in the place of the network.
+//! `MemoryReactor`: the test takes the place of the network for code that itself listens and
+//! connects.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
@@ -13,7 +14,7 @@ use couplet::{ConnectError, Deferred, Protocol, Reason, Transport};
 
 type Log = Rc<RefCell<Vec<String>>>;
 
-/// Says hello, and notes what it hears.
+/// Sends a greeting, and logs its callbacks.
 #[derive(Clone, Default)]
 struct Notes(Log);
 
@@ -51,13 +52,13 @@ fn a_connect_is_recorded_and_waits_for_the_test() {
     let connecting = memory.reactor().connect(endpoint, move || ours.clone());
     let attempts = memory.connecting();
     assert_eq!(attempts.len(), 1);
-    assert_eq!((attempts[0].host(), attempts[0].port()), ("poetry.example", 10000));
+    assert_eq!((attempts[0].remote_host(), attempts[0].remote_port()), ("poetry.example", 10000));
     assert_eq!(attempts[0].options().timeout, s(5));
     memory.advance(s(4));
     no_result_yet(&connecting);
     let wire = attempts[0].complete();
     wire.push(b"good day");
-    assert!(notes.take().is_empty(), "it is told by the turn");
+    assert!(notes.take().is_empty(), "the turn delivers it");
     memory.settle();
     let address = attempts[0].address();
     assert_eq!(notes.take(), [format!("made, to tcp:{address}"), "good day".into()]);
@@ -72,7 +73,7 @@ fn a_connect_is_recorded_and_waits_for_the_test() {
 }
 
 #[test]
-fn a_connect_that_the_test_fails_has_failed_with_that() {
+fn a_connect_fails_with_the_error_that_the_test_chose() {
     let mut memory = MemoryReactor::default();
     let connect = |memory: &MemoryReactor| memory.reactor().connect("tcp:[::1]:1", Notes::default);
     let connecting = connect(&memory);
@@ -89,7 +90,7 @@ fn a_connect_that_the_test_fails_has_failed_with_that() {
 #[test]
 fn an_attempt_that_is_over_can_be_neither_completed_nor_failed() {
     let mut memory = MemoryReactor::new();
-    let over = "the connect to tcp:10.0.0.1:7 does not wait any more";
+    let over = "the connect to tcp:10.0.0.1:7 is no longer pending";
     let connect =
         |memory: &MemoryReactor| memory.reactor().connect("tcp:10.0.0.1:7", Notes::default);
     let timing_out = connect(&memory);
@@ -104,12 +105,12 @@ fn an_attempt_that_is_over_can_be_neither_completed_nor_failed() {
     assert!(failure_of(cancelled).is_cancelled());
     memory.settle();
     assert!(!attempt.is_waiting() && memory.connecting().is_empty());
-    // Once completed it is over too, also before the reactor has turned.
+    // A completed attempt is over too, even before the reactor turns.
     let connecting = connect(&memory);
     let attempt = memory.connecting().remove(0);
     let wire = attempt.complete();
     assert_eq!(failing(|| attempt.complete()), over);
-    // Who has completed it and then cancels leaves no connection behind.
+    // Cancelling after the completion leaves no connection behind.
     connecting.cancel();
     assert!(failure_of(connecting).is_cancelled());
     memory.settle();
@@ -117,7 +118,7 @@ fn an_attempt_that_is_over_can_be_neither_completed_nor_failed() {
 }
 
 #[test]
-fn each_name_has_an_address_of_its_own() {
+fn each_name_has_its_own_address() {
     let mut memory = MemoryReactor::new();
     for name in ["a.example", "b.example", "a.example", "127.0.0.1", "localhost"] {
         memory.reactor().connect_tcp(name, 1, Notes::default);
@@ -135,7 +136,7 @@ fn a_name_has_the_addresses_that_the_test_gives_it_and_they_are_tried_in_turn() 
     memory.network().set_name("prose.example", s(0), Err(ErrorKind::NotFound));
     let connecting = memory.reactor().connect("tcp:poetry.example:1", Notes::default);
     let unknown = memory.reactor().connect("tcp:prose.example:1", Notes::default);
-    assert!(memory.connecting().is_empty(), "it is looked up");
+    assert!(memory.connecting().is_empty(), "the lookup is pending");
     assert!(matches!(
         failure_of(unknown).downcast_ref(),
         Some(ConnectError::NameLookup { name, .. }) if name == "prose.example"
@@ -153,7 +154,7 @@ fn a_name_has_the_addresses_that_the_test_gives_it_and_they_are_tried_in_turn() 
     memory.connecting()[1].complete();
     memory.settle();
     assert_eq!(success_of(connecting).transport().peer().to_string(), "tcp:10.0.0.3:1");
-    assert!(!late.is_waiting(), "the others are given up");
+    assert!(!late.is_waiting(), "the other attempts are abandoned");
 }
 
 #[test]
@@ -162,7 +163,7 @@ fn a_client_that_tries_again_is_seen_again() {
     let factory = ReconnectingClientFactory::new(Notes::default);
     memory.reactor().connect_tcp("poetry.example", 1, factory);
     memory.connecting()[0].fail(refused());
-    assert!(memory.connecting().is_empty(), "it waits");
+    assert!(memory.connecting().is_empty(), "it waits before the retry");
     memory.advance(s(60));
     let wire = memory.connecting()[0].complete();
     memory.settle();
@@ -185,7 +186,7 @@ fn a_port_is_recorded_and_the_test_connects_to_it() {
     assert_eq!(hosts, ["tcp:10.0.0.1:80", "tcp:[::]:81", "tcp:0.0.0.0:82"]);
     for number in [80, 81, 82] {
         let wire = memory.connect(number);
-        assert_eq!(wire.take(), b"hello", "it has settled");
+        assert_eq!(wire.take(), b"hello", "`connect` has settled");
         wire.push(b"good day");
         memory.settle();
         wire.close();
@@ -193,15 +194,15 @@ fn a_port_is_recorded_and_the_test_connects_to_it() {
         assert_eq!(notes.take()[1..], ["good day", "connection closed by the peer"]);
     }
     assert_eq!(memory.listening()[0].accepted, 1);
-    port.stop_listening().expect("it listens").detach();
+    port.stop_listening().expect("the port listens").detach();
     assert_eq!(memory.listening().len(), 2);
     let text = failing(|| memory.connect(80));
-    assert_eq!(text, "nothing listens on port 80; there is: [tcp:[::]:81, tcp:0.0.0.0:82]");
+    assert_eq!(text, "nothing listens on port 80; listening: [tcp:[::]:81, tcp:0.0.0.0:82]");
 }
 
 #[test]
 fn a_program_that_serves_and_connects_has_the_test_at_both_far_ends() {
-    /// Passes on what comes from one side to the other.
+    /// Connects out for each connection that it accepts.
     struct Relay(Deferred<couplet::Connection<Notes>>);
     impl Protocol for Relay {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {

@@ -1,4 +1,4 @@
-//! What tests of protocols may rely on: the testing kit, tested.
+//! Tests of the testing kit, which tests of protocols rely on.
 
 mod clock;
 mod memory_reactor;
@@ -13,13 +13,13 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// The message with which `f` fails the test that calls it.
+/// The panic message with which `f` fails a test.
 fn failing<T>(f: impl FnOnce() -> T) -> String {
     match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(_) => panic!("it was to fail"),
+        Ok(_) => panic!("it did not fail"),
         Err(payload) => match payload.downcast::<String>() {
             Ok(text) => *text,
-            Err(payload) => (*payload.downcast::<&str>().expect("with a text")).to_owned(),
+            Err(payload) => (*payload.downcast::<&str>().expect("a text payload")).to_owned(),
         },
     }
 }

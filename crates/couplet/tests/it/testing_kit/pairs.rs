@@ -1,4 +1,4 @@
-//! What tests of protocols may rely on: `pair`, `hold` and `every_split`.
+//! `pair`, `hold` and `every_split`.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,14 +11,14 @@ const MANNERS: [Manner; 2] = [Manner::Readiness, Manner::Completion];
 
 type Log = Rc<RefCell<Vec<String>>>;
 
-/// Writes down what happens to it.
+/// Logs its callbacks.
 #[derive(Clone, Default)]
 struct Notes {
     log: Log,
     pieces: Rc<RefCell<Vec<usize>>>,
     greeting: Vec<u8>,
     close: bool,
-    /// Puts `reading_resumed` and the like on the record too.
+    /// Keeps the connection open in `read_closed`.
     aware: bool,
 }
 
@@ -71,16 +71,16 @@ fn saying(greeting: &str) -> Notes {
 }
 
 #[test]
-fn a_pair_has_run_to_quiet_when_it_is_made() {
+fn a_new_pair_has_settled() {
     for manner in MANNERS {
         let (a, b) = (saying("hello"), saying("good day"));
         let mut pair = pair_on(manner, Cut::Whole, 1, a.clone(), b.clone());
         // In the completion manner a greeting may come in pieces.
         assert_eq!(a.entries().concat(), "madegood day");
         assert_eq!(b.entries().concat(), "madehello");
-        // The client's peer is the server's host, and the other way round.
-        let of_a = pair.with_a(|_, t| (t.peer().clone(), t.host().clone())).expect("it lives");
-        let of_b = pair.with_b(|_, t| (t.host().clone(), t.peer().clone())).expect("it lives");
+        // The client's peer is the server's host, and vice versa.
+        let of_a = pair.with_a(|_, t| (t.peer().clone(), t.host().clone())).expect("still open");
+        let of_b = pair.with_b(|_, t| (t.host().clone(), t.peer().clone())).expect("still open");
         assert_eq!(of_a, of_b);
     }
 }
@@ -96,14 +96,14 @@ fn with_runs_on_the_protocol_and_settles() {
     assert_eq!(answer, Some(1));
     assert_eq!(b.entries(), ["made", "question"], "it has arrived when `with` returns");
     pair.with_b(|_, transport| transport.lose_connection());
-    assert_eq!(pair.with_b(|_, _| ()), None, "none is there any more");
+    assert_eq!(pair.with_b(|_, _| ()), None, "the connection is gone");
     assert_eq!(pair.with_a(|_, _| ()), None);
     assert!(pair.a.is_lost() && pair.b.is_lost());
     assert!(b.entries()[2].contains("closed by us"), "{:?}", b.entries());
 }
 
 #[test]
-fn every_callback_of_either_protocol_is_called() {
+fn both_protocols_get_every_callback() {
     let (mut a, mut b) = (saying(""), saying(""));
     (a.aware, b.aware) = (true, true);
     let mut pair = pair(a.clone(), b.clone());
@@ -144,7 +144,7 @@ fn a_protocol_that_closes_at_once_makes_a_pair_too() {
         assert_eq!(held.wire.take(), b"bye");
         assert!(
             held.wire.saw_fin() && held.with(|_, _| ()).is_some(),
-            "it still waits for our FIN"
+            "it still waits for the test's FIN"
         );
         held.wire.fin();
         held.settle();
@@ -153,7 +153,7 @@ fn a_protocol_that_closes_at_once_makes_a_pair_too() {
 }
 
 #[test]
-fn the_streams_of_a_pair_are_cut_as_it_was_asked() {
+fn the_streams_of_a_pair_are_cut_as_requested() {
     let text = "x".repeat(1000);
     for manner in MANNERS {
         let cut = |cut: Cut, seed: u64| {
@@ -171,7 +171,7 @@ fn the_streams_of_a_pair_are_cut_as_it_was_asked() {
         assert_eq!(cut(Cut::Random(50), 1), random, "a seed makes the same choices");
         assert_ne!(cut(Cut::Random(50), 2), random);
     }
-    // From now on.
+    // Changed later.
     let b = saying("");
     let mut pair = pair(saying(""), b.clone());
     pair.set_cut(Cut::Most(3));
@@ -180,7 +180,7 @@ fn the_streams_of_a_pair_are_cut_as_it_was_asked() {
 }
 
 #[test]
-fn time_stands_still_until_it_is_passed() {
+fn time_stands_still_until_the_test_advances_it() {
     let b = saying("");
     let mut pair = pair(saying(""), b.clone());
     let start = pair.reactor().now();
@@ -199,7 +199,7 @@ fn time_stands_still_until_it_is_passed() {
 }
 
 #[test]
-fn a_held_protocol_gets_what_is_pushed_and_gives_what_it_writes() {
+fn a_held_protocol_receives_pushed_bytes_and_its_writes_can_be_taken() {
     for manner in MANNERS {
         let notes = saying("hello");
         let mut held = hold_on(manner, 1, notes.clone());
@@ -209,7 +209,7 @@ fn a_held_protocol_gets_what_is_pushed_and_gives_what_it_writes() {
         assert!(held.wire.take().is_empty());
         let text = "y".repeat(300_000);
         held.push(text.as_bytes());
-        assert_eq!(notes.pieces.take().iter().sum::<usize>(), 300_000, "more than fits at once");
+        assert_eq!(notes.pieces.take().iter().sum::<usize>(), 300_000, "more than fits in one go");
         assert_eq!(held.wire.unreceived(), 0);
         held.with(|_, transport| transport.write("bye"));
         assert_eq!(held.wire.take(), b"bye");
@@ -253,8 +253,8 @@ fn a_reset_by_the_far_end_is_a_lost_connection() {
     held.settle();
     let entries = notes.entries();
     assert!(entries[1].contains("connection lost"), "{entries:?}");
-    // Closing with bytes that nobody took is a reset too, as the system does it.
-    let notes = saying("nobody takes this");
+    // Closing with unread bytes is a reset too, as on a real system.
+    let notes = saying("never read");
     let mut held = hold(notes.clone());
     held.wire.close();
     held.settle();
@@ -266,7 +266,7 @@ fn a_reset_by_the_far_end_is_a_lost_connection() {
 }
 
 #[test]
-#[should_panic(expected = "paused its reading")]
+#[should_panic(expected = "paused reading")]
 fn pushing_more_than_a_paused_protocol_takes_fails_the_test() {
     let mut held = hold(saying(""));
     held.with(|_, transport| transport.pause_producing());
@@ -280,36 +280,36 @@ fn a_timed_call_that_panics_fails_the_test() {
     assert_eq!(failing(|| held.advance(s(2))), "a panic in timed call: no poem");
 }
 
-/// Panics when it hears this, `lost` and `drop` among it.
-struct Dislikes(&'static str);
+/// Panics on this event: these bytes, or `made`, `lost` or `drop`.
+struct PanicsOn(&'static str);
 
-impl Dislikes {
-    fn hears(&self, what: &str) {
-        assert_ne!(what, self.0, "as was to be expected");
+impl PanicsOn {
+    fn event(&self, what: &str) {
+        assert_ne!(what, self.0, "as expected");
     }
 }
 
-impl Protocol for Dislikes {
+impl Protocol for PanicsOn {
     fn connection_made(&mut self, _: &Transport) {
-        self.hears("made");
+        self.event("made");
     }
 
     fn data_received(&mut self, _: &Transport, data: &[u8]) {
-        self.hears(&String::from_utf8_lossy(data));
+        self.event(&String::from_utf8_lossy(data));
     }
 
     fn connection_lost(&mut self, _: &Transport, _: &Reason) {
-        self.hears("lost");
+        self.event("lost");
     }
 }
 
-impl Drop for Dislikes {
+impl Drop for PanicsOn {
     fn drop(&mut self) {
-        self.hears("drop");
+        self.event("drop");
     }
 }
 
-fn hear_all(protocol: Dislikes) {
+fn play_all_events(protocol: PanicsOn) {
     let mut held = hold(protocol);
     held.push(b"poem");
     held.wire.close();
@@ -319,18 +319,18 @@ fn hear_all(protocol: Dislikes) {
 #[test]
 fn a_callback_that_panics_fails_the_test() {
     for what in ["made", "poem", "lost"] {
-        let text = failing(|| hear_all(Dislikes(what)));
+        let text = failing(|| play_all_events(PanicsOn(what)));
         assert!(text.starts_with("a panic in "), "{text}");
     }
-    failing(|| pair(Dislikes("made"), saying("")));
-    hear_all(Dislikes("nothing"));
+    failing(|| pair(PanicsOn("made"), saying("")));
+    play_all_events(PanicsOn("nothing"));
 }
 
 #[test]
 fn a_panic_after_the_last_settle_fails_the_test_too() {
-    let text = failing(|| hear_all(Dislikes("drop")));
+    let text = failing(|| play_all_events(PanicsOn("drop")));
     assert!(text.starts_with("a panic in drop of a protocol: "), "{text}");
-    let text = failing(|| drop(hold(Dislikes("drop"))));
+    let text = failing(|| drop(hold(PanicsOn("drop"))));
     assert!(text.starts_with("a panic in drop of a protocol: "), "{text}");
     let text = failing(|| {
         let mut pair = pair(saying(""), saying(""));
@@ -342,17 +342,17 @@ fn a_panic_after_the_last_settle_fails_the_test_too() {
 
 #[test]
 fn panics_that_the_test_takes_do_not_fail_it() {
-    let mut held = hold(Dislikes("poem"));
+    let mut held = hold(PanicsOn("poem"));
     assert!(held.take_panics().is_empty());
     held.push(b"poem");
-    assert!(held.take_panics()[0].contains("as was to be expected"));
+    assert!(held.take_panics()[0].contains("as expected"));
     held.reactor().call_soon(|| panic!("no poem"));
     held.settle();
-    // What it does not take does not fail it either.
+    // From the first `take_panics` on, further panics do not fail it either.
 }
 
 #[test]
-fn a_panic_fails_the_test_of_the_loop_that_contained_it() {
+fn a_panic_fails_only_the_loop_that_contained_it() {
     let (mut one, mut other) = (hold(saying("")), hold(saying("")));
     one.reactor().call_soon(|| panic!("no poem"));
     other.settle();
@@ -362,7 +362,7 @@ fn a_panic_fails_the_test_of_the_loop_that_contained_it() {
 }
 
 #[test]
-fn every_split_cuts_at_every_place() {
+fn every_split_cuts_at_every_position() {
     let input = b"one\r\ntwo\r\n";
     let seen: RefCell<Vec<Vec<Vec<u8>>>> = RefCell::default();
     every_split(input, |pieces| {
@@ -377,7 +377,7 @@ fn every_split_cuts_at_every_place() {
     for at in 1..10 {
         assert!(first.contains(&vec![input[..at].to_vec(), input[at..].to_vec()]), "at {at}");
     }
-    assert!(first[11..].iter().any(|pieces| pieces.len() > 2), "at several random places");
+    assert!(first[11..].iter().any(|pieces| pieces.len() > 2), "at several random positions");
     every_split(input, |pieces| {
         seen.borrow_mut().push(pieces.iter().map(|piece| piece.to_vec()).collect());
     });

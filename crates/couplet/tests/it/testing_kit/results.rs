@@ -1,5 +1,5 @@
-//! `success_of`, `failure_of`, `no_result_yet`: what a Deferred has come to, and what a test is told
-//! where it is something else.
+//! `success_of`, `failure_of`, `no_result_yet`: the result of a Deferred, and the message with which a
+//! test fails when the Deferred is in another state.
 
 use super::failing;
 use couplet::testing::{failure_of, no_result_yet, success_of};
@@ -13,7 +13,7 @@ struct NoPoem;
 #[error("no page")]
 struct NoPage(#[source] NoPoem);
 
-/// The place of the line before the one that calls it.
+/// The location of the line before the call.
 macro_rules! line_before {
     () => {
         format!("{}:{}:", file!(), line!() - 1)
@@ -27,7 +27,7 @@ fn contains(text: &str, parts: &[&str]) {
 }
 
 #[test]
-fn a_value_is_given_out_and_so_is_a_failure() {
+fn a_value_or_a_failure_is_returned() {
     assert_eq!(success_of(Deferred::succeed(1).map(|n| n + 1)), 2);
     let (later, resolver) = Deferred::<u8>::new();
     resolver.callback(7);
@@ -40,16 +40,16 @@ fn a_value_is_given_out_and_so_is_a_failure() {
 }
 
 #[test]
-fn success_of_a_failure_tells_its_causes_and_its_place() {
+fn success_of_a_failure_reports_its_causes_and_its_location() {
     let failed = Deferred::<u8>::fail(NoPage(NoPoem));
     let place = line_before!();
     let text = failing(|| success_of(failed));
     contains(&text, &["has failed: no page: no poem (began at ", &place]);
-    assert_eq!(text.matches(&place).count(), 2, "of the Deferred and of the failure: {text}");
+    assert_eq!(text.matches(&place).count(), 2, "for the Deferred and for the failure: {text}");
 }
 
 #[test]
-fn failure_of_a_value_tells_its_type() {
+fn failure_of_a_value_reports_its_type() {
     let fired = Deferred::succeed(vec![1_u8]);
     let place = line_before!();
     let text = failing(|| failure_of(fired));
@@ -57,7 +57,7 @@ fn failure_of_a_value_tells_its_type() {
 }
 
 #[test]
-fn what_has_not_fired_has_no_result() {
+fn a_deferred_that_has_not_fired_has_no_result() {
     let (waiting, resolver) = Deferred::<u8>::new();
     no_result_yet(&waiting);
     let waiting = waiting.map(|n| n);
@@ -70,13 +70,13 @@ fn what_has_not_fired_has_no_result() {
 }
 
 #[test]
-fn no_result_yet_of_a_result_says_which_and_leaves_it() {
+fn no_result_yet_reports_a_result_and_leaves_it() {
     let (waiting, resolver) = Deferred::<u8>::new();
     resolver.errback(NoPage(NoPoem));
     let place = line_before!();
     let text = failing(|| no_result_yet(&waiting));
     contains(&text, &["has failed already: no page: no poem (began at ", &place]);
-    assert!(failure_of(waiting).is::<NoPage>(), "it is still there");
+    assert!(failure_of(waiting).is::<NoPage>(), "the result is still there");
     let text = failing(|| no_result_yet(&Deferred::succeed("poem")));
     contains(&text, &["has fired already with a value, a &str"]);
     let failed = Deferred::<u8>::fail(Failure::msg("no poem"));

@@ -1,4 +1,4 @@
-//! `testing::run`: a whole program in virtual time, and what is said of one that leaves something.
+//! `testing::run`: a whole program in virtual time, and the report on one that leaks.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,14 +11,14 @@ use couplet::{
     Address, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown, Stopped, Transport,
 };
 
-/// Keeps its connection open, and says nothing.
+/// Keeps its connection open and sends nothing.
 struct Silent;
 
 impl Protocol for Silent {
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
-/// Writes back, and closes when it is told to.
+/// Echoes, and closes on "bye".
 struct Echo;
 
 impl Protocol for Echo {
@@ -30,40 +30,40 @@ impl Protocol for Echo {
     }
 }
 
-/// A result at once.
+/// A Deferred that has fired.
 fn done() -> Deferred<()> {
     Deferred::succeed(())
 }
 
-/// The place in this file that is marked with a comment of this name.
+/// The location in this file marked with the comment `// @name`.
 fn at(name: &str) -> String {
     let is_marked = |line: &str| line.ends_with(&format!("// @{name}"));
     let line = include_str!("run.rs").lines().position(is_marked).expect("a marked line");
     format!("{}:{}:", file!(), line + 1)
 }
 
-/// What `program` fails with, when it leaves these things: what, with which place, cured how. There
-/// is nothing else.
+/// Asserts that `program` leaks exactly these things, each with its description, its location and
+/// its remedy. Returns the message.
 #[track_caller]
 fn leaves(program: impl FnOnce(&Reactor) -> Deferred<()>, things: &[(&str, &str, &str)]) -> String {
     let text = failing(|| run(program));
     let mut entries = text.split("\n1. ").nth(1).unwrap_or_default().to_owned();
-    assert!(text.starts_with("the program is over, and this is left of it:\n1. "), "{text}");
-    for (number, (what, place, cure)) in (2..).zip(things) {
+    assert!(text.starts_with("the program ended and left this behind:\n1. "), "{text}");
+    for (number, (what, place, remedy)) in (2..).zip(things) {
         let next = format!("\n{number}. ");
         let (entry, rest) = entries.split_once(&next).unwrap_or((&entries, ""));
         assert!(entry.starts_with(what), "{what:?} is not where it was expected: {text}");
-        assert!(entry.contains(place), "{place:?} is not said of {what:?}: {text}");
-        let cured = entry.split_once("to clean up: ").unwrap_or_default().1;
-        assert!(cured.contains(cure), "{cure:?} is not the cure of {what:?}: {text}");
+        assert!(entry.contains(place), "{what:?} is reported without {place:?}: {text}");
+        let advice = entry.split_once("to clean up: ").unwrap_or_default().1;
+        assert!(advice.contains(remedy), "{what:?} is reported without {remedy:?}: {text}");
         entries = rest.to_owned();
     }
-    assert!(entries.is_empty(), "there is more: {text}");
+    assert!(entries.is_empty(), "more is reported: {text}");
     text
 }
 
 #[test]
-fn a_clean_program_gives_its_result_in_virtual_time() {
+fn a_clean_program_returns_its_result_in_virtual_time() {
     let answer = run(|reactor| {
         let reactor = reactor.clone();
         reactor.clone().spawn(async move {
@@ -79,23 +79,23 @@ fn a_clean_program_gives_its_result_in_virtual_time() {
             Ok((echo.is_lost(), reactor.now() - start))
         })
     });
-    assert_eq!(answer.expect("it is clean"), (true, s(20 * 3600 + 1)));
+    assert_eq!(answer.expect("a clean program"), (true, s(20 * 3600 + 1)));
 }
 
 #[test]
-fn what_was_asked_for_at_the_end_still_comes_to_its_end() {
+fn closes_requested_at_the_end_still_complete() {
     let lost = Rc::new(Cell::new(false));
-    struct Told(Rc<Cell<bool>>);
-    impl Protocol for Told {
+    struct LossFlag(Rc<Cell<bool>>);
+    impl Protocol for LossFlag {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {}
         fn connection_lost(&mut self, _: &Transport, _: &couplet::Reason) {
             self.0.set(true);
         }
     }
-    let tells = lost.clone();
+    let flag = lost.clone();
     let result = run(|reactor| {
         let port = reactor.listen("tcp:1", || Echo).expect("a free port");
-        reactor.connect("tcp:127.0.0.1:1", move || Told(tells.clone())).map(move |connection| {
+        reactor.connect("tcp:127.0.0.1:1", move || LossFlag(flag.clone())).map(move |connection| {
             connection.transport().lose_connection();
             port.stop_listening().expect("it listens").detach();
         })
@@ -104,15 +104,15 @@ fn what_was_asked_for_at_the_end_still_comes_to_its_end() {
 }
 
 #[test]
-fn the_failure_of_a_clean_program_is_given() {
-    let failure = run(|_| Deferred::<()>::fail(Failure::msg("no poem"))).expect_err("it fails");
+fn the_failure_of_a_clean_program_is_returned() {
+    let failure = run(|_| Deferred::<()>::fail(Failure::msg("no poem"))).expect_err("it failed");
     assert_eq!(failure.to_string(), "no poem");
     let failure = run(|reactor| reactor.spawn::<()>(async { panic!("no page") }));
-    assert!(failure.expect_err("it fails").to_string().contains("no page"));
+    assert!(failure.expect_err("it failed").to_string().contains("no page"));
 }
 
 #[test]
-fn a_program_that_stops_its_reactor_ends_as_any_run_does() {
+fn a_program_that_stops_its_reactor_ends_like_any_run() {
     let ended = Rc::new(Cell::new(false));
     let ends = ended.clone();
     let kept = Rc::new(RefCell::new(None));
@@ -130,12 +130,12 @@ fn a_program_that_stops_its_reactor_ends_as_any_run_does() {
         *keeps.borrow_mut() = Some(resolver);
         never
     });
-    assert_eq!(result.expect_err("it was stopped").downcast_ref(), Some(&Stopped { signal: None }));
+    assert_eq!(result.expect_err("stopped").downcast_ref(), Some(&Stopped { signal: None }));
     assert!(ended.get());
 }
 
 #[test]
-fn what_the_first_triggers_of_a_shutdown_clean_up_is_clean() {
+fn triggers_before_the_shutdown_may_clean_up() {
     let result = run(|reactor| {
         let port = reactor.listen("tcp:1", || Echo).expect("a free port");
         let later = reactor.clone();
@@ -162,7 +162,7 @@ fn what_the_first_triggers_of_a_shutdown_clean_up_is_clean() {
 }
 
 #[test]
-fn an_open_port_is_told_with_the_place_that_opened_it() {
+fn an_open_port_is_reported_with_where_it_was_opened() {
     leaves(
         |reactor| {
             reactor.listen("tcp:10000:interface=127.0.0.1", || Echo).expect("a free port"); // @port
@@ -170,7 +170,7 @@ fn an_open_port_is_told_with_the_place_that_opened_it() {
         },
         &[("a port that listens on tcp:127.0.0.1:10000", &at("port"), "`port.stop_listening()`")],
     );
-    // One that was opened again is told with the place of that.
+    // A port opened again is reported with where that happened.
     leaves(
         |reactor| {
             let port = reactor.listen_tcp(([127, 0, 0, 1], 7).into(), || Echo).expect("free");
@@ -183,7 +183,7 @@ fn an_open_port_is_told_with_the_place_that_opened_it() {
 }
 
 #[test]
-fn an_open_connection_is_told_once_for_each_end_with_who_made_it() {
+fn an_open_connection_is_reported_once_for_each_end_with_its_origin() {
     let text = leaves(
         |reactor| {
             reactor.listen("tcp:1", || Silent).expect("a free port"); // @port of a connection
@@ -209,15 +209,15 @@ fn an_open_connection_is_told_once_for_each_end_with_who_made_it() {
             ),
         ],
     );
-    // The loop's own timers are not told, and those of a connection are told with it.
+    // The loop's own timers are not reported, and a connection's timers are reported with it.
     let own = format!("with a timed call of its own, asked for at {}", at("call of a connection"));
     assert!(text.contains(&own), "{own} is not in: {text}");
     assert!(text.contains("accepted by the port opened at"), "{text}");
 }
 
 #[test]
-fn a_connection_that_can_not_come_to_its_end_is_told_with_what_holds_it() {
-    /// Reads on, and never closes.
+fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
+    /// Keeps reading and never closes.
     struct Stays;
     impl Protocol for Stays {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {}
@@ -262,7 +262,7 @@ fn a_connection_that_can_not_come_to_its_end_is_told_with_what_holds_it() {
 }
 
 #[test]
-fn an_unfinished_connect_is_told_with_the_place_that_asked_for_it() {
+fn an_unfinished_connect_is_reported_with_its_call_site() {
     struct Again;
     impl couplet::Factory for Again {
         type Protocol = Silent;
@@ -291,7 +291,7 @@ fn an_unfinished_connect_is_told_with_the_place_that_asked_for_it() {
 }
 
 #[test]
-fn a_pending_call_is_told_with_its_time_and_its_place() {
+fn a_pending_call_is_reported_with_its_time_and_its_call_site() {
     leaves(
         |reactor| {
             reactor.call_later(s(30), || {}); // @call
@@ -313,7 +313,7 @@ fn a_pending_call_is_told_with_its_time_and_its_place() {
 }
 
 #[test]
-fn what_the_library_asks_for_has_the_place_of_who_asked_the_library() {
+fn calls_made_by_the_library_have_the_call_site_in_user_code() {
     leaves(
         |reactor| {
             LoopingCall::new(reactor, || {}).start(s(10)).detach(); // @looping call
@@ -345,7 +345,7 @@ fn what_the_library_asks_for_has_the_place_of_who_asked_the_library() {
 }
 
 #[test]
-fn an_unfinished_task_is_told_with_the_place_that_spawned_it() {
+fn an_unfinished_task_is_reported_with_where_it_was_spawned() {
     leaves(
         |reactor| {
             reactor.spawn(std::future::pending::<couplet::Result<()>>()).detach(); // @task
@@ -356,7 +356,7 @@ fn an_unfinished_task_is_told_with_the_place_that_spawned_it() {
 }
 
 #[test]
-fn an_unhandled_failure_is_told_with_where_it_began_and_who_left_it() {
+fn an_unhandled_failure_is_reported_with_where_it_began_and_was_dropped() {
     leaves(
         |_| {
             let failure = Failure::msg("no poem"); // @failure
@@ -384,7 +384,7 @@ fn an_unhandled_failure_is_told_with_where_it_began_and_who_left_it() {
 }
 
 #[test]
-fn a_panic_in_a_callback_is_told() {
+fn a_panic_in_a_callback_is_reported() {
     struct Clumsy;
     impl Protocol for Clumsy {
         fn connection_made(&mut self, _: &Transport) {
@@ -411,7 +411,7 @@ fn a_panic_in_a_callback_is_told() {
 }
 
 #[test]
-fn a_failure_that_is_left_in_an_object_is_told_when_that_is_dropped() {
+fn a_failure_held_by_an_object_is_reported_when_the_object_is_dropped() {
     leaves(
         |reactor| {
             let failed = Deferred::<()>::fail(Failure::msg("no poem"));
@@ -426,7 +426,7 @@ fn a_failure_that_is_left_in_an_object_is_told_when_that_is_dropped() {
 }
 
 #[test]
-fn a_program_that_fails_and_leaves_something_is_told_both() {
+fn a_program_that_fails_and_leaks_gets_both_reports() {
     let text = failing(|| {
         run(|reactor| {
             reactor.listen("tcp:1", || Echo).expect("a free port");
@@ -435,14 +435,11 @@ fn a_program_that_fails_and_leaves_something_is_told_both() {
     });
     let start = format!("the program failed: no poem (began at {}", at("failed program"));
     assert!(text.starts_with(&start), "{text}");
-    assert!(
-        text.contains("and this is left of it:\n1. a port that listens on tcp:[::]:1"),
-        "{text}"
-    );
+    assert!(text.contains("and left this behind:\n1. a port that listens on tcp:[::]:1"), "{text}");
 }
 
 #[test]
-fn a_program_that_stalls_is_told_what_it_waits_for() {
+fn a_program_that_stalls_learns_what_it_waits_for() {
     let kept = RefCell::new(None);
     let text = failing(|| {
         run(|reactor| {
@@ -454,7 +451,7 @@ fn a_program_that_stalls_is_told_what_it_waits_for() {
     });
     let start = format!("the program waits for ever: the Deferred of {}", at("never"));
     assert!(text.starts_with(&start), "{text}");
-    assert!(text.contains("has not fired, and nothing can happen any more; there is:\n1. a port"));
+    assert!(text.contains("has not fired, and nothing can ever happen; there is:\n1. a port"));
     let text = failing(|| {
         run(|_| {
             let (never, resolver) = Deferred::<()>::new();
@@ -468,7 +465,7 @@ fn a_program_that_stalls_is_told_what_it_waits_for() {
 }
 
 #[test]
-fn a_program_that_goes_on_for_too_long_is_told_what_goes_on() {
+fn a_program_that_runs_too_long_learns_what_is_still_running() {
     let forever = |reactor: &Reactor| LoopingCall::new(reactor, || {}).start(s(60)).map(|_| ());
     let text = failing(|| run(forever));
     assert!(
@@ -476,14 +473,14 @@ fn a_program_that_goes_on_for_too_long_is_told_what_goes_on() {
     );
     let text = failing(|| run_within(s(90), forever));
     assert!(text.contains("within 90s of virtual time"), "{text}");
-    assert!(text.contains("due in 60s"), "the clock stands where the last thing happened: {text}");
+    assert!(text.contains("due in 60s"), "the clock stops at the last event: {text}");
     let sleep = |time: Duration| move |reactor: &Reactor| reactor.sleep(time);
     assert!(run_within(s(90), sleep(s(90))).is_ok());
     assert!(run_within(s(400 * 24 * 3600), sleep(s(365 * 24 * 3600))).is_ok());
 }
 
 #[test]
-fn a_program_that_goes_in_a_circle_is_told_what_there_is() {
+fn a_program_that_loops_forever_learns_what_is_active() {
     struct Serves;
     impl Protocol for Serves {
         fn connection_made(&mut self, transport: &Transport) {
@@ -500,9 +497,9 @@ fn a_program_that_goes_in_a_circle_is_told_what_there_is() {
             reactor.sleep(s(1))
         })
     });
-    assert!(text.starts_with("the program goes in a circle: the Deferred of "), "{text}");
+    assert!(text.starts_with("the program is livelocked: the Deferred of "), "{text}");
     assert!(text.contains("while time stands still; there is:\n1. a port"), "{text}");
-    // One that is over is given some turns to come to its end, and no more.
+    // A finished program gets only a limited number of turns to clean up.
     leaves(
         |reactor| {
             reactor.listen("tcp:1", || Serves).expect("a free port");
@@ -513,7 +510,7 @@ fn a_program_that_goes_in_a_circle_is_told_what_there_is() {
 }
 
 #[test]
-fn all_of_it_is_told_in_one_message() {
+fn all_leaks_are_reported_in_one_message() {
     leaves(
         |reactor| {
             reactor.listen("tcp:1", || Silent).expect("a free port"); // @1
@@ -534,7 +531,7 @@ fn all_of_it_is_told_in_one_message() {
 }
 
 #[test]
-fn a_run_inside_of_a_run_keeps_to_itself() {
+fn nested_runs_are_independent() {
     leaves(
         |reactor| {
             reactor.call_soon(|| panic!("no page"));
@@ -556,7 +553,7 @@ fn a_run_inside_of_a_run_keeps_to_itself() {
 }
 
 #[test]
-fn places_that_are_over_are_forgotten_and_those_that_are_not_are_not() {
+fn only_call_sites_of_finished_work_are_forgotten() {
     leaves(
         |reactor| {
             reactor.call_later(s(3600), || {}); // @hour
@@ -573,21 +570,21 @@ fn places_that_are_over_are_forgotten_and_those_that_are_not_are_not() {
 }
 
 #[test]
-fn a_dirty_program_does_not_spoil_what_comes_after_it() {
+fn a_program_that_leaks_does_not_affect_later_runs() {
     let heard = Rc::new(RefCell::new(Vec::new()));
     let hears = heard.clone();
     let before = set_reporter(move |unhandled| {
         hears.borrow_mut().push(unhandled.failure().to_string());
     });
-    struct Told(Rc<RefCell<Vec<String>>>);
-    impl Protocol for Told {
+    struct LossLog(Rc<RefCell<Vec<String>>>);
+    impl Protocol for LossLog {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {}
         fn connection_lost(&mut self, _: &Transport, reason: &couplet::Reason) {
             self.0.borrow_mut().push(reason.to_string());
         }
     }
     let lost = Rc::new(RefCell::new(Vec::new()));
-    let tells = lost.clone();
+    let losses = lost.clone();
     let dropped = Rc::new(Cell::new(0));
     struct Counts(Rc<Cell<u32>>);
     impl Drop for Counts {
@@ -607,16 +604,16 @@ fn a_dirty_program_does_not_spoil_what_comes_after_it() {
                 })
                 .detach();
             drop(Deferred::<()>::fail(Failure::msg("no poem")));
-            reactor.connect("tcp:127.0.0.1:1", move || Told(tells.clone())).map(|_| ())
+            reactor.connect("tcp:127.0.0.1:1", move || LossLog(losses.clone())).map(|_| ())
         })
     });
-    assert_eq!(*lost.borrow(), ["the reactor stopped"], "it was told of the end");
+    assert_eq!(*lost.borrow(), ["the reactor stopped"], "it got `connection_lost`");
     assert_eq!(dropped.get(), 2);
-    // A panic of the program itself goes on as it is.
+    // A panic of the program itself propagates unchanged.
     assert_eq!(failing(|| run(|_| -> Deferred<()> { panic!("no page") })), "no page");
     assert!(heard.borrow().is_empty());
-    drop(Deferred::<()>::fail(Failure::msg("told as before")));
-    assert_eq!(*heard.borrow(), ["told as before"]);
+    drop(Deferred::<()>::fail(Failure::msg("reported as before")));
+    assert_eq!(*heard.borrow(), ["reported as before"]);
     assert!(
         run(|reactor| {
             let port = reactor.listen("tcp:1", || Silent).expect("the port is free again");

@@ -24,7 +24,7 @@ const GATES: [Gate; 7] = [
     Gate {
         method: "lent",
         arguments: 0,
-        what: "the bytes of a driver are looked at",
+        what: "a driver's bytes are accessed",
         callers: &[("Box::lent", 1), ("Core::received", 1)],
     },
     Gate {
@@ -66,7 +66,7 @@ const GATES: [Gate; 7] = [
             ("transmit", 1),
             // A boxed driver forwards.
             ("Box::write", 1),
-            // Into the kernel: the simulated one, and the real one where that isn't Linux.
+            // Into the simulated kernel, and into the real one except on Linux.
             ("SimDriver::write", 1),
             ("StreamSlot::write_once", 1),
         ],
@@ -123,7 +123,7 @@ fn bytes_enter_and_leave_through_one_function() {
         }
         for (function, places) in found {
             let (places, method, what) = (places.join(", "), gate.method, gate.what);
-            broken.push(format!("{places}: {function} calls {method}, by which {what}"));
+            broken.push(format!("{places}: {function} calls {method}, through which {what}"));
         }
     }
     assert_none(
@@ -208,7 +208,7 @@ fn overridden(file: &Code, item: &syn::ItemImpl) -> Vec<String> {
 }
 
 #[test]
-fn each_way_to_call_a_gate_is_found() {
+fn every_spelling_of_a_gate_call_is_found() {
     let gate = GATES.iter().find(|gate| gate.method == "write").expect("a row");
     let found = |text: &str| uses(&Code::of("reactor/turn.rs", text), gate).len();
     for call in [

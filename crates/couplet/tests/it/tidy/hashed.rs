@@ -69,7 +69,7 @@ impl Tables<'_> {
         self.broken.push(format!("{}:{at} {what}", self.file.path));
     }
 
-    fn goes_through_a_table(&self, expression: &syn::Expr) -> Option<String> {
+    fn table_used_by(&self, expression: &syn::Expr) -> Option<String> {
         let mut through = Through(Vec::new());
         through.visit_expr(expression);
         through.0.into_iter().find(|name| self.names.contains(name))
@@ -130,8 +130,8 @@ impl Visit<'_> for Tables<'_> {
         }
         // `let names = &self.names`, also out of a cell.
         if let (syn::Pat::Ident(name), Some(init)) = (&local.pat, &local.init)
-            && is_a_way_to(&init.expr)
-            && self.goes_through_a_table(&init.expr).is_some()
+            && is_whole_place(&init.expr)
+            && self.table_used_by(&init.expr).is_some()
         {
             self.names.insert(name.ident.to_string());
         }
@@ -139,7 +139,7 @@ impl Visit<'_> for Tables<'_> {
     }
 
     fn visit_expr_for_loop(&mut self, looping: &syn::ExprForLoop) {
-        if let Some(name) = self.goes_through_a_table(&looping.expr) {
+        if let Some(name) = self.table_used_by(&looping.expr) {
             self.refuse(line(looping.span()), &format!("walks {name}"));
         }
         visit::visit_expr_for_loop(self, looping);
@@ -147,12 +147,12 @@ impl Visit<'_> for Tables<'_> {
 
     fn visit_expr_method_call(&mut self, call: &syn::ExprMethodCall) {
         let walks = WALKS.iter().any(|walk| call.method == walk);
-        if walks && let Some(name) = self.goes_through_a_table(&call.receiver) {
+        if walks && let Some(name) = self.table_used_by(&call.receiver) {
             self.refuse(line(call.method.span()), &format!("walks {name}: .{}()", call.method));
         }
         // `all.extend(table)`.
         if matches!(&*call.method.to_string(), "extend" | "chain" | "zip") {
-            let names = call.args.iter().filter_map(|given| self.goes_through_a_table(given));
+            let names = call.args.iter().filter_map(|given| self.table_used_by(given));
             for name in names.collect::<Vec<_>>() {
                 self.refuse(line(call.method.span()), &format!("walks {name}: .{}()", call.method));
             }
@@ -162,13 +162,13 @@ impl Visit<'_> for Tables<'_> {
 }
 
 /// True for an expression that stands for a field or local as a whole.
-fn is_a_way_to(expression: &syn::Expr) -> bool {
+fn is_whole_place(expression: &syn::Expr) -> bool {
     const SAME: [&str; 6] = ["as_mut", "as_ref", "borrow", "borrow_mut", "clone", "lock"];
     match expression {
         syn::Expr::Field(_) | syn::Expr::Path(_) => true,
-        syn::Expr::Reference(reference) => is_a_way_to(&reference.expr),
+        syn::Expr::Reference(reference) => is_whole_place(&reference.expr),
         syn::Expr::MethodCall(call) => {
-            SAME.iter().any(|same| call.method == same) && is_a_way_to(&call.receiver)
+            SAME.iter().any(|same| call.method == same) && is_whole_place(&call.receiver)
         }
         _ => false,
     }

@@ -1,27 +1,27 @@
-//! Hand-written lists are complete and true: the tests of the contract and of the laws, fuzz targets,
-//! examples.
+//! Hand-written lists are complete and correct: the tests of the contract and of the laws, fuzz
+//! targets, examples.
 
 use std::fs;
 
 use super::code;
 use super::source::{Source, assert_none, read, root, sources};
 
-/// The modules that a file is, from its crate's folder on: `src/driver/mio/mod.rs` is `src`,
-/// `driver` and `mio`. The tests of a source file are a module more, which nobody need write.
+/// A file's module path below its crate's folder: `src`, `driver`, `mio` for
+/// `src/driver/mio/mod.rs`. Ends with `tests`, for unit tests; a name may omit it.
 fn modules(source: &Source) -> Vec<&str> {
     let path = source.path.trim_end_matches(".rs").split('/').skip(2);
     path.filter(|part| !["mod", "main", "lib"].contains(part)).chain(["tests"]).collect()
 }
 
-/// True when the first names stand among the others, in their order.
-fn lead_through(names: &[&str], all: &[&str]) -> bool {
+/// True when `names` is a subsequence of `all`.
+fn is_subsequence(names: &[&str], all: &[&str]) -> bool {
     let mut all = all.iter();
     names.iter().all(|name| all.any(|other| other == name))
 }
 
 /// Counts the tests named in the last column of a table's numbered rows, and lists those that don't
-/// exist. A name is `module::name` in backquotes; modules may be left out, and so may the rest of the
-/// name after `…`.
+/// exist. A name is `module::name` in backquotes. Modules may be omitted, and so may the rest of a
+/// name, as `…`.
 fn named_in(table: &str) -> (usize, Vec<String>) {
     let text = read(table);
     let folders = ["crates/couplet/tests", "crates/couplet/src", "crates/couplet-cli"];
@@ -34,7 +34,7 @@ fn named_in(table: &str) -> (usize, Vec<String>) {
     for (number, row) in rows {
         let column = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
         for name in column.split('`').skip(1).step_by(2) {
-            // A word of the code, such as a method.
+            // Without a path it is some other identifier, such as a method.
             let Some((path, function)) = name.rsplit_once("::") else { continue };
             named += 1;
             let path: Vec<&str> = path.split("::").collect();
@@ -43,7 +43,7 @@ fn named_in(table: &str) -> (usize, Vec<String>) {
                 None => format!("fn {function}("),
             };
             let exists = tests.iter().any(|source| {
-                source.text.contains(&definition) && lead_through(&path, &modules(source))
+                source.text.contains(&definition) && is_subsequence(&path, &modules(source))
             });
             if !exists {
                 broken.push(format!("{table}:{number} names {name}"));
@@ -57,7 +57,7 @@ fn named_in(table: &str) -> (usize, Vec<String>) {
 fn each_test_named_in_the_contract_table_exists() {
     let (named, broken) = named_in("docs/contract.md");
     assert!(named > 300, "the table names {named} tests; has its form changed?");
-    assert_none(&broken, "the contract table names a test that does not exist, or not there");
+    assert_none(&broken, "the contract table names a test that does not exist in that module");
 }
 
 #[test]
@@ -73,10 +73,10 @@ fn each_law_names_its_tests_and_is_broken_on_purpose() {
             broken.push(format!("law {law} has no break in tests/laws/breaks"));
         }
     }
-    assert_none(&broken, "a law is as good as the test that fails when it is broken");
+    assert_none(&broken, "a law is only as good as the test that fails when it is broken");
 }
 
-/// So that a row leads to its tests.
+/// Each row leads to all of its tests.
 #[test]
 fn each_test_with_a_number_is_named_in_the_contract_table() {
     let table = read("docs/contract.md");
@@ -91,10 +91,10 @@ fn each_test_with_a_number_is_named_in_the_contract_table() {
             }
         }
     }
-    assert_none(&unnamed, "a test carries the number of a row, and no row leads to it");
+    assert_none(&unnamed, "a test carries a row's number, but no row names it");
 }
 
-/// The names in a folder of `fuzz/`, without their endings, in order.
+/// The file stems in a folder of `fuzz/`, sorted.
 fn names_in(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(root().join("fuzz").join(folder)).expect("a folder");
     let paths = entries.map(|entry| entry.expect("an entry").path());
@@ -107,7 +107,7 @@ fn names_in(folder: &str) -> Vec<String> {
 #[test]
 fn each_target_of_the_fuzzer_has_a_corpus_and_a_libfuzzer_binary() {
     let library = read("fuzz/src/lib.rs");
-    let table = library.split("pub const TARGETS").nth(1).expect("their table");
+    let table = library.split("pub const TARGETS").nth(1).expect("the table of targets");
     let entry = "Target { name: \"";
     let mut targets: Vec<_> =
         table.split(entry).skip(1).filter_map(|rest| rest.split('"').next()).collect();
@@ -128,11 +128,11 @@ fn each_target_of_the_fuzzer_has_a_corpus_and_a_libfuzzer_binary() {
             .collect();
         let (inputs, bytes) = (sizes.len(), sizes.iter().sum::<u64>());
         let small = (10..=40).contains(&inputs) && bytes <= 60_000;
-        assert!(small, "the corpus of {target} has {inputs} inputs of {bytes} bytes in all");
+        assert!(small, "the corpus of {target} has {inputs} inputs with {bytes} bytes in total");
     }
 }
 
-/// The examples are read by people in a hurry, and each is to work.
+/// Examples are for readers in a hurry, and must work.
 #[test]
 fn each_example_is_short_and_listed_and_run_by_a_test() {
     let readme = read("crates/couplet/examples/README.md");
@@ -151,11 +151,11 @@ fn each_example_is_short_and_listed_and_run_by_a_test() {
         if !readme.contains(&format!("]({path})")) {
             broken.push(format!("{path} is not in examples/README.md"));
         }
-        // What others are made of is run with them.
+        // A module is run by its program.
         if !example.text.contains("fn main(") {
             continue;
         }
-        // `reactors/hello.rs` is run as `reactors hello`, and `reactors/main.rs` chooses.
+        // `reactors/hello.rs` runs as `reactors hello`, which `reactors/main.rs` dispatches.
         let words = path.trim_end_matches(".rs").split('/').filter(|word| *word != "main");
         for word in words.filter(|word| !tests.contains(&format!("\"{word}\""))) {
             broken.push(format!("{path}: no test in tests/it/examples runs {word:?}"));
@@ -163,9 +163,9 @@ fn each_example_is_short_and_listed_and_run_by_a_test() {
     }
     for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
         if !root().join("crates/couplet/examples").join(link).exists() {
-            broken.push(format!("examples/README.md names {link}, which isn't there"));
+            broken.push(format!("examples/README.md names {link}, which does not exist"));
         }
     }
     assert!(examples.len() > 30, "{} examples were found", examples.len());
-    assert_none(&broken, "an example has less than 80 lines, a row in the table and a test");
+    assert_none(&broken, "an example has fewer than 80 lines, a row in the table and a test");
 }

@@ -44,5 +44,5 @@ fn nothing_is_left_undone_and_no_test_sleeps() {
             }
         }
     }
-    assert_none(&broken, "finish it, or leave it out; wait for a condition, not for a time");
+    assert_none(&broken, "finish it or remove it; wait for a condition, not for a time");
 }

@@ -30,7 +30,7 @@ const OUTSIDE: [Outside; 19] = [
             // The origin of virtual time.
             "couplet/src/driver/memory/network.rs",
             "couplet/src/sim/kernel/mod.rs",
-            // How long a world has taken.
+            // How long a world has run.
             "couplet/src/sim/limits.rs",
             // The duration in a report.
             "couplet-cli/src/sim/mod.rs",
@@ -66,7 +66,7 @@ const OUTSIDE: [Outside; 19] = [
     Outside {
         names: &["mpsc"],
         instead: NO_WAIT,
-        // `block_on_reactor` runs in another thread than the loop, and so do stdin and stdout.
+        // `block_on_reactor`, stdin and stdout run in other threads than the loop's.
         places: &["couplet/src/reactor/remote.rs", "couplet-cli/src/connect/"],
     },
     Outside {
@@ -86,7 +86,7 @@ const OUTSIDE: [Outside; 19] = [
     Outside { names: &["TcpStream"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
 ];
 
-/// Methods that wait, and the files that may call them.
+/// Blocking methods, and the files that may call them.
 const METHODS: [(&str, &[&str]); 5] = [
     ("wait_timeout", &["couplet/src/driver/pool.rs"]),
     // For a slow reader of stdout, when the loop has ended.
@@ -107,7 +107,7 @@ fn holds(places: &[&str], file: &str) -> bool {
 }
 
 /// True when the path contains these segments in a row.
-fn names_it(path: &[String], names: &[&str]) -> bool {
+fn contains_segments(path: &[String], names: &[&str]) -> bool {
     path.windows(names.len()).any(|window| window == names)
 }
 
@@ -120,7 +120,7 @@ fn named(file: &Code) -> Vec<String> {
             continue;
         }
         for outside in OUTSIDE {
-            if names_it(&path, outside.names) && !holds(outside.places, &file.path) {
+            if contains_segments(&path, outside.names) && !holds(outside.places, &file.path) {
                 let (path, line) = (path.join("::"), mention.line);
                 broken.push(format!("{}:{line} names {path}: {}", file.path, outside.instead));
             }
@@ -165,7 +165,7 @@ fn sockets_clocks_and_waits_live_below_driver() {
 
 /// An unused exemption is an open door.
 #[test]
-fn each_place_that_may_ask_the_system_does() {
+fn every_exemption_is_used() {
     let files = files();
     let mut unused = Vec::new();
     let mut look = |what: &str, places: &[&str], used: &dyn Fn(&Code) -> bool| {
@@ -178,7 +178,7 @@ fn each_place_that_may_ask_the_system_does() {
     for Outside { names, places, .. } in OUTSIDE {
         look(&names.join("::"), places, &|file| {
             let mut paths = file.mentions.iter().map(|mention| file.meaning(&mention.path));
-            paths.any(|path| names_it(&path, names))
+            paths.any(|path| contains_segments(&path, names))
         });
     }
     for (method, places) in METHODS {
@@ -188,7 +188,7 @@ fn each_place_that_may_ask_the_system_does() {
 }
 
 #[test]
-fn no_way_of_writing_it_reads_a_clock_or_waits() {
+fn every_spelling_of_a_clock_or_a_wait_is_found() {
     let broken = |text: &str| broken_in(&Code::of("reactor/turn.rs", text)).len();
     for text in [
         "fn f() { std::time::Instant::now(); }",

@@ -1,11 +1,12 @@
-//! Each package is complete by itself: the manifest says what a registry shows, and licences, README
-//! and contract are inside. They are links to the workspace's files, which `cargo package` follows.
+//! Each package is self-contained: its manifest has what a registry shows, and licences, README and
+//! contract are inside, as links to the workspace's files, which `cargo package` follows.
 
 use std::fs;
 
 use super::source::{assert_none, read, root};
 
-/// A package, and the files that it shares with the workspace: its own path, and the workspace's.
+/// A package and the files that it shares with the workspace: path in the package, path in the
+/// workspace.
 const PACKAGES: [(&str, &[(&str, &str)]); 3] = [
     (
         "couplet",
@@ -23,7 +24,7 @@ const PACKAGES: [(&str, &[(&str, &str)]); 3] = [
 const LICENCES: [(&str, &str); 2] =
     [("LICENSE-MIT", "LICENSE-MIT"), ("LICENSE-APACHE", "LICENSE-APACHE")];
 
-/// What a manifest has to say; a key may be inherited from the workspace.
+/// Keys that a manifest must have; a key may be inherited from the workspace.
 const KEYS: [&str; 8] = [
     "description",
     "license",
@@ -36,7 +37,7 @@ const KEYS: [&str; 8] = [
 ];
 
 #[test]
-fn every_folder_of_crates_is_a_package_that_is_checked() {
+fn every_folder_in_crates_is_in_packages() {
     let folders = fs::read_dir(root().join("crates")).expect("the crates");
     let mut folders: Vec<String> = folders
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
@@ -48,7 +49,7 @@ fn every_folder_of_crates_is_a_package_that_is_checked() {
 }
 
 #[test]
-fn every_manifest_says_what_a_registry_shows() {
+fn every_manifest_has_what_a_registry_shows() {
     let mut broken = Vec::new();
     for (package, _) in PACKAGES {
         let manifest = read(&format!("crates/{package}/Cargo.toml"));
@@ -69,7 +70,7 @@ fn every_manifest_says_what_a_registry_shows() {
 }
 
 #[test]
-fn licences_readme_and_contract_lie_inside_of_the_packages() {
+fn licences_readme_and_contract_are_inside_the_packages() {
     let mut broken = Vec::new();
     for (package, files) in PACKAGES {
         for (inside, original) in files.iter().chain(&LICENCES) {
@@ -84,5 +85,8 @@ fn licences_readme_and_contract_lie_inside_of_the_packages() {
             broken.push(format!("crates/{package} has no README.md"));
         }
     }
-    assert_none(&broken, "a package carries its licences and papers: link to the workspace's file");
+    assert_none(
+        &broken,
+        "a package contains its licences and documents: link to the workspace's file",
+    );
 }

@@ -15,7 +15,7 @@ use super::source::{Code, assert_none, is_for_tests, library, line, read};
 const TABLE: &str = "crates/couplet/tests/it/tidy/queues.txt";
 
 /// Types that grow.
-const COLLECTIONS: [&str; 9] = [
+const COLLECTIONS: [&str; 10] = [
     "BTreeMap",
     "BTreeSet",
     "BinaryHeap",
@@ -23,6 +23,7 @@ const COLLECTIONS: [&str; 9] = [
     "HashSet",
     "LinkedList",
     "Slab",
+    "Slots",
     "Vec",
     "VecDeque",
 ];

@@ -2,7 +2,7 @@
 //! and the enclosing function.
 //!
 //! The laws check syntax rather than text: comments and strings break no law, and an import, an alias
-//! or a line break hides nothing. Macro arguments that are no expressions are scanned as tokens.
+//! or a line break hides nothing. Macro arguments that are not expressions are scanned as tokens.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,8 +51,12 @@ pub(super) fn sources(below: &str) -> Vec<Source> {
     paths
         .into_iter()
         .map(|path| Source {
-            text: fs::read_to_string(&path).expect("a text"),
-            path: path.strip_prefix(&root).expect("below it").to_string_lossy().replace('\\', "/"),
+            text: fs::read_to_string(&path).expect("a text file"),
+            path: path
+                .strip_prefix(&root)
+                .expect("a path below the root")
+                .to_string_lossy()
+                .replace('\\', "/"),
         })
         .collect()
 }
@@ -203,12 +207,12 @@ struct Reading {
 
 impl Reading {
     fn mention(&mut self, path: Vec<String>, line: usize) {
-        let path = self.seen_from_the_crate(path);
+        let path = self.absolute_path(path);
         self.mentions.push(Mention { path, line, function: self.around.join("::") });
     }
 
     /// Makes `self::…` and `super::…` absolute.
-    fn seen_from_the_crate(&self, path: Vec<String>) -> Vec<String> {
+    fn absolute_path(&self, path: Vec<String>) -> Vec<String> {
         let mut module = self.module.clone();
         let mut rest = &path[..];
         let relative = matches!(rest.first().map(String::as_str), Some("self" | "super"));
@@ -224,7 +228,7 @@ impl Reading {
             rest = &rest[1..];
         }
         let up = path.iter().filter(|name| *name == "super").count();
-        // `super` stays where it leaves the room: the rooms' law refuses that.
+        // `super` stays where it leaves the room: the law of rooms rejects that.
         let out = if up > 0 && module.is_empty() { "super" } else { "crate" };
         std::iter::once(out.to_owned()).chain(module).chain(rest.iter().cloned()).collect()
     }
@@ -258,7 +262,7 @@ impl Reading {
         let local = if local == "self" { path.last().cloned() } else { Some(local.to_string()) };
         self.mention(path.clone(), line(name.span()));
         if let Some(local) = local {
-            self.imported.insert(local, self.seen_from_the_crate(path));
+            self.imported.insert(local, self.absolute_path(path));
         }
     }
 

@@ -1,6 +1,6 @@
-//! What programs ask of a stream: connect, write, read, close.
+//! The calls that programs make on a stream: connect, write, read, close.
 //!
-//! Closing with unread input resets, and so does what comes for a socket that is gone.
+//! Closing with unread input sends a reset; so does data arriving for a closed socket.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,13 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::super::hosts::NO_DESCRIPTORS;
-use super::super::{ConnId, EndId, Happening, Kernel};
+use super::super::{EndId, Happening, Kernel};
 use super::{Conn, End, Fin, Packet, Read, Stage, Way};
 use crate::driver::{CloseMode, Outbox};
 use crate::sim::random::{Purpose, Stream, nanos};
 use crate::sim::trace::{Label, What};
 
-/// No host at all.
+/// The host of an address that no host has.
 const NOBODY: u32 = u32::MAX;
 
 impl Kernel {
@@ -59,25 +59,14 @@ impl Kernel {
             ends: [End::new(from, local, Stage::Connecting), End::new(host, to, Stage::Vanished)],
             ways: [way(0), way(1)],
         };
-        let id = EndId { conn: self.insert(conn), side: 0 };
+        let id = EndId { conn: self.conns.insert(Box::new(conn)), side: 0 };
         self.host(from).ends.insert(id);
         self.note(from, What::Tries(label, to));
         self.launch(id, Packet::Open);
         Ok(id)
     }
 
-    pub(super) fn insert(&mut self, conn: Conn) -> ConnId {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.conns.push((0, None));
-            (self.conns.len() - 1) as u32
-        });
-        let entry = &mut self.conns[slot as usize];
-        entry.0 += 1;
-        entry.1 = Some(Box::new(conn));
-        ConnId { slot, generation: entry.0 }
-    }
-
-    /// Takes what fits of the outbox; true when that is all of it.
+    /// Takes as much of the outbox as fits; true when that is all of it.
     pub(in crate::sim) fn write(&mut self, id: EndId, out: &mut Outbox) -> bool {
         let mut sent = 0;
         while !out.is_empty() {
@@ -88,7 +77,7 @@ impl Kernel {
             out.advance(n);
             sent += n;
         }
-        // Where the connection is broken reading tells.
+        // A broken connection is reported through reading.
         if let Some(end) = self.end(id) {
             end.blocked = !out.is_empty();
         }
@@ -96,7 +85,7 @@ impl Kernel {
         out.is_empty()
     }
 
-    /// Takes what fits of these bytes, and how many those are.
+    /// Takes as many of these bytes as fit, and returns how many.
     pub(in crate::sim) fn send(&mut self, id: EndId, data: &[u8]) -> io::Result<usize> {
         let conn = self.conn(id.conn).ok_or(io::ErrorKind::NotConnected)?;
         if conn.end(id.side).dead {
@@ -134,7 +123,7 @@ impl Kernel {
         }
     }
 
-    /// Reads at most so many bytes into `into`, or tells of an end behind them.
+    /// Reads at most `most` bytes into `into`; once all are read, returns the error or the FIN.
     pub(in crate::sim) fn read(&mut self, id: EndId, most: usize, into: &mut Vec<u8>) -> Read {
         let Some(end) = self.end(id) else { return Read::Nothing };
         if end.unread > 0 {
@@ -158,7 +147,7 @@ impl Kernel {
         if end.fin { Read::Fin } else { Read::Nothing }
     }
 
-    /// What was read makes room for who waits for it.
+    /// A read has freed buffer space: schedules a window update if the sender has more to send.
     pub(super) fn window_opens(&mut self, id: EndId) {
         let other = id.other();
         let Some(conn) = self.conn(other.conn) else { return };
@@ -182,14 +171,14 @@ impl Kernel {
         }
     }
 
-    /// Whether a kill of its program resets it.
+    /// Sets whether a kill of its program resets it.
     pub(in crate::sim) fn set_resets(&mut self, id: EndId, on: bool) {
         if let Some(end) = self.end(id) {
             end.resets = on;
         }
     }
 
-    /// Closes as `close(2)` does.
+    /// Closes like `close(2)`.
     pub(in crate::sim) fn close(&mut self, id: EndId, how: CloseMode) {
         let Some(end) = self.end(id) else { return };
         if end.is_gone() {
@@ -209,7 +198,7 @@ impl Kernel {
         self.reap(id.conn);
     }
 
-    /// Nothing more comes from this end but a reset.
+    /// Drops unsent bytes and sends a reset.
     pub(super) fn abort(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         let end = conn.end(id.side);
@@ -217,14 +206,14 @@ impl Kernel {
         let opens = end.stage == Stage::Closed && conn.end(1 - id.side).stage == Stage::Vanished;
         conn.way(id.side).forget_unsent();
         if opens {
-            // Who would be told was not asked yet.
+            // The connect has not arrived, so there is no peer to reset.
             conn.way(id.side).forget_all();
         } else {
             self.send_reset(id.other());
         }
     }
 
-    /// A reset goes to this end, behind what flies to it.
+    /// Sends a reset to this end, behind the packets in flight to it.
     pub(super) fn send_reset(&mut self, to: EndId) {
         let from = to.other();
         let Some(conn) = self.conn(to.conn) else { return };
@@ -249,24 +238,24 @@ impl Kernel {
         }
     }
 
-    /// Bytes that were written and are not acknowledged.
+    /// Bytes written and not acknowledged yet.
     pub(in crate::sim) fn unsent(&mut self, id: EndId) -> usize {
         self.conn(id.conn).map_or(0, |conn| conn.way(id.side).held())
     }
 
-    /// There is room for more to send.
+    /// The send buffer has room.
     pub(in crate::sim) fn has_room(&mut self, id: EndId) -> bool {
         self.conn(id.conn).is_some_and(|conn| conn.way(id.side).held() < conn.buffers.send)
     }
 
-    /// Bytes that an end has written in all, while its program holds it.
+    /// The total bytes an end has written; `None` unless its program holds it.
     pub(in crate::sim) fn written(&mut self, id: EndId) -> Option<u64> {
         let conn = self.conn(id.conn)?;
         conn.end(id.side).key?;
         Some(conn.way(id.side).written)
     }
 
-    /// Compares what a protocol was given with what the other end has written.
+    /// Checks bytes delivered to a protocol against those its peer wrote.
     pub(in crate::sim) fn was_given(&mut self, id: EndId, data: &[u8]) -> bool {
         let Some(conn) = self.conn(id.conn) else { return false };
         let ledger = &mut conn.way(1 - id.side).ledger;
@@ -275,13 +264,13 @@ impl Kernel {
         equal
     }
 
-    /// A protocol was given all that the other end has written.
+    /// The protocol has received every byte its peer wrote.
     pub(in crate::sim) fn was_given_all(&mut self, id: EndId) -> bool {
         self.conn(id.conn).is_none_or(|conn| conn.way(1 - id.side).ledger.is_empty())
     }
 }
 
-/// An address of the simulated network, whether or not somebody has it.
+/// An address of the simulated network, whether or not a host has it.
 fn is_ours(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.octets()[0] == 10,

@@ -1,4 +1,4 @@
-//! What happens on the way: packets, acknowledgements, windows.
+//! Packets in flight, acknowledgements and window updates.
 
 use std::io;
 
@@ -8,13 +8,13 @@ use crate::driver::memory::Cut;
 use crate::sim::Host;
 use crate::sim::faults::Fault;
 
-/// The most that one packet carries.
+/// The most bytes in one packet.
 const PACKET: usize = 64 * 1024;
-/// How often who waits for room asks for it.
+/// The interval between zero-window probes.
 const ASK_FOR_ROOM: u64 = 5_000_000_000;
 
 impl Kernel {
-    /// Sends what the window has room for.
+    /// Sends as much as the window allows.
     pub(super) fn transmit(&mut self, id: EndId) {
         loop {
             let Some(conn) = self.conn(id.conn) else { return };
@@ -23,7 +23,7 @@ impl Kernel {
             let hosts = conn.hosts(id.side);
             let dead = conn.end(id.side).dead;
             let way = conn.way(id.side);
-            // Who is gone sends nothing: not even the FIN that was asked for.
+            // A dead end sends nothing, not even a requested FIN.
             if way.stalled || dead {
                 return;
             }
@@ -54,8 +54,8 @@ impl Kernel {
         }
     }
 
-    /// Who waits for room while nothing is on its way asks now and then: else nobody would notice
-    /// that the other end has gone.
+    /// Schedules a zero-window probe if nothing is in flight; without one, a sender that waits for
+    /// room would never notice that the other end is gone.
     pub(super) fn ask_for_room(&mut self, id: EndId) {
         if let Some(conn) = self.conn(id.conn)
             && conn.way(id.side).flight.is_empty()
@@ -84,7 +84,7 @@ impl Kernel {
         }
     }
 
-    /// Puts a packet on its way, behind those before it.
+    /// Sends a packet, behind those already in flight.
     pub(super) fn launch(&mut self, id: EndId, packet: Packet) {
         let bytes = if let Packet::Data(data) = &packet { data.len() } else { 0 };
         if let Some(conn) = self.conn(id.conn) {
@@ -93,7 +93,7 @@ impl Kernel {
         }
     }
 
-    /// How long the next thing takes from one host to another, by the choices of this end's way.
+    /// Draws the delay of the next trip between two hosts from the PRNG stream of end `of`.
     pub(super) fn draw(&mut self, of: EndId, from: u32, to: u32) -> u64 {
         let route = self.route(from, to);
         self.conn(of.conn).map_or(0, |conn| route.takes(&mut conn.way(of.side).random))
@@ -111,7 +111,7 @@ impl Kernel {
         self.at(at, Happening::Arrive(id, epoch));
     }
 
-    /// A host sends quickly again: what waits to leave it leaves anew, at the rate of now.
+    /// A host's rate limit was lifted: reschedules its packets in flight at the current rate.
     pub(in crate::sim::kernel) fn hurry(&mut self, host: u32) {
         self.hosts[host as usize].uplink_free = self.now;
         for id in self.ends_known_to(host) {
@@ -121,7 +121,7 @@ impl Kernel {
             if way.stalled || way.flight.is_empty() {
                 continue;
             }
-            // Acknowledgements that are on their way come anew as well.
+            // The new epoch also invalidates acknowledgements in flight, so they are sent again.
             way.epoch += 1;
             way.last_arrival = now;
             let acks = std::mem::take(&mut way.ack_coming);
@@ -135,7 +135,7 @@ impl Kernel {
         }
     }
 
-    /// The first packet in flight comes to the other end.
+    /// The first packet in flight arrives at the other end.
     pub(in crate::sim::kernel) fn arrive(&mut self, id: EndId, epoch: u32) {
         let Some(conn) = self.conn(id.conn) else { return };
         if conn.way(id.side).epoch != epoch {
@@ -155,7 +155,7 @@ impl Kernel {
         self.reap(id.conn);
     }
 
-    /// A connect comes to a host.
+    /// A connect (SYN) arrives at a host.
     fn open_comes(&mut self, id: EndId) {
         let other = id.other();
         let Some(conn) = self.conn(id.conn) else { return };
@@ -165,13 +165,13 @@ impl Kernel {
             return self.send_reset(id);
         };
         if !self.has_room_for_one(host, port) {
-            return self.comes_again(id, Packet::Open);
+            return self.resend(id, Packet::Open);
         }
         self.advance(id, Stage::Answering);
         self.launch(other, Packet::Open);
     }
 
-    /// The client has heard the answer.
+    /// The client's confirmation arrives at the server.
     fn confirm_comes(&mut self, id: EndId) {
         let other = id.other();
         let Some(conn) = self.conn(id.conn) else { return };
@@ -182,14 +182,14 @@ impl Kernel {
             return self.send_reset(id);
         };
         if !self.has_room_for_one(host, port) {
-            return self.comes_again(id, Packet::Confirm);
+            return self.resend(id, Packet::Confirm);
         }
         self.advance(id, Stage::Queued);
         self.host(host).ends.insert(other);
         self.enqueue(host, port, other);
     }
 
-    /// A connect has come one stage further at the host that it came to.
+    /// Moves the server's end of a connect to its next stage.
     fn advance(&mut self, id: EndId, stage: Stage) {
         let now = self.now;
         if let Some(conn) = self.conn(id.conn) {
@@ -200,8 +200,8 @@ impl Kernel {
         }
     }
 
-    /// A host has dropped this packet: it is sent again.
-    fn comes_again(&mut self, id: EndId, packet: Packet) {
+    /// The host dropped this packet: schedules a retransmission.
+    fn resend(&mut self, id: EndId, packet: Packet) {
         if let Some(conn) = self.conn(id.conn) {
             conn.way(id.side).flight.push_front(packet);
         }
@@ -216,7 +216,7 @@ impl Kernel {
         let end = if id.side == 0 { second } else { first };
         end.heard = now;
         if end.is_unknown() {
-            // Nobody knows of this connection there.
+            // The receiving system does not know this connection.
             return self.send_reset(id);
         }
         let mut acks = 0;
@@ -251,7 +251,7 @@ impl Kernel {
             self.violate("a system holds more unread bytes than its window allows");
         }
         if broken {
-            // What comes for a closed socket resets the connection.
+            // Data arriving for a closed socket resets the connection.
             if let Some(end) = self.end(id.other()) {
                 end.dead = true;
             }
@@ -269,7 +269,7 @@ impl Kernel {
         }
     }
 
-    /// An acknowledgement goes back to this end.
+    /// Sends an acknowledgement back to this end.
     pub(super) fn ack(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         let (to, from) = conn.hosts(id.side);
@@ -313,7 +313,7 @@ impl Kernel {
         let Some(conn) = self.conn(id.conn) else { return };
         let (to, from) = conn.hosts(id.side);
         conn.way(id.side).window_coming = false;
-        // Who does not hear of it asks by itself.
+        // If the update is lost, the zero-window probe recovers.
         if self.passes(from, to) {
             self.transmit(id);
         }

@@ -1,7 +1,7 @@
-//! What is lost, broken or silent.
+//! Loss, resets and silence.
 //!
-//! What is lost on its way is sent again with growing pauses; who gets no answer for a quarter of
-//! an hour gives up (a connect after two minutes), as on Linux.
+//! Lost packets are retransmitted with exponential backoff; an end that gets no answer for a
+//! quarter of an hour gives up (a connect after two minutes), like on Linux.
 
 use std::io;
 
@@ -10,20 +10,22 @@ use super::{Fin, Packet, Stage};
 use crate::sim::Host;
 use crate::sim::random::{Purpose, Stream};
 
-/// The first pause before something is sent again; each next one is twice as long.
+/// The pause before the first retransmission, in nanoseconds; each next one is twice as long.
 const RETRY: u64 = 200_000_000;
-/// The same for the first packet of a connection.
+/// [`RETRY`] for the first packet of each end.
 const RETRY_OPEN: u64 = 1_000_000_000;
 const LONGEST_RETRY: u64 = 120_000_000_000;
-/// Who gets no answer for so long gives up.
-const PATIENCE: u64 = 924_000_000_000;
-const PATIENCE_OPEN: u64 = 127_000_000_000;
-/// How often, and how long after one another, a keep-alive asks before it gives up.
+/// An end that gets no answer for this long gives up.
+const GIVE_UP: u64 = 924_000_000_000;
+/// [`GIVE_UP`] for the first packet of each end.
+const GIVE_UP_OPEN: u64 = 127_000_000_000;
+/// How many keep-alive probes go unanswered before the connection is given up.
 const PROBES: u32 = 9;
+/// The pause between two of them.
 const PROBE_AGAIN: u64 = 75_000_000_000;
 
 impl Kernel {
-    /// Something of this end was lost: it is sent again after a pause.
+    /// A packet from this end was lost: schedules a retransmission.
     pub(super) fn stall(&mut self, id: EndId) {
         let now = self.now;
         let Some(conn) = self.conn(id.conn) else { return };
@@ -32,7 +34,7 @@ impl Kernel {
         way.epoch += 1;
         way.ack_coming = false;
         if dead {
-            // Nobody is there to send it again.
+            // A dead end retransmits nothing.
             way.forget_all();
             return self.reap(id.conn);
         }
@@ -42,9 +44,9 @@ impl Kernel {
         way.stalled = true;
         let first = if opens { RETRY_OPEN } else { RETRY };
         let pause = (first << tries.min(20)).min(LONGEST_RETRY);
-        let patience = if opens { PATIENCE_OPEN } else { PATIENCE };
-        // Who gives up does so at the end of its patience, not at its next try.
-        let pause = pause.min((since + patience).saturating_sub(now));
+        let limit = if opens { GIVE_UP_OPEN } else { GIVE_UP };
+        // Gives up exactly at the limit, not at the next try after it.
+        let pause = pause.min((since + limit).saturating_sub(now));
         let epoch = way.epoch;
         self.after(pause, Happening::Retry(id, epoch));
     }
@@ -59,9 +61,9 @@ impl Kernel {
             return;
         }
         let opens = matches!(way.flight.front(), Some(Packet::Open));
-        if now - since >= if opens { PATIENCE_OPEN } else { PATIENCE } {
+        if now - since >= if opens { GIVE_UP_OPEN } else { GIVE_UP } {
             if opens && id.side == 1 {
-                // Its connect has waited for this answer as long.
+                // The client has waited for this answer just as long.
                 self.break_end(id.other(), io::ErrorKind::TimedOut);
             }
             return self.break_end(id, io::ErrorKind::TimedOut);
@@ -86,12 +88,13 @@ impl Kernel {
         self.transmit(id);
     }
 
-    /// A reset comes to this end.
+    /// A reset arrives at this end.
     pub(in crate::sim::kernel) fn reset_comes(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         let (to, from) = conn.hosts(id.side);
         if !self.passes(from, to) {
-            // Who still sends asks for another one; who is silent never hears of it.
+            // The reset is lost. An end that is still sending provokes another; a silent one never
+            // learns of it.
             let now = self.now;
             let Some(conn) = self.conn(id.conn) else { return };
             let connecting = conn.end(id.side).stage == Stage::Connecting;
@@ -101,7 +104,7 @@ impl Kernel {
                 return;
             }
             let (since, _) = *way.lost.get_or_insert((now, 0));
-            if now - since >= if connecting { PATIENCE_OPEN } else { PATIENCE } {
+            if now - since >= if connecting { GIVE_UP_OPEN } else { GIVE_UP } {
                 return self.break_end(id, io::ErrorKind::TimedOut);
             }
             return self.after(RETRY_OPEN, Happening::Reset(id));
@@ -110,14 +113,14 @@ impl Kernel {
         let half_closed = conn.end(id.side).fin && conn.way(id.side).fin == Fin::No;
         let kind = match conn.end(id.side).stage {
             Stage::Connecting => io::ErrorKind::ConnectionRefused,
-            // As Linux calls it in CLOSE_WAIT.
+            // Linux reports EPIPE in CLOSE_WAIT.
             _ if half_closed => io::ErrorKind::BrokenPipe,
             _ => io::ErrorKind::ConnectionReset,
         };
         self.break_end(id, kind);
     }
 
-    /// This end's connection is broken.
+    /// Breaks the connection for this end.
     pub(super) fn break_end(&mut self, id: EndId, kind: io::ErrorKind) {
         let Some(conn) = self.conn(id.conn) else { return };
         conn.way(id.side).forget_all();
@@ -131,7 +134,7 @@ impl Kernel {
         self.reap(id.conn);
     }
 
-    /// The system of this end has gone.
+    /// The system of this end is gone.
     pub(in crate::sim::kernel) fn vanish(&mut self, id: EndId) {
         let Some(conn) = self.conn(id.conn) else { return };
         conn.way(id.side).forget_unsent();
@@ -142,18 +145,18 @@ impl Kernel {
         end.inbox.clear();
         end.unread = 0;
         let host = end.host;
-        // Nobody's address has no host.
+        // An address that no host has belongs to no entry of `hosts`.
         if let Some(state) = self.hosts.get_mut(host as usize) {
             state.ends.remove(&id);
         }
         self.reap(id.conn);
     }
 
-    /// Asks a silent end whether it is still there.
+    /// The keep-alive timer of this end fires.
     pub(in crate::sim::kernel) fn probe(&mut self, id: EndId) {
         let Some(end) = self.end(id) else { return };
         end.probe_coming = false;
-        if let Some(next) = self.probes(id)
+        if let Some(next) = self.probe_once(id)
             && let Some(end) = self.end(id)
         {
             end.probe_coming = true;
@@ -161,14 +164,14 @@ impl Kernel {
         }
     }
 
-    /// Probes once; when it is to be done again.
-    pub(super) fn probes(&mut self, id: EndId) -> Option<u64> {
+    /// Probes if the end has been idle for long enough; returns when to do so again.
+    fn probe_once(&mut self, id: EndId) -> Option<u64> {
         let now = self.now;
         let conn = self.conn(id.conn)?;
         let (from, to) = conn.hosts(id.side);
         let unknown = conn.end(1 - id.side).is_unknown();
-        // Bytes on their way ask as well, and have a patience of their own.
-        let asks_anyway = conn.way(id.side).held() > 0;
+        // Unacknowledged bytes probe the peer too, with a time limit of their own.
+        let has_unacked = conn.way(id.side).held() > 0;
         let end = conn.end(id.side);
         let idle = end.keep_alive.filter(|_| !end.dead && !end.is_gone())?;
         if end.probes == 0 && end.heard + idle > now {
@@ -180,7 +183,7 @@ impl Kernel {
             return None;
         }
         let end = self.end(id)?;
-        if passes || asks_anyway {
+        if passes || has_unacked {
             (end.heard, end.probes) = (now, 0);
             return Some(now + idle);
         }
@@ -192,12 +195,12 @@ impl Kernel {
         Some(now + PROBE_AGAIN)
     }
 
-    /// Resets one in so many of the connections of a host, at both ends.
+    /// Resets one in `one_in` of a host's connections, at both ends.
     pub(in crate::sim::kernel) fn reset_some(&mut self, host: Host, one_in: u32) {
         for end in self.ends_of(host.0) {
             let Some(conn) = self.conn(end.conn) else { continue };
             let [a, b, n] = conn.name;
-            // By the time and not by the place in the list: that of others decides nothing here.
+            // Keyed by time and identity, not by position: other connections must not matter.
             let key = [self.now, u64::from(host.0), a, b, n];
             let mut draw = Stream::new(self.seed, Purpose::Victims, &key);
             if draw.below(u64::from(one_in.max(1))) == 0 {

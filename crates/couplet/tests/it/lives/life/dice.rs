@@ -1,12 +1,12 @@
-//! Where the choices of a life come from: from a seed, or from bytes that somebody else chose.
+//! The source of a life's random choices: a seed, or the fuzzer's bytes.
 
 use std::cell::Cell;
 
 /// Rolls numbers.
 pub(crate) enum Dice {
-    /// For ever, by splitmix64.
+    /// An endless splitmix64 stream.
     Seeded(Cell<u64>),
-    /// As far as the bytes reach, then always the last number.
+    /// Consumes the bytes; once they are used up, every roll is the highest number.
     Bytes { bytes: Vec<u8>, at: Cell<usize> },
 }
 
@@ -20,7 +20,7 @@ impl Dice {
         Dice::Bytes { bytes: bytes.to_vec(), at: Cell::new(0) }
     }
 
-    /// A number below `n`. It costs no more bytes than it needs.
+    /// A number below `n`. Consumes as few bytes as `n` needs.
     pub(crate) fn roll(&self, n: usize) -> usize {
         match self {
             Dice::Seeded(state) => {
@@ -46,7 +46,7 @@ impl Dice {
         }
     }
 
-    /// From now on it is always the last number.
+    /// The bytes are used up: every further roll is the highest number.
     pub(crate) fn are_spent(&self) -> bool {
         match self {
             Dice::Seeded(_) => false,

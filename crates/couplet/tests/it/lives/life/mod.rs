@@ -1,9 +1,9 @@
-//! One life of a connection: what is known of it, what must hold in it, and how it is lived.
+//! One life of a connection: its recorded state, the checks on it, and how it runs.
 
+mod actions;
 mod dice;
 mod near;
 mod stage;
-mod wishes;
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -17,19 +17,21 @@ use couplet::{DelayedCall, Reason, Transport};
 pub(crate) use dice::Dice;
 use stage::Stage;
 
-/// Steps of a life from a seed; one from bytes has as many as its bytes reach for.
+/// The most steps of a life from a seed.
 const STEPS: usize = 24;
+/// The most steps of a life from bytes, which also ends when they are used up.
 const MOST_STEPS: usize = 400;
 
-/// What either stream carries from a place on: so a lost, doubled or moved byte shows.
-fn bytes_at(place: usize, len: usize) -> &'static [u8] {
+/// The bytes that either stream carries at this offset, so that a lost, duplicated or reordered byte
+/// shows.
+fn bytes_at(offset: usize, len: usize) -> &'static [u8] {
     const ROUND: usize = 251;
     static ROUNDS: LazyLock<Vec<u8>> =
         LazyLock::new(|| (0..ROUND as u8).cycle().take(1024 * ROUND).collect());
-    &ROUNDS[place % ROUND..][..len]
+    &ROUNDS[offset % ROUND..][..len]
 }
 
-/// What is known of one life, and what went wrong in it.
+/// The recorded state of one life, and its failed checks.
 #[derive(Default)]
 struct Story {
     lines: String,
@@ -39,7 +41,7 @@ struct Story {
     lost: Option<Reason>,
     read_closed: bool,
     write_closed: bool,
-    // What the near end asked for.
+    // What the near end requested.
     paused: bool,
     finishing: bool,
     closing: bool,
@@ -48,10 +50,10 @@ struct Story {
     panicked: bool,
     timeouts: bool,
     capped: Option<usize>,
-    /// The producer that is registered, if one is.
+    /// The registered producer, if any.
     producer: Option<usize>,
     producer_paused: bool,
-    /// For each that was taken, whether it was told to stop, or unregistered.
+    /// For each accepted producer, whether it was stopped or unregistered.
     producers: Vec<bool>,
     // What the peer did.
     broken: bool,
@@ -66,7 +68,7 @@ struct Story {
     // Questions and answers.
     asked: u32,
     answered: u32,
-    /// Bytes at or below which `drained` fires; `None` where it was never set.
+    /// The low mark in bytes; `None` if it was never set.
     low_mark: Option<usize>,
     /// Calls of `drained` that have not fired.
     undrained: u32,
@@ -79,11 +81,11 @@ struct Story {
 struct Timer {
     call: DelayedCall,
     due: Instant,
-    /// It is still to come, unless the connection is lost before.
-    to_come: bool,
+    /// Still to run, unless the connection is lost first.
+    pending: bool,
 }
 
-/// One life: its dice, its story, and how deep the calls into it are.
+/// One life: its dice, its story, and the depth of calls into it.
 pub(crate) struct Life {
     dice: Dice,
     depth: Cell<u32>,
@@ -95,11 +97,11 @@ impl Life {
         Rc::new(Life { dice, depth: Cell::new(0), story: RefCell::default() })
     }
 
-    /// From the beginning to the end; its story.
+    /// Runs the life to its end and returns its story.
     ///
     /// # Panics
     ///
-    /// With its story, when something in it went wrong.
+    /// When a check fails, with the story.
     pub(crate) fn live(self: &Rc<Life>, manner: Manner) -> String {
         let mut stage = Stage::new(self, manner);
         for _ in 0..self.steps() {
@@ -125,7 +127,7 @@ impl Life {
         self.dice.roll(n)
     }
 
-    /// A length: mostly small, now and then more than the way holds.
+    /// A length: mostly small, occasionally more than the network holds in flight.
     fn length(&self) -> usize {
         match self.roll(16) {
             0 | 1 => 0,
@@ -145,7 +147,7 @@ impl Life {
         });
     }
 
-    /// Notes that something does not hold. A callback can't assert: its panic would be contained.
+    /// Records a failed check. A callback can't assert: its panic would be contained.
     fn wrong(&self, what: impl Into<String>) {
         let what = what.into();
         self.line(&format!("WRONG: {what}"));
@@ -158,14 +160,14 @@ impl Life {
         }
     }
 
-    /// A call of the loop into this connection: none lies inside another, none follows the loss.
+    /// A call of the loop into this connection: never nested, never after `connection_lost`.
     fn called(self: &Rc<Life>, what: &str, f: impl FnOnce()) {
         self.line(what);
         self.check(self.depth.get() == 0, "a callback inside another");
         self.check(self.know(|story| story.lost.is_none()), "a callback after the loss");
         self.check(self.know(|story| story.made == 1), "connection_made comes first, and once");
         self.check_the_time();
-        // It goes down again when the callback panics.
+        // The depth is restored even if the callback panics.
         struct Out<'a>(&'a Cell<u32>);
         impl Drop for Out<'_> {
             fn drop(&mut self) {
@@ -185,16 +187,16 @@ impl Life {
         self.check(!back, "time never goes back");
     }
 
-    /// A callback that a close or a pause forbids.
+    /// A callback that must not come after a close.
     fn reading_called(self: &Rc<Life>, what: &str, f: impl FnOnce()) {
         self.check(!self.know(|story| story.closing), "a reading callback after the close");
         self.called(what, f);
     }
 
-    /// A few random wishes, from inside a callback.
-    fn wish_some(self: &Rc<Life>, transport: &Transport) {
+    /// A few random actions, from inside a callback.
+    fn act_some(self: &Rc<Life>, transport: &Transport) {
         while self.roll(3) == 0 {
-            self.wish(transport);
+            self.act(transport);
         }
         if self.depth.get() > 0 && self.roll(60) == 0 {
             self.panic();
@@ -212,20 +214,20 @@ impl Life {
     }
 }
 
-/// The low mark of a transport that was given none.
+/// The default low mark of a transport, in bytes.
 const LOW_MARK: usize = 16 * 1024;
 
 impl Story {
-    /// The connection is as its near end left it: nobody broke it, and nobody has closed it.
+    /// The connection is open and intact, with no idle timeout set.
     fn is_undisturbed(&self) -> bool {
         self.lost.is_none() && !(self.closing || self.panicked || self.broken || self.timeouts)
     }
 
-    /// Nothing but what the near end asked for can have ended it.
-    fn sure(&self) -> bool {
-        let asked = self.closing || self.finishing || self.lost.is_some();
+    /// The connection must still be open: neither end nor a timeout can have ended it.
+    fn must_be_open(&self) -> bool {
+        let requested = self.closing || self.finishing || self.lost.is_some();
         let outside = self.broken || self.timeouts || self.stopped;
-        // With the peer's half closed, closing the near one ends it as well.
-        !(asked || outside || self.read_closed)
+        // After the peer's FIN the end of our half ends the connection.
+        !(requested || outside || self.read_closed)
     }
 }

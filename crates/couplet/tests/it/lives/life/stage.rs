@@ -1,4 +1,4 @@
-//! A life in its world: the loop, the network, the peer and the clock.
+//! The world of a life: the loop, the network, the peer and the clock.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use couplet::testing::{Cut, Manner, Memory, Network, Wire};
 use couplet::{Address, Loop, LoopOptions, Reason, Transport};
 
-use super::near::Liver;
+use super::near::NearEnd;
 use super::{LOW_MARK, Life, bytes_at};
 
-/// One life in its world.
+/// One life and its world.
 pub(super) struct Stage {
     life: Rc<Life>,
     l: Loop,
@@ -24,68 +24,68 @@ impl Stage {
         network.set_cut([Cut::Whole, Cut::Most(1000), Cut::Random(5000)][life.roll(3)]);
         network.set_capacity([64 * 1024, 5000, 500][life.roll(3)]);
         let mut l = Loop::with_driver(driver, LoopOptions::default());
-        let (reactor, place) = (l.reactor(), SocketAddr::from(([127, 0, 0, 1], 0)));
-        let liver = life.clone();
-        let factory = move |_: &Address| Some(Liver(liver.clone()));
+        let (reactor, loopback) = (l.reactor(), SocketAddr::from(([127, 0, 0, 1], 0)));
+        let lives = life.clone();
+        let factory = move |_: &Address| Some(NearEnd(lives.clone()));
         let wire = if life.roll(2) == 0 {
-            let port = reactor.listen_tcp(place, factory).expect("a free port");
+            let port = reactor.listen_tcp(loopback, factory).expect("a free port");
             let to = port.host().socket_addr().expect("a TCP port");
-            let wire = network.connect(to).expect("it listens");
+            let wire = network.connect(to).expect("the port listens");
             while life.know(|story| story.made == 0) {
-                l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+                l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
             }
-            port.stop_listening().expect("it listens").detach();
+            port.stop_listening().expect("the port listens").detach();
             wire
         } else {
-            let port = network.listen(place, 1).expect("a free port");
+            let port = network.listen(loopback, 1).expect("a free port");
             reactor.connect_tcp("127.0.0.1", port.port(), factory);
             while life.know(|story| story.made == 0) {
-                l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+                l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
             }
-            network.accept(port).expect("it was made")
+            network.accept(port).expect("the client has connected")
         };
         Stage { life: life.clone(), l, network, wire }
     }
 
     fn transport(&self) -> Transport {
-        self.life.know(|story| story.transport.clone()).expect("it was made")
+        self.life.know(|story| story.transport.clone()).expect("the connection was made")
     }
 
-    /// Turns, one by one or as a run makes them: that is to make no difference.
+    /// Turns one by one or inside a run, which must make no difference.
     fn turn(&mut self, most: usize) {
         for _ in 0..most {
             if self.life.roll(3) == 0 {
                 let soon = self.l.reactor().sleep(Duration::from_micros(1));
-                self.l.run_until(soon).expect("memory does not fail");
+                self.l.run_until(soon).expect("the memory driver does not fail");
             } else {
-                self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+                self.l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
             }
             self.check();
         }
     }
 
-    /// Turns until there is nothing to do, and checks that nothing was forgotten.
+    /// Turns until the loop is idle, and checks that nothing was forgotten.
     fn rest(&mut self) {
         self.turn(8);
         let transport = self.transport();
         let now = self.l.reactor().now();
         if self.l.next_turn().is_some_and(|at| at <= now) {
-            return; // it asks for more in each turn
+            return; // still busy
         }
         let (late, undrained, low) = self.life.know(|story| {
-            let is_late = |timer: &super::Timer| timer.to_come && timer.due <= now;
+            let is_late = |timer: &super::Timer| timer.pending && timer.due <= now;
             let calls = story.lost.is_none() && !story.panicked;
             let late = calls && story.timers.iter().any(is_late);
             let undrained = story.is_undisturbed() && story.undrained > 0;
             (late, undrained, story.low_mark.unwrap_or(LOW_MARK))
         });
-        self.life.check(!late, "a timed call comes when it is due");
+        self.life.check(!late, "a timed call runs when it is due");
         let drained = transport.buffered() <= low;
         self.life.check(!(undrained && drained), "drained fires at the low mark");
         self.check();
     }
 
-    /// What holds between any two turns.
+    /// Fails the test if a check has failed.
     fn check(&self) {
         let wrong = self.life.know(|story| !story.wrong.is_empty());
         if wrong {
@@ -94,13 +94,13 @@ impl Stage {
         }
     }
 
-    /// One random thing from outside.
+    /// One random event from outside.
     pub(super) fn step(&mut self) {
         let life = self.life.clone();
         match life.roll(12) {
             0..=2 => self.push(),
             3..=5 => self.take(life.length()),
-            6 => life.wish(&self.transport()),
+            6 => life.act(&self.transport()),
             7 if life.roll(4) == 0 => self.fin(),
             8 if life.roll(12) == 0 => self.break_off(),
             9 => {
@@ -115,11 +115,11 @@ impl Stage {
     }
 
     fn push(&mut self) {
-        let (whole, place) = self.life.know(|s| (!s.broken && !s.fin, s.pushed));
-        if !whole {
+        let (open, offset) = self.life.know(|s| (!s.broken && !s.fin, s.pushed));
+        if !open {
             return;
         }
-        let data = bytes_at(place, self.life.length());
+        let data = bytes_at(offset, self.life.length());
         if let Ok(n) = self.wire.try_push(data) {
             self.life.line(&format!("peer sends {n}"));
             self.life.know(|story| story.pushed += n);
@@ -128,14 +128,14 @@ impl Stage {
 
     fn take(&mut self, most: usize) {
         let data = self.wire.take_most(most);
-        let place = self.life.know(|story| {
+        let offset = self.life.know(|story| {
             story.received += data.len();
             story.received - data.len()
         });
         self.life.line(&format!("peer takes {}", data.len()));
-        self.life.check(data == bytes_at(place, data.len()), "bytes out are in order");
+        self.life.check(data == bytes_at(offset, data.len()), "bytes out are in order");
         let (received, taken) = self.life.know(|story| (story.received, story.taken));
-        self.life.check(received <= taken, "no byte goes out that was not taken");
+        self.life.check(received <= taken, "only accepted bytes are sent");
         let cut = self.life.know(|story| story.panicked || story.broken);
         if self.wire.saw_fin() && !cut {
             self.life.check(received == taken, "the FIN comes after the flush");
@@ -175,7 +175,7 @@ impl Stage {
         }
     }
 
-    /// The near end closes, the peer takes everything and closes too.
+    /// The near end closes; the peer reads everything and closes too.
     fn end_in_peace(&mut self) {
         self.life.line("in peace");
         let transport = self.transport();
@@ -183,7 +183,7 @@ impl Stage {
         self.life.know(|story| story.closing = true);
         self.life.unregister(&transport);
         self.turn(1);
-        // What is unread comes in pieces, and is thrown away in pieces.
+        // Unread input arrives in pieces and is discarded in pieces.
         for _ in 0..5000 {
             if self.life.know(|story| story.lost.is_some()) {
                 return;
@@ -196,11 +196,11 @@ impl Stage {
             }
             self.turn(1);
         }
-        self.life.wrong("a close that nothing holds up comes to its end");
+        self.life.wrong("a close that nothing delays completes");
         self.check();
     }
 
-    /// The near end closes, nobody does anything, and a producer may still be registered.
+    /// The near end closes and the peer does nothing; a producer may still be registered.
     fn end_by_the_clock(&mut self) {
         self.life.line("by the clock");
         let transport = self.transport();
@@ -212,7 +212,7 @@ impl Stage {
             if self.life.know(|story| story.lost.is_some()) {
                 return;
             }
-            // Progress of the last moment puts the deadline off, and there is an end to that.
+            // Late progress postpones the deadline, but not forever.
             self.network.advance(Duration::from_secs(31));
             self.turn(3);
         }
@@ -228,17 +228,17 @@ impl Stage {
             reactor.stop();
             Ok(())
         });
-        run.expect("memory does not fail");
+        run.expect("the memory driver does not fail");
         let lost = self.life.know(|story| story.lost.is_some());
         self.life.check(lost, "no connection outlives the run");
         self.check();
     }
 
-    /// What holds when it is over, whatever is called afterwards.
+    /// Checks what must hold afterwards, whatever is called then.
     pub(super) fn after_the_end(&mut self) {
         let transport = self.transport();
         for _ in 0..4 {
-            self.life.wish(&transport);
+            self.life.act(&transport);
         }
         self.network.advance(Duration::from_secs(100));
         self.turn(4);
@@ -247,7 +247,7 @@ impl Stage {
         life.check(self.wire.is_closed(), "the driver's slot is closed");
         life.check(!transport.wants_data(), "a lost connection wants no data");
         let unstopped = life.know(|story| story.producers.contains(&false));
-        life.check(!unstopped, "every producer is stopped, or has unregistered");
+        life.check(!unstopped, "every producer was stopped or unregistered");
         let (asked, answered) = life.know(|story| (story.asked, story.answered));
         life.check(asked == answered, "every question has one answer");
         self.check_reason();
@@ -256,14 +256,14 @@ impl Stage {
         self.check();
     }
 
-    /// A close that was not cut short has sent everything.
+    /// A close that was not cut short sent everything.
     fn check_the_flush(&self) {
         let cut = self.wire.saw_reset() || self.life.know(|s| s.broken || s.panicked || s.stopped);
         let (flushes, all) = self.life.know(|story| {
             let flushes = matches!(story.lost, Some(Reason::Done(_) | Reason::Failed(_)));
             (flushes, story.received == story.taken)
         });
-        self.life.check(!flushes || cut || all, "a close sends what was written before it");
+        self.life.check(!flushes || cut || all, "a close flushes what was written before it");
     }
 
     fn check_that_nothing_is_left(&self) {
@@ -276,7 +276,7 @@ impl Stage {
         life.check(self.network.slots_in_use() == 0, "the driver keeps no slot");
     }
 
-    /// The reason was asked for, or happened; and nothing of more weight was.
+    /// The reported reason has a cause in the story.
     fn check_reason(&self) {
         let story = self.life.story.borrow();
         let happened = match story.lost.as_ref() {

@@ -1,4 +1,4 @@
-//! Scenes with much to send: producers, pauses, marks and caps, and many connections.
+//! Bulk scenes: producers, pauses, watermarks and caps, and many connections.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::suite::recorder::{A, Call, On, Recorder, Script};
 
 const MUCH: usize = 3_000_000;
 
-/// Takes so much, and ends.
+/// Closes once this many bytes have been received.
 fn takes(a: &A, bytes: usize) -> Script {
     let a = a.clone();
     Script::new().on(On::Data, move |transport| {
@@ -36,7 +36,7 @@ fn much_both_ways_at_once() {
             transport.lose_write_connection();
         })
     };
-    // Whether an end is told first of its own FIN or of the other's is the network's.
+    // The network decides whether an end sees its own FIN or the peer's first.
     let trace = Scene::of(both, both).unordered().play();
     assert!(trace.client[0].iter().any(|entry| entry.starts_with("data: 3000000 bytes")));
 }
@@ -51,12 +51,12 @@ fn a_reader_that_pauses_at_each_piece_and_is_resumed_a_turn_later() {
             connection.tell(|_, transport| transport.resume_producing());
         })
     };
-    // How often it is resumed depends on the pieces.
+    // How often it is resumed depends on how the stream is cut.
     Scene::of(sends, stutters).without("resumed").play();
 }
 
 #[test]
-fn a_push_producer_that_stops_when_it_is_told_to() {
+fn a_push_producer_that_obeys_pauses() {
     Scene::of(
         |a| {
             let a = a.clone();
@@ -69,13 +69,13 @@ fn a_push_producer_that_stops_when_it_is_told_to() {
     .play();
 }
 
-/// What is left to write, and whether it may be written.
+/// The bytes left to write, and whether the producer is paused.
 struct Rest {
     bytes: RefCell<Vec<u8>>,
     paused: Cell<bool>,
 }
 
-/// Writes all of it, a piece in each round, unless it is paused.
+/// Writes everything, one piece per turn, while not paused.
 fn push(a: &A, transport: &Transport) {
     let rest = Rc::new(Rest { bytes: RefCell::new(pattern(MUCH)), paused: Cell::default() });
     let left = rest.clone();
@@ -85,7 +85,7 @@ fn push(a: &A, transport: &Transport) {
             push_on(&left, transport);
         }
     });
-    transport.register_producer(source, ProducerKind::Push).expect("the first one");
+    transport.register_producer(source, ProducerKind::Push).expect("the only producer");
     push_on(&rest, transport);
 }
 
@@ -118,7 +118,7 @@ fn a_pull_producer_that_is_asked_for_each_piece() {
                         transport.lose_connection();
                     }
                 });
-                transport.register_producer(source, ProducerKind::Pull).expect("the first one");
+                transport.register_producer(source, ProducerKind::Pull).expect("the only producer");
             })
         },
         |_| Script::new(),
@@ -127,7 +127,7 @@ fn a_pull_producer_that_is_asked_for_each_piece() {
 }
 
 #[test]
-fn a_producer_whose_peer_goes_is_stopped() {
+fn a_producer_whose_peer_aborts_is_stopped() {
     let trace = Scene::of(
         |a| {
             let a = a.clone();
@@ -137,7 +137,7 @@ fn a_producer_whose_peer_goes_is_stopped() {
                         transport.write(vec![1; 50_000]);
                     }
                 });
-                transport.register_producer(source, ProducerKind::Pull).expect("the first one");
+                transport.register_producer(source, ProducerKind::Pull).expect("the only producer");
             })
         },
         |a| {
@@ -156,7 +156,7 @@ fn a_producer_whose_peer_goes_is_stopped() {
 }
 
 #[test]
-fn a_cap_that_is_passed_ends_the_connection() {
+fn exceeding_the_write_cap_ends_the_connection() {
     let floods = |_: &A| {
         Script::new().once(On::Data, |transport| {
             transport.set_write_cap(Some(50_000));

@@ -1,4 +1,4 @@
-//! Scenes of how connections end: in halves, by one side or both, politely or not.
+//! Scenes of closing: half-closes, closes by one side or both, clean or abortive.
 
 use couplet::Transport;
 
@@ -13,7 +13,7 @@ fn writes(text: &'static str) -> Script {
     Script::new().once(On::Made, move |transport| transport.write(text))
 }
 
-/// Does something when so many bytes have come.
+/// Runs `act` once this many bytes have been received.
 fn at(a: &A, bytes: usize, act: impl FnOnce(&Transport) + 'static) -> Script {
     on_top(Script::new(), a, bytes, act)
 }
@@ -68,7 +68,7 @@ fn a_greeting_after_which_the_server_ends_at_once() {
 
 #[test]
 fn both_end_at_once() {
-    // Whose FIN came first, or whether they met, is the network's.
+    // The network decides whose FIN arrives first, or whether they cross.
     let ends = |_: &A| Script::new().once(On::Made, Transport::lose_connection);
     Scene::of(ends, ends).play_one_of(&[&["Us", "Us"], &["Us", "Peer"], &["Peer", "Us"]]);
 }
@@ -126,8 +126,8 @@ fn the_server_aborts_when_it_has_heard_enough() {
 }
 
 #[test]
-fn what_was_written_before_an_abort_is_dropped() {
-    // Not at once: a connect that is reset before it was looked at has failed.
+fn bytes_written_before_an_abort_are_dropped() {
+    // Not in `connection_made`: a reset before the client has seen its connect would fail it.
     let aborts = |a: &A| {
         at(a, 5, |transport| {
             transport.write("never");
@@ -139,7 +139,7 @@ fn what_was_written_before_an_abort_is_dropped() {
 }
 
 #[test]
-fn an_abort_while_much_is_on_its_way() {
+fn an_abort_with_much_in_flight() {
     let sends = |_: &A| Script::new().once(On::Made, |t| t.write(vec![7; 1_000_000]));
     let aborts = |a: &A| at(a, 100, Transport::abort_connection);
     let trace = Scene::of(sends, aborts).any_part().play();
@@ -147,8 +147,9 @@ fn an_abort_while_much_is_on_its_way() {
 }
 
 #[test]
-fn an_end_with_input_that_nobody_has_read() {
-    // A paused end that is lost reads to the peer's FIN, so nothing of its own is destroyed.
+fn a_close_with_unread_input() {
+    // After `lose_connection` a paused end drains its input up to the peer's FIN, so that no reset
+    // destroys its answer.
     let ends = |_: &A| {
         Script::new().once(On::Made, |transport| {
             transport.pause_producing();
@@ -163,7 +164,7 @@ fn an_end_with_input_that_nobody_has_read() {
 }
 
 #[test]
-fn what_is_written_after_the_end_is_dropped() {
+fn bytes_written_after_a_close_are_dropped() {
     Scene::of(quiet, |_| {
         Script::new().once(On::Made, |transport| {
             transport.write("before");
@@ -175,7 +176,7 @@ fn what_is_written_after_the_end_is_dropped() {
 }
 
 #[test]
-fn what_is_written_after_the_end_of_the_own_half_is_dropped() {
+fn bytes_written_after_a_half_close_are_dropped() {
     Scene::of(
         |a| at(a, 6, |transport| transport.write("heard")),
         |_| {
@@ -190,7 +191,7 @@ fn what_is_written_after_the_end_of_the_own_half_is_dropped() {
 }
 
 #[test]
-fn what_is_written_to_a_peer_that_has_ended() {
+fn bytes_written_to_a_peer_that_has_closed() {
     let ends = |_: &A| Script::new().once(On::Made, Transport::lose_connection);
     let answers = |_: &A| {
         Script::new().aware().once(On::ReadClosed, |transport| {
@@ -199,7 +200,7 @@ fn what_is_written_to_a_peer_that_has_ended() {
         })
     };
     let trace = Scene::of(ends, answers).play();
-    assert_eq!(trace.server[0], ["made", "lost: Done(Us)"], "it drains");
+    assert_eq!(trace.server[0], ["made", "lost: Done(Us)"], "it drains its input");
 }
 
 #[test]

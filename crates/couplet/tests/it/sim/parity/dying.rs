@@ -1,5 +1,5 @@
-//! Scenes in which the server's program is killed: on the kernel its loop is dropped, and its sockets
-//! are closed as those of a dead process are; in the simulator a fault kills it.
+//! Scenes in which the server's program is killed: on the kernel its loop is dropped, which closes
+//! its sockets like those of a dead process; in the simulator a fault kills it.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,8 +13,8 @@ use crate::sim::kit::{ms, s};
 use crate::suite::kit::LOOPBACK;
 use crate::suite::recorder::{A, On, Script};
 
-/// What the client of a server is told that plays this script, and is killed when the client has
-/// its part: over the kernel, and the same over every simulated network.
+/// The log of a client whose server plays this script and is killed once the client has its part:
+/// the same over the kernel and over every simulated network.
 fn client_of_a_killed(script: fn() -> Script) -> Vec<String> {
     let kernel = on_the_kernel(script);
     for (seed, link) in (1..).zip(networks()) {
@@ -41,7 +41,7 @@ fn on_the_kernel(script: fn() -> Script) -> Vec<String> {
         turn(&mut server, ms(1));
         turn(&mut client, Duration::ZERO);
     }
-    // What it was going to do besides is done.
+    // Lets the server finish its script.
     (0..5).for_each(|_| turn(&mut server, ms(1)));
     drop(server);
     for _ in 0..5_000 {
@@ -50,7 +50,7 @@ fn on_the_kernel(script: fn() -> Script) -> Vec<String> {
         }
         turn(&mut client, ms(1));
     }
-    told(&a)
+    log_of(&a)
 }
 
 fn in_the_simulator(mut sim: Sim, script: fn() -> Script) -> Vec<String> {
@@ -68,22 +68,22 @@ fn in_the_simulator(mut sim: Sim, script: fn() -> Script) -> Vec<String> {
         Ok(())
     });
     let has_its_part = sim.run_until(s(60), |_| a.received_len() >= PART.len());
-    assert!(has_its_part.expect("the world is whole"));
+    assert!(has_its_part.expect("no invariant is violated"));
     sim.fault(sim.elapsed(), s(1), Fault::Kill(server));
-    sim.run_until(s(60), |_| a.is_lost()).expect("the world is whole");
-    let told = told(&a);
+    sim.run_until(s(60), |_| a.is_lost()).expect("no invariant is violated");
+    let log = log_of(&a);
     sim.finish().expect("nothing is left");
-    told
+    log
 }
 
 const PART: &str = "a part";
 
-fn told(a: &A) -> Vec<String> {
+fn log_of(a: &A) -> Vec<String> {
     let mut entries = a.log.entries();
     entries.retain(|entry| !entry.starts_with("data"));
     entries.pop();
     entries.push(format!("lost: {}", reason(&a.reason())));
-    entries.push(String::from_utf8(a.received()).expect("a text"));
+    entries.push(String::from_utf8(a.received()).expect("the part is UTF-8"));
     entries
 }
 
@@ -95,26 +95,26 @@ fn promises() -> Script {
 }
 
 #[test]
-fn the_end_of_a_killed_server_cannot_be_told_from_a_close() {
+fn a_killed_server_looks_like_one_that_closed() {
     let plain = || Script::new().once(On::Made, |transport| transport.write(PART));
-    let told = client_of_a_killed(plain);
-    assert_eq!(told, ["made", "read_closed", "lost: Done(Peer)", PART]);
+    let log = client_of_a_killed(plain);
+    assert_eq!(log, ["made", "read_closed", "lost: Done(Peer)", PART]);
 }
 
 #[test]
 fn unless_it_promised_a_reset() {
-    let told = client_of_a_killed(promises);
-    assert_eq!(told, ["made", "lost: Lost(ConnectionReset)", PART]);
+    let log = client_of_a_killed(promises);
+    assert_eq!(log, ["made", "lost: Lost(ConnectionReset)", PART]);
 }
 
 #[test]
-fn a_server_that_is_killed_after_its_close_has_closed() {
+fn a_server_killed_after_its_close_has_closed() {
     let closes: [fn() -> Script; 2] = [
         || promises().once(On::Made, Transport::lose_connection),
         || promises().once(On::Made, Transport::lose_write_connection),
     ];
     for script in closes {
-        let told = client_of_a_killed(script);
-        assert_eq!(told, ["made", "read_closed", "lost: Done(Peer)", PART]);
+        let log = client_of_a_killed(script);
+        assert_eq!(log, ["made", "read_closed", "lost: Done(Peer)", PART]);
     }
 }

@@ -1,4 +1,4 @@
-//! Scenes of connects and factories, and of the framers.
+//! Scenes with connects and factories, and with the framers.
 
 use std::rc::Rc;
 
@@ -15,39 +15,42 @@ fn quiet(_: &A) -> Script {
     Script::new()
 }
 
-/// A client's factory that tells what becomes of its connect.
-struct Told(super::Side, bool);
+/// A client factory that logs its calls. Builds a protocol only if `builds`.
+struct LoggingFactory {
+    side: super::Side,
+    builds: bool,
+}
 
-impl Factory for Told {
+impl Factory for LoggingFactory {
     type Protocol = crate::suite::recorder::Recorder;
     fn started_connecting(&mut self, _: &Connector) {
-        self.0.log.note("started_connecting");
+        self.side.log.note("started_connecting");
     }
     fn build_protocol(&mut self, _: &Address) -> Option<Self::Protocol> {
-        self.0.log.note("build_protocol");
-        self.1.then(|| self.0.plays(&quiet))
+        self.side.log.note("build_protocol");
+        self.builds.then(|| self.side.plays(&quiet))
     }
     fn client_connection_failed(&mut self, _: &Connector, why: &Reason) {
-        self.0.log.note(format!("ended: failed: {}", reason(why)));
+        self.side.log.note(format!("ended: failed: {}", reason(why)));
     }
     fn client_connection_lost(&mut self, _: &Connector, why: &Reason) {
-        self.0.log.note(format!("ended: lost: {}", reason(why)));
+        self.side.log.note(format!("ended: lost: {}", reason(why)));
     }
 }
 
 fn asks_with(builds: bool) -> super::Ask {
     Rc::new(move |side, to| {
-        let factory = Told(side.clone(), builds);
+        let factory = LoggingFactory { side: side.clone(), builds };
         side.reactor.connect_tcp(&to.ip().to_string(), to.port(), factory);
     })
 }
 
 #[test]
-fn a_connect_where_nobody_listens() {
+fn a_connect_where_nothing_listens() {
     let mut scene = Scene::of(quiet, quiet);
     let listens = scene.serve;
     scene.serve = Rc::new(move |side, address| {
-        // Where nobody listens any more.
+        // A port that has just stopped listening.
         let to = listens(side, address);
         let port = side.reactor.listen_tcp(super::with_port(address, 0), || Deaf);
         let port = port.expect("a free port");
@@ -96,17 +99,17 @@ fn a_connection_that_the_client_builds_no_protocol_for() {
 }
 
 #[test]
-fn a_client_hears_of_its_connection_through_its_factory() {
+fn a_client_factory_is_called_for_its_connection() {
     let ends = |_: &A| Script::new().once(On::Made, Transport::lose_connection);
     let mut scene = Scene::of(ends, quiet);
     scene.ask = asks_with(true);
     scene.ends = 3;
     let trace = scene.play();
-    let told = trace.client.last().expect("the log");
-    assert_eq!(*told, ["started_connecting", "build_protocol", "ended: lost: Done(Peer)"]);
+    let log = trace.client.last().expect("the log");
+    assert_eq!(*log, ["started_connecting", "build_protocol", "ended: lost: Done(Peer)"]);
 }
 
-/// Writes messages down, and answers each.
+/// Logs each message and echoes it.
 struct Answers(Log);
 
 impl LineProtocol for Answers {
@@ -122,14 +125,14 @@ impl LineProtocol for Answers {
 impl StringProtocol for Answers {
     fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
         self.0.note(format!("string: {}", super::short(string)));
-        transport.send_string(string).expect("as long as it came");
+        transport.send_string(string).expect("as short as the one received");
     }
     fn connection_lost(&mut self, _: &StringTransport, why: &Reason) {
         self.0.note(format!("ended: {}", reason(why)));
     }
 }
 
-/// A server that frames, and a client that sends this and ends its half.
+/// A server with a framer, and a client that sends these bytes and shuts down its write side.
 fn framed<P: Protocol>(
     server: impl Fn(Log) -> P + Clone + 'static,
     sends: impl Fn() -> Vec<u8> + 'static,
@@ -147,7 +150,7 @@ fn framed<P: Protocol>(
         let port = side.reactor.listen_tcp(address, build).expect("a free port");
         port.host().socket_addr().expect("a port has an address")
     });
-    // How soon all of it has left depends on the buffers.
+    // When everything has been sent depends on the buffers.
     scene.without("write_closed")
 }
 
@@ -167,7 +170,7 @@ fn a_line_that_is_too_long() {
 }
 
 #[test]
-fn netstrings_and_one_that_is_none() {
+fn netstrings_and_a_malformed_one() {
     let sends = || {
         [b"5:hello,0:,".to_vec(), format!("50000:{},", "y".repeat(50_000)).into(), b"x".to_vec()]
             .concat()
@@ -177,7 +180,7 @@ fn netstrings_and_one_that_is_none() {
 }
 
 #[test]
-fn strings_with_a_length_in_two_bytes() {
+fn strings_with_a_two_byte_length() {
     let sends = || {
         let strings = (0..300_u16)
             .map(|n| [&(n * 7).to_be_bytes()[..], &vec![n as u8; n as usize * 7]].concat());

@@ -1,4 +1,4 @@
-//! Scenes in which a callback fails or panics: its connection ends, as the same on both.
+//! Scenes in which a callback fails or panics: its connection ends the same way on both.
 
 use couplet::Transport;
 
@@ -7,9 +7,8 @@ use crate::suite::recorder::{A, Broken, On, Script};
 
 const ALL: [On; 5] = [On::Made, On::Data, On::ReadClosed, On::WriteClosed, On::Lost];
 
-/// A conversation in which each callback comes: the server plays `act` in one of them.
+/// A conversation that triggers every callback; the server runs `act` in one of them.
 fn in_callback(on: On, act: fn(&Transport)) -> Trace {
-    // What had been sent when the end came is the network's.
     Scene::of(
         move |_| {
             Script::new().aware().once(On::Data, Transport::lose_write_connection).once(on, act)
@@ -46,7 +45,7 @@ fn a_callback_that_panics() {
 }
 
 #[test]
-fn a_callback_that_writes_and_fails_is_heard_to_the_end() {
+fn bytes_written_before_a_callback_fails_are_still_sent() {
     let fails = |_: &A| {
         Script::new().once(On::Made, |transport| {
             transport.write("last words");

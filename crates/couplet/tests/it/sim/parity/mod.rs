@@ -1,16 +1,16 @@
-//! The kernel and the simulator are played the same scenes, and the protocols see the same.
+//! Plays the same scenes on the kernel and in the simulator; protocols must see the same.
 //!
-//! A [`Scene`] is what a server's program does and what a client's does. On the kernel two loops over
-//! the default driver play it on 127.0.0.1, turned in turns; in the simulator two hosts, over several
-//! networks. What is compared is what each protocol was told, in order, with its bytes: pieces that
-//! came behind one another count as one.
+//! A [`Scene`] is a server's program and a client's. On the kernel, two loops over the default
+//! driver play it on 127.0.0.1, turned alternately; in the simulator, two hosts play it over
+//! several networks. The test compares each protocol's callbacks, in order, with their bytes;
+//! consecutive pieces count as one.
 
 mod bulk;
 mod closing;
 mod dying;
 mod factories;
 mod failing;
-#[cfg(target_os = "linux")] // whose manners the simulator has
+#[cfg(target_os = "linux")] // the system that the simulator imitates
 mod raw;
 
 use std::cell::{Cell, RefCell};
@@ -26,11 +26,11 @@ use super::kit::{ms, s};
 use crate::suite::kit::LOOPBACK;
 use crate::suite::recorder::{A, Log, Recorder, Script, text};
 
-/// One of the two programs: what it runs on, and what it has seen.
+/// One of the two programs: its reactor and its logs.
 #[derive(Clone)]
 struct Side {
     reactor: Reactor,
-    /// What is said besides by its protocols.
+    /// Notes beyond the protocols' callbacks.
     log: Log,
     ends: Rc<RefCell<Vec<A>>>,
 }
@@ -48,7 +48,7 @@ impl Side {
     }
 }
 
-/// What one side has seen.
+/// The record of one side.
 #[derive(Clone, Default)]
 struct Seen {
     log: Log,
@@ -56,7 +56,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// How many of its connections or connects have come to their end.
+    /// How many of its connections and connects have ended.
     fn ended(&self) -> usize {
         let lost = self.ends.borrow().iter().filter(|a| a.is_lost()).count();
         lost + self.log.count("ended")
@@ -67,20 +67,20 @@ type Serve = Rc<dyn Fn(&Side, SocketAddr) -> SocketAddr>;
 type Ask = Rc<dyn Fn(&Side, SocketAddr)>;
 
 struct Scene {
-    /// Opens a port at this address, and gives where the client is to go.
+    /// Opens a port at this address, and returns the address to connect to.
     serve: Serve,
     ask: Ask,
-    /// Ends of connections and of connects that there are, on both sides.
+    /// How many connection ends and connects must end, on both sides together.
     ends: usize,
-    /// How many bytes of a stream come before its bad end is nobody's promise.
+    /// Ignore how many bytes of a stream arrive before its abortive end.
     any_part: bool,
-    /// What is told more or less often, by the pieces that come.
+    /// Entries to ignore, because their number depends on how the stream is cut.
     without: Vec<&'static str>,
-    /// The order of what a connection is told is the network's.
+    /// Ignore the order of a connection's callbacks: the network decides it.
     unordered: bool,
 }
 
-/// What both sides have seen, in the normal form: what each connection was told, and the rest.
+/// The records of both sides in normal form: the entries of each connection, then the notes.
 #[derive(Debug, PartialEq, Eq)]
 struct Trace {
     server: Vec<Vec<String>>,
@@ -88,7 +88,8 @@ struct Trace {
 }
 
 impl Scene {
-    /// A server whose connections play one script, and a client whose one connection plays another.
+    /// A server whose connections play one script, and a client whose one connection plays the
+    /// other.
     fn of(
         server: impl Fn(&A) -> Script + 'static,
         client: impl Fn(&A) -> Script + 'static,
@@ -114,7 +115,7 @@ impl Scene {
         }
     }
 
-    /// So many connections at once.
+    /// With `n` connections at once.
     fn times(mut self, n: usize) -> Scene {
         let one = self.ask.clone();
         self.ask = Rc::new(move |side, to| (0..n).for_each(|_| one(side, to)));
@@ -122,25 +123,25 @@ impl Scene {
         self
     }
 
-    /// How much of the stream comes before the end does not matter.
+    /// Ignores how much of the stream arrives before the end.
     fn any_part(mut self) -> Scene {
         self.any_part = true;
         self
     }
 
-    /// This entry does not matter.
+    /// Ignores this entry.
     fn without(mut self, entry: &'static str) -> Scene {
         self.without.push(entry);
         self
     }
 
-    /// In which order a connection was told what it was told does not matter.
+    /// Ignores the order of a connection's callbacks.
     fn unordered(mut self) -> Scene {
         self.unordered = true;
         self
     }
 
-    /// Plays it on the kernel and on simulated networks; what all of them have shown.
+    /// Plays the scene on the kernel and on simulated networks, and returns their common trace.
     fn play(&self) -> Trace {
         let kernel = self.on_the_kernel();
         for (seed, link) in (1..).zip(networks()) {
@@ -150,8 +151,8 @@ impl Scene {
         kernel
     }
 
-    /// For what is not decided by the scene: on each network both ends are lost for one of these
-    /// pairs of reasons, the server's first.
+    /// For scenes with more than one possible outcome: on each network both ends are lost for one
+    /// of these pairs of reasons, the server's first.
     fn play_one_of(&self, allowed: &[&[&str; 2]]) {
         let check = |trace: Trace| {
             let why = |side: &[Vec<String>]| side[0].last().cloned().unwrap_or_default();
@@ -178,7 +179,7 @@ impl Scene {
             }
             turn(&mut server, Duration::ZERO);
             turn(&mut client, Duration::ZERO);
-            // Who answers may need the processor.
+            // Yields the CPU, which the other side may need.
             turn(&mut server, ms(1));
             turn(&mut client, Duration::ZERO);
         }
@@ -209,8 +210,8 @@ impl Scene {
             Ok(())
         });
         let over = seen.clone();
-        sim.run_until(s(600), |_| self.is_over(&over)).expect("the world is whole");
-        sim.run_for(s(5)).expect("the world is whole");
+        sim.run_until(s(600), |_| self.is_over(&over)).expect("no invariant is violated");
+        sim.run_for(s(5)).expect("no invariant is violated");
         let trace = self.trace(&seen);
         sim.finish().expect("nothing is left");
         trace
@@ -221,15 +222,15 @@ impl Scene {
     }
 
     fn trace(&self, seen: &[Seen; 2]) -> Trace {
-        assert!(self.is_over(seen), "it does not come to its end: {:?}", self.told(seen));
-        self.told(seen)
+        assert!(self.is_over(seen), "the scene does not end: {:?}", self.normalized(seen));
+        self.normalized(seen)
     }
 
-    fn told(&self, [server, client]: &[Seen; 2]) -> Trace {
+    fn normalized(&self, [server, client]: &[Seen; 2]) -> Trace {
         Trace { server: self.normal(server), client: self.normal(client) }
     }
 
-    /// What each connection was told, and last what was said besides. Connections have no order.
+    /// The entries of each connection, sorted because connections have no order, then the notes.
     fn normal(&self, seen: &Seen) -> Vec<Vec<String>> {
         let mut all: Vec<_> = seen.ends.borrow().iter().map(|a| self.normal_end(a)).collect();
         all.sort();
@@ -240,8 +241,8 @@ impl Scene {
     fn normal_end(&self, a: &A) -> Vec<String> {
         let (mut entries, mut data, mut at) = (Vec::new(), 0, 0);
         let received = a.received();
-        let told = a.log.entries().into_iter().chain([String::new()]);
-        for entry in told.filter(|entry| !self.without.contains(&entry.as_str())) {
+        let logged = a.log.entries().into_iter().chain([String::new()]);
+        for entry in logged.filter(|entry| !self.without.contains(&entry.as_str())) {
             if let Some(n) = entry.strip_prefix("data(").and_then(|rest| rest.strip_suffix(')')) {
                 data += n.parse::<usize>().expect("a number");
                 continue;
@@ -262,7 +263,7 @@ impl Scene {
         {
             *last = format!("lost: {}", reason(&a.reason()));
         }
-        // Whether anything came before a bad end is not promised either.
+        // Whether any bytes arrive before an abortive end is not promised either.
         entries.retain(|entry| !self.any_part || entry != "data");
         if self.unordered {
             entries.sort();
@@ -271,7 +272,7 @@ impl Scene {
     }
 }
 
-/// The first thing that was told here and not there.
+/// The entries around the first difference.
 fn difference(sim: &Trace, kernel: &Trace) -> String {
     let lines =
         |trace: &Trace| trace.server.iter().chain(&trace.client).flatten().cloned().collect();
@@ -281,10 +282,10 @@ fn difference(sim: &Trace, kernel: &Trace) -> String {
     let (mut ours, mut theirs) = (from(&ours), from(&theirs));
     ours.truncate(10);
     theirs.truncate(10);
-    format!("the simulator tells\n  {ours:?}\nand the kernel\n  {theirs:?}")
+    format!("the simulator shows\n  {ours:?}\nand the kernel\n  {theirs:?}")
 }
 
-/// Fast and slow networks, which cut streams or do not.
+/// Fast and slow networks, with and without cut streams.
 fn networks() -> [Link; 4] {
     let steady = Link::constant(ms(1));
     [
@@ -301,7 +302,7 @@ fn kernel_loop() -> Loop {
 }
 
 fn turn(l: &mut Loop, at_most: Duration) {
-    l.turn(Some(at_most)).expect("it turns");
+    l.turn(Some(at_most)).expect("the loop turns");
 }
 
 fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
@@ -309,7 +310,7 @@ fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address
 }
 
-/// Bytes as they are where they are few and can be read; else how many, and their hash.
+/// Short readable text as it is; anything else as its length and hash.
 fn short(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.len() <= 40 => text.to_owned(),
@@ -322,7 +323,7 @@ fn short(bytes: &[u8]) -> String {
     }
 }
 
-/// A reason without what only a kernel's own text would tell.
+/// A reason without the kernel's own error text.
 fn reason(reason: &Reason) -> String {
     match reason {
         Reason::Lost(error) => format!("Lost({:?})", error.kind()),

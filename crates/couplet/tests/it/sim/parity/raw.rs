@@ -1,5 +1,5 @@
-//! Scenes whose other end is no protocol but a bare socket in the test's hand, which can do what a
-//! transport does not: close with unread input, or write to nobody.
+//! Scenes with a bare socket, controlled by the test, as the other end. It can do what a transport
+//! does not: close with unread input, or write to a dead peer.
 
 use couplet::Transport;
 
@@ -8,8 +8,8 @@ use crate::suite::kit::{BOTH_ROLES, Kit, Rig};
 use crate::suite::peer::{B, Saw};
 use crate::suite::recorder::{A, On, Script};
 
-/// Plays the scene on sockets and in the simulator, with the protocol as server and as client. What
-/// it shows has to be the same each time.
+/// Plays the scene on sockets and in the simulator, with the protocol as server and as client. The
+/// outcome must be the same each time.
 fn play(script: fn() -> Script, scene: fn(&mut Rig, &A, B) -> String) -> String {
     let mut shown = Vec::new();
     for kit in [Kit::mio(), Kit::sim()] {
@@ -23,7 +23,7 @@ fn play(script: fn() -> Script, scene: fn(&mut Rig, &A, B) -> String) -> String 
                 entries.pop();
                 entries.push(format!("lost: {}", reason(&a.reason())));
             }
-            let text = String::from_utf8(a.received()).expect("a text");
+            let text = String::from_utf8(a.received()).expect("the bytes are UTF-8");
             shown.push(format!("{seen} | {} | {text}", entries.join(", ")));
         }
     }
@@ -74,7 +74,7 @@ fn the_peer_has_closed_and_is_written_to() {
             rig.until("its end", || a.log.has("read_closed"));
             a.tell(|transport| transport.write("too late"));
             rig.tick();
-            // The first one has shown that nobody is there.
+            // The first write was answered with a reset.
             a.tell(|transport| transport.write("much too late"));
             lost(rig, a);
             String::new()
@@ -159,11 +159,11 @@ fn the_peer_ends_its_half_and_reads_on() {
 }
 
 #[test]
-fn who_waits_at_a_port_that_stops_is_reset() {
+fn a_connection_waiting_at_a_port_that_stops_is_reset() {
     for kit in [Kit::mio(), Kit::sim()] {
         let mut rig = kit.rig();
         let port = rig.listen_with(|| super::factories::Deaf);
-        // It has not turned: the connection waits.
+        // The loop has not turned, so the connection is in the accept queue.
         let b = rig.peer(&port);
         port.stop_listening();
         rig.tick();

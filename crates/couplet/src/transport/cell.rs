@@ -1,7 +1,7 @@
 //! The other end of a [`Transport`](super::Transport): where the handles record, and what the
 //! holder of the connection applies in the turn.
 //!
-//! INVARIANT (law 2): no cell of a wire is borrowed while user code runs, and user objects
+//! INVARIANT (law 2): no field of a connection cell is borrowed while user code runs, and user objects
 //! (producers, closures, foreign buffers) are dropped with no cell borrowed.
 
 use std::cell::{Cell, RefCell, RefMut};
@@ -85,9 +85,9 @@ pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 /// What is touched for every message stands first and together, so that it lies in few lines of
 /// the processor's cache: with many connections that counts for more than instructions do.
 #[repr(C)]
-pub(crate) struct Wire {
+pub(crate) struct ConnectionCell {
     asked: Cell<u16>,
-    /// The loop is going to look at this wire: it stands in the list of dirty ones, or the loop is
+    /// The loop is going to look at this cell: it stands in the list of dirty ones, or the loop is
     /// calling its protocol.
     dirty: Cell<bool>,
     phase: Cell<Phase>,
@@ -123,7 +123,7 @@ pub(crate) struct Wire {
     rare: RefCell<Rare>,
 }
 
-impl Drop for Wire {
+impl Drop for ConnectionCell {
     /// A loop that was dropped leaves output in the wires that handles keep.
     fn drop(&mut self) {
         self.clear_outbox();
@@ -141,10 +141,15 @@ struct Rare {
     reason: Option<Reason>,
 }
 
-impl Wire {
-    pub(crate) fn new(id: ConnectionId, reactor: Reactor, peer: Address, host: Address) -> Wire {
+impl ConnectionCell {
+    pub(crate) fn new(
+        id: ConnectionId,
+        reactor: Reactor,
+        peer: Address,
+        host: Address,
+    ) -> ConnectionCell {
         let now = reactor.now();
-        Wire {
+        ConnectionCell {
             id,
             peer,
             host,
@@ -432,7 +437,7 @@ impl Wire {
 
     // What the holder does, in the turn.
 
-    /// Whether the loop is going to look at this wire without being asked; and whether it was.
+    /// Whether the loop is going to look at this cell without being asked; and whether it was.
     #[inline]
     pub(crate) fn set_dirty(&self, dirty: bool) -> bool {
         self.dirty.replace(dirty)

@@ -1,16 +1,16 @@
-//! What the near end asks for, from inside a callback or from outside.
+//! What the near end does, from inside a callback or from outside.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::{Failure, ProducerKind, Transport};
 
-use super::near::{Liver, Nobody, Piper};
+use super::near::{NearEnd, Piper, Probe};
 use super::{Life, Timer, bytes_at};
 
 impl Life {
-    /// One random wish of the near end.
-    pub(super) fn wish(self: &Rc<Life>, transport: &Transport) {
+    /// One random action of the near end.
+    pub(super) fn act(self: &Rc<Life>, transport: &Transport) {
         match self.roll(40) {
             0..=9 => self.write(transport),
             10..=12 => self.pause(transport),
@@ -70,25 +70,25 @@ impl Life {
 
     pub(super) fn write(self: &Rc<Life>, transport: &Transport) {
         let len = self.length();
-        let (place, shut, over, sure) = self.know(|story| {
+        let (offset, shut, over, open) = self.know(|story| {
             let shut = story.closing || story.finishing;
             let past = |cap| len > 0 && transport.buffered() + len > cap;
             let over = story.capped.is_some_and(past);
-            (story.taken, shut && story.producer.is_none(), over, story.sure())
+            (story.taken, shut && story.producer.is_none(), over, story.must_be_open())
         });
         let before = transport.dropped();
-        let data = bytes_at(place, len);
+        let data = bytes_at(offset, len);
         if self.roll(2) == 0 {
             transport.write(data);
         } else {
             transport.write_bytes(data);
         }
         let dropped = transport.dropped() - before;
-        self.line(&format!("write {len} at {place}, dropped {dropped}"));
-        self.check(dropped == 0 || dropped == len as u64, "a write is taken or dropped as a whole");
+        self.line(&format!("write {len} at {offset}, dropped {dropped}"));
+        self.check(dropped == 0 || dropped == len as u64, "a write is taken or dropped whole");
         if shut {
             self.check(dropped == len as u64, "a write after the close is dropped");
-        } else if sure {
+        } else if open {
             self.check(dropped == 0, "an open connection takes what is written");
         }
         if dropped > 0 {
@@ -122,16 +122,17 @@ impl Life {
         let piper = Piper { life: self.clone(), transport: transport.clone(), number, kind };
         let result = transport.register_producer(piper, kind);
         self.line(&format!("register {kind:?} {number}: {result:?}"));
-        self.check(result.is_err() == had, "a second producer alone is refused");
+        self.check(result.is_err() == had, "register_producer fails only for a second producer");
         if result.is_err() {
             return;
         }
         self.know(|story| story.producers.push(false));
-        // One that comes too late is only going to be stopped, and then there is room for another.
-        let late = transport.register_producer(Nobody, ProducerKind::Pull).is_ok();
-        let (shut, sure) = self.know(|story| (story.closing || story.finishing, story.sure()));
+        // One registered too late will only be stopped, so another can register.
+        let late = transport.register_producer(Probe, ProducerKind::Pull).is_ok();
+        let (shut, open) =
+            self.know(|story| (story.closing || story.finishing, story.must_be_open()));
         self.check(!shut || late, "none is registered after the close");
-        self.check(!sure || !late, "an open connection takes a producer");
+        self.check(!open || !late, "an open connection accepts a producer");
         if !late {
             self.know(|story| (story.producer, story.producer_paused) = (Some(number), false));
         }
@@ -152,10 +153,10 @@ impl Life {
         self.know(|story| story.asked += 1);
         let (life, answered) = (self.clone(), self.clone());
         transport
-            .connection::<Liver>()
+            .connection::<NearEnd>()
             .ask(move |_, transport| {
                 let within = life.clone();
-                life.called("asked", || within.wish_some(transport));
+                life.called("asked", || within.act_some(transport));
             })
             .add_both(move |_| {
                 answered.know(|story| story.answered += 1);
@@ -182,39 +183,39 @@ impl Life {
 
     fn tell(self: &Rc<Life>, transport: &Transport) {
         let life = self.clone();
-        let told = transport.connection::<Liver>().tell(move |_, transport| {
+        let accepted = transport.connection::<NearEnd>().tell(move |_, transport| {
             let within = life.clone();
-            life.called("told", || within.wish_some(transport));
+            life.called("told", || within.act_some(transport));
         });
         let lost = self.know(|story| story.lost.is_some());
-        self.check(told != lost, "tell says whether the connection is lost");
+        self.check(accepted != lost, "tell returns whether the connection is alive");
     }
 
     fn call_later(self: &Rc<Life>, transport: &Transport) {
         let (life, delay) = (self.clone(), self.delay());
         let number = self.know(|story| story.timers.len());
         self.line(&format!("call {number} later, by {delay:?}"));
-        let f = move |_: &mut Liver, transport: &Transport| {
+        let f = move |_: &mut NearEnd, transport: &Transport| {
             let within = life.clone();
             life.comes_due(number, transport);
-            life.called(&format!("timed {number}"), || within.wish_some(transport));
+            life.called(&format!("timed {number}"), || within.act_some(transport));
         };
         let due = transport.reactor().now() + delay;
-        let call = transport.connection::<Liver>().call_later(delay, f);
+        let call = transport.connection::<NearEnd>().call_later(delay, f);
         self.know(|story| {
-            let to_come = story.lost.is_none();
-            story.timers.push(Timer { call, due, to_come });
+            let pending = story.lost.is_none();
+            story.timers.push(Timer { call, due, pending });
         });
     }
 
     fn comes_due(&self, number: usize, transport: &Transport) {
         let now = transport.reactor().now();
-        let (due, to_come) = self.know(|story| {
+        let (due, pending) = self.know(|story| {
             let timer = &mut story.timers[number];
-            (timer.due, std::mem::replace(&mut timer.to_come, false))
+            (timer.due, std::mem::replace(&mut timer.pending, false))
         });
-        self.check(to_come, "a timed call comes once, and not after a cancel");
-        self.check(due <= now, "a timed call comes too early");
+        self.check(pending, "a timed call runs once, and never after a cancel");
+        self.check(due <= now, "a timed call ran too early");
     }
 
     fn change_a_timer(&self, transport: &Transport) {
@@ -223,9 +224,9 @@ impl Life {
             return;
         }
         let (number, how, delay) = (self.roll(timers), self.roll(3), self.delay());
-        let (call, to_come, lost) = self.know(|story| {
-            let Timer { call, to_come, .. } = &story.timers[number];
-            (call.clone(), *to_come, story.lost.is_some())
+        let (call, pending, lost) = self.know(|story| {
+            let Timer { call, pending, .. } = &story.timers[number];
+            (call.clone(), *pending, story.lost.is_some())
         });
         let changed = match how {
             0 => call.cancel(),
@@ -233,14 +234,14 @@ impl Life {
             _ => call.delay_by(delay),
         };
         self.line(&format!("{} {number}: {changed}", ["cancel", "reset", "delay"][how]));
-        self.check(!changed || to_come, "what has come or was cancelled can't be changed");
-        // A connection takes its timers with it when it ends, before it is told.
+        self.check(!changed || pending, "a call that ran or was cancelled can't be changed");
+        // A connection drops its timers when it ends, before `connection_lost`.
         let ended = lost || transport.is_closing();
-        self.check(changed || !to_come || ended, "what is to come can be changed");
+        self.check(changed || !pending || ended, "a pending call can be changed");
         let now = transport.reactor().now();
         self.know(|story| {
             let timer = &mut story.timers[number];
-            timer.to_come &= how != 0;
+            timer.pending &= how != 0;
             timer.due = if how == 1 { now + delay } else { timer.due + delay };
         });
     }

@@ -1,0 +1,47 @@
+//! What the small benches share: a row is one task, done by several in turns, round by round, so
+//! that a busy moment of the machine meets all of them. Printed are nanoseconds an operation in the
+//! best round, and the ratio to the first within a round: its median, least and most.
+//!
+//! The first round warms up and is not counted; in it a bench may check more than it has time for
+//! in the others.
+
+mod spread;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use spread::Spread;
+
+const ROUNDS: usize = 7;
+
+/// One who does the task: does all operations of a round, and tells how long they took.
+pub(crate) type Contestant<'a> = (&'a str, &'a mut dyn FnMut() -> Duration);
+
+/// Measures a row and prints it, if its name contains the word on the command line.
+pub(crate) fn row(name: &str, operations: usize, contestants: &mut [Contestant<'_>]) {
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    if !name.contains(&wanted.unwrap_or_default()) {
+        return;
+    }
+    let mut times = vec![Vec::new(); contestants.len()];
+    for round in 0..=ROUNDS {
+        for ((_, run), times) in contestants.iter_mut().zip(&mut times) {
+            let took = run().as_secs_f64() * 1e9 / operations as f64;
+            times.extend((round > 0).then_some(took));
+        }
+    }
+    println!("{name}");
+    for ((who, _), own) in contestants.iter().zip(&times) {
+        let Spread { least, median, most } =
+            Spread::of(own.iter().zip(&times[0]).map(|(own, first)| own / first));
+        let best = own.iter().copied().fold(f64::MAX, f64::min);
+        println!("  {best:9.1} ns  {median:5.2} ({least:.2}-{most:.2})  {who}");
+    }
+}
+
+/// How long that takes.
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> Duration {
+    let start = Instant::now();
+    black_box(work());
+    start.elapsed()
+}

@@ -1,0 +1,24 @@
+//! Medians, with the least and the most of what they are the median of.
+
+/// A median, and the least and the most of its values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spread {
+    pub(crate) least: f64,
+    pub(crate) median: f64,
+    pub(crate) most: f64,
+}
+
+impl Spread {
+    pub(crate) fn of(values: impl Iterator<Item = f64> + Clone) -> Spread {
+        let least = values.clone().fold(f64::MAX, f64::min);
+        let most = values.clone().fold(0.0, f64::max);
+        Spread { least, median: median(values), most }
+    }
+}
+
+/// The middle value, or the upper of the two in the middle; NaN of nothing.
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,238 @@
+//! A generational table: values in dense slots, each named by a key that is never used again.
+
+use std::num::NonZeroU32;
+
+/// Names a value in a table: a slot and a generation of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The index into the table. Slots are dense, and reused.
+    pub slot: u32,
+    /// Tells the uses of a slot apart.
+    pub generation: NonZeroU32,
+}
+
+/// The table. A removed value's slot goes to a later one, under another generation.
+#[derive(Debug)]
+pub(crate) struct Slots<T> {
+    slots: Vec<Slot<T>>,
+    /// Vacant slots to be used again, the last one first. Law 9: each slot once.
+    free: Vec<u32>,
+    len: usize,
+    /// The generation of new slots: greater than any that a dropped slot has had.
+    floor: NonZeroU32,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    /// Of the value, or of the next one where the slot is vacant.
+    generation: NonZeroU32,
+    value: Option<T>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Slots<T> {
+        Slots::new()
+    }
+}
+
+impl<T> Slots<T> {
+    pub(crate) fn new() -> Slots<T> {
+        Slots { slots: Vec::new(), free: Vec::new(), len: 0, floor: NonZeroU32::MIN }
+    }
+
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The key of the next [`insert`](Self::insert).
+    pub(crate) fn next_key(&self) -> Key {
+        match self.free.last() {
+            Some(&slot) => Key { slot, generation: self.slots[slot as usize].generation },
+            None => Key { slot: self.slots.len() as u32, generation: self.floor },
+        }
+    }
+
+    /// # Panics
+    ///
+    /// With 2^32 values in the table.
+    pub(crate) fn insert(&mut self, value: T) -> Key {
+        let key = self.next_key();
+        assert!(key.slot < u32::MAX, "a table is full");
+        self.free.pop();
+        self.put(key, value);
+        key
+    }
+
+    /// Stores a value under a key that another table has given out.
+    pub(crate) fn put(&mut self, key: Key, value: T) {
+        let index = key.slot as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || Slot { generation: self.floor, value: None });
+        }
+        debug_assert!(self.slots[index].value.is_none(), "{key:?} is in use");
+        self.slots[index] = Slot { generation: key.generation, value: Some(value) };
+        self.len += 1;
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+        match self.slots.get(key.slot as usize) {
+            Some(slot) if slot.generation == key.generation => slot.value.as_ref(),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.slots.get_mut(key.slot as usize) {
+            Some(slot) if slot.generation == key.generation => slot.value.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// The value in a slot, whatever its generation.
+    #[inline]
+    pub(crate) fn at(&self, slot: u32) -> Option<&T> {
+        self.slots.get(slot as usize)?.value.as_ref()
+    }
+
+    /// [`at`](Self::at), to change.
+    #[inline]
+    pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut T> {
+        self.slots.get_mut(slot as usize)?.value.as_mut()
+    }
+
+    /// The key that a slot's value has, or that its next one would have.
+    ///
+    /// # Panics
+    ///
+    /// When the table has no such slot.
+    #[inline]
+    pub(crate) fn key_at(&self, slot: u32) -> Key {
+        Key { slot, generation: self.slots[slot as usize].generation }
+    }
+
+    /// Replaces a value by one made of it.
+    pub(crate) fn map(&mut self, key: Key, f: impl FnOnce(T) -> T) {
+        if self.get(key).is_some() {
+            let value = &mut self.slots[key.slot as usize].value;
+            *value = value.take().map(f);
+        }
+    }
+
+    /// Takes a value out and frees its slot.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        let value = self.retire(key)?;
+        self.reuse(key.slot);
+        Some(value)
+    }
+
+    /// Takes a value out. Its key is dead, but its slot stays out of use until
+    /// [`reuse`](Self::reuse).
+    pub(crate) fn retire(&mut self, key: Key) -> Option<T> {
+        let slot = self.slots.get_mut(key.slot as usize);
+        let slot = slot.filter(|slot| slot.generation == key.generation)?;
+        let value = slot.value.take()?;
+        self.len -= 1;
+        // A worn-out slot keeps its last generation, and is never used again.
+        slot.generation = slot.generation.saturating_add(1);
+        Some(value)
+    }
+
+    /// Frees the slot of a retired value.
+    pub(crate) fn reuse(&mut self, slot: u32) {
+        debug_assert!(self.at(slot).is_none(), "slot {slot} is in use");
+        if self.slots[slot as usize].generation < NonZeroU32::MAX {
+            self.free.push(slot);
+        }
+    }
+
+    /// The values with their keys, by slot.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let key = Key { slot: index as u32, generation: slot.generation };
+            Some((key, slot.value.as_ref()?))
+        })
+    }
+
+    /// The values, by slot.
+    pub(crate) fn into_values(self) -> impl Iterator<Item = T> {
+        self.slots.into_iter().filter_map(|slot| slot.value)
+    }
+
+    /// The keys in use, by slot: to walk a table that changes meanwhile.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.iter().map(|(key, _)| key).collect()
+    }
+
+    /// Drops the vacant slots at the end, and memory that few of them are left to use.
+    pub(crate) fn shrink(&mut self) {
+        let vacant = |slot: &mut Slot<T>| slot.value.is_none() && slot.generation < NonZeroU32::MAX;
+        while let Some(slot) = self.slots.pop_if(vacant) {
+            self.floor = self.floor.max(slot.generation);
+        }
+        let len = self.slots.len();
+        self.free.retain(|slot| (*slot as usize) < len);
+        if self.slots.capacity() > 64 && len < self.slots.capacity() / 4 {
+            self.slots.shrink_to(len * 2);
+            self.free.shrink_to(len * 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_key_names_nothing_where_its_slot_is_reused() {
+        let mut slots = Slots::new();
+        let old = slots.insert('a');
+        assert_eq!(slots.remove(old), Some('a'));
+        assert_eq!(slots.next_key().slot, old.slot);
+        let new = slots.insert('b');
+        assert!(slots.get(old).is_none() && slots.get_mut(old).is_none());
+        assert_eq!(slots.remove(old), None);
+        assert_eq!((slots.get(new), slots.at(new.slot), slots.len()), (Some(&'b'), Some(&'b'), 1));
+    }
+
+    #[test]
+    fn a_retired_slot_stays_out_of_use_until_it_is_freed() {
+        let mut slots = Slots::new();
+        let old = slots.insert('a');
+        assert_eq!(slots.retire(old), Some('a'));
+        assert_eq!((slots.retire(old), slots.len()), (None, 0));
+        assert_ne!(slots.insert('b').slot, old.slot);
+        slots.reuse(old.slot);
+        assert_eq!(slots.insert('c').slot, old.slot);
+    }
+
+    #[test]
+    fn a_slot_that_has_had_every_generation_is_not_reused() {
+        let mut slots = Slots::new();
+        let last = Key { slot: 0, generation: NonZeroU32::MAX };
+        slots.put(last, 'a');
+        assert_eq!(slots.remove(last), Some('a'));
+        assert!(slots.get(last).is_none() && slots.remove(last).is_none());
+        assert_eq!(slots.insert('b').slot, 1);
+        slots.shrink();
+        assert_eq!(slots.get(last), None);
+    }
+
+    #[test]
+    fn a_slot_that_was_dropped_comes_back_with_generations_of_its_own() {
+        let mut slots = Slots::new();
+        let keys: Vec<Key> = (0..1000).map(|n| slots.insert(n)).collect();
+        for key in &keys[1..] {
+            slots.remove(*key);
+        }
+        slots.shrink();
+        assert!(slots.slots.capacity() <= 64 && slots.free.is_empty());
+        let again: Vec<Key> = (0..1000).map(|n| slots.insert(n)).collect();
+        assert!(again.iter().all(|key| !keys.contains(key)));
+        assert!(keys[1..].iter().all(|key| slots.get(*key).is_none()));
+        assert_eq!(slots.get(keys[0]), Some(&0));
+        assert_eq!(slots.keys().len(), 1001);
+    }
+}
