@@ -572,7 +572,8 @@ mod tests {
     /// So that the hash of a run tells them apart.
     #[test]
     fn each_happening_has_a_code_of_its_own() {
-        let end = |slot, side| EndId { conn: Key { slot, generation: std::num::NonZeroU32::MIN }, side };
+        let end =
+            |slot, side| EndId { conn: Key { slot, generation: std::num::NonZeroU32::MIN }, side };
         let datagram = |bytes: &[u8]| {
             let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
             Box::new(datagrams::Datagram { from: nowhere, to: nowhere, bytes: bytes.to_vec() })

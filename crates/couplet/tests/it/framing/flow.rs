@@ -204,6 +204,20 @@ fn nothing_is_held_after_a_close() {
     }
 }
 
+#[test]
+fn a_held_message_takes_no_more_of_the_next_chunk_than_it_needs() {
+    let lines = |held: &[u8], more: &[u8]| {
+        let needs = LineReceiver::new(Notes::default()).needs(held, more);
+        assert_eq!(LineOnlyReceiver::new(Notes::default()).needs(held, more), needs);
+        needs
+    };
+    assert_eq!(lines(b"ab", b"c\r\nd\r\n"), 3);
+    assert_eq!(lines(b"ab\r", b"\nd\r\n"), 1, "a delimiter that was cut");
+    assert_eq!(lines(b"ab", b"cd"), 3, "no end of a line comes with these");
+    let strings = IntReceiver::<u8, _>::new(Notes::default());
+    assert_eq!(strings.needs(b"\x05ab", b"cdefg"), 3);
+}
+
 /// Wraps a framer and records the address range of the bytes lent to it.
 struct Around<R> {
     inside: R,

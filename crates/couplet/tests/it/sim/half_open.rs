@@ -172,6 +172,19 @@ fn with_keep_alive(fault: impl Fn(&mut Sim, Host, &Socket)) -> (ErrorKind, u64) 
 }
 
 #[test]
+fn keep_alive_probes_after_a_whole_idle_time_of_silence() {
+    for heard in [1, 20, 40, 59] {
+        let (kind, took) = with_keep_alive(|sim, client, socket| {
+            sim.run_for(s(heard)).unwrap();
+            socket.push(b"!").unwrap();
+            sim.run_for(ms(500)).unwrap();
+            sim.fault(sim.elapsed(), s(9999), Fault::Crash(client));
+        });
+        assert_eq!((kind, took), (ErrorKind::TimedOut, heard + 60 + 9 * 75), "heard {heard} s in");
+    }
+}
+
+#[test]
 fn keep_alive_notices_a_peer_that_has_gone_for_good() {
     let (kind, took) = with_keep_alive(|sim, client, _| {
         sim.fault(sim.elapsed(), s(9999), Fault::Crash(client));

@@ -133,6 +133,30 @@ fn unread_bytes_fill_both_buffers_and_then_the_sender_waits() {
 }
 
 #[test]
+fn a_sender_that_waits_for_room_is_as_patient_after_each_loss() {
+    let mut two = Two::new();
+    two.sim.set_buffers(1000, 500);
+    let (here, there) = two.joined();
+    let data = pattern(1500);
+    assert_eq!(here.push(&data).unwrap(), 1000);
+    two.pass(s(1));
+    assert_eq!(here.push(&data[1000..]).unwrap(), 500);
+    // Each is shorter than the quarter of an hour in which it gives up, and both are longer.
+    for _ in 0..2 {
+        let now = two.sim.elapsed();
+        two.sim.fault(now, s(600), Fault::Partition(two.a, two.b));
+        two.pass(s(900));
+        assert_eq!(here.error(), None);
+    }
+    let mut got = Vec::new();
+    for _ in 0..10 {
+        got.extend(all(&there));
+        two.pass(s(1));
+    }
+    assert_eq!(got, data);
+}
+
+#[test]
 fn a_connection_keeps_the_buffer_sizes_it_was_made_with() {
     let mut two = Two::new();
     let (here, there) = two.joined();
