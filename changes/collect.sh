@@ -1,8 +1,8 @@
 #!/bin/sh
-# Writes CHANGELOG.md from the notes in this folder; with --check, only says whether it is up to date.
+# Writes CHANGELOG.md from the notes in this folder; with --check, only checks that it is up to date.
 set -eu
 cd "$(dirname "$0")"
-export LC_ALL=C # one order of files everywhere
+export LC_ALL=C # the same order of files everywhere
 
 collect() {
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' ../Cargo.toml)
@@ -15,7 +15,7 @@ collect() {
         [ -e "$1" ] || continue
         first=$(printf '%s' "$kind" | cut -c1 | tr a-z A-Z)
         printf '\n### %s%s\n\n' "$first" "${kind#?}"
-        # What a release begins with comes first.
+        # The foundation notes come first.
         if [ -e "foundation.$kind.md" ]; then cat "foundation.$kind.md"; fi
         for note; do
             [ "$note" = "foundation.$kind.md" ] || cat "$note"

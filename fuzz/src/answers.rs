@@ -1,7 +1,7 @@
-//! The clients of `couplet poetry`: what they make of any answer, however it is cut and ended,
-//! beside what a look at the whole answer says.
+//! The clients of `couplet poetry`: compares what they make of any answer, however it is cut and
+//! ended, with a parse of the whole answer.
 //!
-//! An input is four bytes that choose the client, the cut, its limit and the end; and the answer.
+//! An input is four bytes that choose the client, the cut, its limit and the end, then the answer.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -40,7 +40,7 @@ pub(crate) const WORDS: &[&str] = &[
 ///
 /// # Panics
 ///
-/// When a client takes anything else for its answer than it should, or waits for ever.
+/// If a client accepts a wrong answer, or waits forever.
 pub fn answers(data: &[u8]) {
     let Some(([which, choice, limit, end], stream)) = data.split_first_chunk() else { return };
     let limit = if *limit > 250 { 1 << 20 } else { usize::from(*limit) };
@@ -52,7 +52,7 @@ pub fn answers(data: &[u8]) {
     each_cut(stream, *choice, |pieces| {
         let got = converse(client, limit, pieces, *end);
         let text = got.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        assert!(!text.contains(char::is_control), "{text:?} would do something to a terminal");
+        assert!(!text.contains(char::is_control), "{text:?} has a control character");
         assert_eq!(got.ok(), want, "{pieces:?} ({text})");
     });
 }
@@ -74,7 +74,7 @@ fn transform_client(reactor: &Reactor, from: ClientEndpoint, limit: usize) -> De
     transformer.transform(reactor, Bytes::from_static(b"a poem")).map(|poem| poem.to_vec())
 }
 
-/// The first line without its end, and what stands behind it.
+/// The first line without its end, and the rest.
 fn line(stream: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = stream.iter().take(4098).position(|byte| *byte == b'\n')?;
     let line = &stream[..end];
@@ -112,7 +112,7 @@ fn transformed(stream: &[u8], limit: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// Has the client connect, sends the pieces and ends: what the client made of it.
+/// Has the client connect, sends the pieces and ends; returns the client's result.
 fn converse(client: Client, limit: usize, pieces: &[&[u8]], end: u8) -> couplet::Result<Vec<u8>> {
     let (driver, network) = Memory::new(Manner::Readiness, end.into());
     let mut l = Loop::with_driver(driver, LoopOptions::default());
@@ -128,7 +128,7 @@ fn converse(client: Client, limit: usize, pieces: &[&[u8]], end: u8) -> couplet:
     turn(&mut l, 5);
     let wire = network.accept(port).expect("it has connected");
     for piece in pieces {
-        // A client that has heard enough takes no more.
+        // A client that has its answer reads no more.
         if wire.try_push(piece).is_ok() {
             turn(&mut l, 3);
         }
@@ -149,12 +149,12 @@ fn turn(l: &mut Loop, times: usize) {
     }
 }
 
-/// Nothing is left in the end.
+/// Nothing is left behind.
 fn pass_away(l: &mut Loop, network: &Network, wire: &Wire) {
     turn(l, 3);
     network.advance(Duration::from_secs(31));
     turn(l, 5);
     let snapshot = l.snapshot();
     assert!(snapshot.connections.is_empty() && snapshot.pending_calls == 0, "{snapshot}");
-    assert!(wire.is_closed() && network.slots_in_use() == 0, "the driver keeps a slot");
+    assert!(wire.is_closed() && network.slots_in_use() == 0, "the driver leaks a slot");
 }

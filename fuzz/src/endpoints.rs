@@ -1,7 +1,7 @@
-//! Endpoint strings, of the library and as people type them for the program: what is read prints as
-//! a string that means the same, and an error points into the string.
+//! Endpoint strings, the library's and the program's: what parses prints as a string that means the
+//! same, and an error points into the string.
 //!
-//! An input is the string.
+//! The input is the string.
 
 use couplet::endpoints::{ClientEndpoint, EndpointError, ServerEndpoint, quote};
 
@@ -46,7 +46,7 @@ pub(crate) const WORDS: &[&str] = &[
 ///
 /// # Panics
 ///
-/// When an endpoint does not come back from its own string, or an error points elsewhere.
+/// If an endpoint does not round-trip through its own string, or an error points elsewhere.
 pub fn endpoints(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     server(text);
@@ -86,7 +86,7 @@ fn target(endpoint: &ClientEndpoint) -> (String, u16) {
     }
 }
 
-/// The caret stands under a character of the string, or right behind it.
+/// The caret is under a character of the string, or right after it.
 fn points_into(error: &EndpointError, text: &str) {
     assert!(text.is_char_boundary(error.at()), "{} of {text:?}", error.at());
     let printed = error.to_string();
@@ -96,21 +96,21 @@ fn points_into(error: &EndpointError, text: &str) {
     assert_eq!(lines[2].find('^'), Some(4 + text[..error.at()].chars().count()), "{printed}");
 }
 
-/// A quoted text is one value, and comes back.
+/// A quoted text is one value, and round-trips.
 fn quoted(text: &str) {
     let read = format!("tcp:host={}:port=80", quote(text)).parse::<ClientEndpoint>();
     match read {
         Ok(endpoint) if text.starts_with('[') => drop(endpoint),
         Ok(endpoint) => assert_eq!(target(&endpoint), (text.to_owned(), 80)),
         Err(error) => {
-            // A scope has to be there.
+            // A scope must exist.
             let refused = text.is_empty() || text.contains(['[', ']', '/', ' ', '%']);
-            assert!(refused, "{text:?} does not come back: {error}");
+            assert!(refused, "{text:?} does not round-trip: {error}");
         }
     }
 }
 
-/// What the program makes of it is a string that the library reads.
+/// The program's name for an endpoint is a string that the library parses.
 fn typed(text: &str) {
     match to_connect(text) {
         Ok(peer) => {
@@ -127,5 +127,5 @@ fn typed(text: &str) {
 
 fn printable(error: &str) {
     let control = |c: char| c.is_control() && c != '\n';
-    assert!(!error.contains(control), "{error:?} would do something to a terminal");
+    assert!(!error.contains(control), "{error:?} has a control character");
 }

@@ -1,7 +1,7 @@
-//! The framers of the library beside decoders that are too simple to be wrong, however the stream
-//! is cut and wherever reading pauses.
+//! Compares the library's framers with decoders too simple to be wrong, however the stream is cut
+//! and wherever reading pauses.
 //!
-//! An input is four bytes that choose the framer, its limit, the pauses and the cut; and the stream.
+//! An input is four bytes that choose the framer, its limit, the pauses and the cut, then the stream.
 
 #[path = "../../crates/couplet/tests/it/framing/bodies.rs"]
 mod bodies;
@@ -47,7 +47,7 @@ pub(crate) const WORDS: &[&str] = &[
 ///
 /// # Panics
 ///
-/// When a framer gives anything else than its naive decoder.
+/// If a framer's output differs from its naive decoder's.
 pub fn framers(data: &[u8]) {
     let Some(([kind, limit, pauses, choice], stream)) = data.split_first_chunk() else { return };
     let check = Check { stream, limit: *limit, pauses: *pauses, choice: *choice };
@@ -79,7 +79,7 @@ pub fn framers(data: &[u8]) {
     }
 }
 
-/// One input, taken apart.
+/// A parsed input.
 struct Check<'a> {
     stream: &'a [u8],
     limit: u8,
@@ -88,7 +88,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// The largest stand for what is the limit unless it is set.
+    /// The limit; a byte above 250 means the default, `unset`.
     fn limit(&self, unset: usize) -> usize {
         if self.limit > 250 { unset } else { self.limit.into() }
     }

@@ -1,7 +1,7 @@
-//! What is fuzzed. Each target is a function of bytes that panics where something is wrong; its
-//! input is good for both ways to fuzz: `cargo run` here, on any compiler, and `cargo fuzz`.
+//! The fuzz targets. Each is a function of bytes that panics if something is wrong. There are two
+//! ways to run them, with the same inputs: `cargo run` here, with any compiler, and `cargo fuzz`.
 //!
-//! A panic counts also where the loop contains it, as it does in callbacks.
+//! A panic that the loop contains, as it does in callbacks, counts too.
 #![forbid(unsafe_code)]
 
 mod answers;
@@ -22,18 +22,18 @@ pub use framers::framers;
 pub use lives::lives;
 pub use servers::servers;
 
-/// What can be fuzzed.
+/// A fuzz target.
 #[derive(Clone, Copy)]
 pub struct Target {
-    /// Its name: that of its function, its libFuzzer binary and its folder in `corpus/`.
+    /// The name of its function, its libFuzzer binary and its folder in `corpus/`.
     pub name: &'static str,
     /// Tries one input.
     pub run: fn(&[u8]),
-    /// What is likely to mean something in an input.
+    /// Words that are likely to matter in an input.
     pub words: &'static [&'static str],
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 5] = [
     Target { name: "framers", run: framers, words: framers::WORDS },
     Target { name: "servers", run: servers, words: servers::WORDS },
@@ -42,7 +42,7 @@ pub const TARGETS: [Target; 5] = [
     Target { name: "lives", run: lives, words: &[] },
 ];
 
-/// The poems of the program, as far as its protocols name them.
+/// The program's poems, reduced to what its protocols use.
 mod poems {
     /// A poem and its title.
     #[derive(Clone, Debug)]
@@ -52,9 +52,9 @@ mod poems {
     }
 }
 
-/// The progress bars of the program, as far as its protocols name them.
+/// The program's progress bars, reduced to what its protocols use.
 mod progress {
-    /// One that nobody sees.
+    /// A bar that is not shown.
     pub(crate) struct Bar;
 
     impl Bar {

@@ -1,8 +1,8 @@
-//! Lives of one connection, from bytes: the protocol, its producer, the far end and the clock do
-//! what the input says, and the model of `tests/it/lives` holds against it whatever comes of it.
+//! The life of one connection, driven by bytes: the protocol, its producer, the peer and the clock
+//! do what the input says, and the model of `tests/it/lives` checks every outcome.
 //!
-//! With `COUPLET_STORY=1` each life tells its story, also where nothing goes wrong in it. An input is
-//! a byte that chooses the manner of the driver, and the rolls of the dice.
+//! With `COUPLET_STORY=1` each life prints its story, even if nothing goes wrong. An input is a byte
+//! that chooses the driver's mode, then the rolls of the dice.
 
 #[path = "../../crates/couplet/tests/it/lives/life/mod.rs"]
 #[allow(dead_code, reason = "the tests of the library use the rest")]
@@ -16,7 +16,7 @@ use life::{Dice, Life};
 ///
 /// # Panics
 ///
-/// When something in the life goes wrong, with its story.
+/// If something in the life goes wrong, with its story.
 pub fn lives(data: &[u8]) {
     let Some((manner, rolls)) = data.split_first() else { return };
     let manner = [Manner::Readiness, Manner::Completion][usize::from(manner % 2)];

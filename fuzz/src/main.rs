@@ -1,7 +1,7 @@
-//! Fuzzes on any compiler: replays the corpus of each target, then mutates it for a while. It does
-//! not watch which code is reached; `cargo fuzz` does, and what that finds is kept in the corpus.
+//! Fuzzes with any compiler: replays the corpus of each target, then mutates it for a while. It does
+//! not measure coverage; `cargo fuzz` does, and its finds are kept in the corpus.
 #![forbid(unsafe_code)]
-#![expect(clippy::disallowed_methods, reason = "how long it runs is a matter of real time")]
+#![expect(clippy::disallowed_methods, reason = "it runs for a span of real time")]
 
 mod mutation;
 mod trial;
@@ -22,11 +22,11 @@ Fuzzes Couplet: replays the kept corpus of each target, then mutates it.
 Usage: cargo run --release --manifest-path fuzz/Cargo.toml -- [OPTIONS] [TARGET...]
        cargo run --release --manifest-path fuzz/Cargo.toml -- TARGET FILE...
 
-With FILEs it tries these inputs of TARGET and nothing else.
+With FILEs it tries only these inputs of TARGET.
 
 Options:
-  --seconds S   mutate for S seconds each [default: 10]; 0 replays the corpus alone
-  --seed N      what to mutate by; a run prints its own, and the same one makes the same inputs
+  --seconds S   mutate each target for S seconds [default: 10]; 0 only replays the corpus
+  --seed N      the seed of the mutations, printed by each run; the same seed gives the same inputs
   --list        print the names of the targets
   --help        print this
 
@@ -72,19 +72,19 @@ fn read(args: &[String]) -> Result<Options, String> {
         if arg == "--seconds" {
             let text = value("a number of seconds")?;
             let seconds = text.parse().ok().filter(|s| Duration::try_from_secs_f64(*s).is_ok());
-            options.seconds = seconds.ok_or(format!("{text:?} is no number of seconds"))?;
+            options.seconds = seconds.ok_or(format!("{text:?} is not a number of seconds"))?;
         } else if arg == "--seed" {
             let text = value("a number")?;
-            options.seed = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+            options.seed = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
         } else if arg.starts_with('-') {
-            return Err(format!("{arg} is not known; see --help"));
+            return Err(format!("unknown option {arg}; see --help"));
         } else if let Some(target) = TARGETS.iter().find(|target| target.name == arg) {
             options.targets.push(*target);
         } else if options.targets.len() == 1 {
             options.files.push(arg.into());
         } else {
             let names = TARGETS.map(|target| target.name).join(", ");
-            return Err(format!("{arg:?} is no target; there are {names}"));
+            return Err(format!("there is no target {arg:?}; known targets: {names}"));
         }
     }
     if options.targets.is_empty() {
@@ -127,7 +127,10 @@ fn fuzz(options: &Options) -> Result<(), String> {
             runs += 1;
         }
         let (kept, rate) = (corpus.len(), runs as f64 / began.elapsed().as_secs_f64());
-        println!("{}: {kept} of the corpus, {runs} mutations, {rate:.0} a second", target.name);
+        println!(
+            "{}: {kept} inputs of the corpus, {runs} mutations, {rate:.0} per second",
+            target.name
+        );
     }
     Ok(())
 }
@@ -136,7 +139,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The kept inputs of a target, in the order of their names.
+/// The corpus of a target, ordered by file name.
 fn corpus(target: &str) -> Result<Vec<Vec<u8>>, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     let read = |error| format!("cannot read {}: {error}", folder.display());

@@ -1,10 +1,10 @@
 //! Makes new inputs from old ones.
 
-/// Bytes that an input has at most.
+/// The most bytes in an input.
 const MOST: usize = 5000;
 /// New inputs that are mutated further.
 const RECENT: usize = 64;
-/// Numbers at which something may change.
+/// Boundary values.
 const NUMBERS: [u64; 14] =
     [0, 1, 2, 9, 10, 127, 128, 255, 256, 65_535, 65_536, 99_999, 100_000, u32::MAX as u64];
 
@@ -93,7 +93,7 @@ impl<'a> Mutator<'a> {
         self.insert(&part);
     }
 
-    /// The beginning of this one, and the end of another.
+    /// The beginning of this input, and the end of another.
     fn splice(&mut self) {
         let other = self.any();
         let (keep, from) = (self.below(self.input.len() + 1), self.below(other.len() + 1));
@@ -101,7 +101,7 @@ impl<'a> Mutator<'a> {
         self.input.extend_from_slice(&other[from..]);
     }
 
-    /// A number in digits where there is one, else in bytes.
+    /// Changes a decimal number if there is one, else bytes.
     fn change_a_number(&mut self) {
         let number =
             NUMBERS[self.below(NUMBERS.len())].wrapping_add(self.below(3) as u64).wrapping_sub(1);
@@ -142,7 +142,7 @@ impl<'a> Mutator<'a> {
         self.input.get_mut(at)
     }
 
-    /// Where a part begins and ends; mostly a short one.
+    /// The range of a part, usually a short one.
     fn range(&mut self) -> (usize, usize) {
         let from = self.below(self.input.len() + 1);
         let left = self.input.len() - from;

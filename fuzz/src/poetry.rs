@@ -1,4 +1,4 @@
-//! The protocols of the program, from its own files.
+//! The program's protocols, included from its own files.
 
 #[path = "../../crates/couplet-cli/src/poetry/answer.rs"]
 pub(crate) mod answer;

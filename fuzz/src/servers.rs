@@ -1,8 +1,8 @@
-//! The servers of `couplet poetry`: what they answer to any stream of requests, however it is cut,
-//! given out and read, beside what a look at the whole stream says.
+//! The servers of `couplet poetry`: compares their answers to any stream of requests, however it is
+//! cut, paced and read, with a parse of the whole stream.
 //!
 //! An input is four bytes that choose the server, the cut, how much the client reads at once and how
-//! often the stream is sent; and the stream.
+//! often the stream is sent, then the stream.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use couplet::testing::{Held, hold};
 
 use crate::framers::{Event, netstrings};
 use crate::poems::Poem;
-use crate::poetry::catalogue::{Answer, Catalogue, header};
+use crate::poetry::catalogue::{Catalogue, Reply, header};
 use crate::poetry::recital::Pace;
 use crate::poetry::transformations::answer;
 use crate::poetry::{named, transform_server};
@@ -37,17 +37,17 @@ pub(crate) const WORDS: &[&str] = &[
     "13:upper.\u{df},",
 ];
 
-/// Bytes of what is answered, at most: more takes too long. Where poems come slowly it is less.
+/// The most bytes of answers, and fewer if poems come slowly: more takes too long.
 const MOST: usize = 1 << 18;
 const MOST_SLOWLY: usize = 2000;
-/// The client reads about so often, at most.
+/// About how often the client reads, at most.
 const READS: usize = 1000;
 
 /// Tries one input.
 ///
 /// # Panics
 ///
-/// When a server answers anything else than it should, or does not come to an end.
+/// If a server gives a wrong answer, or does not finish.
 pub fn servers(data: &[u8]) {
     let Some(([which, choice, reads, times], stream)) = data.split_first_chunk() else { return };
     let stream = stream.repeat(if *times > 250 { 40 } else { 1 });
@@ -83,7 +83,7 @@ fn poems(big: usize) -> Vec<Poem> {
     texts.into_iter().chain([big]).map(|(name, text)| poem(name, text)).collect()
 }
 
-/// What is answered to a whole stream, and whether it then fails.
+/// The answers to a whole stream, and whether it fails after them.
 fn named_answers(catalogue: &Catalogue, mut rest: &[u8]) -> (Vec<u8>, bool) {
     let mut out = Vec::new();
     let too_long = |line: &[u8]| line.strip_suffix(b"\r").unwrap_or(line).len() > named::MAX_LINE;
@@ -92,13 +92,13 @@ fn named_answers(catalogue: &Catalogue, mut rest: &[u8]) -> (Vec<u8>, bool) {
         if too_long(line) {
             return (out, true);
         }
-        match catalogue.answer(line.strip_suffix(b"\r").unwrap_or(line)) {
-            Answer::Poem(poem) => {
+        match catalogue.reply(line.strip_suffix(b"\r").unwrap_or(line)) {
+            Reply::Poem(poem) => {
                 out.extend_from_slice(header(poem).as_bytes());
                 out.extend_from_slice(&poem.text);
             }
-            Answer::Titles(titles) => out.extend_from_slice(titles),
-            Answer::Error(text) => out.extend_from_slice(text.as_bytes()),
+            Reply::Titles(titles) => out.extend_from_slice(titles),
+            Reply::Error(text) => out.extend_from_slice(text.as_bytes()),
         }
         rest = &rest[end + 1..];
     }
@@ -128,7 +128,7 @@ fn transformed(stream: &[u8], limit: usize) -> Vec<u8> {
     out
 }
 
-/// Sends the pieces and a FIN, and reads until the server's FIN: what came.
+/// Sends the pieces and a FIN, and reads up to the server's FIN; returns what was read.
 fn converse<P: Protocol>(
     mut held: Held<P>,
     pieces: &[&[u8]],
@@ -150,7 +150,7 @@ fn converse<P: Protocol>(
     }
     held.wire.fin();
     held.settle();
-    // Each round takes some bytes, or lets a part of two bytes come.
+    // Each round reads some bytes, or waits for a part of two bytes.
     for _ in 0..MOST {
         out.extend(held.wire.take_most(reads));
         if held.connection.is_lost() && held.wire.waiting() == 0 {

@@ -1,8 +1,8 @@
-//! How streams are cut: whole, byte by byte, and by lengths that an input chooses.
+//! Cuts streams: whole, byte by byte, and at lengths that an input chooses.
 
 use crate::framers::cut;
 
-/// Calls `f` with `stream` in several kinds of pieces; `choice` chooses the last one.
+/// Calls `f` with `stream` cut in several ways; `choice` determines the last one.
 pub(crate) fn each_cut(stream: &[u8], choice: u8, mut f: impl FnMut(&[&[u8]])) {
     f(&[stream]);
     if stream.len() <= 64 {

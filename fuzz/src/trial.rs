@@ -1,4 +1,4 @@
-//! Tries inputs, and tells of one that fails: by a panic, contained or not, or by taking for ever.
+//! Tries inputs, and reports one that fails: by a panic, contained or not, or by taking too long.
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use couplet_fuzz::Target;
 
-/// One input takes no longer.
+/// The time limit of one input.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where a target tries inputs.
+/// Tries inputs on a target.
 pub(crate) struct Trials {
     target: Target,
     shared: Arc<Shared>,
@@ -27,7 +27,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     input: Vec<u8>,
-    /// Counts the inputs: who waits sees whether it still is the same one.
+    /// Counts the inputs, so that the watchdog sees whether the same one is still running.
     number: u64,
     at_work: bool,
     over: bool,
@@ -41,7 +41,7 @@ impl Shared {
 }
 
 impl Trials {
-    /// For one target; the process has one at a time.
+    /// Trials of one target; a process can have only one at a time.
     pub(crate) fn of(target: Target) -> Trials {
         let shared = Arc::new(Shared::default());
         let (hooked, watched) = (shared.clone(), shared.clone());
@@ -58,7 +58,7 @@ impl Trials {
         Trials { target, shared }
     }
 
-    /// Tries one input. The error tells what is wrong, and how to try it again.
+    /// Tries one input. The error says what is wrong, and how to replay it.
     pub(crate) fn run(&self, input: &[u8]) -> Result<(), String> {
         {
             let mut state = self.shared.state();
@@ -87,7 +87,7 @@ impl Drop for Trials {
     }
 }
 
-/// Ends the process when one input takes too long.
+/// The watchdog: ends the process if one input takes too long.
 fn watch(target: Target, shared: &Shared) {
     let mut state = shared.state();
     while !state.over {
@@ -105,7 +105,7 @@ fn watch(target: Target, shared: &Shared) {
     }
 }
 
-/// Keeps the input, and says all about it.
+/// Saves the input; returns the full report.
 fn report(target: Target, input: &[u8], why: &str) -> String {
     let name = target.name;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts").join(name);
@@ -122,7 +122,7 @@ fn report(target: Target, input: &[u8], why: &str) -> String {
     format!("{name} fails: {why}\ninput of {} bytes: {hex}\n{kept}", input.len())
 }
 
-/// Names a file by what is in it (FNV-1a).
+/// A hash of a file's content, for its name (FNV-1a).
 fn fnv(bytes: &[u8]) -> u64 {
     let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, fold)

@@ -22,8 +22,8 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
-const ABOUT: &str = "Poetry over the network: servers that give out poems slowly, and a client \
-                     that gets many at once";
+const ABOUT: &str = "Poetry over the network: servers that send poems slowly, and a client that \
+                     fetches many at once";
 
 const EXAMPLE: &str = "\
 Example:
@@ -33,7 +33,7 @@ or in two terminals:
   couplet poetry serve --listen 10000
   couplet poetry get 10000
 
-Exit codes: 0 done, 1 it failed, 2 bad usage, 130 or 143 interrupted.
+Exit codes: 0 success, 1 failure, 2 usage error, 130 or 143 interrupted.
 SIGUSR1 makes a running command print what is open and waiting.";
 
 const POETRY_EXAMPLE: &str = "\
@@ -45,13 +45,13 @@ const DEMO_EXAMPLE: &str = "\
 Example:
   couplet demo
 
-The poems come on stdout, the progress on stderr. It takes about three seconds.";
+The poems go to stdout, the progress to stderr. It takes about three seconds.";
 
 const COMPLETIONS_EXAMPLE: &str = "\
 Example:
   couplet completions bash > ~/.local/share/bash-completion/completions/couplet";
 
-/// An example, and how to say where to listen.
+/// An example, and the forms of an endpoint to listen on.
 macro_rules! listening {
     ($example:literal) => {
         concat!(
@@ -59,11 +59,11 @@ macro_rules! listening {
             $example,
             "\n
 An ENDPOINT is one of:
-  10000                           this port, on 127.0.0.1 alone
+  10000                           this port, on 127.0.0.1 only
   :10000, tcp:10000               this port, on all interfaces, IPv4 and IPv6
   192.0.2.7:10000, [::1]:10000    this port, on one address; localhost is 127.0.0.1
   [fe80::1%eth0]:10000            the same, with the interface by name or number
-  0                               a free port on 127.0.0.1; stdout tells which"
+  0                               a free port on 127.0.0.1, printed on stdout"
         )
     };
 }
@@ -75,7 +75,7 @@ const SERVE_EXAMPLE: &str = listening!(
 or by name:
   couplet poetry serve ecstasy.txt --by-name --listen 10000
   couplet poetry get 10000 --name ecstasy
-  couplet connect 10000    and type ecstasy, or an empty line for the titles"
+  couplet connect 10000    then type ecstasy, or an empty line for the titles"
 );
 
 const ECHO_EXAMPLE: &str = listening!(
@@ -88,21 +88,22 @@ A client that reads slowly is read from slowly."
 const CONNECT_EXAMPLE: &str = "\
 Example:
   couplet connect 7777                      type lines, as in a chat; Ctrl-D ends them
-  printf 'hope\\n' | couplet connect 10000   ask, and print the answer
-  couplet connect 10000 < /dev/null         send nothing, print what comes
+  printf 'hope\\n' | couplet connect 10000   send a request, print the answer
+  couplet connect 10000 < /dev/null         send nothing, print what arrives
 
 At the end of stdin the sending side is closed, and what the server still sends is
-printed until it closes. If the server closes first, the command ends at a terminal;
-otherwise it sends the rest of stdin, until a second passes without any. A slow side
-slows the other down, so nothing is lost or piles up. -v logs the connection.
+printed until it closes. If the server closes first, the command ends if stdin is a
+terminal; otherwise it sends the rest of stdin, until stdin is silent for a second.
+A slow side slows the other down, so nothing is lost or piles up. -v logs the
+connection.
 
 An ENDPOINT is one of:
   10000                           this port, on 127.0.0.1
   localhost:10000, [::1]:10000    a name or an IP address, and a port
   example.com:10000:timeout=5     the same, with at most 5 seconds to connect
 
-Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 it could not be made, it
-broke, or stdin or stdout failed; 2 bad usage; 130 or 143 interrupted.";
+Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 the connection failed or
+was lost, or stdin or stdout failed; 2 usage error; 130 or 143 interrupted.";
 
 const TRANSFORM_EXAMPLE: &str = listening!(
     "  couplet poetry transform --listen 11000
@@ -116,7 +117,7 @@ The transformations:
   pirate         as they say it at sea
 
 A client that reads slowly is read from slowly. One that announces a request and
-does not send it is cut after --idle-timeout."
+does not send it is cut off after --idle-timeout."
 );
 
 const LIST_EXAMPLE: &str = "\
@@ -134,23 +135,23 @@ const PROXY_EXAMPLE: &str = listening!(
   couplet poetry proxy --upstream 10000 --listen 10100
   couplet poetry get 10100
 
-Clients that come during the fetch share it; nothing is sent before the poem is
-whole. Where no upstream has a poem, the clients that wait are closed without
-data, and the next client makes the proxy try again. An upstream that failed is
-skipped for 30 seconds, unless all did. An empty poem is none.
+Clients that connect during a fetch share it; nothing is sent before the poem is
+complete. If no upstream has a poem, waiting clients are closed without data,
+and the next client makes the proxy try again. An upstream that failed is
+skipped for 30 seconds, unless all did. An empty poem counts as a failure.
 
-A client may close its sending side and wait on; one that has left for
-good is noticed at once if it resets, else within a minute and a half."
+A client may close its sending side and keep waiting; one that has gone is
+noticed immediately if it resets, else within a minute and a half."
 );
 
 const CHAT_EXAMPLE: &str = listening!(
     "  couplet chat --listen 7777
   couplet connect 7777
 
-What a person types is said to all others, with the name before it. /nick NAME,
-/who, /quit and /help are commands. Who does not read is cut when 1 MiB waits
-for it; who talks too fast is heard later; neither holds up the others. Who says
-nothing for an hour is taken for gone."
+What a member types is sent to all others, after the member's name. /nick NAME,
+/who, /quit and /help are commands. A member that does not read is cut off when
+1 MiB is queued for it; one that talks too fast is delayed; neither holds up the
+others. A member that is silent for an hour is disconnected."
 );
 
 const SIM_EXAMPLE: &str = "\
@@ -161,9 +162,9 @@ Example:
 
 A world runs in virtual time, and its seed decides everything in it: the same seed gives the same
 trace. A failure comes with its seed, the shortest list of faults that still fails, and the trace
-before it. COUPLET_SEED=17 in the environment is --seeds 17.
+before it. COUPLET_SEED=17 in the environment means --seeds 17.
 
-Exit codes: 0 all is well, 1 a world broke, 2 bad usage.";
+Exit codes: 0 all is well, 1 a world broke, 2 usage error.";
 
 const GET_EXAMPLE: &str = "\
 Example:
@@ -175,7 +176,7 @@ An ADDRESS is one of:
   localhost:10000, [::1]:10000    a name or an IP address, and a port
   tcp:example.com:10000           the same, spelt out
 
-Exit codes: 0 all poems came, 1 some did not or were not transformed, 2 bad usage, 130 or 143
+Exit codes: 0 success, 1 a poem is missing or was not transformed, 2 usage error, 130 or 143
 interrupted.";
 
 #[derive(Parser, Debug)]
@@ -199,7 +200,7 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Logging")]
 pub(crate) struct Logging {
-    /// Tell more on stderr: -v what happens, -vv each connection
+    /// Log more on stderr: -v what happens, -vv each connection
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
     /// Which events to log, as in `warn` or `couplet=debug,info`
@@ -209,7 +210,7 @@ pub(crate) struct Logging {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Three servers give out a poem each, one client gets all three at once
+    /// One client fetches poems from three slow servers at once
     #[command(after_help = DEMO_EXAMPLE)]
     Demo,
     /// Poetry servers and clients
@@ -218,43 +219,43 @@ pub(crate) enum Command {
     /// Send stdin to a server, and print what it sends
     #[command(after_help = CONNECT_EXAMPLE)]
     Connect(Connect),
-    /// Send back whatever comes
+    /// Send back everything received
     #[command(after_help = ECHO_EXAMPLE)]
     Echo(Echo),
-    /// A chat for people at terminals: lines, names, and who is here
+    /// A line chat for people at terminals
     #[command(after_help = CHAT_EXAMPLE)]
     Chat(Chat),
-    /// Try protocols on simulated networks that fail: hours of weather in seconds
+    /// Test protocols on simulated networks that fail: hours of bad weather in seconds
     #[command(after_help = SIM_EXAMPLE)]
     Sim(Sim),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
     Completions {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
 }
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Poetry {
-    /// Give a poem to each client, slowly, then close
+    /// Send a poem to each client, slowly, then close
     #[command(after_help = SERVE_EXAMPLE)]
     Serve(Serve),
-    /// Get poems from many servers at once
+    /// Fetch poems from many servers at once
     #[command(after_help = GET_EXAMPLE)]
     Get(Get),
-    /// Print the titles that a server has: one that serves --by-name
+    /// Print the titles of a server that runs with --by-name
     #[command(after_help = LIST_EXAMPLE)]
     List(List),
     /// Transform poems that clients send, as netstrings NAME.POEM
     #[command(after_help = TRANSFORM_EXAMPLE)]
     Transform(Transform),
-    /// Fetch a poem once, remember it, and serve it to all
+    /// Fetch a poem once, cache it, and serve it to all
     #[command(after_help = PROXY_EXAMPLE)]
     Proxy(Proxy),
 }
 
-// What commands share. No doc comment: it would become the help of who has it.
+// Shared by several commands. No doc comments: they would become the commands' help.
 
 #[derive(Args, Debug)]
 pub(crate) struct Listen {
@@ -285,16 +286,16 @@ pub(crate) struct Limit {
 
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
-    /// Files with a poem each; every client gets the next one. Without a file: built-in poems
+    /// Files with one poem each; each client gets the next [default: built-in poems]
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) listen: Listen,
-    /// Have clients ask for a poem by its title, a line each: the name of its file without the
-    /// extension; case does not matter
+    /// Serve poems on request: a client sends a line for each, with its title, which is the file's
+    /// name without the extension; case does not matter
     #[arg(long)]
     pub(crate) by_name: bool,
-    /// Seconds between the parts of a poem; 0 is full speed
+    /// Seconds between the parts of a poem; 0 means full speed
     #[arg(
         long,
         value_name = "SECONDS",
@@ -313,7 +314,7 @@ pub(crate) struct Serve {
     )]
     pub(crate) num_bytes: u64,
     /// With --by-name, close a connection on which nothing was received for this many seconds,
-    /// while no answer is under way; 0 waits for ever
+    /// while no answer is in progress; 0 waits forever
     #[arg(
         long,
         value_name = "SECONDS",
@@ -327,7 +328,7 @@ pub(crate) struct Serve {
 
 #[derive(Args, Debug)]
 pub(crate) struct Get {
-    /// Servers to get a poem from, one each
+    /// Servers; one poem is fetched from each
     #[arg(
         value_name = "ADDRESS",
         value_parser = to_connect,
@@ -335,13 +336,13 @@ pub(crate) struct Get {
         allow_negative_numbers = true
     )]
     pub(crate) addresses: Vec<Peer>,
-    /// Ask each server for the poem of this title; it serves --by-name
+    /// Request the poem with this title; the servers run with --by-name
     #[arg(long, value_name = "TITLE", value_parser = title)]
     pub(crate) name: Option<String>,
-    /// Have each poem transformed there: by a `poetry transform`
+    /// Have each poem transformed by this server, a `poetry transform`
     #[arg(long, value_name = "ADDRESS", value_parser = to_connect)]
     pub(crate) transform: Option<Peer>,
-    /// By which transformation; `poetry transform --list` prints them
+    /// The transformation; `poetry transform --list` prints all
     #[arg(
         long,
         value_name = "NAME",
@@ -351,7 +352,7 @@ pub(crate) struct Get {
         requires = "transform"
     )]
     pub(crate) transform_name: String,
-    /// Give up on a poem that is not whole after this many seconds, and on its transformation
+    /// Give up on a poem that is incomplete after this many seconds, and on its transformation
     /// after as many
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
@@ -364,7 +365,7 @@ pub(crate) struct List {
     /// The server
     #[arg(value_name = "ADDRESS", value_parser = to_connect, allow_negative_numbers = true)]
     pub(crate) address: Peer,
-    /// Give up when not all titles came after this many seconds
+    /// Give up if titles are missing after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -373,7 +374,7 @@ pub(crate) struct List {
 pub(crate) struct Transform {
     #[command(flatten)]
     pub(crate) listen: Listen,
-    /// Bytes that a request may have, the name included
+    /// The most bytes in a request, including the name
     #[arg(
         long,
         value_name = "N",
@@ -382,7 +383,7 @@ pub(crate) struct Transform {
         allow_negative_numbers = true
     )]
     pub(crate) max_length: u64,
-    /// Close a connection on which nothing was received for this many seconds; 0 waits for ever
+    /// Close a connection on which nothing was received for this many seconds; 0 waits forever
     #[arg(
         long,
         value_name = "SECONDS",
@@ -391,15 +392,15 @@ pub(crate) struct Transform {
         allow_negative_numbers = true
     )]
     pub(crate) idle_timeout: Duration,
-    /// Print the names of the transformations, and serve nobody
+    /// Print the names of the transformations and exit
     #[arg(long)]
     pub(crate) list: bool,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Proxy {
-    /// A server to fetch the poem from, as `poetry get` takes it; of several the next one is
-    /// asked for each fetch
+    /// A server to fetch the poem from, as in `poetry get`; given several times, each fetch uses
+    /// the next one
     #[arg(
         short,
         long,
@@ -411,7 +412,7 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Vec<Peer>,
     #[command(flatten)]
     pub(crate) listen: Listen,
-    /// Fetch a poem anew after this many seconds; 0 remembers none [default: never]
+    /// Fetch the poem again after this many seconds; 0 caches nothing [default: never]
     #[arg(
         long,
         value_name = "SECONDS",
@@ -419,7 +420,7 @@ pub(crate) struct Proxy {
         allow_negative_numbers = true
     )]
     pub(crate) ttl: Option<Duration>,
-    /// Give up on a fetch that is not whole after this many seconds
+    /// Give up on a fetch that is incomplete after this many seconds
     #[arg(
         long,
         value_name = "SECONDS",
@@ -450,13 +451,13 @@ pub(crate) struct Echo {
 
 #[derive(Args, Debug)]
 pub(crate) struct Sim {
-    /// Which world; without it they are listed
+    /// The world to run; without it the worlds are listed
     #[arg(
         value_name = "SCENARIO",
         value_parser = Known { values: sim::names, read: |name| Ok(name.to_owned()) }
     )]
     pub(crate) scenario: Option<String>,
-    /// Seeds, each of which decides one world: a number, or FIRST..LAST, both included
+    /// Seeds, one world each: a number, or FIRST..LAST, both included
     #[arg(long, value_name = "SEEDS", value_parser = seeds)]
     pub(crate) seeds: Option<(u64, u64)>,
     /// calm, breezy or storm [default: the scenario's own]
@@ -467,10 +468,10 @@ pub(crate) struct Sim {
         hide_possible_values = true
     )]
     pub(crate) weather: Option<Weather>,
-    /// Write the trace of the seed that failed, else of the first one, to this file
+    /// Write the trace of the seed that failed, else of the first, to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
-    /// Virtual seconds that a world of devices goes on for [default: 3600]
+    /// How many virtual seconds the world of devices runs [default: 3600]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) time: Option<Duration>,
 }
@@ -479,8 +480,8 @@ pub(crate) struct Sim {
 pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) listen: Listen,
-    /// Close the connection of a member that has sent nothing for this many seconds; 0 lets
-    /// everybody stay
+    /// Close the connection of a member that has sent nothing for this many seconds; 0 waits
+    /// forever
     #[arg(
         long,
         value_name = "SECONDS",
@@ -491,7 +492,7 @@ pub(crate) struct Chat {
     pub(crate) idle_timeout: Duration,
 }
 
-/// A timeout of 0 never comes.
+/// A timeout of 0 means none.
 pub(crate) fn or_never(timeout: Duration) -> Option<Duration> {
     Some(timeout).filter(|timeout| !timeout.is_zero())
 }
@@ -533,7 +534,7 @@ fn one_or_more(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| "a number of bytes, 1 or more, is expected here".to_owned())
 }
 
-/// What fits into a line, and does not ask for the titles.
+/// A title that fits into a line and is not the request for the titles.
 fn title(text: &str) -> Result<String, String> {
     if text.is_empty() || text == "?" {
         return Err("a title is expected here; `poetry list` prints those of a server".to_owned());
@@ -564,8 +565,8 @@ fn filter(text: &str) -> Result<Targets, String> {
     const EXAMPLES: &str = "examples are warn, or couplet=debug,info";
     let known = |c: char| c.is_ascii_alphanumeric() || "_:=,-".contains(c);
     if let Some(odd) = text.chars().find(|c| !known(*c)) {
-        // It would be taken for a part of a name that nothing has.
-        return Err(format!("{odd:?} stands in no filter; {EXAMPLES}"));
+        // It would be read as part of a target's name that matches nothing.
+        return Err(format!("{odd:?} is not allowed in a filter; {EXAMPLES}"));
     }
     Targets::from_str(text).map_err(|error| format!("{error}; {EXAMPLES}"))
 }

@@ -1,4 +1,4 @@
-//! `couplet demo`: three servers and a client in one process, on one loop.
+//! `couplet demo`: three servers and their client in one process, on one loop.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,11 +18,11 @@ use crate::poetry::serve::Anthology;
 use crate::progress::Progress;
 use crate::{output, signalled_loop};
 
-/// How many bytes a part of each poem has; a part comes every [`DELAY`].
+/// Bytes in a part of each poem; a part is sent every [`DELAY`].
 const PARTS: [usize; 3] = [9, 17, 8];
 const DELAY: Duration = Duration::from_millis(40);
 
-/// The poems, and the time in seconds that each took.
+/// The poems, and the seconds that each took.
 type Arrived = Vec<(Vec<u8>, f64)>;
 
 pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
@@ -64,7 +64,7 @@ fn serve(reactor: &Reactor, poem: &Poem, pace: Pace) -> couplet::Result<Port> {
     reactor.listen(endpoint, Anthology::new(vec![poem.clone()], pace))
 }
 
-/// One client's poem, with the seconds that it took.
+/// Fetches one poem; resolves to it and the seconds that it took.
 fn fetch(
     reactor: &Reactor,
     progress: &Progress,

@@ -1,4 +1,4 @@
-//! `couplet echo`: sends back whatever comes, no faster than the client reads.
+//! `couplet echo`: sends back what it receives, no faster than the client reads.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::cli;
 use crate::exit::Exit;
 use crate::server;
 
-/// Law 9: what a client that does not read costs us at most. Reading is paused long before: the
-/// cap is for what one read can bring on top.
+/// Law 9: the most that a client that does not read costs us. Reading is paused long before; the
+/// cap leaves room for one more read.
 const WRITE_CAP: usize = 1024 * 1024;
 
 struct Echo {
@@ -20,9 +20,9 @@ impl Protocol for Echo {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_cap(Some(WRITE_CAP));
         transport.set_idle_timeout(self.idle_timeout);
-        // Who reads slowly is not cut, also when it has no more to say.
+        // A slow reader is not cut off, even after its FIN.
         transport.set_close_deadline(None);
-        // What we send is what we read: a full write side pauses the reading.
+        // Backpressure: a full write side pauses reading.
         let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
         debug_assert!(registered.is_ok(), "a new connection has no producer");
     }
@@ -54,7 +54,7 @@ mod tests {
         for length in [10_000, 80_000, 130_000, 500_000] {
             let mut held = hold(Echo { idle_timeout: None });
             let mut sent = 0;
-            // As much as is taken before the reading is paused.
+            // As much as is accepted before reading is paused.
             while sent < length {
                 match held.wire.push(&b"x".repeat(length - sent)) {
                     0 => break,

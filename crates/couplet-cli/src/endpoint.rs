@@ -1,16 +1,16 @@
-//! Endpoints as people type them: what the library reads, with the program's own defaults.
+//! Endpoints as typed on the command line: the library's syntax, with the program's defaults.
 
 use couplet::endpoints::{ClientEndpoint, EndpointError, ServerEndpoint};
 
-/// Where to connect, and how it is named in messages.
+/// Where to connect, and its name in messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) endpoint: ClientEndpoint,
     pub(crate) name: String,
 }
 
-/// Connections that may wait to be accepted, unless `backlog=` tells: clients come in crowds here,
-/// and who finds the queue full waits for a second.
+/// Connections that may wait to be accepted, unless `backlog=` says otherwise: clients come in
+/// crowds here, and one that finds the queue full waits for a second.
 const BACKLOG: u32 = 1024;
 
 /// Where to listen.

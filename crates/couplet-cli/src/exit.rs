@@ -1,4 +1,4 @@
-//! How a command ends: its exit code, and what it says.
+//! How a command ends: its exit code and its message.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use couplet::{Failure, Signal};
 
 use crate::output;
 
-/// Why a command did not end with 0, or ended before its time.
+/// Why a command failed, or ended early.
 #[derive(Debug)]
 pub(crate) struct Exit {
     code: u8,
@@ -14,22 +14,22 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
-    /// It failed: exit code 1.
+    /// A failure: exit code 1.
     pub(crate) fn failed(message: impl ToString) -> Exit {
         Exit { code: 1, message: Some(message.to_string()) }
     }
 
-    /// The arguments cannot be meant so: exit code 2.
+    /// A usage error: exit code 2.
     pub(crate) fn bad_usage(message: impl ToString) -> Exit {
         Exit { code: 2, message: Some(message.to_string()) }
     }
 
-    /// It failed, and everything was said already.
+    /// A failure that has been reported already: exit code 1.
     pub(crate) fn failed_quietly() -> Exit {
         Exit { code: 1, message: None }
     }
 
-    /// Nobody reads what we print: a quiet end, and not our failure.
+    /// The reader of our stdout has gone: a silent end, not a failure.
     pub(crate) fn closed_pipe() -> Exit {
         Exit { code: 0, message: None }
     }
@@ -39,7 +39,7 @@ impl Exit {
         Exit { code: 128 + signal.number() as u8, message: None }
     }
 
-    /// True when nobody needs to hear of it.
+    /// True for a silent end with exit code 0.
     pub(crate) fn is_quiet(&self) -> bool {
         self.code == 0
     }

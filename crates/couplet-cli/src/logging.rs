@@ -1,4 +1,4 @@
-//! What is logged to stderr, and what a panic looks like to a user.
+//! Logging to stderr, and how a panic is reported to the user.
 
 use std::io::IsTerminal;
 
@@ -23,26 +23,26 @@ pub(crate) fn start(logging: &Logging) {
         .with_target(false);
     tracing_subscriber::registry().with(layer).with(filter).init();
     std::panic::set_hook(Box::new(|panic| {
-        // A panicking callback loses its connection alone; one line says where it was.
+        // A panicking callback loses only its connection; one line says where it panicked.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(%place, "panic: {text}");
     }));
 }
 
-/// Colours are for terminals that have them, and for people who have not refused.
+/// True if the terminal has colours and the user has not refused them (`NO_COLOR`).
 fn is_colourful() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stderr().is_terminal() && !refused && !is_dumb()
 }
 
-/// The terminal, if stderr is one, cannot move its cursor.
+/// True if the terminal, where stderr is one, cannot move its cursor.
 pub(crate) fn is_dumb() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 impl Logging {
-    /// Whether log lines and progress bars would get into each other's way.
+    /// True if log lines would collide with progress bars.
     pub(crate) fn is_talkative(&self) -> bool {
         self.verbose > 0 || self.log.is_some()
     }

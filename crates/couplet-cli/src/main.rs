@@ -1,7 +1,7 @@
-//! The `couplet` program: poetry, given out slowly and fetched all at once, an echo server, a chat, and a
-//! client of any server.
+//! The `couplet` program: poetry, served slowly and fetched in parallel, an echo server, a chat, and
+//! a client for any server.
 //!
-//! It uses the library's public API alone. Exit codes: 0 done, 1 it failed, 2 bad usage, 130 and
+//! It uses only the library's public API. Exit codes: 0 success, 1 failure, 2 usage error, 130 and
 //! 143 when a client command is interrupted.
 #![forbid(unsafe_code)]
 
@@ -63,14 +63,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help, the version, or what is wrong with the arguments.
+/// Prints the help, the version, or a usage error.
 fn say(said: &clap::Error) -> Result<(), Exit> {
     let printed = said.print().and_then(|()| std::io::stdout().flush());
     printed.or_else(|error| if said.use_stderr() { Ok(()) } else { output::cannot_print(&error) })
 }
 
-/// A loop whose runs take signals: SIGINT and SIGTERM end them, SIGUSR1 has `tell` say what is
-/// open and waiting.
+/// A loop that handles signals: SIGINT and SIGTERM end a run, SIGUSR1 passes a snapshot of what is
+/// open and waiting to `tell`.
 fn signalled_loop(tell: impl Fn(&str) + 'static) -> Result<Loop, Exit> {
     let mut l = Loop::with_options(LoopOptions::default().signals(true)).map_err(|error| {
         Exit::failed(format!("cannot start the loop: {}", output::plain(&error)))

@@ -1,5 +1,5 @@
-//! Standard output: for results alone, flushed, and quiet when nobody reads. And standard error,
-//! which may be closed too: what cannot be told is no reason to end.
+//! Standard output, for results only: flushed, and silent when its reader has gone. And standard
+//! error, which may be closed too: failing to print a message there ends nothing.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -24,7 +24,7 @@ fn write(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// What an error of stdout means to the command.
+/// The command's result after an error of stdout.
 pub(crate) fn cannot_print(error: &io::Error) -> Result<(), Exit> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Err(Exit::closed_pipe());
@@ -32,7 +32,7 @@ pub(crate) fn cannot_print(error: &io::Error) -> Result<(), Exit> {
     Err(Exit::failed(format!("cannot write to stdout: {}", plain(error))))
 }
 
-/// Tells that a port accepts. A server whose stdout is closed goes on.
+/// Prints that a port is listening. A server whose stdout is closed keeps running.
 pub(crate) fn listening(port: &couplet::Port) -> Result<(), Exit> {
     match print(format!("listening on {}\n", port.host()).as_bytes()) {
         Err(exit) if exit.is_quiet() => Ok(()),
@@ -45,7 +45,7 @@ pub(crate) fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// An error of the system in lower case and without "(os error 2)": for people.
+/// A system error as people read it: in lower case, without "(os error 2)".
 pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
@@ -54,11 +54,11 @@ pub(crate) fn plain(error: &io::Error) -> String {
     first.into_iter().flatten().chain(letters).collect()
 }
 
-/// Prints from a thread of its own, in the order of asking: a reader that makes us wait holds up
-/// neither the loop nor Ctrl-C. Dropping it lets the thread print what waits and end.
+/// Prints on a separate thread, in order, so a slow reader blocks neither the loop nor Ctrl-C.
+/// Dropping it lets the thread print what is queued and end.
 pub(crate) struct Printer(Arc<Shared>);
 
-/// Done when the [`Printer`] was dropped and all was printed, or at the first error.
+/// Resolves when the [`Printer`] was dropped and everything is printed, or at the first error.
 #[derive(Clone)]
 pub(crate) struct Printed(Arc<Shared>);
 
@@ -69,11 +69,11 @@ struct Shared {
     less: Condvar,
 }
 
-/// Law 9: what waits here was collected by its owner, who bounds it.
+/// Law 9: the queue's owner collected what is in it, and bounds it.
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Bytes>,
-    /// Something is being printed.
+    /// A piece is being printed.
     printing: bool,
     no_more: bool,
     outcome: Option<io::Result<()>>,
@@ -81,7 +81,7 @@ struct State {
 }
 
 impl Printer {
-    /// Starts the thread. Where stdout is a terminal, `progress` makes way for what is printed.
+    /// Starts the thread. If stdout is a terminal, `progress` makes way for the output.
     pub(crate) fn start(progress: Progress) -> Result<(Printer, Printed), Exit> {
         let shared = Arc::<Shared>::default();
         let printing = shared.clone();
@@ -145,7 +145,7 @@ impl Shared {
 }
 
 impl Printed {
-    /// Waits until what was given to the printer so far is printed, for so long at most.
+    /// Waits until everything queued so far is printed, for `at_most`.
     #[expect(clippy::disallowed_methods, reason = "the program ends, and its loop has")]
     pub(crate) fn settle(&self, at_most: Duration) {
         let waits = |state: &mut State| {

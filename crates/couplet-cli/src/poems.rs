@@ -1,4 +1,4 @@
-//! The poems that are built in: complete, and in the public domain.
+//! Poems from files, and the built-in ones: complete, and in the public domain.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::output;
 /// A poem and its title.
 #[derive(Clone, Debug)]
 pub(crate) struct Poem {
-    /// The name of its file without the extension: what it is asked for by.
+    /// Its file's name without the extension; clients request it by this name.
     pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) text: Bytes,
@@ -34,7 +34,7 @@ pub(crate) fn built_in() -> Vec<Poem> {
         .collect()
 }
 
-/// The poems in these files, or the built-in ones where there is no file.
+/// The poems in these files, or the built-in ones if there is no file.
 pub(crate) fn load(files: &[PathBuf]) -> Result<Vec<Poem>, Exit> {
     if files.is_empty() {
         return Ok(built_in());
@@ -48,7 +48,7 @@ fn read(file: &Path) -> Result<Poem, Exit> {
         Exit::failed(format!("cannot read the poem {file}: {why}"))
     })?;
     if text.is_empty() {
-        tracing::warn!(file = %file.display(), "this poem is empty");
+        tracing::warn!(file = %file.display(), "the poem is empty");
     }
     let title = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Poem { name: title.clone(), title, text: text.into() })

@@ -1,4 +1,4 @@
-//! How far a transfer is, on stderr: bars on a terminal, plain lines elsewhere.
+//! Progress on stderr: bars on a terminal, plain lines elsewhere.
 
 use std::cell::Cell;
 use std::fmt;
@@ -16,9 +16,9 @@ use crate::cli::Logging;
 use crate::logging::is_dumb;
 use crate::output;
 
-/// Plain lines about one transfer come no more often than this.
+/// The shortest interval between plain lines about one transfer.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
-/// Columns that a bar has at least, and at most.
+/// The least and the most columns of a bar.
 const BAR: (usize, usize) = (8, 40);
 /// Columns of the word at the end: `12.3 s`.
 const WORD: usize = 6;
@@ -32,7 +32,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// The transfers that will have a bar have these names.
+    /// `names` are those of the transfers that will have a bar.
     pub(crate) fn new<'a>(logging: &Logging, names: impl Iterator<Item = &'a str>) -> Progress {
         let drawn = std::io::stderr().is_terminal() && !is_dumb() && !logging.is_talkative();
         let target = ProgressDrawTarget::stderr_with_hz(20);
@@ -42,8 +42,8 @@ impl Progress {
         }
     }
 
-    /// One transfer: of what, from which server where the name does not tell, and how many bytes
-    /// where that is known.
+    /// A bar for one transfer: its name, its server unless the name says it, and the number of
+    /// bytes if known.
     pub(crate) fn bar(&self, name: &str, server: &str, total: Option<u64>, now: Instant) -> Bar {
         let row = Arc::new(Row {
             name: name.to_owned(),
@@ -68,7 +68,7 @@ impl Progress {
         }))
     }
 
-    /// A line above the bars.
+    /// Prints a line above the bars.
     pub(crate) fn line(&self, text: &str) {
         match &self.bars {
             Some(bars) => drop(bars.println(text)),
@@ -76,22 +76,22 @@ impl Progress {
         }
     }
 
-    /// The run was interrupted: bars stay as they are. The terminal has put a `^C` below them, so
-    /// what is drawn now would come a line too low.
+    /// Leaves the bars of an interrupted run as they are: the terminal has echoed a `^C` below
+    /// them, so another draw would be a line too low.
     pub(crate) fn freeze(&self) {
         if let Some(bars) = &self.bars {
             bars.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
 
-    /// After [`freeze`](Self::freeze): what comes next stands below the bars and the `^C`.
+    /// After [`freeze`](Self::freeze): moves below the bars and the `^C`.
     pub(crate) fn leave(&self) {
         if self.bars.is_some() {
             output::tell("");
         }
     }
 
-    /// Clears the way for what comes on stdout.
+    /// Clears the bars while `f` prints on stdout.
     pub(crate) fn suspend<R>(&self, f: impl FnOnce() -> R) -> R {
         match &self.bars {
             Some(bars) => bars.suspend(f),
@@ -113,7 +113,7 @@ struct BarState {
 }
 
 impl Bar {
-    /// The server has answered.
+    /// Shows that the connection is made.
     pub(crate) fn connected(&self) {
         let _ = self.0.row.connected.set(());
         if let Some(bar) = &self.0.bar {
@@ -121,7 +121,7 @@ impl Bar {
         }
     }
 
-    /// More bytes came.
+    /// Counts received bytes.
     pub(crate) fn add(&self, bytes: usize, now: Instant) {
         let state = &*self.0;
         state.bytes.set(state.bytes.get() + bytes as u64);
@@ -131,12 +131,12 @@ impl Bar {
         }
     }
 
-    /// The server has answered, and nothing came since.
+    /// True if the connection is made and nothing has been received.
     pub(crate) fn is_silent(&self) -> bool {
         self.0.row.connected.get().is_some() && self.0.bytes.get() == 0
     }
 
-    /// In plain lines: each quarter where the total is known, else from time to time.
+    /// Prints plain lines: at each quarter if the total is known, else every [`PLAIN_EVERY`].
     fn tell(&self, now: Instant) {
         let state = &*self.0;
         let (bytes, name) = (state.bytes.get(), &state.row.name);
@@ -152,7 +152,7 @@ impl Bar {
         }
     }
 
-    /// The transfer is over; its bar stays, with a word at its end.
+    /// Ends the transfer; its bar stays, with `how` at its end.
     pub(crate) fn finish(&self, how: &str) {
         let _ = self.0.row.end.set(how.to_owned());
         if let Some(bar) = &self.0.bar {
@@ -160,7 +160,7 @@ impl Bar {
         }
     }
 
-    /// The transfer is over, and its bar goes.
+    /// Ends the transfer and removes its bar.
     pub(crate) fn remove(&self) {
         if let Some(bar) = &self.0.bar {
             bar.finish_and_clear();
@@ -168,7 +168,7 @@ impl Bar {
     }
 }
 
-/// What a bar shows beside the bytes.
+/// What a bar shows besides the bytes.
 struct Row {
     name: String,
     name_width: usize,
@@ -180,10 +180,10 @@ struct Row {
 }
 
 impl Row {
-    /// The whole line is ours, so that it fits whatever terminal there is at the moment.
+    /// A style that draws the whole line itself, to fit the terminal's current width.
     fn style(self: Arc<Row>) -> ProgressStyle {
         let draw = move |state: &ProgressState, out: &mut dyn fmt::Write| {
-            // The last column stays free: some terminals wrap as soon as it is taken.
+            // Leaves the last column free: some terminals wrap as soon as it is used.
             let width = usize::from(Term::stderr().size().1).saturating_sub(1);
             let _ = out.write_str(&self.line(state.pos(), width));
         };
@@ -191,7 +191,7 @@ impl Row {
         style.with_key("line", draw)
     }
 
-    /// What is shown in `width` columns: what does not fit is left out, the less important first.
+    /// The line in `width` columns; what does not fit is left out, the least important first.
     fn line(&self, bytes: u64, width: usize) -> String {
         let name_width = self.name_width.min((width / 3).max(BAR.0));
         let name = truncate_str(&self.name, name_width, self.glyphs.ellipsis);
@@ -220,7 +220,7 @@ impl Row {
         truncate_str(&format!("{name}  {bar}{shown}"), width, "").into_owned()
     }
 
-    /// Where the total is not known.
+    /// The state of a transfer whose total is unknown.
     fn state(&self, bytes: u64) -> String {
         match (self.connected.get(), bytes) {
             (None, _) => "connecting".to_owned(),
@@ -230,7 +230,7 @@ impl Row {
     }
 }
 
-/// What bars are made of.
+/// The characters of the bars.
 struct Glyphs {
     done: &'static str,
     to_come: &'static str,
@@ -241,7 +241,7 @@ impl Glyphs {
     const UNICODE: Glyphs = Glyphs { done: "━", to_come: "─", ellipsis: "…" };
     const ASCII: Glyphs = Glyphs { done: "#", to_come: "-", ellipsis: "~" };
 
-    /// What the terminal's locale has letters for; by the first of these variables that is set.
+    /// What the terminal's locale can show: the first of these variables that is set decides.
     fn of_locale() -> &'static Glyphs {
         let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);

@@ -1,4 +1,4 @@
-//! What the server commands have in common: listen, say so, run until asked to stop.
+//! What the server commands share: listen, print where, run until stopped.
 
 use couplet::IntoFactory;
 
@@ -6,12 +6,12 @@ use crate::cli::Listen;
 use crate::exit::Exit;
 use crate::{endpoint, output, signalled_loop};
 
-/// Serves `factory` on each endpoint, or on a free port of this machine where none is given.
+/// Serves `factory` on each endpoint, or on a free local port if none is given.
 pub(crate) fn run<K>(listen: Listen, factory: impl IntoFactory<K> + Clone) -> Result<(), Exit> {
     let mut l = signalled_loop(output::tell)?;
     let mut told = Ok(());
     l.run(|reactor| {
-        // All or none: nobody is told of a port that closes at once because another failed.
+        // All or none: no port is announced that closes immediately because another failed.
         let listening = endpoint::or_any(listen.endpoints)
             .into_iter()
             .map(|endpoint| reactor.listen(endpoint, factory.clone()))

@@ -1,6 +1,6 @@
-//! The numbers of network interfaces, which are the scopes of link-local IPv6 addresses.
+//! Network interface numbers, the scopes of link-local IPv6 addresses.
 
-/// The number of the interface with this name, such as `eth0`. `None` where no interface has it.
+/// The number of the interface with this name, such as `eth0`; `None` if there is no such interface.
 #[cfg(unix)]
 pub fn interface_number(name: &str) -> Option<u32> {
     let name = std::ffi::CString::new(name).ok()?;
@@ -9,7 +9,7 @@ pub fn interface_number(name: &str) -> Option<u32> {
     (number != 0).then_some(number)
 }
 
-/// Interfaces go by their numbers alone here.
+/// Always `None`: this system knows interfaces only by number.
 #[cfg(not(unix))]
 pub fn interface_number(_name: &str) -> Option<u32> {
     None

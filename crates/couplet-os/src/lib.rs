@@ -1,7 +1,7 @@
-//! What Couplet needs of the system and neither std nor a safe crate offers.
+//! System calls that Couplet needs and neither std nor a safe crate offers.
 //!
-//! The only crate with `unsafe`: one file a mechanism, small functions, a SAFETY line for each
-//! block. It knows nothing of `couplet`.
+//! The only crate with `unsafe`: one file per mechanism, small functions, a SAFETY line for each
+//! block. It does not depend on `couplet`.
 
 pub mod interfaces;
 pub mod signals;

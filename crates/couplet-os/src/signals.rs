@@ -1,10 +1,10 @@
-//! Signals as bytes on a pipe, with the previous handlers put back at the end.
+//! Signals as bytes on a pipe; the previous handlers are restored on drop.
 //!
-//! A handler may do next to nothing, so ours writes the signal's number to a pipe, and the loop
-//! reads it there. One [`Signals`] can live at a time in a process.
+//! A signal handler may do next to nothing, so ours writes the signal's number to a pipe, which the
+//! loop reads. A process can have only one [`Signals`] at a time.
 //!
-//! A program that hangs reads nothing: where SIGINT or SIGTERM comes while one has waited for a
-//! second, it does what it does without us, and ends the process.
+//! A program that hangs does not read the pipe: a SIGINT or SIGTERM that arrives while an earlier one
+//! has been unread for a second takes its default action, and ends the process.
 
 #[cfg(unix)]
 pub use unix::Signals;
@@ -29,16 +29,16 @@ mod unix {
 
     use super::{INTERRUPT, TERMINATE};
 
-    /// Made once and never closed: a handler that still runs in another thread writes to nothing
-    /// else.
+    /// Created once and never closed: a handler that still runs in another thread must not write
+    /// to a reused descriptor.
     static PIPE: OnceLock<(PipeReader, PipeWriter)> = OnceLock::new();
     static TAKEN: AtomicBool = AtomicBool::new(false);
-    /// Since when a signal that ends programs waits to be read, in milliseconds; 0 when none does.
+    /// When the first unread SIGINT or SIGTERM arrived, in milliseconds; 0 if there is none.
     static WAITS_SINCE: AtomicI64 = AtomicI64::new(0);
-    /// Who has not read it by then hangs.
+    /// A program that has not read a signal for this many milliseconds hangs.
     const HANGS_AFTER: i64 = 1000;
 
-    /// Signals that arrive, until it is dropped: then the previous handlers are back.
+    /// The signals that arrive. Dropping it restores the previous handlers.
     pub struct Signals {
         reader: &'static PipeReader,
         previous: Vec<(i32, libc::sigaction)>,
@@ -51,16 +51,16 @@ mod unix {
     }
 
     impl Signals {
-        /// Takes these signals over.
+        /// Installs handlers for these signals.
         ///
         /// # Errors
         ///
-        /// `AlreadyExists` when another `Signals` lives in this process, else what the system says.
+        /// `AlreadyExists` if this process has another `Signals`, else the system's error.
         pub fn take(signals: &[i32]) -> io::Result<Signals> {
             if TAKEN.swap(true, Ordering::SeqCst) {
                 return Err(io::Error::new(
                     io::ErrorKind::AlreadyExists,
-                    "another loop of this process has the signals",
+                    "another loop in this process handles the signals",
                 ));
             }
             Self::install(signals).inspect_err(|_| TAKEN.store(false, Ordering::SeqCst))
@@ -68,20 +68,20 @@ mod unix {
 
         fn install(signals: &[i32]) -> io::Result<Signals> {
             let mut taken = Signals { reader: pipe()?, previous: Vec::new() };
-            // What came for the one before is not ours.
+            // Discards signals that arrived for a previous `Signals`.
             while taken.read().is_some() {}
             for &signal in signals {
-                // On an error the drop of `taken` puts back what was replaced so far.
+                // On an error dropping `taken` restores the handlers replaced so far.
                 taken.previous.push((signal, replace(signal)?));
             }
             Ok(taken)
         }
 
-        /// The next signal that came, if there is one. Does not wait.
+        /// The next signal, if one has arrived. Does not block.
         pub fn read(&mut self) -> Option<i32> {
             let mut byte = [0];
             let Ok(1) = self.reader.read(&mut byte) else { return None };
-            // Behind the read: so it is 0 when nothing waits.
+            // After the read, so that it is 0 when nothing is unread.
             WAITS_SINCE.store(0, Ordering::SeqCst);
             Some(i32::from(byte[0]))
         }
@@ -96,14 +96,14 @@ mod unix {
     impl Drop for Signals {
         fn drop(&mut self) {
             for (signal, action) in self.previous.drain(..).rev() {
-                // SAFETY: `action` is what sigaction gave us for this signal.
+                // SAFETY: `action` is what sigaction returned for this signal.
                 unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
             }
             TAKEN.store(false, Ordering::SeqCst);
         }
     }
 
-    /// The pipe of this process. Only who has [`TAKEN`] calls it.
+    /// The pipe of this process. Only the holder of [`TAKEN`] calls it.
     fn pipe() -> io::Result<&'static PipeReader> {
         if PIPE.get().is_none() {
             let (reader, writer) = io::pipe()?;
@@ -140,12 +140,12 @@ mod unix {
     }
 
     extern "C" fn on_signal(signal: libc::c_int) {
-        // A look at what is set is one atomic load.
+        // Reading a `OnceLock` that is set is one atomic load.
         let Some((_, writer)) = PIPE.get() else { return };
         let byte = signal as u8;
         // SAFETY: write, clock_gettime, signal and raise are async-signal-safe, errno is kept, and
-        // the buffer is one byte on this stack. A full pipe is an error that is rightly ignored:
-        // the signals before it are unread yet.
+        // the buffer is one byte on this stack. A full pipe is ignored: earlier signals are still
+        // unread.
         unsafe {
             let errno = errno_location();
             let saved = *errno;
@@ -158,7 +158,7 @@ mod unix {
         }
     }
 
-    /// A signal came: whether the one before it was not read for too long.
+    /// Notes the arrival of a signal; true if an earlier one has been unread for too long.
     #[allow(clippy::useless_conversion, reason = "not on every system")]
     fn one_waits_too_long() -> bool {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -171,19 +171,19 @@ mod unix {
 
     #[cfg(any(target_os = "linux", target_os = "emscripten", target_os = "hurd"))]
     fn errno_location() -> *mut libc::c_int {
-        // SAFETY: gives the address of this thread's errno; no precondition.
+        // SAFETY: returns the address of this thread's errno; no precondition.
         unsafe { libc::__errno_location() }
     }
 
     #[cfg(any(target_vendor = "apple", target_os = "freebsd", target_os = "dragonfly"))]
     fn errno_location() -> *mut libc::c_int {
-        // SAFETY: gives the address of this thread's errno; no precondition.
+        // SAFETY: returns the address of this thread's errno; no precondition.
         unsafe { libc::__error() }
     }
 
     #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
     fn errno_location() -> *mut libc::c_int {
-        // SAFETY: gives the address of this thread's errno; no precondition.
+        // SAFETY: returns the address of this thread's errno; no precondition.
         unsafe { libc::__errno() }
     }
 }

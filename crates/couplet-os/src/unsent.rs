@@ -1,7 +1,7 @@
-//! How many bytes a socket has taken and not yet got rid of.
+//! The size of a socket's send queue.
 
-/// Bytes in the send queue of a connected stream socket: not yet sent, or sent and not yet
-/// acknowledged. `None` where the system does not tell.
+/// Bytes in the send queue of a connected stream socket: unsent, or sent and not yet acknowledged.
+/// `None` if the system does not say.
 ///
 /// TIOCOUTQ on Linux, SO_NWRITE on macOS.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -34,7 +34,7 @@ pub fn unsent(socket: &impl std::os::fd::AsFd) -> Option<usize> {
     (rc == 0).then_some(count.max(0) as usize)
 }
 
-/// This system does not tell.
+/// Always `None`: this system does not say.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 pub fn unsent<S>(_socket: &S) -> Option<usize> {
     None

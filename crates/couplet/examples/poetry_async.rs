@@ -1,11 +1,11 @@
-//! A poetry client with `async`: the same protocol, and tasks that await.
+//! A poetry client with `async`: the same protocol, with tasks that await.
 //!
 //! `cargo run --example poetry_async -- tcp:127.0.0.1:10000 tcp:127.0.0.1:10001`
 
 use couplet::defer::list;
 use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Resolver, Transport};
 
-/// Collects a poem; the Deferred gives it when it is whole.
+/// Collects a poem; the Deferred fires with it when it is complete.
 struct PoetryProtocol {
     poem: Vec<u8>,
     whole: Option<Deferred<Vec<u8>>>,
@@ -19,7 +19,9 @@ impl PoetryProtocol {
     }
 
     fn whole_poem(&mut self) -> Deferred<Vec<u8>> {
-        self.whole.take().unwrap_or_else(|| Deferred::fail(Failure::msg("somebody has it")))
+        self.whole
+            .take()
+            .unwrap_or_else(|| Deferred::fail(Failure::msg("the poem was already taken")))
     }
 }
 

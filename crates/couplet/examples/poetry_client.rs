@@ -1,5 +1,5 @@
-//! A poetry client in the style of callback and errback: a protocol collects the poem, a factory
-//! hears of what went wrong, and both tell one function each. (Part 6 of the tutorial, client 3.1.)
+//! A poetry client with callback and errback: a protocol collects the poem, a factory handles
+//! failures, and each calls one function. (Part 6 of the tutorial, client 3.1.)
 //!
 //! `cargo run --example poetry_client -- 127.0.0.1:10000 127.0.0.1:10001`
 
@@ -35,7 +35,7 @@ impl Protocol for PoetryProtocol {
 
 #[derive(Clone)]
 struct PoetryFactory {
-    /// How many poems are still to come or to fail.
+    /// The number of poems that have neither arrived nor failed.
     waiting: Rc<Cell<usize>>,
 }
 
@@ -65,7 +65,7 @@ fn main() -> couplet::Result<()> {
     let servers: Vec<SocketAddr> =
         std::env::args().skip(1).map(|address| address.parse()).collect::<Result<_, _>>()?;
     if servers.is_empty() {
-        return Err(Failure::msg("which servers? give their addresses, as 127.0.0.1:10000"));
+        return Err(Failure::msg("which servers? give their addresses, such as 127.0.0.1:10000"));
     }
     couplet::run(|reactor| {
         let factory = PoetryFactory { waiting: Rc::new(Cell::new(servers.len())) };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use couplet::defer::list;
 use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Resolver, Transport};
 
-/// Collects a poem; the Deferred gives it when it is whole.
+/// Collects a poem; the Deferred fires with it when it is complete.
 struct PoetryProtocol {
     poem: Vec<u8>,
     whole: Option<Deferred<Vec<u8>>>,
@@ -21,7 +21,9 @@ impl PoetryProtocol {
     }
 
     fn whole_poem(&mut self) -> Deferred<Vec<u8>> {
-        self.whole.take().unwrap_or_else(|| Deferred::fail(Failure::msg("somebody has it")))
+        self.whole
+            .take()
+            .unwrap_or_else(|| Deferred::fail(Failure::msg("the poem was already taken")))
     }
 }
 
@@ -40,7 +42,7 @@ impl Protocol for PoetryProtocol {
     }
 }
 
-/// The poem that the server at `endpoint` gives out.
+/// Gets the poem from the server at `endpoint`.
 fn get_poem(reactor: &Reactor, endpoint: &str) -> Deferred<Vec<u8>> {
     reactor
         .connect(endpoint, PoetryProtocol::new)

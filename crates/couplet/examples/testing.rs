@@ -1,5 +1,5 @@
-//! Part 15 of the tutorial: how a poetry server and its client are tested. No socket is opened and
-//! no time passes: the same protocols run in memory, and the network does what the test wants.
+//! Part 15 of the tutorial: testing a poetry server and its client. No socket is opened and no time
+//! passes: the same protocols run in memory, and the test controls the network.
 //!
 //! `cargo run --example testing`
 
@@ -48,7 +48,7 @@ impl Protocol for Client {
     }
 }
 
-/// The client's result, with its stream cut into single bytes.
+/// The client's result, with the stream split into single bytes.
 fn result(poet: Poet) -> Deferred<Vec<u8>> {
     let (poem, resolver) = Deferred::new();
     let client = Client { poem: Vec::new(), resolver: Some(resolver) };
@@ -72,5 +72,5 @@ fn main() {
     memory.settle();
     let failure = failure_of(connected);
     assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)), "{failure}");
-    println!("nobody there is a failure too: {failure}");
+    println!("a refused connection is a failure too: {failure}");
 }

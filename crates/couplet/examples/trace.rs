@@ -1,5 +1,5 @@
-//! Prints the stack inside `connection_lost`: who called us? The turn of the loop did, and little
-//! stands between. `cargo run --example trace`
+//! Prints the stack inside `connection_lost`: who called us? A turn of the loop did, almost
+//! directly. `cargo run --example trace`
 
 use std::backtrace::Backtrace;
 

@@ -1,4 +1,4 @@
-//! Where a connection comes from and goes to. Knows no other room.
+//! Addresses of connections and ports. Depends on no other room.
 //!
 //! Twisted's `IPv4Address`, `IPv6Address` and `UNIXAddress` as one enum.
 
@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use couplet_os::interfaces::interface_number;
 
-/// The address of one end of a connection, or of a port that listens.
+/// The address of one end of a connection, or of a listening port.
 ///
-/// It prints as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`.
+/// It formats as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`.
 ///
 /// ```
 /// use couplet::Address;
@@ -21,12 +21,12 @@ use couplet_os::interfaces::interface_number;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Address {
-    /// A TCP address. An IPv4 peer of a dual-stack port is shown as IPv4.
+    /// A TCP address. An IPv4 peer of a dual-stack port appears as IPv4.
     Tcp(SocketAddr),
 }
 
 impl Address {
-    /// The socket address, scope of a link-local IPv6 address included.
+    /// The socket address, including the scope of a link-local IPv6 address.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Address::Tcp(addr) => Some(*addr),
@@ -43,14 +43,14 @@ impl Address {
         self.socket_addr().map(|addr| addr.port())
     }
 
-    /// True when this is "any address", as of a port that listens on all interfaces.
+    /// True for the wildcard address, as of a port that listens on all interfaces.
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|ip| ip.is_unspecified())
     }
 }
 
-/// Reads an IP address that may have a scope, an interface's number or name: `fe80::1%2`,
-/// `fe80::1%eth0`. Scopes are for IPv6 alone.
+/// Parses an IP address with an optional scope, an interface number or name: `fe80::1%2`,
+/// `fe80::1%eth0`. Only IPv6 addresses have scopes.
 pub(crate) fn scoped_ip(text: &str, port: u16) -> Result<SocketAddr, NotAnIp<'_>> {
     let Some((ip, scope)) = split_scope(text) else {
         let ip: IpAddr = text.parse().map_err(|_| NotAnIp::NoAddress)?;
@@ -69,7 +69,7 @@ pub(crate) fn split_scope(text: &str) -> Option<(Ipv6Addr, &str)> {
     Some((ip.parse().ok()?, scope))
 }
 
-/// Why [`scoped_ip`] refused a text.
+/// Why [`scoped_ip`] rejected its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotAnIp<'a> {
     NoAddress,

@@ -1,7 +1,7 @@
-//! Why a connection ended, and what can fail before one begins.
+//! Why a connection ended, or could not be set up.
 //!
-//! One enum for each thing that can be tried: [`Reason`] for a connection's end (Twisted's
-//! `ConnectionDone`, `ConnectionLost`, …), [`ListenError`] and [`ConnectError`] for its beginning.
+//! One type per operation: [`Reason`] for the end of a connection (Twisted's `ConnectionDone`,
+//! `ConnectionLost`, …), [`ListenError`] and [`ConnectError`] for listening and connecting.
 
 use std::error::Error;
 use std::fmt;
@@ -12,55 +12,55 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::defer::Failure;
 
-/// Who ended a connection that ended cleanly.
+/// Which side ended a connection that ended cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// Our side asked for the close before the peer's end of stream had come.
+    /// Our side closed before the peer's EOF arrived.
     Us,
-    /// The peer's end of stream came first.
+    /// The peer's EOF arrived first.
     Peer,
 }
 
 /// Why a connection was lost. Cheap to clone.
 ///
-/// A connection has one reason: where several things happened, the first of this list counts:
-/// `Failed` or `Panicked` (whichever came first), `Aborted`, `Overflow`, `Lost`, `CloseTimedOut`,
-/// `Timeout`, `Shutdown`, `Done`.
+/// A connection has one reason. If several apply, the first in this order wins: `Failed` or
+/// `Panicked` (whichever came first), `Aborted`, `Overflow`, `Lost`, `CloseTimedOut`, `Timeout`,
+/// `Shutdown`, `Done`.
 ///
 /// Twisted's `ConnectionDone`, `ConnectionLost`, `ConnectionAborted`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Reason {
-    /// A clean end: everything written was given to the system, and our FIN behind it, or the
-    /// peer's FIN came. Whether the peer has read it is not known; what happens to the connection
-    /// behind our FIN changes nothing.
+    /// A clean end: everything written and then our FIN were handed to the system, or the peer's
+    /// FIN arrived. Whether the peer has read the data is unknown; what happens to the connection
+    /// after our FIN changes nothing.
     Done(By),
-    /// The connection broke before that: a reset, or any error of reading or writing.
+    /// The connection broke before that: a reset, or any read or write error.
     Lost(Arc<io::Error>),
     /// Our side called [`abort_connection`](crate::Transport::abort_connection).
     Aborted,
-    /// Nothing was received for the time of [`set_idle_timeout`](crate::Transport::set_idle_timeout).
+    /// Nothing was received for the [idle timeout](crate::Transport::set_idle_timeout).
     Timeout,
-    /// After `lose_connection` nothing left for the time of the close deadline.
+    /// After `lose_connection`, no bytes left within the close deadline.
     CloseTimedOut,
-    /// More was written than the hard cap of the transport allows.
+    /// More was written than the transport's hard cap allows.
     Overflow,
     /// Our side called [`fail`](crate::Transport::fail) with this failure.
     Failed(Failure),
-    /// A callback of the protocol panicked; the text is the panic's message.
+    /// A callback of the protocol panicked, with this message.
     Panicked(Arc<str>),
     /// The reactor stopped.
     Shutdown,
 }
 
 impl Reason {
-    /// True for [`Reason::Done`]: neither side cut the other off, as far as is known here.
+    /// True for [`Reason::Done`]: as far as this side knows, neither cut the other off.
     pub fn is_clean(&self) -> bool {
         matches!(self, Reason::Done(_))
     }
 
-    /// The error behind the reason, if it is of type `E`: of `Failed` any error that the protocol
-    /// gave, of `Lost` the [`io::Error`].
+    /// The underlying error, if it is an `E`: for `Failed` the protocol's error, for `Lost` the
+    /// [`io::Error`].
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         match self {
             Reason::Failed(failure) => failure.downcast_ref::<E>(),
@@ -69,7 +69,7 @@ impl Reason {
         }
     }
 
-    /// The place in the order of precedence; the smaller wins.
+    /// The rank in the order of precedence; the lower one wins.
     pub(crate) fn rank(&self) -> u8 {
         match self {
             Reason::Failed(_) | Reason::Panicked(_) => 0,
@@ -91,8 +91,8 @@ impl fmt::Display for Reason {
             Reason::Done(By::Peer) => write!(f, "connection closed by the peer"),
             Reason::Lost(error) => write!(f, "connection lost: {}", Plain(error)),
             Reason::Aborted => write!(f, "connection aborted by us"),
-            Reason::Timeout => write!(f, "nothing received for too long"),
-            Reason::CloseTimedOut => write!(f, "the peer took nothing while we were closing"),
+            Reason::Timeout => write!(f, "idle timeout: nothing received for too long"),
+            Reason::CloseTimedOut => write!(f, "close timed out: the peer stopped reading"),
             Reason::Overflow => write!(f, "the peer reads too slowly: the write buffer is full"),
             Reason::Failed(failure) => write!(f, "{failure}"),
             Reason::Panicked(text) => write!(f, "a callback panicked: {text}"),
@@ -101,8 +101,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A [`Reason`] as an error, for the places that want one: a failed `ask`, a `drained()` that
-/// never came.
+/// A [`Reason`] as an error, such as for a failed `ask`, or a `drained()` that never completed.
 #[derive(Clone, Debug)]
 pub struct ConnectionLost(
     /// Why the connection was lost.
@@ -128,9 +127,9 @@ impl Error for ConnectionLost {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {}{}", Plain(source), way_out(source))]
 pub struct ListenError {
-    /// The address that was asked for.
+    /// The requested address.
     pub address: Address,
-    /// What the system said.
+    /// The system's error.
     pub source: Arc<io::Error>,
 }
 
@@ -140,42 +139,42 @@ impl ListenError {
     }
 }
 
-/// A connection could not be made. Twisted's `ConnectError` and its children, `DNSLookupError`,
-/// `TimeoutError` and `UserError`.
+/// A connection could not be established. Twisted's `ConnectError` and its children,
+/// `DNSLookupError`, `TimeoutError` and `UserError`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// Nobody listens there (ECONNREFUSED).
+    /// Nothing listens there (ECONNREFUSED).
     #[error("connection refused")]
     Refused,
-    /// There is no way there (ENETUNREACH, EHOSTUNREACH).
+    /// No route to the host (ENETUNREACH, EHOSTUNREACH).
     #[error("no route to the host")]
     NoRoute,
-    /// Neither yes nor no within the connect timeout.
+    /// No answer within the connect timeout.
     #[error("no answer within {:?}", .0)]
     TimedOut(Duration),
-    /// The name has no address, or could not be looked up in time.
+    /// The name has no address, or the lookup timed out.
     #[error("cannot find the host {name:?}: {}", Plain(source))]
     NameLookup {
-        /// The name that was asked for.
+        /// The name.
         name: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: Arc<io::Error>,
     },
     /// [`stop_connecting`](crate::Connector::stop_connecting) or `disconnect` was called, or the
     /// Deferred of the attempt was cancelled.
     #[error("the attempt was stopped")]
     Stopped,
-    /// The reactor stopped while the attempt was under way.
+    /// The reactor stopped while the attempt was in progress.
     #[error("the reactor stopped")]
     Shutdown,
-    /// The factory's `build_protocol` gave no protocol. Twisted's `NoProtocol`.
+    /// The factory's `build_protocol` returned `None`. Twisted's `NoProtocol`.
     #[error("the factory built no protocol")]
     NoProtocol,
-    /// Several addresses were tried, and each failed; in the order of their failing.
+    /// Several addresses were tried and all failed, listed in the order they failed.
     #[error("no address answered: {}", list(.0))]
     AllFailed(Vec<(Address, ConnectError)>),
-    /// Any other error of the system.
+    /// Any other system error.
     #[error("{}", Plain(.0))]
     System(Arc<io::Error>),
 }
@@ -197,7 +196,7 @@ fn list(errors: &[(Address, ConnectError)]) -> String {
     each.join("; ")
 }
 
-/// An [`io::Error`] in lower case and without "(os error 98)": for people.
+/// Formats an [`io::Error`] for people: in lower case and without "(os error 98)".
 pub(crate) struct Plain<'a>(pub(crate) &'a Arc<io::Error>);
 
 impl fmt::Display for Plain<'_> {

@@ -13,7 +13,7 @@ use crate::panics::{Contained, contain, discard};
 use crate::protocol::Protocol;
 use crate::reactor::{Connector, Reactor};
 
-/// Builds a protocol for each connection, and hears of what happens around it.
+/// Builds a protocol for each connection, and is notified of events around it.
 ///
 /// On a port only [`do_start`](Self::do_start), [`build_protocol`](Self::build_protocol) and
 /// [`do_stop`](Self::do_stop) are called. With a connector, in this order: `do_start`,
@@ -23,31 +23,31 @@ use crate::reactor::{Connector, Reactor};
 ///
 /// `|| P` and `|peer: &Address| -> Option<P>` are factories too.
 pub trait Factory {
-    /// What it builds.
+    /// The protocol it builds.
     type Protocol: Protocol;
 
-    /// A port or a connector begins to use this factory. With [`Shared`] only the first counts.
+    /// A port or connector starts using this factory. With [`Shared`], called only for the first.
     fn do_start(&mut self) {}
 
     /// An attempt to connect begins.
     fn started_connecting(&mut self, _connector: &Connector) {}
 
-    /// A connection was made with `peer`. `None` turns it away: the connection is closed with no
-    /// protocol.
+    /// A connection with `peer` was established. `None` rejects it: the connection is closed
+    /// without a protocol.
     fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol>;
 
     /// The attempt failed; no protocol was built. The reason is [`Reason::Failed`] with a
     /// [`ConnectError`](crate::ConnectError).
     fn client_connection_failed(&mut self, _connector: &Connector, _reason: &Reason) {}
 
-    /// The connection that the attempt had made was lost.
+    /// The connection that the attempt established was lost.
     fn client_connection_lost(&mut self, _connector: &Connector, _reason: &Reason) {}
 
-    /// A port or a connector no longer uses this factory. With [`Shared`] only the last counts.
+    /// A port or connector stops using this factory. With [`Shared`], called only for the last.
     fn do_stop(&mut self) {}
 
-    /// The reactor that is going to use it, before anything else. A factory that needs the time
-    /// keeps it; a wrapper passes it on.
+    /// Receives the reactor that will use this factory, before any other call. A factory that needs
+    /// the time keeps it; a wrapper passes it on.
     fn attach(&mut self, _reactor: &Reactor) {}
 }
 
@@ -63,7 +63,7 @@ impl<P: Protocol, F: FnMut() -> P> Factory for FromClosure<F> {
     }
 }
 
-/// A closure that is given the peer's address, as a factory.
+/// A closure that takes the peer's address, as a factory.
 #[derive(Clone, Debug)]
 pub struct FromPeerClosure<F>(F);
 
@@ -75,23 +75,23 @@ impl<P: Protocol, F: FnMut(&Address) -> Option<P>> Factory for FromPeerClosure<F
     }
 }
 
-/// What can be used as a [`Factory`]: a factory, `|| protocol`, or
-/// `|peer: &Address| -> Option<protocol>`. The marker `Kind` tells them apart and is inferred.
+/// Anything usable as a [`Factory`]: a factory, `|| protocol`, or
+/// `|peer: &Address| -> Option<protocol>`. The marker `Kind` distinguishes them and is inferred.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a factory of protocols",
+    message = "`{Self}` is not a protocol factory",
     label = "not a factory",
     note = "a factory is a type that implements `Factory`, a closure `|| MyProtocol`, or a closure `|peer: &Address| Some(MyProtocol)`, with `&Address` written out; what it builds implements `Protocol`",
     note = "a `LineProtocol` needs a framer around it, as in `|| LineReceiver::new(MyProtocol)`; a `StringProtocol` needs `NetstringReceiver::new` or `IntReceiver::new`"
 )]
 pub trait IntoFactory<Kind> {
-    /// The factory it becomes.
+    /// The resulting factory.
     type Factory: Factory + 'static;
 
-    /// Becomes a factory.
+    /// Converts it into a factory.
     fn into_factory(self) -> Self::Factory;
 }
 
-/// Marks what is a [`Factory`] by itself.
+/// Marks a type that implements [`Factory`].
 #[derive(Debug)]
 pub struct IsFactory;
 /// Marks `|| protocol`.
@@ -127,9 +127,9 @@ impl<P: Protocol, F: FnMut(&Address) -> Option<P> + 'static> IntoFactory<IsPeerC
 
 /// One factory for many ports and connects; cheap to clone.
 ///
-/// `do_start` comes with its first use and `do_stop` with the end of its last.
-/// [`tell`](Self::tell) reaches the factory from anywhere. The turn alone takes it out, and puts
-/// it back: a panic in one of its callbacks is logged, and the factory stays in use.
+/// `do_start` is called at its first use and `do_stop` at the end of its last.
+/// [`tell`](Self::tell) reaches the factory from anywhere. Only the turn calls it. A panic in one
+/// of its callbacks is logged, and the factory stays in use.
 ///
 /// ```
 /// use couplet::{Address, Factory, Protocol, Shared, Transport};
@@ -167,14 +167,14 @@ pub struct Shared<F> {
     cell: Rc<SharedCell<F>>,
 }
 
-type Told<F> = Box<dyn FnOnce(&mut F)>;
+type FactoryCall<F> = Box<dyn FnOnce(&mut F)>;
 
 struct SharedCell<F> {
     factory: RefCell<Option<Contained<F>>>,
     uses: Cell<usize>,
     reactor: RefCell<Option<Reactor>>,
-    /// Told before there was a reactor.
-    early: RefCell<Vec<Told<F>>>,
+    /// Calls made before there was a reactor.
+    early: RefCell<Vec<FactoryCall<F>>>,
 }
 
 impl<F: 'static> Shared<F> {
@@ -190,30 +190,31 @@ impl<F: 'static> Shared<F> {
         }
     }
 
-    /// Runs `f` on the factory in the turn; before the factory is used anywhere, in the turn after
-    /// its first use was asked for.
+    /// Runs `f` on the factory in the turn; if the factory is not in use yet, in the turn after its
+    /// first use is requested.
     pub fn tell(&self, f: impl FnOnce(&mut F) + 'static) {
         let f = Contained::new(f);
-        let f: Told<F> = Box::new(move |factory| f.take()(factory));
+        let f: FactoryCall<F> = Box::new(move |factory| f.take()(factory));
         let reactor = self.cell.reactor.borrow().clone();
         match reactor {
-            Some(reactor) => self.line_up(&reactor, f),
+            Some(reactor) => self.enqueue(&reactor, f),
             None => self.cell.early.borrow_mut().push(f),
         }
     }
 
-    fn line_up(&self, reactor: &Reactor, f: Told<F>) {
+    fn enqueue(&self, reactor: &Reactor, f: FactoryCall<F>) {
         let shared = self.clone();
         reactor.line_up(Box::new(move || {
             shared.with((), f);
         }));
     }
 
-    /// Takes the factory out, calls `f`, puts it back. A panic is logged and gives `otherwise`.
+    /// Takes the factory out, calls `f`, puts it back. A panic is logged; then `otherwise` is
+    /// returned.
     fn with<R>(&self, otherwise: R, f: impl FnOnce(&mut F) -> R) -> R {
         let taken = self.cell.factory.borrow_mut().take();
         let Some(mut factory) = taken else {
-            // Only a factory that drives another loop from inside a callback comes here.
+            // Reached only if the factory drives another loop from inside a callback.
             tracing::error!("a shared factory was used from inside one of its own callbacks");
             return otherwise;
         };
@@ -270,19 +271,19 @@ impl<F: Factory + 'static> Factory for Shared<F> {
     }
 
     fn attach(&mut self, reactor: &Reactor) {
-        // It may be asked from inside one of its own callbacks.
+        // This may be called from inside one of its own callbacks.
         if self.cell.reactor.borrow().as_ref().is_some_and(|known| known.is(reactor)) {
             return;
         }
         self.with((), |factory| factory.attach(reactor));
         *self.cell.reactor.borrow_mut() = Some(reactor.clone());
         for f in self.cell.early.take() {
-            self.line_up(reactor, f);
+            self.enqueue(reactor, f);
         }
     }
 }
 
-/// A factory whose type is forgotten: what ports and connectors keep.
+/// A type-erased factory, as ports and connectors keep it.
 pub(crate) trait AnyFactory {
     fn do_start(&mut self);
     fn started_connecting(&mut self, connector: &Connector);
@@ -318,7 +319,7 @@ impl<F: Factory> AnyFactory for F {
     }
 }
 
-/// Where ports and connectors keep their factory: out while it is called.
+/// Holds the factory of a port or connector; empty while the factory is being called.
 pub(crate) struct FactorySlot {
     factory: RefCell<Option<Box<dyn AnyFactory>>>,
 }
@@ -328,7 +329,7 @@ impl FactorySlot {
         FactorySlot { factory: RefCell::new(Some(factory)) }
     }
 
-    /// Calls the factory. A panic is logged and gives `None`.
+    /// Calls the factory. A panic is logged and returns `None`.
     pub(crate) fn call<R>(
         &self,
         what: &'static str,
@@ -341,7 +342,7 @@ impl FactorySlot {
         result
     }
 
-    /// Drops the factory: when nobody is going to use it any more, though handles are kept.
+    /// Drops the factory once it is no longer needed, even if handles remain.
     pub(crate) fn clear(&self) {
         let factory = self.factory.borrow_mut().take();
         discard("drop of a factory", factory);

@@ -1,7 +1,7 @@
 //! Network programming with protocols: Twisted's ideas at Rust's speed.
 //!
-//! You write a [`Protocol`] once: what to do when a connection is made, when bytes arrive, when it
-//! is lost. A [`Reactor`] runs it on every connection; a test runs the same object in memory.
+//! You write a [`Protocol`] once: what to do when a connection is made, when bytes arrive, and when
+//! it is lost. A [`Reactor`] runs it on every connection; a test runs the same object in memory.
 //!
 //! ```
 //! use couplet::{Protocol, Transport};
@@ -37,71 +37,70 @@
 //! assert_eq!(held.wire.take(), b"hello");
 //! ```
 //!
-//! And whole programs meet crashes, partitions and long nights in [`sim`], where a seed replays every
-//! one of them.
+//! [`sim`] exposes whole programs to crashes, partitions and long stretches of virtual time, and
+//! replays any run from its seed.
 //!
 //! # The one idea: handles record, a turn acts
 //!
 //! [`Transport`], [`Connection`], [`Reactor`], [`Port`] and [`Connector`] are handles: cheap to
-//! clone and to keep. A handle only records what was asked of it; the turn of the [`Loop`] alone
-//! acts. So the loop calls your code from one place, never from inside a call that you made; the
-//! effects on a connection happen in the order in which you asked for them; and what you asked
-//! holds from the call on. The loop is one thread, and nothing of it is `Send` but [`Remote`], the
-//! door for other threads: you write `Rc` and `&mut self`, never a lock. Many cores are used by
-//! many loops, one a thread.
+//! clone and to keep. A handle only records requests; only the turn of the [`Loop`] acts on them.
+//! So the loop calls your code from one place, never from inside a call that you made; effects on a
+//! connection happen in the order you requested them; and a request counts from the moment of the
+//! call. The loop is single-threaded, and only [`Remote`], the way in for other threads, is `Send`:
+//! you write `Rc` and `&mut self`, never a lock. To use many cores, run many loops, one per thread.
 //!
-//! # What is there, and what is not
+//! # What is included, and what is not
 //!
-//! | there | not there |
+//! | included | not included |
 //! | --- | --- |
 //! | TCP servers and clients, [`endpoints`], names, happy eyeballs | TLS |
 //! | [`Deferred`]s, which are futures; tasks; timed calls | UNIX sockets |
-//! | [framing](protocols): lines, netstrings, strings with a length, and your own by [`Framer`](protocols::Framer) | UDP, outside of [`sim`] |
-//! | [relays and policies](protocols): reconnecting, limits of connections and of messages | processes |
-//! | threads: [`Remote`], [`Reactor::defer_to_thread`]; `Reactor::watch` for descriptors | io_uring |
+//! | [framing](protocols): lines, netstrings, length-prefixed strings, and your own with [`Framer`](protocols::Framer) | UDP, except in [`sim`] |
+//! | [relays and policies](protocols): reconnecting, connection and message limits | processes |
+//! | threads: [`Remote`], [`Reactor::defer_to_thread`]; `Reactor::watch` for file descriptors | io_uring |
 //! | [`testing`] and the simulator, [`sim`] | HTTP and other application protocols |
 //!
 //! # What to read first
 //!
-//! | you want to | read |
+//! | to | read |
 //! | --- | --- |
 //! | learn step by step | the guide, [`manual`] |
-//! | speak a protocol | [`Protocol`], [`Transport`] |
-//! | speak in lines or in strings with a length | [`protocols`] |
-//! | build one per connection, hear of failed connects | [`Factory`], [`Shared`] |
+//! | implement a protocol | [`Protocol`], [`Transport`] |
+//! | exchange lines or length-prefixed strings | [`protocols`] |
+//! | build a protocol per connection, handle failed connects | [`Factory`], [`Shared`] |
 //! | listen, connect, call later, spawn a future | [`Reactor`], [`endpoints`] |
-//! | come back to a protocol later: timers, answers | [`Connection`] |
-//! | wait for results | [`defer`]: Deferreds, which are futures too; locks and queues |
-//! | take what is ready-made: reconnecting, policies | [`protocols`] |
+//! | get back to a protocol later, from timers and callbacks | [`Connection`] |
+//! | wait for results | [`defer`]: Deferreds, which are also futures; locks and queues |
+//! | use ready-made reconnecting and policies | [`protocols`] |
 //! | repeat something | [`LoopingCall`] |
-//! | call from other threads, run what blocks | [`Remote`], [`Reactor::defer_to_thread`] |
-//! | watch a descriptor of your own | `Reactor::watch`, on Unix |
+//! | call from other threads, run blocking code | [`Remote`], [`Reactor::defer_to_thread`] |
+//! | watch a file descriptor of your own | `Reactor::watch`, on Unix |
 //! | know why a connection ended | [`Reason`] |
 //! | test a protocol | the chapter [`manual::testing`], then [`testing`] |
 //! | see what a bad network does to your programs | [`sim`] |
-//! | own the loop, or have several | [`Loop`] |
+//! | own the loop, or run several | [`Loop`] |
 //! | write another driver | [`driver`] |
 //!
 //! # The life of a connection
 //!
 //! `build_protocol` → [`connection_made`](Protocol::connection_made) →
 //! [`data_received`](Protocol::data_received)… → [`read_closed`](Protocol::read_closed) when the
-//! peer has no more to send → [`connection_lost`](Protocol::connection_lost), exactly once, with
-//! the [`Reason`].
+//! peer shuts down its write side → [`connection_lost`](Protocol::connection_lost), exactly once,
+//! with the [`Reason`].
 //!
-//! [`lose_connection`](Transport::lose_connection) flushes what was written, sends a FIN, reads
-//! and drops what still comes until the peer's FIN, and is bounded by a close deadline.
-//! [`abort_connection`](Transport::abort_connection) resets. An error in a callback is
-//! [`transport.fail(error)`](Transport::fail), or a panic: either loses that one connection.
+//! [`lose_connection`](Transport::lose_connection) flushes what was written, sends a FIN, and reads
+//! and discards incoming bytes until the peer's FIN, all bounded by a close deadline.
+//! [`abort_connection`](Transport::abort_connection) resets. A callback signals an error with
+//! [`transport.fail(error)`](Transport::fail); that or a panic loses only its connection.
 //!
-//! `write` never blocks, and there are three ways not to write too much: a
+//! `write` never blocks, and there are three ways to avoid writing too much: a
 //! [producer](Transport::register_producer), [`drained`](Transport::drained), and a hard cap
 //! ([`set_write_cap`](Transport::set_write_cap)).
 //!
-//! # For those who know Twisted
+//! # Coming from Twisted
 //!
-//! Names and the order of events are Twisted's, in snake_case. What differs on purpose is written
-//! down in `docs/contract.md`, row by row. The reactor is a value and can be run again; callbacks
+//! Names and the order of events are Twisted's, in snake_case. `docs/contract.md` lists the
+//! deliberate differences, row by row. The reactor is a value and can be run again; callbacks
 //! of a Deferred take one kind of closure each; `dataReceived` and friends get the transport as an
 //! argument.
 #![forbid(unsafe_code)]
@@ -141,5 +140,5 @@ pub use reactor::{
 pub use reactor::{NotWatching, Watch};
 pub use task::{AlreadyRunning, LoopResult, LoopingCall};
 pub use transport::{
-    Connection, ConnectionId, Producer, ProducerKind, ProducerRegistered, Transport,
+    Connection, ConnectionId, Producer, ProducerKind, ProducerRegistered, Transport, WrongProtocol,
 };

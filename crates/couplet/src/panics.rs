@@ -1,34 +1,39 @@
-//! Panics of user code: each is contained where it concerns nobody else (law 10).
+//! Contains panics of user code, so that one affects nothing else (law 10).
 //!
-//! What a user hands in may panic when it is dropped, and so it is put into a [`Contained`] where it
-//! comes in: then it may be dropped wherever the last handle goes. Only protocols, factories and
-//! foreign buffers are not, for their sake or for speed; nothing drops them but [`discard`].
-//! Nothing of the user's is dropped while something of ours is borrowed (law 2).
-//! `tests/it/dropped.rs` tries each way in.
+//! A user's object may panic when dropped, so each is wrapped in [`Contained`] on entry and may
+//! then be dropped wherever its last handle goes. Protocols, factories and foreign buffers are
+//! exempt, by their nature or for speed; only [`discard`] drops them. No user object is dropped
+//! while a cell of ours is borrowed (law 2). `tests/it/dropped.rs` tries every entry point.
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs user code whose panic concerns nobody else: it is logged. True if there was one.
-pub(crate) fn contain(what: &'static str, f: impl FnOnce()) -> bool {
-    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| log_panic(what, payload)).is_err()
+/// Runs user code; the error is the message of its panic.
+pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(panic_text)
 }
 
-/// Drops something of the user's.
+/// Runs user code and logs a panic. Returns true if it panicked.
+pub(crate) fn contain(what: &'static str, f: impl FnOnce()) -> bool {
+    caught(f).map_err(|text| log_text(what, &text)).is_err()
+}
+
+/// Drops a user's object; a panic is logged.
 pub(crate) fn discard<T>(what: &'static str, thing: T) {
     contain(what, move || drop(thing));
 }
 
-/// Drops things of the user's, each by itself: a second panic while one unwinds ends the process.
+/// Drops user objects one by one: a second panic during unwinding would abort the process.
 pub(crate) fn discard_all<T>(what: &'static str, things: impl IntoIterator<Item = T>) {
     for thing in things {
         discard(what, thing);
     }
 }
 
-/// Something of the user's that may be dropped anywhere, in any thread: a panic in that is contained.
+/// A user's object that may be dropped anywhere, on any thread: a panic in its destructor is
+/// contained.
 pub(crate) struct Contained<T>(Option<T>);
 
 impl<T> Contained<T> {
@@ -36,9 +41,9 @@ impl<T> Contained<T> {
         Contained(Some(thing))
     }
 
-    /// Takes it out, to be used up.
+    /// Unwraps the object.
     pub(crate) fn take(mut self) -> T {
-        self.0.take().expect("only its end takes it out")
+        self.0.take().expect("only `take` and `drop` empty it")
     }
 }
 
@@ -46,13 +51,13 @@ impl<T> Deref for Contained<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.0.as_ref().expect("only its end takes it out")
+        self.0.as_ref().expect("only `take` and `drop` empty it")
     }
 }
 
 impl<T> DerefMut for Contained<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.0.as_mut().expect("only its end takes it out")
+        self.0.as_mut().expect("only `take` and `drop` empty it")
     }
 }
 
@@ -64,24 +69,27 @@ impl<T> Drop for Contained<T> {
     }
 }
 
-/// A call of the user's, kept for later.
+/// Wraps a user's closure so that it may be dropped anywhere.
 pub(crate) fn kept(f: impl FnOnce() + 'static) -> Box<dyn FnOnce()> {
     let f = Contained::new(f);
     Box::new(move || f.take()())
 }
 
 pub(crate) fn log_panic(what: &'static str, payload: Box<dyn Any + Send>) {
-    let text = panic_text(payload);
+    log_text(what, &panic_text(payload));
+}
+
+fn log_text(what: &'static str, text: &str) {
     tracing::error!(what, %text, "a callback panicked");
-    witness(what, &text);
+    witness(what, text);
 }
 
 thread_local! {
-    /// The panics that were contained in this thread, while a test asks for them.
+    /// The panics contained in this thread, while a test records them.
     static WITNESSED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Keeps the texts of the panics that are contained from now on; gives back what was kept before.
+/// Records the messages of contained panics from now on; returns the previous record.
 pub(crate) fn keep_panics(kept: Option<Vec<String>>) -> Option<Vec<String>> {
     WITNESSED.replace(kept)
 }
@@ -94,15 +102,17 @@ pub(crate) fn witness(what: &str, text: &str) {
     });
 }
 
-/// The message of a panic. A payload of another kind is leaked: its drop could panic again.
+/// The message of a panic. Any other payload is dropped; if that panics too, its payload is leaked.
 pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<String>() {
         Ok(text) => *text,
         Err(payload) => match payload.downcast::<&'static str>() {
             Ok(text) => (*text).to_owned(),
             Err(payload) => {
-                std::mem::forget(payload);
-                "a panic without a message".to_owned()
+                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                    std::mem::forget(again);
+                }
+                "(no message)".to_owned()
             }
         },
     }

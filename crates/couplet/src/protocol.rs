@@ -1,4 +1,4 @@
-//! The [`Protocol`]: what you write.
+//! The [`Protocol`] trait, which you implement.
 //!
 //! Twisted's `IProtocol` and `IHalfCloseableProtocol`.
 
@@ -7,21 +7,21 @@ use std::any::{Any, TypeId};
 use crate::error::Reason;
 use crate::transport::Transport;
 
-/// What to do when a connection is made, when bytes arrive, when it is lost.
+/// What to do when a connection is made, when bytes arrive, and when it is lost.
 ///
-/// One object speaks on one connection, and never sees a socket: the same object runs over every
-/// transport and driver, and in a test in memory. All but
-/// [`data_received`](Self::data_received) have a default.
+/// Each object serves one connection and never sees a socket: the same object runs over every
+/// transport and driver, and in memory in a test. Every method but
+/// [`data_received`](Self::data_received) has a default.
 ///
-/// The loop calls these one at a time and from one place; whatever you ask of the transport inside
-/// one is recorded and done afterwards. Callbacks return nothing: what goes wrong inside one is
-/// [`transport.fail(error)`](Transport::fail) or a panic; either loses this connection alone, with
-/// it as the reason.
+/// The loop calls these one at a time and from one place; requests to the transport inside one are
+/// recorded and carried out afterwards. Callbacks return nothing: signal an error with
+/// [`transport.fail(error)`](Transport::fail). That or a panic loses only this connection, with the
+/// error or panic as the reason.
 ///
 /// ```
 /// use couplet::{Protocol, Reason, Transport};
 ///
-/// /// Counts what it is sent, and says so when the peer has no more to send.
+/// /// Counts the bytes it receives, and reports the count when the peer shuts down its write side.
 /// #[derive(Default)]
 /// struct Counter {
 ///     bytes: usize,
@@ -42,36 +42,48 @@ use crate::transport::Transport;
     label = "does not implement `Protocol`",
     note = "a `LineProtocol` needs a framer around it: `LineReceiver::new(…)` makes a `Protocol` of it, and `NetstringReceiver::new(…)` or `IntReceiver::new(…)` of a `StringProtocol`"
 )]
-pub trait Protocol: Any {
+pub trait Protocol: Any + TypeName {
     /// The connection was made; the first call.
     fn connection_made(&mut self, _transport: &Transport) {}
 
-    /// Bytes arrived: at least one, cut anywhere. They are lent for the time of the call.
+    /// Bytes arrived: at least one, split at arbitrary points. They are borrowed for the call only.
     fn data_received(&mut self, transport: &Transport, data: &[u8]);
 
-    /// The connection is gone; the last call, and it comes exactly once.
+    /// The connection is gone. This is the last call, and it is made exactly once.
     fn connection_lost(&mut self, _transport: &Transport, _reason: &Reason) {}
 
-    /// The peer has no more to send (a FIN came, after all its bytes). We may still write. Unless
-    /// you say otherwise the connection is closed, after what was written has left.
+    /// The peer shut down its write side (FIN); all its bytes have been delivered. We may still
+    /// write. The default closes the connection once everything written has left.
     fn read_closed(&mut self, transport: &Transport) {
         transport.lose_connection();
     }
 
-    /// After [`lose_write_connection`](Transport::lose_write_connection): all has left, the FIN
-    /// too. We may still read.
+    /// After [`lose_write_connection`](Transport::lose_write_connection): everything written and
+    /// the FIN have left. We may still read.
     fn write_closed(&mut self, _transport: &Transport) {}
 
-    /// Reading was resumed after a pause; called before any new byte. A framer gives out here what
-    /// it held.
+    /// Reading was resumed after a pause; called before any new bytes. A framer delivers the
+    /// messages it held back here.
     fn reading_resumed(&mut self, _transport: &Transport) {}
 
     /// The secure handshake is complete. Called on secure transports only.
     fn handshake_completed(&mut self, _transport: &Transport) {}
 
-    /// A protocol that wraps others shows them here: the one of this type, if it is inside.
-    /// [`Transport::connection`] finds it by this.
+    /// A protocol that wraps others exposes them here: returns the inner protocol of this type, if
+    /// there is one. [`Transport::connection`] uses it.
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
         None
+    }
+}
+
+/// The name of a type behind a `dyn Protocol`, for messages.
+pub trait TypeName {
+    #[doc(hidden)]
+    fn type_name(&self) -> &'static str;
+}
+
+impl<T> TypeName for T {
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<T>()
     }
 }

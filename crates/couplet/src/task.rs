@@ -1,7 +1,7 @@
-//! Work for later: [`LoopingCall`], and `defer_later` and `timeout` of the [`Reactor`]. Twisted's
+//! Scheduled work: [`LoopingCall`], and `defer_later` and `timeout` of the [`Reactor`]. Twisted's
 //! `task`.
 //!
-//! All time is the reactor's, so a test passes an hour at once.
+//! All time is the reactor's, so a test can advance an hour in one step.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -17,11 +17,11 @@ use crate::panics::Contained;
 use crate::reactor::{Reactor, Source, Waiting};
 
 impl Reactor {
-    /// Calls `f` when `delay` has passed, and gives what it returns. Cancelling it before cancels
-    /// the call; a panic in `f` is the failure [`Panicked`](crate::defer::Panicked). Fails with
-    /// [`Cancelled`](crate::defer::Cancelled) when the loop ends before.
+    /// Calls `f` after `delay` and fires with its result. Cancelling before then cancels the call;
+    /// a panic in `f` becomes the failure [`Panicked`](crate::defer::Panicked). Fails with
+    /// [`Cancelled`](crate::defer::Cancelled) if the loop ends first.
     ///
-    /// For an `f` that returns a Deferred: `reactor.sleep(delay).then(|()| f())`. Twisted's
+    /// For an `f` that returns a Deferred, write `reactor.sleep(delay).then(|()| f())`. Twisted's
     /// `deferLater`.
     ///
     /// ```
@@ -42,11 +42,10 @@ impl Reactor {
         self.sleep(delay).add_callback(|()| f())
     }
 
-    /// Waits for `future`, but no longer than `after`: then it is dropped, and this fails with
-    /// [`TimedOut`]. The time counts from the first poll; a future that is ready when the time is
-    /// over has made it.
+    /// Waits for `future` for at most `after`, then drops it and fails with [`TimedOut`]. The time
+    /// runs from the first poll; a future that is ready at the deadline still counts as in time.
     ///
-    /// For a Deferred with callbacks there is [`Deferred::add_timeout`].
+    /// For a Deferred with callbacks, use [`Deferred::add_timeout`].
     ///
     /// ```
     /// use couplet::Deferred;
@@ -67,8 +66,8 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// What `future` fails with; [`TimedOut`]; [`Cancelled`](crate::defer::Cancelled) when the
-    /// loop ends before.
+    /// The failure of `future`; [`TimedOut`]; [`Cancelled`](crate::defer::Cancelled) if the loop
+    /// ends first.
     #[track_caller]
     pub fn timeout<T>(
         &self,
@@ -93,10 +92,10 @@ impl Reactor {
     }
 }
 
-/// What a [`LoopingCall`] calls: returns nothing, a `Result<()>`, or a `Deferred<()>` that is
-/// waited for.
+/// What a [`LoopingCall`]'s function may return: nothing, a `Result<()>`, or a `Deferred<()>` to
+/// wait for.
 pub trait LoopResult {
-    /// As what is waited for.
+    /// Converts it into a Deferred to wait for.
     fn into_deferred(self) -> Deferred<()>;
 }
 
@@ -118,14 +117,14 @@ impl LoopResult for Deferred<()> {
     }
 }
 
-/// Calls a function again and again, at the points of a grid: the start, and each whole interval
+/// Calls a function repeatedly on a fixed time grid: at the start, and at every whole interval
 /// after it.
 ///
-/// A point that was missed, because the loop was busy or the last call took long, is left out; the
-/// next call comes at the next point, so the grid never shifts. When the function returns a
-/// Deferred, that is waited for before the next point is looked for. A failure or a panic ends it.
+/// Missed points, because the loop was busy or the previous call took long, are skipped; the next
+/// call happens at the next point, so the grid never shifts. If the function returns a Deferred,
+/// the next point is chosen once it has fired. A failure or a panic stops the looping call.
 ///
-/// Cheap to clone; dropping it changes nothing.
+/// Cheap to clone; dropping it doesn't stop it.
 ///
 /// ```
 /// use couplet::LoopingCall;
@@ -146,50 +145,50 @@ pub struct LoopingCall {
     looping: Rc<Looping>,
 }
 
-/// [`LoopingCall::start`] was called while it runs.
+/// [`LoopingCall::start`] was called while it was running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the looping call is running already")]
+#[error("the looping call is already running")]
 pub struct AlreadyRunning;
 
 type Repeated = Contained<Box<dyn FnMut(u64) -> Deferred<()>>>;
 
 struct Looping {
     reactor: Reactor,
-    /// Out while it is called.
+    /// `None` during a call.
     f: RefCell<Option<Repeated>>,
     phase: Cell<Phase>,
     start: Cell<Instant>,
     interval: Cell<Duration>,
     /// Where it was started.
     place: Cell<Source>,
-    /// The last point of the grid that was told: -1 before the start itself is.
-    told: Cell<i128>,
+    /// The last grid point that was counted; -1 before the start itself is.
+    counted: Cell<i128>,
     ended: RefCell<Option<Resolver<LoopingCall>>>,
-    /// Of the wait for the next point, or of the call that is under way.
+    /// Cancels the wait for the next point, or the call in progress.
     round: RefCell<Option<Canceller>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
-    /// For the next point.
+    /// Waiting for the next point.
     Waiting,
-    /// A call is under way.
+    /// A call is in progress.
     Calling,
-    /// A call is under way, and is the last one.
+    /// A call is in progress, and is the last one.
     Stopping,
 }
 
 impl LoopingCall {
-    /// A call of `f`, which [`start`](Self::start) begins.
+    /// A looping call of `f`; it begins with [`start`](Self::start).
     #[track_caller]
     pub fn new<R: LoopResult>(reactor: &Reactor, mut f: impl FnMut() -> R + 'static) -> Self {
         Self::with_count(reactor, move |_| f())
     }
 
-    /// A call of `f` that is told how many points of the grid have passed since the last call, the
-    /// present one included: 1, or more if some were left out; always 1 with an interval of zero.
-    /// Twisted's `withCount`.
+    /// Like [`new`](Self::new), but passes `f` the number of grid points since the last call,
+    /// including the current one: 1, or more if some were skipped; always 1 with an interval of
+    /// zero. Twisted's `withCount`.
     #[track_caller]
     pub fn with_count<R: LoopResult>(
         reactor: &Reactor,
@@ -202,26 +201,26 @@ impl LoopingCall {
             start: Cell::new(reactor.now()),
             interval: Cell::new(Duration::ZERO),
             place: Cell::new(Location::caller()),
-            told: Cell::new(0),
+            counted: Cell::new(0),
             ended: RefCell::new(None),
             round: RefCell::new(None),
         };
         Self { looping: Rc::new(looping) }
     }
 
-    /// Begins: the first call comes in the next turn, then one each `interval` from now. With an
+    /// Starts: the first call is made in the next turn, then one every `interval` from now. With an
     /// interval of zero there is a call in every turn.
     ///
-    /// The Deferred gives the looping call when it is stopped, and fails with what the function
-    /// failed with; with [`AlreadyRunning`] at once while it runs; with
+    /// The Deferred fires with the looping call when it is stopped. It fails with the function's
+    /// failure; immediately with [`AlreadyRunning`] if it is running; with
     /// [`Cancelled`](crate::defer::Cancelled) when the loop ends. Cancelling it stops the calls
-    /// and cancels the one that is under way. It can be started again.
+    /// and cancels the one in progress. A stopped looping call can be started again.
     #[track_caller]
     pub fn start(&self, interval: Duration) -> Deferred<LoopingCall> {
         self.begin(interval, true)
     }
 
-    /// [`start`](Self::start) with the first call one interval from now. Twisted's
+    /// Like [`start`](Self::start), but with the first call one interval from now. Twisted's
     /// `start(interval, now=False)`.
     #[track_caller]
     pub fn start_later(&self, interval: Duration) -> Deferred<LoopingCall> {
@@ -244,18 +243,19 @@ impl LoopingCall {
         looping.start.set(looping.reactor.now());
         looping.interval.set(interval);
         looping.place.set(Location::caller());
-        looping.told.set(if at_once { -1 } else { 0 });
+        looping.counted.set(if at_once { -1 } else { 0 });
         looping.wait(if at_once { Duration::ZERO } else { interval });
         deferred
     }
 
-    /// Ends it: after the call that is under way, else at once. False when it isn't running.
+    /// Stops it: after the call in progress, if any, otherwise immediately. Returns false if it
+    /// isn't running.
     pub fn stop(&self) -> bool {
         match self.looping.phase.get() {
             Phase::Idle | Phase::Stopping => return false,
             Phase::Calling => self.looping.phase.set(Phase::Stopping),
             Phase::Waiting => {
-                // Not waiting any more, so the cancelled wait ends nothing.
+                // No longer `Waiting`, so the cancelled wait doesn't end it a second time.
                 self.looping.phase.set(Phase::Idle);
                 self.looping.cancel_round();
                 self.looping.finish(Ok(()));
@@ -264,8 +264,8 @@ impl LoopingCall {
         true
     }
 
-    /// Begins a new grid now: the next call comes one interval from now. False, and nothing is
-    /// changed, unless it waits for its next point.
+    /// Restarts the grid now: the next call is made one interval from now. Returns false and does
+    /// nothing unless it is waiting for its next point.
     pub fn reset(&self) -> bool {
         let looping = &self.looping;
         if looping.phase.get() != Phase::Waiting {
@@ -274,31 +274,31 @@ impl LoopingCall {
         looping.phase.set(Phase::Idle);
         looping.cancel_round();
         looping.start.set(looping.reactor.now());
-        looping.told.set(0);
+        looping.counted.set(0);
         looping.wait(looping.interval.get());
         true
     }
 
-    /// Whether it goes on: true from `start` until `stop` or a failure.
+    /// Whether it is running: true from `start` until `stop` or a failure.
     pub fn is_running(&self) -> bool {
         matches!(self.looping.phase.get(), Phase::Waiting | Phase::Calling)
     }
 
-    /// The interval that it was started with.
+    /// The interval it was started with.
     pub fn interval(&self) -> Duration {
         self.looping.interval.get()
     }
 }
 
 impl Looping {
-    /// Waits, calls, and goes on: one chain, so that one cancel reaches either.
+    /// Waits, calls, and continues: one chain, so one cancel reaches either the wait or the call.
     fn wait(self: &Rc<Self>, delay: Duration) {
         self.phase.set(Phase::Waiting);
-        let (calling, going_on) = (self.clone(), self.clone());
+        let (calling, continuing) = (self.clone(), self.clone());
         let whom = (Waiting::LoopingCall, self.place.get());
         let round = self.reactor.sleep_for(whom, delay).then(move |()| calling.call()).add_both(
             move |ended| {
-                going_on.round_ended(ended);
+                continuing.round_ended(ended);
                 Ok(())
             },
         );
@@ -351,7 +351,7 @@ impl Looping {
         }
     }
 
-    /// How long from now to the next point of the grid, in whole nanoseconds.
+    /// The time from now to the next grid point, in whole nanoseconds.
     fn until_next_point(&self) -> Duration {
         let (passed, interval) = (self.passed(), self.interval.get());
         if passed < interval {
@@ -363,15 +363,15 @@ impl Looping {
         }
     }
 
-    /// The points that have passed since the last ones were told.
+    /// The number of grid points since the last count.
     fn count(&self) -> u64 {
         let Some(point) = self.passed().as_nanos().checked_div(self.interval.get().as_nanos())
         else {
             return 1;
         };
-        // Nanoseconds of a Duration fit: they are fewer than 2^94.
+        // A Duration's nanoseconds fit: there are fewer than 2^94.
         let point = point as i128;
-        u64::try_from(point - self.told.replace(point)).unwrap_or(0)
+        u64::try_from(point - self.counted.replace(point)).unwrap_or(0)
     }
 
     fn passed(&self) -> Duration {
@@ -384,7 +384,8 @@ fn from_nanos(nanos: u128) -> Duration {
     Duration::new((nanos / SECOND) as u64, (nanos % SECOND) as u32)
 }
 
-/// The function while it is called: kept for another start, also when it panics.
+/// Holds the function during a call and puts it back afterwards, even after a panic, for the next
+/// start.
 struct Out {
     f: Option<Repeated>,
     looping: Rc<Looping>,

@@ -1,8 +1,7 @@
-//! `couplet chat`: people say lines to each other, with `couplet connect` or any other client of
-//! lines.
+//! `couplet chat`: a line chat for `couplet connect` or any other line client.
 //!
-//! What one member sends is a line with its name before it, for all others. Nobody waits for a slow
-//! reader: its lines pile up to a cap, and then it is cut.
+//! Each line that a member sends goes to all others, after the member's name. A slow reader holds
+//! nobody up: its lines are buffered up to a cap, then it is cut off.
 
 mod pace;
 mod room;
@@ -24,15 +23,15 @@ use pace::Pace;
 use room::{NoName, Room};
 use text::{NAME_LENGTH, clean};
 
-/// Bytes in a line, at most.
+/// The most bytes in a line.
 const LINE_LENGTH: usize = 512;
-/// Law 9: what a member that does not read costs us at most; then it is cut.
+/// Law 9: the most that a member that does not read costs us; then it is cut off.
 const WRITE_CAP: usize = 1024 * 1024;
-/// What the system keeps for a slow reader beside it: less than it would by itself.
+/// The kernel's send buffer, less than its default: a slow reader fills it on top of the cap.
 const SEND_BUFFER: usize = 128 * 1024;
-/// A member whose machine has gone without a word is noticed by probes.
+/// Keepalive probes notice a member whose machine has vanished.
 const PROBE: Duration = Duration::from_secs(60);
-/// What any line costs, in bytes that were said.
+/// The cost of any line, in bytes said.
 const LINE_COST: usize = 16;
 
 /// One member's connection.
@@ -40,7 +39,7 @@ pub(crate) struct ChatServer {
     room: Rc<RefCell<Room>>,
     idle_timeout: Option<Duration>,
     pace: Pace,
-    /// Bytes that the line under way has made us send.
+    /// Bytes that the current line has made us send.
     said: usize,
 }
 
@@ -52,11 +51,11 @@ impl ChatServer {
         let (room, pace) = (room.clone(), Pace::default());
         let server = ChatServer { room, idle_timeout, pace, said: 0 };
         let receiver = LineOnlyReceiver::new(server).with_delimiter(&b"\n"[..]);
-        // A telnet client ends its lines with one byte more.
+        // Room for the CR of a telnet client.
         receiver.with_max_length(LINE_LENGTH + 1)
     }
 
-    /// A line to this member alone.
+    /// Sends a line to this member only.
     fn reply(&mut self, transport: &LineTransport, line: &str) {
         self.said += line.len();
         transport.send_line(format!("* {line}"));
@@ -69,17 +68,17 @@ impl ChatServer {
             others => format!("{others} others are here."),
         };
         self.reply(transport, &format!("Welcome! You are {name}. {others}"));
-        self.reply(transport, "What you type is said to all. /nick NAME gives you a name,");
-        self.reply(transport, "/who tells who is here, /quit leaves, /help tells more.");
+        self.reply(transport, "Everybody sees what you type. /nick NAME changes your name,");
+        self.reply(transport, "/who lists who is here, /quit leaves, /help explains more.");
     }
 
     fn help(&mut self, transport: &LineTransport) {
         let name = format!("/nick NAME  be called NAME: 1 to {NAME_LENGTH} of a-z A-Z 0-9 - _");
         self.reply(transport, &name);
-        self.reply(transport, "/who        tells who is here");
+        self.reply(transport, "/who        lists who is here");
         self.reply(transport, "/quit       leaves");
         self.reply(transport, "//TEXT      says /TEXT");
-        let line = format!("Anything else is said to all others, {LINE_LENGTH} bytes a line.");
+        let line = format!("Anything else is sent to all others, {LINE_LENGTH} bytes per line.");
         self.reply(transport, &line);
     }
 
@@ -118,7 +117,7 @@ impl ChatServer {
             }
             "help" => self.help(transport),
             _ => {
-                let answer = format!("There is no /{command}; /help tells what there is.");
+                let answer = format!("There is no /{command}; /help lists the commands.");
                 self.reply(transport, &answer);
             }
         }
@@ -130,8 +129,8 @@ impl ChatServer {
         }
     }
 
-    /// A line was dealt with. Who says too much is not heard for a while: its network holds what it
-    /// says, and nobody else notices.
+    /// Charges for a line. A member that says too much is not read for a while: the network holds
+    /// its lines, and nobody else notices.
     fn pause_for_breath(&mut self, transport: &LineTransport) {
         let bytes = std::mem::take(&mut self.said) + LINE_COST;
         let members = self.room.borrow().len();
@@ -167,9 +166,9 @@ impl LineProtocol for ChatServer {
         self.pause_for_breath(transport);
     }
 
-    /// The line is thrown away up to its end, and the member stays.
+    /// Drops the line up to its end; the member stays.
     fn line_length_exceeded(&mut self, transport: &LineTransport, _beginning: &[u8]) {
-        let answer = format!("That line has more than {LINE_LENGTH} bytes and was not said.");
+        let answer = format!("That line has more than {LINE_LENGTH} bytes and was not sent.");
         self.reply(transport, &answer);
         self.pause_for_breath(transport);
     }
@@ -184,7 +183,7 @@ impl LineProtocol for ChatServer {
     }
 }
 
-/// What listens: all who come are in one room, and may be silent as long as `idle_timeout`.
+/// The factory: all members are in one room, and may be silent for `idle_timeout`.
 pub(crate) fn factory(
     idle_timeout: Option<Duration>,
 ) -> impl Fn() -> LineOnlyReceiver<ChatServer> + Clone {

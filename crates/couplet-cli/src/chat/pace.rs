@@ -1,16 +1,16 @@
-//! How much one member may say: what is more waits, and is not lost.
+//! Rate limit for one member: the excess is delayed, not lost.
 
 use std::time::{Duration, Instant};
 
-/// Bytes a second that one member may have sent to the others.
+/// Bytes per second that one member may have sent to the others.
 const RATE: u64 = 256 * 1024;
-/// Bytes a second of all members together, as far as many speak at once.
+/// Bytes per second of all members together, when many speak at once.
 const RATE_OF_ALL: u64 = 1024 * 1024;
-/// Bytes of all members together that may come at once. It is far below the cap of what waits for
-/// one reader: who reads is not cut for what many say in one moment.
+/// The burst of all members together, in bytes. Far below the write cap, so that no reader is cut
+/// off for what many say at the same moment.
 pub(super) const BURST_OF_ALL: u64 = 128 * 1024;
 
-/// What a member has said so far, as a time: until when it is paid for. The generic cell rate
+/// What a member has said so far, as the time until which it is paid for: the generic cell rate
 /// algorithm.
 #[derive(Default)]
 pub(super) struct Pace {
@@ -18,7 +18,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// `bytes` were said, by one of `members`. How long to wait before more is heard.
+    /// Charges for `bytes` said by one of `members`; returns how long to wait before reading more.
     pub(super) fn spend(&mut self, now: Instant, bytes: usize, members: usize) -> Option<Duration> {
         let members = members.max(1) as u64;
         let rate = RATE.min(RATE_OF_ALL / members).max(1);
@@ -47,7 +47,7 @@ mod tests {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {}
     }
 
-    /// Bytes that are heard in a minute of talking without a pause, in lines of 500.
+    /// Bytes that get through in a minute of non-stop talking, in lines of 500.
     fn heard_in_a_minute(members: usize) -> u64 {
         let began = hold(Nobody).reactor().now();
         let (mut pace, mut now, mut bytes) = (Pace::default(), began, 0);

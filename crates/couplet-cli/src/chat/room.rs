@@ -1,4 +1,4 @@
-//! Who is in the chat, and what is said to all of them.
+//! The chat's members, and what is sent to all of them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::text::is_name;
 #[derive(Default)]
 pub(super) struct Room {
     members: BTreeMap<ConnectionId, Member>,
-    /// In small letters, so that Ada and ada are not two.
+    /// In lower case, so that Ada and ada are the same name.
     names: BTreeMap<String, ConnectionId>,
     guests: u64,
 }
@@ -21,7 +21,7 @@ struct Member {
     transport: LineTransport,
 }
 
-/// Why somebody may not have a name.
+/// Why a name is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoName {
     Malformed,
@@ -29,7 +29,7 @@ pub(super) enum NoName {
 }
 
 impl Room {
-    /// One more is here; the name that it has until it chooses one.
+    /// Adds a member; returns its name until it chooses one.
     pub(super) fn join(&mut self, transport: &LineTransport) -> String {
         let name = loop {
             self.guests += 1;
@@ -46,8 +46,8 @@ impl Room {
         name
     }
 
-    /// One is here no more, for this reason if its connection is lost; nothing if it has left
-    /// before.
+    /// Removes a member, with the reason if its connection is lost. Does nothing if it has left
+    /// already.
     pub(super) fn leave(&mut self, who: ConnectionId, reason: Option<&Reason>) {
         let Some(member) = self.members.remove(&who) else { return };
         self.names.remove(&member.name.to_ascii_lowercase());
@@ -63,8 +63,8 @@ impl Room {
         self.tell_all(&format!("* {name} has left{how}\n"), None);
     }
 
-    /// Gives a member another name; how many bytes each was told. Nothing is told of a name that
-    /// one has already.
+    /// Renames a member; returns how many bytes each member was sent. Announces nothing if the
+    /// name does not change.
     pub(super) fn rename(&mut self, who: ConnectionId, name: &str) -> Result<usize, NoName> {
         if !is_name(name) {
             return Err(NoName::Malformed);
@@ -82,15 +82,15 @@ impl Room {
         Ok(self.tell_all(&format!("* {old} is now {name}\n"), None))
     }
 
-    /// A member says something to all others; how many bytes each was sent. The name stands before
-    /// it, so nobody speaks for another one, or for us.
+    /// Sends a member's text to all others; returns how many bytes each was sent. The text follows
+    /// the name, so nobody can speak for another member, or for us.
     pub(super) fn say(&self, who: ConnectionId, text: &str) -> usize {
         let Some(member) = self.members.get(&who) else { return 0 };
         self.tell_all(&format!("<{}> {text}\n", member.name), Some(who))
     }
 
-    /// Sends a line to all, or to all but one. Who does not read it has it in its buffer until the
-    /// cap; nobody waits for that.
+    /// Sends a line to all, or to all but one. It is buffered, up to the cap, for members that do
+    /// not read.
     fn tell_all(&self, line: &str, but: Option<ConnectionId>) -> usize {
         for (id, member) in &self.members {
             if Some(*id) != but {
@@ -108,7 +108,7 @@ impl Room {
         self.members.get(&who).map_or("", |member| &member.name)
     }
 
-    /// The names, for this member.
+    /// The list of names, for this member.
     pub(super) fn who(&self, asks: ConnectionId) -> String {
         let name = |(key, id): (&String, &ConnectionId)| {
             let name = self.members.get(id).map_or(&**key, |member| &*member.name);

@@ -1,4 +1,4 @@
-//! The chat over a network in memory, where the test holds all clients and waiting costs no time.
+//! The chat over an in-memory network: the test plays all clients, and waiting takes no time.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use couplet::{Protocol, Transport};
 
 use super::*;
 
-/// Only its loop and its network are of interest.
+/// Held for its loop and its network only.
 struct Nobody;
 
 impl Protocol for Nobody {
@@ -31,7 +31,7 @@ impl Scene {
         Scene { held, port }
     }
 
-    /// One more member, who has read the greeting.
+    /// A new member that has read the greeting.
     fn member(&mut self, name: &str) -> Wire {
         let wire = self.held.network().connect(self.port).unwrap();
         self.held.settle();
@@ -81,7 +81,7 @@ fn who_does_not_read_is_cut_at_the_cap_and_the_others_hear_everything() {
         said += 1;
         heard_by_bob += heard(&bob).matches("<ada> xxx").count();
         scene.held.advance(Duration::from_millis(2));
-        assert!(said < 10_000, "she is never cut");
+        assert!(said < 10_000, "she is never cut off");
     }
     assert!(said * 500 > WRITE_CAP / 2, "it takes more than {said} lines");
     assert_eq!(heard_by_bob, said);
@@ -94,7 +94,7 @@ fn who_does_not_read_is_cut_at_the_cap_and_the_others_hear_everything() {
 fn who_floods_is_heard_at_the_rate_loses_nothing_and_cuts_nobody() {
     let mut scene = Scene::new();
     let (ada, bob) = (scene.member("ada"), scene.member("bob"));
-    // Many times the cap, in lines that grow on their way.
+    // Many times the cap, in lines that are longer when sent on.
     let lines: Vec<String> = (0..200_000).map(|n| n.to_string()).collect();
     let flood = lines.join("\n") + "\n";
     let began = scene.held.network().elapsed();
@@ -170,7 +170,7 @@ fn names_are_unique_whatever_the_size_of_their_letters_and_free_when_their_owner
 #[test]
 fn the_cap_is_out_of_reach_of_what_a_thousand_may_say_at_once() {
     let longest = LINE_LENGTH + NAME_LENGTH + "<> \n".len();
-    // Each may say its share and end a line.
+    // Each may say its share and finish a line.
     assert!(pace::BURST_OF_ALL as usize + 1000 * longest < WRITE_CAP);
 }
 
@@ -179,7 +179,7 @@ fn who_is_silent_for_the_idle_timeout_is_cut_and_the_others_are_told() {
     let mut scene = Scene::new();
     let (ada, eve) = (scene.member("ada"), scene.member("eve"));
     heard(&ada);
-    // Half a line is a word too, and does not end it.
+    // Half a line counts as activity too.
     scene.send(&eve, b"half a li");
     scene.held.advance(IDLE / 2);
     scene.send(&ada, b"anybody?\n");

@@ -1,16 +1,16 @@
-//! What people type, before others see it: names and lines without a trick in them.
+//! Sanitizes what members type before others see it: names and lines.
 
-/// Bytes in a name, at most.
+/// The most bytes in a name.
 pub(super) const NAME_LENGTH: usize = 20;
 
-/// What a name is made of. Letters that only look like others would be somebody else's name.
+/// True for a valid name. ASCII only: letters that look like others would allow impersonation.
 pub(super) fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=NAME_LENGTH).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// The line as text that is safe to show on a terminal: what moves the cursor, changes colours or
-/// the direction of writing, or is no UTF-8, becomes a `?`. It never grows.
+/// the direction of writing, or is not UTF-8, becomes a `?`. It never grows.
 pub(super) fn clean(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut text = String::with_capacity(line.len());
@@ -27,7 +27,7 @@ fn safe(letter: char) -> char {
     match letter {
         '\t' => ' ',
         _ if letter.is_control() => '?',
-        // Line ends, marks of direction, and the byte order mark.
+        // Line separators, direction marks, and the byte order mark.
         '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{feff}' => '?',
         '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
         _ => letter,

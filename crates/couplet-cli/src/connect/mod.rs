@@ -1,7 +1,7 @@
 //! `couplet connect`: copies stdin to the peer and the peer's bytes to stdout, as `nc` does.
 //!
-//! Standard streams may be files, which can't be polled, or shared with other programs, for which
-//! they must stay blocking. So each has a thread, and neither holds up the loop.
+//! Standard streams may be files, which can't be polled, or be shared with other programs, which
+//! need them blocking. So each has a thread, and neither blocks the loop.
 
 mod stdin;
 mod stdout;
@@ -22,10 +22,10 @@ use crate::{output, signalled_loop};
 use stdin::{Read, Stdin};
 use stdout::{Printed, Stdout};
 
-/// Law 9: reading from the peer pauses above this many bytes for stdout, and resumes at half.
+/// Law 9: reading from the peer pauses above this many unprinted bytes, and resumes at half.
 const UNPRINTED: usize = 256 * 1024;
-/// After the peer's end of stream, stdin is sent on until it has been silent for this long: it may be
-/// a pipe that nobody ever closes.
+/// After the peer's FIN, stdin is still sent until it has been silent for this long: it may be a
+/// pipe that is never closed.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Time for an interrupted run to print what it has received.
 const LAST_PRINT: Duration = Duration::from_millis(300);
@@ -35,11 +35,11 @@ type End = Rc<RefCell<Option<Result<Reason, Failure>>>>;
 
 /// The connection between the streams.
 struct Session {
-    /// `None` after its end.
+    /// `None` after EOF.
     stdin: Option<Stdin>,
-    /// `None` after the connection: everything has been handed over.
+    /// `None` once the connection is lost: everything has been queued.
     stdout: Option<Stdout>,
-    /// Bytes handed to stdout and not written yet.
+    /// Bytes queued for stdout.
     unprinted: usize,
     peer: PeerStream,
     end: End,
@@ -48,12 +48,13 @@ struct Session {
 /// The stream from the peer.
 enum PeerStream {
     Open,
-    /// The call closes the connection when stdin stays silent; `None` while stdin is not asked.
+    /// The call closes the connection if stdin stays silent; `None` while nothing is requested
+    /// from stdin.
     Ended(Option<DelayedCall>),
 }
 
 impl Session {
-    /// Takes what stdin gave.
+    /// Handles the result of a read from stdin.
     fn typed(&mut self, transport: &Transport, read: Read) {
         if let PeerStream::Ended(silence) = &mut self.peer
             && let Some(silence) = silence.take()
@@ -79,13 +80,13 @@ impl Session {
         }
     }
 
-    /// Asks stdin for more, as soon as the peer takes it.
+    /// Requests more from stdin as soon as the write side has room.
     fn ask_stdin(&mut self, transport: &Transport) {
         let Some(stdin) = &mut self.stdin else { return };
         if transport.is_full() {
             stdin.hold();
             let me: Connection<Self> = transport.connection();
-            // It fails when the connection is lost, and then the tell is dropped.
+            // Fails when the connection is lost; then the tell is dropped.
             let go_on = move |_| {
                 me.tell(Self::ask_stdin);
                 Ok(())
@@ -96,7 +97,7 @@ impl Session {
         self.bound_silence(transport);
     }
 
-    /// After the peer's end of stream, closes the connection if stdin stays silent.
+    /// After the peer's FIN, closes the connection if stdin stays silent.
     fn bound_silence(&mut self, transport: &Transport) {
         let is_asked = self.stdin.as_ref().is_some_and(Stdin::is_asked);
         if let PeerStream::Ended(silence) = &mut self.peer
@@ -107,7 +108,7 @@ impl Session {
         }
     }
 
-    /// Stdout has written this many bytes.
+    /// Called when stdout has written this many bytes.
     fn printed(&mut self, transport: &Transport, bytes: usize) {
         self.unprinted -= bytes;
         if self.unprinted <= UNPRINTED / 2 {
@@ -119,7 +120,7 @@ impl Session {
 impl Protocol for Session {
     fn connection_made(&mut self, transport: &Transport) {
         tracing::info!(peer = %transport.peer(), host = %transport.host(), "connected");
-        // A peer that reads slowly is not cut.
+        // A slow reader is not cut off.
         transport.set_close_deadline(None);
         match Stdin::start(transport.reactor().remote(), transport.id()) {
             Ok(stdin) => self.stdin = Some(stdin),
@@ -137,7 +138,7 @@ impl Protocol for Session {
         }
     }
 
-    /// The peer may still read, but nobody at a terminal wants to type any more.
+    /// The peer may still read, but there is no point in typing more at a terminal.
     fn read_closed(&mut self, transport: &Transport) {
         self.peer = PeerStream::Ended(None);
         match &self.stdin {

@@ -1,4 +1,4 @@
-//! Standard input, read by a thread: one piece for each request.
+//! Standard input, read by a thread, one piece per request.
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,7 +11,7 @@ use super::Session;
 use super::stdout::until_ready;
 use crate::output;
 
-/// Bytes in a piece, at most.
+/// The most bytes in a piece.
 const PIECE: usize = 64 * 1024;
 
 /// The result of a read. Nothing follows an end or an error.
@@ -21,14 +21,14 @@ pub(super) enum Read {
     Failed(io::Error),
 }
 
-/// Requests pieces. When it is dropped, the thread ends after the read it is in.
+/// Requests pieces. When it is dropped, the thread ends after its current read.
 pub(super) struct Stdin {
     asking: SyncSender<()>,
     is_asked: bool,
 }
 
 impl Stdin {
-    /// Starts the thread, which hands what it reads to the connection.
+    /// Starts the thread, which sends what it reads to the connection.
     pub(super) fn start(remote: Remote, connection: ConnectionId) -> couplet::Result<Stdin> {
         let (asking, asked) = sync_channel(1);
         let thread = std::thread::Builder::new().name("couplet-stdin".into());
@@ -38,9 +38,9 @@ impl Stdin {
         Ok(Stdin { asking, is_asked: false })
     }
 
-    /// Asks for the next piece.
+    /// Requests the next piece.
     pub(super) fn ask(&mut self) {
-        // The thread has ended only after an end or an error.
+        // The thread ends only after EOF or an error.
         self.is_asked = self.asking.try_send(()).is_ok();
     }
 

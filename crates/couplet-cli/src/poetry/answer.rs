@@ -1,11 +1,11 @@
-//! The first line of what a server by name answers. Pure: no connection is seen here.
+//! Parses the first line of a by-name server's answer. No I/O.
 
 use std::fmt;
 
-/// Bytes that the line may have, its end not counted.
+/// The most bytes in the line, not counting its end.
 const MAX_LINE: usize = 4096;
 
-/// What is asked for.
+/// What was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Poem,
@@ -13,7 +13,7 @@ pub(crate) enum Asked {
 }
 
 impl Asked {
-    /// The word that its answer begins with.
+    /// The first word of its answer.
     fn word(self) -> &'static [u8] {
         match self {
             Asked::Poem => b"poem ",
@@ -27,9 +27,9 @@ const ERROR: &[u8] = b"error ";
 /// Why there is no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NoAnswer {
-    /// The server says that it has none: this it says.
+    /// The server refused, with this text.
     Refused(String),
-    /// What came is no answer.
+    /// The received bytes are not an answer.
     Strange(String),
 }
 
@@ -45,12 +45,12 @@ impl NoAnswer {
 impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // Control characters would do something to a terminal.
+            // Control characters would act on a terminal.
             NoAnswer::Refused(text) => {
                 write!(f, "the server says: {}", text.replace(char::is_control, "?"))
             }
             NoAnswer::Strange(text) => {
-                write!(f, "{text:?} came and is no answer; is it `poetry serve --by-name` there?")
+                write!(f, "{text:?} is not an answer; is that a `poetry serve --by-name`?")
             }
         }
     }
@@ -58,7 +58,7 @@ impl fmt::Display for NoAnswer {
 
 impl std::error::Error for NoAnswer {}
 
-/// Reads the line as it comes.
+/// Parses the line incrementally.
 #[derive(Debug)]
 pub(crate) struct FirstLine {
     asked: Asked,
@@ -70,12 +70,12 @@ impl FirstLine {
         FirstLine { asked, held: Vec::new() }
     }
 
-    /// More came. When the line is whole: its number and what stands behind it. What cannot become
-    /// an answer is found out with the first wrong byte.
+    /// Takes received bytes. Once the line is complete, returns its number and the bytes after it.
+    /// Fails at the first byte that cannot belong to an answer.
     pub(crate) fn feed<'a>(&mut self, data: &'a [u8]) -> Result<Option<(u64, &'a [u8])>, NoAnswer> {
         let end = data.iter().position(|byte| *byte == b'\n');
         let (line, rest) = data.split_at(end.unwrap_or(data.len()));
-        // A CR may be behind the longest line.
+        // A CR may follow the longest line.
         let room = MAX_LINE + 1 - self.held.len();
         self.held.extend_from_slice(&line[..line.len().min(room)]);
         let begins = |word: &[u8]| self.held.iter().zip(word).all(|(came, wanted)| came == wanted);
@@ -104,7 +104,7 @@ impl FirstLine {
     }
 }
 
-/// Digits alone; what is more than we can count is more than we want.
+/// A number in digits only. It saturates: a number beyond `u64` is over every limit anyway.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -123,7 +123,7 @@ mod tests {
         Ok(answer.map(|(number, rest)| (number, rest.to_vec())))
     }
 
-    /// Fed byte by byte; what stands behind the line is not looked at.
+    /// Fed byte by byte; ignores the bytes after the line.
     fn in_bytes(asked: Asked, bytes: &[u8]) -> Result<Option<u64>, NoAnswer> {
         let mut line = FirstLine::of(asked);
         for byte in bytes {

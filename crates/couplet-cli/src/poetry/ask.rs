@@ -1,4 +1,4 @@
-//! The clients of a server by name: one asks for a poem, one for the titles.
+//! The clients of a by-name server: one requests a poem, one the titles.
 
 use std::fmt;
 use std::rc::Rc;
@@ -11,17 +11,17 @@ use crate::poetry::answer::{Asked, FirstLine};
 use crate::poetry::order::{CutShort, Order, TooLong, order};
 use crate::progress::Bar;
 
-/// Law 9: bytes of titles, at most.
+/// Law 9: the most bytes of titles.
 const MAX_TITLES: usize = 16 * 1024 * 1024;
 
-/// The connection ended before there was an answer.
+/// The connection ended before an answer came.
 #[derive(Debug)]
 struct Unanswered(ConnectionLost);
 
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lost = &self.0;
-        write!(f, "no answer came: {lost}; is it `poetry serve --by-name` there?")
+        write!(f, "no answer came: {lost}; is that a `poetry serve --by-name`?")
     }
 }
 
@@ -31,7 +31,7 @@ impl std::error::Error for Unanswered {
     }
 }
 
-/// Asks for one poem, of which the answer tells the length.
+/// Requests one poem; the answer begins with its length.
 struct NamedClient {
     title: String,
     max_bytes: u64,
@@ -46,7 +46,7 @@ enum State {
 }
 
 impl NamedClient {
-    /// Takes what came as far as it is wanted; true when the poem is whole.
+    /// Takes received bytes, up to the end of the poem; true when the poem is complete.
     fn take(&mut self, mut data: &[u8], now: Instant) -> couplet::Result<bool> {
         if let State::Asking(line) = &mut self.state {
             let Some((of, rest)) = line.feed(data)? else { return Ok(false) };
@@ -103,8 +103,8 @@ impl Protocol for NamedClient {
     }
 }
 
-/// Gets the poem of this title, and shows in `bar`, if there is one, how far it is. Cancelling it
-/// ends the attempt to connect, or the connection.
+/// Fetches the poem with this title, and shows the progress in `bar`, if given. Cancelling it ends
+/// the attempt to connect, or the connection.
 pub(crate) fn ask_poem(
     reactor: &Reactor,
     from: ClientEndpoint,
@@ -117,17 +117,17 @@ pub(crate) fn ask_poem(
     order(reactor, from, |order| NamedClient { title, max_bytes, bar, state, order })
 }
 
-/// Asks for the titles.
+/// Requests the titles.
 struct TitlesClient {
     line: FirstLine,
-    /// Lines that are still to come, as soon as that is known.
+    /// Lines still to come, once known.
     missing: Option<u64>,
     titles: Vec<u8>,
     order: Rc<Order<Vec<u8>>>,
 }
 
 impl TitlesClient {
-    /// Takes what came as far as it is wanted; true when all titles are there.
+    /// Takes received bytes, up to the last title; true when all titles are complete.
     fn take(&mut self, mut data: &[u8]) -> couplet::Result<bool> {
         let mut missing = match self.missing {
             Some(missing) => missing,
@@ -137,7 +137,7 @@ impl TitlesClient {
                 count
             }
         };
-        // Each title has a byte at least, its end.
+        // Each title has at least one byte, its end.
         if missing.saturating_add((self.titles.len() + data.len()) as u64) > MAX_TITLES as u64 {
             return Err(Failure::msg(format!("the titles have more than {MAX_TITLES} bytes")));
         }
@@ -183,7 +183,7 @@ impl Protocol for TitlesClient {
     }
 }
 
-/// Gets the titles, a line each, as the server sends them.
+/// Fetches the titles, one per line, as the server sends them.
 pub(crate) fn ask_titles(reactor: &Reactor, from: ClientEndpoint) -> Deferred<Vec<u8>> {
     let line = FirstLine::of(Asked::Titles);
     order(reactor, from, |order| TitlesClient { line, missing: None, titles: Vec::new(), order })

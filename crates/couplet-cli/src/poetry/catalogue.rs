@@ -1,4 +1,4 @@
-//! Poems by their titles, and what a request by name is answered. Pure: no connection is seen here.
+//! Poems by title, and the replies to requests. No I/O.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,30 +8,30 @@ use bytes::Bytes;
 
 use crate::poems::Poem;
 
-/// What asks for the titles; an empty line does so too.
+/// Requests the titles; so does an empty line.
 const LIST: &str = "?";
-/// Characters of a request that its answer repeats.
+/// The most characters of a request that an error repeats.
 const QUOTED: usize = 60;
 
-/// Poems by title; case does not matter.
+/// Poems by title, case-insensitively.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
     poems: HashMap<String, Poem>,
-    /// The answer to who asks for the titles: they stand in the order of the files.
+    /// The reply to a request for the titles, in the order of the files.
     titles: Bytes,
 }
 
-/// What one line is answered.
+/// The reply to one line.
 #[derive(Debug)]
-pub(crate) enum Answer<'a> {
+pub(crate) enum Reply<'a> {
     Titles(&'a Bytes),
     Poem(&'a Poem),
-    /// There is no such poem; the line that says so.
+    /// There is no such poem; the line says so.
     Error(String),
 }
 
 impl Catalogue {
-    /// These poems, or why they cannot be told apart by what fits into a line.
+    /// These poems, or an error if a title does not fit into a line or two titles are the same.
     pub(crate) fn new(poems: Vec<Poem>) -> Result<Catalogue, String> {
         let mut titles = format!("titles {}\r\n", poems.len());
         let mut by_title = HashMap::new();
@@ -58,15 +58,15 @@ impl Catalogue {
         Ok(Catalogue { poems: by_title, titles: titles.into() })
     }
 
-    /// What this line, without its end, is answered.
-    pub(crate) fn answer(&self, line: &[u8]) -> Answer<'_> {
+    /// The reply to this line, given without its end.
+    pub(crate) fn reply(&self, line: &[u8]) -> Reply<'_> {
         let line = String::from_utf8_lossy(line);
         if line.is_empty() || line == LIST {
-            return Answer::Titles(&self.titles);
+            return Reply::Titles(&self.titles);
         }
         match self.poems.get(&fold(&line)) {
-            Some(poem) => Answer::Poem(poem),
-            None => Answer::Error(format!(
+            Some(poem) => Reply::Poem(poem),
+            None => Reply::Error(format!(
                 "error there is no poem {}; an empty line gets the titles\r\n",
                 quoted(&line)
             )),
@@ -74,17 +74,17 @@ impl Catalogue {
     }
 }
 
-/// The beginning of a poem's answer.
+/// The line before a poem.
 pub(crate) fn header(poem: &Poem) -> String {
     format!("poem {} {}\r\n", poem.text.len(), poem.name)
 }
 
-/// The same for two titles that differ by case alone.
+/// The same for titles that differ only by case.
 fn fold(title: &str) -> String {
     title.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
-/// In quotes, with control characters escaped, and not for ever.
+/// In quotes, with control characters escaped, and shortened.
 fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTED) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
@@ -107,9 +107,9 @@ mod tests {
     }
 
     fn found(catalogue: &Catalogue, line: &str) -> Option<String> {
-        match catalogue.answer(line.as_bytes()) {
-            Answer::Poem(poem) => Some(poem.name.clone()),
-            Answer::Titles(_) | Answer::Error(_) => None,
+        match catalogue.reply(line.as_bytes()) {
+            Reply::Poem(poem) => Some(poem.name.clone()),
+            Reply::Titles(_) | Reply::Error(_) => None,
         }
     }
 
@@ -135,7 +135,7 @@ mod tests {
     fn titles_stand_in_the_order_of_the_files() {
         let catalogue = catalogue(&["b", "A", "c"]).unwrap();
         for line in [&b""[..], b"?"] {
-            let Answer::Titles(titles) = catalogue.answer(line) else { panic!("no titles") };
+            let Reply::Titles(titles) = catalogue.reply(line) else { panic!("no titles") };
             assert_eq!(titles, &b"titles 3\r\nb\r\nA\r\nc\r\n"[..]);
         }
     }
@@ -155,7 +155,7 @@ mod tests {
         #[test]
         fn an_error_is_one_line_and_a_short_one(line in prop::collection::vec(any::<u8>(), 1..1024)) {
             let catalogue = catalogue(&["ode"]).unwrap();
-            if let Answer::Error(error) = catalogue.answer(&line) {
+            if let Reply::Error(error) = catalogue.reply(&line) {
                 prop_assert!(error.starts_with("error ") && error.ends_with("\r\n"));
                 let text = &error[..error.len() - 2];
                 prop_assert!(!text.contains(char::is_control), "{error:?}");

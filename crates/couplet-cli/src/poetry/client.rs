@@ -1,5 +1,5 @@
-//! The client of one poem, from a server that need not be asked: the end of the stream is the end
-//! of the poem.
+//! The client of a server that sends one poem unasked: the end of the stream is the end of the
+//! poem.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Tran
 use crate::poetry::order::{CutShort, Order, TooLong, order};
 use crate::progress::Bar;
 
-/// Collects one poem, and gives it out when it is whole.
+/// Collects one poem and delivers it when it is complete.
 struct PoetryClient {
     poem: Vec<u8>,
     max_bytes: u64,
@@ -46,16 +46,16 @@ impl Protocol for PoetryClient {
     }
 }
 
-/// To close without data is how servers tell that there is no poem.
+/// Servers that have no poem close without data.
 fn not_empty(poem: Vec<u8>) -> couplet::Result<Vec<u8>> {
     if poem.is_empty() {
-        return Err(Failure::msg("it was closed without data"));
+        return Err(Failure::msg("the connection was closed without data"));
     }
     Ok(poem)
 }
 
-/// Gets one poem, which is never empty, and shows in `bar`, if there is one, how far it is.
-/// Cancelling it ends the attempt to connect, or the connection.
+/// Fetches one poem, which is never empty, and shows the progress in `bar`, if given. Cancelling it
+/// ends the attempt to connect, or the connection.
 pub(crate) fn get_poem(
     reactor: &Reactor,
     from: ClientEndpoint,

@@ -1,4 +1,4 @@
-//! `couplet poetry get`: many poems at once, printed in the order of the addresses.
+//! `couplet poetry get`: fetches many poems at once and prints them in the order of the addresses.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -20,10 +20,10 @@ use crate::poetry::transforming::Transformer;
 use crate::progress::{Bar, Progress};
 use crate::signalled_loop;
 
-/// A server that has not said a word for so long may wait for one.
+/// A server that is silent for this long may be waiting for a request.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How long an interrupted command still prints what has come.
+/// How long an interrupted command still prints what has arrived.
 const LAST_PRINT: Duration = Duration::from_millis(300);
 
 pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
@@ -64,7 +64,7 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     match (outcome.take(), l.stopped_by()) {
         (Some(Err(error)), _) => {
             let failed = cannot_print(&error);
-            // Nobody reads the poems, but it was not for that that some did not come.
+            // The reader of stdout has gone, but that is not why poems are missing.
             if collection.is_lacking() && failed.as_ref().is_err_and(Exit::is_quiet) {
                 return Err(Exit::failed_quietly());
             }
@@ -80,11 +80,11 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
             output::tell(&format!("interrupted: {}", collection.summary(took)));
             Err(Exit::interrupted(signal))
         }
-        (None, None) => Err(Exit::failed("the run ended before the poems came")),
+        (None, None) => Err(Exit::failed("the run ended before the poems arrived")),
     }
 }
 
-/// What is to be done for each address.
+/// The work for each address.
 #[derive(Clone)]
 struct Errands {
     collection: Rc<RefCell<Collection>>,
@@ -97,7 +97,7 @@ struct Errands {
 }
 
 impl Errands {
-    /// Gets one poem, tells of it, has it transformed, and puts it where it belongs.
+    /// Fetches one poem, reports it, has it transformed, and adds it to the collection.
     fn run(self, reactor: &Reactor, index: usize, address: Peer) {
         let bar = self.progress.bar(&address.name, "", None, self.began);
         let poem = self.order(reactor, address.endpoint, &bar);
@@ -130,19 +130,19 @@ impl Errands {
         }
     }
 
-    /// A server by name waits to be asked: who waits for it for ever wants to know.
+    /// A by-name server waits for a request; without `--name` the user would wait forever.
     fn hint_later(&self, reactor: &Reactor, bar: &Bar, name: &str) -> DelayedCall {
         let after = self.timeout.map_or(SILENCE, |timeout| SILENCE.min(timeout / 2));
         let (errands, bar, name) = (self.clone(), bar.clone(), name.to_owned());
         reactor.call_later(after, move || {
             if bar.is_silent() && errands.title.is_none() {
-                let hint = "a server by name waits to be asked (--name)";
+                let hint = "a server started with --by-name expects --name";
                 errands.progress.line(&format!("nothing has come from {name} so far; {hint}"));
             }
         })
     }
 
-    /// What became of it; `None` where that does not matter any more.
+    /// Reports the outcome; `None` if the run is stopping.
     fn tell(
         &self,
         reactor: &Reactor,
@@ -151,7 +151,7 @@ impl Errands {
         poem: couplet::Result<Vec<u8>>,
     ) -> Option<Arrived> {
         if reactor.is_stopping() {
-            // What the end of the run cut is not worth a line of its own.
+            // Poems that the end of the run cut short get no line.
             self.progress.freeze();
             return None;
         }
@@ -180,7 +180,7 @@ impl Errands {
                 Ok(poem) => Some(Arrived::Poem(poem)),
                 Err(failure) => {
                     let why = transformer.why(&failure);
-                    progress.line(&format!("the poem from {name} is printed as it is: {why}"));
+                    progress.line(&format!("the poem from {name} is printed untransformed: {why}"));
                     Some(Arrived::Untransformed(poem))
                 }
             })
@@ -188,7 +188,7 @@ impl Errands {
     }
 }
 
-/// What became of one poem, in a line.
+/// The outcome of one fetch, in a line.
 fn news(name: &str, poem: &Result<Vec<u8>, Failure>, took: Duration) -> String {
     match poem {
         Ok(poem) => {
@@ -198,11 +198,11 @@ fn news(name: &str, poem: &Result<Vec<u8>, Failure>, took: Duration) -> String {
     }
 }
 
-/// Why there is no poem, for people.
+/// Why there is no poem.
 pub(crate) fn why(failure: &Failure) -> String {
     match failure.downcast_ref::<TimedOut>() {
         Some(late) => {
-            format!("it was not whole after {} s (--timeout)", late.after.as_secs_f64())
+            format!("it was incomplete after {} s (--timeout)", late.after.as_secs_f64())
         }
         None => failure.to_string(),
     }
@@ -211,37 +211,38 @@ pub(crate) fn why(failure: &Failure) -> String {
 /// What came from one address.
 enum Arrived {
     Poem(Bytes),
-    /// A poem that was to be something else.
+    /// A poem whose transformation failed.
     Untransformed(Bytes),
     Nothing,
 }
 
-/// The poems that have come, in the order of the addresses.
+/// The poems that have arrived, in the order of the addresses.
 struct Collection {
-    places: Vec<Place>,
-    /// Places before this one were given to the printer.
+    outputs: Vec<Output>,
+    /// Outputs before this one went to the printer.
     next: usize,
     whole: usize,
     failed: usize,
     untransformed: usize,
     bytes: usize,
-    /// There is one as long as poems are to come.
+    /// Dropped with the last output.
     printer: Option<Printer>,
 }
 
-enum Place {
-    Waiting,
-    Poem(Bytes),
-    /// No poem came, or it was given to the printer.
-    Empty,
+/// What one address adds to stdout.
+enum Output {
+    Pending,
+    Ready(Bytes),
+    /// No poem came, or it went to the printer.
+    Done,
 }
 
 impl Collection {
     fn new(count: usize, printer: Printer) -> Rc<RefCell<Collection>> {
-        let places = (0..count).map(|_| Place::Waiting).collect();
+        let outputs = (0..count).map(|_| Output::Pending).collect();
         let printer = Some(printer);
         Rc::new(RefCell::new(Collection {
-            places,
+            outputs,
             next: 0,
             whole: 0,
             failed: 0,
@@ -251,46 +252,46 @@ impl Collection {
         }))
     }
 
-    /// Not everything that was asked for was done.
+    /// True if a poem is missing or was not transformed.
     fn is_lacking(&self) -> bool {
         self.failed + self.untransformed > 0
     }
 
-    /// One poem came, or will not come. Prints those before which none is missing.
+    /// Records an outcome, then prints every poem that no earlier address holds up.
     fn arrived(&mut self, index: usize, arrived: Arrived) {
         self.untransformed += usize::from(matches!(arrived, Arrived::Untransformed(_)));
-        self.places[index] = match arrived {
+        self.outputs[index] = match arrived {
             Arrived::Poem(poem) | Arrived::Untransformed(poem) => {
                 self.whole += 1;
                 self.bytes += poem.len();
-                Place::Poem(poem)
+                Output::Ready(poem)
             }
             Arrived::Nothing => {
                 self.failed += 1;
-                Place::Empty
+                Output::Done
             }
         };
-        while let Some(place) = self.places.get_mut(self.next)
-            && !matches!(place, Place::Waiting)
+        while let Some(output) = self.outputs.get_mut(self.next)
+            && !matches!(output, Output::Pending)
         {
-            let place = std::mem::replace(place, Place::Empty);
-            if let (Place::Poem(poem), Some(printer)) = (place, &self.printer) {
+            let output = std::mem::replace(output, Output::Done);
+            if let (Output::Ready(poem), Some(printer)) = (output, &self.printer) {
                 printer.print(poem);
             }
             self.next += 1;
         }
-        if self.next == self.places.len() {
+        if self.next == self.outputs.len() {
             self.printer = None;
         }
     }
 
     fn summary(&self, took: Duration) -> String {
-        let (whole, count) = (self.whole, self.places.len());
+        let (whole, count) = (self.whole, self.outputs.len());
         let (bytes, took) = (self.bytes, took.as_secs_f64());
-        let as_they_are = match self.untransformed {
+        let untransformed = match self.untransformed {
             0 => String::new(),
             count => format!(", {count} not transformed"),
         };
-        format!("{whole} of {count} poems, {bytes} bytes in {took:.1} s{as_they_are}")
+        format!("{whole} of {count} poems, {bytes} bytes in {took:.1} s{untransformed}")
     }
 }

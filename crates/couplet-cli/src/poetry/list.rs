@@ -1,4 +1,4 @@
-//! `couplet poetry list`: the titles that a server by name has.
+//! `couplet poetry list`: the titles of a by-name server.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -39,7 +39,7 @@ pub(crate) fn run(options: List) -> Result<(), Exit> {
     }
 }
 
-/// A line each. What a terminal would act on is a question mark.
+/// One title per line, with control characters as question marks.
 fn shown(titles: &[u8]) -> String {
     let titles = String::from_utf8_lossy(titles);
     let line = |title: &str| title.replace(char::is_control, "?") + "\n";

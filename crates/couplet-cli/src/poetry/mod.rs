@@ -1,13 +1,13 @@
-//! Poetry: servers that give out poems slowly, clients that collect them, and a server that
-//! transforms them. A poem that was cut is not taken for a whole one.
+//! Poetry: servers that send poems slowly, clients that collect them, and a server that transforms
+//! them. A poem that was cut short never passes for a whole one.
 //!
-//! - `serve` and `client`: each client gets the next poem, and its end is the end of the stream.
-//! - `named` and `ask`: poems are asked for by their titles, and their length comes first;
-//!   `catalogue` and `answer` are the two ends of that without a connection, `list` the command.
-//! - `transform`, `transform_server` and `transforming`: poems as netstrings, the command, its server
-//!   and the client; `transformations` are what they are for.
-//! - `recital` is what the servers have in common, `order` what the clients have; `get` is the
-//!   command in which the clients meet.
+//! - `serve` and `client`: each client gets the next poem, which ends with the stream.
+//! - `named` and `ask`: clients request poems by title, and the length comes first; `catalogue` and
+//!   `answer` are the two ends of that protocol without I/O, `list` the command.
+//! - `transform`, `transform_server` and `transforming`: poems as netstrings; the command, its server
+//!   and the client. `transformations` has no I/O.
+//! - `recital` is shared by the servers, `order` by the clients; `get` is the command that uses all
+//!   clients.
 
 mod answer;
 pub(crate) mod ask;

@@ -1,8 +1,8 @@
-//! `couplet poetry serve --by-name`: a client asks for a poem by its title, a line each.
+//! `couplet poetry serve --by-name`: a client requests poems by title, one per line.
 //!
-//! A title is answered `poem BYTES TITLE` and then so many bytes, or `error TEXT`; an empty line or
-//! `?` is answered `titles N` and N lines. Requests may be pipelined: while an answer is under way,
-//! or the client does not read, no more of them are read.
+//! The answer to a title is `poem BYTES TITLE` and then that many bytes, or `error TEXT`; the answer
+//! to an empty line or `?` is `titles N` and N lines. Requests may be pipelined; reading pauses
+//! while an answer is in progress or the client does not read.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use couplet::protocols::{FramingError, LineProtocol, LineReceiver, LineTransport};
 use couplet::{Reason, Transport};
 
-use crate::poetry::catalogue::{Answer, Catalogue, header};
+use crate::poetry::catalogue::{Catalogue, Reply, header};
 use crate::poetry::recital::{Next, Pace, Recital};
 
-/// Bytes that a line may have, its end not counted.
+/// The most bytes in a line, not counting its end.
 pub(crate) const MAX_LINE: usize = 1024;
 
-/// What listens: each connection may ask for every poem of `catalogue`, and be silent as long as
-/// `idle_timeout` while no answer is under way.
+/// The factory: each connection may request any poem of `catalogue`, and may be silent for
+/// `idle_timeout` while no answer is in progress.
 pub(crate) fn factory(
     catalogue: Catalogue,
     pace: Pace,
@@ -32,32 +32,32 @@ pub(crate) fn factory(
     }
 }
 
-/// Law 9: what a client that does not read costs us at most. Reading is paused long before: at the
-/// high mark and one piece of a recital.
+/// Law 9: the most that a client that does not read costs us. Reading pauses long before, at the
+/// high watermark plus one piece of a recital.
 const WRITE_CAP: usize = 1024 * 1024;
 
-/// Answers one client, a line after the other.
+/// Answers one client, line by line.
 pub(crate) struct NamedServer {
     catalogue: Rc<Catalogue>,
     pace: Pace,
     idle_timeout: Option<Duration>,
-    /// The answer that is under way; reading is paused as long.
+    /// The answer in progress; reading is paused meanwhile.
     recital: Option<Recital>,
-    /// A line of just the length that is allowed, behind which a CR came.
+    /// A line of exactly the longest length, followed by a CR.
     almost: Vec<u8>,
 }
 
 impl NamedServer {
     fn answer(&mut self, transport: &Transport, line: &[u8]) {
         let catalogue = self.catalogue.clone();
-        let recital = match catalogue.answer(line) {
-            Answer::Poem(poem) => {
-                tracing::info!(peer = %transport.peer(), title = %poem.name, "a poem is asked for");
+        let recital = match catalogue.reply(line) {
+            Reply::Poem(poem) => {
+                tracing::info!(peer = %transport.peer(), title = %poem.name, "a client requested a poem");
                 transport.write(header(poem));
                 Recital::new(poem.text.clone(), self.pace)
             }
-            Answer::Titles(titles) => Recital::new(titles.clone(), Pace::FULL_SPEED),
-            Answer::Error(text) => Recital::new(text.into(), Pace::FULL_SPEED),
+            Reply::Titles(titles) => Recital::new(titles.clone(), Pace::FULL_SPEED),
+            Reply::Error(text) => Recital::new(text.into(), Pace::FULL_SPEED),
         };
         self.recital = Some(recital);
         self.go_on(transport);
@@ -69,7 +69,7 @@ impl NamedServer {
         match recital.go_on(transport) {
             Next::Drained => {
                 transport.pause_producing();
-                // Whether it drained or was lost: who is lost is not told.
+                // Drained or lost; a tell to a lost connection does nothing.
                 let go_on = move |_| {
                     me.tell(Self::go_on);
                     Ok(())
@@ -108,7 +108,7 @@ impl LineProtocol for NamedServer {
     fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
         match beginning.strip_suffix(b"\r") {
             Some(line) => {
-                // Only too long unless the LF comes next.
+                // Too long only if no LF comes next.
                 self.almost = line.to_vec();
                 transport.set_raw_mode();
             }
@@ -129,12 +129,12 @@ impl LineProtocol for NamedServer {
 
     fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
         if let Reason::Failed(failure) = reason {
-            tracing::info!(peer = %transport.peer(), "a client is lost: {failure}");
+            tracing::info!(peer = %transport.peer(), "lost a client: {failure}");
         }
     }
 
-    /// It comes when all is answered. Who reads slowly is not cut: what was written leaves first,
-    /// however long that takes.
+    /// Comes when everything is answered. A slow reader is not cut off: what was written leaves
+    /// first, however long that takes.
     fn read_closed(&mut self, transport: &LineTransport) {
         transport.set_idle_timeout(None);
         transport.set_close_deadline(None);

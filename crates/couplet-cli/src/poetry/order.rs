@@ -1,4 +1,4 @@
-//! Something that was ordered from a server: a Deferred that the connection's protocol fires.
+//! Something ordered from a server: a Deferred that the connection's protocol fires.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -8,15 +8,15 @@ use couplet::defer::Canceller;
 use couplet::endpoints::ClientEndpoint;
 use couplet::{ConnectionLost, Deferred, Protocol, Reactor, Resolver, Transport};
 
-/// Who waits for it, and what brings it.
+/// The pending Deferred, and the connection that will fire it.
 pub(crate) struct Order<T> {
     waiting: RefCell<Option<Resolver<T>>>,
     connecting: RefCell<Option<Canceller>>,
     transport: RefCell<Option<Transport>>,
 }
 
-/// Connects, and gives what the protocol that `client` makes brings. Cancelling it ends the attempt
-/// to connect, or the connection.
+/// Connects, and resolves to what the protocol built by `client` delivers. Cancelling it ends the
+/// attempt to connect, or the connection.
 pub(crate) fn order<T: 'static, P: Protocol>(
     reactor: &Reactor,
     from: ClientEndpoint,
@@ -44,12 +44,12 @@ pub(crate) fn order<T: 'static, P: Protocol>(
 }
 
 impl<T: 'static> Order<T> {
-    /// This connection brings it.
+    /// Notes the connection, for a cancel.
     pub(crate) fn comes_over(&self, transport: &Transport) {
         self.transport.replace(Some(transport.clone()));
     }
 
-    /// It came, or will not come; what comes first counts.
+    /// Fires the Deferred with a result or a failure; later calls do nothing.
     pub(crate) fn arrived(&self, what: couplet::Result<T>) {
         let waiting = self.waiting.borrow_mut().take();
         if let Some(waiting) = waiting {
@@ -67,7 +67,7 @@ impl<T: 'static> Order<T> {
     }
 }
 
-/// It is longer than we want it.
+/// The poem is longer than the limit.
 #[derive(Debug)]
 pub(crate) struct TooLong(pub(crate) u64);
 
@@ -83,7 +83,7 @@ impl std::error::Error for TooLong {}
 #[derive(Debug)]
 pub(crate) struct CutShort {
     pub(crate) bytes: u64,
-    /// Bytes of the whole, where the server has told.
+    /// The poem's length, if the server has said it.
     pub(crate) of: Option<u64>,
     pub(crate) lost: ConnectionLost,
 }
@@ -92,8 +92,8 @@ impl fmt::Display for CutShort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (bytes, lost) = (self.bytes, &self.lost);
         match self.of {
-            Some(of) => write!(f, "it was cut after {bytes} of {of} bytes: {lost}"),
-            None => write!(f, "it was cut after {bytes} bytes: {lost}"),
+            Some(of) => write!(f, "it was cut short after {bytes} of {of} bytes: {lost}"),
+            None => write!(f, "it was cut short after {bytes} bytes: {lost}"),
         }
     }
 }

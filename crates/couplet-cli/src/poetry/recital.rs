@@ -1,14 +1,14 @@
-//! Giving out a poem in parts, no faster than the client takes them.
+//! Sends a poem in parts, no faster than the client reads them.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use couplet::Transport;
 
-/// Bytes written at once, at most.
+/// The most bytes in one write.
 const PIECE: usize = 64 * 1024;
 
-/// How a poem is given out.
+/// How fast a poem is sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     pub(crate) num_bytes: usize,
@@ -24,23 +24,23 @@ impl Pace {
     }
 }
 
-/// A text that is being given out.
+/// A text that is being sent.
 #[derive(Debug)]
 pub(crate) struct Recital {
     rest: Bytes,
     pace: Pace,
-    /// Bytes of this part that are still to be written.
+    /// Unwritten bytes of this part.
     part: usize,
 }
 
-/// How a recital goes on.
+/// How a recital continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// When what was written has left: wait for `drained`.
+    /// When the output has drained: wait for `drained`.
     Drained,
-    /// With the next part, after this delay: then [`Recital::begin_part`].
+    /// With the next part, after this delay: then call [`Recital::begin_part`].
     Later(Duration),
-    /// All is written.
+    /// Not at all: everything is written.
     Over,
 }
 
@@ -53,7 +53,7 @@ impl Recital {
         self.part = self.pace.part();
     }
 
-    /// Writes what is left of the part, as far as the client takes it.
+    /// Writes the rest of the part, until the write side is full.
     pub(crate) fn go_on(&mut self, transport: &Transport) -> Next {
         loop {
             if transport.is_full() {

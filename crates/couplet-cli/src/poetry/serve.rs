@@ -1,4 +1,4 @@
-//! `couplet poetry serve`: every client gets the next poem, and need not ask.
+//! `couplet poetry serve`: sends each client the next poem, unasked.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::poetry::named;
 use crate::poetry::recital::{Next, Pace, Recital};
 use crate::server;
 
-/// Law 9: what a client that does not read costs us at most.
+/// Law 9: the most that a client that does not read costs us.
 const WRITE_CAP: usize = 1024 * 1024;
 
-/// How long a client that has the whole poem may stay.
+/// How long a client that has the whole poem may stay connected.
 const LEAVE: Duration = Duration::from_secs(30);
 
-/// Gives one poem to one client, part by part.
+/// Sends one poem to one client, part by part.
 pub(crate) struct PoetryServer {
     recital: Recital,
     is_naive: bool,
@@ -30,7 +30,7 @@ impl PoetryServer {
         let me = transport.connection::<Self>();
         match self.recital.go_on(transport) {
             Next::Drained => {
-                // Whether it drained or was lost: who is lost is not told.
+                // Drained or lost; a tell to a lost connection does nothing.
                 let go_on = move |_| {
                     me.tell(Self::go_on);
                     Ok(())
@@ -51,9 +51,9 @@ impl PoetryServer {
 impl Protocol for PoetryServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_cap(Some(WRITE_CAP));
-        // Who reads slowly is not cut.
+        // A slow reader is not cut off.
         transport.set_close_deadline(None);
-        // Whatever ends us in mid-poem: a FIN would make a whole poem of a part.
+        // If we die in mid-poem, a FIN would make a part look like a whole poem.
         transport.set_reset_unless_closed(!self.is_naive);
         self.go_on(transport);
     }
@@ -61,17 +61,17 @@ impl Protocol for PoetryServer {
     /// Poets do not listen.
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 
-    /// Who has no more to say may still listen.
+    /// A client that has shut its write side may still read.
     fn read_closed(&mut self, _: &Transport) {}
 
-    /// The poem is out. Who does not leave now is left.
+    /// The poem has been sent: bounds how long the client stays.
     fn write_closed(&mut self, transport: &Transport) {
         transport.set_close_deadline(Some(LEAVE));
         transport.lose_connection();
     }
 }
 
-/// Gives each client the next poem.
+/// Serves each client the next poem.
 pub(crate) struct Anthology {
     poems: Rc<[Poem]>,
     next: usize,
@@ -84,7 +84,7 @@ impl Anthology {
         Anthology { poems: poems.into(), next: 0, pace, is_naive: false }
     }
 
-    /// Takes no care of what its end looks like: a server that is killed sends a FIN.
+    /// Without the reset: if the server is killed, its system sends a FIN.
     pub(crate) fn naive(self) -> Anthology {
         Anthology { is_naive: true, ..self }
     }
@@ -96,7 +96,7 @@ impl Factory for Anthology {
     fn build_protocol(&mut self, peer: &Address) -> Option<PoetryServer> {
         let poem = &self.poems[self.next];
         self.next = (self.next + 1) % self.poems.len();
-        tracing::info!(%peer, title = %poem.title, "a client gets a poem");
+        tracing::info!(%peer, title = %poem.title, "serving a poem");
         let recital = Recital::new(poem.text.clone(), self.pace);
         Some(PoetryServer { recital, is_naive: self.is_naive })
     }
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::late::read_late;
 
-    /// A client of the server, of a poem of so many bytes.
+    /// A client of a server with a poem of `length` bytes.
     fn client(length: usize) -> Held<PoetryServer> {
         let text = "x".repeat(length).into();
         let recital = Recital::new(text, Pace::FULL_SPEED);

@@ -1,4 +1,4 @@
-//! `couplet poetry transform`: the command.
+//! The command `couplet poetry transform`.
 
 use crate::cli::{Transform, or_never};
 use crate::exit::Exit;

@@ -1,5 +1,5 @@
-//! The server of `couplet poetry transform`: netstrings `NAME.POEM` in, netstrings with what became
-//! of the poem out, in order.
+//! The server of `couplet poetry transform`: netstrings `NAME.POEM` in, netstrings with the
+//! transformed poems out, in order.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use couplet::{Reason, Transport};
 
 use crate::poetry::transformations::{GROWTH, answer};
 
-/// What listens: a request may have so many bytes, and the next piece of it, or the next one, may
-/// take as long as `idle_timeout`.
+/// The factory: a request may have `max_length` bytes, and the next piece of it, or the next
+/// request, may take as long as `idle_timeout`.
 pub(crate) fn factory(
     max_length: usize,
     idle_timeout: Option<Duration>,
@@ -18,7 +18,7 @@ pub(crate) fn factory(
     move || NetstringReceiver::new(server).with_max_length(max_length)
 }
 
-/// Beside one answer: what was written before it, at most. Reading is paused at the high mark.
+/// Room besides one answer: the most written before it. Reading pauses at the high watermark.
 const WRITE_ROOM: usize = 1024 * 1024;
 
 /// Answers one client.
@@ -30,10 +30,10 @@ pub(crate) struct TransformServer {
 
 impl StringProtocol for TransformServer {
     fn connection_made(&mut self, transport: &StringTransport) {
-        // Law 9: what a client that does not read costs us at most.
+        // Law 9: the most that a client that does not read costs us.
         let answer = self.max_length.saturating_mul(GROWTH);
         transport.set_write_cap(Some(answer.saturating_add(WRITE_ROOM)));
-        // And one that announces much and sends little.
+        // Bounds how long a client that announces much and sends little costs us memory.
         transport.set_idle_timeout(self.idle_timeout);
     }
 
@@ -52,12 +52,12 @@ impl StringProtocol for TransformServer {
 
     fn connection_lost(&mut self, transport: &StringTransport, reason: &Reason) {
         if let Reason::Failed(failure) = reason {
-            tracing::info!(peer = %transport.peer(), "a client is lost: {failure}");
+            tracing::info!(peer = %transport.peer(), "lost a client: {failure}");
         }
     }
 
-    /// It comes when all is answered. Who reads slowly is not cut: what was written leaves first,
-    /// however long that takes.
+    /// Comes when everything is answered. A slow reader is not cut off: what was written leaves
+    /// first, however long that takes.
     fn read_closed(&mut self, transport: &StringTransport) {
         transport.set_idle_timeout(None);
         transport.set_close_deadline(None);
@@ -100,7 +100,7 @@ mod tests {
         let mut held = hold(factory(99_999, None)());
         held.push(b"99999:");
         held.advance(IDLE * 1000);
-        assert!(!held.wire.saw_reset(), "without a timeout it waits for ever");
+        assert!(!held.wire.saw_reset(), "without a timeout it waits forever");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! What can be done to a poem, and how it is asked for. Pure: no connection is seen here.
+//! The transformations of poems, and the parser of requests. No I/O.
 
 use std::fmt;
 
-/// A transformation: its name, and what it makes of a text.
+/// A transformation: its name and its function.
 pub(crate) type Transformation = (&'static str, fn(&str) -> String);
 
 pub(crate) const TRANSFORMATIONS: [Transformation; 4] = [
@@ -12,7 +12,7 @@ pub(crate) const TRANSFORMATIONS: [Transformation; 4] = [
     ("pirate", pirate),
 ];
 
-/// A byte of a text becomes at most so many.
+/// The most bytes that one byte of a text becomes.
 pub(crate) const GROWTH: usize = 3;
 
 /// Why a request cannot be answered.
@@ -50,8 +50,8 @@ pub(crate) fn answer(request: &[u8]) -> Result<String, BadRequest> {
     std::str::from_utf8(poem).map(transform).map_err(|_| BadRequest::NoUtf8)
 }
 
-/// The lines in reverse order; the ends of lines stay where they are, so that a text without one
-/// at its end has none there afterwards.
+/// Reverses the order of the lines; line ends stay where they are, so a text without a final one
+/// still has none.
 fn reverse(text: &str) -> String {
     let (lines, ends): (Vec<&str>, Vec<&str>) = text.split_inclusive('\n').map(cut_end).unzip();
     let reversed = lines.iter().rev().zip(ends);
@@ -60,7 +60,7 @@ fn reverse(text: &str) -> String {
     out
 }
 
-/// A line and its end.
+/// Splits a line from its end.
 fn cut_end(line: &str) -> (&str, &str) {
     let without =
         line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
@@ -94,7 +94,7 @@ const PIRATE: [(&str, &str); 24] = [
     ("your", "yer"),
 ];
 
-/// Whole words are put into the language of the sea; all else stays as it is.
+/// Translates whole words; everything else stays as it is.
 fn pirate(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -112,7 +112,7 @@ fn split_where(text: &str, ends: fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(ends).unwrap_or(text.len()))
 }
 
-/// A capital stays a capital, and so do two.
+/// Keeps a capital initial, and all capitals.
 fn push_pirate(out: &mut String, word: &str) {
     let Some((_, said)) = PIRATE.iter().find(|(plain, _)| plain.eq_ignore_ascii_case(word)) else {
         return out.push_str(word);

@@ -1,4 +1,4 @@
-//! The client of a transformation server: one poem, one connection.
+//! The client of a transformation server: one connection per poem.
 
 use std::fmt;
 use std::rc::Rc;
@@ -18,18 +18,18 @@ pub(crate) struct Transformer {
     pub(crate) server: Peer,
     pub(crate) name: String,
     pub(crate) timeout: Option<Duration>,
-    /// Bytes of what a poem may become.
+    /// The most bytes of a transformed poem.
     pub(crate) max_bytes: u64,
 }
 
-/// The server ended the connection and did not answer. It does so to what it cannot transform.
+/// The server closed the connection without an answer, as it does when it cannot transform a poem.
 #[derive(Debug)]
 struct Unanswered(ConnectionLost);
 
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no answer came: {}", self.0)?;
-        // Where something came that is none, the request is not to blame.
+        // After a malformed answer the request is not to blame.
         if !matches!(self.0.0, Reason::Failed(_)) {
             f.write_str(
                 " (a `poetry transform` takes the names of its --list, and UTF-8 of up to its \
@@ -47,7 +47,7 @@ impl std::error::Error for Unanswered {
 }
 
 impl Transformer {
-    /// What becomes of this poem.
+    /// Has this poem transformed.
     pub(crate) fn transform(&self, reactor: &Reactor, poem: Bytes) -> Deferred<Bytes> {
         let max = usize::try_from(self.max_bytes).unwrap_or(usize::MAX);
         let transformed = order(reactor, self.server.endpoint.clone(), |order| {
@@ -60,7 +60,7 @@ impl Transformer {
         }
     }
 
-    /// Why it did not become anything, in a part of a sentence.
+    /// Why it was not transformed, as a clause.
     pub(crate) fn why(&self, failure: &Failure) -> String {
         let server = &self.server.name;
         match failure.downcast_ref::<TimedOut>() {
@@ -86,12 +86,13 @@ impl StringProtocol for TransformClient {
         transport.write(format!("{length}:{}.", self.name));
         transport.write_bytes(std::mem::take(&mut self.poem));
         transport.write(",");
-        // There is no more: who waits for something else need not wait, and nor do we.
+        // The FIN says that no more follows: a server that expects something else need not wait
+        // for it, and we need not wait for that server.
         transport.lose_write_connection();
     }
 
-    /// The poem has left, however long that took. What is no netstring is told when the connection
-    /// has ended: at once, from now on.
+    /// The poem has left, however long that took. From now on a close is immediate, because a
+    /// malformed answer is reported only when the connection has ended.
     fn write_closed(&mut self, transport: &StringTransport) {
         transport.set_close_deadline(Some(Duration::ZERO));
     }
@@ -101,7 +102,7 @@ impl StringProtocol for TransformClient {
         transport.lose_connection();
     }
 
-    /// What it has not read by now does not matter any more.
+    /// Whatever the server has not read no longer matters.
     fn read_closed(&mut self, transport: &StringTransport) {
         let lost = ConnectionLost(Reason::Done(couplet::By::Peer));
         self.order.arrived(Err(Unanswered(lost).into()));

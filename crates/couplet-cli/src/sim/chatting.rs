@@ -1,7 +1,6 @@
-//! Chat in a storm: members that say numbered lines, come and go, and listen to each other.
+//! Chat in a storm: members send numbered lines, come and go, and listen to each other.
 //!
-//! What one connection says reaches each listener in order and once; while both stay, nothing is
-//! left out.
+//! Each listener hears a connection's lines in order and once, and without a gap while both stay.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -18,11 +17,11 @@ const MEMBERS: u32 = 5;
 const STORM: Duration = Duration::from_secs(90);
 const AFTER: Duration = Duration::from_secs(90);
 
-/// What a member's host knows across all of its connections.
+/// A member's state across its connections.
 #[derive(Clone)]
 struct Person {
     name: String,
-    /// How often it has connected: each of its connections has a voice of its own.
+    /// Counts its connections; each has a voice of its own.
     voices: Rc<Cell<u32>>,
     heard: Rc<Cell<u64>>,
     notes: Notes,
@@ -35,7 +34,7 @@ struct Member {
     said: u32,
     /// The last line heard of each voice.
     last: BTreeMap<String, u32>,
-    /// Between two lines.
+    /// The time between two lines.
     pause: Duration,
 }
 
@@ -60,7 +59,7 @@ impl Member {
 
 impl LineProtocol for Member {
     fn connection_made(&mut self, transport: &LineTransport) {
-        // Who hears nothing for so long has lost its server.
+        // A member that hears nothing for this long has lost its server.
         transport.set_idle_timeout(Some(Duration::from_secs(20)));
         self.say(transport);
     }

@@ -1,5 +1,5 @@
-//! Ten thousand devices that speak every 90 seconds, and a server that drops who was silent for
-//! 180: those, and nobody else.
+//! Ten thousand devices that send every 90 seconds, and a server that drops those silent for 180
+//! seconds, and no others.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -12,9 +12,9 @@ use couplet::{Address, Protocol, Reason, Transport};
 const DEVICES: u32 = 10_000;
 const SPEAKS: Duration = Duration::from_secs(90);
 const SILENCE: Duration = Duration::from_secs(180);
-/// How often the world is looked at.
+/// How often the world is checked.
 const STEP: Duration = Duration::from_secs(10);
-/// One in so many falls silent on each of its messages.
+/// After each message a device falls silent with a chance of one in this many.
 const MUTE_ONE_IN: u64 = 200;
 
 /// What the server's host has seen.
@@ -22,9 +22,9 @@ const MUTE_ONE_IN: u64 = 200;
 struct Seen {
     connected: Cell<u32>,
     dropped: Cell<u64>,
-    /// The time of the world.
+    /// The world's time.
     now: Cell<Duration>,
-    /// Who has fallen silent and was not dropped yet, by its address, and since when.
+    /// Silent devices that were not dropped yet, by address, and since when.
     silent: RefCell<BTreeMap<String, Duration>>,
 }
 
@@ -53,7 +53,7 @@ impl Protocol for Server {
     }
 }
 
-/// Speaks, until it falls silent; connects again when it was dropped.
+/// Sends until it falls silent; reconnects when it was dropped.
 struct Device {
     seen: Rc<Seen>,
     draw: u64,
@@ -93,7 +93,7 @@ fn connect(reactor: &couplet::Reactor, seen: Rc<Seen>, draw: u64) {
     let (inner, later) = (reactor.clone(), seen.clone());
     let device = move |_: &Address| Some(Device { seen: seen.clone(), draw });
     let connecting = reactor.connect("tcp:server:9000", device).add_errback(move |failure| {
-        // A full queue, or no answer.
+        // The backlog is full, or there is no answer.
         if !inner.is_stopping() {
             let again = inner.clone();
             inner.call_later(Duration::from_secs(10), move || connect(&again, later, draw));
@@ -103,9 +103,9 @@ fn connect(reactor: &couplet::Reactor, seen: Rc<Seen>, draw: u64) {
     connecting.add_both(|_| Ok(())).detach();
 }
 
-/// The whole world, for so much virtual time.
+/// Runs the world for `time` of virtual time.
 pub(super) fn run(sim: &mut Sim, time: Duration) -> couplet::Result<()> {
-    // It takes as long as the time that was asked for.
+    // The requested time is the only limit.
     sim.set_event_limit(None);
     sim.set_real_time_limit(None);
     let seen: Rc<Seen> = Rc::default();
@@ -123,7 +123,7 @@ pub(super) fn run(sim: &mut Sim, time: Duration) -> couplet::Result<()> {
         let draw = sim.seed().wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(n) << 20);
         sim.host(&format!("device{n}"), move |reactor| {
             let (inner, seen) = (reactor.clone(), seen.clone());
-            // Not all at the same moment.
+            // Spread out, not all at the same moment.
             let at = Duration::from_millis(u64::from(n) * 9);
             reactor.call_later(at, move || connect(&inner, seen, draw));
             Ok(())

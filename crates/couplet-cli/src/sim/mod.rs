@@ -1,5 +1,5 @@
-//! `couplet sim`: runs worlds in which this very program's protocols meet bad networks, many seeds
-//! at a time, and tells what broke.
+//! `couplet sim`: runs worlds in which this program's own protocols meet bad networks, many seeds at
+//! a time, and reports what broke.
 
 mod chatting;
 mod devices;
@@ -23,13 +23,13 @@ use crate::output;
 
 type World = Box<dyn Fn(&mut Sim) -> couplet::Result<()> + Send + Sync>;
 
-/// A world that can be asked for.
+/// A world that the user can choose.
 struct Scenario {
     name: &'static str,
     about: &'static str,
     weather: Weather,
     seeds: (u64, u64),
-    /// The virtual time that it goes on for, where that can be asked for.
+    /// The virtual time that it runs, if that can be chosen.
     time: Option<Duration>,
     world: fn(Duration) -> World,
 }
@@ -37,7 +37,7 @@ struct Scenario {
 const SCENARIOS: [Scenario; 5] = [
     Scenario {
         name: "poetry",
-        about: "servers, a proxy and readers; nobody takes a cut poem for a whole one",
+        about: "servers, a proxy and readers; no reader takes a cut poem for a whole one",
         weather: Weather::Storm,
         seeds: (1, 100),
         time: None,
@@ -53,7 +53,7 @@ const SCENARIOS: [Scenario; 5] = [
     },
     Scenario {
         name: "reconnecting",
-        about: "clients that try again; all are back in time after the storm",
+        about: "clients that reconnect; all are back in time after the storm",
         weather: Weather::Storm,
         seeds: (1, 100),
         time: None,
@@ -61,7 +61,7 @@ const SCENARIOS: [Scenario; 5] = [
     },
     Scenario {
         name: "devices",
-        about: "10 000 devices; a server drops the silent ones, and nobody else",
+        about: "10 000 devices; the server drops the silent ones, and no others",
         weather: Weather::Calm,
         seeds: (1, 1),
         time: Some(Duration::from_secs(3600)),
@@ -69,7 +69,7 @@ const SCENARIOS: [Scenario; 5] = [
     },
     Scenario {
         name: "naive",
-        about: "a reader that trusts the end of the stream: breaks, to show what that looks like",
+        about: "a reader that trusts the end of the stream: breaks, to show a failure's report",
         weather: Weather::Storm,
         seeds: (1, 100),
         time: None,
@@ -88,10 +88,12 @@ pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
     };
     let Some(scenario) = SCENARIOS.iter().find(|scenario| scenario.name == name) else {
         let known = names().join(", ");
-        return Err(Exit::bad_usage(format!("there is no scenario '{name}'; there are {known}")));
+        return Err(Exit::bad_usage(format!(
+            "there is no scenario '{name}'; known scenarios: {known}"
+        )));
     };
     if options.time.is_some() && scenario.time.is_none() {
-        return Err(Exit::bad_usage(format!("the scenario {name} has a time of its own")));
+        return Err(Exit::bad_usage(format!("the scenario {name} has a fixed duration")));
     }
     let time = options.time.or(scenario.time).unwrap_or_default();
     let seeds = options.seeds.map_or_else(|| asked_for(scenario.seeds), Ok)?;
@@ -130,7 +132,7 @@ pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
     }
 }
 
-/// What the programs of a world log is of no use where hundreds of worlds run.
+/// Drops the log of a world's programs: with hundreds of worlds it is of no use.
 fn quietly<T>(f: impl FnOnce() -> T) -> T {
     tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), f)
 }
@@ -149,7 +151,7 @@ fn asked_for(seeds: (u64, u64)) -> Result<(u64, u64), Exit> {
         Err(_) => Ok(seeds),
         Ok(text) => {
             let seed = text.trim().parse();
-            let seed = seed.map_err(|_| Exit::bad_usage("COUPLET_SEED is to be a number"))?;
+            let seed = seed.map_err(|_| Exit::bad_usage("COUPLET_SEED must be a number"))?;
             Ok((seed, seed))
         }
     }
@@ -160,12 +162,12 @@ struct Failed {
     text: String,
 }
 
-/// What the worlds come to that were well.
+/// Totals over the worlds that did not fail.
 #[derive(Default)]
 struct Totals {
     events: u64,
     elapsed: Duration,
-    /// Of each seed and its trace; the order in which they ran does not matter.
+    /// Covers each seed and its trace, whatever order they ran in.
     hash: u64,
 }
 
@@ -184,7 +186,7 @@ impl Totals {
         };
         format!(
             "{name}: {seeds}, weather {weather}: all is well\n\
-             {} events in {} of virtual time, {:.1} s of ours\n\
+             {} events in {} of virtual time, {:.1} s of real time\n\
              trace {:016x}\n",
             HumanCount(self.events),
             HumanDuration(self.elapsed),
@@ -194,7 +196,7 @@ impl Totals {
     }
 }
 
-/// Runs all seeds, some at the same time. The failure of the lowest seed counts.
+/// Runs all seeds, in parallel. Reports the failure of the lowest seed.
 fn run_all(world: &World, (first, last): (u64, u64), weather: Weather) -> Result<Totals, Failed> {
     let count = (last - first).saturating_add(1);
     let bar = progress(count);
@@ -211,7 +213,7 @@ fn run_all(world: &World, (first, last): (u64, u64), weather: Weather) -> Result
             }
             let seed = first + nth;
             let trial = Trial::new(seed, weather);
-            // One of them runs twice: the same seed gives the same trace.
+            // One seed runs twice: the same seed must give the same trace.
             let twice = !compared.swap(true, Ordering::Relaxed);
             let outcome = trial.examine(world).and_then(|report| match twice {
                 true => trial.compare(&report, world).map(|()| report),
@@ -248,7 +250,7 @@ fn progress(seeds: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() || is_dumb() {
         return ProgressBar::hidden();
     }
-    let style = "{bar:40} {pos}/{len} seeds, {elapsed} gone, {eta} to go";
+    let style = "{bar:40} {pos}/{len} seeds, {elapsed} elapsed, {eta} to go";
     let bar = ProgressBar::with_draw_target(Some(seeds), ProgressDrawTarget::stderr_with_hz(10));
     bar.with_style(
         ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
@@ -269,7 +271,7 @@ fn write_trace(world: &World, trial: Trial, file: &Path) -> Result<(), String> {
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long people wait for it")]
+#[expect(clippy::disallowed_methods, reason = "measures how long the user waits")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -1,10 +1,10 @@
-//! Poetry in a storm: a plain server, one by name, a proxy, and clients that go on asking.
+//! Poetry in a storm: a plain server, a by-name server, a proxy, and clients that keep asking.
 //!
 //! No client ever takes a cut poem for a whole one: by name the length comes first, and where the
-//! end of the stream is the end of the poem a server that is killed resets. The proxy never fetches
-//! twice at the same time. When the storm is over all clients get their poems.
+//! end of the stream ends the poem, a server that is killed resets. The proxy never has two fetches
+//! in progress. After the storm all clients get their poems.
 //!
-//! [`naive`] shows the same without that reset: the system of a server that is killed sends a FIN.
+//! [`naive`] shows the same without that reset: the system of a killed server sends a FIN.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -26,14 +26,14 @@ use crate::poetry::proxy::{Proxy, ProxyServer};
 use crate::poetry::recital::Pace;
 use crate::poetry::serve::Anthology;
 
-/// A poem is given up after this time.
+/// The timeout of one poem.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// Between two poems of one client.
+/// The time between two poems of one client.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long the storm lasts, and how long clients have afterwards.
+/// The storm's length, and the time that clients have afterwards.
 const STORM: Duration = Duration::from_secs(120);
 const AFTER: Duration = Duration::from_secs(180);
-/// How often the world is looked at.
+/// How often the world is checked.
 const LOOK: Duration = Duration::from_millis(500);
 const MAX_BYTES: u64 = 1024 * 1024;
 const CLIENTS: u32 = 3;
@@ -87,7 +87,7 @@ pub(super) fn run(sim: &mut Sim) -> couplet::Result<()> {
             let mut whole = got.iter().filter(|got| got.whole && got.at > STORM);
             if !whole.any(|got| (got.client, got.from) == (client, from)) {
                 return Err(couplet::Failure::msg(format!(
-                    "the storm is over for {AFTER:?} and reader{client} got no poem from {from:?}"
+                    "{AFTER:?} after the storm reader{client} has got no poem from {from:?}"
                 )));
             }
         }
@@ -116,7 +116,7 @@ pub(super) fn naive(sim: &mut Sim) -> couplet::Result<()> {
     Ok(())
 }
 
-/// The time of the world, to the half second: for who can't ask a reactor.
+/// The world's time, to the half second, where no reactor is at hand.
 #[derive(Clone, Default)]
 struct Clock(Rc<Cell<Duration>>);
 
@@ -161,7 +161,7 @@ fn serve_proxy(notes: Notes) -> impl Fn(&Reactor) -> couplet::Result<()> {
     }
 }
 
-/// Asks one server after the other, for ever.
+/// Asks one server after another, forever.
 fn read(
     reactor: &Reactor,
     client: u32,
@@ -174,7 +174,7 @@ fn read(
     let reading = reactor.spawn(async move {
         loop {
             for &from in servers {
-                // Who is told that there is no poem gets nothing, and cannot take it for one.
+                // "No poem" is an error, so it cannot pass for a poem.
                 let poem = get(&inner, from)?.add_timeout(&inner, PATIENCE).await;
                 if let Ok(poem) = poem {
                     let (at, whole) = (clock.0.get(), poem == text);

@@ -1,4 +1,4 @@
-//! Clients that reconnect, in a storm: when it is over all are back within the promised time.
+//! Reconnecting clients in a storm: afterwards all are back within the promised time.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,9 +12,9 @@ const STORM: Duration = Duration::from_secs(120);
 const MAX_DELAY: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(15);
-/// A connection that is dead is noticed by its silence; an attempt under way takes 30 s at most;
-/// then comes the longest wait, an attempt that succeeds (its name is looked up, its first packets
-/// take their time), and a ping with its answer.
+/// A dead connection is noticed by its silence; an attempt in progress takes at most 30 s; then come
+/// the longest delay, an attempt that succeeds (a name lookup, and slow first packets), and a ping
+/// with its answer.
 const PROMISED: Duration = Duration::from_secs(15 + 30 + 10 + 10 + 10);
 
 /// Answers each ping.
@@ -30,7 +30,7 @@ impl LineProtocol for Pong {
     }
 }
 
-/// Pings, and counts the answers.
+/// Sends pings, and counts the answers.
 struct Ping {
     answers: Rc<Cell<u64>>,
 }

@@ -1,4 +1,4 @@
-//! Where servers listen, what they say of it, and how clients name it.
+//! Where servers listen, what they print, and how clients name them.
 
 use rustix::process::Signal;
 
@@ -34,11 +34,35 @@ fn a_host_and_a_port_are_where_to_listen() {
         }
         let server = Server::start(&["echo", "--listen", endpoint]);
         assert_eq!(server.ports[0].ip().to_string(), ip, "{endpoint}");
-        // Where it says that it listens, another one is taken to and finds it taken.
+        // A second server accepts the printed address as its endpoint, and finds it in use.
         let named = format!("tcp:{}", server.address());
         let ended = run(&["echo", "--listen", &named]);
         let taken = format!("couplet: cannot listen on {named}: address already in use");
         assert!(ended.stderr.starts_with(&taken), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_name_to_listen_on_is_refused_even_where_the_port_is_wrong_too() {
+    for (endpoint, port_is_wrong, is_name) in [
+        ("nohost:99999", true, true),
+        ("tcp:99999:interface=nohost", true, true),
+        ("127.0.0.1:99999", true, false),
+        ("[::1]:99999", true, false),
+        ("localhost:99999", true, false),
+        (":99999", true, false),
+        ("nohost:80", false, true),
+    ] {
+        let ended = run(&["echo", "--listen", endpoint]);
+        assert_eq!(ended.code, Some(2), "{endpoint}");
+        let says = |text| ended.stderr.contains(text);
+        assert_eq!(says("a port, a number from 0 to 65535"), port_is_wrong, "{}", ended.stderr);
+        let refused = if port_is_wrong {
+            "in place of \"nohost\": names cannot be listened on"
+        } else {
+            "an interface is an IP address, such as 127.0.0.1, [::1] or 0.0.0.0, or localhost"
+        };
+        assert_eq!(says(refused), is_name, "{}", ended.stderr);
     }
 }
 
@@ -60,7 +84,7 @@ fn a_scope_is_an_interface_number_or_name() {
     let port = Server::start(&args).ports[0].port();
     for endpoint in ["[fe80::ffff%lo]:0", "[fe80::ffff%1]:0"] {
         let ended = run(&["echo", "--listen", endpoint]);
-        // Read, and asked of the system, which has no such address.
+        // It parses, and the system has no such address.
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
         assert!(ended.stderr.contains("[fe80::ffff%1]:0: cannot assign"), "{}", ended.stderr);
     }
@@ -73,7 +97,7 @@ fn a_scope_is_an_interface_number_or_name() {
     }
     let ended = run(&["poetry", "get", "[fe80::1%no such]:80"]);
     assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("there is no interface \"no such\""), "{}", ended.stderr);
+    assert!(ended.stderr.contains("no interface \"no such\""), "{}", ended.stderr);
 }
 
 #[test]
@@ -102,7 +126,7 @@ fn each_port_has_its_line_and_serves() {
     }
     let ended = server.stop(Signal::TERM);
     ended.quietly(0);
-    assert_eq!(ended.text(), "", "one line a port and no more");
+    assert_eq!(ended.text(), "", "one line per port and no more");
 }
 
 #[test]
@@ -194,7 +218,7 @@ fn a_server_whose_stdout_nobody_reads_serves() {
     drop(reader);
     let mut command = couplet(&["echo", "-v"]);
     let running = Running::start_with_stdout(command.stdout(writer));
-    // Its log is the one place that tells the port.
+    // Only its log has the port.
     let mut port = None;
     wait_until("a port in the log", || {
         let told = running.told();

@@ -1,14 +1,14 @@
-//! Clients that send garbage, leave in the middle, or come too many for the descriptors.
+//! Clients that send garbage, leave in the middle, or outnumber the descriptors.
 
 use rustix::process::Signal;
 
 use crate::kit::{Client, Server, TempFile, noise, wait_until};
 
-/// A server that is well: it serves the next client, and holds nothing of those that have gone.
+/// Asserts that a server is healthy: it serves the next client, and keeps nothing of earlier ones.
 #[track_caller]
 fn is_well(server: Server, descriptors: usize, served: impl Fn(Client)) {
     served(server.connect());
-    wait_until("all descriptors are given back", || server.descriptors() <= descriptors);
+    wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
     server.stop(Signal::TERM).quietly(0);
 }
 
@@ -18,7 +18,7 @@ fn echoes(mut client: Client) {
     assert_eq!(client.read_to_end().unwrap(), b"still there?");
 }
 
-/// What a client does and how it leaves, at each step of a connection's life.
+/// What clients do and how they leave, at each step of a connection's life.
 fn misbehave(server: &Server) {
     let garbage = noise(200_000);
     let leave: [fn(Client); 3] = [drop, Client::reset, |mut client| client.finish()];
@@ -117,7 +117,7 @@ fn poets_do_not_listen() {
     let poem = TempFile::new(&noise(500_000));
     let server = Server::start(&["poetry", "serve", "--delay", "0", poem.path()]);
     let mut client = server.connect();
-    // Unread input must not make the close a reset that destroys the poem.
+    // Unread input must not turn the close into a reset that destroys the poem.
     client.push(&noise(900_000));
     assert!(client.read_to_end().unwrap() == noise(500_000));
 }
@@ -126,7 +126,7 @@ fn poets_do_not_listen() {
 fn a_server_without_descriptors_goes_on_when_others_have_left() {
     let server = Server::start_limited(32, &["echo"]);
     let mut clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
-    // Those it took are served; the others are turned away and not left hanging.
+    // The accepted clients are served; the others are turned away, not left hanging.
     let served = |client: &mut Client| {
         let mut sender = client.another();
         sender.push(b"word") == 4 && client.read().is_ok_and(|word| word == b"word")
@@ -139,10 +139,10 @@ fn a_server_without_descriptors_goes_on_when_others_have_left() {
         }
     }
     assert!(taken.len() >= 15 && turned_away >= 28, "{} and {turned_away}", taken.len());
-    assert!(taken.iter_mut().all(served), "who is in stays in");
+    assert!(taken.iter_mut().all(served), "accepted clients stay connected");
     drop(taken.split_off(taken.len() / 2));
-    wait_until("a new client is served", || served(&mut server.connect()));
-    assert!(taken.iter_mut().all(served), "who is in stays in");
+    wait_until("a new client to be served", || served(&mut server.connect()));
+    assert!(taken.iter_mut().all(served), "accepted clients stay connected");
     let ended = server.stop(Signal::TERM);
     assert_eq!(ended.code, Some(0));
     let lines: Vec<_> = ended.stderr.lines().collect();
@@ -167,7 +167,7 @@ fn servers_that_are_asked_answer_whom_they_took_when_descriptors_run_out() {
         assert!((15..=32).contains(&taken.len()), "{args:?}: {}", taken.len());
         assert!(taken.iter_mut().all(served), "{args:?}: who is in stays in");
         drop(taken);
-        wait_until("a new client is served", || served(&mut server.connect()));
+        wait_until("a new client to be served", || served(&mut server.connect()));
         assert_eq!(server.stop(Signal::TERM).code, Some(0));
     }
 }
@@ -181,7 +181,7 @@ fn a_poetry_server_without_descriptors_gives_every_client_that_it_took_a_whole_p
     let clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
     let mut whole = 0;
     for mut client in clients {
-        // Nobody gets a part that looks like a whole.
+        // No client gets a part that looks like a whole.
         match client.read_to_end() {
             Ok(bytes) if bytes.is_empty() => {}
             Ok(bytes) => {
@@ -208,7 +208,7 @@ fn who_announces_much_and_sends_little_is_cut_after_the_idle_timeout() {
         let end = client.read_to_end();
         assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{args:?}");
         server.stop(Signal::TERM).quietly(0);
-        // 0 is no time at all.
+        // 0 means no timeout.
         let server = Server::start(&[args, &["--idle-timeout", "0"]].concat());
         let mut client = server.connect();
         client.send(little);

@@ -1,4 +1,4 @@
-//! `couplet poetry serve --by-name`, asked by raw clients.
+//! `couplet poetry serve --by-name`, with raw clients.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::kit::{Client, Server, TempFile, noise, now, run};
 
 const MIB: usize = 1024 * 1024;
 
-/// Serves these files by name, as fast as it can.
+/// Serves these files by name, at full speed.
 fn serve(files: &[&TempFile]) -> Server {
     let files: Vec<&str> = files.iter().map(|file| file.path()).collect();
     Server::start(&[&["poetry", "serve", "--by-name", "--delay", "0"], &files[..]].concat())
@@ -20,7 +20,7 @@ fn small() -> (TempFile, TempFile, Server) {
     (ode, elegy, server)
 }
 
-/// Sends this, closes the sending side, and gives all that comes.
+/// Sends this and a FIN, and returns the whole answer.
 fn asked(server: &Server, lines: &[u8]) -> String {
     let mut client = server.connect();
     client.send(lines);
@@ -55,7 +55,7 @@ fn pipelined_requests_are_answered_in_order_and_after_the_client_has_finished() 
     let (_ode, _elegy, server) = small();
     let round = "poem 3 Ode\r\nO!\npoem 5 elegy\r\nAlas.titles 2\r\nOde\r\nelegy\r\n";
     assert_eq!(asked(&server, &b"ode\nelegy\r\n?\n".repeat(1000)), round.repeat(1000));
-    // What is no line was not asked for.
+    // An unfinished line is not a request.
     assert_eq!(asked(&server, b"ode\nelegy"), "poem 3 Ode\r\nO!\n");
     assert_eq!(asked(&server, b""), "");
 }
@@ -112,7 +112,7 @@ fn a_line_has_at_most_1024_bytes_and_one_more_ends_the_connection() {
         for before in [&b""[..], b"ode\n"] {
             let mut client = server.connect();
             client.send(&[before, too_long].concat());
-            // It does not wait for an end of the line.
+            // The server does not wait for the end of the line.
             let expected: &[u8] = if before.is_empty() { b"" } else { b"poem 3 Ode\r\nO!\n" };
             assert_eq!(client.read_to_end().unwrap(), expected);
         }
@@ -142,7 +142,7 @@ fn a_poem_comes_in_parts_with_the_delay_between_them_and_the_titles_at_once() {
         let pace = ["--num-bytes", "2", "--delay", delay, poem.path()];
         Server::start(&[&["poetry", "serve", "--by-name"][..], &pace].concat())
     };
-    // Nobody waits for the titles and the first part.
+    // The titles and the first part come without delay.
     let (endless, server) = (start("3600"), start("0.3"));
     let mut clients = [endless.connect(), server.connect()];
     let began = now();
@@ -208,7 +208,7 @@ fn titles_that_cannot_be_told_apart_are_bad_usage() {
         assert_eq!((ended.code, ended.text()), (Some(2), ""));
         assert!(ended.stderr.ends_with("another name\n"), "{}", ended.stderr);
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
-        // Who is not asked by name need not tell them apart.
+        // Without --by-name equal titles do not matter.
         drop(Server::start(&["poetry", "serve", ode.path(), other.path()]));
     }
 }
@@ -225,7 +225,7 @@ fn who_asks_and_never_reads_costs_at_most_1_mib_and_holds_up_nobody() {
     };
     ask(&mut server.connect());
     let before = server.memory();
-    // Poems, lists and errors, more of them than anybody takes.
+    // Poems, lists and errors, more than the server will read.
     for lines in [&b"big\n"[..], b"\n", b"no\n"] {
         let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
         let requests = lines.repeat(40 * MIB / lines.len());

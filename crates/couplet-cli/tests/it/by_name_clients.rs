@@ -7,7 +7,7 @@ use crate::kit::{
     wait_until,
 };
 
-/// A server that is sent a line, sends this, then does what `end` does.
+/// A server that reads a line, sends this, then runs `end`.
 fn answers(bytes: Vec<u8>, end: fn(Client)) -> String {
     serve_raw(move |mut client| {
         let mut line = Vec::new();
@@ -20,7 +20,7 @@ fn answers(bytes: Vec<u8>, end: fn(Client)) -> String {
     .to_string()
 }
 
-/// Keeps the connection until the other end goes.
+/// Keeps the connection until the peer closes it.
 fn hold(mut client: Client) {
     let _ = client.read_to_end();
 }
@@ -29,7 +29,7 @@ fn get(title: &str, args: &[&str]) -> Ended {
     run(&[&["poetry", "get", "--name", title], args].concat())
 }
 
-/// It failed for this reason, and printed nothing.
+/// Asserts that it failed for this reason, and printed nothing.
 #[track_caller]
 fn failed(ended: &Ended, why: &str) {
     assert_eq!((ended.code, ended.text()), (Some(1), ""), "{}", ended.stderr);
@@ -64,13 +64,13 @@ fn the_poem_ends_where_its_length_says_and_the_connection_is_not_waited_for() {
 #[test]
 fn a_poem_that_was_cut_is_known_for_sure() {
     let cut = answers(b"poem 10 x\r\nhalf".to_vec(), drop);
-    let why = "it was cut after 4 of 10 bytes: connection closed by the peer\n";
+    let why = "it was cut short after 4 of 10 bytes: connection closed by the peer\n";
     failed(&get("x", &[&cut]), why);
     failed(&get("x", &[&answers(b"poem 10 x\r\n".to_vec(), drop)]), "after 0 of 10 bytes");
     failed(&get("x", &[&answers(b"poem 10".to_vec(), drop)]), "no answer came: connection closed");
     failed(&get("x", &[&answers(b"".to_vec(), Client::reset)]), "connection reset by peer");
     let slow = answers(b"poem 10 x\r\nhalf".to_vec(), hold);
-    failed(&get("x", &[&slow, "--timeout", "0.3"]), "it was not whole after 0.3 s (--timeout)\n");
+    failed(&get("x", &[&slow, "--timeout", "0.3"]), "it was incomplete after 0.3 s (--timeout)\n");
 }
 
 #[test]
@@ -83,7 +83,10 @@ fn a_server_that_is_killed_in_the_middle_does_not_leave_a_whole_poem() {
     wait_until("a connection", || running.told().contains("connection made"));
     running.wait_snapshot(" open in 18 out 6 ");
     server.stop(Signal::KILL);
-    failed(&running.ended(), "it was cut after 4 of 10 bytes: connection closed by the peer\n");
+    failed(
+        &running.ended(),
+        "it was cut short after 4 of 10 bytes: connection closed by the peer\n",
+    );
 }
 
 #[test]
@@ -102,17 +105,17 @@ fn a_length_over_the_limit_is_refused_before_it_comes() {
 fn what_is_no_answer_is_said_at_once_and_does_nothing_to_a_terminal() {
     let poem = TempFile::new(b"poetry without a name");
     let plain = Server::start(&["poetry", "serve", "--num-bytes", "5", poem.path()]);
-    let why = "\"poetr\" came and is no answer; is it `poetry serve --by-name` there?\n";
+    let why = "\"poetr\" is not an answer; is that a `poetry serve --by-name`?\n";
     failed(&get("x", &[&plain.address()]), why);
     failed(&run(&["poetry", "list", &plain.address()]), why);
     let transform = Server::start(&["poetry", "transform"]);
     failed(&get("x", &[&transform.address()]), "no answer came: connection closed by the peer");
     let endless = answers([b"poem 1 ", &[b'x'; 100_000][..]].concat(), hold);
-    failed(&get("x", &[&endless]), "came and is no answer");
+    failed(&get("x", &[&endless]), "is not an answer");
     let coloured = answers(b"error \x1b[31mno\r\n".to_vec(), hold);
     failed(&get("x", &[&coloured]), "the server says: ?[31mno\n");
     let strange = answers(b"\x1b[31m\r\n".to_vec(), hold);
-    failed(&get("x", &[&strange]), "\"\\u{1b}[31m\\r\" came and is no answer");
+    failed(&get("x", &[&strange]), "\"\\u{1b}[31m\\r\" is not an answer");
 }
 
 #[test]
@@ -120,15 +123,15 @@ fn who_does_not_ask_a_server_by_name_is_told_how() {
     let server = Server::start(&["poetry", "serve", "--by-name"]);
     let address = server.address();
     let ended = run(&["poetry", "get", &address, "--timeout", "0.3"]);
-    failed(&ended, "it was not whole after 0.3 s (--timeout)\n");
-    let hint = " so far; a server by name waits to be asked (--name)\n";
+    failed(&ended, "it was incomplete after 0.3 s (--timeout)\n");
+    let hint = " so far; a server started with --by-name expects --name\n";
     assert!(ended.stderr.contains(hint), "{}", ended.stderr);
-    // Who has no timeout need not wonder for ever either.
+    // Without a timeout the hint comes too.
     let mut running = Running::start(&mut couplet(&["poetry", "get", &address]));
     wait_until("the hint", || running.told().contains(hint));
     running.signal(Signal::INT);
     assert_eq!(running.ended().code, Some(130));
-    // Who asked is not told to ask.
+    // With --name there is no hint.
     let silent = serve_raw(hold).to_string();
     let ended = get("x", &[&silent, "--timeout", "0.3"]);
     assert!(!ended.stderr.contains("--name"), "{}", ended.stderr);
@@ -158,10 +161,10 @@ fn titles_that_do_not_all_come_are_an_error() {
         failed(&run(&["poetry", "list", &answers(bytes.to_vec(), end), "--timeout", "1"]), why);
     };
     list(b"titles 3\r\na\r\nb\r\n", drop, "one title is missing: connection closed by the peer\n");
-    list(b"titles 3\r\na\r\nb\r\n", hold, "it was not whole after 1 s (--timeout)\n");
+    list(b"titles 3\r\na\r\nb\r\n", hold, "it was incomplete after 1 s (--timeout)\n");
     list(b"titles 99999999999999999999\r\n", hold, "the titles have more than 16777216 bytes\n");
     list(b"error busy\r\n", hold, "the server says: busy\n");
-    list(b"poem 1 x\r\n", hold, "is it `poetry serve --by-name` there?\n");
+    list(b"poem 1 x\r\n", hold, "is that a `poetry serve --by-name`?\n");
     list(b"", drop, "no answer came: connection closed by the peer;");
     let (nobody, _guard) = unused_port();
     let ended = run(&["poetry", "list", &nobody.to_string()]);

@@ -8,10 +8,10 @@ use rustix::process::Signal;
 use crate::crowds::allow_a_crowd;
 use crate::kit::{Client, Running, Server, has, noise, now, run, wait_until};
 
-/// The greeting has this many lines.
+/// Lines in the greeting.
 const GREETING: usize = 3;
 
-/// Somebody who has read the greeting.
+/// A member that has read the greeting.
 struct Member(Client);
 
 impl Member {
@@ -54,7 +54,7 @@ fn the_greeting_tells_ones_name_and_teaches_the_commands() {
     let mut bob = Member(server.connect());
     assert_eq!(bob.line(), "* Welcome! You are guest-2. One other is here.");
     ada.say("/help");
-    ada.hears("* /who        tells who is here");
+    ada.hears("* /who        lists who is here");
     server.stop(Signal::TERM).quietly(0);
 }
 
@@ -78,7 +78,7 @@ fn what_one_says_all_others_hear_and_who_comes_and_goes_they_are_told() {
     assert_eq!(bob.line(), "<ada> hello, grüße 🎉");
     assert_eq!(eve.line(), "<ada> hello, grüße 🎉");
     ada.say("/who");
-    assert_eq!(ada.line(), "* 3 here: ada (you), bob, eve", "its own words do not come back");
+    assert_eq!(ada.line(), "* 3 here: ada (you), bob, eve", "its own lines do not come back");
     eve.say("/quit");
     assert_eq!(eve.line(), "* Goodbye.");
     assert_eq!(eve.0.read_to_end().unwrap(), b"");
@@ -104,7 +104,7 @@ fn a_bad_name_is_refused_with_the_way_out() {
     bob.say("/nick ADA");
     assert_eq!(bob.line(), "* ADA is taken; choose another name.");
     bob.say("/dance");
-    assert_eq!(bob.line(), "* There is no /dance; /help tells what there is.");
+    assert_eq!(bob.line(), "* There is no /dance; /help lists the commands.");
     bob.say("done");
     assert_eq!(ada.line(), "<bob> done", "nobody else was bothered");
 }
@@ -128,8 +128,8 @@ fn nobody_sends_control_characters_or_speaks_for_another() {
         assert_eq!(ada.line(), heard);
     }
     eve.say("/\u{1b}[31m");
-    assert_eq!(eve.line(), "* There is no /?[31m; /help tells what there is.");
-    // Whatever comes, others get text in whole lines.
+    assert_eq!(eve.line(), "* There is no /?[31m; /help lists the commands.");
+    // Whatever is sent, others get text in whole lines.
     eve.0.push(&noise(20_000));
     eve.0.send(b"\nthe end\n");
     loop {
@@ -154,7 +154,7 @@ fn a_line_that_is_too_long_is_not_said_and_the_next_one_is() {
     }
     for length in [513, 514, 5000, 3_000_000] {
         bob.say(&"x".repeat(length));
-        assert_eq!(bob.line(), "* That line has more than 512 bytes and was not said.");
+        assert_eq!(bob.line(), "* That line has more than 512 bytes and was not sent.");
     }
     for byte in b"byte by byte\n" {
         bob.0.send(&[*byte]);
@@ -189,13 +189,13 @@ fn who_floods_and_who_never_reads_hold_nobody_up() {
     ada.hears("* guest-3 is now stone");
     let before = server.memory();
     let flooding = Member::join(&server).0;
-    // It ends when the flooder is done away with, at the end of the test.
+    // It ends when the flooder is dropped, at the end of the test.
     let mut sending = flooding.another();
     let flood = std::thread::spawn(move || {
         let lines = format!("{}\n", "x".repeat(500)).repeat(20_000);
         sending.push(lines.as_bytes())
     });
-    // Who is not to be cut has to read.
+    // A member that is not to be cut off must read.
     let reads = |mut member: Client| {
         std::thread::spawn(move || while member.read().is_ok_and(|bytes| !bytes.is_empty()) {})
     };
@@ -241,7 +241,7 @@ fn clients_that_leave_at_any_step_do_no_harm() {
         client.push(&noise(100_000));
         leave(client);
     }
-    wait_until("all descriptors are given back", || server.descriptors() <= descriptors);
+    wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
     ada.say("/who");
     ada.hears("* 1 here: ada (you)");
     server.stop(Signal::TERM).quietly(0);
@@ -280,7 +280,7 @@ fn without_descriptors_those_who_are_in_go_on() {
     ada.say("hello");
     bob.hears("<ada> hello");
     drop(crowd);
-    wait_until("a new one comes in", || {
+    wait_until("a new member to be accepted", || {
         server.connect().read().is_ok_and(|greeting| greeting.starts_with(b"* Welcome!"))
     });
     assert_eq!(server.stop(Signal::TERM).code, Some(0));

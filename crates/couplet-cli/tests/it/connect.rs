@@ -18,17 +18,17 @@ fn connect(to: impl ToString) -> Command {
     couplet(&["connect", &to.to_string()])
 }
 
-/// Runs it with this as its stdin; stdout is collected.
+/// Runs it with this stdin, and collects stdout.
 fn with_stdin(to: impl ToString, stdin: impl Into<Stdio>) -> Running {
     let mut command = connect(to);
     Running::spawn(command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()))
 }
 
-/// Runs it with what it is given in a pipe, which then closes.
+/// Runs it with these bytes in a pipe, which then closes.
 fn given(to: impl ToString, bytes: &[u8]) -> Running {
     let mut running = with_stdin(to, Stdio::piped());
     let (mut stdin, bytes) = (running.stdin().unwrap(), bytes.to_vec());
-    // Where the server has left before, the pipe is broken.
+    // The pipe is broken if the server has left earlier.
     std::thread::spawn(move || drop(stdin.write_all(&bytes)));
     running
 }
@@ -124,7 +124,7 @@ fn a_pipe_that_nobody_closes_does_not_hold_it_when_the_server_has_closed() {
     drop(stdin);
 }
 
-/// Pushes what the other end takes until it takes nothing for a second.
+/// Sends until the peer takes nothing for a second.
 fn push_until_full(client: &mut Client, bytes: &[u8]) -> usize {
     let (mut taken, mut full) = (0, now());
     while full.elapsed() < Duration::from_secs(1) {
@@ -253,10 +253,10 @@ fn interrupted_it_has_code_130_and_terminated_143_and_has_printed_what_came() {
         ended.quietly(code);
         assert!(ended.took < Duration::from_millis(900), "{:?}", ended.took);
     }
-    // Also where the peer and the reader of stdout take nothing.
+    // Also if neither the peer nor the reader of stdout reads.
     let stuck = serve_raw(|mut client| {
         push_until_full(&mut client, &noise(60 * MIB));
-        // Neither is anything read.
+        // Nothing reads either of them.
         std::thread::park();
     });
     let (mut shown, stdout) = std::io::pipe().unwrap();
@@ -281,7 +281,7 @@ fn a_closed_pipe_ends_it_quietly() {
     let (shown, stdout) = std::io::pipe().unwrap();
     drop(shown);
     let mut command = connect(flood);
-    // Stdin would give more, and nobody needs it.
+    // Stdin has more, which nothing needs.
     command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
     Running::spawn(&mut command).ended().quietly(0);
 }
@@ -350,7 +350,7 @@ fn where_it_is_connected_is_told_to_those_who_ask() {
     assert!(ended.stderr.contains(&format!("connected peer=tcp:{}", server.address())));
     let ended = run(&["connect", "--help"]);
     for word in
-        ["couplet connect 7777", "< /dev/null", "Exit codes: 0", "Ctrl-D", "until a second passes"]
+        ["couplet connect 7777", "< /dev/null", "Exit codes: 0", "Ctrl-D", "silent for a second"]
     {
         assert!(ended.text().contains(word), "{word}");
     }

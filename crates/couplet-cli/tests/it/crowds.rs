@@ -6,7 +6,7 @@ use crate::kit::{Client, Server, TempFile, noise};
 
 const CROWD: usize = 1000;
 
-/// This process needs a descriptor for each client; the server keeps to the customary 1024.
+/// This process needs a descriptor for each client; the server keeps the usual limit of 1024.
 pub(crate) fn allow_a_crowd() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = 8192.min(limit.maximum.unwrap_or(u64::MAX));

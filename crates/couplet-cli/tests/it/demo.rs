@@ -1,4 +1,4 @@
-//! `couplet demo`, where stderr is no terminal.
+//! `couplet demo`, with a stderr that is not a terminal.
 
 use std::process::Stdio;
 

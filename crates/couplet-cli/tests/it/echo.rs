@@ -41,7 +41,7 @@ fn who_stops_sending_gets_all_that_is_left_and_the_end() {
         sender.send(&sent);
         sender.finish();
     });
-    assert!(client.read_to_end().unwrap() == bytes, "20 MiB come back as they were");
+    assert!(client.read_to_end().unwrap() == bytes, "20 MiB come back unchanged");
     sending.join().unwrap();
 }
 
@@ -49,7 +49,7 @@ fn who_stops_sending_gets_all_that_is_left_and_the_end() {
 fn who_never_reads_costs_at_most_2_mib_and_is_not_cut() {
     const CLIENTS: usize = 4;
     let server = Server::start(&["echo"]);
-    // More than fits into the buffers of the system on its way there and back.
+    // More than fits into the kernel's buffers in both directions.
     let bytes = noise(40 * MIB);
     warm_up(&server, &bytes[..8 * MIB]);
     let before = server.memory();
@@ -58,7 +58,7 @@ fn who_never_reads_costs_at_most_2_mib_and_is_not_cut() {
     assert!(taken.iter().all(|taken| (8 * MIB..40 * MIB).contains(taken)), "{taken:?}");
     let grown = server.memory().saturating_sub(before);
     assert!(grown <= CLIENTS as u64 * 2 * 1024, "{CLIENTS} clients cost {grown} KiB");
-    // Another is served as ever, and those who read at last get everything.
+    // Another client is served as usual, and those that read in the end get everything.
     warm_up(&server, &bytes[..MIB]);
     for (client, taken) in clients.iter_mut().zip(taken) {
         assert!(client.read_exact(taken) == bytes[..taken]);
@@ -66,7 +66,7 @@ fn who_never_reads_costs_at_most_2_mib_and_is_not_cut() {
     server.stop(Signal::TERM).quietly(0);
 }
 
-/// One client that reads: what the server needs in any case it has then.
+/// A client that reads: afterwards the server has allocated what it needs in any case.
 fn warm_up(server: &Server, bytes: &[u8]) {
     let mut client = server.connect();
     let (mut sender, sent) = (client.another(), bytes.to_vec());
@@ -83,13 +83,13 @@ fn who_sends_nothing_for_the_idle_timeout_is_cut() {
     let mut talking = server.connect();
     let heard = std::thread::spawn(move || silent.read_to_end());
     while !heard.is_finished() {
-        // Each word begins the time anew.
+        // Each word restarts the timeout.
         talking.send(b"word");
         assert_eq!(talking.read_exact(4), b"word");
         assert!(began.elapsed() < Duration::from_secs(10));
     }
     assert!(began.elapsed() >= Duration::from_millis(800));
-    assert!(heard.join().unwrap().is_err(), "the end of a silent connection is a reset");
+    assert!(heard.join().unwrap().is_err(), "a silent connection is reset");
     talking.send(b"word");
     assert_eq!(talking.read_exact(4), b"word");
 }
@@ -100,7 +100,7 @@ fn idle_is_who_sends_nothing_and_not_who_reads_slowly() {
     let bytes = noise(40 * MIB);
     let mut client = server.connect();
     let (mut taken, mut full) = (client.push(&bytes), now());
-    // Nothing more is taken for twice the timeout.
+    // The server reads nothing for twice the timeout.
     while full.elapsed() < Duration::from_secs(1) {
         let more = client.push(&bytes[taken..]);
         taken += more;
@@ -108,7 +108,7 @@ fn idle_is_who_sends_nothing_and_not_who_reads_slowly() {
             full = now();
         }
     }
-    assert!(taken < bytes.len(), "it pauses its own reading");
+    assert!(taken < bytes.len(), "the server pauses reading");
     client.finish();
     assert!(client.read_to_end().unwrap() == bytes[..taken]);
 }

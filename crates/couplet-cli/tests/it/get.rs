@@ -1,4 +1,4 @@
-//! `couplet poetry get`: what comes, what does not, and what is said of it.
+//! `couplet poetry get`: poems that arrive, poems that do not, and the messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ fn get(args: &[&str]) -> Ended {
     run(&[&["poetry", "get"], args].concat())
 }
 
-/// A server that sends this, then does what `end` does.
+/// A server that sends this, then runs `end`.
 fn sends(bytes: Vec<u8>, end: fn(Client)) -> String {
     serve_raw(move |mut client| {
         client.send(&bytes);
@@ -23,7 +23,7 @@ fn sends(bytes: Vec<u8>, end: fn(Client)) -> String {
     .to_string()
 }
 
-/// Keeps the connection until the other end goes.
+/// Keeps the connection until the peer closes it.
 fn hold(mut client: Client) {
     let _ = client.read_to_end();
 }
@@ -57,7 +57,7 @@ fn all_come_at_once() {
     let address = server.address();
     let ended = get(&[&*address; 12]);
     assert_eq!((ended.code, ended.text()), (Some(0), &*"abcdef".repeat(12)));
-    assert!(ended.took < Duration::from_secs(2), "one after another it is 4.8 s");
+    assert!(ended.took < Duration::from_secs(2), "one after another takes 4.8 s");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_poem_cut_by_a_reset_is_an_error_and_is_not_printed() {
     let ended = running.ended();
     assert_eq!((ended.code, ended.text()), (Some(1), ""));
     let line = format!(
-        "no poem from tcp:{address}: it was cut after 11 bytes: \
+        "no poem from tcp:{address}: it was cut short after 11 bytes: \
          connection lost: connection reset by peer\n"
     );
     assert!(ended.stderr.contains(&line), "{}", ended.stderr);
@@ -120,7 +120,7 @@ fn a_reset_at_any_moment_is_an_error() {
 fn a_poem_that_never_begins_or_never_ends_is_given_up_after_the_timeout() {
     let silent = sends(Vec::new(), hold);
     let half = sends(b"half a poem".to_vec(), hold);
-    // Bytes come all the time: the timeout is for the whole poem.
+    // Bytes keep coming: the timeout is for the whole poem.
     let endless = serve_raw(|mut client| {
         while client.push(b"more and more ") > 0 {
             crate::kit::pause();
@@ -132,7 +132,7 @@ fn a_poem_that_never_begins_or_never_ends_is_given_up_after_the_timeout() {
     assert_eq!((ended.code, ended.text()), (Some(1), "a whole poem\n"));
     for address in [silent, half, endless] {
         let line =
-            format!("no poem from tcp:{address}: it was not whole after 0.4 s (--timeout)\n");
+            format!("no poem from tcp:{address}: it was incomplete after 0.4 s (--timeout)\n");
         assert!(ended.stderr.contains(&line), "{}", ended.stderr);
     }
     let took = ended.took.as_secs_f64();
@@ -157,14 +157,14 @@ fn who_closes_without_data_has_no_poem() {
     let (empty, one) = (sends(Vec::new(), drop), sends(b"x".to_vec(), drop));
     let ended = get(&[&empty, &one]);
     assert_eq!((ended.code, ended.text()), (Some(1), "x"));
-    let why = format!("no poem from tcp:{empty}: it was closed without data");
+    let why = format!("no poem from tcp:{empty}: the connection was closed without data");
     assert!(ended.stderr.contains(&why), "{}", ended.stderr);
 }
 
 #[test]
 fn the_limit_is_64_mib_unless_set() {
     const LIMIT: usize = 64 * 1024 * 1024;
-    // Zeros, and few of them in this process.
+    // Zeros, with few of them in this process.
     fn zeros(count: usize) -> String {
         let serve = move |mut client: Client| {
             let mut count = count;

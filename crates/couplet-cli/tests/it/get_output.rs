@@ -1,4 +1,4 @@
-//! `couplet poetry get`, when nobody reads what it says, or it can't be written.
+//! `couplet poetry get` with output streams that nobody reads, or that fail.
 
 use rustix::process::Signal;
 
@@ -13,7 +13,7 @@ fn small() -> (TempFile, Server) {
 #[test]
 fn a_closed_stdout_is_a_quiet_end() {
     let (_poem, server) = small();
-    // One that never ends: it is not waited for.
+    // A poem that never ends: the command does not wait for it.
     let endless = serve_raw(|mut client| drop(client.read_to_end())).to_string();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

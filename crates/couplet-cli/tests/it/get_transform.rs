@@ -15,7 +15,7 @@ fn get(address: &str, transform: &str, args: &[&str]) -> Ended {
     run(&[&["poetry", "get", address, "--transform", transform], args].concat())
 }
 
-/// A server that says what it wants to each connection, after it has read something.
+/// A server that sends these bytes on each connection after it has read something.
 fn answers(bytes: &'static [u8], end: fn(Client)) -> String {
     serve_raw(move |mut client| {
         client.read().unwrap();
@@ -25,7 +25,7 @@ fn answers(bytes: &'static [u8], end: fn(Client)) -> String {
     .to_string()
 }
 
-/// Keeps the connection, also when the other end has said all.
+/// Keeps the connection, even after the peer's FIN.
 fn hold(client: Client) {
     std::mem::forget(client);
 }
@@ -96,12 +96,12 @@ fn two_hundred_poems_are_transformed_at_once() {
     assert!(ended.text() == "poem\n".repeat(200_000));
 }
 
-/// The poem is printed as it is, and this is said of it.
+/// Asserts that the poem is printed untransformed, for this reason.
 #[track_caller]
 fn is_as_it_was(ended: &Ended, poem: &[u8], why: &str) {
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stdout == poem);
-    assert!(ended.stderr.contains(" is printed as it is: "), "{}", ended.stderr);
+    assert!(ended.stderr.contains(" is printed untransformed: "), "{}", ended.stderr);
     assert!(ended.stderr.contains(why), "{}", ended.stderr);
     assert!(ended.stderr.ends_with(" s, 1 not transformed\n"), "{}", ended.stderr);
 }
@@ -184,5 +184,5 @@ fn an_interrupt_ends_a_transformation_that_does_not() {
     let ended = running.ended();
     assert_eq!((ended.code, ended.text()), (Some(130), ""), "{}", ended.stderr);
     assert!(ended.stderr.contains("interrupted: 0 of 1 poems"), "{}", ended.stderr);
-    assert!(!ended.stderr.contains("printed as it is"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("printed untransformed"), "{}", ended.stderr);
 }

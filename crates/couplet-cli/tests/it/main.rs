@@ -1,5 +1,5 @@
-//! The program as its users meet it: each test starts the real binary.
-#![expect(clippy::disallowed_methods, reason = "tests of a program are about real time")]
+//! The program as its users see it: each test starts the real binary.
+#![expect(clippy::disallowed_methods, reason = "tests of a program run in real time")]
 
 mod addresses;
 mod bad_clients;

@@ -1,17 +1,17 @@
-//! The servers with the clients that people have: nc, socat and curl.
+//! The servers with common clients: nc, socat and curl.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::kit::{Running, Server, TempFile, has, noise};
 
-/// Runs a peer with this on its stdin; what it printed.
+/// Runs a peer with this stdin; returns its output.
 fn peer(program: &str, args: &[&str], stdin: &[u8]) -> Vec<u8> {
     let mut command = Command::new(program);
     let command = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut running = Running::start_with_stdout(command);
     let (mut to, bytes) = (running.stdin().unwrap(), stdin.to_vec());
-    // A peer that has all it wants may go before it has read everything.
+    // A peer may end before it has read all of its stdin.
     let sending = std::thread::spawn(move || drop(to.write_all(&bytes)));
     let ended = running.ended();
     sending.join().unwrap();

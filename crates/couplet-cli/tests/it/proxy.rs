@@ -11,7 +11,7 @@ use crate::kit::{
     Client, Server, TempFile, couplet, has, noise, run, serve_raw, unused_port, wait_until,
 };
 
-/// A server whose connections the test holds.
+/// A server whose connections the test handles.
 struct Upstream {
     address: String,
     fetches: Receiver<Client>,
@@ -23,7 +23,7 @@ impl Upstream {
         let sender = Arc::new(Mutex::new(sender));
         let address = serve_raw(move |client| {
             let sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
-            // When the test is over nobody wants it.
+            // Fails if the test is over.
             let _ = sender.send(client);
         });
         Upstream { address: address.to_string(), fetches }
@@ -38,7 +38,7 @@ fn proxy(upstream: &str, more: &[&str]) -> Server {
     Server::start(&[&["poetry", "proxy", "--upstream", upstream], more].concat())
 }
 
-/// A proxy of a poem, and how often it was fetched.
+/// A proxy for a poem, and a count of its fetches.
 fn proxy_of(poem: Vec<u8>, more: &[&str]) -> (Server, Arc<AtomicUsize>) {
     let fetches = Arc::<AtomicUsize>::default();
     let counting = fetches.clone();
@@ -97,7 +97,7 @@ fn a_failing_upstream_is_told_by_closing_without_data_is_logged_and_is_tried_aga
     for client in &mut clients {
         assert_eq!(client.read_to_end().unwrap(), b"");
     }
-    server.wait_told(&format!("WARN no poem: it was cut after 9 bytes: connection lost: connection reset by peer upstream=tcp:{}", upstream.address));
+    server.wait_told(&format!("WARN no poem: it was cut short after 9 bytes: connection lost: connection reset by peer upstream=tcp:{}", upstream.address));
 
     let mut client = server.connect();
     upstream.fetch().push(&noise(20_000));
@@ -107,7 +107,7 @@ fn a_failing_upstream_is_told_by_closing_without_data_is_logged_and_is_tried_aga
     let mut client = server.connect();
     drop(upstream.fetch());
     assert_eq!(client.read_to_end().unwrap(), b"");
-    server.wait_told("it was closed without data");
+    server.wait_told("the connection was closed without data");
 
     let mut client = server.connect();
     let mut whole = upstream.fetch();
@@ -124,7 +124,7 @@ fn a_silent_upstream_is_given_up_after_the_timeout() {
     let mut client = server.connect();
     let _silent = upstream.fetch();
     assert_eq!(client.read_to_end().unwrap(), b"");
-    server.wait_told("it was not whole after 0.2 s (--timeout)");
+    server.wait_told("it was incomplete after 0.2 s (--timeout)");
 }
 
 #[test]
@@ -152,8 +152,8 @@ fn who_resets_cancels_its_own_wait_and_the_last_one_the_fetch() {
     let connected = idle + 3;
     wait_until("two clients and one fetch", || server.descriptors() >= connected);
     one.reset();
-    wait_until("one has left", || server.descriptors() < connected);
-    // Though it has no more to say, it waits, and when it is gone it has left.
+    wait_until("one client to leave", || server.descriptors() < connected);
+    // A client that has sent its FIN still waits; when it is gone, the fetch is aborted.
     two.finish();
     fetch.send(b"poem");
     two.reset();
@@ -250,7 +250,7 @@ fn clients_that_misbehave_at_any_step_do_no_harm() {
         leave(client);
     }
     assert!(server.connect().read_to_end().unwrap() == bytes);
-    wait_until("all descriptors are given back", || server.descriptors() <= descriptors);
+    wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
     server.stop(Signal::TERM).quietly(0);
 }
 
@@ -262,7 +262,7 @@ fn a_thousand_clients_share_one_fetch() {
     let server = Server::start_limited(1100, &args);
     let clients: Vec<Client> = (0..1000).map(|_| server.connect()).collect();
     let mut fetch = upstream.fetch();
-    wait_until("all are connected", || server.descriptors() > 1000);
+    wait_until("all to be connected", || server.descriptors() > 1000);
     fetch.send(&noise(10_000));
     drop(fetch);
     for mut client in clients {
@@ -283,8 +283,8 @@ fn without_descriptors_nobody_gets_a_part_and_all_is_well_afterwards() {
     let got = clients.into_iter().filter_map(|mut client| client.read_to_end().ok());
     let got: Vec<Vec<u8>> = got.filter(|got| !got.is_empty()).collect();
     assert!(got.iter().all(|got| *got == poem));
-    assert!(got.len() >= 8, "a descriptor is kept for the fetch: {} were served", got.len());
-    wait_until("a new client is served", || {
+    assert!(got.len() >= 8, "a descriptor is reserved for the fetch: {} were served", got.len());
+    wait_until("a new client to be served", || {
         server.connect().read_to_end().is_ok_and(|got| got == poem)
     });
     assert_eq!(server.stop(Signal::TERM).code, Some(0));
@@ -301,7 +301,7 @@ fn a_signal_stops_it_cleanly_whatever_is_open() {
         let ended = server.stop(signal);
         ended.quietly(0);
         assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
-        assert_eq!(waiting.read_to_end().unwrap_or_default(), b"", "no part of it");
+        assert_eq!(waiting.read_to_end().unwrap_or_default(), b"", "not even a part");
     }
 }
 
@@ -314,7 +314,7 @@ fn a_proxy_of_a_proxy_takes_no_failure_for_a_poem() {
         assert_eq!(outer.connect().read_to_end().unwrap(), b"");
     }
     let told = outer.stop(Signal::TERM).stderr;
-    assert_eq!(told.matches("it was closed without data").count(), 2, "{told}");
+    assert_eq!(told.matches("the connection was closed without data").count(), 2, "{told}");
 }
 
 #[test]

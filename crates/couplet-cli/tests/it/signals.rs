@@ -6,8 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kit::{Client, Running, Server, TempFile, couplet, noise, serve_raw, wait_until};
 
-/// An echo server with one connection idle and one that does not read, a poetry server with one
-/// that drains, one that does not read 10 MB and one in the middle.
+/// An echo server with an idle client and one that does not read, and a poetry server with a client
+/// that is draining, one that does not read 10 MB, and one in mid-poem.
 fn busy_servers() -> Vec<(Server, Vec<Client>)> {
     let echo = Server::start(&["echo"]);
     let (mut idle, mut unread) = (echo.connect(), echo.connect());
@@ -59,8 +59,8 @@ fn a_server_that_stops_makes_no_whole_poem_of_a_part() {
         let mut client = server.connect();
         assert_eq!(client.read_exact(10), b"the whole ");
         let get = Running::start(&mut couplet(&["poetry", "get", &server.address()]));
-        let begun = || server.running.told().matches("a client gets a poem").count();
-        wait_until("both are given the poem", || begun() == 2);
+        let begun = || server.running.told().matches("serving a poem").count();
+        wait_until("both to be sent the poem", || begun() == 2);
         assert_eq!(server.stop(signal).code, Some(0));
         assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
         let ended = get.ended();
@@ -68,7 +68,7 @@ fn a_server_that_stops_makes_no_whole_poem_of_a_part() {
     }
 }
 
-/// A pipe that is full, and its other end.
+/// A full pipe, and its other end.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut full) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&full, true).unwrap();
@@ -79,7 +79,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 fn wait_until_it_takes(signal: Signal, pid: u32) {
     let status = format!("/proc/{pid}/status");
-    wait_until("it takes signals", || {
+    wait_until("its signal handlers", || {
         let text = std::fs::read_to_string(&status).unwrap();
         let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
         let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
@@ -92,14 +92,14 @@ fn a_program_that_hangs_is_ended_by_the_signals_after_the_first() {
     use std::os::unix::process::ExitStatusExt;
     let (_reader, full) = full_pipe();
     for signal in [Signal::INT, Signal::TERM] {
-        // It can't say where it listens.
+        // It can't print where it listens.
         let mut command = couplet(&["echo"]);
         command.stdout(full.try_clone().unwrap());
         let mut child = command.spawn().unwrap();
         drop(command);
         wait_until_it_takes(signal, child.id());
         let mut ended = None;
-        wait_until("it ends", || {
+        wait_until("its end", || {
             kill_process(Pid::from_child(&child), signal).unwrap();
             ended = child.try_wait().unwrap();
             ended.is_some()
@@ -113,9 +113,9 @@ fn sigusr1_counts_the_ports_as_soon_as_they_are_told_of() {
     let (mut reader, full) = full_pipe();
     let args = ["echo", "--listen", "0", "--listen", "0"];
     let mut running = Running::start_with_stdout(couplet(&args).stdout(full));
-    // It listens, and waits to say so. The signal is there before its first turn.
+    // It listens, and blocks on printing that. The signal arrives before its first turn.
     wait_until_it_takes(Signal::USR1, running.pid());
-    wait_until("it listens", || running.sockets() >= 2);
+    wait_until("its ports", || running.sockets() >= 2);
     running.signal(Signal::USR1);
     let reading = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
     wait_until("a snapshot", || !running.told().is_empty());
@@ -194,8 +194,8 @@ fn sigusr1_is_no_harm_where_nobody_reads_stderr() {
     });
     let mut command = couplet(&["poetry", "get", &silent.to_string(), "--timeout", "0.5"]);
     let mut running = Running::spawn(command.stdin(std::process::Stdio::null()).stderr(writer));
-    // The signals are taken once there is a signal pipe: among its descriptors.
+    // The signal handlers are installed before the connect: wait for its socket.
     wait_until("a connection", || running.sockets() >= 1);
     running.signal(Signal::USR1);
-    assert_eq!(running.ended().code, Some(1), "it goes on to its timeout");
+    assert_eq!(running.ended().code, Some(1), "it continues to its timeout");
 }

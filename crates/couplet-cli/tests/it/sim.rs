@@ -1,8 +1,8 @@
-//! `couplet sim`: what its worlds say, when all is well and when one breaks.
+//! `couplet sim`: its reports, when all is well and when a world breaks.
 
 use crate::kit::{Ended, TempFile, Terminal, couplet, run};
 
-/// The last line of what was printed: the hash of all traces.
+/// The last line of the output: the hash of all traces.
 fn trace_hash(ended: &Ended) -> String {
     let last = ended.text().lines().last().unwrap_or_default();
     assert!(last.starts_with("trace ") && last.len() == 22, "{}", ended.text());
@@ -72,7 +72,7 @@ fn a_broken_world_is_told_with_its_seed_the_shortest_list_of_faults_and_its_trac
     assert!(told.contains("1 of the ") && told.contains(" faults of the weather is enough"));
     assert!(told.contains(" server is killed, for "), "{told}");
     assert!(told.contains("data_received") && told.contains("BROKEN: the reader took"), "{told}");
-    // It says how to see it again, and then it is the same.
+    // The report says how to replay it, and the replay is the same.
     let again = told.lines().last().unwrap().strip_prefix("replay it: couplet ").unwrap();
     let again = run(&again.split(' ').collect::<Vec<_>>());
     assert_eq!(again.code, Some(1));
@@ -113,8 +113,8 @@ fn the_last_of_all_seeds_is_one_like_the_others() {
 #[test]
 fn what_cannot_be_run_is_told() {
     let cases: [(&[&str], i32, &str); 5] = [
-        (&["sim", "war"], 2, "there is no scenario 'war'; there are poetry, chat, "),
-        (&["sim", "chat", "--time", "5"], 2, "the scenario chat has a time of its own"),
+        (&["sim", "war"], 2, "there is no scenario 'war'; known scenarios: poetry, chat, "),
+        (&["sim", "chat", "--time", "5"], 2, "the scenario chat has a fixed duration"),
         (&["sim", "chat", "--seeds", "3..1"], 2, "a number or FIRST..LAST is expected here"),
         (&["sim", "chat", "--weather", "hail"], 2, "'hail' is none of calm, breezy, storm"),
         (&["sim", "chat", "--seeds", "1", "--trace", "/no/where"], 1, "cannot write the trace"),

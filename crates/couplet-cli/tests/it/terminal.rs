@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::kit::{Server, TempFile, Terminal, couplet, serve_raw, wait_until};
 
-/// What a line of the terminal begins with when it shows a bar: the poem.
+/// What the lines with bars begin with: the poems.
 const POEMS: [&str; 3] = ["Ozymandias ", "The Tyger ", "Der Panther "];
 
 #[test]
@@ -15,7 +15,7 @@ fn the_demo_draws_a_bar_for_each_poem() {
     for poem in POEMS {
         let drawn = |line: &&str| line.contains(poem) && line.contains('━');
         let lines: Vec<&str> = shown.split(['\r', '\n']).filter(drawn).collect();
-        assert!(lines.len() > 10, "the bar of {poem} lives: {shown}");
+        assert!(lines.len() > 10, "the bar of {poem} moves: {shown}");
         let last = lines.last().unwrap();
         assert!(last.contains("100 %") && last.contains(" B  tcp:127.0.0.1:"), "{last}");
         assert!(last.contains(" s"), "{last}");
@@ -37,7 +37,7 @@ fn a_narrow_terminal_gets_shorter_lines_and_no_color_none() {
     for code in ["\u{1b}[3", "\u{1b}[2m", "\u{1b}[0m"] {
         assert!(!shown.contains(code), "{shown:?}");
     }
-    // The bars stay, and the shell's prompt begins a line of its own.
+    // The bars stay, and the shell's prompt begins on a new line.
     let end = &shown[shown.rfind('%').unwrap()..];
     assert!(!end.contains('\u{1b}') && end.ends_with('\n'), "{end:?}");
 }

@@ -1,4 +1,4 @@
-//! Help, versions, completions, and what is said to who types something wrong.
+//! Help, versions, completions, and messages about wrong arguments.
 
 use crate::kit::{Server, couplet, has, run};
 
@@ -76,7 +76,7 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
         (&["connect"], "<ENDPOINT>"),
         (&["connect", "1", "2"], "unexpected argument '2'"),
-        (&["connect", "localhost"], "the port is missing here: HOST:PORT"),
+        (&["connect", "localhost"], "missing port: expected HOST:PORT"),
         (&["chat", "--idle-timeout", "-1"], "a number of seconds, 0 or more"),
         (&["poetry", "transform", "--idle-timeout", "soon"], "a number of seconds, 0 or more"),
         (&["poetry", "serve", "--by-name", "--idle-timeout", "nan"], "a number of seconds, 0 or"),
@@ -128,7 +128,7 @@ fn a_bad_endpoint_is_told_with_the_one_that_is_likely_to_be_meant() {
     ] {
         let ended = run(args);
         assert_eq!(ended.code, Some(2), "{args:?}");
-        let hint = format!("\n  perhaps {hint} is meant\n");
+        let hint = format!("\n  did you mean {hint}?\n");
         assert!(ended.stderr.contains(&hint), "{args:?}: {}", ended.stderr);
     }
 }
@@ -146,7 +146,7 @@ fn completions_for_each_shell_know_every_command() {
 
 #[test]
 fn completions_know_scenarios_weathers_and_transformations() {
-    // Elvish and PowerShell have no values in their scripts.
+    // The scripts for Elvish and PowerShell have no values.
     for shell in ["bash", "fish", "zsh"] {
         let script = run(&["completions", shell]);
         for word in ["breezy", "storm", "cummingsify", "pirate", "reconnecting", "devices naive"] {
@@ -155,7 +155,7 @@ fn completions_know_scenarios_weathers_and_transformations() {
     }
 }
 
-/// What bash completes these words with.
+/// Bash's completions of these words.
 fn completed(words: &[&str]) -> Vec<String> {
     let (last, before) = (words.len() - 1, words[words.len() - 2]);
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();

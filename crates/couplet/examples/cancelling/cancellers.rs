@@ -1,5 +1,5 @@
-//! Part 19, cases 5 to 8: who makes a Deferred may give it a canceller, which stops the work and
-//! may choose what it fires with.
+//! Part 19, cases 5 to 8: the creator of a Deferred may give it a canceller, which stops the work
+//! and may choose the result.
 //!
 //! `cargo run --example cancelling -- cancellers`
 
@@ -7,8 +7,8 @@ use couplet::{Deferred, Failure, Resolver};
 
 type Word = &'static str;
 
-/// Says how it ended.
-fn told(deferred: Deferred<Word>) -> Deferred<()> {
+/// Prints the result.
+fn printed(deferred: Deferred<Word>) -> Deferred<()> {
     deferred.add_both(|result| {
         match result {
             Ok(value) => println!("  the callback got: {value}"),
@@ -23,7 +23,7 @@ fn cancelled_with(canceller: impl FnOnce(Resolver<Word>) + 'static) {
         println!("  the canceller stops the work");
         canceller(resolver);
     });
-    told(deferred).cancel();
+    printed(deferred).cancel();
 }
 
 pub(crate) fn main() -> couplet::Result<()> {
@@ -38,7 +38,7 @@ pub(crate) fn main() -> couplet::Result<()> {
 
     println!("8: fired first, so the canceller is not called");
     let (deferred, resolver) = Deferred::with_canceller(|_| println!("  never said"));
-    let deferred = told(deferred);
+    let deferred = printed(deferred);
     resolver.callback("the result");
     deferred.cancel();
     Ok(())

@@ -1,5 +1,5 @@
-//! Part 19, cases 9 to 11: a poem that comes later. Without a canceller a cancel ends the waiting
-//! and not the work; with one it ends both.
+//! Part 19, cases 9 to 11: a poem that arrives later. Without a canceller, a cancel ends the wait
+//! but not the work; with one it ends both.
 //!
 //! `cargo run --example cancelling -- delayed`
 
@@ -28,8 +28,8 @@ fn poem_that_stops(reactor: &Reactor) -> Deferred<&'static str> {
     let timer: Rc<Cell<Option<DelayedCall>>> = Rc::default();
     let call = timer.clone();
     let (poem, resolver) = Deferred::with_canceller(move |_resolver| {
-        let taken_back = call.take().is_some_and(|call| call.cancel());
-        println!("  the call is taken back: {taken_back}");
+        let cancelled = call.take().is_some_and(|call| call.cancel());
+        println!("  the call was cancelled: {cancelled}");
     });
     timer.set(Some(reactor.call_later(ms(50), move || send(resolver))));
     poem
@@ -55,7 +55,7 @@ fn show(reactor: &Reactor, poem: Deferred<&'static str>, cancels: bool) {
 fn run(get: fn(&Reactor) -> Deferred<&'static str>, cancels: bool) -> couplet::Result<()> {
     couplet::run(|reactor| {
         let kept = reactor.clone();
-        // In one turn, so that all delays count from the same time.
+        // In one turn, so that all delays start at the same time.
         reactor.call_soon(move || show(&kept, get(&kept), cancels));
         Ok(())
     })
@@ -64,7 +64,7 @@ fn run(get: fn(&Reactor) -> Deferred<&'static str>, cancels: bool) -> couplet::R
 pub(crate) fn main() -> couplet::Result<()> {
     println!("9: nobody cancels");
     run(poem, false)?;
-    println!("10: cancelled, and the poem is sent all the same");
+    println!("10: cancelled, and the poem is sent anyway");
     run(poem, true)?;
     println!("11: cancelled, and not sent");
     run(poem_that_stops, true)

@@ -1,5 +1,5 @@
-//! Part 19, case 12: a chain that has fired waits for a Deferred that a callback gave back. A
-//! cancel of the chain goes to what it waits for now: the inner one.
+//! Part 19, case 12: a chain that has fired waits for a Deferred that a callback returned.
+//! Cancelling the chain cancels what it is waiting for: the inner one.
 //!
 //! `cargo run --example cancelling -- nested`
 
@@ -15,7 +15,7 @@ pub(crate) fn main() -> couplet::Result<()> {
     let (inner, _fires_inner) = named("inner");
     let chain = outer
         .then(|result| {
-            println!("the first callback got {result}, and gives back the inner one");
+            println!("the first callback got {result}, and returns the inner one");
             inner
         })
         .add_both(|result| {

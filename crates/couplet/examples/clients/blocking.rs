@@ -1,5 +1,5 @@
-//! Part 1, the blocking client: no reactor at all. One poem after the other, and while it waits
-//! for a slow server the others wait as well.
+//! Part 1, the blocking client: no reactor at all. It gets one poem after another, and while it
+//! waits for a slow server the others wait too.
 //!
 //! `cargo run --example clients -- blocking 127.0.0.1:10000 127.0.0.1:10001`
 #![expect(clippy::disallowed_types, reason = "this is how it is done without a reactor")]

@@ -1,5 +1,5 @@
-//! The poetry clients of the tutorial, from part 1 on. Each gets poems from the servers that are
-//! named, of which `cargo run --example servers` has some.
+//! The poetry clients of the tutorial, from part 1 on. Each gets poems from the given servers;
+//! `cargo run --example servers` has some.
 //!
 //! `cargo run --example clients -- v2_0 127.0.0.1:10000 127.0.0.1:10001`
 
@@ -24,7 +24,8 @@ mod v6_0;
 mod v7_0;
 
 fn parse(address: String) -> couplet::Result<SocketAddr> {
-    let wrong = |_| Failure::msg(format!("{address:?}? a server is named as 127.0.0.1:10000"));
+    let wrong =
+        |_| Failure::msg(format!("{address:?}: expected a server address such as 127.0.0.1:10000"));
     address.parse().map_err(wrong)
 }
 
@@ -55,7 +56,7 @@ fn main() -> couplet::Result<()> {
     };
     let servers = arguments.map(parse).collect::<couplet::Result<Vec<_>>>()?;
     if servers.is_empty() {
-        return Err(Failure::msg("which servers? give their addresses, as 127.0.0.1:10000"));
+        return Err(Failure::msg("which servers? give their addresses, such as 127.0.0.1:10000"));
     }
     client(servers)
 }

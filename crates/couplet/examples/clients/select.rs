@@ -1,5 +1,5 @@
-//! Part 2, the select client: sockets of our own and a loop of our own. A loop that is owned is
-//! turned by hand, so the program keeps its own `while` around it, as one around `select` does.
+//! Part 2, the select client: our own sockets and our own loop. An owned loop is driven by hand, so
+//! the program keeps its own `while` around it, as a `select` program does.
 //!
 //! `cargo run --example clients -- select 127.0.0.1:10000 127.0.0.1:10001`
 #![expect(clippy::disallowed_types, reason = "the sockets are ours; the loop watches them")]
@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use couplet::{Interest, Loop, Watch};
 
-/// What one look at a socket found.
+/// The result of one read from a socket.
 enum Found {
     Piece(Vec<u8>),
     End,
@@ -42,7 +42,7 @@ pub(crate) fn main(servers: Vec<SocketAddr>) -> couplet::Result<()> {
         tasks.insert(task, (watch, Vec::new()));
     }
     while !tasks.is_empty() {
-        l.turn(None)?; // here `select` would stand
+        l.turn(None)?; // in place of `select`
         for (task, found) in found.take() {
             let Some((watch, poem)) = tasks.get_mut(&task) else { continue };
             match found {

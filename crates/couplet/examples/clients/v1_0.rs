@@ -1,4 +1,4 @@
-//! Part 3, client 1.0: sockets of our own, and the reactor tells when there is something to read.
+//! Part 3, client 1.0: our own sockets; the reactor calls back when one is readable.
 //!
 //! `cargo run --example clients -- v1_0 127.0.0.1:10000 127.0.0.1:10001`
 #![expect(clippy::disallowed_types, reason = "the sockets are ours; the reactor watches them")]
@@ -24,7 +24,7 @@ impl AsFd for PoetrySocket {
 }
 
 impl PoetrySocket {
-    /// Reads until nothing is left for now; true when the poem has ended.
+    /// Reads all available bytes; returns true at the end of the poem.
     fn do_read(&mut self) -> io::Result<bool> {
         let mut piece = [0; 1024];
         loop {
@@ -41,7 +41,7 @@ impl PoetrySocket {
     }
 }
 
-/// Watches a socket until its poem has ended; then it is counted, and the last one stops the reactor.
+/// Watches a socket until its poem has ended; the last one to end stops the reactor.
 fn watch(reactor: &Reactor, socket: PoetrySocket, waiting: Rc<Cell<usize>>) -> couplet::Result<()> {
     let own: Rc<OnceCell<Watch<PoetrySocket>>> = Rc::default();
     let (slot, stopping) = (own.clone(), reactor.clone());
@@ -51,7 +51,7 @@ fn watch(reactor: &Reactor, socket: PoetrySocket, waiting: Rc<Cell<usize>>) -> c
             Ok(true) => println!("task {}: a poem of {} bytes", socket.task, socket.poem.len()),
             Err(error) => println!("task {}: no poem: {error}", socket.task),
         }
-        slot.get().expect("it is set before a turn").stop().detach();
+        slot.get().expect("it is set before the first turn").stop().detach();
         waiting.set(waiting.get() - 1);
         if waiting.get() == 0 {
             stopping.stop();
@@ -61,7 +61,7 @@ fn watch(reactor: &Reactor, socket: PoetrySocket, waiting: Rc<Cell<usize>>) -> c
     Ok(())
 }
 
-/// Gets the poems, over sockets that block or not.
+/// Gets the poems over blocking or non-blocking sockets.
 pub(crate) fn get_poems(servers: Vec<SocketAddr>, blocking: bool) -> couplet::Result<()> {
     couplet::run(|reactor| {
         let waiting = Rc::new(Cell::new(servers.len()));

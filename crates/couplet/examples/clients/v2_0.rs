@@ -1,5 +1,5 @@
-//! Part 5, client 2.0: the reactor waits, a factory builds a protocol for each connection, and the
-//! protocol hears of every piece of its poem, while the others hear of theirs.
+//! Part 5, client 2.0: the reactor waits, a factory builds a protocol for each connection, and each
+//! protocol receives the pieces of its poem concurrently with the others.
 //!
 //! `cargo run --example clients -- v2_0 127.0.0.1:10000 127.0.0.1:10001`
 
@@ -26,12 +26,12 @@ impl Protocol for PoetryProtocol {
     }
 }
 
-/// The tasks that have ended, and how many bytes their poems have.
+/// The finished tasks and the lengths of their poems in bytes.
 type Poems = Rc<RefCell<Vec<(usize, usize)>>>;
 
 struct PoetryFactory {
     tasks: usize,
-    /// How many servers have not been heard to the end.
+    /// The number of servers that have not finished.
     waiting: usize,
     poems: Poems,
 }

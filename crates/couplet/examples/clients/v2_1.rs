@@ -1,5 +1,5 @@
-//! Part 5, client 2.1: as simple as a client with protocol and factory gets. It keeps the poems,
-//! and prints them when the last server was heard to the end.
+//! Part 5, client 2.1: as simple as a client with a protocol and a factory gets. It collects the
+//! poems and prints them when the last server has finished.
 //!
 //! `cargo run --example clients -- v2_1 127.0.0.1:10000 127.0.0.1:10001`
 

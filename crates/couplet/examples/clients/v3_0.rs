@@ -1,5 +1,5 @@
 //! Part 6, client 3.0: `get_poem` takes a callback, and knows nothing of what the program does with
-//! the poem. It has no word for a poem that never comes: then this client waits for ever, until
+//! the poem. It can't report a poem that never arrives: then this client waits forever, until
 //! Ctrl-C. (Client 3.1, with an errback, is `cargo run --example poetry_client`.)
 //!
 //! `cargo run --example clients -- v3_0 127.0.0.1:10000 127.0.0.1:10001`
@@ -28,7 +28,7 @@ impl<F: FnOnce(Vec<u8>) + 'static> Protocol for PoetryProtocol<F> {
     }
 }
 
-/// Calls `callback` with the poem of `server`, once it is whole.
+/// Calls `callback` with the poem of `server` once it is complete.
 fn get_poem(reactor: &Reactor, server: SocketAddr, callback: impl FnOnce(Vec<u8>) + 'static) {
     let mut callback = Some(callback);
     let factory =

@@ -1,5 +1,5 @@
-//! Part 8, client 4.0: `get_poem` gives back a Deferred in place of taking a callback and an
-//! errback. The factory keeps the resolver, and fires it once.
+//! Part 8, client 4.0: `get_poem` returns a Deferred instead of taking a callback and an errback.
+//! The factory keeps the resolver, and fires it once.
 //!
 //! `cargo run --example clients -- v4_0 127.0.0.1:10000 127.0.0.1:10001`
 
@@ -33,7 +33,7 @@ impl Protocol for PoetryProtocol {
 }
 
 struct PoetryFactory {
-    /// Here until there is a protocol, or none will be.
+    /// `Some` until a protocol is built or the connect fails.
     resolver: Option<Resolver<String>>,
 }
 
@@ -51,7 +51,7 @@ impl Factory for PoetryFactory {
     }
 }
 
-/// The poem of `server`, or why there is none.
+/// Gets the poem of `server`, or fails with the reason why there is none.
 pub(crate) fn get_poem(reactor: &Reactor, server: SocketAddr) -> Deferred<String> {
     let (poem, resolver) = Deferred::new();
     let factory = PoetryFactory { resolver: Some(resolver) };

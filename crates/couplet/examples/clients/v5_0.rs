@@ -1,6 +1,6 @@
-//! Part 10, client 5.0: between the poem's arrival and its reader stands a callback that changes it
-//! and may fail. What it can make good it handles itself; the rest goes to the errback, which hears
-//! of failed downloads too.
+//! Part 10, client 5.0: a callback between download and output transforms the poem and may fail. It
+//! handles the failures it can recover from; the rest go to the errback, along with failed
+//! downloads.
 //!
 //! `cargo run --example clients -- v5_0 127.0.0.1:10000 127.0.0.1:10001`
 
@@ -19,7 +19,7 @@ pub(crate) enum Loud {
     Exclaims,
 }
 
-/// The poem in small letters.
+/// The poem in lower case.
 pub(crate) fn whisper(poem: &str) -> Result<String, Loud> {
     if poem.contains("##") {
         return Err(Loud::Gibberish);

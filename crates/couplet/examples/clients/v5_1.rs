@@ -1,6 +1,6 @@
-//! Part 10, client 5.1: the same with two errbacks. The first stands right behind the
-//! transformation and looks at the type of the failure: what is its own it makes good, what is not
-//! (a failed download, say) it passes on to the second.
+//! Part 10, client 5.1: the same with two errbacks. The first comes right after the transformation
+//! and checks the type of the failure: it recovers from the transformation's own, and passes others
+//! (such as a failed download) on to the second.
 //!
 //! `cargo run --example clients -- v5_1 127.0.0.1:10000 127.0.0.1:10001`
 
@@ -12,7 +12,7 @@ use couplet::{Deferred, Failure};
 use crate::v4_0::get_poem;
 use crate::v5_0::{Loud, whisper};
 
-/// The poem that could not be changed, in the failure, so that whoever handles it has it.
+/// A failure that carries the untransformed poem for its handler.
 #[derive(Debug, thiserror::Error)]
 #[error("not whispered")]
 struct CannotWhisper {

@@ -1,5 +1,5 @@
-//! Part 13, client 6.0: the transformation is a server's, so the callback that asks for it gives
-//! back a Deferred, and the chain waits for it. If there is no answer the poem stays as it was.
+//! Part 13, client 6.0: a server does the transformation, so the callback that requests it returns
+//! a Deferred, and the chain waits for it. Without an answer the poem stays as it was.
 //!
 //! `cargo run --example clients -- v6_0 127.0.0.1:11000 127.0.0.1:10000`: first the transform
 //! server (`servers transform`), then the poets.
@@ -12,7 +12,7 @@ use couplet::{ConnectionLost, Deferred, Failure, Reactor, Reason, Resolver};
 
 use crate::v4_0::get_poem;
 
-/// Sends the request, and waits for one string.
+/// Sends the request and waits for one string.
 struct TransformProtocol {
     request: String,
     answer: Option<Deferred<String>>,
@@ -40,7 +40,7 @@ impl StringProtocol for TransformProtocol {
     }
 }
 
-/// What the transform server makes of a request: the transformation's name, a dot, the poem.
+/// Sends a request to the transform server: the transformation's name, a dot, the poem.
 pub(crate) fn transform(reactor: &Reactor, to: SocketAddr, request: String) -> Deferred<String> {
     let factory = move || {
         let (answer, resolver) = Deferred::new();

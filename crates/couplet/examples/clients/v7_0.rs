@@ -1,5 +1,5 @@
-//! Part 17, client 7.0: client 6.0 as a coroutine. Where Twisted has `inlineCallbacks` and `yield`
-//! there is `async` and `await`, and an errback is a `match`.
+//! Part 17, client 7.0: client 6.0 as a coroutine. `async` and `await` replace Twisted's
+//! `inlineCallbacks` and `yield`, and an errback is a `match`.
 //!
 //! `cargo run --example clients -- v7_0 127.0.0.1:11000 127.0.0.1:10000`: first the transform
 //! server (`servers transform`), then the poets.

@@ -1,5 +1,5 @@
-//! Part 17, case 5: the reactor drives the coroutine. What is there already comes back at once, a
-//! Deferred suspends it, and a failure is an `Err` where it was awaited.
+//! Part 17, case 5: the reactor drives the coroutine. An available result returns immediately, an
+//! unfired Deferred suspends it, and a failure is an `Err` where it is awaited.
 //!
 //! `cargo run --example coroutines -- awaiting`
 

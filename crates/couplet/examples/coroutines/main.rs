@@ -1,5 +1,5 @@
 //! The programs of part 17 of the tutorial: coroutines, first driven by hand, then by the reactor.
-//! Twisted makes them of generators and `inlineCallbacks`; Rust has `async`.
+//! Twisted builds them from generators and `inlineCallbacks`; Rust has `async`.
 //!
 //! `cargo run --example coroutines -- steps`, or another of the names below.
 

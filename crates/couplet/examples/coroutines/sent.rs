@@ -1,5 +1,5 @@
-//! Part 17, case 4: values go into a coroutine, and failures too. What it waits for is a Deferred:
-//! firing it is Python's `send`, failing it is `throw`.
+//! Part 17, case 4: sending values and failures into a coroutine. It awaits a Deferred: firing that
+//! with a value is Python's `send`, with a failure `throw`.
 //!
 //! `cargo run --example coroutines -- sent`
 
@@ -15,7 +15,7 @@ struct Malfunction;
 
 type Door = Cell<Option<Resolver<u32>>>;
 
-/// Waits for what comes through the door.
+/// Waits for the next input.
 async fn receive(door: &Door) -> Result<u32> {
     let (deferred, resolver) = Deferred::new();
     door.set(Some(resolver));

@@ -1,5 +1,5 @@
-//! Part 17: who calls a coroutine that goes on? Not whoever spawned it: a turn of the loop polls
-//! it, and of what it awaited nothing is on the stack any more.
+//! Part 17: who resumes a coroutine? Not its spawner: a turn of the loop polls it, and nothing of
+//! what it awaited is on the stack any more.
 //!
 //! `cargo run --example coroutines -- stack`
 

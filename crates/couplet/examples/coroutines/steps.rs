@@ -1,5 +1,5 @@
-//! Part 17, cases 1 and 2: a function that stops in its middle and goes on where it stopped. It
-//! runs only while somebody polls it: a `for` over its steps, or our own loop.
+//! Part 17, cases 1 and 2: a function that stops halfway and later continues from there. It runs
+//! only when polled: by a `for` over its steps, or by our own loop.
 //!
 //! `cargo run --example coroutines -- steps`
 
@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-/// Hands out a number and stops here until the next poll.
+/// Yields a number and suspends until the next poll.
 async fn give(out: &Cell<u32>, number: u32) {
     out.set(number);
     let mut stopped = false;
@@ -27,14 +27,13 @@ async fn worker(out: &Cell<u32>) {
 }
 
 pub(crate) fn main() -> couplet::Result<()> {
-    let mut nobody_waits = Context::from_waker(Waker::noop());
+    let mut context = Context::from_waker(Waker::noop());
     let out = Cell::new(0);
 
     println!("1: with a for");
     let mut first = pin!(worker(&out));
-    let steps = std::iter::from_fn(|| {
-        first.as_mut().poll(&mut nobody_waits).is_pending().then(|| out.get())
-    });
+    let steps =
+        std::iter::from_fn(|| first.as_mut().poll(&mut context).is_pending().then(|| out.get()));
     for number in steps {
         println!("got {number}");
     }
@@ -42,7 +41,7 @@ pub(crate) fn main() -> couplet::Result<()> {
     println!("2: step by step");
     let mut second = pin!(worker(&out));
     println!("made, and nothing has run");
-    while second.as_mut().poll(&mut nobody_waits).is_pending() {
+    while second.as_mut().poll(&mut context).is_pending() {
         println!("got {}", out.get());
     }
     Ok(())

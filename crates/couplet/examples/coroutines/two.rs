@@ -1,5 +1,6 @@
-//! Part 17, case 6: two tasks wait at the same time, and go on in the order of asking. Each is a Deferred for whoever spawned it:
-//! one fires with what its coroutine returned, the other with its failure.
+//! Part 17, case 6: two tasks wait concurrently, and continue in the order they started waiting.
+//! Spawning each returns a Deferred: one fires with its coroutine's value, the other with its
+//! failure.
 //!
 //! `cargo run --example coroutines -- two`
 
@@ -30,7 +31,7 @@ async fn bad(reactor: Reactor) -> couplet::Result<u32> {
 pub(crate) fn main() -> couplet::Result<()> {
     couplet::run_until(|reactor| {
         let tasks = [reactor.spawn(good(reactor.clone())), reactor.spawn(bad(reactor.clone()))];
-        let told = tasks.map(|task| {
+        let printed = tasks.map(|task| {
             task.add_both(|result| {
                 match result {
                     Ok(value) => println!("a result: {value}"),
@@ -39,6 +40,6 @@ pub(crate) fn main() -> couplet::Result<()> {
                 Ok(())
             })
         });
-        list(told).map(|_| println!("both are done"))
+        list(printed).map(|_| println!("both are done"))
     })
 }

@@ -1,5 +1,5 @@
-//! Part 7: callbacks are asynchronous, and still can block: while one runs, the loop doesn't turn.
-//! What has to wait by itself waits in a thread, and gives back a Deferred.
+//! Part 7: asynchronous callbacks can still block: while one runs, the loop doesn't turn. Code that
+//! must block does so in a thread, and returns a Deferred.
 //!
 //! `cargo run --example deferreds -- blocking`
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use couplet::{Deferred, Reactor};
 
-/// A callback at work: the timed call that is due has to wait for its end.
+/// A busy callback: the timed call that is due must wait until it returns.
 fn at_work(reactor: &Reactor) -> Deferred<()> {
     reactor.call_soon(|| println!("  the timed call"));
     Deferred::succeed(()).map(|()| {
@@ -18,16 +18,16 @@ fn at_work(reactor: &Reactor) -> Deferred<()> {
     })
 }
 
-/// A wait for what only the loop can give: in a callback it would last for ever.
+/// Waits for something that only the loop can provide: in a callback it would wait forever.
 fn in_a_thread(reactor: &Reactor) -> Deferred<()> {
     let (sender, receiver) = mpsc::channel();
     let waiting = reactor.defer_to_thread(move || Ok(receiver.recv()?));
     reactor.call_soon(move || {
         println!("  the loop turns while the thread waits");
-        // It is there: the job keeps it until it has received.
+        // The receiver exists: the job keeps it until it has received.
         let _ = sender.send("a word");
     });
-    waiting.map(|word| println!("  the thread was given {word}"))
+    waiting.map(|word| println!("  the thread received {word}"))
 }
 
 async fn both(reactor: Reactor) -> couplet::Result<()> {

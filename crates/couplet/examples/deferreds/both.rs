@@ -1,5 +1,4 @@
-//! Part 7: what has to be done whether it went well or not is said once, with `add_both`. Here it
-//! is the end of the program.
+//! Part 7: `add_both` runs code after either success or failure. Here it ends the program.
 //!
 //! `cargo run --example deferreds -- both`
 

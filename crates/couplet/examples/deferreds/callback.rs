@@ -1,5 +1,5 @@
-//! Part 7: a chain with a callback and an errback, fired with a poem, then with a failure. Whoever
-//! fires keeps the resolver, whoever waits the Deferred.
+//! Part 7: a chain with a callback and an errback, fired with a poem, then with a failure. The
+//! producer keeps the resolver, the consumer the Deferred.
 //!
 //! `cargo run --example deferreds -- callback`
 

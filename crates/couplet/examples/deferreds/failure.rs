@@ -1,5 +1,5 @@
-//! Part 6: what a `Failure` is. Any error becomes one, by `?` or by `into()`; it keeps the error,
-//! its type, its causes and the place where it became a failure.
+//! Part 6: what a `Failure` is. `?` or `into()` turns any error into one; it keeps the error, its
+//! type, its causes and the source location where it became a failure.
 //!
 //! `cargo run --example deferreds -- failure`
 
@@ -17,7 +17,7 @@ struct BadRhyme {
 #[error("the poem was turned down")]
 struct TurnedDown(#[from] BadRhyme);
 
-/// Each line is to end as the first does.
+/// Each line must end like the first.
 fn check(poem: &str) -> Result<(), BadRhyme> {
     let end = |line: &str| line.chars().last();
     let first = poem.lines().next().and_then(end);

@@ -1,7 +1,7 @@
-//! Part 14: a Deferred that has fired already is one as well: each callback runs as soon as it is
-//! added. So a function may have its answer now or later, and its caller needs not care.
+//! Part 14: a Deferred may have fired already: then each callback runs as soon as it is added. So a
+//! function may have its answer now or later, and its caller need not care.
 //!
-//! Twisted can `pause` a Deferred; here one waits by giving back another (see `returning`).
+//! Twisted can `pause` a Deferred; here a callback waits by returning another (see `returning`).
 //!
 //! `cargo run --example deferreds -- fired_before`
 
@@ -19,10 +19,10 @@ pub(crate) fn main() -> couplet::Result<()> {
     println!("adding the second");
     deferred.map(|got| println!("two got {got}")).detach();
 
-    println!("made with its value");
+    println!("created with its value");
     Deferred::succeed("at once").map(|word| println!("and read {word}")).detach();
 
-    println!("made first, fired before it is given back");
+    println!("created first, fired before it is returned");
     let (inner, resolver) = Deferred::new();
     resolver.callback("early");
     Deferred::succeed(())

@@ -1,4 +1,4 @@
-//! The small programs of parts 6 to 14 of the tutorial, about Deferreds alone.
+//! The small programs of parts 6 to 14 of the tutorial, about Deferreds only.
 //!
 //! `cargo run --example deferreds -- callback`, or another of the names below.
 

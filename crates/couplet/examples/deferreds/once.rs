@@ -1,8 +1,8 @@
-//! Part 7: a Deferred fires once. The second time is no error while the program runs, as in
-//! Twisted: `resolver.callback(…)` takes the resolver, so it doesn't compile.
+//! Part 7: a Deferred fires once. Firing twice is not a runtime error as in Twisted:
+//! `resolver.callback(…)` consumes the resolver, so it doesn't compile.
 //!
-//! Where two may be the first, the resolver lies where either can take it; who comes late sees
-//! that it is gone.
+//! If either of two may fire first, both share a place to take the resolver from; the late one
+//! finds it gone.
 //!
 //! `cargo run --example deferreds -- once`
 

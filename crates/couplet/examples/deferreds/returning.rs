@@ -1,5 +1,5 @@
-//! Part 13: a callback that needs time gives back a Deferred, and the rest of the chain waits for
-//! it. Such a callback is added with `then`, one that has its value at once with `map`.
+//! Part 13: a callback that needs time returns a Deferred, and the rest of the chain waits for it.
+//! Add such a callback with `then`, and one that returns a value immediately with `map`.
 //!
 //! `cargo run --example deferreds -- returning`
 
@@ -23,13 +23,13 @@ fn slowly(reactor: &Reactor, gives: u32) -> impl FnOnce(u32) -> Deferred<u32> + 
 }
 
 pub(crate) fn main() -> couplet::Result<()> {
-    println!("three callbacks that have their values at once:");
+    println!("three callbacks that return values immediately:");
     let (chain, resolver) = Deferred::new();
     chain.map(step("one", 1)).map(step("two", 2)).map(step("three", 3)).detach();
     resolver.callback(0);
     println!("  and the call returns");
 
-    println!("the second one gives back a Deferred:");
+    println!("the second one returns a Deferred:");
     couplet::run_until(|reactor| {
         let (chain, resolver) = Deferred::new();
         let chain = chain.map(step("one", 1)).then(slowly(reactor, 2)).map(step("three", 3));

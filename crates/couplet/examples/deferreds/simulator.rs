@@ -1,12 +1,12 @@
-//! Part 9: which callbacks of a chain run, and with what? Say the chain, a link an argument, and
-//! see. `ok` and `fail` begin it; `callback=ok`, `errback=fail`, `both=ok` and so on are links,
-//! with what each of them makes.
+//! Part 9: which callbacks of a chain run, and with what? Describe the chain, one argument per
+//! link. It starts with `ok` or `fail`; `callback=ok`, `errback=fail`, `both=ok` and so on are
+//! links, each with its outcome.
 //!
 //! `cargo run --example deferreds -- simulator fail callback=ok errback=ok both=fail errback=ok`
 
 use couplet::{Deferred, Failure};
 
-/// What a link makes, of whatever it got.
+/// The result of a link, whatever its input.
 fn outcome(well: bool, name: &str) -> couplet::Result<String> {
     if well {
         Ok(format!("the value of {name}"))
@@ -19,14 +19,14 @@ fn parse_outcome(word: &str) -> couplet::Result<bool> {
     match word {
         "ok" => Ok(true),
         "fail" => Ok(false),
-        _ => Err(Failure::msg(format!("{word:?}? what is made is `ok` or `fail`"))),
+        _ => Err(Failure::msg(format!("{word:?}: expected `ok` or `fail`"))),
     }
 }
 
 fn parse_link(text: &str) -> couplet::Result<(&str, bool)> {
     match text.split_once('=') {
         Some((kind @ ("callback" | "errback" | "both"), made)) => Ok((kind, parse_outcome(made)?)),
-        _ => Err(Failure::msg(format!("{text:?}? a link is callback=…, errback=… or both=…"))),
+        _ => Err(Failure::msg(format!("{text:?}: expected callback=…, errback=… or both=…"))),
     }
 }
 
@@ -52,9 +52,9 @@ pub(crate) fn main(words: Vec<String>) -> couplet::Result<()> {
     let (chain, resolver) = Deferred::new();
     let chain = (1..).zip(links).fold(chain, |chain, (number, link)| add(chain, number, link));
     chain
-        .map(|value| println!("at the end there is {value}"))
+        .map(|value| println!("the chain ends with {value}"))
         .add_errback(|failure| {
-            println!("at the end there is, unhandled, {failure}");
+            println!("the chain ends unhandled with {failure}");
             Ok(())
         })
         .detach();

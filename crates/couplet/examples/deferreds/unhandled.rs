@@ -1,5 +1,5 @@
-//! Part 9: a failure that reaches the end of its chain is not lost. It is told once, when the last
-//! end of the Deferred is dropped: to stderr, or to whom `set_reporter` names.
+//! Part 9: a failure that reaches the end of its chain is not lost. It is reported once, when the
+//! last end of the Deferred is dropped: on stderr, or to the function given to `set_reporter`.
 //!
 //! `cargo run --example deferreds -- unhandled`
 
@@ -14,10 +14,10 @@ fn leave_it() {
 
 pub(crate) fn main() -> couplet::Result<()> {
     leave_it();
-    println!("stderr was told");
-    set_reporter(|unhandled| println!("we are told: {}", unhandled.failure()));
+    println!("that was reported on stderr");
+    set_reporter(|unhandled| println!("reported to us: {}", unhandled.failure()));
     leave_it();
-    println!("and a cancel is what somebody wanted: nobody is told");
+    println!("and a cancellation is never reported");
     let (poem, _resolver) = Deferred::<&str>::new();
     poem.cancel();
     Ok(())

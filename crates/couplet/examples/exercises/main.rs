@@ -1,4 +1,4 @@
-//! The exercises that the tutorial gives its readers in part 5, solved.
+//! Solutions to the tutorial's exercises in part 5.
 //!
 //! `cargo run --example exercises -- sequence 127.0.0.1:10000`, or another of the names below.
 
@@ -11,16 +11,16 @@ mod talking;
 mod timeout;
 
 fn parse<T: FromStr>(word: &str, what: &str) -> couplet::Result<T> {
-    word.parse().map_err(|_| Failure::msg(format!("{word:?} is no {what}")))
+    word.parse().map_err(|_| Failure::msg(format!("{word:?} is not {what}")))
 }
 
 fn main() -> couplet::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let server = |word| parse(word, "address of a server, as 127.0.0.1:10000 is");
+    let server = |word| parse(word, "a server address such as 127.0.0.1:10000");
     match words[..] {
         ["timeout", milliseconds, poet] => {
-            timeout::main(parse(milliseconds, "number of milliseconds")?, server(poet)?)
+            timeout::main(parse(milliseconds, "a number of milliseconds")?, server(poet)?)
         }
         ["sequence", poet] => sequence::main(server(poet)?),
         ["talking", poet] => talking::main(server(poet)?),

@@ -1,5 +1,5 @@
-//! Part 5, an exercise: a client that also talks back. It thanks for every line, and when the poet
-//! has no more to say it still has a word: the end of reading is not the end of writing.
+//! Part 5, an exercise: a client that also talks back. It gives thanks for every line, and still
+//! writes after the poet's FIN: the end of reading is not the end of writing.
 //!
 //! `cargo run --example exercises -- talking 127.0.0.1:10000`
 
@@ -23,7 +23,7 @@ impl LineProtocol for Talker {
 
     fn read_closed(&mut self, transport: &LineTransport) {
         transport.send_line("is that all?");
-        transport.lose_connection(); // after it has left
+        transport.lose_connection(); // flushes first
     }
 
     fn connection_lost(&mut self, _: &LineTransport, reason: &Reason) {

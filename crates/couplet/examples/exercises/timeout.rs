@@ -1,9 +1,9 @@
-//! Part 5, an exercise: a client that waits for its poem only so long. `call_later` says when, and
-//! `lose_connection` ends it: by a FIN, which a well-behaved server answers with its own.
+//! Part 5, an exercise: a client that waits for its poem for a limited time. `call_later` sets the
+//! limit, and `lose_connection` ends the wait with a FIN, which a well-behaved server answers with
+//! its own.
 //!
-//! The call belongs to the connection and goes with it, so nobody has to cancel it in time. (A
-//! connection that has been silent for too long is `transport.set_idle_timeout`, a Deferred that
-//! takes too long `add_timeout`.)
+//! The call belongs to the connection and ends with it, so it need not be cancelled. (For silent
+//! connections there is `transport.set_idle_timeout`, for slow Deferreds `add_timeout`.)
 //!
 //! `cargo run --example exercises -- timeout 2000 127.0.0.1:10000`
 

@@ -1,6 +1,6 @@
-//! Part 18, cases 5 to 7: a member that fails makes no failure of the list; the results say who
-//! had what, and whoever takes them has the failures too. Twisted needs `consumeErrors` for that;
-//! here a failure is either in your hand or reported, never both.
+//! Part 18, cases 5 to 7: a failing member doesn't fail the list; the results hold each member's
+//! value or failure, and whoever takes them handles the failures too. Twisted needs `consumeErrors`
+//! for that; here a failure is either taken or reported, never both.
 //!
 //! `cargo run --example lists -- failures`
 
@@ -27,7 +27,7 @@ fn fire(first: Resolver<Word>, second: Resolver<Word>) {
 pub(crate) fn main() -> Result<()> {
     set_reporter(|unhandled| println!("  reported: {}", unhandled.failure()));
 
-    println!("5: the results are taken, the failure with them");
+    println!("5: the results are taken, including the failure");
     let ((a, first), (b, second)) = (Deferred::new(), Deferred::new());
     list([a, b]).map(show).detach();
     fire(first, second);
@@ -37,7 +37,7 @@ pub(crate) fn main() -> Result<()> {
     list([a, b]).detach();
     fire(first, second);
 
-    println!("7: an errback before the list; the list sees what it made of the failure");
+    println!("7: an errback before the list; the list sees its result");
     let ((a, first), (b, second)) = (Deferred::new(), Deferred::new());
     let b = b.add_errback(|failure| {
         println!("  the errback got: {failure}");

@@ -1,5 +1,5 @@
-//! Part 3: the same loop over something else than the system's poll. Which driver a loop has is
-//! said where it is made; here it is the one for tests, whose time is virtual.
+//! Part 3: the same loop over something other than the system's poll. A loop gets its driver when
+//! it is created; here it is the test driver, whose time is virtual.
 //!
 //! `cargo run --example reactors -- another_driver`
 

@@ -1,4 +1,4 @@
-//! Part 3: a timed call that asks for the next one. Nothing waits in between but the reactor.
+//! Part 3: a timed call that schedules the next one. In between, only the reactor waits.
 //!
 //! `cargo run --example reactors -- countdown`, or `-- countdown 100` for 100 ms a step.
 

@@ -9,7 +9,7 @@ pub(crate) fn main() -> couplet::Result<()> {
             println!("hello from inside the loop");
             stopping.stop();
         });
-        println!("the loop is about to turn");
+        println!("the loop is about to start");
         Ok(())
     })?;
     println!("the loop has ended");

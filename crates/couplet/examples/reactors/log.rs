@@ -1,5 +1,5 @@
-//! Part 16: the log. Couplet writes its records with `tracing`, and a program chooses who listens;
-//! usually a ready-made subscriber, here one of our own that prints to stdout.
+//! Part 16: logging. Couplet logs with `tracing`, and a program chooses the subscriber: usually a
+//! ready-made one, here one of our own that prints to stdout.
 //!
 //! `cargo run --example reactors -- log`
 
@@ -44,9 +44,9 @@ impl Subscriber for Printer {
 }
 
 pub(crate) fn main() -> couplet::Result<()> {
-    info!("nobody listens yet");
+    info!("no subscriber yet");
     subscriber::set_global_default(Printer)?;
-    info!("somebody listens");
+    info!("a subscriber is installed");
     let failed = Deferred::<()>::fail(Failure::msg("no ink"));
     failed
         .add_errback(|failure| {

@@ -1,4 +1,4 @@
-//! The small programs of the tutorial, most of part 3, about the reactor alone.
+//! The small programs of the tutorial, most from part 3, about the reactor only.
 //!
 //! `cargo run --example reactors -- hello`, or another of the names below.
 

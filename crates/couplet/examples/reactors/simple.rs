@@ -1,5 +1,5 @@
-//! Part 3: the smallest program. The reactor has nothing to do, and waits for it without using the
-//! processor, until Ctrl-C.
+//! Part 3: the smallest program. The reactor has nothing to do and waits, without using the CPU,
+//! until Ctrl-C.
 //!
 //! `cargo run --example reactors -- simple`
 

@@ -1,5 +1,5 @@
 //! Part 3: who calls us back? The stack shows it: `main`, then `run`, then a turn of the loop,
-//! then our function. (`cargo run --example trace` shows the same of a connection.)
+//! then our function. (`cargo run --example trace` shows the same for a connection.)
 //!
 //! `cargo run --example reactors -- stack`
 

@@ -4,15 +4,15 @@
 #[error("the peer does not speak RESP")]
 pub(crate) struct NotResp;
 
-/// What bytes begin with.
+/// What the bytes begin with.
 pub(crate) enum Found<'a> {
     /// The words of a command, and its length in bytes.
     Command(Vec<&'a [u8]>, usize),
-    /// Part of a command, of which at least so many bytes are missing.
+    /// Part of a command, with at least this many bytes missing.
     Part(usize),
 }
 
-/// Finds the command that `bytes` begin with.
+/// Parses the command at the start of `bytes`.
 pub(crate) fn command(bytes: &[u8]) -> Result<Found<'_>, NotResp> {
     let Some((count, mut rest)) = header(b'*', bytes)? else { return Ok(Found::Part(1)) };
     let mut words = Vec::new();
@@ -28,7 +28,7 @@ pub(crate) fn command(bytes: &[u8]) -> Result<Found<'_>, NotResp> {
     Ok(Found::Command(words, bytes.len() - rest.len()))
 }
 
-/// The number of a header such as `$5\r\n`, and what follows it; `None` where it is cut.
+/// The number in a header such as `$5\r\n`, and the bytes after it; `None` if it is incomplete.
 fn header(sign: u8, bytes: &[u8]) -> Result<Option<(usize, &[u8])>, NotResp> {
     let Some((first, rest)) = bytes.split_first() else { return Ok(None) };
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();

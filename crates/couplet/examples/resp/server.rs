@@ -1,4 +1,4 @@
-//! A framing of your own, for a grammar: what a [`Framer`] has to say.
+//! A framing of your own: implements [`Framer`] on top of a grammar.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ impl Redis {
                 transport.write("+OK\r\n");
                 transport.lose_connection();
             }
-            _ => transport.write(format!("-ERR this is not served: {}\r\n", name.escape_ascii())),
+            _ => transport.write(format!("-ERR unknown command: {}\r\n", name.escape_ascii())),
         }
     }
 }

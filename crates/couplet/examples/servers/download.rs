@@ -1,5 +1,5 @@
-//! What the three proxies have in common: to get a poem from another server. A cancel of the
-//! Deferred ends the connection, or the attempt to make one.
+//! Shared by the three proxies: gets a poem from another server. Cancelling the Deferred ends the
+//! connection, or the attempt to connect.
 
 use std::cell::OnceCell;
 use std::mem::take;
@@ -49,12 +49,12 @@ impl Factory for PoetryFactory {
     }
 }
 
-/// The poem of `server`, or why there is none.
+/// Gets the poem of `server`, or fails with the reason why there is none.
 pub(crate) fn get_poem(reactor: &Reactor, server: SocketAddr) -> Deferred<Bytes> {
     let connector: Rc<OnceCell<Connector>> = Rc::default();
     let cancelled = connector.clone();
     let (poem, resolver) = Deferred::with_canceller(move |_resolver| {
-        println!("the download is given up");
+        println!("the download is cancelled");
         if let Some(connector) = cancelled.get() {
             match connector.transport() {
                 Some(transport) => transport.abort_connection(),

@@ -1,5 +1,5 @@
-//! Part 11: the simplest server. The poem is written at once, and `lose_connection` waits until it
-//! has left.
+//! Part 11: the simplest server. It writes the poem immediately, and `lose_connection` flushes it
+//! before closing.
 //!
 //! `cargo run --example servers -- fast tcp:10000 poem.txt`
 

@@ -1,4 +1,4 @@
-//! The poetry servers of the tutorial, and its proxies. Each prints where it listens.
+//! The poetry servers and proxies of the tutorial. Each prints its address.
 //!
 //! `cargo run --example servers -- slow tcp:10000 poem.txt`, or another of the names below.
 
@@ -20,18 +20,18 @@ fn read(file: &str) -> couplet::Result<Bytes> {
 }
 
 fn parse<T: FromStr>(word: &str, what: &str) -> couplet::Result<T> {
-    word.parse().map_err(|_| Failure::msg(format!("{word:?} is no {what}")))
+    word.parse().map_err(|_| Failure::msg(format!("{word:?} is not {what}")))
 }
 
 fn main() -> couplet::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let server = |word| parse(word, "address of a server, as 127.0.0.1:10000 is");
+    let server = |word| parse(word, "a server address such as 127.0.0.1:10000");
     match words[..] {
         ["slow", endpoint, file] => slow::main(endpoint, read(file)?, 10, 100),
         ["slow", endpoint, file, bytes, pause] => {
-            let bytes = parse(bytes, "number of bytes")?;
-            slow::main(endpoint, read(file)?, bytes, parse(pause, "number of milliseconds")?)
+            let bytes = parse(bytes, "a number of bytes")?;
+            slow::main(endpoint, read(file)?, bytes, parse(pause, "a number of milliseconds")?)
         }
         ["fast", endpoint, file] => fast::main(endpoint, read(file)?),
         ["transform", endpoint] => transform::main(endpoint),

@@ -1,6 +1,6 @@
-//! Part 14, proxy 1: gets the poem from another server when it is first asked for, and keeps it.
-//! So the answer is there at once, or comes later, and whoever asks has to tell the two apart: the
-//! types say so. Twisted's `maybeDeferred` is the `match`.
+//! Part 14, proxy 1: gets the poem from another server on the first request, and caches it. So the
+//! answer is available now or later, and the caller must distinguish the two, as the type makes
+//! explicit. The `match` replaces Twisted's `maybeDeferred`.
 //!
 //! `cargo run --example servers -- proxy_1 tcp:10001 127.0.0.1:10000`
 
@@ -26,10 +26,10 @@ enum Poem {
 impl Service {
     fn poem(self: &Rc<Self>) -> Poem {
         if let Some(poem) = &*self.kept.borrow() {
-            println!("the poem is here");
+            println!("the poem is cached");
             return Poem::Now(poem.clone());
         }
-        println!("the poem is fetched");
+        println!("fetching the poem");
         let service = self.clone();
         Poem::Later(download::get_poem(&self.reactor, self.server).map(move |poem| {
             *service.kept.borrow_mut() = Some(poem.clone());

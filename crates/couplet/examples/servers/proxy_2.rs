@@ -1,5 +1,5 @@
-//! Part 14, proxy 2: the poem is always a Deferred. If it is here already, the Deferred has fired
-//! already, and whoever asks needs not know.
+//! Part 14, proxy 2: the poem is always a Deferred. If it is cached, the Deferred has already
+//! fired, and the caller need not know.
 //!
 //! `cargo run --example servers -- proxy_2 tcp:10001 127.0.0.1:10000`
 
@@ -20,10 +20,10 @@ struct Service {
 impl Service {
     fn poem(self: &Rc<Self>) -> Deferred<Bytes> {
         if let Some(poem) = &*self.kept.borrow() {
-            println!("the poem is here");
+            println!("the poem is cached");
             return Deferred::succeed(poem.clone());
         }
-        println!("the poem is fetched");
+        println!("fetching the poem");
         let service = self.clone();
         download::get_poem(&self.reactor, self.server).map(move |poem| {
             *service.kept.borrow_mut() = Some(poem.clone());

@@ -1,4 +1,4 @@
-//! Part 19, proxy 3: a client that hangs up before its poem is here wants it no more, so the
+//! Part 19, proxy 3: a client that hangs up before its poem arrives no longer wants it, so the
 //! download is cancelled.
 //!
 //! `cargo run --example servers -- proxy_3 tcp:10001 127.0.0.1:10000`
@@ -20,10 +20,10 @@ struct Service {
 impl Service {
     fn poem(self: &Rc<Self>) -> Deferred<Bytes> {
         if let Some(poem) = &*self.kept.borrow() {
-            println!("the poem is here");
+            println!("the poem is cached");
             return Deferred::succeed(poem.clone());
         }
-        println!("the poem is fetched");
+        println!("fetching the poem");
         let service = self.clone();
         download::get_poem(&self.reactor, self.server).map(move |poem| {
             *service.kept.borrow_mut() = Some(poem.clone());
@@ -53,7 +53,7 @@ impl Protocol for Proxy {
 
     fn connection_lost(&mut self, _: &Transport, _: &Reason) {
         if let Some(answer) = self.answer.take() {
-            answer.cancel(); // nothing happens if it has fired
+            answer.cancel(); // does nothing if it has fired
         }
     }
 }

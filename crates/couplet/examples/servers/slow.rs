@@ -1,8 +1,8 @@
-//! Part 1: a poetry server that takes its time, so that its clients have something to wait for.
-//! The tutorial's blocks, and serves one client at a time. Here each connection has a timed call of
-//! its own, which goes with it, and all are served at once.
+//! Part 1: a slow poetry server, so that its clients have something to wait for. The tutorial's
+//! version blocks and serves one client at a time. Here each connection has its own timed call,
+//! which ends with it, and all are served concurrently.
 //!
-//! `cargo run --example servers -- slow tcp:10000 poem.txt`: 10 bytes each 100 ms; other numbers
+//! `cargo run --example servers -- slow tcp:10000 poem.txt`: 10 bytes every 100 ms; other numbers
 //! may follow, as in `… poem.txt 1 20`.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use couplet::{Bytes, Failure, Protocol, Transport};
 
 struct SlowPoetry {
-    /// What is left of the poem.
+    /// The rest of the poem.
     poem: Bytes,
     bytes: usize,
     pause: Duration,
@@ -43,7 +43,7 @@ pub(crate) fn main(
     milliseconds: u64,
 ) -> couplet::Result<()> {
     if bytes == 0 {
-        return Err(Failure::msg("with 0 bytes at a time no poem comes to its end"));
+        return Err(Failure::msg("with 0 bytes at a time the poem never ends"));
     }
     let pause = Duration::from_millis(milliseconds);
     couplet::run(|reactor| {

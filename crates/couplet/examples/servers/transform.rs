@@ -1,12 +1,12 @@
-//! Part 12: a server that is asked for something. A request is a netstring, `NAME.POEM`, and so is
-//! the answer. The framer deals with bytes, the protocol with requests, and the service with poems;
+//! Part 12: a server that handles requests. A request is a netstring, `NAME.POEM`, and so is the
+//! answer. The framer deals with bytes, the protocol with requests, and the service with poems;
 //! each could be used without the others.
 //!
 //! `cargo run --example servers -- transform tcp:11000`
 
 use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
 
-/// What can be made of a poem.
+/// Transforms poems.
 struct Service;
 
 impl Service {
@@ -24,7 +24,7 @@ struct TransformProtocol {
 }
 
 impl TransformProtocol {
-    /// The answer to a request, if it is one.
+    /// The answer to a request, if it is valid.
     fn answer(&self, request: &[u8]) -> Option<String> {
         let (name, poem) = std::str::from_utf8(request).ok()?.split_once('.')?;
         self.service.transform(name, poem)

@@ -1,12 +1,12 @@
 //! Part 20, Erlang: processes share nothing and send each other messages. A process is a task with
-//! a mailbox; a socket sends what it receives to its owner, and the main process hears of poems, and
-//! of every process that went down.
+//! a mailbox; a socket sends what it receives to its owner, and the main process gets the poems and
+//! a message for every process that goes down.
 //!
 //! `cargo run --example styles -- actors 127.0.0.1:10000 127.0.0.1:10001`
 
 use std::net::SocketAddr;
 
-use couplet::defer::DeferredQueue as Mailbox; // without a bound, as in Erlang
+use couplet::defer::DeferredQueue as Mailbox; // unbounded, as in Erlang
 use couplet::{ConnectionLost, Protocol, Reactor, Reason, Result, Transport};
 
 type Packet = Result<Vec<u8>, Reason>;

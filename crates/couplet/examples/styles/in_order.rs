@@ -1,6 +1,5 @@
-//! Part 21, Haskell's second client: each poem is promised in a box of its own, all are fetched at
-//! once, and the boxes are opened in the order of asking. What Haskell calls an `MVar` is a
-//! Deferred here.
+//! Part 21, Haskell's second client: each poem has a box of its own, all are fetched concurrently,
+//! and the boxes are opened in request order. Haskell's `MVar` is a Deferred here.
 //!
 //! `cargo run --example styles -- in_order 127.0.0.1:10000 127.0.0.1:10001`
 
@@ -17,7 +16,7 @@ async fn whole(reactor: Reactor, server: SocketAddr) -> Result<String> {
         poem += &line;
         poem.push('\n');
     }
-    println!("({server} has said all)");
+    println!("({server} has finished)");
     Ok(poem)
 }
 

@@ -1,5 +1,5 @@
-//! Part 21, Haskell: a poem as a lazy list of lines. A line is read when somebody wants it and not
-//! before: until then reading is paused, and TCP slows the poet down.
+//! Part 21, Haskell: a poem as a lazy list of lines. A line is read only when needed: until then
+//! reading is paused, and TCP flow control slows the poet down.
 //!
 //! `cargo run --example styles -- lazy_lines 127.0.0.1:10000 127.0.0.1:10001`
 
@@ -35,7 +35,7 @@ impl LineProtocol for Reader {
     }
 }
 
-/// The lines of a poem, of which only those were read that somebody asked for.
+/// The lines of a poem, each read only on request.
 pub(crate) struct LazyLines(Connection<Reader>);
 
 impl LazyLines {
@@ -45,7 +45,7 @@ impl LazyLines {
         Ok(LazyLines(connection.transport().connection()))
     }
 
-    /// The next line; none at the end.
+    /// The next line; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<String>> {
         let (line, resolver) = Deferred::new();
         self.0.tell(|reader, transport| {
@@ -69,7 +69,7 @@ pub(crate) fn main(servers: Vec<SocketAddr>) -> Result<()> {
         let tasks = (1..).zip(servers).map(|(n, server)| {
             let task = reactor.spawn(show(n, server, reactor.clone()));
             task.add_errback(move |failure| {
-                println!("task {n} has no poem: {failure}");
+                println!("task {n}: no poem: {failure}");
                 Ok(())
             })
         });

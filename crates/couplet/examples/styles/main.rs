@@ -1,5 +1,5 @@
-//! Parts 20 and 21 of the tutorial look at other languages. These are poetry clients on Couplet in
-//! the style of Erlang, with actors, and of Haskell, with lazy streams.
+//! Parts 20 and 21 of the tutorial look at other languages. These are Couplet poetry clients in the
+//! style of Erlang, with actors, and of Haskell, with lazy streams.
 //!
 //! `cargo run --example styles -- actors 127.0.0.1:10000 127.0.0.1:10001`
 
@@ -12,7 +12,8 @@ mod in_order;
 mod lazy_lines;
 
 fn parse(address: String) -> couplet::Result<SocketAddr> {
-    let wrong = |_| Failure::msg(format!("{address:?}? a server is named as 127.0.0.1:10000"));
+    let wrong =
+        |_| Failure::msg(format!("{address:?}: expected a server address such as 127.0.0.1:10000"));
     address.parse().map_err(wrong)
 }
 
@@ -26,7 +27,7 @@ fn main() -> couplet::Result<()> {
     };
     let servers = arguments.map(parse).collect::<couplet::Result<Vec<_>>>()?;
     if servers.is_empty() {
-        return Err(Failure::msg("which servers? give their addresses, as 127.0.0.1:10000"));
+        return Err(Failure::msg("which servers? give their addresses, such as 127.0.0.1:10000"));
     }
     client(servers)
 }

@@ -1,4 +1,4 @@
-//! Cancelling: a walk from the end of a chain up to what it waits for, in a loop.
+//! Cancellation: walks iteratively from the end of a chain up to whatever it is waiting for.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::rc::{Rc, Weak};
 
 use super::node::Node;
 
-/// What a node waits for, as a cancel sees it.
+/// What a node waits for, as cancellation sees it.
 pub(super) enum Above {
-    /// Nothing: it has fired, or is the origin and has dealt with the cancel itself.
+    /// Nothing: it has fired, or is the origin and has cancelled itself.
     Nothing,
     /// One other node.
     One(Rc<dyn Node>),
@@ -21,7 +21,7 @@ pub(super) fn cancel(start: Rc<dyn Node>) {
     cancel_each(vec![], Some(start));
 }
 
-/// Cancels what `members` wait for, in their order.
+/// Cancels what each of `members` waits for, in order.
 pub(super) fn cancel_all(mut members: Vec<Weak<dyn Node>>) {
     members.reverse();
     cancel_each(members, None);
@@ -39,10 +39,11 @@ fn cancel_each(mut pending: Vec<Weak<dyn Node>>, mut current: Option<Rc<dyn Node
     }
 }
 
-/// Walks up from `node`; gives back the members if the way ends at a group.
+/// Walks up from `node`; returns the members if the walk ends at a group.
 ///
-/// A Deferred that was made to wait for itself by way of others would lead round and round:
-/// a landmark, set anew after 1, 2, 4, … steps, is met again if it does (Brent).
+/// A Deferred that waits for itself through others forms a cycle. Brent's algorithm detects it:
+/// the landmark moves to the current node after 1, 2, 4, … steps, and meeting it again means a
+/// cycle.
 fn walk(mut node: Rc<dyn Node>) -> Vec<Weak<dyn Node>> {
     let mut landmark = Rc::clone(&node);
     let (mut steps, mut next_landmark) = (0_usize, 1_usize);
@@ -61,14 +62,14 @@ fn walk(mut node: Rc<dyn Node>) -> Vec<Weak<dyn Node>> {
     }
 }
 
-/// Cancels a chain, from anywhere: see [`Deferred::canceller`](super::Deferred::canceller).
+/// Cancels a chain from anywhere: see [`Deferred::canceller`](super::Deferred::canceller).
 ///
-/// It keeps nothing alive. Clones cancel the same chain.
+/// It does not keep the chain alive. Clones cancel the same chain.
 #[derive(Clone)]
 pub struct Canceller(pub(super) Rc<Watch>);
 
 impl Canceller {
-    /// Cancels what the chain waits for now; nothing happens if it has fired.
+    /// Cancels what the chain is waiting for; does nothing if it has fired.
     /// See [`Deferred::cancel`](super::Deferred::cancel).
     pub fn cancel(&self) {
         if let Some(end) = self.0.end() {
@@ -83,8 +84,8 @@ impl fmt::Debug for Canceller {
     }
 }
 
-/// Follows the end of a chain: each link that is added moves it on. So a canceller that was
-/// made first reaches what the links added later wait for.
+/// Tracks the end of a chain as links are added, so an early canceller also reaches what later
+/// links wait for.
 #[derive(Default)]
 pub(super) struct Watch {
     end: Cell<Option<Weak<dyn Node>>>,

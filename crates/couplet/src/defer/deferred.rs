@@ -1,4 +1,4 @@
-//! The consumer's end: [`Deferred`], its callbacks, and its life as a `Future`.
+//! The consumer's end: [`Deferred`], its callbacks, and its `Future` implementation.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -10,27 +10,28 @@ use std::task::{Context, Poll};
 
 use super::cancel::{self, Canceller, Watch};
 use super::drops::{self, Job};
-use super::node::{Link, Node, Outcome, Place, Receive, Source, State, run};
+use super::node::{CreatedAt, Link, Node, Outcome, Receive, Source, State, run};
 use super::report::report;
 use super::resolver::{Resolver, origin};
 use super::{Failure, Result};
 
-/// A result that will come, or has come: the consumer's end.
+/// A result that is available now or will be later: the consumer's end.
 ///
-/// Each method that adds a callback takes the Deferred and gives back the one that fires with what
-/// the callback made. When the result is there already, the callback runs at once. Callbacks may do
-/// anything, also add callbacks to their own chain, cancel it or drop it.
+/// Each method that adds a callback consumes the Deferred and returns a new one, which fires with
+/// the callback's result. If the result is already available, the callback runs immediately.
+/// Callbacks may do anything, including adding callbacks to their own chain, cancelling it or
+/// dropping it.
 ///
-/// It is a `Future` too: `deferred.await` gives a [`Result`].
+/// It is also a `Future`: `deferred.await` returns a [`Result`].
 ///
-/// Dropping it detaches it: the callbacks still run. But if it was polled and hasn't fired, then
-/// whoever awaited it is gone, and it is cancelled. What it fires with and nobody takes is dropped
-/// if it is a value and reported if it is a failure.
+/// Dropping it detaches it: the callbacks still run. If it was polled and hasn't fired, however,
+/// the task awaiting it is gone, so it is cancelled. A result that nobody takes is dropped if it is
+/// a value and reported if it is a failure.
 ///
 /// # Panics
 ///
-/// A Deferred that has given its result to an `await` through `&mut` has nothing more to give:
-/// polling it again or adding a callback to it panics.
+/// Once a Deferred awaited through `&mut` has returned its result, polling it again or adding a
+/// callback panics.
 #[must_use = "add callbacks, await it, or say `detach()`"]
 pub struct Deferred<T> {
     inner: Inner<T>,
@@ -38,32 +39,32 @@ pub struct Deferred<T> {
 }
 
 enum Inner<T> {
-    /// It has fired, and never needed a node or needs it no more.
-    Fired(Result<T>, Place),
-    /// It is the end of a chain; the result lies there or will.
+    /// It has fired and has no node, or needs it no longer.
+    Fired(Result<T>, CreatedAt),
+    /// It is the end of a chain; the node holds the result, or will.
     Chain(Rc<dyn Source<T>>),
     /// The result was taken.
     Taken,
 }
 
-/// Where a Deferred begins.
+/// Constructors.
 impl<T: 'static> Deferred<T> {
-    /// A Deferred and what fires it.
+    /// A Deferred and the [`Resolver`] that fires it.
     ///
-    /// If it is cancelled it fails with [`Cancelled`](super::Cancelled), and what the resolver
-    /// says later is thrown away.
+    /// If it is cancelled, it fails with [`Cancelled`](super::Cancelled); a result that the
+    /// resolver produces later is dropped.
     #[track_caller]
     pub fn new() -> (Self, Resolver<T>) {
         Self::with_origin(None::<fn(Resolver<T>)>, Location::caller())
     }
 
-    /// A Deferred that can stop the work for it: a cancel calls `canceller`, once and only if
-    /// nothing has fired yet.
+    /// A Deferred whose underlying work can be stopped: cancelling it calls `canceller`, at most
+    /// once and only if it hasn't fired.
     ///
-    /// The canceller may fire with a result of its own through the resolver that it gets, or cause
-    /// the other resolver to fire. If it returns and nothing was fired, or panics, the Deferred
-    /// fails with [`Cancelled`](super::Cancelled); a resolver kept for longer is late. After the
-    /// Deferred has fired the canceller is dropped, before the callbacks run.
+    /// The canceller may fire the Deferred with a result of its own, through the resolver it is
+    /// given, or cause the other resolver to fire. If it returns without firing, or panics, the
+    /// Deferred fails with [`Cancelled`](super::Cancelled); a resolver used after that is too late.
+    /// When the Deferred fires, the canceller is dropped before the callbacks run.
     ///
     /// ```
     /// use couplet::defer::{Cancelled, Deferred};
@@ -80,27 +81,27 @@ impl<T: 'static> Deferred<T> {
         Self::with_origin(Some(canceller), Location::caller())
     }
 
-    fn with_origin<C>(canceller: Option<C>, place: Place) -> (Self, Resolver<T>)
+    fn with_origin<C>(canceller: Option<C>, created_at: CreatedAt) -> (Self, Resolver<T>)
     where
         C: FnOnce(Resolver<T>) + 'static,
     {
-        let (node, resolver) = origin(canceller, place);
+        let (node, resolver) = origin(canceller, created_at);
         (Self::of(Inner::Chain(node)), resolver)
     }
 
-    /// A Deferred that has fired with a value.
+    /// A Deferred that has already fired with a value.
     #[track_caller]
     pub fn succeed(value: T) -> Self {
         Self::fired(Ok(value), Location::caller())
     }
 
-    /// A Deferred that has fired with a failure.
+    /// A Deferred that has already fired with a failure.
     #[track_caller]
     pub fn fail(failure: impl Into<Failure>) -> Self {
         Self::fired(Err(failure.into()), Location::caller())
     }
 
-    /// A Deferred that has fired.
+    /// A Deferred that has already fired with `result`.
     #[track_caller]
     pub fn from_result(result: Result<T>) -> Self {
         Self::fired(result, Location::caller())
@@ -109,7 +110,7 @@ impl<T: 'static> Deferred<T> {
 
 /// Callbacks.
 impl<T: 'static> Deferred<T> {
-    /// Makes something of the value, or fails. A failure goes past it.
+    /// Transforms the value, or fails. A failure skips it.
     #[track_caller]
     pub fn add_callback<U: 'static>(
         self,
@@ -118,16 +119,16 @@ impl<T: 'static> Deferred<T> {
         self.link(Location::caller(), |result| Outcome::Now(result.and_then(callback)))
     }
 
-    /// Makes something of the value, and can't fail. A failure goes past it.
+    /// Transforms the value, and can't fail. A failure skips it.
     #[track_caller]
     pub fn map<U: 'static>(self, callback: impl FnOnce(T) -> U + 'static) -> Deferred<U> {
         self.link(Location::caller(), |result| Outcome::Now(result.map(callback)))
     }
 
-    /// Waits for the Deferred that `callback` gives back. A failure goes past it.
+    /// Waits for the Deferred that `callback` returns. A failure skips it.
     ///
-    /// The inner result becomes this one's; a cancel goes to the inner Deferred while it is
-    /// waited for.
+    /// The inner result becomes this one's; while waiting for it, a cancel goes to the inner
+    /// Deferred.
     #[track_caller]
     pub fn then<U: 'static>(
         self,
@@ -139,13 +140,13 @@ impl<T: 'static> Deferred<T> {
         })
     }
 
-    /// Makes a value of the failure, or fails again. A value goes past it.
+    /// Turns the failure into a value, or fails again. A value skips it.
     #[track_caller]
     pub fn add_errback(self, errback: impl FnOnce(Failure) -> Result<T> + 'static) -> Self {
         self.link(Location::caller(), |result| Outcome::Now(result.or_else(errback)))
     }
 
-    /// Waits for the Deferred that `errback` makes of the failure. A value goes past it.
+    /// Waits for the Deferred that `errback` returns for the failure. A value skips it.
     #[track_caller]
     pub fn recover(self, errback: impl FnOnce(Failure) -> Self + 'static) -> Self {
         self.link(Location::caller(), |result| match result {
@@ -154,7 +155,7 @@ impl<T: 'static> Deferred<T> {
         })
     }
 
-    /// Makes something of either.
+    /// Transforms the result, whether value or failure.
     #[track_caller]
     pub fn add_both<U: 'static>(
         self,
@@ -165,16 +166,16 @@ impl<T: 'static> Deferred<T> {
 
     pub(super) fn link<U: 'static>(
         mut self,
-        place: Place,
+        created_at: CreatedAt,
         callback: impl FnOnce(Result<T>) -> Outcome<U> + 'static,
     ) -> Deferred<U> {
         let watch = self.watch.take();
         let outcome = match self.into_outcome() {
-            Outcome::Now(result) => Link::begun(result, callback, place),
-            Outcome::Later(node) => Outcome::Later(Link::below(&node, callback, place)),
+            Outcome::Now(result) => Link::begun(result, callback, created_at),
+            Outcome::Later(node) => Outcome::Later(Link::below(&node, callback, created_at)),
         };
         let next = match outcome {
-            Outcome::Now(result) => Deferred::fired(result, place),
+            Outcome::Now(result) => Deferred::fired(result, created_at),
             Outcome::Later(node) => Deferred::of(Inner::Chain(node)),
         };
         if let Some(watch) = watch {
@@ -184,19 +185,19 @@ impl<T: 'static> Deferred<T> {
     }
 }
 
-/// Ends.
+/// Detaching and cancelling.
 impl<T: 'static> Deferred<T> {
-    /// Lets it go. The callbacks run when it fires; a failure after the last of them is reported.
-    /// This holds for a Deferred that was polled as well: it isn't cancelled.
+    /// Drops it without cancelling, even if it was polled. The callbacks run when it fires; a
+    /// failure left after the last of them is reported.
     pub fn detach(mut self) {
         self.release(false);
     }
 
-    /// Cancels what the chain waits for now: the origin, or the inner Deferred that a callback
-    /// gave back. That one fails with [`Cancelled`](super::Cancelled) unless its canceller has
+    /// Cancels what the chain is waiting for: the origin, or the inner Deferred that a callback
+    /// returned. That one fails with [`Cancelled`](super::Cancelled) unless its canceller supplies
     /// another result, and the callbacks below it run before this returns.
     ///
-    /// Nothing happens if it has fired, or while one of its callbacks is running.
+    /// Does nothing if it has fired, or while one of its callbacks is running.
     /// A list, gather or race passes the cancel to every member.
     pub fn cancel(&self) {
         if let Inner::Chain(node) = &self.inner {
@@ -204,8 +205,8 @@ impl<T: 'static> Deferred<T> {
         }
     }
 
-    /// What cancels this chain from elsewhere, now or after more callbacks were added: it always
-    /// means what [`cancel`](Self::cancel) on the last Deferred of the chain would mean.
+    /// A handle that cancels this chain from elsewhere, even after more callbacks are added: it is
+    /// always equivalent to [`cancel`](Self::cancel) on the last Deferred of the chain.
     ///
     /// ```
     /// use couplet::defer::Deferred;
@@ -228,8 +229,8 @@ impl<T: 'static> Deferred<T> {
         Canceller(watch)
     }
 
-    /// Whether the result is there. Twisted's `called`, but not while an inner Deferred is
-    /// waited for.
+    /// Whether the result is available. Like Twisted's `called`, but false while waiting for an
+    /// inner Deferred.
     pub fn has_fired(&self) -> bool {
         match &self.inner {
             Inner::Chain(node) => node.slot().has_fired(),
@@ -237,7 +238,7 @@ impl<T: 'static> Deferred<T> {
         }
     }
 
-    /// The node at the end, if it isn't known to have fired. It stays in its chain from now on.
+    /// The node at the end, if it isn't known to have fired. From now on it stays in its chain.
     pub(super) fn end(&self) -> Option<Weak<dyn Node>> {
         let Inner::Chain(node) = &self.inner else {
             return None;
@@ -249,7 +250,7 @@ impl<T: 'static> Deferred<T> {
 
     fn watch_with(&self, watch: Rc<Watch>) {
         watch.follow(self.end());
-        // Only called where there is none yet.
+        // Callers have checked that there is none yet.
         let _ = self.watch.set(watch);
     }
 }
@@ -259,15 +260,15 @@ impl<T> Deferred<T> {
         Self { inner, watch: OnceCell::new() }
     }
 
-    pub(super) fn fired(result: Result<T>, place: Place) -> Self {
-        Self::of(Inner::Fired(result, place))
+    pub(super) fn fired(result: Result<T>, created_at: CreatedAt) -> Self {
+        Self::of(Inner::Fired(result, created_at))
     }
 
     pub(super) fn chain(node: Rc<dyn Source<T>>) -> Self {
         Self::of(Inner::Chain(node))
     }
 
-    /// The failure, if it lies here. It stays here.
+    /// A clone of the failure, if it has fired with one.
     pub(crate) fn failure(&self) -> Option<Failure> {
         match &self.inner {
             Inner::Fired(result, _) => result.as_ref().err().cloned(),
@@ -276,11 +277,11 @@ impl<T> Deferred<T> {
         }
     }
 
-    /// Where its last link was added, or it was made if it has none.
-    pub(crate) fn place(&self) -> Option<Place> {
+    /// Where its last link was added, or where it was created if it has none.
+    pub(crate) fn place(&self) -> Option<CreatedAt> {
         match &self.inner {
-            Inner::Fired(_, place) => Some(place),
-            Inner::Chain(node) => Some(node.slot().place),
+            Inner::Fired(_, created_at) => Some(created_at),
+            Inner::Chain(node) => Some(node.slot().created_at),
             Inner::Taken => None,
         }
     }
@@ -296,7 +297,7 @@ impl<T> Deferred<T> {
         }
     }
 
-    /// `below` gets the result.
+    /// Passes the result to `below`, now or when it arrives.
     pub(super) fn feed(self, below: Rc<dyn Receive<T>>) {
         match self.into_outcome() {
             Outcome::Now(result) => run(below.receive(result)),
@@ -306,7 +307,7 @@ impl<T> Deferred<T> {
 
     fn release(&mut self, cancels: bool) {
         match mem::replace(&mut self.inner, Inner::Taken) {
-            Inner::Fired(Err(failure), place) => report(failure, place),
+            Inner::Fired(Err(failure), created_at) => report(failure, created_at),
             Inner::Chain(node) => match node.slot().take() {
                 Some(result) => node.abandon(result),
                 None => {
@@ -320,7 +321,7 @@ impl<T> Deferred<T> {
     }
 }
 
-const TAKEN: &str = "this Deferred has given its result already";
+const TAKEN: &str = "this Deferred has already returned its result";
 
 impl<T> Drop for Deferred<T> {
     fn drop(&mut self) {
@@ -346,7 +347,7 @@ impl<T> Future for Deferred<T> {
     }
 }
 
-// The result is never pinned: it is moved out whole.
+// The result is never pinned: it is moved out.
 impl<T> Unpin for Deferred<T> {}
 
 impl<T> fmt::Debug for Deferred<T> {

@@ -1,6 +1,6 @@
-//! What is fired by a drop waits in line while another drop fires. So a chain of drops of any
-//! length (a dropped resolver fails a Deferred, whose callback owns the next resolver, …) runs
-//! in constant stack.
+//! Work triggered by a drop is queued while another drop is being processed, so a chain of drops
+//! of any length (a dropped resolver fails a Deferred, whose callback owns the next resolver, …)
+//! runs in constant stack.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -8,16 +8,16 @@ use std::rc::Rc;
 
 use super::cancel;
 use super::node::Node;
-use super::semaphore::Line;
+use super::semaphore::Semaphore;
 
-/// What a drop leaves to be done.
+/// Work that a drop triggers.
 pub(super) enum Job {
-    /// A resolver was dropped and had fired nothing.
+    /// A resolver was dropped before it fired.
     Orphaned(Rc<dyn Node>),
     /// A Deferred was dropped while it was being awaited.
     Abandoned(Rc<dyn Node>),
-    /// A permit was dropped, and somebody waits for it.
-    Freed(Rc<Line>),
+    /// A permit was dropped, and it has waiters.
+    Freed(Rc<Semaphore>),
 }
 
 impl Job {
@@ -25,44 +25,44 @@ impl Job {
         match self {
             Self::Orphaned(node) => node.orphaned(),
             Self::Abandoned(node) => cancel::cancel(node),
-            Self::Freed(line) => line.serve(),
+            Self::Freed(semaphore) => semaphore.serve(),
         }
     }
 }
 
 thread_local! {
     static FIRING: Cell<bool> = const { Cell::new(false) };
-    // No bound: each entry stands for something that lived and has been dropped.
-    static LINE: RefCell<VecDeque<Job>> = const { RefCell::new(VecDeque::new()) };
+    // No bound: each entry stands for an object that existed and was dropped.
+    static QUEUE: RefCell<VecDeque<Job>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// The room that the line keeps when it is empty.
+/// The capacity that the queue keeps when it is empty.
 const SPARE: usize = 64;
 
-/// Does `job`: now, or after those before it if a drop is firing already.
+/// Runs `job` now, or after the queued jobs if another drop is being processed.
 ///
-/// No job panics: all that users wrote is contained where it is called.
+/// No job panics: user code is contained where it is called.
 pub(super) fn fire(job: Job) {
     if FIRING.replace(true) {
-        return stand_in_line(job);
+        return enqueue(job);
     }
     job.run();
     while let Some(job) = next() {
         job.run();
     }
-    let _ = LINE.try_with(|line| line.borrow_mut().shrink_to(SPARE));
+    let _ = QUEUE.try_with(|queue| queue.borrow_mut().shrink_to(SPARE));
     FIRING.set(false);
 }
 
-fn stand_in_line(job: Job) {
+fn enqueue(job: Job) {
     let mut job = Some(job);
-    let _ = LINE.try_with(|line| line.borrow_mut().extend(job.take()));
-    // The thread is ending and its line has gone.
+    let _ = QUEUE.try_with(|queue| queue.borrow_mut().extend(job.take()));
+    // The thread is ending and its queue has been destroyed.
     if let Some(job) = job {
         job.run();
     }
 }
 
 fn next() -> Option<Job> {
-    LINE.try_with(|line| line.borrow_mut().pop_front()).ok().flatten()
+    QUEUE.try_with(|queue| queue.borrow_mut().pop_front()).ok().flatten()
 }

@@ -1,21 +1,20 @@
-//! The errors that this room makes by itself.
+//! The errors that this room itself produces.
 
-use std::any::Any;
 use std::error::Error;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Failure;
+use crate::panics::caught;
 
-/// Somebody asked for the end. Never reported as unhandled. Twisted's `CancelledError`.
+/// The Deferred was cancelled. Never reported as unhandled. Twisted's `CancelledError`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cancelled {
     what: Option<Box<str>>,
 }
 
 impl Cancelled {
-    /// A cancel of something that has no name.
+    /// Cancelled, without a name for what was cancelled.
     pub fn new() -> Self {
         Self::default()
     }
@@ -42,10 +41,10 @@ impl fmt::Display for Cancelled {
 
 impl Error for Cancelled {}
 
-/// The time given to `add_timeout` went by. Twisted's `defer.TimeoutError`.
+/// The timeout given to `add_timeout` expired. Twisted's `defer.TimeoutError`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimedOut {
-    /// The time that was given.
+    /// The timeout.
     pub after: Duration,
 }
 
@@ -57,7 +56,7 @@ impl fmt::Display for TimedOut {
 
 impl Error for TimedOut {}
 
-/// The resolver was dropped and had fired nothing: the answer will never come.
+/// The resolver was dropped before it fired: no result can come any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResolverDropped;
 
@@ -69,7 +68,7 @@ impl fmt::Display for ResolverDropped {
 
 impl Error for ResolverDropped {}
 
-/// A callback panicked, with this text.
+/// A callback panicked, with this message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Panicked(pub String);
 
@@ -81,39 +80,22 @@ impl fmt::Display for Panicked {
 
 impl Error for Panicked {}
 
-impl Panicked {
-    fn from_payload(payload: Box<dyn Any + Send>) -> Self {
-        if let Some(text) = payload.downcast_ref::<&'static str>() {
-            return Self((*text).to_owned());
-        }
-        let payload = match payload.downcast::<String>() {
-            Ok(text) => return Self(*text),
-            Err(payload) => payload,
-        };
-        // What was thrown may panic once more when it is dropped; what that throws is leaked.
-        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            std::mem::forget(again);
-        }
-        Self("with a value that is not a text".to_owned())
-    }
-}
-
-/// Runs what users wrote; a panic in it ends here.
+/// Runs user code and turns a panic into an error, which is not logged: the chain carries it.
 ///
-/// Unwind safety: whoever calls has taken out of its cells all that `run` touches.
+/// Unwind safety: the caller has taken everything that `run` touches out of its cells.
 pub(super) fn contain<R>(run: impl FnOnce() -> R) -> Result<R, Panicked> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(Panicked::from_payload)
+    caught(run).map_err(Panicked)
 }
 
-/// Drops what users made; a panic in that ends here too.
+/// Drops a user's object; a panic in its destructor is swallowed.
 pub(super) fn discard<T>(thing: T) {
     let _ = contain(|| drop(thing));
 }
 
-/// A member of a `gather` failed, the first that did. Twisted's `FirstError`.
+/// The first failure of a `gather`. Twisted's `FirstError`.
 #[derive(Debug, Clone)]
 pub struct FirstError {
-    /// Which member, counted from 0 in the order in which they were given.
+    /// The index of the member, from 0, in the order they were passed.
     pub index: usize,
     /// Its failure.
     pub failure: Failure,
@@ -131,7 +113,7 @@ impl Error for FirstError {
     }
 }
 
-/// Every member of a `race` failed: their failures, in the order of the members.
+/// Every member of a `race` failed: their failures, in member order.
 /// Twisted's `FailureGroup`.
 #[derive(Debug, Clone)]
 pub struct AllFailed(pub Vec<Failure>);
@@ -148,7 +130,7 @@ impl fmt::Display for AllFailed {
 
 impl Error for AllFailed {}
 
-/// A race of nobody: it can have no winner.
+/// A race without members: it can have no winner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Empty;
 

@@ -1,4 +1,4 @@
-//! [`Failure`]: any error, ready to travel down a chain of callbacks, to be kept, cloned and told apart by type.
+//! [`Failure`]: any error, cloneable, that travels down a chain of callbacks and can be downcast.
 
 use std::error::Error;
 use std::fmt;
@@ -8,15 +8,16 @@ use std::sync::Arc;
 use super::error::{AllFailed, Cancelled, FirstError};
 use crate::panics::discard;
 
-/// What a callback gives back: a value, or a [`Failure`].
+/// What a callback returns: a value, or a [`Failure`].
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
-/// Any error, with the place where it became a failure. Twisted's `Failure`.
+/// Any error, with the source location where it became a failure. Twisted's `Failure`.
 ///
-/// Made from every `Error + Send + Sync` by `?` or `into()`; cheap to clone; can go to another thread.
-/// It is not an `Error` itself, for else `?` could not make it from all errors.
+/// `?` and `into()` convert any `Error + Send + Sync` into it. It is cheap to clone and can be sent
+/// to another thread. It doesn't implement `Error` itself, because then `?` could not convert every
+/// error.
 ///
-/// `{}` writes the error, `{:#}` the error and its causes on one line, `{:?}` the error and
+/// `{}` prints the error, `{:#}` the error and its causes on one line, `{:?}` the error and
 /// its causes on a line each.
 ///
 /// ```
@@ -29,7 +30,7 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 /// assert!(failure.is::<std::num::ParseIntError>());
 /// ```
 #[derive(Clone)]
-pub struct Failure(Option<Arc<Inner<dyn Error + Send + Sync>>>); // taken by its drop alone
+pub struct Failure(Option<Arc<Inner<dyn Error + Send + Sync>>>); // `None` only while dropping
 
 struct Inner<E: ?Sized> {
     place: &'static Location<'static>,
@@ -37,7 +38,7 @@ struct Inner<E: ?Sized> {
 }
 
 impl Failure {
-    /// A failure that is only a text.
+    /// A failure with only a message.
     #[track_caller]
     pub fn msg(text: impl fmt::Display) -> Self {
         Self::text(text, Location::caller())
@@ -55,10 +56,10 @@ impl Failure {
     }
 
     fn inner(&self) -> &Inner<dyn Error + Send + Sync> {
-        self.0.as_ref().expect("only its drop takes it")
+        self.0.as_ref().expect("only `drop` takes it")
     }
 
-    /// The error, when it is an `E`. This is how Twisted's `trap` is written.
+    /// The error, if it is an `E`. Replaces Twisted's `trap`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.error().downcast_ref()
     }
@@ -68,10 +69,10 @@ impl Failure {
         self.error().is::<E>()
     }
 
-    /// Whether somebody asked for this end: it is [`Cancelled`], or a [`FirstError`] or
-    /// [`AllFailed`] made of nothing else. Such a failure is never reported as unhandled.
+    /// Whether this is a cancellation: [`Cancelled`], or a [`FirstError`] or [`AllFailed`] that
+    /// contains nothing else. Such a failure is never reported as unhandled.
     pub fn is_cancelled(&self) -> bool {
-        // Groups can be nested as deep as somebody built them, hence a list and not recursion.
+        // Groups can nest arbitrarily deep, hence a work list instead of recursion.
         let mut left = vec![self];
         while let Some(failure) = left.pop() {
             if let Some(first) = failure.downcast_ref::<FirstError>() {
@@ -92,26 +93,26 @@ impl Failure {
         &self.inner().error
     }
 
-    /// What caused the error, if it says so.
+    /// The error's cause, if it has one.
     pub fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.error().source()
     }
 
-    /// The error, its cause, the cause of that, and so on.
+    /// The error, its cause, that one's cause, and so on.
     pub fn chain(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
         let first: &(dyn Error + 'static) = self.error();
         std::iter::successors(Some(first), |error| (*error).source())
     }
 
     /// Where the error became a failure: the `?`, the `into()`, the call of `errback`.
-    /// For what the library makes by itself, where the Deferred in question was made.
+    /// For the library's own failures, where the Deferred concerned was created.
     pub fn place(&self) -> &'static Location<'static> {
         self.inner().place
     }
 }
 
 impl Drop for Failure {
-    /// The error is the user's, and it may be anybody who holds the last clone.
+    /// The error is the user's, and the last clone may be anywhere.
     fn drop(&mut self) {
         discard("drop of an error", self.0.take());
     }
@@ -146,14 +147,14 @@ impl fmt::Debug for Failure {
     }
 }
 
-/// For functions that give back `Box<dyn Error + Send + Sync>`, and `io::Error::other`.
+/// For functions that return `Box<dyn Error + Send + Sync>`, and for `io::Error::other`.
 impl From<Failure> for Box<dyn Error + Send + Sync> {
     fn from(failure: Failure) -> Self {
         Box::new(Boxed(failure))
     }
 }
 
-/// For functions that give back `Box<dyn Error>`.
+/// For functions that return `Box<dyn Error>`.
 impl From<Failure> for Box<dyn Error> {
     fn from(failure: Failure) -> Self {
         Box::new(Boxed(failure))

@@ -1,7 +1,7 @@
-//! Many Deferreds as one: [`list`], [`gather`], [`race`].
+//! Combining Deferreds: [`list`], [`gather`], [`race`].
 //!
-//! A group is a node like others, with many above it. Its [`Rule`] says what the results make;
-//! the rule is gone once the group has fired.
+//! A group is a node with several nodes above it. Its [`Rule`] combines the results, and is dropped
+//! once the group has fired.
 
 use std::cell::{Cell, RefCell};
 use std::mem;
@@ -10,15 +10,14 @@ use std::rc::{Rc, Weak};
 
 use super::cancel::{Above, cancel_all};
 use super::error::{AllFailed, Empty, FirstError, discard};
-use super::node::{Node, Place, Receive, Slot, Source, Waits, deliver};
+use super::node::{CreatedAt, Node, Receive, ResultSlot, Source, Waits, deliver};
 use super::report::report;
 use super::{Deferred, Failure, Result};
 
-/// Waits for all, and gives each one's result in the order in which they were given.
-/// Twisted's `DeferredList`.
+/// Waits for all members and fires with their results, in member order. Twisted's `DeferredList`.
 ///
-/// An empty list fires at once. Cancelling it cancels every member. The failures in the
-/// result are the taker's; if nobody takes it, each is reported.
+/// An empty list fires immediately. Cancelling it cancels every member. Whoever takes the result
+/// is responsible for the failures in it; if nobody does, each is reported.
 ///
 /// ```
 /// use couplet::defer::{Deferred, Failure, list};
@@ -34,19 +33,19 @@ pub fn list<T: 'static>(
     members: impl IntoIterator<Item = Deferred<T>>,
 ) -> Deferred<Vec<Result<T>>> {
     let members: Vec<_> = members.into_iter().collect();
-    let place = Location::caller();
+    let created_at = Location::caller();
     if members.is_empty() {
-        return Deferred::fired(Ok(vec![]), place);
+        return Deferred::fired(Ok(vec![]), created_at);
     }
     let rule = List(Gathered::new(members.len()));
-    assemble(members, rule, place)
+    assemble(members, rule, created_at)
 }
 
-/// Waits for all values, and gives them in the order of the members. Twisted's `gatherResults`.
+/// Waits for all values and fires with them, in member order. Twisted's `gatherResults`.
 ///
-/// The first failure is the end: it fails with [`FirstError`]. The others keep running, and
-/// those of them that fail later are reported. Nobody at all gives no values, at once.
-/// Cancelling it cancels every member; after it fired, nothing.
+/// On the first failure it fails with [`FirstError`]. The other members keep running, and any that
+/// fail later are reported. With no members it fires immediately with no values. Cancelling it
+/// cancels every member; once it has fired, cancelling does nothing.
 ///
 /// ```
 /// use couplet::defer::{Deferred, gather};
@@ -60,7 +59,7 @@ pub fn gather<T: 'static>(members: impl IntoIterator<Item = Deferred<T>>) -> Def
     gathering(members, true, Location::caller())
 }
 
-/// [`gather`] that keeps silent about the failures that come after the first.
+/// [`gather`] that doesn't report failures after the first.
 /// Twisted's `gatherResults(…, consumeErrors=True)`.
 #[track_caller]
 pub fn gather_consuming<T: 'static>(
@@ -72,26 +71,25 @@ pub fn gather_consuming<T: 'static>(
 fn gathering<T: 'static>(
     members: impl IntoIterator<Item = Deferred<T>>,
     reports_late: bool,
-    place: Place,
+    created_at: CreatedAt,
 ) -> Deferred<Vec<T>> {
     let members: Vec<_> = members.into_iter().collect();
     if members.is_empty() {
-        return Deferred::fired(Ok(vec![]), place);
+        return Deferred::fired(Ok(vec![]), created_at);
     }
     let values = Gathered::new(members.len());
     if reports_late {
-        assemble(members, Gather::<T, true>(values), place)
+        assemble(members, Gather::<T, true>(values), created_at)
     } else {
-        assemble(members, Gather::<T, false>(values), place)
+        assemble(members, Gather::<T, false>(values), created_at)
     }
 }
 
-/// Waits for the first value, and gives it with its index; the others are cancelled then.
+/// Waits for the first value, fires with its index and the value, and cancels the other members.
 /// Twisted's `race`.
 ///
-/// If all fail, it fails with [`AllFailed`]; if there is nobody, with [`Empty`], at once. The
-/// failures of those that lose are the race's and aren't reported. Cancelling it cancels every
-/// member.
+/// If all fail, it fails with [`AllFailed`]; with no members it fails immediately with [`Empty`].
+/// Failures of the losers are not reported. Cancelling it cancels every member.
 ///
 /// ```
 /// use couplet::defer::{Deferred, race};
@@ -105,29 +103,34 @@ fn gathering<T: 'static>(
 #[track_caller]
 pub fn race<T: 'static>(members: impl IntoIterator<Item = Deferred<T>>) -> Deferred<(usize, T)> {
     let members: Vec<_> = members.into_iter().collect();
-    let place = Location::caller();
+    let created_at = Location::caller();
     if members.is_empty() {
-        return Deferred::fired(Err(Failure::at(Empty, place)), place);
+        return Deferred::fired(Err(Failure::at(Empty, created_at)), created_at);
     }
     let rule = Race(Gathered::new(members.len()));
-    assemble(members, rule, place)
+    assemble(members, rule, created_at)
 }
 
-/// What the results of the members make.
+/// How the results of the members combine.
 trait Rule<T>: Sized {
     type Output;
 
-    /// The result of member `index` has come. It comes once for each.
-    fn arrived(&mut self, index: usize, result: Result<T>, place: Place) -> Verdict<Self::Output>;
+    /// Member `index` has fired. Called once for each member.
+    fn arrived(
+        &mut self,
+        index: usize,
+        result: Result<T>,
+        created_at: CreatedAt,
+    ) -> Verdict<Self::Output>;
 
     /// A member failed after the group had fired.
-    fn late(_failure: Failure, _place: Place) {}
+    fn late(_failure: Failure, _place: CreatedAt) {}
 
-    /// Nobody takes what the group made.
-    fn abandon(result: Result<Self::Output>, place: Place) {
+    /// Nobody will take the group's result.
+    fn abandon(result: Result<Self::Output>, created_at: CreatedAt) {
         match result {
             Ok(output) => discard(output),
-            Err(failure) => report(failure, place),
+            Err(failure) => report(failure, created_at),
         }
     }
 }
@@ -139,7 +142,7 @@ enum Verdict<O> {
     Win(Result<O>),
 }
 
-/// Things that come in any order and are given in the order of the members.
+/// Collects things that arrive in any order and returns them in member order.
 struct Gathered<T> {
     things: Vec<Option<T>>,
     missing: usize,
@@ -150,7 +153,7 @@ impl<T> Gathered<T> {
         Self { things: std::iter::repeat_with(|| None).take(len).collect(), missing: len }
     }
 
-    /// All of them, when this was the last.
+    /// Returns all of them if this was the last.
     fn put(&mut self, index: usize, thing: T) -> Option<Vec<T>> {
         self.things[index] = Some(thing);
         self.missing -= 1;
@@ -163,16 +166,21 @@ struct List<T>(Gathered<Result<T>>);
 impl<T> Rule<T> for List<T> {
     type Output = Vec<Result<T>>;
 
-    fn arrived(&mut self, index: usize, result: Result<T>, _: Place) -> Verdict<Vec<Result<T>>> {
+    fn arrived(
+        &mut self,
+        index: usize,
+        result: Result<T>,
+        _: CreatedAt,
+    ) -> Verdict<Vec<Result<T>>> {
         self.0.put(index, result).map_or(Verdict::Wait, |results| Verdict::Fire(Ok(results)))
     }
 
-    fn abandon(result: Result<Self::Output>, place: Place) {
+    fn abandon(result: Result<Self::Output>, created_at: CreatedAt) {
         // A list never fails as a whole.
         for result in result.into_iter().flatten() {
             match result {
                 Ok(value) => discard(value),
-                Err(failure) => report(failure, place),
+                Err(failure) => report(failure, created_at),
             }
         }
     }
@@ -183,17 +191,24 @@ struct Gather<T, const REPORTS_LATE: bool>(Gathered<T>);
 impl<T, const REPORTS_LATE: bool> Rule<T> for Gather<T, REPORTS_LATE> {
     type Output = Vec<T>;
 
-    fn arrived(&mut self, index: usize, result: Result<T>, place: Place) -> Verdict<Vec<T>> {
+    fn arrived(
+        &mut self,
+        index: usize,
+        result: Result<T>,
+        created_at: CreatedAt,
+    ) -> Verdict<Vec<T>> {
         match result.map(|value| self.0.put(index, value)) {
             Ok(Some(values)) => Verdict::Fire(Ok(values)),
             Ok(None) => Verdict::Wait,
-            Err(failure) => Verdict::Fire(Err(Failure::at(FirstError { index, failure }, place))),
+            Err(failure) => {
+                Verdict::Fire(Err(Failure::at(FirstError { index, failure }, created_at)))
+            }
         }
     }
 
-    fn late(failure: Failure, place: Place) {
+    fn late(failure: Failure, created_at: CreatedAt) {
         if REPORTS_LATE {
-            report(failure, place);
+            report(failure, created_at);
         }
     }
 }
@@ -203,10 +218,15 @@ struct Race(Gathered<Failure>);
 impl<T> Rule<T> for Race {
     type Output = (usize, T);
 
-    fn arrived(&mut self, index: usize, result: Result<T>, place: Place) -> Verdict<(usize, T)> {
+    fn arrived(
+        &mut self,
+        index: usize,
+        result: Result<T>,
+        created_at: CreatedAt,
+    ) -> Verdict<(usize, T)> {
         match result.map_err(|failure| self.0.put(index, failure)) {
             Ok(value) => Verdict::Win(Ok((index, value))),
-            Err(Some(failures)) => Verdict::Fire(Err(Failure::at(AllFailed(failures), place))),
+            Err(Some(failures)) => Verdict::Fire(Err(Failure::at(AllFailed(failures), created_at))),
             Err(None) => Verdict::Wait,
         }
     }
@@ -215,12 +235,12 @@ impl<T> Rule<T> for Race {
 struct Group<T, R: Rule<T>> {
     /// `None` once it has fired.
     rule: Cell<Option<R>>,
-    /// Whom a cancel goes to; empty once it has fired.
+    /// The nodes to cancel; empty once it has fired.
     members: RefCell<Vec<Option<Weak<dyn Node>>>>,
-    slot: Slot<R::Output>,
+    slot: ResultSlot<R::Output>,
 }
 
-fn assemble<T, R>(members: Vec<Deferred<T>>, rule: R, place: Place) -> Deferred<R::Output>
+fn assemble<T, R>(members: Vec<Deferred<T>>, rule: R, created_at: CreatedAt) -> Deferred<R::Output>
 where
     T: 'static,
     R: Rule<T> + 'static,
@@ -230,20 +250,20 @@ where
     let group = Rc::new(Group {
         rule: Cell::new(Some(rule)),
         members: RefCell::new(ends),
-        slot: Slot::new(place),
+        slot: ResultSlot::new(created_at),
     });
-    // A member may decide the race while those after it still wait for their turn here.
+    // A member may decide the race before those after it are attached.
     for (index, member) in members.into_iter().enumerate() {
-        let place = member.place().unwrap_or(place);
-        member.feed(Rc::new(Member { index, place, group: group.clone() }));
+        let created_at = member.place().unwrap_or(created_at);
+        member.feed(Rc::new(Member { index, created_at, group: group.clone() }));
     }
     Deferred::chain(group)
 }
 
-/// What stands below a member.
+/// Sits below a member and passes its result to the group.
 struct Member<T, R: Rule<T>> {
     index: usize,
-    place: Place,
+    created_at: CreatedAt,
     group: Rc<Group<T, R>>,
 }
 
@@ -258,11 +278,11 @@ where
         let Some(mut rule) = group.rule.take() else {
             match input {
                 Ok(value) => discard(value),
-                Err(failure) => R::late(failure, self.place),
+                Err(failure) => R::late(failure, self.created_at),
             }
             return None;
         };
-        let result = match rule.arrived(self.index, input, group.slot.place) {
+        let result = match rule.arrived(self.index, input, group.slot.created_at) {
             Verdict::Wait => {
                 group.rule.set(Some(rule));
                 return None;
@@ -284,7 +304,7 @@ where
 }
 
 impl<T, R: Rule<T>> Waits for Member<T, R> {
-    /// Never called: the ends of members are watched, and so stay in their chains.
+    /// Never called: the ends of members are watched, so they stay in their chains.
     fn wait_for(&self, _above: Weak<dyn Node>) {}
 }
 
@@ -309,11 +329,11 @@ where
     R: Rule<T> + 'static,
     R::Output: 'static,
 {
-    fn slot(&self) -> &Slot<R::Output> {
+    fn slot(&self) -> &ResultSlot<R::Output> {
         &self.slot
     }
 
     fn abandon(&self, result: Result<R::Output>) {
-        R::abandon(result, self.slot.place);
+        R::abandon(result, self.slot.created_at);
     }
 }

@@ -1,7 +1,7 @@
-//! Deferreds: results that come later, with callbacks that wait for them. Twisted's `defer`.
+//! Deferreds: results that arrive later, and the callbacks that handle them. Twisted's `defer`.
 //!
-//! The two ends are two types. Whoever will have the result keeps the [`Resolver`]; whoever wants
-//! it gets the [`Deferred`], adds callbacks, or awaits it: it is a `Future`.
+//! The two ends are two types. The producer of the result keeps the [`Resolver`]; the consumer gets
+//! the [`Deferred`], and adds callbacks or awaits it: it is a `Future`.
 //!
 //! ```
 //! use couplet::defer::Deferred;
@@ -15,28 +15,28 @@
 //! assert_eq!(success_of(poem), "no poem: invalid utf-8 sequence of 1 bytes from index 0");
 //! ```
 //!
-//! # What holds
+//! # Guarantees
 //!
-//! - Callbacks run at once where the Deferred is fired, in their order, each seeing what the one
-//!   before it gave. A [`Failure`] or a panic goes to the next errback; a value goes on from there.
-//! - A chain of any length runs in constant stack and costs one allocation a link. What is fired
-//!   by a *drop* waits in line while another drop fires.
+//! - Firing a Deferred runs its callbacks immediately and in order, each with the result of the
+//!   previous one. A [`Failure`] or a panic goes to the next errback; a value continues from there.
+//! - A chain of any length runs in constant stack and costs one allocation per link. Work triggered
+//!   by a *drop* is queued while another drop is being processed.
 //! - A [`Failure`] that nobody handles is reported once, when the last end is dropped
 //!   ([`set_reporter`]); [`Cancelled`] never is.
-//! - [`Deferred::cancel`] reaches through a chain, into the inner Deferred that it waits for.
-//! - Dropping a Deferred detaches it. A Deferred that was polled and is dropped before it fired is
-//!   cancelled: whoever awaited it has gone.
-//! - A panic in a callback or a canceller ends there. Excepted: a program built with
+//! - [`Deferred::cancel`] reaches through a chain into the inner Deferred that it is waiting for.
+//! - Dropping a Deferred detaches it. If it was polled and hasn't fired, dropping it cancels it:
+//!   the task awaiting it is gone.
+//! - A panic in a callback or a canceller is contained, except in a program built with
 //!   `panic = "abort"`.
 //!
 //! # Loops
 //!
-//! A loop of rounds that each wait is best written with `async`. Written by recursion
-//! (`fn rounds() { wait().then(|_| rounds()) }`) it runs in constant memory too, as long as no
-//! [`Canceller`] was made for one of the inner rounds: links that only pass a result on are cut out.
-//! Rounds that don't wait nest like any recursion.
+//! A loop that waits in each round is best written with `async`. Written recursively
+//! (`fn rounds() { wait().then(|_| rounds()) }`) it also runs in constant memory, as long as no
+//! [`Canceller`] exists for an inner round: links that only pass a result on are cut out of the
+//! chain. Rounds that don't wait nest like any recursion.
 //!
-//! # For those who know Twisted
+//! # Coming from Twisted
 //!
 //! | Twisted | here |
 //! | --- | --- |
@@ -46,7 +46,7 @@
 //! | `maybeDeferred(f)` | `Deferred::succeed(()).add_callback(\|()\| f())`, or `.then(\|()\| f())` |
 //! | `failure.trap(E)` | [`failure.is::<E>()`](Failure::is), [`failure.downcast_ref::<E>()`](Failure::downcast_ref) |
 //! | `DeferredList`, `gatherResults`, `race` | [`list`], [`gather`] or [`gather_consuming`], [`race`] |
-//! | `DeferredLock`, `DeferredSemaphore` | [`DeferredLock`], [`DeferredSemaphore`]; `release()` is the drop of a [`Permit`] |
+//! | `DeferredLock`, `DeferredSemaphore` | [`DeferredLock`], [`DeferredSemaphore`]; drop the [`Permit`] instead of calling `release()` |
 //! | `DeferredQueue` | [`DeferredQueue`] |
 //! | `pause`, `unpause` | none: return a Deferred from a callback |
 

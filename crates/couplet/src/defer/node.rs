@@ -1,16 +1,16 @@
-//! The links of a chain and how a result travels down them.
+//! The links of a chain, and how a result travels down them.
 //!
-//! A chain is a list of nodes. Each owns the next one, and knows the one above only weakly; the
-//! resolver owns the first, the Deferred the last. Each node has a [`Slot`], in which its result
-//! lies until somebody takes it.
+//! A chain is a list of nodes. Each owns the next and holds a weak reference to the one above; the
+//! resolver owns the first, the Deferred the last. Each node has a [`ResultSlot`], which holds its
+//! result until it is taken.
 //!
-//! INVARIANT: no user code runs while something of a node is borrowed, nor is it dropped then.
-//! What concerns it is taken out of its cell before, so whatever a callback does to its own chain
-//! finds a valid state.
+//! INVARIANT: user code neither runs nor is dropped while any part of a node is borrowed. It is
+//! taken out of its cell first, so a callback finds its own chain in a valid state whatever it does
+//! to it.
 //!
-//! INVARIANT: a result goes from node to node by [`run`], never by a call from one node into the
-//! next, so the stack doesn't grow with the chain. One trap remains, that of a user who fires a
-//! Deferred in a callback of another: those calls nest, as calls do.
+//! INVARIANT: results go from node to node through [`run`], never by one node calling the next, so
+//! the stack doesn't grow with the chain. One trap remains: a callback that fires another Deferred
+//! nests, like any call.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -24,40 +24,41 @@ use super::error::{contain, discard};
 use super::report::report;
 use super::{Failure, Result};
 
-pub(super) type Place = &'static Location<'static>;
+/// Where a Deferred or one of its links was created.
+pub(super) type CreatedAt = &'static Location<'static>;
 
 /// A node, whatever the type of its result.
 pub(super) trait Node {
-    /// One step of a cancel: says what it waits for. An origin cancels itself instead.
+    /// One step of a cancel: returns what it waits for. An origin cancels itself instead.
     fn cancel(self: Rc<Self>) -> Above;
 
-    /// Hands on the result that is passing through; gives back the node to step next.
+    /// Passes its result on; returns the node to step next.
     fn step(self: Rc<Self>) -> Option<Rc<dyn Node>>;
 
     /// The resolver was dropped.
     fn orphaned(self: Rc<Self>) {}
 }
 
-/// A node that gives a `T`.
+/// A node that produces a `T`.
 pub(super) trait Source<T>: Node {
-    fn slot(&self) -> &Slot<T>;
+    fn slot(&self) -> &ResultSlot<T>;
 
     /// Nobody will take this result.
     fn abandon(&self, result: Result<T>) {
         match result {
             Ok(value) => discard(value),
-            Err(failure) => report(failure, self.slot().place),
+            Err(failure) => report(failure, self.slot().created_at),
         }
     }
 }
 
-/// Whatever can stand below a node.
+/// Anything that can sit below a node.
 pub(super) trait Waits {
     /// From now on it waits for `above`.
     fn wait_for(&self, above: Weak<dyn Node>);
 }
 
-/// Takes the result of the node above and makes something of it.
+/// Takes the result of the node above and processes it.
 pub(super) trait Receive<T>: Waits {
     fn receive(self: Rc<Self>, input: Result<T>) -> Option<Rc<dyn Node>>;
 }
@@ -65,16 +66,15 @@ pub(super) trait Receive<T>: Waits {
 /// Takes the result of an inner Deferred as its own.
 pub(super) trait Relay<T>: Source<T> + Waits {}
 
-/// Where the result of a node lies, and who waits for it.
-pub(super) struct Slot<T> {
-    /// INVARIANT: there is something in it if the state is `Fired`, or if it is `Linked` and the
-    /// result is about to be handed on.
+/// Holds the result of a node, and who is waiting for it.
+pub(super) struct ResultSlot<T> {
+    /// INVARIANT: `Some` if the state is `Fired`, or if it is `Linked` and the result is about to
+    /// be passed on.
     result: Cell<Option<Result<T>>>,
     state: RefCell<State<T>>,
-    /// A canceller knows this node by itself: it must not be cut out of its chain.
+    /// A canceller refers to this node, so it must not be cut out of its chain.
     watched: Cell<bool>,
-    /// Where the node was made.
-    pub(super) place: Place,
+    pub(super) created_at: CreatedAt,
     _alive: Alive,
 }
 
@@ -82,17 +82,17 @@ thread_local! {
     static ALIVE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The nodes of this thread that are there: a count of what is left, for the simulator.
+/// The number of live nodes in this thread, for the simulator's leak check.
 pub(crate) fn alive() -> usize {
     ALIVE.get()
 }
 
-/// Counts a node while it is there.
+/// Counts live nodes.
 struct Alive;
 
 impl Alive {
     fn new() -> Alive {
-        // A thread that ends may still make and drop some; nobody counts them.
+        // A thread that is ending may still create and drop some; nobody counts those.
         let _ = ALIVE.try_with(|alive| alive.set(alive.get() + 1));
         Alive
     }
@@ -105,29 +105,29 @@ impl Drop for Alive {
 }
 
 pub(super) enum State<T> {
-    /// A Deferred has this node as its end, and nobody has asked yet.
+    /// A Deferred ends at this node, and nothing waits for the result yet.
     Open,
     /// The Deferred was polled.
     Awaited(Waker),
-    /// The next link waits.
+    /// The next link waits for the result.
     Linked(Rc<dyn Receive<T>>),
-    /// A node that waits for an inner Deferred, whose end is this one.
+    /// This is the end of an inner Deferred, and a node waits for it.
     Relayed(Rc<dyn Relay<T>>),
     /// The Deferred is gone.
     Detached,
-    /// The result lies here for the Deferred.
+    /// The result is here, for the Deferred to take.
     Fired,
-    /// The result has been taken, or is being dealt with further up this thread's stack.
+    /// The result has been taken, or is being handled further up the call stack.
     Over,
 }
 
-impl<T> Slot<T> {
-    pub(super) fn new(place: Place) -> Self {
+impl<T> ResultSlot<T> {
+    pub(super) fn new(created_at: CreatedAt) -> Self {
         Self {
             result: Cell::new(None),
             state: RefCell::new(State::Open),
             watched: Cell::new(false),
-            place,
+            created_at,
             _alive: Alive::new(),
         }
     }
@@ -140,16 +140,18 @@ impl<T> Slot<T> {
         matches!(*self.state.borrow(), State::Fired)
     }
 
-    /// Takes the result, if it lies here.
+    /// Takes the result, if it is here.
     pub(super) fn take(&self) -> Option<Result<T>> {
         if !self.has_fired() {
             return None;
         }
         self.attach(State::Over);
-        self.result.take()
+        let result = self.result.take();
+        debug_assert!(result.is_some(), "a fired node has its result");
+        result
     }
 
-    /// The failure, if it lies here. It stays here.
+    /// A clone of the failure, if the result is here and is one.
     pub(super) fn failure(&self) -> Option<Failure> {
         let result = self.result.take();
         let failure = result.as_ref().and_then(|result| result.as_ref().err().cloned());
@@ -157,12 +159,12 @@ impl<T> Slot<T> {
         failure
     }
 
-    /// `below` gets the result when it comes. There must be none yet.
+    /// Makes `below` receive the result when it arrives. There must be none yet.
     pub(super) fn attach(&self, below: State<T>) {
         drop(self.state.replace(below));
     }
 
-    /// The Deferred is gone. Says whether it was being awaited.
+    /// The Deferred is gone. Returns whether it was being awaited.
     pub(super) fn detach(&self) -> bool {
         let mut state = self.state.borrow_mut();
         if matches!(*state, State::Open) {
@@ -204,7 +206,7 @@ impl<T> Slot<T> {
     }
 }
 
-/// Gives `node` its result; gives back the node to step next.
+/// Sets the result of `node`; returns the node to step next.
 pub(super) fn deliver<T>(mut node: Rc<dyn Source<T>>, result: Result<T>) -> Option<Rc<dyn Node>> {
     loop {
         let slot = node.slot();
@@ -237,13 +239,16 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Source<T>>, result: Result<T>) -> Opti
                 let _ = contain(|| waker.wake());
                 return None;
             }
-            // Nodes are given one result: an origin counts, a link has one input.
-            _ => return None,
+            // A node gets only one result: an origin fires once, a link has one input.
+            _ => {
+                debug_assert!(false, "a node was given a second result");
+                return None;
+            }
         }
     }
 }
 
-/// Fires `node` and lets the result travel as far as it goes.
+/// Fires `node` and runs the result as far down the chain as it goes.
 pub(super) fn fire<T>(node: Rc<dyn Source<T>>, result: Result<T>) {
     match node.slot().take_next() {
         Some(next) => run(next.receive(result)),
@@ -251,7 +256,7 @@ pub(super) fn fire<T>(node: Rc<dyn Source<T>>, result: Result<T>) {
     }
 }
 
-/// Lets a result travel as far as it goes.
+/// Runs a result as far down the chain as it goes.
 pub(super) fn run(first: Option<Rc<dyn Node>>) {
     let mut next = first;
     while let Some(node) = next {
@@ -259,18 +264,18 @@ pub(super) fn run(first: Option<Rc<dyn Node>>) {
     }
 }
 
-/// What a callback leads to: a result, or an inner Deferred that will have it.
+/// The outcome of a callback: a result, or an inner Deferred to wait for.
 pub(super) enum Outcome<T> {
     Now(Result<T>),
     Later(Rc<dyn Source<T>>),
 }
 
-/// One callback. `above` is the node whose result it waits for, and afterwards the inner
-/// Deferred that the callback gave back.
+/// One callback. `above` is the node whose result it waits for, and later the inner Deferred that
+/// the callback returned.
 pub(super) struct Link<T, U, F> {
     callback: Cell<Option<F>>,
     above: Cell<Option<Weak<dyn Node>>>,
-    slot: Slot<U>,
+    slot: ResultSlot<U>,
     input: PhantomData<fn(T)>,
 }
 
@@ -281,21 +286,21 @@ where
     F: FnOnce(Result<T>) -> Outcome<U> + 'static,
 {
     /// A link below `above`, which hasn't fired.
-    pub(super) fn below(above: &Rc<dyn Source<T>>, callback: F, place: Place) -> Rc<Self> {
+    pub(super) fn below(above: &Rc<dyn Source<T>>, callback: F, created_at: CreatedAt) -> Rc<Self> {
         let above_node: Rc<dyn Node> = above.clone();
-        let link = Self::new(Some(callback), Some(Rc::downgrade(&above_node)), place);
+        let link = Self::new(Some(callback), Some(Rc::downgrade(&above_node)), created_at);
         above.slot().attach(State::Linked(link.clone()));
         link
     }
 
-    /// A link whose input is there already: its callback runs now.
-    pub(super) fn begun(input: Result<T>, callback: F, place: Place) -> Outcome<U> {
-        match call(callback, input, place) {
+    /// A link whose input is already available: its callback runs now.
+    pub(super) fn begun(input: Result<T>, callback: F, created_at: CreatedAt) -> Outcome<U> {
+        match call(callback, input, created_at) {
             Outcome::Now(result) => Outcome::Now(result),
             Outcome::Later(inner) => match inner.slot().take() {
                 Some(result) => Outcome::Now(result),
                 None => {
-                    let link = Self::new(None, None, place);
+                    let link = Self::new(None, None, created_at);
                     link.clone().relay(inner);
                     Outcome::Later(link)
                 }
@@ -303,11 +308,11 @@ where
         }
     }
 
-    fn new(callback: Option<F>, above: Option<Weak<dyn Node>>, place: Place) -> Rc<Self> {
+    fn new(callback: Option<F>, above: Option<Weak<dyn Node>>, created_at: CreatedAt) -> Rc<Self> {
         Rc::new(Self {
             callback: Cell::new(callback),
             above: Cell::new(above),
-            slot: Slot::new(place),
+            slot: ResultSlot::new(created_at),
             input: PhantomData,
         })
     }
@@ -320,8 +325,8 @@ where
             self.wait_for(inner_node);
             return inner.slot().attach(State::Relayed(self));
         }
-        // Nobody knows this link but the one below, so it is cut out of the chain. Thus a loop
-        // that is written by recursion through `then` keeps one link, not one a round.
+        // Only the link below refers to this one, so it is cut out of the chain. So a loop written
+        // as recursion through `then` keeps one link, not one per round.
         match self.slot.state.replace(State::Over) {
             State::Linked(next) => {
                 next.wait_for(inner_node);
@@ -344,10 +349,10 @@ where
 fn call<T, U>(
     callback: impl FnOnce(Result<T>) -> Outcome<U>,
     input: Result<T>,
-    place: Place,
+    created_at: CreatedAt,
 ) -> Outcome<U> {
     contain(|| callback(input))
-        .unwrap_or_else(|panicked| Outcome::Now(Err(Failure::at(panicked, place))))
+        .unwrap_or_else(|panicked| Outcome::Now(Err(Failure::at(panicked, created_at))))
 }
 
 impl<T, U, F> Receive<T> for Link<T, U, F>
@@ -359,14 +364,14 @@ where
     fn receive(self: Rc<Self>, input: Result<T>) -> Option<Rc<dyn Node>> {
         self.above.set(None);
         let callback = self.callback.take()?;
-        let inner = match call(callback, input, self.slot.place) {
+        let inner = match call(callback, input, self.slot.created_at) {
             Outcome::Now(result) => return deliver(self, result),
             Outcome::Later(inner) => inner,
         };
         if std::ptr::addr_eq(Rc::as_ptr(&inner), Rc::as_ptr(&self)) {
-            let text = "a callback gave back the Deferred that waits for it";
-            let failure = Failure::text(text, self.slot.place);
-            // Its own end went away with what the callback gave back.
+            let text = "a callback returned the Deferred that waits for it";
+            let failure = Failure::text(text, self.slot.created_at);
+            // Its own end was dropped with the Deferred that the callback returned.
             self.abandon(Err(failure));
             return None;
         }
@@ -410,7 +415,7 @@ where
     U: 'static,
     F: 'static,
 {
-    fn slot(&self) -> &Slot<U> {
+    fn slot(&self) -> &ResultSlot<U> {
         &self.slot
     }
 }

@@ -1,5 +1,4 @@
-//! [`DeferredQueue`]: from those who have something to those who wait for it. Twisted's class of
-//! the same name.
+//! [`DeferredQueue`]: hands items from producers to consumers. Twisted's class of the same name.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -10,9 +9,9 @@ use std::rc::Rc;
 
 use super::{Deferred, Failure, Resolver};
 
-/// A queue of items, or of those who wait for one. First come, first served, on both sides.
+/// A queue of items, or of `get`s waiting for one. FIFO on both sides.
 ///
-/// Clones are the same queue. When its last handle is dropped, whoever still waits fails with
+/// Clones share the queue. When the last handle is dropped, pending `get`s fail with
 /// [`ResolverDropped`](super::ResolverDropped).
 ///
 /// ```
@@ -21,134 +20,133 @@ use super::{Deferred, Failure, Resolver};
 ///
 /// let queue = DeferredQueue::new().size(1);
 /// let first = queue.get();
-/// queue.put("one")?; // goes to the first who asked
-/// queue.put("two")?; // waits for somebody
+/// queue.put("one")?; // goes to the pending `get`
+/// queue.put("two")?; // is queued
 /// assert_eq!(queue.put("three"), Err(QueueOverflow("three")));
 /// assert_eq!(success_of(first), "one");
 /// assert_eq!(success_of(queue.get()), "two");
 /// # Ok::<(), couplet::Failure>(())
 /// ```
 pub struct DeferredQueue<T> {
-    shelf: Rc<Shelf<T>>,
+    queue: Rc<Queue<T>>,
 }
 
-/// INVARIANT: items lie here, or somebody waits, or neither.
-struct Shelf<T> {
+/// INVARIANT: `items` or `waiting` is empty, or both.
+struct Queue<T> {
     size: Cell<usize>,
     backlog: Cell<usize>,
-    /// Law 9: bounded by `size`, which its user may leave open.
+    /// Law 9: bounded by `size`, unlimited by default.
     items: RefCell<VecDeque<T>>,
-    /// In the order of asking. Law 9: bounded by `backlog`, which its user may leave open.
+    /// In the order of the calls. Law 9: bounded by `backlog`, unlimited by default.
     waiting: RefCell<BTreeMap<u64, Resolver<T>>>,
     next: Cell<u64>,
 }
 
-/// [`DeferredQueue::put`] into a queue that holds as many items as it may: here is the item back.
-/// Twisted's exception of the same name.
+/// [`DeferredQueue::put`] on a full queue; contains the item. Twisted's exception of the same name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct QueueOverflow<T>(
-    /// What was to be put.
+    /// The item that was not queued.
     pub T,
 );
 
-/// [`DeferredQueue::get`] from an empty queue for which as many wait as may. Twisted's exception
-/// of the same name.
+/// [`DeferredQueue::get`] on an empty queue with a full backlog of waiters. Twisted's exception of
+/// the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueUnderflow;
 
 impl<T: 'static> DeferredQueue<T> {
     /// An empty queue without bounds.
     pub fn new() -> Self {
-        let shelf = Shelf {
+        let queue = Queue {
             size: Cell::new(usize::MAX),
             backlog: Cell::new(usize::MAX),
             items: RefCell::default(),
             waiting: RefCell::default(),
             next: Cell::new(0),
         };
-        Self { shelf: Rc::new(shelf) }
+        Self { queue: Rc::new(queue) }
     }
 
-    /// Holds at most so many items. With 0 an item must find somebody who waits.
+    /// Limits the queued items. With 0, `put` succeeds only if a `get` is pending.
     #[must_use]
     pub fn size(self, items: usize) -> Self {
-        self.shelf.size.set(items);
+        self.queue.size.set(items);
         self
     }
 
-    /// Lets at most so many wait. With 0 whoever asks must find an item.
+    /// Limits the pending `get`s. With 0, `get` succeeds only if an item is queued.
     #[must_use]
     pub fn backlog(self, getters: usize) -> Self {
-        self.shelf.backlog.set(getters);
+        self.queue.backlog.set(getters);
         self
     }
 
-    /// Gives the item to the first who waits, whose callbacks run before this returns, or keeps
-    /// it.
+    /// Fires the first pending `get` with the item, whose callbacks run before this returns; queues
+    /// the item if there is none.
     ///
     /// # Errors
     ///
-    /// [`QueueOverflow`] with the item, when nobody waits and the queue is full.
+    /// [`QueueOverflow`] with the item, if no `get` is pending and the queue is full.
     pub fn put(&self, item: T) -> Result<(), QueueOverflow<T>> {
-        // Out of the cell before user code runs.
-        let first = self.shelf.waiting.borrow_mut().pop_first();
+        // Taken out of the cell before user code runs.
+        let first = self.queue.waiting.borrow_mut().pop_first();
         if let Some((_, resolver)) = first {
             resolver.callback(item);
             return Ok(());
         }
-        let mut items = self.shelf.items.borrow_mut();
-        if items.len() >= self.shelf.size.get() {
+        let mut items = self.queue.items.borrow_mut();
+        if items.len() >= self.queue.size.get() {
             return Err(QueueOverflow(item));
         }
         items.push_back(item);
         Ok(())
     }
 
-    /// Gives the first item: at once if there is one, else when it is put. Fails at once with
-    /// [`QueueUnderflow`] when there is none and too many wait for one.
+    /// Fires with the first item: immediately if there is one, otherwise when one is put. Fails
+    /// immediately with [`QueueUnderflow`] if there is none and the backlog is full.
     ///
-    /// Cancelling leaves the line, and no item is lost by that. To let the Deferred go without a
-    /// cancel is to take an item and throw it away.
+    /// Cancelling leaves the queue and loses no item. Dropping the Deferred without cancelling
+    /// takes an item and discards it.
     #[track_caller]
     pub fn get(&self) -> Deferred<T> {
-        let place = Location::caller();
+        let created_at = Location::caller();
         if let Some(item) = self.try_get() {
-            return Deferred::fired(Ok(item), place);
+            return Deferred::fired(Ok(item), created_at);
         }
-        if self.waiting() >= self.shelf.backlog.get() {
-            return Deferred::fired(Err(Failure::at(QueueUnderflow, place)), place);
+        if self.waiting() >= self.queue.backlog.get() {
+            return Deferred::fired(Err(Failure::at(QueueUnderflow, created_at)), created_at);
         }
-        let ticket = self.shelf.next.get();
-        self.shelf.next.set(ticket + 1);
-        let shelf = Rc::downgrade(&self.shelf);
+        let id = self.queue.next.get();
+        self.queue.next.set(id + 1);
+        let queue = Rc::downgrade(&self.queue);
         let (deferred, resolver) = Deferred::with_canceller(move |_| {
-            let left = shelf.upgrade().and_then(|shelf| shelf.waiting.borrow_mut().remove(&ticket));
+            let left = queue.upgrade().and_then(|queue| queue.waiting.borrow_mut().remove(&id));
             drop(left);
         });
-        self.shelf.waiting.borrow_mut().insert(ticket, resolver);
+        self.queue.waiting.borrow_mut().insert(id, resolver);
         deferred
     }
 
-    /// The first item, if there is one.
+    /// Takes the first item, if there is one.
     pub fn try_get(&self) -> Option<T> {
-        self.shelf.items.borrow_mut().pop_front()
+        self.queue.items.borrow_mut().pop_front()
     }
 }
 
 impl<T> DeferredQueue<T> {
-    /// The items that it holds.
+    /// The number of queued items.
     pub fn len(&self) -> usize {
-        self.shelf.items.borrow().len()
+        self.queue.items.borrow().len()
     }
 
-    /// Whether it holds no item.
+    /// Whether no item is queued.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many wait for an item.
+    /// The number of pending `get`s.
     pub fn waiting(&self) -> usize {
-        self.shelf.waiting.borrow().len()
+        self.queue.waiting.borrow().len()
     }
 }
 
@@ -160,7 +158,7 @@ impl<T: 'static> Default for DeferredQueue<T> {
 
 impl<T> Clone for DeferredQueue<T> {
     fn clone(&self) -> Self {
-        Self { shelf: self.shelf.clone() }
+        Self { queue: self.queue.clone() }
     }
 }
 
@@ -181,7 +179,7 @@ impl<T> fmt::Debug for QueueOverflow<T> {
 
 impl<T> fmt::Display for QueueOverflow<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the queue is full, and nobody waits for an item")
+        f.write_str("the queue is full and no get is pending")
     }
 }
 
@@ -189,7 +187,7 @@ impl<T> Error for QueueOverflow<T> {}
 
 impl fmt::Display for QueueUnderflow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the queue is empty, and no more may wait for an item")
+        f.write_str("the queue is empty and the backlog of pending gets is full")
     }
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of a [`Failure`] that nobody handled: the thread's reporter is told of it, once.
+//! Reports each [`Failure`] that nobody handled, once, to the thread's reporter.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::Failure;
 use super::error::{contain, discard};
 
-/// A failure that was left as the last result of a Deferred when its last end was dropped.
+/// A failure that was still the result of a Deferred when its last end was dropped.
 /// Twisted's "Unhandled error in Deferred".
 #[derive(Debug)]
 pub struct Unhandled {
@@ -18,13 +18,13 @@ pub struct Unhandled {
 }
 
 impl Unhandled {
-    /// The failure; its own [`place`](Failure::place) says where it began.
+    /// The failure; its [`place`](Failure::place) is where it arose.
     pub fn failure(&self) -> &Failure {
         &self.failure
     }
 
-    /// Where the last link of the chain was added, or the Deferred was made if it has no links:
-    /// the place at which an `add_errback` is missing.
+    /// Where the last link of the chain was added, or where the Deferred was created if it has no
+    /// links: the place where an `add_errback` is missing.
     pub fn place(&self) -> &'static Location<'static> {
         self.place
     }
@@ -37,7 +37,7 @@ impl fmt::Display for Unhandled {
     }
 }
 
-/// Whom this thread tells of unhandled failures. The default writes a line to stderr.
+/// Receives this thread's unhandled failures. The default writes a line to stderr.
 #[derive(Clone, Default)]
 pub struct Reporter(Option<Rc<Report>>);
 
@@ -46,18 +46,18 @@ type Report = dyn Fn(&Unhandled);
 impl Reporter {
     /// A reporter that calls `report`.
     ///
-    /// It is called while something is being dropped. If it panics, the panic ends there.
-    /// A failure that goes unhandled while it runs is written to stderr.
+    /// It is called while something is being dropped. A panic in it is contained. A failure that
+    /// goes unhandled while it runs is written to stderr.
     pub fn new(report: impl Fn(&Unhandled) + 'static) -> Self {
         Self(Some(Rc::new(report)))
     }
 
-    /// True when it is not the default.
+    /// True if it is not the default.
     pub(crate) fn is_chosen(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Makes this the reporter of the calling thread and gives back the one before it.
+    /// Makes this the calling thread's reporter and returns the previous one.
     pub fn set(self) -> Self {
         REPORTER.with(|current| current.replace(self))
     }
@@ -74,8 +74,8 @@ thread_local! {
     static REPORTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Tells `report` of each unhandled failure of this thread from now on. Gives back the reporter
-/// before it, which [`Reporter::set`] puts in place again.
+/// Calls `report` for each unhandled failure of this thread from now on. Returns the previous
+/// reporter; [`Reporter::set`] restores it.
 ///
 /// ```
 /// use couplet::defer::{Deferred, Failure, set_reporter};
@@ -94,18 +94,18 @@ pub fn set_reporter(report: impl Fn(&Unhandled) + 'static) -> Reporter {
     Reporter::new(report).set()
 }
 
-/// Tells of `failure`, unless somebody asked for it by a cancel.
+/// Reports `failure`, unless it is a cancellation.
 pub(super) fn report(failure: Failure, place: &'static Location<'static>) {
     if failure.is_cancelled() {
         return;
     }
     let unhandled = Unhandled { failure, place };
-    // Both are out of reach while a thread ends; stderr is not.
+    // The thread-local reporter is unavailable while the thread ends; stderr is not.
     let reporter = REPORTER.try_with(|current| current.borrow().0.clone()).ok().flatten();
     match reporter {
         Some(reporter) if !REPORTING.replace(true) => {
             let _ = contain(|| reporter(&unhandled));
-            // It may be the last to hold the reporter, whose drop is a user's code as well.
+            // This may be the last reference to the reporter, and its destructor is user code too.
             discard(reporter);
             REPORTING.set(false);
         }

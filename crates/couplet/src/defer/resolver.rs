@@ -7,16 +7,16 @@ use std::rc::Rc;
 use super::cancel::Above;
 use super::drops::{self, Job};
 use super::error::{Cancelled, ResolverDropped, contain, discard};
-use super::node::{Node, Place, Slot, Source, fire};
+use super::node::{CreatedAt, Node, ResultSlot, Source, fire};
 use super::{Failure, Result};
 
 /// Fires a [`Deferred`](super::Deferred), once: each way to fire takes the resolver.
 ///
-/// The callbacks of the chain run before the call returns, and none of them can panic into it.
-/// A resolver that is dropped and has fired nothing fails the Deferred with [`ResolverDropped`];
-/// that waits in line while another drop fires.
+/// The callbacks of the chain run before the call returns, and their panics don't reach the caller.
+/// Dropping a resolver that hasn't fired fails the Deferred with [`ResolverDropped`]; that is
+/// queued while another drop is being processed.
 ///
-/// After a cancel, what comes late is thrown away without a word.
+/// A result that arrives after a cancel is dropped silently.
 ///
 /// ```compile_fail,E0382
 /// let (_deferred, resolver) = couplet::defer::Deferred::<u8>::new();
@@ -41,14 +41,14 @@ impl<T> Resolver<T> {
         self.resolve(Err(failure.into()));
     }
 
-    /// Fires with either.
+    /// Fires with a result.
     pub fn resolve(mut self, result: Result<T>) {
         if let Some(origin) = self.origin.take() {
             origin.settle(result);
         }
     }
 
-    /// Whether the Deferred was cancelled: the work for it can be left, nobody waits for it.
+    /// Whether the Deferred was cancelled, so the work for it can stop.
     pub fn is_cancelled(&self) -> bool {
         let phase = self.origin.as_ref().map(|origin| origin.phase());
         matches!(phase, Some(Phase::Cancelling | Phase::Cancelled))
@@ -74,10 +74,10 @@ impl<T> fmt::Debug for Resolver<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Unfired,
-    /// The canceller runs, and has fired nothing so far.
+    /// The canceller is running and hasn't fired.
     Cancelling,
     Fired,
-    /// Fired by a cancel; results that come now are late.
+    /// Fired by a cancel; later results are dropped.
     Cancelled,
 }
 
@@ -89,11 +89,14 @@ trait Settle<T>: Source<T> {
 struct Origin<T, C> {
     phase: Cell<Phase>,
     canceller: Cell<Option<C>>,
-    slot: Slot<T>,
+    slot: ResultSlot<T>,
 }
 
 /// A new chain: its only node, and the resolver that owns it.
-pub(super) fn origin<T, C>(canceller: Option<C>, place: Place) -> (Rc<dyn Source<T>>, Resolver<T>)
+pub(super) fn origin<T, C>(
+    canceller: Option<C>,
+    created_at: CreatedAt,
+) -> (Rc<dyn Source<T>>, Resolver<T>)
 where
     T: 'static,
     C: FnOnce(Resolver<T>) + 'static,
@@ -101,7 +104,7 @@ where
     let origin = Rc::new(Origin {
         phase: Cell::new(Phase::Unfired),
         canceller: Cell::new(canceller),
-        slot: Slot::new(place),
+        slot: ResultSlot::new(created_at),
     });
     (origin.clone(), Resolver { origin: Some(origin) })
 }
@@ -113,7 +116,7 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Settle<T> for Origin<T, C> {
             Phase::Cancelling => Phase::Cancelled,
             Phase::Fired | Phase::Cancelled => return discard(result),
         });
-        // It may hold what leads back here, so it goes before the callbacks run.
+        // It may hold references that lead back here, so drop it before the callbacks run.
         discard(self.canceller.take());
         fire(self, result);
     }
@@ -134,7 +137,7 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Node for Origin<T, C> {
             let _ = contain(|| canceller(resolver));
         }
         if self.phase.get() == Phase::Cancelling {
-            let failure = Failure::at(Cancelled::new(), self.slot.place);
+            let failure = Failure::at(Cancelled::new(), self.slot.created_at);
             self.settle(Err(failure));
         }
         Above::Nothing
@@ -145,14 +148,14 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Node for Origin<T, C> {
     }
 
     fn orphaned(self: Rc<Self>) {
-        // If a cancel came while this stood in line, it is late and thrown away.
-        let failure = Failure::at(ResolverDropped, self.slot.place);
+        // If a cancel came while this was queued, the failure is late and dropped.
+        let failure = Failure::at(ResolverDropped, self.slot.created_at);
         self.settle(Err(failure));
     }
 }
 
 impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Source<T> for Origin<T, C> {
-    fn slot(&self) -> &Slot<T> {
+    fn slot(&self) -> &ResultSlot<T> {
         &self.slot
     }
 }

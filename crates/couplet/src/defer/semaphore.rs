@@ -1,8 +1,8 @@
-//! Taking turns: [`DeferredSemaphore`], and [`DeferredLock`], which is one with a single token.
-//! Twisted's classes of the same names.
+//! [`DeferredSemaphore`], and [`DeferredLock`], a semaphore with a single token. Twisted's classes
+//! of the same names.
 //!
-//! Who waits is served in the order of asking. A token travels as a [`Permit`], whose drop gives
-//! it back: it can't be given back twice, and can't be forgotten.
+//! Waiters are served in FIFO order. A token travels as a [`Permit`], which releases it when
+//! dropped: it can't be released twice, and can't be forgotten.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::rc::Rc;
 use super::drops::{self, Job};
 use super::{Deferred, Resolver};
 
-/// So many at a time, and the others wait in line.
+/// Lets a limited number of operations run at a time; the others queue.
 ///
 /// Clones share the tokens.
 ///
@@ -32,10 +32,10 @@ use super::{Deferred, Resolver};
 /// ```
 #[derive(Clone)]
 pub struct DeferredSemaphore {
-    line: Rc<Line>,
+    semaphore: Rc<Semaphore>,
 }
 
-/// One at a time, and the others wait in line.
+/// Lets one operation run at a time; the others queue.
 ///
 /// Clones are the same lock.
 ///
@@ -48,7 +48,7 @@ pub struct DeferredSemaphore {
 /// let second = lock.acquire();
 /// assert!(lock.is_locked() && !second.has_fired());
 /// written.callback(());
-/// second.map(|permit| drop(permit)).detach(); // or keep it for as long as it takes
+/// second.map(|permit| drop(permit)).detach(); // or keep it for as long as you need the lock
 /// assert!(!lock.is_locked());
 /// ```
 #[derive(Clone, Debug)]
@@ -56,74 +56,76 @@ pub struct DeferredLock {
     one: DeferredSemaphore,
 }
 
-/// A token of a [`DeferredSemaphore`], or the [`DeferredLock`]. Dropping it gives it back, and the
-/// first in line has it then.
+/// A token of a [`DeferredSemaphore`] or [`DeferredLock`]. Dropping it passes the token to the
+/// first waiter.
 ///
-/// What that one does with it runs before the drop returns; but as with all that a drop fires, it
-/// waits in line while another drop fires.
-#[must_use = "a permit that is dropped is given back"]
+/// That waiter's callbacks run before the drop returns; like all work triggered by a drop, they are
+/// queued while another drop is being processed.
+#[must_use = "dropping a permit releases it"]
 pub struct Permit {
-    line: Rc<Line>,
+    semaphore: Rc<Semaphore>,
 }
 
-/// The tokens and who waits for them.
-pub(super) struct Line {
+/// The tokens and their waiters.
+pub(super) struct Semaphore {
     tokens: Cell<usize>,
     free: Cell<usize>,
-    /// In the order of asking. Law 9: not bounded; each entry is a Deferred that somebody holds or
-    /// has detached.
+    /// In FIFO order. Law 9: not bounded; each entry is a Deferred that its caller holds or has
+    /// detached.
     waiting: RefCell<BTreeMap<u64, Resolver<Permit>>>,
     next: Cell<u64>,
 }
 
 impl DeferredSemaphore {
-    /// A semaphore with so many tokens.
+    /// A semaphore with `tokens` tokens.
     ///
     /// # Panics
     ///
-    /// With no token at all: whoever waited would wait for ever. Twisted's ValueError.
+    /// If `tokens` is 0: waiters would never be served. Twisted's ValueError.
     pub fn new(tokens: usize) -> Self {
         assert!(tokens > 0, "a semaphore needs at least one token");
-        let line = Line {
+        let semaphore = Semaphore {
             tokens: Cell::new(tokens),
             free: Cell::new(tokens),
             waiting: RefCell::default(),
             next: Cell::new(0),
         };
-        Self { line: Rc::new(line) }
+        Self { semaphore: Rc::new(semaphore) }
     }
 
-    /// Gives a token: at once if one is free, else when it is this one's turn. Cancelling leaves
-    /// the line.
+    /// Acquires a token: immediately if one is free, otherwise when all earlier waiters have been
+    /// served. Cancelling leaves the queue.
     ///
-    /// A permit that comes to a Deferred which was detached goes on to the next in line.
+    /// A permit that reaches a detached Deferred passes to the next waiter.
     #[track_caller]
     pub fn acquire(&self) -> Deferred<Permit> {
         if let Some(permit) = self.try_acquire() {
             return Deferred::fired(Ok(permit), Location::caller());
         }
-        let ticket = self.line.next.get();
-        self.line.next.set(ticket + 1);
-        let line = Rc::downgrade(&self.line);
+        let id = self.semaphore.next.get();
+        self.semaphore.next.set(id + 1);
+        let semaphore = Rc::downgrade(&self.semaphore);
         let (deferred, resolver) = Deferred::with_canceller(move |_| {
-            let left = line.upgrade().and_then(|line| line.waiting.borrow_mut().remove(&ticket));
+            let left = semaphore
+                .upgrade()
+                .and_then(|semaphore| semaphore.waiting.borrow_mut().remove(&id));
             drop(left);
         });
-        self.line.waiting.borrow_mut().insert(ticket, resolver);
+        self.semaphore.waiting.borrow_mut().insert(id, resolver);
         deferred
     }
 
-    /// A token, if one is free and nobody waits for it.
+    /// Acquires a token, if one is free and has no waiters.
     pub fn try_acquire(&self) -> Option<Permit> {
-        let line = &self.line;
-        let taken = line.waiting.borrow().is_empty() && line.take();
-        taken.then(|| Permit { line: line.clone() })
+        let semaphore = &self.semaphore;
+        let taken = semaphore.waiting.borrow().is_empty() && semaphore.take();
+        taken.then(|| Permit { semaphore: semaphore.clone() })
     }
 
-    /// Calls `work` when there is a token for it, and gives the token back when the Deferred that
-    /// it made has fired, before whoever waits for the result has it.
+    /// Acquires a token, calls `work`, and releases the token when the Deferred that `work`
+    /// returned fires, before the callbacks added to the returned Deferred run.
     ///
-    /// Cancelling leaves the line, or cancels the work. A panic in `work` is its failure.
+    /// Cancelling leaves the queue, or cancels the work. A panic in `work` becomes a failure.
     #[track_caller]
     pub fn run<T: 'static>(&self, work: impl FnOnce() -> Deferred<T> + 'static) -> Deferred<T> {
         self.acquire().then(move |permit| {
@@ -134,53 +136,54 @@ impl DeferredSemaphore {
         })
     }
 
-    /// The tokens that there are.
+    /// The total number of tokens.
     pub fn tokens(&self) -> usize {
-        self.line.tokens.get()
+        self.semaphore.tokens.get()
     }
 
-    /// The tokens that are free.
+    /// The number of free tokens.
     pub fn available(&self) -> usize {
-        self.line.free.get()
+        self.semaphore.free.get()
     }
 
-    /// How many wait.
+    /// The number of waiters.
     pub fn waiting(&self) -> usize {
-        self.line.waiting.borrow().len()
+        self.semaphore.waiting.borrow().len()
     }
 }
 
 impl DeferredLock {
-    /// A lock that nobody holds.
+    /// An unlocked lock.
     pub fn new() -> Self {
         Self { one: DeferredSemaphore::new(1) }
     }
 
-    /// Gives the lock: at once if nobody has it, else when it is this one's turn. Cancelling leaves
-    /// the line. See [`DeferredSemaphore::acquire`].
+    /// Acquires the lock: immediately if it is free, otherwise when all earlier waiters have been
+    /// served. Cancelling leaves the queue. See [`DeferredSemaphore::acquire`].
     #[track_caller]
     pub fn acquire(&self) -> Deferred<Permit> {
         self.one.acquire()
     }
 
-    /// The lock, if nobody has it.
+    /// Acquires the lock, if it is free and has no waiters.
     pub fn try_acquire(&self) -> Option<Permit> {
         self.one.try_acquire()
     }
 
-    /// Calls `work` with the lock held, until the Deferred that it made has fired.
+    /// Acquires the lock, calls `work`, and releases the lock when the Deferred that `work`
+    /// returned fires.
     /// See [`DeferredSemaphore::run`].
     #[track_caller]
     pub fn run<T: 'static>(&self, work: impl FnOnce() -> Deferred<T> + 'static) -> Deferred<T> {
         self.one.run(work)
     }
 
-    /// Whether somebody has it.
+    /// Whether the lock is held.
     pub fn is_locked(&self) -> bool {
         self.one.available() == 0
     }
 
-    /// How many wait.
+    /// The number of waiters.
     pub fn waiting(&self) -> usize {
         self.one.waiting()
     }
@@ -192,30 +195,30 @@ impl Default for DeferredLock {
     }
 }
 
-impl Line {
+impl Semaphore {
     fn take(&self) -> bool {
         let free = self.free.get();
         self.free.set(free.saturating_sub(1));
         free > 0
     }
 
-    /// Hands free tokens to who waits.
+    /// Hands free tokens to waiters.
     pub(super) fn serve(self: Rc<Self>) {
         while self.free.get() > 0 {
-            // Out of the cell before user code runs.
+            // Taken out of the cell before user code runs.
             let first = self.waiting.borrow_mut().pop_first();
             let Some((_, resolver)) = first else { return };
             self.take();
-            resolver.callback(Permit { line: self.clone() });
+            resolver.callback(Permit { semaphore: self.clone() });
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.line.free.set(self.line.free.get() + 1);
-        if !self.line.waiting.borrow().is_empty() {
-            drops::fire(Job::Freed(self.line.clone()));
+        self.semaphore.free.set(self.semaphore.free.get() + 1);
+        if !self.semaphore.waiting.borrow().is_empty() {
+            drops::fire(Job::Freed(self.semaphore.clone()));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `add_timeout`: a Deferred that is cancelled when its time is over.
+//! `add_timeout`: cancels a Deferred when its time is up.
 
 use std::cell::Cell;
 use std::panic::Location;
@@ -10,25 +10,25 @@ use super::error::TimedOut;
 use super::node::Outcome;
 use super::{Deferred, Failure};
 
-/// Who can call back later. A reactor is one.
+/// A source of delayed calls, such as a reactor.
 pub trait Alarm {
-    /// Calls `ring` when `after` has gone by, unless what is given back is called before that.
-    /// Whichever comes second is to do nothing; `ring` may also be dropped without a call.
+    /// Calls `ring` after `after`, unless the returned closure is called first. The later of the
+    /// two must do nothing; `ring` may also be dropped without being called.
     #[track_caller]
     fn set(&self, after: Duration, ring: Box<dyn FnOnce()>) -> Box<dyn FnOnce()>;
 }
 
 impl<T: 'static> Deferred<T> {
-    /// Cancels it when `after` has gone by and it hasn't fired, and then fails with [`TimedOut`].
+    /// Cancels it if it hasn't fired after `after`, and then fails with [`TimedOut`].
     ///
-    /// This covers the callbacks that were added before. If a canceller answers with a result or
-    /// another failure, that is what comes. A cancel by somebody else stays a cancel.
+    /// This covers the callbacks added so far. If a canceller supplies a value or another failure,
+    /// that is the result. A cancel from elsewhere remains a cancel.
     #[track_caller]
     pub fn add_timeout(self, alarm: &impl Alarm, after: Duration) -> Self {
         if self.has_fired() {
             return self;
         }
-        let place = Location::caller();
+        let created_at = Location::caller();
         let rang = Rc::new(Cell::new(false));
         let stop = alarm.set(after, {
             let (end, rang) = (self.end(), rang.clone());
@@ -39,11 +39,11 @@ impl<T: 'static> Deferred<T> {
                 }
             })
         });
-        self.link(place, move |result| {
+        self.link(created_at, move |result| {
             stop();
             Outcome::Now(match result {
                 Err(failure) if rang.get() && failure.is_cancelled() => {
-                    Err(Failure::at(TimedOut { after }, place))
+                    Err(Failure::at(TimedOut { after }, created_at))
                 }
                 result => result,
             })

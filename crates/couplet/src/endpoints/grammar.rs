@@ -1,13 +1,13 @@
-//! The grammar of endpoint strings, whatever they lead to: the kind, parts, keywords, escapes, and
-//! errors that show the place.
+//! The grammar common to all endpoint strings: kind, parts, keywords, escapes, and errors that show
+//! their position.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::defer::Result;
 
-/// A string that is no endpoint. It displays the string with a caret under the error and, if there
-/// is one, the likely correction.
+/// An invalid endpoint string. It displays the string with a caret under the error and, if there is
+/// one, a suggested correction.
 ///
 /// ```
 /// use couplet::endpoints::ClientEndpoint;
@@ -15,19 +15,19 @@ use crate::defer::Result;
 /// let error = "localhost:http".parse::<ClientEndpoint>().unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "a port, a number from 1 to 65535, is expected here\n\
+///     "expected a port number from 1 to 65535\n\
 ///      \x20   localhost:http\n\
 ///      \x20             ^"
 /// );
 /// let error = "::1:8000".parse::<ClientEndpoint>().unwrap_err();
 /// assert_eq!(error.hint(), Some("[::1]:8000"));
-/// assert!(error.to_string().ends_with("\n  perhaps [::1]:8000 is meant"));
+/// assert!(error.to_string().ends_with("\n  did you mean [::1]:8000?"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointError {
     problem: String,
     text: String,
-    /// Byte offset of the place.
+    /// Byte offset of the error.
     at: usize,
     hint: Option<String>,
 }
@@ -37,7 +37,7 @@ impl fmt::Display for EndpointError {
         let EndpointError { problem, text, at, hint } = self;
         let indent = text[..*at].chars().count();
         write!(f, "{problem}\n    {text}\n    {:indent$}^", "")?;
-        hint.iter().try_for_each(|hint| write!(f, "\n  perhaps {hint} is meant"))
+        hint.iter().try_for_each(|hint| write!(f, "\n  did you mean {hint}?"))
     }
 }
 
@@ -56,20 +56,20 @@ impl EndpointError {
         }
     }
 
-    /// Adds the likely correction of `text`: the first candidate that `reads`.
-    pub(super) fn with_hint(mut self, text: &str, reads: impl Fn(&str) -> bool) -> EndpointError {
+    /// Adds a suggested correction of `text`: the first candidate that `parses`.
+    pub(super) fn with_hint(mut self, text: &str, parses: impl Fn(&str) -> bool) -> EndpointError {
         let likely = [bracketed(text), lower_case(text), of_url(text), local(text)];
         let mut likely = likely.into_iter().flatten();
-        self.hint = likely.find(|hint| !hint.contains(char::is_control) && reads(hint));
+        self.hint = likely.find(|hint| !hint.contains(char::is_control) && parses(hint));
         self
     }
 
-    /// What is wrong, in one line.
+    /// A one-line description of the problem.
     pub fn problem(&self) -> &str {
         &self.problem
     }
 
-    /// Where it is wrong: a byte offset into the string, at most its length.
+    /// The position of the error: a byte offset into the string, at most its length.
     ///
     /// ```
     /// let error = "tcp:localhost:http".parse::<couplet::endpoints::ClientEndpoint>().unwrap_err();
@@ -79,7 +79,7 @@ impl EndpointError {
         self.at
     }
 
-    /// The likely correction, if there is one.
+    /// The suggested correction, if there is one.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -99,25 +99,25 @@ fn bracketed(text: &str) -> Option<String> {
     is_ip(ip).then(|| format!("{kind}[{ip}]:{port}"))
 }
 
-/// A kind in capital letters.
+/// A kind in upper case.
 fn lower_case(text: &str) -> Option<String> {
     let (kind, rest) = text.split_once(':')?;
     kind.eq_ignore_ascii_case("tcp").then(|| format!("tcp:{rest}"))
 }
 
-/// The host and the port of an URL.
+/// The host and port of a URL.
 fn of_url(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("://")?;
     rest.split('/').next().map(str::to_owned)
 }
 
-/// A port of any host, to connect to: that of this machine.
+/// A client endpoint without a host: the port on this machine.
 fn local(text: &str) -> Option<String> {
     let port = text.strip_prefix("tcp").unwrap_or(text).trim_start_matches(':');
     text.contains(':').then(|| format!("localhost:{port}"))
 }
 
-/// Escapes `:` and `\`, so that the text is one value of an endpoint string. Twisted's
+/// Escapes `:` and `\` so that the text is a single value in an endpoint string. Twisted's
 /// `quoteStringArgument`.
 ///
 /// ```
@@ -128,13 +128,13 @@ pub fn quote(value: &str) -> String {
     value.replace('\\', r"\\").replace(':', r"\:")
 }
 
-/// One value, and where it stands.
+/// One value and its position.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     key: Option<String>,
     pub(super) text: String,
     pub(super) bracketed: bool,
-    /// Where the part begins, with its key.
+    /// Where the part begins, including its key.
     start: usize,
     /// Where its value begins.
     at: usize,
@@ -150,21 +150,20 @@ impl Part {
         let digits = !self.text.is_empty() && self.text.bytes().all(|b| b.is_ascii_digit());
         match self.text.parse::<u64>() {
             Ok(number) if digits && (least..=most).contains(&number) => Ok(number),
-            _ => Err(self.error(format!("{what} from {least} to {most}, is expected here"))),
+            _ => Err(self.error(format!("expected {what} from {least} to {most}"))),
         }
     }
 
-    /// A time, above 0.
+    /// A time greater than 0.
     pub(super) fn seconds(&self) -> Result<Duration, EndpointError> {
         let time = Seconds::read(&self.text).filter(|time| !time.is_zero());
         time.ok_or_else(|| {
             let most = u64::MAX;
-            let range = format!("a number of seconds from 0.000000001 to {most}");
-            self.error(format!("a time, {range}, is expected here"))
+            self.error(format!("expected a number of seconds from 0.000000001 to {most}"))
         })
     }
 
-    /// True if it was written as `key=value`.
+    /// Whether it was written as `key=value`.
     pub(super) fn is_named(&self) -> bool {
         self.key.is_some()
     }
@@ -173,20 +172,20 @@ impl Part {
         match self.text.as_str() {
             "yes" | "true" | "1" => Ok(true),
             "no" | "false" | "0" => Ok(false),
-            _ => Err(self.error("yes or no is expected here")),
+            _ => Err(self.error("expected yes or no")),
         }
     }
 }
 
-/// What an endpoint leads to.
+/// The kind of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Tcp,
-    /// No kind: TCP as well, where a port alone is local.
+    /// No kind given: TCP, but a port alone is local.
     Short,
 }
 
-/// Kinds that are reserved. A host of such a name needs `tcp:` before it: `tcp:tls:443`.
+/// Reserved kinds. A host with such a name must be preceded by `tcp:`, as in `tcp:tls:443`.
 const OTHER_KINDS: [&str; 9] =
     ["tcp4", "tcp6", "udp", "tls", "ssl", "unix", "fd", "stdio", "systemd"];
 
@@ -200,7 +199,7 @@ impl Kind {
     }
 }
 
-/// The parts of an endpoint string that have not been looked at yet.
+/// The parts of an endpoint string that have not been consumed yet.
 pub(super) struct Parts {
     text: String,
     parts: Vec<Part>,
@@ -217,11 +216,7 @@ impl Parts {
                 '\\' => match letters.next() {
                     Some((_, escaped)) => part.text.push(escaped),
                     None => {
-                        return Err(EndpointError::new(
-                            text,
-                            at,
-                            "a backslash escapes nothing here",
-                        ));
+                        return Err(EndpointError::new(text, at, "nothing follows this backslash"));
                     }
                 },
                 ':' if depth == 0 => parts.push(Part::empty(text, at + 1)),
@@ -238,14 +233,12 @@ impl Parts {
             }
         }
         match parts.last() {
-            Some(part) if depth == 1 => {
-                Err(part.error("a bracket is opened here and never closed"))
-            }
+            Some(part) if depth == 1 => Err(part.error("unclosed bracket")),
             _ => Ok(Parts { text: text.to_owned(), parts }),
         }
     }
 
-    /// Takes the kind, which is the first part unless that is a host or a port.
+    /// Takes the kind: the first part, unless that is a host or a port.
     pub(super) fn take_kind(&mut self, to: &str) -> Result<Kind, EndpointError> {
         let first = &self.parts[0];
         if first.is_named() || first.bracketed {
@@ -257,14 +250,14 @@ impl Parts {
         }
         let kind = first.text.to_ascii_lowercase();
         let what = match &*kind {
-            "tcp" => "tcp: in small letters",
-            kind if OTHER_KINDS.contains(&kind) => "tcp: or with a host",
+            "tcp" => "tcp: in lower case",
+            kind if OTHER_KINDS.contains(&kind) => "tcp: or a host",
             _ => return Ok(Kind::Short),
         };
-        Err(first.error(format!("an endpoint to {to} begins with {what}")))
+        Err(first.error(format!("an endpoint to {to} starts with {what}")))
     }
 
-    /// The host, if given, and the port: by keyword, else by position.
+    /// The host, if given, and the port: by keyword, otherwise by position.
     pub(super) fn host_and_port(
         &mut self,
         form: &str,
@@ -291,7 +284,7 @@ impl Parts {
 
     /// The error for a part that `form` requires.
     pub(super) fn missing(&self, what: &str, form: &str) -> EndpointError {
-        let problem = format!("the {what} is missing here: {form}");
+        let problem = format!("missing {what}: expected {form}");
         EndpointError::new(&self.text, self.text.len(), problem)
     }
 
@@ -303,13 +296,13 @@ impl Parts {
         Ok(())
     }
 
-    /// The value of `key`, if it is given.
+    /// Takes the value of `key`, if given.
     pub(super) fn keyword(&mut self, key: &str) -> Option<Part> {
         let at = self.parts.iter().position(|part| part.key.as_deref() == Some(key))?;
         Some(self.parts.remove(at))
     }
 
-    /// Nothing else may stand there.
+    /// Checks that no parts are left.
     pub(super) fn expect_end(&self, known: &str) -> Result<(), EndpointError> {
         match self.parts.first() {
             None => Ok(()),
@@ -318,11 +311,11 @@ impl Parts {
                     &self.text,
                     part.start,
                     format!(
-                        "{}= is not known here, or stands twice; known are {known}",
+                        "unknown or repeated keyword {}=; known keywords are {known}",
                         key.replace(char::is_control, "?")
                     ),
                 ),
-                None => part.error("nothing more is expected here"),
+                None => part.error("expected nothing more"),
             }),
         }
     }

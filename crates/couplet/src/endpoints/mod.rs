@@ -1,20 +1,20 @@
 //! Endpoint strings: where to listen and where to connect, in one grammar.
 //!
-//! | string | to listen | to connect |
+//! | string | listens | connects |
 //! | --- | --- | --- |
-//! | `8000` | on 127.0.0.1 alone | to 127.0.0.1 |
+//! | `8000` | on 127.0.0.1 only | to 127.0.0.1 |
 //! | `localhost:8000`, `127.0.0.1:8000`, `[::1]:8000` | on that address | to that host |
-//! | `[fe80::1%eth0]:8000`, `[fe80::1%2]:8000` | on that address of an interface | through that interface |
+//! | `[fe80::1%eth0]:8000`, `[fe80::1%2]:8000` | on that address of the interface | through that interface |
 //! | `:8000`, `tcp:8000` | on all interfaces, IPv6 and IPv4 | |
-//! | `tcp:8000:interface=127.0.0.1`, `tcp:127.0.0.1:8000` | on that address | the latter, to that host |
-//! | `example.com:8000`, `tcp:example.com:8000` | | to that host, by all its addresses |
+//! | `tcp:8000:interface=127.0.0.1`, `tcp:127.0.0.1:8000` | on that address | the second only: to that host |
+//! | `example.com:8000`, `tcp:example.com:8000` | | to that host, trying all its addresses |
 //!
-//! `:` separates, the first `=` of a part splits key and value, a backslash escapes, and brackets
-//! hold an IPv6 address together. Options follow as keywords: `:8000:backlog=500`,
-//! `example.com:8000:timeout=5`. An endpoint prints with its kind and its options, and an
-//! [`Address`], of a port for instance, as one that both take.
+//! `:` separates parts, the first `=` in a part separates key and value, a backslash escapes, and
+//! brackets enclose an IPv6 address. Options follow as keywords: `:8000:backlog=500`,
+//! `example.com:8000:timeout=5`. An endpoint formats with its kind and its options; an
+//! [`Address`], such as that of a port, formats as an endpoint for either purpose.
 //!
-//! `tcp:` may be left out; a first part such as `udp` or `unix` is reserved for other kinds, so a
+//! `tcp:` may be omitted; a first part such as `udp` or `unix` is reserved for other kinds, so a
 //! host of that name needs it: `tcp:udp:80`. Twisted's `serverFromString` and `clientFromString`.
 
 mod grammar;
@@ -49,13 +49,13 @@ use grammar::{Kind, Parts};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ServerEndpoint {
-    /// `[tcp:][HOST:]PORT[:interface=IP][:backlog=N]`, and with `yes` or `no` behind each
-    /// `reuse_port=`, `reuse_addr=`, `dual_stack=`, `no_delay=`. HOST is an IP address,
-    /// `localhost`, which is 127.0.0.1, or empty, which is every address.
+    /// `[tcp:][HOST:]PORT[:interface=IP][:backlog=N]`, plus `reuse_port=`, `reuse_addr=`,
+    /// `dual_stack=` and `no_delay=`, each followed by `yes` or `no`. HOST is an IP address,
+    /// `localhost` for 127.0.0.1, or empty for all addresses.
     Tcp {
-        /// The address to bind; `[::]` takes IPv4 too.
+        /// The address to bind; `[::]` accepts IPv4 too.
         address: SocketAddr,
-        /// How to open it.
+        /// The port's options.
         options: ListenOptions,
     },
 }
@@ -74,25 +74,25 @@ pub enum ServerEndpoint {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ClientEndpoint {
-    /// `[tcp:]HOST:PORT[:timeout=SECONDS][:bindAddress=IP][:bindPort=N][:no_delay=yes|no]`, or a
-    /// port alone, on this machine.
+    /// `[tcp:]HOST:PORT[:timeout=SECONDS][:bindAddress=IP][:bindPort=N][:no_delay=yes|no]`, or just
+    /// a port, on this machine.
     Tcp {
         /// A name or an IP address, without brackets. The scope of an IPv6 address follows a `%`.
         host: String,
         /// The port number.
         port: u16,
-        /// How to connect.
+        /// The connection's options.
         options: ConnectOptions,
     },
 }
 
-/// What [`Reactor::listen`] and [`Reactor::connect`] take: an endpoint, or a string that is one.
+/// What [`Reactor::listen`] and [`Reactor::connect`] accept: an endpoint, or an endpoint string.
 pub trait IntoEndpoint<E> {
-    /// The endpoint.
+    /// Converts it into an endpoint.
     ///
     /// # Errors
     ///
-    /// When a string is none.
+    /// If a string is not a valid endpoint.
     fn into_endpoint(self) -> Result<E, EndpointError>;
 }
 
@@ -134,8 +134,8 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] for a string that is no endpoint, [`ListenError`](crate::ListenError) when
-    /// the port can't be opened.
+    /// [`EndpointError`] if the string is not a valid endpoint, [`ListenError`](crate::ListenError)
+    /// if the port can't be opened.
     #[track_caller]
     pub fn listen<K>(
         &self,
@@ -146,10 +146,10 @@ impl Reactor {
         Ok(self.listen_tcp_with(address, options, factory)?)
     }
 
-    /// Connects to an endpoint; the Deferred gives the connection once `connection_made` was
-    /// called. It fails with [`EndpointError`] for a string that is no endpoint, else with
-    /// [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt. While the factory
-    /// tries again, it waits on.
+    /// Connects to an endpoint; the Deferred fires with the connection once `connection_made` has
+    /// been called. It fails with [`EndpointError`] if the string is not a valid endpoint,
+    /// otherwise with [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt. While
+    /// the factory retries, it stays pending.
     #[track_caller]
     pub fn connect<K, F: IntoFactory<K>>(
         &self,
@@ -166,7 +166,7 @@ impl Reactor {
     }
 
     /// Connects one protocol object to an endpoint: [`connect`](Self::connect) without a factory.
-    /// The protocol may own what a closure can give away only once, such as a
+    /// The protocol may own things that a closure could hand out only once, such as a
     /// [`Resolver`](crate::Resolver). If the attempt fails, the protocol is dropped.
     ///
     /// Twisted's `connectProtocol`.
@@ -222,7 +222,7 @@ impl Reactor {
     }
 }
 
-/// The factory of a connect that has its protocol already.
+/// The factory for [`connect_protocol`](Reactor::connect_protocol), which already has its protocol.
 struct OneProtocol<P>(Option<P>);
 
 impl<P: Protocol> Factory for OneProtocol<P> {
@@ -233,7 +233,8 @@ impl<P: Protocol> Factory for OneProtocol<P> {
     }
 }
 
-/// A port on all interfaces prints the unspecified address, which not every system connects to.
+/// Replaces the unspecified address, which a port on all interfaces formats as, by loopback: not
+/// every system can connect to it.
 fn reachable(host: &str) -> &str {
     match host.parse() {
         Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => "127.0.0.1",

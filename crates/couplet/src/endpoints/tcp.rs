@@ -1,6 +1,6 @@
-//! TCP's part of the grammar: `tcp:` endpoints, and the short forms in which `tcp:` is left out.
+//! The TCP part of the grammar: `tcp:` endpoints, and the short forms without `tcp:`.
 //!
-//! Reading and printing are inverse: what an endpoint prints is read back with every option.
+//! Parsing and formatting are inverse: a formatted endpoint parses back with every option.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +16,7 @@ impl ServerEndpoint {
         let form = kind.form("PORT or HOST:PORT");
         let (host, port) = parts.host_and_port(&form)?;
         let address = match host.or_else(|| parts.keyword("interface")) {
-            Some(host) => host.interface(port.port(0)?)?,
+            Some(host) => host.interface(port.port_to_listen(&host)?)?,
             None if kind == Kind::Tcp => {
                 SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?)
             }
@@ -66,7 +66,26 @@ impl ClientEndpoint {
 
 impl Part {
     fn port(&self, least: u64) -> Result<u16, EndpointError> {
-        Ok(self.number("a port, a number", least, 65_535)? as u16)
+        Ok(self.number("a port number", least, 65_535)? as u16)
+    }
+
+    /// A port to listen on. If `host` is a name, the error also says that names cannot be bound.
+    fn port_to_listen(&self, host: &Part) -> Result<u16, EndpointError> {
+        self.port(0).map_err(|error| match host.is_host_name() {
+            true => self.error(format!(
+                "{}, and an IP address or localhost in place of {:?}: names cannot be listened on",
+                error.problem(),
+                host.text
+            )),
+            false => error,
+        })
+    }
+
+    /// True for a name other than `localhost`.
+    fn is_host_name(&self) -> bool {
+        let text = self.text.as_str();
+        let is_address = !matches!(scoped_ip(text, 0), Err(NotAnIp::NoAddress));
+        !self.bracketed && !text.is_empty() && text != "localhost" && !is_address
     }
 
     /// A port without a host and without `tcp:`.
@@ -76,12 +95,12 @@ impl Part {
             return Err(parts.missing("port", form));
         }
         if !text.bytes().all(|byte| byte.is_ascii_digit()) || text.is_empty() {
-            return Err(self.error("a port, or HOST:PORT, is expected here"));
+            return Err(self.error("expected a port or HOST:PORT"));
         }
         self.port(least)
     }
 
-    /// An address to bind. An empty host means every address.
+    /// An address to bind. An empty host means all addresses.
     fn interface(&self, port: u16) -> Result<SocketAddr, EndpointError> {
         match self.text.as_str() {
             "" if !self.bracketed && !self.is_named() => {
@@ -101,26 +120,26 @@ impl Part {
     /// A host to connect to: a name or an IP address.
     fn host(self) -> Result<String, EndpointError> {
         if self.text.is_empty() {
-            return Err(self.error("a host name or an IP address is missing here"));
+            return Err(self.error("missing host name or IP address"));
         }
         if !self.bracketed && self.text.contains(['[', ']', '/', ' ']) {
-            return Err(self.error("this is no host name and no IP address"));
+            return Err(self.error("neither a host name nor an IP address"));
         }
         match scoped_ip(&self.text, 0) {
             Err(NotAnIp::NoInterface(name)) => Err(self.no_interface(name)),
             Ok(SocketAddr::V6(_)) => Ok(self.text),
-            _ if self.bracketed => Err(self.error("what stands in brackets is an IPv6 address")),
+            _ if self.bracketed => Err(self.error("brackets may only enclose an IPv6 address")),
             _ => Ok(self.text),
         }
     }
 
     fn no_interface(&self, name: &str) -> EndpointError {
         let name = name.replace(char::is_control, "?");
-        self.error(format!("there is no interface {name:?} on this machine"))
+        self.error(format!("no interface {name:?} on this machine"))
     }
 }
 
-/// Prints `:key=yes|no` for each option that is not the default.
+/// Writes `:key=yes|no` for each option that differs from the default.
 macro_rules! print_changed {
     ($f:ident, $options:ident, $default:ident, $($key:ident),*) => {
         $(if $options.$key != $default.$key {
@@ -152,7 +171,7 @@ impl fmt::Display for ClientEndpoint {
         if host.parse::<Ipv6Addr>().is_ok() || split_scope(host).is_some() {
             write!(f, "tcp:[{}]:{port}", host.replace('\\', r"\\").replace(']', r"\]"))?;
         } else {
-            // A `=` would make a keyword of what stands before it.
+            // An unescaped `=` would turn what precedes it into a keyword.
             write!(f, "tcp:{}:{port}", quote(host).replace('=', r"\="))?;
         }
         if options.timeout != default.timeout {

@@ -1,22 +1,22 @@
-//! # Back-pressure
+//! # Backpressure
 //!
-//! [`write`](crate::Transport::write) never blocks and keeps whatever the peer has not taken yet.
-//! Somebody has to stop writing when the peer is slow, or the buffer grows without end. There are
-//! three ways, for three kinds of writers.
+//! [`write`](crate::Transport::write) never blocks and buffers whatever the peer has not taken yet.
+//! If nobody stops writing when the peer is slow, the buffer grows without bound. There are three
+//! solutions, for three kinds of writer.
 //!
-//! | the writer | the way |
+//! | a writer that | uses |
 //! | --- | --- |
-//! | answers what it reads, or relays | a producer: pause the reading while the output is full |
-//! | has much to send, in a loop | `drained().await` |
-//! | cannot wait, because it serves others too | a cap: cut the slow reader off |
+//! | answers what it reads, or relays | a producer: pauses reading while the output is full |
+//! | has a lot to send, in a loop | `drained().await` |
+//! | cannot wait, because it serves others too | a cap: cuts slow readers off |
 //!
-//! Full means above the high mark, drained at or below the low one: 64 KiB and 16 KiB unless set with
-//! [`set_write_marks`](crate::Transport::set_write_marks).
+//! Full means above the high watermark, drained at or below the low one. The defaults are 64 KiB
+//! and 16 KiB; [`set_write_marks`](crate::Transport::set_write_marks) changes them.
 //!
 //! ## A producer
 //!
-//! A transport is a [`Producer`](crate::Producer) that reads: pausing it pauses the reading. So an
-//! echo registers its transport with itself, and a relay each with the other.
+//! A transport is a [`Producer`](crate::Producer) that reads: pausing it pauses reading. So an echo
+//! server registers its transport with itself, and a relay registers each with the other.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -26,13 +26,13 @@
 //! impl Protocol for Echo {
 //!     fn connection_made(&mut self, transport: &Transport) {
 //!         let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
-//!         registered.expect("it is the first");
+//!         registered.expect("no other producer is registered");
 //!     }
 //!     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
 //!         transport.write(data);
 //!     }
 //!     fn read_closed(&mut self, transport: &Transport) {
-//!         transport.unregister_producer(); // it has written all; otherwise the close waits for it
+//!         transport.unregister_producer(); // it has no more to write; the close would wait for it
 //!         transport.lose_connection();
 //!     }
 //! }
@@ -40,7 +40,7 @@
 //! let mut held = hold(Echo);
 //! let mut pushed = 0;
 //! loop {
-//!     // The peer sends, and reads nothing.
+//!     // The peer sends and reads nothing.
 //!     let n = held.wire.push(&[b'x'; 4096]);
 //!     held.settle();
 //!     pushed += n;
@@ -48,7 +48,7 @@
 //! }
 //! assert!(!held.wire.is_receiving(), "Echo has paused");
 //! assert!(held.connection.transport().buffered() < 512 * 1024);
-//! // It reads, and everything comes.
+//! // Now it reads, and everything arrives.
 //! let mut taken = 0;
 //! while taken < pushed {
 //!     let bytes = held.wire.take();
@@ -59,10 +59,10 @@
 //! assert!(held.wire.is_receiving());
 //! ```
 //!
-//! ## Waiting for room
+//! ## Waiting for the buffer to drain
 //!
-//! [`drained`](crate::Transport::drained) is a Deferred. It fails when the connection is lost, which
-//! ends the loop.
+//! [`drained`](crate::Transport::drained) returns a Deferred. It fails when the connection is lost,
+//! which ends the loop.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -82,7 +82,7 @@
 //!             to.lose_connection();
 //!             Ok(())
 //!         });
-//!         // A peer that leaves early is no error.
+//!         // A peer that leaves early is not an error.
 //!         let handled = sending.add_errback(|failure| {
 //!             if failure.is::<ConnectionLost>() { Ok(()) } else { Err(failure) }
 //!         });
@@ -100,14 +100,14 @@
 //! }
 //! taken += held.wire.take().len();
 //! assert_eq!(taken, 1000 * 16 * 1024);
-//! assert!(most <= 80 * 1024, "the high mark, and the piece that passed it; not {most}");
+//! assert!(most <= 80 * 1024, "the high watermark plus the write that exceeded it; not {most}");
 //! ```
 //!
 //! ## A cap
 //!
-//! A chat that waited for its slowest guest would wait for ever. With
-//! [`set_write_cap`](crate::Transport::set_write_cap) that guest is lost instead, with
-//! [`Reason::Overflow`](crate::Reason::Overflow). A cap is also the last line of defence beside the
+//! A chat that waited for its slowest guest would wait forever. With
+//! [`set_write_cap`](crate::Transport::set_write_cap) that guest's connection is lost instead, with
+//! [`Reason::Overflow`](crate::Reason::Overflow). A cap is also a last line of defence for the
 //! other two.
 //!
 //! ```

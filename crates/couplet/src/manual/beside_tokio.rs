@@ -1,7 +1,8 @@
-//! # tokio beside Couplet
+//! # Using tokio alongside Couplet
 //!
-//! Some libraries need tokio: their timers and sockets look for its runtime. Couplet does not contain
-//! one, but it can stand beside one. Enter the runtime before the loop runs, and keep the guard:
+//! Some libraries need tokio: their timers and sockets require its runtime. Couplet does not
+//! contain one, but can run alongside one. Enter the runtime before the loop runs, and keep the
+//! guard:
 //!
 //! ```
 //! use std::time::Duration;
@@ -12,8 +13,8 @@
 //!
 //! let sum = couplet::run_until(|reactor| {
 //!     reactor.spawn(async {
-//!         tokio::time::sleep(Duration::from_millis(1)).await; // a timer of tokio's
-//!         Ok(tokio::spawn(async { 20 + 22 }).await?) // a task in its threads
+//!         tokio::time::sleep(Duration::from_millis(1)).await; // a tokio timer
+//!         Ok(tokio::spawn(async { 20 + 22 }).await?) // a task on its threads
 //!     })
 //! })?;
 //! assert_eq!(sum, 42);
@@ -21,14 +22,14 @@
 //! # }
 //! ```
 //!
-//! The task is Couplet's and runs in the loop's thread. tokio's threads watch its sockets and timers and
-//! wake the task through its waker, which wakes the loop. So the runtime must have threads: the
-//! multi-threaded one has, a `current_thread` runtime drives nothing unless a thread of yours is inside
-//! of its `block_on`.
+//! The task is Couplet's and runs on the loop's thread. tokio's threads watch its sockets and
+//! timers and wake the task through its waker, which wakes the loop. So the runtime must have
+//! threads: a multi-threaded one does, but a `current_thread` runtime drives nothing unless a
+//! thread of yours is inside its `block_on`.
 //!
-//! ## Sockets of one, protocols of the other
+//! ## tokio sockets, Couplet protocols
 //!
-//! Here a client made with tokio talks to a server made with Couplet, in one task of the loop:
+//! Here a tokio client talks to a Couplet server, in one task of the loop:
 //!
 //! ```
 //! use couplet::{Protocol, Transport};
@@ -64,41 +65,41 @@
 //! # }
 //! ```
 //!
-//! ## From tokio's tasks into the loop
+//! ## From tokio tasks into the loop
 //!
-//! `tokio::spawn` moves a task to another thread, so it takes nothing of Couplet's along but a
-//! [`Remote`](crate::Remote); the compiler sees to that. To wait in such a task for an answer of the loop,
-//! send it through a channel; [`block_on_reactor`](crate::Remote::block_on_reactor) would block one of
-//! tokio's threads.
+//! `tokio::spawn` moves a task to another thread, so the only Couplet type it can take along is a
+//! [`Remote`](crate::Remote); the compiler enforces that. To await an answer from the loop in such
+//! a task, send it through a channel; [`block_on_reactor`](crate::Remote::block_on_reactor) would
+//! block one of tokio's threads.
 //!
 //! ```
 //! # fn main() -> couplet::Result<()> {
 //! # let runtime =
 //! #     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
 //! # let _guard = runtime.enter();
-//! let found = couplet::run_until(|reactor| {
+//! let stopping = couplet::run_until(|reactor| {
 //!     let remote = reactor.remote();
 //!     reactor.spawn(async move {
 //!         let task = tokio::spawn(async move {
 //!             let (answer, answered) = tokio::sync::oneshot::channel();
 //!             let asked = remote.call(move |reactor| {
-//!                 let _ = answer.send(reactor.is_stopping()); // in the loop's thread
+//!                 let _ = answer.send(reactor.is_stopping()); // on the loop's thread
 //!             });
-//!             asked.expect("the loop is there");
+//!             asked.expect("the loop exists");
 //!             answered.await
 //!         });
 //!         Ok(task.await??)
 //!     })
 //! })?;
-//! assert!(!found);
+//! assert!(!stopping);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! ## Limits
 //!
-//! - tokio's time is real time. A test with virtual time, or a simulated world, does not pass it, and
-//!   what tokio does there is not repeated by a seed. Put such work behind a trait or a closure that
-//!   tests replace.
-//! - `Runtime::block_on` and other calls that block stop the loop when a callback makes them.
+//! - tokio's time is real time. A test with virtual time, or a simulated world, does not advance
+//!   it, and a seed does not replay what tokio does there. Put such work behind a trait or a
+//!   closure that tests can replace.
+//! - `Runtime::block_on` and other blocking calls stall the loop when made from a callback.
 //! - Declare the runtime before the loop, so that it is dropped after it.

@@ -1,13 +1,13 @@
 //! # Callbacks, Deferreds and async
 //!
-//! A program that never blocks gets its results later. There are three ways to say what happens then;
+//! A program that never blocks gets its results later. There are three ways to handle them, and
 //! they mix freely.
 //!
 //! | style | when |
 //! | --- | --- |
-//! | a callback of the protocol | the answer is the next message, and the protocol knows what to do |
-//! | a [`Deferred`](crate::Deferred) with callbacks | one result, for whoever asked |
-//! | `async` | several steps one after another, loops, early returns |
+//! | a protocol callback | the answer is the next message, and the protocol knows what to do |
+//! | a [`Deferred`](crate::Deferred) with callbacks | one result, for the caller |
+//! | `async` | several sequential steps, loops, early returns |
 //!
 //! ## One result
 //!
@@ -30,19 +30,19 @@
 //! assert_eq!(success_of(number), -1);
 //! ```
 //!
-//! A failure skips callbacks until an errback takes it; a value skips errbacks. A step that itself has
-//! to wait returns a Deferred: use [`then`](crate::Deferred::then).
+//! A failure skips callbacks until an errback handles it; a value skips errbacks. A step that must
+//! wait itself returns a Deferred: use [`then`](crate::Deferred::then).
 //!
 //! ## The same with `async`
 //!
 //! A Deferred is a future, and [`spawn`](crate::Reactor::spawn) turns a future into a Deferred. `?`
-//! is the way of failures. Tasks run in the loop's thread, so they may hold an `Rc`.
+//! propagates failures. Tasks run on the loop's thread, so they may hold an `Rc`.
 //!
 //! ```
 //! use couplet::{Deferred, Reactor, defer};
 //! use std::time::Duration;
 //!
-//! /// Stands for a request over the network.
+//! /// Stands in for a network request.
 //! fn price(reactor: &Reactor, item: u64) -> Deferred<u64> {
 //!     reactor.defer_later(Duration::from_secs(item), move || Ok(item * 100))
 //! }
@@ -52,7 +52,7 @@
 //!     reactor.clone().spawn(async move {
 //!         let began = reactor.now();
 //!         let first = price(&reactor, 1).await?;
-//!         // The others together: three seconds, not five.
+//!         // The others concurrently: three seconds, not five.
 //!         let both = defer::gather([price(&reactor, 2), price(&reactor, 3)]).await?;
 //!         assert_eq!(reactor.now() - began, Duration::from_secs(1 + 3));
 //!         Ok(first + both.iter().sum::<u64>())
@@ -64,9 +64,9 @@
 //!
 //! ## From a protocol
 //!
-//! A callback returns nothing, so a protocol starts what it waits for and says what happens with the
-//! result. Its own `&mut self` comes back through its [`Connection`](crate::Connection), which drops the
-//! call if the connection has been lost meanwhile:
+//! A callback returns nothing, so a protocol starts the operation and attaches a callback for the
+//! result. It gets back to its own `&mut self` through its [`Connection`](crate::Connection), which
+//! drops the call if the connection has been lost in the meantime:
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -99,10 +99,10 @@
 //!
 //! ## What to remember
 //!
-//! - `detach()` says that nobody waits for the end. A failure that reaches such an end is reported
-//!   with the place where it began; so handle it, or let it be reported.
-//! - Cancelling reaches through a chain to the work itself. Dropping a future that awaits a Deferred
-//!   cancels it; so does [`timeout`](crate::Reactor::timeout).
+//! - `detach()` says that nothing waits for the result. A failure left at such an end is reported
+//!   with the place where it arose; handle it, or let it be reported.
+//! - Cancelling reaches through a chain to the work itself. Dropping a future that awaits a
+//!   Deferred cancels it; so does [`timeout`](crate::Reactor::timeout).
 //! - Callbacks run where the Deferred is fired. Hold no `RefCell` borrow while you fire one.
-//! - [`defer`](crate::defer) has `list`, `race`, locks, semaphores and queues, and a table for those who
-//!   know Twisted.
+//! - [`defer`](crate::defer) has `list`, `race`, locks, semaphores and queues, and a table for
+//!   Twisted users.

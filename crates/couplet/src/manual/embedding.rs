@@ -1,19 +1,20 @@
 //! # A loop inside another loop
 //!
-//! A program may have a loop already: of a window system, a game, an audio engine, another library.
-//! Couplet's [`Loop`](crate::Loop) need not own the thread; the other loop can turn it.
+//! A program may already have a loop: from a window system, a game, an audio engine, another
+//! library. Couplet's [`Loop`](crate::Loop) need not own the thread; the other loop can drive its
+//! turns.
 //!
 //! | call | meaning |
 //! | --- | --- |
 //! | [`begin`](crate::Loop::begin) | starts a run and calls your setup |
-//! | [`turn(Some(Duration::ZERO))`](crate::Loop::turn) | does what there is to do, and does not wait; false when the run has ended |
-//! | [`next_turn`](crate::Loop::next_turn) | when the next turn is due, if nothing happens before |
+//! | [`turn(Some(Duration::ZERO))`](crate::Loop::turn) | does all pending work without waiting; returns false when the run has ended |
+//! | [`next_turn`](crate::Loop::next_turn) | when the next turn is due, if nothing happens first |
 //! | `descriptor` (Unix) | becomes readable when something has happened |
-//! | [`end`](crate::Loop::end) | ends the run immediately: closes what is open |
+//! | [`end`](crate::Loop::end) | ends the run immediately and closes everything that is open |
 //!
 //! ## A loop with frames
 //!
-//! A game draws sixty times a second anyway, so it turns the loop once a frame:
+//! A game draws sixty times a second anyway, so it runs one turn per frame:
 //!
 //! ```
 //! use couplet::Loop;
@@ -32,7 +33,7 @@
 //!     Ok(())
 //! })?;
 //! while l.turn(Some(Duration::ZERO))? {
-//!     draw(); // which here takes no time, so there are many frames
+//!     draw(); // takes no time here, so there are many frames
 //! }
 //! assert!(landed.get());
 //! # Ok::<(), couplet::Failure>(())
@@ -40,8 +41,9 @@
 //!
 //! ## A loop that sleeps
 //!
-//! An event loop waits for descriptors, so it takes one more, and `next_turn` bounds its sleep. Ask for
-//! both after each turn. Here `poll(2)` is the other loop, and a thread is what happens:
+//! An event loop waits for file descriptors, so add one more, and bound its sleep with `next_turn`.
+//! Query both after each turn. Here `poll(2)` is the other loop, and a call from a thread the
+//! event:
 //!
 //! ```
 //! # #[cfg(unix)]
@@ -50,7 +52,7 @@
 //! use rustix::event::{PollFd, PollFlags, Timespec, poll};
 //! use std::time::{Duration, Instant};
 //!
-//! /// Sleeps as the other loop does, among descriptors of its own.
+//! /// Sleeps as the other loop would, which also has descriptors of its own.
 //! fn sleep(l: &Loop) -> couplet::Result<()> {
 //!     let due = l.next_turn().map(|at| at.saturating_duration_since(Instant::now()));
 //!     let timeout = due.map(Timespec::try_from).transpose()?;
@@ -69,22 +71,22 @@
 //!     turns += 1;
 //! }
 //! other.join().expect("no panic")?;
-//! assert!(turns < 100, "it sleeps in between; {turns} turns");
+//! assert!(turns < 100, "it should sleep in between; {turns} turns");
 //! # Ok(())
 //! # }
 //! # #[cfg(not(unix))] fn main() {}
 //! ```
 //!
-//! ## What holds
+//! ## Guarantees
 //!
-//! - Handles may be used from the other loop's callbacks, between two turns: what they record makes
-//!   the descriptor readable. So a button may call `transport.write(…)` directly.
+//! - Handles may be used from the other loop's callbacks, between two turns: recording a request
+//!   makes the descriptor readable. So a button may call `transport.write(…)` directly.
 //! - Only a turn calls your protocols. Nothing happens inside `write` or `call_later`.
-//! - A turn takes as long as the callbacks that it makes. One that must not delay a frame does its
-//!   work [in a thread](super::threads).
+//! - A turn takes as long as the callbacks it runs. One that must not delay a frame does its work
+//!   [in a thread](super::threads).
 //! - Signals stay with the program unless
-//!   [`LoopOptions::signals`](crate::LoopOptions::signals) asks for them.
-//! - A run can be ended, and another one begun, on the same loop:
+//!   [`LoopOptions::signals`](crate::LoopOptions::signals) requests them.
+//! - You can end a run and begin another on the same loop:
 //!
 //! ```
 //! # use couplet::{Loop, Protocol, Transport};

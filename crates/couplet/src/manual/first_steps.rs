@@ -1,9 +1,9 @@
 //! # A first server and its client
 //!
-//! A connection is spoken on by a [`Protocol`](crate::Protocol): one object per connection, with a
-//! method for each thing that can happen. Most protocols speak in messages, so they implement
+//! A [`Protocol`](crate::Protocol) serves a connection: one object per connection, with a method
+//! for each event. Most protocols exchange messages, so they implement
 //! [`LineProtocol`](crate::protocols::LineProtocol) or
-//! [`StringProtocol`](crate::protocols::StringProtocol), and a framer cuts the stream for them.
+//! [`StringProtocol`](crate::protocols::StringProtocol), and a framer splits the stream for them.
 //!
 //! ## The server
 //!
@@ -33,17 +33,16 @@
 //!
 //! [`run`](crate::run) calls the closure once, then runs the loop until Ctrl-C, SIGTERM or
 //! [`Reactor::stop`](crate::Reactor::stop). A real server listens on a fixed port, `"tcp:8000"`;
-//! [`endpoints`](crate::endpoints) lists what such a string can say. Try it with
-//! `couplet connect 8000`.
+//! [`endpoints`](crate::endpoints) describes these strings. Try it with `couplet connect 8000`.
 //!
-//! Nothing here blocks: `send_line` records the bytes, and the loop writes them when the callback has
-//! returned. So callbacks are short; for work that takes long, see [`threads`](super::threads).
+//! Nothing here blocks: `send_line` records the bytes, and the loop writes them after the callback
+//! returns. Keep callbacks short; for long-running work, see [`threads`](super::threads).
 //!
 //! ## The client
 //!
-//! A client is a protocol too. This one hands its result over through a
+//! A client is a protocol too. This one delivers its result through a
 //! [`Resolver`](crate::Resolver), whose other end is a [`Deferred`](crate::Deferred), a result that
-//! comes later:
+//! arrives later:
 //!
 //! ```
 //! use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -78,7 +77,7 @@
 //!     reactor.connect(endpoint, caller).then(|_connection| greeting)
 //! }
 //!
-//! // Both in one program, which ends when the script has its result.
+//! // Both in one program, which ends when the Deferred fires.
 //! let greeting = couplet::run_until(|reactor| {
 //!     match reactor.listen("localhost:0", || LineReceiver::new(Greeter)) {
 //!         Ok(port) => greeting(reactor, &port.host().to_string()),
@@ -89,14 +88,14 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! If the connection cannot be made, the Deferred of `connect` fails and `then` passes the failure
-//! on. If the server closes without a greeting, the protocol is dropped with its resolver, and
-//! the Deferred fails too: a result is never waited for in vain.
+//! If the connection cannot be established, the Deferred of `connect` fails and `then` passes the
+//! failure on. If the server closes without a greeting, the protocol and its resolver are dropped,
+//! and the Deferred fails too: no result stays pending forever.
 //!
 //! ## The life of a protocol
 //!
-//! `connection_made` comes first. `data_received` (or `line_received`) comes as often as there is
-//! something. `connection_lost` comes last and exactly once, with the [`Reason`](crate::Reason). An
-//! error is `transport.fail(error)`; it ends this connection and no other.
+//! `connection_made` is called first, then `data_received` (or `line_received`) whenever data
+//! arrives, and last `connection_lost`, exactly once, with the [`Reason`](crate::Reason). To signal
+//! an error, call `transport.fail(error)`; it ends only this connection.
 //!
 //! Next: [state that connections share](super::shared_state).

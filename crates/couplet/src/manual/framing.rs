@@ -1,15 +1,15 @@
 //! # Your own framing
 //!
-//! TCP delivers a stream: one `write` of the peer may arrive in three pieces, and three in one. A
-//! *framer* finds the messages in it. Lines, netstrings and strings with a length are ready made in
-//! [`protocols`](crate::protocols); for any other grammar implement
+//! TCP delivers a stream: one `write` by the peer may arrive in three pieces, and three in one. A
+//! *framer* finds the messages in it. [`protocols`](crate::protocols) has framers for lines,
+//! netstrings and length-prefixed strings; for any other grammar, implement
 //! [`Framer`](crate::protocols::Framer).
 //!
-//! You write one function, `step`: given some bytes, handle the first message in them and return its
-//! length, or `None` if it is not complete. Everything else is done for you. A message that arrived
-//! whole is lent to you without a copy; one that was cut is kept until the rest arrives; a pause or a
-//! close stops the delivery between two messages; and a message longer than `limit` fails the
-//! connection before more of it is kept.
+//! You write one function, `step`: given some bytes, handle the first message in them and return
+//! its length, or `None` if it is not complete. The rest is done for you. A message that arrives in
+//! one piece is lent to you without a copy; a partial one is buffered until the rest arrives; a
+//! pause or a close stops delivery between two messages; and a message longer than `limit` fails
+//! the connection before any more of it is buffered.
 //!
 //! Here a message is a type byte, a length byte, and that many bytes:
 //!
@@ -60,7 +60,7 @@
 //!     }
 //! }
 //!
-//! // The result must not depend on where the stream is cut: try every place.
+//! // The result must not depend on where the stream is split: try every position.
 //! every_split(b"+\x02\x28\x02?\x00+\x01\x01?\x00", |pieces| {
 //!     let mut held = hold(Sensor::default());
 //!     for piece in pieces {
@@ -69,22 +69,22 @@
 //!     assert_eq!(held.wire.take(), b"42\n43\n");
 //! });
 //!
-//! // An offence ends this connection, and its reason says why.
+//! // A violation ends this connection, and its reason says why.
 //! let mut held = hold(Sensor::default());
 //! held.push(b"+\x01\x07!\x00?\x00");
-//! assert_eq!(held.wire.take(), b"", "nothing behind an offence is handled");
+//! assert_eq!(held.wire.take(), b"", "nothing after a violation is handled");
 //! assert!(held.wire.saw_fin());
 //! ```
 //!
 //! ## What to keep in mind
 //!
-//! - **Check a length before you use it.** `get(..length)` above can't panic, and nothing is allocated
-//!   for what a peer merely announces.
-//! - **Fail on an offence**, with an error that names the rule, and return `None`. Guessing where the
-//!   next message begins is how request smuggling works.
-//! - **Tell `needs`** when you know how long the message is going to be: otherwise `step` is called
+//! - **Check a length before you use it.** `get(..length)` above can't panic, and nothing is
+//!   allocated for data that a peer has only announced.
+//! - **Fail on a violation**, with an error that names the rule, and return `None`. Guessing where
+//!   the next message begins is how request smuggling works.
+//! - **Implement `needs`** if you know how long the message will be: otherwise `step` is called
 //!   again for each piece of a long one.
-//! - A peer that announces much and sends little holds its memory: set an idle timeout
+//! - A peer that announces a lot and sends little ties up memory: set an idle timeout
 //!   ([`set_idle_timeout`](crate::Transport::set_idle_timeout)).
 //!
-//! The example `resp` speaks a part of Redis's protocol this way, in some forty lines of grammar.
+//! The example `resp` implements part of Redis's protocol this way, in some forty lines of grammar.

@@ -1,21 +1,22 @@
 //! # The half-close trap
 //!
-//! A TCP stream has two directions, and each ends by itself. A peer that shuts down its sending side
-//! may still read. Couplet delivers this as [`read_closed`](crate::Protocol::read_closed), and **by
-//! default closes the connection then**, after everything written so far has left. That is right for
-//! most protocols, and wrong for a server that answers later.
+//! A TCP connection has two directions, and each ends independently. A peer that shuts down its
+//! write side may still read. Couplet reports this as
+//! [`read_closed`](crate::Protocol::read_closed), and **by default then closes the connection**,
+//! after everything written so far has left. That is right for most protocols, and wrong for a
+//! server that answers later.
 //!
-//! `echo hello | socat - TCP:localhost:8000` sends a line and its FIN together. A server that answers
-//! in `data_received` has written its answer before `read_closed` comes, and the client gets it. A server
-//! that first asks a database, a thread or a timer has written nothing yet: it closes, and the client
-//! gets nothing.
+//! `echo hello | socat - TCP:localhost:8000` sends a line and its FIN together. A server that
+//! answers in `data_received` has written its answer before `read_closed` is called, and the client
+//! gets it. A server that first asks a database, a thread or a timer has written nothing yet: it
+//! closes, and the client gets nothing.
 //!
 //! ```
 //! use couplet::testing::hold;
 //! use couplet::{Protocol, Transport};
 //! use std::time::Duration;
 //!
-//! /// Answers after a second, if somebody is there to answer.
+//! /// Answers after a second, if the connection is still there.
 //! struct Hasty;
 //! impl Protocol for Hasty {
 //!     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
@@ -33,9 +34,9 @@
 //! assert_eq!(held.wire.take(), b"", "closed before the answer was written");
 //! ```
 //!
-//! ## The way out
+//! ## The solution
 //!
-//! Override `read_closed`. Count what you still owe, and close when it has been paid:
+//! Override `read_closed`. Count the answers you still owe, and close when all have been sent:
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -81,17 +82,17 @@
 //! assert!(held.wire.saw_fin(), "and then it closes");
 //! ```
 //!
-//! A `read_closed` that neither closes now nor later keeps the connection, and its descriptor, for as
-//! long as the peer likes. [`set_idle_timeout`](crate::Transport::set_idle_timeout) bounds that: it
-//! stays in force after the peer's FIN.
+//! A `read_closed` that never closes keeps the connection and its file descriptor for as long as
+//! the peer likes. [`set_idle_timeout`](crate::Transport::set_idle_timeout) bounds that: it stays
+//! in force after the peer's FIN.
 //!
 //! ## The other side
 //!
 //! To half-close yourself, call [`lose_write_connection`](crate::Transport::lose_write_connection):
-//! what was written leaves, then a FIN, and you go on reading.
-//! [`write_closed`](crate::Protocol::write_closed) tells when the FIN has left.
+//! it sends everything written, then a FIN, and you continue reading.
+//! [`write_closed`](crate::Protocol::write_closed) is called when the FIN has left.
 //!
-//! ## Also the client's patience
+//! ## Impatient clients
 //!
-//! `socat` gives up half a second after its input has ended, unless `-t 10` or so is given. So even a
-//! patient server may find nobody there. `couplet connect` half-closes and waits for the server.
+//! `socat` gives up half a second after its input ends, unless given `-t 10` or so. So even a
+//! patient server may find the client gone. `couplet connect` half-closes and waits for the server.

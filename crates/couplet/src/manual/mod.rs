@@ -1,14 +1,14 @@
-//! The guide: chapters to read, whose examples are compiled and run with the tests.
+//! The guide. Its examples are compiled and run with the tests.
 //!
 //! | chapter | about |
 //! | --- | --- |
 //! | [`first_steps`] | a server, its client, and the life of a protocol |
-//! | [`shared_state`] | what connections have in common, without a lock |
+//! | [`shared_state`] | state shared between connections, without a lock |
 //! | [`back_pressure`] | not writing more than the peer reads |
-//! | [`framing`] | finding the messages in a stream, by a grammar of your own |
+//! | [`framing`] | finding the messages in a stream, with a grammar of your own |
 //! | [`deferreds`] | callbacks, Deferreds and `async`: three ways to wait for a result |
-//! | [`time`] | timed calls, timeouts, and work that repeats |
-//! | [`threads`] | work that blocks, calls from other threads, many cores |
+//! | [`time`] | timed calls, timeouts, and repeated work |
+//! | [`threads`] | blocking work, calls from other threads, many cores |
 //! | [`beside_tokio`] | libraries that need tokio, in the same program |
 //! | [`embedding`] | a loop inside another loop |
 //! | [`testing`] | testing your protocol, without sockets and without waiting |

@@ -1,15 +1,15 @@
 //! # State shared between connections
 //!
-//! A protocol owns the state of its connection in its fields, and callbacks have `&mut self`. What
-//! several connections share, they hold together: an `Rc`, cloned by the factory into each protocol.
-//! A loop is one thread, so there is no `Mutex`.
+//! A protocol keeps the state of its connection in its fields, and callbacks have `&mut self`.
+//! State shared by several connections goes into an `Rc`, which the factory clones into each
+//! protocol. A loop is single-threaded, so no `Mutex` is needed.
 //!
 //! ```
 //! use std::{cell::RefCell, rc::Rc};
 //! use couplet::testing::MemoryReactor;
 //! use couplet::{Protocol, Reason, Transport};
 //!
-//! /// The transports of all who are in the room.
+//! /// The transports of everyone in the room.
 //! type Room = Rc<RefCell<Vec<Transport>>>;
 //!
 //! struct Guest(Room);
@@ -45,19 +45,19 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! ## Why the borrow never clashes
+//! ## Why borrows never conflict
 //!
 //! The loop calls your code from one place, and never from inside a call that you made: `write`,
-//! `lose_connection` and the rest only record. So you may write to every guest while the room is
-//! borrowed, even if that ends a connection: its `connection_lost` comes later.
+//! `lose_connection` and the rest only record requests. So you may write to every guest while the
+//! room is borrowed, even if that ends a connection: its `connection_lost` is called later.
 //!
 //! Two things do run immediately, so end the borrow first: callbacks of a
 //! [`Deferred`](crate::Deferred), which run where it is fired, and the `Drop` of your own values.
 //!
-//! ## Reaching the protocol, not only its transport
+//! ## Reaching the protocol, not just its transport
 //!
 //! A [`Connection<P>`](crate::Connection) leads to the protocol object itself. `tell` records a
-//! closure, which runs with its `&mut self`; `ask` gives the answer as a Deferred.
+//! closure that runs with its `&mut self`; `ask` also returns the closure's result as a Deferred.
 //!
 //! ```
 //! use couplet::testing::{hold, success_of};
@@ -79,11 +79,11 @@
 //! assert_eq!(held.with(|meter, _| meter.bytes), Some(0));
 //! ```
 //!
-//! ## State of the factory
+//! ## Factory state
 //!
-//! What is needed only to build protocols, such as a counter or a limit, lives in the factory: a
-//! `move` closure, or a type that implements [`Factory`](crate::Factory) where it must also know of
-//! failed connects. [`Shared`](crate::Shared) makes several ports use one. Limits of connections are
-//! ready-made: see [`protocols`](crate::protocols).
+//! State needed only to build protocols, such as a counter or a limit, lives in the factory: a
+//! `move` closure, or a type that implements [`Factory`](crate::Factory) if it must also handle
+//! failed connects. [`Shared`](crate::Shared) lets several ports use one factory. Connection limits
+//! are ready-made: see [`protocols`](crate::protocols).
 //!
-//! Other threads have no part in this; they [call in](super::threads).
+//! Other threads don't share this state; they [call in](super::threads).

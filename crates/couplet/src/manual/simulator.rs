@@ -1,17 +1,18 @@
-//! # The simulator: assert inside of the protocol
+//! # The simulator: assert inside the protocol
 //!
-//! [`sim`](crate::sim) runs your programs on simulated hosts, over a simulated network, from a seed; the
-//! chapter on [`testing`](super::testing) shows how to set up a world and how to read its report. This
-//! one is about what to assert, and where.
+//! [`sim`](crate::sim) runs your programs on simulated hosts, over a simulated network, from a
+//! seed; the chapter on [`testing`](super::testing) shows how to set up a world and how to read its
+//! report. This one is about what to assert, and where.
 //!
-//! A test that looks when a world is over sees only the end. It knows that something is missing, not
-//! when it went wrong; and what a crashed program knew has gone with it. A protocol sees each step. So
-//! write what must hold as an `assert!` in the callback that can tell: a panic fails the world at that
-//! moment, and the report shows the trace that led there.
+//! A test that checks a world after the run sees only the final state. It knows that something is
+//! missing, but not when it went wrong; and the state of a crashed program is gone. A protocol sees
+//! every step. So `assert!` what must hold in the callback that can check it: a panic fails the
+//! world at that moment, and the report shows the trace that led there.
 //!
-//! ## A claim that does not hold
+//! ## An assumption that does not hold
 //!
-//! A poet recites for two seconds, then closes. The reader claims that a clean end means a whole poem:
+//! A poet recites for two seconds, then closes. The reader assumes that a clean end means a
+//! complete poem:
 //!
 //! ```
 //! use couplet::sim::{Fault, Sim, Trial, Weather};
@@ -45,7 +46,7 @@
 //!     }
 //! }
 //!
-//! /// A world in which the poet's process is killed in mid-poem.
+//! /// A world in which the poet's process is killed mid-poem.
 //! fn world(sim: &mut Sim, resets: bool) -> couplet::Result<()> {
 //!     let poet = sim.host("poet", move |reactor| {
 //!         reactor.listen("tcp:80", move || Poet { resets }).map(drop)
@@ -62,21 +63,22 @@
 //! let report = trial.examine(&|sim| world(sim, false)).unwrap_err();
 //! assert!(report.contains("half a poem passes for a whole one"), "{report}");
 //!
-//! // The remedy: a poet that dies resets, so that its end cannot be taken for the poem's.
+//! // The fix: a poet that dies resets, so its end cannot be mistaken for the end of the poem.
 //! assert!(trial.examine(&|sim| world(sim, true)).is_ok());
 //! ```
 //!
-//! ## Claims worth making
+//! ## Assertions worth making
 //!
-//! - Order: messages carry a number, and each is greater than the one before.
-//! - Conservation: what was taken from one account has arrived at the other, or is under way.
-//! - At most once: a request that is repeated after a reconnect is not carried out twice.
-//! - Bounds: `transport.buffered()` stays below what you promise, in `data_received` and after it.
-//! - An end: each request gets an answer or a failure in the time that you state.
+//! - Order: messages are numbered, and each number is greater than the previous one.
+//! - Conservation: what left one account has arrived at the other, or is in flight.
+//! - At most once: a request repeated after a reconnect is not executed twice.
+//! - Bounds: `transport.buffered()` stays below the bound you promise, in `data_received` and after
+//!   it.
+//! - Termination: each request gets an answer or a failure within a stated time.
 //!
-//! The last one speaks about time, so it belongs to a timer of the protocol. Progress of the whole, such
-//! as "at least one poem arrived", is asserted once the weather is over: faults are drawn within a span,
-//! so let the world run for longer than that.
+//! The last one is about time, so it belongs in a timer of the protocol. Assert overall progress,
+//! such as "at least one poem arrived", once the weather is over: faults are drawn within a time
+//! span, so let the world run for longer than that.
 //!
 //! ```
 //! use couplet::sim::{self, Weather};
@@ -92,7 +94,7 @@
 //! impl Protocol for Checks {
 //!     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
 //!         for n in data {
-//!             assert_eq!(*n, self.next, "in order, none twice"); // in every weather
+//!             assert_eq!(*n, self.next, "in order, no duplicates"); // in every weather
 //!             self.next += 1;
 //!         }
 //!         if self.next == 4 {
@@ -103,7 +105,7 @@
 //! }
 //!
 //! sim::check(0..10, Weather::Storm, |sim| {
-//!     let heard = Rc::new(Cell::new(0)); // of this world: made inside of the scenario
+//!     let heard = Rc::new(Cell::new(0)); // belongs to this world: created inside the scenario
 //!     sim.host("server", |reactor| reactor.listen("tcp:80", || Counts).map(drop));
 //!     let counter = heard.clone();
 //!     sim.host("client", move |reactor| {
@@ -111,7 +113,7 @@
 //!         let call = move || {
 //!             let heard = counter.clone();
 //!             let checks = move || Checks { next: 0, heard: heard.clone() };
-//!             // A failed connect is the weather's right; the next one comes in a second.
+//!             // In this weather a connect may fail; the next one follows in a second.
 //!             again.connect("tcp:server:80", checks).add_both(|_| Ok(())).detach();
 //!         };
 //!         couplet::LoopingCall::new(reactor, call).start(Duration::from_secs(1)).detach();
@@ -119,10 +121,10 @@
 //!     });
 //!     sim.draw_faults(Duration::from_secs(30));
 //!     sim.run_for(Duration::from_secs(90))?;
-//!     assert!(heard.get() > 10, "when the storm is over calls come through: {}", heard.get());
+//!     assert!(heard.get() > 10, "after the storm calls get through: {}", heard.get());
 //!     Ok(())
 //! });
 //! ```
 //!
-//! State in an `Rc` that the test made survives a crash of the host. That is right for what a test counts
-//! and wrong for what a program knows: let programs make their own state when they start.
+//! State in an `Rc` created by the test survives a crash of the host. That is right for a test's
+//! counters and wrong for a program's state: let programs create their own state when they start.

@@ -1,24 +1,24 @@
 //! # Testing your protocol
 //!
-//! A protocol never sees a socket: it hears of bytes and writes bytes. So a test runs the same
-//! object over a network in memory, where nothing is slow, no port is taken, and an hour passes at
-//! once. The loop and the transport are those of the program; only the driver below them is another
-//! one.
+//! A protocol never sees a socket: it receives bytes and writes bytes. So a test runs the same
+//! object over an in-memory network, where nothing is slow, ports are always free, and an hour
+//! passes instantly. The loop and the transport are the same as in the program; only the driver
+//! below them differs.
 //!
-//! | what you test | with |
+//! | to test | use |
 //! | --- | --- |
-//! | what one protocol answers | [`hold`], and the [`Wire`] in your hand |
+//! | one protocol's answers | [`hold`], and its [`Wire`] |
 //! | a client and its server | [`pair`] |
-//! | that no cut of the stream matters | [`every_split`], [`Cut`] |
-//! | timers, timeouts, retries | `advance`; a [`Clock`] where there is no connection |
-//! | what listens and connects by itself | [`MemoryReactor`] |
-//! | what becomes of a Deferred | [`success_of`], [`failure_of`], [`no_result_yet`] |
+//! | that it doesn't matter how the stream is split | [`every_split`], [`Cut`] |
+//! | timers, timeouts, retries | `advance`; a [`Clock`] if there is no connection |
+//! | code that listens and connects itself | [`MemoryReactor`] |
+//! | the result of a Deferred | [`success_of`], [`failure_of`], [`no_result_yet`] |
 //! | a whole program, and that it cleans up | [`run`] |
-//! | programs on several hosts, and what a bad network does to them | [`sim`](crate::sim) |
+//! | programs on several hosts over a bad network | [`sim`](crate::sim) |
 //!
-//! ## A protocol, and its test
+//! ## A protocol and its test
 //!
-//! This one is given numbers, a line each, and answers with their sum so far:
+//! This protocol receives numbers, one per line, and answers each with the sum so far:
 //!
 //! ```
 //! use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -41,16 +41,17 @@
 //! held.push(b"20\r\n22\r\n");
 //! assert_eq!(held.wire.take(), b"20\r\n42\r\n");
 //! held.push(b"poem\r\n");
-//! assert!(held.wire.saw_fin(), "it ends the connection");
+//! assert!(held.wire.saw_fin(), "an invalid line ends the connection");
 //! ```
 //!
-//! [`hold`] makes a connection, puts the protocol on it and gives you the far end. `push` sends
-//! bytes and lets the loop turn until it is quiet; then you look.
+//! [`hold`] creates a connection with the protocol on it and gives you the far end. `push` sends
+//! bytes and runs turns until the loop is idle; then you check the result.
 //!
 //! ## Both ends: `pair`
 //!
-//! [`pair`] joins a client's protocol and a server's. [`with_a`](crate::testing::Pair::with_a) and
-//! [`with_b`](crate::testing::Pair::with_b) call into either, and settle:
+//! [`pair`] connects a client protocol to a server protocol.
+//! [`with_a`](crate::testing::Pair::with_a) and [`with_b`](crate::testing::Pair::with_b) call into
+//! either one, then settle:
 //!
 //! ```
 //! use couplet::testing::pair;
@@ -80,11 +81,11 @@
 //! assert_eq!(answers.unwrap(), ["20", "42"]);
 //! ```
 //!
-//! ## What the network does: `Wire`
+//! ## The network side: `Wire`
 //!
-//! The [`Wire`] is the far end of a connection. It pushes and takes bytes, ends its stream with
+//! The [`Wire`] is the far end of a connection. It sends and takes bytes, ends its stream with
 //! [`fin`](Wire::fin), closes, or [resets](Wire::reset); and it sees what the protocol did: a FIN,
-//! a reset, a pause of its reading.
+//! a reset, paused reading.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -107,14 +108,15 @@
 //! held.push(b"hello");
 //! assert!(!held.wire.is_receiving());
 //! held.wire.reset();
-//! held.settle(); // what you do with the wire is heard when the loop turns
+//! held.settle(); // actions on the wire take effect when the loop turns
 //! assert!(matches!(*watches.0.borrow(), Some(Reason::Lost(_))));
 //! ```
 //!
-//! ## Cuts
+//! ## Splits
 //!
-//! A stream has no messages: it may come byte by byte. [`every_split`] feeds an input whole, in
-//! single bytes, cut at each place, and at random places. One result must come out:
+//! A stream has no message boundaries: it may arrive byte by byte. [`every_split`] feeds an input
+//! whole, in single bytes, split at each position, and at random positions. The result must be the
+//! same every time:
 //!
 //! ```
 //! use couplet::testing::{every_split, hold};
@@ -140,8 +142,8 @@
 //!
 //! ## Time
 //!
-//! Time stands still until the test passes it. `advance` stops at each deadline on the way, and
-//! what is due runs at its own time, with whatever it asks for in turn.
+//! Time stands still until the test advances it. `advance` stops at each deadline on the way, so
+//! every timed call runs at its own time, including those scheduled along the way.
 //! [`Pair`](crate::testing::Pair), [`Held`](crate::testing::Held) and [`MemoryReactor`] have it:
 //!
 //! ```
@@ -166,7 +168,7 @@
 //! assert!(held.connection.is_lost() && held.wire.saw_reset());
 //! ```
 //!
-//! Code without a connection takes the reactor of a [`Clock`]:
+//! For code without a connection, use the reactor of a [`Clock`]:
 //!
 //! ```
 //! use couplet::{LoopingCall, testing::Clock};
@@ -182,14 +184,14 @@
 //! ```
 //!
 //! A panic in a timed call stops neither the clock nor the other calls, as in any loop; but
-//! `advance` then fails the test with it. All that the kit runs is held to this: an assertion may
-//! stand in a callback. A test of what a panic does takes it with
+//! `advance` then fails the test with it. The same goes for everything the kit runs, so callbacks
+//! may contain assertions. A test that expects a panic takes it with
 //! [`take_panics`](Clock::take_panics).
 //!
 //! ## Clients and servers: `MemoryReactor`
 //!
-//! Code that listens or connects by itself takes the reactor of a [`MemoryReactor`]. Its connects
-//! wait for the test, which sees what was asked for and lets each come through or fail:
+//! For code that listens or connects itself, use the reactor of a [`MemoryReactor`]. Its connects
+//! wait for the test, which sees each request and lets it succeed or fail:
 //!
 //! ```
 //! use couplet::testing::{MemoryReactor, failure_of, success_of};
@@ -201,7 +203,7 @@
 //!     fn connection_made(&mut self, transport: &Transport) { transport.write("hello"); }
 //!     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 //! }
-//! /// Tries a second host where the first does not answer.
+//! /// Tries a second host if the first does not answer.
 //! fn reach(reactor: &Reactor) -> Deferred<Connection<Client>> {
 //!     let again = reactor.clone();
 //!     let first = reactor.connect("tcp:first.example:80:timeout=5", || Client);
@@ -210,10 +212,10 @@
 //!
 //! let mut memory = MemoryReactor::new();
 //! let reached = reach(&memory.reactor());
-//! assert_eq!(memory.connecting()[0].host(), "first.example");
+//! assert_eq!(memory.connecting()[0].remote_host(), "first.example");
 //! memory.advance(Duration::from_secs(5)); // no answer
 //! let second = memory.connecting().remove(0);
-//! assert_eq!((second.host(), second.port()), ("second.example", 80));
+//! assert_eq!((second.remote_host(), second.remote_port()), ("second.example", 80));
 //! let wire = second.complete(); // the far end
 //! memory.settle();
 //! assert_eq!(wire.take(), b"hello");
@@ -227,15 +229,14 @@
 //! assert!(matches!(failure.downcast_ref(), Some(ConnectError::NoRoute)));
 //! ```
 //!
-//! A server is seen in [`listening`](MemoryReactor::listening), and
-//! [`connect`](MemoryReactor::connect) makes a connection to it. A name that is looked up has an
-//! address of its own; [`network`](MemoryReactor::network) gives it others, none, or a slow answer.
+//! A server appears in [`listening`](MemoryReactor::listening), and
+//! [`connect`](MemoryReactor::connect) connects to it. Each name resolves to an address of its own;
+//! use [`network`](MemoryReactor::network) to give it other addresses, none, or a slow lookup.
 //!
 //! ## Deferreds
 //!
-//! [`success_of`] and [`failure_of`] take the result that is there; [`no_result_yet`] sees that
-//! there is none. Where it is otherwise, the test fails with what there is instead, and where it
-//! came from:
+//! [`success_of`] and [`failure_of`] take the result; [`no_result_yet`] asserts that there is none.
+//! If the assertion doesn't hold, the test fails with the actual result and where it came from:
 //!
 //! ```should_panic
 //! # use couplet::{Deferred, Failure, testing::success_of};
@@ -249,9 +250,9 @@
 //!
 //! ## Whole programs: `run`
 //!
-//! [`run`] takes the place of [`couplet::run_until`](crate::run_until): it runs a program until the
-//! Deferred that it returns has fired, and gives the result. It runs in memory and in virtual time,
-//! and what the program connects to it also serves:
+//! [`run`] replaces [`couplet::run_until`](crate::run_until): it runs a program until the Deferred
+//! that the program returns fires, and returns the result. It runs in memory and in virtual time,
+//! so the program itself must serve what it connects to:
 //!
 //! ```
 //! use couplet::{Protocol, Transport};
@@ -294,9 +295,9 @@
 //!
 //! ### What a dirty run prints
 //!
-//! A program that leaves something behind fails its test, even where its result is right: what is
-//! left would go on in the next one, and in production it would be a leak. Here the program forgets
-//! its port and a timer, and drops a connect that fails:
+//! A program that leaves something behind fails its test, even if its result is right: leftovers
+//! would carry over into the next run, and in production they would leak. This program forgets its
+//! port and a timer, and drops a connect that fails:
 //!
 //! ```should_panic
 //! # use couplet::{Protocol, Transport, testing::run};
@@ -325,21 +326,21 @@
 //!    to clean up: `add_errback` at the end of that chain, or await it
 //! ```
 //!
-//! Connects under way, live connections, tasks and contained panics are told in the same way. The
-//! loop's own timers are not: a connection is told once. What is asked for last still comes to its
-//! end, and the triggers of [`Shutdown::Before`](crate::Shutdown::Before) are called, so a program
-//! that cleans up there is clean; and one that calls [`Reactor::stop`] ends as it does in
-//! production, which leaves nothing.
+//! Pending connects, live connections, tasks and contained panics are reported in the same way. The
+//! loop's own timers are not: each connection is reported once. Final requests still complete, and
+//! the triggers of [`Shutdown::Before`](crate::Shutdown::Before) are called, so a program that
+//! cleans up there is clean; and one that calls [`Reactor::stop`] ends as it does in production,
+//! which leaves nothing.
 //!
-//! A program that can't go on, goes in a circle, or has not ended after a day of virtual time fails
-//! as well: the list then says what it waits for.
+//! A program that is stuck, loops without progress, or has not ended after a day of virtual time
+//! fails too: the list then says what it is waiting for.
 //!
 //! ## A bad network: the simulator
 //!
-//! [`sim`](crate::sim) runs whole worlds: hosts with a program, a clock and a system each, and the
-//! network between them, in one thread and in virtual time. Loop, transports and protocols are
-//! those that you ship; below them a [`Sim`] does what Linux does, and what networks do to it. Its
-//! seed decides everything that is left to chance, so a world can be run again:
+//! [`sim`](crate::sim) runs whole worlds: hosts, each with a program, a clock and a system, and the
+//! network between them, in one thread and in virtual time. The loop, transports and protocols are
+//! the ones you ship; below them a [`Sim`] simulates Linux and the network. Its seed determines
+//! every random choice, so a world can be replayed:
 //!
 //! ```
 //! use std::{cell::Cell, rc::Rc, time::Duration};
@@ -361,7 +362,7 @@
 //! impl Protocol for Reader {
 //!     fn data_received(&mut self, _: &Transport, data: &[u8]) { self.0 += data.len(); }
 //!     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
-//!         if reason.is_clean() { self.1.set(Some(self.0)); } // it takes this for the poem
+//!         if reason.is_clean() { self.1.set(Some(self.0)); } // it takes this for the whole poem
 //!     }
 //! }
 //!
@@ -370,31 +371,31 @@
 //! let server = sim.host("server", |reactor| reactor.listen("tcp:80", || Poet).map(drop));
 //! let shelf = poem.clone();
 //! sim.host("client", move |reactor| {
-//!     let shelf = shelf.clone(); // a program may start more than once
+//!     let shelf = shelf.clone(); // a program may be started more than once
 //!     reactor.connect("tcp:server:80", move || Reader(0, shelf.clone())).detach();
 //!     Ok(())
 //! });
 //! sim.fault(Duration::from_millis(500), Duration::from_secs(9), Fault::Kill(server));
 //! sim.run_for(Duration::from_secs(60))?;
-//! sim.finish()?; // stops the programs: nothing may be left of them
+//! sim.finish()?; // stops the programs, which must leave nothing behind
 //! assert_eq!(poem.get(), Some(20), "half a poem: the reader can't tell it from a whole one");
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! (`transport.set_reset_unless_closed(true)` in the poet's `connection_made` would have spared the
-//! reader that: a poet that is killed then resets.)
+//! (`transport.set_reset_unless_closed(true)` in the poet's `connection_made` would prevent this: a
+//! killed poet would then reset.)
 //!
-//! [`Fault`](crate::sim::Fault) lists what can go wrong: partitions, resets, crashes, clocks that
-//! jump, hosts without descriptors. [`set_link`](Sim::set_link) says how long a way takes and how
-//! it cuts streams. [`Sim::socket`] and [`Sim::datagrams`] are bare sockets in the test's hand, for
-//! a peer that is not yours.
+//! [`Fault`](crate::sim::Fault) lists the possible faults: partitions, resets, crashes, clock
+//! jumps, hosts that run out of file descriptors. [`set_link`](Sim::set_link) sets the latency of a
+//! link and how it splits streams. [`Sim::socket`] and [`Sim::datagrams`] give the test bare
+//! sockets, for a peer that is not yours.
 //!
 //! ### Weather
 //!
-//! Faults by hand find what you thought of. A [`Weather`](crate::sim::Weather) draws them from the
-//! seed, and [`check`](crate::sim::check) runs a scenario for many seeds. Besides what the scenario
-//! asserts, each world [is watched](crate::sim#what-is-checked-in-every-world-all-the-time) all the
-//! time:
+//! Faults scheduled by hand find the problems you thought of. A [`Weather`](crate::sim::Weather)
+//! draws them from the seed, and [`check`](crate::sim::check) runs a scenario for many seeds. In
+//! addition to the scenario's own assertions, each world [is
+//! checked](crate::sim#what-every-world-checks-all-the-time) continuously:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -407,7 +408,7 @@
 //! sim::check(0..20, Weather::Storm, |sim| {
 //!     sim.host("server", |reactor| reactor.listen("tcp:80", || Echo).map(drop));
 //!     sim.host("client", |reactor| {
-//!         // In a storm it may fail, which is not what this looks for.
+//!         // In a storm it may fail, which is not what this test is about.
 //!         reactor.connect("tcp:server:80", || Echo).add_both(|_| Ok(())).detach();
 //!         Ok(())
 //!     });
@@ -418,8 +419,8 @@
 //!
 //! ### Reading a failure, and replaying it
 //!
-//! A seed that fails is run again with fewer and fewer faults. The test then panics with the
-//! shortest list that still fails, and with the trace before it:
+//! A failing seed is run again with fewer and fewer faults. The test then panics with the shortest
+//! list that still fails, and the trace leading up to the failure:
 //!
 //! ```text
 //! seed 4, weather storm: a poem of 5000 bytes was taken for a whole one (at 27.143548552s)
@@ -437,10 +438,11 @@
 //! replay it with COUPLET_SEED=4
 //! ```
 //!
-//! Each line has its second, its host, and the connection: `reader#10` is the tenth that the reader
-//! tried. `COUPLET_SEED=4 cargo test` runs that seed alone, as often as you like, in a debugger
-//! too. Where two runs of a seed differ, the report names the first line in which they do:
-//! something takes time, order or chance from elsewhere, say by walking a `HashMap`.
+//! Each line has the time in seconds, the host, and the connection: `reader#10` is the tenth that
+//! the reader tried. `COUPLET_SEED=4 cargo test` runs only that seed, as often as you like, even in
+//! a debugger. If two runs of a seed differ, the report shows the first line where they diverge:
+//! something takes time, order or randomness from outside, for example by iterating over a
+//! `HashMap`.
 
 #[cfg(doc)]
 use crate::Reactor;

@@ -1,12 +1,14 @@
 //! # Threads
 //!
-//! A loop is one thread, and its handles (`Reactor`, `Transport`, `Deferred`) stay in it: they are not
-//! `Send`, and the compiler keeps them there. Two doors lead through the wall.
+//! A loop is single-threaded, and its handles (`Reactor`, `Transport`, `Deferred`) stay on its
+//! thread: they are not `Send`, so the compiler keeps them there. There is one way out and one way
+//! in.
 //!
-//! ## Out: work that blocks
+//! ## Out: blocking work
 //!
-//! [`defer_to_thread`](crate::Reactor::defer_to_thread) runs a closure in the loop's pool and gives the
-//! result as a Deferred. Files, databases with a blocking client, and long computations belong there.
+//! [`defer_to_thread`](crate::Reactor::defer_to_thread) runs a closure in the loop's thread pool
+//! and returns the result as a Deferred. Use it for files, databases with a blocking client, and
+//! long computations.
 //!
 //! ```
 //! use std::thread;
@@ -15,7 +17,7 @@
 //!     let reactor = reactor.clone();
 //!     reactor.clone().spawn(async move {
 //!         let there = reactor.defer_to_thread(|| {
-//!             let _ = std::fs::read_dir("/")?; // blocks this thread, and no connection
+//!             let _ = std::fs::read_dir("/")?; // blocks this thread, but no connection
 //!             Ok(thread::current().id())
 //!         });
 //!         Ok((thread::current().id(), there.await?))
@@ -26,14 +28,14 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! The pool has at most ten threads. Cancelling drops a job that has not begun; one that has begun
-//! runs to its end, for a thread cannot be stopped.
+//! The pool has at most ten threads. Cancelling drops a job that has not started; one that has
+//! started runs to completion, since a thread cannot be stopped.
 //!
 //! ## In: calls from other threads
 //!
-//! A [`Remote`](crate::Remote) is `Send` and cheap to clone. `call` runs a closure in the loop's thread,
-//! and `block_on_reactor` also waits for its result. Both work before the loop runs, and answer
-//! [`LoopGone`](crate::LoopGone) when it has been dropped.
+//! A [`Remote`](crate::Remote) is `Send` and cheap to clone. `call` runs a closure on the loop's
+//! thread, and `block_on_reactor` also waits for its result. Both work before the loop runs, and
+//! return [`LoopGone`](crate::LoopGone) once it has been dropped.
 //!
 //! ```
 //! use std::time::Duration;
@@ -45,7 +47,7 @@
 //!     let answer = remote.block_on_reactor(|reactor| {
 //!         reactor.defer_later(Duration::from_millis(1), || Ok(42))
 //!     });
-//!     remote.call(|reactor| reactor.stop()).expect("the loop is there");
+//!     remote.call(|reactor| reactor.stop()).expect("the loop exists");
 //!     (answer, remote)
 //! });
 //! l.run(|_| Ok(()))?;
@@ -58,9 +60,9 @@
 //!
 //! ## In: to one connection
 //!
-//! A [`ConnectionId`](crate::ConnectionId) is `Copy` and `Send`, so a thread can name a connection that
-//! it cannot touch. [`Remote::tell`](crate::Remote::tell) runs a closure on its protocol; if the
-//! connection has been lost, the closure is dropped.
+//! A [`ConnectionId`](crate::ConnectionId) is `Copy` and `Send`, so another thread can refer to a
+//! connection that it cannot access. [`Remote::tell`](crate::Remote::tell) runs a closure on its
+//! protocol; if the connection has been lost, the closure is dropped.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -84,9 +86,9 @@
 //!
 //! ## Many cores
 //!
-//! One loop keeps one core busy. For more, run a loop in each of several threads, and let all of them
-//! listen on the same port with `reuse_port=yes`; the system spreads the connections. The loops share
-//! nothing but what you give them, an `Arc` or each other's `Remote`.
+//! One loop uses one core. For more, run a loop in each of several threads, and have all of them
+//! listen on the same port with `reuse_port=yes`; the system distributes the connections. The loops
+//! share only what you give them, such as an `Arc` or each other's `Remote`.
 //!
 //! ```
 //! # #[cfg(target_os = "linux")] {
@@ -95,7 +97,7 @@
 //! # impl Protocol for Echo {
 //! #     fn data_received(&mut self, transport: &Transport, data: &[u8]) { transport.write(data); }
 //! # }
-//! let (first, second) = (couplet::Loop::new()?, couplet::Loop::new()?); // in a thread each
+//! let (first, second) = (couplet::Loop::new()?, couplet::Loop::new()?); // one per thread
 //! let port = first.reactor().listen("localhost:0:reuse_port=yes", || Echo)?;
 //! let number = port.host().port().expect("a TCP port");
 //! let same = format!("localhost:{number}:reuse_port=yes");

@@ -1,21 +1,22 @@
 //! # Time
 //!
-//! All time comes from the reactor, so a test lets an hour pass in no time. Ask
-//! [`reactor.now()`](crate::Reactor::now), not `Instant::now()`, and never `thread::sleep`: it would
-//! stop every connection of the loop.
+//! All time comes from the reactor, so in a test an hour passes instantly. Use
+//! [`reactor.now()`](crate::Reactor::now), not `Instant::now()`, and never `thread::sleep`: it
+//! would stall every connection of the loop.
 //!
-//! | you want | use |
+//! | to | use |
 //! | --- | --- |
-//! | a call after a while | [`Reactor::call_later`](crate::Reactor::call_later) |
-//! | the same, on a protocol, gone with its connection | [`Connection::call_later`](crate::Connection::call_later) |
-//! | to wait in a task | [`Reactor::sleep`](crate::Reactor::sleep) |
-//! | a limit for anything that is awaited | [`Reactor::timeout`](crate::Reactor::timeout), [`Deferred::add_timeout`](crate::Deferred::add_timeout) |
-//! | to drop silent peers | [`Transport::set_idle_timeout`](crate::Transport::set_idle_timeout) |
-//! | something again and again | [`LoopingCall`](crate::LoopingCall) |
+//! | call a function after a delay | [`Reactor::call_later`](crate::Reactor::call_later) |
+//! | the same on a protocol, until its connection is lost | [`Connection::call_later`](crate::Connection::call_later) |
+//! | wait in a task | [`Reactor::sleep`](crate::Reactor::sleep) |
+//! | limit the time of anything awaited | [`Reactor::timeout`](crate::Reactor::timeout), [`Deferred::add_timeout`](crate::Deferred::add_timeout) |
+//! | drop silent peers | [`Transport::set_idle_timeout`](crate::Transport::set_idle_timeout) |
+//! | repeat something | [`LoopingCall`](crate::LoopingCall) |
 //!
 //! ## Timed calls
 //!
-//! A [`DelayedCall`](crate::DelayedCall) can be moved and cancelled. Dropping it changes nothing.
+//! A [`DelayedCall`](crate::DelayedCall) can be rescheduled and cancelled. Dropping it doesn't
+//! cancel the call.
 //!
 //! ```
 //! use couplet::testing::Clock;
@@ -37,8 +38,8 @@
 //!
 //! ## A protocol with a deadline
 //!
-//! This one wants a login within ten seconds, and after it a sign of life each minute. Both timers go
-//! with the connection, so nothing needs to be cleaned up in `connection_lost`.
+//! This protocol requires a login within ten seconds, and then some data every minute. Both timers
+//! end with the connection, so `connection_lost` has nothing to clean up.
 //!
 //! ```
 //! use couplet::testing::hold;
@@ -74,7 +75,7 @@
 //! assert!(held.connection.is_lost());
 //! ```
 //!
-//! ## A limit for what is awaited
+//! ## Limiting a wait
 //!
 //! ```
 //! use couplet::defer::TimedOut;
@@ -84,21 +85,21 @@
 //! couplet::testing::run(|reactor| {
 //!     let reactor = reactor.clone();
 //!     reactor.clone().spawn(async move {
-//!         let (answer, resolver) = Deferred::<u32>::new(); // nobody fires it
+//!         let (answer, resolver) = Deferred::<u32>::new(); // never fires
 //!         let failure = reactor.timeout(Duration::from_secs(5), answer).await.unwrap_err();
 //!         assert!(failure.is::<TimedOut>());
-//!         assert!(resolver.is_cancelled(), "the work hears of it");
+//!         assert!(resolver.is_cancelled(), "the producer can see it");
 //!         Ok(())
 //!     })
 //! })?;
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! ## Again and again
+//! ## Repeated calls
 //!
-//! A [`LoopingCall`](crate::LoopingCall) keeps to a grid: what was missed while the loop was busy is
-//! left out, and the grid does not shift. A function that returns a Deferred is waited for, so calls
-//! never overlap.
+//! A [`LoopingCall`](crate::LoopingCall) keeps to a fixed grid: calls missed while the loop was
+//! busy are skipped, and the grid does not shift. If the function returns a Deferred, the next call
+//! waits for it, so calls never overlap.
 //!
 //! ```
 //! use couplet::{LoopingCall, testing::Clock};

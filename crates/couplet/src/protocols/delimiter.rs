@@ -1,4 +1,4 @@
-//! The search for the ends of lines, and the limit on what stands before them.
+//! Finds line delimiters and enforces the line length limit.
 
 use std::borrow::Cow;
 
@@ -6,14 +6,14 @@ use memchr::{memchr, memmem};
 
 use super::LINE_LIMIT;
 
-/// What ends a line; at least one byte.
+/// A line delimiter; at least one byte.
 #[derive(Clone, Debug)]
 pub(super) struct Delimiter {
     bytes: Cow<'static, [u8]>,
     search: Search,
 }
 
-/// The usual delimiters have a search that needs no look at their bytes elsewhere.
+/// The usual delimiters are stored inline, which saves an indirection in the search.
 #[derive(Clone, Copy, Debug)]
 enum Search {
     One(u8),
@@ -24,7 +24,7 @@ enum Search {
 impl Delimiter {
     pub(super) fn new(bytes: Cow<'static, [u8]>) -> Delimiter {
         let search = match *bytes {
-            [] => panic!("a delimiter has at least one byte"),
+            [] => panic!("a delimiter needs at least one byte"),
             [byte] => Search::One(byte),
             [first, last] => Search::Two(first, last),
             _ => Search::More,
@@ -46,7 +46,7 @@ impl Delimiter {
         }
     }
 
-    /// Where it first stands in `bytes`.
+    /// The offset of its first occurrence in `bytes`.
     #[inline]
     fn find(&self, bytes: &[u8]) -> Option<usize> {
         match self.search {
@@ -56,7 +56,8 @@ impl Delimiter {
         }
     }
 
-    /// How many bytes of `more` end the first one that begins in `held`.
+    /// If a delimiter straddles `held` and `more`: how many bytes of `more` belong to the first
+    /// one.
     fn find_across(&self, held: &[u8], more: &[u8]) -> Option<usize> {
         (1..self.len().min(more.len() + 1)).find(|&behind| {
             let (front, back) = self.bytes.split_at(self.len() - behind);
@@ -64,7 +65,7 @@ impl Delimiter {
         })
     }
 
-    /// How many of the last bytes may be its beginning.
+    /// How many trailing bytes may be the start of a delimiter.
     fn begun(&self, bytes: &[u8]) -> usize {
         let first = (bytes.len() + 1).saturating_sub(self.len());
         (first..bytes.len())
@@ -73,8 +74,8 @@ impl Delimiter {
     }
 }
 
-/// The second byte is looked for: in CRLF it is the one that ends lines by itself elsewhere, so
-/// both cost the same.
+/// Searches for the second byte: in CRLF that is the LF, which alone ends lines elsewhere, so both
+/// delimiters cost the same.
 #[inline]
 fn find_two(first: u8, last: u8, bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
@@ -88,25 +89,25 @@ fn find_two(first: u8, last: u8, bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// What some bytes begin with.
+/// What comes first in the bytes.
 pub(super) enum Next {
-    /// A line of so many bytes, and its delimiter.
+    /// A line of this many bytes, followed by its delimiter.
     Line(usize),
-    /// So many bytes of a line that is longer than the limit.
+    /// This many bytes of a line that exceeds the limit.
     TooLong(usize),
-    /// So many bytes of the rest of such a line; `ended`: its delimiter is among them.
+    /// This many more bytes of such a line; `ended` if they include its delimiter.
     Rest { length: usize, ended: bool },
-    /// The beginning of a line, or of a delimiter.
+    /// The start of a line or of a delimiter.
     Incomplete,
 }
 
-/// Lines, their limit, and the rest of a line that was longer.
+/// Splits bytes into lines, up to a limit, and skips the rest of a line that exceeds it.
 #[derive(Debug)]
 pub(super) struct Lines {
     pub(super) delimiter: Delimiter,
-    /// Bytes that a line may have without its delimiter.
+    /// The maximum line length in bytes, without the delimiter.
     pub(super) limit: usize,
-    /// The line under way was too long: it is thrown away up to its end.
+    /// The current line was too long: the rest of it is discarded.
     pub(super) skipping: bool,
 }
 
@@ -144,12 +145,12 @@ impl Lines {
         if bytes.len() < self.bound() && may_fit() {
             Next::Incomplete
         } else {
-            // No delimiter begins in these.
+            // No delimiter starts in these bytes.
             Next::TooLong(self.limit + 1)
         }
     }
 
-    /// Bytes that a line may have with its delimiter.
+    /// The maximum line length in bytes, including the delimiter.
     #[inline]
     pub(super) fn bound(&self) -> usize {
         self.limit.saturating_add(self.delimiter.len())

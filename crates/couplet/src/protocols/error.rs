@@ -1,7 +1,6 @@
-//! What can be wrong with framed messages: the peer's by [`FramingError`], our own by
-//! [`StringTooLong`].
+//! Errors in framed messages: [`FramingError`] for the peer's, [`StringTooLong`] for our own.
 
-/// The peer's bytes are no messages of this framing: the connection ends with this error in its
+/// The peer violated the framing: the connection ends with this error in its
 /// [`Reason::Failed`](crate::Reason::Failed).
 ///
 /// ```
@@ -15,51 +14,51 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FramingError {
-    /// A line is longer than the limit.
+    /// A line exceeds the limit.
     #[error("the peer sent a line of more than {limit} bytes")]
     LineTooLong {
         /// The limit of this framer, in bytes.
         limit: usize,
     },
-    /// A length is over the limit. Nothing of the string was kept.
+    /// An announced length exceeds the limit. None of the string was buffered.
     #[error("the peer announced a string of more than {limit} bytes")]
     StringTooLong {
         /// The limit of this framer, in bytes.
         limit: usize,
     },
-    /// The length of a netstring is no number: it has a sign, a letter, or no digit at all.
+    /// The length of a netstring is not a number: it has a sign, a letter, or no digits.
     #[error("the peer sent a netstring with {:?} in its length", char::from(*.0))]
     NoDigit(
-        /// What stood in place of a digit.
+        /// The byte found instead of a digit.
         u8,
     ),
-    /// The length of a netstring has a zero in front.
-    #[error("the peer sent a netstring whose length begins with a zero")]
+    /// The length of a netstring has a leading zero.
+    #[error("the peer sent a netstring whose length has a leading zero")]
     LeadingZero,
-    /// A netstring does not end with a comma where its length says.
-    #[error("the peer sent a netstring that ends with {:?} in place of a comma", char::from(*.0))]
+    /// There is no comma where the netstring's length says it ends.
+    #[error("the peer sent a netstring that ends with {:?} instead of a comma", char::from(*.0))]
     NoComma(
-        /// What stood in place of the comma.
+        /// The byte found instead of the comma.
         u8,
     ),
-    /// A message has no end within the limit of its [`Framer`](super::Framer).
+    /// A message exceeds the limit of its [`Framer`](super::Framer).
     #[error("the peer sent a message of more than {limit} bytes")]
     MessageTooLong {
         /// The limit of this framer, in bytes.
         limit: usize,
     },
-    /// Our own side asked a [`LineOnlyReceiver`](super::LineOnlyReceiver) for raw mode.
+    /// Our own side requested raw mode from a [`LineOnlyReceiver`](super::LineOnlyReceiver).
     #[error("a LineOnlyReceiver has no raw mode; use a LineReceiver")]
     NoRawMode,
 }
 
-/// A string is too long for the length in front of it; nothing was written. Twisted's
+/// A string is too long for its length prefix; nothing was written. Twisted's
 /// `StringTooLongError`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot send a string of {length} bytes: its prefix counts to {max}")]
+#[error("cannot send a string of {length} bytes: its length prefix allows at most {max}")]
 pub struct StringTooLong {
-    /// Bytes of the string.
+    /// Length of the string in bytes.
     pub length: usize,
-    /// Bytes that the prefix can announce.
+    /// The largest length that the prefix can hold.
     pub max: usize,
 }

@@ -1,18 +1,18 @@
-//! [`Framer`]: a grammar, and what all framers share: keeping what is cut, enforcing the limit,
-//! stopping at a pause, dropping at a close.
+//! [`Framer`]: a grammar, plus what all framers share: buffering partial messages, enforcing the
+//! limit, stopping at a pause, discarding after a close.
 //!
-//! A grammar is shown bytes and hands on the first message in them, if they hold a whole one. Here
-//! is decided which bytes it is shown: slices of what was received wherever that is possible, and
-//! what is in the [`FrameBuffer`] where a message was cut.
+//! A grammar is given bytes and delivers the first message in them, if it is complete. This module
+//! decides which bytes it gets: slices of the received chunk where possible, the contents of the
+//! [`FrameBuffer`] where a message was split.
 
 use super::error::FramingError;
 use crate::Transport;
 
-/// A framing of your own: finds the messages in a stream, and keeps the promises that
-/// [all framers](super#framing) keep.
+/// A framing of your own: finds the messages in a stream, with the guarantees that
+/// [all framers](super#framing) give.
 ///
-/// You write [`step`](Self::step), which hands on one message, and pass two callbacks of your
-/// [`Protocol`](crate::Protocol) on: `data_received` to [`frame`](Self::frame), and
+/// You write [`step`](Self::step), which delivers one message, and forward two callbacks of your
+/// [`Protocol`](crate::Protocol): `data_received` to [`frame`](Self::frame), and
 /// `reading_resumed` to [`frame_held`](Self::frame_held).
 ///
 /// ```
@@ -20,7 +20,7 @@ use crate::Transport;
 /// use couplet::testing::{every_split, hold};
 /// use couplet::{Protocol, Transport};
 ///
-/// /// Adds up words of three bytes.
+/// /// Numbers words of three bytes.
 /// #[derive(Default)]
 /// struct Threes {
 ///     buffer: FrameBuffer,
@@ -59,75 +59,75 @@ use crate::Transport;
 /// });
 /// ```
 ///
-/// `examples/resp.rs` speaks a part of Redis's protocol this way.
+/// `examples/resp` implements part of Redis's protocol this way.
 pub trait Framer: Sized {
-    /// What `step` gets as its transport: a [`Transport`], or a handle around one that knows how to
+    /// The transport that `step` gets: a [`Transport`], or a handle around one that knows how to
     /// frame, such as a [`LineTransport`](super::LineTransport).
     type Transport: AsRef<Transport>;
 
-    /// Hands on the first message of `bytes` and returns its length, its framing included; `None`
-    /// when `bytes` hold no whole message. There is at least one byte, and there are no more than
+    /// Delivers the first message in `bytes` and returns its length including framing, or `None`
+    /// if `bytes` holds no complete message. There is at least one byte, and at most
     /// [`limit`](Self::limit).
     ///
-    /// On an offence against the grammar it [fails](Transport::fail) the transport, and returns
-    /// `None`. No step follows a pause or a close, so a message may be handed on without asking for
+    /// On a grammar violation it [fails](Transport::fail) the transport and returns `None`. It is
+    /// never called while paused or closing, so it may deliver a message without checking for
     /// either.
     fn step(&mut self, transport: &Self::Transport, bytes: &[u8]) -> Option<usize>;
 
-    /// The buffer that it owns, for what is cut.
+    /// This framer's buffer for partial messages.
     fn buffer(&mut self) -> &mut FrameBuffer;
 
-    /// The most bytes that a message may have, its framing included: 65 536 unless you say
-    /// otherwise. The connection of a peer that sends more without an end fails with
-    /// [`FramingError::MessageTooLong`], and nothing beyond is kept.
+    /// The maximum message length in bytes, including framing: 65 536 by default. If a peer sends
+    /// more without completing a message, its connection fails with
+    /// [`FramingError::MessageTooLong`], and nothing beyond the limit is buffered.
     #[inline]
     fn limit(&self) -> usize {
         MESSAGE_LIMIT
     }
 
-    /// How many bytes of `more` are to be copied behind `held`, which is no whole message, before
-    /// the next step; more than `more` has, when all of it can't complete the message.
+    /// How many bytes of `more` to append to `held`, which is an incomplete message, before the
+    /// next step; more than `more.len()` if all of it can't complete the message.
     ///
-    /// Unless you say otherwise it is all of `more`, which is always right. A grammar that knows
-    /// the length of its message tells it here, and is spared a step for each piece of a long one.
+    /// The default is all of `more`, which is always correct. A grammar that knows the length of
+    /// its message can return it here, and saves a step for each piece of a long one.
     fn needs(&self, held: &[u8], more: &[u8]) -> usize {
         let _ = held;
         more.len()
     }
 
-    /// Hands on the messages that `data` completes: for `data_received`.
+    /// Delivers the messages that `data` completes: call it from `data_received`.
     #[inline]
     fn frame(&mut self, transport: &Self::Transport, data: &[u8]) {
         let rest = if self.buffer().is_empty() { data } else { complete(self, transport, data) };
-        // INVARIANT: bytes are left while something is held only if none are wanted now.
+        // INVARIANT: bytes are left over while something is held only if no data is wanted now.
         let taken = run(self, transport, rest);
         if taken < rest.len() {
             hold(self, transport, &rest[taken..]);
         }
     }
 
-    /// Hands on the messages that a pause held back: for `reading_resumed`. It is called as well
-    /// when the grammar has changed outside of a step, so that what is held means something else.
+    /// Delivers the messages that a pause held back: call it from `reading_resumed`. Call it too
+    /// when the grammar changed outside a step, so that the held bytes mean something else.
     fn frame_held(&mut self, transport: &Self::Transport) {
         self.buffer().whole = true;
         complete(self, transport, &[]);
     }
 }
 
-/// Bytes that a message may have unless its grammar says otherwise.
+/// The default maximum message length in bytes.
 const MESSAGE_LIMIT: usize = 65_536;
 
-/// What a [`Framer`] received and did not hand on: the beginning of a message; while reading is
-/// paused, the rest of what was received. It is empty, and owns no memory, between messages.
+/// What a [`Framer`] has received but not delivered: the start of a message; while reading is
+/// paused, also the rest of the chunk. Between messages it is empty and owns no memory.
 ///
-/// Law 9: bounded by the limit of a message, plus one chunk while paused. Raw bytes that a protocol
-/// gives back and wants raw again are its own to bound.
+/// Law 9: bounded by the message limit, plus one chunk while paused. Raw bytes that a protocol
+/// returns and wants raw again are the protocol's responsibility to bound.
 #[derive(Debug, Default)]
 pub struct FrameBuffer {
     bytes: Vec<u8>,
-    /// Bytes of it that were handed on meanwhile.
+    /// Bytes at the front that have already been delivered.
     start: usize,
-    /// It may hold whole messages: a pause stopped their delivery.
+    /// It may hold complete messages, whose delivery a pause stopped.
     whole: bool,
 }
 
@@ -140,8 +140,8 @@ impl FrameBuffer {
         self.start == self.bytes.len()
     }
 
-    /// Adds bytes. The room is doubled each time, but not over `bound` as long as that is enough:
-    /// what a peer announces is not set aside before it comes.
+    /// Appends bytes. Capacity doubles each time, capped at `bound` if that suffices: nothing is
+    /// allocated for announced bytes before they arrive.
     fn extend(&mut self, more: &[u8], bound: usize) {
         if self.bytes.capacity() - self.bytes.len() < more.len() {
             self.bytes.drain(..self.start);
@@ -151,10 +151,11 @@ impl FrameBuffer {
             self.bytes.reserve_exact(room - self.bytes.len());
         }
         self.bytes.extend_from_slice(more);
+        debug_assert!(self.start < self.bytes.len(), "nothing is held");
     }
 }
 
-/// Hands on the whole messages of `bytes` as long as they are wanted; how many bytes that took.
+/// Delivers the complete messages in `bytes` while they are wanted; returns the bytes consumed.
 #[inline]
 fn run<F: Framer>(framer: &mut F, transport: &F::Transport, bytes: &[u8]) -> usize {
     let mut at = 0;
@@ -163,7 +164,10 @@ fn run<F: Framer>(framer: &mut F, transport: &F::Transport, bytes: &[u8]) -> usi
         let shown = &bytes[at..];
         let shown = &shown[..shown.len().min(limit)];
         match framer.step(transport, shown) {
-            Some(taken) => at += taken,
+            Some(taken) => {
+                debug_assert!(taken <= shown.len(), "a step took more than it was shown");
+                at += taken;
+            }
             None => {
                 if shown.len() == limit {
                     exceed(transport.as_ref(), limit);
@@ -175,7 +179,8 @@ fn run<F: Framer>(framer: &mut F, transport: &F::Transport, bytes: &[u8]) -> usi
     at
 }
 
-/// So many bytes are no whole message: unless the grammar has failed or paused the transport.
+/// `limit` bytes hold no complete message: fails the transport, unless the grammar has already
+/// failed or paused it.
 #[cold]
 fn exceed(transport: &Transport, limit: usize) {
     if transport.wants_data() {
@@ -183,7 +188,7 @@ fn exceed(transport: &Transport, limit: usize) {
     }
 }
 
-/// Hands on what is held, completed with as much of `data` as it needs; gives the rest of `data`.
+/// Delivers what is held, completed with as much of `data` as it needs; returns the rest of `data`.
 #[cold]
 fn complete<'a, F: Framer>(
     framer: &mut F,
@@ -197,7 +202,7 @@ fn complete<'a, F: Framer>(
     }
     while !held.is_empty() && plain.wants_data() {
         let limit = framer.limit();
-        // What is longer than the limit is shown as long as that, and is refused.
+        // A longer message is shown up to the limit, and rejected.
         let room = limit.saturating_sub(held.as_slice().len());
         let needs = framer.needs(held.as_slice(), data).min(room).max(1);
         let (now, later) = data.split_at(needs.min(data.len()));
@@ -212,7 +217,7 @@ fn complete<'a, F: Framer>(
             break;
         }
     }
-    // What is handed on entirely leaves no buffer behind.
+    // A fully delivered buffer is freed.
     if !held.is_empty() && !plain.is_closing() {
         held.whole = !plain.wants_data();
         *framer.buffer() = held;
@@ -220,7 +225,7 @@ fn complete<'a, F: Framer>(
     data
 }
 
-/// Keeps what could not be handed on, unless nobody is going to want it.
+/// Buffers what could not be delivered, unless the connection is closing.
 #[cold]
 pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[u8]) {
     let plain = transport.as_ref();
@@ -234,7 +239,7 @@ pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[
     buffer.whole = !plain.wants_data();
 }
 
-/// The callbacks of a framer that go straight to what it wraps, in an `impl Protocol`.
+/// The callbacks that a framer forwards unchanged to the wrapped protocol, in an `impl Protocol`.
 macro_rules! forward_callbacks {
     () => {
         fn connection_made(&mut self, transport: &Transport) {

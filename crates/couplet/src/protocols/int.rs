@@ -1,4 +1,4 @@
-//! [`IntReceiver`]: strings with a length of fixed size in front. Twisted's `Int8StringReceiver`,
+//! [`IntReceiver`]: strings with a fixed-size length prefix. Twisted's `Int8StringReceiver`,
 //! `Int16StringReceiver` and `Int32StringReceiver`.
 
 use std::any::{Any, TypeId};
@@ -18,14 +18,14 @@ mod sealed {
     impl Sealed for u32 {}
 }
 
-/// The length in front of a string: `u8`, `u16` or `u32`, in network order.
+/// A length prefix: `u8`, `u16` or `u32`, in network byte order.
 pub trait Prefix: sealed::Sealed + 'static {
-    /// Its own length in bytes.
+    /// Size of the prefix in bytes.
     const SIZE: usize;
-    /// The length that it can announce, in bytes.
+    /// The largest length it can hold.
     const MAX: usize;
 
-    /// The length that `bytes` begin with, if they are enough.
+    /// Reads the length from the start of `bytes`, if there are enough.
     #[doc(hidden)]
     fn read(bytes: &[u8]) -> Option<usize>;
 }
@@ -46,7 +46,7 @@ macro_rules! prefix {
 
 prefix!(u8, u16, u32);
 
-/// A length in network order; its last bytes are the prefix.
+/// The length in network byte order; its last bytes are the prefix.
 pub(super) fn put_length(length: usize, max: usize) -> Result<[u8; 8], StringTooLong> {
     if length > max {
         return Err(StringTooLong { length, max });
@@ -58,7 +58,7 @@ pub(super) fn put_length(length: usize, max: usize) -> Result<[u8; 8], StringToo
 ///
 /// # Errors
 ///
-/// When its length does not fit into the prefix; nothing is appended.
+/// If its length does not fit in the prefix; nothing is appended.
 ///
 /// ```
 /// let mut out = Vec::new();
@@ -72,11 +72,11 @@ pub fn encode_int<N: Prefix>(string: &[u8], out: &mut Vec<u8>) -> Result<(), Str
     Ok(())
 }
 
-/// Hands on strings that have their length in front, as a `u8`, `u16` or `u32` in network order.
+/// Delivers strings prefixed with their length, a `u8`, `u16` or `u32` in network byte order.
 ///
-/// A length over the limit, 99 999 bytes unless [set](Self::with_max_length), ends the connection
-/// with [`FramingError::StringTooLong`] before anything of the string is kept. What all framers
-/// have in common stands in the [module](super).
+/// A length over the limit, by default 99 999 bytes ([`with_max_length`](Self::with_max_length)),
+/// ends the connection with [`FramingError::StringTooLong`] before any of the string is buffered.
+/// See the [module](super) for what all framers have in common.
 ///
 /// ```
 /// use couplet::protocols::{IntReceiver, StringProtocol, StringTransport};
@@ -111,14 +111,14 @@ impl<N: Prefix, P: StringProtocol> IntReceiver<N, P> {
         }
     }
 
-    /// Sets how many bytes a string may have: 99 999 unless set.
+    /// Sets the maximum string length in bytes; the default is 99 999.
     #[must_use]
     pub fn with_max_length(mut self, bytes: usize) -> IntReceiver<N, P> {
         self.limit = most(bytes);
         self
     }
 
-    /// What it wraps.
+    /// The wrapped protocol.
     pub fn protocol(&mut self) -> &mut P {
         &mut self.protocol
     }
@@ -148,7 +148,7 @@ impl<N: Prefix, P: StringProtocol> Framer for IntReceiver<N, P> {
         N::SIZE + self.limit
     }
 
-    /// Held bytes are no whole message: so they are fewer.
+    /// Held bytes never form a complete message, so there are fewer than that.
     fn needs(&self, held: &[u8], _: &[u8]) -> usize {
         (N::SIZE + N::read(held).unwrap_or(0)).saturating_sub(held.len())
     }

@@ -1,4 +1,4 @@
-//! [`LineProtocol`]: what is given lines, and the [`LineTransport`] that it answers on.
+//! [`LineProtocol`], which receives lines, and the [`LineTransport`] it answers on.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -25,9 +25,9 @@ pub fn encode_line(line: &[u8], delimiter: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(delimiter);
 }
 
-/// What is given whole lines, by a [`LineReceiver`] or a [`LineOnlyReceiver`].
+/// A protocol that receives complete lines from a [`LineReceiver`] or a [`LineOnlyReceiver`].
 ///
-/// Its other callbacks are those of a [`Protocol`], under the same names.
+/// Its other callbacks are those of a [`Protocol`], with the same names.
 ///
 /// ```
 /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -50,7 +50,7 @@ pub fn encode_line(line: &[u8], delimiter: &[u8], out: &mut Vec<u8>) {
 /// assert_eq!(held.wire.take(), b"what is your name?\r\nhello Ada\r\n");
 /// ```
 ///
-/// By itself it is no [`Protocol`], and the compiler says what is missing:
+/// On its own it is not a [`Protocol`], and the compiler says what is missing:
 ///
 /// ```compile_fail,E0277
 /// # use couplet::protocols::{LineProtocol, LineTransport};
@@ -67,45 +67,46 @@ pub trait LineProtocol: Any {
     /// The connection was made; the first call.
     fn connection_made(&mut self, _transport: &LineTransport) {}
 
-    /// A whole line came; its delimiter is taken off. It is lent for the time of the call.
+    /// A complete line arrived, here without its delimiter. It is borrowed for the call only.
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]);
 
-    /// In raw mode: bytes came, at least one, cut anywhere. To go back to lines give what is not
-    /// yours to [`set_line_mode`](LineTransport::set_line_mode).
+    /// In raw mode: bytes arrived, at least one, split at arbitrary points. To return to line mode,
+    /// pass the unused bytes to [`set_line_mode`](LineTransport::set_line_mode).
     fn raw_data_received(&mut self, _transport: &LineTransport, _data: &[u8]) {}
 
-    /// A line is longer than the limit; `beginning` is its first `limit + 1` bytes. Unless you say
-    /// otherwise the connection fails with [`FramingError::LineTooLong`]. Where you let it live,
-    /// the rest of the line is thrown away; where you set raw mode, it comes raw.
+    /// A line exceeds the limit; `beginning` is its first `limit + 1` bytes. By default the
+    /// connection fails with [`FramingError::LineTooLong`]. If you let it live, the rest of the
+    /// line is discarded; if you set raw mode, it arrives raw.
     fn line_length_exceeded(&mut self, transport: &LineTransport, beginning: &[u8]) {
         transport.fail(FramingError::LineTooLong { limit: beginning.len() - 1 });
     }
 
-    /// The connection is gone; the last call, and it comes exactly once.
+    /// The connection is gone. This is the last call, and it is made exactly once.
     fn connection_lost(&mut self, _transport: &LineTransport, _reason: &Reason) {}
 
-    /// The peer has no more to send. Of a line without its end nothing is told. Unless you say
-    /// otherwise the connection is closed.
+    /// The peer shut down its write side. An unterminated last line is not delivered. The default
+    /// closes the connection.
     fn read_closed(&mut self, transport: &LineTransport) {
         transport.lose_connection();
     }
 
-    /// After [`lose_write_connection`](Transport::lose_write_connection): all has left.
+    /// After [`lose_write_connection`](Transport::lose_write_connection): everything written and
+    /// the FIN have left.
     fn write_closed(&mut self, _transport: &LineTransport) {}
 
-    /// Reading was resumed after a pause; called before the lines that were held.
+    /// Reading was resumed after a pause; called before the lines held back.
     fn reading_resumed(&mut self, _transport: &LineTransport) {}
 
     /// The secure handshake is complete. Called on secure transports only.
     fn handshake_completed(&mut self, _transport: &LineTransport) {}
 
-    /// A protocol that wraps others shows them here.
+    /// A protocol that wraps others exposes them here: see [`Protocol::find`].
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
         None
     }
 }
 
-/// A [`Transport`] that sends lines, and switches its receiver to raw mode and back; cheap to
+/// A [`Transport`] that sends lines and switches its receiver between line and raw mode; cheap to
 /// clone and to keep.
 #[derive(Clone, Debug)]
 pub struct LineTransport {
@@ -117,22 +118,22 @@ pub struct LineTransport {
 struct Shared {
     delimiter: Delimiter,
     mode: Mode,
-    /// Has the receiver called by the turn, to act on what changed outside of its callbacks; none
-    /// where there is no raw mode.
+    /// Has the turn call the receiver, so that it acts on changes made outside its callbacks;
+    /// `None` if there is no raw mode.
     wake: Option<fn(&Transport)>,
 }
 
-/// What a transport records and its receiver acts on.
+/// The mode that a transport records and its receiver applies.
 #[derive(Debug, Default)]
 pub(super) struct Mode {
     raw: Cell<bool>,
-    /// The receiver is at work: it sees by itself what changes.
+    /// The receiver is running and will notice changes itself.
     at_work: Cell<bool>,
-    /// Where in memory the bytes end that `raw_data_received` was lent, and how many they are.
+    /// The end address and the length of the bytes lent to `raw_data_received`.
     lent: Cell<(usize, usize)>,
-    /// How many of them were given back.
+    /// How many of them were returned.
     back: Cell<usize>,
-    /// Other bytes to be taken as lines. Law 9: the user's own.
+    /// Other bytes to parse as lines. Law 9: the user's own.
     extra: RefCell<Vec<u8>>,
 }
 
@@ -147,7 +148,7 @@ impl Mode {
         self.at_work.set(at_work);
     }
 
-    /// Has `raw_data_received` called with `bytes`; how many it took.
+    /// Calls `raw_data_received` with `bytes` lent; returns how many it consumed.
     pub(super) fn lend(&self, bytes: &[u8], raw_data_received: impl FnOnce()) -> usize {
         self.lent.set((bytes.as_ptr_range().end as usize, bytes.len()));
         raw_data_received();
@@ -155,7 +156,7 @@ impl Mode {
         bytes.len() - self.back.take()
     }
 
-    /// What else is to be taken as if it had come.
+    /// Takes the other bytes to treat as received.
     #[inline]
     pub(super) fn take_extra(&self) -> Option<Vec<u8>> {
         let is_any = !self.extra.borrow().is_empty();
@@ -178,16 +179,16 @@ impl LineTransport {
         &self.shared.mode
     }
 
-    /// Sends `line` and the delimiter, like [`write`](Transport::write) otherwise. A delimiter
-    /// inside of `line` ends a line there, for the peer.
+    /// Sends `line` and the delimiter; otherwise like [`write`](Transport::write). A delimiter
+    /// inside `line` ends a line there for the peer.
     pub fn send_line(&self, line: impl AsRef<[u8]>) {
         self.write(line);
         self.write(self.shared.delimiter.as_slice());
     }
 
-    /// From now on bytes come as they are, to
-    /// [`raw_data_received`](LineProtocol::raw_data_received): first what came behind the line
-    /// that is being received.
+    /// Switches to raw mode: from now on bytes go unchanged to
+    /// [`raw_data_received`](LineProtocol::raw_data_received), starting right after the current
+    /// line.
     ///
     /// Under a [`LineOnlyReceiver`] this fails the connection with [`FramingError::NoRawMode`].
     pub fn set_raw_mode(&self) {
@@ -197,23 +198,23 @@ impl LineTransport {
         }
     }
 
-    /// From now on lines come again: first those in `extra`, which is the end of what
-    /// `raw_data_received` was lent, and is not copied. Any other bytes are copied, and taken as
-    /// if they had come after all that came.
+    /// Switches back to line mode, starting with `extra`: normally the tail of the bytes lent to
+    /// `raw_data_received`, which is not copied. Any other bytes are copied and treated as if
+    /// they had arrived after everything received so far.
     ///
-    /// With [`set_raw_mode`](Self::set_raw_mode) behind it, `extra` comes raw once more, together
-    /// with what follows: a way to wait for enough bytes.
+    /// If [`set_raw_mode`](Self::set_raw_mode) follows, `extra` is delivered raw again, together
+    /// with the bytes after it: a way to wait for enough bytes.
     ///
     /// ```
     /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
     ///
-    /// /// Speaks of bodies: a line with a length, then so many bytes.
+    /// /// Receives bodies: a line with a length, then that many bytes.
     /// struct Bodies {
     ///     left: usize,
     /// }
     /// impl LineProtocol for Bodies {
     ///     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
-    ///         self.left = line.len(); // a real one reads a number here
+    ///         self.left = line.len(); // a real protocol would parse a number here
     ///         transport.set_raw_mode();
     ///     }
     ///     fn raw_data_received(&mut self, transport: &LineTransport, data: &[u8]) {
@@ -246,8 +247,8 @@ impl LineTransport {
         self.wake();
     }
 
-    /// The way back to the protocol's `&mut self`, as [`Transport::connection`] gives it; its calls
-    /// get a `&LineTransport`.
+    /// A handle that leads back to the protocol's `&mut self`, like [`Transport::connection`]; its
+    /// calls get a `&LineTransport`.
     pub fn connection<P: 'static>(&self) -> Connection<P, LineTransport> {
         Connection::new(self.clone())
     }
@@ -282,7 +283,8 @@ impl Deref for LineTransport {
     }
 }
 
-/// Hands on the next line, in line mode. A call for each line is worth 5 % (`benches/framing.rs`).
+/// Delivers the next line, in line mode. Inlining saves a call per line, worth 5 %
+/// (`benches/framing.rs`).
 #[inline(always)]
 pub(super) fn next_line<P: LineProtocol>(
     protocol: &mut P,

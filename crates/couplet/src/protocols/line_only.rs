@@ -1,4 +1,4 @@
-//! [`LineOnlyReceiver`]: lines and nothing else. Twisted's class of this name.
+//! [`LineOnlyReceiver`]: lines only. Twisted's class of the same name.
 
 use std::any::{Any, TypeId};
 use std::borrow::Cow;
@@ -8,9 +8,9 @@ use super::framing::{FrameBuffer, Framer};
 use super::line::{LineProtocol, LineTransport, next_line};
 use crate::{Protocol, Reason, Transport};
 
-/// Hands on lines, and has no raw mode: for protocols that never need one.
+/// Delivers lines and has no raw mode, for protocols that never need one.
 ///
-/// It is a [`LineReceiver`](super::LineReceiver) in all else.
+/// Otherwise it is a [`LineReceiver`](super::LineReceiver).
 ///
 /// ```
 /// use couplet::protocols::{LineOnlyReceiver, LineProtocol, LineTransport};
@@ -42,11 +42,11 @@ impl<P: LineProtocol> LineOnlyReceiver<P> {
         LineOnlyReceiver { protocol, buffer: FrameBuffer::default(), lines, transport: None }
     }
 
-    /// Sets what ends a line: CRLF unless set.
+    /// Sets the line delimiter; the default is CRLF.
     ///
     /// # Panics
     ///
-    /// When `delimiter` is empty.
+    /// If `delimiter` is empty.
     #[must_use]
     pub fn with_delimiter(
         mut self,
@@ -56,14 +56,14 @@ impl<P: LineProtocol> LineOnlyReceiver<P> {
         self
     }
 
-    /// Sets how many bytes a line may have, its delimiter not counted: 16 384 unless set.
+    /// Sets the maximum line length in bytes, without the delimiter; the default is 16 384.
     #[must_use]
     pub fn with_max_length(mut self, bytes: usize) -> LineOnlyReceiver<P> {
         self.lines.limit = bytes;
         self
     }
 
-    /// What it wraps.
+    /// The wrapped protocol.
     pub fn protocol(&mut self) -> &mut P {
         &mut self.protocol
     }

@@ -1,4 +1,4 @@
-//! [`LineReceiver`]: lines, and raw bytes by turns. Twisted's class of this name.
+//! [`LineReceiver`]: lines, with a raw mode. Twisted's class of the same name.
 
 use std::any::{Any, TypeId};
 use std::borrow::Cow;
@@ -8,12 +8,12 @@ use super::framing::{FrameBuffer, Framer, hold};
 use super::line::{LineProtocol, LineTransport, next_line};
 use crate::{Protocol, Reason, Transport};
 
-/// Hands on lines, and raw bytes by turns.
+/// Delivers lines, or raw bytes in raw mode.
 ///
-/// A line ends with CRLF unless [set](Self::with_delimiter), and has at most 16 384 bytes unless
-/// [set](Self::with_max_length); a longer one goes to
-/// [`line_length_exceeded`](LineProtocol::line_length_exceeded), as soon as no line could fit any
-/// more. What all framers have in common stands in the [module](super).
+/// By default a line ends with CRLF ([`with_delimiter`](Self::with_delimiter)) and has at most
+/// 16 384 bytes ([`with_max_length`](Self::with_max_length)); a longer one goes to
+/// [`line_length_exceeded`](LineProtocol::line_length_exceeded) as soon as it can no longer fit.
+/// See the [module](super) for what all framers have in common.
 ///
 /// ```
 /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -50,25 +50,25 @@ impl<P: LineProtocol> LineReceiver<P> {
         }
     }
 
-    /// Sets what ends a line: CRLF unless set.
+    /// Sets the line delimiter; the default is CRLF.
     ///
     /// # Panics
     ///
-    /// When `delimiter` is empty.
+    /// If `delimiter` is empty.
     #[must_use]
     pub fn with_delimiter(mut self, delimiter: impl Into<Cow<'static, [u8]>>) -> LineReceiver<P> {
         self.lines.delimiter = Delimiter::new(delimiter.into());
         self
     }
 
-    /// Sets how many bytes a line may have, its delimiter not counted: 16 384 unless set.
+    /// Sets the maximum line length in bytes, without the delimiter; the default is 16 384.
     #[must_use]
     pub fn with_max_length(mut self, bytes: usize) -> LineReceiver<P> {
         self.lines.limit = bytes;
         self
     }
 
-    /// What it wraps.
+    /// The wrapped protocol.
     pub fn protocol(&mut self) -> &mut P {
         &mut self.protocol
     }
@@ -79,7 +79,7 @@ impl<P: LineProtocol> LineReceiver<P> {
         self.transport.get_or_insert_with(made).clone()
     }
 
-    /// Works on what came, and on what the protocol gives back meanwhile.
+    /// Processes what was received, and what the protocol returns in the process.
     #[inline]
     fn work(&mut self, transport: &LineTransport, work: impl FnOnce(&mut Self, &LineTransport)) {
         transport.mode().set_at_work(true);
@@ -107,12 +107,12 @@ impl<P: LineProtocol> LineReceiver<P> {
         self.lines.skipping = false;
         let protocol = &mut self.protocol;
         let taken = transport.mode().lend(bytes, || protocol.raw_data_received(transport, bytes));
-        // Nothing taken and raw still: it waits for more.
+        // Nothing consumed and still raw: the protocol waits for more.
         (taken > 0 || !transport.mode().is_raw()).then_some(taken)
     }
 }
 
-/// Has the receiver act by the turn.
+/// Has the turn call the receiver.
 fn wake<P: LineProtocol>(transport: &Transport) {
     transport.connection::<LineReceiver<P>>().tell(|receiver, transport| {
         let transport = receiver.transport(transport);
@@ -131,7 +131,7 @@ impl<P: LineProtocol> Framer for LineReceiver<P> {
         next_line(&mut self.protocol, &mut self.lines, transport, bytes)
     }
 
-    /// Raw bytes that are given back are the protocol's own to bound.
+    /// Raw bytes that the protocol returns are its own responsibility to bound.
     #[inline]
     fn limit(&self) -> usize {
         if self.is_raw() { usize::MAX } else { self.lines.bound() }

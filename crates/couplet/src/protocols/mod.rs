@@ -1,35 +1,35 @@
-//! Protocols that are ready to use, written against the public API only (law 8).
+//! Ready-made protocols, written against the public API only (law 8).
 //!
 //! # Framing
 //!
-//! A stream has no messages: bytes arrive cut anywhere. A framer is a [`Protocol`] that finds the
-//! messages again and hands them, whole, to the protocol that it wraps:
+//! A stream has no message boundaries: bytes arrive split at arbitrary points. A framer is a
+//! [`Protocol`] that reassembles the messages and delivers them to the protocol it wraps:
 //!
 //! | framer | a message is | wraps a |
 //! | --- | --- | --- |
-//! | [`LineReceiver`] | what stands before a delimiter; raw bytes by turns | [`LineProtocol`] |
-//! | [`LineOnlyReceiver`] | what stands before a delimiter | [`LineProtocol`] |
+//! | [`LineReceiver`] | the bytes before a delimiter; raw bytes in raw mode | [`LineProtocol`] |
+//! | [`LineOnlyReceiver`] | the bytes before a delimiter | [`LineProtocol`] |
 //! | [`NetstringReceiver`] | `5:hello,` | [`StringProtocol`] |
-//! | [`IntReceiver<u8 / u16 / u32, _>`](IntReceiver) | a length in network order, then so many bytes | [`StringProtocol`] |
+//! | [`IntReceiver<u8 / u16 / u32, _>`](IntReceiver) | a length in network byte order, then that many bytes | [`StringProtocol`] |
 //!
-//! All keep these promises:
+//! All of them guarantee:
 //!
-//! - However the stream is cut, the messages are the same.
-//! - A message that lies whole in what was received is lent as a slice of it: no copy. Of what is
-//!   cut a copy is kept until the rest comes.
-//! - A message has a limit, and a peer that exceeds it costs no more memory than the limit: a
-//!   length is held against it before anything is kept. An offence ends the connection with a
-//!   [`FramingError`], after the messages before it were handed on.
-//! - [`pause_producing`](Transport::pause_producing) stops at once, in the middle of what was
-//!   received. After [`resume_producing`](Transport::resume_producing) the rest comes, from the
-//!   turn and before any new byte.
+//! - The messages are the same however the stream is split.
+//! - A message that arrives in one piece is passed as a slice of the received bytes, without a
+//!   copy. A partial message is copied and held until the rest arrives.
+//! - Messages have a length limit, and a peer that exceeds it costs no more memory than the limit:
+//!   an announced length is checked before anything is buffered. A violation ends the connection
+//!   with a [`FramingError`], after the messages before it have been delivered.
+//! - [`pause_producing`](Transport::pause_producing) takes effect immediately, even in the middle
+//!   of a received chunk. After [`resume_producing`](Transport::resume_producing) the turn delivers
+//!   the rest before any new bytes.
 //! - After [`lose_connection`](Transport::lose_connection), [`fail`](Transport::fail) or
-//!   [`abort_connection`](Transport::abort_connection) no message comes.
+//!   [`abort_connection`](Transport::abort_connection) no more messages are delivered.
 //!
 //! [`Transport::connection`] finds the protocol inside its framer. [`encode_line`],
 //! [`encode_netstring`] and [`encode_int`] frame without a transport.
 //!
-//! For a framing of your own there is [`Framer`], on which all of these are written.
+//! For a framing of your own, implement [`Framer`]; all of these are built on it.
 //!
 //! # Relays
 //!
@@ -37,9 +37,10 @@
 //!
 //! # Factories
 //!
-//! - [`ReconnectingClientFactory`] connects again, with growing waits.
+//! - [`ReconnectingClientFactory`] reconnects with exponential backoff.
 //! - A [`Policy`] limits connections: [`LimitConnections`], [`LimitConnectionsByPeer`],
-//!   [`LimitRate`], [`LimitLifetime`]. [`LimitMessages`] limits what comes over one of them.
+//!   [`LimitConnectionRate`], [`LimitLifetime`]. [`LimitMessages`] limits the messages of one
+//!   connection.
 
 mod delimiter;
 mod error;
@@ -64,8 +65,9 @@ pub use line_only::LineOnlyReceiver;
 pub use line_receiver::LineReceiver;
 pub use netstring::{NetstringReceiver, encode_netstring};
 pub use policies::{
-    Admitted, CountedTicket, LifetimeTicket, LimitConnections, LimitConnectionsByPeer,
-    LimitLifetime, LimitRate, PeerTicket, Policed, Policy, RateTicket, Ticket,
+    Admission, Admitted, CountedAdmission, LifetimeAdmission, LimitConnectionRate,
+    LimitConnections, LimitConnectionsByPeer, LimitLifetime, PeerAdmission, Policed, Policy,
+    RateAdmission,
 };
 pub use rate::{LimitMessages, MessageRate};
 pub use reconnecting::{ReconnectingClientFactory, Reconnection};
@@ -75,8 +77,8 @@ pub use string::{StringProtocol, StringTransport};
 #[cfg(doc)]
 use crate::{Protocol, Transport};
 
-/// Bytes that a message may have unless set. Twisted's `MAX_LENGTH` of strings.
+/// The default maximum string length in bytes. Twisted's `MAX_LENGTH` of strings.
 const STRING_LIMIT: usize = 99_999;
-/// Bytes that a line may have unless set, its delimiter not counted. Twisted's `MAX_LENGTH` of
+/// The default maximum line length in bytes, without the delimiter. Twisted's `MAX_LENGTH` of
 /// lines.
 const LINE_LIMIT: usize = 16_384;

@@ -1,5 +1,5 @@
-//! [`NetstringReceiver`]: strings with their length in decimal in front and a comma behind, as
-//! D. J. Bernstein wrote them down. Twisted's `NetstringReceiver`.
+//! [`NetstringReceiver`]: strings with a decimal length before and a comma after, as specified by
+//! D. J. Bernstein. Twisted's `NetstringReceiver`.
 
 use std::any::{Any, TypeId};
 
@@ -22,14 +22,14 @@ pub fn encode_netstring(string: &[u8], out: &mut Vec<u8>) {
     out.push(b',');
 }
 
-/// A length in decimal and its colon.
+/// A decimal length and its colon.
 pub(super) struct Header {
     text: [u8; Header::MAX],
     start: usize,
 }
 
 impl Header {
-    /// Bytes of the longest one.
+    /// Length of the longest header in bytes.
     const MAX: usize = 21;
 
     pub(super) fn new(mut length: usize) -> Header {
@@ -51,7 +51,7 @@ impl AsRef<[u8]> for Header {
     }
 }
 
-/// Where the string of a netstring begins and ends; `None` as long as its colon has not come.
+/// The start and end of the string in a netstring; `None` until its colon has arrived.
 #[inline]
 fn body(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, FramingError> {
     let mut length = 0_usize;
@@ -71,12 +71,12 @@ fn body(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, FramingErr
     Ok(None)
 }
 
-/// Hands on netstrings: `5:hello,`.
+/// Delivers netstrings: `5:hello,`.
 ///
-/// What is no netstring ends the connection with the [`FramingError`] that says why, after the
-/// strings before it were handed on: a length over the limit (99 999 bytes unless
-/// [set](Self::with_max_length)), a length that is no number or begins with a zero, a missing
-/// comma. What all framers have in common stands in the [module](super).
+/// A malformed netstring ends the connection with a [`FramingError`], after the strings before it
+/// have been delivered: a length over the limit (by default 99 999 bytes,
+/// [`with_max_length`](Self::with_max_length)), a length that is not a number or has a leading
+/// zero, a missing comma. See the [module](super) for what all framers have in common.
 ///
 /// ```
 /// use couplet::protocols::{FramingError, NetstringReceiver, StringProtocol, StringTransport};
@@ -116,14 +116,14 @@ impl<P: StringProtocol> NetstringReceiver<P> {
         NetstringReceiver { protocol, buffer: FrameBuffer::default(), limit: STRING_LIMIT }
     }
 
-    /// Sets how many bytes a string may have: 99 999 unless set.
+    /// Sets the maximum string length in bytes; the default is 99 999.
     #[must_use]
     pub fn with_max_length(mut self, bytes: usize) -> NetstringReceiver<P> {
         self.limit = most(bytes);
         self
     }
 
-    /// What it wraps.
+    /// The wrapped protocol.
     pub fn protocol(&mut self) -> &mut P {
         &mut self.protocol
     }

@@ -1,9 +1,9 @@
-//! Policies, as wrappers of any factory: how many connections at once ([`LimitConnections`],
-//! [`LimitConnectionsByPeer`]), how many new ones in a time ([`LimitRate`]), how long one may live
-//! ([`LimitLifetime`]). Twisted's `policies`.
+//! Connection policies that wrap any factory: how many connections at once ([`LimitConnections`],
+//! [`LimitConnectionsByPeer`]), how many new ones per period ([`LimitConnectionRate`]), how long
+//! one may live ([`LimitLifetime`]). Twisted's `policies`.
 //!
-//! Whoever is turned away is closed at once and without a protocol, and the inner factory never
-//! hears of it, as with a `build_protocol` that says `None` (Twisted's policies do the same).
+//! A connection that is turned away is closed immediately, without a protocol, and the inner
+//! factory is not called, as if `build_protocol` had returned `None` (as in Twisted's policies).
 
 use std::any::Any;
 use std::any::TypeId;
@@ -26,11 +26,11 @@ use crate::Reactor;
 use crate::Reason;
 use crate::Transport;
 
-/// Says which connections a factory gets. Clones share what they count, so one policy can stand
-/// before several ports.
+/// Decides which connections a factory gets. Clones share their counts, so one policy can guard
+/// several ports.
 ///
 /// ```
-/// use couplet::protocols::{LimitConnections, LimitConnectionsByPeer, LimitRate, Policy};
+/// use couplet::protocols::{LimitConnections, LimitConnectionsByPeer, LimitConnectionRate, Policy};
 /// use couplet::{Loop, Protocol, Transport};
 /// use std::time::Duration;
 ///
@@ -44,57 +44,58 @@ use crate::Transport;
 /// # fn main() -> couplet::Result<()> {
 /// # let mut l = Loop::new()?;
 /// # let reactor = l.reactor();
-/// let in_all = LimitConnections::new(1000);
-/// let factory = in_all.clone().wrap(
+/// let total = LimitConnections::new(1000);
+/// let factory = total.clone().wrap(
 ///     LimitConnectionsByPeer::default()
 ///         .on_turned_away(|peer| println!("{peer} has too many"))
-///         .wrap(LimitRate::new(50, Duration::from_secs(1)).wrap(|| Echo)),
+///         .wrap(LimitConnectionRate::new(50, Duration::from_secs(1)).wrap(|| Echo)),
 /// );
 /// let port = reactor.listen("tcp:0:interface=127.0.0.1", factory)?;
-/// let other = reactor.listen("tcp:0:interface=127.0.0.1", in_all.clone().wrap(|| Echo))?;
-/// assert_eq!(in_all.connections(), 0);
+/// let other = reactor.listen("tcp:0:interface=127.0.0.1", total.clone().wrap(|| Echo))?;
+/// assert_eq!(total.connections(), 0);
 /// # Ok(())
 /// # }
 /// ```
 pub trait Policy: Sized {
-    /// What an admitted connection holds until it is lost.
-    type Ticket: Ticket;
+    /// Held by an admitted connection until it is lost.
+    type Admission: Admission;
 
-    /// Whether a connection with `peer` is let in. Called before `build_protocol`.
-    fn admit(&self, peer: &Address) -> Option<Self::Ticket>;
+    /// Admits a connection from `peer`, or turns it away with `None`. Called before
+    /// `build_protocol`.
+    fn admit(&self, peer: &Address) -> Option<Self::Admission>;
 
-    /// The reactor that is going to use it.
+    /// Receives the reactor that will use this policy.
     fn attach(&self, _reactor: &Reactor) {}
 
-    /// The factory with this policy before it.
+    /// Puts this policy in front of `factory`.
     fn wrap<K, F: IntoFactory<K>>(self, factory: F) -> Policed<F::Factory, Self> {
         Policed { factory: factory.into_factory(), policy: self }
     }
 }
 
-/// What a [`Policy`] gives to a connection that it lets in. It is dropped when the connection is
-/// lost, before the protocol hears of that, and also if no protocol was built after all.
-pub trait Ticket: Any {
-    /// The connection was made; called before the protocol's `connection_made`.
+/// What a [`Policy`] hands out to each connection it admits. It is dropped when the connection is
+/// lost, before the protocol's `connection_lost`, and also if no protocol gets built.
+pub trait Admission: Any {
+    /// The connection was made. Called before the protocol's `connection_made`.
     fn connection_made(&mut self, _transport: &Transport) {}
 }
 
-/// A factory behind a policy. Made by [`Policy::wrap`].
+/// A factory behind a policy, created by [`Policy::wrap`].
 ///
-/// It passes everything on; what it builds is an [`Admitted`].
+/// It forwards every call; the protocols it builds are [`Admitted`].
 pub struct Policed<F, R> {
     factory: F,
     policy: R,
 }
 
-/// A protocol that holds its ticket. [`Transport::connection`] finds the inner one through it.
-pub struct Admitted<P, T> {
+/// A protocol that holds its [`Admission`]. [`Transport::connection`] finds the inner protocol.
+pub struct Admitted<P, A> {
     protocol: P,
-    ticket: Option<T>,
+    admission: Option<A>,
 }
 
 impl<F: Factory, R: Policy> Factory for Policed<F, R> {
-    type Protocol = Admitted<F::Protocol, R::Ticket>;
+    type Protocol = Admitted<F::Protocol, R::Admission>;
 
     fn do_start(&mut self) {
         self.factory.do_start();
@@ -105,10 +106,10 @@ impl<F: Factory, R: Policy> Factory for Policed<F, R> {
     }
 
     fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol> {
-        // A panic of the inner factory drops the ticket, so what is counted stays right.
-        let ticket = self.policy.admit(peer)?;
+        // A panic in the inner factory drops the admission, so the counts stay right.
+        let admission = self.policy.admit(peer)?;
         let protocol = self.factory.build_protocol(peer)?;
-        Some(Admitted { protocol, ticket: Some(ticket) })
+        Some(Admitted { protocol, admission: Some(admission) })
     }
 
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
@@ -129,10 +130,10 @@ impl<F: Factory, R: Policy> Factory for Policed<F, R> {
     }
 }
 
-impl<P: Protocol, T: Ticket> Protocol for Admitted<P, T> {
+impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
     fn connection_made(&mut self, transport: &Transport) {
-        if let Some(ticket) = &mut self.ticket {
-            ticket.connection_made(transport);
+        if let Some(admission) = &mut self.admission {
+            admission.connection_made(transport);
         }
         self.protocol.connection_made(transport);
     }
@@ -142,7 +143,7 @@ impl<P: Protocol, T: Ticket> Protocol for Admitted<P, T> {
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
-        self.ticket = None;
+        self.admission = None;
         self.protocol.connection_lost(transport, reason);
     }
 
@@ -170,47 +171,47 @@ impl<P: Protocol, T: Ticket> Protocol for Admitted<P, T> {
     }
 }
 
-/// At most so many connections at once, in all. Twisted's `LimitTotalConnectionsFactory`.
+/// Limits the total number of open connections. Twisted's `LimitTotalConnectionsFactory`.
 ///
 /// A connection counts until its `connection_lost`. See [`Policy`] for an example.
 #[derive(Clone)]
 pub struct LimitConnections {
     limit: Rc<Cell<usize>>,
     open: Rc<Cell<usize>>,
-    away: Away,
+    turned_away: TurnedAway,
 }
 
-/// At most so many connections at once with each peer: each IP address, whatever the port.
+/// Limits the number of open connections per peer, that is per IP address, whatever the port.
 /// Twisted's `LimitConnectionsByPeer`.
 ///
-/// A peer without an IP address is let in. See [`Policy`] for an example.
+/// A peer without an IP address is admitted. See [`Policy`] for an example.
 #[derive(Clone)]
 pub struct LimitConnectionsByPeer {
     limit: Rc<Cell<usize>>,
     open: Peers,
-    away: Away,
+    turned_away: TurnedAway,
 }
 
-/// How many connections each peer has open. Law 9: a peer without any has no entry. Looked up only,
-/// never walked.
+/// The number of open connections per peer. Law 9: a peer without any has no entry. Looked up only,
+/// never iterated.
 type Peers = Rc<RefCell<HashMap<IpAddr, usize>>>;
 
-/// At most so many new connections in a time: a token bucket, full at first, that fills evenly.
+/// Limits the rate of new connections: a token bucket, initially full, that refills evenly.
 ///
-/// So a burst of as many is let in, and from then on one each time that a token's time has passed.
-/// It counts in whole nanoseconds of the reactor's time. See [`Policy`] for an example.
+/// So it admits a burst of `most`, then one connection per `per / most`. It counts in whole
+/// nanoseconds of the reactor's time. See [`Policy`] for an example.
 #[derive(Clone)]
-pub struct LimitRate {
+pub struct LimitConnectionRate {
     bucket: Rc<RefCell<Bucket>>,
     reactor: Rc<RefCell<Option<Reactor>>>,
-    away: Away,
+    turned_away: TurnedAway,
 }
 
-/// A connection lives at most so long, however busy it is.
+/// Limits how long a connection may live, however busy it is.
 ///
-/// Then it is closed as by `lose_connection`: what was written is still flushed. If it isn't gone
-/// when the grace (30 s unless set) is over, because the peer reads too slowly, it is aborted. For
-/// silent peers there is [`Transport::set_idle_timeout`].
+/// Then it is closed as by `lose_connection`, which flushes what was written. If it isn't gone
+/// after a grace period (30 s by default), because the peer reads too slowly, it is aborted. For
+/// silent peers, use [`Transport::set_idle_timeout`].
 ///
 /// ```
 /// use couplet::protocols::{LimitLifetime, Policy};
@@ -229,25 +230,25 @@ pub struct LimitLifetime {
     grace: Duration,
 }
 
-/// Who was turned away: a count and a hook.
+/// Counts the connections turned away, and calls a hook for each.
 #[derive(Clone, Default)]
-struct Away {
+struct TurnedAway {
     count: Rc<Cell<u64>>,
     hook: Rc<RefCell<Option<Hook>>>,
 }
 
 type Hook = Box<dyn FnMut(&Address)>;
 
-impl Away {
+impl TurnedAway {
     fn set(&self, hook: impl FnMut(&Address) + 'static) {
         let old = self.hook.replace(Some(Box::new(hook)));
         drop(old);
     }
 
-    fn tell(&self, peer: &Address) {
+    fn record(&self, peer: &Address) {
         self.count.set(self.count.get().saturating_add(1));
         tracing::debug!(%peer, "turned away by a policy");
-        // Out of its cell while it runs; one that panics is not put back.
+        // Taken out of its cell while it runs; a hook that panics is not put back.
         let hook = self.hook.take();
         if let Some(mut hook) = hook {
             hook(peer);
@@ -257,31 +258,35 @@ impl Away {
 }
 
 impl LimitConnections {
-    /// At most `limit` at once. With 0 everybody is turned away.
+    /// Admits at most `limit` connections at once. With 0, all are turned away.
     pub fn new(limit: usize) -> Self {
-        Self { limit: Rc::new(Cell::new(limit)), open: Rc::default(), away: Away::default() }
+        Self {
+            limit: Rc::new(Cell::new(limit)),
+            open: Rc::default(),
+            turned_away: TurnedAway::default(),
+        }
     }
 
-    /// Sets the limit. Connections that are open stay, even if they are more.
+    /// Sets the limit. Open connections stay, even if there are more of them.
     pub fn set_limit(&self, limit: usize) {
         self.limit.set(limit);
     }
 
-    /// Calls `f` for each who is turned away.
+    /// Calls `f` for each connection turned away.
     #[must_use]
     pub fn on_turned_away(self, f: impl FnMut(&Address) + 'static) -> Self {
-        self.away.set(f);
+        self.turned_away.set(f);
         self
     }
 
-    /// The connections that are open.
+    /// The number of open connections.
     pub fn connections(&self) -> usize {
         self.open.get()
     }
 
-    /// How many were turned away so far.
+    /// The number of connections turned away so far.
     pub fn turned_away(&self) -> u64 {
-        self.away.count.get()
+        self.turned_away.count.get()
     }
 }
 
@@ -293,96 +298,101 @@ impl Default for LimitConnections {
 }
 
 impl Policy for LimitConnections {
-    type Ticket = CountedTicket;
+    type Admission = CountedAdmission;
 
-    fn admit(&self, peer: &Address) -> Option<CountedTicket> {
+    fn admit(&self, peer: &Address) -> Option<CountedAdmission> {
         if self.open.get() >= self.limit.get() {
-            self.away.tell(peer);
+            self.turned_away.record(peer);
             return None;
         }
         self.open.set(self.open.get() + 1);
-        Some(CountedTicket { open: self.open.clone() })
+        Some(CountedAdmission { open: self.open.clone() })
     }
 }
 
-/// Counts in [`LimitConnections`] until it is dropped.
+/// The admission of [`LimitConnections`]: counts as an open connection until it is dropped.
 #[derive(Debug)]
-pub struct CountedTicket {
+pub struct CountedAdmission {
     open: Rc<Cell<usize>>,
 }
 
-impl Ticket for CountedTicket {}
+impl Admission for CountedAdmission {}
 
-impl Drop for CountedTicket {
+impl Drop for CountedAdmission {
     fn drop(&mut self) {
         self.open.set(self.open.get().saturating_sub(1));
     }
 }
 
 impl LimitConnectionsByPeer {
-    /// At most `limit` at once with each peer. With 0 everybody is turned away.
+    /// Admits at most `limit` connections per peer at once. With 0, all are turned away.
     pub fn new(limit: usize) -> Self {
-        Self { limit: Rc::new(Cell::new(limit)), open: Rc::default(), away: Away::default() }
+        Self {
+            limit: Rc::new(Cell::new(limit)),
+            open: Rc::default(),
+            turned_away: TurnedAway::default(),
+        }
     }
 
-    /// Sets the limit. Connections that are open stay, even if they are more.
+    /// Sets the limit. Open connections stay, even if there are more of them.
     pub fn set_limit(&self, limit: usize) {
         self.limit.set(limit);
     }
 
-    /// Calls `f` for each who is turned away.
+    /// Calls `f` for each connection turned away.
     #[must_use]
     pub fn on_turned_away(self, f: impl FnMut(&Address) + 'static) -> Self {
-        self.away.set(f);
+        self.turned_away.set(f);
         self
     }
 
-    /// The connections that are open with this peer.
+    /// The number of open connections with this peer.
     pub fn connections(&self, peer: IpAddr) -> usize {
         self.open.borrow().get(&peer).copied().unwrap_or(0)
     }
 
-    /// The peers that have connections open.
+    /// The number of peers with open connections.
     pub fn peers(&self) -> usize {
         self.open.borrow().len()
     }
 
-    /// How many were turned away so far.
+    /// The number of connections turned away so far.
     pub fn turned_away(&self) -> u64 {
-        self.away.count.get()
+        self.turned_away.count.get()
     }
 }
 
 impl Default for LimitConnectionsByPeer {
-    /// 5 for each, as in Twisted.
+    /// 5 per peer, as in Twisted.
     fn default() -> Self {
         Self::new(5)
     }
 }
 
 impl Policy for LimitConnectionsByPeer {
-    type Ticket = PeerTicket;
+    type Admission = PeerAdmission;
 
-    fn admit(&self, peer: &Address) -> Option<PeerTicket> {
-        let Some(ip) = peer.ip() else { return Some(PeerTicket { of: None }) };
+    fn admit(&self, peer: &Address) -> Option<PeerAdmission> {
+        let Some(ip) = peer.ip() else { return Some(PeerAdmission { of: None }) };
         if self.connections(ip) >= self.limit.get() {
-            self.away.tell(peer);
+            self.turned_away.record(peer);
             return None;
         }
         *self.open.borrow_mut().entry(ip).or_insert(0) += 1;
-        Some(PeerTicket { of: Some((self.open.clone(), ip)) })
+        Some(PeerAdmission { of: Some((self.open.clone(), ip)) })
     }
 }
 
-/// Counts in [`LimitConnectionsByPeer`] until it is dropped.
+/// The admission of [`LimitConnectionsByPeer`]: counts as an open connection with its peer until it
+/// is dropped.
 #[derive(Debug)]
-pub struct PeerTicket {
+pub struct PeerAdmission {
     of: Option<(Peers, IpAddr)>,
 }
 
-impl Ticket for PeerTicket {}
+impl Admission for PeerAdmission {}
 
-impl Drop for PeerTicket {
+impl Drop for PeerAdmission {
     fn drop(&mut self) {
         let Some((open, ip)) = &self.of else { return };
         let mut open = open.borrow_mut();
@@ -393,37 +403,37 @@ impl Drop for PeerTicket {
     }
 }
 
-impl LimitRate {
-    /// At most `most` new connections in `per`. With 0 everybody is turned away; else, with a
-    /// `per` of zero, nobody is.
+impl LimitConnectionRate {
+    /// Admits at most `most` new connections per `per`. If `most` is 0, all are turned away;
+    /// otherwise, if `per` is zero, none are.
     pub fn new(most: u32, per: Duration) -> Self {
         let bucket = Rc::new(RefCell::new(Bucket::new(most, per)));
-        Self { bucket, reactor: Rc::default(), away: Away::default() }
+        Self { bucket, reactor: Rc::default(), turned_away: TurnedAway::default() }
     }
 
-    /// Calls `f` for each who is turned away.
+    /// Calls `f` for each connection turned away.
     #[must_use]
     pub fn on_turned_away(self, f: impl FnMut(&Address) + 'static) -> Self {
-        self.away.set(f);
+        self.turned_away.set(f);
         self
     }
 
-    /// How many were turned away so far.
+    /// The number of connections turned away so far.
     pub fn turned_away(&self) -> u64 {
-        self.away.count.get()
+        self.turned_away.count.get()
     }
 }
 
-impl Policy for LimitRate {
-    type Ticket = RateTicket;
+impl Policy for LimitConnectionRate {
+    type Admission = RateAdmission;
 
-    fn admit(&self, peer: &Address) -> Option<RateTicket> {
+    fn admit(&self, peer: &Address) -> Option<RateAdmission> {
         let now = self.reactor.borrow().as_ref().map(Reactor::now);
         let fits = self.bucket.borrow_mut().take(now);
         if !fits {
-            self.away.tell(peer);
+            self.turned_away.record(peer);
         }
-        fits.then_some(RateTicket)
+        fits.then_some(RateAdmission)
     }
 
     fn attach(&self, reactor: &Reactor) {
@@ -432,20 +442,20 @@ impl Policy for LimitRate {
     }
 }
 
-/// Of [`LimitRate`], which asks nothing of a connection that it has let in.
+/// The admission of [`LimitConnectionRate`], which doesn't track the connections it has admitted.
 #[derive(Debug)]
-pub struct RateTicket;
+pub struct RateAdmission;
 
-impl Ticket for RateTicket {}
+impl Admission for RateAdmission {}
 
 impl LimitLifetime {
-    /// Closes each connection when it is `life` old. With zero that is in the turn after it was
+    /// Closes each connection when it is `life` old. With zero, that is in the turn after it is
     /// made.
     pub fn new(life: Duration) -> Self {
         Self { life, grace: Duration::from_secs(30) }
     }
 
-    /// How long the close may take before the connection is aborted: 30 s unless set.
+    /// Sets how long the close may take before the connection is aborted; the default is 30 s.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -454,21 +464,21 @@ impl LimitLifetime {
 }
 
 impl Policy for LimitLifetime {
-    type Ticket = LifetimeTicket;
+    type Admission = LifetimeAdmission;
 
-    fn admit(&self, _: &Address) -> Option<LifetimeTicket> {
-        Some(LifetimeTicket { limit: self.clone(), calls: Vec::new() })
+    fn admit(&self, _: &Address) -> Option<LifetimeAdmission> {
+        Some(LifetimeAdmission { limit: self.clone(), calls: Vec::new() })
     }
 }
 
-/// The timers of [`LimitLifetime`], which end with the connection.
+/// The admission of [`LimitLifetime`]: its timers, which are cancelled with the connection.
 #[derive(Debug)]
-pub struct LifetimeTicket {
+pub struct LifetimeAdmission {
     limit: LimitLifetime,
     calls: Vec<DelayedCall>,
 }
 
-impl Ticket for LifetimeTicket {
+impl Admission for LifetimeAdmission {
     fn connection_made(&mut self, transport: &Transport) {
         let LimitLifetime { life, grace } = self.limit;
         let (closing, aborting) = (transport.clone(), transport.clone());
@@ -479,7 +489,7 @@ impl Ticket for LifetimeTicket {
     }
 }
 
-impl Drop for LifetimeTicket {
+impl Drop for LifetimeAdmission {
     fn drop(&mut self) {
         for call in self.calls.drain(..) {
             call.cancel();
@@ -493,7 +503,7 @@ impl<F, R> fmt::Debug for Policed<F, R> {
     }
 }
 
-impl<P, T> fmt::Debug for Admitted<P, T> {
+impl<P, A> fmt::Debug for Admitted<P, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admitted").finish_non_exhaustive()
     }
@@ -519,10 +529,10 @@ impl fmt::Debug for LimitConnectionsByPeer {
     }
 }
 
-impl fmt::Debug for LimitRate {
+impl fmt::Debug for LimitConnectionRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bucket = self.bucket.borrow();
-        f.debug_struct("LimitRate")
+        f.debug_struct("LimitConnectionRate")
             .field("most", &bucket.most())
             .field("per", &bucket.per())
             .field("turned_away", &self.turned_away())

@@ -1,6 +1,5 @@
-//! [`LimitMessages`]: how many messages one connection may send in a time. Who sends more is slowed
-//! down by the network's flow control, and nothing is dropped. Twisted's `ThrottlingProtocol` counts
-//! bytes.
+//! [`LimitMessages`]: limits the message rate of one connection. A peer that sends more is slowed
+//! down by TCP flow control, and nothing is dropped. Twisted's `ThrottlingProtocol` counts bytes.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -10,12 +9,12 @@ use super::line::{LineProtocol, LineTransport};
 use super::string::{StringProtocol, StringTransport};
 use crate::{Protocol, Reason, Transport};
 
-/// Messages a second that a connection may send unless set.
+/// The default message rate: this many per second.
 const MOST: u32 = 1000;
 const PER: Duration = Duration::from_secs(1);
 
-/// A token bucket, full at first, that fills evenly. It counts in parts of which a token costs
-/// `per` in nanoseconds, and of which `most` come each nanosecond: all is exact.
+/// A token bucket, initially full, that refills evenly. It counts in units such that a token costs
+/// `per` in nanoseconds, and `most` units are added per nanosecond: all arithmetic is exact.
 pub(super) struct Bucket {
     most: u32,
     per: Duration,
@@ -46,7 +45,8 @@ impl Bucket {
         fits
     }
 
-    /// Takes a token, there or not, and tells how long it takes until there is another.
+    /// Takes a token, going into debt if there is none, and returns the time until the next one is
+    /// available.
     fn spend(&mut self, now: Instant) -> Duration {
         self.fill(Some(now));
         self.missing = self.missing.saturating_add(self.per.as_nanos());
@@ -56,14 +56,14 @@ impl Bucket {
 
     fn fill(&mut self, now: Option<Instant>) {
         if let (Some(now), Some(at)) = (now, self.at) {
-            // Below 2^94 nanoseconds times 2^32: it fits.
+            // Less than 2^94 nanoseconds times 2^32 fits.
             let gained = now.saturating_duration_since(at).as_nanos() * u128::from(self.most);
             self.missing = self.missing.saturating_sub(gained);
         }
         self.at = now;
     }
 
-    /// What has to come before there is a token.
+    /// The units missing before a token is available.
     fn lacks(&self) -> u128 {
         let cost = self.per.as_nanos();
         let room = cost * u128::from(self.most);
@@ -71,12 +71,12 @@ impl Bucket {
     }
 }
 
-/// Counts the messages of one connection, and [throttles](Transport::throttle) its reading while
-/// they are too many: a token bucket, full at first, that fills evenly. So a burst of `most` passes
-/// at once, and from then on one message comes in each `per / most`.
+/// Counts the messages of one connection and [throttles](Transport::throttle) its reading while
+/// there are too many: a token bucket, initially full, that refills evenly. So a burst of `most`
+/// passes immediately, then one message per `per / most`.
 ///
-/// [`LimitMessages`] counts for the protocols of this library; a [`Framer`](super::Framer) of your
-/// own counts by itself.
+/// [`LimitMessages`] uses it for this library's protocols; a [`Framer`](super::Framer) of your own
+/// calls [`count`](Self::count) itself.
 ///
 /// ```
 /// use couplet::Transport;
@@ -106,13 +106,13 @@ pub struct MessageRate {
 }
 
 impl MessageRate {
-    /// At most `most` messages in `per`, and at least one; with a `per` of zero there is no limit.
+    /// At most `most` messages per `per`, and at least one; if `per` is zero there is no limit.
     pub fn new(most: u32, per: Duration) -> MessageRate {
         MessageRate { bucket: Bucket::new(most.max(1), per) }
     }
 
-    /// A message came. When it was the last one for now, nothing is delivered until the next one
-    /// may come: a framer stops in the middle of what was received.
+    /// Counts a message. If it uses up the last token, nothing more is delivered until the next
+    /// token: a framer stops in the middle of a received chunk.
     pub fn count(&mut self, transport: &Transport) {
         let wait = self.bucket.spend(transport.reactor().now());
         transport.throttle(wait);
@@ -120,7 +120,7 @@ impl MessageRate {
 }
 
 impl Default for MessageRate {
-    /// 1000 in a second.
+    /// 1000 per second.
     fn default() -> MessageRate {
         MessageRate::new(MOST, PER)
     }
@@ -135,16 +135,16 @@ impl fmt::Debug for MessageRate {
     }
 }
 
-/// A protocol whose peer may send so many messages in a time and no more: 1000 in a second unless
-/// [set](Self::with_rate). What is more waits in the network, which slows the peer down; nothing is
-/// dropped.
+/// Limits the rate of messages from a protocol's peer, by default to 1000 per second
+/// ([`with_rate`](Self::with_rate)). The excess waits in the network, which slows the peer down;
+/// nothing is dropped.
 ///
 /// It goes inside the framer, around a [`LineProtocol`] or a [`StringProtocol`], where a message is
-/// a line or a string. Raw bytes of a line protocol are not counted. Around a plain [`Protocol`]
-/// each read counts, of at most 256 KiB unless the loop is told otherwise.
+/// a line or a string. A line protocol's raw bytes are not counted. Around a plain [`Protocol`]
+/// each read counts as one, of at most 256 KiB unless the loop's options say otherwise.
 ///
-/// Its pause is its own ([`Transport::throttle`]): the protocol, and producers, may pause and
-/// resume as they like.
+/// Its pause is separate ([`Transport::throttle`]): the protocol and producers may pause and resume
+/// independently.
 ///
 /// ```
 /// use couplet::protocols::{LimitMessages, LineProtocol, LineReceiver, LineTransport};
@@ -179,21 +179,21 @@ impl<P> LimitMessages<P> {
         LimitMessages { protocol, rate: MessageRate::default() }
     }
 
-    /// Sets the rate: at most `most` messages in `per`, as for [`MessageRate::new`].
+    /// Sets the rate to at most `most` messages per `per`, as in [`MessageRate::new`].
     #[must_use]
     pub fn with_rate(mut self, most: u32, per: Duration) -> LimitMessages<P> {
         self.rate = MessageRate::new(most, per);
         self
     }
 
-    /// What it wraps.
+    /// The wrapped protocol.
     pub fn protocol(&mut self) -> &mut P {
         &mut self.protocol
     }
 }
 
-/// The callbacks that are the same in each kind of protocol.
-macro_rules! pass_on {
+/// Forwards the callbacks that all kinds of protocol share.
+macro_rules! forward {
     ($kind:ident, $transport:ty) => {
         fn connection_made(&mut self, transport: &$transport) {
             $kind::connection_made(&mut self.protocol, transport);
@@ -229,7 +229,7 @@ macro_rules! pass_on {
 }
 
 impl<P: Protocol> Protocol for LimitMessages<P> {
-    pass_on!(Protocol, Transport);
+    forward!(Protocol, Transport);
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         self.rate.count(transport);
@@ -238,7 +238,7 @@ impl<P: Protocol> Protocol for LimitMessages<P> {
 }
 
 impl<P: LineProtocol> LineProtocol for LimitMessages<P> {
-    pass_on!(LineProtocol, LineTransport);
+    forward!(LineProtocol, LineTransport);
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
         self.rate.count(transport);
@@ -256,7 +256,7 @@ impl<P: LineProtocol> LineProtocol for LimitMessages<P> {
 }
 
 impl<P: StringProtocol> StringProtocol for LimitMessages<P> {
-    pass_on!(StringProtocol, StringTransport);
+    forward!(StringProtocol, StringTransport);
 
     fn string_received(&mut self, transport: &StringTransport, string: &[u8]) {
         self.rate.count(transport);

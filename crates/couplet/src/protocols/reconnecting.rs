@@ -1,5 +1,5 @@
-//! [`ReconnectingClientFactory`]: a wrapper of any factory, which connects again when an attempt
-//! failed or a connection was lost. Twisted's class of the same name.
+//! [`ReconnectingClientFactory`]: wraps any factory and reconnects when an attempt fails or a
+//! connection is lost. Twisted's class of the same name.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -14,22 +14,21 @@ use crate::IntoFactory;
 use crate::Reactor;
 use crate::Reason;
 
-/// Connects again, with growing waits, for as long as nobody says stop.
+/// Reconnects with exponential backoff until it is stopped.
 ///
-/// It works with `connect_tcp` and with endpoints alike; the Deferred of
-/// [`Reactor::connect`] gives the first connection that is made, or fails
-/// when this factory gives up. The inner factory hears of everything, and is not stopped between
-/// attempts.
+/// It works with both `connect_tcp` and endpoints; the Deferred of [`Reactor::connect`] fires with
+/// the first connection that is established, or fails when this factory gives up. The inner factory
+/// gets every call, and is not stopped between attempts.
 ///
-/// The first wait is 1 s, and each is e times as long as the one before, with a normal jitter of
-/// 12 % and never more than an hour. There is no limit of retries unless one is set. The waits
-/// start anew when the user says [`reset_delay`](Reconnection::reset_delay), not by themselves: a
-/// server that accepts and then hangs up is no reason to hurry.
+/// By default the first delay is 1 s, and each is e times the previous one, with a normally
+/// distributed jitter of 12 % and a maximum of an hour. There is no limit on retries unless one is
+/// set. The delay is reset by [`reset_delay`](Reconnection::reset_delay), never automatically: a
+/// server that accepts and then hangs up should not be retried faster.
 ///
 /// An attempt that was stopped on purpose
 /// ([`stop_connecting`](Connector::stop_connecting), a cancel of the Deferred) is not repeated,
-/// and none begins when the reactor stops. Use one for each target: what it counts, it counts for
-/// all its connectors together.
+/// and none begins when the reactor stops. Use one factory per target: its delay and retry count
+/// are shared by all its connectors.
 ///
 /// ```
 /// use couplet::protocols::{ReconnectingClientFactory, Reconnection};
@@ -39,7 +38,7 @@ use crate::Reason;
 /// struct Client(Reconnection);
 /// impl Protocol for Client {
 ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {
-///         self.0.reset_delay(); // the server answers: the next trouble is a new one
+///         self.0.reset_delay(); // the server answers, so start over after the next failure
 ///     }
 /// }
 ///
@@ -62,7 +61,7 @@ pub struct ReconnectingClientFactory<F> {
     reconnection: Reconnection,
 }
 
-/// The hand on a [`ReconnectingClientFactory`] that is in use. Cheap to clone.
+/// Controls a [`ReconnectingClientFactory`] that is in use. Cheap to clone.
 #[derive(Clone)]
 pub struct Reconnection {
     state: Rc<State>,
@@ -74,7 +73,7 @@ struct State {
     mean: Cell<Option<f64>>,
     retries: Cell<u32>,
     stopped: Cell<bool>,
-    /// The one that was last told of, until it ends for good.
+    /// The connector that last started an attempt, until it ends for good.
     connector: RefCell<Option<Connector>>,
 }
 
@@ -106,8 +105,8 @@ impl<F: Factory> ReconnectingClientFactory<F> {
         Self::with(|_| factory)
     }
 
-    /// Wraps the factory that `make` makes of the [`Reconnection`]: for protocols that want to
-    /// say `reset_delay` themselves.
+    /// Wraps the factory that `make` builds from the [`Reconnection`], for protocols that call
+    /// `reset_delay` themselves.
     pub fn with<K, M: IntoFactory<K, Factory = F>>(make: impl FnOnce(Reconnection) -> M) -> Self {
         let state = State {
             settings: Cell::default(),
@@ -120,29 +119,30 @@ impl<F: Factory> ReconnectingClientFactory<F> {
         Self { factory: make(reconnection.clone()).into_factory(), reconnection }
     }
 
-    /// The first wait: 1 s unless set. With zero, every attempt follows the last one at once.
+    /// Sets the first delay; the default is 1 s. With zero, each attempt immediately follows the
+    /// previous one.
     #[must_use]
     pub fn initial_delay(self, delay: Duration) -> Self {
         self.set(|settings| settings.initial_delay = delay)
     }
 
-    /// No wait is longer, jitter included: an hour unless set.
+    /// Sets the maximum delay, including jitter; the default is an hour.
     #[must_use]
     pub fn max_delay(self, delay: Duration) -> Self {
         self.set(|settings| settings.max_delay = delay)
     }
 
-    /// How many times as long as the last wait the next one is: e unless set. Below 1, and not a
-    /// number, count as 1: waits never shrink.
+    /// Sets the factor by which the delay grows; the default is e. Values below 1 and NaN count as
+    /// 1: delays never shrink.
     #[must_use]
     pub fn factor(self, factor: f64) -> Self {
         self.set(|settings| settings.factor = factor.max(1.0))
     }
 
-    /// The standard deviation of a wait, as a part of it: about 0.12 unless set, from 0 (no
-    /// jitter) to 1; what is outside counts as the nearer of these, and not a number as 0. It
-    /// spreads the clients that lost their server at the same moment. No wait is shortened to
-    /// less than a tenth, nor to less than a tenth of the initial delay.
+    /// Sets the standard deviation of a delay, as a fraction of it; the default is about 0.12.
+    /// Values are clamped to 0 (no jitter) to 1, and NaN counts as 0. Jitter spreads out clients
+    /// that lost their server at the same moment. It never shortens a delay to less than a tenth,
+    /// nor to less than a tenth of the initial delay.
     #[must_use]
     pub fn jitter(self, jitter: f64) -> Self {
         self.set(|settings| {
@@ -150,8 +150,8 @@ impl<F: Factory> ReconnectingClientFactory<F> {
         })
     }
 
-    /// Gives up after so many retries without a [`reset_delay`](Reconnection::reset_delay): no
-    /// limit unless set. With 0 there is the first attempt and no other.
+    /// Gives up after this many retries without a [`reset_delay`](Reconnection::reset_delay); by
+    /// default there is no limit. With 0, only the first attempt is made.
     #[must_use]
     pub fn max_retries(self, retries: u32) -> Self {
         self.set(|settings| settings.max_retries = Some(retries))
@@ -166,22 +166,22 @@ impl<F: Factory> ReconnectingClientFactory<F> {
 }
 
 impl<F> ReconnectingClientFactory<F> {
-    /// The hand on it, to be kept when the factory is given away.
+    /// Its [`Reconnection`], to keep when the factory is moved into a connect.
     pub fn reconnection(&self) -> Reconnection {
         self.reconnection.clone()
     }
 }
 
 impl Reconnection {
-    /// The next wait is the initial one, and the retries count from 0: say so when a connection
-    /// has proved good, after a login for instance. Twisted's `resetDelay`.
+    /// Resets the delay to the initial one and the retry count to 0. Call it once a connection has
+    /// proved good, such as after a login. Twisted's `resetDelay`.
     pub fn reset_delay(&self) {
         self.state.mean.set(None);
         self.state.retries.set(0);
     }
 
-    /// Makes no attempt any more. A wait is ended and an attempt given up, by the turn and with
-    /// [`ConnectError::Stopped`]; a connection that was made stays. Twisted's `stopTrying`.
+    /// Makes no further attempts. The turn ends a pending delay or attempt with
+    /// [`ConnectError::Stopped`]; an established connection stays. Twisted's `stopTrying`.
     pub fn stop_trying(&self) {
         self.state.stopped.set(true);
         let connector = self.state.connector.borrow().clone();
@@ -195,7 +195,7 @@ impl Reconnection {
         !self.state.stopped.get()
     }
 
-    /// Retries since the beginning, or since the last [`reset_delay`](Self::reset_delay).
+    /// The number of retries since the start, or since the last [`reset_delay`](Self::reset_delay).
     pub fn retries(&self) -> u32 {
         self.state.retries.get()
     }
@@ -209,39 +209,39 @@ impl State {
             return self.let_go();
         }
         if most.is_some_and(|most| retries >= most) {
-            tracing::info!(target = %connector, retries, "gives up connecting");
+            tracing::info!(target = %connector, retries, "giving up connecting");
             return self.let_go();
         }
         let delay = self.next_delay(connector.reactor());
-        // The inner factory may have connected again by itself.
+        // The inner factory may have reconnected itself.
         if connector.connect_after(delay).is_ok() {
             self.retries.set(retries.saturating_add(1));
-            tracing::info!(target = %connector, ?delay, "will connect again");
+            tracing::info!(target = %connector, ?delay, "reconnecting after a delay");
         }
     }
 
     fn next_delay(&self, reactor: &Reactor) -> Duration {
         let settings = self.settings.get();
         let most = settings.max_delay.as_secs_f64();
-        // Chance alone must not shrink the waits to nothing.
+        // Jitter must not shrink the delays to nothing over time.
         let least = settings.initial_delay.as_secs_f64();
         let mean = self.mean.get().unwrap_or(least).max(least).min(most);
         let spread = if settings.jitter > 0.0 { settings.jitter * normal(reactor) } else { 0.0 };
         let delay = mean * (1.0 + spread).max(0.1);
-        // What was waited grows, not the mean: as in Twisted.
+        // The factor applies to the actual delay, not to the mean: as in Twisted.
         self.mean.set(Some(delay * settings.factor));
         Duration::try_from_secs_f64(delay).map_or(settings.max_delay, |d| d.min(settings.max_delay))
     }
 
-    /// The connector keeps its factory, so it is kept here no longer than it is of use.
+    /// The connector owns its factory, so release it as soon as it is no longer needed.
     fn let_go(&self) {
         let connector = self.connector.take();
         drop(connector);
     }
 }
 
-/// About a standard normal deviate: the sum of twelve uniform ones. Only additions, so that a seed
-/// gives the same on every machine.
+/// An approximate standard normal deviate: the sum of twelve uniform ones. Uses only additions, so
+/// a seed gives the same result on every machine.
 fn normal(reactor: &Reactor) -> f64 {
     let mut sum = 0.0;
     for _ in 0..3 {
@@ -254,7 +254,7 @@ fn normal(reactor: &Reactor) -> f64 {
     sum - 6.0
 }
 
-/// Connects again when the inner factory has been told, even if it panics.
+/// Reconnects after the inner factory has been called, even if it panics.
 struct Again<'a>(&'a State, &'a Connector);
 
 impl Drop for Again<'_> {

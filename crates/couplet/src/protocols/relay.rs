@@ -1,5 +1,5 @@
-//! [`Relay`]: two connections joined into one, with half-closes, resets and back-pressure carried
-//! from each to the other. Twisted's `portforward`.
+//! [`Relay`]: joins two connections, passing half-closes, resets and backpressure from each to the
+//! other. Twisted's `portforward`.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -7,20 +7,20 @@ use std::rc::Rc;
 
 use crate::{Protocol, Reason, Transport};
 
-/// One of two protocols that pass everything on to each other. Made by [`Relay::pair`].
+/// One of two protocols that forward everything to each other. Created by [`Relay::pair`].
 ///
-/// Each is given to a connection of its own, whichever is made first: by a factory, or by
-/// [`Reactor::connect_protocol`](crate::Reactor::connect_protocol). Until both are made, the first
-/// one's reading is paused, so nothing that its peer sends is lost. Then
+/// Each serves a connection of its own, set up in either order by a factory or by
+/// [`Reactor::connect_protocol`](crate::Reactor::connect_protocol). Until both are made, reading
+/// from the first is paused, so nothing that its peer sends is lost. Then
 ///
-/// - bytes go both ways. While the buffer of one side is full, the reading of the other is paused:
-///   no more than the high mark and one read is in memory for each direction;
-/// - the end of one peer's stream (a FIN) ends the stream to the other peer, after all bytes before
-///   it; the other direction goes on;
-/// - a reset, a timeout or any other end that is not clean aborts the other connection, so that no
-///   peer takes half a stream for a whole one. So does a connect that fails;
-/// - what our side closes with [`lose_connection`](Transport::lose_connection) is closed on the
-///   other side too, after a flush.
+/// - bytes flow both ways. While one side's buffer is full, reading from the other is paused: at
+///   most the high watermark plus one read is in memory per direction;
+/// - one peer's FIN is passed on to the other peer, after all bytes before it; the other direction
+///   stays open;
+/// - a reset, a timeout, a failed connect or any other unclean end aborts the other connection, so
+///   that no peer mistakes a truncated stream for a complete one;
+/// - when our side closes one connection with
+///   [`lose_connection`](Transport::lose_connection), the other is flushed and closed too.
 ///
 /// Timeouts are up to you: [`Transport::set_idle_timeout`].
 ///
@@ -49,9 +49,9 @@ use crate::{Protocol, Reason, Transport};
 /// # }
 /// ```
 ///
-/// A protocol that relays only after a dialogue of its own (SOCKS, CONNECT) keeps a `Relay` in a
-/// field. It calls `relay.connection_made(transport)` when the dialogue is over, then passes every
-/// callback on, beginning with `data_received` for the bytes behind the dialogue.
+/// A protocol that relays only after a handshake of its own (SOCKS, CONNECT) keeps a `Relay` in a
+/// field. It calls `relay.connection_made(transport)` after the handshake, then forwards every
+/// callback, starting with `data_received` for the bytes after the handshake.
 pub struct Relay {
     joint: Rc<Joint>,
     side: Side,
@@ -63,18 +63,18 @@ enum Side {
     Right,
 }
 
-/// What both sides share.
+/// State shared by both sides.
 struct Joint {
     left: RefCell<End>,
     right: RefCell<End>,
 }
 
 enum End {
-    /// Its connection is not made yet. Law 9: what the other side was given before its reading was
-    /// paused, one read at most.
+    /// Its connection is not made yet. Law 9: holds what the other side received before its reading
+    /// was paused, one read at most.
     Awaited(Vec<u8>),
     Open(Transport),
-    /// It is over; `clean` if that was no accident.
+    /// It has ended; `clean` if it ended cleanly.
     Over {
         clean: bool,
     },
@@ -93,11 +93,11 @@ impl Relay {
         self.joint.transport(self.side.other())
     }
 
-    /// Reads no more until the other side has drained. No producer stands for this side there: a
-    /// close would wait for it.
+    /// Pauses reading until the other side has drained. This side is not registered as a producer
+    /// there, because a close would wait for it.
     fn pause(&self, transport: &Transport, other: &Transport) {
         transport.pause_producing();
-        // Weak, for each side may wait for the other.
+        // Weak, because each side may wait for the other.
         let (joint, side) = (Rc::downgrade(&self.joint), self.side);
         let resume = move |_| {
             if let Some(transport) = joint.upgrade().and_then(|joint| joint.transport(side)) {
@@ -179,7 +179,7 @@ impl Protocol for Relay {
         self.end(clean);
         let Some(other) = self.other() else { return };
         match reason {
-            // The other one ends by the same shutdown, and is flushed.
+            // The same shutdown ends the other side and flushes it.
             Reason::Shutdown => {}
             _ if clean => other.lose_connection(),
             _ => other.abort_connection(),
@@ -188,7 +188,7 @@ impl Protocol for Relay {
 }
 
 impl Drop for Relay {
-    /// One that never had a connection will have none: its connect has failed.
+    /// A side that never had a connection will never get one: its connect failed.
     fn drop(&mut self) {
         if matches!(&*self.joint.end(self.side).borrow(), End::Awaited(_)) {
             self.end(false);

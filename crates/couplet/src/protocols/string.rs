@@ -1,5 +1,5 @@
-//! [`StringProtocol`]: what is given the strings of a framer with lengths, and the
-//! [`StringTransport`] that it answers on.
+//! [`StringProtocol`], which receives length-prefixed strings, and the [`StringTransport`] it
+//! answers on.
 
 use std::any::{Any, TypeId};
 use std::ops::Deref;
@@ -9,15 +9,16 @@ use super::int::{Prefix, put_length};
 use super::netstring::Header;
 use crate::{Connection, Reason, Transport};
 
-/// A limit that a header's length can be added to. No buffer is larger.
+/// Caps a limit so that adding a header's length can't overflow. No buffer can be larger.
 pub(super) fn most(bytes: usize) -> usize {
     bytes.min(isize::MAX.unsigned_abs())
 }
 
-/// What is given whole strings, by a [`NetstringReceiver`](super::NetstringReceiver) or an
-/// [`IntReceiver`](super::IntReceiver): the same object serves under each.
+/// A protocol that receives complete strings from a
+/// [`NetstringReceiver`](super::NetstringReceiver) or an [`IntReceiver`](super::IntReceiver): the
+/// same object works with either.
 ///
-/// Its other callbacks are those of a [`Protocol`](crate::Protocol), under the same names.
+/// Its other callbacks are those of a [`Protocol`](crate::Protocol), with the same names.
 ///
 /// ```
 /// use couplet::protocols::{NetstringReceiver, StringProtocol, StringTransport};
@@ -40,28 +41,30 @@ pub trait StringProtocol: Any {
     /// The connection was made; the first call.
     fn connection_made(&mut self, _transport: &StringTransport) {}
 
-    /// A whole string came. It is lent for the time of the call.
+    /// A complete string arrived. It is borrowed for the call only.
     fn string_received(&mut self, transport: &StringTransport, string: &[u8]);
 
-    /// The connection is gone; the last call, and it comes exactly once.
+    /// The connection is gone. This is the last call, and it is made exactly once.
     fn connection_lost(&mut self, _transport: &StringTransport, _reason: &Reason) {}
 
-    /// The peer has no more to send. Of a string that was cut off by that nothing is told. Unless
-    /// you say otherwise the connection is closed.
+    /// The peer shut down its write side. A string cut off by that is not delivered. The default
+    /// closes the connection.
     fn read_closed(&mut self, transport: &StringTransport) {
         transport.lose_connection();
     }
 
-    /// After [`lose_write_connection`](Transport::lose_write_connection): all has left.
+    /// After [`lose_write_connection`](Transport::lose_write_connection): everything written and
+    /// the FIN have left.
     fn write_closed(&mut self, _transport: &StringTransport) {}
 
-    /// Reading was resumed after a pause; called before the strings that were held.
+    /// Reading was resumed after a pause; called before the strings held back.
     fn reading_resumed(&mut self, _transport: &StringTransport) {}
 
     /// The secure handshake is complete. Called on secure transports only.
     fn handshake_completed(&mut self, _transport: &StringTransport) {}
 
-    /// A protocol that wraps others shows them here.
+    /// A protocol that wraps others exposes them here: see
+    /// [`Protocol::find`](crate::Protocol::find).
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
         None
     }
@@ -74,11 +77,11 @@ pub struct StringTransport {
     format: Format,
 }
 
-/// What stands around a string.
+/// The framing around a string.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Format {
     Netstring,
-    /// A length of so many bytes that counts to `max`.
+    /// A length prefix of `size` bytes that holds at most `max`.
     Int {
         size: usize,
         max: usize,
@@ -96,13 +99,13 @@ impl StringTransport {
         StringTransport { transport: transport.clone(), format }
     }
 
-    /// Sends `string` as one message, like [`write`](Transport::write) otherwise. The limit of
-    /// what is received does not count here.
+    /// Sends `string` as one message; otherwise like [`write`](Transport::write). The receive
+    /// limit does not apply.
     ///
     /// # Errors
     ///
-    /// When its length does not fit into the prefix of an [`IntReceiver`](super::IntReceiver);
-    /// nothing is written. A netstring can be of any length.
+    /// If its length does not fit in the prefix of an [`IntReceiver`](super::IntReceiver);
+    /// nothing is written. A netstring can have any length.
     pub fn send_string(&self, string: impl AsRef<[u8]>) -> Result<(), StringTooLong> {
         let string = string.as_ref();
         match self.format {
@@ -119,8 +122,8 @@ impl StringTransport {
         Ok(())
     }
 
-    /// The way back to the protocol's `&mut self`, as [`Transport::connection`] gives it; its calls
-    /// get a `&StringTransport`.
+    /// A handle that leads back to the protocol's `&mut self`, like [`Transport::connection`]; its
+    /// calls get a `&StringTransport`.
     pub fn connection<P: 'static>(&self) -> Connection<P, StringTransport> {
         Connection::new(self.clone())
     }

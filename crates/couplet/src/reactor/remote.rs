@@ -88,6 +88,7 @@ impl Remote {
     /// # Errors
     ///
     /// [`LoopGone`]; `f` is dropped.
+    #[track_caller]
     pub fn tell<P: 'static>(
         &self,
         connection: ConnectionId,

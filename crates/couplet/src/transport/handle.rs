@@ -4,6 +4,7 @@
 use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub(crate) trait Tell {
 /// # let mut held = hold(LineReceiver::new(Clock));
 /// # held.push(b"\r\n");
 /// # held.advance(Duration::from_secs(1));
-/// # assert_eq!(held.cell.take(), b"tick\r\n");
+/// # assert_eq!(held.wire.take(), b"tick\r\n");
 /// ```
 pub struct Connection<P, T = Transport> {
     transport: T,
@@ -66,6 +67,12 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
     /// Runs `f` on the protocol in the turn. False, and `f` is dropped, when
     /// [`connection_lost`](Protocol::connection_lost) was called already. It is dropped too when
     /// the connection is lost before its turn comes.
+    ///
+    /// # Panics
+    ///
+    /// In the turn and in debug builds, when the protocol is no `P`; the message has your line. In
+    /// release builds that is logged.
+    #[track_caller]
     pub fn tell(&self, f: impl FnOnce(&mut P, &T) + 'static) -> bool {
         let told = self.told(f);
         let is_there = !self.is_lost();
@@ -76,7 +83,8 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
     }
 
     /// Runs `f` on the protocol in the turn, and gives what it returns; fails with
-    /// [`ConnectionLost`] when the connection is lost before.
+    /// [`ConnectionLost`] when the connection is lost before, and with [`WrongProtocol`] when the
+    /// protocol is no `P`.
     #[track_caller]
     pub fn ask<R: 'static>(&self, f: impl FnOnce(&mut P, &T) -> R + 'static) -> Deferred<R> {
         self.ask_result(move |protocol, transport| Ok(f(protocol, transport)))
@@ -93,7 +101,8 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
             return Deferred::fail(ConnectionLost(reason));
         }
         let (deferred, resolver) = Deferred::new();
-        let asked = Box::new(Asked { f, resolver, protocol: PhantomData });
+        let (place, protocol) = (Location::caller(), PhantomData);
+        let asked = Box::new(Asked { f, resolver, place, protocol });
         self.cell().reactor.tell(self.cell(), asked);
         deferred
     }
@@ -123,6 +132,7 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
         &self.transport.as_ref().cell
     }
 
+    #[track_caller]
     fn told(&self, f: impl FnOnce(&mut P, &T) + 'static) -> Box<dyn Tell> {
         Box::new(TellFn::new(self.with_transport(f)))
     }
@@ -152,12 +162,14 @@ impl<P, T: AsRef<Transport>> fmt::Debug for Connection<P, T> {
 
 pub(crate) struct TellFn<P, F> {
     f: Contained<F>,
+    place: &'static Location<'static>,
     protocol: PhantomData<fn(&mut P)>,
 }
 
 impl<P, F> TellFn<P, F> {
+    #[track_caller]
     pub(crate) fn new(f: F) -> TellFn<P, F> {
-        TellFn { f: Contained::new(f), protocol: PhantomData }
+        TellFn { f: Contained::new(f), place: Location::caller(), protocol: PhantomData }
     }
 }
 
@@ -165,7 +177,11 @@ impl<P: 'static, F: FnOnce(&mut P, &Transport)> Tell for TellFn<P, F> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
         match find::<P>(protocol) {
             Some(found) => self.f.take()(found, transport),
-            None => no_such_protocol::<P>(transport),
+            None => {
+                let error = WrongProtocol::new::<P>(protocol, self.place);
+                tracing::error!(connection = %transport.id(), %error);
+                debug_assert!(false, "{error}");
+            }
         }
     }
 }
@@ -173,19 +189,20 @@ impl<P: 'static, F: FnOnce(&mut P, &Transport)> Tell for TellFn<P, F> {
 struct Asked<P, T, F> {
     f: Contained<F>,
     resolver: Resolver<T>,
+    place: &'static Location<'static>,
     protocol: PhantomData<fn(&mut P)>,
 }
 
 impl<P: 'static, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell for Asked<P, T, F> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
-        let Asked { f, resolver, .. } = *self;
+        let Asked { f, resolver, place, .. } = *self;
         match find::<P>(protocol) {
             Some(found) => {
                 // Resolved before the callbacks of others run; a panic of `f` drops the resolver.
                 let answer = f.take()(found, transport);
                 resolver.resolve(answer);
             }
-            None => no_such_protocol::<P>(transport),
+            None => resolver.errback(WrongProtocol::new::<P>(protocol, place)),
         }
     }
 
@@ -204,8 +221,22 @@ fn find<P: 'static>(protocol: &mut dyn Protocol) -> Option<&mut P> {
     }
 }
 
-fn no_such_protocol<P>(transport: &Transport) {
-    let wanted = std::any::type_name::<P>();
-    tracing::error!(connection = %transport.id(), wanted, "this connection speaks no such protocol");
-    debug_assert!(false, "this connection does not speak {wanted}");
+/// A [`Connection`] was asked or told something for a protocol that it does not have.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{place}: this connection's protocol is a {found}, not a {wanted}")]
+#[non_exhaustive]
+pub struct WrongProtocol {
+    /// The type that was asked for: the `P` of the `Connection<P>`.
+    pub wanted: &'static str,
+    /// The type that the connection's protocol has.
+    pub found: &'static str,
+    /// Where `ask` or `tell` was called.
+    pub place: &'static Location<'static>,
+}
+
+impl WrongProtocol {
+    fn new<P>(protocol: &dyn Protocol, place: &'static Location<'static>) -> WrongProtocol {
+        let (wanted, found) = (std::any::type_name::<P>(), protocol.type_name());
+        WrongProtocol { wanted, found, place }
+    }
 }

@@ -25,6 +25,7 @@ use crate::protocol::Protocol;
 use crate::reactor::Reactor;
 use cell::{ConnectionCell, Level, Phase, Registered, Watermarks, asked, paused};
 pub use handle::Connection;
+pub use handle::WrongProtocol;
 pub(crate) use handle::{Tell, TellFn};
 
 /// Names a connection for as long as its loop lives, from any thread.
@@ -210,11 +211,11 @@ impl Transport {
     ///
     /// let mut held = hold(Unhurried);
     /// held.push(b"one ");
-    /// held.cell.push(b"two ");
+    /// held.wire.push(b"two ");
     /// held.advance(Duration::from_millis(999));
-    /// assert_eq!(held.cell.take(), b"one ");
+    /// assert_eq!(held.wire.take(), b"one ");
     /// held.advance(Duration::from_millis(1));
-    /// assert_eq!(held.cell.take(), b"two ");
+    /// assert_eq!(held.wire.take(), b"two ");
     /// ```
     #[track_caller]
     pub fn throttle(&self, time: Duration) {
@@ -316,7 +317,7 @@ impl Transport {
     ///
     /// let mut held = hold(Reports);
     /// held.push(b"all of it");
-    /// assert_eq!(held.cell.take(), b"all of it has left");
+    /// assert_eq!(held.wire.take(), b"all of it has left");
     /// ```
     pub fn flushed(&self) -> Deferred<()> {
         self.when_down_to(Level::Nothing)

@@ -106,6 +106,7 @@ impl Spares {
             self.kept.set(kept);
             self.others.borrow_mut().push(buffer);
         }
+        debug_assert!(self.kept.get() <= SPARE_TOTAL, "law 9");
     }
 }
 
@@ -171,6 +172,7 @@ impl Outbox {
             return self.extend_pieces(data);
         }
         self.open.extend_from_slice(data);
+        self.check();
     }
 
     /// [`extend`](Self::extend) past the end of the open piece. It grows while it is small; a large
@@ -194,6 +196,7 @@ impl Outbox {
             self.open.extend_from_slice(&data[..n]);
             data = &data[n..];
         }
+        self.check();
     }
 
     /// The driver has no more room: what is left may wait long, and does so in buffers of its size.
@@ -206,6 +209,7 @@ impl Outbox {
             self.spares.give(std::mem::replace(&mut self.open, rest));
             self.gone -= gone;
         }
+        self.check();
     }
 
     /// Appends `bytes` without a copy.
@@ -216,6 +220,7 @@ impl Outbox {
         self.seal();
         self.len += bytes.len();
         self.sealed.get_or_insert_default().pieces.push_back(Piece::Bytes(bytes));
+        self.check();
     }
 
     fn seal(&mut self) {
@@ -290,6 +295,7 @@ impl Outbox {
         if self.len == 0 {
             self.drained();
         }
+        self.check();
     }
 
     fn drained(&mut self) {
@@ -345,6 +351,7 @@ impl Outbox {
         if self.len == 0 {
             self.drained();
         }
+        self.check();
         Some(piece)
     }
 
@@ -381,6 +388,28 @@ impl Outbox {
     #[inline]
     pub fn clear(&mut self) {
         self.advance(self.len);
+    }
+
+    /// What holds between two calls, asserted in debug builds.
+    #[inline]
+    fn check(&self) {
+        #[cfg(debug_assertions)]
+        self.assert_invariants();
+    }
+
+    #[cfg(debug_assertions)]
+    fn assert_invariants(&self) {
+        assert!(
+            self.len > 0 || (self.gone == 0 && self.open.capacity() == 0),
+            "empty, with memory"
+        );
+        assert!(self.len == 0 || !self.first().is_empty(), "a sent piece stayed");
+        // A long outbox is not counted again at each of its writes.
+        if self.pieces().count() < 16 {
+            let pieces: usize = self.pieces().map(|piece| piece.as_slice().len()).sum();
+            assert_eq!(pieces + self.open.len() - self.gone, self.len, "the length is the sum");
+            assert!(self.pieces().all(|piece| !piece.as_slice().is_empty()), "an empty piece");
+        }
     }
 }
 

@@ -170,7 +170,7 @@ fn c111_a_deferred_given_back_to_itself_fails_and_does_not_hang() {
         resolver.callback(());
         canceller.cancel();
     });
-    assert_eq!(reports, ["a callback gave back the Deferred that waits for it"]);
+    assert_eq!(reports, ["a callback returned the Deferred that waits for it"]);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn callbacks_can_be_added_after_a_poll() {
 }
 
 #[test]
-#[should_panic(expected = "has given its result already")]
+#[should_panic(expected = "has already returned its result")]
 fn polling_again_after_the_result_panics() {
     let bell = Arc::new(Bell::default());
     let mut deferred = Deferred::succeed(1);

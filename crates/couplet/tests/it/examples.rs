@@ -254,7 +254,7 @@ fn the_redis_server_answers_redis_cli() {
         (&["get", "poem"], "(nil)\n"),
         (&["set", "poem", &poem], "OK\n"),
         (&["get", "poem"], &format!("{poem:?}\n")),
-        (&["sing"], "(error) ERR this is not served: SING\n"),
+        (&["sing"], "(error) ERR unknown command: SING\n"),
     ] {
         let Some(printed) = redis_cli(&address, words) else { return };
         assert_eq!(printed, answer, "{}", words[0]);

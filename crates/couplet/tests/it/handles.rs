@@ -9,7 +9,7 @@ use std::time::Duration;
 use couplet::testing::{Manner, Memory, Network, Wire, hold, hold_on};
 use couplet::{
     Address, Connection, ConnectionLost, Connector, Factory, Loop, LoopOptions, ProducerKind,
-    Protocol, Reactor, Reason, Shared, Transport,
+    Protocol, Reactor, Reason, Shared, Transport, WrongProtocol,
 };
 
 #[derive(Default)]
@@ -70,6 +70,31 @@ fn a_connection_finds_its_protocol_inside_wrappers() {
     inner.ask(|inner, _| inner.calls).map(move |n| answer.set(n)).detach();
     held.settle();
     assert_eq!(calls.get(), 11);
+}
+
+#[test]
+fn a_wrong_type_is_named_beside_the_right_one_and_the_line_that_asked() {
+    struct Another;
+    let mut held = hold(Wrapper(Inner::default()));
+    let wrong: Connection<Another> = held.connection.transport().connection();
+    let asked = wrong.ask(|_, _| ());
+    let line = line!() - 1;
+    held.settle();
+    let failure = couplet::testing::failure_of(asked);
+    let error = failure.downcast_ref::<WrongProtocol>().expect("it says what is wrong");
+    assert_eq!((error.place.file(), error.place.line()), (file!(), line));
+    assert!(error.wanted.ends_with("::Another") && error.found.contains("::Inner>"), "{error}");
+    assert!(!held.connection.is_lost(), "an answer that cannot be had costs nothing else");
+
+    assert!(wrong.tell(|_, _| unreachable!()), "it runs in the turn");
+    let line = line!() - 1;
+    let settled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| held.settle()));
+    let told = settled.err().map(|panic| *panic.downcast::<String>().expect("a text"));
+    assert_eq!(told.is_some(), cfg!(debug_assertions), "the test fails in debug builds");
+    if let Some(told) = told {
+        assert!(told.contains(&format!("{}:{line}:", file!())), "{told}");
+        assert!(told.contains("::Another") && told.contains("::Inner>"), "{told}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::protocols::{
-    LimitConnections, LimitConnectionsByPeer, LimitLifetime, LimitRate, Policy, Ticket,
+    Admission, LimitConnectionRate, LimitConnections, LimitConnectionsByPeer, LimitLifetime, Policy,
 };
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
@@ -258,7 +258,7 @@ fn the_rate_is_a_token_bucket() {
     let mut rig = Rig::new();
     let turned_away = Rc::new(Cell::new(0));
     let count = turned_away.clone();
-    let limit = LimitRate::new(3, S).on_turned_away(move |_| count.set(count.get() + 1));
+    let limit = LimitConnectionRate::new(3, S).on_turned_away(move |_| count.set(count.get() + 1));
     let port = rig.listen(limit.clone().wrap(Notes::default));
     assert_eq!(rig.admitted(port, 5), 3, "a burst");
     assert_eq!((limit.turned_away(), turned_away.get()), (2, 2));
@@ -273,7 +273,7 @@ fn the_rate_is_a_token_bucket() {
 #[test]
 fn the_rate_is_exact_to_the_nanosecond() {
     let mut rig = Rig::new();
-    let limit = LimitRate::new(3, S);
+    let limit = LimitConnectionRate::new(3, S);
     let port = rig.listen(limit.clone().wrap(Notes::default));
     rig.admitted(port, 3);
     // 999 999 999 ns yield two; the last nanosecond yields the third.
@@ -294,7 +294,7 @@ fn a_rate_of_zero_turns_everyone_away_and_a_zero_period_nobody() {
         (2, far, 2),
     ] {
         let mut rig = Rig::new();
-        let port = rig.listen(LimitRate::new(most, per).wrap(Notes::default));
+        let port = rig.listen(LimitConnectionRate::new(most, per).wrap(Notes::default));
         rig.pass(S * 100);
         assert_eq!(rig.admitted(port, 20), expected, "{most} in {per:?}");
     }
@@ -368,7 +368,8 @@ fn lifetime_timers_are_cancelled_when_the_connection_ends_earlier() {
 fn policies_nest_forward_every_callback_and_find_the_inner_protocol() {
     let mut rig = Rig::new();
     let notes = rig.notes();
-    let inner = LimitLifetime::new(S * 100).wrap(LimitRate::new(9, S).wrap(move || notes.clone()));
+    let inner = LimitLifetime::new(S * 100)
+        .wrap(LimitConnectionRate::new(9, S).wrap(move || notes.clone()));
     let all = LimitConnections::new(9).wrap(LimitConnectionsByPeer::new(9).wrap(inner));
     let port = rig.listen(all);
     let wire = rig.connect(port);
@@ -441,7 +442,7 @@ fn a_factory_behind_a_policy_gets_every_callback() {
 struct Friends(Log);
 struct Friend(Log);
 
-impl Ticket for Friend {
+impl Admission for Friend {
     fn connection_made(&mut self, transport: &Transport) {
         self.0.say(format!("welcome, {}", transport.peer().ip().expect("a TCP address")));
     }
@@ -454,7 +455,7 @@ impl Drop for Friend {
 }
 
 impl Policy for Friends {
-    type Ticket = Friend;
+    type Admission = Friend;
 
     fn admit(&self, peer: &Address) -> Option<Friend> {
         peer.ip()?.is_loopback().then(|| Friend(self.0.clone()))

@@ -1,4 +1,4 @@
-//! One poem for many: fetched once, remembered for a while, given to all who wait.
+//! One poem for many clients: fetched once, remembered for a while, delivered to all waiters.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,18 +9,18 @@ use bytes::Bytes;
 use couplet::defer::{Cancelled, Canceller};
 use couplet::{Deferred, Failure, Reactor, Resolver};
 
-/// A poem as it was fetched once.
+/// A poem as one fetch delivered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edition {
-    /// Which fetch brought it: they are counted.
+    /// The number of its fetch.
     pub(crate) number: u64,
     pub(crate) text: Bytes,
 }
 
-/// Gets one whole poem; cancelling it ends the work for it.
+/// Fetches one whole poem; cancelling it stops the fetch.
 type Fetch = dyn Fn(&Reactor) -> Deferred<Bytes>;
 
-/// Remembers what was fetched last; clones share it.
+/// Remembers the last poem fetched; clones share it.
 #[derive(Clone)]
 pub(crate) struct Cache(Rc<Shared>);
 
@@ -36,20 +36,20 @@ enum State {
     Empty,
     Fetching {
         number: u64,
-        /// In the order of their coming. Law 9: one for each client.
+        /// In order of arrival. Law 9: one for each client.
         waiting: BTreeMap<u64, Resolver<Edition>>,
         fetch: Option<Canceller>,
     },
     Remembered {
         poem: Edition,
-        /// `None`: for ever.
+        /// `None`: forever.
         until: Option<Instant>,
     },
 }
 
 impl Cache {
-    /// Nothing is fetched before somebody asks. What was fetched is remembered for `ttl`, counted
-    /// from when it was whole; `None` is for ever, and zero not at all.
+    /// Fetches on demand. A poem is remembered for `ttl` from when it was complete; `None` means
+    /// forever, zero not at all.
     pub(crate) fn new(
         ttl: Option<Duration>,
         fetch: impl Fn(&Reactor) -> Deferred<Bytes> + 'static,
@@ -63,9 +63,9 @@ impl Cache {
         }))
     }
 
-    /// The poem, from memory or from the fetch that is under way or begins now.
+    /// The poem, from memory or from a fetch that is in progress or begins now.
     ///
-    /// Cancelling it cancels this one wait; where nobody else waits, the fetch too.
+    /// Cancelling it cancels this wait only, and the fetch too if there is no other waiter.
     pub(crate) fn get(&self, reactor: &Reactor) -> Deferred<Edition> {
         if let Some(poem) = self.0.remembered(reactor.now()) {
             return Deferred::succeed(poem);
@@ -86,7 +86,7 @@ impl Cache {
             State::Fetching { number: now, fetch, .. } if *now == number => {
                 *fetch = Some(canceller);
             }
-            _ => unreachable!("nobody can leave or come while the fetch begins"),
+            _ => unreachable!("no waiter leaves or arrives while the fetch begins"),
         }
         let (cache, reactor) = (self.0.clone(), reactor.clone());
         let arrived = fetched.add_both(move |text| {
@@ -107,7 +107,7 @@ impl Shared {
         }
     }
 
-    /// One more waits. The number of the fetch that is to begin, unless one is under way.
+    /// Adds a waiter. Returns the number of the fetch to begin, unless one is in progress.
     fn wait(&self, id: u64, resolver: Resolver<Edition>) -> Option<u64> {
         let mut state = self.state.borrow_mut();
         if let State::Fetching { waiting, .. } = &mut *state {
@@ -120,7 +120,7 @@ impl Shared {
         Some(number)
     }
 
-    /// Fetch `number` is over. One that was cancelled has nobody left to tell.
+    /// Ends fetch `number`. A cancelled fetch has no waiters.
     fn arrived(&self, number: u64, text: couplet::Result<Bytes>, now: Instant) {
         let poem = text.map(|text| Edition { number, text });
         for resolver in self.end_of_fetch(number, &poem, now).into_values() {
@@ -128,7 +128,7 @@ impl Shared {
         }
     }
 
-    /// Who waited for it.
+    /// Leaves the state `Fetching`; returns the waiters.
     fn end_of_fetch(
         &self,
         number: u64,
@@ -141,7 +141,7 @@ impl Shared {
         }
         let next = match poem {
             Ok(poem) if self.ttl != Some(Duration::ZERO) => {
-                // A time that no clock reaches is for ever.
+                // A time beyond the clock's range means forever.
                 let until = self.ttl.and_then(|ttl| now.checked_add(ttl));
                 State::Remembered { poem: poem.clone(), until }
             }
@@ -154,7 +154,7 @@ impl Shared {
     }
 }
 
-/// Who leaves does not wait any more; the last one takes the fetch along.
+/// Removes a waiter; the last one to leave cancels the fetch.
 fn leave(cache: &Weak<Shared>, id: u64) {
     let Some(cache) = cache.upgrade() else { return };
     let (mut resolver, mut abandoned) = (None, None);
@@ -166,7 +166,7 @@ fn leave(cache: &Weak<Shared>, id: u64) {
             *state = State::Empty;
         }
     }
-    // Both call back into other code.
+    // Both run callbacks.
     drop(state);
     if let Some(resolver) = resolver {
         resolver.errback(Cancelled::of("the wait for a poem"));
@@ -187,14 +187,14 @@ mod tests {
     use couplet::testing::{Held, hold};
     use couplet::{Protocol, Transport};
 
-    /// Only its loop and its clock are of interest.
+    /// Held for its loop and its clock only.
     struct Nobody;
 
     impl Protocol for Nobody {
         fn data_received(&mut self, _: &Transport, _: &[u8]) {}
     }
 
-    /// The other end of each fetch: it can be resolved, and tells of a cancel.
+    /// The resolver of each fetch, which also shows a cancel.
     type Fetches = Rc<RefCell<Vec<Option<Resolver<Bytes>>>>>;
 
     struct Scene {
@@ -203,7 +203,7 @@ mod tests {
         fetches: Fetches,
     }
 
-    /// What became of a wait.
+    /// The outcome of a wait.
     #[derive(Clone)]
     struct Wait {
         outcome: Rc<RefCell<Option<Result<Edition, Failure>>>>,
@@ -250,7 +250,7 @@ mod tests {
     }
 
     impl Wait {
-        /// The poem, or the failure; `None` while it waits.
+        /// The poem, or the failure; `None` while pending.
         fn got(&self) -> Option<Result<String, String>> {
             let text = |edition: &Edition| String::from_utf8(edition.text.to_vec()).unwrap();
             let outcome = self.outcome.borrow();
@@ -306,7 +306,7 @@ mod tests {
         assert!(scene.is_cancelled(0));
         let three = scene.get();
         assert_eq!(scene.fetches(), 2);
-        // What comes late of the first is nobody's poem.
+        // The first fetch's poem comes too late, and is dropped.
         scene.answer(0, Ok("an old poem"));
         assert_eq!(three.got(), None);
         scene.answer(1, Ok("a poem"));

@@ -1,5 +1,5 @@
-//! `couplet poetry proxy`: fetches a poem once, remembers it, and serves it to all. Nothing is sent
-//! before the poem is whole, so nobody gets a part that looks like a whole.
+//! `couplet poetry proxy`: fetches a poem once, caches it, and serves it to all. It sends nothing
+//! before the poem is complete, so no client gets a part that looks like a whole.
 
 mod cache;
 mod shelf;
@@ -24,16 +24,16 @@ use cache::{Cache, Edition};
 use shelf::Shelf;
 use upstreams::Upstreams;
 
-/// A client that takes nothing of its poem for this long is cut.
+/// A client that reads nothing of its poem for this long is cut off.
 const STALL: Duration = Duration::from_secs(60);
-/// How long a client that has the whole poem may stay.
+/// How long a client that has the whole poem may stay connected.
 const LEAVE: Duration = Duration::from_secs(30);
-/// A client that has closed its sending side may wait or be gone: only the answers to probes, this
-/// far apart, tell which.
+/// A client that has shut its write side may be waiting or gone: keepalive probes, this far apart,
+/// find out.
 const PROBE: Duration = Duration::from_secs(15);
-/// Descriptors for fetches, and for what the program has open anyway.
+/// Descriptors reserved for fetches and for what the program has open anyway.
 const OTHERS: usize = 16;
-/// Poems of the greatest length that are kept for slow readers, beside the one that is remembered.
+/// How many poems of the greatest length are kept for slow readers, besides the cached one.
 const KEPT: u64 = 4;
 
 /// What all connections share.
@@ -43,7 +43,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// What `fetch` gives is remembered for `ttl`, and is `max_bytes` long at most.
+    /// A poem from `fetch` has at most `max_bytes` and is remembered for `ttl`.
     pub(crate) fn new(
         fetch: impl Fn(&Reactor) -> Deferred<Bytes> + 'static,
         ttl: Option<Duration>,
@@ -54,17 +54,17 @@ impl Proxy {
     }
 }
 
-/// Gives the poem to one client, as soon as it is there.
+/// Sends the poem to one client as soon as it is available.
 pub(crate) struct ProxyServer {
     proxy: Rc<Proxy>,
     state: State,
 }
 
 enum State {
-    /// Not connected yet, or told that there is no poem.
+    /// Not connected yet, or closing because there is no poem.
     Idle,
     Waiting(Canceller),
-    /// This edition is on its way.
+    /// This edition is being sent.
     Giving(u64),
 }
 
@@ -78,10 +78,10 @@ impl ProxyServer {
         let Ok(poem) = poem else {
             return transport.lose_connection();
         };
-        tracing::info!(peer = %transport.peer(), bytes = poem.text.len(), "a client gets the poem");
+        tracing::info!(peer = %transport.peer(), bytes = poem.text.len(), "serving the poem");
         self.proxy.shelf.take(&poem, transport);
         self.state = State::Giving(poem.number);
-        // No copy: what a client has not read yet lies in memory once, for all.
+        // No copy: all clients share the unread bytes.
         transport.write_bytes(poem.text);
         transport.lose_write_connection();
     }
@@ -91,7 +91,7 @@ impl Protocol for ProxyServer {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_close_deadline(Some(STALL));
         transport.set_tcp_keep_alive(Some(PROBE));
-        // A proxy that is killed leaves nobody a part that looks like a whole.
+        // If the proxy is killed, no client gets a part that looks like a whole.
         transport.set_reset_unless_closed(true);
         let me = transport.connection::<Self>();
         let poem = self.proxy.cache.get(transport.reactor());
@@ -106,10 +106,10 @@ impl Protocol for ProxyServer {
     /// Poets do not listen.
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 
-    /// Who has no more to say may still listen.
+    /// A client that has shut its write side may still read.
     fn read_closed(&mut self, _: &Transport) {}
 
-    /// The poem is out. Who does not leave now is left.
+    /// The poem has been sent: bounds how long the client stays.
     fn write_closed(&mut self, transport: &Transport) {
         transport.set_close_deadline(Some(LEAVE));
         transport.lose_connection();
@@ -131,14 +131,14 @@ pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
     let (most, told) = (most_clients(), Cell::new(false));
     let clients = LimitConnections::new(most).on_turned_away(move |peer| {
         if !told.replace(true) {
-            tracing::warn!(%peer, most, "too many clients for the descriptors; some are turned away");
+            tracing::warn!(%peer, most, "too few descriptors for all clients; turning some away");
         }
     });
     server::run(options.listen, Shared::new(clients.wrap(move || ProxyServer::new(&proxy))))
 }
 
-/// Of the descriptors that the system allows, some are for fetches and for what the program has
-/// open anyway: clients that take all of them would wait for a poem that nobody can get.
+/// The system's limit on descriptors, less [`OTHERS`]: clients that took them all would wait for a
+/// poem that cannot be fetched.
 fn most_clients() -> usize {
     let allowed = getrlimit(Resource::Nofile).current;
     let allowed = allowed.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);

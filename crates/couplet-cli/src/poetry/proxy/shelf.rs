@@ -1,4 +1,4 @@
-//! The poems that are on their way to clients, and a bound for them.
+//! The poems that are being sent to clients, and a bound on their bytes.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,26 +7,26 @@ use couplet::{ConnectionId, Transport};
 
 use super::cache::Edition;
 
-/// Law 9: who reads slowly keeps an old poem in memory. When too many bytes of different poems are
-/// kept, the readers of the oldest one are cut.
+/// Law 9: a slow reader keeps an old poem in memory. When the poems kept have too many bytes, the
+/// readers of the oldest one are cut off.
 pub(crate) struct Shelf {
     limit: u64,
     editions: RefCell<BTreeMap<u64, Readers>>,
 }
 
-/// One poem, and who reads it.
+/// One poem's size and readers.
 struct Readers {
     bytes: u64,
     clients: BTreeMap<ConnectionId, Transport>,
 }
 
 impl Shelf {
-    /// Poems of more than `limit` bytes together are not kept; the newest one always is.
+    /// Keeps poems of at most `limit` bytes together; the newest one is always kept.
     pub(crate) fn new(limit: u64) -> Shelf {
         Shelf { limit, editions: RefCell::default() }
     }
 
-    /// This client begins to read `poem`.
+    /// Adds a reader of `poem`.
     pub(crate) fn take(&self, poem: &Edition, client: &Transport) {
         let mut editions = self.editions.borrow_mut();
         let bytes = poem.text.len() as u64;
@@ -38,12 +38,15 @@ impl Shelf {
         while kept > self.limit && editions.len() > 1 {
             let Some((_, oldest)) = editions.pop_first() else { return };
             kept -= oldest.bytes;
-            tracing::warn!(clients = oldest.clients.len(), "too slow for an old poem: cut");
+            tracing::warn!(
+                clients = oldest.clients.len(),
+                "cut off clients too slow in reading an old poem"
+            );
             oldest.clients.values().for_each(Transport::abort_connection);
         }
     }
 
-    /// This client has left.
+    /// Removes a reader.
     pub(crate) fn give_back(&self, number: u64, client: ConnectionId) {
         let mut editions = self.editions.borrow_mut();
         if let Some(readers) = editions.get_mut(&number) {

@@ -1,5 +1,5 @@
-//! The proxy over a network in memory, where the test holds the servers and the clients, and where
-//! waiting costs no time.
+//! The proxy over an in-memory network: the test plays the servers and the clients, and waiting
+//! takes no time.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use couplet::testing::{Held, Wire, hold};
 use super::*;
 use crate::endpoint::to_connect;
 
-/// Only its loop and its network are of interest.
+/// Held for its loop and its network only.
 struct Nobody;
 
 impl Protocol for Nobody {
@@ -47,7 +47,7 @@ impl Scene {
         client
     }
 
-    /// The next fetch that an upstream is asked for.
+    /// The next fetch from an upstream.
     fn fetch(&self, upstream: usize) -> Option<Wire> {
         self.held.network().accept(self.upstreams[upstream])
     }
@@ -96,7 +96,7 @@ fn nothing_is_sent_before_the_poem_is_whole_and_then_all_get_it() {
     got(&early, b"a poem");
     got(&late, b"a poem");
     got(&scene.client(), b"a poem");
-    assert!(scene.fetch(0).is_none(), "one fetch served all");
+    assert!(scene.fetch(0).is_none(), "one fetch serves all");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn who_leaves_cancels_its_own_wait_and_the_last_one_the_fetch() {
     assert!(!fetch.is_closed());
     two.reset();
     scene.held.settle();
-    assert!(fetch.is_closed(), "nobody waits for it");
+    assert!(fetch.is_closed(), "it has no waiters");
     let client = scene.client();
     scene.answer(0, b"a poem");
     got(&client, b"a poem");
@@ -197,7 +197,7 @@ fn where_one_upstream_fails_the_next_is_asked_and_the_dead_one_is_skipped_for_a_
     scene.refuse(0);
     scene.answer(1, b"a poem");
     got(&client, b"a poem");
-    // It is its turn, but it is dead.
+    // It is next, but dead.
     for _ in 0..3 {
         let client = scene.client();
         assert!(scene.fetch(0).is_none());
@@ -291,7 +291,7 @@ fn of_many_old_poems_the_readers_of_the_oldest_are_cut() {
     clients.push(edition(&mut scene));
     let cut: Vec<bool> = clients.iter().map(Wire::saw_reset).collect();
     assert_eq!(cut, [true, false, false, false, false]);
-    // One that was read to its end is kept no longer.
+    // A poem that was read to its end is no longer kept.
     while clients[2].waiting() > 0 {
         clients[2].take();
         scene.held.settle();
@@ -316,7 +316,7 @@ fn an_attempt_to_connect_that_was_abandoned_has_ended_and_its_upstream_is_not_de
     scene.held.settle();
     let client = scene.client();
     assert!(scene.fetch(1).is_none(), "the first one's turn again");
-    // It does not answer within the time to connect.
+    // It does not answer within the connect timeout.
     scene.advance(30);
     scene.answer(1, b"a poem");
     got(&client, b"a poem");

@@ -1,4 +1,4 @@
-//! Where poems are fetched from: one server after the other, those that failed skipped for a while.
+//! The servers that poems are fetched from, in rotation; those that failed are skipped for a while.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use crate::endpoint::Peer;
 use crate::poetry::{get, get_poem};
 
-/// How long a server that failed is skipped, as long as another one does not fail.
+/// How long a server that failed is skipped while another one works.
 pub(crate) const SKIPPED: Duration = Duration::from_secs(30);
 
-/// The servers, and whose turn it is.
+/// The servers, and the next one's index.
 pub(crate) struct Upstreams {
     servers: Vec<Upstream>,
     next: Cell<usize>,
@@ -28,14 +28,14 @@ struct Upstream {
 }
 
 impl Upstreams {
-    /// A fetch from one of `peers` may take `timeout` and bring `max_bytes`.
+    /// A fetch from one of `peers` may take `timeout` and deliver `max_bytes`.
     pub(crate) fn new(peers: Vec<Peer>, timeout: Duration, max_bytes: u64) -> Rc<Upstreams> {
         let servers = peers.into_iter();
         let servers = servers.map(|peer| Upstream { peer, dead_until: Cell::new(None) }).collect();
         Rc::new(Upstreams { servers, next: Cell::new(0), timeout, max_bytes })
     }
 
-    /// A whole poem, of the first server that has one; fails as the last one did.
+    /// A whole poem, from the first server that has one; fails with the last server's failure.
     pub(crate) fn fetch(self: Rc<Self>, reactor: &Reactor) -> Deferred<Bytes> {
         let mut order = self.order(reactor.now()).into_iter();
         match order.next() {
@@ -44,7 +44,7 @@ impl Upstreams {
         }
     }
 
-    /// Those that live, in the order of their turns. Where none does, all are worth a try.
+    /// The live servers in rotation order, or all if none is live.
     fn order(&self, now: Instant) -> Vec<usize> {
         let count = self.servers.len();
         let all = (0..count).map(|n| (self.next.get() + n) % count);
@@ -90,7 +90,7 @@ impl Upstreams {
     }
 }
 
-/// It did not even get to the server: we have no descriptor for it.
+/// True if we had no descriptor for the connection, so the server is not to blame.
 fn is_ours(failure: &Failure) -> bool {
     let Some(ConnectError::System(error)) = failure.downcast_ref() else { return false };
     let none_left = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));

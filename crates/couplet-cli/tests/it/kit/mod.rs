@@ -1,8 +1,8 @@
-//! The kit: [`couplet`] and [`run`] start the program, [`Server`] is one that serves, [`Client`] is
-//! the raw other end, [`serve_raw`] a server that does what a test tells it, [`Terminal`] shows
-//! what people see.
+//! The kit: [`couplet`] and [`run`] start the program, [`Server`] is a running server, [`Client`] a
+//! raw client, [`serve_raw`] a server scripted by the test, and [`Terminal`] shows what people
+//! see.
 //!
-//! Nothing here outlives its test: what was started is killed by its id when it is dropped.
+//! No process outlives its test: each is killed by its id when dropped.
 
 mod process;
 mod socket;
@@ -17,28 +17,28 @@ pub(crate) use process::{Ended, Running, Server, couplet, run};
 pub(crate) use socket::{Client, has_ipv6, serve_raw, unused_port};
 pub(crate) use terminal::Terminal;
 
-/// What takes longer hangs.
+/// What takes longer is taken to hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Between two looks at something that another process does.
+/// How often the state of another process is polled.
 pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_millis(5));
 }
 
-/// Waits until `done`, and fails the test when it never comes.
+/// Waits until `done`, and fails the test if that never happens.
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let began = now();
     while !done() {
-        assert!(began.elapsed() < PATIENCE, "this never came: {what}");
+        assert!(began.elapsed() < PATIENCE, "timed out waiting for {what}");
         pause();
     }
 }
 
-/// A file with these bytes, in a folder of its own, until it is dropped.
+/// A file with these bytes, in a folder of its own; deleted when dropped.
 pub(crate) struct TempFile(PathBuf);
 
 impl TempFile {
@@ -68,7 +68,7 @@ impl Drop for TempFile {
     }
 }
 
-/// Bytes that are no text and repeat nowhere near: a piece that is lost, doubled or moved shows.
+/// Bytes that are not text and do not repeat nearby: a lost, doubled or moved piece shows.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -82,7 +82,7 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// True when `program` is there. One that is missing is a visible skip, and an error in CI.
+/// True if `program` is installed. A missing one is a visible skip, and an error in CI.
 pub(crate) fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());

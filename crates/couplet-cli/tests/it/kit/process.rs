@@ -1,4 +1,4 @@
-//! The program as a process.
+//! Runs the program as a process.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Client, PATIENCE, now, pause, wait_until};
 
-/// The program with these arguments, in surroundings that are the same everywhere.
+/// The program with these arguments, in a fixed environment.
 pub(crate) fn couplet(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_couplet"));
     command.args(args);
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
         command.env_remove(name);
     }
-    // Who asks for backtraces of panics still must not see one.
+    // Even with backtraces enabled none may be printed.
     command.env("RUST_BACKTRACE", "1").env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
     command
 }
@@ -32,11 +32,11 @@ pub(crate) fn run(args: &[&str]) -> Ended {
 /// How a process ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// `None` when a signal killed it.
+    /// `None` if a signal killed it.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
-    /// Since it was started, or sent a signal.
+    /// From its start, or from the last signal sent.
     pub(crate) took: Duration,
 }
 
@@ -45,14 +45,14 @@ impl Ended {
         std::str::from_utf8(&self.stdout).unwrap()
     }
 
-    /// It ended with this code, and without a word on stderr.
+    /// Asserts that it ended with this code and an empty stderr.
     #[track_caller]
     pub(crate) fn quietly(&self, code: i32) {
         assert_eq!((self.code, &*self.stderr), (Some(code), ""));
     }
 }
 
-/// A process that runs; killed when dropped.
+/// A running process; killed when dropped.
 pub(crate) struct Running {
     child: Child,
     stdout: Option<JoinHandle<Vec<u8>>>,
@@ -62,18 +62,18 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts it; what it says is collected, unless the command says where else it goes.
+    /// Starts it, and collects its output unless the command redirects it.
     pub(crate) fn start(command: &mut Command) -> Running {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         Running::start_with_stdout(command)
     }
 
-    /// As [`start`](Self::start), and stdout is as the command has it.
+    /// As [`start`](Self::start), with stdout as the command sets it.
     pub(crate) fn start_with_stdout(command: &mut Command) -> Running {
         Running::spawn(command.stderr(Stdio::piped()))
     }
 
-    /// As [`start`](Self::start), and all is as the command has it.
+    /// As [`start`](Self::start), with all streams as the command sets them.
     pub(crate) fn spawn(command: &mut Command) -> Running {
         let since = now();
         Running::over(command.spawn().unwrap(), since)
@@ -95,12 +95,12 @@ impl Running {
         Running { child, stdout, stderr, told, since }
     }
 
-    /// What it has told on stderr so far.
+    /// Its stderr so far.
     pub(crate) fn told(&self) -> String {
         self.told.lock().unwrap().clone()
     }
 
-    /// Its stdin, where the command has a pipe there.
+    /// Its stdin, if that is a pipe.
     pub(crate) fn stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
@@ -109,7 +109,7 @@ impl Running {
         self.child.id()
     }
 
-    /// The memory that it has in use, in KiB.
+    /// Its resident memory, in KiB.
     pub(crate) fn memory(&self) -> u64 {
         let status = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(status).unwrap();
@@ -133,7 +133,7 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Asks for snapshots until one shows this. It has to take signals by now.
+    /// Requests snapshots until one shows this. Its signal handlers must be installed by now.
     pub(crate) fn wait_snapshot(&mut self, text: &str) {
         wait_until(text, || {
             self.signal(Signal::USR1);
@@ -148,7 +148,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(began.elapsed() < PATIENCE, "it does not end; it told: {}", self.told());
+            assert!(began.elapsed() < PATIENCE, "it does not end; stderr: {}", self.told());
             pause();
         };
         let took = self.since.elapsed();
@@ -166,7 +166,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself; then neither has anything to do.
+        // It may have ended already; then neither does anything.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -181,10 +181,10 @@ fn collect_lines(stderr: impl Read, told: &Mutex<String>) {
     }
 }
 
-/// A server of the program; killed when dropped.
+/// A running server; killed when dropped.
 pub(crate) struct Server {
     pub(crate) running: Running,
-    /// Where it listens, as it says.
+    /// Where it listens, as it printed.
     pub(crate) ports: Vec<SocketAddr>,
     lines: Receiver<String>,
 }
@@ -195,7 +195,7 @@ impl Server {
         Server::start_command(couplet(args), 1)
     }
 
-    /// Starts a server that may have this many descriptors.
+    /// Starts a server with this limit on descriptors.
     pub(crate) fn start_limited(descriptors: usize, args: &[&str]) -> Server {
         let program = couplet(args);
         let mut command = Command::new("sh");
@@ -204,7 +204,7 @@ impl Server {
         Server::start_command(command, 1)
     }
 
-    /// Starts a server that tells of this many ports.
+    /// Starts a server that prints this many ports.
     pub(crate) fn start_command(mut command: Command, ports: usize) -> Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let since = now();
@@ -221,13 +221,13 @@ impl Server {
 
     fn next_port(&self) -> SocketAddr {
         let line = self.lines.recv_timeout(PATIENCE);
-        let line = line.unwrap_or_else(|_| panic!("no port is told of: {}", self.running.told()));
+        let line = line.unwrap_or_else(|_| panic!("no port is printed: {}", self.running.told()));
         line.strip_prefix("listening on tcp:").and_then(|host| host.parse().ok()).unwrap_or_else(
-            || panic!("this line tells of no port: {line:?}; stderr: {}", self.running.told()),
+            || panic!("this line has no port: {line:?}; stderr: {}", self.running.told()),
         )
     }
 
-    /// The address of its first port, as the program takes it.
+    /// The address of its first port, as an argument of the program.
     pub(crate) fn address(&self) -> String {
         self.ports[0].to_string()
     }
@@ -245,17 +245,17 @@ impl Server {
         ended
     }
 
-    /// Waits until it has told this on stderr.
+    /// Waits until stderr has this text.
     pub(crate) fn wait_told(&self, text: &str) {
         wait_until(text, || self.running.told().contains(text));
     }
 
-    /// The memory that it has in use, in KiB.
+    /// Its resident memory, in KiB.
     pub(crate) fn memory(&self) -> u64 {
         self.running.memory()
     }
 
-    /// How many descriptors it has open.
+    /// The number of its open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.running.pid())).unwrap().count()
     }

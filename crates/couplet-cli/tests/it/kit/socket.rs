@@ -1,5 +1,5 @@
-//! The raw other end of a connection.
-#![expect(clippy::disallowed_types, reason = "what the program is tested with is not its own")]
+//! The raw peer of a connection.
+#![expect(clippy::disallowed_types, reason = "the program is tested with std's sockets")]
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::PATIENCE;
 
-/// One end of a connection. Every call waits, and none for ever.
+/// One end of a connection. Every call blocks, with a timeout.
 #[derive(Debug)]
 pub(crate) struct Client(TcpStream);
 
@@ -27,7 +27,7 @@ impl Client {
         self.0.write_all(bytes).unwrap();
     }
 
-    /// Sends as long as the other end takes it, and this many bytes at most; how many it took.
+    /// Sends this many bytes at most, as long as the peer takes them; returns how many it took.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
         self.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
         let mut taken = 0;
@@ -40,7 +40,7 @@ impl Client {
         taken
     }
 
-    /// What comes next, in one piece, up to 64 KiB; empty at the end.
+    /// The result of one read, up to 64 KiB; empty at EOF.
     pub(crate) fn read(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; 64 * 1024];
         let n = self.0.read(&mut bytes)?;
@@ -54,7 +54,7 @@ impl Client {
         bytes
     }
 
-    /// What comes up to the next end of a line, and nothing behind it.
+    /// The next line, and nothing after it.
     pub(crate) fn read_line(&mut self) -> String {
         let mut line = Vec::new();
         let mut seen = [0; 4096];
@@ -67,7 +67,7 @@ impl Client {
         String::from_utf8(line).unwrap()
     }
 
-    /// Everything up to the end of the stream; an error when it is cut.
+    /// Everything up to EOF; an error after a reset.
     pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.0.read_to_end(&mut bytes)?;
@@ -79,7 +79,7 @@ impl Client {
         self.0.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Ends the connection by a reset.
+    /// Resets the connection.
     pub(crate) fn reset(self) {
         rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO)).unwrap();
     }
@@ -90,7 +90,7 @@ impl Client {
     }
 }
 
-/// A server on a free port that does `serve` with each connection, in a thread of its own.
+/// A server on a free port that runs `serve` for each connection, on a thread of its own.
 pub(crate) fn serve_raw(serve: impl Fn(Client) + Clone + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -103,12 +103,12 @@ pub(crate) fn serve_raw(serve: impl Fn(Client) + Clone + Send + 'static) -> Sock
     address
 }
 
-/// Whether this machine has IPv6, at least on its loopback interface.
+/// True if this machine has IPv6, at least on its loopback interface.
 pub(crate) fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
 }
 
-/// A port on which nobody listens. It stays taken while the guard lives: bound, not listening.
+/// A port without a listener. It stays taken while the guard lives: bound, not listening.
 pub(crate) fn unused_port() -> (SocketAddr, impl Sized) {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();

@@ -1,4 +1,4 @@
-//! A terminal with the program in it.
+//! Runs the program in a terminal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::{Ended, Running};
 
-/// A pseudo-terminal; the program's stdout and stderr are both shown in it.
+/// A pseudo-terminal that shows the program's stdout and stderr.
 pub(crate) struct Terminal {
     pub(crate) running: Running,
     keyboard: File,
@@ -31,7 +31,7 @@ impl Terminal {
         let end = || slave.try_clone().unwrap();
         command.stdin(end()).stdout(end()).stderr(end());
         let running = Running::spawn(command);
-        // Held by the command too: it goes, and with the program's end the terminal closes.
+        // The command holds the terminal too: dropped here, it closes when the program ends.
         command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
         command.stderr(std::process::Stdio::null());
         let shown = Arc::<Mutex<Vec<u8>>>::default();
@@ -40,7 +40,7 @@ impl Terminal {
         let keyboard = master.try_clone().unwrap();
         let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // At the end Linux tells an error, others an end of file.
+            // At the end Linux reports an error, other systems EOF.
             while let Ok(n @ 1..) = master.read(&mut bytes) {
                 showing.lock().unwrap().extend_from_slice(&bytes[..n]);
             }
@@ -53,12 +53,12 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// All that was sent to the terminal so far, control sequences included.
+    /// Everything sent to the terminal so far, control sequences included.
     pub(crate) fn shown(&self) -> String {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
 
-    /// Waits for the end; what was shown is in `stdout`.
+    /// Waits for the end; `stdout` has what was shown.
     pub(crate) fn ended(self) -> Ended {
         let mut ended = self.running.ended();
         self.reader.join().unwrap();

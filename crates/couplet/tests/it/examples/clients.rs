@@ -212,8 +212,11 @@ fn clients_6_and_7_print_the_poem_unchanged_when_the_transform_fails() {
 fn a_client_without_a_server_or_with_no_address_says_what_it_needs() {
     for (words, expected) in [
         (&["v9_9"][..], "Error: which one? blocking, select, "),
-        (&["v2_0"], "Error: which servers? give their addresses, as 127.0.0.1:10000\n"),
-        (&["v2_0", "10000"], "Error: \"10000\"? a server is named as 127.0.0.1:10000\n"),
+        (&["v2_0"], "Error: which servers? give their addresses, such as 127.0.0.1:10000\n"),
+        (
+            &["v2_0", "10000"],
+            "Error: \"10000\": expected a server address such as 127.0.0.1:10000\n",
+        ),
     ] {
         let output = run(example("clients").args(words));
         assert!(!output.status.success());

@@ -78,9 +78,9 @@ fn each_proxy_fetches_the_poem_once_and_caches_it() {
         let mut server = Running::start("servers", &[proxy, ANY, &poet(1).to_string()]);
         let address = server.address();
         assert_eq!(read_all(&mut connect(&address)), POEM);
-        assert_eq!(server.line(), "the poem is fetched");
+        assert_eq!(server.line(), "fetching the poem");
         assert_eq!(read_all(&mut connect(&address)), POEM);
-        assert_eq!(server.line(), "the poem is here");
+        assert_eq!(server.line(), "the poem is cached");
     }
 }
 
@@ -91,7 +91,7 @@ fn a_proxy_whose_server_is_down_closes_and_retries_for_the_next_client() {
         let address = server.address();
         for _ in 0..2 {
             assert_eq!(read_all(&mut connect(&address)), "");
-            assert_eq!(server.line(), "the poem is fetched");
+            assert_eq!(server.line(), "fetching the poem");
             assert_eq!(server.line(), "no poem: connection refused");
         }
     }
@@ -103,11 +103,11 @@ fn proxy_3_cancels_the_download_when_its_client_hangs_up() {
     let mut server = Running::start("servers", &["proxy_3", ANY, &poet.to_string()]);
     let address = server.address();
     let client = connect(&address);
-    assert_eq!(server.line(), "the poem is fetched");
+    assert_eq!(server.line(), "fetching the poem");
     let mut upstream = accept(&listener);
     recite(&mut upstream, "Hop");
     client.shutdown(Shutdown::Write).expect("an open stream");
-    assert_eq!(server.line(), "the download is given up");
+    assert_eq!(server.line(), "the download is cancelled");
     assert_eq!(server.line(), "no poem: cancelled");
     let end = upstream.read(&mut [0]).map_err(|error| error.kind());
     assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
@@ -118,11 +118,11 @@ fn a_server_that_cannot_start_says_why() {
     let poem = file("wrong.txt");
     for (words, expected) in [
         (&["slow"][..], "Error: which one? `slow ENDPOINT FILE "),
-        (&["slow", ANY, &poem, "0", "1"], "Error: with 0 bytes at a time no poem comes to its end"),
-        (&["slow", ANY, &poem, "few", "1"], "Error: \"few\" is no number of bytes"),
+        (&["slow", ANY, &poem, "0", "1"], "Error: with 0 bytes at a time the poem never ends"),
+        (&["slow", ANY, &poem, "few", "1"], "Error: \"few\" is not a number of bytes"),
         (&["fast", ANY, "/nowhere/poem.txt"], "Error: cannot read /nowhere/poem.txt: "),
-        (&["fast", "nonsense", &poem], "Error: a port, or HOST:PORT, is expected here"),
-        (&["proxy_1", ANY, "10000"], "Error: \"10000\" is no address of a server"),
+        (&["fast", "nonsense", &poem], "Error: expected a port or HOST:PORT"),
+        (&["proxy_1", ANY, "10000"], "Error: \"10000\" is not a server address"),
     ] {
         let output = run(example("servers").args(words));
         assert!(!output.status.success());

@@ -17,7 +17,7 @@ a day has passed
         "reactors",
         &["hello"],
         "\
-the loop is about to turn
+the loop is about to start
 hello from inside the loop
 the loop has ended
 ",
@@ -46,7 +46,7 @@ and the next one walks on
         "reactors",
         &["log"],
         "\
-INFO somebody listens
+INFO a subscriber is installed
 ERROR a failure that we log (failure: no ink)
 ERROR a callback panicked (what: \"timed call\") (text: the pen broke)
 INFO the end
@@ -113,28 +113,28 @@ in the loop:
   the timed call
 in a thread:
   the loop turns while the thread waits
-  the thread was given a word
+  the thread received a word
 ",
     );
     prints(
         "deferreds",
         &["unhandled"],
         "\
-stderr was told
-we are told: I can't read this
-and a cancel is what somebody wanted: nobody is told
+that was reported on stderr
+reported to us: I can't read this
+and a cancellation is never reported
 ",
     );
     prints(
         "deferreds",
         &["returning"],
         "\
-three callbacks that have their values at once:
+three callbacks that return values immediately:
   one got 0
   two got 1
   three got 2
   and the call returns
-the second one gives back a Deferred:
+the second one returns a Deferred:
   one got 0
   two got 1, and takes its time
   and the call returns
@@ -150,9 +150,9 @@ adding the first
 one got 0
 adding the second
 two got 1
-made with its value
+created with its value
 and read at once
-made first, fired before it is given back
+created first, fired before it is returned
 the outer one got early
 ",
     );
@@ -163,7 +163,7 @@ the outer one got early
 errback 2 got the failure of the beginning
 both 3 got the value of errback 2
 errback 4 got the failure of both 3
-at the end there is the value of errback 4
+the chain ends with the value of errback 4
 ",
     );
 }
@@ -174,8 +174,8 @@ fn the_twelve_cancelling_cases_end_as_they_say() {
         "cancelling",
         &["plain"],
         "\
-1: only a callback; it is not called, and nobody is bothered with a report
-2: an errback hears of it
+1: only a callback; it is not called, and nothing is reported
+2: an errback gets the cancellation
   the errback got: cancelled
 3: fired first, so there is nothing to cancel
   the callback got: the result
@@ -208,11 +208,11 @@ fn the_twelve_cancelling_cases_end_as_they_say() {
 9: nobody cancels
   sending the poem
   got a poem: rain, and no umbrella
-10: cancelled, and the poem is sent all the same
+10: cancelled, and the poem is sent anyway
   no poem: cancelled
   sending the poem
 11: cancelled, and not sent
-  the call is taken back: true
+  the call was cancelled: true
   no poem: cancelled
 ",
     );
@@ -221,7 +221,7 @@ fn the_twelve_cancelling_cases_end_as_they_say() {
         &["nested"],
         "\
 12: the outer one has fired, the inner one has not
-the first callback got a result, and gives back the inner one
+the first callback got a result, and returns the inner one
 cancelling the outer chain
 the canceller of the inner one
 the errback got: cancelled
@@ -236,37 +236,37 @@ fn the_seven_list_cases_give_what_they_say() {
         "lists",
         &["values"],
         "\
-1: nobody in it; it has fired before anything else
-  the list gives []
+1: no members; it fires immediately
+  the list fires with []
   the callback is added
 2: one member
   the callback is added
   firing a
-  the list gives [\"a\"]
+  the list fires with [\"a\"]
 3: two, fired in their order
   the callback is added
   firing a
   firing b
-  the list gives [\"a\", \"b\"]
+  the list fires with [\"a\", \"b\"]
 4: two, fired the other way round
   the callback is added
   firing b
   firing a
-  the list gives [\"a\", \"b\"]
+  the list fires with [\"a\", \"b\"]
 ",
     );
     prints(
         "lists",
         &["failures"],
         "\
-5: the results are taken, the failure with them
+5: the results are taken, including the failure
   firing one with a value, the other with a failure
   a value: a
   a failure: b failed
 6: nobody takes the results, so the failure is reported
   firing one with a value, the other with a failure
   reported: b failed
-7: an errback before the list; the list sees what it made of the failure
+7: an errback before the list; the list sees its result
   firing one with a value, the other with a failure
   the errback got: b failed
   a value: a
@@ -392,10 +392,10 @@ fn an_unknown_program_is_answered_with_the_list() {
     }
     for (words, expected) in [
         (&["simulator"][..], "Error: how does it begin? `ok` or `fail`, then the links\n"),
-        (&["simulator", "well"], "Error: \"well\"? what is made is `ok` or `fail`\n"),
+        (&["simulator", "well"], "Error: \"well\": expected `ok` or `fail`\n"),
         (
             &["simulator", "ok", "callback"],
-            "Error: \"callback\"? a link is callback=…, errback=… or both=…\n",
+            "Error: \"callback\": expected callback=…, errback=… or both=…\n",
         ),
     ] {
         assert_eq!(stderr(&run(example("deferreds").args(words))), expected);

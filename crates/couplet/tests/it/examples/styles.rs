@@ -36,7 +36,7 @@ fn lazy_lines_are_printed_as_soon_as_each_is_complete() {
     stream.write_all(b"one\ntwo\nthree\n").expect("it reads");
     drop(stream);
     assert_eq!(client.rest(), "task 1: one\ntask 1: two\ntask 1: three\n");
-    let refused = "task 1 has no poem: connection refused\n";
+    let refused = "task 1: no poem: connection refused\n";
     prints("styles", &["lazy_lines", &nobody().to_string()], refused);
 }
 
@@ -47,10 +47,10 @@ fn boxed_poems_are_printed_in_the_order_of_the_servers() {
     let servers = [first, nobody(), second].map(|server| server.to_string());
     let mut client = Running::start("styles", &["in_order", &servers[0], &servers[1], &servers[2]]);
     let mut stream = accept(&listener);
-    assert_eq!(client.line(), format!("({second} has said all)"));
+    assert_eq!(client.line(), format!("({second} has finished)"));
     recite(&mut stream, POEM);
     drop(stream);
-    assert_eq!(client.line(), format!("({first} has said all)"));
+    assert_eq!(client.line(), format!("({first} has finished)"));
     assert_eq!(client.rest(), format!("{POEM}no poem: connection refused\nAsh and ember\n"));
 }
 
@@ -124,7 +124,7 @@ fn the_tutorials_test_of_a_server_and_its_client_passes() {
         "\
 the poem comes whole, whatever the network does to it
 a poem that breaks off is a failure: connection lost: connection reset
-nobody there is a failure too: connection refused
+a refused connection is a failure too: connection refused
 ",
     );
 }
@@ -133,11 +133,19 @@ nobody there is a failure too: connection refused
 fn an_unknown_style_or_exercise_is_answered_with_the_list() {
     for (theme, words, expected) in [
         ("styles", &["prose"][..], "Error: which one? actors, lazy_lines or in_order\n"),
-        ("styles", &["actors"], "Error: which servers? give their addresses, as 127.0.0.1:10000\n"),
-        ("styles", &["actors", "x"], "Error: \"x\"? a server is named as 127.0.0.1:10000\n"),
+        (
+            "styles",
+            &["actors"],
+            "Error: which servers? give their addresses, such as 127.0.0.1:10000\n",
+        ),
+        (
+            "styles",
+            &["actors", "x"],
+            "Error: \"x\": expected a server address such as 127.0.0.1:10000\n",
+        ),
         ("exercises", &["sequence"], "Error: which one? `timeout MILLISECONDS SERVER`, "),
-        ("exercises", &["sequence", "x"], "Error: \"x\" is no address of a server"),
-        ("exercises", &["timeout", "x", "y"], "Error: \"x\" is no number of milliseconds"),
+        ("exercises", &["sequence", "x"], "Error: \"x\" is not a server address"),
+        ("exercises", &["timeout", "x", "y"], "Error: \"x\" is not a number of milliseconds"),
     ] {
         let output = run(example(theme).args(words));
         assert!(!output.status.success());

@@ -213,7 +213,9 @@ fn c168_a_string_too_long_for_its_prefix_is_an_error_and_not_written() {
     let held = hold(IntReceiver::<u8, _>::new(Sends(&[255, 256, 1])));
     let mut want = vec![255];
     want.extend_from_slice(&[b'x'; 255]);
-    want.extend_from_slice(b"cannot send a string of 256 bytes: its prefix counts to 255\x01x");
+    want.extend_from_slice(
+        b"cannot send a string of 256 bytes: its length prefix allows at most 255\x01x",
+    );
     assert_eq!(held.wire.take(), want);
 
     let mut out = vec![1, 2];

@@ -29,7 +29,7 @@ fn commands_are_answered_however_they_are_cut() {
     let session = b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\necho\r\n$4\r\n\r\n*1\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n\
         *2\r\n$3\r\nGET\r\n$1\r\nk\r\n*2\r\n$3\r\nGET\r\n$1\r\nl\r\n*1\r\n$3\r\nFLY\r\n*1\r\n$4\r\nQUIT\r\n*1\r\n$4\r\nPING\r\n";
     let want =
-        "+PONG\r\n$4\r\n\r\n*1\r\n+OK\r\n$0\r\n\r\n$-1\r\n-ERR this is not served: FLY\r\n+OK\r\n";
+        "+PONG\r\n$4\r\n\r\n*1\r\n+OK\r\n$0\r\n\r\n$-1\r\n-ERR unknown command: FLY\r\n+OK\r\n";
     every_split(session, |pieces| {
         assert_eq!(answers(pieces), (want.escape_default().to_string(), true), "{pieces:?}");
     });
