@@ -35,12 +35,6 @@ pub(super) trait Says {
     fn is_read_closed(&self) -> bool {
         self.says(EventFlags::HUP) || (self.is_readable() && self.says(EventFlags::RDHUP))
     }
-
-    /// A pipe tells with an error that its reader has gone.
-    #[inline(always)]
-    fn is_write_closed(&self) -> bool {
-        self.says(EventFlags::HUP) || self.is_error()
-    }
 }
 
 impl Says for Event {

@@ -298,3 +298,30 @@ fn c49_an_address_can_be_reused_while_old_connections_linger() {
     let again = rig.reactor.listen_tcp(address, Maker::new(&log, |_| None));
     assert!(again.is_ok(), "{again:?}");
 }
+
+/// Keeps the address at which it was accepted.
+struct Accepted(Rc<OnceCell<SocketAddr>>);
+
+impl Protocol for Accepted {
+    fn connection_made(&mut self, transport: &Transport) {
+        let host = transport.host().socket_addr().expect("a TCP address");
+        self.0.set(host).expect("one connection");
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+#[test]
+fn a_connection_to_a_port_on_all_interfaces_has_the_address_it_was_made_to() {
+    for ip in [[0, 0, 0, 0], [127, 0, 0, 1]] {
+        let mut rig = Kit::mio().rig();
+        let host = Rc::new(OnceCell::new());
+        let accepted = host.clone();
+        let port = rig.reactor.listen_tcp((ip, 0).into(), move || Accepted(accepted.clone()));
+        let port = port.expect("a free port").host().port().expect("a TCP port");
+        let to = SocketAddr::from(([127, 0, 0, 1], port));
+        let _client = TcpStream::connect(to).expect("it listens");
+        rig.until("the connection", || host.get().is_some());
+        assert_eq!(host.get(), Some(&to));
+    }
+}
