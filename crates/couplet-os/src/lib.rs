@@ -4,5 +4,6 @@
 //! block. It does not depend on `couplet`.
 
 pub mod interfaces;
+pub mod local;
 pub mod signals;
 pub mod unsent;

@@ -1,30 +1,30 @@
-//! A generational table: values in dense slots, each named by a key that is never used again.
+//! A generational table: values in dense slots, each named by a key that is never reused.
 
 use std::num::NonZeroU32;
 
-/// Names a value in a table: a slot and a generation of it.
+/// Names a value in a table: a slot and its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// The index into the table. Slots are dense, and reused.
     pub slot: u32,
-    /// Tells the uses of a slot apart.
+    /// Distinguishes successive uses of a slot.
     pub generation: NonZeroU32,
 }
 
-/// The table. A removed value's slot goes to a later one, under another generation.
+/// The table. A removed value's slot is reused under a new generation.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
     slots: Vec<Slot<T>>,
-    /// Vacant slots to be used again, the last one first. Law 9: each slot once.
+    /// Vacant slots to reuse, last in first out. Law 9: each slot at most once.
     free: Vec<u32>,
     len: usize,
-    /// The generation of new slots: greater than any that a dropped slot has had.
+    /// The generation of new slots: greater than any that a dropped slot gave to a value.
     floor: NonZeroU32,
 }
 
 #[derive(Debug)]
 struct Slot<T> {
-    /// Of the value, or of the next one where the slot is vacant.
+    /// The value's generation, or the next value's while the slot is vacant.
     generation: NonZeroU32,
     value: Option<T>,
 }
@@ -40,7 +40,7 @@ impl<T> Slots<T> {
         Slots { slots: Vec::new(), free: Vec::new(), len: 0, floor: NonZeroU32::MIN }
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -64,7 +64,7 @@ impl<T> Slots<T> {
         key
     }
 
-    /// Stores a value under a key that another table has given out.
+    /// Stores a value under a key from another table.
     pub(crate) fn put(&mut self, key: Key, value: T) {
         let index = key.slot as usize;
         if self.slots.len() <= index {
@@ -103,7 +103,7 @@ impl<T> Slots<T> {
         self.slots.get_mut(slot as usize)?.value.as_mut()
     }
 
-    /// The key that a slot's value has, or that its next one would have.
+    /// The key of a slot's value, or of its next one.
     ///
     /// # Panics
     ///
@@ -113,7 +113,7 @@ impl<T> Slots<T> {
         Key { slot, generation: self.slots[slot as usize].generation }
     }
 
-    /// Replaces a value by one made of it.
+    /// Replaces a value with the result of `f` on it.
     pub(crate) fn map(&mut self, key: Key, f: impl FnOnce(T) -> T) {
         if self.get(key).is_some() {
             let value = &mut self.slots[key.slot as usize].value;
@@ -121,21 +121,21 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Takes a value out and frees its slot.
+    /// Removes a value and frees its slot.
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let value = self.retire(key)?;
         self.reuse(key.slot);
         Some(value)
     }
 
-    /// Takes a value out. Its key is dead, but its slot stays out of use until
+    /// Removes a value. Its key is dead, but its slot stays out of use until
     /// [`reuse`](Self::reuse).
     pub(crate) fn retire(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.slot as usize);
         let slot = slot.filter(|slot| slot.generation == key.generation)?;
         let value = slot.value.take()?;
         self.len -= 1;
-        // A worn-out slot keeps its last generation, and is never used again.
+        // A slot that has run out of generations keeps its last one, and is never reused.
         slot.generation = slot.generation.saturating_add(1);
         Some(value)
     }
@@ -161,12 +161,12 @@ impl<T> Slots<T> {
         self.slots.into_iter().filter_map(|slot| slot.value)
     }
 
-    /// The keys in use, by slot: to walk a table that changes meanwhile.
+    /// The keys in use, by slot, for a walk during which the table changes.
     pub(crate) fn keys(&self) -> Vec<Key> {
         self.iter().map(|(key, _)| key).collect()
     }
 
-    /// Drops the vacant slots at the end, and memory that few of them are left to use.
+    /// Drops the vacant slots at the end, and excess capacity when most of it is unused.
     pub(crate) fn shrink(&mut self) {
         let vacant = |slot: &mut Slot<T>| slot.value.is_none() && slot.generation < NonZeroU32::MAX;
         while let Some(slot) = self.slots.pop_if(vacant) {
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_key_names_nothing_where_its_slot_is_reused() {
+    fn a_stale_key_names_nothing_after_its_slot_is_reused() {
         let mut slots = Slots::new();
         let old = slots.insert('a');
         assert_eq!(slots.remove(old), Some('a'));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_was_dropped_comes_back_with_generations_of_its_own() {
+    fn a_slot_that_was_dropped_comes_back_with_new_generations() {
         let mut slots = Slots::new();
         let keys: Vec<Key> = (0..1000).map(|n| slots.insert(n)).collect();
         for key in &keys[1..] {

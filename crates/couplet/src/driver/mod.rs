@@ -1,34 +1,33 @@
 //! The seam between the loop and the world.
 //!
-//! A [`Driver`] moves bytes and waits; a [`World`] is what handles may use at once: the clock,
-//! randomness, opening a port. The seam is shaped by completion, because readiness can be made to
-//! look like completion for free and the reverse costs a copy. Law 3: time, waiting, names and
+//! A [`Driver`] moves bytes and waits; a [`World`] is what handles may use immediately: the clock,
+//! randomness, binding a port. The interface is completion-based, because readiness can be made to
+//! look like completion for free, while the reverse costs a copy. Law 3: time, waiting, names and
 //! randomness come from here alone.
 //!
-//! It has two halves. A driver carries out [`Commands`]: to write, to close, to connect. And it is
-//! turned: [`wait`](Driver::wait), then [`next`](Driver::next) until nothing is left. The turn of
-//! the loop holds the second half to itself and hands the first to whatever it calls, so turning a
-//! driver from inside of its own turn does not compile. There is one turn, and no driver has a
-//! walk of its own (law 4): the loop's is compiled for each driver, with the driver's primitives
-//! inlined.
+//! It has two halves. A driver carries out [`Commands`]: write, close, connect. And the loop's turn
+//! drives it: [`wait`](Driver::wait), then [`next`](Driver::next) until nothing is left. The turn
+//! keeps the second half to itself and hands the first to whatever it calls, so turning a driver
+//! from within its own turn does not compile. There is one turn, and no driver has a walk of its
+//! own (law 4): the turn is compiled for each driver, with the driver's primitives inlined.
 //!
-//! What every driver promises:
+//! Every driver guarantees:
 //!
-//! - **Lent bytes.** The bytes of [`Event::Received`] lie in [`lent`](Driver::lent) until the next
+//! - **Lent bytes.** [`lent`](Driver::lent) holds the bytes of [`Event::Received`] until the next
 //!   call of [`next`](Driver::next) or [`wait`](Driver::wait).
-//! - **Keys carry a generation.** [`close`](Commands::close) is final for its key at once: no event
-//!   comes for it, whatever was in flight. Slot, descriptor and buffers live until the last
-//!   operation has come home.
+//! - **Keys carry a generation.** [`close`](Commands::close) takes effect on its key immediately:
+//!   no event follows for it, whatever was in flight. Slot, descriptor and buffers live until the
+//!   last operation has completed.
 //! - **Pausing.** After [`receive(key, false)`](Commands::receive) no `Received` and no end of
-//!   stream comes for that key; an error does. The driver keeps what was in flight and gives it
-//!   first on resume.
-//! - **Errors.** An error of writing comes as [`Event::Ended`], after what can still be read. A
+//!   stream is reported for that key; an error is. The driver keeps what was in flight and delivers
+//!   it first on resume.
+//! - **Errors.** A write error is reported as [`Event::Ended`], after what can still be read. A
 //!   stream on which an error was seen never ends with `Ended(key, None)`.
-//! - **Death.** A connection with [`SocketOption::ResetUnlessClosed`] is reset where its driver is
+//! - **Death.** A connection with [`SocketOption::ResetUnlessClosed`] is reset when its driver is
 //!   dropped or its process ends. [`shut_write`](Commands::shut_write) and
-//!   [`close`](Commands::close) take that back first.
-//! - **Fairness.** Between two calls of [`wait`](Driver::wait) a connection gives at most one
-//!   buffer's worth of bytes, and `next` comes to an end.
+//!   [`close`](Commands::close) clear the option first.
+//! - **Fairness.** Between two calls of [`wait`](Driver::wait) a connection delivers at most one
+//!   buffer's worth of bytes, and `next` eventually returns `None`.
 
 pub mod memory;
 mod mio;
@@ -44,21 +43,24 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
+use couplet_os::local::LocalAddress;
+
 use crate::address::Address;
 pub use crate::slots::Key;
 pub use crate::transport::outbox::{Outbox, Piece, Spares};
 
 pub use mio::Mio;
 
-/// Names a question to the driver ([`resolve`](Commands::resolve)); chosen by the caller.
+/// Identifies a request to the driver, such as a [`resolve`](Commands::resolve). The caller chooses
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// What [`Driver::next`] reports.
+/// An event that [`Driver::next`] reports.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A port accepted a connection. It gives bytes from now on.
+    /// A port accepted a connection. It is reading from now on.
     Accepted {
         /// The port.
         port: Key,
@@ -67,49 +69,66 @@ pub enum Event {
         /// The other end.
         peer: Address,
         /// Our end.
-        host: Address,
+        host: Host,
     },
-    /// A connect succeeded. The connection gives bytes from now on.
+    /// A connect succeeded. The connection is reading from now on.
     Connected {
         /// The connection, as [`Commands::connect`] named it.
         key: Key,
         /// Our end.
         host: Address,
     },
-    /// Bytes arrived: [`Driver::lent`] has them until the next call of `next`.
+    /// Bytes arrived: [`Driver::lent`] holds them until the next call of `next`.
     Received(Key),
-    /// `n` taken bytes have left; with `n` = 0: there is room again after
+    /// `n` taken bytes were sent. With `n` = 0 there is room again after
     /// [`WriteOutcome::Blocked`].
     Sent(Key, usize),
-    /// With `None` the peer's end of stream, and the connection lives on; with an error the end of
-    /// the connection (of the attempt, where it was not connected), and its key must be closed.
+    /// With `None`, the peer's end of stream: the connection stays open. With an error, the end of
+    /// the connection or of the connect attempt: its key must be closed.
     Ended(Key, Option<io::Error>),
     /// The answer to [`Commands::resolve`].
     Resolved(Ticket, io::Result<Vec<IpAddr>>),
-    /// A descriptor of [`World::watch`] is ready. Reported once, until [`World::rewatch`].
+    /// A descriptor passed to [`World::watch`] is ready. Reported once, until [`World::rewatch`].
     Ready(WatchId, Ready),
-    /// A job of [`Commands::run_blocking`] has run, or was dropped because no thread could be had.
+    /// A job of [`Commands::run_blocking`] has run, or was dropped because no thread could be
+    /// started.
     JobDone(Ticket),
-    /// A signal that was asked for by [`Commands::watch_signals`].
+    /// A signal arrived that [`Commands::watch_signals`] takes.
     Signal(Signal),
 }
 
-/// Names a watched descriptor; chosen by who asks, and never used again.
+/// Our end of an accepted connection.
+#[derive(Clone, Debug)]
+pub enum Host {
+    /// Its address.
+    Known(Address),
+    /// The port listens on every address of its host; which one a connection came to costs a system
+    /// call, and is asked if somebody wants to know, until [`Commands::close`].
+    Ask(LocalAddress),
+}
+
+impl From<SocketAddr> for Host {
+    fn from(address: SocketAddr) -> Host {
+        Host::Known(address.into())
+    }
+}
+
+/// Identifies a watched descriptor. Chosen by the caller, and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WatchId(pub usize);
 
 /// What a descriptor is watched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// That something can be read.
+    /// Ready to read.
     Readable,
-    /// That something can be written.
+    /// Ready to write.
     Writable,
     /// Either.
     Both,
 }
 
-/// What a watched descriptor is ready for. An end of stream, a hang-up or an error is both.
+/// The readiness of a watched descriptor. An end of stream, a hang-up or an error counts as both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ready {
@@ -119,7 +138,7 @@ pub struct Ready {
     pub writable: bool,
 }
 
-/// The signals that a run takes.
+/// The signals that a run handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Signal {
@@ -132,7 +151,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// The signal's number on this system: an interrupted program's exit code is 128 more.
+    /// The signal's number on this system. A program that it ends exits with 128 plus this.
     pub fn number(self) -> i32 {
         match self {
             Signal::Interrupt => 2,
@@ -142,37 +161,38 @@ impl Signal {
     }
 }
 
-/// What [`Commands::run_blocking`] runs. It does not panic, neither run nor dropped unrun.
+/// A job for [`Commands::run_blocking`]. It panics neither when run nor when dropped without
+/// running.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// What became of a [`Commands::write`].
+/// The outcome of a [`Commands::write`].
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// The outbox is empty, and all of it has gone to the system.
+    /// The system has accepted everything; the outbox is empty.
     All,
-    /// Nothing more is taken now; an [`Event::Sent`] (or `Ended`) follows. What the driver could
-    /// send has left the outbox.
+    /// The system accepts no more for now; an [`Event::Sent`] (or `Ended`) follows. The bytes that
+    /// the driver could send are no longer in the outbox.
     Blocked,
-    /// The driver took this many bytes into its keeping: they have left the outbox but still count
-    /// as buffered, until [`Event::Sent`] tells that they have left.
+    /// The driver took this many bytes out of the outbox. They still count as buffered until
+    /// [`Event::Sent`] reports them sent.
     Taken(usize),
 }
 
 /// How to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseMode {
-    /// As `close(2)` does: a FIN where everything was read, else a reset.
+    /// As `close(2)` does: with a FIN if everything was read, else with a reset.
     Normal,
-    /// With a reset; what was not sent is dropped.
+    /// With a reset; unsent bytes are discarded.
     Reset,
 }
 
 /// A port that is bound and queues connections, but is not served yet.
 pub struct Bound {
-    /// The address, with the real port number where 0 was asked for.
+    /// The address, with the real port number where 0 was requested.
     pub host: Address,
-    /// What the driver of the same world knows it by.
+    /// The socket, in a form that the driver of the same world knows.
     pub socket: Box<dyn std::any::Any>,
 }
 
@@ -186,14 +206,14 @@ impl fmt::Debug for Bound {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenOptions {
-    /// Connections that the system queues before they are accepted: 50 unless set.
+    /// Connections that the system queues until they are accepted: 50 unless set.
     pub backlog: u32,
-    /// `SO_REUSEADDR`: a port in TIME_WAIT can be opened again. On unless set (not on Windows,
-    /// where it means something else).
+    /// `SO_REUSEADDR`: a port in TIME_WAIT can be bound again. On unless set (off on Windows, where
+    /// it means something else).
     pub reuse_addr: bool,
-    /// `SO_REUSEPORT`: several loops serve one port, and the system shares out the connections.
+    /// `SO_REUSEPORT`: several loops share one port, and the system distributes the connections.
     pub reuse_port: bool,
-    /// For an IPv6 wildcard: take IPv4 connections too. On unless set.
+    /// For an IPv6 wildcard: accept IPv4 connections too. On unless set.
     pub dual_stack: bool,
     /// `TCP_NODELAY` of the accepted connections. On unless set.
     pub no_delay: bool,
@@ -233,7 +253,7 @@ impl ListenOptions {
         self
     }
 
-    /// Sets whether an IPv6 wildcard takes IPv4 too.
+    /// Sets whether an IPv6 wildcard accepts IPv4 connections too.
     #[must_use]
     pub fn dual_stack(mut self, on: bool) -> Self {
         self.dual_stack = on;
@@ -248,13 +268,13 @@ impl ListenOptions {
     }
 }
 
-/// How a connection is begun.
+/// How a connection is made.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectOptions {
     /// Give up after this time: 30 s unless set.
     pub timeout: Duration,
-    /// The local address to come from.
+    /// The local address to bind to.
     pub bind: Option<SocketAddr>,
     /// `TCP_NODELAY`. On unless set.
     pub no_delay: bool,
@@ -302,14 +322,14 @@ pub enum SocketOption {
     /// `SO_SNDBUF`, bytes.
     SendBuffer(usize),
     /// See [`Transport::set_reset_unless_closed`](crate::Transport::set_reset_unless_closed).
-    /// `SO_LINGER` with a time of 0 until [`Commands::shut_write`] or [`Commands::close`].
+    /// `SO_LINGER` with a timeout of 0 until [`Commands::shut_write`] or [`Commands::close`].
     ResetUnlessClosed(bool),
 }
 
-/// The half of a driver that acts on what the loop asks for, at any time in a turn. See the
-/// [module](self) for what every driver promises.
+/// The half of a driver that carries out the loop's requests, at any time in a turn. See the
+/// [module](self) for what every driver guarantees.
 pub trait Commands {
-    /// What handles may use at once.
+    /// The clock, randomness and ports that handles may use immediately.
     fn world(&self) -> Rc<dyn World>;
 
     /// Writes as much of `out` as the system accepts.
@@ -326,67 +346,67 @@ pub trait Commands {
     ///
     /// # Errors
     ///
-    /// When the system refuses at once.
+    /// When the system refuses immediately.
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key>;
 
-    /// Lets a connection give bytes, or a port give connections, or not.
+    /// Resumes or pauses reading from a connection, or accepting on a port.
     fn receive(&mut self, key: Key, on: bool);
 
     /// Sends a FIN. Only called when the driver holds no more written bytes.
     fn shut_write(&mut self, key: Key);
 
-    /// Ends a connection, an attempt or a port.
+    /// Closes a connection, a connect attempt or a port.
     fn close(&mut self, key: Key, mode: CloseMode);
 
-    /// The peer's end of stream has come, reported or not: it may stand behind bytes, or reading
-    /// may be paused. False where that is not known.
+    /// Whether the peer's end of stream has arrived, reported or not: unread bytes may precede it,
+    /// or reading may be paused. False where that is not known.
     fn peer_has_ended(&self, key: Key) -> bool;
 
-    /// Bytes that were sent but have not left the system, where that is known.
+    /// Bytes that the system has accepted and not yet sent, where that is known.
     fn unsent(&self, key: Key) -> Option<usize>;
 
     /// Sets an option of a connection.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()>;
 
-    /// Asks for the addresses of a name. [`Event::Resolved`] follows, unless
+    /// Looks up the addresses of a name. [`Event::Resolved`] follows, unless
     /// [`forget`](Self::forget) is called.
     fn resolve(&mut self, ticket: Ticket, name: &str);
 
-    /// Gives up a lookup.
+    /// Cancels a lookup.
     fn forget(&mut self, ticket: Ticket);
 
     /// Runs a job that may block in a thread of a pool. [`Event::JobDone`] follows, unless
-    /// [`forget_job`](Self::forget_job) is called. Jobs begin in the order of asking.
+    /// [`forget_job`](Self::forget_job) is called. Jobs start in the order of the calls.
     fn run_blocking(&mut self, ticket: Ticket, job: Job);
 
-    /// Gives up a job. It is dropped if it has not begun.
+    /// Cancels a job. It is dropped if it has not started.
     fn forget_job(&mut self, ticket: Ticket);
 
-    /// Wakes [`wait`](Driver::wait) from any thread; harmless after the driver was dropped.
+    /// A waker for [`wait`](Driver::wait), usable from any thread. It does nothing once the driver
+    /// is dropped.
     fn waker(&self) -> Waker;
 
-    /// Takes SIGINT, SIGTERM and SIGUSR1 as events, or puts the previous handlers back.
+    /// Delivers SIGINT, SIGTERM and SIGUSR1 as events, or restores the previous handlers.
     ///
     /// # Errors
     ///
-    /// When the system refuses, or when another loop of this process has them.
+    /// When the system refuses, or when another loop of this process handles them.
     fn watch_signals(&mut self, on: bool) -> io::Result<()>;
 }
 
-/// The half of a driver that the turn of the loop alone holds: it waits, and reports what happened.
-/// See the [module](self) for what every driver promises.
+/// The half of a driver that only the loop's turn holds: it waits, and reports events. See the
+/// [module](self) for what every driver guarantees.
 pub trait Driver: Commands {
-    /// The only wait: until there is an event, a wake-up, or `until` has come; for ever with
-    /// `None`. A time that has passed means: look, and do not wait.
+    /// The only wait: returns at an event, a wake-up, or `until`; with `None` there is no deadline.
+    /// A time in the past polls without waiting.
     ///
     /// # Errors
     ///
-    /// When the system's wait fails, or when nothing can ever happen in a world whose time is
-    /// virtual.
+    /// When the system's wait fails, or when nothing can ever happen in a world with virtual time.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()>;
 
     /// The next event; `None` when it is time for the next `wait`.
@@ -395,14 +415,14 @@ pub trait Driver: Commands {
     /// The bytes of the last event, which was [`Event::Received`].
     fn lent(&self) -> &[u8];
 
-    /// When the next `wait` would return by itself: a time that has passed where the driver still
-    /// holds something to report. For a loop that is turned by another one.
+    /// When the next `wait` would return on its own: a time in the past if the driver still has
+    /// something to report. For a loop embedded in another one.
     fn due(&self) -> Option<Instant> {
         None
     }
 
-    /// The descriptor that is readable when `wait` would return for something outside, where there
-    /// is one. For a loop that is turned by another one.
+    /// The descriptor, if there is one, that becomes readable when `wait` would return for an
+    /// outside event. For a loop embedded in another one.
     #[cfg(unix)]
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -498,9 +518,9 @@ impl Driver for Box<dyn Driver> {
     }
 }
 
-/// What handles may use at once. It never calls user code.
+/// The services that handles may use immediately. It never calls user code.
 pub trait World {
-    /// The only clock. The loop asks once a turn.
+    /// The only clock. The loop reads it once a turn.
     fn now(&self) -> Instant;
 
     /// The time of day.
@@ -509,8 +529,8 @@ pub trait World {
     /// A random number.
     fn random(&self) -> u64;
 
-    /// The number of the loop in the ids of its connections, in a world where that is to be the
-    /// same each time. With `None` it is the next one of the process.
+    /// The number of the loop in the ids of its connections, in a world where it must be
+    /// reproducible. With `None` it is the next one of the process.
     fn serial(&self) -> Option<u32> {
         None
     }
@@ -519,10 +539,10 @@ pub trait World {
     ///
     /// # Errors
     ///
-    /// What the system says: address in use, permission denied, …
+    /// The system's error: address in use, permission denied, …
     fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound>;
 
-    /// Watches a descriptor of somebody else's: [`Event::Ready`] follows when it is ready, once.
+    /// Watches a foreign descriptor: [`Event::Ready`] follows once, when it is ready.
     ///
     /// # Errors
     ///
@@ -533,17 +553,17 @@ pub trait World {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Looks at it anew: what is ready, still or again, is told.
+    /// Watches it once more: readiness, remaining or new, is reported.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     #[cfg(unix)]
     fn rewatch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         self.watch(id, source, interest)
     }
 
-    /// Watches it no more.
+    /// Stops watching it.
     #[cfg(unix)]
     fn unwatch(&self, source: BorrowedFd<'_>) {
         let _ = source;

@@ -1,7 +1,7 @@
-//! Looking up names through the system's `getaddrinfo`, which blocks and can't be cancelled.
+//! Name lookups through the system's `getaddrinfo`, which blocks and can't be cancelled.
 //!
-//! A pool of its own, so that slow names hold up nothing else. Law 9: at most [`QUEUE`] names wait,
-//! and one more is refused at once.
+//! They have their own pool, so slow lookups delay nothing else. Law 9: at most [`QUEUE`] lookups
+//! are queued; more are refused.
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -21,7 +21,7 @@ pub(super) fn names(waker: Waker) -> Names {
     Pool::new(work, waker)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a question of the pool")]
+#[expect(clippy::needless_pass_by_value, reason = "the pool passes its questions by value")]
 #[expect(clippy::disallowed_methods, reason = "the one place that may block on a name")]
 fn look_up(name: String) -> io::Result<Vec<IpAddr>> {
     let mut found: Vec<IpAddr> = Vec::new();
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn localhost_is_found_and_is_this_machine() {
+    fn localhost_resolves_to_loopback_addresses() {
         let found = look_up("localhost".into()).unwrap();
         assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback));
     }

@@ -1,10 +1,10 @@
-//! Threads for what blocks: a small pool, with answers that the driver fetches.
+//! A small thread pool for blocking work; the driver collects the answers.
 //!
-//! Threads are started when there is work, up to a bound, and end when there was none for a while.
-//! Who no longer wants an answer forgets the ticket: what waits is dropped; what runs goes on alone,
-//! and its answer is dropped. Dropping the pool lets its threads end by themselves.
+//! Threads start on demand, up to a limit, and exit after [`IDLE`] without work. To cancel, forget
+//! the ticket: a queued question is dropped; a running one finishes, and its answer is dropped.
+//! Dropping the pool does not wait for its threads; they exit on their own.
 //!
-//! INVARIANT: questions, which may hold what is a user's, are dropped while nothing is locked.
+//! INVARIANT: questions, which may hold user objects, are dropped while nothing is locked.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,17 +16,17 @@ use super::Ticket;
 
 const IDLE: Duration = Duration::from_secs(10);
 
-/// What a pool does, and its bounds.
+/// A pool's function and limits.
 #[derive(Debug)]
 pub(super) struct Work<Q, A> {
-    /// Of its threads.
+    /// The name of its threads.
     pub(super) name: &'static str,
     pub(super) threads: usize,
-    /// Questions that wait at most; one more is refused at once.
+    /// Most queued questions; more are refused.
     pub(super) queue: usize,
-    /// Does it; does not panic.
+    /// Answers a question. Does not panic.
     pub(super) run: fn(Q) -> A,
-    /// The answer to what was not done.
+    /// The answer to a question that does not run.
     pub(super) refuse: fn(io::Error) -> A,
 }
 
@@ -47,7 +47,7 @@ struct Shared<Q, A> {
 #[derive(Debug)]
 struct State<Q, A> {
     waiting: VecDeque<(Ticket, Q)>,
-    /// Asked, and neither answered nor forgotten.
+    /// Begun, and neither answered nor forgotten.
     running: Vec<Ticket>,
     answers: VecDeque<(Ticket, A)>,
     threads: usize,
@@ -72,7 +72,8 @@ impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
     pub(super) fn ask(&self, ticket: Ticket, question: Q) {
         let mut state = self.shared.lock();
         if state.waiting.len() >= self.shared.work.queue {
-            let error = io::Error::new(io::ErrorKind::QuotaExceeded, "too much waits already");
+            let error =
+                io::Error::new(io::ErrorKind::QuotaExceeded, "the queue of the pool is full");
             state.answers.push_back((ticket, (self.shared.work.refuse)(error)));
             drop(state);
             return self.shared.waker.wake_by_ref();
@@ -95,7 +96,7 @@ impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
             let mut state = self.shared.lock();
             state.threads -= 1;
             if state.threads == 0 {
-                // Nobody is left to do it.
+                // No thread is left to run them.
                 let waiting = std::mem::take(&mut state.waiting);
                 for (ticket, _) in &waiting {
                     let error = io::Error::from(error.kind());
@@ -108,7 +109,7 @@ impl<Q: Send + 'static, A: Send + 'static> Pool<Q, A> {
         }
     }
 
-    /// Nobody waits for this answer any more.
+    /// Cancels a question: its answer is never returned.
     pub(super) fn forget(&self, ticket: Ticket) {
         let mut state = self.shared.lock();
         let (mut waited, mut answered) = (None, None);
@@ -189,7 +190,7 @@ mod tests {
 
     type Gate = (Sender<()>, Receiver<()>);
 
-    /// Threads that say that they have begun, and wait to be let go.
+    /// A pool whose jobs report that they have begun, and wait to be released.
     fn gates(threads: usize, queue: usize) -> Pool<Gate, io::Result<()>> {
         let run = |(begun, go): Gate| {
             begun.send(()).map_err(io::Error::other)?;
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn c142_a_pool_is_bounded_and_what_is_too_much_is_refused_at_once() {
+    fn c142_a_pool_is_bounded_and_refuses_more_immediately() {
         let pool = gates(1, 1);
         let (begun, has_begun) = channel();
         let (let_first_go, first) = channel();
@@ -228,7 +229,7 @@ mod tests {
         assert_eq!((state.threads, state.running.len()), (1, 0), "nothing is kept of what is done");
     }
 
-    /// Does this when it is dropped.
+    /// Calls the closure when dropped.
     struct OnDrop(Box<dyn FnMut() + Send>);
     impl Drop for OnDrop {
         fn drop(&mut self) {
@@ -237,19 +238,19 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_is_forgotten_is_dropped_while_nothing_is_locked() {
+    fn a_forgotten_question_is_dropped_while_nothing_is_locked() {
         let work = Work { name: "test", threads: 0, queue: 1, run: |_: OnDrop| (), refuse: drop };
         let pool = Pool::new(work, Waker::noop().clone());
         let (dropped, was_dropped) = channel();
         let shared = pool.shared.clone();
-        let look = move || dropped.send(shared.state.try_lock().is_ok()).unwrap();
-        pool.ask(Ticket(1), OnDrop(Box::new(look)));
+        let on_drop = move || dropped.send(shared.state.try_lock().is_ok()).unwrap();
+        pool.ask(Ticket(1), OnDrop(Box::new(on_drop)));
         pool.forget(Ticket(1));
         assert!(was_dropped.recv().unwrap());
     }
 
     #[test]
-    fn a_forgotten_ticket_gets_no_answer_whether_it_waits_or_runs() {
+    fn a_forgotten_ticket_gets_no_answer_whether_queued_or_running() {
         let pool = gates(1, 9);
         let (begun, has_begun) = channel();
         let (let_first_go, first) = channel();

@@ -1,6 +1,6 @@
-//! [`Connector`]: what tries to connect. Names are looked up by the driver, and addresses are
-//! tried by RFC 8305 ("happy eyeballs"): families interleaved, the next attempt after 250 ms or at
-//! once when one fails, the first that comes through wins.
+//! [`Connector`]: outgoing connections. The driver looks names up, and addresses are tried as in
+//! RFC 8305 ("happy eyeballs"): families interleaved, the next attempt after 250 ms or as soon as
+//! one fails, the first that succeeds wins.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ use super::turn::Core;
 use super::{Asking, Reactor, Source, Timed, loop_ended};
 use crate::address::{Address, scoped_ip};
 use crate::defer::{Cancelled, Deferred, Failure};
-use crate::driver::{CloseMode, Commands, ConnectOptions, Key, Ticket};
+use crate::driver::{CloseMode, Commands, ConnectOptions, Host, Key, Ticket};
 use crate::error::{By, ConnectError, Reason};
 use crate::factory::{AnyFactory, FactorySlot};
 use crate::panics::discard;
@@ -29,17 +29,17 @@ use crate::transport::{Connection, Transport};
 /// RFC 8305, section 5: the Connection Attempt Delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// A handle to an attempt to connect, and to the connection that it made. Cheap to clone; dropping
-/// it changes nothing. Twisted's `IConnector`.
+/// A handle to a connect attempt, and to the connection that it made. Cheap to clone; dropping it
+/// changes nothing. Twisted's `IConnector`.
 #[derive(Clone)]
 pub struct Connector {
     cell: Rc<ConnectorCell>,
 }
 
-/// What a [`Connector`] is doing.
+/// The state of a [`Connector`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectorState {
-    /// An attempt is under way, or about to start.
+    /// An attempt is in progress, or about to start.
     Connecting,
     /// A connection was made and is not lost yet.
     Connected,
@@ -60,7 +60,7 @@ pub(super) struct ConnectorCell {
     host: String,
     port: u16,
     options: ConnectOptions,
-    /// Where it was asked for.
+    /// The source location of the request.
     pub(super) place: Source,
     factory: FactorySlot,
     pub(super) state: Cell<ConnectorState>,
@@ -70,14 +70,14 @@ pub(super) struct ConnectorCell {
     connection: RefCell<Option<Rc<ConnectionCell>>>,
     attempts: RefCell<Option<Attempts>>,
     timer: Cell<Option<TimerKey>>,
-    /// When the next attempt is to begin, if not at once.
+    /// When the next attempt begins, if not immediately.
     begin_at: Cell<Option<Instant>>,
     /// The timer is that of `begin_at`.
-    resting: Cell<bool>,
+    delayed: Cell<bool>,
     done: RefCell<Option<Done>>,
 }
 
-/// One try at a target: its addresses and how they fare.
+/// One attempt at a target: the state of each of its addresses.
 struct Attempts {
     ticket: Option<Ticket>,
     waiting: VecDeque<SocketAddr>,
@@ -112,7 +112,7 @@ impl Connector {
             attempts: RefCell::new(None),
             timer: Cell::new(None),
             begin_at: Cell::new(None),
-            resting: Cell::new(false),
+            delayed: Cell::new(false),
             done: RefCell::new(done),
         });
         reactor.start(Asking::Connector(cell.clone()));
@@ -144,13 +144,13 @@ impl Connector {
         deferred
     }
 
-    /// What it is doing.
+    /// Its state.
     pub fn state(&self) -> ConnectorState {
         self.cell.state.get()
     }
 
-    /// Gives the attempt up: the factory's `client_connection_failed` comes from the turn, with
-    /// [`ConnectError::Stopped`]. False, and nothing happens, when there is no attempt.
+    /// Stops the attempt: the turn calls the factory's `client_connection_failed` with
+    /// [`ConnectError::Stopped`]. Without an attempt, does nothing and returns false.
     pub fn stop_connecting(&self) -> bool {
         if self.state() != ConnectorState::Connecting || self.cell.stop_asked.replace(true) {
             return false;
@@ -159,8 +159,8 @@ impl Connector {
         true
     }
 
-    /// [`stop_connecting`](Self::stop_connecting), or `lose_connection` of the connection that was
-    /// made, whichever fits.
+    /// [`stop_connecting`](Self::stop_connecting) while connecting, `lose_connection` while
+    /// connected.
     pub fn disconnect(&self) {
         match self.state() {
             ConnectorState::Connecting => {
@@ -175,8 +175,8 @@ impl Connector {
         }
     }
 
-    /// Connects again, in the turn. Inside `client_connection_failed` and `client_connection_lost`
-    /// it means: go on; the factory is not stopped in between.
+    /// Connects again, in the turn. When called in `client_connection_failed` or
+    /// `client_connection_lost`, the factory is not stopped in between.
     ///
     /// # Errors
     ///
@@ -191,10 +191,11 @@ impl Connector {
         Ok(())
     }
 
-    /// Connects again after `delay`. Until then it is connecting, so that
-    /// [`stop_connecting`](Self::stop_connecting) ends the wait. Inside `client_connection_failed`
-    /// and `client_connection_lost` it means, as [`connect`](Self::connect) does: go on; the
-    /// factory is not stopped in between, and whoever waits for a connection waits on.
+    /// Connects again after `delay`. Until then the state is connecting, so that
+    /// [`stop_connecting`](Self::stop_connecting) ends the wait. As with
+    /// [`connect`](Self::connect), when called in `client_connection_failed` or
+    /// `client_connection_lost` the factory is not stopped in between, and the Deferred of the
+    /// connect stays pending.
     ///
     /// # Errors
     ///
@@ -205,7 +206,7 @@ impl Connector {
         Ok(())
     }
 
-    /// The connection that was made, until it is lost.
+    /// The connection, until it is lost.
     pub fn transport(&self) -> Option<Transport> {
         self.cell.connection.borrow().clone().map(|connection| Transport { cell: connection })
     }
@@ -215,7 +216,7 @@ impl Connector {
         &self.cell.reactor
     }
 
-    /// The host that it connects to, as it was asked for: a name or an IP address.
+    /// The host that it connects to, as requested: a name or an IP address.
     pub fn remote_host(&self) -> &str {
         &self.cell.host
     }
@@ -225,7 +226,7 @@ impl Connector {
         self.cell.port
     }
 
-    /// The options that were asked for.
+    /// The requested options.
     pub fn options(&self) -> &ConnectOptions {
         &self.cell.options
     }
@@ -275,7 +276,7 @@ impl ConnectorCell {
         self.done.borrow_mut().take()
     }
 
-    /// Whoever waits for a connection hears of the failure, unless the factory tries again.
+    /// Fails the Deferred of the connect, unless the factory tries again.
     fn give_up(&self, failure: Failure) {
         if self.state.get() == ConnectorState::Disconnected
             && let Some(done) = self.take_done()
@@ -286,7 +287,7 @@ impl ConnectorCell {
 
     pub(super) fn state_name(&self) -> &'static str {
         match self.state.get() {
-            ConnectorState::Connecting if self.resting.get() => "waiting",
+            ConnectorState::Connecting if self.delayed.get() => "waiting",
             ConnectorState::Connecting => match &*self.attempts.borrow() {
                 Some(attempts) if attempts.ticket.is_some() => "looking up",
                 _ => "connecting",
@@ -297,7 +298,7 @@ impl ConnectorCell {
     }
 }
 
-/// The order of RFC 8305, section 4: families take turns, the resolver's first one first.
+/// The order of RFC 8305, section 4: families alternate, starting with the resolver's first.
 fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<SocketAddr> {
     let first_is_v6 = found.first().is_some_and(IpAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =
@@ -314,7 +315,7 @@ fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<SocketAddr> {
 }
 
 impl Core {
-    /// Step 6: an attempt begins, or the wait for it.
+    /// Step 6: begins an attempt, or the wait for it.
     pub(super) fn start_connector(&mut self, io: &mut dyn Commands, cell: Rc<ConnectorCell>) {
         let begin_at = cell.begin_at.take();
         if self.reactor.is_stopping() {
@@ -324,18 +325,18 @@ impl Core {
         cell.serial.set(self.next_connector);
         self.connectors.insert(self.next_connector, cell.clone());
         match begin_at {
-            Some(at) if at > self.reactor.now() => self.rest_connector(io, &cell, at),
+            Some(at) if at > self.reactor.now() => self.delay_connector(io, &cell, at),
             _ => self.begin_attempt(io, cell),
         }
     }
 
-    fn rest_connector(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>, until: Instant) {
+    fn delay_connector(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>, until: Instant) {
         if cell.stop_asked.get() {
             return self.connect_failed(io, cell, ConnectError::Stopped);
         }
         let timed = Timed::Connector(cell.clone());
         cell.timer.set(Some(self.reactor.records.timers.borrow_mut().insert(until, timed)));
-        cell.resting.set(true);
+        cell.delayed.set(true);
     }
 
     fn begin_attempt(&mut self, io: &mut dyn Commands, cell: Rc<ConnectorCell>) {
@@ -371,8 +372,8 @@ impl Core {
         if looking_up { self.arm_connector(&cell) } else { self.try_next(io, &cell) }
     }
 
-    /// The reactor stops: no new attempt. A factory that has been told so once is not told again,
-    /// or one that always tries again would never end.
+    /// The reactor is stopping: no new attempt. Each factory gets this failure only once, because
+    /// one that always retries would never end.
     fn refuse_connector(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         if !cell.started.replace(true) {
             cell.factory.call("do_start", |factory| factory.do_start());
@@ -404,15 +405,15 @@ impl Core {
                 });
                 return self.try_next(io, &cell);
             }
-            Ok(_) => std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address"),
+            Ok(_) => std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"),
             Err(error) => error,
         };
         let (name, source) = (cell.host.clone(), std::sync::Arc::new(error));
         self.connect_failed(io, &cell, ConnectError::NameLookup { name, source });
     }
 
-    /// Tries the next address that the driver does not refuse at once; with none left and none
-    /// under way the attempt has failed.
+    /// Tries the next address that the driver does not refuse immediately. With none left and none
+    /// in progress, the attempt has failed.
     fn try_next(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         while let Some(address) = cell.with_attempts(|a| a.waiting.pop_front()).flatten() {
             match io.connect(&address.into(), &cell.options) {
@@ -450,7 +451,7 @@ impl Core {
         }
     }
 
-    /// One timer for the next attempt and for the end of all.
+    /// Arms one timer for both the next address and the connect timeout.
     fn arm_connector(&mut self, cell: &Rc<ConnectorCell>) {
         cell.disarm();
         let at = cell.with_attempts(|a| match a.next_at.filter(|_| !a.waiting.is_empty()) {
@@ -470,7 +471,7 @@ impl Core {
         now: Instant,
     ) {
         cell.timer.set(None);
-        if cell.resting.replace(false) {
+        if cell.delayed.replace(false) {
             return self.begin_attempt(io, cell.clone());
         }
         match cell.with_attempts(|a| a.until <= now) {
@@ -501,7 +502,7 @@ impl Core {
         self.try_next(io, cell);
     }
 
-    /// One address came through: it is the connection, and the others are given up.
+    /// One address succeeded: it becomes the connection, and the others are dropped.
     pub(super) fn attempt_connected(
         &mut self,
         io: &mut dyn Commands,
@@ -530,13 +531,14 @@ impl Core {
             self.connector_lost(cell, &Reason::Done(By::Us));
             return cell.give_up(ConnectError::NoProtocol.into());
         };
-        let connection = self.new_connection(key, protocol, peer, host, Some(cell.clone()));
+        let connection =
+            self.new_connection(key, protocol, peer, Host::Known(host), Some(cell.clone()));
         *cell.connection.borrow_mut() = Some(connection.clone());
         self.visit(io, key, Life::made);
         if let Some(done) = cell.take_done() {
             let reason = self.table.connection(key).map(|entry| entry.life.reason());
             match reason {
-                // `connection_made` went wrong.
+                // `connection_made` failed or panicked.
                 Some(reason @ (Reason::Failed(_) | Reason::Panicked(_))) => {
                     done(Err(crate::error::ConnectionLost(reason).into()));
                 }
@@ -545,8 +547,8 @@ impl Core {
         }
     }
 
-    /// The connects that are under way, in the order in which their connectors began: a driver's
-    /// key, the address, and who asked for it.
+    /// The connects in progress, in the order in which their connectors began: the driver's key,
+    /// the address, and the connector.
     pub(super) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {
         let mut found = Vec::new();
         for cell in self.connectors.values() {
@@ -559,7 +561,7 @@ impl Core {
 
     fn drop_attempts(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         cell.disarm();
-        cell.resting.set(false);
+        cell.delayed.set(false);
         let Some(attempts) = cell.attempts.borrow_mut().take() else {
             return;
         };
@@ -586,21 +588,21 @@ impl Core {
         tracing::debug!(target = %cell, %error, "cannot connect");
         self.drop_attempts(io, cell);
         let failure = Failure::at(error, cell.place);
-        self.connector_ends(cell, |factory, connector| {
+        self.end_connector(cell, |factory, connector| {
             factory.client_connection_failed(connector, &Reason::Failed(failure.clone()));
         });
         cell.give_up(failure);
     }
 
-    /// The connection that the connector had made was lost; its protocol has heard of it.
+    /// The connector's connection was lost; its protocol's `connection_lost` was called.
     pub(super) fn connector_lost(&mut self, cell: &Rc<ConnectorCell>, reason: &Reason) {
-        self.connector_ends(cell, |factory, connector| {
+        self.end_connector(cell, |factory, connector| {
             factory.client_connection_lost(connector, reason);
         });
     }
 
-    /// Tells the factory of an end; unless it connects again it is stopped.
-    fn connector_ends(
+    /// Reports an end to the factory, and stops it unless it connects again.
+    fn end_connector(
         &mut self,
         cell: &Rc<ConnectorCell>,
         tell: impl FnOnce(&mut dyn AnyFactory, &Connector),
@@ -616,14 +618,14 @@ impl Core {
         }
     }
 
-    /// What was asked of a connector. One that has not started yet is stopped when it does.
+    /// Applies a connector's stop request. One that has not started yet is stopped when it does.
     pub(super) fn connector_asked(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
-        if cell.stop_asked.get() && (cell.attempts.borrow().is_some() || cell.resting.get()) {
+        if cell.stop_asked.get() && (cell.attempts.borrow().is_some() || cell.delayed.get()) {
             self.connect_failed(io, cell, ConnectError::Stopped);
         }
     }
 
-    /// The loop goes: who waits for a connection is told.
+    /// The loop is dropped: the Deferred of the connect fails.
     pub(super) fn abandon_connector(cell: &Rc<ConnectorCell>) {
         cell.attempts.take();
         if let Some(done) = cell.take_done() {
@@ -642,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_and_the_resolvers_first_is_first() {
+    fn families_alternate_starting_with_the_resolvers_first() {
         let order = interleave(ips(&["2001::1", "2001::2", "2001::3", "10.0.0.1"]), 7);
         let order: Vec<String> = order.iter().map(|a| a.ip().to_string()).collect();
         assert_eq!(order, ["2001::1", "10.0.0.1", "2001::2", "2001::3"]);

@@ -1,5 +1,5 @@
-//! What the loop does for one connection: makes it, visits it, does what follows from that, sends
-//! what it wrote, and sees it off.
+//! The loop's side of one connection: makes it, calls into it, carries out what follows, sends its
+//! output, and removes it.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use super::table::{ConnectionEntry, Resource};
 use super::turn::{Core, transmit};
 use super::{Call, Timed};
 use crate::address::Address;
-use crate::driver::{Commands, Key};
+use crate::driver::{Commands, Host, Key};
 use crate::panics::discard;
 use crate::protocol::Protocol;
 use crate::transport::ConnectionId;
@@ -22,16 +22,16 @@ impl Core {
         key: Key,
         protocol: Box<dyn Protocol>,
         peer: Address,
-        host: Address,
+        host: Host,
         connector: Option<Rc<ConnectorCell>>,
     ) -> Rc<ConnectionCell> {
         let id = ConnectionId { reactor: self.reactor.serial(), key };
-        tracing::debug!(connection = %id, %peer, %host, "connection made");
         let protocol = match &self.wrap {
             None => protocol,
             Some(wrap) => wrap(key, protocol),
         };
         let cell = Rc::new(ConnectionCell::new(id, self.reactor.clone(), peer, host));
+        tracing::debug!(connection = %id, peer = %cell.peer, host = %cell.host(), "connection made");
         let life = Life::new(cell.clone(), protocol);
         let entry =
             ConnectionEntry { life, connector, timer: None, to_write: false, queued: false };
@@ -39,7 +39,7 @@ impl Core {
         cell
     }
 
-    /// Calls into one connection, and does what follows from that. What it wrote waits to be sent.
+    /// Calls into one connection, and carries out what follows. Its output is queued for sending.
     pub(super) fn visit(
         &mut self,
         io: &mut dyn Commands,
@@ -48,8 +48,7 @@ impl Core {
     ) {
         let at = self.moment();
         let Some(entry) = self.table.connection(key) else { return };
-        // What it asks of itself meanwhile is seen below, and needs no entry in the list of dirty
-        // connections.
+        // Requests on itself meanwhile are applied below, and need no entry in the dirty list.
         let was_dirty = entry.life.cell().set_dirty(true);
         let follows = f(&mut entry.life, at);
         entry.life.cell().set_dirty(was_dirty);
@@ -58,17 +57,17 @@ impl Core {
         }
     }
 
-    /// What follows from a call into a connection, and from what was recorded in it.
+    /// Carries out what follows from a call into a connection, and from requests made in it.
     pub(super) fn visited(&mut self, io: &mut dyn Commands, key: Key, mut follows: Follows) {
         let at = self.moment();
         let Some(entry) = self.table.connection(key) else { return };
         if follows.has(Follows::RECORDED) {
-            follows = follows.and(entry.life.take_over(at));
+            follows = follows.and(entry.life.apply(at));
         }
         self.follow(io, key, follows);
     }
 
-    /// Lines up the calls of a connection, gives the driver its orders, and notes its output.
+    /// Gives the driver a connection's orders, queues its calls, and notes its output.
     #[inline(never)]
     pub(super) fn follow(&mut self, io: &mut dyn Commands, key: Key, follows: Follows) {
         if follows.has_orders() {
@@ -80,7 +79,7 @@ impl Core {
         }
         if follows.has(Follows::OUTPUT) {
             if entry.life.is_full() {
-                // A producer is paused for what does not leave, not for what nobody tried to send.
+                // Try to send first: a producer is paused only for bytes that the driver refuses.
                 self.send(io, key);
             } else if !std::mem::replace(&mut entry.to_write, true) {
                 self.to_write.push(key);
@@ -88,7 +87,7 @@ impl Core {
         }
     }
 
-    /// Sends what a connection wrote, and does what follows from that.
+    /// Sends a connection's output, and carries out what follows.
     pub(super) fn send(&mut self, io: &mut dyn Commands, key: Key) {
         let at = self.moment();
         let Some(entry) = self.table.connection(key) else { return };
@@ -100,8 +99,8 @@ impl Core {
         }
     }
 
-    /// `connection_lost` was called: nothing of the connection stays.
-    pub(super) fn connection_gone(&mut self, key: Key) {
+    /// After `connection_lost`: removes the connection and everything it holds.
+    pub(super) fn remove_connection(&mut self, key: Key) {
         let Some(Resource::Connection(entry)) = self.table.take(key) else {
             return;
         };
@@ -122,20 +121,20 @@ impl Core {
         }
     }
 
-    /// Carries out what a connection wants of the driver.
+    /// Carries out a connection's orders to the driver.
     #[cold]
     fn carry_out(&mut self, io: &mut dyn Commands, key: Key, follows: Follows) {
         let Some(entry) = self.table.connection(key) else { return };
         if follows.has(Follows::RECEIVE) {
             io.receive(key, true);
         }
-        if follows.has(Follows::RECEIVE_NO_MORE) {
+        if follows.has(Follows::STOP_RECEIVING) {
             io.receive(key, false);
         }
         if follows.has(Follows::SHUT_WRITE) {
             io.shut_write(key);
         }
-        if follows.has(Follows::LOOK_FOR_FIN) && io.peer_has_ended(key) {
+        if follows.has(Follows::CHECK_FIN) && io.peer_has_ended(key) {
             entry.life.peer_was_first();
         }
         if follows.has(Follows::MEASURE) {
@@ -153,8 +152,8 @@ impl Core {
         }
     }
 
-    /// Sees that a timer comes no later than the connection's deadline. One that comes too early
-    /// is moved when it fires.
+    /// Makes sure that a timer fires no later than the connection's deadline. One that fires too
+    /// early is rearmed then.
     fn arm(&mut self, key: Key) {
         let Some(entry) = self.table.connection(key) else { return };
         let mut timers = self.reactor.records.timers.borrow_mut();

@@ -1,4 +1,4 @@
-//! [`DelayedCall`]: a call that is to come, and the ways to change one's mind.
+//! [`DelayedCall`]: cancels or moves a pending timed call.
 
 use std::fmt;
 use std::rc::{Rc, Weak};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::timers::TimerKey;
 use super::{Reactor, Records, Timed};
 
-/// A call that was asked for with `call_later`. Dropping it changes nothing.
+/// A call requested with `call_later`. Dropping it changes nothing.
 ///
-/// Every method answers whether there was still something to change. Inside its own callback a
-/// call already counts as called. Twisted's `IDelayedCall`.
+/// The methods that change it return false if the call is no longer pending. Inside its own
+/// callback a call already counts as called. Twisted's `IDelayedCall`.
 #[derive(Clone)]
 pub struct DelayedCall {
     place: Option<(Weak<Records>, TimerKey)>,
@@ -23,7 +23,7 @@ impl DelayedCall {
         DelayedCall { place: Some((Rc::downgrade(&reactor.records), key)) }
     }
 
-    /// A call that will not come.
+    /// A call that is never made.
     pub(super) fn never() -> DelayedCall {
         DelayedCall { place: None }
     }
@@ -37,7 +37,7 @@ impl DelayedCall {
         Some((records.upgrade()?, *key))
     }
 
-    /// The call does not come, and its closure is dropped.
+    /// Cancels the call, and drops its closure.
     pub fn cancel(&self) -> bool {
         let Some((records, key)) = self.records() else {
             return false;
@@ -46,7 +46,7 @@ impl DelayedCall {
         removed.is_some()
     }
 
-    /// The call comes `delay` from now instead.
+    /// Moves the call to `delay` from now.
     pub fn reset(&self, delay: Duration) -> bool {
         let Some((records, key)) = self.records() else {
             return false;
@@ -55,7 +55,7 @@ impl DelayedCall {
         records.with_timers(|timers| timers.reset(key, deadline))
     }
 
-    /// The call comes later by `delay` than it would have.
+    /// Postpones the call by `delay`.
     pub fn delay_by(&self, delay: Duration) -> bool {
         let Some((records, key)) = self.records() else {
             return false;
@@ -67,12 +67,12 @@ impl DelayedCall {
         }
     }
 
-    /// True until the call was made or cancelled.
+    /// True until the call is made or cancelled.
     pub fn active(&self) -> bool {
         self.deadline().is_some()
     }
 
-    /// When the call comes, if it is still to come. Twisted's `getTime`.
+    /// When the call will be made, while it is pending. Twisted's `getTime`.
     pub fn deadline(&self) -> Option<Instant> {
         let (records, key) = self.records()?;
         let timers = records.timers.borrow();
@@ -86,7 +86,7 @@ impl fmt::Debug for DelayedCall {
     }
 }
 
-/// `at + delay`, or a time further away than any wait, where that cannot be told.
+/// `at + delay`; if that overflows, a time further away than any wait.
 pub(super) fn after(at: Instant, delay: Duration) -> Instant {
     const CENTURIES: Duration = Duration::from_secs(500 * 365 * 24 * 3600);
     at.checked_add(delay).or_else(|| at.checked_add(CENTURIES)).unwrap_or(at)

@@ -1,26 +1,26 @@
-//! Where other threads leave things for a loop: tasks that they woke, and calls.
+//! The queue from other threads into a loop: woken tasks, and calls.
 //!
-//! It knows no loop, so that `tests/door.rs` can run it through every interleaving.
+//! It does not depend on the loop, so `tests/door.rs` can run it through every interleaving.
 
 use std::collections::VecDeque;
 
 use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 
-/// Things of two kinds, put in from any thread and taken out by one.
+/// Two queues, filled from any thread and emptied by one.
 #[derive(Debug)]
 pub(super) struct Door<T, C> {
     inside: Mutex<Inside<T, C>>,
-    /// Whether anything is inside. Each turn looks at it, so without the lock. INVARIANT: written
-    /// with the lock held, so whoever puts in the first thing knows that the loop must be woken, and
-    /// whoever puts in another knows that it will be.
+    /// Whether anything is inside. Each turn reads it, so without the lock. INVARIANT: written only
+    /// with the lock held, so whoever puts in the first thing knows that it must wake the loop, and
+    /// whoever puts in another knows that the loop will wake.
     any: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Inside<T, C> {
-    /// Law 9: each task stands here once.
+    /// Law 9: each task at most once.
     woken: Vec<T>,
-    /// Law 9: not bounded; the callers in other threads know how much.
+    /// Law 9: unbounded; the callers in other threads choose how many.
     calls: VecDeque<C>,
     closed: bool,
 }
@@ -31,13 +31,13 @@ impl<T, C> Door<T, C> {
         Door { inside: Mutex::new(inside), any: AtomicBool::new(false) }
     }
 
-    /// True when a task was woken or a call came.
+    /// True when there is a woken task or a call.
     #[inline]
     pub(super) fn is_any(&self) -> bool {
         self.any.load(Ordering::Acquire)
     }
 
-    /// A task was woken. True when the loop must be woken for it.
+    /// Puts a woken task in. True when the caller must wake the loop.
     #[must_use]
     pub(super) fn wake(&self, task: T) -> bool {
         let mut inside = self.inside();
@@ -45,7 +45,8 @@ impl<T, C> Door<T, C> {
         !self.any.swap(true, Ordering::AcqRel)
     }
 
-    /// A call came; it comes back when the loop was dropped. True when the loop must be woken for it.
+    /// Puts a call in, or returns it if the loop was dropped. True when the caller must wake the
+    /// loop.
     pub(super) fn call(&self, call: C) -> Result<bool, C> {
         let mut inside = self.inside();
         if inside.closed {
@@ -55,21 +56,21 @@ impl<T, C> Door<T, C> {
         Ok(!self.any.swap(true, Ordering::AcqRel))
     }
 
-    /// The calls that have come by now.
+    /// Takes all queued calls.
     pub(super) fn take_calls(&self) -> VecDeque<C> {
         let mut inside = self.inside();
         self.any.store(!inside.woken.is_empty(), Ordering::Release);
         std::mem::take(&mut inside.calls)
     }
 
-    /// Moves the tasks that were woken by now behind those in `woken`.
+    /// Appends all woken tasks to `woken`.
     pub(super) fn take_woken(&self, woken: &mut Vec<T>) {
         let mut inside = self.inside();
         self.any.store(!inside.calls.is_empty(), Ordering::Release);
         woken.append(&mut inside.woken);
     }
 
-    /// The loop is dropped, and takes no more calls. Gives those that waited.
+    /// Called when the loop is dropped: refuses further calls, and returns the queued ones.
     pub(super) fn close(&self) -> VecDeque<C> {
         let mut inside = self.inside();
         inside.closed = true;

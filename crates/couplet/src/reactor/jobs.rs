@@ -1,4 +1,4 @@
-//! Work that blocks, done by the driver's threads: [`Reactor::defer_to_thread`].
+//! Blocking work on the driver's threads: [`Reactor::defer_to_thread`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,13 +11,13 @@ use crate::defer::{Deferred, Failure, Panicked, Result};
 use crate::driver::{Commands, Job, Ticket};
 use crate::panics::{Contained, panic_text};
 
-/// Jobs that were asked for.
+/// The loop's jobs.
 #[derive(Default)]
 pub(super) struct Jobs {
     next: u64,
     fresh: VecDeque<(Ticket, Job)>,
-    /// What to do in the loop's thread when a job has run, or is given up (`false`). In the order
-    /// of asking.
+    /// Called in the loop's thread when a job has run (`true`) or is given up (`false`). In the
+    /// order of the requests.
     waiting: BTreeMap<Ticket, Finish>,
     cancelled: Vec<Ticket>,
 }
@@ -25,22 +25,22 @@ pub(super) struct Jobs {
 type Finish = Box<dyn FnOnce(bool)>;
 
 impl Jobs {
-    /// Jobs whose Deferred waits.
+    /// The number of jobs whose Deferred is pending.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 }
 
 impl Reactor {
-    /// Runs `f`, which may block, in a thread of the loop's pool, and gives what it returns.
-    /// Twisted's `deferToThread`.
+    /// Runs `f`, which may block, in a thread of the loop's pool; the Deferred fires with its
+    /// result. Twisted's `deferToThread`.
     ///
-    /// The pool has at most ten threads, started when there is work; jobs begin in the order of
-    /// asking. A panic in `f` is the failure [`Panicked`]. Cancelling the Deferred fails it at
-    /// once: a job that has not begun never does, one that has goes on alone and its result is
-    /// dropped. When the reactor stops, jobs that have begun are waited for, for at most
-    /// [`LoopOptions::job_grace`](super::LoopOptions::job_grace); the Deferreds of those that did
-    /// not come to an end fail with [`Cancelled`](crate::defer::Cancelled).
+    /// The pool has at most ten threads, started on demand; jobs start in the order of the calls. A
+    /// panic in `f` becomes the failure [`Panicked`]. Cancelling the Deferred fails it immediately:
+    /// a job that has not started never does, a running one finishes and its result is dropped.
+    /// When the reactor stops, it waits for jobs for at most
+    /// [`LoopOptions::job_grace`](super::LoopOptions::job_grace); the Deferreds of the unfinished
+    /// ones fail with [`Cancelled`](crate::defer::Cancelled).
     ///
     /// ```
     /// # fn main() -> couplet::Result<()> {
@@ -87,10 +87,10 @@ impl Reactor {
     }
 }
 
-/// What a job has given. Whoever is the last to know of it drops it: the loop, or a thread.
+/// The result of a job. Dropped by its last holder: the loop, or a thread.
 type Answer<T> = Arc<Mutex<Option<Contained<Result<T>>>>>;
 
-/// The job of `f`. It does not panic, be it run or dropped.
+/// The job that runs `f`. It panics neither when run nor when dropped.
 fn job<T: Send + 'static>(
     f: impl FnOnce() -> Result<T> + Send + 'static,
     answer: Answer<T>,
@@ -105,7 +105,7 @@ fn job<T: Send + 'static>(
 }
 
 impl Core {
-    /// Step 6: jobs that were asked for, and those that were cancelled.
+    /// Step 6: starts the requested jobs, and forgets the cancelled ones.
     pub(super) fn start_jobs(&mut self, io: &mut dyn Commands) {
         let (fresh, cancelled) = {
             let mut jobs = self.reactor.records.jobs.borrow_mut();
@@ -131,7 +131,7 @@ impl Core {
         }
     }
 
-    /// The run ends: nobody waits for the jobs any more.
+    /// The run ends: fails the Deferreds of all unfinished jobs.
     pub(super) fn give_up_jobs(&mut self, io: &mut dyn Commands) {
         let (fresh, given_up) = {
             let mut jobs = self.reactor.records.jobs.borrow_mut();
@@ -139,7 +139,7 @@ impl Core {
         };
         drop(fresh);
         if !given_up.is_empty() {
-            tracing::warn!(jobs = given_up.len(), "the run ends while jobs have not ended");
+            tracing::warn!(jobs = given_up.len(), "the run ends with unfinished jobs");
         }
         for (ticket, finish) in given_up {
             io.forget_job(ticket);

@@ -1,8 +1,8 @@
-//! What a run leaves behind, and where it was asked for: for [`testing::run`](crate::testing::run) and
-//! the simulator.
+//! What a run leaks, and where it was requested: for [`testing::run`](crate::testing::run) and the
+//! simulator.
 //!
-//! The places of timers, tasks and accepted connections lie in a table beside them, which exists only
-//! in a loop that a test watches; ports and connectors, of which there are few, know their own.
+//! The source locations of timers, tasks and accepted connections are kept in a separate table,
+//! which exists only in a loop under test; the few ports and connectors keep their own.
 
 use std::fmt::{self, Write};
 use std::panic::Location;
@@ -18,16 +18,16 @@ use crate::driver::Key;
 use crate::panics::kept;
 use crate::transport::connection::Life;
 
-/// A place in somebody's source.
+/// A location in user source code.
 pub(crate) type Source = &'static Location<'static>;
 
-/// One thing that is left.
+/// A leak.
 pub(crate) struct Left {
     /// What it is.
     pub(crate) what: String,
     /// Where it comes from.
     pub(crate) from: String,
-    /// What would have cleaned it up.
+    /// How to clean it up.
     pub(crate) cure: &'static str,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for Left {
     }
 }
 
-/// All that is left, numbered, a line and more for each.
+/// The leaks as a numbered list, at least one line each.
 pub(crate) fn numbered(all: &[Left]) -> String {
     (1..).zip(all).fold(String::new(), |mut text, (number, left)| {
         // Writing to a string does not fail.
@@ -47,14 +47,14 @@ pub(crate) fn numbered(all: &[Left]) -> String {
     })
 }
 
-/// Who waits for a timer.
+/// What a timer is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiting {
     Call,
     Sleep,
     Timeout,
     LoopingCall,
-    /// A connection, with which it would end.
+    /// A timed call of a connection, cancelled with it.
     Connection(Key),
 }
 
@@ -65,39 +65,39 @@ impl Waiting {
                 ("a timed call", "keep its `DelayedCall`, and `cancel()` it")
             }
             Waiting::Sleep => ("a sleep", "wait for it, or cancel its Deferred"),
-            Waiting::Timeout => ("a timeout", "let what it guards come to an end, or cancel that"),
+            Waiting::Timeout => ("a timeout", "let the Deferred that it guards fire, or cancel it"),
             Waiting::LoopingCall => ("a looping call", "`stop()` it"),
         }
     }
 }
 
-/// Where things were asked for, in the order of asking.
+/// Source locations of requests, in the order of the requests.
 #[derive(Default)]
 pub(super) struct Places {
     timers: Noted<(TimerKey, Waiting)>,
     tasks: Noted<TaskId>,
     accepted: Noted<Key>,
-    /// What the last shutdown cut off that was not asked for by a signal.
+    /// What the last shutdown cut off, unless a signal caused it.
     cut_off: Vec<Left>,
 }
 
 struct Noted<K> {
     list: Vec<(K, Source)>,
-    /// With so many it is time to forget those that are over, of which there may be as many. (Law 9.)
-    enough: usize,
+    /// The length at which finished ones are removed: at most twice the live ones plus 64. (Law 9.)
+    limit: usize,
 }
 
 impl<K> Default for Noted<K> {
     fn default() -> Self {
-        Noted { list: Vec::new(), enough: 64 }
+        Noted { list: Vec::new(), limit: 64 }
     }
 }
 
 impl<K> Noted<K> {
     fn add(&mut self, what: K, place: Source, is_left: impl Fn(&K) -> bool) {
-        if self.list.len() >= self.enough {
+        if self.list.len() >= self.limit {
             self.list.retain(|(what, _)| is_left(what));
-            self.enough = 2 * self.list.len() + 64;
+            self.limit = 2 * self.list.len() + 64;
         }
         self.list.push((what, place));
     }
@@ -120,7 +120,7 @@ impl Records {
 }
 
 impl Core {
-    /// Notes from now on where things are asked for.
+    /// Records source locations of requests from now on.
     pub(super) fn keep_places(&mut self) {
         self.reactor.records.places.replace(Some(Box::default()));
     }
@@ -132,30 +132,30 @@ impl Core {
         }
     }
 
-    /// The shutdown begins. If the program asked for it, what it did not clean up is noted, where
-    /// places are kept; a connection that closes already is cleaned up.
-    pub(super) fn note_what_is_cut_off(&self) {
+    /// The shutdown begins. If the program asked for it and locations are kept, notes what it did
+    /// not clean up. A connection that is closing already counts as cleaned up.
+    pub(super) fn note_cut_off(&self) {
         if self.stopped_by.is_some() || self.reactor.records.places.borrow().is_none() {
             return;
         }
-        let left = self.left_but(Life::is_closing);
+        let left = self.leaks_except(Life::is_closing);
         if let Some(places) = &mut *self.reactor.records.places.borrow_mut() {
             places.cut_off = left;
         }
     }
 
-    /// What the last shutdown cut off that was not asked for by a signal, where places are kept.
+    /// What the last shutdown cut off, unless a signal caused it, where locations are kept.
     pub(super) fn take_what_was_cut_off(&self) -> Vec<Left> {
         let mut places = self.reactor.records.places.borrow_mut();
         places.as_mut().map(|places| std::mem::take(&mut places.cut_off)).unwrap_or_default()
     }
 
-    /// What is open, under way and waiting, but for what is the loop's own.
+    /// What is open, in progress and pending, except for the loop's own timers.
     pub(super) fn what_is_left(&self) -> Vec<Left> {
-        self.left_but(|_| false)
+        self.leaks_except(|_| false)
     }
 
-    fn left_but(&self, spared: impl Fn(&Life) -> bool) -> Vec<Left> {
+    fn leaks_except(&self, spared: impl Fn(&Life) -> bool) -> Vec<Left> {
         let ports = self.table.iter().filter_map(|(_, place)| match place {
             Resource::Port(port) => Some(Left {
                 what: format!("a port that listens on {}", port.host()),
@@ -252,17 +252,17 @@ impl Core {
     }
 }
 
-/// What would bring a connection to its end.
+/// How to end a connection.
 fn cure(life: &Life) -> &'static str {
     match life.state_name() {
-        "flushing" => "it closes already, but the other end does not read: abort it, or read",
-        "draining" => "it closes already, but the other end does not: close that too",
+        "flushing" => "it is closing, but the other end does not read: abort it, or read",
+        "draining" => "it is closing, but the other end does not close: close that too",
         _ => "`transport.lose_connection()`, on either end, and wait for `connection_lost`",
     }
 }
 
 impl Reactor {
-    /// Calls later, on behalf of what was asked for at `place`.
+    /// [`call_later`](Self::call_later), attributed to the request at `place`.
     pub(crate) fn call_for(
         &self,
         (waiting, place): (Waiting, Source),

@@ -1,6 +1,6 @@
-//! The [`Reactor`]: a handle that records. The [`Loop`] owns what it records about, and turns.
+//! The [`Reactor`]: a handle that records. The [`Loop`] owns the connections, and acts in its turn.
 //!
-//! A reactor is a value: several live in one process, each runs again after it was stopped, and
+//! A reactor is a value: a process may have several, each can run again after it was stopped, and
 //! none is global. Twisted's `IReactorCore`, `IReactorTime`, `IReactorTCP`.
 
 mod connecting;
@@ -57,7 +57,7 @@ use timers::Timers;
 #[cfg(unix)]
 pub use watch::{NotWatching, Watch};
 
-/// What [`door`] locks with; its test has others.
+/// The primitives that [`door`] uses; its test substitutes others.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicBool, Ordering};
     pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -65,8 +65,8 @@ mod sync {
 
 /// A handle to a loop: listens, connects, calls later, spawns. Cheap to clone and to keep.
 ///
-/// It records, and the turn of the loop acts; only opening a port is done at once, so that its
-/// error is returned at once. Dropping a handle changes nothing.
+/// It records, and the loop's turn acts; only binding a port happens immediately, so that the error
+/// can be returned. Dropping a handle changes nothing.
 ///
 /// ```
 /// use couplet::{Protocol, Transport};
@@ -91,25 +91,25 @@ pub struct Reactor {
     records: Rc<Records>,
 }
 
-/// What handles recorded and the turn has not applied yet.
+/// Requests recorded by handles and not yet applied by the turn.
 pub(crate) struct Records {
-    /// Which loop of this process.
+    /// The number of the loop in this process.
     serial: u32,
     world: Rc<dyn World>,
     spares: Rc<Spares>,
     /// The time of this turn, or of the last one.
     time: Cell<Instant>,
-    /// What other threads left for the loop, and the way to wake it.
+    /// Calls and woken tasks from other threads, and the way to wake the loop.
     queue: Arc<WakeQueue>,
-    /// What of the below waits for the turn; of [`pending`].
+    /// Which of the lists below have something for the turn; bits of [`pending`].
     pending: Cell<u8>,
-    /// Whoever turns the loop wants it back after this turn.
+    /// [`Turns::Many`](turn::Turns) must return after this turn.
     returns: Cell<bool>,
-    /// Connections with something asked or written. Law 9: each connection stands here once.
+    /// The dirty list: connections with requests or output. Law 9: each connection at most once.
     dirty: RefCell<Vec<Key>>,
-    /// Calls into user code, first come, first served. Law 9: not bounded; the callers own them.
+    /// Calls into user code, first in, first out. Law 9: unbounded; the callers own them.
     calls: RefCell<VecDeque<Call>>,
-    /// Ports and connectors with something asked.
+    /// Ports and connectors with a request.
     asking: RefCell<VecDeque<Asking>>,
     /// Listens and connects for step 6.
     starts: RefCell<VecDeque<Asking>>,
@@ -119,30 +119,30 @@ pub(crate) struct Records {
     #[cfg(unix)]
     watches: RefCell<watch::Watches>,
     snapshots: RefCell<Vec<Resolver<Snapshot>>>,
-    /// What threads in [`Remote::block_on_reactor`] are told when the loop is dropped. Law 9: one for
-    /// each such thread.
+    /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`]. Law
+    /// 9: one for each such thread.
     blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
-    /// Where things were asked for, in a loop that a test watches.
+    /// Source locations of requests, in a loop under test.
     places: RefCell<Option<Box<leaks::Places>>>,
 }
 
-/// What waits for the turn, before which the loop does not sleep; a set of bits.
+/// Work for the turn; a set of bits. While one is set, the loop does not sleep.
 mod pending {
-    /// Something was asked or written, or a call is queued.
+    /// There are requests, output or queued calls.
     pub(super) const ROUND: u8 = 1;
     /// Tasks were spawned or cancelled.
     pub(super) const TASKS: u8 = 2;
-    /// Listens, connects and jobs.
+    /// Listens, connects or jobs are to start.
     pub(super) const STARTS: u8 = 4;
-    /// The end of the run.
+    /// The run is to end.
     pub(super) const STOP: u8 = 8;
 }
 
 impl Records {
-    /// Notes that something waits for the turn. Outside of a turn the loop may be asleep in a wait
-    /// that is somebody else's, and is woken.
+    /// Notes work for the turn. Outside of a turn the loop may be asleep in a foreign loop's wait,
+    /// so it is woken.
     #[inline]
     fn note(&self, what: u8) {
         let pending = self.pending.get();
@@ -152,13 +152,13 @@ impl Records {
         }
     }
 
-    /// True when any of this waits.
+    /// True when any of these bits is set.
     #[inline]
     fn is_pending(&self, what: u8) -> bool {
         self.pending.get() & what != 0
     }
 
-    /// True when this waits, which it does no longer.
+    /// Clears these bits; true when any of them was set.
     #[inline]
     fn take_pending(&self, what: u8) -> bool {
         let pending = self.pending.get();
@@ -172,7 +172,7 @@ impl Records {
         if self.queue.is_in_turn() { self.time.get() } else { self.fresh_time() }
     }
 
-    /// Time never goes back, whatever a clock says.
+    /// The clock's time, kept monotonic.
     fn fresh_time(&self) -> Instant {
         self.time.get().max(self.world.now())
     }
@@ -184,8 +184,8 @@ impl Records {
         self.queue.begin_turn();
     }
 
-    /// Changes the timers. Outside of a turn a loop that is asleep is woken when its next deadline
-    /// comes sooner by that.
+    /// Changes the timers. Outside of a turn, wakes a sleeping loop if its next deadline becomes
+    /// sooner.
     fn with_timers<R>(&self, f: impl FnOnce(&mut Timers<Timed>) -> R) -> R {
         let mut timers = self.timers.borrow_mut();
         if self.queue.is_in_turn() {
@@ -204,7 +204,7 @@ impl Records {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RunState {
-    /// Not in a run; turns may be made all the same.
+    /// Not in a run; turns are possible all the same.
     Idle,
     Running,
     Stopping,
@@ -213,7 +213,7 @@ enum RunState {
 /// A queued call into user code.
 enum Call {
     Tell(Rc<ConnectionCell>, Box<dyn Tell>),
-    /// What a connection has due.
+    /// The due calls of a connection.
     Due(Key),
     Run(Box<dyn FnOnce()>),
 }
@@ -224,7 +224,7 @@ enum Asking {
     Connector(Rc<ConnectorCell>),
 }
 
-/// What is to happen at a time.
+/// What a timer does.
 enum Timed {
     Call(Box<dyn FnOnce()>),
     Tell(Rc<ConnectionCell>, Box<dyn Tell>),
@@ -265,7 +265,7 @@ impl Reactor {
         }
     }
 
-    /// A handle whose records nobody takes over: for tests of what lies below the loop.
+    /// A handle whose records nothing applies, for tests of the layers below the loop.
     #[cfg(test)]
     pub(crate) fn without_a_loop() -> Reactor {
         use crate::driver::Commands;
@@ -274,14 +274,14 @@ impl Reactor {
         Reactor::new(driver.world(), Tasks::new(driver.waker()))
     }
 
-    /// Listens on a TCP address and builds a protocol for each connection. Port 0 takes a free
-    /// one; [`Port::host`] tells which.
+    /// Listens on a TCP address and builds a protocol for each connection. Port 0 picks a free one;
+    /// [`Port::host`] has its number.
     ///
-    /// Connections queue from now on; the turn accepts them.
+    /// The system queues connections from now on; the turn accepts them.
     ///
     /// # Errors
     ///
-    /// [`ListenError`] with the address and what the system said.
+    /// [`ListenError`] with the address and the system's error.
     #[track_caller]
     pub fn listen_tcp<K>(
         &self,
@@ -295,7 +295,7 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`ListenError`] with the address and what the system said.
+    /// [`ListenError`] with the address and the system's error.
     #[track_caller]
     pub fn listen_tcp_with<K>(
         &self,
@@ -314,9 +314,10 @@ impl Reactor {
     }
 
     /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
-    /// made. A name is looked up by the driver, and its addresses are tried by RFC 8305.
+    /// made. The driver looks a name up, and its addresses are tried as in RFC 8305.
     ///
-    /// The factory hears of everything; [`connect_tcp_with`](Self::connect_tcp_with) sets options.
+    /// Success, failure and loss are reported to the factory;
+    /// [`connect_tcp_with`](Self::connect_tcp_with) sets options.
     #[track_caller]
     pub fn connect_tcp<K>(&self, host: &str, port: u16, factory: impl IntoFactory<K>) -> Connector {
         self.connect_tcp_with(host, port, ConnectOptions::default(), factory)
@@ -336,9 +337,9 @@ impl Reactor {
         Connector::new(self, host, port, options, Box::new(factory), None)
     }
 
-    /// Connects as [`connect_tcp_with`](Self::connect_tcp_with) does, and gives the connection
-    /// once `connection_made` was called; fails with [`ConnectError`](crate::ConnectError).
-    /// Cancelling it stops the attempt.
+    /// Connects like [`connect_tcp_with`](Self::connect_tcp_with). The Deferred fires with the
+    /// connection once `connection_made` was called, or fails with
+    /// [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt.
     #[track_caller]
     pub fn connect_tcp_deferred<K, F: IntoFactory<K>>(
         &self,
@@ -352,8 +353,9 @@ impl Reactor {
         Connector::start_deferred(self, host, port, options, Box::new(factory))
     }
 
-    /// Calls `f` in the turn in which `delay` has passed; with a delay of zero in the next turn.
-    /// Calls that are due come in the order of their deadlines, equal ones in the order of asking.
+    /// Calls `f` in the first turn after `delay` has passed; with a delay of zero, in the next
+    /// turn. Due calls are made in the order of their deadlines, equal ones in the order of the
+    /// requests.
     ///
     /// The delay counts from the time of the turn. Twisted's `callLater`.
     ///
@@ -371,14 +373,14 @@ impl Reactor {
         self.call_for((Waiting::Call, Location::caller()), delay, f)
     }
 
-    /// Calls `f` in the next turn, in the order of asking. Twisted's `callWhenRunning`.
+    /// Calls `f` in the next turn, first in, first out. Twisted's `callWhenRunning`.
     #[track_caller]
     pub fn call_soon(&self, f: impl FnOnce() + 'static) -> DelayedCall {
         self.call_later(Duration::ZERO, f)
     }
 
-    /// Runs a future as a task of this loop; the Deferred gives what it returns. Cancelling the
-    /// Deferred drops the future, in the turn. A panic in it is the failure
+    /// Runs a future as a task of this loop; the Deferred fires with its output. Cancelling the
+    /// Deferred drops the future, in the turn. A panic in it becomes the failure
     /// [`Panicked`](crate::defer::Panicked).
     ///
     /// ```
@@ -407,13 +409,13 @@ impl Reactor {
     }
 
     /// Fires after `delay`; cancelling it cancels the timer. Fails with
-    /// [`Cancelled`](crate::defer::Cancelled) when the loop ends before.
+    /// [`Cancelled`](crate::defer::Cancelled) if the run ends first.
     #[track_caller]
     pub fn sleep(&self, delay: Duration) -> Deferred<()> {
         self.sleep_for((Waiting::Sleep, Location::caller()), delay)
     }
 
-    /// Sleeps, on behalf of what was asked for at a place.
+    /// [`sleep`](Self::sleep), attributed to another caller.
     #[track_caller]
     pub(crate) fn sleep_for(&self, whom: (Waiting, Source), delay: Duration) -> Deferred<()> {
         let timer: Rc<Cell<Option<DelayedCall>>> = Rc::default();
@@ -428,7 +430,7 @@ impl Reactor {
         deferred
     }
 
-    /// What is open, under way and waiting, as of the turn. Printable.
+    /// What is open, in progress and pending, as of the next turn. Printable.
     pub fn snapshot(&self) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
         self.records.snapshots.borrow_mut().push(resolver);
@@ -436,30 +438,29 @@ impl Reactor {
         deferred
     }
 
-    /// Registers what is to be done when the reactor stops; see [`Shutdown`]. Twisted's
+    /// Registers a call for when the reactor stops; see [`Shutdown`]. Twisted's
     /// `addSystemEventTrigger`.
     pub fn on(&self, when: Shutdown, f: impl FnOnce() -> Deferred<()> + 'static) {
         let f = Contained::new(f);
         self.records.triggers.borrow_mut().add(when, Box::new(move || f.take()()));
     }
 
-    /// Ends the run: at the end of this turn the ports close, connections flush what was written
-    /// (for at most [`LoopOptions::shutdown_grace`]) and are lost with
-    /// [`Reason::Shutdown`](crate::Reason::Shutdown). Outside a run, and a second time, it does
-    /// nothing.
+    /// Ends the run: at the end of this turn the ports close, connections flush written bytes (for
+    /// at most [`LoopOptions::shutdown_grace`]) and are lost with
+    /// [`Reason::Shutdown`](crate::Reason::Shutdown). Does nothing outside a run or a second time.
     pub fn stop(&self) {
         if self.records.run_state.get() == RunState::Running {
             self.records.note(pending::STOP);
         }
     }
 
-    /// True once the ports and connections close, until the end of the run. It is not yet while
-    /// [`Shutdown::Before`] is under way.
+    /// True from when ports and connections begin to close until the end of the run; still false
+    /// during [`Shutdown::Before`].
     pub fn is_stopping(&self) -> bool {
         self.records.run_state.get() == RunState::Stopping
     }
 
-    /// A handle to the same loop.
+    /// Whether `other` is a handle to the same loop.
     pub(crate) fn is(&self, other: &Reactor) -> bool {
         Rc::ptr_eq(&self.records, &other.records)
     }
@@ -469,12 +470,12 @@ impl Reactor {
         self.records.now()
     }
 
-    /// A random number from the loop's world, which a simulation repeats.
+    /// A random number from the loop's world; reproducible in a simulation.
     pub fn random(&self) -> u64 {
         self.records.world.random()
     }
 
-    // What other rooms record.
+    // Recorded by other rooms.
 
     pub(crate) fn serial(&self) -> u32 {
         self.records.serial
@@ -532,7 +533,7 @@ impl Reactor {
     }
 }
 
-/// Who waits for a [`Reactor::sleep`]: told as well when its timer is dropped.
+/// The resolver of a [`Reactor::sleep`]. Fails the Deferred if the timer is dropped.
 struct Sleeper(Option<Resolver<()>>);
 
 impl Sleeper {
@@ -566,7 +567,7 @@ impl fmt::Debug for Reactor {
     }
 }
 
-/// The failure of what could not be done because its loop has ended.
+/// The failure of an operation that the end of its loop cut off.
 fn loop_ended() -> Failure {
     crate::defer::Cancelled::of("the loop has ended").into()
 }

@@ -1,23 +1,23 @@
-//! How a loop is made.
+//! Options of a loop.
 
 use std::time::Duration;
 
 #[cfg(doc)]
 use super::Loop;
 
-/// How a [`Loop`] is made.
+/// Options of a [`Loop`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoopOptions {
-    /// Bytes of the read buffer that all connections of the loop share: 256 KiB unless set. A
-    /// connection gets at most one buffer's worth in a turn.
+    /// Size in bytes of the read buffer that all connections of the loop share: 256 KiB unless set.
+    /// A connection receives at most one buffer's worth in a turn.
     pub read_buffer: usize,
-    /// How long connections may flush what was written when the reactor stops: 500 ms unless set.
+    /// How long connections may flush written bytes when the reactor stops: 500 ms unless set.
     pub shutdown_grace: Duration,
-    /// How long jobs of [`defer_to_thread`](super::Reactor::defer_to_thread) are waited for when
-    /// the reactor stops: 5 s unless set.
+    /// How long a stopping reactor waits for jobs of
+    /// [`defer_to_thread`](super::Reactor::defer_to_thread): 5 s unless set.
     pub job_grace: Duration,
-    /// Whether a run takes SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
+    /// Whether a run handles SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
     pub signals: bool,
 }
 
@@ -47,14 +47,14 @@ impl LoopOptions {
         self
     }
 
-    /// Sets how long jobs are waited for when the reactor stops.
+    /// Sets how long a stopping reactor waits for jobs.
     #[must_use]
     pub fn job_grace(mut self, grace: Duration) -> Self {
         self.job_grace = grace;
         self
     }
 
-    /// Sets whether a run takes signals.
+    /// Sets whether a run handles signals.
     #[must_use]
     pub fn signals(mut self, on: bool) -> Self {
         self.signals = on;

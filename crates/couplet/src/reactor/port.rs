@@ -1,4 +1,4 @@
-//! [`Port`]: what listens.
+//! [`Port`]: a listening socket and its factory.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -11,12 +11,12 @@ use super::turn::Core;
 use super::{Asking, Reactor, Source};
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Bound, CloseMode, Commands, Key, ListenOptions};
+use crate::driver::{Bound, CloseMode, Commands, Host, Key, ListenOptions};
 use crate::error::ListenError;
 use crate::factory::{AnyFactory, FactorySlot};
 use crate::transport::connection::Life;
 
-/// A handle to a port that listens; cheap to clone. Dropping it changes nothing.
+/// A handle to a listening port; cheap to clone. Dropping it changes nothing.
 ///
 /// Twisted's `IListeningPort`.
 #[derive(Clone)]
@@ -26,10 +26,10 @@ pub struct Port {
 
 pub(super) struct PortCell {
     pub(super) reactor: Reactor,
-    /// What was asked for: with port 0 another number may come at the next start.
+    /// The requested address: with port 0, the next start may get another number.
     address: SocketAddr,
     options: ListenOptions,
-    /// Where it was opened.
+    /// The source location of its opening.
     pub(super) place: Cell<Source>,
     host: RefCell<Address>,
     pub(super) state: Cell<PortState>,
@@ -45,7 +45,7 @@ pub(super) struct PortCell {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PortState {
-    /// Bound; the turn has not served it yet.
+    /// Bound; not yet served by the turn.
     Starting,
     Listening,
     /// To be closed by the turn.
@@ -86,8 +86,8 @@ impl Port {
         self.cell.host.borrow().clone()
     }
 
-    /// Stops listening. Connections that were made stay open. The Deferred fires in a later turn;
-    /// there is none when the port is stopped, or is being stopped, already.
+    /// Stops listening. Accepted connections stay open. The Deferred fires in a later turn; `None`
+    /// if the port is stopped, or being stopped, already.
     pub fn stop_listening(&self) -> Option<Deferred<()>> {
         match self.cell.state.get() {
             PortState::Starting | PortState::Listening => {
@@ -101,8 +101,8 @@ impl Port {
         }
     }
 
-    /// Listens again after the port was stopped; a port that asked for port 0 may get another
-    /// number. Does nothing while it listens.
+    /// Listens again after the port was stopped; with port 0 it may get another number. Does
+    /// nothing while it listens.
     ///
     /// # Errors
     ///
@@ -127,8 +127,8 @@ impl Port {
         Ok(())
     }
 
-    /// Accepts no connections until [`resume_producing`](Self::resume_producing); they queue up
-    /// to the backlog.
+    /// Stops accepting connections until [`resume_producing`](Self::resume_producing); the system
+    /// queues them, up to the backlog.
     pub fn pause_producing(&self) {
         self.set_paused(true);
     }
@@ -155,8 +155,8 @@ impl PortCell {
         self.host.borrow().clone()
     }
 
-    /// Tells the factory, and who waits, that the port is closed.
-    pub(super) fn has_stopped(&self) {
+    /// The port is closed: stops the factory, and fires the Deferreds of `stop_listening`.
+    pub(super) fn finish_stop(&self) {
         if self.started.replace(false) {
             self.factory.call("do_stop", |factory| factory.do_stop());
         }
@@ -174,7 +174,7 @@ impl Core {
         }
         let Some(bound) = bound.filter(|_| !self.reactor.is_stopping()) else {
             port.state.set(PortState::Stopped);
-            return port.has_stopped();
+            return port.finish_stop();
         };
         match io.listen(bound) {
             Ok(key) => {
@@ -192,7 +192,7 @@ impl Core {
             Err(error) => {
                 tracing::error!(host = %port.host(), %error, "cannot serve a port");
                 port.state.set(PortState::Stopped);
-                port.has_stopped();
+                port.finish_stop();
             }
         }
     }
@@ -203,7 +203,7 @@ impl Core {
         port: Key,
         key: Key,
         peer: Address,
-        host: Address,
+        host: Host,
     ) {
         let Some(Resource::Port(port)) = self.table.resource(port) else {
             return io.close(key, CloseMode::Normal);
@@ -227,16 +227,16 @@ impl Core {
                 // It was never served.
                 port.bound.take();
                 port.state.set(PortState::Stopped);
-                port.has_stopped();
+                port.finish_stop();
             }
             (PortState::Starting, old) => {
-                // Perhaps it was stopped and started again: the old one goes first.
+                // If it was stopped and started again, the old one is closed first.
                 if let Some(key) = old {
                     self.table.take(key);
                     io.close(key, CloseMode::Normal);
                     port.key.set(None);
                 }
-                port.has_stopped();
+                port.finish_stop();
             }
             (PortState::Listening, Some(key)) => io.receive(key, !port.paused.get()),
             _ => {}
@@ -248,7 +248,7 @@ impl Core {
             io.close(key, CloseMode::Normal);
             port.key.set(None);
             port.state.set(PortState::Stopped);
-            port.has_stopped();
+            port.finish_stop();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The door from other threads: [`Remote`], the one handle of a loop that is `Send`.
+//! Calls from other threads: [`Remote`], the only handle to a loop that is `Send`.
 //!
 //! Twisted's `callFromThread` and `blockingCallFromThread`.
 
@@ -22,10 +22,9 @@ pub(super) enum RemoteCall {
 
 /// A handle to a loop for other threads: `Send`, `Sync`, and cheap to clone.
 ///
-/// What it is told is recorded, wakes the loop, and runs in the loop's thread: first come, first
-/// served, before the timed calls of that turn. It may be told things before the loop runs, and
-/// between two runs; they wait for the next turn. When the loop has gone every call answers
-/// [`LoopGone`].
+/// A call is recorded, wakes the loop, and runs in the loop's thread: first in, first out, before
+/// the timed calls of that turn. Calls made before the loop runs, or between two runs, wait for the
+/// next turn. Once the loop is dropped, every call returns [`LoopGone`].
 ///
 /// Made by [`Reactor::remote`].
 ///
@@ -46,19 +45,18 @@ pub struct Remote {
     queue: Arc<WakeQueue>,
 }
 
-/// The loop has gone, and nothing can be asked of it any more.
+/// The loop was dropped, and takes no more calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the loop has gone")]
+#[error("the loop is gone")]
 pub struct LoopGone;
 
-/// [`Remote::block_on_reactor`] was called by the thread that has to turn the loop: it would wait
-/// for itself.
+/// [`Remote::block_on_reactor`] was called in the loop's own thread, where it would deadlock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("block_on_reactor was called in the loop's own thread, which would wait for itself")]
+#[error("block_on_reactor was called in the loop's own thread, where it would deadlock")]
 pub struct WouldWaitForItself;
 
 impl Remote {
-    /// Runs `f` in the loop's thread. A panic in it is logged, and costs nothing else. Twisted's
+    /// Runs `f` in the loop's thread. A panic in it is logged and has no other effect. Twisted's
     /// `callFromThread`.
     ///
     /// # Errors
@@ -70,9 +68,9 @@ impl Remote {
     }
 
     /// Runs `f` on the protocol of a connection, as
-    /// [`Connection::tell`](crate::Connection::tell) does. `P` is the protocol, or what it wraps:
-    /// what a framer hands its messages to, say. Where the connection has been lost by then, `f` is
-    /// dropped.
+    /// [`Connection::tell`](crate::Connection::tell) does. `P` is the protocol, or one that it
+    /// wraps, such as the receiver of a framer's messages. If the connection is lost by then, `f`
+    /// is dropped.
     ///
     /// ```
     /// # use couplet::{ConnectionId, Protocol, Remote, Transport};
@@ -97,8 +95,8 @@ impl Remote {
         self.send(RemoteCall::Tell(connection, Box::new(TellFn::new(f))))
     }
 
-    /// Runs `f` in the loop's thread, and blocks this one until the Deferred that it returns has
-    /// fired. Twisted's `blockingCallFromThread`.
+    /// Runs `f` in the loop's thread, and blocks this one until the Deferred that it returns fires.
+    /// Twisted's `blockingCallFromThread`.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -117,8 +115,8 @@ impl Remote {
     ///
     /// # Errors
     ///
-    /// The Deferred's failure; [`LoopGone`] when the loop goes before it has fired, or `f` panics;
-    /// [`WouldWaitForItself`] in the loop's own thread.
+    /// The Deferred's failure; [`LoopGone`] if the loop is dropped before it fires, or if `f`
+    /// panics; [`WouldWaitForItself`] in the loop's own thread.
     pub fn block_on_reactor<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Reactor) -> Deferred<T> + Send + 'static,
@@ -131,17 +129,17 @@ impl Remote {
             return Err(WouldWaitForItself.into());
         }
         let (answer, answered) = mpsc::channel();
-        let in_place_of_it = answer.clone();
+        let on_loop_gone = answer.clone();
         self.call(move |reactor| {
             let deferred = f.take()(reactor);
-            // It may outlive the loop, and never fire.
+            // The Deferred may outlive the loop, and never fire.
             let loop_gone: Box<dyn FnOnce()> = Box::new(move || {
-                let _ = in_place_of_it.send(Err(LoopGone.into()));
+                let _ = on_loop_gone.send(Err(LoopGone.into()));
             });
             let waiting = reactor.records.blocked.borrow_mut().insert(loop_gone);
             let records = Rc::downgrade(&reactor.records);
             let sending = deferred.add_both(move |result| {
-                // Nobody waits any more only where the waiting thread has died.
+                // This fails only if the waiting thread has died.
                 let _ = answer.send(result);
                 if let Some(records) = records.upgrade() {
                     records.blocked.borrow_mut().remove(waiting);
@@ -154,7 +152,7 @@ impl Remote {
     }
 
     fn send(&self, call: RemoteCall) -> Result<(), LoopGone> {
-        // Dropped here where nobody takes it: no lock is held.
+        // A refused call is dropped here, with no lock held.
         if self.queue.door.call(call).map_err(|_call| LoopGone)? {
             self.queue.ring();
         }
@@ -169,14 +167,14 @@ impl fmt::Debug for Remote {
 }
 
 impl Reactor {
-    /// The handle for other threads.
+    /// A handle to this loop for other threads.
     pub fn remote(&self) -> Remote {
         Remote { queue: self.records.queue.clone() }
     }
 }
 
 impl Core {
-    /// The calls from other threads that have come by now.
+    /// Runs the queued calls from other threads.
     pub(super) fn run_remote_calls(&mut self, io: &mut dyn Commands) {
         for call in self.reactor.records.queue.door.take_calls() {
             match call {
@@ -184,14 +182,14 @@ impl Core {
                     let reactor = self.reactor.clone();
                     contain("call from another thread", move || f(&reactor));
                 }
-                RemoteCall::Tell(id, tell) => self.tell_from_afar(io, id, tell),
+                RemoteCall::Tell(id, tell) => self.run_remote_tell(io, id, tell),
             }
         }
     }
 
-    fn tell_from_afar(&mut self, io: &mut dyn Commands, id: ConnectionId, tell: Box<dyn Tell>) {
+    fn run_remote_tell(&mut self, io: &mut dyn Commands, id: ConnectionId, tell: Box<dyn Tell>) {
         if id.reactor != self.reactor.serial() {
-            tracing::error!(connection = %id, "a tell for a connection of another loop");
+            tracing::error!(connection = %id, "a tell to a connection of another loop");
         } else if self.table.connection(id.key).is_some() {
             self.visit(io, id.key, |life, at| life.tell(tell, at));
         }

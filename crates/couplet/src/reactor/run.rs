@@ -1,4 +1,4 @@
-//! The [`Loop`]: it owns what handles record about, and runs. [`run`] is for programs, and
+//! The [`Loop`]: it owns the driver and the connections, and runs. [`run`] is for programs, and
 //! [`run_until`] for scripts.
 
 use std::cell::{Cell, RefCell};
@@ -22,12 +22,12 @@ use crate::driver::{Driver, Key, Mio, Signal};
 use crate::panics::{Contained, contain};
 use crate::protocol::Protocol;
 
-/// The run was stopped before the awaited result was there.
+/// The run was stopped before the awaited result arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", match .signal {
     Some(Signal::Interrupt) => "interrupted",
     Some(_) => "terminated",
-    None => "the reactor was stopped before the result was there",
+    None => "the reactor was stopped before the result arrived",
 })]
 pub struct Stopped {
     /// The signal that stopped it, if one did.
@@ -35,20 +35,20 @@ pub struct Stopped {
 }
 
 /// Runs a program: calls `setup` with a reactor, then turns until [`Reactor::stop`], SIGINT or
-/// SIGTERM. A second signal while the run is ending ends it at once. The previous signal handlers
-/// are back afterwards.
+/// SIGTERM. A second signal during the shutdown ends the run immediately. The previous signal
+/// handlers are restored afterwards.
 ///
 /// See [`Reactor`] for an example.
 ///
 /// # Errors
 ///
-/// What `setup` returns, or what the system says when it gives no poll descriptor.
+/// The error of `setup`, or the system's when it refuses a poll descriptor.
 pub fn run(setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
     Loop::with_options(LoopOptions::default().signals(true))?.run(setup)
 }
 
-/// Runs a script: turns until the Deferred that `script` gives has fired, then stops the reactor
-/// and gives the result. Twisted's `react`.
+/// Runs a script: turns until the Deferred that `script` returns fires, then stops the reactor and
+/// returns the result. Twisted's `react`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,7 +62,7 @@ pub fn run(setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
 ///
 /// # Errors
 ///
-/// The Deferred's failure; [`Stopped`] when the run was stopped before.
+/// The Deferred's failure; [`Stopped`] if the run was stopped first.
 pub fn run_until<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> Result<T> {
     let mut l = Loop::with_options(LoopOptions::default().signals(true))?;
     let outcome: Rc<RefCell<Option<Result<T>>>> = Rc::default();
@@ -82,8 +82,8 @@ pub fn run_until<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> Re
     result.unwrap_or_else(|| Err(Stopped { signal: l.stopped_by() }.into()))
 }
 
-/// Keeps the result of a script. What the end of the run cut off fails in many ways, and each
-/// says less than [`Stopped`].
+/// Keeps the result of a script. Failures caused by the shutdown are dropped: they take many forms,
+/// all less informative than [`Stopped`].
 fn keep<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &Reactor) {
     if result.is_ok() || !reactor.is_stopping() {
         *slot.borrow_mut() = Some(result);
@@ -92,8 +92,8 @@ fn keep<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &React
 
 /// The loop: a driver, the connections, and the turn.
 ///
-/// Programs call [`run`](crate::run). Make one here to own the loop, to have several, to turn it
-/// inside of another loop, or to run it on another driver.
+/// Programs call [`run`](crate::run). Make a `Loop` to own it, to have several, to embed it in
+/// another loop, or to run it on another driver.
 ///
 /// ```
 /// use std::time::Duration;
@@ -107,10 +107,10 @@ fn keep<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &React
 ///
 /// # Inside another loop
 ///
-/// [`begin`](Self::begin) a run and [`turn`](Self::turn) it, with no time to wait, whenever
-/// [`descriptor`](Self::descriptor) is readable or [`next_turn`](Self::next_turn) has come; ask for
-/// that after each turn. What a handle records outside of a turn makes the descriptor readable. When
-/// a turn gives false the run has ended; [`end`](Self::end) ends it early.
+/// [`begin`](Self::begin) a run, and [`turn`](Self::turn) it with a wait of zero whenever
+/// [`descriptor`](Self::descriptor) is readable or the time of [`next_turn`](Self::next_turn) has
+/// come; query that after each turn. A handle that records outside of a turn makes the descriptor
+/// readable. When a turn returns false the run has ended; [`end`](Self::end) ends it early.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -129,7 +129,7 @@ fn keep<T>(slot: &RefCell<Option<Result<T>>>, result: Result<T>, reactor: &React
 pub struct Loop {
     driver: Box<dyn Engine>,
     pub(super) core: Core,
-    /// A run takes signals.
+    /// Whether a run handles signals.
     signals: bool,
 }
 
@@ -138,7 +138,7 @@ impl Loop {
     ///
     /// # Errors
     ///
-    /// When the system gives no poll descriptor.
+    /// When the system refuses a poll descriptor.
     pub fn new() -> io::Result<Loop> {
         Loop::with_options(LoopOptions::default())
     }
@@ -147,7 +147,7 @@ impl Loop {
     ///
     /// # Errors
     ///
-    /// When the system gives no poll descriptor.
+    /// When the system refuses a poll descriptor.
     pub fn with_options(options: LoopOptions) -> io::Result<Loop> {
         let driver = Mio::new(options.read_buffer)?;
         Ok(Loop::with_driver(driver, options))
@@ -166,14 +166,14 @@ impl Loop {
         self.core.reactor.clone()
     }
 
-    /// Sets what is done with the snapshot that SIGUSR1 asks for; unless set, it is printed on
-    /// stderr. Called by the turn, in runs that take signals.
+    /// Sets the function that shows a snapshot on SIGUSR1; unless set, it is printed to stderr.
+    /// Called by the turn, in runs that handle signals.
     pub fn on_snapshot(&mut self, show: impl FnMut(&Snapshot) + 'static) {
         let mut show = Contained::new(show);
         self.core.on_snapshot = Some(Box::new(move |snapshot| show(snapshot)));
     }
 
-    /// What the loop holds at this moment.
+    /// What the loop holds right now.
     pub fn snapshot(&self) -> Snapshot {
         self.core.snapshot()
     }
@@ -183,8 +183,8 @@ impl Loop {
         self.core.stopped_by
     }
 
-    /// One turn, which waits at most `at_most` for something to happen (`None`: as long as it
-    /// takes). True while the run goes on; outside a run, always.
+    /// Makes one turn, which waits at most `at_most` for events (`None`: no limit). Returns true
+    /// while the run continues, and always outside a run.
     ///
     /// # Errors
     ///
@@ -193,26 +193,26 @@ impl Loop {
         self.driver.turn(&mut self.core, Turns::One(at_most))
     }
 
-    /// When the next turn is due, if nothing happens before: a time that has passed where something
-    /// is pending, in the loop or in its driver. `None` when only an event can bring work.
+    /// When the next turn is due if no event comes first: a time in the past if something is
+    /// pending, in the loop or in its driver. `None` when only an event can bring work.
     pub fn next_turn(&self) -> Option<Instant> {
         let ours = self.core.next_wait(Turns::One(None));
         ours.into_iter().chain(self.driver.due()).min()
     }
 
-    /// The descriptor that becomes readable when something happens, for a loop of somebody else's to
-    /// wait on: level-triggered, or edge-triggered with a look at [`next_turn`](Self::next_turn)
-    /// after each turn. `None` where the driver has none.
+    /// The descriptor that becomes readable on an event, for another loop to wait on:
+    /// level-triggered, or edge-triggered if [`next_turn`](Self::next_turn) is checked after each
+    /// turn. `None` where the driver has none.
     #[cfg(unix)]
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.driver.descriptor()
     }
 
-    /// Calls `setup`, then turns until the reactor is stopped. It can be run again.
+    /// Calls `setup`, then turns until the reactor is stopped. The loop can run again afterwards.
     ///
     /// # Errors
     ///
-    /// What `setup` returns, or what the driver says when its wait fails.
+    /// The error of `setup`, or the driver's when its wait fails.
     pub fn run(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
         let outcome = self.begin(setup).and_then(|()| {
             let turned = self.turn_many();
@@ -221,7 +221,7 @@ impl Loop {
             }
             Ok(turned?)
         });
-        self.give_signals_back()?;
+        self.restore_signals()?;
         outcome
     }
 
@@ -231,12 +231,12 @@ impl Loop {
         Ok(())
     }
 
-    /// Begins a [`run`](Self::run) whose turns somebody else makes: takes the signals, if the
+    /// Begins a [`run`](Self::run) whose turns the caller makes: takes over the signals, if the
     /// options say so, and calls `setup`.
     ///
     /// # Errors
     ///
-    /// What `setup` returns; the run has ended then.
+    /// The error of `setup`, which ends the run.
     pub fn begin(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
         self.begin_run();
         let outcome = setup(&self.reactor());
@@ -246,17 +246,17 @@ impl Loop {
         outcome
     }
 
-    /// Ends a run at once: whatever is left is closed, and signals are given back. Nothing happens
-    /// outside of a run.
+    /// Ends a run immediately: closes whatever is left, and restores the signal handlers. Does
+    /// nothing outside of a run.
     ///
     /// # Errors
     ///
-    /// When the system refuses to put the previous signal handlers back.
+    /// When the system refuses to restore the signal handlers.
     pub fn end(&mut self) -> Result<()> {
         if self.core.reactor.records.run_state.get() != RunState::Idle {
             self.finish_run();
         }
-        self.give_signals_back()
+        self.restore_signals()
     }
 
     fn begin_run(&mut self) {
@@ -265,34 +265,34 @@ impl Loop {
             && let Err(error) = self.driver.watch_signals(true)
         {
             let what = match error.kind() {
-                io::ErrorKind::AlreadyExists => "signals are left to others",
-                _ => "signals cannot be taken: they end the program at once",
+                io::ErrorKind::AlreadyExists => "another loop handles the signals",
+                _ => "cannot handle signals: they will kill the program",
             };
             tracing::warn!(%error, "{what}");
         }
         self.core.reactor.records.run_state.set(RunState::Running);
     }
 
-    fn give_signals_back(&mut self) -> Result<()> {
+    fn restore_signals(&mut self) -> Result<()> {
         if self.signals {
             self.driver.watch_signals(false)?;
         }
         Ok(())
     }
 
-    /// Turns until `deferred` has fired. Nothing is stopped: what is open stays open for the next
-    /// call. When the reactor is stopped meanwhile, the run ends as any other does, and gives the
-    /// result if it came before that.
+    /// Turns until `deferred` fires. Nothing is stopped: whatever is open stays open for the next
+    /// call. If the reactor is stopped meanwhile, the run ends like any other, and returns the
+    /// result if it arrived before that.
     ///
     /// # Errors
     ///
-    /// The Deferred's failure; [`Stopped`] when the reactor was stopped before; what the driver
-    /// says when its wait fails.
+    /// The Deferred's failure; [`Stopped`] if the reactor was stopped first; the driver's error
+    /// when its wait fails.
     pub fn run_until<T: 'static>(&mut self, deferred: Deferred<T>) -> Result<T> {
         self.run_script(|_| deferred)
     }
 
-    /// [`run_until`](Self::run_until) for what is begun inside the run.
+    /// [`run_until`](Self::run_until) for a Deferred that is made inside the run.
     pub(crate) fn run_script<T: 'static>(
         &mut self,
         script: impl FnOnce(&Reactor) -> Deferred<T>,
@@ -309,7 +309,7 @@ impl Loop {
         waiting.detach();
         let result = self.turn_until(&outcome);
         self.core.reactor.records.returns.set(false);
-        self.give_signals_back()?;
+        self.restore_signals()?;
         result
     }
 
@@ -338,17 +338,17 @@ impl Loop {
 
     // For the simulator and the testing kit.
 
-    /// Whatever is left of a run ends now.
+    /// Ends whatever is left of a run now.
     pub(crate) fn finish_run(&mut self) {
         self.core.finish_run(&mut *self.driver);
     }
 
-    /// Calls the triggers; the number of those whose Deferred has not fired.
+    /// Calls the triggers; returns the number of those whose Deferred has not fired.
     pub(crate) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
         self.core.fire(when)
     }
 
-    /// Puts something around the protocol of each connection that is made from now on.
+    /// Wraps the protocol of each connection made from now on.
     pub(crate) fn wrap_protocols(
         &mut self,
         wrap: impl Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol> + 'static,
@@ -356,41 +356,41 @@ impl Loop {
         self.core.wrap = Some(Box::new(wrap));
     }
 
-    /// A bound of the loop's own queues that was not kept.
+    /// Describes a queue of the loop that exceeds its bound, if one does.
     pub(crate) fn broken_bound(&self) -> Option<String> {
         self.core.broken_bound()
     }
 
-    /// The next turn has something to do, without a wait and without the driver.
+    /// Whether the next turn has something to do without waiting and without the driver.
     pub(crate) fn has_work(&self) -> bool {
         self.core.next_wait(Turns::One(None)).is_some_and(|at| at <= self.core.reactor.now())
     }
 
-    /// Notes from now on where things are asked for.
+    /// Records source locations of requests from now on.
     pub(crate) fn keep_places(&mut self) {
         self.core.keep_places();
     }
 
-    /// What is open, under way and waiting, but for what is the loop's own.
+    /// What is open, in progress and pending, except for the loop's own timers.
     pub(crate) fn what_is_left(&self) -> Vec<Left> {
         self.core.what_is_left()
     }
 
-    /// What the last shutdown cut off that was not asked for by a signal; see
+    /// What the last shutdown cut off, unless a signal caused it; see
     /// [`keep_places`](Self::keep_places).
     pub(crate) fn take_what_was_cut_off(&self) -> Vec<Left> {
         self.core.take_what_was_cut_off()
     }
 
-    /// The connects that are under way, in the order in which their connectors began: a driver's
-    /// key, the address, and who asked for it.
+    /// The connects in progress, in the order in which their connectors began: the driver's key,
+    /// the address, and the connector.
     pub(crate) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {
         self.core.connects_under_way()
     }
 }
 
-/// Unhandled failures of this thread go to the log, or to stderr where nobody keeps one; unless the
-/// program has chosen otherwise.
+/// Reports unhandled failures of this thread to the log, or to stderr where there is none, unless
+/// the program has set its own reporter.
 fn report_to_the_log() {
     let before = set_reporter(|unhandled| {
         if tracing::enabled!(tracing::Level::ERROR) {
@@ -405,14 +405,14 @@ fn report_to_the_log() {
 }
 
 impl Drop for Loop {
-    /// What the loop held ends with it: connections are closed without a call into their protocols,
-    /// and pending Deferreds fail.
+    /// Ends whatever the loop holds: connections close without a call into their protocols, and
+    /// pending Deferreds fail.
     fn drop(&mut self) {
         let Loop { driver, core, .. } = self;
         for call in core.reactor.records.queue.door.close() {
             drop(call);
         }
-        core.drop_what_waits(&mut **driver);
+        core.drop_pending(&mut **driver);
         #[cfg(unix)]
         core.end_watches();
         for connector in std::mem::take(&mut core.connectors).into_values() {
@@ -442,7 +442,7 @@ impl Drop for Loop {
         }
         core.reactor.records.asking.take();
         core.reactor.records.snapshots.take();
-        core.drop_what_waits(&mut **driver);
+        core.drop_pending(&mut **driver);
     }
 }
 

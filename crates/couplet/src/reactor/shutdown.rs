@@ -1,4 +1,5 @@
-//! The end of a run, in order: triggers before, ports and connections, triggers during and after.
+//! The end of a run, in order: `Before` triggers, ports and connections, `During` and `After`
+//! triggers.
 //!
 //! Twisted's system event triggers and `disconnectAll`.
 
@@ -20,11 +21,11 @@ use crate::transport::connection::Life;
 /// When a trigger of [`Reactor::on`](super::Reactor::on) is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
-    /// First, while everything still runs; the shutdown waits for the Deferred, and turns go on.
+    /// First, while everything still runs; turns continue, and the shutdown waits for the Deferred.
     Before,
-    /// When the ports and connections are closed. Nothing waits for the Deferred.
+    /// When the ports and connections are closed. The Deferred is not awaited.
     During,
-    /// Last. Nothing waits for the Deferred.
+    /// Last. The Deferred is not awaited.
     After,
 }
 
@@ -51,22 +52,22 @@ impl Triggers {
     }
 }
 
-/// How often what waits is dropped, while dropping it asks for more.
-const ROUNDS_OF_DROPS: usize = 100;
+/// Most rounds of dropping pending work while the drops request more.
+const DROP_ROUNDS: usize = 100;
 
-/// How far a shutdown is.
+/// The stage of a shutdown.
 pub(super) enum Stopping {
     No,
-    /// Triggers that have not fired yet.
+    /// Waiting for `Before` triggers: how many have not fired.
     Before(Rc<Cell<usize>>),
-    /// Connections flush, until then.
+    /// Connections flush until this deadline.
     Closing(Instant),
-    /// Jobs in threads come to an end, until then.
+    /// Jobs in threads finish until this deadline.
     Joining(Instant),
 }
 
 impl Core {
-    /// A signal came.
+    /// A signal arrived.
     pub(super) fn signalled(&mut self, signal: Signal) {
         if signal == Signal::User1 {
             return self.show_snapshot();
@@ -74,7 +75,7 @@ impl Core {
         tracing::info!(?signal, "asked to stop");
         let again = self.stopped_by.replace(signal).is_some();
         if again && self.reactor.records.run_state.get() != RunState::Idle {
-            self.at_once = true;
+            self.stop_now = true;
         }
         self.reactor.stop();
     }
@@ -83,18 +84,18 @@ impl Core {
         let snapshot = self.snapshot();
         match &mut self.on_snapshot {
             Some(show) => drop(contain("snapshot", || show(&snapshot))),
-            // Nobody reads stderr: no reason to end.
+            // A closed stderr is no reason to end.
             None => drop(write!(std::io::stderr(), "{snapshot}")),
         }
     }
 
-    /// The end of a turn: a shutdown begins, or goes on. True while the run goes on.
+    /// At the end of a turn: begins or continues a shutdown. True while the run continues.
     pub(super) fn advance_shutdown(&mut self, io: &mut dyn Commands) -> bool {
-        if self.at_once {
+        if self.stop_now {
             self.finish_run(io);
             return false;
         }
-        // A second stop means nothing, and nothing is to wait for it.
+        // A second stop has no effect, and must not stay pending.
         let asked = self.reactor.records.take_pending(pending::STOP);
         match &self.stopping {
             Stopping::No => {
@@ -132,7 +133,7 @@ impl Core {
         }
     }
 
-    /// Calls the triggers; the number of those whose Deferred has not fired.
+    /// Calls the triggers; returns the number of those whose Deferred has not fired.
     pub(super) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
         let triggers = std::mem::take(self.reactor.records.triggers.borrow_mut().of(when));
         let waiting = Rc::new(Cell::new(0));
@@ -154,7 +155,7 @@ impl Core {
 
     fn begin_closing(&mut self, io: &mut dyn Commands) {
         let now = self.reactor.now();
-        self.note_what_is_cut_off();
+        self.note_cut_off();
         self.reactor.records.run_state.set(RunState::Stopping);
         self.stopping = Stopping::Closing(after(now, self.shutdown_grace));
         self.close_ports_and_connectors(io);
@@ -165,7 +166,7 @@ impl Core {
         self.round(io);
     }
 
-    /// A shutdown has begun and is not over.
+    /// True while a shutdown is in progress.
     pub(super) fn is_ending(&self) -> bool {
         !matches!(self.stopping, Stopping::No)
     }
@@ -186,19 +187,19 @@ impl Core {
             self.visit(io, key, Life::cut);
             self.send(io, key);
         }
-        // Bounded: no new connection is made here, and each has one loss to tell.
+        // Bounded: no connection is made here, and each is lost once.
         while self.table.connections() > 0 {
             self.round(io);
         }
     }
 
-    /// Whatever is left ends now.
+    /// Ends whatever is left now.
     pub(super) fn finish_run(&mut self, io: &mut dyn Commands) {
         self.reactor.records.run_state.set(RunState::Stopping);
         self.cut_connections(io);
         self.refuse_starts(io);
         self.round(io);
-        // Who awaits what was lost hears of it, as callbacks do.
+        // Tasks that await what was lost see it, as callbacks do.
         self.run_tasks();
         self.give_up_jobs(io);
         #[cfg(unix)]
@@ -207,14 +208,14 @@ impl Core {
         self.fire(Shutdown::After);
         self.refuse_starts(io);
         self.round(io);
-        self.drop_what_waits(io);
+        self.drop_pending(io);
         self.stopping = Stopping::No;
-        self.at_once = false;
+        self.stop_now = false;
         self.reactor.records.take_pending(pending::STOP);
         self.reactor.records.run_state.set(RunState::Idle);
     }
 
-    /// Ports and connectors that were asked for and have not started.
+    /// Refuses the requested ports and connectors that have not started.
     fn refuse_starts(&mut self, io: &mut dyn Commands) {
         let starts = std::mem::take(&mut *self.reactor.records.starts.borrow_mut());
         for start in starts {
@@ -222,19 +223,19 @@ impl Core {
         }
     }
 
-    /// Calls still pending at the end of a run never come, nor do those that are asked for while
-    /// the pending ones are dropped. Who asks again each time is left to the next run.
-    pub(super) fn drop_what_waits(&mut self, io: &mut dyn Commands) {
-        for _ in 0..ROUNDS_OF_DROPS {
-            self.drop_what_waits_now(io);
-            if !self.something_waits() {
+    /// Drops pending work at the end of a run, and whatever these drops request in turn. Work that
+    /// keeps requesting more is left to the next run.
+    pub(super) fn drop_pending(&mut self, io: &mut dyn Commands) {
+        for _ in 0..DROP_ROUNDS {
+            self.drop_pending_once(io);
+            if !self.has_pending_work() {
                 return;
             }
         }
-        tracing::error!("what is dropped at the end of a run asks for more each time");
+        tracing::error!("work dropped at the end of a run keeps requesting more");
     }
 
-    fn something_waits(&self) -> bool {
+    fn has_pending_work(&self) -> bool {
         let records = &self.reactor.records;
         records.tasks.borrow().len() > 0
             || records.jobs.borrow().len() > 0
@@ -242,7 +243,7 @@ impl Core {
             || !records.calls.borrow().is_empty()
     }
 
-    fn drop_what_waits_now(&mut self, io: &mut dyn Commands) {
+    fn drop_pending_once(&mut self, io: &mut dyn Commands) {
         self.drop_all_tasks();
         self.give_up_jobs(io);
         let timed = self.reactor.records.timers.borrow_mut().take_all();

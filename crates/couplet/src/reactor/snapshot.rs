@@ -1,4 +1,4 @@
-//! [`Snapshot`]: what is open, under way and waiting; for people and for tests.
+//! [`Snapshot`]: what is open, in progress and pending; for people and for tests.
 
 use std::fmt;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::transport::ConnectionId;
 use crate::transport::connection::Life;
 
-/// What a loop holds at one moment. It prints as a table.
+/// The contents of a loop at one moment. Prints as a table.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -22,13 +22,13 @@ pub struct Snapshot {
     pub connectors: Vec<ConnectorSnapshot>,
     /// Live connections.
     pub connections: Vec<ConnectionSnapshot>,
-    /// Timed calls that are to come, timers of the loop's own included.
+    /// Pending timed calls, including the loop's own timers.
     pub pending_calls: usize,
-    /// Tasks that are not finished.
+    /// Unfinished tasks.
     pub tasks: usize,
-    /// Jobs in threads whose Deferred waits.
+    /// Jobs in threads whose Deferred is pending.
     pub jobs: usize,
-    /// Watched descriptors of somebody else's.
+    /// Watched foreign descriptors.
     pub watches: usize,
 }
 
@@ -36,11 +36,11 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PortSnapshot {
-    /// Where it listens.
+    /// The address that it listens on.
     pub host: Address,
     /// Connections accepted since it was opened.
     pub accepted: u64,
-    /// It accepts nothing at the moment.
+    /// Whether accepting is paused.
     pub paused: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct PortSnapshot {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectorSnapshot {
-    /// What it connects to, as an endpoint string.
+    /// Its target, as an endpoint string.
     pub target: String,
     /// `waiting`, `looking up`, `connecting` or `connected`.
     pub state: &'static str,
@@ -58,7 +58,7 @@ pub struct ConnectorSnapshot {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionSnapshot {
-    /// Its name.
+    /// Its id.
     pub id: ConnectionId,
     /// The other end.
     pub peer: Address,
@@ -68,18 +68,18 @@ pub struct ConnectionSnapshot {
     pub state: &'static str,
     /// Bytes received.
     pub bytes_in: u64,
-    /// Bytes that have left.
+    /// Bytes sent.
     pub bytes_out: u64,
-    /// Bytes written that have not left.
+    /// Bytes written and not yet sent.
     pub buffered: usize,
-    /// Time since bytes were received, or since it was made.
+    /// Time since bytes were last received, or since it was made.
     pub idle: Duration,
     /// Time since it was made.
     pub age: Duration,
 }
 
 impl Core {
-    /// What the loop holds at this moment.
+    /// What the loop holds right now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let records = &self.reactor.records;
         let now = self.reactor.now();
@@ -108,7 +108,7 @@ impl Core {
                 Resource::Connecting(_) => {}
             }
         }
-        // The turn has yet to start these. A port queues connections already.
+        // Not yet started by the turn; but a port queues connections already.
         let starts = records.starts.borrow();
         for start in &*starts {
             match start {
@@ -136,7 +136,7 @@ impl ConnectionSnapshot {
         ConnectionSnapshot {
             id: cell.id(),
             peer: cell.peer.clone(),
-            host: cell.host.clone(),
+            host: cell.host().clone(),
             state: life.state_name(),
             bytes_in: cell.bytes_in.get(),
             bytes_out: cell.bytes_out(),
@@ -154,7 +154,7 @@ impl PortCell {
 }
 
 impl Snapshot {
-    /// Nothing is open, under way or waiting.
+    /// True when nothing is open, in progress or pending.
     pub fn is_empty(&self) -> bool {
         self.ports.is_empty()
             && self.connectors.is_empty()

@@ -1,4 +1,5 @@
-//! What the driver's keys mean to the loop. The driver's slots are dense, so this is a vector.
+//! Maps the driver's keys to the loop's resources. The driver's slots are dense, so this is a
+//! vector.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -19,10 +20,10 @@ pub(super) enum Resource {
 /// One connection, as the loop holds it.
 pub(super) struct ConnectionEntry {
     pub(super) life: Life,
-    /// What made it, on the client's side.
+    /// The connector that made it, on the client's side.
     pub(super) connector: Option<Rc<ConnectorCell>>,
     pub(super) timer: Option<(TimerKey, Instant)>,
-    /// Stands in the list of connections to write.
+    /// It is on the list of connections to write.
     pub(super) to_write: bool,
     /// Its due calls are queued.
     pub(super) queued: bool,
@@ -56,7 +57,7 @@ impl Table {
         }
     }
 
-    /// Takes out what the key means; it means nothing any more.
+    /// Removes the key's resource.
     pub(super) fn take(&mut self, key: Key) -> Option<Resource> {
         let resource = self.resources.retire(key)?;
         self.connections -= usize::from(matches!(resource, Resource::Connection(_)));
@@ -79,7 +80,7 @@ impl Table {
         self.iter().filter(|(_, resource)| which(resource)).map(|(key, _)| key).collect()
     }
 
-    /// Gives back the memory of connections that have left.
+    /// Frees the memory of removed connections.
     pub(super) fn shrink(&mut self) {
         self.resources.shrink();
     }
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_before_means_nothing_where_its_slot_is_in_use_again() {
+    fn a_stale_key_names_nothing_after_its_slot_is_reused() {
         let mut l = Loop::new().expect("a loop");
         let any = "127.0.0.1:0".parse().expect("an address");
         l.reactor().listen_tcp(any, || Nobody).expect("a free port");

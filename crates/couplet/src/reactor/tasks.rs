@@ -1,8 +1,8 @@
 //! Futures as tasks of the loop: an executor without `unsafe`, over [`std::task::Wake`].
 //!
-//! The futures, and the resolvers of their Deferreds, stay in the loop's table; a waker holds only
-//! a number and a queue, so one that is used from another thread, or after the loop has gone, does
-//! no harm. A task that wakes itself runs again in the next turn, after I/O.
+//! The futures, and the resolvers of their Deferreds, stay in the loop's table. A waker holds only
+//! a task id and a queue, so it is harmless in another thread, or after the loop is dropped. A task
+//! that wakes itself runs again in the next turn, after I/O.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -20,7 +20,7 @@ use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
 use crate::panics::{Contained, panic_text};
 use crate::slots::{Key, Slots};
 
-/// Names a task.
+/// Identifies a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TaskId(Key);
 
@@ -28,27 +28,26 @@ pub(super) struct TaskId(Key);
 pub(super) struct Tasks {
     entries: Slots<Spawned>,
     queue: Arc<WakeQueue>,
-    /// Spawned since this turn began: they run in the next. Law 9: each task once.
+    /// Spawned since this turn began, to run in the next. Law 9: each task once.
     fresh: Vec<TaskId>,
-    /// Spawned before this turn began, and then those that were woken: they run in this turn.
-    /// Law 9: each task once.
+    /// To run in this turn: those spawned before it began, then those woken. Law 9: each task once.
     ready: Vec<TaskId>,
     cancelled: Vec<TaskId>,
 }
 
 struct Spawned {
     waker: Arc<TaskWaker>,
-    /// Out while it is polled.
+    /// Taken out while it is polled.
     task: Option<Box<dyn Task>>,
 }
 
-/// What comes from any thread, and the way to wake the loop for it.
+/// The queue of woken tasks and calls from any thread, and the way to wake the loop.
 pub(super) struct WakeQueue {
     pub(super) door: Door<TaskId, RemoteCall>,
     driver: Waker,
     thread: ThreadId,
-    /// The loop is in a turn: it looks before it sleeps, and nothing of its own thread needs to
-    /// wake it. Written by that thread alone.
+    /// The loop is in a turn: it checks the queue before it sleeps, so its own thread need not wake
+    /// it. Written by that thread alone.
     in_turn: AtomicBool,
 }
 
@@ -63,7 +62,7 @@ impl WakeQueue {
         std::thread::current().id() == self.thread
     }
 
-    /// Something was put in: the loop must look.
+    /// Makes the loop check the queue, after the first thing was put in.
     pub(super) fn ring(&self) {
         if !(self.is_in_turn() && self.is_own_thread()) {
             self.wake_driver();
@@ -74,7 +73,7 @@ impl WakeQueue {
         self.driver.wake_by_ref();
     }
 
-    /// In the thread of the loop: a turn is being made.
+    /// In the loop's thread: whether a turn is in progress.
     #[inline]
     pub(super) fn is_in_turn(&self) -> bool {
         self.in_turn.load(Ordering::Relaxed)
@@ -108,9 +107,9 @@ impl Wake for TaskWaker {
 
 /// A future and the resolver of its Deferred.
 trait Task {
-    /// Polls once; `Ready` gives what is left to do when the task is out of the table.
+    /// Polls once; `Ready` holds a closure to call once the task is out of the table.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<dyn FnOnce()>>;
-    /// The task is not going to be polled again.
+    /// Drops the future, and fails the Deferred.
     fn cancel(self: Box<Self>);
 }
 
@@ -144,7 +143,7 @@ impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for TaskOf<F, T> 
     }
 }
 
-/// A task on its way into the table.
+/// A task with a reserved entry in the table.
 pub(super) struct NewTask {
     id: TaskId,
     task: Box<dyn Task>,
@@ -215,25 +214,25 @@ impl Tasks {
         self.entries.remove(id.0)?.task
     }
 
-    /// A turn begins: what was spawned before it may run in it.
+    /// A turn begins: tasks spawned before it may run in it.
     pub(super) fn begin_turn(&mut self) {
         self.ready.append(&mut self.fresh);
     }
 
-    /// Where wakers put the tasks that they wake.
+    /// The queue into which wakers put their tasks.
     pub(super) fn queue(&self) -> Arc<WakeQueue> {
         self.queue.clone()
     }
 
-    /// Keeps the list's memory for the next turn.
-    fn give_back(&mut self, mut list: Vec<TaskId>) {
+    /// Keeps the list's capacity for the next turn.
+    fn recycle(&mut self, mut list: Vec<TaskId>) {
         if self.ready.is_empty() {
             list.clear();
             self.ready = list;
         }
     }
 
-    fn has_fresh(&self) -> bool {
+    fn has_pending(&self) -> bool {
         !self.fresh.is_empty() || !self.cancelled.is_empty()
     }
 
@@ -267,9 +266,9 @@ impl Core {
         for id in ready.drain(..) {
             self.run_task(id);
         }
-        self.reactor.records.tasks.borrow_mut().give_back(ready);
+        self.reactor.records.tasks.borrow_mut().recycle(ready);
         self.drop_cancelled_tasks();
-        if self.reactor.records.tasks.borrow().has_fresh() {
+        if self.reactor.records.tasks.borrow().has_pending() {
             self.reactor.records.note(pending::TASKS);
         }
     }
@@ -283,7 +282,7 @@ impl Core {
         let Some((mut task, waker)) = out else { return };
         match task.poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => {
-                // It may have been cancelled meanwhile; that is seen to after its poll.
+                // It may have been cancelled meanwhile, which is handled after its poll.
                 if let Some(entry) = tasks.borrow_mut().entry(id) {
                     entry.task = Some(task);
                 }
@@ -307,7 +306,7 @@ impl Core {
         }
     }
 
-    /// The run ends: so do the tasks that it has now. What the end of one spawns is not among them.
+    /// The run ends: cancels its present tasks, but not those that they spawn meanwhile.
     pub(super) fn drop_all_tasks(&mut self) {
         let tasks = &self.reactor.records.tasks;
         let ids = tasks.borrow().entries.keys();

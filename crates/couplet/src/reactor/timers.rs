@@ -1,15 +1,15 @@
 //! The timer store: which values come due when, and in which order.
 //!
-//! Time is passed in; nothing here reads a clock or knows of the loop. It keeps contract 87, 88, 91
-//! and 94: equal deadlines come in the order in which they were asked for, what is asked for after a
-//! [`Seq`] waits for a later one, and moving a deadline later costs next to nothing. Unlike
-//! Twisted's `_pendingTimedCalls`, a cancelled call leaves the store at once.
+//! Time is passed in; nothing here reads a clock or depends on the loop. It keeps contract 87, 88,
+//! 91 and 94: equal deadlines come due in the order of the requests, a request after a [`Seq`]
+//! waits for a later one, and moving a deadline later costs next to nothing. Unlike in Twisted's
+//! `_pendingTimedCalls`, a cancelled call leaves the store immediately.
 //!
 //! A deadline is first sorted coarsely into a wheel: nine levels of 64 slots, where a slot of the
-//! lowest level is a tick (about a millisecond) and a slot of any other is as wide as the level below
-//! it. When the time of a slot comes, its entries move to finer slots or, once their tick has come,
-//! into a small heap, which alone knows their exact order. So an insert or a cancel costs a few
-//! links, however many timers there are, and only what is nearly due is ever compared.
+//! lowest level is a tick (about a millisecond) and a slot of any other is as wide as the level
+//! below it. When the time of a slot comes, its entries move to finer slots or, once their tick has
+//! come, into a small heap, which alone keeps their exact order. So an insert or a cancel costs a
+//! few link updates, however many timers there are, and only nearly due timers are ever compared.
 
 use std::fmt;
 use std::mem;
@@ -22,54 +22,54 @@ const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 /// Enough for every tick that a [`Due`] can have.
 const LEVELS: usize = (Due::NANOS_BITS - TICK_BITS).div_ceil(SLOT_BITS) as usize;
-/// One more slot, out of the wheel's time: due entries that wait for a later seq.
+/// One more slot, outside the wheel: due entries that wait for a later seq.
 const PARKED: usize = LEVELS * SLOTS;
-/// Children of a node in the heap: their keys lie in two cache lines.
+/// Children per node of the heap: their keys fit in two cache lines.
 const ARITY: usize = 4;
-/// Stands where the number of an entry would, and ends every list.
+/// In place of an entry's index: ends every list.
 const NONE: u32 = u32::MAX;
 
 /// Values that come due, each at its deadline.
 ///
-/// It takes 32 bytes and the size of a `T` for each outstanding value, 24 more while that is nearly
-/// due, and 14 KiB for itself. What it once took it keeps for those to come.
+/// Takes 32 bytes plus the size of a `T` for each outstanding value, 24 more while it is nearly
+/// due, and 14 KiB for itself. Memory is kept for reuse.
 pub(crate) struct Timers<T> {
     origin: Instant,
     entries: Slots<Entry<T>>,
-    /// How many inserts and resets there have been.
+    /// The number of inserts and resets so far.
     asked: u64,
-    /// INVARIANT: what is due in this tick or before it is in the heap (or parked), what is due
-    /// later is in the wheel, or in the heap under an earlier due time that it once had.
+    /// The current tick. INVARIANT: entries due in this tick or before are in the heap (or parked);
+    /// later ones are in the wheel, or in the heap under an earlier due time that they once had.
     current: u64,
     heap: Vec<Node>,
     slots: Vec<List>,
     /// A bit for each slot that is not empty, a word for each level and one for [`PARKED`].
     occupied: [u64; LEVELS + 1],
-    /// INVARIANT: what is parked was asked for after this seq.
+    /// INVARIANT: parked entries were requested after this seq.
     parked_after: Seq,
-    /// The answer of [`next_deadline`](Timers::next_deadline), until something changes it: a busy
-    /// loop asks in every turn. INVARIANT: it is not after the first deadline, and there is one
-    /// exactly when something is outstanding.
+    /// The cached result of [`next_deadline`](Timers::next_deadline), which a busy loop calls in
+    /// every turn. INVARIANT: it is not after the first deadline, and is a time exactly when
+    /// something is outstanding.
     next: Option<Next>,
 }
 
-/// When to look for due values again.
+/// When to check for due values again.
 #[derive(Clone, Copy)]
 struct Next {
     due: Option<Due>,
     at: Option<Instant>,
 }
 
-/// Names a value in a [`Timers`]. Once the value has been taken out it names nothing, for ever.
+/// Names a value in a [`Timers`]. Never reused once the value is taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TimerKey(Key);
 
-/// A moment in the order of asking: every insert and reset comes before it or after it.
+/// A point in the sequence of requests: every insert and reset comes before it or after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Seq(u64);
 
 impl<T> Timers<T> {
-    /// An empty store. Deadlines are kept as distances from `origin`, usually the time of the start.
+    /// An empty store. Deadlines are kept as offsets from `origin`, usually the time of the start.
     pub(crate) fn new(origin: Instant) -> Self {
         Self {
             origin,
@@ -94,11 +94,11 @@ impl<T> Timers<T> {
         let position = Position::Heap { index: NONE };
         let key = self.entries.insert(Entry { due, position, value });
         self.place(key.slot, due);
-        self.comes(due, deadline);
+        self.update_next(due, deadline);
         TimerKey(key)
     }
 
-    /// Takes the value out before its time. Nothing of it stays behind.
+    /// Removes the value before its time, with everything that refers to it.
     pub(crate) fn remove(&mut self, key: TimerKey) -> Option<T> {
         let entry = self.entries.remove(key.0)?;
         self.next = None;
@@ -106,10 +106,10 @@ impl<T> Timers<T> {
         Some(entry.value)
     }
 
-    /// Moves the deadline, and says whether there was still something to move.
+    /// Moves the deadline; false if the value is no longer there.
     ///
-    /// It counts as asked for anew: among equal deadlines the value now comes last. Moving later
-    /// writes the new time down and no more: the entry is sorted again when its old time comes.
+    /// It counts as a new request: among equal deadlines the value now comes last. Moving later
+    /// only stores the new time: the entry is sorted again when its old time comes.
     pub(crate) fn reset(&mut self, key: TimerKey, deadline: Instant) -> bool {
         let due = self.next_due(deadline);
         let Some(entry) = self.entries.get_mut(key.0) else {
@@ -136,11 +136,11 @@ impl<T> Timers<T> {
         self.entries.get(key.0).is_some()
     }
 
-    /// When to look for due values again; `None` when there are none at all.
+    /// When to check for due values again; `None` when nothing is outstanding.
     ///
-    /// Never later than the earliest deadline. It is that deadline, unless the earliest entry of a
-    /// slot was removed or moved later: then it may be the time which that one had. Whoever wakes up
-    /// for it and calls [`pop_due`](Self::pop_due) sorts that slot, so it is not told again.
+    /// Never later than the earliest deadline, and usually exactly that. If the earliest entry of a
+    /// slot was removed or moved later, it may be that entry's former time. Waking up for it and
+    /// calling [`pop_due`](Self::pop_due) sorts that slot, so it is not returned again.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
         match self.next {
             Some(next) => next.at,
@@ -148,7 +148,7 @@ impl<T> Timers<T> {
         }
     }
 
-    /// [`next_deadline`](Self::next_deadline), searched for anew.
+    /// [`next_deadline`](Self::next_deadline), not cached.
     #[cold]
     fn find_next(&mut self) -> Option<Instant> {
         self.empty(PARKED);
@@ -161,9 +161,9 @@ impl<T> Timers<T> {
         at
     }
 
-    /// A deadline was asked for.
+    /// Updates the cached next deadline for a new one.
     #[inline]
-    fn comes(&mut self, due: Due, at: Instant) {
+    fn update_next(&mut self, due: Due, at: Instant) {
         if let Some(next) = &mut self.next
             && next.due.is_none_or(|first| due < first)
         {
@@ -171,8 +171,8 @@ impl<T> Timers<T> {
         }
     }
 
-    /// Takes out the first value, in the order of (deadline, asking), whose deadline is not after
-    /// `now` and which was asked for before the seq.
+    /// Takes out the first value, in the order of (deadline, request), whose deadline is not after
+    /// `now` and which was requested before the seq.
     pub(crate) fn pop_due(&mut self, now: Instant, before: Seq) -> Option<T> {
         self.next = None;
         let last = Due::last_at(self.origin, now);
@@ -188,7 +188,7 @@ impl<T> Timers<T> {
                 return self.entries.remove(self.entries.key_at(entry)).map(|entry| entry.value);
             }
             if due.nanos() == last.nanos() {
-                // Whatever else is due has this deadline too, and was asked for later still.
+                // All others that are due have the same deadline, and were requested even later.
                 return None;
             }
             self.remove_node(0);
@@ -198,12 +198,12 @@ impl<T> Timers<T> {
         None
     }
 
-    /// The present moment in the order of asking.
+    /// The current point in the sequence of requests.
     pub(crate) fn seq(&self) -> Seq {
         Seq(self.asked)
     }
 
-    /// How many values are outstanding.
+    /// The number of outstanding values.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -213,13 +213,12 @@ impl<T> Timers<T> {
         self.entries.len() == 0
     }
 
-    /// Takes out every value, in no particular order.
+    /// Takes out all values, in no particular order.
     pub(crate) fn take_all(&mut self) -> Vec<T> {
         self.entries.keys().into_iter().filter_map(|key| self.remove(TimerKey(key))).collect()
     }
 
-    /// Every value with its deadline, in no particular order, though always in the same after the
-    /// same calls.
+    /// All values with their deadlines, in no particular order, but deterministic.
     #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Instant, &T)> {
         self.entries.iter().map(|(_, entry)| (entry.due.deadline(self.origin), &entry.value))
@@ -242,7 +241,7 @@ struct Entry<T> {
     value: T,
 }
 
-/// Where an entry is found, so that it can leave from there at once.
+/// Where an entry is stored, so that it can be removed without a search.
 #[derive(Clone, Copy, Debug)]
 enum Position {
     Heap { index: u32 },
@@ -271,11 +270,11 @@ impl<T> Timers<T> {
     }
 }
 
-/// A list of entries, in no order.
+/// An unordered list of entries.
 #[derive(Clone, Copy)]
 struct List {
     first: u32,
-    /// While there are entries, none of them is due before this.
+    /// While there are entries, none is due before this.
     least: Due,
 }
 
@@ -285,10 +284,10 @@ impl List {
 
 /// The wheel.
 ///
-/// INVARIANT: an entry's level is that of the highest digit (of [`SLOT_BITS`]) in which its tick, when
-/// it was linked, differed from `current`, and its slot is that digit. `current` passes the start of
-/// no slot but by emptying it; so it stays right, and the first slot of the lowest level in use is
-/// the earliest.
+/// INVARIANT: an entry's level is that of the highest digit (of [`SLOT_BITS`]) in which its tick,
+/// when it was linked, differed from `current`, and its slot is that digit. `current` never passes
+/// the start of a slot without emptying it; so this stays true, and the first slot of the lowest
+/// level in use is the earliest.
 impl<T> Timers<T> {
     fn slot_of(&self, due: Due) -> usize {
         let tick = due.tick();
@@ -297,7 +296,7 @@ impl<T> Timers<T> {
         level as usize * SLOTS + digit as usize
     }
 
-    /// The earliest slot that is not empty, and the tick at which it starts.
+    /// The earliest non-empty slot, and the tick at which it starts.
     fn first_slot(&self) -> Option<(usize, u64)> {
         let level = self.occupied[..LEVELS].iter().position(|&slots| slots != 0)?;
         let digit = self.occupied[level].trailing_zeros();
@@ -307,7 +306,7 @@ impl<T> Timers<T> {
         Some((level * SLOTS + digit as usize, start))
     }
 
-    /// Moves what is due by the end of `tick` into the heap.
+    /// Moves entries due by the end of `tick` into the heap.
     fn advance(&mut self, tick: u64) {
         if tick <= self.current {
             return;
@@ -321,7 +320,7 @@ impl<T> Timers<T> {
         self.current = tick;
     }
 
-    /// Sorts the entries of a slot anew.
+    /// Empties a slot, and sorts its entries again.
     fn empty(&mut self, slot: usize) {
         self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
         let mut next = mem::replace(&mut self.slots[slot].first, NONE);
@@ -370,7 +369,7 @@ impl<T> Timers<T> {
 
 /// An entry in the heap.
 ///
-/// INVARIANT: `due` is not after that of the entry, which may have moved later meanwhile.
+/// INVARIANT: `due` is not after the entry's own, which may have moved later meanwhile.
 #[derive(Clone, Copy)]
 struct Node {
     due: Due,
@@ -379,7 +378,7 @@ struct Node {
 
 /// The heap. Entries know their index in it.
 impl<T> Timers<T> {
-    /// The first entry in the heap, once those that have moved later are where they belong.
+    /// The first entry in the heap, after those that have moved later are put where they belong.
     fn nearest(&mut self) -> Option<Node> {
         loop {
             let node = *self.heap.first()?;
@@ -400,13 +399,13 @@ impl<T> Timers<T> {
     fn remove_node(&mut self, index: usize) {
         let Some(last) = self.heap.pop() else { return };
         if index < self.heap.len() {
-            // The last node belongs near the bottom: cheaper to sink the gap there than the node.
+            // The last node belongs near the bottom, so sinking the gap is cheaper than sinking it.
             let gap = self.sink_gap(index);
             self.raise(gap, last);
         }
     }
 
-    /// Fills the gap with its least child, and so on down; returns where it ends.
+    /// Moves the gap down, filling it with its least child each time; returns where it ends.
     fn sink_gap(&mut self, mut gap: usize) -> usize {
         loop {
             let first = gap * ARITY + 1;
@@ -422,7 +421,7 @@ impl<T> Timers<T> {
         }
     }
 
-    /// Puts the node where the gap is, or above it where it belongs.
+    /// Puts the node into the gap, or above it where it belongs.
     fn raise(&mut self, mut gap: usize, node: Node) {
         while gap > 0 {
             let parent = (gap - 1) / ARITY;
@@ -441,11 +440,11 @@ impl<T> Timers<T> {
     }
 }
 
-/// When an entry is due, and which among equals comes first: (nanoseconds since the origin, order of
-/// asking) as one signed number of 72 + 56 bits, which compares without a branch. It is kept in
-/// halves so that it needs the alignment of a half only.
+/// When an entry is due, and which of equal ones comes first: (nanoseconds since the origin, number
+/// of the request) as one signed number of 72 + 56 bits, which compares without a branch. It is
+/// stored in halves, so that it needs the alignment of only one half.
 ///
-/// Times more than 74 000 years from the origin count as that far. 2^56 requests last for centuries.
+/// Times more than 74 000 years from the origin are clamped. 2^56 requests last for centuries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Due {
     high: i64,
@@ -467,7 +466,7 @@ impl Due {
         Self { high: (whole >> 64) as i64, low: whole as u64 }
     }
 
-    /// The last that can be due at `now`.
+    /// The greatest value that is due at `now`.
     fn last_at(origin: Instant, now: Instant) -> Self {
         Self::new(origin, now, (1 << Self::ASKED_BITS) - 1)
     }
@@ -484,14 +483,14 @@ impl Due {
         self.low & ((1 << Self::ASKED_BITS) - 1)
     }
 
-    /// Ticks since the origin; times before it are in its first tick.
+    /// Ticks since the origin; earlier times count as its first tick.
     fn tick(self) -> u64 {
         (self.nanos() >> TICK_BITS).max(0) as u64
     }
 
     fn deadline(self, origin: Instant) -> Instant {
         let distance = Duration::from_nanos_u128(self.nanos().unsigned_abs());
-        // In range: it lies between the origin and an `Instant` that was given.
+        // In range: it lies between the origin and a given `Instant`.
         if self.nanos() < 0 { origin - distance } else { origin + distance }
     }
 }

@@ -2,18 +2,19 @@
 //!
 //! 1. wait: not at all when something is recorded, woken or still readable, else until the next
 //!    deadline;
-//! 2. take the time, once, after the wait, and apply what was recorded outside of a turn;
-//! 3. for each event: deliver it; then a *round*: apply what was recorded for any connection,
-//!    states at once and to the end, and make the calls into user code that were queued when the
-//!    round began; then write what this connection wrote;
+//! 2. read the clock, once, after the wait, and apply what was recorded outside of a turn;
+//! 3. for each event: deliver it; then a *round*: apply what was recorded for any connection (state
+//!    changes happen now, and completely), and make the calls into user code that were queued when
+//!    the round began; then send this connection's output;
 //! 4. the calls from other threads, then the timed calls that are due;
 //! 5. the tasks woken by now, each once;
 //! 6. start listens, connects and jobs;
-//! 7. one more round, then write everything else that was written.
+//! 7. one more round, then send all other output.
 //!
 //! A timed call or a task made in a turn waits for the next turn; a tell made while tells run
-//! waits for the next round; while anything waits, step 1 does not sleep. So an answer leaves at
-//! once, a thousand small writes leave in one call, and nothing that feeds itself starves the rest.
+//! waits for the next round; while anything is pending, step 1 does not sleep. So an answer is sent
+//! immediately, a thousand small writes go out in one call, and nothing that feeds itself starves
+//! the rest.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -34,61 +35,62 @@ use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::{Follows, Life, Moment};
 use crate::transport::outbox::SPARE_TOTAL;
 
-/// What SIGUSR1 does with the snapshot that it asks for.
+/// Shows the snapshot that SIGUSR1 requests.
 pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
 
-/// All of a loop but its driver: what the turn works on.
+/// A loop without its driver: the state that the turn works on.
 pub(super) struct Core {
     pub(super) reactor: Reactor,
     pub(super) table: Table,
-    /// Connections to write in step 7. Law 9: each connection stands here once.
+    /// Connections to write in step 7. Law 9: each connection at most once.
     pub(super) to_write: Vec<Key>,
-    /// The list of dirty connections that is being worked on; kept for its buffer.
+    /// The dirty list being worked on; kept for its capacity.
     dirty: Vec<Key>,
     pub(super) connectors: BTreeMap<u64, Rc<ConnectorCell>>,
     pub(super) next_connector: u64,
-    /// Looked up by ticket only, never walked: its order has no effect.
+    /// Looked up by ticket, never iterated, so its order has no effect.
     pub(super) resolving: HashMap<Ticket, Rc<ConnectorCell>>,
     pub(super) next_ticket: u64,
     pub(super) stopping: Stopping,
     pub(super) stopped_by: Option<Signal>,
-    pub(super) at_once: bool,
+    /// A second signal came: end the run without waiting.
+    pub(super) stop_now: bool,
     pub(super) shutdown_grace: Duration,
     pub(super) job_grace: Duration,
     pub(super) on_snapshot: Option<ShowSnapshot>,
-    /// Puts something around the protocol of each new connection.
+    /// Wraps the protocol of each new connection.
     pub(super) wrap: Option<Wrap>,
 }
 
 pub(super) type Wrap = Box<dyn Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol>>;
 
-/// How many turns are wanted.
+/// How many turns to make.
 #[derive(Clone, Copy)]
 pub(super) enum Turns {
-    /// One, whose wait takes at most this time (`None`: as long as it takes).
+    /// One, whose wait takes at most this time (`None`: no limit).
     One(Option<Duration>),
     /// Until the run ends, or [`Records::returns`](super::Records) is set.
     Many,
 }
 
-/// What comes after a turn.
+/// What follows a turn.
 enum Next {
-    /// The next one, which waits until then.
+    /// Another one, which waits at most until then.
     Wait(Option<Instant>),
     Return {
         goes_on: bool,
     },
 }
 
-/// A driver and the turn that was compiled for it. Implemented for every driver, so that none can
-/// have a turn of its own (law 4).
+/// A driver and the turn compiled for it. Implemented for every driver, so that none can have its
+/// own turn (law 4).
 pub(super) trait Engine: Driver {
-    /// Makes turns; false when the run has ended.
+    /// Makes turns; returns false when the run has ended.
     fn turn(&mut self, core: &mut Core, turns: Turns) -> io::Result<bool>;
 }
 
 impl<D: Driver> Engine for D {
-    /// With the driver's primitives inlined, so that the system calls of a busy loop lie in one
+    /// The driver's primitives are inlined, so that the system calls of a busy loop lie in one
     /// function: a return over a system call is mispredicted, and on processors whose kernels guard
     /// their returns the kernel's own code pays for it.
     #[inline(never)]
@@ -130,7 +132,7 @@ impl Core {
             next_ticket: 0,
             stopping: Stopping::No,
             stopped_by: None,
-            at_once: false,
+            stop_now: false,
             shutdown_grace: options.shutdown_grace,
             job_grace: options.job_grace,
             on_snapshot: None,
@@ -140,7 +142,7 @@ impl Core {
 
     // Steps 1 and 2.
 
-    /// Until when to wait: a time that has passed where something is pending.
+    /// The deadline of the next wait: a time in the past if something is pending.
     #[inline(always)]
     pub(super) fn next_wait(&self, turns: Turns) -> Option<Instant> {
         let records = &self.reactor.records;
@@ -167,39 +169,39 @@ impl Core {
         until.into_iter().chain(closing).chain(at_most).min()
     }
 
-    /// Step 2. Only timed calls asked for before the result may come in this turn.
+    /// Step 2. Only timed calls requested before the returned [`Seq`] may run in this turn.
     #[inline(always)]
     fn begin_turn(&mut self, io: &mut dyn Commands) -> Seq {
         let records = &self.reactor.records;
-        debug_assert!(!records.queue.is_in_turn(), "a turn inside of a turn");
+        debug_assert!(!records.queue.is_in_turn(), "a turn inside a turn");
         records.begin_turn();
         let seq = records.timers.borrow().seq();
         if records.is_pending(pending::TASKS) {
             records.tasks.borrow_mut().begin_turn();
         }
-        // What was asked outside of a turn holds from the call on: before anything is delivered.
+        // Requests made outside of a turn take effect before anything is delivered.
         if records.is_pending(pending::ROUND) {
-            self.take_over(io);
+            self.apply_recorded(io);
         }
         seq
     }
 
-    /// Something recorded or woken waits for the next turn.
+    /// True when something recorded or woken is pending.
     #[inline]
     pub(super) fn is_pending(&self) -> bool {
         let records = &self.reactor.records;
         records.pending.get() != 0 || records.queue.door.is_any()
     }
 
-    /// No shutdown is asked for or under way.
+    /// True when no shutdown is requested or in progress.
     #[inline]
-    fn is_staying(&self) -> bool {
+    fn keeps_running(&self) -> bool {
         self.is_settled() && !self.reactor.records.is_pending(pending::STOP)
     }
 
     #[inline]
     fn is_settled(&self) -> bool {
-        matches!(self.stopping, Stopping::No) && !self.at_once
+        matches!(self.stopping, Stopping::No) && !self.stop_now
     }
 
     #[inline]
@@ -208,7 +210,7 @@ impl Core {
         Moment { now: records.now(), stopping: records.run_state.get() == RunState::Stopping }
     }
 
-    /// [`moment`](Self::moment) where it is known that there is a turn.
+    /// [`moment`](Self::moment) where a turn is known to be in progress.
     #[inline(always)]
     fn moment_of_turn(&self) -> Moment {
         let records = &self.reactor.records;
@@ -217,14 +219,14 @@ impl Core {
 
     // Step 3.
 
-    /// Bytes arrived. Law 4: the only way in, on every driver. Mostly the protocol answers, nothing
-    /// else was asked of anybody, and the answer leaves; else this gives the connection, for the rest
-    /// of step 3.
+    /// Bytes arrived. Law 4: the only way in, on every driver. Usually the protocol answers,
+    /// nothing else was requested, and the answer is sent here; otherwise returns the connection,
+    /// for the rest of step 3.
     #[inline(always)]
     fn received<D: Driver>(&mut self, driver: &mut D, key: Key) -> Option<Key> {
         let at = self.moment_of_turn();
         let entry = self.table.connection(key)?;
-        // Clean again afterwards, though it may stand in the list: then a round is pending anyway.
+        // Clean again afterwards, even if it is on the dirty list: then a round is pending anyway.
         entry.life.cell().set_dirty(true);
         let follows = entry.life.feed(driver.lent(), at);
         entry.life.cell().set_dirty(false);
@@ -241,11 +243,11 @@ impl Core {
         None
     }
 
-    /// Any event but bytes; gives its connection, for the rest of step 3.
+    /// Handles any event but bytes; returns its connection, for the rest of step 3.
     #[inline(never)]
     fn happened(&mut self, io: &mut dyn Commands, event: Event) -> Option<Key> {
         match event {
-            Event::Received(_) => unreachable!("bytes have a way of their own"),
+            Event::Received(_) => unreachable!("`received` handles bytes"),
             Event::Sent(key, n) => {
                 self.visit(io, key, |life, at| life.sent(n, at));
                 return Some(key);
@@ -292,10 +294,10 @@ impl Core {
         }
     }
 
-    /// Applies what was recorded, then makes the calls that were queued when it began.
+    /// Applies what was recorded, then makes the calls that were queued when the round began.
     #[inline(never)]
     pub(super) fn round(&mut self, io: &mut dyn Commands) {
-        self.take_over(io);
+        self.apply_recorded(io);
         let queued = self.reactor.records.calls.borrow().len();
         for _ in 0..queued {
             let call = self.reactor.records.calls.borrow_mut().pop_front();
@@ -307,9 +309,10 @@ impl Core {
                     match entry.life.closed() {
                         None => self.visit(io, key, Life::run_due),
                         Some(mode) => {
-                            io.close(key, mode);
+                            // The socket is there while `connection_lost` asks about it.
                             entry.life.lost(at);
-                            self.connection_gone(key);
+                            io.close(key, mode);
+                            self.remove_connection(key);
                         }
                     }
                 }
@@ -319,33 +322,33 @@ impl Core {
                 }
                 None => break,
             }
-            self.take_over(io);
+            self.apply_recorded(io);
         }
     }
 
-    /// Applies what was recorded: states, at once and to the end. The only user code that it calls
-    /// are the callbacks of Deferreds: for the end of a port or an attempt, and for a snapshot.
+    /// Applies what was recorded: all state changes happen now. The only user code that it calls
+    /// are callbacks of Deferreds: for the end of a port or a connect attempt, and for a snapshot.
     #[inline(never)]
-    fn take_over(&mut self, io: &mut dyn Commands) {
+    fn apply_recorded(&mut self, io: &mut dyn Commands) {
         self.reactor.records.take_pending(pending::ROUND);
         std::mem::swap(&mut self.dirty, &mut self.reactor.records.dirty.borrow_mut());
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
             if let Some(entry) = self.table.connection(key) {
                 entry.life.cell().set_dirty(false);
-                self.visit(io, key, |life, at| life.take_over(at));
+                self.visit(io, key, |life, at| life.apply(at));
             }
         }
         self.dirty.clear();
-        self.take_over_ports(io);
-        // The queued calls, and what was asked meanwhile, are still pending.
+        self.apply_requests(io);
+        // Queued calls are still pending.
         if !self.reactor.records.calls.borrow().is_empty() {
             self.reactor.records.note(pending::ROUND);
         }
     }
 
-    fn take_over_ports(&mut self, io: &mut dyn Commands) {
-        // Those that stood there when it began: callbacks of an end may ask again.
+    fn apply_requests(&mut self, io: &mut dyn Commands) {
+        // Only those queued now: callbacks may add more.
         let count = self.reactor.records.asking.borrow().len();
         for _ in 0..count {
             let asking = self.reactor.records.asking.borrow_mut().pop_front();
@@ -387,7 +390,7 @@ impl Core {
 
     // Steps 4 to 7.
 
-    /// The end of a turn. Mostly nothing is left to do, and the next one waits for the same deadline.
+    /// Ends a turn. Usually nothing is left to do, and the next one waits for the same deadline.
     #[inline(always)]
     fn end_turn(&mut self, io: &mut dyn Commands, seq: Seq, turns: Turns) -> Next {
         let records = &self.reactor.records;
@@ -418,12 +421,12 @@ impl Core {
             self.round(io);
         }
         self.write_all(io);
-        let goes_on = self.is_staying() || self.advance_shutdown(io);
+        let goes_on = self.keeps_running() || self.advance_shutdown(io);
         self.write_all(io);
         goes_on
     }
 
-    /// Step 4: the calls that are due and were asked for before this turn.
+    /// Step 4: the due calls that were requested before this turn.
     fn run_timed_calls(&mut self, io: &mut dyn Commands, seq: Seq) {
         let now = self.reactor.now();
         loop {
@@ -462,7 +465,7 @@ impl Core {
         }
     }
 
-    /// Step 7: everything else that was written, one call a connection.
+    /// Step 7: sends all other output, one call for each connection.
     fn write_all(&mut self, io: &mut dyn Commands) {
         let mut keys = std::mem::take(&mut self.to_write);
         for key in keys.drain(..) {
@@ -471,22 +474,22 @@ impl Core {
                 self.send(io, key);
             }
         }
-        // No protocol is called here, so nobody writes, and the list is kept for the next turn.
-        debug_assert!(self.to_write.is_empty(), "output was noted while it was sent");
+        // No protocol is called here, so there are no writes, and the list's capacity is kept.
+        debug_assert!(self.to_write.is_empty(), "a protocol wrote during step 7");
         self.to_write = keys;
     }
 
     // For the simulator and the testing kit.
 
-    /// A bound of the loop's own queues that was not kept.
+    /// Describes a queue of the loop that exceeds its bound, if one does.
     pub(super) fn broken_bound(&self) -> Option<String> {
         let kept = self.reactor.records.spares.kept();
         (kept > SPARE_TOTAL).then(|| format!("the spare buffers hold {kept} bytes"))
     }
 }
 
-/// Writes what a connection wrote. Law 4: the only way out. Inlined where bytes are answered, so
-/// that the driver's system call lies in the turn.
+/// Sends a connection's output. Law 4: the only way out. Inlined where bytes are answered, so that
+/// the driver's system call lies in the turn.
 #[inline(always)]
 pub(super) fn transmit<C: Commands + ?Sized>(
     io: &mut C,
@@ -501,7 +504,7 @@ pub(super) fn transmit<C: Commands + ?Sized>(
     drop(outbox);
     let follows = life.wrote(outcome, before, at);
     if spent {
-        // Last, for user code may run, and write.
+        // Last, because user code may run and write.
         life.cell().drop_spent();
     }
     follows

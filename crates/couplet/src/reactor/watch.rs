@@ -1,5 +1,4 @@
-//! Watching descriptors of somebody else's: [`Reactor::watch`]. Twisted's `addReader` and
-//! `addWriter`.
+//! Watching foreign descriptors: [`Reactor::watch`]. Twisted's `addReader` and `addWriter`.
 
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
@@ -15,7 +14,7 @@ use crate::defer::{Deferred, Resolver};
 use crate::driver::{Interest, Ready, WatchId, World};
 use crate::panics::{Contained, contain};
 
-/// What is watched, by the number of the watch.
+/// The watches of a loop, by id.
 #[derive(Default)]
 pub(super) struct Watches {
     next: usize,
@@ -27,18 +26,18 @@ impl Watches {
         self.cells.len()
     }
 
-    /// A number that was never given before.
+    /// An id that was never used before.
     fn new_id(&mut self) -> WatchId {
         self.next += 1;
         WatchId(self.next)
     }
 }
 
-/// A watch, whatever its source is.
+/// A watch of any source.
 trait Watched {
-    /// Calls the callback; false when the watch is over.
+    /// Calls the callback; false when the watch has ended.
     fn ready(&self, world: &dyn World, ready: Ready) -> bool;
-    /// The run is over.
+    /// Ends the watch, at the end of the run.
     fn end(&self, world: &dyn World);
 }
 
@@ -55,29 +54,29 @@ type Parts<S> = (Contained<S>, Contained<Callback<S>>);
 struct Watching<S> {
     id: WatchId,
     interest: Cell<Interest>,
-    /// Out while the callback runs, and when the watch is over.
+    /// Taken out while the callback runs, and when the watch has ended.
     parts: RefCell<Option<Parts<S>>>,
-    /// The callback runs.
+    /// The callback is running.
     busy: Cell<bool>,
-    /// Who asked for the source while the callback ran.
+    /// The resolver of a [`Watch::stop`] called while the callback ran.
     asked: RefCell<Option<Resolver<S>>>,
 }
 
-/// The watch was over already: it was stopped, its callback panicked, or the run has ended.
+/// The watch has ended: it was stopped, its callback panicked, or the run has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the watch of this descriptor is over")]
+#[error("the watch of this descriptor has ended")]
 pub struct NotWatching;
 
 impl Reactor {
-    /// Calls `callback` in each turn in which `source` is ready for what `interest` names, from the
-    /// next turn on. The loop owns the source meanwhile; [`Watch::stop`] gives it back, and the end
-    /// of the run drops it.
+    /// Calls `callback` in each turn in which `source` is ready for `interest`, from the next turn
+    /// on. The loop owns the source meanwhile; [`Watch::stop`] returns it, and the end of the run
+    /// drops it.
     ///
-    /// It is level-triggered: the callback need not read all that there is; it is called again as
-    /// long as something is left. So the source should be non-blocking, and who can't use what is
-    /// ready should change the interest or stop. An end of stream, a hang-up and an error make it
-    /// ready for everything: reading or writing then says what it is. A panic in the callback is
-    /// logged, ends the watch and drops the source.
+    /// Watches are level-triggered: the callback need not read everything; it is called again as
+    /// long as the source is ready. So the source should be non-blocking, and a callback that can't
+    /// use its readiness should change the interest or stop the watch. An end of stream, a hang-up
+    /// and an error make the source ready for everything: reading or writing then reports which. A
+    /// panic in the callback is logged, ends the watch and drops the source.
     ///
     /// Only on Unix. Twisted's `addReader` and `addWriter`.
     ///
@@ -108,8 +107,8 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// When the system can't watch it: it is closed, watched already, or a regular file (which is
-    /// always ready).
+    /// When the system can't watch it: because it is closed, watched already, or a regular file
+    /// (which is always ready).
     pub fn watch<S: AsFd + 'static>(
         &self,
         source: S,
@@ -132,10 +131,10 @@ impl Reactor {
 }
 
 impl<S: AsFd + 'static> Watch<S> {
-    /// Ends the watch and gives the source back: at once, or when the callback that calls this has
-    /// returned. The callback is not called any more, not even in this turn.
+    /// Ends the watch and returns the source: immediately, or, when called in the callback, once
+    /// that has returned. The callback is not called again, not even in this turn.
     ///
-    /// Fails with [`NotWatching`] when the watch was over before.
+    /// Fails with [`NotWatching`] if the watch has ended already.
     pub fn stop(&self) -> Deferred<S> {
         if self.cell.busy.get() && self.cell.asked.borrow().is_none() {
             let (deferred, resolver) = Deferred::new();
@@ -153,14 +152,14 @@ impl<S: AsFd + 'static> Watch<S> {
         Deferred::succeed(source.take())
     }
 
-    /// Changes what is watched for, from the next turn on.
+    /// Changes the interest, from the next turn on.
     ///
     /// # Errors
     ///
-    /// [`NotWatching`] inside, or what the system says.
+    /// The system's error, or one that wraps [`NotWatching`].
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
         if self.cell.busy.get() {
-            // Taken over when the callback has returned.
+            // Applied when the callback has returned.
             self.cell.interest.set(interest);
             return Ok(());
         }
@@ -173,7 +172,7 @@ impl<S: AsFd + 'static> Watch<S> {
         }
     }
 
-    /// True until the watch is over.
+    /// True until the watch has ended.
     pub fn is_watching(&self) -> bool {
         self.cell.busy.get() || self.cell.parts.borrow().is_some()
     }
@@ -189,13 +188,13 @@ impl<S: AsFd + 'static> Watched for Watching<S> {
         self.busy.set(false);
         let asked = self.asked.borrow_mut().take();
         if asked.is_none() && !panicked {
-            // Looked at anew, so what is left is told again.
+            // Rearmed, so remaining readiness is reported again.
             match world.rewatch(self.id, source.as_fd(), self.interest.get()) {
                 Ok(()) => {
                     *self.parts.borrow_mut() = Some((source, callback));
                     return true;
                 }
-                Err(error) => tracing::error!(%error, "a descriptor can't be watched any more"),
+                Err(error) => tracing::error!(%error, "a descriptor can no longer be watched"),
             }
         }
         world.unwatch(source.as_fd());
@@ -227,7 +226,7 @@ impl Core {
         }
     }
 
-    /// The run is over: nothing is watched any more.
+    /// The run is over: ends all watches.
     pub(super) fn end_watches(&mut self) {
         let records = &self.reactor.records;
         let cells = std::mem::take(&mut records.watches.borrow_mut().cells);

@@ -1,23 +1,27 @@
-//! The other end of a [`Transport`](super::Transport): where the handles record, and what the
-//! holder of the connection applies in the turn.
+//! The state shared by a connection's [`Transport`](super::Transport) handles, which record into
+//! it, and its holder, which applies the records in the turn.
 //!
-//! INVARIANT (law 2): no field of a connection cell is borrowed while user code runs, and user objects
-//! (producers, closures, foreign buffers) are dropped with no cell borrowed.
+//! INVARIANT (law 2): no field of a connection cell is borrowed while user code runs, and user
+//! objects (producers, closures, foreign buffers) are dropped with no cell borrowed.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use couplet_os::local::LocalAddress;
 
 use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
-use crate::driver::{Key, SocketOption};
+use crate::driver::{Host, Key, SocketOption};
 use crate::error::Reason;
 use crate::panics::{discard, discard_all};
 use crate::reactor::Reactor;
 use crate::reactor::timers::{TimerKey, Timers};
 
-/// What was recorded and not applied yet; a set of bits.
+/// Requests recorded and not yet applied; a set of bits.
 pub(super) mod asked {
     pub(crate) const LOSE: u16 = 1;
     pub(crate) const LOSE_WRITE: u16 = 2;
@@ -29,7 +33,7 @@ pub(super) mod asked {
     pub(crate) const OPTIONS: u16 = 128;
 }
 
-/// Who holds the reading back; a set of bits.
+/// Why reading is paused; a set of bits.
 pub(super) mod paused {
     /// `pause_producing`, until `resume_producing`.
     pub(crate) const BY_USER: u8 = 1;
@@ -37,7 +41,7 @@ pub(super) mod paused {
     pub(crate) const BY_THROTTLE: u8 = 2;
 }
 
-/// How far a connection is, as its handles see it: it holds from the call on.
+/// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Open,
@@ -51,23 +55,23 @@ pub(crate) enum Phase {
     Lost,
 }
 
-/// A registered producer: the object is out while it is called.
+/// A registered producer. The object is taken out while it is called.
 pub(super) struct Registered {
     pub(super) kind: ProducerKind,
     pub(super) paused: bool,
-    /// A close has begun: it is resumed once, so that it can finish.
+    /// A close has begun: a paused producer is resumed once, so that it can finish.
     pub(super) to_finish: bool,
-    /// How much had left when a pull producer was last asked.
+    /// `bytes_out` when a pull producer was last asked.
     pub(super) asked_at: Option<u64>,
     pub(super) object: Option<Box<dyn Producer>>,
 }
 
-/// How far the buffer must be down for a Deferred to fire.
+/// How far the buffer must drain for a Deferred to fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
-    /// `drained`: at the low mark or below it.
+    /// `drained`: at or below the low mark.
     LowMark,
-    /// `flushed`.
+    /// `flushed`: nothing is buffered.
     Nothing,
 }
 
@@ -82,33 +86,36 @@ pub(crate) const LOW_MARK: usize = 16 * 1024;
 pub(crate) const HIGH_MARK: usize = 64 * 1024;
 pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What is touched for every message stands first and together, so that it lies in few lines of
-/// the processor's cache: with many connections that counts for more than instructions do.
+/// The shared state. The fields that every message touches come first, so that they share few cache
+/// lines: with many connections that matters more than instructions do.
 #[repr(C)]
 pub(crate) struct ConnectionCell {
     asked: Cell<u16>,
-    /// The loop is going to look at this cell: it stands in the list of dirty ones, or the loop is
-    /// calling its protocol.
+    /// The loop will check this cell anyway: it is on the dirty list, or the loop is calling its
+    /// protocol.
     dirty: Cell<bool>,
     phase: Cell<Phase>,
     paused: Cell<u8>,
-    /// A producer, a `drained` or a `flushed` waits for bytes to leave. Follows from `producer` and `rare`, and
-    /// is kept here because every write asks: see [`update_awaits_room`](Self::update_awaits_room).
+    /// A producer, a `drained` or a `flushed` waits for bytes to be sent. Derived from `producer`
+    /// and `rare`, and cached because every write checks it: see
+    /// [`update_awaits_room`](Self::update_awaits_room).
     awaits_room: Cell<bool>,
-    /// Past this many buffered bytes the connection ends.
+    /// The hard cap on buffered bytes: a write past it ends the connection.
     pub(super) cap: Cell<usize>,
-    /// Bytes that the driver took and that have not left.
+    /// Bytes that the driver took and has not sent.
     in_flight: Cell<usize>,
     outbox: RefCell<Outbox>,
     pub(crate) received_at: Cell<Instant>,
     pub(crate) bytes_in: Cell<u64>,
-    /// Bytes that were written and not thrown away since.
+    /// Bytes that were written and not discarded since.
     bytes_taken: Cell<u64>,
-    // From here on nothing is touched for every message.
+    // The fields below are off the per-message path.
     pub(super) id: ConnectionId,
     pub(super) reactor: Reactor,
     pub(crate) peer: Address,
-    pub(crate) host: Address,
+    host: OnceCell<Address>,
+    /// What to ask while `host` is unknown. INVARIANT: asked before the socket is closed.
+    unasked: Option<LocalAddress>,
     watermarks: Cell<Watermarks>,
     why: RefCell<Option<Failure>>,
     producer: RefCell<Option<Registered>>,
@@ -117,14 +124,14 @@ pub(crate) struct ConnectionCell {
     throttled_until: Cell<Option<Instant>>,
     pub(crate) made_at: Instant,
     dropped: Cell<u64>,
-    /// An end that the protocol did not ask for is a reset.
+    /// Reset the connection if it ends without the protocol's asking.
     reset_unless_closed: Cell<bool>,
-    /// What few connections use.
+    /// State that few connections use.
     rare: RefCell<Rare>,
 }
 
 impl Drop for ConnectionCell {
-    /// A loop that was dropped leaves output in the wires that handles keep.
+    /// Handles may keep a cell with output past the drop of its loop.
     fn drop(&mut self) {
         self.clear_outbox();
     }
@@ -135,9 +142,9 @@ struct Rare {
     waiting: Vec<(Level, Resolver<()>)>,
     options: Vec<SocketOption>,
     timers: Vec<TimerKey>,
-    /// With so many it is time to forget those that are over.
-    timers_enough: usize,
-    /// Once `connection_lost` was called.
+    /// The number of timers at which finished ones are removed.
+    timers_limit: usize,
+    /// Set once `connection_lost` was called.
     reason: Option<Reason>,
 }
 
@@ -146,13 +153,18 @@ impl ConnectionCell {
         id: ConnectionId,
         reactor: Reactor,
         peer: Address,
-        host: Address,
+        host: Host,
     ) -> ConnectionCell {
         let now = reactor.now();
+        let (host, unasked) = match host {
+            Host::Known(host) => (OnceCell::from(host), None),
+            Host::Ask(socket) => (OnceCell::new(), Some(socket)),
+        };
         ConnectionCell {
             id,
             peer,
             host,
+            unasked,
             asked: Cell::new(0),
             dirty: Cell::new(false),
             phase: Cell::new(Phase::Open),
@@ -178,7 +190,23 @@ impl ConnectionCell {
         }
     }
 
-    // What handles do.
+    /// The address of our end.
+    pub(crate) fn host(&self) -> &Address {
+        self.host.get_or_init(|| {
+            let address = self.unasked.map(LocalAddress::get);
+            let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+            Address::from(address.and_then(Result::ok).unwrap_or(unknown))
+        })
+    }
+
+    /// The socket is about to be closed: a handle that stays can still be asked for its address.
+    pub(super) fn keep_host(self: &Rc<Self>, ours: usize) {
+        if Rc::strong_count(self) > ours {
+            self.host();
+        }
+    }
+
+    // Called by handles.
 
     #[inline]
     pub(super) fn write(&self, data: &[u8]) {
@@ -190,15 +218,16 @@ impl ConnectionCell {
         }
         outbox.extend(data);
         drop(outbox);
-        self.has_taken(data.len());
+        self.note_taken(data.len());
     }
 
-    /// [`write`](Self::write) on a connection that is closing, past its hard cap, or of nothing.
+    /// The slow path of [`write`](Self::write): the connection is closing, `data` exceeds its hard
+    /// cap, or is empty.
     #[cold]
     fn write_late(&self, data: &[u8]) {
         if self.takes(data.len()) {
             self.outbox.borrow_mut().extend(data);
-            self.has_taken(data.len());
+            self.note_taken(data.len());
         }
     }
 
@@ -206,13 +235,13 @@ impl ConnectionCell {
         let len = bytes.len();
         if self.takes(len) {
             self.outbox.borrow_mut().push(bytes);
-            self.has_taken(len);
+            self.note_taken(len);
         } else {
             discard("drop of a buffer", bytes);
         }
     }
 
-    /// Whether `len` more bytes are taken, if there are any; notes a write past the hard cap.
+    /// Whether to accept `len` more bytes (never 0); notes a write past the hard cap.
     #[inline]
     fn takes(&self, len: usize) -> bool {
         let room = self.cap.get().saturating_sub(self.buffered());
@@ -220,12 +249,12 @@ impl ConnectionCell {
     }
 
     #[inline]
-    fn has_taken(&self, len: usize) {
+    fn note_taken(&self, len: usize) {
         self.bytes_taken.set(self.bytes_taken.get() + len as u64);
         self.mark();
     }
 
-    /// Whether bytes are taken on a connection that is closing, or past its hard cap.
+    /// Whether to accept bytes on a connection that is closing, or past its hard cap.
     #[cold]
     fn takes_late(&self, len: usize, room: usize) -> bool {
         let open = match self.phase.get() {
@@ -236,7 +265,7 @@ impl ConnectionCell {
         if !open {
             self.dropped.set(self.dropped.get() + len as u64);
         } else if len > room {
-            self.end_phase(Phase::Ended);
+            self.advance_phase(Phase::Ended);
             self.ask(asked::OVERFLOW);
         }
         open && len <= room
@@ -257,7 +286,7 @@ impl ConnectionCell {
 
     /// Moves on to a later phase; never back.
     #[inline]
-    pub(super) fn end_phase(&self, phase: Phase) {
+    pub(super) fn advance_phase(&self, phase: Phase) {
         self.phase.set(self.phase.get().max(phase));
     }
 
@@ -272,23 +301,23 @@ impl ConnectionCell {
         }
     }
 
-    /// Holds the reading back until then, or until a later time that was set before.
+    /// Pauses reading until then, or until a later time that was set before.
     pub(super) fn throttle(&self, until: Instant) {
         self.throttled_until.set(self.throttled_until.get().max(Some(until)));
         self.set_paused(paused::BY_THROTTLE, true);
     }
 
-    /// A throttle may be over.
+    /// Ends the throttle, unless a later one was set.
     pub(super) fn end_throttle(&self) {
         if self.throttled_until.get().is_none_or(|until| until <= self.reactor.now()) {
             self.set_paused(paused::BY_THROTTLE, false);
         }
     }
 
-    /// Past the hard cap an abort still counts, for it goes before `Overflow`.
+    /// After a write past the hard cap an abort still counts, because it outranks `Overflow`.
     pub(super) fn abort(&self) {
         if self.phase.get() < Phase::Ended || self.asked.get() & asked::OVERFLOW != 0 {
-            self.end_phase(Phase::Ended);
+            self.advance_phase(Phase::Ended);
             self.ask(asked::ABORT);
         }
     }
@@ -296,7 +325,7 @@ impl ConnectionCell {
     pub(super) fn fail(&self, failure: Failure) {
         let counts = self.phase.get() < Phase::Ended
             || self.asked.get() & (asked::ABORT | asked::OVERFLOW) != 0;
-        // The first failure counts; a later one is dropped with the cell free.
+        // The first failure counts; a later one is dropped with no cell borrowed.
         if counts && self.why.borrow().is_none() {
             self.why.replace(Some(failure));
         }
@@ -316,7 +345,7 @@ impl ConnectionCell {
         }
     }
 
-    /// Whether no more than that is buffered.
+    /// Whether the buffer has drained to `level`.
     pub(super) fn is_down_to(&self, level: Level) -> bool {
         let most = match level {
             Level::LowMark => self.watermarks().low,
@@ -349,18 +378,18 @@ impl ConnectionCell {
         self.reset_unless_closed.get()
     }
 
-    /// Notes a timer, to be dropped with the connection. Those that were fired or cancelled are
-    /// forgotten when they may be half of all.
+    /// Notes a timer, to be removed with the connection. Fired and cancelled ones are forgotten
+    /// when they may be half of all.
     pub(crate) fn add_timer<T>(&self, timer: TimerKey, left: &Timers<T>) {
         let rare = &mut *self.rare.borrow_mut();
-        if rare.timers.len() >= rare.timers_enough {
+        if rare.timers.len() >= rare.timers_limit {
             rare.timers.retain(|timer| left.contains(*timer));
-            rare.timers_enough = 2 * rare.timers.len() + 16;
+            rare.timers_limit = 2 * rare.timers.len() + 16;
         }
         rare.timers.push(timer);
     }
 
-    // What both see.
+    // Read by both.
 
     #[inline]
     pub(crate) fn key(&self) -> Key {
@@ -405,7 +434,7 @@ impl ConnectionCell {
         self.producer.borrow().is_some()
     }
 
-    /// A push producer that writes, and should not.
+    /// Whether a push producer is running above the high mark.
     pub(super) fn producer_must_pause(&self) -> bool {
         let over = self.buffered() > self.watermarks().high;
         over && matches!(
@@ -414,8 +443,8 @@ impl ConnectionCell {
         )
     }
 
-    /// A push producer that is paused while the buffer has drained, or when a close has begun; a
-    /// pull producer that was never asked, or whose buffer has emptied since.
+    /// Whether a push producer is paused though the buffer has drained or a close has begun; or a
+    /// pull producer was never asked, or what it wrote is sent.
     pub(super) fn producer_must_resume(&self) -> bool {
         match &*self.producer.borrow() {
             None => false,
@@ -435,9 +464,9 @@ impl ConnectionCell {
         self.dropped.get()
     }
 
-    // What the holder does, in the turn.
+    // Called by the holder, in the turn.
 
-    /// Whether the loop is going to look at this cell without being asked; and whether it was.
+    /// Sets whether the loop will check this cell anyway, and returns whether it would have.
     #[inline]
     pub(crate) fn set_dirty(&self, dirty: bool) -> bool {
         self.dirty.replace(dirty)
@@ -458,22 +487,21 @@ impl ConnectionCell {
         !self.outbox.borrow().is_empty()
     }
 
-    pub(super) fn outbox_settles_down(&self) {
-        self.outbox.borrow_mut().settle_down();
+    pub(super) fn trim_outbox(&self) {
+        self.outbox.borrow_mut().trim();
     }
 
-    /// Bytes that wait in the outbox.
+    /// The number of bytes in the outbox.
     pub(super) fn waiting(&self) -> usize {
         self.outbox.borrow().len()
     }
 
-    /// What waits to be sent.
     #[inline(always)]
     pub(crate) fn outbox(&self) -> RefMut<'_, Outbox> {
         self.outbox.borrow_mut()
     }
 
-    /// Drops the foreign buffers that have left: with nothing borrowed, for user code may run.
+    /// Drops the foreign buffers that are sent; with nothing borrowed, because user code may run.
     #[cold]
     pub(crate) fn drop_spent(&self) {
         let spent = self.outbox.borrow_mut().take_spent();
@@ -484,12 +512,12 @@ impl ConnectionCell {
         self.in_flight.set(self.in_flight.get() + taken);
     }
 
-    /// Bytes that have left.
+    /// The number of bytes sent.
     pub(crate) fn bytes_out(&self) -> u64 {
         self.bytes_taken.get() - self.buffered() as u64
     }
 
-    /// Throws away what was written and has not left.
+    /// Discards unsent bytes.
     pub(super) fn clear_outbox(&self) {
         let spent = {
             let mut outbox = self.outbox.borrow_mut();
@@ -500,16 +528,16 @@ impl ConnectionCell {
         discard_all("drop of a buffer", spent);
     }
 
-    pub(super) fn sub_in_flight(&self, left: usize) {
-        debug_assert!(left <= self.in_flight.get(), "more left than was taken");
-        self.in_flight.set(self.in_flight.get().saturating_sub(left));
+    pub(super) fn sub_in_flight(&self, sent: usize) {
+        debug_assert!(sent <= self.in_flight.get(), "the driver sent more than it took");
+        self.in_flight.set(self.in_flight.get().saturating_sub(sent));
     }
 
     pub(super) fn take_why(&self) -> Option<Failure> {
         self.why.borrow_mut().take()
     }
 
-    /// A close has begun: a paused producer is to be resumed, whatever is buffered.
+    /// A close has begun: a paused producer must be resumed, whatever is buffered.
     pub(super) fn let_producer_finish(&self) {
         if let Some(registered) = self.producer.borrow_mut().as_mut() {
             registered.to_finish = true;
@@ -517,21 +545,21 @@ impl ConnectionCell {
         self.update_awaits_room();
     }
 
-    /// Takes the producer's object out to call it; `None` when there is none or it is out.
-    pub(super) fn producer_out(&self) -> Option<Box<dyn Producer>> {
+    /// Takes the producer's object out to call it; `None` if there is none or it is out already.
+    pub(super) fn take_producer(&self) -> Option<Box<dyn Producer>> {
         self.producer.borrow_mut().as_mut()?.object.take()
     }
 
-    /// Puts the object back, unless it was unregistered while it was out.
-    pub(super) fn producer_back(&self, object: Box<dyn Producer>) {
-        let left = match self.producer.borrow_mut().as_mut() {
+    /// Puts the object back, unless it was unregistered meanwhile.
+    pub(super) fn restore_producer(&self, object: Box<dyn Producer>) {
+        let unregistered = match self.producer.borrow_mut().as_mut() {
             Some(registered) if registered.object.is_none() => {
                 registered.object = Some(object);
                 None
             }
             _ => Some(object),
         };
-        drop(left);
+        drop(unregistered);
     }
 
     pub(super) fn set_producer_paused(&self, paused: bool) {
@@ -559,7 +587,7 @@ impl ConnectionCell {
         self.awaits_room.get()
     }
 
-    /// A push producer that is not paused waits for nothing.
+    /// Recomputes `awaits_room`. A push producer that is not paused waits for nothing.
     fn update_awaits_room(&self) {
         let produces = match &*self.producer.borrow() {
             None => false,
@@ -568,12 +596,12 @@ impl ConnectionCell {
         self.awaits_room.set(produces || !self.rare.borrow().waiting.is_empty());
     }
 
-    /// Whether a Deferred waits for that.
+    /// Whether a Deferred waits for `level`.
     pub(super) fn awaits(&self, level: Level) -> bool {
         self.rare.borrow().waiting.iter().any(|(awaited, _)| *awaited == level)
     }
 
-    /// Takes out what waits for that, in the order of asking.
+    /// Takes out the Deferreds that wait for `level`, in the order of the calls.
     pub(super) fn take_waiting(&self, level: Level) -> Vec<Resolver<()>> {
         let taken = |(awaited, _): &mut (Level, _)| *awaited == level;
         let taken = self.rare.borrow_mut().waiting.extract_if(.., taken).collect::<Vec<_>>();
@@ -581,7 +609,7 @@ impl ConnectionCell {
         taken.into_iter().map(|(_, resolver)| resolver).collect()
     }
 
-    /// Takes out whatever waits for bytes to leave.
+    /// Takes out all Deferreds that wait for bytes to be sent.
     pub(super) fn take_all_waiting(&self) -> Vec<Resolver<()>> {
         let taken = std::mem::take(&mut self.rare.borrow_mut().waiting);
         self.update_awaits_room();

@@ -2,11 +2,11 @@
 //! watermarks, producer, deadlines. Everything that affects the state of a connection lives in this
 //! file.
 //!
-//! The holder of a [`Life`] (the loop, or a test) passes in what happened ([`feed`](Life::feed),
+//! The holder of a [`Life`] (the loop, or a test) passes in events ([`feed`](Life::feed),
 //! [`ended`](Life::ended), [`sent`](Life::sent)), applies what the handles recorded
-//! ([`take_over`](Life::take_over)), and runs the calls into user code that are due
-//! ([`run_due`](Life::run_due)). Each of these is given the [`Moment`] and returns what
-//! [`Follows`]. Law 5: `connection_lost` comes exactly once, and nothing after it.
+//! ([`apply`](Life::apply)), and runs the calls into user code that are due
+//! ([`run_due`](Life::run_due)). Each of these takes the [`Moment`] and returns what
+//! [`Follows`]. Law 5: `connection_lost` is called exactly once, and nothing after it.
 //!
 //! ```text
 //! Open{reading: On | Paused{since} | Ended, writing: Open | Finishing{since} | Shut}
@@ -15,18 +15,18 @@
 //!
 //! | input | Open | Flushing | Draining |
 //! | --- | --- | --- | --- |
-//! | bytes | On: deliver; else the driver holds them | thrown away | counted; at 1 MiB the end |
-//! | FIN | On: read_closed; Paused: the driver holds it; if Shut: the end, Done | noted | the end (why) |
-//! | error | the end, Lost | the end: Lost if why is Done, else why | the end (why) |
-//! | lose, fail, stop | Flushing, receive off, a paused producer resumed | fail replaces why unless Failed or Panicked | the same |
-//! | lose_write | Finishing → flush → FIN, write_closed (the end if reading has ended) | – | – |
-//! | abort | the end, Aborted, RST | the end, RST | the same |
+//! | bytes | On: deliver; else the driver holds them | discarded | counted; end at 1 MiB |
+//! | FIN | On: read_closed; Paused: the driver holds it; if Shut: end, Done | noted | end (why) |
+//! | error | end, Lost | end: Lost if why is Done, else why | end (why) |
+//! | lose, fail, stop | Flushing, receive off, paused producer resumed | fail replaces why unless Failed or Panicked | same |
+//! | lose_write | Finishing → flush → FIN, write_closed (end if reading has ended) | – | – |
+//! | abort | end, Aborted, RST | end, RST | same |
 //! | panic | outbox dropped → Flushing | outbox dropped | – |
-//! | all has left, no producer | Finishing → Shut | FIN seen: the end; else our FIN → Draining | – |
-//! | deadline | idle: the end, Timeout, RST; Finishing: as Flushing | the end, CloseTimedOut, RST | the end (why), plain close |
+//! | all sent, no producer | Finishing → Shut | FIN seen: end; else our FIN → Draining | – |
+//! | deadline | idle: end, Timeout, RST; Finishing: as Flushing | end, CloseTimedOut, RST | end (why), plain close |
 //!
-//! With [`reset_unless_closed`](Transport::set_reset_unless_closed) a stop, and a panic before our FIN,
-//! are the end, RST.
+//! With [`reset_unless_closed`](Transport::set_reset_unless_closed), a stop and a panic before our
+//! FIN end the connection with RST.
 
 use std::any::Any;
 use std::io;
@@ -42,7 +42,9 @@ use crate::error::{By, ConnectionLost, Reason};
 use crate::panics::{contain, discard, log_panic, panic_text, witness};
 use crate::protocol::Protocol;
 
-/// Bytes that are read and thrown away after our FIN, at most.
+/// The references to its cell that a life has: `cell` and `transport`.
+const HANDLES: usize = 2;
+/// Most bytes that are read and discarded after our FIN.
 const DRAIN: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,7 @@ enum Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writing {
     Open,
-    /// To be shut when all has left; nothing has since then.
+    /// To be shut down once everything is sent. No progress since `since`.
     Finishing {
         since: Instant,
     },
@@ -68,7 +70,7 @@ enum State {
         reading: Reading,
         writing: Writing,
     },
-    /// Nothing has left since then.
+    /// Sending the rest before the close. No progress since `since`.
     Flushing {
         why: Reason,
         since: Instant,
@@ -88,42 +90,42 @@ enum State {
     },
 }
 
-/// When something happens to a connection.
+/// The time of an input, and whether the reactor is stopping.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     /// The time of the turn.
     pub(crate) now: Instant,
-    /// The reactor stops: closes do not wait for the peer.
+    /// The reactor is stopping: closes do not wait for the peer.
     pub(crate) stopping: bool,
 }
 
-/// What the holder of a [`Life`] has to do next; a set of bits. The orders to the driver come in
-/// the order of the constants. The bits between them and `RECORDED` are calls into user code that
-/// are [`due`].
-#[must_use = "the connection comes to a halt when this is not done"]
+/// What the holder of a [`Life`] must do next; a set of bits. Orders to the driver are carried out
+/// in the order of the constants. The bits between them and `RECORDED` are calls into user code
+/// that are [`due`].
+#[must_use = "the connection stalls when this is not done"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Follows(u16);
 
 impl Follows {
     pub(crate) const NOTHING: Follows = Follows(0);
-    /// Let the driver give bytes, or not.
+    /// Resume or pause reading in the driver.
     pub(crate) const RECEIVE: Follows = Follows(1);
-    pub(crate) const RECEIVE_NO_MORE: Follows = Follows(2);
+    pub(crate) const STOP_RECEIVING: Follows = Follows(2);
     /// Send a FIN.
     pub(crate) const SHUT_WRITE: Follows = Follows(4);
-    /// Call [`Life::peer_was_first`] if the peer's FIN has come.
-    pub(crate) const LOOK_FOR_FIN: Follows = Follows(8);
-    /// Call [`Life::measured`] with what the system has not sent yet.
+    /// Call [`Life::peer_was_first`] if the peer's FIN has arrived.
+    pub(crate) const CHECK_FIN: Follows = Follows(8);
+    /// Call [`Life::measured`] with the system's count of unsent bytes.
     pub(crate) const MEASURE: Follows = Follows(16);
-    /// Set the options that were asked for.
+    /// Set the recorded socket options.
     pub(crate) const OPTIONS: Follows = Follows(32);
-    /// See that a timer comes for [`Life::deadline`].
+    /// Arm a timer for [`Life::deadline`].
     pub(crate) const DEADLINE: Follows = Follows(64);
     /// Calls into user code are due: [`Life::run_due`], or [`Life::lost`] once it is closed.
     pub(crate) const CALLS: Follows = Follows(due::ANY);
-    /// Handles recorded something: [`Life::take_over`].
+    /// Handles recorded something: [`Life::apply`].
     pub(crate) const RECORDED: Follows = Follows(1 << 14);
-    /// Bytes wait to be sent.
+    /// The outbox has bytes to send.
     pub(crate) const OUTPUT: Follows = Follows(1 << 15);
 
     const ORDERS: u16 = 127;
@@ -133,7 +135,7 @@ impl Follows {
         Follows(self.0 | other.0)
     }
 
-    /// True when nothing but `what` follows.
+    /// True when nothing follows except `what`.
     #[inline]
     pub(crate) fn is_at_most(self, what: Follows) -> bool {
         self.0 & !what.0 == 0
@@ -151,8 +153,7 @@ impl Follows {
     }
 }
 
-/// Calls into user code that wait for their turn; a set of bits that lies between those of
-/// [`Follows`].
+/// Pending calls into user code; a set of bits that lies between those of [`Follows`].
 mod due {
     pub(super) const WRITE_CLOSED: u16 = 1 << 7;
     pub(super) const RESUMED: u16 = 1 << 8;
@@ -164,7 +165,7 @@ mod due {
     pub(super) const ANY: u16 = LOST | (LOST - WRITE_CLOSED);
 }
 
-/// What fires when the buffer is down to a level.
+/// The Deferreds that fire when the buffer has drained to a level.
 const FIRES: [(Level, u16); 2] = [(Level::LowMark, due::DRAINED), (Level::Nothing, due::FLUSHED)];
 
 pub(crate) struct Life {
@@ -172,12 +173,12 @@ pub(crate) struct Life {
     transport: Transport,
     protocol: Box<dyn Protocol>,
     state: State,
-    /// What follows from what is being done: the orders to the driver, until they are given out,
-    /// and the calls into user code that are due, until they are made.
+    /// Orders to the driver that were not returned yet, and due calls into user code that were not
+    /// made yet.
     pending: u16,
-    /// After a panic only `connection_lost` comes.
+    /// After a panic only `connection_lost` is called.
     panicked: bool,
-    /// What the system had not sent at the last look, while flushing.
+    /// While flushing: the system's unsent bytes when last measured.
     unsent: Option<usize>,
 }
 
@@ -198,7 +199,7 @@ impl Life {
         &self.cell
     }
 
-    // What happened.
+    // Events.
 
     /// The connection was made.
     pub(crate) fn made(&mut self, at: Moment) -> Follows {
@@ -214,14 +215,14 @@ impl Life {
             self.cell.received_at.set(at.now);
             self.call(at, |protocol, transport| protocol.data_received(transport, data));
         } else {
-            self.throw_away(data.len());
+            self.discard_input(data.len());
         }
         self.follows()
     }
 
-    /// Bytes arrived that nobody wants any more.
+    /// Bytes arrived after reading ended.
     #[cold]
-    fn throw_away(&mut self, bytes: usize) {
+    fn discard_input(&mut self, bytes: usize) {
         if let State::Draining { left, .. } = &mut self.state {
             *left = left.saturating_sub(bytes);
             if *left == 0 {
@@ -230,7 +231,7 @@ impl Life {
         }
     }
 
-    /// The peer's end of stream (`None`), or the end of the connection by an error.
+    /// The peer's end of stream (`None`), or an error that ends the connection.
     pub(crate) fn ended(&mut self, error: Option<io::Error>, at: Moment) -> Follows {
         match error {
             None => self.fin(at),
@@ -265,10 +266,10 @@ impl Life {
         }
     }
 
-    // What the handles recorded.
+    // Requests of the handles.
 
-    /// Applies what was recorded: states at once, calls into user code become due.
-    pub(crate) fn take_over(&mut self, at: Moment) -> Follows {
+    /// Applies what the handles recorded: states change now, calls into user code become due.
+    pub(crate) fn apply(&mut self, at: Moment) -> Follows {
         self.apply_recorded(at);
         self.follows()
     }
@@ -314,7 +315,7 @@ impl Life {
         self.check_room();
     }
 
-    /// The reactor stops.
+    /// The reactor is stopping.
     pub(crate) fn stop(&mut self, at: Moment) -> Follows {
         self.apply_recorded(at);
         match &self.state {
@@ -332,7 +333,7 @@ impl Life {
         self.follows()
     }
 
-    /// The reactor has stopped: whatever is left ends now.
+    /// The reactor has stopped: ends a remaining connection now.
     pub(crate) fn cut(&mut self, at: Moment) -> Follows {
         self.apply_recorded(at);
         let resets = self.cell.buffered() > 0 || self.must_reset();
@@ -344,8 +345,8 @@ impl Life {
         self.follows()
     }
 
-    /// The protocol has not finished what it sends, and wants a reset rather than an end of stream
-    /// that its peer would take for the end of a message.
+    /// Whether the protocol has not ended its stream, and wants a reset rather than a FIN that its
+    /// peer would mistake for the end of a message.
     fn must_reset(&self) -> bool {
         let fin_sent = match &self.state {
             State::Open { writing, .. } => *writing == Writing::Shut,
@@ -369,11 +370,11 @@ impl Life {
                     self.order_receive(false);
                 }
                 self.state = State::Flushing { why, since: now, peer_fin, fin_sent, finishing };
-                self.cell.end_phase(Phase::Closing);
+                self.cell.advance_phase(Phase::Closing);
                 self.pending &= !due::RESUMED;
                 self.order(Follows::DEADLINE);
                 if !peer_fin {
-                    self.order(Follows::LOOK_FOR_FIN);
+                    self.order(Follows::CHECK_FIN);
                 }
                 self.cell.let_producer_finish();
                 self.check_room();
@@ -385,13 +386,13 @@ impl Life {
             {
                 *why = reason;
             }
-            // It may hold an error of the user's, whose drop is user code.
+            // It may hold a user's error, whose drop is user code.
             _ => discard("drop of a reason", reason),
         }
     }
 
-    /// The peer's FIN had come when our close took effect, though it was not reported: it stood
-    /// behind bytes that are thrown away.
+    /// The peer's FIN had arrived when our close took effect, but was not reported: unread bytes
+    /// preceded it, which are now discarded.
     pub(crate) fn peer_was_first(&mut self) {
         if let State::Flushing { why, .. } | State::Draining { why, .. } = &mut self.state
             && let Reason::Done(by) = why
@@ -400,9 +401,9 @@ impl Life {
         }
     }
 
-    /// When a close has to end that has made no progress since then.
+    /// The deadline of a close without progress since `since`.
     fn close_deadline(&self, since: Instant) -> Option<Instant> {
-        // A deadline past the end of time is none.
+        // Past the end of the clock: no deadline.
         self.cell.close_deadline.get().and_then(|d| since.checked_add(d))
     }
 
@@ -422,20 +423,23 @@ impl Life {
 
     // Writing.
 
-    /// The outbox, in which `before` bytes were, was given to the driver, with this outcome.
+    /// The driver wrote from the outbox, which held `before` bytes, with this outcome.
     #[inline(always)]
     pub(crate) fn wrote(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
-        let plainly = outcome == WriteOutcome::All
+        let simple = outcome == WriteOutcome::All
             && matches!(self.state, State::Open { writing: Writing::Open, .. })
             && !self.cell.awaits_room();
-        if plainly { Follows::NOTHING } else { self.wrote_some(outcome, before, at) }
+        if simple { Follows::NOTHING } else { self.wrote_slow(outcome, before, at) }
     }
 
-    /// [`wrote`](Self::wrote) where something depends on it.
+    /// The slow path of [`wrote`](Self::wrote): bytes remain, or something waits for progress.
     #[cold]
-    fn wrote_some(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
+    fn wrote_slow(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
         let n = before - self.cell.waiting();
-        debug_assert!(outcome != WriteOutcome::All || n == before, "all is all");
+        debug_assert!(
+            outcome != WriteOutcome::All || n == before,
+            "All means that nothing remains"
+        );
         let left = match outcome {
             WriteOutcome::Taken(taken) => {
                 self.cell.add_in_flight(taken);
@@ -443,18 +447,18 @@ impl Life {
             }
             WriteOutcome::Blocked => {
                 if n > 0 {
-                    self.cell.outbox_settles_down();
+                    self.cell.trim_outbox();
                 }
                 n
             }
             WriteOutcome::All => n,
         };
         self.after_progress(left > 0 || self.unsent.is_none(), at);
-        // What did not leave waits for the driver, which reports when there is room.
+        // The rest waits until the driver reports room.
         Follows(self.follows().0 & !Follows::OUTPUT.0)
     }
 
-    /// Taken bytes have left, or there is room again (`n` = 0).
+    /// The driver has sent `n` taken bytes, or has room again (`n` = 0).
     pub(crate) fn sent(&mut self, n: usize, at: Moment) -> Follows {
         self.cell.sub_in_flight(n);
         self.after_progress(n > 0, at);
@@ -470,7 +474,7 @@ impl Life {
         self.check_flushed(at);
     }
 
-    /// Something has left; true when a close waits for that.
+    /// Bytes were sent; true when a close waits for that.
     fn progressed(&mut self, now: Instant) -> bool {
         match &mut self.state {
             State::Open { writing: Writing::Finishing { since }, .. }
@@ -482,7 +486,8 @@ impl Life {
         }
     }
 
-    /// Resumes a producer, and fires what waits for `drained` and `flushed`, by what is buffered.
+    /// Queues a producer's resume and the firing of `drained` and `flushed`, if the buffer has
+    /// drained far enough.
     fn check_room(&mut self) {
         if !self.cell.awaits_room() || self.closed().is_some() {
             return;
@@ -497,20 +502,21 @@ impl Life {
         }
     }
 
-    /// True when a producer must pause unless what was written leaves at once.
+    /// True when a producer must pause unless the driver can send enough right now.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.cell.producer_must_pause()
     }
 
-    /// Pauses the producer by the watermarks. The driver has had its chance to send.
+    /// Queues a producer's pause if the buffer is above the high mark, after the driver has sent
+    /// what it can.
     fn check_full(&mut self) {
         if self.is_full() && self.closed().is_none() {
             self.pending |= due::PRODUCER_PAUSE;
         }
     }
 
-    /// Goes on with a close when all that was written has left and no producer will write more.
+    /// Continues a close once everything written is sent and no producer will write more.
     fn check_flushed(&mut self, at: Moment) {
         let waits = match &self.state {
             State::Open { writing, .. } => !matches!(writing, Writing::Finishing { .. }),
@@ -548,7 +554,7 @@ impl Life {
 
     // Deadlines.
 
-    /// When [`timed_out`](Self::timed_out) wants to be called.
+    /// When to call [`timed_out`](Self::timed_out).
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Open { writing: Writing::Finishing { since }, .. } => {
@@ -563,7 +569,7 @@ impl Life {
         }
     }
 
-    /// When an open connection has heard nothing for too long; never while reading is paused.
+    /// The idle deadline of an open connection; none while reading is paused.
     fn idle_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Open { reading: Reading::On | Reading::Ended, .. } => {
@@ -574,8 +580,8 @@ impl Life {
         }
     }
 
-    /// The deadline may have come; `unsent` is what the system has not sent yet. If it has moved
-    /// meanwhile only the new one follows.
+    /// The deadline may have come; `unsent` is the system's count of unsent bytes. If the deadline
+    /// has moved meanwhile, only a new timer follows.
     pub(crate) fn timed_out(&mut self, at: Moment, unsent: Option<usize>) -> Follows {
         self.order(Follows::DEADLINE);
         if self.deadline().is_none_or(|deadline| at.now < deadline) {
@@ -594,7 +600,7 @@ impl Life {
         self.follows()
     }
 
-    /// Nothing has left our buffer for too long. What has left the system's is progress too.
+    /// Nothing left our buffer until the deadline. Progress in the system's buffer counts too.
     fn flush_timed_out(&mut self, at: Moment, unsent: Option<usize>) {
         if matches!((unsent, self.unsent), (Some(n), Some(before)) if n < before) {
             self.progressed(at.now);
@@ -606,7 +612,7 @@ impl Life {
         }
     }
 
-    /// What the system has not sent yet, as the measure of the next deadline.
+    /// Notes the system's count of unsent bytes, for comparison at the next deadline.
     pub(crate) fn measured(&mut self, unsent: Option<usize>) {
         self.unsent = unsent;
     }
@@ -623,7 +629,7 @@ impl Life {
         }
     }
 
-    /// The end, with the more important of `reason` and what was planned.
+    /// Ends the connection, with the more important of `reason` and the planned reason.
     fn end(&mut self, reason: Reason, mode: CloseMode) {
         let planned = match &mut self.state {
             State::Closed { why, .. } => {
@@ -637,14 +643,14 @@ impl Life {
         };
         let why = planned.filter(|planned| planned.rank() <= reason.rank()).unwrap_or(reason);
         self.state = State::Closed { why, mode };
-        self.cell.end_phase(Phase::Ended);
+        self.cell.advance_phase(Phase::Ended);
         self.cell.clear_outbox();
-        // A flushed half is reported before the end; nothing else comes but the loss.
+        // A `write_closed` that is due is still called before `connection_lost`; nothing else is.
         self.pending &= if mode == CloseMode::Normal { due::WRITE_CLOSED } else { 0 };
         self.pending |= due::LOST;
     }
 
-    /// How the driver is to close, once the connection has ended: before the due calls run.
+    /// How the driver must close the connection, once it has ended: before the due calls run.
     pub(crate) fn closed(&self) -> Option<CloseMode> {
         match &self.state {
             State::Closed { mode, .. } => Some(*mode),
@@ -662,20 +668,21 @@ impl Life {
         }
     }
 
-    /// A callback panicked: this connection is lost, and only this one.
+    /// A callback panicked: this connection is lost, and no other.
     #[cold]
     fn panicked(&mut self, at: Moment, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload);
         tracing::error!(connection = %self.cell.id, peer = %self.cell.peer, %text, "a callback panicked");
         witness("a callback of a protocol", &text);
-        // A close that was asked for behind what is dropped here has no whole to end.
+        // Decided before a recorded close applies: without the output dropped here, its FIN would
+        // end a truncated message.
         let must_reset = self.must_reset();
         self.panicked = true;
         self.cell.clear_outbox();
-        self.cell.end_phase(Phase::Closing);
+        self.cell.advance_phase(Phase::Closing);
         let producer = self.cell.remove_producer();
-        // What was recorded before the panic still counts (an abort stays an abort), but a failure
-        // that was recorded before it came first.
+        // Requests recorded before the panic still count: an abort stays an abort, and an earlier
+        // failure takes precedence.
         self.apply_recorded(at);
         self.lose(Reason::Panicked(text.into()), at.now);
         if must_reset {
@@ -696,7 +703,7 @@ impl Life {
         self.follows()
     }
 
-    /// Runs the calls that are due, of a connection that has not ended.
+    /// Runs the due calls of a connection that has not ended.
     pub(crate) fn run_due(&mut self, at: Moment) -> Follows {
         let due = self.pending & due::ANY;
         self.pending &= !due::ANY;
@@ -715,7 +722,7 @@ impl Life {
         if due & due::PRODUCER_RESUME != 0 {
             self.resume_producer(at);
         }
-        // Bytes that are thrown away have not left: what waits for them fails with the loss.
+        // Discarded bytes were not sent: Deferreds that wait for them fail with the loss.
         for (level, fires) in FIRES {
             if due & fires != 0 && !self.panicked && self.cell.phase() < Phase::Ended {
                 for resolver in self.cell.take_waiting(level) {
@@ -734,7 +741,7 @@ impl Life {
     }
 
     fn resumed(&mut self, at: Moment) {
-        // The call before this one may have closed, and it holds from there on.
+        // The call before this one may have paused or closed, which takes effect immediately.
         if !self.is_open() || self.cell.paused() || self.cell.phase() >= Phase::Closing {
             return;
         }
@@ -772,11 +779,11 @@ impl Life {
     }
 
     fn call_producer(&mut self, at: Moment, f: impl FnOnce(&mut dyn Producer)) {
-        let Some(mut producer) = self.cell.producer_out() else {
+        let Some(mut producer) = self.cell.take_producer() else {
             return;
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *producer)));
-        self.cell.producer_back(producer);
+        self.cell.restore_producer(producer);
         if let Err(payload) = outcome {
             self.panicked(at, payload);
         }
@@ -792,7 +799,7 @@ impl Life {
         stop(self.cell.remove_producer());
         self.cell.set_lost(reason.clone());
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
-        // Called from here and not through `contain`: a stack trace stays short.
+        // Called directly and not through `contain`, to keep stack traces short.
         let outcome =
             catch_unwind(AssertUnwindSafe(|| protocol.connection_lost(transport, &reason)));
         if let Err(payload) = outcome {
@@ -801,18 +808,20 @@ impl Life {
         for resolver in self.cell.take_all_waiting() {
             resolver.errback(ConnectionLost(reason.clone()));
         }
+        self.cell.keep_host(HANDLES);
     }
 
-    /// The loop is dropped: no more calls into the protocol, but pending Deferreds fail.
+    /// The loop is dropped: pending Deferreds fail, with no more calls into the protocol.
     pub(crate) fn abandon(self) {
         self.cell.set_lost(Reason::Shutdown);
         for resolver in self.cell.take_all_waiting() {
             resolver.errback(ConnectionLost(Reason::Shutdown));
         }
         stop(self.cell.remove_producer());
+        self.cell.keep_host(HANDLES);
     }
 
-    /// The reason that the end has, or will have as far as is known.
+    /// The reason of the end, or the expected one so far.
     pub(crate) fn reason(&self) -> Reason {
         match &self.state {
             State::Flushing { why, .. }
@@ -822,20 +831,20 @@ impl Life {
         }
     }
 
-    // What follows.
+    // Follow-up.
 
-    /// Nothing follows for the driver once the connection has ended, but its close.
+    /// Adds an order to the driver. Once the connection has ended there are none but its close.
     fn order(&mut self, order: Follows) {
         if self.closed().is_none() {
             self.pending |= order.0;
         }
     }
 
-    /// The later order counts.
+    /// The latest order wins.
     fn order_receive(&mut self, on: bool) {
         let (order, other) = match on {
-            true => (Follows::RECEIVE, Follows::RECEIVE_NO_MORE),
-            false => (Follows::RECEIVE_NO_MORE, Follows::RECEIVE),
+            true => (Follows::RECEIVE, Follows::STOP_RECEIVING),
+            false => (Follows::STOP_RECEIVING, Follows::RECEIVE),
         };
         self.pending = self.pending & !other.0 | order.0;
     }
@@ -854,31 +863,31 @@ impl Life {
         )
     }
 
-    /// What holds between two inputs.
+    /// The invariants between two inputs.
     #[cfg(debug_assertions)]
     fn check(&self) {
         let (cell, due) = (&self.cell, self.pending & due::ANY);
         match &self.state {
             State::Open { writing, .. } => {
-                assert!(!self.panicked, "a panic closes");
-                assert!(due & due::LOST == 0, "an open connection was not lost");
+                assert!(!self.panicked, "a panic closes the connection");
+                assert!(due & due::LOST == 0, "an open connection is not lost");
                 let shut = *writing == Writing::Shut;
-                assert!(
-                    !shut || cell.buffered() == 0,
-                    "a FIN goes out behind all that was written"
-                );
+                assert!(!shut || cell.buffered() == 0, "a FIN follows everything that was written");
             }
             State::Flushing { .. } => {
-                assert!(cell.phase() >= Phase::Closing, "handles see a close from the call on");
+                assert!(cell.phase() >= Phase::Closing, "handles see a close immediately");
                 assert!(due & (due::LOST | due::RESUMED) == 0, "reading ends with a close");
             }
             State::Draining { left, .. } => {
-                assert!(cell.buffered() == 0 && *left > 0, "it drains behind the flush");
+                assert!(cell.buffered() == 0 && *left > 0, "draining follows flushing");
             }
             State::Closed { .. } => {
-                assert!(cell.phase() >= Phase::Ended && self.pending == due, "the end is the end");
+                assert!(
+                    cell.phase() >= Phase::Ended && self.pending == due,
+                    "no orders after the end"
+                );
                 assert!(!cell.has_output(), "an ended connection sends nothing");
-                assert!(due & !(due::LOST | due::WRITE_CLOSED) == 0, "nothing but the loss comes");
+                assert!(due & !(due::LOST | due::WRITE_CLOSED) == 0, "nothing but the loss is due");
             }
         }
     }
@@ -887,12 +896,12 @@ impl Life {
         matches!(self.state, State::Open { .. })
     }
 
-    /// It was closed, or lost.
+    /// True once the connection is closing or lost.
     pub(crate) fn is_closing(&self) -> bool {
         !self.is_open()
     }
 
-    /// The state in a word, for people.
+    /// The state in one word, for display.
     pub(crate) fn state_name(&self) -> &'static str {
         match &self.state {
             State::Open { reading: Reading::Paused { .. }, .. } => "paused",

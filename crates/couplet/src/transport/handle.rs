@@ -1,5 +1,5 @@
-//! [`Connection`]: the way back to a protocol's `&mut self`. Recorded, and run by the turn, so a
-//! borrow can't clash.
+//! [`Connection`]: calls back into a protocol's `&mut self`. They are recorded, and run by the
+//! turn, so borrows can't conflict.
 
 use std::any::TypeId;
 use std::fmt;
@@ -16,22 +16,22 @@ use crate::panics::Contained;
 use crate::protocol::Protocol;
 use crate::reactor::DelayedCall;
 
-/// A call into the protocol of one connection that stands in line.
+/// A queued call into the protocol of one connection.
 pub(crate) trait Tell {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport);
-    /// The connection was lost before.
+    /// Called instead of `run` when the connection was lost first.
     fn lost(self: Box<Self>, _reason: &Reason) {}
 }
 
-/// A connection and the type of the protocol that speaks on it; cheap to clone and to keep.
+/// A connection together with its protocol's type; cheap to clone and to keep.
 ///
-/// What you tell it is recorded and runs in the turn with the protocol's `&mut self`, so slow
-/// poetry, timeouts and answers that come later need no `Rc<RefCell<…>>`.
+/// Closures passed to it are recorded, and run in the turn with the protocol's `&mut self`, so slow
+/// poetry, timeouts and late answers need no `Rc<RefCell<…>>`.
 ///
-/// Made by [`Transport::connection`], or by a successful [`Reactor::connect`](crate::Reactor::connect).
-/// The callbacks get a `T`, the transport that the connection was made of: a plain [`Transport`], or
-/// that of a framer. So the connection of a [`LineTransport`](crate::protocols::LineTransport) can
-/// send lines:
+/// Made by [`Transport::connection`], or by a successful
+/// [`Reactor::connect`](crate::Reactor::connect). The closures get a `T`, the transport that the
+/// connection was made from: a plain [`Transport`], or a framer's. So the connection of a
+/// [`LineTransport`](crate::protocols::LineTransport) can send lines:
 ///
 /// ```
 /// use std::time::Duration;
@@ -56,35 +56,35 @@ pub struct Connection<P, T = Transport> {
 }
 
 impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
-    /// The connection of `transport`, on which `P` is the protocol, or what it wraps. Calls into
-    /// the protocol get a clone of this transport.
+    /// The connection of `transport`, whose protocol is `P` or wraps a `P`. Calls into the protocol
+    /// get a clone of this transport.
     ///
     /// For the transports of framers; [`Transport::connection`] is the usual way.
     pub fn new(transport: T) -> Connection<P, T> {
         Connection { transport, protocol: PhantomData }
     }
 
-    /// Runs `f` on the protocol in the turn. False, and `f` is dropped, when
-    /// [`connection_lost`](Protocol::connection_lost) was called already. It is dropped too when
-    /// the connection is lost before its turn comes.
+    /// Runs `f` on the protocol in the turn. If [`connection_lost`](Protocol::connection_lost) was
+    /// called already, drops `f` and returns false. `f` is also dropped if the connection is lost
+    /// before it runs.
     ///
     /// # Panics
     ///
-    /// In the turn and in debug builds, when the protocol is no `P`; the message has your line. In
-    /// release builds that is logged.
+    /// In the turn and in debug builds, when the protocol is not a `P`; the message has the caller's
+    /// line. In release builds this is logged.
     #[track_caller]
     pub fn tell(&self, f: impl FnOnce(&mut P, &T) + 'static) -> bool {
-        let told = self.told(f);
-        let is_there = !self.is_lost();
-        if is_there {
-            self.cell().reactor.tell(self.cell(), told);
+        let tell = self.boxed(f);
+        let is_live = !self.is_lost();
+        if is_live {
+            self.cell().reactor.tell(self.cell(), tell);
         }
-        is_there
+        is_live
     }
 
-    /// Runs `f` on the protocol in the turn, and gives what it returns; fails with
-    /// [`ConnectionLost`] when the connection is lost before, and with [`WrongProtocol`] when the
-    /// protocol is no `P`.
+    /// Runs `f` on the protocol in the turn; the Deferred fires with its result, fails with
+    /// [`ConnectionLost`] if the connection is lost first, and with [`WrongProtocol`] if the
+    /// protocol is not a `P`.
     #[track_caller]
     pub fn ask<R: 'static>(&self, f: impl FnOnce(&mut P, &T) -> R + 'static) -> Deferred<R> {
         self.ask_result(move |protocol, transport| Ok(f(protocol, transport)))
@@ -107,10 +107,10 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
         deferred
     }
 
-    /// Runs `f` on the protocol after `delay`; dropped with the connection.
+    /// Runs `f` on the protocol after `delay`; `f` is dropped with the connection.
     #[track_caller]
     pub fn call_later(&self, delay: Duration, f: impl FnOnce(&mut P, &T) + 'static) -> DelayedCall {
-        self.cell().reactor.tell_later(self.cell(), delay, self.told(f))
+        self.cell().reactor.tell_later(self.cell(), delay, self.boxed(f))
     }
 
     /// The transport of this connection.
@@ -118,7 +118,7 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
         self.transport.clone()
     }
 
-    /// Names this connection; `Copy` and `Send`.
+    /// Identifies this connection; `Copy` and `Send`.
     pub fn id(&self) -> ConnectionId {
         self.cell().id
     }
@@ -133,11 +133,11 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
     }
 
     #[track_caller]
-    fn told(&self, f: impl FnOnce(&mut P, &T) + 'static) -> Box<dyn Tell> {
+    fn boxed(&self, f: impl FnOnce(&mut P, &T) + 'static) -> Box<dyn Tell> {
         Box::new(TellFn::new(self.with_transport(f)))
     }
 
-    /// Replaces the plain transport that the turn hands out.
+    /// Passes this connection's transport to `f` in place of the turn's plain one.
     fn with_transport<R>(
         &self,
         f: impl FnOnce(&mut P, &T) -> R + 'static,
@@ -198,7 +198,7 @@ impl<P: 'static, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell fo
         let Asked { f, resolver, place, .. } = *self;
         match find::<P>(protocol) {
             Some(found) => {
-                // Resolved before the callbacks of others run; a panic of `f` drops the resolver.
+                // Resolved before other callbacks run; a panic of `f` drops the resolver.
                 let answer = f.take()(found, transport);
                 resolver.resolve(answer);
             }
@@ -211,9 +211,9 @@ impl<P: 'static, T: 'static, F: FnOnce(&mut P, &Transport) -> Result<T>> Tell fo
     }
 }
 
-/// The `P` that `protocol` is, or wraps.
+/// `protocol` as a `P`, or the `P` that it wraps.
 fn find<P: 'static>(protocol: &mut dyn Protocol) -> Option<&mut P> {
-    // Two looks, because a borrow that is returned from one arm is held in the other.
+    // Checked first, then downcast: a borrow returned from one arm would be held in the other.
     if (protocol as &dyn std::any::Any).is::<P>() {
         (protocol as &mut dyn std::any::Any).downcast_mut()
     } else {
@@ -221,14 +221,14 @@ fn find<P: 'static>(protocol: &mut dyn Protocol) -> Option<&mut P> {
     }
 }
 
-/// A [`Connection`] was asked or told something for a protocol that it does not have.
+/// A call through a [`Connection`] whose protocol is of another type.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{place}: this connection's protocol is a {found}, not a {wanted}")]
 #[non_exhaustive]
 pub struct WrongProtocol {
-    /// The type that was asked for: the `P` of the `Connection<P>`.
+    /// The requested type: the `P` of the `Connection<P>`.
     pub wanted: &'static str,
-    /// The type that the connection's protocol has.
+    /// The type of the connection's protocol.
     pub found: &'static str,
     /// Where `ask` or `tell` was called.
     pub place: &'static Location<'static>,

@@ -1,7 +1,7 @@
-//! What a protocol writes to: the [`Transport`], a handle that records, and behind it the life of
-//! one connection.
+//! The [`Transport`], the handle that a protocol writes to, and the life of one connection behind
+//! it.
 //!
-//! Twisted's `ITransport`, `IConsumer` and `IHalfCloseableProtocol` side of `tcp.Connection`.
+//! Twisted's `ITransport`, `IConsumer` and the `IHalfCloseableProtocol` side of `tcp.Connection`.
 
 pub(crate) mod cell;
 pub(crate) mod connection;
@@ -28,10 +28,10 @@ pub use handle::Connection;
 pub use handle::WrongProtocol;
 pub(crate) use handle::{Tell, TellFn};
 
-/// Names a connection for as long as its loop lives, from any thread.
+/// Identifies a connection, from any thread. Never reused while its loop lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
-    /// Which loop of this process.
+    /// The number of its loop in this process.
     pub(crate) reactor: u32,
     pub(crate) key: Key,
 }
@@ -42,19 +42,19 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// Whether a producer is told to pause and resume, or is asked for each piece.
+/// Whether a producer is paused and resumed, or asked for each piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProducerKind {
-    /// It writes by itself: paused above the high mark, resumed at or below the low mark.
+    /// It writes on its own: paused above the high mark, resumed at or below the low mark.
     /// Twisted's streaming producer.
     Push,
-    /// It writes when it is asked: once when it registers, and each time the buffer is empty.
+    /// It writes on request: once after it is registered, and each time the buffer is empty.
     Pull,
 }
 
-/// What writes more than fits at once, and can wait.
+/// A source of data larger than the buffer, subject to backpressure.
 ///
-/// The calls come from the turn of the loop, never from inside a call that you made. A producer
+/// Its methods are called by the loop's turn, never from inside a call that you made. A producer
 /// keeps a clone of the [`Transport`] that it writes to.
 ///
 /// A [`Transport`] is a producer too: pausing it pauses its reading. So a relay is one line on
@@ -64,7 +64,7 @@ pub trait Producer {
     fn resume_producing(&mut self);
     /// Stop writing until `resume_producing`. Never called for a pull producer.
     fn pause_producing(&mut self) {}
-    /// The consumer has gone; nothing that you write will leave.
+    /// The consumer is closed; nothing that you write will be sent.
     fn stop_producing(&mut self) {}
 }
 
@@ -89,12 +89,12 @@ pub struct ProducerRegistered;
 
 /// Our end of a connection: cheap to clone and to keep.
 ///
-/// A transport only records what you ask of it; the turn of the loop acts, in the order in which
-/// you asked. What you asked holds from the call on: after [`pause_producing`](Self::pause_producing)
-/// or [`lose_connection`](Self::lose_connection) no more data comes.
+/// A transport only records your requests; the loop's turn carries them out, in order. A request
+/// takes effect for the protocol immediately: after [`pause_producing`](Self::pause_producing) or
+/// [`lose_connection`](Self::lose_connection) it receives no more data.
 ///
-/// After the connection is lost everything here is a silent no-op, and [`peer`](Self::peer) and
-/// [`host`](Self::host) still answer.
+/// Once the connection is lost everything here is a silent no-op, except that
+/// [`peer`](Self::peer) and [`host`](Self::host) still answer.
 ///
 /// ```
 /// use couplet::{Protocol, Reason, Transport};
@@ -107,7 +107,7 @@ pub struct ProducerRegistered;
 ///     fn data_received(&mut self, transport: &Transport, name: &[u8]) {
 ///         transport.write("hello ");
 ///         transport.write(name);
-///         transport.lose_connection(); // after all of it has left
+///         transport.lose_connection(); // once all of it is sent
 ///     }
 /// }
 /// ```
@@ -117,12 +117,12 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Sends `data` after everything written before; copies it. Never blocks and always accepts,
-    /// up to the hard cap; ask [`is_full`](Self::is_full) before writing in a loop.
+    /// Copies `data` and sends it after everything written before. Never blocks, and accepts
+    /// everything up to the hard cap; check [`is_full`](Self::is_full) when writing in a loop.
     ///
     /// Bytes written after [`lose_connection`](Self::lose_connection) or
     /// [`lose_write_connection`](Self::lose_write_connection) are dropped, unless a producer is
-    /// registered: then they are taken until it unregisters.
+    /// registered: then they are accepted until it unregisters.
     #[inline]
     pub fn write(&self, data: impl AsRef<[u8]>) {
         self.cell.write(data.as_ref());
@@ -140,62 +140,63 @@ impl Transport {
         }
     }
 
-    /// Ends the connection after all that was written has left: a FIN, then what the peer still
-    /// sends is read and thrown away until its FIN, then
+    /// Closes the connection once everything written is sent: sends a FIN, reads and discards
+    /// whatever the peer still sends until its FIN, then calls
     /// [`connection_lost`](Protocol::connection_lost) with [`Reason::Done`].
     ///
-    /// Reading stops at once. With a producer registered, the end waits until it unregisters. The
-    /// close deadline ([`set_close_deadline`](Self::set_close_deadline)) bounds the waiting.
+    /// Reading stops immediately. A registered producer delays the close until it unregisters. The
+    /// close deadline ([`set_close_deadline`](Self::set_close_deadline)) bounds the wait.
     pub fn lose_connection(&self) {
         if self.cell.phase() < Phase::Closing {
-            self.cell.end_phase(Phase::Closing);
+            self.cell.advance_phase(Phase::Closing);
             self.cell.ask(asked::LOSE);
         }
     }
 
     /// [`lose_connection`](Self::lose_connection) with `error` as the reason
-    /// ([`Reason::Failed`]): how a callback reports what went wrong.
+    /// ([`Reason::Failed`]): how a callback reports an error.
     #[track_caller]
     pub fn fail(&self, error: impl Into<Failure>) {
         self.cell.fail(error.into());
         if self.cell.phase() < Phase::Ended {
-            self.cell.end_phase(Phase::Closing);
+            self.cell.advance_phase(Phase::Closing);
             self.cell.ask(asked::LOSE);
         }
     }
 
-    /// Sends a FIN after all that was written has left, and goes on reading (half-close). Then
-    /// [`write_closed`](Protocol::write_closed) is called.
+    /// Sends a FIN once everything written is sent, then calls
+    /// [`write_closed`](Protocol::write_closed); reading continues (half-close).
     pub fn lose_write_connection(&self) {
         if self.cell.phase() < Phase::Finishing {
-            self.cell.end_phase(Phase::Finishing);
+            self.cell.advance_phase(Phase::Finishing);
             self.cell.ask(asked::LOSE_WRITE);
         }
     }
 
-    /// Ends the connection at once: unsent bytes are dropped, and the peer sees a reset. The
-    /// reason is [`Reason::Aborted`].
+    /// Aborts the connection: unsent bytes are dropped, and the peer gets a reset. The reason is
+    /// [`Reason::Aborted`].
     pub fn abort_connection(&self) {
         self.cell.abort();
     }
 
-    /// No data comes until [`resume_producing`](Self::resume_producing), not even of a chunk that
-    /// a framer is busy with. The peer is slowed down by the network's flow control.
+    /// Pauses reading: no data is delivered until [`resume_producing`](Self::resume_producing), not
+    /// even from a chunk that a framer is working on. The network's flow control slows the peer
+    /// down.
     pub fn pause_producing(&self) {
         self.cell.set_paused(paused::BY_USER, true);
     }
 
-    /// Data comes again, from the turn; [`reading_resumed`](Protocol::reading_resumed) first.
+    /// Resumes reading, in the turn: first [`reading_resumed`](Protocol::reading_resumed) is
+    /// called, then data is delivered again.
     pub fn resume_producing(&self) {
         self.cell.set_paused(paused::BY_USER, false);
     }
 
-    /// No data comes for `time`: a pause of its own, which neither a
-    /// [`resume_producing`](Self::resume_producing) ends nor its end a
-    /// [`pause_producing`](Self::pause_producing). Of several the one that lasts longest counts.
+    /// Pauses reading for `time`, independently of [`pause_producing`](Self::pause_producing) and
+    /// [`resume_producing`](Self::resume_producing): data is delivered when neither pause holds. Of
+    /// several throttles the one that ends last counts.
     ///
-    /// [`MessageRate`](crate::protocols::MessageRate) limits a rate by this. Twisted's
-    /// `throttleReads`.
+    /// [`MessageRate`](crate::protocols::MessageRate) is built on this. Twisted's `throttleReads`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -223,35 +224,35 @@ impl Transport {
         if time.is_zero() || self.is_closing() {
             return;
         }
-        // A time past the end of the clock is none.
+        // Past the end of the clock: no throttle.
         if let Some(until) = reactor.now().checked_add(time) {
             self.cell.throttle(until);
             reactor.tell_later(&self.cell, time, Box::new(EndThrottle));
         }
     }
 
-    /// False once reading is paused, or the connection is closing, failed or lost: a framer asks
-    /// after each message whether it may hand on the next.
+    /// False once reading is paused, or the connection is closing, failed or lost. A framer checks
+    /// this before it delivers each message.
     #[inline]
     pub fn wants_data(&self) -> bool {
         !self.cell.paused() && self.cell.phase() < Phase::Closing
     }
 
-    /// True from a close on: `lose_connection`, `fail`, `abort_connection`, a panic, or the end by
-    /// the peer. No data comes any more. Twisted's `disconnecting`.
+    /// True once the connection is being closed: by `lose_connection`, `fail`, `abort_connection`,
+    /// a panic, or the peer. No more data is delivered. Twisted's `disconnecting`.
     #[inline]
     pub fn is_closing(&self) -> bool {
         self.cell.phase() >= Phase::Closing
     }
 
-    /// Registers what writes to this transport, so that it is paused while the buffer is full.
-    /// The first `resume_producing` of a pull producer comes from the turn.
+    /// Registers a producer that writes to this transport, so that it is paused while the buffer is
+    /// full. The turn makes the first `resume_producing` call of a pull producer.
     ///
-    /// On a transport that is closing or lost the producer is stopped, from the turn.
+    /// On a transport that is closing or lost, the turn stops the producer.
     ///
     /// # Errors
     ///
-    /// When there is a producer already: it stays.
+    /// When a producer is registered already; it stays.
     pub fn register_producer(
         &self,
         producer: impl Producer + 'static,
@@ -275,33 +276,33 @@ impl Transport {
         Ok(())
     }
 
-    /// The producer has written all; a close that waited for it goes on.
+    /// Unregisters the producer, which has written everything; a close that waited for it proceeds.
     pub fn unregister_producer(&self) {
         self.cell.unregister();
     }
 
-    /// True when more than the high mark is buffered: who writes in a loop stops here and waits
-    /// for [`drained`](Self::drained), which comes soon where all leaves at once. (A producer that
-    /// stops here by itself need not be paused, for the turn first sends what it can; and one that
-    /// was not paused is not resumed.)
+    /// True when more than the high mark is buffered. When writing in a loop, stop here and wait
+    /// for [`drained`](Self::drained), which fires soon where everything can be sent immediately.
+    /// (A producer that stops here on its own may never be paused, because the turn first sends
+    /// what it can; and a producer that was not paused is not resumed.)
     pub fn is_full(&self) -> bool {
         self.cell.buffered() > self.cell.watermarks().high
     }
 
-    /// Bytes that were written and have not left.
+    /// The number of bytes written and not yet sent.
     pub fn buffered(&self) -> usize {
         self.cell.buffered()
     }
 
-    /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] when the
-    /// connection is lost before.
+    /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] if the
+    /// connection is lost first.
     pub fn drained(&self) -> Deferred<()> {
         self.when_down_to(Level::LowMark)
     }
 
-    /// Fires when all that was written has left, for the system to send; fails with
-    /// [`ConnectionLost`] when the connection is lost before. To go on with a dialogue, to report a
-    /// whole file as sent; to write in a loop, [`drained`](Self::drained) is enough.
+    /// Fires when everything written was handed to the system; fails with [`ConnectionLost`] if the
+    /// connection is lost first. Useful to continue a dialogue or to report a file as sent; for
+    /// writing in a loop, [`drained`](Self::drained) is enough.
     ///
     /// ```
     /// use couplet::{Protocol, Transport, testing::hold};
@@ -349,15 +350,15 @@ impl Transport {
 
     /// Ends the connection with [`Reason::Timeout`] when nothing was received for `timeout` while
     /// it is open. Sending does not count, nor does time in which reading is paused. `None`, the
-    /// default, waits for ever.
+    /// default, waits forever.
     ///
-    /// It costs a stamp per message and one timer per connection. Twisted's `TimeoutMixin`.
+    /// Costs a timestamp per message and one timer per connection. Twisted's `TimeoutMixin`.
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
         self.cell.idle_timeout.set(timeout);
         self.cell.ask(asked::DEADLINES);
     }
 
-    /// Sets how long a close waits while nothing leaves: 30 s unless set; `None` waits for ever.
+    /// Sets how long a close waits without progress: 30 s unless set; `None` waits forever.
     pub fn set_close_deadline(&self, deadline: Option<Duration>) {
         self.cell.close_deadline.set(deadline);
         self.cell.ask(asked::DEADLINES);
@@ -374,15 +375,16 @@ impl Transport {
         self.cell.add_option(SocketOption::KeepAlive(idle));
     }
 
-    /// With true, an end of this connection that the protocol did not ask for is a reset and not
-    /// an end of stream: when the process dies, even by SIGKILL, when the loop is dropped, when a
+    /// With true, this connection ends with a reset rather than a FIN wherever the protocol did not
+    /// ask for the end: when the process dies, even by SIGKILL, when the loop is dropped, when a
     /// callback panics, when the reactor stops. Off unless set.
     ///
-    /// For protocols in which the end of the stream ends a message, as in HTTP/1.0: a system that
-    /// closes the sockets of a killed process sends a FIN, and a part would pass for the whole. Set it
-    /// in [`connection_made`](Protocol::connection_made). [`lose_connection`](Self::lose_connection),
-    /// [`lose_write_connection`](Self::lose_write_connection) and [`fail`](Self::fail) flush and send
-    /// a FIN as ever; once one of them was called this has no effect.
+    /// For protocols in which the end of the stream ends a message, as in HTTP/1.0: the system
+    /// sends a FIN when it closes the sockets of a killed process, so a truncated message would
+    /// look complete. Set it in [`connection_made`](Protocol::connection_made).
+    /// [`lose_connection`](Self::lose_connection),
+    /// [`lose_write_connection`](Self::lose_write_connection) and [`fail`](Self::fail) flush and
+    /// send a FIN as usual; once one of them was called this has no effect.
     ///
     /// ```
     /// use couplet::{Protocol, Transport};
@@ -395,14 +397,14 @@ impl Transport {
     ///         transport.write("Shall I compare thee");
     ///         transport.connection::<Poet>().call_later(Duration::from_secs(1), |_, transport| {
     ///             transport.write(" to a summer's day?");
-    ///             transport.lose_connection(); // only now the stream ends
+    ///             transport.lose_connection(); // only now does the stream end
     ///         });
     ///     }
     ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
     /// }
     /// ```
     ///
-    /// `SO_LINGER` with a time of 0, which is taken back before the FIN.
+    /// Sets `SO_LINGER` with a timeout of 0, and clears it before the FIN.
     pub fn set_reset_unless_closed(&self, on: bool) {
         self.cell.add_option(SocketOption::ResetUnlessClosed(on));
     }
@@ -412,17 +414,17 @@ impl Transport {
         self.cell.add_option(option);
     }
 
-    /// The address of the other end; also after the connection is lost.
+    /// The address of the other end, also available after the connection is lost.
     pub fn peer(&self) -> &Address {
         &self.cell.peer
     }
 
-    /// The address of our end; also after the connection is lost.
+    /// The address of our end, also available after the connection is lost.
     pub fn host(&self) -> &Address {
-        &self.cell.host
+        self.cell.host()
     }
 
-    /// Names this connection; `Copy` and `Send`.
+    /// Identifies this connection; `Copy` and `Send`.
     pub fn id(&self) -> ConnectionId {
         self.cell.id
     }
@@ -432,14 +434,14 @@ impl Transport {
         &self.cell.reactor
     }
 
-    /// Bytes that were dropped because they were written after a close.
+    /// The number of bytes dropped because they were written after a close.
     pub fn dropped(&self) -> u64 {
         self.cell.dropped()
     }
 
-    /// The way back to the protocol's `&mut self`, later: for a timer, an answer, another
-    /// connection. `P` is the protocol of this transport, or what it wraps: what a framer hands
-    /// its messages to, say.
+    /// A handle for calling back into the protocol's `&mut self` later: from a timer, an answer,
+    /// another connection. `P` is the protocol of this transport, or one that it wraps, such as the
+    /// receiver of a framer's messages.
     ///
     /// ```
     /// use std::time::Duration;
@@ -474,7 +476,7 @@ impl Tell for EndThrottle {
     }
 }
 
-/// What takes the transport of a framer takes a plain one too.
+/// Functions that accept a framer's transport accept a plain one too.
 impl AsRef<Transport> for Transport {
     fn as_ref(&self) -> &Transport {
         self

@@ -1,9 +1,9 @@
-//! What was written and has not left yet: a list of pieces, first in, first out.
+//! The send queue of a connection: pieces, first in, first out.
 //!
-//! Bytes given by reference are copied once, into the open piece at the end; a [`Bytes`] is kept
-//! as it is. A connection owns no buffer while its outbox is empty: a drained buffer goes to the
-//! [`Spares`] of its loop, and the next write of any connection takes it from there. Bytes leave
-//! at the front by an offset, so a partial write moves nothing.
+//! Borrowed bytes are copied once, into the open piece at the end; a [`Bytes`] is kept as it is. A
+//! connection owns no buffer while its outbox is empty: a drained buffer goes to the [`Spares`] of
+//! its loop, and the next write of any connection takes it from there. Sent bytes are skipped by an
+//! offset at the front, so a partial write moves nothing.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -15,18 +15,18 @@ use bytes::Bytes;
 
 /// The largest piece of copied bytes, and the largest buffer that is kept for reuse.
 const PIECE: usize = 512 * 1024;
-/// An open piece that is smaller grows; a larger one is sealed when it is full.
+/// An open piece grows up to this size; a larger one is sealed when it is full.
 const GROWS: usize = 64 * 1024;
-/// Buffers kept for reuse hold at most this together.
+/// Total size of the buffers kept for reuse.
 pub(crate) const SPARE_TOTAL: usize = 4 * 1024 * 1024;
 
-/// One piece of an [`Outbox`], in the form in which it was written.
+/// One piece of an [`Outbox`], in the form it was written.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Piece {
-    /// Bytes that were copied by `write`.
+    /// Copied by `write`.
     Copied(Vec<u8>),
-    /// Bytes that were handed over by `write_bytes`.
+    /// Passed to `write_bytes`.
     Bytes(Bytes),
 }
 
@@ -40,20 +40,20 @@ impl Piece {
     }
 }
 
-/// Drained buffers of a loop, waiting for the next write.
+/// Drained buffers of a loop, kept for the next write.
 ///
 /// Law 9: at most 4 MiB in all, each at most 512 KiB.
 #[derive(Default)]
 pub struct Spares {
-    /// The one that was drained last: nearly always the one that is asked for next.
+    /// The buffer drained last, which is nearly always the next one needed.
     hot: RefCell<Vec<u8>>,
     others: RefCell<Vec<Vec<u8>>>,
-    /// Bytes of memory in `others`.
+    /// Total capacity of `others` in bytes.
     kept: Cell<usize>,
 }
 
 impl Spares {
-    /// A buffer with whatever capacity there is, empty.
+    /// An empty buffer: a drained one, else one without capacity.
     #[inline]
     pub fn take(&self) -> Vec<u8> {
         let mut buffer = Vec::new();
@@ -67,7 +67,7 @@ impl Spares {
         self.take_back(&mut buffer);
     }
 
-    /// [`take`](Self::take) into the place of a buffer without memory, in which none is dropped.
+    /// [`take`](Self::take) into `buffer`, which must have no capacity, so nothing is dropped.
     #[inline]
     fn swap(&self, buffer: &mut Vec<u8>) {
         std::mem::swap(buffer, &mut *self.hot.borrow_mut());
@@ -82,7 +82,7 @@ impl Spares {
         self.kept.set(self.kept.get() - buffer.capacity());
     }
 
-    /// [`give`](Self::give) out of a place, in which nothing is left.
+    /// [`give`](Self::give) by reference; leaves `buffer` without capacity.
     #[inline]
     fn take_back(&self, buffer: &mut Vec<u8>) {
         if buffer.capacity() <= PIECE {
@@ -94,7 +94,7 @@ impl Spares {
         }
     }
 
-    /// Bytes of memory that are kept, but for the buffer that was drained last.
+    /// Total capacity of the kept buffers in bytes, except for the one drained last.
     pub(crate) fn kept(&self) -> usize {
         self.kept.get()
     }
@@ -116,27 +116,27 @@ impl fmt::Debug for Spares {
     }
 }
 
-/// The bytes that wait to be sent on one connection.
+/// The bytes queued for sending on one connection.
 ///
-/// A [`Driver`](crate::driver::Driver) either looks at them with [`chunks`](Self::chunks) and
-/// removes what it sent with [`advance`](Self::advance), or takes whole pieces into its own
-/// keeping with [`take_piece`](Self::take_piece).
+/// A [`Driver`](crate::driver::Driver) either sends from [`chunks`](Self::chunks) and removes what
+/// it sent with [`advance`](Self::advance), or takes whole pieces out with
+/// [`take_piece`](Self::take_piece).
 pub struct Outbox {
     open: Vec<u8>,
-    /// What was written before `open`, where that is more than one piece.
+    /// The pieces written before `open`, if there are any.
     sealed: Option<Box<Sealed>>,
-    /// Bytes of the first piece (of `open` where nothing is sealed) that have gone already.
+    /// Bytes of the first piece (of `open` where nothing is sealed) that are sent already.
     gone: usize,
     len: usize,
     spares: Rc<Spares>,
 }
 
-/// The part of an outbox that answers do without: few connections ever have it.
+/// The part of an outbox that request-response traffic does not need: few connections ever have it.
 #[derive(Default)]
 struct Sealed {
     pieces: VecDeque<Piece>,
-    /// Foreign buffers that have gone: dropping them may run foreign code, so their holder does
-    /// it while nothing is borrowed.
+    /// Foreign buffers that are sent. Dropping them may run foreign code, so their holder does it
+    /// while nothing is borrowed.
     spent: Vec<Bytes>,
 }
 
@@ -146,19 +146,19 @@ impl Outbox {
         Outbox { open: Vec::new(), sealed: None, gone: 0, len: 0, spares }
     }
 
-    /// Bytes that wait.
+    /// The number of queued bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True when nothing waits.
+    /// True when nothing is queued.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Copies `data` to the end.
+    /// Appends a copy of `data`.
     #[inline(always)]
     pub fn extend(&mut self, data: &[u8]) {
         if data.is_empty() {
@@ -175,8 +175,8 @@ impl Outbox {
         self.check();
     }
 
-    /// [`extend`](Self::extend) past the end of the open piece. It grows while it is small; a large
-    /// one is sealed, so that nothing large is moved and what is kept fits what waits.
+    /// [`extend`](Self::extend) past the capacity of the open piece. A small piece grows; a large
+    /// one is sealed, so that nothing large is moved and the memory held fits what is queued.
     #[cold]
     fn extend_pieces(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
@@ -187,7 +187,7 @@ impl Outbox {
                 self.open.reserve(data.len());
             } else if room == 0 {
                 self.seal();
-                // A spare buffer may be far larger than what little comes, and that may wait long.
+                // Not for a small rest: it may be queued for long, in a spare far too large for it.
                 if data.len() >= GROWS {
                     self.spares.swap(&mut self.open);
                 }
@@ -199,10 +199,11 @@ impl Outbox {
         self.check();
     }
 
-    /// The driver has no more room: what is left may wait long, and does so in buffers of its size.
-    /// Called where something has left, and not for each write that waits: it copies.
+    /// Called when the driver is blocked: the rest may be queued for long, so it moves to a buffer
+    /// of its own size. It copies, so it is called only after a partial send, not after every
+    /// blocked write.
     #[cold]
-    pub(crate) fn settle_down(&mut self) {
+    pub(crate) fn trim(&mut self) {
         let gone = if self.is_plain() { self.gone } else { 0 };
         if self.open.capacity() > self.open.len() - gone + GROWS / 4 {
             let rest = self.open[gone..].to_vec();
@@ -212,7 +213,7 @@ impl Outbox {
         self.check();
     }
 
-    /// Appends `bytes` without a copy.
+    /// Appends `bytes` without copying.
     pub fn push(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
             return;
@@ -234,7 +235,7 @@ impl Outbox {
         self.sealed.iter().flat_map(|sealed| &sealed.pieces)
     }
 
-    /// The first bytes that wait, in one slice; empty only when nothing waits.
+    /// The first chunk of queued bytes; empty only when nothing is queued.
     #[inline]
     pub fn first(&self) -> &[u8] {
         match self.sealed.as_ref().and_then(|sealed| sealed.pieces.front()) {
@@ -243,7 +244,7 @@ impl Outbox {
         }
     }
 
-    /// Fills `slices` with what waits, from the front, and gives how many were filled.
+    /// Fills `slices` with queued chunks, from the front, and returns how many were filled.
     pub fn chunks<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut gone = self.gone;
         let pieces = self.pieces().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
@@ -259,11 +260,11 @@ impl Outbox {
         count
     }
 
-    /// Removes `n` bytes from the front: they have been sent.
+    /// Removes `n` sent bytes from the front.
     ///
     /// # Panics
     ///
-    /// When fewer bytes wait: that is a driver's mistake.
+    /// When fewer bytes are queued, which is a bug in the driver.
     #[inline]
     pub fn advance(&mut self, n: usize) {
         if n == self.len && self.is_plain() {
@@ -274,7 +275,7 @@ impl Outbox {
     }
 
     fn advance_pieces(&mut self, mut n: usize) {
-        assert!(n <= self.len, "a driver sent more than there was");
+        assert!(n <= self.len, "a driver sent more than was queued");
         self.len -= n;
         if let Some(Sealed { pieces, spent }) = self.sealed.as_deref_mut() {
             while let Some(piece) = pieces.front() {
@@ -313,14 +314,14 @@ impl Outbox {
         }
     }
 
-    /// All that waits, where it [is plain](Self::is_plain).
+    /// All queued bytes, where the outbox [is plain](Self::is_plain).
     #[inline]
     pub(crate) fn plain(&self) -> &[u8] {
         debug_assert!(self.is_plain());
         &self.open[self.gone..]
     }
 
-    /// [`clear`](Self::clear), where it is plain.
+    /// [`clear`](Self::clear), where the outbox is plain.
     #[inline]
     pub(crate) fn clear_plain(&mut self) {
         debug_assert!(self.is_plain());
@@ -328,19 +329,19 @@ impl Outbox {
         self.recycle();
     }
 
-    /// True when nothing but the open piece was ever needed: what waits is one chunk, and no
-    /// foreign buffer is to be dropped.
+    /// True when there is nothing but the open piece: the queue is one chunk, and there is no
+    /// foreign buffer to drop.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.sealed.is_none()
     }
 
-    /// Takes the first piece out. The taker gives a `Copied` buffer back to [`spares`](Self::spares)
-    /// when it is done, or the piece back [to the outbox](Self::give_back).
+    /// Takes the first piece out. When done, the caller returns a `Copied` buffer to
+    /// [`spares`](Self::spares), or the piece [to the outbox](Self::give_back).
     ///
     /// # Panics
     ///
-    /// When a part of the piece was removed by [`advance`](Self::advance): that is a driver's mistake.
+    /// When [`advance`](Self::advance) has removed a part of the piece: that is a driver's mistake.
     pub fn take_piece(&mut self) -> Option<Piece> {
         assert_eq!(self.gone, 0, "a driver took a piece of which it had sent a part");
         if self.pieces().next().is_none() {
@@ -355,9 +356,9 @@ impl Outbox {
         Some(piece)
     }
 
-    /// Takes back a piece that is no longer needed. A copied one is reused. A foreign buffer must not
-    /// be dropped inside [`Commands::write`](crate::driver::Commands::write), where the outbox is borrowed:
-    /// the connection drops it afterwards.
+    /// Returns a piece that is no longer needed. A copied one is reused. A foreign buffer must not
+    /// be dropped inside [`Commands::write`](crate::driver::Commands::write), where the outbox is
+    /// borrowed: the connection drops it afterwards.
     pub fn give_back(&mut self, piece: Piece) {
         match piece {
             Piece::Copied(buffer) => self.spares.give(buffer),
@@ -370,7 +371,7 @@ impl Outbox {
         self.sealed.as_ref().is_some_and(|sealed| !sealed.spent.is_empty())
     }
 
-    /// The foreign buffers that have gone, to be dropped while nothing is borrowed.
+    /// Takes the foreign buffers that are sent, to be dropped while nothing is borrowed.
     pub(crate) fn take_spent(&mut self) -> Vec<Bytes> {
         let spent = self.sealed.as_mut().map(|sealed| std::mem::take(&mut sealed.spent));
         if self.len == 0 {
@@ -379,18 +380,18 @@ impl Outbox {
         spent.unwrap_or_default()
     }
 
-    /// Where drained buffers go.
+    /// The loop's drained buffers.
     pub fn spares(&self) -> &Rc<Spares> {
         &self.spares
     }
 
-    /// Removes all that waits.
+    /// Removes all queued bytes.
     #[inline]
     pub fn clear(&mut self) {
         self.advance(self.len);
     }
 
-    /// What holds between two calls, asserted in debug builds.
+    /// Asserts the invariants between two calls, in debug builds.
     #[inline]
     fn check(&self) {
         #[cfg(debug_assertions)]
@@ -401,13 +402,17 @@ impl Outbox {
     fn assert_invariants(&self) {
         assert!(
             self.len > 0 || (self.gone == 0 && self.open.capacity() == 0),
-            "empty, with memory"
+            "an empty outbox keeps a buffer"
         );
-        assert!(self.len == 0 || !self.first().is_empty(), "a sent piece stayed");
-        // A long outbox is not counted again at each of its writes.
+        assert!(self.len == 0 || !self.first().is_empty(), "a sent piece is still queued");
+        // A long queue is not recounted at every write.
         if self.pieces().count() < 16 {
             let pieces: usize = self.pieces().map(|piece| piece.as_slice().len()).sum();
-            assert_eq!(pieces + self.open.len() - self.gone, self.len, "the length is the sum");
+            assert_eq!(
+                pieces + self.open.len() - self.gone,
+                self.len,
+                "the length is the sum of the pieces"
+            );
             assert!(self.pieces().all(|piece| !piece.as_slice().is_empty()), "an empty piece");
         }
     }

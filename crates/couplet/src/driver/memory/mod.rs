@@ -1,16 +1,16 @@
-//! A driver whose network lies in memory and whose time is virtual: for tests.
+//! A driver for tests, with an in-memory network and virtual time.
 //!
-//! It has two manners, so that what runs on it runs on any driver. *Readiness* behaves as epoll:
-//! it tells what can be read, and sends what fits at once. *Completion* behaves as io_uring: it
-//! takes the outbox and gives taken bytes back in seeded portions over several turns, it has
-//! received bytes (and the end of the stream) in flight when reading is paused and holds them, and
-//! a slot rests after its close until its operations have come home.
+//! It has two manners, so code that runs on both runs on any driver. *Readiness* behaves like
+//! epoll: it reports what is readable, and sends what fits immediately. *Completion* behaves like
+//! io_uring: it takes the outbox and sends the taken bytes in random (seeded) portions over several
+//! turns; received bytes (or the end of the stream) may be in flight when reading is paused, and
+//! are then held; a closed slot is not reused until its operations have completed.
 //!
-//! Both fail the test, by a panic in the driver, when a key is used after its close; lent bytes
-//! are overwritten when their time is over.
+//! Both panic, and so fail the test, when a key is used after its close. Lent bytes are overwritten
+//! when the loan ends.
 //!
 //! The network closes as Linux does: closing with unread input resets the connection, and a reset
-//! destroys part of what was on its way.
+//! destroys part of the bytes in flight.
 
 mod network;
 mod stream;
@@ -36,18 +36,18 @@ pub use network::{Cut, Network, Wire};
 use network::{EndId, Opened};
 use stream::Stream;
 
-/// CloseMode a [`Memory`] driver does its work.
+/// Which kind of system interface a [`Memory`] driver imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// As epoll: tells what is ready, and does it on demand.
+    /// Like epoll: reports what is ready; reads and writes happen on demand.
     Readiness,
-    /// As io_uring: operations are in flight and come home later.
+    /// Like io_uring: operations are in flight and complete later.
     Completion,
 }
 
-/// The most that one `Received` carries.
+/// Most bytes in one `Received`.
 const READ_BUFFER: usize = 256 * 1024;
-/// The most that the completion manner takes of an outbox at once.
+/// Most bytes that the completion manner takes from an outbox at once.
 const TAKE: usize = 256 * 1024;
 
 /// The driver. See the [module](self).
@@ -55,16 +55,16 @@ pub struct Memory {
     network: Network,
     manner: Manner,
     slots: Slots<Kind>,
-    /// Closed slots, and after how many turns their operations come home.
-    resting: Vec<(u32, u32)>,
-    /// What to report in this turn.
+    /// Closed slots, each with the number of turns until its operations complete.
+    retired: Vec<(u32, u32)>,
+    /// To report in this turn.
     events: VecDeque<Notice>,
     lent: Vec<u8>,
     woken: Arc<Flag>,
     lookups: Vec<(Duration, Ticket, Result<Vec<IpAddr>, io::ErrorKind>)>,
 }
 
-/// Something to look at when its turn comes: a close or a pause may come first.
+/// A possible event. Checked again when delivered, because a close or a pause may come first.
 enum Notice {
     Accept(Key),
     Connect(Key),
@@ -90,14 +90,14 @@ impl Wake for Flag {
 }
 
 impl Memory {
-    /// A driver and the hand on its network. The same seed makes the same choices.
+    /// A driver, and the handle on its network. The same seed makes the same choices.
     pub fn new(manner: Manner, seed: u64) -> (Memory, Network) {
         let network = Network::new(seed);
         let driver = Memory {
             network: network.clone(),
             manner,
             slots: Slots::new(),
-            resting: Vec::new(),
+            retired: Vec::new(),
             events: VecDeque::new(),
             lent: Vec::new(),
             woken: Arc::new(Flag(AtomicBool::new(false))),
@@ -111,7 +111,7 @@ impl Memory {
         self.slots.insert(kind)
     }
 
-    /// What a key names, for a command: a key that was closed fails the test.
+    /// The value of a key in a command. Panics on a closed key, which fails the test.
     fn commanded(&mut self, key: Key) -> &mut Kind {
         let kind = self.slots.get_mut(key);
         kind.unwrap_or_else(|| panic!("a key was used after its close: {key:?}"))
@@ -124,11 +124,11 @@ impl Memory {
         }
     }
 
-    /// Counts down the closed slots.
-    fn end_rest(&mut self) {
+    /// Counts down the closed slots, and frees those whose operations have completed.
+    fn free_retired_slots(&mut self) {
         let slots = &mut self.slots;
         let mut net = self.network.net.borrow_mut();
-        self.resting.retain_mut(|(slot, turns)| {
+        self.retired.retain_mut(|(slot, turns)| {
             *turns = turns.saturating_sub(1);
             if *turns == 0 {
                 slots.reuse(*slot);
@@ -138,9 +138,9 @@ impl Memory {
         });
     }
 
-    /// Looks at every slot and notes what there is to report.
-    fn look(&mut self) {
-        self.end_rest();
+    /// Queues a notice for every slot that has something to report.
+    fn poll(&mut self) {
+        self.free_retired_slots();
         for key in self.slots.keys() {
             let network = self.network.clone();
             let mut net = network.net.borrow_mut();
@@ -179,10 +179,11 @@ impl Memory {
         }
     }
 
-    /// Operations that need no help from outside to come home.
-    fn is_at_work(&self) -> bool {
-        let comes_home = |kind: &Kind| matches!(kind, Kind::Stream(stream) if stream.receiving && stream.received.is_some());
-        !self.resting.is_empty() || self.slots.iter().any(|(_, kind)| comes_home(kind))
+    /// Whether an operation is in flight that completes after some turns, with no outside help.
+    fn has_in_flight(&self) -> bool {
+        let receiving = |stream: &Stream| stream.receiving && stream.received.is_some();
+        let in_flight = |kind: &Kind| matches!(kind, Kind::Stream(stream) if receiving(stream));
+        !self.retired.is_empty() || self.slots.iter().any(|(_, kind)| in_flight(kind))
     }
 
     fn accept(&mut self, port: Key) -> Option<Event> {
@@ -218,7 +219,7 @@ impl Memory {
         }
     }
 
-    /// What is to be read of a connection: bytes into `lent`, or an end.
+    /// Reads from a connection: bytes into `lent`, or its end.
     fn read(&mut self, key: Key) -> Option<Result<(), Option<io::Error>>> {
         let network = self.network.clone();
         let manner = self.manner;
@@ -229,7 +230,7 @@ impl Memory {
         if let Some((bytes, 0)) = stream.received.take_if(|(_, turns)| *turns == 0) {
             let empty = bytes.is_empty();
             if !stream.receiving {
-                // The operation came home over a pause: held, and first on resume.
+                // The operation completed during a pause: held, and delivered first on resume.
                 stream.received = Some((bytes, 0));
             } else if empty {
                 return stream.end_of_stream(&mut net).map(Err);
@@ -245,7 +246,7 @@ impl Memory {
             return Some(Err(Some(error.into())));
         }
         if manner == Manner::Completion {
-            // It came home in `is_readable`, or has not yet.
+            // It completes in `is_readable`, and has not yet.
             return None;
         }
         let bytes = stream.receive(&mut net);
@@ -264,30 +265,30 @@ impl Memory {
 impl Driver for Memory {
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.network.net.borrow_mut().count_wait()?;
-        self.look();
+        self.poll();
         let now = self.network.now();
         let woken = self.woken.0.swap(false, Ordering::AcqRel);
-        if !self.events.is_empty() || woken || self.is_at_work() {
+        if !self.events.is_empty() || woken || self.has_in_flight() {
             self.network.net.borrow_mut().activity += 1;
             return Ok(());
         }
         let lookup = self.lookups.iter().map(|(at, ..)| *at).min();
-        // A lookup that never ends is nothing to wait for.
+        // A lookup that never ends gives no deadline.
         let started = self.network.net.borrow().started;
         let lookup = lookup.and_then(|at| started.checked_add(at));
         let next = match (until, lookup) {
             (Some(a), Some(b)) => a.min(b),
             (Some(at), None) | (None, Some(at)) => at,
             (None, None) => {
-                return Err(self.network.net.borrow_mut().stands_still(Standstill::Stalled));
+                return Err(self.network.net.borrow_mut().fail_wait(Standstill::Stalled));
             }
         };
         let longest = self.network.net.borrow().longest;
         if next.saturating_duration_since(started) > longest {
-            return Err(self.network.net.borrow_mut().stands_still(Standstill::TooLong));
+            return Err(self.network.net.borrow_mut().fail_wait(Standstill::TooLong));
         }
         self.network.advance(next.saturating_duration_since(now));
-        self.look();
+        self.poll();
         Ok(())
     }
 
@@ -379,7 +380,7 @@ impl Commands for Memory {
     fn shut_write(&mut self, key: Key) {
         let network = self.network.clone();
         let stream = self.stream(key);
-        assert!(stream.taken.is_empty(), "shut while taken bytes have not left");
+        assert!(stream.taken.is_empty(), "write side shut down while taken bytes are in flight");
         network.net.borrow_mut().shut(stream.end);
     }
 
@@ -388,9 +389,9 @@ impl Commands for Memory {
         let completion = self.manner == Manner::Completion;
         self.commanded(key);
         let Some(kind) = self.slots.retire(key) else { return };
-        // One more than the turns that `look` counts, so that a slot is never used in its turn.
+        // One more than `free_retired_slots` counts, so no slot is reused in the turn of its close.
         let turns = 1 + if completion { network.net.borrow_mut().below(3) as u32 } else { 0 };
-        self.resting.push((key.slot, turns));
+        self.retired.push((key.slot, turns));
         match kind {
             Kind::Port { opened, .. } => drop(opened),
             Kind::Stream(Stream { end, .. }) | Kind::Connecting { outcome: Some(Ok(end)), .. } => {
@@ -432,17 +433,17 @@ impl Commands for Memory {
 
     fn forget(&mut self, ticket: Ticket) {
         self.lookups.retain(|(_, waiting, _)| *waiting != ticket);
-        self.events.retain(|told| !matches!(told, Notice::Resolved(t, _) if *t == ticket));
+        self.events.retain(|notice| !matches!(notice, Notice::Resolved(t, _) if *t == ticket));
     }
 
-    /// Here and now: a world whose time is virtual has no threads.
+    /// Runs the job right here: with virtual time there are no threads.
     fn run_blocking(&mut self, ticket: Ticket, job: Job) {
         job();
         self.events.push_back(Notice::JobDone(ticket));
     }
 
     fn forget_job(&mut self, ticket: Ticket) {
-        self.events.retain(|told| !matches!(told, Notice::JobDone(t) if *t == ticket));
+        self.events.retain(|notice| !matches!(notice, Notice::JobDone(t) if *t == ticket));
     }
 
     fn waker(&self) -> Waker {

@@ -1,5 +1,5 @@
-//! The network in memory: streams, listeners, names and the clock; and the [`Wire`], the far end in
-//! a test's hand.
+//! The in-memory network: streams, listeners, names and the clock; and the [`Wire`], a far end held
+//! by a test.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::driver::{Bound, CloseMode, Key, ListenOptions, Signal, SocketOption, World};
 
-/// Bytes that fit on the way in one direction, unless set.
+/// Bytes that may be in flight in one direction, unless set.
 const CAPACITY: usize = 64 * 1024;
 const FIRST_FOR_TESTS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
-/// CloseMode the network cuts a stream into the pieces that are received.
+/// How the network cuts a stream into the pieces that are received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// As much as there is, up to the read buffer.
+    /// Everything that has arrived, up to the read buffer.
     Whole,
     /// Pieces of at most this many bytes.
     Most(usize),
@@ -41,7 +41,7 @@ pub(super) struct End {
     pub(super) incoming: Pipe,
     pub(super) error: Option<io::ErrorKind>,
     pub(super) closed: bool,
-    /// Whether its holder takes bytes; a test looks at it from the other end.
+    /// Whether its holder is reading; a test checks it from the other end.
     pub(super) receiving: bool,
     pub(super) options: Vec<SocketOption>,
 }
@@ -58,18 +58,18 @@ pub(super) struct Listener {
     pub(super) options: ListenOptions,
 }
 
-/// Why a wait has failed.
+/// Why a wait failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standstill {
     /// Nothing can ever happen.
     Stalled,
-    /// What comes next comes later than the clock may run.
+    /// The next event lies beyond the clock's limit.
     TooLong,
-    /// Something happens in each turn while the clock stands still.
+    /// Every turn has something to do, and the clock never advances.
     Circle,
 }
 
-/// A connect that waits for the test's word.
+/// A connect that the test completes or fails.
 pub(super) struct HeldConnect {
     to: SocketAddr,
     from: Option<SocketAddr>,
@@ -90,18 +90,18 @@ pub(super) struct Net {
     pub(super) silent: BTreeSet<SocketAddr>,
     pub(super) unreachable: BTreeSet<IpAddr>,
     pub(super) signals: VecDeque<Signal>,
-    /// Connects that wait for the test's word; `None` where the network answers by itself.
+    /// Connects that the test completes or fails; `None` where the network answers automatically.
     pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
-    /// CloseMode long the clock may run.
+    /// How long the clock may run.
     pub(super) longest: Duration,
-    /// How often the driver may wait while the clock stands still, and how often it has.
+    /// How often the driver may wait without the clock advancing, and how often it has.
     most_waits: usize,
     waits: usize,
-    /// Why the clock does not go on, once a wait has failed.
+    /// Why the last wait failed, if it did.
     pub(super) standstill: Option<Standstill>,
-    /// Turns in which there was something to do.
+    /// Turns that had something to do.
     pub(super) activity: u64,
-    /// Slots of the driver that are not free.
+    /// Slots in use in the driver.
     pub(super) slots_in_use: usize,
 }
 
@@ -115,30 +115,30 @@ impl Net {
         z ^ (z >> 31)
     }
 
-    /// A wait begins.
+    /// Counts a wait, which fails when there were too many without the clock advancing.
     pub(super) fn count_wait(&mut self) -> io::Result<()> {
         self.waits += 1;
         if self.waits > self.most_waits {
-            return Err(self.stands_still(Standstill::Circle));
+            return Err(self.fail_wait(Standstill::Circle));
         }
         Ok(())
     }
 
-    /// The error of a wait that fails.
-    pub(super) fn stands_still(&mut self, why: Standstill) -> io::Error {
+    /// Notes why a wait fails, and makes its error.
+    pub(super) fn fail_wait(&mut self, why: Standstill) -> io::Error {
         self.standstill = Some(why);
         match why {
             Standstill::Stalled => io::Error::new(
                 io::ErrorKind::WouldBlock,
-                "nothing can ever happen: no bytes, no timers and no tasks are on their way",
+                "nothing can ever happen: no bytes, no timers and no tasks are pending",
             ),
             Standstill::TooLong => io::Error::new(
                 io::ErrorKind::TimedOut,
-                "what comes next is later than this run may last",
+                "the next event is later than this run may last",
             ),
             Standstill::Circle => io::Error::new(
                 io::ErrorKind::TimedOut,
-                "something happens in each turn while time stands still",
+                "every turn has something to do, and the clock never advances",
             ),
         }
     }
@@ -160,13 +160,13 @@ impl Net {
         capacity.saturating_sub(self.peer(end).incoming.bytes.len())
     }
 
-    /// Sends what fits; the number of bytes sent.
+    /// Sends as many bytes as fit, and returns their number.
     pub(super) fn send(&mut self, end: EndId, data: &[u8]) -> io::Result<usize> {
         if let Some(kind) = self.end(end).error {
             return Err(kind.into());
         }
         if self.peer(end).closed {
-            // The peer's system answers with a reset; this write has gone out all the same.
+            // The peer's system answers with a reset, but this write still succeeds.
             self.end(end).error = Some(io::ErrorKind::ConnectionReset);
             return Ok(data.len());
         }
@@ -193,7 +193,8 @@ impl Net {
         }
     }
 
-    /// What the peer had received stays readable; the half still on its way is destroyed.
+    /// Half of the peer's unread bytes count as arrived and stay readable; the half still in flight
+    /// is destroyed.
     pub(super) fn reset(&mut self, end: EndId) {
         let peer = self.peer(end);
         if peer.closed {
@@ -221,14 +222,14 @@ impl Net {
         self.new_link([from, to])
     }
 
-    /// A connect begins. Where the test has the say, it waits for it.
+    /// Begins a connect. While the test holds connects, it waits for the test.
     pub(super) fn begin_connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) {
         if let Some(held) = &mut self.held {
             held.insert(key, HeldConnect { to, from, answer: None });
         }
     }
 
-    /// What a connect has come to, if it has.
+    /// The outcome of a connect, once known.
     pub(super) fn answer(
         &mut self,
         key: Key,
@@ -240,7 +241,7 @@ impl Net {
         held.remove(&key)?.answer
     }
 
-    /// Nobody waits for this connect any more.
+    /// Abandons a connect.
     pub(super) fn end_connect(&mut self, key: Key) {
         let connect = self.held.as_mut().and_then(|held| held.remove(&key));
         if let Some(Ok(end)) = connect.and_then(|connect| connect.answer) {
@@ -248,8 +249,8 @@ impl Net {
         }
     }
 
-    /// The addresses of a name, and the time that it takes to look them up. Where the test has the
-    /// say, each name has an address: one of its own, of those that RFC 2544 sets aside for tests.
+    /// The addresses of a name, and how long the lookup takes. While the test holds connects, every
+    /// name resolves: each to its own address in the range that RFC 2544 reserves for tests.
     pub(super) fn look_up(&mut self, name: &str) -> (Duration, Result<Vec<IpAddr>, io::ErrorKind>) {
         if self.held.is_some() && !self.names.contains_key(name) {
             let address = Ipv4Addr::from_bits(FIRST_FOR_TESTS.to_bits() + self.names.len() as u32);
@@ -269,7 +270,7 @@ impl Net {
         }
     }
 
-    /// The listener that a connect to `to` meets.
+    /// The listener that a connect to `to` reaches.
     pub(super) fn listener_for(&self, to: SocketAddr) -> Option<SocketAddr> {
         let port = to.port();
         let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
@@ -282,8 +283,8 @@ impl Net {
         self.listeners.keys().find(|address| serves(address)).copied()
     }
 
-    /// A connection to `to`: its client's end, if there is room in a queue; `None` where the
-    /// answer has to wait.
+    /// Connects to `to`, and returns the client's end if the listener's queue has room; `None`
+    /// where the answer must wait.
     pub(super) fn dial(
         &mut self,
         to: SocketAddr,
@@ -308,7 +309,7 @@ impl Net {
     }
 }
 
-/// The test's hand on the network: its far ends, its names, its clock. Cheap to clone.
+/// The test's handle on the network: its far ends, its names, its clock. Cheap to clone.
 #[derive(Clone)]
 pub struct Network {
     pub(super) net: Rc<RefCell<Net>>,
@@ -316,7 +317,7 @@ pub struct Network {
 
 impl Network {
     pub(super) fn new(seed: u64) -> Network {
-        #[expect(clippy::disallowed_methods, reason = "virtual time needs a place to start from")]
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs a starting point")]
         let started = Instant::now();
         let localhost = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
         Network {
@@ -344,17 +345,17 @@ impl Network {
         }
     }
 
-    /// CloseMode streams are cut from now on.
+    /// Sets how streams are cut from now on.
     pub fn set_cut(&self, cut: Cut) {
         self.net.borrow_mut().cut = cut;
     }
 
-    /// Bytes that fit on the way in one direction of connections made from now on.
+    /// Sets how many bytes may be in flight in one direction, for connections made from now on.
     pub fn set_capacity(&self, bytes: usize) {
         self.net.borrow_mut().capacity = bytes.max(1);
     }
 
-    /// What a name has for addresses, and how long the lookup takes.
+    /// Sets the addresses of a name, and how long its lookup takes.
     pub fn set_name(
         &self,
         name: &str,
@@ -364,38 +365,38 @@ impl Network {
         self.net.borrow_mut().names.insert(name.to_owned(), (takes, addresses));
     }
 
-    /// Connects to this address are never answered.
+    /// Makes connects to this address hang: they are never answered.
     pub fn set_silent(&self, address: SocketAddr) {
         self.net.borrow_mut().silent.insert(address);
     }
 
-    /// Connects to this host fail at once: there is no route.
+    /// Makes connects to this host fail immediately: there is no route.
     pub fn set_unreachable(&self, host: IpAddr) {
         self.net.borrow_mut().unreachable.insert(host);
     }
 
-    /// The driver tells of this signal in its next turn.
+    /// Makes the driver report this signal in its next turn.
     pub fn signal(&self, signal: Signal) {
         self.net.borrow_mut().signals.push_back(signal);
     }
 
-    /// Virtual time since the beginning.
+    /// Virtual time since the start.
     pub fn elapsed(&self) -> Duration {
         self.net.borrow().elapsed
     }
 
-    /// Ports, connections and attempts to connect that the driver keeps, and closed ones whose
-    /// operations have not come home: none is left when all is over.
+    /// Ports, connections and connect attempts that the driver holds, including closed ones whose
+    /// operations have not completed. 0 when everything is over.
     pub fn slots_in_use(&self) -> usize {
         self.net.borrow().slots_in_use
     }
 
-    /// Counts the turns in which the driver had something to do.
+    /// The number of turns in which the driver had something to do.
     pub(crate) fn activity(&self) -> u64 {
         self.net.borrow().activity
     }
 
-    /// Moves the clock on, without a turn.
+    /// Advances the clock, without a turn.
     pub fn advance(&self, by: Duration) {
         let mut net = self.net.borrow_mut();
         net.elapsed += by;
@@ -404,11 +405,11 @@ impl Network {
         }
     }
 
-    /// Connects to a port of the loop; the test holds the far end.
+    /// Connects to a port of the loop, and returns the far end.
     ///
     /// # Errors
     ///
-    /// Refused where nothing listens, `WouldBlock` where the queue is full.
+    /// `ConnectionRefused` where nothing listens, `WouldBlock` where the queue is full.
     pub fn connect(&self, to: SocketAddr) -> io::Result<Wire> {
         match self.net.borrow_mut().dial(to, None)? {
             Some(end) => Ok(Wire { network: self.clone(), end }),
@@ -416,22 +417,23 @@ impl Network {
         }
     }
 
-    /// Listens for the test; [`accept`](Self::accept) gives the far ends.
+    /// Listens on behalf of the test; [`accept`](Self::accept) returns the far ends.
     ///
     /// # Errors
     ///
-    /// `AddrInUse` where something listens.
+    /// `AddrInUse` where something listens already.
     pub fn listen(&self, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr> {
         self.open(address, &ListenOptions::default().backlog(backlog))
     }
 
-    /// The next connection to a port of the test.
+    /// Accepts the next connection on a port of the test.
     pub fn accept(&self, port: SocketAddr) -> Option<Wire> {
         let end = self.net.borrow_mut().listeners.get_mut(&port)?.queue.pop_front()?;
         Some(Wire { network: self.clone(), end })
     }
 
-    /// A wait fails when the clock would run for longer, or there were so many while it stood still.
+    /// Makes a wait fail when the clock would run past `longest`, or after more than `most_waits`
+    /// waits without the clock advancing.
     pub(crate) fn set_limits(&self, longest: Duration, most_waits: usize) {
         let mut net = self.net.borrow_mut();
         (net.longest, net.most_waits, net.waits) = (longest, most_waits, 0);
@@ -442,19 +444,19 @@ impl Network {
         self.net.borrow_mut().standstill.take()
     }
 
-    /// From now on connects of the loop wait for the test's word, and each name has an address.
+    /// From now on connects of the loop wait for the test, and every name resolves.
     pub(crate) fn hold_connects(&self) {
         self.net.borrow_mut().held.get_or_insert_default();
     }
 
-    /// A connect waits for [`complete`](Self::complete) or [`fail`](Self::fail).
+    /// Whether a connect waits for [`complete`](Self::complete) or [`fail`](Self::fail).
     pub(crate) fn is_held(&self, key: Key) -> bool {
         let net = self.net.borrow();
         let connect = net.held.as_ref().and_then(|held| held.get(&key));
         connect.is_some_and(|connect| connect.answer.is_none())
     }
 
-    /// Lets a held connect come through; the test holds the far end.
+    /// Completes a held connect, and returns the far end.
     pub(crate) fn complete(&self, key: Key) -> Option<Wire> {
         if !self.is_held(key) {
             return None;
@@ -467,7 +469,7 @@ impl Network {
         Some(Wire { network: self.clone(), end: (link, 1) })
     }
 
-    /// Lets a held connect fail. False when it does not wait any more.
+    /// Fails a held connect. False when it no longer waits.
     pub(crate) fn fail(&self, key: Key, error: io::Error) -> bool {
         if !self.is_held(key) {
             return false;
@@ -523,7 +525,8 @@ impl World for Network {
     }
 }
 
-/// A port of the loop, served or not: dropping it closes it, and resets who waits in its queue.
+/// A port of the loop, served or not. Dropping it closes it, and resets the connections in its
+/// queue.
 pub(super) struct Opened {
     network: Network,
     pub(super) address: SocketAddr,
@@ -531,7 +534,7 @@ pub(super) struct Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        // Borrowed only while a failed assertion of the driver unwinds.
+        // Borrowed only while the driver unwinds from a failed assertion.
         let Ok(mut net) = self.network.net.try_borrow_mut() else { return };
         let listener = net.listeners.remove(&self.address);
         for end in listener.into_iter().flat_map(|listener| listener.queue) {
@@ -540,7 +543,8 @@ impl Drop for Opened {
     }
 }
 
-/// The far end of a connection, held by a test: push bytes in, take bytes out, see what was asked.
+/// The far end of a connection, held by a test: push bytes in, take bytes out, and check what the
+/// loop did to its own end.
 ///
 /// Dropping it closes nothing.
 pub struct Wire {
@@ -553,30 +557,30 @@ impl Wire {
         self.network.net.borrow_mut()
     }
 
-    /// Sends bytes; the number of those that fit on the way.
+    /// Sends as many bytes as fit, and returns their number.
     ///
     /// # Panics
     ///
-    /// When the connection is broken.
+    /// When the connection was reset.
     pub fn push(&self, data: &[u8]) -> usize {
-        self.try_push(data).expect("the connection is whole")
+        self.try_push(data).expect("the connection was reset")
     }
 
-    /// Sends bytes; the number of those that fit on the way.
+    /// Sends as many bytes as fit, and returns their number.
     ///
     /// # Errors
     ///
-    /// `ConnectionReset` when the connection is broken.
+    /// `ConnectionReset` when the connection was reset.
     pub fn try_push(&self, data: &[u8]) -> io::Result<usize> {
         self.net().send(self.end, data)
     }
 
-    /// Takes all bytes that have come.
+    /// Takes all bytes that have arrived.
     pub fn take(&self) -> Vec<u8> {
         self.take_most(usize::MAX)
     }
 
-    /// Takes at most `n` of the bytes that have come.
+    /// Takes at most `n` of the bytes that have arrived.
     pub fn take_most(&self, n: usize) -> Vec<u8> {
         let mut net = self.net();
         let bytes = &mut net.end(self.end).incoming.bytes;
@@ -584,22 +588,22 @@ impl Wire {
         bytes.drain(..n).collect()
     }
 
-    /// Bytes that have come and were not taken.
+    /// The number of bytes that have arrived and were not taken.
     pub fn waiting(&self) -> usize {
         self.net().end(self.end).incoming.bytes.len()
     }
 
-    /// Bytes that were pushed and that the connection has not received.
+    /// The number of bytes that were pushed and not yet received.
     pub fn unreceived(&self) -> usize {
         self.net().peer(self.end).incoming.bytes.len()
     }
 
-    /// Sends the end of the stream; bytes can still be taken.
+    /// Sends a FIN; bytes can still be taken.
     pub fn fin(&self) {
         self.net().shut(self.end);
     }
 
-    /// Closes as `close(2)` does: a reset where something was not taken.
+    /// Closes as `close(2)` does: with a reset if bytes were not taken.
     pub fn close(&self) {
         self.net().close(self.end, CloseMode::Normal);
     }
@@ -609,29 +613,29 @@ impl Wire {
         self.net().close(self.end, CloseMode::Reset);
     }
 
-    /// The other end's FIN has come, and everything before it was taken.
+    /// Whether the other end's FIN has arrived, and everything before it was taken.
     pub fn saw_fin(&self) -> bool {
         let mut net = self.net();
         let end = net.end(self.end);
         end.incoming.fin && end.incoming.bytes.is_empty() && end.error.is_none()
     }
 
-    /// The connection was reset by the other end.
+    /// Whether the other end reset the connection.
     pub fn saw_reset(&self) -> bool {
         self.net().end(self.end).error.is_some()
     }
 
-    /// The other end takes bytes: its reading is not paused.
+    /// Whether the other end is reading: not paused.
     pub fn is_receiving(&self) -> bool {
         self.net().peer(self.end).receiving
     }
 
-    /// The other end has closed its socket.
+    /// Whether the other end has closed its socket.
     pub fn is_closed(&self) -> bool {
         self.net().peer(self.end).closed
     }
 
-    /// Options that were set on the other end.
+    /// The options set on the other end.
     pub fn options(&self) -> Vec<SocketOption> {
         self.net().peer(self.end).options.clone()
     }

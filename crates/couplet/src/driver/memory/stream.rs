@@ -1,5 +1,4 @@
-//! One connection as the driver holds it: what it can read and write, at once or by operations that
-//! are in flight.
+//! One connection of the driver: its reads and writes, immediate or by operations in flight.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,9 +13,9 @@ pub(super) struct Stream {
     pub(super) receiving: bool,
     pub(super) ended: bool,
     pub(super) blocked: bool,
-    /// Completion: received bytes that are in flight, and the turns until they are home.
+    /// Completion: received bytes in flight, and the turns until the operation completes.
     pub(super) received: Option<(Vec<u8>, u32)>,
-    /// Completion: what was taken of the outbox.
+    /// Completion: bytes taken from the outbox.
     pub(super) taken: VecDeque<u8>,
     pub(super) write_error: Option<io::ErrorKind>,
 }
@@ -34,8 +33,8 @@ impl Stream {
         }
     }
 
-    /// Something for `Memory::read` to tell. In the completion manner this starts the operation
-    /// that receives, and lets time pass for it.
+    /// Whether `Memory::read` has something to report. In the completion manner this starts the
+    /// receive operation, or counts down its turns.
     pub(super) fn is_readable(&mut self, net: &mut Net, manner: Manner) -> bool {
         let end = net.end(self.end);
         let broken = end.error.is_some() || self.write_error.is_some();
@@ -75,7 +74,7 @@ impl Stream {
         bytes.drain(..n).collect()
     }
 
-    /// After the last byte: the error or the FIN, whichever stands there.
+    /// What follows the last byte, if it has arrived: an error or the FIN.
     pub(super) fn end_of_stream(&mut self, net: &mut Net) -> Option<Option<io::Error>> {
         let end = net.end(self.end);
         let error = self.write_error.take().or(end.error.take());
@@ -86,7 +85,8 @@ impl Stream {
         Some(error.map(io::Error::from))
     }
 
-    /// Lets bytes leave; how many did, or 0 when there is room again.
+    /// Completion: sends some taken bytes, and returns their number. Readiness: 0 when there is
+    /// room again.
     pub(super) fn send_some(&mut self, net: &mut Net, manner: Manner) -> Option<usize> {
         if manner == Manner::Readiness {
             let ready = self.blocked && (net.room(self.end) > 0 || net.peer(self.end).closed);
@@ -99,7 +99,7 @@ impl Stream {
             return None;
         }
         let portion = 1 + net.below(self.taken.len());
-        // What does not fit need not be copied to be refused.
+        // Bytes that do not fit are not copied only to be refused.
         let fits = if net.peer(self.end).closed { portion } else { net.room(self.end) };
         let bytes: Vec<u8> = self.taken.iter().take(portion.min(fits)).copied().collect();
         match net.send(self.end, &bytes) {
@@ -115,7 +115,7 @@ impl Stream {
         }
     }
 
-    /// Sends at once what fits of the outbox.
+    /// Sends as much of the outbox as fits.
     pub(super) fn write_ready(&mut self, net: &mut Net, out: &mut Outbox) -> WriteOutcome {
         while !out.is_empty() && !self.blocked {
             match net.send(self.end, out.first()) {
@@ -132,7 +132,7 @@ impl Stream {
         if out.is_empty() { WriteOutcome::All } else { WriteOutcome::Blocked }
     }
 
-    /// Takes the outbox into the driver's keeping, one operation at a time.
+    /// Takes bytes from the outbox, one operation at a time.
     pub(super) fn take(&mut self, out: &mut Outbox) -> WriteOutcome {
         if !self.taken.is_empty() {
             return WriteOutcome::Blocked;

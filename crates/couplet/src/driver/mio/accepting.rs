@@ -1,10 +1,11 @@
-//! Accepting: how many connections a round takes from one port, and what each error of `accept`
-//! asks for. Twisted's `Port.doRead` and its answers to EMFILE and the like.
+//! Accepting: how many connections a round takes from one port, and how each error of `accept` is
+//! handled. Twisted's `Port.doRead` and its answers to EMFILE and the like.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use couplet_os::local::LocalAddress;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 
@@ -12,22 +13,22 @@ use super::Mio;
 use super::slots::{Kind, Registered};
 use super::stream::StreamSlot;
 use crate::address::Address;
-use crate::driver::{Event, World};
+use crate::driver::{Event, Host, World};
 
-/// Connections that the first round takes.
+/// Most connections in a port's first round.
 const FIRST: u32 = 100;
-/// How many more it may be after a round that met its bound.
+/// How many more after a round that reached its bound.
 const STEP: u32 = 20;
 
-/// Connections turned away at once.
+/// Most connections turned away in a row.
 const TURNED_AWAY: u32 = 100;
-/// How long a port rests when the system has no descriptors or memory for another connection.
-const REST: Duration = Duration::from_millis(100);
-/// A system that stays at its limit is told of no more often than this.
-const TOLD_FULL: Duration = Duration::from_secs(10);
+/// How long a port backs off when the system has no descriptors or memory for another connection.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// While the system stays at its limit, it is logged at most this often.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many connections a port gives in one round, between two waits: so that a flood at one port
-/// leaves room for the rest of the loop. It adapts to what comes.
+/// How many connections a port accepts in one round, between two waits, so that a flood at one port
+/// does not starve the rest of the loop. The bound adapts to the load.
 #[derive(Debug)]
 pub(super) struct Share {
     bound: u32,
@@ -39,35 +40,35 @@ impl Share {
         Share { bound: FIRST, taken: 0 }
     }
 
-    /// Counts a connection that was taken; false when it was the last of this round.
+    /// Counts an accepted connection; false when it was the last of this round.
     pub(super) fn take(&mut self) -> bool {
         self.taken += 1;
         self.taken < self.bound
     }
 
-    /// The round is over: a bound that was met grows, another becomes what there was.
+    /// Ends the round: a bound that was reached grows, otherwise it becomes the number accepted.
     pub(super) fn end_round(&mut self) {
-        let met = self.taken >= self.bound;
-        self.bound = if met { self.bound.saturating_add(STEP) } else { self.taken.max(1) };
+        let reached = self.taken >= self.bound;
+        self.bound = if reached { self.bound.saturating_add(STEP) } else { self.taken.max(1) };
         self.taken = 0;
     }
 }
 
-/// What to do when `accept` gives no connection.
+/// What to do when `accept` fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterError {
-    /// Nobody waits.
+    /// The queue is empty.
     Done,
-    /// It was interrupted: ask again.
+    /// Interrupted: call `accept` again.
     Again,
-    /// It may not be taken: go on with the next.
+    /// Forbidden: skip this connection.
     Next,
-    /// It was gone before it could be taken: go on in the next round.
+    /// Aborted before it was accepted: continue in the next round.
     EndRound,
-    /// No descriptors: turn away who waits, with the one held in reserve.
+    /// Out of descriptors: turn pending connections away, with the descriptor held in reserve.
     TurnAway,
-    /// No memory, or something that nobody knows: try again after a rest.
-    Rest,
+    /// Out of memory, or an unknown error: try again later.
+    BackOff,
 }
 
 pub(super) fn answer(error: &io::Error) -> AfterError {
@@ -80,9 +81,9 @@ pub(super) fn answer(error: &io::Error) -> AfterError {
         (Interrupted, _) => AfterError::Again,
         (PermissionDenied, _) => AfterError::Next,
         (ConnectionAborted | ConnectionReset, _) | (_, Some(EPROTO)) => AfterError::EndRound,
-        // EMFILE and ENFILE; Windows tells with WSAEMFILE.
+        // EMFILE and ENFILE; on Windows WSAEMFILE.
         (_, Some(24 | 23 | 10024)) => AfterError::TurnAway,
-        _ => AfterError::Rest,
+        _ => AfterError::BackOff,
     }
 }
 
@@ -92,13 +93,13 @@ pub(super) struct PortSlot {
     pub(super) readable: bool,
     pub(super) accepting: bool,
     pub(super) share: Share,
-    /// It has had its share of that round.
-    pub(super) rests_in: u64,
+    /// The round in which it has used up its share.
+    pub(super) spent_in: u64,
 }
 
 impl Mio {
     /// Accepts the next connection of a port, within its share of this round.
-    pub(super) fn look_at_port(&mut self, slot: u32) -> Option<Event> {
+    pub(super) fn next_from_port(&mut self, slot: u32) -> Option<Event> {
         loop {
             let (stream, peer, host) = self.accept(slot)?;
             if let Some(event) = self.accepted(slot, stream, peer, host) {
@@ -108,7 +109,7 @@ impl Mio {
         }
     }
 
-    /// Watches a connection that was just accepted.
+    /// Registers a connection that was just accepted.
     fn accepted(
         &mut self,
         port: u32,
@@ -116,9 +117,12 @@ impl Mio {
         peer: SocketAddr,
         host: Address,
     ) -> Option<Event> {
-        let host =
-            if host.is_wildcard() { stream.local_addr().map_or(host, Address::from) } else { host };
-        // Its slot is the next one, so the token is known before it has one.
+        let host = if host.is_wildcard() {
+            Host::Ask(LocalAddress::of(&stream))
+        } else {
+            Host::Known(host)
+        };
+        // It gets the next slot, so its token is known before it is inserted.
         let both = Interest::READABLE | Interest::WRITABLE;
         let token = Token(self.slots.next_key().slot as usize);
         if let Err(error) = self.poll.registry().register(&mut stream, token, both) {
@@ -135,7 +139,7 @@ impl Mio {
         let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
             return None;
         };
-        while port.accepting && port.readable && port.rests_in != round {
+        while port.accepting && port.readable && port.spent_in != round {
             let accepted = port.listener.accept();
             let answer = accepted.as_ref().err().map(answer);
             let ends = match answer {
@@ -145,18 +149,18 @@ impl Mio {
             };
             if ends {
                 port.share.end_round();
-                port.rests_in = round;
+                port.spent_in = round;
             }
             match (accepted, answer) {
                 (Ok((stream, peer)), _) => return Some((stream, peer, port.host.clone())),
                 (Err(_), Some(AfterError::Done)) => port.readable = false,
-                (Err(error), Some(AfterError::TurnAway | AfterError::Rest)) => {
+                (Err(error), Some(AfterError::TurnAway | AfterError::BackOff)) => {
                     let host = port.host.clone();
-                    self.rest(slot, &host, &error);
+                    self.back_off(slot, &host, &error);
                     return None;
                 }
                 (Err(error), _) => {
-                    tracing::debug!(host = %port.host, %error, "a connection was not taken");
+                    tracing::debug!(host = %port.host, %error, "a connection was not accepted");
                 }
             }
         }
@@ -166,33 +170,33 @@ impl Mio {
         None
     }
 
-    /// No descriptors or no memory: turn away who waits, with the descriptor held in reserve, or
-    /// where there is none try again later.
-    fn rest(&mut self, slot: u32, host: &Address, error: &io::Error) {
+    /// Out of descriptors or memory: turns pending connections away, with the descriptor held in
+    /// reserve, or where that is not possible tries again later.
+    fn back_off(&mut self, slot: u32, host: &Address, error: &io::Error) {
         if answer(error) == AfterError::TurnAway
             && self.reserve.take().is_some()
             && self.turn_away(slot)
         {
             self.reserve = reserve();
             if self.turned_away == 0 {
-                // Linux tells of the limit also where nobody waits.
+                // Linux reports the limit even when no connection is pending.
                 return;
             }
         } else {
-            let until = self.world.now() + REST;
+            let until = self.world.now() + BACK_OFF;
             self.retry.get_or_insert_with(|| (until, Vec::new())).1.push(slot);
         }
-        // Another thread may have taken the descriptor meanwhile; then the next rest has it back.
+        // Another thread may have taken the descriptor meanwhile; `retry_ports` tries again.
         self.reserve = self.reserve.take().or_else(reserve);
         let now = self.world.now();
-        if self.told_full_at.is_none_or(|at| now.saturating_duration_since(at) >= TOLD_FULL) {
-            self.told_full_at = Some(now);
+        if self.full_logged_at.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL) {
+            self.full_logged_at = Some(now);
             let turned_away = std::mem::take(&mut self.turned_away);
             tracing::error!(%host, %error, turned_away, "cannot accept connections");
         }
     }
 
-    /// Accepts and closes; true when nobody waits any more.
+    /// Accepts and closes pending connections; true when the queue is empty.
     fn turn_away(&mut self, slot: u32) -> bool {
         let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
             return false;
@@ -211,7 +215,7 @@ impl Mio {
     }
 }
 
-/// A descriptor that is given up when there is no other, to turn a connection away with.
+/// A descriptor to release when there is no other, so that a connection can be accepted and closed.
 pub(super) fn reserve() -> Option<std::fs::File> {
     std::fs::File::open(if cfg!(windows) { "NUL" } else { "/dev/null" }).ok()
 }
@@ -232,8 +236,8 @@ mod tests {
             (Errno::PROTO, AfterError::EndRound),
             (Errno::MFILE, AfterError::TurnAway),
             (Errno::NFILE, AfterError::TurnAway),
-            (Errno::NOBUFS, AfterError::Rest),
-            (Errno::NOMEM, AfterError::Rest),
+            (Errno::NOBUFS, AfterError::BackOff),
+            (Errno::NOMEM, AfterError::BackOff),
         ];
         for (errno, wanted) in answers {
             assert_eq!(answer(&errno.into()), wanted, "{errno:?}");
@@ -241,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_that_was_met_grows_and_another_becomes_what_there_was() {
+    fn a_bound_that_was_reached_grows_and_another_becomes_the_number_accepted() {
         let mut share = Share::new();
         let mut round = |waiting: u32| {
             let taken = (1..=waiting).find(|_| !share.take()).unwrap_or(waiting);

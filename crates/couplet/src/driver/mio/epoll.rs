@@ -1,5 +1,5 @@
-//! The wait of Linux: epoll asked without the detour through the C library, whose return would lie
-//! over the system call (see [`Driver::serve`](crate::driver::Driver::serve)).
+//! The wait on Linux: epoll without the C library, whose wrapper would put one more return over the
+//! system call (see "A turn" and "Decisions" in ARCHITECTURE.md).
 
 use std::io;
 use std::time::Duration;
@@ -11,38 +11,38 @@ use rustix::event::epoll::{self, EventFlags};
 
 pub(super) type Event = epoll::Event;
 
-/// What an event says, in the words of [`mio::event::Event`].
-pub(super) trait Says {
-    fn says(&self, flags: EventFlags) -> bool;
+/// The interface of [`mio::event::Event`].
+pub(super) trait EventExt {
+    fn has(&self, flags: EventFlags) -> bool;
     fn token(&self) -> Token;
 
     #[inline(always)]
     fn is_readable(&self) -> bool {
-        self.says(EventFlags::IN)
+        self.has(EventFlags::IN)
     }
 
     #[inline(always)]
     fn is_writable(&self) -> bool {
-        self.says(EventFlags::OUT)
+        self.has(EventFlags::OUT)
     }
 
     #[inline(always)]
     fn is_error(&self) -> bool {
-        self.says(EventFlags::ERR)
+        self.has(EventFlags::ERR)
     }
 
     #[inline(always)]
     fn is_read_closed(&self) -> bool {
-        self.says(EventFlags::HUP) || (self.is_readable() && self.says(EventFlags::RDHUP))
+        self.has(EventFlags::HUP) || (self.is_readable() && self.has(EventFlags::RDHUP))
     }
 }
 
-impl Says for Event {
+impl EventExt for Event {
     #[inline(always)]
-    fn says(&self, flags: EventFlags) -> bool {
-        // The event is packed: a copy, no reference.
-        let said = self.flags;
-        said.intersects(flags)
+    fn has(&self, flags: EventFlags) -> bool {
+        // The event is packed: copy the field, as it can't be borrowed.
+        let own = self.flags;
+        own.intersects(flags)
     }
 
     #[inline(always)]
@@ -52,11 +52,11 @@ impl Says for Event {
     }
 }
 
-/// A longer wait ends early, and the loop waits again: in milliseconds it does not fit the call. In
-/// seconds: 23 days.
+/// Longest wait in seconds: 23 days. A longer one would overflow the call's milliseconds; it ends
+/// early, and the loop waits again.
 const LONGEST: u64 = 2_000_000;
 
-/// Waits, and puts what happened behind `events`, as much as there is room for.
+/// Waits, and appends to `events` as many events as its spare capacity holds.
 #[inline(always)]
 pub(super) fn wait(
     poll: &mio::Poll,

@@ -1,14 +1,13 @@
 //! The default driver: readiness, through mio (epoll, kqueue, IOCP).
 //!
-//! mio is edge-triggered, so what an edge said is kept here until it is used up: that there is
-//! something to read until a read came back short, that the socket is full until there is room
-//! again (`stream::Readiness`). A short read means drained,
-//! except where the end of the stream or an error was announced with it: then the end stands right
-//! behind the bytes. Each connection is registered once, for both directions, and never again:
-//! no `epoll_ctl` while it lives, and closing the descriptor takes it out.
+//! mio is edge-triggered, so readiness is remembered here until it is used up: readable until a
+//! short read, blocked until there is room again (`stream::Readiness`). A short read means drained,
+//! except where the end of the stream or an error was announced with it: then the end comes right
+//! after the bytes. Each connection is registered once, for both directions: no `epoll_ctl` while
+//! it lives, and closing the descriptor removes it.
 //!
-//! Each socket error is told once by the system, to the call that meets it. The one that `write`
-//! meets is kept, and ends the stream after what can still be read.
+//! The system reports each socket error once, to whichever call meets it. An error of `write` is
+//! kept, and ends the stream after what can still be read.
 
 #![expect(clippy::disallowed_types, reason = "sockets live here")]
 
@@ -34,7 +33,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use accepting::{PortSlot, Share, reserve};
 #[cfg(target_os = "linux")]
-use epoll::{Event as Polled, Says as _};
+use epoll::{Event as Polled, EventExt as _};
 #[cfg(not(target_os = "linux"))]
 use mio::event::Event as Polled;
 use signals::SignalSource;
@@ -53,52 +52,53 @@ use crate::slots::Slots;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
-/// Tokens from here on are watched descriptors of somebody else's.
+/// Tokens from here on are watched foreign descriptors.
 const WATCHES: usize = usize::MAX / 2;
-/// Threads for jobs that block, as many as Twisted has.
+/// Threads for blocking jobs, as many as in Twisted's pool.
 const JOB_THREADS: usize = 10;
-/// Bytes sent to one connection by one call: so that one reader of a large backlog does not hold
-/// up the others.
+/// Most bytes sent to one connection by one call, so that a fast reader with a large backlog does
+/// not starve the others.
 const SEND_LIMIT: usize = 512 * 1024;
-/// The most events of one wait.
+/// Most events of one wait.
 const EVENTS: usize = 1024;
 
-/// The driver over mio. One per loop; what it opens closes with it.
+/// The driver over mio. One per loop; dropping it closes everything that it opened.
 pub struct Mio {
     poll: mio::Poll,
     #[cfg(not(target_os = "linux"))]
     events: mio::Events,
-    /// The events of the last poll, in a form that can be walked while slots change.
+    /// The events of the last poll, copied out so that slots can change during the walk.
     batch: Vec<Polled>,
     cursor: usize,
     slots: Slots<Registered>,
-    /// Most slots in use at the same time since the table was last shrunk.
+    /// Most slots in use at once since the table was last shrunk.
     high_water: usize,
-    /// Slots closed since the last wait: an event of this batch may still name them, so they are
-    /// not used again before the next.
+    /// Slots closed since the last wait. An event of this batch may still name them, so they are
+    /// not reused before the next.
     retired: Vec<u32>,
-    /// Slots that may have more to give in this turn, without a new edge.
+    /// Slots that may have more events in this turn, without a new edge.
     again: VecDeque<u32>,
-    /// Slots that have something to give in the next turn, without a new edge.
+    /// Slots to serve in the next turn, without a new edge.
     later: VecDeque<u32>,
-    /// Counts the waits; what happens between two of them is a round.
+    /// Counts the rounds; each lasts from one wait to the next.
     round: u64,
-    /// Ports that rest for want of descriptors, until then.
+    /// Ports that back off for want of descriptors or memory, and until when.
     retry: Option<(Instant, Vec<u32>)>,
     reserve: Option<std::fs::File>,
-    /// Connections that were turned away and not told of yet.
+    /// Connections turned away since the last log line about it.
     turned_away: u64,
-    told_full_at: Option<Instant>,
+    full_logged_at: Option<Instant>,
     buffer: Box<[u8]>,
-    /// How much of it the first read of an idle stream may fill.
+    /// How much of the buffer the first read of an idle stream may fill.
     first_read: usize,
-    /// Bytes of the buffer that are lent.
+    /// How many bytes of the buffer are lent.
     lent: usize,
     waker: Arc<PollWaker>,
     names: Names,
     jobs: Pool<Job, ()>,
     watched: VecDeque<(WatchId, Ready)>,
-    /// There may be an event that belongs to no slot: a name, a job, a watched descriptor.
+    /// There may be an event that belongs to no slot: a resolved name, a finished job, a watched
+    /// descriptor.
     has_internal_events: bool,
     signals: SignalSource,
     world: Rc<System>,
@@ -129,7 +129,7 @@ impl Mio {
     ///
     /// # Errors
     ///
-    /// When the system gives no poll descriptor.
+    /// When the system refuses a poll descriptor.
     pub fn new(read_buffer: usize) -> io::Result<Mio> {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(PollWaker(mio::Waker::new(poll.registry(), WAKER)?));
@@ -138,9 +138,9 @@ impl Mio {
         let jobs = Work {
             name: "couplet-job",
             threads: JOB_THREADS,
-            queue: usize::MAX, // Law 9: who asks for jobs knows how many
+            queue: usize::MAX, // Law 9: unbounded; the user chooses how many jobs to queue
             run: |job: Job| job(),
-            refuse: |error| tracing::error!(%error, "no thread can be had for a job"),
+            refuse: |error| tracing::error!(%error, "cannot start a thread for a job"),
         };
         let jobs = Pool::new(jobs, waker.clone().into());
         Ok(Mio {
@@ -158,7 +158,7 @@ impl Mio {
             retry: None,
             reserve: reserve(),
             turned_away: 0,
-            told_full_at: None,
+            full_logged_at: None,
             buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
             first_read: read_buffer.clamp(1, READ),
             lent: 0,
@@ -172,8 +172,9 @@ impl Mio {
         })
     }
 
+    /// Lets ports accept again whose back-off is over.
     #[cold]
-    fn end_rest_of_ports(&mut self) {
+    fn retry_ports(&mut self) {
         if self.retry.as_ref().is_some_and(|(until, _)| *until <= self.world.now()) {
             self.reserve = self.reserve.take().or_else(reserve);
             for slot in self.retry.take().map(|(_, slots)| slots).unwrap_or_default() {
@@ -182,7 +183,7 @@ impl Mio {
         }
     }
 
-    /// Goes on after a first write in which not all has left, as far as is known.
+    /// Continues after a first write that was short or failed, or whose outcome is still unchecked.
     #[cold]
     fn write_on(
         &mut self,
@@ -197,7 +198,7 @@ impl Mio {
             Ok(true) => return WriteOutcome::All,
             Ok(false) => {}
             Err(error) => {
-                // What has come can still be read; then the stream ends with this error.
+                // Received bytes can still be read; then the stream ends with this error.
                 stream.error = Some(error);
                 stream.readiness.set(Readiness::READABLE, true);
             }
@@ -222,7 +223,7 @@ impl Mio {
         Ok(())
     }
 
-    /// Nothing is left to be looked at.
+    /// Nothing is left to report before the next wait.
     #[inline]
     fn is_done(&self) -> bool {
         self.cursor == self.batch.len()
@@ -253,7 +254,7 @@ impl Driver for Mio {
             Err(error) => return Err(error),
         }
         if self.retry.is_some() {
-            self.end_rest_of_ports();
+            self.retry_ports();
         }
         if !self.later.is_empty() {
             self.recall();
@@ -262,7 +263,7 @@ impl Driver for Mio {
         Ok(())
     }
 
-    /// The way of nearly every message is read here: bytes came on a connection with no other
+    /// The fast path, which nearly every message takes: bytes arrived on a connection with no other
     /// readiness pending. INVARIANT: inlined into the turn, with its system call.
     #[inline(always)]
     fn next(&mut self) -> Option<Event> {
@@ -275,7 +276,7 @@ impl Driver for Mio {
             let key = self.slots.key_at(slot as u32);
             let read = stream.read_once(&mut self.buffer[..self.first_read]);
             self.cursor += 1;
-            // A short read has used the edge up.
+            // A short read uses up the edge.
             return match read {
                 Ok(n) if 0 < n && n < self.first_read && !cfg!(windows) => {
                     self.lent = n;
@@ -284,7 +285,7 @@ impl Driver for Mio {
                 read => self.next_after(key.slot, read),
             };
         }
-        if self.is_done() { None } else { self.next_of_all() }
+        if self.is_done() { None } else { self.next_slow() }
     }
 
     #[inline(always)]
@@ -319,7 +320,7 @@ impl Commands for Mio {
         if stream.readiness.has(Readiness::BLOCKED) {
             return WriteOutcome::Blocked;
         }
-        // Mostly there is one piece, and the socket takes it whole.
+        // Usually there is one piece, and the socket accepts all of it.
         let first = if out.is_plain() {
             match stream.write_once(out.plain()) {
                 Ok(n) if n == out.len() => {
@@ -347,7 +348,7 @@ impl Commands for Mio {
             readable: false,
             accepting: true,
             share: Share::new(),
-            rests_in: 0,
+            spent_in: 0,
         };
         Ok(self.insert(Kind::Port(Box::new(port))))
     }
@@ -387,17 +388,17 @@ impl Commands for Mio {
 
     fn shut_write(&mut self, key: Key) {
         let Some(stream) = self.stream(key) else { return };
-        // Before the FIN: who dies between the two has sent all.
-        stream.take_resets_back();
+        // Before the FIN: a process that dies in between has still sent everything.
+        stream.clear_resets();
         if let Err(error) = stream.stream.shutdown(std::net::Shutdown::Write) {
-            tracing::debug!(%error, "the connection was gone before our end of stream");
+            tracing::debug!(%error, "the connection was gone before our FIN");
         }
     }
 
     fn close(&mut self, key: Key, mode: CloseMode) {
         if let Some(stream) = self.stream(key) {
             match mode {
-                CloseMode::Normal => stream.take_resets_back(),
+                CloseMode::Normal => stream.clear_resets(),
                 CloseMode::Reset => {
                     if let Err(error) = stream.set_resets(true) {
                         tracing::debug!(%error, "cannot reset; closing instead");
@@ -465,6 +466,6 @@ impl Commands for Mio {
 
     fn watch_signals(&mut self, on: bool) -> io::Result<()> {
         let registry = self.poll.registry();
-        if on { self.signals.take(registry) } else { self.signals.give_back(registry) }
+        if on { self.signals.take(registry) } else { self.signals.restore(registry) }
     }
 }

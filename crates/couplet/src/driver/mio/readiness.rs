@@ -5,7 +5,7 @@ use std::io;
 use mio::Token;
 
 #[cfg(target_os = "linux")]
-use super::epoll::Says as _;
+use super::epoll::EventExt as _;
 use super::slots::{ConnectingSlot, Kind, Registered};
 use super::stream::{Found, READ, Readiness};
 use super::{Mio, SIGNALS, WAKER, WATCHES};
@@ -38,7 +38,7 @@ impl Mio {
             }
         }
         while let Some(slot) = self.again.pop_front() {
-            // One that waits for the next turn has had its share of this one.
+            // A slot queued for the next turn has had its share of this one.
             if self.slots.at(slot).is_some_and(|slot| !slot.queued) {
                 return Some(slot);
             }
@@ -62,7 +62,7 @@ impl Mio {
         }
     }
 
-    fn look_at_connecting(&mut self, slot: u32) -> Option<Event> {
+    fn next_from_connecting(&mut self, slot: u32) -> Option<Event> {
         let key = self.slots.key_at(slot);
         let Some(Kind::Connecting(connecting)) = self.kind(key) else {
             return None;
@@ -77,8 +77,8 @@ impl Mio {
         }
     }
 
-    /// Looks at a stream, from which `already` was read perhaps.
-    fn look_at_stream(&mut self, slot: u32, already: Option<io::Result<usize>>) -> Option<Event> {
+    /// The next event of a stream. `already` is the result of a read that was made for it, if any.
+    fn next_from_stream(&mut self, slot: u32, already: Option<io::Result<usize>>) -> Option<Event> {
         let key = self.slots.key_at(slot);
         let Some(Registered { kind: Kind::Stream(stream), .. }) = self.slots.get_mut(key) else {
             return None;
@@ -99,7 +99,7 @@ impl Mio {
         }
         let most = match &already {
             Some(_) => self.first_read,
-            None => stream.appetite(self.buffer.len()),
+            None => stream.read_limit(self.buffer.len()),
         };
         match stream.read(&mut self.buffer[..most], already) {
             Found::Nothing => None,
@@ -117,26 +117,26 @@ impl Mio {
         }
     }
 
-    fn look_at(&mut self, slot: u32) -> Option<Event> {
+    fn next_from(&mut self, slot: u32) -> Option<Event> {
         match &self.slots.at(slot)?.kind {
-            Kind::Stream(_) => self.look_at_stream(slot, None),
-            Kind::Port(_) => self.look_at_port(slot),
-            Kind::Connecting(_) => self.look_at_connecting(slot),
+            Kind::Stream(_) => self.next_from_stream(slot, None),
+            Kind::Port(_) => self.next_from_port(slot),
+            Kind::Connecting(_) => self.next_from_connecting(slot),
         }
     }
 
-    /// The next event after a read that did not just bring some bytes.
+    /// The next event after a read off the fast path: full, empty or failed.
     #[cold]
     pub(super) fn next_after(&mut self, slot: u32, read: io::Result<usize>) -> Option<Event> {
-        let found = self.look_at_stream(slot, Some(read));
-        found.or_else(|| self.next_of_all())
+        let event = self.next_from_stream(slot, Some(read));
+        event.or_else(|| self.next_slow())
     }
 
-    /// The next event, whatever it is.
+    /// The slow path: the next event of any kind.
     #[inline(never)]
-    pub(super) fn next_of_all(&mut self) -> Option<Event> {
+    pub(super) fn next_slow(&mut self) -> Option<Event> {
         while let Some(slot) = self.next_slot() {
-            let event = self.look_at(slot);
+            let event = self.next_from(slot);
             if event.is_some() {
                 return event;
             }
@@ -165,13 +165,13 @@ impl Mio {
 }
 
 impl ConnectingSlot {
-    /// What became of the connect, once that is known; with our address.
+    /// The outcome of the connect, once known: our address or the error.
     fn outcome(&self) -> Option<io::Result<Address>> {
         let stream = &self.stream;
         Some(match stream.take_error() {
             Ok(Some(error)) | Err(error) => Err(error),
             Ok(None) => match (stream.peer_addr(), stream.local_addr()) {
-                // A connect to a free port of our own range can meet itself.
+                // A connect to a free port in the ephemeral range can connect to itself.
                 (Ok(peer), Ok(host)) if peer == host => {
                     Err(io::Error::from(io::ErrorKind::ConnectionRefused))
                 }

@@ -28,10 +28,10 @@ impl SignalSource {
         Ok(())
     }
 
-    pub(super) fn give_back(&mut self, registry: &mio::Registry) -> io::Result<()> {
+    pub(super) fn restore(&mut self, registry: &mio::Registry) -> io::Result<()> {
         use std::os::fd::{AsFd, AsRawFd};
         match self.taken.take() {
-            // It stays open.
+            // The descriptor stays open.
             Some(taken) => {
                 registry.deregister(&mut mio::unix::SourceFd(&taken.as_fd().as_raw_fd()))
             }
@@ -65,7 +65,7 @@ impl SignalSource {
         Err(io::Error::from(io::ErrorKind::Unsupported))
     }
 
-    pub(super) fn give_back(&mut self, _registry: &mio::Registry) -> io::Result<()> {
+    pub(super) fn restore(&mut self, _registry: &mio::Registry) -> io::Result<()> {
         Ok(())
     }
 

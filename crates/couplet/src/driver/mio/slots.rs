@@ -1,5 +1,5 @@
-//! The table of what a driver has open. A slot that was closed rests until the events of the last
-//! wait are used up, so that none of them names what came into its place.
+//! The driver's table of open sockets. A closed slot is not reused until the events of the last
+//! wait are used up, so none of them can hit its next occupant.
 
 use mio::net::TcpStream;
 
@@ -8,11 +8,11 @@ use super::accepting::PortSlot;
 use super::stream::{Readiness, StreamSlot};
 use crate::driver::Key;
 
-/// A table of fewer slots is not worth giving back.
+/// Tables with fewer slots are not worth shrinking.
 const SHRINK: usize = 256;
 
 pub(super) struct Registered {
-    /// In the list of slots to look at in the next turn.
+    /// In the list of slots to serve in the next turn.
     pub(super) queued: bool,
     pub(super) kind: Kind,
 }
@@ -30,11 +30,11 @@ pub(super) struct ConnectingSlot {
 }
 
 impl Kind {
-    /// The connection that a connect has become.
+    /// Turns a finished connect into a connection.
     pub(super) fn connected(self) -> Kind {
         let Kind::Connecting(connecting) = self else { return self };
         let mut stream = StreamSlot::new(connecting.stream);
-        // The edge of the connect may stand for bytes and for their end too.
+        // The connect's edge may also have announced bytes and the end of the stream.
         stream.readiness.set(Readiness::READABLE, true);
         stream.readiness.set(Readiness::CLOSING, connecting.closing);
         Kind::Stream(stream)
@@ -48,7 +48,7 @@ impl Mio {
         key
     }
 
-    /// The events of the last wait are used up: no more of them names a slot that was closed.
+    /// Frees closed slots. Called when the events of the last wait are used up, so none names them.
     #[inline(never)]
     pub(super) fn reuse_retired_slots(&mut self) {
         for slot in self.retired.drain(..) {
@@ -75,14 +75,14 @@ impl Mio {
         }
     }
 
-    /// Closes what the key names.
+    /// Closes a port, a connect attempt or a stream.
     pub(super) fn retire(&mut self, key: Key) {
         if self.slots.retire(key).is_some() {
             self.retired.push(key.slot);
         }
     }
 
-    /// Looks at the slot again in the next turn.
+    /// Serves the slot again in the next turn.
     pub(super) fn queue(&mut self, slot: u32) {
         if let Some(entry) = self.slots.at_mut(slot)
             && !std::mem::replace(&mut entry.queued, true)
@@ -91,7 +91,7 @@ impl Mio {
         }
     }
 
-    /// The next turn has begun: the slots that were queued for it.
+    /// At the start of a turn: moves the slots that were queued for it to `again`.
     #[cold]
     pub(super) fn recall(&mut self) {
         for slot in self.later.drain(..) {

@@ -1,4 +1,5 @@
-//! One connection over mio: what its edges have said and is not used up, and its reads and writes.
+//! One connection over mio: the readiness its edges announced and that is not used up, and its
+//! reads and writes.
 
 use std::io::{self, IoSlice, Write};
 use std::time::Duration;
@@ -7,12 +8,12 @@ use mio::net::TcpStream;
 use socket2::SockRef;
 
 #[cfg(target_os = "linux")]
-use super::epoll::Says as _;
+use super::epoll::EventExt as _;
 use super::{Polled, SEND_LIMIT};
 use crate::driver::Outbox;
 
-/// What an event told of a stream, or what is noted of it until it is used up; a set of bits. So
-/// one compare tells that nothing is up.
+/// The readiness of a stream: of one event, or remembered until it is used up. A set of bits, so
+/// that one compare shows an idle stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Readiness(pub(super) u8);
 
@@ -20,18 +21,18 @@ impl Readiness {
     pub(super) const NONE: Readiness = Readiness(0);
     /// Bytes, an end or an error can be read.
     pub(super) const READABLE: u8 = 1;
-    /// In an event: writable. Noted: writable again after it was full.
+    /// In an event: writable. Remembered: writable again after it was full.
     pub(super) const ROOM: u8 = 2;
-    /// The peer's end of stream, a hang-up or an error was announced: a short read is not the last.
+    /// The peer's FIN, a hang-up or an error was announced: a short read is not the last.
     pub(super) const CLOSING: u8 = 4;
     pub(super) const ERROR: u8 = 8;
-    /// The end of the stream was told.
+    /// The end of the stream was reported.
     pub(super) const ENDED: u8 = 16;
     /// The socket was full.
     pub(super) const BLOCKED: u8 = 32;
-    /// The loop wants no bytes.
+    /// The loop has paused reading.
     pub(super) const PAUSED: u8 = 64;
-    /// The last read was as much as it could be: this one streams.
+    /// The last read filled what it was given, or brought `READ` bytes: a bulk stream.
     pub(super) const BULK: u8 = 128;
 
     pub(super) fn of(event: &Polled) -> Readiness {
@@ -57,7 +58,7 @@ impl Readiness {
         self.0 = if on { self.0 | bits } else { self.0 & !bits };
     }
 
-    /// Takes one sign away, and tells whether it was there.
+    /// Clears one bit, and returns whether it was set.
     pub(super) fn take(&mut self, bit: u8) -> bool {
         let had = self.has(bit);
         self.set(bit, false);
@@ -65,7 +66,7 @@ impl Readiness {
     }
 }
 
-/// Bytes came, and nothing worse.
+/// Bytes arrived, with neither an end of stream nor an error.
 #[inline(always)]
 pub(super) fn is_bytes(event: &Polled) -> bool {
     event.is_readable() && !event.is_error() && !event.is_read_closed()
@@ -74,15 +75,15 @@ pub(super) fn is_bytes(event: &Polled) -> bool {
 pub(super) struct StreamSlot {
     pub(super) stream: TcpStream,
     pub(super) readiness: Readiness,
-    /// To close the socket is to reset it, until that is taken back.
+    /// Closing the socket resets the connection (`SO_LINGER` with a time of 0).
     pub(super) resets: bool,
-    /// What `write` met, until it is told. INVARIANT: while there is one, `BLOCKED` is noted.
+    /// An error of `write` that was not reported yet. INVARIANT: while there is one, `BLOCKED` is
+    /// set.
     pub(super) error: Option<io::Error>,
 }
 
 impl StreamSlot {
-    /// One read. On Linux without the detour through the C library, which counts in the path that
-    /// every message takes.
+    /// One read. On Linux it bypasses the C library, whose cost shows on the path of every message.
     #[inline(always)]
     pub(super) fn read_once(&self, buffer: &mut [u8]) -> io::Result<usize> {
         #[cfg(target_os = "linux")]
@@ -106,15 +107,15 @@ impl StreamSlot {
 }
 
 impl StreamSlot {
-    /// Whether closing the socket, as the system does for a process that dies, resets it.
+    /// Sets whether closing the socket, as the system does when a process dies, resets it.
     pub(super) fn set_resets(&mut self, on: bool) -> io::Result<()> {
         SockRef::from(&self.stream).set_linger(on.then_some(Duration::ZERO))?;
         self.resets = on;
         Ok(())
     }
 
-    /// The stream is about to end on purpose, with all that was written.
-    pub(super) fn take_resets_back(&mut self) {
+    /// Called before the stream ends on purpose, with everything written: closing no longer resets.
+    pub(super) fn clear_resets(&mut self) {
         if self.resets
             && let Err(error) = self.set_resets(false)
         {
@@ -123,12 +124,12 @@ impl StreamSlot {
     }
 }
 
-/// The most that one read brings, unless the stream is known to be a fast one in both directions.
+/// Most bytes in one read, unless the stream is known to be fast in both directions.
 pub(super) const READ: usize = 64 * 1024;
-/// The most that one read brings while our own output waits for room.
+/// Most bytes in one read while our own output is blocked.
 const READ_BLOCKED: usize = 16 * 1024;
 
-/// What a read found.
+/// The result of a read.
 pub(super) enum Found {
     Nothing,
     Bytes(usize),
@@ -136,7 +137,7 @@ pub(super) enum Found {
 }
 
 impl StreamSlot {
-    /// Reads, unless that was done `already`, and notes what it means.
+    /// Reads, unless `already` holds the result, and updates the readiness.
     pub(super) fn read(
         &mut self,
         buffer: &mut [u8],
@@ -150,7 +151,7 @@ impl StreamSlot {
                     return Found::End(self.pending_error());
                 }
                 Ok(n) => {
-                    // On Windows only WouldBlock uses the edge up.
+                    // On Windows only WouldBlock uses up the edge.
                     let more = cfg!(windows) || n == buffer.len();
                     self.readiness
                         .set(Readiness::READABLE, more || self.readiness.has(Readiness::CLOSING));
@@ -173,10 +174,10 @@ impl StreamSlot {
         }
     }
 
-    /// How much of a buffer of `len` bytes one read may fill. What a read brings may become output at
-    /// once, and then nothing but the peer's reading frees it: a peer that never reads costs this
-    /// much, and the high mark. So only a stream whose output leaves gets the whole buffer.
-    pub(super) fn appetite(&self, len: usize) -> usize {
+    /// How much of a buffer of `len` bytes one read may fill. Input may become output immediately,
+    /// and then only the peer's reading frees it: a peer that never reads costs this much, plus the
+    /// high mark. So only a stream whose output drains gets the whole buffer.
+    pub(super) fn read_limit(&self, len: usize) -> usize {
         if self.readiness.has(Readiness::BLOCKED) {
             return len.min(READ_BLOCKED);
         }
@@ -184,13 +185,14 @@ impl StreamSlot {
         if self.readiness.has(Readiness::BULK) && drains() { len } else { len.min(READ) }
     }
 
-    /// Open and read from, with nothing noted for later.
+    /// Not paused, blocked or ended, and with no readiness left over.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.readiness == Readiness::NONE
     }
 
-    /// A reset is noticed while reading is paused, and also after the peer's end of stream.
+    /// The pending error, if any: so a reset is noticed while reading is paused and after the
+    /// peer's end of stream.
     pub(super) fn pending_error(&mut self) -> Option<io::Error> {
         if let Some(error) = self.error.take() {
             return Some(error);
@@ -204,7 +206,7 @@ impl StreamSlot {
         None
     }
 
-    /// One write of the first pieces: the bytes that it was given, and what it said.
+    /// One vectored write of the first pieces: the bytes it was given, and its result.
     pub(super) fn write_pieces(&self, out: &Outbox) -> (usize, io::Result<usize>) {
         let mut slices = [IoSlice::new(&[]); 32];
         let count = out.chunks(&mut slices);
@@ -212,7 +214,7 @@ impl StreamSlot {
         (slices.iter().map(|slice| slice.len()).sum(), (&self.stream).write_vectored(slices))
     }
 
-    /// Goes on after a first write. True when the outbox is empty.
+    /// Continues after a first write. True when the outbox is empty.
     pub(super) fn write_on(
         &mut self,
         out: &mut Outbox,
@@ -227,7 +229,7 @@ impl StreamSlot {
                     if out.is_empty() {
                         return Ok(true);
                     }
-                    // Less than asked: the socket is full, and says so when there is room.
+                    // A short write: the socket is full, and an edge follows when there is room.
                     if n < asked && !cfg!(windows) {
                         return Ok(false);
                     }

@@ -19,10 +19,10 @@ use crate::driver::{Bound, ListenOptions, World};
 #[cfg(unix)]
 use crate::driver::{Interest, WatchId};
 
-/// How late a wait may end whose end is more than a second away.
+/// How late a wait for a deadline more than a second away may end.
 const NEAR: Duration = Duration::from_millis(5);
 
-/// A timeout, and until when it is good enough.
+/// A cached timeout, and until when it is close enough.
 #[derive(Clone, Copy, Debug)]
 struct Far {
     until: Instant,
@@ -37,10 +37,10 @@ pub(super) struct System {
     registry: mio::Registry,
     hasher: std::hash::RandomState,
     count: std::cell::Cell<u64>,
-    /// The time as it was asked for last: the time of the turn.
+    /// The last reading of the clock: the time of the turn.
     last: std::cell::Cell<Instant>,
-    /// The last far timeout, which a busy loop asks for in each turn: to compute it anew takes as
-    /// long as a tenth of a message.
+    /// The last far timeout. A busy loop asks for it in each turn, and recomputing it takes a tenth
+    /// of a message's time.
     far: std::cell::Cell<Far>,
 }
 
@@ -57,8 +57,8 @@ impl System {
         }
     }
 
-    /// The time until `until`. For one that is more than a second away the time of the turn is near
-    /// enough, and for some turns the timeout of before.
+    /// The time left until `until`. For one more than a second away, the time of the turn is close
+    /// enough, and so is the cached timeout for [`NEAR`].
     #[inline(always)]
     pub(super) fn time_until(&self, until: Instant) -> Duration {
         let far = self.far.get();
@@ -101,7 +101,7 @@ impl World for System {
 
     fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
         let socket = match bind(address, options) {
-            // A kernel without IPv6: what was to be dual-stack is IPv4 alone.
+            // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
             Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
                 bind(SocketAddr::from(([0, 0, 0, 0], address.port())), options)?
             }
@@ -118,7 +118,7 @@ impl World for System {
         SourceFd(&source.as_raw_fd()).register(&self.registry, token, events(interest))
     }
 
-    /// mio is edge-triggered: registering once more is what makes an edge of what is left.
+    /// mio is edge-triggered: registering again raises a new edge for remaining readiness.
     #[cfg(unix)]
     fn rewatch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         let token = Token(WATCHES + id.0);
@@ -128,7 +128,7 @@ impl World for System {
     #[cfg(unix)]
     fn unwatch(&self, source: BorrowedFd<'_>) {
         if let Err(error) = SourceFd(&source.as_raw_fd()).deregister(&self.registry) {
-            tracing::debug!(%error, "a watched descriptor was closed by somebody else");
+            tracing::debug!(%error, "a watched descriptor was closed elsewhere");
         }
     }
 }
@@ -151,7 +151,7 @@ fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     socket.set_reuse_address(options.reuse_addr)?;
     #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
     socket.set_reuse_port(options.reuse_port)?;
-    // Accepted connections inherit it, which spares a system call for each.
+    // Accepted connections inherit it, which saves a system call each.
     socket.set_tcp_nodelay(options.no_delay)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -179,7 +179,7 @@ fn in_progress(error: &io::Error) -> bool {
 
 fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
-        || error.raw_os_error() == Some(97) // EAFNOSUPPORT on Linux has no kind of its own
+        || error.raw_os_error() == Some(97) // EAFNOSUPPORT on Linux, which has no `ErrorKind`
 }
 
 #[cfg(test)]

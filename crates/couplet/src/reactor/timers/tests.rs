@@ -1,7 +1,7 @@
-//! What the timer store promises: contract 86 to 95 as far as a store can keep them, and a model
-//! that it must agree with whatever is done to it.
+//! The timer store: contract 86 to 95 as far as they concern a store, and a model that it must
+//! agree with after any sequence of operations.
 
-#![expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
+#![expect(clippy::disallowed_methods, reason = "virtual time needs a starting point")]
 
 use proptest::prelude::*;
 
@@ -11,13 +11,13 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
-/// Everything that is due at `now` and was asked for by now.
+/// Pops everything due at `now` that was requested so far.
 fn pop_all<T>(timers: &mut Timers<T>, now: Instant) -> Vec<T> {
     let seq = timers.seq();
     std::iter::from_fn(|| timers.pop_due(now, seq)).collect()
 }
 
-/// The last time that the platform can name.
+/// The last time that the platform can represent.
 fn end_of_time(start: Instant) -> Instant {
     (0..64).rev().fold(start, |at, bit| at.checked_add(Duration::from_secs(1 << bit)).unwrap_or(at))
 }
@@ -64,7 +64,10 @@ fn a_new_call_in_the_past_does_not_hold_up_older_due_ones() {
     let cancelled = timers.insert(start, 'y');
     timers.insert(start + MS * 25, 'z');
     assert_eq!(timers.pop_due(now, seq), Some('b'));
-    assert_eq!(timers.parked_after, seq, "they are looked at once a turn, not at every call");
+    assert_eq!(
+        timers.parked_after, seq,
+        "they are parked until the next turn, not checked at every call"
+    );
     assert_eq!(timers.remove(cancelled), Some('y'));
     assert_eq!(timers.pop_due(now, seq), Some('c'));
     assert_eq!(timers.pop_due(now, seq), None);
@@ -282,9 +285,9 @@ fn a_call_asked_for_while_time_has_moved_first_is_sorted_among_the_rest() {
     assert_eq!(pop_all(&mut timers, now), ['b', 'c']);
 }
 
-// What is left behind, and what it costs
+// Leaks and costs
 
-/// Nothing refers to any entry any more.
+/// Asserts that nothing refers to an entry.
 fn assert_bare<T>(timers: &Timers<T>) {
     assert_sound(timers);
     assert!(timers.is_empty() && timers.heap.is_empty());
@@ -297,7 +300,7 @@ fn a_million_cancelled_calls_leave_nothing_behind() {
     let stays = timers.insert(start + SECOND * 30, 0);
     let mut keys = std::collections::VecDeque::new();
     for n in 0..1_000_000_u32 {
-        // In turn: in the heap, in the past, in each of several levels.
+        // Alternately in the heap, in the past, and in each of several levels.
         let delay = [Duration::ZERO, MS * 2, SECOND, SECOND * 90, YEAR][n as usize % 5];
         keys.push_back(timers.insert(start + delay, n));
         if n % 3 == 0 {
@@ -423,18 +426,18 @@ enum Step {
     Insert(Shift),
     Remove(usize),
     Reset(usize, Shift),
-    /// Moves from the deadline that it has, which may be any number of clocks away.
+    /// Moves relative to the present deadline, whatever the clock.
     Delay(usize, Shift),
     Advance(Duration),
     Seq,
-    /// Pops with one of the seqs taken so far, at a time that may lie behind the clock.
+    /// Pops with one of the seqs taken so far, at a time that may be before the clock's.
     Pop(usize, Duration),
     PopAll,
     TakeAll,
     NextDeadline,
 }
 
-/// From the model's clock to a deadline.
+/// A deadline relative to the model's clock.
 #[derive(Clone, Copy, Debug)]
 enum Shift {
     Ahead(Duration),
@@ -458,7 +461,7 @@ fn duration() -> impl Strategy<Value = Duration> {
         3 => (0..70_000_000_000_u64).prop_map(Duration::from_nanos),
         2 => (0..100_000_u64).prop_map(Duration::from_secs),
         1 => (0..500_u32).prop_map(|n| YEAR * n),
-        // About as far as a `Due` can tell, and further.
+        // About the range of a `Due`, and beyond it.
         1 => (70_000..90_000_u32).prop_map(|n| YEAR * n),
         1 => any::<u64>().prop_map(Duration::from_nanos),
     ]
@@ -484,14 +487,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The store beside a list that is searched from end to end.
+/// The store next to its model, a list that is searched linearly.
 struct Model {
     timers: Timers<usize>,
     now: Instant,
-    /// The first and the last deadline that the store tells apart from others.
+    /// The first and the last deadline that the store distinguishes from others.
     told_apart: (Instant, Instant),
     asked: u64,
-    /// (deadline, asked, value): what is outstanding. A value is an index in `keys`.
+    /// The outstanding values: (deadline, asked, value). A value is an index into `keys`.
     list: Vec<(Instant, u64, usize)>,
     /// Every key there ever was.
     keys: Vec<TimerKey>,
@@ -535,7 +538,7 @@ impl Model {
         }
     }
 
-    /// A time that the store tells apart from others.
+    /// A time that the store distinguishes from others.
     fn deadline(&self, shift: Shift, from: Instant) -> Instant {
         shift.from(from).clamp(self.told_apart.0, self.told_apart.1)
     }
@@ -621,15 +624,15 @@ impl Model {
             }
         }
         assert!(self.list.is_empty());
-        assert!(idle_turns <= entries * (LEVELS + 1), "{idle_turns} turns for nothing");
+        assert!(idle_turns <= entries * (LEVELS + 1), "{idle_turns} idle turns");
     }
 }
 
-/// Every invariant of the store.
+/// Asserts every invariant of the store.
 fn assert_sound<T>(timers: &Timers<T>) {
     let mut found = std::collections::BTreeMap::<u32, usize>::new();
     for (index, node) in timers.heap.iter().enumerate() {
-        let entry = timers.entries.at(node.entry).expect("it is occupied");
+        let entry = timers.entries.at(node.entry).expect("a linked entry is occupied");
         *found.entry(node.entry).or_default() += 1;
         assert!(node.due <= entry.due);
         assert!(index == 0 || timers.heap[(index - 1) / ARITY].due <= node.due);
@@ -640,7 +643,7 @@ fn assert_sound<T>(timers: &Timers<T>) {
         assert_eq!(occupied, first != NONE);
         let (mut before, mut this) = (NONE, first);
         while this != NONE {
-            let entry = timers.entries.at(this).expect("it is occupied");
+            let entry = timers.entries.at(this).expect("a linked entry is occupied");
             *found.entry(this).or_default() += 1;
             assert!(least <= entry.due);
             assert!(slot == PARKED || entry.due.tick() > timers.current);
@@ -654,11 +657,11 @@ fn assert_sound<T>(timers: &Timers<T>) {
     let each_once = timers.entries.keys().into_iter().map(|key| (key.slot, 1));
     assert!(found.into_iter().eq(each_once));
     assert_eq!(timers.iter().count(), timers.len());
-    if let Some(told) = timers.next {
+    if let Some(next) = timers.next {
         let first = timers.entries.iter().map(|(_, entry)| entry.due).min();
-        assert_eq!(told.due.is_some(), first.is_some());
-        assert!(told.due <= first);
-        assert_eq!(told.at, told.due.map(|due| due.deadline(timers.origin)));
+        assert_eq!(next.due.is_some(), first.is_some());
+        assert!(next.due <= first);
+        assert_eq!(next.at, next.due.map(|due| due.deadline(timers.origin)));
     }
 }
 

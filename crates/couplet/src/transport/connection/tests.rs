@@ -1,4 +1,4 @@
-//! A life in the test's hand: no loop, no driver, no clock.
+//! Drives a [`Life`] by hand: no loop, no driver, no clock.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::reactor::Reactor;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::{ConnectionId, Transport};
 
-/// Echoes, closes at `bye`, panics at `panic`; and notes its calls.
+/// Echoes, closes on `bye`, panics on `panic`, and records its calls.
 #[derive(Clone, Default)]
 struct Echo(Rc<RefCell<Vec<String>>>);
 
@@ -67,7 +67,7 @@ impl Held {
         self.life.feed(data, at)
     }
 
-    /// The driver takes all of the output.
+    /// Simulates a driver that sends all output.
     fn flush(&mut self) -> Follows {
         let mut out = self.life.cell().outbox();
         let before = out.len();
@@ -83,7 +83,7 @@ impl Held {
 }
 
 #[test]
-fn an_answer_follows_and_nothing_after_it_has_left() {
+fn an_answer_is_output_and_nothing_follows_once_it_is_sent() {
     let mut held = Held::new();
     assert_eq!(held.feed(b"hello"), Follows::OUTPUT);
     assert_eq!(held.flush(), Follows::NOTHING);
@@ -96,8 +96,8 @@ fn a_close_flushes_shuts_drains_and_ends_with_the_peers_fin() {
     let mut held = Held::new();
     let (at, follows) = (held.at(), held.feed(b"bye"));
     assert_eq!(follows, Follows::RECORDED.and(Follows::OUTPUT));
-    let follows = held.life.take_over(at);
-    for order in [Follows::RECEIVE_NO_MORE, Follows::LOOK_FOR_FIN, Follows::DEADLINE] {
+    let follows = held.life.apply(at);
+    for order in [Follows::STOP_RECEIVING, Follows::CHECK_FIN, Follows::DEADLINE] {
         assert!(follows.has(order), "{follows:?} lacks {order:?}");
     }
     assert!(!follows.has(Follows::SHUT_WRITE), "not before the flush");
@@ -118,8 +118,8 @@ fn a_flush_without_progress_ends_at_the_close_deadline() {
     let mut held = Held::new();
     let at = held.at();
     let _ = held.feed(b"bye");
-    let _ = held.life.take_over(at);
-    let deadline = held.life.deadline().expect("a close has one");
+    let _ = held.life.apply(at);
+    let deadline = held.life.deadline().expect("a closing connection has a deadline");
     assert_eq!(deadline, held.start + Duration::from_secs(30));
     let early = held.after(Duration::from_secs(29));
     assert!(!held.life.timed_out(early, None).has(Follows::CALLS));
@@ -147,7 +147,7 @@ fn while_the_reactor_stops_a_flush_is_the_end_without_a_drain() {
     let stopping = Moment { stopping: true, ..held.at() };
     let _ = held.feed(b"hello");
     let _ = held.life.stop(stopping);
-    assert_eq!(held.life.closed(), None, "what was written is flushed first");
+    assert_eq!(held.life.closed(), None, "written bytes are flushed first");
     let mut out = held.life.cell().outbox();
     let before = out.len();
     out.clear();
@@ -193,11 +193,11 @@ fn write_closed_does_not_come_after_a_reset() {
         let at = held.at();
         let transport = Transport { cell: held.life.cell().clone() };
         transport.lose_write_connection();
-        assert!(held.life.take_over(at).has(Follows::SHUT_WRITE.and(Follows::CALLS)));
+        assert!(held.life.apply(at).has(Follows::SHUT_WRITE.and(Follows::CALLS)));
         // Before the call that is due.
         if resets {
             transport.abort_connection();
-            let _ = held.life.take_over(at);
+            let _ = held.life.apply(at);
             held.life.lost(at);
             assert_eq!(held.calls(), ["lost: Aborted"]);
         } else {
@@ -217,7 +217,7 @@ fn of_the_idle_and_the_close_deadline_the_earlier_one_counts() {
         transport.set_idle_timeout(Some(Duration::from_secs(idle)));
         let _ = held.feed(b"hello");
         transport.lose_write_connection();
-        let _ = held.life.take_over(at);
+        let _ = held.life.apply(at);
         assert_eq!(held.life.deadline(), Some(held.start + Duration::from_secs(first)));
     }
 }

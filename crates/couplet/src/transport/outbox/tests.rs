@@ -30,7 +30,7 @@ fn bytes_leave_in_the_order_in_which_they_came_however_they_are_written_and_sent
                 outbox.push(Bytes::from(bytes.clone()));
                 model.extend(bytes);
             }
-            8 => outbox.settle_down(),
+            8 => outbox.trim(),
             9 => drop(outbox.take_spent()),
             _ => {
                 let n = if choice == 15 { outbox.len() } else { size.min(outbox.len()) };
@@ -97,7 +97,7 @@ fn little_that_waits_does_not_keep_a_large_buffer() {
     let mut outbox = outbox();
     outbox.extend(&vec![7; PIECE]);
     outbox.advance(PIECE - 10);
-    outbox.settle_down();
+    outbox.trim();
     assert_eq!(waiting(&outbox), [7; 10]);
     assert!(outbox.open.capacity() <= GROWS / 4, "{}", outbox.open.capacity());
     assert_eq!(outbox.spares().take().capacity(), PIECE, "the next write has it");
@@ -112,12 +112,12 @@ fn much_that_waits_stays_where_it_is() {
     outbox.extend(&vec![7; GROWS]);
     outbox.advance(GROWS / 8);
     let place = outbox.first().as_ptr();
-    outbox.settle_down();
+    outbox.trim();
     assert_eq!(outbox.first().as_ptr(), place, "no copy");
     let mut outbox = self::outbox();
     outbox.spares().give(Vec::with_capacity(GROWS));
     outbox.extend(&vec![7; GROWS - GROWS / 4]);
     let place = outbox.first().as_ptr();
-    outbox.settle_down();
+    outbox.trim();
     assert_eq!(outbox.first().as_ptr(), place, "so little is saved by none");
 }

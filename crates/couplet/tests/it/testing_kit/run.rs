@@ -243,11 +243,7 @@ fn a_connection_that_cannot_finish_closing_is_reported_with_what_blocks_it() {
         |reactor| closing(reactor, || Stays),
         &[
             ("a port", "opened at", "stop"),
-            (
-                &format!("{to}(draining"),
-                "asked for at",
-                "it closes already, but the other end does",
-            ),
+            (&format!("{to}(draining"), "asked for at", "it is closing, but the other end does"),
             ("a connection from tcp:127.0.0.1:", "accepted by", "lose_connection"),
         ],
     );
@@ -306,7 +302,7 @@ fn a_pending_call_is_reported_with_its_time_and_its_call_site() {
         &[
             ("a timed call, due in 28s", &at("call"), "keep its `DelayedCall`, and `cancel()` it"),
             ("a sleep, due in 38s", &at("sleep"), "cancel its Deferred"),
-            ("a timeout, due in 48s", &at("timeout"), "what it guards"),
+            ("a timeout, due in 48s", &at("timeout"), "the Deferred that it guards"),
             ("a timed call, due in 58s", &at("call again"), "cancel"),
         ],
     );
@@ -334,7 +330,7 @@ fn calls_made_by_the_library_have_the_call_site_in_user_code() {
             reactor.sleep(s(10))
         },
         &[
-            ("a timeout, due in 20s", &at("timeout of a task"), "what it guards"),
+            ("a timeout, due in 20s", &at("timeout of a task"), "the Deferred that it guards"),
             (
                 "a task that has not finished",
                 &at("task with a timeout"),

@@ -1,0 +1,57 @@
+//! The address of our end of a connection, asked for when somebody wants it.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::{SocketAddr, TcpStream};
+
+#[cfg(unix)]
+use std::os::fd::{AsFd as AsSocket, AsRawFd, FromRawFd, RawFd as Raw};
+#[cfg(windows)]
+use std::os::windows::io::{AsRawSocket, AsSocket, FromRawSocket, RawSocket as Raw};
+
+/// A connected socket that can be asked for its address, by its number: this neither owns the
+/// socket nor keeps it open. Ask it only while its owner has it open.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalAddress(Raw);
+
+impl LocalAddress {
+    /// Of this socket.
+    pub fn of(socket: &impl AsSocket) -> LocalAddress {
+        #[cfg(unix)]
+        return LocalAddress(socket.as_fd().as_raw_fd());
+        #[cfg(windows)]
+        return LocalAddress(socket.as_socket().as_raw_socket());
+    }
+
+    /// Asks for the address (getsockname).
+    ///
+    /// # Errors
+    ///
+    /// What the system says, such as `EBADF` where the socket was closed.
+    pub fn get(self) -> io::Result<SocketAddr> {
+        // SAFETY: the owner has the socket open (see the type). It is asked for its name and never
+        // closed here: a number that had come to name another socket would give that one's address.
+        #[cfg(unix)]
+        let stream = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(self.0) });
+        // SAFETY: as above.
+        #[cfg(windows)]
+        let stream = ManuallyDrop::new(unsafe { TcpStream::from_raw_socket(self.0) });
+        stream.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_asked_and_stays_open() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let later = LocalAddress::of(&stream);
+        let address = stream.local_addr().expect("connected");
+        assert_eq!((later.get().ok(), later.get().ok()), (Some(address), Some(address)));
+        drop(stream);
+        assert!(later.get().is_err());
+    }
+}
