@@ -27,8 +27,11 @@ pub(super) struct TaskId(Key);
 /// The tasks of a loop.
 pub(super) struct Tasks {
     entries: Slots<Spawned>,
+    /// Counts the turns in which tasks ran.
+    turn: u64,
     queue: Arc<WakeQueue>,
-    /// Spawned since this turn began, to run in the next. Law 9: each task once.
+    /// To run in the next turn: spawned in this one, or woken after their poll in it. Law 9: each
+    /// task once.
     fresh: Vec<TaskId>,
     /// To run in this turn: those spawned before it began, then those woken. Law 9: each task once.
     ready: Vec<TaskId>,
@@ -37,6 +40,8 @@ pub(super) struct Tasks {
 
 struct Spawned {
     waker: Arc<TaskWaker>,
+    /// The turn of its last poll.
+    polled_in: u64,
     /// Taken out while it is polled.
     task: Option<Box<dyn Task>>,
 }
@@ -107,39 +112,40 @@ impl Wake for TaskWaker {
 
 /// A future and the resolver of its Deferred.
 trait Task {
-    /// Polls once; `Ready` holds a closure to call once the task is out of the table.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<dyn FnOnce()>>;
+    /// Polls once.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// After it was ready and left the table: drops the future, then resolves the Deferred.
+    fn finish(self: Box<Self>);
     /// Drops the future, and fails the Deferred.
     fn cancel(self: Box<Self>);
 }
 
 struct TaskOf<F, T> {
     future: Contained<Pin<Box<F>>>,
-    resolver: Option<Resolver<T>>,
+    result: Option<Result<T>>,
+    resolver: Resolver<T>,
 }
 
 impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for TaskOf<F, T> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<dyn FnOnce()>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let future = self.future.as_mut();
-        let result = match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+        self.result = Some(match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result,
             Err(payload) => Err(Panicked(panic_text(payload)).into()),
-        };
-        let resolver = self.resolver.take();
-        Poll::Ready(Box::new(move || {
-            if let Some(resolver) = resolver {
-                resolver.resolve(result);
-            }
-        }))
+        });
+        Poll::Ready(())
     }
 
-    fn cancel(self: Box<Self>) {
-        let TaskOf { future, resolver } = *self;
+    fn finish(self: Box<Self>) {
+        let TaskOf { future, result, resolver } = *self;
         drop(future);
-        if let Some(resolver) = resolver {
-            resolver.errback(Cancelled::of("a task"));
-        }
+        resolver.resolve(result.unwrap_or_else(|| Err(Cancelled::of("a task").into())));
+    }
+
+    fn cancel(mut self: Box<Self>) {
+        self.result = None;
+        self.finish();
     }
 }
 
@@ -164,9 +170,8 @@ impl NewTask {
                 records.note(pending::TASKS);
             }
         });
-        let task =
-            Box::new(TaskOf { future: Contained::new(Box::pin(future)), resolver: Some(resolver) });
-        (NewTask { id, task }, deferred)
+        let future = Contained::new(Box::pin(future));
+        (NewTask { id, task: Box::new(TaskOf { future, result: None, resolver }) }, deferred)
     }
 }
 
@@ -180,6 +185,7 @@ impl Tasks {
         });
         Tasks {
             entries: Slots::new(),
+            turn: 0,
             queue,
             fresh: Vec::new(),
             ready: Vec::new(),
@@ -192,7 +198,7 @@ impl Tasks {
         let queue = self.queue.clone();
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), queue });
         self.fresh.push(id);
-        self.entries.insert(Spawned { waker, task: None });
+        self.entries.insert(Spawned { waker, polled_in: 0, task: None });
         id
     }
 
@@ -236,6 +242,18 @@ impl Tasks {
         !self.fresh.is_empty() || !self.cancelled.is_empty()
     }
 
+    /// Takes a task out to be polled, unless this turn has polled it: then it waits for the next.
+    fn take_to_poll(&mut self, id: TaskId) -> Option<(Box<dyn Task>, Waker)> {
+        let turn = self.turn;
+        let entry = self.entry(id)?;
+        if std::mem::replace(&mut entry.polled_in, turn) == turn {
+            self.fresh.push(id);
+            return None;
+        }
+        entry.waker.queued.store(false, Ordering::Release);
+        Some((entry.task.take()?, Waker::from(entry.waker.clone())))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -254,20 +272,26 @@ impl Tasks {
 }
 
 impl Core {
-    /// Step 5: the tasks woken by now, each once.
+    /// Step 5: the woken tasks, those that they wake included, each once.
     pub(super) fn run_tasks(&mut self) {
         if !self.reactor.records.take_pending(pending::TASKS)
             && !self.reactor.records.queue.door.is_any()
         {
             return;
         }
-        let mut ready = self.reactor.records.tasks.borrow_mut().take_ready();
+        self.reactor.records.tasks.borrow_mut().turn += 1;
         self.drop_cancelled_tasks();
-        for id in ready.drain(..) {
-            self.run_task(id);
+        loop {
+            let mut ready = self.reactor.records.tasks.borrow_mut().take_ready();
+            if ready.is_empty() {
+                break;
+            }
+            for id in ready.drain(..) {
+                self.run_task(id);
+            }
+            self.reactor.records.tasks.borrow_mut().recycle(ready);
+            self.drop_cancelled_tasks();
         }
-        self.reactor.records.tasks.borrow_mut().recycle(ready);
-        self.drop_cancelled_tasks();
         if self.reactor.records.tasks.borrow().has_pending() {
             self.reactor.records.note(pending::TASKS);
         }
@@ -275,10 +299,7 @@ impl Core {
 
     fn run_task(&mut self, id: TaskId) {
         let tasks = &self.reactor.records.tasks;
-        let out = tasks.borrow_mut().entry(id).and_then(|entry| {
-            entry.waker.queued.store(false, Ordering::Release);
-            Some((entry.task.take()?, Waker::from(entry.waker.clone())))
-        });
+        let out = tasks.borrow_mut().take_to_poll(id);
         let Some((mut task, waker)) = out else { return };
         match task.poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => {
@@ -287,10 +308,9 @@ impl Core {
                     entry.task = Some(task);
                 }
             }
-            Poll::Ready(finish) => {
+            Poll::Ready(()) => {
                 tasks.borrow_mut().remove(id);
-                drop(task);
-                finish();
+                task.finish();
             }
         }
     }

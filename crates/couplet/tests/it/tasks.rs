@@ -535,3 +535,54 @@ fn from_a_thread(waker: &Waker) {
     let waker = waker.clone();
     std::thread::spawn(move || waker.wake()).join().expect("it only wakes");
 }
+
+#[test]
+fn a_task_woken_by_another_runs_in_the_same_turn_and_none_runs_twice() {
+    for kit in KITS {
+        let mut rig = kit.rig();
+        let polls = Rc::new(Cell::new([0, 0]));
+        let wakers: Rc<RefCell<[Option<Waker>; 2]>> = Rc::default();
+        for me in [0, 1] {
+            let (polls, wakers) = (polls.clone(), wakers.clone());
+            let wakes_the_other = poll_fn(move |context| {
+                let mut counts = polls.get();
+                counts[me] += 1;
+                polls.set(counts);
+                wakers.borrow_mut()[me] = Some(context.waker().clone());
+                if let Some(other) = &wakers.borrow()[1 - me] {
+                    other.wake_by_ref();
+                }
+                Poll::<Result<()>>::Pending
+            });
+            rig.reactor.spawn(wakes_the_other).detach();
+        }
+        rig.turns(3);
+        let before = polls.get();
+        rig.turns(10);
+        assert_eq!(polls.get(), before.map(|polls| polls + 10), "each once per turn");
+    }
+}
+
+#[test]
+fn awaiting_a_spawned_task_takes_a_turn() {
+    let mut rig = memory();
+    let (reactor, rounds) = (rig.reactor.clone(), Rc::new(Cell::new(0)));
+    let counted = rounds.clone();
+    let rounds_of_spawn = async move {
+        loop {
+            reactor.spawn(async { Ok(()) }).await?;
+            counted.set(counted.get() + 1);
+        }
+        #[expect(unreachable_code, reason = "it gives the task's type")]
+        Ok(())
+    };
+    rig.reactor.spawn(rounds_of_spawn).detach();
+    rig.turns(2);
+    let before = rounds.get();
+    rig.turns(10);
+    assert_eq!(
+        rounds.get() - before,
+        10,
+        "a task spawned in a turn waits for the next, and no more"
+    );
+}
