@@ -203,7 +203,7 @@ fn section(drawn: &[Mutant], results: &Results, reasons: &Results, options: &Opt
     let head = format!(
         "Seed {}, {} drawn: `run.sh --seed {} --count {}`.\n\n",
         options.seed,
-        drawn.len(),
+        by_seed.len(),
         options.seed,
         options.count
     );
