@@ -2,14 +2,14 @@
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use crate::kit::{Client, Server, TempFile, noise};
+use crate::kit::{Client, Server, TempFile, noise, wait_until};
 
 const CROWD: usize = 1000;
 
 /// This process needs a descriptor for each client; the server keeps the usual limit of 1024.
 pub(crate) fn allow_a_crowd() {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = 8192.min(limit.maximum.unwrap_or(u64::MAX));
+    let wanted = 20_000.min(limit.maximum.unwrap_or(u64::MAX));
     if limit.current.is_some_and(|current| current < wanted) {
         setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).unwrap();
     }
@@ -34,6 +34,21 @@ fn a_thousand_clients_of_an_echo_server_get_each_their_own_words_back() {
         client.finish();
         assert_eq!(client.read_to_end().unwrap(), b"");
     }
+    server.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn clients_that_have_gone_leave_no_memory_behind() {
+    const LEFT: u64 = 2 * 1024;
+    allow_a_crowd();
+    let server = Server::start_limited(8192, &["echo"]);
+    let before = server.memory();
+    let clients: Vec<Client> = (0..6000).map(|_| server.connect()).collect();
+    wait_until("a socket for each client", || server.running.sockets() > clients.len());
+    let with_all = server.memory();
+    assert!(with_all > before + LEFT, "from {before} to {with_all} KiB: it proves nothing");
+    drop(clients);
+    wait_until("the memory of the clients", || server.memory() <= before + LEFT);
     server.stop(Signal::TERM).quietly(0);
 }
 

@@ -10,6 +10,9 @@ use crate::driver::Key;
 
 /// Tables with fewer slots are not worth shrinking.
 const SHRINK: usize = 256;
+/// When at least as many connections were open, the heap is worth trimming too: a connection takes
+/// about a kilobyte of it, which the allocator would keep for good.
+const TRIM: usize = 1024;
 
 pub(super) struct Registered {
     /// In the list of slots to serve in the next turn.
@@ -56,9 +59,12 @@ impl Mio {
         }
         let used = self.slots.len();
         if self.high_water >= SHRINK && used <= self.high_water / 2 {
-            self.high_water = used;
             self.slots.shrink();
             self.retired.shrink_to(SHRINK);
+            if self.high_water >= TRIM {
+                couplet_os::heap::trim();
+            }
+            self.high_water = used;
         }
     }
 
