@@ -235,4 +235,24 @@ mod tests {
         assert_eq!(slots.get(keys[0]), Some(&0));
         assert_eq!(slots.keys().len(), 1001);
     }
+
+    #[test]
+    fn memory_shrinks_to_twice_what_is_used_when_that_is_less_than_a_quarter() {
+        let mut slots = Slots::new();
+        slots.slots.reserve_exact(1000);
+        slots.free.reserve_exact(1000);
+        let keys: Vec<Key> = (0..1000).map(|n| slots.insert(n)).collect();
+        let mut without = |range: std::ops::Range<usize>| {
+            for key in &keys[range] {
+                slots.remove(*key);
+            }
+            slots.shrink();
+            (slots.slots.len(), slots.slots.capacity(), slots.free.capacity())
+        };
+        assert_eq!(without(500..600), (1000, 1000, 1000), "the last ones are in use");
+        assert_eq!(without(250..1000), (250, 1000, 1000), "a quarter");
+        assert_eq!(without(249..250), (249, 498, 498));
+        assert_eq!(without(32..249), (32, 64, 64));
+        assert_eq!(without(0..32), (0, 64, 64), "a small table may stay");
+    }
 }

@@ -236,7 +236,7 @@ pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[
     let limit = framer.limit();
     let buffer = framer.buffer();
     buffer.extend(rest, limit);
-    buffer.whole |= !plain.wants_data();
+    buffer.whole = !plain.wants_data();
 }
 
 /// The callbacks that a framer forwards unchanged to the wrapped protocol, in an `impl Protocol`.

@@ -109,8 +109,7 @@ impl Relay {
     }
 
     fn end(&self, clean: bool) {
-        let end = self.joint.end(self.side).replace(End::Over { clean });
-        drop(end);
+        drop(self.joint.end(self.side).replace(End::Over { clean }));
     }
 }
 

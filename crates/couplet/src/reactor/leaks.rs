@@ -276,3 +276,24 @@ impl Reactor {
         call
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_things_were_asked_for_is_forgotten_of_as_many_as_are_left() {
+        let mut noted = Noted::default();
+        let mut add = |n: u32, least: u32| {
+            noted.add(n, Location::caller(), |n| *n >= least);
+            noted.list.len()
+        };
+        // Each is over as soon as there is another one.
+        assert_eq!((0..65).map(|n| add(n, n)).max(), Some(64));
+        assert_eq!(add(65, 0), 2);
+        assert_eq!((66..129).map(|n| add(n, 0)).last(), Some(65), "all are left");
+        // It looks again when there may be as many that are over, and 64.
+        assert_eq!((129..256).map(|n| add(n, n)).max(), Some(192));
+        assert_eq!(add(256, 256), 1);
+    }
+}

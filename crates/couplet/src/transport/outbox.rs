@@ -336,21 +336,24 @@ impl Outbox {
         self.sealed.is_none()
     }
 
-    /// Takes the first piece out, with the number of its bytes that are sent already. When done,
-    /// the caller returns a `Copied` buffer to [`spares`](Self::spares), or the piece
-    /// [to the outbox](Self::give_back).
-    pub fn take_piece(&mut self) -> Option<(Piece, usize)> {
+    /// Takes the first piece out. When done, the caller returns a `Copied` buffer to
+    /// [`spares`](Self::spares), or the piece [to the outbox](Self::give_back).
+    ///
+    /// # Panics
+    ///
+    /// When [`advance`](Self::advance) has removed a part of the piece: that is a driver's mistake.
+    pub fn take_piece(&mut self) -> Option<Piece> {
+        assert_eq!(self.gone, 0, "a driver took a piece of which it had sent a part");
         if self.pieces().next().is_none() {
             self.seal();
         }
         let piece = self.sealed.as_mut()?.pieces.pop_front()?;
-        let gone = std::mem::take(&mut self.gone);
-        self.len -= piece.as_slice().len() - gone;
+        self.len -= piece.as_slice().len();
         if self.len == 0 {
             self.drained();
         }
         self.check();
-        Some((piece, gone))
+        Some(piece)
     }
 
     /// Returns a piece that is no longer needed. A copied one is reused. A foreign buffer must not
@@ -423,3 +426,6 @@ impl fmt::Debug for Outbox {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use couplet::defer::{Alarm, Cancelled, Deferred, Failure, TimedOut, gather};
+use couplet::testing::{Manner, Memory};
+use couplet::{Loop, LoopOptions};
 
 use crate::defer_witness::{Clock, given, unhandled_in};
 
@@ -154,4 +156,16 @@ fn c119_an_unhandled_timeout_is_reported_once() {
         clock.advance_to(SECOND);
     });
     assert_eq!(reports, ["timed out after 1s"]);
+}
+
+#[test]
+fn a_result_in_time_leaves_no_timed_call_in_its_loop() {
+    let (driver, _network) = Memory::new(Manner::Readiness, 1);
+    let l = Loop::with_driver(driver, LoopOptions::default());
+    let (deferred, resolver) = Deferred::<u8>::new();
+    let given = given(deferred.add_timeout(&l.reactor(), SECOND));
+    assert_eq!(l.snapshot().pending_calls, 1);
+    resolver.callback(1);
+    assert_eq!(l.snapshot().pending_calls, 0);
+    assert_eq!(given.take().unwrap(), 1);
 }

@@ -594,6 +594,18 @@ fn try_one(act: Act) {
 }
 
 #[test]
+fn unsent_bytes_may_panic_when_the_last_handle_is_dropped_after_the_loop() {
+    let mut scene = Scene::new();
+    let (transport, _wire) = scene.open();
+    transport.write_bytes(Bytes::from_owner(Shell(1)));
+    transport.write_bytes(Bytes::from_owner(Shell(2)));
+    let before = SHELLS.get();
+    drop(scene);
+    drop(transport);
+    assert_eq!(SHELLS.get() - before, 2);
+}
+
+#[test]
 fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
     let panicked: Vec<_> = WAYS
         .iter()

@@ -10,8 +10,8 @@ use std::time::Duration;
 use couplet::defer::set_reporter;
 use couplet::testing::{Manner, Memory, Network};
 use couplet::{
-    Address, Connection, Deferred, Failure, ListenOptions, Loop, LoopOptions, Protocol, Reactor,
-    Reason, Resolver, Shutdown, Signal, Stopped, Transport,
+    Address, ConnectOptions, Connection, Deferred, Failure, ListenOptions, Loop, LoopOptions,
+    Protocol, Reactor, Reason, Resolver, Shutdown, Signal, Stopped, Transport,
 };
 
 use crate::logged::logged;
@@ -198,7 +198,7 @@ fn c102_a_connect_asked_for_at_the_end_fails_and_does_not_wait_for_another_run()
         let (late, log) = (reactor.clone(), log.clone());
         reactor.on(when, move || {
             let maker = Maker::new(&log, |_| None);
-            let options = couplet::ConnectOptions::default();
+            let options = ConnectOptions::default();
             let connecting = late.connect_tcp_deferred("127.0.0.1", to.port(), options, maker);
             connecting
                 .add_both(move |outcome| {
@@ -310,7 +310,7 @@ fn run_until_keeps_connections_open() {
     let connecting = l.reactor().connect_tcp_deferred(
         "127.0.0.1",
         to.port(),
-        couplet::ConnectOptions::default(),
+        ConnectOptions::default(),
         move |_: &Address| protocol.take(),
     );
     let connection: Connection<_> = l.run_until(connecting).expect("it connects");
@@ -595,4 +595,36 @@ fn bytes_in_every_turn_do_not_starve_the_rest_of_a_run() {
         Ok(())
     });
     ran.expect("the run ends");
+}
+
+#[test]
+fn options_that_are_not_set_are_those_of_the_documentation() {
+    let of_loop = LoopOptions::default();
+    assert_eq!(of_loop.read_buffer, 256 * 1024);
+    assert_eq!(of_loop.shutdown_grace, Duration::from_millis(500));
+    assert_eq!(of_loop.job_grace, Duration::from_secs(5));
+    assert!(!of_loop.signals);
+    let of_port = ListenOptions::default();
+    assert_eq!(of_port.backlog, 50);
+    assert!(of_port.dual_stack && of_port.no_delay && !of_port.reuse_port);
+    assert_eq!(of_port.reuse_addr, cfg!(unix));
+    let of_client = ConnectOptions::default();
+    assert_eq!(of_client.timeout, Duration::from_secs(30));
+    assert!(of_client.no_delay && of_client.bind.is_none());
+}
+
+#[test]
+fn a_snapshot_that_the_last_trigger_asks_for_comes_in_the_same_run() {
+    let (mut l, _network) = memory();
+    let log = Log::default();
+    for when in [Shutdown::During, Shutdown::After] {
+        let (reactor, log) = (l.reactor(), log.clone());
+        l.reactor().on(when, move || {
+            reactor.snapshot().map(move |_| log.note("a snapshot")).detach();
+            Deferred::succeed(())
+        });
+    }
+    stop_after(&l.reactor(), s(1));
+    l.run(|_| Ok(())).expect("the run ends");
+    assert_eq!(log.entries(), ["a snapshot", "a snapshot"]);
 }

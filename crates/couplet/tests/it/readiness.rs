@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::{
-    CloseMode, Commands, ConnectOptions, Driver, Event, Key, ListenOptions, Mio,
+    CloseMode, Commands, ConnectOptions, Driver, Event, Key, ListenOptions, Mio, Outbox,
+    WriteOutcome,
 };
 use couplet::{Loop, Protocol, Transport};
 
@@ -130,4 +131,27 @@ fn a_shrinking_table_drops_pending_rechecks() {
     driver.wait(Some(driver.world().now())).expect("it does not wait");
     assert!(driver.next().is_none());
     assert_eq!(connect(&mut driver).slot, 0, "the table is empty");
+}
+
+#[test]
+fn one_write_sends_a_bounded_part_of_many_pieces_and_the_rest_follows() {
+    const SEND_LIMIT: usize = 512 * 1024;
+    const PIECE: &[u8] = &[7; 8 * 1024];
+    let mut driver = Mio::new(4096).expect("a driver");
+    let to = listen(&mut driver);
+    let _peer = B::connect(to, &Ground::Sockets).expect("it listens");
+    let key = accepted(&mut driver);
+    let mut outbox = Outbox::new(Rc::default());
+    for _ in 0..200 {
+        outbox.push(PIECE.into());
+    }
+    let before = outbox.len();
+    // Nobody reads, and the system's own buffers hold more than the limit.
+    assert_eq!(driver.write(key, &mut outbox), WriteOutcome::Blocked);
+    assert_eq!(before - outbox.len(), SEND_LIMIT);
+    driver.wait(Some(driver.world().now())).expect("it does not wait");
+    let event = driver.next();
+    assert!(matches!(event, Some(Event::Sent(at, 0)) if at == key), "{event:?}");
+    assert_ne!(driver.write(key, &mut outbox), WriteOutcome::Taken(0));
+    assert!(before - outbox.len() > SEND_LIMIT, "it goes on in the next turn");
 }

@@ -185,6 +185,20 @@ fn c135_jitter_spreads_the_waits_by_twelve_percent_and_never_over_the_cap() {
 }
 
 #[test]
+fn jitter_lengthens_a_wait_as_often_as_it_shortens_it() {
+    let waits: Vec<f64> = (0..300)
+        .map(|seed| {
+            let mut rig = Rig::new(seed);
+            rig.connect(rig.factory().jitter(0.3));
+            rig.pass(S * 10);
+            rig.waits()[0] as f64 / 1000.0
+        })
+        .collect();
+    let mean = waits.iter().sum::<f64>() / 300.0;
+    assert!((0.95..1.05).contains(&mean), "{mean}");
+}
+
+#[test]
 fn c135_the_same_seed_gives_the_same_waits() {
     let waits = |seed| {
         let mut rig = Rig::new(seed);
@@ -394,6 +408,7 @@ fn c135_the_end_of_the_reactor_ends_the_trying() {
             rig.listen();
         }
         let factory = rig.factory();
+        let retries = factory.reconnection();
         let first = given(rig.endpoint(factory));
         rig.settle();
         let stopping = rig.reactor.clone();
@@ -407,7 +422,11 @@ fn c135_the_end_of_the_reactor_ends_the_trying() {
             let failure = first.take().unwrap_err();
             assert!(matches!(failure.downcast_ref(), Some(ConnectError::Shutdown)));
         }
-        assert_eq!(rig.take().last().unwrap(), "do_stop");
+        let log = rig.take();
+        let stopped = log.iter().filter(|line| line.ends_with("the reactor stopped")).count();
+        assert_eq!(stopped, 1, "nothing is tried after that: {log:?}");
+        assert_eq!(log.last().unwrap(), "do_stop");
+        assert_eq!(retries.retries(), u32::from(!connected));
         assert_eq!(rig.attempts.borrow().len(), 1);
         rig.pass(S * 100);
         assert_eq!(rig.attempts.borrow().len(), 1);

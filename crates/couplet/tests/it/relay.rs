@@ -259,6 +259,31 @@ fn a_stop_of_the_reactor_flushes_both_sides() {
     }
 }
 
+#[test]
+fn a_stop_of_the_reactor_flushes_the_slower_side_after_the_other_has_ended() {
+    for manner in MANNERS {
+        let mut rig = Rig::new(manner);
+        let (client, server) = rig.pair();
+        let stream = vec![7; 1_000_000];
+        let mut sent = 0;
+        for _ in 0..50 {
+            sent += client.push(&stream[sent..]);
+            rig.settle();
+        }
+        let relayed = sent - client.unreceived();
+        rig.l.reactor().stop();
+        rig.settle();
+        client.fin();
+        let mut got = 0;
+        for _ in 0..100 {
+            rig.settle();
+            got += server.take().len();
+        }
+        assert_eq!(got, relayed);
+        assert!(server.saw_fin() && !server.saw_reset());
+    }
+}
+
 /// Reads a command, then relays.
 struct Dialogue {
     reactor: Reactor,

@@ -246,3 +246,23 @@ fn recorded_requests_are_counted_before_the_turn_starts_them() {
         assert_eq!(rig.l.snapshot().ports.len(), before);
     }
 }
+
+#[test]
+fn it_is_empty_while_nothing_is_counted() {
+    let rig = Kit::memory(Manner::Readiness).rig();
+    let nothing = rig.l.snapshot();
+    assert!(nothing.is_empty());
+    for which in 1..16 {
+        let mut snapshot = nothing.clone();
+        let counts = [
+            &mut snapshot.pending_calls,
+            &mut snapshot.tasks,
+            &mut snapshot.jobs,
+            &mut snapshot.watches,
+        ];
+        for (bit, count) in counts.into_iter().enumerate() {
+            *count = which >> bit & 1;
+        }
+        assert!(!snapshot.is_empty(), "{snapshot}");
+    }
+}

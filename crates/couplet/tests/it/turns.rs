@@ -1,11 +1,13 @@
 //! When the loop turns again immediately, and when it sleeps: it never sleeps while a request is
 //! pending, and never spins once all work is done.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::testing::{Manner, Memory};
-use couplet::{Address, Factory, Loop, LoopOptions, Protocol, Reactor, Transport};
+use couplet::{Address, Connection, Factory, Loop, LoopOptions, Protocol, Reactor, Transport};
 
 use crate::suite::tap::Tap;
 
@@ -80,4 +82,38 @@ fn a_turn_that_leaves_no_work_lets_the_next_one_sleep() {
         l.turn(Some(HOUR)).expect("memory does not fail");
     }
     assert_eq!(*tapped.waits.borrow(), [Some(HOUR), Some(HOUR * 2)]);
+}
+
+/// Tells itself again and again, for a time that no turn lasts.
+fn tell_again(connection: &Connection<Silent>, told: &Rc<Cell<u32>>) {
+    const FAR_TOO_OFTEN: u32 = 10_000;
+    let (again, count) = (connection.clone(), told.clone());
+    connection.tell(move |_, _| {
+        count.set(count.get() + 1);
+        if count.get() < FAR_TOO_OFTEN {
+            tell_again(&again, &count);
+        }
+    });
+}
+
+#[test]
+fn a_tell_that_tells_itself_ends_no_turn_later() {
+    let (memory, _network) = Memory::new(Manner::Readiness, 1);
+    let mut l = Loop::with_driver(memory, LoopOptions::default());
+    let reactor = l.reactor();
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let server = reactor.listen_tcp(any, || Silent).expect("a port in memory is free");
+    let told = Rc::new(Cell::new(0));
+    let count = told.clone();
+    let connecting = reactor.connect(server.host().to_string(), || Silent);
+    connecting.map(move |connection| tell_again(&connection, &count)).detach();
+    let mut turns = 0;
+    while told.get() < 100 {
+        let before = told.get();
+        l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+        let by_one_turn = told.get() - before;
+        assert!(by_one_turn <= 3, "each round makes it once, and not {by_one_turn} times");
+        turns += 1;
+        assert!(turns < 1000, "it is told in every turn");
+    }
 }

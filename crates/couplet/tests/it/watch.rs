@@ -37,7 +37,7 @@ type Seen = Rc<RefCell<Vec<u8>>>;
 fn read_one(seen: &Seen) -> impl FnMut(&mut UnixStream, Ready) + 'static {
     let seen = seen.clone();
     move |socket, ready| {
-        assert!(ready.readable);
+        assert!(ready.readable && !ready.writable, "only what was asked for: {ready:?}");
         let mut byte = [0];
         socket.read_exact(&mut byte).expect("it is ready");
         seen.borrow_mut().push(byte[0]);

@@ -138,10 +138,10 @@ impl Stream {
             return WriteOutcome::Blocked;
         }
         while self.taken.len() < TAKE {
-            let Some((piece, gone)) = out.take_piece() else {
+            let Some(piece) = out.take_piece() else {
                 break;
             };
-            self.taken.extend(&piece.as_slice()[gone..]);
+            self.taken.extend(piece.as_slice());
             out.give_back(piece);
         }
         WriteOutcome::Taken(self.taken.len())

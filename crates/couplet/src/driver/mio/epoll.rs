@@ -35,12 +35,6 @@ pub(super) trait EventExt {
     fn is_read_closed(&self) -> bool {
         self.has(EventFlags::HUP) || (self.is_readable() && self.has(EventFlags::RDHUP))
     }
-
-    /// A pipe reports a closed reader as an error.
-    #[inline(always)]
-    fn is_write_closed(&self) -> bool {
-        self.has(EventFlags::HUP) || self.is_error()
-    }
 }
 
 impl EventExt for Event {

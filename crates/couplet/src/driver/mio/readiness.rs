@@ -21,10 +21,11 @@ impl Mio {
                 WAKER => self.has_internal_events = true,
                 SIGNALS => self.signals.readable = true,
                 Token(watch) if watch >= WATCHES => {
+                    // A pipe reports an error when its reader is gone.
                     let failed = event.is_error() || event.is_read_closed();
                     let ready = Ready {
                         readable: event.is_readable() || failed,
-                        writable: event.is_writable() || failed || event.is_write_closed(),
+                        writable: event.is_writable() || failed,
                     };
                     self.watched.push_back((WatchId(watch - WATCHES), ready));
                     self.has_internal_events = true;

@@ -108,3 +108,26 @@ impl Mio {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Commands, ConnectOptions, ListenOptions};
+
+    #[test]
+    fn a_table_is_asked_to_shrink_each_time_that_half_of_its_slots_are_free() {
+        let mut driver = Mio::new(1).expect("a driver");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let bound = driver.world().bind(any, &ListenOptions::default()).expect("a free port");
+        let mut connect = || driver.connect(&bound.host, &ConnectOptions::default());
+        let keys: Vec<Key> = (0..SHRINK).map(|_| connect().expect("it begins")).collect();
+        let mut high_water_without = |range: std::ops::Range<usize>| {
+            keys[range].iter().for_each(|key| driver.retire(*key));
+            driver.reuse_retired_slots();
+            driver.high_water
+        };
+        assert_eq!(high_water_without(0..SHRINK / 2 - 1), SHRINK);
+        assert_eq!(high_water_without(SHRINK / 2 - 1..SHRINK / 2), SHRINK / 2);
+        assert_eq!(high_water_without(SHRINK / 2..SHRINK), SHRINK / 2, "a small table may stay");
+    }
+}

@@ -193,3 +193,24 @@ fn has_no_family(error: &io::Error) -> bool {
     #[cfg(not(unix))]
     return error.raw_os_error() == Some(10047); // WSAEAFNOSUPPORT
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_far_timeout_is_remembered_for_a_moment_and_no_longer() {
+        let poll = mio::Poll::new().expect("a poll descriptor");
+        let system = System::new(poll.registry().try_clone().expect("another one"));
+        let start = system.now();
+        let at = |time: Duration| {
+            system.last.set(start + time);
+            system.time_until(start + Duration::from_secs(10))
+        };
+        let ten = Duration::from_secs(10);
+        assert_eq!(at(Duration::ZERO), ten);
+        assert_eq!(at(NEAR - Duration::from_nanos(1)), ten, "near enough");
+        assert_eq!(at(NEAR), ten - NEAR);
+        assert_eq!(system.time_until(start + 2 * ten), 2 * ten - NEAR, "it is another one");
+    }
+}

@@ -568,4 +568,45 @@ mod tests {
             }
         }
     }
+
+    /// So that the hash of a run tells them apart.
+    #[test]
+    fn each_happening_has_a_code_of_its_own() {
+        let end =
+            |slot, side| EndId { conn: Key { slot, generation: std::num::NonZeroU32::MIN }, side };
+        let datagram = |bytes: &[u8]| {
+            let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+            Box::new(datagrams::Datagram { from: nowhere, to: nowhere, bytes: bytes.to_vec() })
+        };
+        let mut happenings = Vec::new();
+        for id in [end(0, 0), end(0, 1), end(1, 0), end(1, 1)] {
+            happenings.extend([
+                Happening::Arrive(id, 0),
+                Happening::Acked(id, 0),
+                Happening::Window(id),
+                Happening::AskForRoom(id),
+                Happening::Retry(id, 0),
+                Happening::Reset(id),
+                Happening::Probe(id),
+                Happening::ReadAgain(id),
+            ]);
+        }
+        for n in 0..3 {
+            happenings.extend([
+                Happening::Turn(n),
+                Happening::FaultBegins(n),
+                Happening::FaultEnds(n),
+                Happening::Start(n, 0),
+                Happening::Datagram(n, datagram(b"a")),
+                Happening::Datagram(n, datagram(b"b")),
+            ]);
+            for ticket in 0..3 {
+                happenings.push(Happening::Looked(n, 0, Ticket(ticket)));
+                happenings.push(Happening::Job(n, 0, Ticket(ticket)));
+            }
+        }
+        let codes: std::collections::BTreeSet<u64> =
+            happenings.iter().map(Happening::code).collect();
+        assert_eq!(codes.len(), happenings.len());
+    }
 }

@@ -27,6 +27,10 @@ impl Protocol for Echo {
         }
     }
 
+    fn write_closed(&mut self, _: &Transport) {
+        self.0.borrow_mut().push("write_closed".to_owned());
+    }
+
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         self.0.borrow_mut().push(format!("lost: {reason:?}"));
     }
@@ -152,4 +156,83 @@ fn while_the_reactor_stops_a_flush_is_the_end_without_a_drain() {
     assert_eq!(held.life.closed(), Some(CloseMode::Normal));
     held.life.lost(stopping);
     assert_eq!(held.calls(), ["data 5", "lost: Shutdown"]);
+}
+
+#[test]
+fn what_is_left_of_a_large_write_waits_in_a_buffer_of_its_size() {
+    let mut held = Held::new();
+    let _ = held.feed(&[7; 100_000]);
+    let mut out = held.life.cell().outbox();
+    let (before, spares) = (out.len(), out.spares().clone());
+    out.advance(before - 10);
+    drop(out);
+    let at = held.at();
+    let _ = held.life.wrote(WriteOutcome::Blocked, before, at);
+    assert!(spares.take().capacity() >= 100_000, "the large one is free again");
+    let same = held.life.cell().outbox().first().as_ptr();
+    let _ = held.life.wrote(WriteOutcome::Blocked, 10, at);
+    assert_eq!(held.life.cell().outbox().first().as_ptr(), same, "nothing left: nothing to copy");
+    assert_eq!(held.life.cell().outbox().first(), [7; 10]);
+}
+
+#[test]
+fn a_write_that_waits_where_nothing_left_is_not_copied() {
+    let mut held = Held::new();
+    held.life.cell().outbox().spares().give(Vec::with_capacity(100_000));
+    let at = held.at();
+    let _ = held.feed(b"hello");
+    let place = held.life.cell().outbox().first().as_ptr();
+    let _ = held.life.wrote(WriteOutcome::Blocked, 5, at);
+    assert_eq!(held.life.cell().outbox().first().as_ptr(), place);
+}
+
+#[test]
+fn write_closed_does_not_come_after_a_reset() {
+    for resets in [false, true] {
+        let mut held = Held::new();
+        let at = held.at();
+        let transport = Transport { cell: held.life.cell().clone() };
+        transport.lose_write_connection();
+        assert!(held.life.apply(at).has(Follows::SHUT_WRITE.and(Follows::CALLS)));
+        // Before the call that is due.
+        if resets {
+            transport.abort_connection();
+            let _ = held.life.apply(at);
+            held.life.lost(at);
+            assert_eq!(held.calls(), ["lost: Aborted"]);
+        } else {
+            let _ = held.life.ended(Some(std::io::ErrorKind::BrokenPipe.into()), at);
+            held.life.lost(at);
+            assert_eq!(held.calls()[0], "write_closed", "it was flushed");
+        }
+    }
+}
+
+#[test]
+fn of_the_idle_and_the_close_deadline_the_earlier_one_counts() {
+    for (idle, first) in [(10, 10), (30, 30), (60, 30)] {
+        let mut held = Held::new();
+        let at = held.at();
+        let transport = Transport { cell: held.life.cell().clone() };
+        transport.set_idle_timeout(Some(Duration::from_secs(idle)));
+        let _ = held.feed(b"hello");
+        transport.lose_write_connection();
+        let _ = held.life.apply(at);
+        assert_eq!(held.life.deadline(), Some(held.start + Duration::from_secs(first)));
+    }
+}
+
+#[test]
+fn what_follows_is_at_most_what_it_is_made_of() {
+    let both = Follows::OUTPUT.and(Follows::RECEIVE);
+    for (follows, most, is) in [
+        (Follows::NOTHING, Follows::NOTHING, true),
+        (Follows::NOTHING, Follows::OUTPUT, true),
+        (Follows::OUTPUT, Follows::OUTPUT, true),
+        (Follows::RECEIVE, Follows::OUTPUT, false),
+        (both, Follows::OUTPUT, false),
+        (Follows::OUTPUT, both, true),
+    ] {
+        assert_eq!(follows.is_at_most(most), is, "{follows:?} of {most:?}");
+    }
 }

@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use couplet::protocols::{
-    IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport, NetstringReceiver,
+    FrameBuffer, Framer, IntReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport,
+    NetstringReceiver,
 };
 use couplet::testing::{Held, Manner, hold, hold_on};
 use couplet::{Protocol, Reason, Transport};
@@ -182,6 +183,39 @@ fn c166_nothing_that_was_held_is_delivered_after_a_close() {
         let end = lost("connection aborted by us");
         assert_eq!(news(&notes), [message("0"), Event::Resumed, message("1"), end]);
     }
+}
+
+#[test]
+fn nothing_is_held_after_a_close() {
+    with_each_framer!(fact);
+    fn fact<R: Framer + Protocol>(manner: Manner, wrap: fn(Notes) -> R, (chunk, _): Chunk) {
+        for pauses_before in [false, true] {
+            let notes = Notes::then(move |n, transport| match n {
+                0 if pauses_before => transport.pause_producing(),
+                1 => transport.lose_connection(),
+                _ => {}
+            });
+            let mut held = hold_on(manner, 1, wrap(notes.clone()));
+            held.push(chunk);
+            tell(&mut held, Transport::resume_producing);
+            let buffer = held.with(|framer, _| format!("{:?}", framer.buffer()));
+            assert_eq!(buffer, Some(format!("{:?}", FrameBuffer::default())));
+        }
+    }
+}
+
+#[test]
+fn a_held_message_takes_no_more_of_the_next_chunk_than_it_needs() {
+    let lines = |held: &[u8], more: &[u8]| {
+        let needs = LineReceiver::new(Notes::default()).needs(held, more);
+        assert_eq!(LineOnlyReceiver::new(Notes::default()).needs(held, more), needs);
+        needs
+    };
+    assert_eq!(lines(b"ab", b"c\r\nd\r\n"), 3);
+    assert_eq!(lines(b"ab\r", b"\nd\r\n"), 1, "a delimiter that was cut");
+    assert_eq!(lines(b"ab", b"cd"), 3, "no end of a line comes with these");
+    let strings = IntReceiver::<u8, _>::new(Notes::default());
+    assert_eq!(strings.needs(b"\x05ab", b"cdefg"), 3);
 }
 
 /// Wraps a framer and records the address range of the bytes lent to it.

@@ -116,6 +116,17 @@ fn a_host_may_lose_datagrams_for_a_while() {
 }
 
 #[test]
+fn a_host_that_loses_datagrams_loses_those_of_no_other_and_none_of_its_own() {
+    let mut pair = pair(CALM);
+    let third = pair.sim.bare_host("c");
+    pair.sim.fault(ms(0), s(3600), Fault::Loss(third, 1000));
+    assert_eq!(pair.send(10).len(), 10, "it is neither sender nor receiver");
+    pair.sim.fault(pair.sim.elapsed(), s(3600), Fault::Loss(pair.b, 1000));
+    pair.from = pair.sim.datagrams(pair.b, 0).unwrap();
+    assert_eq!(pair.send(10).len(), 10, "loopback is reliable");
+}
+
+#[test]
 fn a_partition_loses_all_of_them() {
     let mut pair = pair(CALM);
     pair.sim.fault(ms(0), s(3600), Fault::OneWay(pair.b, pair.a));

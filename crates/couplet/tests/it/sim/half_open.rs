@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::rc::Rc;
+use std::time::Duration;
 
 use couplet::sim::{Fault, Host, Sim, Socket};
 use couplet::{Protocol, Reason, Transport};
@@ -148,6 +149,14 @@ impl Protocol for Silent {
 /// Runs a server with keep-alive and lets this fault hit its peer. Returns why the connection was
 /// lost, and after how many seconds.
 fn with_keep_alive(fault: impl Fn(&mut Sim, Host, &Socket)) -> (ErrorKind, u64) {
+    with_keep_alive_after(s(610), fault)
+}
+
+/// [`with_keep_alive`] on a connection of this age.
+fn with_keep_alive_after(
+    age: Duration,
+    fault: impl Fn(&mut Sim, Host, &Socket),
+) -> (ErrorKind, u64) {
     let mut sim = Sim::new(1);
     let lost = Lost::default();
     let log = lost.clone();
@@ -159,7 +168,7 @@ fn with_keep_alive(fault: impl Fn(&mut Sim, Host, &Socket)) -> (ErrorKind, u64) 
     let client = sim.bare_host("client");
     sim.run_for(s(1)).unwrap();
     let socket = sim.socket(client, sim.at(server, 80)).unwrap();
-    sim.run_for(s(610)).unwrap();
+    sim.run_for(age).unwrap();
     assert!(lost.borrow().is_none(), "a live peer answers the probes");
     let before = sim.elapsed();
     fault(&mut sim, client, &socket);
@@ -168,6 +177,23 @@ fn with_keep_alive(fault: impl Fn(&mut Sim, Host, &Socket)) -> (ErrorKind, u64) 
     match lost.take() {
         Some(Reason::Lost(error)) => (error.kind(), took),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn keep_alive_probes_after_a_whole_idle_time_of_silence() {
+    for (age, heard) in [(610, 1), (610, 20), (610, 59), (1, 20), (1, 40)] {
+        let (kind, took) = with_keep_alive_after(s(age), |sim, client, socket| {
+            sim.run_for(s(heard)).unwrap();
+            socket.push(b"!").unwrap();
+            sim.run_for(ms(500)).unwrap();
+            sim.fault(sim.elapsed(), s(9999), Fault::Crash(client));
+        });
+        assert_eq!(
+            (kind, took),
+            (ErrorKind::TimedOut, heard + 60 + 9 * 75),
+            "{heard} s at {age} s"
+        );
     }
 }
 

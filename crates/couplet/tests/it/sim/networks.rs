@@ -133,6 +133,30 @@ fn unread_bytes_fill_both_buffers_and_then_the_sender_waits() {
 }
 
 #[test]
+fn a_sender_that_waits_for_room_is_as_patient_after_each_loss() {
+    let mut two = Two::new();
+    two.sim.set_buffers(1000, 500);
+    let (here, there) = two.joined();
+    let data = pattern(1500);
+    assert_eq!(here.push(&data).unwrap(), 1000);
+    two.pass(s(1));
+    assert_eq!(here.push(&data[1000..]).unwrap(), 500);
+    // Each is shorter than the quarter of an hour in which it gives up, and both are longer.
+    for _ in 0..2 {
+        let now = two.sim.elapsed();
+        two.sim.fault(now, s(600), Fault::Partition(two.a, two.b));
+        two.pass(s(900));
+        assert_eq!(here.error(), None);
+    }
+    let mut got = Vec::new();
+    for _ in 0..10 {
+        got.extend(all(&there));
+        two.pass(s(1));
+    }
+    assert_eq!(got, data);
+}
+
+#[test]
 fn a_connection_keeps_the_buffer_sizes_it_was_made_with() {
     let mut two = Two::new();
     let (here, there) = two.joined();
@@ -253,6 +277,22 @@ fn a_partition_one_way_lets_the_other_through() {
     two.pass(s(60));
     assert_eq!(all(&here), b"to a");
     assert_eq!(all(&there), b"", "retransmitted bytes are not delivered twice");
+}
+
+#[test]
+fn a_host_that_is_further_away_is_so_in_both_directions() {
+    let mut two = Two::new();
+    let (here, there) = two.joined();
+    two.sim.set_link(two.a, two.b, Link::constant(ms(40)));
+    let now = two.sim.elapsed();
+    two.sim.fault(now, s(60), Fault::Delay(two.a, ms(100)));
+    two.pass(ms(1));
+    here.push(b"to b").unwrap();
+    there.push(b"to a").unwrap();
+    two.pass(ms(139));
+    assert!(all(&here).is_empty() && all(&there).is_empty());
+    two.pass(ms(1));
+    assert_eq!((all(&here), all(&there)), (b"to a".to_vec(), b"to b".to_vec()));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! System services and their failures: descriptors, names, blocking jobs.
 
 use std::io;
+use std::time::Duration;
 
 use couplet::defer::Deferred;
 use couplet::sim::{Fault, Host, Sim};
@@ -114,6 +115,20 @@ fn an_unknown_name_is_not_found() {
     let (mut sim, _, _, diary) = connecting("tcp:nobody:80");
     sim.run_for(ms(500)).unwrap();
     assert_eq!(diary.take(), [format!("name: {}", io::ErrorKind::NotFound)]);
+}
+
+#[test]
+fn a_lookup_takes_at_most_five_milliseconds() {
+    let diary = Diary::default();
+    let log = diary.clone();
+    let mut sim = Sim::new(1);
+    sim.host("client", move |reactor| {
+        (0..500).for_each(|_| connect(reactor, "tcp:nobody:80", &log));
+        Ok(())
+    });
+    // The turns take their time too.
+    sim.run_for(Duration::from_micros(5300)).unwrap();
+    assert_eq!(diary.len(), 500);
 }
 
 #[test]

@@ -56,3 +56,20 @@ fn c34_a_port_that_cannot_be_opened_is_an_error_of_the_call_with_its_cause() {
         assert!(error.to_string().starts_with(&format!("cannot listen on tcp:{address}: ")));
     }
 }
+
+/// A client that is bound to the port that it connects to opens the connection from both ends.
+#[test]
+fn a_connect_that_meets_itself_is_refused() {
+    let closed = {
+        let listener = TcpListener::bind(LOOPBACK).expect("a free port");
+        listener.local_addr().expect("it has one")
+    };
+    let mut rig = Kit::mio().rig();
+    let a = rig.end();
+    let factory = move || a.plays(Script::new());
+    let (host, options) = (closed.ip().to_string(), ConnectOptions::default().bind(closed));
+    let connecting = rig.reactor.connect_tcp_deferred(&host, closed.port(), options, factory);
+    rig.until("the failure", || connecting.has_fired());
+    let failure = rig.l.run_until(connecting).expect_err("nobody listens there");
+    assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)), "{failure:?}");
+}

@@ -1,0 +1,123 @@
+//! What an outbox holds against a plain queue of bytes, and how much memory it and its spares keep.
+
+use super::*;
+
+fn outbox() -> Outbox {
+    Outbox::new(Rc::new(Spares::default()))
+}
+
+/// Everything that waits, as a driver sees it.
+fn waiting(outbox: &Outbox) -> Vec<u8> {
+    let mut slices = [IoSlice::new(&[]); 64];
+    let count = outbox.chunks(&mut slices);
+    slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
+}
+
+#[test]
+fn bytes_leave_in_the_order_in_which_they_came_however_they_are_written_and_sent() {
+    let (mut outbox, mut model) = (outbox(), VecDeque::new());
+    let mut dice: usize = 1;
+    for step in 0..4000_usize {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (choice, size) = (dice >> 60, (dice >> 33) % [1, 300, 70_000][step % 3]);
+        let bytes = vec![step as u8; size];
+        match choice {
+            0..5 => {
+                outbox.extend(&bytes);
+                model.extend(bytes);
+            }
+            5..8 => {
+                outbox.push(Bytes::from(bytes.clone()));
+                model.extend(bytes);
+            }
+            8 => outbox.trim(),
+            9 => drop(outbox.take_spent()),
+            _ => {
+                let n = if choice == 15 { outbox.len() } else { size.min(outbox.len()) };
+                outbox.advance(n);
+                model.drain(..n);
+            }
+        }
+        assert_eq!((outbox.len(), outbox.is_empty()), (model.len(), model.is_empty()));
+        assert_eq!(outbox.first().is_empty(), model.is_empty());
+        if step % 16 == 0 {
+            let seen = waiting(&outbox);
+            assert_eq!(seen, model.iter().copied().take(seen.len()).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn a_copied_piece_is_never_longer_than_its_bound() {
+    let mut outbox = outbox();
+    outbox.extend(&vec![1; 3 * PIECE + 5]);
+    outbox.extend(&vec![2; PIECE]);
+    let mut bytes = 0;
+    while let Some(piece) = outbox.take_piece() {
+        assert!(piece.as_slice().len() <= PIECE, "{}", piece.as_slice().len());
+        bytes += piece.as_slice().len();
+        outbox.give_back(piece);
+    }
+    assert_eq!(bytes, 4 * PIECE + 5);
+}
+
+#[test]
+fn a_buffer_of_the_largest_size_is_kept_and_a_larger_one_is_freed() {
+    let spares = Spares::default();
+    spares.give(Vec::with_capacity(PIECE + 1));
+    assert_eq!(spares.take().capacity(), 0, "it is too large");
+    // The one that was drained last, and one that has to make room for it.
+    spares.give(Vec::with_capacity(PIECE));
+    spares.give(Vec::with_capacity(PIECE));
+    assert_eq!(spares.kept(), PIECE);
+    assert_eq!((spares.take().capacity(), spares.take().capacity()), (PIECE, PIECE));
+    assert_eq!((spares.take().capacity(), spares.kept()), (0, 0));
+}
+
+#[test]
+fn a_buffer_that_is_too_large_takes_no_place() {
+    let spares = Spares::default();
+    spares.give(Vec::with_capacity(100));
+    spares.give(Vec::with_capacity(PIECE + 1));
+    assert_eq!(spares.kept(), 0);
+    assert_eq!(spares.take().capacity(), 100);
+}
+
+#[test]
+fn spare_buffers_have_a_bound_together() {
+    let spares = Spares::default();
+    for _ in 0..20 {
+        spares.give(Vec::with_capacity(PIECE));
+    }
+    assert_eq!(spares.kept(), SPARE_TOTAL - PIECE, "and the one that was drained last");
+}
+
+#[test]
+fn little_that_waits_does_not_keep_a_large_buffer() {
+    let mut outbox = outbox();
+    outbox.extend(&vec![7; PIECE]);
+    outbox.advance(PIECE - 10);
+    outbox.trim();
+    assert_eq!(waiting(&outbox), [7; 10]);
+    assert!(outbox.open.capacity() <= GROWS / 4, "{}", outbox.open.capacity());
+    assert_eq!(outbox.spares().take().capacity(), PIECE, "the next write has it");
+    outbox.extend(b"more");
+    outbox.advance(10);
+    assert_eq!(waiting(&outbox), b"more");
+}
+
+#[test]
+fn much_that_waits_stays_where_it_is() {
+    let mut outbox = outbox();
+    outbox.extend(&vec![7; GROWS]);
+    outbox.advance(GROWS / 8);
+    let place = outbox.first().as_ptr();
+    outbox.trim();
+    assert_eq!(outbox.first().as_ptr(), place, "no copy");
+    let mut outbox = self::outbox();
+    outbox.spares().give(Vec::with_capacity(GROWS));
+    outbox.extend(&vec![7; GROWS - GROWS / 4]);
+    let place = outbox.first().as_ptr();
+    outbox.trim();
+    assert_eq!(outbox.first().as_ptr(), place, "so little is saved by none");
+}

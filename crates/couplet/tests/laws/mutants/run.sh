@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Draws mutants of the library by a seed, compiles them into one copy of it, and runs the tests with
+# each of them: the tests that reach it, in the order of the time that they take, until one fails.
+#
+#     crates/couplet/tests/laws/mutants/run.sh --list               # what can be drawn
+#     crates/couplet/tests/laws/mutants/run.sh --seed 1 --count 250
+#     crates/couplet/tests/laws/mutants/run.sh --only 'outbox.rs | Outbox::seal'
+#     crates/couplet/tests/laws/mutants/run.sh … --again            # those that lived the last time
+#     crates/couplet/tests/laws/mutants/run.sh … --program          # the program's tests too, for those that live
+#     crates/couplet/tests/laws/mutants/run.sh … --write            # the section of docs/mutants.md
+#
+# `--write` fails if one lives that has no reason in reasons.txt.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here" && git rev-parse --show-toplevel)
+work=${CARGO_TARGET_DIR:-$root/target}/laws/mutants
+mkdir -p "$work"
+export CARGO_TERM_COLOR=never RUST_BACKTRACE=0
+CARGO_TARGET_DIR=$work/tool cargo build --quiet --locked --manifest-path "$here/Cargo.toml"
+cd "$root"
+WORK=$work CARGO_TARGET_DIR=$work/target exec "$work/tool/debug/couplet-mutants" "$@"
