@@ -1,4 +1,5 @@
 //! The address of our end of a connection, asked for when somebody wants it.
+#![expect(clippy::disallowed_types, reason = "a socket of the driver, asked for its name")]
 
 use std::io;
 use std::mem::ManuallyDrop;
