@@ -126,6 +126,7 @@ impl Error for ConnectionLost {
 /// A port could not be opened. Twisted's `CannotListenError`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {}{}", Plain(source), way_out(source))]
+#[non_exhaustive]
 pub struct ListenError {
     /// The requested address.
     pub address: Address,

@@ -69,7 +69,10 @@
 //! | exchange lines or length-prefixed strings | [`protocols`] |
 //! | build a protocol per connection, handle failed connects | [`Factory`], [`Shared`] |
 //! | listen, connect, call later, spawn a future | [`Reactor`], [`endpoints`] |
+//! | pass it a socket that is already open | [`Reactor::adopt`], [`Reactor::adopt_port`] |
+//! | set any option of a socket | [`Transport::with_socket`], [`ListenOptions::prepare`] |
 //! | get back to a protocol later, from timers and callbacks | [`Connection`] |
+//! | switch to another protocol, as STARTTLS and CONNECT do | [`Transport::upgrade`] |
 //! | wait for results | [`defer`]: Deferreds, which are also futures; locks and queues |
 //! | use ready-made reconnecting and policies | [`protocols`] |
 //! | repeat something | [`LoopingCall`] |
@@ -80,6 +83,19 @@
 //! | see what a bad network does to your programs | [`sim`] |
 //! | own the loop, or run several | [`Loop`] |
 //! | write another driver | [`driver`] |
+//!
+//! Names that a program rarely writes are in the module of what they belong to: [`reactor`],
+//! [`transport`], [`factory`], [`task`].
+//!
+//! # Features
+//!
+//! | feature | on | what it adds |
+//! | --- | --- | --- |
+//! | `testing` | by default | [`testing`], and the driver in memory below it |
+//! | `sim` | by default | [`sim`]; it implies `testing` |
+//!
+//! A program that is shipped can leave both out by `default-features = false`, and name them among
+//! its `dev-dependencies`.
 //!
 //! # The life of a connection
 //!
@@ -110,35 +126,37 @@ pub mod defer;
 pub mod driver;
 pub mod endpoints;
 mod error;
-mod factory;
+pub mod factory;
 pub mod manual;
 mod panics;
 mod protocol;
 pub mod protocols;
-mod reactor;
+pub mod reactor;
+#[cfg(feature = "sim")]
 pub mod sim;
 mod slots;
-mod task;
+pub mod task;
+#[cfg(feature = "testing")]
 pub mod testing;
-mod transport;
+pub mod transport;
 
 pub use address::Address;
 pub use bytes::Bytes;
 pub use defer::{Deferred, Failure, Resolver, Result};
 pub use driver::{ConnectOptions, Interest, ListenOptions, Ready, Signal, SocketOption};
 pub use error::{By, ConnectError, ConnectionLost, ListenError, Reason};
-pub use factory::{
-    Factory, FromClosure, FromPeerClosure, IntoFactory, IsClosure, IsFactory, IsPeerClosure, Shared,
-};
+#[doc(inline)]
+pub use factory::{Factory, IntoFactory, Shared};
 pub use protocol::Protocol;
-pub use reactor::{
-    ConnectionSnapshot, Connector, ConnectorSnapshot, ConnectorState, DelayedCall, Loop, LoopGone,
-    LoopOptions, NotDisconnected, Port, PortSnapshot, Reactor, Remote, Shutdown, Snapshot, Stopped,
-    WouldWaitForItself, run, run_until,
-};
 #[cfg(unix)]
-pub use reactor::{NotWatching, Watch};
-pub use task::{AlreadyRunning, LoopResult, LoopingCall};
-pub use transport::{
-    Connection, ConnectionId, Producer, ProducerKind, ProducerRegistered, Transport, WrongProtocol,
+#[doc(inline)]
+pub use reactor::Watch;
+#[doc(inline)]
+pub use reactor::{
+    Connector, ConnectorState, DelayedCall, Loop, LoopOptions, Port, Reactor, Remote, Shutdown,
+    run, run_until,
 };
+#[doc(inline)]
+pub use task::LoopingCall;
+#[doc(inline)]
+pub use transport::{Connection, ConnectionId, Producer, ProducerKind, Transport};

@@ -90,6 +90,7 @@ thread_local! {
 }
 
 /// Records the messages of contained panics from now on; returns the previous record.
+#[cfg(feature = "testing")]
 pub(crate) fn keep_panics(kept: Option<Vec<String>>) -> Option<Vec<String>> {
     WITNESSED.replace(kept)
 }

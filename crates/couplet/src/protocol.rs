@@ -74,6 +74,75 @@ pub trait Protocol: Any + TypeName {
     fn find(&mut self, _type: TypeId) -> Option<&mut dyn Any> {
         None
     }
+
+    /// An [upgrade](Transport::upgrade) puts `next` in the place of this protocol, which is dropped
+    /// after this call. What is returned takes the place, and is given `unread` first: unless you
+    /// say otherwise `next` as it is.
+    ///
+    /// A framer adds to `unread` what it holds. A wrapper that is to last as long as the connection
+    /// passes the call on, and puts itself around the result.
+    fn upgraded(&mut self, next: Box<dyn Protocol>, _unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        next
+    }
+}
+
+/// For factories that build several kinds.
+///
+/// ```
+/// use couplet::{Address, Protocol, Transport};
+///
+/// # struct Ours;
+/// # impl Protocol for Ours { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
+/// # struct Theirs;
+/// # impl Protocol for Theirs { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
+/// # fn example(reactor: &couplet::Reactor) -> couplet::Result<()> {
+/// reactor.listen("tcp:8000", |peer: &Address| -> Option<Box<dyn Protocol>> {
+///     let is_ours = peer.ip()?.is_loopback();
+///     Some(if is_ours { Box::new(Ours) } else { Box::new(Theirs) })
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+impl Protocol for Box<dyn Protocol> {
+    fn connection_made(&mut self, transport: &Transport) {
+        (**self).connection_made(transport);
+    }
+
+    #[inline]
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        (**self).data_received(transport, data);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        (**self).connection_lost(transport, reason);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        (**self).read_closed(transport);
+    }
+
+    fn write_closed(&mut self, transport: &Transport) {
+        (**self).write_closed(transport);
+    }
+
+    fn reading_resumed(&mut self, transport: &Transport) {
+        (**self).reading_resumed(transport);
+    }
+
+    fn handshake_completed(&mut self, transport: &Transport) {
+        (**self).handshake_completed(transport);
+    }
+
+    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
+        if (**self).type_id() == wanted {
+            return Some(&mut **self as &mut dyn Any);
+        }
+        (**self).find(wanted)
+    }
+
+    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        (**self).upgraded(next, unread)
+    }
 }
 
 /// The name of a type behind a `dyn Protocol`, for messages.

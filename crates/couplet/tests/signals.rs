@@ -120,7 +120,7 @@ fn c105_a_script_that_is_interrupted_says_which_signal_it_was() {
             reactor.sleep(LONG)
         })
         .expect_err("it was interrupted");
-        let said = failure.downcast_ref::<couplet::Stopped>().expect("a Stopped error");
+        let said = failure.downcast_ref::<couplet::reactor::Stopped>().expect("a Stopped error");
         assert_eq!(said.signal, Some(stopped));
     }
 }

@@ -269,6 +269,7 @@ impl<T> Deferred<T> {
     }
 
     /// A clone of the failure, if it has fired with one.
+    #[cfg(feature = "testing")]
     pub(crate) fn failure(&self) -> Option<Failure> {
         match &self.inner {
             Inner::Fired(result, _) => result.as_ref().err().cloned(),

@@ -68,6 +68,7 @@ pub use deferred::Deferred;
 pub use error::{AllFailed, Cancelled, Empty, FirstError, Panicked, ResolverDropped, TimedOut};
 pub use failure::{Failure, Result};
 pub use group::{gather, gather_consuming, list, race};
+#[cfg(feature = "sim")]
 pub(crate) use node::alive;
 pub use queue::{DeferredQueue, QueueOverflow, QueueUnderflow};
 pub use report::{Reporter, Unhandled, set_reporter};

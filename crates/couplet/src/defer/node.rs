@@ -83,6 +83,7 @@ thread_local! {
 }
 
 /// The number of live nodes in this thread, for the simulator's leak check.
+#[cfg(feature = "sim")]
 pub(crate) fn alive() -> usize {
     ALIVE.get()
 }
@@ -152,6 +153,7 @@ impl<T> ResultSlot<T> {
     }
 
     /// A clone of the failure, if the result is here and is one.
+    #[cfg(feature = "testing")]
     pub(super) fn failure(&self) -> Option<Failure> {
         let result = self.result.take();
         let failure = result.as_ref().and_then(|result| result.as_ref().err().cloned());

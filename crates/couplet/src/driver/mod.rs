@@ -29,10 +29,12 @@
 //! - **Fairness.** Between two calls of [`wait`](Driver::wait) a connection delivers at most one
 //!   buffer's worth of bytes, and `next` eventually returns `None`.
 
+#[cfg(feature = "testing")]
 pub mod memory;
 mod mio;
 mod names;
 mod pool;
+mod socket;
 
 use std::fmt;
 use std::io;
@@ -48,8 +50,11 @@ use couplet_os::local::LocalAddress;
 use crate::address::Address;
 pub use crate::slots::Key;
 pub use crate::transport::outbox::{Outbox, Piece, Spares};
+use socket::Prepared;
 
 pub use mio::Mio;
+pub use socket::{Adopted, ConnectedSocket, ListeningSocket, SocketCall};
+pub use socket2::SockRef;
 
 /// Identifies a request to the driver, such as a [`resolve`](Commands::resolve). The caller chooses
 /// it.
@@ -119,6 +124,7 @@ pub struct WatchId(pub usize);
 
 /// What a descriptor is watched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Interest {
     /// Ready to read.
     Readable,
@@ -168,6 +174,7 @@ pub type Job = Box<dyn FnOnce() + Send>;
 /// The outcome of a [`Commands::write`].
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WriteOutcome {
     /// The system has accepted everything; the outbox is empty.
     All,
@@ -189,11 +196,19 @@ pub enum CloseMode {
 }
 
 /// A port that is bound and queues connections, but is not served yet.
+#[non_exhaustive]
 pub struct Bound {
     /// The address, with the real port number where 0 was requested.
     pub host: Address,
     /// The socket, in a form that the driver of the same world knows.
     pub socket: Box<dyn std::any::Any>,
+}
+
+impl Bound {
+    /// A port of a driver.
+    pub fn new(host: Address, socket: impl std::any::Any) -> Bound {
+        Bound { host, socket: Box::new(socket) }
+    }
 }
 
 impl fmt::Debug for Bound {
@@ -217,6 +232,7 @@ pub struct ListenOptions {
     pub dual_stack: bool,
     /// `TCP_NODELAY` of the accepted connections. On unless set.
     pub no_delay: bool,
+    prepared: Option<Prepared>,
 }
 
 impl Default for ListenOptions {
@@ -227,6 +243,7 @@ impl Default for ListenOptions {
             reuse_port: false,
             dual_stack: true,
             no_delay: true,
+            prepared: None,
         }
     }
 }
@@ -266,6 +283,25 @@ impl ListenOptions {
         self.no_delay = on;
         self
     }
+
+    /// Calls `f` with the new socket before it is bound: for any option that
+    /// [`socket2`](SockRef) knows. An error of it is that of the listen. Accepted connections inherit
+    /// most options. Not called by drivers without sockets.
+    ///
+    /// ```
+    /// use couplet::ListenOptions;
+    ///
+    /// let options = ListenOptions::default()
+    ///     .prepare(|socket| socket.set_recv_buffer_size(1024 * 1024));
+    /// ```
+    #[must_use]
+    pub fn prepare(
+        mut self,
+        f: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.prepared = Some(Prepared::new(f));
+        self
+    }
 }
 
 /// How a connection is made.
@@ -278,11 +314,17 @@ pub struct ConnectOptions {
     pub bind: Option<SocketAddr>,
     /// `TCP_NODELAY`. On unless set.
     pub no_delay: bool,
+    prepared: Option<Prepared>,
 }
 
 impl Default for ConnectOptions {
     fn default() -> ConnectOptions {
-        ConnectOptions { timeout: Duration::from_secs(30), bind: None, no_delay: true }
+        ConnectOptions {
+            timeout: Duration::from_secs(30),
+            bind: None,
+            no_delay: true,
+            prepared: None,
+        }
     }
 }
 
@@ -305,6 +347,18 @@ impl ConnectOptions {
     #[must_use]
     pub fn no_delay(mut self, on: bool) -> Self {
         self.no_delay = on;
+        self
+    }
+
+    /// Calls `f` with each new socket before it is bound and connects: for any option that
+    /// [`socket2`](SockRef) knows. An error of it is that of the attempt. Not called by drivers
+    /// without sockets.
+    #[must_use]
+    pub fn prepare(
+        mut self,
+        f: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.prepared = Some(Prepared::new(f));
         self
     }
 }
@@ -342,6 +396,16 @@ pub trait Commands {
     /// When the system refuses to watch it.
     fn listen(&mut self, bound: Bound) -> io::Result<Key>;
 
+    /// Serves an adopted connection, which gives bytes from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses to watch it; always in a world without sockets.
+    fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
+        let _ = adopted;
+        Err(socket::unsupported())
+    }
+
     /// Begins to connect. `Connected` or `Ended` follows.
     ///
     /// # Errors
@@ -371,6 +435,13 @@ pub trait Commands {
     ///
     /// The system's error.
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()>;
+
+    /// Calls `call` with the socket of a connection, and returns its result; `None`, and it is
+    /// dropped, where there is no socket.
+    fn with_socket(&mut self, key: Key, call: SocketCall) -> Option<io::Result<()>> {
+        let _ = (key, call);
+        None
+    }
 
     /// Looks up the addresses of a name. [`Event::Resolved`] follows, unless
     /// [`forget`](Self::forget) is called.
@@ -442,6 +513,10 @@ impl Commands for Box<dyn Driver> {
         (**self).listen(bound)
     }
 
+    fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
+        (**self).adopt(adopted)
+    }
+
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
         (**self).connect(to, options)
     }
@@ -468,6 +543,10 @@ impl Commands for Box<dyn Driver> {
 
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
         (**self).set_option(key, option)
+    }
+
+    fn with_socket(&mut self, key: Key, call: SocketCall) -> Option<io::Result<()>> {
+        (**self).with_socket(key, call)
     }
 
     fn resolve(&mut self, ticket: Ticket, name: &str) {
@@ -540,7 +619,27 @@ pub trait World {
     /// # Errors
     ///
     /// The system's error: address in use, permission denied, …
-    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound>;
+    fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound>;
+
+    /// Takes over a connected socket.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) in a world without sockets.
+    fn adopt(&self, socket: ConnectedSocket) -> io::Result<Adopted> {
+        let _ = socket;
+        Err(socket::unsupported())
+    }
+
+    /// Takes over a listening socket.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) in a world without sockets.
+    fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
+        let _ = socket;
+        Err(socket::unsupported())
+    }
 
     /// Watches a foreign descriptor: [`Event::Ready`] follows once, when it is ready.
     ///

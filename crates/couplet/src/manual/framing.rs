@@ -76,6 +76,47 @@
 //! assert!(held.wire.saw_fin());
 //! ```
 //!
+//! ## Going on with another protocol
+//!
+//! A dialogue in lines may end in something else: STARTTLS, an `Upgrade` of HTTP, a CONNECT. Then
+//! [`upgrade`](crate::Transport::upgrade) puts another protocol in the place of this one. No message
+//! follows it, and what the framer holds goes to the next protocol, wherever the stream was cut:
+//!
+//! ```
+//! use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
+//! use couplet::testing::{every_split, hold};
+//! use couplet::{Protocol, Transport};
+//!
+//! struct Commands;
+//! impl LineProtocol for Commands {
+//!     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+//!         match line {
+//!             b"SHOUT" => transport.upgrade(Shout),
+//!             _ => transport.send_line("what?"),
+//!         }
+//!     }
+//! }
+//!
+//! struct Shout;
+//! impl Protocol for Shout {
+//!     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+//!         transport.write(data.to_ascii_uppercase());
+//!     }
+//! }
+//!
+//! every_split(b"hello\r\nSHOUT\r\nhello\r\n", |pieces| {
+//!     let mut held = hold(LineReceiver::new(Commands));
+//!     for piece in pieces {
+//!         held.push(piece);
+//!     }
+//!     assert_eq!(held.wire.take(), b"what?\r\nHELLO\r\n");
+//! });
+//! ```
+//!
+//! A [`Framer`](crate::protocols::Framer) of your own hands over what it holds in
+//! [`upgraded`](crate::Protocol::upgraded), by
+//! [`give_back`](crate::protocols::FrameBuffer::give_back).
+//!
 //! ## What to keep in mind
 //!
 //! - **Check a length before you use it.** `get(..length)` above can't panic, and nothing is

@@ -35,7 +35,7 @@
 //!
 //! A [`Remote`](crate::Remote) is `Send` and cheap to clone. `call` runs a closure on the loop's
 //! thread, and `block_on_reactor` also waits for its result. Both work before the loop runs, and
-//! return [`LoopGone`](crate::LoopGone) once it has been dropped.
+//! return [`LoopGone`](crate::reactor::LoopGone) once it has been dropped.
 //!
 //! ```
 //! use std::time::Duration;
@@ -54,7 +54,7 @@
 //! let (answer, remote) = worker.join().expect("no panic");
 //! assert_eq!(answer?, 42);
 //! drop(l);
-//! assert_eq!(remote.call(|_| ()), Err(couplet::LoopGone));
+//! assert_eq!(remote.call(|_| ()), Err(couplet::reactor::LoopGone));
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
@@ -81,7 +81,7 @@
 //! other.join().expect("no panic")?;
 //! held.settle();
 //! assert_eq!(held.wire.take(), b"measure now");
-//! # Ok::<(), couplet::LoopGone>(())
+//! # Ok::<(), couplet::reactor::LoopGone>(())
 //! ```
 //!
 //! ## Many cores

@@ -13,7 +13,9 @@ use crate::Transport;
 ///
 /// You write [`step`](Self::step), which delivers one message, and forward two callbacks of your
 /// [`Protocol`](crate::Protocol): `data_received` to [`frame`](Self::frame), and
-/// `reading_resumed` to [`frame_held`](Self::frame_held).
+/// `reading_resumed` to [`frame_held`](Self::frame_held). If a message may
+/// [upgrade](Transport::upgrade) the connection, `upgraded` passes on the held bytes
+/// ([`FrameBuffer::give_back`]).
 ///
 /// ```
 /// use couplet::protocols::{FrameBuffer, Framer};
@@ -132,6 +134,13 @@ pub struct FrameBuffer {
 }
 
 impl FrameBuffer {
+    /// Moves what is held to the end of `unread`: for [`upgraded`](crate::Protocol::upgraded), so
+    /// that the next protocol gets it.
+    pub fn give_back(&mut self, unread: &mut Vec<u8>) {
+        unread.extend_from_slice(self.as_slice());
+        *self = FrameBuffer::default();
+    }
+
     fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
@@ -272,6 +281,11 @@ macro_rules! forward_callbacks {
                 return Some(&mut self.protocol);
             }
             self.protocol.find(wanted)
+        }
+
+        fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+            self.buffer().give_back(unread);
+            next
         }
     };
 }

@@ -92,6 +92,8 @@ pub struct Policed<F, R> {
 pub struct Admitted<P, A> {
     protocol: P,
     admission: Option<A>,
+    /// The admission knows the connection.
+    made: bool,
 }
 
 impl<F: Factory, R: Policy> Factory for Policed<F, R> {
@@ -109,7 +111,7 @@ impl<F: Factory, R: Policy> Factory for Policed<F, R> {
         // A panic in the inner factory drops the admission, so the counts stay right.
         let admission = self.policy.admit(peer)?;
         let protocol = self.factory.build_protocol(peer)?;
-        Some(Admitted { protocol, admission: Some(admission) })
+        Some(Admitted { protocol, admission: Some(admission), made: false })
     }
 
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
@@ -132,7 +134,9 @@ impl<F: Factory, R: Policy> Factory for Policed<F, R> {
 
 impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
     fn connection_made(&mut self, transport: &Transport) {
-        if let Some(admission) = &mut self.admission {
+        if let Some(admission) = &mut self.admission
+            && !std::mem::replace(&mut self.made, true)
+        {
             admission.connection_made(transport);
         }
         self.protocol.connection_made(transport);
@@ -168,6 +172,12 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
             return Some(&mut self.protocol);
         }
         self.protocol.find(wanted)
+    }
+
+    /// The connection keeps its admission.
+    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        let protocol = self.protocol.upgraded(next, unread);
+        Box::new(Admitted { protocol, admission: self.admission.take(), made: true })
     }
 }
 

@@ -235,6 +235,12 @@ impl<P: Protocol> Protocol for LimitMessages<P> {
         self.rate.count(transport);
         self.protocol.data_received(transport, data);
     }
+
+    /// The connection keeps its limit.
+    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        let protocol = self.protocol.upgraded(next, unread);
+        Box::new(LimitMessages { protocol, rate: std::mem::take(&mut self.rate) })
+    }
 }
 
 impl<P: LineProtocol> LineProtocol for LimitMessages<P> {

@@ -49,9 +49,8 @@ use crate::{Protocol, Reason, Transport};
 /// # }
 /// ```
 ///
-/// A protocol that relays only after a handshake of its own (SOCKS, CONNECT) keeps a `Relay` in a
-/// field. It calls `relay.connection_made(transport)` after the handshake, then forwards every
-/// callback, starting with `data_received` for the bytes after the handshake.
+/// A protocol that relays only after a handshake of its own (SOCKS, CONNECT) is
+/// [upgraded](Transport::upgrade_with) to a `Relay`, with the bytes after the handshake.
 pub struct Relay {
     joint: Rc<Joint>,
     side: Side,

@@ -38,6 +38,7 @@ pub struct Connector {
 
 /// The state of a [`Connector`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConnectorState {
     /// An attempt is in progress, or about to start.
     Connecting,
@@ -536,19 +537,13 @@ impl Core {
         *cell.connection.borrow_mut() = Some(connection.clone());
         self.visit(io, key, Life::made);
         if let Some(done) = cell.take_done() {
-            let reason = self.table.connection(key).map(|entry| entry.life.reason());
-            match reason {
-                // `connection_made` failed or panicked.
-                Some(reason @ (Reason::Failed(_) | Reason::Panicked(_))) => {
-                    done(Err(crate::error::ConnectionLost(reason).into()));
-                }
-                _ => done(Ok(Transport { cell: connection })),
-            }
+            done(self.outcome_of_made(connection));
         }
     }
 
     /// The connects in progress, in the order in which their connectors began: the driver's key,
     /// the address, and the connector.
+    #[cfg(feature = "testing")]
     pub(super) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {
         let mut found = Vec::new();
         for cell in self.connectors.values() {

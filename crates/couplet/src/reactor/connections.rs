@@ -8,12 +8,14 @@ use super::table::{ConnectionEntry, Resource};
 use super::turn::{Core, transmit};
 use super::{Call, Timed};
 use crate::address::Address;
+use crate::defer::Failure;
 use crate::driver::{Commands, Host, Key};
-use crate::panics::discard;
+use crate::error::{ConnectionLost, Reason};
+use crate::panics::{contain, discard};
 use crate::protocol::Protocol;
-use crate::transport::ConnectionId;
-use crate::transport::cell::ConnectionCell;
+use crate::transport::cell::{ConnectionCell, OptionAsked};
 use crate::transport::connection::{Follows, Life, Moment};
+use crate::transport::{ConnectionId, Transport};
 
 impl Core {
     #[cold]
@@ -99,6 +101,20 @@ impl Core {
         }
     }
 
+    /// The result for whoever waits for a connection, right after `connection_made` was called.
+    pub(super) fn outcome_of_made(
+        &mut self,
+        cell: Rc<ConnectionCell>,
+    ) -> Result<Transport, Failure> {
+        match self.table.connection(cell.key()).map(|entry| entry.life.reason()) {
+            // `connection_made` failed or panicked.
+            Some(reason @ (Reason::Failed(_) | Reason::Panicked(_))) => {
+                Err(ConnectionLost(reason).into())
+            }
+            _ => Ok(Transport { cell }),
+        }
+    }
+
     /// After `connection_lost`: removes the connection and everything it holds.
     pub(super) fn remove_connection(&mut self, key: Key) {
         let Some(Resource::Connection(entry)) = self.table.take(key) else {
@@ -142,9 +158,7 @@ impl Core {
         }
         if follows.has(Follows::OPTIONS) {
             for option in entry.life.cell().take_options() {
-                if let Err(error) = io.set_option(key, option) {
-                    tracing::warn!(connection = %entry.life.cell().id(), ?option, %error, "cannot set an option");
-                }
+                set_option(io, entry.life.cell(), option);
             }
         }
         if follows.has(Follows::DEADLINE) {
@@ -179,5 +193,24 @@ impl Core {
         entry.timer = None;
         let unsent = io.unsent(key);
         self.visit(io, key, |life, at| life.timed_out(at, unsent));
+    }
+}
+
+/// Sets an option of a connection's socket, in whichever way it was asked for.
+fn set_option(io: &mut dyn Commands, cell: &ConnectionCell, option: OptionAsked) {
+    let connection = cell.id();
+    match option {
+        OptionAsked::Set(option) => {
+            if let Err(error) = io.set_option(cell.key(), option) {
+                tracing::warn!(%connection, ?option, %error, "cannot set an option");
+            }
+        }
+        OptionAsked::Call(call) => {
+            contain("with_socket", || match io.with_socket(cell.key(), call.take()) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::warn!(%connection, %error, "cannot set an option"),
+                None => tracing::debug!(%connection, "no socket to set an option of"),
+            });
+        }
     }
 }

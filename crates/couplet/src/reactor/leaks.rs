@@ -4,7 +4,7 @@
 //! The source locations of timers, tasks and accepted connections are kept in a separate table,
 //! which exists only in a loop under test; the few ports and connectors keep their own.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
@@ -39,10 +39,11 @@ impl fmt::Display for Left {
 }
 
 /// The leaks as a numbered list, at least one line each.
+#[cfg(feature = "testing")]
 pub(crate) fn numbered(all: &[Left]) -> String {
     (1..).zip(all).fold(String::new(), |mut text, (number, left)| {
         // Writing to a string does not fail.
-        let _ = write!(text, "\n{number}. {left}");
+        let _ = fmt::Write::write_fmt(&mut text, format_args!("\n{number}. {left}"));
         text
     })
 }
@@ -121,6 +122,7 @@ impl Records {
 
 impl Core {
     /// Records source locations of requests from now on.
+    #[cfg(feature = "testing")]
     pub(super) fn keep_places(&mut self) {
         self.reactor.records.places.replace(Some(Box::default()));
     }
@@ -145,12 +147,14 @@ impl Core {
     }
 
     /// What the last shutdown cut off, unless a signal caused it, where locations are kept.
+    #[cfg(feature = "sim")]
     pub(super) fn take_what_was_cut_off(&self) -> Vec<Left> {
         let mut places = self.reactor.records.places.borrow_mut();
         places.as_mut().map(|places| std::mem::take(&mut places.cut_off)).unwrap_or_default()
     }
 
     /// What is open, in progress and pending, except for the loop's own timers.
+    #[cfg(feature = "testing")]
     pub(super) fn what_is_left(&self) -> Vec<Left> {
         self.leaks_except(|_| false)
     }

@@ -3,6 +3,7 @@
 //! A reactor is a value: a process may have several, each can run again after it was stopped, and
 //! none is global. Twisted's `IReactorCore`, `IReactorTime`, `IReactorTCP`.
 
+mod adopting;
 mod connecting;
 mod connections;
 mod delayed;
@@ -25,6 +26,7 @@ mod watch;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::panic::Location;
 use std::rc::Rc;
@@ -33,7 +35,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
-use crate::driver::{ConnectOptions, Key, ListenOptions, Spares, World};
+use crate::driver::{
+    ConnectOptions, ConnectedSocket, Key, ListenOptions, ListeningSocket, Spares, World,
+};
 use crate::error::ListenError;
 use crate::factory::{Factory, IntoFactory};
 use crate::panics::Contained;
@@ -41,10 +45,13 @@ use crate::slots::Slots;
 use crate::transport::cell::{ConnectionCell, Phase};
 use crate::transport::{Connection, Tell};
 
+use adopting::AdoptionCell;
 use connecting::ConnectorCell;
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 pub use delayed::DelayedCall;
-pub(crate) use leaks::{Left, Source, Waiting, numbered};
+#[cfg(feature = "testing")]
+pub(crate) use leaks::{Left, numbered};
+pub(crate) use leaks::{Source, Waiting};
 pub use options::LoopOptions;
 pub use port::Port;
 use port::PortCell;
@@ -222,6 +229,7 @@ enum Call {
 enum Asking {
     Port(Rc<PortCell>),
     Connector(Rc<ConnectorCell>),
+    Adoption(Rc<AdoptionCell>),
 }
 
 /// What a timer does.
@@ -307,9 +315,82 @@ impl Reactor {
         let bound = self
             .records
             .world
-            .bind(address, &options)
+            .bind(&address.into(), &options)
             .map_err(|error| ListenError::new(address.into(), error))?;
         factory.attach(self);
+        Ok(Port::new(self, address.into(), options, bound, Box::new(factory)))
+    }
+
+    /// Takes over a socket that is connected already, and builds a protocol for it, in the turn. The
+    /// Deferred gives the connection once `connection_made` was called; cancelling it before closes
+    /// the socket.
+    ///
+    /// Of the factory `do_start`, `build_protocol` and `do_stop` are called. The options of the socket
+    /// stay as they are, but that it no longer blocks. Twisted's `adoptStreamConnection`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: that it is not connected, say. [`Unsupported`](io::ErrorKind::Unsupported)
+    /// on a driver without sockets.
+    ///
+    /// ```no_run
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) { transport.write(data); }
+    /// # }
+    /// couplet::run(|reactor| {
+    ///     // By whatever means: through a proxy, or given by the parent process.
+    ///     let socket = std::net::TcpStream::connect("127.0.0.1:8000")?;
+    ///     reactor.adopt(socket, || Echo)?.detach();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn adopt<K, F: IntoFactory<K>>(
+        &self,
+        socket: impl Into<ConnectedSocket>,
+        factory: F,
+    ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
+        let adopted = self.records.world.adopt(socket.into())?;
+        let mut factory = factory.into_factory();
+        factory.attach(self);
+        Ok(AdoptionCell::start(self, adopted, Box::new(factory)))
+    }
+
+    /// Takes over a socket that listens already: one that an init system opened, or a parent with
+    /// more rights. It is a [`Port`] like any other; one that is stopped and started again is bound
+    /// anew. Twisted's `adoptStreamPort`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without sockets.
+    ///
+    /// ```
+    /// # struct Echo;
+    /// # impl couplet::Protocol for Echo {
+    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+    /// # }
+    /// # couplet::run(|reactor| {
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let port = reactor.adopt_port(socket, || Echo)?;
+    /// println!("listening on {}", port.host());
+    /// # reactor.stop();
+    /// # Ok(()) })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn adopt_port<K>(
+        &self,
+        socket: impl Into<ListeningSocket>,
+        factory: impl IntoFactory<K>,
+    ) -> io::Result<Port> {
+        let bound = self.records.world.adopt_port(socket.into())?;
+        let mut factory = factory.into_factory();
+        factory.attach(self);
+        let (address, options) = (bound.host.clone(), ListenOptions::default());
         Ok(Port::new(self, address, options, bound, Box::new(factory)))
     }
 

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::net::SocketAddr;
 use std::panic::Location;
 use std::rc::Rc;
 
@@ -27,7 +26,7 @@ pub struct Port {
 pub(super) struct PortCell {
     pub(super) reactor: Reactor,
     /// The requested address: with port 0, the next start may get another number.
-    address: SocketAddr,
+    address: Address,
     options: ListenOptions,
     /// The source location of its opening.
     pub(super) place: Cell<Source>,
@@ -57,7 +56,7 @@ impl Port {
     #[track_caller]
     pub(super) fn new(
         reactor: &Reactor,
-        address: SocketAddr,
+        address: Address,
         options: ListenOptions,
         bound: Bound,
         factory: Box<dyn AnyFactory>,
@@ -116,8 +115,8 @@ impl Port {
         let bound = reactor
             .records
             .world
-            .bind(self.cell.address, &self.cell.options)
-            .map_err(|error| ListenError::new(self.cell.address.into(), error))?;
+            .bind(&self.cell.address, &self.cell.options)
+            .map_err(|error| ListenError::new(self.cell.address.clone(), error))?;
         *self.cell.host.borrow_mut() = bound.host.clone();
         let old = self.cell.bound.replace(Some(bound));
         drop(old);

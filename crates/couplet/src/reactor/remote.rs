@@ -76,7 +76,7 @@ impl Remote {
     /// # use couplet::{ConnectionId, Protocol, Remote, Transport};
     /// # struct Device { readings: u64 }
     /// # impl Protocol for Device { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
-    /// # fn example(remote: Remote, id: ConnectionId) -> Result<(), couplet::LoopGone> {
+    /// # fn example(remote: Remote, id: ConnectionId) -> Result<(), couplet::reactor::LoopGone> {
     /// remote.tell(id, |device: &mut Device, transport| {
     ///     transport.write(format!("{} readings\r\n", device.readings));
     /// })

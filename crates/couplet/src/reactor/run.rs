@@ -1,26 +1,22 @@
 //! The [`Loop`]: it owns the driver and the connections, and runs. [`run`] is for programs, and
 //! [`run_until`] for scripts.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 #[cfg(unix)]
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::connecting::Connector;
-use super::leaks::Left;
 use super::port::PortState;
 use super::table::Resource;
 use super::tasks::Tasks;
 use super::turn::{Core, Engine, Turns};
-use super::{Asking, LoopOptions, Reactor, RunState, Shutdown, Snapshot};
+use super::{Asking, LoopOptions, Reactor, RunState, Snapshot};
 use crate::defer::{Deferred, Failure, Result, set_reporter};
-use crate::driver::{Driver, Key, Mio, Signal};
+use crate::driver::{Driver, Mio, Signal};
 use crate::panics::{Contained, contain};
-use crate::protocol::Protocol;
 
 /// The run was stopped before the awaited result arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +25,7 @@ use crate::protocol::Protocol;
     Some(_) => "terminated",
     None => "the reactor was stopped before the result arrived",
 })]
+#[non_exhaustive]
 pub struct Stopped {
     /// The signal that stopped it, if one did.
     pub signal: Option<Signal>,
@@ -336,27 +333,32 @@ impl Loop {
         result.unwrap_or_else(|| Err(Stopped { signal: self.stopped_by() }.into()))
     }
 
-    // For the simulator and the testing kit.
-
     /// Ends whatever is left of a run now.
     pub(crate) fn finish_run(&mut self) {
         self.core.finish_run(&mut *self.driver);
     }
+}
 
+/// For the testing kit, and some for the simulator alone.
+#[cfg(feature = "testing")]
+impl Loop {
     /// Calls the triggers; returns the number of those whose Deferred has not fired.
-    pub(crate) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
+    pub(crate) fn fire(&mut self, when: super::Shutdown) -> Rc<std::cell::Cell<usize>> {
         self.core.fire(when)
     }
 
     /// Wraps the protocol of each connection made from now on.
+    #[cfg(feature = "sim")]
     pub(crate) fn wrap_protocols(
         &mut self,
-        wrap: impl Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol> + 'static,
+        wrap: impl Fn(crate::driver::Key, Box<dyn crate::Protocol>) -> Box<dyn crate::Protocol>
+        + 'static,
     ) {
         self.core.wrap = Some(Box::new(wrap));
     }
 
     /// Describes a queue of the loop that exceeds its bound, if one does.
+    #[cfg(feature = "sim")]
     pub(crate) fn broken_bound(&self) -> Option<String> {
         self.core.broken_bound()
     }
@@ -372,19 +374,22 @@ impl Loop {
     }
 
     /// What is open, in progress and pending, except for the loop's own timers.
-    pub(crate) fn what_is_left(&self) -> Vec<Left> {
+    pub(crate) fn what_is_left(&self) -> Vec<super::Left> {
         self.core.what_is_left()
     }
 
     /// What the last shutdown cut off, unless a signal caused it; see
     /// [`keep_places`](Self::keep_places).
-    pub(crate) fn take_what_was_cut_off(&self) -> Vec<Left> {
+    #[cfg(feature = "sim")]
+    pub(crate) fn take_what_was_cut_off(&self) -> Vec<super::Left> {
         self.core.take_what_was_cut_off()
     }
 
     /// The connects in progress, in the order in which their connectors began: the driver's key,
     /// the address, and the connector.
-    pub(crate) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {
+    pub(crate) fn connects_under_way(
+        &self,
+    ) -> Vec<(crate::driver::Key, std::net::SocketAddr, super::Connector)> {
         self.core.connects_under_way()
     }
 }
@@ -422,6 +427,7 @@ impl Drop for Loop {
         for start in starts {
             match start {
                 Asking::Connector(connector) => Core::abandon_connector(&connector),
+                Asking::Adoption(adoption) => adoption.abandon(),
                 Asking::Port(port) => {
                     port.state.set(PortState::Stopped);
                     port.factory.clear();

@@ -20,6 +20,7 @@ use crate::transport::connection::Life;
 
 /// When a trigger of [`Reactor::on`](super::Reactor::on) is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Shutdown {
     /// First, while everything still runs; turns continue, and the shutdown waits for the Deferred.
     Before,

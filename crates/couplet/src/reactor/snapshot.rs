@@ -122,7 +122,7 @@ impl Core {
                     let (target, state) = (c.to_string(), c.state_name());
                     snapshot.connectors.push(ConnectorSnapshot { target, state });
                 }
-                Asking::Port(_) | Asking::Connector(_) => {}
+                Asking::Port(_) | Asking::Connector(_) | Asking::Adoption(_) => {}
             }
         }
         snapshot.ports = ports.into_iter().map(|port| port.snapshot()).collect();

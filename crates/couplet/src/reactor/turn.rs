@@ -33,7 +33,6 @@ use crate::protocol::Protocol;
 use crate::transport::Tell;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::{Follows, Life, Moment};
-use crate::transport::outbox::SPARE_TOTAL;
 
 /// Shows the snapshot that SIGUSR1 requests.
 pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
@@ -356,6 +355,8 @@ impl Core {
                 None => break,
                 Some(Asking::Port(port)) => self.port_asked(io, &port),
                 Some(Asking::Connector(connector)) => self.connector_asked(io, &connector),
+                // It only starts.
+                Some(Asking::Adoption(_)) => {}
             }
         }
         if !self.reactor.records.snapshots.borrow().is_empty() {
@@ -462,6 +463,7 @@ impl Core {
         match start {
             Asking::Connector(connector) => self.start_connector(io, connector),
             Asking::Port(port) => self.start_port(io, &port),
+            Asking::Adoption(adoption) => self.start_adoption(io, &adoption),
         }
     }
 
@@ -482,9 +484,11 @@ impl Core {
     // For the simulator and the testing kit.
 
     /// Describes a queue of the loop that exceeds its bound, if one does.
+    #[cfg(feature = "sim")]
     pub(super) fn broken_bound(&self) -> Option<String> {
         let kept = self.reactor.records.spares.kept();
-        (kept > SPARE_TOTAL).then(|| format!("the spare buffers hold {kept} bytes"))
+        (kept > crate::transport::outbox::SPARE_TOTAL)
+            .then(|| format!("the spare buffers hold {kept} bytes"))
     }
 }
 

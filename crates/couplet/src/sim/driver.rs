@@ -98,14 +98,15 @@ impl World for System {
         Some(self.serial)
     }
 
-    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
+    fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
+        let Address::Tcp(address) = *address;
         let mut kernel = self.kernel.borrow_mut();
         if kernel.hosts[self.host as usize].boot != self.boot {
             return Err(io::Error::other("the program of this reactor has ended"));
         }
         let address = kernel.bind(self.host, address, options)?;
         let opened = Opened { system: self.clone(), address };
-        Ok(Bound { host: address.into(), socket: Box::new(opened) })
+        Ok(Bound::new(address.into(), opened))
     }
 }
 

@@ -106,6 +106,7 @@ impl Fault {
 
 /// A fault with its start and duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Planned {
     /// When it begins, since the start of the world.
     pub at: Duration,
@@ -140,6 +141,7 @@ impl Planned {
 
 /// How the network and the hosts behave: which faults are drawn, and the default link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Weather {
     /// No faults. Latency is a constant 1 ms.
     #[default]
@@ -177,6 +179,7 @@ impl std::fmt::Display for Weather {
 
 /// The properties of the path from one host to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Link {
     /// The one-way latency.
     pub latency: Latency,
@@ -204,6 +207,48 @@ impl Link {
             reordered: 0,
             truncated: 0,
         }
+    }
+
+    /// Sets the latency.
+    #[must_use]
+    pub const fn latency(mut self, latency: Latency) -> Link {
+        self.latency = latency;
+        self
+    }
+
+    /// Sets how streams are cut.
+    #[must_use]
+    pub const fn cut(mut self, cut: Cut) -> Link {
+        self.cut = cut;
+        self
+    }
+
+    /// Sets how many of 1000 datagrams are lost.
+    #[must_use]
+    pub const fn loss(mut self, loss: u16) -> Link {
+        self.loss = loss;
+        self
+    }
+
+    /// Sets how many of 1000 datagrams arrive twice.
+    #[must_use]
+    pub const fn duplicates(mut self, duplicates: u16) -> Link {
+        self.duplicates = duplicates;
+        self
+    }
+
+    /// Sets how many of 1000 datagrams are reordered.
+    #[must_use]
+    pub const fn reordered(mut self, reordered: u16) -> Link {
+        self.reordered = reordered;
+        self
+    }
+
+    /// Sets how many of 1000 datagrams are truncated.
+    #[must_use]
+    pub const fn truncated(mut self, truncated: u16) -> Link {
+        self.truncated = truncated;
+        self
     }
 }
 

@@ -79,6 +79,7 @@ impl Stream {
 
 /// The latency of a link. All arithmetic is in whole nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Latency {
     /// Always this.
     Constant(Duration),

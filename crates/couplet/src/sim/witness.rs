@@ -24,6 +24,8 @@ struct Watched {
     boot: u32,
     made: bool,
     lost: bool,
+    /// Bytes that an upgrade gives to this protocol, and that were given to the one before.
+    again: usize,
 }
 
 /// Wraps the protocol of one of this host's connections.
@@ -48,7 +50,7 @@ impl Watched {
         let label = kernel.borrow_mut().label(end);
         let boot = kernel.borrow().hosts[host as usize].boot;
         let kernel = kernel.clone();
-        Watched { inner, kernel, host, end, label, boot, made: false, lost: false }
+        Watched { inner, kernel, host, end, label, boot, made: false, lost: false, again: 0 }
     }
 
     /// Checks the invariants, records the callback in the trace, then makes it.
@@ -127,7 +129,9 @@ impl Protocol for Watched {
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        if !self.kernel.borrow_mut().was_given(self.end, data) {
+        let again = self.again.min(data.len());
+        self.again -= again;
+        if !self.kernel.borrow_mut().was_given(self.end, &data[again..]) {
             self.violate("the protocol received bytes that its peer did not write next");
         }
         let what = What::Data(self.label, data.len(), fold_bytes(0, data));
@@ -163,6 +167,20 @@ impl Protocol for Watched {
             return Some(&mut *self.inner as &mut dyn Any);
         }
         self.inner.find(wanted)
+    }
+
+    /// The next one is watched anew, and this one owes nothing more.
+    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        let inner = self.inner.upgraded(next, unread);
+        self.made = false;
+        Box::new(Watched {
+            inner,
+            kernel: self.kernel.clone(),
+            label: self.label,
+            lost: false,
+            again: self.again + unread.len(),
+            ..*self
+        })
     }
 }
 

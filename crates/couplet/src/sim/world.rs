@@ -145,7 +145,7 @@ impl Sim {
     }
 
     /// A snapshot of a host's loop, if its program is running.
-    pub fn snapshot(&self, host: Host) -> Option<crate::Snapshot> {
+    pub fn snapshot(&self, host: Host) -> Option<crate::reactor::Snapshot> {
         self.programs[host.0 as usize].l.as_ref().map(Loop::snapshot)
     }
 

@@ -232,4 +232,8 @@ impl<B: Protocol> Protocol for Capture<B> {
         }
         self.protocol.find(wanted)
     }
+
+    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        self.protocol.upgraded(next, unread)
+    }
 }

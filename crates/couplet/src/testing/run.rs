@@ -60,7 +60,7 @@ const LAST_TURNS: usize = 10_000;
 ///
 /// # Errors
 ///
-/// The Deferred's failure; [`Stopped`](crate::Stopped) if the program stopped the reactor first.
+/// The Deferred's failure; [`Stopped`](crate::reactor::Stopped) if the program stopped the reactor first.
 ///
 /// # Panics
 ///

@@ -15,9 +15,10 @@ use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
-use crate::driver::{Host, Key, SocketOption};
+use crate::driver::{Host, Key, SocketCall, SocketOption};
 use crate::error::Reason;
-use crate::panics::{discard, discard_all};
+use crate::panics::{Contained, discard, discard_all};
+use crate::protocol::Protocol;
 use crate::reactor::Reactor;
 use crate::reactor::timers::{TimerKey, Timers};
 
@@ -39,6 +40,8 @@ pub(super) mod paused {
     pub(crate) const BY_USER: u8 = 1;
     /// `throttle`, until its time has passed.
     pub(crate) const BY_THROTTLE: u8 = 2;
+    /// `upgrade`, until the next protocol is in place.
+    pub(crate) const BY_UPGRADE: u8 = 4;
 }
 
 /// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.
@@ -126,6 +129,8 @@ pub(crate) struct ConnectionCell {
     dropped: Cell<u64>,
     /// Reset the connection if it ends without the protocol's asking.
     reset_unless_closed: Cell<bool>,
+    /// The protocol is not the one that the connection began with.
+    upgraded: Cell<bool>,
     /// State that few connections use.
     rare: RefCell<Rare>,
 }
@@ -137,13 +142,27 @@ impl Drop for ConnectionCell {
     }
 }
 
+/// An option of the socket that was asked for.
+pub(crate) enum OptionAsked {
+    Set(SocketOption),
+    Call(Contained<SocketCall>),
+}
+
+/// The protocol that is to come next, and what it is given before any new byte.
+pub(super) struct Upgrade {
+    pub(super) next: Contained<Box<dyn Protocol>>,
+    /// Law 9: the user's own.
+    pub(super) unread: Vec<u8>,
+}
+
 #[derive(Default)]
 struct Rare {
     waiting: Vec<(Level, Resolver<()>)>,
-    options: Vec<SocketOption>,
+    options: Vec<OptionAsked>,
     timers: Vec<TimerKey>,
     /// The number of timers at which finished ones are removed.
     timers_limit: usize,
+    upgrade: Option<Upgrade>,
     /// Set once `connection_lost` was called.
     reason: Option<Reason>,
 }
@@ -184,6 +203,7 @@ impl ConnectionCell {
             bytes_taken: Cell::new(0),
             dropped: Cell::new(0),
             reset_unless_closed: Cell::new(false),
+            upgraded: Cell::new(false),
             awaits_room: Cell::new(false),
             rare: RefCell::new(Rare::default()),
             reactor,
@@ -314,6 +334,24 @@ impl ConnectionCell {
         }
     }
 
+    /// Asks for another protocol. Of several requests the last counts; the bytes of all do.
+    pub(super) fn upgrade(&self, next: Box<dyn Protocol>, unread: &[u8]) {
+        let next = Contained::new(next);
+        if self.phase.get() >= Phase::Closing {
+            return;
+        }
+        let before = self.rare.borrow_mut().upgrade.take();
+        let (earlier, mut bytes) = match before {
+            Some(Upgrade { next, unread }) => (Some(next), unread),
+            None => (None, Vec::new()),
+        };
+        bytes.extend_from_slice(unread);
+        self.rare.borrow_mut().upgrade = Some(Upgrade { next, unread: bytes });
+        self.paused.set(self.paused.get() | paused::BY_UPGRADE);
+        self.ask(asked::FLOW);
+        drop(earlier);
+    }
+
     /// After a write past the hard cap an abort still counts, because it outranks `Overflow`.
     pub(super) fn abort(&self) {
         if self.phase.get() < Phase::Ended || self.asked.get() & asked::OVERFLOW != 0 {
@@ -370,8 +408,16 @@ impl ConnectionCell {
             }
             self.reset_unless_closed.set(on);
         }
-        self.rare.borrow_mut().options.push(option);
+        self.rare.borrow_mut().options.push(OptionAsked::Set(option));
         self.ask(asked::OPTIONS);
+    }
+
+    pub(super) fn add_socket_call(&self, call: SocketCall) {
+        let call = Contained::new(call);
+        if self.phase.get() < Phase::Ended {
+            self.rare.borrow_mut().options.push(OptionAsked::Call(call));
+            self.ask(asked::OPTIONS);
+        }
     }
 
     pub(crate) fn reset_unless_closed(&self) -> bool {
@@ -464,7 +510,23 @@ impl ConnectionCell {
         self.dropped.get()
     }
 
+    pub(super) fn awaits_upgrade(&self) -> bool {
+        self.paused.get() & paused::BY_UPGRADE != 0
+    }
+
+    pub(super) fn was_upgraded(&self) -> bool {
+        self.upgraded.get()
+    }
+
     // Called by the holder, in the turn.
+
+    /// Takes out the protocol that is to come next; from then on it may be told things.
+    pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
+        let upgrade = self.rare.borrow_mut().upgrade.take()?;
+        self.paused.set(self.paused.get() & !paused::BY_UPGRADE);
+        self.upgraded.set(true);
+        Some(upgrade)
+    }
 
     /// Sets whether the loop will check this cell anyway, and returns whether it would have.
     #[inline]
@@ -580,6 +642,8 @@ impl ConnectionCell {
     pub(super) fn set_lost(&self, reason: Reason) {
         self.phase.set(Phase::Lost);
         self.rare.borrow_mut().reason = Some(reason);
+        let unused = self.rare.borrow_mut().upgrade.take();
+        drop(unused);
     }
 
     #[inline]
@@ -616,7 +680,7 @@ impl ConnectionCell {
         taken.into_iter().map(|(_, resolver)| resolver).collect()
     }
 
-    pub(crate) fn take_options(&self) -> Vec<SocketOption> {
+    pub(crate) fn take_options(&self) -> Vec<OptionAsked> {
         std::mem::take(&mut self.rare.borrow_mut().options)
     }
 

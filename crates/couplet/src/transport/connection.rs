@@ -9,7 +9,7 @@
 //! [`Follows`]. Law 5: `connection_lost` is called exactly once, and nothing after it.
 //!
 //! ```text
-//! Open{reading: On | Paused{since} | Ended, writing: Open | Finishing{since} | Shut}
+//! Open{reading: On | Paused{since, fin} | Ended, writing: Open | Finishing{since} | Shut}
 //!     → Flushing{why, since, peer_fin, fin_sent, finishing} → Draining{why, since, left} → Closed
 //! ```
 //!
@@ -25,6 +25,8 @@
 //! | all sent, no producer | Finishing → Shut | FIN seen: end; else our FIN → Draining | – |
 //! | deadline | idle: end, Timeout, RST; Finishing: as Flushing | end, CloseTimedOut, RST | end (why), plain close |
 //!
+//! An upgrade holds the reading back until the next protocol is in place.
+//!
 //! With [`reset_unless_closed`](Transport::set_reset_unless_closed), a stop and a panic before our
 //! FIN end the connection with RST.
 
@@ -35,7 +37,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cell::{ConnectionCell, Level, Phase, asked};
+use super::cell::{ConnectionCell, Level, Phase, Upgrade, asked};
 use super::{Producer, Tell, Transport};
 use crate::driver::{CloseMode, WriteOutcome};
 use crate::error::{By, ConnectionLost, Reason};
@@ -50,7 +52,11 @@ const DRAIN: usize = 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     On,
-    Paused { since: Instant },
+    /// With `fin` the driver has reported the peer's end of stream already.
+    Paused {
+        since: Instant,
+        fin: bool,
+    },
     Ended,
 }
 
@@ -178,6 +184,9 @@ pub(crate) struct Life {
     pending: u16,
     /// After a panic only `connection_lost` is called.
     panicked: bool,
+    /// What an upgrade leaves for the protocol, before any new byte. Law 9: one chunk, and what its
+    /// users gave back.
+    unread: Vec<u8>,
     /// While flushing: the system's unsent bytes when last measured.
     unsent: Option<usize>,
 }
@@ -191,6 +200,7 @@ impl Life {
             state: State::Open { reading: Reading::On, writing: Writing::Open },
             pending: 0,
             panicked: false,
+            unread: Vec::new(),
             unsent: None,
         }
     }
@@ -213,11 +223,17 @@ impl Life {
         self.cell.bytes_in.set(self.cell.bytes_in.get() + data.len() as u64);
         if let State::Open { reading: Reading::On, .. } = &self.state {
             self.cell.received_at.set(at.now);
-            self.call(at, |protocol, transport| protocol.data_received(transport, data));
+            self.deliver(data, at);
         } else {
             self.discard_input(data.len());
         }
         self.follows()
+    }
+
+    /// Law 4: the only caller of [`Protocol::data_received`].
+    #[inline(always)]
+    fn deliver(&mut self, data: &[u8], at: Moment) {
+        self.call(at, |protocol, transport| protocol.data_received(transport, data));
     }
 
     /// Bytes arrived after reading ended.
@@ -359,7 +375,8 @@ impl Life {
     fn lose(&mut self, reason: Reason, now: Instant) {
         match &mut self.state {
             State::Open { reading, writing } => {
-                let peer_fin = *reading == Reading::Ended;
+                let peer_fin =
+                    matches!(reading, Reading::Ended | Reading::Paused { fin: true, .. });
                 let fin_sent = *writing == Writing::Shut;
                 let finishing = matches!(writing, Writing::Finishing { .. });
                 let why = match reason {
@@ -413,11 +430,14 @@ impl Life {
         };
         match (*reading, self.cell.paused()) {
             (Reading::On, true) => {
-                *reading = Reading::Paused { since: now };
+                *reading = Reading::Paused { since: now, fin: false };
                 self.order_receive(false);
             }
             (Reading::Paused { .. }, false) => self.pending |= due::RESUMED,
             _ => {}
+        }
+        if self.cell.awaits_upgrade() {
+            self.pending |= due::RESUMED;
         }
     }
 
@@ -742,24 +762,61 @@ impl Life {
 
     fn resumed(&mut self, at: Moment) {
         // The call before this one may have paused or closed, which takes effect immediately.
-        if !self.is_open() || self.cell.paused() || self.cell.phase() >= Phase::Closing {
+        if !self.is_open() || self.cell.phase() >= Phase::Closing {
             return;
         }
-        self.call(at, |protocol, transport| protocol.reading_resumed(transport));
-        // It may have paused again, or closed.
-        if self.cell.paused() || self.cell.phase() >= Phase::Closing {
-            return;
+        if let Some(upgrade) = self.cell.take_upgrade() {
+            self.upgrade(upgrade, at);
+        } else if self.wants_to_read() {
+            self.call(at, |protocol, transport| protocol.reading_resumed(transport));
         }
-        if let State::Open { reading, .. } = &mut self.state
-            && let Reading::Paused { since } = *reading
-        {
-            *reading = Reading::On;
-            let paused = at.now.saturating_duration_since(since);
-            let received = self.cell.received_at.get();
-            self.cell.received_at.set(received.checked_add(paused).unwrap_or(at.now));
+        // What an upgrade left comes before new bytes.
+        if self.wants_to_read() && !self.unread.is_empty() {
+            let unread = std::mem::take(&mut self.unread);
+            self.deliver(&unread, at);
+        }
+        if self.wants_to_read() {
+            self.read_on(at);
+        }
+    }
+
+    /// Reading was held back, and is no longer: nobody has paused it again, or closed.
+    fn wants_to_read(&self) -> bool {
+        let held = matches!(self.state, State::Open { reading: Reading::Paused { .. }, .. });
+        held && !self.cell.paused() && self.cell.phase() < Phase::Closing
+    }
+
+    fn read_on(&mut self, at: Moment) {
+        let State::Open { reading, .. } = &mut self.state else { return };
+        let Reading::Paused { since, fin } = *reading else { return };
+        *reading = Reading::On;
+        let paused = at.now.saturating_duration_since(since);
+        let received = self.cell.received_at.get();
+        self.cell.received_at.set(received.checked_add(paused).unwrap_or(at.now));
+        self.order(Follows::DEADLINE);
+        if fin {
+            self.fin(at);
+        } else {
             self.order_receive(true);
-            self.order(Follows::DEADLINE);
         }
+    }
+
+    /// Puts the next protocol in the place of this one, which is dropped without a further call.
+    fn upgrade(&mut self, upgrade: Upgrade, at: Moment) {
+        let Upgrade { next, mut unread } = upgrade;
+        let mut placed = None;
+        self.call(at, |protocol, _| placed = Some(protocol.upgraded(next.take(), &mut unread)));
+        let Some(next) = placed else { return };
+        tracing::debug!(connection = %self.cell.id, unread = unread.len(), "protocol upgraded");
+        unread.append(&mut self.unread);
+        self.unread = unread;
+        let before = std::mem::replace(&mut self.protocol, next);
+        discard("drop of a protocol", before);
+        if let State::Open { reading: reading @ Reading::Ended, .. } = &mut self.state {
+            // The next one has not been told of it.
+            *reading = Reading::Paused { since: at.now, fin: true };
+        }
+        self.call(at, |protocol, transport| protocol.connection_made(transport));
     }
 
     fn pause_producer(&mut self, at: Moment) {

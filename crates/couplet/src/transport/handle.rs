@@ -65,13 +65,13 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
     }
 
     /// Runs `f` on the protocol in the turn. If [`connection_lost`](Protocol::connection_lost) was
-    /// called already, drops `f` and returns false. `f` is also dropped if the connection is lost
-    /// before it runs.
+    /// called already, drops `f` and returns false. `f` is also dropped if, before it runs, the
+    /// connection is lost, or [upgraded](Transport::upgrade) to another protocol.
     ///
     /// # Panics
     ///
-    /// In the turn and in debug builds, when the protocol is not a `P`; the message has the caller's
-    /// line. In release builds this is logged.
+    /// In the turn and in debug builds, when the protocol is not a `P` and the connection was not
+    /// upgraded; the message has the caller's line. In release builds this is logged.
     #[track_caller]
     pub fn tell(&self, f: impl FnOnce(&mut P, &T) + 'static) -> bool {
         let tell = self.boxed(f);
@@ -84,7 +84,7 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
 
     /// Runs `f` on the protocol in the turn; the Deferred fires with its result, fails with
     /// [`ConnectionLost`] if the connection is lost first, and with [`WrongProtocol`] if the
-    /// protocol is not a `P`.
+    /// protocol is not a `P`, or no longer one since an [upgrade](Transport::upgrade).
     #[track_caller]
     pub fn ask<R: 'static>(&self, f: impl FnOnce(&mut P, &T) -> R + 'static) -> Deferred<R> {
         self.ask_result(move |protocol, transport| Ok(f(protocol, transport)))
@@ -107,7 +107,8 @@ impl<P: 'static, T: AsRef<Transport> + Clone + 'static> Connection<P, T> {
         deferred
     }
 
-    /// Runs `f` on the protocol after `delay`; `f` is dropped with the connection.
+    /// Runs `f` on the protocol after `delay`; `f` is dropped with the connection, or if an
+    /// upgrade has replaced the protocol by then.
     #[track_caller]
     pub fn call_later(&self, delay: Duration, f: impl FnOnce(&mut P, &T) + 'static) -> DelayedCall {
         self.cell().reactor.tell_later(self.cell(), delay, self.boxed(f))
@@ -177,6 +178,7 @@ impl<P: 'static, F: FnOnce(&mut P, &Transport)> Tell for TellFn<P, F> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
         match find::<P>(protocol) {
             Some(found) => self.f.take()(found, transport),
+            None if transport.cell.was_upgraded() => {}
             None => {
                 let error = WrongProtocol::new::<P>(protocol, self.place);
                 tracing::error!(connection = %transport.id(), %error);

@@ -9,6 +9,7 @@ mod handle;
 pub(crate) mod outbox;
 
 use std::fmt;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::defer::{Deferred, Failure};
-use crate::driver::{Key, SocketOption};
+use crate::driver::{Key, SockRef, SocketOption};
 use crate::error::ConnectionLost;
 #[cfg(doc)]
 use crate::error::Reason;
@@ -414,6 +415,32 @@ impl Transport {
         self.cell.add_option(option);
     }
 
+    /// Runs `f` on the socket, in the turn, before more bytes are delivered: for any option that
+    /// [`socket2`](crate::driver::SockRef) knows. An error is logged. A driver without sockets drops `f` and logs that.
+    ///
+    /// What the loop relies on is not to be changed: blocking, the linger time, the end of a stream.
+    /// Before a port is bound or an attempt begins there are
+    /// [`ListenOptions::prepare`](crate::ListenOptions::prepare) and
+    /// [`ConnectOptions::prepare`](crate::ConnectOptions::prepare).
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport};
+    /// use std::time::Duration;
+    ///
+    /// struct Patient;
+    /// impl Protocol for Patient {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         transport.with_socket(|socket| socket.set_tcp_keepalive(
+    ///             &socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)),
+    ///         ));
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    pub fn with_socket(&self, f: impl FnOnce(SockRef<'_>) -> io::Result<()> + 'static) {
+        self.cell.add_socket_call(Box::new(f));
+    }
+
     /// The address of the other end, also available after the connection is lost.
     pub fn peer(&self) -> &Address {
         &self.cell.peer
@@ -437,6 +464,91 @@ impl Transport {
     /// The number of bytes dropped because they were written after a close.
     pub fn dropped(&self) -> u64 {
         self.cell.dropped()
+    }
+
+    /// Puts `protocol` in the place of the one that speaks on this connection: as STARTTLS, the
+    /// `Upgrade` of HTTP and CONNECT do.
+    ///
+    /// It takes effect when the callback in which you call it has returned, else in the turn; in any
+    /// case before more bytes are delivered, for until then reading is paused. The old protocol
+    /// gets no further call, and no [`connection_lost`](Protocol::connection_lost): it is dropped.
+    /// The next one gets [`connection_made`](Protocol::connection_made), then what is unread, then
+    /// what comes. If the peer's end of stream was reported already, the next one is told again.
+    ///
+    /// Unread is what a framer holds: in a `line_received` the bytes behind that line. A protocol
+    /// that takes bytes as they come gives the rest to [`upgrade_with`](Self::upgrade_with).
+    ///
+    /// What was set on the transport stays: a pause, a producer, timeouts, options; so does a wrapper
+    /// from outside of the protocol, such as a [`Policy`](crate::protocols::Policy). Whatever was
+    /// asked of the old protocol by [`Connection::tell`] or [`Connection::call_later`] and has not
+    /// run by then is dropped, and an [`ask`](Connection::ask) fails with [`WrongProtocol`], unless the next
+    /// one has its type.
+    ///
+    /// A close comes first: on a connection that is closing, or that is closed before the upgrade
+    /// takes effect, `protocol` is dropped unused, and the old one gets `connection_lost`.
+    ///
+    /// ```
+    /// use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// struct Greeter;
+    /// impl LineProtocol for Greeter {
+    ///     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+    ///         if line == b"UPGRADE echo" {
+    ///             transport.send_line("OK");
+    ///             transport.upgrade(Echo);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data);
+    ///     }
+    /// }
+    ///
+    /// let mut held = couplet::testing::hold(LineReceiver::new(Greeter));
+    /// held.push(b"UPGRADE echo\r\nno line any ");
+    /// held.push(b"more");
+    /// assert_eq!(held.wire.take(), b"OK\r\nno line any more");
+    /// ```
+    ///
+    /// Twisted: `transport.protocol = new; new.makeConnection(transport)`.
+    pub fn upgrade(&self, protocol: impl Protocol) {
+        self.upgrade_with(protocol, []);
+    }
+
+    /// [`upgrade`](Self::upgrade) with bytes that the old protocol was given and are not its own:
+    /// the next one is given them first.
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// /// Reads one byte, which tells the protocol.
+    /// struct Choose;
+    /// impl Protocol for Choose {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         match data[0] {
+    ///             b'e' => transport.upgrade_with(Echo, &data[1..]),
+    ///             _ => transport.lose_connection(),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         transport.write(data);
+    ///     }
+    /// }
+    ///
+    /// let mut held = hold(Choose);
+    /// held.push(b"ehello");
+    /// assert_eq!(held.wire.take(), b"hello");
+    /// ```
+    pub fn upgrade_with(&self, protocol: impl Protocol, unread: impl AsRef<[u8]>) {
+        self.cell.upgrade(Box::new(protocol), unread.as_ref());
     }
 
     /// A handle for calling back into the protocol's `&mut self` later: from a timer, an answer,

@@ -95,6 +95,7 @@ impl Spares {
     }
 
     /// Total capacity of the kept buffers in bytes, except for the one drained last.
+    #[cfg(feature = "sim")]
     pub(crate) fn kept(&self) -> usize {
         self.kept.get()
     }

@@ -17,6 +17,8 @@ use couplet::{
     Transport,
 };
 
+use crate::tcp::adopting::{listening, sockets};
+
 /// Panics when dropped, and counts that.
 struct Bomb(Rc<Cell<u32>>);
 
@@ -69,6 +71,20 @@ impl<T: 'static> Protocol for Carrier<T> {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         transport.write(data);
     }
+}
+
+/// Lends its socket to a closure that owns a value.
+struct Carries(Bomb);
+
+impl Protocol for Carries {
+    fn connection_made(&mut self, transport: &Transport) {
+        let bomb = Bomb(self.0.0.clone());
+        transport.with_socket(move |_| {
+            holds(&bomb);
+            Ok(())
+        });
+    }
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
 struct MakesEchoes(#[expect(dead_code, reason = "it is dropped")] Bomb);
@@ -509,6 +525,79 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
         transport.fail(Shell(4));
     }),
+    ("upgrade", "replaced, lost, and lost with the loop", |s| {
+        let (transport, wire) = s.open();
+        transport.upgrade(Carrier(s.bomb()));
+        transport.upgrade(Carrier(s.bomb()));
+        s.turns();
+        transport.upgrade(Carrier(s.bomb()));
+        s.turns();
+        transport.upgrade(Carrier(s.bomb()));
+        wire.reset();
+        s.turns();
+        transport.upgrade(Carrier(s.bomb()));
+        let (transport, _wire) = s.open();
+        transport.upgrade(Carrier(s.bomb()));
+    }),
+    ("upgrade_with", "lost before its turn", |s| {
+        let (transport, _wire) = s.open();
+        transport.upgrade_with(Carrier(s.bomb()), "unread");
+        transport.abort_connection();
+        s.turns();
+    }),
+    ("with_socket", "there is none, and the connection is lost", |s| {
+        let (transport, wire) = s.open();
+        let bomb = s.bomb();
+        transport.with_socket(move |_| {
+            holds(&bomb);
+            Ok(())
+        });
+        s.turns();
+        let bomb = s.bomb();
+        transport.with_socket(move |_| {
+            holds(&bomb);
+            Ok(())
+        });
+        wire.reset();
+        s.turns();
+        let bomb = s.bomb();
+        transport.with_socket(move |_| {
+            holds(&bomb);
+            Ok(())
+        });
+    }),
+    ("with_socket", "it is called", |s| {
+        let mut l = Loop::new().expect("a loop");
+        let (ours, _theirs) = sockets();
+        let bombs = s.bombs.clone();
+        let adopted = l.reactor().adopt(ours, move || Carries(Bomb(bombs.clone())));
+        adopted.expect("a connected socket").discard();
+        for _ in 0..3 {
+            l.turn(Some(Duration::ZERO)).expect("the loop turns");
+        }
+    }),
+    ("adopt", "its connection ends, it is cancelled, and its loop is dropped", |s| {
+        let mut l = Loop::new().expect("a loop");
+        let reactor = l.reactor();
+        let (ours, theirs) = sockets();
+        reactor.adopt(ours, MakesEchoes(s.bomb())).expect("a connected socket").discard();
+        let (ours, _theirs) = sockets();
+        let cancelled = reactor.adopt(ours, MakesEchoes(s.bomb())).expect("a connected socket");
+        cancelled.cancel();
+        cancelled.discard();
+        drop(theirs);
+        for _ in 0..3 {
+            l.turn(Some(Duration::ZERO)).expect("the loop turns");
+        }
+        let (ours, _theirs) = sockets();
+        reactor.adopt(ours, MakesEchoes(s.bomb())).expect("a connected socket").discard();
+    }),
+    ("adopt_port", "its loop is dropped", |s| {
+        let mut l = Loop::new().expect("a loop");
+        let port = l.reactor().adopt_port(listening(), MakesEchoes(s.bomb()));
+        port.expect("a listening socket");
+        l.turn(Some(Duration::ZERO)).expect("the loop turns");
+    }),
     ("register_producer", "lost with its connection", |s| {
         let (transport, wire) = s.open();
         let bomb = Some(s.bomb());
@@ -635,13 +724,14 @@ fn sources(folder: &Path) -> Vec<String> {
 
 /// The public functions that keep what a user hands in: closures, futures, foreign types.
 fn ways_in() -> BTreeSet<String> {
-    const THEIRS: [&str; 9] = [
+    const THEIRS: [&str; 10] = [
         "FnOnce(",
         "FnMut(",
         "Fn(",
         "IntoFactory<",
         "protocol: P,",
         "impl Producer",
+        "impl Protocol",
         "Future<",
         "Into<Failure>",
         "Into<Bytes>",

@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::testing::{Manner, Memory, Network, Wire, hold, hold_on};
+use couplet::transport::WrongProtocol;
 use couplet::{
     Address, Connection, ConnectionLost, Connector, Factory, Loop, LoopOptions, ProducerKind,
-    Protocol, Reactor, Reason, Shared, Transport, WrongProtocol,
+    Protocol, Reactor, Reason, Shared, Transport,
 };
 
 #[derive(Default)]

@@ -8,10 +8,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use couplet::defer::set_reporter;
+use couplet::reactor::Stopped;
 use couplet::testing::{Manner, Memory, Network};
 use couplet::{
     Address, ConnectOptions, Connection, Deferred, Failure, ListenOptions, Loop, LoopOptions,
-    Protocol, Reactor, Reason, Resolver, Shutdown, Signal, Stopped, Transport,
+    Protocol, Reactor, Reason, Resolver, Shutdown, Signal, Transport,
 };
 
 use crate::logged::logged;

@@ -54,8 +54,8 @@ fn data_and_eof_that_arrive_with_the_connect_are_both_reported() {
 }
 
 fn listen(driver: &mut Mio) -> SocketAddr {
-    let any = "127.0.0.1:0".parse().expect("an address");
-    let bound = driver.world().bind(any, &ListenOptions::default()).expect("a free port");
+    let any = couplet::Address::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let bound = driver.world().bind(&any, &ListenOptions::default()).expect("a free port");
     let to = bound.host.socket_addr().expect("an address");
     driver.listen(bound).expect("it listens");
     to

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use couplet::reactor::{ConnectionSnapshot, Snapshot};
 use couplet::testing::Manner;
-use couplet::{ConnectionSnapshot, Protocol, Snapshot, Transport};
+use couplet::{Protocol, Transport};
 
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{A, On, Script};

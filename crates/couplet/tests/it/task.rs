@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::defer::{Deferred, Failure, Panicked, Resolver, TimedOut};
+use couplet::task::AlreadyRunning;
 use couplet::testing::{Manner, Memory, Network};
-use couplet::{AlreadyRunning, Loop, LoopOptions, LoopingCall, Reactor, Result};
+use couplet::{Loop, LoopOptions, LoopingCall, Reactor, Result};
 
 use crate::defer_witness::{Log, given, unhandled_in};
 

@@ -9,11 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use couplet::defer::{Cancelled, Panicked};
+use couplet::reactor::{LoopGone, WouldWaitForItself};
 use couplet::testing::Manner;
-use couplet::{
-    ConnectionId, Failure, Loop, LoopGone, LoopOptions, Protocol, Reactor, Remote, Transport,
-    WouldWaitForItself,
-};
+use couplet::{ConnectionId, Failure, Loop, LoopOptions, Protocol, Reactor, Remote, Transport};
 
 use crate::logged::logged;
 use crate::suite::kit::{Kit, LOOPBACK};

@@ -9,7 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::{Failure, Interest, Loop, NotWatching, Ready, Watch};
+use couplet::reactor::NotWatching;
+use couplet::{Failure, Interest, Loop, Ready, Watch};
 
 use crate::logged::logged;
 

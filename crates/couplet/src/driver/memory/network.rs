@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::address::Address;
 use crate::driver::{Bound, CloseMode, Key, ListenOptions, Signal, SocketOption, World};
 
 /// Bytes that may be in flight in one direction, unless set.
@@ -17,6 +18,7 @@ const FIRST_FOR_TESTS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
 /// How the network cuts a stream into the pieces that are received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cut {
     /// Everything that has arrived, up to the read buffer.
     Whole,
@@ -518,10 +520,11 @@ impl World for Network {
         self.net.borrow_mut().random()
     }
 
-    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
+    fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
+        let Address::Tcp(address) = *address;
         let address = self.open(address, options)?;
         let opened = Opened { network: self.clone(), address };
-        Ok(Bound { host: address.into(), socket: Box::new(opened) })
+        Ok(Bound::new(address.into(), opened))
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use couplet_os::local::LocalAddress;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Token};
 
 use super::Mio;
 use super::slots::{Kind, Registered};
@@ -139,10 +138,7 @@ impl Mio {
         } else {
             Host::Known(host)
         };
-        // It gets the next slot, so its token is known before it is inserted.
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let token = Token(self.slots.next_key().slot as usize);
-        if let Err(error) = self.poll.registry().register(&mut stream, token, both) {
+        if let Err(error) = self.register(&mut stream) {
             tracing::error!(%error, "cannot watch a new connection");
             return None;
         }

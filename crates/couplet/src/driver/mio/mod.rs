@@ -38,14 +38,14 @@ use epoll::{Event as Polled, EventExt as _};
 use mio::event::Event as Polled;
 use signals::SignalSource;
 use slots::{ConnectingSlot, Kind, Registered};
-use stream::{READ, Readiness, is_bytes};
+use stream::{READ, Readiness, StreamSlot, is_bytes};
 use system::{System, connect_from};
 
 use super::names::{Names, names};
 use super::pool::{Pool, Work};
 use super::{
-    Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox, Ready,
-    SocketOption, Ticket, WatchId, World, WriteOutcome,
+    Adopted, Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox, Ready,
+    SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
 };
 use crate::address::Address;
 use crate::slots::Slots;
@@ -170,6 +170,13 @@ impl Mio {
             signals: SignalSource::default(),
             world,
         })
+    }
+
+    /// Registers a stream. It gets the next slot, so its token is known before it is inserted.
+    fn register(&self, stream: &mut TcpStream) -> io::Result<()> {
+        let token = Token(self.slots.next_key().slot as usize);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(stream, token, both)
     }
 
     /// Lets ports accept again whose back-off is over.
@@ -355,17 +362,24 @@ impl Commands for Mio {
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
         let Address::Tcp(to) = to;
-        let mut stream = match options.bind {
-            None => TcpStream::connect(*to)?,
-            Some(bind) => connect_from(*to, bind)?,
+        let mut stream = match (options.bind, &options.prepared) {
+            (None, None) => TcpStream::connect(*to)?,
+            _ => connect_from(*to, options)?,
         };
         if options.no_delay {
             stream.set_nodelay(true)?;
         }
-        let token = Token(self.slots.next_key().slot as usize);
-        let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut stream, token, both)?;
+        self.register(&mut stream)?;
         Ok(self.insert(Kind::Connecting(ConnectingSlot { stream, closing: false })))
+    }
+
+    fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
+        let stream = adopted.socket.downcast::<std::net::TcpStream>().map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, "a connection of another driver's world")
+        })?;
+        let mut stream = TcpStream::from_std(*stream);
+        self.register(&mut stream)?;
+        Ok(self.insert(Kind::Stream(StreamSlot::new(stream))))
     }
 
     fn receive(&mut self, key: Key, on: bool) {
@@ -442,6 +456,10 @@ impl Commands for Mio {
             SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
             SocketOption::ResetUnlessClosed(on) => stream.set_resets(on),
         }
+    }
+
+    fn with_socket(&mut self, key: Key, call: SocketCall) -> Option<io::Result<()>> {
+        Some(call(SockRef::from(&self.stream(key)?.stream)))
     }
 
     fn resolve(&mut self, ticket: Ticket, name: &str) {

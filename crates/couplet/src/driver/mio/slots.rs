@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn a_table_is_asked_to_shrink_each_time_that_half_of_its_slots_are_free() {
         let mut driver = Mio::new(1).expect("a driver");
-        let any = "127.0.0.1:0".parse().expect("an address");
-        let bound = driver.world().bind(any, &ListenOptions::default()).expect("a free port");
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        let bound = driver.world().bind(&any, &ListenOptions::default()).expect("a free port");
         let mut connect = || driver.connect(&bound.host, &ConnectOptions::default());
         let keys: Vec<Key> = (0..SHRINK).map(|_| connect().expect("it begins")).collect();
         let mut high_water_without = |range: std::ops::Range<usize>| {

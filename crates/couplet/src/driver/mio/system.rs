@@ -13,11 +13,14 @@ use mio::net::TcpStream;
 use mio::{Token, event::Source, unix::SourceFd};
 #[cfg(unix)]
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 #[cfg(unix)]
 use super::WATCHES;
-use crate::driver::{Bound, ListenOptions, World};
+use crate::address::Address;
+use crate::driver::{
+    Adopted, Bound, ConnectOptions, ConnectedSocket, ListenOptions, ListeningSocket, World,
+};
 #[cfg(unix)]
 use crate::driver::{Interest, WatchId};
 
@@ -101,7 +104,8 @@ impl World for System {
         hasher.finish()
     }
 
-    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
+    fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
+        let Address::Tcp(address) = *address;
         let socket = match bind(address, options) {
             // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
             Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
@@ -111,7 +115,21 @@ impl World for System {
         };
         let listener = std::net::TcpListener::from(socket);
         let host = listener.local_addr()?.into();
-        Ok(Bound { host, socket: Box::new(listener) })
+        Ok(Bound::new(host, listener))
+    }
+
+    fn adopt(&self, socket: ConnectedSocket) -> io::Result<Adopted> {
+        let ConnectedSocket(socket) = socket;
+        socket.set_nonblocking(true)?;
+        let (peer, host) = (socket.peer_addr()?.into(), socket.local_addr()?.into());
+        Ok(Adopted::new(peer, host, socket))
+    }
+
+    fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
+        let ListeningSocket(listener) = socket;
+        listener.set_nonblocking(true)?;
+        let host = listener.local_addr()?.into();
+        Ok(Bound::new(host, listener))
     }
 
     #[cfg(unix)]
@@ -156,15 +174,24 @@ fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     // Accepted connections inherit it, which saves a system call each.
     socket.set_tcp_nodelay(options.no_delay)?;
     socket.set_nonblocking(true)?;
+    if let Some(prepared) = &options.prepared {
+        prepared.prepare(SockRef::from(&socket))?;
+    }
     socket.bind(&address.into())?;
     socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
     Ok(socket)
 }
 
-pub(super) fn connect_from(to: SocketAddr, from: SocketAddr) -> io::Result<TcpStream> {
+/// Connects by a socket that is set up before.
+pub(super) fn connect_from(to: SocketAddr, options: &ConnectOptions) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    socket.bind(&from.into())?;
+    if let Some(prepared) = &options.prepared {
+        prepared.prepare(SockRef::from(&socket))?;
+    }
+    if let Some(from) = options.bind {
+        socket.bind(&from.into())?;
+    }
     match socket.connect(&to.into()) {
         Ok(()) => {}
         Err(error) if in_progress(&error) => {}

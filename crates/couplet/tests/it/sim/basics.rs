@@ -63,6 +63,49 @@ fn two_programs_talk_and_an_hour_costs_nothing() {
     sim.finish().unwrap();
 }
 
+/// Reads one byte, which names the protocol that follows.
+struct Chooses;
+
+impl Protocol for Chooses {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        assert_eq!(data[0], b'e');
+        transport.upgrade_with(Echo, &data[1..]);
+    }
+}
+
+/// Begins to speak of something else at once.
+struct Turns(Option<Asks>);
+
+impl Protocol for Turns {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write("e");
+        transport.upgrade(self.0.take().expect("one upgrade"));
+    }
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {
+        unreachable!("the next one gets the bytes");
+    }
+}
+
+#[test]
+fn a_connection_that_is_upgraded_keeps_the_promises_of_the_contract() {
+    let got: Rc<RefCell<Vec<u8>>> = Rc::default();
+    for seed in 1..=50 {
+        got.borrow_mut().clear();
+        let mut sim = Sim::new(seed);
+        sim.host("server", |reactor| reactor.listen("tcp:8000", || Chooses).map(drop));
+        let answer = got.clone();
+        sim.host("client", move |reactor| {
+            let got = answer.clone();
+            let turns = move || Turns(Some(Asks { wanted: vec![7; 100_000], got: got.clone() }));
+            reactor.connect("tcp:server:8000", turns).map(drop).detach();
+            Ok(())
+        });
+        sim.run_for(Duration::from_secs(60)).unwrap();
+        sim.finish().unwrap();
+        assert_eq!(got.borrow().len(), 100_000, "seed {seed}");
+    }
+}
+
 /// Clients that connect again and again in a storm.
 fn busy(sim: &mut Sim) -> couplet::Result<()> {
     sim.host("server", |reactor| {

@@ -63,11 +63,11 @@ fn two_pairs(seed: u64) -> (Sim, [Host; 4]) {
         keep_talking(reactor, "tcp:c:80");
         Ok(())
     });
-    sim.set_default_link(Link {
-        latency: Latency::LongTail { usual: ms(10), most: s(1) },
-        cut: Cut::Random(500),
-        ..Link::constant(Duration::ZERO)
-    });
+    sim.set_default_link(
+        Link::constant(Duration::ZERO)
+            .latency(Latency::LongTail { usual: ms(10), most: s(1) })
+            .cut(Cut::Random(500)),
+    );
     sim.keep_trace();
     (sim, [a, b, c, d])
 }

@@ -55,14 +55,14 @@ impl Pair {
 #[test]
 fn by_default_each_arrives_once_whole_and_in_order() {
     for latency in [CALM.latency, Latency::Uniform(ms(1), ms(100))] {
-        let mut pair = pair(Link { latency, ..CALM });
+        let mut pair = pair(CALM.latency(latency));
         assert_eq!(pair.send(200), (0..200).collect::<Vec<_>>());
     }
 }
 
 #[test]
 fn a_link_loses_as_many_as_it_says() {
-    let mut pair = pair(Link { loss: 250, ..CALM });
+    let mut pair = pair(CALM.loss(250));
     let got = pair.send(1000);
     assert!((700..800).contains(&got.len()), "{} of 1000", got.len());
     assert!(got.is_sorted_by(|a, b| a < b), "none is late or duplicated");
@@ -70,7 +70,7 @@ fn a_link_loses_as_many_as_it_says() {
 
 #[test]
 fn a_link_duplicates_as_many_as_it_says() {
-    let mut pair = pair(Link { duplicates: 250, ..CALM });
+    let mut pair = pair(CALM.duplicates(250));
     let mut got = pair.send(1000);
     assert!((1200..1300).contains(&got.len()), "{}", got.len());
     got.sort_unstable();
@@ -80,7 +80,7 @@ fn a_link_duplicates_as_many_as_it_says() {
 
 #[test]
 fn a_link_lets_some_be_overtaken() {
-    let mut pair = pair(Link { reordered: 250, ..CALM });
+    let mut pair = pair(CALM.reordered(250));
     let got = pair.send(1000);
     let overtaken = (1..got.len()).filter(|n| got[n - 1] > got[*n]).count();
     assert!((150..300).contains(&overtaken), "{overtaken}");
@@ -91,7 +91,7 @@ fn a_link_lets_some_be_overtaken() {
 
 #[test]
 fn a_link_truncates_some() {
-    let mut pair = pair(Link { truncated: 500, ..CALM });
+    let mut pair = pair(CALM.truncated(500));
     let whole: Vec<u8> = (0..100).collect();
     let mut cut = 0;
     for _ in 0..200 {
@@ -161,7 +161,7 @@ fn datagrams_to_a_far_host_do_not_hold_up_those_to_a_near_one() {
 
 #[test]
 fn within_a_host_none_is_lost() {
-    let mut pair = pair(Link { loss: 1000, ..CALM });
+    let mut pair = pair(CALM.loss(1000));
     let here = pair.sim.datagrams(pair.a, 53).unwrap();
     pair.from.send_to(here.address(), b"myself").unwrap();
     pair.sim.run_for(ms(1)).unwrap();

@@ -29,7 +29,7 @@ fn a_constant_latency_never_varies() {
 fn times(latency: Latency) -> Vec<u128> {
     let mut two = Two::new();
     let (here, there) = two.joined();
-    two.sim.set_default_link(Link { latency, ..Link::constant(ms(0)) });
+    two.sim.set_default_link(Link::constant(ms(0)).latency(latency));
     let one = |_| {
         here.push(b"!").unwrap();
         let took = two.until(|| !there.take(1).is_empty());
@@ -79,7 +79,7 @@ fn when_a_throttle_ends_delayed_bytes_leave_immediately() {
     let now = two.sim.elapsed();
     two.sim.fault(now, s(10), Fault::Throttle(two.a, 1000));
     two.pass(ms(1));
-    two.sim.set_default_link(Link { cut: Cut::Most(500), ..Link::constant(ms(10)) });
+    two.sim.set_default_link(Link::constant(ms(10)).cut(Cut::Most(500)));
     let data = pattern(100_000);
     here.push(&data).unwrap();
     two.pass(s(5));
@@ -211,7 +211,7 @@ fn a_stream_is_cut_as_the_link_says_and_loses_nothing() {
         let mut two = Two::new();
         let (here, there) = two.joined();
         let latency = Latency::Uniform(ms(10), ms(20));
-        two.sim.set_default_link(Link { cut, latency, ..Link::constant(ms(0)) });
+        two.sim.set_default_link(Link::constant(ms(0)).cut(cut).latency(latency));
         let data = pattern(1000);
         here.push(&data).unwrap();
         let got = RefCell::new((Vec::new(), 0));

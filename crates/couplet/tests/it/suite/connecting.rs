@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::driver::CloseMode;
-use couplet::{
-    Address, Bytes, ConnectOptions, Connector, ConnectorState, NotDisconnected, Transport,
-};
+use couplet::reactor::NotDisconnected;
+use couplet::{Address, Bytes, ConnectOptions, Connector, ConnectorState, Transport};
 
 use crate::logged::logged;
 

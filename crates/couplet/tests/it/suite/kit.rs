@@ -71,6 +71,11 @@ impl Kit {
         !matches!(self.driver, DriverKind::Memory(_))
     }
 
+    /// Whether the connections are sockets of the real system.
+    pub(crate) fn has_sockets(self) -> bool {
+        self.driver == DriverKind::Mio
+    }
+
     /// Whether operations stay in flight for several turns, so that ready data may arrive later.
     pub(crate) fn in_flight(self) -> bool {
         self.driver == DriverKind::Memory(Manner::Completion)

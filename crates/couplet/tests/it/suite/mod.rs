@@ -19,9 +19,11 @@ mod ports;
 mod precedence;
 mod producers;
 mod reading;
+mod ready_made;
 mod reasons;
 pub(crate) mod recorder;
 pub(crate) mod tap;
+mod upgrading;
 
 /// Generates a test for each fact, on one driver.
 macro_rules! facts {
@@ -117,6 +119,8 @@ macro_rules! all_facts {
                 c22_a_stopped_port_can_listen_again,
                 c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume,
                 c21_a_port_can_be_stopped_by_its_own_connection,
+                c51a_a_driver_without_sockets_refuses_an_adoption,
+                c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket,
             ]
             reasons: [
                 c23_the_peers_close_is_done_by_peer,
@@ -165,6 +169,20 @@ macro_rules! all_facts {
                 c44_a_panic_in_the_drop_of_a_protocol_does_not_stop_the_drop_of_its_loop,
                 c50_an_object_may_use_every_handle_while_it_is_dropped,
             ]
+            upgrading: [
+                c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes,
+                c50a_an_upgrade_from_outside_comes_before_more_bytes,
+                c50a_unread_bytes_come_first,
+                c50a_a_pause_holds_the_unread_bytes,
+                c50a_upgrades_in_a_row_lose_no_bytes,
+                c50a_of_two_upgrades_the_last_counts,
+                c50a_the_next_protocol_is_told_of_an_end_that_was_told_before,
+                c50a_a_close_comes_before_an_upgrade,
+                c50a_the_old_protocol_is_dropped_and_may_panic_in_that,
+                c50a_what_was_asked_of_the_old_protocol_is_dropped,
+                c50a_what_a_framer_holds_is_unread,
+                c50a_a_policy_outlasts_an_upgrade,
+            ]
             reading: [
                 c52_a_pause_inside_data_received_holds_at_once,
                 c52_a_pause_from_outside_holds_before_the_next_turn_delivers,
@@ -186,6 +204,16 @@ macro_rules! all_facts {
                 c60_lose_write_connection_flushes_then_calls_write_closed,
                 c61_a_panic_in_read_closed_or_write_closed_loses_the_connection,
                 c62_when_both_halves_are_closed_the_connection_ends,
+            ]
+            ready_made: [
+                c71a_a_relay_passes_bytes_and_each_end_of_stream_on,
+                c71a_a_relay_passes_a_reset_on,
+                c71a_a_relay_holds_no_more_than_the_mark_and_one_read,
+                c71a_a_protocol_may_be_upgraded_to_a_relay,
+                c169a_a_framer_of_ones_own_finds_the_same_messages_however_they_are_cut,
+                c169a_a_framer_of_ones_own_stops_at_a_pause_and_refuses_what_is_too_long,
+                c169b_messages_past_the_rate_wait_and_none_is_lost,
+                c169b_a_throttle_is_a_pause_of_its_own,
             ]
             producers: [
                 c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib,

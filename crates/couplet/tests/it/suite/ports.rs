@@ -1,10 +1,15 @@
-//! Rows 21 to 22a: stopping a port and listening again, pausing and resuming it.
+//! Rows 21 to 22a: stopping a port and listening again, pausing and resuming it. Rows 51a and 64a: what
+//! takes a real socket.
+
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::time::Duration;
 
 use couplet::{Address, Transport};
 
-use super::kit::{Kit, Rig, own_address};
+use super::kit::{BOTH_ROLES, Kit, LOOPBACK, Rig, own_address};
 use super::peer::Saw;
-use super::recorder::{Log, Maker, On, Script};
+use super::recorder::{Log, Maker, On, Recorder, Script};
 
 /// A factory that logs to `log` and builds protocols that do nothing.
 fn maker(rig: &Rig, log: &Log) -> Maker {
@@ -142,7 +147,7 @@ pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
 pub(crate) fn c21_a_port_can_be_stopped_by_its_own_connection(kit: Kit) {
     let (mut rig, log) = (kit.rig(), Log::default());
     let a = rig.end();
-    let slot: std::rc::Rc<std::cell::RefCell<Option<couplet::Port>>> = Default::default();
+    let slot: Rc<std::cell::RefCell<Option<couplet::Port>>> = Default::default();
     let (stops, noted) = (slot.clone(), log.clone());
     let script = Script::new().once(On::Made, move |_: &Transport| {
         let port = stops.borrow().clone().expect("the port was opened");
@@ -171,5 +176,48 @@ pub(crate) fn c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume(
         assert_eq!(log.count("build"), built);
         port.resume_producing();
         rig.until("both are accepted", || log.count("build") == built + 2);
+    }
+}
+
+#[expect(clippy::disallowed_types, reason = "the sockets to adopt")]
+pub(crate) fn c51a_a_driver_without_sockets_refuses_an_adoption(kit: Kit) {
+    let rig = kit.rig();
+    let listener = std::net::TcpListener::bind(LOOPBACK).expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let socket = std::net::TcpStream::connect(address).expect("it listens");
+    let nobody = || |_: &Address| None::<Recorder>;
+    let connection = rig.reactor.adopt(socket, nobody()).map(|adopted| adopted.detach());
+    let port = rig.reactor.adopt_port(listener, nobody()).map(drop);
+    let outcomes = [connection, port].map(|outcome| outcome.map_err(|error| error.kind()));
+    let wanted = if kit.has_sockets() { Ok(()) } else { Err(ErrorKind::Unsupported) };
+    assert_eq!(outcomes, [wanted; 2]);
+}
+
+pub(crate) fn c64a_with_socket_runs_before_more_bytes_where_there_is_a_socket(kit: Kit) {
+    for role in BOTH_ROLES {
+        let mut rig = kit.rig();
+        let (log, held) = (rig.end().log, Rc::new(()));
+        let (notes, dropped) = (log.clone(), Rc::downgrade(&held));
+        let script = Script::new().once(On::Made, move |transport| {
+            let (notes, held) = (notes.clone(), held.clone());
+            transport.with_socket(move |socket| {
+                drop(held);
+                notes.note(format!("{}", socket.keepalive()?));
+                Ok(())
+            });
+            transport.set_tcp_keep_alive(Some(Duration::from_secs(60)));
+        });
+        let script = script.on(On::Data, {
+            let log = log.clone();
+            move |_| log.note("data")
+        });
+        let (a, b) = rig.pair(role, script);
+        b.send(b"x");
+        rig.until("data", || a.log.has("data"));
+        let wanted: &[&str] = if kit.has_sockets() { &["false", "data"] } else { &["data"] };
+        assert_eq!(log.entries(), wanted);
+        b.fin();
+        rig.lost(&a);
+        assert!(dropped.upgrade().is_none(), "the call is kept");
     }
 }

@@ -4,13 +4,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use couplet::driver::{
-    Bound, CloseMode, Commands, Driver, Event, Job, Key, Outbox, Ticket, World, WriteOutcome,
+    Adopted, Bound, CloseMode, Commands, ConnectedSocket, Driver, Event, Job, Key, ListeningSocket,
+    Outbox, SocketCall, Ticket, World, WriteOutcome,
 };
 use couplet::{Address, ConnectOptions, ListenOptions, SocketOption};
 
@@ -96,8 +96,16 @@ impl World for Tapped {
         self.inner.random()
     }
 
-    fn bind(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
+    fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
         self.inner.bind(address, options)
+    }
+
+    fn adopt(&self, socket: ConnectedSocket) -> io::Result<Adopted> {
+        self.inner.adopt(socket)
+    }
+
+    fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
+        self.inner.adopt_port(socket)
     }
 }
 
@@ -181,6 +189,14 @@ impl Commands for Tap {
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
         self.inner.listen(bound)
+    }
+
+    fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
+        self.inner.adopt(adopted)
+    }
+
+    fn with_socket(&mut self, key: Key, call: SocketCall) -> Option<io::Result<()>> {
+        self.inner.with_socket(key, call)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {

@@ -2,6 +2,7 @@
 //! sees. One file per section of `docs/contract.md`, with the suite's kit over `mio`.
 
 mod accepting;
+pub(crate) mod adopting;
 mod closing;
 mod failing;
 mod options;

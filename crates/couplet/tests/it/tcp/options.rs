@@ -2,15 +2,19 @@
 //! socket through a duplicate descriptor.
 #![cfg(target_os = "linux")]
 
+use std::cell::Cell;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::driver::SockRef;
 use couplet::{Address, ConnectOptions, ListenOptions, SocketOption, Transport};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use socket2::Socket;
 
+use crate::logged::logged;
 use crate::suite::kit::{BOTH_ROLES, Kit, LOOPBACK, own_address};
 use crate::suite::recorder::{Recorder, Script};
 
@@ -149,4 +153,72 @@ fn c64_an_option_reaches_the_socket() {
             assert_eq!(socket.recv_buffer_size().expect("an option"), 2 * bytes);
         }
     }
+}
+
+#[test]
+fn c64a_a_socket_is_prepared_before_it_is_bound_or_connects() {
+    let mut rig = Kit::mio().rig();
+    let (server, client) = (rig.end(), rig.end());
+    let mut protocol = Some(server.plays(Script::new()));
+    let factory = move |_: &Address| protocol.take();
+    let listen = ListenOptions::default().prepare(|socket| {
+        assert!(socket.local_addr().is_ok_and(|at| at.as_socket().is_none_or(|at| at.port() == 0)));
+        socket.set_keepalive(true)
+    });
+    let port = rig.reactor.listen_tcp_with(LOOPBACK, listen, factory).expect("a free port");
+    let to = port.host().port().expect("a number");
+    let connect = ConnectOptions::default().prepare(|socket| socket.set_keepalive(true));
+    let mut protocol = Some(client.plays(Script::new()));
+    let factory = move |_: &Address| protocol.take();
+    rig.reactor.connect_tcp_with("127.0.0.1", to, connect, factory);
+    rig.until("connection_made", || server.is_made() && client.is_made());
+    for end in [server, client] {
+        let seen: Rc<Cell<bool>> = Rc::default();
+        let sees = seen.clone();
+        end.transport().with_socket(move |socket| {
+            sees.set(socket.keepalive()?);
+            Ok(())
+        });
+        rig.turns(2);
+        assert!(seen.get());
+    }
+}
+
+#[test]
+fn c64a_an_error_or_a_panic_of_the_preparation_fails_what_it_prepares() {
+    let mut rig = Kit::mio().rig();
+    let nobody = || |_: &Address| None::<Recorder>;
+    let errors: [fn(SockRef<'_>) -> std::io::Result<()>; 2] =
+        [|_| Err(std::io::Error::other("by wish")), |_| panic!("by wish")];
+    for prepare in errors {
+        let (_, lines) = logged(|| {
+            let options = ListenOptions::default().prepare(prepare);
+            let error = rig.reactor.listen_tcp_with(LOOPBACK, options, nobody()).map(drop);
+            error.expect_err("it is not prepared");
+            let peer = rig.peer_port();
+            let options = ConnectOptions::default().prepare(prepare);
+            let (host, port) = (peer.address().ip().to_string(), peer.address().port());
+            let a = rig.end();
+            let maker = crate::suite::recorder::Maker::new(&a.log, |_| None);
+            rig.reactor.connect_tcp_with(&host, port, options, maker);
+            rig.until("the failure", || a.log.has("client_connection_failed"));
+        });
+        assert!(lines.iter().all(|line| line.contains("by wish")), "{lines:?}");
+    }
+    rig.still_echoes();
+}
+
+#[test]
+fn c64a_an_error_or_a_panic_in_with_socket_is_logged() {
+    let mut rig = Kit::mio().rig();
+    let (a, b) = rig.accept(Script::new());
+    let ((), lines) = logged(|| {
+        a.transport().with_socket(|_| Err(std::io::Error::other("an error by wish")));
+        a.transport().with_socket(|_| panic!("a panic by wish"));
+        rig.turns(2);
+    });
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].contains("an error by wish") && lines[1].contains("a panic by wish"));
+    b.send(b"x");
+    rig.until("data", || a.log.has("data"));
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use super::{failing, s};
 use couplet::defer::set_reporter;
+use couplet::reactor::Stopped;
 use couplet::testing::{run, run_within};
-use couplet::{
-    Address, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown, Stopped, Transport,
-};
+use couplet::{Address, Deferred, Failure, LoopingCall, Protocol, Reactor, Shutdown, Transport};
 
 /// Keeps its connection open and sends nothing.
 struct Silent;
@@ -130,7 +129,9 @@ fn a_program_that_stops_its_reactor_ends_like_any_run() {
         *keeps.borrow_mut() = Some(resolver);
         never
     });
-    assert_eq!(result.expect_err("stopped").downcast_ref(), Some(&Stopped { signal: None }));
+    let failure = result.expect_err("stopped");
+    let stopped = failure.downcast_ref::<Stopped>().expect("a Stopped error");
+    assert_eq!(stopped.signal, None);
     assert!(ended.get());
 }
 

@@ -20,7 +20,7 @@ struct Gate {
     callers: &'static [(&'static str, usize)],
 }
 
-const GATES: [Gate; 7] = [
+const GATES: [Gate; 8] = [
     Gate {
         method: "lent",
         arguments: 0,
@@ -40,13 +40,21 @@ const GATES: [Gate; 7] = [
         callers: &[("Core::received", 1)],
     },
     Gate {
+        method: "deliver",
+        arguments: 2,
+        what: "bytes go to the protocol of a connection",
+        // `resumed` has what an upgrade left unread.
+        callers: &[("Life::feed", 1), ("Life::resumed", 1)],
+    },
+    Gate {
         method: "data_received",
         arguments: 2,
         what: "bytes are delivered to a protocol",
         callers: &[
-            ("Life::feed", 1),
+            ("Life::deliver", 1),
             // Wrappers forward.
             ("Admitted::data_received", 1),
+            ("Box::data_received", 1),
             ("Capture::data_received", 1),
             ("LimitMessages::data_received", 1),
             ("Watched::data_received", 1),

@@ -1,6 +1,7 @@
 //! The laws of ARCHITECTURE.md that the compiler can't enforce, as tests of the sources. A failure
 //! names the line, the rule and the remedy.
 
+mod api;
 mod bytes;
 mod hashed;
 mod lists;

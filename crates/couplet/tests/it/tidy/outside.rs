@@ -75,15 +75,32 @@ const OUTSIDE: [Outside; 19] = [
         // The second re-exports the module of this name.
         places: &["couplet/src/driver/mio/", "couplet/src/driver/mod.rs"],
     },
-    Outside { names: &["socket2"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
+    Outside {
+        names: &["socket2"],
+        instead: SOCKET,
+        // The first re-exports `SockRef`.
+        places: &[
+            "couplet/src/driver/mod.rs",
+            "couplet/src/driver/mio/",
+            "couplet/src/driver/socket.rs",
+        ],
+    },
     Outside { names: &["rustix", "net"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
     Outside {
         names: &["rustix", "event"],
         instead: SOCKET,
         places: &["couplet/src/driver/mio/", "couplet-cli/src/connect/"],
     },
-    Outside { names: &["TcpListener"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
-    Outside { names: &["TcpStream"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
+    Outside {
+        names: &["TcpListener"],
+        instead: SOCKET,
+        places: &["couplet/src/driver/mio/", "couplet/src/driver/socket.rs"],
+    },
+    Outside {
+        names: &["TcpStream"],
+        instead: SOCKET,
+        places: &["couplet/src/driver/mio/", "couplet/src/driver/socket.rs"],
+    },
 ];
 
 /// Blocking methods, and the files that may call them.

@@ -17,7 +17,7 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("panics", &[]),
     ("defer", &["panics"]),
     ("error", &["address", "defer"]),
-    ("driver", &["address", "slots", "transport::outbox"]),
+    ("driver", &["panics", "address", "slots", "transport::outbox"]),
     ("protocol", &["error", "transport"]),
     ("factory", &["panics", "address", "error", "protocol", "reactor", "transport"]),
     (

@@ -290,9 +290,9 @@ fn networks() -> [Link; 4] {
     let steady = Link::constant(ms(1));
     [
         steady,
-        Link { cut: Cut::Random(100), ..steady },
-        Link { latency: Latency::Uniform(ms(1), ms(50)), cut: Cut::Random(4000), ..steady },
-        Link { latency: Latency::LongTail { usual: ms(5), most: s(2) }, ..steady },
+        steady.cut(Cut::Random(100)),
+        steady.latency(Latency::Uniform(ms(1), ms(50))).cut(Cut::Random(4000)),
+        steady.latency(Latency::LongTail { usual: ms(5), most: s(2) }),
     ]
 }
 

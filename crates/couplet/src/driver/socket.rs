@@ -1,0 +1,123 @@
+//! Sockets that the user opened or sets up: what [`Reactor::adopt`](crate::Reactor::adopt) takes, and
+//! calls that get a socket of the loop's as it is.
+
+#![expect(clippy::disallowed_types, reason = "the user's sockets come in here")]
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+use socket2::SockRef;
+
+use crate::address::Address;
+use crate::panics::contain;
+
+/// A connected TCP socket, to be [adopted](crate::Reactor::adopt). Made of a
+/// [`std::net::TcpStream`], of a `socket2::Socket`, and on Unix of an `OwnedFd`.
+#[derive(Debug)]
+pub struct ConnectedSocket(pub(super) TcpStream);
+
+/// A listening TCP socket, to be [adopted](crate::Reactor::adopt_port). Made of a
+/// [`std::net::TcpListener`], of a `socket2::Socket`, and on Unix of an `OwnedFd`: one that an init
+/// system opened, say.
+#[derive(Debug)]
+pub struct ListeningSocket(pub(super) TcpListener);
+
+/// A connection that a world has adopted, and its driver does not serve yet.
+#[non_exhaustive]
+pub struct Adopted {
+    /// The other end.
+    pub peer: Address,
+    /// Our end.
+    pub host: Address,
+    /// What the driver of the same world knows it by.
+    pub socket: Box<dyn Any>,
+}
+
+/// What [`Transport::with_socket`](crate::Transport::with_socket) runs.
+pub type SocketCall = Box<dyn FnOnce(SockRef<'_>) -> io::Result<()>>;
+
+type Prepare = dyn Fn(SockRef<'_>) -> io::Result<()> + Send + Sync;
+
+/// What is done with a new socket before it is bound or connects.
+#[derive(Clone)]
+pub(super) struct Prepared(Arc<Prepare>);
+
+impl Prepared {
+    pub(super) fn new(f: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Prepared(Arc::new(f))
+    }
+
+    /// A panic in it is logged, and an error.
+    pub(super) fn prepare(&self, socket: SockRef<'_>) -> io::Result<()> {
+        let mut result = Err(io::Error::other("the preparation of a socket panicked"));
+        contain("the preparation of a socket", || result = (self.0)(socket));
+        result
+    }
+}
+
+/// The error of a world without sockets.
+pub(super) fn unsupported() -> io::Error {
+    let text = "the driver of this loop has no sockets of the system";
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+impl From<TcpStream> for ConnectedSocket {
+    fn from(socket: TcpStream) -> ConnectedSocket {
+        ConnectedSocket(socket)
+    }
+}
+
+impl From<socket2::Socket> for ConnectedSocket {
+    fn from(socket: socket2::Socket) -> ConnectedSocket {
+        ConnectedSocket(socket.into())
+    }
+}
+
+#[cfg(unix)]
+impl From<std::os::fd::OwnedFd> for ConnectedSocket {
+    fn from(socket: std::os::fd::OwnedFd) -> ConnectedSocket {
+        ConnectedSocket(socket.into())
+    }
+}
+
+impl From<TcpListener> for ListeningSocket {
+    fn from(socket: TcpListener) -> ListeningSocket {
+        ListeningSocket(socket)
+    }
+}
+
+impl From<socket2::Socket> for ListeningSocket {
+    fn from(socket: socket2::Socket) -> ListeningSocket {
+        ListeningSocket(socket.into())
+    }
+}
+
+#[cfg(unix)]
+impl From<std::os::fd::OwnedFd> for ListeningSocket {
+    fn from(socket: std::os::fd::OwnedFd) -> ListeningSocket {
+        ListeningSocket(socket.into())
+    }
+}
+
+impl Adopted {
+    /// A connection of a driver.
+    pub fn new(peer: Address, host: Address, socket: impl Any) -> Adopted {
+        Adopted { peer, host, socket: Box::new(socket) }
+    }
+}
+
+impl fmt::Debug for Adopted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Adopted { peer, host, .. } = self;
+        f.debug_struct("Adopted").field("peer", peer).field("host", host).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,88 @@
+//! Connections that the user made, by whatever means, and hands to the loop. Twisted's
+//! `adoptStreamConnection`.
+
+use std::cell::RefCell;
+use std::panic::Location;
+use std::rc::Rc;
+
+use super::turn::Core;
+use super::{Asking, Reactor, Source, loop_ended};
+use crate::defer::{Cancelled, Deferred, Failure};
+use crate::driver::{Adopted, CloseMode, Commands, Host};
+use crate::error::ConnectError;
+use crate::factory::{AnyFactory, FactorySlot};
+use crate::protocol::Protocol;
+use crate::transport::connection::Life;
+use crate::transport::{Connection, Transport};
+
+type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
+
+/// A socket that the turn is to serve.
+pub(super) struct AdoptionCell {
+    /// Until the turn takes it, or the Deferred is cancelled.
+    pending: RefCell<Option<Pending>>,
+    place: Source,
+}
+
+struct Pending {
+    adopted: Adopted,
+    factory: FactorySlot,
+    done: Done,
+}
+
+impl AdoptionCell {
+    #[track_caller]
+    pub(super) fn start<P: Protocol>(
+        reactor: &Reactor,
+        adopted: Adopted,
+        factory: Box<dyn AnyFactory>,
+    ) -> Deferred<Connection<P>> {
+        let cell = Rc::new(AdoptionCell { pending: RefCell::new(None), place: Location::caller() });
+        let cancelled = cell.clone();
+        let (deferred, resolver) = Deferred::with_canceller(move |resolver| {
+            if let Some(pending) = cancelled.pending.take() {
+                resolver.errback(Cancelled::of(format!("adopting {}", pending.adopted.peer)));
+            }
+        });
+        let done: Done = Box::new(move |outcome| {
+            resolver.resolve(outcome.map(|transport| transport.connection()));
+        });
+        let factory = FactorySlot::new(factory);
+        *cell.pending.borrow_mut() = Some(Pending { adopted, factory, done });
+        reactor.start(Asking::Adoption(cell));
+        deferred
+    }
+
+    /// The loop is dropped, or its run is over.
+    pub(super) fn abandon(&self) {
+        if let Some(Pending { done, .. }) = self.pending.take() {
+            done(Err(loop_ended()));
+        }
+    }
+}
+
+impl Core {
+    /// Step 6. The factory is in use while it builds the protocol.
+    pub(super) fn start_adoption(&mut self, io: &mut dyn Commands, cell: &AdoptionCell) {
+        if self.reactor.is_stopping() {
+            return cell.abandon();
+        }
+        let Some(Pending { adopted, factory, done }) = cell.pending.take() else { return };
+        let (peer, host) = (adopted.peer.clone(), adopted.host.clone());
+        let key = match io.adopt(adopted) {
+            Ok(key) => key,
+            Err(error) => return done(Err(error.into())),
+        };
+        factory.call("do_start", |factory| factory.do_start());
+        let built = factory.call("build_protocol", |factory| factory.build(&peer)).flatten();
+        factory.call("do_stop", |factory| factory.do_stop());
+        let Some(protocol) = built else {
+            io.close(key, CloseMode::Normal);
+            return done(Err(ConnectError::NoProtocol.into()));
+        };
+        let connection = self.new_connection(key, protocol, peer, Host::Known(host), None);
+        self.note_accepted(key, cell.place);
+        self.visit(io, key, Life::made);
+        done(self.outcome_of_made(connection));
+    }
+}
