@@ -56,7 +56,12 @@ fn a_name_to_listen_on_is_refused_even_where_the_port_is_wrong_too() {
         let ended = run(&["echo", "--listen", endpoint]);
         assert_eq!(ended.code, Some(2), "{endpoint}");
         let says = |text| ended.stderr.contains(text);
-        assert_eq!(says("expected a port number from 0 to 65535"), port_is_wrong, "{}", ended.stderr);
+        assert_eq!(
+            says("expected a port number from 0 to 65535"),
+            port_is_wrong,
+            "{}",
+            ended.stderr
+        );
         let refused = if port_is_wrong {
             "in place of \"nohost\": names cannot be listened on"
         } else {

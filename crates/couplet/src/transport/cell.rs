@@ -583,6 +583,10 @@ impl ConnectionCell {
     pub(super) fn clear_outbox(&self) {
         let spent = {
             let mut outbox = self.outbox.borrow_mut();
+            // So it is at the end of most connections.
+            if outbox.is_empty() && outbox.is_plain() {
+                return;
+            }
             self.bytes_taken.set(self.bytes_taken.get() - outbox.len() as u64);
             outbox.clear();
             outbox.take_spent()

@@ -114,6 +114,6 @@ fn a_tell_that_tells_itself_ends_no_turn_later() {
         let by_one_turn = told.get() - before;
         assert!(by_one_turn <= 3, "each round makes it once, and not {by_one_turn} times");
         turns += 1;
-        assert!(turns < 1000, "it is told in every turn");
+        assert!(turns < 1000, "it is reported in every turn");
     }
 }
