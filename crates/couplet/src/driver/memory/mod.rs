@@ -220,7 +220,7 @@ impl Memory {
     }
 
     /// Reads from a connection: bytes into `lent`, or its end.
-    fn read(&mut self, key: Key) -> Option<Result<(), Option<io::Error>>> {
+    fn read(&mut self, key: Key) -> Option<Event> {
         let network = self.network.clone();
         let manner = self.manner;
         let Some(Kind::Stream(stream)) = self.slots.get_mut(key) else {
@@ -233,17 +233,17 @@ impl Memory {
                 // The operation completed during a pause: held, and delivered first on resume.
                 stream.received = Some((bytes, 0));
             } else if empty {
-                return stream.end_of_stream(&mut net).map(Err);
+                return stream.end_of_stream(&mut net, key);
             } else {
                 self.lent = bytes;
-                return Some(Ok(()));
+                return Some(Event::Received(key));
             }
         }
         if !stream.receiving || stream.ended {
             let error = stream.write_error.take().or(net.end(stream.end).error)?;
             stream.ended = true;
             net.end(stream.end).error = None;
-            return Some(Err(Some(error.into())));
+            return Some(Event::Ended(key, Some(error.into())));
         }
         if manner == Manner::Completion {
             // It completes in `is_readable`, and has not yet.
@@ -251,14 +251,14 @@ impl Memory {
         }
         let bytes = stream.receive(&mut net);
         if bytes.is_empty() {
-            return stream.end_of_stream(&mut net).map(Err);
+            return stream.end_of_stream(&mut net, key);
         }
         let end = net.end(stream.end);
         if end.incoming.bytes.is_empty() && (end.incoming.fin || end.error.is_some()) {
             self.events.push_front(Notice::Read(key));
         }
         self.lent = bytes;
-        Some(Ok(()))
+        Some(Event::Received(key))
     }
 }
 
@@ -311,11 +311,11 @@ impl Driver for Memory {
                         return Some(Event::Sent(key, n));
                     }
                 }
-                Notice::Read(key) => match self.read(key) {
-                    None => {}
-                    Some(Ok(())) => return Some(Event::Received(key)),
-                    Some(Err(error)) => return Some(Event::Ended(key, error)),
-                },
+                Notice::Read(key) => {
+                    if let Some(event) = self.read(key) {
+                        return Some(event);
+                    }
+                }
                 Notice::Resolved(ticket, answer) => {
                     return Some(Event::Resolved(ticket, answer.map_err(io::Error::from)));
                 }

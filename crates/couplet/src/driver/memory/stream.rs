@@ -5,7 +5,7 @@ use std::io;
 
 use super::network::{Cut, EndId, Net};
 use super::{Manner, READ_BUFFER, TAKE};
-use crate::driver::{Outbox, WriteOutcome};
+use crate::driver::{Event, Key, Outbox, WriteOutcome};
 
 /// A connection of a [`Memory`](super::Memory) driver.
 pub(super) struct Stream {
@@ -75,14 +75,14 @@ impl Stream {
     }
 
     /// What follows the last byte, if it has arrived: an error or the FIN.
-    pub(super) fn end_of_stream(&mut self, net: &mut Net) -> Option<Option<io::Error>> {
+    pub(super) fn end_of_stream(&mut self, net: &mut Net, key: Key) -> Option<Event> {
         let end = net.end(self.end);
         let error = self.write_error.take().or(end.error.take());
         if error.is_none() && !end.incoming.fin {
             return None;
         }
         self.ended = true;
-        Some(error.map(io::Error::from))
+        Some(Event::Ended(key, error.map(io::Error::from)))
     }
 
     /// Completion: sends some taken bytes, and returns their number. Readiness: 0 when there is
