@@ -1,4 +1,4 @@
-//! The address of our end of a connection, asked for when somebody wants it.
+//! The local address of a connection, looked up on demand.
 #![expect(clippy::disallowed_types, reason = "a socket of the driver, asked for its name")]
 
 use std::io;
@@ -10,8 +10,8 @@ use std::os::fd::{AsFd as AsSocket, AsRawFd, FromRawFd, RawFd as Raw};
 #[cfg(windows)]
 use std::os::windows::io::{AsRawSocket, AsSocket, FromRawSocket, RawSocket as Raw};
 
-/// A connected socket that can be asked for its address, by its number: this neither owns the
-/// socket nor keeps it open. Ask it only while its owner has it open.
+/// A connected socket, by number, whose address can be looked up. This neither owns the socket nor
+/// keeps it open: call [`get`](Self::get) only while its owner has it open.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalAddress(Raw);
 
@@ -24,7 +24,7 @@ impl LocalAddress {
         return LocalAddress(socket.as_socket().as_raw_socket());
     }
 
-    /// Asks for the address (getsockname).
+    /// The address (getsockname).
     ///
     /// # Errors
     ///

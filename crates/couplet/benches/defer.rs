@@ -185,7 +185,7 @@ fn cancel<O: Once>() -> Duration {
     })
 }
 
-/// The work hears of it, and so does whoever awaits its value.
+/// A cancel reaches the work, and whoever awaits its value.
 fn canceller() -> Duration {
     arriving(|n, sum| {
         let sum = sum.clone();

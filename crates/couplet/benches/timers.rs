@@ -46,7 +46,7 @@ enum Task {
     Reset,
 }
 
-/// Those who keep timers.
+/// The contestants.
 trait Timers {
     type Timer;
     fn create(&mut self, delay: Duration) -> Self::Timer;

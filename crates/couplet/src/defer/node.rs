@@ -64,7 +64,7 @@ pub(super) trait Receive<T>: Waits {
 }
 
 /// Takes the result of an inner Deferred as its own.
-pub(super) trait Relay<T>: Source<T> + Waits {}
+pub(super) trait Adopt<T>: Source<T> + Waits {}
 
 /// Holds the result of a node, and who is waiting for it.
 pub(super) struct ResultSlot<T> {
@@ -113,7 +113,7 @@ pub(super) enum State<T> {
     /// The next link waits for the result.
     Linked(Rc<dyn Receive<T>>),
     /// This is the end of an inner Deferred, and a node waits for it.
-    Relayed(Rc<dyn Relay<T>>),
+    Adopted(Rc<dyn Adopt<T>>),
     /// The Deferred is gone.
     Detached,
     /// The result is here, for the Deferred to take.
@@ -234,7 +234,7 @@ pub(super) fn deliver<T>(mut node: Rc<dyn Source<T>>, result: Result<T>) -> Opti
         let before = mem::replace(&mut *state, State::Over);
         drop(state);
         match before {
-            State::Relayed(next) => node = next,
+            State::Adopted(next) => node = next,
             State::Awaited(waker) => {
                 slot.result.set(Some(result));
                 slot.attach(State::Fired);
@@ -325,7 +325,7 @@ where
         let inner_node = Rc::downgrade(&inner_node);
         if self.slot.watched.get() {
             self.wait_for(inner_node);
-            return inner.slot().attach(State::Relayed(self));
+            return inner.slot().attach(State::Adopted(self));
         }
         // Only the link below refers to this one, so it is cut out of the chain. So a loop written
         // as recursion through `then` keeps one link, not one per round.
@@ -334,15 +334,15 @@ where
                 next.wait_for(inner_node);
                 inner.slot().attach(State::Linked(next));
             }
-            State::Relayed(next) => {
+            State::Adopted(next) => {
                 next.wait_for(inner_node);
-                inner.slot().attach(State::Relayed(next));
+                inner.slot().attach(State::Adopted(next));
             }
             State::Detached => inner.slot().attach(State::Detached),
             held => {
                 self.slot.attach(held);
                 self.wait_for(inner_node);
-                inner.slot().attach(State::Relayed(self));
+                inner.slot().attach(State::Adopted(self));
             }
         }
     }
@@ -422,7 +422,7 @@ where
     }
 }
 
-impl<T, U, F> Relay<U> for Link<T, U, F>
+impl<T, U, F> Adopt<U> for Link<T, U, F>
 where
     T: 'static,
     U: 'static,

@@ -74,7 +74,7 @@ pub enum Event {
         /// The other end.
         peer: Address,
         /// Our end.
-        host: Host,
+        host: LocalEnd,
     },
     /// A connect succeeded. The connection is reading from now on.
     Connected {
@@ -104,17 +104,18 @@ pub enum Event {
 
 /// Our end of an accepted connection.
 #[derive(Clone, Debug)]
-pub enum Host {
+#[non_exhaustive]
+pub enum LocalEnd {
     /// Its address.
     Known(Address),
-    /// The port listens on every address of its host; which one a connection came to costs a system
-    /// call, and is asked if somebody wants to know, until [`Commands::close`].
+    /// The port listens on all addresses of its host. Which one a connection came to costs a system
+    /// call, made on demand, before [`Commands::close`].
     Ask(LocalAddress),
 }
 
-impl From<SocketAddr> for Host {
-    fn from(address: SocketAddr) -> Host {
-        Host::Known(address.into())
+impl From<SocketAddr> for LocalEnd {
+    fn from(address: SocketAddr) -> LocalEnd {
+        LocalEnd::Known(address.into())
     }
 }
 
@@ -188,6 +189,7 @@ pub enum WriteOutcome {
 
 /// How to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CloseMode {
     /// As `close(2)` does: with a FIN if everything was read, else with a reset.
     Normal,
@@ -487,7 +489,8 @@ pub trait Driver: Commands {
     fn lent(&self) -> &[u8];
 
     /// When the next `wait` would return on its own: a time in the past if the driver still has
-    /// something to report. For a loop embedded in another one.
+    /// something to report, and `None` if it knows of nothing. For a loop embedded in another one. The
+    /// drivers without a [`descriptor`](Self::descriptor) never know: turn their loops until they idle.
     fn due(&self) -> Option<Instant> {
         None
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::turn::Core;
 use super::{Asking, Reactor, Source, loop_ended};
 use crate::defer::{Cancelled, Deferred, Failure};
-use crate::driver::{Adopted, CloseMode, Commands, Host};
+use crate::driver::{Adopted, CloseMode, Commands, LocalEnd};
 use crate::error::ConnectError;
 use crate::factory::{AnyFactory, FactorySlot};
 use crate::protocol::Protocol;
@@ -80,7 +80,7 @@ impl Core {
             io.close(key, CloseMode::Normal);
             return done(Err(ConnectError::NoProtocol.into()));
         };
-        let connection = self.new_connection(key, protocol, peer, Host::Known(host), None);
+        let connection = self.new_connection(key, protocol, peer, LocalEnd::Known(host), None);
         self.note_accepted(key, cell.place);
         self.visit(io, key, Life::made);
         done(self.outcome_of_made(connection));

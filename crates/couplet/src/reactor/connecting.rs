@@ -17,7 +17,7 @@ use super::turn::Core;
 use super::{Asking, Reactor, Source, Timed, loop_ended};
 use crate::address::{Address, scoped_ip};
 use crate::defer::{Cancelled, Deferred, Failure};
-use crate::driver::{CloseMode, Commands, ConnectOptions, Host, Key, Ticket};
+use crate::driver::{CloseMode, Commands, ConnectOptions, Key, LocalEnd, Ticket};
 use crate::error::{By, ConnectError, Reason};
 use crate::factory::{AnyFactory, FactorySlot};
 use crate::panics::discard;
@@ -533,7 +533,7 @@ impl Core {
             return cell.give_up(ConnectError::NoProtocol.into());
         };
         let connection =
-            self.new_connection(key, protocol, peer, Host::Known(host), Some(cell.clone()));
+            self.new_connection(key, protocol, peer, LocalEnd::Known(host), Some(cell.clone()));
         *cell.connection.borrow_mut() = Some(connection.clone());
         self.visit(io, key, Life::made);
         if let Some(done) = cell.take_done() {

@@ -9,7 +9,7 @@ use super::turn::{Core, transmit};
 use super::{Call, Timed};
 use crate::address::Address;
 use crate::defer::Failure;
-use crate::driver::{Commands, Host, Key};
+use crate::driver::{Commands, Key, LocalEnd};
 use crate::error::{ConnectionLost, Reason};
 use crate::panics::{contain, discard};
 use crate::protocol::Protocol;
@@ -24,7 +24,7 @@ impl Core {
         key: Key,
         protocol: Box<dyn Protocol>,
         peer: Address,
-        host: Host,
+        host: LocalEnd,
         connector: Option<Rc<ConnectorCell>>,
     ) -> Rc<ConnectionCell> {
         let id = ConnectionId { reactor: self.reactor.serial(), key };
@@ -196,7 +196,7 @@ impl Core {
     }
 }
 
-/// Sets an option of a connection's socket, in whichever way it was asked for.
+/// Sets an option of a connection's socket.
 fn set_option(io: &mut dyn Commands, cell: &ConnectionCell, option: OptionAsked) {
     let connection = cell.id();
     match option {

@@ -22,7 +22,7 @@ use crate::transport::connection::Life;
 pub(crate) type Source = &'static Location<'static>;
 
 /// A leak.
-pub(crate) struct Left {
+pub(crate) struct Leak {
     /// What it is.
     pub(crate) what: String,
     /// Where it comes from.
@@ -31,16 +31,16 @@ pub(crate) struct Left {
     pub(crate) cure: &'static str,
 }
 
-impl fmt::Display for Left {
+impl fmt::Display for Leak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Left { what, from, cure } = self;
+        let Leak { what, from, cure } = self;
         write!(f, "{what}\n   {from}\n   to clean up: {cure}")
     }
 }
 
 /// The leaks as a numbered list, at least one line each.
 #[cfg(feature = "testing")]
-pub(crate) fn numbered(all: &[Left]) -> String {
+pub(crate) fn numbered(all: &[Leak]) -> String {
     (1..).zip(all).fold(String::new(), |mut text, (number, left)| {
         // Writing to a string does not fail.
         let _ = fmt::Write::write_fmt(&mut text, format_args!("\n{number}. {left}"));
@@ -79,7 +79,7 @@ pub(super) struct Places {
     tasks: Noted<TaskId>,
     accepted: Noted<Key>,
     /// What the last shutdown cut off, unless a signal caused it.
-    cut_off: Vec<Left>,
+    cut_off: Vec<Leak>,
 }
 
 struct Noted<K> {
@@ -148,20 +148,20 @@ impl Core {
 
     /// What the last shutdown cut off, unless a signal caused it, where locations are kept.
     #[cfg(feature = "sim")]
-    pub(super) fn take_what_was_cut_off(&self) -> Vec<Left> {
+    pub(super) fn take_cut_off(&self) -> Vec<Leak> {
         let mut places = self.reactor.records.places.borrow_mut();
         places.as_mut().map(|places| std::mem::take(&mut places.cut_off)).unwrap_or_default()
     }
 
     /// What is open, in progress and pending, except for the loop's own timers.
     #[cfg(feature = "testing")]
-    pub(super) fn what_is_left(&self) -> Vec<Left> {
+    pub(super) fn leaks(&self) -> Vec<Leak> {
         self.leaks_except(|_| false)
     }
 
-    fn leaks_except(&self, spared: impl Fn(&Life) -> bool) -> Vec<Left> {
+    fn leaks_except(&self, spared: impl Fn(&Life) -> bool) -> Vec<Leak> {
         let ports = self.table.iter().filter_map(|(_, place)| match place {
-            Resource::Port(port) => Some(Left {
+            Resource::Port(port) => Some(Leak {
                 what: format!("a port that listens on {}", port.host()),
                 from: format!("opened at {}", port.place.get()),
                 cure: "`port.stop_listening()`",
@@ -170,24 +170,24 @@ impl Core {
         });
         let connecting =
             self.connectors.values().filter(|c| c.state.get() == ConnectorState::Connecting);
-        let connectors = connecting.map(|connector| Left {
+        let connectors = connecting.map(|connector| Leak {
             what: format!("a connect to {connector} ({})", connector.state_name()),
             from: format!("asked for at {}", connector.place),
             cure: "`connector.stop_connecting()`, or cancel the Deferred of the connect",
         });
         let connections = self.table.iter().filter_map(|(key, place)| match place {
             Resource::Connection(entry) if !spared(&entry.life) => {
-                Some(self.connection_left(key, entry))
+                Some(self.connection_leak(key, entry))
             }
             _ => None,
         });
-        let mut left: Vec<Left> = ports.chain(connectors).chain(connections).collect();
-        left.extend(self.calls_left());
-        left.extend(self.tasks_left());
+        let mut left: Vec<Leak> = ports.chain(connectors).chain(connections).collect();
+        left.extend(self.leaked_calls());
+        left.extend(self.leaked_tasks());
         left
     }
 
-    fn connection_left(&self, key: Key, entry: &ConnectionEntry) -> Left {
+    fn connection_leak(&self, key: Key, entry: &ConnectionEntry) -> Leak {
         let seen = ConnectionSnapshot::of(&entry.life, self.reactor.now());
         let (towards, mut from) = match &entry.connector {
             Some(connector) => ("to", format!("by the connect asked for at {}", connector.place)),
@@ -196,7 +196,7 @@ impl Core {
         for place in self.calls_of(key) {
             from += &format!("\n   with a timed call of its own, asked for at {place}");
         }
-        Left {
+        Leak {
             what: format!(
                 "a connection {towards} {} ({}, bytes in {} out {} buffered {})",
                 seen.peer, seen.state, seen.bytes_in, seen.bytes_out, seen.buffered
@@ -226,7 +226,7 @@ impl Core {
             .collect()
     }
 
-    fn calls_left(&self) -> Vec<Left> {
+    fn leaked_calls(&self) -> Vec<Leak> {
         let records = &self.reactor.records;
         let (places, timers) = (records.places.borrow(), records.timers.borrow());
         let noted = places.iter().flat_map(|places| &places.timers.list);
@@ -236,18 +236,18 @@ impl Core {
                 let due = timers.deadline(*timer)?.saturating_duration_since(self.reactor.now());
                 let (what, cure) = waiting.words();
                 let what = format!("{what}, due in {due:?}");
-                Some(Left { what, from: format!("asked for at {place}"), cure })
+                Some(Leak { what, from: format!("asked for at {place}"), cure })
             })
             .collect()
     }
 
-    fn tasks_left(&self) -> Vec<Left> {
+    fn leaked_tasks(&self) -> Vec<Leak> {
         let records = &self.reactor.records;
         let (places, tasks) = (records.places.borrow(), records.tasks.borrow());
         let noted = places.iter().flat_map(|places| &places.tasks.list);
         noted
             .filter(|(task, _)| tasks.contains(*task))
-            .map(|(_, place)| Left {
+            .map(|(_, place)| Leak {
                 what: "a task that has not finished".to_owned(),
                 from: format!("spawned at {place}"),
                 cure: "wait for its Deferred, or cancel that",

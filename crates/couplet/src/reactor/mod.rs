@@ -50,7 +50,7 @@ use connecting::ConnectorCell;
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 pub use delayed::DelayedCall;
 #[cfg(feature = "testing")]
-pub(crate) use leaks::{Left, numbered};
+pub(crate) use leaks::{Leak, numbered};
 pub(crate) use leaks::{Source, Waiting};
 pub use options::LoopOptions;
 pub use port::Port;
@@ -112,7 +112,7 @@ pub(crate) struct Records {
     pending: Cell<u8>,
     /// [`Turns::Many`](turn::Turns) must return after this turn.
     returns: Cell<bool>,
-    /// The dirty list: connections with requests or output. Law 9: each connection at most once.
+    /// The dirty list: connections with requests or output. Law 9: each connection twice at most.
     dirty: RefCell<Vec<Key>>,
     /// Calls into user code, first in, first out. Law 9: unbounded; the callers own them.
     calls: RefCell<VecDeque<Call>>,
@@ -321,16 +321,15 @@ impl Reactor {
         Ok(Port::new(self, address.into(), options, bound, Box::new(factory)))
     }
 
-    /// Takes over a socket that is connected already, and builds a protocol for it, in the turn. The
-    /// Deferred gives the connection once `connection_made` was called; cancelling it before closes
-    /// the socket.
+    /// Takes over a connected socket and builds a protocol for it, in the turn. The Deferred fires
+    /// with the connection after `connection_made`; cancelling it before then closes the socket.
     ///
-    /// Of the factory `do_start`, `build_protocol` and `do_stop` are called. The options of the socket
-    /// stay as they are, but that it no longer blocks. Twisted's `adoptStreamConnection`.
+    /// The factory's `do_start`, `build_protocol` and `do_stop` are called. The socket becomes
+    /// non-blocking; its other options stay as they are. Twisted's `adoptStreamConnection`.
     ///
     /// # Errors
     ///
-    /// What the system says: that it is not connected, say. [`Unsupported`](io::ErrorKind::Unsupported)
+    /// The system's, for example that it is not connected; [`Unsupported`](io::ErrorKind::Unsupported)
     /// on a driver without sockets.
     ///
     /// ```no_run

@@ -10,7 +10,7 @@ use super::turn::Core;
 use super::{Asking, Reactor, Source};
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Bound, CloseMode, Commands, Host, Key, ListenOptions};
+use crate::driver::{Bound, CloseMode, Commands, Key, ListenOptions, LocalEnd};
 use crate::error::ListenError;
 use crate::factory::{AnyFactory, FactorySlot};
 use crate::transport::connection::Life;
@@ -202,7 +202,7 @@ impl Core {
         port: Key,
         key: Key,
         peer: Address,
-        host: Host,
+        host: LocalEnd,
     ) {
         let Some(Resource::Port(port)) = self.table.resource(port) else {
             return io.close(key, CloseMode::Normal);

@@ -374,15 +374,15 @@ impl Loop {
     }
 
     /// What is open, in progress and pending, except for the loop's own timers.
-    pub(crate) fn what_is_left(&self) -> Vec<super::Left> {
-        self.core.what_is_left()
+    pub(crate) fn leaks(&self) -> Vec<super::Leak> {
+        self.core.leaks()
     }
 
     /// What the last shutdown cut off, unless a signal caused it; see
     /// [`keep_places`](Self::keep_places).
     #[cfg(feature = "sim")]
-    pub(crate) fn take_what_was_cut_off(&self) -> Vec<super::Left> {
-        self.core.take_what_was_cut_off()
+    pub(crate) fn take_cut_off(&self) -> Vec<super::Leak> {
+        self.core.take_cut_off()
     }
 
     /// The connects in progress, in the order in which their connectors began: the driver's key,

@@ -28,7 +28,7 @@ pub(super) struct SimDriver {
     system: System,
     slots: Slots<Kind>,
     /// Slots closed in this round; reusable from the next.
-    resting: Vec<u32>,
+    retired: Vec<u32>,
     lent: Vec<u8>,
     read_buffer: usize,
     round: u64,
@@ -115,7 +115,7 @@ impl SimDriver {
         SimDriver {
             system: System::new(kernel, host),
             slots: Slots::new(),
-            resting: Vec::new(),
+            retired: Vec::new(),
             lent: Vec::new(),
             read_buffer: READ_BUFFER,
             round: 0,
@@ -224,7 +224,7 @@ impl SimDriver {
         let now = kernel.now;
         let room = kernel.has_room(id);
         let end = kernel.end(id)?;
-        end.told = false;
+        end.queued = false;
         let key = end.key?;
         let Some(Kind::Stream(stream)) = self.slots.get_mut(key) else { return None };
         if std::mem::take(&mut end.answered) {
@@ -295,7 +295,7 @@ impl Driver for SimDriver {
     /// The world does the waiting: it turns this loop when there are events for it.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.round += 1;
-        for slot in self.resting.drain(..) {
+        for slot in self.retired.drain(..) {
             self.slots.reuse(slot);
         }
         let host = self.system.host as usize;
@@ -310,8 +310,8 @@ impl Driver for SimDriver {
     fn next(&mut self) -> Option<Event> {
         loop {
             let host = self.system.host as usize;
-            let told = self.kernel().hosts[host].ready.pop_front()?;
-            let found = match told {
+            let notice = self.kernel().hosts[host].ready.pop_front()?;
+            let found = match notice {
                 Notice::Signal(signal) => return Some(Event::Signal(signal)),
                 Notice::JobDone(ticket) => return Some(Event::JobDone(ticket)),
                 Notice::Resolved(ticket, answer) => {
@@ -396,7 +396,7 @@ impl Commands for SimDriver {
     fn close(&mut self, key: Key, mode: CloseMode) {
         self.kind(key);
         let kind = self.slots.retire(key);
-        self.resting.push(key.slot);
+        self.retired.push(key.slot);
         let host = self.system.host as usize;
         let keys = self.kernel().hosts[host].keys.saturating_sub(1);
         self.kernel().hosts[host].keys = keys;

@@ -522,7 +522,7 @@ impl Sim {
     /// itself left nothing for the shutdown to cut off.
     fn ended(&mut self, host: u32, l: Loop, outcome: Result<()>) {
         let how = outcome.map_or_else(|failure| format!("{failure:#}"), |()| "well".to_owned());
-        let cut_off = l.take_what_was_cut_off();
+        let cut_off = l.take_cut_off();
         if !self.may_leak && !cut_off.is_empty() {
             let name = self.name(Host(host));
             let left = numbered(&cut_off);

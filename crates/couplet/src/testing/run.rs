@@ -10,7 +10,7 @@ use super::results::described;
 use crate::defer::{Deferred, Reporter, Result, Unhandled, set_reporter};
 use crate::driver::memory::Standstill;
 use crate::panics::keep_panics;
-use crate::reactor::{Left, Reactor, Shutdown, Source, numbered};
+use crate::reactor::{Leak, Reactor, Shutdown, Source, numbered};
 
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// A program that takes this many turns while time stands still counts as livelocked.
@@ -154,8 +154,8 @@ fn settle(memory: &mut MemoryLoop) {
     }
 }
 
-fn everything_left(memory: &MemoryLoop, witness: &Witness) -> Vec<Left> {
-    let mut left = memory.l.what_is_left();
+fn everything_left(memory: &MemoryLoop, witness: &Witness) -> Vec<Leak> {
+    let mut left = memory.l.leaks();
     left.extend(witness.take());
     left
 }
@@ -180,7 +180,7 @@ fn stuck(standstill: Standstill, longest: Duration, place: Option<Source>) -> St
     }
 }
 
-fn message(headline: &str, left: &[Left]) -> String {
+fn message(headline: &str, left: &[Leak]) -> String {
     let mut text = headline.to_owned() + &numbered(left);
     if left.is_empty() {
         text += "\nnothing: no port, no connection, no call and no task that could fire it";
@@ -190,24 +190,24 @@ fn message(headline: &str, left: &[Left]) -> String {
 
 /// Captures this thread's unhandled failures and panics; restores the previous reporters on drop.
 struct Witness {
-    unhandled: Rc<RefCell<Vec<Left>>>,
+    unhandled: Rc<RefCell<Vec<Leak>>>,
     reporter: Reporter,
     panics: Option<Vec<String>>,
 }
 
 impl Witness {
     fn new() -> Witness {
-        let unhandled: Rc<RefCell<Vec<Left>>> = Rc::default();
+        let unhandled: Rc<RefCell<Vec<Leak>>> = Rc::default();
         let captured = unhandled.clone();
         let reporter =
             set_reporter(move |failure| captured.borrow_mut().push(unhandled_left(failure)));
         Witness { unhandled, reporter, panics: keep_panics(Some(Vec::new())) }
     }
 
-    fn take(&self) -> Vec<Left> {
+    fn take(&self) -> Vec<Leak> {
         let mut left = self.unhandled.take();
         let panics = keep_panics(Some(Vec::new())).unwrap_or_default();
-        left.extend(panics.into_iter().map(|text| Left {
+        left.extend(panics.into_iter().map(|text| Leak {
             what: format!("a panic in {text}"),
             from: "the loop contained it; its place is in the test's output".to_owned(),
             cure: "callbacks do not panic: `transport.fail(error)` ends a connection",
@@ -223,8 +223,8 @@ impl Drop for Witness {
     }
 }
 
-fn unhandled_left(unhandled: &Unhandled) -> Left {
-    Left {
+fn unhandled_left(unhandled: &Unhandled) -> Leak {
+    Leak {
         what: format!("a failure that nobody handled: {:#}", unhandled.failure()),
         from: format!(
             "began at {}, left by the Deferred of {}",

@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
-use crate::driver::{Host, Key, SocketCall, SocketOption};
+use crate::driver::{Key, LocalEnd, SocketCall, SocketOption};
 use crate::error::Reason;
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::Protocol;
@@ -172,12 +172,12 @@ impl ConnectionCell {
         id: ConnectionId,
         reactor: Reactor,
         peer: Address,
-        host: Host,
+        host: LocalEnd,
     ) -> ConnectionCell {
         let now = reactor.now();
         let (host, unasked) = match host {
-            Host::Known(host) => (OnceCell::from(host), None),
-            Host::Ask(socket) => (OnceCell::new(), Some(socket)),
+            LocalEnd::Known(host) => (OnceCell::from(host), None),
+            LocalEnd::Ask(socket) => (OnceCell::new(), Some(socket)),
         };
         ConnectionCell {
             id,
@@ -520,7 +520,7 @@ impl ConnectionCell {
 
     // Called by the holder, in the turn.
 
-    /// Takes out the protocol that is to come next; from then on it may be told things.
+    /// Takes out the protocol that is to come next; from then on tells reach it.
     pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
         let upgrade = self.rare.borrow_mut().upgrade.take()?;
         self.paused.set(self.paused.get() & !paused::BY_UPGRADE);

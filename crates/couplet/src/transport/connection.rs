@@ -813,7 +813,7 @@ impl Life {
         let before = std::mem::replace(&mut self.protocol, next);
         discard("drop of a protocol", before);
         if let State::Open { reading: reading @ Reading::Ended, .. } = &mut self.state {
-            // The next one has not been told of it.
+            // The next one has not seen it.
             *reading = Reading::Paused { since: at.now, fin: true };
         }
         self.call(at, |protocol, transport| protocol.connection_made(transport));

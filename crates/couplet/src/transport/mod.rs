@@ -45,6 +45,7 @@ impl fmt::Display for ConnectionId {
 
 /// Whether a producer is paused and resumed, or asked for each piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ProducerKind {
     /// It writes on its own: paused above the high mark, resumed at or below the low mark.
     /// Twisted's streaming producer.
@@ -473,7 +474,7 @@ impl Transport {
     /// case before more bytes are delivered, for until then reading is paused. The old protocol
     /// gets no further call, and no [`connection_lost`](Protocol::connection_lost): it is dropped.
     /// The next one gets [`connection_made`](Protocol::connection_made), then what is unread, then
-    /// what comes. If the peer's end of stream was reported already, the next one hears of it again.
+    /// what comes. If the peer's end of stream was reported already, it is reported to the next one too.
     ///
     /// Unread is what a framer holds: in a `line_received` the bytes behind that line. A protocol
     /// that takes bytes as they come gives the rest to [`upgrade_with`](Self::upgrade_with).
@@ -519,8 +520,8 @@ impl Transport {
         self.upgrade_with(protocol, []);
     }
 
-    /// [`upgrade`](Self::upgrade) with bytes that the old protocol was given and are not its own:
-    /// the next one is given them first.
+    /// [`upgrade`](Self::upgrade) with bytes that the old protocol received but did not consume: they
+    /// are delivered to the next one first.
     ///
     /// ```
     /// use couplet::{Protocol, Transport, testing::hold};

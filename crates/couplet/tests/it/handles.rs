@@ -74,7 +74,7 @@ fn a_connection_finds_its_protocol_inside_wrappers() {
 }
 
 #[test]
-fn a_wrong_type_is_named_beside_the_right_one_and_the_line_that_asked() {
+fn c50b_a_wrong_type_is_named_beside_the_right_one_and_the_callers_line() {
     struct Another;
     let mut held = hold(Wrapper(Inner::default()));
     let wrong: Connection<Another> = held.connection.transport().connection();

@@ -38,6 +38,7 @@ use stream::Stream;
 
 /// Which kind of system interface a [`Memory`] driver imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Manner {
     /// Like epoll: reports what is ready; reads and writes happen on demand.
     Readiness,

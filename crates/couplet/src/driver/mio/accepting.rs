@@ -12,7 +12,7 @@ use super::Mio;
 use super::slots::{Kind, Registered};
 use super::stream::StreamSlot;
 use crate::address::Address;
-use crate::driver::{Event, Host, World};
+use crate::driver::{Event, LocalEnd, World};
 
 /// Most connections in a port's first round.
 const FIRST: u32 = 100;
@@ -134,9 +134,9 @@ impl Mio {
         host: Address,
     ) -> Option<Event> {
         let host = if host.is_wildcard() {
-            Host::Ask(LocalAddress::of(&stream))
+            LocalEnd::Ask(LocalAddress::of(&stream))
         } else {
-            Host::Known(host)
+            LocalEnd::Known(host)
         };
         if let Err(error) = self.register(&mut stream) {
             tracing::error!(%error, "cannot watch a new connection");

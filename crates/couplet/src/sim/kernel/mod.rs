@@ -107,28 +107,28 @@ pub(super) enum Due {
     Nothing,
 }
 
-struct Entry {
+struct Scheduled {
     at: u64,
     order: u64,
     happening: Happening,
 }
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
         self.order == other.order
     }
 }
 
-impl Eq for Entry {}
+impl Eq for Scheduled {}
 
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> Ordering {
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> Ordering {
         (self.at, self.order).cmp(&(other.at, other.order))
     }
 }
@@ -153,7 +153,7 @@ pub(super) struct Kernel {
     pub(super) now: u64,
     /// The epoch of all hosts' clocks.
     pub(super) started: Instant,
-    queue: BinaryHeap<Reverse<Entry>>,
+    queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
     /// Events processed so far.
     pub(super) events: u64,
@@ -216,7 +216,7 @@ impl Kernel {
 
     pub(super) fn at(&mut self, at: u64, happening: Happening) {
         self.order += 1;
-        self.queue.push(Reverse(Entry { at: at.max(self.now), order: self.order, happening }));
+        self.queue.push(Reverse(Scheduled { at: at.max(self.now), order: self.order, happening }));
     }
 
     /// The time of the next event.
@@ -226,7 +226,7 @@ impl Kernel {
 
     /// Advances to the next event and processes it, except for the part that calls user code.
     pub(super) fn step(&mut self) -> Due {
-        let Some(Reverse(Entry { at, happening, .. })) = self.queue.pop() else {
+        let Some(Reverse(Scheduled { at, happening, .. })) = self.queue.pop() else {
             return Due::Nothing;
         };
         if at < self.now {

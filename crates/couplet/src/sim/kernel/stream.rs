@@ -43,7 +43,7 @@ pub(in crate::sim) struct End {
     /// Its driver's key.
     pub(in crate::sim) key: Option<Key>,
     /// Already queued for its driver.
-    pub(in crate::sim) told: bool,
+    pub(in crate::sim) queued: bool,
     inbox: VecDeque<Vec<u8>>,
     unread: usize,
     pub(in crate::sim) fin: bool,
@@ -174,7 +174,7 @@ impl End {
             local,
             stage,
             key: None,
-            told: false,
+            queued: false,
             inbox: VecDeque::new(),
             unread: 0,
             fin: false,
@@ -365,10 +365,10 @@ impl Kernel {
     /// Queues this end for its driver.
     pub(super) fn notify(&mut self, id: EndId) {
         let Some(end) = self.end(id) else { return };
-        if end.key.is_none() || end.told {
+        if end.key.is_none() || end.queued {
             return;
         }
-        end.told = true;
+        end.queued = true;
         let host = end.host;
         self.tell(host, Notice::End(id));
     }
@@ -383,7 +383,7 @@ impl Kernel {
     /// Queues this end for its driver in the next round.
     pub(in crate::sim) fn look_later(&mut self, id: EndId) {
         if let Some(end) = self.end(id) {
-            end.told = true;
+            end.queued = true;
             let host = end.host;
             self.host(host).later.push(Notice::End(id));
         }

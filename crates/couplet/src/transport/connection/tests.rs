@@ -1,4 +1,4 @@
-//! Drives a [`Life`] by hand: no loop, no driver, no clock.
+//! Drives a [`Life`] by hand: no loop, no clock, and no driver that does anything.
 
 use std::cell::RefCell;
 use std::rc::Rc;
