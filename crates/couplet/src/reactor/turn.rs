@@ -424,7 +424,37 @@ impl Core {
         self.write_all(io);
         let goes_on = self.keeps_running() || self.advance_shutdown(io);
         self.write_all(io);
+        #[cfg(debug_assertions)]
+        self.check();
         goes_on
+    }
+
+    /// What must hold at the end of a turn. A large table is not walked in each of its turns.
+    #[cfg(debug_assertions)]
+    fn check(&self) {
+        assert!(self.to_write.is_empty(), "output was left unsent");
+        assert!(self.dirty.is_empty(), "a round left connections dirty");
+        if self.table.connections() > 64 {
+            return;
+        }
+        let calls = self.reactor.records.calls.borrow();
+        let timers = self.reactor.records.timers.borrow();
+        let mut connections = 0;
+        for (key, resource) in self.table.iter() {
+            let Resource::Connection(entry) = resource else { continue };
+            connections += 1;
+            assert!(!entry.to_write, "{key:?} is marked to be written, and is not listed");
+            let is_queued = calls.iter().any(|call| matches!(call, Call::Due(due) if *due == key));
+            assert_eq!(entry.queued, is_queued, "{key:?}: its due calls are queued if it says so");
+            let armed = entry.timer.map(|(timer, armed)| {
+                assert!(timers.contains(timer), "{key:?}: its timer has fired");
+                armed
+            });
+            if let Some(deadline) = entry.life.deadline() {
+                assert!(armed.is_some_and(|at| at <= deadline), "{key:?} would miss a deadline");
+            }
+        }
+        assert_eq!(connections, self.table.connections(), "the table counts its connections");
     }
 
     /// Step 4: the due calls that were requested before this turn.
