@@ -9,8 +9,8 @@ use couplet::defer::Deferred;
 use couplet::protocols::{ReconnectingClientFactory, Reconnection};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
-    Address, ConnectError, Connection, Connector, ConnectorState, Factory, Loop, LoopOptions,
-    Protocol, Reactor, Reason, Transport,
+    Address, ConnectError, ConnectOptions, Connection, Connector, ConnectorState, Factory, Loop,
+    LoopOptions, Protocol, Reactor, Reason, Transport,
 };
 
 use crate::defer_witness::{Log, given};
@@ -572,4 +572,43 @@ fn c37_a_connect_after_a_delay_keeps_the_factory_started_and_can_be_stopped() {
     connector.connect_after(Duration::ZERO).unwrap();
     rig.settle();
     rig.accept();
+}
+
+/// Logs its attempts and how they end.
+struct Tries(Log);
+
+impl Factory for Tries {
+    type Protocol = Quiet;
+
+    fn build_protocol(&mut self, _: &Address) -> Option<Quiet> {
+        Some(Quiet)
+    }
+
+    fn started_connecting(&mut self, _: &Connector) {
+        self.0.say("started");
+    }
+
+    fn client_connection_failed(&mut self, _: &Connector, error: &Reason) {
+        self.0.say(format!("failed: {error}"));
+    }
+}
+
+#[test]
+fn c37_a_connector_stopped_in_its_delay_makes_one_attempt_when_it_connects_again() {
+    let mut rig = Rig::new(0);
+    rig.network.set_silent(server());
+    let options = ConnectOptions::default().timeout(S * 3);
+    let tries = Tries(rig.log.clone());
+    let connector = rig.reactor.connect_tcp_with("127.0.0.1", 8000, options, tries);
+    rig.settle();
+    assert!(connector.stop_connecting());
+    rig.settle();
+    connector.connect_after(S * 5).unwrap();
+    rig.settle();
+    assert!(connector.stop_connecting());
+    rig.settle();
+    connector.connect().unwrap();
+    rig.pass(S * 20);
+    let (stopped, late) = ("failed: the attempt was stopped", "failed: no answer within 3s");
+    assert_eq!(rig.take(), ["started", stopped, stopped, "started", late]);
 }
