@@ -311,14 +311,19 @@ impl Reactor {
         options: ListenOptions,
         factory: impl IntoFactory<K>,
     ) -> Result<Port, ListenError> {
-        let mut factory = factory.into_factory();
+        let factory = factory.into_factory();
         let bound = self
             .records
             .world
             .bind(&address.into(), &options)
             .map_err(|error| ListenError::new(address.into(), error))?;
+        Ok(Port::new(self, address.into(), options, bound, self.attached(factory)))
+    }
+
+    /// A factory that is about to be used: it hears of its reactor before anything else.
+    fn attached<F: Factory>(&self, mut factory: F) -> Box<F> {
         factory.attach(self);
-        Ok(Port::new(self, address.into(), options, bound, Box::new(factory)))
+        Box::new(factory)
     }
 
     /// Takes over a connected socket and builds a protocol for it, in the turn. The Deferred fires
@@ -354,9 +359,7 @@ impl Reactor {
         factory: F,
     ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
         let adopted = self.records.world.adopt(socket.into())?;
-        let mut factory = factory.into_factory();
-        factory.attach(self);
-        Ok(AdoptionCell::start(self, adopted, Box::new(factory)))
+        Ok(AdoptionCell::start(self, adopted, self.attached(factory.into_factory())))
     }
 
     /// Takes over a socket that listens already: one that an init system opened, or a parent with
@@ -387,10 +390,8 @@ impl Reactor {
         factory: impl IntoFactory<K>,
     ) -> io::Result<Port> {
         let bound = self.records.world.adopt_port(socket.into())?;
-        let mut factory = factory.into_factory();
-        factory.attach(self);
         let (address, options) = (bound.host.clone(), ListenOptions::default());
-        Ok(Port::new(self, address, options, bound, Box::new(factory)))
+        Ok(Port::new(self, address, options, bound, self.attached(factory.into_factory())))
     }
 
     /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is
@@ -412,9 +413,7 @@ impl Reactor {
         options: ConnectOptions,
         factory: impl IntoFactory<K>,
     ) -> Connector {
-        let mut factory = factory.into_factory();
-        factory.attach(self);
-        Connector::new(self, host, port, options, Box::new(factory), None)
+        Connector::new(self, host, port, options, self.attached(factory.into_factory()), None)
     }
 
     /// Connects like [`connect_tcp_with`](Self::connect_tcp_with). The Deferred fires with the
@@ -428,9 +427,7 @@ impl Reactor {
         options: ConnectOptions,
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        let mut factory = factory.into_factory();
-        factory.attach(self);
-        Connector::start_deferred(self, host, port, options, Box::new(factory))
+        Connector::start_deferred(self, host, port, options, self.attached(factory.into_factory()))
     }
 
     /// Calls `f` in the first turn after `delay` has passed; with a delay of zero, in the next

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use quote::{ToTokens, quote};
-use syn::{Fields, ImplItem, Item, TraitItem, UseTree, Visibility};
+use syn::{Fields, ImplItem, Item, TraitItem, Visibility};
 
-use super::source::{Code, library, name_of, root};
+use super::source::{Code, leaves, library, name_of, root};
 
 const LIST: &str = "crates/couplet/tests/it/tidy/api.txt";
 
@@ -88,21 +88,6 @@ fn named(item: &Item) -> Option<(&[syn::Attribute], &Visibility, String)> {
     })
 }
 
-/// The leaves of a `use`: the path and the name that it gets.
-fn leaves(tree: &UseTree, before: &[String]) -> Vec<(Path, String)> {
-    let with = |name: String| before.iter().cloned().chain([name]).collect::<Path>();
-    match tree {
-        UseTree::Path(path) => leaves(&path.tree, &with(path.ident.to_string())),
-        UseTree::Name(name) if name.ident == "self" => {
-            vec![(before.to_vec(), before.last().cloned().unwrap_or_default())]
-        }
-        UseTree::Name(name) => vec![(with(name.ident.to_string()), name.ident.to_string())],
-        UseTree::Rename(name) => vec![(with(name.ident.to_string()), name.rename.to_string())],
-        UseTree::Glob(_) => vec![(with("*".to_owned()), "*".to_owned())],
-        UseTree::Group(group) => group.items.iter().flat_map(|tree| leaves(tree, before)).collect(),
-    }
-}
-
 impl Crate {
     fn of(files: &[Code]) -> Crate {
         let mut all =
@@ -113,13 +98,8 @@ impl Crate {
                     let path = file.module.iter().cloned().chain([name]).collect();
                     all.items.insert(path, item.clone());
                 }
-                if let Item::Use(item) = item {
-                    let imports = all.imports.entry(file.module.clone()).or_default();
-                    imports.extend(
-                        leaves(&item.tree, &[]).into_iter().map(|(path, name)| (name, path)),
-                    );
-                }
             }
+            all.imports.insert(file.module.clone(), file.imported.clone());
             all.modules.insert(file.module.clone(), file.syntax.items.clone());
         }
         all
@@ -169,7 +149,9 @@ impl Crate {
             for item in self.modules.get(&module).into_iter().flatten() {
                 let under = |name: String| public.iter().cloned().chain([name]).collect::<Path>();
                 let names = match item {
-                    Item::Use(item) if is_public(&item.vis) => leaves(&item.tree, &[]),
+                    Item::Use(item) if is_public(&item.vis) => {
+                        leaves(&item.tree).into_iter().map(|leaf| (leaf.path, leaf.local)).collect()
+                    }
                     item => match named(item) {
                         Some((_, visibility, name)) if is_public(visibility) => {
                             vec![(vec!["self".to_owned(), name.clone()], name)]

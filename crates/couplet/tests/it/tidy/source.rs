@@ -194,6 +194,43 @@ fn names(path: &syn::Path) -> Vec<String> {
     path.segments.iter().map(|segment| segment.ident.to_string()).collect()
 }
 
+/// What one name of a `use` stands for.
+pub(super) struct Leaf {
+    pub(super) path: Vec<String>,
+    /// The name it gets; `*` for everything in `path`.
+    pub(super) local: String,
+    pub(super) line: usize,
+}
+
+/// The names of a `use`.
+pub(super) fn leaves(tree: &syn::UseTree) -> Vec<Leaf> {
+    fn collect(tree: &syn::UseTree, before: &[String], found: &mut Vec<Leaf>) {
+        let (name, local, span) = match tree {
+            syn::UseTree::Path(path) => {
+                let before = [before, &[path.ident.to_string()]].concat();
+                return collect(&path.tree, &before, found);
+            }
+            syn::UseTree::Group(group) => {
+                return group.items.iter().for_each(|tree| collect(tree, before, found));
+            }
+            syn::UseTree::Name(name) => (name.ident.to_string(), None, name.span()),
+            syn::UseTree::Rename(name) => {
+                (name.ident.to_string(), Some(name.rename.to_string()), name.ident.span())
+            }
+            syn::UseTree::Glob(glob) => ("*".to_owned(), None, glob.span()),
+        };
+        let mut path = before.to_vec();
+        if name != "self" {
+            path.push(name);
+        }
+        let local = local.or_else(|| path.last().cloned()).unwrap_or_default();
+        found.push(Leaf { path, local, line: line(span) });
+    }
+    let mut found = Vec::new();
+    collect(tree, &[], &mut found);
+    found
+}
+
 /// Collects the paths and calls of a file.
 #[derive(Default)]
 struct Reading {
@@ -233,36 +270,12 @@ impl Reading {
         std::iter::once(out.to_owned()).chain(module).chain(rest.iter().cloned()).collect()
     }
 
-    fn read_use(&mut self, tree: &syn::UseTree, before: &mut Vec<String>) {
-        match tree {
-            syn::UseTree::Path(path) => {
-                before.push(path.ident.to_string());
-                self.read_use(&path.tree, before);
-                before.pop();
+    fn read_use(&mut self, tree: &syn::UseTree) {
+        for Leaf { path, local, line } in leaves(tree) {
+            self.mention(path.clone(), line);
+            if local != "*" {
+                self.imported.insert(local, self.absolute_path(path));
             }
-            syn::UseTree::Group(group) => {
-                for tree in &group.items {
-                    self.read_use(tree, before);
-                }
-            }
-            syn::UseTree::Name(name) => self.import(&name.ident, &name.ident, before),
-            syn::UseTree::Rename(rename) => self.import(&rename.ident, &rename.rename, before),
-            syn::UseTree::Glob(glob) => {
-                let path = before.iter().cloned().chain(["*".to_owned()]).collect();
-                self.mention(path, line(glob.span()));
-            }
-        }
-    }
-
-    fn import(&mut self, name: &syn::Ident, local: &syn::Ident, before: &[String]) {
-        let mut path = before.to_vec();
-        if name != "self" {
-            path.push(name.to_string());
-        }
-        let local = if local == "self" { path.last().cloned() } else { Some(local.to_string()) };
-        self.mention(path.clone(), line(name.span()));
-        if let Some(local) = local {
-            self.imported.insert(local, self.absolute_path(path));
         }
     }
 
@@ -388,7 +401,7 @@ impl Visit<'_> for Reading {
     }
 
     fn visit_item_use(&mut self, item: &syn::ItemUse) {
-        self.read_use(&item.tree, &mut Vec::new());
+        self.read_use(&item.tree);
     }
 
     fn visit_item_impl(&mut self, item: &syn::ItemImpl) {
