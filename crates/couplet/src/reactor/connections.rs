@@ -4,14 +4,14 @@
 use std::rc::Rc;
 
 use super::connecting::ConnectorCell;
-use super::table::{ConnectionEntry, Resource};
+use super::table::Resource;
 use super::turn::{Core, transmit};
 use super::{Call, Timed};
 use crate::address::Address;
 use crate::defer::Failure;
 use crate::driver::{Commands, Key, LocalEnd};
 use crate::error::{ConnectionLost, Reason};
-use crate::panics::{contain, discard};
+use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::transport::cell::{ConnectionCell, OptionAsked};
 use crate::transport::connection::{Follows, Life, Moment};
@@ -32,12 +32,11 @@ impl Core {
             None => protocol,
             Some(wrap) => wrap(key, protocol),
         };
-        let cell = Rc::new(ConnectionCell::new(id, self.reactor.clone(), peer, host));
+        let cell = ConnectionCell::new(id, self.reactor.clone(), peer, host);
         tracing::debug!(connection = %id, peer = %cell.peer, host = %cell.host(), "connection made");
-        let life = Life::new(cell.clone(), protocol);
-        let entry =
-            ConnectionEntry { life, connector, timer: None, to_write: false, queued: false };
-        self.table.put(key, Resource::Connection(Box::new(entry)));
+        let entry = self.table.make(cell, protocol, connector);
+        let cell = entry.life.cell().clone();
+        self.table.put(key, Resource::Connection(entry));
         cell
     }
 
@@ -117,7 +116,7 @@ impl Core {
 
     /// After `connection_lost`: removes the connection and everything it holds.
     pub(super) fn remove_connection(&mut self, key: Key) {
-        let Some(Resource::Connection(entry)) = self.table.take(key) else {
+        let Some(Resource::Connection(mut entry)) = self.table.take(key) else {
             return;
         };
         let timers = entry.life.cell().take_timers();
@@ -126,10 +125,9 @@ impl Core {
             let timed = self.reactor.records.timers.borrow_mut().remove(timer);
             drop(timed);
         }
-        let ConnectionEntry { life, connector, .. } = *entry;
-        let reason = life.reason();
-        discard("drop of a protocol", life);
-        if let Some(connector) = connector {
+        let lost = entry.connector.take().map(|connector| (connector, entry.life.reason()));
+        self.table.retire(entry);
+        if let Some((connector, reason)) = lost {
             self.connector_lost(&connector, &reason);
         }
         if self.table.connections() == 0 {

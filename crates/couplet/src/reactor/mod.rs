@@ -137,14 +137,20 @@ pub(crate) struct Records {
 
 /// Work for the turn; a set of bits. While one is set, the loop does not sleep.
 mod pending {
-    /// There are requests, output or queued calls.
-    pub(super) const ROUND: u8 = 1;
+    /// Connections have requests or output.
+    pub(super) const DIRTY: u8 = 1;
+    /// Ports, connectors or snapshots are asked for something.
+    pub(super) const ASKED: u8 = 2;
+    /// Calls are queued.
+    pub(super) const CALLS: u8 = 4;
+    /// There is work for a round.
+    pub(super) const ROUND: u8 = DIRTY | ASKED | CALLS;
     /// Tasks were spawned or cancelled.
-    pub(super) const TASKS: u8 = 2;
+    pub(super) const TASKS: u8 = 8;
     /// Listens, connects or jobs are to start.
-    pub(super) const STARTS: u8 = 4;
+    pub(super) const STARTS: u8 = 16;
     /// The run is to end.
-    pub(super) const STOP: u8 = 8;
+    pub(super) const STOP: u8 = 32;
 }
 
 impl Records {
@@ -511,7 +517,7 @@ impl Reactor {
     pub fn snapshot(&self) -> Deferred<Snapshot> {
         let (deferred, resolver) = Deferred::new();
         self.records.snapshots.borrow_mut().push(resolver);
-        self.records.note(pending::ROUND);
+        self.records.note(pending::ASKED);
         deferred
     }
 
@@ -564,7 +570,7 @@ impl Reactor {
 
     pub(crate) fn mark(&self, key: Key) {
         self.records.dirty.borrow_mut().push(key);
-        self.records.note(pending::ROUND);
+        self.records.note(pending::DIRTY);
     }
 
     pub(crate) fn line_up(&self, call: Box<dyn FnOnce()>) {
@@ -573,7 +579,7 @@ impl Reactor {
 
     fn enqueue(&self, call: Call) {
         self.records.calls.borrow_mut().push_back(call);
-        self.records.note(pending::ROUND);
+        self.records.note(pending::CALLS);
     }
 
     pub(crate) fn tell(&self, cell: &Rc<ConnectionCell>, tell: Box<dyn Tell>) {
@@ -601,7 +607,7 @@ impl Reactor {
 
     fn ask(&self, asking: Asking) {
         self.records.asking.borrow_mut().push_back(asking);
-        self.records.note(pending::ROUND);
+        self.records.note(pending::ASKED);
     }
 
     fn start(&self, asking: Asking) {

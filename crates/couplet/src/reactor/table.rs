@@ -8,7 +8,9 @@ use super::connecting::ConnectorCell;
 use super::port::PortCell;
 use super::timers::TimerKey;
 use crate::driver::Key;
+use crate::protocol::Protocol;
 use crate::slots::Slots;
+use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
 
 pub(super) enum Resource {
@@ -29,14 +31,27 @@ pub(super) struct ConnectionEntry {
     pub(super) queued: bool,
 }
 
+impl ConnectionEntry {
+    pub(super) fn new(life: Life, connector: Option<Rc<ConnectorCell>>) -> ConnectionEntry {
+        ConnectionEntry { life, connector, timer: None, to_write: false, queued: false }
+    }
+}
+
+/// Most connections kept for reuse.
+const SPARES: usize = 64;
+
 pub(super) struct Table {
     resources: Slots<Resource>,
     connections: usize,
+    /// Connections that have ended and that no handle names: the next ones take their memory. Law
+    /// 9: at most `SPARES`.
+    #[expect(clippy::vec_box, reason = "it is the boxes that are reused")]
+    spares: Vec<Box<ConnectionEntry>>,
 }
 
 impl Table {
     pub(super) fn new() -> Table {
-        Table { resources: Slots::new(), connections: 0 }
+        Table { resources: Slots::new(), connections: 0, spares: Vec::new() }
     }
 
     pub(super) fn put(&mut self, key: Key, resource: Resource) {
@@ -62,6 +77,32 @@ impl Table {
         let resource = self.resources.retire(key)?;
         self.connections -= usize::from(matches!(resource, Resource::Connection(_)));
         Some(resource)
+    }
+
+    /// Drops the protocol of a removed connection, and keeps the rest for reuse.
+    pub(super) fn retire(&mut self, mut entry: Box<ConnectionEntry>) {
+        entry.life.retire();
+        if self.spares.len() < SPARES && entry.life.cell_mut().is_some() {
+            self.spares.push(entry);
+        }
+    }
+
+    /// Makes a connection, where possible in the memory of one that has ended.
+    pub(super) fn make(
+        &mut self,
+        cell: ConnectionCell,
+        protocol: Box<dyn Protocol>,
+        connector: Option<Rc<ConnectorCell>>,
+    ) -> Box<ConnectionEntry> {
+        if let Some(mut entry) = self.spares.pop()
+            && let Some(place) = entry.life.cell_mut()
+        {
+            *place = cell;
+            let life = Life::new(entry.life.cell().clone(), protocol);
+            *entry = ConnectionEntry::new(life, connector);
+            return entry;
+        }
+        Box::new(ConnectionEntry::new(Life::new(Rc::new(cell), protocol), connector))
     }
 
     pub(super) fn holds(&self, key: Key) -> bool {
@@ -91,7 +132,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Loop, Protocol, Transport};
+    use crate::driver::LocalEnd;
+    use crate::transport::ConnectionId;
+    use crate::{Loop, Protocol, Reactor, Transport};
 
     struct Nobody;
 
@@ -113,5 +156,47 @@ mod tests {
         assert!(l.core.table.resource(before).is_none() && !l.core.table.holds(before));
         assert!(l.core.table.take(before).is_none());
         assert!(l.core.table.resource(now).is_some() && l.core.table.holds(now));
+    }
+
+    /// A connection without a loop.
+    fn made(table: &mut Table) -> Box<ConnectionEntry> {
+        let reactor = Reactor::without_a_loop();
+        let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
+        let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let id = ConnectionId { reactor: 0, key };
+        let cell = ConnectionCell::new(id, reactor, place.into(), LocalEnd::Known(place.into()));
+        table.make(cell, Box::new(Nobody), None)
+    }
+
+    #[test]
+    fn a_connection_takes_the_memory_of_one_that_has_ended() {
+        let mut table = Table::new();
+        let first = made(&mut table);
+        let memory = (&raw const *first, Rc::as_ptr(first.life.cell()));
+        let transport = Transport { cell: first.life.cell().clone() };
+        transport.set_reset_unless_closed(true);
+        drop(transport);
+        table.retire(first);
+        let second = made(&mut table);
+        assert_eq!((&raw const *second, Rc::as_ptr(second.life.cell())), memory);
+        assert!(!second.life.cell().reset_unless_closed() && !second.life.cell().has_asked());
+    }
+
+    #[test]
+    fn a_connection_whose_handle_was_kept_is_not_reused() {
+        let mut table = Table::new();
+        let first = made(&mut table);
+        let kept = first.life.cell().clone();
+        table.retire(first);
+        let second = made(&mut table);
+        assert!(!Rc::ptr_eq(second.life.cell(), &kept));
+    }
+
+    #[test]
+    fn a_crowd_that_has_gone_leaves_a_bounded_number_for_reuse() {
+        let mut table = Table::new();
+        let crowd: Vec<_> = (0..2 * SPARES).map(|_| made(&mut table)).collect();
+        crowd.into_iter().for_each(|entry| table.retire(entry));
+        assert_eq!(table.spares.len(), SPARES);
     }
 }

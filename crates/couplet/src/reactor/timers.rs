@@ -5,7 +5,7 @@
 //! waits for a later one, and moving a deadline later costs next to nothing. Unlike in Twisted's
 //! `_pendingTimedCalls`, a cancelled call leaves the store immediately.
 //!
-//! A deadline is first sorted coarsely into a wheel: nine levels of 64 slots, where a slot of the
+//! A deadline is first sorted coarsely into a wheel: eight levels of 64 slots, where a slot of the
 //! lowest level is a tick (about a millisecond) and a slot of any other is as wide as the level
 //! below it. When the time of a slot comes, its entries move to finer slots or, once their tick has
 //! come, into a small heap, which alone keeps their exact order. So an insert or a cancel costs a
@@ -21,7 +21,7 @@ const TICK_BITS: u32 = 20;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 /// Enough for every tick that a [`Due`] can have.
-const LEVELS: usize = (Due::NANOS_BITS - TICK_BITS).div_ceil(SLOT_BITS) as usize;
+const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(SLOT_BITS) as usize;
 /// One more slot, outside the wheel: due entries that wait for a later seq.
 const PARKED: usize = LEVELS * SLOTS;
 /// Children per node of the heap: their keys fit in two cache lines.
@@ -32,7 +32,7 @@ const NONE: u32 = u32::MAX;
 /// Values that come due, each at its deadline.
 ///
 /// Takes 32 bytes plus the size of a `T` for each outstanding value, 24 more while it is nearly
-/// due, and 14 KiB for itself. Memory is kept for reuse.
+/// due, and 12 KiB for itself. Memory is kept for reuse.
 pub(crate) struct Timers<T> {
     origin: Instant,
     entries: Slots<Entry<T>>,
@@ -183,11 +183,11 @@ impl<T> Timers<T> {
         while let Some(Node { due, entry }) = self.nearest()
             && due <= last
         {
-            if due.asked() < before.0 {
+            if due.asked < before.0 {
                 self.remove_node(0);
                 return self.entries.remove(self.entries.key_at(entry)).map(|entry| entry.value);
             }
-            if due.nanos() == last.nanos() {
+            if due.nanos == last.nanos {
                 // All others that are due have the same deadline, and were requested even later.
                 return None;
             }
@@ -279,7 +279,7 @@ struct List {
 }
 
 impl List {
-    const EMPTY: Self = Self { first: NONE, least: Due { high: 0, low: 0 } };
+    const EMPTY: Self = Self { first: NONE, least: Due { nanos: 0, asked: 0 } };
 }
 
 /// The wheel.
@@ -440,58 +440,50 @@ impl<T> Timers<T> {
     }
 }
 
-/// When an entry is due, and which of equal ones comes first: (nanoseconds since the origin, number
-/// of the request) as one signed number of 72 + 56 bits, which compares without a branch. It is
-/// stored in halves, so that it needs the alignment of only one half.
+/// When an entry is due, and which of equal ones comes first: as one number of 128 bits, compared
+/// without a branch.
 ///
-/// Times more than 74 000 years from the origin are clamped. 2^56 requests last for centuries.
+/// Times more than 36 years before the origin or 548 after it are clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Due {
-    high: i64,
-    low: u64,
+    /// Nanoseconds since [`ORIGIN`](Self::ORIGIN).
+    nanos: u64,
+    /// The number of the request.
+    asked: u64,
 }
 
 impl Due {
-    const ASKED_BITS: u32 = 56;
-    const NANOS_BITS: u32 = 71;
+    /// The origin, so that there are times before it.
+    const ORIGIN: u64 = 1 << 60;
 
+    #[inline]
     fn new(origin: Instant, at: Instant, asked: u64) -> Self {
-        let nanos =
-            |distance: Duration| distance.as_nanos().min((1 << Self::NANOS_BITS) - 1) as i128;
+        let nanos = |distance: Duration| u64::try_from(distance.as_nanos()).unwrap_or(u64::MAX);
         let nanos = match at.checked_duration_since(origin) {
-            Some(after) => nanos(after),
-            None => -nanos(origin.duration_since(at)),
+            Some(after) => Self::ORIGIN.saturating_add(nanos(after)),
+            None => Self::ORIGIN.saturating_sub(nanos(origin.duration_since(at))),
         };
-        let whole = nanos << Self::ASKED_BITS | i128::from(asked);
-        Self { high: (whole >> 64) as i64, low: whole as u64 }
+        Self { nanos, asked }
     }
 
     /// The greatest value that is due at `now`.
     fn last_at(origin: Instant, now: Instant) -> Self {
-        Self::new(origin, now, (1 << Self::ASKED_BITS) - 1)
+        Self::new(origin, now, u64::MAX)
     }
 
-    fn whole(self) -> i128 {
-        i128::from(self.high) << 64 | i128::from(self.low)
-    }
-
-    fn nanos(self) -> i128 {
-        self.whole() >> Self::ASKED_BITS
-    }
-
-    fn asked(self) -> u64 {
-        self.low & ((1 << Self::ASKED_BITS) - 1)
+    fn whole(self) -> u128 {
+        u128::from(self.nanos) << 64 | u128::from(self.asked)
     }
 
     /// Ticks since the origin; earlier times count as its first tick.
     fn tick(self) -> u64 {
-        (self.nanos() >> TICK_BITS).max(0) as u64
+        self.nanos.saturating_sub(Self::ORIGIN) >> TICK_BITS
     }
 
     fn deadline(self, origin: Instant) -> Instant {
-        let distance = Duration::from_nanos_u128(self.nanos().unsigned_abs());
+        let distance = Duration::from_nanos(self.nanos.abs_diff(Self::ORIGIN));
         // In range: it lies between the origin and a given `Instant`.
-        if self.nanos() < 0 { origin - distance } else { origin + distance }
+        if self.nanos < Self::ORIGIN { origin - distance } else { origin + distance }
     }
 }
 

@@ -203,15 +203,9 @@ impl Core {
         matches!(self.stopping, Stopping::No) && !self.stop_now
     }
 
-    #[inline]
-    pub(super) fn moment(&self) -> Moment {
-        let records = &self.reactor.records;
-        Moment { now: records.now(), stopping: records.run_state.get() == RunState::Stopping }
-    }
-
-    /// [`moment`](Self::moment) where a turn is known to be in progress.
+    /// The time of this turn, or after the run of its last, and whether the reactor is stopping.
     #[inline(always)]
-    fn moment_of_turn(&self) -> Moment {
+    pub(super) fn moment(&self) -> Moment {
         let records = &self.reactor.records;
         Moment { now: records.time.get(), stopping: records.run_state.get() == RunState::Stopping }
     }
@@ -223,7 +217,7 @@ impl Core {
     /// for the rest of step 3.
     #[inline(always)]
     fn received<D: Driver>(&mut self, driver: &mut D, key: Key) -> Option<Key> {
-        let at = self.moment_of_turn();
+        let at = self.moment();
         let entry = self.table.connection(key)?;
         // Clean again afterwards, even if it is on the dirty list: then a round is pending anyway.
         entry.life.cell().set_dirty(true);
@@ -297,6 +291,9 @@ impl Core {
     #[inline(never)]
     pub(super) fn round(&mut self, io: &mut dyn Commands) {
         self.apply_recorded(io);
+        if !self.reactor.records.take_pending(pending::CALLS) {
+            return;
+        }
         let queued = self.reactor.records.calls.borrow().len();
         for _ in 0..queued {
             let call = self.reactor.records.calls.borrow_mut().pop_front();
@@ -327,9 +324,17 @@ impl Core {
 
     /// Applies what was recorded: all state changes happen now. The only user code that it calls
     /// are callbacks of Deferreds: for the end of a port or a connect attempt, and for a snapshot.
-    #[inline(never)]
+    #[inline]
     fn apply_recorded(&mut self, io: &mut dyn Commands) {
-        self.reactor.records.take_pending(pending::ROUND);
+        if self.reactor.records.take_pending(pending::DIRTY) {
+            self.apply_dirty(io);
+        }
+        if self.reactor.records.take_pending(pending::ASKED) {
+            self.apply_requests(io);
+        }
+    }
+
+    fn apply_dirty(&mut self, io: &mut dyn Commands) {
         std::mem::swap(&mut self.dirty, &mut self.reactor.records.dirty.borrow_mut());
         for at in 0..self.dirty.len() {
             let key = self.dirty[at];
@@ -339,11 +344,6 @@ impl Core {
             }
         }
         self.dirty.clear();
-        self.apply_requests(io);
-        // Queued calls are still pending.
-        if !self.reactor.records.calls.borrow().is_empty() {
-            self.reactor.records.note(pending::ROUND);
-        }
     }
 
     fn apply_requests(&mut self, io: &mut dyn Commands) {

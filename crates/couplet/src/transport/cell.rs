@@ -16,7 +16,7 @@ use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
 use crate::driver::{Key, LocalEnd, SocketCall, SocketOption};
-use crate::error::Reason;
+use crate::error::{ConnectionLost, Reason};
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
@@ -131,8 +131,10 @@ pub(crate) struct ConnectionCell {
     reset_unless_closed: Cell<bool>,
     /// The protocol is not the one that the connection began with.
     upgraded: Cell<bool>,
+    /// Set once `connection_lost` was called.
+    reason: OnceCell<Reason>,
     /// State that few connections use.
-    rare: RefCell<Rare>,
+    rare: RefCell<Option<Box<Rare>>>,
 }
 
 impl Drop for ConnectionCell {
@@ -163,8 +165,6 @@ struct Rare {
     /// The number of timers at which finished ones are removed.
     timers_limit: usize,
     upgrade: Option<Upgrade>,
-    /// Set once `connection_lost` was called.
-    reason: Option<Reason>,
 }
 
 impl ConnectionCell {
@@ -205,7 +205,8 @@ impl ConnectionCell {
             reset_unless_closed: Cell::new(false),
             upgraded: Cell::new(false),
             awaits_room: Cell::new(false),
-            rare: RefCell::new(Rare::default()),
+            reason: OnceCell::new(),
+            rare: RefCell::new(None),
             reactor,
         }
     }
@@ -220,8 +221,8 @@ impl ConnectionCell {
     }
 
     /// The socket is about to be closed: a handle that stays can still be asked for its address.
-    pub(super) fn keep_host(self: &Rc<Self>, ours: usize) {
-        if Rc::strong_count(self) > ours {
+    pub(super) fn keep_host(self: &Rc<Self>) {
+        if Rc::strong_count(self) > 1 {
             self.host();
         }
     }
@@ -340,13 +341,13 @@ impl ConnectionCell {
         if self.phase.get() >= Phase::Closing {
             return;
         }
-        let before = self.rare.borrow_mut().upgrade.take();
+        let before = self.rare_mut().upgrade.take();
         let (earlier, mut bytes) = match before {
             Some(Upgrade { next, unread }) => (Some(next), unread),
             None => (None, Vec::new()),
         };
         bytes.extend_from_slice(unread);
-        self.rare.borrow_mut().upgrade = Some(Upgrade { next, unread: bytes });
+        self.rare_mut().upgrade = Some(Upgrade { next, unread: bytes });
         self.paused.set(self.paused.get() | paused::BY_UPGRADE);
         self.ask(asked::FLOW);
         drop(earlier);
@@ -393,7 +394,7 @@ impl ConnectionCell {
     }
 
     pub(super) fn add_waiting(&self, level: Level, resolver: Resolver<()>) {
-        self.rare.borrow_mut().waiting.push((level, resolver));
+        self.rare_mut().waiting.push((level, resolver));
         self.awaits_room.set(true);
         self.mark();
     }
@@ -408,14 +409,14 @@ impl ConnectionCell {
             }
             self.reset_unless_closed.set(on);
         }
-        self.rare.borrow_mut().options.push(OptionAsked::Set(option));
+        self.rare_mut().options.push(OptionAsked::Set(option));
         self.ask(asked::OPTIONS);
     }
 
     pub(super) fn add_socket_call(&self, call: SocketCall) {
         let call = Contained::new(call);
         if self.phase.get() < Phase::Ended {
-            self.rare.borrow_mut().options.push(OptionAsked::Call(call));
+            self.rare_mut().options.push(OptionAsked::Call(call));
             self.ask(asked::OPTIONS);
         }
     }
@@ -427,7 +428,7 @@ impl ConnectionCell {
     /// Notes a timer, to be removed with the connection. Fired and cancelled ones are forgotten
     /// when they may be half of all.
     pub(crate) fn add_timer<T>(&self, timer: TimerKey, left: &Timers<T>) {
-        let rare = &mut *self.rare.borrow_mut();
+        let rare = &mut *self.rare_mut();
         if rare.timers.len() >= rare.timers_limit {
             rare.timers.retain(|timer| left.contains(*timer));
             rare.timers_limit = 2 * rare.timers.len() + 16;
@@ -448,7 +449,7 @@ impl ConnectionCell {
 
     /// The reason, once `connection_lost` was called.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        self.rare.borrow().reason.clone()
+        self.reason.get().cloned()
     }
 
     #[inline]
@@ -522,7 +523,7 @@ impl ConnectionCell {
 
     /// Takes out the protocol that is to come next; from then on tells reach it.
     pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
-        let upgrade = self.rare.borrow_mut().upgrade.take()?;
+        let upgrade = self.rare.borrow_mut().as_mut()?.upgrade.take()?;
         self.paused.set(self.paused.get() & !paused::BY_UPGRADE);
         self.upgraded.set(true);
         Some(upgrade)
@@ -643,11 +644,12 @@ impl ConnectionCell {
         registered?.object
     }
 
-    pub(super) fn set_lost(&self, reason: Reason) {
+    /// The last call is about to be made: `connection_lost`, with this reason.
+    pub(super) fn set_lost(&self, reason: Reason) -> &Reason {
         self.phase.set(Phase::Lost);
-        self.rare.borrow_mut().reason = Some(reason);
-        let unused = self.rare.borrow_mut().upgrade.take();
+        let unused = self.rare.borrow_mut().as_mut().and_then(|rare| rare.upgrade.take());
         drop(unused);
+        self.reason.get_or_init(|| reason)
     }
 
     #[inline]
@@ -661,34 +663,51 @@ impl ConnectionCell {
             None => false,
             Some(producer) => producer.paused || producer.kind == ProducerKind::Pull,
         };
-        self.awaits_room.set(produces || !self.rare.borrow().waiting.is_empty());
+        let rare = self.rare.borrow();
+        self.awaits_room
+            .set(produces || rare.as_ref().is_some_and(|rare| !rare.waiting.is_empty()));
     }
 
     /// Whether a Deferred waits for `level`.
     pub(super) fn awaits(&self, level: Level) -> bool {
-        self.rare.borrow().waiting.iter().any(|(awaited, _)| *awaited == level)
+        let rare = self.rare.borrow();
+        rare.as_ref().is_some_and(|rare| rare.waiting.iter().any(|(awaited, _)| *awaited == level))
     }
 
     /// Takes out the Deferreds that wait for `level`, in the order of the calls.
     pub(super) fn take_waiting(&self, level: Level) -> Vec<Resolver<()>> {
         let taken = |(awaited, _): &mut (Level, _)| *awaited == level;
-        let taken = self.rare.borrow_mut().waiting.extract_if(.., taken).collect::<Vec<_>>();
+        let taken = self.rare_mut().waiting.extract_if(.., taken).collect::<Vec<_>>();
         self.update_awaits_room();
         taken.into_iter().map(|(_, resolver)| resolver).collect()
     }
 
-    /// Takes out all Deferreds that wait for bytes to be sent.
-    pub(super) fn take_all_waiting(&self) -> Vec<Resolver<()>> {
-        let taken = std::mem::take(&mut self.rare.borrow_mut().waiting);
+    /// Fails all Deferreds that wait for bytes to be sent.
+    pub(super) fn fail_waiting(&self, reason: &Reason) {
+        let waiting = match self.rare.borrow_mut().as_mut() {
+            None => return,
+            Some(rare) => std::mem::take(&mut rare.waiting),
+        };
         self.update_awaits_room();
-        taken.into_iter().map(|(_, resolver)| resolver).collect()
+        for (_, resolver) in waiting {
+            resolver.errback(ConnectionLost(reason.clone()));
+        }
     }
 
     pub(crate) fn take_options(&self) -> Vec<OptionAsked> {
-        std::mem::take(&mut self.rare.borrow_mut().options)
+        std::mem::take(&mut self.rare_mut().options)
     }
 
     pub(crate) fn take_timers(&self) -> Vec<TimerKey> {
-        std::mem::take(&mut self.rare.borrow_mut().timers)
+        self.rare
+            .borrow_mut()
+            .as_mut()
+            .map(|rare| std::mem::take(&mut rare.timers))
+            .unwrap_or_default()
+    }
+
+    /// The rarely used state, made at its first use.
+    fn rare_mut(&self) -> RefMut<'_, Rare> {
+        RefMut::map(self.rare.borrow_mut(), |rare| &mut **rare.get_or_insert_default())
     }
 }

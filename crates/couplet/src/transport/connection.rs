@@ -40,12 +40,10 @@ use std::time::Instant;
 use super::cell::{ConnectionCell, Level, Phase, Upgrade, asked};
 use super::{Producer, Tell, Transport};
 use crate::driver::{CloseMode, WriteOutcome};
-use crate::error::{By, ConnectionLost, Reason};
+use crate::error::{By, Reason};
 use crate::panics::{contain, discard, log_panic, panic_text, witness};
 use crate::protocol::Protocol;
 
-/// The references to its cell that a life has: `cell` and `transport`.
-const HANDLES: usize = 2;
 /// Most bytes that are read and discarded after our FIN.
 const DRAIN: usize = 1024 * 1024;
 
@@ -94,6 +92,18 @@ enum State {
         why: Reason,
         mode: CloseMode,
     },
+}
+
+impl State {
+    /// The reason of the end, or the expected one so far.
+    fn reason(&self) -> Reason {
+        match self {
+            State::Flushing { why, .. }
+            | State::Draining { why, .. }
+            | State::Closed { why, .. } => why.clone(),
+            State::Open { .. } => Reason::Shutdown,
+        }
+    }
 }
 
 /// The time of an input, and whether the reactor is stopping.
@@ -175,7 +185,6 @@ mod due {
 const FIRES: [(Level, u16); 2] = [(Level::LowMark, due::DRAINED), (Level::Nothing, due::FLUSHED)];
 
 pub(crate) struct Life {
-    cell: Rc<ConnectionCell>,
     transport: Transport,
     protocol: Box<dyn Protocol>,
     state: State,
@@ -194,8 +203,7 @@ pub(crate) struct Life {
 impl Life {
     pub(crate) fn new(cell: Rc<ConnectionCell>, protocol: Box<dyn Protocol>) -> Life {
         Life {
-            transport: Transport { cell: cell.clone() },
-            cell,
+            transport: Transport { cell },
             protocol,
             state: State::Open { reading: Reading::On, writing: Writing::Open },
             pending: 0,
@@ -205,8 +213,19 @@ impl Life {
         }
     }
 
+    /// Drops the protocol of a connection that has ended.
+    pub(crate) fn retire(&mut self) {
+        let protocol = std::mem::replace(&mut self.protocol, Box::new(Nobody));
+        discard("drop of a protocol", protocol);
+    }
+
+    /// The cell, unless there are handles to it.
+    pub(crate) fn cell_mut(&mut self) -> Option<&mut ConnectionCell> {
+        Rc::get_mut(&mut self.transport.cell)
+    }
+
     pub(crate) fn cell(&self) -> &Rc<ConnectionCell> {
-        &self.cell
+        &self.transport.cell
     }
 
     // Events.
@@ -220,9 +239,9 @@ impl Life {
     /// Bytes arrived. Law 4: the only way in.
     #[inline(always)]
     pub(crate) fn feed(&mut self, data: &[u8], at: Moment) -> Follows {
-        self.cell.bytes_in.set(self.cell.bytes_in.get() + data.len() as u64);
+        self.transport.cell.bytes_in.set(self.transport.cell.bytes_in.get() + data.len() as u64);
         if let State::Open { reading: Reading::On, .. } = &self.state {
-            self.cell.received_at.set(at.now);
+            self.transport.cell.received_at.set(at.now);
             self.deliver(data, at);
         } else {
             self.discard_input(data.len());
@@ -291,7 +310,7 @@ impl Life {
     }
 
     fn apply_recorded(&mut self, at: Moment) {
-        let asked = self.cell.take_asked();
+        let asked = self.transport.cell.take_asked();
         if asked & asked::DEADLINES != 0 {
             self.order(Follows::DEADLINE);
         }
@@ -310,10 +329,10 @@ impl Life {
         {
             *writing = Writing::Finishing { since: at.now };
             self.order(Follows::DEADLINE);
-            self.cell.let_producer_finish();
+            self.transport.cell.let_producer_finish();
         }
         if asked & (asked::LOSE | asked::ABORT | asked::OVERFLOW) != 0
-            && let Some(failure) = self.cell.take_why()
+            && let Some(failure) = self.transport.cell.take_why()
         {
             self.lose(Reason::Failed(failure), at.now);
         } else if asked & asked::LOSE != 0 {
@@ -335,7 +354,9 @@ impl Life {
     pub(crate) fn stop(&mut self, at: Moment) -> Follows {
         self.apply_recorded(at);
         match &self.state {
-            State::Open { writing: Writing::Open, .. } if self.cell.reset_unless_closed() => {
+            State::Open { writing: Writing::Open, .. }
+                if self.transport.cell.reset_unless_closed() =>
+            {
                 self.end(Reason::Shutdown, CloseMode::Reset);
             }
             State::Open { .. } => {
@@ -352,7 +373,7 @@ impl Life {
     /// The reactor has stopped: ends a remaining connection now.
     pub(crate) fn cut(&mut self, at: Moment) -> Follows {
         self.apply_recorded(at);
-        let resets = self.cell.buffered() > 0 || self.must_reset();
+        let resets = self.transport.cell.buffered() > 0 || self.must_reset();
         let mode = if resets { CloseMode::Reset } else { CloseMode::Normal };
         match &self.state {
             State::Open { .. } | State::Flushing { .. } => self.end(Reason::Shutdown, mode),
@@ -369,7 +390,7 @@ impl Life {
             State::Flushing { fin_sent, .. } => *fin_sent,
             State::Draining { .. } | State::Closed { .. } => true,
         };
-        !fin_sent && self.cell.reset_unless_closed()
+        !fin_sent && self.transport.cell.reset_unless_closed()
     }
 
     fn lose(&mut self, reason: Reason, now: Instant) {
@@ -387,13 +408,13 @@ impl Life {
                     self.order_receive(false);
                 }
                 self.state = State::Flushing { why, since: now, peer_fin, fin_sent, finishing };
-                self.cell.advance_phase(Phase::Closing);
+                self.transport.cell.advance_phase(Phase::Closing);
                 self.pending &= !due::RESUMED;
                 self.order(Follows::DEADLINE);
                 if !peer_fin {
                     self.order(Follows::CHECK_FIN);
                 }
-                self.cell.let_producer_finish();
+                self.transport.cell.let_producer_finish();
                 self.check_room();
             }
             State::Flushing { why, .. }
@@ -421,14 +442,14 @@ impl Life {
     /// The deadline of a close without progress since `since`.
     fn close_deadline(&self, since: Instant) -> Option<Instant> {
         // Past the end of the clock: no deadline.
-        self.cell.close_deadline.get().and_then(|d| since.checked_add(d))
+        self.transport.cell.close_deadline.get().and_then(|d| since.checked_add(d))
     }
 
     fn flow_changed(&mut self, now: Instant) {
         let State::Open { reading, .. } = &mut self.state else {
             return;
         };
-        match (*reading, self.cell.paused()) {
+        match (*reading, self.transport.cell.paused()) {
             (Reading::On, true) => {
                 *reading = Reading::Paused { since: now, fin: false };
                 self.order_receive(false);
@@ -436,7 +457,7 @@ impl Life {
             (Reading::Paused { .. }, false) => self.pending |= due::RESUMED,
             _ => {}
         }
-        if self.cell.awaits_upgrade() {
+        if self.transport.cell.awaits_upgrade() {
             self.pending |= due::RESUMED;
         }
     }
@@ -448,26 +469,26 @@ impl Life {
     pub(crate) fn wrote(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
         let simple = outcome == WriteOutcome::All
             && matches!(self.state, State::Open { writing: Writing::Open, .. })
-            && !self.cell.awaits_room();
+            && !self.transport.cell.awaits_room();
         if simple { Follows::NOTHING } else { self.wrote_slow(outcome, before, at) }
     }
 
     /// The slow path of [`wrote`](Self::wrote): bytes remain, or something waits for progress.
     #[cold]
     fn wrote_slow(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
-        let n = before - self.cell.waiting();
+        let n = before - self.transport.cell.waiting();
         debug_assert!(
             outcome != WriteOutcome::All || n == before,
             "All means that nothing remains"
         );
         let left = match outcome {
             WriteOutcome::Taken(taken) => {
-                self.cell.add_in_flight(taken);
+                self.transport.cell.add_in_flight(taken);
                 n - taken
             }
             WriteOutcome::Blocked => {
                 if n > 0 {
-                    self.cell.trim_outbox();
+                    self.transport.cell.trim_outbox();
                 }
                 n
             }
@@ -480,7 +501,7 @@ impl Life {
 
     /// The driver has sent `n` taken bytes, or has room again (`n` = 0).
     pub(crate) fn sent(&mut self, n: usize, at: Moment) -> Follows {
-        self.cell.sub_in_flight(n);
+        self.transport.cell.sub_in_flight(n);
         self.after_progress(n > 0, at);
         self.follows()
     }
@@ -509,14 +530,14 @@ impl Life {
     /// Queues a producer's resume and the firing of `drained` and `flushed`, if the buffer has
     /// drained far enough.
     fn check_room(&mut self) {
-        if !self.cell.awaits_room() || self.closed().is_some() {
+        if !self.transport.cell.awaits_room() || self.closed().is_some() {
             return;
         }
-        if self.cell.producer_must_resume() {
+        if self.transport.cell.producer_must_resume() {
             self.pending |= due::PRODUCER_RESUME;
         }
         for (level, due) in FIRES {
-            if self.cell.is_down_to(level) && self.cell.awaits(level) {
+            if self.transport.cell.is_down_to(level) && self.transport.cell.awaits(level) {
                 self.pending |= due;
             }
         }
@@ -525,7 +546,7 @@ impl Life {
     /// True when a producer must pause unless the driver can send enough right now.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.cell.producer_must_pause()
+        self.transport.cell.producer_must_pause()
     }
 
     /// Queues a producer's pause if the buffer is above the high mark, after the driver has sent
@@ -543,7 +564,7 @@ impl Life {
             State::Flushing { .. } => false,
             State::Draining { .. } | State::Closed { .. } => true,
         };
-        if waits || self.cell.buffered() > 0 || self.cell.has_producer() {
+        if waits || self.transport.cell.buffered() > 0 || self.transport.cell.has_producer() {
             return;
         }
         match &mut self.state {
@@ -560,7 +581,8 @@ impl Life {
                     return self.end_as_planned(CloseMode::Normal);
                 }
                 let shut = !*fin_sent;
-                self.state = State::Draining { why: why.clone(), since: at.now, left: DRAIN };
+                let why = std::mem::replace(why, Reason::Shutdown);
+                self.state = State::Draining { why, since: at.now, left: DRAIN };
                 if shut {
                     self.order(Follows::SHUT_WRITE);
                 }
@@ -593,8 +615,8 @@ impl Life {
     fn idle_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Open { reading: Reading::On | Reading::Ended, .. } => {
-                let timeout = self.cell.idle_timeout.get()?;
-                self.cell.received_at.get().checked_add(timeout)
+                let timeout = self.transport.cell.idle_timeout.get()?;
+                self.transport.cell.received_at.get().checked_add(timeout)
             }
             _ => None,
         }
@@ -640,31 +662,39 @@ impl Life {
     // The end.
 
     fn end_as_planned(&mut self, mode: CloseMode) {
-        match &self.state {
-            State::Flushing { why, .. } | State::Draining { why, .. } => {
-                let why = why.clone();
-                self.end(why, mode);
-            }
-            State::Open { .. } | State::Closed { .. } => {}
+        if let Some(why) = self.take_planned() {
+            self.close(why, mode);
         }
     }
 
     /// Ends the connection, with the more important of `reason` and the planned reason.
     fn end(&mut self, reason: Reason, mode: CloseMode) {
-        let planned = match &mut self.state {
-            State::Closed { why, .. } => {
-                if reason.rank() < why.rank() {
-                    *why = reason;
-                }
-                return;
+        if let State::Closed { why, .. } = &mut self.state {
+            if reason.rank() < why.rank() {
+                *why = reason;
             }
-            State::Flushing { why, .. } | State::Draining { why, .. } => Some(why.clone()),
-            State::Open { .. } => None,
-        };
-        let why = planned.filter(|planned| planned.rank() <= reason.rank()).unwrap_or(reason);
+            return;
+        }
+        match self.take_planned() {
+            Some(planned) if planned.rank() <= reason.rank() => self.close(planned, mode),
+            _ => self.close(reason, mode),
+        }
+    }
+
+    /// Takes the reason out of the state of a close, which is about to be replaced.
+    fn take_planned(&mut self) -> Option<Reason> {
+        match &mut self.state {
+            State::Flushing { why, .. } | State::Draining { why, .. } => {
+                Some(std::mem::replace(why, Reason::Shutdown))
+            }
+            State::Open { .. } | State::Closed { .. } => None,
+        }
+    }
+
+    fn close(&mut self, why: Reason, mode: CloseMode) {
         self.state = State::Closed { why, mode };
-        self.cell.advance_phase(Phase::Ended);
-        self.cell.clear_outbox();
+        self.transport.cell.advance_phase(Phase::Ended);
+        self.transport.cell.clear_outbox();
         // A `write_closed` that is due is still called before `connection_lost`; nothing else is.
         self.pending &= if mode == CloseMode::Normal { due::WRITE_CLOSED } else { 0 };
         self.pending |= due::LOST;
@@ -692,15 +722,15 @@ impl Life {
     #[cold]
     fn panicked(&mut self, at: Moment, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload);
-        tracing::error!(connection = %self.cell.id, peer = %self.cell.peer, %text, "a callback panicked");
+        tracing::error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, %text, "a callback panicked");
         witness("a callback of a protocol", &text);
         // Decided before a recorded close applies: without the output dropped here, its FIN would
         // end a truncated message.
         let must_reset = self.must_reset();
         self.panicked = true;
-        self.cell.clear_outbox();
-        self.cell.advance_phase(Phase::Closing);
-        let producer = self.cell.remove_producer();
+        self.transport.cell.clear_outbox();
+        self.transport.cell.advance_phase(Phase::Closing);
+        let producer = self.transport.cell.remove_producer();
         // Requests recorded before the panic still count: an abort stays an abort, and an earlier
         // failure takes precedence.
         self.apply_recorded(at);
@@ -744,8 +774,8 @@ impl Life {
         }
         // Discarded bytes were not sent: Deferreds that wait for them fail with the loss.
         for (level, fires) in FIRES {
-            if due & fires != 0 && !self.panicked && self.cell.phase() < Phase::Ended {
-                for resolver in self.cell.take_waiting(level) {
+            if due & fires != 0 && !self.panicked && self.transport.cell.phase() < Phase::Ended {
+                for resolver in self.transport.cell.take_waiting(level) {
                     resolver.callback(());
                 }
             }
@@ -762,10 +792,10 @@ impl Life {
 
     fn resumed(&mut self, at: Moment) {
         // The call before this one may have paused or closed, which takes effect immediately.
-        if !self.is_open() || self.cell.phase() >= Phase::Closing {
+        if !self.is_open() || self.transport.cell.phase() >= Phase::Closing {
             return;
         }
-        if let Some(upgrade) = self.cell.take_upgrade() {
+        if let Some(upgrade) = self.transport.cell.take_upgrade() {
             self.upgrade(upgrade, at);
         } else if self.wants_to_read() {
             self.call(at, |protocol, transport| protocol.reading_resumed(transport));
@@ -783,7 +813,7 @@ impl Life {
     /// Reading was held back, and is no longer: nobody has paused it again, or closed.
     fn wants_to_read(&self) -> bool {
         let held = matches!(self.state, State::Open { reading: Reading::Paused { .. }, .. });
-        held && !self.cell.paused() && self.cell.phase() < Phase::Closing
+        held && !self.transport.cell.paused() && self.transport.cell.phase() < Phase::Closing
     }
 
     fn read_on(&mut self, at: Moment) {
@@ -791,8 +821,8 @@ impl Life {
         let Reading::Paused { since, fin } = *reading else { return };
         *reading = Reading::On;
         let paused = at.now.saturating_duration_since(since);
-        let received = self.cell.received_at.get();
-        self.cell.received_at.set(received.checked_add(paused).unwrap_or(at.now));
+        let received = self.transport.cell.received_at.get();
+        self.transport.cell.received_at.set(received.checked_add(paused).unwrap_or(at.now));
         self.order(Follows::DEADLINE);
         if fin {
             self.fin(at);
@@ -807,7 +837,7 @@ impl Life {
         let mut placed = None;
         self.call(at, |protocol, _| placed = Some(protocol.upgraded(next.take(), &mut unread)));
         let Some(next) = placed else { return };
-        tracing::debug!(connection = %self.cell.id, unread = unread.len(), "protocol upgraded");
+        tracing::debug!(connection = %self.transport.cell.id, unread = unread.len(), "protocol upgraded");
         unread.append(&mut self.unread);
         self.unread = unread;
         let before = std::mem::replace(&mut self.protocol, next);
@@ -820,27 +850,30 @@ impl Life {
     }
 
     fn pause_producer(&mut self, at: Moment) {
-        if !self.cell.producer_must_pause() || self.cell.phase() >= Phase::Ended {
+        if !self.transport.cell.producer_must_pause() || self.transport.cell.phase() >= Phase::Ended
+        {
             return;
         }
-        self.cell.set_producer_paused(true);
+        self.transport.cell.set_producer_paused(true);
         self.call_producer(at, |producer| producer.pause_producing());
     }
 
     fn resume_producer(&mut self, at: Moment) {
-        if !self.cell.producer_must_resume() || self.cell.phase() >= Phase::Ended {
+        if !self.transport.cell.producer_must_resume()
+            || self.transport.cell.phase() >= Phase::Ended
+        {
             return;
         }
-        self.cell.set_producer_paused(false);
+        self.transport.cell.set_producer_paused(false);
         self.call_producer(at, |producer| producer.resume_producing());
     }
 
     fn call_producer(&mut self, at: Moment, f: impl FnOnce(&mut dyn Producer)) {
-        let Some(mut producer) = self.cell.take_producer() else {
+        let Some(mut producer) = self.transport.cell.take_producer() else {
             return;
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *producer)));
-        self.cell.restore_producer(producer);
+        self.transport.cell.restore_producer(producer);
         if let Err(payload) = outcome {
             self.panicked(at, payload);
         }
@@ -851,41 +884,32 @@ impl Life {
         if self.pending & due::WRITE_CLOSED != 0 && !self.panicked {
             self.write_closed(at);
         }
-        let reason = self.reason();
-        tracing::debug!(connection = %self.cell.id, peer = %self.cell.peer, %reason, "connection lost");
-        stop(self.cell.remove_producer());
-        self.cell.set_lost(reason.clone());
+        stop(self.transport.cell.remove_producer());
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
+        let cell = &transport.cell;
+        let reason = cell.set_lost(self.state.reason());
+        tracing::debug!(connection = %cell.id, peer = %cell.peer, %reason, "connection lost");
         // Called directly and not through `contain`, to keep stack traces short.
         let outcome =
-            catch_unwind(AssertUnwindSafe(|| protocol.connection_lost(transport, &reason)));
+            catch_unwind(AssertUnwindSafe(|| protocol.connection_lost(transport, reason)));
         if let Err(payload) = outcome {
             log_panic("connection_lost", payload);
         }
-        for resolver in self.cell.take_all_waiting() {
-            resolver.errback(ConnectionLost(reason.clone()));
-        }
-        self.cell.keep_host(HANDLES);
+        cell.fail_waiting(reason);
+        cell.keep_host();
     }
 
     /// The loop is dropped: pending Deferreds fail, with no more calls into the protocol.
     pub(crate) fn abandon(self) {
-        self.cell.set_lost(Reason::Shutdown);
-        for resolver in self.cell.take_all_waiting() {
-            resolver.errback(ConnectionLost(Reason::Shutdown));
-        }
-        stop(self.cell.remove_producer());
-        self.cell.keep_host(HANDLES);
+        let cell = &self.transport.cell;
+        cell.fail_waiting(cell.set_lost(Reason::Shutdown));
+        stop(cell.remove_producer());
+        cell.keep_host();
     }
 
     /// The reason of the end, or the expected one so far.
     pub(crate) fn reason(&self) -> Reason {
-        match &self.state {
-            State::Flushing { why, .. }
-            | State::Draining { why, .. }
-            | State::Closed { why, .. } => why.clone(),
-            State::Open { .. } => Reason::Shutdown,
-        }
+        self.state.reason()
     }
 
     // Follow-up.
@@ -915,15 +939,15 @@ impl Life {
         self.pending = pending & due::ANY;
         Follows(
             pending
-                | bit(self.cell.has_asked(), Follows::RECORDED)
-                | bit(self.cell.has_output(), Follows::OUTPUT),
+                | bit(self.transport.cell.has_asked(), Follows::RECORDED)
+                | bit(self.transport.cell.has_output(), Follows::OUTPUT),
         )
     }
 
     /// The invariants between two inputs.
     #[cfg(debug_assertions)]
     fn check(&self) {
-        let (cell, due) = (&self.cell, self.pending & due::ANY);
+        let (cell, due) = (self.cell(), self.pending & due::ANY);
         match &self.state {
             State::Open { writing, .. } => {
                 assert!(!self.panicked, "a panic closes the connection");
@@ -969,6 +993,13 @@ impl Life {
             State::Closed { .. } => "closed",
         }
     }
+}
+
+/// The protocol of a connection that is gone.
+struct Nobody;
+
+impl Protocol for Nobody {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
 /// Stops a producer whose consumer is closed.

@@ -235,7 +235,7 @@ fn no_deadline_is_too_far() {
     let key = timers.insert(end, 'z');
     timers.insert(start + SECOND, 'a');
     assert!(timers.deadline(key).unwrap() <= end);
-    assert!(timers.deadline(key).unwrap() >= end.min(start + YEAR * 70_000));
+    assert!(timers.deadline(key).unwrap() >= end.min(start + YEAR * 500));
     assert_eq!(pop_all(&mut timers, start + YEAR * 10), ['a']);
     assert!(timers.next_deadline().unwrap() <= end);
     assert!(timers.reset(key, start + YEAR * 11));
@@ -462,7 +462,7 @@ fn duration() -> impl Strategy<Value = Duration> {
         2 => (0..100_000_u64).prop_map(Duration::from_secs),
         1 => (0..500_u32).prop_map(|n| YEAR * n),
         // About the range of a `Due`, and beyond it.
-        1 => (70_000..90_000_u32).prop_map(|n| YEAR * n),
+        1 => (30..700_u32).prop_map(|n| YEAR * n),
         1 => any::<u64>().prop_map(Duration::from_nanos),
     ]
 }
@@ -505,8 +505,9 @@ impl Model {
     fn new() -> Self {
         let (timers, now) = store();
         let seqs = vec![(timers.seq(), 0)];
-        let far = Duration::from_nanos_u128((1 << Due::NANOS_BITS) - 1);
-        let told_apart = (now - far, now + far);
+        let before = Duration::from_nanos(Due::ORIGIN);
+        let after = Duration::from_nanos(u64::MAX - Due::ORIGIN);
+        let told_apart = (now - before, now + after);
         Self { timers, now, told_apart, asked: 0, list: Vec::new(), keys: Vec::new(), seqs }
     }
 
