@@ -2,6 +2,7 @@
 //! output, and removes it.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::connecting::ConnectorCell;
 use super::table::Resource;
@@ -14,7 +15,7 @@ use crate::error::{ConnectionLost, Reason};
 use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::transport::cell::{ConnectionCell, OptionAsked};
-use crate::transport::connection::{Follows, Life, Moment};
+use crate::transport::connection::{Follows, Life};
 use crate::transport::{ConnectionId, Transport};
 
 impl Core {
@@ -45,13 +46,13 @@ impl Core {
         &mut self,
         io: &mut dyn Commands,
         key: Key,
-        f: impl FnOnce(&mut Life, Moment) -> Follows,
+        f: impl FnOnce(&mut Life, Instant) -> Follows,
     ) {
-        let at = self.moment();
+        let now = self.now();
         let Some(entry) = self.table.connection(key) else { return };
         // Requests on itself meanwhile are applied below, and need no entry in the dirty list.
         let was_dirty = entry.life.cell().set_dirty(true);
-        let follows = f(&mut entry.life, at);
+        let follows = f(&mut entry.life, now);
         entry.life.cell().set_dirty(was_dirty);
         if follows != Follows::NOTHING {
             self.visited(io, key, follows);
@@ -59,11 +60,12 @@ impl Core {
     }
 
     /// Carries out what follows from a call into a connection, and from requests made in it.
+    #[inline(never)]
     pub(super) fn visited(&mut self, io: &mut dyn Commands, key: Key, mut follows: Follows) {
-        let at = self.moment();
+        let now = self.now();
         let Some(entry) = self.table.connection(key) else { return };
         if follows.has(Follows::RECORDED) {
-            follows = follows.and(entry.life.apply(at));
+            follows = follows.and(entry.life.apply(now));
         }
         self.follow(io, key, follows);
     }
@@ -89,11 +91,12 @@ impl Core {
     }
 
     /// Sends a connection's output, and carries out what follows.
+    #[inline(never)]
     pub(super) fn send(&mut self, io: &mut dyn Commands, key: Key) {
-        let at = self.moment();
+        let now = self.now();
         let Some(entry) = self.table.connection(key) else { return };
         if entry.life.cell().has_output() {
-            let follows = transmit(io, key, &mut entry.life, at);
+            let follows = transmit(io, key, &mut entry.life, now);
             if follows != Follows::NOTHING {
                 self.follow(io, key, follows);
             }
@@ -190,7 +193,7 @@ impl Core {
         let Some(entry) = self.table.connection(key) else { return };
         entry.timer = None;
         let unsent = io.unsent(key);
-        self.visit(io, key, |life, at| life.timed_out(at, unsent));
+        self.visit(io, key, |life, now| life.timed_out(now, unsent));
     }
 }
 

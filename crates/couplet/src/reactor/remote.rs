@@ -191,7 +191,7 @@ impl Core {
         if id.reactor != self.reactor.serial() {
             tracing::error!(connection = %id, "a tell to a connection of another loop");
         } else if self.table.connection(id.key).is_some() {
-            self.visit(io, id.key, |life, at| life.tell(tell, at));
+            self.visit(io, id.key, |life, now| life.tell(tell, now));
         }
     }
 }

@@ -26,13 +26,13 @@ use super::options::LoopOptions;
 use super::shutdown::Stopping;
 use super::table::{Resource, Table};
 use super::timers::Seq;
-use super::{Asking, Call, Reactor, RunState, Snapshot, Timed, pending};
+use super::{Asking, Call, Reactor, Snapshot, Timed, pending};
 use crate::driver::{Commands, Driver, Event, Key, Signal, Ticket};
 use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::transport::Tell;
 use crate::transport::cell::ConnectionCell;
-use crate::transport::connection::{Follows, Life, Moment};
+use crate::transport::connection::{Follows, Life};
 
 /// Shows the snapshot that SIGUSR1 requests.
 pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
@@ -203,11 +203,10 @@ impl Core {
         matches!(self.stopping, Stopping::No) && !self.stop_now
     }
 
-    /// The time of this turn, or after the run of its last, and whether the reactor is stopping.
+    /// The time of this turn; after the run, of its last.
     #[inline(always)]
-    pub(super) fn moment(&self) -> Moment {
-        let records = &self.reactor.records;
-        Moment { now: records.time.get(), stopping: records.run_state.get() == RunState::Stopping }
+    pub(super) fn now(&self) -> Instant {
+        self.reactor.records.time.get()
     }
 
     // Step 3.
@@ -217,18 +216,18 @@ impl Core {
     /// for the rest of step 3.
     #[inline(always)]
     fn received<D: Driver>(&mut self, driver: &mut D, key: Key) -> Option<Key> {
-        let at = self.moment();
+        let now = self.now();
         let entry = self.table.connection(key)?;
         // Clean again afterwards, even if it is on the dirty list: then a round is pending anyway.
         entry.life.cell().set_dirty(true);
-        let follows = entry.life.feed(driver.lent(), at);
+        let follows = entry.life.feed(driver.lent(), now);
         entry.life.cell().set_dirty(false);
         if !follows.is_at_most(Follows::OUTPUT) || self.reactor.records.is_pending(pending::ROUND) {
             self.visited(driver, key, follows);
             return Some(key);
         }
         if follows.has(Follows::OUTPUT) {
-            let follows = transmit(driver, key, &mut entry.life, at);
+            let follows = transmit(driver, key, &mut entry.life, now);
             if follows != Follows::NOTHING {
                 self.follow(driver, key, follows);
             }
@@ -242,7 +241,7 @@ impl Core {
         match event {
             Event::Received(_) => unreachable!("`received` handles bytes"),
             Event::Sent(key, n) => {
-                self.visit(io, key, |life, at| life.sent(n, at));
+                self.visit(io, key, |life, now| life.sent(n, now));
                 return Some(key);
             }
             Event::Ended(key, error) => {
@@ -276,7 +275,7 @@ impl Core {
     fn ended(&mut self, io: &mut dyn Commands, key: Key, error: Option<io::Error>) {
         match self.table.resource(key) {
             Some(Resource::Connection(_)) => {
-                self.visit(io, key, |life, at| life.ended(error, at));
+                self.visit(io, key, |life, now| life.ended(error, now));
             }
             Some(Resource::Connecting(connector)) => {
                 let connector = connector.clone();
@@ -299,14 +298,14 @@ impl Core {
             let call = self.reactor.records.calls.borrow_mut().pop_front();
             match call {
                 Some(Call::Due(key)) => {
-                    let at = self.moment();
+                    let now = self.now();
                     let Some(entry) = self.table.connection(key) else { continue };
                     entry.queued = false;
                     match entry.life.closed() {
                         None => self.visit(io, key, Life::run_due),
                         Some(mode) => {
                             // The socket is there while `connection_lost` asks about it.
-                            entry.life.lost(at);
+                            entry.life.lost(now);
                             io.close(key, mode);
                             self.remove_connection(key);
                         }
@@ -324,7 +323,7 @@ impl Core {
 
     /// Applies what was recorded: all state changes happen now. The only user code that it calls
     /// are callbacks of Deferreds: for the end of a port or a connect attempt, and for a snapshot.
-    #[inline]
+    #[inline(never)]
     fn apply_recorded(&mut self, io: &mut dyn Commands) {
         if self.reactor.records.take_pending(pending::DIRTY) {
             self.apply_dirty(io);
@@ -340,7 +339,7 @@ impl Core {
             let key = self.dirty[at];
             if let Some(entry) = self.table.connection(key) {
                 entry.life.cell().set_dirty(false);
-                self.visit(io, key, |life, at| life.apply(at));
+                self.visit(io, key, |life, now| life.apply(now));
             }
         }
         self.dirty.clear();
@@ -374,7 +373,7 @@ impl Core {
     ) {
         let key = cell.key();
         if self.table.connection(key).is_some() {
-            self.visit(io, key, |life, at| life.tell(tell, at));
+            self.visit(io, key, |life, now| life.tell(tell, now));
         } else {
             self.drop_call(Call::Tell(cell, tell));
         }
@@ -529,14 +528,14 @@ pub(super) fn transmit<C: Commands + ?Sized>(
     io: &mut C,
     key: Key,
     life: &mut Life,
-    at: Moment,
+    now: Instant,
 ) -> Follows {
     let mut outbox = life.cell().outbox();
     let before = outbox.len();
     let outcome = io.write(key, &mut outbox);
     let spent = outbox.has_spent();
     drop(outbox);
-    let follows = life.wrote(outcome, before, at);
+    let follows = life.wrote(outcome, before, now);
     if spent {
         // Last, because user code may run and write.
         life.cell().drop_spent();

@@ -5,7 +5,7 @@
 //! The holder of a [`Life`] (the loop, or a test) passes in events ([`feed`](Life::feed),
 //! [`ended`](Life::ended), [`sent`](Life::sent)), applies what the handles recorded
 //! ([`apply`](Life::apply)), and runs the calls into user code that are due
-//! ([`run_due`](Life::run_due)). Each of these takes the [`Moment`] and returns what
+//! ([`run_due`](Life::run_due)). Each of these takes the time of the turn and returns what
 //! [`Follows`]. Law 5: `connection_lost` is called exactly once, and nothing after it.
 //!
 //! ```text
@@ -106,15 +106,6 @@ impl State {
     }
 }
 
-/// The time of an input, and whether the reactor is stopping.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
-    /// The time of the turn.
-    pub(crate) now: Instant,
-    /// The reactor is stopping: closes do not wait for the peer.
-    pub(crate) stopping: bool,
-}
-
 /// What the holder of a [`Life`] must do next; a set of bits. Orders to the driver are carried out
 /// in the order of the constants. The bits between them and `RECORDED` are calls into user code
 /// that are [`due`].
@@ -193,6 +184,8 @@ pub(crate) struct Life {
     pending: u16,
     /// After a panic only `connection_lost` is called.
     panicked: bool,
+    /// The reactor is stopping: a close does not wait for the peer.
+    stopping: bool,
     /// What an upgrade leaves for the protocol, before any new byte. Law 9: one chunk, and what its
     /// users gave back.
     unread: Vec<u8>,
@@ -208,6 +201,7 @@ impl Life {
             state: State::Open { reading: Reading::On, writing: Writing::Open },
             pending: 0,
             panicked: false,
+            stopping: false,
             unread: Vec::new(),
             unsent: None,
         }
@@ -231,18 +225,18 @@ impl Life {
     // Events.
 
     /// The connection was made.
-    pub(crate) fn made(&mut self, at: Moment) -> Follows {
-        self.call(at, |protocol, transport| protocol.connection_made(transport));
+    pub(crate) fn made(&mut self, now: Instant) -> Follows {
+        self.call(now, |protocol, transport| protocol.connection_made(transport));
         self.follows()
     }
 
     /// Bytes arrived. Law 4: the only way in.
     #[inline(always)]
-    pub(crate) fn feed(&mut self, data: &[u8], at: Moment) -> Follows {
+    pub(crate) fn feed(&mut self, data: &[u8], now: Instant) -> Follows {
         self.transport.cell.bytes_in.set(self.transport.cell.bytes_in.get() + data.len() as u64);
         if let State::Open { reading: Reading::On, .. } = &self.state {
-            self.transport.cell.received_at.set(at.now);
-            self.deliver(data, at);
+            self.transport.cell.received_at.set(now);
+            self.deliver(data, now);
         } else {
             self.discard_input(data.len());
         }
@@ -251,8 +245,8 @@ impl Life {
 
     /// Law 4: the only caller of [`Protocol::data_received`].
     #[inline(always)]
-    fn deliver(&mut self, data: &[u8], at: Moment) {
-        self.call(at, |protocol, transport| protocol.data_received(transport, data));
+    fn deliver(&mut self, data: &[u8], now: Instant) {
+        self.call(now, |protocol, transport| protocol.data_received(transport, data));
     }
 
     /// Bytes arrived after reading ended.
@@ -267,9 +261,9 @@ impl Life {
     }
 
     /// The peer's end of stream (`None`), or an error that ends the connection.
-    pub(crate) fn ended(&mut self, error: Option<io::Error>, at: Moment) -> Follows {
+    pub(crate) fn ended(&mut self, error: Option<io::Error>, now: Instant) -> Follows {
         match error {
-            None => self.fin(at),
+            None => self.fin(now),
             Some(error) => {
                 let lost = Reason::Lost(Arc::new(error));
                 match &self.state {
@@ -281,13 +275,13 @@ impl Life {
         self.follows()
     }
 
-    fn fin(&mut self, at: Moment) {
+    fn fin(&mut self, now: Instant) {
         match &mut self.state {
             State::Open { reading, writing } => match reading {
                 Reading::On => {
                     *reading = Reading::Ended;
                     let both = *writing == Writing::Shut;
-                    self.call(at, |protocol, transport| protocol.read_closed(transport));
+                    self.call(now, |protocol, transport| protocol.read_closed(transport));
                     if both && matches!(self.state, State::Open { .. }) {
                         self.end(Reason::Done(By::Peer), CloseMode::Normal);
                     }
@@ -304,12 +298,12 @@ impl Life {
     // Requests of the handles.
 
     /// Applies what the handles recorded: states change now, calls into user code become due.
-    pub(crate) fn apply(&mut self, at: Moment) -> Follows {
-        self.apply_recorded(at);
+    pub(crate) fn apply(&mut self, now: Instant) -> Follows {
+        self.apply_recorded(now);
         self.follows()
     }
 
-    fn apply_recorded(&mut self, at: Moment) {
+    fn apply_recorded(&mut self, now: Instant) {
         let asked = self.transport.cell.take_asked();
         if asked & asked::DEADLINES != 0 {
             self.order(Follows::DEADLINE);
@@ -318,7 +312,7 @@ impl Life {
             self.order(Follows::OPTIONS);
         }
         if asked & asked::FLOW != 0 {
-            self.flow_changed(at.now);
+            self.flow_changed(now);
         }
         if asked & asked::PRODUCER != 0 {
             self.pending &= !(due::PRODUCER_PAUSE | due::PRODUCER_RESUME);
@@ -327,16 +321,16 @@ impl Life {
             && let State::Open { writing, .. } = &mut self.state
             && *writing == Writing::Open
         {
-            *writing = Writing::Finishing { since: at.now };
+            *writing = Writing::Finishing { since: now };
             self.order(Follows::DEADLINE);
             self.transport.cell.let_producer_finish();
         }
         if asked & (asked::LOSE | asked::ABORT | asked::OVERFLOW) != 0
             && let Some(failure) = self.transport.cell.take_why()
         {
-            self.lose(Reason::Failed(failure), at.now);
+            self.lose(Reason::Failed(failure), now);
         } else if asked & asked::LOSE != 0 {
-            self.lose(Reason::Done(By::Us), at.now);
+            self.lose(Reason::Done(By::Us), now);
         }
         if asked & asked::OVERFLOW != 0 {
             self.end(Reason::Overflow, CloseMode::Reset);
@@ -345,14 +339,15 @@ impl Life {
             self.end(Reason::Aborted, CloseMode::Reset);
         }
         if asked != 0 {
-            self.check_flushed(at);
+            self.check_flushed(now);
         }
         self.check_room();
     }
 
     /// The reactor is stopping.
-    pub(crate) fn stop(&mut self, at: Moment) -> Follows {
-        self.apply_recorded(at);
+    pub(crate) fn stop(&mut self, now: Instant) -> Follows {
+        self.stopping = true;
+        self.apply_recorded(now);
         match &self.state {
             State::Open { writing: Writing::Open, .. }
                 if self.transport.cell.reset_unless_closed() =>
@@ -360,19 +355,19 @@ impl Life {
                 self.end(Reason::Shutdown, CloseMode::Reset);
             }
             State::Open { .. } => {
-                self.lose(Reason::Shutdown, at.now);
-                self.check_flushed(at);
+                self.lose(Reason::Shutdown, now);
+                self.check_flushed(now);
             }
             State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
-            State::Flushing { .. } => self.check_flushed(at),
+            State::Flushing { .. } => self.check_flushed(now),
             State::Closed { .. } => {}
         }
         self.follows()
     }
 
     /// The reactor has stopped: ends a remaining connection now.
-    pub(crate) fn cut(&mut self, at: Moment) -> Follows {
-        self.apply_recorded(at);
+    pub(crate) fn cut(&mut self, now: Instant) -> Follows {
+        self.apply_recorded(now);
         let resets = self.transport.cell.buffered() > 0 || self.must_reset();
         let mode = if resets { CloseMode::Reset } else { CloseMode::Normal };
         match &self.state {
@@ -466,16 +461,16 @@ impl Life {
 
     /// The driver wrote from the outbox, which held `before` bytes, with this outcome.
     #[inline(always)]
-    pub(crate) fn wrote(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
+    pub(crate) fn wrote(&mut self, outcome: WriteOutcome, before: usize, now: Instant) -> Follows {
         let simple = outcome == WriteOutcome::All
             && matches!(self.state, State::Open { writing: Writing::Open, .. })
             && !self.transport.cell.awaits_room();
-        if simple { Follows::NOTHING } else { self.wrote_slow(outcome, before, at) }
+        if simple { Follows::NOTHING } else { self.wrote_slow(outcome, before, now) }
     }
 
     /// The slow path of [`wrote`](Self::wrote): bytes remain, or something waits for progress.
     #[cold]
-    fn wrote_slow(&mut self, outcome: WriteOutcome, before: usize, at: Moment) -> Follows {
+    fn wrote_slow(&mut self, outcome: WriteOutcome, before: usize, now: Instant) -> Follows {
         let n = before - self.transport.cell.waiting();
         debug_assert!(
             outcome != WriteOutcome::All || n == before,
@@ -494,25 +489,25 @@ impl Life {
             }
             WriteOutcome::All => n,
         };
-        self.after_progress(left > 0 || self.unsent.is_none(), at);
+        self.after_progress(left > 0 || self.unsent.is_none(), now);
         // The rest waits until the driver reports room.
         Follows(self.follows().0 & !Follows::OUTPUT.0)
     }
 
     /// The driver has sent `n` taken bytes, or has room again (`n` = 0).
-    pub(crate) fn sent(&mut self, n: usize, at: Moment) -> Follows {
+    pub(crate) fn sent(&mut self, n: usize, now: Instant) -> Follows {
         self.transport.cell.sub_in_flight(n);
-        self.after_progress(n > 0, at);
+        self.after_progress(n > 0, now);
         self.follows()
     }
 
-    fn after_progress(&mut self, progress: bool, at: Moment) {
-        if progress && self.progressed(at.now) {
+    fn after_progress(&mut self, progress: bool, now: Instant) {
+        if progress && self.progressed(now) {
             self.order(Follows::MEASURE);
         }
         self.check_room();
         self.check_full();
-        self.check_flushed(at);
+        self.check_flushed(now);
     }
 
     /// Bytes were sent; true when a close waits for that.
@@ -558,7 +553,7 @@ impl Life {
     }
 
     /// Continues a close once everything written is sent and no producer will write more.
-    fn check_flushed(&mut self, at: Moment) {
+    fn check_flushed(&mut self, now: Instant) {
         let waits = match &self.state {
             State::Open { writing, .. } => !matches!(writing, Writing::Finishing { .. }),
             State::Flushing { .. } => false,
@@ -577,12 +572,12 @@ impl Life {
                 if *finishing {
                     self.pending |= due::WRITE_CLOSED;
                 }
-                if *peer_fin || at.stopping {
+                if *peer_fin || self.stopping {
                     return self.end_as_planned(CloseMode::Normal);
                 }
                 let shut = !*fin_sent;
                 let why = std::mem::replace(why, Reason::Shutdown);
-                self.state = State::Draining { why, since: at.now, left: DRAIN };
+                self.state = State::Draining { why, since: now, left: DRAIN };
                 if shut {
                     self.order(Follows::SHUT_WRITE);
                 }
@@ -624,18 +619,16 @@ impl Life {
 
     /// The deadline may have come; `unsent` is the system's count of unsent bytes. If the deadline
     /// has moved meanwhile, only a new timer follows.
-    pub(crate) fn timed_out(&mut self, at: Moment, unsent: Option<usize>) -> Follows {
+    pub(crate) fn timed_out(&mut self, now: Instant, unsent: Option<usize>) -> Follows {
         self.order(Follows::DEADLINE);
-        if self.deadline().is_none_or(|deadline| at.now < deadline) {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
             return self.follows();
         }
         match &self.state {
-            State::Open { .. }
-                if self.idle_deadline().is_some_and(|deadline| deadline <= at.now) =>
-            {
+            State::Open { .. } if self.idle_deadline().is_some_and(|deadline| deadline <= now) => {
                 self.end(Reason::Timeout, CloseMode::Reset);
             }
-            State::Open { .. } | State::Flushing { .. } => self.flush_timed_out(at, unsent),
+            State::Open { .. } | State::Flushing { .. } => self.flush_timed_out(now, unsent),
             State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
             State::Closed { .. } => {}
         }
@@ -643,11 +636,11 @@ impl Life {
     }
 
     /// Nothing left our buffer until the deadline. Progress in the system's buffer counts too.
-    fn flush_timed_out(&mut self, at: Moment, unsent: Option<usize>) {
+    fn flush_timed_out(&mut self, now: Instant, unsent: Option<usize>) {
         if matches!((unsent, self.unsent), (Some(n), Some(before)) if n < before) {
-            self.progressed(at.now);
+            self.progressed(now);
             self.unsent = unsent;
-        } else if at.stopping {
+        } else if self.stopping {
             self.end(Reason::Shutdown, CloseMode::Reset);
         } else {
             self.end(Reason::CloseTimedOut, CloseMode::Reset);
@@ -711,16 +704,16 @@ impl Life {
     // Calls into user code.
 
     #[inline(always)]
-    fn call(&mut self, at: Moment, f: impl FnOnce(&mut dyn Protocol, &Transport)) {
+    fn call(&mut self, now: Instant, f: impl FnOnce(&mut dyn Protocol, &Transport)) {
         let (protocol, transport) = (&mut *self.protocol, &self.transport);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(protocol, transport))) {
-            self.panicked(at, payload);
+            self.panicked(now, payload);
         }
     }
 
     /// A callback panicked: this connection is lost, and no other.
     #[cold]
-    fn panicked(&mut self, at: Moment, payload: Box<dyn Any + Send>) {
+    fn panicked(&mut self, now: Instant, payload: Box<dyn Any + Send>) {
         let text = panic_text(payload);
         tracing::error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, %text, "a callback panicked");
         witness("a callback of a protocol", &text);
@@ -733,44 +726,44 @@ impl Life {
         let producer = self.transport.cell.remove_producer();
         // Requests recorded before the panic still count: an abort stays an abort, and an earlier
         // failure takes precedence.
-        self.apply_recorded(at);
-        self.lose(Reason::Panicked(text.into()), at.now);
+        self.apply_recorded(now);
+        self.lose(Reason::Panicked(text.into()), now);
         if must_reset {
             self.end_as_planned(CloseMode::Reset);
         }
-        self.check_flushed(at);
+        self.check_flushed(now);
         stop(producer);
     }
 
     /// A queued call.
-    pub(crate) fn tell(&mut self, tell: Box<dyn Tell>, at: Moment) -> Follows {
+    pub(crate) fn tell(&mut self, tell: Box<dyn Tell>, now: Instant) -> Follows {
         if self.panicked {
             let reason = self.reason();
             contain("drop of a call", move || tell.lost(&reason));
         } else {
-            self.call(at, |protocol, transport| tell.run(protocol, transport));
+            self.call(now, |protocol, transport| tell.run(protocol, transport));
         }
         self.follows()
     }
 
     /// Runs the due calls of a connection that has not ended.
-    pub(crate) fn run_due(&mut self, at: Moment) -> Follows {
+    pub(crate) fn run_due(&mut self, now: Instant) -> Follows {
         let due = self.pending & due::ANY;
         self.pending &= !due::ANY;
         if self.panicked {
             return self.follows();
         }
         if due & due::WRITE_CLOSED != 0 {
-            self.write_closed(at);
+            self.write_closed(now);
         }
         if due & due::RESUMED != 0 {
-            self.resumed(at);
+            self.resumed(now);
         }
         if due & due::PRODUCER_PAUSE != 0 {
-            self.pause_producer(at);
+            self.pause_producer(now);
         }
         if due & due::PRODUCER_RESUME != 0 {
-            self.resume_producer(at);
+            self.resume_producer(now);
         }
         // Discarded bytes were not sent: Deferreds that wait for them fail with the loss.
         for (level, fires) in FIRES {
@@ -783,30 +776,30 @@ impl Life {
         self.follows()
     }
 
-    fn write_closed(&mut self, at: Moment) {
-        self.call(at, |protocol, transport| protocol.write_closed(transport));
+    fn write_closed(&mut self, now: Instant) {
+        self.call(now, |protocol, transport| protocol.write_closed(transport));
         if let State::Open { reading: Reading::Ended, .. } = &self.state {
             self.end(Reason::Done(By::Peer), CloseMode::Normal);
         }
     }
 
-    fn resumed(&mut self, at: Moment) {
+    fn resumed(&mut self, now: Instant) {
         // The call before this one may have paused or closed, which takes effect immediately.
         if !self.is_open() || self.transport.cell.phase() >= Phase::Closing {
             return;
         }
         if let Some(upgrade) = self.transport.cell.take_upgrade() {
-            self.upgrade(upgrade, at);
+            self.upgrade(upgrade, now);
         } else if self.wants_to_read() {
-            self.call(at, |protocol, transport| protocol.reading_resumed(transport));
+            self.call(now, |protocol, transport| protocol.reading_resumed(transport));
         }
         // What an upgrade left comes before new bytes.
         if self.wants_to_read() && !self.unread.is_empty() {
             let unread = std::mem::take(&mut self.unread);
-            self.deliver(&unread, at);
+            self.deliver(&unread, now);
         }
         if self.wants_to_read() {
-            self.read_on(at);
+            self.read_on(now);
         }
     }
 
@@ -816,26 +809,26 @@ impl Life {
         held && !self.transport.cell.paused() && self.transport.cell.phase() < Phase::Closing
     }
 
-    fn read_on(&mut self, at: Moment) {
+    fn read_on(&mut self, now: Instant) {
         let State::Open { reading, .. } = &mut self.state else { return };
         let Reading::Paused { since, fin } = *reading else { return };
         *reading = Reading::On;
-        let paused = at.now.saturating_duration_since(since);
+        let paused = now.saturating_duration_since(since);
         let received = self.transport.cell.received_at.get();
-        self.transport.cell.received_at.set(received.checked_add(paused).unwrap_or(at.now));
+        self.transport.cell.received_at.set(received.checked_add(paused).unwrap_or(now));
         self.order(Follows::DEADLINE);
         if fin {
-            self.fin(at);
+            self.fin(now);
         } else {
             self.order_receive(true);
         }
     }
 
     /// Puts the next protocol in the place of this one, which is dropped without a further call.
-    fn upgrade(&mut self, upgrade: Upgrade, at: Moment) {
+    fn upgrade(&mut self, upgrade: Upgrade, now: Instant) {
         let Upgrade { next, mut unread } = upgrade;
         let mut placed = None;
-        self.call(at, |protocol, _| placed = Some(protocol.upgraded(next.take(), &mut unread)));
+        self.call(now, |protocol, _| placed = Some(protocol.upgraded(next.take(), &mut unread)));
         let Some(next) = placed else { return };
         tracing::debug!(connection = %self.transport.cell.id, unread = unread.len(), "protocol upgraded");
         unread.append(&mut self.unread);
@@ -844,45 +837,45 @@ impl Life {
         discard("drop of a protocol", before);
         if let State::Open { reading: reading @ Reading::Ended, .. } = &mut self.state {
             // The next one has not seen it.
-            *reading = Reading::Paused { since: at.now, fin: true };
+            *reading = Reading::Paused { since: now, fin: true };
         }
-        self.call(at, |protocol, transport| protocol.connection_made(transport));
+        self.call(now, |protocol, transport| protocol.connection_made(transport));
     }
 
-    fn pause_producer(&mut self, at: Moment) {
+    fn pause_producer(&mut self, now: Instant) {
         if !self.transport.cell.producer_must_pause() || self.transport.cell.phase() >= Phase::Ended
         {
             return;
         }
         self.transport.cell.set_producer_paused(true);
-        self.call_producer(at, |producer| producer.pause_producing());
+        self.call_producer(now, |producer| producer.pause_producing());
     }
 
-    fn resume_producer(&mut self, at: Moment) {
+    fn resume_producer(&mut self, now: Instant) {
         if !self.transport.cell.producer_must_resume()
             || self.transport.cell.phase() >= Phase::Ended
         {
             return;
         }
         self.transport.cell.set_producer_paused(false);
-        self.call_producer(at, |producer| producer.resume_producing());
+        self.call_producer(now, |producer| producer.resume_producing());
     }
 
-    fn call_producer(&mut self, at: Moment, f: impl FnOnce(&mut dyn Producer)) {
+    fn call_producer(&mut self, now: Instant, f: impl FnOnce(&mut dyn Producer)) {
         let Some(mut producer) = self.transport.cell.take_producer() else {
             return;
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *producer)));
         self.transport.cell.restore_producer(producer);
         if let Err(payload) = outcome {
-            self.panicked(at, payload);
+            self.panicked(now, payload);
         }
     }
 
     /// The last calls of a connection that has ended.
-    pub(crate) fn lost(&mut self, at: Moment) {
+    pub(crate) fn lost(&mut self, now: Instant) {
         if self.pending & due::WRITE_CLOSED != 0 && !self.panicked {
-            self.write_closed(at);
+            self.write_closed(now);
         }
         stop(self.transport.cell.remove_producer());
         let (protocol, transport) = (&mut *self.protocol, &self.transport);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Follows, Life, Moment};
+use super::{Follows, Life};
 use crate::driver::{CloseMode, Key, WriteOutcome};
 use crate::error::Reason;
 use crate::protocol::Protocol;
@@ -54,11 +54,11 @@ impl Held {
         Held { life: Life::new(cell, Box::new(calls.clone())), calls, start }
     }
 
-    fn after(&self, time: Duration) -> Moment {
-        Moment { now: self.start + time, stopping: false }
+    fn after(&self, time: Duration) -> Instant {
+        self.start + time
     }
 
-    fn at(&self) -> Moment {
+    fn at(&self) -> Instant {
         self.after(Duration::ZERO)
     }
 
@@ -144,17 +144,17 @@ fn a_panic_is_the_reason_and_its_output_is_dropped() {
 #[test]
 fn while_the_reactor_stops_a_flush_is_the_end_without_a_drain() {
     let mut held = Held::new();
-    let stopping = Moment { stopping: true, ..held.at() };
+    let at = held.at();
     let _ = held.feed(b"hello");
-    let _ = held.life.stop(stopping);
+    let _ = held.life.stop(at);
     assert_eq!(held.life.closed(), None, "written bytes are flushed first");
     let mut out = held.life.cell().outbox();
     let before = out.len();
     out.clear();
     drop(out);
-    assert!(held.life.wrote(WriteOutcome::All, before, stopping).has(Follows::CALLS));
+    assert!(held.life.wrote(WriteOutcome::All, before, at).has(Follows::CALLS));
     assert_eq!(held.life.closed(), Some(CloseMode::Normal));
-    held.life.lost(stopping);
+    held.life.lost(at);
     assert_eq!(held.calls(), ["data 5", "lost: Shutdown"]);
 }
 
