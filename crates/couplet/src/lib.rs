@@ -82,6 +82,7 @@
 //! | test a protocol | the chapter [`manual::testing`], then [`testing`] |
 //! | see what a bad network does to your programs | [`sim`] |
 //! | own the loop, or run several | [`Loop`] |
+//! | transform the bytes between a socket and a protocol | [`layers`] |
 //! | write another driver | [`driver`] |
 //!
 //! Names that a program rarely writes are in the module of what they belong to: [`reactor`],
@@ -127,6 +128,7 @@ pub mod driver;
 pub mod endpoints;
 mod error;
 pub mod factory;
+pub mod layers;
 pub mod manual;
 mod panics;
 mod protocol;

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::IoSlice;
+use std::mem;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -70,7 +71,7 @@ impl Spares {
     /// [`take`](Self::take) into `buffer`, which must have no capacity, so nothing is dropped.
     #[inline]
     fn swap(&self, buffer: &mut Vec<u8>) {
-        std::mem::swap(buffer, &mut *self.hot.borrow_mut());
+        mem::swap(buffer, &mut *self.hot.borrow_mut());
         if buffer.capacity() == 0 {
             self.take_other(buffer);
         }
@@ -87,10 +88,10 @@ impl Spares {
     fn take_back(&self, buffer: &mut Vec<u8>) {
         if buffer.capacity() <= PIECE {
             buffer.clear();
-            std::mem::swap(buffer, &mut *self.hot.borrow_mut());
+            mem::swap(buffer, &mut *self.hot.borrow_mut());
         }
         if buffer.capacity() > 0 {
-            self.keep(std::mem::take(buffer));
+            self.keep(mem::take(buffer));
         }
     }
 
@@ -121,7 +122,9 @@ impl fmt::Debug for Spares {
 ///
 /// A [`Driver`](crate::driver::Driver) either sends from [`chunks`](Self::chunks) and removes what
 /// it sent with [`advance`](Self::advance), or takes whole pieces out with
-/// [`take_piece`](Self::take_piece).
+/// [`take_piece`](Self::take_piece). A [`Layer`](crate::layers::Layer) reads the one above it with
+/// [`first`](Self::first) and `advance`, and adds to the one below with [`extend`](Self::extend),
+/// [`push`](Self::push) and [`append`](Self::append).
 pub struct Outbox {
     open: Vec<u8>,
     /// The pieces written before `open`, if there are any.
@@ -208,7 +211,7 @@ impl Outbox {
         let gone = if self.is_plain() { self.gone } else { 0 };
         if self.open.capacity() > self.open.len() - gone + GROWS / 4 {
             let rest = self.open[gone..].to_vec();
-            self.spares.give(std::mem::replace(&mut self.open, rest));
+            self.spares.give(mem::replace(&mut self.open, rest));
             self.gone -= gone;
         }
         self.check();
@@ -225,9 +228,56 @@ impl Outbox {
         self.check();
     }
 
+    /// Moves all that is queued in `other` to the end of this queue, without copying more than the
+    /// rest of a piece or a small piece.
+    #[inline]
+    pub fn append(&mut self, other: &mut Outbox) {
+        if self.is_empty() && !self.has_spent() && !other.has_spent() {
+            mem::swap(&mut self.open, &mut other.open);
+            mem::swap(&mut self.sealed, &mut other.sealed);
+            self.gone = mem::take(&mut other.gone);
+            self.len = mem::take(&mut other.len);
+            self.check();
+        } else if !other.is_empty() {
+            self.append_pieces(other);
+        }
+    }
+
+    #[cold]
+    fn append_pieces(&mut self, other: &mut Outbox) {
+        if other.gone > 0 {
+            let rest = match other.sealed.as_ref().and_then(|sealed| sealed.pieces.front()) {
+                Some(Piece::Bytes(bytes)) => bytes.slice(other.gone..),
+                _ => Bytes::new(),
+            };
+            let len = other.first().len();
+            match rest.is_empty() {
+                true => self.extend(other.first()),
+                false => self.push(rest),
+            }
+            other.advance(len);
+        }
+        while let Some(piece) = other.take_piece() {
+            match piece {
+                Piece::Copied(small) if small.len() <= GROWS => {
+                    self.extend(&small);
+                    self.spares.give(small);
+                }
+                Piece::Copied(large) => {
+                    self.seal();
+                    self.len += large.len();
+                    let piece = Piece::Copied(large);
+                    self.sealed.get_or_insert_default().pieces.push_back(piece);
+                }
+                Piece::Bytes(bytes) => self.push(bytes),
+            }
+        }
+        self.check();
+    }
+
     fn seal(&mut self) {
         if !self.open.is_empty() {
-            let piece = Piece::Copied(std::mem::take(&mut self.open));
+            let piece = Piece::Copied(mem::take(&mut self.open));
             self.sealed.get_or_insert_default().pieces.push_back(piece);
         }
     }
@@ -251,7 +301,7 @@ impl Outbox {
         let pieces = self.pieces().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
         let mut count = 0;
         for piece in pieces {
-            let chunk = &piece[std::mem::take(&mut gone)..];
+            let chunk = &piece[mem::take(&mut gone)..];
             if chunk.is_empty() || count == slices.len() {
                 break;
             }
@@ -374,7 +424,7 @@ impl Outbox {
 
     /// Takes the foreign buffers that are sent, to be dropped while nothing is borrowed.
     pub(crate) fn take_spent(&mut self) -> Vec<Bytes> {
-        let spent = self.sealed.as_mut().map(|sealed| std::mem::take(&mut sealed.spent));
+        let spent = self.sealed.as_mut().map(|sealed| mem::take(&mut sealed.spent));
         if self.len == 0 {
             self.sealed = None;
         }

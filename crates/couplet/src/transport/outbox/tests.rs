@@ -31,6 +31,18 @@ fn bytes_leave_in_the_order_in_which_they_came_however_they_are_written_and_sent
                 model.extend(bytes);
             }
             8 => outbox.trim(),
+            10 | 11 => {
+                // All of it moves behind what another one holds, which may be nothing.
+                let mut other = Outbox::new(outbox.spares().clone());
+                if choice == 11 {
+                    other.extend(&bytes);
+                    bytes.iter().rev().for_each(|&byte| model.push_front(byte));
+                }
+                other.append(&mut outbox);
+                assert!(outbox.is_empty());
+                drop(outbox.take_spent());
+                outbox = other;
+            }
             9 => drop(outbox.take_spent()),
             _ => {
                 let n = if choice == 15 { outbox.len() } else { size.min(outbox.len()) };

@@ -10,14 +10,15 @@ use super::source::{Code, Mention, assert_none, library};
 
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
 /// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
-/// `error`, `defer` and the seam (`driver`), does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 14] = [
+/// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
+const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("address", &[]),
     ("slots", &[]),
     ("panics", &[]),
     ("defer", &["panics"]),
     ("error", &["address", "defer"]),
     ("driver", &["panics", "address", "slots", "transport::outbox"]),
+    ("layers", &["address", "defer", "error", "transport::outbox"]),
     ("protocol", &["error", "transport"]),
     ("factory", &["panics", "address", "error", "protocol", "reactor", "transport"]),
     (

@@ -1,0 +1,159 @@
+//! Layers: what stands between a socket and a protocol. TLS is one, and so are the PROXY protocol, a
+//! throttle and a log of the traffic.
+//!
+//! A [`Layer`] does no I/O and knows no loop. Bytes pass through it in two directions: *up*, from
+//! the socket to the protocol, and *down*. [`Layers`] stacks several; level 0 is next to the socket.
+//!
+//! Twisted's `ProtocolWrapper` and `TLSMemoryBIOProtocol`, without the protocol's methods: a layer
+//! has no callbacks, so it cannot be re-entered.
+
+mod plain;
+mod stack;
+
+use std::time::Instant;
+
+pub use plain::{PassThrough, SingleBytes};
+pub use stack::{Layers, PlaintextAfterUpgrade};
+
+use crate::address::Address;
+use crate::error::Reason;
+pub use crate::transport::outbox::Outbox;
+
+/// Bytes below a layer at which it stops producing more: about four TLS records.
+///
+/// [`Layers`] does not call [`Layer::down`] while so many are still waiting below the layer, and a
+/// layer whose output is longer than its input stops when it has produced so many. What it leaves in
+/// the outbox above waits there, where marks and caps count it.
+pub const ROOM: usize = 64 * 1024;
+
+/// What comes out on the upper side of a layer.
+#[derive(Debug)]
+pub enum Up<'a> {
+    /// Nothing now.
+    Nothing,
+    /// Bytes of the stream, never empty; lent from the layer or from the bytes it was given.
+    Data(&'a [u8]),
+    /// The layer is open: its handshake is complete, or its header was read. Reported once, before
+    /// the first `Data`, by a layer whose [`is_open`](Layer::is_open) was false at the beginning.
+    Open(Addresses),
+    /// The peer ended the stream above this layer, after all its bytes. Nothing comes after it.
+    Closed,
+    /// The connection cannot go on. Nothing comes after it.
+    Failed(Reason),
+}
+
+/// The ends of a connection as a layer was told of them, where they differ from the socket's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// The other end.
+    pub peer: Option<Address>,
+    /// Our end.
+    pub host: Option<Address>,
+}
+
+/// A step between the socket and the protocol, as a state machine without I/O.
+///
+/// # Who calls what, and when
+///
+/// A connection drives its layers, one at a time, and never from inside one of their calls:
+///
+/// - **[`up`](Self::up)** when bytes arrived, after [`ended`](Self::ended) and
+///   [`timed_out`](Self::timed_out), and when a paused receiver goes on. It is repeated until it
+///   returns [`Up::Nothing`], also with `below` empty: a layer may have more to give than it was
+///   given. A receiver that pauses, closes or upgrades ends the repetition early; the next call then
+///   has the bytes that were left, then those that arrived later.
+/// - **[`down`](Self::down)** when something was written above, when the layer
+///   [holds](Self::held) output after any of the other calls, and when there is room again below.
+/// - **[`ended`](Self::ended)** once, when the stream below has ended, after `up` has taken every
+///   byte of it. The layer then gives what it still has, and [`Up::Closed`] or [`Up::Failed`].
+/// - **[`close`](Self::close)** at most once, when everything written above has been taken and
+///   nothing is [held](Self::held). No bytes are written above after it; `up` may still be called.
+/// - **[`timed_out`](Self::timed_out)** when the time of [`deadline`](Self::deadline) has come.
+///   Deadlines are asked for after every other call, so they may move.
+///
+/// After [`Up::Closed`] or [`Up::Failed`] the layer is not fed any more: what arrives is dropped.
+/// `down` is still called after both, for an alert or a last answer.
+///
+/// # Bytes that are left
+///
+/// A layer takes an incomplete header or record into a buffer of its own, with a bound. If it leaves
+/// bytes in `below` and returns [`Up::Nothing`] it says that it is full: the connection keeps them,
+/// at most one chunk, and stops reading until a later `up` (after [`timed_out`](Self::timed_out),
+/// say) has taken them.
+///
+/// # Example
+///
+/// A layer that inverts the bits of every byte, in both directions:
+///
+/// ```
+/// use std::time::Instant;
+///
+/// use couplet::layers::{Layer, Outbox, Up};
+///
+/// #[derive(Default)]
+/// struct Invert {
+///     inverted: Vec<u8>,
+///     ended: bool,
+/// }
+///
+/// impl Layer for Invert {
+///     fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
+///         self.inverted.clear();
+///         self.inverted.extend(std::mem::take(below).iter().map(|byte| !byte));
+///         match (&self.inverted[..], self.ended) {
+///             ([], false) => Up::Nothing,
+///             ([], true) => Up::Closed,
+///             (inverted, _) => Up::Data(inverted),
+///         }
+///     }
+///
+///     fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
+///         while !above.is_empty() {
+///             let inverted: Vec<u8> = above.first().iter().map(|byte| !byte).collect();
+///             above.advance(inverted.len());
+///             below.extend(&inverted);
+///         }
+///     }
+///
+///     fn ended(&mut self) {
+///         self.ended = true;
+///     }
+/// }
+/// ```
+pub trait Layer {
+    /// Takes bytes from the front of `below` and returns the next thing that comes out above.
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a>;
+
+    /// Takes bytes from `above`, as many as it wants, and puts what they become into `below`, with
+    /// whatever else the layer has to send. Not called while [`ROOM`] bytes wait in `below`.
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant);
+
+    /// The stream below has ended, and every byte of it was taken.
+    fn ended(&mut self);
+
+    /// Appends to `below` what the end of the stream looks like at this layer, if anything.
+    fn close(&mut self, below: &mut Outbox) {
+        let _ = below;
+    }
+
+    /// True once bytes can pass; until then nothing is taken from above.
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    /// Bytes on their way down that are in neither outbox. While there are any, `down` has something
+    /// to do.
+    fn held(&self) -> usize {
+        0
+    }
+
+    /// When to call [`timed_out`](Self::timed_out).
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The deadline has come. `up` and `down` are called next.
+    fn timed_out(&mut self, now: Instant) {
+        let _ = now;
+    }
+}

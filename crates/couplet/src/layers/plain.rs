@@ -1,0 +1,56 @@
+//! Layers that change nothing: [`PassThrough`] measures what a layer costs, [`SingleBytes`] finds
+//! code that depends on how a stream is cut.
+
+use std::time::Instant;
+
+use super::{Layer, Outbox, Up};
+
+/// Passes everything on as it is, without copying.
+#[derive(Debug, Default)]
+pub struct PassThrough {
+    ended: bool,
+}
+
+impl Layer for PassThrough {
+    #[inline]
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
+        match std::mem::take(below) {
+            [] if self.ended => Up::Closed,
+            [] => Up::Nothing,
+            bytes => Up::Data(bytes),
+        }
+    }
+
+    #[inline]
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
+        below.append(above);
+    }
+
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+}
+
+/// Delivers the received bytes one by one, whatever the peer and the system made of them.
+#[derive(Debug, Default)]
+pub struct SingleBytes(PassThrough);
+
+impl Layer for SingleBytes {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+        match below.split_at_checked(1) {
+            Some((byte, rest)) => {
+                *below = rest;
+                Up::Data(byte)
+            }
+            None => self.0.up(below, now),
+        }
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+        self.0.down(above, below, now);
+    }
+
+    fn ended(&mut self) {
+        self.0.ended();
+    }
+}

@@ -1,0 +1,470 @@
+//! [`Layers`]: a stack of layers, driven by its connection through one function in each direction.
+//!
+//! ```text
+//!   protocol      Up::Data ↑      ↓ above, the connection's own outbox
+//!   level 1       up              down → its outbox, which is above for level 0
+//!   level 0       up              down → bottom
+//!   socket        bytes    ↑      ↓ bottom
+//! ```
+//!
+//! What a level lends is passed through all the levels above it before the next call, so nothing is
+//! copied on the way up. Only when the receiver stops in the middle does each level keep what it had
+//! not taken yet: at most one chunk.
+
+use std::fmt;
+use std::mem;
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Addresses, Layer, Outbox, ROOM, Up};
+use crate::defer::Failure;
+use crate::error::Reason;
+use crate::transport::outbox::Spares;
+
+/// Bytes in clear arrived behind the request to encrypt: an injection, or a peer that does not wait
+/// (CVE-2011-0411). They never count as bytes of the encrypted stream; the connection is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("plaintext after STARTTLS: the peer sent bytes in clear behind the upgrade")]
+pub struct PlaintextAfterUpgrade;
+
+/// The layers of one connection. Its connection drives them; a test may too.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use std::rc::Rc;
+/// use std::time::Instant;
+///
+/// use couplet::driver::{Outbox, Spares};
+/// use couplet::layers::{Layers, PassThrough, SingleBytes, Up};
+///
+/// # #[expect(clippy::disallowed_methods, reason = "a test of its own")]
+/// let now = Instant::now();
+/// let spares = Rc::new(Spares::default());
+/// let mut layers = Layers::new(PassThrough::default(), &spares);
+/// let mut above = Outbox::new(spares.clone());
+/// layers.push(SingleBytes::default(), &mut above, now).unwrap();
+///
+/// let mut pieces = Vec::new();
+/// let flow = layers.feed(b"abc", now, |up| {
+///     let Up::Data(piece) = up else { unreachable!() };
+///     pieces.push(piece.to_vec());
+///     ControlFlow::Continue(())
+/// });
+/// assert!(flow.is_continue());
+/// assert_eq!(pieces, [b"a", b"b", b"c"]);
+///
+/// above.extend(b"answer");
+/// layers.down(&mut above, now);
+/// assert_eq!(layers.bottom().first(), b"answer");
+/// ```
+pub struct Layers {
+    /// From the socket to the protocol; never empty. Law 9: one for each layer that the program
+    /// asked for.
+    levels: Vec<Level>,
+    state: State,
+}
+
+struct Level {
+    layer: Box<dyn Layer>,
+    /// What the layer sent down.
+    below: Outbox,
+    /// What came up to the layer while the receiver had stopped.
+    unread: Unread,
+    open: bool,
+    /// Its `Up::Closed` was seen.
+    ended: bool,
+    close_asked: bool,
+}
+
+/// What the levels share on the way up.
+struct State {
+    /// The number of levels that are not open.
+    shut: usize,
+    addresses: Addresses,
+    /// Some level may have more to give without new bytes from the socket.
+    behind: bool,
+    /// The stream below has ended, which level 0 does not know yet.
+    end_due: bool,
+    /// `Up::Closed` came out on top.
+    ended: bool,
+    /// `Up::Failed` came out on top, or the stack was cleared.
+    failed: bool,
+}
+
+/// Bytes that wait, and how many of them were read since. Law 9: one chunk of the level below.
+#[derive(Default)]
+struct Unread {
+    bytes: Vec<u8>,
+    read: usize,
+}
+
+impl Unread {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.read..]
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// The parameters of one call of [`Layers::feed`].
+struct Feed<'f, S> {
+    state: &'f mut State,
+    now: Instant,
+    sink: S,
+}
+
+impl Layers {
+    /// One layer; [`push`](Self::push) adds more.
+    pub fn new(layer: impl Layer + 'static, spares: &Rc<Spares>) -> Layers {
+        let state = State {
+            shut: 0,
+            addresses: Addresses::default(),
+            behind: false,
+            end_due: false,
+            ended: false,
+            failed: false,
+        };
+        let mut layers = Layers { levels: Vec::with_capacity(1), state };
+        layers.place(Box::new(layer), Outbox::new(spares.clone()));
+        layers
+    }
+
+    /// Adds a layer on top, also on a live connection.
+    ///
+    /// What was written before, `clear`, passes below it: in clear, where the layer encrypts.
+    ///
+    /// # Errors
+    ///
+    /// When bytes have arrived that nobody took before the push ([`PlaintextAfterUpgrade`]), or a
+    /// layer has failed. The connection must be cut.
+    pub fn push(
+        &mut self,
+        layer: impl Layer + 'static,
+        clear: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        self.push_boxed(Box::new(layer), clear, now)
+    }
+
+    /// [`push`](Self::push) for a layer that is boxed already.
+    ///
+    /// # Errors
+    ///
+    /// As for [`push`](Self::push).
+    pub fn push_boxed(
+        &mut self,
+        layer: Box<dyn Layer>,
+        clear: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        let mut wrong = None;
+        // Also what lies inside a level, such as a second record of one chunk.
+        let _ = self.feed(&[], now, |up| match up {
+            Up::Data(_) => {
+                wrong = Some(Reason::Failed(Failure::from(PlaintextAfterUpgrade)));
+                Break(())
+            }
+            Up::Failed(reason) => {
+                wrong = Some(reason);
+                Break(())
+            }
+            Up::Nothing | Up::Open(_) | Up::Closed => Continue(()),
+        });
+        let unread = self.levels.iter().any(|level| !level.unread.rest().is_empty());
+        if unread && wrong.is_none() {
+            wrong = Some(Reason::Failed(Failure::from(PlaintextAfterUpgrade)));
+        }
+        if let Some(reason) = wrong {
+            self.state.failed = true;
+            return Err(reason);
+        }
+        let mut below = Outbox::new(clear.spares().clone());
+        below.append(clear);
+        self.place(layer, below);
+        Ok(())
+    }
+
+    fn place(&mut self, mut layer: Box<dyn Layer>, below: Outbox) {
+        let open = layer.is_open();
+        self.state.shut += usize::from(!open);
+        if mem::take(&mut self.state.ended) {
+            layer.ended();
+            self.state.behind = true;
+        }
+        let unread = Unread::default();
+        self.levels.push(Level { layer, below, unread, open, ended: false, close_asked: false });
+    }
+
+    /// The way up: bytes of the socket go in, and what comes out on top goes to `sink`, which never
+    /// gets [`Up::Nothing`].
+    ///
+    /// The sink gets [`Up::Open`] when the last closed layer has opened, with the addresses that the
+    /// layers were told; it may return [`Break`] to stop (a pause, an upgrade). Then, and when a
+    /// layer is full, `feed` returns `Break`: the holder stops reading from the socket, and calls
+    /// `feed` without bytes to go on. Bytes that are fed in spite of it wait behind the others.
+    ///
+    /// Call it without bytes also after [`ended`](Self::ended) and [`timed_out`](Self::timed_out).
+    #[inline]
+    pub fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        now: Instant,
+        sink: impl FnMut(Up<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut feed = Feed { state: &mut self.state, now, sink };
+        if bytes.is_empty() || feed.state.behind || feed.state.failed {
+            return feed.catch_up(&mut self.levels, bytes);
+        }
+        let flow = feed.rise(&mut self.levels, &mut bytes);
+        if flow.is_break() {
+            return feed.stopped(&mut self.levels, bytes);
+        }
+        flow
+    }
+
+    /// The socket's stream has ended: level 0 learns of it in the next [`feed`](Self::feed), behind
+    /// all that is unread.
+    pub fn ended(&mut self) {
+        self.state.end_due = true;
+        self.state.behind = true;
+    }
+
+    /// The way down: takes from `above` what the layers accept, and puts what it becomes into
+    /// [`bottom`](Self::bottom). Call it when something was written above, while
+    /// [`held`](Self::held) is not 0, and when bytes have left the bottom.
+    #[inline]
+    pub fn down(&mut self, above: &mut Outbox, now: Instant) {
+        let mut above = above;
+        for level in self.levels.iter_mut().rev() {
+            if level.below.len() < ROOM {
+                level.layer.down(above, &mut level.below, now);
+            }
+            above = &mut level.below;
+        }
+    }
+
+    /// What goes to the socket.
+    #[inline]
+    pub fn bottom(&mut self) -> &mut Outbox {
+        &mut self.levels[0].below
+    }
+
+    /// Ends the stream: asks each layer once for its farewell, from the top, as soon as everything
+    /// above it has gone down. True when all of it is in the [`bottom`](Self::bottom), behind which
+    /// the FIN follows. Until then call it again when bytes have left the bottom, or layers have
+    /// opened.
+    pub fn close(&mut self, above: &mut Outbox, now: Instant) -> bool {
+        let mut above = above;
+        for level in self.levels.iter_mut().rev() {
+            if level.below.len() < ROOM {
+                level.layer.down(above, &mut level.below, now);
+            }
+            if !above.is_empty() || level.layer.held() > 0 {
+                return false;
+            }
+            if !mem::replace(&mut level.close_asked, true) {
+                level.layer.close(&mut level.below);
+            }
+            above = &mut level.below;
+        }
+        true
+    }
+
+    /// True when every layer is open.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.state.shut == 0
+    }
+
+    /// The addresses that the layers were told.
+    pub fn addresses(&self) -> &Addresses {
+        &self.state.addresses
+    }
+
+    /// Bytes that have left the outbox above and not the [`bottom`](Self::bottom), after whatever
+    /// the layers made of them.
+    #[inline]
+    pub fn held(&self) -> usize {
+        self.levels.iter().map(|level| level.layer.held() + level.below.len()).sum()
+    }
+
+    /// True when bytes, or an end, wait for the next [`feed`](Self::feed).
+    pub fn is_behind(&self) -> bool {
+        self.state.behind
+    }
+
+    /// When to call [`timed_out`](Self::timed_out).
+    pub fn deadline(&self) -> Option<Instant> {
+        self.levels.iter().filter_map(|level| level.layer.deadline()).min()
+    }
+
+    /// Informs the layers whose deadline has come. Call [`feed`](Self::feed) and
+    /// [`down`](Self::down) next.
+    pub fn timed_out(&mut self, now: Instant) {
+        let due = |level: &&mut Level| level.layer.deadline().is_some_and(|due| due <= now);
+        for level in self.levels.iter_mut().filter(due) {
+            level.layer.timed_out(now);
+            self.state.behind = true;
+        }
+    }
+
+    /// Drops all bytes in both directions, for a connection that is cut. Bytes that arrive later are
+    /// dropped too.
+    pub fn clear(&mut self) {
+        self.state.failed = true;
+        for level in &mut self.levels {
+            level.below.clear();
+            level.unread = Unread::default();
+        }
+    }
+
+    /// Takes the foreign buffers that have left all outboxes, to be dropped while nothing is
+    /// borrowed.
+    pub fn take_spent(&mut self) -> Vec<Bytes> {
+        let mut spent = Vec::new();
+        for level in self.levels.iter_mut().filter(|level| level.below.has_spent()) {
+            spent.append(&mut level.below.take_spent());
+        }
+        spent
+    }
+}
+
+impl<S: FnMut(Up<'_>) -> ControlFlow<()>> Feed<'_, S> {
+    /// Passes bytes to the first of these levels and what comes out of it to the others. Leaves in
+    /// `bytes` what was not taken.
+    fn rise(&mut self, levels: &mut [Level], bytes: &mut &[u8]) -> ControlFlow<()> {
+        let Some((level, above)) = levels.split_first_mut() else {
+            return (self.sink)(Up::Data(mem::take(bytes)));
+        };
+        while !level.ended {
+            let mut rest = *bytes;
+            let flow = match level.layer.up(&mut rest, self.now) {
+                Up::Data(data) => self.lend(above, data),
+                Up::Nothing => {
+                    // What it leaves is what it is too full for.
+                    *bytes = &bytes[bytes.len() - rest.len()..];
+                    return if bytes.is_empty() { Continue(()) } else { Break(()) };
+                }
+                Up::Open(addresses) => {
+                    self.state.shut -= usize::from(!mem::replace(&mut level.open, true));
+                    self.opened(addresses)
+                }
+                Up::Closed => {
+                    level.ended = true;
+                    self.end(above)
+                }
+                Up::Failed(reason) => {
+                    level.ended = true;
+                    self.fail(reason)
+                }
+            };
+            *bytes = &bytes[bytes.len() - rest.len()..];
+            flow?;
+        }
+        *bytes = &[];
+        Continue(())
+    }
+
+    /// Passes bytes to the levels above, which keep what they do not take.
+    #[inline]
+    fn lend(&mut self, above: &mut [Level], mut data: &[u8]) -> ControlFlow<()> {
+        debug_assert!(!data.is_empty(), "a layer gave no bytes as data");
+        let flow = self.rise(above, &mut data);
+        if flow.is_break()
+            && let Some(level) = above.first_mut()
+        {
+            level.unread.keep(data);
+        }
+        flow
+    }
+
+    #[cold]
+    fn opened(&mut self, told: Addresses) -> ControlFlow<()> {
+        let addresses = &mut self.state.addresses;
+        addresses.peer = told.peer.or(addresses.peer.take());
+        addresses.host = told.host.or(addresses.host.take());
+        if self.state.shut > 0 {
+            return Continue(());
+        }
+        (self.sink)(Up::Open(addresses.clone()))
+    }
+
+    /// The stream below these levels has ended.
+    #[cold]
+    fn end(&mut self, levels: &mut [Level]) -> ControlFlow<()> {
+        let Some(level) = levels.first_mut() else {
+            self.state.ended = true;
+            return (self.sink)(Up::Closed);
+        };
+        level.layer.ended();
+        self.rise(levels, &mut &[][..])
+    }
+
+    /// Nothing comes up any more.
+    #[cold]
+    fn fail(&mut self, reason: Reason) -> ControlFlow<()> {
+        self.state.failed = true;
+        let _ = (self.sink)(Up::Failed(reason));
+        Break(())
+    }
+
+    /// The slow way: what is unread at each level comes first, from the top, then `bytes`, then the
+    /// end.
+    #[cold]
+    fn catch_up(&mut self, levels: &mut [Level], mut bytes: &[u8]) -> ControlFlow<()> {
+        self.state.behind = false;
+        for at in (0..levels.len()).rev() {
+            if self.state.failed {
+                return Continue(());
+            }
+            let mut unread = mem::take(&mut levels[at].unread);
+            let mut rest = unread.rest();
+            let flow = self.rise(&mut levels[at..], &mut rest);
+            unread.read = unread.bytes.len() - rest.len();
+            if !unread.rest().is_empty() {
+                levels[at].unread = unread;
+            }
+            if flow.is_break() {
+                return self.stopped(levels, bytes);
+            }
+        }
+        if !bytes.is_empty() && self.rise(levels, &mut bytes).is_break() {
+            return self.stopped(levels, bytes);
+        }
+        if mem::take(&mut self.state.end_due) && self.end(levels).is_break() {
+            return self.stopped(levels, &[]);
+        }
+        Continue(())
+    }
+
+    /// The receiver or a layer takes no more: keeps what is left.
+    #[cold]
+    fn stopped(&mut self, levels: &mut [Level], bytes: &[u8]) -> ControlFlow<()> {
+        if self.state.failed {
+            return Continue(());
+        }
+        self.state.behind = true;
+        levels[0].unread.keep(bytes);
+        Break(())
+    }
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unread: usize = self.levels.iter().map(|level| level.unread.rest().len()).sum();
+        f.debug_struct("Layers")
+            .field("levels", &self.levels.len())
+            .field("open", &self.is_open())
+            .field("held", &self.held())
+            .field("unread", &unread)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,518 @@
+//! A stack's promises: order, no copy where a layer lends, pauses, ends and pushes in the middle.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::*;
+use crate::address::Address;
+use crate::layers::{PassThrough, SingleBytes};
+use crate::testing::every_split;
+
+/// A small record layer with a handshake: both ends send `!`, then records of a length and as many
+/// inverted bytes; a length of 0 says goodbye. A length above 100 is an error.
+#[derive(Default)]
+struct Records {
+    received: Vec<u8>,
+    record: Vec<u8>,
+    greeted: bool,
+    open: bool,
+    opened_by: Option<Addresses>,
+    ended: bool,
+    until: Option<Instant>,
+    late: bool,
+    alert: bool,
+}
+
+impl Layer for Records {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
+        self.received.extend_from_slice(mem::take(below));
+        let Some(&first) = self.received.first() else {
+            return match (self.ended, self.late) {
+                (_, true) => Up::Failed(Reason::Timeout),
+                (true, _) => Up::Failed(Reason::Shutdown),
+                _ => Up::Nothing,
+            };
+        };
+        if !self.open {
+            self.open = true;
+            self.received.remove(0);
+            return Up::Open(self.opened_by.take().unwrap_or_default());
+        }
+        if first == 0 {
+            return Up::Closed;
+        }
+        if first > 100 {
+            self.alert = true;
+            return Up::Failed(Failure::msg("a bad record").into_reason());
+        }
+        if self.received.len() <= usize::from(first) {
+            return if self.ended { Up::Failed(Reason::Shutdown) } else { Up::Nothing };
+        }
+        self.record = self.received.drain(..=usize::from(first)).skip(1).map(|b| !b).collect();
+        Up::Data(&self.record)
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
+        if !mem::replace(&mut self.greeted, true) {
+            below.extend(b"!");
+        }
+        if mem::take(&mut self.alert) {
+            below.extend(b"?");
+        }
+        while self.open && !above.is_empty() && below.len() < ROOM {
+            let n = above.first().len().min(100);
+            let record: Vec<u8> = above.first()[..n].iter().map(|b| !b).collect();
+            above.advance(n);
+            below.extend(&[n as u8]);
+            below.extend(&record);
+        }
+    }
+
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+
+    fn close(&mut self, below: &mut Outbox) {
+        below.extend(&[0]);
+    }
+
+    fn is_open(&self) -> bool {
+        self.open
+    }
+
+    fn held(&self) -> usize {
+        usize::from(!self.greeted) + usize::from(self.alert)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.until
+    }
+
+    fn timed_out(&mut self, _: Instant) {
+        self.late = true;
+    }
+}
+
+impl Failure {
+    fn into_reason(self) -> Reason {
+        Reason::Failed(self)
+    }
+}
+
+/// Takes `credit` bytes and is full then, until it times out.
+struct Metered {
+    credit: usize,
+    each: usize,
+    now: Instant,
+    ended: bool,
+}
+
+impl Layer for Metered {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
+        let n = self.credit.min(below.len());
+        if n == 0 {
+            return if self.ended && below.is_empty() { Up::Closed } else { Up::Nothing };
+        }
+        self.credit -= n;
+        let (data, rest) = below.split_at(n);
+        *below = rest;
+        Up::Data(data)
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: Instant) {
+        below.append(above);
+    }
+
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Some(self.now)
+    }
+
+    fn timed_out(&mut self, _: Instant) {
+        self.credit = self.each;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "any instant will do")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+fn spares() -> Rc<Spares> {
+    Rc::default()
+}
+
+fn outbox(bytes: &[u8]) -> Outbox {
+    let mut outbox = Outbox::new(spares());
+    outbox.extend(bytes);
+    outbox
+}
+
+/// Takes all of an outbox.
+fn drain(outbox: &mut Outbox) -> Vec<u8> {
+    let mut all = Vec::new();
+    while !outbox.is_empty() {
+        let n = outbox.first().len();
+        all.extend_from_slice(outbox.first());
+        outbox.advance(n);
+    }
+    all
+}
+
+fn stacked(layers: impl IntoIterator<Item = Box<dyn Layer>>) -> Layers {
+    let spares = spares();
+    let mut layers = layers.into_iter();
+    let mut stack = Layers::new(PassThrough::default(), &spares);
+    stack.levels.clear();
+    stack.state.shut = 0;
+    for layer in &mut layers {
+        stack.place(layer, Outbox::new(spares.clone()));
+    }
+    stack
+}
+
+/// What came out on top, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    data: Vec<u8>,
+    /// The number of data bytes before each other event.
+    events: Vec<(usize, &'static str)>,
+}
+
+impl Seen {
+    fn note(&mut self, up: Up<'_>) {
+        let event = match up {
+            Up::Nothing => "nothing",
+            Up::Data(data) => {
+                assert!(!data.is_empty(), "empty data came up");
+                return self.data.extend_from_slice(data);
+            }
+            Up::Open(_) => "open",
+            Up::Closed => "closed",
+            Up::Failed(_) => "failed",
+        };
+        self.events.push((self.data.len(), event));
+    }
+
+    fn feed(&mut self, layers: &mut Layers, bytes: &[u8]) -> ControlFlow<()> {
+        layers.feed(bytes, start(), |up| {
+            self.note(up);
+            Continue(())
+        })
+    }
+}
+
+#[test]
+fn what_layers_lend_is_not_copied() {
+    let pass = || Box::new(PassThrough::default()) as Box<dyn Layer>;
+    let mut layers = stacked([pass(), pass(), pass()]);
+    let bytes = b"the very same bytes";
+    let mut times = 0;
+    let flow = layers.feed(bytes, start(), |up| {
+        let Up::Data(data) = up else { panic!("{up:?}") };
+        assert!(std::ptr::eq(data, &bytes[..]));
+        times += 1;
+        Continue(())
+    });
+    assert_eq!((flow, times), (Continue(()), 1));
+    let mut above = outbox(b"");
+    let piece = Bytes::from_static(b"a piece that is not copied");
+    above.extend(b"x");
+    above.push(piece.clone());
+    layers.down(&mut above, start());
+    assert!(above.is_empty());
+    layers.bottom().advance(1);
+    assert!(std::ptr::eq(layers.bottom().first(), &piece[..]));
+}
+
+#[test]
+fn a_stack_gives_the_same_bytes_however_they_are_cut() {
+    let (mut a, mut above) =
+        (stacked([Box::new(Records::default()) as Box<dyn Layer>]), outbox(b""));
+    assert_eq!(a.held(), 1, "the greeting");
+    assert_eq!(Seen::default().feed(&mut a, b"!"), Continue(()));
+    above.extend(&[7; 250]);
+    assert!(a.close(&mut above, start()));
+    let wire = drain(a.bottom());
+    assert_eq!(wire.len(), 1 + 250 + 3 + 1);
+    every_split(&wire, |pieces| {
+        let [single, records] =
+            [Box::new(SingleBytes::default()) as Box<dyn Layer>, Box::new(Records::default())];
+        let mut layers = stacked([single, records]);
+        let mut seen = Seen::default();
+        for piece in pieces {
+            assert!(!layers.is_behind());
+            assert_eq!(seen.feed(&mut layers, piece), Continue(()));
+        }
+        assert_eq!(seen.data, [7; 250]);
+        assert_eq!(seen.events, [(0, "open"), (250, "closed")]);
+    });
+}
+
+#[test]
+fn a_receiver_that_stops_misses_nothing_and_gets_nothing_early() {
+    let wire: Vec<u8> = (1..=60).flat_map(|n| std::iter::once(1).chain([!n])).collect();
+    let expected: Vec<u8> = (1..=60).collect();
+    for step in 1..=wire.len() {
+        let mut layers = stacked([
+            Box::new(PassThrough::default()) as Box<dyn Layer>,
+            Box::new(Records { open: true, ..Records::default() }),
+            Box::new(SingleBytes::default()),
+        ]);
+        let mut seen = Seen::default();
+        let mut chunks = wire.chunks(step);
+        let mut turn = 0;
+        while chunks.len() > 0 || layers.is_behind() {
+            turn += 1;
+            // Every other time new bytes are fed in spite of the stop.
+            let more = !layers.is_behind() || turn % 2 == 1;
+            let chunk = if more { chunks.next().unwrap_or_default() } else { &[] };
+            let before = seen.data.len();
+            let flow = layers.feed(chunk, start(), |up| {
+                seen.note(up);
+                Break(())
+            });
+            assert!(seen.data.len() <= before + 1, "delivered to a receiver that had stopped");
+            assert_eq!(flow.is_break(), layers.is_behind());
+        }
+        assert_eq!(seen.data, expected, "in chunks of {step}");
+    }
+}
+
+#[test]
+fn a_full_layer_stops_the_reading_and_goes_on_at_its_deadline() {
+    let now = start();
+    let metered = Metered { credit: 3, each: 3, now, ended: false };
+    let mut layers = stacked([
+        Box::new(PassThrough::default()) as Box<dyn Layer>,
+        Box::new(metered),
+        Box::new(PassThrough::default()),
+    ]);
+    let mut seen = Seen::default();
+    assert_eq!(seen.feed(&mut layers, b"abcdefgh"), Break(()));
+    assert_eq!(seen.data, b"abc");
+    assert_eq!(layers.deadline(), Some(now));
+    layers.ended();
+    assert_eq!(seen.feed(&mut layers, b""), Break(()));
+    layers.timed_out(now - Duration::from_nanos(1));
+    assert_eq!(seen.feed(&mut layers, b""), Break(()));
+    assert_eq!(seen.data, b"abc", "it was not the time yet");
+    layers.timed_out(now);
+    assert_eq!(seen.feed(&mut layers, b""), Break(()));
+    assert_eq!(seen.data, b"abcdef");
+    layers.timed_out(now);
+    assert_eq!(seen.feed(&mut layers, b""), Continue(()));
+    assert_eq!(seen, Seen { data: b"abcdefgh".into(), events: vec![(8, "closed")] });
+    assert!(!layers.is_behind());
+}
+
+#[test]
+fn the_end_comes_after_all_bytes_even_to_a_receiver_that_stopped() {
+    let mut layers = stacked([
+        Box::new(SingleBytes::default()) as Box<dyn Layer>,
+        Box::new(PassThrough::default()),
+    ]);
+    let mut seen = Seen::default();
+    assert!(
+        layers
+            .feed(b"abc", start(), |up| {
+                seen.note(up);
+                Break(())
+            })
+            .is_break()
+    );
+    layers.ended();
+    assert!(
+        layers
+            .feed(b"", start(), |up| {
+                seen.note(up);
+                Break(())
+            })
+            .is_break()
+    );
+    assert_eq!(seen, Seen { data: b"ab".into(), events: vec![] });
+    assert_eq!(seen.feed(&mut layers, b""), Continue(()));
+    assert_eq!(seen, Seen { data: b"abc".into(), events: vec![(3, "closed")] });
+    assert_eq!(seen.feed(&mut layers, b"more"), Continue(()));
+    assert_eq!(seen.data, b"abc", "nothing comes after the end");
+}
+
+#[test]
+fn a_stack_opens_once_when_its_last_level_does_with_all_addresses() {
+    let peer: Address = std::net::SocketAddr::from(([1, 2, 3, 4], 5)).into();
+    let told = Addresses { peer: Some(peer.clone()), host: None };
+    let mut layers = stacked([
+        Box::new(Records { opened_by: Some(told), ..Records::default() }) as Box<dyn Layer>,
+        Box::new(Records::default()),
+        Box::new(PassThrough::default()),
+    ]);
+    assert!(!layers.is_open());
+    let mut opened = Vec::new();
+    let mut feed = |layers: &mut Layers, bytes: &[u8]| {
+        layers.feed(bytes, start(), |up| {
+            let Up::Open(addresses) = up else { panic!("{up:?}") };
+            opened.push(addresses.peer);
+            Break(())
+        })
+    };
+    assert_eq!(feed(&mut layers, b"!"), Continue(()));
+    assert!(!layers.is_open());
+    // The record that opens level 1 has a byte of data behind it, which the break holds back.
+    assert_eq!(feed(&mut layers, &[3, !b'!', !1, !254]), Break(()));
+    assert!(layers.is_open());
+    assert_eq!(opened, [Some(peer)]);
+    let mut seen = Seen::default();
+    assert_eq!(seen.feed(&mut layers, b""), Continue(()));
+    assert_eq!(seen, Seen { data: vec![1], events: vec![] });
+}
+
+#[test]
+fn a_layer_that_is_pushed_later_sends_what_was_written_before_in_clear() {
+    let mut layers = stacked([Box::new(PassThrough::default()) as Box<dyn Layer>]);
+    let mut above = outbox(b"220 go ahead\r\n");
+    layers.push(Records::default(), &mut above, start()).expect("nothing came behind it");
+    assert!(above.is_empty() && !layers.is_open());
+    above.extend(b"secret");
+    layers.down(&mut above, start());
+    assert_eq!(drain(layers.bottom()), b"220 go ahead\r\n!");
+    let mut seen = Seen::default();
+    assert_eq!(seen.feed(&mut layers, b"!"), Continue(()));
+    layers.down(&mut above, start());
+    let secret: Vec<u8> = b"secret".iter().map(|b| !b).collect();
+    assert_eq!(drain(layers.bottom()), [&[6], &secret[..]].concat());
+}
+
+#[test]
+fn bytes_behind_an_upgrade_fail_it_wherever_they_lie() {
+    // Unread between two levels, inside of one, and with nothing behind them.
+    let records = || Box::new(Records { open: true, ..Records::default() }) as Box<dyn Layer>;
+    let pass = || Box::new(PassThrough::default()) as Box<dyn Layer>;
+    let single = || Box::new(SingleBytes::default()) as Box<dyn Layer>;
+    let wire = [1, !b'a', 1, !b'b'];
+    for (name, stack, bytes, fails) in [
+        ("in the layer", vec![pass(), records()], &wire[..], true),
+        ("between two", vec![single(), pass()], b"ab", true),
+        ("none", vec![pass(), records()], &wire[..2], false),
+        ("none, and one byte at a time", vec![single(), pass()], b"a", false),
+    ] {
+        let mut layers = stacked(stack);
+        let mut seen = Seen::default();
+        let flow = layers.feed(bytes, start(), |up| {
+            seen.note(up);
+            Break(())
+        });
+        assert!(flow.is_break(), "{name}");
+        let pushed = layers.push(PassThrough::default(), &mut outbox(b""), start());
+        assert_eq!(pushed.is_err(), fails, "{name}");
+        if let Err(reason) = pushed {
+            assert!(reason.downcast_ref::<PlaintextAfterUpgrade>().is_some(), "{name}");
+            assert!(reason.to_string().contains("plaintext after STARTTLS"), "{reason}");
+        }
+        let _ = seen.feed(&mut layers, b"");
+        assert_eq!(seen.data, b"a", "{name}: nothing from before is delivered after");
+    }
+}
+
+#[test]
+fn a_stream_that_ended_before_a_push_ends_for_the_new_layer_too() {
+    let mut layers = stacked([Box::new(PassThrough::default()) as Box<dyn Layer>]);
+    layers.ended();
+    assert_eq!(Seen::default().feed(&mut layers, b""), Continue(()));
+    layers.push(Records::default(), &mut outbox(b""), start()).expect("no bytes");
+    let mut seen = Seen::default();
+    let _ = seen.feed(&mut layers, b"");
+    assert_eq!(seen.events, [(0, "failed")], "it was truncated");
+}
+
+#[test]
+fn output_stays_above_while_the_bottom_is_full() {
+    let mut layers =
+        stacked([Box::new(Records { open: true, ..Records::default() }) as Box<dyn Layer>]);
+    let mut above = outbox(&[1; 4 * ROOM]);
+    layers.down(&mut above, start());
+    let first = layers.bottom().len();
+    assert!((ROOM..ROOM + 101).contains(&first), "{first}");
+    assert_eq!(layers.held(), first);
+    let left = above.len();
+    layers.down(&mut above, start());
+    assert_eq!(above.len(), left, "it was asked for more than there is room for");
+    layers.bottom().advance(ROOM);
+    layers.down(&mut above, start());
+    assert!(above.len() < left);
+}
+
+#[test]
+fn a_close_goes_down_level_by_level_behind_everything_and_once() {
+    let mut layers = stacked([
+        Box::new(Records::default()) as Box<dyn Layer>,
+        Box::new(Records { open: true, greeted: true, ..Records::default() }),
+    ]);
+    let mut above = outbox(b"last");
+    assert!(!layers.close(&mut above, start()), "level 0 is not open");
+    assert_eq!(drain(layers.bottom()), b"!");
+    assert!(!layers.close(&mut above, start()));
+    let _ = Seen::default().feed(&mut layers, b"!");
+    assert!(layers.close(&mut above, start()));
+    assert!(layers.close(&mut above, start()), "and again");
+    // Level 1: a record of four bytes, and a goodbye; level 0: both in a record, and its own.
+    let inner = [&[4], &b"last".map(|b| !b)[..], &[0]].concat();
+    let outer: Vec<u8> = inner.iter().map(|b| !b).collect();
+    assert_eq!(drain(layers.bottom()), [&[6], &outer[..], &[0]].concat());
+}
+
+#[test]
+fn a_failure_comes_once_and_its_alert_goes_down() {
+    let mut layers = stacked([
+        Box::new(SingleBytes::default()) as Box<dyn Layer>,
+        Box::new(Records { open: true, greeted: true, ..Records::default() }),
+        Box::new(PassThrough::default()),
+    ]);
+    let mut seen = Seen::default();
+    assert_eq!(seen.feed(&mut layers, &[1, !5, 200, 1, !6]), Continue(()));
+    layers.ended();
+    assert_eq!(seen.feed(&mut layers, &[1, !6]), Continue(()));
+    assert_eq!(seen, Seen { data: vec![5], events: vec![(1, "failed")] });
+    assert_eq!(layers.held(), 1);
+    layers.down(&mut outbox(b""), start());
+    assert_eq!(drain(layers.bottom()), b"?");
+}
+
+#[test]
+fn only_layers_whose_time_has_come_time_out() {
+    let now = start();
+    let later = now + Duration::from_secs(1);
+    let until = |until| Box::new(Records { until: Some(until), ..Records::default() });
+    let mut layers = stacked([until(later) as Box<dyn Layer>, until(now)]);
+    assert_eq!(layers.deadline(), Some(now));
+    let mut seen = Seen::default();
+    layers.timed_out(now);
+    let reason = Cell::new(None);
+    let _ = layers.feed(b"", now, |up| {
+        if let Up::Failed(why) = &up {
+            reason.set(Some(why.to_string()));
+        }
+        seen.note(up);
+        Continue(())
+    });
+    assert_eq!(reason.take(), Some(Reason::Timeout.to_string()));
+    assert_eq!(seen.events.len(), 1);
+}
+
+#[test]
+fn a_cleared_stack_has_and_takes_nothing() {
+    let mut layers = stacked([
+        Box::new(Records { open: true, ..Records::default() }) as Box<dyn Layer>,
+        Box::new(SingleBytes::default()),
+    ]);
+    layers.down(&mut outbox(b"never sent"), start());
+    let _ = layers.feed(&[2, !1, !2], start(), |_| Break(()));
+    layers.clear();
+    assert_eq!(layers.held(), 0);
+    assert!(layers.bottom().is_empty());
+    let mut seen = Seen::default();
+    assert_eq!(seen.feed(&mut layers, &[1, !3]), Continue(()));
+    assert_eq!(seen, Seen::default());
+}
