@@ -172,6 +172,9 @@ pub enum ConnectError {
     /// The factory's `build_protocol` returned `None`. Twisted's `NoProtocol`.
     #[error("the factory built no protocol")]
     NoProtocol,
+    /// A layer of the connection did not open: its handshake failed, say. The error says why.
+    #[error("{}", .0)]
+    NotOpened(Reason),
     /// Several addresses were tried and all failed, listed in the order they failed.
     #[error("no address answered: {}", list(.0))]
     AllFailed(Vec<(Address, ConnectError)>),

@@ -3,12 +3,17 @@
 //!
 //! Twisted's `IProtocolFactory`, `Factory` and `ClientFactory` in one trait.
 
+mod layered;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
+pub use layered::Layered;
+
 use crate::address::Address;
 use crate::error::Reason;
+use crate::layers::Layer;
 use crate::panics::{Contained, contain, discard};
 use crate::protocol::Protocol;
 use crate::reactor::{Connector, Reactor};
@@ -31,6 +36,15 @@ pub trait Factory {
 
     /// An attempt to connect begins.
     fn started_connecting(&mut self, _connector: &Connector) {}
+
+    /// The layers of a new connection, from the socket up; by default none. With layers
+    /// [`build_protocol`](Self::build_protocol) is called when all of them are open.
+    ///
+    /// [`Layered`](Layered) puts layers under any factory. A factory that wraps
+    /// another passes this on.
+    fn layers(&mut self, _peer: &Address) -> Vec<Box<dyn Layer>> {
+        Vec::new()
+    }
 
     /// A connection with `peer` was established. `None` rejects it: the connection is closed
     /// without a protocol.
@@ -251,6 +265,10 @@ impl<F: Factory + 'static> Factory for Shared<F> {
         self.with((), |factory| factory.started_connecting(connector));
     }
 
+    fn layers(&mut self, peer: &Address) -> Vec<Box<dyn Layer>> {
+        self.with(Vec::new(), |factory| factory.layers(peer))
+    }
+
     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
         self.with(None, |factory| factory.build_protocol(peer))
     }
@@ -283,10 +301,21 @@ impl<F: Factory + 'static> Factory for Shared<F> {
     }
 }
 
+/// What a factory made of a new connection.
+pub(crate) enum Begun {
+    Layers(Vec<Box<dyn Layer>>),
+    Protocol(Box<dyn Protocol>),
+    /// The connection is rejected.
+    Nothing,
+}
+
 /// A type-erased factory, as ports and connectors keep it.
 pub(crate) trait AnyFactory {
     fn do_start(&mut self);
     fn started_connecting(&mut self, connector: &Connector);
+    /// Makes the layers of a new connection, on top of those `under` it. Without any, builds its
+    /// protocol.
+    fn begin(&mut self, peer: &Address, under: Vec<Box<dyn Layer>>) -> Begun;
     fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>>;
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason);
     fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason);
@@ -300,6 +329,15 @@ impl<F: Factory> AnyFactory for F {
 
     fn started_connecting(&mut self, connector: &Connector) {
         Factory::started_connecting(self, connector);
+    }
+
+    fn begin(&mut self, peer: &Address, under: Vec<Box<dyn Layer>>) -> Begun {
+        let mut layers = under;
+        layers.append(&mut self.layers(peer));
+        match layers.is_empty() {
+            false => Begun::Layers(layers),
+            true => self.build(peer).map_or(Begun::Nothing, Begun::Protocol),
+        }
     }
 
     fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>> {

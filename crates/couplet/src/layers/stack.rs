@@ -121,6 +121,11 @@ struct Feed<'f, S> {
 impl Layers {
     /// One layer; [`push`](Self::push) adds more.
     pub fn new(layer: impl Layer + 'static, spares: &Rc<Spares>) -> Layers {
+        Layers::boxed(Box::new(layer), spares)
+    }
+
+    /// [`new`](Self::new) for a layer that is boxed already.
+    pub fn boxed(layer: Box<dyn Layer>, spares: &Rc<Spares>) -> Layers {
         let state = State {
             shut: 0,
             addresses: Addresses::default(),
@@ -130,8 +135,21 @@ impl Layers {
             failed: false,
         };
         let mut layers = Layers { levels: Vec::with_capacity(1), state };
-        layers.place(Box::new(layer), Outbox::new(spares.clone()));
+        layers.place(layer, Outbox::new(spares.clone()));
         layers
+    }
+
+    /// Layers on top of one another, from the socket up.
+    ///
+    /// # Panics
+    ///
+    /// With no layer.
+    pub(crate) fn stack(layers: Vec<Box<dyn Layer>>, spares: &Rc<Spares>) -> Layers {
+        let mut layers = layers.into_iter();
+        let first = layers.next().expect("a stack has a layer");
+        let mut stack = Layers::boxed(first, spares);
+        layers.for_each(|layer| stack.place(layer, Outbox::new(spares.clone())));
+        stack
     }
 
     /// Adds a layer on top, also on a live connection.

@@ -7,6 +7,7 @@
 
 use super::error::FramingError;
 use crate::Transport;
+use crate::layers::PlaintextAfterUpgrade;
 
 /// A framing of your own: finds the messages in a stream, with the guarantees that
 /// [all framers](super#framing) give.
@@ -226,6 +227,9 @@ fn complete<'a, F: Framer>(
             break;
         }
     }
+    if plain.is_starting_layer() && !held.is_empty() {
+        plain.fail(PlaintextAfterUpgrade);
+    }
     // A fully delivered buffer is freed.
     if !held.is_empty() && !plain.is_closing() {
         held.whole = !plain.wants_data();
@@ -241,6 +245,10 @@ pub(super) fn hold<F: Framer>(framer: &mut F, transport: &F::Transport, rest: &[
     if plain.is_closing() {
         *framer.buffer() = FrameBuffer::default();
         return;
+    }
+    if plain.is_starting_layer() {
+        // In clear, behind the message that asked for encryption.
+        return plain.fail(PlaintextAfterUpgrade);
     }
     let limit = framer.limit();
     let buffer = framer.buffer();

@@ -25,6 +25,7 @@ use crate::Protocol;
 use crate::Reactor;
 use crate::Reason;
 use crate::Transport;
+use crate::layers::Layer;
 
 /// Decides which connections a factory gets. Clones share their counts, so one policy can guard
 /// several ports.
@@ -105,6 +106,10 @@ impl<F: Factory, R: Policy> Factory for Policed<F, R> {
 
     fn started_connecting(&mut self, connector: &Connector) {
         self.factory.started_connecting(connector);
+    }
+
+    fn layers(&mut self, peer: &Address) -> Vec<Box<dyn Layer>> {
+        self.factory.layers(peer)
     }
 
     fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol> {

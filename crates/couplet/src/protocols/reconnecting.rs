@@ -13,6 +13,7 @@ use crate::Factory;
 use crate::IntoFactory;
 use crate::Reactor;
 use crate::Reason;
+use crate::layers::Layer;
 
 /// Reconnects with exponential backoff until it is stopped.
 ///
@@ -276,6 +277,10 @@ impl<F: Factory> Factory for ReconnectingClientFactory<F> {
             connector.stop_connecting();
         }
         self.factory.started_connecting(connector);
+    }
+
+    fn layers(&mut self, peer: &Address) -> Vec<Box<dyn Layer>> {
+        self.factory.layers(peer)
     }
 
     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {

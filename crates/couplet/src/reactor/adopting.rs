@@ -5,17 +5,16 @@ use std::cell::RefCell;
 use std::panic::Location;
 use std::rc::Rc;
 
+use super::opening::Opening;
 use super::turn::Core;
 use super::{Asking, Reactor, Source, loop_ended};
 use crate::defer::{Cancelled, Deferred, Failure};
-use crate::driver::{Adopted, CloseMode, Commands, LocalEnd};
-use crate::error::ConnectError;
+use crate::driver::{Adopted, Commands, LocalEnd};
 use crate::factory::{AnyFactory, FactorySlot};
 use crate::protocol::Protocol;
-use crate::transport::connection::Life;
 use crate::transport::{Connection, Transport};
 
-type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
+pub(super) type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
 
 /// A socket that the turn is to serve.
 pub(super) struct AdoptionCell {
@@ -61,6 +60,12 @@ impl AdoptionCell {
     }
 }
 
+/// An adoption whose socket is served, and whose protocol is not built yet.
+pub(super) struct Adopting {
+    pub(super) factory: FactorySlot,
+    pub(super) done: Done,
+}
+
 impl Core {
     /// Step 6. The factory is in use while it builds the protocol.
     pub(super) fn start_adoption(&mut self, io: &mut dyn Commands, cell: &AdoptionCell) {
@@ -74,15 +79,8 @@ impl Core {
             Err(error) => return done(Err(error.into())),
         };
         factory.call("do_start", |factory| factory.do_start());
-        let built = factory.call("build_protocol", |factory| factory.build(&peer)).flatten();
-        factory.call("do_stop", |factory| factory.do_stop());
-        let Some(protocol) = built else {
-            io.close(key, CloseMode::Normal);
-            return done(Err(ConnectError::NoProtocol.into()));
-        };
-        let connection = self.new_connection(key, protocol, peer, LocalEnd::Known(host), None);
         self.note_accepted(key, cell.place);
-        self.visit(io, key, Life::made);
-        done(self.outcome_of_made(connection));
+        let ends = (peer, LocalEnd::Known(host));
+        self.establish(io, key, ends, Opening::Adoption(Adopting { factory, done }));
     }
 }

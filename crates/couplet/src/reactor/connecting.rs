@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::delayed::after;
+use super::opening::Opening;
 use super::table::Resource;
 use super::timers::TimerKey;
 use super::turn::Core;
@@ -23,7 +24,6 @@ use crate::factory::{AnyFactory, FactorySlot};
 use crate::panics::discard;
 use crate::protocol::Protocol;
 use crate::transport::cell::ConnectionCell;
-use crate::transport::connection::Life;
 use crate::transport::{Connection, Transport};
 
 /// RFC 8305, section 5: the Connection Attempt Delay.
@@ -63,12 +63,14 @@ pub(super) struct ConnectorCell {
     options: ConnectOptions,
     /// The source location of the request.
     pub(super) place: Source,
-    factory: FactorySlot,
+    pub(super) factory: FactorySlot,
     pub(super) state: Cell<ConnectorState>,
     /// `do_start` was called and `do_stop` was not.
     started: Cell<bool>,
     stop_asked: Cell<bool>,
     connection: RefCell<Option<Rc<ConnectionCell>>>,
+    /// The connection whose layers are not open yet.
+    pub(super) opening: Cell<Option<Key>>,
     attempts: RefCell<Option<Attempts>>,
     timer: Cell<Option<TimerKey>>,
     /// When the next attempt begins, if not immediately.
@@ -110,6 +112,7 @@ impl Connector {
             started: Cell::new(false),
             stop_asked: Cell::new(false),
             connection: RefCell::new(None),
+            opening: Cell::new(None),
             attempts: RefCell::new(None),
             timer: Cell::new(None),
             begin_at: Cell::new(None),
@@ -520,22 +523,34 @@ impl Core {
         let Some(peer) = peer.flatten().map(Address::from) else {
             return io.close(key, CloseMode::Normal);
         };
-        let built = cell.factory.call("build_protocol", |factory| factory.build(&peer)).flatten();
+        let ends = (peer, LocalEnd::Known(host));
+        self.establish(io, key, ends, Opening::Connector(cell.clone()));
+    }
+
+    /// The factory was asked for the protocol of the connection.
+    pub(super) fn connector_built(
+        &mut self,
+        io: &mut dyn Commands,
+        key: Key,
+        cell: &Rc<ConnectorCell>,
+        built: Option<Box<dyn Protocol>>,
+    ) {
         if cell.stop_asked.get() {
-            io.close(key, CloseMode::Normal);
+            self.drop_connection(io, key);
             discard("drop of a protocol", built);
             return self.connect_failed(io, cell, ConnectError::Stopped);
         }
         cell.state.set(ConnectorState::Connected);
         let Some(protocol) = built else {
-            io.close(key, CloseMode::Normal);
+            self.drop_connection(io, key);
             self.connector_lost(cell, &Reason::Done(By::Us));
             return cell.give_up(ConnectError::NoProtocol.into());
         };
-        let connection =
-            self.new_connection(key, protocol, peer, LocalEnd::Known(host), Some(cell.clone()));
+        let Some(entry) = self.table.connection(key) else { return };
+        entry.connector = Some(cell.clone());
+        let connection = entry.life.cell().clone();
         *cell.connection.borrow_mut() = Some(connection.clone());
-        self.visit(io, key, Life::made);
+        self.begin(io, key, protocol);
         if let Some(done) = cell.take_done() {
             done(self.outcome_of_made(connection));
         }
@@ -557,6 +572,9 @@ impl Core {
     fn drop_attempts(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         cell.disarm();
         cell.delayed.set(false);
+        if let Some(key) = cell.opening.take() {
+            self.drop_connection(io, key);
+        }
         let Some(attempts) = cell.attempts.borrow_mut().take() else {
             return;
         };
@@ -615,7 +633,8 @@ impl Core {
 
     /// Applies a connector's stop request. One that has not started yet is stopped when it does.
     pub(super) fn connector_asked(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
-        if cell.stop_asked.get() && (cell.attempts.borrow().is_some() || cell.delayed.get()) {
+        let in_progress = cell.attempts.borrow().is_some() || cell.opening.get().is_some();
+        if cell.stop_asked.get() && (in_progress || cell.delayed.get()) {
             self.connect_failed(io, cell, ConnectError::Stopped);
         }
     }

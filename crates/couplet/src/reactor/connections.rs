@@ -4,13 +4,12 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::connecting::ConnectorCell;
 use super::table::Resource;
 use super::turn::{Core, transmit};
 use super::{Call, Timed};
 use crate::address::Address;
 use crate::defer::Failure;
-use crate::driver::{Commands, Key, LocalEnd};
+use crate::driver::{Commands, Key, LocalEnd, WriteOutcome};
 use crate::error::{ConnectionLost, Reason};
 use crate::panics::contain;
 use crate::protocol::Protocol;
@@ -18,27 +17,26 @@ use crate::transport::cell::{ConnectionCell, OptionAsked};
 use crate::transport::connection::{Follows, Life};
 use crate::transport::{ConnectionId, Transport};
 
+/// Most times that layers are asked for more output of one connection, 64 KiB each, before the others
+/// have their turn.
+const POURS: usize = 8;
+
 impl Core {
-    #[cold]
-    pub(super) fn new_connection(
-        &mut self,
-        key: Key,
-        protocol: Box<dyn Protocol>,
-        peer: Address,
-        host: LocalEnd,
-        connector: Option<Rc<ConnectorCell>>,
-    ) -> Rc<ConnectionCell> {
+    /// Adds a connection that has no protocol yet.
+    pub(super) fn new_connection(&mut self, key: Key, peer: Address, host: LocalEnd) {
         let id = ConnectionId { reactor: self.reactor.serial(), key };
-        let protocol = match &self.wrap {
+        let cell = ConnectionCell::new(id, self.reactor.clone(), peer, host);
+        tracing::debug!(connection = %id, peer = %cell.peer, host = %cell.host(), "connected");
+        let entry = self.table.make(cell);
+        self.table.put(key, Resource::Connection(entry));
+    }
+
+    /// A protocol, in what the simulator puts around each.
+    pub(super) fn wrapped(&self, key: Key, protocol: Box<dyn Protocol>) -> Box<dyn Protocol> {
+        match &self.wrap {
             None => protocol,
             Some(wrap) => wrap(key, protocol),
-        };
-        let cell = ConnectionCell::new(id, self.reactor.clone(), peer, host);
-        tracing::debug!(connection = %id, peer = %cell.peer, host = %cell.host(), "connection made");
-        let entry = self.table.make(cell, protocol, connector);
-        let cell = entry.life.cell().clone();
-        self.table.put(key, Resource::Connection(entry));
-        cell
+        }
     }
 
     /// Calls into one connection, and carries out what follows. Its output is queued for sending.
@@ -95,12 +93,35 @@ impl Core {
     pub(super) fn send(&mut self, io: &mut dyn Commands, key: Key) {
         let now = self.now();
         let Some(entry) = self.table.connection(key) else { return };
-        if entry.life.cell().has_output() {
-            let follows = transmit(io, key, &mut entry.life, now);
+        if entry.life.is_layered() {
+            return self.send_through_layers(io, key);
+        }
+        if entry.life.has_output() {
+            let written = transmit(io, key, &mut entry.life.cell().outbox());
+            let follows = entry.life.wrote(written, now);
             if follows != Follows::NOTHING {
                 self.follow(io, key, follows);
             }
         }
+    }
+
+    /// [`send`](Self::send), where the layers pass on a part at a time.
+    fn send_through_layers(&mut self, io: &mut dyn Commands, key: Key) {
+        let now = self.now();
+        for _ in 0..POURS {
+            let Some(entry) = self.table.connection(key) else { return };
+            let follows = entry.life.pour(now);
+            let Some(bottom) = entry.life.bottom().filter(|bottom| !bottom.is_empty()) else {
+                return self.follow(io, key, follows);
+            };
+            let written = transmit(io, key, bottom);
+            let follows = entry.life.wrote_slow(written, now);
+            self.follow(io, key, follows);
+            if written.outcome != WriteOutcome::All {
+                return;
+            }
+        }
+        self.reactor.mark(key);
     }
 
     /// The result for whoever waits for a connection, right after `connection_made` was called.
@@ -118,7 +139,7 @@ impl Core {
     }
 
     /// After `connection_lost`: removes the connection and everything it holds.
-    pub(super) fn remove_connection(&mut self, key: Key) {
+    pub(super) fn remove_connection(&mut self, io: &mut dyn Commands, key: Key) {
         let Some(Resource::Connection(mut entry)) = self.table.take(key) else {
             return;
         };
@@ -129,6 +150,10 @@ impl Core {
             drop(timed);
         }
         let lost = entry.connector.take().map(|connector| (connector, entry.life.reason()));
+        if let Some(opening) = entry.opening.take() {
+            let (peer, reason) = (entry.life.cell().peer.clone(), entry.life.reason());
+            self.not_opened(io, *opening, &peer, reason);
+        }
         self.table.retire(entry);
         if let Some((connector, reason)) = lost {
             self.connector_lost(&connector, &reason);
@@ -164,6 +189,9 @@ impl Core {
         }
         if follows.has(Follows::DEADLINE) {
             self.arm(key);
+        }
+        if follows.has(Follows::OPENED) {
+            self.layers_opened(io, key);
         }
     }
 

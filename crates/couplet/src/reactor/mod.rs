@@ -10,6 +10,7 @@ mod delayed;
 mod door;
 mod jobs;
 mod leaks;
+mod opening;
 mod options;
 mod port;
 mod remote;

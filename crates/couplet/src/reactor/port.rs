@@ -5,6 +5,7 @@ use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 
+use super::opening::Opening;
 use super::table::Resource;
 use super::turn::Core;
 use super::{Asking, Reactor, Source};
@@ -13,7 +14,6 @@ use crate::defer::{Deferred, Resolver};
 use crate::driver::{Bound, CloseMode, Commands, Key, ListenOptions, LocalEnd};
 use crate::error::ListenError;
 use crate::factory::{AnyFactory, FactorySlot};
-use crate::transport::connection::Life;
 
 /// A handle to a listening port; cheap to clone. Dropping it changes nothing.
 ///
@@ -39,6 +39,8 @@ pub(super) struct PortCell {
     /// `do_start` was called and `do_stop` was not.
     pub(super) started: Cell<bool>,
     pub(super) accepted: Cell<u64>,
+    /// Accepted connections whose layers did not open.
+    pub(super) not_opened: Cell<u64>,
     pub(super) stopped: RefCell<Vec<Resolver<()>>>,
 }
 
@@ -74,6 +76,7 @@ impl Port {
             factory: FactorySlot::new(factory),
             started: Cell::new(false),
             accepted: Cell::new(0),
+            not_opened: Cell::new(0),
             stopped: RefCell::default(),
         });
         reactor.start(Asking::Port(cell.clone()));
@@ -209,14 +212,8 @@ impl Core {
         };
         port.accepted.set(port.accepted.get() + 1);
         let port = port.clone();
-        match port.factory.call("build_protocol", |factory| factory.build(&peer)).flatten() {
-            Some(protocol) => {
-                self.new_connection(key, protocol, peer, host, None);
-                self.note_accepted(key, port.place.get());
-                self.visit(io, key, Life::made);
-            }
-            None => io.close(key, CloseMode::Normal),
-        }
+        self.note_accepted(key, port.place.get());
+        self.establish(io, key, (peer, host), Opening::Port(port));
     }
 
     pub(super) fn port_asked(&mut self, io: &mut dyn Commands, port: &Rc<PortCell>) {

@@ -347,6 +347,15 @@ impl Loop {
         self.core.fire(when)
     }
 
+    /// Puts layers under each connection made from now on, below those of its factory. A test that
+    /// passes without layers should pass with layers that change nothing.
+    pub fn layer_connections(
+        &mut self,
+        make: impl Fn() -> Vec<Box<dyn crate::layers::Layer>> + 'static,
+    ) {
+        self.core.layer = Some(Box::new(make));
+    }
+
     /// Wraps the protocol of each connection made from now on.
     #[cfg(feature = "sim")]
     pub(crate) fn wrap_protocols(

@@ -40,6 +40,8 @@ pub struct PortSnapshot {
     pub host: Address,
     /// Connections accepted since it was opened.
     pub accepted: u64,
+    /// Those of them whose layers did not open: a handshake failed or took too long.
+    pub not_opened: u64,
     /// Whether accepting is paused.
     pub paused: bool,
 }
@@ -64,12 +66,14 @@ pub struct ConnectionSnapshot {
     pub peer: Address,
     /// Our end.
     pub host: Address,
-    /// `open`, `paused`, `half-closed`, `flushing`, `draining` or `closed`.
+    /// `opening` (its layers are not open yet), `open`, `paused`, `half-closed`, `flushing`, `draining` or `closed`.
     pub state: &'static str,
-    /// Bytes received.
+    /// Bytes received by the protocol.
     pub bytes_in: u64,
-    /// Bytes sent.
+    /// Bytes sent; with layers, those that the layers have taken.
     pub bytes_out: u64,
+    /// Bytes of the socket: received and sent. With layers they are other ones than the protocol's.
+    pub wire: [u64; 2],
     /// Bytes written and not yet sent.
     pub buffered: usize,
     /// Time since bytes were last received, or since it was made.
@@ -140,6 +144,7 @@ impl ConnectionSnapshot {
             state: life.state_name(),
             bytes_in: cell.bytes_in.get(),
             bytes_out: cell.bytes_out(),
+            wire: cell.wire_bytes(),
             buffered: cell.buffered(),
             idle: now.saturating_duration_since(cell.received_at.get()),
             age: now.saturating_duration_since(cell.made_at),
@@ -149,7 +154,12 @@ impl ConnectionSnapshot {
 
 impl PortCell {
     fn snapshot(&self) -> PortSnapshot {
-        PortSnapshot { host: self.host(), accepted: self.accepted.get(), paused: self.paused.get() }
+        PortSnapshot {
+            host: self.host(),
+            accepted: self.accepted.get(),
+            not_opened: self.not_opened.get(),
+            paused: self.paused.get(),
+        }
     }
 }
 
@@ -178,7 +188,15 @@ impl fmt::Display for Snapshot {
         )?;
         for port in &self.ports {
             let paused = if port.paused { ", paused" } else { "" };
-            writeln!(f, "port        {} accepted {}{paused}", port.host, port.accepted)?;
+            let not_opened = match port.not_opened {
+                0 => String::new(),
+                n => format!(", {n} of them not opened"),
+            };
+            writeln!(
+                f,
+                "port        {} accepted {}{not_opened}{paused}",
+                port.host, port.accepted
+            )?;
         }
         for connector in &self.connectors {
             writeln!(f, "connector   {} {}", connector.target, connector.state)?;
@@ -186,11 +204,15 @@ impl fmt::Display for Snapshot {
         for c in &self.connections {
             writeln!(
                 f,
-                "connection  {} {} in {} out {} buffered {} idle {:.1} s age {:.1} s",
+                "connection  {} {} in {} out {}{} buffered {} idle {:.1} s age {:.1} s",
                 c.peer,
                 c.state,
                 c.bytes_in,
                 c.bytes_out,
+                match c.wire {
+                    [i, o] if [i, o] == [c.bytes_in, c.bytes_out] => String::new(),
+                    [i, o] => format!(" (on the wire {i}, {o})"),
+                },
                 c.buffered,
                 c.idle.as_secs_f64(),
                 c.age.as_secs_f64()

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::connecting::ConnectorCell;
+use super::opening::Opening;
 use super::port::PortCell;
 use super::timers::TimerKey;
 use crate::driver::Key;
-use crate::protocol::Protocol;
 use crate::slots::Slots;
 use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
@@ -24,6 +24,8 @@ pub(super) struct ConnectionEntry {
     pub(super) life: Life,
     /// The connector that made it, on the client's side.
     pub(super) connector: Option<Rc<ConnectorCell>>,
+    /// Until its layers are open.
+    pub(super) opening: Option<Box<Opening>>,
     pub(super) timer: Option<(TimerKey, Instant)>,
     /// It is on the list of connections to write.
     pub(super) to_write: bool,
@@ -32,8 +34,15 @@ pub(super) struct ConnectionEntry {
 }
 
 impl ConnectionEntry {
-    pub(super) fn new(life: Life, connector: Option<Rc<ConnectorCell>>) -> ConnectionEntry {
-        ConnectionEntry { life, connector, timer: None, to_write: false, queued: false }
+    pub(super) fn new(life: Life) -> ConnectionEntry {
+        ConnectionEntry {
+            life,
+            connector: None,
+            opening: None,
+            timer: None,
+            to_write: false,
+            queued: false,
+        }
     }
 }
 
@@ -88,21 +97,16 @@ impl Table {
     }
 
     /// Makes a connection, where possible in the memory of one that has ended.
-    pub(super) fn make(
-        &mut self,
-        cell: ConnectionCell,
-        protocol: Box<dyn Protocol>,
-        connector: Option<Rc<ConnectorCell>>,
-    ) -> Box<ConnectionEntry> {
+    pub(super) fn make(&mut self, cell: ConnectionCell) -> Box<ConnectionEntry> {
         if let Some(mut entry) = self.spares.pop()
             && let Some(place) = entry.life.cell_mut()
         {
             *place = cell;
-            let life = Life::new(entry.life.cell().clone(), protocol);
-            *entry = ConnectionEntry::new(life, connector);
+            let life = Life::new(entry.life.cell().clone());
+            *entry = ConnectionEntry::new(life);
             return entry;
         }
-        Box::new(ConnectionEntry::new(Life::new(Rc::new(cell), protocol), connector))
+        Box::new(ConnectionEntry::new(Life::new(Rc::new(cell))))
     }
 
     pub(super) fn holds(&self, key: Key) -> bool {
@@ -165,7 +169,7 @@ mod tests {
         let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let id = ConnectionId { reactor: 0, key };
         let cell = ConnectionCell::new(id, reactor, place.into(), LocalEnd::Known(place.into()));
-        table.make(cell, Box::new(Nobody), None)
+        table.make(cell)
     }
 
     #[test]

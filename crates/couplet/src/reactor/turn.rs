@@ -27,12 +27,13 @@ use super::shutdown::Stopping;
 use super::table::{Resource, Table};
 use super::timers::Seq;
 use super::{Asking, Call, Reactor, Snapshot, Timed, pending};
-use crate::driver::{Commands, Driver, Event, Key, Signal, Ticket};
+use crate::driver::{Commands, Driver, Event, Key, Outbox, Signal, Ticket};
+use crate::layers::Layer;
 use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::transport::Tell;
 use crate::transport::cell::ConnectionCell;
-use crate::transport::connection::{Follows, Life};
+use crate::transport::connection::{Follows, Life, Written};
 
 /// Shows the snapshot that SIGUSR1 requests.
 pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
@@ -59,7 +60,11 @@ pub(super) struct Core {
     pub(super) on_snapshot: Option<ShowSnapshot>,
     /// Wraps the protocol of each new connection.
     pub(super) wrap: Option<Wrap>,
+    /// Makes the lowest layers of each new connection.
+    pub(super) layer: Option<MakeLayers>,
 }
+
+pub(super) type MakeLayers = Box<dyn Fn() -> Vec<Box<dyn Layer>>>;
 
 pub(super) type Wrap = Box<dyn Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol>>;
 
@@ -136,6 +141,7 @@ impl Core {
             job_grace: options.job_grace,
             on_snapshot: None,
             wrap: None,
+            layer: None,
         }
     }
 
@@ -227,7 +233,8 @@ impl Core {
             return Some(key);
         }
         if follows.has(Follows::OUTPUT) {
-            let follows = transmit(driver, key, &mut entry.life, now);
+            let written = transmit(driver, key, &mut entry.life.cell().outbox());
+            let follows = entry.life.wrote(written, now);
             if follows != Follows::NOTHING {
                 self.follow(driver, key, follows);
             }
@@ -307,7 +314,7 @@ impl Core {
                             // The socket is there while `connection_lost` asks about it.
                             entry.life.lost(now);
                             io.close(key, mode);
-                            self.remove_connection(key);
+                            self.remove_connection(io, key);
                         }
                     }
                 }
@@ -524,21 +531,8 @@ impl Core {
 /// Sends a connection's output. Law 4: the only way out. Inlined where bytes are answered, so that
 /// the driver's system call lies in the turn.
 #[inline(always)]
-pub(super) fn transmit<C: Commands + ?Sized>(
-    io: &mut C,
-    key: Key,
-    life: &mut Life,
-    now: Instant,
-) -> Follows {
-    let mut outbox = life.cell().outbox();
+pub(super) fn transmit<C: Commands + ?Sized>(io: &mut C, key: Key, outbox: &mut Outbox) -> Written {
     let before = outbox.len();
-    let outcome = io.write(key, &mut outbox);
-    let spent = outbox.has_spent();
-    drop(outbox);
-    let follows = life.wrote(outcome, before, now);
-    if spent {
-        // Last, because user code may run and write.
-        life.cell().drop_spent();
-    }
-    follows
+    let outcome = io.write(key, outbox);
+    Written { outcome, before, spent: outbox.has_spent() }
 }

@@ -17,6 +17,7 @@ use crate::address::Address;
 use crate::defer::{Failure, Resolver};
 use crate::driver::{Key, LocalEnd, SocketCall, SocketOption};
 use crate::error::{ConnectionLost, Reason};
+use crate::layers::{Addresses, Layer};
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
@@ -32,6 +33,7 @@ pub(super) mod asked {
     pub(crate) const OVERFLOW: u16 = 32;
     pub(crate) const DEADLINES: u16 = 64;
     pub(crate) const OPTIONS: u16 = 128;
+    pub(crate) const LAYER: u16 = 256;
 }
 
 /// Why reading is paused; a set of bits.
@@ -42,6 +44,9 @@ pub(super) mod paused {
     pub(crate) const BY_THROTTLE: u8 = 2;
     /// `upgrade`, until the next protocol is in place.
     pub(crate) const BY_UPGRADE: u8 = 4;
+    /// A layer that was asked for is not open yet: the protocol takes no bytes, but the socket is
+    /// read.
+    pub(crate) const BY_LAYER: u8 = 8;
 }
 
 /// The phase of a connection as its handles see it. It changes in the call itself, not in the turn.
@@ -64,7 +69,7 @@ pub(super) struct Registered {
     pub(super) paused: bool,
     /// A close has begun: a paused producer is resumed once, so that it can finish.
     pub(super) to_finish: bool,
-    /// `bytes_out` when a pull producer was last asked.
+    /// `progress` when a pull producer was last asked.
     pub(super) asked_at: Option<u64>,
     pub(super) object: Option<Box<dyn Producer>>,
 }
@@ -76,6 +81,13 @@ pub(super) enum Level {
     LowMark,
     /// `flushed`: nothing is buffered.
     Nothing,
+}
+
+/// Bytes of a socket under layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WireBytes {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
 }
 
 /// When the write side is full, and when it is drained. Bytes.
@@ -131,6 +143,9 @@ pub(crate) struct ConnectionCell {
     reset_unless_closed: Cell<bool>,
     /// The protocol is not the one that the connection began with.
     upgraded: Cell<bool>,
+    /// With layers, what is received and sent below them: its length is not that of what the
+    /// protocol receives and writes.
+    wire: Cell<Option<WireBytes>>,
     /// Set once `connection_lost` was called.
     reason: OnceCell<Reason>,
     /// State that few connections use.
@@ -157,10 +172,19 @@ pub(super) struct Upgrade {
     pub(super) unread: Vec<u8>,
 }
 
+/// A layer that was asked for on a live connection.
+pub(super) struct Starting {
+    pub(super) layer: Contained<Box<dyn Layer>>,
+    /// Written before that, so it passes below the layer.
+    pub(super) clear: Outbox,
+}
+
 #[derive(Default)]
 struct Rare {
     waiting: Vec<(Level, Resolver<()>)>,
     options: Vec<OptionAsked>,
+    /// Law 9: one for each that the user asked for since the last turn.
+    starting: Vec<Starting>,
     timers: Vec<TimerKey>,
     /// The number of timers at which finished ones are removed.
     timers_limit: usize,
@@ -204,6 +228,7 @@ impl ConnectionCell {
             dropped: Cell::new(0),
             reset_unless_closed: Cell::new(false),
             upgraded: Cell::new(false),
+            wire: Cell::new(None),
             awaits_room: Cell::new(false),
             reason: OnceCell::new(),
             rare: RefCell::new(None),
@@ -218,6 +243,16 @@ impl ConnectionCell {
             let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
             Address::from(address.and_then(Result::ok).unwrap_or(unknown))
         })
+    }
+
+    /// The addresses that its layers were told of.
+    pub(crate) fn set_addresses(&mut self, told: Addresses) {
+        if let Some(peer) = told.peer {
+            self.peer = peer;
+        }
+        if let Some(host) = told.host {
+            self.host = OnceCell::from(host);
+        }
     }
 
     /// The socket is about to be closed: a handle that stays can still be asked for its address.
@@ -316,7 +351,8 @@ impl ConnectionCell {
         let after = if paused { before | by } else { before & !by };
         if self.phase.get() < Phase::Closing {
             self.paused.set(after);
-            if (before == 0) != (after == 0) {
+            let holds = |bits: u8| bits & !paused::BY_LAYER != 0;
+            if holds(before) != holds(after) {
                 self.ask(asked::FLOW);
             }
         }
@@ -351,6 +387,30 @@ impl ConnectionCell {
         self.paused.set(self.paused.get() | paused::BY_UPGRADE);
         self.ask(asked::FLOW);
         drop(earlier);
+    }
+
+    /// Asks for a layer: what was written so far passes below it.
+    pub(super) fn start_layer(&self, layer: Box<dyn Layer>) {
+        let layer = Contained::new(layer);
+        if self.phase.get() >= Phase::Closing {
+            return;
+        }
+        let mut clear = Outbox::new(self.reactor.spares().clone());
+        clear.append(&mut self.outbox.borrow_mut());
+        self.add_in_flight(clear.len());
+        self.rare_mut().starting.push(Starting { layer, clear });
+        self.set_starting(true);
+        self.ask(asked::LAYER);
+    }
+
+    pub(super) fn take_starting(&self) -> Vec<Starting> {
+        std::mem::take(&mut self.rare_mut().starting)
+    }
+
+    /// Whether a layer is asked for that is not open yet.
+    pub(super) fn set_starting(&self, starting: bool) {
+        let others = self.paused.get() & !paused::BY_LAYER;
+        self.paused.set(if starting { others | paused::BY_LAYER } else { others });
     }
 
     /// After a write past the hard cap an abort still counts, because it outranks `Overflow`.
@@ -457,9 +517,52 @@ impl ConnectionCell {
         self.phase.get()
     }
 
+    /// Whether reading is paused.
     #[inline]
     pub(super) fn paused(&self) -> bool {
-        self.paused.get() != 0
+        self.paused.get() & !paused::BY_LAYER != 0
+    }
+
+    /// Whether the protocol takes more bytes.
+    #[inline]
+    pub(super) fn wants_data(&self) -> bool {
+        self.paused.get() == 0 && self.phase.get() < Phase::Closing
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        self.paused.get() & paused::BY_LAYER != 0
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    pub(super) fn set_in_flight(&self, bytes: usize) {
+        self.in_flight.set(bytes);
+    }
+
+    pub(super) fn set_layered(&self) {
+        self.wire.set(Some(WireBytes { received: self.bytes_in.get(), sent: self.bytes_out() }));
+    }
+
+    /// Bytes that the socket received and sent.
+    pub(crate) fn wire_bytes(&self) -> [u64; 2] {
+        match self.wire.get() {
+            Some(wire) => [wire.received, wire.sent],
+            None => [self.bytes_in.get(), self.bytes_out()],
+        }
+    }
+
+    pub(super) fn add_wire_bytes(&self, received: usize, sent: usize) {
+        if let Some(WireBytes { received: before, sent: earlier }) = self.wire.get() {
+            let (received, sent) = (before + received as u64, earlier + sent as u64);
+            self.wire.set(Some(WireBytes { received, sent }));
+        }
+    }
+
+    /// A count that grows with each byte sent.
+    fn progress(&self) -> u64 {
+        self.wire.get().map_or_else(|| self.bytes_out(), |wire| wire.sent)
     }
 
     #[inline]
@@ -502,7 +605,7 @@ impl ConnectionCell {
                 }
                 ProducerKind::Pull => registered
                     .asked_at
-                    .is_none_or(|at| self.buffered() == 0 && self.bytes_out() > at),
+                    .is_none_or(|at| self.buffered() == 0 && self.progress() > at),
             },
         }
     }
@@ -575,9 +678,10 @@ impl ConnectionCell {
         self.in_flight.set(self.in_flight.get() + taken);
     }
 
-    /// The number of bytes sent.
+    /// The number of bytes sent; through layers, those that they took.
     pub(crate) fn bytes_out(&self) -> u64 {
-        self.bytes_taken.get() - self.buffered() as u64
+        let left = if self.wire.get().is_some() { self.waiting() } else { self.buffered() };
+        self.bytes_taken.get() - left as u64
     }
 
     /// Discards unsent bytes.
@@ -633,7 +737,7 @@ impl ConnectionCell {
         if let Some(registered) = self.producer.borrow_mut().as_mut() {
             registered.paused = paused;
             registered.to_finish = false;
-            registered.asked_at = Some(self.bytes_out());
+            registered.asked_at = Some(self.progress());
         }
         self.update_awaits_room();
     }

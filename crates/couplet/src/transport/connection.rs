@@ -37,6 +37,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use layered::Layered;
+
 use super::cell::{ConnectionCell, Level, Phase, Upgrade, asked};
 use super::{Producer, Tell, Transport};
 use crate::driver::{CloseMode, WriteOutcome};
@@ -50,6 +52,8 @@ const DRAIN: usize = 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     On,
+    /// As `On`, through the layers.
+    Layered,
     /// With `fin` the driver has reported the peer's end of stream already.
     Paused {
         since: Instant,
@@ -111,7 +115,7 @@ impl State {
 /// that are [`due`].
 #[must_use = "the connection stalls when this is not done"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Follows(u16);
+pub(crate) struct Follows(u32);
 
 impl Follows {
     pub(crate) const NOTHING: Follows = Follows(0);
@@ -135,7 +139,12 @@ impl Follows {
     /// The outbox has bytes to send.
     pub(crate) const OUTPUT: Follows = Follows(1 << 15);
 
-    const ORDERS: u16 = 127;
+    /// Every layer is open: build the protocol.
+    pub(crate) const OPENED: Follows = Follows(1 << 16);
+    /// The output passes through layers first.
+    const LAYERED: Follows = Follows(1 << 17);
+
+    const ORDERS: u32 = 127 | Follows::OPENED.0;
 
     /// Both.
     pub(crate) fn and(self, other: Follows) -> Follows {
@@ -160,20 +169,30 @@ impl Follows {
     }
 }
 
+/// What a driver made of the output of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    pub(crate) outcome: WriteOutcome,
+    /// The number of bytes that there were before it.
+    pub(crate) before: usize,
+    /// Foreign buffers were sent, and are to be dropped.
+    pub(crate) spent: bool,
+}
+
 /// Pending calls into user code; a set of bits that lies between those of [`Follows`].
 mod due {
-    pub(super) const WRITE_CLOSED: u16 = 1 << 7;
-    pub(super) const RESUMED: u16 = 1 << 8;
-    pub(super) const PRODUCER_PAUSE: u16 = 1 << 9;
-    pub(super) const PRODUCER_RESUME: u16 = 1 << 10;
-    pub(super) const DRAINED: u16 = 1 << 11;
-    pub(super) const FLUSHED: u16 = 1 << 12;
-    pub(super) const LOST: u16 = 1 << 13;
-    pub(super) const ANY: u16 = LOST | (LOST - WRITE_CLOSED);
+    pub(super) const WRITE_CLOSED: u32 = 1 << 7;
+    pub(super) const RESUMED: u32 = 1 << 8;
+    pub(super) const PRODUCER_PAUSE: u32 = 1 << 9;
+    pub(super) const PRODUCER_RESUME: u32 = 1 << 10;
+    pub(super) const DRAINED: u32 = 1 << 11;
+    pub(super) const FLUSHED: u32 = 1 << 12;
+    pub(super) const LOST: u32 = 1 << 13;
+    pub(super) const ANY: u32 = LOST | (LOST - WRITE_CLOSED);
 }
 
 /// The Deferreds that fire when the buffer has drained to a level.
-const FIRES: [(Level, u16); 2] = [(Level::LowMark, due::DRAINED), (Level::Nothing, due::FLUSHED)];
+const FIRES: [(Level, u32); 2] = [(Level::LowMark, due::DRAINED), (Level::Nothing, due::FLUSHED)];
 
 pub(crate) struct Life {
     transport: Transport,
@@ -181,7 +200,7 @@ pub(crate) struct Life {
     state: State,
     /// Orders to the driver that were not returned yet, and due calls into user code that were not
     /// made yet.
-    pending: u16,
+    pending: u32,
     /// After a panic only `connection_lost` is called.
     panicked: bool,
     /// The reactor is stopping: a close does not wait for the peer.
@@ -191,19 +210,22 @@ pub(crate) struct Life {
     unread: Vec<u8>,
     /// While flushing: the system's unsent bytes when last measured.
     unsent: Option<usize>,
+    layered: Option<Box<Layered>>,
 }
 
 impl Life {
-    pub(crate) fn new(cell: Rc<ConnectionCell>, protocol: Box<dyn Protocol>) -> Life {
+    /// Without a protocol, until [`begin`](Self::begin).
+    pub(crate) fn new(cell: Rc<ConnectionCell>) -> Life {
         Life {
             transport: Transport { cell },
-            protocol,
+            protocol: Box::new(Nobody),
             state: State::Open { reading: Reading::On, writing: Writing::Open },
             pending: 0,
             panicked: false,
             stopping: false,
             unread: Vec::new(),
             unsent: None,
+            layered: None,
         }
     }
 
@@ -224,6 +246,12 @@ impl Life {
 
     // Events.
 
+    /// The protocol was built; `connection_made` is its first call.
+    pub(crate) fn begin(&mut self, protocol: Box<dyn Protocol>) {
+        self.protocol = protocol;
+        self.begin_above_layers();
+    }
+
     /// The connection was made.
     pub(crate) fn made(&mut self, now: Instant) -> Follows {
         self.call(now, |protocol, transport| protocol.connection_made(transport));
@@ -233,12 +261,28 @@ impl Life {
     /// Bytes arrived. Law 4: the only way in.
     #[inline(always)]
     pub(crate) fn feed(&mut self, data: &[u8], now: Instant) -> Follows {
-        self.transport.cell.bytes_in.set(self.transport.cell.bytes_in.get() + data.len() as u64);
-        if let State::Open { reading: Reading::On, .. } = &self.state {
-            self.transport.cell.received_at.set(now);
-            self.deliver(data, now);
-        } else {
-            self.discard_input(data.len());
+        let State::Open { reading: Reading::On, .. } = &self.state else {
+            return self.feed_slow(data, now);
+        };
+        let cell = &self.transport.cell;
+        cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
+        cell.received_at.set(now);
+        self.deliver(data, now);
+        self.follows_directly()
+    }
+
+    /// The slow path of [`feed`](Self::feed): through layers, or after reading ended.
+    #[inline(never)]
+    fn feed_slow(&mut self, data: &[u8], now: Instant) -> Follows {
+        match &self.state {
+            State::Open { .. } | State::Flushing { .. } if self.layered.is_some() => {
+                self.rise(data, now);
+            }
+            _ => {
+                let cell = &self.transport.cell;
+                cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
+                self.discard_input(data.len());
+            }
         }
         self.follows()
     }
@@ -263,6 +307,7 @@ impl Life {
     /// The peer's end of stream (`None`), or an error that ends the connection.
     pub(crate) fn ended(&mut self, error: Option<io::Error>, now: Instant) -> Follows {
         match error {
+            None if self.layered.is_some() => self.socket_ended(now),
             None => self.fin(now),
             Some(error) => {
                 let lost = Reason::Lost(Arc::new(error));
@@ -278,18 +323,19 @@ impl Life {
     fn fin(&mut self, now: Instant) {
         match &mut self.state {
             State::Open { reading, writing } => match reading {
-                Reading::On => {
+                Reading::On | Reading::Layered => {
                     *reading = Reading::Ended;
                     let both = *writing == Writing::Shut;
                     self.call(now, |protocol, transport| protocol.read_closed(transport));
                     if both && matches!(self.state, State::Open { .. }) {
-                        self.end(Reason::Done(By::Peer), CloseMode::Normal);
+                        self.both_ended(now);
                     }
                 }
                 // A driver reports no end while reading is off.
                 Reading::Paused { .. } | Reading::Ended => {}
             },
-            State::Flushing { peer_fin, .. } => *peer_fin = true,
+            // What comes up through layers is not the socket's end.
+            State::Flushing { peer_fin, .. } => *peer_fin |= self.layered.is_none(),
             State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
             State::Closed { .. } => {}
         }
@@ -305,6 +351,9 @@ impl Life {
 
     fn apply_recorded(&mut self, now: Instant) {
         let asked = self.transport.cell.take_asked();
+        if asked & asked::LAYER != 0 {
+            self.start_layers(now);
+        }
         if asked & asked::DEADLINES != 0 {
             self.order(Follows::DEADLINE);
         }
@@ -391,15 +440,16 @@ impl Life {
     fn lose(&mut self, reason: Reason, now: Instant) {
         match &mut self.state {
             State::Open { reading, writing } => {
-                let peer_fin =
-                    matches!(reading, Reading::Ended | Reading::Paused { fin: true, .. });
+                let ended = matches!(reading, Reading::Ended | Reading::Paused { fin: true, .. });
+                let receiving = matches!(reading, Reading::On | Reading::Layered);
                 let fin_sent = *writing == Writing::Shut;
                 let finishing = matches!(writing, Writing::Finishing { .. });
                 let why = match reason {
-                    Reason::Done(_) if peer_fin => Reason::Done(By::Peer),
+                    Reason::Done(_) if ended => Reason::Done(By::Peer),
                     other => other,
                 };
-                if *reading == Reading::On {
+                let peer_fin = self.has_socket_ended(ended);
+                if (receiving || ended && !peer_fin) && self.holds_the_socket() {
                     self.order_receive(false);
                 }
                 self.state = State::Flushing { why, since: now, peer_fin, fin_sent, finishing };
@@ -445,9 +495,11 @@ impl Life {
             return;
         };
         match (*reading, self.transport.cell.paused()) {
-            (Reading::On, true) => {
+            (Reading::On | Reading::Layered, true) => {
                 *reading = Reading::Paused { since: now, fin: false };
-                self.order_receive(false);
+                if self.holds_the_socket() {
+                    self.order_receive(false);
+                }
             }
             (Reading::Paused { .. }, false) => self.pending |= due::RESUMED,
             _ => {}
@@ -461,42 +513,51 @@ impl Life {
 
     /// The driver wrote from the outbox, which held `before` bytes, with this outcome.
     #[inline(always)]
-    pub(crate) fn wrote(&mut self, outcome: WriteOutcome, before: usize, now: Instant) -> Follows {
-        let simple = outcome == WriteOutcome::All
+    pub(crate) fn wrote(&mut self, written: Written, now: Instant) -> Follows {
+        let simple = written.outcome == WriteOutcome::All
             && matches!(self.state, State::Open { writing: Writing::Open, .. })
-            && !self.transport.cell.awaits_room();
-        if simple { Follows::NOTHING } else { self.wrote_slow(outcome, before, now) }
+            && !self.transport.cell.awaits_room()
+            && !written.spent;
+        if simple { Follows::NOTHING } else { self.wrote_slow(written, now) }
     }
 
-    /// The slow path of [`wrote`](Self::wrote): bytes remain, or something waits for progress.
+    /// The slow path of [`wrote`](Self::wrote): bytes remain, something waits for progress, or there
+    /// are layers.
     #[cold]
-    fn wrote_slow(&mut self, outcome: WriteOutcome, before: usize, now: Instant) -> Follows {
-        let n = before - self.transport.cell.waiting();
+    pub(crate) fn wrote_slow(&mut self, written: Written, now: Instant) -> Follows {
+        let Written { outcome, before, spent } = written;
+        let n = before - self.waiting();
         debug_assert!(
             outcome != WriteOutcome::All || n == before,
             "All means that nothing remains"
         );
         let left = match outcome {
             WriteOutcome::Taken(taken) => {
-                self.transport.cell.add_in_flight(taken);
+                self.add_in_flight(taken);
                 n - taken
             }
             WriteOutcome::Blocked => {
                 if n > 0 {
-                    self.transport.cell.trim_outbox();
+                    self.trim();
                 }
                 n
             }
             WriteOutcome::All => n,
         };
+        self.transport.cell.add_wire_bytes(0, left);
+        self.settle_layers();
         self.after_progress(left > 0 || self.unsent.is_none(), now);
-        // The rest waits until the driver reports room.
-        Follows(self.follows().0 & !Follows::OUTPUT.0)
+        let follows = self.follows_output();
+        if spent {
+            // Last, because user code may run and write.
+            self.drop_spent();
+        }
+        follows
     }
 
     /// The driver has sent `n` taken bytes, or has room again (`n` = 0).
     pub(crate) fn sent(&mut self, n: usize, now: Instant) -> Follows {
-        self.transport.cell.sub_in_flight(n);
+        self.sub_in_flight(n);
         self.after_progress(n > 0, now);
         self.follows()
     }
@@ -559,7 +620,13 @@ impl Life {
             State::Flushing { .. } => false,
             State::Draining { .. } | State::Closed { .. } => true,
         };
-        if waits || self.transport.cell.buffered() > 0 || self.transport.cell.has_producer() {
+        if waits || self.transport.cell.has_producer() {
+            return;
+        }
+        if self.closes_in_handshake() && matches!(self.state, State::Flushing { .. }) {
+            return self.end_as_planned(CloseMode::Reset);
+        }
+        if self.transport.cell.buffered() > 0 || !self.close_layers(now) {
             return;
         }
         match &mut self.state {
@@ -593,6 +660,10 @@ impl Life {
 
     /// When to call [`timed_out`](Self::timed_out).
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.own_deadline().into_iter().chain(self.layers_deadline()).min()
+    }
+
+    fn own_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Open { writing: Writing::Finishing { since }, .. } => {
                 let closing = self.close_deadline(*since);
@@ -609,7 +680,9 @@ impl Life {
     /// The idle deadline of an open connection; none while reading is paused.
     fn idle_deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Open { reading: Reading::On | Reading::Ended, .. } => {
+            State::Open { reading: Reading::On | Reading::Layered | Reading::Ended, .. }
+                if !self.is_opening() =>
+            {
                 let timeout = self.transport.cell.idle_timeout.get()?;
                 self.transport.cell.received_at.get().checked_add(timeout)
             }
@@ -620,8 +693,9 @@ impl Life {
     /// The deadline may have come; `unsent` is the system's count of unsent bytes. If the deadline
     /// has moved meanwhile, only a new timer follows.
     pub(crate) fn timed_out(&mut self, now: Instant, unsent: Option<usize>) -> Follows {
+        self.layers_timed_out(now);
         self.order(Follows::DEADLINE);
-        if self.deadline().is_none_or(|deadline| now < deadline) {
+        if self.own_deadline().is_none_or(|deadline| now < deadline) {
             return self.follows();
         }
         match &self.state {
@@ -688,6 +762,7 @@ impl Life {
         self.state = State::Closed { why, mode };
         self.transport.cell.advance_phase(Phase::Ended);
         self.transport.cell.clear_outbox();
+        self.clear_layers();
         // A `write_closed` that is due is still called before `connection_lost`; nothing else is.
         self.pending &= if mode == CloseMode::Normal { due::WRITE_CLOSED } else { 0 };
         self.pending |= due::LOST;
@@ -722,6 +797,7 @@ impl Life {
         let must_reset = self.must_reset();
         self.panicked = true;
         self.transport.cell.clear_outbox();
+        self.clear_layers();
         self.transport.cell.advance_phase(Phase::Closing);
         let producer = self.transport.cell.remove_producer();
         // Requests recorded before the panic still count: an abort stays an abort, and an earlier
@@ -779,7 +855,7 @@ impl Life {
     fn write_closed(&mut self, now: Instant) {
         self.call(now, |protocol, transport| protocol.write_closed(transport));
         if let State::Open { reading: Reading::Ended, .. } = &self.state {
-            self.end(Reason::Done(By::Peer), CloseMode::Normal);
+            self.both_ended(now);
         }
     }
 
@@ -812,16 +888,17 @@ impl Life {
     fn read_on(&mut self, now: Instant) {
         let State::Open { reading, .. } = &mut self.state else { return };
         let Reading::Paused { since, fin } = *reading else { return };
-        *reading = Reading::On;
+        *reading = if self.layered.is_some() { Reading::Layered } else { Reading::On };
         let paused = now.saturating_duration_since(since);
         let received = self.transport.cell.received_at.get();
         self.transport.cell.received_at.set(received.checked_add(paused).unwrap_or(now));
         self.order(Follows::DEADLINE);
         if fin {
-            self.fin(now);
-        } else {
-            self.order_receive(true);
+            return self.fin(now);
         }
+        // What the layers hold comes before new bytes.
+        self.order_receive(true);
+        self.rise(&[], now);
     }
 
     /// Puts the next protocol in the place of this one, which is dropped without a further call.
@@ -923,8 +1000,24 @@ impl Life {
         self.pending = self.pending & !other.0 | order.0;
     }
 
-    #[inline(always)]
+    #[inline]
     fn follows(&mut self) -> Follows {
+        let follows = self.follows_directly();
+        match self.layered {
+            None => follows,
+            Some(_) if self.has_output() => follows.and(Follows::OUTPUT).and(Follows::LAYERED),
+            Some(_) => follows.and(Follows::LAYERED),
+        }
+    }
+
+    /// [`follows`](Self::follows) a try to send: what is left waits until the driver reports room.
+    fn follows_output(&mut self) -> Follows {
+        Follows(self.follows_directly().0 & !Follows::OUTPUT.0)
+    }
+
+    /// [`follows`](Self::follows) where there are no layers.
+    #[inline(always)]
+    fn follows_directly(&mut self) -> Follows {
         #[cfg(debug_assertions)]
         self.check();
         let bit = |is: bool, bit: Follows| if is { bit.0 } else { 0 };
@@ -979,7 +1072,10 @@ impl Life {
     pub(crate) fn state_name(&self) -> &'static str {
         match &self.state {
             State::Open { reading: Reading::Paused { .. }, .. } => "paused",
-            State::Open { writing: Writing::Open, reading: Reading::On } => "open",
+            State::Open { .. } if self.is_opening() => "opening",
+            State::Open { writing: Writing::Open, reading: Reading::On | Reading::Layered } => {
+                "open"
+            }
             State::Open { .. } => "half-closed",
             State::Flushing { .. } => "flushing",
             State::Draining { .. } => "draining",
@@ -988,7 +1084,7 @@ impl Life {
     }
 }
 
-/// The protocol of a connection that is gone.
+/// The protocol of a connection that has none yet, or is gone.
 struct Nobody;
 
 impl Protocol for Nobody {
@@ -1002,5 +1098,6 @@ fn stop(producer: Option<Box<dyn Producer>>) {
     }
 }
 
+mod layered;
 #[cfg(test)]
 mod tests;

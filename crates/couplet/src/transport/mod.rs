@@ -21,6 +21,7 @@ use crate::driver::{Key, SockRef, SocketOption};
 use crate::error::ConnectionLost;
 #[cfg(doc)]
 use crate::error::Reason;
+use crate::layers::Layer;
 use crate::panics::Contained;
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
@@ -237,7 +238,7 @@ impl Transport {
     /// this before it delivers each message.
     #[inline]
     pub fn wants_data(&self) -> bool {
-        !self.cell.paused() && self.cell.phase() < Phase::Closing
+        self.cell.wants_data()
     }
 
     /// True once the connection is being closed: by `lose_connection`, `fail`, `abort_connection`,
@@ -550,6 +551,29 @@ impl Transport {
     /// ```
     pub fn upgrade_with(&self, protocol: impl Protocol, unread: impl AsRef<[u8]>) {
         self.cell.upgrade(Box::new(protocol), unread.as_ref());
+    }
+
+    /// Puts a layer under the protocol of this live connection, as STARTTLS does.
+    ///
+    /// What was written before this call passes below the layer, what is written afterwards through
+    /// it, also within one callback. The protocol receives no more data until the layer is open:
+    /// [`wants_data`](Self::wants_data) is false until right before
+    /// [`handshake_completed`](Protocol::handshake_completed), which comes before the first bytes
+    /// that came through the layer.
+    ///
+    /// Bytes that arrived before the layer, and that no protocol has taken, never count as bytes of
+    /// the layer: such a peer is cut with [`PlaintextAfterUpgrade`](crate::layers::PlaintextAfterUpgrade).
+    /// Our framers see to that for what they hold.
+    ///
+    /// On a connection that is closing the layer is dropped.
+    pub fn start_layer(&self, layer: impl Layer + 'static) {
+        self.cell.start_layer(Box::new(layer));
+    }
+
+    /// True from [`start_layer`](Self::start_layer) until the layer is open. A framer of your own that
+    /// holds bytes in clear by then must fail the connection.
+    pub fn is_starting_layer(&self) -> bool {
+        self.cell.is_starting()
     }
 
     /// A handle for calling back into the protocol's `&mut self` later: from a timer, an answer,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Follows, Life};
+use super::{Follows, Life, Written};
 use crate::driver::{CloseMode, Key, WriteOutcome};
 use crate::error::Reason;
 use crate::protocol::Protocol;
@@ -36,6 +36,10 @@ impl Protocol for Echo {
     }
 }
 
+fn written(outcome: WriteOutcome, before: usize) -> Written {
+    Written { outcome, before, spent: false }
+}
+
 struct Held {
     life: Life,
     calls: Echo,
@@ -51,7 +55,9 @@ impl Held {
         let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let cell = Rc::new(ConnectionCell::new(id, reactor, place.into(), place.into()));
         let calls = Echo::default();
-        Held { life: Life::new(cell, Box::new(calls.clone())), calls, start }
+        let mut life = Life::new(cell);
+        life.begin(Box::new(calls.clone()));
+        Held { life, calls, start }
     }
 
     fn after(&self, time: Duration) -> Instant {
@@ -74,7 +80,7 @@ impl Held {
         out.clear();
         drop(out);
         let at = self.at();
-        self.life.wrote(WriteOutcome::All, before, at)
+        self.life.wrote(written(WriteOutcome::All, before), at)
     }
 
     fn calls(&self) -> Vec<String> {
@@ -152,7 +158,7 @@ fn while_the_reactor_stops_a_flush_is_the_end_without_a_drain() {
     let before = out.len();
     out.clear();
     drop(out);
-    assert!(held.life.wrote(WriteOutcome::All, before, at).has(Follows::CALLS));
+    assert!(held.life.wrote(written(WriteOutcome::All, before), at).has(Follows::CALLS));
     assert_eq!(held.life.closed(), Some(CloseMode::Normal));
     held.life.lost(at);
     assert_eq!(held.calls(), ["data 5", "lost: Shutdown"]);
@@ -167,10 +173,10 @@ fn what_is_left_of_a_large_write_waits_in_a_buffer_of_its_size() {
     out.advance(before - 10);
     drop(out);
     let at = held.at();
-    let _ = held.life.wrote(WriteOutcome::Blocked, before, at);
+    let _ = held.life.wrote(written(WriteOutcome::Blocked, before), at);
     assert!(spares.take().capacity() >= 100_000, "the large one is free again");
     let same = held.life.cell().outbox().first().as_ptr();
-    let _ = held.life.wrote(WriteOutcome::Blocked, 10, at);
+    let _ = held.life.wrote(written(WriteOutcome::Blocked, 10), at);
     assert_eq!(held.life.cell().outbox().first().as_ptr(), same, "nothing left: nothing to copy");
     assert_eq!(held.life.cell().outbox().first(), [7; 10]);
 }
@@ -182,7 +188,7 @@ fn a_write_that_waits_where_nothing_left_is_not_copied() {
     let at = held.at();
     let _ = held.feed(b"hello");
     let place = held.life.cell().outbox().first().as_ptr();
-    let _ = held.life.wrote(WriteOutcome::Blocked, 5, at);
+    let _ = held.life.wrote(written(WriteOutcome::Blocked, 5), at);
     assert_eq!(held.life.cell().outbox().first().as_ptr(), place);
 }
 

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use couplet::driver::{Key, Mio};
+use couplet::layers::{PassThrough, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{
     Address, ConnectOptions, Connector, IntoFactory, Loop, LoopOptions, Port, Protocol, Reactor,
@@ -35,6 +36,15 @@ pub(crate) const BOTH_ROLES: [Role; 2] = [Role::Server, Role::Client];
 pub(crate) struct Kit {
     driver: DriverKind,
     buffer: Option<usize>,
+    layers: Under,
+}
+
+/// The layers under every connection of a kit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Under {
+    Nothing,
+    PassThrough,
+    SingleBytes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +59,27 @@ static BIG: LazyLock<Vec<u8>> =
 
 impl Kit {
     pub(crate) const fn mio() -> Kit {
-        Kit { driver: DriverKind::Mio, buffer: None }
+        Kit { driver: DriverKind::Mio, buffer: None, layers: Under::Nothing }
     }
 
     pub(crate) const fn sim() -> Kit {
-        Kit { driver: DriverKind::Sim, buffer: None }
+        Kit { driver: DriverKind::Sim, buffer: None, layers: Under::Nothing }
     }
 
     pub(crate) const fn memory(manner: Manner) -> Kit {
-        Kit { driver: DriverKind::Memory(manner), buffer: None }
+        Kit { driver: DriverKind::Memory(manner), buffer: None, layers: Under::Nothing }
+    }
+
+    /// Puts layers that change nothing under every connection.
+    pub(crate) const fn over(mut self, layers: Under) -> Kit {
+        self.layers = layers;
+        self
+    }
+
+    /// Whether a slice may be less than what was read. The few facts that are about whole slices do
+    /// not hold then.
+    pub(crate) fn cuts_slices(self) -> bool {
+        self.layers == Under::SingleBytes
     }
 
     /// Limits one read to this many bytes.
@@ -116,7 +138,12 @@ impl Kit {
                 (tap, tapped, Ground::Memory(network))
             }
         };
-        let l = Loop::with_driver(tap, LoopOptions::default());
+        let mut l = Loop::with_driver(tap, LoopOptions::default());
+        match self.layers {
+            Under::Nothing => {}
+            Under::PassThrough => l.layer_connections(|| vec![Box::new(PassThrough::default())]),
+            Under::SingleBytes => l.layer_connections(|| vec![Box::new(SingleBytes::default())]),
+        }
         Rig {
             kit: self,
             reactor: l.reactor(),
@@ -203,6 +230,9 @@ impl Rig {
     /// An end under test, not connected yet.
     pub(crate) fn end(&self) -> A {
         let a = A::default();
+        if self.kit.layers == Under::SingleBytes {
+            a.join_data();
+        }
         self.ends.borrow_mut().push(a.clone());
         a
     }

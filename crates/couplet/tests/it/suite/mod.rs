@@ -256,3 +256,34 @@ driver_suite!(
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion)
 );
 driver_suite!(sim, crate::suite::kit::Kit::sim());
+
+// And over layers, where nothing may be different.
+
+driver_suite!(
+    mio_layered,
+    crate::suite::kit::Kit::mio().over(crate::suite::kit::Under::PassThrough)
+);
+driver_suite!(
+    memory_readiness_layered,
+    crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
+        .over(crate::suite::kit::Under::PassThrough)
+);
+driver_suite!(
+    memory_completion_layered,
+    crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion)
+        .over(crate::suite::kit::Under::PassThrough)
+);
+driver_suite!(
+    sim_layered,
+    crate::suite::kit::Kit::sim().over(crate::suite::kit::Under::PassThrough)
+);
+driver_suite!(
+    memory_readiness_in_bytes,
+    crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
+        .over(crate::suite::kit::Under::SingleBytes)
+);
+driver_suite!(
+    memory_completion_in_bytes,
+    crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion)
+        .over(crate::suite::kit::Under::SingleBytes)
+);

@@ -28,6 +28,17 @@ impl Log {
         self.0.take()
     }
 
+    /// Takes out the length of the data that was logged last, if nothing was logged since.
+    fn take_data(&self) -> usize {
+        let mut entries = self.0.borrow_mut();
+        let last = entries.last().and_then(|last| last.strip_prefix("data(")?.strip_suffix(')'));
+        let len = last.and_then(|len| len.parse().ok());
+        if len.is_some() {
+            entries.pop();
+        }
+        len.unwrap_or(0)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.borrow().len()
     }
@@ -125,6 +136,8 @@ struct Seen {
     reason: RefCell<Option<Reason>>,
     depth: Cell<u32>,
     nested: Cell<bool>,
+    /// Data that comes in pieces, with nothing in between, is one entry of the log.
+    joins: Cell<bool>,
 }
 
 /// Guards one level of nesting in the user code of a connection.
@@ -140,6 +153,11 @@ impl A {
     /// A protocol that plays the script and logs here.
     pub(crate) fn plays(&self, script: Script) -> Recorder {
         Recorder { a: self.clone(), script }
+    }
+
+    /// Logs data that comes in pieces as one entry.
+    pub(crate) fn join_data(&self) {
+        self.seen.joins.set(true);
     }
 
     pub(crate) fn transport(&self) -> Transport {
@@ -256,7 +274,8 @@ impl Protocol for Recorder {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         self.a.seen.received.borrow_mut().extend_from_slice(data);
-        self.play(On::Data, format!("data({})", data.len()), transport);
+        let before = if self.a.seen.joins.get() { self.a.log.take_data() } else { 0 };
+        self.play(On::Data, format!("data({})", before + data.len()), transport);
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {

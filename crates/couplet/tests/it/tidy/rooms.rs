@@ -20,10 +20,13 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("driver", &["panics", "address", "slots", "transport::outbox"]),
     ("layers", &["address", "defer", "error", "transport::outbox"]),
     ("protocol", &["error", "transport"]),
-    ("factory", &["panics", "address", "error", "protocol", "reactor", "transport"]),
+    ("factory", &["panics", "address", "error", "layers", "protocol", "reactor", "transport"]),
     (
         "transport",
-        &["panics", "address", "slots", "defer", "driver", "error", "protocol", "reactor"],
+        &[
+            "panics", "address", "slots", "defer", "driver", "error", "layers", "protocol",
+            "reactor",
+        ],
     ),
     (
         "reactor",
@@ -35,6 +38,7 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
             "driver",
             "error",
             "factory",
+            "layers",
             "protocol",
             "transport",
         ],
@@ -59,7 +63,7 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
         ],
     ),
     // Law 8: the public API only. `tests/public_api.rs` has the compiler check it too.
-    ("protocols", &[THE_ROOT, "defer", "driver", "endpoints"]),
+    ("protocols", &[THE_ROOT, "defer", "driver", "endpoints", "layers"]),
 ];
 
 /// Names re-exported at the crate root.

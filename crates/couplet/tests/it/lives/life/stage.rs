@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::layers::{Layer, PassThrough, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network, Wire};
 use couplet::{Address, Loop, LoopOptions, Reason, Transport};
 
@@ -24,6 +25,15 @@ impl Stage {
         network.set_cut([Cut::Whole, Cut::Most(1000), Cut::Random(5000)][life.roll(3)]);
         network.set_capacity([64 * 1024, 5000, 500][life.roll(3)]);
         let mut l = Loop::with_driver(driver, LoopOptions::default());
+        let layers = life.roll(3);
+        l.layer_connections(move || match layers {
+            0 => vec![
+                Box::new(PassThrough::default()) as Box<dyn Layer>,
+                Box::new(PassThrough::default()),
+            ],
+            1 => vec![Box::new(SingleBytes::default()), Box::new(PassThrough::default())],
+            _ => Vec::new(),
+        });
         let (reactor, loopback) = (l.reactor(), SocketAddr::from(([127, 0, 0, 1], 0)));
         let lives = life.clone();
         let factory = move |_: &Address| Some(NearEnd(lives.clone()));

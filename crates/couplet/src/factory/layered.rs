@@ -1,0 +1,85 @@
+//! [`Layered`]: a factory whose connections have a layer.
+
+use super::{Factory, IntoFactory};
+use crate::address::Address;
+use crate::error::Reason;
+use crate::layers::Layer;
+use crate::reactor::{Connector, Reactor};
+
+/// Puts a layer under each connection of a factory, on ports and on connects.
+///
+/// ```
+/// use couplet::factory::Layered;
+/// use couplet::layers::SingleBytes;
+/// use couplet::{Protocol, Transport};
+///
+/// struct Echo;
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+///         assert_eq!(data.len(), 1);
+///         transport.write(data);
+///     }
+/// }
+///
+/// # fn main() -> couplet::Result<()> {
+/// # let reactor_loop = couplet::Loop::new()?;
+/// # let reactor = reactor_loop.reactor();
+/// reactor.listen("tcp:0:interface=127.0.0.1", Layered::new(|| Echo, SingleBytes::default))?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The layer lies below those that the inner factory has itself. Twisted's `WrappingFactory`.
+#[derive(Clone, Debug)]
+pub struct Layered<F, M> {
+    inner: F,
+    make: M,
+}
+
+impl<F: Factory, M> Layered<F, M> {
+    /// `make` makes the layer of each new connection.
+    pub fn new<K, L: Layer + 'static>(inner: impl IntoFactory<K, Factory = F>, make: M) -> Self
+    where
+        M: FnMut() -> L,
+    {
+        Layered { inner: inner.into_factory(), make }
+    }
+}
+
+impl<F: Factory, L: Layer + 'static, M: FnMut() -> L> Factory for Layered<F, M> {
+    type Protocol = F::Protocol;
+
+    fn do_start(&mut self) {
+        self.inner.do_start();
+    }
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        self.inner.started_connecting(connector);
+    }
+
+    fn layers(&mut self, peer: &Address) -> Vec<Box<dyn Layer>> {
+        let mut layers: Vec<Box<dyn Layer>> = vec![Box::new((self.make)())];
+        layers.extend(self.inner.layers(peer));
+        layers
+    }
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
+        self.inner.build_protocol(peer)
+    }
+
+    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
+        self.inner.client_connection_failed(connector, reason);
+    }
+
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
+        self.inner.client_connection_lost(connector, reason);
+    }
+
+    fn do_stop(&mut self) {
+        self.inner.do_stop();
+    }
+
+    fn attach(&mut self, reactor: &Reactor) {
+        self.inner.attach(reactor);
+    }
+}

@@ -1,0 +1,463 @@
+//! The life of a connection whose bytes pass through [`Layers`].
+//!
+//! Up: [`Life::rise`] passes what arrived through the layers and delivers what comes out of them.
+//! Down: [`Life::pour`] moves what was written into the layers; the driver sends from their bottom.
+//! Whatever lies in between counts as in flight, so marks, cap, `drained` and a close mean the same
+//! with layers and without.
+//!
+//! There are two streams, so two ends of a stream: the one that comes up (a close_notify) is the
+//! protocol's, the socket's FIN ends the connection.
+
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::time::Instant;
+
+use super::{DRAIN, Follows, Life, Reading, State, Writing, stop};
+use crate::defer::Failure;
+use crate::driver::{CloseMode, Outbox};
+use crate::error::{By, Reason};
+use crate::layers::{Layers, PlaintextAfterUpgrade, Up};
+use crate::panics::{caught, contain, discard, discard_all, witness};
+use crate::transport::cell::{Phase, Starting};
+
+pub(super) struct Layered {
+    layers: Layers,
+    /// Written by the protocol, and not accepted by the top layer yet.
+    above: Outbox,
+    /// Bytes that the driver took from the bottom and has not sent.
+    taken: usize,
+    /// There is no protocol yet: it is built when every layer is open.
+    opening: bool,
+    /// The socket's stream has ended.
+    fin: bool,
+    /// A layer failed, or the connection panicked: only what the layers hold already is sent.
+    failed: bool,
+    /// A layer takes no more for now, so reading is off.
+    full: bool,
+    /// The deadline of the layers when it was last seen.
+    deadline: Option<Instant>,
+}
+
+/// What came out on top, to be handled once the layers are back in their place.
+#[derive(Default)]
+struct Risen {
+    opening: bool,
+    opened: bool,
+    closed: bool,
+    failed: Option<Reason>,
+}
+
+impl Life {
+    /// Puts layers under a new connection. True when all of them are open: the protocol can be
+    /// built. Otherwise [`Follows::OPENED`] follows when they are.
+    pub(crate) fn put_layers(&mut self, layers: Layers) -> bool {
+        let opening = !layers.is_open();
+        self.set_layers(layers, opening);
+        !opening
+    }
+
+    fn set_layers(&mut self, layers: Layers, opening: bool) {
+        let above = Outbox::new(self.transport.cell.reactor.spares().clone());
+        let taken = self.transport.cell.in_flight();
+        let (fin, failed, full, deadline) = (false, false, false, None);
+        let layered = Layered { layers, above, taken, opening, fin, failed, full, deadline };
+        self.layered = Some(Box::new(layered));
+        self.transport.cell.set_layered();
+        if let State::Open { reading: reading @ Reading::On, .. } = &mut self.state {
+            *reading = Reading::Layered;
+        }
+        self.settle_layers();
+    }
+
+    /// There is a protocol. What the layers hold is delivered by
+    /// [`resume_layers`](Self::resume_layers), after `connection_made`.
+    pub(super) fn begin_above_layers(&mut self) {
+        if let Some(layered) = &mut self.layered {
+            layered.opening = false;
+        }
+    }
+
+    pub(crate) fn resume_layers(&mut self, now: Instant) -> Follows {
+        if self.state.is_reading() {
+            self.rise(&[], now);
+        }
+        self.follows()
+    }
+
+    /// The addresses that the layers were told.
+    pub(crate) fn addresses_told(&self) -> crate::layers::Addresses {
+        self.layered.as_ref().map(|l| l.layers.addresses().clone()).unwrap_or_default()
+    }
+
+    /// True until the protocol was built.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.layered.as_ref().is_some_and(|layered| layered.opening)
+    }
+
+    fn layers_are_open(&self) -> bool {
+        self.layered.as_ref().is_none_or(|layered| layered.layers.is_open())
+    }
+
+    /// Whether the driver's reading follows the protocol's: not during a handshake, which goes on
+    /// while the protocol pauses or closes.
+    pub(super) fn holds_the_socket(&self) -> bool {
+        self.layers_are_open()
+    }
+
+    /// Whether the FIN of the socket has arrived, given that the protocol's stream has `ended` or
+    /// not.
+    pub(super) fn has_socket_ended(&self, ended: bool) -> bool {
+        self.layered.as_ref().map_or(ended, |layered| layered.fin)
+    }
+
+    // Up.
+
+    /// Bytes of the socket, or none to go on with what the layers hold.
+    #[inline]
+    pub(super) fn rise(&mut self, bytes: &[u8], now: Instant) {
+        let Some(mut layered) = self.layered.take() else { return };
+        self.transport.cell.add_wire_bytes(bytes.len(), 0);
+        let mut risen = Risen { opening: layered.opening, ..Risen::default() };
+        let flow =
+            caught(|| layered.layers.feed(bytes, now, |up| self.came_up(up, now, &mut risen)));
+        self.layered = Some(layered);
+        match flow {
+            Ok(flow) => self.has_risen(flow, risen, now),
+            Err(text) => self.layer_panicked(&text, now),
+        }
+    }
+
+    #[inline]
+    fn came_up(&mut self, up: Up<'_>, now: Instant, risen: &mut Risen) -> ControlFlow<()> {
+        match up {
+            Up::Nothing => return Continue(()),
+            Up::Data(data) => {
+                // What comes after a close is dropped.
+                if !self.state.is_reading() {
+                    return Continue(());
+                }
+                let cell = &self.transport.cell;
+                cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
+                cell.received_at.set(now);
+                self.deliver(data, now);
+            }
+            Up::Open(_) if risen.opening => {
+                risen.opened = true;
+                return Break(());
+            }
+            Up::Open(_) => self.handshake_completed(now),
+            Up::Closed => risen.closed = true,
+            Up::Failed(reason) => risen.failed = Some(reason),
+        }
+        if self.panicked || !self.transport.wants_data() { Break(()) } else { Continue(()) }
+    }
+
+    #[cold]
+    fn handshake_completed(&mut self, now: Instant) {
+        self.transport.cell.set_starting(false);
+        if let State::Open { reading, .. } = &self.state {
+            if matches!(reading, Reading::Paused { .. }) {
+                self.order_receive(false);
+            }
+            self.call(now, |protocol, transport| protocol.handshake_completed(transport));
+        }
+    }
+
+    #[inline]
+    fn has_risen(&mut self, flow: ControlFlow<()>, risen: Risen, now: Instant) {
+        if self.panicked {
+            self.clear_layers();
+            self.check_flushed(now);
+        }
+        let full = flow.is_break() && self.transport.wants_data() && !risen.opened;
+        if let Some(layered) = &mut self.layered
+            && std::mem::replace(&mut layered.full, full) != full
+            && self.state.is_reading()
+        {
+            self.order_receive(!full);
+        }
+        if risen.opened {
+            self.order(Follows::OPENED);
+        }
+        if risen.closed {
+            self.fin(now);
+        }
+        if let Some(reason) = risen.failed {
+            self.layer_failed(reason, now);
+        }
+        self.settle_layers();
+    }
+
+    /// A layer cannot go on. What it has to say about that (an alert) is sent, then the connection
+    /// ends.
+    #[cold]
+    fn layer_failed(&mut self, reason: Reason, now: Instant) {
+        let cell = &self.transport.cell;
+        cell.clear_outbox();
+        cell.advance_phase(Phase::Closing);
+        let producer = cell.remove_producer();
+        if let Some(layered) = &mut self.layered {
+            layered.failed = true;
+            layered.above.clear();
+        }
+        self.drop_layers_spent();
+        self.settle_layers();
+        match &mut self.state {
+            State::Open { .. } => self.lose(reason, now),
+            State::Flushing { why, .. } if reason.rank() < why.rank() => *why = reason,
+            _ => discard("drop of a reason", reason),
+        }
+        self.pour_down(now);
+        self.check_flushed(now);
+        stop(producer);
+    }
+
+    #[cold]
+    fn layer_panicked(&mut self, text: &str, now: Instant) {
+        tracing::error!(connection = %self.transport.cell.id, peer = %self.transport.cell.peer, text, "a layer panicked");
+        witness("a layer", text);
+        self.clear_layers();
+        self.layer_failed(Reason::Panicked(text.into()), now);
+    }
+
+    /// The socket's stream has ended.
+    #[cold]
+    pub(super) fn socket_ended(&mut self, now: Instant) {
+        let Some(layered) = &mut self.layered else { return };
+        layered.fin = true;
+        layered.layers.ended();
+        if let State::Flushing { peer_fin, .. } = &mut self.state {
+            *peer_fin = true;
+        }
+        match &self.state {
+            State::Open { .. } | State::Flushing { .. } => self.rise(&[], now),
+            State::Draining { .. } => return self.end_as_planned(CloseMode::Normal),
+            State::Closed { .. } => return,
+        }
+        if let State::Open { reading: Reading::Ended, writing: Writing::Shut } = &self.state {
+            self.both_ended(now);
+        }
+        self.check_flushed(now);
+    }
+
+    /// Both streams of the protocol have ended. The socket's may still be open.
+    pub(super) fn both_ended(&mut self, now: Instant) {
+        let why = Reason::Done(By::Peer);
+        if self.has_socket_ended(true) {
+            return self.end(why, CloseMode::Normal);
+        }
+        self.state = State::Draining { why, since: now, left: DRAIN };
+        self.transport.cell.advance_phase(Phase::Closing);
+        self.order(Follows::DEADLINE);
+    }
+
+    // Down.
+
+    /// Moves what was written into the layers, as far as they take it.
+    pub(crate) fn pour(&mut self, now: Instant) -> Follows {
+        self.pour_down(now);
+        self.follows_output()
+    }
+
+    #[inline]
+    fn pour_down(&mut self, now: Instant) {
+        let Some(layered) = &mut self.layered else { return };
+        if !layered.failed {
+            layered.above.append(&mut self.transport.cell.outbox());
+        }
+        let poured = caught(|| layered.layers.down(&mut layered.above, now));
+        match poured {
+            Ok(()) => self.settle_layers(),
+            Err(text) => self.layer_panicked(&text, now),
+        }
+    }
+
+    pub(crate) fn is_layered(&self) -> bool {
+        self.layered.is_some()
+    }
+
+    /// Where the driver sends from, if not from the connection's own outbox.
+    #[inline]
+    pub(crate) fn bottom(&mut self) -> Option<&mut Outbox> {
+        Some(self.layered.as_mut()?.layers.bottom())
+    }
+
+    /// Whether there may be something to send.
+    #[inline]
+    pub(crate) fn has_output(&self) -> bool {
+        self.transport.cell.has_output() || self.layered.is_some() && self.has_layered_output()
+    }
+
+    pub(super) fn has_layered_output(&self) -> bool {
+        let below = |layered: &Layered| layered.layers.held() + layered.above.len() > 0;
+        self.closed().is_none() && self.layered.as_deref().is_some_and(below)
+    }
+
+    /// The number of bytes that the driver could still take.
+    pub(super) fn waiting(&mut self) -> usize {
+        match &mut self.layered {
+            Some(layered) => layered.layers.bottom().len(),
+            None => self.transport.cell.waiting(),
+        }
+    }
+
+    pub(super) fn trim(&mut self) {
+        match &mut self.layered {
+            Some(layered) => layered.layers.bottom().trim(),
+            None => self.transport.cell.trim_outbox(),
+        }
+    }
+
+    pub(super) fn add_in_flight(&mut self, taken: usize) {
+        match &mut self.layered {
+            Some(layered) => layered.taken += taken,
+            None => self.transport.cell.add_in_flight(taken),
+        }
+    }
+
+    pub(super) fn sub_in_flight(&mut self, sent: usize) {
+        match &mut self.layered {
+            Some(layered) => {
+                debug_assert!(sent <= layered.taken, "the driver sent more than it took");
+                layered.taken = layered.taken.saturating_sub(sent);
+                self.transport.cell.add_wire_bytes(0, sent);
+                self.settle_layers();
+            }
+            None => self.transport.cell.sub_in_flight(sent),
+        }
+    }
+
+    /// After each call into the layers: what they hold is in flight, and their deadline may have
+    /// moved.
+    #[inline]
+    pub(super) fn settle_layers(&mut self) {
+        let Some(layered) = &mut self.layered else { return };
+        let held = layered.layers.held() + layered.above.len();
+        self.transport.cell.set_in_flight(layered.taken + held);
+        let deadline = layered.layers.deadline();
+        if std::mem::replace(&mut layered.deadline, deadline) != deadline {
+            self.order(Follows::DEADLINE);
+        }
+    }
+
+    /// Asks the layers for their farewell, once everything written has gone down. True when the FIN
+    /// may follow: there is nothing more to send first.
+    pub(super) fn close_layers(&mut self, now: Instant) -> bool {
+        let Some(layered) = &mut self.layered else { return true };
+        if layered.failed {
+            return true;
+        }
+        match caught(|| layered.layers.close(&mut layered.above, now)) {
+            Ok(done) => {
+                self.settle_layers();
+                done && self.transport.cell.buffered() == 0
+            }
+            Err(text) => {
+                self.layer_panicked(&text, now);
+                false
+            }
+        }
+    }
+
+    /// Whether a close finds a handshake in progress and nothing written: there is nothing to wait
+    /// for.
+    pub(super) fn closes_in_handshake(&self) -> bool {
+        self.layered.as_ref().is_some_and(|layered| {
+            let nothing = layered.above.is_empty() && !self.transport.cell.has_output();
+            nothing && !layered.failed && !layered.layers.is_open()
+        })
+    }
+
+    /// Drops what lies in the layers: of a connection that is cut, or has panicked.
+    pub(super) fn clear_layers(&mut self) {
+        let Some(layered) = &mut self.layered else { return };
+        layered.failed = true;
+        layered.above.clear();
+        layered.layers.clear();
+        self.drop_layers_spent();
+        self.settle_layers();
+    }
+
+    /// Drops the foreign buffers that are sent.
+    pub(super) fn drop_spent(&mut self) {
+        match self.layered {
+            None => self.transport.cell.drop_spent(),
+            Some(_) => self.drop_layers_spent(),
+        }
+    }
+
+    fn drop_layers_spent(&mut self) {
+        if let Some(layered) = &mut self.layered {
+            let mut spent = layered.layers.take_spent();
+            spent.append(&mut layered.above.take_spent());
+            discard_all("drop of a buffer", spent);
+        }
+    }
+
+    // Deadlines.
+
+    pub(super) fn layers_deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Open { .. } | State::Flushing { .. } => self.layered.as_ref()?.layers.deadline(),
+            State::Draining { .. } | State::Closed { .. } => None,
+        }
+    }
+
+    pub(super) fn layers_timed_out(&mut self, now: Instant) {
+        if self.layers_deadline().is_some_and(|deadline| deadline <= now)
+            && let Some(layered) = &mut self.layered
+        {
+            contain("a layer's timed_out", || layered.layers.timed_out(now));
+            self.rise(&[], now);
+            self.pour_down(now);
+        }
+    }
+
+    // A layer on a live connection.
+
+    /// Adds the layers that handles asked for.
+    #[cold]
+    pub(super) fn start_layers(&mut self, now: Instant) {
+        for Starting { layer, mut clear } in self.transport.cell.take_starting() {
+            let layer = layer.take();
+            if self.closed().is_some() {
+                discard("drop of a layer", layer);
+                continue;
+            }
+            let left = !self.unread.is_empty();
+            let outcome = match &mut self.layered {
+                None => {
+                    let mut layers = Layers::boxed(layer, clear.spares());
+                    self.transport.cell.sub_in_flight(clear.len());
+                    layers.bottom().append(&mut clear);
+                    self.set_layers(layers, false);
+                    Ok(())
+                }
+                Some(layered) => {
+                    layered.above.append(&mut clear);
+                    layered.layers.push_boxed(layer, &mut layered.above, now)
+                }
+            };
+            let outcome = match left {
+                true => Err(Reason::Failed(Failure::from(PlaintextAfterUpgrade))),
+                false => outcome,
+            };
+            self.settle_layers();
+            if let Err(reason) = outcome {
+                return self.layer_failed(reason, now);
+            }
+        }
+        let open = self.layers_are_open();
+        self.transport.cell.set_starting(!open);
+        if !open && matches!(self.state, State::Open { reading: Reading::Paused { .. }, .. }) {
+            self.order_receive(true);
+        }
+        self.pour_down(now);
+    }
+}
+
+impl State {
+    /// Whether bytes are delivered.
+    fn is_reading(&self) -> bool {
+        matches!(self, State::Open { reading: Reading::Layered, .. })
+    }
+}
