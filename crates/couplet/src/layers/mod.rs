@@ -9,6 +9,8 @@
 
 mod plain;
 mod stack;
+#[cfg(any(feature = "tls", feature = "ring"))]
+pub mod tls;
 
 use std::time::Instant;
 

@@ -179,6 +179,27 @@ impl Outbox {
         self.check();
     }
 
+    /// Appends what `fill` writes into a buffer of `size` bytes, of which it returns how many it
+    /// used.
+    pub fn fill(&mut self, size: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
+        if self.open.capacity() == 0 {
+            self.spares.swap(&mut self.open);
+        }
+        if self.open.capacity() - self.open.len() < size && self.open.len() + size > GROWS {
+            self.seal();
+            self.spares.swap(&mut self.open);
+        }
+        let at = self.open.len();
+        self.open.resize(at + size, 0);
+        let used = fill(&mut self.open[at..]);
+        self.open.truncate(at + used);
+        self.len += used;
+        if self.open.is_empty() {
+            self.spares.take_back(&mut self.open);
+        }
+        self.check();
+    }
+
     /// [`extend`](Self::extend) past the capacity of the open piece. A small piece grows; a large
     /// one is sealed, so that nothing large is moved and the memory held fits what is queued.
     #[cold]

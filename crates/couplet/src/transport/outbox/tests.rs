@@ -31,6 +31,13 @@ fn bytes_leave_in_the_order_in_which_they_came_however_they_are_written_and_sent
                 model.extend(bytes);
             }
             8 => outbox.trim(),
+            12 => {
+                outbox.fill(size + 100, |room| {
+                    room[..size].copy_from_slice(&bytes);
+                    size
+                });
+                model.extend(bytes);
+            }
             10 | 11 => {
                 // All of it moves behind what another one holds, which may be nothing.
                 let mut other = Outbox::new(outbox.spares().clone());
