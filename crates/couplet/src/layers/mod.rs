@@ -8,14 +8,19 @@
 //! has no callbacks, so it cannot be re-entered.
 
 mod plain;
+mod proxy;
 mod stack;
+mod throttle;
 #[cfg(any(feature = "tls", feature = "ring"))]
 pub mod tls;
 
+use std::any::Any;
 use std::time::Instant;
 
 pub use plain::{PassThrough, SingleBytes};
+pub use proxy::{ProxyError, ProxyHeader, ProxyReader, ProxyTls, ProxyVersion, ProxyWriter};
 pub use stack::{Layers, PlaintextAfterUpgrade};
+pub use throttle::{Bandwidth, Throttle};
 
 use crate::address::Address;
 use crate::error::Reason;
@@ -157,5 +162,11 @@ pub trait Layer {
     /// The deadline has come. `up` and `down` are called next.
     fn timed_out(&mut self, now: Instant) {
         let _ = now;
+    }
+
+    /// What the layer knows about the connection, for [`Layers::find`]: a `TlsInfo` or a
+    /// [`ProxyHeader`], once the layer is open.
+    fn knows(&self) -> Option<&dyn Any> {
+        None
     }
 }

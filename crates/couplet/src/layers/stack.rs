@@ -281,6 +281,11 @@ impl Layers {
         self.state.shut == 0
     }
 
+    /// What a layer [knows](Layer::knows) of this type; of several, the upper one.
+    pub fn find<T: 'static>(&self) -> Option<&T> {
+        self.levels.iter().rev().find_map(|level| level.layer.knows()?.downcast_ref())
+    }
+
     /// The addresses that the layers were told.
     pub fn addresses(&self) -> &Addresses {
         &self.state.addresses

@@ -316,6 +316,15 @@ impl Outbox {
         }
     }
 
+    /// The queued chunks, from the front; none is empty.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let mut gone = self.gone;
+        let pieces = self.pieces().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
+        pieces
+            .map(move |piece| &piece[mem::take(&mut gone).min(piece.len())..])
+            .filter(|chunk| !chunk.is_empty())
+    }
+
     /// Fills `slices` with queued chunks, from the front, and returns how many were filled.
     pub fn chunks<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut gone = self.gone;

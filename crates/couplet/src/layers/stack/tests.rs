@@ -481,6 +481,30 @@ fn a_failure_comes_once_and_its_alert_goes_down() {
 }
 
 #[test]
+fn what_a_layer_knows_is_found_from_the_top() {
+    struct Knows(&'static str, PassThrough);
+    impl Layer for Knows {
+        fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+            self.1.up(below, now)
+        }
+
+        fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+            self.1.down(above, below, now);
+        }
+
+        fn ended(&mut self) {}
+
+        fn knows(&self) -> Option<&dyn std::any::Any> {
+            Some(&self.0)
+        }
+    }
+    let knows = |what| Box::new(Knows(what, PassThrough::default())) as Box<dyn Layer>;
+    let layers = stacked([knows("lower"), knows("upper"), Box::new(PassThrough::default())]);
+    assert_eq!(layers.find::<&str>(), Some(&"upper"));
+    assert_eq!(layers.find::<String>(), None);
+}
+
+#[test]
 fn only_layers_whose_time_has_come_time_out() {
     let now = start();
     let later = now + Duration::from_secs(1);

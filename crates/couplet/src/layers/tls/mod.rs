@@ -13,6 +13,7 @@ mod engine;
 mod guess;
 mod settings;
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -269,11 +270,12 @@ impl Tls {
         let mut gathered = Vec::new();
         let mut data = above.first();
         if data.len() < RECORD && data.len() < above.len() {
-            let mut slices = [io::IoSlice::new(&[]); 64];
-            let count = above.chunks(&mut slices);
-            for slice in &slices[..count] {
+            for slice in above.slices() {
                 let n = slice.len().min(RECORD - gathered.len());
                 gathered.extend_from_slice(&slice[..n]);
+                if gathered.len() == RECORD {
+                    break;
+                }
             }
             data = &gathered;
         }
@@ -400,6 +402,10 @@ impl Layer for Tls {
         );
         error.in_handshake = true;
         self.end_with(Reason::Tls(Arc::new(error)));
+    }
+
+    fn knows(&self) -> Option<&dyn Any> {
+        self.info.as_ref().map(|info| info as _)
     }
 }
 

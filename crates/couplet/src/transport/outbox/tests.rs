@@ -8,6 +8,9 @@ fn outbox() -> Outbox {
 
 /// Everything that waits, as a driver sees it.
 fn waiting(outbox: &Outbox) -> Vec<u8> {
+    assert!(outbox.slices().all(|slice| !slice.is_empty()));
+    assert_eq!(outbox.slices().map(<[u8]>::len).sum::<usize>(), outbox.len());
+    assert_eq!(outbox.slices().next().unwrap_or_default(), outbox.first());
     let mut slices = [IoSlice::new(&[]); 64];
     let count = outbox.chunks(&mut slices);
     slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
