@@ -7,6 +7,7 @@
 //! Twisted's `ProtocolWrapper` and `TLSMemoryBIOProtocol`, without the protocol's methods: a layer
 //! has no callbacks, so it cannot be re-entered.
 
+mod log;
 mod plain;
 mod proxy;
 mod stack;
@@ -17,6 +18,7 @@ pub mod tls;
 use std::any::Any;
 use std::time::Instant;
 
+pub use log::{Direction, Lines, LogForm, Pcap, PcapTap, Tap, TrafficLog};
 pub use plain::{PassThrough, SingleBytes};
 pub use proxy::{ProxyError, ProxyHeader, ProxyReader, ProxyTls, ProxyVersion, ProxyWriter};
 pub use stack::{Layers, PlaintextAfterUpgrade};
