@@ -1,7 +1,8 @@
 //! A guess at what a peer speaks that does not speak TLS, from its first bytes.
 
-/// How many bytes a guess needs.
-pub(super) const LENGTH: usize = 12;
+/// How many bytes a guess looks at: those of the header of a record, which are always there when it
+/// turns out not to be one. With more, the guess would depend on how the stream is cut.
+pub(super) const LENGTH: usize = 5;
 
 /// What the stream looks like, unless it is TLS.
 pub(super) fn not_tls(first: &[u8], is_server: bool) -> Option<&'static str> {
@@ -27,11 +28,10 @@ pub(super) fn not_tls(first: &[u8], is_server: bool) -> Option<&'static str> {
         (&["+OK", "* OK"], "the server greeted in clear: it may want STARTTLS"),
     ];
     let guesses = if is_server { to_server } else { to_client };
-    // The header of a record may be all there is.
     let begins = |words: &[&str]| {
         words.iter().any(|word| {
-            let n = word.len().min(first.len());
-            n >= 3 && word.as_bytes()[..n] == first[..n]
+            let n = word.len().min(LENGTH);
+            first.starts_with(&word.as_bytes()[..n])
         })
     };
     guesses.iter().find(|(words, _)| begins(words)).map(|(_, guess)| *guess).or_else(|| {
