@@ -67,7 +67,7 @@ fn read(stream: &[u8], piece: usize) -> Read {
                 Up::Data(data) => read.data.extend_from_slice(data),
                 Up::Failed(reason) => read.failed = Some(reason.to_string()),
                 Up::Open(_) => {}
-                Up::Nothing | Up::Closed => panic!("{up:?}"),
+                Up::Nothing | Up::Last(_) | Up::Closed => panic!("{up:?}"),
             }
             Continue(())
         });

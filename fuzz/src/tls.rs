@@ -99,7 +99,7 @@ impl End {
                 Up::Data(data) => received.extend_from_slice(data),
                 Up::Failed(reason) => assert!(failed.replace(reason.to_string()).is_none()),
                 Up::Open(_) | Up::Closed => {}
-                Up::Nothing => panic!("nothing came up"),
+                Up::Nothing | Up::Last(_) => panic!("nothing came up"),
             }
             Continue(())
         });

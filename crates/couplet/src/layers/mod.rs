@@ -42,9 +42,14 @@ pub enum Up<'a> {
     Nothing,
     /// Bytes of the stream, never empty; lent from the layer or from the bytes it was given.
     Data(&'a [u8]),
-    /// The layer is open: its handshake is complete, or its header was read. Reported once, before
-    /// the first `Data`, by a layer whose [`is_open`](Layer::is_open) was false at the beginning.
-    Open(Addresses),
+    /// As `Data`, from a layer that has nothing more to give of what it was given: it is asked again
+    /// only if it left bytes, or for another reason. This spares a layer that only passes bytes on
+    /// every second call.
+    Last(&'a [u8]),
+    /// The layer is open: its handshake is complete, or its header was read, perhaps with addresses.
+    /// Reported once, before the first `Data`, by a layer whose [`is_open`](Layer::is_open) was false
+    /// at the beginning.
+    Open(Option<Box<Addresses>>),
     /// The peer ended the stream above this layer, after all its bytes. Nothing comes after it.
     Closed,
     /// The connection cannot go on. Nothing comes after it.

@@ -253,7 +253,12 @@ impl Outbox {
     /// rest of a piece or a small piece.
     #[inline]
     pub fn append(&mut self, other: &mut Outbox) {
-        if self.is_empty() && !self.has_spent() && !other.has_spent() {
+        if self.is_empty() && self.is_plain() && other.is_plain() {
+            mem::swap(&mut self.open, &mut other.open);
+            self.gone = mem::take(&mut other.gone);
+            self.len = mem::take(&mut other.len);
+            self.check();
+        } else if self.is_empty() && !self.has_spent() && !other.has_spent() {
             mem::swap(&mut self.open, &mut other.open);
             mem::swap(&mut self.sealed, &mut other.sealed);
             self.gone = mem::take(&mut other.gone);

@@ -89,7 +89,7 @@ impl Layer for ProxyReader {
                 self.deadline = None;
                 let addresses = Addresses { peer: header.peer.clone(), host: header.host.clone() };
                 self.header = Some(header);
-                Up::Open(addresses)
+                Up::Open(Some(Box::new(addresses)))
             }
             Err(error) => {
                 self.deadline = None;

@@ -42,11 +42,11 @@ fn feed(layers: &mut Layers, bytes: &[u8], read: &mut Read) {
     let flow = layers.feed(bytes, start(), |up| {
         match up {
             Up::Data(data) => read.data.extend_from_slice(data),
-            Up::Open(addresses) => read.opened = Some(addresses),
+            Up::Open(addresses) => read.opened = addresses.map(|addresses| *addresses),
             Up::Failed(reason) => {
                 read.failed = Some(reason.downcast_ref::<ProxyError>().expect("ours").clone());
             }
-            Up::Nothing | Up::Closed => panic!("{up:?}"),
+            Up::Nothing | Up::Last(_) | Up::Closed => panic!("{up:?}"),
         }
         Continue(())
     });

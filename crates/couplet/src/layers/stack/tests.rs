@@ -36,7 +36,7 @@ impl Layer for Records {
         if !self.open {
             self.open = true;
             self.received.remove(0);
-            return Up::Open(self.opened_by.take().unwrap_or_default());
+            return Up::Open(self.opened_by.take().map(Box::new));
         }
         if first == 0 {
             return Up::Closed;
@@ -185,7 +185,7 @@ struct Seen {
 impl Seen {
     fn note(&mut self, up: Up<'_>) {
         let event = match up {
-            Up::Nothing => "nothing",
+            Up::Nothing | Up::Last(_) => "nothing",
             Up::Data(data) => {
                 assert!(!data.is_empty(), "empty data came up");
                 return self.data.extend_from_slice(data);
@@ -353,7 +353,7 @@ fn a_stack_opens_once_when_its_last_level_does_with_all_addresses() {
     let mut opened = Vec::new();
     let mut feed = |layers: &mut Layers, bytes: &[u8]| {
         layers.feed(bytes, start(), |up| {
-            let Up::Open(addresses) = up else { panic!("{up:?}") };
+            let Up::Open(Some(addresses)) = up else { panic!("{up:?}") };
             opened.push(addresses.peer);
             Break(())
         })

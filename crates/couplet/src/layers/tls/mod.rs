@@ -27,7 +27,7 @@ pub use settings::{
     TlsConfigError,
 };
 
-use super::{Addresses, Layer, Outbox, ROOM, Up};
+use super::{Layer, Outbox, ROOM, Up};
 use crate::error::{Fault, Reason, TlsError, TlsProblem};
 use engine::config::{ClientConfig, ServerConfig, ServerName};
 use engine::{Session, Step};
@@ -317,7 +317,7 @@ impl Layer for Tls {
                 State::Handshaking | State::Open => {}
                 State::Opening => {
                     self.state = State::Open;
-                    return Up::Open(Addresses::default());
+                    return Up::Open(None);
                 }
                 State::PeerClosed => return Up::Closed,
                 State::Failing(_) => {

@@ -41,7 +41,7 @@ impl Layer for Shared {
                 self.1 = data.to_vec();
                 Up::Data(&self.1)
             }
-            Up::Nothing => Up::Nothing,
+            Up::Nothing | Up::Last(_) => Up::Nothing,
             Up::Open(addresses) => Up::Open(addresses),
             Up::Closed => Up::Closed,
             Up::Failed(reason) => Up::Failed(reason),
@@ -109,7 +109,7 @@ impl End {
         let End { layers, received, open, closed, failed, .. } = self;
         layers.feed(bytes, start(), |up| {
             match up {
-                Up::Nothing => panic!("nothing came up"),
+                Up::Nothing | Up::Last(_) => panic!("nothing came up"),
                 Up::Data(data) => {
                     assert!(*open && !*closed, "data out of turn");
                     received.extend_from_slice(data);
