@@ -112,7 +112,7 @@ impl Throttle {
 impl Layer for Throttle {
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
         match self.up.take(below.len(), now) {
-            0 if self.ended && below.is_empty() => Up::Closed,
+            0 if self.ended => Up::Closed,
             0 => Up::Nothing,
             n => {
                 let (data, rest) = below.split_at(n);
@@ -227,6 +227,18 @@ mod tests {
             let received = one[0].received as u64;
             assert!(received <= expected && received + rate / 50 >= expected, "{received}");
         }
+    }
+
+    #[test]
+    fn a_long_rest_saves_up_no_more_than_the_burst() {
+        let mut one = [Busy::new(&Bandwidth::new(10_000))];
+        let now = start();
+        one[0].turn(now);
+        let before = one[0].received;
+        one[0].turn(now + Duration::from_secs(3600));
+        let passed = one[0].received - before;
+        // What was reserved before the rest, and the burst.
+        assert!((1000..=1100).contains(&passed), "{passed}");
     }
 
     #[test]

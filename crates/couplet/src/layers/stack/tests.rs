@@ -445,6 +445,34 @@ fn output_stays_above_while_the_bottom_is_full() {
 }
 
 #[test]
+fn a_level_with_a_full_outbox_is_not_asked_for_more() {
+    /// Sends half of what there is room for each time it is asked.
+    struct Chatty(Rc<Cell<usize>>);
+    impl Layer for Chatty {
+        fn up<'a>(&'a mut self, _: &mut &'a [u8], _: Instant) -> Up<'a> {
+            Up::Nothing
+        }
+
+        fn down(&mut self, _: &mut Outbox, below: &mut Outbox, _: Instant) {
+            self.0.set(self.0.get() + 1);
+            below.extend(&[0; ROOM / 2]);
+        }
+
+        fn ended(&mut self) {}
+    }
+    let [upper, lower] = [0; 2].map(|_| Rc::new(Cell::new(0)));
+    let chatty = |calls: &Rc<Cell<usize>>| Box::new(Chatty(calls.clone())) as Box<dyn Layer>;
+    let mut layers = stacked([chatty(&lower), chatty(&upper)]);
+    for _ in 0..10 {
+        layers.down(&mut outbox(b""), start());
+    }
+    assert_eq!((upper.get(), lower.get()), (2, 2));
+    layers.bottom().advance(1);
+    layers.down(&mut outbox(b""), start());
+    assert_eq!((upper.get(), lower.get()), (2, 3));
+}
+
+#[test]
 fn a_close_goes_down_level_by_level_behind_everything_and_once() {
     let mut layers = stacked([
         Box::new(Records::default()) as Box<dyn Layer>,

@@ -100,7 +100,6 @@ impl ServerConfig {
             config.ticketer = Ticketer::new().map_err(wrong)?;
         } else {
             config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.send_tls13_tickets = 0;
         }
         if options.key_log {
             config.key_log = Arc::new(KeyLogFile::new());

@@ -210,10 +210,13 @@ fn a_record_that_was_altered_or_is_too_long_ends_the_connection() {
     let too_long = [&[23, 3, 3, 0x48, 1], &[0; 18_433][..]].concat();
     // 16 KiB and a byte of plaintext cannot be made by our side; this much ciphertext can be sent.
     let barely = [&[23, 3, 3, 0x41, 1], &[0; 16_641][..]].concat();
+    // A header is enough to see that its record is too long.
+    let header = vec![23, 3, 3, 0x48, 1];
     let alter = |bytes: &mut Vec<u8>| bytes[20] ^= 1;
     for (name, change, problem) in [
         ("altered", None, TlsProblem::BadRecord),
         ("too long", Some(too_long), TlsProblem::Misbehaved),
+        ("going to be too long", Some(header), TlsProblem::Misbehaved),
         ("longer than TLS 1.3 allows", Some(barely), TlsProblem::BadRecord),
     ] {
         let (client, server) = good();

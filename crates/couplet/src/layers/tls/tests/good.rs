@@ -59,6 +59,26 @@ fn records_are_read_the_same_however_they_are_cut() {
 }
 
 #[test]
+fn a_handshake_message_may_have_several_records() {
+    for version in BOTH {
+        let authority = Authority::new();
+        let pem = authority.pem(NAME, |_| {});
+        let (chain, key) = pem.split_at(pem.find("-----BEGIN PRIVATE").expect("a key"));
+        let long = Identity::from_pem(chain.repeat(80).as_bytes(), key.as_bytes()).expect("valid");
+        let length: usize = long.certificates().map(<[u8]>::len).sum();
+        assert!((20_000..60_000).contains(&length), "{length}");
+        let options = ClientTlsOptions::default().roots(authority.roots());
+        let client = client(options.versions(version, version));
+        let server = server(ServerTlsOptions::default().identity(long));
+        for piece in [1000, usize::MAX] {
+            let mut two = two(&client, &server);
+            two.run(piece);
+            assert!(two.client.open && two.server.open, "{version} {:?}", two.client.failed);
+        }
+    }
+}
+
+#[test]
 fn the_first_data_may_come_with_the_last_of_the_handshake() {
     let (client, server) = good();
     let mut two = two(&client, &server);
