@@ -13,14 +13,18 @@ mod framers;
 mod lives;
 #[allow(dead_code, reason = "the program uses the rest")]
 mod poetry;
+mod proxy;
 mod servers;
 mod streams;
+mod tls;
 
 pub use answers::answers;
 pub use endpoints::endpoints;
 pub use framers::framers;
 pub use lives::lives;
+pub use proxy::proxy;
 pub use servers::servers;
+pub use tls::tls;
 
 /// A fuzz target.
 #[derive(Clone, Copy)]
@@ -34,13 +38,20 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "framers", run: framers, words: framers::WORDS },
     Target { name: "servers", run: servers, words: servers::WORDS },
     Target { name: "answers", run: answers, words: answers::WORDS },
     Target { name: "endpoints", run: endpoints, words: endpoints::WORDS },
     Target { name: "lives", run: lives, words: &[] },
+    Target { name: "proxy", run: proxy, words: proxy::WORDS },
+    Target { name: "tls", run: tls, words: tls::WORDS },
 ];
+
+#[expect(clippy::disallowed_methods, reason = "any instant will do")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
 
 /// The program's poems, reduced to what its protocols use.
 mod poems {

@@ -3,6 +3,8 @@
 //! One type per operation: [`Reason`] for the end of a connection (Twisted's `ConnectionDone`,
 //! `ConnectionLost`, …), [`ListenError`] and [`ConnectError`] for listening and connecting.
 
+mod tls;
+
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -11,6 +13,9 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::defer::Failure;
+#[cfg(any(feature = "tls", feature = "ring"))]
+pub(crate) use tls::alert_name;
+pub use tls::{CertificateProblem, Fault, TlsError, TlsProblem};
 
 /// Which side ended a connection that ended cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +29,8 @@ pub enum By {
 /// Why a connection was lost. Cheap to clone.
 ///
 /// A connection has one reason. If several apply, the first in this order wins: `Failed` or
-/// `Panicked` (whichever came first), `Aborted`, `Overflow`, `Lost`, `CloseTimedOut`, `Timeout`,
-/// `Shutdown`, `Done`.
+/// `Panicked` (whichever came first), `Aborted`, `Overflow`, `Tls`, `Lost`, `CloseTimedOut`,
+/// `Timeout`, `Shutdown`, `Done`.
 ///
 /// Twisted's `ConnectionDone`, `ConnectionLost`, `ConnectionAborted`.
 #[derive(Clone, Debug)]
@@ -37,6 +42,9 @@ pub enum Reason {
     Done(By),
     /// The connection broke before that: a reset, or any read or write error.
     Lost(Arc<io::Error>),
+    /// TLS failed: in the handshake, or by a record that is not valid. A stream that only ends
+    /// without close_notify is [`Lost`](Self::Lost).
+    Tls(Arc<TlsError>),
     /// Our side called [`abort_connection`](crate::Transport::abort_connection).
     Aborted,
     /// Nothing was received for the [idle timeout](crate::Transport::set_idle_timeout).
@@ -60,11 +68,14 @@ impl Reason {
     }
 
     /// The underlying error, if it is an `E`: for `Failed` the protocol's error, for `Lost` the
-    /// [`io::Error`].
+    /// [`io::Error`] or its cause, for `Tls` the [`TlsError`].
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         match self {
             Reason::Failed(failure) => failure.downcast_ref::<E>(),
-            Reason::Lost(error) => (error.as_ref() as &(dyn Error + 'static)).downcast_ref::<E>(),
+            Reason::Lost(error) => (error.as_ref() as &(dyn Error + 'static))
+                .downcast_ref::<E>()
+                .or_else(|| error.get_ref()?.downcast_ref::<E>()),
+            Reason::Tls(error) => (error.as_ref() as &(dyn Error + 'static)).downcast_ref::<E>(),
             _ => None,
         }
     }
@@ -75,11 +86,12 @@ impl Reason {
             Reason::Failed(_) | Reason::Panicked(_) => 0,
             Reason::Aborted => 1,
             Reason::Overflow => 2,
-            Reason::Lost(_) => 3,
-            Reason::CloseTimedOut => 4,
-            Reason::Timeout => 5,
-            Reason::Shutdown => 6,
-            Reason::Done(_) => 7,
+            Reason::Tls(_) => 3,
+            Reason::Lost(_) => 4,
+            Reason::CloseTimedOut => 5,
+            Reason::Timeout => 6,
+            Reason::Shutdown => 7,
+            Reason::Done(_) => 8,
         }
     }
 }
@@ -90,6 +102,7 @@ impl fmt::Display for Reason {
             Reason::Done(By::Us) => write!(f, "connection closed by us"),
             Reason::Done(By::Peer) => write!(f, "connection closed by the peer"),
             Reason::Lost(error) => write!(f, "connection lost: {}", Plain(error)),
+            Reason::Tls(error) => write!(f, "{error}"),
             Reason::Aborted => write!(f, "connection aborted by us"),
             Reason::Timeout => write!(f, "idle timeout: nothing received for too long"),
             Reason::CloseTimedOut => write!(f, "close timed out: the peer stopped reading"),
@@ -118,6 +131,7 @@ impl Error for ConnectionLost {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
             Reason::Lost(error) => Some(error.as_ref()),
+            Reason::Tls(error) => Some(error.as_ref()),
             _ => None,
         }
     }

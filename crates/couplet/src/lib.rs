@@ -94,6 +94,8 @@
 //! | --- | --- | --- |
 //! | `testing` | by default | [`testing`], and the driver in memory below it |
 //! | `sim` | by default | [`sim`]; it implies `testing` |
+//! | `tls` | by default | `layers::tls`, with the cryptography of aws-lc-rs |
+//! | `ring` | | `layers::tls`, with the cryptography of ring |
 //!
 //! A program that is shipped can leave both out by `default-features = false`, and name them among
 //! its `dev-dependencies`.
@@ -146,7 +148,10 @@ pub use address::Address;
 pub use bytes::Bytes;
 pub use defer::{Deferred, Failure, Resolver, Result};
 pub use driver::{ConnectOptions, Interest, ListenOptions, Ready, Signal, SocketOption};
-pub use error::{By, ConnectError, ConnectionLost, ListenError, Reason};
+pub use error::{
+    By, CertificateProblem, ConnectError, ConnectionLost, Fault, ListenError, Reason, TlsError,
+    TlsProblem,
+};
 #[doc(inline)]
 pub use factory::{Factory, IntoFactory, Shared};
 pub use protocol::Protocol;

@@ -7,13 +7,22 @@
 //! Twisted's `ProtocolWrapper` and `TLSMemoryBIOProtocol`, without the protocol's methods: a layer
 //! has no callbacks, so it cannot be re-entered.
 
+mod log;
 mod plain;
+mod proxy;
 mod stack;
+mod throttle;
+#[cfg(any(feature = "tls", feature = "ring"))]
+pub mod tls;
 
+use std::any::Any;
 use std::time::Instant;
 
+pub use log::{Direction, Lines, LogForm, Pcap, PcapTap, Tap, TrafficLog};
 pub use plain::{PassThrough, SingleBytes};
+pub use proxy::{ProxyError, ProxyHeader, ProxyReader, ProxyTls, ProxyVersion, ProxyWriter};
 pub use stack::{Layers, PlaintextAfterUpgrade};
+pub use throttle::{Bandwidth, Throttle};
 
 use crate::address::Address;
 use crate::error::Reason;
@@ -33,9 +42,14 @@ pub enum Up<'a> {
     Nothing,
     /// Bytes of the stream, never empty; lent from the layer or from the bytes it was given.
     Data(&'a [u8]),
-    /// The layer is open: its handshake is complete, or its header was read. Reported once, before
-    /// the first `Data`, by a layer whose [`is_open`](Layer::is_open) was false at the beginning.
-    Open(Addresses),
+    /// As `Data`, from a layer that has nothing more to give of what it was given: it is asked again
+    /// only if it left bytes, or for another reason. This spares a layer that only passes bytes on
+    /// every second call.
+    Last(&'a [u8]),
+    /// The layer is open: its handshake is complete, or its header was read, perhaps with addresses.
+    /// Reported once, before the first `Data`, by a layer whose [`is_open`](Layer::is_open) was false
+    /// at the beginning.
+    Open(Option<Box<Addresses>>),
     /// The peer ended the stream above this layer, after all its bytes. Nothing comes after it.
     Closed,
     /// The connection cannot go on. Nothing comes after it.
@@ -155,5 +169,11 @@ pub trait Layer {
     /// The deadline has come. `up` and `down` are called next.
     fn timed_out(&mut self, now: Instant) {
         let _ = now;
+    }
+
+    /// What the layer knows about the connection, for [`Layers::find`]: a `TlsInfo` or a
+    /// [`ProxyHeader`], once the layer is open.
+    fn knows(&self) -> Option<&dyn Any> {
+        None
     }
 }

@@ -17,7 +17,7 @@ impl Layer for PassThrough {
         match std::mem::take(below) {
             [] if self.ended => Up::Closed,
             [] => Up::Nothing,
-            bytes => Up::Data(bytes),
+            bytes => Up::Last(bytes),
         }
     }
 

@@ -183,7 +183,7 @@ impl Layers {
         let mut wrong = None;
         // Also what lies inside a level, such as a second record of one chunk.
         let _ = self.feed(&[], now, |up| match up {
-            Up::Data(_) => {
+            Up::Data(_) | Up::Last(_) => {
                 wrong = Some(Reason::Failed(Failure::from(PlaintextAfterUpgrade)));
                 Break(())
             }
@@ -219,7 +219,7 @@ impl Layers {
     }
 
     /// The way up: bytes of the socket go in, and what comes out on top goes to `sink`, which never
-    /// gets [`Up::Nothing`].
+    /// gets [`Up::Nothing`] or [`Up::Last`].
     ///
     /// The sink gets [`Up::Open`] when the last closed layer has opened, with the addresses that the
     /// layers were told; it may return [`Break`] to stop (a pause, an upgrade). Then, and when a
@@ -238,7 +238,24 @@ impl Layers {
         if bytes.is_empty() || feed.state.behind || feed.state.failed {
             return feed.catch_up(&mut self.levels, bytes);
         }
-        let flow = feed.rise(&mut self.levels, &mut bytes);
+        // Nearly always there is one level, which gives all at once.
+        let flow = match &mut self.levels[..] {
+            [Level { layer, open, ended: ended @ false, .. }] => {
+                let mut rest = bytes;
+                match layer.up(&mut rest, now) {
+                    Up::Last(data) if rest.is_empty() => {
+                        bytes = &[];
+                        (feed.sink)(Up::Data(data))
+                    }
+                    other => {
+                        let handled = feed.handle(other, open, ended, &mut []);
+                        bytes = &bytes[bytes.len() - rest.len()..];
+                        feed.go_on(&mut self.levels, &mut bytes, handled)
+                    }
+                }
+            }
+            levels => feed.rise(levels, &mut bytes),
+        };
         if flow.is_break() {
             return feed.stopped(&mut self.levels, bytes);
         }
@@ -257,6 +274,11 @@ impl Layers {
     /// [`held`](Self::held) is not 0, and when bytes have left the bottom.
     #[inline]
     pub fn down(&mut self, above: &mut Outbox, now: Instant) {
+        if let [Level { layer, below, .. }] = &mut self.levels[..]
+            && below.is_empty()
+        {
+            return layer.down(above, below, now);
+        }
         let mut above = above;
         for level in self.levels.iter_mut().rev() {
             if level.below.len() < ROOM {
@@ -297,6 +319,11 @@ impl Layers {
     #[inline]
     pub fn is_open(&self) -> bool {
         self.state.shut == 0
+    }
+
+    /// What a layer [knows](Layer::knows) of this type; of several, the upper one.
+    pub fn find<T: 'static>(&self) -> Option<&T> {
+        self.levels.iter().rev().find_map(|level| level.layer.knows()?.downcast_ref())
     }
 
     /// The addresses that the layers were told.
@@ -361,55 +388,87 @@ impl<S: FnMut(Up<'_>) -> ControlFlow<()>> Feed<'_, S> {
         };
         while !level.ended {
             let mut rest = *bytes;
-            let flow = match level.layer.up(&mut rest, self.now) {
-                Up::Data(data) => self.lend(above, data),
-                Up::Nothing => {
-                    // What it leaves is what it is too full for.
-                    *bytes = &bytes[bytes.len() - rest.len()..];
-                    return if bytes.is_empty() { Continue(()) } else { Break(()) };
-                }
-                Up::Open(addresses) => {
-                    self.state.shut -= usize::from(!mem::replace(&mut level.open, true));
-                    self.opened(addresses)
-                }
-                Up::Closed => {
-                    level.ended = true;
-                    self.end(above)
-                }
-                Up::Failed(reason) => {
-                    level.ended = true;
-                    self.fail(reason)
-                }
-            };
+            let up = level.layer.up(&mut rest, self.now);
+            let is_last = matches!(up, Up::Last(_)) && rest.is_empty();
+            let handled = self.handle(up, &mut level.open, &mut level.ended, above);
             *bytes = &bytes[bytes.len() - rest.len()..];
-            flow?;
+            match handled {
+                Some(Continue(())) if !is_last => {}
+                Some(flow) => return flow,
+                // What it leaves is what it is too full for.
+                None => return if bytes.is_empty() { Continue(()) } else { Break(()) },
+            }
         }
         *bytes = &[];
         Continue(())
+    }
+
+    /// Continues after the first thing that a level gave.
+    #[cold]
+    fn go_on(
+        &mut self,
+        levels: &mut [Level],
+        bytes: &mut &[u8],
+        handled: Option<ControlFlow<()>>,
+    ) -> ControlFlow<()> {
+        match handled {
+            Some(Continue(())) => self.rise(levels, bytes),
+            Some(flow) => flow,
+            None if bytes.is_empty() => Continue(()),
+            None => Break(()),
+        }
+    }
+
+    /// Passes on what came out of a level with these flags. `None` for nothing.
+    #[inline]
+    fn handle(
+        &mut self,
+        up: Up<'_>,
+        open: &mut bool,
+        ended: &mut bool,
+        above: &mut [Level],
+    ) -> Option<ControlFlow<()>> {
+        Some(match up {
+            Up::Nothing => return None,
+            Up::Data(data) | Up::Last(data) => self.lend(above, data),
+            Up::Open(told) => self.opened(open, told),
+            Up::Closed => {
+                *ended = true;
+                self.end(above)
+            }
+            Up::Failed(reason) => {
+                *ended = true;
+                self.fail(reason)
+            }
+        })
     }
 
     /// Passes bytes to the levels above, which keep what they do not take.
     #[inline]
     fn lend(&mut self, above: &mut [Level], mut data: &[u8]) -> ControlFlow<()> {
         debug_assert!(!data.is_empty(), "a layer gave no bytes as data");
+        if above.is_empty() {
+            return (self.sink)(Up::Data(data));
+        }
         let flow = self.rise(above, &mut data);
-        if flow.is_break()
-            && let Some(level) = above.first_mut()
-        {
-            level.unread.keep(data);
+        if flow.is_break() && !data.is_empty() {
+            above[0].unread.keep(data);
         }
         flow
     }
 
     #[cold]
-    fn opened(&mut self, told: Addresses) -> ControlFlow<()> {
+    fn opened(&mut self, open: &mut bool, told: Option<Box<Addresses>>) -> ControlFlow<()> {
+        self.state.shut -= usize::from(!mem::replace(open, true));
         let addresses = &mut self.state.addresses;
-        addresses.peer = told.peer.or(addresses.peer.take());
-        addresses.host = told.host.or(addresses.host.take());
+        if let Some(told) = told {
+            addresses.peer = told.peer.or(addresses.peer.take());
+            addresses.host = told.host.or(addresses.host.take());
+        }
         if self.state.shut > 0 {
             return Continue(());
         }
-        (self.sink)(Up::Open(addresses.clone()))
+        (self.sink)(Up::Open(Some(Box::new(addresses.clone()))))
     }
 
     /// The stream below these levels has ended.

@@ -179,6 +179,27 @@ impl Outbox {
         self.check();
     }
 
+    /// Appends what `fill` writes into a buffer of `size` bytes, of which it returns how many it
+    /// used.
+    pub fn fill(&mut self, size: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
+        if self.open.capacity() == 0 {
+            self.spares.swap(&mut self.open);
+        }
+        if self.open.capacity() - self.open.len() < size && self.open.len() + size > GROWS {
+            self.seal();
+            self.spares.swap(&mut self.open);
+        }
+        let at = self.open.len();
+        self.open.resize(at + size, 0);
+        let used = fill(&mut self.open[at..]);
+        self.open.truncate(at + used);
+        self.len += used;
+        if self.open.is_empty() {
+            self.spares.take_back(&mut self.open);
+        }
+        self.check();
+    }
+
     /// [`extend`](Self::extend) past the capacity of the open piece. A small piece grows; a large
     /// one is sealed, so that nothing large is moved and the memory held fits what is queued.
     #[cold]
@@ -232,7 +253,12 @@ impl Outbox {
     /// rest of a piece or a small piece.
     #[inline]
     pub fn append(&mut self, other: &mut Outbox) {
-        if self.is_empty() && !self.has_spent() && !other.has_spent() {
+        if self.is_empty() && self.is_plain() && other.is_plain() {
+            mem::swap(&mut self.open, &mut other.open);
+            self.gone = mem::take(&mut other.gone);
+            self.len = mem::take(&mut other.len);
+            self.check();
+        } else if self.is_empty() && !self.has_spent() && !other.has_spent() {
             mem::swap(&mut self.open, &mut other.open);
             mem::swap(&mut self.sealed, &mut other.sealed);
             self.gone = mem::take(&mut other.gone);
@@ -293,6 +319,15 @@ impl Outbox {
             None => &self.open[self.gone..],
             Some(piece) => &piece.as_slice()[self.gone..],
         }
+    }
+
+    /// The queued chunks, from the front; none is empty.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let mut gone = self.gone;
+        let pieces = self.pieces().map(Piece::as_slice).chain(std::iter::once(&self.open[..]));
+        pieces
+            .map(move |piece| &piece[mem::take(&mut gone).min(piece.len())..])
+            .filter(|chunk| !chunk.is_empty())
     }
 
     /// Fills `slices` with queued chunks, from the front, and returns how many were filled.

@@ -36,7 +36,7 @@ impl Layer for Records {
         if !self.open {
             self.open = true;
             self.received.remove(0);
-            return Up::Open(self.opened_by.take().unwrap_or_default());
+            return Up::Open(self.opened_by.take().map(Box::new));
         }
         if first == 0 {
             return Up::Closed;
@@ -185,7 +185,7 @@ struct Seen {
 impl Seen {
     fn note(&mut self, up: Up<'_>) {
         let event = match up {
-            Up::Nothing => "nothing",
+            Up::Nothing | Up::Last(_) => "nothing",
             Up::Data(data) => {
                 assert!(!data.is_empty(), "empty data came up");
                 return self.data.extend_from_slice(data);
@@ -353,7 +353,7 @@ fn a_stack_opens_once_when_its_last_level_does_with_all_addresses() {
     let mut opened = Vec::new();
     let mut feed = |layers: &mut Layers, bytes: &[u8]| {
         layers.feed(bytes, start(), |up| {
-            let Up::Open(addresses) = up else { panic!("{up:?}") };
+            let Up::Open(Some(addresses)) = up else { panic!("{up:?}") };
             opened.push(addresses.peer);
             Break(())
         })
@@ -445,6 +445,34 @@ fn output_stays_above_while_the_bottom_is_full() {
 }
 
 #[test]
+fn a_level_with_a_full_outbox_is_not_asked_for_more() {
+    /// Sends half of what there is room for each time it is asked.
+    struct Chatty(Rc<Cell<usize>>);
+    impl Layer for Chatty {
+        fn up<'a>(&'a mut self, _: &mut &'a [u8], _: Instant) -> Up<'a> {
+            Up::Nothing
+        }
+
+        fn down(&mut self, _: &mut Outbox, below: &mut Outbox, _: Instant) {
+            self.0.set(self.0.get() + 1);
+            below.extend(&[0; ROOM / 2]);
+        }
+
+        fn ended(&mut self) {}
+    }
+    let [upper, lower] = [0; 2].map(|_| Rc::new(Cell::new(0)));
+    let chatty = |calls: &Rc<Cell<usize>>| Box::new(Chatty(calls.clone())) as Box<dyn Layer>;
+    let mut layers = stacked([chatty(&lower), chatty(&upper)]);
+    for _ in 0..10 {
+        layers.down(&mut outbox(b""), start());
+    }
+    assert_eq!((upper.get(), lower.get()), (2, 2));
+    layers.bottom().advance(1);
+    layers.down(&mut outbox(b""), start());
+    assert_eq!((upper.get(), lower.get()), (2, 3));
+}
+
+#[test]
 fn a_close_goes_down_level_by_level_behind_everything_and_once() {
     let mut layers = stacked([
         Box::new(Records::default()) as Box<dyn Layer>,
@@ -478,6 +506,30 @@ fn a_failure_comes_once_and_its_alert_goes_down() {
     assert_eq!(layers.held(), 1);
     layers.down(&mut outbox(b""), start());
     assert_eq!(drain(layers.bottom()), b"?");
+}
+
+#[test]
+fn what_a_layer_knows_is_found_from_the_top() {
+    struct Knows(&'static str, PassThrough);
+    impl Layer for Knows {
+        fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+            self.1.up(below, now)
+        }
+
+        fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+            self.1.down(above, below, now);
+        }
+
+        fn ended(&mut self) {}
+
+        fn knows(&self) -> Option<&dyn std::any::Any> {
+            Some(&self.0)
+        }
+    }
+    let knows = |what| Box::new(Knows(what, PassThrough::default())) as Box<dyn Layer>;
+    let layers = stacked([knows("lower"), knows("upper"), Box::new(PassThrough::default())]);
+    assert_eq!(layers.find::<&str>(), Some(&"upper"));
+    assert_eq!(layers.find::<String>(), None);
 }
 
 #[test]

@@ -8,6 +8,9 @@ fn outbox() -> Outbox {
 
 /// Everything that waits, as a driver sees it.
 fn waiting(outbox: &Outbox) -> Vec<u8> {
+    assert!(outbox.slices().all(|slice| !slice.is_empty()));
+    assert_eq!(outbox.slices().map(<[u8]>::len).sum::<usize>(), outbox.len());
+    assert_eq!(outbox.slices().next().unwrap_or_default(), outbox.first());
     let mut slices = [IoSlice::new(&[]); 64];
     let count = outbox.chunks(&mut slices);
     slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
@@ -31,6 +34,13 @@ fn bytes_leave_in_the_order_in_which_they_came_however_they_are_written_and_sent
                 model.extend(bytes);
             }
             8 => outbox.trim(),
+            12 => {
+                outbox.fill(size + 100, |room| {
+                    room[..size].copy_from_slice(&bytes);
+                    size
+                });
+                model.extend(bytes);
+            }
             10 | 11 => {
                 // All of it moves behind what another one holds, which may be nothing.
                 let mut other = Outbox::new(outbox.spares().clone());

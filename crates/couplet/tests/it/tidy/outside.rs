@@ -21,7 +21,7 @@ const NO_WAIT: &str = "only the driver waits: use `call_later` or `sleep`";
 const CHANCE: &str = "ask the world for a random number: `random()`";
 const SOCKET: &str = "sockets are the driver's";
 
-const OUTSIDE: [Outside; 19] = [
+const OUTSIDE: [Outside; 20] = [
     Outside {
         names: &["Instant", "now"],
         instead: CLOCK,
@@ -90,6 +90,11 @@ const OUTSIDE: [Outside; 19] = [
         names: &["rustix", "event"],
         instead: SOCKET,
         places: &["couplet/src/driver/mio/", "couplet-cli/src/connect/"],
+    },
+    Outside {
+        names: &["rustls"],
+        instead: "one module knows the TLS library: `layers/tls/engine`",
+        places: &["couplet/src/layers/tls/engine/"],
     },
     Outside {
         names: &["TcpListener"],

@@ -1,0 +1,175 @@
+//! [`TlsError`]: what failed in TLS, and whose fault it was. It names no TLS library, and exists
+//! without the feature `tls` too.
+
+use std::error::Error;
+use std::fmt;
+
+/// Whose fault a [`TlsError`] is, and so where to look for the remedy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Ours: the configuration, our certificate, or the library.
+    Ours,
+    /// The peer's: what it sent, or its certificate.
+    Peer,
+    /// The network's, or that of whoever listens in: bytes were cut off or changed.
+    Network,
+}
+
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CertificateProblem {
+    /// There is none.
+    Missing,
+    /// Its time is over.
+    Expired,
+    /// Its time has not come.
+    NotYetValid,
+    /// It is for other names.
+    WrongName,
+    /// Its issuer is not trusted, or a certificate between the two is missing.
+    UnknownIssuer,
+    /// It is for another purpose, such as for clients only.
+    WrongUsage,
+    /// Its issuer has revoked it, or cannot be asked.
+    Revoked,
+    /// A signature is wrong, or made in a way that is not accepted.
+    BadSignature,
+    /// Anything else, such as a broken encoding.
+    Other,
+}
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TlsProblem {
+    /// The peer's certificate was rejected.
+    Certificate(CertificateProblem),
+    /// The peer sent a fatal alert with this number (RFC 8446, 6.2), such as 48, unknown_ca.
+    AlertReceived(u8),
+    /// There is no TLS version, cipher suite, or key exchange that both sides accept.
+    NothingInCommon,
+    /// There is no application protocol (ALPN) that both sides accept.
+    NoApplicationProtocol,
+    /// The peer does not speak TLS, or the first bytes were altered.
+    NotTls,
+    /// The peer broke the rules of TLS.
+    Misbehaved,
+    /// A record could not be decrypted: it was altered.
+    BadRecord,
+    /// The handshake was not complete within its deadline.
+    HandshakeTimedOut,
+    /// The stream ended in the handshake, or without close_notify: it may have been cut.
+    Truncated,
+    /// Ours, such as keys that were used up.
+    Internal,
+}
+
+/// Why a TLS connection failed.
+///
+/// It is the cause in [`Reason::Tls`](crate::Reason::Tls), or, if the stream was cut, in the
+/// `io::Error` of [`Reason::Lost`](crate::Reason::Lost).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct TlsError {
+    /// What failed.
+    pub problem: TlsProblem,
+    /// Whose fault it was.
+    pub fault: Fault,
+    /// The fatal alert that we sent, if its number is known.
+    pub alert_sent: Option<u8>,
+    /// Whether the handshake was not complete.
+    pub in_handshake: bool,
+    detail: Box<str>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl TlsError {
+    /// An error with a text for people, such as `the certificate has expired`.
+    pub fn new(problem: TlsProblem, fault: Fault, detail: impl Into<Box<str>>) -> TlsError {
+        TlsError {
+            problem,
+            fault,
+            alert_sent: None,
+            in_handshake: false,
+            detail: detail.into(),
+            source: None,
+        }
+    }
+
+    /// Adds the library's error.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(crate) fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> TlsError {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// With a guess at what the peer speaks instead.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(crate) fn not_tls(mut self, guess: &str) -> TlsError {
+        self.problem = TlsProblem::NotTls;
+        self.detail = guess.into();
+        self
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = if self.in_handshake { "TLS handshake failed" } else { "TLS failed" };
+        write!(f, "{step}: {}", self.detail)?;
+        if let Some(alert) = self.alert_sent {
+            write!(f, " (sent the alert {})", alert_name(alert))?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for TlsError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|error| error as _)
+    }
+}
+
+/// The name of an alert, as RFC 8446 (6, B.2) spells it.
+pub(crate) fn alert_name(number: u8) -> AlertName {
+    AlertName(number)
+}
+
+pub(crate) struct AlertName(u8);
+
+impl fmt::Display for AlertName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            0 => "close_notify",
+            10 => "unexpected_message",
+            20 => "bad_record_mac",
+            22 => "record_overflow",
+            40 => "handshake_failure",
+            42 => "bad_certificate",
+            43 => "unsupported_certificate",
+            44 => "certificate_revoked",
+            45 => "certificate_expired",
+            46 => "certificate_unknown",
+            47 => "illegal_parameter",
+            48 => "unknown_ca",
+            49 => "access_denied",
+            50 => "decode_error",
+            51 => "decrypt_error",
+            70 => "protocol_version",
+            71 => "insufficient_security",
+            80 => "internal_error",
+            86 => "inappropriate_fallback",
+            90 => "user_canceled",
+            100 => "no_renegotiation",
+            109 => "missing_extension",
+            110 => "unsupported_extension",
+            112 => "unrecognized_name",
+            113 => "bad_certificate_status_response",
+            115 => "unknown_psk_identity",
+            116 => "certificate_required",
+            120 => "no_application_protocol",
+            other => return write!(f, "{other}"),
+        })
+    }
+}

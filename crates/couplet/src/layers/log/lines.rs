@@ -1,0 +1,130 @@
+//! A tap that writes lines: escaped text, or hexadecimal beside text.
+
+use std::fmt::Write;
+use std::mem;
+use std::time::Instant;
+
+use super::{Direction, Tap};
+
+/// The most bytes of a connection that are logged, unless set otherwise.
+const LIMIT: u64 = 64 * 1024;
+/// The most bytes of text in a line of the log.
+const LONGEST_TEXT: usize = 256;
+/// Bytes in a line of hexadecimal.
+const ROW: usize = 16;
+
+/// How [`Lines`] shows bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogForm {
+    /// `> GET / HTTP/1.1\r\n`: a line for each line, with escapes.
+    Text,
+    /// `> 00000010  47 45 54 …  |GET …|`: 16 bytes, with their offset in the stream.
+    Hex,
+}
+
+/// Passes lines to a function: `<` before what we sent, `>` before what the peer sent, `!` before
+/// everything else. Of a connection, 64 KiB are logged unless set otherwise.
+pub struct Lines<F> {
+    form: LogForm,
+    write: F,
+    left: u64,
+    /// Bytes that passed, in and out.
+    offsets: [u64; 2],
+    line: String,
+}
+
+impl<F: FnMut(&str)> Lines<F> {
+    /// Passes lines, without their end, to `write`.
+    pub fn new(form: LogForm, write: F) -> Lines<F> {
+        Lines { form, write, left: LIMIT, offsets: [0; 2], line: String::new() }
+    }
+
+    /// Logs at most so many bytes.
+    #[must_use]
+    pub fn limit(mut self, bytes: u64) -> Lines<F> {
+        self.left = bytes;
+        self
+    }
+
+    fn write_line(&mut self, fill: impl FnOnce(&mut String)) {
+        let mut line = mem::take(&mut self.line);
+        line.clear();
+        fill(&mut line);
+        (self.write)(&line);
+        self.line = line;
+    }
+
+    fn text(&mut self, mark: char, bytes: &[u8]) {
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            for part in line.chunks(LONGEST_TEXT) {
+                self.write_line(|text| {
+                    let _ = write!(text, "{mark} {}", part.escape_ascii());
+                });
+            }
+        }
+    }
+
+    fn hex(&mut self, mark: char, bytes: &[u8], offset: u64) {
+        for (number, row) in bytes.chunks(ROW).enumerate() {
+            self.write_line(|text| {
+                let _ = write!(text, "{mark} {:08x} ", offset + (number * ROW) as u64);
+                for column in 0..ROW {
+                    let _ = match row.get(column) {
+                        Some(byte) => write!(text, " {byte:02x}"),
+                        None => write!(text, "   "),
+                    };
+                }
+                text.push_str("  |");
+                let shown = |&byte: &u8| match byte {
+                    b' '..=b'~' => char::from(byte),
+                    _ => '.',
+                };
+                text.extend(row.iter().map(shown));
+                text.push('|');
+            });
+        }
+    }
+}
+
+/// The mark of a direction, and its number.
+fn mark(direction: Direction) -> (char, usize) {
+    match direction {
+        Direction::In => ('>', 0),
+        Direction::Out => ('<', 1),
+    }
+}
+
+impl<F: FnMut(&str)> Tap for Lines<F> {
+    fn passed(&mut self, direction: Direction, bytes: &[u8], _: Instant) {
+        let (mark, number) = mark(direction);
+        let offset = self.offsets[number];
+        self.offsets[number] += bytes.len() as u64;
+        if self.left == 0 {
+            return;
+        }
+        let n = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        self.left -= n as u64;
+        match self.form {
+            LogForm::Text => self.text(mark, &bytes[..n]),
+            LogForm::Hex => self.hex(mark, &bytes[..n], offset),
+        }
+        if self.left == 0 {
+            self.write_line(|text| text.push_str("! the limit of the log is reached"));
+        }
+    }
+
+    fn ended(&mut self, direction: Direction, _: Instant) {
+        let (mark, number) = mark(direction);
+        let offset = self.offsets[number];
+        self.write_line(|text| {
+            let _ = write!(text, "! {mark} ended after {offset} bytes");
+        });
+    }
+}
+
+impl<F> std::fmt::Debug for Lines<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lines").field("form", &self.form).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,98 @@
+//! [`TrafficLog`]: what passes through a connection, as lines of text or hexadecimal, or as a file
+//! that Wireshark opens. Twisted's `TrafficLoggingProtocol`.
+//!
+//! Above TLS it shows plaintext, below it ciphertext.
+
+mod lines;
+mod pcap;
+
+use std::fmt;
+use std::time::Instant;
+
+pub use lines::{Lines, LogForm};
+pub use pcap::{Pcap, PcapTap};
+
+use super::{Layer, Outbox, PassThrough, Up};
+
+/// The direction of logged bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the peer to us.
+    In,
+    /// From us to the peer.
+    Out,
+}
+
+/// What a [`TrafficLog`] does with the bytes that it sees.
+///
+/// Its methods are called within the connection's turn, so they must not block for long.
+pub trait Tap {
+    /// Bytes passed.
+    fn passed(&mut self, direction: Direction, bytes: &[u8], now: Instant);
+
+    /// The stream in this direction has ended.
+    fn ended(&mut self, direction: Direction, now: Instant) {
+        let _ = (direction, now);
+    }
+}
+
+/// Shows all bytes to a [`Tap`], and changes nothing.
+///
+/// ```
+/// use couplet::layers::{Lines, LogForm, TrafficLog};
+///
+/// let log = TrafficLog::new(Lines::new(LogForm::Text, |line: &str| println!("{line}")));
+/// ```
+pub struct TrafficLog<T> {
+    tap: T,
+    pass: PassThrough,
+    end: End,
+}
+
+/// How far the end of the incoming stream is.
+#[derive(Debug, PartialEq)]
+enum End {
+    None,
+    Due,
+    Logged,
+}
+
+impl<T: Tap> TrafficLog<T> {
+    /// Shows bytes to this tap.
+    pub fn new(tap: T) -> TrafficLog<T> {
+        TrafficLog { tap, pass: PassThrough::default(), end: End::None }
+    }
+}
+
+impl<T: Tap> Layer for TrafficLog<T> {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+        if !below.is_empty() {
+            self.tap.passed(Direction::In, below, now);
+        } else if self.end == End::Due {
+            self.end = End::Logged;
+            self.tap.ended(Direction::In, now);
+        }
+        self.pass.up(below, now)
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+        for slice in above.slices() {
+            self.tap.passed(Direction::Out, slice, now);
+        }
+        self.pass.down(above, below, now);
+    }
+
+    fn ended(&mut self) {
+        self.end = End::Due;
+        self.pass.ended();
+    }
+}
+
+impl<T> fmt::Debug for TrafficLog<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrafficLog").field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! A tap that writes a capture file (libpcap's format, as tcpdump and Wireshark read it).
+//!
+//! A layer sees streams and not packets, so IP and TCP headers are made up around the bytes: a
+//! handshake, data with sequence numbers and acknowledgements, and a FIN for each direction.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::{Direction, Tap};
+use crate::address::Address;
+
+/// The most bytes of a file, unless set otherwise.
+const LIMIT: u64 = 256 * 1024 * 1024;
+/// The most data in a packet.
+const SEGMENT: usize = 16 * 1024;
+/// Packets begin with an IP header (LINKTYPE_RAW).
+const RAW: u32 = 101;
+/// The longest packet: an IPv6 and a TCP header, and a segment.
+const LONGEST: usize = 40 + 20 + SEGMENT;
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const PSH: u8 = 8;
+const ACK: u8 = 16;
+
+/// A capture file, which several connections may share. At most 256 MiB are written unless set
+/// otherwise; after that, or after an error, nothing more.
+#[derive(Clone)]
+pub struct Pcap(Rc<RefCell<File>>);
+
+struct File {
+    write: Box<dyn Write>,
+    left: u64,
+    /// An instant, and the time since 1970 at it.
+    epoch: (Instant, Duration),
+}
+
+impl Pcap {
+    /// Begins a file. `epoch` is the time since 1970 at the instant `now`.
+    ///
+    /// # Errors
+    ///
+    /// When its header cannot be written.
+    pub fn new(write: impl Write + 'static, now: Instant, epoch: Duration) -> io::Result<Pcap> {
+        let mut write = Box::new(write);
+        let mut header = Vec::with_capacity(24);
+        // The magic number of nanoseconds, and version 2.4.
+        header.extend(0xa1b2_3c4d_u32.to_le_bytes());
+        header.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        header.extend((LONGEST as u32).to_le_bytes());
+        header.extend(RAW.to_le_bytes());
+        write.write_all(&header)?;
+        Ok(Pcap(Rc::new(RefCell::new(File { write, left: LIMIT, epoch: (now, epoch) }))))
+    }
+
+    /// Writes at most so many bytes from now on.
+    #[must_use]
+    pub fn limit(self, bytes: u64) -> Pcap {
+        self.0.borrow_mut().left = bytes;
+        self
+    }
+
+    /// A tap for one connection, which the peer has opened (on a port) or we have. An address that is
+    /// not an IP address is shown as one of 127.0.0.0/8.
+    pub fn tap(&self, peer: &Address, host: &Address, opened_by_peer: bool) -> PcapTap {
+        let ip = |address: &Address, last| {
+            address.socket_addr().unwrap_or(SocketAddr::from(([127, 0, 0, last], u16::from(last))))
+        };
+        let (peer, host) = (ip(peer, 2), ip(host, 1));
+        // A packet has addresses of one family.
+        let six = peer.is_ipv6() || host.is_ipv6();
+        let family = |address: SocketAddr| match address.ip() {
+            IpAddr::V4(v4) if six => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
+            _ => address,
+        };
+        PcapTap {
+            file: self.0.clone(),
+            peer: family(peer),
+            host: family(host),
+            opened_by_peer,
+            begun: false,
+            sent: [1; 2],
+            packet: Vec::new(),
+        }
+    }
+}
+
+/// Writes the bytes of one connection to a [`Pcap`].
+pub struct PcapTap {
+    file: Rc<RefCell<File>>,
+    peer: SocketAddr,
+    host: SocketAddr,
+    opened_by_peer: bool,
+    begun: bool,
+    /// The next sequence numbers, in and out.
+    sent: [u32; 2],
+    /// Law 9: LONGEST, a packet.
+    packet: Vec<u8>,
+}
+
+impl PcapTap {
+    fn begin(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        let (first, second) = match self.opened_by_peer {
+            true => (Direction::In, Direction::Out),
+            false => (Direction::Out, Direction::In),
+        };
+        self.packet(first, 0, 0, SYN, &[], now);
+        self.packet(second, 0, 1, SYN | ACK, &[], now);
+        self.packet(first, 1, 1, ACK, &[], now);
+    }
+
+    /// Data, or the end of a direction.
+    fn segment(&mut self, direction: Direction, flags: u8, data: &[u8], now: Instant) {
+        let (own, other) = match direction {
+            Direction::In => (0, 1),
+            Direction::Out => (1, 0),
+        };
+        let (number, acknowledged) = (self.sent[own], self.sent[other]);
+        self.packet(direction, number, acknowledged, flags | ACK, data, now);
+        let fin = u32::from(flags & FIN);
+        self.sent[own] = number.wrapping_add(data.len() as u32).wrapping_add(fin);
+    }
+
+    fn packet(
+        &mut self,
+        direction: Direction,
+        number: u32,
+        acknowledged: u32,
+        flags: u8,
+        data: &[u8],
+        now: Instant,
+    ) {
+        let (from, to) = match direction {
+            Direction::In => (self.peer, self.host),
+            Direction::Out => (self.host, self.peer),
+        };
+        let mut tcp = [0; 20];
+        tcp[..2].copy_from_slice(&from.port().to_be_bytes());
+        tcp[2..4].copy_from_slice(&to.port().to_be_bytes());
+        tcp[4..8].copy_from_slice(&number.to_be_bytes());
+        tcp[8..12].copy_from_slice(&acknowledged.to_be_bytes());
+        // Five words of header, and the largest window.
+        (tcp[12], tcp[13], tcp[14], tcp[15]) = (5 << 4, flags, 0xff, 0xff);
+        let length = (tcp.len() + data.len()) as u16;
+        let mut packet = std::mem::take(&mut self.packet);
+        packet.clear();
+        let sum = match (from.ip(), to.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => ip4(&mut packet, from, to, length),
+            (from, to) => ip6(&mut packet, six(from), six(to), length),
+        };
+        // The pseudo header: both addresses, the protocol and the length (RFC 9293, 3.1).
+        let sum = sum + u32::from(length) + 6 + sum_of(&tcp) + sum_of(data);
+        tcp[16..18].copy_from_slice(&folded(sum).to_be_bytes());
+        packet.extend(tcp);
+        packet.extend_from_slice(data);
+        self.file.borrow_mut().packet(&packet, now);
+        self.packet = packet;
+    }
+}
+
+fn six(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
+/// Appends an IPv4 header (RFC 791), and returns the sum of the addresses.
+fn ip4(packet: &mut Vec<u8>, from: Ipv4Addr, to: Ipv4Addr, length: u16) -> u32 {
+    let mut header = [0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    header[2..4].copy_from_slice(&(length + 20).to_be_bytes());
+    header[12..16].copy_from_slice(&from.octets());
+    header[16..].copy_from_slice(&to.octets());
+    let sum = folded(sum_of(&header));
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend(header);
+    sum_of(&header[12..])
+}
+
+/// Appends an IPv6 header (RFC 8200), and returns the sum of the addresses.
+fn ip6(packet: &mut Vec<u8>, from: Ipv6Addr, to: Ipv6Addr, length: u16) -> u32 {
+    packet.extend([0x60, 0, 0, 0]);
+    packet.extend(length.to_be_bytes());
+    packet.extend([6, 64]);
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    sum_of(&from.octets()) + sum_of(&to.octets())
+}
+
+/// The sum of 16-bit words (RFC 1071); at most 64 KiB, so it does not overflow.
+fn sum_of(bytes: &[u8]) -> u32 {
+    let words = bytes.chunks(2).map(|pair| {
+        u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or_default()]))
+    });
+    words.sum()
+}
+
+fn folded(mut sum: u32) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+impl File {
+    fn packet(&mut self, packet: &[u8], now: Instant) {
+        let size = 16 + packet.len() as u64;
+        if self.left < size {
+            self.left = 0;
+            return;
+        }
+        self.left -= size;
+        let (began, epoch) = self.epoch;
+        let time = epoch + now.saturating_duration_since(began);
+        let mut header = [0; 16];
+        header[..4].copy_from_slice(&(time.as_secs() as u32).to_le_bytes());
+        header[4..8].copy_from_slice(&time.subsec_nanos().to_le_bytes());
+        let length = (packet.len() as u32).to_le_bytes();
+        header[8..12].copy_from_slice(&length);
+        header[12..].copy_from_slice(&length);
+        let written = self.write.write_all(&header).and_then(|()| self.write.write_all(packet));
+        if let Err(error) = written {
+            tracing::warn!(%error, "a capture file cannot be written any more");
+            self.left = 0;
+        }
+    }
+}
+
+impl Tap for PcapTap {
+    fn passed(&mut self, direction: Direction, bytes: &[u8], now: Instant) {
+        self.begin(now);
+        for data in bytes.chunks(SEGMENT) {
+            self.segment(direction, PSH, data, now);
+        }
+    }
+
+    fn ended(&mut self, direction: Direction, now: Instant) {
+        self.begin(now);
+        self.segment(direction, FIN, &[], now);
+    }
+}
+
+impl fmt::Debug for Pcap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pcap").field("left", &self.0.borrow().left).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PcapTap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (peer, host) = (self.peer, self.host);
+        f.debug_struct("PcapTap").field("peer", &peer).field("host", &host).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,283 @@
+//! Lines in both forms, their limit, and capture files: read back here, and by tcpdump where it is
+//! installed.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::ops::ControlFlow::Continue;
+use std::process::Command;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::*;
+use crate::layers::Layers;
+
+#[expect(clippy::disallowed_methods, reason = "any instant will do")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+/// Passes a request and an answer through a log, and both ends.
+fn exchange(tap: impl Tap + 'static, request: &[u8], answer: &[&[u8]]) {
+    let now = start();
+    let mut layers = Layers::new(TrafficLog::new(tap), &Rc::default());
+    let mut received = Vec::new();
+    let mut feed = |layers: &mut Layers, bytes: &[u8]| {
+        let flow = layers.feed(bytes, now, |up| {
+            if let Up::Data(data) = up {
+                received.extend_from_slice(data);
+            }
+            Continue(())
+        });
+        assert!(flow.is_continue());
+    };
+    feed(&mut layers, request);
+    let mut above = Outbox::new(Rc::default());
+    for piece in answer {
+        above.push(bytes::Bytes::copy_from_slice(piece));
+    }
+    layers.down(&mut above, now);
+    layers.down(&mut above, now);
+    layers.ended();
+    feed(&mut layers, b"");
+    feed(&mut layers, b"");
+    assert_eq!(received, request);
+    let sent: Vec<u8> = layers.bottom().slices().flatten().copied().collect();
+    assert_eq!(sent, answer.concat());
+    assert!(layers.close(&mut above, now));
+}
+
+fn logged(form: LogForm, limit: Option<u64>, request: &[u8], answer: &[&[u8]]) -> Vec<String> {
+    let lines = Rc::new(RefCell::new(Vec::new()));
+    let write = lines.clone();
+    let mut tap = Lines::new(form, move |line: &str| write.borrow_mut().push(line.to_owned()));
+    if let Some(limit) = limit {
+        tap = tap.limit(limit);
+    }
+    exchange(tap, request, answer);
+    lines.take()
+}
+
+#[test]
+fn text_is_logged_line_by_line_with_escapes() {
+    let lines =
+        logged(LogForm::Text, None, b"GET / HTTP/1.0\r\nA: \xff\r\n\r\n", &[b"200", b" OK\n"]);
+    assert_eq!(
+        lines,
+        [
+            "> GET / HTTP/1.0\\r\\n",
+            "> A: \\xff\\r\\n",
+            "> \\r\\n",
+            "< 200",
+            "<  OK\\n",
+            "! > ended after 24 bytes",
+        ]
+    );
+    let long = logged(LogForm::Text, None, &[b'x'; 300], &[]);
+    assert_eq!(long[0].len(), 2 + 256);
+    assert_eq!(long[1].len(), 2 + 44);
+}
+
+#[test]
+fn hexadecimal_has_the_offset_in_the_stream() {
+    let lines = logged(LogForm::Hex, None, b"0123456789abcdef\x00~", &[b"x", b"y"]);
+    assert_eq!(
+        lines,
+        [
+            "> 00000000  30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66  |0123456789abcdef|",
+            "> 00000010  00 7e                                            |.~|",
+            "< 00000000  78                                               |x|",
+            "< 00000001  79                                               |y|",
+            "! > ended after 18 bytes",
+        ]
+    );
+}
+
+#[test]
+fn a_log_ends_at_its_limit() {
+    let lines = logged(LogForm::Text, Some(4), b"abc", &[b"defghi", b"never"]);
+    let end = "! > ended after 3 bytes";
+    assert_eq!(lines, ["> abc", "< d", "! the limit of the log is reached", end]);
+    let lines = logged(LogForm::Text, None, &[b'x'; 70_000], &[]);
+    let bytes: usize = lines.iter().filter(|line| line.starts_with('>')).map(|l| l.len() - 2).sum();
+    assert_eq!(bytes, 64 * 1024);
+}
+
+/// A file that a test can read.
+#[derive(Clone, Default)]
+struct Shared(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A packet of a capture, as far as the tests care.
+#[derive(Debug, PartialEq)]
+struct Packet {
+    six: bool,
+    from_port: u16,
+    flags: u8,
+    numbers: (u32, u32),
+    data: Vec<u8>,
+}
+
+/// Reads a capture, and checks its sums.
+fn packets(file: &[u8]) -> Vec<Packet> {
+    let little = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("4")) as usize;
+    assert_eq!((little(0), little(20)), (0xa1b2_3c4d, 101));
+    let (mut at, mut found) = (24, Vec::new());
+    while at < file.len() {
+        assert_eq!(little(at), 1_700_000_000);
+        let length = little(at + 8);
+        assert!(length == little(at + 12) && length <= little(16));
+        let packet = &file[at + 16..at + 16 + length];
+        let (six, addresses) = match packet[0] >> 4 {
+            4 => (false, 12..20),
+            _ => (true, 8..40),
+        };
+        let header = addresses.end;
+        let whole = usize::from(u16::from_be_bytes(match six {
+            true => [packet[4], packet[5]],
+            false => [packet[2], packet[3]],
+        }));
+        assert_eq!(whole, if six { length - 40 } else { length });
+        let tcp = &packet[header..];
+        let pseudo = [&packet[addresses], &[0, 6], &(tcp.len() as u16).to_be_bytes(), tcp].concat();
+        assert_eq!(ones(&pseudo), 0xffff, "the sum of TCP");
+        assert!(six || ones(&packet[..20]) == 0xffff, "the sum of IP");
+        let big = |at: usize| u32::from_be_bytes(tcp[at..at + 4].try_into().expect("4"));
+        found.push(Packet {
+            six,
+            from_port: u16::from_be_bytes([tcp[0], tcp[1]]),
+            flags: tcp[13],
+            numbers: (big(4), big(8)),
+            data: tcp[20..].to_vec(),
+        });
+        at += 16 + length;
+    }
+    found
+}
+
+/// The sum of 16-bit words in one's complement, which is 0xffff over a correct packet.
+fn ones(bytes: &[u8]) -> u32 {
+    let sum: u32 = bytes
+        .chunks(2)
+        .map(|two| u32::from(two[0]) * 256 + two.get(1).map_or(0, |&low| u32::from(low)))
+        .sum();
+    (sum & 0xffff) + (sum >> 16)
+}
+
+fn address(text: &str) -> crate::address::Address {
+    text.parse::<SocketAddr>().expect("an address").into()
+}
+
+fn capture(peer: &str, host: &str, by_peer: bool, limit: Option<u64>, request: &[u8]) -> Vec<u8> {
+    let file = Shared::default();
+    let epoch = Duration::from_secs(1_700_000_000);
+    let mut pcap = Pcap::new(file.clone(), start(), epoch).expect("memory");
+    if let Some(limit) = limit {
+        pcap = pcap.limit(limit);
+    }
+    exchange(pcap.tap(&address(peer), &address(host), by_peer), request, &[b"odd", b"answer"]);
+    file.0.take()
+}
+
+#[test]
+fn a_capture_has_a_handshake_data_and_an_end() {
+    for (peer, host, six) in [
+        ("10.0.0.9:5555", "10.0.0.1:80", false),
+        ("[2001:db8::9]:5555", "[2001:db8::1]:80", true),
+        ("10.0.0.9:5555", "[2001:db8::1]:80", true),
+    ] {
+        let file = capture(peer, host, true, None, &[7; 20_000]);
+        let data = |n: usize| vec![7; n];
+        let expected = [
+            (5555, SYN, (0, 0), vec![]),
+            (80, SYN | ACK, (0, 1), vec![]),
+            (5555, ACK, (1, 1), vec![]),
+            (5555, PSH | ACK, (1, 1), data(16_384)),
+            (5555, PSH | ACK, (16_385, 1), data(3616)),
+            (80, PSH | ACK, (1, 20_001), b"odd".to_vec()),
+            (80, PSH | ACK, (4, 20_001), b"answer".to_vec()),
+            (5555, FIN | ACK, (20_001, 10), vec![]),
+        ];
+        let expected = expected.map(|(from_port, flags, numbers, data)| Packet {
+            six,
+            from_port,
+            flags,
+            numbers,
+            data,
+        });
+        assert_eq!(packets(&file), expected);
+    }
+    let first = &packets(&capture("10.0.0.9:5555", "10.0.0.1:80", false, None, b"x"))[0];
+    assert_eq!((first.from_port, first.flags), (80, SYN), "we have opened it");
+}
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const PSH: u8 = 8;
+const ACK: u8 = 16;
+
+#[test]
+fn a_capture_ends_at_its_limit_with_a_whole_packet() {
+    let whole = capture("10.0.0.9:5555", "10.0.0.1:80", true, None, b"request");
+    for limit in 0..whole.len() as u64 - 24 {
+        let file = capture("10.0.0.9:5555", "10.0.0.1:80", true, Some(limit), b"request");
+        assert!(file.len() as u64 <= 24 + limit);
+        assert!(packets(&whole).starts_with(&packets(&file)));
+    }
+}
+
+#[test]
+fn a_capture_that_cannot_be_written_does_not_disturb_the_connection() {
+    struct Full(usize);
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    assert!(Pcap::new(Full(23), start(), Duration::ZERO).is_err());
+    let pcap = Pcap::new(Full(100), start(), Duration::ZERO).expect("room for the header");
+    let (peer, host) = (address("10.0.0.9:5555"), address("10.0.0.1:80"));
+    exchange(pcap.tap(&peer, &host, true), b"request", &[b"answer"]);
+}
+
+#[test]
+fn tcpdump_and_wireshark_read_a_capture() {
+    let folder = std::env::temp_dir().join(format!("couplet-pcap-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("both.pcap");
+    let bytes = capture("10.0.0.9:5555", "10.0.0.1:80", true, None, b"GET / HTTP/1.0\r\n\r\n");
+    std::fs::write(&file, bytes).expect("a file");
+    let run = |program: &str, arguments: &[&str]| {
+        let path = file.to_str().expect("a plain path");
+        let output = Command::new(program).arg("-nr").arg(path).args(arguments).output().ok()?;
+        assert!(output.status.success(), "{output:?}");
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    if let Some(text) = run("tcpdump", &["-vv", "-t"]) {
+        assert_eq!(text.matches("(correct)").count(), 7, "{text}");
+        assert!(text.contains("10.0.0.9.5555 > 10.0.0.1.80: Flags [S]"), "{text}");
+        assert!(text.contains("GET / HTTP/1.0"), "{text}");
+    }
+    if let Some(text) =
+        run("tshark", &["-o", "tcp.check_checksum:TRUE", "-q", "-z", "follow,tcp,ascii,0"])
+    {
+        for data in ["GET / HTTP/1.0", "odd", "answer"] {
+            assert!(text.contains(data), "{text}");
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("it was there");
+}

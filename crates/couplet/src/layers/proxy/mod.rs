@@ -1,0 +1,176 @@
+//! The PROXY protocol, versions 1 and 2: a proxy tells the server behind it who the client is.
+//!
+//! [`ProxyReader`] is a server's layer, [`ProxyWriter`] a client's. Whoever may connect to a port with
+//! a reader can claim any address, so it belongs on connections of trusted peers only; the caller
+//! decides that, by the peer's address.
+//!
+//! <https://www.haproxy.org/download/3.1/doc/proxy-protocol.txt>
+
+mod header;
+
+use std::any::Any;
+use std::fmt;
+use std::mem;
+use std::time::{Duration, Instant};
+
+pub use header::{ProxyError, ProxyHeader, ProxyTls, ProxyVersion};
+
+use super::{Addresses, Layer, Outbox, PassThrough, Up};
+use crate::defer::Failure;
+use crate::error::Reason;
+
+/// The time in which a header must arrive, unless set otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads a PROXY header at the beginning of a connection, and passes on what follows it.
+///
+/// The header is required. Limits: 10 s, 4096 bytes for version 2 and 107 for version 1. A connection
+/// that the proxy makes on its own behalf, such as a health check, keeps its addresses.
+pub struct ProxyReader {
+    /// Law 9: the longest header.
+    received: Vec<u8>,
+    deadline: Option<Instant>,
+    late: bool,
+    ended: bool,
+    header: Option<ProxyHeader>,
+    after: PassThrough,
+}
+
+impl ProxyReader {
+    /// For a connection that was made now.
+    pub fn new(now: Instant) -> ProxyReader {
+        ProxyReader {
+            received: Vec::new(),
+            deadline: now.checked_add(TIMEOUT),
+            late: false,
+            ended: false,
+            header: None,
+            after: PassThrough::default(),
+        }
+    }
+
+    /// The time by which the header must be complete.
+    #[must_use]
+    pub fn deadline_at(mut self, deadline: Option<Instant>) -> ProxyReader {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Takes no byte behind the header from `below`.
+    fn read(&mut self, below: &mut &[u8]) -> Result<Option<ProxyHeader>, ProxyError> {
+        loop {
+            let missing = match header::missing(&self.received, below)? {
+                0 => return header::parse(&self.received).map(Some),
+                missing => missing,
+            };
+            if below.is_empty() {
+                return match (self.late, self.ended) {
+                    (true, _) => Err(ProxyError::TimedOut),
+                    (_, true) => Err(ProxyError::Truncated { received: self.received.len() }),
+                    _ => Ok(None),
+                };
+            }
+            let (taken, rest) = below.split_at(missing.min(below.len()));
+            self.received.extend_from_slice(taken);
+            *below = rest;
+        }
+    }
+}
+
+impl Layer for ProxyReader {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+        if self.header.is_some() {
+            return self.after.up(below, now);
+        }
+        match self.read(below) {
+            Ok(None) => Up::Nothing,
+            Ok(Some(header)) => {
+                self.received = Vec::new();
+                self.deadline = None;
+                let addresses = Addresses { peer: header.peer.clone(), host: header.host.clone() };
+                self.header = Some(header);
+                Up::Open(Some(Box::new(addresses)))
+            }
+            Err(error) => {
+                self.deadline = None;
+                Up::Failed(Reason::Failed(Failure::from(error)))
+            }
+        }
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+        if self.header.is_some() {
+            self.after.down(above, below, now);
+        }
+    }
+
+    fn ended(&mut self) {
+        self.ended = true;
+        self.after.ended();
+    }
+
+    fn is_open(&self) -> bool {
+        self.header.is_some()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn timed_out(&mut self, _: Instant) {
+        self.late = self.deadline.take().is_some();
+    }
+
+    fn knows(&self) -> Option<&dyn Any> {
+        self.header.as_ref().map(|header| header as _)
+    }
+}
+
+impl fmt::Debug for ProxyReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyReader").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+/// Writes a PROXY header before everything else.
+#[derive(Debug)]
+pub struct ProxyWriter {
+    /// Law 9: a header, until it has gone down.
+    header: Vec<u8>,
+    after: PassThrough,
+}
+
+impl ProxyWriter {
+    /// Writes this header.
+    ///
+    /// # Errors
+    ///
+    /// When it has more than the version can say, or is too long.
+    pub fn new(header: &ProxyHeader, version: ProxyVersion) -> Result<ProxyWriter, ProxyError> {
+        Ok(ProxyWriter { header: header.encode(version)?, after: PassThrough::default() })
+    }
+}
+
+impl Layer for ProxyWriter {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+        self.after.up(below, now)
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+        if !self.header.is_empty() {
+            below.extend(&mem::take(&mut self.header));
+        }
+        self.after.down(above, below, now);
+    }
+
+    fn ended(&mut self) {
+        self.after.ended();
+    }
+
+    fn held(&self) -> usize {
+        self.header.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

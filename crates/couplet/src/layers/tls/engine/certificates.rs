@@ -1,0 +1,114 @@
+//! Certificates and keys from PEM, and the choice of one for a client.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::world::provider;
+use crate::layers::tls::directory::CertificateDirectory;
+use crate::layers::tls::settings::TlsConfigError;
+
+/// A certificate chain with its key.
+#[derive(Clone)]
+pub(in super::super) struct Pair(pub(super) Arc<CertifiedKey>);
+
+impl Pair {
+    /// From PEM: the chain, the server's own certificate first, and the key, which may be in the
+    /// same text. `place` names them in errors.
+    pub(in super::super) fn from_pem(
+        chain: &[u8],
+        key: &[u8],
+        place: &str,
+    ) -> Result<Pair, TlsConfigError> {
+        let invalid =
+            |what: &str| TlsConfigError::Invalid { place: place.to_owned(), what: what.to_owned() };
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<_, _>>()
+            .map_err(|error| invalid(&error.to_string()))?;
+        if chain.is_empty() {
+            return Err(invalid("there is no certificate"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            rustls::pki_types::pem::Error::NoItemsFound => invalid("there is no private key"),
+            error => invalid(&error.to_string()),
+        })?;
+        // Also checks that the key belongs to the certificate.
+        match CertifiedKey::from_der(chain, key, &provider()) {
+            Ok(pair) => Ok(Pair(Arc::new(pair))),
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                Err(invalid("the private key is not that of the certificate"))
+            }
+            Err(error) => Err(invalid(&error.to_string())),
+        }
+    }
+
+    /// With an OCSP response, in DER, to be stapled.
+    pub(in super::super) fn with_ocsp(self, response: Vec<u8>) -> Pair {
+        let mut pair = CertifiedKey::clone(&self.0);
+        pair.ocsp = Some(response);
+        Pair(Arc::new(pair))
+    }
+
+    /// The certificates in DER, the server's own first.
+    pub(in super::super) fn chain(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.cert.iter().map(|certificate| certificate.as_ref())
+    }
+}
+
+/// The certificates in a PEM text that are trusted as issuers.
+pub(in super::super) fn roots(
+    pem: &[u8],
+    place: &str,
+) -> Result<Arc<RootCertStore>, TlsConfigError> {
+    let invalid = |what: String| TlsConfigError::Invalid { place: place.to_owned(), what };
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| invalid(error.to_string()))?;
+        store.add(certificate).map_err(|error| invalid(error.to_string()))?;
+    }
+    if store.is_empty() {
+        return Err(invalid("there is no certificate".to_owned()));
+    }
+    Ok(Arc::new(store))
+}
+
+pub(in super::super) type Store = Arc<RootCertStore>;
+
+thread_local! {
+    /// The name in the ClientHello that this thread has processed last. rustls gives it to the
+    /// resolver, which all connections share, and not to the connection.
+    static ASKED_FOR: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+}
+
+/// Takes the name that the last ClientHello asked for.
+pub(super) fn asked_for() -> Option<Box<str>> {
+    ASKED_FOR.with(|name| name.borrow_mut().take())
+}
+
+/// Chooses a server's certificate.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) directory: Option<CertificateDirectory>,
+    pub(super) default: Option<Pair>,
+}
+
+impl ResolvesServerCert for Choice {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name();
+        ASKED_FOR.with(|asked| *asked.borrow_mut() = name.map(Into::into));
+        let found = self.directory.as_ref().and_then(|directory| directory.find(name));
+        found.or_else(|| self.default.clone()).map(|pair| pair.0)
+    }
+}
+
+impl std::fmt::Debug for Pair {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pair").field("certificates", &self.0.cert.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,191 @@
+//! Our settings as rustls's configurations.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{self, CertificateDer, UnixTime};
+use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{DigitallySignedStruct, KeyLogFile, SignatureScheme, SupportedProtocolVersion};
+
+use super::certificates::Choice;
+use super::cryptography::Ticketer;
+use super::world::{clock, provider};
+use crate::layers::tls::TlsVersion;
+use crate::layers::tls::settings::{
+    ClientAuth, ClientTlsOptions, ServerTlsOptions, TlsConfigError, Trust,
+};
+
+/// Sessions that a server or a client remembers.
+const SESSIONS: usize = 1024;
+
+#[derive(Clone)]
+pub(in super::super) struct ServerConfig(pub(super) Arc<rustls::ServerConfig>);
+
+#[derive(Clone)]
+pub(in super::super) struct ClientConfig(pub(super) Arc<rustls::ClientConfig>);
+
+/// The name that a server's certificate must be for.
+pub(in super::super) struct ServerName(pub(super) pki_types::ServerName<'static>);
+
+impl ServerName {
+    /// A DNS name, or an IP address, also in brackets or with a scope.
+    pub(in super::super) fn new(host: &str) -> Result<ServerName, TlsConfigError> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let bare = bare.split('%').next().unwrap_or(bare);
+        let name = bare.strip_suffix('.').unwrap_or(bare).to_owned();
+        let name = pki_types::ServerName::try_from(name)
+            .map_err(|_| TlsConfigError::BadName(host.to_owned()))?;
+        Ok(ServerName(name))
+    }
+
+    pub(super) fn dns_name(&self) -> Option<&str> {
+        match &self.0 {
+            pki_types::ServerName::DnsName(name) => Some(name.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+fn wrong(error: impl std::fmt::Display) -> TlsConfigError {
+    TlsConfigError::Unusable(error.to_string())
+}
+
+fn versions(oldest: TlsVersion, newest: TlsVersion) -> Vec<&'static SupportedProtocolVersion> {
+    let all = [
+        (TlsVersion::Tls12, &rustls::version::TLS12),
+        (TlsVersion::Tls13, &rustls::version::TLS13),
+    ];
+    let chosen = all.into_iter().filter(|(version, _)| (oldest..=newest).contains(version));
+    chosen.map(|(_, version)| version).collect()
+}
+
+impl ServerConfig {
+    pub(in super::super) fn new(
+        options: &ServerTlsOptions,
+    ) -> Result<ServerConfig, TlsConfigError> {
+        if options.identity.is_none() && options.directory.is_none() {
+            return Err(wrong("a server needs a certificate"));
+        }
+        let provider = provider();
+        let verifier = match &options.client_auth {
+            ClientAuth::None => WebPkiClientVerifier::no_client_auth(),
+            ClientAuth::Ask(roots) | ClientAuth::Require(roots) => {
+                let builder =
+                    WebPkiClientVerifier::builder_with_provider(roots.0.clone(), provider.clone());
+                match &options.client_auth {
+                    ClientAuth::Ask(_) => builder.allow_unauthenticated(),
+                    _ => builder,
+                }
+                .build()
+                .map_err(wrong)?
+            }
+        };
+        let choice = Choice {
+            directory: options.directory.clone(),
+            default: options.identity.as_ref().map(|identity| identity.0.clone()),
+        };
+        let mut config = rustls::ServerConfig::builder_with_details(provider, clock())
+            .with_protocol_versions(&versions(options.oldest, options.newest))
+            .map_err(wrong)?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(choice));
+        config.alpn_protocols.clone_from(&options.alpn);
+        // 0-RTT data can be replayed.
+        config.max_early_data_size = 0;
+        if options.resumption {
+            config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+            config.ticketer = Ticketer::new().map_err(wrong)?;
+        } else {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        }
+        if options.key_log {
+            config.key_log = Arc::new(KeyLogFile::new());
+        }
+        Ok(ServerConfig(Arc::new(config)))
+    }
+}
+
+impl ClientConfig {
+    pub(in super::super) fn new(
+        options: &ClientTlsOptions,
+    ) -> Result<ClientConfig, TlsConfigError> {
+        let provider = provider();
+        let verifier: Arc<dyn ServerCertVerifier> = match &options.trust {
+            Trust::Platform => {
+                Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(wrong)?)
+            }
+            Trust::Roots(roots) => {
+                WebPkiServerVerifier::builder_with_provider(roots.0.clone(), provider.clone())
+                    .build()
+                    .map_err(wrong)?
+            }
+            Trust::Anyone => Arc::new(Anyone),
+        };
+        let builder = rustls::ClientConfig::builder_with_details(provider, clock())
+            .with_protocol_versions(&versions(options.oldest, options.newest))
+            .map_err(wrong)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match &options.identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
+                (*identity.0.0).clone(),
+            ))),
+        };
+        config.alpn_protocols.clone_from(&options.alpn);
+        config.enable_early_data = false;
+        config.resumption = match options.resumption {
+            true => Resumption::in_memory_sessions(SESSIONS),
+            false => Resumption::disabled(),
+        };
+        if options.key_log {
+            config.key_log = Arc::new(KeyLogFile::new());
+        }
+        Ok(ClientConfig(Arc::new(config)))
+    }
+}
+
+/// Accepts every certificate. The signatures of the handshake are still checked, so the peer has the
+/// key of the certificate that it shows.
+#[derive(Debug)]
+struct Anyone;
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &pki_types::ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,113 @@
+//! rustls's errors in our words: what failed, whose fault it was, and a text for people.
+
+use std::fmt::Write;
+
+use rustls::{AlertDescription, CertificateError, Error};
+
+use crate::error::{CertificateProblem, Fault, TlsError, TlsProblem, alert_name};
+
+/// Explains an error of rustls.
+pub(in super::super) fn explain(error: Error) -> TlsError {
+    let explained = match &error {
+        Error::InvalidCertificate(wrong) => {
+            let (problem, text) = certificate(wrong);
+            let mut explained = TlsError::new(
+                TlsProblem::Certificate(problem),
+                Fault::Peer,
+                format!("the peer's certificate was rejected: {text}"),
+            );
+            explained.alert_sent = Some(AlertDescription::from(wrong.clone()).into());
+            explained
+        }
+        Error::NoCertificatesPresented => TlsError::new(
+            TlsProblem::Certificate(CertificateProblem::Missing),
+            Fault::Peer,
+            "the peer sent no certificate",
+        ),
+        Error::AlertReceived(alert) => received(u8::from(*alert)),
+        Error::PeerIncompatible(why) => {
+            let text = format!("nothing in common with the peer: {why:?}");
+            TlsError::new(TlsProblem::NothingInCommon, Fault::Peer, text)
+        }
+        Error::NoApplicationProtocol => TlsError::new(
+            TlsProblem::NoApplicationProtocol,
+            Fault::Peer,
+            "the peer accepts none of our application protocols (ALPN)",
+        ),
+        Error::DecryptError => TlsError::new(
+            TlsProblem::BadRecord,
+            Fault::Network,
+            "a record cannot be decrypted: it was altered on the way",
+        ),
+        Error::InvalidMessage(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::PeerMisbehaved(_)
+        | Error::PeerSentOversizedRecord => {
+            let text = format!("the peer broke the rules of TLS: {error}");
+            TlsError::new(TlsProblem::Misbehaved, Fault::Peer, text)
+        }
+        _ => TlsError::new(TlsProblem::Internal, Fault::Ours, error.to_string()),
+    };
+    explained.caused_by(error)
+}
+
+/// An alert of the peer. One about our certificate, or about what we offer, is our affair.
+fn received(alert: u8) -> TlsError {
+    let (fault, remedy) = match alert {
+        42..=46 | 48 | 49 => (Fault::Ours, " (it rejects our certificate)"),
+        116 => (Fault::Ours, " (it requires a certificate from us)"),
+        40 | 70 | 71 => (Fault::Ours, " (it accepts none of our versions or ciphers)"),
+        112 => (Fault::Ours, " (it does not know the name that we asked for)"),
+        120 => (Fault::Ours, " (it knows none of our application protocols)"),
+        20 => (Fault::Network, " (a record was altered on the way)"),
+        _ => (Fault::Peer, ""),
+    };
+    let mut text = String::new();
+    let _ = write!(text, "the peer sent the alert {}{remedy}", alert_name(alert));
+    TlsError::new(TlsProblem::AlertReceived(alert), fault, text)
+}
+
+#[expect(deprecated, reason = "verifiers may still use the old variants")]
+fn certificate(wrong: &CertificateError) -> (CertificateProblem, String) {
+    let problem = match wrong {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            CertificateProblem::Expired
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            CertificateProblem::NotYetValid
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            CertificateProblem::WrongName
+        }
+        CertificateError::UnknownIssuer => CertificateProblem::UnknownIssuer,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            CertificateProblem::WrongUsage
+        }
+        CertificateError::Revoked
+        | CertificateError::UnknownRevocationStatus
+        | CertificateError::ExpiredRevocationList
+        | CertificateError::ExpiredRevocationListContext { .. } => CertificateProblem::Revoked,
+        CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithm
+        | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            CertificateProblem::BadSignature
+        }
+        // The platform's verifier has an error of its own for a wrong usage.
+        CertificateError::Other(other) if other.to_string().contains("usage") => {
+            CertificateProblem::WrongUsage
+        }
+        _ => CertificateProblem::Other,
+    };
+    let text = match problem {
+        CertificateProblem::Expired => "it has expired".to_owned(),
+        CertificateProblem::NotYetValid => "it is not valid yet".to_owned(),
+        CertificateProblem::UnknownIssuer => {
+            "its issuer is not trusted, or a certificate between them is missing".to_owned()
+        }
+        CertificateProblem::WrongUsage => "it is for another purpose".to_owned(),
+        _ => wrong.to_string(),
+    };
+    (problem, text)
+}

@@ -1,0 +1,314 @@
+//! The only place that names rustls. [`Session`] is one TLS connection as a state machine over bytes
+//! in memory; [`config`] turns our settings into rustls's.
+//!
+//! rustls 0.23 gives its unbuffered API by states that borrow the connection; what they say is here
+//! turned into a [`Step`] before anything else happens, so that nothing above depends on their form.
+
+pub(super) mod certificates;
+pub(super) mod config;
+mod errors;
+pub(super) mod world;
+
+use std::sync::Arc;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+    WriteTraffic,
+};
+use rustls::{HandshakeKind, ProtocolVersion};
+
+use super::{TlsInfo, TlsVersion};
+use crate::error::TlsError;
+use crate::transport::outbox::Outbox;
+use config::{ClientConfig, ServerConfig, ServerName};
+use errors::explain;
+pub(super) use rustls::Error;
+
+#[cfg(not(feature = "ring"))]
+use rustls::crypto::aws_lc_rs as cryptography;
+#[cfg(feature = "ring")]
+use rustls::crypto::ring as cryptography;
+
+/// What one step of a session has done.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Something; there may be more to do with the same bytes.
+    Again,
+    /// Plaintext was appended.
+    Data,
+    /// It needs more bytes, and cannot send data yet.
+    Blocked,
+    /// It can send data.
+    Ready,
+    /// The peer's close_notify arrived, behind all data.
+    PeerClosed,
+    Failed(Error),
+}
+
+/// What to do when the session can send data.
+enum Wish<'w> {
+    Nothing,
+    Encrypt(&'w [u8], &'w mut Outbox),
+    CloseNotify,
+}
+
+enum Connection {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// One TLS connection.
+pub(super) struct Session {
+    connection: Connection,
+    /// The name that the client asked for.
+    asked_for: Option<Box<str>>,
+    /// A `PeerClosed` that came while something was written.
+    peer_closed: bool,
+}
+
+impl Session {
+    pub(super) fn server(config: &ServerConfig) -> Result<Session, Error> {
+        let connection = UnbufferedServerConnection::new(config.0.clone())?;
+        Ok(Session::new(Connection::Server(connection), None))
+    }
+
+    pub(super) fn client(config: &ClientConfig, name: &ServerName) -> Result<Session, Error> {
+        let connection = UnbufferedClientConnection::new(config.0.clone(), name.0.clone())?;
+        let asked_for = name.dns_name().map(Into::into);
+        Ok(Session::new(Connection::Client(connection), asked_for))
+    }
+
+    fn new(connection: Connection, asked_for: Option<Box<str>>) -> Session {
+        Session { connection, asked_for, peer_closed: false }
+    }
+
+    /// Processes received bytes, in place. Appends decrypted data to `plain` and records for the
+    /// peer to `out`. Returns how many bytes of `received` are done with.
+    pub(super) fn process(
+        &mut self,
+        received: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> (usize, Step) {
+        if std::mem::take(&mut self.peer_closed) {
+            return (0, Step::PeerClosed);
+        }
+        let is_server = matches!(self.connection, Connection::Server(_));
+        let (discard, step) = self.step(received, plain, out, Wish::Nothing);
+        // Always taken, so that no other connection finds it.
+        if is_server && self.asked_for.is_none() {
+            self.asked_for = certificates::asked_for();
+        }
+        (discard, step)
+    }
+
+    /// Encrypts `data` to `below`, behind records that must be sent first. False when the session
+    /// cannot send data. `partial` is the incomplete message that [`process`](Self::process) has
+    /// seen last; returns how many bytes of it are done with.
+    pub(super) fn encrypt(
+        &mut self,
+        data: &[u8],
+        partial: &mut [u8],
+        plain: &mut Vec<u8>,
+        below: &mut Outbox,
+    ) -> Result<(usize, bool), Error> {
+        let (mut first, mut done) = (Vec::new(), 0);
+        loop {
+            let wish = Wish::Encrypt(data, below);
+            let (discard, step) = self.step(&mut partial[done..], plain, &mut first, wish);
+            done += discard;
+            if !first.is_empty() {
+                below.extend(&first);
+                first.clear();
+            }
+            match step {
+                Step::Again | Step::Data => {}
+                Step::PeerClosed => self.peer_closed = true,
+                Step::Ready => return Ok((done, true)),
+                Step::Blocked => return Ok((done, false)),
+                Step::Failed(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Appends a close_notify to `out`, unless the handshake is not complete.
+    pub(super) fn close_notify(
+        &mut self,
+        partial: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) {
+        loop {
+            let (_, step) = self.step(partial, plain, out, Wish::CloseNotify);
+            match step {
+                Step::Again | Step::Data => {}
+                Step::PeerClosed => self.peer_closed = true,
+                Step::Ready | Step::Blocked | Step::Failed(_) => return,
+            }
+        }
+    }
+
+    /// Appends what a failed session has queued: its alert.
+    pub(super) fn last_words(&mut self, out: &mut Vec<u8>) {
+        // A step without anything queued would look at bytes that are no longer there.
+        while self.common().wants_write() {
+            self.step(&mut [], &mut Vec::new(), out, Wish::Nothing);
+        }
+    }
+
+    fn step(
+        &mut self,
+        received: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        wish: Wish<'_>,
+    ) -> (usize, Step) {
+        match &mut self.connection {
+            Connection::Server(it) => carry_out(it.process_tls_records(received), plain, out, wish),
+            Connection::Client(it) => carry_out(it.process_tls_records(received), plain, out, wish),
+        }
+    }
+
+    fn common(&self) -> &rustls::CommonState {
+        match &self.connection {
+            Connection::Server(it) => it,
+            Connection::Client(it) => it,
+        }
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.common().is_handshaking()
+    }
+
+    /// What was negotiated, once the handshake is complete.
+    pub(super) fn info(&self) -> TlsInfo {
+        let common = self.common();
+        let version = match common.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
+            _ => TlsVersion::Tls13,
+        };
+        let certificates = common.peer_certificates().unwrap_or_default();
+        TlsInfo {
+            version,
+            cipher: common
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or("unknown"),
+            alpn: common.alpn_protocol().map(Arc::from),
+            server_name: self.asked_for.as_deref().map(Arc::from),
+            peer_certificates: certificates.iter().map(|one| Arc::from(one.as_ref())).collect(),
+            resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
+        }
+    }
+}
+
+/// Carries out what a state of rustls asks for.
+fn carry_out<D>(
+    status: UnbufferedStatus<'_, '_, D>,
+    plain: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+    wish: Wish<'_>,
+) -> (usize, Step) {
+    let mut discard = status.discard;
+    let step = match status.state {
+        Err(error) => Step::Failed(error),
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+            while let Some(record) = traffic.next_record() {
+                match record {
+                    Ok(record) => {
+                        discard += record.discard;
+                        plain.extend_from_slice(record.payload);
+                    }
+                    Err(error) => return (discard, Step::Failed(error)),
+                }
+            }
+            Step::Data
+        }
+        Ok(ConnectionState::EncodeTlsData(mut data)) => {
+            let mut encode = |room: &mut [u8]| match data.encode(room) {
+                Ok(n) => Ok(n),
+                Err(EncodeError::InsufficientSize(more)) => Err(Some(more)),
+                Err(EncodeError::AlreadyEncoded) => Err(None),
+            };
+            append(out, 0, &mut encode);
+            Step::Again
+        }
+        Ok(ConnectionState::TransmitTlsData(transmit)) => {
+            transmit.done();
+            Step::Again
+        }
+        Ok(ConnectionState::PeerClosed) => Step::PeerClosed,
+        Ok(ConnectionState::WriteTraffic(traffic)) => write(traffic, out, wish),
+        // No early data is ever accepted, and after both ends have closed nothing is needed.
+        Ok(_) => Step::Blocked,
+    };
+    (discard, step)
+}
+
+fn write<D>(mut traffic: WriteTraffic<'_, D>, out: &mut Vec<u8>, wish: Wish<'_>) -> Step {
+    match wish {
+        Wish::Nothing => {}
+        Wish::CloseNotify => {
+            let mut close = |room: &mut [u8]| traffic.queue_close_notify(room).map_err(more);
+            append(out, 0, &mut close);
+        }
+        Wish::Encrypt(data, below) => {
+            let mut size = encrypted_size(data.len());
+            loop {
+                let mut outcome = Ok(0);
+                below.fill(size, |room| {
+                    outcome = traffic.encrypt(data, room).map_err(more);
+                    *outcome.as_ref().unwrap_or(&0)
+                });
+                match outcome {
+                    Ok(_) => break,
+                    Err(Some(InsufficientSizeError { required_size })) => size = required_size,
+                    Err(None) => return Step::Failed(Error::EncryptError),
+                }
+            }
+        }
+    }
+    Step::Ready
+}
+
+/// How many bytes records with this much data take at most, in TLS 1.2 and 1.3.
+fn encrypted_size(len: usize) -> usize {
+    len + (len / 16_384 + 1) * 32
+}
+
+fn more(error: EncryptError) -> Option<InsufficientSizeError> {
+    match error {
+        EncryptError::InsufficientSize(more) => Some(more),
+        EncryptError::EncryptExhausted => None,
+    }
+}
+
+/// How much was written, or how much room is missing.
+type Written = Result<usize, Option<InsufficientSizeError>>;
+
+/// Appends what `encode` writes, which says how much room it needs.
+fn append(out: &mut Vec<u8>, size: usize, encode: &mut dyn FnMut(&mut [u8]) -> Written) {
+    let at = out.len();
+    out.resize(at + size, 0);
+    match encode(&mut out[at..]) {
+        Ok(n) => out.truncate(at + n),
+        Err(Some(InsufficientSizeError { required_size })) if required_size > size => {
+            out.truncate(at);
+            append(out, required_size, encode);
+        }
+        Err(_) => out.truncate(at),
+    }
+}
+
+/// The error of a session in our words.
+pub(super) fn failed(error: Error, in_handshake: bool, out: &[u8]) -> TlsError {
+    let mut explained = explain(error);
+    explained.in_handshake = in_handshake;
+    // An alert in clear: a record of type 21 with two bytes.
+    if let [.., 21, 3, _, 0, 2, 2, alert] = out {
+        explained.alert_sent = Some(*alert);
+    }
+    explained
+}

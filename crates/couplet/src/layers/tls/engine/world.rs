@@ -1,0 +1,98 @@
+//! Randomness and the time of day of TLS. Both are the system's, unless the thread has entered a
+//! world with its own: the simulator's, or a test's.
+//!
+//! rustls takes them from objects that outlive every connection, so ours look up the thread's world
+//! at each use. The ephemeral keys of a key exchange and ECDSA signatures are made inside the
+//! cryptography library and do not come from here: with the same seed, lengths and plaintext are the
+//! same, not the ciphertext.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustls::crypto::{CryptoProvider, GetRandomFailed, SecureRandom};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+
+use super::cryptography::default_provider;
+
+/// A source of random numbers and the time of day, in place of the system's.
+pub trait TlsWorld {
+    /// A random number.
+    fn random(&self) -> u64;
+
+    /// The time since 1970.
+    fn unix_time(&self) -> Duration;
+}
+
+thread_local! {
+    static WORLD: RefCell<Option<Rc<dyn TlsWorld>>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` with TLS's randomness and time from `world`, on this thread.
+///
+/// ```
+/// # use std::{rc::Rc, time::Duration};
+/// use couplet::layers::tls::{TlsWorld, in_world};
+///
+/// struct Fixed;
+/// impl TlsWorld for Fixed {
+///     fn random(&self) -> u64 { 4 }
+///     fn unix_time(&self) -> Duration { Duration::from_secs(1_800_000_000) }
+/// }
+/// in_world(Rc::new(Fixed), || { /* handshakes */ });
+/// ```
+pub fn in_world<T>(world: Rc<dyn TlsWorld>, f: impl FnOnce() -> T) -> T {
+    /// Restores the world before, after a panic too.
+    struct Leave(Option<Rc<dyn TlsWorld>>);
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            let before = self.0.take();
+            drop(WORLD.with(|world| world.replace(before)));
+        }
+    }
+    let _leave = Leave(WORLD.with(|current| current.replace(Some(world))));
+    f()
+}
+
+fn current() -> Option<Rc<dyn TlsWorld>> {
+    WORLD.with(|world| world.borrow().clone())
+}
+
+static SYSTEM: OnceLock<CryptoProvider> = OnceLock::new();
+
+#[derive(Debug)]
+struct Chance;
+
+impl SecureRandom for Chance {
+    fn fill(&self, buffer: &mut [u8]) -> Result<(), GetRandomFailed> {
+        let Some(world) = current() else {
+            return SYSTEM.get_or_init(default_provider).secure_random.fill(buffer);
+        };
+        for bytes in buffer.chunks_mut(8) {
+            bytes.copy_from_slice(&world.random().to_le_bytes()[..bytes.len()]);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        match current() {
+            Some(world) => Some(UnixTime::since_unix_epoch(world.unix_time())),
+            None => DefaultTimeProvider.current_time(),
+        }
+    }
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider { secure_random: &Chance, ..default_provider() })
+}
+
+pub(super) fn clock() -> Arc<dyn TimeProvider> {
+    Arc::new(Clock)
+}

@@ -1,0 +1,419 @@
+//! TLS 1.2 and 1.3 as a [`Layer`] (RFC 8446, RFC 5246). Twisted's `twisted.protocols.tls` and
+//! `twisted.internet.ssl`.
+//!
+//! A [`ServerTls`] or a [`ClientTls`] is configured once and makes a [`Tls`] layer for each
+//! connection. The layer buffers one incomplete record, and nothing while a connection is idle.
+//! 0-RTT data is never accepted, and there is no renegotiation.
+//!
+//! Received bytes are copied once, because they are decrypted in place; the library copies the
+//! plaintext once more. What was written in many small pieces leaves in shared records.
+
+mod directory;
+mod engine;
+mod guess;
+mod settings;
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use directory::CertificateDirectory;
+pub use engine::world::{TlsWorld, in_world};
+pub use settings::{
+    ClientAuth, ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions,
+    TlsConfigError,
+};
+
+use super::{Layer, Outbox, ROOM, Up};
+use crate::error::{Fault, Reason, TlsError, TlsProblem};
+use engine::config::{ClientConfig, ServerConfig, ServerName};
+use engine::{Session, Step};
+
+/// The header of a record.
+const HEADER: usize = 5;
+/// Most bytes of a record behind its header (RFC 5246, 6.2.3).
+const LONGEST_RECORD: usize = 16_384 + 2048;
+/// Most plaintext of a record.
+const RECORD: usize = 16_384;
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TlsVersion::Tls12 => "TLSv1.2",
+            TlsVersion::Tls13 => "TLSv1.3",
+        })
+    }
+}
+
+/// What a handshake has negotiated. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsInfo {
+    /// The version.
+    pub version: TlsVersion,
+    /// The cipher suite, as the registry of IANA names it.
+    pub cipher: &'static str,
+    /// The application protocol (ALPN), if one was chosen.
+    pub alpn: Option<Arc<[u8]>>,
+    /// The name that the client asked for (SNI).
+    pub server_name: Option<Arc<str>>,
+    /// The peer's certificates in DER, its own first.
+    pub peer_certificates: Arc<[Arc<[u8]>]>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+}
+
+/// One TLS connection. Made by [`ServerTls::layer`] and [`ClientTls::layer`].
+pub struct Tls {
+    session: Option<Session>,
+    state: State,
+    is_server: bool,
+    /// Received records that are not done with: the bytes of an incomplete handshake message, then
+    /// those of an incomplete record. Law 9: 64 KiB (the longest message), and a record.
+    received: Vec<u8>,
+    /// How many of them the session has seen.
+    seen: usize,
+    /// The session may have more to do without new bytes.
+    more: bool,
+    /// Decrypted data. Law 9: one record.
+    plain: Vec<u8>,
+    /// `plain` was lent by the call before.
+    lent: bool,
+    /// Records to be sent. Law 9: the answer to one record.
+    pending: Vec<u8>,
+    /// The first bytes of the stream, for a guess where it is not TLS. Law 9: its length.
+    first: Vec<u8>,
+    /// The stream below has ended.
+    ended: bool,
+    /// Of the handshake, or to report a failure.
+    deadline: Option<Instant>,
+    info: Option<TlsInfo>,
+}
+
+#[derive(Debug)]
+enum State {
+    Handshaking,
+    /// The handshake is complete, which is not reported yet.
+    Opening,
+    Open,
+    /// The peer has said goodbye; we may still send.
+    PeerClosed,
+    /// To be reported.
+    Failing(Reason),
+    Failed,
+}
+
+impl Tls {
+    fn server(config: &ServerConfig, deadline: Option<Instant>) -> Tls {
+        Tls::new(Session::server(config), true, deadline)
+    }
+
+    fn client(config: &ClientConfig, name: &ServerName, deadline: Option<Instant>) -> Tls {
+        Tls::new(Session::client(config, name), false, deadline)
+    }
+
+    fn new(
+        session: Result<Session, engine::Error>,
+        is_server: bool,
+        deadline: Option<Instant>,
+    ) -> Tls {
+        let mut tls = Tls {
+            session: None,
+            state: State::Handshaking,
+            is_server,
+            received: Vec::new(),
+            seen: 0,
+            more: true,
+            plain: Vec::new(),
+            lent: false,
+            pending: Vec::new(),
+            first: Vec::new(),
+            ended: false,
+            deadline,
+            info: None,
+        };
+        match session {
+            Ok(session) => tls.session = Some(session),
+            Err(error) => tls.fail(error),
+        }
+        // A client speaks first.
+        while tls.more && !tls.has_failed() {
+            tls.advance();
+        }
+        tls
+    }
+
+    /// What was negotiated, once the layer is open.
+    pub fn info(&self) -> Option<&TlsInfo> {
+        self.info.as_ref()
+    }
+
+    /// Clears the data that the call before has lent.
+    fn take_back(&mut self) {
+        if mem::take(&mut self.lent) {
+            self.plain.clear();
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failing(_) | State::Failed)
+    }
+
+    /// Takes bytes up to the end of the next record. True when there is something for the session.
+    fn take_record(&mut self, below: &mut &[u8]) -> bool {
+        if matches!(self.state, State::Handshaking) && self.first.len() < guess::LENGTH {
+            let n = below.len().min(guess::LENGTH - self.first.len());
+            self.first.extend_from_slice(&below[..n]);
+        }
+        for _ in 0..2 {
+            let record = &self.received[self.seen..];
+            let whole = match record.split_first_chunk::<HEADER>() {
+                None => HEADER,
+                Some((header, _)) => match record_length(*header) {
+                    Some(length) => HEADER + length,
+                    // The session says what is wrong with it.
+                    None => return true,
+                },
+            };
+            let missing = whole - record.len();
+            if missing == 0 {
+                return true;
+            }
+            let n = missing.min(below.len());
+            let (taken, rest) = below.split_at(n);
+            self.received.reserve_exact(missing);
+            self.received.extend_from_slice(taken);
+            *below = rest;
+            if n < missing {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Has the session process what was received.
+    fn advance(&mut self) {
+        let Some(session) = &mut self.session else { return self.more = false };
+        let (done, step) = session.process(&mut self.received, &mut self.plain, &mut self.pending);
+        self.received.drain(..done);
+        self.seen = self.received.len();
+        self.more = match step {
+            Step::Again => true,
+            // A record at a time: behind one with data there is nothing yet.
+            Step::Data => self.seen > 0,
+            Step::Blocked | Step::Ready => false,
+            Step::PeerClosed => {
+                self.state = State::PeerClosed;
+                false
+            }
+            Step::Failed(error) => return self.fail(error),
+        };
+        if matches!(self.state, State::Handshaking) && !session.is_handshaking() {
+            self.info = Some(session.info());
+            self.first = Vec::new();
+            self.deadline = None;
+            self.state = State::Opening;
+        }
+    }
+
+    /// The session has failed: its alert is to be sent, and the reason to be reported.
+    #[cold]
+    fn fail(&mut self, error: engine::Error) {
+        let in_handshake = matches!(self.state, State::Handshaking);
+        if let Some(mut session) = self.session.take() {
+            session.last_words(&mut self.pending);
+        }
+        let mut error = engine::failed(error, in_handshake, &self.pending);
+        if in_handshake && let Some(guess) = guess::not_tls(&self.first, self.is_server) {
+            error = error.not_tls(guess);
+        }
+        self.end_with(Reason::Tls(Arc::new(error)));
+    }
+
+    fn end_with(&mut self, reason: Reason) {
+        self.state = State::Failing(reason);
+        self.more = false;
+        self.session = None;
+        (self.received, self.seen) = (Vec::new(), 0);
+    }
+
+    /// The stream below has ended without a goodbye.
+    #[cold]
+    fn truncated(&mut self) {
+        let in_handshake = matches!(self.state, State::Handshaking);
+        let text = match in_handshake {
+            true => "the stream ended in the handshake",
+            false => "the stream ended without close_notify: it may have been cut",
+        };
+        let mut error = TlsError::new(TlsProblem::Truncated, Fault::Network, text);
+        error.in_handshake = in_handshake;
+        let error = io::Error::new(io::ErrorKind::UnexpectedEof, error);
+        self.end_with(Reason::Lost(Arc::new(error)));
+    }
+
+    /// Encrypts the bytes at the front of `above`, in records as large as they fill. Returns how
+    /// many; 0 when the session cannot send.
+    fn encrypt_some(&mut self, above: &Outbox, below: &mut Outbox) -> usize {
+        let mut gathered = Vec::new();
+        let mut data = above.first();
+        if data.len() < RECORD && data.len() < above.len() {
+            for slice in above.slices() {
+                let n = slice.len().min(RECORD - gathered.len());
+                gathered.extend_from_slice(&slice[..n]);
+                if gathered.len() == RECORD {
+                    break;
+                }
+            }
+            data = &gathered;
+        }
+        let data = &data[..data.len().min(ROOM)];
+        let Some(session) = &mut self.session else { return 0 };
+        match session.encrypt(data, &mut self.received[..self.seen], &mut self.plain, below) {
+            Ok((done, sent)) => {
+                self.received.drain(..done);
+                self.seen -= done;
+                if sent { data.len() } else { 0 }
+            }
+            Err(error) => {
+                self.fail(error);
+                0
+            }
+        }
+    }
+}
+
+/// The length of a record, if its header is plausible.
+fn record_length([kind, major, _, high, low]: [u8; HEADER]) -> Option<usize> {
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    ((20..=24).contains(&kind) && major == 3 && length <= LONGEST_RECORD).then_some(length)
+}
+
+impl Layer for Tls {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
+        self.take_back();
+        loop {
+            if !self.plain.is_empty() {
+                self.lent = true;
+                return Up::Data(&self.plain);
+            }
+            if self.more {
+                self.advance();
+                continue;
+            }
+            match &mut self.state {
+                State::Handshaking | State::Open => {}
+                State::Opening => {
+                    self.state = State::Open;
+                    return Up::Open(None);
+                }
+                State::PeerClosed => return Up::Closed,
+                State::Failing(_) => {
+                    if let State::Failing(reason) = mem::replace(&mut self.state, State::Failed) {
+                        return Up::Failed(reason);
+                    }
+                }
+                State::Failed => {
+                    *below = &[];
+                    return Up::Nothing;
+                }
+            }
+            if self.take_record(below) {
+                self.more = true;
+            } else if self.ended {
+                self.truncated();
+            } else {
+                // An idle connection holds no buffer.
+                self.plain = Vec::new();
+                if self.received.is_empty() {
+                    self.received = Vec::new();
+                }
+                return Up::Nothing;
+            }
+        }
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+        if !self.pending.is_empty() {
+            below.extend(&mem::take(&mut self.pending));
+        }
+        if !self.is_open() {
+            return;
+        }
+        self.take_back();
+        while !above.is_empty() && below.len() < ROOM {
+            match self.encrypt_some(above, below) {
+                0 => break,
+                n => above.advance(n),
+            }
+        }
+        if matches!(self.state, State::Failing(_)) {
+            // Reported by the next `up`.
+            self.deadline = Some(now);
+        }
+    }
+
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+
+    fn close(&mut self, below: &mut Outbox) {
+        if !self.is_open() {
+            return;
+        }
+        self.take_back();
+        let Some(session) = &mut self.session else { return };
+        session.close_notify(&mut self.received[..self.seen], &mut self.plain, &mut self.pending);
+        below.extend(&mem::take(&mut self.pending));
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Opening | State::Open | State::PeerClosed)
+    }
+
+    fn held(&self) -> usize {
+        self.pending.len()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn timed_out(&mut self, now: Instant) {
+        if self.deadline.take_if(|deadline| *deadline <= now).is_none() || self.has_failed() {
+            return;
+        }
+        let mut error = TlsError::new(
+            TlsProblem::HandshakeTimedOut,
+            Fault::Peer,
+            "the handshake was not complete within its deadline",
+        );
+        error.in_handshake = true;
+        self.end_with(Reason::Tls(Arc::new(error)));
+    }
+
+    fn knows(&self) -> Option<&dyn Any> {
+        self.info.as_ref().map(|info| info as _)
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("state", &self.state).field("info", &self.info).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

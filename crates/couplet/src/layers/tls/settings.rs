@@ -1,0 +1,423 @@
+//! The settings of TLS: certificates, whom to trust, versions and names. A configuration is built
+//! once, where a mistake is an error, and serves any number of connections in any thread.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::directory::CertificateDirectory;
+use super::engine::certificates::{self, Pair, Store};
+use super::engine::config::{ClientConfig, ServerConfig, ServerName};
+use super::{Tls, TlsVersion};
+use crate::error::Plain;
+
+/// Longest file of certificates, keys or OCSP responses.
+const LONGEST_FILE: u64 = 16 * 1024 * 1024;
+/// The time that a handshake may take, unless set otherwise.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A TLS configuration that can't work.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsConfigError {
+    /// A file or folder cannot be read.
+    #[error("cannot read {path}: {}", Plain(source), path = path.display())]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// The system's error.
+        source: Arc<io::Error>,
+    },
+    /// A certificate, a key or a bundle is not valid.
+    #[error("cannot use {place}: {what}")]
+    Invalid {
+        /// Its file, or what it was given as.
+        place: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Neither a DNS name nor an IP address.
+    #[error("{0:?} is neither a host name nor an IP address, so no certificate can be for it")]
+    BadName(String),
+    /// Anything else.
+    #[error("this TLS configuration cannot work: {0}")]
+    Unusable(String),
+}
+
+impl TlsConfigError {
+    pub(super) fn file(path: &Path, error: io::Error) -> TlsConfigError {
+        TlsConfigError::File { path: path.to_owned(), source: Arc::new(error) }
+    }
+}
+
+/// Reads a file of bounded length.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsConfigError> {
+    let mut bytes = Vec::new();
+    let failed = |error| TlsConfigError::file(path, error);
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(LONGEST_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LONGEST_FILE {
+        return Err(failed(io::Error::other("the file is longer than 16 MiB")));
+    }
+    Ok(bytes)
+}
+
+/// Our certificate: a chain and its private key.
+#[derive(Clone, Debug)]
+pub struct Identity(pub(super) Pair);
+
+impl Identity {
+    /// From PEM texts. The chain begins with the certificate itself; the two may be one text.
+    ///
+    /// # Errors
+    ///
+    /// When one is missing, or the key is not that of the certificate.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Identity, TlsConfigError> {
+        Pair::from_pem(chain, key, "the given PEM").map(Identity)
+    }
+
+    /// From PEM files, which may be one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`from_pem`](Self::from_pem), or when a file cannot be read.
+    pub fn from_pem_files(
+        chain: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Identity, TlsConfigError> {
+        let (chain, key) = (chain.as_ref(), key.as_ref());
+        let place = match chain == key {
+            true => chain.display().to_string(),
+            false => format!("{} with {}", chain.display(), key.display()),
+        };
+        Pair::from_pem(&read(chain)?, &read(key)?, &place).map(Identity)
+    }
+
+    /// Staples an OCSP response, in DER, to the certificate.
+    #[must_use]
+    pub fn with_ocsp(self, response: Vec<u8>) -> Identity {
+        Identity(self.0.with_ocsp(response))
+    }
+
+    /// Staples an OCSP response from a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn with_ocsp_file(self, path: impl AsRef<Path>) -> Result<Identity, TlsConfigError> {
+        Ok(self.with_ocsp(read(path.as_ref())?))
+    }
+
+    /// The certificates in DER, the own one first.
+    pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.chain()
+    }
+}
+
+/// Certificates that are trusted as issuers: a bundle of CAs.
+#[derive(Clone, Debug)]
+pub struct Roots(pub(super) Store);
+
+impl Roots {
+    /// From a PEM text.
+    ///
+    /// # Errors
+    ///
+    /// When a certificate is not valid, or there is none.
+    pub fn from_pem(pem: &[u8]) -> Result<Roots, TlsConfigError> {
+        certificates::roots(pem, "the given PEM").map(Roots)
+    }
+
+    /// From a PEM file.
+    ///
+    /// # Errors
+    ///
+    /// As for [`from_pem`](Self::from_pem), or when the file cannot be read.
+    pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Roots, TlsConfigError> {
+        let path = path.as_ref();
+        certificates::roots(&read(path)?, &path.display().to_string()).map(Roots)
+    }
+}
+
+/// Whether a server asks for certificates of its clients.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum ClientAuth {
+    /// No.
+    #[default]
+    None,
+    /// A client may have one, of these issuers; one of another issuer is refused.
+    Ask(Roots),
+    /// A client must have one, of these issuers.
+    Require(Roots),
+}
+
+/// Whom a client trusts.
+#[derive(Clone, Debug)]
+pub(super) enum Trust {
+    Platform,
+    Roots(Roots),
+    Anyone,
+}
+
+macro_rules! shared_options {
+    () => {
+        /// The application protocols (ALPN), the preferred one first; none unless set.
+        #[must_use]
+        pub fn alpn<P: AsRef<[u8]>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
+            self.alpn = protocols.into_iter().map(|one| one.as_ref().to_vec()).collect();
+            self
+        }
+
+        /// The oldest and the newest version that are accepted; 1.2 and 1.3 unless set.
+        #[must_use]
+        pub fn versions(mut self, oldest: TlsVersion, newest: TlsVersion) -> Self {
+            (self.oldest, self.newest) = (oldest, newest);
+            self
+        }
+
+        /// The time for the handshake; 10 s unless set.
+        #[must_use]
+        pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+            self.handshake_timeout = timeout;
+            self
+        }
+
+        /// Whether sessions may be resumed; yes unless set.
+        #[must_use]
+        pub fn resumption(mut self, on: bool) -> Self {
+            self.resumption = on;
+            self
+        }
+
+        /// Allows the secrets of connections to be written to the file that the environment
+        /// variable `SSLKEYLOGFILE` names, for Wireshark. Whoever has the file can read the
+        /// connections.
+        #[must_use]
+        pub fn allow_key_log(mut self) -> Self {
+            self.key_log = true;
+            self
+        }
+    };
+}
+
+/// The settings of a TLS server, for [`ServerTls::new`].
+#[derive(Clone, Debug)]
+pub struct ServerTlsOptions {
+    pub(super) identity: Option<Identity>,
+    pub(super) directory: Option<CertificateDirectory>,
+    pub(super) client_auth: ClientAuth,
+    pub(super) alpn: Vec<Vec<u8>>,
+    pub(super) oldest: TlsVersion,
+    pub(super) newest: TlsVersion,
+    pub(super) handshake_timeout: Duration,
+    pub(super) resumption: bool,
+    pub(super) key_log: bool,
+}
+
+impl Default for ServerTlsOptions {
+    fn default() -> ServerTlsOptions {
+        ServerTlsOptions {
+            identity: None,
+            directory: None,
+            client_auth: ClientAuth::None,
+            alpn: Vec::new(),
+            oldest: TlsVersion::Tls12,
+            newest: TlsVersion::Tls13,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            resumption: true,
+            key_log: false,
+        }
+    }
+}
+
+impl ServerTlsOptions {
+    /// The certificate, for clients for whose name the directory has none.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Certificates by the name that a client asks for (SNI).
+    #[must_use]
+    pub fn directory(mut self, directory: CertificateDirectory) -> Self {
+        self.directory = Some(directory);
+        self
+    }
+
+    /// Whether clients are asked for certificates; not unless set.
+    #[must_use]
+    pub fn client_auth(mut self, client_auth: ClientAuth) -> Self {
+        self.client_auth = client_auth;
+        self
+    }
+
+    shared_options!();
+}
+
+/// The settings of a TLS client, for [`ClientTls::new`].
+#[derive(Clone, Debug)]
+pub struct ClientTlsOptions {
+    pub(super) trust: Trust,
+    pub(super) identity: Option<Identity>,
+    pub(super) server_name: Option<String>,
+    pub(super) alpn: Vec<Vec<u8>>,
+    pub(super) oldest: TlsVersion,
+    pub(super) newest: TlsVersion,
+    pub(super) handshake_timeout: Duration,
+    pub(super) resumption: bool,
+    pub(super) key_log: bool,
+}
+
+impl Default for ClientTlsOptions {
+    fn default() -> ClientTlsOptions {
+        ClientTlsOptions {
+            trust: Trust::Platform,
+            identity: None,
+            server_name: None,
+            alpn: Vec::new(),
+            oldest: TlsVersion::Tls12,
+            newest: TlsVersion::Tls13,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            resumption: true,
+            key_log: false,
+        }
+    }
+}
+
+impl ClientTlsOptions {
+    /// Trusts these issuers, instead of those that the system trusts.
+    #[must_use]
+    pub fn roots(mut self, roots: Roots) -> Self {
+        self.trust = Trust::Roots(roots);
+        self
+    }
+
+    /// The certificate for servers that ask for one.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// The name that the server's certificate must be for, instead of the host connected to.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// Accepts every certificate, for any name, from any issuer, of any time. Whoever can reach the
+    /// connection can read and change all of it.
+    #[must_use]
+    pub fn dangerously_accept_any_server_certificate(mut self) -> Self {
+        self.trust = Trust::Anyone;
+        self
+    }
+
+    shared_options!();
+}
+
+/// A TLS server's configuration. Cheap to clone; sessions can be resumed across all its clones.
+///
+/// ```no_run
+/// use couplet::layers::tls::{Identity, ServerTls, ServerTlsOptions};
+///
+/// # fn main() -> couplet::Result<()> {
+/// let identity = Identity::from_pem_files("server.pem", "server.key")?;
+/// let tls = ServerTls::new(&ServerTlsOptions::default().identity(identity).alpn(["h2"]))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ServerTls {
+    config: ServerConfig,
+    directory: Option<CertificateDirectory>,
+    handshake_timeout: Duration,
+}
+
+impl ServerTls {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot work, such as without a certificate.
+    pub fn new(options: &ServerTlsOptions) -> Result<ServerTls, TlsConfigError> {
+        Ok(ServerTls {
+            config: ServerConfig::new(options)?,
+            directory: options.directory.clone(),
+            handshake_timeout: options.handshake_timeout,
+        })
+    }
+
+    /// The layer for one connection, whose handshake begins now.
+    pub fn layer(&self, now: Instant) -> Tls {
+        if let Some(directory) = &self.directory {
+            directory.check(now);
+        }
+        Tls::server(&self.config, now.checked_add(self.handshake_timeout))
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+/// A TLS client's configuration. Cheap to clone; sessions can be resumed across all its clones.
+///
+/// ```no_run
+/// use couplet::layers::tls::{ClientTls, ClientTlsOptions, Roots};
+///
+/// # fn main() -> couplet::Result<()> {
+/// let roots = Roots::from_pem_file("authority.pem")?;
+/// let tls = ClientTls::new(&ClientTlsOptions::default().roots(roots))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ClientTls {
+    config: ClientConfig,
+    server_name: Option<String>,
+    handshake_timeout: Duration,
+}
+
+impl ClientTls {
+    /// Checks the settings, and reads the certificates that the system trusts, unless others are
+    /// set.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot work, such as where the system has no certificates.
+    pub fn new(options: &ClientTlsOptions) -> Result<ClientTls, TlsConfigError> {
+        if let Some(name) = &options.server_name {
+            ServerName::new(name)?;
+        }
+        Ok(ClientTls {
+            config: ClientConfig::new(options)?,
+            server_name: options.server_name.clone(),
+            handshake_timeout: options.handshake_timeout,
+        })
+    }
+
+    /// The layer for one connection to a host, by name or by address, whose handshake begins now.
+    ///
+    /// # Errors
+    ///
+    /// When the host is neither a name nor an address.
+    pub fn layer(&self, host: &str, now: Instant) -> Result<Tls, TlsConfigError> {
+        let name = ServerName::new(self.server_name.as_deref().unwrap_or(host))?;
+        Ok(Tls::client(&self.config, &name, now.checked_add(self.handshake_timeout)))
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}

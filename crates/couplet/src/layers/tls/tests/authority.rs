@@ -1,0 +1,70 @@
+//! Certificates for tests: an authority, good certificates, and each kind of bad one.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+
+use crate::layers::tls::{Identity, Roots};
+
+/// An issuer of certificates.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Authority {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().expect("a key");
+        // Two authorities of one name would be taken for one with a wrong signature.
+        let name = format!("authority {:02x?}", &key.public_key_raw()[1..9]);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    pub(crate) fn roots(&self) -> Roots {
+        Roots::from_pem(self.pem.as_bytes()).expect("our own certificate")
+    }
+
+    /// A certificate for a name, and its key, in one PEM text.
+    pub(crate) fn pem(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> String {
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        format!("{}{}", certificate.pem(), key.serialize_pem())
+    }
+
+    pub(crate) fn identity(&self, name: &str) -> Identity {
+        self.identity_with(name, |_| {})
+    }
+
+    pub(crate) fn identity_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
+        let pem = self.pem(name, change);
+        Identity::from_pem(pem.as_bytes(), pem.as_bytes()).expect("our own certificate")
+    }
+}
+
+/// Changes that make a certificate bad.
+pub(crate) fn expired(params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2021, 1, 1);
+}
+
+pub(crate) fn not_yet_valid(params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(2999, 1, 1);
+    params.not_after = date_time_ymd(3000, 1, 1);
+}
+
+pub(crate) fn for_clients(params: &mut CertificateParams) {
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+}

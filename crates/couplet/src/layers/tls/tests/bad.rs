@@ -1,0 +1,302 @@
+//! Connections that fail: certificates, alerts, garbage, and streams that are cut. Each has its
+//! error on both sides.
+
+use super::authority::{expired, for_clients, not_yet_valid};
+use super::*;
+use crate::error::CertificateProblem;
+use rcgen::CertificateParams;
+
+/// The errors of both sides: problem, fault, alert sent.
+type Told = (TlsProblem, Fault, Option<u8>);
+
+fn told(end: &End) -> Told {
+    let error = end.error();
+    assert!(error.in_handshake, "{error}");
+    assert!(matches!(end.failed, Some(Reason::Tls(_))), "{error}");
+    (error.problem, error.fault, error.alert_sent)
+}
+
+#[test]
+fn a_bad_certificate_is_the_reason_on_both_sides() {
+    use CertificateProblem::*;
+    let authority = Authority::new();
+    type Change = fn(&mut CertificateParams);
+    let change: [(&str, Change); 3] =
+        [("expired", expired), ("not yet", not_yet_valid), ("for clients", for_clients)];
+    let mut cases: Vec<(&str, Identity, CertificateProblem, u8)> = change
+        .into_iter()
+        .zip([(Expired, 45), (NotYetValid, 45), (WrongUsage, 43)])
+        .map(|((name, change), (problem, alert))| {
+            (name, authority.identity_with(NAME, change), problem, alert)
+        })
+        .collect();
+    cases.push(("another name", authority.identity("other.test"), WrongName, 42));
+    cases.push(("another issuer", Authority::new().identity(NAME), UnknownIssuer, 48));
+    for (name, identity, problem, alert) in cases {
+        let client = client(ClientTlsOptions::default().roots(authority.roots()));
+        let server = server(ServerTlsOptions::default().identity(identity));
+        let mut two = two(&client, &server);
+        two.client.above.extend(b"a secret");
+        two.run(usize::MAX);
+        let expected = (TlsProblem::Certificate(problem), Fault::Peer, Some(alert));
+        assert_eq!(told(&two.client), expected, "{name}");
+        let expected = (TlsProblem::AlertReceived(alert), Fault::Ours, None);
+        assert_eq!(told(&two.server), expected, "{name}");
+        assert!(!two.client.open && !two.server.open && two.server.received.is_empty());
+        assert_eq!(two.client.above.len(), 8, "nothing was taken");
+    }
+}
+
+#[test]
+fn a_chain_longer_than_a_message_may_be_is_refused_with_bounded_memory() {
+    let authority = Authority::new();
+    let pem = authority.pem(NAME, |_| {});
+    let (chain, key) = pem.split_at(pem.find("-----BEGIN PRIVATE").expect("a key"));
+    let huge = Identity::from_pem(chain.repeat(300).as_bytes(), key.as_bytes()).expect("valid");
+    let client = client(ClientTlsOptions::default().roots(authority.roots()));
+    let mut two = two(&client, &server(ServerTlsOptions::default().identity(huge)));
+    let hello = two.client.sent();
+    assert!(two.server.feed(&hello).is_continue());
+    let flight = two.server.sent();
+    assert!(flight.len() > 100_000);
+    let mut most = 0;
+    for piece in flight.chunks(1000) {
+        assert!(two.client.feed(piece).is_continue());
+        most = most.max(two.tls[0].borrow().received.capacity());
+    }
+    assert!(most <= 0xffff + 2 * LONGEST_RECORD, "{most}");
+    assert_eq!(told(&two.client).0, TlsProblem::Misbehaved);
+    // rustls sends no alert for it: the server sees that the client leaves.
+    two.run(usize::MAX);
+    two.server.layers.ended();
+    assert!(two.server.feed(b"").is_continue());
+    assert_eq!(two.server.error().problem, TlsProblem::Truncated);
+}
+
+#[test]
+fn a_long_name_says_that_nothing_is_verified() {
+    let server = server(ServerTlsOptions::default().identity(Authority::new().identity("x.test")));
+    let client = client(ClientTlsOptions::default().dangerously_accept_any_server_certificate());
+    let mut two = two(&client, &server);
+    two.run(usize::MAX);
+    assert!(two.client.open && two.server.open);
+}
+
+#[test]
+fn a_client_without_a_required_certificate_is_refused() {
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let authority = Authority::new();
+        let options = ClientTlsOptions::default().roots(authority.roots());
+        let client = client(options.versions(version, version));
+        let server = server(
+            ServerTlsOptions::default()
+                .identity(authority.identity(NAME))
+                .client_auth(ClientAuth::Require(authority.roots())),
+        );
+        let mut two = two(&client, &server);
+        two.run(usize::MAX);
+        let missing = TlsProblem::Certificate(CertificateProblem::Missing);
+        let (problem, fault, _) = told(&two.server);
+        assert_eq!((problem, fault), (missing, Fault::Peer));
+        let alert = two.client.error();
+        assert_eq!(alert.fault, Fault::Ours, "{alert}");
+        // A client of 1.3 is open before the server has seen its certificate.
+        assert_eq!(two.client.open, version == TlsVersion::Tls13);
+    }
+}
+
+#[test]
+fn a_client_certificate_of_another_issuer_is_refused_even_if_none_is_required() {
+    let authority = Authority::new();
+    let client = client(
+        ClientTlsOptions::default()
+            .roots(authority.roots())
+            .identity(Authority::new().identity("client.test")),
+    );
+    let server = server(
+        ServerTlsOptions::default()
+            .identity(authority.identity(NAME))
+            .client_auth(ClientAuth::Ask(authority.roots())),
+    );
+    let mut two = two(&client, &server);
+    two.run(usize::MAX);
+    let unknown = TlsProblem::Certificate(CertificateProblem::UnknownIssuer);
+    assert_eq!(told(&two.server), (unknown, Fault::Peer, Some(48)));
+    assert_eq!(two.client.error().problem, TlsProblem::AlertReceived(48));
+}
+
+#[test]
+fn ends_with_nothing_in_common_say_so() {
+    let authority = Authority::new();
+    let options = || ClientTlsOptions::default().roots(authority.roots());
+    let of = || ServerTlsOptions::default().identity(authority.identity(NAME));
+    let (old, new) = (TlsVersion::Tls12, TlsVersion::Tls13);
+    let mut versions = two(&client(options().versions(old, old)), &server(of().versions(new, new)));
+    versions.run(usize::MAX);
+    assert_eq!(told(&versions.server).0, TlsProblem::NothingInCommon);
+    assert_eq!(told(&versions.client).0, TlsProblem::AlertReceived(70));
+    let mut protocols = two(&client(options().alpn(["h3"])), &server(of().alpn(["h2"])));
+    protocols.run(usize::MAX);
+    assert_eq!(told(&protocols.server).0, TlsProblem::NoApplicationProtocol);
+    assert_eq!(told(&protocols.client).0, TlsProblem::AlertReceived(120));
+}
+
+#[test]
+fn what_is_not_tls_gets_an_alert_and_a_guess() {
+    let (client, server) = good();
+    for (input, guess) in [
+        (&b"GET / HTTP/1.1\r\nHost: server.test\r\n\r\n"[..], "plain HTTP"),
+        (b"PRI * HTTP/2.0\r\n\r\n", "plain HTTP"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "SSH"),
+        (b"EHLO there\r\n", "SMTP"),
+        (b"PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\n", "PROXY header"),
+        (b"\x80\x2e\x01\x00\x02garbage", "does not speak TLS"),
+    ] {
+        every_split(input, |pieces| {
+            let mut end = End::new(server.layer(start())).0;
+            for piece in pieces {
+                assert!(end.feed(piece).is_continue());
+            }
+            let error = end.error();
+            assert_eq!((error.problem, error.fault), (TlsProblem::NotTls, Fault::Peer));
+            assert!(error.to_string().contains(guess), "{error}");
+            let alert = end.sent();
+            assert_eq!(alert.len(), 7, "{alert:?}");
+            assert_eq!((&alert[..2], alert[5]), (&[21, 3][..], 2), "a fatal alert");
+            assert_eq!(error_alert(&end), Some(alert[6]));
+        });
+    }
+    let mut end = End::new(client.layer(NAME, start()).expect("a name")).0;
+    assert!(end.feed(b"220 mail.test ESMTP\r\n").is_continue());
+    assert!(end.error().to_string().contains("it may want STARTTLS"), "{}", end.error());
+}
+
+fn error_alert(end: &End) -> Option<u8> {
+    end.error().alert_sent
+}
+
+#[test]
+fn a_cut_stream_is_lost_and_says_when_it_was_cut() {
+    let (client, server) = good();
+    let mut two = two(&client, &server);
+    let hello = two.client.sent();
+    for cut in 0..hello.len() {
+        let mut end = End::new(server.layer(start())).0;
+        assert!(end.feed(&hello[..cut]).is_continue());
+        end.layers.ended();
+        assert!(end.feed(b"").is_continue());
+        assert!(matches!(end.failed, Some(Reason::Lost(_))));
+        let error = end.error();
+        assert_eq!((error.problem, error.in_handshake), (TlsProblem::Truncated, true));
+    }
+    assert!(two.server.feed(&hello).is_continue());
+    two.run(usize::MAX);
+    two.client.above.extend(b"whole");
+    let mut wire = two.client.sent();
+    two.client.above.extend(b"cut off");
+    wire.extend_from_slice(&two.client.sent()[..10]);
+    assert!(two.server.feed(&wire).is_continue());
+    two.server.layers.ended();
+    assert!(two.server.feed(b"").is_continue());
+    assert_eq!(two.server.received, b"whole");
+    assert!(matches!(two.server.failed, Some(Reason::Lost(_))));
+    let error = two.server.error();
+    assert_eq!((error.problem, error.in_handshake), (TlsProblem::Truncated, false));
+    assert_eq!(error.fault, Fault::Network);
+}
+
+#[test]
+fn a_record_that_was_altered_or_is_too_long_ends_the_connection() {
+    let too_long = [&[23, 3, 3, 0x48, 1], &[0; 18_433][..]].concat();
+    // 16 KiB and a byte of plaintext cannot be made by our side; this much ciphertext can be sent.
+    let barely = [&[23, 3, 3, 0x41, 1], &[0; 16_641][..]].concat();
+    // A header is enough to see that its record is too long.
+    let header = vec![23, 3, 3, 0x48, 1];
+    let alter = |bytes: &mut Vec<u8>| bytes[20] ^= 1;
+    for (name, change, problem) in [
+        ("altered", None, TlsProblem::BadRecord),
+        ("too long", Some(too_long), TlsProblem::Misbehaved),
+        ("going to be too long", Some(header), TlsProblem::Misbehaved),
+        ("longer than TLS 1.3 allows", Some(barely), TlsProblem::BadRecord),
+    ] {
+        let (client, server) = good();
+        let mut two = two(&client, &server);
+        two.run(usize::MAX);
+        two.client.above.extend(b"a record that is altered");
+        let mut wire = two.client.sent();
+        match change {
+            None => alter(&mut wire),
+            Some(other) => wire = other,
+        }
+        assert!(two.server.feed(&wire).is_continue());
+        let error = two.server.error();
+        assert_eq!((error.problem, error.in_handshake), (problem, false), "{name}: {error}");
+        // Its alert is a record, encrypted.
+        two.run(usize::MAX);
+        assert!(two.client.failed.is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_handshake_has_a_deadline_of_ten_seconds_and_a_connection_none() {
+    let (client, server) = good();
+    let now = start();
+    let ten = std::time::Duration::from_secs(10);
+    let mut end = End::new(server.layer(now)).0;
+    assert_eq!(end.layers.deadline(), Some(now + ten));
+    end.layers.timed_out(now + ten - std::time::Duration::from_nanos(1));
+    assert!(end.feed(b"\x16").is_continue());
+    assert!(end.failed.is_none());
+    end.layers.timed_out(now + ten);
+    assert!(end.feed(b"").is_continue());
+    assert_eq!(told(&end), (TlsProblem::HandshakeTimedOut, Fault::Peer, None));
+    let mut two = two(&client, &server);
+    two.run(usize::MAX);
+    assert_eq!([two.client.layers.deadline(), two.server.layers.deadline()], [None, None]);
+}
+
+#[test]
+fn configurations_that_cannot_work_are_errors() {
+    let authority = Authority::new();
+    let (one, other) = (authority.pem(NAME, |_| {}), authority.pem(NAME, |_| {}));
+    let identity = |chain: &str, key: &str| {
+        Identity::from_pem(chain.as_bytes(), key.as_bytes())
+            .expect_err("it cannot work")
+            .to_string()
+    };
+    let begin = one.find("-----BEGIN PRIVATE").expect("a key");
+    let (chain, key) = one.split_at(begin);
+    for (wrong, text) in [
+        (identity("", key), "cannot use the given PEM: there is no certificate"),
+        (identity(chain, chain), "there is no private key"),
+        (identity(chain, &other), "the private key is not that of the certificate"),
+        (
+            ServerTls::new(&ServerTlsOptions::default()).expect_err("no certificate").to_string(),
+            "a server needs a certificate",
+        ),
+        (Roots::from_pem(b"").expect_err("none").to_string(), "there is no certificate"),
+        (
+            Identity::from_pem_files("/nowhere/x.pem", "/nowhere/x.pem")
+                .expect_err("none")
+                .to_string(),
+            "cannot read /nowhere/x.pem: no such file or directory",
+        ),
+        (
+            CertificateDirectory::open("/nowhere").expect_err("none").to_string(),
+            "cannot read /nowhere: no such file",
+        ),
+    ] {
+        assert!(wrong.contains(text), "{wrong}");
+    }
+    let (client, _) = good();
+    for (host, works) in [
+        ("a.test", true),
+        ("a.test.", true),
+        ("127.0.0.1", true),
+        ("[fe80::1%lo]", true),
+        ("a b", false),
+        ("", false),
+    ] {
+        assert_eq!(client.layer(host, start()).is_ok(), works, "{host:?}");
+    }
+}

@@ -1,0 +1,330 @@
+//! Connections that work: handshakes, data, names, resumption, and the goodbye.
+
+use super::*;
+
+const BOTH: [TlsVersion; 2] = [TlsVersion::Tls12, TlsVersion::Tls13];
+
+#[test]
+fn a_handshake_and_data_in_both_directions_however_they_are_cut() {
+    for version in BOTH {
+        let (client, server) = good_of(version);
+        for piece in [1, 7, 1000, 1_000_000] {
+            let mut two = two(&client, &server);
+            two.client.above.extend(b"written before the handshake");
+            two.run(piece);
+            assert!(two.client.open && two.server.open, "{version} in pieces of {piece}");
+            assert_eq!(two.server.received, b"written before the handshake");
+            let long: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
+            two.server.above.extend(&long);
+            two.client.above.extend(b"short");
+            two.run(piece);
+            assert_eq!(two.client.received, long);
+            assert!(two.server.received.ends_with(b"handshakeshort"));
+            let info = two.client.info.expect("an open connection");
+            assert_eq!((info.version, info.resumed), (version, piece != 1));
+        }
+    }
+}
+
+#[test]
+fn records_are_read_the_same_however_they_are_cut() {
+    let (client, server) = good();
+    // Twice the same, because every cut needs a connection in the same state: one whose bytes are
+    // recorded cannot be replayed on another.
+    let mut lengths = Vec::new();
+    for _ in 0..2 {
+        let mut two = two(&client, &server);
+        two.run(usize::MAX);
+        two.client.above.extend(b"first");
+        let mut wire = two.client.sent();
+        two.client.above.extend(b"second");
+        wire.extend(two.client.sent());
+        lengths.push(wire.len());
+        for bytes in wire.chunks(3) {
+            assert!(two.server.feed(bytes).is_continue());
+        }
+        assert_eq!(two.server.received, b"firstsecond");
+    }
+    assert_eq!(lengths[0], lengths[1]);
+    every_split(b"from every place, in every piece", |pieces| {
+        let mut two = two(&client, &server);
+        two.run(usize::MAX);
+        for piece in pieces {
+            two.client.above.extend(piece);
+            let wire = two.client.sent();
+            assert!(two.server.feed(&wire).is_continue());
+        }
+        assert_eq!(two.server.received, b"from every place, in every piece");
+    });
+}
+
+#[test]
+fn a_handshake_message_may_have_several_records() {
+    for version in BOTH {
+        let authority = Authority::new();
+        let pem = authority.pem(NAME, |_| {});
+        let (chain, key) = pem.split_at(pem.find("-----BEGIN PRIVATE").expect("a key"));
+        let long = Identity::from_pem(chain.repeat(80).as_bytes(), key.as_bytes()).expect("valid");
+        let length: usize = long.certificates().map(<[u8]>::len).sum();
+        assert!((20_000..60_000).contains(&length), "{length}");
+        let options = ClientTlsOptions::default().roots(authority.roots());
+        let client = client(options.versions(version, version));
+        let server = server(ServerTlsOptions::default().identity(long));
+        for piece in [1000, usize::MAX] {
+            let mut two = two(&client, &server);
+            two.run(piece);
+            assert!(two.client.open && two.server.open, "{version} {:?}", two.client.failed);
+        }
+    }
+}
+
+#[test]
+fn the_first_data_may_come_with_the_last_of_the_handshake() {
+    let (client, server) = good();
+    let mut two = two(&client, &server);
+    let hello = two.client.sent();
+    assert!(two.server.feed(&hello).is_continue());
+    let flight = two.server.sent();
+    two.client.above.extend(b"data right behind");
+    assert!(two.client.feed(&flight).is_continue());
+    let finished_and_data = two.client.sent();
+    // A receiver that stops at the opening gets the data later.
+    let flow = two.server.feed_until(&finished_and_data, |_| Break(()));
+    assert!(flow.is_break() && two.server.open && two.server.received.is_empty());
+    assert!(two.server.feed(b"").is_continue());
+    assert_eq!(two.server.received, b"data right behind");
+}
+
+#[test]
+fn a_receiver_that_stops_between_records_gets_the_rest_later_and_can_write_meanwhile() {
+    let (client, server) = good();
+    let mut two = two(&client, &server);
+    two.run(usize::MAX);
+    let mut wire = Vec::new();
+    for record in [b"one", b"two"] {
+        two.client.above.extend(record);
+        wire.extend(two.client.sent());
+    }
+    assert!(two.server.feed_until(&wire, |_| Break(())).is_break());
+    assert_eq!(two.server.received, b"one");
+    two.server.above.extend(b"answer");
+    let answer = two.server.sent();
+    assert!(two.client.feed(&answer).is_continue());
+    assert_eq!(two.client.received, b"answer");
+    assert!(two.server.feed(b"").is_continue());
+    assert_eq!(two.server.received, b"onetwo");
+}
+
+#[test]
+fn a_partial_record_survives_a_write() {
+    let (client, server) = good();
+    let mut two = two(&client, &server);
+    two.run(usize::MAX);
+    two.client.above.extend(b"in two parts");
+    let wire = two.client.sent();
+    let (before, after) = wire.split_at(9);
+    assert!(two.server.feed(before).is_continue());
+    two.server.above.extend(b"meanwhile");
+    let meanwhile = two.server.sent();
+    assert!(two.client.feed(&meanwhile).is_continue());
+    assert!(two.server.feed(after).is_continue());
+    assert_eq!(two.server.received, b"in two parts");
+}
+
+#[test]
+fn small_writes_share_records() {
+    let (client, server) = good();
+    let mut two = two(&client, &server);
+    two.run(usize::MAX);
+    for _ in 0..1000 {
+        two.client.above.extend(b"0123456789");
+    }
+    let wire = two.client.sent();
+    assert_eq!(wire.len(), 10_000 + 22, "one record");
+    assert!(two.server.feed(&wire).is_continue());
+    for _ in 0..1000 {
+        two.client.above.push(bytes::Bytes::from_static(b"0123456789"));
+    }
+    let wire = two.client.sent();
+    assert_eq!(wire.len(), 10_000 + 22, "one record");
+    assert!(two.server.feed(&wire).is_continue());
+    assert_eq!(two.server.received.len(), 20_000);
+}
+
+#[test]
+fn a_goodbye_ends_the_stream_behind_all_data_and_is_answered() {
+    for version in BOTH {
+        let (client, server) = good_of(version);
+        let mut two = two(&client, &server);
+        two.run(usize::MAX);
+        two.client.above.extend(b"last");
+        assert!(two.client.layers.close(&mut two.client.above, start()));
+        let mut wire = two.client.sent();
+        wire.extend_from_slice(b"\x17\x03\x03\x00\x04what follows");
+        assert!(two.server.feed(&wire).is_continue());
+        assert_eq!(two.server.received, b"last");
+        assert!(two.server.closed && two.server.failed.is_none(), "{version}");
+        // The other direction is open until it is closed too (RFC 8446, 6.1).
+        two.server.above.extend(b"still");
+        two.run(usize::MAX);
+        assert_eq!(two.client.received, b"still", "{version}");
+        assert!(two.server.layers.close(&mut two.server.above, start()));
+        two.run(usize::MAX);
+        assert!(two.client.closed, "{version}");
+        for end in [&mut two.client, &mut two.server] {
+            end.layers.ended();
+            assert!(end.feed(b"").is_continue());
+            assert!(end.failed.is_none(), "the end was announced");
+        }
+    }
+}
+
+#[test]
+fn names_protocols_and_certificates_are_known_on_both_sides() {
+    let authority = Authority::new();
+    let ours = authority.identity("client.test");
+    let client = client(
+        ClientTlsOptions::default()
+            .roots(authority.roots())
+            .identity(ours.clone())
+            .alpn(["h3", "h2"]),
+    );
+    let server = server(
+        ServerTlsOptions::default()
+            .identity(authority.identity(NAME))
+            .client_auth(ClientAuth::Require(authority.roots()))
+            .alpn(["http/1.1", "h2"]),
+    );
+    let mut two = two(&client, &server);
+    assert!(two.tls[0].borrow().info().is_none());
+    two.run(usize::MAX);
+    let (c, s) = (two.client.info.expect("open"), two.server.info.expect("open"));
+    for info in [&c, &s] {
+        assert_eq!(info.alpn.as_deref(), Some(&b"h2"[..]));
+        assert_eq!(info.server_name.as_deref(), Some(NAME));
+        assert_eq!(info.cipher, c.cipher);
+        assert!(info.cipher.starts_with("TLS13_AES"), "{}", info.cipher);
+    }
+    let ours: Vec<&[u8]> = ours.certificates().collect();
+    assert_eq!(s.peer_certificates.iter().map(|one| &one[..]).collect::<Vec<_>>(), ours);
+    assert_eq!(c.peer_certificates.len(), 1);
+}
+
+#[test]
+fn a_client_may_come_without_the_certificate_that_it_is_asked_for() {
+    let authority = Authority::new();
+    let client = client(ClientTlsOptions::default().roots(authority.roots()));
+    let server = server(
+        ServerTlsOptions::default()
+            .identity(authority.identity(NAME))
+            .client_auth(ClientAuth::Ask(authority.roots())),
+    );
+    let mut two = two(&client, &server);
+    two.run(usize::MAX);
+    assert!(two.server.info.expect("open").peer_certificates.is_empty());
+}
+
+#[test]
+fn sessions_are_resumed_unless_that_is_off() {
+    for version in BOTH {
+        for on in [true, false] {
+            let authority = Authority::new();
+            let options = ClientTlsOptions::default().roots(authority.roots());
+            let client = client(options.versions(version, version));
+            let identity = authority.identity(NAME);
+            let server = server(ServerTlsOptions::default().identity(identity).resumption(on));
+            for again in [false, true] {
+                // Clones share their sessions.
+                let mut two = two(&client.clone(), &server.clone());
+                two.run(usize::MAX);
+                let (c, s) = (two.client.info.expect("open"), two.server.info.expect("open"));
+                assert_eq!((c.resumed, s.resumed), (on && again, on && again), "{version} {on}");
+                assert_eq!(s.server_name.as_deref(), Some(NAME), "also of a resumed session");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_idle_connection_holds_no_buffer() {
+    let (client, server) = good();
+    let mut two = two(&client, &server);
+    two.client.above.extend(&[1; 50_000]);
+    two.run(1000);
+    assert_eq!(two.server.received.len(), 50_000);
+    for tls in &two.tls {
+        let tls = tls.borrow();
+        let held = [&tls.received, &tls.plain, &tls.pending, &tls.first].map(Vec::capacity);
+        assert_eq!(held, [0; 4]);
+    }
+}
+
+#[test]
+fn the_certificate_is_chosen_by_name_and_read_again_when_it_changes() {
+    let authority = Authority::new();
+    let folder = std::env::temp_dir().join(format!("couplet-sni-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("a file");
+    write("one.test.pem", &authority.pem("one.test", |_| {}));
+    write("_.wild.test.pem", &authority.pem("*.wild.test", |_| {}));
+    write("DEFAULT.pem", &authority.pem("else.test", |_| {}));
+    write("notes.txt", "not a certificate");
+    let directory = CertificateDirectory::open(&folder).expect("certificates");
+    let server = server(ServerTlsOptions::default().directory(directory.clone()));
+    let client = client(ClientTlsOptions::default().roots(authority.roots()).resumption(false));
+    let now = start();
+    let peer_at = |name: &str, now: Instant| {
+        let mut two = Two::new(client.layer(name, now).expect("a name"), server.layer(now));
+        two.run(usize::MAX);
+        two.client.info.map(|info| info.peer_certificates[0].clone())
+    };
+    let first = peer_at("one.test", now).expect("accepted");
+    assert!(peer_at("ONE.test", now).is_some());
+    assert!(peer_at("a.wild.test", now).is_some());
+    assert!(peer_at("a.b.wild.test", now).is_none(), "one level only");
+    assert!(peer_at("else.test", now).is_some());
+
+    write("one.test.pem", &authority.pem("one.test", |_| {}));
+    write("two.test.pem", &authority.pem("two.test", |_| {}));
+    assert_eq!(peer_at("one.test", now).as_ref(), Some(&first), "not checked again so soon");
+    let later = now + std::time::Duration::from_secs(1);
+    let second = peer_at("one.test", later).expect("accepted");
+    assert_ne!(first, second);
+    assert!(peer_at("two.test", later).is_some());
+
+    write("one.test.pem", "broken");
+    std::fs::remove_file(folder.join("two.test.pem")).expect("it was there");
+    let wrong = directory.reload().expect_err("a broken file").to_string();
+    assert!(wrong.contains("one.test.pem: there is no certificate"), "{wrong}");
+    assert_eq!(peer_at("one.test", later), Some(second), "the one before stays");
+    assert!(peer_at("two.test", later).is_none());
+    std::fs::remove_dir_all(&folder).expect("it was there");
+}
+
+#[test]
+fn the_same_world_makes_a_client_say_the_same() {
+    struct Fixed;
+    impl TlsWorld for Fixed {
+        fn random(&self) -> u64 {
+            4
+        }
+
+        fn unix_time(&self) -> std::time::Duration {
+            std::time::Duration::from_secs(4_000_000_000)
+        }
+    }
+    let (client, server) = good_of(TlsVersion::Tls12);
+    let random = || {
+        let mut end = End::new(client.layer(NAME, start()).expect("a name")).0;
+        end.sent()[11..43].to_vec()
+    };
+    let in_it = || in_world(Rc::new(Fixed), random);
+    assert_eq!(in_it(), in_it());
+    assert_ne!(random(), random());
+    // In the year 2096 the certificates of rcgen are still valid, unlike in 2500.
+    in_world(Rc::new(Fixed), || {
+        let mut two = two(&client, &server);
+        two.run(usize::MAX);
+        assert!(two.client.open);
+    });
+}
