@@ -219,7 +219,7 @@ impl fmt::Debug for Bound {
     }
 }
 
-/// How a port is opened.
+/// How a port is opened. An option that a kind of socket does not have does nothing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenOptions {
@@ -234,6 +234,15 @@ pub struct ListenOptions {
     pub dual_stack: bool,
     /// `TCP_NODELAY` of the accepted connections. On unless set.
     pub no_delay: bool,
+    /// The permissions of a UNIX socket's file: 0o666 unless set. Who may write to it may connect.
+    pub mode: u32,
+    /// The user who gets a UNIX socket's file, by number. Only root may give files away.
+    pub owner: Option<u32>,
+    /// The group that gets a UNIX socket's file, by number: one of our own, unless we are root.
+    pub group: Option<u32>,
+    /// Whether a UNIX socket has a lock file, `PATH.lock`: it shows whether the owner of a socket
+    /// file is alive, and one whose owner has died is replaced. On unless set.
+    pub lock_file: bool,
     prepared: Option<Prepared>,
 }
 
@@ -245,6 +254,10 @@ impl Default for ListenOptions {
             reuse_port: false,
             dual_stack: true,
             no_delay: true,
+            mode: 0o666,
+            owner: None,
+            group: None,
+            lock_file: true,
             prepared: None,
         }
     }
@@ -286,6 +299,34 @@ impl ListenOptions {
         self
     }
 
+    /// Sets the permissions of a UNIX socket's file.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets the user who gets a UNIX socket's file, by number.
+    #[must_use]
+    pub fn owner(mut self, user: u32) -> Self {
+        self.owner = Some(user);
+        self
+    }
+
+    /// Sets the group that gets a UNIX socket's file, by number.
+    #[must_use]
+    pub fn group(mut self, group: u32) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// Sets whether a UNIX socket has a lock file.
+    #[must_use]
+    pub fn lock_file(mut self, on: bool) -> Self {
+        self.lock_file = on;
+        self
+    }
+
     /// Calls `f` with the new socket before it is bound: for any option that
     /// [`socket2`](SockRef) knows. An error of it is that of the listen. Accepted connections inherit
     /// most options. Not called by drivers without sockets.
@@ -306,13 +347,13 @@ impl ListenOptions {
     }
 }
 
-/// How a connection is made.
+/// How a connection is made. An option that a kind of socket does not have does nothing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectOptions {
     /// Give up after this time: 30 s unless set.
     pub timeout: Duration,
-    /// The local address to bind to.
+    /// The local address to bind to, of a TCP connection.
     pub bind: Option<SocketAddr>,
     /// `TCP_NODELAY`. On unless set.
     pub no_delay: bool,
@@ -365,7 +406,7 @@ impl ConnectOptions {
     }
 }
 
-/// An option of a live connection.
+/// An option of a live connection. Where the connection has no such option, setting it does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SocketOption {
@@ -380,6 +421,18 @@ pub enum SocketOption {
     /// See [`Transport::set_reset_unless_closed`](crate::Transport::set_reset_unless_closed).
     /// `SO_LINGER` with a timeout of 0 until [`Commands::shut_write`] or [`Commands::close`].
     ResetUnlessClosed(bool),
+}
+
+impl SocketOption {
+    /// Only TCP connections have it.
+    pub(crate) fn is_of_tcp(self) -> bool {
+        match self {
+            SocketOption::NoDelay(_)
+            | SocketOption::KeepAlive(_)
+            | SocketOption::ResetUnlessClosed(_) => true,
+            SocketOption::ReceiveBuffer(_) | SocketOption::SendBuffer(_) => false,
+        }
+    }
 }
 
 /// The half of a driver that carries out the loop's requests, at any time in a turn. See the

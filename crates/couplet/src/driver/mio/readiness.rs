@@ -2,12 +2,13 @@
 
 use std::io;
 
-use mio::Token;
+use mio::{Interest, Token};
 
 #[cfg(target_os = "linux")]
 use super::epoll::EventExt as _;
 use super::slots::{ConnectingSlot, Kind, Registered};
 use super::stream::{Found, READ, Readiness};
+use super::system::{self, is_queue_full};
 use super::{Mio, SIGNALS, WAKER, WATCHES};
 use crate::address::Address;
 use crate::driver::{Event, Ready, WatchId};
@@ -56,9 +57,39 @@ impl Mio {
                 }
                 stream.readiness.set(readiness.0, true);
             }
+            Kind::Dialling(_) => {}
             Kind::Connecting(connecting) => {
                 connecting.closing |= readiness.has(Readiness::CLOSING);
             }
+        }
+    }
+
+    /// Tries once more to connect to a UNIX socket.
+    fn dial(&mut self, slot: u32) -> Option<Event> {
+        let key = self.slots.key_at(slot);
+        let Some(Kind::Dialling(dial)) = self.kind(key) else {
+            return None;
+        };
+        let connected = match system::connect(&dial.to, &dial.options) {
+            Err(error) if is_queue_full(&dial.to, &error) => {
+                self.try_again(slot);
+                return None;
+            }
+            connected => connected,
+        };
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registered = connected.and_then(|mut stream| {
+            self.poll.registry().register(&mut stream, Token(slot as usize), both)?;
+            Ok(stream)
+        });
+        match registered {
+            Ok(stream) => {
+                let connecting = ConnectingSlot { stream, is_local: true, closing: false };
+                self.slots
+                    .map(key, |slot| Registered { kind: Kind::Connecting(connecting), ..slot });
+                None
+            }
+            Err(error) => Some(Event::Ended(key, Some(error))),
         }
     }
 
@@ -122,6 +153,7 @@ impl Mio {
             Kind::Stream(_) => self.next_from_stream(slot, None),
             Kind::Port(_) => self.next_from_port(slot),
             Kind::Connecting(_) => self.next_from_connecting(slot),
+            Kind::Dialling(_) => self.dial(slot),
         }
     }
 
@@ -170,14 +202,14 @@ impl ConnectingSlot {
         let stream = &self.stream;
         Some(match stream.take_error() {
             Ok(Some(error)) | Err(error) => Err(error),
-            Ok(None) => match (stream.peer_addr(), stream.local_addr()) {
+            Ok(None) => match stream.addresses() {
                 // A connect to a free port in the ephemeral range can connect to itself.
-                (Ok(peer), Ok(host)) if peer == host => {
+                Ok((peer, host)) if peer == host && peer.port().is_some() => {
                     Err(io::Error::from(io::ErrorKind::ConnectionRefused))
                 }
-                (Ok(_), Ok(host)) => Ok(Address::from(host)),
-                (Err(error), _) if error.kind() == io::ErrorKind::NotConnected => return None,
-                (Err(error), _) | (_, Err(error)) => Err(error),
+                Ok((_, host)) => Ok(host),
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return None,
+                Err(error) => Err(error),
             },
         })
     }

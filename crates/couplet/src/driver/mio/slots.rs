@@ -1,12 +1,12 @@
 //! The driver's table of open sockets. A closed slot is not reused until the events of the last
 //! wait are used up, so none of them can hit its next occupant.
 
-use mio::net::TcpStream;
-
 use super::Mio;
 use super::accepting::PortSlot;
+use super::socket::Stream;
 use super::stream::{Readiness, StreamSlot};
-use crate::driver::Key;
+use crate::address::Address;
+use crate::driver::{ConnectOptions, Key};
 
 /// Tables with fewer slots are not worth shrinking.
 const SHRINK: usize = 256;
@@ -23,11 +23,21 @@ pub(super) struct Registered {
 pub(super) enum Kind {
     Port(Box<PortSlot>),
     Connecting(ConnectingSlot),
+    /// Begins to connect when a back-off is over.
+    Dialling(Box<Dial>),
     Stream(StreamSlot),
 }
 
+/// A connect to a UNIX socket whose queue was full. The system neither queues it nor says when
+/// there is room.
+pub(super) struct Dial {
+    pub(super) to: Address,
+    pub(super) options: ConnectOptions,
+}
+
 pub(super) struct ConnectingSlot {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
+    pub(super) is_local: bool,
     /// The end of the stream, or an error, was announced together with the connection.
     pub(super) closing: bool,
 }
@@ -36,7 +46,7 @@ impl Kind {
     /// Turns a finished connect into a connection.
     pub(super) fn connected(self) -> Kind {
         let Kind::Connecting(connecting) = self else { return self };
-        let mut stream = StreamSlot::new(connecting.stream);
+        let mut stream = StreamSlot::new(connecting.stream, connecting.is_local);
         // The connect's edge may also have announced bytes and the end of the stream.
         stream.readiness.set(Readiness::READABLE, true);
         stream.readiness.set(Readiness::CLOSING, connecting.closing);

@@ -4,11 +4,11 @@
 use std::io::{self, IoSlice, Write};
 use std::time::Duration;
 
-use mio::net::TcpStream;
 use socket2::SockRef;
 
 #[cfg(target_os = "linux")]
 use super::epoll::EventExt as _;
+use super::socket::Stream;
 use super::{Polled, SEND_LIMIT};
 use crate::driver::Outbox;
 
@@ -73,8 +73,10 @@ pub(super) fn is_bytes(event: &Polled) -> bool {
 }
 
 pub(super) struct StreamSlot {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) readiness: Readiness,
+    /// A UNIX socket.
+    pub(super) is_local: bool,
     /// Closing the socket resets the connection (`SO_LINGER` with a time of 0).
     pub(super) resets: bool,
     /// An error of `write` that was not reported yet. INVARIANT: while there is one, `BLOCKED` is
@@ -101,14 +103,18 @@ impl StreamSlot {
         return Write::write(&mut &self.stream, bytes);
     }
 
-    pub(super) fn new(stream: TcpStream) -> StreamSlot {
-        StreamSlot { stream, readiness: Readiness::NONE, resets: false, error: None }
+    pub(super) fn new(stream: Stream, is_local: bool) -> StreamSlot {
+        StreamSlot { stream, readiness: Readiness::NONE, is_local, resets: false, error: None }
     }
 }
 
 impl StreamSlot {
     /// Sets whether closing the socket, as the system does when a process dies, resets it.
     pub(super) fn set_resets(&mut self, on: bool) -> io::Result<()> {
+        if self.is_local {
+            // The system resets a UNIX socket only where it closes with unread input.
+            return Ok(());
+        }
         SockRef::from(&self.stream).set_linger(on.then_some(Duration::ZERO))?;
         self.resets = on;
         Ok(())

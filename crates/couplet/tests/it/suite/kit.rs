@@ -155,6 +155,22 @@ pub(crate) fn own_address(row: u8, number: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, last)), number)
 }
 
+/// Connects to an address of any kind.
+pub(crate) fn connect_to<K>(
+    reactor: &Reactor,
+    to: &Address,
+    options: ConnectOptions,
+    factory: impl IntoFactory<K>,
+) -> Connector {
+    match (to.socket_addr(), to.unix()) {
+        (Some(to), _) => {
+            reactor.connect_tcp_with(&to.ip().to_string(), to.port(), options, factory)
+        }
+        (None, Some(name)) => reactor.connect_unix_with(name.clone(), options, factory),
+        (None, None) => panic!("nothing connects to {to}"),
+    }
+}
+
 struct Echo;
 impl Protocol for Echo {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
@@ -193,7 +209,7 @@ impl Rig {
     pub(crate) fn couple(&mut self, server: Script, client: Script) -> (A, A) {
         let (a, b) = (self.end(), self.end());
         let port = self.listen(&a, server);
-        let to = port.host().socket_addr().expect("a port has an address");
+        let to = port.host();
         let mut protocol = Some(b.plays(client));
         self.connect_with(to, move |_: &Address| protocol.take());
         self.until("connection_made", || a.is_made() && b.is_made());
@@ -224,40 +240,33 @@ impl Rig {
         self.connect_with(to.address(), move |_: &Address| protocol.take())
     }
 
-    pub(crate) fn connect_with<K>(
-        &self,
-        to: SocketAddr,
-        factory: impl IntoFactory<K>,
-    ) -> Connector {
-        let host = to.ip().to_string();
-        let options = ConnectOptions::default();
-        self.reactor.connect_tcp_with(&host, to.port(), options, factory)
+    pub(crate) fn connect_with<K>(&self, to: Address, factory: impl IntoFactory<K>) -> Connector {
+        connect_to(&self.reactor, &to, ConnectOptions::default(), factory)
     }
 
     /// Connects to a port of the loop, even before the loop's first turn.
     pub(crate) fn peer(&self, port: &Port) -> B {
-        let to = port.host().socket_addr().expect("a port has an address");
-        self.try_peer(to).expect("a listening port accepts a connection")
+        self.try_peer(port.host()).expect("a listening port accepts a connection")
     }
 
     /// [`peer`](Self::peer), but the connect may be refused.
-    pub(crate) fn try_peer(&self, to: SocketAddr) -> std::io::Result<B> {
+    pub(crate) fn try_peer(&self, to: Address) -> std::io::Result<B> {
         B::connect(to, &self.ground)
     }
 
     /// A port of the test, outside the loop.
     pub(crate) fn peer_port(&self) -> PeerPort {
-        PeerPort::new(&self.ground)
+        PeerPort::new(&self.ground, &LOOPBACK.into())
     }
 
     /// A port of the test that refuses connections until it listens.
     pub(crate) fn refusing_port(&self) -> PeerPort {
-        PeerPort::refusing(&self.ground)
+        PeerPort::refusing(&self.ground, &LOOPBACK.into())
     }
 
     /// A port that never answers a connect.
     pub(crate) fn silent_port(&self) -> PeerPort {
-        PeerPort::silent(&self.ground)
+        PeerPort::silent(&self.ground, &LOOPBACK.into())
     }
 
     /// Accepts the next connection to a port of the test.

@@ -1,0 +1,19 @@
+//! In place of `unix.rs`, where the system has no UNIX sockets.
+
+use std::io;
+
+use socket2::Socket;
+
+use super::socket::Stream;
+use crate::address::UnixAddress;
+use crate::driver::{ConnectOptions, ListenOptions};
+
+pub(super) enum SocketFile {}
+
+pub(super) fn bind(_: &UnixAddress, _: &ListenOptions) -> io::Result<(Socket, Option<SocketFile>)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) fn connect(_: &UnixAddress, _: &ConnectOptions) -> io::Result<Stream> {
+    Err(io::ErrorKind::Unsupported.into())
+}
