@@ -423,7 +423,7 @@ impl Commands for Memory {
         let network = self.network.clone();
         let end = self.stream(key).end;
         let mut net = network.net.borrow_mut();
-        if net.links[end.0].addresses[1].unix().is_none() || !option.is_of_tcp() {
+        if !net.is_unix(end) || !option.is_of_tcp() {
             net.end(end).options.push(option);
         }
         Ok(())

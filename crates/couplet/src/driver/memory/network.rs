@@ -188,22 +188,30 @@ impl Net {
         }
         this.closed = true;
         let unread = !this.incoming.bytes.is_empty();
-        if mode == CloseMode::Reset || unread {
+        // A UNIX socket has no other reset.
+        if unread || (mode == CloseMode::Reset && !self.is_unix(end)) {
             self.reset(end);
         } else if self.end(end).error.is_none() {
             self.shut(end);
         }
     }
 
+    pub(super) fn is_unix(&self, (link, _): EndId) -> bool {
+        self.links[link].addresses[1].unix().is_some()
+    }
+
     /// Half of the peer's unread bytes count as arrived and stay readable; the half still in flight
-    /// is destroyed.
+    /// is destroyed. Nothing is in flight between UNIX sockets.
     pub(super) fn reset(&mut self, end: EndId) {
+        let is_unix = self.is_unix(end);
         let peer = self.peer(end);
         if peer.closed {
             return;
         }
-        let arrived = peer.incoming.bytes.len() / 2;
-        peer.incoming.bytes.truncate(arrived);
+        if !is_unix {
+            let arrived = peer.incoming.bytes.len() / 2;
+            peer.incoming.bytes.truncate(arrived);
+        }
         peer.error = Some(io::ErrorKind::ConnectionReset);
     }
 

@@ -105,9 +105,10 @@ fn answer_to_errno(error: &io::Error) -> AfterError {
 }
 
 pub(super) struct PortSlot {
-    pub(super) listener: Listener,
-    /// The file of a UNIX socket, which is removed with the port.
+    /// The file of a UNIX socket, which is removed with the port. INVARIANT: before the listener is
+    /// closed: it keeps the number of the file's inode from being reused, by which we know it.
     pub(super) _file: Option<SocketFile>,
+    pub(super) listener: Listener,
     pub(super) host: Address,
     pub(super) readable: bool,
     pub(super) accepting: bool,

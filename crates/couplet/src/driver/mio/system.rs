@@ -160,9 +160,9 @@ fn events(interest: Interest) -> mio::Interest {
 
 /// A bound port: the [`Bound::socket`] of this world.
 pub(super) struct Listening {
-    pub(super) listener: Listener,
-    /// The file of a UNIX socket.
+    /// The file of a UNIX socket, dropped first.
     pub(super) file: Option<SocketFile>,
+    pub(super) listener: Listener,
 }
 
 impl Listening {

@@ -4,7 +4,7 @@
 //! Only [`Rig::pass`] moves time. A test turns the loop [`until`](Rig::until) a condition holds;
 //! [`tick`](Rig::tick) gives everything else time to arrive, to show that nothing does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use couplet::driver::{Key, Mio};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{
     Address, ConnectOptions, Connector, IntoFactory, Loop, LoopOptions, Port, Protocol, Reactor,
-    Transport,
+    Transport, UnixAddress,
 };
 
 use super::peer::{B, Ground, PeerPort, Saw, World};
@@ -34,6 +34,7 @@ pub(crate) const BOTH_ROLES: [Role; 2] = [Role::Server, Role::Client];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kit {
     driver: DriverKind,
+    is_unix: bool,
     buffer: Option<usize>,
 }
 
@@ -49,15 +50,27 @@ static BIG: LazyLock<Vec<u8>> =
 
 impl Kit {
     pub(crate) const fn mio() -> Kit {
-        Kit { driver: DriverKind::Mio, buffer: None }
+        Kit { driver: DriverKind::Mio, is_unix: false, buffer: None }
     }
 
     pub(crate) const fn sim() -> Kit {
-        Kit { driver: DriverKind::Sim, buffer: None }
+        Kit { driver: DriverKind::Sim, is_unix: false, buffer: None }
     }
 
     pub(crate) const fn memory(manner: Manner) -> Kit {
-        Kit { driver: DriverKind::Memory(manner), buffer: None }
+        Kit { driver: DriverKind::Memory(manner), is_unix: false, buffer: None }
+    }
+
+    /// With UNIX sockets instead of TCP.
+    pub(crate) const fn unix(mut self) -> Kit {
+        self.is_unix = true;
+        self
+    }
+
+    /// Whether its connections are UNIX sockets. They know no reset but that of a close with unread
+    /// input, which destroys nothing.
+    pub(crate) fn is_unix(self) -> bool {
+        self.is_unix
     }
 
     /// Limits one read to this many bytes.
@@ -129,6 +142,9 @@ impl Kit {
             ground,
             ticking: None,
             ends: RefCell::default(),
+            #[cfg(unix)]
+            folder: self.has_sockets().then(crate::unix::Folder::new),
+            paths: Cell::new(0),
         }
     }
 }
@@ -144,6 +160,11 @@ pub(crate) struct Rig {
     pub(crate) ground: Ground,
     ticking: Option<B>,
     ends: RefCell<Vec<A>>,
+    /// For the files of UNIX sockets.
+    #[cfg(unix)]
+    folder: Option<crate::unix::Folder>,
+    /// How many paths were given out.
+    paths: Cell<u32>,
 }
 
 pub(crate) const LOOPBACK: SocketAddr =
@@ -230,8 +251,25 @@ impl Rig {
     }
 
     pub(crate) fn listen_with<K>(&self, factory: impl IntoFactory<K>) -> Port {
-        let port = self.reactor.listen_tcp(LOOPBACK, factory);
+        let port = match self.any() {
+            Address::Unix(path) => self.reactor.listen_unix(path, factory),
+            _ => self.reactor.listen_tcp(LOOPBACK, factory),
+        };
         port.expect("a free port can be opened")
+    }
+
+    /// An address to listen on that nobody else has.
+    fn any(&self) -> Address {
+        if !self.kit.is_unix {
+            return LOOPBACK.into();
+        }
+        self.paths.set(self.paths.get() + 1);
+        let name = format!("{}.sock", self.paths.get());
+        #[cfg(unix)]
+        if let Some(folder) = &self.folder {
+            return UnixAddress::from(folder.path(&name)).into();
+        }
+        UnixAddress::from(name).into()
     }
 
     /// Connects A to a port of the test.
@@ -256,17 +294,17 @@ impl Rig {
 
     /// A port of the test, outside the loop.
     pub(crate) fn peer_port(&self) -> PeerPort {
-        PeerPort::new(&self.ground, &LOOPBACK.into())
+        PeerPort::new(&self.ground, &self.any())
     }
 
     /// A port of the test that refuses connections until it listens.
     pub(crate) fn refusing_port(&self) -> PeerPort {
-        PeerPort::refusing(&self.ground, &LOOPBACK.into())
+        PeerPort::refusing(&self.ground, &self.any())
     }
 
     /// A port that never answers a connect.
     pub(crate) fn silent_port(&self) -> PeerPort {
-        PeerPort::silent(&self.ground, &LOOPBACK.into())
+        PeerPort::silent(&self.ground, &self.any())
     }
 
     /// Accepts the next connection to a port of the test.

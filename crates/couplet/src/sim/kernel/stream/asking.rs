@@ -201,7 +201,9 @@ impl Kernel {
         if end.is_gone() {
             return;
         }
-        let aborts = how == CloseMode::Reset || end.unread > 0 || end.stage == Stage::Connecting;
+        // A UNIX socket is reset only where it closes with unread input.
+        let resets = how == CloseMode::Reset && end.local.unix().is_none();
+        let aborts = resets || end.unread > 0 || end.stage == Stage::Connecting;
         end.stage = Stage::Closed;
         end.key = None;
         end.inbox = VecDeque::new();
