@@ -143,7 +143,9 @@ pub mod transport;
 pub use address::{Address, UnixAddress};
 pub use bytes::Bytes;
 pub use defer::{Deferred, Failure, Resolver, Result};
-pub use driver::{ConnectOptions, Interest, ListenOptions, Ready, Signal, SocketOption};
+pub use driver::{
+    ConnectOptions, Interest, ListenOptions, PeerCredentials, Ready, Signal, SocketOption,
+};
 pub use error::{By, ConnectError, ConnectionLost, ListenError, Reason};
 #[doc(inline)]
 pub use factory::{Factory, IntoFactory, Shared};

@@ -423,6 +423,19 @@ pub enum SocketOption {
     ResetUnlessClosed(bool),
 }
 
+/// The process at the other end of a UNIX socket, as the system knows it: when it connected, or
+/// listened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerCredentials {
+    /// Its process.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
 impl SocketOption {
     /// Only TCP connections have it.
     pub(crate) fn is_of_tcp(self) -> bool {
@@ -483,6 +496,13 @@ pub trait Commands {
 
     /// Bytes that the system has accepted and not yet sent, where that is known.
     fn unsent(&self, key: Key) -> Option<usize>;
+
+    /// The process at the other end of a UNIX socket, where the system tells. Asked for when the
+    /// connection is made.
+    fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
+        let _ = key;
+        None
+    }
 
     /// Sets an option of a connection.
     ///
@@ -595,6 +615,10 @@ impl Commands for Box<dyn Driver> {
 
     fn unsent(&self, key: Key) -> Option<usize> {
         (**self).unsent(key)
+    }
+
+    fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
+        (**self).peer_credentials(key)
     }
 
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {

@@ -80,7 +80,7 @@ impl Core {
             io.close(key, CloseMode::Normal);
             return done(Err(ConnectError::NoProtocol.into()));
         };
-        let connection = self.new_connection(key, protocol, peer, LocalEnd::Known(host), None);
+        let connection = self.new_connection(io, key, protocol, peer, LocalEnd::Known(host), None);
         self.note_accepted(key, cell.place);
         self.visit(io, key, Life::made);
         done(self.outcome_of_made(connection));

@@ -577,7 +577,7 @@ impl Core {
             return cell.give_up(ConnectError::NoProtocol.into());
         };
         let connection =
-            self.new_connection(key, protocol, peer, LocalEnd::Known(host), Some(cell.clone()));
+            self.new_connection(io, key, protocol, peer, LocalEnd::Known(host), Some(cell.clone()));
         *cell.connection.borrow_mut() = Some(connection.clone());
         self.visit(io, key, Life::made);
         if let Some(done) = cell.take_done() {

@@ -21,6 +21,7 @@ impl Core {
     #[cold]
     pub(super) fn new_connection(
         &mut self,
+        io: &dyn Commands,
         key: Key,
         protocol: Box<dyn Protocol>,
         peer: Address,
@@ -33,6 +34,9 @@ impl Core {
             Some(wrap) => wrap(key, protocol),
         };
         let cell = Rc::new(ConnectionCell::new(id, self.reactor.clone(), peer, host));
+        if cell.peer.unix().is_some() {
+            cell.set_credentials(io.peer_credentials(key));
+        }
         tracing::debug!(connection = %id, peer = %cell.peer, host = %cell.host(), "connection made");
         let life = Life::new(cell.clone(), protocol);
         let entry =

@@ -211,7 +211,7 @@ impl Core {
         let port = port.clone();
         match port.factory.call("build_protocol", |factory| factory.build(&peer)).flatten() {
             Some(protocol) => {
-                self.new_connection(key, protocol, peer, host, None);
+                self.new_connection(io, key, protocol, peer, host, None);
                 self.note_accepted(key, port.place.get());
                 self.visit(io, key, Life::made);
             }

@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
-use crate::driver::{Key, LocalEnd, SocketCall, SocketOption};
+use crate::driver::{Key, LocalEnd, PeerCredentials, SocketCall, SocketOption};
 use crate::error::Reason;
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::Protocol;
@@ -165,6 +165,7 @@ struct Rare {
     upgrade: Option<Upgrade>,
     /// Set once `connection_lost` was called.
     reason: Option<Reason>,
+    credentials: Option<Box<PeerCredentials>>,
 }
 
 impl ConnectionCell {
@@ -208,6 +209,14 @@ impl ConnectionCell {
             rare: RefCell::new(Rare::default()),
             reactor,
         }
+    }
+
+    pub(crate) fn set_credentials(&self, credentials: Option<PeerCredentials>) {
+        self.rare.borrow_mut().credentials = credentials.map(Box::new);
+    }
+
+    pub(super) fn credentials(&self) -> Option<PeerCredentials> {
+        self.rare.borrow().credentials.as_deref().copied()
     }
 
     /// The address of our end.

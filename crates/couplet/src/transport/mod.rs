@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::defer::{Deferred, Failure};
-use crate::driver::{Key, SockRef, SocketOption};
+use crate::driver::{Key, PeerCredentials, SockRef, SocketOption};
 use crate::error::ConnectionLost;
 #[cfg(doc)]
 use crate::error::Reason;
@@ -450,6 +450,16 @@ impl Transport {
     /// The address of our end, also available after the connection is lost.
     pub fn host(&self) -> &Address {
         self.cell.host()
+    }
+
+    /// The process at the other end of a UNIX socket: who connected to our port, or whose port we
+    /// connected to. `None` on other connections, and where the system does not tell; also available
+    /// after the connection is lost.
+    ///
+    /// The process may have passed its end on, or ended; what it may do is told by the mode and the
+    /// owner of the socket's path.
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.cell.credentials()
     }
 
     /// Identifies this connection; `Copy` and `Send`.

@@ -47,8 +47,8 @@ use system::{Listening, System, is_queue_full};
 use super::names::{Names, names};
 use super::pool::{Pool, Work};
 use super::{
-    Adopted, Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox, Ready,
-    SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
+    Adopted, Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox,
+    PeerCredentials, Ready, SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
 };
 use crate::address::Address;
 use crate::slots::Slots;
@@ -451,6 +451,13 @@ impl Commands for Mio {
             Registered { kind: Kind::Stream(stream), .. } => {
                 couplet_os::unsent::unsent(&stream.stream)
             }
+            _ => None,
+        }
+    }
+
+    fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
+        match &self.slots.get(key)?.kind {
+            Kind::Stream(stream) => unix::peer_credentials(&stream.stream),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@ use socket2::Socket;
 
 use super::socket::Stream;
 use crate::address::UnixAddress;
-use crate::driver::{ConnectOptions, ListenOptions};
+use crate::driver::{ConnectOptions, ListenOptions, PeerCredentials};
 
 pub(super) enum SocketFile {}
 
@@ -16,4 +16,8 @@ pub(super) fn bind(_: &UnixAddress, _: &ListenOptions) -> io::Result<(Socket, Op
 
 pub(super) fn connect(_: &UnixAddress, _: &ConnectOptions) -> io::Result<Stream> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) fn peer_credentials(_: &Stream) -> Option<PeerCredentials> {
+    None
 }

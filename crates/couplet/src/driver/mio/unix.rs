@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::socket::Stream;
 use crate::address::UnixAddress;
-use crate::driver::{ConnectOptions, ListenOptions};
+use crate::driver::{ConnectOptions, ListenOptions, PeerCredentials};
 
 /// Other processes that lock the same file at the same time, and win, before we give up.
 const TRIES: usize = 100;
@@ -87,6 +87,19 @@ pub(super) fn connect(name: &UnixAddress, options: &ConnectOptions) -> io::Resul
     }
     socket.connect(&address)?;
     Ok(socket.into())
+}
+
+/// The process at the other end (SO_PEERCRED).
+#[cfg(target_os = "linux")]
+pub(super) fn peer_credentials(stream: &Stream) -> Option<PeerCredentials> {
+    let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
+    let pid = peer.pid.as_raw_nonzero().get().cast_unsigned();
+    Some(PeerCredentials { pid, uid: peer.uid.as_raw(), gid: peer.gid.as_raw() })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn peer_credentials(_: &Stream) -> Option<PeerCredentials> {
+    None
 }
 
 /// The file of a listening socket, and its lock. Dropping it removes both, unless another socket has

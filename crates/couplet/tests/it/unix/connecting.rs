@@ -95,3 +95,24 @@ fn c64_options_of_tcp_do_nothing() {
     b.send(b"still here");
     rig.until("bytes", || a.received_len() == 10);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn peer_credentials_tell_who_is_at_the_other_end() {
+    use crate::suite::kit::{BOTH_ROLES, Role};
+    for role in BOTH_ROLES {
+        let mut rig = Kit::mio().unix().rig();
+        let (a, b) =
+            rig.pair(role, Script::new().on(On::Made, |t| assert!(t.peer_credentials().is_some())));
+        let peer = a.transport().peer_credentials().expect("a UNIX socket");
+        assert_eq!(peer.pid, std::process::id(), "{role:?}");
+        assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(peer.gid, rustix::process::getegid().as_raw());
+        drop(b);
+        rig.lost(&a);
+        assert_eq!(a.transport().peer_credentials(), Some(peer), "after the end too");
+    }
+    let mut rig = Kit::mio().rig();
+    let (a, _b) = rig.pair(Role::Server, Script::new());
+    assert_eq!(a.transport().peer_credentials(), None);
+}
