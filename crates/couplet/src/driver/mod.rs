@@ -40,7 +40,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 #[cfg(unix)]
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
@@ -85,6 +85,10 @@ pub enum Event {
     },
     /// Bytes arrived: [`Driver::lent`] holds them until the next call of `next`.
     Received(Key),
+    /// A descriptor arrived on a UNIX socket, ahead of the bytes that it came with. Subject to pauses
+    /// like those.
+    #[cfg(unix)]
+    Descriptor(Key, OwnedFd),
     /// `n` taken bytes were sent. With `n` = 0 there is room again after
     /// [`WriteOutcome::Blocked`].
     Sent(Key, usize),

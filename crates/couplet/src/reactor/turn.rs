@@ -251,6 +251,11 @@ impl Core {
     fn happened(&mut self, io: &mut dyn Commands, event: Event) -> Option<Key> {
         match event {
             Event::Received(_) => unreachable!("`received` handles bytes"),
+            #[cfg(unix)]
+            Event::Descriptor(key, descriptor) => {
+                self.visit(io, key, |life, at| life.descriptor(descriptor, at));
+                return Some(key);
+            }
             Event::Sent(key, n) => {
                 self.visit(io, key, |life, at| life.sent(n, at));
                 return Some(key);

@@ -6,6 +6,8 @@
 
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -270,11 +272,28 @@ impl ConnectionCell {
         }
     }
 
+    /// Queues a descriptor, or gives it back.
+    #[cfg(unix)]
+    pub(super) fn attach(&self, descriptor: OwnedFd) -> Result<(), OwnedFd> {
+        if self.peer.unix().is_none() || !self.is_open_to_output() {
+            return Err(descriptor);
+        }
+        self.outbox.borrow_mut().attach(descriptor)
+    }
+
     /// Whether to accept `len` more bytes (never 0); notes a write past the hard cap.
     #[inline]
     fn takes(&self, len: usize) -> bool {
         let room = self.cap.get().saturating_sub(self.buffered());
         len > 0 && ((self.phase.get() == Phase::Open && len <= room) || self.takes_late(len, room))
+    }
+
+    fn is_open_to_output(&self) -> bool {
+        match self.phase.get() {
+            Phase::Open => true,
+            Phase::Finishing | Phase::Closing => self.producer.borrow().is_some(),
+            Phase::Ended | Phase::Lost => false,
+        }
     }
 
     #[inline]
@@ -286,11 +305,7 @@ impl ConnectionCell {
     /// Whether to accept bytes on a connection that is closing, or past its hard cap.
     #[cold]
     fn takes_late(&self, len: usize, room: usize) -> bool {
-        let open = match self.phase.get() {
-            Phase::Open => true,
-            Phase::Finishing | Phase::Closing => self.producer.borrow().is_some(),
-            Phase::Ended | Phase::Lost => false,
-        };
+        let open = self.is_open_to_output();
         if !open {
             self.dropped.set(self.dropped.get() + len as u64);
         } else if len > room {

@@ -32,6 +32,8 @@
 
 use std::any::Any;
 use std::io;
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -226,6 +228,17 @@ impl Life {
             self.deliver(data, at);
         } else {
             self.discard_input(data.len());
+        }
+        self.follows()
+    }
+
+    /// A descriptor arrived, ahead of the bytes it came with.
+    #[cfg(unix)]
+    pub(crate) fn descriptor(&mut self, descriptor: OwnedFd, at: Moment) -> Follows {
+        if let State::Open { reading: Reading::On, .. } = &self.state {
+            self.call(at, |protocol, transport| {
+                protocol.descriptor_received(transport, descriptor);
+            });
         }
         self.follows()
     }

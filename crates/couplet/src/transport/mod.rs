@@ -135,6 +135,55 @@ impl Transport {
         self.cell.write_bytes(bytes.into());
     }
 
+    /// Passes a descriptor to the process at the other end of a UNIX socket, with the next byte
+    /// written: the peer gets it before that byte. Several may go with one byte. Ours is closed once
+    /// it is sent; one that no byte follows is closed with the connection. Twisted's
+    /// `sendFileDescriptor`.
+    ///
+    /// Drivers without sockets pass none, and close it.
+    ///
+    /// # Errors
+    ///
+    /// Gives the descriptor back where it can't be passed: on any other connection than a UNIX
+    /// socket, on one that is closing, and while 64 of them wait to be sent.
+    ///
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// /// Gives an open file to whoever connects.
+    /// struct Gives(Option<std::fs::File>);
+    /// impl Protocol for Gives {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         if let Some(file) = self.0.take() {
+    ///             match transport.send_descriptor(file.into()) {
+    ///                 Ok(()) => transport.write("here it is"),
+    ///                 Err(_) => transport.write("not over this connection"),
+    ///             }
+    ///         }
+    ///         transport.lose_connection();
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    ///
+    /// struct Takes;
+    /// impl Protocol for Takes {
+    ///     fn descriptor_received(&mut self, _: &Transport, descriptor: OwnedFd) {
+    ///         let file = std::fs::File::from(descriptor);
+    ///         println!("{:?}", file.metadata());
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    #[cfg(unix)]
+    pub fn send_descriptor(
+        &self,
+        descriptor: std::os::fd::OwnedFd,
+    ) -> Result<(), std::os::fd::OwnedFd> {
+        self.cell.attach(descriptor)
+    }
+
     /// Sends several pieces in order.
     pub fn write_sequence<B: AsRef<[u8]>>(&self, pieces: impl IntoIterator<Item = B>) {
         for piece in pieces {

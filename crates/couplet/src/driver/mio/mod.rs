@@ -23,7 +23,7 @@ mod system;
 #[cfg_attr(not(unix), path = "no_unix.rs")]
 mod unix;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ use epoll::{Event as Polled, EventExt as _};
 #[cfg(not(target_os = "linux"))]
 use mio::event::Event as Polled;
 use signals::SignalSource;
-use slots::{ConnectingSlot, Dial, Kind, Registered};
+use slots::{ConnectingSlot, Dial, Held, Kind, Registered};
 use socket::Stream;
 use stream::{READ, Readiness, StreamSlot, is_bytes};
 use system::{Listening, System, is_queue_full};
@@ -92,6 +92,8 @@ pub struct Mio {
     /// Connections turned away since the last log line about it.
     turned_away: u64,
     full_logged_at: Option<Instant>,
+    /// By slot: what arrived on UNIX sockets with descriptors, and was not reported yet.
+    held: BTreeMap<u32, Held>,
     buffer: Box<[u8]>,
     /// How much of the buffer the first read of an idle stream may fill.
     first_read: usize,
@@ -163,6 +165,7 @@ impl Mio {
             reserve: reserve(),
             turned_away: 0,
             full_logged_at: None,
+            held: BTreeMap::new(),
             buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
             first_read: read_buffer.clamp(1, READ),
             lent: 0,
@@ -468,7 +471,7 @@ impl Commands for Mio {
         };
         let socket = SockRef::from(&stream.stream);
         match option {
-            _ if stream.is_local && option.is_of_tcp() => Ok(()),
+            _ if stream.is_local() && option.is_of_tcp() => Ok(()),
             SocketOption::NoDelay(on) => socket.set_tcp_nodelay(on),
             SocketOption::KeepAlive(None) => socket.set_keepalive(false),
             SocketOption::KeepAlive(Some(idle)) => {

@@ -21,3 +21,9 @@ pub(super) fn connect(_: &UnixAddress, _: &ConnectOptions) -> io::Result<Stream>
 pub(super) fn peer_credentials(_: &Stream) -> Option<PeerCredentials> {
     None
 }
+
+pub(super) enum Descriptor {}
+
+pub(super) fn receive(_: &Stream, _: &mut [u8], _: &mut Vec<Descriptor>) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -6,12 +6,12 @@ use mio::{Interest, Token};
 
 #[cfg(target_os = "linux")]
 use super::epoll::EventExt as _;
-use super::slots::{ConnectingSlot, Kind, Registered};
+use super::slots::{ConnectingSlot, Held, Kind, Registered};
 use super::stream::{Found, READ, Readiness};
 use super::system::{self, is_queue_full};
 use super::{Mio, SIGNALS, WAKER, WATCHES};
 use crate::address::Address;
-use crate::driver::{Event, Ready, WatchId};
+use crate::driver::{Event, Key, Ready, WatchId};
 
 impl Mio {
     /// The next slot that may have something to report, with the readiness of its event noted.
@@ -125,6 +125,9 @@ impl Mio {
         if stream.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
             return stream.pending_error().map(|error| Event::Ended(key, Some(error)));
         }
+        if !self.held.is_empty() && self.held.contains_key(&slot) {
+            return self.next_held(key);
+        }
         if !stream.readiness.has(Readiness::READABLE) {
             return None;
         }
@@ -132,9 +135,17 @@ impl Mio {
             Some(_) => self.first_read,
             None => stream.read_limit(self.buffer.len()),
         };
-        match stream.read(&mut self.buffer[..most], already) {
+        let mut descriptors = Vec::new();
+        match stream.read(&mut self.buffer[..most], already, &mut descriptors) {
             Found::Nothing => None,
             Found::End(error) => Some(Event::Ended(key, error)),
+            Found::Bytes(n) if !descriptors.is_empty() => {
+                // They come first; meanwhile the buffer may be used for another connection.
+                let held =
+                    Held { descriptors: descriptors.into(), bytes: self.buffer[..n].to_vec() };
+                self.held.insert(slot, held);
+                self.next_held(key)
+            }
             Found::Bytes(n) => {
                 stream.readiness.set(Readiness::BULK, n == most || n >= READ);
                 if n == most {
@@ -146,6 +157,24 @@ impl Mio {
                 Some(Event::Received(key))
             }
         }
+    }
+
+    /// The next of what arrived together on a UNIX socket: its descriptors, then its bytes.
+    #[cold]
+    fn next_held(&mut self, key: Key) -> Option<Event> {
+        let mut held = self.held.remove(&key.slot)?;
+        #[cfg(unix)]
+        if let Some(descriptor) = held.descriptors.pop_front() {
+            self.held.insert(key.slot, held);
+            self.again.push_front(key.slot);
+            return Some(Event::Descriptor(key, descriptor));
+        }
+        let bytes = std::mem::take(&mut held.bytes);
+        self.lent = bytes.len();
+        self.buffer[..self.lent].copy_from_slice(&bytes);
+        // There may be more, for the next turn.
+        self.queue(key.slot);
+        Some(Event::Received(key))
     }
 
     fn next_from(&mut self, slot: u32) -> Option<Event> {

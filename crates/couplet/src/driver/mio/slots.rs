@@ -1,10 +1,13 @@
 //! The driver's table of open sockets. A closed slot is not reused until the events of the last
 //! wait are used up, so none of them can hit its next occupant.
 
+use std::collections::VecDeque;
+
 use super::Mio;
 use super::accepting::PortSlot;
 use super::socket::Stream;
 use super::stream::{Readiness, StreamSlot};
+use super::unix::Descriptor;
 use crate::address::Address;
 use crate::driver::{ConnectOptions, Key};
 
@@ -40,6 +43,13 @@ pub(super) struct ConnectingSlot {
     pub(super) is_local: bool,
     /// The end of the stream, or an error, was announced together with the connection.
     pub(super) closing: bool,
+}
+
+/// Descriptors, and the bytes that they came with.
+pub(super) struct Held {
+    #[cfg_attr(not(unix), expect(dead_code, reason = "none is passed"))]
+    pub(super) descriptors: VecDeque<Descriptor>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Kind {
@@ -94,6 +104,9 @@ impl Mio {
     /// Closes a port, a connect attempt or a stream.
     pub(super) fn retire(&mut self, key: Key) {
         if self.slots.retire(key).is_some() {
+            if !self.held.is_empty() {
+                self.held.remove(&key.slot);
+            }
             self.retired.push(key.slot);
         }
     }

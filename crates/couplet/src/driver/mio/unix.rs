@@ -3,20 +3,30 @@
 //! A socket file outlives a process that is killed. The lock (flock(2), which ends with the process)
 //! shows that: a file is replaced only if a lock file was left beside it, nobody holds that, and
 //! nobody answers. Whoever listens without a lock is left alone.
+//!
+//! Descriptors come and go beside the bytes of a stream, in the control messages of recvmsg(2) and
+//! sendmsg(2).
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::socket::Stream;
 use crate::address::UnixAddress;
-use crate::driver::{ConnectOptions, ListenOptions, PeerCredentials};
+use crate::driver::{ConnectOptions, ListenOptions, Outbox, PeerCredentials};
+use crate::transport::outbox::DESCRIPTORS;
 
 /// Other processes that lock the same file at the same time, and win, before we give up.
 const TRIES: usize = 100;
@@ -100,6 +110,67 @@ pub(super) fn peer_credentials(stream: &Stream) -> Option<PeerCredentials> {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn peer_credentials(_: &Stream) -> Option<PeerCredentials> {
     None
+}
+
+pub(super) type Descriptor = OwnedFd;
+
+/// Most descriptors that come with one message (SCM_MAX_FD on Linux). What there is no room for, the
+/// system closes.
+const MOST: usize = 253;
+
+/// Reads bytes, and the descriptors that came with them.
+pub(super) fn receive(
+    stream: &Stream,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<Descriptor>,
+) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    #[cfg(not(target_os = "linux"))]
+    let flags = RecvFlags::empty();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(came) = message {
+            descriptors.extend(came);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    for descriptor in descriptors {
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?;
+    }
+    Ok(received.bytes)
+}
+
+/// Writes as many of the first bytes as may go in one message, and the descriptors that go with the
+/// first of them. Returns how many bytes it was, and the result.
+pub(super) fn send(
+    stream: &Stream,
+    out: &Outbox,
+    slices: &[IoSlice<'_>],
+) -> (usize, io::Result<usize>) {
+    let (descriptors, mut room) = out.attached();
+    let mut message = Vec::new();
+    for slice in slices {
+        let slice = &slice[..slice.len().min(room)];
+        room -= slice.len();
+        if !slice.is_empty() {
+            message.push(IoSlice::new(slice));
+        }
+    }
+    #[cfg(target_os = "linux")]
+    let flags = SendFlags::NOSIGNAL;
+    #[cfg(not(target_os = "linux"))]
+    let flags = SendFlags::empty();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        let fits = control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        debug_assert!(fits, "an outbox holds no more");
+    }
+    let length = message.iter().map(|slice| slice.len()).sum();
+    (length, sendmsg(stream, &message, &mut control, flags).map_err(io::Error::from))
 }
 
 /// The file of a listening socket, and its lock. Dropping it removes both, unless another socket has

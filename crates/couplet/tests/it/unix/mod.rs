@@ -2,6 +2,7 @@
 //! in the suite.
 
 mod connecting;
+mod descriptors;
 mod listening;
 
 use std::path::PathBuf;
