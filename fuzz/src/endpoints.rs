@@ -9,6 +9,14 @@ use crate::endpoint::{to_connect, to_listen};
 
 pub(crate) const WORDS: &[&str] = &[
     "tcp:",
+    "unix:",
+    "@",
+    "/run/app.sock",
+    "mode=660",
+    "owner=0",
+    "lockfile=",
+    "address=",
+    "path=",
     ":",
     "=",
     "\\",
@@ -82,6 +90,7 @@ fn client(text: &str) {
 fn target(endpoint: &ClientEndpoint) -> (String, u16) {
     match endpoint {
         ClientEndpoint::Tcp { host, port, .. } => (host.clone(), *port),
+        ClientEndpoint::Unix { path, .. } => (format!("{path:?}"), 0),
         other => panic!("{other:?} is not known here"),
     }
 }

@@ -61,6 +61,7 @@ macro_rules! listening {
 An ENDPOINT is one of:
   10000                           this port, on 127.0.0.1 only
   :10000, tcp:10000               this port, on all interfaces, IPv4 and IPv6
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
   192.0.2.7:10000, [::1]:10000    this port, on one address; localhost is 127.0.0.1
   [fe80::1%eth0]:10000            the same, with the interface by name or number
   0                               a free port on 127.0.0.1, printed on stdout"
@@ -128,7 +129,8 @@ Example, in two terminals:
 An ADDRESS is one of:
   10000                           this port, on 127.0.0.1
   localhost:10000, [::1]:10000    a name or an IP address, and a port
-  tcp:example.com:10000           the same, spelt out";
+  tcp:example.com:10000           the same, spelt out
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name";
 
 const PROXY_EXAMPLE: &str = listening!(
     "  couplet poetry serve --listen 10000
@@ -175,6 +177,7 @@ An ADDRESS is one of:
   10000                           this port, on 127.0.0.1
   localhost:10000, [::1]:10000    a name or an IP address, and a port
   tcp:example.com:10000           the same, spelt out
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
 
 Exit codes: 0 success, 1 a poem is missing or was not transformed, 2 usage error, 130 or 143
 interrupted.";

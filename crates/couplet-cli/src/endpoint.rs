@@ -16,7 +16,8 @@ const BACKLOG: u32 = 1024;
 /// Where to listen.
 pub(crate) fn to_listen(typed: &str) -> Result<ServerEndpoint, EndpointError> {
     let mut endpoint: ServerEndpoint = typed.parse()?;
-    if let ServerEndpoint::Tcp { options, .. } = &mut endpoint
+    if let ServerEndpoint::Tcp { options, .. } | ServerEndpoint::Unix { options, .. } =
+        &mut endpoint
         && !typed.contains("backlog=")
     {
         options.backlog = BACKLOG;

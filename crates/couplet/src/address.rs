@@ -2,14 +2,18 @@
 //!
 //! Twisted's `IPv4Address`, `IPv6Address` and `UNIXAddress` as one enum.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use couplet_os::interfaces::interface_number;
 
 /// The address of one end of a connection, or of a listening port.
 ///
-/// It formats as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`.
+/// It formats as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`, `unix:/run/app.sock`.
 ///
 /// ```
 /// use couplet::Address;
@@ -23,6 +27,8 @@ use couplet_os::interfaces::interface_number;
 pub enum Address {
     /// A TCP address. An IPv4 peer of a dual-stack port appears as IPv4.
     Tcp(SocketAddr),
+    /// The name of a UNIX socket. That of a client is [unnamed](UnixAddress::Unnamed), as a rule.
+    Unix(UnixAddress),
 }
 
 impl Address {
@@ -30,7 +36,21 @@ impl Address {
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Address::Tcp(addr) => Some(*addr),
+            Address::Unix(_) => None,
         }
+    }
+
+    /// The name, if it is that of a UNIX socket.
+    pub fn unix(&self) -> Option<&UnixAddress> {
+        match self {
+            Address::Unix(name) => Some(name),
+            Address::Tcp(_) => None,
+        }
+    }
+
+    /// The path of a UNIX socket that has one.
+    pub fn path(&self) -> Option<&Path> {
+        self.unix()?.path()
     }
 
     /// The IP address.
@@ -93,6 +113,116 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(addr) => write!(f, "tcp:{addr}"),
+            Address::Unix(name) => write!(f, "unix:{name}"),
         }
+    }
+}
+
+/// The name of a UNIX socket. Twisted's `UNIXAddress`.
+///
+/// It is made of a path; as in Twisted, one that begins with a NUL is an
+/// [abstract](Self::Abstract) name, and an empty one is [unnamed](Self::Unnamed).
+///
+/// ```
+/// use couplet::{Address, UnixAddress};
+///
+/// let name = UnixAddress::from("/run/app.sock");
+/// assert_eq!(Address::from(name).to_string(), "unix:/run/app.sock");
+/// assert_eq!(UnixAddress::from("\0app"), UnixAddress::Abstract((*b"app").into()));
+/// assert_eq!(UnixAddress::from("\0app").to_string(), "@app");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum UnixAddress {
+    /// The path of a socket file.
+    Path(Arc<Path>),
+    /// An abstract name, which belongs to no file: without the NUL that precedes it in the system's
+    /// interface. Linux has them.
+    Abstract(Arc<[u8]>),
+    /// The socket has no name: that of a client, or of a pair.
+    Unnamed,
+}
+
+impl UnixAddress {
+    /// The path, if it has one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            UnixAddress::Path(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Path> for UnixAddress {
+    fn from(path: &Path) -> UnixAddress {
+        match path.as_os_str().as_encoded_bytes() {
+            [] => UnixAddress::Unnamed,
+            [0, name @ ..] => UnixAddress::Abstract(name.into()),
+            _ => UnixAddress::Path(path.into()),
+        }
+    }
+}
+
+impl From<&str> for UnixAddress {
+    fn from(path: &str) -> UnixAddress {
+        Path::new(path).into()
+    }
+}
+
+impl From<&OsStr> for UnixAddress {
+    fn from(path: &OsStr) -> UnixAddress {
+        Path::new(path).into()
+    }
+}
+
+impl From<String> for UnixAddress {
+    fn from(path: String) -> UnixAddress {
+        Path::new(&path).into()
+    }
+}
+
+impl From<PathBuf> for UnixAddress {
+    fn from(path: PathBuf) -> UnixAddress {
+        path.as_path().into()
+    }
+}
+
+impl From<&PathBuf> for UnixAddress {
+    fn from(path: &PathBuf) -> UnixAddress {
+        path.as_path().into()
+    }
+}
+
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Address {
+        address.clone()
+    }
+}
+
+impl From<UnixAddress> for Address {
+    fn from(name: UnixAddress) -> Address {
+        Address::Unix(name)
+    }
+}
+
+/// As ss(8) prints it, escaped for an endpoint string: the path, `@` and the abstract name, or `*`
+/// for no name. A path that begins with `@` or `*` has `./` before it; control characters, and what
+/// is not UTF-8, are replaced by U+FFFD.
+impl fmt::Display for UnixAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (before, name): (&str, Cow<'_, str>) = match self {
+            UnixAddress::Path(path) => {
+                let path = path.to_string_lossy();
+                (if path.starts_with(['@', '*']) { "./" } else { "" }, path)
+            }
+            UnixAddress::Abstract(name) => ("@", String::from_utf8_lossy(name)),
+            UnixAddress::Unnamed => return f.write_str("*"),
+        };
+        f.write_str(before)?;
+        name.chars().try_for_each(|letter| match letter {
+            ':' | '\\' | '=' | '[' => write!(f, "\\{letter}"),
+            letter if letter.is_control() => write!(f, "\u{fffd}"),
+            letter => write!(f, "{letter}"),
+        })
     }
 }

@@ -139,7 +139,7 @@ impl Error for ConnectionLost {
 
 /// A port could not be opened. Twisted's `CannotListenError`.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {}{}", Plain(source), way_out(source))]
+#[error("cannot listen on {address}: {}{}", Plain(source), way_out(address, source))]
 #[non_exhaustive]
 pub struct ListenError {
     /// The requested address.
@@ -231,8 +231,12 @@ impl fmt::Display for Plain<'_> {
     }
 }
 
-fn way_out(error: &Arc<io::Error>) -> &'static str {
+fn way_out(address: &Address, error: &Arc<io::Error>) -> &'static str {
     match error.kind() {
+        io::ErrorKind::AddrInUse if address.unix().is_some() => {
+            " (something listens there already, or a file is in the way)"
+        }
+        _ if address.unix().is_some() => "",
         io::ErrorKind::AddrInUse => {
             " (something listens there already; choose another port, or 0 for a free one)"
         }

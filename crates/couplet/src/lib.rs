@@ -144,10 +144,12 @@ pub mod task;
 pub mod testing;
 pub mod transport;
 
-pub use address::Address;
+pub use address::{Address, UnixAddress};
 pub use bytes::Bytes;
 pub use defer::{Deferred, Failure, Resolver, Result};
-pub use driver::{ConnectOptions, Interest, ListenOptions, Ready, Signal, SocketOption};
+pub use driver::{
+    ConnectOptions, Interest, ListenOptions, PeerCredentials, Ready, Signal, SocketOption,
+};
 pub use error::{
     By, CertificateProblem, ConnectError, ConnectionLost, Fault, ListenError, Reason, TlsError,
     TlsProblem,

@@ -3,6 +3,8 @@
 //! Twisted's `IProtocol` and `IHalfCloseableProtocol`.
 
 use std::any::{Any, TypeId};
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 
 use crate::error::Reason;
 use crate::transport::Transport;
@@ -48,6 +50,14 @@ pub trait Protocol: Any + TypeName {
 
     /// Bytes arrived: at least one, split at arbitrary points. They are borrowed for the call only.
     fn data_received(&mut self, transport: &Transport, data: &[u8]);
+
+    /// A descriptor arrived on a UNIX socket, with the bytes of the next
+    /// [`data_received`](Self::data_received). The default closes it. Twisted's
+    /// `fileDescriptorReceived`.
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, _transport: &Transport, descriptor: OwnedFd) {
+        drop(descriptor);
+    }
 
     /// The connection is gone. This is the last call, and it is made exactly once.
     fn connection_lost(&mut self, _transport: &Transport, _reason: &Reason) {}
@@ -111,6 +121,11 @@ impl Protocol for Box<dyn Protocol> {
     #[inline]
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         (**self).data_received(transport, data);
+    }
+
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
+        (**self).descriptor_received(transport, descriptor);
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {

@@ -21,4 +21,5 @@ mod signals;
 mod sim;
 mod terminal;
 mod transform;
+mod unix;
 mod usage;

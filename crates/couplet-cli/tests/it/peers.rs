@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::kit::{Running, Server, TempFile, has, noise};
 
 /// Runs a peer with this stdin; returns its output.
-fn peer(program: &str, args: &[&str], stdin: &[u8]) -> Vec<u8> {
+pub(crate) fn peer(program: &str, args: &[&str], stdin: &[u8]) -> Vec<u8> {
     let mut command = Command::new(program);
     let command = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut running = Running::start_with_stdout(command);

@@ -40,7 +40,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 #[cfg(unix)]
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
@@ -85,6 +85,10 @@ pub enum Event {
     },
     /// Bytes arrived: [`Driver::lent`] holds them until the next call of `next`.
     Received(Key),
+    /// A descriptor arrived on a UNIX socket, ahead of the bytes that it came with. Subject to pauses
+    /// like those.
+    #[cfg(unix)]
+    Descriptor(Key, OwnedFd),
     /// `n` taken bytes were sent. With `n` = 0 there is room again after
     /// [`WriteOutcome::Blocked`].
     Sent(Key, usize),
@@ -219,7 +223,7 @@ impl fmt::Debug for Bound {
     }
 }
 
-/// How a port is opened.
+/// How a port is opened. An option that a kind of socket does not have does nothing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenOptions {
@@ -234,6 +238,15 @@ pub struct ListenOptions {
     pub dual_stack: bool,
     /// `TCP_NODELAY` of the accepted connections. On unless set.
     pub no_delay: bool,
+    /// The permissions of a UNIX socket's file: 0o666 unless set. Who may write to it may connect.
+    pub mode: u32,
+    /// The user who gets a UNIX socket's file, by number. Only root may give files away.
+    pub owner: Option<u32>,
+    /// The group that gets a UNIX socket's file, by number: one of our own, unless we are root.
+    pub group: Option<u32>,
+    /// Whether a UNIX socket has a lock file, `PATH.lock`: it shows whether the owner of a socket
+    /// file is alive, and one whose owner has died is replaced. On unless set.
+    pub lock_file: bool,
     prepared: Option<Prepared>,
 }
 
@@ -245,6 +258,10 @@ impl Default for ListenOptions {
             reuse_port: false,
             dual_stack: true,
             no_delay: true,
+            mode: 0o666,
+            owner: None,
+            group: None,
+            lock_file: true,
             prepared: None,
         }
     }
@@ -286,6 +303,34 @@ impl ListenOptions {
         self
     }
 
+    /// Sets the permissions of a UNIX socket's file.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets the user who gets a UNIX socket's file, by number.
+    #[must_use]
+    pub fn owner(mut self, user: u32) -> Self {
+        self.owner = Some(user);
+        self
+    }
+
+    /// Sets the group that gets a UNIX socket's file, by number.
+    #[must_use]
+    pub fn group(mut self, group: u32) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// Sets whether a UNIX socket has a lock file.
+    #[must_use]
+    pub fn lock_file(mut self, on: bool) -> Self {
+        self.lock_file = on;
+        self
+    }
+
     /// Calls `f` with the new socket before it is bound: for any option that
     /// [`socket2`](SockRef) knows. An error of it is that of the listen. Accepted connections inherit
     /// most options. Not called by drivers without sockets.
@@ -306,13 +351,13 @@ impl ListenOptions {
     }
 }
 
-/// How a connection is made.
+/// How a connection is made. An option that a kind of socket does not have does nothing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectOptions {
     /// Give up after this time: 30 s unless set.
     pub timeout: Duration,
-    /// The local address to bind to.
+    /// The local address to bind to, of a TCP connection.
     pub bind: Option<SocketAddr>,
     /// `TCP_NODELAY`. On unless set.
     pub no_delay: bool,
@@ -365,7 +410,7 @@ impl ConnectOptions {
     }
 }
 
-/// An option of a live connection.
+/// An option of a live connection. Where the connection has no such option, setting it does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SocketOption {
@@ -380,6 +425,31 @@ pub enum SocketOption {
     /// See [`Transport::set_reset_unless_closed`](crate::Transport::set_reset_unless_closed).
     /// `SO_LINGER` with a timeout of 0 until [`Commands::shut_write`] or [`Commands::close`].
     ResetUnlessClosed(bool),
+}
+
+/// The process at the other end of a UNIX socket, as the system knows it: when it connected, or
+/// listened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerCredentials {
+    /// Its process.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+impl SocketOption {
+    /// Only TCP connections have it.
+    pub(crate) fn is_of_tcp(self) -> bool {
+        match self {
+            SocketOption::NoDelay(_)
+            | SocketOption::KeepAlive(_)
+            | SocketOption::ResetUnlessClosed(_) => true,
+            SocketOption::ReceiveBuffer(_) | SocketOption::SendBuffer(_) => false,
+        }
+    }
 }
 
 /// The half of a driver that carries out the loop's requests, at any time in a turn. See the
@@ -430,6 +500,13 @@ pub trait Commands {
 
     /// Bytes that the system has accepted and not yet sent, where that is known.
     fn unsent(&self, key: Key) -> Option<usize>;
+
+    /// The process at the other end of a UNIX socket, where the system tells. Asked for when the
+    /// connection is made.
+    fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
+        let _ = key;
+        None
+    }
 
     /// Sets an option of a connection.
     ///
@@ -542,6 +619,10 @@ impl Commands for Box<dyn Driver> {
 
     fn unsent(&self, key: Key) -> Option<usize> {
         (**self).unsent(key)
+    }
+
+    fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
+        (**self).peer_credentials(key)
     }
 
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {

@@ -14,16 +14,16 @@ use socket2::SockRef;
 use crate::address::Address;
 use crate::panics::contain;
 
-/// A connected TCP socket, to be [adopted](crate::Reactor::adopt). Made of a
-/// [`std::net::TcpStream`], of a `socket2::Socket`, and on Unix of an `OwnedFd`.
+/// A connected socket, to be [adopted](crate::Reactor::adopt): TCP or a UNIX stream. Made of a
+/// [`std::net::TcpStream`], of a `socket2::Socket`, and on Unix of a `UnixStream` or an `OwnedFd`.
 #[derive(Debug)]
-pub struct ConnectedSocket(pub(super) TcpStream);
+pub struct ConnectedSocket(pub(super) socket2::Socket);
 
-/// A listening TCP socket, to be [adopted](crate::Reactor::adopt_port). Made of a
-/// [`std::net::TcpListener`], of a `socket2::Socket`, and on Unix of an `OwnedFd`: one that an init
-/// system opened, say.
+/// A listening socket, to be [adopted](crate::Reactor::adopt_port): TCP or a UNIX stream. Made of a
+/// [`std::net::TcpListener`], of a `socket2::Socket`, and on Unix of a `UnixListener` or an
+/// `OwnedFd`: one that an init system opened, say.
 #[derive(Debug)]
-pub struct ListeningSocket(pub(super) TcpListener);
+pub struct ListeningSocket(pub(super) socket2::Socket);
 
 /// A connection that a world has adopted, and its driver does not serve yet.
 #[non_exhaustive]
@@ -66,12 +66,19 @@ pub(super) fn unsupported() -> io::Error {
 
 impl From<TcpStream> for ConnectedSocket {
     fn from(socket: TcpStream) -> ConnectedSocket {
-        ConnectedSocket(socket)
+        ConnectedSocket(socket.into())
     }
 }
 
 impl From<socket2::Socket> for ConnectedSocket {
     fn from(socket: socket2::Socket) -> ConnectedSocket {
+        ConnectedSocket(socket)
+    }
+}
+
+#[cfg(unix)]
+impl From<std::os::unix::net::UnixStream> for ConnectedSocket {
+    fn from(socket: std::os::unix::net::UnixStream) -> ConnectedSocket {
         ConnectedSocket(socket.into())
     }
 }
@@ -85,12 +92,19 @@ impl From<std::os::fd::OwnedFd> for ConnectedSocket {
 
 impl From<TcpListener> for ListeningSocket {
     fn from(socket: TcpListener) -> ListeningSocket {
-        ListeningSocket(socket)
+        ListeningSocket(socket.into())
     }
 }
 
 impl From<socket2::Socket> for ListeningSocket {
     fn from(socket: socket2::Socket) -> ListeningSocket {
+        ListeningSocket(socket)
+    }
+}
+
+#[cfg(unix)]
+impl From<std::os::unix::net::UnixListener> for ListeningSocket {
+    fn from(socket: std::os::unix::net::UnixListener) -> ListeningSocket {
         ListeningSocket(socket.into())
     }
 }

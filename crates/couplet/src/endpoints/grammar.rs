@@ -58,7 +58,7 @@ impl EndpointError {
 
     /// Adds a suggested correction of `text`: the first candidate that `parses`.
     pub(super) fn with_hint(mut self, text: &str, parses: impl Fn(&str) -> bool) -> EndpointError {
-        let likely = [bracketed(text), lower_case(text), of_url(text), local(text)];
+        let likely = [bracketed(text), lower_case(text), file(text), of_url(text), local(text)];
         let mut likely = likely.into_iter().flatten();
         self.hint = likely.find(|hint| !hint.contains(char::is_control) && parses(hint));
         self
@@ -102,7 +102,13 @@ fn bracketed(text: &str) -> Option<String> {
 /// A kind in upper case.
 fn lower_case(text: &str) -> Option<String> {
     let (kind, rest) = text.split_once(':')?;
-    kind.eq_ignore_ascii_case("tcp").then(|| format!("tcp:{rest}"))
+    let (kind, _) = KINDS.iter().find(|(known, _)| kind.eq_ignore_ascii_case(known))?;
+    Some(format!("{kind}:{rest}"))
+}
+
+/// The path of a UNIX socket.
+fn file(text: &str) -> Option<String> {
+    text.starts_with(['/', '.']).then(|| format!("unix:{text}"))
 }
 
 /// The host and port of a URL.
@@ -154,6 +160,11 @@ impl Part {
         }
     }
 
+    /// How many connections may wait to be accepted.
+    pub(super) fn backlog(&self) -> Result<u32, EndpointError> {
+        Ok(self.number("a number of connections", 1, u32::MAX.into())? as u32)
+    }
+
     /// A time greater than 0.
     pub(super) fn seconds(&self) -> Result<Duration, EndpointError> {
         let time = Seconds::read(&self.text).filter(|time| !time.is_zero());
@@ -181,19 +192,22 @@ impl Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Tcp,
+    Unix,
     /// No kind given: TCP, but a port alone is local.
     Short,
 }
 
+const KINDS: [(&str, Kind); 2] = [("tcp", Kind::Tcp), ("unix", Kind::Unix)];
+
 /// Reserved kinds. A host with such a name must be preceded by `tcp:`, as in `tcp:tls:443`.
-const OTHER_KINDS: [&str; 9] =
-    ["tcp4", "tcp6", "udp", "tls", "ssl", "unix", "fd", "stdio", "systemd"];
+const OTHER_KINDS: [&str; 8] = ["tcp4", "tcp6", "udp", "tls", "ssl", "fd", "stdio", "systemd"];
 
 impl Kind {
     /// The form of an endpoint of this kind, for error messages.
     pub(super) fn form(self, rest: &str) -> String {
         match self {
             Kind::Tcp => format!("tcp:{rest}"),
+            Kind::Unix => format!("unix:{rest}"),
             Kind::Short => rest.to_owned(),
         }
     }
@@ -244,14 +258,14 @@ impl Parts {
         if first.is_named() || first.bracketed {
             return Ok(Kind::Short);
         }
-        if first.text == "tcp" {
+        if let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == first.text) {
             self.parts.remove(0);
-            return Ok(Kind::Tcp);
+            return Ok(*kind);
         }
         let kind = first.text.to_ascii_lowercase();
         let what = match &*kind {
-            "tcp" => "tcp: in lower case",
-            kind if OTHER_KINDS.contains(&kind) => "tcp: or a host",
+            "tcp" | "unix" => "tcp: or unix:, in lower case",
+            kind if OTHER_KINDS.contains(&kind) => "tcp:, unix: or a host",
             _ => return Ok(Kind::Short),
         };
         Err(first.error(format!("an endpoint to {to} starts with {what}")))
@@ -277,7 +291,7 @@ impl Parts {
     }
 
     /// Takes the next part without a key.
-    fn unnamed(&mut self) -> Option<Part> {
+    pub(super) fn unnamed(&mut self) -> Option<Part> {
         let at = self.parts.iter().position(|part| part.key.is_none())?;
         Some(self.parts.remove(at))
     }

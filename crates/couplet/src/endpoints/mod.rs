@@ -8,22 +8,26 @@
 //! | `:8000`, `tcp:8000` | on all interfaces, IPv6 and IPv4 | |
 //! | `tcp:8000:interface=127.0.0.1`, `tcp:127.0.0.1:8000` | on that address | the second only: to that host |
 //! | `example.com:8000`, `tcp:example.com:8000` | | to that host, trying all its addresses |
+//! | `unix:/run/app.sock`, `unix:app.sock` | on that UNIX socket | to it |
+//! | `unix:@app` | on that abstract name, on Linux | to it |
 //!
 //! `:` separates parts, the first `=` in a part separates key and value, a backslash escapes, and
 //! brackets enclose an IPv6 address. Options follow as keywords: `:8000:backlog=500`,
 //! `example.com:8000:timeout=5`. An endpoint formats with its kind and its options; an
 //! [`Address`], such as that of a port, formats as an endpoint for either purpose.
 //!
-//! `tcp:` may be omitted; a first part such as `udp` or `unix` is reserved for other kinds, so a
+//! `tcp:` may be omitted; a first part such as `unix` or `udp` is that of another kind, so a
 //! host of that name needs it: `tcp:udp:80`. Twisted's `serverFromString` and `clientFromString`.
 
 mod grammar;
 mod tcp;
+mod unix;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use crate::address::Address;
+use crate::address::{Address, UnixAddress};
 use crate::defer::{Deferred, Failure, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
 use crate::factory::{Factory, IntoFactory};
@@ -58,6 +62,14 @@ pub enum ServerEndpoint {
         /// The port's options.
         options: ListenOptions,
     },
+    /// `unix:PATH[:mode=OCTAL][:owner=UID][:group=GID][:lockfile=yes|no][:backlog=N]`. PATH may be
+    /// `@NAME`, an abstract name.
+    Unix {
+        /// The path or the abstract name.
+        path: UnixAddress,
+        /// The port's options.
+        options: ListenOptions,
+    },
 }
 
 /// Where to connect.
@@ -81,6 +93,13 @@ pub enum ClientEndpoint {
         host: String,
         /// The port number.
         port: u16,
+        /// The connection's options.
+        options: ConnectOptions,
+    },
+    /// `unix:PATH[:timeout=SECONDS]`. PATH may be `@NAME`, an abstract name.
+    Unix {
+        /// The path or the abstract name.
+        path: UnixAddress,
         /// The connection's options.
         options: ConnectOptions,
     },
@@ -142,8 +161,14 @@ impl Reactor {
         endpoint: impl IntoEndpoint<ServerEndpoint>,
         factory: impl IntoFactory<K>,
     ) -> Result<Port> {
-        let ServerEndpoint::Tcp { address, options } = endpoint.into_endpoint()?;
-        Ok(self.listen_tcp_with(address, options, factory)?)
+        Ok(match endpoint.into_endpoint()? {
+            ServerEndpoint::Tcp { address, options } => {
+                self.listen_tcp_with(address, options, factory)?
+            }
+            ServerEndpoint::Unix { path, options } => {
+                self.listen_unix_with(path, options, factory)?
+            }
+        })
     }
 
     /// Connects to an endpoint; the Deferred fires with the connection once `connection_made` has
@@ -160,6 +185,9 @@ impl Reactor {
             Ok(ClientEndpoint::Tcp { host, port, options }) => {
                 let host = reachable(&host);
                 self.connect_tcp_deferred(host, port, options, factory)
+            }
+            Ok(ClientEndpoint::Unix { path, options }) => {
+                self.connect_unix_deferred(path, options, factory)
             }
             Err(error) => Deferred::fail(Failure::from(error)),
         }
@@ -243,6 +271,24 @@ fn reachable(host: &str) -> &str {
     }
 }
 
+impl fmt::Display for ServerEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServerEndpoint::Tcp { address, options } => Self::print_tcp(f, address, options),
+            ServerEndpoint::Unix { path, options } => Self::print_unix(f, path, options),
+        }
+    }
+}
+
+impl fmt::Display for ClientEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientEndpoint::Tcp { host, port, options } => Self::print_tcp(f, host, *port, options),
+            ClientEndpoint::Unix { path, options } => Self::print_unix(f, path, options),
+        }
+    }
+}
+
 impl FromStr for ServerEndpoint {
     type Err = EndpointError;
 
@@ -250,6 +296,7 @@ impl FromStr for ServerEndpoint {
         let read = |text: &str| {
             let mut parts = Parts::new(text)?;
             match parts.take_kind("listen")? {
+                Kind::Unix => ServerEndpoint::read_unix(parts),
                 kind @ (Kind::Tcp | Kind::Short) => ServerEndpoint::read_tcp(kind, parts),
             }
         };
@@ -264,6 +311,7 @@ impl FromStr for ClientEndpoint {
         let read = |text: &str| {
             let mut parts = Parts::new(text)?;
             match parts.take_kind("connect")? {
+                Kind::Unix => ClientEndpoint::read_unix(parts),
                 kind @ (Kind::Tcp | Kind::Short) => ClientEndpoint::read_tcp(kind, parts),
             }
         };

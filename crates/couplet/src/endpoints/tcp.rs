@@ -25,7 +25,7 @@ impl ServerEndpoint {
         };
         let mut options = ListenOptions::default();
         if let Some(backlog) = parts.keyword("backlog") {
-            options.backlog = backlog.number("a number of connections", 1, u32::MAX.into())? as u32;
+            options.backlog = backlog.backlog()?;
         }
         parts.set("reuse_port", &mut options.reuse_port)?;
         parts.set("reuse_addr", &mut options.reuse_addr)?;
@@ -148,9 +148,12 @@ macro_rules! print_changed {
     };
 }
 
-impl fmt::Display for ServerEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServerEndpoint::Tcp { address, options } = self;
+impl ServerEndpoint {
+    pub(super) fn print_tcp(
+        f: &mut fmt::Formatter<'_>,
+        address: &SocketAddr,
+        options: &ListenOptions,
+    ) -> fmt::Result {
         let default = ListenOptions::default();
         write!(f, "tcp:{}", address.port())?;
         if address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED) || scope(address) != 0 {
@@ -164,9 +167,13 @@ impl fmt::Display for ServerEndpoint {
     }
 }
 
-impl fmt::Display for ClientEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ClientEndpoint::Tcp { host, port, options } = self;
+impl ClientEndpoint {
+    pub(super) fn print_tcp(
+        f: &mut fmt::Formatter<'_>,
+        host: &str,
+        port: u16,
+        options: &ConnectOptions,
+    ) -> fmt::Result {
         let default = ConnectOptions::default();
         if host.parse::<Ipv6Addr>().is_ok() || split_scope(host).is_some() {
             write!(f, "tcp:[{}]:{port}", host.replace('\\', r"\\").replace(']', r"\]"))?;

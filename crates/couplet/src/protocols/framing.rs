@@ -264,6 +264,12 @@ macro_rules! forward_callbacks {
             self.protocol.connection_made(&transport);
         }
 
+        #[cfg(unix)]
+        fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
+            let transport = self.transport(transport);
+            self.protocol.descriptor_received(&transport, descriptor);
+        }
+
         fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
             let transport = self.transport(transport);
             self.protocol.connection_lost(&transport, reason);

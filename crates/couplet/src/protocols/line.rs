@@ -81,6 +81,17 @@ pub trait LineProtocol: Any {
         transport.fail(FramingError::LineTooLong { limit: beginning.len() - 1 });
     }
 
+    /// A descriptor arrived on a UNIX socket, with bytes that no call has had a part of yet: lines that
+    /// are held back come later. The default closes it.
+    #[cfg(unix)]
+    fn descriptor_received(
+        &mut self,
+        _transport: &LineTransport,
+        descriptor: std::os::fd::OwnedFd,
+    ) {
+        drop(descriptor);
+    }
+
     /// The connection is gone. This is the last call, and it is made exactly once.
     fn connection_lost(&mut self, _transport: &LineTransport, _reason: &Reason) {}
 

@@ -151,6 +151,11 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
         self.protocol.data_received(transport, data);
     }
 
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
+        self.protocol.descriptor_received(transport, descriptor);
+    }
+
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         self.admission = None;
         self.protocol.connection_lost(transport, reason);

@@ -199,6 +199,15 @@ macro_rules! forward {
             $kind::connection_made(&mut self.protocol, transport);
         }
 
+        #[cfg(unix)]
+        fn descriptor_received(
+            &mut self,
+            transport: &$transport,
+            descriptor: std::os::fd::OwnedFd,
+        ) {
+            $kind::descriptor_received(&mut self.protocol, transport, descriptor);
+        }
+
         fn connection_lost(&mut self, transport: &$transport, reason: &Reason) {
             $kind::connection_lost(&mut self.protocol, transport, reason);
         }

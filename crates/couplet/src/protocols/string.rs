@@ -44,6 +44,17 @@ pub trait StringProtocol: Any {
     /// A complete string arrived. It is borrowed for the call only.
     fn string_received(&mut self, transport: &StringTransport, string: &[u8]);
 
+    /// A descriptor arrived on a UNIX socket, with bytes that no call has had a part of yet: strings that
+    /// are held back come later. The default closes it.
+    #[cfg(unix)]
+    fn descriptor_received(
+        &mut self,
+        _transport: &StringTransport,
+        descriptor: std::os::fd::OwnedFd,
+    ) {
+        drop(descriptor);
+    }
+
     /// The connection is gone. This is the last call, and it is made exactly once.
     fn connection_lost(&mut self, _transport: &StringTransport, _reason: &Reason) {}
 

@@ -16,7 +16,7 @@ use super::table::Resource;
 use super::timers::TimerKey;
 use super::turn::Core;
 use super::{Asking, Reactor, Source, Timed, loop_ended};
-use crate::address::{Address, scoped_ip};
+use crate::address::{Address, UnixAddress, scoped_ip};
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{CloseMode, Commands, ConnectOptions, Key, LocalEnd, Ticket};
 use crate::error::{By, ConnectError, Reason};
@@ -58,8 +58,7 @@ type Done = Box<dyn FnOnce(Result<Transport, Failure>)>;
 pub(super) struct ConnectorCell {
     reactor: Reactor,
     serial: Cell<u64>,
-    host: String,
-    port: u16,
+    target: Target,
     options: ConnectOptions,
     /// The source location of the request.
     pub(super) place: Source,
@@ -80,11 +79,21 @@ pub(super) struct ConnectorCell {
     done: RefCell<Option<Done>>,
 }
 
+/// What a connector connects to, as requested.
+pub(super) enum Target {
+    Tcp {
+        /// A name or an IP address.
+        host: String,
+        port: u16,
+    },
+    Unix(UnixAddress),
+}
+
 /// One attempt at a target: the state of each of its addresses.
 struct Attempts {
     ticket: Option<Ticket>,
-    waiting: VecDeque<SocketAddr>,
-    running: Vec<(Key, SocketAddr)>,
+    waiting: VecDeque<Address>,
+    running: Vec<(Key, Address)>,
     errors: Vec<(Address, ConnectError)>,
     next_at: Option<Instant>,
     until: Instant,
@@ -94,8 +103,7 @@ impl Connector {
     #[track_caller]
     pub(super) fn new(
         reactor: &Reactor,
-        host: &str,
-        port: u16,
+        target: Target,
         options: ConnectOptions,
         factory: Box<dyn AnyFactory>,
         done: Option<Done>,
@@ -103,8 +111,7 @@ impl Connector {
         let cell = Rc::new(ConnectorCell {
             reactor: reactor.clone(),
             serial: Cell::new(0),
-            host: host.to_owned(),
-            port,
+            target,
             options,
             place: Location::caller(),
             factory: FactorySlot::new(factory),
@@ -126,8 +133,7 @@ impl Connector {
     #[track_caller]
     pub(super) fn start_deferred<P: Protocol>(
         reactor: &Reactor,
-        host: &str,
-        port: u16,
+        target: Target,
         options: ConnectOptions,
         factory: Box<dyn AnyFactory>,
     ) -> Deferred<Connection<P>> {
@@ -143,7 +149,7 @@ impl Connector {
         let done: Done = Box::new(move |outcome| {
             resolver.resolve(outcome.map(|transport| transport.connection()));
         });
-        let connector = Connector::new(reactor, host, port, options, factory, Some(done));
+        let connector = Connector::new(reactor, target, options, factory, Some(done));
         *slot.borrow_mut() = Some(connector);
         deferred
     }
@@ -220,19 +226,57 @@ impl Connector {
         &self.cell.reactor
     }
 
-    /// The host that it connects to, as requested: a name or an IP address.
+    /// The host that it connects to, as requested: a name or an IP address. Empty for a UNIX socket.
     pub fn remote_host(&self) -> &str {
-        &self.cell.host
+        self.cell.target.host()
     }
 
-    /// The port number that it connects to.
+    /// The port number that it connects to; 0 for a UNIX socket.
     pub fn remote_port(&self) -> u16 {
-        self.cell.port
+        self.cell.target.port()
+    }
+
+    /// The UNIX socket that it connects to, if it is one.
+    pub fn remote_unix(&self) -> Option<&UnixAddress> {
+        match &self.cell.target {
+            Target::Tcp { .. } => None,
+            Target::Unix(name) => Some(name),
+        }
     }
 
     /// The requested options.
     pub fn options(&self) -> &ConnectOptions {
         &self.cell.options
+    }
+}
+
+impl Target {
+    pub(super) fn tcp(host: &str, port: u16) -> Target {
+        Target::Tcp { host: host.to_owned(), port }
+    }
+
+    fn host(&self) -> &str {
+        match self {
+            Target::Tcp { host, .. } => host,
+            Target::Unix(_) => "",
+        }
+    }
+
+    fn port(&self) -> u16 {
+        match self {
+            Target::Tcp { port, .. } => *port,
+            Target::Unix(_) => 0,
+        }
+    }
+
+    /// The address, or the name that has to be looked up for it.
+    fn address(&self) -> Result<Address, &str> {
+        match self {
+            Target::Tcp { host, port } => {
+                scoped_ip(host, *port).map(Address::from).map_err(|_| &**host)
+            }
+            Target::Unix(name) => Ok(name.clone().into()),
+        }
     }
 }
 
@@ -244,10 +288,10 @@ impl fmt::Display for Connector {
 
 impl fmt::Display for ConnectorCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "tcp:[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "tcp:{}:{}", self.host, self.port)
+        match &self.target {
+            Target::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
+            Target::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Target::Unix(name) => write!(f, "unix:{name}"),
         }
     }
 }
@@ -303,7 +347,7 @@ impl ConnectorCell {
 }
 
 /// The order of RFC 8305, section 4: families alternate, starting with the resolver's first.
-fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<SocketAddr> {
+fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<Address> {
     let first_is_v6 = found.first().is_some_and(IpAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|ip| ip.is_ipv6() == first_is_v6);
@@ -314,7 +358,7 @@ fn interleave(found: Vec<IpAddr>, port: u16) -> VecDeque<SocketAddr> {
         if pair == [None, None] {
             return order;
         }
-        order.extend(pair.into_iter().flatten().map(|ip| SocketAddr::new(ip, port)));
+        order.extend(pair.into_iter().flatten().map(|ip| SocketAddr::new(ip, port).into()));
     }
 }
 
@@ -361,14 +405,14 @@ impl Core {
             next_at: None,
             until: after(now, cell.options.timeout),
         };
-        match scoped_ip(&cell.host, cell.port) {
+        match cell.target.address() {
             Ok(address) => attempts.waiting.push_back(address),
-            Err(_) => {
+            Err(name) => {
                 self.next_ticket += 1;
                 let ticket = Ticket(self.next_ticket);
                 attempts.ticket = Some(ticket);
                 self.resolving.insert(ticket, cell.clone());
-                io.resolve(ticket, &cell.host);
+                io.resolve(ticket, name);
             }
         }
         let looking_up = attempts.ticket.is_some();
@@ -405,14 +449,14 @@ impl Core {
             Ok(found) if !found.is_empty() => {
                 cell.with_attempts(|attempts| {
                     attempts.ticket = None;
-                    attempts.waiting = interleave(found, cell.port);
+                    attempts.waiting = interleave(found, cell.target.port());
                 });
                 return self.try_next(io, &cell);
             }
             Ok(_) => std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"),
             Err(error) => error,
         };
-        let (name, source) = (cell.host.clone(), std::sync::Arc::new(error));
+        let (name, source) = (cell.target.host().to_owned(), std::sync::Arc::new(error));
         self.connect_failed(io, &cell, ConnectError::NameLookup { name, source });
     }
 
@@ -420,7 +464,7 @@ impl Core {
     /// in progress, the attempt has failed.
     fn try_next(&mut self, io: &mut dyn Commands, cell: &Rc<ConnectorCell>) {
         while let Some(address) = cell.with_attempts(|a| a.waiting.pop_front()).flatten() {
-            match io.connect(&address.into(), &cell.options) {
+            match io.connect(&address, &cell.options) {
                 Ok(key) => {
                     self.table.put(key, Resource::Connecting(cell.clone()));
                     let next_at = after(self.reactor.now(), ATTEMPT_DELAY);
@@ -432,7 +476,7 @@ impl Core {
                 }
                 Err(error) => {
                     let error = ConnectError::from_io(error);
-                    cell.with_attempts(|a| a.errors.push((address.into(), error)));
+                    cell.with_attempts(|a| a.errors.push((address, error)));
                 }
             }
         }
@@ -500,7 +544,7 @@ impl Core {
         cell.with_attempts(|attempts| {
             if let Some(at) = attempts.running.iter().position(|(k, _)| *k == key) {
                 let (_, address) = attempts.running.remove(at);
-                attempts.errors.push((address.into(), ConnectError::from_io(error)));
+                attempts.errors.push((address, ConnectError::from_io(error)));
             }
         });
         self.try_next(io, cell);
@@ -520,7 +564,7 @@ impl Core {
             Some(attempts.running.remove(at).1)
         });
         self.drop_attempts(io, cell);
-        let Some(peer) = peer.flatten().map(Address::from) else {
+        let Some(peer) = peer.flatten() else {
             return io.close(key, CloseMode::Normal);
         };
         let ends = (peer, LocalEnd::Known(host));
@@ -559,11 +603,11 @@ impl Core {
     /// The connects in progress, in the order in which their connectors began: the driver's key,
     /// the address, and the connector.
     #[cfg(feature = "testing")]
-    pub(super) fn connects_under_way(&self) -> Vec<(Key, SocketAddr, Connector)> {
+    pub(super) fn connects_under_way(&self) -> Vec<(Key, Address, Connector)> {
         let mut found = Vec::new();
         for cell in self.connectors.values() {
             for (key, address) in cell.attempts.borrow().iter().flat_map(|a| &a.running) {
-                found.push((*key, *address, cell.handle()));
+                found.push((*key, address.clone(), cell.handle()));
             }
         }
         found
@@ -660,10 +704,10 @@ mod tests {
     #[test]
     fn families_alternate_starting_with_the_resolvers_first() {
         let order = interleave(ips(&["2001::1", "2001::2", "2001::3", "10.0.0.1"]), 7);
-        let order: Vec<String> = order.iter().map(|a| a.ip().to_string()).collect();
+        let order: Vec<String> = order.iter().map(|a| a.ip().expect("TCP").to_string()).collect();
         assert_eq!(order, ["2001::1", "10.0.0.1", "2001::2", "2001::3"]);
         let order = interleave(ips(&["10.0.0.1", "10.0.0.2", "2001::1"]), 7);
-        let order: Vec<String> = order.iter().map(|a| a.ip().to_string()).collect();
+        let order: Vec<String> = order.iter().map(|a| a.ip().expect("TCP").to_string()).collect();
         assert_eq!(order, ["10.0.0.1", "2001::1", "10.0.0.2"]);
         assert!(interleave(Vec::new(), 7).is_empty());
     }

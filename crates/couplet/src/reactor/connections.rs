@@ -23,9 +23,18 @@ const POURS: usize = 8;
 
 impl Core {
     /// Adds a connection that has no protocol yet.
-    pub(super) fn new_connection(&mut self, key: Key, peer: Address, host: LocalEnd) {
+    pub(super) fn new_connection(
+        &mut self,
+        io: &dyn Commands,
+        key: Key,
+        peer: Address,
+        host: LocalEnd,
+    ) {
         let id = ConnectionId { reactor: self.reactor.serial(), key };
         let cell = ConnectionCell::new(id, self.reactor.clone(), peer, host);
+        if cell.peer.unix().is_some() {
+            cell.set_credentials(io.peer_credentials(key));
+        }
         tracing::debug!(connection = %id, peer = %cell.peer, host = %cell.host(), "connected");
         let entry = self.table.make(cell);
         self.table.put(key, Resource::Connection(entry));

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::address::{Address, UnixAddress};
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
 use crate::driver::{
     ConnectOptions, ConnectedSocket, Key, ListenOptions, ListeningSocket, Spares, World,
@@ -47,8 +48,8 @@ use crate::transport::cell::{ConnectionCell, Phase};
 use crate::transport::{Connection, Tell};
 
 use adopting::AdoptionCell;
-use connecting::ConnectorCell;
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
+use connecting::{ConnectorCell, Target};
 pub use delayed::DelayedCall;
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
@@ -318,13 +319,55 @@ impl Reactor {
         options: ListenOptions,
         factory: impl IntoFactory<K>,
     ) -> Result<Port, ListenError> {
-        let factory = factory.into_factory();
-        let bound = self
-            .records
-            .world
-            .bind(&address.into(), &options)
-            .map_err(|error| ListenError::new(address.into(), error))?;
-        Ok(Port::new(self, address.into(), options, bound, self.attached(factory)))
+        self.listen_at(address.into(), options, factory.into_factory())
+    }
+
+    /// Listens on a UNIX socket and builds a protocol for each connection. A path becomes a socket
+    /// file, which is removed when the port closes; a name that begins with a NUL is abstract.
+    ///
+    /// With [`ListenOptions::lock_file`], which is on unless set, a file that a crashed process left
+    /// is replaced, while that of a live one is not: its lock beside it, `PATH.lock`, tells them
+    /// apart.
+    ///
+    /// The system queues connections from now on; the turn accepts them. Twisted's `listenUNIX`.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_unix<K>(
+        &self,
+        path: impl Into<UnixAddress>,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        self.listen_unix_with(path, ListenOptions::default(), factory)
+    }
+
+    /// [`listen_unix`](Self::listen_unix) with options.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_unix_with<K>(
+        &self,
+        path: impl Into<UnixAddress>,
+        options: ListenOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        self.listen_at(path.into().into(), options, factory.into_factory())
+    }
+
+    #[track_caller]
+    fn listen_at(
+        &self,
+        address: Address,
+        options: ListenOptions,
+        factory: impl Factory + 'static,
+    ) -> Result<Port, ListenError> {
+        let bound = self.records.world.bind(&address, &options);
+        let bound = bound.map_err(|error| ListenError::new(address.clone(), error))?;
+        Ok(Port::new(self, address, options, bound, self.attached(factory)))
     }
 
     /// A factory that is about to be used: it hears of its reactor before anything else.
@@ -420,7 +463,8 @@ impl Reactor {
         options: ConnectOptions,
         factory: impl IntoFactory<K>,
     ) -> Connector {
-        Connector::new(self, host, port, options, self.attached(factory.into_factory()), None)
+        let target = Target::tcp(host, port);
+        Connector::new(self, target, options, self.attached(factory.into_factory()), None)
     }
 
     /// Connects like [`connect_tcp_with`](Self::connect_tcp_with). The Deferred fires with the
@@ -434,7 +478,47 @@ impl Reactor {
         options: ConnectOptions,
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        Connector::start_deferred(self, host, port, options, self.attached(factory.into_factory()))
+        let target = Target::tcp(host, port);
+        Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
+    }
+
+    /// Connects to a UNIX socket and builds a protocol when the connection is made. A name that
+    /// begins with a NUL is abstract.
+    ///
+    /// Success, failure and loss are reported to the factory. Twisted's `connectUNIX`.
+    #[track_caller]
+    pub fn connect_unix<K>(
+        &self,
+        path: impl Into<UnixAddress>,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        self.connect_unix_with(path, ConnectOptions::default(), factory)
+    }
+
+    /// [`connect_unix`](Self::connect_unix) with options.
+    #[track_caller]
+    pub fn connect_unix_with<K>(
+        &self,
+        path: impl Into<UnixAddress>,
+        options: ConnectOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        let target = Target::Unix(path.into());
+        Connector::new(self, target, options, self.attached(factory.into_factory()), None)
+    }
+
+    /// Connects like [`connect_unix_with`](Self::connect_unix_with). The Deferred fires with the
+    /// connection once `connection_made` was called, or fails with
+    /// [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt.
+    #[track_caller]
+    pub fn connect_unix_deferred<K, F: IntoFactory<K>>(
+        &self,
+        path: impl Into<UnixAddress>,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let target = Target::Unix(path.into());
+        Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
     }
 
     /// Calls `f` in the first turn after `delay` has passed; with a delay of zero, in the next

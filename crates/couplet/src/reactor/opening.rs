@@ -45,7 +45,7 @@ impl Core {
         let under = self.layer.as_ref().map(|layer| layer()).unwrap_or_default();
         let begin = |factory: &mut dyn AnyFactory| factory.begin(&peer, under);
         let begun = opening.factory().call("build_protocol", begin);
-        self.new_connection(key, peer, host);
+        self.new_connection(io, key, peer, host);
         match begun {
             Some(Begun::Layers(layers)) => self.open_layers(io, key, layers, opening),
             Some(Begun::Protocol(protocol)) => self.built(io, key, opening, Some(protocol)),

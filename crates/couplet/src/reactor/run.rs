@@ -398,7 +398,7 @@ impl Loop {
     /// the address, and the connector.
     pub(crate) fn connects_under_way(
         &self,
-    ) -> Vec<(crate::driver::Key, std::net::SocketAddr, super::Connector)> {
+    ) -> Vec<(crate::driver::Key, crate::address::Address, super::Connector)> {
         self.core.connects_under_way()
     }
 }

@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,8 +14,8 @@ use super::kernel::{EndId, Kernel, Notice};
 use super::trace::What;
 use crate::address::Address;
 use crate::driver::{
-    Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, ListenOptions, Outbox,
-    SocketOption, Ticket, World, WriteOutcome,
+    Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, ListenOptions, LocalEnd,
+    Outbox, SocketOption, Ticket, World, WriteOutcome,
 };
 use crate::slots::Slots;
 
@@ -61,13 +60,13 @@ pub(super) struct System {
 /// An open port; closed on drop.
 struct Opened {
     system: System,
-    address: SocketAddr,
+    address: Address,
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
         let System { kernel, host, boot, .. } = &self.system;
-        kernel.borrow_mut().unbind(*host, *boot, self.address);
+        kernel.borrow_mut().unbind(*host, *boot, &self.address);
     }
 }
 
@@ -99,14 +98,13 @@ impl World for System {
     }
 
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
-        let Address::Tcp(address) = *address;
         let mut kernel = self.kernel.borrow_mut();
         if kernel.hosts[self.host as usize].boot != self.boot {
             return Err(io::Error::other("the program of this reactor has ended"));
         }
-        let address = kernel.bind(self.host, address, options)?;
-        let opened = Opened { system: self.clone(), address };
-        Ok(Bound::new(address.into(), opened))
+        let address = kernel.bind(self.host, address.clone(), options)?;
+        let opened = Opened { system: self.clone(), address: address.clone() };
+        Ok(Bound::new(address, opened))
     }
 }
 
@@ -172,24 +170,24 @@ impl SimDriver {
     }
 
     /// The accepting port at this address.
-    fn port_at(&self, address: SocketAddr) -> Option<Key> {
+    fn port_at(&self, address: &Address) -> Option<Key> {
         self.slots.iter().find_map(|(key, kind)| match kind {
-            Kind::Port { opened, accepting: true } if opened.address == address => Some(key),
+            Kind::Port { opened, accepting: true } if opened.address == *address => Some(key),
             _ => None,
         })
     }
 
-    fn accept(&mut self, address: SocketAddr) -> Option<Event> {
-        let port = self.port_at(address)?;
+    fn accept(&mut self, address: Address) -> Option<Event> {
+        let port = self.port_at(&address)?;
         let host = self.system.host;
         if !self.kernel().has_descriptors(host) {
-            self.turn_away(address);
+            self.turn_away(&address);
             return None;
         }
         let (end, more) = {
             let mut kernel = self.kernel();
-            let end = kernel.accept(host, address)?;
-            (end, kernel.hosts[host as usize].queues_at(address))
+            let end = kernel.accept(host, &address)?;
+            (end, kernel.hosts[host as usize].queues_at(&address))
         };
         if more {
             self.kernel().hosts[host as usize].ready.push_front(Notice::Port(address));
@@ -200,12 +198,12 @@ impl SimDriver {
         kernel.note(host, What::Accepts(label));
         kernel.look_at(end);
         let (local, peer) = kernel.addresses(end)?;
-        Some(Event::Accepted { port, key, peer: peer.into(), host: local.into() })
+        Some(Event::Accepted { port, key, peer, host: LocalEnd::Known(local) })
     }
 
     /// Out of descriptors: accepts every queued connection with the reserve descriptor and closes
     /// it.
-    fn turn_away(&mut self, address: SocketAddr) {
+    fn turn_away(&mut self, address: &Address) {
         let host = self.system.host;
         let mut kernel = self.kernel();
         while let Some(end) = kernel.accept(host, address) {
@@ -232,7 +230,7 @@ impl SimDriver {
                 stream.ended = true;
                 return Some(Found::Ended(key, Some(error)));
             }
-            let local = end.local;
+            let local = end.local.clone();
             kernel.look_at(id);
             return Some(Found::Connected(key, local));
         }
@@ -287,7 +285,7 @@ fn slow_reader(kernel: &Kernel, host: u32) -> Option<u64> {
 enum Found {
     Bytes(Key),
     Room(Key),
-    Connected(Key, SocketAddr),
+    Connected(Key, Address),
     Ended(Key, Option<io::ErrorKind>),
 }
 
@@ -328,7 +326,7 @@ impl Driver for SimDriver {
                 Some(Found::Bytes(key)) => return Some(Event::Received(key)),
                 Some(Found::Room(key)) => return Some(Event::Sent(key, 0)),
                 Some(Found::Connected(key, local)) => {
-                    return Some(Event::Connected { key, host: local.into() });
+                    return Some(Event::Connected { key, host: local });
                 }
                 Some(Found::Ended(key, error)) => {
                     return Some(Event::Ended(key, error.map(io::Error::from)));
@@ -356,17 +354,16 @@ impl Commands for SimDriver {
         let opened = bound.socket.downcast::<Opened>().map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
         })?;
-        let address = opened.address;
+        let address = opened.address.clone();
         let key = self.insert(Kind::Port { opened: *opened, accepting: true });
         let host = self.system.host;
-        self.kernel().serve(host, address, true);
+        self.kernel().serve(host, &address, true);
         Ok(key)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
-        let Address::Tcp(to) = to;
         let host = self.system.host;
-        let end = self.kernel().connect(host, *to, options.bind)?;
+        let end = self.kernel().connect(host, to.clone(), options.bind)?;
         Ok(self.insert_stream(end))
     }
 
@@ -375,8 +372,8 @@ impl Commands for SimDriver {
         match self.kind(key) {
             Kind::Port { opened, accepting } => {
                 *accepting = on;
-                let address = opened.address;
-                self.kernel().serve(host, address, on);
+                let address = opened.address.clone();
+                self.kernel().serve(host, &address, on);
             }
             Kind::Stream(stream) => {
                 stream.receiving = on;
@@ -416,7 +413,9 @@ impl Commands for SimDriver {
 
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
         let end = self.stream(key).end;
+        let is_local = self.kernel().addresses(end).is_some_and(|(at, _)| at.unix().is_some());
         match option {
+            _ if is_local && option.is_of_tcp() => {}
             SocketOption::KeepAlive(Some(Duration::ZERO)) => {
                 return Err(io::ErrorKind::InvalidInput.into());
             }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::kernel::stream::{Read, Stage};
 use super::kernel::{Due, EndId, Kernel};
 use super::{Host, Sim};
+use crate::address::Address;
 use crate::driver::{CloseMode, ListenOptions};
 
 impl Sim {
@@ -19,8 +20,8 @@ impl Sim {
     /// # Errors
     ///
     /// The system's error: out of descriptors, network unreachable.
-    pub fn socket(&self, from: Host, to: SocketAddr) -> io::Result<Socket> {
-        let end = self.kernel.borrow_mut().connect(from.0, to, None)?;
+    pub fn socket(&self, from: Host, to: impl Into<Address>) -> io::Result<Socket> {
+        let end = self.kernel.borrow_mut().connect(from.0, to.into(), None)?;
         Ok(Socket { kernel: self.kernel.clone(), end })
     }
 
@@ -29,9 +30,14 @@ impl Sim {
     /// # Errors
     ///
     /// The system's error: address in use, out of descriptors.
-    pub fn listen(&self, host: Host, address: SocketAddr, backlog: u32) -> io::Result<Listening> {
+    pub fn listen(
+        &self,
+        host: Host,
+        address: impl Into<Address>,
+        backlog: u32,
+    ) -> io::Result<Listening> {
         let options = ListenOptions::default().backlog(backlog);
-        let address = self.kernel.borrow_mut().bind(host.0, address, &options)?;
+        let address = self.kernel.borrow_mut().bind(host.0, address.into(), &options)?;
         let boot = self.kernel.borrow().hosts[host.0 as usize].boot;
         Ok(Listening { kernel: self.kernel.clone(), host: host.0, boot, address })
     }
@@ -54,25 +60,25 @@ pub struct Listening {
     host: u32,
     /// Tells it from sockets that the host opened after a restart.
     boot: u32,
-    address: SocketAddr,
+    address: Address,
 }
 
 impl Listening {
     /// The address it listens on.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> Address {
+        self.address.clone()
     }
 
     /// Accepts the next connection, if one is queued.
     pub fn accept(&self) -> Option<Socket> {
-        let end = self.kernel.borrow_mut().accept(self.host, self.address)?;
+        let end = self.kernel.borrow_mut().accept(self.host, &self.address)?;
         Some(Socket { kernel: self.kernel.clone(), end })
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.kernel.borrow_mut().unbind(self.host, self.boot, self.address);
+        self.kernel.borrow_mut().unbind(self.host, self.boot, &self.address);
     }
 }
 
@@ -143,7 +149,7 @@ impl Socket {
     }
 
     /// The local address.
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub fn address(&self) -> Option<Address> {
         Some(self.kernel.borrow_mut().addresses(self.end)?.0)
     }
 }

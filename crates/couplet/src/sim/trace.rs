@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
 
 use super::random::{fold, fold_bytes};
+use crate::address::Address;
 
 /// Records always kept.
 const RECENT: usize = 200;
@@ -27,8 +27,8 @@ pub(super) enum What {
     Killed,
     FaultBegins(u32),
     FaultEnds(u32),
-    Listens(SocketAddr),
-    Tries(Label, SocketAddr),
+    Listens(Address),
+    Tries(Label, Address),
     Accepts(Label),
     TurnsAway(Label),
     Made(Label),
@@ -97,6 +97,11 @@ impl Trace {
     }
 }
 
+/// Most addresses are of TCP: it need not be said.
+fn short(address: &Address) -> String {
+    address.socket_addr().map_or_else(|| address.to_string(), |address| address.to_string())
+}
+
 impl Record {
     fn fold_into(&self, hash: u64) -> u64 {
         let hash = fold(fold(hash, self.at), self.host.map_or(u64::MAX, u64::from));
@@ -110,8 +115,8 @@ impl Record {
             What::Killed => fold(hash, 4),
             What::FaultBegins(n) => fold(fold(hash, 5), u64::from(*n)),
             What::FaultEnds(n) => fold(fold(hash, 6), u64::from(*n)),
-            What::Listens(at) => fold_bytes(fold(hash, 7), at.to_string().as_bytes()),
-            What::Tries(l, to) => fold_bytes(label(hash, 8, l), to.to_string().as_bytes()),
+            What::Listens(at) => fold_bytes(fold(hash, 7), short(at).as_bytes()),
+            What::Tries(l, to) => fold_bytes(label(hash, 8, l), short(to).as_bytes()),
             What::Accepts(l) => label(hash, 9, l),
             What::TurnsAway(l) => label(hash, 10, l),
             What::Made(l) => label(hash, 11, l),
@@ -167,10 +172,10 @@ impl fmt::Display for Line<'_> {
             What::Killed => f.write_str("is killed"),
             What::FaultBegins(n) => write!(f, "fault {n} begins: {}", fault(n)),
             What::FaultEnds(n) => write!(f, "fault {n} ends: {}", fault(n)),
-            What::Listens(at) => write!(f, "listens on {at}"),
+            What::Listens(at) => write!(f, "listens on {}", short(at)),
             What::Tries(l, to) => {
                 of(f, l)?;
-                write!(f, "tries {to}")
+                write!(f, "tries {}", short(to))
             }
             What::Accepts(l) => {
                 of(f, l)?;

@@ -138,6 +138,12 @@ impl Protocol for Watched {
         self.call(what, transport, |inner, transport| inner.data_received(transport, data));
     }
 
+    /// The simulator passes no descriptors.
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
+        self.inner.descriptor_received(transport, descriptor);
+    }
+
     fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         let what = What::Lost(self.label, reason.to_string());
         self.call(what, transport, |inner, transport| inner.connection_lost(transport, reason));

@@ -73,12 +73,12 @@ pub fn hold<P: Protocol>(protocol: P) -> Held<P> {
 #[track_caller]
 pub fn hold_on<P: Protocol>(manner: Manner, seed: u64, protocol: P) -> Held<P> {
     let mut memory = MemoryLoop::new(manner, seed);
-    let port =
-        memory.network.listen(([127, 0, 0, 1], 0).into(), 1).expect("a port in memory is free");
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = memory.network.listen(any, 1).expect("a port in memory is free");
     let (client, made) = capture(protocol);
-    memory.l.reactor().connect_tcp("127.0.0.1", port.port(), client);
+    memory.l.reactor().connect_tcp("127.0.0.1", port.port().expect("TCP"), client);
     let connection = memory.until_made(&made);
-    let wire = memory.network.accept(port).expect("the connect completed");
+    let wire = memory.network.accept(&port).expect("the connect completed");
     let mut held = Held { wire, connection, memory };
     held.settle();
     held

@@ -206,6 +206,11 @@ impl<B: Protocol> Protocol for Capture<B> {
         self.protocol.data_received(transport, data);
     }
 
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
+        self.protocol.descriptor_received(transport, descriptor);
+    }
+
     fn connection_lost(&mut self, transport: &Transport, reason: &crate::Reason) {
         self.protocol.connection_lost(transport, reason);
     }

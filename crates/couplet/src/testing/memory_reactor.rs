@@ -109,8 +109,7 @@ impl MemoryReactor {
             let others: Vec<String> = hosts.iter().map(Address::to_string).collect();
             panic!("nothing listens on port {port}; listening: [{}]", others.join(", "));
         };
-        let Address::Tcp(host) = host;
-        let wire = self.memory.network.connect(reachable(*host));
+        let wire = self.memory.network.connect(reachable(host));
         let wire = wire.unwrap_or_else(|error| panic!("cannot connect to {host}: {error}"));
         self.settle();
         wire
@@ -173,37 +172,37 @@ impl MemoryReactor {
 }
 
 /// The loopback address for a port that listens on all interfaces.
-fn reachable(mut host: SocketAddr) -> SocketAddr {
+fn reachable(host: &Address) -> Address {
+    let on = |ip: IpAddr| SocketAddr::new(ip, host.port().unwrap_or(0)).into();
     match host.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => host.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => host.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
+        Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => on(Ipv4Addr::LOCALHOST.into()),
+        Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => on(Ipv6Addr::LOCALHOST.into()),
+        _ => host.clone(),
     }
-    host
 }
 
 /// A pending connect to one address. From [`MemoryReactor::connecting`].
 pub struct Attempt {
     network: Network,
     key: Key,
-    address: SocketAddr,
+    address: Address,
     connector: Connector,
 }
 
 impl Attempt {
-    /// The requested host: a name or an IP address.
+    /// The requested host: a name or an IP address. Empty for a UNIX socket.
     pub fn remote_host(&self) -> &str {
         self.connector.remote_host()
     }
 
-    /// The requested port number.
+    /// The requested port number; 0 for a UNIX socket.
     pub fn remote_port(&self) -> u16 {
         self.connector.remote_port()
     }
 
     /// The address being tried.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// The requested options: the timeout, the local address.

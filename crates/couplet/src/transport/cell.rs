@@ -6,6 +6,8 @@
 
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
-use crate::driver::{Key, LocalEnd, SocketCall, SocketOption};
+use crate::driver::{Key, LocalEnd, PeerCredentials, SocketCall, SocketOption};
 use crate::error::{ConnectionLost, Reason};
 use crate::layers::{Addresses, Layer};
 use crate::panics::{Contained, discard, discard_all};
@@ -189,6 +191,7 @@ struct Rare {
     /// The number of timers at which finished ones are removed.
     timers_limit: usize,
     upgrade: Option<Upgrade>,
+    credentials: Option<Box<PeerCredentials>>,
 }
 
 impl ConnectionCell {
@@ -234,6 +237,14 @@ impl ConnectionCell {
             rare: RefCell::new(None),
             reactor,
         }
+    }
+
+    pub(crate) fn set_credentials(&self, credentials: Option<PeerCredentials>) {
+        self.rare_mut().credentials = credentials.map(Box::new);
+    }
+
+    pub(super) fn credentials(&self) -> Option<PeerCredentials> {
+        self.rare.borrow().as_ref()?.credentials.as_deref().copied()
     }
 
     /// The address of our end.
@@ -297,11 +308,29 @@ impl ConnectionCell {
         }
     }
 
+    /// Queues a descriptor, or gives it back.
+    #[cfg(unix)]
+    pub(super) fn attach(&self, descriptor: OwnedFd) -> Result<(), OwnedFd> {
+        let layered = self.wire.get().is_some();
+        if layered || self.peer.unix().is_none() || !self.is_open_to_output() {
+            return Err(descriptor);
+        }
+        self.outbox.borrow_mut().attach(descriptor)
+    }
+
     /// Whether to accept `len` more bytes (never 0); notes a write past the hard cap.
     #[inline]
     fn takes(&self, len: usize) -> bool {
         let room = self.cap.get().saturating_sub(self.buffered());
         len > 0 && ((self.phase.get() == Phase::Open && len <= room) || self.takes_late(len, room))
+    }
+
+    fn is_open_to_output(&self) -> bool {
+        match self.phase.get() {
+            Phase::Open => true,
+            Phase::Finishing | Phase::Closing => self.producer.borrow().is_some(),
+            Phase::Ended | Phase::Lost => false,
+        }
     }
 
     #[inline]
@@ -313,11 +342,7 @@ impl ConnectionCell {
     /// Whether to accept bytes on a connection that is closing, or past its hard cap.
     #[cold]
     fn takes_late(&self, len: usize, room: usize) -> bool {
-        let open = match self.phase.get() {
-            Phase::Open => true,
-            Phase::Finishing | Phase::Closing => self.producer.borrow().is_some(),
-            Phase::Ended | Phase::Lost => false,
-        };
+        let open = self.is_open_to_output();
         if !open {
             self.dropped.set(self.dropped.get() + len as u64);
         } else if len > room {

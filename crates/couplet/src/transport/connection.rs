@@ -32,6 +32,8 @@
 
 use std::any::Any;
 use std::io;
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -283,6 +285,17 @@ impl Life {
                 cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
                 self.discard_input(data.len());
             }
+        }
+        self.follows()
+    }
+
+    /// A descriptor arrived, ahead of the bytes it came with.
+    #[cfg(unix)]
+    pub(crate) fn descriptor(&mut self, descriptor: OwnedFd, now: Instant) -> Follows {
+        if let State::Open { reading: Reading::On, .. } = &self.state {
+            self.call(now, |protocol, transport| {
+                protocol.descriptor_received(transport, descriptor);
+            });
         }
         self.follows()
     }

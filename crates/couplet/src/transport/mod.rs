@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::defer::{Deferred, Failure};
-use crate::driver::{Key, SockRef, SocketOption};
+use crate::driver::{Key, PeerCredentials, SockRef, SocketOption};
 use crate::error::ConnectionLost;
 #[cfg(doc)]
 use crate::error::Reason;
@@ -134,6 +134,55 @@ impl Transport {
     /// Sends `bytes` without copying them.
     pub fn write_bytes(&self, bytes: impl Into<Bytes>) {
         self.cell.write_bytes(bytes.into());
+    }
+
+    /// Passes a descriptor to the process at the other end of a UNIX socket, with the next byte
+    /// written: the peer gets it before that byte. Several may go with one byte. Ours is closed once
+    /// it is sent; one that no byte follows is closed with the connection. Twisted's
+    /// `sendFileDescriptor`.
+    ///
+    /// Drivers without sockets pass none, and close it.
+    ///
+    /// # Errors
+    ///
+    /// Gives the descriptor back where it can't be passed: on any other connection than a UNIX
+    /// socket, on one that is closing, and while 64 of them wait to be sent.
+    ///
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// /// Gives an open file to whoever connects.
+    /// struct Gives(Option<std::fs::File>);
+    /// impl Protocol for Gives {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         if let Some(file) = self.0.take() {
+    ///             match transport.send_descriptor(file.into()) {
+    ///                 Ok(()) => transport.write("here it is"),
+    ///                 Err(_) => transport.write("not over this connection"),
+    ///             }
+    ///         }
+    ///         transport.lose_connection();
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    ///
+    /// struct Takes;
+    /// impl Protocol for Takes {
+    ///     fn descriptor_received(&mut self, _: &Transport, descriptor: OwnedFd) {
+    ///         let file = std::fs::File::from(descriptor);
+    ///         println!("{:?}", file.metadata());
+    ///     }
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// ```
+    #[cfg(unix)]
+    pub fn send_descriptor(
+        &self,
+        descriptor: std::os::fd::OwnedFd,
+    ) -> Result<(), std::os::fd::OwnedFd> {
+        self.cell.attach(descriptor)
     }
 
     /// Sends several pieces in order.
@@ -451,6 +500,16 @@ impl Transport {
     /// The address of our end, also available after the connection is lost.
     pub fn host(&self) -> &Address {
         self.cell.host()
+    }
+
+    /// The process at the other end of a UNIX socket: who connected to our port, or whose port we
+    /// connected to. `None` on other connections, and where the system does not tell; also available
+    /// after the connection is lost.
+    ///
+    /// The process may have passed its end on, or ended; what it may do is told by the mode and the
+    /// owner of the socket's path.
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.cell.credentials()
     }
 
     /// Identifies this connection; `Copy` and `Send`.

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::IoSlice;
 use std::mem;
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -142,7 +144,14 @@ struct Sealed {
     /// Foreign buffers that are sent. Dropping them may run foreign code, so their holder does it
     /// while nothing is borrowed.
     spent: Vec<Bytes>,
+    /// Each goes with the first byte behind so many. Law 9: at most `DESCRIPTORS`.
+    #[cfg(unix)]
+    descriptors: VecDeque<(usize, OwnedFd)>,
 }
+
+/// Most descriptors in one outbox, as many as in Twisted before it pauses a producer.
+#[cfg(unix)]
+pub(crate) const DESCRIPTORS: usize = 64;
 
 impl Outbox {
     /// An empty outbox that reuses the buffers of `spares`.
@@ -258,7 +267,8 @@ impl Outbox {
             self.gone = mem::take(&mut other.gone);
             self.len = mem::take(&mut other.len);
             self.check();
-        } else if self.is_empty() && !self.has_spent() && !other.has_spent() {
+        } else if self.is_empty() && !self.has_spent() && !other.has_spent() && !self.has_attached()
+        {
             mem::swap(&mut self.open, &mut other.open);
             mem::swap(&mut self.sealed, &mut other.sealed);
             self.gone = mem::take(&mut other.gone);
@@ -271,6 +281,7 @@ impl Outbox {
 
     #[cold]
     fn append_pieces(&mut self, other: &mut Outbox) {
+        self.take_attached(other);
         if other.gone > 0 {
             let rest = match other.sealed.as_ref().and_then(|sealed| sealed.pieces.front()) {
                 Some(Piece::Bytes(bytes)) => bytes.slice(other.gone..),
@@ -300,6 +311,63 @@ impl Outbox {
         }
         self.check();
     }
+
+    /// Queues a descriptor, to go with the next byte that is queued; gives it back when there are
+    /// [`DESCRIPTORS`] already.
+    #[cfg(unix)]
+    pub(crate) fn attach(&mut self, descriptor: OwnedFd) -> Result<(), OwnedFd> {
+        let at = self.len;
+        let descriptors = &mut self.sealed.get_or_insert_default().descriptors;
+        if descriptors.len() >= DESCRIPTORS {
+            return Err(descriptor);
+        }
+        descriptors.push_back((at, descriptor));
+        Ok(())
+    }
+
+    /// Moves the descriptors of `other`, whose bytes are about to follow.
+    #[cfg(unix)]
+    fn take_attached(&mut self, other: &mut Outbox) {
+        let Some(sealed) = other.sealed.as_deref_mut() else { return };
+        for (at, descriptor) in mem::take(&mut sealed.descriptors) {
+            let at = self.len + at;
+            self.sealed.get_or_insert_default().descriptors.push_back((at, descriptor));
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn take_attached(&mut self, _: &mut Outbox) {}
+
+    /// The descriptors that go with the first byte, and how many bytes may go with them: up to the
+    /// next descriptor.
+    #[cfg(unix)]
+    pub(crate) fn attached(&self) -> (Vec<BorrowedFd<'_>>, usize) {
+        let all = self.sealed.iter().flat_map(|sealed| &sealed.descriptors);
+        let first = all.clone().take_while(|(at, _)| *at == 0).map(|(_, fd)| fd.as_fd()).collect();
+        (first, all.map(|(at, _)| *at).find(|at| *at > 0).map_or(self.len, |at| at.min(self.len)))
+    }
+
+    /// True when a descriptor is queued.
+    #[cfg(unix)]
+    pub(crate) fn has_attached(&self) -> bool {
+        self.sealed.as_ref().is_some_and(|sealed| !sealed.descriptors.is_empty())
+    }
+
+    #[cfg(not(unix))]
+    fn has_attached(&self) -> bool {
+        false
+    }
+
+    /// `n` bytes were sent from the front, and the descriptors among them, which are closed here.
+    #[cfg(unix)]
+    fn detach(&mut self, n: usize) {
+        let Some(Sealed { descriptors, .. }) = self.sealed.as_deref_mut() else { return };
+        while descriptors.pop_front_if(|(at, _)| *at < n).is_some() {}
+        descriptors.iter_mut().for_each(|(at, _)| *at -= n);
+    }
+
+    #[cfg(not(unix))]
+    fn detach(&mut self, _: usize) {}
 
     fn seal(&mut self) {
         if !self.open.is_empty() {
@@ -363,7 +431,8 @@ impl Outbox {
     fn advance_pieces(&mut self, mut n: usize) {
         assert!(n <= self.len, "a driver sent more than was queued");
         self.len -= n;
-        if let Some(Sealed { pieces, spent }) = self.sealed.as_deref_mut() {
+        self.detach(n);
+        if let Some(Sealed { pieces, spent, .. }) = self.sealed.as_deref_mut() {
             while let Some(piece) = pieces.front() {
                 let left = piece.as_slice().len() - self.gone;
                 if n < left {
@@ -387,7 +456,7 @@ impl Outbox {
 
     fn drained(&mut self) {
         self.recycle();
-        if !self.has_spent() {
+        if !self.has_spent() && !self.has_attached() {
             self.sealed = None;
         }
     }
@@ -435,6 +504,8 @@ impl Outbox {
         }
         let piece = self.sealed.as_mut()?.pieces.pop_front()?;
         self.len -= piece.as_slice().len();
+        // Such a driver passes no descriptors.
+        self.detach(piece.as_slice().len());
         if self.len == 0 {
             self.drained();
         }
@@ -460,7 +531,7 @@ impl Outbox {
     /// Takes the foreign buffers that are sent, to be dropped while nothing is borrowed.
     pub(crate) fn take_spent(&mut self) -> Vec<Bytes> {
         let spent = self.sealed.as_mut().map(|sealed| mem::take(&mut sealed.spent));
-        if self.len == 0 {
+        if self.len == 0 && !self.has_attached() {
             self.sealed = None;
         }
         spent.unwrap_or_default()
@@ -471,10 +542,12 @@ impl Outbox {
         &self.spares
     }
 
-    /// Removes all queued bytes.
+    /// Removes all queued bytes, and closes queued descriptors.
     #[inline]
     pub fn clear(&mut self) {
         self.advance(self.len);
+        // Also those that no byte follows.
+        self.detach(usize::MAX);
     }
 
     /// Asserts the invariants between two calls, in debug builds.

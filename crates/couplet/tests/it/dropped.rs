@@ -14,7 +14,7 @@ use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
     Address, Bytes, ConnectOptions, Connector, Deferred, Factory, Interest, ListenOptions, Loop,
     LoopOptions, LoopingCall, Port, Producer, ProducerKind, Protocol, Reactor, Shared, Shutdown,
-    Transport,
+    Transport, UnixAddress,
 };
 
 use crate::tcp::adopting::{listening, sockets};
@@ -219,6 +219,36 @@ const WAYS: &[(&str, &str, Act)] = &[
     ("listen_tcp", "the loop ends before it starts listening", |s| {
         s.reactor.listen_tcp(any(), MakesEchoes(s.bomb())).expect("a free port");
     }),
+    ("listen_unix", "the port is stopped", |s| {
+        let port = s.reactor.listen_unix("/port", MakesEchoes(s.bomb())).expect("a free path");
+        s.turns();
+        port.stop_listening().expect("it listens").detach();
+        s.turns();
+    }),
+    ("listen_unix_with", "the loop ends before it starts listening", |s| {
+        let (options, factory) = (ListenOptions::default(), MakesEchoes(s.bomb()));
+        s.reactor.listen_unix_with("/port", options, factory).expect("a free path");
+    }),
+    ("connect_unix", "refused", |s| {
+        s.reactor.connect_unix("/nobody", MakesEchoes(s.bomb()));
+        s.turns();
+    }),
+    ("connect_unix_with", "stopped", |s| {
+        s.network.set_silent(UnixAddress::from("/silent"));
+        let (options, factory) = (ConnectOptions::default(), MakesEchoes(s.bomb()));
+        let connector = s.reactor.connect_unix_with("/silent", options, factory);
+        s.turns();
+        connector.stop_connecting();
+        s.turns();
+    }),
+    ("connect_unix_deferred", "cancelled", |s| {
+        s.network.set_silent(UnixAddress::from("/silent"));
+        let (options, factory) = (ConnectOptions::default(), MakesEchoes(s.bomb()));
+        let connecting = s.reactor.connect_unix_deferred("/silent", options, factory);
+        s.turns();
+        connecting.cancel();
+        s.turns();
+    }),
     ("listen", "its protocols are dropped", |s| {
         let bombs = s.bombs.clone();
         let carriers = move || Carrier(Bomb(bombs.clone()));
@@ -245,7 +275,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
     }),
     ("connect_tcp_with", "stopped", |s| {
-        s.network.set_silent("127.0.0.1:9".parse().expect("an address"));
+        s.network.set_silent(std::net::SocketAddr::from(([127, 0, 0, 1], 9)));
         let options = ConnectOptions::default();
         let connector = s.reactor.connect_tcp_with("127.0.0.1", 9, options, MakesEchoes(s.bomb()));
         s.turns();
@@ -253,7 +283,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
     }),
     ("connect_tcp_deferred", "cancelled", |s| {
-        s.network.set_silent("127.0.0.1:9".parse().expect("an address"));
+        s.network.set_silent(std::net::SocketAddr::from(([127, 0, 0, 1], 9)));
         let options = ConnectOptions::default();
         let factory = MakesEchoes(s.bomb());
         let connecting = s.reactor.connect_tcp_deferred("127.0.0.1", 9, options, factory);
@@ -274,7 +304,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         let carrier = Carrier(s.bomb());
         s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier).discard();
         s.turns();
-        s.network.set_silent("127.0.0.1:9".parse().expect("an address"));
+        s.network.set_silent(std::net::SocketAddr::from(([127, 0, 0, 1], 9)));
         let carrier = Carrier(s.bomb());
         let connecting = s.reactor.connect_protocol("tcp:127.0.0.1:9", carrier);
         s.turns();
@@ -705,8 +735,17 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
 }
 
 /// Called immediately, in the caller's frame: what they own is dropped there.
-const CALLED_AT_ONCE: [&str; 8] =
-    ["run", "run_until", "begin", "feed", "layer_connections", "wrap", "wrap_protocols", "write"];
+const CALLED_AT_ONCE: [&str; 9] = [
+    "run",
+    "run_until",
+    "begin",
+    "feed",
+    "fill",
+    "layer_connections",
+    "wrap",
+    "wrap_protocols",
+    "write",
+];
 
 /// The library's sources, without the rooms that have their own tests or only serve tests.
 fn sources(folder: &Path) -> Vec<String> {

@@ -1,13 +1,15 @@
 //! Endpoint strings: contract rows 144 and 145 (the TCP part), and 33.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::Path;
 use std::time::Duration;
 
 use couplet::defer::ResolverDropped;
 use couplet::endpoints::{ClientEndpoint, EndpointError, ServerEndpoint, quote};
+use couplet::testing::{Manner, Memory};
 use couplet::{
-    ConnectOptions, Connection, Deferred, ListenError, ListenOptions, Loop, Protocol, Reason,
-    Resolver, Transport,
+    ConnectOptions, Connection, Deferred, ListenError, ListenOptions, Loop, LoopOptions, Protocol,
+    Reason, Resolver, Transport, UnixAddress,
 };
 use proptest::prelude::*;
 
@@ -102,7 +104,7 @@ fn c145_interface_narrows_a_port() {
 
 #[test]
 fn c145_an_unknown_prefix_is_an_error() {
-    for text in ["udp:80", "unix", "TLS:80", "TCP:80"] {
+    for text in ["udp:80", "UNIX:80", "TLS:80", "TCP:80"] {
         for error in [server(text).unwrap_err(), client(text).unwrap_err()] {
             assert!(error.problem().contains("starts with tcp:"), "{text}: {error}");
             assert_eq!(error.at(), 0);
@@ -226,10 +228,15 @@ fn an_endpoint_prints_with_its_options() {
     for text in [
         "tcp:80:backlog=500:reuse_port=yes:reuse_addr=no:dual_stack=no:no_delay=no",
         "tcp:80:interface=[fe80::1%7]:backlog=1",
+        "unix:/run/app.sock:mode=660:owner=0:group=7:lockfile=no:backlog=5",
+        r"unix:./a\:b\=c\[d\\e",
+        "unix:@app",
     ] {
         assert_eq!(text.parse::<ServerEndpoint>().unwrap().to_string(), text);
     }
     for text in [
+        "unix:/run/app.sock:timeout=5",
+        "unix:@app",
         "tcp:a:80:timeout=0.05:bindAddress=127.0.0.1:bindPort=7:no_delay=no",
         "tcp:[fe80::1%7]:80:timeout=18446744073709551615:bindAddress=[::1]",
     ] {
@@ -244,6 +251,70 @@ fn an_endpoint_prints_with_its_options() {
     );
 }
 
+/// Twisted's `UNIXServerEndpoint` and `UNIXClientEndpoint`.
+#[test]
+fn c145_unix_names_a_socket() {
+    for text in ["unix:/run/app.sock", "unix:address=/run/app.sock:mode=0666:lockfile=1"] {
+        let ServerEndpoint::Unix { path, options } = text.parse().unwrap() else {
+            panic!("{text}")
+        };
+        assert_eq!((path.path(), options.mode), (Some(Path::new("/run/app.sock")), 0o666));
+        assert!(options.lock_file, "unless told otherwise");
+    }
+    let text = "unix:app.sock:mode=600:lockfile=0:owner=1:group=2:backlog=7";
+    let ServerEndpoint::Unix { path, options } = text.parse().unwrap() else { panic!("{text}") };
+    assert_eq!((path.path(), options.mode), (Some(Path::new("app.sock")), 0o600));
+    assert_eq!((options.owner, options.group, options.backlog), (Some(1), Some(2), 7));
+    assert!(!options.lock_file);
+    for text in ["unix:/run/app.sock:timeout=5", "unix:path=/run/app.sock:timeout=5:lockfile=1"] {
+        let ClientEndpoint::Unix { path, options } = text.parse().unwrap() else {
+            panic!("{text}")
+        };
+        assert_eq!(path.path(), Some(Path::new("/run/app.sock")));
+        assert_eq!(options.timeout, Duration::from_secs(5));
+    }
+    let ClientEndpoint::Unix { path, .. } = "unix:@app".parse().unwrap() else { panic!() };
+    assert_eq!(path, UnixAddress::Abstract((*b"app").into()));
+}
+
+#[test]
+fn c145_an_error_in_a_unix_endpoint_shows_its_place() {
+    for (text, at, problem) in [
+        ("unix", 4, "missing path: expected unix:PATH"),
+        ("unix:", 5, "missing path: expected unix:PATH"),
+        ("unix:@", 5, "missing name after @"),
+        ("unix:a\0b", 5, "the path of a socket contains no NUL"),
+        ("unix:a:mode=888", 12, "expected permissions in octal, such as 660"),
+        ("unix:a:mode=17777", 12, "expected permissions in octal, such as 660"),
+        ("unix:a:owner=root", 13, "expected a number from 0 to 4294967294"),
+        ("unix:a:lockfile=maybe", 16, "expected yes or no"),
+        (
+            "unix:a:interface=::1",
+            7,
+            "unknown or repeated keyword interface=; known keywords are mode=",
+        ),
+        ("unix:a:b", 7, "expected nothing more"),
+    ] {
+        let error = text.parse::<ServerEndpoint>().unwrap_err();
+        assert!(error.problem().starts_with(problem), "{text}: {error}");
+        assert_eq!(error.at(), at, "{text}: {error}");
+    }
+    let error = "unix:a:mode=600".parse::<ClientEndpoint>().unwrap_err();
+    assert!(error.problem().contains("known keywords are timeout= and lockfile="), "{error}");
+}
+
+#[test]
+fn a_unix_ports_host_string_works_for_listen_and_connect() {
+    let (driver, _network) = Memory::new(Manner::Readiness, 0);
+    let mut l = Loop::with_driver(driver, LoopOptions::default());
+    let reactor = l.reactor();
+    let port = reactor.listen(r"unix:/a\:b", || Quiet).unwrap();
+    assert_eq!(port.host().to_string(), r"unix:/a\:b");
+    let there = reactor.connect(port.host().to_string(), || Quiet);
+    assert!(l.run_until(there).is_ok());
+    assert!(reactor.listen(port.host().to_string(), || Quiet).is_err(), "it is taken");
+}
+
 #[test]
 fn an_error_suggests_the_string_probably_meant() {
     for (text, to_listen, to_connect) in [
@@ -253,6 +324,8 @@ fn an_error_suggests_the_string_probably_meant() {
         ("TCP:80", Some("tcp:80"), None),
         ("Tcp:localhost:80", Some("tcp:localhost:80"), Some("tcp:localhost:80")),
         ("http://localhost:8000/poem", Some("localhost:8000"), Some("localhost:8000")),
+        ("/run/app.sock", Some("unix:/run/app.sock"), Some("unix:/run/app.sock")),
+        ("Unix:app.sock", Some("unix:app.sock"), Some("unix:app.sock")),
         (":80", None, Some("localhost:80")),
         ("tcp:80", None, Some("localhost:80")),
         ("tcp:80:colour=red", None, None),

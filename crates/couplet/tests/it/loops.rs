@@ -193,14 +193,14 @@ fn c102_what_is_still_to_come_when_the_loop_stops_never_runs() {
 fn c102_a_connect_asked_for_at_the_end_fails_and_does_not_wait_for_another_run() {
     let (mut l, network) = memory();
     let to = network.listen(LOOPBACK, 5).expect("a free port");
-    let log = Log::default();
+    let (port, log) = (to.port().expect("TCP"), Log::default());
     let reactor = l.reactor();
     for when in [Shutdown::During, Shutdown::After] {
         let (late, log) = (reactor.clone(), log.clone());
         reactor.on(when, move || {
             let maker = Maker::new(&log, |_| None);
             let options = ConnectOptions::default();
-            let connecting = late.connect_tcp_deferred("127.0.0.1", to.port(), options, maker);
+            let connecting = late.connect_tcp_deferred("127.0.0.1", port, options, maker);
             connecting
                 .add_both(move |outcome| {
                     log.note(format!("failed {}", outcome.is_err()));
@@ -310,7 +310,7 @@ fn run_until_keeps_connections_open() {
     let mut protocol = Some(a.plays(Script::new()));
     let connecting = l.reactor().connect_tcp_deferred(
         "127.0.0.1",
-        to.port(),
+        to.port().expect("TCP"),
         ConnectOptions::default(),
         move |_: &Address| protocol.take(),
     );

@@ -43,4 +43,6 @@ mod threads_panics;
 mod tidy;
 mod timers;
 mod turns;
+#[cfg(unix)]
+mod unix;
 mod watch;

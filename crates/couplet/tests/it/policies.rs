@@ -146,7 +146,7 @@ fn the_total_limit_turns_away_and_admits_again_after_a_close() {
         third.is_closed() && third.saw_fin() && !third.saw_reset(),
         "a clean close, immediately"
     );
-    assert_eq!(*away.borrow(), [Address::from(third.address())]);
+    assert_eq!(*away.borrow(), [third.address()]);
     assert_eq!((limit.connections(), limit.turned_away()), (2, 1));
     assert_eq!(rig.log.lines(), ["made", "made"], "the inner factory never sees the third");
     close(&first);
@@ -429,7 +429,7 @@ fn a_factory_behind_a_policy_gets_every_callback() {
     let factory = LimitConnections::new(1).wrap(Logging(rig.log.clone()));
     rig.l.reactor().connect_tcp("127.0.0.1", 8000, factory);
     rig.settle();
-    let server = rig.network.listen(([127, 0, 0, 1], 8000).into(), 1).unwrap();
+    let server = rig.network.listen(SocketAddr::from(([127, 0, 0, 1], 8000)), 1).unwrap();
     rig.pass(S);
     rig.network.accept(server).expect("it has connected").close();
     rig.settle();

@@ -11,6 +11,7 @@ use couplet::driver::{
 };
 use couplet::{Loop, Protocol, Transport};
 
+use crate::suite::kit::LOOPBACK;
 use crate::suite::peer::{B, Ground, PeerPort};
 
 #[derive(Clone, Default)]
@@ -32,11 +33,12 @@ impl Protocol for Got {
 
 #[test]
 fn data_and_eof_that_arrive_with_the_connect_are_both_reported() {
-    let peer = PeerPort::new(&Ground::Sockets);
+    let peer = PeerPort::new(&Ground::Sockets, &LOOPBACK.into());
     let mut l = Loop::new().expect("a loop");
     let got = Got::default();
     let protocol = got.clone();
-    l.reactor().connect_tcp("127.0.0.1", peer.address().port(), move || protocol.clone());
+    l.reactor()
+        .connect_tcp("127.0.0.1", peer.address().port().expect("TCP"), move || protocol.clone());
     l.turn(Some(Duration::ZERO)).expect("the connect begins");
     // All of it arrives before the loop polls again: one edge covers connect, data and EOF.
     let peer = std::iter::repeat_with(|| peer.accept())
@@ -79,10 +81,10 @@ fn accepted(driver: &mut Mio) -> Key {
 fn a_stale_key_does_not_affect_the_connection_in_its_slot() {
     let mut driver = Mio::new(4096).expect("a driver");
     let to = listen(&mut driver);
-    let _first = B::connect(to, &Ground::Sockets).expect("it listens");
+    let _first = B::connect(to.into(), &Ground::Sockets).expect("it listens");
     let before = accepted(&mut driver);
     driver.close(before, CloseMode::Normal);
-    let second = B::connect(to, &Ground::Sockets).expect("it listens");
+    let second = B::connect(to.into(), &Ground::Sockets).expect("it listens");
     driver.wait(None).expect("it waits");
     let now = accepted(&mut driver);
     assert_eq!(before.slot, now.slot, "the slot is reused");
@@ -100,10 +102,10 @@ fn a_stale_key_does_not_affect_the_connection_in_its_slot() {
 fn a_closed_connections_edge_never_counts_for_the_next_one_in_its_slot() {
     let mut driver = Mio::new(4096).expect("a driver");
     let to = listen(&mut driver);
-    let first = B::connect(to, &Ground::Sockets).expect("it listens");
+    let first = B::connect(to.into(), &Ground::Sockets).expect("it listens");
     let before = accepted(&mut driver);
     // One wait reports the next connection, then the first one's EOF.
-    let _second = B::connect(to, &Ground::Sockets).expect("it listens");
+    let _second = B::connect(to.into(), &Ground::Sockets).expect("it listens");
     first.fin();
     driver.wait(None).expect("it waits");
     driver.close(before, CloseMode::Normal);
@@ -116,8 +118,8 @@ fn a_closed_connections_edge_never_counts_for_the_next_one_in_its_slot() {
 fn a_shrinking_table_drops_pending_rechecks() {
     const ENOUGH_TO_SHRINK: usize = 256;
     let mut driver = Mio::new(4096).expect("a driver");
-    let peer = PeerPort::new(&Ground::Sockets);
-    let to = peer.address().into();
+    let peer = PeerPort::new(&Ground::Sockets, &LOOPBACK.into());
+    let to = peer.address();
     let options = ConnectOptions::default();
     let connect = |driver: &mut Mio| driver.connect(&to, &options).expect("the connect begins");
     let keys: Vec<Key> = (0..ENOUGH_TO_SHRINK).map(|_| connect(&mut driver)).collect();
@@ -139,7 +141,7 @@ fn one_write_sends_a_bounded_part_of_many_pieces_and_the_rest_follows() {
     const PIECE: &[u8] = &[7; 8 * 1024];
     let mut driver = Mio::new(4096).expect("a driver");
     let to = listen(&mut driver);
-    let _peer = B::connect(to, &Ground::Sockets).expect("it listens");
+    let _peer = B::connect(to.into(), &Ground::Sockets).expect("it listens");
     let key = accepted(&mut driver);
     let mut outbox = Outbox::new(Rc::default());
     for _ in 0..200 {

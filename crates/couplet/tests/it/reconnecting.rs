@@ -136,7 +136,7 @@ impl Rig {
         attempts.windows(2).map(|two| ((two[1] - two[0]) * 1000.0).round() as u64).collect()
     }
 
-    fn listen(&self) -> SocketAddr {
+    fn listen(&self) -> Address {
         self.network.listen(server(), 10).expect("the port is free")
     }
 

@@ -170,10 +170,10 @@ impl Factory for GivesUp {
 fn a_connect_abandoned_while_it_succeeds_leaves_no_connection() {
     for (in_build, logged) in [(true, "failed, stopped: true"), (false, "lost, clean: true")] {
         let (mut l, network) = memory();
-        let peer = network.listen(([127, 0, 0, 1], 0).into(), 5).unwrap();
+        let peer = network.listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0)), 5).unwrap();
         let log = Rc::new(RefCell::new(Vec::new()));
         let factory = GivesUp { in_build, connector: Rc::default(), log: log.clone() };
-        l.reactor().connect_tcp("127.0.0.1", peer.port(), factory);
+        l.reactor().connect_tcp("127.0.0.1", peer.port().unwrap(), factory);
         turns(&mut l, 3);
         let wire = network.accept(peer).unwrap();
         wire.close();
@@ -187,10 +187,10 @@ fn a_connect_abandoned_while_it_succeeds_leaves_no_connection() {
 #[test]
 fn a_connect_cancelled_in_connection_made_closes_the_connection() {
     let (mut l, network) = memory();
-    let peer = network.listen(([127, 0, 0, 1], 0).into(), 5).unwrap();
+    let peer = network.listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0)), 5).unwrap();
     let canceller: Rc<RefCell<Option<couplet::defer::Canceller>>> = Rc::default();
     let cancel = canceller.clone();
-    let connecting = l.reactor().connect(format!("tcp:{peer}"), move || {
+    let connecting = l.reactor().connect(peer.to_string(), move || {
         let cancel = cancel.clone();
         Cancels(Rc::new(move || cancel.borrow().as_ref().unwrap().cancel()))
     });

@@ -146,13 +146,14 @@ fn ports_connectors_calls_and_tasks_are_listed() {
     assert_eq!((snapshot.ports[0].accepted, snapshot.ports[0].paused), (3, true));
     // Connectors in each listed state.
     network.set_name("slow", s(5), Ok(vec![to.ip()]));
-    let silent = ([10, 0, 0, 1], 7).into();
+    let silent = std::net::SocketAddr::from(([10, 0, 0, 1], 7));
     network.set_silent(silent);
-    let target = network.listen(([127, 0, 0, 1], 0).into(), 5).expect("a free port");
+    let target =
+        network.listen(crate::suite::kit::LOOPBACK, 5).expect("a free port").port().expect("TCP");
     let factory = || A::default().plays(Script::new());
     rig.reactor.connect_tcp("slow", 7, factory);
     rig.reactor.connect_tcp("10.0.0.1", 7, factory);
-    rig.reactor.connect_tcp("127.0.0.1", target.port(), factory);
+    rig.reactor.connect_tcp("127.0.0.1", target, factory);
     rig.turns(4);
     let listed: Vec<_> =
         rig.l.snapshot().connectors.into_iter().map(|c| (c.target, c.state)).collect();
@@ -161,7 +162,7 @@ fn ports_connectors_calls_and_tasks_are_listed() {
         [
             ("tcp:slow:7".to_owned(), "looking up"),
             ("tcp:10.0.0.1:7".to_owned(), "connecting"),
-            (format!("tcp:127.0.0.1:{}", target.port()), "connected"),
+            (format!("tcp:127.0.0.1:{}", target), "connected"),
         ]
     );
     // Each of the two attempts has a timer.

@@ -20,15 +20,16 @@ const MAX_BYTES: u64 = 1000;
 
 struct Scene {
     held: Held<Nobody>,
-    upstreams: Vec<SocketAddr>,
+    upstreams: Vec<couplet::Address>,
     port: SocketAddr,
 }
 
 impl Scene {
     fn new(upstreams: usize, ttl: Option<u64>) -> Scene {
         let held = hold(Nobody);
-        let listen = |_| held.network().listen(([127, 0, 0, 1], 0).into(), 10).unwrap();
-        let addresses: Vec<SocketAddr> = (0..upstreams).map(listen).collect();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listen = |_| held.network().listen(any, 10).unwrap();
+        let addresses: Vec<couplet::Address> = (0..upstreams).map(listen).collect();
         let peers = addresses.iter().map(|at| to_connect(&at.to_string()).unwrap()).collect();
         let upstreams = Upstreams::new(peers, TIMEOUT, MAX_BYTES);
         let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
@@ -49,7 +50,7 @@ impl Scene {
 
     /// The next fetch from an upstream.
     fn fetch(&self, upstream: usize) -> Option<Wire> {
-        self.held.network().accept(self.upstreams[upstream])
+        self.held.network().accept(&self.upstreams[upstream])
     }
 
     fn answer(&mut self, upstream: usize, poem: &[u8]) {
@@ -305,7 +306,7 @@ fn of_many_old_poems_the_readers_of_the_oldest_are_cut() {
 #[test]
 fn an_attempt_to_connect_that_was_abandoned_has_ended_and_its_upstream_is_not_dead() {
     let mut scene = Scene::new(2, None);
-    scene.held.network().set_silent(scene.upstreams[0]);
+    scene.held.network().set_silent(&scene.upstreams[0]);
     let client = scene.client();
     assert!(!client.saw_fin());
     client.reset();

@@ -219,9 +219,14 @@ impl Server {
         server
     }
 
-    fn next_port(&self) -> SocketAddr {
+    /// The next line that it prints.
+    pub(crate) fn line(&self) -> String {
         let line = self.lines.recv_timeout(PATIENCE);
-        let line = line.unwrap_or_else(|_| panic!("no port is printed: {}", self.running.told()));
+        line.unwrap_or_else(|_| panic!("no port is printed: {}", self.running.told()))
+    }
+
+    fn next_port(&self) -> SocketAddr {
+        let line = self.line();
         line.strip_prefix("listening on tcp:").and_then(|host| host.parse().ok()).unwrap_or_else(
             || panic!("this line has no port: {line:?}; stderr: {}", self.running.told()),
         )

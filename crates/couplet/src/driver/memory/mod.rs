@@ -26,7 +26,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::{
-    Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox, Signal,
+    Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, LocalEnd, Outbox, Signal,
     SocketOption, Ticket, World, WriteOutcome,
 };
 use crate::address::Address;
@@ -78,7 +78,7 @@ enum Notice {
 
 enum Kind {
     Port { opened: Opened, accepting: bool },
-    Connecting { to: SocketAddr, from: Option<SocketAddr>, outcome: Option<io::Result<EndId>> },
+    Connecting { to: Address, from: Option<SocketAddr>, outcome: Option<io::Result<EndId>> },
     Stream(Stream),
 }
 
@@ -156,7 +156,7 @@ impl Memory {
                 }
                 Kind::Connecting { to, from, outcome } => {
                     if outcome.is_none() {
-                        *outcome = net.answer(key, *to, *from);
+                        *outcome = net.answer(key, to, *from);
                     }
                     if outcome.is_some() {
                         self.events.push_back(Notice::Connect(key));
@@ -191,7 +191,7 @@ impl Memory {
         let Some(Kind::Port { opened, accepting: true }) = self.slots.get_mut(port) else {
             return None;
         };
-        let address = opened.address;
+        let address = opened.address.clone();
         let network = self.network.clone();
         let mut net = network.net.borrow_mut();
         let listener = net.listeners.get_mut(&address)?;
@@ -199,10 +199,10 @@ impl Memory {
         if !listener.queue.is_empty() {
             self.events.push_front(Notice::Accept(port));
         }
-        let [peer, host] = net.links[end.0].addresses;
+        let [peer, host] = net.links[end.0].addresses.clone();
         drop(net);
         let key = self.insert(Kind::Stream(Stream::new(end)));
-        Some(Event::Accepted { port, key, peer: peer.into(), host: host.into() })
+        Some(Event::Accepted { port, key, peer, host: LocalEnd::Known(host) })
     }
 
     fn connected(&mut self, key: Key) -> Option<Event> {
@@ -212,9 +212,9 @@ impl Memory {
         };
         match outcome.take()? {
             Ok(end) => {
-                let host = network.net.borrow().links[end.0].addresses[0];
+                let host = network.net.borrow().links[end.0].addresses[0].clone();
                 *self.commanded(key) = Kind::Stream(Stream::new(end));
-                Some(Event::Connected { key, host: host.into() })
+                Some(Event::Connected { key, host })
             }
             Err(error) => Some(Event::Ended(key, Some(error))),
         }
@@ -357,12 +357,12 @@ impl Commands for Memory {
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
-        let Address::Tcp(to) = to;
-        if self.network.net.borrow().unreachable.contains(&to.ip()) {
+        if to.ip().is_some_and(|ip| self.network.net.borrow().unreachable.contains(&ip)) {
             return Err(io::ErrorKind::NetworkUnreachable.into());
         }
-        let key = self.insert(Kind::Connecting { to: *to, from: options.bind, outcome: None });
-        self.network.net.borrow_mut().begin_connect(key, *to, options.bind);
+        let (to, from) = (to.clone(), options.bind);
+        self.network.net.borrow_mut().begin_connect(self.slots.next_key(), to.clone(), from);
+        let key = self.insert(Kind::Connecting { to, from, outcome: None });
         Ok(key)
     }
 
@@ -421,8 +421,11 @@ impl Commands for Memory {
 
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
         let network = self.network.clone();
-        let stream = self.stream(key);
-        network.net.borrow_mut().end(stream.end).options.push(option);
+        let end = self.stream(key).end;
+        let mut net = network.net.borrow_mut();
+        if !net.is_unix(end) || !option.is_of_tcp() {
+            net.end(end).options.push(option);
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::address::Address;
+use crate::address::{Address, UnixAddress};
 use crate::driver::{Bound, CloseMode, Key, ListenOptions, Signal, SocketOption, World};
 
 /// Bytes that may be in flight in one direction, unless set.
@@ -51,7 +51,7 @@ pub(super) struct End {
 pub(super) struct Link {
     pub(super) ends: [End; 2],
     pub(super) capacity: usize,
-    pub(super) addresses: [SocketAddr; 2],
+    pub(super) addresses: [Address; 2],
 }
 
 pub(super) struct Listener {
@@ -73,7 +73,7 @@ pub(crate) enum Standstill {
 
 /// A connect that the test completes or fails.
 pub(super) struct HeldConnect {
-    to: SocketAddr,
+    to: Address,
     from: Option<SocketAddr>,
     answer: Option<io::Result<EndId>>,
 }
@@ -84,12 +84,12 @@ pub(super) struct Net {
     pub(super) elapsed: Duration,
     pub(super) random: u64,
     pub(super) links: Vec<Link>,
-    pub(super) listeners: BTreeMap<SocketAddr, Listener>,
+    pub(super) listeners: BTreeMap<Address, Listener>,
     pub(super) next_port: u16,
     pub(super) capacity: usize,
     pub(super) cut: Cut,
     pub(super) names: BTreeMap<String, (Duration, Result<Vec<IpAddr>, io::ErrorKind>)>,
-    pub(super) silent: BTreeSet<SocketAddr>,
+    pub(super) silent: BTreeSet<Address>,
     pub(super) unreachable: BTreeSet<IpAddr>,
     pub(super) signals: VecDeque<Signal>,
     /// Connects that the test completes or fails; `None` where the network answers automatically.
@@ -188,44 +188,55 @@ impl Net {
         }
         this.closed = true;
         let unread = !this.incoming.bytes.is_empty();
-        if mode == CloseMode::Reset || unread {
+        // A UNIX socket has no other reset.
+        if unread || (mode == CloseMode::Reset && !self.is_unix(end)) {
             self.reset(end);
         } else if self.end(end).error.is_none() {
             self.shut(end);
         }
     }
 
+    pub(super) fn is_unix(&self, (link, _): EndId) -> bool {
+        self.links[link].addresses[1].unix().is_some()
+    }
+
     /// Half of the peer's unread bytes count as arrived and stay readable; the half still in flight
-    /// is destroyed.
+    /// is destroyed. Nothing is in flight between UNIX sockets.
     pub(super) fn reset(&mut self, end: EndId) {
+        let is_unix = self.is_unix(end);
         let peer = self.peer(end);
         if peer.closed {
             return;
         }
-        let arrived = peer.incoming.bytes.len() / 2;
-        peer.incoming.bytes.truncate(arrived);
+        if !is_unix {
+            let arrived = peer.incoming.bytes.len() / 2;
+            peer.incoming.bytes.truncate(arrived);
+        }
         peer.error = Some(io::ErrorKind::ConnectionReset);
     }
 
-    pub(super) fn new_link(&mut self, addresses: [SocketAddr; 2]) -> usize {
+    pub(super) fn new_link(&mut self, addresses: [Address; 2]) -> usize {
         let capacity = self.capacity;
         let end = || End { receiving: true, ..End::default() };
         self.links.push(Link { ends: [end(), end()], capacity, addresses });
         self.links.len() - 1
     }
 
-    fn link_to(&mut self, to: SocketAddr, from: Option<SocketAddr>) -> usize {
-        let local: IpAddr =
-            if to.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+    fn link_to(&mut self, to: Address, from: Option<SocketAddr>) -> usize {
+        let local: IpAddr = match to.ip() {
+            None => return self.new_link([UnixAddress::Unnamed.into(), to]),
+            Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+            Some(IpAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
+        };
         let from = match from {
             Some(from) if from.port() != 0 => from,
             other => SocketAddr::new(other.map_or(local, |a| a.ip()), self.free_port()),
         };
-        self.new_link([from, to])
+        self.new_link([from.into(), to])
     }
 
     /// Begins a connect. While the test holds connects, it waits for the test.
-    pub(super) fn begin_connect(&mut self, key: Key, to: SocketAddr, from: Option<SocketAddr>) {
+    pub(super) fn begin_connect(&mut self, key: Key, to: Address, from: Option<SocketAddr>) {
         if let Some(held) = &mut self.held {
             held.insert(key, HeldConnect { to, from, answer: None });
         }
@@ -235,7 +246,7 @@ impl Net {
     pub(super) fn answer(
         &mut self,
         key: Key,
-        to: SocketAddr,
+        to: &Address,
         from: Option<SocketAddr>,
     ) -> Option<io::Result<EndId>> {
         let Some(held) = &mut self.held else { return self.dial(to, from).transpose() };
@@ -266,33 +277,33 @@ impl Net {
         loop {
             let port = self.next_port;
             self.next_port = self.next_port.checked_add(1).unwrap_or(10_000);
-            if !self.listeners.keys().any(|address| address.port() == port) {
+            if !self.listeners.keys().any(|address| address.port() == Some(port)) {
                 return port;
             }
         }
     }
 
     /// The listener that a connect to `to` reaches.
-    pub(super) fn listener_for(&self, to: SocketAddr) -> Option<SocketAddr> {
-        let port = to.port();
-        let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let serves = |address: &SocketAddr| {
-            *address == to
-                || (*address == v4 && to.is_ipv4())
-                || (*address == v6 && (to.is_ipv6() || self.listeners[address].options.dual_stack))
+    pub(super) fn listener_for(&self, to: &Address) -> Option<Address> {
+        let serves = |address: &Address| match (address.socket_addr(), to.socket_addr()) {
+            _ if address == to => true,
+            (Some(at), Some(to)) if at.ip().is_unspecified() && at.port() == to.port() => {
+                at.is_ipv4() == to.is_ipv4()
+                    || (at.is_ipv6() && self.listeners[address].options.dual_stack)
+            }
+            _ => false,
         };
-        self.listeners.keys().find(|address| serves(address)).copied()
+        self.listeners.keys().find(|address| serves(address)).cloned()
     }
 
     /// Connects to `to`, and returns the client's end if the listener's queue has room; `None`
     /// where the answer must wait.
     pub(super) fn dial(
         &mut self,
-        to: SocketAddr,
+        to: &Address,
         from: Option<SocketAddr>,
     ) -> io::Result<Option<EndId>> {
-        if self.silent.contains(&to) {
+        if self.silent.contains(to) {
             return Ok(None);
         }
         let Some(listener) = self.listener_for(to) else {
@@ -302,7 +313,7 @@ impl Net {
         if queue.queue.len() > queue.backlog {
             return Ok(None);
         }
-        let link = self.link_to(to, from);
+        let link = self.link_to(to.clone(), from);
         let queue = self.listeners.get_mut(&listener).map(|listener| &mut listener.queue);
         if let Some(queue) = queue {
             queue.push_back((link, 1));
@@ -368,8 +379,8 @@ impl Network {
     }
 
     /// Makes connects to this address hang: they are never answered.
-    pub fn set_silent(&self, address: SocketAddr) {
-        self.net.borrow_mut().silent.insert(address);
+    pub fn set_silent(&self, address: impl Into<Address>) {
+        self.net.borrow_mut().silent.insert(address.into());
     }
 
     /// Makes connects to this host fail immediately: there is no route.
@@ -412,8 +423,8 @@ impl Network {
     /// # Errors
     ///
     /// `ConnectionRefused` where nothing listens, `WouldBlock` where the queue is full.
-    pub fn connect(&self, to: SocketAddr) -> io::Result<Wire> {
-        match self.net.borrow_mut().dial(to, None)? {
+    pub fn connect(&self, to: impl Into<Address>) -> io::Result<Wire> {
+        match self.net.borrow_mut().dial(&to.into(), None)? {
             Some(end) => Ok(Wire { network: self.clone(), end }),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -424,13 +435,13 @@ impl Network {
     /// # Errors
     ///
     /// `AddrInUse` where something listens already.
-    pub fn listen(&self, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr> {
-        self.open(address, &ListenOptions::default().backlog(backlog))
+    pub fn listen(&self, address: impl Into<Address>, backlog: u32) -> io::Result<Address> {
+        self.open(address.into(), &ListenOptions::default().backlog(backlog))
     }
 
     /// Accepts the next connection on a port of the test.
-    pub fn accept(&self, port: SocketAddr) -> Option<Wire> {
-        let end = self.net.borrow_mut().listeners.get_mut(&port)?.queue.pop_front()?;
+    pub fn accept(&self, port: impl Into<Address>) -> Option<Wire> {
+        let end = self.net.borrow_mut().listeners.get_mut(&port.into())?.queue.pop_front()?;
         Some(Wire { network: self.clone(), end })
     }
 
@@ -465,7 +476,7 @@ impl Network {
         }
         let mut net = self.net.borrow_mut();
         let connect = net.held.as_ref()?.get(&key)?;
-        let (to, from) = (connect.to, connect.from);
+        let (to, from) = (connect.to.clone(), connect.from);
         let link = net.link_to(to, from);
         net.held.as_mut()?.get_mut(&key)?.answer = Some(Ok((link, 0)));
         Some(Wire { network: self.clone(), end: (link, 1) })
@@ -484,18 +495,22 @@ impl Network {
         })
     }
 
-    fn open(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<SocketAddr> {
+    fn open(&self, address: Address, options: &ListenOptions) -> io::Result<Address> {
         let mut net = self.net.borrow_mut();
-        let mut address = address;
-        if address.port() == 0 {
-            address.set_port(net.free_port());
-        }
+        let address = match address {
+            Address::Tcp(mut address) if address.port() == 0 => {
+                address.set_port(net.free_port());
+                Address::Tcp(address)
+            }
+            Address::Unix(UnixAddress::Unnamed) => return Err(io::ErrorKind::InvalidInput.into()),
+            address => address,
+        };
         if net.listeners.contains_key(&address) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let backlog = options.backlog as usize;
         let listener = Listener { queue: VecDeque::new(), backlog, options: options.clone() };
-        net.listeners.insert(address, listener);
+        net.listeners.insert(address.clone(), listener);
         Ok(address)
     }
 }
@@ -521,10 +536,9 @@ impl World for Network {
     }
 
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
-        let Address::Tcp(address) = *address;
-        let address = self.open(address, options)?;
-        let opened = Opened { network: self.clone(), address };
-        Ok(Bound::new(address.into(), opened))
+        let address = self.open(address.clone(), options)?;
+        let opened = Opened { network: self.clone(), address: address.clone() };
+        Ok(Bound::new(address, opened))
     }
 }
 
@@ -532,7 +546,7 @@ impl World for Network {
 /// queue.
 pub(super) struct Opened {
     network: Network,
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
 }
 
 impl Drop for Opened {
@@ -644,8 +658,8 @@ impl Wire {
     }
 
     /// The address of this end.
-    pub fn address(&self) -> SocketAddr {
-        self.net().links[self.end.0].addresses[self.end.1]
+    pub fn address(&self) -> Address {
+        self.net().links[self.end.0].addresses[self.end.1].clone()
     }
 }
 

@@ -2,15 +2,15 @@
 //! handled. Twisted's `Port.doRead` and its answers to EMFILE and the like.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use couplet_os::local::LocalAddress;
-use mio::net::{TcpListener, TcpStream};
 
 use super::Mio;
 use super::slots::{Kind, Registered};
+use super::socket::{Listener, Stream};
 use super::stream::StreamSlot;
+use super::unix::SocketFile;
 use crate::address::Address;
 use crate::driver::{Event, LocalEnd, World};
 
@@ -21,8 +21,9 @@ const STEP: u32 = 20;
 
 /// Most connections turned away in a row.
 const TURNED_AWAY: u32 = 100;
-/// How long a port backs off when the system has no descriptors or memory for another connection.
-const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a port backs off when the system has no descriptors or memory for another connection,
+/// and a connect when the queue of a UNIX port is full.
+pub(super) const BACK_OFF: Duration = Duration::from_millis(100);
 /// While the system stays at its limit, it is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -104,7 +105,10 @@ fn answer_to_errno(error: &io::Error) -> AfterError {
 }
 
 pub(super) struct PortSlot {
-    pub(super) listener: TcpListener,
+    /// The file of a UNIX socket, which is removed with the port. INVARIANT: before the listener is
+    /// closed: it keeps the number of the file's inode from being reused, by which we know it.
+    pub(super) _file: Option<SocketFile>,
+    pub(super) listener: Listener,
     pub(super) host: Address,
     pub(super) readable: bool,
     pub(super) accepting: bool,
@@ -129,8 +133,8 @@ impl Mio {
     fn accepted(
         &mut self,
         port: u32,
-        mut stream: TcpStream,
-        peer: SocketAddr,
+        mut stream: Stream,
+        peer: Address,
         host: Address,
     ) -> Option<Event> {
         let host = if host.is_wildcard() {
@@ -143,11 +147,11 @@ impl Mio {
             return None;
         }
         let port = self.slots.key_at(port);
-        let key = self.insert(Kind::Stream(StreamSlot::new(stream)));
-        Some(Event::Accepted { port, key, peer: Address::from(peer), host })
+        let key = self.insert(Kind::Stream(StreamSlot::new(stream, peer.unix().is_some())));
+        Some(Event::Accepted { port, key, peer, host })
     }
 
-    fn accept(&mut self, slot: u32) -> Option<(TcpStream, SocketAddr, Address)> {
+    fn accept(&mut self, slot: u32) -> Option<(Stream, Address, Address)> {
         let round = self.round;
         let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
             return None;
@@ -196,10 +200,9 @@ impl Mio {
                 return;
             }
         } else {
-            let until = self.world.now() + BACK_OFF;
-            self.retry.get_or_insert_with(|| (until, Vec::new())).1.push(slot);
+            self.try_again(slot);
         }
-        // Another thread may have taken the descriptor meanwhile; `retry_ports` tries again.
+        // Another thread may have taken the descriptor meanwhile; `Mio::retry` tries again.
         self.reserve = self.reserve.take().or_else(reserve);
         let now = self.world.now();
         if self.full_logged_at.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL) {

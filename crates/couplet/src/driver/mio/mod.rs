@@ -17,35 +17,38 @@ mod epoll;
 mod readiness;
 mod signals;
 mod slots;
+mod socket;
 mod stream;
 mod system;
+#[cfg_attr(not(unix), path = "no_unix.rs")]
+mod unix;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 
-use accepting::{PortSlot, Share, reserve};
+use accepting::{BACK_OFF, PortSlot, Share, reserve};
 #[cfg(target_os = "linux")]
 use epoll::{Event as Polled, EventExt as _};
 #[cfg(not(target_os = "linux"))]
 use mio::event::Event as Polled;
 use signals::SignalSource;
-use slots::{ConnectingSlot, Kind, Registered};
+use slots::{ConnectingSlot, Dial, Held, Kind, Registered};
+use socket::Stream;
 use stream::{READ, Readiness, StreamSlot, is_bytes};
-use system::{System, connect_from};
+use system::{Listening, System, is_queue_full};
 
 use super::names::{Names, names};
 use super::pool::{Pool, Work};
 use super::{
-    Adopted, Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox, Ready,
-    SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
+    Adopted, Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox,
+    PeerCredentials, Ready, SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
 };
 use crate::address::Address;
 use crate::slots::Slots;
@@ -82,12 +85,15 @@ pub struct Mio {
     later: VecDeque<u32>,
     /// Counts the rounds; each lasts from one wait to the next.
     round: u64,
-    /// Ports that back off for want of descriptors or memory, and until when.
+    /// Ports that back off for want of descriptors or memory, connects whose server's queue is full,
+    /// and until when.
     retry: Option<(Instant, Vec<u32>)>,
     reserve: Option<std::fs::File>,
     /// Connections turned away since the last log line about it.
     turned_away: u64,
     full_logged_at: Option<Instant>,
+    /// By slot: what arrived on UNIX sockets with descriptors, and was not reported yet.
+    held: BTreeMap<u32, Held>,
     buffer: Box<[u8]>,
     /// How much of the buffer the first read of an idle stream may fill.
     first_read: usize,
@@ -159,6 +165,7 @@ impl Mio {
             reserve: reserve(),
             turned_away: 0,
             full_logged_at: None,
+            held: BTreeMap::new(),
             buffer: vec![0; read_buffer.max(1)].into_boxed_slice(),
             first_read: read_buffer.clamp(1, READ),
             lent: 0,
@@ -173,15 +180,21 @@ impl Mio {
     }
 
     /// Registers a stream. It gets the next slot, so its token is known before it is inserted.
-    fn register(&self, stream: &mut TcpStream) -> io::Result<()> {
+    fn register(&self, stream: &mut Stream) -> io::Result<()> {
         let token = Token(self.slots.next_key().slot as usize);
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(stream, token, both)
     }
 
-    /// Lets ports accept again whose back-off is over.
+    /// Serves a slot again after a back-off.
+    fn try_again(&mut self, slot: u32) {
+        let until = self.world.now() + BACK_OFF;
+        self.retry.get_or_insert_with(|| (until, Vec::new())).1.push(slot);
+    }
+
+    /// Serves the slots again whose back-off is over.
     #[cold]
-    fn retry_ports(&mut self) {
+    fn retry(&mut self) {
         if self.retry.as_ref().is_some_and(|(until, _)| *until <= self.world.now()) {
             self.reserve = self.reserve.take().or_else(reserve);
             for slot in self.retry.take().map(|(_, slots)| slots).unwrap_or_default() {
@@ -261,7 +274,7 @@ impl Driver for Mio {
             Err(error) => return Err(error),
         }
         if self.retry.is_some() {
-            self.retry_ports();
+            self.retry();
         }
         if !self.later.is_empty() {
             self.recall();
@@ -343,14 +356,15 @@ impl Commands for Mio {
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
-        let listener = bound.socket.downcast::<std::net::TcpListener>().map_err(|_| {
+        let listening = bound.socket.downcast::<Listening>().map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
         })?;
-        let mut listener = TcpListener::from_std(*listener);
+        let Listening { mut listener, file } = *listening;
         let token = Token(self.slots.next_key().slot as usize);
-        self.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+        listener.register(self.poll.registry(), token)?;
         let port = PortSlot {
             listener,
+            _file: file,
             host: bound.host,
             readable: false,
             accepting: true,
@@ -361,25 +375,28 @@ impl Commands for Mio {
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
-        let Address::Tcp(to) = to;
-        let mut stream = match (options.bind, &options.prepared) {
-            (None, None) => TcpStream::connect(*to)?,
-            _ => connect_from(*to, options)?,
+        let mut stream = match system::connect(to, options) {
+            Err(error) if is_queue_full(to, &error) => {
+                let dial = Box::new(Dial { to: to.clone(), options: options.clone() });
+                let key = self.insert(Kind::Dialling(dial));
+                self.try_again(key.slot);
+                return Ok(key);
+            }
+            stream => stream?,
         };
-        if options.no_delay {
-            stream.set_nodelay(true)?;
-        }
         self.register(&mut stream)?;
-        Ok(self.insert(Kind::Connecting(ConnectingSlot { stream, closing: false })))
+        let is_local = to.unix().is_some();
+        Ok(self.insert(Kind::Connecting(ConnectingSlot { stream, is_local, closing: false })))
     }
 
     fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
-        let stream = adopted.socket.downcast::<std::net::TcpStream>().map_err(|_| {
+        let stream = adopted.socket.downcast::<socket2::Socket>().map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, "a connection of another driver's world")
         })?;
-        let mut stream = TcpStream::from_std(*stream);
+        let mut stream = Stream::from(*stream);
         self.register(&mut stream)?;
-        Ok(self.insert(Kind::Stream(StreamSlot::new(stream))))
+        let is_local = adopted.host.unix().is_some();
+        Ok(self.insert(Kind::Stream(StreamSlot::new(stream, is_local))))
     }
 
     fn receive(&mut self, key: Key, on: bool) {
@@ -393,7 +410,7 @@ impl Commands for Mio {
                 port.accepting = on;
                 port.readable && on
             }
-            Kind::Connecting(_) => false,
+            Kind::Connecting(_) | Kind::Dialling(_) => false,
         };
         if wake {
             self.queue(key.slot);
@@ -441,12 +458,20 @@ impl Commands for Mio {
         }
     }
 
+    fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
+        match &self.slots.get(key)?.kind {
+            Kind::Stream(stream) => unix::peer_credentials(&stream.stream),
+            _ => None,
+        }
+    }
+
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
         let Some(stream) = self.stream(key) else {
             return Ok(());
         };
         let socket = SockRef::from(&stream.stream);
         match option {
+            _ if stream.is_local() && option.is_of_tcp() => Ok(()),
             SocketOption::NoDelay(on) => socket.set_tcp_nodelay(on),
             SocketOption::KeepAlive(None) => socket.set_keepalive(false),
             SocketOption::KeepAlive(Some(idle)) => {

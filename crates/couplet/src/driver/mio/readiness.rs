@@ -2,15 +2,16 @@
 
 use std::io;
 
-use mio::Token;
+use mio::{Interest, Token};
 
 #[cfg(target_os = "linux")]
 use super::epoll::EventExt as _;
-use super::slots::{ConnectingSlot, Kind, Registered};
+use super::slots::{ConnectingSlot, Held, Kind, Registered};
 use super::stream::{Found, READ, Readiness};
+use super::system::{self, is_queue_full};
 use super::{Mio, SIGNALS, WAKER, WATCHES};
 use crate::address::Address;
-use crate::driver::{Event, Ready, WatchId};
+use crate::driver::{Event, Key, Ready, WatchId};
 
 impl Mio {
     /// The next slot that may have something to report, with the readiness of its event noted.
@@ -56,9 +57,39 @@ impl Mio {
                 }
                 stream.readiness.set(readiness.0, true);
             }
+            Kind::Dialling(_) => {}
             Kind::Connecting(connecting) => {
                 connecting.closing |= readiness.has(Readiness::CLOSING);
             }
+        }
+    }
+
+    /// Tries once more to connect to a UNIX socket.
+    fn dial(&mut self, slot: u32) -> Option<Event> {
+        let key = self.slots.key_at(slot);
+        let Some(Kind::Dialling(dial)) = self.kind(key) else {
+            return None;
+        };
+        let connected = match system::connect(&dial.to, &dial.options) {
+            Err(error) if is_queue_full(&dial.to, &error) => {
+                self.try_again(slot);
+                return None;
+            }
+            connected => connected,
+        };
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registered = connected.and_then(|mut stream| {
+            self.poll.registry().register(&mut stream, Token(slot as usize), both)?;
+            Ok(stream)
+        });
+        match registered {
+            Ok(stream) => {
+                let connecting = ConnectingSlot { stream, is_local: true, closing: false };
+                self.slots
+                    .map(key, |slot| Registered { kind: Kind::Connecting(connecting), ..slot });
+                None
+            }
+            Err(error) => Some(Event::Ended(key, Some(error))),
         }
     }
 
@@ -94,6 +125,9 @@ impl Mio {
         if stream.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
             return stream.pending_error().map(|error| Event::Ended(key, Some(error)));
         }
+        if !self.held.is_empty() && self.held.contains_key(&slot) {
+            return self.next_held(key);
+        }
         if !stream.readiness.has(Readiness::READABLE) {
             return None;
         }
@@ -101,9 +135,17 @@ impl Mio {
             Some(_) => self.first_read,
             None => stream.read_limit(self.buffer.len()),
         };
-        match stream.read(&mut self.buffer[..most], already) {
+        let mut descriptors = Vec::new();
+        match stream.read(&mut self.buffer[..most], already, &mut descriptors) {
             Found::Nothing => None,
             Found::End(error) => Some(Event::Ended(key, error)),
+            Found::Bytes(n) if !descriptors.is_empty() => {
+                // They come first; meanwhile the buffer may be used for another connection.
+                let held =
+                    Held { descriptors: descriptors.into(), bytes: self.buffer[..n].to_vec() };
+                self.held.insert(slot, held);
+                self.next_held(key)
+            }
             Found::Bytes(n) => {
                 stream.readiness.set(Readiness::BULK, n == most || n >= READ);
                 if n == most {
@@ -117,11 +159,30 @@ impl Mio {
         }
     }
 
+    /// The next of what arrived together on a UNIX socket: its descriptors, then its bytes.
+    #[cold]
+    fn next_held(&mut self, key: Key) -> Option<Event> {
+        let mut held = self.held.remove(&key.slot)?;
+        #[cfg(unix)]
+        if let Some(descriptor) = held.descriptors.pop_front() {
+            self.held.insert(key.slot, held);
+            self.again.push_front(key.slot);
+            return Some(Event::Descriptor(key, descriptor));
+        }
+        let bytes = std::mem::take(&mut held.bytes);
+        self.lent = bytes.len();
+        self.buffer[..self.lent].copy_from_slice(&bytes);
+        // There may be more, for the next turn.
+        self.queue(key.slot);
+        Some(Event::Received(key))
+    }
+
     fn next_from(&mut self, slot: u32) -> Option<Event> {
         match &self.slots.at(slot)?.kind {
             Kind::Stream(_) => self.next_from_stream(slot, None),
             Kind::Port(_) => self.next_from_port(slot),
             Kind::Connecting(_) => self.next_from_connecting(slot),
+            Kind::Dialling(_) => self.dial(slot),
         }
     }
 
@@ -170,14 +231,14 @@ impl ConnectingSlot {
         let stream = &self.stream;
         Some(match stream.take_error() {
             Ok(Some(error)) | Err(error) => Err(error),
-            Ok(None) => match (stream.peer_addr(), stream.local_addr()) {
+            Ok(None) => match stream.addresses() {
                 // A connect to a free port in the ephemeral range can connect to itself.
-                (Ok(peer), Ok(host)) if peer == host => {
+                Ok((peer, host)) if peer == host && peer.port().is_some() => {
                     Err(io::Error::from(io::ErrorKind::ConnectionRefused))
                 }
-                (Ok(_), Ok(host)) => Ok(Address::from(host)),
-                (Err(error), _) if error.kind() == io::ErrorKind::NotConnected => return None,
-                (Err(error), _) | (_, Err(error)) => Err(error),
+                Ok((_, host)) => Ok(host),
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return None,
+                Err(error) => Err(error),
             },
         })
     }

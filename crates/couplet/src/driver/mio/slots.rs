@@ -1,12 +1,15 @@
 //! The driver's table of open sockets. A closed slot is not reused until the events of the last
 //! wait are used up, so none of them can hit its next occupant.
 
-use mio::net::TcpStream;
+use std::collections::VecDeque;
 
 use super::Mio;
 use super::accepting::PortSlot;
+use super::socket::Stream;
 use super::stream::{Readiness, StreamSlot};
-use crate::driver::Key;
+use super::unix::Descriptor;
+use crate::address::Address;
+use crate::driver::{ConnectOptions, Key};
 
 /// Tables with fewer slots are not worth shrinking.
 const SHRINK: usize = 256;
@@ -23,20 +26,37 @@ pub(super) struct Registered {
 pub(super) enum Kind {
     Port(Box<PortSlot>),
     Connecting(ConnectingSlot),
+    /// Begins to connect when a back-off is over.
+    Dialling(Box<Dial>),
     Stream(StreamSlot),
 }
 
+/// A connect to a UNIX socket whose queue was full. The system neither queues it nor says when
+/// there is room.
+pub(super) struct Dial {
+    pub(super) to: Address,
+    pub(super) options: ConnectOptions,
+}
+
 pub(super) struct ConnectingSlot {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
+    pub(super) is_local: bool,
     /// The end of the stream, or an error, was announced together with the connection.
     pub(super) closing: bool,
+}
+
+/// Descriptors, and the bytes that they came with.
+pub(super) struct Held {
+    #[cfg_attr(not(unix), expect(dead_code, reason = "none is passed"))]
+    pub(super) descriptors: VecDeque<Descriptor>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Kind {
     /// Turns a finished connect into a connection.
     pub(super) fn connected(self) -> Kind {
         let Kind::Connecting(connecting) = self else { return self };
-        let mut stream = StreamSlot::new(connecting.stream);
+        let mut stream = StreamSlot::new(connecting.stream, connecting.is_local);
         // The connect's edge may also have announced bytes and the end of the stream.
         stream.readiness.set(Readiness::READABLE, true);
         stream.readiness.set(Readiness::CLOSING, connecting.closing);
@@ -84,6 +104,9 @@ impl Mio {
     /// Closes a port, a connect attempt or a stream.
     pub(super) fn retire(&mut self, key: Key) {
         if self.slots.retire(key).is_some() {
+            if !self.held.is_empty() {
+                self.held.remove(&key.slot);
+            }
             self.retired.push(key.slot);
         }
     }

@@ -4,36 +4,40 @@
 use std::io::{self, IoSlice, Write};
 use std::time::Duration;
 
-use mio::net::TcpStream;
 use socket2::SockRef;
 
 #[cfg(target_os = "linux")]
 use super::epoll::EventExt as _;
+use super::socket::Stream;
+use super::unix::{self, Descriptor};
 use super::{Polled, SEND_LIMIT};
 use crate::driver::Outbox;
 
 /// The readiness of a stream: of one event, or remembered until it is used up. A set of bits, so
 /// that one compare shows an idle stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Readiness(pub(super) u8);
+pub(super) struct Readiness(pub(super) u16);
 
 impl Readiness {
     pub(super) const NONE: Readiness = Readiness(0);
     /// Bytes, an end or an error can be read.
-    pub(super) const READABLE: u8 = 1;
+    pub(super) const READABLE: u16 = 1;
     /// In an event: writable. Remembered: writable again after it was full.
-    pub(super) const ROOM: u8 = 2;
+    pub(super) const ROOM: u16 = 2;
     /// The peer's FIN, a hang-up or an error was announced: a short read is not the last.
-    pub(super) const CLOSING: u8 = 4;
-    pub(super) const ERROR: u8 = 8;
+    pub(super) const CLOSING: u16 = 4;
+    pub(super) const ERROR: u16 = 8;
     /// The end of the stream was reported.
-    pub(super) const ENDED: u8 = 16;
+    pub(super) const ENDED: u16 = 16;
     /// The socket was full.
-    pub(super) const BLOCKED: u8 = 32;
+    pub(super) const BLOCKED: u16 = 32;
     /// The loop has paused reading.
-    pub(super) const PAUSED: u8 = 64;
+    pub(super) const PAUSED: u16 = 64;
     /// The last read filled what it was given, or brought `READ` bytes: a bulk stream.
-    pub(super) const BULK: u8 = 128;
+    pub(super) const BULK: u16 = 128;
+    /// A UNIX socket, for good: descriptors may come with its bytes, so it is read by another call,
+    /// off the fast path.
+    pub(super) const LOCAL: u16 = 256;
 
     pub(super) fn of(event: &Polled) -> Readiness {
         let bits = |is: bool, bits| if is { bits } else { 0 };
@@ -49,17 +53,17 @@ impl Readiness {
     }
 
     #[inline]
-    pub(super) fn has(self, bits: u8) -> bool {
+    pub(super) fn has(self, bits: u16) -> bool {
         self.0 & bits != 0
     }
 
     #[inline]
-    pub(super) fn set(&mut self, bits: u8, on: bool) {
+    pub(super) fn set(&mut self, bits: u16, on: bool) {
         self.0 = if on { self.0 | bits } else { self.0 & !bits };
     }
 
     /// Clears one bit, and returns whether it was set.
-    pub(super) fn take(&mut self, bit: u8) -> bool {
+    pub(super) fn take(&mut self, bit: u16) -> bool {
         let had = self.has(bit);
         self.set(bit, false);
         had
@@ -73,7 +77,7 @@ pub(super) fn is_bytes(event: &Polled) -> bool {
 }
 
 pub(super) struct StreamSlot {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) readiness: Readiness,
     /// Closing the socket resets the connection (`SO_LINGER` with a time of 0).
     pub(super) resets: bool,
@@ -101,14 +105,24 @@ impl StreamSlot {
         return Write::write(&mut &self.stream, bytes);
     }
 
-    pub(super) fn new(stream: TcpStream) -> StreamSlot {
-        StreamSlot { stream, readiness: Readiness::NONE, resets: false, error: None }
+    pub(super) fn new(stream: Stream, is_local: bool) -> StreamSlot {
+        let readiness = if is_local { Readiness(Readiness::LOCAL) } else { Readiness::NONE };
+        StreamSlot { stream, readiness, resets: false, error: None }
+    }
+
+    /// A UNIX socket.
+    pub(super) fn is_local(&self) -> bool {
+        self.readiness.has(Readiness::LOCAL)
     }
 }
 
 impl StreamSlot {
     /// Sets whether closing the socket, as the system does when a process dies, resets it.
     pub(super) fn set_resets(&mut self, on: bool) -> io::Result<()> {
+        if self.is_local() {
+            // The system resets a UNIX socket only where it closes with unread input.
+            return Ok(());
+        }
         SockRef::from(&self.stream).set_linger(on.then_some(Duration::ZERO))?;
         self.resets = on;
         Ok(())
@@ -137,14 +151,20 @@ pub(super) enum Found {
 }
 
 impl StreamSlot {
-    /// Reads, unless `already` holds the result, and updates the readiness.
+    /// Reads, unless `already` holds the result, and updates the readiness. Descriptors that came with
+    /// the bytes of a UNIX socket go to `descriptors`.
     pub(super) fn read(
         &mut self,
         buffer: &mut [u8],
         mut already: Option<io::Result<usize>>,
+        descriptors: &mut Vec<Descriptor>,
     ) -> Found {
         loop {
-            match already.take().unwrap_or_else(|| self.read_once(buffer)) {
+            let read = already.take().unwrap_or_else(|| match self.is_local() {
+                true => unix::receive(&self.stream, buffer, descriptors),
+                false => self.read_once(buffer),
+            });
+            match read {
                 Ok(0) => {
                     self.readiness.set(Readiness::READABLE, false);
                     self.readiness.set(Readiness::ENDED, true);
@@ -152,7 +172,8 @@ impl StreamSlot {
                 }
                 Ok(n) => {
                     // On Windows only WouldBlock uses up the edge.
-                    let more = cfg!(windows) || n == buffer.len();
+                    // A read of a UNIX socket ends with the bytes that descriptors came with.
+                    let more = cfg!(windows) || n == buffer.len() || !descriptors.is_empty();
                     self.readiness
                         .set(Readiness::READABLE, more || self.readiness.has(Readiness::CLOSING));
                     return Found::Bytes(n);
@@ -211,6 +232,10 @@ impl StreamSlot {
         let mut slices = [IoSlice::new(&[]); 32];
         let count = out.chunks(&mut slices);
         let slices = &slices[..count];
+        #[cfg(unix)]
+        if out.has_attached() {
+            return unix::send(&self.stream, out, slices);
+        }
         (slices.iter().map(|slice| slice.len()).sum(), (&self.stream).write_vectored(slices))
     }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime};
 #[cfg(unix)]
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use mio::net::TcpStream;
 #[cfg(unix)]
 use mio::{Token, event::Source, unix::SourceFd};
 #[cfg(unix)]
@@ -17,6 +16,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 #[cfg(unix)]
 use super::WATCHES;
+use super::socket::{self, Listener, Stream};
+use super::unix::{self, SocketFile};
 use crate::address::Address;
 use crate::driver::{
     Adopted, Bound, ConnectOptions, ConnectedSocket, ListenOptions, ListeningSocket, World,
@@ -105,31 +106,26 @@ impl World for System {
     }
 
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
-        let Address::Tcp(address) = *address;
-        let socket = match bind(address, options) {
-            // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
-            Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
-                bind(SocketAddr::from(([0, 0, 0, 0], address.port())), options)?
+        match address {
+            Address::Tcp(address) => bind_tcp(*address, options),
+            Address::Unix(name) => {
+                let (socket, file) = unix::bind(name, options)?;
+                Listening::bound(socket, file)
             }
-            other => other?,
-        };
-        let listener = std::net::TcpListener::from(socket);
-        let host = listener.local_addr()?.into();
-        Ok(Bound::new(host, listener))
+        }
     }
 
     fn adopt(&self, socket: ConnectedSocket) -> io::Result<Adopted> {
         let ConnectedSocket(socket) = socket;
         socket.set_nonblocking(true)?;
-        let (peer, host) = (socket.peer_addr()?.into(), socket.local_addr()?.into());
-        Ok(Adopted::new(peer, host, socket))
+        let (peer, host) = (socket.peer_addr()?, socket.local_addr()?);
+        Ok(Adopted::new(socket::address(&peer), socket::address(&host), socket))
     }
 
     fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
-        let ListeningSocket(listener) = socket;
-        listener.set_nonblocking(true)?;
-        let host = listener.local_addr()?.into();
-        Ok(Bound::new(host, listener))
+        let ListeningSocket(socket) = socket;
+        socket.set_nonblocking(true)?;
+        Listening::bound(socket, None)
     }
 
     #[cfg(unix)]
@@ -162,6 +158,31 @@ fn events(interest: Interest) -> mio::Interest {
     }
 }
 
+/// A bound port: the [`Bound::socket`] of this world.
+pub(super) struct Listening {
+    /// The file of a UNIX socket, dropped first.
+    pub(super) file: Option<SocketFile>,
+    pub(super) listener: Listener,
+}
+
+impl Listening {
+    fn bound(socket: Socket, file: Option<SocketFile>) -> io::Result<Bound> {
+        let host = socket::address(&socket.local_addr()?);
+        Ok(Bound::new(host, Listening { listener: Listener::of(socket), file }))
+    }
+}
+
+fn bind_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
+    let socket = match bind(address, options) {
+        // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
+        Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
+            bind(SocketAddr::from(([0, 0, 0, 0], address.port())), options)?
+        }
+        other => other?,
+    };
+    Listening::bound(socket, None)
+}
+
 fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
@@ -182,8 +203,28 @@ fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Begins to connect.
+pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stream> {
+    let stream = match to {
+        Address::Tcp(to) if options.bind.is_none() && options.prepared.is_none() => {
+            mio::net::TcpStream::connect(*to)?.into()
+        }
+        Address::Tcp(to) => connect_from(*to, options)?,
+        Address::Unix(name) => return unix::connect(name, options),
+    };
+    if options.no_delay {
+        SockRef::from(&stream).set_tcp_nodelay(true)?;
+    }
+    Ok(stream)
+}
+
+/// The queue of a UNIX port is full: unlike a TCP connect, this one is not on its way.
+pub(super) fn is_queue_full(to: &Address, error: &io::Error) -> bool {
+    to.unix().is_some() && error.kind() == io::ErrorKind::WouldBlock
+}
+
 /// Connects by a socket that is set up before.
-pub(super) fn connect_from(to: SocketAddr, options: &ConnectOptions) -> io::Result<TcpStream> {
+fn connect_from(to: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if let Some(prepared) = &options.prepared {
@@ -197,7 +238,7 @@ pub(super) fn connect_from(to: SocketAddr, options: &ConnectOptions) -> io::Resu
         Err(error) if in_progress(&error) => {}
         Err(error) => return Err(error),
     }
-    Ok(TcpStream::from_std(socket.into()))
+    Ok(socket.into())
 }
 
 fn in_progress(error: &io::Error) -> bool {

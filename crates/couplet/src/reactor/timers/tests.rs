@@ -88,7 +88,7 @@ fn a_due_call_that_is_reset_in_a_turn_waits_for_the_next() {
     assert!(timers.reset(b, start));
     assert_eq!(timers.pop_due(now, seq), None);
     assert!(timers.reset(b, now + SECOND));
-    assert_eq!(pop_all(&mut timers, now), []);
+    assert_eq!(pop_all(&mut timers, now), [] as [char; 0]);
     assert_eq!(pop_all(&mut timers, now + SECOND), ['b']);
 }
 
@@ -183,7 +183,7 @@ fn moving_later_leaves_the_entry_where_it_is() {
         }
         assert_eq!(format!("{:?}", timers.entries.at(0).map(|entry| entry.position)), place);
         assert_eq!(timers.deadline(key), Some(start + delay + SECOND * 999));
-        assert_eq!(pop_all(&mut timers, start + SECOND * 999 + delay - MS), []);
+        assert_eq!(pop_all(&mut timers, start + SECOND * 999 + delay - MS), [] as [char; 0]);
         assert_eq!(pop_all(&mut timers, start + SECOND * 999 + delay), ['a']);
     }
 }
@@ -209,7 +209,7 @@ fn a_delay_adds_to_the_effective_time() {
         let deadline = timers.deadline(key).unwrap();
         timers.reset(key, deadline + SECOND);
     }
-    assert_eq!(pop_all(&mut timers, start + SECOND * 4 - MS), []);
+    assert_eq!(pop_all(&mut timers, start + SECOND * 4 - MS), [] as [char; 0]);
     assert_eq!(pop_all(&mut timers, start + SECOND * 4), ['a']);
 }
 
@@ -240,7 +240,7 @@ fn no_deadline_is_too_far() {
     assert!(timers.next_deadline().unwrap() <= end);
     assert!(timers.reset(key, start + YEAR * 11));
     assert!(timers.reset(key, end));
-    assert_eq!(pop_all(&mut timers, start + YEAR * 12), []);
+    assert_eq!(pop_all(&mut timers, start + YEAR * 12), [] as [char; 0]);
     assert_eq!(pop_all(&mut timers, end), ['z']);
 }
 
@@ -404,7 +404,7 @@ fn a_cancelled_call_wakes_at_most_once_and_only_for_one_that_shares_its_slot() {
     timers.remove(cancelled);
     let early = timers.next_deadline().unwrap();
     assert!(early <= real);
-    assert_eq!(pop_all(&mut timers, early), []);
+    assert_eq!(pop_all(&mut timers, early), [] as [char; 0]);
     assert_eq!(timers.next_deadline(), Some(real));
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::datagrams::Socket;
 use super::stream::Stage;
 use super::{Due, EndId, Happening, Host, Kernel};
+use crate::address::{Address, UnixAddress};
 use crate::driver::{CloseMode, Job, Key, ListenOptions, Signal, Ticket};
 use crate::sim::faults::Fault;
 use crate::sim::random::{Latency, Purpose, Stream};
@@ -43,7 +44,7 @@ pub(super) fn no_descriptors() -> io::Error {
 /// An event queued for a host's driver.
 pub(in crate::sim) enum Notice {
     End(EndId),
-    Port(SocketAddr),
+    Port(Address),
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
     JobDone(Ticket),
     Signal(Signal),
@@ -58,7 +59,8 @@ pub(in crate::sim) struct Listener {
 
 impl Listener {
     /// True when this one, bound to `at`, conflicts with one to be bound to `to`.
-    fn is_in_the_way(&self, (at, (to, to_dual)): (SocketAddr, (SocketAddr, bool))) -> bool {
+    fn is_in_the_way(&self, (at, (to, to_dual)): (&Address, (&Address, bool))) -> bool {
+        let (Some(at), Some(to)) = (at.socket_addr(), to.socket_addr()) else { return at == to };
         let covers = |at: SocketAddr, dual: bool, to: SocketAddr| {
             at.ip() == to.ip()
                 || (at.ip().is_unspecified()
@@ -85,7 +87,7 @@ pub(in crate::sim) struct HostState {
     pub(in crate::sim) ahead: u64,
     /// How far its time of day was set back, in nanoseconds.
     pub(in crate::sim) behind: u64,
-    pub(in crate::sim) listeners: BTreeMap<SocketAddr, Listener>,
+    pub(in crate::sim) listeners: BTreeMap<Address, Listener>,
     /// The ends of its program's connections and of those in accept queues.
     pub(super) ends: BTreeSet<EndId>,
     next_port: u16,
@@ -157,8 +159,8 @@ impl HostState {
     }
 
     /// A connection is in this port's accept queue.
-    pub(in crate::sim) fn queues_at(&self, port: SocketAddr) -> bool {
-        self.listeners.get(&port).is_some_and(|listener| !listener.queue.is_empty())
+    pub(in crate::sim) fn queues_at(&self, port: &Address) -> bool {
+        self.listeners.get(port).is_some_and(|listener| !listener.queue.is_empty())
     }
 }
 
@@ -349,19 +351,21 @@ impl Kernel {
         loop {
             let port = state.next_port;
             state.next_port = port.checked_add(1).unwrap_or(32_768);
-            let mut taken = state.listeners.keys().chain(state.sockets.keys());
-            if !taken.any(|address| address.port() == port) {
+            let mut taken = state.listeners.keys().filter_map(Address::port);
+            if !taken.any(|taken| taken == port)
+                && !state.sockets.keys().any(|address| address.port() == port)
+            {
                 return port;
             }
         }
     }
 
     /// Turns a port's accepting on or off.
-    pub(in crate::sim) fn serve(&mut self, host: u32, port: SocketAddr, on: bool) {
-        let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
+    pub(in crate::sim) fn serve(&mut self, host: u32, port: &Address, on: bool) {
+        let Some(listener) = self.host(host).listeners.get_mut(port) else { return };
         listener.served = on;
         if on && self.host(host).queues_at(port) {
-            self.tell(host, Notice::Port(port));
+            self.tell(host, Notice::Port(port.clone()));
         }
     }
 
@@ -369,63 +373,73 @@ impl Kernel {
     pub(in crate::sim) fn bind(
         &mut self,
         host: u32,
-        mut address: SocketAddr,
+        mut address: Address,
         options: &ListenOptions,
-    ) -> io::Result<SocketAddr> {
+    ) -> io::Result<Address> {
         if !self.has_descriptors(host) {
             return Err(no_descriptors());
         }
-        if !self.hosts[host as usize].has_address(address.ip()) {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        }
-        if address.port() == 0 {
-            address.set_port(self.free_port(host));
+        match &mut address {
+            Address::Tcp(address) => {
+                if !self.hosts[host as usize].has_address(address.ip()) {
+                    return Err(io::ErrorKind::AddrNotAvailable.into());
+                }
+                if address.port() == 0 {
+                    address.set_port(self.free_port(host));
+                }
+            }
+            Address::Unix(UnixAddress::Unnamed) => return Err(io::ErrorKind::InvalidInput.into()),
+            Address::Unix(_) => {}
         }
         let state = self.host(host);
-        let another = (address, options.dual_stack);
-        if state.listeners.iter().any(|(at, port)| port.is_in_the_way((*at, another))) {
+        let another = (&address, options.dual_stack);
+        if state.listeners.iter().any(|(at, port)| port.is_in_the_way((at, another))) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let listener = Listener { queue: VecDeque::new(), options: options.clone(), served: false };
-        state.listeners.insert(address, listener);
-        self.note(host, What::Listens(address));
+        state.listeners.insert(address.clone(), listener);
+        self.note(host, What::Listens(address.clone()));
         Ok(address)
     }
 
     /// Closes a port opened in this boot of the host; queued connections are reset.
-    pub(in crate::sim) fn unbind(&mut self, host: u32, boot: u32, address: SocketAddr) {
+    pub(in crate::sim) fn unbind(&mut self, host: u32, boot: u32, address: &Address) {
         if self.host(host).boot != boot {
             return;
         }
-        let listener = self.host(host).listeners.remove(&address);
+        let listener = self.host(host).listeners.remove(address);
         for end in listener.into_iter().flat_map(|listener| listener.queue) {
             self.close(end, CloseMode::Reset);
         }
     }
 
     /// The listener of a host that a connect to this address reaches.
-    pub(super) fn listener_for(&self, host: u32, to: SocketAddr) -> Option<SocketAddr> {
-        let any = |ip: IpAddr| SocketAddr::new(ip, to.port());
-        let v4 = any(Ipv4Addr::UNSPECIFIED.into());
-        let v6 = any(Ipv6Addr::UNSPECIFIED.into());
+    pub(super) fn listener_for(&self, host: u32, to: &Address) -> Option<Address> {
         let listeners = &self.hosts[host as usize].listeners;
+        if listeners.contains_key(to) {
+            return Some(to.clone());
+        }
+        let to = to.socket_addr()?;
+        let any = |ip: IpAddr| Address::from(SocketAddr::new(ip, to.port()));
+        let v4 = any(Ipv4Addr::UNSPECIFIED.into());
+        if to.is_ipv4() && listeners.contains_key(&v4) {
+            return Some(v4);
+        }
+        let v6 = any(Ipv6Addr::UNSPECIFIED.into());
         let dual = |listener: &Listener| to.is_ipv6() || listener.options.dual_stack;
-        [to].into_iter()
-            .chain(to.is_ipv4().then_some(v4))
-            .find(|address| listeners.contains_key(address))
-            .or_else(|| listeners.get(&v6).is_some_and(dual).then_some(v6))
+        listeners.get(&v6).is_some_and(dual).then_some(v6)
     }
 
     /// The queue of a port has room for a connection.
-    pub(super) fn has_room_for_one(&self, host: u32, port: SocketAddr) -> bool {
-        let listener = self.hosts[host as usize].listeners.get(&port);
+    pub(super) fn has_room_for_one(&self, host: u32, port: &Address) -> bool {
+        let listener = self.hosts[host as usize].listeners.get(port);
         // Like Linux, one more than the backlog.
         let room = |listener: &Listener| listener.queue.len() <= listener.options.backlog as usize;
         listener.is_some_and(room) && !self.suffers(&Fault::FullQueue(Host(host)))
     }
 
     /// Puts a connection into a port's accept queue.
-    pub(super) fn enqueue(&mut self, host: u32, port: SocketAddr, end: EndId) {
+    pub(super) fn enqueue(&mut self, host: u32, port: Address, end: EndId) {
         let Some(listener) = self.host(host).listeners.get_mut(&port) else { return };
         listener.queue.push_back(end);
         if listener.served {
@@ -434,8 +448,8 @@ impl Kernel {
     }
 
     /// Takes the next connection from a port's accept queue.
-    pub(in crate::sim) fn accept(&mut self, host: u32, port: SocketAddr) -> Option<EndId> {
-        let end = self.host(host).listeners.get_mut(&port)?.queue.pop_front()?;
+    pub(in crate::sim) fn accept(&mut self, host: u32, port: &Address) -> Option<EndId> {
+        let end = self.host(host).listeners.get_mut(port)?.queue.pop_front()?;
         self.set_stage(end, Stage::Open);
         Some(end)
     }

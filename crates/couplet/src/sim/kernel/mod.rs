@@ -464,13 +464,14 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Address;
     use crate::driver::CloseMode;
 
     fn world() -> (Kernel, EndId) {
         let mut kernel = Kernel::new(1);
         let (a, b) = (kernel.add_host("a"), kernel.add_host("b"));
-        let to = SocketAddr::new(kernel.hosts[b as usize].v4.into(), 80);
-        kernel.bind(b, to, &crate::driver::ListenOptions::default()).unwrap();
+        let to = Address::from(SocketAddr::new(kernel.hosts[b as usize].v4.into(), 80));
+        kernel.bind(b, to.clone(), &crate::driver::ListenOptions::default()).unwrap();
         let end = kernel.connect(a, to, None).unwrap();
         (kernel, end)
     }

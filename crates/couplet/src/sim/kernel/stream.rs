@@ -12,10 +12,10 @@ mod trouble;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 
 use super::hosts::Notice;
 use super::{EndId, Happening, Kernel};
+use crate::address::Address;
 use crate::driver::Key;
 use crate::sim::random::Stream;
 use crate::sim::trace::Label;
@@ -38,7 +38,7 @@ pub(in crate::sim) enum Stage {
 /// One end of a connection, as its system holds it.
 pub(in crate::sim) struct End {
     pub(in crate::sim) host: u32,
-    pub(in crate::sim) local: SocketAddr,
+    pub(in crate::sim) local: Address,
     pub(in crate::sim) stage: Stage,
     /// Its driver's key.
     pub(in crate::sim) key: Option<Key>,
@@ -168,7 +168,7 @@ pub(in crate::sim) enum Read {
 }
 
 impl End {
-    fn new(host: u32, local: SocketAddr, stage: Stage) -> End {
+    fn new(host: u32, local: Address, stage: Stage) -> End {
         End {
             host,
             local,
@@ -308,9 +308,9 @@ impl Kernel {
     }
 
     /// The addresses of an end: its own and the other's.
-    pub(in crate::sim) fn addresses(&mut self, id: EndId) -> Option<(SocketAddr, SocketAddr)> {
+    pub(in crate::sim) fn addresses(&mut self, id: EndId) -> Option<(Address, Address)> {
         let conn = self.conn(id.conn)?;
-        Some((conn.end(id.side).local, conn.end(1 - id.side).local))
+        Some((conn.end(id.side).local.clone(), conn.end(1 - id.side).local.clone()))
     }
 
     /// How many connections exist.

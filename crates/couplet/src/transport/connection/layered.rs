@@ -130,7 +130,7 @@ impl Life {
     fn came_up(&mut self, up: Up<'_>, now: Instant, risen: &mut Risen) -> ControlFlow<()> {
         match up {
             Up::Nothing => return Continue(()),
-            Up::Data(data) => {
+            Up::Data(data) | Up::Last(data) => {
                 // What comes after a close is dropped.
                 if !self.state.is_reading() {
                     return Continue(());

@@ -90,7 +90,7 @@ pub(crate) fn c43_a_client_that_builds_nothing_gets_client_connection_lost(kit: 
     rig.connect_with(peer.address(), Maker::new(&log, |_| None));
     let b = rig.accepted(&peer);
     rig.until("do_stop", || log.has("do_stop"));
-    let build = format!("build({})", Address::from(peer.address()));
+    let build = format!("build({})", peer.address());
     let lost = "client_connection_lost(Done(Us))";
     assert_eq!(log.entries(), ["do_start", "started_connecting", &build, lost, "do_stop"]);
     assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
@@ -99,7 +99,7 @@ pub(crate) fn c43_a_client_that_builds_nothing_gets_client_connection_lost(kit: 
 pub(crate) fn c43_connect_fails_with_no_protocol(kit: Kit) {
     let mut rig = kit.rig();
     let (log, peer) = (Log::default(), rig.peer_port());
-    let to = format!("tcp:{}:{}", peer.address().ip(), peer.address().port());
+    let to = peer.address().to_string();
     let failed = log.clone();
     rig.reactor
         .connect(&to, Maker::new(&log, |_| None))

@@ -12,7 +12,7 @@ use couplet::{Address, Bytes, ConnectOptions, Connector, ConnectorState, Transpo
 use crate::logged::logged;
 
 use super::endings::{ENDINGS, write_big};
-use super::kit::{Kit, Rig};
+use super::kit::{Kit, Rig, connect_to};
 use super::peer::{B, Saw};
 use super::recorder::{A, Log, Maker, On, Recorder, Script};
 
@@ -57,7 +57,7 @@ pub(crate) fn c36_a_client_starts_in_order(kit: Kit) {
     assert_eq!(a.log.entries()[..2], ["do_start", "started_connecting"], "in one turn");
     rig.until("connection_made", || a.is_made());
     rig.turns(3);
-    let peer = Address::from(peer.address());
+    let peer = peer.address();
     let build = format!("build({peer})");
     assert_eq!(a.log.entries(), ["do_start", "started_connecting", &build, "made"]);
     assert_eq!(*a.transport().peer(), peer);
@@ -72,9 +72,9 @@ pub(crate) fn c36_nothing_is_called_inside_connect(kit: Kit) {
             let connect = move |reactor: &couplet::Reactor| {
                 log.note("before");
                 if by_string {
-                    reactor.connect(format!("tcp:{}:{}", to.ip(), to.port()), maker).detach();
+                    reactor.connect(to.to_string(), maker).detach();
                 } else {
-                    reactor.connect_tcp(&to.ip().to_string(), to.port(), maker);
+                    connect_to(reactor, &to, ConnectOptions::default(), maker);
                 }
                 log.note("after");
             };
@@ -132,7 +132,7 @@ pub(crate) fn c37_a_reconnect_keeps_the_factory_started(kit: Kit) {
         rig.tick();
     }
     rig.until("do_stop", || a.log.has("do_stop"));
-    let build = format!("build({})", Address::from(peer.address()));
+    let build = format!("build({})", peer.address());
     let ends = ["read_closed", "lost(Done(Peer))", "client_connection_lost(Done(Peer))"];
     let life = [&["started_connecting", &build, "made"], &ends[..]].concat();
     assert_eq!(a.log.entries(), [&["do_start"], &life[..], &life, &["do_stop"]].concat());
@@ -167,11 +167,11 @@ pub(crate) fn c38_a_retry_after_failure_keeps_the_factory_started(kit: Kit) {
     a_thousand_failures_grow_nothing(&mut rig, peer.address());
     let mut rig = kit.rig();
     let to = out_of_reach(&rig);
-    a_thousand_failures_grow_nothing(&mut rig, to);
+    a_thousand_failures_grow_nothing(&mut rig, to.into());
 }
 
 /// Each attempt waits for a turn; the stack does not grow, and loop and driver leak nothing.
-fn a_thousand_failures_grow_nothing(rig: &mut Rig, to: SocketAddr) {
+fn a_thousand_failures_grow_nothing(rig: &mut Rig, to: Address) {
     let log = Log::default();
     let token = Rc::new(());
     let held = Rc::downgrade(&token);
@@ -247,22 +247,22 @@ pub(crate) fn c40_a_refused_connect_is_reported_by_a_turn(kit: Kit) {
     reported_by_a_turn(&mut rig, peer.address());
     let mut rig = kit.rig();
     let to = out_of_reach(&rig);
-    reported_by_a_turn(&mut rig, to);
+    reported_by_a_turn(&mut rig, to.into());
 }
 
-fn reported_by_a_turn(rig: &mut Rig, to: SocketAddr) {
+fn reported_by_a_turn(rig: &mut Rig, to: Address) {
     let log = Log::default();
     let inside: Rc<Cell<u32>> = Rc::default();
     let deep = inside.clone();
     let checks = move |_: &Connector| assert_eq!(deep.get(), 0, "reported inside a call");
     // One attempt from outside, one from a callback, one from a failure report.
     let reactor = rig.reactor.clone();
-    let (depth, attempt_log) = (inside.clone(), log.clone());
+    let (depth, attempt_log, target) = (inside.clone(), log.clone(), to.clone());
     let connect = Rc::new(move || {
         depth.set(depth.get() + 1);
         let before = attempt_log.len();
         let factory = Maker::new(&attempt_log, |_| None).on_failed(checks.clone());
-        reactor.connect_tcp(&to.ip().to_string(), to.port(), factory);
+        connect_to(&reactor, &target, ConnectOptions::default(), factory);
         assert_eq!(attempt_log.len(), before, "no callback inside the call");
         depth.set(depth.get() - 1);
     });
@@ -289,7 +289,7 @@ pub(crate) fn c49_an_unanswered_connect_ends_after_30_s(kit: Kit) {
             options = options.timeout(timeout);
         }
         let factory = Maker::new(&log, |_| None);
-        rig.reactor.connect_tcp_with(&to.ip().to_string(), to.port(), options, factory);
+        connect_to(&rig.reactor, &to, options, factory);
         rig.turns(3);
         rig.pass(Duration::from_secs(seconds) - Duration::from_millis(1));
         rig.turn();

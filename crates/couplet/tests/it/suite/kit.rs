@@ -4,7 +4,7 @@
 //! Only [`Rig::pass`] moves time. A test turns the loop [`until`](Rig::until) a condition holds;
 //! [`tick`](Rig::tick) gives everything else time to arrive, to show that nothing does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::LazyLock;
@@ -15,7 +15,7 @@ use couplet::layers::{PassThrough, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{
     Address, ConnectOptions, Connector, IntoFactory, Loop, LoopOptions, Port, Protocol, Reactor,
-    Transport,
+    Transport, UnixAddress,
 };
 
 use super::peer::{B, Ground, PeerPort, Saw, World};
@@ -35,6 +35,7 @@ pub(crate) const BOTH_ROLES: [Role; 2] = [Role::Server, Role::Client];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kit {
     driver: DriverKind,
+    is_unix: bool,
     buffer: Option<usize>,
     layers: Under,
 }
@@ -59,15 +60,16 @@ static BIG: LazyLock<Vec<u8>> =
 
 impl Kit {
     pub(crate) const fn mio() -> Kit {
-        Kit { driver: DriverKind::Mio, buffer: None, layers: Under::Nothing }
+        Kit { driver: DriverKind::Mio, is_unix: false, buffer: None, layers: Under::Nothing }
     }
 
     pub(crate) const fn sim() -> Kit {
-        Kit { driver: DriverKind::Sim, buffer: None, layers: Under::Nothing }
+        Kit { driver: DriverKind::Sim, is_unix: false, buffer: None, layers: Under::Nothing }
     }
 
     pub(crate) const fn memory(manner: Manner) -> Kit {
-        Kit { driver: DriverKind::Memory(manner), buffer: None, layers: Under::Nothing }
+        let driver = DriverKind::Memory(manner);
+        Kit { driver, is_unix: false, buffer: None, layers: Under::Nothing }
     }
 
     /// Puts layers that change nothing under every connection.
@@ -80,6 +82,18 @@ impl Kit {
     /// not hold then.
     pub(crate) fn cuts_slices(self) -> bool {
         self.layers == Under::SingleBytes
+    }
+
+    /// With UNIX sockets instead of TCP.
+    pub(crate) const fn unix(mut self) -> Kit {
+        self.is_unix = true;
+        self
+    }
+
+    /// Whether its connections are UNIX sockets. They know no reset but that of a close with unread
+    /// input, which destroys nothing.
+    pub(crate) fn is_unix(self) -> bool {
+        self.is_unix
     }
 
     /// Limits one read to this many bytes.
@@ -156,6 +170,9 @@ impl Kit {
             ground,
             ticking: None,
             ends: RefCell::default(),
+            #[cfg(unix)]
+            folder: self.has_sockets().then(crate::unix::Folder::new),
+            paths: Cell::new(0),
         }
     }
 }
@@ -171,6 +188,11 @@ pub(crate) struct Rig {
     pub(crate) ground: Ground,
     ticking: Option<B>,
     ends: RefCell<Vec<A>>,
+    /// For the files of UNIX sockets.
+    #[cfg(unix)]
+    folder: Option<crate::unix::Folder>,
+    /// How many paths were given out.
+    paths: Cell<u32>,
 }
 
 pub(crate) const LOOPBACK: SocketAddr =
@@ -180,6 +202,22 @@ pub(crate) const LOOPBACK: SocketAddr =
 pub(crate) fn own_address(row: u8, number: u16) -> SocketAddr {
     let last = if cfg!(target_os = "linux") { row } else { 1 };
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, last)), number)
+}
+
+/// Connects to an address of any kind.
+pub(crate) fn connect_to<K>(
+    reactor: &Reactor,
+    to: &Address,
+    options: ConnectOptions,
+    factory: impl IntoFactory<K>,
+) -> Connector {
+    match (to.socket_addr(), to.unix()) {
+        (Some(to), _) => {
+            reactor.connect_tcp_with(&to.ip().to_string(), to.port(), options, factory)
+        }
+        (None, Some(name)) => reactor.connect_unix_with(name.clone(), options, factory),
+        (None, None) => panic!("nothing connects to {to}"),
+    }
 }
 
 struct Echo;
@@ -220,7 +258,7 @@ impl Rig {
     pub(crate) fn couple(&mut self, server: Script, client: Script) -> (A, A) {
         let (a, b) = (self.end(), self.end());
         let port = self.listen(&a, server);
-        let to = port.host().socket_addr().expect("a port has an address");
+        let to = port.host();
         let mut protocol = Some(b.plays(client));
         self.connect_with(to, move |_: &Address| protocol.take());
         self.until("connection_made", || a.is_made() && b.is_made());
@@ -244,8 +282,25 @@ impl Rig {
     }
 
     pub(crate) fn listen_with<K>(&self, factory: impl IntoFactory<K>) -> Port {
-        let port = self.reactor.listen_tcp(LOOPBACK, factory);
+        let port = match self.any() {
+            Address::Unix(path) => self.reactor.listen_unix(path, factory),
+            _ => self.reactor.listen_tcp(LOOPBACK, factory),
+        };
         port.expect("a free port can be opened")
+    }
+
+    /// An address to listen on that nobody else has.
+    fn any(&self) -> Address {
+        if !self.kit.is_unix {
+            return LOOPBACK.into();
+        }
+        self.paths.set(self.paths.get() + 1);
+        let name = format!("{}.sock", self.paths.get());
+        #[cfg(unix)]
+        if let Some(folder) = &self.folder {
+            return UnixAddress::from(folder.path(&name)).into();
+        }
+        UnixAddress::from(name).into()
     }
 
     /// Connects A to a port of the test.
@@ -254,40 +309,33 @@ impl Rig {
         self.connect_with(to.address(), move |_: &Address| protocol.take())
     }
 
-    pub(crate) fn connect_with<K>(
-        &self,
-        to: SocketAddr,
-        factory: impl IntoFactory<K>,
-    ) -> Connector {
-        let host = to.ip().to_string();
-        let options = ConnectOptions::default();
-        self.reactor.connect_tcp_with(&host, to.port(), options, factory)
+    pub(crate) fn connect_with<K>(&self, to: Address, factory: impl IntoFactory<K>) -> Connector {
+        connect_to(&self.reactor, &to, ConnectOptions::default(), factory)
     }
 
     /// Connects to a port of the loop, even before the loop's first turn.
     pub(crate) fn peer(&self, port: &Port) -> B {
-        let to = port.host().socket_addr().expect("a port has an address");
-        self.try_peer(to).expect("a listening port accepts a connection")
+        self.try_peer(port.host()).expect("a listening port accepts a connection")
     }
 
     /// [`peer`](Self::peer), but the connect may be refused.
-    pub(crate) fn try_peer(&self, to: SocketAddr) -> std::io::Result<B> {
+    pub(crate) fn try_peer(&self, to: Address) -> std::io::Result<B> {
         B::connect(to, &self.ground)
     }
 
     /// A port of the test, outside the loop.
     pub(crate) fn peer_port(&self) -> PeerPort {
-        PeerPort::new(&self.ground)
+        PeerPort::new(&self.ground, &self.any())
     }
 
     /// A port of the test that refuses connections until it listens.
     pub(crate) fn refusing_port(&self) -> PeerPort {
-        PeerPort::refusing(&self.ground)
+        PeerPort::refusing(&self.ground, &self.any())
     }
 
     /// A port that never answers a connect.
     pub(crate) fn silent_port(&self) -> PeerPort {
-        PeerPort::silent(&self.ground)
+        PeerPort::silent(&self.ground, &self.any())
     }
 
     /// Accepts the next connection to a port of the test.

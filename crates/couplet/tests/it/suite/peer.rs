@@ -11,7 +11,6 @@ use couplet::Address;
 use couplet::sim::{Host, Listening, Sim, Socket};
 use couplet::testing::{Network, Wire};
 
-use super::kit::LOOPBACK;
 use sockets::{Listener, Stream};
 
 /// How B's connection has ended, if it has.
@@ -67,20 +66,21 @@ impl World {
 /// A port of the test.
 pub(crate) enum PeerPort {
     Socket(Listener),
-    Memory(Network, SocketAddr),
-    Sim(World, SocketAddr, RefCell<Option<Listening>>),
+    Memory(Network, Address),
+    Sim(World, Address, RefCell<Option<Listening>>),
 }
 
 impl PeerPort {
-    pub(crate) fn new(ground: &Ground) -> PeerPort {
+    /// At an address that nobody else has.
+    pub(crate) fn new(ground: &Ground, any: &Address) -> PeerPort {
         match ground {
-            Ground::Sockets => PeerPort::Socket(Listener::new()),
+            Ground::Sockets => PeerPort::Socket(Listener::new(any)),
             Ground::Memory(network) => {
-                let address = network.listen(LOOPBACK, 50);
+                let address = network.listen(any, 50);
                 PeerPort::Memory(network.clone(), address.expect("a free port can be opened"))
             }
             Ground::Sim(world) => {
-                let port = world.sim.borrow().listen(world.host, LOOPBACK, 50);
+                let port = world.sim.borrow().listen(world.host, any, 50);
                 let port = port.expect("a free port can be opened");
                 PeerPort::Sim(world.clone(), port.address(), RefCell::new(Some(port)))
             }
@@ -88,11 +88,14 @@ impl PeerPort {
     }
 
     /// A port that refuses connections until it [`listens`](Self::listen).
-    pub(crate) fn refusing(ground: &Ground) -> PeerPort {
-        // Neither the network nor the simulator assigns this number.
-        let address = SocketAddr::new(LOOPBACK.ip(), 9);
+    pub(crate) fn refusing(ground: &Ground, any: &Address) -> PeerPort {
+        let address = match any.ip() {
+            // Neither the network nor the simulator assigns this number.
+            Some(ip) => Address::from(SocketAddr::new(ip, 9)),
+            None => any.clone(),
+        };
         match ground {
-            Ground::Sockets => PeerPort::Socket(Listener::bound()),
+            Ground::Sockets => PeerPort::Socket(Listener::bound(any)),
             Ground::Memory(network) => PeerPort::Memory(network.clone(), address),
             Ground::Sim(world) => PeerPort::Sim(world.clone(), address, RefCell::default()),
         }
@@ -103,41 +106,41 @@ impl PeerPort {
         match self {
             PeerPort::Socket(listener) => listener.listen(50),
             PeerPort::Memory(network, address) => {
-                network.listen(*address, 50).expect("it did not listen");
+                network.listen(address, 50).expect("it did not listen");
             }
             PeerPort::Sim(world, address, port) => {
-                let opened = world.sim.borrow().listen(world.host, *address, 50);
+                let opened = world.sim.borrow().listen(world.host, address, 50);
                 port.replace(Some(opened.expect("it did not listen")));
             }
         }
     }
 
     /// A port that neither accepts nor refuses.
-    pub(crate) fn silent(ground: &Ground) -> PeerPort {
-        let port = PeerPort::refusing(ground);
+    pub(crate) fn silent(ground: &Ground, any: &Address) -> PeerPort {
+        let port = PeerPort::refusing(ground, any);
         match &port {
             PeerPort::Socket(listener) => listener.fill(),
-            PeerPort::Memory(network, address) => network.set_silent(*address),
+            PeerPort::Memory(network, address) => network.set_silent(address),
             PeerPort::Sim(world, ..) => {
                 // No host has this address.
-                let unassigned = SocketAddr::from(([10, 255, 255, 254], 9));
+                let unassigned = SocketAddr::from(([10, 255, 255, 254], 9)).into();
                 return PeerPort::Sim(world.clone(), unassigned, RefCell::default());
             }
         }
         port
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> Address {
         match self {
             PeerPort::Socket(listener) => listener.address(),
-            PeerPort::Memory(_, address) | PeerPort::Sim(_, address, _) => *address,
+            PeerPort::Memory(_, address) | PeerPort::Sim(_, address, _) => address.clone(),
         }
     }
 
     pub(crate) fn accept(&self) -> Option<B> {
         let end = match self {
             PeerPort::Socket(listener) => Far::Socket(listener.accept()?),
-            PeerPort::Memory(network, address) => Far::Memory(network.accept(*address)?),
+            PeerPort::Memory(network, address) => Far::Memory(network.accept(address)?),
             PeerPort::Sim(world, _, port) => {
                 world.pass(Duration::ZERO);
                 Far::Sim(world.clone(), port.borrow().as_ref()?.accept()?)
@@ -149,9 +152,9 @@ impl PeerPort {
 
 impl B {
     /// Connects over this network.
-    pub(crate) fn connect(to: SocketAddr, ground: &Ground) -> std::io::Result<B> {
+    pub(crate) fn connect(to: Address, ground: &Ground) -> std::io::Result<B> {
         Ok(B::new(match ground {
-            Ground::Sockets => Far::Socket(Stream::connect(to)?),
+            Ground::Sockets => Far::Socket(Stream::connect(&to)?),
             Ground::Memory(network) => Far::Memory(network.connect(to)?),
             Ground::Sim(world) => {
                 let socket = world.sim.borrow().socket(world.host, to)?;
@@ -292,66 +295,83 @@ impl B {
             Far::Memory(wire) => wire.address(),
             Far::Sim(_, socket) => socket.address().expect("a connected socket"),
         })
-        .into()
     }
 }
 
 /// The peers on real sockets: the only place in the suite that names them.
-#[expect(clippy::disallowed_types, reason = "a peer outside the library")]
 mod sockets {
     use std::cell::RefCell;
     use std::io::{ErrorKind, Read, Write};
-    use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+    use std::net::Shutdown;
     use std::time::Duration;
 
-    use socket2::{Domain, SockRef, Socket, Type};
+    use couplet::{Address, UnixAddress};
+    use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::Saw;
-    use crate::suite::kit::LOOPBACK;
 
     /// Small, so that a B that does not read fills up soon.
     const RECEIVE_BUFFER: usize = 64 * 1024;
     const SEND_BUFFER: usize = 1024 * 1024;
 
-    pub(crate) struct Stream(TcpStream);
+    pub(crate) struct Stream(Socket);
     /// With the connections that fill its queue.
-    pub(crate) struct Listener(TcpListener, RefCell<Vec<TcpStream>>);
+    pub(crate) struct Listener(Socket, RefCell<Vec<Socket>>);
 
-    fn socket() -> Socket {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    fn socket(address: &SockAddr) -> Socket {
+        let socket = Socket::new(address.domain(), Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(RECEIVE_BUFFER).expect("an option");
         socket.set_send_buffer_size(SEND_BUFFER).expect("an option");
         socket
     }
 
+    fn to_system(address: &Address) -> SockAddr {
+        match (address.socket_addr(), address.path()) {
+            (Some(address), _) => address.into(),
+            (None, Some(path)) => SockAddr::unix(path).expect("a short path"),
+            (None, None) => panic!("{address} is neither TCP nor a path"),
+        }
+    }
+
+    fn from_system(address: &SockAddr) -> Address {
+        match (address.as_socket(), address.as_pathname()) {
+            (Some(address), _) => address.into(),
+            (None, Some(path)) => UnixAddress::from(path).into(),
+            (None, None) => UnixAddress::Unnamed.into(),
+        }
+    }
+
     impl Listener {
-        pub(crate) fn new() -> Listener {
-            let listener = Listener::bound();
+        pub(crate) fn new(address: &Address) -> Listener {
+            let listener = Listener::bound(address);
             listener.listen(50);
             listener
         }
 
         /// Bound but not listening, so it refuses connections.
-        pub(crate) fn bound() -> Listener {
-            let socket = socket();
-            socket.bind(&LOOPBACK.into()).expect("a free port");
+        pub(crate) fn bound(address: &Address) -> Listener {
+            let address = to_system(address);
+            let socket = socket(&address);
+            socket.bind(&address).expect("a free port");
             socket.set_nonblocking(true).expect("an option");
-            Listener(socket.into(), RefCell::default())
+            Listener(socket, RefCell::default())
         }
 
         pub(crate) fn listen(&self, backlog: i32) {
-            SockRef::from(&self.0).listen(backlog).expect("a free port");
+            self.0.listen(backlog).expect("a free port");
         }
 
-        /// Listens with a queue of one and fills it: the system drops further connects.
+        /// Listens with a queue of one and fills it: the system takes no further connects.
         pub(crate) fn fill(&self) {
             self.listen(0);
-            let one = TcpStream::connect(self.address()).expect("the queue holds one");
+            let address = to_system(&self.address());
+            let one = Socket::new(address.domain(), Type::STREAM, None).expect("a socket");
+            one.connect(&address).expect("the queue holds one");
             self.1.borrow_mut().push(one);
         }
 
-        pub(crate) fn address(&self) -> SocketAddr {
-            self.0.local_addr().expect("a bound socket")
+        pub(crate) fn address(&self) -> Address {
+            from_system(&self.0.local_addr().expect("a bound socket"))
         }
 
         pub(crate) fn accept(&self) -> Option<Stream> {
@@ -362,12 +382,15 @@ mod sockets {
     }
 
     impl Stream {
-        pub(crate) fn connect(to: SocketAddr) -> std::io::Result<Stream> {
-            let socket = socket();
-            socket.connect(&to.into())?;
+        pub(crate) fn connect(to: &Address) -> std::io::Result<Stream> {
+            let address = to_system(to);
+            let socket = socket(&address);
+            socket.connect(&address)?;
             socket.set_nonblocking(true)?;
-            socket.set_tcp_nodelay(true)?;
-            Ok(Stream(socket.into()))
+            if address.domain() != Domain::UNIX {
+                socket.set_tcp_nodelay(true)?;
+            }
+            Ok(Stream(socket))
         }
 
         pub(crate) fn send(&self, data: &[u8]) -> usize {
@@ -380,8 +403,7 @@ mod sockets {
         }
 
         pub(crate) fn reset(self) {
-            let socket = SockRef::from(&self.0);
-            socket.set_linger(Some(Duration::ZERO)).expect("an option");
+            self.0.set_linger(Some(Duration::ZERO)).expect("an option");
         }
 
         pub(crate) fn take(&self, n: usize) -> (Vec<u8>, Saw) {
@@ -401,8 +423,8 @@ mod sockets {
             !matches!(self.0.take_error(), Ok(None))
         }
 
-        pub(crate) fn address(&self) -> SocketAddr {
-            self.0.local_addr().expect("a bound socket")
+        pub(crate) fn address(&self) -> Address {
+            from_system(&self.0.local_addr().expect("a bound socket"))
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
     log.watch("stopped", stopped);
     rig.turn();
     assert_eq!(log.entries(), ["do_start", "do_stop", "stopped: ok"]);
-    let to = port.host().socket_addr().expect("a port has an address");
+    let to = port.host();
     assert!(rig.try_peer(to).is_err(), "a connect after that is refused");
     assert_ne!(rig.take_to_the_end(&b), Saw::Open);
     assert!(!log.has("build"));
@@ -78,7 +78,7 @@ pub(crate) fn c21_connections_outlive_their_port(kit: Kit) {
     let a = rig.end();
     let port = rig.listen(&a, Script::new());
     rig.turn();
-    let to = port.host().socket_addr().expect("a port has an address");
+    let to = port.host();
     drop(port);
     let b = rig.try_peer(to).expect("the port listens");
     rig.until("connection_made", || a.is_made());
@@ -134,10 +134,14 @@ pub(crate) fn c22_a_stopped_port_can_listen_again(kit: Kit) {
     rig.turn();
     let before = port.host();
     log.watch("stopped", port.stop_listening().expect("the port listens"));
+    if kit.is_unix() {
+        // There is no other number.
+        assert!(port.start_listening().is_err(), "the path is taken until the turn");
+        return;
+    }
     port.start_listening().expect("another number is free");
     rig.turns(2);
-    let old = before.socket_addr().expect("a port has an address");
-    assert!(port.host() == before || rig.try_peer(old).is_err());
+    assert!(port.host() == before || rig.try_peer(before).is_err());
     let _b = rig.peer(&port);
     rig.until("build", || log.has("build"));
     let seen = log.take();

@@ -1,23 +1,22 @@
 //! Rows 71a, 169a and 169b: relays, framers of one's own, and limits on messages, over each driver.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use couplet::protocols::{
     FrameBuffer, Framer, LimitMessages, LineProtocol, LineReceiver, LineTransport, Relay,
 };
-use couplet::{Address, Protocol, Reactor, Transport};
+use couplet::{Address, ConnectOptions, Protocol, Reactor, Transport};
 
-use super::kit::{Kit, Rig};
+use super::kit::{Kit, Rig, connect_to};
 use super::peer::{B, Saw};
 use super::recorder::{Log, On, Script};
 
 /// The most that a relay holds in one direction: the high watermark and one read.
 const HELD: usize = 64 * 1024 + 256 * 1024;
 
-fn connect(reactor: &Reactor, to: SocketAddr, far: Relay) {
+fn connect(reactor: &Reactor, to: &Address, far: Relay) {
     let mut far = Some(far);
-    reactor.connect_tcp(&to.ip().to_string(), to.port(), move |_: &Address| far.take());
+    connect_to(reactor, to, ConnectOptions::default(), move |_: &Address| far.take());
 }
 
 /// Two peers, joined by a relay of the loop.
@@ -27,7 +26,7 @@ fn relayed(rig: &mut Rig) -> (B, B) {
     let mut near = Some(near);
     let port = rig.listen_with(move |_: &Address| near.take());
     let client = rig.peer(&port);
-    connect(&rig.reactor, server.address(), far);
+    connect(&rig.reactor, &server.address(), far);
     let server = rig.accepted(&server);
     (client, server)
 }
@@ -117,7 +116,7 @@ pub(crate) fn c71a_a_protocol_may_be_upgraded_to_a_relay(kit: Kit) {
     let address = target.address();
     let script = Script::new().once(On::Data, move |transport| {
         let (near, far) = Relay::pair();
-        connect(transport.reactor(), address, far);
+        connect(transport.reactor(), &address, far);
         transport.upgrade_with(near, b"behind the handshake");
     });
     let port = rig.listen(&a, script);

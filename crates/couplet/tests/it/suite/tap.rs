@@ -230,6 +230,10 @@ impl Commands for Tap {
         self.inner.unsent(key)
     }
 
+    fn peer_credentials(&self, key: Key) -> Option<couplet::PeerCredentials> {
+        self.inner.peer_credentials(key)
+    }
+
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {
         self.tapped.command(key, |_| {});
         self.inner.set_option(key, option)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::super::hosts::no_descriptors;
 use super::super::{EndId, Happening, Kernel};
 use super::{Conn, End, Fin, Packet, Read, Stage, Way};
+use crate::address::{Address, UnixAddress};
 use crate::driver::{CloseMode, Outbox};
 use crate::sim::random::{Purpose, Stream, nanos};
 use crate::sim::trace::{Label, What};
@@ -21,12 +22,47 @@ impl Kernel {
     pub(in crate::sim) fn connect(
         &mut self,
         from: u32,
-        to: SocketAddr,
+        to: Address,
         bind: Option<SocketAddr>,
     ) -> io::Result<EndId> {
         if !self.has_descriptors(from) {
             return Err(no_descriptors());
         }
+        let (host, local) = match &to {
+            Address::Tcp(to) => self.route_to(from, *to, bind)?,
+            Address::Unix(_) => (from, UnixAddress::Unnamed.into()),
+        };
+        let state = self.host(from);
+        state.tried += 1;
+        let label = Label { client: from, ordinal: state.tried };
+        let to_it = state.tried_to.entry(host).or_default();
+        *to_it += 1;
+        let name @ [a, b, n] = [u64::from(from), u64::from(host), u64::from(*to_it)];
+        let way = |side: u64| Way::new(Stream::new(self.seed, Purpose::Way, &[a, b, n, side]));
+        let conn = Conn {
+            label,
+            buffers: self.buffers,
+            name,
+            ends: [
+                End::new(from, local, Stage::Connecting),
+                End::new(host, to.clone(), Stage::Vanished),
+            ],
+            ways: [way(0), way(1)],
+        };
+        let id = EndId { conn: self.conns.insert(Box::new(conn)), side: 0 };
+        self.host(from).ends.insert(id);
+        self.note(from, What::Tries(label, to));
+        self.launch(id, Packet::Open);
+        Ok(id)
+    }
+
+    /// The host that this address reaches, and the local address of a connection to it.
+    fn route_to(
+        &mut self,
+        from: u32,
+        to: SocketAddr,
+        bind: Option<SocketAddr>,
+    ) -> io::Result<(u32, Address)> {
         let host = match self.host_of(from, to) {
             Some(host) => host,
             None if is_ours(to.ip()) => NOBODY,
@@ -44,26 +80,7 @@ impl Kernel {
         }
         let port = bind.map(|bind| bind.port()).filter(|port| *port != 0);
         let port = port.unwrap_or_else(|| self.free_port(from));
-        let local = SocketAddr::new(if bound.is_unspecified() { ip } else { bound }, port);
-        let state = self.host(from);
-        state.tried += 1;
-        let label = Label { client: from, ordinal: state.tried };
-        let to_it = state.tried_to.entry(host).or_default();
-        *to_it += 1;
-        let name @ [a, b, n] = [u64::from(from), u64::from(host), u64::from(*to_it)];
-        let way = |side: u64| Way::new(Stream::new(self.seed, Purpose::Way, &[a, b, n, side]));
-        let conn = Conn {
-            label,
-            buffers: self.buffers,
-            name,
-            ends: [End::new(from, local, Stage::Connecting), End::new(host, to, Stage::Vanished)],
-            ways: [way(0), way(1)],
-        };
-        let id = EndId { conn: self.conns.insert(Box::new(conn)), side: 0 };
-        self.host(from).ends.insert(id);
-        self.note(from, What::Tries(label, to));
-        self.launch(id, Packet::Open);
-        Ok(id)
+        Ok((host, SocketAddr::new(if bound.is_unspecified() { ip } else { bound }, port).into()))
     }
 
     /// Takes as much of the outbox as fits; true when that is all of it.
@@ -184,7 +201,9 @@ impl Kernel {
         if end.is_gone() {
             return;
         }
-        let aborts = how == CloseMode::Reset || end.unread > 0 || end.stage == Stage::Connecting;
+        // A UNIX socket is reset only where it closes with unread input.
+        let resets = how == CloseMode::Reset && end.local.unix().is_none();
+        let aborts = resets || end.unread > 0 || end.stage == Stage::Connecting;
         end.stage = Stage::Closed;
         end.key = None;
         end.inbox = VecDeque::new();

@@ -159,12 +159,12 @@ impl Kernel {
     fn open_comes(&mut self, id: EndId) {
         let other = id.other();
         let Some(conn) = self.conn(id.conn) else { return };
-        let (host, to) = (conn.end(1).host, conn.end(1).local);
+        let (host, to) = (conn.end(1).host, conn.end(1).local.clone());
         let refuses = self.suffers(&Fault::Refuse(Host(host)));
-        let Some(port) = self.listener_for(host, to).filter(|_| !refuses) else {
+        let Some(port) = self.listener_for(host, &to).filter(|_| !refuses) else {
             return self.send_reset(id);
         };
-        if !self.has_room_for_one(host, port) {
+        if !self.has_room_for_one(host, &port) {
             return self.resend(id, Packet::Open);
         }
         self.advance(id, Stage::Answering);
@@ -175,13 +175,13 @@ impl Kernel {
     fn confirm_comes(&mut self, id: EndId) {
         let other = id.other();
         let Some(conn) = self.conn(id.conn) else { return };
-        let (host, to) = (conn.end(1).host, conn.end(1).local);
+        let (host, to) = (conn.end(1).host, conn.end(1).local.clone());
         let knows = conn.end(1).stage == Stage::Answering;
-        let Some(port) = self.listener_for(host, to).filter(|_| knows) else {
+        let Some(port) = self.listener_for(host, &to).filter(|_| knows) else {
             self.break_end(other, io::ErrorKind::ConnectionReset);
             return self.send_reset(id);
         };
-        if !self.has_room_for_one(host, port) {
+        if !self.has_room_for_one(host, &port) {
             return self.resend(id, Packet::Confirm);
         }
         self.advance(id, Stage::Queued);

@@ -48,7 +48,7 @@ impl Stage {
             wire
         } else {
             let port = network.listen(loopback, 1).expect("a free port");
-            reactor.connect_tcp("127.0.0.1", port.port(), factory);
+            reactor.connect_tcp("127.0.0.1", port.port().expect("TCP"), factory);
             while life.know(|story| story.made == 0) {
                 l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
             }

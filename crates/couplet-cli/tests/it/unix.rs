@@ -1,0 +1,113 @@
+//! UNIX sockets in the program, with common clients and servers: socat, curl, and a killed server.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::process::Signal;
+
+use crate::kit::{Running, Server, TempFile, couplet, has, noise};
+use crate::peers::peer;
+
+/// A folder for a socket, whose path must be short.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("couplet-{}-{count}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        Folder(folder)
+    }
+
+    fn socket(&self) -> String {
+        self.0.join("socket").to_str().unwrap().to_owned()
+    }
+
+    fn is_empty(&self) -> bool {
+        std::fs::read_dir(&self.0).unwrap().next().is_none()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Starts a server that listens on one UNIX socket.
+fn serve(args: &[&str], endpoint: &str) -> Server {
+    let server = Server::start_command(couplet(&[args, &["--listen", endpoint]].concat()), 0);
+    let path = endpoint.split(':').nth(1).unwrap();
+    assert_eq!(server.line().trim_end(), format!("listening on unix:{path}"));
+    server
+}
+
+#[test]
+fn socat_and_our_own_client_echo_over_a_unix_socket() {
+    let folder = Folder::new();
+    let path = folder.socket();
+    let server = serve(&["echo"], &format!("unix:{path}:mode=600"));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let bytes = noise(2_000_000);
+    let ours = env!("CARGO_BIN_EXE_couplet");
+    assert!(peer(ours, &["connect", &format!("unix:{path}")], &bytes) == bytes);
+    if has("socat") {
+        let to = format!("UNIX-CONNECT:{path}");
+        assert!(peer("socat", &["-t", "10", "-", &to], &bytes) == bytes);
+    }
+    server.stop(Signal::TERM);
+    assert!(folder.is_empty(), "its files are removed");
+}
+
+#[test]
+fn our_client_connects_to_socat() {
+    if !has("socat") {
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.socket();
+    let mut socat = Command::new("socat");
+    socat.args(["-t", "10", &format!("UNIX-LISTEN:{path}"), "EXEC:cat"]);
+    let socat = Running::start_with_stdout(&mut socat);
+    while !std::fs::exists(&path).unwrap() {
+        std::thread::yield_now();
+    }
+    let bytes = noise(300_000);
+    let ours = env!("CARGO_BIN_EXE_couplet");
+    assert!(peer(ours, &["connect", &format!("unix:{path}")], &bytes) == bytes);
+    assert_eq!(socat.ended().code, Some(0));
+}
+
+#[test]
+fn curl_gets_a_poem_from_a_unix_socket() {
+    if !has("curl") {
+        return;
+    }
+    let (folder, bytes) = (Folder::new(), noise(2_000_000));
+    let (path, poem) = (folder.socket(), TempFile::new(&bytes));
+    let args = ["poetry", "serve", "--delay", "0", poem.path()];
+    let _server = serve(&args, &format!("unix:{path}"));
+    let args = ["--silent", "--http0.9", "--unix-socket", &path, "http://localhost/poem"];
+    assert!(peer("curl", &args, b"") == bytes);
+}
+
+#[test]
+fn a_killed_server_leaves_a_socket_that_the_next_one_replaces() {
+    let folder = Folder::new();
+    let endpoint = format!("unix:{}", folder.socket());
+    serve(&["echo"], &endpoint).stop(Signal::KILL);
+    assert!(!folder.is_empty());
+    let server = serve(&["echo"], &endpoint);
+    let ours = env!("CARGO_BIN_EXE_couplet");
+    assert_eq!(peer(ours, &["connect", &endpoint], b"a line\n"), b"a line\n");
+    // While it lives, there is no other.
+    let ended = Running::start(&mut couplet(&["echo", "--listen", &endpoint])).ended();
+    assert_ne!(ended.code, Some(0));
+    assert!(ended.stderr.contains("something listens there already"), "{}", ended.stderr);
+    assert_eq!(peer(ours, &["connect", &endpoint], b"a line\n"), b"a line\n");
+    server.stop(Signal::TERM);
+    assert!(folder.is_empty());
+}

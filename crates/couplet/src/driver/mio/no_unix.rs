@@ -1,0 +1,29 @@
+//! In place of `unix.rs`, where the system has no UNIX sockets.
+
+use std::io;
+
+use socket2::Socket;
+
+use super::socket::Stream;
+use crate::address::UnixAddress;
+use crate::driver::{ConnectOptions, ListenOptions, PeerCredentials};
+
+pub(super) enum SocketFile {}
+
+pub(super) fn bind(_: &UnixAddress, _: &ListenOptions) -> io::Result<(Socket, Option<SocketFile>)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) fn connect(_: &UnixAddress, _: &ConnectOptions) -> io::Result<Stream> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) fn peer_credentials(_: &Stream) -> Option<PeerCredentials> {
+    None
+}
+
+pub(super) enum Descriptor {}
+
+pub(super) fn receive(_: &Stream, _: &mut [u8], _: &mut Vec<Descriptor>) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}

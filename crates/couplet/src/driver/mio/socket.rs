@@ -1,0 +1,183 @@
+//! The sockets of the driver: streams and listeners, whatever their family. A stream is a descriptor,
+//! read and written alike in every family; a listener accepts by the calls of its own.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::Shutdown;
+
+use mio::event::Source;
+#[cfg(unix)]
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use socket2::{SockAddr, SockRef};
+
+use crate::address::{Address, UnixAddress};
+
+#[cfg(unix)]
+type Inner = std::os::fd::OwnedFd;
+/// On Windows mio keeps state beside the socket.
+#[cfg(not(unix))]
+type Inner = mio::net::TcpStream;
+
+/// A stream socket.
+pub(super) struct Stream(Inner);
+
+impl Stream {
+    /// The addresses of the peer and of this end.
+    pub(super) fn addresses(&self) -> io::Result<(Address, Address)> {
+        let socket = SockRef::from(self);
+        Ok((address(&socket.peer_addr()?), address(&socket.local_addr()?)))
+    }
+
+    pub(super) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        SockRef::from(self).take_error()
+    }
+
+    pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        SockRef::from(self).shutdown(how)
+    }
+}
+
+impl From<socket2::Socket> for Stream {
+    fn from(socket: socket2::Socket) -> Stream {
+        #[cfg(unix)]
+        return Stream(socket.into());
+        #[cfg(not(unix))]
+        return Stream(mio::net::TcpStream::from_std(socket.into()));
+    }
+}
+
+impl From<mio::net::TcpStream> for Stream {
+    fn from(stream: mio::net::TcpStream) -> Stream {
+        #[cfg(unix)]
+        return Stream(stream.into());
+        #[cfg(not(unix))]
+        return Stream(stream);
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Stream {
+    #[inline(always)]
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsSocket for Stream {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        self.0.as_socket()
+    }
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        #[cfg(unix)]
+        return Ok(rustix::io::read(&self.0, buffer)?);
+        #[cfg(not(unix))]
+        return (&self.0).read(buffer);
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(unix)]
+        return SockRef::from(*self).send(bytes);
+        #[cfg(not(unix))]
+        return (&self.0).write(bytes);
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        #[cfg(unix)]
+        return SockRef::from(*self).send_vectored(slices);
+        #[cfg(not(unix))]
+        return (&self.0).write_vectored(slices);
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Source for Stream {
+    fn register(&mut self, registry: &Registry, token: Token, what: Interest) -> io::Result<()> {
+        #[cfg(unix)]
+        return SourceFd(&raw_fd(self)).register(registry, token, what);
+        #[cfg(not(unix))]
+        return self.0.register(registry, token, what);
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, what: Interest) -> io::Result<()> {
+        #[cfg(unix)]
+        return SourceFd(&raw_fd(self)).reregister(registry, token, what);
+        #[cfg(not(unix))]
+        return self.0.reregister(registry, token, what);
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        #[cfg(unix)]
+        return SourceFd(&raw_fd(self)).deregister(registry);
+        #[cfg(not(unix))]
+        return self.0.deregister(registry);
+    }
+}
+
+#[cfg(unix)]
+fn raw_fd(stream: &Stream) -> std::os::fd::RawFd {
+    std::os::fd::AsRawFd::as_raw_fd(&stream.0)
+}
+
+/// A listening socket.
+pub(super) enum Listener {
+    Tcp(mio::net::TcpListener),
+    #[cfg(unix)]
+    Unix(mio::net::UnixListener),
+}
+
+impl Listener {
+    /// Serves a socket that listens.
+    pub(super) fn of(socket: socket2::Socket) -> Listener {
+        #[cfg(unix)]
+        if socket.local_addr().is_ok_and(|address| address.is_unix()) {
+            return Listener::Unix(mio::net::UnixListener::from_std(socket.into()));
+        }
+        Listener::Tcp(mio::net::TcpListener::from_std(socket.into()))
+    }
+
+    /// The next connection, and the address of its peer.
+    pub(super) fn accept(&self) -> io::Result<(Stream, Address)> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                Ok((stream.into(), peer.into()))
+            }
+            #[cfg(unix)]
+            Listener::Unix(listener) => {
+                let (stream, peer) = listener.accept()?;
+                Ok((Stream(stream.into()), super::unix::name(&peer).into()))
+            }
+        }
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
+            #[cfg(unix)]
+            Listener::Unix(listener) => registry.register(listener, token, Interest::READABLE),
+        }
+    }
+}
+
+/// The address of a socket of any family that streams have.
+pub(super) fn address(address: &SockAddr) -> Address {
+    if let Some(address) = address.as_socket() {
+        return address.into();
+    }
+    #[cfg(unix)]
+    if let Some(path) = address.as_pathname() {
+        return UnixAddress::from(path).into();
+    } else if let Some(name) = address.as_abstract_namespace() {
+        return UnixAddress::Abstract(name.into()).into();
+    }
+    UnixAddress::Unnamed.into()
+}

@@ -1,0 +1,302 @@
+//! UNIX sockets: connecting them, and ports with their socket file and its lock. Twisted's `unix.Port`.
+//!
+//! A socket file outlives a process that is killed. The lock (flock(2), which ends with the process)
+//! shows that: a file is replaced only if a lock file was left beside it, nobody holds that, and
+//! nobody answers. Whoever listens without a lock is left alone.
+//!
+//! Descriptors come and go beside the bytes of a stream, in the control messages of recvmsg(2) and
+//! sendmsg(2).
+
+use std::ffi::OsStr;
+use std::fs::{File, TryLockError};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use super::socket::Stream;
+use crate::address::UnixAddress;
+use crate::driver::{ConnectOptions, ListenOptions, Outbox, PeerCredentials};
+use crate::transport::outbox::DESCRIPTORS;
+
+/// Other processes that lock the same file at the same time, and win, before we give up.
+const TRIES: usize = 100;
+
+/// The name that the system gives.
+pub(super) fn name(address: &SocketAddr) -> UnixAddress {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
+        return UnixAddress::Abstract(name.into());
+    }
+    address.as_pathname().map_or(UnixAddress::Unnamed, UnixAddress::from)
+}
+
+/// The name in the system's form.
+fn sock_addr(name: &UnixAddress) -> io::Result<SockAddr> {
+    let invalid = |text: &'static str| io::Error::new(io::ErrorKind::InvalidInput, text);
+    match name {
+        UnixAddress::Path(path) if path.as_os_str().as_bytes().contains(&0) => {
+            Err(invalid("a path must not contain a NUL"))
+        }
+        UnixAddress::Path(path) => SockAddr::unix(path),
+        UnixAddress::Abstract(_) if !cfg!(target_os = "linux") => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "only Linux has abstract names"))
+        }
+        UnixAddress::Abstract(name) => {
+            let name: Vec<u8> = std::iter::once(0).chain(name.iter().copied()).collect();
+            SockAddr::unix(OsStr::from_bytes(&name))
+        }
+        UnixAddress::Unnamed => Err(invalid("a UNIX socket needs a path or a name")),
+    }
+}
+
+fn socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Binds and listens; with the file of a name that is a path.
+pub(super) fn bind(
+    name: &UnixAddress,
+    options: &ListenOptions,
+) -> io::Result<(Socket, Option<SocketFile>)> {
+    let address = sock_addr(name)?;
+    let socket = socket()?;
+    if let Some(prepared) = &options.prepared {
+        prepared.prepare(SockRef::from(&socket))?;
+    }
+    let file = match name.path() {
+        None => {
+            socket.bind(&address)?;
+            None
+        }
+        Some(path) => Some(SocketFile::bind(&socket, &address, path, options)?),
+    };
+    // Nobody can connect before, so the mode and the owner hold from the first connection on.
+    socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
+    Ok((socket, file))
+}
+
+/// Connects. Done at once, or refused: the queue of the other end may be full
+/// ([`WouldBlock`](io::ErrorKind::WouldBlock)).
+pub(super) fn connect(name: &UnixAddress, options: &ConnectOptions) -> io::Result<Stream> {
+    let address = sock_addr(name)?;
+    let socket = socket()?;
+    if let Some(prepared) = &options.prepared {
+        prepared.prepare(SockRef::from(&socket))?;
+    }
+    socket.connect(&address)?;
+    Ok(socket.into())
+}
+
+/// The process at the other end (SO_PEERCRED).
+#[cfg(target_os = "linux")]
+pub(super) fn peer_credentials(stream: &Stream) -> Option<PeerCredentials> {
+    let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
+    let pid = peer.pid.as_raw_nonzero().get().cast_unsigned();
+    Some(PeerCredentials { pid, uid: peer.uid.as_raw(), gid: peer.gid.as_raw() })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn peer_credentials(_: &Stream) -> Option<PeerCredentials> {
+    None
+}
+
+pub(super) type Descriptor = OwnedFd;
+
+/// Most descriptors that come with one message (SCM_MAX_FD on Linux). What there is no room for, the
+/// system closes.
+const MOST: usize = 253;
+
+/// Reads bytes, and the descriptors that came with them.
+pub(super) fn receive(
+    stream: &Stream,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<Descriptor>,
+) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    #[cfg(not(target_os = "linux"))]
+    let flags = RecvFlags::empty();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(came) = message {
+            descriptors.extend(came);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    for descriptor in descriptors {
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?;
+    }
+    Ok(received.bytes)
+}
+
+/// Writes as many of the first bytes as may go in one message, and the descriptors that go with the
+/// first of them. Returns how many bytes it was, and the result.
+pub(super) fn send(
+    stream: &Stream,
+    out: &Outbox,
+    slices: &[IoSlice<'_>],
+) -> (usize, io::Result<usize>) {
+    let (descriptors, mut room) = out.attached();
+    let mut message = Vec::new();
+    for slice in slices {
+        let slice = &slice[..slice.len().min(room)];
+        room -= slice.len();
+        if !slice.is_empty() {
+            message.push(IoSlice::new(slice));
+        }
+    }
+    #[cfg(target_os = "linux")]
+    let flags = SendFlags::NOSIGNAL;
+    #[cfg(not(target_os = "linux"))]
+    let flags = SendFlags::empty();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        let fits = control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        debug_assert!(fits, "an outbox holds no more");
+    }
+    let length = message.iter().map(|slice| slice.len()).sum();
+    (length, sendmsg(stream, &message, &mut control, flags).map_err(io::Error::from))
+}
+
+/// The file of a listening socket, and its lock. Dropping it removes both, unless another socket has
+/// taken the path meanwhile.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode of the file that we made.
+    id: (u64, u64),
+    _lock: Option<Lock>,
+}
+
+impl SocketFile {
+    fn bind(
+        socket: &Socket,
+        address: &SockAddr,
+        path: &Path,
+        options: &ListenOptions,
+    ) -> io::Result<SocketFile> {
+        // The process may change its directory before it removes the file.
+        let path = std::path::absolute(path)?;
+        let lock = if options.lock_file { Some(Lock::of(&path)?) } else { None };
+        match socket.bind(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && lock.as_ref().is_some_and(|lock| lock.was_left)
+                    && is_stale(&path, address) =>
+            {
+                tracing::info!(path = %path.display(), "replacing the socket of a dead process");
+                std::fs::remove_file(&path)?;
+                socket.bind(address)?;
+            }
+            bound => bound?,
+        }
+        let id = id(&std::fs::symlink_metadata(&path)?);
+        let file = SocketFile { path, id, _lock: lock };
+        if options.owner.is_some() || options.group.is_some() {
+            std::os::unix::fs::lchown(&file.path, options.owner, options.group)?;
+        }
+        std::fs::set_permissions(&file.path, PermissionsExt::from_mode(options.mode))?;
+        Ok(file)
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        remove(&self.path, self.id);
+    }
+}
+
+/// A socket file that nobody listens on.
+fn is_stale(path: &Path, address: &SockAddr) -> bool {
+    let is_socket = |file: std::fs::Metadata| file.file_type().is_socket();
+    let refuses = || {
+        let error = socket().and_then(|socket| socket.connect(address)).err();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    std::fs::symlink_metadata(path).is_ok_and(is_socket) && refuses()
+}
+
+fn id(file: &std::fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// Removes a file of ours.
+fn remove(path: &Path, ours: (u64, u64)) {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(file) if id(&file) == ours => std::fs::remove_file(path),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = removed {
+        tracing::debug!(path = %path.display(), %error, "cannot remove the file of a closed port");
+    }
+}
+
+/// A held lock file.
+#[derive(Debug)]
+struct Lock {
+    path: PathBuf,
+    file: File,
+    /// The file was there before: whoever made it did not remove it.
+    was_left: bool,
+}
+
+impl Lock {
+    /// Locks `path.lock`. [`AddrInUse`](io::ErrorKind::AddrInUse) when another process holds it.
+    fn of(path: &Path) -> io::Result<Lock> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        let mut options = File::options();
+        options.read(true).write(true).mode(0o600);
+        for _ in 0..TRIES {
+            let (file, was_left) = match options.clone().create_new(true).open(&path) {
+                Ok(file) => (file, false),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    match options.open(&path) {
+                        Ok(file) => (file, true),
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(error) => return Err(error),
+            };
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::AddrInUse.into()),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // Its holder removes it before it unlocks it; then the lock is worth nothing.
+            if std::fs::symlink_metadata(&path)
+                .is_ok_and(|now| file.metadata().is_ok_and(|ours| id(&ours) == id(&now)))
+            {
+                return Ok(Lock { path, file, was_left });
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        match self.file.metadata() {
+            Ok(file) => remove(&self.path, id(&file)),
+            Err(error) => tracing::debug!(%error, "a lock file was closed elsewhere"),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Row 162: no descriptor leaks, counted. In a process of its own, where nobody else opens any.
+
+#![cfg(target_os = "linux")]
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use couplet::{Loop, Protocol, Reactor, Transport};
+
+/// How many descriptors this process has open.
+fn count() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("it is there").count()
+}
+
+/// Sends some, with bytes and without, and closes in one of several ways.
+struct Sends(u32);
+
+impl Protocol for Sends {
+    fn connection_made(&mut self, transport: &Transport) {
+        for number in 0..5 {
+            let (_, writer) = std::io::pipe().expect("a pipe");
+            transport.send_descriptor(writer.into()).expect("a UNIX socket");
+            if number % 2 == self.0 % 2 {
+                transport.write("bytes");
+            }
+        }
+        match self.0 % 3 {
+            0 => transport.lose_connection(),
+            1 => transport.fail(std::io::Error::other("on purpose")),
+            _ => {}
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        transport.abort_connection();
+    }
+}
+
+/// Takes some, leaves others, and closes in one of several ways.
+struct Takes(u32, Vec<OwnedFd>);
+
+impl Protocol for Takes {
+    fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
+        self.1.push(descriptor);
+        match self.0 % 5 {
+            0 => transport.abort_connection(),
+            1 => transport.pause_producing(),
+            _ => {}
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        self.1.clear();
+        transport.write("enough");
+    }
+}
+
+/// Does not know of descriptors.
+struct Ignores;
+
+impl Protocol for Ignores {
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        transport.lose_connection();
+    }
+}
+
+fn adopt<P: Protocol>(
+    reactor: &Reactor,
+    socket: UnixStream,
+    protocol: impl FnMut() -> P + 'static,
+) {
+    let made = reactor.adopt(socket, protocol).expect("a UNIX socket");
+    // It fails with a protocol that does so.
+    made.add_both(|_| Ok(())).detach();
+}
+
+#[test]
+fn c162_no_descriptor_leaks() {
+    let mut l = Loop::new().expect("a loop");
+    let before = count();
+    for round in 0..60 {
+        let reactor = l.reactor();
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        adopt(&reactor, ours, move || Sends(round));
+        if round % 4 == 0 {
+            adopt(&reactor, theirs, || Ignores);
+        } else {
+            adopt(&reactor, theirs, move || Takes(round, Vec::new()));
+        }
+        for _ in 0..20 {
+            l.turn(Some(std::time::Duration::ZERO)).expect("it turns");
+        }
+        let connections = l.snapshot().connections;
+        // What still waits for an end, such as a paused one, ends with the run.
+        if !connections.is_empty() {
+            l.run(|reactor| {
+                reactor.stop();
+                Ok(())
+            })
+            .expect("it ends");
+        }
+        assert_eq!(count(), before, "round {round}");
+    }
+}

@@ -1,0 +1,118 @@
+//! UNIX connects of the real system, and sockets that the user made.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use couplet::testing::success_of;
+use couplet::{Address, ConnectError, UnixAddress};
+
+use super::Folder;
+use crate::suite::kit::Kit;
+use crate::suite::recorder::{Maker, On, Script};
+
+#[test]
+fn a_connect_to_no_socket_fails_with_the_systems_error() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let failure = |rig: &mut crate::suite::kit::Rig, name: &str| {
+        let a = rig.end();
+        rig.reactor.connect_unix(folder.path(name), Maker::new(&a.log, |_| None));
+        rig.until("a failure", || a.log.has("client_connection_failed"));
+        a.log.entries()[2].clone()
+    };
+    let failed = |text: &str| format!("client_connection_failed(Failed({text}))");
+    assert_eq!(failure(&mut rig, "nothing"), failed("no such file or directory"));
+    drop(UnixListener::bind(folder.path("stale")).expect("a free path"));
+    assert_eq!(failure(&mut rig, "stale"), failed(&ConnectError::Refused.to_string()));
+}
+
+#[test]
+fn a_connect_waits_while_the_queue_of_the_port_is_full() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let path = folder.path("port");
+    let address = socket2::SockAddr::unix(&path).expect("a short path");
+    let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+    let listener = listener.expect("a socket");
+    listener.bind(&address).expect("a free path");
+    listener.listen(0).expect("it is bound");
+    let _first = UnixStream::connect(&path).expect("the queue holds one");
+    let (a, stopped) = (rig.end(), rig.end());
+    let mut plays = Some(a.plays(Script::new()));
+    rig.reactor.connect_unix(path.clone(), move |_: &Address| plays.take());
+    let connector = rig.reactor.connect_unix(path, Maker::new(&stopped.log, |_| None));
+    rig.turns(5);
+    assert!(!a.is_made() && a.log.len() == 0);
+    connector.stop_connecting();
+    rig.turns(2);
+    assert_eq!(stopped.log.count("client_connection_failed(Failed(the attempt was stopped))"), 1);
+    listener.accept().expect("the first one");
+    rig.until("connection_made", || a.is_made());
+}
+
+#[test]
+fn c51a_unix_sockets_are_adopted_too() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    theirs.write_all(b"early").expect("room");
+    let a = rig.end();
+    let mut plays = Some(a.plays(Script::new().once(On::Data, |t| t.write("answer"))));
+    let adopted = rig.reactor.adopt(ours, move |_: &Address| plays.take());
+    let adopted = adopted.expect("a connected socket");
+    rig.until("bytes that came before", || a.received_len() == 5);
+    let connection = success_of(adopted);
+    assert_eq!(connection.transport().peer(), &UnixAddress::Unnamed.into());
+    let mut answer = [0; 6];
+    theirs.read_exact(&mut answer).expect("an answer");
+    // A port, whose file stays its maker's.
+    let path = folder.path("port");
+    let listener = UnixListener::bind(&path).expect("a free path");
+    let log = a.log.clone();
+    let port = rig.reactor.adopt_port(listener, Maker::new(&log, |_| None)).expect("it listens");
+    assert_eq!(port.host(), UnixAddress::from(&path).into());
+    let _client = UnixStream::connect(&path).expect("it listens");
+    rig.until("a connection", || log.has("build(unix:*)"));
+    port.stop_listening().expect("it listens").detach();
+    rig.turns(2);
+    assert_eq!(folder.names(), ["port"]);
+}
+
+#[test]
+fn c64_options_of_tcp_do_nothing() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let a = rig.end();
+    let mut plays = Some(a.plays(Script::new()));
+    let options = couplet::ListenOptions::default().reuse_port(true).no_delay(true);
+    let port =
+        rig.reactor.listen_unix_with(folder.path("port"), options, move |_: &Address| plays.take());
+    let b = rig.peer(&port.expect("a free path"));
+    rig.until("connection_made", || a.is_made());
+    let ((), lines) = crate::logged::logged(|| {
+        a.transport().set_tcp_no_delay(false);
+        a.transport().set_tcp_keep_alive(Some(std::time::Duration::from_secs(5)));
+        a.transport().set_reset_unless_closed(true);
+        rig.turns(2);
+    });
+    assert!(lines.is_empty(), "{lines:?}");
+    b.send(b"still here");
+    rig.until("bytes", || a.received_len() == 10);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn peer_credentials_tell_who_is_at_the_other_end() {
+    use crate::suite::kit::{BOTH_ROLES, Role};
+    for role in BOTH_ROLES {
+        let mut rig = Kit::mio().unix().rig();
+        let (a, b) =
+            rig.pair(role, Script::new().on(On::Made, |t| assert!(t.peer_credentials().is_some())));
+        let peer = a.transport().peer_credentials().expect("a UNIX socket");
+        assert_eq!(peer.pid, std::process::id(), "{role:?}");
+        assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(peer.gid, rustix::process::getegid().as_raw());
+        drop(b);
+        rig.lost(&a);
+        assert_eq!(a.transport().peer_credentials(), Some(peer), "after the end too");
+    }
+    let mut rig = Kit::mio().rig();
+    let (a, _b) = rig.pair(Role::Server, Script::new());
+    assert_eq!(a.transport().peer_credentials(), None);
+}

@@ -1,0 +1,244 @@
+//! Row 161: the files of UNIX ports. Facts of Twisted's `UNIXTestsBuilder` among them.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use couplet::{Address, ListenError, ListenOptions, Port, UnixAddress};
+
+use super::Folder;
+use crate::suite::kit::{Kit, Rig};
+use crate::suite::recorder::{On, Script};
+
+fn mode(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).expect("a socket").permissions().mode() & 0o7777
+}
+
+fn inode(path: &Path) -> u64 {
+    std::fs::symlink_metadata(path).expect("a file").ino()
+}
+
+/// Listens with an echo.
+fn try_listen(rig: &Rig, path: &Path, options: ListenOptions) -> Result<Port, ListenError> {
+    let echo = || crate::suite::recorder::A::default().plays(echoes());
+    rig.reactor.listen_unix_with(path.to_path_buf(), options, echo)
+}
+
+fn listen(rig: &Rig, path: &Path) -> Port {
+    try_listen(rig, path, ListenOptions::default()).expect("a free path")
+}
+
+fn echoes() -> Script {
+    Script::new().on(On::Data, |transport| transport.write("echo"))
+}
+
+/// A connection gets an answer.
+fn answers(rig: &mut Rig, mut stream: UnixStream) {
+    stream.write_all(b"?").expect("room");
+    stream.set_nonblocking(true).expect("an option");
+    let mut answer = [0; 4];
+    rig.until("an answer", || stream.read_exact(&mut answer).is_ok());
+    assert_eq!(&answer, b"echo");
+}
+
+fn stop(rig: &mut Rig, port: &Port) {
+    port.stop_listening().expect("it listens").detach();
+    rig.turns(2);
+}
+
+#[test]
+fn c161_a_port_sets_the_mode_of_its_path() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let (all, owner) = (folder.path("all"), folder.path("owner"));
+    let _all = listen(&rig, &all);
+    let options = ListenOptions::default().mode(0o600);
+    let port = try_listen(&rig, &owner, options).expect("a free path");
+    assert_eq!((mode(&all), mode(&owner)), (0o666, 0o600));
+    assert_eq!(port.host(), UnixAddress::from(&owner).into());
+    assert_eq!(port.host().path(), Some(&*owner));
+    answers(&mut rig, UnixStream::connect(&owner).expect("it listens"));
+}
+
+#[test]
+fn c161_a_port_gives_its_path_to_an_owner() {
+    let (rig, folder) = (Kit::mio().rig(), Folder::new());
+    let path = folder.path("port");
+    let is_root = rustix::process::geteuid().is_root();
+    let (user, group) = match is_root {
+        true => (65534, 65533),
+        false => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+    };
+    let options = ListenOptions::default().owner(user).group(group);
+    let _port = try_listen(&rig, &path, options).expect("a free path");
+    let file = std::fs::symlink_metadata(&path).expect("a socket");
+    assert_eq!((file.uid(), file.gid()), (user, group));
+    if !is_root {
+        let error = try_listen(&rig, &folder.path("root"), ListenOptions::default().owner(0));
+        assert!(error.is_err(), "files are given away by root only");
+        assert_eq!(folder.names(), ["port", "port.lock"], "nothing is left of it");
+    }
+}
+
+#[test]
+fn c161_the_path_is_removed_when_the_port_closes() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let path = folder.path("port");
+    let port = listen(&rig, &path);
+    rig.turn();
+    assert_eq!(folder.names(), ["port", "port.lock"]);
+    stop(&mut rig, &port);
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
+    // Started again, in the same place.
+    port.start_listening().expect("the path is free");
+    rig.turn();
+    answers(&mut rig, UnixStream::connect(&path).expect("it listens"));
+    // At the end of the loop too, served or not.
+    let unserved = listen(&rig, &folder.path("unserved"));
+    drop((rig, unserved));
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
+}
+
+#[test]
+fn c161_a_path_that_somebody_else_has_taken_stays() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let path = folder.path("port");
+    let options = ListenOptions::default().lock_file(false);
+    let port = try_listen(&rig, &path, options).expect("a free path");
+    rig.turn();
+    std::fs::remove_file(&path).expect("a socket");
+    let _theirs = UnixListener::bind(&path).expect("a free path");
+    stop(&mut rig, &port);
+    assert!(UnixStream::connect(&path).is_ok(), "the other one still listens");
+}
+
+/// What a killed process leaves: a socket file, and a lock file that nobody holds.
+fn leave(path: &Path, lock: bool) {
+    drop(UnixListener::bind(path).expect("a free path"));
+    if lock {
+        std::fs::write(path.with_extension("lock"), "").expect("a lock file");
+    }
+}
+
+#[test]
+fn c161_a_stale_socket_is_replaced_when_its_lock_shows_that_its_owner_has_exited() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let path = folder.path("port");
+    leave(&path, true);
+    let port = listen(&rig, &path);
+    answers(&mut rig, UnixStream::connect(&path).expect("it listens"));
+    stop(&mut rig, &port);
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
+    // A lock alone is in nobody's way.
+    std::fs::write(folder.path("port.lock"), "").expect("a lock file");
+    let _port = listen(&rig, &path);
+    // Without a lock nothing shows that the owner has exited.
+    for (options, lock) in
+        [(ListenOptions::default().lock_file(false), true), (ListenOptions::default(), false)]
+    {
+        let path = folder.path(if lock { "locked" } else { "unlocked" });
+        leave(&path, lock);
+        let error = try_listen(&rig, &path, options).expect_err("a file is in the way");
+        assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
+        let text = error.to_string();
+        let start = format!("cannot listen on unix:{}: address already in use", path.display());
+        assert!(text.starts_with(&start), "{text}");
+        assert!(path.exists());
+    }
+}
+
+#[test]
+fn c161_a_live_socket_is_never_replaced() {
+    let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
+    let in_use = |rig: &Rig, path: &Path| {
+        let before = inode(path);
+        let error = try_listen(rig, path, ListenOptions::default()).expect_err("it is taken");
+        assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
+        assert_eq!(inode(path), before, "it is left alone");
+    };
+    // One of ours, which holds its lock.
+    let ours = folder.path("ours");
+    let _port = listen(&rig, &ours);
+    in_use(&rig, &ours);
+    answers(&mut rig, UnixStream::connect(&ours).expect("it listens"));
+    // One that has no lock, beside a lock that was left there.
+    let theirs = folder.path("theirs");
+    std::fs::write(folder.path("theirs.lock"), "").expect("a lock file");
+    let listener = UnixListener::bind(&theirs).expect("a free path");
+    in_use(&rig, &theirs);
+    assert!(UnixStream::connect(&theirs).is_ok());
+    drop(listener);
+    // Not a socket at all.
+    let file = folder.path("file");
+    std::fs::write(folder.path("file.lock"), "").expect("a lock file");
+    std::fs::write(&file, "precious").expect("a file");
+    in_use(&rig, &file);
+    assert_eq!(std::fs::read(&file).expect("a file"), b"precious");
+    assert!(!std::fs::symlink_metadata(&file).expect("a file").file_type().is_socket());
+}
+
+#[test]
+fn c161_a_lock_is_not_removed_while_another_holds_it() {
+    let (rig, folder) = (Kit::mio().rig(), Folder::new());
+    let path = folder.path("port");
+    let other = std::fs::File::create(folder.path("port.lock")).expect("a lock file");
+    other.lock().expect("a free lock");
+    let error = try_listen(&rig, &path, ListenOptions::default()).expect_err("it is locked");
+    assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
+    assert_eq!(folder.names(), ["port.lock"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c161_a_leading_nul_names_an_abstract_socket() {
+    let mut rig = Kit::mio().rig();
+    let name = format!("\0couplet-{}", std::process::id());
+    let port =
+        rig.reactor.listen_unix(&*name, || crate::suite::recorder::A::default().plays(echoes()));
+    let port = port.expect("a free name");
+    assert_eq!(port.host().to_string(), format!("unix:@{}", &name[1..]));
+    assert_eq!(port.host().path(), None);
+    let a = rig.end();
+    let mut plays = Some(a.plays(Script::new().on(On::Made, |transport| transport.write("?"))));
+    rig.reactor.connect_unix(&*name, move |_: &Address| plays.take());
+    rig.until("an answer", || a.received_len() == 4);
+    assert_eq!(a.transport().peer(), &port.host());
+    assert_eq!(a.transport().host(), &UnixAddress::Unnamed.into());
+}
+
+#[test]
+fn c161_a_name_that_no_socket_can_have_is_an_error_of_the_call() {
+    let rig = Kit::mio().rig();
+    let long = "x".repeat(200);
+    for name in ["", &long, "no/such/folder/port", "a\0b"] {
+        let error = try_listen(&rig, Path::new(name), ListenOptions::default());
+        let error = error.expect_err("it is no name");
+        assert_eq!(error.address, UnixAddress::from(name).into());
+    }
+}
+
+#[test]
+fn c161_the_backlog_and_the_preparation_are_those_asked_for() {
+    let (rig, folder) = (Kit::mio().rig(), Folder::new());
+    let path = folder.path("port");
+    let options = ListenOptions::default().backlog(0).prepare(|socket| {
+        assert!(socket.local_addr()?.is_unnamed(), "it is not bound yet");
+        socket.set_recv_buffer_size(4096)
+    });
+    let _port = try_listen(&rig, &path, options).expect("a free path");
+    let connect = || {
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&socket2::SockAddr::unix(&path)?)?;
+        Ok::<_, std::io::Error>(socket)
+    };
+    let queued: Vec<_> = (0..3).map(|_| connect()).collect();
+    assert!(queued[0].is_ok() && queued[2].is_err(), "{queued:?}");
+    let error = try_listen(
+        &rig,
+        &folder.path("refused"),
+        ListenOptions::default().prepare(|_| Err(std::io::Error::other("by wish"))),
+    );
+    assert!(error.expect_err("it is not prepared").to_string().contains("by wish"));
+    assert_eq!(folder.names(), ["port", "port.lock"]);
+}
