@@ -197,7 +197,8 @@ pub enum WriteOutcome {
 pub enum CloseMode {
     /// As `close(2)` does: with a FIN if everything was read, else with a reset.
     Normal,
-    /// With a reset; unsent bytes are discarded.
+    /// With a reset; unsent bytes are discarded. A UNIX socket has no such reset: the peer sees an
+    /// end of stream, or a reset where bytes of its own were not read.
     Reset,
 }
 

@@ -226,7 +226,7 @@ impl Transport {
     }
 
     /// Aborts the connection: unsent bytes are dropped, and the peer gets a reset. The reason is
-    /// [`Reason::Aborted`].
+    /// [`Reason::Aborted`]. Over a UNIX socket, which has no reset, the peer sees an end of stream.
     pub fn abort_connection(&self) {
         self.cell.abort();
     }
@@ -456,7 +456,8 @@ impl Transport {
     /// }
     /// ```
     ///
-    /// Sets `SO_LINGER` with a timeout of 0, and clears it before the FIN.
+    /// Sets `SO_LINGER` with a timeout of 0, and clears it before the FIN. Does nothing on a UNIX
+    /// socket.
     pub fn set_reset_unless_closed(&self, on: bool) {
         self.cell.add_option(SocketOption::ResetUnlessClosed(on));
     }

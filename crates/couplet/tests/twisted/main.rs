@@ -1,4 +1,5 @@
-//! Interoperability with real Twisted over loopback: framing, half-close, abort and slow readers.
+//! Interoperability with real Twisted over loopback: framing, half-close, abort, slow readers, and
+//! descriptors over a UNIX socket.
 //! Each fact is tested in both directions: Couplet listens and Twisted connects, and vice versa.
 //!
 //! `peer.py` is the peer. It runs on the Python that `TWISTED_PYTHON` names, or on one that
@@ -12,3 +13,4 @@ mod meeting;
 mod peer;
 mod reset;
 mod slow;
+mod unix;

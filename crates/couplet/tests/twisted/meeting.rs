@@ -51,10 +51,20 @@ pub(crate) fn meet<P: Protocol>(
     case: &str,
     build: impl FnOnce(&mut Peer, End) -> P,
 ) -> Met {
+    meet_at(listener, case, None, build)
+}
+
+/// [`meet`], over a UNIX socket if there is a path.
+pub(crate) fn meet_at<P: Protocol>(
+    listener: Listener,
+    case: &str,
+    path: Option<&str>,
+    build: impl FnOnce(&mut Peer, End) -> P,
+) -> Met {
     let end = End::default();
     let mut started = None;
     let run = Loop::new().expect("a loop").run(|reactor| {
-        started = Some(introduce(reactor, listener, case, |peer| build(peer, end.clone()))?);
+        started = Some(introduce(reactor, listener, case, path, |peer| build(peer, end.clone()))?);
         let late = reactor.clone();
         reactor.call_later(LONG, move || late.stop());
         Ok(())
@@ -72,6 +82,7 @@ fn introduce<P: Protocol>(
     reactor: &Reactor,
     listener: Listener,
     case: &str,
+    path: Option<&str>,
     build: impl FnOnce(&mut Peer) -> P,
 ) -> Result<Peer> {
     let slot: Rc<RefCell<Option<P>>> = Rc::default();
@@ -79,15 +90,20 @@ fn introduce<P: Protocol>(
     let factory = move || taken.take().expect("one connection");
     let mut peer = match listener {
         Listener::Couplet => {
-            let port = reactor.listen("tcp:0:interface=127.0.0.1", factory)?;
-            let address = port.host().socket_addr().expect("a TCP port");
-            Peer::start(case, "client", address.port())
+            let any =
+                path.map_or("tcp:0:interface=127.0.0.1".to_owned(), |path| format!("unix:{path}"));
+            let port = reactor.listen(any, factory)?;
+            let number = port.host().port().map(|port| port.to_string());
+            Peer::start(case, "client", &number.or(path.map(str::to_owned)).expect("one of them"))
         }
         Listener::Twisted => {
-            let peer = Peer::start(case, "server", 0);
+            let peer = Peer::start(case, "server", path.unwrap_or("0"));
             let line = peer.said.next().expect("a line");
-            let port = line.strip_prefix("listening ").expect("its port").parse()?;
-            reactor.connect_tcp("127.0.0.1", port, factory);
+            let port = line.strip_prefix("listening ").expect("its port");
+            match path {
+                Some(path) => drop(reactor.connect_unix(path, factory)),
+                None => drop(reactor.connect_tcp("127.0.0.1", port.parse()?, factory)),
+            }
             peer
         }
     };

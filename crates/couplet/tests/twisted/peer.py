@@ -1,9 +1,11 @@
 """A Twisted peer for the tests beside it: `peer.py CASE server|client PORT`.
 
+A PORT that is a path is that of a UNIX socket.
 One process, one connection. A server first prints `listening` and its port. The connection's
 events follow, one per line; `lost` and the class of the reason come last.
 """
 
+import os
 import socket
 import sys
 
@@ -237,6 +239,28 @@ class Pour(Ends, protocol.Protocol):
         say("stopped at", self.written)
 
 
+@implementer(interfaces.IFileDescriptorReceiver)
+class Descriptors(Ends, protocol.Protocol):
+    """Passes the writing end of a pipe, and writes to the descriptor that it is passed."""
+
+    passed = 0
+
+    def connectionMade(self):
+        self.reading, writing = os.pipe()
+        self.transport.sendFileDescriptor(writing)
+        self.transport.write(b"yours")
+
+    def fileDescriptorReceived(self, descriptor):
+        self.passed += 1
+        os.write(descriptor, b"from Twisted")
+        os.close(descriptor)
+
+    def dataReceived(self, data):
+        say("passed", self.passed, "with", data.decode())
+        say("read", os.read(self.reading, 100).decode())
+        self.transport.loseConnection()
+
+
 FRAMES = {
     "crlf-lines": CrlfLines,
     "lf-lines": LfLines,
@@ -250,6 +274,7 @@ CASES = {
     "ask-for-abort": AskForAbort,
     "read-slowly": ReadSlowly,
     "pour": Pour,
+    "descriptors": Descriptors,
 }
 for name, frame in FRAMES.items():
     for manner in (Echo, Talk, Exceed):
@@ -277,11 +302,18 @@ class OneClient(protocol.ClientFactory):
 def main(case, role, port):
     if role == "server":
         factory = One.forProtocol(CASES[case])
-        factory.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-        say("listening", factory.port.getHost().port)
+        if "/" in port:
+            factory.port = reactor.listenUNIX(port, factory)
+            say("listening", port)
+        else:
+            factory.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            say("listening", factory.port.getHost().port)
     else:
         factory = OneClient.forProtocol(CASES[case])
-        reactor.connectTCP("127.0.0.1", int(port), factory)
+        if "/" in port:
+            reactor.connectUNIX(port, factory)
+        else:
+            reactor.connectTCP("127.0.0.1", int(port), factory)
     reactor.callLater(LONG, reactor.stop)
     reactor.run()
 

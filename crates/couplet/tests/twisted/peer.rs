@@ -83,12 +83,13 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts `case` as a "server", or as a "client" that connects to `port`.
-    pub(crate) fn start(case: &str, role: &str, port: u16) -> Peer {
+    /// Starts `case` as a "server", or as a "client" that connects to `port`. A path is that of a UNIX
+    /// socket.
+    pub(crate) fn start(case: &str, role: &str, port: &str) -> Peer {
         let python = python().expect("has_twisted() was checked");
         let mut child = Command::new(python)
             .arg(format!("{HERE}/peer.py"))
-            .args([case, role, &port.to_string()])
+            .args([case, role, port])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
