@@ -705,7 +705,8 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
 }
 
 /// Called immediately, in the caller's frame: what they own is dropped there.
-const CALLED_AT_ONCE: [&str; 6] = ["run", "run_until", "begin", "wrap", "wrap_protocols", "write"];
+const CALLED_AT_ONCE: [&str; 8] =
+    ["run", "run_until", "begin", "wrap", "wrap_protocols", "write", "feed", "fill"];
 
 /// The library's sources, without the rooms that have their own tests or only serve tests.
 fn sources(folder: &Path) -> Vec<String> {
