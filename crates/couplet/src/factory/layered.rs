@@ -24,7 +24,7 @@ use crate::reactor::{Connector, Reactor};
 /// # fn main() -> couplet::Result<()> {
 /// # let reactor_loop = couplet::Loop::new()?;
 /// # let reactor = reactor_loop.reactor();
-/// reactor.listen("tcp:0:interface=127.0.0.1", Layered::new(|| Echo, SingleBytes::default))?;
+/// reactor.listen("tcp:0:interface=127.0.0.1", Layered::new(|| Echo, |_, _| SingleBytes::default()))?;
 /// # Ok(())
 /// # }
 /// ```
@@ -34,19 +34,20 @@ use crate::reactor::{Connector, Reactor};
 pub struct Layered<F, M> {
     inner: F,
     make: M,
+    reactor: Option<Reactor>,
 }
 
 impl<F: Factory, M> Layered<F, M> {
-    /// `make` makes the layer of each new connection.
+    /// `make` makes the layer of each new connection, given the reactor and the peer.
     pub fn new<K, L: Layer + 'static>(inner: impl IntoFactory<K, Factory = F>, make: M) -> Self
     where
-        M: FnMut() -> L,
+        M: FnMut(&Reactor, &Address) -> L,
     {
-        Layered { inner: inner.into_factory(), make }
+        Layered { inner: inner.into_factory(), make, reactor: None }
     }
 }
 
-impl<F: Factory, L: Layer + 'static, M: FnMut() -> L> Factory for Layered<F, M> {
+impl<F: Factory, L: Layer + 'static, M: FnMut(&Reactor, &Address) -> L> Factory for Layered<F, M> {
     type Protocol = F::Protocol;
 
     fn do_start(&mut self) {
@@ -58,7 +59,8 @@ impl<F: Factory, L: Layer + 'static, M: FnMut() -> L> Factory for Layered<F, M> 
     }
 
     fn layers(&mut self, peer: &Address) -> Vec<Box<dyn Layer>> {
-        let mut layers: Vec<Box<dyn Layer>> = vec![Box::new((self.make)())];
+        let reactor = self.reactor.as_ref().expect("a factory in use was attached to its reactor");
+        let mut layers: Vec<Box<dyn Layer>> = vec![Box::new((self.make)(reactor, peer))];
         layers.extend(self.inner.layers(peer));
         layers
     }
@@ -80,6 +82,7 @@ impl<F: Factory, L: Layer + 'static, M: FnMut() -> L> Factory for Layered<F, M> 
     }
 
     fn attach(&mut self, reactor: &Reactor) {
+        self.reactor = Some(reactor.clone());
         self.inner.attach(reactor);
     }
 }

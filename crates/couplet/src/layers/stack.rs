@@ -107,6 +107,9 @@ impl Unread {
     }
 
     fn keep(&mut self, bytes: &[u8]) {
+        if self.read > self.bytes.len() / 2 {
+            self.bytes.drain(..mem::take(&mut self.read));
+        }
         self.bytes.extend_from_slice(bytes);
     }
 }
@@ -345,7 +348,8 @@ impl Layers {
 
     /// When to call [`timed_out`](Self::timed_out).
     pub fn deadline(&self) -> Option<Instant> {
-        self.levels.iter().filter_map(|level| level.layer.deadline()).min()
+        let deadlines = self.levels.iter().filter_map(|level| level.layer.deadline());
+        if self.state.failed { None } else { deadlines.min() }
     }
 
     /// Informs the layers whose deadline has come. Call [`feed`](Self::feed) and

@@ -550,6 +550,7 @@ fn only_layers_whose_time_has_come_time_out() {
         Continue(())
     });
     assert_eq!(reason.take(), Some(Reason::Timeout.to_string()));
+    assert_eq!(layers.deadline(), None, "a stack that has failed waits for nothing");
     assert_eq!(seen.events.len(), 1);
 }
 

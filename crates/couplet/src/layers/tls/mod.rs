@@ -245,6 +245,7 @@ impl Tls {
 
     fn end_with(&mut self, reason: Reason) {
         self.state = State::Failing(reason);
+        self.deadline = None;
         self.more = false;
         self.session = None;
         (self.received, self.seen) = (Vec::new(), 0);
