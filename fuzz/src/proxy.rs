@@ -73,7 +73,7 @@ fn read(stream: &[u8], piece: usize) -> Read {
         });
         assert!(flow.is_continue());
     }
-    read.header = layers.find::<ProxyHeader>().cloned();
+    read.header = layers.opened().find::<ProxyHeader>().map(|header| (*header).clone());
     assert!(read.header.is_none() || read.failed.is_none());
     read
 }

@@ -40,7 +40,7 @@ pub trait Factory {
     /// The layers of a new connection, from the socket up; by default none. With layers
     /// [`build_protocol`](Self::build_protocol) is called when all of them are open.
     ///
-    /// [`Layered`](Layered) puts layers under any factory. A factory that wraps
+    /// [`Layered`] puts layers under any factory. A factory that wraps
     /// another passes this on.
     fn layers(&mut self, _peer: &Address) -> Vec<Box<dyn Layer>> {
         Vec::new()

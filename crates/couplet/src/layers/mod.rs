@@ -16,6 +16,7 @@ mod throttle;
 pub mod tls;
 
 use std::any::Any;
+use std::rc::Rc;
 use std::time::Instant;
 
 pub use log::{Direction, Lines, LogForm, Pcap, PcapTap, Tap, TrafficLog};
@@ -46,23 +47,45 @@ pub enum Up<'a> {
     /// only if it left bytes, or for another reason. This spares a layer that only passes bytes on
     /// every second call.
     Last(&'a [u8]),
-    /// The layer is open: its handshake is complete, or its header was read, perhaps with addresses.
+    /// The layer is open: its handshake is complete, or its header was read, perhaps with something to tell.
     /// Reported once, before the first `Data`, by a layer whose [`is_open`](Layer::is_open) was false
     /// at the beginning.
-    Open(Option<Box<Addresses>>),
+    Open(Option<Box<Opened>>),
     /// The peer ended the stream above this layer, after all its bytes. Nothing comes after it.
     Closed,
     /// The connection cannot go on. Nothing comes after it.
     Failed(Reason),
 }
 
-/// The ends of a connection as a layer was told of them, where they differ from the socket's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
-    /// The other end.
+/// What a layer found out about the connection while it opened.
+#[derive(Clone, Debug, Default)]
+pub struct Opened {
+    /// The address of the other end, where it is not the socket's.
     pub peer: Option<Address>,
-    /// Our end.
+    /// The address of our end, where it is not the socket's.
     pub host: Option<Address>,
+    /// Anything else, by type: a `TlsInfo`, a [`ProxyHeader`]. The protocol finds it with
+    /// [`Transport::layer_info`](crate::Transport::layer_info). Law 9: one or two for each layer.
+    pub infos: Vec<Rc<dyn Any>>,
+}
+
+impl Opened {
+    /// Only an info.
+    pub fn with_info(info: impl Any) -> Box<Opened> {
+        Box::new(Opened { infos: vec![Rc::new(info)], ..Opened::default() })
+    }
+
+    /// The info of this type; of several, that of the upper layer.
+    pub fn find<T: 'static>(&self) -> Option<Rc<T>> {
+        self.infos.iter().rev().find_map(|info| info.clone().downcast().ok())
+    }
+
+    /// Adds what a layer found out that opened later.
+    fn add(&mut self, later: Opened) {
+        self.peer = later.peer.or(self.peer.take());
+        self.host = later.host.or(self.host.take());
+        self.infos.extend(later.infos);
+    }
 }
 
 /// A step between the socket and the protocol, as a state machine without I/O.
@@ -169,11 +192,5 @@ pub trait Layer {
     /// The deadline has come. `up` and `down` are called next.
     fn timed_out(&mut self, now: Instant) {
         let _ = now;
-    }
-
-    /// What the layer knows about the connection, for [`Layers::find`]: a `TlsInfo` or a
-    /// [`ProxyHeader`], once the layer is open.
-    fn knows(&self) -> Option<&dyn Any> {
-        None
     }
 }

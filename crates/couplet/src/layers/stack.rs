@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Addresses, Layer, Outbox, ROOM, Up};
+use super::{Layer, Opened, Outbox, ROOM, Up};
 use crate::defer::Failure;
 use crate::error::Reason;
 use crate::transport::outbox::Spares;
@@ -83,7 +83,7 @@ struct Level {
 struct State {
     /// The number of levels that are not open.
     shut: usize,
-    addresses: Addresses,
+    opened: Opened,
     /// Some level may have more to give without new bytes from the socket.
     behind: bool,
     /// The stream below has ended, which level 0 does not know yet.
@@ -131,7 +131,7 @@ impl Layers {
     pub fn boxed(layer: Box<dyn Layer>, spares: &Rc<Spares>) -> Layers {
         let state = State {
             shut: 0,
-            addresses: Addresses::default(),
+            opened: Opened::default(),
             behind: false,
             end_due: false,
             ended: false,
@@ -224,8 +224,8 @@ impl Layers {
     /// The way up: bytes of the socket go in, and what comes out on top goes to `sink`, which never
     /// gets [`Up::Nothing`] or [`Up::Last`].
     ///
-    /// The sink gets [`Up::Open`] when the last closed layer has opened, with the addresses that the
-    /// layers were told; it may return [`Break`] to stop (a pause, an upgrade). Then, and when a
+    /// The sink gets [`Up::Open`] when the last closed layer has opened, with what the
+    /// layers found out; it may return [`Break`] to stop (a pause, an upgrade). Then, and when a
     /// layer is full, `feed` returns `Break`: the holder stops reading from the socket, and calls
     /// `feed` without bytes to go on. Bytes that are fed in spite of it wait behind the others.
     ///
@@ -324,14 +324,9 @@ impl Layers {
         self.state.shut == 0
     }
 
-    /// What a layer [knows](Layer::knows) of this type; of several, the upper one.
-    pub fn find<T: 'static>(&self) -> Option<&T> {
-        self.levels.iter().rev().find_map(|level| level.layer.knows()?.downcast_ref())
-    }
-
-    /// The addresses that the layers were told.
-    pub fn addresses(&self) -> &Addresses {
-        &self.state.addresses
+    /// What the layers found out while they opened.
+    pub fn opened(&self) -> &Opened {
+        &self.state.opened
     }
 
     /// Bytes that have left the outbox above and not the [`bottom`](Self::bottom), after whatever
@@ -462,17 +457,15 @@ impl<S: FnMut(Up<'_>) -> ControlFlow<()>> Feed<'_, S> {
     }
 
     #[cold]
-    fn opened(&mut self, open: &mut bool, told: Option<Box<Addresses>>) -> ControlFlow<()> {
+    fn opened(&mut self, open: &mut bool, told: Option<Box<Opened>>) -> ControlFlow<()> {
         self.state.shut -= usize::from(!mem::replace(open, true));
-        let addresses = &mut self.state.addresses;
         if let Some(told) = told {
-            addresses.peer = told.peer.or(addresses.peer.take());
-            addresses.host = told.host.or(addresses.host.take());
+            self.state.opened.add(*told);
         }
         if self.state.shut > 0 {
             return Continue(());
         }
-        (self.sink)(Up::Open(Some(Box::new(addresses.clone()))))
+        (self.sink)(Up::Open(Some(Box::new(self.state.opened.clone()))))
     }
 
     /// The stream below these levels has ended.

@@ -79,10 +79,7 @@ impl Core {
     pub(super) fn layers_opened(&mut self, io: &mut dyn Commands, key: Key) {
         let Some(entry) = self.table.connection(key) else { return };
         let Some(opening) = entry.opening.take() else { return };
-        let told = entry.life.addresses_told();
-        if let Some(cell) = entry.life.cell_mut() {
-            cell.set_addresses(told);
-        }
+        entry.life.note_opened();
         let cell = entry.life.cell().clone();
         let build = |factory: &mut dyn AnyFactory| factory.build(&cell.peer);
         let built = opening.factory().call("build_protocol", build).flatten();

@@ -19,7 +19,7 @@ use crate::address::Address;
 use crate::defer::{Failure, Resolver};
 use crate::driver::{Key, LocalEnd, PeerCredentials, SocketCall, SocketOption};
 use crate::error::{ConnectionLost, Reason};
-use crate::layers::{Addresses, Layer};
+use crate::layers::{Layer, Opened};
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
@@ -192,6 +192,7 @@ struct Rare {
     timers_limit: usize,
     upgrade: Option<Upgrade>,
     credentials: Option<Box<PeerCredentials>>,
+    opened: Option<Opened>,
 }
 
 impl ConnectionCell {
@@ -256,14 +257,25 @@ impl ConnectionCell {
         })
     }
 
-    /// The addresses that its layers were told of.
-    pub(crate) fn set_addresses(&mut self, told: Addresses) {
-        if let Some(peer) = told.peer {
-            self.peer = peer;
+    /// The addresses that its layers were told, for a connection whose protocol is about to be
+    /// built.
+    pub(crate) fn set_addresses(&mut self, opened: &Opened) {
+        if let Some(peer) = &opened.peer {
+            self.peer = peer.clone();
         }
-        if let Some(host) = told.host {
-            self.host = OnceCell::from(host);
+        if let Some(host) = &opened.host {
+            self.host = OnceCell::from(host.clone());
         }
+    }
+
+    /// What the layers found out while they opened.
+    pub(super) fn set_opened(&self, opened: Opened) {
+        let before = self.rare_mut().opened.replace(opened);
+        drop(before);
+    }
+
+    pub(super) fn layer_info<T: 'static>(&self) -> Option<Rc<T>> {
+        self.rare.borrow().as_ref()?.opened.as_ref()?.find()
     }
 
     /// The socket is about to be closed: a handle that stays can still be asked for its address.

@@ -630,6 +630,42 @@ impl Transport {
         self.cell.start_layer(Box::new(layer));
     }
 
+    /// [`start_layer`](Self::start_layer) with TLS, as the side that waits for a ClientHello: of
+    /// STARTTLS, the server. Twisted's `startTLS`.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub fn start_tls(&self, tls: &crate::layers::tls::ServerTls) {
+        self.start_layer(tls.layer(self.reactor().now()));
+    }
+
+    /// [`start_tls`](Self::start_tls) as the TLS client, which verifies that its peer is `host`.
+    ///
+    /// # Errors
+    ///
+    /// When `host` is neither a DNS name nor an IP address.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub fn start_tls_client(
+        &self,
+        tls: &crate::layers::tls::ClientTls,
+        host: &str,
+    ) -> Result<(), crate::layers::tls::TlsConfigError> {
+        self.start_layer(tls.layer(host, self.reactor().now())?);
+        Ok(())
+    }
+
+    /// What the TLS handshake has negotiated, with the peer's certificates; `None` without TLS, and
+    /// before the handshake is complete.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub fn tls(&self) -> Option<Rc<crate::layers::tls::TlsInfo>> {
+        self.layer_info()
+    }
+
+    /// What a layer found out while it opened, by its type: a `TlsInfo`, a
+    /// [`ProxyHeader`](crate::layers::ProxyHeader), or what a layer of yours
+    /// [tells](crate::layers::Opened::infos).
+    pub fn layer_info<T: 'static>(&self) -> Option<Rc<T>> {
+        self.cell.layer_info()
+    }
+
     /// True from [`start_layer`](Self::start_layer) until the layer is open. A framer of your own that
     /// holds bytes in clear by then must fail the connection.
     pub fn is_starting_layer(&self) -> bool {

@@ -30,6 +30,7 @@ mod readiness;
 mod reconnecting;
 mod relay;
 mod robust;
+mod secure;
 mod sim;
 mod smoke;
 mod snapshot;
@@ -46,3 +47,6 @@ mod turns;
 #[cfg(unix)]
 mod unix;
 mod watch;
+
+/// For the certificates that the library's own tests share with these.
+use couplet::layers;

@@ -8,14 +8,14 @@
 
 mod header;
 
-use std::any::Any;
 use std::fmt;
 use std::mem;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub use header::{ProxyError, ProxyHeader, ProxyTls, ProxyVersion};
 
-use super::{Addresses, Layer, Outbox, PassThrough, Up};
+use super::{Layer, Opened, Outbox, PassThrough, Up};
 use crate::defer::Failure;
 use crate::error::Reason;
 
@@ -32,7 +32,7 @@ pub struct ProxyReader {
     deadline: Option<Instant>,
     late: bool,
     ended: bool,
-    header: Option<ProxyHeader>,
+    is_open: bool,
     after: PassThrough,
 }
 
@@ -44,7 +44,7 @@ impl ProxyReader {
             deadline: now.checked_add(TIMEOUT),
             late: false,
             ended: false,
-            header: None,
+            is_open: false,
             after: PassThrough::default(),
         }
     }
@@ -79,7 +79,7 @@ impl ProxyReader {
 
 impl Layer for ProxyReader {
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
-        if self.header.is_some() {
+        if self.is_open {
             return self.after.up(below, now);
         }
         match self.read(below) {
@@ -87,9 +87,9 @@ impl Layer for ProxyReader {
             Ok(Some(header)) => {
                 self.received = Vec::new();
                 self.deadline = None;
-                let addresses = Addresses { peer: header.peer.clone(), host: header.host.clone() };
-                self.header = Some(header);
-                Up::Open(Some(Box::new(addresses)))
+                let (peer, host) = (header.peer.clone(), header.host.clone());
+                self.is_open = true;
+                Up::Open(Some(Box::new(Opened { peer, host, infos: vec![Rc::new(header)] })))
             }
             Err(error) => {
                 self.deadline = None;
@@ -99,7 +99,7 @@ impl Layer for ProxyReader {
     }
 
     fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
-        if self.header.is_some() {
+        if self.is_open {
             self.after.down(above, below, now);
         }
     }
@@ -110,7 +110,7 @@ impl Layer for ProxyReader {
     }
 
     fn is_open(&self) -> bool {
-        self.header.is_some()
+        self.is_open
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -120,15 +120,11 @@ impl Layer for ProxyReader {
     fn timed_out(&mut self, _: Instant) {
         self.late = self.deadline.take().is_some();
     }
-
-    fn knows(&self) -> Option<&dyn Any> {
-        self.header.as_ref().map(|header| header as _)
-    }
 }
 
 impl fmt::Debug for ProxyReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProxyReader").field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("ProxyReader").field("is_open", &self.is_open).finish_non_exhaustive()
     }
 }
 

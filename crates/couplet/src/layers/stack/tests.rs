@@ -16,7 +16,7 @@ struct Records {
     record: Vec<u8>,
     greeted: bool,
     open: bool,
-    opened_by: Option<Addresses>,
+    opened_by: Option<Opened>,
     ended: bool,
     until: Option<Instant>,
     late: bool,
@@ -343,7 +343,7 @@ fn the_end_comes_after_all_bytes_even_to_a_receiver_that_stopped() {
 #[test]
 fn a_stack_opens_once_when_its_last_level_does_with_all_addresses() {
     let peer: Address = std::net::SocketAddr::from(([1, 2, 3, 4], 5)).into();
-    let told = Addresses { peer: Some(peer.clone()), host: None };
+    let told = Opened { peer: Some(peer.clone()), ..Opened::default() };
     let mut layers = stacked([
         Box::new(Records { opened_by: Some(told), ..Records::default() }) as Box<dyn Layer>,
         Box::new(Records::default()),
@@ -353,8 +353,8 @@ fn a_stack_opens_once_when_its_last_level_does_with_all_addresses() {
     let mut opened = Vec::new();
     let mut feed = |layers: &mut Layers, bytes: &[u8]| {
         layers.feed(bytes, start(), |up| {
-            let Up::Open(Some(addresses)) = up else { panic!("{up:?}") };
-            opened.push(addresses.peer);
+            let Up::Open(Some(told)) = up else { panic!("{up:?}") };
+            opened.push(told.peer);
             Break(())
         })
     };
@@ -509,27 +509,19 @@ fn a_failure_comes_once_and_its_alert_goes_down() {
 }
 
 #[test]
-fn what_a_layer_knows_is_found_from_the_top() {
-    struct Knows(&'static str, PassThrough);
-    impl Layer for Knows {
-        fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
-            self.1.up(below, now)
-        }
-
-        fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
-            self.1.down(above, below, now);
-        }
-
-        fn ended(&mut self) {}
-
-        fn knows(&self) -> Option<&dyn std::any::Any> {
-            Some(&self.0)
-        }
-    }
-    let knows = |what| Box::new(Knows(what, PassThrough::default())) as Box<dyn Layer>;
-    let layers = stacked([knows("lower"), knows("upper"), Box::new(PassThrough::default())]);
-    assert_eq!(layers.find::<&str>(), Some(&"upper"));
-    assert_eq!(layers.find::<String>(), None);
+fn what_layers_found_out_is_found_from_the_top() {
+    let opens = |info: &'static str| Records {
+        opened_by: Some(*Opened::with_info(info)),
+        ..Records::default()
+    };
+    let mut layers =
+        stacked([Box::new(opens("lower")) as Box<dyn Layer>, Box::new(opens("upper"))]);
+    let mut seen = Seen::default();
+    let _ = seen.feed(&mut layers, b"!");
+    assert_eq!(layers.opened().find::<&str>().as_deref(), Some(&"lower"));
+    let _ = seen.feed(&mut layers, &[1, !b'!']);
+    assert_eq!(layers.opened().find::<&str>().as_deref(), Some(&"upper"));
+    assert_eq!(layers.opened().find::<String>(), None);
 }
 
 #[test]

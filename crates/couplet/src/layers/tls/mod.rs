@@ -13,7 +13,6 @@ mod engine;
 mod guess;
 mod settings;
 
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -27,7 +26,7 @@ pub use settings::{
     TlsConfigError,
 };
 
-use super::{Layer, Outbox, ROOM, Up};
+use super::{Layer, Opened, Outbox, ROOM, Up};
 use crate::error::{Fault, Reason, TlsError, TlsProblem};
 use engine::config::{ClientConfig, ServerConfig, ServerName};
 use engine::{Session, Step};
@@ -318,7 +317,7 @@ impl Layer for Tls {
                 State::Handshaking | State::Open => {}
                 State::Opening => {
                     self.state = State::Open;
-                    return Up::Open(None);
+                    return Up::Open(self.info.clone().map(Opened::with_info));
                 }
                 State::PeerClosed => return Up::Closed,
                 State::Failing(_) => {
@@ -403,10 +402,6 @@ impl Layer for Tls {
         );
         error.in_handshake = true;
         self.end_with(Reason::Tls(Arc::new(error)));
-    }
-
-    fn knows(&self) -> Option<&dyn Any> {
-        self.info.as_ref().map(|info| info as _)
     }
 }
 

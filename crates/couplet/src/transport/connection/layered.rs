@@ -9,7 +9,7 @@
 //! protocol's, the socket's FIN ends the connection.
 
 use std::ops::ControlFlow::{self, Break, Continue};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{DRAIN, Follows, Life, Reading, State, Writing, stop};
 use crate::defer::Failure;
@@ -17,7 +17,10 @@ use crate::driver::{CloseMode, Outbox};
 use crate::error::{By, Reason};
 use crate::layers::{Layers, PlaintextAfterUpgrade, Up};
 use crate::panics::{caught, contain, discard, discard_all, witness};
-use crate::transport::cell::{Phase, Starting};
+use crate::transport::cell::{CLOSE_DEADLINE, Phase, Starting};
+
+/// How long a connection that did not open waits for its alert to leave, and for the peer to close.
+const OPENING_CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
 pub(super) struct Layered {
     layers: Layers,
@@ -52,6 +55,9 @@ impl Life {
     pub(crate) fn put_layers(&mut self, layers: Layers) -> bool {
         let opening = !layers.is_open();
         self.set_layers(layers, opening);
+        if opening {
+            self.transport.cell.close_deadline.set(Some(OPENING_CLOSE_DEADLINE));
+        }
         !opening
     }
 
@@ -71,8 +77,10 @@ impl Life {
     /// There is a protocol. What the layers hold is delivered by
     /// [`resume_layers`](Self::resume_layers), after `connection_made`.
     pub(super) fn begin_above_layers(&mut self) {
-        if let Some(layered) = &mut self.layered {
-            layered.opening = false;
+        if let Some(layered) = &mut self.layered
+            && std::mem::take(&mut layered.opening)
+        {
+            self.transport.cell.close_deadline.set(Some(CLOSE_DEADLINE));
         }
     }
 
@@ -83,9 +91,15 @@ impl Life {
         self.follows()
     }
 
-    /// The addresses that the layers were told.
-    pub(crate) fn addresses_told(&self) -> crate::layers::Addresses {
-        self.layered.as_ref().map(|l| l.layers.addresses().clone()).unwrap_or_default()
+    /// The layers have opened, and the protocol is about to be built: what they found out is there
+    /// for it.
+    pub(crate) fn note_opened(&mut self) {
+        let Some(layered) = &self.layered else { return };
+        let opened = layered.layers.opened().clone();
+        if let Some(cell) = self.cell_mut() {
+            cell.set_addresses(&opened);
+        }
+        self.transport.cell.set_opened(opened);
     }
 
     /// True until the protocol was built.
@@ -144,7 +158,12 @@ impl Life {
                 risen.opened = true;
                 return Break(());
             }
-            Up::Open(_) => self.handshake_completed(now),
+            Up::Open(opened) => {
+                if let Some(opened) = opened {
+                    self.transport.cell.set_opened(*opened);
+                }
+                self.handshake_completed(now);
+            }
             Up::Closed => risen.closed = true,
             Up::Failed(reason) => risen.failed = Some(reason),
         }

@@ -1,9 +1,6 @@
-//! Certificates for tests: an authority, good certificates, and each kind of bad one.
+//! Certificates for tests, and their authority.
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 use crate::layers::tls::{Identity, Roots};
 
@@ -52,19 +49,4 @@ impl Authority {
         let pem = self.pem(name, change);
         Identity::from_pem(pem.as_bytes(), pem.as_bytes()).expect("our own certificate")
     }
-}
-
-/// Changes that make a certificate bad.
-pub(crate) fn expired(params: &mut CertificateParams) {
-    params.not_before = date_time_ymd(2020, 1, 1);
-    params.not_after = date_time_ymd(2021, 1, 1);
-}
-
-pub(crate) fn not_yet_valid(params: &mut CertificateParams) {
-    params.not_before = date_time_ymd(2999, 1, 1);
-    params.not_after = date_time_ymd(3000, 1, 1);
-}
-
-pub(crate) fn for_clients(params: &mut CertificateParams) {
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
 }

@@ -1,10 +1,9 @@
 //! Connections that fail: certificates, alerts, garbage, and streams that are cut. Each has its
 //! error on both sides.
 
-use super::authority::{expired, for_clients, not_yet_valid};
 use super::*;
 use crate::error::CertificateProblem;
-use rcgen::CertificateParams;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
 
 /// The errors of both sides: problem, fault, alert sent.
 type Told = (TlsProblem, Fault, Option<u8>);
@@ -299,4 +298,19 @@ fn configurations_that_cannot_work_are_errors() {
     ] {
         assert_eq!(client.layer(host, start()).is_ok(), works, "{host:?}");
     }
+}
+
+/// Changes that make a certificate bad.
+fn expired(params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2021, 1, 1);
+}
+
+fn not_yet_valid(params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(2999, 1, 1);
+    params.not_after = date_time_ymd(3000, 1, 1);
+}
+
+fn for_clients(params: &mut CertificateParams) {
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
 }

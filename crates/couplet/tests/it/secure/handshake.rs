@@ -1,0 +1,132 @@
+//! Until a connection is secure, and what is then known of it.
+
+use std::time::Duration;
+
+use couplet::layers::tls::{ClientTls, ClientTlsOptions, TlsVersion};
+use couplet::testing::failure_of;
+use couplet::{CertificateProblem, ConnectError, Reason, TlsProblem};
+
+use super::authority::Authority;
+use super::{End, Rig};
+
+#[test]
+fn both_sides_are_made_when_the_handshake_is_complete() {
+    for mut rig in Rig::both() {
+        let (server, client) = (End::default(), End::default());
+        rig.join(&server, &client);
+        assert_eq!((server.log(), client.log()), (vec!["made".into()], vec!["made".into()]));
+        let info = client.transport().tls().expect("it is secure");
+        assert_eq!(info.version, TlsVersion::Tls13);
+        assert!(!info.peer_certificates.is_empty());
+        let info = server.transport().tls().expect("it is secure");
+        assert_eq!(info.server_name.as_deref(), Some(super::NAME));
+        client.transport().write("hello");
+        server.transport().write("welcome");
+        rig.turn();
+        assert_eq!((server.received(), client.received()), (b"hello".into(), b"welcome".into()));
+    }
+}
+
+#[test]
+fn c75_c76_c77_an_untrusted_certificate_ends_the_connect_with_the_tls_error() {
+    for mut rig in Rig::both() {
+        let (server, client) = (End::default(), End::default());
+        let port = rig.listen(&server);
+        let strangers = ClientTlsOptions::default().roots(Authority::new().roots());
+        let tls = ClientTls::new(&strangers).expect("a configuration that works");
+        let connecting = rig.connect_with(&port, &client, &tls);
+        rig.turn();
+        let failure = failure_of(connecting);
+        let Some(ConnectError::NotOpened(Reason::Tls(error))) = failure.downcast_ref() else {
+            panic!("{failure}");
+        };
+        let unknown = TlsProblem::Certificate(CertificateProblem::UnknownIssuer);
+        assert_eq!(error.problem, unknown, "{error}");
+        assert!(!server.is_made() && !client.is_made(), "there is no protocol without a handshake");
+        let ports = rig.l.snapshot().ports;
+        assert_eq!((ports[0].accepted, ports[0].not_opened), (1, 1));
+        assert!(rig.l.snapshot().connections.is_empty());
+    }
+}
+
+#[test]
+fn c77_a_stream_that_ends_in_the_handshake_is_no_connection() {
+    for mut rig in Rig::both() {
+        let server = End::default();
+        let port = rig.listen(&server);
+        let wire = rig.network.connect(port).expect("the port listens");
+        wire.push(&[22, 3, 1]);
+        wire.fin();
+        rig.turn();
+        assert!(!server.is_made());
+        let snapshot = rig.l.snapshot();
+        assert_eq!((snapshot.ports[0].not_opened, snapshot.connections.len()), (1, 0));
+    }
+}
+
+#[test]
+fn a_handshake_has_a_deadline_of_10_s() {
+    for mut rig in Rig::both() {
+        let server = End::default();
+        let port = rig.listen(&server);
+        let wire = rig.network.connect(port).expect("the port listens");
+        rig.turn();
+        // A byte from time to time does not help.
+        wire.push(&[22]);
+        rig.advance(Duration::from_millis(9900));
+        assert_eq!(rig.l.snapshot().connections[0].state, "opening");
+        rig.advance(Duration::from_millis(200));
+        assert_eq!(wire.take().first(), None, "there is no alert for that");
+        rig.advance(Duration::from_secs(1));
+        let snapshot = rig.l.snapshot();
+        assert_eq!((snapshot.ports[0].not_opened, server.is_made()), (1, false));
+    }
+}
+
+#[test]
+fn plain_http_on_a_tls_port_gets_an_alert_and_no_protocol() {
+    for mut rig in Rig::both() {
+        let server = End::default();
+        let port = rig.listen(&server);
+        let wire = rig.network.connect(port).expect("the port listens");
+        wire.push(b"GET / HTTP/1.1\r\nHost: couplet.test\r\n\r\n");
+        rig.turn();
+        let answer = wire.take();
+        assert_eq!(answer.first(), Some(&21), "a record of type alert: {answer:?}");
+        assert!(!server.is_made());
+    }
+}
+
+#[test]
+fn c72_a_pause_holds_decrypted_bytes_and_a_resume_delivers_them() {
+    for mut rig in Rig::both() {
+        let server = End::default().on("made", |transport| transport.pause_producing());
+        let client = End::default();
+        rig.join(&server, &client);
+        let data = vec![7; 100_000];
+        client.transport().write(&data);
+        rig.turn();
+        assert_eq!(server.received().len(), 0);
+        server.transport().resume_producing();
+        rig.turn();
+        assert_eq!(server.received(), data);
+        assert_eq!(rig.l.snapshot().connections.iter().map(|c| c.buffered).sum::<usize>(), 0);
+    }
+}
+
+#[test]
+fn a_connect_can_be_stopped_in_its_handshake() {
+    for mut rig in Rig::both() {
+        let peer = rig.network.listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0)), 1);
+        let peer = peer.expect("a free port");
+        let client = End::default();
+        let connecting = rig.connect(&peer, &client);
+        rig.turn();
+        assert_eq!(rig.l.snapshot().connections[0].state, "opening");
+        connecting.cancel();
+        rig.turn();
+        assert!(!client.is_made());
+        assert!(rig.l.snapshot().connections.is_empty());
+        assert!(rig.l.snapshot().connectors.is_empty());
+    }
+}

@@ -1,0 +1,229 @@
+//! TLS and layers on connections: both ends over the memory driver, rows 7, 13, 27, 63, 72, 73 and 75
+//! to 85 of the contract.
+
+mod closing;
+mod handshake;
+mod starttls;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::factory::Layered;
+use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions};
+use couplet::layers::{Layer, Outbox, Up};
+use couplet::testing::{Manner, Memory, Network};
+use couplet::{
+    Address, Connection, Deferred, Loop, LoopOptions, Protocol, Reactor, Reason, Transport,
+};
+
+/// The certificates are those of the library's own tests.
+#[path = "../../../src/layers/tls/tests/authority.rs"]
+pub(crate) mod authority;
+
+use authority::Authority;
+
+pub(crate) const NAME: &str = "couplet.test";
+
+/// What an end has seen, and what it does.
+#[derive(Clone, Default)]
+pub(crate) struct End(Rc<Seen>);
+
+type Act = Box<dyn Fn(&Transport)>;
+
+#[derive(Default)]
+struct Seen {
+    log: RefCell<Vec<String>>,
+    received: RefCell<Vec<u8>>,
+    transport: RefCell<Option<Transport>>,
+    reason: RefCell<Option<Reason>>,
+    acts: RefCell<Vec<(&'static str, Act)>>,
+    /// Keeps the connection open after the peer's end of stream.
+    aware: bool,
+}
+
+impl End {
+    pub(crate) fn aware() -> End {
+        End(Rc::new(Seen { aware: true, ..Seen::default() }))
+    }
+
+    /// Runs `act` in the callbacks of this name.
+    pub(crate) fn on(self, callback: &'static str, act: impl Fn(&Transport) + 'static) -> End {
+        self.0.acts.borrow_mut().push((callback, Box::new(act)));
+        self
+    }
+
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.0.log.borrow().clone()
+    }
+
+    pub(crate) fn received(&self) -> Vec<u8> {
+        self.0.received.borrow().clone()
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        self.0.transport.borrow().clone().expect("the connection was made")
+    }
+
+    pub(crate) fn is_made(&self) -> bool {
+        self.0.transport.borrow().is_some()
+    }
+
+    pub(crate) fn reason(&self) -> Reason {
+        self.0.reason.borrow().clone().unwrap_or_else(|| panic!("not lost: {:?}", self.log()))
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.reason.borrow().is_some()
+    }
+
+    fn note(&self, callback: &str, transport: &Transport) {
+        self.0.log.borrow_mut().push(callback.to_owned());
+        for (name, act) in &*self.0.acts.borrow() {
+            if *name == callback {
+                act(transport);
+            }
+        }
+    }
+}
+
+impl Protocol for End {
+    fn connection_made(&mut self, transport: &Transport) {
+        *self.0.transport.borrow_mut() = Some(transport.clone());
+        self.note("made", transport);
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.0.received.borrow_mut().extend_from_slice(data);
+        self.note("data", transport);
+    }
+
+    fn handshake_completed(&mut self, transport: &Transport) {
+        self.note("secure", transport);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.note("read_closed", transport);
+        if !self.0.aware {
+            transport.lose_connection();
+        }
+    }
+
+    fn write_closed(&mut self, transport: &Transport) {
+        self.note("write_closed", transport);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        *self.0.reason.borrow_mut() = Some(reason.clone());
+        self.note("lost", transport);
+    }
+}
+
+/// A loop in memory, with the certificates of a server and its clients.
+pub(crate) struct Rig {
+    pub(crate) l: Loop,
+    pub(crate) reactor: Reactor,
+    pub(crate) network: Network,
+    pub(crate) server: ServerTls,
+    pub(crate) client: ClientTls,
+}
+
+impl Rig {
+    pub(crate) fn new(manner: Manner) -> Rig {
+        let (driver, network) = Memory::new(manner, 5);
+        let l = Loop::with_driver(driver, LoopOptions::default());
+        let authority = Authority::new();
+        let options = ServerTlsOptions::default().identity(authority.identity(NAME));
+        let server = ServerTls::new(&options).expect("a configuration that works");
+        let client = ClientTls::new(&ClientTlsOptions::default().roots(authority.roots()));
+        let client = client.expect("a configuration that works");
+        Rig { reactor: l.reactor(), l, network, server, client }
+    }
+
+    pub(crate) fn both() -> [Rig; 2] {
+        [Manner::Readiness, Manner::Completion].map(Rig::new)
+    }
+
+    pub(crate) fn turn(&mut self) {
+        for _ in 0..200 {
+            self.l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
+        }
+    }
+
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.network.advance(by);
+        self.turn();
+    }
+
+    /// A port for TLS, whose first connection is `end`.
+    pub(crate) fn listen(&self, end: &End) -> Address {
+        let tls = self.server.clone();
+        self.listen_over(end, move |reactor, _| tls.layer(reactor.now()))
+    }
+
+    pub(crate) fn listen_over<L: Layer + 'static>(
+        &self,
+        end: &End,
+        layer: impl FnMut(&Reactor, &Address) -> L + 'static,
+    ) -> Address {
+        let end = end.clone();
+        let factory = Layered::new(move || end.clone(), layer);
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        self.reactor.listen_tcp(any, factory).expect("a free port").host()
+    }
+
+    pub(crate) fn connect(&self, to: &Address, end: &End) -> Deferred<Connection<End>> {
+        self.connect_with(to, end, &self.client.clone())
+    }
+
+    pub(crate) fn connect_with(
+        &self,
+        to: &Address,
+        end: &End,
+        tls: &ClientTls,
+    ) -> Deferred<Connection<End>> {
+        let (end, tls) = (end.clone(), tls.clone());
+        let layer = move |reactor: &Reactor, _: &Address| {
+            tls.layer(NAME, reactor.now()).expect("a good name")
+        };
+        let factory = Layered::new(move || end.clone(), layer);
+        let to = to.socket_addr().expect("a TCP address");
+        let options = couplet::ConnectOptions::default();
+        self.reactor.connect_tcp_deferred(&to.ip().to_string(), to.port(), options, factory)
+    }
+
+    /// A server and a client, joined by TLS.
+    pub(crate) fn join(&mut self, server: &End, client: &End) {
+        let port = self.listen(server);
+        self.connect(&port, client).detach();
+        self.turn();
+        assert!(server.is_made() && client.is_made(), "{:?} {:?}", server.log(), client.log());
+    }
+}
+
+/// Below TLS: drops what is sent once it is told to, as a path that breaks does.
+pub(crate) struct Cut {
+    pub(crate) cuts: Rc<std::cell::Cell<bool>>,
+    pub(crate) ended: bool,
+}
+
+impl Layer for Cut {
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], _: std::time::Instant) -> Up<'a> {
+        match std::mem::take(below) {
+            [] if self.ended => Up::Closed,
+            [] => Up::Nothing,
+            bytes => Up::Data(bytes),
+        }
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, _: std::time::Instant) {
+        match self.cuts.get() {
+            true => above.advance(above.len()),
+            false => below.append(above),
+        }
+    }
+
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+}

@@ -1,0 +1,169 @@
+//! A layer on a live connection.
+
+use couplet::layers::PlaintextAfterUpgrade;
+use couplet::layers::tls::ServerTls;
+use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
+use couplet::{Producer, ProducerKind, Reason, Transport};
+
+use super::{End, NAME, Rig};
+
+/// Ends that speak in clear until they start TLS: the server when it is asked to, the client when the
+/// server agrees; in one byte each, which no driver cuts.
+fn upgrades(rig: &mut Rig) -> (End, End) {
+    let (tls, ours) = (rig.server.clone(), rig.client.clone());
+    let server = End::default().on("data", move |transport| {
+        if transport.tls().is_none() && !transport.is_starting_layer() {
+            transport.write("+");
+            transport.start_tls(&tls);
+            transport.write("encrypted");
+        }
+    });
+    let client =
+        End::default().on("made", |transport| transport.write("?")).on("data", move |transport| {
+            if transport.tls().is_none() {
+                transport.start_tls_client(&ours, NAME).expect("a good name");
+                transport.write("secret");
+            }
+        });
+    let end = server.clone();
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = rig.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host();
+    let (end, port) = (client.clone(), port.port().expect("a TCP port"));
+    rig.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+    (server, client)
+}
+
+#[test]
+fn c81_c84_start_tls_keeps_the_protocol_and_seals_what_was_written_before() {
+    for mut rig in Rig::both() {
+        let (server, client) = upgrades(&mut rig);
+        rig.turn();
+        // One connection_made, and the handshake is told before the first byte.
+        assert_eq!(server.log(), ["made", "data", "secure", "data"]);
+        assert_eq!(client.log(), ["made", "data", "secure", "data"]);
+        assert_eq!(server.received(), b"?secret");
+        assert_eq!(client.received(), b"+encrypted");
+        assert!(server.transport().tls().is_some() && client.transport().tls().is_some());
+        client.transport().lose_connection();
+        rig.turn();
+        assert!(client.reason().is_clean() && server.reason().is_clean());
+    }
+}
+
+/// A server of lines that starts TLS.
+struct Mail {
+    tls: ServerTls,
+    end: End,
+}
+
+impl LineProtocol for Mail {
+    fn connection_made(&mut self, transport: &LineTransport) {
+        couplet::Protocol::connection_made(&mut self.end, transport.as_ref());
+    }
+
+    fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
+        couplet::Protocol::data_received(&mut self.end, transport.as_ref(), line);
+        if line == b"STARTTLS" {
+            transport.send_line("220 ready");
+            transport.start_tls(&self.tls);
+        }
+    }
+
+    fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
+        couplet::Protocol::connection_lost(&mut self.end, transport.as_ref(), reason);
+    }
+}
+
+#[test]
+fn c84_bytes_in_clear_behind_starttls_cut_the_connection() {
+    for pieces in
+        [&[&b"STARTTLS\r\nRSET\r\n"[..]][..], &[b"STARTTLS\r", b"\nRSE"], &[b"STAR", b"TTLS\r\nR"]]
+    {
+        for mut rig in Rig::both() {
+            let server = End::default();
+            let (tls, end) = (rig.server.clone(), server.clone());
+            let mail = move || LineReceiver::new(Mail { tls: tls.clone(), end: end.clone() });
+            let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+            let port = rig.reactor.listen_tcp(any, mail).expect("a free port").host();
+            let wire = rig.network.connect(port).expect("the port listens");
+            for piece in pieces {
+                wire.push(piece);
+                rig.turn();
+            }
+            assert_eq!(server.received(), b"STARTTLS", "nothing behind it is a command");
+            let reason = server.reason();
+            assert!(reason.downcast_ref::<PlaintextAfterUpgrade>().is_some(), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn c80_lose_connection_in_a_handshake_with_nothing_written_does_not_wait() {
+    for mut rig in Rig::both() {
+        let tls = rig.server.clone();
+        let server = End::default().on("made", move |transport| {
+            transport.start_tls(&tls);
+            transport.lose_connection();
+        });
+        let end = server.clone();
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let port = rig.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host();
+        let _wire = rig.network.connect(port).expect("the port listens");
+        rig.turn();
+        assert!(server.is_lost(), "{:?}", server.log());
+        assert!(rig.l.snapshot().connections.is_empty());
+    }
+}
+
+#[test]
+fn a_close_in_a_handshake_lets_what_was_written_through() {
+    for mut rig in Rig::both() {
+        let (tls, ours) = (rig.server.clone(), rig.client.clone());
+        let server = End::default().on("made", move |transport| transport.start_tls(&tls));
+        let client = End::default().on("made", move |transport| {
+            transport.start_tls_client(&ours, NAME).expect("a good name");
+            transport.write("the last words");
+            transport.lose_connection();
+        });
+        let end = server.clone();
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let port = rig.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host();
+        let (end, port) = (client.clone(), port.port().expect("a TCP port"));
+        rig.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+        rig.turn();
+        assert_eq!(server.received(), b"the last words");
+        assert!(client.reason().is_clean() && server.reason().is_clean());
+    }
+}
+
+#[test]
+fn c73_start_tls_takes_a_registered_producer_along() {
+    struct Words(Transport, u32);
+    impl Producer for Words {
+        fn resume_producing(&mut self) {
+            self.1 += 1;
+            self.0.write(format!("{} ", self.1));
+            if self.1 == 5 {
+                self.0.unregister_producer();
+            }
+        }
+    }
+    for mut rig in Rig::both() {
+        let (tls, ours) = (rig.server.clone(), rig.client.clone());
+        let server = End::default().on("made", move |transport| {
+            let words = Words(transport.clone(), 0);
+            transport.register_producer(words, ProducerKind::Pull).expect("the first");
+            transport.start_tls(&tls);
+        });
+        let client = End::default().on("made", move |transport| {
+            transport.start_tls_client(&ours, NAME).expect("a good name");
+        });
+        let end = server.clone();
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let port = rig.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host();
+        let (end, port) = (client.clone(), port.port().expect("a TCP port"));
+        rig.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+        rig.turn();
+        assert_eq!(client.received(), b"1 2 3 4 5 ");
+    }
+}
