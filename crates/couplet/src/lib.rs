@@ -53,12 +53,13 @@
 //!
 //! | included | not included |
 //! | --- | --- |
-//! | TCP servers and clients, [`endpoints`], names, happy eyeballs | TLS |
-//! | [`Deferred`]s, which are futures; tasks; timed calls | UNIX sockets |
-//! | [framing](protocols): lines, netstrings, length-prefixed strings, and your own with [`Framer`](protocols::Framer) | UDP, except in [`sim`] |
-//! | [relays and policies](protocols): reconnecting, connection and message limits | processes |
-//! | threads: [`Remote`], [`Reactor::defer_to_thread`]; `Reactor::watch` for file descriptors | io_uring |
-//! | [`testing`] and the simulator, [`sim`] | HTTP and other application protocols |
+//! | TCP and UNIX servers and clients, [`endpoints`], names, happy eyeballs | UDP, except in [`sim`] |
+//! | [layers]: TLS, the PROXY protocol, throttles, traffic logs, and your own | processes |
+//! | [`Deferred`]s, which are futures; tasks; timed calls | io_uring |
+//! | [framing](protocols): lines, netstrings, length-prefixed strings, and your own with [`Framer`](protocols::Framer) | HTTP and other application protocols |
+//! | [relays and policies](protocols): reconnecting, connection and message limits | |
+//! | threads: [`Remote`], [`Reactor::defer_to_thread`]; `Reactor::watch` for file descriptors | |
+//! | [`testing`] and the simulator, [`sim`] | |
 //!
 //! # What to read first
 //!
@@ -73,6 +74,7 @@
 //! | set any option of a socket | [`Transport::with_socket`], [`ListenOptions::prepare`] |
 //! | get back to a protocol later, from timers and callbacks | [`Connection`] |
 //! | switch to another protocol, as STARTTLS and CONNECT do | [`Transport::upgrade`] |
+//! | encrypt, throttle or log what passes | [layers], `manual::tls` |
 //! | wait for results | [`defer`]: Deferreds, which are also futures; locks and queues |
 //! | use ready-made reconnecting and policies | [`protocols`] |
 //! | repeat something | [`LoopingCall`] |

@@ -5,6 +5,8 @@
 //! | [`first_steps`] | a server, its client, and the life of a protocol |
 //! | [`shared_state`] | state shared between connections, without a lock |
 //! | [`back_pressure`] | not writing more than the peer reads |
+//! | `tls` | secure connections, and STARTTLS |
+//! | [`layers`] | a step of your own between socket and protocol |
 //! | [`framing`] | finding the messages in a stream, with a grammar of your own |
 //! | [`deferreds`] | callbacks, Deferreds and `async`: three ways to wait for a result |
 //! | [`time`] | timed calls, timeouts, and repeated work |
@@ -22,8 +24,11 @@ pub mod embedding;
 pub mod first_steps;
 pub mod framing;
 pub mod half_close;
+pub mod layers;
 pub mod shared_state;
 pub mod simulator;
 pub mod testing;
 pub mod threads;
 pub mod time;
+#[cfg(any(feature = "tls", feature = "ring"))]
+pub mod tls;
