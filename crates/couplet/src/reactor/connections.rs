@@ -35,7 +35,6 @@ impl Core {
         if cell.peer.unix().is_some() {
             cell.set_credentials(io.peer_credentials(key));
         }
-        tracing::debug!(connection = %id, peer = %cell.peer, host = %cell.host(), "connected");
         let entry = self.table.make(cell);
         self.table.put(key, Resource::Connection(entry));
     }

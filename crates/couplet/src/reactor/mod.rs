@@ -638,6 +638,11 @@ impl Reactor {
         self.records.now()
     }
 
+    #[cfg(feature = "sim")]
+    pub(crate) fn world(&self) -> &Rc<dyn World> {
+        &self.records.world
+    }
+
     /// A random number from the loop's world; reproducible in a simulation.
     pub fn random(&self) -> u64 {
         self.records.world.random()

@@ -68,6 +68,7 @@ impl Core {
             connector.opening.set(Some(key));
         }
         entry.opening = Some(Box::new(opening));
+        tracing::debug!(connection = %entry.life.cell().id(), peer = %entry.life.cell().peer, "connected, not open yet");
         if is_open {
             self.layers_opened(io, key);
         } else {
@@ -122,7 +123,8 @@ impl Core {
         let protocol = self.wrapped(key, protocol);
         let Some(entry) = self.table.connection(key) else { return };
         entry.life.begin(protocol);
-        let layered = entry.life.is_layered();
+        let (cell, layered) = (entry.life.cell(), entry.life.is_layered());
+        tracing::debug!(connection = %cell.id(), peer = %cell.peer, host = %cell.host(), "connection made");
         self.visit(io, key, Life::made);
         if layered {
             self.visit(io, key, Life::resume_layers);

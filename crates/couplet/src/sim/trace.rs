@@ -39,6 +39,7 @@ pub(super) enum What {
     ReadClosed(Label),
     WriteClosed(Label),
     Resumed(Label),
+    Secure(Label),
     Lost(Label, String),
     Name(String),
     Job,
@@ -125,6 +126,7 @@ impl Record {
             What::ReadClosed(l) => label(hash, 14, l),
             What::WriteClosed(l) => label(hash, 15, l),
             What::Resumed(l) => label(hash, 16, l),
+            What::Secure(l) => label(hash, 22, l),
             What::Lost(l, why) => fold_bytes(label(hash, 17, l), why.as_bytes()),
             What::Name(name) => fold_bytes(fold(hash, 18), name.as_bytes()),
             What::Job => fold(hash, 19),
@@ -208,6 +210,10 @@ impl fmt::Display for Line<'_> {
             What::Resumed(l) => {
                 of(f, l)?;
                 f.write_str("reading_resumed")
+            }
+            What::Secure(l) => {
+                of(f, l)?;
+                f.write_str("handshake_completed")
             }
             What::Lost(l, why) => {
                 of(f, l)?;

@@ -465,7 +465,7 @@ impl Sim {
     fn turn(&mut self, host: u32) {
         // Taken out of the list, so that nothing is borrowed while user code runs.
         let Some(mut l) = self.programs[host as usize].l.take() else { return };
-        let running = l.turn(None);
+        let running = secured(l.reactor(), || l.turn(None));
         if let Some(text) = l.broken_bound() {
             let name = self.name(Host(host));
             self.kernel.borrow_mut().violate(format!("{name}: {text}"));
@@ -637,4 +637,24 @@ impl fmt::Debug for Notes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Notes")
     }
+}
+/// Runs a turn of this host with TLS's randomness and time from the simulation.
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn secured<R>(host: Reactor, turn: impl FnOnce() -> R) -> R {
+    struct World(Reactor);
+    impl crate::layers::tls::TlsWorld for World {
+        fn random(&self) -> u64 {
+            self.0.random()
+        }
+
+        fn unix_time(&self) -> Duration {
+            self.0.world().wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+        }
+    }
+    crate::layers::tls::in_world(Rc::new(World(host)), turn)
+}
+
+#[cfg(not(any(feature = "tls", feature = "ring")))]
+fn secured<R>(_: Reactor, turn: impl FnOnce() -> R) -> R {
+    turn()
 }

@@ -582,6 +582,12 @@ impl ConnectionCell {
         self.wire.set(Some(WireBytes { received: self.bytes_in.get(), sent: self.bytes_out() }));
     }
 
+    /// Whether there are layers.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_layered(&self) -> bool {
+        self.wire.get().is_some()
+    }
+
     /// Bytes that the socket received and sent.
     pub(crate) fn wire_bytes(&self) -> [u64; 2] {
         match self.wire.get() {

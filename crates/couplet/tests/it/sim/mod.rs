@@ -13,4 +13,5 @@ mod networks;
 mod parity;
 mod replays;
 mod reports;
+mod secure;
 mod services;

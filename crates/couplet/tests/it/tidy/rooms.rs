@@ -57,6 +57,7 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
             "defer",
             "driver",
             "error",
+            "layers",
             "protocol",
             "reactor",
             "transport",

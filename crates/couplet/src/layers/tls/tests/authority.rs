@@ -1,6 +1,10 @@
-//! Certificates for tests, and their authority.
+//! Certificates for tests, and their authority. Signatures with their keys have one length, so that a
+//! seed gives one trace.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ED25519,
+};
 
 use crate::layers::tls::{Identity, Roots};
 
@@ -15,7 +19,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().expect("a key");
+        let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
         // Two authorities of one name would be taken for one with a wrong signature.
         let name = format!("authority {:02x?}", &key.public_key_raw()[1..9]);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -32,7 +36,7 @@ impl Authority {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, name);
         change(&mut params);
-        let key = KeyPair::generate().expect("a key");
+        let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         format!("{}{}", certificate.pem(), key.serialize_pem())
     }

@@ -51,7 +51,7 @@ fn a_chain_longer_than_a_message_may_be_is_refused_with_bounded_memory() {
     let authority = Authority::new();
     let pem = authority.pem(NAME, |_| {});
     let (chain, key) = pem.split_at(pem.find("-----BEGIN PRIVATE").expect("a key"));
-    let huge = Identity::from_pem(chain.repeat(300).as_bytes(), key.as_bytes()).expect("valid");
+    let huge = Identity::from_pem(chain.repeat(400).as_bytes(), key.as_bytes()).expect("valid");
     let client = client(ClientTlsOptions::default().roots(authority.roots()));
     let mut two = two(&client, &server(ServerTlsOptions::default().identity(huge)));
     let hello = two.client.sent();

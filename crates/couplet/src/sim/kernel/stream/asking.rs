@@ -283,6 +283,13 @@ impl Kernel {
         equal
     }
 
+    /// Drops what the peer of this end has written: nothing compares it.
+    pub(in crate::sim) fn forget_ledger(&mut self, id: EndId) {
+        if let Some(conn) = self.conn(id.conn) {
+            conn.way(1 - id.side).ledger.clear();
+        }
+    }
+
     /// The protocol has received every byte its peer wrote.
     pub(in crate::sim) fn was_given_all(&mut self, id: EndId) -> bool {
         self.conn(id.conn).is_none_or(|conn| conn.way(1 - id.side).ledger.is_empty())
