@@ -22,6 +22,7 @@ use bytes::Bytes;
 use super::{Layer, Opened, Outbox, ROOM, Up};
 use crate::defer::Failure;
 use crate::error::Reason;
+use crate::panics::discard_all;
 use crate::transport::outbox::Spares;
 
 /// Bytes in clear arrived behind the request to encrypt: an injection, or a peer that does not wait
@@ -375,6 +376,13 @@ impl Layers {
             spent.append(&mut level.below.take_spent());
         }
         spent
+    }
+}
+
+impl Drop for Layers {
+    /// Layers are the user's: a panic in the drop of one harms nothing else.
+    fn drop(&mut self) {
+        discard_all("drop of a layer", self.levels.drain(..).map(|level| level.layer));
     }
 }
 

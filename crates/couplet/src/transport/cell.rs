@@ -278,6 +278,13 @@ impl ConnectionCell {
         self.rare.borrow().as_ref()?.opened.as_ref()?.find()
     }
 
+    /// Drops what few connections have, which may be their user's.
+    pub(super) fn retire(&mut self) {
+        if let Some(rare) = self.rare.take() {
+            discard("drop of what a connection had", rare);
+        }
+    }
+
     /// The socket is about to be closed: a handle that stays can still be asked for its address.
     pub(super) fn keep_host(self: &Rc<Self>) {
         if Rc::strong_count(self) > 1 {

@@ -231,10 +231,15 @@ impl Life {
         }
     }
 
-    /// Drops the protocol of a connection that has ended.
+    /// Drops what was its user's in a connection that has ended: protocol and layers.
     pub(crate) fn retire(&mut self) {
         let protocol = std::mem::replace(&mut self.protocol, Box::new(Nobody));
         discard("drop of a protocol", protocol);
+        self.layered = None;
+        self.unread = Vec::new();
+        if let Some(cell) = self.cell_mut() {
+            cell.retire();
+        }
     }
 
     /// The cell, unless there are handles to it.

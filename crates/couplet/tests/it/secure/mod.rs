@@ -1,6 +1,7 @@
 //! TLS and layers on connections: both ends over the memory driver, rows 7, 13, 27, 63, 72, 73 and 75
 //! to 85 of the contract.
 
+mod broken;
 mod closing;
 mod handshake;
 mod starttls;

@@ -18,7 +18,7 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("defer", &["panics"]),
     ("error", &["address", "defer"]),
     ("driver", &["panics", "address", "slots", "transport::outbox"]),
-    ("layers", &["address", "defer", "error", "transport::outbox"]),
+    ("layers", &["panics", "address", "defer", "error", "transport::outbox"]),
     ("protocol", &["error", "transport"]),
     ("factory", &["panics", "address", "error", "layers", "protocol", "reactor", "transport"]),
     (
