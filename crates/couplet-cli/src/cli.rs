@@ -106,6 +106,24 @@ An ENDPOINT is one of:
 Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 the connection failed or
 was lost, or stdin or stdout failed; 2 usage error; 130 or 143 interrupted.";
 
+const FORWARD_EXAMPLE: &str = listening!(
+    "  couplet forward :8080 localhost:80             a port, from elsewhere
+  couplet forward unix:/run/app.sock 10.0.0.7:80   a UNIX socket, to a port
+  couplet forward 8080 unix:/run/app.sock -v       a line for each connection
+
+Each connection to LISTEN is joined to a new one to CONNECT. What one side sends
+reaches the other, and so does its end: a closed sending side leaves the other
+direction open, a reset becomes a reset. A slow reader is read for slowly, so
+nothing piles up. Nothing is read from a client before CONNECT has answered; if
+that fails the client is reset, and a line on stderr says why. Ctrl-C prints the
+totals.
+
+CONNECT is one of:
+  10000                           this port, on 127.0.0.1
+  localhost:10000, [::1]:10000    a name or an IP address, and a port
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name"
+);
+
 const TRANSFORM_EXAMPLE: &str = listening!(
     "  couplet poetry transform --listen 11000
   couplet poetry get 10000 --transform 11000 --transform-name pirate
@@ -225,6 +243,9 @@ pub(crate) enum Command {
     /// Send back everything received
     #[command(after_help = ECHO_EXAMPLE)]
     Echo(Echo),
+    /// Join each connection to one endpoint to a new connection to another
+    #[command(after_help = FORWARD_EXAMPLE)]
+    Forward(Forward),
     /// A line chat for people at terminals
     #[command(after_help = CHAT_EXAMPLE)]
     Chat(Chat),
@@ -453,6 +474,25 @@ pub(crate) struct Echo {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Forward {
+    /// Where to listen: an ENDPOINT, as below
+    #[arg(value_name = "LISTEN", value_parser = to_listen, allow_negative_numbers = true)]
+    pub(crate) listen: ServerEndpoint,
+    /// Where to connect for each client
+    #[arg(value_name = "CONNECT", value_parser = to_connect, allow_negative_numbers = true)]
+    pub(crate) connect: Peer,
+    /// Give up on CONNECT after this many seconds; its own timeout=, or 30 seconds, holds too
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) connect_timeout: Option<Duration>,
+    /// Reset both connections when nothing has moved in either direction for this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Turn clients away when there are this many [default: half the limit on descriptors]
+    #[arg(long, value_name = "N", value_parser = clients, allow_negative_numbers = true)]
+    pub(crate) max_connections: Option<usize>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Sim {
     /// The world to run; without it the worlds are listed
     #[arg(
@@ -535,6 +575,11 @@ fn bytes(text: &str) -> Result<u64, String> {
 fn one_or_more(text: &str) -> Result<u64, String> {
     let number = bytes(text).ok().filter(|number| *number > 0);
     number.ok_or_else(|| "a number of bytes, 1 or more, is expected here".to_owned())
+}
+
+fn clients(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a number of connections, 1 or more, is expected here".to_owned())
 }
 
 /// A title that fits into a line and is not the request for the titles.

@@ -1,5 +1,5 @@
-//! The `couplet` program: poetry, served slowly and fetched in parallel, an echo server, a chat, and
-//! a client for any server.
+//! The `couplet` program: poetry, served slowly and fetched in parallel, an echo server, a chat, a
+//! client for any server, and a forwarder between any two endpoints.
 //!
 //! It uses only the library's public API. Exit codes: 0 success, 1 failure, 2 usage error, 130 and
 //! 143 when a client command is interrupted.
@@ -12,6 +12,7 @@ mod demo;
 mod echo;
 mod endpoint;
 mod exit;
+mod forward;
 mod known;
 #[cfg(test)]
 mod late;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(&cli.logging),
         Command::Connect(options) => connect::run(options),
         Command::Echo(options) => echo::run(options),
+        Command::Forward(options) => forward::run(options),
         Command::Chat(options) => chat::run(options),
         Command::Sim(options) => sim::run(options, &cli.logging),
         Command::Poetry(Poetry::Serve(options)) => poetry::serve::run(options),

@@ -1,10 +1,29 @@
 //! What the server commands share: listen, print where, run until stopped.
 
 use couplet::IntoFactory;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::Listen;
 use crate::exit::Exit;
 use crate::{endpoint, output, signalled_loop};
+
+/// Descriptors reserved for what the program has open besides its clients' connections.
+const OTHERS: usize = 16;
+
+/// The system's limit on descriptors, less [`OTHERS`].
+pub(crate) fn most_descriptors() -> usize {
+    let allowed = getrlimit(Resource::Nofile).current;
+    let allowed = allowed.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+    allowed.saturating_sub(OTHERS).max(1)
+}
+
+/// Raises the limit on descriptors to the highest that the user may have.
+pub(crate) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit on descriptors stays as it is");
+    }
+}
 
 /// Serves `factory` on each endpoint, or on a free local port if none is given.
 pub(crate) fn run<K>(listen: Listen, factory: impl IntoFactory<K> + Clone) -> Result<(), Exit> {

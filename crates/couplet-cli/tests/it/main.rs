@@ -10,6 +10,7 @@ mod connect;
 mod crowds;
 mod demo;
 mod echo;
+mod forward;
 mod get;
 mod get_output;
 mod get_transform;

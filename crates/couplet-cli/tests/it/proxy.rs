@@ -2,37 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::process::Signal;
 
 use crate::kit::{
-    Client, Server, TempFile, couplet, has, noise, run, serve_raw, unused_port, wait_until,
+    Client, Server, TempFile, Upstream, couplet, has, noise, run, serve_raw, unused_port,
+    wait_until,
 };
-
-/// A server whose connections the test handles.
-struct Upstream {
-    address: String,
-    fetches: Receiver<Client>,
-}
-
-impl Upstream {
-    fn start() -> Upstream {
-        let (sender, fetches): (Sender<Client>, _) = channel();
-        let sender = Arc::new(Mutex::new(sender));
-        let address = serve_raw(move |client| {
-            let sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
-            // Fails if the test is over.
-            let _ = sender.send(client);
-        });
-        Upstream { address: address.to_string(), fetches }
-    }
-
-    fn fetch(&self) -> Client {
-        self.fetches.recv_timeout(crate::kit::PATIENCE).expect("the proxy fetches")
-    }
-}
 
 fn proxy(upstream: &str, more: &[&str]) -> Server {
     Server::start(&[&["poetry", "proxy", "--upstream", upstream], more].concat())
@@ -67,7 +43,7 @@ fn clients_that_come_during_the_fetch_share_it() {
     let server = proxy(&upstream.address, &[]);
     let idle = server.descriptors();
     let first = server.connect();
-    let mut fetch = upstream.fetch();
+    let mut fetch = upstream.accept();
     fetch.send(b"one by ");
     let second = server.connect();
     for byte in b"one" {
@@ -79,7 +55,7 @@ fn clients_that_come_during_the_fetch_share_it() {
     for mut client in [first, second, third] {
         assert_eq!(client.read_to_end().unwrap(), b"one by one");
     }
-    assert!(upstream.fetches.try_recv().is_err());
+    assert!(upstream.is_unasked());
     server.stop(Signal::TERM).quietly(0);
 }
 
@@ -89,7 +65,7 @@ fn a_failing_upstream_is_told_by_closing_without_data_is_logged_and_is_tried_aga
     let mut server = proxy(&upstream.address, &["--max-bytes", "10000"]);
     let idle = server.descriptors();
     let mut clients = [server.connect(), server.connect()];
-    let mut cut = upstream.fetch();
+    let mut cut = upstream.accept();
     cut.send(b"half a po");
     wait_until("two clients and one fetch", || server.descriptors() >= idle + 3);
     server.running.wait_snapshot(" open in 9 out 0 ");
@@ -100,17 +76,17 @@ fn a_failing_upstream_is_told_by_closing_without_data_is_logged_and_is_tried_aga
     server.wait_told(&format!("WARN no poem: it was cut short after 9 bytes: connection lost: connection reset by peer upstream=tcp:{}", upstream.address));
 
     let mut client = server.connect();
-    upstream.fetch().push(&noise(20_000));
+    upstream.accept().push(&noise(20_000));
     assert_eq!(client.read_to_end().unwrap(), b"");
     server.wait_told("longer than 10000 bytes (--max-bytes sets the limit)");
 
     let mut client = server.connect();
-    drop(upstream.fetch());
+    drop(upstream.accept());
     assert_eq!(client.read_to_end().unwrap(), b"");
     server.wait_told("the connection was closed without data");
 
     let mut client = server.connect();
-    let mut whole = upstream.fetch();
+    let mut whole = upstream.accept();
     whole.send(b"a whole poem");
     drop(whole);
     assert_eq!(client.read_to_end().unwrap(), b"a whole poem");
@@ -122,7 +98,7 @@ fn a_silent_upstream_is_given_up_after_the_timeout() {
     let upstream = Upstream::start();
     let server = proxy(&upstream.address, &["--timeout", "0.2"]);
     let mut client = server.connect();
-    let _silent = upstream.fetch();
+    let _silent = upstream.accept();
     assert_eq!(client.read_to_end().unwrap(), b"");
     server.wait_told("it was incomplete after 0.2 s (--timeout)");
 }
@@ -147,7 +123,7 @@ fn who_resets_cancels_its_own_wait_and_the_last_one_the_fetch() {
     let server = proxy(&upstream.address, &[]);
     let idle = server.descriptors();
     let (one, mut two) = (server.connect(), server.connect());
-    let mut fetch = upstream.fetch();
+    let mut fetch = upstream.accept();
     fetch.send(b"a ");
     let connected = idle + 3;
     wait_until("two clients and one fetch", || server.descriptors() >= connected);
@@ -159,7 +135,7 @@ fn who_resets_cancels_its_own_wait_and_the_last_one_the_fetch() {
     two.reset();
     assert!(fetch.read().is_err(), "the fetch is aborted");
     let mut three = server.connect();
-    let mut fetch = upstream.fetch();
+    let mut fetch = upstream.accept();
     fetch.send(b"another");
     drop(fetch);
     assert_eq!(three.read_to_end().unwrap(), b"another");
@@ -261,14 +237,14 @@ fn a_thousand_clients_share_one_fetch() {
     let args = ["poetry", "proxy", "--upstream", &upstream.address];
     let server = Server::start_limited(1100, &args);
     let clients: Vec<Client> = (0..1000).map(|_| server.connect()).collect();
-    let mut fetch = upstream.fetch();
+    let mut fetch = upstream.accept();
     wait_until("all to be connected", || server.descriptors() > 1000);
     fetch.send(&noise(10_000));
     drop(fetch);
     for mut client in clients {
         assert!(client.read_to_end().unwrap() == noise(10_000));
     }
-    assert!(upstream.fetches.try_recv().is_err());
+    assert!(upstream.is_unasked());
     server.stop(Signal::TERM).quietly(0);
 }
 
@@ -296,7 +272,7 @@ fn a_signal_stops_it_cleanly_whatever_is_open() {
         let upstream = Upstream::start();
         let server = proxy(&upstream.address, &[]);
         let mut waiting = server.connect();
-        let mut fetch = upstream.fetch();
+        let mut fetch = upstream.accept();
         fetch.send(b"half a po");
         let ended = server.stop(signal);
         ended.quietly(0);

@@ -11,10 +11,10 @@ use crate::kit::{Running, Server, TempFile, couplet, has, noise};
 use crate::peers::peer;
 
 /// A folder for a socket, whose path must be short.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(crate) fn new() -> Folder {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("couplet-{}-{count}", std::process::id()));
@@ -22,7 +22,7 @@ impl Folder {
         Folder(folder)
     }
 
-    fn socket(&self) -> String {
+    pub(crate) fn socket(&self) -> String {
         self.0.join("socket").to_str().unwrap().to_owned()
     }
 

@@ -2,7 +2,7 @@
 
 use crate::kit::{Server, couplet, has, run};
 
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 11] = [
     &["demo"],
     &["poetry"],
     &["poetry", "serve"],
@@ -11,6 +11,7 @@ const COMMANDS: [&[&str]; 10] = [
     &["poetry", "transform"],
     &["connect"],
     &["echo"],
+    &["forward"],
     &["sim"],
     &["completions"],
 ];
@@ -50,7 +51,7 @@ fn without_a_command_the_help_comes_and_the_code_is_2() {
 
 #[test]
 fn bad_usage_has_code_2_and_says_what_is_expected() {
-    let cases: [(&[&str], &str); 34] = [
+    let cases: [(&[&str], &str); 40] = [
         (&["sing"], "unrecognized subcommand 'sing'"),
         (&["poetry", "get"], "<ADDRESS>"),
         (&["poetry", "serve", "--delay", "soon"], "a number of seconds, 0 or more"),
@@ -74,6 +75,12 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
         (&["poetry", "transform", "upper"], "unexpected argument 'upper'"),
         (&["echo", "--idle-timeout", "0"], "a number of seconds above 0"),
         (&["echo", "--idle-timeout", "-1"], "a number of seconds above 0"),
+        (&["forward"], "<LISTEN> <CONNECT>"),
+        (&["forward", "0"], "<CONNECT>"),
+        (&["forward", "0", "0"], "from 1 to 65535"),
+        (&["forward", "0", "1", "--max-connections", "0"], "1 or more"),
+        (&["forward", "0", "1", "--idle-timeout", "0"], "a number of seconds above 0"),
+        (&["forward", "0", "1", "--connect-timeout", "-1"], "a number of seconds above 0"),
         (&["connect"], "<ENDPOINT>"),
         (&["connect", "1", "2"], "unexpected argument '2'"),
         (&["connect", "localhost"], "missing port: expected HOST:PORT"),
@@ -96,7 +103,7 @@ fn bad_usage_has_code_2_and_says_what_is_expected() {
 
 #[test]
 fn a_bad_endpoint_shows_the_place_with_a_caret() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 15] = [
         (&["poetry", "get", "localhost:http"], "localhost:http\n              ^"),
         (&["poetry", "get", "tcp:localhost:http"], "tcp:localhost:http\n                  ^"),
         (&["poetry", "get", "70000"], "70000\n    ^"),
@@ -109,6 +116,8 @@ fn a_bad_endpoint_shows_the_place_with_a_caret() {
         (&["poetry", "serve", "--listen", "udp:53"], "udp:53\n    ^"),
         (&["echo", "--listen", "tcp:80:interface=here"], "interface=here\n                     ^"),
         (&["echo", "--listen", "example.com:80"], "example.com:80\n    ^"),
+        (&["forward", "localhost", "80"], "localhost\n             ^"),
+        (&["forward", "0", "localhost:http"], "localhost:http\n              ^"),
         (&["echo", "--listen", "tcp:80:color=red"], "tcp:80:color=red\n           ^"),
     ];
     for (args, expected) in cases {
@@ -138,7 +147,7 @@ fn completions_for_each_shell_know_every_command() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let ended = run(&["completions", shell]);
         ended.quietly(0);
-        for word in ["demo", "poetry", "serve", "get", "echo", "idle-timeout", "list", "by-name"] {
+        for word in ["demo", "poetry", "serve", "get", "echo", "forward", "idle-timeout", "list"] {
             assert!(ended.text().contains(word), "{shell}: {word}");
         }
     }
@@ -178,9 +187,10 @@ fn bash_understands_its_completions_and_completes() {
     if !has("bash") {
         return;
     }
-    let cases: [(&[&str], &[&str]); 6] = [
+    let cases: [(&[&str], &[&str]); 7] = [
         (&["couplet", "poe"], &["poetry"]),
         (&["couplet", "conn"], &["connect"]),
+        (&["couplet", "forward", "--max"], &["--max-connections"]),
         (&["couplet", "poetry", ""], &["serve", "get"]),
         (&["couplet", "sim", ""], &["poetry", "chat", "reconnecting", "devices", "naive"]),
         (&["couplet", "sim", "chat", "--weather", ""], &["calm", "breezy", "storm"]),
@@ -245,11 +255,11 @@ fn a_server_is_silent_unless_it_is_asked_to_tell_more() {
     };
     assert_eq!(told(&[]), "");
     let more = told(&["-v"]);
-    assert!(more.contains("INFO") && !more.contains("connection made"), "{more}");
+    assert!(more.contains("INFO") && !more.contains("connected"), "{more}");
     let most = told(&["-vv"]);
-    assert!(most.contains("DEBUG") && most.contains("connection made"), "{most}");
+    assert!(most.contains("DEBUG") && most.contains("connected"), "{most}");
     let chosen = told(&["--log", "couplet=debug"]);
-    assert!(chosen.contains("connection made"), "{chosen}");
+    assert!(chosen.contains("connected"), "{chosen}");
     assert_eq!(told(&["--log", "warn"]), "");
     assert!(!most.contains('\u{1b}'), "no colours outside a terminal: {most}");
 }

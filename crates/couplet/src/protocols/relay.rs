@@ -58,7 +58,7 @@ pub struct Relay {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
-    Leak,
+    Left,
     Right,
 }
 
@@ -84,7 +84,7 @@ impl Relay {
     pub fn pair() -> (Relay, Relay) {
         let end = || RefCell::new(End::Awaited(Vec::new()));
         let joint = Rc::new(Joint { left: end(), right: end() });
-        (Relay { joint: joint.clone(), side: Side::Leak }, Relay { joint, side: Side::Right })
+        (Relay { joint: joint.clone(), side: Side::Left }, Relay { joint, side: Side::Right })
     }
 
     /// The other side's transport, while it is open.
@@ -115,8 +115,8 @@ impl Relay {
 impl Side {
     fn other(self) -> Side {
         match self {
-            Side::Leak => Side::Right,
-            Side::Right => Side::Leak,
+            Side::Left => Side::Right,
+            Side::Right => Side::Left,
         }
     }
 }
@@ -124,7 +124,7 @@ impl Side {
 impl Joint {
     fn end(&self, side: Side) -> &RefCell<End> {
         match side {
-            Side::Leak => &self.left,
+            Side::Left => &self.left,
             Side::Right => &self.right,
         }
     }

@@ -31,6 +31,7 @@ mod reconnecting;
 mod relay;
 mod robust;
 mod secure;
+mod services;
 mod sim;
 mod smoke;
 mod snapshot;

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use couplet::defer::Canceller;
 use couplet::protocols::{LimitConnections, Policy};
 use couplet::{Deferred, Protocol, Reactor, Reason, Shared, Transport};
-use rustix::process::{Resource, getrlimit};
 
 use crate::cli;
 use crate::exit::Exit;
@@ -31,8 +30,6 @@ const LEAVE: Duration = Duration::from_secs(30);
 /// A client that has shut its write side may be waiting or gone: keepalive probes, this far apart,
 /// find out.
 const PROBE: Duration = Duration::from_secs(15);
-/// Descriptors reserved for fetches and for what the program has open anyway.
-const OTHERS: usize = 16;
 /// How many poems of the greatest length are kept for slow readers, besides the cached one.
 const KEPT: u64 = 4;
 
@@ -128,19 +125,12 @@ pub(crate) fn run(options: cli::Proxy) -> Result<(), Exit> {
     let upstreams = Upstreams::new(options.upstream, options.timeout, options.limit.max_bytes);
     let fetch = move |reactor: &Reactor| upstreams.clone().fetch(reactor);
     let proxy = Proxy::new(fetch, options.ttl, options.limit.max_bytes);
-    let (most, told) = (most_clients(), Cell::new(false));
+    // Clients that took all descriptors would wait for a poem that cannot be fetched.
+    let (most, told) = (server::most_descriptors(), Cell::new(false));
     let clients = LimitConnections::new(most).on_turned_away(move |peer| {
         if !told.replace(true) {
             tracing::warn!(%peer, most, "too few descriptors for all clients; turning some away");
         }
     });
     server::run(options.listen, Shared::new(clients.wrap(move || ProxyServer::new(&proxy))))
-}
-
-/// The system's limit on descriptors, less [`OTHERS`]: clients that took them all would wait for a
-/// poem that cannot be fetched.
-fn most_clients() -> usize {
-    let allowed = getrlimit(Resource::Nofile).current;
-    let allowed = allowed.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-    allowed.saturating_sub(OTHERS).max(1)
 }

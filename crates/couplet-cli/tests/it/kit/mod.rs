@@ -1,5 +1,5 @@
 //! The kit: [`couplet`] and [`run`] start the program, [`Server`] is a running server, [`Client`] a
-//! raw client, [`serve_raw`] a server scripted by the test, and [`Terminal`] shows what people
+//! raw client, [`serve_raw`] a server scripted by the test, [`Upstream`] one that it plays, and [`Terminal`] shows what people
 //! see.
 //!
 //! No process outlives its test: each is killed by its id when dropped.
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use process::{Ended, Running, Server, couplet, run};
-pub(crate) use socket::{Client, has_ipv6, serve_raw, unused_port};
+pub(crate) use socket::{Client, Upstream, has_ipv6, serve_raw, unused_port};
 pub(crate) use terminal::Terminal;
 
 /// What takes longer is taken to hang.

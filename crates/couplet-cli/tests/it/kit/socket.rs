@@ -3,6 +3,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::PATIENCE;
@@ -101,6 +103,35 @@ pub(crate) fn serve_raw(serve: impl Fn(Client) + Clone + Send + 'static) -> Sock
         }
     });
     address
+}
+
+/// A server whose connections the test handles.
+pub(crate) struct Upstream {
+    pub(crate) address: String,
+    accepted: Receiver<Client>,
+}
+
+impl Upstream {
+    pub(crate) fn start() -> Upstream {
+        let (sender, accepted) = channel();
+        let sender = Arc::new(Mutex::new(sender));
+        let address = serve_raw(move |client| {
+            let sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
+            // Fails if the test is over.
+            let _ = sender.send(client);
+        });
+        Upstream { address: address.to_string(), accepted }
+    }
+
+    /// The next connection.
+    pub(crate) fn accept(&self) -> Client {
+        self.accepted.recv_timeout(PATIENCE).expect("the program connects")
+    }
+
+    /// True if no further connection came.
+    pub(crate) fn is_unasked(&self) -> bool {
+        self.accepted.try_recv().is_err()
+    }
 }
 
 /// True if this machine has IPv6, at least on its loopback interface.

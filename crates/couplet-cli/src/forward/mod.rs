@@ -1,0 +1,199 @@
+//! `couplet forward`: joins each connection that it accepts to one that it makes, by a [`Relay`].
+//!
+//! Law 9: nothing is read from a client before its server is connected; from then on the relay's
+//! back-pressure bounds what is in memory.
+
+mod session;
+mod totals;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::defer::Canceller;
+use couplet::protocols::Relay;
+use couplet::{Address, Protocol, Reactor, Reason, Transport};
+
+use crate::cli::{self, Listen};
+use crate::endpoint::Peer;
+use crate::exit::Exit;
+use crate::{output, server};
+use session::{Session, Side};
+use totals::Totals;
+
+/// What all sessions share.
+struct Forward {
+    to: Peer,
+    connect_timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    /// The most sessions at once.
+    most: usize,
+    /// Somebody was turned away.
+    told: Cell<bool>,
+    totals: Totals,
+}
+
+/// One side of a session.
+struct Joined {
+    relay: Relay,
+    side: Side,
+    session: Rc<Session>,
+}
+
+/// The client's side. Has the other one connect.
+struct Accepted {
+    near: Joined,
+    far: Option<Joined>,
+    /// Ends the attempt to connect; does nothing afterwards.
+    connecting: Option<Canceller>,
+}
+
+/// The server's side. Ends the session when it is idle.
+struct Made {
+    far: Joined,
+}
+
+impl Forward {
+    /// A new client's protocol, unless there are too many.
+    fn accept(self: &Rc<Self>, peer: &Address) -> Option<Accepted> {
+        if self.totals.open() >= self.most {
+            self.totals.turn_away();
+            if !self.told.replace(true) {
+                tracing::warn!(%peer, most = self.most, "too many connections; turning some away");
+            }
+            return None;
+        }
+        let session = Rc::new(Session::new(self.clone(), peer.clone()));
+        let (near, far) = Relay::pair();
+        let joined = |relay, side| Joined { relay, side, session: session.clone() };
+        let (near, far) = (joined(near, Side::Client), joined(far, Side::Server));
+        Some(Accepted { near, far: Some(far), connecting: None })
+    }
+
+    /// Connects the server's side.
+    fn connect(&self, reactor: &Reactor, far: Joined) -> Canceller {
+        let (session, stopping) = (far.session.clone(), reactor.clone());
+        let made = Made { far };
+        let mut connecting = reactor.connect_protocol(self.to.endpoint.clone(), made);
+        if let Some(timeout) = self.connect_timeout {
+            connecting = connecting.add_timeout(reactor, timeout);
+        }
+        let canceller = connecting.canceller();
+        let connected = connecting.add_both(move |connected| {
+            if let Err(failure) = connected {
+                session.not_connected(failure, stopping.is_stopping());
+            }
+            Ok(())
+        });
+        connected.detach();
+        canceller
+    }
+}
+
+impl Joined {
+    fn connection_made(&mut self, transport: &Transport) {
+        let forward = self.session.forward();
+        // A slow reader is cut off as late as an idle one.
+        transport.set_close_deadline(forward.idle_timeout);
+        // If the program ends first, nobody gets a part that looks like a whole.
+        transport.set_reset_unless_closed(true);
+        self.relay.connection_made(transport);
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.session.received(self.side, data.len(), transport.reactor().now());
+        self.relay.data_received(transport, data);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.session.lost(self.side, reason, transport.reactor().now());
+        self.relay.connection_lost(transport, reason);
+    }
+}
+
+impl Protocol for Accepted {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.near.session.begin(transport.reactor().now());
+        self.near.connection_made(transport);
+        if let Some(far) = self.far.take() {
+            let forward = self.near.session.forward().clone();
+            self.connecting = Some(forward.connect(transport.reactor(), far));
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.near.data_received(transport, data);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.near.relay.read_closed(transport);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.near.connection_lost(transport, reason);
+        if let Some(connecting) = self.connecting.take() {
+            connecting.cancel();
+        }
+    }
+}
+
+impl Made {
+    /// Looks again after `time` whether the session is idle.
+    fn watch(transport: &Transport, time: Duration) {
+        let look = |me: &mut Self, transport: &Transport| me.look(transport);
+        transport.connection::<Self>().call_later(time, look);
+    }
+
+    /// Who reads slowly is not idle: what it makes room for is received.
+    fn look(&mut self, transport: &Transport) {
+        let session = &self.far.session;
+        let Some(limit) = session.forward().idle_timeout else { return };
+        let idle = session.idle_for(transport.reactor().now());
+        if idle >= limit {
+            session.idled();
+            return transport.abort_connection();
+        }
+        Self::watch(transport, limit - idle);
+    }
+}
+
+impl Protocol for Made {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.far.session.moved(transport.reactor().now());
+        self.far.connection_made(transport);
+        if let Some(limit) = self.far.session.forward().idle_timeout {
+            Self::watch(transport, limit);
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.far.data_received(transport, data);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.far.relay.read_closed(transport);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.far.connection_lost(transport, reason);
+    }
+}
+
+pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
+    server::raise_descriptor_limit();
+    // Two for each session.
+    let affordable = server::most_descriptors() / 2;
+    let forward = Rc::new(Forward {
+        to: options.connect,
+        connect_timeout: options.connect_timeout,
+        idle_timeout: options.idle_timeout,
+        most: options.max_connections.map_or(affordable, |most| most.min(affordable)).max(1),
+        told: Cell::new(false),
+        totals: Totals::default(),
+    });
+    let accepting = forward.clone();
+    let listen = Listen { endpoints: vec![options.listen] };
+    server::run(listen, move |peer: &Address| accepting.accept(peer))?;
+    output::tell(&forward.totals.to_string());
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! A client and its server: what went between them, and how it ended.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use couplet::{Address, Failure, Reason};
+
+use super::Forward;
+
+/// Ends with the second of its two protocols, by its drop.
+pub(super) struct Session {
+    forward: Rc<Forward>,
+    peer: Address,
+    times: Cell<Option<Times>>,
+    /// Bytes from the client, and from the server.
+    sent: Cell<u64>,
+    received: Cell<u64>,
+    end: RefCell<End>,
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    began: Instant,
+    /// When bytes last moved, or a side ended.
+    moved: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Server,
+}
+
+/// How a session ended: what was first.
+enum End {
+    Clean,
+    NotConnected(Failure),
+    Broken(Side, Reason),
+    Idle,
+    Stopped,
+}
+
+impl Session {
+    pub(super) fn new(forward: Rc<Forward>, peer: Address) -> Session {
+        forward.totals.begin();
+        Session {
+            forward,
+            peer,
+            times: Cell::new(None),
+            sent: Cell::new(0),
+            received: Cell::new(0),
+            end: RefCell::new(End::Clean),
+        }
+    }
+
+    pub(super) fn forward(&self) -> &Rc<Forward> {
+        &self.forward
+    }
+
+    pub(super) fn begin(&self, now: Instant) {
+        self.times.set(Some(Times { began: now, moved: now }));
+    }
+
+    pub(super) fn moved(&self, now: Instant) {
+        self.times.update(|times| times.map(|times| Times { moved: now, ..times }));
+    }
+
+    pub(super) fn idle_for(&self, now: Instant) -> Duration {
+        self.times.get().map_or(Duration::ZERO, |it| now.saturating_duration_since(it.moved))
+    }
+
+    pub(super) fn received(&self, from: Side, bytes: usize, now: Instant) {
+        let count = match from {
+            Side::Client => &self.sent,
+            Side::Server => &self.received,
+        };
+        count.set(count.get() + bytes as u64);
+        self.moved(now);
+    }
+
+    pub(super) fn not_connected(&self, failure: Failure, stopping: bool) {
+        self.ended(if stopping { End::Stopped } else { End::NotConnected(failure) });
+    }
+
+    pub(super) fn idled(&self) {
+        self.ended(End::Idle);
+    }
+
+    pub(super) fn lost(&self, side: Side, reason: &Reason, now: Instant) {
+        self.moved(now);
+        match reason {
+            Reason::Done(_) => {}
+            Reason::Shutdown => self.ended(End::Stopped),
+            reason => self.ended(End::Broken(side, reason.clone())),
+        }
+    }
+
+    /// The first end counts: it causes the others.
+    fn ended(&self, how: End) {
+        let mut end = self.end.borrow_mut();
+        if matches!(*end, End::Clean) {
+            *end = how;
+        }
+    }
+}
+
+impl Drop for Session {
+    /// One line for each session.
+    fn drop(&mut self) {
+        let (end, to, peer) = (self.end.get_mut(), &self.forward.to.name, &self.peer);
+        let (sent, received) = (self.sent.get(), self.received.get());
+        let totals = &self.forward.totals;
+        totals.end(sent, received);
+        let took = self.times.get().map(|it| it.moved.saturating_duration_since(it.began));
+        let seconds = format_args!("{:.3}", took.unwrap_or_default().as_secs_f64()).to_string();
+        match end {
+            End::NotConnected(failure) => {
+                totals.not_connected();
+                tracing::warn!(%peer, "cannot connect to {to}: {failure}");
+            }
+            End::Stopped => totals.stopped(),
+            End::Broken(..) | End::Idle => totals.broken(),
+            End::Clean => {}
+        }
+        if !matches!(end, End::NotConnected(_)) {
+            tracing::info!(%peer, sent, received, seconds, "{end}");
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Clean => write!(f, "closed"),
+            End::NotConnected(failure) => write!(f, "not connected: {failure}"),
+            End::Broken(Side::Client, reason) => write!(f, "broken on the client's side: {reason}"),
+            End::Broken(Side::Server, reason) => write!(f, "broken on the server's side: {reason}"),
+            End::Idle => write!(f, "cut off: idle for too long"),
+            End::Stopped => write!(f, "cut off: the program stops"),
+        }
+    }
+}

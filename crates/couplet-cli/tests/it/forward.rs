@@ -1,0 +1,309 @@
+//! `couplet forward`.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
+use rustix::process::Signal;
+
+use crate::crowds::allow_a_crowd;
+use crate::kit::{
+    Client, Running, Server, Upstream, couplet, has, noise, now, serve_raw, unused_port, wait_until,
+};
+use crate::peers::peer;
+use crate::unix::Folder;
+
+const MIB: usize = 1024 * 1024;
+
+fn forward(to: &str, more: &[&str]) -> Server {
+    Server::start(&[&["forward", "0", to], more].concat())
+}
+
+/// A forwarder with one session: a client, and the server that it reaches.
+struct Scene {
+    server: Server,
+    upstream: Upstream,
+    near: Client,
+    far: Client,
+}
+
+impl Scene {
+    fn new(more: &[&str]) -> Scene {
+        let upstream = Upstream::start();
+        let server = forward(&upstream.address, more);
+        let near = server.connect();
+        let far = upstream.accept();
+        Scene { server, upstream, near, far }
+    }
+
+    /// The client's side first, or the server's: what holds for one holds for the other.
+    fn each(more: &[&str], scene: impl Fn(&Server, Client, Client)) {
+        for turned in [false, true] {
+            let Scene { server, upstream, near, far } = Scene::new(more);
+            let (one, other) = if turned { (far, near) } else { (near, far) };
+            scene(&server, one, other);
+            drop(upstream);
+        }
+    }
+}
+
+/// Stops it, and returns the totals that it printed last.
+fn totals(server: Server) -> String {
+    let ended = server.stop(Signal::INT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.stderr.lines().last().unwrap().to_owned()
+}
+
+#[test]
+fn who_stops_sending_still_receives() {
+    Scene::each(&[], |_, mut one, mut other| {
+        one.send(b"the last words");
+        one.finish();
+        assert_eq!(other.read_to_end().unwrap(), b"the last words");
+        other.send(b"heard");
+        assert_eq!(one.read_exact(5), b"heard");
+        other.send(&noise(MIB));
+        other.finish();
+        assert!(one.read_to_end().unwrap() == noise(MIB));
+    });
+}
+
+#[test]
+fn a_reset_becomes_a_reset() {
+    Scene::each(&[], |_, mut one, mut other| {
+        one.send(b"half a");
+        assert_eq!(other.read_exact(6), b"half a");
+        one.reset();
+        let error = other.read_to_end().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn a_slow_reader_slows_the_sender_and_costs_little() {
+    Scene::each(&[], |server, mut one, mut other| {
+        // Afterwards the program has allocated what it needs in any case.
+        let bytes = noise(40 * MIB);
+        let (mut sender, sent) = (one.another(), bytes[..8 * MIB].to_vec());
+        let sending = std::thread::spawn(move || sender.send(&sent));
+        assert!(other.read_exact(8 * MIB) == bytes[..8 * MIB]);
+        sending.join().unwrap();
+        let before = server.memory();
+        let taken = one.push(&bytes);
+        assert!(taken < bytes.len(), "what the reader does not take is not taken");
+        let grown = server.memory().saturating_sub(before);
+        assert!(grown <= 1024, "it costs {grown} KiB");
+        one.finish();
+        assert!(other.read_to_end().unwrap() == bytes[..taken]);
+    });
+}
+
+/// A listener whose queue is full, so that it answers nobody, while the guard lives.
+fn deaf() -> (SocketAddr, impl Sized) {
+    let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    listen(&listener, 0).unwrap();
+    let address = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap();
+    (address, (Client::connect(address), listener))
+}
+
+#[test]
+fn a_client_that_has_gone_is_connected_for_no_longer() {
+    let (address, _queue) = deaf();
+    let server = forward(&address.to_string(), &["-v"]);
+    let began = now();
+    server.connect().reset();
+    server.wait_told("broken on the client's side: ");
+    assert!(began.elapsed() < Duration::from_secs(20), "not by the time-out");
+    assert!(!server.running.told().contains("cannot connect"));
+    assert_eq!(totals(server), "1 connection, 0 bytes sent, 0 received, 1 broken");
+}
+
+#[test]
+fn a_client_is_not_read_before_its_server_is_connected() {
+    let (address, _queue) = deaf();
+    let server = forward(&address.to_string(), &["--connect-timeout", "2"]);
+    let mut client = server.connect();
+    let before = server.memory();
+    let began = now();
+    let taken = client.push(&noise(40 * MIB));
+    assert!(began.elapsed() < Duration::from_secs(2), "too slow a machine for this test");
+    assert!(taken < 40 * MIB);
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown <= 512, "{taken} bytes taken by the system cost {grown} KiB");
+    client.read_to_end().unwrap_err();
+    server.wait_told(&format!("cannot connect to tcp:{address}: "));
+    assert!(server.running.told().contains("2s"), "{}", server.running.told());
+    assert_eq!(totals(server), "1 connection, 0 bytes sent, 0 received, 1 not connected");
+}
+
+#[test]
+fn a_refused_connection_is_told_in_one_line_and_resets_the_client() {
+    let (nobody, _taken) = unused_port();
+    let server = forward(&nobody.to_string(), &["-v"]);
+    for _ in 0..3 {
+        server.connect().read_to_end().unwrap_err();
+    }
+    let line = format!("cannot connect to tcp:{nobody}: connection refused");
+    wait_until("three lines", || server.running.told().matches(&line).count() == 3);
+    let about_clients = |line: &&str| line.contains("peer=tcp:");
+    assert_eq!(server.running.told().lines().filter(about_clients).count(), 3);
+    assert_eq!(totals(server), "3 connections, 0 bytes sent, 0 received, 3 not connected");
+}
+
+#[test]
+fn a_session_in_which_nothing_moves_is_reset() {
+    Scene::each(&["--idle-timeout", "0.6"], |server, mut one, mut other| {
+        let began = now();
+        // One direction is enough.
+        while began.elapsed() < Duration::from_millis(1500) {
+            one.send(b"x");
+            other.read_exact(1);
+            crate::kit::pause();
+        }
+        let silent = now();
+        one.read_to_end().unwrap_err();
+        other.read_to_end().unwrap_err();
+        assert!(silent.elapsed() >= Duration::from_millis(500), "{:?}", silent.elapsed());
+        assert!(silent.elapsed() < Duration::from_secs(5));
+        assert_eq!(server.running.told(), "");
+    });
+}
+
+#[test]
+fn who_reads_slowly_is_not_idle() {
+    let Scene { server, upstream: _upstream, mut near, far } =
+        Scene::new(&["--idle-timeout", "0.5"]);
+    let bytes = noise(8 * MIB);
+    let (mut sender, sent) = (far, bytes.clone());
+    let sending = std::thread::spawn(move || {
+        sender.send(&sent);
+        sender.finish();
+        sender
+    });
+    let (began, mut got) = (now(), Vec::new());
+    while began.elapsed() < Duration::from_millis(1500) {
+        got.extend(near.read_exact(16 * 1024));
+        crate::kit::pause();
+    }
+    near.finish();
+    got.extend(near.read_to_end().unwrap());
+    assert!(got == bytes);
+    drop(sending.join().unwrap());
+    assert_eq!(totals(server), "1 connection, 0 bytes sent, 8388608 received");
+}
+
+#[test]
+fn with_v_there_is_a_line_for_each_connection_at_its_end() {
+    let Scene { server, upstream, mut near, mut far } = Scene::new(&["-v"]);
+    near.send(b"12345");
+    near.finish();
+    assert_eq!(far.read_to_end().unwrap(), b"12345");
+    far.send(b"123");
+    assert!(!server.running.told().contains("sent="));
+    far.finish();
+    near.read_to_end().unwrap();
+    server.wait_told("closed peer=tcp:127.0.0.1:");
+    server.wait_told(" sent=5 received=3 seconds=\"0.");
+    let mut broken = server.connect();
+    broken.send(b"1");
+    let mut far = upstream.accept();
+    far.read_exact(1);
+    far.reset();
+    server.wait_told("broken on the server's side: connection lost");
+    let sides = server.connect();
+    let _far = upstream.accept();
+    sides.reset();
+    server.wait_told("broken on the client's side: connection lost");
+    assert_eq!(totals(server), "3 connections, 6 bytes sent, 3 received, 2 broken");
+}
+
+#[test]
+fn a_client_too_many_is_turned_away_until_another_has_gone() {
+    let Scene { server, upstream, near, far } = Scene::new(&["--max-connections", "1"]);
+    for _ in 0..2 {
+        assert_eq!(server.connect().read_to_end().unwrap_or_default(), b"");
+    }
+    let told = "too many connections; turning some away";
+    server.wait_told(told);
+    assert!(upstream.is_unasked());
+    drop((near, far));
+    wait_until("a client to be served", || {
+        drop(server.connect());
+        !upstream.is_unasked()
+    });
+    assert_eq!(server.running.told().matches(told).count(), 1);
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn a_thousand_clients_reach_each_their_own_server() {
+    allow_a_crowd();
+    let upstream = serve_raw(|mut far| {
+        let words = far.read_line();
+        far.send(format!("you said {words}").as_bytes());
+    });
+    let server = Server::start_limited(4096, &["forward", "0:backlog=1024", &upstream.to_string()]);
+    let descriptors = server.descriptors();
+    let mut clients: Vec<Client> = (0..1000).map(|_| server.connect()).collect();
+    wait_until("two sockets for each", || server.running.sockets() > 2000);
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(format!("{n:03}\n").as_bytes());
+    }
+    for (n, mut client) in clients.into_iter().enumerate() {
+        let words = client.read_to_end().unwrap();
+        assert_eq!(words, format!("you said {n:03}").as_bytes());
+    }
+    wait_until("all descriptors to be closed", || server.descriptors() <= descriptors);
+    assert_eq!(totals(server), "1000 connections, 4000 bytes sent, 12000 received");
+}
+
+#[test]
+fn it_stops_within_a_second_and_makes_no_whole_of_a_part() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let Scene { server, upstream: _upstream, mut near, mut far } = Scene::new(&[]);
+        far.send(b"half a");
+        assert_eq!(near.read_exact(6), b"half a");
+        let ended = server.stop(signal);
+        assert_eq!(ended.code, Some(0));
+        assert!(ended.took.as_secs_f64() < 1.0, "{:?}", ended.took);
+        assert_eq!(ended.stderr, "1 connection, 0 bytes sent, 6 received, 1 cut off at the end\n");
+        near.read_to_end().unwrap_err();
+        far.read_to_end().unwrap_err();
+    }
+}
+
+#[test]
+fn where_it_cannot_listen_it_says_so() {
+    let first = Server::start(&["echo"]);
+    let ended = Running::start(&mut couplet(&["forward", &first.address(), "1"])).ended();
+    assert_eq!((ended.code, ended.text()), (Some(1), ""));
+    assert!(ended.stderr.starts_with("couplet: cannot listen on tcp:"), "{}", ended.stderr);
+}
+
+#[test]
+fn socat_speaks_through_it_to_socat_over_unix_sockets_and_tcp() {
+    if !has("socat") {
+        return;
+    }
+    let bytes = noise(2_000_000);
+    let (inner, outer) = (Folder::new(), Folder::new());
+    // TCP to a UNIX socket, which is a forwarder to a TCP port, which is one to socat's UNIX socket.
+    let mut socat = Command::new("socat");
+    socat.args(["-t", "10", &format!("UNIX-LISTEN:{}", inner.socket()), "EXEC:cat"]);
+    let socat = Running::start_with_stdout(&mut socat);
+    wait_until("socat to listen", || std::fs::exists(inner.socket()).unwrap());
+    let last = forward(&format!("unix:{}", inner.socket()), &[]);
+    let listen = format!("unix:{}", outer.socket());
+    let middle = Server::start_command(couplet(&["forward", &listen, &last.address()]), 0);
+    assert_eq!(middle.line().trim_end(), format!("listening on {listen}"));
+    let first = forward(&listen, &[]);
+    let to = format!("TCP:{}", first.address());
+    assert!(peer("socat", &["-t", "10", "-", &to], &bytes) == bytes);
+    assert_eq!(socat.ended().code, Some(0));
+    let expected = "1 connection, 2000000 bytes sent, 2000000 received";
+    for server in [first, middle, last] {
+        assert_eq!(totals(server), expected);
+    }
+}
