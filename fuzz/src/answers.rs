@@ -117,7 +117,7 @@ fn converse(client: Client, limit: usize, pieces: &[&[u8]], end: u8) -> couplet:
     let (driver, network) = Memory::new(Manner::Readiness, end.into());
     let mut l = Loop::with_driver(driver, LoopOptions::default());
     let port = network.listen(SocketAddr::from(([127, 0, 0, 1], 0)), 1).expect("a free port");
-    let from = format!("tcp:{port}").parse().expect("an endpoint");
+    let from = port.to_string().parse().expect("an endpoint");
     let outcome = Rc::new(RefCell::new(None));
     let slot = outcome.clone();
     let fill = move |got| {
