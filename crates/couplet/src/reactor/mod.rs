@@ -638,7 +638,7 @@ impl Reactor {
         self.records.now()
     }
 
-    #[cfg(feature = "sim")]
+    #[cfg(all(feature = "sim", any(feature = "tls", feature = "ring")))]
     pub(crate) fn world(&self) -> &Rc<dyn World> {
         &self.records.world
     }
