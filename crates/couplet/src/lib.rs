@@ -75,6 +75,7 @@
 //! | switch to another protocol, as STARTTLS and CONNECT do | [`Transport::upgrade`] |
 //! | wait for results | [`defer`]: Deferreds, which are also futures; locks and queues |
 //! | use ready-made reconnecting and policies | [`protocols`] |
+//! | keep a connection to a server | [`services::ClientService`] |
 //! | repeat something | [`LoopingCall`] |
 //! | call from other threads, run blocking code | [`Remote`], [`Reactor::defer_to_thread`] |
 //! | watch a file descriptor of your own | `Reactor::watch`, on Unix |
@@ -136,6 +137,7 @@ mod panics;
 mod protocol;
 pub mod protocols;
 pub mod reactor;
+pub mod services;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slots;

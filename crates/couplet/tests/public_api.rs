@@ -1,5 +1,5 @@
-//! Law 8, enforced by the compiler: the ready-made protocols are compiled here, outside the
-//! library, where only the public API is in scope.
+//! Law 8, enforced by the compiler: the ready-made protocols and services are compiled here, outside
+//! the library, where only the public API is in scope.
 
 #![allow(
     dead_code,
@@ -14,6 +14,8 @@ use couplet::*;
 
 #[path = "../src/protocols/mod.rs"]
 mod protocols;
+#[path = "../src/services/mod.rs"]
+mod services;
 
 #[test]
 fn protocols_know_the_public_api_only() {

@@ -30,6 +30,7 @@ mod readiness;
 mod reconnecting;
 mod relay;
 mod robust;
+mod services;
 mod sim;
 mod smoke;
 mod snapshot;

@@ -1,0 +1,516 @@
+//! [`ClientService`]: keeps a connection to an endpoint. Twisted's class of the same name.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::Address;
+use crate::ConnectError;
+use crate::Connection;
+use crate::ConnectionLost;
+use crate::Connector;
+use crate::DelayedCall;
+use crate::Factory;
+use crate::IntoFactory;
+use crate::Reactor;
+use crate::Reason;
+use crate::Shared;
+#[cfg(doc)]
+use crate::Transport;
+use crate::defer::{Cancelled, Canceller, Deferred, Failure, Resolver};
+use crate::endpoints::{ClientEndpoint, EndpointError, IntoEndpoint};
+use crate::layers::Layer;
+
+/// Keeps a connection to an endpoint: connects, and connects again after a failure or a loss, until
+/// it is stopped. Clones are the same service; dropping them changes nothing.
+///
+/// After n failures in a row it waits for 1.5ⁿ seconds, at most a minute, and up to a second more at
+/// random, so that clients that lost their server together do not come back together. A connection
+/// that becomes ready ends the row; losing it later counts as the first failure of the next one.
+///
+/// It is ready when its [preparation](Self::prepare) has succeeded: a login, say. One that fails
+/// aborts the connection and counts as a failure.
+///
+/// ```
+/// use couplet::services::ClientService;
+/// use couplet::{Deferred, Protocol, Shutdown, Transport};
+///
+/// struct Client;
+/// impl Client {
+///     fn log_in(&mut self, transport: &Transport) {
+///         transport.write("I am a client\r\n");
+///     }
+/// }
+/// impl Protocol for Client {
+///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+/// }
+///
+/// # struct Server;
+/// # impl Protocol for Server { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
+/// couplet::run_until(|reactor| {
+/// #   let port = reactor.listen("tcp:0:interface=127.0.0.1", || Server).expect("a free port");
+/// #   let server = port.host().to_string();
+///     let service = ClientService::new(reactor, &server, || Client).expect("a good endpoint");
+///     let service = service.prepare(|client| client.ask(Client::log_in));
+///     service.start();
+///     let stopping = service.clone();
+///     reactor.on(Shutdown::Before, move || stopping.stop());
+///     service.when_connected(Some(3)).map(|client| {
+///         client.tell(|_, transport| transport.write("hello\r\n"));
+///     })
+/// })?;
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+pub struct ClientService<P: 'static> {
+    inner: Rc<Inner<P>>,
+}
+
+type Connect<P> = Box<dyn Fn(&ClientService<P>) -> Deferred<Connection<P>>>;
+type Prepare<P> = Rc<dyn Fn(&Connection<P>) -> Deferred<()>>;
+type Policy = Rc<dyn Fn(u32, &Reactor) -> Duration>;
+
+struct Inner<P: 'static> {
+    reactor: Reactor,
+    connect: Connect<P>,
+    prepare: RefCell<Option<Prepare<P>>>,
+    policy: RefCell<Policy>,
+    state: RefCell<State<P>>,
+    /// Of the attempt in progress and its connection; what an earlier one reports is too late.
+    number: Cell<u64>,
+    /// The attempt has a protocol: its end is that of a connection.
+    is_built: Cell<bool>,
+    /// In a row.
+    failures: Cell<u32>,
+    /// Law 9: one for each unfired Deferred of `when_connected`.
+    waiting: RefCell<BTreeMap<u64, Waiting<P>>>,
+    next_waiting: Cell<u64>,
+    /// Law 9: one for each call of `stop`, until the service has stopped.
+    stopping: RefCell<Vec<Resolver<()>>>,
+}
+
+struct Waiting<P> {
+    /// After this many further failures it fails.
+    left: Option<u32>,
+    connected: Resolver<Connection<P>>,
+}
+
+enum State<P: 'static> {
+    New,
+    Connecting(Canceller),
+    /// Connected; the preparation runs.
+    Preparing(Connection<P>, Canceller),
+    Connected(Connection<P>),
+    /// The preparation failed like this, and the connection is being aborted.
+    Aborting(Failure),
+    /// Until the next attempt.
+    Resting(DelayedCall),
+    /// The attempt or the connection is ending.
+    Stopping {
+        /// Start afresh afterwards.
+        again: bool,
+    },
+    Stopped,
+}
+
+impl<P: 'static> ClientService<P> {
+    /// A service that will connect to `endpoint`, once [started](Self::start). The factory builds a
+    /// protocol for each connection; it is not to connect again itself.
+    ///
+    /// # Errors
+    ///
+    /// If a string is not a valid endpoint.
+    pub fn new<K, F>(
+        reactor: &Reactor,
+        endpoint: impl IntoEndpoint<ClientEndpoint>,
+        factory: F,
+    ) -> Result<Self, EndpointError>
+    where
+        F: IntoFactory<K>,
+        F::Factory: Factory<Protocol = P>,
+    {
+        let endpoint = endpoint.into_endpoint()?;
+        let factory = Shared::new(factory.into_factory());
+        let connect = move |service: &Self| {
+            let (number, service) = (service.inner.number.get(), service.clone());
+            let reactor = service.inner.reactor.clone();
+            let attempt = Attempt { factory: factory.clone(), service, number };
+            reactor.connect(endpoint.clone(), attempt)
+        };
+        let inner = Inner {
+            reactor: reactor.clone(),
+            connect: Box::new(connect),
+            prepare: RefCell::new(None),
+            policy: RefCell::new(Rc::new(back_off)),
+            state: RefCell::new(State::New),
+            number: Cell::new(0),
+            is_built: Cell::new(false),
+            failures: Cell::new(0),
+            waiting: RefCell::default(),
+            next_waiting: Cell::new(0),
+            stopping: RefCell::default(),
+        };
+        Ok(ClientService { inner: Rc::new(inner) })
+    }
+
+    /// Has each new connection prepared: it is connected, and the back-off starts over, once the
+    /// Deferred of `prepare` has succeeded. If it fails, or `prepare` panics, the connection is
+    /// aborted and the attempt counts as failed. It is cancelled when the connection is lost or the
+    /// service stops first. Twisted's `prepareConnection`.
+    ///
+    /// An `async` preparation is
+    /// `move |connection| reactor.spawn(log_in(connection.clone()))`.
+    #[must_use]
+    pub fn prepare(self, prepare: impl Fn(&Connection<P>) -> Deferred<()> + 'static) -> Self {
+        let old = self.inner.prepare.replace(Some(Rc::new(prepare)));
+        drop(old);
+        self
+    }
+
+    /// Sets how long to wait after this many failures in a row, 1 or more. Randomness is that of
+    /// [`Reactor::random`], so that a simulated world can be repeated. Twisted's `retryPolicy`.
+    ///
+    /// ```
+    /// # use couplet::services::ClientService;
+    /// # use couplet::{Protocol, Reactor, Transport};
+    /// # use std::time::Duration;
+    /// # struct Client;
+    /// # impl Protocol for Client { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
+    /// # fn example(reactor: &Reactor) -> couplet::Result<()> {
+    /// let service = ClientService::new(reactor, "localhost:8000", || Client)?
+    ///     .retry_policy(|failures, _| Duration::from_secs(failures.min(10).into()));
+    /// # drop(service);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn retry_policy(self, policy: impl Fn(u32, &Reactor) -> Duration + 'static) -> Self {
+        let old = self.inner.policy.replace(Rc::new(policy));
+        drop(old);
+        self
+    }
+
+    /// Begins to connect. While the service stops, it starts afresh afterwards; while it runs, does
+    /// nothing.
+    pub fn start(&self) {
+        if let State::Stopping { again } = &mut *self.inner.state.borrow_mut() {
+            *again = true;
+            return;
+        }
+        if !self.is_running() {
+            self.inner.failures.set(0);
+            self.connect();
+        }
+    }
+
+    /// Ends the attempt in progress, or closes the connection as
+    /// [`lose_connection`](Transport::lose_connection) does, and connects no more. The Deferred
+    /// fires once the connection is really gone; then those who wait for one get [`Cancelled`],
+    /// unless the service was started again meanwhile.
+    pub fn stop(&self) -> Deferred<()> {
+        let (done, stopped) = Deferred::new();
+        self.inner.stopping.borrow_mut().push(stopped);
+        match self.inner.state.replace(State::Stopping { again: false }) {
+            State::Connecting(attempt) => attempt.cancel(),
+            State::Preparing(connection, preparation) => {
+                connection.transport().lose_connection();
+                preparation.cancel();
+            }
+            State::Connected(connection) => connection.transport().lose_connection(),
+            State::Aborting(_) | State::Stopping { .. } => {}
+            State::Resting(next) => {
+                next.cancel();
+                self.gone();
+            }
+            State::New | State::Stopped => self.gone(),
+        }
+        done
+    }
+
+    /// The connection, when it is ready: at once if it is, and else the next one. With
+    /// `fail_after_failures` it fails with the last failure after that many, counted from now; without, it
+    /// waits. It fails with [`Cancelled`] when the service stops, or has stopped. Cancelling it ends
+    /// this wait only. Twisted's `whenConnected`.
+    pub fn when_connected(&self, fail_after_failures: Option<u32>) -> Deferred<Connection<P>> {
+        match &*self.inner.state.borrow() {
+            State::Connected(connection) => return Deferred::succeed(connection.clone()),
+            State::Stopped => return Deferred::fail(self.cancelled()),
+            _ => {}
+        }
+        let id = self.inner.next_waiting.get();
+        self.inner.next_waiting.set(id + 1);
+        let waiting = Rc::downgrade(&self.inner);
+        let (deferred, connected) = Deferred::with_canceller(move |_| {
+            let removed = waiting.upgrade().and_then(|it| it.waiting.borrow_mut().remove(&id));
+            drop(removed);
+        });
+        let left = fail_after_failures.map(|failures| failures.max(1));
+        self.inner.waiting.borrow_mut().insert(id, Waiting { left, connected });
+        deferred
+    }
+
+    /// True from [`start`](Self::start) to [`stop`](Self::stop).
+    pub fn is_running(&self) -> bool {
+        match &*self.inner.state.borrow() {
+            State::New | State::Stopped => false,
+            State::Stopping { again } => *again,
+            _ => true,
+        }
+    }
+
+    fn connect(&self) {
+        self.inner.is_built.set(false);
+        let number = self.inner.number.get();
+        let connecting = (self.inner.connect)(self);
+        self.enter(State::Connecting(connecting.canceller()));
+        let service = self.clone();
+        let outcome = connecting.add_both(move |outcome| {
+            match outcome {
+                Ok(connection) => service.made(number, connection),
+                // The end of a connection comes from the factory, when it is gone.
+                Err(_) if service.inner.is_built.get() => {}
+                Err(failure) => service.ended(number, failure),
+            }
+            Ok(())
+        });
+        outcome.detach();
+    }
+
+    /// Connected: prepares the connection.
+    fn made(&self, number: u64, connection: Connection<P>) {
+        let is_awaited = matches!(*self.inner.state.borrow(), State::Connecting(_));
+        if number != self.inner.number.get() || !is_awaited {
+            return;
+        }
+        let Some(prepare) = self.inner.prepare.borrow().clone() else {
+            return self.ready(connection);
+        };
+        let prepared = connection.clone();
+        // It may fail at once, so the state is that of a preparation before it begins.
+        let (begin, begun) = Deferred::new();
+        let preparing = begin.then(move |()| prepare(&prepared));
+        self.enter(State::Preparing(connection, preparing.canceller()));
+        let service = self.clone();
+        let outcome = preparing.add_both(move |outcome| {
+            service.prepared(number, outcome);
+            Ok(())
+        });
+        outcome.detach();
+        begun.callback(());
+    }
+
+    fn prepared(&self, number: u64, outcome: crate::Result<()>) {
+        if number != self.inner.number.get() {
+            return;
+        }
+        let connection = match &*self.inner.state.borrow() {
+            State::Preparing(connection, _) => connection.clone(),
+            _ => return,
+        };
+        match outcome {
+            Ok(()) => self.ready(connection),
+            Err(failure) => {
+                tracing::warn!(peer = %connection.transport().peer(), "not prepared: {failure}");
+                self.enter(State::Aborting(failure));
+                connection.transport().abort_connection();
+            }
+        }
+    }
+
+    fn ready(&self, connection: Connection<P>) {
+        self.inner.failures.set(0);
+        self.enter(State::Connected(connection.clone()));
+        for waiting in self.inner.waiting.take().into_values() {
+            waiting.connected.callback(connection.clone());
+        }
+    }
+
+    /// The attempt failed, or its connection is gone.
+    fn ended(&self, number: u64, failure: Failure) {
+        if number != self.inner.number.get() {
+            return;
+        }
+        self.inner.number.set(number + 1);
+        let state = self.inner.state.replace(State::Stopped);
+        match state {
+            State::Stopping { .. } => {
+                self.enter(state);
+                self.gone();
+            }
+            _ if self.inner.reactor.is_stopping() || is_end_of_loop(&failure) => self.gone(),
+            State::Aborting(failure) => self.failed(failure),
+            State::Preparing(_, preparation) => {
+                self.failed(failure);
+                preparation.cancel();
+            }
+            _ => self.failed(failure),
+        }
+    }
+
+    /// Nothing is left of what was stopped.
+    fn gone(&self) {
+        let stopped = self.inner.stopping.take();
+        let state = self.inner.state.replace(State::Stopped);
+        if matches!(state, State::Stopping { again: true }) {
+            self.inner.failures.set(0);
+            self.connect();
+        } else {
+            for waiting in self.inner.waiting.take().into_values() {
+                waiting.connected.errback(self.cancelled());
+            }
+        }
+        for stopped in stopped {
+            stopped.callback(());
+        }
+    }
+
+    /// Rests, and tells those who wait for no more failures.
+    fn failed(&self, failure: Failure) {
+        let failures = self.inner.failures.get().saturating_add(1);
+        self.inner.failures.set(failures);
+        let (policy, reactor) = (self.inner.policy.borrow().clone(), self.inner.reactor.clone());
+        // As a callback, so that a panic in it is contained.
+        let delay = Deferred::succeed(()).add_callback(move |()| Ok(policy(failures, &reactor)));
+        let (service, said) = (self.clone(), failure.clone());
+        let resting = delay.add_both(move |delay| {
+            let delay = delay.unwrap_or_else(|panic| {
+                tracing::error!("the retry policy: {panic}");
+                back_off(failures, &service.inner.reactor)
+            });
+            tracing::info!(failures, ?delay, "not connected: {said}");
+            let next = service.clone();
+            let next = service.inner.reactor.call_later(delay, move || next.connect());
+            service.enter(State::Resting(next));
+            Ok(())
+        });
+        resting.detach();
+        for waiting in self.disappointed() {
+            waiting.connected.errback(failure.clone());
+        }
+    }
+
+    /// Takes out those who wait for no further attempt.
+    fn disappointed(&self) -> Vec<Waiting<P>> {
+        let mut waiting = self.inner.waiting.borrow_mut();
+        for one in waiting.values_mut() {
+            one.left = one.left.map(|left| left - 1);
+        }
+        let over = waiting.iter().filter(|(_, one)| one.left == Some(0)).map(|(id, _)| *id);
+        let over: Vec<u64> = over.collect();
+        over.iter().filter_map(|id| waiting.remove(id)).collect()
+    }
+
+    /// The old state is dropped when nothing is borrowed.
+    fn enter(&self, state: State<P>) {
+        let old = self.inner.state.replace(state);
+        drop(old);
+    }
+
+    fn cancelled(&self) -> Cancelled {
+        Cancelled::of("the wait for a connection")
+    }
+}
+
+/// True if there is no loop to connect on any more.
+fn is_end_of_loop(failure: &Failure) -> bool {
+    let lost = failure.downcast_ref::<ConnectionLost>();
+    let failed = failure.downcast_ref::<ConnectError>();
+    failure.is_cancelled()
+        || matches!(lost, Some(ConnectionLost(Reason::Shutdown)))
+        || matches!(failed, Some(ConnectError::Shutdown))
+}
+
+/// Row 137: min(1.5ⁿ, 60) s, and up to 1 s at random. Multiplied step by step, so that a seed gives
+/// the same waits on every machine.
+fn back_off(failures: u32, reactor: &Reactor) -> Duration {
+    const MOST: f64 = 60.0;
+    let mut seconds = 1.0;
+    for _ in 0..failures.min(16) {
+        seconds = f64::min(seconds * 1.5, MOST);
+    }
+    let jitter = (reactor.random() >> 32) as f64 / 4_294_967_296.0;
+    Duration::from_secs_f64(seconds + jitter)
+}
+
+/// The factory of one attempt: the user's, whose panics [`Shared`] contains; it tells the service
+/// when the attempt is over.
+struct Attempt<F: Factory + 'static> {
+    factory: Shared<F>,
+    service: ClientService<F::Protocol>,
+    number: u64,
+}
+
+impl<F: Factory + 'static> Factory for Attempt<F> {
+    type Protocol = F::Protocol;
+
+    fn do_start(&mut self) {
+        self.factory.do_start();
+    }
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        self.factory.started_connecting(connector);
+    }
+
+    fn layers(&mut self, peer: &Address) -> Vec<Box<dyn Layer>> {
+        self.factory.layers(peer)
+    }
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
+        let protocol = self.factory.build_protocol(peer);
+        if self.number == self.service.inner.number.get() {
+            self.service.inner.is_built.set(protocol.is_some());
+        }
+        protocol
+    }
+
+    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
+        self.factory.client_connection_failed(connector, reason);
+        let failure = match reason {
+            Reason::Failed(failure) => failure.clone(),
+            reason => Failure::from(ConnectionLost(reason.clone())),
+        };
+        self.service.ended(self.number, failure);
+    }
+
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
+        self.factory.client_connection_lost(connector, reason);
+        // Without a protocol there was no connection: the Deferred tells why.
+        if self.service.inner.is_built.get() {
+            self.service.ended(self.number, Failure::from(ConnectionLost(reason.clone())));
+        }
+    }
+
+    fn do_stop(&mut self) {
+        self.factory.do_stop();
+    }
+
+    fn attach(&mut self, reactor: &Reactor) {
+        self.factory.attach(reactor);
+    }
+}
+
+impl<P: 'static> Clone for ClientService<P> {
+    fn clone(&self) -> Self {
+        ClientService { inner: self.inner.clone() }
+    }
+}
+
+impl<P: 'static> fmt::Debug for ClientService<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &*self.inner.state.borrow() {
+            State::New => "new",
+            State::Connecting(_) => "connecting",
+            State::Preparing(..) => "preparing",
+            State::Connected(_) => "connected",
+            State::Aborting(_) => "aborting",
+            State::Resting(_) => "resting",
+            State::Stopping { .. } => "stopping",
+            State::Stopped => "stopped",
+        };
+        f.debug_struct("ClientService")
+            .field("state", &state)
+            .field("failures", &self.inner.failures.get())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,573 @@
+//! Rows 137 and 138: the client service. Network and time are the memory driver's, and in one test
+//! the simulator's.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::defer::Deferred;
+use couplet::services::ClientService;
+use couplet::sim::{Fault, Sim};
+use couplet::testing::{Manner, Memory, Network, Wire};
+use couplet::{
+    Address, ConnectError, Connection, Connector, Factory, Failure, Loop, LoopOptions, Protocol,
+    Reactor, Reason, Resolver, Transport,
+};
+
+use crate::defer_witness::{Log, given};
+
+const S: Duration = Duration::from_secs(1);
+
+type Service = ClientService<Quiet>;
+
+struct Rig {
+    l: Loop,
+    network: Network,
+    reactor: Reactor,
+    log: Log,
+    /// When attempts began, in milliseconds.
+    attempts: Rc<RefCell<Vec<u64>>>,
+}
+
+/// The address of these tests' servers, if any.
+fn server() -> SocketAddr {
+    ([127, 0, 0, 1], 8000).into()
+}
+
+struct Quiet {
+    log: Log,
+}
+
+impl Protocol for Quiet {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn read_closed(&mut self, transport: &Transport) {
+        transport.lose_connection();
+    }
+
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+        self.log.say("lost");
+    }
+}
+
+/// Notes when attempts begin.
+struct Notes {
+    log: Log,
+    network: Network,
+    attempts: Rc<RefCell<Vec<u64>>>,
+    panics: bool,
+}
+
+impl Factory for Notes {
+    type Protocol = Quiet;
+
+    fn started_connecting(&mut self, _: &Connector) {
+        self.attempts.borrow_mut().push(self.network.elapsed().as_millis() as u64);
+    }
+
+    fn build_protocol(&mut self, _: &Address) -> Option<Quiet> {
+        assert!(!self.panics, "in build_protocol");
+        Some(Quiet { log: self.log.clone() })
+    }
+
+    fn client_connection_failed(&mut self, _: &Connector, _: &Reason) {
+        assert!(!self.panics, "in client_connection_failed");
+    }
+}
+
+impl Rig {
+    fn new(seed: u64) -> Rig {
+        let (driver, network) = Memory::new(Manner::Readiness, seed);
+        let l = Loop::with_driver(driver, LoopOptions::default());
+        let (log, attempts) = Default::default();
+        Rig { reactor: l.reactor(), l, network, log, attempts }
+    }
+
+    fn notes(&self) -> Notes {
+        let (log, attempts) = (self.log.clone(), self.attempts.clone());
+        Notes { log, network: self.network.clone(), attempts, panics: false }
+    }
+
+    fn service(&self) -> Service {
+        ClientService::new(&self.reactor, "tcp:127.0.0.1:8000", self.notes()).unwrap()
+    }
+
+    /// One whose waits are whole seconds: as many as there were failures.
+    fn punctual(&self) -> Service {
+        self.service().retry_policy(|failures, _| S * failures)
+    }
+
+    fn turn(&mut self) {
+        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+    }
+
+    /// Some turns with the clock stopped.
+    fn settle(&mut self) {
+        for _ in 0..8 {
+            self.turn();
+        }
+    }
+
+    /// Advances the clock, stopping at each deadline.
+    fn pass(&mut self, by: Duration) {
+        self.settle();
+        let until = self.network.elapsed() + by;
+        while self.network.elapsed() < until {
+            let left = until - self.network.elapsed();
+            self.l.turn(Some(left)).expect("memory does not fail");
+            self.settle();
+        }
+    }
+
+    /// Between consecutive attempts, in milliseconds.
+    fn waits(&self) -> Vec<u64> {
+        self.attempts.borrow().windows(2).map(|two| two[1] - two[0]).collect()
+    }
+
+    fn attempts(&self) -> usize {
+        self.attempts.borrow().len()
+    }
+
+    fn listen(&self) {
+        self.network.listen(server(), 10).expect("the port is free");
+    }
+
+    fn accept(&self) -> Wire {
+        self.network.accept(server()).expect("it has connected")
+    }
+
+    /// A preparation that never ends, and says when it is cancelled.
+    fn endless(&self) -> impl Fn(&Connection<Quiet>) -> Deferred<()> + 'static {
+        let (log, kept) = (self.log.clone(), RefCell::new(Vec::new()));
+        move |_| {
+            let log = log.clone();
+            let (prepared, resolver) = Deferred::with_canceller(move |_| log.say("cancelled"));
+            kept.borrow_mut().push(resolver);
+            prepared
+        }
+    }
+
+    /// A service that is connected, and the far end.
+    fn connected(&mut self) -> (Service, Wire) {
+        self.listen();
+        let service = self.punctual();
+        service.start();
+        self.settle();
+        let wire = self.accept();
+        self.settle();
+        (service, wire)
+    }
+}
+
+#[test]
+fn c137_the_waits_grow_by_half_from_one_and_a_half_seconds_to_a_minute() {
+    let mut rig = Rig::new(0);
+    rig.service().start();
+    rig.pass(S * 500);
+    let least = [1500, 2250, 3375, 5062, 7593, 11_390, 17_085, 25_628, 38_443, 57_665, 60_000];
+    let waits = rig.waits();
+    for (wait, least) in waits.iter().zip(least) {
+        assert!((least..=least + 1001).contains(wait), "{wait} after {least}: {waits:?}");
+    }
+    assert!(waits[11..].iter().all(|wait| (60_000..=61_001).contains(wait)), "{waits:?}");
+    assert!(waits.len() > 13, "it never gives up");
+}
+
+#[test]
+fn c137_up_to_a_second_of_jitter_is_spread_evenly_and_the_same_for_a_seed() {
+    let waits = |seed| {
+        let mut rig = Rig::new(seed);
+        rig.service().start();
+        rig.pass(S * 20);
+        rig.waits()
+    };
+    let jitter: Vec<f64> = (0..400).map(|seed| waits(seed)[0] as f64 - 1500.0).collect();
+    let mean = jitter.iter().sum::<f64>() / 400.0;
+    assert!((450.0..550.0).contains(&mean), "{mean}");
+    for part in 0..4 {
+        let (from, to) = (f64::from(part) * 250.0, f64::from(part + 1) * 250.0);
+        let part = jitter.iter().filter(|it| (from..to).contains(*it)).count();
+        assert!((60..140).contains(&part), "{part} of 400 between {from} and {to}");
+    }
+    assert_eq!(waits(7), waits(7));
+    assert_ne!(waits(7), waits(8));
+}
+
+#[test]
+fn c137_a_connection_that_becomes_ready_resets_the_waits() {
+    let mut rig = Rig::new(0);
+    let service = rig.punctual();
+    service.start();
+    rig.pass(S * 7);
+    assert_eq!(rig.waits(), [1000, 2000, 3000]);
+    rig.listen();
+    rig.pass(S * 4);
+    rig.network.set_unreachable(server().ip());
+    rig.accept().reset();
+    rig.pass(S * 4);
+    // It was lost at 11 s.
+    assert_eq!(rig.attempts.borrow()[5..], [12_000, 14_000]);
+}
+
+#[test]
+fn c137_a_connection_that_is_not_prepared_resets_nothing() {
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let service = rig.punctual().prepare(|_| Deferred::fail(Failure::msg("who are you?")));
+    service.start();
+    let waiting = given(service.when_connected(Some(3)));
+    rig.pass(S * 4);
+    assert_eq!(rig.waits(), [1000, 2000]);
+    assert_eq!(waiting.text(), "who are you?");
+    for _ in 0..3 {
+        assert!(rig.accept().saw_reset(), "it is aborted");
+    }
+}
+
+#[test]
+fn c137_a_connection_counts_when_it_is_prepared_and_not_before() {
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let preparing = Rc::<RefCell<Option<Resolver<()>>>>::default();
+    let slot = preparing.clone();
+    let service = rig.punctual().prepare(move |connection| {
+        connection.tell(|_, transport| transport.write("hello"));
+        let (prepared, resolver) = Deferred::new();
+        *slot.borrow_mut() = Some(resolver);
+        prepared
+    });
+    service.start();
+    let waiting = given(service.when_connected(None));
+    rig.pass(S * 100);
+    let wire = rig.accept();
+    assert_eq!(wire.take(), b"hello");
+    assert!(waiting.is_none());
+    preparing.take().unwrap().callback(());
+    assert!(!waiting.take().unwrap().is_lost());
+    assert_eq!(rig.attempts(), 1);
+}
+
+#[test]
+fn a_connection_lost_while_it_is_prepared_cancels_that_and_counts_as_a_failure() {
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let service = rig.punctual().prepare(rig.endless());
+    service.start();
+    let waiting = given(service.when_connected(Some(1)));
+    rig.settle();
+    rig.accept().reset();
+    rig.settle();
+    assert_eq!(rig.log.lines(), ["lost", "cancelled"]);
+    assert!(waiting.text().contains("connection lost"), "{}", waiting.text());
+    rig.pass(S);
+    assert_eq!(rig.waits(), [1000]);
+}
+
+#[test]
+fn a_panic_of_the_user_s_code_is_a_failure_like_any_other() {
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let prepared = Rc::new(Cell::new(0));
+    let count = prepared.clone();
+    let service = rig.punctual().prepare(move |_| {
+        count.set(count.get() + 1);
+        panic!("in prepare");
+    });
+    service.start();
+    rig.pass(S * 4);
+    assert_eq!((rig.waits(), prepared.get()), (vec![1000, 2000], 3));
+
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let notes = Notes { panics: true, ..rig.notes() };
+    let service = ClientService::new(&rig.reactor, "tcp:127.0.0.1:8000", notes).unwrap();
+    service.retry_policy(|failures, _| S * failures).start();
+    rig.pass(S * 4);
+    assert_eq!(rig.waits(), [1000, 2000]);
+
+    let mut rig = Rig::new(0);
+    rig.service().retry_policy(|_, _| panic!("in the policy")).start();
+    rig.pass(S * 3);
+    assert_eq!(rig.attempts(), 2, "the usual policy takes its place");
+}
+
+#[test]
+fn c138_who_waits_gets_the_connection_at_once_or_the_next_one() {
+    let mut rig = Rig::new(0);
+    let service = rig.punctual();
+    let early = given(service.when_connected(None));
+    service.start();
+    let second = given(service.when_connected(None));
+    rig.pass(S / 2);
+    assert!(early.is_none() && second.is_none());
+    rig.listen();
+    rig.pass(S);
+    let id = early.take().unwrap().id();
+    assert_eq!(second.take().unwrap().id(), id);
+    assert_eq!(given(service.when_connected(Some(1))).take().unwrap().id(), id);
+    // After it is lost, the next one.
+    rig.accept().reset();
+    rig.settle();
+    let next = given(service.when_connected(None));
+    assert!(next.is_none());
+    rig.pass(S);
+    assert_ne!(next.take().unwrap().id(), id);
+}
+
+#[test]
+fn c138_who_waits_for_so_many_failures_gets_the_last_one() {
+    let mut rig = Rig::new(0);
+    let service = rig.punctual();
+    service.start();
+    let wait = |failures| given(service.when_connected(failures));
+    let (patient, none, one, two) = (wait(None), wait(Some(0)), wait(Some(1)), wait(Some(2)));
+    rig.settle();
+    for over in [none, one] {
+        let failure = over.take().unwrap_err();
+        assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)), "{failure}");
+    }
+    // They count from when they began to wait.
+    let late = wait(Some(2));
+    assert!(two.is_none());
+    rig.pass(S);
+    assert!(!two.is_none() && late.is_none());
+    rig.pass(S * 2);
+    assert!(!late.is_none() && patient.is_none());
+    assert!(late.take().is_err());
+    assert!(two.take().is_err());
+}
+
+#[test]
+fn c138_a_cancelled_wait_ends_alone() {
+    let mut rig = Rig::new(0);
+    let service = rig.punctual();
+    service.start();
+    let one = service.when_connected(None);
+    let canceller = one.canceller();
+    let (one, other) = (given(one), given(service.when_connected(None)));
+    canceller.cancel();
+    assert!(one.take().unwrap_err().is_cancelled());
+    rig.listen();
+    rig.pass(S);
+    assert!(other.take().is_ok());
+}
+
+#[test]
+fn c138_a_stop_completes_once_the_connection_has_really_closed() {
+    let mut rig = Rig::new(0);
+    let (service, wire) = rig.connected();
+    let stops = [given(service.stop()), given(service.stop())];
+    let waiting = given(service.when_connected(None));
+    rig.pass(S);
+    assert!(wire.saw_fin());
+    assert!(stops.iter().all(|stop| stop.is_none()) && waiting.is_none());
+    wire.close();
+    rig.settle();
+    assert_eq!(rig.log.lines(), ["lost"]);
+    for stop in stops {
+        stop.take().unwrap();
+    }
+    assert!(waiting.take().unwrap_err().is_cancelled());
+    assert!(given(service.when_connected(None)).take().unwrap_err().is_cancelled());
+    rig.pass(S * 100);
+    assert_eq!(rig.attempts(), 1);
+    given(service.stop()).take().unwrap();
+}
+
+#[test]
+fn c138_a_stop_ends_an_attempt_a_wait_and_a_preparation() {
+    // Before it was ever started.
+    let mut rig = Rig::new(0);
+    let service = rig.punctual();
+    let waiting = given(service.when_connected(None));
+    given(service.stop()).take().unwrap();
+    assert!(waiting.take().unwrap_err().is_cancelled());
+    // While it connects.
+    rig.network.set_silent(server());
+    service.start();
+    rig.settle();
+    let waiting = given(service.when_connected(None));
+    let stop = given(service.stop());
+    rig.settle();
+    stop.take().unwrap();
+    assert!(waiting.take().unwrap_err().is_cancelled());
+    // While it waits for the next attempt.
+    let mut rig = Rig::new(0);
+    let service = rig.punctual();
+    service.start();
+    rig.settle();
+    let waiting = given(service.when_connected(None));
+    given(service.stop()).take().unwrap();
+    assert!(waiting.take().unwrap_err().is_cancelled());
+    rig.pass(S * 100);
+    assert_eq!(rig.attempts(), 1);
+    // While a connection is prepared.
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let service = rig.punctual().prepare(rig.endless());
+    service.start();
+    rig.settle();
+    let wire = rig.accept();
+    let stop = given(service.stop());
+    rig.settle();
+    assert!(stop.is_none());
+    wire.close();
+    rig.settle();
+    stop.take().unwrap();
+    assert_eq!(rig.log.lines(), ["cancelled", "lost"]);
+}
+
+#[test]
+fn c138_a_start_while_it_stops_starts_afresh() {
+    let mut rig = Rig::new(0);
+    let (service, wire) = rig.connected();
+    let stop = given(service.stop());
+    let waiting = given(service.when_connected(None));
+    assert!(!service.is_running());
+    service.start();
+    assert!(service.is_running());
+    rig.pass(S);
+    assert_eq!(rig.attempts(), 1, "not before the old connection has gone");
+    wire.close();
+    rig.settle();
+    stop.take().unwrap();
+    assert!(!waiting.take().unwrap().is_lost(), "who waits gets the new one");
+    assert_eq!(rig.attempts(), 2);
+    // A second stop calls the start off.
+    let wire = rig.accept();
+    let first = given(service.stop());
+    service.start();
+    let second = given(service.stop());
+    wire.close();
+    rig.pass(S * 100);
+    first.take().unwrap();
+    second.take().unwrap();
+    assert_eq!((rig.attempts(), service.is_running()), (2, false));
+    // And after it has stopped, a start is a start.
+    service.start();
+    rig.settle();
+    assert_eq!(rig.attempts(), 3);
+}
+
+#[test]
+fn a_start_while_it_runs_is_no_second_connection() {
+    let mut rig = Rig::new(0);
+    let (service, _wire) = rig.connected();
+    service.start();
+    rig.pass(S * 100);
+    assert_eq!(rig.attempts(), 1);
+}
+
+#[test]
+fn a_stop_inside_connection_made_waits_for_that_connection() {
+    struct Stops(Rc<RefCell<Option<ClientService<Stops>>>>, Log);
+    impl Protocol for Stops {
+        fn connection_made(&mut self, _: &Transport) {
+            let log = self.1.clone();
+            let service = self.0.borrow().clone().unwrap();
+            service.stop().map(move |()| log.say("stopped")).detach();
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+        fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+            self.1.say("lost");
+        }
+    }
+    let mut rig = Rig::new(0);
+    rig.listen();
+    let (slot, log) = (Rc::<RefCell<_>>::default(), rig.log.clone());
+    let inner = slot.clone();
+    let factory = move || Stops(inner.clone(), log.clone());
+    let service = ClientService::new(&rig.reactor, "tcp:127.0.0.1:8000", factory).unwrap();
+    *slot.borrow_mut() = Some(service.clone());
+    service.start();
+    rig.pass(S);
+    assert_eq!(rig.log.lines(), [""; 0]);
+    rig.accept().close();
+    rig.settle();
+    assert_eq!(rig.log.lines(), ["lost", "stopped"]);
+    slot.take();
+}
+
+#[test]
+fn the_end_of_the_reactor_ends_it() {
+    let mut rig = Rig::new(0);
+    let (service, _wire) = rig.connected();
+    let stop = |reactor: &Reactor| {
+        reactor.stop();
+        Ok(())
+    };
+    rig.l.run(stop).unwrap();
+    assert!(!service.is_running());
+    assert!(given(service.when_connected(None)).take().unwrap_err().is_cancelled());
+    assert_eq!(rig.attempts(), 1);
+
+    let mut rig = Rig::new(0);
+    rig.network.set_silent(server());
+    let service = rig.punctual();
+    service.start();
+    let waiting = given(service.when_connected(Some(1)));
+    rig.settle();
+    drop(rig.l);
+    assert!(waiting.take().unwrap_err().is_cancelled());
+    assert!(!service.is_running());
+}
+
+#[test]
+fn a_wrong_endpoint_is_told_at_once() {
+    let rig = Rig::new(0);
+    let error = ClientService::new(&rig.reactor, "tcp:nowhere", rig.notes()).unwrap_err();
+    assert!(error.to_string().contains("port"), "{error}");
+}
+
+#[test]
+fn c138_in_the_simulator_it_comes_back_after_each_crash_and_stops_without_a_leak() {
+    struct Echo;
+    impl Protocol for Echo {
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            transport.write(data);
+        }
+    }
+    struct Asks;
+    impl Protocol for Asks {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.set_idle_timeout(Some(S * 5));
+        }
+        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+            let ask = |_: &mut Asks, transport: &Transport| transport.write("?");
+            transport.connection::<Asks>().call_later(S, ask);
+        }
+    }
+    let world = |seed| {
+        let mut sim = Sim::new(seed);
+        let echo = sim.host("server", |reactor| {
+            reactor.listen("tcp:5000", || Echo)?;
+            Ok(())
+        });
+        let connected = Rc::new(Cell::new(0));
+        let counted = connected.clone();
+        sim.host("client", move |reactor| {
+            let counted = counted.clone();
+            let service = ClientService::new(reactor, "tcp:server:5000", || Asks)?;
+            let service = service.prepare(move |connection: &Connection<Asks>| {
+                counted.set(counted.get() + 1);
+                connection.ask(|_, transport| transport.write("?"))
+            });
+            service.start();
+            let stopping = reactor.clone();
+            reactor.call_later(S * 300, move || {
+                service.stop().map(move |()| stopping.stop()).detach();
+            });
+            Ok(())
+        });
+        for at in [20, 100, 180] {
+            sim.fault(S * at, S * 10, Fault::Crash(echo));
+        }
+        sim.run_for(S * 400).unwrap_or_else(|failure| panic!("{failure}"));
+        sim.finish().unwrap_or_else(|failure| panic!("{failure}"));
+        (connected.get(), sim.hash())
+    };
+    let (connected, hash) = world(1);
+    assert_eq!(connected, 4, "once at first, and after each crash");
+    assert_eq!(world(1), (connected, hash));
+}
