@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
+use couplet::services::ClientService;
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
     Address, Bytes, ConnectOptions, Connector, Deferred, Factory, Interest, ListenOptions, Loop,
@@ -359,6 +360,34 @@ const WAYS: &[(&str, &str, Act)] = &[
     ("ReconnectingClientFactory::with", "dropped with the loop", |s| {
         let factory = ReconnectingClientFactory::with(|_| MakesEchoes(s.bomb()));
         s.reactor.connect_tcp("127.0.0.1", 9, factory);
+        s.turns();
+    }),
+    ("ClientService::new", "dropped with the loop", |s| {
+        let factory = MakesEchoes(s.bomb());
+        ClientService::new(&s.reactor, "tcp:192.0.2.1:1", factory).expect("good").start();
+        s.turns();
+    }),
+    ("ClientService::prepare", "called, and dropped when the service has stopped", |s| {
+        let (bomb, port) = (s.bomb(), s.port.host().to_string());
+        let service = ClientService::new(&s.reactor, &port, || Carrier(())).expect("good");
+        let service = service.prepare(move |_| {
+            holds(&bomb);
+            Deferred::succeed(())
+        });
+        service.start();
+        s.turns();
+        service.stop().detach();
+        s.reactor.call_soon(move || drop(service));
+        s.turns();
+    }),
+    ("ClientService::retry_policy", "called, and dropped with the loop", |s| {
+        let bomb = s.bomb();
+        let service = ClientService::new(&s.reactor, "tcp:127.0.0.1:1", || Carrier(()));
+        let policy = move |_: u32, _: &Reactor| {
+            holds(&bomb);
+            Duration::from_secs(1)
+        };
+        service.expect("good").retry_policy(policy).start();
         s.turns();
     }),
     ("on_turned_away", "called, and dropped with its port", |s| {
