@@ -10,6 +10,16 @@ use crate::endpoint::{to_connect, to_listen};
 pub(crate) const WORDS: &[&str] = &[
     "tcp:",
     "unix:",
+    "tls:",
+    "ssl:",
+    "cert=a.pem",
+    "key=",
+    "privateKey=",
+    "sni=",
+    "ca=",
+    "client-ca=",
+    "servername=",
+    "alpn=h2,http/1.1",
     "@",
     "/run/app.sock",
     "mode=660",
@@ -91,6 +101,7 @@ fn target(endpoint: &ClientEndpoint) -> (String, u16) {
     match endpoint {
         ClientEndpoint::Tcp { host, port, .. } => (host.clone(), *port),
         ClientEndpoint::Unix { path, .. } => (format!("{path:?}"), 0),
+        ClientEndpoint::Tls { over, .. } => target(over),
         other => panic!("{other:?} is not known here"),
     }
 }

@@ -16,8 +16,11 @@ const BACKLOG: u32 = 1024;
 /// Where to listen.
 pub(crate) fn to_listen(typed: &str) -> Result<ServerEndpoint, EndpointError> {
     let mut endpoint: ServerEndpoint = typed.parse()?;
-    if let ServerEndpoint::Tcp { options, .. } | ServerEndpoint::Unix { options, .. } =
-        &mut endpoint
+    let carrier = match &mut endpoint {
+        ServerEndpoint::Tls { over, .. } => over,
+        plain => plain,
+    };
+    if let ServerEndpoint::Tcp { options, .. } | ServerEndpoint::Unix { options, .. } = carrier
         && !typed.contains("backlog=")
     {
         options.backlog = BACKLOG;

@@ -21,6 +21,7 @@ mod serve;
 mod signals;
 mod sim;
 mod terminal;
+mod tls;
 mod transform;
 mod unix;
 mod usage;

@@ -135,7 +135,7 @@ pub fn quote(value: &str) -> String {
 }
 
 /// One value and its position.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Part {
     key: Option<String>,
     pub(super) text: String,
@@ -193,11 +193,21 @@ impl Part {
 pub(super) enum Kind {
     Tcp,
     Unix,
+    /// TLS over another endpoint, over TCP if it has no kind.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    Tls,
     /// No kind given: TCP, but a port alone is local.
     Short,
 }
 
-const KINDS: [(&str, Kind); 2] = [("tcp", Kind::Tcp), ("unix", Kind::Unix)];
+const KINDS: &[(&str, Kind)] = &[
+    ("tcp", Kind::Tcp),
+    ("unix", Kind::Unix),
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    ("tls", Kind::Tls),
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    ("ssl", Kind::Tls),
+];
 
 /// Reserved kinds. A host with such a name must be preceded by `tcp:`, as in `tcp:tls:443`.
 const OTHER_KINDS: [&str; 8] = ["tcp4", "tcp6", "udp", "tls", "ssl", "fd", "stdio", "systemd"];
@@ -208,6 +218,8 @@ impl Kind {
         match self {
             Kind::Tcp => format!("tcp:{rest}"),
             Kind::Unix => format!("unix:{rest}"),
+            #[cfg(any(feature = "tls", feature = "ring"))]
+            Kind::Tls => format!("tls:{rest}"),
             Kind::Short => rest.to_owned(),
         }
     }
@@ -252,9 +264,22 @@ impl Parts {
         }
     }
 
+    /// The place of the whole string, for errors about no part of it.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(super) fn whole(&self) -> Part {
+        Part::empty(&self.text, 0)
+    }
+
+    /// Whether the next part is the kind of another endpoint.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(super) fn has_kind(&self) -> bool {
+        let first = self.parts.first().filter(|first| !first.is_named() && !first.bracketed);
+        first.is_some_and(|first| KINDS.iter().any(|(name, _)| *name == first.text))
+    }
+
     /// Takes the kind: the first part, unless that is a host or a port.
     pub(super) fn take_kind(&mut self, to: &str) -> Result<Kind, EndpointError> {
-        let first = &self.parts[0];
+        let Some(first) = self.parts.first() else { return Ok(Kind::Short) };
         if first.is_named() || first.bracketed {
             return Ok(Kind::Short);
         }
@@ -264,8 +289,10 @@ impl Parts {
         }
         let kind = first.text.to_ascii_lowercase();
         let what = match &*kind {
-            "tcp" | "unix" => "tcp: or unix:, in lower case",
-            kind if OTHER_KINDS.contains(&kind) => "tcp:, unix: or a host",
+            kind if KINDS.iter().any(|(known, _)| *known == kind) => {
+                "tcp:, unix: or tls:, in lower case"
+            }
+            kind if OTHER_KINDS.contains(&kind) => "tcp:, unix:, tls: or a host",
             _ => return Ok(Kind::Short),
         };
         Err(first.error(format!("an endpoint to {to} starts with {what}")))
@@ -332,6 +359,13 @@ impl Parts {
                 None => part.error("expected nothing more"),
             }),
         }
+    }
+}
+
+/// Only its value: equal endpoints look equal, wherever their parts were.
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
     }
 }
 

@@ -10,6 +10,9 @@
 //! | `example.com:8000`, `tcp:example.com:8000` | | to that host, trying all its addresses |
 //! | `unix:/run/app.sock`, `unix:app.sock` | on that UNIX socket | to it |
 //! | `unix:@app` | on that abstract name, on Linux | to it |
+//! | `tls:443:cert=site.pem:key=site.key` | with TLS on all interfaces | |
+//! | `tls:example.com:443` | | with TLS to that host, whose certificate is verified |
+//! | `tls:unix:app.sock:…` | with TLS on that UNIX socket | with TLS to it, given `servername=` |
 //!
 //! `:` separates parts, the first `=` in a part separates key and value, a backslash escapes, and
 //! brackets enclose an IPv6 address. Options follow as keywords: `:8000:backlog=500`,
@@ -21,6 +24,8 @@
 
 mod grammar;
 mod tcp;
+#[cfg(any(feature = "tls", feature = "ring"))]
+mod tls;
 mod unix;
 
 use std::fmt;
@@ -30,12 +35,16 @@ use std::str::FromStr;
 use crate::address::{Address, UnixAddress};
 use crate::defer::{Deferred, Failure, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
+#[cfg(any(feature = "tls", feature = "ring"))]
+use crate::factory::Layered;
 use crate::factory::{Factory, IntoFactory};
 use crate::protocol::Protocol;
 use crate::reactor::{Port, Reactor};
 use crate::transport::Connection;
 pub use grammar::{EndpointError, quote};
 use grammar::{Kind, Parts};
+#[cfg(any(feature = "tls", feature = "ring"))]
+pub use tls::{TlsConnect, TlsListen};
 
 /// Where to listen.
 ///
@@ -70,6 +79,16 @@ pub enum ServerEndpoint {
         /// The port's options.
         options: ListenOptions,
     },
+    /// `tls:ENDPOINT:cert=FILE:key=FILE[:sni=DIR][:client-ca=FILE][:alpn=NAME,NAME]`, where `tcp:`
+    /// may be omitted from ENDPOINT. With `client-ca=` a client must have a certificate of an issuer
+    /// in that file. Also `ssl:`, with Twisted's `certKey=` and `privateKey=`.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    Tls {
+        /// What carries the TLS connections.
+        over: Box<ServerEndpoint>,
+        /// The settings, whose files are read when it listens.
+        tls: Box<TlsListen>,
+    },
 }
 
 /// Where to connect.
@@ -102,6 +121,17 @@ pub enum ClientEndpoint {
         path: UnixAddress,
         /// The connection's options.
         options: ConnectOptions,
+    },
+    /// `tls:ENDPOINT[:ca=FILE][:servername=NAME][:cert=FILE:key=FILE][:alpn=NAME,NAME]`, where
+    /// `tcp:` may be omitted from ENDPOINT. Without `ca=` it trusts what the system trusts, and
+    /// without `servername=` the certificate must be for the host. Also `ssl:`, with Twisted's
+    /// `certificate=`, `certKey=` and `privateKey=`.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    Tls {
+        /// What carries the TLS connection.
+        over: Box<ClientEndpoint>,
+        /// The settings, whose files are read when it connects.
+        tls: Box<TlsConnect>,
     },
 }
 
@@ -161,13 +191,32 @@ impl Reactor {
         endpoint: impl IntoEndpoint<ServerEndpoint>,
         factory: impl IntoFactory<K>,
     ) -> Result<Port> {
-        Ok(match endpoint.into_endpoint()? {
+        match endpoint.into_endpoint()? {
+            #[cfg(any(feature = "tls", feature = "ring"))]
+            ServerEndpoint::Tls { over, tls } => {
+                let tls = tls.load()?;
+                let layer = move |reactor: &Reactor, _: &Address| tls.layer(reactor.now());
+                self.listen_plain(*over, Layered::new(factory, layer))
+            }
+            plain => self.listen_plain(plain, factory),
+        }
+    }
+
+    #[track_caller]
+    fn listen_plain<K>(
+        &self,
+        endpoint: ServerEndpoint,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port> {
+        Ok(match endpoint {
             ServerEndpoint::Tcp { address, options } => {
                 self.listen_tcp_with(address, options, factory)?
             }
             ServerEndpoint::Unix { path, options } => {
                 self.listen_unix_with(path, options, factory)?
             }
+            #[cfg(any(feature = "tls", feature = "ring"))]
+            ServerEndpoint::Tls { tls, .. } => Err(tls.nested())?,
         })
     }
 
@@ -182,14 +231,34 @@ impl Reactor {
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
         match endpoint.into_endpoint() {
-            Ok(ClientEndpoint::Tcp { host, port, options }) => {
-                let host = reachable(&host);
-                self.connect_tcp_deferred(host, port, options, factory)
+            #[cfg(any(feature = "tls", feature = "ring"))]
+            Ok(ClientEndpoint::Tls { over, tls }) => match tls.load(&over, self.now()) {
+                Ok(mut layer) => {
+                    let layer = move |reactor: &Reactor, _: &Address| layer(reactor.now());
+                    self.connect_plain(*over, Layered::new(factory, layer))
+                }
+                Err(error) => Deferred::fail(Failure::from(error)),
+            },
+            Ok(plain) => self.connect_plain(plain, factory),
+            Err(error) => Deferred::fail(Failure::from(error)),
+        }
+    }
+
+    #[track_caller]
+    fn connect_plain<K, F: IntoFactory<K>>(
+        &self,
+        endpoint: ClientEndpoint,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        match endpoint {
+            ClientEndpoint::Tcp { host, port, options } => {
+                self.connect_tcp_deferred(reachable(&host), port, options, factory)
             }
-            Ok(ClientEndpoint::Unix { path, options }) => {
+            ClientEndpoint::Unix { path, options } => {
                 self.connect_unix_deferred(path, options, factory)
             }
-            Err(error) => Deferred::fail(Failure::from(error)),
+            #[cfg(any(feature = "tls", feature = "ring"))]
+            ClientEndpoint::Tls { tls, .. } => Deferred::fail(Failure::from(tls.nested())),
         }
     }
 
@@ -276,6 +345,8 @@ impl fmt::Display for ServerEndpoint {
         match self {
             ServerEndpoint::Tcp { address, options } => Self::print_tcp(f, address, options),
             ServerEndpoint::Unix { path, options } => Self::print_unix(f, path, options),
+            #[cfg(any(feature = "tls", feature = "ring"))]
+            ServerEndpoint::Tls { over, tls } => tls.print(f, &over.to_string()),
         }
     }
 }
@@ -285,6 +356,8 @@ impl fmt::Display for ClientEndpoint {
         match self {
             ClientEndpoint::Tcp { host, port, options } => Self::print_tcp(f, host, *port, options),
             ClientEndpoint::Unix { path, options } => Self::print_unix(f, path, options),
+            #[cfg(any(feature = "tls", feature = "ring"))]
+            ClientEndpoint::Tls { over, tls } => tls.print(f, &over.to_string()),
         }
     }
 }
@@ -297,6 +370,8 @@ impl FromStr for ServerEndpoint {
             let mut parts = Parts::new(text)?;
             match parts.take_kind("listen")? {
                 Kind::Unix => ServerEndpoint::read_unix(parts),
+                #[cfg(any(feature = "tls", feature = "ring"))]
+                Kind::Tls => ServerEndpoint::read_tls(parts),
                 kind @ (Kind::Tcp | Kind::Short) => ServerEndpoint::read_tcp(kind, parts),
             }
         };
@@ -312,6 +387,8 @@ impl FromStr for ClientEndpoint {
             let mut parts = Parts::new(text)?;
             match parts.take_kind("connect")? {
                 Kind::Unix => ClientEndpoint::read_unix(parts),
+                #[cfg(any(feature = "tls", feature = "ring"))]
+                Kind::Tls => ClientEndpoint::read_tls(parts),
                 kind @ (Kind::Tcp | Kind::Short) => ClientEndpoint::read_tcp(kind, parts),
             }
         };

@@ -17,7 +17,7 @@ impl ServerEndpoint {
         let (host, port) = parts.host_and_port(&form)?;
         let address = match host.or_else(|| parts.keyword("interface")) {
             Some(host) => host.interface(port.port_to_listen(&host)?)?,
-            None if kind == Kind::Tcp => {
+            None if kind != Kind::Short => {
                 SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?)
             }
             // A port alone is local.
@@ -45,7 +45,7 @@ impl ClientEndpoint {
         let (host, port) = match host {
             Some(host) => (host.host()?, port.port(1)?),
             None if port.is_named() => return Err(parts.missing("host", &form)),
-            None if kind == Kind::Tcp => return Err(parts.missing("port", &form)),
+            None if kind != Kind::Short => return Err(parts.missing("port", &form)),
             None => (Ipv4Addr::LOCALHOST.to_string(), port.port_alone(&parts, &form, 1)?),
         };
         let mut options = ConnectOptions::default();

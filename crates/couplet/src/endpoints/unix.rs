@@ -127,6 +127,6 @@ fn print_socket(f: &mut fmt::Formatter<'_>, name: &UnixAddress) -> fmt::Result {
 }
 
 /// With nothing in it that the grammar understands.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     quote(text).replace('=', r"\=").replace('[', r"\[")
 }

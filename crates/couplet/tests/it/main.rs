@@ -17,6 +17,8 @@ mod echoes;
 #[cfg(unix)]
 mod embedding;
 mod endpoints;
+#[cfg(any(feature = "tls", feature = "ring"))]
+mod endpoints_tls;
 mod examples;
 mod framing;
 mod handles;

@@ -46,7 +46,17 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("task", &["panics", "defer", "reactor"]),
     (
         "endpoints",
-        &["defer", "driver", "factory", "reactor", "transport", "address", "error", "protocol"],
+        &[
+            "defer",
+            "driver",
+            "factory",
+            "layers",
+            "reactor",
+            "transport",
+            "address",
+            "error",
+            "protocol",
+        ],
     ),
     (
         "sim",
