@@ -177,7 +177,7 @@ fn sigusr1_prints_a_snapshot_and_the_server_goes_on() {
 fn sigusr1_tells_what_a_get_waits_for() {
     let silent = serve_raw(|mut client| drop(client.read_to_end())).to_string();
     let mut running = Running::start(&mut couplet(&["poetry", "get", &silent, "-vv"]));
-    wait_until("a connection", || running.told().contains("connected"));
+    wait_until("a connection", || running.told().contains("connection made"));
     running.signal(Signal::USR1);
     let line = format!("connector   tcp:{silent} connected\n");
     wait_until("a snapshot", || running.told().contains(&line));
