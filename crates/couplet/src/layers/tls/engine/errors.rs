@@ -68,6 +68,9 @@ fn received(alert: u8) -> TlsError {
     TlsError::new(TlsProblem::AlertReceived(alert), fault, text)
 }
 
+/// As webpki names a certificate of an authority that is presented as a server's own.
+const CA_USED: &str = "CaUsedAsEndEntity";
+
 #[expect(deprecated, reason = "verifiers may still use the old variants")]
 fn certificate(wrong: &CertificateError) -> (CertificateProblem, String) {
     let problem = match wrong {
@@ -98,9 +101,15 @@ fn certificate(wrong: &CertificateError) -> (CertificateProblem, String) {
         CertificateError::Other(other) if other.to_string().contains("usage") => {
             CertificateProblem::WrongUsage
         }
+        CertificateError::Other(other) if other.to_string() == CA_USED => {
+            CertificateProblem::WrongUsage
+        }
         _ => CertificateProblem::Other,
     };
     let text = match problem {
+        CertificateProblem::WrongUsage if wrong.to_string().contains(CA_USED) => {
+            "it is that of an authority (CA:TRUE), which may only sign others".to_owned()
+        }
         CertificateProblem::Expired => "it has expired".to_owned(),
         CertificateProblem::NotYetValid => "it is not valid yet".to_owned(),
         CertificateProblem::UnknownIssuer => {

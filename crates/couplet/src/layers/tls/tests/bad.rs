@@ -47,6 +47,20 @@ fn a_bad_certificate_is_the_reason_on_both_sides() {
 }
 
 #[test]
+fn the_certificate_of_an_authority_is_no_servers_own_and_the_error_says_so() {
+    let authority = Authority::new();
+    let itself = authority.identity_with(NAME, |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    });
+    let client = client(ClientTlsOptions::default().roots(authority.roots()));
+    let mut two = two(&client, &server(ServerTlsOptions::default().identity(itself)));
+    two.run(usize::MAX);
+    let problem = TlsProblem::Certificate(CertificateProblem::WrongUsage);
+    assert_eq!(two.client.error().problem, problem);
+    assert!(two.client.error().to_string().contains("(CA:TRUE)"), "{}", two.client.error());
+}
+
+#[test]
 fn a_chain_longer_than_a_message_may_be_is_refused_with_bounded_memory() {
     let authority = Authority::new();
     let pem = authority.pem(NAME, |_| {});
