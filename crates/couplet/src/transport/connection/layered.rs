@@ -45,6 +45,8 @@ pub(super) struct Layered {
 struct Risen {
     opening: bool,
     opened: bool,
+    /// A layer of a live connection has opened.
+    secure: bool,
     closed: bool,
     failed: Option<Reason>,
 }
@@ -162,6 +164,7 @@ impl Life {
                 if let Some(opened) = opened {
                     self.transport.cell.set_opened(*opened);
                 }
+                risen.secure = true;
                 self.handshake_completed(now);
             }
             Up::Closed => risen.closed = true,
@@ -204,6 +207,10 @@ impl Life {
             self.layer_failed(reason, now);
         }
         self.settle_layers();
+        if risen.secure {
+            // A close may have waited for it.
+            self.check_flushed(now);
+        }
     }
 
     /// A layer cannot go on. What it has to say about that (an alert) is sent, then the connection
@@ -364,6 +371,9 @@ impl Life {
         let Some(layered) = &mut self.layered else { return true };
         if layered.failed {
             return true;
+        }
+        if !layered.layers.is_open() {
+            return false;
         }
         match caught(|| layered.layers.close(&mut layered.above, now)) {
             Ok(done) => {

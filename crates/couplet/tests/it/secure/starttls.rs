@@ -167,3 +167,25 @@ fn c73_start_tls_takes_a_registered_producer_along() {
         assert_eq!(client.received(), b"1 2 3 4 5 ");
     }
 }
+
+#[test]
+fn a_half_close_in_a_handshake_waits_for_it() {
+    for mut rig in Rig::both() {
+        let (tls, ours) = (rig.server.clone(), rig.client.clone());
+        let server = End::aware().on("made", move |transport| transport.start_tls(&tls));
+        let server = server.on("read_closed", |transport| transport.write("answer"));
+        let client = End::default().on("made", move |transport| {
+            transport.start_tls_client(&ours, NAME).expect("a good name");
+            transport.lose_write_connection();
+        });
+        let end = server.clone();
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let port = rig.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host();
+        let (end, port) = (client.clone(), port.port().expect("a TCP port"));
+        rig.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+        rig.turn();
+        assert_eq!(server.log(), ["made", "secure", "read_closed"]);
+        assert_eq!(client.received(), b"answer");
+        assert_eq!(client.log(), ["made", "secure", "write_closed", "data"]);
+    }
+}
