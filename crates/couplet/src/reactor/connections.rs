@@ -104,7 +104,7 @@ impl Core {
         if entry.life.is_layered() {
             return self.send_through_layers(io, key);
         }
-        if entry.life.has_output() {
+        if entry.life.cell().has_output() {
             let written = transmit(io, key, &mut entry.life.cell().outbox());
             let follows = entry.life.wrote(written, now);
             if follows != Follows::NOTHING {

@@ -467,7 +467,7 @@ impl Life {
                     other => other,
                 };
                 let peer_fin = self.has_socket_ended(ended);
-                if (receiving || ended && !peer_fin) && self.holds_the_socket() {
+                if (receiving || ended && !peer_fin) && self.layers_are_open() {
                     self.order_receive(false);
                 }
                 self.state = State::Flushing { why, since: now, peer_fin, fin_sent, finishing };
@@ -515,7 +515,7 @@ impl Life {
         match (*reading, self.transport.cell.paused()) {
             (Reading::On | Reading::Layered, true) => {
                 *reading = Reading::Paused { since: now, fin: false };
-                if self.holds_the_socket() {
+                if self.layers_are_open() {
                     self.order_receive(false);
                 }
             }
@@ -1023,7 +1023,9 @@ impl Life {
         let follows = self.follows_directly();
         match self.layered {
             None => follows,
-            Some(_) if self.has_output() => follows.and(Follows::OUTPUT).and(Follows::LAYERED),
+            Some(_) if self.has_layered_output() => {
+                follows.and(Follows::OUTPUT).and(Follows::LAYERED)
+            }
             Some(_) => follows.and(Follows::LAYERED),
         }
     }

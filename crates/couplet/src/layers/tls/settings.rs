@@ -163,33 +163,58 @@ pub(super) enum Trust {
     Anyone,
 }
 
-macro_rules! shared_options {
+/// The settings that servers and clients have in common.
+#[derive(Clone, Debug)]
+pub(super) struct CommonOptions {
+    pub(super) alpn: Vec<Vec<u8>>,
+    pub(super) oldest: TlsVersion,
+    pub(super) newest: TlsVersion,
+    pub(super) handshake_timeout: Duration,
+    pub(super) resumption: bool,
+    pub(super) key_log: bool,
+}
+
+impl Default for CommonOptions {
+    fn default() -> CommonOptions {
+        CommonOptions {
+            alpn: Vec::new(),
+            oldest: TlsVersion::Tls12,
+            newest: TlsVersion::Tls13,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            resumption: true,
+            key_log: false,
+        }
+    }
+}
+
+/// The methods that set them.
+macro_rules! common_options {
     () => {
         /// The application protocols (ALPN), the preferred one first; none unless set.
         #[must_use]
         pub fn alpn<P: AsRef<[u8]>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
-            self.alpn = protocols.into_iter().map(|one| one.as_ref().to_vec()).collect();
+            self.common.alpn = protocols.into_iter().map(|one| one.as_ref().to_vec()).collect();
             self
         }
 
         /// The oldest and the newest version that are accepted; 1.2 and 1.3 unless set.
         #[must_use]
         pub fn versions(mut self, oldest: TlsVersion, newest: TlsVersion) -> Self {
-            (self.oldest, self.newest) = (oldest, newest);
+            (self.common.oldest, self.common.newest) = (oldest, newest);
             self
         }
 
         /// The time for the handshake; 10 s unless set.
         #[must_use]
         pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-            self.handshake_timeout = timeout;
+            self.common.handshake_timeout = timeout;
             self
         }
 
         /// Whether sessions may be resumed; yes unless set.
         #[must_use]
         pub fn resumption(mut self, on: bool) -> Self {
-            self.resumption = on;
+            self.common.resumption = on;
             self
         }
 
@@ -198,7 +223,7 @@ macro_rules! shared_options {
         /// connections.
         #[must_use]
         pub fn allow_key_log(mut self) -> Self {
-            self.key_log = true;
+            self.common.key_log = true;
             self
         }
     };
@@ -210,12 +235,7 @@ pub struct ServerTlsOptions {
     pub(super) identity: Option<Identity>,
     pub(super) directory: Option<CertificateDirectory>,
     pub(super) client_auth: ClientAuth,
-    pub(super) alpn: Vec<Vec<u8>>,
-    pub(super) oldest: TlsVersion,
-    pub(super) newest: TlsVersion,
-    pub(super) handshake_timeout: Duration,
-    pub(super) resumption: bool,
-    pub(super) key_log: bool,
+    pub(super) common: CommonOptions,
 }
 
 impl Default for ServerTlsOptions {
@@ -224,12 +244,7 @@ impl Default for ServerTlsOptions {
             identity: None,
             directory: None,
             client_auth: ClientAuth::None,
-            alpn: Vec::new(),
-            oldest: TlsVersion::Tls12,
-            newest: TlsVersion::Tls13,
-            handshake_timeout: HANDSHAKE_TIMEOUT,
-            resumption: true,
-            key_log: false,
+            common: CommonOptions::default(),
         }
     }
 }
@@ -256,7 +271,7 @@ impl ServerTlsOptions {
         self
     }
 
-    shared_options!();
+    common_options!();
 }
 
 /// The settings of a TLS client, for [`ClientTls::new`].
@@ -265,12 +280,7 @@ pub struct ClientTlsOptions {
     pub(super) trust: Trust,
     pub(super) identity: Option<Identity>,
     pub(super) server_name: Option<String>,
-    pub(super) alpn: Vec<Vec<u8>>,
-    pub(super) oldest: TlsVersion,
-    pub(super) newest: TlsVersion,
-    pub(super) handshake_timeout: Duration,
-    pub(super) resumption: bool,
-    pub(super) key_log: bool,
+    pub(super) common: CommonOptions,
 }
 
 impl Default for ClientTlsOptions {
@@ -279,12 +289,7 @@ impl Default for ClientTlsOptions {
             trust: Trust::Platform,
             identity: None,
             server_name: None,
-            alpn: Vec::new(),
-            oldest: TlsVersion::Tls12,
-            newest: TlsVersion::Tls13,
-            handshake_timeout: HANDSHAKE_TIMEOUT,
-            resumption: true,
-            key_log: false,
+            common: CommonOptions::default(),
         }
     }
 }
@@ -319,7 +324,7 @@ impl ClientTlsOptions {
         self
     }
 
-    shared_options!();
+    common_options!();
 }
 
 /// A TLS server's configuration. Cheap to clone; sessions can be resumed across all its clones.
@@ -350,7 +355,7 @@ impl ServerTls {
         Ok(ServerTls {
             config: ServerConfig::new(options)?,
             directory: options.directory.clone(),
-            handshake_timeout: options.handshake_timeout,
+            handshake_timeout: options.common.handshake_timeout,
         })
     }
 
@@ -401,7 +406,7 @@ impl ClientTls {
         Ok(ClientTls {
             config: ClientConfig::new(options)?,
             server_name: options.server_name.clone(),
-            handshake_timeout: options.handshake_timeout,
+            handshake_timeout: options.common.handshake_timeout,
         })
     }
 

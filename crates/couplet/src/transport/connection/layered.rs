@@ -109,14 +109,10 @@ impl Life {
         self.layered.as_ref().is_some_and(|layered| layered.opening)
     }
 
-    fn layers_are_open(&self) -> bool {
+    /// Whether every layer is open. Until then the driver's reading does not follow the protocol's: a
+    /// handshake goes on while the protocol pauses or closes.
+    pub(super) fn layers_are_open(&self) -> bool {
         self.layered.as_ref().is_none_or(|layered| layered.layers.is_open())
-    }
-
-    /// Whether the driver's reading follows the protocol's: not during a handshake, which goes on
-    /// while the protocol pauses or closes.
-    pub(super) fn holds_the_socket(&self) -> bool {
-        self.layers_are_open()
     }
 
     /// Whether the FIN of the socket has arrived, given that the protocol's stream has `ended` or
@@ -307,15 +303,11 @@ impl Life {
         Some(self.layered.as_mut()?.layers.bottom())
     }
 
-    /// Whether there may be something to send.
-    #[inline]
-    pub(crate) fn has_output(&self) -> bool {
-        self.transport.cell.has_output() || self.layered.is_some() && self.has_layered_output()
-    }
-
+    /// Whether the layers may have something to send.
     pub(super) fn has_layered_output(&self) -> bool {
         let below = |layered: &Layered| layered.layers.held() + layered.above.len() > 0;
-        self.closed().is_none() && self.layered.as_deref().is_some_and(below)
+        let written = self.transport.cell.has_output();
+        written || self.closed().is_none() && self.layered.as_deref().is_some_and(below)
     }
 
     /// The number of bytes that the driver could still take.

@@ -193,6 +193,20 @@ impl Rig {
         self.reactor.connect_tcp_deferred(&to.ip().to_string(), to.port(), options, factory)
     }
 
+    /// A port without TLS, whose first connection is `end`.
+    pub(crate) fn listen_in_clear(&self, end: &End) -> Address {
+        let end = end.clone();
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        self.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host()
+    }
+
+    /// A server and a client about to be joined without TLS.
+    pub(crate) fn join_in_clear(&self, server: &End, client: &End) {
+        let port = self.listen_in_clear(server).port().expect("a TCP port");
+        let end = client.clone();
+        self.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+    }
+
     /// A server and a client, joined by TLS.
     pub(crate) fn join(&mut self, server: &End, client: &End) {
         let port = self.listen(server);

@@ -25,11 +25,7 @@ fn upgrades(rig: &mut Rig) -> (End, End) {
                 transport.write("secret");
             }
         });
-    let end = server.clone();
-    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let port = rig.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host();
-    let (end, port) = (client.clone(), port.port().expect("a TCP port"));
-    rig.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+    rig.join_in_clear(&server, &client);
     (server, client)
 }
 
@@ -105,9 +101,7 @@ fn c80_lose_connection_in_a_handshake_with_nothing_written_does_not_wait() {
             transport.start_tls(&tls);
             transport.lose_connection();
         });
-        let end = server.clone();
-        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = rig.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host();
+        let port = rig.listen_in_clear(&server);
         let _wire = rig.network.connect(port).expect("the port listens");
         rig.turn();
         assert!(server.is_lost(), "{:?}", server.log());
@@ -125,11 +119,7 @@ fn a_close_in_a_handshake_lets_what_was_written_through() {
             transport.write("the last words");
             transport.lose_connection();
         });
-        let end = server.clone();
-        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = rig.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host();
-        let (end, port) = (client.clone(), port.port().expect("a TCP port"));
-        rig.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+        rig.join_in_clear(&server, &client);
         rig.turn();
         assert_eq!(server.received(), b"the last words");
         assert!(client.reason().is_clean() && server.reason().is_clean());
@@ -158,11 +148,7 @@ fn c73_start_tls_takes_a_registered_producer_along() {
         let client = End::default().on("made", move |transport| {
             transport.start_tls_client(&ours, NAME).expect("a good name");
         });
-        let end = server.clone();
-        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = rig.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host();
-        let (end, port) = (client.clone(), port.port().expect("a TCP port"));
-        rig.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+        rig.join_in_clear(&server, &client);
         rig.turn();
         assert_eq!(client.received(), b"1 2 3 4 5 ");
     }
@@ -178,11 +164,7 @@ fn a_half_close_in_a_handshake_waits_for_it() {
             transport.start_tls_client(&ours, NAME).expect("a good name");
             transport.lose_write_connection();
         });
-        let end = server.clone();
-        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = rig.reactor.listen_tcp(any, move || end.clone()).expect("a free port").host();
-        let (end, port) = (client.clone(), port.port().expect("a TCP port"));
-        rig.reactor.connect_tcp("127.0.0.1", port, move || end.clone());
+        rig.join_in_clear(&server, &client);
         rig.turn();
         assert_eq!(server.log(), ["made", "secure", "read_closed"]);
         assert_eq!(client.received(), b"answer");

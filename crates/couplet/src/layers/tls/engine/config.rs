@@ -88,20 +88,20 @@ impl ServerConfig {
             default: options.identity.as_ref().map(|identity| identity.0.clone()),
         };
         let mut config = rustls::ServerConfig::builder_with_details(provider, clock())
-            .with_protocol_versions(&versions(options.oldest, options.newest))
+            .with_protocol_versions(&versions(options.common.oldest, options.common.newest))
             .map_err(wrong)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(choice));
-        config.alpn_protocols.clone_from(&options.alpn);
+        config.alpn_protocols.clone_from(&options.common.alpn);
         // 0-RTT data can be replayed.
         config.max_early_data_size = 0;
-        if options.resumption {
+        if options.common.resumption {
             config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
             config.ticketer = Ticketer::new().map_err(wrong)?;
         } else {
             config.session_storage = Arc::new(NoServerSessionStorage {});
         }
-        if options.key_log {
+        if options.common.key_log {
             config.key_log = Arc::new(KeyLogFile::new());
         }
         Ok(ServerConfig(Arc::new(config)))
@@ -125,7 +125,7 @@ impl ClientConfig {
             Trust::Anyone => Arc::new(Anyone),
         };
         let builder = rustls::ClientConfig::builder_with_details(provider, clock())
-            .with_protocol_versions(&versions(options.oldest, options.newest))
+            .with_protocol_versions(&versions(options.common.oldest, options.common.newest))
             .map_err(wrong)?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
@@ -135,13 +135,13 @@ impl ClientConfig {
                 (*identity.0.0).clone(),
             ))),
         };
-        config.alpn_protocols.clone_from(&options.alpn);
+        config.alpn_protocols.clone_from(&options.common.alpn);
         config.enable_early_data = false;
-        config.resumption = match options.resumption {
+        config.resumption = match options.common.resumption {
             true => Resumption::in_memory_sessions(SESSIONS),
             false => Resumption::disabled(),
         };
-        if options.key_log {
+        if options.common.key_log {
             config.key_log = Arc::new(KeyLogFile::new());
         }
         Ok(ClientConfig(Arc::new(config)))
