@@ -916,7 +916,7 @@ impl Life {
         }
         // What the layers hold comes before new bytes.
         self.order_receive(true);
-        self.rise(&[], now);
+        self.read_on_through_layers(now);
     }
 
     /// Puts the next protocol in the place of this one, which is dropped without a further call.

@@ -138,6 +138,15 @@ impl Life {
         }
     }
 
+    /// Reading goes on after a pause, and is on in the driver: a layer that is still full turns it off
+    /// again.
+    pub(super) fn read_on_through_layers(&mut self, now: Instant) {
+        if let Some(layered) = &mut self.layered {
+            layered.full = false;
+            self.rise(&[], now);
+        }
+    }
+
     #[inline]
     fn came_up(&mut self, up: Up<'_>, now: Instant, risen: &mut Risen) -> ControlFlow<()> {
         match up {

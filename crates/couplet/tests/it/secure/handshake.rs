@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, TlsVersion};
+use couplet::layers::{Bandwidth, Throttle};
 use couplet::testing::failure_of;
 use couplet::{CertificateProblem, ConnectError, Reason, TlsProblem};
 
@@ -128,5 +129,26 @@ fn a_connect_can_be_stopped_in_its_handshake() {
         assert!(!client.is_made());
         assert!(rig.l.snapshot().connections.is_empty());
         assert!(rig.l.snapshot().connectors.is_empty());
+    }
+}
+
+#[test]
+fn a_full_layer_keeps_reading_off_over_a_pause() {
+    for mut rig in Rig::both() {
+        let server = End::default();
+        let port = rig.listen_over(&server, |_, _| Throttle::new(Some(Bandwidth::new(1000)), None));
+        let wire = rig.network.connect(port).expect("the port listens");
+        let push = |rig: &mut Rig| {
+            let taken = wire.push(&[7; 300_000]);
+            rig.turn();
+            taken
+        };
+        while push(&mut rig) > 0 {}
+        let (before, transport) = (server.received().len(), server.transport());
+        transport.pause_producing();
+        rig.turn();
+        transport.resume_producing();
+        rig.turn();
+        assert_eq!(push(&mut rig), 0, "the peer is still held back: {before}");
     }
 }
