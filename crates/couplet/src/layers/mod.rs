@@ -58,6 +58,15 @@ pub enum Up<'a> {
     Failed(Reason),
 }
 
+/// How a connection came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A port accepted it, or it was adopted.
+    Accepted,
+    /// We connected.
+    Connected,
+}
+
 /// What a layer found out about the connection while it opened.
 #[derive(Clone, Debug, Default)]
 pub struct Opened {

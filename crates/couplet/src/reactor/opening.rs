@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd};
 use crate::error::{ConnectError, ConnectionLost, Reason};
 use crate::factory::{AnyFactory, Begun, FactorySlot};
-use crate::layers::{Layer, Layers};
+use crate::layers::{Layer, Layers, Side};
 use crate::protocol::Protocol;
 use crate::transport::connection::Life;
 
@@ -23,6 +23,13 @@ pub(super) enum Opening {
 }
 
 impl Opening {
+    fn side(&self) -> Side {
+        match self {
+            Opening::Connector(_) => Side::Connected,
+            Opening::Port(_) | Opening::Adoption(_) => Side::Accepted,
+        }
+    }
+
     fn factory(&self) -> &FactorySlot {
         match self {
             Opening::Port(port) => &port.factory,
@@ -42,7 +49,7 @@ impl Core {
         (peer, host): (Address, LocalEnd),
         opening: Opening,
     ) {
-        let under = self.layer.as_ref().map(|layer| layer()).unwrap_or_default();
+        let under = self.layer.as_ref().map(|layer| layer(opening.side())).unwrap_or_default();
         let begin = |factory: &mut dyn AnyFactory| factory.begin(&peer, under);
         let begun = opening.factory().call("build_protocol", begin);
         self.new_connection(io, key, peer, host);

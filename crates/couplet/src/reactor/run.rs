@@ -351,7 +351,7 @@ impl Loop {
     /// passes without layers should pass with layers that change nothing.
     pub fn layer_connections(
         &mut self,
-        make: impl Fn() -> Vec<Box<dyn crate::layers::Layer>> + 'static,
+        make: impl Fn(crate::layers::Side) -> Vec<Box<dyn crate::layers::Layer>> + 'static,
     ) {
         self.core.layer = Some(Box::new(make));
     }

@@ -28,7 +28,7 @@ use super::table::{Resource, Table};
 use super::timers::Seq;
 use super::{Asking, Call, Reactor, Snapshot, Start, Timed, pending};
 use crate::driver::{Commands, Driver, Event, Key, Outbox, Signal, Ticket};
-use crate::layers::Layer;
+use crate::layers::{Layer, Side};
 use crate::panics::contain;
 use crate::protocol::Protocol;
 use crate::transport::Tell;
@@ -64,7 +64,7 @@ pub(super) struct Core {
     pub(super) layer: Option<MakeLayers>,
 }
 
-pub(super) type MakeLayers = Box<dyn Fn() -> Vec<Box<dyn Layer>>>;
+pub(super) type MakeLayers = Box<dyn Fn(Side) -> Vec<Box<dyn Layer>>>;
 
 pub(super) type Wrap = Box<dyn Fn(Key, Box<dyn Protocol>) -> Box<dyn Protocol>>;
 

@@ -295,7 +295,12 @@ impl Life {
     /// Moves what was written into the layers, as far as they take it.
     pub(crate) fn pour(&mut self, now: Instant) -> Follows {
         self.pour_down(now);
-        self.follows_output()
+        let follows = self.follows_output();
+        // Last, because user code may run and write.
+        if self.layered.as_ref().is_some_and(|layered| layered.above.has_spent()) {
+            self.drop_layers_spent();
+        }
+        follows
     }
 
     #[inline]

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use couplet::driver::{Key, Mio};
-use couplet::layers::{PassThrough, SingleBytes};
+use couplet::layers::{PassThrough, Side, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{
     Address, ConnectOptions, Connector, IntoFactory, Loop, LoopOptions, Port, Protocol, Reactor,
@@ -20,6 +20,7 @@ use couplet::{
 
 use super::peer::{B, Ground, PeerPort, Saw, World};
 use super::recorder::{A, Script};
+use super::sealed::{Seals, tls};
 use super::tap::{Counts, Tap, Tapped};
 
 /// A's role in its connection.
@@ -46,6 +47,8 @@ pub(crate) enum Under {
     Nothing,
     PassThrough,
     SingleBytes,
+    /// TLS, whose other end is B's.
+    Tls,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +81,15 @@ impl Kit {
         self
     }
 
+    /// Whether its connections are encrypted.
+    pub(crate) fn is_sealed(self) -> bool {
+        self.layers == Under::Tls
+    }
+
     /// Whether a slice may be less than what was read. The few facts that are about whole slices do
     /// not hold then.
     pub(crate) fn cuts_slices(self) -> bool {
-        self.layers == Under::SingleBytes
+        matches!(self.layers, Under::SingleBytes | Under::Tls)
     }
 
     /// With UNIX sockets instead of TCP.
@@ -155,8 +163,14 @@ impl Kit {
         let mut l = Loop::with_driver(tap, LoopOptions::default());
         match self.layers {
             Under::Nothing => {}
-            Under::PassThrough => l.layer_connections(|| vec![Box::new(PassThrough::default())]),
-            Under::SingleBytes => l.layer_connections(|| vec![Box::new(SingleBytes::default())]),
+            Under::PassThrough => l.layer_connections(|_| vec![Box::new(PassThrough::default())]),
+            Under::SingleBytes => l.layer_connections(|_| vec![Box::new(SingleBytes::default())]),
+            Under::Tls => {
+                let reactor = l.reactor();
+                l.layer_connections(move |side| {
+                    vec![Box::new(tls(side == Side::Accepted, reactor.now()))]
+                });
+            }
         }
         Rig {
             kit: self,
@@ -168,6 +182,7 @@ impl Kit {
                 _ => None,
             },
             ground,
+            seals: Seals::default(),
             ticking: None,
             ends: RefCell::default(),
             #[cfg(unix)]
@@ -186,6 +201,7 @@ pub(crate) struct Rig {
     /// Set on the memory driver.
     pub(crate) network: Option<Network>,
     pub(crate) ground: Ground,
+    seals: Seals,
     ticking: Option<B>,
     ends: RefCell<Vec<A>>,
     /// For the files of UNIX sockets.
@@ -246,7 +262,19 @@ impl Rig {
         };
         let made = a.clone();
         self.until("connection_made", move || made.is_made());
+        self.settle(&a);
         (a, b)
+    }
+
+    /// What follows a handshake (session tickets) leaves, unless A has written more than fits.
+    pub(crate) fn settle(&mut self, a: &A) {
+        let still = if self.kit.is_sealed() { 20 } else { 0 };
+        for _ in 0..still {
+            if a.is_lost() || a.transport().buffered() == 0 {
+                break;
+            }
+            self.turn();
+        }
     }
 
     /// [`pair`](Self::pair) with A as the server.
@@ -268,7 +296,7 @@ impl Rig {
     /// An end under test, not connected yet.
     pub(crate) fn end(&self) -> A {
         let a = A::default();
-        if self.kit.layers == Under::SingleBytes {
+        if self.kit.cuts_slices() {
             a.join_data();
         }
         self.ends.borrow_mut().push(a.clone());
@@ -320,7 +348,14 @@ impl Rig {
 
     /// [`peer`](Self::peer), but the connect may be refused.
     pub(crate) fn try_peer(&self, to: Address) -> std::io::Result<B> {
-        B::connect(to, &self.ground)
+        B::connect(to, &self.ground).map(|b| self.seal(b, false))
+    }
+
+    fn seal(&self, b: B, is_server: bool) -> B {
+        match self.kit.layers {
+            Under::Tls => b.sealed(&self.seals, is_server, self.reactor.now()),
+            _ => b,
+        }
     }
 
     /// A port of the test, outside the loop.
@@ -345,7 +380,7 @@ impl Rig {
             taken = port.accept();
             taken.is_some()
         });
-        taken.expect("`until` saw it")
+        self.seal(taken.expect("`until` saw it"), true)
     }
 
     // Turns and time.
@@ -354,6 +389,7 @@ impl Rig {
     pub(crate) fn turn(&mut self) {
         self.tapped.waits_in_run.set(0);
         self.l.turn(None).expect("the driver does not fail");
+        self.seals.pump();
     }
 
     pub(crate) fn turns(&mut self, n: usize) {
@@ -397,9 +433,12 @@ impl Rig {
             });
         }
         self.ticking = Some(b);
-        // In the completion manner an operation may take some turns more than the echo.
-        if self.kit.in_flight() {
-            self.turns(8);
+        // In the completion manner an operation may take some turns more than the echo; and layers
+        // are poured from a part at a time, until the system takes no more.
+        match self.kit.is_sealed() {
+            true => self.turns(50),
+            false if self.kit.in_flight() => self.turns(8),
+            false => {}
         }
     }
 

@@ -5,12 +5,13 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use couplet::Address;
 use couplet::sim::{Host, Listening, Sim, Socket};
 use couplet::testing::{Network, Wire};
 
+use super::sealed::{Seal, Seals};
 use sockets::{Listener, Stream};
 
 /// How B's connection has ended, if it has.
@@ -23,12 +24,13 @@ pub(crate) enum Saw {
 
 /// The peer of a connection. It does nothing, not even read, on its own.
 pub(crate) struct B {
-    end: RefCell<Option<Far>>,
+    end: Rc<RefCell<Option<Far>>>,
+    seal: Option<Rc<Seal>>,
     got: RefCell<Vec<u8>>,
     saw: Cell<Saw>,
 }
 
-enum Far {
+pub(crate) enum Far {
     Socket(Stream),
     Memory(Wire),
     Sim(World, Socket),
@@ -168,7 +170,14 @@ impl B {
     }
 
     fn new(end: Far) -> B {
-        B { end: RefCell::new(Some(end)), got: RefCell::default(), saw: Cell::new(Saw::Open) }
+        let end = Rc::new(RefCell::new(Some(end)));
+        B { end, seal: None, got: RefCell::default(), saw: Cell::new(Saw::Open) }
+    }
+
+    /// Speaks TLS from now on.
+    pub(crate) fn sealed(mut self, seals: &Seals, is_server: bool, now: Instant) -> B {
+        self.seal = Some(seals.add(self.end.clone(), is_server, now));
+        self
     }
 
     fn with<R>(&self, f: impl FnOnce(&Far) -> R) -> R {
@@ -182,21 +191,19 @@ impl B {
 
     /// Sends as much as fits in the buffers; returns 0 when nothing fits or the connection is broken.
     pub(crate) fn try_send(&self, data: &[u8]) -> usize {
-        match &*self.end.borrow() {
-            Some(Far::Socket(stream)) => stream.send(data),
-            Some(Far::Memory(wire)) => wire.try_push(data).unwrap_or(0),
-            Some(Far::Sim(_, socket)) => socket.push(data).unwrap_or(0),
-            None => 0,
+        match (&*self.end.borrow(), &self.seal) {
+            (Some(end), Some(seal)) => seal.send(end, data),
+            (Some(end), None) => end.send(data).unwrap_or(0),
+            (None, _) => 0,
         }
     }
 
     /// Shuts down B's write side.
     pub(crate) fn fin(&self) {
-        match &*self.end.borrow() {
-            Some(Far::Socket(stream)) => stream.fin(),
-            Some(Far::Memory(wire)) => wire.fin(),
-            Some(Far::Sim(_, socket)) => socket.fin(),
-            None => {}
+        match (&*self.end.borrow(), &self.seal) {
+            (Some(end), Some(seal)) => seal.fin(end),
+            (Some(end), None) => end.fin(),
+            (None, _) => {}
         }
     }
 
@@ -212,36 +219,17 @@ impl B {
 
     /// Closes as `close(2)` does.
     pub(crate) fn close(&self) {
-        match self.end.take() {
-            Some(Far::Memory(wire)) => wire.close(),
-            Some(Far::Sim(_, socket)) => socket.close(),
-            Some(Far::Socket(_)) | None => {}
+        match &self.seal {
+            Some(seal) => seal.close(),
+            None => Far::close(self.end.take()),
         }
     }
 
     /// Reads at most `n` bytes, once; returns how many it got.
     pub(crate) fn take(&self, n: usize) -> usize {
-        let (bytes, saw) = self.with(|end| match end {
-            Far::Socket(stream) => stream.take(n),
-            Far::Memory(wire) => {
-                let bytes = wire.take_most(n);
-                let saw = match (bytes.is_empty(), wire.saw_reset(), wire.saw_fin()) {
-                    (true, true, _) => Saw::Reset,
-                    (true, false, true) => Saw::Fin,
-                    _ => Saw::Open,
-                };
-                (bytes, saw)
-            }
-            Far::Sim(world, socket) => {
-                world.pass(Duration::ZERO);
-                let bytes = socket.take(n);
-                let saw = match (bytes.is_empty(), socket.error().is_some(), socket.saw_fin()) {
-                    (true, true, _) => Saw::Reset,
-                    (true, false, true) => Saw::Fin,
-                    _ => Saw::Open,
-                };
-                (bytes, saw)
-            }
+        let (bytes, saw) = self.with(|end| match &self.seal {
+            Some(seal) => seal.take(end, n),
+            None => end.take(n),
         });
         if self.saw.get() == Saw::Open {
             self.saw.set(saw);
@@ -295,6 +283,69 @@ impl B {
             Far::Memory(wire) => wire.address(),
             Far::Sim(_, socket) => socket.address().expect("a connected socket"),
         })
+    }
+}
+
+impl Drop for B {
+    fn drop(&mut self) {
+        if let Some(seal) = &self.seal {
+            seal.drop_end();
+        }
+    }
+}
+
+impl Far {
+    /// Closes as `close(2)` does.
+    pub(crate) fn close(end: Option<Far>) {
+        match end {
+            Some(Far::Memory(wire)) => wire.close(),
+            Some(Far::Sim(_, socket)) => socket.close(),
+            Some(Far::Socket(_)) | None => {}
+        }
+    }
+
+    /// Sends as much as fits in the buffers; `None` when the connection is broken, which a socket may
+    /// say only once.
+    pub(crate) fn send(&self, data: &[u8]) -> Option<usize> {
+        match self {
+            Far::Socket(stream) => stream.send(data),
+            Far::Memory(wire) => wire.try_push(data).ok(),
+            Far::Sim(_, socket) => socket.push(data).ok(),
+        }
+    }
+
+    pub(crate) fn fin(&self) {
+        match self {
+            Far::Socket(stream) => stream.fin(),
+            Far::Memory(wire) => wire.fin(),
+            Far::Sim(_, socket) => socket.fin(),
+        }
+    }
+
+    /// Reads at most `n` bytes, once.
+    pub(crate) fn take(&self, n: usize) -> (Vec<u8>, Saw) {
+        match self {
+            Far::Socket(stream) => stream.take(n),
+            Far::Memory(wire) => {
+                let bytes = wire.take_most(n);
+                let saw = match (bytes.is_empty(), wire.saw_reset(), wire.saw_fin()) {
+                    (true, true, _) => Saw::Reset,
+                    (true, false, true) => Saw::Fin,
+                    _ => Saw::Open,
+                };
+                (bytes, saw)
+            }
+            Far::Sim(world, socket) => {
+                world.pass(Duration::ZERO);
+                let bytes = socket.take(n);
+                let saw = match (bytes.is_empty(), socket.error().is_some(), socket.saw_fin()) {
+                    (true, true, _) => Saw::Reset,
+                    (true, false, true) => Saw::Fin,
+                    _ => Saw::Open,
+                };
+                (bytes, saw)
+            }
+        }
     }
 }
 
@@ -393,8 +444,11 @@ mod sockets {
             Ok(Stream(socket))
         }
 
-        pub(crate) fn send(&self, data: &[u8]) -> usize {
-            (&self.0).write(data).unwrap_or(0)
+        pub(crate) fn send(&self, data: &[u8]) -> Option<usize> {
+            match (&self.0).write(data) {
+                Ok(n) => Some(n),
+                Err(error) => (error.kind() == ErrorKind::WouldBlock).then_some(0),
+            }
         }
 
         pub(crate) fn fin(&self) {

@@ -210,6 +210,7 @@ pub(crate) fn c31_a_connection_open_at_the_end_gets_shutdown(kit: Kit) {
     rig.connect_with(peer.address(), Maker::new(&client.log, move |_| protocol.take()));
     let b3 = rig.accepted(&peer);
     rig.until("connection_made", || client.is_made());
+    rig.settle(&client);
     let silent = rig.silent_port();
     rig.connect_with(silent.address(), Maker::new(&log, |_| None));
     rig.until("an attempt", || log.has("started_connecting"));

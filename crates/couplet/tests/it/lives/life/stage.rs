@@ -26,7 +26,7 @@ impl Stage {
         network.set_capacity([64 * 1024, 5000, 500][life.roll(3)]);
         let mut l = Loop::with_driver(driver, LoopOptions::default());
         let layers = life.roll(3);
-        l.layer_connections(move || match layers {
+        l.layer_connections(move |_| match layers {
             0 => vec![
                 Box::new(PassThrough::default()) as Box<dyn Layer>,
                 Box::new(PassThrough::default()),
