@@ -129,6 +129,20 @@ impl Scene {
         }
     }
 
+    /// How many connections ports have accepted.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.l.snapshot().ports.iter().map(|port| port.accepted).sum()
+    }
+
+    /// Until so many were accepted.
+    pub(crate) fn until_accepted(&mut self, count: u64) {
+        let late = self.reactor.now() + PATIENCE;
+        while self.accepted() < count {
+            assert!(self.reactor.now() < late, "{}", self.l.snapshot());
+            self.turn();
+        }
+    }
+
     /// Until every connection has ended.
     pub(crate) fn until_idle(&mut self) {
         let late = self.reactor.now() + PATIENCE;
