@@ -16,7 +16,6 @@ pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its own certificate, and its key.
     pub(crate) pem: String,
-    pub(crate) key: String,
 }
 
 impl Authority {
@@ -26,9 +25,8 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         params.distinguished_name.push(DnType::CommonName, name);
         let key = key();
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        let text = key.serialize_pem();
-        Authority { issuer: Issuer::new(params, key), pem, key: text }
+        let pem = params.self_signed(&key).expect("a certificate").pem() + &key.serialize_pem();
+        Authority { issuer: Issuer::new(params, key), pem }
     }
 
     pub(crate) fn roots(&self) -> Roots {

@@ -127,9 +127,8 @@ fn a_response_of_ocsp_is_stapled_from_its_file() {
     let before = scene.shown(port, "one.test", &["-status"]);
     assert!(before.contains("OCSP response: no response sent"), "{before}");
 
-    scene.write("ca.key", &scene.authority.key);
     scene.write("index.txt", "");
-    let words = "ocsp -index index.txt -CA ca.pem -rsigner ca.pem -rkey ca.key -ndays 2 \
+    let words = "ocsp -index index.txt -CA ca.pem -rsigner ca.pem -rkey ca.pem -ndays 2 \
                  -issuer ca.pem -cert names/one.test.pem -respout names/one.test.ocsp";
     let words: Vec<&str> = words.split_whitespace().collect();
     let (success, said) = scene.run(&mut scene.openssl(&words));
