@@ -89,9 +89,10 @@ fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
     let mut batch = |done: usize| {
         for _ in 0..BATCH {
             let (end, tls) = (ended.clone(), client.clone());
-            let factory = Layered::new(move || Ask(end.clone()), move |at, _| {
-                tls.layer(NAME, at.now()).expect("a good name")
-            });
+            let factory = Layered::new(
+                move || Ask(end.clone()),
+                move |at, _| tls.layer(NAME, at.now()).expect("a good name"),
+            );
             reactor.connect_tcp("127.0.0.1", port, factory);
         }
         let late = reactor.now() + Duration::from_secs(60);

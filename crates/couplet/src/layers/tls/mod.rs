@@ -37,6 +37,12 @@ const HEADER: usize = 5;
 const LONGEST_RECORD: usize = 16_384 + 2048;
 /// Most plaintext of a record.
 const RECORD: usize = 16_384;
+/// Types of records (RFC 8446, 5.1).
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+/// Of an alert (RFC 8446, 6).
+const FATAL: u8 = 2;
+const RECORD_OVERFLOW: u8 = 22;
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,13 +173,17 @@ impl Tls {
         }
     }
 
+    fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Handshaking)
+    }
+
     fn has_failed(&self) -> bool {
         matches!(self.state, State::Failing(_) | State::Failed)
     }
 
     /// Takes bytes up to the end of the next record. True when there is something for the session.
     fn take_record(&mut self, below: &mut &[u8]) -> bool {
-        if matches!(self.state, State::Handshaking) && self.first.len() < guess::LENGTH {
+        if self.is_handshaking() && self.first.len() < guess::LENGTH {
             let n = below.len().min(guess::LENGTH - self.first.len());
             self.first.extend_from_slice(&below[..n]);
         }
@@ -182,6 +192,13 @@ impl Tls {
             let whole = match record.split_first_chunk::<HEADER>() {
                 None => HEADER,
                 Some((header, _)) => match record_length(*header) {
+                    // In clear there is no room for more (RFC 8446, 5.1), which rustls does not check.
+                    Some(length)
+                        if length > RECORD && header[0] == HANDSHAKE && self.is_handshaking() =>
+                    {
+                        self.refuse_record();
+                        return true;
+                    }
                     Some(length) => HEADER + length,
                     // The session says what is wrong with it.
                     None => return true,
@@ -248,6 +265,17 @@ impl Tls {
         self.more = false;
         self.session = None;
         (self.received, self.seen) = (Vec::new(), 0);
+    }
+
+    /// A record of the handshake is too long.
+    #[cold]
+    fn refuse_record(&mut self) {
+        let text = "the peer broke the rules of TLS: a record of more than 16 KiB";
+        let mut error = TlsError::new(TlsProblem::Misbehaved, Fault::Peer, text);
+        error.in_handshake = true;
+        error.alert_sent = Some(RECORD_OVERFLOW);
+        self.pending.extend([ALERT, 3, 3, 0, 2, FATAL, RECORD_OVERFLOW]);
+        self.end_with(Reason::Tls(Arc::new(error)));
     }
 
     /// The stream below has ended without a goodbye.

@@ -251,6 +251,22 @@ fn a_record_that_was_altered_or_is_too_long_ends_the_connection() {
 }
 
 #[test]
+fn a_record_in_clear_of_more_than_16_kib_is_refused() {
+    let (_, server) = good();
+    for (length, refused) in [(RECORD, false), (RECORD + 1, true)] {
+        let mut end = End::new(server.layer(start())).0;
+        let [.., high, low] = (length as u64).to_be_bytes();
+        // The beginning of a ClientHello of 60 000 bytes.
+        let wire = [&[22, 3, 1, high, low, 1, 0, 0xea, 0x60][..], &vec![0; length - 4]].concat();
+        assert!(end.feed(&wire).is_continue());
+        assert_eq!(end.failed.is_some(), refused, "{length}: {:?}", end.failed);
+        if refused {
+            assert_eq!(told(&end), (TlsProblem::Misbehaved, Fault::Peer, Some(22)));
+        }
+    }
+}
+
+#[test]
 fn a_handshake_has_a_deadline_of_ten_seconds_and_a_connection_none() {
     let (client, server) = good();
     let now = start();
