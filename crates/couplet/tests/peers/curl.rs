@@ -50,6 +50,7 @@ fn a_page_is_read_to_its_end() {
         assert!(success && said.starts_with(NAME), "{said:.200}");
         assert_eq!(said.len(), NAME.len() + 1 + MUCH);
     }
+    scene.until_idle();
     assert!(ends.have_ended(2) && ends.last().reason().is_clean());
     assert_eq!(ends.last().tls().alpn.as_deref(), Some(&b"http/1.1"[..]));
 }
@@ -68,6 +69,7 @@ fn a_page_is_read_over_tls_on_a_unix_socket() {
     let (success, said) = scene.curl(&["--cacert", "ca.pem", "--unix-socket", &path, &page]);
     assert!(success, "{said:.200}");
     assert_eq!(said.len(), NAME.len() + 1 + MUCH);
+    scene.until_idle();
     assert!(matches!(ends.last().reason(), Reason::Done(_)), "{}", ends.last().reason());
 }
 

@@ -119,6 +119,25 @@ fn a_client_without_a_required_certificate_is_refused() {
 }
 
 #[test]
+fn a_server_that_shows_an_empty_chain_is_refused() {
+    let (client, _) = good_of(TlsVersion::Tls12);
+    let mut end = End::new(client.layer(NAME, start()).expect("a name")).0;
+    assert!(!end.sent().is_empty());
+    let message = |kind: u8, body: &[u8]| [&[kind, 0, 0, body.len() as u8], body].concat();
+    // No session, a suite of ECDSA, no compression, no extension.
+    let hello = [&[3, 3][..], &[7; 32], &[0, 0xc0, 0x2b, 0]].concat();
+    // A key for X25519, and a signature of one byte.
+    let exchange = [&[3, 0, 0x1d, 32][..], &[9; 32], &[4, 3, 0, 1, 0]].concat();
+    let flight = [(2, &hello[..]), (11, &[0, 0, 0]), (12, &exchange), (14, &[])];
+    let flight = flight.map(|(kind, body)| message(kind, body)).concat();
+    let record = [&[22, 3, 3, 0, flight.len() as u8], &flight[..]].concat();
+    assert!(end.feed(&record).is_continue());
+    let (problem, fault, _) = told(&end);
+    let missing = TlsProblem::Certificate(CertificateProblem::Missing);
+    assert_eq!((problem, fault), (missing, Fault::Peer));
+}
+
+#[test]
 fn a_client_certificate_of_another_issuer_is_refused_even_if_none_is_required() {
     let authority = Authority::new();
     let client = client(
