@@ -26,10 +26,8 @@ impl Scene {
     /// port is passed as its stdin, so it is free and listens already.
     fn haproxy(&self, bind_more: &str, server: &str) -> Proxy {
         let config = format!(
-            "global\n  stats socket {} level admin\ndefaults\n  mode tcp\n  timeout connect 20s\n  \
-             timeout client 20s\n  timeout server 20s\nlisten all\n  bind fd@0 {bind_more}\n  \
-             server ours {server}\n",
-            self.path("stats"),
+            "defaults\n  mode tcp\n  timeout connect 20s\n  timeout client 20s\n  \
+             timeout server 20s\nlisten all\n  bind fd@0 {bind_more}\n  server ours {server}\n"
         );
         self.write("haproxy.cfg", config);
         let (port, listener) = listening();
@@ -148,8 +146,7 @@ fn what_it_knows_of_the_tls_that_it_has_ended_is_known_behind_it() {
     let port = scene.listen_over(&ours, |reactor, _| ProxyReader::new(reactor.now()));
     let (folder, ca) = (scene.path("server.pem"), scene.path("ca.pem"));
     let front = format!("ssl crt {folder} ca-file {ca} verify optional alpn h2,echo");
-    let options =
-        "send-proxy-v2 proxy-v2-options ssl,cert-cn,ssl-cipher,authority,crc32c,unique-id";
+    let options = "send-proxy-v2 proxy-v2-options ssl,cert-cn,ssl-cipher,authority,crc32c";
     let proxy = scene.haproxy(&front, &format!("127.0.0.1:{port} {options}"));
     let identity = scene.identity("client.test.pem");
     for (version, identity) in [(TlsVersion::Tls12, None), (TlsVersion::Tls13, Some(identity))] {

@@ -2,7 +2,7 @@
 //! HAProxy and socat. Twisted has tests of its own, in `tests/twisted`.
 //!
 //! A program that is not installed is a visible skip, and a failure in CI.
-#![cfg(unix)]
+#![cfg(target_os = "linux")]
 
 mod authority;
 mod bad;
