@@ -16,6 +16,7 @@ mod throttle;
 pub mod tls;
 
 use std::any::Any;
+use std::fmt;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -88,14 +89,41 @@ impl Opened {
     }
 }
 
+/// Has a connection call its layers again, for a layer that waits for something else than bytes and
+/// time, such as a Deferred. Cheap to clone.
+///
+/// [`Layer::attach`] hands it out; a test that drives [`Layers`] makes its own.
+#[derive(Clone)]
+pub struct LayerWaker(Rc<dyn Fn()>);
+
+impl LayerWaker {
+    /// A waker that calls `wake`.
+    pub fn new(wake: impl Fn() + 'static) -> LayerWaker {
+        LayerWaker(Rc::new(wake))
+    }
+
+    /// Has `up` and `down` called once more, in this turn or the next. Does nothing when the
+    /// connection has ended.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for LayerWaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayerWaker").finish_non_exhaustive()
+    }
+}
+
 /// A step between the socket and the protocol, as a state machine without I/O.
 ///
 /// # Who calls what, and when
 ///
 /// A connection drives its layers, one at a time, and never from inside one of their calls:
 ///
+/// - **[`attach`](Self::attach)** once, before the others.
 /// - **[`up`](Self::up)** when bytes arrived, after [`ended`](Self::ended) and
-///   [`timed_out`](Self::timed_out), and when a paused receiver goes on. It is repeated until it
+///   [`timed_out`](Self::timed_out), when a [`LayerWaker`] was woken, and when a paused receiver goes on. It is repeated until it
 ///   returns [`Up::Nothing`], also with `below` empty: a layer may have more to give than it was
 ///   given. A receiver that pauses, closes or upgrades ends the repetition early; the next call then
 ///   has the bytes that were left, then those that arrived later.
@@ -158,6 +186,12 @@ impl Opened {
 /// }
 /// ```
 pub trait Layer {
+    /// The layer comes under a connection. A layer that will wait for something else than bytes and
+    /// time keeps the waker that `waker` makes.
+    fn attach(&mut self, waker: &dyn Fn() -> LayerWaker) {
+        let _ = waker;
+    }
+
     /// Takes bytes from the front of `below` and returns the next thing that comes out above.
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a>;
 

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Layer, Opened, Outbox, ROOM, Up};
+use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
 use crate::defer::Failure;
 use crate::error::Reason;
 use crate::panics::discard_all;
@@ -154,6 +154,11 @@ impl Layers {
         let mut stack = Layers::boxed(first, spares);
         layers.for_each(|layer| stack.place(layer, Outbox::new(spares.clone())));
         stack
+    }
+
+    /// Gives the layers a way to be called again. A layer that is pushed later is attached before.
+    pub fn attach(&mut self, waker: &dyn Fn() -> LayerWaker) {
+        self.levels.iter_mut().for_each(|level| level.layer.attach(waker));
     }
 
     /// Adds a layer on top, also on a live connection.

@@ -66,6 +66,14 @@
 //! A client verifies the chain and the name of its server. Without `roots` it trusts what the
 //! platform trusts. Turning that off has a long name that says what it does.
 //!
+//! ## Which certificate
+//!
+//! [`CertificateDirectory`](crate::layers::tls::CertificateDirectory) holds a folder of certificates, chosen by
+//! the name that a client asks for, and reads it again when it changes: connections that are open do not
+//! notice. When the answer takes longer than a look into a table, [`Tls::choosing`](crate::layers::tls::Tls::choosing)
+//! gives the ClientHello to a function that returns a Deferred; the handshake waits for it, within its
+//! deadline, and no other connection does.
+//!
 //! ## What is different, and what is not
 //!
 //! - **There is no protocol before the handshake is complete.** On ports and connects

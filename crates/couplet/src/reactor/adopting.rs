@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::opening::Opening;
 use super::turn::Core;
-use super::{Asking, Reactor, Source, loop_ended};
+use super::{Reactor, Source, Start, loop_ended};
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{Adopted, Commands, LocalEnd};
 use crate::factory::{AnyFactory, FactorySlot};
@@ -48,7 +48,7 @@ impl AdoptionCell {
         });
         let factory = FactorySlot::new(factory);
         *cell.pending.borrow_mut() = Some(Pending { adopted, factory, done });
-        reactor.start(Asking::Adoption(cell));
+        reactor.start(Start::Adoption(cell));
         deferred
     }
 

@@ -15,7 +15,7 @@ use super::opening::Opening;
 use super::table::Resource;
 use super::timers::TimerKey;
 use super::turn::Core;
-use super::{Asking, Reactor, Source, Timed, loop_ended};
+use super::{Asking, Reactor, Source, Start, Timed, loop_ended};
 use crate::address::{Address, UnixAddress, scoped_ip};
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{CloseMode, Commands, ConnectOptions, Key, LocalEnd, Ticket};
@@ -126,7 +126,7 @@ impl Connector {
             delayed: Cell::new(false),
             done: RefCell::new(done),
         });
-        reactor.start(Asking::Connector(cell.clone()));
+        reactor.start(Start::Connector(cell.clone()));
         Connector { cell }
     }
 
@@ -197,7 +197,7 @@ impl Connector {
         }
         self.cell.state.set(ConnectorState::Connecting);
         self.cell.stop_asked.set(false);
-        self.cell.reactor.start(Asking::Connector(self.cell.clone()));
+        self.cell.reactor.start(Start::Connector(self.cell.clone()));
         Ok(())
     }
 

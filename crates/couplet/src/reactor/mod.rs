@@ -121,7 +121,7 @@ pub(crate) struct Records {
     /// Ports and connectors with a request.
     asking: RefCell<VecDeque<Asking>>,
     /// Listens and connects for step 6.
-    starts: RefCell<VecDeque<Asking>>,
+    starts: RefCell<VecDeque<Start>>,
     timers: RefCell<Timers<Timed>>,
     tasks: RefCell<Tasks>,
     jobs: RefCell<jobs::Jobs>,
@@ -233,8 +233,16 @@ enum Call {
     Run(Box<dyn FnOnce()>),
 }
 
-#[derive(Clone)]
+/// What was asked of something that has started.
 enum Asking {
+    Port(Rc<PortCell>),
+    Connector(Rc<ConnectorCell>),
+    /// The layers of a connection have something to do.
+    Layers(Key),
+}
+
+/// What is to be started.
+enum Start {
     Port(Rc<PortCell>),
     Connector(Rc<ConnectorCell>),
     Adoption(Rc<AdoptionCell>),
@@ -695,13 +703,18 @@ impl Reactor {
         call
     }
 
+    /// Has the layers of a connection called in this turn or the next.
+    pub(crate) fn wake_layers(&self, key: Key) {
+        self.ask(Asking::Layers(key));
+    }
+
     fn ask(&self, asking: Asking) {
         self.records.asking.borrow_mut().push_back(asking);
         self.records.note(pending::ASKED);
     }
 
-    fn start(&self, asking: Asking) {
-        self.records.starts.borrow_mut().push_back(asking);
+    fn start(&self, start: Start) {
+        self.records.starts.borrow_mut().push_back(start);
         self.records.note(pending::STARTS);
     }
 }

@@ -64,7 +64,7 @@ impl Core {
     ) {
         let layers = Layers::stack(layers, self.reactor.spares());
         let Some(entry) = self.table.connection(key) else { return };
-        let is_open = entry.life.put_layers(layers);
+        let is_open = entry.life.put_layers(layers, self.reactor.now());
         if let Opening::Connector(connector) = &opening {
             connector.opening.set(Some(key));
         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::opening::Opening;
 use super::table::Resource;
 use super::turn::Core;
-use super::{Asking, Reactor, Source};
+use super::{Asking, Reactor, Source, Start};
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Bound, CloseMode, Commands, Key, ListenOptions, LocalEnd};
@@ -79,7 +79,7 @@ impl Port {
             not_opened: Cell::new(0),
             stopped: RefCell::default(),
         });
-        reactor.start(Asking::Port(cell.clone()));
+        reactor.start(Start::Port(cell.clone()));
         Port { cell }
     }
 
@@ -125,7 +125,7 @@ impl Port {
         drop(old);
         self.cell.state.set(PortState::Starting);
         self.cell.place.set(Location::caller());
-        reactor.start(Asking::Port(self.cell.clone()));
+        reactor.start(Start::Port(self.cell.clone()));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::port::PortState;
 use super::table::Resource;
 use super::tasks::Tasks;
 use super::turn::{Core, Engine, Turns};
-use super::{Asking, LoopOptions, Reactor, RunState, Snapshot};
+use super::{LoopOptions, Reactor, RunState, Snapshot, Start};
 use crate::defer::{Deferred, Failure, Result, set_reporter};
 use crate::driver::{Driver, Mio, Signal};
 use crate::panics::{Contained, contain};
@@ -435,9 +435,9 @@ impl Drop for Loop {
         let starts = std::mem::take(&mut *core.reactor.records.starts.borrow_mut());
         for start in starts {
             match start {
-                Asking::Connector(connector) => Core::abandon_connector(&connector),
-                Asking::Adoption(adoption) => adoption.abandon(),
-                Asking::Port(port) => {
+                Start::Connector(connector) => Core::abandon_connector(&connector),
+                Start::Adoption(adoption) => adoption.abandon(),
+                Start::Port(port) => {
                     port.state.set(PortState::Stopped);
                     port.factory.clear();
                 }

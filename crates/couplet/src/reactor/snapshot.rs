@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::port::{PortCell, PortState};
 use super::table::Resource;
 use super::turn::Core;
-use super::{Asking, ConnectorState};
+use super::{ConnectorState, Start};
 use crate::address::Address;
 use crate::transport::ConnectionId;
 use crate::transport::connection::Life;
@@ -116,17 +116,17 @@ impl Core {
         let starts = records.starts.borrow();
         for start in &*starts {
             match start {
-                Asking::Port(port)
+                Start::Port(port)
                     if port.state.get() == PortState::Starting
                         && !ports.iter().any(|known| Rc::ptr_eq(known, port)) =>
                 {
                     ports.push(port);
                 }
-                Asking::Connector(c) if c.state.get() == ConnectorState::Connecting => {
+                Start::Connector(c) if c.state.get() == ConnectorState::Connecting => {
                     let (target, state) = (c.to_string(), c.state_name());
                     snapshot.connectors.push(ConnectorSnapshot { target, state });
                 }
-                Asking::Port(_) | Asking::Connector(_) | Asking::Adoption(_) => {}
+                Start::Port(_) | Start::Connector(_) | Start::Adoption(_) => {}
             }
         }
         snapshot.ports = ports.into_iter().map(|port| port.snapshot()).collect();

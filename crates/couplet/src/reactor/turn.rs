@@ -26,7 +26,7 @@ use super::options::LoopOptions;
 use super::shutdown::Stopping;
 use super::table::{Resource, Table};
 use super::timers::Seq;
-use super::{Asking, Call, Reactor, Snapshot, Timed, pending};
+use super::{Asking, Call, Reactor, Snapshot, Start, Timed, pending};
 use crate::driver::{Commands, Driver, Event, Key, Outbox, Signal, Ticket};
 use crate::layers::Layer;
 use crate::panics::contain;
@@ -370,8 +370,9 @@ impl Core {
                 None => break,
                 Some(Asking::Port(port)) => self.port_asked(io, &port),
                 Some(Asking::Connector(connector)) => self.connector_asked(io, &connector),
-                // It only starts.
-                Some(Asking::Adoption(_)) => {}
+                Some(Asking::Layers(key)) => {
+                    self.visit(io, key, |life, now| life.layers_woken(now));
+                }
             }
         }
         if !self.reactor.records.snapshots.borrow().is_empty() {
@@ -504,11 +505,11 @@ impl Core {
         }
     }
 
-    pub(super) fn start_one(&mut self, io: &mut dyn Commands, start: Asking) {
+    pub(super) fn start_one(&mut self, io: &mut dyn Commands, start: Start) {
         match start {
-            Asking::Connector(connector) => self.start_connector(io, connector),
-            Asking::Port(port) => self.start_port(io, &port),
-            Asking::Adoption(adoption) => self.start_adoption(io, &adoption),
+            Start::Connector(connector) => self.start_connector(io, connector),
+            Start::Port(port) => self.start_port(io, &port),
+            Start::Adoption(adoption) => self.start_adoption(io, &adoption),
         }
     }
 

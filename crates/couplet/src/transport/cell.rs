@@ -19,7 +19,7 @@ use crate::address::Address;
 use crate::defer::{Failure, Resolver};
 use crate::driver::{Key, LocalEnd, PeerCredentials, SocketCall, SocketOption};
 use crate::error::{ConnectionLost, Reason};
-use crate::layers::{Layer, Opened};
+use crate::layers::{Layer, LayerWaker, Opened};
 use crate::panics::{Contained, discard, discard_all};
 use crate::protocol::Protocol;
 use crate::reactor::Reactor;
@@ -382,6 +382,13 @@ impl ConnectionCell {
         if !self.dirty.replace(true) {
             self.reactor.mark(self.id.key);
         }
+    }
+
+    /// A waker for its layers. It holds no handle to this cell, which would keep its addresses from
+    /// being set.
+    pub(super) fn layer_waker(&self) -> LayerWaker {
+        let (reactor, key) = (self.reactor.clone(), self.id.key);
+        LayerWaker::new(move || reactor.wake_layers(key))
     }
 
     /// Moves on to a later phase; never back.

@@ -8,6 +8,7 @@
 //! Received bytes are copied once, because they are decrypted in place; the library copies the
 //! plaintext once more. What was written in many small pieces leaves in shared records.
 
+mod choosing;
 mod directory;
 mod engine;
 mod guess;
@@ -19,6 +20,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use choosing::ClientHello;
 pub use directory::CertificateDirectory;
 pub use engine::world::{TlsWorld, in_world};
 pub use settings::{
@@ -26,9 +28,12 @@ pub use settings::{
     TlsConfigError,
 };
 
-use super::{Layer, Opened, Outbox, ROOM, Up};
+use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
+use crate::defer::{Deferred, Failure};
 use crate::error::{Fault, Reason, TlsError, TlsProblem};
+use choosing::{Choosing, Waiting};
 use engine::config::{ClientConfig, ServerConfig, ServerName};
+use engine::hello::Read;
 use engine::{Session, Step};
 
 /// The header of a record.
@@ -37,12 +42,13 @@ const HEADER: usize = 5;
 const LONGEST_RECORD: usize = 16_384 + 2048;
 /// Most plaintext of a record.
 const RECORD: usize = 16_384;
-/// Types of records (RFC 8446, 5.1).
-const ALERT: u8 = 21;
+/// The type of a record of the handshake (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
-/// Of an alert (RFC 8446, 6).
-const FATAL: u8 = 2;
-const RECORD_OVERFLOW: u8 = 22;
+/// Fatal alerts, in clear (RFC 8446, 6).
+const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
+const RECORD_OVERFLOW: [u8; 7] = [21, 3, 3, 0, 2, 2, 22];
+/// Most bytes of records with a ClientHello.
+const LONGEST_HELLO: usize = 64 * 1024;
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,7 +91,11 @@ pub struct TlsInfo {
 pub struct Tls {
     session: Option<Session>,
     state: State,
-    is_server: bool,
+    /// The configuration, of a server.
+    server: Option<ServerConfig>,
+    /// The certificate is not chosen yet, and there is no session.
+    choosing: Option<Box<Choosing>>,
+    waker: Option<LayerWaker>,
     /// Received records that are not done with: the bytes of an incomplete handshake message, then
     /// those of an incomplete record. Law 9: 64 KiB (the longest message), and a record.
     received: Vec<u8>,
@@ -122,23 +132,25 @@ enum State {
 }
 
 impl Tls {
-    fn server(config: &ServerConfig, deadline: Option<Instant>) -> Tls {
-        Tls::new(Session::server(config), true, deadline)
+    fn server(config: ServerConfig, deadline: Option<Instant>) -> Tls {
+        Tls::new(Session::server(&config), Some(config), deadline)
     }
 
     fn client(config: &ClientConfig, name: &ServerName, deadline: Option<Instant>) -> Tls {
-        Tls::new(Session::client(config, name), false, deadline)
+        Tls::new(Session::client(config, name), None, deadline)
     }
 
     fn new(
         session: Result<Session, engine::Error>,
-        is_server: bool,
+        server: Option<ServerConfig>,
         deadline: Option<Instant>,
     ) -> Tls {
         let mut tls = Tls {
             session: None,
             state: State::Handshaking,
-            is_server,
+            server,
+            choosing: None,
+            waker: None,
             received: Vec::new(),
             seen: 0,
             more: true,
@@ -164,6 +176,58 @@ impl Tls {
     /// What was negotiated, once the layer is open.
     pub fn info(&self) -> Option<&TlsInfo> {
         self.info.as_ref()
+    }
+
+    /// Has a server's certificate chosen when the ClientHello has arrived. The handshake waits for the
+    /// Deferred within its deadline, fails if it fails, and cancels it if the connection ends first.
+    /// Does nothing on a client.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    ///
+    /// use couplet::factory::Layered;
+    /// use couplet::layers::tls::{ClientHello, Identity, ServerTls, ServerTlsOptions};
+    /// use couplet::{Deferred, Failure, Protocol, Reactor, Transport};
+    ///
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    /// #         transport.write(data);
+    /// #     }
+    /// # }
+    /// /// Certificates are in a vault, where to look takes time.
+    /// fn ask_vault(reactor: &Reactor, hello: &ClientHello) -> Deferred<Identity> {
+    ///     let Some(name) = hello.server_name.clone() else {
+    ///         return Deferred::fail(Failure::msg("the client asks for no name"));
+    ///     };
+    ///     reactor.defer_to_thread(move || {
+    ///         let folder = std::path::Path::new("vault").join(name);
+    ///         Ok(Identity::from_pem_files(folder.join("chain.pem"), folder.join("key.pem"))?)
+    ///     })
+    /// }
+    ///
+    /// # fn main() -> couplet::Result<()> {
+    /// # let reactor_loop = couplet::Loop::new()?;
+    /// # let reactor = reactor_loop.reactor();
+    /// let tls = ServerTls::new(&ServerTlsOptions::default().chosen_later())?;
+    /// let layer = move |reactor: &Reactor, _: &_| {
+    ///     let asking = reactor.clone();
+    ///     tls.layer(reactor.now()).choosing(move |hello| ask_vault(&asking, hello))
+    /// };
+    /// reactor.listen("tcp:0:interface=127.0.0.1", Layered::new(|| Echo, layer))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn choosing(
+        mut self,
+        choose: impl FnOnce(&ClientHello) -> Deferred<Identity> + 'static,
+    ) -> Tls {
+        if self.server.is_some() {
+            self.session = None;
+            self.choosing = Some(Box::new(Choosing::new(Box::new(choose))));
+        }
+        self
     }
 
     /// Clears the data that the call before has lent.
@@ -220,8 +284,74 @@ impl Tls {
         true
     }
 
+    /// Reads the ClientHello in what was received, asks for a certificate, and makes the session
+    /// once it is there.
+    #[cold]
+    fn choose(&mut self) {
+        self.more = false;
+        let unseen = mem::replace(&mut self.seen, self.received.len());
+        match self.choosing.take().map(|choosing| *choosing) {
+            None => {}
+            Some(Choosing::Reading(mut reader, choose)) => {
+                self.more = true;
+                self.choosing = match reader.read(&self.received[unseen..]) {
+                    Read::Incomplete if self.received.len() <= LONGEST_HELLO => {
+                        self.more = false;
+                        Some(Choosing::Reading(reader, choose))
+                    }
+                    Read::Hello(hello) => {
+                        Some(Choosing::Waiting(Waiting::ask(choose, hello, self.waker.clone())))
+                    }
+                    Read::Incomplete | Read::Invalid => {
+                        self.begin(self.server.as_ref().map(Session::server));
+                        None
+                    }
+                }
+                .map(Box::new);
+            }
+            Some(Choosing::Waiting(waiting)) => match waiting.take() {
+                None => self.choosing = Some(Box::new(Choosing::Waiting(waiting))),
+                Some(Err(failure)) => self.not_chosen(&failure),
+                Some(Ok(identity)) => {
+                    let name = waiting.server_name.as_deref();
+                    let session = |config| Session::server_with(config, &identity.0, name);
+                    self.begin(self.server.as_ref().map(session));
+                }
+            },
+        }
+    }
+
+    /// Whether the certificate was asked for.
+    fn is_waiting(&self) -> bool {
+        matches!(self.choosing.as_deref(), Some(Choosing::Waiting(_)))
+    }
+
+    fn begin(&mut self, session: Option<Result<Session, engine::Error>>) {
+        match session {
+            Some(Ok(session)) => {
+                self.session = Some(session);
+                self.more = true;
+            }
+            Some(Err(error)) => self.fail(error),
+            None => {}
+        }
+    }
+
+    #[cold]
+    fn not_chosen(&mut self, failure: &Failure) {
+        self.pending.extend_from_slice(&INTERNAL_ERROR);
+        let text = format!("no certificate was chosen: {failure}");
+        let mut error = TlsError::new(TlsProblem::Internal, Fault::Ours, text);
+        error.in_handshake = true;
+        error.alert_sent = Some(80);
+        self.end_with(Reason::Tls(Arc::new(error)));
+    }
+
     /// Has the session process what was received.
     fn advance(&mut self) {
+        if self.choosing.is_some() {
+            return self.choose();
+        }
         let Some(session) = &mut self.session else { return self.more = false };
         let (done, step) = session.process(&mut self.received, &mut self.plain, &mut self.pending);
         self.received.drain(..done);
@@ -253,7 +383,7 @@ impl Tls {
             session.last_words(&mut self.pending);
         }
         let mut error = engine::failed(error, in_handshake, &self.pending);
-        if in_handshake && let Some(guess) = guess::not_tls(&self.first, self.is_server) {
+        if in_handshake && let Some(guess) = guess::not_tls(&self.first, self.server.is_some()) {
             error = error.not_tls(guess);
         }
         self.end_with(Reason::Tls(Arc::new(error)));
@@ -264,6 +394,7 @@ impl Tls {
         self.deadline = None;
         self.more = false;
         self.session = None;
+        self.choosing = None;
         (self.received, self.seen) = (Vec::new(), 0);
     }
 
@@ -273,8 +404,8 @@ impl Tls {
         let text = "the peer broke the rules of TLS: a record of more than 16 KiB";
         let mut error = TlsError::new(TlsProblem::Misbehaved, Fault::Peer, text);
         error.in_handshake = true;
-        error.alert_sent = Some(RECORD_OVERFLOW);
-        self.pending.extend([ALERT, 3, 3, 0, 2, FATAL, RECORD_OVERFLOW]);
+        error.alert_sent = RECORD_OVERFLOW.last().copied();
+        self.pending.extend(RECORD_OVERFLOW);
         self.end_with(Reason::Tls(Arc::new(error)));
     }
 
@@ -330,8 +461,16 @@ fn record_length([kind, major, _, high, low]: [u8; HEADER]) -> Option<usize> {
 }
 
 impl Layer for Tls {
+    fn attach(&mut self, waker: &dyn Fn() -> LayerWaker) {
+        if self.choosing.is_some() {
+            self.waker = Some(waker());
+        }
+    }
+
     fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
         self.take_back();
+        // It may have been chosen.
+        self.more |= self.is_waiting();
         loop {
             if !self.plain.is_empty() {
                 self.lent = true;
@@ -358,7 +497,8 @@ impl Layer for Tls {
                     return Up::Nothing;
                 }
             }
-            if self.take_record(below) {
+            // While a certificate is chosen a client has nothing to say.
+            if !self.is_waiting() && self.take_record(below) {
                 self.more = true;
             } else if self.ended {
                 self.truncated();

@@ -234,6 +234,7 @@ macro_rules! common_options {
 pub struct ServerTlsOptions {
     pub(super) identity: Option<Identity>,
     pub(super) directory: Option<CertificateDirectory>,
+    pub(super) chosen_later: bool,
     pub(super) client_auth: ClientAuth,
     pub(super) common: CommonOptions,
 }
@@ -243,6 +244,7 @@ impl Default for ServerTlsOptions {
         ServerTlsOptions {
             identity: None,
             directory: None,
+            chosen_later: false,
             client_auth: ClientAuth::None,
             common: CommonOptions::default(),
         }
@@ -261,6 +263,13 @@ impl ServerTlsOptions {
     #[must_use]
     pub fn directory(mut self, directory: CertificateDirectory) -> Self {
         self.directory = Some(directory);
+        self
+    }
+
+    /// There need be no certificate: each connection has its own by [`Tls::choosing`].
+    #[must_use]
+    pub fn chosen_later(mut self) -> Self {
+        self.chosen_later = true;
         self
     }
 
@@ -364,7 +373,7 @@ impl ServerTls {
         if let Some(directory) = &self.directory {
             directory.check(now);
         }
-        Tls::server(&self.config, now.checked_add(self.handshake_timeout))
+        Tls::server(self.config.clone(), now.checked_add(self.handshake_timeout))
     }
 }
 

@@ -54,9 +54,15 @@ struct Risen {
 impl Life {
     /// Puts layers under a new connection. True when all of them are open: the protocol can be
     /// built. Otherwise [`Follows::OPENED`] follows when they are.
-    pub(crate) fn put_layers(&mut self, layers: Layers) -> bool {
+    pub(crate) fn put_layers(&mut self, mut layers: Layers, now: Instant) -> bool {
+        let cell = &self.transport.cell;
+        let attached = caught(|| layers.attach(&|| cell.layer_waker()));
         let opening = !layers.is_open();
         self.set_layers(layers, opening);
+        if let Err(text) = attached {
+            self.layer_panicked(&text, now);
+            return false;
+        }
         if opening {
             self.transport.cell.close_deadline.set(Some(OPENING_CLOSE_DEADLINE));
         }
@@ -442,16 +448,30 @@ impl Life {
         }
     }
 
+    /// A layer has something to do that it had waited for.
+    pub(crate) fn layers_woken(&mut self, now: Instant) -> Follows {
+        if matches!(self.state, State::Open { .. } | State::Flushing { .. }) {
+            self.rise(&[], now);
+            self.pour_down(now);
+        }
+        self.follows()
+    }
+
     // A layer on a live connection.
 
     /// Adds the layers that handles asked for.
     #[cold]
     pub(super) fn start_layers(&mut self, now: Instant) {
         for Starting { layer, mut clear } in self.transport.cell.take_starting() {
-            let layer = layer.take();
+            let mut layer = layer.take();
             if self.closed().is_some() {
                 discard("drop of a layer", layer);
                 continue;
+            }
+            let cell = &self.transport.cell;
+            if let Err(text) = caught(|| layer.attach(&|| cell.layer_waker())) {
+                discard("drop of a layer", layer);
+                return self.layer_panicked(&text, now);
             }
             let left = !self.unread.is_empty();
             let outcome = match &mut self.layered {

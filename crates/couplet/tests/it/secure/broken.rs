@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use couplet::Reason;
-use couplet::layers::{Layer, Outbox, PassThrough, Up};
+use couplet::layers::{Layer, LayerWaker, Outbox, PassThrough, Up};
 
 use super::{End, Rig};
 
@@ -19,6 +19,10 @@ impl Panics {
 }
 
 impl Layer for Panics {
+    fn attach(&mut self, _: &dyn Fn() -> LayerWaker) {
+        self.at("attach");
+    }
+
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
         if !below.is_empty() {
             self.at("up");
@@ -34,6 +38,7 @@ impl Layer for Panics {
     }
 
     fn ended(&mut self) {
+        self.at("ended");
         self.1.ended();
     }
 
@@ -52,7 +57,7 @@ impl Drop for Panics {
 
 #[test]
 fn c44_a_panic_in_a_layer_ends_its_own_connection_alone() {
-    for call in ["up", "down", "close", "drop"] {
+    for call in ["up", "down", "ended", "close", "drop"] {
         for mut rig in Rig::both() {
             let ended = Rc::new(Cell::new(0));
             let (count, first) = (ended.clone(), Cell::new(true));
@@ -76,5 +81,31 @@ fn c44_a_panic_in_a_layer_ends_its_own_connection_alone() {
             rig.turn();
             assert_eq!(other.take(), b"answer", "{call}");
         }
+    }
+}
+
+#[test]
+fn a_layer_that_panics_as_it_is_attached_ends_its_own_connection_alone() {
+    for mut rig in Rig::both() {
+        let (server, first) = (End::default(), Cell::new(true));
+        let port = rig.listen_over(&server, move |_, _| {
+            Panics(if first.replace(false) { "attach" } else { "" }, PassThrough::default())
+        });
+        let broken = rig.network.connect(port.clone()).expect("the port listens");
+        rig.turn();
+        broken.fin();
+        rig.turn();
+        assert!(!server.is_made());
+        let snapshot = rig.l.snapshot();
+        assert_eq!((snapshot.ports[0].not_opened, snapshot.connections.len()), (1, 0));
+        let live = End::default().on("made", |transport| {
+            transport.start_layer(Panics("attach", PassThrough::default()))
+        });
+        rig.join_in_clear(&live, &End::default());
+        rig.turn();
+        assert!(matches!(live.reason(), Reason::Panicked(_)), "{}", live.reason());
+        rig.network.connect(port).expect("the port still listens");
+        rig.turn();
+        assert!(server.is_made());
     }
 }

@@ -2,6 +2,7 @@
 //! to 85 of the contract.
 
 mod broken;
+mod choosing;
 mod closing;
 mod handshake;
 mod starttls;
@@ -127,6 +128,7 @@ pub(crate) struct Rig {
     pub(crate) network: Network,
     pub(crate) server: ServerTls,
     pub(crate) client: ClientTls,
+    pub(crate) authority: Authority,
 }
 
 impl Rig {
@@ -138,7 +140,7 @@ impl Rig {
         let server = ServerTls::new(&options).expect("a configuration that works");
         let client = ClientTls::new(&ClientTlsOptions::default().roots(authority.roots()));
         let client = client.expect("a configuration that works");
-        Rig { reactor: l.reactor(), l, network, server, client }
+        Rig { reactor: l.reactor(), l, network, server, client, authority }
     }
 
     pub(crate) fn both() -> [Rig; 2] {

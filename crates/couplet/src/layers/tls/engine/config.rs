@@ -7,10 +7,10 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{self, CertificateDer, UnixTime};
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, KeyLogFile, SignatureScheme, SupportedProtocolVersion};
 
-use super::certificates::Choice;
+use super::certificates::{Choice, Pair};
 use super::cryptography::Ticketer;
 use super::world::{clock, provider};
 use crate::layers::tls::TlsVersion;
@@ -66,7 +66,7 @@ impl ServerConfig {
     pub(in super::super) fn new(
         options: &ServerTlsOptions,
     ) -> Result<ServerConfig, TlsConfigError> {
-        if options.identity.is_none() && options.directory.is_none() {
+        if options.identity.is_none() && options.directory.is_none() && !options.chosen_later {
             return Err(wrong("a server needs a certificate"));
         }
         let provider = provider();
@@ -105,6 +105,13 @@ impl ServerConfig {
             config.key_log = Arc::new(KeyLogFile::new());
         }
         Ok(ServerConfig(Arc::new(config)))
+    }
+
+    /// The same with this certificate. Sessions and tickets are shared.
+    pub(super) fn with(&self, identity: &Pair) -> Arc<rustls::ServerConfig> {
+        let mut config = rustls::ServerConfig::clone(&self.0);
+        config.cert_resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&identity.0)));
+        Arc::new(config)
     }
 }
 

@@ -7,6 +7,7 @@
 pub(super) mod certificates;
 pub(super) mod config;
 mod errors;
+pub(super) mod hello;
 pub(super) mod world;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use rustls::{HandshakeKind, ProtocolVersion};
 use super::{TlsInfo, TlsVersion};
 use crate::error::TlsError;
 use crate::transport::outbox::Outbox;
+use certificates::Pair;
 use config::{ClientConfig, ServerConfig, ServerName};
 use errors::explain;
 pub(super) use rustls::Error;
@@ -72,6 +74,16 @@ impl Session {
     pub(super) fn server(config: &ServerConfig) -> Result<Session, Error> {
         let connection = UnbufferedServerConnection::new(config.0.clone())?;
         Ok(Session::new(Connection::Server(connection), None))
+    }
+
+    /// With a certificate for a client that asked for this name.
+    pub(super) fn server_with(
+        config: &ServerConfig,
+        identity: &Pair,
+        asked_for: Option<&str>,
+    ) -> Result<Session, Error> {
+        let connection = UnbufferedServerConnection::new(config.with(identity))?;
+        Ok(Session::new(Connection::Server(connection), asked_for.map(Into::into)))
     }
 
     pub(super) fn client(config: &ClientConfig, name: &ServerName) -> Result<Session, Error> {

@@ -1,0 +1,42 @@
+//! The ClientHello, read ahead of the session that will answer it.
+
+use rustls::server::Acceptor;
+
+use crate::layers::tls::choosing::ClientHello;
+
+/// Reads a ClientHello out of records.
+#[derive(Default)]
+pub(in super::super) struct HelloReader(Box<Acceptor>);
+
+/// What a [`HelloReader`] has found.
+pub(in super::super) enum Read {
+    Incomplete,
+    Hello(ClientHello),
+    /// Something else, or a ClientHello that breaks the rules. The session says what is wrong.
+    Invalid,
+}
+
+impl HelloReader {
+    /// Reads the records that arrived since the last call.
+    pub(in super::super) fn read(&mut self, mut records: &[u8]) -> Read {
+        while !records.is_empty() {
+            match self.0.read_tls(&mut records) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Read::Invalid,
+            }
+            match self.0.accept() {
+                Ok(None) => {}
+                Ok(Some(accepted)) => {
+                    let hello = accepted.client_hello();
+                    return Read::Hello(ClientHello {
+                        server_name: hello.server_name().map(str::to_ascii_lowercase),
+                        alpn: hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect(),
+                        cipher_suites: hello.cipher_suites().iter().map(|&s| s.into()).collect(),
+                    });
+                }
+                Err(_) => return Read::Invalid,
+            }
+        }
+        Read::Incomplete
+    }
+}

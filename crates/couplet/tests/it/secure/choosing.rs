@@ -1,0 +1,228 @@
+//! A server's certificate that is chosen when the ClientHello has arrived.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::factory::Layered;
+use couplet::layers::SingleBytes;
+use couplet::layers::tls::{ClientHello, Identity, ServerTls, ServerTlsOptions, Tls};
+use couplet::testing::failure_of;
+use couplet::{Address, ConnectError, Deferred, Failure, Reactor, Reason, Resolver, TlsProblem};
+
+use super::{End, NAME, Rig};
+use crate::logged::logged;
+
+/// What a client said, and who waits for its certificate.
+type Asked = (ClientHello, Resolver<Identity>);
+
+/// A server that has no certificate, and what it was asked for.
+#[derive(Clone)]
+struct Vault {
+    tls: ServerTls,
+    asked: Rc<RefCell<Vec<Asked>>>,
+}
+
+impl Vault {
+    fn new() -> Vault {
+        let options = ServerTlsOptions::default().chosen_later();
+        let tls = ServerTls::new(&options).expect("a configuration that works");
+        Vault { tls, asked: Rc::default() }
+    }
+
+    fn layer(&self) -> impl FnMut(&Reactor, &Address) -> Tls + use<> {
+        let vault = self.clone();
+        move |reactor, _| {
+            let asked = vault.asked.clone();
+            vault.tls.layer(reactor.now()).choosing(move |hello| {
+                let (deferred, resolver) = Deferred::new();
+                asked.borrow_mut().push((hello.clone(), resolver));
+                deferred
+            })
+        }
+    }
+
+    fn take(&self) -> Asked {
+        self.asked.borrow_mut().pop().expect("a certificate was asked for")
+    }
+}
+
+/// A layer that gets this certificate at once.
+fn at_once(tls: &ServerTls, identity: &Identity) -> impl FnMut(&Reactor, &Address) -> Tls + use<> {
+    let (tls, identity) = (tls.clone(), identity.clone());
+    move |reactor, _| {
+        let identity = identity.clone();
+        tls.layer(reactor.now()).choosing(move |_| Deferred::succeed(identity))
+    }
+}
+
+#[test]
+fn a_handshake_waits_for_its_certificate() {
+    for mut rig in Rig::both() {
+        let (vault, server, client) = (Vault::new(), End::default(), End::default());
+        let port = rig.listen_over(&server, vault.layer());
+        rig.connect(&port, &client).detach();
+        rig.turn();
+        rig.advance(Duration::from_secs(9));
+        assert!(!server.is_made() && !client.is_made());
+        let (hello, resolver) = vault.take();
+        assert_eq!(hello.server_name.as_deref(), Some(NAME));
+        assert!(hello.alpn.is_empty() && hello.cipher_suites.contains(&0x1301), "{hello:?}");
+        resolver.callback(rig.authority.identity(NAME));
+        rig.turn();
+        assert!(server.is_made() && client.is_made(), "{:?} {:?}", server.log(), client.log());
+        let info = server.transport().tls().expect("it is secure");
+        assert_eq!(info.server_name.as_deref(), Some(NAME));
+        client.transport().write("hello");
+        rig.turn();
+        assert_eq!(server.received(), b"hello");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_there_does_not_delay_a_handshake_however_it_is_cut() {
+    for mut rig in Rig::both() {
+        let (vault, server, client) = (Vault::new(), End::default(), End::default());
+        let identity = rig.authority.identity(NAME);
+        let end = server.clone();
+        let secure = Layered::new(move || end.clone(), at_once(&vault.tls, &identity));
+        let cut = Layered::new(secure, |_, _| SingleBytes::default());
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let port = rig.reactor.listen_tcp(any, cut).expect("a free port").host();
+        rig.connect(&port, &client).detach();
+        rig.turn();
+        assert!(server.is_made() && client.is_made(), "{:?} {:?}", server.log(), client.log());
+    }
+}
+
+#[test]
+fn a_choice_that_fails_ends_the_handshake_with_an_alert_and_its_failure() {
+    for mut rig in Rig::both() {
+        let (vault, server, client) = (Vault::new(), End::default(), End::default());
+        let port = rig.listen_over(&server, vault.layer());
+        let connecting = rig.connect(&port, &client);
+        rig.turn();
+        vault.take().1.errback(Failure::msg("the vault is locked"));
+        let log = logged(|| rig.turn()).1.concat();
+        assert!(log.contains("no certificate was chosen: the vault is locked"), "{log}");
+        let failure = failure_of(connecting);
+        let Some(ConnectError::NotOpened(Reason::Tls(error))) = failure.downcast_ref() else {
+            panic!("{failure}");
+        };
+        assert_eq!(error.problem, TlsProblem::AlertReceived(80), "{error}");
+        assert!(!server.is_made() && !client.is_made());
+        let snapshot = rig.l.snapshot();
+        assert_eq!((snapshot.ports[0].not_opened, snapshot.connections.len()), (1, 0));
+    }
+}
+
+#[test]
+fn a_choice_ends_with_the_deadline_of_the_handshake_and_is_cancelled() {
+    for mut rig in Rig::both() {
+        let (vault, server, client) = (Vault::new(), End::default(), End::default());
+        let port = rig.listen_over(&server, vault.layer());
+        rig.connect(&port, &client).detach();
+        rig.turn();
+        let (_, resolver) = vault.take();
+        rig.advance(Duration::from_millis(9900));
+        assert!(!resolver.is_cancelled());
+        rig.advance(Duration::from_millis(200));
+        assert!(resolver.is_cancelled(), "nobody waits for it");
+        resolver.callback(rig.authority.identity(NAME));
+        rig.advance(Duration::from_secs(2));
+        let snapshot = rig.l.snapshot();
+        assert_eq!((snapshot.ports[0].not_opened, snapshot.connections.len()), (1, 0));
+    }
+}
+
+#[test]
+fn a_client_that_leaves_cancels_its_choice() {
+    for mut rig in Rig::both() {
+        let (vault, server, client) = (Vault::new(), End::default(), End::default());
+        let port = rig.listen_over(&server, vault.layer());
+        let connecting = rig.connect(&port, &client);
+        rig.turn();
+        let (_, resolver) = vault.take();
+        connecting.cancel();
+        rig.turn();
+        assert!(resolver.is_cancelled(), "nobody waits for it");
+        assert!(rig.l.snapshot().connections.is_empty());
+    }
+}
+
+/// What a client sends while it should wait is held by the system, so nothing grows.
+#[test]
+fn a_client_that_sends_on_while_its_certificate_is_chosen_is_not_read() {
+    for mut rig in Rig::both() {
+        let (vault, server) = (Vault::new(), End::default());
+        let port = rig.listen_over(&server, vault.layer());
+        let wire = rig.network.connect(port).expect("the port listens");
+        let mut hello = hello_of(&rig);
+        hello.extend_from_slice(&[23; 100]);
+        wire.push(&hello);
+        rig.turn();
+        let _chosen_later = vault.take();
+        for _ in 0..100 {
+            wire.push(&[23; 100_000]);
+            rig.turn();
+        }
+        assert_eq!(wire.push(b"more"), 0, "it is not read");
+    }
+}
+
+/// The bytes that a client begins with.
+fn hello_of(rig: &Rig) -> Vec<u8> {
+    use couplet::layers::{Layer, Outbox};
+    let mut tls = rig.client.layer(NAME, rig.reactor.now()).expect("a good name");
+    let mut below = Outbox::new(Rc::default());
+    tls.down(&mut Outbox::new(Rc::default()), &mut below, rig.reactor.now());
+    below.slices().flatten().copied().collect()
+}
+
+#[test]
+fn garbage_is_told_as_without_a_choice() {
+    for mut rig in Rig::both() {
+        let (vault, server) = (Vault::new(), End::default());
+        let port = rig.listen_over(&server, vault.layer());
+        let wire = rig.network.connect(port).expect("the port listens");
+        wire.push(b"GET / HTTP/1.1\r\nHost: couplet.test\r\n\r\n");
+        rig.turn();
+        let log = logged(|| rig.advance(Duration::from_secs(2))).1.concat();
+        assert!(log.contains("HTTP"), "{log}");
+        assert_eq!(wire.take().first(), Some(&21), "a record of type alert");
+        assert!(vault.asked.borrow().is_empty());
+    }
+}
+
+#[test]
+fn a_certificate_is_chosen_on_a_live_connection_and_its_sessions_are_resumed() {
+    for mut rig in Rig::both() {
+        let (vault, resumed) = (Vault::new(), Rc::new(Cell::new(0)));
+        let identity = rig.authority.identity(NAME);
+        for round in 0..2 {
+            let make = RefCell::new(at_once(&vault.tls, &identity));
+            let (reactor, ours) = (rig.reactor.clone(), rig.client.clone());
+            let peer = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+            let server = End::default().on("made", move |transport| {
+                transport.start_layer((make.borrow_mut())(&reactor, &peer));
+            });
+            let client = End::default().on("made", move |transport| {
+                transport.start_tls_client(&ours, NAME).expect("a good name");
+            });
+            rig.join_in_clear(&server, &client);
+            rig.turn();
+            assert_eq!(server.log(), ["made", "secure"], "{round}");
+            let info = client.transport().tls().expect("it is secure");
+            resumed.set(resumed.get() + usize::from(info.resumed));
+            client.transport().lose_connection();
+            rig.turn();
+        }
+        assert_eq!(resumed.get(), 1);
+    }
+}
+
+#[test]
+fn a_server_without_a_certificate_says_so() {
+    let error = ServerTls::new(&ServerTlsOptions::default()).expect_err("it has none");
+    assert!(error.to_string().contains("a server needs a certificate"), "{error}");
+}
