@@ -102,7 +102,10 @@ impl Core {
         let now = self.now();
         let Some(entry) = self.table.connection(key) else { return };
         if entry.life.is_layered() {
-            return self.send_through_layers(io, key);
+            if entry.life.has_layered_output() {
+                self.send_through_layers(io, key);
+            }
+            return;
         }
         if entry.life.cell().has_output() {
             let written = transmit(io, key, &mut entry.life.cell().outbox());
@@ -124,8 +127,11 @@ impl Core {
             };
             let written = transmit(io, key, bottom);
             let follows = entry.life.wrote_slow(written, now);
-            self.follow(io, key, follows);
-            if written.outcome != WriteOutcome::All {
+            let more = written.outcome == WriteOutcome::All && entry.life.has_layered_output();
+            if follows != Follows::NOTHING {
+                self.follow(io, key, follows);
+            }
+            if !more {
                 return;
             }
         }

@@ -562,8 +562,7 @@ impl Life {
             }
             WriteOutcome::All => n,
         };
-        self.transport.cell.add_wire_bytes(0, left);
-        self.settle_layers();
+        self.left_layers(left);
         self.after_progress(left > 0 || self.unsent.is_none(), now);
         let follows = self.follows_output();
         if spent {

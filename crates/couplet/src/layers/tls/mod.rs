@@ -17,6 +17,7 @@ mod settings;
 use std::fmt;
 use std::io;
 use std::mem;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,6 +32,7 @@ pub use settings::{
 use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
 use crate::defer::{Deferred, Failure};
 use crate::error::{Fault, Reason, TlsError, TlsProblem};
+use crate::transport::outbox::Spares;
 use choosing::{Choosing, Waiting};
 use engine::config::{ClientConfig, ServerConfig, ServerName};
 use engine::hello::Read;
@@ -96,6 +98,8 @@ pub struct Tls {
     /// The certificate is not chosen yet, and there is no session.
     choosing: Option<Box<Choosing>>,
     waker: Option<LayerWaker>,
+    /// The loop's drained buffers, once `down` has met them.
+    spares: Option<Rc<Spares>>,
     /// Received records that are not done with: the bytes of an incomplete handshake message, then
     /// those of an incomplete record. Law 9: 64 KiB (the longest message), and a record.
     received: Vec<u8>,
@@ -151,6 +155,7 @@ impl Tls {
             server,
             choosing: None,
             waker: None,
+            spares: None,
             received: Vec::new(),
             seen: 0,
             more: true,
@@ -231,6 +236,7 @@ impl Tls {
     }
 
     /// Clears the data that the call before has lent.
+    #[inline]
     fn take_back(&mut self) {
         if mem::take(&mut self.lent) {
             self.plain.clear();
@@ -241,25 +247,67 @@ impl Tls {
         matches!(self.state, State::Handshaking)
     }
 
+    /// An empty buffer.
+    #[inline]
+    fn spare(&self) -> Vec<u8> {
+        self.spares.as_ref().map_or_else(Vec::new, |spares| spares.take())
+    }
+
+    #[inline]
+    fn release_received(&mut self) {
+        if let Some(spares) = &self.spares
+            && self.received.capacity() > 0
+        {
+            spares.give(mem::take(&mut self.received));
+        }
+    }
+
+    /// An idle connection holds no buffer, and one that has a part of a record only as much.
+    #[inline]
+    fn release_buffers(&mut self) {
+        if self.received.is_empty() {
+            self.release_received();
+        }
+        let Some(spares) = &self.spares else { return };
+        if self.plain.capacity() > 0 {
+            spares.give(mem::take(&mut self.plain));
+        }
+        if self.received.capacity() > 2 * LONGEST_RECORD {
+            let part = self.received.to_vec();
+            spares.give(mem::replace(&mut self.received, part));
+        }
+    }
+
     fn has_failed(&self) -> bool {
         matches!(self.state, State::Failing(_) | State::Failed)
     }
 
     /// Takes bytes up to the end of the next record. True when there is something for the session.
     fn take_record(&mut self, below: &mut &[u8]) -> bool {
+        if below.is_empty() {
+            return false;
+        }
         if self.is_handshaking() && self.first.len() < guess::LENGTH {
             let n = below.len().min(guess::LENGTH - self.first.len());
             self.first.extend_from_slice(&below[..n]);
+        }
+        if self.received.is_empty()
+            && let Some(header) = below.first_chunk::<HEADER>()
+            && let Some(length) = record_length(*header)
+            && !self.is_too_long(*header, length)
+            && let Some((record, rest)) = below.split_at_checked(HEADER + length)
+        {
+            self.received = self.spare();
+            self.received.extend_from_slice(record);
+            *below = rest;
+            return true;
         }
         for _ in 0..2 {
             let record = &self.received[self.seen..];
             let whole = match record.split_first_chunk::<HEADER>() {
                 None => HEADER,
                 Some((header, _)) => match record_length(*header) {
-                    // In clear there is no room for more (RFC 8446, 5.1), which rustls does not check.
-                    Some(length)
-                        if length > RECORD && header[0] == HANDSHAKE && self.is_handshaking() =>
-                    {
+                    Some(length) if self.is_too_long(*header, length) => {
                         self.refuse_record();
                         return true;
                     }
@@ -352,9 +400,19 @@ impl Tls {
         if self.choosing.is_some() {
             return self.choose();
         }
+        if self.plain.capacity() == 0 {
+            self.plain = self.spare();
+        }
         let Some(session) = &mut self.session else { return self.more = false };
         let (done, step) = session.process(&mut self.received, &mut self.plain, &mut self.pending);
-        self.received.drain(..done);
+        let complete = matches!(self.state, State::Handshaking) && !session.is_handshaking();
+        let info = complete.then(|| session.info());
+        if done < self.received.len() {
+            self.received.drain(..done);
+        } else {
+            self.received.clear();
+            self.release_received();
+        }
         self.seen = self.received.len();
         self.more = match step {
             Step::Again => true,
@@ -367,8 +425,8 @@ impl Tls {
             }
             Step::Failed(error) => return self.fail(error),
         };
-        if matches!(self.state, State::Handshaking) && !session.is_handshaking() {
-            self.info = Some(session.info());
+        if complete {
+            self.info = info;
             self.first = Vec::new();
             self.deadline = None;
             self.state = State::Opening;
@@ -398,7 +456,12 @@ impl Tls {
         (self.received, self.seen) = (Vec::new(), 0);
     }
 
-    /// A record of the handshake is too long.
+    /// A record in clear has no room for more (RFC 8446, 5.1), which rustls does not check.
+    #[inline]
+    fn is_too_long(&self, [kind, ..]: [u8; HEADER], length: usize) -> bool {
+        length > RECORD && kind == HANDSHAKE && self.is_handshaking()
+    }
+
     #[cold]
     fn refuse_record(&mut self) {
         let text = "the peer broke the rules of TLS: a record of more than 16 KiB";
@@ -469,6 +532,10 @@ impl Layer for Tls {
 
     fn up<'a>(&'a mut self, below: &mut &'a [u8], _: Instant) -> Up<'a> {
         self.take_back();
+        if below.is_empty() && !self.more && !self.ended && matches!(self.state, State::Open) {
+            self.release_buffers();
+            return Up::Nothing;
+        }
         // It may have been chosen.
         self.more |= self.is_waiting();
         loop {
@@ -503,17 +570,16 @@ impl Layer for Tls {
             } else if self.ended {
                 self.truncated();
             } else {
-                // An idle connection holds no buffer.
-                self.plain = Vec::new();
-                if self.received.is_empty() {
-                    self.received = Vec::new();
-                }
+                self.release_buffers();
                 return Up::Nothing;
             }
         }
     }
 
     fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+        if self.spares.is_none() {
+            self.spares = Some(below.spares().clone());
+        }
         if !self.pending.is_empty() {
             below.extend(&mem::take(&mut self.pending));
         }

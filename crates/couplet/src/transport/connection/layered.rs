@@ -217,7 +217,10 @@ impl Life {
         if let Some(reason) = risen.failed {
             self.layer_failed(reason, now);
         }
-        self.settle_layers();
+        // What was written is about to be poured, which settles.
+        if !self.transport.cell.has_output() {
+            self.settle_layers();
+        }
         if risen.secure {
             // A close may have waited for it.
             self.check_flushed(now);
@@ -319,7 +322,7 @@ impl Life {
     }
 
     /// Whether the layers may have something to send.
-    pub(super) fn has_layered_output(&self) -> bool {
+    pub(crate) fn has_layered_output(&self) -> bool {
         let below = |layered: &Layered| layered.layers.held() + layered.above.len() > 0;
         let written = self.transport.cell.has_output();
         written || self.closed().is_none() && self.layered.as_deref().is_some_and(below)
@@ -344,6 +347,14 @@ impl Life {
         match &mut self.layered {
             Some(layered) => layered.taken += taken,
             None => self.transport.cell.add_in_flight(taken),
+        }
+    }
+
+    /// The driver has sent or taken bytes off the bottom, and sent `sent` of them.
+    pub(super) fn left_layers(&mut self, sent: usize) {
+        if self.layered.is_some() {
+            self.transport.cell.add_wire_bytes(0, sent);
+            self.transport.cell.sub_in_flight(sent);
         }
     }
 

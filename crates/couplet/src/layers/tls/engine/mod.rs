@@ -107,10 +107,10 @@ impl Session {
         if std::mem::take(&mut self.peer_closed) {
             return (0, Step::PeerClosed);
         }
-        let is_server = matches!(self.connection, Connection::Server(_));
+        let opening = self.is_handshaking();
         let (discard, step) = self.step(received, plain, out, Wish::Nothing);
         // Always taken, so that no other connection finds it.
-        if is_server && self.asked_for.is_none() {
+        if opening && matches!(self.connection, Connection::Server(_)) && self.asked_for.is_none() {
             self.asked_for = certificates::asked_for();
         }
         (discard, step)

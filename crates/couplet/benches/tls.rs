@@ -1,0 +1,296 @@
+//! TLS beside tokio-rustls: the program's own `couplet echo` and an echo on tokio's current-thread
+//! runtime, on the same cryptography, in turns. Printed is the processor time of the server, an
+//! operation, in its best round, and the ratio within a round: median, least and most.
+//!
+//! `cargo bench -p couplet --bench tls`, or with `-- message` for the rows that contain `message`.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the load and the peer stand outside of any loop"
+)]
+
+#[path = "rows/spread.rs"]
+mod spread;
+
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use spread::Spread;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+type Client = StreamOwned<ClientConnection, TcpStream>;
+
+const NAME: &str = "couplet.test";
+const ROUNDS: usize = 7;
+const HANDSHAKES: usize = 400;
+/// Bytes of a message in bulk.
+const CHUNK: usize = 256 * 1024;
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [serve, folder] = &words[..]
+        && serve == "--serve"
+    {
+        return serve_tokio(Path::new(folder));
+    }
+    let wanted = words.into_iter().find(|word| !word.starts_with('-')).unwrap_or_default();
+    pin(1)?;
+    let folder = Folder::new()?;
+    let servers = [Server::couplet(&folder.0)?, Server::tokio(&folder.0)?];
+    let full = client(&folder.0, rustls::client::Resumption::disabled())?;
+    let resumed = client(&folder.0, rustls::client::Resumption::in_memory_sessions(8))?;
+    let rows: [Row<'_>; 6] = [
+        ("message of 64 bytes", &|server| echoes(server, &full, 50, 64, 400)),
+        ("message of 1 KiB", &|server| echoes(server, &full, 50, 1024, 400)),
+        ("bulk, a MB each way", &|server| {
+            Ok(echoes(server, &full, 8, CHUNK, 40)? / CHUNK as f64 * 1e6)
+        }),
+        ("handshake, full", &|server| Ok(handshakes(server, &full)?.0)),
+        ("handshake, resumed", &|server| Ok(handshakes(server, &resumed)?.0)),
+        ("short connection, resumed", &|server| Ok(handshakes(server, &resumed)?.1)),
+    ];
+    for (name, run) in rows.into_iter().filter(|row| row.0.contains(&wanted)) {
+        let mut spent = [Vec::new(), Vec::new()];
+        for round in 0..=ROUNDS {
+            for (server, spent) in servers.iter().zip(&mut spent) {
+                let took = run(server)? / 1e3;
+                spent.extend((round > 0).then_some(took));
+            }
+        }
+        println!("{name}");
+        for ((server, own), other) in servers.iter().zip(&spent).zip(spent.iter().rev()) {
+            let ratio = Spread::of(own.iter().zip(other).map(|(own, other)| own / other));
+            let best = own.iter().copied().fold(f64::MAX, f64::min);
+            let Spread { least, median, most } = ratio;
+            println!("  {best:9.2} µs  {median:5.2} ({least:.2}-{most:.2})  {}", server.name);
+        }
+    }
+    Ok(())
+}
+
+/// A name, and what does it: returns nanoseconds an operation.
+type Row<'r> = (&'r str, &'r dyn Fn(&Server) -> Result<f64>);
+
+/// Round trips of so many bytes on many connections at once. Returns nanoseconds a message.
+fn echoes(
+    server: &Server,
+    config: &Arc<ClientConfig>,
+    connections: usize,
+    size: usize,
+    times: usize,
+) -> Result<f64> {
+    let mut clients = Vec::new();
+    for _ in 0..connections {
+        clients.push(connect(server.address, config)?);
+    }
+    let (message, mut answer) = (vec![7; size], vec![0; size]);
+    let mut before = 0.0;
+    for round in 0..=times {
+        // The first comes with the rest of the handshake.
+        if round == 1 {
+            before = server.processor_time()?;
+        }
+        for client in &mut clients {
+            client.write_all(&message)?;
+        }
+        for client in &mut clients {
+            client.read_exact(&mut answer)?;
+        }
+    }
+    assert_eq!(answer, message);
+    Ok((server.processor_time()? - before) / (times * connections) as f64)
+}
+
+/// Nanoseconds for a handshake with one byte each way, and for that with its close.
+fn handshakes(server: &Server, config: &Arc<ClientConfig>) -> Result<(f64, f64)> {
+    let (before, mut open) = (server.processor_time()?, Vec::new());
+    for _ in 0..HANDSHAKES {
+        let mut client = connect(server.address, config)?;
+        client.write_all(b"?")?;
+        client.read_exact(&mut [0])?;
+        open.push(client);
+    }
+    let opened = server.processor_time()?;
+    for mut client in open {
+        client.conn.send_close_notify();
+        client.flush()?;
+        // Until the server has closed.
+        let _ = client.read(&mut [0]);
+    }
+    let closed = server.processor_time()?;
+    let each = |until: f64| (until - before) / HANDSHAKES as f64;
+    Ok((each(opened), each(closed)))
+}
+
+fn client(folder: &Path, resumption: rustls::client::Resumption) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("server.pem"))?)?;
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.resumption = resumption;
+    Ok(Arc::new(config))
+}
+
+fn connect(to: SocketAddr, config: &Arc<ClientConfig>) -> Result<Client> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    let tls = ClientConnection::new(config.clone(), ServerName::try_from(NAME)?)?;
+    Ok(StreamOwned::new(tls, stream))
+}
+
+/// A server in a process of its own.
+struct Server {
+    name: &'static str,
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn couplet(folder: &Path) -> Result<Server> {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let built =
+            Command::new(cargo).args(["build", "--release", "-q", "-p", "couplet-cli"]).status()?;
+        assert!(built.success(), "the program does not build");
+        let this = std::env::current_exe()?;
+        let program = this.ancestors().nth(2).expect("target/release/deps/tls").join("couplet");
+        let (cert, key) = (folder.join("server.pem"), folder.join("server.key"));
+        let listen =
+            format!("tls:0:interface=127.0.0.1:cert={}:key={}", cert.display(), key.display());
+        Server::start("couplet echo", Command::new(program).args(["echo", "--listen", &listen]))
+    }
+
+    fn tokio(folder: &Path) -> Result<Server> {
+        let this = std::env::current_exe()?;
+        Server::start("tokio-rustls", Command::new(this).arg("--serve").arg(folder))
+    }
+
+    fn start(name: &'static str, command: &mut Command) -> Result<Server> {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let set = [0].into_iter().collect::<Processors>().0;
+        sched_setaffinity(rustix::process::Pid::from_raw(process.id() as i32), &set)?;
+        let (out, err) = (process.stdout.take(), process.stderr.take());
+        let (sender, lines) = std::sync::mpsc::channel();
+        let of = |pipe: Box<dyn Read + Send>| {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                BufReader::new(pipe).lines().map_while(Result::ok).for_each(|line| {
+                    let _ = sender.send(line);
+                });
+            });
+        };
+        of(Box::new(out.expect("piped")));
+        of(Box::new(err.expect("piped")));
+        drop(sender);
+        for line in lines {
+            let number = line.rsplit_once("127.0.0.1").map(|(before, _)| before.len());
+            let found = number.and_then(|at| {
+                let rest = &line[at..];
+                rest.split([' ', ',']).next()?.parse::<SocketAddr>().ok().or_else(|| {
+                    let before = line[..at].trim_end_matches(":interface=");
+                    let port = before.rsplit(':').next()?.parse().ok()?;
+                    Some(SocketAddr::from(([127, 0, 0, 1], port)))
+                })
+            });
+            if let Some(address) = found {
+                return Ok(Server { name, process, address });
+            }
+        }
+        Err(format!("{name} does not say where it listens").into())
+    }
+
+    /// Nanoseconds that its thread has run.
+    fn processor_time(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.process.id()))?;
+        Ok(text.split(' ').next().unwrap_or_default().parse()?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+struct Processors(CpuSet);
+
+impl FromIterator<usize> for Processors {
+    fn from_iter<I: IntoIterator<Item = usize>>(wanted: I) -> Processors {
+        let all = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+        let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| all.is_set(cpu)).collect();
+        let mut set = CpuSet::new();
+        for at in wanted {
+            set.set(all.get(at).copied().unwrap_or(0));
+        }
+        Processors(set)
+    }
+}
+
+/// Keeps this process on a processor of its own, if there is one.
+fn pin(at: usize) -> Result<()> {
+    Ok(sched_setaffinity(None, &[at].into_iter().collect::<Processors>().0)?)
+}
+
+/// The certificates.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Folder> {
+        let folder = std::env::temp_dir().join(format!("couplet-bench-{}", std::process::id()));
+        fs::create_dir(&folder)?;
+        let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
+        fs::write(folder.join("server.pem"), made.cert.pem())?;
+        fs::write(folder.join("server.key"), made.signing_key.serialize_pem())?;
+        Ok(Folder(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The peer: a task and a buffer a connection, with sessions and tickets as ours has them.
+fn serve_tokio(folder: &Path) -> Result<()> {
+    let chain = vec![CertificateDer::from_pem_file(folder.join("server.pem"))?];
+    let key = PrivateKeyDer::from_pem_file(folder.join("server.key"))?;
+    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+    config.session_storage = rustls::server::ServerSessionMemoryCache::new(1024);
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let acceptor = acceptor.clone();
+            // A connection's error ends that connection only.
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await?;
+                let mut buffer = vec![0; 16 * 1024];
+                loop {
+                    let n = stream.read(&mut buffer).await?;
+                    if n == 0 {
+                        return stream.shutdown().await;
+                    }
+                    stream.write_all(&buffer[..n]).await?;
+                    stream.flush().await?;
+                }
+            });
+        }
+    })
+}
