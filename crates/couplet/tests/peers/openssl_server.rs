@@ -203,8 +203,8 @@ fn keys_are_updated_in_both_directions() {
         {
             let before = scene.arrived();
             server.program.tell(command);
-            while scene.arrived() == before && n > 0 {
-                scene.turn();
+            if n > 0 {
+                scene.until_more_arrived(before);
             }
             server.program.tell(text);
             // Our echo.

@@ -101,17 +101,17 @@ impl Scene {
         ClientTls::new(&options).expect("a configuration that works")
     }
 
-    /// Turns the loop until `done`.
-    pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
+    /// Turns the loop until `done`; `state` is for the message where that takes too long.
+    fn wait(&mut self, state: impl Fn(&Loop) -> String, mut done: impl FnMut(&Loop) -> bool) {
         let late = self.reactor.now() + PATIENCE;
-        while !done() {
-            assert!(self.reactor.now() < late, "timed out waiting for {what}");
-            self.turn();
+        while !done(&self.l) {
+            assert!(self.reactor.now() < late, "this takes too long: {}", state(&self.l));
+            self.l.turn(Some(Duration::from_millis(2))).expect("the driver waits");
         }
     }
 
-    pub(crate) fn turn(&mut self) {
-        self.l.turn(Some(Duration::from_millis(2))).expect("the driver waits");
+    pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
+        self.wait(|_| what.to_owned(), |_| done());
     }
 
     /// Until the program's output has this text.
@@ -121,52 +121,47 @@ impl Scene {
 
     /// Until the program's output has this text so many times.
     pub(crate) fn until_said_times(&mut self, program: &Program, text: &str, times: usize) {
-        let late = self.reactor.now() + PATIENCE;
-        while program.said().matches(text).count() < times {
-            let said = program.said();
-            assert!(self.reactor.now() < late, "timed out waiting for {text:?}; it said:\n{said}");
-            self.turn();
-        }
+        self.wait(
+            |_| format!("{text:?} in\n{}", program.said()),
+            |_| program.said().matches(text).count() >= times,
+        );
+    }
+
+    /// Until ports have accepted so many connections.
+    pub(crate) fn until_accepted(&mut self, count: u64) {
+        self.wait(|l| l.snapshot().to_string(), |l| accepted(l) >= count);
     }
 
     /// How many connections ports have accepted.
     pub(crate) fn accepted(&self) -> u64 {
-        self.l.snapshot().ports.iter().map(|port| port.accepted).sum()
-    }
-
-    /// Until so many were accepted.
-    pub(crate) fn until_accepted(&mut self, count: u64) {
-        let late = self.reactor.now() + PATIENCE;
-        while self.accepted() < count {
-            assert!(self.reactor.now() < late, "{}", self.l.snapshot());
-            self.turn();
-        }
+        accepted(&self.l)
     }
 
     /// Until every connection has ended.
     pub(crate) fn until_idle(&mut self) {
-        let late = self.reactor.now() + PATIENCE;
-        while !self.l.snapshot().connections.is_empty() {
-            assert!(self.reactor.now() < late, "{}", self.l.snapshot());
-            self.turn();
-        }
+        self.wait(|l| l.snapshot().to_string(), |l| l.snapshot().connections.is_empty());
     }
 
-    /// How many bytes have come from sockets of open connections.
+    /// Until more than so many bytes have come from the sockets of open connections.
+    pub(crate) fn until_more_arrived(&mut self, than: u64) {
+        self.wait(|l| l.snapshot().to_string(), |l| arrived(l) > than);
+    }
+
     pub(crate) fn arrived(&self) -> u64 {
-        self.l.snapshot().connections.iter().map(|connection| connection.wire[0]).sum()
+        arrived(&self.l)
     }
 
     /// Runs a program to its end. True if it succeeded.
     pub(crate) fn ended(&mut self, program: &mut Program) -> bool {
-        let late = self.reactor.now() + PATIENCE;
-        loop {
-            if let Some(success) = program.outcome() {
-                return success;
-            }
-            assert!(self.reactor.now() < late, "it does not end; it said:\n{}", program.said());
-            self.turn();
-        }
+        let (mut outcome, said) = (None, program.output());
+        self.wait(
+            |_| format!("the end of what says\n{}", said()),
+            |_| {
+                outcome = program.outcome();
+                outcome.is_some()
+            },
+        );
+        outcome.expect("it was waited for")
     }
 
     /// Runs a program to its end, and returns its output.
@@ -240,6 +235,14 @@ impl Scene {
         command.args(words).current_dir(&self.folder);
         command
     }
+}
+
+fn accepted(l: &Loop) -> u64 {
+    l.snapshot().ports.iter().map(|port| port.accepted).sum()
+}
+
+fn arrived(l: &Loop) -> u64 {
+    l.snapshot().connections.iter().map(|connection| connection.wire[0]).sum()
 }
 
 impl Drop for Scene {

@@ -46,7 +46,13 @@ impl Program {
 
     /// Everything on stdout and stderr so far.
     pub(crate) fn said(&self) -> String {
-        String::from_utf8_lossy(&self.said.lock().expect("nobody panics")).into_owned()
+        self.output()()
+    }
+
+    /// [`said`](Self::said), for later.
+    pub(crate) fn output(&self) -> impl Fn() -> String + 'static {
+        let said = self.said.clone();
+        move || String::from_utf8_lossy(&said.lock().expect("nobody panics")).into_owned()
     }
 
     /// Writes to its stdin.
