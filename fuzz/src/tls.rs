@@ -1,9 +1,12 @@
 //! TLS: a server and a client between which somebody sits.
 //!
-//! The first byte of the input chooses. 0: the rest is what the server receives; 1: what the client
-//! receives. Otherwise a client and a server talk, and the rest is what happens to their bytes: three
-//! bytes each, the place in what the client sends (two bytes), and what is done to the byte there.
-//! Whatever happens, neither end panics, and no byte comes out that the other end did not put in.
+//! The first byte of the input chooses. 0: the rest is what the server receives; 1 and 6: what a client
+//! of 1.3 and one of 1.2 receive. The corpus has handshakes recorded from OpenSSL. They fail where fresh
+//! keys come in, so otherwise a client and a server talk, and the rest is what happens to their bytes:
+//! three bytes each, the place (two bytes), and what is done to the byte there. 2 and 3 are TLS 1.3,
+//! 4 and 5 are 1.2; what is changed is what the client sends, or, where the first byte is odd, the
+//! server. Whatever happens, neither end panics, and no byte comes out that the other end did not put
+//! in.
 
 use std::cell::Cell;
 use std::ops::ControlFlow::Continue;
@@ -13,8 +16,8 @@ use std::time::Duration;
 
 use couplet::driver::{Outbox, Spares};
 use couplet::layers::tls::{
-    ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions, Tls, TlsWorld,
-    in_world,
+    ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions, Tls, TlsVersion,
+    TlsWorld, in_world,
 };
 use couplet::layers::{Layers, Up};
 
@@ -35,15 +38,21 @@ pub(crate) const WORDS: &[&str] = &[
 const AUTHORITY: &[u8] = include_bytes!("tls/authority.pem");
 const SERVER: &[u8] = include_bytes!("tls/server.pem");
 
-/// What the client sends, in two writes.
-const SECRETS: [&[u8]; 2] = [b"the first secret", b"the second"];
+/// What the client sends, and what the server answers, in two writes each.
+const SECRETS: [[&[u8]; 2]; 2] =
+    [[b"the first secret", b"the second"], [b"the first answer", b"the second one"]];
 
-static ENDS: LazyLock<(ServerTls, ClientTls)> = LazyLock::new(|| {
+/// A server, and clients of both versions.
+static ENDS: LazyLock<(ServerTls, [ClientTls; 2])> = LazyLock::new(|| {
     let identity = Identity::from_pem(SERVER, SERVER).expect("a certificate");
     let server = ServerTlsOptions::default().identity(identity).resumption(false);
-    let roots = Roots::from_pem(AUTHORITY).expect("a certificate");
-    let client = ClientTlsOptions::default().roots(roots).resumption(false);
-    (ServerTls::new(&server).expect("it works"), ClientTls::new(&client).expect("it works"))
+    let client = |version| {
+        let roots = Roots::from_pem(AUTHORITY).expect("a certificate");
+        let options = ClientTlsOptions::default().roots(roots).resumption(false);
+        ClientTls::new(&options.versions(version, version)).expect("it works")
+    };
+    let clients = [TlsVersion::Tls13, TlsVersion::Tls12].map(client);
+    (ServerTls::new(&server).expect("it works"), clients)
 });
 
 /// A world in the year 2030, with random numbers that are the same each time.
@@ -68,12 +77,16 @@ impl TlsWorld for World {
 /// If one of the promises above is broken.
 pub fn tls(input: &[u8]) {
     let Some((kind, rest)) = input.split_first() else { return };
-    let (server, client) = &*ENDS;
-    let client = || client.layer("server.test", now()).expect("a name");
+    let (server, clients) = &*ENDS;
+    let client = |old: bool| clients[usize::from(old)].layer("server.test", now()).expect("a name");
     in_world(Rc::new(World::default()), || match kind {
         0 => receive(|| server.layer(now()), rest),
-        1 => receive(client, rest),
-        _ => between(client(), server.layer(now()), rest),
+        1 => receive(|| client(false), rest),
+        6 => receive(|| client(true), rest),
+        kind => {
+            let (old, by_server) = (kind & 4 != 0, kind & 1 != 0);
+            between([client(old), server.layer(now())], by_server, rest);
+        }
     });
 }
 
@@ -133,28 +146,35 @@ fn receive(tls: impl Fn() -> Tls, bytes: &[u8]) {
     }
 }
 
-/// A client and a server, between which the client's bytes are changed.
-fn between(client: Tls, server: Tls, changes: &[u8]) {
-    let (mut client, mut server) = (End::new(client), End::new(server));
+/// A client and a server, between which the bytes of one are changed.
+fn between(ends: [Tls; 2], by_server: bool, changes: &[u8]) {
+    let [mut client, mut server] = ends.map(End::new);
     let mut at = 0;
-    for secret in SECRETS {
+    for (secret, answer) in SECRETS[0].iter().zip(SECRETS[1]) {
         client.above.extend(secret);
+        server.above.extend(answer);
         loop {
-            let (mut up, down) = (client.sent(), server.sent());
+            let (mut up, mut down) = (client.sent(), server.sent());
             if up.is_empty() && down.is_empty() {
                 break;
             }
-            let length = up.len();
-            change(&mut up, at, changes);
+            let changed = if by_server { &mut down } else { &mut up };
+            let length = changed.len();
+            change(changed, at, changes);
             at += length;
             server.feed(&up);
             client.feed(&down);
         }
     }
-    let sent = SECRETS.concat();
-    assert!(sent.starts_with(&server.received), "altered data came out");
-    let whole = server.received.len() == sent.len();
-    assert!(!changes.is_empty() || whole, "{:?} {:?}", client.failed, server.failed);
+    for (end, sent) in [(&mut server, SECRETS[0]), (&mut client, SECRETS[1])] {
+        // Whoever cuts the stream is found out.
+        end.layers.ended();
+        end.feed(b"");
+        let (sent, failed) = (sent.concat(), end.failed.as_ref().expect("nobody said goodbye"));
+        assert!(sent.starts_with(&end.received), "altered data came out");
+        let whole = end.received.len() == sent.len();
+        assert!(!changes.is_empty() || whole, "{failed}");
+    }
 }
 
 /// Applies the changes that lie in these bytes, which begin at `from` in the stream.

@@ -165,8 +165,8 @@ impl Core {
         }
         let lost = entry.connector.take().map(|connector| (connector, entry.life.reason()));
         if let Some(opening) = entry.opening.take() {
-            let (peer, reason) = (entry.life.cell().peer.clone(), entry.life.reason());
-            self.not_opened(io, *opening, &peer, reason);
+            let (cell, reason) = (entry.life.cell().clone(), entry.life.reason());
+            self.not_opened(io, *opening, &cell, reason);
         }
         self.table.retire(entry);
         if let Some((connector, reason)) = lost {

@@ -13,6 +13,7 @@ use crate::error::{ConnectError, ConnectionLost, Reason};
 use crate::factory::{AnyFactory, Begun, FactorySlot};
 use crate::layers::{Layer, Layers, Side};
 use crate::protocol::Protocol;
+use crate::transport::cell::ConnectionCell;
 use crate::transport::connection::Life;
 
 /// Who waits for the protocol of a connection.
@@ -153,13 +154,19 @@ impl Core {
         &mut self,
         io: &mut dyn Commands,
         opening: Opening,
-        peer: &Address,
+        cell: &ConnectionCell,
         reason: Reason,
     ) {
         match opening {
             Opening::Port(port) => {
                 port.not_opened.set(port.not_opened.get() + 1);
-                tracing::warn!(host = %port.host(), %peer, %reason, "a connection did not open");
+                let (host, peer) = (port.host(), &cell.peer);
+                // Health checks of load balancers connect, and leave without a byte.
+                let is_check = cell.wire_bytes()[0] == 0 && matches!(reason, Reason::Lost(_));
+                match is_check {
+                    true => tracing::debug!(%host, %peer, "a peer came and went without a byte"),
+                    false => tracing::warn!(%host, %peer, %reason, "a connection did not open"),
+                }
             }
             Opening::Connector(connector) => {
                 connector.opening.set(None);

@@ -1,5 +1,5 @@
-//! Interoperability with real Twisted over loopback: framing, half-close, abort, slow readers, and
-//! descriptors over a UNIX socket.
+//! Interoperability with real Twisted over loopback: framing, half-close, abort, slow readers, TLS from
+//! the start and on a live connection, and descriptors over a UNIX socket.
 //! Each fact is tested in both directions: Couplet listens and Twisted connects, and vice versa.
 //!
 //! `peer.py` is the peer. It runs on the Python that `TWISTED_PYTHON` names, or on one that
@@ -7,10 +7,14 @@
 //! CI they fail.
 #![cfg(unix)]
 
+#[path = "../peers/authority.rs"]
+mod authority;
+mod certificates;
 mod framing;
 mod half_close;
 mod meeting;
 mod peer;
 mod reset;
 mod slow;
+mod tls;
 mod unix;

@@ -4,8 +4,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::factory::Layered;
 use couplet::{Loop, Protocol, Reactor, Reason, Result, Transport};
 
+use crate::certificates::{Certificates, NAME};
 use crate::peer::{Peer, has_twisted};
 
 /// Longer than any test takes: whatever reaches it hangs.
@@ -45,26 +47,45 @@ pub(crate) fn in_both_directions(fact: impl Fn(Listener)) {
     }
 }
 
+/// Tests a fact in both directions, over TCP and over TLS, if Twisted is available.
+pub(crate) fn in_both_directions_and_over_tls(fact: impl Fn(Listener, &Over<'_>)) {
+    let certificates = Certificates::new();
+    in_both_directions(|listener| {
+        fact(listener, &Over::Tcp);
+        fact(listener, &Over::Tls(&certificates));
+    });
+}
+
+/// What carries a connection.
+pub(crate) enum Over<'o> {
+    Tcp,
+    /// A socket at this path.
+    Unix(&'o str),
+    Tls(&'o Certificates),
+    /// TCP, until the protocols start TLS.
+    StartTls(&'o Certificates),
+}
+
 /// Runs the protocol that `build` makes against a peer playing `case`, until both have ended.
 pub(crate) fn meet<P: Protocol>(
     listener: Listener,
     case: &str,
     build: impl FnOnce(&mut Peer, End) -> P,
 ) -> Met {
-    meet_at(listener, case, None, build)
+    meet_over(listener, &Over::Tcp, case, build)
 }
 
-/// [`meet`], over a UNIX socket if there is a path.
-pub(crate) fn meet_at<P: Protocol>(
+/// [`meet`], over something else than TCP.
+pub(crate) fn meet_over<P: Protocol>(
     listener: Listener,
+    over: &Over<'_>,
     case: &str,
-    path: Option<&str>,
     build: impl FnOnce(&mut Peer, End) -> P,
 ) -> Met {
     let end = End::default();
     let mut started = None;
     let run = Loop::new().expect("a loop").run(|reactor| {
-        started = Some(introduce(reactor, listener, case, path, |peer| build(peer, end.clone()))?);
+        started = Some(introduce(reactor, listener, case, over, |peer| build(peer, end.clone()))?);
         let late = reactor.clone();
         reactor.call_later(LONG, move || late.stop());
         Ok(())
@@ -82,33 +103,72 @@ fn introduce<P: Protocol>(
     reactor: &Reactor,
     listener: Listener,
     case: &str,
-    path: Option<&str>,
+    over: &Over<'_>,
     build: impl FnOnce(&mut Peer) -> P,
 ) -> Result<Peer> {
     let slot: Rc<RefCell<Option<P>>> = Rc::default();
     let taken = slot.clone();
     let factory = move || taken.take().expect("one connection");
+    let folder = match over {
+        Over::Tcp | Over::Unix(_) => None,
+        Over::Tls(certificates) | Over::StartTls(certificates) => Some(certificates.folder()),
+    };
     let mut peer = match listener {
         Listener::Couplet => {
-            let any =
-                path.map_or("tcp:0:interface=127.0.0.1".to_owned(), |path| format!("unix:{path}"));
-            let port = reactor.listen(any, factory)?;
-            let number = port.host().port().map(|port| port.to_string());
-            Peer::start(case, "client", &number.or(path.map(str::to_owned)).expect("one of them"))
+            let place = listen(reactor, over, factory)?;
+            Peer::start(case, "client", &place, folder)
         }
         Listener::Twisted => {
-            let peer = Peer::start(case, "server", path.unwrap_or("0"));
+            let place = if let Over::Unix(path) = over { path } else { "0" };
+            let peer = Peer::start(case, "server", place, folder);
             let line = peer.said.next().expect("a line");
-            let port = line.strip_prefix("listening ").expect("its port");
-            match path {
-                Some(path) => drop(reactor.connect_unix(path, factory)),
-                None => drop(reactor.connect_tcp("127.0.0.1", port.parse()?, factory)),
-            }
+            let place = line.strip_prefix("listening ").expect("its place");
+            connect(reactor, over, place, factory)?;
             peer
         }
     };
     slot.replace(Some(build(&mut peer)));
     Ok(peer)
+}
+
+/// Listens; returns the number of the port, or the path.
+fn listen<P: Protocol>(
+    reactor: &Reactor,
+    over: &Over<'_>,
+    factory: impl FnMut() -> P + 'static,
+) -> Result<String> {
+    let any = "tcp:0:interface=127.0.0.1";
+    let port = match over {
+        Over::Tcp | Over::StartTls(_) => reactor.listen(any, factory)?,
+        Over::Unix(path) => {
+            reactor.listen(format!("unix:{path}"), factory)?;
+            return Ok((*path).to_owned());
+        }
+        Over::Tls(certificates) => {
+            let tls = certificates.server.clone();
+            reactor.listen(any, Layered::new(factory, move |at, _| tls.layer(at.now())))?
+        }
+    };
+    Ok(port.host().port().expect("a TCP port").to_string())
+}
+
+fn connect<P: Protocol>(
+    reactor: &Reactor,
+    over: &Over<'_>,
+    place: &str,
+    factory: impl FnMut() -> P + 'static,
+) -> Result<()> {
+    let host = "127.0.0.1";
+    match over {
+        Over::Tcp | Over::StartTls(_) => reactor.connect_tcp(host, place.parse()?, factory),
+        Over::Unix(path) => reactor.connect_unix(*path, factory),
+        Over::Tls(certificates) => {
+            let tls = certificates.client.clone();
+            let layer = move |at: &Reactor, _: &_| tls.layer(NAME, at.now()).expect("a good name");
+            reactor.connect_tcp(host, place.parse()?, Layered::new(factory, layer))
+        }
+    };
+    Ok(())
 }
 
 /// `count` bytes from offset `start` of a pattern that exposes lost or reordered bytes. `peer.py`

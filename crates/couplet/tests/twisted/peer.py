@@ -1,6 +1,7 @@
-"""A Twisted peer for the tests beside it: `peer.py CASE server|client PORT`.
+"""A Twisted peer for the tests beside it: `peer.py CASE server|client PORT [FOLDER]`.
 
-A PORT that is a path is that of a UNIX socket.
+A PORT that is a path is that of a UNIX socket. With a FOLDER, where `ca.pem` and `server.pem` are, the
+connection is one of TLS; cases that start it themselves begin in clear.
 One process, one connection. A server first prints `listening` and its port. The connection's
 events follow, one per line; `lost` and the class of the reason come last.
 """
@@ -9,7 +10,7 @@ import os
 import socket
 import sys
 
-from twisted.internet import interfaces, protocol, reactor
+from twisted.internet import interfaces, protocol, reactor, ssl
 from twisted.protocols import basic
 from zope.interface import implementer
 
@@ -22,6 +23,21 @@ STRETCH = 1024 * 1024
 # Socket buffer size, set so that the kernel does not absorb most of the bulk. Less than a few
 # loopback segments (64 KiB) would make the sender wait for its timers.
 ROOM = 512 * 1024
+NAME = "couplet.test"
+
+
+def contexts(role):
+    """The settings of a side of TLS, which trusts our authority."""
+    read = lambda name: open(os.path.join(FOLDER, name)).read()
+    if role == "server":
+        return ssl.PrivateCertificate.loadPEM(read("server.pem")).options()
+    return ssl.optionsForClientTLS(NAME, trustRoot=ssl.Certificate.loadPEM(read("ca.pem")))
+
+
+def set_room(transport, option):
+    """Sets a size of the socket, which may be below TLS."""
+    below = getattr(transport, "transport", transport)
+    below.getHandle().setsockopt(socket.SOL_SOCKET, option, ROOM)
 
 
 def say(*words):
@@ -171,6 +187,7 @@ class AskForAbort(Ends, protocol.Protocol):
         self.transport.write(b"now")
 
 
+@implementer(interfaces.IHandshakeListener)
 class ReadSlowly(Collect):
     """Reads nothing until a line arrives on stdin, then reads in stretches with pauses between."""
 
@@ -178,7 +195,15 @@ class ReadSlowly(Collect):
     stretch = 0
 
     def connectionMade(self):
-        self.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
+        # A pause would hold up a handshake.
+        if not FOLDER:
+            self.begin()
+
+    def handshakeCompleted(self):
+        self.begin()
+
+    def begin(self):
+        set_room(self.transport, socket.SO_RCVBUF)
         self.transport.pauseProducing()
         reactor.callInThread(self.waitForLine)
         say("paused")
@@ -192,7 +217,8 @@ class ReadSlowly(Collect):
         self.transport.resumeProducing()
 
     def dataReceived(self, data):
-        if self.paused:
+        # A pause of Twisted's TLS does not hold what is decrypted already.
+        if self.paused and not FOLDER:
             say("bytes came in a pause")
         super().dataReceived(data)
         self.stretch += len(data)
@@ -216,7 +242,7 @@ class Pour(Ends, protocol.Protocol):
     stalled = False
 
     def connectionMade(self):
-        self.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
+        set_room(self.transport, socket.SO_SNDBUF)
         self.transport.registerProducer(self, True)
         self.resumeProducing()
 
@@ -261,6 +287,53 @@ class Descriptors(Ends, protocol.Protocol):
         self.transport.loseConnection()
 
 
+class ReadAll(Collect):
+    """Does not half-close."""
+
+    def connectionLost(self, reason):
+        self.sayReceived()
+        super().connectionLost(reason)
+
+
+@implementer(interfaces.IHandshakeListener)
+class StartTls(Ends, protocol.Protocol):
+    """The side of TLS in `side`: its server starts it when asked, its client when the server agrees.
+    Each then says a word, and the client closes when it has heard the server's."""
+
+    def start(self):
+        # The listening side is the server of TLS, unless told otherwise.
+        self.transport.startTLS(contexts(self.side), self.side == ROLE)
+
+    def handshakeCompleted(self):
+        say("secure")
+
+
+class StartTlsServer(StartTls):
+    side = "server"
+
+    def dataReceived(self, data):
+        say("heard", data.decode())
+        if data == b"?":
+            self.transport.write(b"+")
+            self.start()
+            self.transport.write(b"encrypted")
+
+
+class StartTlsClient(StartTls):
+    side = "client"
+
+    def connectionMade(self):
+        self.transport.write(b"?")
+
+    def dataReceived(self, data):
+        say("heard", data.decode())
+        if data == b"+":
+            self.start()
+            self.transport.write(b"secret")
+        else:
+            self.transport.loseConnection()
+
+
 FRAMES = {
     "crlf-lines": CrlfLines,
     "lf-lines": LfLines,
@@ -275,6 +348,9 @@ CASES = {
     "read-slowly": ReadSlowly,
     "pour": Pour,
     "descriptors": Descriptors,
+    "read-all": ReadAll,
+    "start-tls-server": StartTlsServer,
+    "start-tls-client": StartTlsClient,
 }
 for name, frame in FRAMES.items():
     for manner in (Echo, Talk, Exceed):
@@ -300,22 +376,31 @@ class OneClient(protocol.ClientFactory):
 
 
 def main(case, role, port):
+    tls = contexts(role) if FOLDER and not case.startswith("start-tls") else None
     if role == "server":
         factory = One.forProtocol(CASES[case])
         if "/" in port:
             factory.port = reactor.listenUNIX(port, factory)
             say("listening", port)
         else:
-            factory.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            host = {"interface": "127.0.0.1"}
+            if tls:
+                factory.port = reactor.listenSSL(0, factory, tls, **host)
+            else:
+                factory.port = reactor.listenTCP(0, factory, **host)
             say("listening", factory.port.getHost().port)
     else:
         factory = OneClient.forProtocol(CASES[case])
         if "/" in port:
             reactor.connectUNIX(port, factory)
+        elif tls:
+            reactor.connectSSL("127.0.0.1", int(port), factory, tls)
         else:
             reactor.connectTCP("127.0.0.1", int(port), factory)
     reactor.callLater(LONG, reactor.stop)
     reactor.run()
 
 
-main(*sys.argv[1:])
+ROLE = sys.argv[2]
+FOLDER = sys.argv[4] if len(sys.argv) > 4 else None
+main(*sys.argv[1:4])

@@ -33,7 +33,8 @@ fn python() -> Result<&'static Path, &'static str> {
     let found = PYTHON.get_or_init(|| match std::env::var_os("TWISTED_PYTHON") {
         Some(named) => {
             let named = PathBuf::from(named);
-            run(Command::new(&named).args(["-c", "import twisted"])).map(|()| named)
+            run(Command::new(&named).args(["-c", "import twisted, OpenSSL, service_identity"]))
+                .map(|()| named)
         }
         None => make_venv().map_err(|error| error.to_string())?,
     });
@@ -84,12 +85,13 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Starts `case` as a "server", or as a "client" that connects to `port`. A path is that of a UNIX
-    /// socket.
-    pub(crate) fn start(case: &str, role: &str, port: &str) -> Peer {
+    /// socket. A folder has certificates for TLS.
+    pub(crate) fn start(case: &str, role: &str, port: &str, folder: Option<&str>) -> Peer {
         let python = python().expect("has_twisted() was checked");
         let mut child = Command::new(python)
             .arg(format!("{HERE}/peer.py"))
             .args([case, role, port])
+            .args(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

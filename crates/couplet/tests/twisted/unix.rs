@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use couplet::{By, Protocol, Reason, Transport};
 
-use crate::meeting::{End, Listener, in_both_directions, meet_at};
+use crate::meeting::{End, Listener, Over, in_both_directions, meet_over};
 
 /// Writes to the descriptor that it is passed, then passes the writing end of a pipe.
 struct Passing {
@@ -47,7 +47,7 @@ fn descriptors_are_passed_to_twisted_and_from_it() {
         let path = path.to_str().expect("a plain name");
         let (mut reader, writer): (PipeReader, _) = std::io::pipe().expect("a pipe");
         let ours = Some(OwnedFd::from(writer));
-        let met = meet_at(at, "descriptors", Some(path), |_, end| Passing {
+        let met = meet_over(at, &Over::Unix(path), "descriptors", |_, end| Passing {
             ours,
             passed: 0,
             text: Vec::new(),

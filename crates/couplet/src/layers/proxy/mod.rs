@@ -9,8 +9,10 @@
 mod header;
 
 use std::fmt;
+use std::io;
 use std::mem;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use header::{ProxyError, ProxyHeader, ProxyTls, ProxyVersion};
@@ -26,6 +28,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// The header is required. Limits: 10 s, 4096 bytes for version 2 and 107 for version 1. A connection
 /// that the proxy makes on its own behalf, such as a health check, keeps its addresses.
+///
+/// A stream that ends within the header is [`Lost`](Reason::Lost), with the [`ProxyError`] inside;
+/// any other error is the failure in [`Failed`](Reason::Failed).
 pub struct ProxyReader {
     /// Law 9: the longest header.
     received: Vec<u8>,
@@ -93,7 +98,13 @@ impl Layer for ProxyReader {
             }
             Err(error) => {
                 self.deadline = None;
-                Up::Failed(Reason::Failed(Failure::from(error)))
+                Up::Failed(match error {
+                    ProxyError::Truncated { .. } => {
+                        let error = io::Error::new(io::ErrorKind::UnexpectedEof, error);
+                        Reason::Lost(Arc::new(error))
+                    }
+                    error => Reason::Failed(Failure::from(error)),
+                })
             }
         }
     }

@@ -44,8 +44,11 @@ const HEADER: usize = 5;
 const LONGEST_RECORD: usize = 16_384 + 2048;
 /// Most plaintext of a record.
 const RECORD: usize = 16_384;
-/// The fatal alert 80, in clear.
+/// The type of a record of the handshake (RFC 8446, 5.1).
+const HANDSHAKE: u8 = 22;
+/// Fatal alerts, in clear (RFC 8446, 6).
 const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
+const RECORD_OVERFLOW: [u8; 7] = [21, 3, 3, 0, 2, 2, 22];
 /// Most bytes of records with a ClientHello.
 const LONGEST_HELLO: usize = 64 * 1024;
 
@@ -240,6 +243,10 @@ impl Tls {
         }
     }
 
+    fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Handshaking)
+    }
+
     /// An empty buffer.
     #[inline]
     fn spare(&self) -> Vec<u8> {
@@ -280,13 +287,14 @@ impl Tls {
         if below.is_empty() {
             return false;
         }
-        if matches!(self.state, State::Handshaking) && self.first.len() < guess::LENGTH {
+        if self.is_handshaking() && self.first.len() < guess::LENGTH {
             let n = below.len().min(guess::LENGTH - self.first.len());
             self.first.extend_from_slice(&below[..n]);
         }
         if self.received.is_empty()
             && let Some(header) = below.first_chunk::<HEADER>()
             && let Some(length) = record_length(*header)
+            && !self.is_too_long(*header, length)
             && let Some((record, rest)) = below.split_at_checked(HEADER + length)
         {
             self.received = self.spare();
@@ -299,6 +307,10 @@ impl Tls {
             let whole = match record.split_first_chunk::<HEADER>() {
                 None => HEADER,
                 Some((header, _)) => match record_length(*header) {
+                    Some(length) if self.is_too_long(*header, length) => {
+                        self.refuse_record();
+                        return true;
+                    }
                     Some(length) => HEADER + length,
                     // The session says what is wrong with it.
                     None => return true,
@@ -442,6 +454,22 @@ impl Tls {
         self.session = None;
         self.choosing = None;
         (self.received, self.seen) = (Vec::new(), 0);
+    }
+
+    /// A record in clear has no room for more (RFC 8446, 5.1), which rustls does not check.
+    #[inline]
+    fn is_too_long(&self, [kind, ..]: [u8; HEADER], length: usize) -> bool {
+        length > RECORD && kind == HANDSHAKE && self.is_handshaking()
+    }
+
+    #[cold]
+    fn refuse_record(&mut self) {
+        let text = "the peer broke the rules of TLS: a record of more than 16 KiB";
+        let mut error = TlsError::new(TlsProblem::Misbehaved, Fault::Peer, text);
+        error.in_handshake = true;
+        error.alert_sent = RECORD_OVERFLOW.last().copied();
+        self.pending.extend(RECORD_OVERFLOW);
+        self.end_with(Reason::Tls(Arc::new(error)));
     }
 
     /// The stream below has ended without a goodbye.

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, TlsVersion};
-use couplet::layers::{Bandwidth, Throttle};
+use couplet::layers::{Bandwidth, ProxyReader, Throttle};
 use couplet::testing::failure_of;
 use couplet::{CertificateProblem, ConnectError, Reason, TlsProblem};
 
 use super::authority::Authority;
 use super::{End, Rig};
+use crate::logged::logged;
 
 #[test]
 fn both_sides_are_made_when_the_handshake_is_complete() {
@@ -66,15 +67,40 @@ fn c77_a_stream_that_ends_in_the_handshake_is_no_connection() {
 }
 
 #[test]
+fn a_peer_that_leaves_without_a_byte_is_not_worth_a_warning() {
+    for bytes in [&b""[..], &[22]] {
+        for mut rig in Rig::both() {
+            let tls = rig.listen(&End::default());
+            let proxy =
+                rig.listen_over(&End::default(), |reactor, _| ProxyReader::new(reactor.now()));
+            let ((), log) = logged(|| {
+                for port in [tls, proxy] {
+                    let wire = rig.network.connect(port).expect("the port listens");
+                    wire.push(bytes);
+                    wire.fin();
+                    rig.turn();
+                }
+            });
+            let told = log.iter().filter(|line| line.contains("a connection did not open"));
+            assert_eq!(told.count(), 2 * bytes.len(), "{log:?}");
+            assert!(rig.l.snapshot().ports.iter().all(|port| port.not_opened == 1));
+        }
+    }
+}
+
+#[test]
 fn a_handshake_has_a_deadline_of_10_s() {
     for mut rig in Rig::both() {
         let server = End::default();
         let port = rig.listen(&server);
         let wire = rig.network.connect(port).expect("the port listens");
         rig.turn();
-        // A byte from time to time does not help.
-        wire.push(&[22]);
-        rig.advance(Duration::from_millis(9900));
+        // A byte each second does not help.
+        for byte in [22, 3, 1, 1, 0, 1, 0, 0, 252] {
+            rig.advance(Duration::from_secs(1));
+            wire.push(&[byte]);
+        }
+        rig.advance(Duration::from_millis(900));
         assert_eq!(rig.l.snapshot().connections[0].state, "opening");
         rig.advance(Duration::from_millis(200));
         assert_eq!(wire.take().first(), None, "there is no alert for that");

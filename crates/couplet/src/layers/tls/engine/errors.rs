@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use rustls::{AlertDescription, CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use crate::error::{CertificateProblem, Fault, TlsError, TlsProblem, alert_name};
 
 /// Explains an error of rustls.
-pub(in super::super) fn explain(error: Error) -> TlsError {
-    let explained = match &error {
+pub(in super::super) fn explain(error: Error, in_handshake: bool) -> TlsError {
+    let mut explained = match &error {
         Error::InvalidCertificate(wrong) => {
             let (problem, text) = certificate(wrong);
             let mut explained = TlsError::new(
@@ -24,9 +24,9 @@ pub(in super::super) fn explain(error: Error) -> TlsError {
             Fault::Peer,
             "the peer sent no certificate",
         ),
-        Error::AlertReceived(alert) => received(u8::from(*alert)),
+        Error::AlertReceived(alert) => received(u8::from(*alert), in_handshake),
         Error::PeerIncompatible(why) => {
-            let text = format!("nothing in common with the peer: {why:?}");
+            let text = format!("nothing in common with the peer: {}", incompatible(why));
             TlsError::new(TlsProblem::NothingInCommon, Fault::Peer, text)
         }
         Error::NoApplicationProtocol => TlsError::new(
@@ -49,15 +49,39 @@ pub(in super::super) fn explain(error: Error) -> TlsError {
         }
         _ => TlsError::new(TlsProblem::Internal, Fault::Ours, error.to_string()),
     };
+    explained.in_handshake = in_handshake;
     explained.caused_by(error)
 }
 
+fn incompatible(why: &PeerIncompatible) -> String {
+    use PeerIncompatible::*;
+    match why {
+        // TLS 1.2 brought this extension (RFC 5246, 7.4.1.4.1), so clients of before fail here first.
+        SignatureAlgorithmsExtensionRequired
+        | ServerDoesNotSupportTls12Or13
+        | ServerTlsVersionIsDisabledByOurConfig
+        | SupportedVersionsExtensionRequired
+        | Tls12NotOffered
+        | Tls12NotOfferedOrEnabled => "it has no version of TLS that we accept".to_owned(),
+        NoCipherSuitesInCommon => "it has no cipher suite that we accept".to_owned(),
+        NoKxGroupsInCommon | NamedGroupsExtensionRequired => {
+            "it has no key exchange that we accept".to_owned()
+        }
+        NoSignatureSchemesInCommon => {
+            "it accepts no signature that our certificate's key can make".to_owned()
+        }
+        other => format!("{other:?}"),
+    }
+}
+
 /// An alert of the peer. One about our certificate, or about what we offer, is our affair.
-fn received(alert: u8) -> TlsError {
+fn received(alert: u8, in_handshake: bool) -> TlsError {
     let (fault, remedy) = match alert {
         42..=46 | 48 | 49 => (Fault::Ours, " (it rejects our certificate)"),
         116 => (Fault::Ours, " (it requires a certificate from us)"),
-        40 | 70 | 71 => (Fault::Ours, " (it accepts none of our versions or ciphers)"),
+        40 | 70 | 71 if in_handshake => {
+            (Fault::Ours, " (it accepts none of our versions or ciphers)")
+        }
         112 => (Fault::Ours, " (it does not know the name that we asked for)"),
         120 => (Fault::Ours, " (it knows none of our application protocols)"),
         20 => (Fault::Network, " (a record was altered on the way)"),

@@ -316,8 +316,7 @@ fn append(out: &mut Vec<u8>, size: usize, encode: &mut dyn FnMut(&mut [u8]) -> W
 
 /// The error of a session in our words.
 pub(super) fn failed(error: Error, in_handshake: bool, out: &[u8]) -> TlsError {
-    let mut explained = explain(error);
-    explained.in_handshake = in_handshake;
+    let mut explained = explain(error, in_handshake);
     // An alert in clear: a record of type 21 with two bytes.
     if let [.., 21, 3, _, 0, 2, 2, alert] = out {
         explained.alert_sent = Some(*alert);

@@ -119,6 +119,25 @@ fn a_client_without_a_required_certificate_is_refused() {
 }
 
 #[test]
+fn a_server_that_shows_an_empty_chain_is_refused() {
+    let (client, _) = good_of(TlsVersion::Tls12);
+    let mut end = End::new(client.layer(NAME, start()).expect("a name")).0;
+    assert!(!end.sent().is_empty());
+    let message = |kind: u8, body: &[u8]| [&[kind, 0, 0, body.len() as u8], body].concat();
+    // No session, a suite of ECDSA, no compression, no extension.
+    let hello = [&[3, 3][..], &[7; 32], &[0, 0xc0, 0x2b, 0]].concat();
+    // A key for X25519, and a signature of one byte.
+    let exchange = [&[3, 0, 0x1d, 32][..], &[9; 32], &[4, 3, 0, 1, 0]].concat();
+    let flight = [(2, &hello[..]), (11, &[0, 0, 0]), (12, &exchange), (14, &[])];
+    let flight = flight.map(|(kind, body)| message(kind, body)).concat();
+    let record = [&[22, 3, 3, 0, flight.len() as u8], &flight[..]].concat();
+    assert!(end.feed(&record).is_continue());
+    let (problem, fault, _) = told(&end);
+    let missing = TlsProblem::Certificate(CertificateProblem::Missing);
+    assert_eq!((problem, fault), (missing, Fault::Peer));
+}
+
+#[test]
 fn a_client_certificate_of_another_issuer_is_refused_even_if_none_is_required() {
     let authority = Authority::new();
     let client = client(
@@ -247,6 +266,22 @@ fn a_record_that_was_altered_or_is_too_long_ends_the_connection() {
         // Its alert is a record, encrypted.
         two.run(usize::MAX);
         assert!(two.client.failed.is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_record_in_clear_of_more_than_16_kib_is_refused() {
+    let (_, server) = good();
+    for (length, refused) in [(RECORD, false), (RECORD + 1, true)] {
+        let mut end = End::new(server.layer(start())).0;
+        let [.., high, low] = (length as u64).to_be_bytes();
+        // The beginning of a ClientHello of 60 000 bytes.
+        let wire = [&[22, 3, 1, high, low, 1, 0, 0xea, 0x60][..], &vec![0; length - 4]].concat();
+        assert!(end.feed(&wire).is_continue());
+        assert_eq!(end.failed.is_some(), refused, "{length}: {:?}", end.failed);
+        if refused {
+            assert_eq!(told(&end), (TlsProblem::Misbehaved, Fault::Peer, Some(22)));
+        }
     }
 }
 

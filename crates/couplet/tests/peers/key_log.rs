@@ -1,0 +1,54 @@
+//! The key log, written by a process of its own, because it is named by a variable of the
+//! environment: the secrets in it are those that OpenSSL has.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use crate::kit::{Ends, Scene, VERSIONS, echo, has};
+
+const TEST: &str = "key_log::secrets_are_written_only_where_that_is_allowed";
+/// The folder for the secrets of OpenSSL; set in the process that serves.
+const THEIRS: &str = "COUPLET_TEST_SECRETS";
+
+#[test]
+fn secrets_are_written_only_where_that_is_allowed() {
+    if !has("openssl") {
+        return;
+    }
+    if let Ok(folder) = std::env::var(THEIRS) {
+        return serve(&folder);
+    }
+    let mut scene = Scene::new();
+    let mut again = Command::new(std::env::current_exe().expect("a test has a path"));
+    again
+        .args([TEST, "--exact"])
+        .env(THEIRS, scene.path(""))
+        .env("SSLKEYLOGFILE", scene.path("ours"));
+    let (success, said) = scene.run(&mut again);
+    assert!(success, "{said}");
+    let secrets = |name: &str| -> BTreeSet<String> {
+        let text = scene.read(name);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_lowercase).collect()
+    };
+    let (ours, theirs) = (secrets("ours"), secrets("theirs"));
+    assert!(theirs.len() >= 5, "{theirs:?}");
+    assert_eq!(ours, theirs);
+}
+
+/// Serves OpenSSL, with a key log and without.
+fn serve(folder: &str) {
+    let mut scene = Scene::new();
+    for allowed in [true, false] {
+        let options = scene.server_options();
+        let options = if allowed { options.allow_key_log() } else { options };
+        let port = scene.listen(&scene.server(options), &Ends::new(echo));
+        for (_, option) in VERSIONS {
+            let file = if allowed { format!("{folder}/theirs") } else { scene.path("others") };
+            let mut client = scene.s_client(port, option, &["-keylogfile", &file]);
+            client.close_stdin();
+            assert!(scene.ended(&mut client), "{}", client.said());
+        }
+    }
+    assert!(!scene.read("others").is_empty());
+}

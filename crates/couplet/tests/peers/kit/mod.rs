@@ -1,0 +1,252 @@
+//! The kit: a [`Scene`] is a loop of ours over real sockets with a folder for certificates, an
+//! [`End`] what one of its connections has seen, a [`Program`] a process of somebody else.
+
+mod end;
+mod program;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use couplet::factory::Layered;
+use couplet::layers::Layer;
+use couplet::layers::tls::{
+    ClientTls, ClientTlsOptions, Identity, ServerTls, ServerTlsOptions, TlsVersion,
+};
+use couplet::{Address, ConnectOptions, Loop, Reactor};
+use rcgen::CertificateParams;
+
+use crate::authority::Authority;
+pub(crate) use end::{End, Ends, Event, echo, quiet};
+pub(crate) use program::{Program, has};
+
+/// What takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The name in the certificates, unless another is said.
+pub(crate) const NAME: &str = "couplet.test";
+/// Each version, with the name of OpenSSL's option for it.
+pub(crate) const VERSIONS: [(TlsVersion, &str); 2] =
+    [(TlsVersion::Tls12, "-tls1_2"), (TlsVersion::Tls13, "-tls1_3")];
+
+pub(crate) struct Scene {
+    l: Loop,
+    pub(crate) reactor: Reactor,
+    pub(crate) authority: Authority,
+    folder: PathBuf,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Scene {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Not in the target folder: the path of a UNIX socket must be short.
+        let folder = std::env::temp_dir().join(format!("peers-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let l = Loop::new().expect("a loop");
+        let authority = Authority::new("the authority");
+        let scene = Scene { reactor: l.reactor(), l, authority, folder };
+        scene.write("ca.pem", &scene.authority.pem);
+        scene.write("server.pem", scene.authority.pem(NAME, |_| {}));
+        scene
+    }
+
+    /// The path of a file in the folder of this scene.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.folder.join(name).to_str().expect("a plain name").to_owned()
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(PathBuf::from(&path).parent().expect("it has one"))
+            .and_then(|()| std::fs::write(path, bytes))
+            .expect("a folder of ours");
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).expect("it was written")
+    }
+
+    /// Writes a file with a certificate of our authority, and its key. Returns its path.
+    pub(crate) fn certificate(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> String {
+        let file = format!("{name}.pem");
+        self.write(&file, self.authority.pem(name, change));
+        self.path(&file)
+    }
+
+    /// The certificate in a file of the scene.
+    pub(crate) fn identity(&self, file: &str) -> Identity {
+        let path = self.path(file);
+        Identity::from_pem_files(&path, &path).expect("a certificate")
+    }
+
+    /// With the certificate of [`NAME`].
+    pub(crate) fn server_options(&self) -> ServerTlsOptions {
+        ServerTlsOptions::default().identity(self.identity("server.pem"))
+    }
+
+    pub(crate) fn server(&self, options: ServerTlsOptions) -> ServerTls {
+        ServerTls::new(&options).expect("a configuration that works")
+    }
+
+    pub(crate) fn client_options(&self) -> ClientTlsOptions {
+        ClientTlsOptions::default().roots(self.authority.roots())
+    }
+
+    pub(crate) fn client(&self, options: ClientTlsOptions) -> ClientTls {
+        ClientTls::new(&options).expect("a configuration that works")
+    }
+
+    /// Turns the loop until `done`; `state` is for the message where that takes too long.
+    fn wait(&mut self, state: impl Fn(&Loop) -> String, mut done: impl FnMut(&Loop) -> bool) {
+        let late = self.reactor.now() + PATIENCE;
+        while !done(&self.l) {
+            assert!(self.reactor.now() < late, "this takes too long: {}", state(&self.l));
+            self.l.turn(Some(Duration::from_millis(2))).expect("the driver waits");
+        }
+    }
+
+    pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
+        self.wait(|_| what.to_owned(), |_| done());
+    }
+
+    /// Until the program's output has this text.
+    pub(crate) fn until_said(&mut self, program: &Program, text: &str) {
+        self.until_said_times(program, text, 1);
+    }
+
+    /// Until the program's output has this text so many times.
+    pub(crate) fn until_said_times(&mut self, program: &Program, text: &str, times: usize) {
+        self.wait(
+            |_| format!("{text:?} in\n{}", program.said()),
+            |_| program.said().matches(text).count() >= times,
+        );
+    }
+
+    /// Until ports have accepted so many connections.
+    pub(crate) fn until_accepted(&mut self, count: u64) {
+        self.wait(|l| l.snapshot().to_string(), |l| accepted(l) >= count);
+    }
+
+    /// How many connections ports have accepted.
+    pub(crate) fn accepted(&self) -> u64 {
+        accepted(&self.l)
+    }
+
+    /// Until every connection has ended.
+    pub(crate) fn until_idle(&mut self) {
+        self.wait(|l| l.snapshot().to_string(), |l| l.snapshot().connections.is_empty());
+    }
+
+    /// Until more than so many bytes have come from the sockets of open connections.
+    pub(crate) fn until_more_arrived(&mut self, than: u64) {
+        self.wait(|l| l.snapshot().to_string(), |l| arrived(l) > than);
+    }
+
+    pub(crate) fn arrived(&self) -> u64 {
+        arrived(&self.l)
+    }
+
+    /// Runs a program to its end. True if it succeeded.
+    pub(crate) fn ended(&mut self, program: &mut Program) -> bool {
+        let (mut outcome, said) = (None, program.output());
+        self.wait(
+            |_| format!("the end of what says\n{}", said()),
+            |_| {
+                outcome = program.outcome();
+                outcome.is_some()
+            },
+        );
+        outcome.expect("it was waited for")
+    }
+
+    /// Runs a program to its end, and returns its output.
+    pub(crate) fn run(&mut self, command: &mut Command) -> (bool, String) {
+        let mut program = Program::start(command);
+        program.close_stdin();
+        let success = self.ended(&mut program);
+        (success, program.said())
+    }
+
+    /// A port with a layer. Returns its number.
+    pub(crate) fn listen_over<L: Layer + 'static>(
+        &self,
+        ends: &Ends,
+        layer: impl FnMut(&Reactor, &Address) -> L + 'static,
+    ) -> u16 {
+        let factory = Layered::new(ends.factory(), layer);
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let port = self.reactor.listen_tcp(any, factory).expect("a free port");
+        port.host().port().expect("a TCP port")
+    }
+
+    /// A port for TLS.
+    pub(crate) fn listen(&self, tls: &ServerTls, ends: &Ends) -> u16 {
+        let tls = tls.clone();
+        self.listen_over(ends, move |reactor, _| tls.layer(reactor.now()))
+    }
+
+    /// Connects with a layer.
+    pub(crate) fn connect_over<L: Layer + 'static>(
+        &self,
+        port: u16,
+        ends: &Ends,
+        layer: impl FnMut(&Reactor, &Address) -> L + 'static,
+    ) -> End {
+        let end = ends.next();
+        let (made, failed) = (end.clone(), end.clone());
+        let factory = Layered::new(move || made.clone(), layer);
+        let options = ConnectOptions::default();
+        let connecting = self.reactor.connect_tcp_deferred("127.0.0.1", port, options, factory);
+        connecting
+            .add_both(move |outcome| {
+                if let Err(failure) = outcome {
+                    failed.not_connected(&failure);
+                }
+                Ok(())
+            })
+            .detach();
+        end
+    }
+
+    /// Connects to a port for TLS, whose certificate must be for [`NAME`].
+    pub(crate) fn connect(&self, tls: &ClientTls, port: u16, ends: &Ends) -> End {
+        let tls = tls.clone();
+        let layer = move |reactor: &Reactor, _: &Address| tls.layer(NAME, reactor.now());
+        self.connect_over(port, ends, move |reactor, peer| {
+            layer(reactor, peer).expect("a good name")
+        })
+    }
+
+    /// `openssl` with these words, in the folder of the scene.
+    pub(crate) fn openssl(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("openssl");
+        command.args(words).current_dir(&self.folder);
+        command
+    }
+
+    /// Another program with these words, in the folder of the scene.
+    pub(crate) fn command(&self, program: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(words).current_dir(&self.folder);
+        command
+    }
+}
+
+fn accepted(l: &Loop) -> u64 {
+    l.snapshot().ports.iter().map(|port| port.accepted).sum()
+}
+
+fn arrived(l: &Loop) -> u64 {
+    l.snapshot().connections.iter().map(|connection| connection.wire[0]).sum()
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

@@ -1,0 +1,98 @@
+//! Processes. Each is killed by its id when dropped.
+
+use std::io::{self, Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+/// True if `program` is installed. A missing one is a visible skip, and an error in CI.
+pub(crate) fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Some systems keep servers where only root looks.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders.map(|folder| folder.join(program)).any(|path| path.is_file());
+    assert!(found || std::env::var_os("CI").is_none(), "CI lacks the program {program}");
+    if !found {
+        // Not `eprintln`, whose output the harness captures when a test passes.
+        let _ = writeln!(io::stderr(), "skipped: there is no {program} here");
+    }
+    found
+}
+
+/// A running program.
+pub(crate) struct Program {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    said: Arc<Mutex<Vec<u8>>>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl Program {
+    /// With stdin as a pipe.
+    pub(crate) fn start(command: &mut Command) -> Program {
+        Program::start_with_stdin(command, Stdio::piped())
+    }
+
+    pub(crate) fn start_with_stdin(command: &mut Command, stdin: Stdio) -> Program {
+        let command = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let said = Arc::<Mutex<Vec<u8>>>::default();
+        let listeners = vec![
+            listen(child.stdout.take().expect("piped"), &said),
+            listen(child.stderr.take().expect("piped"), &said),
+        ];
+        Program { stdin: child.stdin.take(), child, said, listeners }
+    }
+
+    /// Everything on stdout and stderr so far.
+    pub(crate) fn said(&self) -> String {
+        self.output()()
+    }
+
+    /// [`said`](Self::said), for later.
+    pub(crate) fn output(&self) -> impl Fn() -> String + 'static {
+        let said = self.said.clone();
+        move || String::from_utf8_lossy(&said.lock().expect("nobody panics")).into_owned()
+    }
+
+    /// Writes to its stdin.
+    pub(crate) fn tell(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("it is open");
+        stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("it reads");
+    }
+
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+    }
+
+    /// Whether it succeeded, once it has ended and all that it said is there.
+    pub(crate) fn outcome(&mut self) -> Option<bool> {
+        let status = self.child.try_wait().expect("a child of ours")?;
+        for listener in self.listeners.drain(..) {
+            listener.join().expect("nobody panics");
+        }
+        Some(status.success())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn listen(mut from: impl Read + Send + 'static, to: &Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
+    let to = to.clone();
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut bytes) {
+            to.lock().expect("nobody panics").extend_from_slice(&bytes[..n]);
+        }
+    })
+}

@@ -1,0 +1,20 @@
+//! Interoperability over loopback with software that others wrote: OpenSSL, curl, Python's `ssl`,
+//! HAProxy and socat. Twisted has tests of its own, in `tests/twisted`.
+//!
+//! A program that is not installed is a visible skip, and a failure in CI.
+#![cfg(target_os = "linux")]
+
+mod authority;
+mod bad;
+mod curl;
+mod haproxy;
+mod key_log;
+mod kit;
+mod names;
+mod openssl_client;
+mod openssl_server;
+mod python;
+mod socat;
+
+#[path = "../it/logged.rs"]
+mod logged;

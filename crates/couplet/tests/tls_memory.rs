@@ -1,0 +1,115 @@
+//! Ten thousand TLS connections leave nothing behind: no memory, of ours or of the library for
+//! cryptography, and no descriptor. A separate binary, because it installs a counting allocator.
+
+#![cfg(target_os = "linux")]
+
+mod counting;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::factory::Layered;
+use couplet::layers;
+use couplet::layers::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions};
+use couplet::{Loop, Protocol, Reason, Transport};
+
+#[path = "../src/layers/tls/tests/authority.rs"]
+mod authority;
+
+use authority::Authority;
+
+const NAME: &str = "couplet.test";
+const CONNECTIONS: usize = 10_000;
+/// Open at once: no more than a port queues.
+const BATCH: usize = 40;
+/// After so many, what is kept for later has been allocated.
+const WARM: usize = 2000;
+
+/// How the connections have ended, on both sides.
+#[derive(Clone, Default)]
+struct Ended(Rc<RefCell<[usize; 2]>>);
+
+struct Echo(Ended);
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        assert!(reason.is_clean(), "{reason}");
+        self.0.0.borrow_mut()[0] += 1;
+    }
+}
+
+struct Ask(Ended);
+
+impl Protocol for Ask {
+    fn connection_made(&mut self, transport: &Transport) {
+        assert!(!transport.tls().expect("it is secure").resumed);
+        transport.write("to and fro");
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        assert_eq!(data, b"to and fro");
+        transport.lose_connection();
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        assert!(reason.is_clean(), "{reason}");
+        self.0.0.borrow_mut()[1] += 1;
+    }
+}
+
+/// Memory of this process that is in RAM, in KiB.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("it is there").count()
+}
+
+#[test]
+fn ten_thousand_connections_leave_no_memory_and_no_descriptor() {
+    let authority = Authority::new();
+    let server = ServerTlsOptions::default().identity(authority.identity(NAME));
+    let server = ServerTls::new(&server).expect("a configuration that works");
+    let client = ClientTlsOptions::default().roots(authority.roots()).resumption(false);
+    let client = ClientTls::new(&client).expect("a configuration that works");
+
+    let mut l = Loop::new().expect("a loop");
+    let (reactor, ended) = (l.reactor(), Ended::default());
+    let end = ended.clone();
+    let factory = Layered::new(move || Echo(end.clone()), move |at, _| server.layer(at.now()));
+    let port = reactor.listen_tcp(([127, 0, 0, 1], 0).into(), factory).expect("a free port");
+    let port = port.host().port().expect("a TCP port");
+    let mut batch = |done: usize| {
+        for _ in 0..BATCH {
+            let (end, tls) = (ended.clone(), client.clone());
+            let factory = Layered::new(
+                move || Ask(end.clone()),
+                move |at, _| tls.layer(NAME, at.now()).expect("a good name"),
+            );
+            reactor.connect_tcp("127.0.0.1", port, factory);
+        }
+        let late = reactor.now() + Duration::from_secs(60);
+        while *ended.0.borrow() != [done + BATCH; 2] || !l.snapshot().connections.is_empty() {
+            assert!(reactor.now() < late, "{}", l.snapshot());
+            l.turn(Some(Duration::from_millis(10))).expect("the driver waits");
+        }
+    };
+    (0..WARM).step_by(BATCH).for_each(&mut batch);
+    let (live, before, open) = (counting::live(), resident(), descriptors());
+    (WARM..CONNECTIONS).step_by(BATCH).for_each(&mut batch);
+    assert_eq!(descriptors(), open);
+    let (grown, more) = (counting::live() - live, resident().saturating_sub(before));
+    let each = CONNECTIONS - WARM;
+    println!("{grown} bytes and {more} KiB more after {each} connections");
+    // Less than a byte of ours, and of the library a fraction of its smallest object, for each.
+    assert!(grown < each as isize, "{grown} bytes");
+    assert!(more < 512, "{more} KiB");
+}

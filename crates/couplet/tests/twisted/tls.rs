@@ -1,0 +1,133 @@
+//! TLS where it differs from TCP: half-closes, which Twisted does not have there, and TLS that is
+//! started on a live connection.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use couplet::layers::tls::{ClientTls, ServerTls};
+use couplet::{By, Protocol, Reason, Transport};
+
+use crate::certificates::{Certificates, NAME};
+use crate::meeting::{End, Over, in_both_directions, meet_over, pattern};
+
+const MUCH: usize = 1_000_000;
+
+/// Sends, and shuts down its write side.
+struct Half {
+    seen: Rc<RefCell<Vec<&'static str>>>,
+    end: End,
+}
+
+impl Protocol for Half {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write(pattern(0, MUCH));
+        transport.lose_write_connection();
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {
+        self.seen.borrow_mut().push("data");
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.seen.borrow_mut().push("read closed");
+        transport.lose_connection();
+    }
+
+    fn write_closed(&mut self, _: &Transport) {
+        self.seen.borrow_mut().push("write closed");
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.end.lost(transport, reason);
+    }
+}
+
+#[test]
+fn twisted_reads_everything_before_our_half_close_and_closes() {
+    let certificates = Certificates::new();
+    in_both_directions(|at| {
+        let seen = Rc::<RefCell<Vec<_>>>::default();
+        let notes = seen.clone();
+        let over = Over::Tls(&certificates);
+        let met = meet_over(at, &over, "read-all", |_, end| Half { seen: notes, end });
+        let mut seen = seen.take();
+        seen.sort_unstable();
+        assert_eq!(seen, ["read closed", "write closed"], "{at:?} listens");
+        assert!(met.reason.is_clean(), "{at:?} listens: {}", met.reason);
+        assert_eq!(met.said, ["received 1000000 intact", "lost ConnectionDone"], "{at:?} listens");
+    });
+}
+
+/// Starts TLS as its server, when asked, or as its client, when the server agrees.
+struct Starting {
+    tls: Result<ServerTls, ClientTls>,
+    log: Rc<RefCell<Vec<String>>>,
+    end: End,
+}
+
+impl Protocol for Starting {
+    fn connection_made(&mut self, transport: &Transport) {
+        if self.tls.is_err() {
+            transport.write("?");
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        let text = String::from_utf8_lossy(data);
+        self.log.borrow_mut().push(format!("heard {text}"));
+        match (&self.tls, data) {
+            (Ok(tls), b"?") => {
+                transport.write("+");
+                transport.start_tls(tls);
+                transport.write("encrypted");
+            }
+            (Err(tls), b"+") => {
+                transport.start_tls_client(tls, NAME).expect("a good name");
+                transport.write("secret");
+            }
+            (Err(_), _) => transport.lose_connection(),
+            (Ok(_), _) => {}
+        }
+    }
+
+    fn handshake_completed(&mut self, transport: &Transport) {
+        let is_server = self.tls.is_ok();
+        let tls = transport.tls().expect("it is secure");
+        assert_eq!(tls.peer_certificates.is_empty(), is_server);
+        assert_eq!(tls.server_name.as_deref(), Some(NAME));
+        self.log.borrow_mut().push("secure".to_owned());
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.end.lost(transport, reason);
+    }
+}
+
+/// Each side of TCP is each side of TLS.
+#[test]
+fn tls_is_started_on_a_live_connection() {
+    let certificates = Certificates::new();
+    in_both_directions(|at| {
+        for we_serve in [true, false] {
+            let log = Rc::<RefCell<Vec<String>>>::default();
+            let notes = log.clone();
+            let tls = match we_serve {
+                true => Ok(certificates.server.clone()),
+                false => Err(certificates.client.clone()),
+            };
+            let case = if we_serve { "start-tls-client" } else { "start-tls-server" };
+            let over = Over::StartTls(&certificates);
+            let met = meet_over(at, &over, case, |_, end| Starting { tls, log: notes, end });
+            let client = ["heard +", "secure", "heard encrypted"];
+            let server = ["heard ?", "secure", "heard secret"];
+            let (ours, theirs) = if we_serve { (server, client) } else { (client, server) };
+            assert_eq!(*log.borrow(), ours, "{at:?} listens");
+            let (said, lost) = met.said.split_at(3);
+            assert_eq!(said, theirs, "{at:?} listens");
+            assert_eq!(lost, ["lost ConnectionDone"], "{at:?} listens");
+            let by = if we_serve { By::Peer } else { By::Us };
+            let Reason::Done(who) = met.reason else { panic!("{at:?}: {}", met.reason) };
+            assert_eq!(who, by, "{at:?} listens");
+        }
+    });
+}
