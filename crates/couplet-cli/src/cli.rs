@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{Styles, styling::AnsiColor};
@@ -291,7 +292,7 @@ pub(crate) struct Listen {
         value_parser = to_listen,
         allow_negative_numbers = true
     )]
-    pub(crate) endpoints: Vec<ServerEndpoint>,
+    pub(crate) endpoints: Vec<Arc<dyn ServerEndpoint>>,
 }
 
 #[derive(Args, Debug)]
@@ -477,7 +478,7 @@ pub(crate) struct Echo {
 pub(crate) struct Forward {
     /// Where to listen: an ENDPOINT, as below
     #[arg(value_name = "LISTEN", value_parser = to_listen, allow_negative_numbers = true)]
-    pub(crate) listen: ServerEndpoint,
+    pub(crate) listen: Arc<dyn ServerEndpoint>,
     /// Where to connect for each client
     #[arg(value_name = "CONNECT", value_parser = to_connect, allow_negative_numbers = true)]
     pub(crate) connect: Peer,
