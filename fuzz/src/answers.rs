@@ -60,7 +60,11 @@ pub fn answers(data: &[u8]) {
 
 type Client = fn(&Reactor, Arc<dyn ClientEndpoint>, usize) -> Deferred<Vec<u8>>;
 
-fn poem_client(reactor: &Reactor, from: Arc<dyn ClientEndpoint>, limit: usize) -> Deferred<Vec<u8>> {
+fn poem_client(
+    reactor: &Reactor,
+    from: Arc<dyn ClientEndpoint>,
+    limit: usize,
+) -> Deferred<Vec<u8>> {
     ask_poem(reactor, from, "Ode".into(), limit as u64, Bar)
 }
 
@@ -68,7 +72,11 @@ fn titles_client(reactor: &Reactor, from: Arc<dyn ClientEndpoint>, _: usize) -> 
     ask_titles(reactor, from)
 }
 
-fn transform_client(reactor: &Reactor, from: Arc<dyn ClientEndpoint>, limit: usize) -> Deferred<Vec<u8>> {
+fn transform_client(
+    reactor: &Reactor,
+    from: Arc<dyn ClientEndpoint>,
+    limit: usize,
+) -> Deferred<Vec<u8>> {
     let server = Peer { name: from.to_string(), endpoint: from };
     let name = "upper".to_owned();
     let transformer = Transformer { server, name, timeout: None, max_bytes: limit as u64 };

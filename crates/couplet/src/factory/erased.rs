@@ -54,7 +54,7 @@ impl ErasedFactory {
         name: &str,
         make: impl FnMut(&NewConnection<'_>) -> Option<Box<dyn Layer>> + 'static,
     ) -> ErasedFactory {
-        let prefix = format!("{name}:{}", self.prefix);
+        let prefix = format!("{}{name}:", self.prefix);
         let make: Make = Box::new(make);
         let over = OverLayer { make: Contained::new(make), inner: self.factory, reactor: None };
         ErasedFactory { factory: Box::new(over), place: self.place, prefix, rejected: false }
