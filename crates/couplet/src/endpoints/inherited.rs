@@ -9,6 +9,8 @@ use std::sync::Arc;
 use super::grammar::{Part, Parts, escaped};
 use super::{EndpointError, ServerEndpoint};
 use crate::defer::Result;
+#[cfg(unix)]
+use crate::error::Plain;
 use crate::factory::ErasedFactory;
 use crate::reactor::{Port, Reactor};
 
@@ -144,12 +146,13 @@ fn adopt(
     (number, domain): (i32, Option<&str>),
     place: &Part,
 ) -> Result<Port> {
-    let refused =
-        |error: std::io::Error| place.error(format!("cannot use descriptor {number}: {error}"));
+    let refused = |error: std::io::Error| {
+        place.error(format!("cannot use descriptor {number}: {}", Plain(&error)))
+    };
     let socket = crate::driver::ListeningSocket::inherited(number).map_err(refused)?;
     match domain {
         Some(domain) if socket.family() != Some(domain) => {
-            Err(place.error(format!("descriptor {number} is not an {domain} socket")))?
+            Err(place.error(format!("descriptor {number} is not a socket of the domain {domain}")))?
         }
         _ => Ok(reactor.adopt_port(socket, factory).map_err(refused)?),
     }

@@ -12,6 +12,7 @@ use super::grammar::{Part, Parts, print_over, print_part};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint};
 use crate::address::Address;
 use crate::defer::{Deferred, Failure, Result};
+use crate::error::Plain;
 use crate::factory::ErasedFactory;
 use crate::layers::{Layer, Lines, LogForm, Pcap, TrafficLog};
 use crate::reactor::{Port, Reactor};
@@ -164,7 +165,7 @@ fn log_lines(
 }
 
 fn refused(file: &Part, error: &io::Error) -> EndpointError {
-    file.error(format!("cannot write to this file: {error}"))
+    file.error(format!("cannot write to this file: {}", Plain(error)))
 }
 
 /// A file of lines; after an error nothing more is written.

@@ -1,4 +1,5 @@
 //! `fd:`, on sockets of this process. The program's tests have `systemd:`, and other processes.
+#![expect(clippy::disallowed_types, reason = "sockets of a parent")]
 
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;

@@ -1,4 +1,5 @@
 //! Kinds that a program registers. The table is that of the process, so the names are of these tests.
+#![expect(clippy::disallowed_types, reason = "a port that is free")]
 
 use std::fmt;
 use std::time::Duration;

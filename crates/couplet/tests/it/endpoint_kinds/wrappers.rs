@@ -1,4 +1,5 @@
 //! What `haproxy:`, `throttle:` and `log:` do, and in which order.
+#![expect(clippy::disallowed_types, reason = "a peer that is not ours")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
