@@ -62,6 +62,14 @@ fn c145_tls_stands_before_another_endpoint_in_any_order() {
         let echo = try_with(&folder, &listen, &connect).unwrap_or_else(|e| panic!("{order}: {e}"));
         assert!(echo.transport().tls().is_some(), "{order}");
     }
+    // What is written last is next to the socket: the header is in clear, or it is not.
+    for (order, is_clear) in [("tls:haproxy:log:", true), ("haproxy:tls:log:", false)] {
+        let listen = format!("{order}{SITE}:file=$traffic");
+        try_with(&folder, &listen, &format!("{order}{TRUST}")).unwrap();
+        let log = std::fs::read_to_string(folder.path("traffic")).unwrap();
+        assert_eq!(log.contains("PROXY TCP4 127.0.0.1"), is_clear, "{order}");
+        std::fs::remove_file(folder.path("traffic")).unwrap();
+    }
     // Another order is another protocol.
     let (listen, connect) = (format!("tls:haproxy:{SITE}"), format!("haproxy:tls:{TRUST}"));
     let crossed =

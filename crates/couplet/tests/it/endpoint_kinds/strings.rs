@@ -284,6 +284,9 @@ fn pieces() -> impl Strategy<Value = String> {
         "chain=x",
         "path=p",
         "crt=a",
+        "client-ca=d",
+        "reuse_port=yes",
+        "mode=600",
         "backlog=3",
     ]);
     (kinds, places, prop::collection::vec(keywords, 0..4)).prop_map(|(kind, place, keywords)| {

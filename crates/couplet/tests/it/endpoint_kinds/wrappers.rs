@@ -1,14 +1,16 @@
 //! What `haproxy:`, `throttle:` and `log:` do, and in which order.
 #![expect(clippy::disallowed_types, reason = "a peer that is not ours")]
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::endpoints::{Logged, ProxyClient, TcpClient, TcpServer, Throttled};
 use couplet::layers::{LogForm, ProxyHeader, ProxyVersion};
 use couplet::testing::MemoryReactor;
-use couplet::{Address, Loop};
+use couplet::{Address, Loop, Protocol, Transport};
 
 use super::{Echo, Folder, ask};
 
@@ -165,13 +167,30 @@ fn throttle_limits_each_connection_or_all_together() {
 fn throttle_limits_what_is_read() {
     let mut memory = MemoryReactor::new();
     let slow = Throttled::new(TcpServer::new(([127, 0, 0, 1], 7777).into())).read(1000);
-    memory.reactor().listen(slow, Echo::default).unwrap();
+    let count: Rc<Cell<usize>> = Rc::default();
+    let ours = count.clone();
+    memory.reactor().listen(slow, move || Count(ours.clone())).unwrap();
     let wire = memory.connect(7777);
     wire.push(&[1; 500]);
     memory.settle();
-    assert_eq!(wire.take().len(), 100);
+    assert_eq!(count.get(), 100);
     memory.advance(seconds(0.1));
-    assert_eq!(wire.take().len(), 100);
+    assert_eq!(count.get(), 200);
+    // What is written is not limited.
+    let wire = memory.connect(7777);
+    wire.push(&[1]);
+    memory.settle();
+    assert_eq!(wire.take().len(), 1000);
+}
+
+/// Counts what it receives, and answers with a thousand bytes.
+struct Count(Rc<Cell<usize>>);
+
+impl Protocol for Count {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.0.set(self.0.get() + data.len());
+        transport.write([0; 1000]);
+    }
 }
 
 /// One conversation over a port with this log.
