@@ -238,59 +238,41 @@ fn c145_a_mistake_in_a_kind_or_a_keyword_is_shown_with_what_was_meant() {
     assert_eq!((error.at(), error.hint()), (4, None), "{error}");
 }
 
-/// Pieces of endpoint strings, most of which fit together.
+/// Kinds, and keywords of theirs.
+type Piece = (&'static str, &'static [&'static str]);
+
+const WRAPPERS: [Piece; 8] = [
+    ("", &[]),
+    ("", &["crt=a", "colour=red"]),
+    ("haproxy:", &["trusted=10.0.0.0/8,1.2.3.4", "trusted=[::1]", "header-timeout=1.5"]),
+    ("haproxy:", &["version=2", "trusted=::1"]),
+    ("throttle:", &["read=1k", "write=7", "shared=yes"]),
+    ("log:", &["file=f.pcap", "form=hex", "limit=9"]),
+    ("tls:", &["cert=a", "key=b", "alpn=h2", "sni=e", "client-ca=d", "chain=x"]),
+    ("ssl:", &["privateKey=b", "caCertsDir=c", "servername=d", "certKey=a"]),
+];
+
+const INNERMOST: [Piece; 9] = [
+    ("80", &["backlog=3", "reuse_port=yes", "interface=[::1]"]),
+    ("a:80", &["timeout=3", "bindAddress=127.0.0.1"]),
+    ("tcp6:80", &["dual_stack=yes"]),
+    ("unix:/s", &["mode=600", "timeout=3"]),
+    ("unix", &["path=p"]),
+    ("fd:3", &[]),
+    ("systemd", &["name=web", "index=1", "domain=UNIX"]),
+    ("udp:80", &[]),
+    ("", &[r"endpoint=tcp\:a\:1", r"endpoint=log\:80\:file\=a", "port=80", "host=a"]),
+];
+
+/// Endpoint strings, most of which are valid.
 fn pieces() -> impl Strategy<Value = String> {
-    let kinds = prop::sample::select(vec![
-        "",
-        "tcp:",
-        "tcp6:",
-        "unix:",
-        "fd:",
-        "systemd:",
-        "haproxy:",
-        "throttle:",
-        "log:",
-        "tls:",
-        "ssl:",
-        "haproxy:tls:",
-        "log:throttle:",
-        "udp:",
-        r"log:endpoint=log\:",
-    ]);
-    let places =
-        prop::sample::select(vec!["80", "a:80", "/s", "[::1]:80", "web", "", "@x", "haproxy"]);
-    let keywords = prop::sample::select(vec![
-        "cert=a",
-        "key=b",
-        "ca=c",
-        "servername=d",
-        "alpn=h2",
-        "sni=e",
-        "trusted=10.0.0.0/8,1.2.3.4",
-        "trusted=[::1]",
-        "header-timeout=1.5",
-        "version=2",
-        "read=1k",
-        "write=7",
-        "shared=yes",
-        "file=f.pcap",
-        "form=hex",
-        "limit=9",
-        "name=web",
-        "index=1",
-        "domain=UNIX",
-        "timeout=3",
-        r"endpoint=tcp\:a\:1",
-        "chain=x",
-        "path=p",
-        "crt=a",
-        "client-ca=d",
-        "reuse_port=yes",
-        "mode=600",
-        "backlog=3",
-    ]);
-    (kinds, places, prop::collection::vec(keywords, 0..4)).prop_map(|(kind, place, keywords)| {
-        keywords.iter().fold(format!("{kind}{place}"), |text, keyword| format!("{text}:{keyword}"))
+    let wrapper = || prop::sample::select(&WRAPPERS[..]);
+    let innermost = prop::sample::select(&INNERMOST[..]);
+    (wrapper(), wrapper(), innermost, any::<u16>()).prop_map(|(outer, inner, innermost, some)| {
+        let kinds = [outer.0, inner.0, innermost.0].concat();
+        let keywords = [outer.1, inner.1, innermost.1].concat();
+        let chosen = keywords.iter().enumerate().filter(|(at, _)| some & (1 << at) != 0);
+        chosen.fold(kinds, |text, (_, keyword)| format!("{text}:{keyword}"))
     })
 }
 
