@@ -8,12 +8,12 @@ use couplet::endpoints::{
     ClientEndpoint, EndpointError, Parts, RegisterError, ServerEndpoint, TcpClient, TcpServer,
     client_from_string, register_client, register_server, server_from_string,
 };
-use couplet::factory::ErasedFactory;
+use couplet::factory::{ErasedFactory, Layered};
 use couplet::layers::SingleBytes;
 use couplet::services::ClientService;
 use couplet::{ConnectError, Deferred, Loop, Port, Reactor, Transport};
 
-use super::{Echo, ask};
+use super::{Echo, Folder, ask};
 
 /// Finds the port after a while, as a lookup of SRV records does.
 #[derive(Clone, Debug)]
@@ -159,4 +159,44 @@ fn a_prefix_is_registered_once_and_is_a_word() {
     // A server's prefix and a client's do not get in each other's way.
     register_server("later-too", |parts: &mut Parts| parts.server()).unwrap();
     register_client("later-too", later).unwrap();
+}
+
+/// Listens with a factory of its own around the one that it gets.
+#[derive(Debug)]
+struct Around;
+
+impl ServerEndpoint for Around {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
+        let around = Layered::new(factory, |_, _| SingleBytes::default());
+        Ok(reactor.listen_tcp(([127, 0, 0, 1], 0).into(), around)?)
+    }
+}
+
+impl fmt::Display for Around {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "around")
+    }
+}
+
+#[test]
+fn a_factory_of_the_users_may_wrap_the_erased_one() {
+    let folder = Folder::new("around");
+    register_server("around", |_: &mut Parts| Ok(Around)).unwrap();
+    for (text, connect, works) in [
+        ("around", "@", true),
+        // The layers of the erased factory are still there, and what they reject is rejected.
+        ("haproxy:around", "haproxy:@", true),
+        ("haproxy:around", "@", false),
+        ("haproxy:around:trusted=10.0.0.1", "haproxy:@", false),
+        ("log:around:file=$traffic.pcap", "@", true),
+    ] {
+        let mut l = Loop::new().unwrap();
+        let text = text.replace('$', &format!("{}/", folder.0.display()));
+        let port = l.reactor().listen(&text, Echo::default).unwrap();
+        let at = format!("127.0.0.1:{}", port.host().port().unwrap());
+        let answer = ask(&mut l, &connect.replace('@', &at));
+        assert_eq!(answer.is_ok(), works, "{text}: {answer:?}");
+    }
+    let capture = std::fs::read(folder.path("traffic.pcap")).unwrap();
+    assert_eq!(capture.windows(5).filter(|bytes| bytes == b"hello").count(), 1, "the answer");
 }
