@@ -67,7 +67,7 @@ An ENDPOINT is one of:
   192.0.2.7:10000, [::1]:10000    this port, on one address; localhost is 127.0.0.1
   [fe80::1%eth0]:10000            the same, with the interface by name or number
   0                               a free port on 127.0.0.1, printed on stdout
-  tls:10000:cert=FILE:key=FILE    TLS; client-ca=FILE wants certificates of clients
+  tls:10000:cert=FILE:key=FILE    TLS; client-ca=FILE requires client certificates
   systemd:NAME, fd:3              a socket of the init system, or an inherited one
   haproxy:10000:trusted=IP/LEN    behind a proxy that writes PROXY headers
   throttle:10000:write=64k        at most so many bytes a second; also read=
@@ -196,8 +196,8 @@ Example:
   couplet connect tls:localhost:7000:ca=certs/ca.pem
 
 DIR gets ca.pem and ca.key, the authority; NAME.pem and NAME.key for each NAME; and client.pem and
-client.key, which a server with client-ca=certs/ca.pem wants to see. Keys can be read by you alone.
-In the name of a file, _ stands for a colon or a star.
+client.key, for servers that require client certificates (client-ca=certs/ca.pem). Only you can
+read the keys. In the name of a file, _ stands for a colon or a star.
 
 For tests only: the certificates are valid until 2100, cannot be revoked, and whoever has ca.key can
 issue others for any name. Never have a browser or a system trust ca.pem.

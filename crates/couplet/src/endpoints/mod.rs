@@ -144,8 +144,8 @@ pub trait ClientEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
     /// as when it has looked something up.
     fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport>;
 
-    /// The host's name or IP address, which `tls:` around this endpoint wants to see in the
-    /// certificate. By default there is none, and `tls:` needs `servername=`.
+    /// The host's name or IP address: with `tls:` around this endpoint, the certificate must be for
+    /// it. By default there is none, and `tls:` needs `servername=`.
     fn host(&self) -> Option<&str> {
         None
     }

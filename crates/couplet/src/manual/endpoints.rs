@@ -31,7 +31,7 @@
 //! | `unix:/run/echo.sock:mode=660` | listens on a UNIX socket for a group |
 //! | `systemd:echo` | takes the socket from the unit with `FileDescriptorName=echo` |
 //! | `tls:8000:cert=echo.pem:key=echo.key` | speaks TLS |
-//! | `tls:8000:cert=echo.pem:key=echo.key:client-ca=ca.pem` | and wants a certificate of each client |
+//! | `tls:8000:cert=echo.pem:key=echo.key:client-ca=ca.pem` | and requires a certificate of each client |
 //! | `haproxy:8000:trusted=10.0.0.0/8` | stands behind a load balancer |
 //! | `throttle:8000:write=1M` | sends at most a megabyte a second to each client |
 //! | `log:8000:file=traffic.pcap` | keeps the traffic for Wireshark |
@@ -127,7 +127,7 @@
 //!         })
 //!     }
 //!
-//!     /// What `tls:` around it wants to see in the certificate.
+//!     /// With `tls:` around it, the certificate must be for this host.
 //!     fn host(&self) -> Option<&str> {
 //!         Some(&self.0)
 //!     }
