@@ -6,10 +6,11 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use couplet::endpoints::ClientEndpoint;
+use couplet::endpoints::{ClientEndpoint, client_from_string};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{Deferred, Loop, LoopOptions, Reactor};
 
@@ -57,17 +58,25 @@ pub fn answers(data: &[u8]) {
     });
 }
 
-type Client = fn(&Reactor, ClientEndpoint, usize) -> Deferred<Vec<u8>>;
+type Client = fn(&Reactor, Arc<dyn ClientEndpoint>, usize) -> Deferred<Vec<u8>>;
 
-fn poem_client(reactor: &Reactor, from: ClientEndpoint, limit: usize) -> Deferred<Vec<u8>> {
+fn poem_client(
+    reactor: &Reactor,
+    from: Arc<dyn ClientEndpoint>,
+    limit: usize,
+) -> Deferred<Vec<u8>> {
     ask_poem(reactor, from, "Ode".into(), limit as u64, Bar)
 }
 
-fn titles_client(reactor: &Reactor, from: ClientEndpoint, _: usize) -> Deferred<Vec<u8>> {
+fn titles_client(reactor: &Reactor, from: Arc<dyn ClientEndpoint>, _: usize) -> Deferred<Vec<u8>> {
     ask_titles(reactor, from)
 }
 
-fn transform_client(reactor: &Reactor, from: ClientEndpoint, limit: usize) -> Deferred<Vec<u8>> {
+fn transform_client(
+    reactor: &Reactor,
+    from: Arc<dyn ClientEndpoint>,
+    limit: usize,
+) -> Deferred<Vec<u8>> {
     let server = Peer { name: from.to_string(), endpoint: from };
     let name = "upper".to_owned();
     let transformer = Transformer { server, name, timeout: None, max_bytes: limit as u64 };
@@ -117,7 +126,7 @@ fn converse(client: Client, limit: usize, pieces: &[&[u8]], end: u8) -> couplet:
     let (driver, network) = Memory::new(Manner::Readiness, end.into());
     let mut l = Loop::with_driver(driver, LoopOptions::default());
     let port = network.listen(SocketAddr::from(([127, 0, 0, 1], 0)), 1).expect("a free port");
-    let from = port.to_string().parse().expect("an endpoint");
+    let from = client_from_string(&port.to_string()).expect("an endpoint");
     let outcome = Rc::new(RefCell::new(None));
     let slot = outcome.clone();
     let fill = move |got| {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{Styles, styling::AnsiColor};
@@ -11,6 +12,7 @@ use couplet::endpoints::ServerEndpoint;
 use couplet::sim::Weather;
 use tracing_subscriber::filter::Targets;
 
+use crate::cert::Name;
 use crate::endpoint::{Peer, to_connect, to_listen};
 use crate::known::Known;
 use crate::poetry::{MAX_LINE, transform};
@@ -64,7 +66,13 @@ An ENDPOINT is one of:
   unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
   192.0.2.7:10000, [::1]:10000    this port, on one address; localhost is 127.0.0.1
   [fe80::1%eth0]:10000            the same, with the interface by name or number
-  0                               a free port on 127.0.0.1, printed on stdout"
+  0                               a free port on 127.0.0.1, printed on stdout
+  tls:10000:cert=FILE:key=FILE    TLS; client-ca=FILE requires client certificates
+  systemd:NAME, fd:3              a socket of the init system, or an inherited one
+  haproxy:10000:trusted=IP/LEN    behind a proxy that writes PROXY headers
+  throttle:10000:write=64k        at most so many bytes a second; also read=
+  log:10000:file=traffic.pcap     with a log of what passes
+The last three and tls: go before any other ENDPOINT, as in haproxy:tls:unix:…"
         )
     };
 }
@@ -102,6 +110,9 @@ An ENDPOINT is one of:
   10000                           this port, on 127.0.0.1
   localhost:10000, [::1]:10000    a name or an IP address, and a port
   example.com:10000:timeout=5     the same, with at most 5 seconds to connect
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
+  tls:example.com:443             with TLS; ca=FILE trusts another authority
+  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log
 
 Exit codes: 0 the connection closed cleanly, or stdout was closed; 1 the connection failed or
 was lost, or stdin or stdout failed; 2 usage error; 130 or 143 interrupted.";
@@ -121,7 +132,9 @@ totals.
 CONNECT is one of:
   10000                           this port, on 127.0.0.1
   localhost:10000, [::1]:10000    a name or an IP address, and a port
-  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name"
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
+  tls:example.com:443             with TLS; ca=FILE trusts another authority
+  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log"
 );
 
 const TRANSFORM_EXAMPLE: &str = listening!(
@@ -148,7 +161,9 @@ An ADDRESS is one of:
   10000                           this port, on 127.0.0.1
   localhost:10000, [::1]:10000    a name or an IP address, and a port
   tcp:example.com:10000           the same, spelt out
-  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name";
+  unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
+  tls:example.com:443             with TLS; ca=FILE trusts another authority
+  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log";
 
 const PROXY_EXAMPLE: &str = listening!(
     "  couplet poetry serve --listen 10000
@@ -174,6 +189,21 @@ What a member types is sent to all others, after the member's name. /nick NAME,
 others. A member that is silent for an hour is disconnected."
 );
 
+const CERT_EXAMPLE: &str = "\
+Example:
+  couplet cert certs localhost 127.0.0.1
+  couplet echo --listen tls:7000:cert=certs/localhost.pem:key=certs/localhost.key
+  couplet connect tls:localhost:7000:ca=certs/ca.pem
+
+DIR gets ca.pem and ca.key, the authority; NAME.pem and NAME.key for each NAME; and client.pem and
+client.key, for servers that require client certificates (client-ca=certs/ca.pem). Only you can
+read the keys. In the name of a file, _ stands for a colon or a star.
+
+For tests only: the certificates are valid until 2100, cannot be revoked, and whoever has ca.key can
+issue others for any name. Never have a browser or a system trust ca.pem.
+
+Exit codes: 0 success, 1 a file exists or cannot be written, 2 usage error.";
+
 const SIM_EXAMPLE: &str = "\
 Example:
   couplet sim poetry --seeds 1..1000
@@ -196,6 +226,8 @@ An ADDRESS is one of:
   localhost:10000, [::1]:10000    a name or an IP address, and a port
   tcp:example.com:10000           the same, spelt out
   unix:/run/app.sock, unix:@app   this UNIX socket, or this abstract name
+  tls:example.com:443             with TLS; ca=FILE trusts another authority
+  haproxy:…, throttle:…, log:…    before any of these: a PROXY header, a limit, a log
 
 Exit codes: 0 success, 1 a poem is missing or was not transformed, 2 usage error, 130 or 143
 interrupted.";
@@ -249,6 +281,9 @@ pub(crate) enum Command {
     /// A line chat for people at terminals
     #[command(after_help = CHAT_EXAMPLE)]
     Chat(Chat),
+    /// Make certificates for tests of TLS, and an authority that issues them
+    #[command(after_help = CERT_EXAMPLE)]
+    Cert(Cert),
     /// Test protocols on simulated networks that fail: hours of bad weather in seconds
     #[command(after_help = SIM_EXAMPLE)]
     Sim(Sim),
@@ -291,7 +326,7 @@ pub(crate) struct Listen {
         value_parser = to_listen,
         allow_negative_numbers = true
     )]
-    pub(crate) endpoints: Vec<ServerEndpoint>,
+    pub(crate) endpoints: Vec<Arc<dyn ServerEndpoint>>,
 }
 
 #[derive(Args, Debug)]
@@ -477,7 +512,7 @@ pub(crate) struct Echo {
 pub(crate) struct Forward {
     /// Where to listen: an ENDPOINT, as below
     #[arg(value_name = "LISTEN", value_parser = to_listen, allow_negative_numbers = true)]
-    pub(crate) listen: ServerEndpoint,
+    pub(crate) listen: Arc<dyn ServerEndpoint>,
     /// Where to connect for each client
     #[arg(value_name = "CONNECT", value_parser = to_connect, allow_negative_numbers = true)]
     pub(crate) connect: Peer,
@@ -490,6 +525,19 @@ pub(crate) struct Forward {
     /// Turn clients away when there are this many [default: half the limit on descriptors]
     #[arg(long, value_name = "N", value_parser = clients, allow_negative_numbers = true)]
     pub(crate) max_connections: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Cert {
+    /// The folder; it is made if there is none
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// Whom the certificates are for: a DNS name, *.NAME, or an IP address
+    #[arg(value_name = "NAME", required = true, value_parser = Name::read)]
+    pub(crate) names: Vec<Name>,
+    /// Replace files that exist
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Args, Debug)]

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use couplet::defer::gather_consuming;
@@ -60,7 +61,7 @@ pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
 }
 
 fn serve(reactor: &Reactor, poem: &Poem, pace: Pace) -> couplet::Result<Port> {
-    let endpoint: ServerEndpoint = to_listen("0")?;
+    let endpoint: Arc<dyn ServerEndpoint> = to_listen("0")?;
     reactor.listen(endpoint, Anthology::new(vec![poem.clone()], pace))
 }
 

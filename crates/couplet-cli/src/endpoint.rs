@@ -1,11 +1,16 @@
 //! Endpoints as typed on the command line: the library's syntax, with the program's defaults.
 
-use couplet::endpoints::{ClientEndpoint, EndpointError, ServerEndpoint};
+use std::sync::Arc;
+
+use couplet::ListenOptions;
+use couplet::endpoints::{
+    ClientEndpoint, EndpointError, ServerEndpoint, client_from_string, server_from_string_with,
+};
 
 /// Where to connect, and its name in messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    pub(crate) endpoint: ClientEndpoint,
+    pub(crate) endpoint: Arc<dyn ClientEndpoint>,
     pub(crate) name: String,
 }
 
@@ -14,28 +19,18 @@ pub(crate) struct Peer {
 const BACKLOG: u32 = 1024;
 
 /// Where to listen.
-pub(crate) fn to_listen(typed: &str) -> Result<ServerEndpoint, EndpointError> {
-    let mut endpoint: ServerEndpoint = typed.parse()?;
-    let carrier = match &mut endpoint {
-        ServerEndpoint::Tls { over, .. } => over,
-        plain => plain,
-    };
-    if let ServerEndpoint::Tcp { options, .. } | ServerEndpoint::Unix { options, .. } = carrier
-        && !typed.contains("backlog=")
-    {
-        options.backlog = BACKLOG;
-    }
-    Ok(endpoint)
+pub(crate) fn to_listen(typed: &str) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    server_from_string_with(typed, &ListenOptions::default().backlog(BACKLOG))
 }
 
 /// Where to connect.
 pub(crate) fn to_connect(typed: &str) -> Result<Peer, EndpointError> {
-    let endpoint: ClientEndpoint = typed.parse()?;
+    let endpoint = client_from_string(typed)?;
     Ok(Peer { name: endpoint.to_string(), endpoint })
 }
 
 /// The default: a free port on this machine.
-pub(crate) fn or_any(listen: Vec<ServerEndpoint>) -> Vec<ServerEndpoint> {
+pub(crate) fn or_any(listen: Vec<Arc<dyn ServerEndpoint>>) -> Vec<Arc<dyn ServerEndpoint>> {
     if !listen.is_empty() {
         return listen;
     }
@@ -48,9 +43,14 @@ mod tests {
 
     #[test]
     fn clients_come_in_crowds_unless_a_backlog_is_given() {
-        for (typed, backlog) in [("10000", 1024), (":0", 1024), ("10000:backlog=5", 5)] {
-            let ServerEndpoint::Tcp { options, .. } = to_listen(typed).unwrap() else { panic!() };
-            assert_eq!(options.backlog, backlog, "{typed}");
+        for (typed, meant) in [
+            ("10000", "tcp:10000:interface=127.0.0.1:backlog=1024"),
+            (":0", "tcp:0:backlog=1024"),
+            ("10000:backlog=5", "tcp:10000:interface=127.0.0.1:backlog=5"),
+            ("haproxy:tls:unix:s:cert=a", "haproxy:tls:unix:s:backlog=1024:cert=a:key=a"),
+            ("fd:3", "fd:3"),
+        ] {
+            assert_eq!(to_listen(typed).map(|it| it.to_string()), Ok(meant.to_owned()), "{typed}");
         }
     }
 

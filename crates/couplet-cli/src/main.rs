@@ -1,10 +1,11 @@
 //! The `couplet` program: poetry, served slowly and fetched in parallel, an echo server, a chat, a
-//! client for any server, and a forwarder between any two endpoints.
+//! client for any server, a forwarder between any two endpoints, and certificates for tests.
 //!
 //! It uses only the library's public API. Exit codes: 0 success, 1 failure, 2 usage error, 130 and
 //! 143 when a client command is interrupted.
 #![forbid(unsafe_code)]
 
+mod cert;
 mod chat;
 mod cli;
 mod connect;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Echo(options) => echo::run(options),
         Command::Forward(options) => forward::run(options),
         Command::Chat(options) => chat::run(options),
+        Command::Cert(options) => cert::run(&options),
         Command::Sim(options) => sim::run(options, &cli.logging),
         Command::Poetry(Poetry::Serve(options)) => poetry::serve::run(options),
         Command::Poetry(Poetry::Get(options)) => poetry::get::run(options, &cli.logging),

@@ -34,7 +34,7 @@ pub(crate) fn cannot_print(error: &io::Error) -> Result<(), Exit> {
 
 /// Prints that a port is listening. A server whose stdout is closed keeps running.
 pub(crate) fn listening(port: &couplet::Port) -> Result<(), Exit> {
-    match print(format!("listening on {}\n", port.host()).as_bytes()) {
+    match print(format!("listening on {port}\n").as_bytes()) {
         Err(exit) if exit.is_quiet() => Ok(()),
         other => other,
     }

@@ -5,11 +5,7 @@
 //! `cargo bench -p couplet --bench tls`, or with `-- message` for the rows that contain `message`.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "the load and the peer stand outside of any loop"
-)]
+#![expect(clippy::disallowed_types, reason = "the load and the peer stand outside of any loop")]
 
 #[path = "rows/spread.rs"]
 mod spread;

@@ -215,7 +215,7 @@ fn list(errors: &[(Address, ConnectError)]) -> String {
 }
 
 /// Formats an [`io::Error`] for people: in lower case and without "(os error 98)".
-pub(crate) struct Plain<'a>(pub(crate) &'a Arc<io::Error>);
+pub(crate) struct Plain<'a>(pub(crate) &'a io::Error);
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

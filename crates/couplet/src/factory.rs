@@ -3,12 +3,14 @@
 //!
 //! Twisted's `IProtocolFactory`, `Factory` and `ClientFactory` in one trait.
 
+mod erased;
 mod layered;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
+pub use erased::{ErasedFactory, NewConnection};
 pub use layered::Layered;
 
 use crate::address::Address;
@@ -301,21 +303,20 @@ impl<F: Factory + 'static> Factory for Shared<F> {
     }
 }
 
-/// What a factory made of a new connection.
-pub(crate) enum Begun {
-    Layers(Vec<Box<dyn Layer>>),
-    Protocol(Box<dyn Protocol>),
-    /// The connection is rejected.
-    Nothing,
+/// The ends of a new connection.
+pub(crate) struct Ends<'a> {
+    pub(crate) peer: &'a Address,
+    /// Ours, if it is known; it may cost a system call.
+    pub(crate) host: &'a dyn Fn() -> Option<Address>,
 }
 
 /// A type-erased factory, as ports and connectors keep it.
 pub(crate) trait AnyFactory {
+    fn attach(&mut self, reactor: &Reactor);
     fn do_start(&mut self);
     fn started_connecting(&mut self, connector: &Connector);
-    /// Makes the layers of a new connection, on top of those `under` it. Without any, builds its
-    /// protocol.
-    fn begin(&mut self, peer: &Address, under: Vec<Box<dyn Layer>>) -> Begun;
+    /// Adds the layers of a new connection to those under them. False rejects the connection.
+    fn layers(&mut self, ends: &Ends<'_>, layers: &mut Vec<Box<dyn Layer>>) -> bool;
     fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>>;
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason);
     fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason);
@@ -323,6 +324,10 @@ pub(crate) trait AnyFactory {
 }
 
 impl<F: Factory> AnyFactory for F {
+    fn attach(&mut self, reactor: &Reactor) {
+        Factory::attach(self, reactor);
+    }
+
     fn do_start(&mut self) {
         Factory::do_start(self);
     }
@@ -331,13 +336,9 @@ impl<F: Factory> AnyFactory for F {
         Factory::started_connecting(self, connector);
     }
 
-    fn begin(&mut self, peer: &Address, under: Vec<Box<dyn Layer>>) -> Begun {
-        let mut layers = under;
-        layers.append(&mut self.layers(peer));
-        match layers.is_empty() {
-            false => Begun::Layers(layers),
-            true => self.build(peer).map_or(Begun::Nothing, Begun::Protocol),
-        }
+    fn layers(&mut self, ends: &Ends<'_>, layers: &mut Vec<Box<dyn Layer>>) -> bool {
+        layers.append(&mut Factory::layers(self, ends.peer));
+        true
     }
 
     fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>> {

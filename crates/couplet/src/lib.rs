@@ -70,6 +70,7 @@
 //! | exchange lines or length-prefixed strings | [`protocols`] |
 //! | build a protocol per connection, handle failed connects | [`Factory`], [`Shared`] |
 //! | listen, connect, call later, spawn a future | [`Reactor`], [`endpoints`] |
+//! | say in a string where to listen and through what, or add a kind of your own | the chapter [`manual::endpoints`] |
 //! | pass it a socket that is already open | [`Reactor::adopt`], [`Reactor::adopt_port`] |
 //! | set any option of a socket | [`Transport::with_socket`], [`ListenOptions::prepare`] |
 //! | get back to a protocol later, from timers and callbacks | [`Connection`] |

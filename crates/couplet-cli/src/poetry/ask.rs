@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use couplet::endpoints::ClientEndpoint;
@@ -107,7 +108,7 @@ impl Protocol for NamedClient {
 /// the attempt to connect, or the connection.
 pub(crate) fn ask_poem(
     reactor: &Reactor,
-    from: ClientEndpoint,
+    from: Arc<dyn ClientEndpoint>,
     title: String,
     max_bytes: u64,
     bar: impl Into<Option<Bar>>,
@@ -184,7 +185,7 @@ impl Protocol for TitlesClient {
 }
 
 /// Fetches the titles, one per line, as the server sends them.
-pub(crate) fn ask_titles(reactor: &Reactor, from: ClientEndpoint) -> Deferred<Vec<u8>> {
+pub(crate) fn ask_titles(reactor: &Reactor, from: Arc<dyn ClientEndpoint>) -> Deferred<Vec<u8>> {
     let line = FirstLine::of(Asked::Titles);
     order(reactor, from, |order| TitlesClient { line, missing: None, titles: Vec::new(), order })
 }

@@ -2,6 +2,7 @@
 //! poem.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use couplet::endpoints::ClientEndpoint;
 use couplet::{ConnectionLost, Deferred, Failure, Protocol, Reactor, Reason, Transport};
@@ -58,7 +59,7 @@ fn not_empty(poem: Vec<u8>) -> couplet::Result<Vec<u8>> {
 /// ends the attempt to connect, or the connection.
 pub(crate) fn get_poem(
     reactor: &Reactor,
-    from: ClientEndpoint,
+    from: Arc<dyn ClientEndpoint>,
     max_bytes: u64,
     bar: impl Into<Option<Bar>>,
 ) -> Deferred<Vec<u8>> {

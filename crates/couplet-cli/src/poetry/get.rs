@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -119,7 +120,12 @@ impl Errands {
         collected.detach();
     }
 
-    fn order(&self, reactor: &Reactor, from: ClientEndpoint, bar: &Bar) -> Deferred<Vec<u8>> {
+    fn order(
+        &self,
+        reactor: &Reactor,
+        from: Arc<dyn ClientEndpoint>,
+        bar: &Bar,
+    ) -> Deferred<Vec<u8>> {
         let poem = match &self.title {
             Some(title) => ask_poem(reactor, from, title.clone(), self.max_bytes, bar.clone()),
             None => get_poem(reactor, from, self.max_bytes, bar.clone()),

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use couplet::defer::Canceller;
 use couplet::endpoints::ClientEndpoint;
@@ -19,7 +20,7 @@ pub(crate) struct Order<T> {
 /// attempt to connect, or the connection.
 pub(crate) fn order<T: 'static, P: Protocol>(
     reactor: &Reactor,
-    from: ClientEndpoint,
+    from: Arc<dyn ClientEndpoint>,
     client: impl FnOnce(Rc<Order<T>>) -> P,
 ) -> Deferred<T> {
     let order = Rc::new(Order {

@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -195,7 +196,7 @@ fn get(reactor: &Reactor, from: From) -> couplet::Result<Deferred<Vec<u8>>> {
         From::Named => "named:10000",
         From::Proxy => "proxy:10000",
     };
-    let server: ClientEndpoint = to_connect(name).map_err(couplet::Failure::msg)?.endpoint;
+    let server: Arc<dyn ClientEndpoint> = to_connect(name).map_err(couplet::Failure::msg)?.endpoint;
     Ok(match from {
         From::Named => ask_poem(reactor, server, "long".to_owned(), MAX_BYTES, None),
         From::Naive | From::Plain | From::Proxy => get_poem(reactor, server, MAX_BYTES, None),

@@ -4,9 +4,23 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::kit::{Server, noise, now};
+use crate::kit::{Client, Server, couplet, noise, now};
 
 const MIB: usize = 1024 * 1024;
+
+#[test]
+fn what_passes_is_logged_and_the_port_says_what_is_around_it() {
+    let endpoint = "log:throttle:127.0.0.1:0:write=1M";
+    let server = Server::start_command(couplet(&["echo", "-v", "--listen", endpoint]), 0);
+    let line = server.line();
+    let at = line.strip_prefix("listening on log:throttle:").expect("both, in this order");
+    server.wait_told("listening host=log:throttle:");
+    let mut client = Client::connect(at.parse().expect("an address"));
+    client.send(b"a line\n");
+    assert_eq!(client.read_exact(7), b"a line\n");
+    server.wait_told(r"> a line\n");
+    server.wait_told(r"< a line\n");
+}
 
 #[test]
 fn what_comes_goes_back() {

@@ -132,6 +132,9 @@ fn a_bad_endpoint_is_told_with_the_one_that_is_likely_to_be_meant() {
     for (args, hint) in [
         (&["echo", "--listen", "::1:7000"][..], "[::1]:7000"),
         (&["echo", "--listen", "7000:interface=::1"], "7000:interface=[::1]"),
+        (&["echo", "--listen", "tsl:443"], "tls:443"),
+        (&["echo", "--listen", "tls:443:crt=a"], "tls:443:cert=a"),
+        (&["forward", "0", "haprox:unix:s"], "haproxy:unix:s"),
         (&["poetry", "get", "http://localhost:10000/"], "localhost:10000"),
         (&["poetry", "list", ":10000"], "localhost:10000"),
     ] {

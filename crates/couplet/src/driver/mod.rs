@@ -690,6 +690,11 @@ pub trait World {
     /// The time of day.
     fn wall_clock(&self) -> SystemTime;
 
+    /// The time of day, as the time since 1970.
+    fn unix_time(&self) -> Duration {
+        self.wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
     /// A random number.
     fn random(&self) -> u64;
 

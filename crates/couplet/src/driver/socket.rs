@@ -90,6 +90,37 @@ impl From<std::os::fd::OwnedFd> for ConnectedSocket {
     }
 }
 
+#[cfg(unix)]
+impl ListeningSocket {
+    /// A duplicate of the descriptor with this number, which the process inherited. It stays open,
+    /// so it can be asked for again.
+    ///
+    /// # Errors
+    ///
+    /// When it is not open, or not a stream socket that listens.
+    pub fn inherited(descriptor: i32) -> io::Result<ListeningSocket> {
+        use rustix::net::{SocketType, sockopt};
+        let socket = couplet_os::descriptor::duplicate(descriptor)?;
+        let kind = sockopt::socket_type(&socket)?;
+        if kind != SocketType::STREAM || !sockopt::socket_acceptconn(&socket)? {
+            let text = "it is not a stream socket that listens";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(socket.into())
+    }
+
+    /// The name of its family: `INET`, `INET6` or `UNIX`.
+    pub(crate) fn family(&self) -> Option<&'static str> {
+        use rustix::net::{AddressFamily, getsockname};
+        match getsockname(&self.0).ok()?.address_family() {
+            AddressFamily::INET => Some("INET"),
+            AddressFamily::INET6 => Some("INET6"),
+            AddressFamily::UNIX => Some("UNIX"),
+            _ => None,
+        }
+    }
+}
+
 impl From<TcpListener> for ListeningSocket {
     fn from(socket: TcpListener) -> ListeningSocket {
         ListeningSocket(socket.into())

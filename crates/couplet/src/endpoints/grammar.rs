@@ -1,127 +1,14 @@
-//! The grammar common to all endpoint strings: kind, parts, keywords, escapes, and errors that show
-//! their position.
+//! The grammar common to all endpoint strings: parts, keywords and escapes.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::EndpointError;
+use super::kinds::{Side, near};
+use super::{ClientEndpoint, ServerEndpoint};
 use crate::defer::Result;
-
-/// An invalid endpoint string. It displays the string with a caret under the error and, if there is
-/// one, a suggested correction.
-///
-/// ```
-/// use couplet::endpoints::ClientEndpoint;
-///
-/// let error = "localhost:http".parse::<ClientEndpoint>().unwrap_err();
-/// assert_eq!(
-///     error.to_string(),
-///     "expected a port number from 1 to 65535\n\
-///      \x20   localhost:http\n\
-///      \x20             ^"
-/// );
-/// let error = "::1:8000".parse::<ClientEndpoint>().unwrap_err();
-/// assert_eq!(error.hint(), Some("[::1]:8000"));
-/// assert!(error.to_string().ends_with("\n  did you mean [::1]:8000?"));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointError {
-    problem: String,
-    text: String,
-    /// Byte offset of the error.
-    at: usize,
-    hint: Option<String>,
-}
-
-impl fmt::Display for EndpointError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let EndpointError { problem, text, at, hint } = self;
-        let indent = text[..*at].chars().count();
-        write!(f, "{problem}\n    {text}\n    {:indent$}^", "")?;
-        hint.iter().try_for_each(|hint| write!(f, "\n  did you mean {hint}?"))
-    }
-}
-
-impl std::error::Error for EndpointError {}
-
-impl EndpointError {
-    fn new(text: &str, at: usize, problem: impl Into<String>) -> EndpointError {
-        // Control characters would move the caret, or worse.
-        let shown = text.replace(char::is_control, "?");
-        let same = shown.len() == text.len() && text.is_char_boundary(at);
-        EndpointError {
-            problem: problem.into(),
-            text: shown,
-            at: if same { at } else { 0 },
-            hint: None,
-        }
-    }
-
-    /// Adds a suggested correction of `text`: the first candidate that `parses`.
-    pub(super) fn with_hint(mut self, text: &str, parses: impl Fn(&str) -> bool) -> EndpointError {
-        let likely = [bracketed(text), lower_case(text), file(text), of_url(text), local(text)];
-        let mut likely = likely.into_iter().flatten();
-        self.hint = likely.find(|hint| !hint.contains(char::is_control) && parses(hint));
-        self
-    }
-
-    /// A one-line description of the problem.
-    pub fn problem(&self) -> &str {
-        &self.problem
-    }
-
-    /// The position of the error: a byte offset into the string, at most its length.
-    ///
-    /// ```
-    /// let error = "tcp:localhost:http".parse::<couplet::endpoints::ClientEndpoint>().unwrap_err();
-    /// assert_eq!(error.at(), 14);
-    /// ```
-    pub fn at(&self) -> usize {
-        self.at
-    }
-
-    /// The suggested correction, if there is one.
-    pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
-    }
-}
-
-/// An IPv6 address without brackets: `::1:8000`, `tcp:8000:interface=::1`.
-fn bracketed(text: &str) -> Option<String> {
-    let is_ip = |ip: &str| ip.contains("::") || ip.matches(':').count() == 7;
-    if let Some((before, ip)) = text.rsplit_once('=') {
-        return is_ip(ip).then(|| format!("{before}=[{ip}]"));
-    }
-    let (kind, rest) = match text.strip_prefix("tcp:") {
-        Some(rest) => ("tcp:", rest),
-        None => ("", text),
-    };
-    let (ip, port) = rest.rsplit_once(':')?;
-    is_ip(ip).then(|| format!("{kind}[{ip}]:{port}"))
-}
-
-/// A kind in upper case.
-fn lower_case(text: &str) -> Option<String> {
-    let (kind, rest) = text.split_once(':')?;
-    let (kind, _) = KINDS.iter().find(|(known, _)| kind.eq_ignore_ascii_case(known))?;
-    Some(format!("{kind}:{rest}"))
-}
-
-/// The path of a UNIX socket.
-fn file(text: &str) -> Option<String> {
-    text.starts_with(['/', '.']).then(|| format!("unix:{text}"))
-}
-
-/// The host and port of a URL.
-fn of_url(text: &str) -> Option<String> {
-    let (_, rest) = text.split_once("://")?;
-    rest.split('/').next().map(str::to_owned)
-}
-
-/// A client endpoint without a host: the port on this machine.
-fn local(text: &str) -> Option<String> {
-    let port = text.strip_prefix("tcp").unwrap_or(text).trim_start_matches(':');
-    text.contains(':').then(|| format!("localhost:{port}"))
-}
+use crate::driver::ListenOptions;
 
 /// Escapes `:` and `\` so that the text is a single value in an endpoint string. Twisted's
 /// `quoteStringArgument`.
@@ -134,25 +21,56 @@ pub fn quote(value: &str) -> String {
     value.replace('\\', r"\\").replace(':', r"\:")
 }
 
-/// One value and its position.
+/// [`quote`], with nothing left that the grammar understands at the beginning of a part.
+pub(super) fn escaped(text: &str) -> String {
+    quote(text).replace('=', r"\=").replace('[', r"\[")
+}
+
+/// One value of an endpoint string, and its place there.
 #[derive(Clone)]
-pub(super) struct Part {
+pub struct Part {
     key: Option<String>,
     pub(super) text: String,
     pub(super) bracketed: bool,
     /// Where the part begins, including its key.
-    start: usize,
+    pub(super) start: usize,
     /// Where its value begins.
     at: usize,
-    whole: String,
+    whole: Arc<str>,
 }
 
 impl Part {
-    pub(super) fn error(&self, problem: impl Into<String>) -> EndpointError {
+    fn empty(whole: &Arc<str>, at: usize) -> Part {
+        let whole = whole.clone();
+        Part { key: None, text: String::new(), bracketed: false, start: at, at, whole }
+    }
+
+    /// A value that is not part of a string.
+    pub(super) fn alone(text: String) -> Part {
+        Part { text: text.clone(), ..Part::empty(&text.into(), 0) }
+    }
+
+    /// The same place, with a value that was read and written again.
+    pub(super) fn reading(self, value: impl fmt::Display) -> Part {
+        Part { text: value.to_string(), ..self }
+    }
+
+    /// The value, without its key and with escapes resolved.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// An error that points at this value.
+    pub fn error(&self, problem: impl Into<String>) -> EndpointError {
         EndpointError::new(&self.whole, self.at, problem)
     }
 
-    pub(super) fn number(&self, what: &str, least: u64, most: u64) -> Result<u64, EndpointError> {
+    /// A number.
+    ///
+    /// # Errors
+    ///
+    /// If it is not, or out of bounds: `expected {what} from {least} to {most}`.
+    pub fn number(&self, what: &str, least: u64, most: u64) -> Result<u64, EndpointError> {
         let digits = !self.text.is_empty() && self.text.bytes().all(|b| b.is_ascii_digit());
         match self.text.parse::<u64>() {
             Ok(number) if digits && (least..=most).contains(&number) => Ok(number),
@@ -165,8 +83,12 @@ impl Part {
         Ok(self.number("a number of connections", 1, u32::MAX.into())? as u32)
     }
 
-    /// A time greater than 0.
-    pub(super) fn seconds(&self) -> Result<Duration, EndpointError> {
+    /// A time in seconds, greater than 0.
+    ///
+    /// # Errors
+    ///
+    /// If it is not.
+    pub fn seconds(&self) -> Result<Duration, EndpointError> {
         let time = Seconds::read(&self.text).filter(|time| !time.is_zero());
         time.ok_or_else(|| {
             let most = u64::MAX;
@@ -174,66 +96,60 @@ impl Part {
         })
     }
 
-    /// Whether it was written as `key=value`.
-    pub(super) fn is_named(&self) -> bool {
-        self.key.is_some()
-    }
-
-    fn yes_or_no(&self) -> Result<bool, EndpointError> {
+    /// `yes`, `true` or `1`; `no`, `false` or `0`.
+    ///
+    /// # Errors
+    ///
+    /// If it is neither.
+    pub fn yes_or_no(&self) -> Result<bool, EndpointError> {
         match self.text.as_str() {
             "yes" | "true" | "1" => Ok(true),
             "no" | "false" | "0" => Ok(false),
             _ => Err(self.error("expected yes or no")),
         }
     }
-}
 
-/// The kind of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Tcp,
-    Unix,
-    /// TLS over another endpoint, over TCP if it has no kind.
-    #[cfg(any(feature = "tls", feature = "ring"))]
-    Tls,
-    /// No kind given: TCP, but a port alone is local.
-    Short,
-}
+    /// Whether it was written as `key=value`.
+    pub(super) fn is_named(&self) -> bool {
+        self.key.is_some()
+    }
 
-const KINDS: &[(&str, Kind)] = &[
-    ("tcp", Kind::Tcp),
-    ("unix", Kind::Unix),
-    #[cfg(any(feature = "tls", feature = "ring"))]
-    ("tls", Kind::Tls),
-    #[cfg(any(feature = "tls", feature = "ring"))]
-    ("ssl", Kind::Tls),
-];
-
-/// Reserved kinds. A host with such a name must be preceded by `tcp:`, as in `tcp:tls:443`.
-const OTHER_KINDS: [&str; 8] = ["tcp4", "tcp6", "udp", "tls", "ssl", "fd", "stdio", "systemd"];
-
-impl Kind {
-    /// The form of an endpoint of this kind, for error messages.
-    pub(super) fn form(self, rest: &str) -> String {
-        match self {
-            Kind::Tcp => format!("tcp:{rest}"),
-            Kind::Unix => format!("unix:{rest}"),
-            #[cfg(any(feature = "tls", feature = "ring"))]
-            Kind::Tls => format!("tls:{rest}"),
-            Kind::Short => rest.to_owned(),
-        }
+    /// True for a part that may be a kind.
+    fn is_word(&self) -> bool {
+        self.key.is_none() && !self.bracketed
     }
 }
 
-/// The parts of an endpoint string that have not been consumed yet.
-pub(super) struct Parts {
-    text: String,
+/// Only its value: equal endpoints look equal, wherever their parts were.
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+/// The parts of an endpoint string that have not been taken yet. Readers of
+/// [registered](super::register_server) kinds take theirs.
+///
+/// A keyword goes to the outermost kind in the string that asks for it. What nothing took is an
+/// error, which lists the keywords that were asked for.
+pub struct Parts {
+    whole: Arc<str>,
+    /// Law 9: the string.
     parts: Vec<Part>,
+    /// The kinds that were taken, the outermost first.
+    kinds: Vec<String>,
+    /// The keywords that were asked for, and whether errors list them.
+    asked: Vec<(&'static str, bool)>,
+    /// A part that is near to a kind, and was taken for a host.
+    doubtful: Option<Part>,
+    /// The options of ports, unless the string sets them.
+    pub(super) options: ListenOptions,
 }
 
 impl Parts {
-    pub(super) fn new(text: &str) -> Result<Parts, EndpointError> {
-        let mut parts = vec![Part::empty(text, 0)];
+    pub(super) fn new(text: &str, options: &ListenOptions) -> Result<Parts, EndpointError> {
+        let whole: Arc<str> = text.into();
+        let mut parts = vec![Part::empty(&whole, 0)];
         let mut letters = text.char_indices();
         let mut depth = 0usize;
         while let Some((at, letter)) = letters.next() {
@@ -245,7 +161,7 @@ impl Parts {
                         return Err(EndpointError::new(text, at, "nothing follows this backslash"));
                     }
                 },
-                ':' if depth == 0 => parts.push(Part::empty(text, at + 1)),
+                ':' if depth == 0 => parts.push(Part::empty(&whole, at + 1)),
                 '=' if depth == 0 && part.key.is_none() => {
                     part.key = Some(std::mem::take(&mut part.text));
                     part.at = at + 1;
@@ -260,42 +176,136 @@ impl Parts {
         }
         match parts.last() {
             Some(part) if depth == 1 => Err(part.error("unclosed bracket")),
-            _ => Ok(Parts { text: text.to_owned(), parts }),
+            _ => Ok(Parts {
+                whole,
+                parts,
+                kinds: Vec::new(),
+                asked: Vec::new(),
+                doubtful: None,
+                options: options.clone(),
+            }),
         }
     }
 
-    /// The place of the whole string, for errors about no part of it.
-    #[cfg(any(feature = "tls", feature = "ring"))]
-    pub(super) fn whole(&self) -> Part {
-        Part::empty(&self.text, 0)
+    /// Takes the value of `key=`, if given; of several the first.
+    pub fn keyword(&mut self, key: &'static str) -> Option<Part> {
+        self.take(key, true)
     }
 
-    /// Whether the next part is the kind of another endpoint.
-    #[cfg(any(feature = "tls", feature = "ring"))]
-    pub(super) fn has_kind(&self) -> bool {
-        let first = self.parts.first().filter(|first| !first.is_named() && !first.bracketed);
-        first.is_some_and(|first| KINDS.iter().any(|(name, _)| *name == first.text))
+    /// Takes the value of the first of several names of a keyword. Errors list the first name.
+    pub(super) fn one_of(&mut self, keys: &[&'static str]) -> Option<Part> {
+        let mut first = true;
+        let mut found = None;
+        for key in keys {
+            let part = match found {
+                None => self.take(key, first),
+                Some(_) => {
+                    self.note(key, first);
+                    None
+                }
+            };
+            found = found.or(part);
+            first = false;
+        }
+        found
     }
 
-    /// Takes the kind: the first part, unless that is a host or a port.
-    pub(super) fn take_kind(&mut self, to: &str) -> Result<Kind, EndpointError> {
-        let Some(first) = self.parts.first() else { return Ok(Kind::Short) };
-        if first.is_named() || first.bracketed {
-            return Ok(Kind::Short);
+    fn take(&mut self, key: &'static str, listed: bool) -> Option<Part> {
+        self.note(key, listed);
+        let at = self.parts.iter().position(|part| part.key.as_deref() == Some(key))?;
+        Some(self.parts.remove(at))
+    }
+
+    /// Notes that this keyword is known, and whether errors list it.
+    pub(super) fn note(&mut self, key: &'static str, listed: bool) {
+        if !self.has_asked(key) {
+            self.asked.push((key, listed));
         }
-        if let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == first.text) {
-            self.parts.remove(0);
-            return Ok(*kind);
+    }
+
+    fn has_asked(&self, key: &str) -> bool {
+        self.asked.iter().any(|(asked, _)| *asked == key)
+    }
+
+    /// Takes the next part without a key.
+    pub fn positional(&mut self) -> Option<Part> {
+        let at = self.parts.iter().position(|part| part.key.is_none())?;
+        Some(self.parts.remove(at))
+    }
+
+    /// Reads the rest as an endpoint to listen on, TCP unless it begins with another kind, or the
+    /// value of `endpoint=`, which has its own keywords. For kinds that wrap another.
+    ///
+    /// # Errors
+    ///
+    /// If it is not valid.
+    pub fn server(&mut self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+        self.inner::<dyn ServerEndpoint>()
+    }
+
+    /// Reads the rest as an endpoint to connect to, as [`server`](Self::server) does.
+    ///
+    /// # Errors
+    ///
+    /// If it is not valid.
+    pub fn client(&mut self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+        self.inner::<dyn ClientEndpoint>()
+    }
+
+    fn inner<E: Side + ?Sized>(&mut self) -> Result<Arc<E>, EndpointError> {
+        match self.keyword("endpoint") {
+            Some(part) => super::kinds::parse::<E>(&part.text, &self.options)
+                .map_err(|error| part.error(error.problem())),
+            None => self.endpoint::<E>(),
         }
-        let kind = first.text.to_ascii_lowercase();
-        let what = match &*kind {
-            kind if KINDS.iter().any(|(known, _)| *known == kind) => {
-                "tcp:, unix: or tls:, in lower case"
-            }
-            kind if OTHER_KINDS.contains(&kind) => "tcp:, unix:, tls: or a host",
-            _ => return Ok(Kind::Short),
+    }
+
+    /// Reads the parts as an endpoint.
+    pub(super) fn endpoint<E: Side + ?Sized>(&mut self) -> Result<Arc<E>, EndpointError> {
+        match self.take_kind::<E>()? {
+            Some(read) => read(self),
+            None => E::tcp(self),
+        }
+    }
+
+    /// Takes the kind: the next part without a key, unless that is a host or a port.
+    fn take_kind<E: Side + ?Sized>(
+        &mut self,
+    ) -> Result<Option<super::kinds::Read<E>>, EndpointError> {
+        let Some(at) = self.parts.iter().position(|part| part.key.is_none()) else {
+            return Ok(None);
         };
-        Err(first.error(format!("an endpoint to {to} starts with {what}")))
+        let first = &self.parts[at];
+        if !first.is_word() {
+            return Ok(None);
+        }
+        let Some(read) = E::kinds().find(&first.text) else {
+            if near(&first.text, E::kinds().names()).is_some() {
+                self.doubtful = Some(first.clone());
+            }
+            return match E::is_reserved(&first.text) {
+                true => Err(first.error(E::starts_with())),
+                false => Ok(None),
+            };
+        };
+        if self.kinds.contains(&first.text) {
+            let kind = &first.text;
+            return Err(first.error(format!(
+                "a second {kind}: takes its keywords in a string of its own: {kind}:endpoint=…"
+            )));
+        }
+        self.kinds.push(self.parts.remove(at).text);
+        Ok(Some(read))
+    }
+
+    /// True in a string without any kind.
+    pub(super) fn is_short(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// The form of an endpoint, for error messages: its kinds, and then `rest`.
+    pub(super) fn form(&self, rest: &str) -> String {
+        self.kinds.iter().map(|kind| format!("{kind}:")).chain([rest.to_owned()]).collect()
     }
 
     /// The host, if given, and the port: by keyword, otherwise by position.
@@ -305,74 +315,130 @@ impl Parts {
     ) -> Result<(Option<Part>, Part), EndpointError> {
         let (host, port) = (self.keyword("host"), self.keyword("port"));
         if let Some(port) = port {
-            return Ok((host.or_else(|| self.unnamed()), port));
+            return Ok((host.or_else(|| self.positional()), port));
         }
-        let first = self.unnamed().ok_or_else(|| self.missing("port", form))?;
+        let first = self.positional().ok_or_else(|| self.missing("port", form))?;
         if host.is_some() {
             return Ok((host, first));
         }
-        Ok(match self.unnamed() {
+        Ok(match self.positional() {
             Some(port) => (Some(first), port),
             None => (None, first),
         })
     }
 
-    /// Takes the next part without a key.
-    pub(super) fn unnamed(&mut self) -> Option<Part> {
-        let at = self.parts.iter().position(|part| part.key.is_none())?;
-        Some(self.parts.remove(at))
+    /// The error for a part that `form` requires.
+    pub fn missing(&self, what: &str, form: &str) -> EndpointError {
+        self.whole_error(self.whole.len(), format!("missing {what}: expected {form}"))
     }
 
-    /// The error for a part that `form` requires.
-    pub(super) fn missing(&self, what: &str, form: &str) -> EndpointError {
-        let problem = format!("missing {what}: expected {form}");
-        EndpointError::new(&self.text, self.text.len(), problem)
+    fn whole_error(&self, at: usize, problem: impl Into<String>) -> EndpointError {
+        EndpointError::new(&self.whole, at, problem)
     }
 
     /// Reads `key=yes|no` into `on`, if given.
-    pub(super) fn set(&mut self, key: &str, on: &mut bool) -> Result<(), EndpointError> {
+    pub(super) fn set(&mut self, key: &'static str, on: &mut bool) -> Result<(), EndpointError> {
         if let Some(part) = self.keyword(key) {
             *on = part.yes_or_no()?;
         }
         Ok(())
     }
 
-    /// Takes the value of `key`, if given.
-    pub(super) fn keyword(&mut self, key: &str) -> Option<Part> {
-        let at = self.parts.iter().position(|part| part.key.as_deref() == Some(key))?;
-        Some(self.parts.remove(at))
+    /// Checks that no parts are left.
+    pub(super) fn finish(&self) -> Result<(), EndpointError> {
+        let Some(part) = self.parts.first() else { return Ok(()) };
+        let Some(key) = &part.key else { return Err(part.error("expected nothing more")) };
+        let shown = key.replace(char::is_control, "?");
+        Err(self.whole_error(
+            part.start,
+            match self.has_asked(key) {
+                true => format!("repeated keyword {shown}="),
+                false => format!("unknown keyword {shown}=; {}", self.known()),
+            },
+        ))
     }
 
-    /// Checks that no parts are left.
-    pub(super) fn expect_end(&self, known: &str) -> Result<(), EndpointError> {
-        match self.parts.first() {
-            None => Ok(()),
-            Some(part) => Err(match &part.key {
-                Some(key) => EndpointError::new(
-                    &self.text,
-                    part.start,
-                    format!(
-                        "unknown or repeated keyword {}=; known keywords are {known}",
-                        key.replace(char::is_control, "?")
-                    ),
-                ),
-                None => part.error("expected nothing more"),
-            }),
+    fn known(&self) -> String {
+        let listed = self.asked.iter().filter(|(_, listed)| *listed);
+        let listed: Vec<String> = listed.map(|(key, _)| format!("{key}=")).collect();
+        match listed.split_last() {
+            Some((last, rest)) if !rest.is_empty() => {
+                format!("known keywords are {} and {last}", rest.join(", "))
+            }
+            _ => format!("known keywords are {}", listed.concat()),
         }
     }
-}
 
-/// Only its value: equal endpoints look equal, wherever their parts were.
-impl fmt::Debug for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.fmt(f)
+    /// The string with its unknown keywords replaced by those that are near.
+    pub(super) fn with_near_keywords(&self) -> Option<String> {
+        let mut text = self.whole.to_string();
+        let mut changed = false;
+        for part in self.parts.iter().rev() {
+            let Some(key) = part.key.as_deref().filter(|key| !self.has_asked(key)) else {
+                continue;
+            };
+            if let Some(meant) = near(key, self.asked.iter().map(|(key, _)| (*key).to_owned())) {
+                text.replace_range(part.start..part.at - 1, &meant);
+                changed = true;
+            }
+        }
+        changed.then_some(text)
+    }
+
+    /// The part that was perhaps a kind, and the string with the near kind in its place.
+    pub(super) fn with_near_kind<E: Side + ?Sized>(&self) -> Option<(&Part, String)> {
+        let part = self.doubtful.as_ref()?;
+        let meant = near(&part.text, E::kinds().names())?;
+        let rest = self.whole.get(part.start..)?.strip_prefix(&*part.text)?;
+        Some((part, format!("{}{meant}{rest}", &self.whole[..part.start])))
     }
 }
 
-impl Part {
-    fn empty(whole: &str, at: usize) -> Part {
-        let whole = whole.to_owned();
-        Part { key: None, text: String::new(), bracketed: false, start: at, at, whole }
+/// What `tls:` needs for Twisted's forms.
+#[cfg(any(feature = "tls", feature = "ring"))]
+impl Parts {
+    /// Takes the value of `key=`, a name of Twisted's that errors do not list.
+    pub(super) fn unlisted(&mut self, key: &'static str) -> Option<Part> {
+        self.take(key, false)
+    }
+
+    /// Whether there is a value of `key=`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.parts.iter().any(|part| part.key.as_deref() == Some(key))
+    }
+
+    /// Takes the next part without a key if it is like this.
+    pub(super) fn positional_if(&mut self, is: impl Fn(&str) -> bool) -> Option<Part> {
+        let at = self.parts.iter().position(|part| part.key.is_none())?;
+        is(&self.parts[at].text).then(|| self.parts.remove(at))
+    }
+
+    /// Adds a part without a key behind the others.
+    pub(super) fn add(&mut self, text: &str) {
+        let end = self.whole.len();
+        self.parts.push(Part { text: text.to_owned(), ..Part::empty(&self.whole, end) });
+    }
+
+    /// Whether a part without a key is left.
+    pub(super) fn has_positional(&self) -> bool {
+        self.parts.iter().any(|part| part.key.is_none())
+    }
+
+    /// Whether the next part without a key is a kind.
+    pub(super) fn has_kind<E: Side + ?Sized>(&self) -> bool {
+        let first = self.parts.iter().find(|part| part.key.is_none());
+        first.is_some_and(|first| first.is_word() && E::kinds().find(&first.text).is_some())
+    }
+
+    /// The place of the whole string, for errors about no part of it.
+    pub(super) fn whole(&self) -> Part {
+        Part::empty(&self.whole, 0)
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("whole", &self.whole).finish_non_exhaustive()
     }
 }
 
@@ -405,4 +471,35 @@ impl fmt::Display for Seconds {
             nanos => write!(f, ".{}", format!("{nanos:09}").trim_end_matches('0')),
         }
     }
+}
+
+/// Writes a wrapper's kind, and the endpoint that it wraps.
+pub(super) fn print_over(f: &mut fmt::Formatter<'_>, kind: &str, over: &str) -> fmt::Result {
+    match kinds_of(over).iter().any(|inner| inner == kind) {
+        true => write!(f, "{kind}:endpoint={}", escaped(over)),
+        false => write!(f, "{kind}:{over}"),
+    }
+}
+
+/// The kinds at the beginning of an endpoint string, in either direction.
+fn kinds_of(text: &str) -> Vec<String> {
+    let Ok(parts) = Parts::new(text, &ListenOptions::default()) else { return Vec::new() };
+    let words = parts.parts.into_iter().filter(|part| part.key.is_none());
+    let is_kind = |word: &Part| word.is_word() && <dyn ServerEndpoint>::is_reserved(&word.text);
+    words.take_while(is_kind).map(|word| word.text).collect()
+}
+
+/// Whether the rest of a `tcp:` endpoint would be of another kind without it.
+#[cfg(any(feature = "tls", feature = "ring"))]
+pub(super) fn needs_tcp(rest: &str) -> bool {
+    !kinds_of(rest).is_empty()
+}
+
+/// Writes `:key=value`, if there is a value.
+pub(super) fn print_part(
+    f: &mut fmt::Formatter<'_>,
+    key: &str,
+    part: Option<&Part>,
+) -> fmt::Result {
+    part.iter().try_for_each(|part| write!(f, ":{key}={}", escaped(&part.text)))
 }

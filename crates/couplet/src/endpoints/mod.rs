@@ -1,4 +1,4 @@
-//! Endpoint strings: where to listen and where to connect, in one grammar.
+//! Endpoints: where to listen and where to connect, as strings in one grammar, or as objects.
 //!
 //! | string | listens | connects |
 //! | --- | --- | --- |
@@ -7,12 +7,18 @@
 //! | `[fe80::1%eth0]:8000`, `[fe80::1%2]:8000` | on that address of the interface | through that interface |
 //! | `:8000`, `tcp:8000` | on all interfaces, IPv6 and IPv4 | |
 //! | `tcp:8000:interface=127.0.0.1`, `tcp:127.0.0.1:8000` | on that address | the second only: to that host |
+//! | `tcp6:8000` | on all interfaces, IPv6 only | |
 //! | `example.com:8000`, `tcp:example.com:8000` | | to that host, trying all its addresses |
 //! | `unix:/run/app.sock`, `unix:app.sock` | on that UNIX socket | to it |
 //! | `unix:@app` | on that abstract name, on Linux | to it |
+//! | `systemd:web`, `systemd:0` | on that socket of the init system's, by name or index | |
+//! | `fd:3` | on the socket that was inherited with this number | |
 //! | `tls:443:cert=site.pem:key=site.key` | with TLS on all interfaces | |
 //! | `tls:example.com:443` | | with TLS to that host, whose certificate is verified |
 //! | `tls:unix:app.sock:…` | with TLS on that UNIX socket | with TLS to it, given `servername=` |
+//! | `haproxy:tcp:8080`, `haproxy:unix:app.sock` | reads a PROXY header first | writes one |
+//! | `throttle:8000:read=64k`, `throttle:example.com:80:write=1M` | at most so many bytes a second | the same |
+//! | `log:8000`, `log:example.com:80:file=traffic.pcap` | logs what passes | the same |
 //!
 //! `:` separates parts, the first `=` in a part separates key and value, a backslash escapes, and
 //! brackets enclose an IPv6 address. Options follow as keywords: `:8000:backlog=500`,
@@ -20,158 +26,264 @@
 //! [`Address`], such as that of a port, formats as an endpoint for either purpose.
 //!
 //! `tcp:` may be omitted; a first part such as `unix` or `udp` is that of another kind, so a
-//! host of that name needs it: `tcp:udp:80`. Twisted's `serverFromString` and `clientFromString`.
+//! host of that name needs it: `tcp:udp:80`.
+//!
+//! # Wrappers
+//!
+//! `tls:`, `haproxy:`, `throttle:` and `log:` take another endpoint, in any order. What is written
+//! last is next to the socket: `tls:haproxy:443:…` reads the PROXY header in clear, before TLS, and
+//! `log:tls:443:…` logs plaintext. The keywords of all of them follow in any order; each belongs to
+//! the outermost kind that knows it. A kind can be there twice if the inner one has a string of its
+//! own: `log:endpoint=tls\:log\:443\:cert=site.pem:file=plain.txt`.
+//!
+//! # Your own
+//!
+//! [`ServerEndpoint`] and [`ClientEndpoint`] are open, and [`register_server`] and
+//! [`register_client`] give a kind of yours a prefix. The chapter [`manual::endpoints`] has examples.
+//!
+//! Twisted's `serverFromString` and `clientFromString`, whose strings are understood, and
+//! `IStreamServerEndpoint` and `IStreamClientEndpoint`.
+//!
+//! [`manual::endpoints`]: crate::manual::endpoints
 
+mod error;
 mod grammar;
+mod inherited;
+mod kinds;
+mod log;
+mod proxy;
 mod tcp;
+mod throttle;
 #[cfg(any(feature = "tls", feature = "ring"))]
 mod tls;
 mod unix;
 
+use std::any::Any;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
+use std::sync::Arc;
 
-use crate::address::{Address, UnixAddress};
-use crate::defer::{Deferred, Failure, Result};
-use crate::driver::{ConnectOptions, ListenOptions};
+pub use error::EndpointError;
+pub use grammar::{Part, Parts, quote};
+pub use inherited::{FdServer, SystemdServer};
+pub use kinds::{RegisterError, register_client, register_server};
+pub use log::Logged;
+pub use proxy::{ProxyClient, ProxyServer};
+pub use tcp::{TcpClient, TcpServer};
+pub use throttle::Throttled;
 #[cfg(any(feature = "tls", feature = "ring"))]
-use crate::factory::Layered;
-use crate::factory::{Factory, IntoFactory};
+pub use tls::{TlsClient, TlsServer};
+pub use unix::{UnixClient, UnixServer};
+
+use crate::address::Address;
+use crate::defer::{Deferred, Failure, Result};
+use crate::driver::ListenOptions;
+use crate::factory::{ErasedFactory, Factory, IntoFactory};
 use crate::protocol::Protocol;
 use crate::reactor::{Port, Reactor};
-use crate::transport::Connection;
-pub use grammar::{EndpointError, quote};
-use grammar::{Kind, Parts};
-#[cfg(any(feature = "tls", feature = "ring"))]
-pub use tls::{TlsConnect, TlsListen};
+use crate::transport::{Connection, Transport};
 
-/// Where to listen.
+/// Where to listen. Twisted's `IStreamServerEndpoint`.
+///
+/// It displays as a string that [`server_from_string`] reads.
 ///
 /// ```
-/// use couplet::endpoints::ServerEndpoint;
+/// use couplet::endpoints::{ServerEndpoint, TcpServer};
+/// use couplet::factory::ErasedFactory;
+/// use couplet::{Port, Reactor};
 ///
-/// let endpoint: ServerEndpoint = "tcp:8000:interface=127.0.0.1".parse()?;
+/// /// Listens on one of these ports: the first that is free.
+/// #[derive(Debug)]
+/// struct FirstFree(std::ops::Range<u16>);
+///
+/// impl ServerEndpoint for FirstFree {
+///     fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
+///         let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+///         let port = self.0.clone().find(is_free).unwrap_or(0);
+///         TcpServer::new(([127, 0, 0, 1], port).into()).listen(reactor, factory)
+///     }
+/// }
+///
+/// impl std::fmt::Display for FirstFree {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         write!(f, "first-free:{}:{}", self.0.start, self.0.end)
+///     }
+/// }
+/// # struct Echo;
+/// # impl couplet::Protocol for Echo {
+/// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+/// # }
+/// # fn main() -> couplet::Result<()> {
+/// # let reactor_loop = couplet::Loop::new()?;
+/// # let reactor = reactor_loop.reactor();
+/// reactor.listen(FirstFree(40_000..60_000), || Echo)?;
+/// # Ok(())
+/// # }
+/// ```
+pub trait ServerEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
+    /// Listens, and has the factory build a protocol for each connection. Called by
+    /// [`Reactor::listen`]; may be called again.
+    ///
+    /// An endpoint passes the factory on, to another endpoint or to a method of the reactor. A
+    /// wrapper first puts its layer under it: [`ErasedFactory::layered`].
+    ///
+    /// # Errors
+    ///
+    /// When it cannot listen.
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port>;
+}
+
+/// Where to connect. Twisted's `IStreamClientEndpoint`.
+///
+/// It displays as a string that [`client_from_string`] reads.
+pub trait ClientEndpoint: Any + fmt::Debug + fmt::Display + Send + Sync {
+    /// Connects, and has the factory build the protocol. Called by [`Reactor::connect`]; may be
+    /// called again. The Deferred fires with the connection's transport once `connection_made` has
+    /// been called; cancelling it stops the attempt.
+    ///
+    /// An endpoint passes the factory on, as in [`ServerEndpoint::listen`]; it may do so later, such
+    /// as when it has looked something up.
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport>;
+
+    /// The host's name or IP address: with `tls:` around this endpoint, the certificate must be for
+    /// it. By default there is none, and `tls:` needs `servername=`.
+    fn host(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl<E: ServerEndpoint + ?Sized> ServerEndpoint for Arc<E> {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
+        (**self).listen(reactor, factory)
+    }
+}
+
+impl<E: ClientEndpoint + ?Sized> ClientEndpoint for Arc<E> {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        (**self).connect(reactor, factory)
+    }
+
+    fn host(&self) -> Option<&str> {
+        (**self).host()
+    }
+}
+
+/// Reads a string that says where to listen. Twisted's `serverFromString`.
+///
+/// ```
+/// use couplet::endpoints::server_from_string;
+///
+/// let endpoint = server_from_string("tcp:8000:interface=127.0.0.1")?;
 /// assert_eq!(endpoint.to_string(), "tcp:8000:interface=127.0.0.1");
-/// let endpoint: ServerEndpoint = "localhost:8000".parse()?;
+/// let endpoint = server_from_string("localhost:8000")?;
 /// assert_eq!(endpoint.to_string(), "tcp:8000:interface=127.0.0.1");
-/// let error = "tcp:80000".parse::<ServerEndpoint>().unwrap_err();
+/// let error = server_from_string("tcp:80000").unwrap_err();
 /// assert!(error.to_string().contains("from 0 to 65535"));
 /// # Ok::<(), couplet::endpoints::EndpointError>(())
 /// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum ServerEndpoint {
-    /// `[tcp:][HOST:]PORT[:interface=IP][:backlog=N]`, plus `reuse_port=`, `reuse_addr=`,
-    /// `dual_stack=` and `no_delay=`, each followed by `yes` or `no`. HOST is an IP address,
-    /// `localhost` for 127.0.0.1, or empty for all addresses.
-    Tcp {
-        /// The address to bind; `[::]` accepts IPv4 too.
-        address: SocketAddr,
-        /// The port's options.
-        options: ListenOptions,
-    },
-    /// `unix:PATH[:mode=OCTAL][:owner=UID][:group=GID][:lockfile=yes|no][:backlog=N]`. PATH may be
-    /// `@NAME`, an abstract name.
-    Unix {
-        /// The path or the abstract name.
-        path: UnixAddress,
-        /// The port's options.
-        options: ListenOptions,
-    },
-    /// `tls:ENDPOINT:cert=FILE:key=FILE[:sni=DIR][:client-ca=FILE][:alpn=NAME,NAME]`, where `tcp:`
-    /// may be omitted from ENDPOINT. With `client-ca=` a client must have a certificate of an issuer
-    /// in that file. Also `ssl:`, with Twisted's `certKey=` and `privateKey=`.
-    #[cfg(any(feature = "tls", feature = "ring"))]
-    Tls {
-        /// What carries the TLS connections.
-        over: Box<ServerEndpoint>,
-        /// The settings, whose files are read when it listens.
-        tls: Box<TlsListen>,
-    },
+///
+/// # Errors
+///
+/// If it is not a valid endpoint.
+pub fn server_from_string(text: &str) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    server_from_string_with(text, &ListenOptions::default())
 }
 
-/// Where to connect.
+/// [`server_from_string`] with options that hold unless the string sets them.
 ///
 /// ```
-/// use couplet::endpoints::ClientEndpoint;
+/// use couplet::ListenOptions;
+/// use couplet::endpoints::server_from_string_with;
 ///
-/// let endpoint: ClientEndpoint = "tcp:[::1]:8000:timeout=5".parse()?;
+/// let crowds = ListenOptions::default().backlog(1024);
+/// let endpoint = server_from_string_with("throttle:unix:app.sock:read=1M", &crowds)?;
+/// assert_eq!(endpoint.to_string(), "throttle:unix:app.sock:backlog=1024:read=1000000");
+/// # Ok::<(), couplet::endpoints::EndpointError>(())
+/// ```
+///
+/// # Errors
+///
+/// If it is not a valid endpoint.
+pub fn server_from_string_with(
+    text: &str,
+    options: &ListenOptions,
+) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    kinds::parse(text, options)
+}
+
+/// Reads a string that says where to connect. Twisted's `clientFromString`.
+///
+/// ```
+/// use couplet::endpoints::client_from_string;
+///
+/// let endpoint = client_from_string("tcp:[::1]:8000:timeout=5")?;
 /// assert_eq!(endpoint.to_string(), "tcp:[::1]:8000:timeout=5");
-/// let endpoint: ClientEndpoint = "example.com:80".parse()?;
+/// let endpoint = client_from_string("example.com:80")?;
 /// assert_eq!(endpoint.to_string(), "tcp:example.com:80");
 /// # Ok::<(), couplet::endpoints::EndpointError>(())
 /// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum ClientEndpoint {
-    /// `[tcp:]HOST:PORT[:timeout=SECONDS][:bindAddress=IP][:bindPort=N][:no_delay=yes|no]`, or just
-    /// a port, on this machine.
-    Tcp {
-        /// A name or an IP address, without brackets. The scope of an IPv6 address follows a `%`.
-        host: String,
-        /// The port number.
-        port: u16,
-        /// The connection's options.
-        options: ConnectOptions,
-    },
-    /// `unix:PATH[:timeout=SECONDS]`. PATH may be `@NAME`, an abstract name.
-    Unix {
-        /// The path or the abstract name.
-        path: UnixAddress,
-        /// The connection's options.
-        options: ConnectOptions,
-    },
-    /// `tls:ENDPOINT[:ca=FILE][:servername=NAME][:cert=FILE:key=FILE][:alpn=NAME,NAME]`, where
-    /// `tcp:` may be omitted from ENDPOINT. Without `ca=` it trusts what the system trusts, and
-    /// without `servername=` the certificate must be for the host. Also `ssl:`, with Twisted's
-    /// `certificate=`, `certKey=` and `privateKey=`.
-    #[cfg(any(feature = "tls", feature = "ring"))]
-    Tls {
-        /// What carries the TLS connection.
-        over: Box<ClientEndpoint>,
-        /// The settings, whose files are read when it connects.
-        tls: Box<TlsConnect>,
-    },
+///
+/// # Errors
+///
+/// If it is not a valid endpoint.
+pub fn client_from_string(text: &str) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    kinds::parse(text, &ListenOptions::default())
 }
 
-/// What [`Reactor::listen`] and [`Reactor::connect`] accept: an endpoint, or an endpoint string.
-pub trait IntoEndpoint<E> {
+/// What [`Reactor::listen`] (with `E = dyn ServerEndpoint`) and [`Reactor::connect`] (with `E = dyn
+/// ClientEndpoint`) accept: an endpoint, or an endpoint string.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an endpoint",
+    label = "neither an endpoint string nor an endpoint",
+    note = "an endpoint is a string such as `\"tcp:8000\"`, or a type that implements `ServerEndpoint` to listen or `ClientEndpoint` to connect"
+)]
+pub trait IntoEndpoint<E: ?Sized> {
     /// Converts it into an endpoint.
     ///
     /// # Errors
     ///
     /// If a string is not a valid endpoint.
-    fn into_endpoint(self) -> Result<E, EndpointError>;
+    fn into_endpoint(self) -> Result<Arc<E>, EndpointError>;
 }
 
-impl<E: FromStr<Err = EndpointError>> IntoEndpoint<E> for &str {
-    fn into_endpoint(self) -> Result<E, EndpointError> {
-        self.parse()
+macro_rules! strings_are_endpoints {
+    ($($text:ty),*) => {$(
+        impl IntoEndpoint<dyn ServerEndpoint> for $text {
+            fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+                server_from_string(self.as_ref())
+            }
+        }
+
+        impl IntoEndpoint<dyn ClientEndpoint> for $text {
+            fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+                client_from_string(self.as_ref())
+            }
+        }
+    )*};
+}
+
+strings_are_endpoints!(&str, &String, String);
+
+impl<E: ServerEndpoint> IntoEndpoint<dyn ServerEndpoint> for E {
+    fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+        Ok(Arc::new(self))
     }
 }
 
-impl<E: FromStr<Err = EndpointError>> IntoEndpoint<E> for &String {
-    fn into_endpoint(self) -> Result<E, EndpointError> {
-        self.parse()
+impl<E: ClientEndpoint> IntoEndpoint<dyn ClientEndpoint> for E {
+    fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+        Ok(Arc::new(self))
     }
 }
 
-impl<E: FromStr<Err = EndpointError>> IntoEndpoint<E> for String {
-    fn into_endpoint(self) -> Result<E, EndpointError> {
-        self.parse()
+impl IntoEndpoint<dyn ServerEndpoint> for &Arc<dyn ServerEndpoint> {
+    fn into_endpoint(self) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+        Ok(self.clone())
     }
 }
 
-impl IntoEndpoint<ServerEndpoint> for ServerEndpoint {
-    fn into_endpoint(self) -> Result<ServerEndpoint, EndpointError> {
-        Ok(self)
-    }
-}
-
-impl IntoEndpoint<ClientEndpoint> for ClientEndpoint {
-    fn into_endpoint(self) -> Result<ClientEndpoint, EndpointError> {
-        Ok(self)
+impl IntoEndpoint<dyn ClientEndpoint> for &Arc<dyn ClientEndpoint> {
+    fn into_endpoint(self) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+        Ok(self.clone())
     }
 }
 
@@ -183,82 +295,34 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] if the string is not a valid endpoint, [`ListenError`](crate::ListenError)
-    /// if the port can't be opened.
+    /// [`EndpointError`] if the string is not a valid endpoint, or names something that cannot be
+    /// used, such as a certificate; [`ListenError`](crate::ListenError) if the port can't be opened;
+    /// the errors of the endpoint.
     #[track_caller]
     pub fn listen<K>(
         &self,
-        endpoint: impl IntoEndpoint<ServerEndpoint>,
+        endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
         factory: impl IntoFactory<K>,
     ) -> Result<Port> {
-        match endpoint.into_endpoint()? {
-            #[cfg(any(feature = "tls", feature = "ring"))]
-            ServerEndpoint::Tls { over, tls } => {
-                let tls = tls.load()?;
-                let layer = move |reactor: &Reactor, _: &Address| tls.layer(reactor.now());
-                self.listen_plain(*over, Layered::new(factory, layer))
-            }
-            plain => self.listen_plain(plain, factory),
-        }
-    }
-
-    #[track_caller]
-    fn listen_plain<K>(
-        &self,
-        endpoint: ServerEndpoint,
-        factory: impl IntoFactory<K>,
-    ) -> Result<Port> {
-        Ok(match endpoint {
-            ServerEndpoint::Tcp { address, options } => {
-                self.listen_tcp_with(address, options, factory)?
-            }
-            ServerEndpoint::Unix { path, options } => {
-                self.listen_unix_with(path, options, factory)?
-            }
-            #[cfg(any(feature = "tls", feature = "ring"))]
-            ServerEndpoint::Tls { tls, .. } => Err(tls.nested())?,
-        })
+        let factory = ErasedFactory::new(factory.into_factory());
+        endpoint.into_endpoint()?.listen(self, factory)
     }
 
     /// Connects to an endpoint; the Deferred fires with the connection once `connection_made` has
-    /// been called. It fails with [`EndpointError`] if the string is not a valid endpoint,
-    /// otherwise with [`ConnectError`](crate::ConnectError). Cancelling it stops the attempt. While
-    /// the factory retries, it stays pending.
+    /// been called. It fails with [`EndpointError`] if the string is not a valid endpoint, or names
+    /// something that cannot be used, otherwise with [`ConnectError`](crate::ConnectError) or the
+    /// error of the endpoint. Cancelling it stops the attempt. While the factory retries, it stays
+    /// pending.
     #[track_caller]
     pub fn connect<K, F: IntoFactory<K>>(
         &self,
-        endpoint: impl IntoEndpoint<ClientEndpoint>,
+        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
         factory: F,
     ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let factory = ErasedFactory::new(factory.into_factory());
         match endpoint.into_endpoint() {
-            #[cfg(any(feature = "tls", feature = "ring"))]
-            Ok(ClientEndpoint::Tls { over, tls }) => match tls.load(&over, self.now()) {
-                Ok(mut layer) => {
-                    let layer = move |reactor: &Reactor, _: &Address| layer(reactor.now());
-                    self.connect_plain(*over, Layered::new(factory, layer))
-                }
-                Err(error) => Deferred::fail(Failure::from(error)),
-            },
-            Ok(plain) => self.connect_plain(plain, factory),
+            Ok(endpoint) => endpoint.connect(self, factory).map(|transport| transport.connection()),
             Err(error) => Deferred::fail(Failure::from(error)),
-        }
-    }
-
-    #[track_caller]
-    fn connect_plain<K, F: IntoFactory<K>>(
-        &self,
-        endpoint: ClientEndpoint,
-        factory: F,
-    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
-        match endpoint {
-            ClientEndpoint::Tcp { host, port, options } => {
-                self.connect_tcp_deferred(reachable(&host), port, options, factory)
-            }
-            ClientEndpoint::Unix { path, options } => {
-                self.connect_unix_deferred(path, options, factory)
-            }
-            #[cfg(any(feature = "tls", feature = "ring"))]
-            ClientEndpoint::Tls { tls, .. } => Deferred::fail(Failure::from(tls.nested())),
         }
     }
 
@@ -312,7 +376,7 @@ impl Reactor {
     #[track_caller]
     pub fn connect_protocol<P: Protocol>(
         &self,
-        endpoint: impl IntoEndpoint<ClientEndpoint>,
+        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
         protocol: P,
     ) -> Deferred<Connection<P>> {
         self.connect(endpoint, OneProtocol(Some(protocol)))
@@ -327,71 +391,5 @@ impl<P: Protocol> Factory for OneProtocol<P> {
 
     fn build_protocol(&mut self, _: &Address) -> Option<P> {
         self.0.take()
-    }
-}
-
-/// Replaces the unspecified address, which a port on all interfaces formats as, by loopback: not
-/// every system can connect to it.
-fn reachable(host: &str) -> &str {
-    match host.parse() {
-        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => "127.0.0.1",
-        Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => "::1",
-        _ => host,
-    }
-}
-
-impl fmt::Display for ServerEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServerEndpoint::Tcp { address, options } => Self::print_tcp(f, address, options),
-            ServerEndpoint::Unix { path, options } => Self::print_unix(f, path, options),
-            #[cfg(any(feature = "tls", feature = "ring"))]
-            ServerEndpoint::Tls { over, tls } => tls.print(f, &over.to_string()),
-        }
-    }
-}
-
-impl fmt::Display for ClientEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ClientEndpoint::Tcp { host, port, options } => Self::print_tcp(f, host, *port, options),
-            ClientEndpoint::Unix { path, options } => Self::print_unix(f, path, options),
-            #[cfg(any(feature = "tls", feature = "ring"))]
-            ClientEndpoint::Tls { over, tls } => tls.print(f, &over.to_string()),
-        }
-    }
-}
-
-impl FromStr for ServerEndpoint {
-    type Err = EndpointError;
-
-    fn from_str(text: &str) -> Result<ServerEndpoint, EndpointError> {
-        let read = |text: &str| {
-            let mut parts = Parts::new(text)?;
-            match parts.take_kind("listen")? {
-                Kind::Unix => ServerEndpoint::read_unix(parts),
-                #[cfg(any(feature = "tls", feature = "ring"))]
-                Kind::Tls => ServerEndpoint::read_tls(parts),
-                kind @ (Kind::Tcp | Kind::Short) => ServerEndpoint::read_tcp(kind, parts),
-            }
-        };
-        read(text).map_err(|error| error.with_hint(text, |text| read(text).is_ok()))
-    }
-}
-
-impl FromStr for ClientEndpoint {
-    type Err = EndpointError;
-
-    fn from_str(text: &str) -> Result<ClientEndpoint, EndpointError> {
-        let read = |text: &str| {
-            let mut parts = Parts::new(text)?;
-            match parts.take_kind("connect")? {
-                Kind::Unix => ClientEndpoint::read_unix(parts),
-                #[cfg(any(feature = "tls", feature = "ring"))]
-                Kind::Tls => ClientEndpoint::read_tls(parts),
-                kind @ (Kind::Tcp | Kind::Short) => ClientEndpoint::read_tcp(kind, parts),
-            }
-        };
-        read(text).map_err(|error| error.with_hint(text, |text| read(text).is_ok()))
     }
 }

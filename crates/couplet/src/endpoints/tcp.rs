@@ -4,64 +4,166 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use super::grammar::{Kind, Part, Parts, Seconds, quote};
+use super::grammar::{Part, Parts, Seconds, quote};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint};
 use crate::address::{NotAnIp, scoped_ip, split_scope};
-use crate::defer::Result;
+use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
+use crate::factory::ErasedFactory;
+use crate::reactor::{Port, Reactor};
+use crate::transport::Transport;
 
-impl ServerEndpoint {
-    pub(super) fn read_tcp(kind: Kind, mut parts: Parts) -> Result<Self, EndpointError> {
-        let form = kind.form("PORT or HOST:PORT");
-        let (host, port) = parts.host_and_port(&form)?;
-        let address = match host.or_else(|| parts.keyword("interface")) {
-            Some(host) => host.interface(port.port_to_listen(&host)?)?,
-            None if kind != Kind::Short => {
-                SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?)
-            }
-            // A port alone is local.
-            None => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.port_alone(&parts, &form, 0)?),
-        };
-        let mut options = ListenOptions::default();
-        if let Some(backlog) = parts.keyword("backlog") {
-            options.backlog = backlog.backlog()?;
-        }
-        parts.set("reuse_port", &mut options.reuse_port)?;
-        parts.set("reuse_addr", &mut options.reuse_addr)?;
-        parts.set("dual_stack", &mut options.dual_stack)?;
-        parts.set("no_delay", &mut options.no_delay)?;
-        parts.expect_end(
-            "interface=, backlog=, reuse_port=, reuse_addr=, dual_stack= and no_delay=",
-        )?;
-        Ok(ServerEndpoint::Tcp { address, options })
+/// `tcp:`, to listen: `[tcp:][HOST:]PORT[:interface=IP][:backlog=N]`, plus `reuse_port=`,
+/// `reuse_addr=`, `dual_stack=` and `no_delay=`, each followed by `yes` or `no`. HOST is an IP
+/// address, `localhost` for 127.0.0.1, or empty for all addresses. `tcp6:` is IPv6 only.
+///
+/// Twisted's `TCP4ServerEndpoint` and `TCP6ServerEndpoint`.
+#[derive(Clone, Debug)]
+pub struct TcpServer {
+    /// The address to bind; `[::]` accepts IPv4 too, unless `dual_stack` is off.
+    pub address: SocketAddr,
+    /// The port's options.
+    pub options: ListenOptions,
+}
+
+impl TcpServer {
+    /// Listens on this address.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> TcpServer {
+        TcpServer { address, options: ListenOptions::default() }
+    }
+
+    /// Sets the port's options.
+    #[must_use]
+    pub fn options(mut self, options: ListenOptions) -> TcpServer {
+        self.options = options;
+        self
     }
 }
 
-impl ClientEndpoint {
-    pub(super) fn read_tcp(kind: Kind, mut parts: Parts) -> Result<Self, EndpointError> {
-        let form = kind.form("HOST:PORT");
-        let (host, port) = parts.host_and_port(&form)?;
-        let (host, port) = match host {
-            Some(host) => (host.host()?, port.port(1)?),
-            None if port.is_named() => return Err(parts.missing("host", &form)),
-            None if kind != Kind::Short => return Err(parts.missing("port", &form)),
-            None => (Ipv4Addr::LOCALHOST.to_string(), port.port_alone(&parts, &form, 1)?),
-        };
-        let mut options = ConnectOptions::default();
-        if let Some(timeout) = parts.keyword("timeout") {
-            options.timeout = timeout.seconds()?;
-        }
-        let from = parts.keyword("bindPort").map(|port| port.port(0)).transpose()?;
-        match parts.keyword("bindAddress") {
-            Some(bind) => options.bind = Some(bind.interface(from.unwrap_or(0))?),
-            None if from.is_some() => return Err(parts.missing("bindAddress", "bindAddress=IP")),
-            None => {}
-        }
-        parts.set("no_delay", &mut options.no_delay)?;
-        parts.expect_end("timeout=, bindAddress=, bindPort= and no_delay=")?;
-        Ok(ClientEndpoint::Tcp { host, port, options })
+/// `tcp:`, to connect: `[tcp:]HOST:PORT[:timeout=SECONDS][:bindAddress=IP][:bindPort=N]
+/// [:no_delay=yes|no]`, or just a port, on this machine.
+///
+/// Twisted's `HostnameEndpoint`, `TCP4ClientEndpoint` and `TCP6ClientEndpoint`.
+#[derive(Clone, Debug)]
+pub struct TcpClient {
+    /// A name or an IP address, without brackets. The scope of an IPv6 address follows a `%`.
+    pub host: String,
+    /// The port number.
+    pub port: u16,
+    /// The connection's options.
+    pub options: ConnectOptions,
+}
+
+impl TcpClient {
+    /// Connects to this port of a host.
+    #[must_use]
+    pub fn new(host: impl Into<String>, port: u16) -> TcpClient {
+        TcpClient { host: host.into(), port, options: ConnectOptions::default() }
     }
+
+    /// Sets the connection's options.
+    #[must_use]
+    pub fn options(mut self, options: ConnectOptions) -> TcpClient {
+        self.options = options;
+        self
+    }
+}
+
+impl ServerEndpoint for TcpServer {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
+        Ok(reactor.listen_tcp_with(self.address, self.options.clone(), factory)?)
+    }
+}
+
+impl ClientEndpoint for TcpClient {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        let (host, options) = (reachable(&self.host), self.options.clone());
+        let connecting = reactor.connect_tcp_deferred(host, self.port, options, factory);
+        connecting.map(|connection| connection.transport())
+    }
+
+    /// The scope of an IPv6 address is not part of a certificate.
+    fn host(&self) -> Option<&str> {
+        self.host.split('%').next()
+    }
+}
+
+/// Replaces the unspecified address, which a port on all interfaces formats as, by loopback: not
+/// every system can connect to it.
+fn reachable(host: &str) -> &str {
+    match host.parse() {
+        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => "127.0.0.1",
+        Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => "::1",
+        _ => host,
+    }
+}
+
+pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    read_server(parts, false)
+}
+
+/// `tcp6:`, which is IPv6 only unless `dual_stack=yes`.
+pub(super) fn server6(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    read_server(parts, true)
+}
+
+fn read_server(parts: &mut Parts, six: bool) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    let form = parts.form("PORT or HOST:PORT");
+    let (host, port) = parts.host_and_port(&form)?;
+    // After a host it is one address too many, which stays there.
+    let interface = if host.is_none() { parts.keyword("interface") } else { None };
+    parts.note("interface", true);
+    let address = match host.or(interface) {
+        Some(host) => {
+            let address = host.interface(port.port_to_listen(&host)?)?;
+            if six && address.is_ipv4() {
+                return Err(host.error("tcp6: listens on an IPv6 address, such as [::1]"));
+            }
+            address
+        }
+        None if !parts.is_short() => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.port(0)?),
+        // A port alone is local.
+        None => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.port_alone(parts, &form, 0)?),
+    };
+    let mut options = parts.options.clone();
+    if six {
+        options.dual_stack = false;
+    }
+    if let Some(backlog) = parts.keyword("backlog") {
+        options.backlog = backlog.backlog()?;
+    }
+    parts.set("reuse_port", &mut options.reuse_port)?;
+    parts.set("reuse_addr", &mut options.reuse_addr)?;
+    parts.set("dual_stack", &mut options.dual_stack)?;
+    parts.set("no_delay", &mut options.no_delay)?;
+    Ok(Arc::new(TcpServer { address, options }))
+}
+
+pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    let form = parts.form("HOST:PORT");
+    let (host, port) = parts.host_and_port(&form)?;
+    let (host, port) = match host {
+        Some(host) => (host.host()?, port.port(1)?),
+        None if port.is_named() => return Err(parts.missing("host", &form)),
+        None if !parts.is_short() => return Err(parts.missing("port", &form)),
+        None => (Ipv4Addr::LOCALHOST.to_string(), port.port_alone(parts, &form, 1)?),
+    };
+    let mut options = ConnectOptions::default();
+    if let Some(timeout) = parts.keyword("timeout") {
+        options.timeout = timeout.seconds()?;
+    }
+    let bind = parts.keyword("bindAddress");
+    let from = parts.keyword("bindPort").map(|port| port.port(0)).transpose()?;
+    match bind {
+        Some(bind) => options.bind = Some(bind.interface(from.unwrap_or(0))?),
+        None if from.is_some() => return Err(parts.missing("bindAddress", "bindAddress=IP")),
+        None => {}
+    }
+    parts.set("no_delay", &mut options.no_delay)?;
+    Ok(Arc::new(TcpClient { host, port, options }))
 }
 
 impl Part {
@@ -148,12 +250,9 @@ macro_rules! print_changed {
     };
 }
 
-impl ServerEndpoint {
-    pub(super) fn print_tcp(
-        f: &mut fmt::Formatter<'_>,
-        address: &SocketAddr,
-        options: &ListenOptions,
-    ) -> fmt::Result {
+impl fmt::Display for TcpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TcpServer { address, options } = self;
         let default = ListenOptions::default();
         write!(f, "tcp:{}", address.port())?;
         if address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED) || scope(address) != 0 {
@@ -167,13 +266,9 @@ impl ServerEndpoint {
     }
 }
 
-impl ClientEndpoint {
-    pub(super) fn print_tcp(
-        f: &mut fmt::Formatter<'_>,
-        host: &str,
-        port: u16,
-        options: &ConnectOptions,
-    ) -> fmt::Result {
+impl fmt::Display for TcpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TcpClient { host, port, options } = self;
         let default = ConnectOptions::default();
         if host.parse::<Ipv6Addr>().is_ok() || split_scope(host).is_some() {
             write!(f, "tcp:[{}]:{port}", host.replace('\\', r"\\").replace(']', r"\]"))?;

@@ -2,31 +2,47 @@
 //! endpoint.
 //!
 //! Parsing reads no file. Listening and connecting do, and an error shows the part of the string
-//! that it is about. Twisted's `ssl:` and its keywords are understood.
+//! that it is about. Twisted's `ssl:` and `tls:` and their keywords are understood.
 
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::grammar::{Kind, Part, Parts};
-use super::unix::escaped;
+use super::grammar::{Part, Parts, needs_tcp, print_over, print_part};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint};
-use crate::defer::Result;
+use crate::defer::{Deferred, Failure, Result};
+use crate::factory::ErasedFactory;
 use crate::layers::tls::{
     CertificateDirectory, ClientAuth, ClientTls, ClientTlsOptions, Identity, Roots, ServerTls,
     ServerTlsOptions, Tls, TlsConfigError,
 };
+use crate::reactor::{Port, Reactor};
+use crate::transport::Transport;
 
-/// The settings of [`ServerEndpoint::Tls`].
+/// `tls:`, to listen: `tls:ENDPOINT:cert=FILE:key=FILE[:chain=FILE][:sni=DIR][:client-ca=FILE]
+/// [:alpn=NAME,NAME]`, where `tcp:` may be omitted from ENDPOINT. The files are read when it listens.
+///
+/// Also Twisted's `tls:DIR:PORT`, which is `sni=DIR`, and `ssl:` with `certKey=`, `privateKey=` and
+/// `extraCertChain=`; `dhParameters=` means nothing here. Twisted's `wrapServerTLS`.
 #[derive(Clone, Debug)]
-pub struct TlsListen {
+pub struct TlsServer {
+    over: Arc<dyn ServerEndpoint>,
     files: Files,
     sni: Option<Part>,
     client_ca: Option<Part>,
 }
 
-/// The settings of [`ClientEndpoint::Tls`].
+/// `tls:`, to connect: `tls:ENDPOINT[:ca=PATH][:servername=NAME][:cert=FILE:key=FILE]
+/// [:alpn=NAME,NAME]`, where `tcp:` may be omitted from ENDPOINT. The files are read when it connects.
+/// Without `ca=` it trusts what the system trusts, and without `servername=` the certificate must be
+/// for the host.
+///
+/// Also Twisted's names: `ssl:`, `trustRoots=`, `caCertsDir=`, `hostname=`, `certificate=`,
+/// `certKey=`, `privateKey=`, and `endpoint=` behind the host and the port. Twisted's `wrapClientTLS`.
 #[derive(Clone, Debug)]
-pub struct TlsConnect {
+pub struct TlsClient {
+    over: Arc<dyn ClientEndpoint>,
     files: Files,
     ca: Option<Part>,
     server_name: Option<Part>,
@@ -37,64 +53,64 @@ pub struct TlsConnect {
 struct Files {
     /// The certificate and its key, perhaps in one file.
     identity: Option<(Part, Part)>,
+    /// The certificates of its issuers, if they are in another file.
+    chain: Option<Part>,
     alpn: Option<Part>,
     /// Where errors without a part point.
     whole: Part,
 }
 
-impl ServerEndpoint {
-    pub(super) fn read_tls(mut parts: Parts) -> Result<Self, EndpointError> {
-        let files = Files::take(&mut parts)?;
-        let sni = parts.keyword("sni");
-        if files.identity.is_none() && sni.is_none() {
-            return Err(parts.missing("certificate", "cert=FILE:key=FILE, or sni=DIR"));
+macro_rules! settings_of_both_sides {
+    () => {
+        /// The certificate with its chain, and its key: two PEM files, which may be one.
+        #[must_use]
+        pub fn identity(mut self, cert: impl Into<String>, key: impl Into<String>) -> Self {
+            self.files.identity = Some((Part::alone(cert.into()), Part::alone(key.into())));
+            self
         }
-        let tls = TlsListen { files, sni, client_ca: parts.keyword("client-ca") };
-        let over = match parts.carrier("listen")? {
-            Kind::Unix => ServerEndpoint::read_unix(parts)?,
-            Kind::Tls => return Err(tls.nested()),
-            kind => ServerEndpoint::read_tcp(kind, parts)?,
-        };
-        Ok(ServerEndpoint::Tls { over: Box::new(over), tls: Box::new(tls) })
-    }
-}
 
-impl ClientEndpoint {
-    pub(super) fn read_tls(mut parts: Parts) -> Result<Self, EndpointError> {
-        let files = Files::take(&mut parts)?;
-        let (ca, server_name) = (parts.keyword("ca"), parts.keyword("servername"));
-        let tls = TlsConnect { files, ca, server_name };
-        let over = match parts.carrier("connect")? {
-            Kind::Unix if tls.server_name.is_none() => {
-                return Err(parts.missing("servername", "tls:unix:PATH:servername=NAME"));
-            }
-            Kind::Unix => ClientEndpoint::read_unix(parts)?,
-            Kind::Tls => return Err(tls.nested()),
-            kind => ClientEndpoint::read_tcp(kind, parts)?,
-        };
-        Ok(ClientEndpoint::Tls { over: Box::new(over), tls: Box::new(tls) })
-    }
-}
-
-impl Parts {
-    /// The kind of what carries TLS: TCP unless given, in which case `tls:` reads as `tcp:`.
-    fn carrier(&mut self, to: &str) -> Result<Kind, EndpointError> {
-        match self.has_kind() {
-            true => self.take_kind(to),
-            false => Ok(Kind::Tcp),
+        /// The certificates of its issuers, in another PEM file.
+        #[must_use]
+        pub fn chain(mut self, file: impl Into<String>) -> Self {
+            self.files.chain = Some(Part::alone(file.into()));
+            self
         }
-    }
 
-    /// The value of the first of several names for a keyword.
-    fn one_of(&mut self, keys: &[&str]) -> Option<Part> {
-        keys.iter().find_map(|key| self.keyword(key))
-    }
+        /// The application protocols, the preferred one first, separated by commas: `h2,http/1.1`.
+        #[must_use]
+        pub fn alpn(mut self, names: impl Into<String>) -> Self {
+            self.files.alpn = Some(Part::alone(names.into()));
+            self
+        }
+    };
 }
 
-impl TlsListen {
+impl TlsServer {
+    /// Over this endpoint. It needs an [`identity`](Self::identity) or [`sni`](Self::sni).
+    #[must_use]
+    pub fn new(over: impl ServerEndpoint) -> TlsServer {
+        TlsServer { over: Arc::new(over), files: Files::none(), sni: None, client_ca: None }
+    }
+
+    settings_of_both_sides!();
+
+    /// A folder of certificates, of which each client gets the one for the name it asks for.
+    #[must_use]
+    pub fn sni(mut self, folder: impl Into<String>) -> TlsServer {
+        self.sni = Some(Part::alone(folder.into()));
+        self
+    }
+
+    /// Requires a certificate of each client, of an issuer in this PEM file or folder.
+    #[must_use]
+    pub fn client_ca(mut self, path: impl Into<String>) -> TlsServer {
+        self.client_ca = Some(Part::alone(path.into()));
+        self
+    }
+
     /// Reads the files.
-    pub(super) fn load(&self) -> Result<ServerTls, EndpointError> {
-        let mut options = ServerTlsOptions::default().alpn(self.files.alpn());
+    fn load(&self) -> Result<ServerTls, EndpointError> {
+        let mut options = ServerTlsOptions::default().alpn(self.files.alpn()?);
         if let Some(identity) = self.files.load()? {
             options = options.identity(identity);
         }
@@ -107,26 +123,43 @@ impl TlsListen {
         }
         ServerTls::new(&options).map_err(|error| self.files.whole.because(&error))
     }
+}
 
-    pub(super) fn nested(&self) -> EndpointError {
-        self.files.nested()
-    }
-
-    pub(super) fn print(&self, f: &mut fmt::Formatter<'_>, over: &str) -> fmt::Result {
-        self.files.print(f, over)?;
-        print(f, "sni", self.sni.as_ref())?;
-        print(f, "client-ca", self.client_ca.as_ref())
+impl ServerEndpoint for TlsServer {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
+        let tls = self.load()?;
+        let factory =
+            factory.layered("tls", move |new| Some(Box::new(tls.layer(new.reactor().now()))));
+        self.over.listen(reactor, factory)
     }
 }
 
-impl TlsConnect {
+impl TlsClient {
+    /// Over this endpoint.
+    #[must_use]
+    pub fn new(over: impl ClientEndpoint) -> TlsClient {
+        TlsClient { over: Arc::new(over), files: Files::none(), ca: None, server_name: None }
+    }
+
+    settings_of_both_sides!();
+
+    /// The issuers that are trusted: a PEM file, or a folder of them.
+    #[must_use]
+    pub fn ca(mut self, path: impl Into<String>) -> TlsClient {
+        self.ca = Some(Part::alone(path.into()));
+        self
+    }
+
+    /// The name or IP address that the server's certificate must be for, in place of the host.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> TlsClient {
+        self.server_name = Some(Part::alone(name.into()));
+        self
+    }
+
     /// Reads the files, and checks that a certificate can be for this host.
-    pub(super) fn load(
-        &self,
-        over: &ClientEndpoint,
-        now: Instant,
-    ) -> Result<impl FnMut(Instant) -> Tls + 'static, EndpointError> {
-        let mut options = ClientTlsOptions::default().alpn(self.files.alpn());
+    fn load(&self, now: Instant) -> Result<impl FnMut(Instant) -> Tls + 'static, EndpointError> {
+        let mut options = ClientTlsOptions::default().alpn(self.files.alpn()?);
         if let Some(identity) = self.files.load()? {
             options = options.identity(identity);
         }
@@ -135,31 +168,90 @@ impl TlsConnect {
         }
         let whole = &self.files.whole;
         let tls = ClientTls::new(&options).map_err(|error| whole.because(&error))?;
-        let host = match (&self.server_name, over) {
-            (Some(name), _) => name.text.clone(),
-            // The scope of an IPv6 address is not part of a certificate.
-            (None, ClientEndpoint::Tcp { host, .. }) => {
-                host.split('%').next().unwrap_or_default().to_owned()
-            }
-            (None, _) => String::new(),
-        };
+        let host = self.host().unwrap_or_default().to_owned();
         let place = self.server_name.as_ref().unwrap_or(whole);
         tls.layer(&host, now).map_err(|error| place.because(&error))?;
         Ok(move |now| tls.layer(&host, now).expect("this name was valid"))
     }
+}
 
-    pub(super) fn nested(&self) -> EndpointError {
-        self.files.nested()
+impl ClientEndpoint for TlsClient {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        match self.load(reactor.now()) {
+            Ok(mut layer) => {
+                let factory =
+                    factory.layered("tls", move |new| Some(Box::new(layer(new.reactor().now()))));
+                self.over.connect(reactor, factory)
+            }
+            Err(error) => Deferred::fail(Failure::from(error)),
+        }
     }
 
-    pub(super) fn print(&self, f: &mut fmt::Formatter<'_>, over: &str) -> fmt::Result {
-        self.files.print(f, over)?;
-        print(f, "ca", self.ca.as_ref())?;
-        print(f, "servername", self.server_name.as_ref())
+    fn host(&self) -> Option<&str> {
+        self.server_name.as_ref().map(Part::text).or_else(|| self.over.host())
+    }
+}
+
+pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    let files = Files::take(parts)?;
+    parts.ignore_methods()?;
+    let mut sni = parts.keyword("sni");
+    let client_ca = parts.keyword("client-ca");
+    if files.identity.is_none() && sni.is_none() && !parts.has_kind::<dyn ServerEndpoint>() {
+        // Twisted's `tls:DIR:PORT`, whose port is 443 unless given.
+        sni = parts.unlisted("path").or_else(|| parts.positional_if(|text| text.contains('/')));
+        if sni.is_some() && !parts.has_positional() && !parts.has("port") {
+            parts.add("443");
+        }
+    }
+    let over = parts.server()?;
+    if files.identity.is_none() && sni.is_none() {
+        // A misspelt keyword is the likelier mistake.
+        parts.finish()?;
+        return Err(parts.missing("certificate", "cert=FILE:key=FILE, or sni=DIR"));
+    }
+    Ok(Arc::new(TlsServer { over, files, sni, client_ca }))
+}
+
+pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    let files = Files::take(parts)?;
+    parts.ignore_methods()?;
+    let ca = parts.one_of(&["ca", "trustRoots", "caCertsDir"]);
+    let mut server_name = parts.one_of(&["servername", "hostname"]);
+    let is_beside = parts.has("endpoint");
+    let over = parts.client()?;
+    if is_beside {
+        // Twisted's: the host is the name in the certificate, and nothing connects to the port.
+        let host = parts.unlisted("host").or_else(|| parts.positional());
+        let port = parts.unlisted("port").or_else(|| parts.positional());
+        port.map(|port| port.number("a port number", 1, 65_535)).transpose()?;
+        server_name = server_name.or(host);
+    }
+    if server_name.is_none() && over.host().is_none() {
+        parts.finish()?;
+        return Err(parts.missing("servername", "servername=NAME, of the server's certificate"));
+    }
+    Ok(Arc::new(TlsClient { over, files, ca, server_name }))
+}
+
+impl Parts {
+    /// Twisted's settings of OpenSSL that have no meaning here.
+    fn ignore_methods(&mut self) -> Result<(), EndpointError> {
+        drop(self.unlisted("dhParameters"));
+        match self.unlisted("sslmethod") {
+            Some(method) if !["SSLv23_METHOD", "TLS_METHOD"].contains(&method.text()) => {
+                Err(method.error("TLS 1.2 and 1.3 are offered, and nothing else can be chosen"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 impl Files {
+    fn none() -> Files {
+        Files { identity: None, chain: None, alpn: None, whole: Part::alone("tls:".to_owned()) }
+    }
+
     fn take(parts: &mut Parts) -> Result<Files, EndpointError> {
         let cert = parts.one_of(&["cert", "certKey", "certificate"]);
         let key = parts.one_of(&["key", "privateKey"]);
@@ -169,46 +261,63 @@ impl Files {
             (Some(both), None) | (None, Some(both)) => Some((both.clone(), both)),
             (None, None) => None,
         };
-        let alpn = parts.keyword("alpn");
-        if let Some(alpn) = &alpn
-            && alpn.text.split(',').any(|name| name.is_empty() || name.len() > 255)
-        {
-            return Err(alpn.error("expected protocols such as h2,http/1.1"));
+        let chain = parts.one_of(&["chain", "extraCertChain"]);
+        if let (None, Some(chain)) = (&identity, &chain) {
+            return Err(chain.error("a chain belongs to a certificate: expected cert=FILE too"));
         }
-        Ok(Files { identity, alpn, whole: parts.whole() })
+        let files = Files { identity, chain, alpn: parts.keyword("alpn"), whole: parts.whole() };
+        files.alpn()?;
+        Ok(files)
     }
 
     fn load(&self) -> Result<Option<Identity>, EndpointError> {
         let Some((cert, key)) = &self.identity else { return Ok(None) };
-        Identity::from_pem_files(&cert.text, &key.text).map(Some).map_err(|error| {
+        let identity = Identity::from_pem_files(&cert.text, &key.text).map_err(|error| {
             let is_cert = match &error {
                 TlsConfigError::File { path, .. } => path.as_os_str() == cert.text.as_str(),
                 TlsConfigError::Invalid { place, .. } => *place == cert.text,
                 _ => false,
             };
             if is_cert { cert.because(&error) } else { key.because(&error) }
-        })
+        })?;
+        let Some(chain) = &self.chain else { return Ok(Some(identity)) };
+        identity.with_chain_file(&chain.text).map(Some).map_err(|error| chain.because(&error))
     }
 
-    fn alpn(&self) -> Vec<String> {
-        let names = self.alpn.iter().flat_map(|part| part.text.split(','));
-        names.map(str::to_owned).collect()
-    }
-
-    fn nested(&self) -> EndpointError {
-        self.whole.error("tls: cannot carry another tls:")
+    fn alpn(&self) -> Result<Vec<String>, EndpointError> {
+        let Some(alpn) = &self.alpn else { return Ok(Vec::new()) };
+        match alpn.text.split(',').any(|name| name.is_empty() || name.len() > 255) {
+            true => Err(alpn.error("expected protocols such as h2,http/1.1")),
+            false => Ok(alpn.text.split(',').map(str::to_owned).collect()),
+        }
     }
 
     fn print(&self, f: &mut fmt::Formatter<'_>, over: &str) -> fmt::Result {
-        // `tls:unix:80` would be a socket, not a host of that name.
-        let short = over
-            .strip_prefix("tcp:")
-            .filter(|rest| !Parts::new(rest).is_ok_and(|parts| parts.has_kind()));
-        write!(f, "tls:{}", short.unwrap_or(over))?;
+        match over.strip_prefix("tcp:").filter(|rest| !needs_tcp(rest)) {
+            Some(short) => write!(f, "tls:{short}")?,
+            None => print_over(f, "tls", over)?,
+        }
         let (cert, key) = self.identity.as_ref().map(|(cert, key)| (cert, key)).unzip();
-        print(f, "cert", cert)?;
-        print(f, "key", key)?;
-        print(f, "alpn", self.alpn.as_ref())
+        print_part(f, "cert", cert)?;
+        print_part(f, "key", key)?;
+        print_part(f, "chain", self.chain.as_ref())?;
+        print_part(f, "alpn", self.alpn.as_ref())
+    }
+}
+
+impl fmt::Display for TlsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.files.print(f, &self.over.to_string())?;
+        print_part(f, "sni", self.sni.as_ref())?;
+        print_part(f, "client-ca", self.client_ca.as_ref())
+    }
+}
+
+impl fmt::Display for TlsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.files.print(f, &self.over.to_string())?;
+        print_part(f, "ca", self.ca.as_ref())?;
+        print_part(f, "servername", self.server_name.as_ref())
     }
 }
 
@@ -217,11 +326,12 @@ impl Part {
         self.error(error.to_string())
     }
 
+    /// The certificates in a file, or in the files of a folder.
     fn roots(&self) -> Result<Roots, EndpointError> {
-        Roots::from_pem_file(&self.text).map_err(|error| self.because(&error))
+        let roots = match Path::new(&self.text).is_dir() {
+            true => Roots::from_pem_directory(&self.text),
+            false => Roots::from_pem_file(&self.text),
+        };
+        roots.map_err(|error| self.because(&error))
     }
-}
-
-fn print(f: &mut fmt::Formatter<'_>, key: &str, part: Option<&Part>) -> fmt::Result {
-    part.iter().try_for_each(|part| write!(f, ":{key}={}", escaped(&part.text)))
 }

@@ -4,41 +4,119 @@
 //! `lockfile=` and `timeout=`.
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::grammar::{Part, Parts, Seconds, quote};
+use super::grammar::{Part, Parts, Seconds, escaped};
 use super::{ClientEndpoint, EndpointError, ServerEndpoint};
 use crate::address::UnixAddress;
-use crate::defer::Result;
+use crate::defer::{Deferred, Result};
 use crate::driver::{ConnectOptions, ListenOptions};
+use crate::factory::ErasedFactory;
+use crate::reactor::{Port, Reactor};
+use crate::transport::Transport;
 
-const FORM: &str = "unix:PATH, or unix:@NAME for an abstract name";
+const FORM: &str = "PATH, or @NAME for an abstract name";
 
-impl ServerEndpoint {
-    pub(super) fn read_unix(mut parts: Parts) -> Result<Self, EndpointError> {
-        let path = parts.socket()?;
-        let mut options = ListenOptions::default();
-        if let Some(mode) = parts.keyword("mode") {
-            options.mode = mode.mode()?;
-        }
-        for (key, id) in [("owner", &mut options.owner), ("group", &mut options.group)] {
-            if let Some(part) = parts.keyword(key) {
-                // The last number means "leave it" to the system.
-                *id = Some(part.number("a number", 0, u64::from(u32::MAX) - 1)? as u32);
-            }
-        }
-        parts.set("lockfile", &mut options.lock_file)?;
-        if let Some(backlog) = parts.keyword("backlog") {
-            options.backlog = backlog.backlog()?;
-        }
-        parts.expect_end("mode=, owner=, group=, lockfile= and backlog=")?;
-        Ok(ServerEndpoint::Unix { path, options })
+/// `unix:`, to listen: `unix:PATH[:mode=OCTAL][:owner=UID][:group=GID][:lockfile=yes|no][:backlog=N]`.
+/// PATH may be `@NAME`, an abstract name.
+///
+/// Twisted's `UNIXServerEndpoint`.
+#[derive(Clone, Debug)]
+pub struct UnixServer {
+    /// The path or the abstract name.
+    pub path: UnixAddress,
+    /// The port's options.
+    pub options: ListenOptions,
+}
+
+impl UnixServer {
+    /// Listens on this socket.
+    #[must_use]
+    pub fn new(path: impl Into<UnixAddress>) -> UnixServer {
+        UnixServer { path: path.into(), options: ListenOptions::default() }
     }
 
-    pub(super) fn print_unix(
-        f: &mut fmt::Formatter<'_>,
-        path: &UnixAddress,
-        options: &ListenOptions,
-    ) -> fmt::Result {
+    /// Sets the port's options.
+    #[must_use]
+    pub fn options(mut self, options: ListenOptions) -> UnixServer {
+        self.options = options;
+        self
+    }
+}
+
+/// `unix:`, to connect: `unix:PATH[:timeout=SECONDS]`. PATH may be `@NAME`, an abstract name.
+///
+/// Twisted's `UNIXClientEndpoint`.
+#[derive(Clone, Debug)]
+pub struct UnixClient {
+    /// The path or the abstract name.
+    pub path: UnixAddress,
+    /// The connection's options.
+    pub options: ConnectOptions,
+}
+
+impl UnixClient {
+    /// Connects to this socket.
+    #[must_use]
+    pub fn new(path: impl Into<UnixAddress>) -> UnixClient {
+        UnixClient { path: path.into(), options: ConnectOptions::default() }
+    }
+
+    /// Sets the connection's options.
+    #[must_use]
+    pub fn options(mut self, options: ConnectOptions) -> UnixClient {
+        self.options = options;
+        self
+    }
+}
+
+impl ServerEndpoint for UnixServer {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
+        Ok(reactor.listen_unix_with(self.path.clone(), self.options.clone(), factory)?)
+    }
+}
+
+impl ClientEndpoint for UnixClient {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        let (path, options) = (self.path.clone(), self.options.clone());
+        let connecting = reactor.connect_unix_deferred(path, options, factory);
+        connecting.map(|connection| connection.transport())
+    }
+}
+
+pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    let path = parts.socket()?;
+    let mut options = parts.options.clone();
+    if let Some(mode) = parts.keyword("mode") {
+        options.mode = mode.mode()?;
+    }
+    for (key, id) in [("owner", &mut options.owner), ("group", &mut options.group)] {
+        if let Some(part) = parts.keyword(key) {
+            // The last number means "leave it" to the system.
+            *id = Some(part.number("a number", 0, u64::from(u32::MAX) - 1)? as u32);
+        }
+    }
+    parts.set("lockfile", &mut options.lock_file)?;
+    if let Some(backlog) = parts.keyword("backlog") {
+        options.backlog = backlog.backlog()?;
+    }
+    Ok(Arc::new(UnixServer { path, options }))
+}
+
+pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    let path = parts.socket()?;
+    let mut options = ConnectOptions::default();
+    if let Some(timeout) = parts.keyword("timeout") {
+        options.timeout = timeout.seconds()?;
+    }
+    // Twisted's check before a connect, which a refused connect answers as well.
+    parts.set("lockfile", &mut false)?;
+    Ok(Arc::new(UnixClient { path, options }))
+}
+
+impl fmt::Display for UnixServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let UnixServer { path, options } = self;
         let default = ListenOptions::default();
         print_socket(f, path)?;
         if options.mode != default.mode {
@@ -57,27 +135,11 @@ impl ServerEndpoint {
     }
 }
 
-impl ClientEndpoint {
-    pub(super) fn read_unix(mut parts: Parts) -> Result<Self, EndpointError> {
-        let path = parts.socket()?;
-        let mut options = ConnectOptions::default();
-        if let Some(timeout) = parts.keyword("timeout") {
-            options.timeout = timeout.seconds()?;
-        }
-        // Twisted's check before a connect, which a refused connect answers as well.
-        parts.set("lockfile", &mut false)?;
-        parts.expect_end("timeout= and lockfile=")?;
-        Ok(ClientEndpoint::Unix { path, options })
-    }
-
-    pub(super) fn print_unix(
-        f: &mut fmt::Formatter<'_>,
-        path: &UnixAddress,
-        options: &ConnectOptions,
-    ) -> fmt::Result {
-        print_socket(f, path)?;
-        if options.timeout != ConnectOptions::default().timeout {
-            write!(f, ":timeout={}", Seconds(options.timeout))?;
+impl fmt::Display for UnixClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print_socket(f, &self.path)?;
+        if self.options.timeout != ConnectOptions::default().timeout {
+            write!(f, ":timeout={}", Seconds(self.options.timeout))?;
         }
         Ok(())
     }
@@ -86,11 +148,12 @@ impl ClientEndpoint {
 impl Parts {
     /// The name of the socket: by keyword, otherwise by position.
     fn socket(&mut self) -> Result<UnixAddress, EndpointError> {
-        let named = self.keyword("address").or_else(|| self.keyword("path"));
-        let part = named.or_else(|| self.unnamed());
-        let part = part.ok_or_else(|| self.missing("path", FORM))?;
+        let form = self.form(FORM);
+        let named = self.one_of(&["path", "address"]);
+        let part = named.or_else(|| self.positional());
+        let part = part.ok_or_else(|| self.missing("path", &form))?;
         match (part.text.as_str(), part.text.strip_prefix('@')) {
-            ("", _) => Err(part.error(format!("missing path: expected {FORM}"))),
+            ("", _) => Err(part.error(format!("missing path: expected {form}"))),
             (path, _) if path.contains('\0') => {
                 Err(part.error("the path of a socket contains no NUL"))
             }
@@ -124,9 +187,4 @@ fn print_socket(f: &mut fmt::Formatter<'_>, name: &UnixAddress) -> fmt::Result {
         }
         UnixAddress::Unnamed => write!(f, "unix:"),
     }
-}
-
-/// With nothing in it that the grammar understands.
-pub(super) fn escaped(text: &str) -> String {
-    quote(text).replace('=', r"\=").replace('[', r"\[")
 }

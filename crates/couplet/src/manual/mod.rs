@@ -5,6 +5,7 @@
 //! | [`first_steps`] | a server, its client, and the life of a protocol |
 //! | [`shared_state`] | state shared between connections, without a lock |
 //! | [`back_pressure`] | not writing more than the peer reads |
+//! | [`endpoints`] | strings for where to listen and connect, and kinds of your own |
 //! | `tls` | secure connections, and STARTTLS |
 //! | [`layers`] | a step of your own between socket and protocol |
 //! | [`framing`] | finding the messages in a stream, with a grammar of your own |
@@ -21,6 +22,7 @@ pub mod back_pressure;
 pub mod beside_tokio;
 pub mod deferreds;
 pub mod embedding;
+pub mod endpoints;
 pub mod first_steps;
 pub mod framing;
 pub mod half_close;

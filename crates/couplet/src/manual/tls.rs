@@ -6,6 +6,9 @@
 //!
 //! ## Servers and clients
 //!
+//! Often a [string](super::endpoints) is enough: `tls:443:cert=site.pem:key=site.key` to listen,
+//! `tls:example.com:443` to connect. What follows is for programs that decide themselves.
+//!
 //! A [`ServerTls`](crate::layers::tls::ServerTls) and a [`ClientTls`](crate::layers::tls::ClientTls)
 //! are configured once: with a key that does not fit, or without any roots, that fails, and no
 //! connection does. Each makes the layer of one connection, and

@@ -2,7 +2,6 @@
 //! `adoptStreamConnection`.
 
 use std::cell::RefCell;
-use std::panic::Location;
 use std::rc::Rc;
 
 use super::opening::Opening;
@@ -10,7 +9,7 @@ use super::turn::Core;
 use super::{Reactor, Source, Start, loop_ended};
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{Adopted, Commands, LocalEnd};
-use crate::factory::{AnyFactory, FactorySlot};
+use crate::factory::{ErasedFactory, FactorySlot};
 use crate::protocol::Protocol;
 use crate::transport::{Connection, Transport};
 
@@ -30,13 +29,12 @@ struct Pending {
 }
 
 impl AdoptionCell {
-    #[track_caller]
     pub(super) fn start<P: Protocol>(
         reactor: &Reactor,
         adopted: Adopted,
-        factory: Box<dyn AnyFactory>,
+        factory: ErasedFactory,
     ) -> Deferred<Connection<P>> {
-        let cell = Rc::new(AdoptionCell { pending: RefCell::new(None), place: Location::caller() });
+        let cell = Rc::new(AdoptionCell { pending: RefCell::new(None), place: factory.place });
         let cancelled = cell.clone();
         let (deferred, resolver) = Deferred::with_canceller(move |resolver| {
             if let Some(pending) = cancelled.pending.take() {
@@ -46,7 +44,7 @@ impl AdoptionCell {
         let done: Done = Box::new(move |outcome| {
             resolver.resolve(outcome.map(|transport| transport.connection()));
         });
-        let factory = FactorySlot::new(factory);
+        let factory = FactorySlot::new(factory.factory);
         *cell.pending.borrow_mut() = Some(Pending { adopted, factory, done });
         reactor.start(Start::Adoption(cell));
         deferred

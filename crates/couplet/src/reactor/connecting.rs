@@ -6,7 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::Location;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use crate::address::{Address, UnixAddress, scoped_ip};
 use crate::defer::{Cancelled, Deferred, Failure};
 use crate::driver::{CloseMode, Commands, ConnectOptions, Key, LocalEnd, Ticket};
 use crate::error::{By, ConnectError, Reason};
-use crate::factory::{AnyFactory, FactorySlot};
+use crate::factory::{AnyFactory, ErasedFactory, FactorySlot};
 use crate::panics::discard;
 use crate::protocol::Protocol;
 use crate::transport::cell::ConnectionCell;
@@ -100,12 +99,11 @@ struct Attempts {
 }
 
 impl Connector {
-    #[track_caller]
     pub(super) fn new(
         reactor: &Reactor,
         target: Target,
         options: ConnectOptions,
-        factory: Box<dyn AnyFactory>,
+        factory: ErasedFactory,
         done: Option<Done>,
     ) -> Connector {
         let cell = Rc::new(ConnectorCell {
@@ -113,8 +111,8 @@ impl Connector {
             serial: Cell::new(0),
             target,
             options,
-            place: Location::caller(),
-            factory: FactorySlot::new(factory),
+            place: factory.place,
+            factory: FactorySlot::new(factory.factory),
             state: Cell::new(ConnectorState::Connecting),
             started: Cell::new(false),
             stop_asked: Cell::new(false),
@@ -130,12 +128,11 @@ impl Connector {
         Connector { cell }
     }
 
-    #[track_caller]
     pub(super) fn start_deferred<P: Protocol>(
         reactor: &Reactor,
         target: Target,
         options: ConnectOptions,
-        factory: Box<dyn AnyFactory>,
+        factory: ErasedFactory,
     ) -> Deferred<Connection<P>> {
         let slot: Rc<RefCell<Option<Connector>>> = Rc::default();
         let connecting = slot.clone();

@@ -121,13 +121,15 @@ impl Core {
         let now = self.now();
         for _ in 0..POURS {
             let Some(entry) = self.table.connection(key) else { return };
-            let follows = entry.life.pour(now);
+            let poured = entry.life.pour(now);
             let Some(bottom) = entry.life.bottom().filter(|bottom| !bottom.is_empty()) else {
-                return self.follow(io, key, follows);
+                return self.follow(io, key, poured);
             };
             let written = transmit(io, key, bottom);
-            let follows = entry.life.wrote_slow(written, now);
+            let wrote = entry.life.wrote_slow(written, now);
             let more = written.outcome == WriteOutcome::All && entry.life.has_layered_output();
+            // What a layer ordered, such as a timer, is ordered once.
+            let follows = wrote.and(poured.orders());
             if follows != Follows::NOTHING {
                 self.follow(io, key, follows);
             }

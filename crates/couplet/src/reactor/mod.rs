@@ -41,7 +41,7 @@ use crate::driver::{
     ConnectOptions, ConnectedSocket, Key, ListenOptions, ListeningSocket, Spares, World,
 };
 use crate::error::ListenError;
-use crate::factory::{Factory, IntoFactory};
+use crate::factory::{ErasedFactory, Factory, IntoFactory};
 use crate::panics::Contained;
 use crate::slots::Slots;
 use crate::transport::cell::{ConnectionCell, Phase};
@@ -379,9 +379,11 @@ impl Reactor {
     }
 
     /// A factory that is about to be used: it hears of its reactor before anything else.
-    fn attached<F: Factory>(&self, mut factory: F) -> Box<F> {
-        factory.attach(self);
-        Box::new(factory)
+    #[track_caller]
+    fn attached(&self, factory: impl Factory + 'static) -> ErasedFactory {
+        let mut erased = ErasedFactory::new(factory);
+        erased.factory.attach(self);
+        erased
     }
 
     /// Takes over a connected socket and builds a protocol for it, in the turn. The Deferred fires
@@ -649,6 +651,11 @@ impl Reactor {
     #[cfg(all(feature = "sim", any(feature = "tls", feature = "ring")))]
     pub(crate) fn world(&self) -> &Rc<dyn World> {
         &self.records.world
+    }
+
+    /// The time of day, as the time since 1970.
+    pub(crate) fn unix_time(&self) -> Duration {
+        self.records.world.unix_time()
     }
 
     /// A random number from the loop's world; reproducible in a simulation.

@@ -10,7 +10,7 @@ use super::turn::Core;
 use crate::address::Address;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd};
 use crate::error::{ConnectError, ConnectionLost, Reason};
-use crate::factory::{AnyFactory, Begun, FactorySlot};
+use crate::factory::{AnyFactory, Ends, FactorySlot};
 use crate::layers::{Layer, Layers, Side};
 use crate::protocol::Protocol;
 use crate::transport::cell::ConnectionCell;
@@ -40,6 +40,27 @@ impl Opening {
     }
 }
 
+/// What a factory made of a new connection.
+enum Begun {
+    Layers(Vec<Box<dyn Layer>>),
+    Protocol(Box<dyn Protocol>),
+    /// The connection is rejected.
+    Nothing,
+}
+
+impl Begun {
+    fn by(factory: &mut dyn AnyFactory, ends: &Ends<'_>, under: Vec<Box<dyn Layer>>) -> Begun {
+        let mut layers = under;
+        match factory.layers(ends, &mut layers) {
+            true if layers.is_empty() => {
+                factory.build(ends.peer).map_or(Begun::Nothing, Begun::Protocol)
+            }
+            true => Begun::Layers(layers),
+            false => Begun::Nothing,
+        }
+    }
+}
+
 impl Core {
     /// A socket is connected: makes the connection, and builds its protocol as soon as its layers
     /// are open. Without layers that is now.
@@ -51,7 +72,12 @@ impl Core {
         opening: Opening,
     ) {
         let under = self.layer.as_ref().map(|layer| layer(opening.side())).unwrap_or_default();
-        let begin = |factory: &mut dyn AnyFactory| factory.begin(&peer, under);
+        let known = |asked: &LocalEnd| match asked {
+            LocalEnd::Known(host) => Some(host.clone()),
+            LocalEnd::Ask(socket) => socket.get().ok().map(Address::from),
+        };
+        let ends = Ends { peer: &peer, host: &|| known(&host) };
+        let begin = |factory: &mut dyn AnyFactory| Begun::by(factory, &ends, under);
         let begun = opening.factory().call("build_protocol", begin);
         self.new_connection(io, key, peer, host);
         match begun {

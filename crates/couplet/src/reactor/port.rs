@@ -13,7 +13,7 @@ use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Bound, CloseMode, Commands, Key, ListenOptions, LocalEnd};
 use crate::error::ListenError;
-use crate::factory::{AnyFactory, FactorySlot};
+use crate::factory::{ErasedFactory, FactorySlot};
 
 /// A handle to a listening port; cheap to clone. Dropping it changes nothing.
 ///
@@ -28,6 +28,8 @@ pub(super) struct PortCell {
     /// The requested address: with port 0, the next start may get another number.
     address: Address,
     options: ListenOptions,
+    /// The endpoints around it, as in an endpoint string.
+    prefix: String,
     /// The source location of its opening.
     pub(super) place: Cell<Source>,
     host: RefCell<Address>,
@@ -55,25 +57,25 @@ pub(super) enum PortState {
 }
 
 impl Port {
-    #[track_caller]
     pub(super) fn new(
         reactor: &Reactor,
         address: Address,
         options: ListenOptions,
         bound: Bound,
-        factory: Box<dyn AnyFactory>,
+        factory: ErasedFactory,
     ) -> Port {
         let cell = Rc::new(PortCell {
             reactor: reactor.clone(),
             address,
             options,
-            place: Cell::new(Location::caller()),
+            place: Cell::new(factory.place),
+            prefix: factory.prefix,
             host: RefCell::new(bound.host.clone()),
             state: Cell::new(PortState::Starting),
             paused: Cell::new(false),
             bound: RefCell::new(Some(bound)),
             key: Cell::new(None),
-            factory: FactorySlot::new(factory),
+            factory: FactorySlot::new(factory.factory),
             started: Cell::new(false),
             accepted: Cell::new(0),
             not_opened: Cell::new(0),
@@ -186,7 +188,7 @@ impl Core {
                 if port.paused.get() {
                     io.receive(key, false);
                 }
-                tracing::info!(host = %port.host(), "listening");
+                tracing::info!(host = %port, "listening");
                 if !port.started.replace(true) {
                     port.factory.call("do_start", |factory| factory.do_start());
                 }
@@ -245,6 +247,24 @@ impl Core {
             port.key.set(None);
             port.state.set(PortState::Stopped);
             port.finish_stop();
+        }
+    }
+}
+
+/// As an endpoint string without its options: the endpoints around it, and its real address, as in
+/// `tls:127.0.0.1:443`.
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cell.fmt(f)
+    }
+}
+
+impl fmt::Display for PortCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host().to_string();
+        match host.strip_prefix("tcp:") {
+            Some(short) if !self.prefix.is_empty() => write!(f, "{}{short}", self.prefix),
+            _ => write!(f, "{}{host}", self.prefix),
         }
     }
 }

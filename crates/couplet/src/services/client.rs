@@ -123,7 +123,7 @@ impl<P: 'static> ClientService<P> {
     /// If a string is not a valid endpoint.
     pub fn new<K, F>(
         reactor: &Reactor,
-        endpoint: impl IntoEndpoint<ClientEndpoint>,
+        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
         factory: F,
     ) -> Result<Self, EndpointError>
     where
@@ -136,7 +136,7 @@ impl<P: 'static> ClientService<P> {
             let (number, service) = (service.inner.number.get(), service.clone());
             let reactor = service.inner.reactor.clone();
             let attempt = Attempt { factory: factory.clone(), service, number };
-            reactor.connect(endpoint.clone(), attempt)
+            reactor.connect(&endpoint, attempt)
         };
         let inner = Inner {
             reactor: reactor.clone(),

@@ -648,7 +648,7 @@ fn secured<R>(host: Reactor, turn: impl FnOnce() -> R) -> R {
         }
 
         fn unix_time(&self) -> Duration {
-            self.0.world().wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+            self.0.world().unix_time()
         }
     }
     crate::layers::tls::in_world(Rc::new(World(host)), turn)

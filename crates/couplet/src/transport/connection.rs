@@ -148,6 +148,11 @@ impl Follows {
 
     const ORDERS: u32 = 127 | Follows::OPENED.0;
 
+    /// Only what is ordered once, and not what is so for a while.
+    pub(crate) fn orders(self) -> Follows {
+        Follows(self.0 & Follows::ORDERS)
+    }
+
     /// Both.
     pub(crate) fn and(self, other: Follows) -> Follows {
         Follows(self.0 | other.0)

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::endpoints::ServerEndpoint;
+use couplet::factory::ErasedFactory;
 use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
 use couplet::services::ClientService;
 use couplet::testing::{Manner, Memory, Network, Wire};
@@ -203,6 +205,31 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 type Act = fn(&mut Scene);
 
+thread_local! {
+    static BOMB: RefCell<Option<Bomb>> = const { RefCell::new(None) };
+}
+
+/// An endpoint whose layers own a bomb, and which rejects all connections.
+#[derive(Debug)]
+struct Bombed;
+
+impl fmt::Display for Bombed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bombed:")
+    }
+}
+
+impl ServerEndpoint for Bombed {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> couplet::Result<Port> {
+        let bomb = BOMB.take();
+        let factory = factory.layered("bombed", move |_| {
+            bomb.iter().for_each(holds);
+            None
+        });
+        Ok(reactor.listen_tcp(any(), factory)?)
+    }
+}
+
 /// The function under test, how the value ends, and the test. Each hands bombs to the loop, which
 /// are dropped no later than the loop.
 const WAYS: &[(&str, &str, Act)] = &[
@@ -249,6 +276,22 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
         connecting.cancel();
         s.turns();
+    }),
+    ("layered", "the port is stopped", |s| {
+        BOMB.set(Some(s.bomb()));
+        let port = s.reactor.listen(Bombed, MakesEchoes(s.bomb())).expect("a free port");
+        s.turns();
+        port.stop_listening().expect("it listens").detach();
+        s.turns();
+    }),
+    ("layered", "the connection is rejected", |s| {
+        BOMB.set(Some(s.bomb()));
+        let port = s.reactor.listen(Bombed, MakesEchoes(s.bomb())).expect("a free port");
+        s.turns();
+        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
+        let wire = s.network.connect(at).expect("it listens");
+        s.turns();
+        assert!(wire.is_closed());
     }),
     ("listen", "its protocols are dropped", |s| {
         let bombs = s.bombs.clone();
@@ -598,6 +641,20 @@ const WAYS: &[(&str, &str, Act)] = &[
         let (transport, _wire) = s.open();
         transport.upgrade(Carrier(s.bomb()));
     }),
+    ("Tls::choosing", "its connection is lost before it is called", |s| {
+        let (transport, wire) = s.open();
+        let options = couplet::layers::tls::ServerTlsOptions::default().chosen_later();
+        let tls = couplet::layers::tls::ServerTls::new(&options).expect("a configuration");
+        let bomb = s.bomb();
+        let never = couplet::Failure::msg("it is never asked");
+        transport.start_layer(tls.layer(transport.reactor().now()).choosing(move |_| {
+            holds(&bomb);
+            couplet::Deferred::fail(never)
+        }));
+        s.turns();
+        wire.reset();
+        s.turns();
+    }),
     ("upgrade_with", "lost before its turn", |s| {
         let (transport, _wire) = s.open();
         transport.upgrade_with(Carrier(s.bomb()), "unread");
@@ -764,7 +821,8 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
 }
 
 /// Called immediately, in the caller's frame: what they own is dropped there.
-const CALLED_AT_ONCE: [&str; 9] = [
+const CALLED_AT_ONCE: [&str; 10] = [
+    "attach",
     "run",
     "run_until",
     "begin",

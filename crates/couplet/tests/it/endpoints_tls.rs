@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use couplet::endpoints::{ClientEndpoint, EndpointError, ServerEndpoint, quote};
+use couplet::endpoints::{EndpointError, client_from_string, quote, server_from_string};
 use couplet::{Loop, Protocol, Transport};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
@@ -58,9 +58,9 @@ fn a_tls_endpoint_prints_as_a_string_that_means_the_same() {
             "tls:unix:s:cert=a:key=a:alpn=h2,x:client-ca=c",
         ),
     ] {
-        let endpoint: ServerEndpoint = text.parse().unwrap();
+        let endpoint = server_from_string(text).unwrap();
         assert_eq!(endpoint.to_string(), printed, "{text}");
-        let again: ServerEndpoint = printed.parse().unwrap();
+        let again = server_from_string(printed).unwrap();
         assert_eq!(format!("{again:?}"), format!("{endpoint:?}"));
     }
     for (text, printed) in [
@@ -69,9 +69,9 @@ fn a_tls_endpoint_prints_as_a_string_that_means_the_same() {
         ("tls:tcp:unix:443", "tls:tcp:unix:443"),
         (r"tls:unix:s:servername=x\:y", r"tls:unix:s:servername=x\:y"),
     ] {
-        let endpoint: ClientEndpoint = text.parse().unwrap();
+        let endpoint = client_from_string(text).unwrap();
         assert_eq!(endpoint.to_string(), printed, "{text}");
-        let again: ClientEndpoint = printed.parse().unwrap();
+        let again = client_from_string(printed).unwrap();
         assert_eq!(format!("{again:?}"), format!("{endpoint:?}"));
     }
 }
@@ -81,13 +81,13 @@ fn an_error_in_a_tls_endpoint_shows_its_place() {
     for (text, at, problem) in [
         ("tls:443", 7, "missing certificate"),
         ("tls:443:cert=a:alpn=h2,,x", 20, "expected protocols"),
-        ("tls:tls:443:cert=a", 0, "cannot carry another"),
-        ("tls:443:cert=a:cert=b", 15, "unknown or repeated keyword"),
+        ("tls:tls:443:cert=a", 4, "a second tls:"),
+        ("tls:443:cert=a:cert=b", 15, "repeated keyword cert="),
     ] {
-        let error = text.parse::<ServerEndpoint>().unwrap_err();
+        let error = server_from_string(text).unwrap_err();
         assert!(error.problem().contains(problem) && error.at() == at, "{error}");
     }
-    let error = "tls:unix:s".parse::<ClientEndpoint>().unwrap_err();
+    let error = client_from_string("tls:unix:s").unwrap_err();
     assert!(error.problem().contains("missing servername"), "{error}");
 }
 

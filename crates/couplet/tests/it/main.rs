@@ -16,6 +16,7 @@ mod dropped;
 mod echoes;
 #[cfg(unix)]
 mod embedding;
+mod endpoint_kinds;
 mod endpoints;
 #[cfg(any(feature = "tls", feature = "ring"))]
 mod endpoints_tls;

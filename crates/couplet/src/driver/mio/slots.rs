@@ -103,7 +103,10 @@ impl Mio {
 
     /// Closes a port, a connect attempt or a stream.
     pub(super) fn retire(&mut self, key: Key) {
-        if self.slots.retire(key).is_some() {
+        if let Some(mut retired) = self.slots.retire(key) {
+            if let Kind::Port(port) = &mut retired.kind {
+                port.listener.deregister(self.poll.registry());
+            }
             if !self.held.is_empty() {
                 self.held.remove(&key.slot);
             }

@@ -166,6 +166,19 @@ impl Listener {
             Listener::Unix(listener) => registry.register(listener, token, Interest::READABLE),
         }
     }
+
+    /// Needed before it is closed, where another descriptor of the same socket stays open: then
+    /// epoll would still have it, and refuse it under the same number.
+    pub(super) fn deregister(&mut self, registry: &Registry) {
+        let done = match self {
+            Listener::Tcp(listener) => registry.deregister(listener),
+            #[cfg(unix)]
+            Listener::Unix(listener) => registry.deregister(listener),
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "a listening socket was closed elsewhere");
+        }
+    }
 }
 
 /// The address of a socket of any family that streams have.

@@ -46,15 +46,24 @@ impl Pcap {
     ///
     /// When its header cannot be written.
     pub fn new(write: impl Write + 'static, now: Instant, epoch: Duration) -> io::Result<Pcap> {
-        let mut write = Box::new(write);
-        let mut header = Vec::with_capacity(24);
-        // The magic number of nanoseconds, and version 2.4.
-        header.extend(0xa1b2_3c4d_u32.to_le_bytes());
-        header.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        header.extend((LONGEST as u32).to_le_bytes());
-        header.extend(RAW.to_le_bytes());
-        write.write_all(&header)?;
-        Ok(Pcap(Rc::new(RefCell::new(File { write, left: LIMIT, epoch: (now, epoch) }))))
+        let mut write = write;
+        write.write_all(&Pcap::HEADER)?;
+        Ok(Pcap::resumed(write, now, epoch))
+    }
+
+    /// What a file begins with: the magic number of nanoseconds, version 2.4, the longest packet and
+    /// the type of its packets.
+    pub(crate) const HEADER: [u8; 24] = {
+        let [a, b, c, d] = 0xa1b2_3c4d_u32.to_le_bytes();
+        let [l, m, n, o] = (LONGEST as u32).to_le_bytes();
+        let [r, s, t, u] = RAW.to_le_bytes();
+        [a, b, c, d, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, l, m, n, o, r, s, t, u]
+    };
+
+    /// Continues a file that has its header.
+    pub(crate) fn resumed(write: impl Write + 'static, now: Instant, epoch: Duration) -> Pcap {
+        let file = File { write: Box::new(write), left: LIMIT, epoch: (now, epoch) };
+        Pcap(Rc::new(RefCell::new(file)))
     }
 
     /// Writes at most so many bytes from now on.

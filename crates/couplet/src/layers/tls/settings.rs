@@ -96,6 +96,16 @@ impl Identity {
         Pair::from_pem(&read(chain)?, &read(key)?, &place).map(Identity)
     }
 
+    /// Adds certificates of issuers, from a PEM file, behind the chain.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or there is no certificate in it.
+    pub fn with_chain_file(self, path: impl AsRef<Path>) -> Result<Identity, TlsConfigError> {
+        let path = path.as_ref();
+        self.0.with_chain(&read(path)?, &path.display().to_string()).map(Identity)
+    }
+
     /// Staples an OCSP response, in DER, to the certificate.
     #[must_use]
     pub fn with_ocsp(self, response: Vec<u8>) -> Identity {
@@ -139,6 +149,35 @@ impl Roots {
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Roots, TlsConfigError> {
         let path = path.as_ref();
         certificates::roots(&read(path)?, &path.display().to_string()).map(Roots)
+    }
+
+    /// From the files of a folder whose names end with `.pem`. Those that are not valid are logged,
+    /// and left out.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read, or has no valid certificate.
+    pub fn from_pem_directory(path: impl AsRef<Path>) -> Result<Roots, TlsConfigError> {
+        let path = path.as_ref();
+        let failed = |error| TlsConfigError::file(path, error);
+        let mut all = Vec::new();
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let file = entry.map_err(failed)?.path();
+            let is_pem = file.extension().is_some_and(|end| end.eq_ignore_ascii_case("pem"));
+            if !is_pem {
+                continue;
+            }
+            let pem = read(&file);
+            let valid = pem.and_then(|pem| Roots::from_pem(&pem).map(|_| pem));
+            match valid {
+                Ok(pem) => {
+                    all.extend(pem);
+                    all.push(b'\n');
+                }
+                Err(error) => tracing::warn!(file = %file.display(), %error, "not trusted"),
+            }
+        }
+        certificates::roots(&all, &path.display().to_string()).map(Roots)
     }
 }
 

@@ -85,7 +85,11 @@ const OUTSIDE: [Outside; 20] = [
             "couplet/src/driver/socket.rs",
         ],
     },
-    Outside { names: &["rustix", "net"], instead: SOCKET, places: &["couplet/src/driver/mio/"] },
+    Outside {
+        names: &["rustix", "net"],
+        instead: SOCKET,
+        places: &["couplet/src/driver/mio/", "couplet/src/driver/socket.rs"],
+    },
     Outside {
         names: &["rustix", "event"],
         instead: SOCKET,

@@ -27,12 +27,7 @@ impl Pair {
     ) -> Result<Pair, TlsConfigError> {
         let invalid =
             |what: &str| TlsConfigError::Invalid { place: place.to_owned(), what: what.to_owned() };
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<_, _>>()
-            .map_err(|error| invalid(&error.to_string()))?;
-        if chain.is_empty() {
-            return Err(invalid("there is no certificate"));
-        }
+        let chain = certificates(chain, place)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
             rustls::pki_types::pem::Error::NoItemsFound => invalid("there is no private key"),
             error => invalid(&error.to_string()),
@@ -45,6 +40,17 @@ impl Pair {
             }
             Err(error) => Err(invalid(&error.to_string())),
         }
+    }
+
+    /// With more certificates, from PEM, behind its chain.
+    pub(in super::super) fn with_chain(
+        &self,
+        more: &[u8],
+        place: &str,
+    ) -> Result<Pair, TlsConfigError> {
+        let mut pair = CertifiedKey::clone(&self.0);
+        pair.cert.extend(certificates(more, place)?);
+        Ok(Pair(Arc::new(pair)))
     }
 
     /// With an OCSP response, in DER, to be stapled.
@@ -60,6 +66,17 @@ impl Pair {
     }
 }
 
+/// The certificates in a PEM text: at least one.
+fn certificates(pem: &[u8], place: &str) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
+    let invalid = |what: String| TlsConfigError::Invalid { place: place.to_owned(), what };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(invalid("there is no certificate".to_owned())),
+        Ok(found) => Ok(found),
+        Err(error) => Err(invalid(error.to_string())),
+    }
+}
+
 /// The certificates in a PEM text that are trusted as issuers.
 pub(in super::super) fn roots(
     pem: &[u8],
@@ -67,12 +84,8 @@ pub(in super::super) fn roots(
 ) -> Result<Arc<RootCertStore>, TlsConfigError> {
     let invalid = |what: String| TlsConfigError::Invalid { place: place.to_owned(), what };
     let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| invalid(error.to_string()))?;
+    for certificate in certificates(pem, place)? {
         store.add(certificate).map_err(|error| invalid(error.to_string()))?;
-    }
-    if store.is_empty() {
-        return Err(invalid("there is no certificate".to_owned()));
     }
     Ok(Arc::new(store))
 }

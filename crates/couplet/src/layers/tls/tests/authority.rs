@@ -14,21 +14,41 @@ pub(crate) struct Authority {
     pem: String,
 }
 
+/// What an authority's certificate says, and its key.
+fn authority() -> (CertificateParams, KeyPair) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
+    // Two authorities of one name would be taken for one with a wrong signature.
+    let name = format!("authority {:02x?}", &key.public_key_raw()[1..9]);
+    params.distinguished_name.push(DnType::CommonName, name);
+    (params, key)
+}
+
 impl Authority {
     pub(crate) fn new() -> Authority {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
-        // Two authorities of one name would be taken for one with a wrong signature.
-        let name = format!("authority {:02x?}", &key.public_key_raw()[1..9]);
-        params.distinguished_name.push(DnType::CommonName, name);
+        let (params, key) = authority();
         let pem = params.self_signed(&key).expect("a certificate").pem();
         Authority { issuer: Issuer::new(params, key), pem }
     }
 
     pub(crate) fn roots(&self) -> Roots {
         Roots::from_pem(self.pem.as_bytes()).expect("our own certificate")
+    }
+
+    /// Its own certificate, as PEM.
+    #[allow(dead_code, reason = "shared by two crates of tests")]
+    pub(crate) fn certificate(&self) -> &str {
+        &self.pem
+    }
+
+    /// An authority whose certificate this one has issued.
+    #[allow(dead_code, reason = "shared by two crates of tests")]
+    pub(crate) fn middle(&self) -> Authority {
+        let (params, key) = authority();
+        let pem = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
+        Authority { issuer: Issuer::new(params, key), pem }
     }
 
     /// A certificate for a name, and its key, in one PEM text.

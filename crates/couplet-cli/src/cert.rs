@@ -1,0 +1,242 @@
+//! `couplet cert`: an authority and certificates of it, for tests of TLS.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use couplet::endpoints::quote;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
+};
+
+use crate::cli;
+use crate::exit::Exit;
+use crate::output;
+
+/// The names of the files that are not for a server.
+const OURS: [&str; 2] = ["ca", "client"];
+
+/// Whom a certificate is for: a DNS name, perhaps `*.` before it, or an IP address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name(String);
+
+impl Name {
+    pub(crate) fn read(text: &str) -> Result<Name, String> {
+        let is_label = |label: &str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+            (1..=63).contains(&label.len()) && label.bytes().all(fits) && !label.starts_with('-')
+        };
+        let dns = text.strip_prefix("*.").unwrap_or(text);
+        let is_dns = text.len() <= 253 && dns.split('.').all(is_label);
+        if text.parse::<IpAddr>().is_err() && !is_dns {
+            return Err("a DNS name or an IP address is expected here".to_owned());
+        }
+        if OURS.contains(&text) {
+            return Err(format!("the files {text}.pem and {text}.key are another certificate's"));
+        }
+        Ok(Name(text.to_owned()))
+    }
+
+    /// As the name of a file: without the colons of an IPv6 address, and the star.
+    fn file(&self) -> String {
+        self.0.replace([':', '*'], "_")
+    }
+
+    /// As the host of an endpoint.
+    fn host(&self) -> String {
+        if self.0.contains(':') { format!("[{}]", self.0) } else { self.0.replace('*', "www") }
+    }
+
+    fn alternative(&self) -> Result<SanType, rcgen::Error> {
+        match self.0.parse::<IpAddr>() {
+            Ok(ip) => Ok(SanType::IpAddress(ip)),
+            Err(_) => Ok(SanType::DnsName(self.0.clone().try_into()?)),
+        }
+    }
+}
+
+/// A certificate and its key, as PEM.
+struct Pair {
+    name: String,
+    what: String,
+    certificate: String,
+    key: String,
+}
+
+pub(crate) fn run(options: &cli::Cert) -> Result<(), Exit> {
+    let made = make(&options.names);
+    let pairs = made.map_err(|error| Exit::failed(format!("cannot make certificates: {error}")))?;
+    write(&options.folder, &pairs, options.force)?;
+    output::print(report(&options.folder, &pairs, &options.names[0]).as_bytes())
+}
+
+/// The authority, a pair for each name, and the client's.
+fn make(names: &[Name]) -> Result<Vec<Pair>, rcgen::Error> {
+    let (params, key) = (authority(), KeyPair::generate()?);
+    let mut pairs = vec![Pair {
+        name: "ca".to_owned(),
+        what: "the authority".to_owned(),
+        certificate: params.self_signed(&key)?.pem(),
+        key: key.serialize_pem(),
+    }];
+    let issuer = Issuer::new(params, key);
+    let mut issue = |name: String, what: String, params: CertificateParams| {
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &issuer)?.pem();
+        pairs.push(Pair { name, what, certificate, key: key.serialize_pem() });
+        Ok(())
+    };
+    for (at, name) in names.iter().enumerate() {
+        if names[..at].contains(name) {
+            continue;
+        }
+        let mut params = of(&name.0, ExtendedKeyUsagePurpose::ServerAuth);
+        params.subject_alt_names.push(name.alternative()?);
+        issue(name.file(), format!("for {}", name.0), params)?;
+    }
+    let params = of("couplet test client", ExtendedKeyUsagePurpose::ClientAuth);
+    issue("client".to_owned(), "for a client".to_owned(), params)?;
+    Ok(pairs)
+}
+
+fn authority() -> CertificateParams {
+    let mut params = dated("couplet test authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// What a certificate says that the authority issues.
+fn of(name: &str, purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let mut params = dated(name);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![purpose];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+/// Valid for as long as a test may be kept.
+fn dated(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    // The longest common name of X.509.
+    if name.len() <= 64 {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    params.not_before = date_time_ymd(2000, 1, 1);
+    params.not_after = date_time_ymd(2100, 1, 1);
+    params
+}
+
+fn certificate(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.pem"))
+}
+
+fn key(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.key"))
+}
+
+/// Writes all files or, if one of them is there and is not to be replaced, none.
+fn write(folder: &Path, pairs: &[Pair], force: bool) -> Result<(), Exit> {
+    fs::create_dir_all(folder).map_err(|error| refused("create", folder, &error))?;
+    let files = pairs.iter().flat_map(|pair| {
+        let certificate = (certificate(folder, &pair.name), &pair.certificate, 0o644);
+        [certificate, (key(folder, &pair.name), &pair.key, 0o600)]
+    });
+    let files: Vec<(PathBuf, &String, u32)> = files.collect();
+    let there = files.iter().find(|(path, ..)| !force && path.symlink_metadata().is_ok());
+    if let Some((path, ..)) = there {
+        let path = path.display();
+        return Err(Exit::failed(format!("{path} exists; --force replaces it")));
+    }
+    for (path, text, mode) in files {
+        put(&path, text, mode).map_err(|error| refused("write", &path, &error))?;
+    }
+    Ok(())
+}
+
+/// A new file, in place of an old one with its rights and its readers.
+fn put(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
+    options.open(path)?.write_all(text.as_bytes())
+}
+
+fn refused(what: &str, path: &Path, error: &io::Error) -> Exit {
+    Exit::failed(format!("cannot {what} {}: {}", path.display(), output::plain(error)))
+}
+
+/// What was written, and how to use it.
+fn report(folder: &Path, pairs: &[Pair], first: &Name) -> String {
+    let mut text = String::new();
+    for Pair { name, what, .. } in pairs {
+        let (certificate, key) = (certificate(folder, name), key(folder, name));
+        text += &format!("{} and {}: {what}\n", certificate.display(), key.display());
+    }
+    let path = |path: PathBuf| quote(&path.to_string_lossy());
+    let ca = path(certificate(folder, "ca"));
+    let identity = |name: &str| {
+        format!("cert={}:key={}", path(certificate(folder, name)), path(key(folder, name)))
+    };
+    let listen = format!("tls:7000:{}", identity(&first.file()));
+    let connect = format!("tls:{}:7000:ca={ca}", first.host());
+    text += &format!(
+        "\nFor tests only: whoever has ca.key can issue certificates for any name.\n\n  \
+         couplet echo --listen {}\n  couplet connect {}\n\nWith a certificate of the client:\n\n  \
+         couplet echo --listen {}\n  couplet connect {}\n",
+        in_shell(&listen),
+        in_shell(&connect),
+        in_shell(&format!("{listen}:client-ca={ca}")),
+        in_shell(&format!("{connect}:{}", identity("client"))),
+    );
+    text
+}
+
+/// As one word of a shell's command.
+fn in_shell(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:=,-@%+".contains(c);
+    if word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_dns_name_or_an_ip_address() {
+        for good in ["localhost", "a.example", "*.example", "127.0.0.1", "::1", "a_b", "1.2.3"] {
+            assert_eq!(Name::read(good), Ok(Name(good.to_owned())));
+        }
+        for bad in
+            ["", "a b", "a/b", "..", "a..b", "-a", "*", "a.*", "ca", "client", "[::1]", "a\n"]
+        {
+            assert!(Name::read(bad).is_err(), "{bad:?}");
+        }
+        assert!(Name::read(&"a.".repeat(127)).is_err());
+        assert_eq!(
+            (Name("::1".into()).file(), Name("::1".into()).host()),
+            ("__1".into(), "[::1]".into())
+        );
+    }
+
+    #[test]
+    fn a_word_of_a_shell_is_quoted_if_it_must_be() {
+        assert_eq!(in_shell("tls:[::1]:80"), "'tls:[::1]:80'");
+        assert_eq!(in_shell("a'b"), r"'a'\''b'");
+        assert_eq!(in_shell("tls:7000:cert=a/b.pem"), "tls:7000:cert=a/b.pem");
+    }
+}

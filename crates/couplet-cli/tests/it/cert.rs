@@ -1,0 +1,137 @@
+//! `couplet cert`, and TLS between two processes with what it makes.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::kit::{Ended, Running, Server, TempFile, couplet, run};
+use crate::peers::peer;
+
+/// A folder that does not exist yet, beside a file that is removed with its folder.
+struct Folder(PathBuf, #[expect(dead_code, reason = "dropped last")] TempFile);
+
+impl Folder {
+    fn new() -> Folder {
+        let file = TempFile::new(b"");
+        Folder(PathBuf::from(format!("{}-certs", file.path())), file)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn cert(folder: &Folder, rest: &[&str]) -> Ended {
+    run(&[&["cert", folder.0.to_str().unwrap()], rest].concat())
+}
+
+fn mode(path: &str) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// The port in "listening on tls:127.0.0.1:PORT".
+fn tls_port(server: &Server) -> u16 {
+    let line = server.line();
+    let port = line.strip_prefix("listening on tls:127.0.0.1:");
+    port.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap()
+}
+
+/// What `couplet connect` says when it does not succeed.
+fn refused(to: &str) -> String {
+    let mut command = couplet(&["connect", to]);
+    let ended =
+        Running::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))
+            .ended();
+    assert_eq!(ended.code, Some(1), "{to}: {ended:?}");
+    ended.stderr
+}
+
+#[test]
+fn certificates_that_were_made_serve_an_echo_over_tls() {
+    let folder = Folder::new();
+    let ended = cert(&folder, &["localhost", "127.0.0.1", "::1", "localhost"]);
+    ended.quietly(0);
+    let (ca, site) = (folder.path("ca.pem"), folder.path("localhost"));
+    for name in ["ca", "localhost", "127.0.0.1", "__1", "client"] {
+        let (pem, key) = (folder.path(&format!("{name}.pem")), folder.path(&format!("{name}.key")));
+        assert_eq!((mode(&pem) & 0o600, mode(&key)), (0o600, 0o600), "{name}");
+        assert!(ended.text().contains(&format!("{pem} and {key}: ")), "{}", ended.text());
+    }
+    assert!(ended.text().contains("For tests only"));
+    // The two commands that it prints, on a free port.
+    let endpoint = format!("tls:127.0.0.1:0:cert={site}.pem:key={site}.key");
+    let shown = endpoint.replace("127.0.0.1:0", "7000");
+    assert!(ended.text().contains(&format!("couplet echo --listen {shown}\n")), "{}", ended.text());
+    let server = Server::start_command(couplet(&["echo", "--listen", &endpoint]), 0);
+    let to = format!("tls:localhost:{}:ca={ca}", tls_port(&server));
+    let ours = env!("CARGO_BIN_EXE_couplet");
+    assert_eq!(peer(ours, &["connect", &to], b"a line\n"), b"a line\n");
+    // Another authority is another authority, and another name another name.
+    let other = Folder::new();
+    cert(&other, &["localhost"]).quietly(0);
+    let said = refused(&to.replace(&ca, &other.path("ca.pem")));
+    assert!(said.contains("certificate"), "{said}");
+    let said = refused(&to.replace("localhost", "127.0.0.1"));
+    assert!(said.contains("certificate"), "{said}");
+}
+
+#[test]
+fn a_server_that_wants_certificates_of_clients_gets_them() {
+    let folder = Folder::new();
+    cert(&folder, &["127.0.0.1"]).quietly(0);
+    let (ca, site, client) =
+        (folder.path("ca.pem"), folder.path("127.0.0.1"), folder.path("client"));
+    let endpoint = format!("tls:127.0.0.1:0:cert={site}.pem:key={site}.key:client-ca={ca}");
+    let server = Server::start_command(couplet(&["echo", "--listen", &endpoint]), 0);
+    let to = format!("tls:127.0.0.1:{}:ca={ca}", tls_port(&server));
+    let with = format!("{to}:cert={client}.pem:key={client}.key");
+    let ours = env!("CARGO_BIN_EXE_couplet");
+    assert_eq!(peer(ours, &["connect", &with], b"a line\n"), b"a line\n");
+    let said = refused(&to);
+    assert!(said.contains("certificate"), "{said}");
+    // The server's own certificate is not one of a client.
+    let said = refused(&format!("{to}:cert={site}.pem:key={site}.key"));
+    assert!(said.contains("certificate"), "{said}");
+}
+
+#[test]
+fn files_that_exist_are_replaced_only_when_told_so() {
+    let folder = Folder::new();
+    cert(&folder, &["localhost"]).quietly(0);
+    let read = |name: &str| std::fs::read_to_string(folder.path(name)).unwrap();
+    let before = read("ca.pem");
+    let ended = cert(&folder, &["localhost"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("ca.pem exists; --force replaces it"), "{}", ended.stderr);
+    assert_eq!(read("ca.pem"), before);
+    // All or nothing.
+    std::fs::remove_file(folder.path("ca.pem")).unwrap();
+    assert_eq!(cert(&folder, &["localhost"]).code, Some(1));
+    assert!(!Path::new(&folder.path("ca.pem")).exists());
+    // A key that others could read is not read by them afterwards.
+    let key = folder.path("localhost.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    cert(&folder, &["--force", "localhost"]).quietly(0);
+    assert_eq!(mode(&key), 0o600);
+    assert_ne!(read("ca.pem"), before);
+}
+
+#[test]
+fn a_bad_name_or_folder_is_an_error() {
+    let folder = Folder::new();
+    for bad in ["a b", "", "../x", "ca"] {
+        let ended = cert(&folder, &["localhost", bad]);
+        assert_eq!(ended.code, Some(2), "{bad:?}: {}", ended.stderr);
+        assert!(!folder.0.exists());
+    }
+    assert_eq!(cert(&folder, &[]).code, Some(2));
+    let ended = run(&["cert", "/dev/null/certs", "localhost"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("cannot create /dev/null/certs: "), "{}", ended.stderr);
+}

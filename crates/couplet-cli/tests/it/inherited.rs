@@ -1,0 +1,129 @@
+//! Sockets that the program inherits: `fd:` and `systemd:`, from processes that open them.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use crate::kit::{Client, Running, Server, TempFile, couplet, has};
+
+/// Listens on a free TCP port and on a UNIX socket, as descriptors 3 and 4, and becomes the program.
+const PARENT: &str = "
+import os, socket, sys
+tcp = socket.create_server(('127.0.0.1', 0))
+unix = socket.socket(socket.AF_UNIX)
+unix.bind(sys.argv[1])
+unix.listen()
+for number, spare in enumerate([os.dup(tcp.fileno()), os.dup(unix.fileno())]):
+    os.dup2(spare, 3 + number)
+os.environ['LISTEN_PID'] = str(os.getpid())
+os.environ['LISTEN_FDS'] = '2'
+os.environ['LISTEN_FDNAMES'] = 'web:local'
+os.environ.update(pair.split('=') for pair in sys.argv[2].split())
+os.execv(sys.argv[3], sys.argv[3:])
+";
+
+/// The program below such a parent, with changes of the environment.
+fn below(path: &str, changes: &str, args: &[&str]) -> Command {
+    let program = couplet(args);
+    let mut command = Command::new("python3");
+    command.args(["-c", PARENT, path, changes]).arg(program.get_program()).args(program.get_args());
+    command
+}
+
+fn echoes(mut stream: impl Read + Write) {
+    stream.write_all(b"hello").unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"hello");
+}
+
+/// A free path for a socket, which is removed; beside a file, whose folder is removed with it.
+struct Free(String, #[expect(dead_code, reason = "dropped last")] TempFile);
+
+impl Free {
+    fn new() -> Free {
+        let file = TempFile::new(b"");
+        Free(format!("{}.sock", file.path()), file)
+    }
+}
+
+impl Drop for Free {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn sockets_of_the_parent_are_served_by_number_name_and_index() {
+    if !has("python3") {
+        return;
+    }
+    for [tcp, unix] in [
+        ["fd:3", "fd:4"],
+        ["systemd:web", "systemd:local"],
+        ["systemd:0", "systemd:index=1"],
+        ["systemd:domain=INET:index=0", "systemd:domain=UNIX:name=local"],
+    ] {
+        let free = Free::new();
+        let path = &free.0;
+        let args = ["echo", "--listen", tcp, "--listen", unix];
+        let server = Server::start_command(below(path, "", &args), 1);
+        assert_eq!(server.line(), format!("listening on unix:{path}"), "{unix}");
+        let mut client: Client = server.connect();
+        client.send(b"hello");
+        assert_eq!(client.read_exact(5), b"hello", "{tcp}");
+        echoes(UnixStream::connect(path).unwrap());
+    }
+}
+
+#[test]
+fn sockets_that_were_not_passed_are_errors_with_their_place() {
+    if !has("python3") {
+        return;
+    }
+    for (changes, endpoint, said) in [
+        ("", "systemd:other", "no socket of this name, but these: web, local"),
+        ("", "systemd:2", "the init system has passed 2 sockets"),
+        ("LISTEN_FDS=1", "systemd:local", "no socket of this name"),
+        ("LISTEN_FDNAMES=", "systemd:web", "no socket of this name"),
+        ("LISTEN_PID=1", "systemd:web", "to another process: LISTEN_PID is not that of this one"),
+        ("LISTEN_PID=x", "systemd:web", "LISTEN_PID is not a number"),
+        ("LISTEN_FDS=-1", "systemd:web", "LISTEN_FDS is not a number"),
+        ("LISTEN_FDS=4294967295", "systemd:web", "LISTEN_FDS is too large"),
+        ("LISTEN_FDS=9", "systemd:7", "cannot use descriptor 10: "),
+        ("", "systemd:domain=UNIX:index=0", "descriptor 3 is not a socket of the domain UNIX"),
+        ("", "fd:1", "cannot use descriptor 1: "),
+    ] {
+        let free = Free::new();
+        let path = &free.0;
+        let ended =
+            Running::start(&mut below(path, changes, &["echo", "--listen", endpoint])).ended();
+        assert_eq!(ended.code, Some(1), "{endpoint}: {ended:?}");
+        let stderr = ended.stderr.to_lowercase();
+        assert!(stderr.contains(&said.to_lowercase()), "{endpoint}: {}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("    {endpoint}\n")), "{}", ended.stderr);
+    }
+    let mut command = couplet(&["echo", "--listen", "systemd:web"]);
+    command.env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+    let ended = Running::start(&mut command).ended();
+    assert!(ended.stderr.contains("passed no sockets: LISTEN_FDS is not set"), "{}", ended.stderr);
+}
+
+#[test]
+fn systemd_activates_the_program() {
+    const ACTIVATE: &str = "systemd-socket-activate";
+    if !has(ACTIVATE) {
+        return;
+    }
+    let free = Free::new();
+    let path = &free.0;
+    let program = couplet(&["echo", "--listen", "systemd:web"]);
+    let mut command = Command::new(ACTIVATE);
+    command.args(["--listen", path, "--fdname=web"]);
+    command.arg(program.get_program()).args(program.get_args());
+    let server = Server::start_command(command, 0);
+    server.wait_told("Listening on");
+    // It begins with the first connection, which waits meanwhile.
+    echoes(UnixStream::connect(path).unwrap());
+    assert_eq!(server.line(), format!("listening on unix:{path}"));
+}

@@ -1,0 +1,238 @@
+//! The part of the grammar for sockets that listen already: `fd:`, and `systemd:` for those of the
+//! init system (`sd_listen_fds(3)`).
+//!
+//! The socket itself stays open: what listens is a duplicate, so one can listen again later.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::grammar::{Part, Parts, escaped};
+use super::{EndpointError, ServerEndpoint};
+use crate::defer::Result;
+#[cfg(unix)]
+use crate::error::Plain;
+use crate::factory::ErasedFactory;
+use crate::reactor::{Port, Reactor};
+
+/// The first descriptor that the init system passes.
+const FIRST: i32 = 3;
+
+/// `fd:N`: a listening socket that was inherited as descriptor N, TCP or UNIX.
+///
+/// Twisted's `AdoptedStreamServerEndpoint`.
+#[derive(Clone, Debug)]
+pub struct FdServer {
+    number: i32,
+    place: Part,
+}
+
+impl FdServer {
+    /// The socket with this number.
+    #[must_use]
+    pub fn new(number: i32) -> FdServer {
+        FdServer { number, place: Part::alone(number.to_string()) }
+    }
+}
+
+impl ServerEndpoint for FdServer {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
+        adopt(reactor, factory, (self.number, None), &self.place)
+    }
+}
+
+/// `systemd:NAME` or `systemd:INDEX`: a listening socket that the init system passes (socket
+/// activation), by the `FileDescriptorName=` of its unit or by its index, beginning with 0.
+///
+/// Also Twisted's `systemd:domain=INET:index=0` and `systemd:domain=UNIX:name=NAME`, whose domain must
+/// be that of the socket.
+#[derive(Clone, Debug)]
+pub struct SystemdServer {
+    which: Which,
+    domain: Option<&'static str>,
+    place: Part,
+}
+
+#[derive(Clone, Debug)]
+enum Which {
+    Index(i32),
+    Name(String),
+}
+
+/// The families that sockets are of, by Twisted's names.
+const DOMAINS: [&str; 3] = ["INET", "INET6", "UNIX"];
+
+impl SystemdServer {
+    /// The socket with this name.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> SystemdServer {
+        let name = name.into();
+        SystemdServer { place: Part::alone(name.clone()), which: Which::Name(name), domain: None }
+    }
+
+    /// The socket with this index, beginning with 0.
+    #[must_use]
+    pub fn at(index: u16) -> SystemdServer {
+        let place = Part::alone(index.to_string());
+        SystemdServer { which: Which::Index(index.into()), domain: None, place }
+    }
+
+    /// The descriptor that the environment says.
+    fn find(&self, passed: &Passed) -> Result<i32, EndpointError> {
+        let index = match &self.which {
+            Which::Index(index) if *index < passed.count => *index,
+            Which::Index(_) => {
+                let count = passed.count;
+                return Err(self
+                    .place
+                    .error(format!("the init system has passed {count} sockets")));
+            }
+            Which::Name(name) => {
+                let at = passed.names.iter().position(|passed| passed == name);
+                let at = at.filter(|at| *at < passed.count as usize).ok_or_else(|| {
+                    let names = passed.names.join(", ").replace(char::is_control, "?");
+                    self.place.error(format!(
+                        "the init system has passed no socket of this name, but these: {names}"
+                    ))
+                })?;
+                at as i32
+            }
+        };
+        Ok(FIRST + index)
+    }
+}
+
+/// The sockets that the init system has passed to this process.
+struct Passed {
+    count: i32,
+    /// Law 9: as in the environment.
+    names: Vec<String>,
+}
+
+impl Passed {
+    fn from_environment() -> Result<Passed, String> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let number = |name: &str| match variable(name) {
+            None => Err(format!("the init system has passed no sockets: {name} is not set")),
+            Some(text) => text.parse::<u32>().map_err(|_| format!("{name} is not a number")),
+        };
+        let count = number("LISTEN_FDS")?;
+        if number("LISTEN_PID")? != std::process::id() {
+            return Err(
+                "the init system has passed its sockets to another process: LISTEN_PID is \
+                        not that of this one"
+                    .to_owned(),
+            );
+        }
+        let count = i32::try_from(count).ok().filter(|count| *count < i32::MAX - FIRST);
+        let count = count.ok_or_else(|| "LISTEN_FDS is too large".to_owned())?;
+        let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+        Ok(Passed { count, names: names.split(':').map(str::to_owned).collect() })
+    }
+}
+
+impl ServerEndpoint for SystemdServer {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
+        let passed = Passed::from_environment().map_err(|problem| self.place.error(problem))?;
+        let number = self.find(&passed)?;
+        adopt(reactor, factory, (number, self.domain), &self.place)
+    }
+}
+
+/// Listens on a duplicate of a descriptor, which must be of this domain.
+#[cfg(unix)]
+fn adopt(
+    reactor: &Reactor,
+    factory: ErasedFactory,
+    (number, domain): (i32, Option<&str>),
+    place: &Part,
+) -> Result<Port> {
+    let refused = |error: std::io::Error| {
+        place.error(format!("cannot use descriptor {number}: {}", Plain(&error)))
+    };
+    let socket = crate::driver::ListeningSocket::inherited(number).map_err(refused)?;
+    match domain {
+        Some(domain) if socket.family() != Some(domain) => {
+            Err(place.error(format!("descriptor {number} is not a socket of the domain {domain}")))?
+        }
+        _ => Ok(reactor.adopt_port(socket, factory).map_err(refused)?),
+    }
+}
+
+#[cfg(not(unix))]
+fn adopt(
+    _: &Reactor,
+    _: ErasedFactory,
+    (number, _): (i32, Option<&str>),
+    place: &Part,
+) -> Result<Port> {
+    Err(place.error(format!("this system passes no descriptors, such as {number}")))?
+}
+
+pub(super) fn fd(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    let form = parts.form("N, the number of a listening socket");
+    let place = parts.positional().ok_or_else(|| parts.missing("number", &form))?;
+    let number = place.number("the number of a descriptor", 0, i32::MAX as u64 - 1)? as i32;
+    Ok(Arc::new(FdServer { number, place: place.reading(number) }))
+}
+
+pub(super) fn systemd(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    let domain = parts.keyword("domain").map(|part| {
+        let known = DOMAINS.into_iter().find(|domain| *domain == part.text());
+        known.ok_or_else(|| part.error("expected INET, INET6 or UNIX"))
+    });
+    let domain = domain.transpose()?;
+    let (index, name) = (parts.keyword("index"), parts.keyword("name"));
+    let is_index = |part: &Part| part.text().bytes().all(|byte| byte.is_ascii_digit());
+    let form = parts.form("NAME or INDEX, of a socket that the init system passes");
+    let missing = parts.missing("name", &form);
+    let (which, place) = match (index, name) {
+        (Some(index), None) => (index.index()?, index),
+        (None, Some(name)) => (name.socket_name()?, name),
+        (Some(_), Some(name)) => return Err(name.error("expected a name or an index, not both")),
+        (None, None) => match parts.positional().ok_or(missing)? {
+            index if !index.text().is_empty() && is_index(&index) => (index.index()?, index),
+            name => (name.socket_name()?, name),
+        },
+    };
+    let place = match &which {
+        Which::Index(index) => place.reading(index),
+        Which::Name(_) => place,
+    };
+    Ok(Arc::new(SystemdServer { which, domain, place }))
+}
+
+impl Part {
+    fn index(&self) -> Result<Which, EndpointError> {
+        Ok(Which::Index(self.number("an index", 0, 65_535)? as i32))
+    }
+
+    /// A name as the init system allows: at most 255 printable ASCII characters, without a colon.
+    fn socket_name(&self) -> Result<Which, EndpointError> {
+        let fits = |byte: u8| byte.is_ascii_graphic() && byte != b':' || byte == b' ';
+        match self.text() {
+            name if name.is_empty() || name.len() > 255 || !name.bytes().all(fits) => {
+                Err(self.error("expected the FileDescriptorName= of a socket, or its index"))
+            }
+            name => Ok(Which::Name(name.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for FdServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fd:{}", self.number)
+    }
+}
+
+impl fmt::Display for SystemdServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "systemd")?;
+        if let Some(domain) = self.domain {
+            write!(f, ":domain={domain}")?;
+        }
+        match &self.which {
+            Which::Index(index) => write!(f, ":index={index}"),
+            Which::Name(name) => write!(f, ":name={}", escaped(name)),
+        }
+    }
+}

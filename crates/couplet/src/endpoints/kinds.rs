@@ -1,0 +1,329 @@
+//! The kinds of endpoints by the prefix of their strings: one table for each direction, which holds
+//! ours and those that a program registers. And what was probably meant by a string with a mistake.
+
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+use super::grammar::{Part, Parts};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint};
+use crate::defer::Result;
+use crate::driver::ListenOptions;
+
+/// Reads the parts behind the prefix of a kind.
+pub(super) type Read<E> = Arc<dyn Fn(&mut Parts) -> Result<Arc<E>, EndpointError> + Send + Sync>;
+
+/// A reader of ours.
+type Reader<E> = fn(&mut Parts) -> Result<Arc<E>, EndpointError>;
+
+/// Prefixes that are no host either: `tcp:udp:80` is a host of that name.
+const RESERVED: [&str; 4] = ["tcp4", "udp", "stdio", "process"];
+
+/// The most characters in a prefix.
+const LONGEST: usize = 32;
+
+/// The kinds of endpoints for one direction.
+pub(super) struct Kinds<E: ?Sized> {
+    /// Law 9: what the program registers.
+    rows: RwLock<Vec<(String, Read<E>)>>,
+}
+
+impl<E: ?Sized> Kinds<E> {
+    fn new(rows: &[(&str, Reader<E>)]) -> Kinds<E>
+    where
+        E: 'static,
+    {
+        let row = |(name, read): &(&str, Reader<E>)| {
+            let read: Read<E> = Arc::new(*read);
+            ((*name).to_owned(), read)
+        };
+        Kinds { rows: RwLock::new(rows.iter().map(row).collect()) }
+    }
+
+    /// The reader of the kind with this prefix.
+    pub(super) fn find(&self, name: &str) -> Option<Read<E>> {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().find(|(known, _)| known == name).map(|(_, read)| read.clone())
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn add(&self, name: &str, read: Read<E>) -> Result<(), RegisterError> {
+        let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_+".contains(c);
+        let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
+        if !begins || !name.chars().all(is_word) || name.len() > LONGEST {
+            return Err(RegisterError::Invalid(name.to_owned()));
+        }
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        if rows.iter().any(|(known, _)| known == name) {
+            return Err(RegisterError::Taken(name.to_owned()));
+        }
+        rows.push((name.to_owned(), read));
+        Ok(())
+    }
+}
+
+/// A prefix that was not registered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// There is a kind with this prefix.
+    #[error("there is already a kind of endpoint with the prefix {0}:")]
+    Taken(String),
+    /// This is no prefix.
+    #[error(
+        "{0:?} is no prefix: it has 1 to 32 lower-case ASCII letters, digits, and -, _ or +, \
+         beginning with a letter"
+    )]
+    Invalid(String),
+}
+
+/// Registers a kind of endpoint to listen on, for the whole process: strings that begin with `prefix`
+/// and a colon are read by `read`, wherever an endpoint is expected, alone and inside wrappers such
+/// as `tls:`. What `read` leaves of the parts is an error.
+///
+/// A host of that name must be preceded by `tcp:` from now on. Twisted's
+/// `IStreamServerEndpointStringParser`.
+///
+/// ```
+/// use couplet::endpoints::{Parts, TcpServer, register_server, server_from_string};
+///
+/// // `web:` is a port of the user's choice: 8080, or the one given by `port=`.
+/// register_server("web", |parts: &mut Parts| {
+///     let port = match parts.keyword("port") {
+///         Some(port) => port.number("a port number", 0, 65_535)? as u16,
+///         None => 8080,
+///     };
+///     Ok(TcpServer::new(([127, 0, 0, 1], port).into()))
+/// })?;
+/// assert_eq!(server_from_string("web")?.to_string(), "tcp:8080:interface=127.0.0.1");
+/// assert!(server_from_string("tls:web:port=8443:cert=site.pem").is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// If the prefix is taken, or not a word of lower-case letters and digits.
+pub fn register_server<E: ServerEndpoint>(
+    prefix: &str,
+    read: impl Fn(&mut Parts) -> Result<E, EndpointError> + Send + Sync + 'static,
+) -> Result<(), RegisterError> {
+    let read = move |parts: &mut Parts| {
+        read(parts).map(|endpoint| Arc::new(endpoint) as Arc<dyn ServerEndpoint>)
+    };
+    <dyn ServerEndpoint>::kinds().add(prefix, Arc::new(read))
+}
+
+/// Registers a kind of endpoint to connect to, as [`register_server`] does. Twisted's
+/// `IStreamClientEndpointStringParserWithReactor`.
+///
+/// # Errors
+///
+/// If the prefix is taken, or not a word of lower-case letters and digits.
+pub fn register_client<E: ClientEndpoint>(
+    prefix: &str,
+    read: impl Fn(&mut Parts) -> Result<E, EndpointError> + Send + Sync + 'static,
+) -> Result<(), RegisterError> {
+    let read = move |parts: &mut Parts| {
+        read(parts).map(|endpoint| Arc::new(endpoint) as Arc<dyn ClientEndpoint>)
+    };
+    <dyn ClientEndpoint>::kinds().add(prefix, Arc::new(read))
+}
+
+/// A direction: the kinds of its endpoints, and how errors speak of it.
+pub(super) trait Side: 'static {
+    /// As in "an endpoint to listen".
+    const VERB: &'static str;
+    /// Whether a name may be a host: to connect to, not to listen on.
+    const CONNECTS: bool;
+
+    fn kinds() -> &'static Kinds<Self>;
+
+    /// Reads an endpoint without a kind.
+    fn tcp(parts: &mut Parts) -> Result<Arc<Self>, EndpointError>;
+
+    /// Whether the other direction has a kind of this name.
+    fn is_of_the_other(name: &str) -> bool;
+
+    fn starts_with() -> String {
+        let names: Vec<String> = Self::kinds().names().iter().map(|n| format!("{n}:")).collect();
+        format!("an endpoint to {} starts with {} or a host", Self::VERB, names.join(", "))
+    }
+
+    /// True for a word that is neither a kind nor a host.
+    fn is_reserved(word: &str) -> bool {
+        let lower = word.to_ascii_lowercase();
+        let is_kind =
+            |name: &str| Self::kinds().find(name).is_some() || Self::is_of_the_other(name);
+        RESERVED.contains(&&*lower) || is_kind(&lower)
+    }
+}
+
+impl Side for dyn ServerEndpoint {
+    const VERB: &'static str = "listen";
+    const CONNECTS: bool = false;
+
+    fn kinds() -> &'static Kinds<dyn ServerEndpoint> {
+        static KINDS: LazyLock<Kinds<dyn ServerEndpoint>> = LazyLock::new(|| {
+            Kinds::new(&[
+                ("tcp", super::tcp::server),
+                ("tcp6", super::tcp::server6),
+                #[cfg(any(feature = "tls", feature = "ring"))]
+                ("tls", super::tls::server),
+                #[cfg(any(feature = "tls", feature = "ring"))]
+                ("ssl", super::tls::server),
+                ("unix", super::unix::server),
+                ("fd", super::inherited::fd),
+                ("systemd", super::inherited::systemd),
+                ("haproxy", super::proxy::server),
+                ("throttle", super::throttle::server),
+                ("log", super::log::server),
+            ])
+        });
+        &KINDS
+    }
+
+    fn tcp(parts: &mut Parts) -> Result<Arc<Self>, EndpointError> {
+        super::tcp::server(parts)
+    }
+
+    fn is_of_the_other(name: &str) -> bool {
+        <dyn ClientEndpoint>::kinds().find(name).is_some()
+    }
+}
+
+impl Side for dyn ClientEndpoint {
+    const VERB: &'static str = "connect";
+    const CONNECTS: bool = true;
+
+    fn kinds() -> &'static Kinds<dyn ClientEndpoint> {
+        static KINDS: LazyLock<Kinds<dyn ClientEndpoint>> = LazyLock::new(|| {
+            Kinds::new(&[
+                ("tcp", super::tcp::client),
+                #[cfg(any(feature = "tls", feature = "ring"))]
+                ("tls", super::tls::client),
+                #[cfg(any(feature = "tls", feature = "ring"))]
+                ("ssl", super::tls::client),
+                ("unix", super::unix::client),
+                ("haproxy", super::proxy::client),
+                ("throttle", super::throttle::client),
+                ("log", super::log::client),
+            ])
+        });
+        &KINDS
+    }
+
+    fn tcp(parts: &mut Parts) -> Result<Arc<Self>, EndpointError> {
+        super::tcp::client(parts)
+    }
+
+    fn is_of_the_other(name: &str) -> bool {
+        <dyn ServerEndpoint>::kinds().find(name).is_some()
+    }
+}
+
+/// Reads an endpoint string. An error has the correction that is likely.
+pub(super) fn parse<E: Side + ?Sized>(
+    text: &str,
+    options: &ListenOptions,
+) -> Result<Arc<E>, EndpointError> {
+    let mut parts = Parts::new(text, options)?;
+    let error = match read(&mut parts) {
+        Ok(endpoint) => return Ok(endpoint),
+        Err(error) => error,
+    };
+    if let Some((word, meant)) = parts.with_near_kind::<E>() {
+        let may_be_host = E::CONNECTS && !E::is_reserved(&word.text);
+        match parse::<E>(&meant, options) {
+            Ok(_) => return Err(not_a_kind::<E>(word).with_hint(Some(meant))),
+            Err(other) if other.at() > error.at() && !may_be_host => {
+                let hint = other.hint().map_or(meant, str::to_owned);
+                return Err(not_a_kind::<E>(word).with_hint(Some(hint)));
+            }
+            Err(_) => {}
+        }
+    }
+    let likely =
+        [parts.with_near_keywords(), bracketed(text), file(text), of_url(text), local(text)];
+    let again = |text: &str| read::<E>(&mut Parts::new(text, options)?);
+    let hint = likely.into_iter().flatten().find(|hint| again(hint).is_ok());
+    Err(error.with_hint(hint))
+}
+
+fn read<E: Side + ?Sized>(parts: &mut Parts) -> Result<Arc<E>, EndpointError> {
+    let endpoint = parts.endpoint::<E>()?;
+    parts.finish()?;
+    Ok(endpoint)
+}
+
+fn not_a_kind<E: Side + ?Sized>(word: &Part) -> EndpointError {
+    let shown = word.text.replace(char::is_control, "?");
+    word.error(format!("there is no {shown}: to {}; {}", E::VERB, E::starts_with()))
+}
+
+/// The nearest of several other words, if one is near: a letter or, in a longer word, two are missing,
+/// too many, wrong or swapped; or the case is wrong.
+pub(super) fn near(word: &str, known: impl IntoIterator<Item = String>) -> Option<String> {
+    let most = if word.chars().count() < 5 { 1 } else { 2 };
+    let word = word.to_ascii_lowercase();
+    let distances =
+        known.into_iter().map(|known| (distance(&word, &known.to_ascii_lowercase()), known));
+    let nearest = distances.min_by_key(|(distance, _)| *distance)?;
+    (nearest.0 <= most).then_some(nearest.1)
+}
+
+/// The optimal string alignment distance: insertions, deletions, changes and swaps of neighbours.
+/// Words of very different lengths are only far apart.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    if a.len().abs_diff(b.len()) > 2 {
+        return usize::MAX;
+    }
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let changed = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = changed.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(before[j - 2] + 1);
+            }
+            row.push(least);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+/// An IPv6 address without brackets: `::1:8000`, `tcp:8000:interface=::1`.
+fn bracketed(text: &str) -> Option<String> {
+    let is_ip = |ip: &str| ip.contains("::") || ip.matches(':').count() == 7;
+    if let Some((before, ip)) = text.rsplit_once('=') {
+        return is_ip(ip).then(|| format!("{before}=[{ip}]"));
+    }
+    let (kind, rest) = match text.strip_prefix("tcp:") {
+        Some(rest) => ("tcp:", rest),
+        None => ("", text),
+    };
+    let (ip, port) = rest.rsplit_once(':')?;
+    is_ip(ip).then(|| format!("{kind}[{ip}]:{port}"))
+}
+
+/// The path of a UNIX socket.
+fn file(text: &str) -> Option<String> {
+    text.starts_with(['/', '.']).then(|| format!("unix:{text}"))
+}
+
+/// The host and port of a URL.
+fn of_url(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("://")?;
+    rest.split('/').next().map(str::to_owned)
+}
+
+/// A client endpoint without a host: the port on this machine.
+fn local(text: &str) -> Option<String> {
+    let port = text.strip_prefix("tcp").unwrap_or(text).trim_start_matches(':');
+    text.contains(':').then(|| format!("localhost:{port}"))
+}

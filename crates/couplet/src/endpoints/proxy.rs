@@ -1,0 +1,224 @@
+//! The PROXY protocol's part of the grammar: `haproxy:` before another endpoint. A port reads the
+//! header, a client writes it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::grammar::{Part, Parts, Seconds, print_over};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint};
+use crate::address::Address;
+use crate::defer::{Deferred, Result};
+use crate::factory::{ErasedFactory, NewConnection};
+use crate::layers::{Layer, ProxyHeader, ProxyReader, ProxyVersion, ProxyWriter};
+use crate::reactor::{Port, Reactor};
+use crate::transport::Transport;
+
+/// `haproxy:`, to listen: `haproxy:ENDPOINT[:trusted=IP[/LENGTH],…][:header-timeout=SECONDS]`. Each
+/// connection begins with a PROXY header, which says who the client is.
+///
+/// With `trusted=`, which may be given several times, only peers with these addresses may connect;
+/// others are rejected. Without it whoever may connect can claim any address. A peer on a UNIX socket
+/// is trusted. Twisted's `proxyEndpoint`.
+#[derive(Clone, Debug)]
+pub struct ProxyServer {
+    over: Arc<dyn ServerEndpoint>,
+    /// Law 9: as configured.
+    trusted: Vec<Network>,
+    header_timeout: Option<Duration>,
+}
+
+/// `haproxy:`, to connect: `haproxy:ENDPOINT[:version=1|2]`. Writes a PROXY header with the addresses
+/// of the connection; version 1, which is text, unless set.
+#[derive(Clone, Debug)]
+pub struct ProxyClient {
+    over: Arc<dyn ClientEndpoint>,
+    version: ProxyVersion,
+}
+
+/// The addresses that begin with the first bits of this one.
+#[derive(Clone, Copy, Debug)]
+struct Network {
+    ip: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    fn read(text: &str) -> Option<Network> {
+        let (ip, bits) = text.split_once('/').unwrap_or((text, ""));
+        let ip: IpAddr = ip.trim_matches(['[', ']']).parse().ok()?;
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            "" if !text.contains('/') => most,
+            bits => bits.parse().ok().filter(|given| *given <= most)?,
+        };
+        Some(Network { ip, bits })
+    }
+
+    /// As IPv6: an IPv4 address is mapped.
+    fn wide(ip: IpAddr) -> u128 {
+        match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        }
+        .to_bits()
+    }
+
+    fn contains(self, ip: IpAddr) -> bool {
+        let bits = if self.ip.is_ipv4() { 96 + self.bits } else { self.bits };
+        let mask = Ipv6Addr::from_bits(u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0));
+        (Network::wide(self.ip) ^ Network::wide(ip)) & mask.to_bits() == 0
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            IpAddr::V4(ip) => write!(f, "{ip}/{}", self.bits),
+            IpAddr::V6(ip) => write!(f, "[{ip}/{}]", self.bits),
+        }
+    }
+}
+
+impl ProxyServer {
+    /// Over this endpoint, for any peer.
+    #[must_use]
+    pub fn new(over: impl ServerEndpoint) -> ProxyServer {
+        ProxyServer { over: Arc::new(over), trusted: Vec::new(), header_timeout: None }
+    }
+
+    /// Trusts peers whose address begins with the first `bits` of `ip`, and no longer all.
+    #[must_use]
+    pub fn trust(mut self, ip: IpAddr, bits: u8) -> ProxyServer {
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        self.trusted.push(Network { ip, bits: bits.min(most) });
+        self
+    }
+
+    /// The time in which a header must arrive; 10 s unless set.
+    #[must_use]
+    pub fn header_timeout(mut self, timeout: Duration) -> ProxyServer {
+        self.header_timeout = Some(timeout);
+        self
+    }
+}
+
+fn reader(
+    new: &NewConnection<'_>,
+    trusted: &[Network],
+    timeout: Option<Duration>,
+) -> Option<Box<dyn Layer>> {
+    let peer = new.peer().ip();
+    let is_trusted = |ip| trusted.is_empty() || trusted.iter().any(|network| network.contains(ip));
+    if !peer.is_none_or(is_trusted) {
+        tracing::warn!(peer = %new.peer(), "rejected: not a trusted proxy");
+        return None;
+    }
+    let now = new.reactor().now();
+    let reader = ProxyReader::new(now);
+    Some(Box::new(match timeout {
+        Some(timeout) => reader.deadline_at(now.checked_add(timeout)),
+        None => reader,
+    }))
+}
+
+impl ServerEndpoint for ProxyServer {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
+        let (trusted, timeout) = (self.trusted.clone(), self.header_timeout);
+        let factory = factory.layered("haproxy", move |new| reader(new, &trusted, timeout));
+        self.over.listen(reactor, factory)
+    }
+}
+
+impl ProxyClient {
+    /// Over this endpoint, with a header of version 1.
+    #[must_use]
+    pub fn new(over: impl ClientEndpoint) -> ProxyClient {
+        ProxyClient { over: Arc::new(over), version: ProxyVersion::V1 }
+    }
+
+    /// Sets the version of the header.
+    #[must_use]
+    pub fn version(mut self, version: ProxyVersion) -> ProxyClient {
+        self.version = version;
+        self
+    }
+}
+
+/// The header of a connection: that it is the client's own where there is no place for the addresses.
+fn writer(host: Option<Address>, peer: &Address, version: ProxyVersion) -> Option<Box<dyn Layer>> {
+    let header = host.map(|host| ProxyHeader::new(host, peer.clone())).unwrap_or_default();
+    let writer = ProxyWriter::new(&header, version)
+        .or_else(|_| ProxyWriter::new(&ProxyHeader::default(), version));
+    match writer {
+        Ok(writer) => Some(Box::new(writer)),
+        Err(error) => {
+            tracing::error!(%peer, %error, "no PROXY header can be written");
+            None
+        }
+    }
+}
+
+impl ClientEndpoint for ProxyClient {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        let version = self.version;
+        let factory =
+            factory.layered("haproxy", move |new| writer(new.host(), new.peer(), version));
+        self.over.connect(reactor, factory)
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.over.host()
+    }
+}
+
+pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    let mut trusted = Vec::new();
+    while let Some(part) = parts.keyword("trusted") {
+        for one in part.text().split(',') {
+            trusted.push(Network::read(one).ok_or_else(|| not_a_network(&part))?);
+        }
+    }
+    let header_timeout = parts.keyword("header-timeout").map(|part| part.seconds()).transpose()?;
+    let over = parts.server()?;
+    Ok(Arc::new(ProxyServer { over, trusted, header_timeout }))
+}
+
+fn not_a_network(part: &Part) -> EndpointError {
+    part.error(
+        "expected IP addresses, perhaps with a length, such as 10.0.0.0/8,192.0.2.1 or [::1]",
+    )
+}
+
+pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    let version = match parts.keyword("version") {
+        None => ProxyVersion::V1,
+        Some(part) => match part.text() {
+            "1" => ProxyVersion::V1,
+            "2" => ProxyVersion::V2,
+            _ => return Err(part.error("expected 1 or 2")),
+        },
+    };
+    let over = parts.client()?;
+    Ok(Arc::new(ProxyClient { over, version }))
+}
+
+impl fmt::Display for ProxyServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print_over(f, "haproxy", &self.over.to_string())?;
+        self.trusted.iter().try_for_each(|network| write!(f, ":trusted={network}"))?;
+        let timeout = self.header_timeout;
+        timeout.iter().try_for_each(|time| write!(f, ":header-timeout={}", Seconds(*time)))
+    }
+}
+
+impl fmt::Display for ProxyClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print_over(f, "haproxy", &self.over.to_string())?;
+        match self.version {
+            ProxyVersion::V1 => Ok(()),
+            ProxyVersion::V2 => write!(f, ":version=2"),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The throttle's part of the grammar: `throttle:` before another endpoint.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::grammar::{Part, Parts, print_over};
+use super::{ClientEndpoint, EndpointError, ServerEndpoint};
+use crate::defer::{Deferred, Result};
+use crate::factory::ErasedFactory;
+use crate::layers::{Bandwidth, Throttle};
+use crate::reactor::{Port, Reactor};
+use crate::transport::Transport;
+
+/// `throttle:`, for either direction: `throttle:ENDPOINT[:read=N][:write=N][:shared=yes|no]`. At most
+/// N bytes a second are read from, and written to, each connection, or with `shared=yes` all
+/// connections of the port together. `k`, `M` and `G` behind N stand for a thousand, a million and a
+/// billion.
+///
+/// A throttle counts what passes at its place: in `throttle:tls:443` plaintext, in `tls:throttle:443`
+/// what is on the wire. Twisted's `ThrottlingFactory`.
+#[derive(Clone, Debug)]
+pub struct Throttled<E> {
+    over: E,
+    limits: Limits,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Limits {
+    read: Option<u64>,
+    write: Option<u64>,
+    shared: bool,
+}
+
+impl<E> Throttled<E> {
+    /// Over this endpoint, with no limit yet.
+    #[must_use]
+    pub fn new(over: E) -> Throttled<E> {
+        Throttled { over, limits: Limits::default() }
+    }
+
+    /// Reads at most so many bytes a second; at least one.
+    #[must_use]
+    pub fn read(mut self, bytes_per_second: u64) -> Self {
+        self.limits.read = Some(bytes_per_second.max(1));
+        self
+    }
+
+    /// Writes at most so many bytes a second; at least one.
+    #[must_use]
+    pub fn write(mut self, bytes_per_second: u64) -> Self {
+        self.limits.write = Some(bytes_per_second.max(1));
+        self
+    }
+
+    /// Whether the connections share the limits. Each has its own unless set.
+    #[must_use]
+    pub fn shared(mut self, shared: bool) -> Self {
+        self.limits.shared = shared;
+        self
+    }
+}
+
+impl Limits {
+    fn take(parts: &mut Parts) -> Result<Limits, EndpointError> {
+        let mut limits = Limits::default();
+        for (key, limit) in [("read", &mut limits.read), ("write", &mut limits.write)] {
+            *limit = parts.keyword(key).map(|part| rate(&part)).transpose()?;
+        }
+        parts.set("shared", &mut limits.shared)?;
+        Ok(limits)
+    }
+
+    /// A throttle without limits is a mistake.
+    fn check(&self, parts: &Parts) -> Result<(), EndpointError> {
+        if self.read.or(self.write).is_none() {
+            parts.finish()?;
+            return Err(parts.missing("limit", "read=N or write=N, in bytes a second"));
+        }
+        Ok(())
+    }
+
+    fn put(&self, factory: ErasedFactory) -> ErasedFactory {
+        let Limits { read, write, shared } = *self;
+        let both = move || (read.map(Bandwidth::new), write.map(Bandwidth::new));
+        let together: Option<(Option<Rc<_>>, Option<Rc<_>>)> = shared.then(both);
+        factory.layered("throttle", move |_| {
+            let (up, down) = together.clone().unwrap_or_else(both);
+            Some(Box::new(Throttle::new(up, down)))
+        })
+    }
+}
+
+/// Bytes a second.
+fn rate(part: &Part) -> Result<u64, EndpointError> {
+    let (digits, factor) = match part.text().char_indices().last() {
+        Some((at, 'k')) => (&part.text()[..at], 1000),
+        Some((at, 'M')) => (&part.text()[..at], 1_000_000),
+        Some((at, 'G')) => (&part.text()[..at], 1_000_000_000),
+        _ => (part.text(), 1),
+    };
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse::<u64>().ok().filter(|number| is_number && *number > 0);
+    number.and_then(|number| number.checked_mul(factor)).ok_or_else(|| {
+        part.error("expected bytes a second, 1 or more: a number, perhaps with k, M or G behind it")
+    })
+}
+
+impl<E: ServerEndpoint> ServerEndpoint for Throttled<E> {
+    fn listen(&self, reactor: &Reactor, factory: ErasedFactory) -> Result<Port> {
+        self.over.listen(reactor, self.limits.put(factory))
+    }
+}
+
+impl<E: ClientEndpoint> ClientEndpoint for Throttled<E> {
+    fn connect(&self, reactor: &Reactor, factory: ErasedFactory) -> Deferred<Transport> {
+        self.over.connect(reactor, self.limits.put(factory))
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.over.host()
+    }
+}
+
+pub(super) fn server(parts: &mut Parts) -> Result<Arc<dyn ServerEndpoint>, EndpointError> {
+    let limits = Limits::take(parts)?;
+    let over = parts.server()?;
+    limits.check(parts)?;
+    Ok(Arc::new(Throttled { over, limits }))
+}
+
+pub(super) fn client(parts: &mut Parts) -> Result<Arc<dyn ClientEndpoint>, EndpointError> {
+    let limits = Limits::take(parts)?;
+    let over = parts.client()?;
+    limits.check(parts)?;
+    Ok(Arc::new(Throttled { over, limits }))
+}
+
+impl<E: fmt::Display> fmt::Display for Throttled<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Limits { read, write, shared } = self.limits;
+        print_over(f, "throttle", &self.over.to_string())?;
+        for (key, limit) in [("read", read), ("write", write)] {
+            limit.iter().try_for_each(|limit| write!(f, ":{key}={limit}"))?;
+        }
+        if shared { write!(f, ":shared=yes") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,185 @@
+//! [`ErasedFactory`]: a factory without its type, which passes through endpoints that are trait
+//! objects.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::Location;
+
+use super::{AnyFactory, Ends, Factory};
+use crate::address::Address;
+use crate::error::Reason;
+use crate::layers::Layer;
+use crate::panics::Contained;
+use crate::protocol::Protocol;
+use crate::reactor::{Connector, Reactor, Source};
+
+/// A factory of any type, as endpoints get it: [`ServerEndpoint::listen`] and
+/// [`ClientEndpoint::connect`] pass it to another endpoint, or to a method of the [`Reactor`] such as
+/// [`listen_tcp`](Reactor::listen_tcp), [`adopt_port`](Reactor::adopt_port) or
+/// [`connect_tcp_deferred`](Reactor::connect_tcp_deferred). An endpoint that wraps another puts its
+/// [layer](Self::layered) under it first.
+///
+/// [`ServerEndpoint::listen`]: crate::endpoints::ServerEndpoint::listen
+/// [`ClientEndpoint::connect`]: crate::endpoints::ClientEndpoint::connect
+pub struct ErasedFactory {
+    pub(crate) factory: Box<dyn AnyFactory>,
+    /// Where the user asked to listen or connect.
+    pub(crate) place: Source,
+    /// The names of its layers, as in an endpoint string: `haproxy:tls:`.
+    pub(crate) prefix: String,
+    /// The connection whose layers were asked for is rejected.
+    rejected: bool,
+}
+
+impl ErasedFactory {
+    /// One that is erased already stays as it is.
+    #[track_caller]
+    pub(crate) fn new<F: Factory + 'static>(factory: F) -> ErasedFactory {
+        let mut slot = Some(factory);
+        if let Some(erased) = (&mut slot as &mut dyn Any).downcast_mut::<Option<ErasedFactory>>() {
+            return erased.take().expect("put there above");
+        }
+        let factory = Box::new(slot.expect("not taken out"));
+        ErasedFactory { factory, place: Location::caller(), prefix: String::new(), rejected: false }
+    }
+
+    /// Puts a layer under each connection. Those that the factory has already lie above it, so the
+    /// endpoint next to the socket, which is the last to add its layer, has the lowest.
+    ///
+    /// `make` gets each new connection; with `None` the connection is rejected. `name` is that of the
+    /// endpoint, such as `tls`, for the [`Port`](crate::Port)'s string.
+    #[must_use]
+    pub fn layered(
+        self,
+        name: &str,
+        make: impl FnMut(&NewConnection<'_>) -> Option<Box<dyn Layer>> + 'static,
+    ) -> ErasedFactory {
+        let prefix = format!("{}{name}:", self.prefix);
+        let make: Make = Box::new(make);
+        let over = OverLayer { make: Contained::new(make), inner: self.factory, reactor: None };
+        ErasedFactory { factory: Box::new(over), place: self.place, prefix, rejected: false }
+    }
+}
+
+/// For factories that wrap it. The methods of the reactor use what is in it: a connection made with it
+/// has the protocol that the erased factory built, without a box around it.
+impl Factory for ErasedFactory {
+    type Protocol = Box<dyn Protocol>;
+
+    fn do_start(&mut self) {
+        self.factory.do_start();
+    }
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        self.factory.started_connecting(connector);
+    }
+
+    fn layers(&mut self, peer: &Address) -> Vec<Box<dyn Layer>> {
+        let mut layers = Vec::new();
+        self.rejected = !self.factory.layers(&Ends { peer, host: &|| None }, &mut layers);
+        if self.rejected { Vec::new() } else { layers }
+    }
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<Box<dyn Protocol>> {
+        if std::mem::take(&mut self.rejected) { None } else { self.factory.build(peer) }
+    }
+
+    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
+        self.factory.client_connection_failed(connector, reason);
+    }
+
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
+        self.factory.client_connection_lost(connector, reason);
+    }
+
+    fn do_stop(&mut self) {
+        self.factory.do_stop();
+    }
+
+    fn attach(&mut self, reactor: &Reactor) {
+        self.factory.attach(reactor);
+    }
+}
+
+impl fmt::Debug for ErasedFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ErasedFactory").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// A connection that gets its layers.
+pub struct NewConnection<'a> {
+    reactor: &'a Reactor,
+    ends: &'a Ends<'a>,
+}
+
+impl NewConnection<'_> {
+    /// The reactor of the connection.
+    pub fn reactor(&self) -> &Reactor {
+        self.reactor
+    }
+
+    /// The address of the other end of the socket.
+    pub fn peer(&self) -> &Address {
+        self.ends.peer
+    }
+
+    /// The address of our end of the socket. Unknown where a factory of the user's wraps the
+    /// [`ErasedFactory`].
+    pub fn host(&self) -> Option<Address> {
+        (self.ends.host)()
+    }
+}
+
+impl fmt::Debug for NewConnection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewConnection").field("peer", self.peer()).finish_non_exhaustive()
+    }
+}
+
+type Make = Box<dyn FnMut(&NewConnection<'_>) -> Option<Box<dyn Layer>>>;
+
+/// A factory with one layer under its own.
+struct OverLayer {
+    make: Contained<Make>,
+    inner: Box<dyn AnyFactory>,
+    reactor: Option<Reactor>,
+}
+
+impl AnyFactory for OverLayer {
+    fn attach(&mut self, reactor: &Reactor) {
+        self.reactor = Some(reactor.clone());
+        self.inner.attach(reactor);
+    }
+
+    fn do_start(&mut self) {
+        self.inner.do_start();
+    }
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        self.inner.started_connecting(connector);
+    }
+
+    fn layers(&mut self, ends: &Ends<'_>, layers: &mut Vec<Box<dyn Layer>>) -> bool {
+        let reactor = self.reactor.as_ref().expect("a factory in use was attached to its reactor");
+        let Some(layer) = (self.make)(&NewConnection { reactor, ends }) else { return false };
+        layers.push(layer);
+        self.inner.layers(ends, layers)
+    }
+
+    fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>> {
+        self.inner.build(peer)
+    }
+
+    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
+        self.inner.client_connection_failed(connector, reason);
+    }
+
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
+        self.inner.client_connection_lost(connector, reason);
+    }
+
+    fn do_stop(&mut self) {
+        self.inner.do_stop();
+    }
+}

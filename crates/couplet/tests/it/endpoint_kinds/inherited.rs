@@ -1,0 +1,59 @@
+//! `fd:`, on sockets of this process. The program's tests have `systemd:`, and other processes.
+#![expect(clippy::disallowed_types, reason = "sockets of a parent")]
+
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+
+use couplet::Loop;
+use couplet::endpoints::{EndpointError, FdServer};
+
+use super::{Echo, Folder, ask};
+
+#[test]
+fn c145_fd_listens_on_an_inherited_socket_again_and_again() {
+    let folder = Folder::new("fd");
+    let path = folder.path("socket");
+    let (tcp, unix) =
+        (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(&path).unwrap());
+    let tcp_at = format!("tcp:{}", tcp.local_addr().unwrap());
+    let unix_at = format!("unix:{path}");
+    let mut l = Loop::new().unwrap();
+    for (number, at) in [(tcp.as_raw_fd(), tcp_at), (unix.as_raw_fd(), unix_at)] {
+        for _ in 0..2 {
+            let port = l.reactor().listen(format!("fd:{number}"), Echo::default).unwrap();
+            assert_eq!(port.to_string(), at);
+            assert_eq!(ask(&mut l, &at).unwrap(), b"hello");
+            let stopping = port.stop_listening().expect("it listens");
+            l.run_until(stopping).unwrap();
+        }
+        let port = l.reactor().listen(format!("haproxy:fd:{number}"), Echo::default).unwrap();
+        assert_eq!(ask(&mut l, &format!("haproxy:{at}")).unwrap(), b"hello");
+        l.run_until(port.stop_listening().expect("it listens")).unwrap();
+    }
+    assert!(tcp.local_addr().is_ok(), "the socket itself stays open");
+}
+
+#[test]
+fn fd_refuses_what_is_not_a_listening_stream_socket() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let l = Loop::new().unwrap();
+    for (number, problem) in [
+        (connected.as_raw_fd(), "not a stream socket that listens"),
+        (udp.as_raw_fd(), "not a stream socket that listens"),
+        (file.as_raw_fd(), "ocket"),
+        (i32::MAX - 1, "ad file descriptor"),
+    ] {
+        let error = l.reactor().listen(FdServer::new(number), Echo::default).unwrap_err();
+        let error = error.downcast_ref::<EndpointError>().expect("an error with a place");
+        assert!(error.problem().contains(&format!("cannot use descriptor {number}: ")), "{error}");
+        assert!(error.problem().contains(problem), "{error}");
+        let text = format!("log:fd:{number}");
+        let error = l.reactor().listen(&text, Echo::default).unwrap_err();
+        let error = error.downcast_ref::<EndpointError>().expect("an error with a place");
+        assert_eq!(error.at(), 7, "{error}");
+    }
+}

@@ -1,0 +1,97 @@
+//! Endpoints beyond TCP and UNIX: wrappers, inherited sockets, kinds that a program registers, and
+//! the strings of Twisted. Contract row 145.
+
+#[cfg(unix)]
+mod inherited;
+mod registered;
+#[cfg(any(feature = "tls", feature = "ring"))]
+mod secure;
+mod strings;
+mod wrappers;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use couplet::{Protocol, Reason, Transport};
+
+/// Sends back what it receives, and keeps its transport.
+#[derive(Clone, Default)]
+struct Echo(Rc<RefCell<Vec<Transport>>>);
+
+impl Echo {
+    /// The transport of the connection that was made last.
+    fn transport(&self) -> Transport {
+        self.0.borrow().last().cloned().expect("a connection was made")
+    }
+
+    fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+}
+
+impl Protocol for Echo {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.0.borrow_mut().push(transport.clone());
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+/// Sends a greeting; the answer, or why there was none, fires a Deferred.
+struct Asking(Option<couplet::Resolver<Vec<u8>>>);
+
+impl Protocol for Asking {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write("hello");
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        if let Some(answer) = self.0.take() {
+            answer.callback(data.to_vec());
+            transport.lose_connection();
+        }
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        if let Some(answer) = self.0.take() {
+            answer.errback(couplet::Failure::msg(reason.to_string()));
+        }
+    }
+}
+
+/// Connects, and gets the answer.
+fn ask(l: &mut couplet::Loop, endpoint: &str) -> couplet::Result<Vec<u8>> {
+    let (answer, resolver) = couplet::Deferred::new();
+    let connecting = l.reactor().connect_protocol(endpoint, Asking(Some(resolver)));
+    l.run_until(connecting)?;
+    l.run_until(answer)
+}
+
+/// A folder of its own, which is removed.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("couplet-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a new folder");
+        Folder(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("a name of ours").to_owned()
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("room for a file");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

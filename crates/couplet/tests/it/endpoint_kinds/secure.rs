@@ -1,0 +1,189 @@
+//! `tls:` with its keywords, and with other kinds around it and under it.
+
+use couplet::endpoints::{TcpClient, TcpServer, TlsClient, TlsServer, register_client};
+use couplet::{Address, Loop};
+
+use super::{Echo, Folder, ask};
+use crate::secure::authority::Authority;
+
+/// A folder with certificates of one authority.
+fn files(name: &str) -> Folder {
+    let (folder, authority) = (Folder::new(name), Authority::new());
+    let (site, other) =
+        (authority.pem("localhost", |_| {}), authority.pem("other.example", |_| {}));
+    folder.write("ca.pem", authority.certificate());
+    folder.write("site.pem", &site);
+    folder.write("client.pem", &authority.pem("client", |_| {}));
+    folder.write("stranger.pem", &Authority::new().pem("client", |_| {}));
+    for (folder_name, file, text) in [
+        ("sni", "localhost.pem", &*site),
+        ("sni", "other.example.pem", &*other),
+        ("cas", "one.pem", authority.certificate()),
+        ("cas", "broken.pem", "not a certificate"),
+        ("cas", "README", "nor this"),
+    ] {
+        std::fs::create_dir_all(folder.path(folder_name)).unwrap();
+        folder.write(&format!("{folder_name}/{file}"), text);
+    }
+    folder
+}
+
+/// Listens on the first string and connects to the second, in which `@` is the port's address and `$`
+/// the folder in both. The answer, or the error.
+fn try_with(folder: &Folder, listen: &str, connect: &str) -> Result<Echo, String> {
+    let fill = |text: &str| text.replace('$', &format!("{}/", folder.0.display()));
+    let (mut l, echo) = (Loop::new().unwrap(), Echo::default());
+    let ours = echo.clone();
+    let port = l.reactor().listen(fill(listen), move || ours.clone());
+    let port = port.map_err(|error| error.to_string())?;
+    let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
+    let answer = ask(&mut l, &fill(connect).replace('@', &at.to_string()));
+    assert_eq!(answer.map_err(|error| error.to_string())?, b"hello");
+    Ok(echo)
+}
+
+#[test]
+fn c145_tls_stands_before_another_endpoint_in_any_order() {
+    let folder = files("tls-order");
+    const SITE: &str = "127.0.0.1:0:cert=$site.pem";
+    const TRUST: &str = "@:ca=$ca.pem:servername=localhost";
+    // The same order on both sides works; each end sees what is inside.
+    for order in [
+        "tls:",
+        "haproxy:tls:",
+        "tls:haproxy:",
+        "throttle:tls:",
+        "log:tls:throttle:haproxy:",
+        "ssl:",
+    ] {
+        let limits = if order.contains("throttle") { ":read=1G" } else { "" };
+        let (listen, connect) =
+            (format!("{order}{SITE}{limits}"), format!("{order}{TRUST}{limits}"));
+        let echo = try_with(&folder, &listen, &connect).unwrap_or_else(|e| panic!("{order}: {e}"));
+        assert!(echo.transport().tls().is_some(), "{order}");
+    }
+    // What is written last is next to the socket: the header is in clear, or it is not.
+    for (order, is_clear) in [("tls:haproxy:log:", true), ("haproxy:tls:log:", false)] {
+        let listen = format!("{order}{SITE}:file=$traffic");
+        try_with(&folder, &listen, &format!("{order}{TRUST}")).unwrap();
+        let log = std::fs::read_to_string(folder.path("traffic")).unwrap();
+        assert_eq!(log.contains("PROXY TCP4 127.0.0.1"), is_clear, "{order}");
+        std::fs::remove_file(folder.path("traffic")).unwrap();
+    }
+    // Another order is another protocol.
+    let (listen, connect) = (format!("tls:haproxy:{SITE}"), format!("haproxy:tls:{TRUST}"));
+    let crossed =
+        try_with(&folder, &format!("haproxy:tls:{SITE}"), &format!("tls:haproxy:{TRUST}"));
+    assert!(crossed.is_err());
+    assert!(try_with(&folder, &listen, &connect).is_err());
+}
+
+#[test]
+fn tls_asks_for_what_its_keywords_say() {
+    let folder = files("tls-keywords");
+    const SITE: &str = "tls:127.0.0.1:0:cert=$site.pem";
+    const TRUST: &str = "tls:@:ca=$ca.pem:servername=localhost";
+    for (listen, connect, works) in [
+        ("", "", true),
+        // A certificate of the client.
+        (":client-ca=$ca.pem", "", false),
+        (":client-ca=$ca.pem", ":cert=$client.pem", true),
+        (":client-ca=$ca.pem", ":certKey=$client.pem:privateKey=$client.pem", true),
+        (":client-ca=$ca.pem", ":cert=$stranger.pem", false),
+        (":client-ca=$cas", ":cert=$client.pem", true),
+        // The application protocol.
+        (":alpn=h2,x", ":alpn=x", true),
+        (":alpn=h2", ":alpn=x", false),
+    ] {
+        let (listen, connect) = (format!("{SITE}{listen}"), format!("{TRUST}{connect}"));
+        let outcome = try_with(&folder, &listen, &connect).map(|echo| echo.transport().tls());
+        assert_eq!(outcome.is_ok(), works, "{listen} {connect}: {outcome:?}");
+        if let (Ok(info), true) = (&outcome, connect.contains("alpn=x")) {
+            assert_eq!(info.as_ref().unwrap().alpn.as_deref(), Some(&b"x"[..]));
+        }
+    }
+    for (connect, works) in [
+        ("tls:@:servername=localhost", false),
+        ("tls:@:ca=$stranger.pem:servername=localhost", false),
+        ("tls:@:ca=$cas:servername=localhost", true),
+        ("tls:@:trustRoots=$cas:hostname=localhost", true),
+        ("tls:@:ca=$sni:servername=localhost", false),
+        ("tls:@:ca=$ca.pem", false),
+        ("tls:@:ca=$ca.pem:servername=elsewhere", false),
+    ] {
+        let outcome = try_with(&folder, SITE, connect).map(|_| ());
+        assert_eq!(outcome.is_ok(), works, "{connect}: {outcome:?}");
+    }
+    for (name, works) in [("localhost", true), ("other.example", true), ("third.example", false)] {
+        let connect = format!("tls:@:ca=$ca.pem:servername={name}");
+        for listen in ["tls:127.0.0.1:0:sni=$sni", "tls:$sni:0:interface=127.0.0.1"] {
+            let outcome = try_with(&folder, listen, &connect).map(|_| ());
+            assert_eq!(outcome.is_ok(), works, "{listen} {name}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn an_empty_folder_of_certificates_is_an_error() {
+    let folder = files("tls-empty");
+    std::fs::create_dir_all(folder.path("none")).unwrap();
+    for connect in ["tls:@:ca=$none", "tls:@:ca=$nowhere"] {
+        let error = try_with(&folder, "tls:127.0.0.1:0:cert=$site.pem", connect).map(|_| ());
+        let error = error.unwrap_err();
+        assert!(error.contains("no certificate") || error.contains("cannot read"), "{error}");
+    }
+}
+
+#[test]
+fn a_chain_may_be_in_a_file_of_its_own() {
+    let folder = Folder::new("tls-chain");
+    let root = Authority::new();
+    let middle = root.middle();
+    folder.write("ca.pem", root.certificate());
+    folder.write("site.pem", &middle.pem("localhost", |_| {}));
+    folder.write("middle.pem", middle.certificate());
+    const TRUST: &str = "tls:@:ca=$ca.pem:servername=localhost";
+    const SITE: &str = "tls:127.0.0.1:0:cert=$site.pem";
+    assert!(
+        try_with(&folder, SITE, TRUST).is_err(),
+        "without the chain there is no way to the root"
+    );
+    for chain in [":chain=$middle.pem", ":extraCertChain=$middle.pem"] {
+        try_with(&folder, &format!("{SITE}{chain}"), TRUST).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let error = try_with(&folder, &format!("{SITE}:chain=$nowhere.pem"), TRUST).map(|_| ());
+    assert!(error.unwrap_err().contains("nowhere.pem"));
+}
+
+#[test]
+fn tls_takes_the_name_of_the_certificate_from_what_it_stands_before() {
+    let folder = files("tls-name");
+    let file = |name: &str| folder.path(name);
+    let mut l = Loop::new().unwrap();
+    let server = TcpServer::new(([127, 0, 0, 1], 0).into());
+    let server = TlsServer::new(server).identity(file("site.pem"), file("site.pem"));
+    let server = server.client_ca(file("ca.pem")).alpn("x");
+    let port = l.reactor().listen(server, Echo::default).unwrap();
+    let number = port.host().port().unwrap();
+    // As objects.
+    let client = || TlsClient::new(TcpClient::new("127.0.0.1", number)).ca(file("ca.pem"));
+    let client = || client().identity(file("client.pem"), file("client.pem")).alpn("x");
+    let connecting = l.reactor().connect(client().server_name("localhost"), Echo::default);
+    assert!(l.run_until(connecting).is_ok());
+    let connecting = l.reactor().connect(client(), Echo::default);
+    assert!(l.run_until(connecting).is_err(), "the certificate is for localhost");
+    // A kind of the user's says the host.
+    register_client("named", move |_: &mut couplet::endpoints::Parts| {
+        Ok(TcpClient::new("localhost", number))
+    })
+    .unwrap();
+    let rest = format!("ca={0}/ca.pem:cert={0}/client.pem:alpn=x", folder.0.display());
+    for text in ["tls:named", "tls:log:named", "tls:endpoint=named"] {
+        assert_eq!(ask(&mut l, &format!("{text}:{rest}")).unwrap(), b"hello", "{text}");
+    }
+    // Twisted's: the host is that of the certificate only.
+    let text = format!(r"tls:localhost:1:endpoint=tcp\:127.0.0.1\:{number}:{rest}");
+    assert_eq!(ask(&mut l, &text).unwrap(), b"hello");
+    let text = format!(r"tls:elsewhere:1:endpoint=tcp\:127.0.0.1\:{number}:{rest}");
+    assert!(ask(&mut l, &text).is_err());
+}

@@ -1,0 +1,299 @@
+//! What `haproxy:`, `throttle:` and `log:` do, and in which order.
+#![expect(clippy::disallowed_types, reason = "a peer that is not ours")]
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::endpoints::{Logged, ProxyClient, TcpClient, TcpServer, Throttled};
+use couplet::layers::{LogForm, ProxyHeader, ProxyVersion};
+use couplet::testing::MemoryReactor;
+use couplet::{Address, Loop, Protocol, Transport};
+
+use super::{Echo, Folder, ask};
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+/// The address of a peer, as TCP.
+fn tcp(text: &str) -> Address {
+    Address::Tcp(text.parse().expect("an address"))
+}
+
+#[test]
+fn haproxy_reads_the_addresses_of_the_client() {
+    let mut memory = MemoryReactor::new();
+    let echo = Echo::default();
+    let port = memory.reactor().listen("haproxy:tcp:7777", move_in(&echo)).unwrap();
+    assert_eq!(port.to_string(), "haproxy:[::]:7777");
+    let wire = memory.connect(7777);
+    wire.push(b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\nhello");
+    memory.settle();
+    assert_eq!(wire.take(), b"hello");
+    assert_eq!(*echo.transport().peer(), tcp("192.0.2.1:56324"));
+    assert_eq!(*echo.transport().host(), tcp("198.51.100.2:443"));
+    let other = memory.connect(7777);
+    other.push(b"GET / HTTP/1.1\r\n");
+    memory.settle();
+    assert_eq!((echo.count(), other.take()), (1, Vec::new()), "no header, no connection");
+}
+
+/// The same echo for each connection.
+fn move_in(echo: &Echo) -> impl FnMut() -> Echo + Clone + 'static {
+    let echo = echo.clone();
+    move || echo.clone()
+}
+
+#[test]
+fn haproxy_rejects_peers_that_are_not_trusted() {
+    for (trusted, is_accepted) in [
+        ("127.0.0.0/8", true),
+        ("10.0.0.0/8", false),
+        ("10.0.0.0/8,127.0.0.1", true),
+        ("127.0.0.2", false),
+        ("126.0.0.0/7", true),
+        ("0.0.0.0/0", true),
+        ("[::1]", false),
+        ("[::/0]", true),
+        ("[::ffff:127.0.0.0/104]", true),
+    ] {
+        let mut l = Loop::new().unwrap();
+        let echo = Echo::default();
+        let text = format!("haproxy:127.0.0.1:0:trusted={trusted}");
+        let port = l.reactor().listen(&text, move_in(&echo)).unwrap();
+        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
+        let answer = ask(&mut l, &format!("haproxy:{at}"));
+        assert_eq!(answer.is_ok(), is_accepted, "{trusted}: {answer:?}");
+        assert_eq!(echo.count(), usize::from(is_accepted), "{trusted}");
+    }
+}
+
+#[test]
+fn haproxy_waits_for_the_header_as_long_as_it_is_told() {
+    for (text, limit) in [("haproxy:7777", 10.0), ("haproxy:7777:header-timeout=2.5", 2.5)] {
+        let mut memory = MemoryReactor::new();
+        memory.reactor().listen(text, Echo::default).unwrap();
+        memory.connect(7777);
+        memory.advance(seconds(limit - 0.1));
+        assert_eq!(memory.listening()[0].not_opened, 0, "{text}");
+        memory.advance(seconds(0.2));
+        memory.advance(seconds(2.0));
+        assert_eq!(memory.listening()[0].not_opened, 1, "{text}");
+    }
+}
+
+#[test]
+fn haproxy_writes_the_addresses_of_the_connection() {
+    for (version, beginning) in
+        [("", "PROXY TCP4 127.0.0.1 127.0.0.1 "), (":version=1", "PROXY TCP4 ")]
+    {
+        let mut l = Loop::new().unwrap();
+        let peer = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = peer.local_addr().unwrap();
+        let echo = Echo::default();
+        let connecting = l.reactor().connect(format!("haproxy:{to}{version}"), move_in(&echo));
+        l.run_until(connecting).unwrap();
+        echo.transport().write("hello");
+        echo.transport().lose_connection();
+        l.turn(Some(Duration::ZERO)).unwrap();
+        let (mut stream, from) = peer.accept().unwrap();
+        let mut text = String::new();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let _ = stream.read_to_string(&mut text);
+        let (header, rest) = text.split_once("\r\n").expect("a header");
+        assert!(header.starts_with(beginning), "{header}");
+        let ports = format!("{} {}", from.port(), to.port());
+        assert!(header.ends_with(&ports) && rest == "hello", "{text}");
+    }
+    // Both versions are read by our own server.
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let mut l = Loop::new().unwrap();
+        let echo = Echo::default();
+        let port = l.reactor().listen("haproxy:127.0.0.1:0", move_in(&echo)).unwrap();
+        let tcp = TcpClient::new("127.0.0.1", port.host().port().unwrap());
+        let connecting = l.reactor().connect(ProxyClient::new(tcp).version(version), Echo::default);
+        let transport = l.run_until(connecting).unwrap().transport();
+        l.turn(Some(Duration::ZERO)).unwrap();
+        while echo.count() == 0 {
+            l.turn(Some(Duration::from_secs(10))).unwrap();
+        }
+        assert_eq!(echo.transport().peer(), transport.host());
+        assert!(echo.transport().layer_info::<ProxyHeader>().is_some());
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn haproxy_works_on_a_unix_socket() {
+    for version in ["1", "2"] {
+        let (folder, mut l) = (Folder::new(&format!("haproxy{version}")), Loop::new().unwrap());
+        let path = folder.path("socket");
+        let text = format!("haproxy:unix:{path}:trusted=10.0.0.1");
+        let port = l.reactor().listen(&text, Echo::default).unwrap();
+        assert_eq!(port.to_string(), format!("haproxy:unix:{path}"));
+        let answer = ask(&mut l, &format!("haproxy:unix:{path}:version={version}"));
+        assert_eq!(answer.unwrap(), b"hello");
+    }
+}
+
+#[test]
+fn throttle_limits_each_connection_or_all_together() {
+    for (text, second) in
+        [("throttle:7777:write=1000", 100), ("throttle:7777:write=1k:shared=yes", 0)]
+    {
+        let mut memory = MemoryReactor::new();
+        memory.reactor().listen(text, Echo::default).unwrap();
+        let wires = [memory.connect(7777), memory.connect(7777)];
+        for wire in &wires {
+            wire.push(&[1; 500]);
+        }
+        memory.settle();
+        // After a rest, a tenth of a second's bytes pass at once.
+        let burst = wires.each_ref().map(|wire| wire.take().len());
+        assert_eq!(burst, [100, second], "{text}");
+        memory.advance(seconds(0.1));
+        let next: usize = wires.iter().map(|wire| wire.take().len()).sum();
+        assert_eq!(next, if second == 0 { 100 } else { 200 }, "{text}");
+        memory.advance(seconds(2.0));
+        let rest: usize = wires.iter().map(|wire| wire.take().len()).sum();
+        assert_eq!(burst[0] + burst[1] + next + rest, 1000, "{text}");
+    }
+}
+
+#[test]
+fn throttle_limits_what_is_read() {
+    let mut memory = MemoryReactor::new();
+    let slow = Throttled::new(TcpServer::new(([127, 0, 0, 1], 7777).into())).read(1000);
+    let count: Rc<Cell<usize>> = Rc::default();
+    let ours = count.clone();
+    memory.reactor().listen(slow, move || Count(ours.clone())).unwrap();
+    let wire = memory.connect(7777);
+    wire.push(&[1; 500]);
+    memory.settle();
+    assert_eq!(count.get(), 100);
+    memory.advance(seconds(0.1));
+    assert_eq!(count.get(), 200);
+    // What is written is not limited.
+    let wire = memory.connect(7777);
+    wire.push(&[1]);
+    memory.settle();
+    assert_eq!(wire.take().len(), 1000);
+}
+
+/// Counts what it receives, and answers with a thousand bytes.
+struct Count(Rc<Cell<usize>>);
+
+impl Protocol for Count {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.0.set(self.0.get() + data.len());
+        transport.write([0; 1000]);
+    }
+}
+
+/// One conversation over a port with this log.
+fn conversation(text: &str) {
+    let mut memory = MemoryReactor::new();
+    memory.reactor().listen(text, Echo::default).unwrap();
+    let wire = memory.connect(7777);
+    wire.push(b"hello\r\n");
+    memory.settle();
+    wire.fin();
+    memory.settle();
+    assert_eq!(wire.take(), b"hello\r\n");
+}
+
+#[test]
+fn log_writes_lines_to_the_end_of_a_file() {
+    let folder = Folder::new("log-lines");
+    for (form, first) in [
+        ("", r"> hello\r\n"),
+        (":form=hex", "> 00000000  68 65 6c 6c 6f 0d 0a"),
+        (":limit=3", "> hel"),
+    ] {
+        let file = folder.path("log");
+        conversation(&format!("log:7777:file={file}{form}"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        let line = text.lines().next().expect("a line");
+        let (peer, line) = line.split_once(' ').expect("the peer comes first");
+        assert!(peer.starts_with("tcp:") && line.starts_with(first), "{text}");
+        conversation(&format!("log:7777:file={file}{form}"));
+        let twice = std::fs::read_to_string(&file).unwrap();
+        assert!(twice.starts_with(&text) && twice.lines().count() == 2 * text.lines().count());
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn log_writes_a_capture_and_continues_it() {
+    let folder = Folder::new("log-pcap");
+    let file = folder.path("traffic.pcap");
+    conversation(&format!("log:7777:file={file}"));
+    let once = std::fs::read(&file).unwrap();
+    assert_eq!(&once[..8], [0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0]);
+    assert!(once.windows(7).any(|bytes| bytes == b"hello\r\n"));
+    conversation(&format!("log:7777:file={file}:form=pcap"));
+    let twice = std::fs::read(&file).unwrap();
+    assert!(twice.starts_with(&once));
+    assert_eq!(twice.len() - once.len(), once.len() - 24, "no second header");
+    // A file that is something else stays what it is.
+    let other = folder.write("other.pcap", "a poem");
+    let memory = MemoryReactor::new();
+    let text = format!("log:7777:file={other}");
+    let error = memory.reactor().listen(&text, Echo::default).unwrap_err();
+    assert!(error.to_string().contains("not a capture file"), "{error}");
+    assert_eq!(std::fs::read_to_string(other).unwrap(), "a poem");
+    // As does one that cannot be opened.
+    let text = format!("log:127.0.0.1:7777:file={}", folder.path("none/log"));
+    let connecting = memory.reactor().connect(&text, Echo::default);
+    let error = couplet::testing::failure_of(connecting);
+    assert!(error.to_string().contains("cannot write to this file"), "{error}");
+    // The limit is of the file.
+    let short = folder.path("short.pcap");
+    conversation(&format!("log:7777:file={short}:limit=100"));
+    assert!(std::fs::metadata(&short).unwrap().len() <= 124);
+}
+
+#[test]
+fn wrappers_nest_and_the_last_is_next_to_the_socket() {
+    let folder = Folder::new("order");
+    for (text, sees_header) in [("log:haproxy:7777", false), ("haproxy:log:7777", true)] {
+        let file = folder.path("log");
+        let mut memory = MemoryReactor::new();
+        let text = format!("{text}:file={file}");
+        let port = memory.reactor().listen(&text, Echo::default).unwrap();
+        assert!(text.starts_with(&port.to_string().replace("[::]:7777", "")), "{port}");
+        let wire = memory.connect(7777);
+        wire.push(b"PROXY UNKNOWN\r\nhello");
+        memory.settle();
+        let log = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(log.contains("PROXY"), sees_header, "{log}");
+        assert!(log.contains("hello"), "{log}");
+        std::fs::remove_file(&file).unwrap();
+    }
+    // Twice the same.
+    let (inner, outer) = (folder.path("inner"), folder.path("outer"));
+    let tcp = TcpServer::new(([127, 0, 0, 1], 7777).into());
+    let logs = Logged::new(Logged::new(tcp).file(&inner, LogForm::Text));
+    let logs = logs.file(&outer, LogForm::Text);
+    conversation(&logs.to_string());
+    for file in [inner, outer] {
+        assert!(std::fs::read_to_string(&file).unwrap().contains("hello"), "{file}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_used_again_and_again_and_by_threads() {
+    let endpoint = couplet::endpoints::server_from_string("throttle:127.0.0.1:0:read=1M").unwrap();
+    let serve = move |endpoint: &std::sync::Arc<dyn couplet::endpoints::ServerEndpoint>| {
+        let l = Loop::new().unwrap();
+        let port = l.reactor().listen(endpoint, Echo::default).unwrap();
+        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
+        assert!(TcpStream::connect(at).unwrap().write_all(b"x").is_ok());
+    };
+    serve(&endpoint);
+    serve(&endpoint);
+    std::thread::spawn(move || serve(&endpoint)).join().unwrap();
+}
