@@ -35,6 +35,10 @@
 //!
 //! [`Relay::pair`] joins two connections: a proxy in four lines.
 //!
+//! # Files
+//!
+//! [`send_file`] sends a file as fast as its receiver takes it.
+//!
 //! # Factories
 //!
 //! - [`ReconnectingClientFactory`] reconnects with exponential backoff.
@@ -55,6 +59,7 @@ mod policies;
 mod rate;
 mod reconnecting;
 mod relay;
+mod send_file;
 mod string;
 
 pub use error::{FramingError, StringTooLong};
@@ -72,6 +77,7 @@ pub use policies::{
 pub use rate::{LimitMessages, MessageRate};
 pub use reconnecting::{ReconnectingClientFactory, Reconnection};
 pub use relay::Relay;
+pub use send_file::{FileCut, FileSent, send_file};
 pub use string::{StringProtocol, StringTransport};
 
 #[cfg(doc)]

@@ -34,6 +34,7 @@ mod reconnecting;
 mod relay;
 mod robust;
 mod secure;
+mod send_file;
 mod services;
 mod sim;
 mod smoke;
