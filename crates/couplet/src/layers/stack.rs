@@ -339,7 +339,10 @@ impl Layers {
     /// the layers made of them.
     #[inline]
     pub fn held(&self) -> usize {
-        self.levels.iter().map(|level| level.layer.held() + level.below.len()).sum()
+        match &self.levels[..] {
+            [level] => level.layer.held() + level.below.len(),
+            levels => levels.iter().map(|level| level.layer.held() + level.below.len()).sum(),
+        }
     }
 
     /// True when bytes, or an end, wait for the next [`feed`](Self::feed).
@@ -349,8 +352,11 @@ impl Layers {
 
     /// When to call [`timed_out`](Self::timed_out).
     pub fn deadline(&self) -> Option<Instant> {
-        let deadlines = self.levels.iter().filter_map(|level| level.layer.deadline());
-        if self.state.failed { None } else { deadlines.min() }
+        match &self.levels[..] {
+            _ if self.state.failed => None,
+            [level] => level.layer.deadline(),
+            levels => levels.iter().filter_map(|level| level.layer.deadline()).min(),
+        }
     }
 
     /// Informs the layers whose deadline has come. Call [`feed`](Self::feed) and

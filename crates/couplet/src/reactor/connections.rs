@@ -117,7 +117,7 @@ impl Core {
     }
 
     /// [`send`](Self::send), where the layers pass on a part at a time.
-    fn send_through_layers(&mut self, io: &mut dyn Commands, key: Key) {
+    pub(super) fn send_through_layers(&mut self, io: &mut dyn Commands, key: Key) {
         let now = self.now();
         for _ in 0..POURS {
             let Some(entry) = self.table.connection(key) else { return };

@@ -233,8 +233,7 @@ impl Core {
         let follows = entry.life.feed(driver.lent(), now);
         entry.life.cell().set_dirty(false);
         if !follows.is_at_most(Follows::OUTPUT) || self.reactor.records.is_pending(pending::ROUND) {
-            self.visited(driver, key, follows);
-            return Some(key);
+            return self.received_more(driver, key, follows).then_some(key);
         }
         if follows.has(Follows::OUTPUT) {
             let written = transmit(driver, key, &mut entry.life.cell().outbox());
@@ -244,6 +243,21 @@ impl Core {
             }
         }
         None
+    }
+
+    /// The rest of [`received`](Self::received), where more follows than output without layers. True
+    /// when the rest of step 3 is to be done.
+    #[inline(never)]
+    fn received_more(&mut self, io: &mut dyn Commands, key: Key, follows: Follows) -> bool {
+        let is_pending = self.reactor.records.is_pending(pending::ROUND);
+        if is_pending || !follows.is_at_most(Follows::OUTPUT.and(Follows::LAYERED)) {
+            self.visited(io, key, follows);
+            return true;
+        }
+        if follows.has(Follows::OUTPUT) {
+            self.send_through_layers(io, key);
+        }
+        false
     }
 
     /// Handles any event but bytes; returns its connection, for the rest of step 3.

@@ -144,7 +144,7 @@ impl Follows {
     /// Every layer is open: build the protocol.
     pub(crate) const OPENED: Follows = Follows(1 << 16);
     /// The output passes through layers first.
-    const LAYERED: Follows = Follows(1 << 17);
+    pub(crate) const LAYERED: Follows = Follows(1 << 17);
 
     const ORDERS: u32 = 127 | Follows::OPENED.0;
 
@@ -537,11 +537,16 @@ impl Life {
     /// The driver wrote from the outbox, which held `before` bytes, with this outcome.
     #[inline(always)]
     pub(crate) fn wrote(&mut self, written: Written, now: Instant) -> Follows {
-        let simple = written.outcome == WriteOutcome::All
+        if self.is_simple(written) { Follows::NOTHING } else { self.wrote_slow(written, now) }
+    }
+
+    /// Whether a write has no consequence: nothing remains, and nothing waited for it.
+    #[inline(always)]
+    fn is_simple(&self, written: Written) -> bool {
+        written.outcome == WriteOutcome::All
             && matches!(self.state, State::Open { writing: Writing::Open, .. })
             && !self.transport.cell.awaits_room()
-            && !written.spent;
-        if simple { Follows::NOTHING } else { self.wrote_slow(written, now) }
+            && !written.spent
     }
 
     /// The slow path of [`wrote`](Self::wrote): bytes remain, something waits for progress, or there
@@ -568,6 +573,10 @@ impl Life {
             WriteOutcome::All => n,
         };
         self.left_layers(left);
+        // Under layers, all of it may be a part.
+        if self.pending == 0 && self.is_simple(written) && !self.is_full() {
+            return Follows::NOTHING;
+        }
         self.after_progress(left > 0 || self.unsent.is_none(), now);
         let follows = self.follows_output();
         if spent {
