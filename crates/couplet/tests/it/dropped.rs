@@ -649,7 +649,7 @@ const WAYS: &[(&str, &str, Act)] = &[
         let never = couplet::Failure::msg("it is never asked");
         transport.start_layer(tls.layer(transport.reactor().now()).choosing(move |_| {
             holds(&bomb);
-            couplet::Deferred::fail(never)
+            Deferred::fail(never)
         }));
         s.turns();
         wire.reset();

@@ -195,7 +195,7 @@ fn a_factory_of_the_users_may_wrap_the_erased_one() {
         let text = text.replace('$', &format!("{}/", folder.0.display()));
         let port = l.reactor().listen(&text, Echo::default).unwrap();
         let at = format!("127.0.0.1:{}", port.host().port().unwrap());
-        let answer = ask(&mut l, &connect.replace('@', &at));
+        let answer = ask(&mut l, connect.replace('@', &at));
         assert_eq!(answer.is_ok(), works, "{text}: {answer:?}");
     }
     let capture = std::fs::read(folder.path("traffic.pcap")).unwrap();

@@ -66,7 +66,7 @@ fn haproxy_rejects_peers_that_are_not_trusted() {
         let text = format!("haproxy:127.0.0.1:0:trusted={trusted}");
         let port = l.reactor().listen(&text, move_in(&echo)).unwrap();
         let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
-        let answer = ask(&mut l, &format!("haproxy:{at}"));
+        let answer = ask(&mut l, format!("haproxy:{at}"));
         assert_eq!(answer.is_ok(), is_accepted, "{trusted}: {answer:?}");
         assert_eq!(echo.count(), usize::from(is_accepted), "{trusted}");
     }
@@ -135,7 +135,7 @@ fn haproxy_works_on_a_unix_socket() {
         let text = format!("haproxy:unix:{path}:trusted=10.0.0.1");
         let port = l.reactor().listen(&text, Echo::default).unwrap();
         assert_eq!(port.to_string(), format!("haproxy:unix:{path}"));
-        let answer = ask(&mut l, &format!("haproxy:unix:{path}:version={version}"));
+        let answer = ask(&mut l, format!("haproxy:unix:{path}:version={version}"));
         assert_eq!(answer.unwrap(), b"hello");
     }
 }
