@@ -14,7 +14,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// The largest piece of copied bytes, and the largest buffer that is kept for reuse.
 const PIECE: usize = 512 * 1024;
@@ -39,6 +39,14 @@ impl Piece {
         match self {
             Piece::Copied(bytes) => bytes,
             Piece::Bytes(bytes) => bytes,
+        }
+    }
+
+    #[cold]
+    fn trim(&mut self, gone: usize) {
+        match self {
+            Piece::Copied(bytes) => drop(bytes.drain(..gone)),
+            Piece::Bytes(bytes) => bytes.advance(gone),
         }
     }
 }
@@ -282,18 +290,6 @@ impl Outbox {
     #[cold]
     fn append_pieces(&mut self, other: &mut Outbox) {
         self.take_attached(other);
-        if other.gone > 0 {
-            let rest = match other.sealed.as_ref().and_then(|sealed| sealed.pieces.front()) {
-                Some(Piece::Bytes(bytes)) => bytes.slice(other.gone..),
-                _ => Bytes::new(),
-            };
-            let len = other.first().len();
-            match rest.is_empty() {
-                true => self.extend(other.first()),
-                false => self.push(rest),
-            }
-            other.advance(len);
-        }
         while let Some(piece) = other.take_piece() {
             match piece {
                 Piece::Copied(small) if small.len() <= GROWS => {
@@ -492,17 +488,18 @@ impl Outbox {
     }
 
     /// Takes the first piece out. When done, the caller returns a `Copied` buffer to
-    /// [`spares`](Self::spares), or the piece [to the outbox](Self::give_back).
-    ///
-    /// # Panics
-    ///
-    /// When [`advance`](Self::advance) has removed a part of the piece: that is a driver's mistake.
+    /// [`spares`](Self::spares), or the piece [to the outbox](Self::give_back). What
+    /// [`advance`](Self::advance) has removed of the piece, here or in an outbox that was
+    /// [appended](Self::append), is not in it.
     pub fn take_piece(&mut self) -> Option<Piece> {
-        assert_eq!(self.gone, 0, "a driver took a piece of which it had sent a part");
         if self.pieces().next().is_none() {
             self.seal();
         }
-        let piece = self.sealed.as_mut()?.pieces.pop_front()?;
+        let mut piece = self.sealed.as_mut()?.pieces.pop_front()?;
+        match mem::take(&mut self.gone) {
+            0 => {}
+            gone => piece.trim(gone),
+        }
         self.len -= piece.as_slice().len();
         // Such a driver passes no descriptors.
         self.detach(piece.as_slice().len());

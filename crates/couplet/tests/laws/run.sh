@@ -89,7 +89,7 @@ build() {
 # The failed tests, as docs/mutants.md names them: a fact of the suite once, whatever the driver.
 noticed() {
     sed -n 's/^test \([a-z0-9_:]*\) \.\.\. FAILED$/\1/p' "$log" |
-        sed 's/^suite::\(mio\|sim\|memory_[a-z]*\)\(_unix\)\?::/suite::/' | sort -u |
+        sed 's/^suite::\(mio\|sim\|memory_[a-z]*\)\(_unix\|_layered\|_in_bytes\|_tls\)\?::/suite::/' | sort -u |
         sed 's/.*/`&`/' | paste -sd, | sed 's/,/, /g'
     if grep -q "disallowed\|hash-type\|hash_type" "$log"; then echo "clippy"; fi
 }

@@ -3,6 +3,7 @@
 mod authority;
 mod bad;
 mod good;
+mod stacked;
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::rc::Rc;

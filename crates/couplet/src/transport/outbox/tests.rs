@@ -143,3 +143,23 @@ fn much_that_waits_stays_where_it_is() {
     outbox.trim();
     assert_eq!(outbox.first().as_ptr(), place, "so little is saved by none");
 }
+
+#[test]
+fn a_piece_that_was_taken_has_nothing_that_was_sent_before() {
+    for shared in [false, true] {
+        let mut above = Outbox::new(Rc::default());
+        if shared {
+            above.push(Bytes::from_static(b"sent, and the rest"));
+        } else {
+            above.extend(b"sent, and the rest");
+        }
+        above.advance(6);
+        let mut below = Outbox::new(Rc::default());
+        below.append(&mut above);
+        let piece = below.take_piece().expect("one piece");
+        assert_eq!(piece.as_slice(), b"and the rest");
+        assert!(below.is_empty() && below.take_piece().is_none());
+        below.extend(b"more");
+        assert_eq!(below.first(), b"more");
+    }
+}

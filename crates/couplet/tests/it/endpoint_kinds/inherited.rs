@@ -28,7 +28,7 @@ fn c145_fd_listens_on_an_inherited_socket_again_and_again() {
             l.run_until(stopping).unwrap();
         }
         let port = l.reactor().listen(format!("haproxy:fd:{number}"), Echo::default).unwrap();
-        assert_eq!(ask(&mut l, &format!("haproxy:{at}")).unwrap(), b"hello");
+        assert_eq!(ask(&mut l, format!("haproxy:{at}")).unwrap(), b"hello");
         l.run_until(port.stop_listening().expect("it listens")).unwrap();
     }
     assert!(tcp.local_addr().is_ok(), "the socket itself stays open");

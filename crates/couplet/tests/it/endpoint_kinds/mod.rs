@@ -12,6 +12,7 @@ mod wrappers;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use couplet::endpoints::{ClientEndpoint, IntoEndpoint};
 use couplet::{Protocol, Reason, Transport};
 
 /// Sends back what it receives, and keeps its transport.
@@ -62,7 +63,10 @@ impl Protocol for Asking {
 }
 
 /// Connects, and gets the answer.
-fn ask(l: &mut couplet::Loop, endpoint: &str) -> couplet::Result<Vec<u8>> {
+fn ask(
+    l: &mut couplet::Loop,
+    endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
+) -> couplet::Result<Vec<u8>> {
     let (answer, resolver) = couplet::Deferred::new();
     let connecting = l.reactor().connect_protocol(endpoint, Asking(Some(resolver)));
     l.run_until(connecting)?;

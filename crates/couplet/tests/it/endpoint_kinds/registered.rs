@@ -115,6 +115,7 @@ fn a_registered_kind_may_still_be_looking_when_it_is_cancelled() {
     connecting.cancel();
     let error = l.run_until(connecting).unwrap_err();
     assert!(error.is_cancelled(), "{error}");
+    assert_eq!(l.snapshot().pending_calls, 0, "the lookup has been cancelled too");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let connecting = l.reactor().connect(format!("later:x:{port}"), Echo::default);
     let error = l.run_until(connecting).unwrap_err();
@@ -194,7 +195,7 @@ fn a_factory_of_the_users_may_wrap_the_erased_one() {
         let text = text.replace('$', &format!("{}/", folder.0.display()));
         let port = l.reactor().listen(&text, Echo::default).unwrap();
         let at = format!("127.0.0.1:{}", port.host().port().unwrap());
-        let answer = ask(&mut l, &connect.replace('@', &at));
+        let answer = ask(&mut l, connect.replace('@', &at));
         assert_eq!(answer.is_ok(), works, "{text}: {answer:?}");
     }
     let capture = std::fs::read(folder.path("traffic.pcap")).unwrap();

@@ -37,7 +37,7 @@ fn try_with(folder: &Folder, listen: &str, connect: &str) -> Result<Echo, String
     let port = l.reactor().listen(fill(listen), move || ours.clone());
     let port = port.map_err(|error| error.to_string())?;
     let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
-    let answer = ask(&mut l, &fill(connect).replace('@', &at.to_string()));
+    let answer = ask(&mut l, fill(connect).replace('@', &at.to_string()));
     assert_eq!(answer.map_err(|error| error.to_string())?, b"hello");
     Ok(echo)
 }
@@ -179,7 +179,7 @@ fn tls_takes_the_name_of_the_certificate_from_what_it_stands_before() {
     .unwrap();
     let rest = format!("ca={0}/ca.pem:cert={0}/client.pem:alpn=x", folder.0.display());
     for text in ["tls:named", "tls:log:named", "tls:endpoint=named"] {
-        assert_eq!(ask(&mut l, &format!("{text}:{rest}")).unwrap(), b"hello", "{text}");
+        assert_eq!(ask(&mut l, format!("{text}:{rest}")).unwrap(), b"hello", "{text}");
     }
     // Twisted's: the host is that of the certificate only.
     let text = format!(r"tls:localhost:1:endpoint=tcp\:127.0.0.1\:{number}:{rest}");

@@ -2,12 +2,13 @@
 #![expect(clippy::disallowed_types, reason = "a peer that is not ours")]
 
 use std::cell::Cell;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Read;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::endpoints::{Logged, ProxyClient, TcpClient, TcpServer, Throttled};
+use couplet::endpoints::{
+    Logged, ProxyClient, TcpClient, TcpServer, Throttled, client_from_string, server_from_string,
+};
 use couplet::layers::{LogForm, ProxyHeader, ProxyVersion};
 use couplet::testing::MemoryReactor;
 use couplet::{Address, Loop, Protocol, Transport};
@@ -65,7 +66,7 @@ fn haproxy_rejects_peers_that_are_not_trusted() {
         let text = format!("haproxy:127.0.0.1:0:trusted={trusted}");
         let port = l.reactor().listen(&text, move_in(&echo)).unwrap();
         let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
-        let answer = ask(&mut l, &format!("haproxy:{at}"));
+        let answer = ask(&mut l, format!("haproxy:{at}"));
         assert_eq!(answer.is_ok(), is_accepted, "{trusted}: {answer:?}");
         assert_eq!(echo.count(), usize::from(is_accepted), "{trusted}");
     }
@@ -134,7 +135,7 @@ fn haproxy_works_on_a_unix_socket() {
         let text = format!("haproxy:unix:{path}:trusted=10.0.0.1");
         let port = l.reactor().listen(&text, Echo::default).unwrap();
         assert_eq!(port.to_string(), format!("haproxy:unix:{path}"));
-        let answer = ask(&mut l, &format!("haproxy:unix:{path}:version={version}"));
+        let answer = ask(&mut l, format!("haproxy:unix:{path}:version={version}"));
         assert_eq!(answer.unwrap(), b"hello");
     }
 }
@@ -286,14 +287,17 @@ fn wrappers_nest_and_the_last_is_next_to_the_socket() {
 
 #[test]
 fn an_endpoint_is_used_again_and_again_and_by_threads() {
-    let endpoint = couplet::endpoints::server_from_string("throttle:127.0.0.1:0:read=1M").unwrap();
-    let serve = move |endpoint: &std::sync::Arc<dyn couplet::endpoints::ServerEndpoint>| {
-        let l = Loop::new().unwrap();
-        let port = l.reactor().listen(endpoint, Echo::default).unwrap();
-        let Address::Tcp(at) = port.host() else { panic!("a TCP port") };
-        assert!(TcpStream::connect(at).unwrap().write_all(b"x").is_ok());
+    let server = server_from_string("throttle:127.0.0.1:0:read=1M").unwrap();
+    let serve = move || {
+        let mut l = Loop::new().unwrap();
+        let port = l.reactor().listen(&server, Echo::default).unwrap();
+        let at = format!("127.0.0.1:{}", port.host().port().expect("a TCP port"));
+        let client = client_from_string(&format!("throttle:{at}:write=1M")).unwrap();
+        for _ in 0..2 {
+            assert_eq!(ask(&mut l, &client).unwrap(), b"hello");
+        }
     };
-    serve(&endpoint);
-    serve(&endpoint);
-    std::thread::spawn(move || serve(&endpoint)).join().unwrap();
+    serve();
+    serve();
+    std::thread::spawn(serve).join().unwrap();
 }

@@ -11,6 +11,7 @@ mod invariants;
 mod kit;
 mod networks;
 mod parity;
+mod proxied;
 mod replays;
 mod reports;
 mod secure;

@@ -4,6 +4,7 @@ mod actions;
 mod dice;
 mod near;
 mod stage;
+mod under;
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -65,6 +66,9 @@ struct Story {
     received: usize,
     pushed: usize,
     delivered: usize,
+    /// Between two layers, if there is a log.
+    tapped_in: usize,
+    tapped_out: usize,
     // Questions and answers.
     asked: u32,
     answered: u32,

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::layers::{Layer, PassThrough, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network, Wire};
 use couplet::{Address, Loop, LoopOptions, Reason, Transport};
 
 use super::near::NearEnd;
+use super::under::Under;
 use super::{LOW_MARK, Life, bytes_at};
 
 /// One life and its world.
@@ -17,6 +17,7 @@ pub(super) struct Stage {
     l: Loop,
     network: Network,
     wire: Wire,
+    under: Under,
 }
 
 impl Stage {
@@ -25,36 +26,36 @@ impl Stage {
         network.set_cut([Cut::Whole, Cut::Most(1000), Cut::Random(5000)][life.roll(3)]);
         network.set_capacity([64 * 1024, 5000, 500][life.roll(3)]);
         let mut l = Loop::with_driver(driver, LoopOptions::default());
-        let layers = life.roll(3);
-        l.layer_connections(move |_| match layers {
-            0 => vec![
-                Box::new(PassThrough::default()) as Box<dyn Layer>,
-                Box::new(PassThrough::default()),
-            ],
-            1 => vec![Box::new(SingleBytes::default()), Box::new(PassThrough::default())],
-            _ => Vec::new(),
-        });
+        let (under, tapped, reactor) = (Under::roll(life), life.clone(), l.reactor());
+        l.layer_connections(move |_| under.make(&tapped, reactor.now()));
         let (reactor, loopback) = (l.reactor(), SocketAddr::from(([127, 0, 0, 1], 0)));
         let lives = life.clone();
         let factory = move |_: &Address| Some(NearEnd(lives.clone()));
+        let mut turn = || {
+            l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
+        };
+        let mut port = None;
         let wire = if life.roll(2) == 0 {
-            let port = reactor.listen_tcp(loopback, factory).expect("a free port");
-            let to = port.host().socket_addr().expect("a TCP port");
-            let wire = network.connect(to).expect("the port listens");
-            while life.know(|story| story.made == 0) {
-                l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
-            }
-            port.stop_listening().expect("the port listens").detach();
-            wire
+            let listening = reactor.listen_tcp(loopback, factory).expect("a free port");
+            let to = listening.host().socket_addr().expect("a TCP port");
+            turn();
+            port = Some(listening);
+            network.connect(to).expect("the port listens")
         } else {
             let port = network.listen(loopback, 1).expect("a free port");
             reactor.connect_tcp("127.0.0.1", port.port().expect("TCP"), factory);
-            while life.know(|story| story.made == 0) {
-                l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
+            loop {
+                turn();
+                if let Some(wire) = network.accept(port.clone()) {
+                    break wire;
+                }
             }
-            network.accept(port).expect("the client has connected")
         };
-        Stage { life: life.clone(), l, network, wire }
+        under.open(life, &wire, turn);
+        if let Some(port) = port {
+            port.stop_listening().expect("the port listens").detach();
+        }
+        Stage { life: life.clone(), l, network, wire, under }
     }
 
     fn transport(&self) -> Transport {
@@ -204,6 +205,9 @@ impl Stage {
             if self.wire.saw_fin() {
                 self.fin();
             }
+            if self.under == Under::Throttle {
+                self.network.advance(Duration::from_millis(100));
+            }
             self.turn(1);
         }
         self.life.wrong("a close that nothing delays completes");
@@ -262,6 +266,7 @@ impl Stage {
         life.check(asked == answered, "every question has one answer");
         self.check_reason();
         self.check_the_flush();
+        self.check_the_tap();
         self.check_that_nothing_is_left();
         self.check();
     }
@@ -274,6 +279,17 @@ impl Stage {
             (flushes, story.received == story.taken)
         });
         self.life.check(!flushes || cut || all, "a close flushes what was written before it");
+    }
+
+    /// The middle of the stack saw what passed through both of its layers, and no more than there was.
+    fn check_the_tap(&self) {
+        if self.under.is_tapped() {
+            let (up, down) = self.life.know(|story| {
+                let up = [story.delivered, story.tapped_in, story.pushed];
+                (up, [story.received, story.tapped_out, story.taken])
+            });
+            self.life.check(up.is_sorted() && down.is_sorted(), "the log has what passed");
+        }
     }
 
     fn check_that_nothing_is_left(&self) {

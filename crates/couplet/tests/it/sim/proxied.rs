@@ -1,0 +1,454 @@
+//! TLS behind a PROXY header in a simulated network: a chat in storms, and handshakes that are cut
+//! after every byte. No line is lost, changed or attributed to someone else, and each connection that
+//! does not open is counted and has a reason.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow::Continue;
+use std::rc::Rc;
+use std::time::Instant;
+
+use couplet::endpoints::{ProxyServer, TcpServer};
+use couplet::factory::Layered;
+use couplet::layers::tls::{ClientTls, ServerTls};
+use couplet::layers::{Layers, Outbox, ProxyHeader, ProxyReader, ProxyVersion, ProxyWriter, Up};
+use couplet::sim::{Fault, Host, Link, Sim, Socket, Trial, Weather};
+use couplet::{
+    Address, ConnectError, Factory, Protocol, Reactor, Reason, Result, TlsProblem, Transport,
+};
+
+use super::kit::{ms, s};
+use super::secure::both;
+use crate::logged::logged;
+use crate::secure::NAME;
+
+fn server_tls() -> ServerTls {
+    both().0.clone()
+}
+
+fn client_tls() -> ClientTls {
+    both().1.clone()
+}
+
+/// The header of a client whose number is its port.
+fn header(name: u16) -> ProxyWriter {
+    let at = |port| Address::from(SocketAddr::from(([192, 0, 2, 1], port)));
+    let header = ProxyHeader::new(at(name), at(443));
+    ProxyWriter::new(&header, ProxyVersion::V2).expect("addresses of one family")
+}
+
+/// Splits a stream into lines.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn feed(&mut self, data: &[u8]) -> Vec<String> {
+        self.0.extend_from_slice(data);
+        let end = self.0.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let whole: Vec<u8> = self.0.drain(..end).collect();
+        String::from_utf8(whole).expect("text").lines().map(str::to_owned).collect()
+    }
+}
+
+/// A line of the chat: who said it, in which connection of theirs, and the how many-th it is.
+fn parse(line: &str) -> (u16, u64, u32) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [name, session, number] = words[..] else { panic!("{line:?}") };
+    let parsed = (name.parse(), session.parse(), number.parse());
+    let (Ok(name), Ok(session), Ok(number)) = parsed else { panic!("{line:?}") };
+    (name, session, number)
+}
+
+/// The server's members, and how many connections have opened since it started.
+#[derive(Default)]
+struct Room {
+    members: RefCell<BTreeMap<u64, Transport>>,
+    opened: Cell<u64>,
+}
+
+/// A member's connection to the server, which sends each line to everyone.
+struct Member {
+    room: Rc<Room>,
+    seat: u64,
+    lines: Lines,
+    heard: u32,
+}
+
+impl Protocol for Member {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.room.members.borrow_mut().insert(self.seat, transport.clone());
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        for line in self.lines.feed(data) {
+            let (name, _, number) = parse(&line);
+            assert_eq!(transport.peer().port(), Some(name), "the header says who it is");
+            assert_eq!(number, self.heard + 1, "each line, in order");
+            self.heard = number;
+            for member in self.room.members.borrow().values() {
+                member.write(format!("{line}\n"));
+            }
+        }
+    }
+
+    fn connection_lost(&mut self, _: &Transport, _: &Reason) {
+        self.room.members.borrow_mut().remove(&self.seat);
+    }
+}
+
+/// Serves the chat to clients behind a proxy at one of these addresses.
+fn serve(reactor: &Reactor, room: &Rc<Room>, trusted: IpAddr) -> Result<()> {
+    let (room, tls) = (room.clone(), server_tls());
+    let member = move || {
+        room.opened.set(room.opened.get() + 1);
+        Member { room: room.clone(), seat: room.opened.get(), lines: Lines::default(), heard: 0 }
+    };
+    let member = Layered::new(member, move |reactor, _| tls.layer(reactor.now()));
+    let endpoint = ProxyServer::new(TcpServer::new(([0, 0, 0, 0], 443).into())).trust(trusted, 8);
+    reactor.listen(endpoint, member).map(drop)
+}
+
+/// Says a line now and then, and checks what it hears.
+struct Talker {
+    name: u16,
+    session: u64,
+    said: u32,
+    lines: Lines,
+    /// The last line of each connection that was heard here.
+    heard: BTreeMap<(u16, u64), u32>,
+    tally: Rc<Tally>,
+}
+
+/// What the clients of a world saw.
+#[derive(Default)]
+struct Tally {
+    heard: Cell<u32>,
+    /// The connections whose lines were heard.
+    sessions: RefCell<BTreeSet<(u16, u64)>>,
+    /// Why connects failed after TCP had connected.
+    not_opened: RefCell<Vec<Reason>>,
+}
+
+impl Talker {
+    fn say(&mut self, transport: &Transport) {
+        self.said += 1;
+        transport.write(format!("{} {} {}\n", self.name, self.session, self.said));
+        let pause = ms(20 + transport.reactor().random() % 300);
+        transport.connection::<Self>().call_later(pause, Self::say);
+    }
+}
+
+impl Protocol for Talker {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.session = transport.reactor().random();
+        transport.set_idle_timeout(Some(s(3)));
+        self.say(transport);
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        for line in self.lines.feed(data) {
+            let (name, session, number) = parse(&line);
+            let own = (name, session) == (self.name, self.session);
+            let before = self.heard.insert((name, session), number).or(own.then_some(0));
+            assert!(before.is_none_or(|before| number == before + 1), "after {before:?}: {line}");
+            self.tally.sessions.borrow_mut().insert((name, session));
+            self.tally.heard.set(self.tally.heard.get() + 1);
+        }
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        // TCP repairs what the network does: nothing looks like an attack.
+        assert!(!matches!(reason, Reason::Tls(_)), "{reason}");
+    }
+}
+
+/// A talker over TLS behind a header that says who it is.
+fn talker(name: u16, tally: &Rc<Tally>) -> impl Factory + use<> {
+    let tally = tally.clone();
+    let talker = move || Talker {
+        name,
+        session: 0,
+        said: 0,
+        lines: Lines::default(),
+        heard: BTreeMap::new(),
+        tally: tally.clone(),
+    };
+    let tls = client_tls();
+    let talker =
+        Layered::new(talker, move |reactor, _| tls.layer(NAME, reactor.now()).expect("a DNS name"));
+    Layered::new(talker, move |_, _| header(name))
+}
+
+/// Connects again and again.
+fn keep_talking(reactor: &Reactor, name: u16, tally: &Rc<Tally>) {
+    let (inner, tally) = (reactor.clone(), tally.clone());
+    let task = reactor.spawn(async move {
+        loop {
+            match inner.connect("tcp:server:443", talker(name, &tally)).await {
+                Ok(talk) => {
+                    inner.sleep(s(4)).await?;
+                    talk.transport().lose_connection();
+                }
+                Err(failed) => match failed.downcast_ref::<ConnectError>() {
+                    Some(ConnectError::NotOpened(reason)) => {
+                        tally.not_opened.borrow_mut().push(reason.clone());
+                    }
+                    Some(_) => {}
+                    None => return Err(failed),
+                },
+            }
+            inner.sleep(ms(inner.random() % 50)).await?;
+        }
+    });
+    task.add_both(|_: Result<()>| Ok(())).detach();
+}
+
+/// Resets bursts of connections: the later ones meet the handshakes that follow the first.
+fn plan_resets(sim: &mut Sim, server: Host) {
+    let mut state = sim.seed();
+    let mut roll = |n: u64| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % n
+    };
+    for _ in 0..6 {
+        let mut at = ms(1000 + roll(38_000));
+        for _ in 0..6 {
+            sim.fault(at, s(0), Fault::Reset(server, 1 + roll(2) as u32));
+            at += ms(1 + roll(150));
+        }
+    }
+}
+
+/// A chat of three in any weather.
+fn chat(sim: &mut Sim, tally: &Rc<Tally>) -> Result<()> {
+    let current: Rc<RefCell<Rc<Room>>> = Rc::default();
+    let started = current.clone();
+    let server = sim.host("server", move |reactor| {
+        // After a crash nothing of the one before is left.
+        *started.borrow_mut() = Rc::default();
+        serve(reactor, &started.borrow(), [10, 0, 0, 0].into())
+    });
+    for (name, port) in [("one", 1), ("two", 2), ("three", 3)] {
+        let tally = tally.clone();
+        sim.host(name, move |reactor| {
+            keep_talking(reactor, port, &tally);
+            Ok(())
+        });
+    }
+    sim.draw_faults(s(40));
+    plan_resets(sim, server);
+    sim.run_for(s(60))?;
+    let Some(snapshot) = sim.snapshot(server) else { return sim.fail("the server is back") };
+    let port = &snapshot.ports[0];
+    let opening = snapshot.connections.iter().filter(|c| c.state == "opening").count() as u64;
+    let opened = current.borrow().opened.get();
+    if port.accepted != opened + port.not_opened + opening {
+        return sim.fail(format!("{opened} opened and {opening} are opening of {port:?}"));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_chat_behind_proxies_gives_the_same_trace_for_the_same_seed() {
+    let trace = |seed| {
+        let tally = Rc::<Tally>::default();
+        let report = Trial::new(seed, Weather::Storm).whole_trace().run(&|sim| chat(sim, &tally));
+        assert_eq!(report.failure, None);
+        assert!(tally.heard.get() > 100, "{}", tally.heard.get());
+        (report.hash, report.trace)
+    };
+    let first = trace(1);
+    assert!(trace(1) == first, "the same seed");
+    assert_ne!(trace(2).0, first.0);
+}
+
+#[test]
+fn a_chat_behind_proxies_loses_nothing_in_any_storm() {
+    let tally = Rc::<Tally>::default();
+    for seed in 3..60 {
+        let report = Trial::new(seed, Weather::Storm).run(&|sim| chat(sim, &tally));
+        assert_eq!(report.failure, None, "seed {seed}");
+    }
+    let reasons = tally.not_opened.borrow();
+    assert!(reasons.len() > 20, "the faults met only {} handshakes", reasons.len());
+    for reason in &*reasons {
+        let expected = match reason {
+            Reason::Tls(error) => error.problem == TlsProblem::HandshakeTimedOut,
+            reason => matches!(reason, Reason::Lost(_)),
+        };
+        assert!(expected, "{reason}");
+    }
+}
+
+/// One end of a connection, which the test resets after this many bytes.
+struct Cut {
+    socket: Socket,
+    layers: Layers,
+    above: Outbox,
+    plain: Vec<u8>,
+    sent: usize,
+    most: usize,
+    now: Instant,
+}
+
+impl Cut {
+    /// A client that says one line.
+    fn client(socket: Socket, most: usize, now: Instant, line: &str) -> Cut {
+        let mut above = Outbox::new(Rc::default());
+        let mut layers = Layers::new(header(CUT), &Rc::default());
+        let tls = client_tls().layer(NAME, now).expect("a DNS name");
+        layers.push(tls, &mut above, now).expect("nothing was received");
+        above.extend(line.as_bytes());
+        Cut { socket, layers, above, plain: Vec::new(), sent: 0, most, now }
+    }
+
+    fn server(socket: Socket, most: usize, now: Instant) -> Cut {
+        let mut above = Outbox::new(Rc::default());
+        let mut layers = Layers::new(ProxyReader::new(now), &Rc::default());
+        layers.push(server_tls().layer(now), &mut above, now).expect("nothing was received");
+        Cut { socket, layers, above, plain: Vec::new(), sent: 0, most, now }
+    }
+
+    fn pump(&mut self) {
+        let bytes = self.socket.take(usize::MAX);
+        let plain = &mut self.plain;
+        let _ = self.layers.feed(&bytes, self.now, |up| {
+            match up {
+                Up::Data(data) => plain.extend_from_slice(data),
+                Up::Closed | Up::Failed(_) => panic!("{up:?}"),
+                _ => {}
+            }
+            Continue(())
+        });
+        loop {
+            self.layers.down(&mut self.above, self.now);
+            let (bottom, left) = (self.layers.bottom(), self.most - self.sent);
+            if bottom.is_empty() || left == 0 {
+                return;
+            }
+            let n = bottom.first().len().min(left);
+            assert_eq!(self.socket.push(&bottom.first()[..n]).expect("it is open"), n);
+            bottom.advance(n);
+            self.sent += n;
+        }
+    }
+
+    /// Goes on until all bytes were sent that it may send, or `done`, and resets.
+    fn run(mut self, sim: &mut Sim, done: impl Fn(&Cut) -> bool) -> usize {
+        for _ in 0..100 {
+            sim.run_for(ms(5)).expect("no invariant is violated");
+            if self.socket.is_open() {
+                self.pump();
+                if self.sent == self.most || done(&self) {
+                    // What was sent arrives before the reset.
+                    sim.run_for(ms(5)).expect("no invariant is violated");
+                    self.socket.reset();
+                    sim.run_for(ms(5)).expect("no invariant is violated");
+                    return self.sent;
+                }
+            }
+        }
+        panic!("stuck after {} bytes", self.sent)
+    }
+}
+
+/// The number of the client that is cut.
+const CUT: u16 = 7;
+
+#[test]
+fn a_server_counts_a_client_that_was_reset_after_any_byte_and_hears_nothing_of_it() {
+    let (mut sim, tally, room) = (Sim::new(1), Rc::<Tally>::default(), Rc::<Room>::default());
+    sim.set_default_link(Link::constant(ms(1)));
+    let (serving, talking) = (room.clone(), tally.clone());
+    let server = sim.host("server", move |reactor| serve(reactor, &serving, [10, 0, 0, 0].into()));
+    sim.host("neighbour", move |reactor| {
+        reactor.connect("tcp:server:443", talker(1, &talking)).detach();
+        Ok(())
+    });
+    let client = sim.bare_host("client");
+    sim.run_until(s(9), |_| room.opened.get() == 1).expect("no invariant is violated");
+    let now = room.members.borrow()[&1].reactor().now();
+    let mut cut = |most: usize| {
+        let socket = sim.socket(client, sim.at(server, 443)).expect("a descriptor is free");
+        let line = format!("{CUT} {most} 1\n");
+        let cut = Cut::client(socket, most, now, &format!("{line:0>25}"));
+        let (sent, logged) =
+            logged(|| cut.run(&mut sim, |cut| cut.plain.ends_with(line.as_bytes())));
+        let port = sim.snapshot(server).expect("it runs").ports[0].clone();
+        (sent, logged, port)
+    };
+    let (whole, _, _) = cut(usize::MAX);
+    let (mut last, mut opened) = ((room.opened.get(), 0), Vec::new());
+    for most in 0..whole {
+        let (sent, logged, port) = cut(most);
+        assert_eq!(sent, most);
+        let now = (room.opened.get(), port.not_opened);
+        assert_eq!(now.0 + now.1, last.0 + last.1 + 1, "counted once, after {most} bytes");
+        opened.push(now.0 > last.0);
+        let reasons = logged
+            .iter()
+            .filter(|line| line.contains("reason=connection lost: connection reset"))
+            .count();
+        let expected = usize::from(most > 0 && now.1 > last.1);
+        assert_eq!((reasons, logged.len()), (expected, expected), "{most} bytes: {logged:?}");
+        last = now;
+    }
+    assert!(opened.is_sorted() && opened.contains(&true), "open behind the handshake: {opened:?}");
+    let heard = tally.sessions.borrow();
+    let of_the_cut = heard.iter().filter(|(name, _)| *name == CUT).collect::<Vec<_>>();
+    assert_eq!(of_the_cut, [&(CUT, usize::MAX as u64)], "only whole lines are heard");
+    assert!(tally.heard.get() > 100, "the neighbour goes on: {}", tally.heard.get());
+}
+
+#[test]
+fn a_connect_that_was_reset_after_any_byte_fails_with_the_reason() {
+    let (mut sim, tally) = (Sim::new(1), Rc::<Tally>::default());
+    sim.set_default_link(Link::constant(ms(1)));
+    let server = sim.bare_host("server");
+    let port = sim.listen(server, sim.at(server, 443), 5).expect("the port is free");
+    let opened: Rc<Cell<u32>> = Rc::default();
+    let now: Rc<Cell<Option<Instant>>> = Rc::default();
+    let (talking, count, time) = (tally.clone(), opened.clone(), now.clone());
+    sim.host("client", move |reactor| {
+        let (inner, tally, count) = (reactor.clone(), talking.clone(), count.clone());
+        time.set(Some(reactor.now()));
+        let task = reactor.spawn(async move {
+            loop {
+                match inner.connect("tcp:server:443", talker(1, &tally)).await {
+                    Ok(_) => count.set(count.get() + 1),
+                    Err(failed) => match failed.downcast_ref() {
+                        Some(ConnectError::NotOpened(reason)) => {
+                            tally.not_opened.borrow_mut().push(reason.clone());
+                        }
+                        _ => return Err::<(), _>(failed),
+                    },
+                }
+                inner.sleep(ms(1)).await?;
+            }
+        });
+        task.detach();
+        Ok(())
+    });
+    let mut cut = |most: usize| loop {
+        sim.run_for(ms(1)).expect("no invariant is violated");
+        if let Some(socket) = port.accept() {
+            let cut = Cut::server(socket, most, now.get().expect("it has started"));
+            return cut.run(&mut sim, |cut| !cut.plain.is_empty());
+        }
+    };
+    let whole = cut(usize::MAX);
+    assert_eq!(opened.get(), 1);
+    let mut after = Vec::new();
+    for most in 0..whole {
+        let before = opened.get() as usize + tally.not_opened.borrow().len();
+        assert_eq!(cut(most), most);
+        let counted = opened.get() as usize + tally.not_opened.borrow().len();
+        assert_eq!(counted, before + 1, "counted once, after {most} bytes");
+        after.push(opened.get());
+    }
+    let reasons = tally.not_opened.borrow();
+    assert!(reasons.iter().all(|reason| matches!(reason, Reason::Lost(_))), "{reasons:?}");
+    assert!(after.is_sorted() && reasons.len() > 500, "{after:?}");
+}
