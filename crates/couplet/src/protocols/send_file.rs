@@ -39,7 +39,7 @@ pub struct FileCut {
 /// connection as it is.
 ///
 /// It fails with [`FileCut`] when the connection closes first, with the `io::Error` of a read, or at
-/// once with [`ProducerRegistered`](crate::ProducerRegistered) when there is another producer. After
+/// once with [`ProducerRegistered`](crate::transport::ProducerRegistered) when there is another producer. After
 /// a failed read the connection stays open: its protocol knows what the peer should make of it.
 ///
 /// ```no_run
