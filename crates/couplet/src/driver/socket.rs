@@ -97,12 +97,17 @@ impl ListeningSocket {
     ///
     /// # Errors
     ///
-    /// When it is not open, or not a stream socket that listens.
+    /// When it is not open, or not a stream socket that listens. Apple's systems do not tell whether
+    /// it listens; there the first accept fails.
     pub fn inherited(descriptor: i32) -> io::Result<ListeningSocket> {
         use rustix::net::{SocketType, sockopt};
         let socket = couplet_os::descriptor::duplicate(descriptor)?;
-        let kind = sockopt::socket_type(&socket)?;
-        if kind != SocketType::STREAM || !sockopt::socket_acceptconn(&socket)? {
+        let is_stream = sockopt::socket_type(&socket)? == SocketType::STREAM;
+        #[cfg(target_vendor = "apple")]
+        let listens = true;
+        #[cfg(not(target_vendor = "apple"))]
+        let listens = sockopt::socket_acceptconn(&socket)?;
+        if !is_stream || !listens {
             let text = "it is not a stream socket that listens";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
