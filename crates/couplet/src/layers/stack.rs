@@ -379,6 +379,11 @@ impl Layers {
         }
     }
 
+    /// Whether there are foreign buffers to take with [`take_spent`](Self::take_spent).
+    pub(crate) fn has_spent(&self) -> bool {
+        self.levels.iter().any(|level| level.below.has_spent())
+    }
+
     /// Takes the foreign buffers that have left all outboxes, to be dropped while nothing is
     /// borrowed.
     pub fn take_spent(&mut self) -> Vec<Bytes> {

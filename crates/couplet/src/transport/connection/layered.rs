@@ -297,7 +297,8 @@ impl Life {
         self.pour_down(now);
         let follows = self.follows_output();
         // Last, because user code may run and write.
-        if self.layered.as_ref().is_some_and(|layered| layered.above.has_spent()) {
+        let has_spent = |layered: &Layered| layered.above.has_spent() || layered.layers.has_spent();
+        if self.layered.as_deref().is_some_and(has_spent) {
             self.drop_layers_spent();
         }
         follows

@@ -2,9 +2,12 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use couplet::factory::Layered;
+use couplet::layers::PassThrough;
 use couplet::{Address, By, Producer, ProducerKind, Reactor, Reason};
 
 use super::{Cut, End, NAME, Rig};
@@ -159,5 +162,41 @@ fn a_panic_over_tls_harms_no_other_connection() {
         other_client.transport().write("still here");
         rig.turn();
         assert_eq!(other_server.received(), b"still here");
+    }
+}
+
+/// A buffer that is counted by its Arc.
+struct Lent(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A layer that only passes bytes on moves a buffer to the level below, where TLS copies it.
+#[test]
+fn a_buffer_is_dropped_when_a_layer_has_copied_it_at_any_level() {
+    for passes_on in [false, true] {
+        for mut rig in Rig::both() {
+            let (server, client) = (End::default(), End::default());
+            let (end, tls) = (server.clone(), rig.server.clone());
+            let layer = move |reactor: &Reactor, _: &Address| tls.layer(reactor.now());
+            let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+            let port = match passes_on {
+                false => rig.reactor.listen_tcp(any, Layered::new(move || end.clone(), layer)),
+                true => {
+                    let inner = Layered::new(move || end.clone(), |_, _| PassThrough::default());
+                    rig.reactor.listen_tcp(any, Layered::new(inner, layer))
+                }
+            };
+            rig.connect(&port.expect("a free port").host(), &client).detach();
+            rig.turn();
+            let data = Arc::new(vec![7; 20_000]);
+            server.transport().write_bytes(Bytes::from_owner(Lent(data.clone())));
+            rig.turn();
+            assert_eq!(client.received(), *data);
+            assert_eq!(Arc::strong_count(&data), 1, "passes on: {passes_on}");
+        }
     }
 }
