@@ -30,7 +30,7 @@ pub use settings::{
 };
 
 use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
-use crate::defer::{Deferred, Failure};
+use crate::defer::Deferred;
 use crate::error::{Fault, Reason, TlsError, TlsProblem};
 use crate::transport::outbox::Spares;
 use choosing::{Choosing, Waiting};
@@ -46,9 +46,9 @@ const LONGEST_RECORD: usize = 16_384 + 2048;
 const RECORD: usize = 16_384;
 /// The type of a record of the handshake (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
-/// Fatal alerts, in clear (RFC 8446, 6).
-const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
-const RECORD_OVERFLOW: [u8; 7] = [21, 3, 3, 0, 2, 2, 22];
+/// The numbers of fatal alerts (RFC 8446, 6).
+const INTERNAL_ERROR: u8 = 80;
+const RECORD_OVERFLOW: u8 = 22;
 /// Most bytes of records with a ClientHello.
 const LONGEST_HELLO: usize = 64 * 1024;
 
@@ -91,6 +91,7 @@ pub struct TlsInfo {
 
 /// One TLS connection. Made by [`ServerTls::layer`] and [`ClientTls::layer`].
 pub struct Tls {
+    /// A server's begins with the first record, once its certificate is chosen.
     session: Option<Session>,
     state: State,
     /// The configuration, of a server.
@@ -137,19 +138,21 @@ enum State {
 
 impl Tls {
     fn server(config: ServerConfig, deadline: Option<Instant>) -> Tls {
-        Tls::new(Session::server(&config), Some(config), deadline)
+        Tls::new(Some(config), deadline)
     }
 
     fn client(config: &ClientConfig, name: &ServerName, deadline: Option<Instant>) -> Tls {
-        Tls::new(Session::client(config, name), None, deadline)
+        let mut tls = Tls::new(None, deadline);
+        tls.begin(Session::client(config, name));
+        // A client speaks first.
+        while tls.more {
+            tls.advance();
+        }
+        tls
     }
 
-    fn new(
-        session: Result<Session, engine::Error>,
-        server: Option<ServerConfig>,
-        deadline: Option<Instant>,
-    ) -> Tls {
-        let mut tls = Tls {
+    fn new(server: Option<ServerConfig>, deadline: Option<Instant>) -> Tls {
+        Tls {
             session: None,
             state: State::Handshaking,
             server,
@@ -158,7 +161,7 @@ impl Tls {
             spares: None,
             received: Vec::new(),
             seen: 0,
-            more: true,
+            more: false,
             plain: Vec::new(),
             lent: false,
             pending: Vec::new(),
@@ -166,16 +169,7 @@ impl Tls {
             ended: false,
             deadline,
             info: None,
-        };
-        match session {
-            Ok(session) => tls.session = Some(session),
-            Err(error) => tls.fail(error),
         }
-        // A client speaks first.
-        while tls.more && !tls.has_failed() {
-            tls.advance();
-        }
-        tls
     }
 
     /// What was negotiated, once the layer is open.
@@ -229,7 +223,6 @@ impl Tls {
         choose: impl FnOnce(&ClientHello) -> Deferred<Identity> + 'static,
     ) -> Tls {
         if self.server.is_some() {
-            self.session = None;
             self.choosing = Some(Box::new(Choosing::new(Box::new(choose))));
         }
         self
@@ -308,7 +301,9 @@ impl Tls {
                 None => HEADER,
                 Some((header, _)) => match record_length(*header) {
                     Some(length) if self.is_too_long(*header, length) => {
-                        self.refuse_record();
+                        let text = "the peer broke the rules of TLS: a record of more than 16 KiB";
+                        let error = TlsError::new(TlsProblem::Misbehaved, Fault::Peer, text);
+                        self.end_handshake(error, Some(RECORD_OVERFLOW));
                         return true;
                     }
                     Some(length) => HEADER + length,
@@ -350,20 +345,23 @@ impl Tls {
                     Read::Hello(hello) => {
                         Some(Choosing::Waiting(Waiting::ask(choose, hello, self.waker.clone())))
                     }
-                    Read::Incomplete | Read::Invalid => {
-                        self.begin(self.server.as_ref().map(Session::server));
-                        None
-                    }
+                    // The session says what is wrong with it.
+                    Read::Incomplete | Read::Invalid => None,
                 }
                 .map(Box::new);
             }
             Some(Choosing::Waiting(waiting)) => match waiting.take() {
                 None => self.choosing = Some(Box::new(Choosing::Waiting(waiting))),
-                Some(Err(failure)) => self.not_chosen(&failure),
+                Some(Err(failure)) => {
+                    let text = format!("no certificate was chosen: {failure}");
+                    let error = TlsError::new(TlsProblem::Internal, Fault::Ours, text);
+                    self.end_handshake(error, Some(INTERNAL_ERROR));
+                }
                 Some(Ok(identity)) => {
-                    let name = waiting.server_name.as_deref();
-                    let session = |config| Session::server_with(config, &identity.0, name);
-                    self.begin(self.server.as_ref().map(session));
+                    if let Some(config) = &self.server {
+                        let name = waiting.server_name.as_deref();
+                        self.begin(Session::server_with(config, &identity.0, name));
+                    }
                 }
             },
         }
@@ -374,25 +372,14 @@ impl Tls {
         matches!(self.choosing.as_deref(), Some(Choosing::Waiting(_)))
     }
 
-    fn begin(&mut self, session: Option<Result<Session, engine::Error>>) {
+    fn begin(&mut self, session: Result<Session, engine::Error>) {
         match session {
-            Some(Ok(session)) => {
+            Ok(session) => {
                 self.session = Some(session);
                 self.more = true;
             }
-            Some(Err(error)) => self.fail(error),
-            None => {}
+            Err(error) => self.fail(error),
         }
-    }
-
-    #[cold]
-    fn not_chosen(&mut self, failure: &Failure) {
-        self.pending.extend_from_slice(&INTERNAL_ERROR);
-        let text = format!("no certificate was chosen: {failure}");
-        let mut error = TlsError::new(TlsProblem::Internal, Fault::Ours, text);
-        error.in_handshake = true;
-        error.alert_sent = Some(80);
-        self.end_with(Reason::Tls(Arc::new(error)));
     }
 
     /// Has the session process what was received.
@@ -402,6 +389,12 @@ impl Tls {
         }
         if self.plain.capacity() == 0 {
             self.plain = self.spare();
+        }
+        if self.session.is_none()
+            && self.is_handshaking()
+            && let Some(config) = &self.server
+        {
+            self.begin(Session::server(config));
         }
         let Some(session) = &mut self.session else { return self.more = false };
         let (done, step) = session.process(&mut self.received, &mut self.plain, &mut self.pending);
@@ -436,7 +429,7 @@ impl Tls {
     /// The session has failed: its alert is to be sent, and the reason to be reported.
     #[cold]
     fn fail(&mut self, error: engine::Error) {
-        let in_handshake = matches!(self.state, State::Handshaking);
+        let in_handshake = self.is_handshaking();
         if let Some(mut session) = self.session.take() {
             session.last_words(&mut self.pending);
         }
@@ -462,20 +455,21 @@ impl Tls {
         length > RECORD && kind == HANDSHAKE && self.is_handshaking()
     }
 
+    /// A handshake fails for a reason that is not the session's. A fatal alert goes out in clear.
     #[cold]
-    fn refuse_record(&mut self) {
-        let text = "the peer broke the rules of TLS: a record of more than 16 KiB";
-        let mut error = TlsError::new(TlsProblem::Misbehaved, Fault::Peer, text);
+    fn end_handshake(&mut self, mut error: TlsError, alert: Option<u8>) {
+        if let Some(alert) = alert {
+            self.pending.extend([21, 3, 3, 0, 2, 2, alert]);
+        }
+        error.alert_sent = alert;
         error.in_handshake = true;
-        error.alert_sent = RECORD_OVERFLOW.last().copied();
-        self.pending.extend(RECORD_OVERFLOW);
         self.end_with(Reason::Tls(Arc::new(error)));
     }
 
     /// The stream below has ended without a goodbye.
     #[cold]
     fn truncated(&mut self) {
-        let in_handshake = matches!(self.state, State::Handshaking);
+        let in_handshake = self.is_handshaking();
         let text = match in_handshake {
             true => "the stream ended in the handshake",
             false => "the stream ended without close_notify: it may have been cut",
@@ -629,13 +623,9 @@ impl Layer for Tls {
         if self.deadline.take_if(|deadline| *deadline <= now).is_none() || self.has_failed() {
             return;
         }
-        let mut error = TlsError::new(
-            TlsProblem::HandshakeTimedOut,
-            Fault::Peer,
-            "the handshake was not complete within its deadline",
-        );
-        error.in_handshake = true;
-        self.end_with(Reason::Tls(Arc::new(error)));
+        let text = "the handshake was not complete within its deadline";
+        let error = TlsError::new(TlsProblem::HandshakeTimedOut, Fault::Peer, text);
+        self.end_handshake(error, None);
     }
 }
 
