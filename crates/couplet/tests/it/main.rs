@@ -27,6 +27,7 @@ mod lives;
 mod logged;
 mod loops;
 mod names;
+mod pace;
 mod policies;
 mod rate;
 mod readiness;

@@ -16,6 +16,7 @@ use couplet::{
 };
 
 use crate::defer_witness::Log;
+use crate::pace;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -95,9 +96,7 @@ impl Rig {
     }
 
     fn settle(&mut self) {
-        for _ in 0..8 {
-            self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
-        }
+        pace::settle(&mut self.l);
     }
 
     fn connect(&mut self, to: SocketAddr) -> Wire {
@@ -113,13 +112,7 @@ impl Rig {
     }
 
     fn pass(&mut self, by: Duration) {
-        self.settle();
-        let until = self.network.elapsed() + by;
-        while self.network.elapsed() < until {
-            let left = until - self.network.elapsed();
-            self.l.turn(Some(left)).expect("memory does not fail");
-            self.settle();
-        }
+        pace::pass(&mut self.l, &self.network, by);
     }
 }
 

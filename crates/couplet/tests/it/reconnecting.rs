@@ -14,6 +14,7 @@ use couplet::{
 };
 
 use crate::defer_witness::{Log, given};
+use crate::pace;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -108,26 +109,14 @@ impl Rig {
         self.reactor.connect("tcp:127.0.0.1:8000", factory)
     }
 
-    fn turn(&mut self) {
-        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
-    }
-
     /// Some turns with the clock stopped.
     fn settle(&mut self) {
-        for _ in 0..8 {
-            self.turn();
-        }
+        pace::settle(&mut self.l);
     }
 
     /// Advances the clock, stopping at each deadline.
     fn pass(&mut self, by: Duration) {
-        self.settle();
-        let until = self.network.elapsed() + by;
-        while self.network.elapsed() < until {
-            let left = until - self.network.elapsed();
-            self.l.turn(Some(left)).expect("memory does not fail");
-            self.settle();
-        }
+        pace::pass(&mut self.l, &self.network, by);
     }
 
     /// Time between consecutive attempts, in milliseconds.

@@ -16,6 +16,7 @@ use couplet::{
 };
 
 use crate::defer_witness::{Log, given};
+use crate::pace;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -98,26 +99,14 @@ impl Rig {
         self.service().retry_policy(|failures, _| S * failures)
     }
 
-    fn turn(&mut self) {
-        self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
-    }
-
     /// Some turns with the clock stopped.
     fn settle(&mut self) {
-        for _ in 0..8 {
-            self.turn();
-        }
+        pace::settle(&mut self.l);
     }
 
     /// Advances the clock, stopping at each deadline.
     fn pass(&mut self, by: Duration) {
-        self.settle();
-        let until = self.network.elapsed() + by;
-        while self.network.elapsed() < until {
-            let left = until - self.network.elapsed();
-            self.l.turn(Some(left)).expect("memory does not fail");
-            self.settle();
-        }
+        pace::pass(&mut self.l, &self.network, by);
     }
 
     /// Between consecutive attempts, in milliseconds.

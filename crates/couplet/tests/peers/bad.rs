@@ -69,17 +69,19 @@ impl Bad {
         ]
     }
 
-    fn of_a_server() -> Vec<Bad> {
-        let problem = TlsProblem::Certificate(CertificateProblem::WrongUsage);
-        let words = "certificate purpose";
-        let usage = Bad {
+    /// For a use that is not the one at hand.
+    fn usage(change: fn(&mut CertificateParams)) -> Bad {
+        Bad {
             name: "usage",
-            change: for_clients,
-            problem,
+            change,
+            problem: TlsProblem::Certificate(CertificateProblem::WrongUsage),
             alert: Some(43),
-            words,
+            words: "certificate purpose",
             their_alert: 43,
-        };
+        }
+    }
+
+    fn of_a_server() -> Vec<Bad> {
         let name = Bad {
             name: "other.test",
             change: nothing,
@@ -88,21 +90,11 @@ impl Bad {
             words: "hostname mismatch",
             their_alert: 42,
         };
-        Bad::always().into_iter().chain([usage, name]).collect()
+        Bad::always().into_iter().chain([Bad::usage(for_clients), name]).collect()
     }
 
     fn of_a_client() -> Vec<Bad> {
-        let problem = TlsProblem::Certificate(CertificateProblem::WrongUsage);
-        let words = "certificate purpose";
-        let usage = Bad {
-            name: "usage",
-            change: for_servers,
-            problem,
-            alert: Some(43),
-            words,
-            their_alert: 43,
-        };
-        Bad::always().into_iter().chain([usage]).collect()
+        Bad::always().into_iter().chain([Bad::usage(for_servers)]).collect()
     }
 
     /// Writes it to `bad.pem`, and a long chain to `chain.pem`.
