@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_types, reason = "the load and the peer stand outside of any loop")]
 
+#[path = "rows/program.rs"]
+mod program;
 #[path = "rows/spread.rs"]
 mod spread;
 
@@ -18,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
@@ -42,9 +43,11 @@ fn main() -> Result<()> {
         return serve_tokio(Path::new(folder));
     }
     let wanted = words.into_iter().find(|word| !word.starts_with('-')).unwrap_or_default();
-    pin(1)?;
     let folder = Folder::new()?;
+    let (servers_cpu, load_cpu) = program::processors()?;
+    servers_cpu.map(program::pin).transpose()?;
     let servers = [Server::couplet(&folder.0)?, Server::tokio(&folder.0)?];
+    load_cpu.map(program::pin).transpose()?;
     let full = client(&folder.0, rustls::client::Resumption::disabled())?;
     let resumed = client(&folder.0, rustls::client::Resumption::in_memory_sessions(8))?;
     let rows: [Row<'_>; 6] = [
@@ -154,12 +157,8 @@ struct Server {
 
 impl Server {
     fn couplet(folder: &Path) -> Result<Server> {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let built =
-            Command::new(cargo).args(["build", "--release", "-q", "-p", "couplet-cli"]).status()?;
-        assert!(built.success(), "the program does not build");
-        let this = std::env::current_exe()?;
-        let program = this.ancestors().nth(2).expect("target/release/deps/tls").join("couplet");
+        program::build()?;
+        let program = program::program(&std::env::current_exe()?);
         let (cert, key) = (folder.join("server.pem"), folder.join("server.key"));
         let listen =
             format!("tls:0:interface=127.0.0.1:cert={}:key={}", cert.display(), key.display());
@@ -171,38 +170,19 @@ impl Server {
         Server::start("tokio-rustls", Command::new(this).arg("--serve").arg(folder))
     }
 
+    /// Starts a server whose first line ends with its port.
     fn start(name: &'static str, command: &mut Command) -> Result<Server> {
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let set = [0].into_iter().collect::<Processors>().0;
-        sched_setaffinity(rustix::process::Pid::from_raw(process.id() as i32), &set)?;
-        let (out, err) = (process.stdout.take(), process.stderr.take());
-        let (sender, lines) = std::sync::mpsc::channel();
-        let of = |pipe: Box<dyn Read + Send>| {
-            let sender = sender.clone();
-            std::thread::spawn(move || {
-                BufReader::new(pipe).lines().map_while(Result::ok).for_each(|line| {
-                    let _ = sender.send(line);
-                });
-            });
-        };
-        of(Box::new(out.expect("piped")));
-        of(Box::new(err.expect("piped")));
-        drop(sender);
-        for line in lines {
-            let number = line.rsplit_once("127.0.0.1").map(|(before, _)| before.len());
-            let found = number.and_then(|at| {
-                let rest = &line[at..];
-                rest.split([' ', ',']).next()?.parse::<SocketAddr>().ok().or_else(|| {
-                    let before = line[..at].trim_end_matches(":interface=");
-                    let port = before.rsplit(':').next()?.parse().ok()?;
-                    Some(SocketAddr::from(([127, 0, 0, 1], port)))
-                })
-            });
-            if let Some(address) = found {
-                return Ok(Server { name, process, address });
-            }
-        }
-        Err(format!("{name} does not say where it listens").into())
+        let process = command.stdout(Stdio::piped()).spawn()?;
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        // From here on it is ended by its drop.
+        let mut server = Server { name, process, address };
+        let mut line = String::new();
+        let stdout = server.process.stdout.as_mut().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line)?;
+        let port = line.trim_end().rsplit(':').next().and_then(|port| port.parse().ok());
+        let port = port.ok_or_else(|| format!("{name} said {line:?}, not where it listens"))?;
+        server.address.set_port(port);
+        Ok(server)
     }
 
     /// Nanoseconds that its thread has run.
@@ -217,25 +197,6 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-struct Processors(CpuSet);
-
-impl FromIterator<usize> for Processors {
-    fn from_iter<I: IntoIterator<Item = usize>>(wanted: I) -> Processors {
-        let all = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
-        let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| all.is_set(cpu)).collect();
-        let mut set = CpuSet::new();
-        for at in wanted {
-            set.set(all.get(at).copied().unwrap_or(0));
-        }
-        Processors(set)
-    }
-}
-
-/// Keeps this process on a processor of its own, if there is one.
-fn pin(at: usize) -> Result<()> {
-    Ok(sched_setaffinity(None, &[at].into_iter().collect::<Processors>().0)?)
 }
 
 /// The certificates.

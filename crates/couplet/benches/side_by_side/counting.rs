@@ -10,9 +10,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::kind::{Kind, Manner, Role, pin};
+use crate::kind::{Kind, Manner, Role};
 use crate::load::{Closer, Load, PARALLEL};
 use crate::options::{Bench, USUAL};
+use crate::program::pin;
 use crate::report::Chart;
 use crate::server;
 use crate::spread::Spread;

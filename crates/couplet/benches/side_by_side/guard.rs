@@ -8,7 +8,7 @@ use crate::counting::{Count, Tool, count, succeeds};
 use crate::kind::Kind;
 use crate::load::Closer;
 use crate::options::Bench;
-use crate::server::program;
+use crate::program::program;
 use crate::{Result, in_context};
 
 /// A name and a value: what was measured, or the most that is allowed.

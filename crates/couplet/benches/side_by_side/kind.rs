@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::str::FromStr;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::program::pin;
 use crate::{ours, peer_mio, peer_raw, peer_tokio};
 
 /// A server's make, with the size of its read buffer in KiB where that can be chosen.
@@ -183,11 +183,4 @@ fn listen() -> io::Result<TcpListener> {
 
 fn ready(address: &dyn Display) {
     println!("listening on {address}");
-}
-
-/// Keeps the calling thread, and the processes that it starts, on one processor.
-pub(crate) fn pin(cpu: usize) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    Ok(sched_setaffinity(None, &set)?)
 }

@@ -21,6 +21,8 @@ mod ours;
 mod peer_mio;
 mod peer_raw;
 mod peer_tokio;
+#[path = "../rows/program.rs"]
+mod program;
 mod report;
 mod server;
 #[path = "../rows/spread.rs"]
@@ -30,8 +32,6 @@ mod timing;
 
 use std::error::Error;
 use std::process::ExitCode;
-
-use rustix::thread::{CpuSet, sched_getaffinity};
 
 use counting::{Tool, succeeds};
 use kind::Kind;
@@ -65,14 +65,14 @@ fn answer(request: Request) -> Result<()> {
         }
         Request::Guard(kind, limits, mut bench) => {
             share_processors(&mut bench)?;
-            server::build_program()?;
+            program::build()?;
             guard::run(&bench, kind, limits.as_deref())?;
         }
         Request::Compare(selected, html, mut bench) => {
             let mut report = Report::new(html.as_deref())?;
             share_processors(&mut bench)?;
             find_twisted(&mut bench);
-            server::build_program()?;
+            program::build()?;
             for what in selected {
                 match measure(&bench, what)? {
                     Ok(chart) => report.add(chart),
@@ -103,9 +103,7 @@ fn measure(bench: &Bench, what: Selected) -> Result<Result<Chart, &'static str>>
 
 /// The first processor is for the servers, the second for the load.
 fn share_processors(bench: &mut Bench) -> Result<()> {
-    let set = sched_getaffinity(None)?;
-    let mut processors = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));
-    (bench.server_cpu, bench.load_cpu) = (processors.next(), processors.next());
+    (bench.server_cpu, bench.load_cpu) = program::processors()?;
     if bench.load_cpu.is_none() {
         println!("# one processor only: load and servers share it, and the rates mean little");
     }

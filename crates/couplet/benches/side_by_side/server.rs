@@ -8,7 +8,6 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kind::{BACKLOG, Kind, Manner, Role};
 use crate::ours;
+use crate::program::program;
 
 const TWISTED: &str = include_str!("peer_twisted.py");
 
@@ -72,27 +72,6 @@ pub(crate) fn start(
         Error::other(format!("the {kind} server said {line:?}, not where it listens"))
     })?;
     Ok(server)
-}
-
-/// The program `couplet`, beside us in the same build: see [`build_program`].
-pub(crate) fn program(own: &Path) -> PathBuf {
-    let name = format!("couplet{}", std::env::consts::EXE_SUFFIX);
-    own.ancestors().nth(2).map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name))
-}
-
-/// Builds the program `couplet` as it would be shipped, or finds that it is up to date.
-pub(crate) fn build_program() -> io::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--release", "-p", "couplet-cli"]);
-    // Where this benchmark was built, wherever that is.
-    if let Some(target) = std::env::current_exe()?.ancestors().nth(3) {
-        build.arg("--target-dir").arg(target);
-    }
-    match build.status()?.success() {
-        true => Ok(()),
-        false => Err(Error::other("the program couplet, whose echo is measured, does not build")),
-    }
 }
 
 fn first_line(stdout: Option<&mut ChildStdout>) -> io::Result<String> {

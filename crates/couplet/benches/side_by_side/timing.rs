@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::kind::{Kind, Manner, Role, pin};
+use crate::kind::{Kind, Manner, Role};
 use crate::load::{Closer, Load, PARALLEL};
 use crate::options::{Bench, LARGE, USUAL};
+use crate::program::pin;
 use crate::report::Chart;
 use crate::server::{self, Schedule, Server};
 use crate::spread::{Spread, median};
