@@ -135,7 +135,8 @@ impl fmt::Debug for LayerWaker {
 ///   [`timed_out`](Self::timed_out), when a [`LayerWaker`] was woken, and when a paused receiver goes on. It is repeated until it
 ///   returns [`Up::Nothing`], also with `below` empty: a layer may have more to give than it was
 ///   given. A receiver that pauses, closes or upgrades ends the repetition early; the next call then
-///   has the bytes that were left, then those that arrived later.
+///   has the bytes that were left, then those that arrived later. While the receiver is paused, an
+///   open layer is not called.
 /// - **[`down`](Self::down)** when something was written above, when the layer
 ///   [holds](Self::held) output after any of the other calls, and when there is room again below.
 /// - **[`ended`](Self::ended)** once, when the stream below has ended, after `up` has taken every

@@ -271,6 +271,14 @@ impl Layers {
         flow
     }
 
+    /// Keeps bytes, and whatever the layers have to give, for the next [`feed`](Self::feed).
+    pub(crate) fn keep(&mut self, bytes: &[u8]) {
+        if !self.state.failed {
+            self.state.behind = true;
+            self.levels[0].unread.keep(bytes);
+        }
+    }
+
     /// The socket's stream has ended: level 0 learns of it in the next [`feed`](Self::feed), behind
     /// all that is unread.
     pub fn ended(&mut self) {

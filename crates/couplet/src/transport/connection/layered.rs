@@ -129,11 +129,17 @@ impl Life {
 
     // Up.
 
-    /// Bytes of the socket, or none to go on with what the layers hold.
+    /// Bytes of the socket, or none to go on with what the layers hold. While the protocol pauses they
+    /// wait in the layers, unless those have still to open.
     #[inline]
     pub(super) fn rise(&mut self, bytes: &[u8], now: Instant) {
         let Some(mut layered) = self.layered.take() else { return };
         self.transport.cell.add_wire_bytes(bytes.len(), 0);
+        if self.state.is_paused() && layered.layers.is_open() {
+            layered.layers.keep(bytes);
+            self.layered = Some(layered);
+            return;
+        }
         let mut risen = Risen { opening: layered.opening, ..Risen::default() };
         let flow =
             caught(|| layered.layers.feed(bytes, now, |up| self.came_up(up, now, &mut risen)));
@@ -181,7 +187,14 @@ impl Life {
             Up::Closed => risen.closed = true,
             Up::Failed(reason) => risen.failed = Some(reason),
         }
-        if self.panicked || !self.transport.wants_data() { Break(()) } else { Continue(()) }
+        if self.panicked || !self.takes_more() { Break(()) } else { Continue(()) }
+    }
+
+    /// Whether the next bytes may be delivered. A protocol that has resumed gets them only when it was
+    /// told so.
+    #[inline]
+    fn takes_more(&self) -> bool {
+        self.transport.wants_data() && !self.state.is_paused()
     }
 
     #[cold]
@@ -201,7 +214,7 @@ impl Life {
             self.clear_layers();
             self.check_flushed(now);
         }
-        let full = flow.is_break() && self.transport.wants_data() && !risen.opened;
+        let full = flow.is_break() && self.takes_more() && !risen.opened;
         if let Some(layered) = &mut self.layered
             && std::mem::replace(&mut layered.full, full) != full
             && self.state.is_reading()
@@ -526,5 +539,9 @@ impl State {
     /// Whether bytes are delivered.
     fn is_reading(&self) -> bool {
         matches!(self, State::Open { reading: Reading::Layered, .. })
+    }
+
+    fn is_paused(&self) -> bool {
+        matches!(self, State::Open { reading: Reading::Paused { .. }, .. })
     }
 }

@@ -5,6 +5,7 @@ mod broken;
 mod choosing;
 mod closing;
 mod handshake;
+mod paused;
 mod starttls;
 
 use std::cell::RefCell;

@@ -1,0 +1,104 @@
+//! A protocol that pauses over layers which have something to do meanwhile: no byte is lost.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use couplet::layers::{Bandwidth, Layer, LayerWaker, Outbox, SingleBytes, Throttle, Up};
+
+use super::{End, NAME, Rig};
+
+/// Single bytes, which can be woken from outside.
+#[derive(Default)]
+struct Woken(SingleBytes, Rc<RefCell<Option<LayerWaker>>>);
+
+impl Layer for Woken {
+    fn attach(&mut self, waker: &dyn Fn() -> LayerWaker) {
+        *self.1.borrow_mut() = Some(waker());
+    }
+
+    fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
+        self.0.up(below, now)
+    }
+
+    fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
+        self.0.down(above, below, now);
+    }
+
+    fn ended(&mut self) {
+        self.0.ended();
+    }
+}
+
+/// An end that pauses at its first bytes.
+fn pauses() -> End {
+    let first = std::cell::Cell::new(true);
+    End::default().on("data", move |transport| {
+        if first.replace(false) {
+            transport.pause_producing();
+        }
+    })
+}
+
+#[test]
+fn c52_a_throttle_whose_time_comes_in_a_pause_keeps_its_bytes() {
+    for mut rig in Rig::both() {
+        let server = End::default();
+        let throttle = |_: &_, _: &_| Throttle::new(Some(Bandwidth::new(100)), None);
+        let port = rig.listen_over(&server, throttle);
+        let wire = rig.network.connect(port).expect("the port listens");
+        wire.push(b"0123456789abcdef");
+        wire.fin();
+        rig.turn();
+        let before = server.received();
+        assert_eq!(before, b"0123456789", "the rest waits for its time");
+        server.transport().pause_producing();
+        (0..3).for_each(|_| rig.advance(Duration::from_secs(1)));
+        assert_eq!(server.received(), before, "nothing comes in a pause");
+        server.transport().resume_producing();
+        (0..3).for_each(|_| rig.advance(Duration::from_secs(1)));
+        assert_eq!(server.received(), b"0123456789abcdef");
+        assert!(server.reason().is_clean(), "{}", server.reason());
+    }
+}
+
+#[test]
+fn c52_a_layer_that_is_woken_in_a_pause_keeps_its_bytes() {
+    for mut rig in Rig::both() {
+        let (server, waker) = (pauses(), Rc::new(RefCell::new(None::<LayerWaker>)));
+        let kept = waker.clone();
+        let port =
+            rig.listen_over(&server, move |_, _| Woken(SingleBytes::default(), kept.clone()));
+        let wire = rig.network.connect(port).expect("the port listens");
+        wire.push(b"abc");
+        rig.turn();
+        waker.borrow().as_ref().expect("it was attached").wake();
+        rig.turn();
+        assert_eq!(server.received(), b"a");
+        server.transport().resume_producing();
+        rig.turn();
+        assert_eq!(server.received(), b"abc");
+    }
+}
+
+#[test]
+fn c52_c81_who_resumes_when_the_handshake_is_complete_gets_what_came_with_it() {
+    for mut rig in Rig::both() {
+        let (tls, ours) = (rig.server.clone(), rig.client.clone());
+        let server = End::default()
+            .on("made", move |transport| {
+                transport.start_tls(&tls);
+                transport.pause_producing();
+            })
+            .on("secure", |transport| transport.resume_producing());
+        let client = End::default().on("made", move |transport| {
+            transport.start_tls_client(&ours, NAME).expect("a good name");
+            transport.write("with the last flight");
+        });
+        rig.join_in_clear(&server, &client);
+        rig.turn();
+        assert_eq!(server.log(), ["made", "secure", "data"]);
+        assert_eq!(server.received(), b"with the last flight");
+        assert_eq!(client.log(), ["made", "secure"]);
+    }
+}
