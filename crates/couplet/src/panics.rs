@@ -11,6 +11,7 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs user code; the error is the message of its panic.
+#[inline(always)]
 pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(panic_text)
 }
@@ -104,6 +105,7 @@ pub(crate) fn witness(what: &str, text: &str) {
 }
 
 /// The message of a panic. Any other payload is dropped; if that panics too, its payload is leaked.
+#[cold]
 pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<String>() {
         Ok(text) => *text,

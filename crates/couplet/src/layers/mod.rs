@@ -23,6 +23,7 @@ use std::time::Instant;
 pub use log::{Direction, Lines, LogForm, Pcap, PcapTap, Tap, TrafficLog};
 pub use plain::{PassThrough, SingleBytes};
 pub use proxy::{ProxyError, ProxyHeader, ProxyReader, ProxyTls, ProxyVersion, ProxyWriter};
+pub(crate) use stack::Sink;
 pub use stack::{Layers, PlaintextAfterUpgrade};
 pub use throttle::{Bandwidth, Throttle};
 

@@ -115,11 +115,29 @@ impl Unread {
     }
 }
 
+/// Where what comes out on top goes: to a connection, or to a closure that gets all of it.
+pub(crate) trait Sink {
+    fn data(&mut self, data: &[u8]) -> ControlFlow<()>;
+
+    /// Anything but bytes.
+    fn told(&mut self, up: Up<'_>) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(Up<'_>) -> ControlFlow<()>> Sink for F {
+    fn data(&mut self, data: &[u8]) -> ControlFlow<()> {
+        self(Up::Data(data))
+    }
+
+    fn told(&mut self, up: Up<'_>) -> ControlFlow<()> {
+        self(up)
+    }
+}
+
 /// The parameters of one call of [`Layers::feed`].
 struct Feed<'f, S> {
     state: &'f mut State,
     now: Instant,
-    sink: S,
+    sink: &'f mut S,
 }
 
 impl Layers {
@@ -236,39 +254,60 @@ impl Layers {
     /// `feed` without bytes to go on. Bytes that are fed in spite of it wait behind the others.
     ///
     /// Call it without bytes also after [`ended`](Self::ended) and [`timed_out`](Self::timed_out).
-    #[inline]
     pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        mut sink: impl FnMut(Up<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        self.feed_into(bytes, now, &mut sink)
+    }
+
+    /// [`feed`](Self::feed) with any sink. Nearly always there is one level, which gives bytes and
+    /// nothing else.
+    #[inline(always)]
+    pub(crate) fn feed_into(
         &mut self,
         mut bytes: &[u8],
         now: Instant,
-        sink: impl FnMut(Up<'_>) -> ControlFlow<()>,
+        sink: &mut impl Sink,
     ) -> ControlFlow<()> {
+        let State { behind: false, failed: false, .. } = self.state else {
+            return self.feed_slow(bytes, now, sink);
+        };
+        let [Level { layer, open, ended: ended @ false, .. }] = &mut self.levels[..] else {
+            return self.feed_slow(bytes, now, sink);
+        };
+        loop {
+            let mut rest = bytes;
+            let flow = match layer.up(&mut rest, now) {
+                Up::Last(data) if rest.is_empty() => match sink.data(data) {
+                    Continue(()) => return Continue(()),
+                    flow => flow,
+                },
+                Up::Data(data) | Up::Last(data) => sink.data(data),
+                Up::Nothing if rest.is_empty() => return Continue(()),
+                other => {
+                    let mut feed = Feed { state: &mut self.state, now, sink };
+                    let handled = feed.handle(other, open, ended, &mut []);
+                    let rest = &bytes[bytes.len() - rest.len()..];
+                    return feed.go_on(&mut self.levels, rest, handled);
+                }
+            };
+            bytes = &bytes[bytes.len() - rest.len()..];
+            if flow.is_break() {
+                return Feed { state: &mut self.state, now, sink }.stopped(&mut self.levels, bytes);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn feed_slow(&mut self, bytes: &[u8], now: Instant, sink: &mut impl Sink) -> ControlFlow<()> {
         let mut feed = Feed { state: &mut self.state, now, sink };
         if bytes.is_empty() || feed.state.behind || feed.state.failed {
             return feed.catch_up(&mut self.levels, bytes);
         }
-        // Nearly always there is one level, which gives all at once.
-        let flow = match &mut self.levels[..] {
-            [Level { layer, open, ended: ended @ false, .. }] => {
-                let mut rest = bytes;
-                match layer.up(&mut rest, now) {
-                    Up::Last(data) if rest.is_empty() => {
-                        bytes = &[];
-                        (feed.sink)(Up::Data(data))
-                    }
-                    other => {
-                        let handled = feed.handle(other, open, ended, &mut []);
-                        bytes = &bytes[bytes.len() - rest.len()..];
-                        feed.go_on(&mut self.levels, &mut bytes, handled)
-                    }
-                }
-            }
-            levels => feed.rise(levels, &mut bytes),
-        };
-        if flow.is_break() {
-            return feed.stopped(&mut self.levels, bytes);
-        }
-        flow
+        feed.go_on(&mut self.levels, bytes, Some(Continue(())))
     }
 
     /// Keeps bytes, and whatever the layers have to give, for the next [`feed`](Self::feed).
@@ -410,12 +449,12 @@ impl Drop for Layers {
     }
 }
 
-impl<S: FnMut(Up<'_>) -> ControlFlow<()>> Feed<'_, S> {
+impl<S: Sink> Feed<'_, S> {
     /// Passes bytes to the first of these levels and what comes out of it to the others. Leaves in
     /// `bytes` what was not taken.
     fn rise(&mut self, levels: &mut [Level], bytes: &mut &[u8]) -> ControlFlow<()> {
         let Some((level, above)) = levels.split_first_mut() else {
-            return (self.sink)(Up::Data(mem::take(bytes)));
+            return self.sink.data(mem::take(bytes));
         };
         while !level.ended {
             let mut rest = *bytes;
@@ -439,14 +478,18 @@ impl<S: FnMut(Up<'_>) -> ControlFlow<()>> Feed<'_, S> {
     fn go_on(
         &mut self,
         levels: &mut [Level],
-        bytes: &mut &[u8],
+        mut bytes: &[u8],
         handled: Option<ControlFlow<()>>,
     ) -> ControlFlow<()> {
-        match handled {
-            Some(Continue(())) => self.rise(levels, bytes),
+        let flow = match handled {
+            Some(Continue(())) => self.rise(levels, &mut bytes),
             Some(flow) => flow,
             None if bytes.is_empty() => Continue(()),
             None => Break(()),
+        };
+        match flow {
+            Continue(()) => flow,
+            Break(()) => self.stopped(levels, bytes),
         }
     }
 
@@ -479,7 +522,7 @@ impl<S: FnMut(Up<'_>) -> ControlFlow<()>> Feed<'_, S> {
     fn lend(&mut self, above: &mut [Level], mut data: &[u8]) -> ControlFlow<()> {
         debug_assert!(!data.is_empty(), "a layer gave no bytes as data");
         if above.is_empty() {
-            return (self.sink)(Up::Data(data));
+            return self.sink.data(data);
         }
         let flow = self.rise(above, &mut data);
         if flow.is_break() && !data.is_empty() {
@@ -497,7 +540,7 @@ impl<S: FnMut(Up<'_>) -> ControlFlow<()>> Feed<'_, S> {
         if self.state.shut > 0 {
             return Continue(());
         }
-        (self.sink)(Up::Open(Some(Box::new(self.state.opened.clone()))))
+        self.sink.told(Up::Open(Some(Box::new(self.state.opened.clone()))))
     }
 
     /// The stream below these levels has ended.
@@ -505,7 +548,7 @@ impl<S: FnMut(Up<'_>) -> ControlFlow<()>> Feed<'_, S> {
     fn end(&mut self, levels: &mut [Level]) -> ControlFlow<()> {
         let Some(level) = levels.first_mut() else {
             self.state.ended = true;
-            return (self.sink)(Up::Closed);
+            return self.sink.told(Up::Closed);
         };
         level.layer.ended();
         self.rise(levels, &mut &[][..])
@@ -515,7 +558,7 @@ impl<S: FnMut(Up<'_>) -> ControlFlow<()>> Feed<'_, S> {
     #[cold]
     fn fail(&mut self, reason: Reason) -> ControlFlow<()> {
         self.state.failed = true;
-        let _ = (self.sink)(Up::Failed(reason));
+        let _ = self.sink.told(Up::Failed(reason));
         Break(())
     }
 

@@ -146,6 +146,9 @@ impl Follows {
     /// The output passes through layers first.
     pub(crate) const LAYERED: Follows = Follows(1 << 17);
 
+    /// Nothing but output, all of which has passed through the layers: it lies at their bottom.
+    pub(crate) const BELOW: Follows = Follows(1 << 18);
+
     const ORDERS: u32 = 127 | Follows::OPENED.0;
 
     /// Only what is ordered once, and not what is so for a while.
@@ -286,16 +289,13 @@ impl Life {
     /// The slow path of [`feed`](Self::feed): through layers, or after reading ended.
     #[inline(never)]
     fn feed_slow(&mut self, data: &[u8], now: Instant) -> Follows {
-        match &self.state {
-            State::Open { .. } | State::Flushing { .. } if self.layered.is_some() => {
-                self.rise(data, now);
-            }
-            _ => {
-                let cell = &self.transport.cell;
-                cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
-                self.discard_input(data.len());
-            }
+        let flows = matches!(self.state, State::Open { .. } | State::Flushing { .. });
+        if flows && self.layered.is_some() {
+            return if self.rise(data, now) { Follows::BELOW } else { self.follows() };
         }
+        let cell = &self.transport.cell;
+        cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
+        self.discard_input(data.len());
         self.follows()
     }
 
@@ -538,6 +538,17 @@ impl Life {
     #[inline(always)]
     pub(crate) fn wrote(&mut self, written: Written, now: Instant) -> Follows {
         if self.is_simple(written) { Follows::NOTHING } else { self.wrote_slow(written, now) }
+    }
+
+    /// [`wrote`](Self::wrote) from the bottom of the layers, where all that was in flight lay.
+    #[inline(always)]
+    pub(crate) fn wrote_below(&mut self, written: Written, now: Instant) -> Follows {
+        if !self.is_simple(written) {
+            return self.wrote_slow(written, now);
+        }
+        self.transport.cell.add_wire_bytes(0, written.before);
+        self.transport.cell.set_in_flight(0);
+        Follows::NOTHING
     }
 
     /// Whether a write has no consequence: nothing remains, and nothing waited for it.
@@ -1031,7 +1042,7 @@ impl Life {
         self.pending = self.pending & !other.0 | order.0;
     }
 
-    #[inline]
+    #[inline(never)]
     fn follows(&mut self) -> Follows {
         let follows = self.follows_directly();
         match self.layered {

@@ -15,9 +15,9 @@ use super::{DRAIN, Follows, Life, Reading, State, Writing, stop};
 use crate::defer::Failure;
 use crate::driver::{CloseMode, Outbox};
 use crate::error::{By, Reason};
-use crate::layers::{Layers, PlaintextAfterUpgrade, Up};
+use crate::layers::{Layers, PlaintextAfterUpgrade, Sink, Up};
 use crate::panics::{caught, contain, discard, discard_all, witness};
-use crate::transport::cell::{CLOSE_DEADLINE, Phase, Starting};
+use crate::transport::cell::{CLOSE_DEADLINE, ConnectionCell, Phase, Starting};
 
 /// How long a connection that did not open waits for its alert to leave, and for the peer to close.
 const OPENING_CLOSE_DEADLINE: Duration = Duration::from_secs(1);
@@ -40,15 +40,70 @@ pub(super) struct Layered {
     deadline: Option<Instant>,
 }
 
-/// What came out on top, to be handled once the layers are back in their place.
+impl Layered {
+    /// What was written goes into the layers, as far as they take it. The error is the text of a panic.
+    #[inline(always)]
+    fn pour(&mut self, cell: &ConnectionCell, now: Instant) -> Result<(), String> {
+        if !self.failed {
+            self.above.append(&mut cell.outbox());
+        }
+        caught(|| self.layers.down(&mut self.above, now))
+    }
+}
+
+/// What came out on top beside bytes, to be handled once the layers are back in their place.
 #[derive(Default)]
 struct Risen {
-    opening: bool,
     opened: bool,
     /// A layer of a live connection has opened.
     secure: bool,
     closed: bool,
     failed: Option<Reason>,
+}
+
+/// A connection while bytes come up through its layers.
+struct Rising<'l> {
+    life: &'l mut Life,
+    now: Instant,
+    opening: bool,
+    risen: Option<Box<Risen>>,
+}
+
+impl Sink for Rising<'_> {
+    #[inline(always)]
+    fn data(&mut self, data: &[u8]) -> ControlFlow<()> {
+        // What comes after a close is dropped.
+        if !self.life.state.is_reading() {
+            return Continue(());
+        }
+        let cell = &self.life.transport.cell;
+        cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
+        cell.received_at.set(self.now);
+        self.life.deliver(data, self.now);
+        if self.life.takes_more() { Continue(()) } else { Break(()) }
+    }
+
+    #[cold]
+    fn told(&mut self, up: Up<'_>) -> ControlFlow<()> {
+        let risen = self.risen.get_or_insert_default();
+        match up {
+            Up::Nothing | Up::Data(_) | Up::Last(_) => {}
+            Up::Open(_) if self.opening => {
+                risen.opened = true;
+                return Break(());
+            }
+            Up::Open(opened) => {
+                if let Some(opened) = opened {
+                    self.life.transport.cell.set_opened(*opened);
+                }
+                risen.secure = true;
+                self.life.handshake_completed(self.now);
+            }
+            Up::Closed => risen.closed = true,
+            Up::Failed(reason) => risen.failed = Some(reason),
+        }
+        if self.life.takes_more() { Continue(()) } else { Break(()) }
+    }
 }
 
 impl Life {
@@ -131,23 +186,36 @@ impl Life {
 
     /// Bytes of the socket, or none to go on with what the layers hold. While the protocol pauses they
     /// wait in the layers, unless those have still to open.
-    #[inline]
-    pub(super) fn rise(&mut self, bytes: &[u8], now: Instant) {
-        let Some(mut layered) = self.layered.take() else { return };
+    ///
+    /// True in the usual course: the protocol has answered, and the whole answer lies at the bottom.
+    #[inline(never)]
+    pub(super) fn rise(&mut self, bytes: &[u8], now: Instant) -> bool {
+        let Some(mut layered) = self.layered.take() else { return false };
         self.transport.cell.add_wire_bytes(bytes.len(), 0);
         if self.state.is_paused() && layered.layers.is_open() {
             layered.layers.keep(bytes);
             self.layered = Some(layered);
-            return;
+            return false;
         }
-        let mut risen = Risen { opening: layered.opening, ..Risen::default() };
-        let flow =
-            caught(|| layered.layers.feed(bytes, now, |up| self.came_up(up, now, &mut risen)));
+        let mut rising = Rising { life: self, now, opening: layered.opening, risen: None };
+        let flow = caught(|| layered.layers.feed_into(bytes, now, &mut rising));
+        let risen = rising.risen;
+        if flow != Ok(Continue(())) || risen.is_some() || layered.full {
+            self.layered = Some(layered);
+            self.has_risen(flow, *risen.unwrap_or_default(), now);
+            return false;
+        }
+        let cell = &self.transport.cell;
+        let answered = cell.has_output() && !cell.has_asked() && self.pending == 0;
+        if answered && let Err(text) = layered.pour(cell, now) {
+            self.layered = Some(layered);
+            self.layer_panicked(&text, now);
+            return false;
+        }
+        let in_flight = self.settle(&mut layered);
+        let through = in_flight == layered.layers.bottom().len() && !layered.above.has_spent();
         self.layered = Some(layered);
-        match flow {
-            Ok(flow) => self.has_risen(flow, risen, now),
-            Err(text) => self.layer_panicked(&text, now),
-        }
+        answered && through && in_flight > 0 && self.pending == 0
     }
 
     /// Reading goes on after a pause, and is on in the driver: a layer that is still full turns it off
@@ -159,42 +227,11 @@ impl Life {
         }
     }
 
-    #[inline]
-    fn came_up(&mut self, up: Up<'_>, now: Instant, risen: &mut Risen) -> ControlFlow<()> {
-        match up {
-            Up::Nothing => return Continue(()),
-            Up::Data(data) | Up::Last(data) => {
-                // What comes after a close is dropped.
-                if !self.state.is_reading() {
-                    return Continue(());
-                }
-                let cell = &self.transport.cell;
-                cell.bytes_in.set(cell.bytes_in.get() + data.len() as u64);
-                cell.received_at.set(now);
-                self.deliver(data, now);
-            }
-            Up::Open(_) if risen.opening => {
-                risen.opened = true;
-                return Break(());
-            }
-            Up::Open(opened) => {
-                if let Some(opened) = opened {
-                    self.transport.cell.set_opened(*opened);
-                }
-                risen.secure = true;
-                self.handshake_completed(now);
-            }
-            Up::Closed => risen.closed = true,
-            Up::Failed(reason) => risen.failed = Some(reason),
-        }
-        if self.panicked || !self.takes_more() { Break(()) } else { Continue(()) }
-    }
-
     /// Whether the next bytes may be delivered. A protocol that has resumed gets them only when it was
     /// told so.
     #[inline]
     fn takes_more(&self) -> bool {
-        self.transport.wants_data() && !self.state.is_paused()
+        !self.panicked && self.transport.wants_data() && !self.state.is_paused()
     }
 
     #[cold]
@@ -208,8 +245,12 @@ impl Life {
         }
     }
 
-    #[inline]
-    fn has_risen(&mut self, flow: ControlFlow<()>, risen: Risen, now: Instant) {
+    #[cold]
+    fn has_risen(&mut self, flow: Result<ControlFlow<()>, String>, risen: Risen, now: Instant) {
+        let flow = match flow {
+            Ok(flow) => flow,
+            Err(text) => return self.layer_panicked(&text, now),
+        };
         if self.panicked {
             self.clear_layers();
             self.check_flushed(now);
@@ -282,7 +323,9 @@ impl Life {
             *peer_fin = true;
         }
         match &self.state {
-            State::Open { .. } | State::Flushing { .. } => self.rise(&[], now),
+            State::Open { .. } | State::Flushing { .. } => {
+                self.rise(&[], now);
+            }
             State::Draining { .. } => return self.end_as_planned(CloseMode::Normal),
             State::Closed { .. } => return,
         }
@@ -317,14 +360,9 @@ impl Life {
         follows
     }
 
-    #[inline]
     fn pour_down(&mut self, now: Instant) {
         let Some(layered) = &mut self.layered else { return };
-        if !layered.failed {
-            layered.above.append(&mut self.transport.cell.outbox());
-        }
-        let poured = caught(|| layered.layers.down(&mut layered.above, now));
-        match poured {
+        match layered.pour(&self.transport.cell, now) {
             Ok(()) => self.settle_layers(),
             Err(text) => self.layer_panicked(&text, now),
         }
@@ -391,15 +429,23 @@ impl Life {
 
     /// After each call into the layers: what they hold is in flight, and their deadline may have
     /// moved.
-    #[inline]
     pub(super) fn settle_layers(&mut self) {
-        let Some(layered) = &mut self.layered else { return };
-        let held = layered.layers.held() + layered.above.len();
-        self.transport.cell.set_in_flight(layered.taken + held);
+        if let Some(mut layered) = self.layered.take() {
+            self.settle(&mut layered);
+            self.layered = Some(layered);
+        }
+    }
+
+    /// [`settle_layers`](Self::settle_layers); returns the bytes in flight.
+    #[inline(always)]
+    fn settle(&mut self, layered: &mut Layered) -> usize {
+        let in_flight = layered.taken + layered.layers.held() + layered.above.len();
+        self.transport.cell.set_in_flight(in_flight);
         let deadline = layered.layers.deadline();
         if std::mem::replace(&mut layered.deadline, deadline) != deadline {
             self.order(Follows::DEADLINE);
         }
+        in_flight
     }
 
     /// Asks the layers for their farewell, once everything written has gone down. True when the FIN

@@ -44,7 +44,7 @@ const GATES: [Gate; 8] = [
         arguments: 2,
         what: "bytes go to the protocol of a connection",
         // `resumed` has what an upgrade left unread.
-        callers: &[("Life::feed", 1), ("Life::came_up", 1), ("Life::resumed", 1)],
+        callers: &[("Life::feed", 1), ("Rising::data", 1), ("Life::resumed", 1)],
     },
     Gate {
         method: "data_received",
@@ -64,7 +64,7 @@ const GATES: [Gate; 8] = [
         method: "outbox",
         arguments: 0,
         what: "written bytes leave a connection",
-        callers: &[("Core::received", 1), ("Core::send", 1), ("Life::pour_down", 1)],
+        callers: &[("Core::received", 1), ("Core::send", 1), ("Layered::pour", 1)],
     },
     Gate {
         method: "write",
