@@ -392,6 +392,18 @@ impl Layers {
         }
     }
 
+    /// [`held`](Self::held), how much of it lies at the bottom, and the [`deadline`](Self::deadline).
+    #[inline(always)]
+    pub(crate) fn measured(&mut self) -> (usize, usize, Option<Instant>) {
+        match &mut self.levels[..] {
+            [level] if !self.state.failed => {
+                let bottom = level.below.len();
+                (level.layer.held() + bottom, bottom, level.layer.deadline())
+            }
+            _ => (self.held(), self.bottom().len(), self.deadline()),
+        }
+    }
+
     /// True when bytes, or an end, wait for the next [`feed`](Self::feed).
     pub fn is_behind(&self) -> bool {
         self.state.behind

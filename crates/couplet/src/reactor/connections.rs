@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use super::table::Resource;
 use super::turn::{Core, transmit};
-use super::{Call, Timed};
+use super::{Call, Timed, pending};
 use crate::address::Address;
 use crate::defer::Failure;
-use crate::driver::{Commands, Key, LocalEnd, WriteOutcome};
+use crate::driver::{Commands, Driver, Key, LocalEnd, WriteOutcome};
 use crate::error::{ConnectionLost, Reason};
 use crate::panics::contain;
 use crate::protocol::Protocol;
@@ -114,6 +114,25 @@ impl Core {
                 self.follow(io, key, follows);
             }
         }
+    }
+
+    /// Sends an answer that has passed through the layers. True when the rest of step 3 is to be done.
+    #[inline(never)]
+    pub(super) fn send_below<D: Driver>(&mut self, driver: &mut D, key: Key) -> bool {
+        if self.reactor.records.is_pending(pending::ROUND) {
+            return true;
+        }
+        let now = self.now();
+        if let Some(entry) = self.table.connection(key)
+            && let Some(bottom) = entry.life.bottom()
+        {
+            let written = transmit(driver, key, bottom);
+            let follows = entry.life.wrote_below(written, now);
+            if follows != Follows::NOTHING {
+                self.follow(driver, key, follows);
+            }
+        }
+        false
     }
 
     /// [`send`](Self::send), where the layers pass on a part at a time.

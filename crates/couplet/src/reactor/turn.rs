@@ -232,18 +232,12 @@ impl Core {
         entry.life.cell().set_dirty(true);
         let follows = entry.life.feed(driver.lent(), now);
         entry.life.cell().set_dirty(false);
-        let is_pending = self.reactor.records.is_pending(pending::ROUND);
-        if !follows.is_at_most(Follows::OUTPUT) || is_pending {
-            if follows != Follows::BELOW || is_pending {
-                return self.received_more(driver, key, follows).then_some(key);
-            }
-            let bottom = entry.life.bottom()?;
-            let written = transmit(driver, key, bottom);
-            let follows = entry.life.wrote_below(written, now);
-            if follows != Follows::NOTHING {
-                self.follow(driver, key, follows);
-            }
-            return None;
+        if !follows.is_at_most(Follows::OUTPUT) || self.reactor.records.is_pending(pending::ROUND) {
+            let rest_follows = match follows {
+                Follows::BELOW => self.send_below(driver, key),
+                _ => self.received_more(driver, key, follows),
+            };
+            return rest_follows.then_some(key);
         }
         if follows.has(Follows::OUTPUT) {
             let written = transmit(driver, key, &mut entry.life.cell().outbox());

@@ -212,10 +212,9 @@ impl Life {
             self.layer_panicked(&text, now);
             return false;
         }
-        let in_flight = self.settle(&mut layered);
-        let through = in_flight == layered.layers.bottom().len() && !layered.above.has_spent();
+        let is_through = self.settle(&mut layered) && !layered.above.has_spent();
         self.layered = Some(layered);
-        answered && through && in_flight > 0 && self.pending == 0
+        answered && is_through && self.pending == 0
     }
 
     /// Reading goes on after a pause, and is on in the driver: a layer that is still full turns it off
@@ -436,16 +435,18 @@ impl Life {
         }
     }
 
-    /// [`settle_layers`](Self::settle_layers); returns the bytes in flight.
+    /// [`settle_layers`](Self::settle_layers). True when there is output, and all of it lies at the
+    /// bottom.
     #[inline(always)]
-    fn settle(&mut self, layered: &mut Layered) -> usize {
-        let in_flight = layered.taken + layered.layers.held() + layered.above.len();
+    fn settle(&mut self, layered: &mut Layered) -> bool {
+        let (held, bottom, deadline) = layered.layers.measured();
+        let in_flight = layered.taken + held + layered.above.len();
         self.transport.cell.set_in_flight(in_flight);
-        let deadline = layered.layers.deadline();
-        if std::mem::replace(&mut layered.deadline, deadline) != deadline {
+        if layered.deadline != deadline {
+            layered.deadline = deadline;
             self.order(Follows::DEADLINE);
         }
-        in_flight
+        in_flight > 0 && in_flight == bottom
     }
 
     /// Asks the layers for their farewell, once everything written has gone down. True when the FIN
