@@ -104,6 +104,8 @@ pub struct Tls {
     /// Received records that are not done with: the bytes of an incomplete handshake message, then
     /// those of an incomplete record. Law 9: 64 KiB (the longest message), and a record.
     received: Vec<u8>,
+    /// `received` was made for a part of a record, and is too small for other uses.
+    is_part: bool,
     /// How many of them the session has seen.
     seen: usize,
     /// The session may have more to do without new bytes.
@@ -160,6 +162,7 @@ impl Tls {
             waker: None,
             spares: None,
             received: Vec::new(),
+            is_part: false,
             seen: 0,
             more: false,
             plain: Vec::new(),
@@ -248,10 +251,12 @@ impl Tls {
 
     #[inline]
     fn release_received(&mut self) {
+        let buffer = mem::take(&mut self.received);
         if let Some(spares) = &self.spares
-            && self.received.capacity() > 0
+            && buffer.capacity() > 0
+            && !mem::take(&mut self.is_part)
         {
-            spares.give(mem::take(&mut self.received));
+            spares.give(buffer);
         }
     }
 
@@ -268,6 +273,7 @@ impl Tls {
         if self.received.capacity() > 2 * LONGEST_RECORD {
             let part = self.received.to_vec();
             spares.give(mem::replace(&mut self.received, part));
+            self.is_part = true;
         }
     }
 
@@ -317,6 +323,7 @@ impl Tls {
             }
             let n = missing.min(below.len());
             let (taken, rest) = below.split_at(n);
+            self.is_part |= self.received.capacity() == 0;
             self.received.reserve_exact(missing);
             self.received.extend_from_slice(taken);
             *below = rest;
