@@ -55,6 +55,11 @@ impl Peer {
         }
     }
 
+    /// A FIN behind what is sent already, over TLS without a close_notify.
+    pub(super) fn cut(&mut self) {
+        self.wire.fin();
+    }
+
     /// Closes as `close(2)` does. Over TLS this cuts its stream.
     pub(super) fn close(&mut self) {
         self.wire.close();

@@ -165,9 +165,20 @@ impl Stage {
     }
 
     fn fin(&mut self) {
+        if self.peer.is_sealed() && self.life.roll(4) == 0 {
+            return self.cut();
+        }
         if !self.life.know(|story| story.broken || std::mem::replace(&mut story.fin, true)) {
             self.life.line("peer's FIN");
             self.peer.fin();
+        }
+    }
+
+    /// The peer ends its stream below TLS alone, and reads on.
+    fn cut(&mut self) {
+        if !self.life.know(|story| story.fin || std::mem::replace(&mut story.broken, true)) {
+            self.life.line("peer cuts its stream");
+            self.peer.cut();
         }
     }
 
