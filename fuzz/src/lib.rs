@@ -14,6 +14,9 @@ mod lives;
 #[allow(dead_code, reason = "the program uses the rest")]
 mod poetry;
 mod proxy;
+#[path = "../../crates/couplet/tests/it/sealed.rs"]
+#[allow(dead_code, reason = "the tests of the library use the rest")]
+mod sealed;
 mod servers;
 mod streams;
 mod tls;

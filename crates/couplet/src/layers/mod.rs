@@ -196,7 +196,7 @@ impl fmt::Debug for LayerWaker {
 ///     }
 /// }
 /// ```
-pub trait Layer {
+pub trait Layer: Any {
     /// The layer comes under a connection. A layer that will wait for something else than bytes and
     /// time keeps the waker that `waker` makes.
     fn attach(&mut self, waker: &dyn Fn() -> LayerWaker) {
@@ -221,6 +221,14 @@ pub trait Layer {
     /// True once bytes can pass; until then nothing is taken from above.
     fn is_open(&self) -> bool {
         true
+    }
+
+    /// Whether every byte passes unchanged, in both directions; `false` unless overridden.
+    ///
+    /// The simulator compares what the protocols at both ends of a connection wrote and received if
+    /// their layers, transparent ones aside, are of the same types.
+    fn is_transparent(&self) -> bool {
+        false
     }
 
     /// Bytes on their way down that are in neither outbox. While there are any, `down` has something

@@ -26,6 +26,10 @@ impl Layer for PassThrough {
         below.append(above);
     }
 
+    fn is_transparent(&self) -> bool {
+        true
+    }
+
     fn ended(&mut self) {
         self.ended = true;
     }
@@ -48,6 +52,10 @@ impl Layer for SingleBytes {
 
     fn down(&mut self, above: &mut Outbox, below: &mut Outbox, now: Instant) {
         self.0.down(above, below, now);
+    }
+
+    fn is_transparent(&self) -> bool {
+        true
     }
 
     fn ended(&mut self) {

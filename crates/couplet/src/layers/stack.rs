@@ -11,6 +11,8 @@
 //! copied on the way up. Only when the receiver stops in the middle does each level keep what it had
 //! not taken yet: at most one chunk.
 
+#[cfg(feature = "sim")]
+use std::any::TypeId;
 use std::fmt;
 use std::mem;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -20,6 +22,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Layer, LayerWaker, Opened, Outbox, ROOM, Up};
+#[cfg(feature = "sim")]
+use super::{ProxyReader, ProxyWriter};
 use crate::defer::Failure;
 use crate::error::Reason;
 use crate::panics::discard_all;
@@ -172,6 +176,16 @@ impl Layers {
         let mut stack = Layers::boxed(first, spares);
         layers.for_each(|layer| stack.place(layer, Outbox::new(spares.clone())));
         stack
+    }
+
+    /// The types of the layers that change the bytes of the stream, from the socket up. The two ends of
+    /// the PROXY protocol count as one type.
+    #[cfg(feature = "sim")]
+    pub(crate) fn kinds(&self) -> Vec<TypeId> {
+        let changing = self.levels.iter().filter(|level| !level.layer.is_transparent());
+        let kinds = changing.map(|level| (*level.layer).type_id());
+        let [writer, reader] = [TypeId::of::<ProxyWriter>(), TypeId::of::<ProxyReader>()];
+        kinds.map(|kind| if kind == writer { reader } else { kind }).collect()
     }
 
     /// Gives the layers a way to be called again. A layer that is pushed later is attached before.

@@ -140,6 +140,10 @@ impl Layer for Throttle {
         }
     }
 
+    fn is_transparent(&self) -> bool {
+        true
+    }
+
     fn ended(&mut self) {
         self.ended = true;
     }

@@ -24,6 +24,8 @@ mod turn;
 #[cfg(unix)]
 mod watch;
 
+#[cfg(feature = "sim")]
+use std::cell::OnceCell;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
@@ -45,6 +47,8 @@ use crate::factory::{ErasedFactory, Factory, IntoFactory};
 use crate::panics::Contained;
 use crate::slots::Slots;
 use crate::transport::cell::{ConnectionCell, Phase};
+#[cfg(feature = "sim")]
+use crate::transport::connection::Above;
 use crate::transport::{Connection, Tell};
 
 use adopting::AdoptionCell;
@@ -135,7 +139,14 @@ pub(crate) struct Records {
     run_state: Cell<RunState>,
     /// Source locations of requests, in a loop under test.
     places: RefCell<Option<Box<leaks::Places>>>,
+    /// What passes between layers and protocols goes here, in a simulated loop.
+    #[cfg(feature = "sim")]
+    above: OnceCell<ObserveAbove>,
 }
+
+/// Observes what passes between layers and protocols.
+#[cfg(feature = "sim")]
+type ObserveAbove = Box<dyn Fn(Key, Above<'_>)>;
 
 /// Work for the turn; a set of bits. While one is set, the loop does not sleep.
 mod pending {
@@ -285,6 +296,8 @@ impl Reactor {
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
                 places: RefCell::default(),
+                #[cfg(feature = "sim")]
+                above: OnceCell::new(),
             }),
         }
     }
@@ -671,6 +684,24 @@ impl Reactor {
 
     pub(crate) fn spares(&self) -> &Rc<Spares> {
         &self.records.spares
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn observe_above(&self, observe: impl Fn(Key, Above<'_>) + 'static) {
+        let first = self.records.above.set(Box::new(observe)).is_ok();
+        debug_assert!(first, "one observer");
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn observes_layers(&self) -> bool {
+        self.records.above.get().is_some()
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn note_above(&self, key: Key, above: Above<'_>) {
+        if let Some(observe) = self.records.above.get() {
+            observe(key, above);
+        }
     }
 
     pub(crate) fn mark(&self, key: Key) {

@@ -56,6 +56,11 @@
 //! driver; time never goes backwards; every queue stays within its bound; no user code panics
 //! (unless [`allow_panics`](Sim::allow_panics)); and every failure of a Deferred is handled.
 //!
+//! What passes through [layers](crate::layers) is compared above them, where both ends have layers of the
+//! same types, [transparent](crate::layers::Layer::is_transparent) ones aside, and no more than 4 MiB
+//! are on their way. Other ends have no stream in common, such as a relay of TLS that it does not speak:
+//! there only the callbacks and the counts of bytes are checked.
+//!
 //! A program that stops itself, with [`Reactor::stop`](crate::Reactor::stop), leaves nothing for
 //! the shutdown to cut off: no port, connect, open connection, timed call or task. Leftovers are
 //! listed with the place that created them, as in [`testing::run`](crate::testing::run) (unless

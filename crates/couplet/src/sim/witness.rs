@@ -1,5 +1,6 @@
 //! Wraps every protocol of a world and checks that its callbacks follow the contract and that it
-//! receives what its peer wrote.
+//! receives what its peer wrote: above its layers where both ends have the same ones, and the counts of
+//! bytes alone where they can't be compared (`kernel/stream/above.rs`).
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -105,12 +106,6 @@ impl Watched {
         kernel.violate_at(self.host, self.label, &format!("{broken}, at {what:?}"));
     }
 
-    /// Whether layers lie between it and the socket: what they deliver is not what the peer's driver
-    /// was given. Only the counts and the callbacks are checked then.
-    fn is_layered(&self, transport: &Transport) -> bool {
-        transport.cell.is_layered()
-    }
-
     fn violate(&self, text: &str) {
         self.kernel.borrow_mut().violate_at(self.host, self.label, text);
     }
@@ -121,6 +116,9 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let Ok(mut kernel) = self.kernel.try_borrow_mut() else { return };
         let still_running = kernel.hosts[self.host as usize].boot == self.boot;
+        if self.made && !self.lost {
+            kernel.note_gone(self.end);
+        }
         if self.made && !self.lost && still_running {
             kernel.violate_at(self.host, self.label, "dropped without connection_lost");
         }
@@ -137,9 +135,7 @@ impl Protocol for Watched {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let again = self.again.min(data.len());
         self.again -= again;
-        if self.is_layered(transport) {
-            self.kernel.borrow_mut().forget_ledger(self.end);
-        } else if !self.kernel.borrow_mut().was_given(self.end, &data[again..]) {
+        if !self.kernel.borrow_mut().was_given(self.end, &data[again..]) {
             self.violate("the protocol received bytes that its peer did not write next");
         }
         let what = What::Data(self.label, data.len(), fold_bytes(0, data));
@@ -158,7 +154,7 @@ impl Protocol for Watched {
     }
 
     fn read_closed(&mut self, transport: &Transport) {
-        if !self.is_layered(transport) && !self.kernel.borrow_mut().was_given_all(self.end) {
+        if !self.kernel.borrow_mut().was_given_all(self.end) {
             self.violate("the end of the stream was reported before all its bytes");
         }
         self.call(What::ReadClosed(self.label), transport, |inner, t| inner.read_closed(t));

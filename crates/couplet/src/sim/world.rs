@@ -495,6 +495,13 @@ impl Sim {
         l.keep_places();
         let kernel = self.kernel.clone();
         l.wrap_protocols(move |key, protocol| witness::watch(&kernel, host, key, protocol));
+        let kernel = self.kernel.clone();
+        l.reactor().observe_above(move |key, above| {
+            let mut kernel = kernel.borrow_mut();
+            if let Some(end) = kernel.hosts[host as usize].held(key) {
+                kernel.note_above(end, above);
+            }
+        });
         {
             let mut kernel = self.kernel.borrow_mut();
             kernel.begins(host);

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use couplet_os::local::LocalAddress;
 
+#[cfg(feature = "sim")]
+use super::connection::Above;
 use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
@@ -592,14 +594,38 @@ impl ConnectionCell {
         self.in_flight.set(bytes);
     }
 
-    pub(super) fn set_layered(&self) {
-        self.wire.set(Some(WireBytes { received: self.bytes_in.get(), sent: self.bytes_out() }));
+    /// There are layers, at whose bottom lie `unsent` bytes that were written before.
+    pub(super) fn set_layered(&self, unsent: usize) {
+        let sent = self.bytes_out() - unsent as u64;
+        self.wire.set(Some(WireBytes { received: self.bytes_in.get(), sent }));
     }
 
-    /// Whether there are layers.
+    /// Bytes that the protocol wrote, up to those that are about to go into its first layer.
     #[cfg(feature = "sim")]
-    pub(crate) fn is_layered(&self) -> bool {
-        self.wire.get().is_some()
+    pub(super) fn bytes_before_layers(&self) -> u64 {
+        self.bytes_taken.get() - self.outbox.borrow().len() as u64
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn note_above(&self, above: Above<'_>) {
+        self.reactor.note_above(self.id.key, above);
+    }
+
+    /// For the simulator: these bytes go into the layers.
+    #[inline]
+    pub(super) fn note_written(&self, written: &Outbox) {
+        #[cfg(feature = "sim")]
+        if self.reactor.observes_layers() {
+            written.slices().for_each(|slice| self.note_above(Above::Written(slice)));
+        }
+        #[cfg(not(feature = "sim"))]
+        let _ = written;
+    }
+
+    /// For the simulator: something of what was written was discarded.
+    pub(super) fn note_cut(&self) {
+        #[cfg(feature = "sim")]
+        self.note_above(Above::Cut);
     }
 
     /// Bytes that the socket received and sent.

@@ -39,6 +39,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+#[cfg(feature = "sim")]
+pub(crate) use layered::Above;
 use layered::Layered;
 
 use super::cell::{ConnectionCell, Level, Phase, Upgrade, asked};

@@ -34,6 +34,7 @@ mod readiness;
 mod reconnecting;
 mod relay;
 mod robust;
+mod sealed;
 mod secure;
 mod send_file;
 mod services;

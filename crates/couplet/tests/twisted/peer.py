@@ -177,6 +177,25 @@ class AnswerAfterShut(Collect):
         self.transport.loseConnection()
 
 
+@implementer(interfaces.IHandshakeListener, interfaces.IHalfCloseableProtocol)
+class ShutOverTls(Collect):
+    """Sends when TLS is there, and shuts down what its transport lets it shut down."""
+
+    def handshakeCompleted(self):
+        self.transport.write(pattern(0, ANSWER))
+        self.transport.loseWriteConnection()
+
+    def writeConnectionLost(self):
+        say("write closed")
+
+    def readConnectionLost(self):
+        say("read closed")
+
+    def connectionLost(self, reason):
+        self.sayReceived()
+        super().connectionLost(reason)
+
+
 class Abort(Ends, protocol.Protocol):
     def dataReceived(self, data):
         self.transport.abortConnection()
@@ -343,6 +362,7 @@ FRAMES = {
 CASES = {
     "shut-first": ShutFirst,
     "answer-after-shut": AnswerAfterShut,
+    "shut-over-tls": ShutOverTls,
     "abort": Abort,
     "ask-for-abort": AskForAbort,
     "read-slowly": ReadSlowly,

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use couplet::layers::tls::{ClientTls, ServerTls};
-use couplet::{By, Protocol, Reason, Transport};
+use couplet::{By, Protocol, Reason, TlsError, TlsProblem, Transport};
 
 use crate::certificates::{Certificates, NAME};
-use crate::meeting::{End, Over, in_both_directions, meet_over, pattern};
+use crate::meeting::{End, Intake, Over, in_both_directions, meet_over, pattern};
 
 const MUCH: usize = 1_000_000;
 
@@ -55,6 +55,64 @@ fn twisted_reads_everything_before_our_half_close_and_closes() {
         assert_eq!(seen, ["read closed", "write closed"], "{at:?} listens");
         assert!(met.reason.is_clean(), "{at:?} listens: {}", met.reason);
         assert_eq!(met.said, ["received 1000000 intact", "lost ConnectionDone"], "{at:?} listens");
+    });
+}
+
+/// Twisted's TLS has no half-close: at our close_notify it sends its own and closes, and its protocol,
+/// which would answer, is not told before the connection is lost. We see a clean end without an answer.
+#[test]
+fn a_half_close_of_ours_is_a_close_for_twisted_and_nothing_answers_it() {
+    let certificates = Certificates::new();
+    in_both_directions(|at| {
+        let seen = Rc::<RefCell<Vec<_>>>::default();
+        let notes = seen.clone();
+        let over = Over::Tls(&certificates);
+        let met = meet_over(at, &over, "answer-after-shut", |_, end| Half { seen: notes, end });
+        let mut seen = seen.take();
+        seen.sort_unstable();
+        assert_eq!(seen, ["read closed", "write closed"], "{at:?} listens");
+        assert!(met.reason.is_clean(), "{at:?} listens: {}", met.reason);
+        assert_eq!(met.said, ["lost ConnectionDone"], "{at:?} listens");
+    });
+}
+
+/// Counts what comes, and the ends of the stream.
+struct Counting {
+    seen: Rc<RefCell<(Intake, usize)>>,
+    end: End,
+}
+
+impl Protocol for Counting {
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        self.seen.borrow_mut().0.take(data);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.seen.borrow_mut().1 += 1;
+        transport.lose_connection();
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.end.lost(transport, reason);
+    }
+}
+
+/// `loseWriteConnection` of Twisted's TLS is that of the socket below: a FIN without a close_notify. Every
+/// byte arrives, and then the stream is cut, which row 78 does not take for its end.
+#[test]
+fn a_half_close_of_twisted_is_a_truncation_behind_every_byte() {
+    let certificates = Certificates::new();
+    in_both_directions(|at| {
+        let seen = Rc::<RefCell<(Intake, usize)>>::default();
+        let notes = seen.clone();
+        let over = Over::Tls(&certificates);
+        let met = meet_over(at, &over, "shut-over-tls", |_, end| Counting { seen: notes, end });
+        let intake = Intake { received: MUCH, spoilt: false };
+        assert_eq!(seen.take(), (intake, 0), "{at:?} listens");
+        assert!(matches!(met.reason, Reason::Lost(_)), "{at:?} listens: {}", met.reason);
+        let error = met.reason.downcast_ref::<TlsError>().expect("it says that it was cut");
+        assert_eq!(error.problem, TlsProblem::Truncated, "{at:?} listens");
+        assert_eq!(met.said, ["received 0 intact", "lost ConnectionLost"], "{at:?} listens");
     });
 }
 

@@ -64,7 +64,7 @@ impl<T: Tap> TrafficLog<T> {
     }
 }
 
-impl<T: Tap> Layer for TrafficLog<T> {
+impl<T: Tap + 'static> Layer for TrafficLog<T> {
     fn up<'a>(&'a mut self, below: &mut &'a [u8], now: Instant) -> Up<'a> {
         if !below.is_empty() {
             self.tap.passed(Direction::In, below, now);
@@ -80,6 +80,10 @@ impl<T: Tap> Layer for TrafficLog<T> {
             self.tap.passed(Direction::Out, slice, now);
         }
         self.pass.down(above, below, now);
+    }
+
+    fn is_transparent(&self) -> bool {
+        true
     }
 
     fn ended(&mut self) {

@@ -4,8 +4,10 @@
 //! Unlike on Linux, a closed end does not linger in FIN_WAIT2 or TIME_WAIT.
 //!
 //! This file holds a connection's state; `asking.rs` has the calls that programs make, `travel.rs`
-//! the packets in flight, `trouble.rs` loss, resets and silence.
+//! the packets in flight, `trouble.rs` loss, resets and silence; `above.rs` compares what protocols wrote
+//! and received above their layers.
 
+mod above;
 mod asking;
 mod travel;
 mod trouble;
@@ -19,6 +21,7 @@ use crate::address::Address;
 use crate::driver::Key;
 use crate::sim::random::Stream;
 use crate::sim::trace::Label;
+use above::{Ledger, Stack};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Stage {
@@ -63,6 +66,8 @@ pub(in crate::sim) struct End {
     probes: u32,
     /// A slow reader reads nothing before this time.
     pub(in crate::sim) reads_at: u64,
+    /// The layers of its program, if there are any.
+    layers: Option<Stack>,
 }
 
 enum Packet {
@@ -139,6 +144,7 @@ struct Way {
     /// Bytes written that the peer's protocol has not received yet, for comparison.
     ledger: VecDeque<u8>,
     written: u64,
+    above: Ledger,
 }
 
 /// Socket buffer sizes in bytes, for each direction of a connection.
@@ -188,6 +194,7 @@ impl End {
             probe_coming: false,
             probes: 0,
             reads_at: 0,
+            layers: None,
         }
     }
 
@@ -229,6 +236,7 @@ impl Way {
             random,
             ledger: VecDeque::new(),
             written: 0,
+            above: Ledger::default(),
         }
     }
 

@@ -8,6 +8,8 @@
 //! There are two streams, so two ends of a stream: the one that comes up (a close_notify) is the
 //! protocol's, the socket's FIN ends the connection.
 
+#[cfg(feature = "sim")]
+use std::any::TypeId;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,19 @@ use crate::transport::cell::{CLOSE_DEADLINE, ConnectionCell, Phase, Starting};
 
 /// How long a connection that did not open waits for its alert to leave, and for the peer to close.
 const OPENING_CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What the simulator learns of a connection with layers.
+#[cfg(feature = "sim")]
+#[derive(Debug)]
+pub(crate) enum Above<'a> {
+    /// Its layers have changed: their [kinds](Layers::kinds). The first time, `in_clear` is how many
+    /// bytes the protocol has read and written before.
+    Layers { kinds: Vec<TypeId>, in_clear: [u64; 2] },
+    /// What the protocol wrote goes into the layers.
+    Written(&'a [u8]),
+    /// Something of that was discarded.
+    Cut,
+}
 
 pub(super) struct Layered {
     layers: Layers,
@@ -45,7 +60,9 @@ impl Layered {
     #[inline(always)]
     fn pour(&mut self, cell: &ConnectionCell, now: Instant) -> Result<(), String> {
         if !self.failed {
-            self.above.append(&mut cell.outbox());
+            let mut written = cell.outbox();
+            cell.note_written(&written);
+            self.above.append(&mut written);
         }
         caught(|| self.layers.down(&mut self.above, now))
     }
@@ -124,17 +141,31 @@ impl Life {
         !opening
     }
 
-    fn set_layers(&mut self, layers: Layers, opening: bool) {
+    fn set_layers(&mut self, mut layers: Layers, opening: bool) {
         let above = Outbox::new(self.transport.cell.reactor.spares().clone());
-        let taken = self.transport.cell.in_flight();
+        let (taken, unsent) = (self.transport.cell.in_flight(), layers.bottom().len());
         let (fin, failed, full, deadline) = (false, false, false, None);
         let layered = Layered { layers, above, taken, opening, fin, failed, full, deadline };
         self.layered = Some(Box::new(layered));
-        self.transport.cell.set_layered();
+        self.transport.cell.set_layered(unsent);
+        self.note_kinds();
         if let State::Open { reading: reading @ Reading::On, .. } = &mut self.state {
             *reading = Reading::Layered;
         }
         self.settle_layers();
+    }
+
+    /// For the simulator: which layers there are now.
+    fn note_kinds(&self) {
+        #[cfg(feature = "sim")]
+        if let Some(layered) = &self.layered
+            && self.transport.cell.reactor.observes_layers()
+            && let Ok(kinds) = caught(|| layered.layers.kinds())
+        {
+            let cell = &self.transport.cell;
+            let in_clear = [cell.bytes_in.get(), cell.bytes_before_layers()];
+            cell.note_above(Above::Layers { kinds, in_clear });
+        }
     }
 
     /// There is a protocol. What the layers hold is delivered by
@@ -291,6 +322,7 @@ impl Life {
         if let Some(layered) = &mut self.layered {
             layered.failed = true;
             layered.above.clear();
+            cell.note_cut();
         }
         self.drop_layers_spent();
         self.settle_layers();
@@ -484,6 +516,9 @@ impl Life {
     pub(super) fn clear_layers(&mut self) {
         let Some(layered) = &mut self.layered else { return };
         layered.failed = true;
+        if layered.above.len() + layered.layers.held() > 0 {
+            self.transport.cell.note_cut();
+        }
         layered.above.clear();
         layered.layers.clear();
         self.drop_layers_spent();
@@ -560,8 +595,11 @@ impl Life {
                     Ok(())
                 }
                 Some(layered) => {
+                    self.transport.cell.note_written(&clear);
                     layered.above.append(&mut clear);
-                    layered.layers.push_boxed(layer, &mut layered.above, now)
+                    let pushed = layered.layers.push_boxed(layer, &mut layered.above, now);
+                    self.note_kinds();
+                    pushed
                 }
             };
             let outcome = match left {

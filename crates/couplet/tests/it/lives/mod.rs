@@ -25,6 +25,17 @@ fn every_life_ends_once_and_keeps_its_bytes_by_completion() {
     live_all(Manner::Completion, "completion");
 }
 
+#[test]
+fn a_seed_determines_its_life_over_tls_too() {
+    let mut over_tls = 0;
+    for seed in 0..500 {
+        let [one, other] = [(); 2].map(|()| Life::new(Dice::seeded(seed)).live(Manner::Completion));
+        assert_eq!(one, other, "seed {seed}");
+        over_tls += u32::from(one.starts_with("over Tls"));
+    }
+    assert!(over_tls > 3, "{over_tls} of 500");
+}
+
 fn live_all(manner: Manner, name: &str) {
     if let Ok(one) = std::env::var("COUPLET_LIFE") {
         if let Some((_, seed)) = one.split_once(':').filter(|(of, _)| *of == name) {

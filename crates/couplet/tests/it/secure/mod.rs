@@ -5,6 +5,7 @@ mod broken;
 mod choosing;
 mod closing;
 mod handshake;
+mod oversized;
 mod paused;
 mod starttls;
 

@@ -30,6 +30,23 @@ fn upgrades(rig: &mut Rig) -> (End, End) {
 }
 
 #[test]
+fn what_was_written_before_a_layer_starts_is_counted_once_on_the_wire() {
+    for mut rig in Rig::both() {
+        let server = End::default().on("made", |transport| {
+            transport.write("in clear ");
+            transport.start_layer(couplet::layers::PassThrough::default());
+            transport.write("through the layer");
+        });
+        let wire = rig.network.connect(rig.listen_in_clear(&server)).expect("the port listens");
+        rig.turn();
+        let sent = wire.take();
+        assert_eq!(sent, b"in clear through the layer");
+        let counted = rig.l.snapshot().connections[0].wire;
+        assert_eq!(counted, [0, sent.len() as u64]);
+    }
+}
+
+#[test]
 fn c81_c84_start_tls_keeps_the_protocol_and_seals_what_was_written_before() {
     for mut rig in Rig::both() {
         let (server, client) = upgrades(&mut rig);

@@ -9,6 +9,7 @@ mod half_open;
 mod hosts;
 mod invariants;
 mod kit;
+mod layered;
 mod networks;
 mod parity;
 mod proxied;

@@ -12,15 +12,9 @@ use couplet::sim::{Host, Listening, Sim, Socket};
 use couplet::testing::{Network, Wire};
 
 use super::sealed::{Seal, Seals};
+use crate::sealed::Raw;
+pub(crate) use crate::sealed::Saw;
 use sockets::{Listener, Stream};
-
-/// How B's connection has ended, if it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Saw {
-    Open,
-    Fin,
-    Reset,
-}
 
 /// The peer of a connection. It does nothing, not even read, on its own.
 pub(crate) struct B {
@@ -303,18 +297,18 @@ impl Far {
             Some(Far::Socket(_)) | None => {}
         }
     }
+}
 
-    /// Sends as much as fits in the buffers; `None` when the connection is broken, which a socket may
-    /// say only once.
-    pub(crate) fn send(&self, data: &[u8]) -> Option<usize> {
+impl Raw for Far {
+    fn send(&self, data: &[u8]) -> Option<usize> {
         match self {
             Far::Socket(stream) => stream.send(data),
-            Far::Memory(wire) => wire.try_push(data).ok(),
+            Far::Memory(wire) => wire.send(data),
             Far::Sim(_, socket) => socket.push(data).ok(),
         }
     }
 
-    pub(crate) fn fin(&self) {
+    fn fin(&self) {
         match self {
             Far::Socket(stream) => stream.fin(),
             Far::Memory(wire) => wire.fin(),
@@ -322,19 +316,10 @@ impl Far {
         }
     }
 
-    /// Reads at most `n` bytes, once.
-    pub(crate) fn take(&self, n: usize) -> (Vec<u8>, Saw) {
+    fn take(&self, n: usize) -> (Vec<u8>, Saw) {
         match self {
             Far::Socket(stream) => stream.take(n),
-            Far::Memory(wire) => {
-                let bytes = wire.take_most(n);
-                let saw = match (bytes.is_empty(), wire.saw_reset(), wire.saw_fin()) {
-                    (true, true, _) => Saw::Reset,
-                    (true, false, true) => Saw::Fin,
-                    _ => Saw::Open,
-                };
-                (bytes, saw)
-            }
+            Far::Memory(wire) => Raw::take(wire, n),
             Far::Sim(world, socket) => {
                 world.pass(Duration::ZERO);
                 let bytes = socket.take(n);

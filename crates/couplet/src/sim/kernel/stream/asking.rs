@@ -273,27 +273,6 @@ impl Kernel {
         conn.end(id.side).key?;
         Some(conn.way(id.side).written)
     }
-
-    /// Checks bytes delivered to a protocol against those its peer wrote.
-    pub(in crate::sim) fn was_given(&mut self, id: EndId, data: &[u8]) -> bool {
-        let Some(conn) = self.conn(id.conn) else { return false };
-        let ledger = &mut conn.way(1 - id.side).ledger;
-        let equal = ledger.len() >= data.len() && ledger.iter().zip(data).all(|(a, b)| a == b);
-        ledger.drain(..data.len().min(ledger.len()));
-        equal
-    }
-
-    /// Drops what the peer of this end has written: nothing compares it.
-    pub(in crate::sim) fn forget_ledger(&mut self, id: EndId) {
-        if let Some(conn) = self.conn(id.conn) {
-            conn.way(1 - id.side).ledger.clear();
-        }
-    }
-
-    /// The protocol has received every byte its peer wrote.
-    pub(in crate::sim) fn was_given_all(&mut self, id: EndId) -> bool {
-        self.conn(id.conn).is_none_or(|conn| conn.way(1 - id.side).ledger.is_empty())
-    }
 }
 
 /// An address of the simulated network, whether or not a host has it.

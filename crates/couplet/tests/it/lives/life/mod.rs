@@ -3,6 +3,7 @@
 mod actions;
 mod dice;
 mod near;
+mod peer;
 mod stage;
 mod under;
 
@@ -12,11 +13,13 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Instant;
 
+use couplet::layers::tls::in_world;
 use couplet::testing::Manner;
 use couplet::{DelayedCall, Reason, Transport};
 
 pub(crate) use dice::Dice;
 use stage::Stage;
+use under::World;
 
 /// The most steps of a life from a seed.
 const STEPS: usize = 24;
@@ -107,6 +110,10 @@ impl Life {
     ///
     /// When a check fails, with the story.
     pub(crate) fn live(self: &Rc<Life>, manner: Manner) -> String {
+        in_world(Rc::new(World::new()), || self.live_in_its_world(manner))
+    }
+
+    fn live_in_its_world(self: &Rc<Life>, manner: Manner) -> String {
         let mut stage = Stage::new(self, manner);
         for _ in 0..self.steps() {
             if self.dice.are_spent() {

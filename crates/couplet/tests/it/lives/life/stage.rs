@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use couplet::testing::{Cut, Manner, Memory, Network, Wire};
+use couplet::layers::Side;
+use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{Address, Loop, LoopOptions, Reason, Transport};
 
 use super::near::NearEnd;
+use super::peer::Peer;
 use super::under::Under;
 use super::{LOW_MARK, Life, bytes_at};
 
@@ -16,7 +18,7 @@ pub(super) struct Stage {
     life: Rc<Life>,
     l: Loop,
     network: Network,
-    wire: Wire,
+    peer: Peer,
     under: Under,
 }
 
@@ -27,7 +29,8 @@ impl Stage {
         network.set_capacity([64 * 1024, 5000, 500][life.roll(3)]);
         let mut l = Loop::with_driver(driver, LoopOptions::default());
         let (under, tapped, reactor) = (Under::roll(life), life.clone(), l.reactor());
-        l.layer_connections(move |_| under.make(&tapped, reactor.now()));
+        life.line(&format!("over {under:?}"));
+        l.layer_connections(move |side| under.make(&tapped, side, reactor.now()));
         let (reactor, loopback) = (l.reactor(), SocketAddr::from(([127, 0, 0, 1], 0)));
         let lives = life.clone();
         let factory = move |_: &Address| Some(NearEnd(lives.clone()));
@@ -35,27 +38,27 @@ impl Stage {
             l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
         };
         let mut port = None;
-        let wire = if life.roll(2) == 0 {
+        let (wire, side) = if life.roll(2) == 0 {
             let listening = reactor.listen_tcp(loopback, factory).expect("a free port");
             let to = listening.host().socket_addr().expect("a TCP port");
             turn();
             port = Some(listening);
-            network.connect(to).expect("the port listens")
+            (network.connect(to).expect("the port listens"), Side::Accepted)
         } else {
             let port = network.listen(loopback, 1).expect("a free port");
             reactor.connect_tcp("127.0.0.1", port.port().expect("TCP"), factory);
             loop {
                 turn();
                 if let Some(wire) = network.accept(port.clone()) {
-                    break wire;
+                    break (wire, Side::Connected);
                 }
             }
         };
-        under.open(life, &wire, turn);
+        let peer = under.open(life, wire, side, reactor.now(), turn);
         if let Some(port) = port {
             port.stop_listening().expect("the port listens").detach();
         }
-        Stage { life: life.clone(), l, network, wire, under }
+        Stage { life: life.clone(), l, network, peer, under }
     }
 
     fn transport(&self) -> Transport {
@@ -71,6 +74,7 @@ impl Stage {
             } else {
                 self.l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
             }
+            self.peer.pump();
             self.check();
         }
     }
@@ -131,14 +135,14 @@ impl Stage {
             return;
         }
         let data = bytes_at(offset, self.life.length());
-        if let Ok(n) = self.wire.try_push(data) {
+        if let Some(n) = self.peer.send(data) {
             self.life.line(&format!("peer sends {n}"));
             self.life.know(|story| story.pushed += n);
         }
     }
 
     fn take(&mut self, most: usize) {
-        let data = self.wire.take_most(most);
+        let data = self.peer.take(most);
         let offset = self.life.know(|story| {
             story.received += data.len();
             story.received - data.len()
@@ -148,26 +152,44 @@ impl Stage {
         let (received, taken) = self.life.know(|story| (story.received, story.taken));
         self.life.check(received <= taken, "only accepted bytes are sent");
         let cut = self.life.know(|story| story.panicked || story.broken);
-        if self.wire.saw_fin() && !cut {
-            self.life.check(received == taken, "the FIN comes after the flush");
+        if self.peer.saw_the_end() && !cut {
+            self.life.check(received == taken, "the end of the stream comes after the flush");
+        }
+        // A stop whose grace is over cuts the stream, which only TLS can tell from its end.
+        if self.peer.saw_fin() && !cut && !self.life.know(|story| story.stopped) {
+            self.life.check(self.peer.saw_the_end(), "a close_notify comes before the FIN");
+        }
+        if let Some(reason) = self.peer.failure() {
+            self.life.wrong(format!("what the peer takes is not TLS: {reason}"));
         }
     }
 
     fn fin(&mut self) {
+        if self.peer.is_sealed() && self.life.roll(4) == 0 {
+            return self.cut();
+        }
         if !self.life.know(|story| story.broken || std::mem::replace(&mut story.fin, true)) {
             self.life.line("peer's FIN");
-            self.wire.fin();
+            self.peer.fin();
+        }
+    }
+
+    /// The peer ends its stream below TLS alone, and reads on.
+    fn cut(&mut self) {
+        if !self.life.know(|story| story.fin || std::mem::replace(&mut story.broken, true)) {
+            self.life.line("peer cuts its stream");
+            self.peer.cut();
         }
     }
 
     fn break_off(&mut self) {
-        let reset = self.life.roll(2) == 0;
+        let (reset, sealed) = (self.life.roll(2) == 0, self.peer.is_sealed());
         self.life.line(if reset { "peer resets" } else { "peer closes" });
         self.life.know(|story| {
-            story.fin |= !reset && !story.broken;
+            story.fin |= !reset && !story.broken && !sealed;
             story.broken = true;
         });
-        if reset { self.wire.reset() } else { self.wire.close() }
+        if reset { self.peer.reset() } else { self.peer.close() }
     }
 
     /// Brings the life to its end, in one of several ways.
@@ -199,13 +221,13 @@ impl Stage {
             if self.life.know(|story| story.lost.is_some()) {
                 return;
             }
-            if self.wire.waiting() > 0 {
+            if self.peer.has_waiting() {
                 self.take(usize::MAX);
             }
-            if self.wire.saw_fin() {
+            if self.peer.saw_fin() {
                 self.fin();
             }
-            if self.under == Under::Throttle {
+            if self.under.is_throttled() {
                 self.network.advance(Duration::from_millis(100));
             }
             self.turn(1);
@@ -258,7 +280,7 @@ impl Stage {
         self.turn(4);
         self.take(usize::MAX);
         let life = &self.life;
-        life.check(self.wire.is_closed(), "the driver's slot is closed");
+        life.check(self.peer.is_closed(), "the driver's slot is closed");
         life.check(!transport.wants_data(), "a lost connection wants no data");
         let unstopped = life.know(|story| story.producers.contains(&false));
         life.check(!unstopped, "every producer was stopped or unregistered");
@@ -273,7 +295,7 @@ impl Stage {
 
     /// A close that was not cut short sent everything.
     fn check_the_flush(&self) {
-        let cut = self.wire.saw_reset() || self.life.know(|s| s.broken || s.panicked || s.stopped);
+        let cut = self.peer.saw_reset() || self.life.know(|s| s.broken || s.panicked || s.stopped);
         let (flushes, all) = self.life.know(|story| {
             let flushes = matches!(story.lost, Some(Reason::Done(_) | Reason::Failed(_)));
             (flushes, story.received == story.taken)

@@ -1,21 +1,29 @@
-//! What lies between the connection and the socket: layers that change no byte of the stream. Two of the
-//! stacks are of layers that programs use; a tap in them checks the bytes in the middle of the stack.
+//! What lies between the connection and the socket: layers that change no byte of the stream. Four of the
+//! stacks are of layers that programs use; a tap in them checks the bytes in the middle or at the top of
+//! the stack.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
+use couplet::layers::tls::{
+    ClientTls, ClientTlsOptions, Identity, Roots, ServerTls, ServerTlsOptions, Tls, TlsWorld,
+};
 use couplet::layers::{
-    Bandwidth, Direction, Layer, PassThrough, ProxyReader, SingleBytes, Tap, Throttle, TrafficLog,
+    Bandwidth, Direction, Layer, PassThrough, ProxyReader, Side, SingleBytes, Tap, Throttle,
+    TrafficLog,
 };
 use couplet::testing::Wire;
 
-use super::{Life, bytes_at};
+use super::peer::Peer;
+use super::{Dice, Life, bytes_at};
+use crate::sealed::Sealed;
 
 /// Bytes per second of a throttled life: at most 10 000 pass before its clock has to advance.
 const RATE: u64 = 100_000;
 
 /// The layers of a life, from the socket to the protocol.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Under {
     Nothing,
     Pass,
@@ -24,47 +32,126 @@ pub(super) enum Under {
     Throttle,
     /// A reader of a PROXY header under a log.
     Proxy,
+    /// A throttle under TLS under a log.
+    TlsOnThrottle,
+    /// A reader of a PROXY header under TLS under a log.
+    TlsOnProxy,
 }
 
 impl Under {
+    /// TLS is rare, because a handshake takes longer than ten lives without one.
     pub(super) fn roll(life: &Life) -> Under {
         let all = [Under::Nothing, Under::Pass, Under::Single, Under::Throttle, Under::Proxy];
-        all[life.roll(all.len())]
+        match life.roll(256) {
+            0 | 1 => Under::TlsOnThrottle,
+            2 | 3 => Under::TlsOnProxy,
+            n => all[n % all.len()],
+        }
     }
 
-    pub(super) fn make(self, life: &Rc<Life>, now: Instant) -> Vec<Box<dyn Layer>> {
+    pub(super) fn make(self, life: &Rc<Life>, side: Side, now: Instant) -> Vec<Box<dyn Layer>> {
         let pass = || Box::new(PassThrough::default());
         let log = || Box::new(TrafficLog::new(Count(life.clone())));
         let limit = || Some(Bandwidth::new(RATE));
+        let throttle = || Box::new(Throttle::new(limit(), limit()));
+        let proxy = || Box::new(ProxyReader::new(now));
+        let tls = || Box::new(tls(side, now));
         match self {
             Under::Nothing => Vec::new(),
             Under::Pass => vec![pass(), pass()],
             Under::Single => vec![Box::new(SingleBytes::default()), pass()],
-            Under::Throttle => vec![Box::new(Throttle::new(limit(), limit())), log()],
-            Under::Proxy => vec![Box::new(ProxyReader::new(now)), log()],
+            Under::Throttle => vec![throttle(), log()],
+            Under::Proxy => vec![proxy(), log()],
+            Under::TlsOnThrottle => vec![throttle(), tls(), log()],
+            Under::TlsOnProxy => vec![proxy(), tls(), log()],
         }
     }
 
-    /// What the peer sends before its stream.
-    pub(super) fn header(self) -> &'static [u8] {
-        if self == Under::Proxy { b"PROXY UNKNOWN\r\n" } else { b"" }
+    fn has_tls(self) -> bool {
+        matches!(self, Under::TlsOnThrottle | Under::TlsOnProxy)
+    }
+
+    pub(super) fn is_throttled(self) -> bool {
+        matches!(self, Under::Throttle | Under::TlsOnThrottle)
     }
 
     pub(super) fn is_tapped(self) -> bool {
-        matches!(self, Under::Throttle | Under::Proxy)
+        !matches!(self, Under::Nothing | Under::Pass | Under::Single)
     }
 
-    /// Has the peer send its header, and turns until the connection is made.
-    pub(super) fn open(self, life: &Life, wire: &Wire, mut turn: impl FnMut()) {
-        let mut header = self.header();
+    /// What the peer sends before its stream.
+    fn header(self) -> &'static [u8] {
+        match self {
+            Under::Proxy | Under::TlsOnProxy => b"PROXY UNKNOWN\r\n",
+            _ => b"",
+        }
+    }
+
+    /// The peer at the other end of `wire`, of a connection on this side. It sends its header and does
+    /// its part of a handshake, until the connection is made.
+    pub(super) fn open(
+        self,
+        life: &Life,
+        wire: Wire,
+        side: Side,
+        now: Instant,
+        mut turn: impl FnMut(),
+    ) -> Peer {
+        let other = if side == Side::Accepted { Side::Connected } else { Side::Accepted };
+        let sealed = self.has_tls().then(|| Sealed::new(tls(other, now), now));
+        let (mut peer, mut header) = (Peer::new(wire, sealed), self.header());
         while life.know(|story| story.made == 0) {
-            header = &header[wire.try_push(header).expect("it is open")..];
+            header = &header[peer.push_below(header)..];
+            if header.is_empty() {
+                peer.pump();
+            }
             turn();
         }
+        peer
     }
 }
 
-/// Checks the bytes between two layers.
+const NAME: &str = "couplet.test";
+
+/// A server and a client. Sessions are not resumed, so that no life depends on those before it.
+static ENDS: LazyLock<(ServerTls, ClientTls)> = LazyLock::new(|| {
+    // Signatures with its key have one length.
+    let pem = include_bytes!("couplet.test.pem");
+    let identity = Identity::from_pem(pem, pem).expect("a certificate and its key");
+    let roots = Roots::from_pem(pem).expect("a certificate");
+    let server = ServerTls::new(&ServerTlsOptions::default().identity(identity));
+    let client = ClientTls::new(&ClientTlsOptions::default().roots(roots).resumption(false));
+    (server.expect("it works"), client.expect("it works"))
+});
+
+/// TLS for an end on this side.
+fn tls(side: Side, now: Instant) -> Tls {
+    match side {
+        Side::Accepted => ENDS.0.layer(now),
+        Side::Connected => ENDS.1.layer(NAME, now).expect("a good name"),
+    }
+}
+
+/// A world in the year 2030, with random numbers that are the same for each life.
+pub(super) struct World(Dice);
+
+impl World {
+    pub(super) fn new() -> World {
+        World(Dice::seeded(0))
+    }
+}
+
+impl TlsWorld for World {
+    fn random(&self) -> u64 {
+        self.0.roll(usize::MAX) as u64
+    }
+
+    fn unix_time(&self) -> Duration {
+        Duration::from_secs(1_900_000_000)
+    }
+}
+
+/// Checks the bytes between two layers, or between the highest one and the protocol.
 struct Count(Rc<Life>);
 
 impl Tap for Count {

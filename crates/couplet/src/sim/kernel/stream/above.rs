@@ -1,0 +1,212 @@
+//! What protocols wrote and what they received, compared at both ends of a connection: without layers
+//! by what reached the drivers, with layers by what passed between them and the protocols.
+//!
+//! Above layers this is possible only where both ends have layers of the same kinds in the same order,
+//! those that change no byte left out: then what goes in above at one end comes out above at the other.
+//! Of other connections (a relay that passes on TLS which it does not speak, a layer of a program at one
+//! end alone, more than [`MOST`] bytes on their way) nothing is compared, in that direction, from
+//! there on.
+
+use std::any::TypeId;
+use std::collections::VecDeque;
+
+use super::super::{EndId, Kernel};
+use super::{Conn, End};
+use crate::transport::connection::Above;
+
+/// Most bytes on their way above layers that are kept for comparison.
+const MOST: usize = 4 * 1024 * 1024;
+
+/// The layers of an end.
+pub(super) struct Stack {
+    /// Law 9: one for each layer.
+    kinds: Vec<TypeId>,
+    /// Bytes that the protocol read and wrote before there were layers.
+    in_clear: [u64; 2],
+}
+
+/// What one protocol wrote above its layers and the other has not received yet. Law 9: [`MOST`] bytes.
+#[derive(Default)]
+pub(super) struct Ledger {
+    parts: VecDeque<Part>,
+    len: usize,
+    /// The end of what was written is missing, because its connection was cut.
+    cut: bool,
+    /// It can not be compared.
+    given_up: bool,
+}
+
+/// Bytes that passed through the same layers.
+struct Part {
+    kinds: Vec<TypeId>,
+    bytes: VecDeque<u8>,
+}
+
+impl Ledger {
+    fn give_up(&mut self) {
+        *self = Ledger { given_up: true, ..Ledger::default() };
+    }
+
+    fn add(&mut self, kinds: &[TypeId], bytes: &[u8]) {
+        if self.given_up {
+            return;
+        }
+        if self.len + bytes.len() > MOST {
+            return self.give_up();
+        }
+        self.len += bytes.len();
+        match self.parts.back_mut() {
+            Some(part) if part.kinds == kinds => part.bytes.extend(bytes),
+            _ => {
+                let bytes = bytes.iter().copied().collect();
+                self.parts.push_back(Part { kinds: kinds.to_vec(), bytes });
+            }
+        }
+    }
+
+    /// Whether these bytes, which came out of such layers, are the next ones.
+    fn take(&mut self, kinds: &[TypeId], mut data: &[u8]) -> bool {
+        while !self.given_up && !data.is_empty() {
+            let Some(part) = self.parts.front_mut() else { return false };
+            if part.kinds != kinds {
+                self.give_up();
+                break;
+            }
+            let (now, rest) = data.split_at(data.len().min(part.bytes.len()));
+            if !part.bytes.drain(..now.len()).eq(now.iter().copied()) {
+                return false;
+            }
+            self.len -= now.len();
+            if part.bytes.is_empty() {
+                self.parts.pop_front();
+            }
+            data = rest;
+        }
+        true
+    }
+}
+
+/// How what one end receives can be compared.
+enum Compared {
+    /// With what reached the other's driver.
+    Below,
+    /// With what went into the other's layers.
+    Above,
+    No,
+}
+
+impl Conn {
+    /// For what this side receives.
+    fn compared(&self, side: u8) -> Compared {
+        let [ours, theirs] = [side, 1 - side].map(|side| &self.ends[side as usize].layers);
+        match (ours, theirs) {
+            (None, _) => Compared::Below,
+            (Some(ours), None) if ours.kinds.is_empty() => Compared::Below,
+            (Some(_), None) => Compared::No,
+            (Some(ours), Some(theirs)) if ours.in_clear[0] == theirs.in_clear[1] => Compared::Above,
+            // What one wrote without layers has come through those of the other.
+            (Some(_), Some(_)) => Compared::No,
+        }
+    }
+}
+
+impl Kernel {
+    /// Takes note of what passes between the layers and the protocol of this end.
+    pub(in crate::sim) fn note_above(&mut self, id: EndId, above: Above<'_>) {
+        let Some(Conn { ends, ways, .. }) = self.conn(id.conn) else { return };
+        let way = &mut ways[id.side as usize].above;
+        let layers = &mut ends[id.side as usize].layers;
+        match (above, layers) {
+            (Above::Layers { kinds, .. }, Some(stack)) => stack.kinds = kinds,
+            (Above::Layers { kinds, in_clear }, none) => *none = Some(Stack { kinds, in_clear }),
+            (Above::Written(bytes), Some(stack)) => way.add(&stack.kinds, bytes),
+            (Above::Cut, _) => way.cut = true,
+            (Above::Written(_), None) => debug_assert!(false, "there are no layers"),
+        }
+    }
+
+    /// The program of this end is gone, with whatever its layers held.
+    pub(in crate::sim) fn note_gone(&mut self, id: EndId) {
+        self.note_above(id, Above::Cut);
+    }
+
+    /// Checks bytes delivered to a protocol against those its peer wrote.
+    pub(in crate::sim) fn was_given(&mut self, id: EndId, data: &[u8]) -> bool {
+        let Some(conn) = self.conn(id.conn) else { return false };
+        let (compared, other) = (conn.compared(id.side), usize::from(1 - id.side));
+        let Conn { ends, ways, .. } = conn;
+        let End { layers, .. } = &ends[id.side as usize];
+        let way = &mut ways[other];
+        if let Compared::Below = compared {
+            let ledger = &mut way.ledger;
+            let equal = ledger.len() >= data.len() && ledger.iter().zip(data).all(|(a, b)| a == b);
+            ledger.drain(..data.len().min(ledger.len()));
+            return equal;
+        }
+        way.ledger.clear();
+        match (compared, layers) {
+            (Compared::Above, Some(stack)) => way.above.take(&stack.kinds, data),
+            _ => {
+                way.above.give_up();
+                true
+            }
+        }
+    }
+
+    /// The protocol has received every byte its peer wrote.
+    pub(in crate::sim) fn was_given_all(&mut self, id: EndId) -> bool {
+        let Some(conn) = self.conn(id.conn) else { return true };
+        let compared = conn.compared(id.side);
+        let way = conn.way(1 - id.side);
+        match compared {
+            Compared::Below => way.ledger.is_empty(),
+            Compared::Above => way.above.len == 0 || way.above.cut,
+            Compared::No => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A layer's type.
+    const ONE: TypeId = TypeId::of::<u8>();
+    const OTHER: TypeId = TypeId::of::<u16>();
+
+    #[test]
+    fn what_was_written_before_a_layer_and_behind_it_is_compared() {
+        let mut ledger = Ledger::default();
+        ledger.add(&[ONE], b"ab");
+        ledger.add(&[ONE], b"c");
+        ledger.add(&[ONE, OTHER], b"def");
+        assert!(ledger.take(&[ONE], b"a") && ledger.take(&[ONE], b"bc"));
+        assert!(ledger.take(&[ONE, OTHER], b"d") && !ledger.take(&[ONE, OTHER], b"x"));
+    }
+
+    #[test]
+    fn more_than_was_written_is_noticed() {
+        let mut ledger = Ledger::default();
+        ledger.add(&[ONE], b"ab");
+        assert!(!ledger.take(&[ONE], b"abc"));
+    }
+
+    #[test]
+    fn other_layers_are_compared_no_more() {
+        let mut ledger = Ledger::default();
+        ledger.add(&[ONE], b"ab");
+        assert!(ledger.take(&[OTHER], b"xy") && ledger.take(&[ONE], b"xy"));
+        assert_eq!((ledger.len, ledger.parts.len()), (0, 0));
+    }
+
+    #[test]
+    fn no_more_than_4_mib_are_kept() {
+        let mut ledger = Ledger::default();
+        ledger.add(&[ONE], &vec![0; MOST]);
+        assert_eq!(ledger.len, MOST);
+        ledger.add(&[ONE], b"1");
+        assert_eq!((ledger.len, ledger.parts.len()), (0, 0));
+        ledger.add(&[ONE], b"2");
+        assert!(ledger.take(&[ONE], b"x"), "it is compared no more");
+    }
+}

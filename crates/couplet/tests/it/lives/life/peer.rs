@@ -1,0 +1,103 @@
+//! The raw peer of a life: the other end of the wire, in clear or speaking TLS.
+
+use couplet::Reason;
+use couplet::testing::Wire;
+
+use crate::sealed::{Raw, Sealed};
+
+/// What it does with bytes is about those of the streams: over TLS, plaintext. How many bytes of the wire
+/// these are is not checked there, and of a record that does not fit in the network the peer sends the
+/// rest by itself.
+pub(super) struct Peer {
+    wire: Wire,
+    sealed: Option<Sealed>,
+}
+
+impl Peer {
+    pub(super) fn new(wire: Wire, sealed: Option<Sealed>) -> Peer {
+        Peer { wire, sealed }
+    }
+
+    /// Sends what does not belong to its stream: a header below TLS.
+    pub(super) fn push_below(&self, header: &[u8]) -> usize {
+        self.wire.try_push(header).expect("it is open")
+    }
+
+    /// Goes on with the handshake, and with what did not fit.
+    pub(super) fn pump(&mut self) {
+        if let Some(sealed) = &mut self.sealed {
+            sealed.pump(&self.wire);
+        }
+    }
+
+    /// Sends as many bytes as fit; `None` on a broken connection.
+    pub(super) fn send(&mut self, data: &[u8]) -> Option<usize> {
+        match &mut self.sealed {
+            Some(sealed) if !self.wire.saw_reset() => Some(sealed.send(&self.wire, data)),
+            Some(_) => None,
+            None => self.wire.send(data),
+        }
+    }
+
+    /// Takes at most `n` bytes; over TLS, what lies in at least as many of the wire.
+    pub(super) fn take(&mut self, n: usize) -> Vec<u8> {
+        match &mut self.sealed {
+            Some(sealed) => sealed.take(&self.wire, n).0,
+            None => self.wire.take_most(n),
+        }
+    }
+
+    /// Ends its stream.
+    pub(super) fn fin(&mut self) {
+        match &mut self.sealed {
+            Some(sealed) => sealed.fin(&self.wire),
+            None => self.wire.fin(),
+        }
+    }
+
+    /// A FIN behind what is sent already, over TLS without a close_notify.
+    pub(super) fn cut(&mut self) {
+        self.wire.fin();
+    }
+
+    /// Closes as `close(2)` does. Over TLS this cuts its stream.
+    pub(super) fn close(&mut self) {
+        self.wire.close();
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.wire.reset();
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed.is_some()
+    }
+
+    /// Whether there is something to take.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.wire.waiting() + self.sealed.as_ref().map_or(0, Sealed::waiting) > 0
+    }
+
+    pub(super) fn saw_fin(&self) -> bool {
+        self.wire.saw_fin()
+    }
+
+    /// The near end's stream has ended as it should: with a FIN, over TLS with a close_notify.
+    pub(super) fn saw_the_end(&self) -> bool {
+        self.sealed.as_ref().map_or(self.wire.saw_fin(), Sealed::heard_goodbye)
+    }
+
+    pub(super) fn saw_reset(&self) -> bool {
+        self.wire.saw_reset()
+    }
+
+    /// Why what the near end sent was not TLS.
+    pub(super) fn failure(&self) -> Option<&Reason> {
+        self.sealed.as_ref().and_then(Sealed::failure)
+    }
+
+    /// Whether the near end has closed its socket.
+    pub(super) fn is_closed(&self) -> bool {
+        self.wire.is_closed()
+    }
+}

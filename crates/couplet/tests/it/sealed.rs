@@ -1,0 +1,193 @@
+//! The TLS of a raw peer, for the suite and the random lives: what the peer sends and takes passes through
+//! a layer of the library, driven by hand.
+
+use std::ops::ControlFlow::Continue;
+use std::rc::Rc;
+use std::time::Instant;
+
+use couplet::Reason;
+use couplet::layers::tls::Tls;
+use couplet::layers::{Layers, Outbox, Up};
+use couplet::testing::Wire;
+
+/// Most bytes that wait for the handshake.
+const EARLY: usize = 64 * 1024;
+
+/// How a connection has ended at its raw peer, if it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saw {
+    Open,
+    Fin,
+    Reset,
+}
+
+/// The socket of a raw peer.
+pub(crate) trait Raw {
+    /// Sends as much as fits in the buffers; `None` when the connection is broken, which a socket may
+    /// say only once.
+    fn send(&self, data: &[u8]) -> Option<usize>;
+
+    /// Shuts down the write side.
+    fn fin(&self);
+
+    /// Reads at most `n` bytes, once.
+    fn take(&self, n: usize) -> (Vec<u8>, Saw);
+}
+
+impl Raw for Wire {
+    fn send(&self, data: &[u8]) -> Option<usize> {
+        self.try_push(data).ok()
+    }
+
+    fn fin(&self) {
+        Wire::fin(self);
+    }
+
+    fn take(&self, n: usize) -> (Vec<u8>, Saw) {
+        let bytes = self.take_most(n);
+        let saw = match (bytes.is_empty(), self.saw_reset(), self.saw_fin()) {
+            (true, true, _) => Saw::Reset,
+            (true, false, true) => Saw::Fin,
+            _ => Saw::Open,
+        };
+        (bytes, saw)
+    }
+}
+
+/// TLS on one connection of a raw peer.
+pub(crate) struct Sealed {
+    layers: Layers,
+    above: Outbox,
+    /// Came before the peer asked for it.
+    plain: Vec<u8>,
+    now: Instant,
+    /// A close_notify and a FIN follow what is still to be sent.
+    ends: bool,
+    /// The other end's close_notify arrived.
+    said_goodbye: bool,
+    failed: Option<Reason>,
+    /// The end of the stream, where the handshake or a write has met it.
+    saw: Saw,
+}
+
+impl Sealed {
+    pub(crate) fn new(tls: Tls, now: Instant) -> Sealed {
+        let layers = Layers::new(tls, &Rc::default());
+        let (above, plain) = (Outbox::new(Rc::default()), Vec::new());
+        let (ends, said_goodbye, failed, saw) = (false, false, None, Saw::Open);
+        Sealed { layers, above, plain, now, ends, said_goodbye, failed, saw }
+    }
+
+    /// Sends what is still to be sent, and goes on with the handshake.
+    pub(crate) fn pump(&mut self, raw: &impl Raw) {
+        self.flush(raw);
+        while !self.layers.is_open() && !self.said_goodbye && self.failed.is_none() {
+            let (bytes, saw) = raw.take(64 * 1024);
+            self.rise(&bytes);
+            self.flush(raw);
+            if self.saw == Saw::Open {
+                self.saw = saw;
+            }
+            if bytes.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// Sends as much as fits in the buffers, and at most one record that does not.
+    pub(crate) fn send(&mut self, raw: &impl Raw, data: &[u8]) -> usize {
+        if !self.layers.is_open() {
+            // Behind the handshake.
+            let room = EARLY.saturating_sub(self.above.len()).min(data.len());
+            self.above.extend(&data[..room]);
+            return room;
+        }
+        let mut sent = 0;
+        for piece in data.chunks(16 * 1024) {
+            self.flush(raw);
+            if !self.is_flushed() {
+                break;
+            }
+            self.above.extend(piece);
+            sent += piece.len();
+        }
+        self.flush(raw);
+        sent
+    }
+
+    /// Takes what `n` bytes of the wire contain, or more bytes as long as they contain nothing.
+    pub(crate) fn take(&mut self, raw: &impl Raw, n: usize) -> (Vec<u8>, Saw) {
+        loop {
+            let (bytes, saw) = raw.take(n);
+            self.rise(&bytes);
+            self.flush(raw);
+            if !self.plain.is_empty() {
+                return (std::mem::take(&mut self.plain), Saw::Open);
+            }
+            if bytes.is_empty() {
+                return (Vec::new(), if self.saw == Saw::Open { saw } else { self.saw });
+            }
+        }
+    }
+
+    /// The number of bytes that came with the handshake and were not taken.
+    pub(crate) fn waiting(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// A close_notify and a FIN, behind what is still to be sent.
+    pub(crate) fn fin(&mut self, raw: &impl Raw) {
+        self.ends = true;
+        self.flush(raw);
+    }
+
+    /// Whether everything was sent.
+    pub(crate) fn is_flushed(&mut self) -> bool {
+        self.above.is_empty() && self.layers.held() == 0
+    }
+
+    /// Whether the other end's close_notify was taken.
+    pub(crate) fn heard_goodbye(&self) -> bool {
+        self.said_goodbye
+    }
+
+    /// Why what the other end sent was not TLS.
+    pub(crate) fn failure(&self) -> Option<&Reason> {
+        self.failed.as_ref()
+    }
+
+    fn rise(&mut self, bytes: &[u8]) {
+        let Sealed { layers, plain, said_goodbye, failed, .. } = self;
+        let _ = layers.feed(bytes, self.now, |up| {
+            match up {
+                Up::Data(data) => plain.extend_from_slice(data),
+                Up::Closed => *said_goodbye = true,
+                Up::Failed(reason) => *failed = Some(reason),
+                _ => {}
+            }
+            Continue(())
+        });
+    }
+
+    fn flush(&mut self, raw: &impl Raw) {
+        loop {
+            match self.ends && self.layers.is_open() {
+                true => drop(self.layers.close(&mut self.above, self.now)),
+                false => self.layers.down(&mut self.above, self.now),
+            }
+            let bottom = self.layers.bottom();
+            let sent = if bottom.is_empty() { Some(0) } else { raw.send(bottom.first()) };
+            if sent.is_none() && self.saw == Saw::Open {
+                self.saw = Saw::Reset;
+            }
+            let sent = sent.unwrap_or(0);
+            bottom.advance(sent);
+            if sent == 0 {
+                break;
+            }
+        }
+        if self.ends && self.layers.is_open() && self.is_flushed() {
+            raw.fin();
+        }
+    }
+}
