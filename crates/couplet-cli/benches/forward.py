@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""A thousand connections through `couplet forward`, beside socat and haproxy, in one run.
+"""`couplet forward` beside socat and haproxy: a thousand connections, or a few bulk streams.
 
     cargo build --release -p couplet-cli
     crates/couplet-cli/benches/forward.py [--connections 1000] [--rounds 30] [--size 1024] [--runs 3]
+    crates/couplet-cli/benches/forward.py --bulk 8 [--megabytes 1000] [--pace 0] [--runs 3]
 
 Needs socat and haproxy (apt-get install socat haproxy), Linux, and a limit on descriptors of 9000, which
 haproxy wants (ulimit -n 9000). In each run every forwarder in turn stands between this client and
@@ -16,10 +17,18 @@ fro on each of them, all at once. Told are, for each forwarder and as ratios of 
 
 haproxy runs with one thread. The connections' own end is not in the figures, because the time of a
 process that has ended cannot be read exactly.
+
+With `--bulk`, a source sends `megabytes` over so many streams to a sink. Told are the medians of the
+processor time per megabyte of the forwarder, the source, the sink and all three, because on the
+loopback interface each does a part of the others' work; and the rate. The forwarder has a processor
+of its own, and the ends share another. haproxy copies, through buffers of 64 KiB, and in a second row
+splices: what splice(2) gains in one program. With `--pace` the source sends at most so many megabytes
+a second.
 """
 
 import argparse
 import glob
+import multiprocessing
 import os
 import select
 import shutil
@@ -59,15 +68,17 @@ def start_socat(port, upstream, _folder):
     return ["socat", listen, f"TCP:{HOST}:{upstream}"]
 
 
-def start_haproxy(port, upstream, folder):
+def start_haproxy(port, upstream, folder, tuning="", option=""):
     path = os.path.join(folder, "haproxy.cfg")
     with open(path, "w") as config:
         config.write(
             f"""global
     nbthread 1
     maxconn 4096
+    {tuning}
 defaults
     mode tcp
+    {option}
     timeout connect 10s
     timeout client 60s
     timeout server 60s
@@ -79,7 +90,16 @@ listen all
     return ["haproxy", "-db", "-q", "-f", path]
 
 
+def start_copying(port, upstream, folder):
+    return start_haproxy(port, upstream, folder, tuning="tune.bufsize 65536")
+
+
+def start_splicing(port, upstream, folder):
+    return start_haproxy(port, upstream, folder, option="option splice-request")
+
+
 FORWARDERS = {"couplet": start_couplet, "socat": start_socat, "haproxy": start_haproxy}
+BULK = {"couplet": start_couplet, "haproxy": start_copying, "haproxy, splice": start_splicing}
 
 
 def processes(root):
@@ -167,19 +187,117 @@ def measure(name, options, folder):
             process.wait()
 
 
+def pour(port, options, go):
+    """The source: sends zeros to all streams alike."""
+    message, total = memoryview(bytes(65536)), options.megabytes * 1_000_000
+    poll, clients, sent = select.epoll(), {}, 0
+    for _ in range(options.bulk):
+        client = socket.create_connection((HOST, port))
+        client.setblocking(False)
+        clients[client.fileno()] = client
+        poll.register(client, select.EPOLLOUT)
+    go.wait()
+    began = time.monotonic()
+    while sent < total:
+        early = options.pace and sent / 1e6 / options.pace - (time.monotonic() - began)
+        if early > 0:
+            time.sleep(early)
+        for number, _ in poll.poll():
+            try:
+                sent += clients[number].send(message[: total - sent])
+            except BlockingIOError:
+                pass
+    for client in clients.values():
+        client.close()
+
+
+def drain(listener, options):
+    """The sink."""
+    buffer, left = bytearray(262144), options.megabytes * 1_000_000
+    poll, peers = select.epoll(), {}
+    poll.register(listener, select.EPOLLIN)
+    while left:
+        for number, _ in poll.poll():
+            if number == listener.fileno():
+                peer, _ = listener.accept()
+                peers[peer.fileno()] = peer
+                poll.register(peer, select.EPOLLIN)
+            elif received := peers[number].recv_into(buffer):
+                left -= received
+            else:
+                poll.unregister(number)
+
+
+def timed(out, cpus, work, *arguments):
+    """Runs `work` on these processors, and sends the microseconds that it took of them."""
+    os.sched_setaffinity(0, cpus)
+    before = time.process_time_ns()
+    work(*arguments)
+    out.put((work.__name__, (time.process_time_ns() - before) / 1e3))
+
+
+def measure_bulk(name, options, folder):
+    """Microseconds per megabyte of forwarder, source, sink and all; megabytes per second."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    times, go, port = multiprocessing.Queue(), multiprocessing.Event(), free_port()
+    with socket.create_server((HOST, 0), backlog=1024) as listener:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        command = BULK[name](port, listener.getsockname()[1], folder)
+        forwarder = subprocess.Popen(command, **quiet)
+        os.sched_setaffinity(forwarder.pid, {(others or [first])[0]})
+        ends = [(drain, listener, options), (pour, port, options, go)]
+        ends = [multiprocessing.Process(target=timed, args=(times, {first}, *end)) for end in ends]
+        try:
+            wait_listening(port)
+            for end in ends:
+                end.start()
+            time.sleep(0.3)
+            before, began = cpu([forwarder.pid]), time.monotonic()
+            go.set()
+            spent = dict(times.get(timeout=120) for _ in ends)
+            took, after = time.monotonic() - began, cpu([forwarder.pid])
+        finally:
+            forwarder.terminate()
+            forwarder.wait()
+            for end in ends:
+                if end.pid:
+                    end.terminate()
+                    end.join()
+    spent = [(after - before) * 1e3, spent["pour"], spent["drain"]]
+    spent = [each / options.megabytes for each in (*spent, sum(spent))]
+    return *spent, options.megabytes / took
+
+
+def report_bulk(options, runs):
+    pace = f", at most {options.pace} MB/s" if options.pace else ""
+    print(f"{options.megabytes} MB over {options.bulk} streams{pace}; CPU in µs/MB")
+    columns = "".join(f"{column:>10}" for column in ("source", "sink", "all", "MB/s"))
+    print(f"{'':16}{'forwarder':>12}{'(least-most)':>14}{columns}")
+    for name, each in runs.items():
+        forwarder, *others = (statistics.median(column) for column in zip(*each))
+        spread = f"({min(run[0] for run in each):.0f}-{max(run[0] for run in each):.0f})"
+        print(f"{name:16}{forwarder:12.0f}{spread:>14}" + "".join(f"{it:10.0f}" for it in others))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--bulk", type=int, default=0, metavar="STREAMS")
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--pace", type=int, default=0)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    names = [name for name in FORWARDERS if name == "couplet" or shutil.which(name)]
+    forwarders, run = (BULK, measure_bulk) if options.bulk else (FORWARDERS, measure)
+    names = [name for name in forwarders if name == "couplet" or shutil.which(name.split(",")[0])]
     runs = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.runs):
             for name in names:
-                runs[name].append(measure(name, options, folder))
+                runs[name].append(run(name, options, folder))
+    if options.bulk:
+        return report_bulk(options, runs)
     middle = {name: [statistics.median(each) for each in zip(*runs[name])] for name in names}
     print(f"{options.connections} connections, {options.rounds} messages of {options.size} bytes on each")
     print(f"{'':10}{'connects':>12}{'messages':>12}{'CPU':>12}{'memory':>14}")

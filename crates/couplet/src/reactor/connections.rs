@@ -20,6 +20,9 @@ use crate::transport::{ConnectionId, Transport};
 /// Most times that layers are asked for more output of one connection, 64 KiB each, before the others
 /// have their turn.
 const POURS: usize = 8;
+/// Output of this size is sent immediately, though nobody waits for it: until the end of the turn it
+/// might leave the caches, and further writes would hardly save a system call.
+const LARGE: usize = 16 * 1024;
 
 impl Core {
     /// Adds a connection that has no protocol yet.
@@ -87,8 +90,8 @@ impl Core {
             self.reactor.enqueue(Call::Due(key));
         }
         if follows.has(Follows::OUTPUT) {
-            if entry.life.is_full() {
-                // Try to send first: a producer is paused only for bytes that the driver refuses.
+            if entry.life.is_full() || entry.life.cell().buffered() >= LARGE {
+                // Where it is full too: a producer is paused only for bytes that the driver refuses.
                 self.send(io, key);
             } else if !std::mem::replace(&mut entry.to_write, true) {
                 self.to_write.push(key);

@@ -1,7 +1,7 @@
 //! When the loop turns again immediately, and when it sleeps: it never sleeps while a request is
 //! pending, and never spins once all work is done.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -116,4 +116,59 @@ fn a_tell_that_tells_itself_ends_no_turn_later() {
         turns += 1;
         assert!(turns < 1000, "it is reported in every turn");
     }
+}
+
+/// Forwards everything to the first connection of its port, and notes what is buffered there before.
+struct Forwards {
+    first: Rc<RefCell<Option<Transport>>>,
+    buffered: Rc<RefCell<Vec<usize>>>,
+}
+
+impl Protocol for Forwards {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.first.borrow_mut().get_or_insert_with(|| transport.clone());
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        let first = self.first.borrow().clone().expect("the first connection is made");
+        self.buffered.borrow_mut().push(first.buffered());
+        first.write(data);
+    }
+}
+
+/// Two connections forward this much to a third in one turn: what the second finds buffered there.
+fn left_by_an_earlier_event(size: usize) -> usize {
+    let (memory, _network) = Memory::new(Manner::Readiness, 1);
+    let mut l = Loop::with_driver(memory, LoopOptions::default());
+    let reactor = l.reactor();
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let (first, buffered) = (Rc::default(), Rc::<RefCell<Vec<usize>>>::default());
+    let noted = buffered.clone();
+    let forwards = move || Forwards { first: Rc::clone(&first), buffered: noted.clone() };
+    let server = reactor.listen_tcp(any, forwards).expect("a port in memory is free");
+    let clients = Rc::<RefCell<Vec<Connection<Silent>>>>::default();
+    for _ in 0..3 {
+        let made = clients.clone();
+        let connecting = reactor.connect(server.host().to_string(), || Silent);
+        connecting.map(move |connection| made.borrow_mut().push(connection)).detach();
+    }
+    let turn = |l: &mut Loop| l.turn(Some(Duration::ZERO)).expect("memory does not fail");
+    for _ in 0..10 {
+        turn(&mut l);
+    }
+    for client in &clients.borrow()[1..] {
+        client.tell(move |_, transport| transport.write(vec![b'x'; size]));
+    }
+    for _ in 0..10 {
+        turn(&mut l);
+    }
+    let buffered = buffered.borrow();
+    assert_eq!((buffered.len(), buffered[0]), (2, 0));
+    buffered[1]
+}
+
+#[test]
+fn large_output_for_another_connection_does_not_wait_for_the_end_of_the_turn() {
+    assert_eq!(left_by_an_earlier_event(100), 100, "small output is sent together, in step 7");
+    assert_eq!(left_by_an_earlier_event(16 * 1024), 0);
 }
