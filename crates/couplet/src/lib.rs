@@ -55,7 +55,7 @@
 //! | --- | --- |
 //! | TCP and UNIX servers and clients, [`endpoints`], names, happy eyeballs | UDP, except in [`sim`] |
 //! | [layers]: TLS, the PROXY protocol, throttles, traffic logs, and your own | processes |
-//! | [`Deferred`]s, which are futures; tasks; timed calls | io_uring |
+//! | [`Deferred`]s, which are futures; tasks; [streams](stream) for `async`; timed calls | io_uring |
 //! | [framing](protocols): lines, netstrings, length-prefixed strings, and your own with [`Framer`](protocols::Framer) | HTTP and other application protocols |
 //! | [relays and policies](protocols): reconnecting, connection and message limits | |
 //! | threads: [`Remote`], [`Reactor::defer_to_thread`]; `Reactor::watch` for file descriptors | |
@@ -68,6 +68,7 @@
 //! | learn step by step | the guide, [`manual`] |
 //! | implement a protocol | [`Protocol`], [`Transport`] |
 //! | exchange lines or length-prefixed strings | [`protocols`] |
+//! | write a dialogue as a sequence, with `async` | [`stream`] |
 //! | build a protocol per connection, handle failed connects | [`Factory`], [`Shared`] |
 //! | listen, connect, call later, spawn a future | [`Reactor`], [`endpoints`] |
 //! | say in a string where to listen and through what, or add a kind of your own | the chapter [`manual::endpoints`] |
@@ -144,6 +145,7 @@ pub mod services;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slots;
+pub mod stream;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -170,6 +172,8 @@ pub use reactor::{
     Connector, ConnectorState, DelayedCall, Loop, LoopOptions, Port, Reactor, Remote, Shutdown,
     run, run_until,
 };
+#[doc(inline)]
+pub use stream::Stream;
 #[doc(inline)]
 pub use task::LoopingCall;
 #[doc(inline)]

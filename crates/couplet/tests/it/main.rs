@@ -41,6 +41,7 @@ mod services;
 mod sim;
 mod smoke;
 mod snapshot;
+mod streams;
 mod suite;
 mod task;
 mod tasks;

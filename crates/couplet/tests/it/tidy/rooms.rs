@@ -11,7 +11,7 @@ use super::source::{Code, Mention, assert_none, library};
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
 /// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
 /// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 16] = [
+const MAY_KNOW: [(&str, &[&str]); 17] = [
     ("address", &[]),
     ("slots", &[]),
     ("panics", &[]),
@@ -75,6 +75,7 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
     ),
     // Law 8: the public API only. `tests/public_api.rs` has the compiler check it too.
     ("protocols", &[THE_ROOT, "defer", "driver", "endpoints", "layers"]),
+    ("stream", &[THE_ROOT, "defer", "endpoints", "layers"]),
     ("services", &[THE_ROOT, "defer", "endpoints", "layers"]),
 ];
 

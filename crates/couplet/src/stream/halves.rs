@@ -1,0 +1,62 @@
+//! The two halves of a stream.
+
+use std::fmt;
+use std::rc::Rc;
+
+use super::shared::{Owner, Shared};
+use crate::Transport;
+
+/// The reading half of a [`Stream`](super::Stream), from its [`split`](super::Stream::split).
+pub struct ReadHalf {
+    owner: Rc<Owner>,
+}
+
+/// The writing half of a [`Stream`](super::Stream), from its [`split`](super::Stream::split).
+/// Dropping it ends our stream to the peer, after everything written.
+pub struct WriteHalf {
+    owner: Rc<Owner>,
+}
+
+pub(super) fn split(owner: Rc<Owner>) -> (ReadHalf, WriteHalf) {
+    (ReadHalf { owner: owner.clone() }, WriteHalf { owner })
+}
+
+impl ReadHalf {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.owner.0
+    }
+
+    /// The transport underneath.
+    pub fn transport(&self) -> &Transport {
+        &self.shared().transport
+    }
+}
+
+impl WriteHalf {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.owner.0
+    }
+
+    /// The transport underneath.
+    pub fn transport(&self) -> &Transport {
+        &self.shared().transport
+    }
+}
+
+impl Drop for WriteHalf {
+    fn drop(&mut self) {
+        self.transport().lose_write_connection();
+    }
+}
+
+impl fmt::Debug for ReadHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadHalf").field("peer", self.transport().peer()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WriteHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteHalf").field("peer", self.transport().peer()).finish_non_exhaustive()
+    }
+}

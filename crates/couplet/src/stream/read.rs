@@ -1,0 +1,201 @@
+//! Reading, which [`Stream`] and [`ReadHalf`] have in common.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::BufMut;
+
+use super::shared::{Look, Shared};
+use super::{ReadHalf, Stream};
+
+/// The longest line of [`Stream::read_line`], in bytes.
+pub const LONGEST_LINE: usize = 64 * 1024;
+
+impl Shared {
+    fn poll_read_into(
+        &self,
+        cx: &mut Context<'_>,
+        room: usize,
+        put: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        self.poll_look(cx, |arrived, ended| {
+            let n = arrived.len().min(room);
+            if n == 0 && room > 0 && !ended {
+                return Ok(Look::More);
+            }
+            put(&arrived[..n]);
+            Ok(Look::Taken(n, n))
+        })
+    }
+
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_read_into(cx, buffer.len(), |data| buffer[..data.len()].copy_from_slice(data))
+    }
+
+    async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, buffer)).await
+    }
+
+    async fn read_buf(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
+        let room = buffer.remaining_mut();
+        poll_fn(|cx| self.poll_read_into(cx, room, |data| buffer.put_slice(data))).await
+    }
+
+    async fn read_exact(&self, mut buffer: &mut [u8]) -> io::Result<()> {
+        while !buffer.is_empty() {
+            match self.read(buffer).await? {
+                0 => return Err(cut("the stream ended before the bytes that were expected")),
+                n => buffer = &mut buffer[n..],
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_to_end(&self, bytes: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
+        let before = bytes.len();
+        loop {
+            let room = limit.saturating_sub(bytes.len() - before);
+            let n =
+                poll_fn(|cx| self.poll_read_into(cx, room + 1, |data| bytes.extend(data))).await?;
+            match n {
+                0 => return Ok(bytes.len() - before),
+                n if n > room => return Err(too_long("stream", limit)),
+                _ => {}
+            }
+        }
+    }
+
+    async fn read_until(&self, delimiter: u8, limit: usize) -> io::Result<Vec<u8>> {
+        let mut searched = 0;
+        poll_fn(|cx| {
+            self.poll_look(cx, |arrived, ended| {
+                let unseen = &arrived[searched..];
+                let end = memchr::memchr(delimiter, unseen).map(|at| searched + at + 1);
+                let length = end.or_else(|| ended.then_some(arrived.len()));
+                if length.unwrap_or(arrived.len()) > limit {
+                    return Err(too_long("line", limit));
+                }
+                searched = arrived.len();
+                Ok(match length {
+                    Some(n) => Look::Taken(n, arrived[..n].to_vec()),
+                    None => Look::More,
+                })
+            })
+        })
+        .await
+    }
+
+    async fn read_line(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = self.read_until(b'\n', LONGEST_LINE + 2).await?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        if line.pop_if(|last| *last == b'\n').is_some() {
+            line.pop_if(|last| *last == b'\r');
+        }
+        if line.len() > LONGEST_LINE {
+            return Err(too_long("line", LONGEST_LINE));
+        }
+        Ok(Some(line))
+    }
+}
+
+fn cut(text: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, text)
+}
+
+fn too_long(what: &str, limit: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a {what} of more than {limit} bytes"))
+}
+
+/// The same methods for a stream and its reading half.
+macro_rules! reads {
+    ($type:ty) => {
+        impl $type {
+            /// Reads what has arrived, at most as much as fits; waits until there is something. 0 is
+            /// the end of the stream, or an empty buffer.
+            ///
+            /// Cancel-safe: a future that is dropped has read nothing.
+            ///
+            /// # Errors
+            ///
+            /// When the connection was lost, after the last byte that arrived.
+            pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.shared().read(buffer).await
+            }
+
+            /// [`read`](Self::read) into the free room of a buffer, such as a `BytesMut`.
+            ///
+            /// Cancel-safe: a future that is dropped has read nothing.
+            ///
+            /// # Errors
+            ///
+            /// As for [`read`](Self::read).
+            pub async fn read_buf(&mut self, buffer: &mut impl BufMut) -> io::Result<usize> {
+                self.shared().read_buf(buffer).await
+            }
+
+            /// Fills the buffer.
+            ///
+            /// Not cancel-safe: a future that is dropped may have read a part, which is in the buffer.
+            ///
+            /// # Errors
+            ///
+            /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when the stream ends before; as for
+            /// [`read`](Self::read).
+            pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+                self.shared().read_exact(buffer).await
+            }
+
+            /// Appends all up to the end of the stream, and returns how much that was.
+            ///
+            /// Cancel-safe: what was read is in the vector.
+            ///
+            /// # Errors
+            ///
+            /// [`InvalidData`](io::ErrorKind::InvalidData) when there are more than `limit` bytes; as
+            /// for [`read`](Self::read).
+            pub async fn read_to_end(
+                &mut self,
+                bytes: &mut Vec<u8>,
+                limit: usize,
+            ) -> io::Result<usize> {
+                self.shared().read_to_end(bytes, limit).await
+            }
+
+            /// Reads up to the delimiter, which is included. At the end of the stream it gives what is
+            /// left, without one; then nothing.
+            ///
+            /// Cancel-safe: the bytes stay in the stream until the delimiter is there.
+            ///
+            /// # Errors
+            ///
+            /// [`InvalidData`](io::ErrorKind::InvalidData) when there are more than `limit` bytes; they
+            /// stay unread. As for [`read`](Self::read).
+            pub async fn read_until(&mut self, delimiter: u8, limit: usize) -> io::Result<Vec<u8>> {
+                self.shared().read_until(delimiter, limit).await
+            }
+
+            /// Reads a line of at most [`LONGEST_LINE`] bytes, without its end, `\n` or `\r\n`. `None`
+            /// at the end of the stream; a last line that has no end is a line.
+            ///
+            /// Cancel-safe: the bytes stay in the stream until the line is whole.
+            ///
+            /// # Errors
+            ///
+            /// [`InvalidData`](io::ErrorKind::InvalidData) when the line is longer; as for
+            /// [`read`](Self::read).
+            pub async fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+                self.shared().read_line().await
+            }
+        }
+    };
+}
+
+reads!(Stream);
+reads!(ReadHalf);

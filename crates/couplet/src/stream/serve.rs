@@ -1,0 +1,69 @@
+//! Streams from endpoints.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::Stream;
+use super::shared::{Shared, StreamProtocol};
+use crate::defer::Panicked;
+use crate::endpoints::{ClientEndpoint, IntoEndpoint, ServerEndpoint};
+use crate::{Deferred, Port, Reactor, Result, Transport};
+
+impl Reactor {
+    /// Connects to an endpoint; the Deferred fires with the stream. It fails as
+    /// [`connect`](Reactor::connect) does; cancelling it stops the attempt.
+    #[track_caller]
+    pub fn connect_stream(
+        &self,
+        endpoint: impl IntoEndpoint<dyn ClientEndpoint>,
+    ) -> Deferred<Stream> {
+        let made: Rc<Cell<Option<Stream>>> = Rc::default();
+        let slot = made.clone();
+        let protocol = StreamProtocol::new(move |shared| slot.set(Some(Stream::of(shared))));
+        self.connect_protocol(endpoint, protocol)
+            .map(move |_| made.take().expect("the connection was made"))
+    }
+
+    /// Listens on an endpoint, and runs `handle` with the stream of each connection, as a task.
+    ///
+    /// A handler that returns an error, or panics, ends its own connection with that as the reason:
+    /// after an error what was written is sent, after a panic the connection is reset.
+    ///
+    /// # Errors
+    ///
+    /// As for [`listen`](Reactor::listen).
+    #[track_caller]
+    pub fn serve(
+        &self,
+        endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
+        handle: impl AsyncFn(Stream) -> Result<()> + 'static,
+    ) -> Result<Port> {
+        let handle = Rc::new(handle);
+        self.listen(endpoint, move || {
+            let handle = handle.clone();
+            StreamProtocol::new(move |shared| run(shared, handle))
+        })
+    }
+}
+
+fn run(shared: Rc<Shared>, handle: Rc<impl AsyncFn(Stream) -> Result<()> + 'static>) {
+    let transport = shared.transport.clone();
+    let reactor = transport.reactor().clone();
+    let task = reactor.spawn(async move { handle(Stream::of(shared)).await });
+    task.add_errback(move |failure| {
+        end(&transport, failure);
+        Ok(())
+    })
+    .detach();
+}
+
+fn end(transport: &Transport, failure: crate::Failure) {
+    let connection = transport.id();
+    if failure.downcast_ref::<Panicked>().is_some() {
+        tracing::error!(%connection, peer = %transport.peer(), %failure, "a handler panicked");
+        transport.abort_connection();
+    } else {
+        tracing::debug!(%connection, peer = %transport.peer(), %failure, "a handler failed");
+        transport.fail(failure);
+    }
+}

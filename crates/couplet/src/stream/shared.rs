@@ -1,0 +1,353 @@
+//! What a stream and its protocol share.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use crate::ConnectionLost;
+use crate::Deferred;
+use crate::Protocol;
+use crate::Reason;
+use crate::Transport;
+
+/// The connection of a stream. Neither user code nor a foreign waker is called while `state` is borrowed.
+pub(super) struct Shared {
+    pub(super) transport: Transport,
+    state: RefCell<State>,
+}
+
+/// The ends of a stream that the user holds: the connection closes when all are gone.
+pub(super) struct Owner(pub(super) Rc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.transport.lose_connection();
+    }
+}
+
+#[derive(Default)]
+struct State {
+    inbox: Inbox,
+    /// Reading is paused because nobody waits for more.
+    paused: bool,
+    /// The peer's stream has ended.
+    read_closed: bool,
+    /// Our stream was ended by `shutdown`.
+    shut: bool,
+    /// All of it has left, and the FIN.
+    write_closed: bool,
+    /// The number of handshakes that are complete.
+    handshakes: usize,
+    lost: Option<Reason>,
+    /// Waits for bytes.
+    reader: Option<Waker>,
+    /// Waits for room in the buffer.
+    room: Option<Deferred<()>>,
+    /// Waits for the buffer to be empty.
+    flush: Option<Deferred<()>>,
+    /// Waits for anything else: the end, our FIN, a handshake.
+    watcher: Option<Waker>,
+}
+
+/// Bytes that arrived and were not read yet. Law 9: two reads of the transport, the second of which
+/// pauses it; while someone waits for a whole thing, as much as that may have.
+#[derive(Default)]
+struct Inbox {
+    bytes: Vec<u8>,
+    read: usize,
+}
+
+impl Inbox {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.read..]
+    }
+
+    fn push(&mut self, data: &[u8]) {
+        if self.read > self.bytes.len() / 2 {
+            self.bytes.drain(..std::mem::take(&mut self.read));
+        }
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// An empty inbox holds no large buffer.
+    fn take(&mut self, n: usize) {
+        self.read += n;
+        if self.read == self.bytes.len() {
+            self.read = 0;
+            self.bytes.clear();
+            if self.bytes.capacity() > KEPT {
+                self.bytes = Vec::new();
+            }
+        }
+    }
+}
+
+/// The largest buffer that an idle stream keeps, in bytes.
+const KEPT: usize = 1024;
+
+/// What a reader makes of the bytes that have arrived.
+pub(super) enum Look<T> {
+    /// So many of them are taken, and this is the result.
+    Taken(usize, T),
+    /// They are not enough.
+    More,
+}
+
+impl Shared {
+    pub(super) fn new(transport: &Transport) -> Rc<Shared> {
+        Rc::new(Shared { transport: transport.clone(), state: RefCell::default() })
+    }
+
+    /// Reads by `look`, which gets what has arrived and whether the stream has ended behind it; then it
+    /// must take. Once all is taken, a connection that was lost is an error.
+    pub(super) fn poll_look<T>(
+        &self,
+        cx: &mut Context<'_>,
+        look: impl FnOnce(&[u8], bool) -> io::Result<Look<T>>,
+    ) -> Poll<io::Result<T>> {
+        let mut state = self.state.borrow_mut();
+        let ended = state.read_closed || state.lost.is_some();
+        if state.inbox.rest().is_empty()
+            && let Some(reason) = state.lost.as_ref().filter(|reason| !reason.is_clean())
+        {
+            return Poll::Ready(Err(lost(reason)));
+        }
+        // The buffer that `look` fills may be the user's own kind.
+        let mut inbox = std::mem::take(&mut state.inbox);
+        drop(state);
+        let looked = look(inbox.rest(), ended);
+        let mut state = self.state.borrow_mut();
+        let polled = match looked {
+            Ok(Look::Taken(n, taken)) => {
+                inbox.take(n);
+                Poll::Ready(Ok(taken))
+            }
+            Ok(Look::More) => {
+                state.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        };
+        let resume = state.paused && (polled.is_pending() || inbox.rest().is_empty());
+        state.paused &= !resume;
+        state.inbox = inbox;
+        drop(state);
+        if resume {
+            self.transport.resume_producing();
+        }
+        polled
+    }
+
+    /// Whether bytes have arrived that nobody has read.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(super) fn has_unread(&self) -> bool {
+        !self.state.borrow().inbox.rest().is_empty()
+    }
+
+    /// Writes some of `data`, at most [`CHUNK`], once there is room.
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_room(cx))?;
+        let n = data.len().min(CHUNK);
+        self.transport.write(&data[..n]);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Ready when no more than the high mark is buffered; an error where nothing can be written any more.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_writable()?;
+        let is_due = self.transport.is_full() || self.state.borrow().room.is_some();
+        if is_due {
+            ready!(self.poll_buffer(cx, |state| &mut state.room, Transport::drained));
+            self.check_writable()?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when everything written was handed to the system.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_buffer(cx, |state| &mut state.flush, Transport::flushed));
+        Poll::Ready(match &self.state.borrow().lost {
+            Some(reason) if !reason.is_clean() => Err(lost(reason)),
+            _ => Ok(()),
+        })
+    }
+
+    /// Polls the Deferred in this place, which begins as the given one. It does not fail: who is about to
+    /// be told of the loss may be gone.
+    fn poll_buffer(
+        &self,
+        cx: &mut Context<'_>,
+        place: impl Fn(&mut State) -> &mut Option<Deferred<()>>,
+        begin: impl FnOnce(&Transport) -> Deferred<()>,
+    ) -> Poll<()> {
+        let waiting = place(&mut self.state.borrow_mut()).take();
+        let mut waiting =
+            waiting.unwrap_or_else(|| begin(&self.transport).recover(|_| Deferred::succeed(())));
+        match Pin::new(&mut waiting).poll(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => {
+                *place(&mut self.state.borrow_mut()) = Some(waiting);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        let state = self.state.borrow();
+        match &state.lost {
+            Some(reason) => Err(lost(reason)),
+            None if state.shut || self.transport.is_closing() => {
+                Err(io::Error::new(io::ErrorKind::BrokenPipe, "our stream to the peer has ended"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Ends our stream; ready when the FIN has left.
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let begun = std::mem::replace(&mut self.state.borrow_mut().shut, true);
+        if !begun {
+            self.transport.lose_write_connection();
+        }
+        self.poll_watch(cx, |state| match &state.lost {
+            _ if state.write_closed => Some(Ok(())),
+            Some(reason) if reason.is_clean() => Some(Ok(())),
+            Some(reason) => Some(Err(lost(reason))),
+            None => None,
+        })
+    }
+
+    /// Ready when the connection is gone; an error unless it ended as it should.
+    pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_watch(cx, |state| {
+            let reason = state.lost.as_ref()?;
+            Some(if reason.is_clean() { Ok(()) } else { Err(lost(reason)) })
+        })
+    }
+
+    /// The number of handshakes that are complete.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(super) fn handshakes(&self) -> usize {
+        self.state.borrow().handshakes
+    }
+
+    /// Ready when more than so many handshakes are complete.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub(super) fn poll_handshake(&self, cx: &mut Context<'_>, n: usize) -> Poll<io::Result<()>> {
+        self.poll_watch(cx, |state| match &state.lost {
+            _ if state.handshakes > n => Some(Ok(())),
+            Some(reason) => Some(Err(lost(reason))),
+            None => None,
+        })
+    }
+
+    fn poll_watch(
+        &self,
+        cx: &mut Context<'_>,
+        ready: impl FnOnce(&State) -> Option<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.state.borrow_mut();
+        match ready(&state) {
+            Some(result) => Poll::Ready(result),
+            None => {
+                state.watcher = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Notes something, then wakes who waits for it.
+    fn note(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.borrow_mut();
+        change(&mut state);
+        let wakers = [state.reader.take(), state.watcher.take()];
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+/// The most that one write takes past the high mark, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// The error of a connection that was lost.
+pub(super) fn lost(reason: &Reason) -> io::Error {
+    let kind = match reason {
+        Reason::Lost(error) => error.kind(),
+        Reason::Aborted => io::ErrorKind::ConnectionAborted,
+        Reason::Timeout | Reason::CloseTimedOut => io::ErrorKind::TimedOut,
+        Reason::Done(_) => io::ErrorKind::BrokenPipe,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, ConnectionLost(reason.clone()))
+}
+
+/// The protocol of a stream's connection.
+pub(super) struct StreamProtocol {
+    shared: Option<Rc<Shared>>,
+    /// Gets the stream when the connection is made.
+    made: Option<Box<dyn FnOnce(Rc<Shared>)>>,
+}
+
+impl StreamProtocol {
+    /// Of a connection that is open.
+    pub(super) fn of(shared: &Rc<Shared>) -> StreamProtocol {
+        StreamProtocol { shared: Some(shared.clone()), made: None }
+    }
+
+    /// Of a connection to come.
+    pub(super) fn new(made: impl FnOnce(Rc<Shared>) + 'static) -> StreamProtocol {
+        StreamProtocol { shared: None, made: Some(Box::new(made)) }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut State)) {
+        if let Some(shared) = &self.shared {
+            shared.note(change);
+        }
+    }
+}
+
+impl Protocol for StreamProtocol {
+    fn connection_made(&mut self, transport: &Transport) {
+        if let Some(made) = self.made.take() {
+            let shared = Shared::new(transport);
+            self.shared = Some(shared.clone());
+            made(shared);
+        }
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        let Some(shared) = &self.shared else { return };
+        let mut state = shared.state.borrow_mut();
+        state.inbox.push(data);
+        match state.reader.take() {
+            Some(reader) => {
+                drop(state);
+                reader.wake();
+            }
+            None => {
+                state.paused = true;
+                drop(state);
+                transport.pause_producing();
+            }
+        }
+    }
+
+    fn read_closed(&mut self, _: &Transport) {
+        self.note(|state| state.read_closed = true);
+    }
+
+    fn write_closed(&mut self, _: &Transport) {
+        self.note(|state| state.write_closed = true);
+    }
+
+    fn handshake_completed(&mut self, _: &Transport) {
+        self.note(|state| state.handshakes += 1);
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        self.note(|state| state.lost = Some(reason.clone()));
+    }
+}

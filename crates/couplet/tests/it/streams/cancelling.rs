@@ -1,0 +1,94 @@
+//! Futures that are dropped at an await point: which bytes are where.
+
+use std::pin::pin;
+
+use super::{connected, finish, poll_once};
+use crate::secure::Rig;
+
+/// Begins a read that needs more than there is, and drops it; then all that has arrived must be there.
+macro_rules! keeps_its_bytes {
+    ($name:ident, $stream:ident, $begin:expr) => {
+        #[test]
+        fn $name() {
+            for mut rig in Rig::both() {
+                let (mut $stream, wire) = connected(&mut rig);
+                for piece in [&b"ab"[..], b"cd", b"ef"] {
+                    wire.push(piece);
+                    rig.turn();
+                    assert!(poll_once(pin!($begin)).is_pending(), "it needs more");
+                }
+                wire.push(b"g\n");
+                wire.fin();
+                rig.turn();
+                let line = finish(&mut rig, async move { Ok($stream.read_line().await?) });
+                assert_eq!(line.as_deref(), Some(&b"abcdefg"[..]));
+            }
+        }
+    };
+}
+
+keeps_its_bytes!(a_read_line_that_is_dropped_keeps_its_bytes, stream, stream.read_line());
+keeps_its_bytes!(a_read_until_that_is_dropped_keeps_its_bytes, stream, stream.read_until(b'!', 99));
+
+#[test]
+fn a_read_that_is_dropped_has_read_nothing() {
+    for mut rig in Rig::both() {
+        let (mut stream, wire) = connected(&mut rig);
+        assert!(poll_once(pin!(stream.read(&mut [0; 9]))).is_pending());
+        let mut buffer = Vec::with_capacity(9);
+        assert!(poll_once(pin!(stream.read_buf(&mut buffer))).is_pending());
+        wire.push(b"all of it\n");
+        rig.turn();
+        let line = finish(&mut rig, async move { Ok(stream.read_line().await?) });
+        assert_eq!(line.as_deref(), Some(&b"all of it"[..]));
+    }
+}
+
+#[test]
+fn a_read_exact_that_is_dropped_has_its_part_in_the_buffer() {
+    let [mut rig, _] = Rig::both();
+    let (mut stream, wire) = connected(&mut rig);
+    wire.push(b"ab");
+    rig.turn();
+    let mut buffer = [0; 4];
+    assert!(poll_once(pin!(stream.read_exact(&mut buffer))).is_pending());
+    assert_eq!(&buffer, b"ab\0\0");
+    wire.push(b"cd\n");
+    rig.turn();
+    let line = finish(&mut rig, async move { Ok(stream.read_line().await?) });
+    assert_eq!(line.as_deref(), Some(&b"cd"[..]));
+}
+
+#[test]
+fn a_write_that_is_dropped_has_written_a_part_in_order_or_nothing() {
+    for mut rig in Rig::both() {
+        rig.network.set_capacity(1000);
+        let (mut stream, wire) = connected(&mut rig);
+        let data: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+        assert!(poll_once(pin!(stream.write_all(&data))).is_pending(), "it is past the mark");
+        let part = stream.transport().buffered();
+        assert!(part > 0 && part < data.len());
+        // What does not begin writes nothing.
+        assert!(poll_once(pin!(stream.write_bytes(vec![0; 10]))).is_pending());
+        assert_eq!(stream.transport().buffered(), part);
+        assert!(poll_once(pin!(stream.flush())).is_pending());
+        assert!(poll_once(pin!(stream.shutdown())).is_pending());
+        let mut taken = Vec::new();
+        while !wire.saw_fin() || wire.waiting() > 0 {
+            taken.append(&mut wire.take());
+            rig.turn();
+        }
+        assert_eq!(taken, data[..part]);
+        finish(&mut rig, async move { Ok(stream.shutdown().await?) });
+    }
+}
+
+#[test]
+fn a_close_that_is_dropped_closes() {
+    for mut rig in Rig::both() {
+        let (stream, wire) = connected(&mut rig);
+        assert!(poll_once(pin!(stream.close())).is_pending());
+        rig.turn();
+        assert!(wire.saw_fin());
+    }
+}

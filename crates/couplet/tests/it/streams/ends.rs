@@ -1,0 +1,182 @@
+//! FIN, reset, drop, panics: how a stream ends.
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::rc::Rc;
+
+use couplet::{ConnectionLost, Reason, Result};
+
+use super::{connected, finish, serve, start};
+use crate::secure::Rig;
+
+#[test]
+fn the_peers_fin_ends_reading_and_nothing_else() {
+    for mut rig in Rig::both() {
+        let (mut stream, wire) = connected(&mut rig);
+        wire.push(b"last");
+        wire.fin();
+        let ended = start(&mut rig, async move {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all, 100).await?;
+            stream.write_all("answer").await?;
+            stream.flush().await?;
+            assert_eq!(stream.read(&mut [0]).await?, 0, "it stays the end");
+            stream.close().await?;
+            Ok(all)
+        });
+        assert_eq!(ended.take().expect("a clean end"), b"last");
+        assert_eq!(wire.take(), b"answer");
+        assert!(wire.saw_fin());
+    }
+}
+
+#[test]
+fn shutdown_ends_our_stream_and_reading_goes_on() {
+    for mut rig in Rig::both() {
+        let (mut stream, wire) = connected(&mut rig);
+        let talk = start(&mut rig, async move {
+            stream.write_all("question").await?;
+            stream.shutdown().await?;
+            let error = stream.write_all("more").await.expect_err("our stream has ended");
+            assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+            let line = stream.read_line().await?;
+            stream.close().await?;
+            Ok(line)
+        });
+        assert!(talk.is_pending());
+        assert_eq!(wire.take(), b"question");
+        assert!(wire.saw_fin());
+        wire.push(b"answer\n");
+        wire.fin();
+        rig.turn();
+        assert_eq!(talk.take().expect("an answer").as_deref(), Some(&b"answer"[..]));
+    }
+}
+
+#[test]
+fn a_reset_fails_what_is_read_after_the_bytes_that_arrived() {
+    for mut rig in Rig::both() {
+        let (mut stream, wire) = connected(&mut rig);
+        wire.push(b"arrived");
+        rig.turn();
+        wire.reset();
+        rig.turn();
+        finish(&mut rig, async move {
+            let mut buffer = [0; 100];
+            assert_eq!(stream.read(&mut buffer).await?, 7);
+            let error = stream.read(&mut buffer).await.expect_err("it is lost");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            let source = error.get_ref().and_then(|source| source.downcast_ref());
+            assert!(matches!(source, Some(ConnectionLost(Reason::Lost(_)))), "{error}");
+            assert!(stream.close().await.is_err(), "that was no clean end");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_stream_that_ends_early_fails_read_exact() {
+    let [mut rig, _] = Rig::both();
+    let (mut stream, wire) = connected(&mut rig);
+    wire.push(b"ab");
+    wire.fin();
+    let kind = finish(&mut rig, async move {
+        Ok(stream.read_exact(&mut [0; 3]).await.map_err(|error| error.kind()))
+    });
+    assert_eq!(kind, Err(ErrorKind::UnexpectedEof));
+}
+
+#[test]
+fn a_dropped_stream_sends_what_was_written_and_closes() {
+    for mut rig in Rig::both() {
+        let (mut stream, wire) = connected(&mut rig);
+        finish(&mut rig, async move { Ok(stream.write_all("the last words").await?) });
+        assert_eq!(wire.take(), b"the last words");
+        assert!(wire.saw_fin());
+        wire.close();
+        rig.turn();
+        assert!(rig.l.snapshot().connections.is_empty());
+    }
+}
+
+#[test]
+fn an_aborted_stream_resets() {
+    for mut rig in Rig::both() {
+        let (stream, wire) = connected(&mut rig);
+        stream.abort();
+        rig.turn();
+        assert!(wire.saw_reset());
+    }
+}
+
+#[test]
+fn the_connection_closes_with_its_second_half() {
+    for mut rig in Rig::both() {
+        let (stream, wire) = connected(&mut rig);
+        let (reads, mut writes) = stream.split();
+        finish(&mut rig, async move { Ok(writes.write_all("done").await?) });
+        assert_eq!(wire.take(), b"done");
+        assert!(wire.saw_fin(), "the writing half has ended our stream");
+        assert_eq!(rig.l.snapshot().connections.len(), 1);
+        drop(reads);
+        wire.close();
+        rig.turn();
+        assert!(rig.l.snapshot().connections.is_empty());
+    }
+}
+
+#[test]
+fn c44_a_handler_that_panics_or_fails_ends_its_own_connection_alone() {
+    for mut rig in Rig::both() {
+        let port = serve(&rig, async |mut stream| -> Result<()> {
+            stream.write_all("hello").await?;
+            match stream.read_line().await?.as_deref() {
+                Some(b"panic") => panic!("asked for"),
+                Some(b"fail") => Err(std::io::Error::other("asked for"))?,
+                _ => Ok(()),
+            }
+        });
+        let other = rig.network.connect(port.clone()).expect("the port listens");
+        for (line, resets) in [(&b"panic\n"[..], true), (b"fail\n", false)] {
+            let wire = rig.network.connect(port.clone()).expect("the port listens");
+            rig.turn();
+            wire.push(line);
+            rig.turn();
+            assert_eq!(wire.saw_reset(), resets, "{line:?}");
+            if !resets {
+                assert_eq!(wire.take(), b"hello");
+                assert!(wire.saw_fin());
+            }
+            wire.close();
+            rig.turn();
+        }
+        assert_eq!(other.take(), b"hello");
+        assert_eq!(rig.l.snapshot().connections.len(), 1, "the other one");
+        other.push(b"bye\n");
+        rig.turn();
+        assert!(other.saw_fin());
+    }
+}
+
+#[test]
+fn a_connect_that_fails_or_is_cancelled_leaves_nothing() {
+    let [mut rig, _] = Rig::both();
+    let connecting = rig.reactor.connect_stream("tcp:127.0.0.1:9");
+    let refused = start(&mut rig, async move { connecting.await.map(drop) });
+    assert!(refused.take().is_err());
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = rig.network.listen(any, 1).expect("a free port");
+    let seen = Rc::new(RefCell::new(false));
+    let (note, connecting) = (seen.clone(), rig.reactor.connect_stream(port.to_string()));
+    let canceller = connecting.canceller();
+    connecting
+        .add_both(move |result| {
+            *note.borrow_mut() = result.is_err();
+            Ok(())
+        })
+        .detach();
+    canceller.cancel();
+    rig.turn();
+    assert!(*seen.borrow());
+    assert!(rig.l.snapshot().connections.is_empty());
+}

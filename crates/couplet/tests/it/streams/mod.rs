@@ -1,0 +1,98 @@
+//! Streams: connections in async style, over the memory driver in both manners.
+
+mod cancelling;
+mod ends;
+mod reading;
+mod tls;
+mod traits;
+mod writing;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use couplet::testing::Wire;
+use couplet::{Address, Result, Stream};
+
+use crate::secure::Rig;
+
+/// A stream that has connected, and the wire of its peer.
+fn connected(rig: &mut Rig) -> (Stream, Wire) {
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = rig.network.listen(any, 1).expect("a free port");
+    let connecting = rig.reactor.connect_stream(port.to_string());
+    let stream = finish(rig, connecting);
+    let wire = rig.network.accept(port).expect("it has connected");
+    (stream, wire)
+}
+
+/// A future that runs as a task; `None` while it is pending.
+struct Running<T>(Rc<RefCell<Option<Result<T>>>>);
+
+impl<T> Running<T> {
+    fn is_pending(&self) -> bool {
+        self.0.borrow().is_none()
+    }
+
+    #[track_caller]
+    fn take(&self) -> Result<T> {
+        self.0.borrow_mut().take().expect("it has finished")
+    }
+}
+
+fn start<T: 'static>(
+    rig: &mut Rig,
+    future: impl Future<Output = Result<T>> + 'static,
+) -> Running<T> {
+    let result = Rc::new(RefCell::new(None));
+    let place = result.clone();
+    let task = rig.reactor.spawn(async move {
+        let output = future.await;
+        *place.borrow_mut() = Some(output);
+        Ok(())
+    });
+    task.detach();
+    rig.turn();
+    Running(result)
+}
+
+/// Runs a future to its end, which it must reach without help.
+#[track_caller]
+fn finish<T: 'static>(rig: &mut Rig, future: impl Future<Output = Result<T>> + 'static) -> T {
+    start(rig, future).take().expect("it succeeds")
+}
+
+/// A port that serves with this handler.
+fn serve(rig: &Rig, handle: impl AsyncFn(Stream) -> Result<()> + 'static) -> Address {
+    rig.reactor.serve("tcp:0:interface=127.0.0.1", handle).expect("a free port").host()
+}
+
+/// Polls once, as a task that nobody wakes.
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// A stream in a cell, for tests that use it in several tasks one after another.
+type Held = Rc<RefCell<Option<Stream>>>;
+
+/// Runs `f` with the stream, and puts it back.
+#[track_caller]
+fn with<T: 'static>(
+    rig: &mut Rig,
+    held: &Held,
+    f: impl AsyncFnOnce(&mut Stream) -> Result<T> + 'static,
+) -> Running<T> {
+    let held = held.clone();
+    start(rig, async move {
+        let mut stream = held.take().expect("one at a time");
+        let output = f(&mut stream).await;
+        *held.borrow_mut() = Some(stream);
+        output
+    })
+}
+
+fn hold(stream: Stream) -> Held {
+    Rc::new(RefCell::new(Some(stream)))
+}

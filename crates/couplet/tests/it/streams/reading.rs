@@ -1,0 +1,166 @@
+//! What has arrived, and what is awaited.
+
+use couplet::Result;
+use couplet::stream::LONGEST_LINE;
+use couplet::testing::Cut;
+
+use super::{connected, finish, hold, start, with};
+use crate::secure::Rig;
+
+#[test]
+fn read_gives_what_has_arrived_and_waits_for_something() {
+    for mut rig in Rig::both() {
+        let (stream, wire) = connected(&mut rig);
+        let held = hold(stream);
+        let mut reading = with(&mut rig, &held, async |stream| {
+            let mut buffer = [0; 3];
+            let n = stream.read(&mut buffer).await?;
+            Ok(buffer[..n].to_vec())
+        });
+        assert!(reading.is_pending());
+        wire.push(b"abcde");
+        rig.turn();
+        assert_eq!(reading.take().expect("bytes"), b"abc");
+        reading = with(&mut rig, &held, async |stream| {
+            let mut all = Vec::with_capacity(10);
+            assert_eq!(stream.read(&mut []).await?, 0);
+            stream.read_buf(&mut all).await?;
+            Ok(all)
+        });
+        assert_eq!(reading.take().expect("bytes"), b"de");
+    }
+}
+
+#[test]
+fn lines_messages_and_the_rest_come_whole_however_they_are_cut() {
+    for cut in [Cut::Whole, Cut::Most(1), Cut::Random(5)] {
+        for mut rig in Rig::both() {
+            let (mut stream, wire) = connected(&mut rig);
+            rig.network.set_cut(cut);
+            let reading = start(&mut rig, async move {
+                let mut seen = vec![stream.read_line().await?.expect("a line")];
+                let mut four = [0; 4];
+                stream.read_exact(&mut four).await?;
+                seen.push(four.to_vec());
+                seen.push(stream.read_until(b';', 10).await?);
+                while let Some(line) = stream.read_line().await? {
+                    seen.push(line);
+                }
+                Ok(seen)
+            });
+            wire.push(b"a line\r\nfourup to;\nno end");
+            wire.fin();
+            rig.turn();
+            let seen = reading.take().expect("all of it");
+            let whole = [&b"a line"[..], b"four", b"up to;", b"", b"no end"];
+            assert_eq!(seen, whole, "{cut:?}");
+        }
+    }
+}
+
+#[test]
+fn read_to_end_stops_at_its_limit() {
+    for (limit, expected) in [(6, Some(6)), (100, Some(6)), (5, None)] {
+        let [mut rig, _] = Rig::both();
+        let (mut stream, wire) = connected(&mut rig);
+        rig.network.set_cut(Cut::Most(4));
+        wire.push(b"abcdef");
+        wire.fin();
+        let reading = start(&mut rig, async move {
+            let mut bytes = b"> ".to_vec();
+            let n = stream.read_to_end(&mut bytes, limit).await?;
+            assert_eq!(bytes, b"> abcdef");
+            Ok(n)
+        });
+        assert_eq!(reading.take().ok(), expected, "{limit}");
+    }
+}
+
+#[test]
+fn a_line_past_the_limit_is_refused_and_costs_no_memory() {
+    for mut rig in Rig::both() {
+        let (mut stream, wire) = connected(&mut rig);
+        let reading = start(&mut rig, async move {
+            let error = stream.read_line().await.expect_err("it is too long");
+            Ok((error.kind(), error.to_string(), stream))
+        });
+        let mut pushed = 0;
+        loop {
+            let n = wire.push(&[b'x'; 10_000]);
+            rig.turn();
+            pushed += n;
+            if n == 0 {
+                break;
+            }
+            assert!(pushed < 1_000_000, "it takes no end of bytes");
+        }
+        let (kind, text, _stream) = reading.take().expect("an error");
+        assert_eq!(kind, std::io::ErrorKind::InvalidData);
+        assert_eq!(text, format!("a line of more than {} bytes", LONGEST_LINE + 2));
+    }
+}
+
+#[test]
+fn who_does_not_read_stops_the_peer() {
+    for mut rig in Rig::both() {
+        rig.network.set_capacity(5000);
+        let (stream, wire) = connected(&mut rig);
+        let mut pushed = 0;
+        loop {
+            let n = wire.push(&[b'x'; 1000]);
+            rig.turn();
+            if n == 0 {
+                break;
+            }
+            pushed += n;
+        }
+        // One read is held, and the buffers of the network are full.
+        assert!(pushed <= 3 * 5000, "{pushed}");
+        let mut held = stream;
+        let read = finish(&mut rig, async move {
+            let mut all = vec![0; pushed];
+            held.read_exact(&mut all).await?;
+            Ok((all.len(), held))
+        });
+        assert_eq!(read.0, pushed);
+        assert_eq!(wire.push(b"more"), 4, "who reads again lets it go on");
+    }
+}
+
+#[test]
+fn an_echo_returns_a_megabyte_through_small_buffers() {
+    for mut rig in Rig::both() {
+        rig.network.set_capacity(3000);
+        rig.network.set_cut(Cut::Random(700));
+        let port = super::serve(&rig, async |mut stream| -> Result<()> {
+            let mut buffer = vec![0; 4096];
+            loop {
+                match stream.read(&mut buffer).await? {
+                    0 => return Ok(stream.close().await?),
+                    n => stream.write_all(&buffer[..n]).await?,
+                }
+            }
+        });
+        let connecting = rig.reactor.connect_stream(port.to_string());
+        let task = start(&mut rig, async move {
+            let (mut reads, mut writes) = connecting.await?.split();
+            let sent: Vec<u8> = (0..1_000_000_u32).map(|at| (at % 251) as u8).collect();
+            let expected = sent.clone();
+            let writing = reads.transport().reactor().spawn(async move {
+                writes.write_all(&sent).await?;
+                Ok(writes.shutdown().await?)
+            });
+            let mut received = Vec::new();
+            reads.read_to_end(&mut received, 2_000_000).await?;
+            writing.await?;
+            Ok(received == expected)
+        });
+        for _ in 0..200 {
+            if !task.is_pending() {
+                break;
+            }
+            rig.turn();
+        }
+        assert!(task.take().expect("it ends"), "what came back is what was sent");
+    }
+}
