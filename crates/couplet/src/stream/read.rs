@@ -113,89 +113,133 @@ fn too_long(what: &str, limit: usize) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("a {what} of more than {limit} bytes"))
 }
 
-/// The same methods for a stream and its reading half.
-macro_rules! reads {
-    ($type:ty) => {
-        impl $type {
-            /// Reads what has arrived, at most as much as fits; waits until there is something. 0 is
-            /// the end of the stream, or an empty buffer.
-            ///
-            /// Cancel-safe: a future that is dropped has read nothing.
-            ///
-            /// # Errors
-            ///
-            /// When the connection was lost, after the last byte that arrived.
-            pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                self.shared().read(buffer).await
-            }
+impl Stream {
+    /// Reads what has arrived, at most as much as fits; waits until there is something. 0 is
+    /// the end of the stream, or an empty buffer.
+    ///
+    /// Cancel-safe: a future that is dropped has read nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the connection was lost, after the last byte that arrived.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.shared().read(buffer).await
+    }
 
-            /// [`read`](Self::read) into the free room of a buffer, such as a `BytesMut`.
-            ///
-            /// Cancel-safe: a future that is dropped has read nothing.
-            ///
-            /// # Errors
-            ///
-            /// As for [`read`](Self::read).
-            pub async fn read_buf(&mut self, buffer: &mut impl BufMut) -> io::Result<usize> {
-                self.shared().read_buf(buffer).await
-            }
+    /// [`read`](Self::read) into the free room of a buffer, such as a `BytesMut`.
+    ///
+    /// Cancel-safe: a future that is dropped has read nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    pub async fn read_buf(&mut self, buffer: &mut impl BufMut) -> io::Result<usize> {
+        self.shared().read_buf(buffer).await
+    }
 
-            /// Fills the buffer.
-            ///
-            /// Not cancel-safe: a future that is dropped may have read a part, which is in the buffer.
-            ///
-            /// # Errors
-            ///
-            /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when the stream ends before; as for
-            /// [`read`](Self::read).
-            pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-                self.shared().read_exact(buffer).await
-            }
+    /// Fills the buffer.
+    ///
+    /// Not cancel-safe: a future that is dropped may have read a part, which is in the buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when the stream ends before; as for
+    /// [`read`](Self::read).
+    pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.shared().read_exact(buffer).await
+    }
 
-            /// Appends all up to the end of the stream, and returns how much that was.
-            ///
-            /// Cancel-safe: what was read is in the vector.
-            ///
-            /// # Errors
-            ///
-            /// [`InvalidData`](io::ErrorKind::InvalidData) when there are more than `limit` bytes; as
-            /// for [`read`](Self::read).
-            pub async fn read_to_end(
-                &mut self,
-                bytes: &mut Vec<u8>,
-                limit: usize,
-            ) -> io::Result<usize> {
-                self.shared().read_to_end(bytes, limit).await
-            }
+    /// Appends all up to the end of the stream, and returns how much that was.
+    ///
+    /// Cancel-safe: what was read is in the vector.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](io::ErrorKind::InvalidData) when there are more than `limit` bytes; as
+    /// for [`read`](Self::read).
+    pub async fn read_to_end(&mut self, bytes: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
+        self.shared().read_to_end(bytes, limit).await
+    }
 
-            /// Reads up to the delimiter, which is included. At the end of the stream it gives what is
-            /// left, without one; then nothing.
-            ///
-            /// Cancel-safe: the bytes stay in the stream until the delimiter is there.
-            ///
-            /// # Errors
-            ///
-            /// [`InvalidData`](io::ErrorKind::InvalidData) when there are more than `limit` bytes; they
-            /// stay unread. As for [`read`](Self::read).
-            pub async fn read_until(&mut self, delimiter: u8, limit: usize) -> io::Result<Vec<u8>> {
-                self.shared().read_until(delimiter, limit).await
-            }
+    /// Reads up to the delimiter, which is included. At the end of the stream it gives what is
+    /// left, without one; then nothing.
+    ///
+    /// Cancel-safe: the bytes stay in the stream until the delimiter is there.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](io::ErrorKind::InvalidData) when there are more than `limit` bytes; they
+    /// stay unread. As for [`read`](Self::read).
+    pub async fn read_until(&mut self, delimiter: u8, limit: usize) -> io::Result<Vec<u8>> {
+        self.shared().read_until(delimiter, limit).await
+    }
 
-            /// Reads a line of at most [`LONGEST_LINE`] bytes, without its end, `\n` or `\r\n`. `None`
-            /// at the end of the stream; a last line that has no end is a line.
-            ///
-            /// Cancel-safe: the bytes stay in the stream until the line is whole.
-            ///
-            /// # Errors
-            ///
-            /// [`InvalidData`](io::ErrorKind::InvalidData) when the line is longer; as for
-            /// [`read`](Self::read).
-            pub async fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-                self.shared().read_line().await
-            }
-        }
-    };
+    /// Reads a line of at most [`LONGEST_LINE`] bytes, without its end, `\n` or `\r\n`. `None`
+    /// at the end of the stream; a last line that has no end is a line.
+    ///
+    /// Cancel-safe: the bytes stay in the stream until the line is whole.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](io::ErrorKind::InvalidData) when the line is longer; as for
+    /// [`read`](Self::read).
+    pub async fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.shared().read_line().await
+    }
 }
 
-reads!(Stream);
-reads!(ReadHalf);
+impl ReadHalf {
+    /// [`Stream::read`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.shared().read(buffer).await
+    }
+
+    /// [`Stream::read_buf`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn read_buf(&mut self, buffer: &mut impl BufMut) -> io::Result<usize> {
+        self.shared().read_buf(buffer).await
+    }
+
+    /// [`Stream::read_exact`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.shared().read_exact(buffer).await
+    }
+
+    /// [`Stream::read_to_end`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn read_to_end(&mut self, bytes: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
+        self.shared().read_to_end(bytes, limit).await
+    }
+
+    /// [`Stream::read_until`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn read_until(&mut self, delimiter: u8, limit: usize) -> io::Result<Vec<u8>> {
+        self.shared().read_until(delimiter, limit).await
+    }
+
+    /// [`Stream::read_line`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.shared().read_line().await
+    }
+}

@@ -24,61 +24,91 @@ impl Shared {
     }
 }
 
-/// The same methods for a stream and its writing half.
-macro_rules! writes {
-    ($type:ty) => {
-        impl $type {
-            /// Writes all of `data`, in pieces; each waits while more is buffered than the high mark.
-            /// What is buffered is sent by the end of the turn.
-            ///
-            /// Not cancel-safe: a future that is dropped may have written a part.
-            ///
-            /// # Errors
-            ///
-            /// When the connection was lost, or our stream to the peer was ended.
-            pub async fn write_all(&mut self, data: impl AsRef<[u8]>) -> io::Result<()> {
-                self.shared().write_all(data.as_ref()).await
-            }
+impl Stream {
+    /// Writes all of `data`, in pieces; each waits while more is buffered than the high mark.
+    /// What is buffered is sent by the end of the turn.
+    ///
+    /// Not cancel-safe: a future that is dropped may have written a part.
+    ///
+    /// # Errors
+    ///
+    /// When the connection was lost, or our stream to the peer was ended.
+    pub async fn write_all(&mut self, data: impl AsRef<[u8]>) -> io::Result<()> {
+        self.shared().write_all(data.as_ref()).await
+    }
 
-            /// Writes a buffer without copying it, once less is buffered than the high mark.
-            ///
-            /// Cancel-safe: a future that is dropped has written nothing.
-            ///
-            /// # Errors
-            ///
-            /// As for [`write_all`](Self::write_all).
-            pub async fn write_bytes(&mut self, bytes: impl Into<Bytes>) -> io::Result<()> {
-                self.shared().write_bytes(bytes.into()).await
-            }
+    /// Writes a buffer without copying it, once less is buffered than the high mark.
+    ///
+    /// Cancel-safe: a future that is dropped has written nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_all`](Self::write_all).
+    pub async fn write_bytes(&mut self, bytes: impl Into<Bytes>) -> io::Result<()> {
+        self.shared().write_bytes(bytes.into()).await
+    }
 
-            /// Waits until everything written was handed to the system.
-            ///
-            /// Cancel-safe.
-            ///
-            /// # Errors
-            ///
-            /// When the connection is lost first.
-            pub async fn flush(&mut self) -> io::Result<()> {
-                poll_fn(|cx| self.shared().poll_flush(cx)).await
-            }
+    /// Waits until everything written was handed to the system.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost first.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.shared().poll_flush(cx)).await
+    }
 
-            /// Ends our stream to the peer, and waits until everything written has left, and the FIN
-            /// (over TLS: the close_notify). Reading goes on.
-            ///
-            /// Cancel-safe: the stream ends nevertheless.
-            ///
-            /// # Errors
-            ///
-            /// When the connection is lost first.
-            pub async fn shutdown(&mut self) -> io::Result<()> {
-                poll_fn(|cx| self.shared().poll_shutdown(cx)).await
-            }
-        }
-    };
+    /// Ends our stream to the peer, and waits until everything written has left, and the FIN
+    /// (over TLS: the close_notify). Reading goes on.
+    ///
+    /// Cancel-safe: the stream ends nevertheless.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost first.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.shared().poll_shutdown(cx)).await
+    }
 }
 
-writes!(Stream);
-writes!(WriteHalf);
+impl WriteHalf {
+    /// [`Stream::write_all`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn write_all(&mut self, data: impl AsRef<[u8]>) -> io::Result<()> {
+        self.shared().write_all(data.as_ref()).await
+    }
+
+    /// [`Stream::write_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn write_bytes(&mut self, bytes: impl Into<Bytes>) -> io::Result<()> {
+        self.shared().write_bytes(bytes.into()).await
+    }
+
+    /// [`Stream::flush`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.shared().poll_flush(cx)).await
+    }
+
+    /// [`Stream::shutdown`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.shared().poll_shutdown(cx)).await
+    }
+}
 
 impl Stream {
     /// Closes the connection by the rules of
