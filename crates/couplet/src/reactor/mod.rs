@@ -65,6 +65,7 @@ pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub use run::{Loop, Stopped, run, run_until};
 pub use shutdown::Shutdown;
 pub use snapshot::{ConnectionSnapshot, ConnectorSnapshot, PortSnapshot, Snapshot};
+pub(crate) use tasks::TaskId;
 use tasks::{NewTask, Tasks, WakeQueue};
 use timers::Timers;
 #[cfg(unix)]
@@ -128,6 +129,8 @@ pub(crate) struct Records {
     starts: RefCell<VecDeque<Start>>,
     timers: RefCell<Timers<Timed>>,
     tasks: RefCell<Tasks>,
+    /// The task that is being polled, and the address of its waker.
+    polled: Cell<Option<(TaskId, *const ())>>,
     jobs: RefCell<jobs::Jobs>,
     #[cfg(unix)]
     watches: RefCell<watch::Watches>,
@@ -288,6 +291,7 @@ impl Reactor {
                 starts: RefCell::default(),
                 timers: RefCell::new(timers),
                 tasks: RefCell::new(tasks),
+                polled: Cell::new(None),
                 jobs: RefCell::default(),
                 #[cfg(unix)]
                 watches: RefCell::default(),

@@ -22,7 +22,7 @@ use crate::slots::{Key, Slots};
 
 /// Identifies a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TaskId(Key);
+pub(crate) struct TaskId(Key);
 
 /// The tasks of a loop.
 pub(super) struct Tasks {
@@ -243,7 +243,7 @@ impl Tasks {
     }
 
     /// Takes a task out to be polled, unless this turn has polled it: then it waits for the next.
-    fn take_to_poll(&mut self, id: TaskId) -> Option<(Box<dyn Task>, Waker)> {
+    fn take_to_poll(&mut self, id: TaskId) -> Option<(Box<dyn Task>, Arc<TaskWaker>)> {
         let turn = self.turn;
         let entry = self.entry(id)?;
         if std::mem::replace(&mut entry.polled_in, turn) == turn {
@@ -251,7 +251,14 @@ impl Tasks {
             return None;
         }
         entry.waker.queued.store(false, Ordering::Release);
-        Some((entry.task.take()?, Waker::from(entry.waker.clone())))
+        Some((entry.task.take()?, entry.waker.clone()))
+    }
+
+    /// Takes a task out to be polled where it is; `None` while it is being polled.
+    #[inline]
+    fn take_here(&mut self, id: TaskId) -> Option<(Box<dyn Task>, Arc<TaskWaker>)> {
+        let entry = self.entry(id)?;
+        Some((entry.task.take()?, entry.waker.clone()))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -268,6 +275,45 @@ impl Tasks {
             self.queue.door.take_woken(&mut ready);
         }
         ready
+    }
+}
+
+impl Reactor {
+    /// The task that is being polled with this waker, if it is one of this loop.
+    #[inline]
+    pub(crate) fn task_of(&self, waker: &Waker) -> Option<TaskId> {
+        let (id, polled_with) = self.records.polled.get()?;
+        std::ptr::eq(polled_with, waker.data()).then_some(id)
+    }
+
+    /// Polls a task from inside a callback of the loop, instead of in step 5: what it waits for has
+    /// just come, and what it answers leaves with the callback's own answer.
+    pub(crate) fn poll_here(&self, id: TaskId) {
+        let out = self.records.tasks.borrow_mut().take_here(id);
+        if let Some((task, waker)) = out {
+            self.poll_task(id, task, waker);
+        }
+    }
+
+    #[inline(always)]
+    fn poll_task(&self, id: TaskId, mut task: Box<dyn Task>, waker: Arc<TaskWaker>) {
+        let tasks = &self.records.tasks;
+        let waker = Waker::from(waker);
+        let before = self.records.polled.replace(Some((id, waker.data())));
+        let polled = task.poll(&mut Context::from_waker(&waker));
+        self.records.polled.set(before);
+        match polled {
+            Poll::Pending => {
+                // It may have been cancelled meanwhile, which is handled after its poll.
+                if let Some(entry) = tasks.borrow_mut().entry(id) {
+                    entry.task = Some(task);
+                }
+            }
+            Poll::Ready(()) => {
+                tasks.borrow_mut().remove(id);
+                task.finish();
+            }
+        }
     }
 }
 
@@ -298,20 +344,9 @@ impl Core {
     }
 
     fn run_task(&mut self, id: TaskId) {
-        let tasks = &self.reactor.records.tasks;
-        let out = tasks.borrow_mut().take_to_poll(id);
-        let Some((mut task, waker)) = out else { return };
-        match task.poll(&mut Context::from_waker(&waker)) {
-            Poll::Pending => {
-                // It may have been cancelled meanwhile, which is handled after its poll.
-                if let Some(entry) = tasks.borrow_mut().entry(id) {
-                    entry.task = Some(task);
-                }
-            }
-            Poll::Ready(()) => {
-                tasks.borrow_mut().remove(id);
-                task.finish();
-            }
+        let out = self.reactor.records.tasks.borrow_mut().take_to_poll(id);
+        if let Some((task, waker)) = out {
+            self.reactor.poll_task(id, task, waker);
         }
     }
 

@@ -31,7 +31,7 @@
 //! # Back-pressure
 //!
 //! Who does not read stops the peer: when bytes arrive and nobody waits for them, the stream keeps
-//! them and the transport pauses, so at most two reads are held. Who writes more than the peer takes waits: past
+//! them, at most one read, and the transport pauses. Who writes more than the peer takes waits: past
 //! the high mark of the transport (64 KiB unless set) a write is pending until the buffer has drained
 //! to the low mark.
 //!

@@ -29,7 +29,8 @@ impl Shared {
         })
     }
 
-    pub(super) fn poll_read(
+    #[inline(never)]
+    pub(super) fn poll_read_slow(
         &self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],

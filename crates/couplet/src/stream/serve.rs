@@ -7,6 +7,7 @@ use super::Stream;
 use super::shared::{Shared, StreamProtocol};
 use crate::defer::Panicked;
 use crate::endpoints::{ClientEndpoint, IntoEndpoint, ServerEndpoint};
+use crate::panics::Contained;
 use crate::{Deferred, Port, Reactor, Result, Transport};
 
 impl Reactor {
@@ -38,7 +39,7 @@ impl Reactor {
         endpoint: impl IntoEndpoint<dyn ServerEndpoint>,
         handle: impl AsyncFn(Stream) -> Result<()> + 'static,
     ) -> Result<Port> {
-        let handle = Rc::new(handle);
+        let handle = Rc::new(Contained::new(handle));
         self.listen(endpoint, move || {
             let handle = handle.clone();
             StreamProtocol::new(move |shared| run(shared, handle))
@@ -46,10 +47,11 @@ impl Reactor {
     }
 }
 
-fn run(shared: Rc<Shared>, handle: Rc<impl AsyncFn(Stream) -> Result<()> + 'static>) {
+/// The handler may be dropped with its last task, beside what that holds: a panic of either is contained.
+fn run(shared: Rc<Shared>, handle: Rc<Contained<impl AsyncFn(Stream) -> Result<()> + 'static>>) {
     let transport = shared.transport.clone();
     let reactor = transport.reactor().clone();
-    let task = reactor.spawn(async move { handle(Stream::of(shared)).await });
+    let task = reactor.spawn(async move { (**handle)(Stream::of(shared)).await });
     task.add_errback(move |failure| {
         end(&transport, failure);
         Ok(())

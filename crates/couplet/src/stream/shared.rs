@@ -12,6 +12,7 @@ use crate::Deferred;
 use crate::Protocol;
 use crate::Reason;
 use crate::Transport;
+use crate::reactor::TaskId;
 
 /// The connection of a stream. Neither user code nor a foreign waker is called while `state` is borrowed.
 pub(super) struct Shared {
@@ -26,6 +27,14 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.0.transport.lose_connection();
     }
+}
+
+/// Who waits for bytes.
+enum Reader {
+    /// A task of the loop, which is polled where they arrive.
+    Task(TaskId),
+    /// Anyone else, such as a part of a task that waits for several things.
+    Other(Waker),
 }
 
 #[derive(Default)]
@@ -43,7 +52,7 @@ struct State {
     handshakes: usize,
     lost: Option<Reason>,
     /// Waits for bytes.
-    reader: Option<Waker>,
+    reader: Option<Reader>,
     /// Waits for room in the buffer.
     room: Option<Deferred<()>>,
     /// Waits for the buffer to be empty.
@@ -52,8 +61,8 @@ struct State {
     watcher: Option<Waker>,
 }
 
-/// Bytes that arrived and were not read yet. Law 9: two reads of the transport, the second of which
-/// pauses it; while someone waits for a whole thing, as much as that may have.
+/// Bytes that arrived and were not read yet. Law 9: one read of the transport, which pauses then; while
+/// someone waits for a whole thing, as much as that may have.
 #[derive(Default)]
 struct Inbox {
     bytes: Vec<u8>,
@@ -126,7 +135,7 @@ impl Shared {
                 Poll::Ready(Ok(taken))
             }
             Ok(Look::More) => {
-                state.reader = Some(cx.waker().clone());
+                state.reader = Some(self.reader(cx));
                 Poll::Pending
             }
             Err(error) => Poll::Ready(Err(error)),
@@ -139,6 +148,37 @@ impl Shared {
             self.transport.resume_producing();
         }
         polled
+    }
+
+    /// The most common read: what has arrived, into a slice.
+    #[inline]
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.state.borrow_mut();
+        if state.paused || state.read_closed || state.lost.is_some() || buffer.is_empty() {
+            drop(state);
+            return self.poll_read_slow(cx, buffer);
+        }
+        let arrived = state.inbox.rest();
+        let n = arrived.len().min(buffer.len());
+        if n == 0 {
+            state.reader = Some(self.reader(cx));
+            return Poll::Pending;
+        }
+        buffer[..n].copy_from_slice(&arrived[..n]);
+        state.inbox.take(n);
+        Poll::Ready(Ok(n))
+    }
+
+    #[inline]
+    fn reader(&self, cx: &Context<'_>) -> Reader {
+        match self.transport.reactor().task_of(cx.waker()) {
+            Some(task) => Reader::Task(task),
+            None => Reader::Other(cx.waker().clone()),
+        }
     }
 
     /// Whether bytes have arrived that nobody has read.
@@ -259,13 +299,25 @@ impl Shared {
         }
     }
 
+    #[inline]
+    fn wake(&self, reader: Option<Reader>) {
+        match reader {
+            Some(Reader::Task(task)) => self.transport.reactor().poll_here(task),
+            Some(Reader::Other(waker)) => waker.wake(),
+            None => {}
+        }
+    }
+
     /// Notes something, then wakes who waits for it.
     fn note(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.borrow_mut();
         change(&mut state);
-        let wakers = [state.reader.take(), state.watcher.take()];
+        let (reader, watcher) = (state.reader.take(), state.watcher.take());
         drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        self.wake(reader);
+        if let Some(watcher) = watcher {
+            watcher.wake();
+        }
     }
 }
 
@@ -322,16 +374,13 @@ impl Protocol for StreamProtocol {
         let Some(shared) = &self.shared else { return };
         let mut state = shared.state.borrow_mut();
         state.inbox.push(data);
-        match state.reader.take() {
-            Some(reader) => {
-                drop(state);
-                reader.wake();
-            }
-            None => {
-                state.paused = true;
-                drop(state);
-                transport.pause_producing();
-            }
+        let reader = state.reader.take();
+        drop(state);
+        shared.wake(reader);
+        let mut state = shared.state.borrow_mut();
+        if state.reader.is_none() && !state.inbox.rest().is_empty() && !state.paused {
+            state.paused = true;
+            transport.pause_producing();
         }
     }
 

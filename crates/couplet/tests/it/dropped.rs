@@ -476,6 +476,35 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.turns();
         s.pass(Duration::from_secs(2));
     }),
+    ("serve", "the port is stopped, and a handler waits until the run ends", |s| {
+        let (bomb, another) = (s.bomb(), Rc::new(RefCell::new(Some(s.bomb()))));
+        let serving = s.reactor.serve("tcp:0:interface=127.0.0.1", async move |mut stream| {
+            let (_one, _two) = (&bomb, another.take());
+            stream.read_line().await?;
+            Ok(())
+        });
+        let port = serving.expect("a free port");
+        let wire = s.network.connect(port.host()).expect("the port listens");
+        s.turns();
+        port.stop_listening().expect("it listens").detach();
+        s.turns();
+        drop(wire);
+    }),
+    ("serve", "the handler ends after its port", |s| {
+        let bomb = s.bomb();
+        let serving = s.reactor.serve("tcp:0:interface=127.0.0.1", async move |mut stream| {
+            let _one = &bomb;
+            stream.read_line().await?;
+            Ok(())
+        });
+        let port = serving.expect("a free port");
+        let wire = s.network.connect(port.host()).expect("the port listens");
+        s.turns();
+        port.stop_listening().expect("it listens").detach();
+        s.turns();
+        wire.push(b"a line\n");
+        s.turns();
+    }),
     ("spawn", "cancelled, ended, and dropped with the run", |s| {
         let (one, two, three) = (s.bomb(), s.bomb(), s.bomb());
         let task = s.reactor.spawn(async move {
