@@ -43,7 +43,14 @@ struct Spawned {
     /// The turn of its last poll.
     polled_in: u64,
     /// Taken out while it is polled.
-    task: Option<Box<dyn Task>>,
+    task: Option<Parked>,
+}
+
+/// A task that is not being polled.
+struct Parked {
+    task: Box<dyn Task>,
+    /// What it is polled with.
+    waker: Waker,
 }
 
 /// The queue of woken tasks and calls from any thread, and the way to wake the loop.
@@ -204,7 +211,7 @@ impl Tasks {
 
     pub(super) fn add(&mut self, new: NewTask) {
         if let Some(entry) = self.entry(new.id) {
-            entry.task = Some(new.task);
+            entry.task = Some(Parked { task: new.task, waker: entry.waker.clone().into() });
         }
     }
 
@@ -217,7 +224,7 @@ impl Tasks {
     }
 
     fn remove(&mut self, id: TaskId) -> Option<Box<dyn Task>> {
-        self.entries.remove(id.0)?.task
+        Some(self.entries.remove(id.0)?.task?.task)
     }
 
     /// A turn begins: tasks spawned before it may run in it.
@@ -243,7 +250,7 @@ impl Tasks {
     }
 
     /// Takes a task out to be polled, unless this turn has polled it: then it waits for the next.
-    fn take_to_poll(&mut self, id: TaskId) -> Option<(Box<dyn Task>, Arc<TaskWaker>)> {
+    fn take_to_poll(&mut self, id: TaskId) -> Option<Parked> {
         let turn = self.turn;
         let entry = self.entry(id)?;
         if std::mem::replace(&mut entry.polled_in, turn) == turn {
@@ -251,14 +258,13 @@ impl Tasks {
             return None;
         }
         entry.waker.queued.store(false, Ordering::Release);
-        Some((entry.task.take()?, entry.waker.clone()))
+        entry.task.take()
     }
 
     /// Takes a task out to be polled where it is; `None` while it is being polled.
     #[inline]
-    fn take_here(&mut self, id: TaskId) -> Option<(Box<dyn Task>, Arc<TaskWaker>)> {
-        let entry = self.entry(id)?;
-        Some((entry.task.take()?, entry.waker.clone()))
+    fn take_here(&mut self, id: TaskId) -> Option<Parked> {
+        self.entry(id)?.task.take()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -290,28 +296,27 @@ impl Reactor {
     /// just come, and what it answers leaves with the callback's own answer.
     pub(crate) fn poll_here(&self, id: TaskId) {
         let out = self.records.tasks.borrow_mut().take_here(id);
-        if let Some((task, waker)) = out {
-            self.poll_task(id, task, waker);
+        if let Some(parked) = out {
+            self.poll_task(id, parked);
         }
     }
 
     #[inline(always)]
-    fn poll_task(&self, id: TaskId, mut task: Box<dyn Task>, waker: Arc<TaskWaker>) {
+    fn poll_task(&self, id: TaskId, mut parked: Parked) {
         let tasks = &self.records.tasks;
-        let waker = Waker::from(waker);
-        let before = self.records.polled.replace(Some((id, waker.data())));
-        let polled = task.poll(&mut Context::from_waker(&waker));
+        let before = self.records.polled.replace(Some((id, parked.waker.data())));
+        let polled = parked.task.poll(&mut Context::from_waker(&parked.waker));
         self.records.polled.set(before);
         match polled {
             Poll::Pending => {
                 // It may have been cancelled meanwhile, which is handled after its poll.
                 if let Some(entry) = tasks.borrow_mut().entry(id) {
-                    entry.task = Some(task);
+                    entry.task = Some(parked);
                 }
             }
             Poll::Ready(()) => {
                 tasks.borrow_mut().remove(id);
-                task.finish();
+                parked.task.finish();
             }
         }
     }
@@ -345,8 +350,8 @@ impl Core {
 
     fn run_task(&mut self, id: TaskId) {
         let out = self.reactor.records.tasks.borrow_mut().take_to_poll(id);
-        if let Some((task, waker)) = out {
-            self.reactor.poll_task(id, task, waker);
+        if let Some(parked) = out {
+            self.reactor.poll_task(id, parked);
         }
     }
 

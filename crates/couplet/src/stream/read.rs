@@ -1,6 +1,6 @@
 //! Reading, which [`Stream`] and [`ReadHalf`] have in common.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll};
 
@@ -38,8 +38,9 @@ impl Shared {
         self.poll_read_into(cx, buffer.len(), |data| buffer[..data.len()].copy_from_slice(data))
     }
 
-    async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_read(cx, buffer)).await
+    #[inline]
+    fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        poll_fn(move |cx| self.poll_read(cx, buffer))
     }
 
     async fn read_buf(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
@@ -123,8 +124,9 @@ impl Stream {
     /// # Errors
     ///
     /// When the connection was lost, after the last byte that arrived.
-    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.shared().read(buffer).await
+    #[inline]
+    pub fn read(&mut self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        self.shared().read(buffer)
     }
 
     /// [`read`](Self::read) into the free room of a buffer, such as a `BytesMut`.
@@ -195,8 +197,9 @@ impl ReadHalf {
     /// # Errors
     ///
     /// As there.
-    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.shared().read(buffer).await
+    #[inline]
+    pub fn read(&mut self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        self.shared().read(buffer)
     }
 
     /// [`Stream::read_buf`].

@@ -188,6 +188,7 @@ impl Shared {
     }
 
     /// Writes some of `data`, at most [`CHUNK`], once there is room.
+    #[inline]
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_room(cx))?;
         let n = data.len().min(CHUNK);
@@ -196,14 +197,20 @@ impl Shared {
     }
 
     /// Ready when no more than the high mark is buffered; an error where nothing can be written any more.
+    #[inline]
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (state, transport) = (self.state.borrow(), &self.transport);
+        let is_open = state.lost.is_none() && !state.shut && !transport.is_closing();
+        let has_room = state.room.is_none() && !transport.is_full();
+        drop(state);
+        if is_open && has_room { Poll::Ready(Ok(())) } else { self.poll_room_slow(cx) }
+    }
+
+    #[inline(never)]
+    fn poll_room_slow(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_writable()?;
-        let is_due = self.transport.is_full() || self.state.borrow().room.is_some();
-        if is_due {
-            ready!(self.poll_buffer(cx, |state| &mut state.room, Transport::drained));
-            self.check_writable()?;
-        }
-        Poll::Ready(Ok(()))
+        ready!(self.poll_buffer(cx, |state| &mut state.room, Transport::drained));
+        Poll::Ready(self.check_writable())
     }
 
     /// Ready when everything written was handed to the system.

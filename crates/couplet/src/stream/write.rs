@@ -1,7 +1,8 @@
 //! Writing, which [`Stream`] and [`WriteHalf`] have in common, and the end.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 
@@ -9,12 +10,16 @@ use super::shared::Shared;
 use super::{Stream, WriteHalf};
 
 impl Shared {
-    async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
-        while !data.is_empty() {
-            let n = poll_fn(|cx| self.poll_write(cx, data)).await?;
-            data = &data[n..];
-        }
-        Ok(())
+    #[inline]
+    fn write_all(&self, data: impl AsRef<[u8]>) -> impl Future<Output = io::Result<()>> {
+        let mut written = 0;
+        poll_fn(move |cx| {
+            let data = data.as_ref();
+            while written < data.len() {
+                written += ready!(self.poll_write(cx, &data[written..]))?;
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
     async fn write_bytes(&self, bytes: Bytes) -> io::Result<()> {
@@ -33,8 +38,9 @@ impl Stream {
     /// # Errors
     ///
     /// When the connection was lost, or our stream to the peer was ended.
-    pub async fn write_all(&mut self, data: impl AsRef<[u8]>) -> io::Result<()> {
-        self.shared().write_all(data.as_ref()).await
+    #[inline]
+    pub fn write_all(&mut self, data: impl AsRef<[u8]>) -> impl Future<Output = io::Result<()>> {
+        self.shared().write_all(data)
     }
 
     /// Writes a buffer without copying it, once less is buffered than the high mark.
@@ -78,8 +84,9 @@ impl WriteHalf {
     /// # Errors
     ///
     /// As there.
-    pub async fn write_all(&mut self, data: impl AsRef<[u8]>) -> io::Result<()> {
-        self.shared().write_all(data.as_ref()).await
+    #[inline]
+    pub fn write_all(&mut self, data: impl AsRef<[u8]>) -> impl Future<Output = io::Result<()>> {
+        self.shared().write_all(data)
     }
 
     /// [`Stream::write_bytes`].
