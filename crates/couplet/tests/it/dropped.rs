@@ -897,7 +897,9 @@ fn ways_in() -> BTreeSet<String> {
         for function in text.split("\n    pub fn ").skip(1) {
             let signature = function.split('{').next().unwrap_or_default();
             let name = signature.split(['(', '<']).next().unwrap_or_default();
-            if THEIRS.iter().any(|theirs| signature.contains(theirs)) {
+            // What it returns is not handed in.
+            let taken = signature.rsplit_once(") ->").map_or(signature, |(taken, _)| taken);
+            if THEIRS.iter().any(|theirs| taken.contains(theirs)) {
                 names.insert(name.to_owned());
             }
         }
