@@ -1,6 +1,6 @@
-//! The traits of `futures-io` for streams and their halves.
+//! The traits of `futures-io` for streams and their halves, and those of tokio.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -33,6 +33,14 @@ macro_rules! async_write {
                 self.shared().poll_write(cx, data)
             }
 
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                pieces: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.shared().poll_write_vectored(cx, pieces)
+            }
+
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 self.shared().poll_flush(cx)
             }
@@ -48,3 +56,69 @@ async_read!(Stream);
 async_read!(ReadHalf);
 async_write!(Stream);
 async_write!(WriteHalf);
+
+#[cfg(feature = "tokio-io")]
+mod for_tokio {
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    use super::*;
+
+    macro_rules! async_read {
+        ($type:ty) => {
+            impl AsyncRead for $type {
+                fn poll_read(
+                    self: Pin<&mut Self>,
+                    cx: &mut Context<'_>,
+                    buffer: &mut ReadBuf<'_>,
+                ) -> Poll<io::Result<()>> {
+                    let room = buffer.remaining();
+                    let read =
+                        self.shared().poll_read_into(cx, room, |data| buffer.put_slice(data));
+                    read.map_ok(drop)
+                }
+            }
+        };
+    }
+
+    macro_rules! async_write {
+        ($type:ty) => {
+            impl AsyncWrite for $type {
+                fn poll_write(
+                    self: Pin<&mut Self>,
+                    cx: &mut Context<'_>,
+                    data: &[u8],
+                ) -> Poll<io::Result<usize>> {
+                    self.shared().poll_write(cx, data)
+                }
+
+                fn poll_write_vectored(
+                    self: Pin<&mut Self>,
+                    cx: &mut Context<'_>,
+                    pieces: &[IoSlice<'_>],
+                ) -> Poll<io::Result<usize>> {
+                    self.shared().poll_write_vectored(cx, pieces)
+                }
+
+                fn is_write_vectored(&self) -> bool {
+                    true
+                }
+
+                fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                    self.shared().poll_flush(cx)
+                }
+
+                fn poll_shutdown(
+                    self: Pin<&mut Self>,
+                    cx: &mut Context<'_>,
+                ) -> Poll<io::Result<()>> {
+                    self.shared().poll_shutdown(cx)
+                }
+            }
+        };
+    }
+
+    async_read!(Stream);
+    async_read!(ReadHalf);
+    async_write!(Stream);
+    async_write!(WriteHalf);
+}

@@ -44,6 +44,12 @@
 //! Dropping a stream closes the connection by the rules of
 //! [`lose_connection`](crate::Transport::lose_connection): what was written is sent first.
 //!
+//! # Libraries
+//!
+//! Streams and their halves implement `AsyncRead` and `AsyncWrite` of `futures-io`, and, with the
+//! feature `tokio-io`, those of tokio. Flushing means that everything was handed to the system, and
+//! closing, or tokio's shutdown, is [`Stream::shutdown`].
+//!
 //! # Cancelling
 //!
 //! Each method says what happens to bytes when its future is dropped before it is ready. The methods

@@ -13,7 +13,7 @@ use super::{ReadHalf, Stream};
 pub const LONGEST_LINE: usize = 64 * 1024;
 
 impl Shared {
-    fn poll_read_into(
+    pub(super) fn poll_read_into(
         &self,
         cx: &mut Context<'_>,
         room: usize,

@@ -196,6 +196,22 @@ impl Shared {
         Poll::Ready(Ok(n))
     }
 
+    /// [`poll_write`](Self::poll_write) of several pieces.
+    pub(super) fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_room(cx))?;
+        let mut room = CHUNK;
+        for piece in pieces {
+            let n = piece.len().min(room);
+            self.transport.write(&piece[..n]);
+            room -= n;
+        }
+        Poll::Ready(Ok(CHUNK - room))
+    }
+
     /// Ready when no more than the high mark is buffered; an error where nothing can be written any more.
     #[inline]
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
