@@ -101,7 +101,7 @@
 //! | `sim` | by default | [`sim`]; it implies `testing` |
 //! | `tls` | by default | `layers::tls`, with the cryptography of aws-lc-rs |
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
-//! | `tokio-io` | no | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
+//! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
 //!
 //! A program that is shipped can leave both out by `default-features = false`, and name them among
 //! its `dev-dependencies`.
