@@ -56,6 +56,10 @@ fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
             tell("instructions_per_line_1", one);
             let [fifty, _] = count(bench, lines, Tool::Valgrind, Count::Trip(50))?;
             tell("instructions_per_line_50", fifty);
+            let [fifty, _] = count(bench, Kind::CoupletLayer, Tool::Valgrind, Count::Trip(50))?;
+            tell("instructions_per_trip_50_over_a_layer", fifty);
+            let [fifty, _] = count(bench, Kind::CoupletStream, Tool::Valgrind, Count::Trip(50))?;
+            tell("instructions_per_trip_50_of_a_stream", fifty);
         }
     } else {
         println!("# skipped: instructions, as valgrind is not installed");

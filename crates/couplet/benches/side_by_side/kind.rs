@@ -20,6 +20,10 @@ pub(crate) enum Kind {
     Couplet,
     /// A `LineReceiver` with what a server on the open net has.
     CoupletLines,
+    /// An echo over a layer that changes nothing.
+    CoupletLayer,
+    /// An echo in async style.
+    CoupletStream,
     Twisted,
 }
 
@@ -35,7 +39,9 @@ impl Kind {
     pub(crate) fn label(self) -> String {
         match self {
             Kind::Raw(_) | Kind::Tokio(_) | Kind::Mio(_) => self.to_string(),
-            Kind::Couplet | Kind::CoupletLines => format!("{self} ({}k)", ours::read_buffer()),
+            Kind::Couplet | Kind::CoupletLines | Kind::CoupletLayer | Kind::CoupletStream => {
+                format!("{self} ({}k)", ours::read_buffer())
+            }
             Kind::Twisted => format!("{self} ({TWISTED}k)"),
         }
     }
@@ -45,7 +51,7 @@ impl Kind {
         match self {
             Kind::Raw(_) | Kind::Tokio(_) | Kind::Couplet | Kind::Twisted => true,
             Kind::Mio(_) => matches!(role, Role::Echo | Role::EchoOne),
-            Kind::CoupletLines => role == Role::Echo,
+            Kind::CoupletLines | Kind::CoupletLayer | Kind::CoupletStream => role == Role::Echo,
         }
     }
 }
@@ -59,6 +65,8 @@ impl Display for Kind {
             Kind::Mio(size) => write!(f, "mio-{size}k"),
             Kind::Couplet => f.write_str("couplet"),
             Kind::CoupletLines => f.write_str("couplet-lines"),
+            Kind::CoupletLayer => f.write_str("couplet-layer"),
+            Kind::CoupletStream => f.write_str("couplet-stream"),
             Kind::Twisted => f.write_str("twisted"),
         }
     }
@@ -71,6 +79,8 @@ impl FromStr for Kind {
         match text {
             "couplet" => return Ok(Kind::Couplet),
             "couplet-lines" => return Ok(Kind::CoupletLines),
+            "couplet-layer" => return Ok(Kind::CoupletLayer),
+            "couplet-stream" => return Ok(Kind::CoupletStream),
             "twisted" => return Ok(Kind::Twisted),
             _ => {}
         }
@@ -85,7 +95,8 @@ impl FromStr for Kind {
             ("mio", Some(size)) => Ok(Kind::Mio(size)),
             _ => Err(format!(
                 "no server {text:?}; there are raw, tokio, mio (with a buffer of {USUAL} KiB, or \
-                 another as in raw-64k), couplet, couplet-lines and twisted"
+                 another as in raw-64k), couplet, couplet-lines, couplet-layer, couplet-stream and \
+                 twisted"
             )),
         }
     }
@@ -166,6 +177,8 @@ pub(crate) fn serve(kind: Kind, role: Role) -> crate::Result<()> {
         Kind::Mio(size) => peer_mio::serve(listen()?, size << 10, role)?,
         Kind::Couplet => ours::serve(role, ready).map_err(|error| error.to_string())?,
         Kind::CoupletLines => ours::serve_lines(ready).map_err(|error| error.to_string())?,
+        Kind::CoupletLayer => ours::serve_layer(ready).map_err(|error| error.to_string())?,
+        Kind::CoupletStream => ours::serve_stream(ready).map_err(|error| error.to_string())?,
         Kind::Twisted => return Err("twisted runs in Python, not here".into()),
     }
     Ok(())

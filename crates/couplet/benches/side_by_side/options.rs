@@ -20,7 +20,8 @@ ratios first: they hold on other machines.
   --quick             short rounds: two minutes in all
   --rounds N          rounds of each timed scenario (5; 3 with --quick)
   --time MS           milliseconds that each server is timed in a round (1000; 150 with --quick)
-  --kind A,B,..       only these servers: raw, tokio, mio, couplet, twisted, couplet-lines;
+  --kind A,B,..       only these servers: raw, tokio, mio, couplet, twisted, couplet-lines,
+                      couplet-layer, couplet-stream;
                       raw-64k is raw with a read buffer of 64 KiB (16 without a size),
                       and so are tokio-64k, mio-256k and so on; the first is what the others
                       are set against
@@ -36,9 +37,10 @@ ratios first: they hold on other machines.
   --help              this text
 
 couplet is the program's own server, `couplet echo`, and in the scenarios that want no echo one on
-the library; couplet-lines echoes lines through a framer. The echoes have a producer, a write cap
-and an idle timeout, as servers on the open net have; the fan-out has the last two. mio and
-couplet-lines only echo. Every table and chart names the read buffer: one a loop with raw, mio and
+the library; couplet-lines echoes lines through a framer, couplet-layer over a layer that
+changes nothing, couplet-stream in async style. The echoes have a producer, a write cap
+and an idle timeout, as servers on the open net have; the fan-out has the last two. mio,
+couplet-lines, couplet-layer and couplet-stream only echo. Every table and chart names the read buffer: one a loop with raw, mio and
 couplet, one a connection (in a relay, one each way) with tokio, and Twisted's own. All servers
 have a backlog of 1024 connections.
 

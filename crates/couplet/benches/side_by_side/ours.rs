@@ -7,6 +7,8 @@ use std::fmt::Display;
 use std::rc::Rc;
 use std::time::Duration;
 
+use couplet::factory::Layered;
+use couplet::layers::PassThrough;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
 use couplet::{
     Factory, Failure, IntoFactory, ListenOptions, LoopOptions, ProducerKind, Protocol, Reactor,
@@ -22,6 +24,21 @@ impl Protocol for EchoOne {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         transport.write(data);
         transport.lose_connection();
+    }
+}
+
+/// Echoes, with what a server on the open net has.
+struct Echo;
+
+impl Protocol for Echo {
+    fn connection_made(&mut self, transport: &Transport) {
+        set_limits(transport);
+        let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
+        assert!(registered.is_ok(), "a new connection has no producer");
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
     }
 }
 
@@ -103,6 +120,30 @@ pub(crate) fn serve(role: Role, ready: impl FnOnce(&dyn Display)) -> couplet::Re
 /// Echoes lines until the process ends; `ready` gets the address.
 pub(crate) fn serve_lines(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
     listen(|_| || LineReceiver::new(EchoLines), ready)
+}
+
+/// Echoes over a layer that changes nothing.
+pub(crate) fn serve_layer(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
+    listen(|_| Layered::new(|| Echo, |_, _| PassThrough::default()), ready)
+}
+
+/// Echoes in async style.
+pub(crate) fn serve_stream(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
+    couplet::run(|reactor| {
+        let endpoint = format!("tcp:0:interface=127.0.0.1:backlog={BACKLOG}");
+        let port = reactor.serve(&endpoint, async |mut stream| {
+            set_limits(stream.transport());
+            let mut buffer = vec![0; 64 * 1024];
+            loop {
+                match stream.read(&mut buffer).await? {
+                    0 => return Ok(()),
+                    n => stream.write_all(&buffer[..n]).await?,
+                }
+            }
+        })?;
+        ready(&port.host());
+        Ok(())
+    })
 }
 
 fn listen<K, F: IntoFactory<K>>(
