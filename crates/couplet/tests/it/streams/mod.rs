@@ -1,8 +1,10 @@
-//! Streams: connections in async style, over the memory driver in both manners.
+//! Streams: connections in async style, over the memory driver in both manners, over real sockets, and in
+//! the simulator.
 
 mod cancelling;
 mod ends;
 mod reading;
+mod simulated;
 mod tls;
 mod traits;
 mod writing;
