@@ -4,6 +4,8 @@
 mod cancelling;
 mod ends;
 mod reading;
+#[cfg(unix)]
+mod real;
 mod simulated;
 mod tls;
 mod traits;
