@@ -257,8 +257,8 @@ fn pattern(len: usize) -> Vec<u8> {
 /// More than the buffers of both systems hold.
 const BIG: usize = 5_000_000;
 
-/// Sends all of `data` to an echo and takes it back, and does not read before `full` is readable; then
-/// only what little fits, and only when it can't write.
+/// Sends all of `data` to an echo and takes it back. It reads nothing before `full` is readable, and then
+/// 1000 bytes at a time, only when it can't write.
 fn slow_peer(target: &Target, data: &[u8], full: &UnixStream) -> Vec<u8> {
     let mut peer = Peer::connect(target, Some(4096));
     let (mut sent, mut back, mut reads) =
