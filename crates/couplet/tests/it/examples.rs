@@ -146,8 +146,8 @@ fn the_callback_client_prints_each_poem_and_names_servers_without_one() {
 }
 
 #[test]
-fn the_deferred_and_async_clients_do_the_same() {
-    for name in ["poetry_deferred", "poetry_async"] {
+fn the_deferred_async_and_stream_clients_do_the_same() {
+    for name in ["poetry_deferred", "poetry_async", "poetry_stream"] {
         let (poet, nobody) = (format!("tcp:{}", poet(2)), format!("tcp:{}", nobody()));
         let output = run(example(name).args([&poet, &nobody, &poet]));
         assert_eq!(String::from_utf8_lossy(&output.stdout), POEM.repeat(2), "{name}");

@@ -199,7 +199,7 @@ impl Memory {
         if !listener.queue.is_empty() {
             self.events.push_front(Notice::Accept(port));
         }
-        let [peer, host] = net.links[end.0].addresses.clone();
+        let [peer, host] = net.links[&end.0].addresses.clone();
         drop(net);
         let key = self.insert(Kind::Stream(Stream::new(end)));
         Some(Event::Accepted { port, key, peer, host: LocalEnd::Known(host) })
@@ -212,7 +212,7 @@ impl Memory {
         };
         match outcome.take()? {
             Ok(end) => {
-                let host = network.net.borrow().links[end.0].addresses[0].clone();
+                let host = network.net.borrow().links[&end.0].addresses[0].clone();
                 *self.commanded(key) = Kind::Stream(Stream::new(end));
                 Some(Event::Connected { key, host })
             }

@@ -52,6 +52,8 @@ pub(super) struct Link {
     pub(super) ends: [End; 2],
     pub(super) capacity: usize,
     pub(super) addresses: [Address; 2],
+    /// The test has a [`Wire`], which may look at it after both ends are closed.
+    watched: bool,
 }
 
 pub(super) struct Listener {
@@ -83,7 +85,9 @@ pub(super) struct Net {
     pub(super) started: Instant,
     pub(super) elapsed: Duration,
     pub(super) random: u64,
-    pub(super) links: Vec<Link>,
+    /// Law 9: the open ones, and those that the test watches.
+    pub(super) links: BTreeMap<usize, Link>,
+    next_link: usize,
     pub(super) listeners: BTreeMap<Address, Listener>,
     pub(super) next_port: u16,
     pub(super) capacity: usize,
@@ -149,16 +153,20 @@ impl Net {
         (self.random() % n.max(1) as u64) as usize
     }
 
+    fn link(&mut self, link: usize) -> &mut Link {
+        self.links.get_mut(&link).expect("an end is open, or watched")
+    }
+
     pub(super) fn end(&mut self, (link, side): EndId) -> &mut End {
-        &mut self.links[link].ends[side]
+        &mut self.link(link).ends[side]
     }
 
     pub(super) fn peer(&mut self, (link, side): EndId) -> &mut End {
-        &mut self.links[link].ends[1 - side]
+        &mut self.link(link).ends[1 - side]
     }
 
     pub(super) fn room(&mut self, end: EndId) -> usize {
-        let capacity = self.links[end.0].capacity;
+        let capacity = self.links[&end.0].capacity;
         capacity.saturating_sub(self.peer(end).incoming.bytes.len())
     }
 
@@ -194,10 +202,14 @@ impl Net {
         } else if self.end(end).error.is_none() {
             self.shut(end);
         }
+        let link = self.link(end.0);
+        if !link.watched && link.ends.iter().all(|end| end.closed) {
+            self.links.remove(&end.0);
+        }
     }
 
     pub(super) fn is_unix(&self, (link, _): EndId) -> bool {
-        self.links[link].addresses[1].unix().is_some()
+        self.links[&link].addresses[1].unix().is_some()
     }
 
     /// Half of the peer's unread bytes count as arrived and stay readable; the half still in flight
@@ -218,8 +230,10 @@ impl Net {
     pub(super) fn new_link(&mut self, addresses: [Address; 2]) -> usize {
         let capacity = self.capacity;
         let end = || End { receiving: true, ..End::default() };
-        self.links.push(Link { ends: [end(), end()], capacity, addresses });
-        self.links.len() - 1
+        let link = Link { ends: [end(), end()], capacity, addresses, watched: false };
+        self.next_link += 1;
+        self.links.insert(self.next_link, link);
+        self.next_link
     }
 
     fn link_to(&mut self, to: Address, from: Option<SocketAddr>) -> usize {
@@ -338,7 +352,8 @@ impl Network {
                 started,
                 elapsed: Duration::ZERO,
                 random: seed,
-                links: Vec::new(),
+                links: BTreeMap::new(),
+                next_link: 0,
                 listeners: BTreeMap::new(),
                 next_port: 10_000,
                 capacity: CAPACITY,
@@ -424,8 +439,9 @@ impl Network {
     ///
     /// `ConnectionRefused` where nothing listens, `WouldBlock` where the queue is full.
     pub fn connect(&self, to: impl Into<Address>) -> io::Result<Wire> {
-        match self.net.borrow_mut().dial(&to.into(), None)? {
-            Some(end) => Ok(Wire { network: self.clone(), end }),
+        let end = self.net.borrow_mut().dial(&to.into(), None)?;
+        match end {
+            Some(end) => Ok(self.wire(end)),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -442,7 +458,12 @@ impl Network {
     /// Accepts the next connection on a port of the test.
     pub fn accept(&self, port: impl Into<Address>) -> Option<Wire> {
         let end = self.net.borrow_mut().listeners.get_mut(&port.into())?.queue.pop_front()?;
-        Some(Wire { network: self.clone(), end })
+        Some(self.wire(end))
+    }
+
+    fn wire(&self, end: EndId) -> Wire {
+        self.net.borrow_mut().link(end.0).watched = true;
+        Wire { network: self.clone(), end }
     }
 
     /// Makes a wait fail when the clock would run past `longest`, or after more than `most_waits`
@@ -479,7 +500,8 @@ impl Network {
         let (to, from) = (connect.to.clone(), connect.from);
         let link = net.link_to(to, from);
         net.held.as_mut()?.get_mut(&key)?.answer = Some(Ok((link, 0)));
-        Some(Wire { network: self.clone(), end: (link, 1) })
+        drop(net);
+        Some(self.wire((link, 1)))
     }
 
     /// Fails a held connect. False when it no longer waits.
@@ -659,7 +681,7 @@ impl Wire {
 
     /// The address of this end.
     pub fn address(&self) -> Address {
-        self.net().links[self.end.0].addresses[self.end.1].clone()
+        self.net().links[&self.end.0].addresses[self.end.1].clone()
     }
 }
 

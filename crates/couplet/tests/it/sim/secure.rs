@@ -13,7 +13,7 @@ use crate::secure::NAME;
 use crate::secure::authority::Authority;
 
 /// Made once: signatures with a key of this kind have one length.
-pub(super) fn both() -> &'static (ServerTls, ClientTls) {
+pub(crate) fn both() -> &'static (ServerTls, ClientTls) {
     static BOTH: OnceLock<(ServerTls, ClientTls)> = OnceLock::new();
     BOTH.get_or_init(|| {
         let authority = Authority::new();

@@ -1,8 +1,12 @@
-//! Streams: connections in async style, over the memory driver in both manners.
+//! Streams: connections in async style, over the memory driver in both manners, over real sockets, and in
+//! the simulator.
 
 mod cancelling;
 mod ends;
 mod reading;
+#[cfg(unix)]
+mod real;
+mod simulated;
 mod tls;
 mod traits;
 mod writing;
