@@ -140,6 +140,9 @@ impl Stream {
     /// and bytes in clear that stand behind what was read cut the connection. Ready when the handshake
     /// is complete.
     ///
+    /// A client begins when it has read your answer, so ask for this before you answer, or right after.
+    /// A connection that is encrypted from its beginning has a `tls:` endpoint instead.
+    ///
     /// Cancel-safe: the handshake goes on nevertheless.
     ///
     /// # Errors
