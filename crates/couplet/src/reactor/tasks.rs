@@ -254,9 +254,13 @@ impl Tasks {
         Some((entry.task.take()?, entry.waker.clone()))
     }
 
-    /// Takes a task out to be polled where it is; `None` while it is being polled.
+    /// Takes a task out to be polled where it is; `None` while it is being polled, and once it is
+    /// cancelled.
     #[inline]
     fn take_here(&mut self, id: TaskId) -> Option<(Box<dyn Task>, Arc<TaskWaker>)> {
+        if self.cancelled.contains(&id) {
+            return None;
+        }
         let entry = self.entry(id)?;
         Some((entry.task.take()?, entry.waker.clone()))
     }
@@ -284,6 +288,14 @@ impl Reactor {
     pub(crate) fn task_of(&self, waker: &Waker) -> Option<TaskId> {
         let (id, polled_with) = self.records.polled.get()?;
         std::ptr::eq(polled_with, waker.data()).then_some(id)
+    }
+
+    /// Wakes a task, to be polled in step 5.
+    pub(crate) fn wake_task(&self, id: TaskId) {
+        let waker = self.records.tasks.borrow_mut().entry(id).map(|entry| entry.waker.clone());
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Polls a task from inside a callback of the loop, instead of in step 5: what it waits for has

@@ -3,6 +3,7 @@
 mod cancelling;
 mod ends;
 mod reading;
+mod taken;
 mod tls;
 mod traits;
 mod writing;
