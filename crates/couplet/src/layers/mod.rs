@@ -237,7 +237,8 @@ pub trait Layer: Any {
         0
     }
 
-    /// When to call [`timed_out`](Self::timed_out).
+    /// When to call [`timed_out`](Self::timed_out): once for each time until the next `up`, which waits
+    /// while the receiver is paused.
     fn deadline(&self) -> Option<Instant> {
         None
     }

@@ -82,6 +82,17 @@ struct Level {
     /// Its `Up::Closed` was seen.
     ended: bool,
     close_asked: bool,
+    /// The deadline that the layer was informed of, until it is fed.
+    told: Option<Instant>,
+}
+
+impl Level {
+    /// A layer may leave a deadline that has come to the next `up`, which waits in a pause: until then
+    /// it does not come again.
+    #[inline]
+    fn deadline(&self) -> Option<Instant> {
+        self.layer.deadline().filter(|deadline| self.told != Some(*deadline))
+    }
 }
 
 /// What the levels share on the way up.
@@ -256,7 +267,8 @@ impl Layers {
             self.state.behind = true;
         }
         let unread = Unread::default();
-        self.levels.push(Level { layer, below, unread, open, ended: false, close_asked: false });
+        let (ended, close_asked, told) = (false, false, None);
+        self.levels.push(Level { layer, below, unread, open, ended, close_asked, told });
     }
 
     /// The way up: bytes of the socket go in, and what comes out on top goes to `sink`, which never
@@ -412,7 +424,7 @@ impl Layers {
         match &mut self.levels[..] {
             [level] if !self.state.failed => {
                 let bottom = level.below.len();
-                (level.layer.held() + bottom, bottom, level.layer.deadline())
+                (level.layer.held() + bottom, bottom, level.deadline())
             }
             _ => (self.held(), self.bottom().len(), self.deadline()),
         }
@@ -427,16 +439,17 @@ impl Layers {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.levels[..] {
             _ if self.state.failed => None,
-            [level] => level.layer.deadline(),
-            levels => levels.iter().filter_map(|level| level.layer.deadline()).min(),
+            [level] => level.deadline(),
+            levels => levels.iter().filter_map(Level::deadline).min(),
         }
     }
 
     /// Informs the layers whose deadline has come. Call [`feed`](Self::feed) and
     /// [`down`](Self::down) next.
     pub fn timed_out(&mut self, now: Instant) {
-        let due = |level: &&mut Level| level.layer.deadline().is_some_and(|due| due <= now);
+        let due = |level: &&mut Level| level.deadline().is_some_and(|due| due <= now);
         for level in self.levels.iter_mut().filter(due) {
+            level.told = level.layer.deadline();
             level.layer.timed_out(now);
             self.state.behind = true;
         }
@@ -593,6 +606,7 @@ impl<S: Sink> Feed<'_, S> {
     #[cold]
     fn catch_up(&mut self, levels: &mut [Level], mut bytes: &[u8]) -> ControlFlow<()> {
         self.state.behind = false;
+        levels.iter_mut().for_each(|level| level.told = None);
         for at in (0..levels.len()).rev() {
             if self.state.failed {
                 return Continue(());

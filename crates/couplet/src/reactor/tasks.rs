@@ -42,6 +42,8 @@ struct Spawned {
     waker: Arc<TaskWaker>,
     /// The turn of its last poll.
     polled_in: u64,
+    /// It is to be dropped in step 5.
+    is_cancelled: bool,
     /// Taken out while it is polled.
     task: Option<Parked>,
 }
@@ -173,7 +175,7 @@ impl NewTask {
         let weak = std::rc::Rc::downgrade(&reactor.records);
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
             if let Some(records) = weak.upgrade() {
-                records.tasks.borrow_mut().cancelled.push(id);
+                records.tasks.borrow_mut().cancel(id);
                 records.note(pending::TASKS);
             }
         });
@@ -205,7 +207,7 @@ impl Tasks {
         let queue = self.queue.clone();
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), queue });
         self.fresh.push(id);
-        self.entries.insert(Spawned { waker, polled_in: 0, task: None });
+        self.entries.insert(Spawned { waker, polled_in: 0, is_cancelled: false, task: None });
         id
     }
 
@@ -217,6 +219,13 @@ impl Tasks {
 
     fn entry(&mut self, id: TaskId) -> Option<&mut Spawned> {
         self.entries.get_mut(id.0)
+    }
+
+    fn cancel(&mut self, id: TaskId) {
+        if let Some(entry) = self.entry(id) {
+            entry.is_cancelled = true;
+            self.cancelled.push(id);
+        }
     }
 
     pub(super) fn contains(&self, id: TaskId) -> bool {
@@ -261,10 +270,12 @@ impl Tasks {
         entry.task.take()
     }
 
-    /// Takes a task out to be polled where it is; `None` while it is being polled.
+    /// Takes a task out to be polled where it is; `None` while it is being polled, and once it is
+    /// cancelled.
     #[inline]
     fn take_here(&mut self, id: TaskId) -> Option<Parked> {
-        self.entry(id)?.task.take()
+        let entry = self.entry(id)?;
+        if entry.is_cancelled { None } else { entry.task.take() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -290,6 +301,14 @@ impl Reactor {
     pub(crate) fn task_of(&self, waker: &Waker) -> Option<TaskId> {
         let (id, polled_with) = self.records.polled.get()?;
         std::ptr::eq(polled_with, waker.data()).then_some(id)
+    }
+
+    /// Wakes a task, to be polled in step 5.
+    pub(crate) fn wake_task(&self, id: TaskId) {
+        let waker = self.records.tasks.borrow_mut().entry(id).map(|entry| entry.waker.clone());
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Polls a task from inside a callback of the loop, instead of in step 5: what it waits for has

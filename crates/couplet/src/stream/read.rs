@@ -62,8 +62,8 @@ impl Shared {
         let before = bytes.len();
         loop {
             let room = limit.saturating_sub(bytes.len() - before);
-            let n =
-                poll_fn(|cx| self.poll_read_into(cx, room + 1, |data| bytes.extend(data))).await?;
+            let most = room.saturating_add(1);
+            let n = poll_fn(|cx| self.poll_read_into(cx, most, |data| bytes.extend(data))).await?;
             match n {
                 0 => return Ok(bytes.len() - before),
                 n if n > room => return Err(too_long("stream", limit)),

@@ -134,16 +134,16 @@ impl Shared {
                 inbox.take(n);
                 Poll::Ready(Ok(taken))
             }
-            Ok(Look::More) => {
-                state.reader = Some(self.reader(cx));
-                Poll::Pending
-            }
+            Ok(Look::More) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         };
         let resume = state.paused && (polled.is_pending() || inbox.rest().is_empty());
         state.paused &= !resume;
         state.inbox = inbox;
         drop(state);
+        if polled.is_pending() {
+            self.wait_for_bytes(cx);
+        }
         if resume {
             self.transport.resume_producing();
         }
@@ -165,7 +165,8 @@ impl Shared {
         let arrived = state.inbox.rest();
         let n = arrived.len().min(buffer.len());
         if n == 0 {
-            state.reader = Some(self.reader(cx));
+            drop(state);
+            self.wait_for_bytes(cx);
             return Poll::Pending;
         }
         buffer[..n].copy_from_slice(&arrived[..n]);
@@ -174,11 +175,13 @@ impl Shared {
     }
 
     #[inline]
-    fn reader(&self, cx: &Context<'_>) -> Reader {
-        match self.transport.reactor().task_of(cx.waker()) {
+    fn wait_for_bytes(&self, cx: &Context<'_>) {
+        let reader = match self.transport.reactor().task_of(cx.waker()) {
             Some(task) => Reader::Task(task),
             None => Reader::Other(cx.waker().clone()),
-        }
+        };
+        let before = self.state.borrow_mut().reader.replace(reader);
+        drop(before);
     }
 
     /// Whether bytes have arrived that nobody has read.
@@ -225,30 +228,46 @@ impl Shared {
     #[inline(never)]
     fn poll_room_slow(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_writable()?;
-        ready!(self.poll_buffer(cx, |state| &mut state.room, Transport::drained));
+        ready!(self.poll_begun(cx, |state| &mut state.room));
+        if self.transport.is_full() {
+            let drained = unfailing(self.transport.drained());
+            ready!(self.poll_buffer(cx, |state| &mut state.room, drained));
+        }
         Poll::Ready(self.check_writable())
     }
 
     /// Ready when everything written was handed to the system.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_buffer(cx, |state| &mut state.flush, Transport::flushed));
+        ready!(self.poll_begun(cx, |state| &mut state.flush));
+        let flushed = unfailing(self.transport.flushed());
+        ready!(self.poll_buffer(cx, |state| &mut state.flush, flushed));
         Poll::Ready(match &self.state.borrow().lost {
             Some(reason) if !reason.is_clean() => Err(lost(reason)),
             _ => Ok(()),
         })
     }
 
-    /// Polls the Deferred in this place, which begins as the given one. It does not fail: who is about to
-    /// be told of the loss may be gone.
+    /// Polls the Deferred that an earlier poll has left in this place. More may have been written since
+    /// it fired.
+    fn poll_begun(
+        &self,
+        cx: &mut Context<'_>,
+        place: impl Fn(&mut State) -> &mut Option<Deferred<()>>,
+    ) -> Poll<()> {
+        let begun = place(&mut self.state.borrow_mut()).take();
+        match begun {
+            Some(waiting) => self.poll_buffer(cx, place, waiting),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Polls a Deferred, and leaves it in this place while it is pending.
     fn poll_buffer(
         &self,
         cx: &mut Context<'_>,
         place: impl Fn(&mut State) -> &mut Option<Deferred<()>>,
-        begin: impl FnOnce(&Transport) -> Deferred<()>,
+        mut waiting: Deferred<()>,
     ) -> Poll<()> {
-        let waiting = place(&mut self.state.borrow_mut()).take();
-        let mut waiting =
-            waiting.unwrap_or_else(|| begin(&self.transport).recover(|_| Deferred::succeed(())));
         match Pin::new(&mut waiting).poll(cx) {
             Poll::Ready(_) => Poll::Ready(()),
             Poll::Pending => {
@@ -312,14 +331,13 @@ impl Shared {
         cx: &mut Context<'_>,
         ready: impl FnOnce(&State) -> Option<io::Result<()>>,
     ) -> Poll<io::Result<()>> {
-        let mut state = self.state.borrow_mut();
-        match ready(&state) {
-            Some(result) => Poll::Ready(result),
-            None => {
-                state.watcher = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some(result) = ready(&self.state.borrow()) {
+            return Poll::Ready(result);
         }
+        let watcher = cx.waker().clone();
+        let before = self.state.borrow_mut().watcher.replace(watcher);
+        drop(before);
+        Poll::Pending
     }
 
     #[inline]
@@ -342,6 +360,26 @@ impl Shared {
             watcher.wake();
         }
     }
+
+    /// Its protocol is gone, and will not be told of the loss. That may be in the middle of a task.
+    fn abandoned(&self, reason: Reason) {
+        let mut state = self.state.borrow_mut();
+        let (reader, watcher) = (state.reader.take(), state.watcher.take());
+        state.lost = Some(reason);
+        drop(state);
+        match reader {
+            Some(Reader::Task(task)) => self.transport.reactor().wake_task(task),
+            other => self.wake(other),
+        }
+        if let Some(watcher) = watcher {
+            watcher.wake();
+        }
+    }
+}
+
+/// Who would be told of its failure may be gone; whoever is not learns of the loss otherwise.
+fn unfailing(waiting: Deferred<()>) -> Deferred<()> {
+    waiting.recover(|_| Deferred::succeed(()))
 }
 
 /// The most that one write takes past the high mark, in bytes.
@@ -380,6 +418,17 @@ impl StreamProtocol {
     fn note(&self, change: impl FnOnce(&mut State)) {
         if let Some(shared) = &self.shared {
             shared.note(change);
+        }
+    }
+}
+
+impl Drop for StreamProtocol {
+    /// The connection may end before an upgrade has put it in place, or with its loop.
+    fn drop(&mut self) {
+        let Some(shared) = &self.shared else { return };
+        if shared.state.borrow().lost.is_none() {
+            let reason = shared.transport.cell.reason();
+            shared.abandoned(reason.unwrap_or(Reason::Aborted));
         }
     }
 }

@@ -834,9 +834,10 @@ impl ConnectionCell {
     /// The last call is about to be made: `connection_lost`, with this reason.
     pub(super) fn set_lost(&self, reason: Reason) -> &Reason {
         self.phase.set(Phase::Lost);
+        let reason = self.reason.get_or_init(|| reason);
         let unused = self.rare.borrow_mut().as_mut().and_then(|rare| rare.upgrade.take());
         drop(unused);
-        self.reason.get_or_init(|| reason)
+        reason
     }
 
     #[inline]

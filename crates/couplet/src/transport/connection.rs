@@ -45,8 +45,10 @@ use layered::Layered;
 
 use super::cell::{ConnectionCell, Level, Phase, Upgrade, asked};
 use super::{Producer, Tell, Transport};
+use crate::defer::Failure;
 use crate::driver::{CloseMode, WriteOutcome};
 use crate::error::{By, Reason};
+use crate::layers::PlaintextAfterUpgrade;
 use crate::panics::{contain, discard, log_panic, panic_text, witness};
 use crate::protocol::Protocol;
 
@@ -527,6 +529,13 @@ impl Life {
                 }
             }
             (Reading::Paused { .. }, false) => self.pending |= due::RESUMED,
+            // Paused and resumed before that was applied: meanwhile the layers have stopped.
+            (Reading::Layered, false)
+                if self.layered.as_deref().is_some_and(Layered::is_behind) =>
+            {
+                *reading = Reading::Paused { since: now, fin: false };
+                self.pending |= due::RESUMED;
+            }
             _ => {}
         }
         if self.transport.cell.awaits_upgrade() {
@@ -887,7 +896,9 @@ impl Life {
         }
         // Discarded bytes were not sent: Deferreds that wait for them fail with the loss.
         for (level, fires) in FIRES {
-            if due & fires != 0 && !self.panicked && self.transport.cell.phase() < Phase::Ended {
+            // The calls above may have written.
+            let fires = due & fires != 0 && self.transport.cell.is_down_to(level);
+            if fires && !self.panicked && self.transport.cell.phase() < Phase::Ended {
                 for resolver in self.transport.cell.take_waiting(level) {
                     resolver.callback(());
                 }
@@ -953,12 +964,20 @@ impl Life {
         let Some(next) = placed else { return };
         tracing::debug!(connection = %self.transport.cell.id, unread = unread.len(), "protocol upgraded");
         unread.append(&mut self.unread);
+        if !unread.is_empty() && self.transport.cell.is_starting() {
+            // In clear, behind the request to encrypt.
+            discard("drop of a protocol", next);
+            return self.layer_failed(Reason::Failed(Failure::from(PlaintextAfterUpgrade)), now);
+        }
         self.unread = unread;
         let before = std::mem::replace(&mut self.protocol, next);
         discard("drop of a protocol", before);
         if let State::Open { reading: reading @ Reading::Ended, .. } = &mut self.state {
             // The next one has not seen it.
             *reading = Reading::Paused { since: now, fin: true };
+        }
+        if let State::Open { writing: Writing::Shut, .. } = &self.state {
+            self.pending |= due::WRITE_CLOSED;
         }
         self.call(now, |protocol, transport| protocol.connection_made(transport));
     }

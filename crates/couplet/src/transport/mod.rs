@@ -535,7 +535,8 @@ impl Transport {
     /// case before more bytes are delivered, for until then reading is paused. The old protocol
     /// gets no further call, and no [`connection_lost`](Protocol::connection_lost): it is dropped.
     /// The next one gets [`connection_made`](Protocol::connection_made), then what is unread, then
-    /// what comes. If the peer's end of stream was reported already, it is reported to the next one too.
+    /// what comes. An end of stream that was reported already, the peer's or ours, is reported to the
+    /// next one too.
     ///
     /// Unread is what a framer holds: in a `line_received` the bytes behind that line. A protocol
     /// that takes bytes as they come gives the rest to [`upgrade_with`](Self::upgrade_with).

@@ -66,6 +66,17 @@ impl Layered {
         }
         caught(|| self.layers.down(&mut self.above, now))
     }
+
+    /// Whether something waits for a protocol that takes more, and not for a layer.
+    pub(super) fn is_behind(&self) -> bool {
+        self.layers.is_behind() && !self.full
+    }
+
+    /// Whether there are foreign buffers to drop.
+    #[inline]
+    fn has_spent(&self) -> bool {
+        self.above.has_spent() || self.layers.has_spent()
+    }
 }
 
 /// What came out on top beside bytes, to be handled once the layers are back in their place.
@@ -130,7 +141,7 @@ impl Life {
         let cell = &self.transport.cell;
         let attached = caught(|| layers.attach(&|| cell.layer_waker()));
         let opening = !layers.is_open();
-        self.set_layers(layers, opening);
+        self.set_layers(layers, opening, 0);
         if let Err(text) = attached {
             self.layer_panicked(&text, now);
             return false;
@@ -141,9 +152,11 @@ impl Life {
         !opening
     }
 
-    fn set_layers(&mut self, mut layers: Layers, opening: bool) {
+    /// The first layers; `later` bytes were written above them and are not there yet.
+    fn set_layers(&mut self, mut layers: Layers, opening: bool, later: usize) {
         let above = Outbox::new(self.transport.cell.reactor.spares().clone());
-        let (taken, unsent) = (self.transport.cell.in_flight(), layers.bottom().len());
+        let taken = self.transport.cell.in_flight() - later;
+        let unsent = layers.bottom().len();
         let (fin, failed, full, deadline) = (false, false, false, None);
         let layered = Layered { layers, above, taken, opening, fin, failed, full, deadline };
         self.layered = Some(Box::new(layered));
@@ -237,15 +250,22 @@ impl Life {
             return false;
         }
         let cell = &self.transport.cell;
-        let answered = cell.has_output() && !cell.has_asked() && self.pending == 0;
+        let answered = cell.has_output() && self.asks_nothing();
         if answered && let Err(text) = layered.pour(cell, now) {
             self.layered = Some(layered);
             self.layer_panicked(&text, now);
             return false;
         }
-        let is_through = self.settle(&mut layered) && !layered.above.has_spent();
+        let is_through = self.settle(&mut layered) && !layered.has_spent();
         self.layered = Some(layered);
-        answered && is_through && self.pending == 0
+        // A layer, or what it calls, may have used a handle.
+        answered && is_through && self.asks_nothing() && !self.transport.cell.has_output()
+    }
+
+    /// Whether neither handles nor the connection want anything but output.
+    #[inline]
+    fn asks_nothing(&self) -> bool {
+        self.pending == 0 && !self.transport.cell.has_asked()
     }
 
     /// Reading goes on after a pause, and is on in the driver: a layer that is still full turns it off
@@ -314,7 +334,7 @@ impl Life {
     /// A layer cannot go on. What it has to say about that (an alert) is sent, then the connection
     /// ends.
     #[cold]
-    fn layer_failed(&mut self, reason: Reason, now: Instant) {
+    pub(super) fn layer_failed(&mut self, reason: Reason, now: Instant) {
         let cell = &self.transport.cell;
         cell.clear_outbox();
         cell.advance_phase(Phase::Closing);
@@ -384,8 +404,7 @@ impl Life {
         self.pour_down(now);
         let follows = self.follows_output();
         // Last, because user code may run and write.
-        let has_spent = |layered: &Layered| layered.above.has_spent() || layered.layers.has_spent();
-        if self.layered.as_deref().is_some_and(has_spent) {
+        if self.layered.as_deref().is_some_and(Layered::has_spent) {
             self.drop_layers_spent();
         }
         follows
@@ -574,7 +593,9 @@ impl Life {
     /// Adds the layers that handles asked for.
     #[cold]
     pub(super) fn start_layers(&mut self, now: Instant) {
-        for Starting { layer, mut clear } in self.transport.cell.take_starting() {
+        let mut starting = self.transport.cell.take_starting().into_iter();
+        while let Some(Starting { layer, mut clear }) = starting.next() {
+            let later = starting.as_slice().iter().map(|next| next.clear.len()).sum();
             let mut layer = layer.take();
             if self.closed().is_some() {
                 discard("drop of a layer", layer);
@@ -591,7 +612,7 @@ impl Life {
                     let mut layers = Layers::boxed(layer, clear.spares());
                     self.transport.cell.sub_in_flight(clear.len());
                     layers.bottom().append(&mut clear);
-                    self.set_layers(layers, false);
+                    self.set_layers(layers, false, later);
                     Ok(())
                 }
                 Some(layered) => {

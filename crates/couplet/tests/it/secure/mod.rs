@@ -6,6 +6,7 @@ mod choosing;
 mod closing;
 mod handshake;
 mod oversized;
+mod passing;
 mod paused;
 mod starttls;
 

@@ -7,6 +7,7 @@ mod reading;
 #[cfg(unix)]
 mod real;
 mod simulated;
+mod taken;
 mod tls;
 mod traits;
 mod writing;
