@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Layer, Outbox, Up};
 
-/// Passes everything on as it is, without copying. It costs about 325 instructions a round trip of a
+/// Passes everything on as it is, without copying. It costs about 350 instructions a round trip of a
 /// message, which without it takes 295, libc included (`side_by_side --guard`).
 #[derive(Debug, Default)]
 pub struct PassThrough {

@@ -470,6 +470,12 @@ impl Layers {
         self.levels.iter().any(|level| level.below.has_spent())
     }
 
+    /// [`has_spent`](Self::has_spent), but for the bottom, of which a send tells.
+    #[inline]
+    pub(crate) fn has_spent_above_bottom(&self) -> bool {
+        self.levels.len() > 1 && self.has_spent()
+    }
+
     /// Takes the foreign buffers that have left all outboxes, to be dropped while nothing is
     /// borrowed.
     pub fn take_spent(&mut self) -> Vec<Bytes> {

@@ -256,7 +256,8 @@ impl Life {
             self.layer_panicked(&text, now);
             return false;
         }
-        let is_through = self.settle(&mut layered) && !layered.has_spent();
+        let has_spent = layered.above.has_spent() || layered.layers.has_spent_above_bottom();
+        let is_through = self.settle(&mut layered) && !has_spent;
         self.layered = Some(layered);
         // A layer, or what it calls, may have used a handle.
         answered && is_through && self.asks_nothing() && !self.transport.cell.has_output()
