@@ -56,6 +56,7 @@
 //! that wait for a whole thing (a line, a message) leave its bytes in the stream until it is there, so
 //! nothing is lost; the exceptions are [`Stream::read_exact`] and [`Stream::write_all`].
 
+mod framed;
 mod halves;
 mod io;
 mod read;
@@ -66,6 +67,7 @@ mod write;
 use std::fmt;
 use std::rc::Rc;
 
+pub use framed::{Framed, Messages};
 pub use halves::{ReadHalf, WriteHalf};
 pub use read::LONGEST_LINE;
 use shared::{Owner, Shared};

@@ -199,6 +199,23 @@ impl Shared {
         Poll::Ready(Ok(n))
     }
 
+    /// All that has arrived; empty at the end of the stream. Reading goes on already.
+    pub(super) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+        self.poll_look(cx, |arrived, ended| {
+            Ok(if arrived.is_empty() && !ended {
+                Look::More
+            } else {
+                Look::Taken(arrived.len(), arrived.to_vec())
+            })
+        })
+    }
+
+    /// Whether the peer's stream has ended, or the connection.
+    pub(super) fn has_ended(&self) -> bool {
+        let state = self.state.borrow();
+        state.read_closed || state.lost.is_some()
+    }
+
     /// [`poll_write`](Self::poll_write) of several pieces.
     pub(super) fn poll_write_vectored(
         &self,

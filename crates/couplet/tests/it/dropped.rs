@@ -17,7 +17,7 @@ use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
     Address, Bytes, ConnectOptions, Connector, Deferred, Factory, Interest, ListenOptions, Loop,
     LoopOptions, LoopingCall, Port, Producer, ProducerKind, Protocol, Reactor, Shared, Shutdown,
-    Transport, UnixAddress,
+    Stream, Transport, UnixAddress,
 };
 
 use crate::tcp::adopting::{listening, sockets};
@@ -503,6 +503,14 @@ const WAYS: &[(&str, &str, Act)] = &[
         port.stop_listening().expect("it listens").detach();
         s.turns();
         wire.push(b"a line\n");
+        s.turns();
+    }),
+    ("framed", "its task is cancelled by the end of the run", |s| {
+        let (transport, _wire) = s.open();
+        let bomb = s.bomb();
+        let mut messages = Stream::new(&transport).framed(|_| Carrier(bomb));
+        s.turns();
+        s.reactor.spawn(async move { Ok(messages.next().await?) }).discard();
         s.turns();
     }),
     ("spawn", "cancelled, ended, and dropped with the run", |s| {

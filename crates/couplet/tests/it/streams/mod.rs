@@ -3,6 +3,7 @@
 
 mod cancelling;
 mod ends;
+mod framed;
 mod reading;
 #[cfg(unix)]
 mod real;

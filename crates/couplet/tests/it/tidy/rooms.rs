@@ -75,7 +75,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
     ),
     // Law 8: the public API only. `tests/public_api.rs` has the compiler check it too.
     ("protocols", &[THE_ROOT, "defer", "driver", "endpoints", "layers"]),
-    ("stream", &[THE_ROOT, "panics", "defer", "endpoints", "layers", "reactor"]),
+    ("stream", &[THE_ROOT, "panics", "defer", "endpoints", "layers", "protocols", "reactor"]),
     ("services", &[THE_ROOT, "defer", "endpoints", "layers"]),
 ];
 

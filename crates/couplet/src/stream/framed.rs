@@ -1,0 +1,124 @@
+//! Messages of a stream, by the framers of protocols.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::Stream;
+use crate::Protocol;
+use crate::protocols::{LineProtocol, LineTransport, StringProtocol, StringTransport};
+
+/// The messages of a [`Stream`], cut by a framer; see [`Stream::framed`]. Also a `Stream` of
+/// `futures-core`.
+pub struct Framed {
+    stream: Stream,
+    framer: Box<dyn Protocol>,
+    messages: Messages,
+    /// The stream has ended, or the framer has ended it.
+    ended: bool,
+}
+
+/// What a framer of [`Stream::framed`] hands its messages to. Law 9: the messages of one read.
+#[derive(Clone, Debug, Default)]
+pub struct Messages(Rc<RefCell<VecDeque<Vec<u8>>>>);
+
+impl LineProtocol for Messages {
+    fn line_received(&mut self, _: &LineTransport, line: &[u8]) {
+        self.0.borrow_mut().push_back(line.to_vec());
+    }
+}
+
+impl StringProtocol for Messages {
+    fn string_received(&mut self, _: &StringTransport, string: &[u8]) {
+        self.0.borrow_mut().push_back(string.to_vec());
+    }
+}
+
+impl Stream {
+    /// Reads messages instead of bytes, by the framers that protocols use, with their limits.
+    ///
+    /// ```
+    /// use couplet::Stream;
+    /// use couplet::protocols::{IntReceiver, LineReceiver, NetstringReceiver};
+    ///
+    /// async fn add(stream: Stream) -> couplet::Result<()> {
+    ///     let mut strings = stream.framed(NetstringReceiver::new);
+    ///     while let Some(string) = strings.next().await? {
+    ///         let sum: i64 = String::from_utf8(string)?.split('+').filter_map(|n| n.parse::<i64>().ok()).sum();
+    ///         strings.stream().write_all(sum.to_string()).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let lines = |stream: Stream| stream.framed(LineReceiver::new);
+    /// # let blobs = |stream: Stream| stream.framed(IntReceiver::<u32, _>::new);
+    /// ```
+    pub fn framed<F: Protocol>(self, framer: impl FnOnce(Messages) -> F) -> Framed {
+        let messages = Messages::default();
+        let mut framer = Box::new(framer(messages.clone()));
+        framer.connection_made(self.transport());
+        Framed { stream: self, framer, messages, ended: false }
+    }
+}
+
+impl Framed {
+    /// The next message; `None` at the end of the stream, where the beginning of another one is
+    /// dropped.
+    ///
+    /// Cancel-safe: a future that is dropped has taken no message.
+    ///
+    /// # Errors
+    ///
+    /// When the connection was lost, after the last whole message;
+    /// [`InvalidData`](io::ErrorKind::InvalidData) where the framer refuses what comes, a message past
+    /// its limit, say. Then the connection closes, with the framer's error as its reason.
+    pub async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        poll_fn(|cx| self.poll_message(cx)).await
+    }
+
+    /// The stream underneath, to write to.
+    pub fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Vec<u8>>>> {
+        loop {
+            let next = self.messages.0.borrow_mut().pop_front();
+            if next.is_some() || self.ended {
+                return Poll::Ready(Ok(next));
+            }
+            let transport = self.stream.transport().clone();
+            if transport.is_closing() && !self.stream.shared().has_ended() {
+                self.ended = true;
+                let text = "the connection is closing: the framer has refused what came";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
+            }
+            let arrived = ready!(self.stream.shared().poll_take(cx))?;
+            self.ended = arrived.is_empty();
+            if !self.ended {
+                self.framer.data_received(&transport, &arrived);
+            }
+        }
+    }
+}
+
+impl futures_core::Stream for Framed {
+    type Item = io::Result<Vec<u8>>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Vec<u8>>>> {
+        self.poll_message(cx).map(Result::transpose)
+    }
+}
+
+impl fmt::Debug for Framed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Framed").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}

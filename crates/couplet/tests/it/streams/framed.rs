@@ -1,0 +1,131 @@
+//! Messages of a stream, cut by the framers of protocols.
+
+use std::io::ErrorKind;
+use std::pin::pin;
+
+use couplet::Result;
+use couplet::protocols::{IntReceiver, LineReceiver, NetstringReceiver};
+use couplet::testing::Cut;
+use futures_util::StreamExt;
+
+use super::{connected, finish, poll_once, start};
+use crate::secure::Rig;
+
+#[test]
+fn messages_come_whole_however_they_are_cut_and_the_end_follows() {
+    for cut in [Cut::Whole, Cut::Most(1), Cut::Random(5)] {
+        for mut rig in Rig::both() {
+            rig.network.set_cut(cut);
+            for kind in ["lines", "netstrings", "strings"] {
+                let (stream, wire) = connected(&mut rig);
+                let (mut messages, bytes) = match kind {
+                    "lines" => (stream.framed(LineReceiver::new), &b"one\r\n\r\nthree\r\ncut"[..]),
+                    "netstrings" => {
+                        (stream.framed(NetstringReceiver::new), &b"3:one,0:,5:three,3:c"[..])
+                    }
+                    _ => {
+                        let framer = IntReceiver::<u8, _>::new;
+                        (stream.framed(framer), &b"\x03one\x00\x05three\x03c"[..])
+                    }
+                };
+                wire.push(bytes);
+                wire.fin();
+                let seen = start(&mut rig, async move {
+                    let mut seen = Vec::new();
+                    while let Some(message) = messages.next().await? {
+                        seen.push(message);
+                    }
+                    assert_eq!(messages.next().await?, None, "it stays the end");
+                    Ok(seen)
+                });
+                let seen = seen.take().expect("all of it");
+                assert_eq!(seen, [&b"one"[..], b"", b"three"], "{kind} {cut:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_that_the_framer_refuses_is_an_error_behind_those_before_it() {
+    for mut rig in Rig::both() {
+        let (stream, wire) = connected(&mut rig);
+        let mut messages = stream.framed(NetstringReceiver::new);
+        wire.push(b"3:one,x:two,");
+        let seen = start(&mut rig, async move {
+            let first = messages.next().await?;
+            let error = messages.next().await.expect_err("that is no netstring");
+            Ok((first, error.kind()))
+        });
+        assert_eq!(seen.take().expect("both"), (Some(b"one".to_vec()), ErrorKind::InvalidData));
+        wire.close();
+        rig.turn();
+        assert!(rig.l.snapshot().connections.is_empty());
+    }
+}
+
+#[test]
+fn who_takes_no_message_stops_the_peer() {
+    for mut rig in Rig::both() {
+        rig.network.set_capacity(5000);
+        let (stream, wire) = connected(&mut rig);
+        let mut messages = stream.framed(LineReceiver::new);
+        wire.push(&b"a line\r\n".repeat(100));
+        rig.turn();
+        let messages = finish(&mut rig, async move {
+            messages.next().await?;
+            Ok(messages)
+        });
+        let mut pushed = 0;
+        loop {
+            match wire.push(b"a line\r\n") {
+                0 => break,
+                n => pushed += n,
+            }
+            rig.turn();
+        }
+        // The messages of one read, another read, and the buffers of the network.
+        assert!(pushed <= 4 * 5000, "{pushed}");
+        drop(messages);
+    }
+}
+
+#[test]
+fn a_next_that_is_dropped_keeps_its_bytes_and_it_is_a_stream_of_futures() {
+    for mut rig in Rig::both() {
+        let (stream, wire) = connected(&mut rig);
+        let mut messages = stream.framed(LineReceiver::new);
+        for piece in [&b"a"[..], b"b", b"c\r\nde"] {
+            assert!(poll_once(pin!(messages.next())).is_pending());
+            wire.push(piece);
+            rig.turn();
+        }
+        wire.push(b"f\r\n");
+        wire.fin();
+        rig.turn();
+        let seen = finish(&mut rig, async move {
+            let all: Vec<_> = StreamExt::collect(messages).await;
+            let all: Vec<_> = all.into_iter().collect::<std::io::Result<_>>()?;
+            Ok(all)
+        });
+        assert_eq!(seen, [b"abc", b"def"]);
+    }
+}
+
+#[test]
+fn answers_go_through_the_stream_underneath() {
+    for mut rig in Rig::both() {
+        let port = super::serve(&rig, async |stream| -> Result<()> {
+            let mut lines = stream.framed(LineReceiver::new);
+            while let Some(line) = lines.next().await? {
+                lines.stream().write_all([&line[..], b"!\r\n"].concat()).await?;
+            }
+            Ok(())
+        });
+        let wire = rig.network.connect(port).expect("the port listens");
+        wire.push(b"hello\r\nbye\r\n");
+        wire.fin();
+        rig.turn();
+        assert_eq!(wire.take(), b"hello!\r\nbye!\r\n");
+        assert!(wire.saw_fin());
+    }
+}
