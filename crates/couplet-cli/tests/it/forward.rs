@@ -93,7 +93,8 @@ fn a_slow_reader_slows_the_sender_and_costs_little() {
         let taken = one.push(&bytes);
         assert!(taken < bytes.len(), "what the reader does not take is not taken");
         let grown = server.memory().saturating_sub(before);
-        assert!(grown <= 1024, "it costs {grown} KiB");
+        // The loop keeps drained buffers of 4 MiB at most.
+        assert!(grown <= 4 * 1024, "it costs {grown} KiB");
         one.finish();
         assert!(other.read_to_end().unwrap() == bytes[..taken]);
     });
@@ -131,8 +132,7 @@ fn a_client_is_not_read_before_its_server_is_connected() {
     assert!(began.elapsed() < Duration::from_secs(2), "too slow a machine for this test");
     assert!(taken < 40 * MIB);
     let grown = server.memory().saturating_sub(before);
-    // Pages of the program that it touches meanwhile count too.
-    assert!(grown <= 1024, "{taken} bytes taken by the system cost {grown} KiB");
+    assert!(grown <= 512, "{taken} bytes taken by the system cost {grown} KiB");
     client.read_to_end().unwrap_err();
     server.wait_told(&format!("cannot connect to tcp:{address}: "));
     assert!(server.running.told().contains("2s"), "{}", server.running.told());

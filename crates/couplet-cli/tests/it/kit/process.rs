@@ -109,11 +109,11 @@ impl Running {
         self.child.id()
     }
 
-    /// Its resident memory, in KiB.
+    /// The memory that it has written to, in KiB; not the pages of the program.
     pub(crate) fn memory(&self) -> u64 {
         let status = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(status).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
@@ -255,7 +255,7 @@ impl Server {
         wait_until(text, || self.running.told().contains(text));
     }
 
-    /// Its resident memory, in KiB.
+    /// The memory that it has written to, in KiB; not the pages of the program.
     pub(crate) fn memory(&self) -> u64 {
         self.running.memory()
     }
