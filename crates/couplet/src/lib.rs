@@ -151,6 +151,7 @@ pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;
+mod unread;
 
 pub use address::{Address, UnixAddress};
 pub use bytes::Bytes;

@@ -44,22 +44,22 @@ fn measure(bench: &Bench, kind: Kind) -> Result<Vec<Figure>> {
         println!("# skipped: system calls, as strace is not installed");
     }
     if Tool::Valgrind.is_installed() {
-        let [one, _] = count(bench, kind, Tool::Valgrind, Count::Trip(1))?;
-        tell("instructions_per_trip_1", one);
-        let [fifty, _] = count(bench, kind, Tool::Valgrind, Count::Trip(50))?;
-        tell("instructions_per_trip_50", fifty);
-        let [short, _] = count(bench, kind, Tool::Valgrind, Count::Short(Closer::Client))?;
-        tell("instructions_per_short_connection", short);
-        if kind == Kind::Couplet {
-            let lines = Kind::CoupletLines;
-            let [one, _] = count(bench, lines, Tool::Valgrind, Count::Trip(1))?;
-            tell("instructions_per_line_1", one);
-            let [fifty, _] = count(bench, lines, Tool::Valgrind, Count::Trip(50))?;
-            tell("instructions_per_line_50", fifty);
-            let [fifty, _] = count(bench, Kind::CoupletLayer, Tool::Valgrind, Count::Trip(50))?;
-            tell("instructions_per_trip_50_over_a_layer", fifty);
-            let [fifty, _] = count(bench, Kind::CoupletStream, Tool::Valgrind, Count::Trip(50))?;
-            tell("instructions_per_trip_50_of_a_stream", fifty);
+        let short = Count::Short(Closer::Client);
+        let own = [
+            ("instructions_per_trip_1", kind, Count::Trip(1)),
+            ("instructions_per_trip_50", kind, Count::Trip(50)),
+            ("instructions_per_short_connection", kind, short),
+        ];
+        let others = [
+            ("instructions_per_line_1", Kind::CoupletLines, Count::Trip(1)),
+            ("instructions_per_line_50", Kind::CoupletLines, Count::Trip(50)),
+            ("instructions_per_trip_50_over_a_layer", Kind::CoupletLayer, Count::Trip(50)),
+            ("instructions_per_trip_50_of_a_stream", Kind::CoupletStream, Count::Trip(50)),
+        ];
+        let others = others.into_iter().filter(|_| kind == Kind::Couplet);
+        for (name, kind, what) in own.into_iter().chain(others) {
+            let [instructions, _] = count(bench, kind, Tool::Valgrind, what)?;
+            tell(name, instructions);
         }
     } else {
         println!("# skipped: instructions, as valgrind is not installed");

@@ -32,9 +32,7 @@ struct Echo;
 
 impl Protocol for Echo {
     fn connection_made(&mut self, transport: &Transport) {
-        set_limits(transport);
-        let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
-        assert!(registered.is_ok(), "a new connection has no producer");
+        equip(transport);
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
@@ -47,10 +45,7 @@ struct EchoLines;
 
 impl LineProtocol for EchoLines {
     fn connection_made(&mut self, transport: &LineTransport) {
-        set_limits(transport);
-        let producer = Transport::clone(transport);
-        let registered = transport.register_producer(producer, ProducerKind::Push);
-        assert!(registered.is_ok(), "a new connection has no producer");
+        equip(transport);
     }
 
     fn line_received(&mut self, transport: &LineTransport, line: &[u8]) {
@@ -76,6 +71,13 @@ impl Protocol for FanOut {
     fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
         self.all.borrow_mut().retain(|other| other.id() != transport.id());
     }
+}
+
+/// Gives a new connection what a server on the open net has.
+fn equip(transport: &Transport) {
+    set_limits(transport);
+    let registered = transport.register_producer(transport.clone(), ProducerKind::Push);
+    assert!(registered.is_ok(), "a new connection has no producer");
 }
 
 fn set_limits(transport: &Transport) {

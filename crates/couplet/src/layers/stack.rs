@@ -28,6 +28,7 @@ use crate::defer::Failure;
 use crate::error::Reason;
 use crate::panics::discard_all;
 use crate::transport::outbox::Spares;
+use crate::unread::Unread;
 
 /// Bytes in clear arrived behind the request to encrypt: an injection, or a peer that does not wait
 /// (CVE-2011-0411). They never count as bytes of the encrypted stream; the connection is cut.
@@ -76,7 +77,7 @@ struct Level {
     layer: Box<dyn Layer>,
     /// What the layer sent down.
     below: Outbox,
-    /// What came up to the layer while the receiver had stopped.
+    /// What came up to the layer while the receiver had stopped. Law 9: one chunk of the level below.
     unread: Unread,
     open: bool,
     /// Its `Up::Closed` was seen.
@@ -108,26 +109,6 @@ struct State {
     ended: bool,
     /// `Up::Failed` came out on top, or the stack was cleared.
     failed: bool,
-}
-
-/// Bytes that wait, and how many of them were read since. Law 9: one chunk of the level below.
-#[derive(Default)]
-struct Unread {
-    bytes: Vec<u8>,
-    read: usize,
-}
-
-impl Unread {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.read..]
-    }
-
-    fn keep(&mut self, bytes: &[u8]) {
-        if self.read > self.bytes.len() / 2 {
-            self.bytes.drain(..mem::take(&mut self.read));
-        }
-        self.bytes.extend_from_slice(bytes);
-    }
 }
 
 /// Where what comes out on top goes: to a connection, or to a closure that gets all of it.
@@ -245,7 +226,7 @@ impl Layers {
             }
             Up::Nothing | Up::Open(_) | Up::Closed => Continue(()),
         });
-        let unread = self.levels.iter().any(|level| !level.unread.rest().is_empty());
+        let unread = self.levels.iter().any(|level| !level.unread.is_empty());
         if unread && wrong.is_none() {
             wrong = Some(Reason::Failed(Failure::from(PlaintextAfterUpgrade)));
         }
@@ -412,10 +393,7 @@ impl Layers {
     /// the layers made of them.
     #[inline]
     pub fn held(&self) -> usize {
-        match &self.levels[..] {
-            [level] => level.layer.held() + level.below.len(),
-            levels => levels.iter().map(|level| level.layer.held() + level.below.len()).sum(),
-        }
+        self.levels.iter().map(|level| level.layer.held() + level.below.len()).sum()
     }
 
     /// [`held`](Self::held), how much of it lies at the bottom, and the [`deadline`](Self::deadline).
@@ -437,11 +415,8 @@ impl Layers {
 
     /// When to call [`timed_out`](Self::timed_out).
     pub fn deadline(&self) -> Option<Instant> {
-        match &self.levels[..] {
-            _ if self.state.failed => None,
-            [level] => level.deadline(),
-            levels => levels.iter().filter_map(Level::deadline).min(),
-        }
+        let deadlines = self.levels.iter().filter_map(Level::deadline);
+        if self.state.failed { None } else { deadlines.min() }
     }
 
     /// Informs the layers whose deadline has come. Call [`feed`](Self::feed) and
@@ -620,8 +595,9 @@ impl<S: Sink> Feed<'_, S> {
             let mut unread = mem::take(&mut levels[at].unread);
             let mut rest = unread.rest();
             let flow = self.rise(&mut levels[at..], &mut rest);
-            unread.read = unread.bytes.len() - rest.len();
-            if !unread.rest().is_empty() {
+            let (left, all) = (rest.len(), unread.rest().len());
+            unread.take(all - left);
+            if !unread.is_empty() {
                 levels[at].unread = unread;
             }
             if flow.is_break() {

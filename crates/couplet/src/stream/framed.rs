@@ -97,8 +97,10 @@ impl Framed {
                 let text = "the connection is closing: the framer has refused what came";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
             }
-            let arrived = ready!(self.stream.shared().poll_take(cx))?;
-            self.ended = arrived.is_empty();
+            // Copied, because reading must go on before the framer looks whether it does.
+            let mut arrived = Vec::new();
+            let put = |data: &[u8]| arrived.extend_from_slice(data);
+            self.ended = ready!(self.stream.shared().poll_read_into(cx, usize::MAX, put))? == 0;
             if !self.ended {
                 self.framer.data_received(&transport, &arrived);
             }

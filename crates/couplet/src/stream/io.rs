@@ -22,8 +22,9 @@ macro_rules! async_read {
     };
 }
 
+/// The `AsyncWrite` in scope, whose last method has the given name, with what else it has.
 macro_rules! async_write {
-    ($type:ty) => {
+    ($type:ty, $close:ident $($more:item)*) => {
         impl AsyncWrite for $type {
             fn poll_write(
                 self: Pin<&mut Self>,
@@ -45,17 +46,19 @@ macro_rules! async_write {
                 self.shared().poll_flush(cx)
             }
 
-            fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            fn $close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 self.shared().poll_shutdown(cx)
             }
+
+            $($more)*
         }
     };
 }
 
 async_read!(Stream);
 async_read!(ReadHalf);
-async_write!(Stream);
-async_write!(WriteHalf);
+async_write!(Stream, poll_close);
+async_write!(WriteHalf, poll_close);
 
 #[cfg(feature = "tokio-io")]
 mod for_tokio {
@@ -80,45 +83,16 @@ mod for_tokio {
         };
     }
 
-    macro_rules! async_write {
-        ($type:ty) => {
-            impl AsyncWrite for $type {
-                fn poll_write(
-                    self: Pin<&mut Self>,
-                    cx: &mut Context<'_>,
-                    data: &[u8],
-                ) -> Poll<io::Result<usize>> {
-                    self.shared().poll_write(cx, data)
-                }
-
-                fn poll_write_vectored(
-                    self: Pin<&mut Self>,
-                    cx: &mut Context<'_>,
-                    pieces: &[IoSlice<'_>],
-                ) -> Poll<io::Result<usize>> {
-                    self.shared().poll_write_vectored(cx, pieces)
-                }
-
-                fn is_write_vectored(&self) -> bool {
-                    true
-                }
-
-                fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                    self.shared().poll_flush(cx)
-                }
-
-                fn poll_shutdown(
-                    self: Pin<&mut Self>,
-                    cx: &mut Context<'_>,
-                ) -> Poll<io::Result<()>> {
-                    self.shared().poll_shutdown(cx)
-                }
-            }
-        };
-    }
-
     async_read!(Stream);
     async_read!(ReadHalf);
-    async_write!(Stream);
-    async_write!(WriteHalf);
+    async_write! { Stream, poll_shutdown
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+    }
+    async_write! { WriteHalf, poll_shutdown
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::Stream;
-use super::shared::{Shared, StreamProtocol};
+use super::shared::StreamProtocol;
 use crate::defer::Panicked;
 use crate::endpoints::{ClientEndpoint, IntoEndpoint, ServerEndpoint};
 use crate::panics::Contained;
@@ -20,7 +20,7 @@ impl Reactor {
     ) -> Deferred<Stream> {
         let made: Rc<Cell<Option<Stream>>> = Rc::default();
         let slot = made.clone();
-        let protocol = StreamProtocol::new(move |shared| slot.set(Some(Stream::of(shared))));
+        let protocol = StreamProtocol::new(move |stream| slot.set(Some(stream)));
         self.connect_protocol(endpoint, protocol)
             .map(move |_| made.take().expect("the connection was made"))
     }
@@ -42,16 +42,16 @@ impl Reactor {
         let handle = Rc::new(Contained::new(handle));
         self.listen(endpoint, move || {
             let handle = handle.clone();
-            StreamProtocol::new(move |shared| run(shared, handle))
+            StreamProtocol::new(move |stream| run(stream, handle))
         })
     }
 }
 
 /// The handler may be dropped with its last task, beside what that holds: a panic of either is contained.
-fn run(shared: Rc<Shared>, handle: Rc<Contained<impl AsyncFn(Stream) -> Result<()> + 'static>>) {
-    let transport = shared.transport.clone();
+fn run(stream: Stream, handle: Rc<Contained<impl AsyncFn(Stream) -> Result<()> + 'static>>) {
+    let transport = stream.transport().clone();
     let reactor = transport.reactor().clone();
-    let task = reactor.spawn(async move { (**handle)(Stream::of(shared)).await });
+    let task = reactor.spawn(async move { (**handle)(stream).await });
     task.add_errback(move |failure| {
         end(&transport, failure);
         Ok(())

@@ -7,12 +7,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use super::Stream;
 use crate::ConnectionLost;
 use crate::Deferred;
 use crate::Protocol;
 use crate::Reason;
 use crate::Transport;
 use crate::reactor::TaskId;
+use crate::unread::Unread;
 
 /// The connection of a stream. Neither user code nor a foreign waker is called while `state` is borrowed.
 pub(super) struct Shared {
@@ -39,7 +41,9 @@ enum Reader {
 
 #[derive(Default)]
 struct State {
-    inbox: Inbox,
+    /// Bytes that arrived and were not read yet. Law 9: one read of the transport, which pauses then; while
+    /// someone waits for a whole thing, as much as that may have.
+    inbox: Unread,
     /// Reading is paused because nobody waits for more.
     paused: bool,
     /// The peer's stream has ended.
@@ -60,42 +64,6 @@ struct State {
     /// Waits for anything else: the end, our FIN, a handshake.
     watcher: Option<Waker>,
 }
-
-/// Bytes that arrived and were not read yet. Law 9: one read of the transport, which pauses then; while
-/// someone waits for a whole thing, as much as that may have.
-#[derive(Default)]
-struct Inbox {
-    bytes: Vec<u8>,
-    read: usize,
-}
-
-impl Inbox {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.read..]
-    }
-
-    fn push(&mut self, data: &[u8]) {
-        if self.read > self.bytes.len() / 2 {
-            self.bytes.drain(..std::mem::take(&mut self.read));
-        }
-        self.bytes.extend_from_slice(data);
-    }
-
-    /// An empty inbox holds no large buffer.
-    fn take(&mut self, n: usize) {
-        self.read += n;
-        if self.read == self.bytes.len() {
-            self.read = 0;
-            self.bytes.clear();
-            if self.bytes.capacity() > KEPT {
-                self.bytes = Vec::new();
-            }
-        }
-    }
-}
-
-/// The largest buffer that an idle stream keeps, in bytes.
-const KEPT: usize = 1024;
 
 /// What a reader makes of the bytes that have arrived.
 pub(super) enum Look<T> {
@@ -119,7 +87,7 @@ impl Shared {
     ) -> Poll<io::Result<T>> {
         let mut state = self.state.borrow_mut();
         let ended = state.read_closed || state.lost.is_some();
-        if state.inbox.rest().is_empty()
+        if state.inbox.is_empty()
             && let Some(reason) = state.lost.as_ref().filter(|reason| !reason.is_clean())
         {
             return Poll::Ready(Err(lost(reason)));
@@ -137,7 +105,7 @@ impl Shared {
             Ok(Look::More) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         };
-        let resume = state.paused && (polled.is_pending() || inbox.rest().is_empty());
+        let resume = state.paused && (polled.is_pending() || inbox.is_empty());
         state.paused &= !resume;
         state.inbox = inbox;
         drop(state);
@@ -187,7 +155,7 @@ impl Shared {
     /// Whether bytes have arrived that nobody has read.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn has_unread(&self) -> bool {
-        !self.state.borrow().inbox.rest().is_empty()
+        !self.state.borrow().inbox.is_empty()
     }
 
     /// Writes some of `data`, at most [`CHUNK`], once there is room.
@@ -197,17 +165,6 @@ impl Shared {
         let n = data.len().min(CHUNK);
         self.transport.write(&data[..n]);
         Poll::Ready(Ok(n))
-    }
-
-    /// All that has arrived; empty at the end of the stream. Reading goes on already.
-    pub(super) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
-        self.poll_look(cx, |arrived, ended| {
-            Ok(if arrived.is_empty() && !ended {
-                Look::More
-            } else {
-                Look::Taken(arrived.len(), arrived.to_vec())
-            })
-        })
     }
 
     /// Whether the peer's stream has ended, or the connection.
@@ -366,30 +323,25 @@ impl Shared {
         }
     }
 
-    /// Notes something, then wakes who waits for it.
-    fn note(&self, change: impl FnOnce(&mut State)) {
+    /// Notes something; returns who waits for it, to be woken.
+    fn noted(&self, change: impl FnOnce(&mut State)) -> [Option<Reader>; 2] {
         let mut state = self.state.borrow_mut();
         change(&mut state);
-        let (reader, watcher) = (state.reader.take(), state.watcher.take());
-        drop(state);
-        self.wake(reader);
-        if let Some(watcher) = watcher {
-            watcher.wake();
-        }
+        [state.reader.take(), state.watcher.take().map(Reader::Other)]
     }
 
-    /// Its protocol is gone, and will not be told of the loss. That may be in the middle of a task.
+    fn note(&self, change: impl FnOnce(&mut State)) {
+        self.noted(change).into_iter().for_each(|waiting| self.wake(waiting));
+    }
+
+    /// Its protocol is gone, and will not be told of the loss. That may be in the middle of a task, so
+    /// none is polled here.
     fn abandoned(&self, reason: Reason) {
-        let mut state = self.state.borrow_mut();
-        let (reader, watcher) = (state.reader.take(), state.watcher.take());
-        state.lost = Some(reason);
-        drop(state);
-        match reader {
-            Some(Reader::Task(task)) => self.transport.reactor().wake_task(task),
-            other => self.wake(other),
-        }
-        if let Some(watcher) = watcher {
-            watcher.wake();
+        for waiting in self.noted(|state| state.lost = Some(reason)) {
+            match waiting {
+                Some(Reader::Task(task)) => self.transport.reactor().wake_task(task),
+                other => self.wake(other),
+            }
         }
     }
 }
@@ -418,7 +370,7 @@ pub(super) fn lost(reason: &Reason) -> io::Error {
 pub(super) struct StreamProtocol {
     shared: Option<Rc<Shared>>,
     /// Gets the stream when the connection is made.
-    made: Option<Box<dyn FnOnce(Rc<Shared>)>>,
+    made: Option<Box<dyn FnOnce(Stream)>>,
 }
 
 impl StreamProtocol {
@@ -428,7 +380,7 @@ impl StreamProtocol {
     }
 
     /// Of a connection to come.
-    pub(super) fn new(made: impl FnOnce(Rc<Shared>) + 'static) -> StreamProtocol {
+    pub(super) fn new(made: impl FnOnce(Stream) + 'static) -> StreamProtocol {
         StreamProtocol { shared: None, made: Some(Box::new(made)) }
     }
 
@@ -455,19 +407,19 @@ impl Protocol for StreamProtocol {
         if let Some(made) = self.made.take() {
             let shared = Shared::new(transport);
             self.shared = Some(shared.clone());
-            made(shared);
+            made(Stream::of(shared));
         }
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let Some(shared) = &self.shared else { return };
         let mut state = shared.state.borrow_mut();
-        state.inbox.push(data);
+        state.inbox.keep(data);
         let reader = state.reader.take();
         drop(state);
         shared.wake(reader);
         let mut state = shared.state.borrow_mut();
-        if state.reader.is_none() && !state.inbox.rest().is_empty() && !state.paused {
+        if state.reader.is_none() && !state.inbox.is_empty() && !state.paused {
             state.paused = true;
             transport.pause_producing();
         }

@@ -179,9 +179,8 @@ impl Stream {
     #[cfg(any(feature = "tls", feature = "ring"))]
     fn begin_tls(&self) -> io::Result<usize> {
         if self.shared().has_unread() {
-            let reason = crate::Failure::from(crate::layers::PlaintextAfterUpgrade);
-            self.transport().fail(reason);
             let error = crate::layers::PlaintextAfterUpgrade;
+            self.transport().fail(error);
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(self.shared().handshakes())

@@ -149,6 +149,20 @@ impl Scene {
         self.turns();
     }
 
+    /// Serves one connection, whose port stops then.
+    fn serve_once(
+        &mut self,
+        handle: impl AsyncFn(Stream) -> couplet::Result<()> + 'static,
+    ) -> Wire {
+        let serving = self.reactor.serve("tcp:0:interface=127.0.0.1", handle);
+        let port = serving.expect("a free port");
+        let wire = self.network.connect(port.host()).expect("the port listens");
+        self.turns();
+        port.stop_listening().expect("it listens").detach();
+        self.turns();
+        wire
+    }
+
     /// An echoing connection of ours, and its peer.
     fn open(&mut self) -> (Transport, Wire) {
         let made: Rc<RefCell<Option<Transport>>> = Rc::default();
@@ -478,30 +492,19 @@ const WAYS: &[(&str, &str, Act)] = &[
     }),
     ("serve", "the port is stopped, and a handler waits until the run ends", |s| {
         let (bomb, another) = (s.bomb(), Rc::new(RefCell::new(Some(s.bomb()))));
-        let serving = s.reactor.serve("tcp:0:interface=127.0.0.1", async move |mut stream| {
+        s.serve_once(async move |mut stream| {
             let (_one, _two) = (&bomb, another.take());
             stream.read_line().await?;
             Ok(())
         });
-        let port = serving.expect("a free port");
-        let wire = s.network.connect(port.host()).expect("the port listens");
-        s.turns();
-        port.stop_listening().expect("it listens").detach();
-        s.turns();
-        drop(wire);
     }),
     ("serve", "the handler ends after its port", |s| {
         let bomb = s.bomb();
-        let serving = s.reactor.serve("tcp:0:interface=127.0.0.1", async move |mut stream| {
+        let wire = s.serve_once(async move |mut stream| {
             let _one = &bomb;
             stream.read_line().await?;
             Ok(())
         });
-        let port = serving.expect("a free port");
-        let wire = s.network.connect(port.host()).expect("the port listens");
-        s.turns();
-        port.stop_listening().expect("it listens").detach();
-        s.turns();
         wire.push(b"a line\n");
         s.turns();
     }),

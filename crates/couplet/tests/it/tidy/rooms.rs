@@ -11,14 +11,15 @@ use super::source::{Code, Mention, assert_none, library};
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
 /// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
 /// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 17] = [
+const MAY_KNOW: [(&str, &[&str]); 18] = [
     ("address", &[]),
     ("slots", &[]),
     ("panics", &[]),
+    ("unread", &[]),
     ("defer", &["panics"]),
     ("error", &["address", "defer"]),
     ("driver", &["panics", "address", "slots", "transport::outbox"]),
-    ("layers", &["panics", "address", "defer", "error", "transport::outbox"]),
+    ("layers", &["panics", "address", "defer", "error", "transport::outbox", "unread"]),
     ("protocol", &["error", "transport"]),
     ("factory", &["panics", "address", "error", "layers", "protocol", "reactor", "transport"]),
     (
@@ -75,7 +76,10 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
     ),
     // Law 8: the public API only. `tests/public_api.rs` has the compiler check it too.
     ("protocols", &[THE_ROOT, "defer", "driver", "endpoints", "layers"]),
-    ("stream", &[THE_ROOT, "panics", "defer", "endpoints", "layers", "protocols", "reactor"]),
+    (
+        "stream",
+        &[THE_ROOT, "panics", "defer", "endpoints", "layers", "protocols", "reactor", "unread"],
+    ),
     ("services", &[THE_ROOT, "defer", "endpoints", "layers"]),
 ];
 
