@@ -80,11 +80,20 @@ fn a_reset_becomes_a_reset() {
     });
 }
 
+/// The most that the system's buffers between two ends of a connection hold.
+fn most_in_sockets() -> usize {
+    let most = |limits| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{limits}")).unwrap();
+        text.split_whitespace().last().and_then(|most| most.parse().ok()).unwrap_or(0)
+    };
+    most("tcp_rmem") + most("tcp_wmem")
+}
+
 #[test]
 fn a_slow_reader_slows_the_sender_and_costs_little() {
     Scene::each(&[], |server, mut one, mut other| {
         // Afterwards the program has allocated what it needs in any case.
-        let bytes = noise(40 * MIB);
+        let bytes = noise(2 * most_in_sockets() + 8 * MIB);
         let (mut sender, sent) = (one.another(), bytes[..8 * MIB].to_vec());
         let sending = std::thread::spawn(move || sender.send(&sent));
         assert!(other.read_exact(8 * MIB) == bytes[..8 * MIB]);
