@@ -27,7 +27,7 @@ pub(crate) fn raise_descriptor_limit() {
 
 /// Serves `factory` on each endpoint, or on a free local port if none is given.
 pub(crate) fn run<K>(listen: Listen, factory: impl IntoFactory<K> + Clone) -> Result<(), Exit> {
-    let mut l = signalled_loop(output::tell)?;
+    let l = signalled_loop(output::tell)?;
     let mut told = Ok(());
     l.run(|reactor| {
         // All or none: no port is announced that closes immediately because another failed.

@@ -259,13 +259,33 @@ fn c105_a_second_signal_ends_a_run_at_once_whatever_is_open() {
         let (_, _, took) = interrupted(kind, LONG, &[Signal::INT, Signal::INT]);
         assert!(took < LONG / 10, "{kind:?}: {took:?}");
     }
+    let before = Before::install(SIGINT);
     let (l, _, _) = interrupted(Kind::Unsent, LONG, &[Signal::INT, Signal::TERM]);
     assert_eq!(l.stopped_by(), Some(Stopped::Terminate), "the last signal is reported");
-    let before = Before::install(SIGINT);
+    drop(l);
     assert!(
         before.is_called_by(Signal::INT),
         "the handlers were restored although connections were cut off"
     );
+}
+
+#[test]
+fn c105_a_signal_after_a_run_that_a_signal_ended_is_ignored_until_the_loop_is_dropped() {
+    let _turn = one_at_a_time();
+    let before = Before::install(SIGINT);
+    let (mut l, _, _) = interrupted(Kind::Idle, LONG, &[Signal::INT]);
+    raise(Signal::INT);
+    assert!(!before.was_called(), "the loop has kept its handler");
+    let result = l.run(|reactor| {
+        reactor.call_soon(|| raise(Signal::TERM));
+        Ok(())
+    });
+    result.expect("another run takes the signals again");
+    // Another thread may have taken the one before so late that it ended this run.
+    assert!(l.stopped_by().is_some());
+    assert!(!before.was_called(), "the loop has kept its handler");
+    drop(l);
+    assert!(before.is_called_by(Signal::INT), "the previous handler is back");
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl Protocol for Session {
 
 pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
     let Peer { endpoint, name } = options.endpoint;
-    let mut l = signalled_loop(output::tell)?;
+    let l = signalled_loop(output::tell)?;
     let (stdout, printed) = Stdout::start(l.reactor().remote())?;
     let end = End::default();
     let failed = end.clone();
@@ -181,7 +181,7 @@ pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
         connected.detach();
         Ok(())
     })?;
-    ended(&l, &printed, end.take(), &name)
+    ended(l, &printed, end.take(), &name)
 }
 
 /// The result of the command, after the run.

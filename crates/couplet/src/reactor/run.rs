@@ -207,6 +207,10 @@ impl Loop {
 
     /// Calls `setup`, then turns until the reactor is stopped. The loop can run again afterwards.
     ///
+    /// A run that handles signals restores the previous handlers at its end; after one that a signal
+    /// ended, the drop of the loop or its next run does that. Until then further signals are ignored,
+    /// so that an impatient second Ctrl-C does not kill a program that is ending.
+    ///
     /// # Errors
     ///
     /// The error of `setup`, or the driver's when its wait fails.
@@ -243,8 +247,8 @@ impl Loop {
         outcome
     }
 
-    /// Ends a run immediately: closes whatever is left, and restores the signal handlers. Does
-    /// nothing outside of a run.
+    /// Ends a run immediately: closes whatever is left, and restores the signal handlers, as
+    /// [`run`](Self::run) does. Does nothing outside of a run.
     ///
     /// # Errors
     ///
@@ -258,8 +262,10 @@ impl Loop {
 
     fn begin_run(&mut self) {
         self.core.stopped_by = None;
+        // Restored first, if the last run has kept them.
         if self.signals
-            && let Err(error) = self.driver.watch_signals(true)
+            && let Err(error) =
+                self.driver.watch_signals(false).and_then(|()| self.driver.watch_signals(true))
         {
             let what = match error.kind() {
                 io::ErrorKind::AlreadyExists => "another loop handles the signals",
@@ -270,8 +276,10 @@ impl Loop {
         self.core.reactor.records.run_state.set(RunState::Running);
     }
 
+    /// Unless a signal ended the run: then most programs end too, and a second signal meanwhile should
+    /// not be what kills them. The drop of the driver restores the handlers.
     fn restore_signals(&mut self) -> Result<()> {
-        if self.signals {
+        if self.signals && self.core.stopped_by.is_none() {
             self.driver.watch_signals(false)?;
         }
         Ok(())
