@@ -327,6 +327,22 @@ pub(crate) struct Listen {
         allow_negative_numbers = true
     )]
     pub(crate) endpoints: Vec<Arc<dyn ServerEndpoint>>,
+    #[command(flatten)]
+    pub(crate) drain: Drain,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Drain {
+    /// On SIGTERM, let connections finish for this many seconds; Ctrl-C, or a second signal, ends at
+    /// once
+    #[arg(
+        long = "drain",
+        value_name = "SECONDS",
+        default_value = "5",
+        value_parser = seconds_or_none,
+        allow_negative_numbers = true
+    )]
+    pub(crate) time: Duration,
 }
 
 #[derive(Args, Debug)]
@@ -525,6 +541,8 @@ pub(crate) struct Forward {
     /// Turn clients away when there are this many [default: half the limit on descriptors]
     #[arg(long, value_name = "N", value_parser = clients, allow_negative_numbers = true)]
     pub(crate) max_connections: Option<usize>,
+    #[command(flatten)]
+    pub(crate) drain: Drain,
 }
 
 #[derive(Args, Debug)]

@@ -30,7 +30,7 @@ pub(crate) fn run(logging: &Logging) -> Result<(), Exit> {
     let poems: Vec<Poem> = poems::built_in().into_iter().take(PARTS.len()).collect();
     let progress = Progress::new(logging, poems.iter().map(|poem| &*poem.title));
     let telling = progress.clone();
-    let l = signalled_loop(move |text| telling.line(text))?;
+    let l = signalled_loop(couplet::LoopOptions::default(), move |text| telling.line(text))?;
     let arrived: Rc<RefCell<Option<couplet::Result<Arrived>>>> = Rc::default();
     let together = Rc::new(Cell::new(0.0));
     let (slot, time) = (arrived.clone(), together.clone());

@@ -31,6 +31,11 @@ impl Protocol for Echo {
         transport.write(data);
     }
 
+    /// Echoes what it has received, and no more.
+    fn draining(&mut self, transport: &Transport) {
+        self.read_closed(transport);
+    }
+
     fn read_closed(&mut self, transport: &Transport) {
         transport.unregister_producer();
         transport.lose_connection();

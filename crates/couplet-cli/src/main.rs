@@ -78,8 +78,11 @@ fn say(said: &clap::Error) -> Result<(), Exit> {
 ///
 /// It lives as long as the process: dropping it would restore the default handlers, and a second
 /// Ctrl-C would kill a program that is about to exit.
-fn signalled_loop(tell: impl Fn(&str) + 'static) -> Result<&'static mut Loop, Exit> {
-    let mut l = Loop::with_options(LoopOptions::default().signals(true)).map_err(|error| {
+fn signalled_loop(
+    options: LoopOptions,
+    tell: impl Fn(&str) + 'static,
+) -> Result<&'static mut Loop, Exit> {
+    let mut l = Loop::with_options(options.signals(true)).map_err(|error| {
         Exit::failed(format!("cannot start the loop: {}", output::plain(&error)))
     })?;
     l.on_snapshot(move |snapshot| tell(snapshot.to_string().trim_end()));

@@ -1,6 +1,6 @@
 //! What the server commands share: listen, print where, run until stopped.
 
-use couplet::IntoFactory;
+use couplet::{IntoFactory, LoopOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::Listen;
@@ -25,9 +25,11 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-/// Serves `factory` on each endpoint, or on a free local port if none is given.
+/// Serves `factory` on each endpoint, or on a free local port if none is given. On SIGTERM its
+/// connections are asked to finish.
 pub(crate) fn run<K>(listen: Listen, factory: impl IntoFactory<K> + Clone) -> Result<(), Exit> {
-    let l = signalled_loop(output::tell)?;
+    let draining = LoopOptions::default().drain(listen.drain.time);
+    let l = signalled_loop(draining, output::tell)?;
     let mut told = Ok(());
     l.run(|reactor| {
         // All or none: no port is announced that closes immediately because another failed.

@@ -72,6 +72,11 @@ pub trait Protocol: Any + TypeName {
     /// the FIN have left. We may still read.
     fn write_closed(&mut self, _transport: &Transport) {}
 
+    /// The server is about to end, and asks this connection to finish what it has begun and then to
+    /// close; called once, at any time ([`Reactor::drain`](crate::Reactor::drain)). The default does
+    /// nothing: then the connection is closed when its time is up.
+    fn draining(&mut self, _transport: &Transport) {}
+
     /// Reading was resumed after a pause; called before any new bytes. A framer delivers the
     /// messages it held back here.
     fn reading_resumed(&mut self, _transport: &Transport) {}
@@ -138,6 +143,10 @@ impl Protocol for Box<dyn Protocol> {
 
     fn write_closed(&mut self, transport: &Transport) {
         (**self).write_closed(transport);
+    }
+
+    fn draining(&mut self, transport: &Transport) {
+        (**self).draining(transport);
     }
 
     fn reading_resumed(&mut self, transport: &Transport) {

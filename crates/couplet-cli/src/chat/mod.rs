@@ -173,6 +173,13 @@ impl LineProtocol for ChatServer {
         self.pause_for_breath(transport);
     }
 
+    fn draining(&mut self, transport: &LineTransport) {
+        self.reply(transport, "The server is stopping. Goodbye.");
+        // Nobody needs to hear of each other's leave now.
+        self.room.borrow_mut().leave(transport.id(), Some(&Reason::Shutdown));
+        transport.lose_connection();
+    }
+
     fn read_closed(&mut self, transport: &LineTransport) {
         self.room.borrow_mut().leave(transport.id(), None);
         transport.lose_connection();

@@ -156,7 +156,7 @@ impl Protocol for Session {
 
 pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
     let Peer { endpoint, name } = options.endpoint;
-    let l = signalled_loop(output::tell)?;
+    let l = signalled_loop(couplet::LoopOptions::default(), output::tell)?;
     let (stdout, printed) = Stdout::start(l.reactor().remote())?;
     let end = End::default();
     let failed = end.clone();

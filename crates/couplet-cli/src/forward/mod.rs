@@ -192,7 +192,7 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
         totals: Totals::default(),
     });
     let accepting = forward.clone();
-    let listen = Listen { endpoints: vec![options.listen] };
+    let listen = Listen { endpoints: vec![options.listen], drain: options.drain };
     server::run(listen, move |peer: &Address| accepting.accept(peer))?;
     output::tell(&forward.totals.to_string());
     Ok(())

@@ -30,7 +30,7 @@ const LAST_PRINT: Duration = Duration::from_millis(300);
 pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
     let progress = Progress::new(logging, options.addresses.iter().map(|peer| &*peer.name));
     let telling = progress.clone();
-    let l = signalled_loop(move |text| telling.line(text))?;
+    let l = signalled_loop(couplet::LoopOptions::default(), move |text| telling.line(text))?;
     let began = l.reactor().now();
     let (printer, printed) = Printer::start(progress.clone())?;
     let errands = Errands {

@@ -82,6 +82,9 @@ impl NamedServer {
             }
             Next::Over => {
                 self.recital = None;
+                if transport.is_draining() {
+                    return transport.lose_connection();
+                }
                 transport.resume_producing();
             }
         }
@@ -130,6 +133,13 @@ impl LineProtocol for NamedServer {
     fn connection_lost(&mut self, transport: &LineTransport, reason: &Reason) {
         if let Reason::Failed(failure) = reason {
             tracing::info!(peer = %transport.peer(), "lost a client: {failure}");
+        }
+    }
+
+    /// An answer in progress is given to its end.
+    fn draining(&mut self, transport: &LineTransport) {
+        if self.recital.is_none() {
+            transport.lose_connection();
         }
     }
 

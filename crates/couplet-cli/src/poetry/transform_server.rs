@@ -14,7 +14,7 @@ pub(crate) fn factory(
     max_length: usize,
     idle_timeout: Option<Duration>,
 ) -> impl Fn() -> NetstringReceiver<TransformServer> + Clone {
-    let server = TransformServer { max_length, idle_timeout };
+    let server = TransformServer { max_length, idle_timeout, has_answered: false };
     move || NetstringReceiver::new(server).with_max_length(max_length)
 }
 
@@ -26,6 +26,7 @@ const WRITE_ROOM: usize = 1024 * 1024;
 pub(crate) struct TransformServer {
     max_length: usize,
     idle_timeout: Option<Duration>,
+    has_answered: bool,
 }
 
 impl StringProtocol for TransformServer {
@@ -45,8 +46,18 @@ impl StringProtocol for TransformServer {
         if let Err(too_long) = sent {
             return transport.fail(too_long);
         }
-        if transport.is_full() {
+        self.has_answered = true;
+        if transport.is_draining() {
+            transport.lose_connection();
+        } else if transport.is_full() {
             go_on_when_drained(transport);
+        }
+    }
+
+    /// A first request is answered all the same.
+    fn draining(&mut self, transport: &StringTransport) {
+        if self.has_answered {
+            transport.lose_connection();
         }
     }
 

@@ -289,7 +289,7 @@ fn without_descriptors_those_who_are_in_go_on() {
 #[test]
 fn a_signal_stops_it_cleanly_whatever_is_open() {
     for signal in [Signal::INT, Signal::TERM] {
-        let server = Server::start(&["chat"]);
+        let server = Server::start(&["chat", "--drain", "0"]);
         let mut ada = Member::join(&server);
         let mut silent = server.connect();
         silent.push(&"flood\n".repeat(20_000).into_bytes());

@@ -272,7 +272,8 @@ fn a_thousand_clients_reach_each_their_own_server() {
 #[test]
 fn it_stops_within_a_second_and_makes_no_whole_of_a_part() {
     for signal in [Signal::INT, Signal::TERM] {
-        let Scene { server, upstream: _upstream, mut near, mut far } = Scene::new(&[]);
+        let Scene { server, upstream: _upstream, mut near, mut far } =
+            Scene::new(&["--drain", "0"]);
         far.send(b"half a");
         assert_eq!(near.read_exact(6), b"half a");
         let ended = server.stop(signal);

@@ -270,7 +270,7 @@ fn without_descriptors_nobody_gets_a_part_and_all_is_well_afterwards() {
 fn a_signal_stops_it_cleanly_whatever_is_open() {
     for signal in [Signal::INT, Signal::TERM] {
         let upstream = Upstream::start();
-        let server = proxy(&upstream.address, &[]);
+        let server = proxy(&upstream.address, &["--drain", "0"]);
         let mut waiting = server.connect();
         let mut fetch = upstream.accept();
         fetch.send(b"half a po");

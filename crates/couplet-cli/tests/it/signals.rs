@@ -9,7 +9,7 @@ use crate::kit::{Client, Running, Server, TempFile, couplet, noise, serve_raw, w
 /// An echo server with an idle client and one that does not read, and a poetry server with a client
 /// that is draining, one that does not read 10 MB, and one in mid-poem.
 fn busy_servers() -> Vec<(Server, Vec<Client>)> {
-    let echo = Server::start(&["echo"]);
+    let echo = Server::start(&["echo", "--drain", "0"]);
     let (mut idle, mut unread) = (echo.connect(), echo.connect());
     idle.send(b"x");
     idle.read_exact(1);
@@ -17,13 +17,14 @@ fn busy_servers() -> Vec<(Server, Vec<Client>)> {
 
     let poems = [&b"short"[..], &noise(10_000_000)].map(TempFile::new);
     let files = poems.each_ref().map(TempFile::path);
-    let fast = Server::start(&[&["poetry", "serve", "--delay", "0"], &files[..]].concat());
+    let fast =
+        Server::start(&[&["poetry", "serve", "--drain", "0", "--delay", "0"], &files[..]].concat());
     let mut draining = fast.connect();
     assert_eq!(draining.read_to_end().unwrap(), b"short");
     let mut unsent = fast.connect();
     unsent.read_exact(1000);
 
-    let slow = Server::start(&["poetry", "serve"]);
+    let slow = Server::start(&["poetry", "serve", "--drain", "0"]);
     let mut waiting = slow.connect();
     waiting.read_exact(10);
     vec![(echo, vec![idle, unread]), (fast, vec![draining, unsent]), (slow, vec![waiting])]
@@ -53,7 +54,7 @@ fn a_second_signal_is_no_harm() {
 #[test]
 fn a_server_that_stops_makes_no_whole_poem_of_a_part() {
     let poem = TempFile::new(b"the whole poem");
-    let args = ["poetry", "serve", "-v", "--delay", "30", poem.path()];
+    let args = ["poetry", "serve", "-v", "--drain", "0.1", "--delay", "30", poem.path()];
     for signal in [Signal::INT, Signal::TERM] {
         let server = Server::start(&args);
         let mut client = server.connect();
@@ -65,6 +66,65 @@ fn a_server_that_stops_makes_no_whole_poem_of_a_part() {
         assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
         let ended = get.ended();
         assert_eq!((ended.code, ended.text()), (Some(1), ""), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_sigterm_lets_connections_finish() {
+    let poem = TempFile::new(b"a poem that takes a second");
+    let poet =
+        Server::start(&["poetry", "serve", "--delay", "0.2", "--num-bytes", "5", poem.path()]);
+    let mut reader = poet.connect();
+    let mut text = reader.read_exact(5);
+    let (echo, chat) = (Server::start(&["echo"]), Server::start(&["chat"]));
+    let (mut idle, mut member) = (echo.connect(), chat.connect());
+    idle.send(b"x");
+    idle.read_exact(1);
+    assert!(member.read_line().contains("Welcome!"));
+
+    let reading = std::thread::spawn(move || {
+        text.extend(reader.read_to_end().unwrap());
+        reader.finish();
+        text
+    });
+    let stopped = [(poet, 5.0), (echo, 1.0), (chat, 1.0)]
+        .map(|(server, longest)| std::thread::spawn(move || (server.stop(Signal::TERM), longest)));
+    assert!(idle.read_to_end().unwrap().is_empty());
+    let said = String::from_utf8(member.read_to_end().unwrap()).unwrap();
+    assert!(said.ends_with("* The server is stopping. Goodbye.\n"), "{said}");
+    drop((idle, member));
+    assert_eq!(reading.join().unwrap(), b"a poem that takes a second");
+    for stopped in stopped {
+        let (ended, longest) = stopped.join().unwrap();
+        ended.quietly(0);
+        assert!(ended.took.as_secs_f64() < longest, "{:?}", ended.took);
+    }
+}
+
+#[test]
+fn a_drain_lasts_as_long_as_it_may_or_until_the_next_signal() {
+    let poem = TempFile::new(b"the whole poem");
+    let serve = |drain: &str| {
+        let args = ["poetry", "serve", "-v", "--delay", "30", "--drain", drain, poem.path()];
+        let server = Server::start(&args);
+        let mut client = server.connect();
+        assert_eq!(client.read_exact(10), b"the whole ");
+        (server, client)
+    };
+    let (server, mut client) = serve("0.5");
+    let ended = server.stop(Signal::TERM);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!((0.5..2.0).contains(&ended.took.as_secs_f64()), "{:?}", ended.took);
+    assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
+
+    for second in [Signal::INT, Signal::TERM] {
+        let (mut server, mut client) = serve("60");
+        server.running.signal(Signal::TERM);
+        server.wait_told("draining");
+        let ended = server.stop(second);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert!(ended.took.as_secs_f64() < 2.0, "{:?}", ended.took);
+        assert_eq!(client.read_to_end().unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
 }
 

@@ -285,6 +285,11 @@ macro_rules! forward_callbacks {
             self.protocol.write_closed(&transport);
         }
 
+        fn draining(&mut self, transport: &Transport) {
+            let transport = self.transport(transport);
+            self.protocol.draining(&transport);
+        }
+
         fn handshake_completed(&mut self, transport: &Transport) {
             let transport = self.transport(transport);
             self.protocol.handshake_completed(&transport);

@@ -105,6 +105,10 @@ pub trait LineProtocol: Any {
     /// the FIN have left.
     fn write_closed(&mut self, _transport: &LineTransport) {}
 
+    /// The server is about to end, and asks this connection to finish and close: see
+    /// [`Protocol::draining`]. The default does nothing.
+    fn draining(&mut self, _transport: &LineTransport) {}
+
     /// Reading was resumed after a pause; called before the lines held back.
     fn reading_resumed(&mut self, _transport: &LineTransport) {}
 

@@ -169,6 +169,10 @@ impl<P: Protocol, A: Admission> Protocol for Admitted<P, A> {
         self.protocol.write_closed(transport);
     }
 
+    fn draining(&mut self, transport: &Transport) {
+        self.protocol.draining(transport);
+    }
+
     fn reading_resumed(&mut self, transport: &Transport) {
         self.protocol.reading_resumed(transport);
     }

@@ -220,6 +220,10 @@ macro_rules! forward {
             $kind::write_closed(&mut self.protocol, transport);
         }
 
+        fn draining(&mut self, transport: &$transport) {
+            $kind::draining(&mut self.protocol, transport);
+        }
+
         fn reading_resumed(&mut self, transport: &$transport) {
             $kind::reading_resumed(&mut self.protocol, transport);
         }

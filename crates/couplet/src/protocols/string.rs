@@ -68,6 +68,10 @@ pub trait StringProtocol: Any {
     /// the FIN have left.
     fn write_closed(&mut self, _transport: &StringTransport) {}
 
+    /// The server is about to end, and asks this connection to finish and close: see
+    /// [`Protocol::draining`](crate::Protocol::draining). The default does nothing.
+    fn draining(&mut self, _transport: &StringTransport) {}
+
     /// Reading was resumed after a pause; called before the strings held back.
     fn reading_resumed(&mut self, _transport: &StringTransport) {}
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::delayed::after;
 use super::opening::Opening;
-use super::table::Resource;
+use super::table::{Origin, Resource};
 use super::timers::TimerKey;
 use super::turn::Core;
 use super::{Asking, Reactor, Source, Start, Timed, loop_ended};
@@ -588,7 +588,7 @@ impl Core {
             return cell.give_up(ConnectError::NoProtocol.into());
         };
         let Some(entry) = self.table.connection(key) else { return };
-        entry.connector = Some(cell.clone());
+        entry.origin = Origin::Connector(cell.clone());
         let connection = entry.life.cell().clone();
         *cell.connection.borrow_mut() = Some(connection.clone());
         self.begin(io, key, protocol);

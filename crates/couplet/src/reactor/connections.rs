@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::table::Resource;
+use super::table::{Origin, Resource};
 use super::turn::{Core, transmit};
 use super::{Call, Timed, pending};
 use crate::address::Address;
@@ -187,14 +187,18 @@ impl Core {
             let timed = self.reactor.records.timers.borrow_mut().remove(timer);
             drop(timed);
         }
-        let lost = entry.connector.take().map(|connector| (connector, entry.life.reason()));
+        let origin = std::mem::replace(&mut entry.origin, Origin::Connecting);
+        let reason = entry.life.reason();
         if let Some(opening) = entry.opening.take() {
-            let (cell, reason) = (entry.life.cell().clone(), entry.life.reason());
-            self.not_opened(io, *opening, &cell, reason);
+            let cell = entry.life.cell().clone();
+            self.not_opened(io, *opening, &cell, reason.clone());
         }
         self.table.retire(entry);
-        if let Some((connector, reason)) = lost {
+        if let Origin::Connector(connector) = origin {
             self.connector_lost(&connector, &reason);
+        }
+        if !self.drains.is_empty() {
+            self.ended_in_drains(key);
         }
         if self.table.connections() == 0 {
             self.table.shrink();

@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::connecting::ConnectorState;
-use super::table::{ConnectionEntry, Resource};
+use super::table::{ConnectionEntry, Origin, Resource};
 use super::tasks::TaskId;
 use super::timers::TimerKey;
 use super::turn::Core;
@@ -189,9 +189,11 @@ impl Core {
 
     fn connection_leak(&self, key: Key, entry: &ConnectionEntry) -> Leak {
         let seen = ConnectionSnapshot::of(&entry.life, self.reactor.now());
-        let (towards, mut from) = match &entry.connector {
-            Some(connector) => ("to", format!("by the connect asked for at {}", connector.place)),
-            None => ("from", self.accepted_by(key)),
+        let (towards, mut from) = match &entry.origin {
+            Origin::Connector(connector) => {
+                ("to", format!("by the connect asked for at {}", connector.place))
+            }
+            _ => ("from", self.accepted_by(key)),
         };
         for place in self.calls_of(key) {
             from += &format!("\n   with a timed call of its own, asked for at {place}");

@@ -8,6 +8,7 @@ mod connecting;
 mod connections;
 mod delayed;
 mod door;
+mod drain;
 mod jobs;
 mod leaks;
 mod opening;
@@ -55,6 +56,8 @@ use adopting::AdoptionCell;
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 use connecting::{ConnectorCell, Target};
 pub use delayed::DelayedCall;
+use drain::DrainCell;
+pub use drain::{Drain, Drained};
 #[cfg(feature = "testing")]
 pub(crate) use leaks::{Leak, numbered};
 pub(crate) use leaks::{Source, Waiting};
@@ -251,6 +254,7 @@ enum Call {
 enum Asking {
     Port(Rc<PortCell>),
     Connector(Rc<ConnectorCell>),
+    Drain(Rc<DrainCell>),
     /// The layers of a connection have something to do.
     Layers(Key),
 }
@@ -268,6 +272,7 @@ enum Timed {
     Tell(Rc<ConnectionCell>, Box<dyn Tell>),
     Deadline(Key),
     Connector(Rc<ConnectorCell>),
+    Drain(Rc<DrainCell>),
 }
 
 impl Reactor {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::adopting::Adopting;
 use super::connecting::ConnectorCell;
 use super::port::PortCell;
+use super::table::Origin;
 use super::turn::Core;
 use crate::address::Address;
 use crate::driver::{CloseMode, Commands, Key, LocalEnd};
@@ -28,6 +29,14 @@ impl Opening {
         match self {
             Opening::Connector(_) => Side::Connected,
             Opening::Port(_) | Opening::Adoption(_) => Side::Accepted,
+        }
+    }
+
+    fn origin(&self) -> Origin {
+        match self {
+            Opening::Port(port) => Origin::Port(port.clone()),
+            Opening::Connector(_) => Origin::Connecting,
+            Opening::Adoption(_) => Origin::Adopted,
         }
     }
 
@@ -80,6 +89,9 @@ impl Core {
         let begin = |factory: &mut dyn AnyFactory| Begun::by(factory, &ends, under);
         let begun = opening.factory().call("build_protocol", begin);
         self.new_connection(io, key, peer, host);
+        if let Some(entry) = self.table.connection(key) {
+            entry.origin = opening.origin();
+        }
         match begun {
             Some(Begun::Layers(layers)) => self.open_layers(io, key, layers, opening),
             Some(Begun::Protocol(protocol)) => self.built(io, key, opening, Some(protocol)),

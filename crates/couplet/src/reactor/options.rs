@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Drain;
 #[cfg(doc)]
 use super::Loop;
 
@@ -19,6 +20,8 @@ pub struct LoopOptions {
     pub job_grace: Duration,
     /// Whether a run handles SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
     pub signals: bool,
+    /// How long connections of ports may finish when a SIGTERM ends a run; none unless set.
+    pub drain: Option<Drain>,
 }
 
 impl Default for LoopOptions {
@@ -28,6 +31,7 @@ impl Default for LoopOptions {
             shutdown_grace: Duration::from_millis(500),
             job_grace: Duration::from_secs(5),
             signals: false,
+            drain: None,
         }
     }
 }
@@ -58,6 +62,14 @@ impl LoopOptions {
     #[must_use]
     pub fn signals(mut self, on: bool) -> Self {
         self.signals = on;
+        self
+    }
+
+    /// Sets that a SIGTERM [drains](super::Reactor::drain) before it ends a run that handles
+    /// [`signals`](Self::signals). A second signal ends the drain.
+    #[must_use]
+    pub fn drain(mut self, times: impl Into<Drain>) -> Self {
+        self.drain = Some(times.into());
         self
     }
 }

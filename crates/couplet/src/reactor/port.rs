@@ -20,7 +20,7 @@ use crate::factory::{ErasedFactory, FactorySlot};
 /// Twisted's `IListeningPort`.
 #[derive(Clone)]
 pub struct Port {
-    cell: Rc<PortCell>,
+    pub(super) cell: Rc<PortCell>,
 }
 
 pub(super) struct PortCell {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::delayed::after;
+use super::drain::Drain;
 use super::table::Resource;
 use super::turn::Core;
 use super::{RunState, pending};
@@ -75,10 +76,23 @@ impl Core {
         }
         tracing::info!(?signal, "asked to stop");
         let again = self.stopped_by.replace(signal).is_some();
-        if again && self.reactor.records.run_state.get() != RunState::Idle {
-            self.stop_now = true;
+        match self.drain.filter(|_| signal == Signal::Terminate && !again) {
+            Some(drain) => self.drain_first(drain),
+            // Whoever is impatient with a drain is given the short flush.
+            None if std::mem::take(&mut self.waits_for_drain) => self.skip_waiting = true,
+            None if again && self.reactor.records.run_state.get() != RunState::Idle => {
+                self.stop_now = true;
+            }
+            None => {}
         }
         self.reactor.stop();
+    }
+
+    /// Has the stop of a SIGTERM wait for a drain.
+    fn drain_first(&mut self, drain: Drain) {
+        self.waits_for_drain = true;
+        let reactor = self.reactor.clone();
+        self.reactor.on(Shutdown::Before, move || reactor.drain(drain).map(drop));
     }
 
     fn show_snapshot(&mut self) {
@@ -108,7 +122,7 @@ impl Core {
                 true
             }
             Stopping::Before(waiting) => {
-                if waiting.get() == 0 {
+                if waiting.get() == 0 || self.skip_waiting {
                     self.begin_closing(io);
                     return self.advance_shutdown(io);
                 }
@@ -157,6 +171,7 @@ impl Core {
     fn begin_closing(&mut self, io: &mut dyn Commands) {
         let now = self.reactor.now();
         self.note_cut_off();
+        self.overtake_drains(true);
         self.reactor.records.run_state.set(RunState::Stopping);
         self.stopping = Stopping::Closing(after(now, self.shutdown_grace));
         self.close_ports_and_connectors(io);
@@ -183,6 +198,7 @@ impl Core {
     }
 
     fn cut_connections(&mut self, io: &mut dyn Commands) {
+        self.overtake_drains(false);
         self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
             self.visit(io, key, Life::cut);
@@ -212,6 +228,8 @@ impl Core {
         self.drop_pending(io);
         self.stopping = Stopping::No;
         self.stop_now = false;
+        self.waits_for_drain = false;
+        self.skip_waiting = false;
         self.reactor.records.take_pending(pending::STOP);
         self.reactor.records.run_state.set(RunState::Idle);
     }

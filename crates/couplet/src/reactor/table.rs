@@ -22,8 +22,7 @@ pub(super) enum Resource {
 /// One connection, as the loop holds it.
 pub(super) struct ConnectionEntry {
     pub(super) life: Life,
-    /// The connector that made it, on the client's side.
-    pub(super) connector: Option<Rc<ConnectorCell>>,
+    pub(super) origin: Origin,
     /// Until its layers are open.
     pub(super) opening: Option<Box<Opening>>,
     pub(super) timer: Option<(TimerKey, Instant)>,
@@ -33,11 +32,23 @@ pub(super) struct ConnectionEntry {
     pub(super) queued: bool,
 }
 
+/// Where a connection comes from.
+pub(super) enum Origin {
+    /// The port that accepted it.
+    Port(Rc<PortCell>),
+    /// A connector that does not have it yet.
+    Connecting,
+    /// The connector that made it.
+    Connector(Rc<ConnectorCell>),
+    /// The user's own socket.
+    Adopted,
+}
+
 impl ConnectionEntry {
     pub(super) fn new(life: Life) -> ConnectionEntry {
         ConnectionEntry {
             life,
-            connector: None,
+            origin: Origin::Connecting,
             opening: None,
             timer: None,
             to_write: false,

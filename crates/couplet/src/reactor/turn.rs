@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connecting::ConnectorCell;
+use super::drain::{Drain, DrainCell};
 use super::options::LoopOptions;
 use super::shutdown::Stopping;
 use super::table::{Resource, Table};
@@ -55,6 +56,14 @@ pub(super) struct Core {
     pub(super) stopped_by: Option<Signal>,
     /// A second signal came: end the run without waiting.
     pub(super) stop_now: bool,
+    /// A SIGTERM's drain has begun, which a second signal ends.
+    pub(super) waits_for_drain: bool,
+    /// It has: go on without the `Before` triggers that have not fired.
+    pub(super) skip_waiting: bool,
+    /// The drain with which a SIGTERM begins to end a run.
+    pub(super) drain: Option<Drain>,
+    /// Drains in progress. Law 9: one for each that the user asked for.
+    pub(super) drains: Vec<Rc<DrainCell>>,
     pub(super) shutdown_grace: Duration,
     pub(super) job_grace: Duration,
     pub(super) on_snapshot: Option<ShowSnapshot>,
@@ -141,6 +150,10 @@ impl Core {
             stopping: Stopping::No,
             stopped_by: None,
             stop_now: false,
+            waits_for_drain: false,
+            skip_waiting: false,
+            drain: options.drain,
+            drains: Vec::new(),
             shutdown_grace: options.shutdown_grace,
             job_grace: options.job_grace,
             on_snapshot: None,
@@ -388,6 +401,7 @@ impl Core {
                 None => break,
                 Some(Asking::Port(port)) => self.port_asked(io, &port),
                 Some(Asking::Connector(connector)) => self.connector_asked(io, &connector),
+                Some(Asking::Drain(drain)) => self.drain_asked(io, &drain),
                 Some(Asking::Layers(key)) => {
                     self.visit(io, key, |life, now| life.layers_woken(now));
                 }
@@ -504,6 +518,7 @@ impl Core {
                 Some(Timed::Tell(cell, tell)) => self.run_tell(io, cell, tell),
                 Some(Timed::Deadline(key)) => self.deadline_came(io, key),
                 Some(Timed::Connector(connector)) => self.connector_timed(io, &connector, now),
+                Some(Timed::Drain(drain)) => self.drain_is_due(io, &drain),
             }
         }
     }

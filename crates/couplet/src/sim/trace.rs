@@ -38,6 +38,7 @@ pub(super) enum What {
     Data(Label, usize, u64),
     ReadClosed(Label),
     WriteClosed(Label),
+    Draining(Label),
     Resumed(Label),
     Secure(Label),
     Lost(Label, String),
@@ -125,6 +126,7 @@ impl Record {
             What::Data(l, n, bytes) => fold(fold(label(hash, 13, l), *n as u64), *bytes),
             What::ReadClosed(l) => label(hash, 14, l),
             What::WriteClosed(l) => label(hash, 15, l),
+            What::Draining(l) => label(hash, 23, l),
             What::Resumed(l) => label(hash, 16, l),
             What::Secure(l) => label(hash, 22, l),
             What::Lost(l, why) => fold_bytes(label(hash, 17, l), why.as_bytes()),
@@ -206,6 +208,10 @@ impl fmt::Display for Line<'_> {
             What::WriteClosed(l) => {
                 of(f, l)?;
                 f.write_str("write_closed")
+            }
+            What::Draining(l) => {
+                of(f, l)?;
+                f.write_str("draining")
             }
             What::Resumed(l) => {
                 of(f, l)?;

@@ -164,6 +164,10 @@ impl Protocol for Watched {
         self.call(What::WriteClosed(self.label), transport, |inner, t| inner.write_closed(t));
     }
 
+    fn draining(&mut self, transport: &Transport) {
+        self.call(What::Draining(self.label), transport, |inner, t| inner.draining(t));
+    }
+
     fn reading_resumed(&mut self, transport: &Transport) {
         self.call(What::Resumed(self.label), transport, |inner, t| inner.reading_resumed(t));
     }

@@ -142,6 +142,14 @@ impl Stream {
         self.transport().tls()
     }
 
+    /// Ready when the connection is asked to finish, because its server is about to end, or when it is
+    /// gone: [`Protocol::draining`](crate::Protocol::draining) in async style. Cancel-safe.
+    ///
+    /// Between two requests, [`Transport::is_draining`] tells the same.
+    pub async fn draining(&self) {
+        std::future::poll_fn(|cx| self.shared().poll_draining(cx)).await;
+    }
+
     /// Two halves that can be used by two tasks. The connection closes when both are dropped; the end
     /// of the writing one ends our stream to the peer.
     pub fn split(self) -> (ReadHalf, WriteHalf) {

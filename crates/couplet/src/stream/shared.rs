@@ -61,6 +61,8 @@ struct State {
     room: Option<Deferred<()>>,
     /// Waits for the buffer to be empty.
     flush: Option<Deferred<()>>,
+    /// Waits to be asked to finish.
+    drain: Option<Waker>,
     /// Waits for anything else: the end, our FIN, a handshake.
     watcher: Option<Waker>,
 }
@@ -284,6 +286,18 @@ impl Shared {
         })
     }
 
+    /// Ready when the connection is asked to finish, or is gone.
+    pub(super) fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.borrow_mut();
+        if self.transport.is_draining() || state.lost.is_some() {
+            return Poll::Ready(());
+        }
+        let before = state.drain.replace(cx.waker().clone());
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+
     /// The number of handshakes that are complete.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn handshakes(&self) -> usize {
@@ -324,10 +338,12 @@ impl Shared {
     }
 
     /// Notes something; returns who waits for it, to be woken.
-    fn noted(&self, change: impl FnOnce(&mut State)) -> [Option<Reader>; 2] {
+    fn noted(&self, change: impl FnOnce(&mut State)) -> [Option<Reader>; 3] {
         let mut state = self.state.borrow_mut();
         change(&mut state);
-        [state.reader.take(), state.watcher.take().map(Reader::Other)]
+        let others = [state.watcher.take(), state.drain.take()];
+        let [watcher, drain] = others.map(|waiting| waiting.map(Reader::Other));
+        [state.reader.take(), watcher, drain]
     }
 
     fn note(&self, change: impl FnOnce(&mut State)) {
@@ -431,6 +447,10 @@ impl Protocol for StreamProtocol {
 
     fn write_closed(&mut self, _: &Transport) {
         self.note(|state| state.write_closed = true);
+    }
+
+    fn draining(&mut self, _: &Transport) {
+        self.note(|_| ());
     }
 
     fn handshake_completed(&mut self, _: &Transport) {

@@ -223,6 +223,10 @@ impl<B: Protocol> Protocol for Capture<B> {
         self.protocol.write_closed(transport);
     }
 
+    fn draining(&mut self, transport: &Transport) {
+        self.protocol.draining(transport);
+    }
+
     fn reading_resumed(&mut self, transport: &Transport) {
         self.protocol.reading_resumed(transport);
     }

@@ -147,6 +147,8 @@ pub(crate) struct ConnectionCell {
     reset_unless_closed: Cell<bool>,
     /// The protocol is not the one that the connection began with.
     upgraded: Cell<bool>,
+    /// It is asked to finish.
+    draining: Cell<bool>,
     /// With layers, what is received and sent below them: its length is not that of what the
     /// protocol receives and writes.
     wire: Cell<Option<WireBytes>>,
@@ -234,6 +236,7 @@ impl ConnectionCell {
             dropped: Cell::new(0),
             reset_unless_closed: Cell::new(false),
             upgraded: Cell::new(false),
+            draining: Cell::new(false),
             wire: Cell::new(None),
             awaits_room: Cell::new(false),
             reason: OnceCell::new(),
@@ -705,7 +708,15 @@ impl ConnectionCell {
         self.upgraded.get()
     }
 
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
     // Called by the holder, in the turn.
+
+    pub(super) fn set_draining(&self) {
+        self.draining.set(true);
+    }
 
     /// Takes out the protocol that is to come next; from then on tells reach it.
     pub(super) fn take_upgrade(&self) -> Option<Upgrade> {

@@ -141,17 +141,17 @@ impl Follows {
     /// Calls into user code are due: [`Life::run_due`], or [`Life::lost`] once it is closed.
     pub(crate) const CALLS: Follows = Follows(due::ANY);
     /// Handles recorded something: [`Life::apply`].
-    pub(crate) const RECORDED: Follows = Follows(1 << 14);
+    pub(crate) const RECORDED: Follows = Follows(1 << 15);
     /// The outbox has bytes to send.
-    pub(crate) const OUTPUT: Follows = Follows(1 << 15);
+    pub(crate) const OUTPUT: Follows = Follows(1 << 16);
 
     /// Every layer is open: build the protocol.
-    pub(crate) const OPENED: Follows = Follows(1 << 16);
+    pub(crate) const OPENED: Follows = Follows(1 << 17);
     /// The output passes through layers first.
-    pub(crate) const LAYERED: Follows = Follows(1 << 17);
+    pub(crate) const LAYERED: Follows = Follows(1 << 18);
 
     /// Nothing but output, all of which has passed through the layers: it lies at their bottom.
-    pub(crate) const BELOW: Follows = Follows(1 << 18);
+    pub(crate) const BELOW: Follows = Follows(1 << 19);
 
     const ORDERS: u32 = 127 | Follows::OPENED.0;
 
@@ -201,7 +201,8 @@ mod due {
     pub(super) const PRODUCER_RESUME: u32 = 1 << 10;
     pub(super) const DRAINED: u32 = 1 << 11;
     pub(super) const FLUSHED: u32 = 1 << 12;
-    pub(super) const LOST: u32 = 1 << 13;
+    pub(super) const DRAINING: u32 = 1 << 13;
+    pub(super) const LOST: u32 = 1 << 14;
     pub(super) const ANY: u32 = LOST | (LOST - WRITE_CLOSED);
 }
 
@@ -269,6 +270,7 @@ impl Life {
     pub(crate) fn begin(&mut self, protocol: Box<dyn Protocol>) {
         self.protocol = protocol;
         self.begin_above_layers();
+        self.tell_of_drain();
     }
 
     /// The connection was made.
@@ -425,20 +427,51 @@ impl Life {
         self.stopping = true;
         self.apply_recorded(now);
         match &self.state {
-            State::Open { writing: Writing::Open, .. }
-                if self.transport.cell.reset_unless_closed() =>
-            {
-                self.end(Reason::Shutdown, CloseMode::Reset);
-            }
-            State::Open { .. } => {
-                self.lose(Reason::Shutdown, now);
-                self.check_flushed(now);
-            }
+            State::Open { .. } => self.shut_down(now),
             State::Draining { .. } => self.end_as_planned(CloseMode::Normal),
             State::Flushing { .. } => self.check_flushed(now),
             State::Closed { .. } => {}
         }
         self.follows()
+    }
+
+    /// Asks the protocol to finish, once.
+    pub(crate) fn drain(&mut self) -> Follows {
+        if !self.transport.cell.is_draining() {
+            self.transport.cell.set_draining();
+            self.tell_of_drain();
+        }
+        self.follows()
+    }
+
+    /// `draining` is due, unless there is no protocol yet, or none that could finish anything.
+    fn tell_of_drain(&mut self) {
+        if self.transport.cell.is_draining() && self.is_open() && !self.is_opening() {
+            self.pending |= due::DRAINING;
+        }
+    }
+
+    /// The protocol has had its time to finish: closes an open connection as a stop does, but waits for
+    /// the peer as every other close.
+    pub(crate) fn drain_over(&mut self, now: Instant) -> Follows {
+        self.apply_recorded(now);
+        if self.is_open() {
+            self.shut_down(now);
+        }
+        self.follows()
+    }
+
+    /// Closes an open connection on the part of the reactor.
+    fn shut_down(&mut self, now: Instant) {
+        let has_ended = matches!(
+            self.state,
+            State::Open { writing: Writing::Shut | Writing::Finishing { .. }, .. }
+        );
+        if !has_ended && self.transport.cell.reset_unless_closed() {
+            return self.end(Reason::Shutdown, CloseMode::Reset);
+        }
+        self.lose(Reason::Shutdown, now);
+        self.check_flushed(now);
     }
 
     /// The reactor has stopped: ends a remaining connection now.
@@ -481,7 +514,7 @@ impl Life {
                 }
                 self.state = State::Flushing { why, since: now, peer_fin, fin_sent, finishing };
                 self.transport.cell.advance_phase(Phase::Closing);
-                self.pending &= !due::RESUMED;
+                self.pending &= !(due::RESUMED | due::DRAINING);
                 self.order(Follows::DEADLINE);
                 if !peer_fin {
                     self.order(Follows::CHECK_FIN);
@@ -888,6 +921,9 @@ impl Life {
         if due & due::RESUMED != 0 {
             self.resumed(now);
         }
+        if due & due::DRAINING != 0 && self.transport.cell.phase() < Phase::Closing {
+            self.call(now, |protocol, transport| protocol.draining(transport));
+        }
         if due & due::PRODUCER_PAUSE != 0 {
             self.pause_producer(now);
         }
@@ -979,6 +1015,7 @@ impl Life {
         if let State::Open { writing: Writing::Shut, .. } = &self.state {
             self.pending |= due::WRITE_CLOSED;
         }
+        self.tell_of_drain();
         self.call(now, |protocol, transport| protocol.connection_made(transport));
     }
 
@@ -1108,7 +1145,10 @@ impl Life {
             }
             State::Flushing { .. } => {
                 assert!(cell.phase() >= Phase::Closing, "handles see a close immediately");
-                assert!(due & (due::LOST | due::RESUMED) == 0, "reading ends with a close");
+                assert!(
+                    due & (due::LOST | due::RESUMED | due::DRAINING) == 0,
+                    "reading ends with a close"
+                );
             }
             State::Draining { left, .. } => {
                 assert!(cell.buffered() == 0 && *left > 0, "draining follows flushing");

@@ -290,6 +290,12 @@ impl Transport {
         self.cell.wants_data()
     }
 
+    /// True once the connection was asked to finish: see
+    /// [`Protocol::draining`](crate::Protocol::draining).
+    pub fn is_draining(&self) -> bool {
+        self.cell.is_draining()
+    }
+
     /// True once the connection is being closed: by `lose_connection`, `fail`, `abort_connection`,
     /// a panic, or the peer. No more data is delivered. Twisted's `disconnecting`.
     #[inline]

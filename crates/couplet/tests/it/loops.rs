@@ -425,6 +425,50 @@ fn c105_a_signal_stops_the_run_and_a_second_one_ends_it_at_once() {
     }
 }
 
+#[test]
+fn c105c_a_sigterm_drains_first_and_a_second_signal_ends_that() {
+    // What arrives, each a second after the one before; when the run is over, in milliseconds.
+    let cases: [(&[Signal], bool, u128); 5] = [
+        (&[Signal::Terminate], true, 1000 + 5000 + 500),
+        (&[Signal::Terminate, Signal::Interrupt], true, 2000 + 500),
+        (&[Signal::Terminate, Signal::Terminate], true, 2000 + 500),
+        (&[Signal::Terminate, Signal::Terminate, Signal::Interrupt], true, 2000 + 500),
+        (&[Signal::Interrupt], false, 1000 + 500),
+    ];
+    for (signals, asks, ends) in cases {
+        let (driver, network) = Memory::new(Manner::Readiness, 0);
+        let mut l = Loop::with_driver(driver, LoopOptions::default().drain(s(5)));
+        let (reactor, a) = (l.reactor(), A::default());
+        let mut unread = Some(a.plays(Script::new().once(On::Made, |made| {
+            made.write(vec![7; 1024 * 1024]);
+        })));
+        let port = reactor.listen_tcp(LOOPBACK, move |_: &Address| unread.take());
+        let _wire = network.connect(port.expect("a free port").host()).expect("it listens");
+        for (signal, at) in signals.iter().zip(1..) {
+            let (network, signal) = (network.clone(), *signal);
+            reactor.call_later(s(at), move || network.signal(signal));
+        }
+        l.run(|_| Ok(())).expect("the run ends");
+        assert_eq!(a.log.has("draining"), asks, "{signals:?}");
+        assert_eq!(a.log.count("lost(Shutdown)"), 1);
+        let ended = network.elapsed().as_millis();
+        assert!((ends - 5..=ends + 5).contains(&ended), "{signals:?}: {ended}");
+    }
+}
+
+#[test]
+fn c105c_a_drain_with_nothing_to_wait_for_takes_no_time_and_the_next_run_has_its_own() {
+    let (driver, network) = Memory::new(Manner::Readiness, 0);
+    let mut l = Loop::with_driver(driver, LoopOptions::default().drain(s(5)));
+    for run in 1..3 {
+        let signals = network.clone();
+        l.reactor().call_later(s(1), move || signals.signal(Signal::Terminate));
+        l.run(|_| Ok(())).expect("the run ends");
+        assert_eq!(network.elapsed(), s(run));
+        assert_eq!(l.stopped_by(), Some(Signal::Terminate));
+    }
+}
+
 /// Sends its server's name, and stops its loop when it receives anything.
 struct Named(u8, Rc<Cell<u32>>);
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use couplet::layers::tls::{ClientTls, ClientTlsOptions, TlsVersion};
 use couplet::layers::{Bandwidth, ProxyReader, Throttle};
-use couplet::testing::failure_of;
+use couplet::testing::{failure_of, success_of};
 use couplet::{CertificateProblem, ConnectError, Reason, TlsProblem};
 
 use super::authority::Authority;
@@ -48,6 +48,26 @@ fn c75_c76_c77_an_untrusted_certificate_ends_the_connect_with_the_tls_error() {
         let ports = rig.l.snapshot().ports;
         assert_eq!((ports[0].accepted, ports[0].not_opened), (1, 1));
         assert!(rig.l.snapshot().connections.is_empty());
+    }
+}
+
+#[test]
+fn c105a_a_handshake_goes_on_during_a_drain() {
+    for mut rig in Rig::both() {
+        let (server, client) = (End::default(), End::default());
+        let port = rig.listen(&server);
+        let connecting = rig.connect(&port, &client);
+        while rig.l.snapshot().ports[0].accepted == 0 {
+            rig.l.turn(Some(Duration::ZERO)).expect("the memory driver does not fail");
+        }
+        assert!(!server.is_made());
+        let drained = rig.reactor.drain(Duration::from_secs(10));
+        rig.turn();
+        success_of(connecting);
+        assert_eq!(server.log(), ["made", "draining"]);
+        client.transport().lose_connection();
+        rig.turn();
+        assert_eq!(success_of(drained).finished, 1);
     }
 }
 

@@ -114,6 +114,10 @@ impl Protocol for End {
         }
     }
 
+    fn draining(&mut self, transport: &Transport) {
+        self.note("draining", transport);
+    }
+
     fn write_closed(&mut self, transport: &Transport) {
         self.note("write_closed", transport);
     }

@@ -54,6 +54,27 @@ fn shutdown_ends_our_stream_and_reading_goes_on() {
 }
 
 #[test]
+fn c105a_a_stream_hears_of_a_drain() {
+    for mut rig in Rig::both() {
+        let port = serve(&rig, async |mut stream| {
+            stream.draining().await;
+            stream.write_all("good-bye").await?;
+            stream.close().await?;
+            Ok(())
+        });
+        let wire = rig.network.connect(port).expect("it listens");
+        rig.turn();
+        assert!(wire.take().is_empty());
+        let drained = rig.reactor.drain(std::time::Duration::from_secs(10));
+        rig.turn();
+        assert_eq!(wire.take(), b"good-bye");
+        wire.close();
+        rig.turn();
+        assert_eq!(couplet::testing::success_of(drained).finished, 1);
+    }
+}
+
+#[test]
 fn a_reset_fails_what_is_read_after_the_bytes_that_arrived() {
     for mut rig in Rig::both() {
         let (mut stream, wire) = connected(&mut rig);

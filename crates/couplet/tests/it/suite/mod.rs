@@ -12,6 +12,7 @@ mod deadlines;
 mod draining;
 mod dropping;
 pub(crate) mod endings;
+mod finishing;
 mod flushing;
 pub(crate) mod kit;
 pub(crate) mod peer;
@@ -181,6 +182,16 @@ macro_rules! all_facts {
                 c44_a_factory_gets_client_connection_lost_though_the_drop_of_its_protocol_panics,
                 c44_a_panic_in_the_drop_of_a_protocol_does_not_stop_the_drop_of_its_loop,
                 c50_an_object_may_use_every_handle_while_it_is_dropped,
+            ]
+            finishing: [
+                c105a_a_drain_closes_its_port_and_asks_its_connections_alone,
+                c105a_who_pauses_and_who_comes_next_is_asked_too,
+                c105a_ports_that_have_not_started_are_closed_and_no_connection_is_an_end,
+                c105a_a_protocol_that_does_not_know_of_drains_is_left_alone,
+                c105b_a_drain_ends_when_its_connections_have_finished,
+                c105b_who_does_not_finish_is_closed_and_at_last_aborted,
+                c105b_a_cancel_closes_them_at_once,
+                c105b_what_a_question_panics_with_loses_that_connection_alone,
             ]
             upgrading: [
                 c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes,

@@ -81,6 +81,7 @@ pub(crate) enum On {
     Resumed,
     ReadClosed,
     WriteClosed,
+    Draining,
     Lost,
 }
 
@@ -293,6 +294,10 @@ impl Protocol for Recorder {
 
     fn write_closed(&mut self, transport: &Transport) {
         self.play(On::WriteClosed, "write_closed", transport);
+    }
+
+    fn draining(&mut self, transport: &Transport) {
+        self.play(On::Draining, "draining", transport);
     }
 
     fn reading_resumed(&mut self, transport: &Transport) {

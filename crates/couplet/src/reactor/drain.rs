@@ -1,0 +1,309 @@
+//! Draining, for a server that is to end without cutting anybody off: its ports close, its
+//! connections are asked to finish, and those that do not are closed, and at last aborted.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::delayed::after;
+use super::port::{PortCell, PortState};
+use super::table::{ConnectionEntry, Origin, Resource};
+use super::timers::TimerKey;
+use super::turn::Core;
+use super::{Asking, Port, Reactor, Start, Timed, loop_ended};
+use crate::defer::{Deferred, Resolver};
+use crate::driver::{Commands, Key};
+use crate::transport::connection::Life;
+
+/// How long each stage of a drain may take. A [`Duration`] converts into one: that of the first
+/// stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drain {
+    /// How long connections have to [finish](crate::Protocol::draining) by themselves.
+    pub finish: Duration,
+    /// How long those that did not may flush what they have written, once they are closed: 500 ms
+    /// unless set. What is still open then is aborted.
+    pub close: Duration,
+}
+
+impl Drain {
+    /// A drain that closes what has not finished within this time.
+    pub fn within(finish: Duration) -> Drain {
+        Drain { finish, close: Duration::from_millis(500) }
+    }
+
+    /// Sets how long closed connections may flush.
+    #[must_use]
+    pub fn close(mut self, close: Duration) -> Self {
+        self.close = close;
+        self
+    }
+}
+
+impl From<Duration> for Drain {
+    fn from(finish: Duration) -> Drain {
+        Drain::within(finish)
+    }
+}
+
+/// What became of the connections of a drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Those that ended by themselves in time.
+    pub finished: usize,
+    /// Those that were closed, and flushed what they had written.
+    pub closed: usize,
+    /// Those that did not flush in time.
+    pub aborted: usize,
+}
+
+/// A drain in progress.
+pub(super) struct DrainCell {
+    /// That of one port; `None` for all.
+    port: Option<Rc<PortCell>>,
+    times: Drain,
+    stage: Cell<Stage>,
+    /// The connections that have not ended, and what becomes of them.
+    left: RefCell<BTreeMap<Key, Fate>>,
+    drained: Cell<Drained>,
+    timer: Cell<Option<TimerKey>>,
+    resolver: RefCell<Option<Resolver<Drained>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Recorded, for the turn to begin.
+    Asked,
+    /// Connections finish by themselves.
+    Finishing,
+    /// They were closed.
+    Closing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Finished,
+    Closed,
+    Aborted,
+}
+
+impl Port {
+    /// Stops listening, asks the connections that this port has accepted to finish
+    /// ([`Protocol::draining`](crate::Protocol::draining)), and fires when all of them have ended:
+    /// those that do not finish in time are closed, as by
+    /// [`lose_connection`](crate::Transport::lose_connection) but with the reason
+    /// [`Shutdown`](crate::Reason::Shutdown), and at last aborted.
+    ///
+    /// Cancelling it ends the first stage at once.
+    ///
+    /// ```
+    /// # use couplet::{Protocol, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
+    /// use std::time::Duration;
+    ///
+    /// couplet::run_until(|reactor| {
+    ///     let port = reactor.listen("tcp:0:interface=127.0.0.1", || Echo).expect("a free port");
+    ///     port.drain(Duration::from_secs(5)).map(|drained| println!("{drained:?}"))
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    pub fn drain(&self, times: impl Into<Drain>) -> Deferred<Drained> {
+        self.cell.reactor.ask_drain(Some(self.cell.clone()), times.into())
+    }
+}
+
+impl Reactor {
+    /// Drains all ports, as [`Port::drain`] does one, with the connections of ports that were stopped
+    /// before, and with those that were [adopted](Self::adopt). Connections that we made stay: a
+    /// server may need them to finish.
+    ///
+    /// It stops nothing else. To drain before a stop, let the stop wait for it:
+    ///
+    /// ```
+    /// use couplet::Shutdown;
+    /// use std::time::Duration;
+    ///
+    /// couplet::run(|reactor| {
+    ///     let draining = reactor.clone();
+    ///     reactor.on(Shutdown::Before, move || draining.drain(Duration::from_secs(5)).map(|_| ()));
+    /// #   reactor.stop();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    ///
+    /// [`LoopOptions::drain`](super::LoopOptions::drain) does so when a SIGTERM arrives.
+    pub fn drain(&self, times: impl Into<Drain>) -> Deferred<Drained> {
+        self.ask_drain(None, times.into())
+    }
+
+    fn ask_drain(&self, port: Option<Rc<PortCell>>, times: Drain) -> Deferred<Drained> {
+        let cell = Rc::new(DrainCell {
+            port,
+            times,
+            stage: Cell::new(Stage::Asked),
+            left: RefCell::default(),
+            drained: Cell::default(),
+            timer: Cell::new(None),
+            resolver: RefCell::new(None),
+        });
+        let (reactor, hastened) = (self.clone(), Rc::downgrade(&cell));
+        let (deferred, resolver) = Deferred::with_canceller(move |_| {
+            if let Some(cell) = hastened.upgrade() {
+                reactor.ask(Asking::Drain(cell));
+            }
+        });
+        *cell.resolver.borrow_mut() = Some(resolver);
+        self.ask(Asking::Drain(cell));
+        deferred
+    }
+}
+
+impl DrainCell {
+    fn concerns(&self, entry: &ConnectionEntry) -> bool {
+        match (&self.port, &entry.origin) {
+            (_, Origin::Connecting | Origin::Connector(_)) => false,
+            (Some(port), Origin::Port(by)) => Rc::ptr_eq(port, by),
+            (Some(_), Origin::Adopted) => false,
+            (None, Origin::Port(_) | Origin::Adopted) => true,
+        }
+    }
+}
+
+impl Drop for DrainCell {
+    /// The loop has ended first.
+    fn drop(&mut self) {
+        if let Some(resolver) = self.resolver.take() {
+            resolver.errback(loop_ended());
+        }
+    }
+}
+
+impl Core {
+    /// Begins a drain; asked a second time, it was cancelled.
+    pub(super) fn drain_asked(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        match drain.stage.get() {
+            Stage::Asked => self.begin_drain(io, drain),
+            Stage::Finishing => self.drain_is_due(io, drain),
+            Stage::Closing => {}
+        }
+    }
+
+    fn begin_drain(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        for port in self.ports_of(drain) {
+            if matches!(port.state.get(), PortState::Starting | PortState::Listening) {
+                port.state.set(PortState::Stopping);
+            }
+            self.port_asked(io, &port);
+        }
+        let concerned = self.table.keys(
+            |resource| matches!(resource, Resource::Connection(entry) if drain.concerns(entry)),
+        );
+        tracing::info!(connections = concerned.len(), "draining");
+        drain.stage.set(Stage::Finishing);
+        drain.left.borrow_mut().extend(concerned.iter().map(|key| (*key, Fate::Finished)));
+        self.arm_drain(drain, drain.times.finish);
+        self.drains.push(drain.clone());
+        for key in concerned {
+            self.visit(io, key, |life, _| life.drain());
+        }
+        self.finish_drains();
+    }
+
+    /// The ports that a drain closes, also those that have not started.
+    fn ports_of(&self, drain: &DrainCell) -> Vec<Rc<PortCell>> {
+        if let Some(port) = &drain.port {
+            return vec![port.clone()];
+        }
+        let open = self.table.iter().filter_map(|(_, resource)| match resource {
+            Resource::Port(port) => Some(port.clone()),
+            _ => None,
+        });
+        let starts = self.reactor.records.starts.borrow();
+        let starting = starts.iter().filter_map(|start| match start {
+            Start::Port(port) => Some(port.clone()),
+            _ => None,
+        });
+        open.chain(starting).collect()
+    }
+
+    fn arm_drain(&mut self, drain: &Rc<DrainCell>, delay: Duration) {
+        let due = after(self.reactor.now(), delay);
+        let timer =
+            self.reactor.records.timers.borrow_mut().insert(due, Timed::Drain(drain.clone()));
+        self.disarm_drain(drain.timer.replace(Some(timer)));
+    }
+
+    fn disarm_drain(&mut self, timer: Option<TimerKey>) {
+        if let Some(timer) = timer {
+            let timed = self.reactor.records.timers.borrow_mut().remove(timer);
+            drop(timed);
+        }
+    }
+
+    /// The time of a stage is up: what is left goes on to the next.
+    pub(super) fn drain_is_due(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        let closes = drain.stage.replace(Stage::Closing) == Stage::Finishing;
+        if closes {
+            self.arm_drain(drain, drain.times.close);
+        }
+        self.mark_left(drain, closes);
+        let left: Vec<Key> = drain.left.borrow().keys().copied().collect();
+        for key in left {
+            self.visit(io, key, if closes { Life::drain_over } else { Life::cut });
+        }
+    }
+
+    /// Notes what becomes of the connections that are left, which are closed or else cut.
+    fn mark_left(&mut self, drain: &DrainCell, closes: bool) {
+        for (key, fate) in drain.left.borrow_mut().iter_mut() {
+            let cell = self.table.connection(*key).map(|entry| entry.life.cell());
+            // Where only the peer's FIN is missing, it was a close.
+            let is_sent = cell.is_none_or(|cell| cell.buffered() == 0);
+            *fate = if closes || is_sent { Fate::Closed } else { Fate::Aborted };
+        }
+    }
+
+    /// The loop closes all its connections, or cuts what is left: it overtakes the drains.
+    pub(super) fn overtake_drains(&mut self, closes: bool) {
+        for drain in std::mem::take(&mut self.drains) {
+            self.mark_left(&drain, closes);
+            self.drains.push(drain);
+        }
+    }
+
+    /// A connection has ended.
+    pub(super) fn ended_in_drains(&mut self, key: Key) {
+        for drain in &self.drains {
+            let fate = drain.left.borrow_mut().remove(&key);
+            let mut drained = drain.drained.get();
+            match fate {
+                None => continue,
+                Some(Fate::Finished) => drained.finished += 1,
+                Some(Fate::Closed) => drained.closed += 1,
+                Some(Fate::Aborted) => drained.aborted += 1,
+            }
+            drain.drained.set(drained);
+        }
+        self.finish_drains();
+    }
+
+    /// Ends the drains that have nothing left.
+    fn finish_drains(&mut self) {
+        let is_over = |drain: &Rc<DrainCell>| drain.left.borrow().is_empty();
+        let over: Vec<_> = self.drains.extract_if(.., |drain| is_over(drain)).collect();
+        for drain in over {
+            self.disarm_drain(drain.timer.take());
+            let drained = drain.drained.get();
+            tracing::info!(?drained, "drained");
+            let resolver = drain.resolver.take();
+            if let Some(resolver) = resolver {
+                resolver.callback(drained);
+            }
+        }
+    }
+}

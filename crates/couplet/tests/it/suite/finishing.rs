@@ -1,0 +1,185 @@
+//! Rows 105a and 105b: draining.
+
+use std::time::Duration;
+
+use couplet::reactor::{Drain, Drained};
+use couplet::{Deferred, Protocol, Transport};
+
+use super::endings::write_big;
+use super::kit::{Kit, Role};
+use super::peer::Saw;
+use super::recorder::{A, Log, On, Script};
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Logs what became of the connections, as `(finished, closed, aborted)`.
+fn watch(log: &Log, drained: Deferred<Drained>) {
+    let log = log.clone();
+    drained
+        .map(move |Drained { finished, closed, aborted, .. }| {
+            log.note(format!("{:?}", (finished, closed, aborted)));
+        })
+        .detach();
+}
+
+fn says_good_bye() -> Script {
+    Script::new().on(On::Draining, |transport| {
+        transport.write(b"bye");
+        transport.lose_connection();
+    })
+}
+
+pub(crate) fn c105a_a_drain_closes_its_port_and_asks_its_connections_alone(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let (one, other) = (rig.end(), rig.end());
+    let (port, another) = (rig.listen(&one, Script::new()), rig.listen(&other, Script::new()));
+    let (_b1, _b2) = (rig.peer(&port), rig.peer(&another));
+    let (client, _b3) = rig.pair(Role::Client, Script::new());
+    rig.until("connections", || one.is_made() && other.is_made());
+    watch(&log, port.drain(s(10)));
+    assert_eq!(one.log.count("draining"), 0, "nothing is called inside it");
+    rig.until("the question", || one.log.has("draining"));
+    assert!(!port.is_listening() && rig.try_peer(port.host()).is_err());
+    assert!(one.transport().is_draining() && !other.transport().is_draining());
+    watch(&log, rig.reactor.drain(s(10)));
+    rig.until("the question", || other.log.has("draining"));
+    rig.turns(3);
+    assert!(!another.is_listening());
+    assert_eq!(one.log.count("draining"), 1, "it was asked already");
+    assert_eq!(client.log.count("draining"), 0, "it is not a server's");
+    assert!(log.entries().is_empty());
+    for a in [&one, &other] {
+        a.transport().abort_connection();
+        rig.lost(a);
+    }
+    assert_eq!(log.entries(), ["(1, 0, 0)", "(2, 0, 0)"]);
+    rig.still_echoes();
+}
+
+pub(crate) fn c105a_who_pauses_and_who_comes_next_is_asked_too(kit: Kit) {
+    let (mut rig, next) = (kit.rig(), A::default());
+    let (a, b) = rig.accept(Script::new().once(On::Made, Transport::pause_producing));
+    rig.reactor.drain(s(10)).detach();
+    rig.until("the question", || a.log.has("draining"));
+    a.transport().upgrade(next.plays(says_good_bye()));
+    rig.until("the question", || next.log.has("draining"));
+    assert_eq!(next.log.entries()[..2], ["made", "draining"]);
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!(b.got(), b"bye");
+    assert_eq!(a.log.count("draining"), 1);
+}
+
+pub(crate) fn c105a_ports_that_have_not_started_are_closed_and_no_connection_is_an_end(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let a = rig.end();
+    let port = rig.listen(&a, Script::new());
+    watch(&log, rig.reactor.drain(s(10)));
+    watch(&log, port.drain(s(10)));
+    rig.turns(3);
+    assert!(!port.is_listening() && !a.is_made());
+    assert_eq!(log.entries(), ["(0, 0, 0)", "(0, 0, 0)"]);
+    port.start_listening().expect("it may start again");
+    let b = rig.peer(&port);
+    rig.until("a connection", || a.is_made());
+    assert!(!a.transport().is_draining(), "that drain is over");
+    drop(b);
+}
+
+pub(crate) fn c105b_a_drain_ends_when_its_connections_have_finished(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let (a, b) = rig.accept(says_good_bye());
+    watch(&log, rig.reactor.drain(s(10)));
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!(b.got(), b"bye");
+    rig.turns(2);
+    assert!(log.entries().is_empty(), "the peer has not closed");
+    b.fin();
+    assert_eq!(rig.lost(&a), "Done(Us)");
+    assert_eq!(log.entries(), ["(1, 0, 0)"]);
+    assert_eq!(rig.passed(), Duration::ZERO);
+}
+
+pub(crate) fn c105b_who_does_not_finish_is_closed_and_at_last_aborted(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let (idle, b1) = rig.accept(Script::new());
+    let (unread, b2) = rig.accept(Script::new());
+    let (whole, b3) =
+        rig.accept(Script::new().once(On::Made, |made| made.set_reset_unless_closed(true)));
+    write_big(&rig, &unread);
+    idle.transport().write(b"written before");
+    watch(&log, rig.reactor.drain(Drain::within(s(10)).close(s(5))));
+    rig.turns(3);
+    assert!([&idle, &unread, &whole].iter().all(|a| a.log.has("draining")));
+    rig.pass(s(9));
+    rig.turns(3);
+    assert!(![&idle, &unread, &whole].iter().any(|a| a.is_lost()));
+    rig.pass(s(1));
+    assert_eq!(rig.take_to_the_end(&b1), Saw::Fin);
+    assert_eq!(b1.got(), b"written before");
+    b1.fin();
+    assert_eq!(rig.lost(&idle), "Shutdown");
+    assert_eq!(rig.lost(&whole), "Shutdown");
+    assert_ne!(rig.take_to_the_end(&b3), Saw::Open);
+    assert!(!unread.is_lost());
+    rig.pass(s(5));
+    assert_eq!(rig.lost(&unread), "Shutdown");
+    assert_eq!(log.entries(), ["(0, 2, 1)"]);
+    drop(b2);
+    rig.still_echoes();
+}
+
+pub(crate) fn c105b_a_cancel_closes_them_at_once(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let (a, b) = rig.accept(Script::new());
+    let drained = rig.reactor.drain(s(10));
+    let canceller = drained.canceller();
+    log.watch("drained", drained);
+    rig.until("the question", || a.log.has("draining"));
+    canceller.cancel();
+    assert_eq!(log.entries(), ["drained: failed"]);
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    b.fin();
+    assert_eq!(rig.lost(&a), "Shutdown");
+    assert_eq!(rig.passed(), Duration::ZERO);
+}
+
+pub(crate) fn c105b_what_a_question_panics_with_loses_that_connection_alone(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let (a, b1) = rig.accept(Script::new().on(On::Draining, |_| panic!("no time")));
+    let (other, b2) = rig.accept(says_good_bye());
+    b2.fin();
+    watch(&log, rig.reactor.drain(s(10)));
+    rig.until("the question", || a.log.has("draining"));
+    b1.fin();
+    assert_eq!(rig.lost(&a), "Panicked(no time)");
+    rig.take_to_the_end(&b2);
+    rig.lost(&other);
+    assert_eq!(log.entries(), ["(2, 0, 0)"]);
+}
+
+/// The default does nothing.
+pub(crate) fn c105a_a_protocol_that_does_not_know_of_drains_is_left_alone(kit: Kit) {
+    struct Echo;
+    impl Protocol for Echo {
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            transport.write(data);
+        }
+    }
+    let mut rig = kit.rig();
+    let port = rig.listen_with(|| Echo);
+    let b = rig.peer(&port);
+    b.send(b"before");
+    rig.until("an echo", || {
+        b.take_all();
+        b.got() == b"before"
+    });
+    port.drain(s(10)).detach();
+    rig.turns(3);
+    b.send(b", and after");
+    rig.until("an echo", || {
+        b.take_all();
+        b.got() == b"before, and after"
+    });
+}
