@@ -77,6 +77,8 @@
 //! | get back to a protocol later, from timers and callbacks | [`Connection`] |
 //! | switch to another protocol, as STARTTLS and CONNECT do | [`Transport::upgrade`] |
 //! | encrypt, throttle or log what passes | [layers], `manual::tls` |
+//! | write a program that is one Deferred or task | [`react`] |
+//! | end without cutting anybody off | [`Reactor::drain`], [`LoopOptions::drain`] |
 //! | wait for results | [`defer`]: Deferreds, which are also futures; locks and queues |
 //! | use ready-made reconnecting and policies | [`protocols`] |
 //! | keep a connection to a server | [`services::ClientService`] |
@@ -101,6 +103,7 @@
 //! | `sim` | by default | [`sim`]; it implies `testing` |
 //! | `tls` | by default | `layers::tls`, with the cryptography of aws-lc-rs |
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
+//! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
 //!
 //! A program that is shipped can leave both out by `default-features = false`, and name them among
@@ -172,7 +175,7 @@ pub use reactor::Watch;
 #[doc(inline)]
 pub use reactor::{
     Connector, ConnectorState, DelayedCall, Loop, LoopOptions, Port, Reactor, Remote, Shutdown,
-    run, run_until,
+    react, run, run_until,
 };
 #[doc(inline)]
 pub use stream::Stream;

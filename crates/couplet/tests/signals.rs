@@ -126,6 +126,18 @@ fn c105_a_script_that_is_interrupted_says_which_signal_it_was() {
 }
 
 #[test]
+fn c134_a_program_of_one_deferred_that_a_signal_ends_says_so_by_its_exit_code() {
+    let _turn = one_at_a_time();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let ended = couplet::react(|reactor| {
+            reactor.call_soon(move || raise(signal));
+            reactor.sleep(LONG)
+        });
+        assert_eq!(ended, std::process::ExitCode::from(code));
+    }
+}
+
+#[test]
 fn c105_a_loop_that_was_not_asked_to_leaves_signals_alone() {
     let _turn = one_at_a_time();
     let before = Before::install(SIGINT);

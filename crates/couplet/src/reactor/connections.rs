@@ -30,15 +30,16 @@ impl Core {
         &mut self,
         io: &dyn Commands,
         key: Key,
-        peer: Address,
-        host: LocalEnd,
+        (peer, host): (Address, LocalEnd),
+        origin: Origin,
     ) {
         let id = ConnectionId { reactor: self.reactor.serial(), key };
         let cell = ConnectionCell::new(id, self.reactor.clone(), peer, host);
         if cell.peer.unix().is_some() {
             cell.set_credentials(io.peer_credentials(key));
         }
-        let entry = self.table.make(cell);
+        let mut entry = self.table.make(cell);
+        entry.origin = origin;
         self.table.put(key, Resource::Connection(entry));
     }
 
@@ -187,14 +188,16 @@ impl Core {
             let timed = self.reactor.records.timers.borrow_mut().remove(timer);
             drop(timed);
         }
-        let origin = std::mem::replace(&mut entry.origin, Origin::Connecting);
-        let reason = entry.life.reason();
+        let lost = match std::mem::replace(&mut entry.origin, Origin::Connecting) {
+            Origin::Connector(connector) => Some((connector, entry.life.reason())),
+            _ => None,
+        };
         if let Some(opening) = entry.opening.take() {
-            let cell = entry.life.cell().clone();
-            self.not_opened(io, *opening, &cell, reason.clone());
+            let (cell, reason) = (entry.life.cell().clone(), entry.life.reason());
+            self.not_opened(io, *opening, &cell, reason);
         }
         self.table.retire(entry);
-        if let Origin::Connector(connector) = origin {
+        if let Some((connector, reason)) = lost {
             self.connector_lost(&connector, &reason);
         }
         if !self.drains.is_empty() {

@@ -65,7 +65,7 @@ pub use options::LoopOptions;
 pub use port::Port;
 use port::PortCell;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
-pub use run::{Loop, Stopped, run, run_until};
+pub use run::{Loop, Stopped, react, run, run_until};
 pub use shutdown::Shutdown;
 pub use snapshot::{ConnectionSnapshot, ConnectorSnapshot, PortSnapshot, Snapshot};
 pub(crate) use tasks::TaskId;

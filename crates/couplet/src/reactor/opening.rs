@@ -88,10 +88,7 @@ impl Core {
         let ends = Ends { peer: &peer, host: &|| known(&host) };
         let begin = |factory: &mut dyn AnyFactory| Begun::by(factory, &ends, under);
         let begun = opening.factory().call("build_protocol", begin);
-        self.new_connection(io, key, peer, host);
-        if let Some(entry) = self.table.connection(key) {
-            entry.origin = opening.origin();
-        }
+        self.new_connection(io, key, (peer, host), opening.origin());
         match begun {
             Some(Begun::Layers(layers)) => self.open_layers(io, key, layers, opening),
             Some(Begun::Protocol(protocol)) => self.built(io, key, opening, Some(protocol)),

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 #[cfg(unix)]
 use std::os::fd::BorrowedFd;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ pub fn run(setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
 }
 
 /// Runs a script: turns until the Deferred that `script` returns fires, then stops the reactor and
-/// returns the result. Twisted's `react`.
+/// returns the result. For a whole program, see [`react`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -77,6 +78,38 @@ pub fn run_until<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> Re
     })?;
     let result = outcome.borrow_mut().take();
     result.unwrap_or_else(|| Err(Stopped { signal: l.stopped_by() }.into()))
+}
+
+/// Runs a program that is one Deferred, and returns its exit code, for `main` to return in turn: 0
+/// when the Deferred fires, or when the reactor is stopped before; 1 when it fails, and the failure
+/// is logged (or printed to stderr, where there is no log); 130 or 143 after a SIGINT or a SIGTERM.
+/// Twisted's `react`.
+///
+/// ```
+/// use std::process::ExitCode;
+/// use std::time::Duration;
+///
+/// fn main() -> ExitCode {
+///     couplet::react(|reactor| {
+///         let reactor = reactor.clone();
+///         reactor.clone().spawn(async move {
+///             reactor.sleep(Duration::from_millis(1)).await?;
+///             println!("done");
+///             Ok(())
+///         })
+///     })
+/// }
+/// ```
+pub fn react<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> ExitCode {
+    let Err(failure) = run_until(script) else { return ExitCode::SUCCESS };
+    match failure.downcast_ref::<Stopped>() {
+        Some(Stopped { signal: Some(signal) }) => ExitCode::from(128 + signal.number() as u8),
+        Some(Stopped { signal: None }) => ExitCode::SUCCESS,
+        None => {
+            tell(&failure);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Keeps the result of a script. Failures caused by the shutdown are dropped: they take many forms,
@@ -415,14 +448,19 @@ impl Loop {
 /// the program has set its own reporter.
 fn report_to_the_log() {
     let before = set_reporter(|unhandled| {
-        if tracing::enabled!(tracing::Level::ERROR) {
-            tracing::error!("{unhandled}");
-        } else {
-            eprintln!("{unhandled}");
-        }
+        tell(unhandled);
     });
     if before.is_chosen() {
         before.set();
+    }
+}
+
+/// To the log, or to stderr where there is none.
+fn tell(what: &dyn fmt::Display) {
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("{what}");
+    } else {
+        eprintln!("{what}");
     }
 }
 

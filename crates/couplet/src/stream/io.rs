@@ -1,4 +1,4 @@
-//! The traits of `futures-io` for streams and their halves, and those of tokio.
+//! The traits of `futures-io` for streams and their halves, and those of tokio and hyper.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -85,6 +85,43 @@ mod for_tokio {
 
     async_read!(Stream);
     async_read!(ReadHalf);
+    async_write! { Stream, poll_shutdown
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+    }
+    async_write! { WriteHalf, poll_shutdown
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+    }
+}
+
+#[cfg(feature = "hyper")]
+mod for_hyper {
+    use hyper::rt::{Read, ReadBufCursor, Write as AsyncWrite};
+
+    use super::*;
+
+    macro_rules! read {
+        ($type:ty) => {
+            impl Read for $type {
+                fn poll_read(
+                    self: Pin<&mut Self>,
+                    cx: &mut Context<'_>,
+                    mut buffer: ReadBufCursor<'_>,
+                ) -> Poll<io::Result<()>> {
+                    let room = buffer.remaining();
+                    let read =
+                        self.shared().poll_read_into(cx, room, |data| buffer.put_slice(data));
+                    read.map_ok(drop)
+                }
+            }
+        };
+    }
+
+    read!(Stream);
+    read!(ReadHalf);
     async_write! { Stream, poll_shutdown
         fn is_write_vectored(&self) -> bool {
             true

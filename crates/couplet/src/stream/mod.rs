@@ -56,6 +56,7 @@
 //! that wait for a whole thing (a line, a message) leave its bytes in the stream until it is there, so
 //! nothing is lost; the exceptions are [`Stream::read_exact`] and [`Stream::write_all`].
 
+mod copy;
 mod framed;
 mod halves;
 mod io;
@@ -67,12 +68,13 @@ mod write;
 use std::fmt;
 use std::rc::Rc;
 
+pub use copy::copy_bidirectional;
 pub use framed::{Framed, Messages};
 pub use halves::{ReadHalf, WriteHalf};
-pub use read::LONGEST_LINE;
+pub use read::{LONGEST_LINE, Lines};
 use shared::{Owner, Shared};
 
-use crate::{Address, Transport};
+use crate::{Address, Protocol, Transport};
 
 /// A connection in async style. The [module](self) explains it.
 pub struct Stream {
@@ -140,6 +142,13 @@ impl Stream {
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub fn tls(&self) -> Option<Rc<crate::layers::tls::TlsInfo>> {
         self.transport().tls()
+    }
+
+    /// Passes the connection on to a protocol, with the bytes that arrived and were not read: an
+    /// [upgrade](Transport::upgrade), which takes effect in the turn.
+    pub fn upgrade<P: Protocol>(self, next: P) {
+        self.shared().release();
+        self.transport().upgrade(next);
     }
 
     /// Ready when the connection is asked to finish, because its server is about to end, or when it is

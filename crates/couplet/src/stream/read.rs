@@ -1,8 +1,10 @@
 //! Reading, which [`Stream`] and [`ReadHalf`] have in common.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::BufMut;
 
@@ -74,36 +76,88 @@ impl Shared {
 
     async fn read_until(&self, delimiter: u8, limit: usize) -> io::Result<Vec<u8>> {
         let mut searched = 0;
-        poll_fn(|cx| {
-            self.poll_look(cx, |arrived, ended| {
-                let unseen = &arrived[searched..];
-                let end = memchr::memchr(delimiter, unseen).map(|at| searched + at + 1);
-                let length = end.or_else(|| ended.then_some(arrived.len()));
-                if length.unwrap_or(arrived.len()) > limit {
-                    return Err(too_long("line", limit));
-                }
-                searched = arrived.len();
-                Ok(match length {
-                    Some(n) => Look::Taken(n, arrived[..n].to_vec()),
-                    None => Look::More,
-                })
-            })
-        })
-        .await
+        poll_fn(|cx| self.poll_until(cx, delimiter, limit, &mut searched)).await
     }
 
-    async fn read_line(&self) -> io::Result<Option<Vec<u8>>> {
-        let mut line = self.read_until(b'\n', LONGEST_LINE + 2).await?;
+    /// Polled again, it looks only at what has come since: `searched` is how far it has looked.
+    fn poll_until(
+        &self,
+        cx: &mut Context<'_>,
+        delimiter: u8,
+        limit: usize,
+        searched: &mut usize,
+    ) -> Poll<io::Result<Vec<u8>>> {
+        self.poll_look(cx, |arrived, ended| {
+            let unseen = &arrived[*searched..];
+            let end = memchr::memchr(delimiter, unseen).map(|at| *searched + at + 1);
+            let length = end.or_else(|| ended.then_some(arrived.len()));
+            if length.unwrap_or(arrived.len()) > limit {
+                return Err(too_long("line", limit));
+            }
+            *searched = if length.is_some() { 0 } else { arrived.len() };
+            Ok(match length {
+                Some(n) => Look::Taken(n, arrived[..n].to_vec()),
+                None => Look::More,
+            })
+        })
+    }
+
+    fn poll_line(
+        &self,
+        cx: &mut Context<'_>,
+        searched: &mut usize,
+    ) -> Poll<io::Result<Option<Vec<u8>>>> {
+        let mut line = ready!(self.poll_until(cx, b'\n', LONGEST_LINE + 2, searched))?;
         if line.is_empty() {
-            return Ok(None);
+            return Poll::Ready(Ok(None));
         }
         if line.pop_if(|last| *last == b'\n').is_some() {
             line.pop_if(|last| *last == b'\r');
         }
-        if line.len() > LONGEST_LINE {
-            return Err(too_long("line", LONGEST_LINE));
-        }
-        Ok(Some(line))
+        let fits = line.len() <= LONGEST_LINE;
+        Poll::Ready(if fits { Ok(Some(line)) } else { Err(too_long("line", LONGEST_LINE)) })
+    }
+
+    fn lines(&self) -> Lines<'_> {
+        Lines { shared: self, searched: 0 }
+    }
+}
+
+/// The lines of a stream; see [`Stream::lines`]. Also a `Stream` of `futures-core`.
+#[must_use = "nothing is read until the next line is asked for"]
+pub struct Lines<'a> {
+    shared: &'a Shared,
+    searched: usize,
+}
+
+impl Lines<'_> {
+    /// The next line, as [`Stream::read_line`] reads it.
+    ///
+    /// Cancel-safe: the bytes stay in the stream until the line is whole.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        poll_fn(|cx| self.shared.poll_line(cx, &mut self.searched)).await
+    }
+}
+
+impl futures_core::Stream for Lines<'_> {
+    type Item = io::Result<Vec<u8>>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Vec<u8>>>> {
+        let Lines { shared, searched } = &mut *self;
+        shared.poll_line(cx, searched).map(Result::transpose)
+    }
+}
+
+impl fmt::Debug for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").field("peer", self.shared.transport.peer()).finish_non_exhaustive()
     }
 }
 
@@ -187,7 +241,25 @@ impl Stream {
     /// [`InvalidData`](io::ErrorKind::InvalidData) when the line is longer; as for
     /// [`read`](Self::read).
     pub async fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.shared().read_line().await
+        self.lines().next().await
+    }
+
+    /// The lines from here on.
+    ///
+    /// ```
+    /// use couplet::Stream;
+    ///
+    /// async fn greet(mut stream: Stream) -> couplet::Result<()> {
+    ///     let mut greetings = Vec::new();
+    ///     let mut lines = stream.lines();
+    ///     while let Some(name) = lines.next().await? {
+    ///         greetings.extend([b"hello, ", &name[..], b"\n"].concat());
+    ///     }
+    ///     Ok(stream.write_all(greetings).await?)
+    /// }
+    /// ```
+    pub fn lines(&mut self) -> Lines<'_> {
+        self.shared().lines()
     }
 }
 
@@ -244,6 +316,11 @@ impl ReadHalf {
     ///
     /// As there.
     pub async fn read_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.shared().read_line().await
+        self.lines().next().await
+    }
+
+    /// [`Stream::lines`].
+    pub fn lines(&mut self) -> Lines<'_> {
+        self.shared().lines()
     }
 }

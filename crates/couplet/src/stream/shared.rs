@@ -27,7 +27,9 @@ pub(super) struct Owner(pub(super) Rc<Shared>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.transport.lose_connection();
+        if !self.0.state.borrow().is_released {
+            self.0.transport.lose_connection();
+        }
     }
 }
 
@@ -46,6 +48,8 @@ struct State {
     inbox: Unread,
     /// Reading is paused because nobody waits for more.
     paused: bool,
+    /// The connection was passed on.
+    is_released: bool,
     /// The peer's stream has ended.
     read_closed: bool,
     /// Our stream was ended by `shutdown`.
@@ -152,6 +156,21 @@ impl Shared {
         };
         let before = self.state.borrow_mut().reader.replace(reader);
         drop(before);
+    }
+
+    /// The connection is passed on, and is no longer this stream's to close.
+    pub(super) fn release(&self) {
+        let mut state = self.state.borrow_mut();
+        state.is_released = true;
+        let was_paused = std::mem::take(&mut state.paused);
+        drop(state);
+        if was_paused {
+            self.transport.resume_producing();
+        }
+    }
+
+    fn take_all(&self) -> Unread {
+        std::mem::take(&mut self.state.borrow_mut().inbox)
     }
 
     /// Whether bytes have arrived that nobody has read.
@@ -455,6 +474,13 @@ impl Protocol for StreamProtocol {
 
     fn handshake_completed(&mut self, _: &Transport) {
         self.note(|state| state.handshakes += 1);
+    }
+
+    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        if let Some(shared) = &self.shared {
+            unread.extend_from_slice(shared.take_all().rest());
+        }
+        next
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -423,6 +424,38 @@ fn c105_a_signal_stops_the_run_and_a_second_one_ends_it_at_once() {
         l.run(|_| Ok(())).expect("the run ends");
         assert_eq!(l.stopped_by(), None, "stopped_by() is about the last run");
     }
+}
+
+/// Calls `react` with this script; returns the exit code, and what was logged. Tests run side by side,
+/// so only one of them has the signals.
+fn react<T: 'static>(script: impl FnOnce(&Reactor) -> Deferred<T>) -> (ExitCode, Vec<String>) {
+    let (code, mut log) = logged(|| couplet::react(script));
+    log.retain(|line| !line.contains("another loop handles the signals"));
+    (code, log)
+}
+
+#[test]
+fn c134_a_program_of_one_deferred_exits_with_0_or_with_1_and_a_logged_failure() {
+    let (code, log) = react(|reactor| reactor.sleep(s(0)).map(|()| "a result"));
+    assert!(code == ExitCode::SUCCESS && log.is_empty(), "{log:?}");
+    let failing =
+        |reactor: &Reactor| reactor.defer_later(s(0), || Err::<(), _>(Failure::msg("no poem")));
+    let (code, log) = react(failing);
+    assert_eq!(code, ExitCode::FAILURE);
+    assert_eq!(log, ["message=no poem "]);
+    // It has fired before the loop runs.
+    assert_eq!(couplet::react(|_| Deferred::succeed(())), ExitCode::SUCCESS);
+}
+
+#[test]
+fn c134_it_copes_with_a_loop_stopped_from_elsewhere() {
+    let never = |reactor: &Reactor| {
+        stop_after(reactor, s(0));
+        reactor.sleep(s(1000))
+    };
+    let (code, log) = react(never);
+    assert_eq!(code, ExitCode::SUCCESS);
+    assert!(log.is_empty(), "{log:?}");
 }
 
 #[test]

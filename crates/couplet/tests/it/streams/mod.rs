@@ -2,6 +2,7 @@
 //! the simulator.
 
 mod cancelling;
+mod copying;
 mod ends;
 mod framed;
 mod reading;

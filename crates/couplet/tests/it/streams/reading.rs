@@ -164,3 +164,25 @@ fn an_echo_returns_a_megabyte_through_small_buffers() {
         assert!(task.take().expect("it ends"), "what came back is what was sent");
     }
 }
+
+#[test]
+fn lines_come_one_by_one_however_they_are_cut() {
+    for mut rig in Rig::both() {
+        let (mut stream, wire) = connected(&mut rig);
+        let reading = start(&mut rig, async move {
+            let mut all = Vec::new();
+            let mut lines = stream.lines();
+            while let Some(line) = lines.next().await? {
+                all.push(String::from_utf8(line)?);
+            }
+            Ok(all)
+        });
+        for byte in b"one\r\n\ntwo\nthree" {
+            wire.push(&[*byte]);
+            rig.turn();
+        }
+        wire.fin();
+        rig.turn();
+        assert_eq!(reading.take().expect("a clean end"), ["one", "", "two", "three"]);
+    }
+}

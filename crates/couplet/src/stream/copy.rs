@@ -1,0 +1,124 @@
+//! Two streams joined.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::Stream;
+use super::shared::lost;
+use crate::protocols::Relay;
+use crate::{Protocol, Reason, Transport};
+
+/// Joins two streams: all that comes from one goes to the other, with half-closes, resets and
+/// back-pressure. Ready when both connections have ended, with the bytes that came from the first
+/// and from the second.
+///
+/// It is a [`Relay`] that takes both connections over, so it costs what that costs: no task is
+/// polled for the bytes that pass.
+///
+/// Not cancel-safe: dropping the future closes both connections.
+///
+/// ```
+/// use couplet::stream::copy_bidirectional;
+///
+/// couplet::run(|reactor| {
+///     let connecting = reactor.clone();
+///     reactor.serve("tcp:0:interface=127.0.0.1", async move |near| {
+///         let far = connecting.connect_stream("tcp:localhost:8000").await?;
+///         let (sent, received) = copy_bidirectional(near, far).await?;
+///         println!("{sent} bytes sent, {received} received");
+///         Ok(())
+///     })?;
+/// #   reactor.stop();
+///     Ok(())
+/// })?;
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+///
+/// # Errors
+///
+/// When one of them did not end cleanly; then the other was reset.
+pub async fn copy_bidirectional(one: Stream, other: Stream) -> io::Result<(u64, u64)> {
+    let copying = Rc::<Copying>::default();
+    let _closing = [&one, &other].map(|stream| Closing(stream.transport().clone()));
+    let (near, far) = Relay::pair();
+    one.upgrade(End { relay: near, side: 0, copying: copying.clone() });
+    other.upgrade(End { relay: far, side: 1, copying: copying.clone() });
+    poll_fn(|cx| copying.poll(cx)).await
+}
+
+/// What both ends share.
+#[derive(Default)]
+struct Copying {
+    bytes: [Cell<u64>; 2],
+    ended: Cell<usize>,
+    /// The first end that was not clean; the other follows from it.
+    broken: RefCell<Option<Reason>>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Copying {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<(u64, u64)>> {
+        if self.ended.get() < 2 {
+            let before = self.waiting.replace(Some(cx.waker().clone()));
+            drop(before);
+            return Poll::Pending;
+        }
+        Poll::Ready(match &*self.broken.borrow() {
+            Some(reason) => Err(lost(reason)),
+            None => Ok((self.bytes[0].get(), self.bytes[1].get())),
+        })
+    }
+}
+
+/// The protocol of one of them.
+struct End {
+    relay: Relay,
+    side: usize,
+    copying: Rc<Copying>,
+}
+
+impl Protocol for End {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.relay.connection_made(transport);
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        let bytes = &self.copying.bytes[self.side];
+        bytes.set(bytes.get() + data.len() as u64);
+        self.relay.data_received(transport, data);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.relay.read_closed(transport);
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        if !reason.is_clean() {
+            self.copying.broken.borrow_mut().get_or_insert_with(|| reason.clone());
+        }
+        self.relay.connection_lost(transport, reason);
+    }
+}
+
+impl Drop for End {
+    /// The connection has ended, maybe before it was taken over.
+    fn drop(&mut self) {
+        self.copying.ended.set(self.copying.ended.get() + 1);
+        let waiting = self.copying.waiting.take();
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+}
+
+/// Closes a connection that is still open.
+struct Closing(Transport);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.lose_connection();
+    }
+}

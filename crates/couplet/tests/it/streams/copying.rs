@@ -1,0 +1,125 @@
+//! Two streams joined, and streams that are passed on to protocols.
+
+use std::io::ErrorKind;
+
+use couplet::stream::copy_bidirectional;
+use couplet::testing::Wire;
+use couplet::{Protocol, Transport};
+
+use super::{Running, connected, start};
+use crate::secure::Rig;
+
+/// Two streams that are joined, and the wires of their peers.
+fn joined(rig: &mut Rig) -> (Running<(u64, u64)>, Wire, Wire) {
+    let ((one, near), (other, far)) = (connected(rig), connected(rig));
+    near.push(b"before, ");
+    rig.turn();
+    let copying = start(rig, async move { Ok(copy_bidirectional(one, other).await?) });
+    (copying, near, far)
+}
+
+#[test]
+fn what_comes_on_one_stream_goes_to_the_other_and_is_counted() {
+    for mut rig in Rig::both() {
+        let (copying, near, far) = joined(&mut rig);
+        near.push(b"and after");
+        far.push(b"an answer");
+        rig.turn();
+        assert_eq!((far.take(), near.take()), (b"before, and after".into(), b"an answer".into()));
+        near.fin();
+        rig.turn();
+        assert!(far.saw_fin() && copying.is_pending());
+        far.push(b", and more");
+        far.fin();
+        rig.turn();
+        assert_eq!(near.take(), b", and more");
+        assert!(near.saw_fin());
+        assert_eq!(copying.take().expect("a clean end"), (17, 19));
+    }
+}
+
+#[test]
+fn a_reset_of_one_resets_the_other_and_is_the_error() {
+    for mut rig in Rig::both() {
+        let (copying, near, far) = joined(&mut rig);
+        near.reset();
+        rig.turn();
+        assert!(far.saw_reset());
+        let error = copying.take().expect_err("that was no clean end");
+        let error: &std::io::Error = error.downcast_ref().expect("an I/O error");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn a_full_reader_stops_the_other_side() {
+    let [mut rig, _] = Rig::both();
+    rig.network.set_capacity(10_000);
+    let (_copying, near, far) = joined(&mut rig);
+    let mut sent = 0;
+    for _ in 0..200 {
+        sent += near.push(&[7; 10_000]);
+        rig.turn();
+    }
+    assert!((64 * 1024..400_000).contains(&sent), "{sent}");
+    let mut received = 0;
+    while received < sent + 8 {
+        received += far.take().len();
+        rig.turn();
+    }
+}
+
+#[test]
+fn who_drops_the_future_closes_both() {
+    for mut rig in Rig::both() {
+        let ((one, near), (other, far)) = (connected(&mut rig), connected(&mut rig));
+        let task = rig.reactor.spawn(async move { Ok(copy_bidirectional(one, other).await?) });
+        rig.turn();
+        near.push(b"last words");
+        rig.turn();
+        task.cancel();
+        rig.turn();
+        assert_eq!(far.take(), b"last words");
+        assert!(near.saw_fin() && far.saw_fin());
+    }
+}
+
+#[test]
+fn a_stream_that_was_lost_before_breaks_the_other() {
+    for mut rig in Rig::both() {
+        let ((one, near), (other, far)) = (connected(&mut rig), connected(&mut rig));
+        near.reset();
+        rig.turn();
+        let copying = start(&mut rig, async move { Ok(copy_bidirectional(one, other).await?) });
+        assert!(copying.take().is_err());
+        assert!(far.saw_reset());
+    }
+}
+
+#[test]
+fn a_protocol_takes_a_stream_over_with_what_was_not_read() {
+    struct Echo;
+    impl Protocol for Echo {
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            transport.write(data);
+        }
+    }
+    for mut rig in Rig::both() {
+        let (mut stream, wire) = connected(&mut rig);
+        wire.push(b"header\nbody");
+        rig.turn();
+        wire.push(b", and more");
+        let passed_on = start(&mut rig, async move {
+            let header = stream.read_line().await?;
+            stream.upgrade(Echo);
+            Ok(header)
+        });
+        assert_eq!(passed_on.take().expect("a header").as_deref(), Some(&b"header"[..]));
+        wire.push(b", later");
+        rig.turn();
+        assert_eq!(wire.take(), b"body, and more, later");
+        wire.fin();
+        rig.turn();
+        assert!(wire.saw_fin(), "it is the protocol's to close");
+    }
+}
