@@ -21,6 +21,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::cancel::Above;
 use super::error::{contain, discard};
+use super::history::Trace;
 use super::report::report;
 use super::{Failure, Result};
 
@@ -47,7 +48,7 @@ pub(super) trait Source<T>: Node {
     fn abandon(&self, result: Result<T>) {
         match result {
             Ok(value) => discard(value),
-            Err(failure) => report(failure, self.slot().created_at),
+            Err(failure) => self.slot().report(failure),
         }
     }
 }
@@ -74,9 +75,16 @@ pub(super) struct ResultSlot<T> {
     state: RefCell<State<T>>,
     /// A canceller refers to this node, so it must not be cut out of its chain.
     watched: Cell<bool>,
+    /// A failure that is left here is not reported.
+    quiet: Cell<bool>,
+    pub(super) trace: Trace,
     pub(super) created_at: CreatedAt,
     _alive: Alive,
 }
+
+/// The flags and the trace lie in what would be padding.
+const _: () = assert!(size_of::<ResultSlot<u64>>() == size_of::<Unflagged<u64>>() + 8);
+type Unflagged<T> = (Cell<Option<Result<T>>>, RefCell<State<T>>, CreatedAt);
 
 thread_local! {
     static ALIVE: Cell<usize> = const { Cell::new(0) };
@@ -123,11 +131,13 @@ pub(super) enum State<T> {
 }
 
 impl<T> ResultSlot<T> {
-    pub(super) fn new(created_at: CreatedAt) -> Self {
+    pub(super) fn new(created_at: CreatedAt, trace: Trace) -> Self {
         Self {
             result: Cell::new(None),
             state: RefCell::new(State::Open),
             watched: Cell::new(false),
+            quiet: Cell::new(false),
+            trace,
             created_at,
             _alive: Alive::new(),
         }
@@ -135,6 +145,10 @@ impl<T> ResultSlot<T> {
 
     pub(super) fn watch(&self) {
         self.watched.set(true);
+    }
+
+    pub(super) fn silence(&self) {
+        self.quiet.set(true);
     }
 
     pub(super) fn has_fired(&self) -> bool {
@@ -152,8 +166,16 @@ impl<T> ResultSlot<T> {
         result
     }
 
+    /// Reports a failure that is left here.
+    pub(super) fn report(&self, failure: Failure) {
+        if self.quiet.get() {
+            return;
+        }
+        let history = self.trace.history(Some(Some(&failure)));
+        report(failure, self.created_at, history);
+    }
+
     /// A clone of the failure, if the result is here and is one.
-    #[cfg(feature = "testing")]
     pub(super) fn failure(&self) -> Option<Failure> {
         let result = self.result.take();
         let failure = result.as_ref().and_then(|result| result.as_ref().err().cloned());
@@ -288,21 +310,32 @@ where
     F: FnOnce(Result<T>) -> Outcome<U> + 'static,
 {
     /// A link below `above`, which hasn't fired.
-    pub(super) fn below(above: &Rc<dyn Source<T>>, callback: F, created_at: CreatedAt) -> Rc<Self> {
+    pub(super) fn below(
+        above: &Rc<dyn Source<T>>,
+        callback: F,
+        created_at: CreatedAt,
+        trace: Trace,
+    ) -> Rc<Self> {
         let above_node: Rc<dyn Node> = above.clone();
-        let link = Self::new(Some(callback), Some(Rc::downgrade(&above_node)), created_at);
+        let above_node = Some(Rc::downgrade(&above_node));
+        let link = Self::new(Some(callback), above_node, created_at, trace);
         above.slot().attach(State::Linked(link.clone()));
         link
     }
 
     /// A link whose input is already available: its callback runs now.
-    pub(super) fn begun(input: Result<T>, callback: F, created_at: CreatedAt) -> Outcome<U> {
-        match call(callback, input, created_at) {
+    pub(super) fn begun(
+        input: Result<T>,
+        callback: F,
+        created_at: CreatedAt,
+        trace: &Trace,
+    ) -> Outcome<U> {
+        match call(callback, input, created_at, trace) {
             Outcome::Now(result) => Outcome::Now(result),
             Outcome::Later(inner) => match inner.slot().take() {
                 Some(result) => Outcome::Now(result),
                 None => {
-                    let link = Self::new(None, None, created_at);
+                    let link = Self::new(None, None, created_at, trace.take());
                     link.clone().relay(inner);
                     Outcome::Later(link)
                 }
@@ -310,11 +343,16 @@ where
         }
     }
 
-    fn new(callback: Option<F>, above: Option<Weak<dyn Node>>, created_at: CreatedAt) -> Rc<Self> {
+    fn new(
+        callback: Option<F>,
+        above: Option<Weak<dyn Node>>,
+        created_at: CreatedAt,
+        trace: Trace,
+    ) -> Rc<Self> {
         Rc::new(Self {
             callback: Cell::new(callback),
             above: Cell::new(above),
-            slot: ResultSlot::new(created_at),
+            slot: ResultSlot::new(created_at, trace),
             input: PhantomData,
         })
     }
@@ -338,7 +376,12 @@ where
                 next.wait_for(inner_node);
                 inner.slot().attach(State::Adopted(next));
             }
-            State::Detached => inner.slot().attach(State::Detached),
+            State::Detached => {
+                if !self.slot.trace.is_none() {
+                    inner.slot().trace.stand_for(&self.slot.trace);
+                }
+                inner.slot().attach(State::Detached);
+            }
             held => {
                 self.slot.attach(held);
                 self.wait_for(inner_node);
@@ -352,9 +395,23 @@ fn call<T, U>(
     callback: impl FnOnce(Result<T>) -> Outcome<U>,
     input: Result<T>,
     created_at: CreatedAt,
+    trace: &Trace,
 ) -> Outcome<U> {
-    contain(|| callback(input))
-        .unwrap_or_else(|panicked| Outcome::Now(Err(Failure::at(panicked, created_at))))
+    if !trace.is_none() {
+        trace.called(input.as_ref().err());
+    }
+    let outcome = contain(|| callback(input))
+        .unwrap_or_else(|panicked| Outcome::Now(Err(Failure::at(panicked, created_at))));
+    if !trace.is_none() {
+        match &outcome {
+            Outcome::Now(result) => trace.returned(result.as_ref().err()),
+            Outcome::Later(inner) => {
+                let inner = inner.slot();
+                trace.waits(&inner.trace, inner.created_at);
+            }
+        }
+    }
+    outcome
 }
 
 impl<T, U, F> Receive<T> for Link<T, U, F>
@@ -366,7 +423,7 @@ where
     fn receive(self: Rc<Self>, input: Result<T>) -> Option<Rc<dyn Node>> {
         self.above.set(None);
         let callback = self.callback.take()?;
-        let inner = match call(callback, input, self.slot.created_at) {
+        let inner = match call(callback, input, self.slot.created_at, &self.slot.trace) {
             Outcome::Now(result) => return deliver(self, result),
             Outcome::Later(inner) => inner,
         };

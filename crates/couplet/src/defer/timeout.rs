@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::cancel::cancel;
 use super::error::TimedOut;
+use super::history::Callback;
 use super::node::Outcome;
 use super::{Deferred, Failure};
 
@@ -39,7 +40,8 @@ impl<T: 'static> Deferred<T> {
                 }
             })
         });
-        self.link(created_at, move |result| {
+        let callback = Callback::of_the_library("add_timeout");
+        self.link(created_at, callback, move |result| {
             stop();
             Outcome::Now(match result {
                 Err(failure) if rang.get() && failure.is_cancelled() => {
