@@ -77,10 +77,13 @@
 //! | get back to a protocol later, from timers and callbacks | [`Connection`] |
 //! | switch to another protocol, as STARTTLS and CONNECT do | [`Transport::upgrade`] |
 //! | encrypt, throttle or log what passes | [layers], `manual::tls` |
-//! | wait for results | [`defer`]: Deferreds, which are also futures; locks and queues |
+//! | wait for results | [`defer`]: Deferreds, which are also futures; locks, events and queues |
 //! | use ready-made reconnecting and policies | [`protocols`] |
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | repeat something | [`LoopingCall`] |
+//! | do long work without holding up the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
+//! | let one process at a time do something | [`task::FilesystemLock`] |
+//! | find out why a Deferred did what it did | [`Deferred::history`] |
 //! | call from other threads, run blocking code | [`Remote`], [`Reactor::defer_to_thread`] |
 //! | watch a file descriptor of your own | `Reactor::watch`, on Unix |
 //! | know why a connection ended | [`Reason`] |

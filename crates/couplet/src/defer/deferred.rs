@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use super::cancel::{self, Canceller, Watch};
 use super::drops::{self, Job};
-use super::history::{Callback, History, Takes, Trace};
+use super::history::{self, History, Method, Named, Number};
 use super::node::{CreatedAt, Link, Node, Outcome, Receive, Source, State, run};
 use super::report::report;
 use super::resolver::{Resolver, origin};
@@ -96,7 +96,7 @@ impl<T: 'static> Deferred<T> {
     where
         C: FnOnce(Resolver<T>) + 'static,
     {
-        let (node, resolver) = origin(canceller, created_at, Trace::begin(created_at));
+        let (node, resolver) = origin(canceller, created_at, history::begin(created_at));
         (Self::of(Inner::Chain(node)), resolver)
     }
 
@@ -127,14 +127,14 @@ impl<T: 'static> Deferred<T> {
         self,
         callback: impl FnOnce(T) -> Result<U> + 'static,
     ) -> Deferred<U> {
-        let named = Callback::new("add_callback", Takes::Value, &callback);
+        let named = Named::new(Method::AddCallback, &callback);
         self.link(Location::caller(), named, |result| Outcome::Now(result.and_then(callback)))
     }
 
     /// Transforms the value, and can't fail. A failure skips it.
     #[track_caller]
     pub fn map<U: 'static>(self, callback: impl FnOnce(T) -> U + 'static) -> Deferred<U> {
-        let named = Callback::new("map", Takes::Value, &callback);
+        let named = Named::new(Method::Map, &callback);
         self.link(Location::caller(), named, |result| Outcome::Now(result.map(callback)))
     }
 
@@ -147,7 +147,7 @@ impl<T: 'static> Deferred<T> {
         self,
         callback: impl FnOnce(T) -> Deferred<U> + 'static,
     ) -> Deferred<U> {
-        let named = Callback::new("then", Takes::Value, &callback);
+        let named = Named::new(Method::Then, &callback);
         self.link(Location::caller(), named, |result| match result {
             Ok(value) => callback(value).into_outcome(),
             Err(failure) => Outcome::Now(Err(failure)),
@@ -157,14 +157,14 @@ impl<T: 'static> Deferred<T> {
     /// Turns the failure into a value, or fails again. A value skips it.
     #[track_caller]
     pub fn add_errback(self, errback: impl FnOnce(Failure) -> Result<T> + 'static) -> Self {
-        let named = Callback::new("add_errback", Takes::Failure, &errback);
+        let named = Named::new(Method::AddErrback, &errback);
         self.link(Location::caller(), named, |result| Outcome::Now(result.or_else(errback)))
     }
 
     /// Waits for the Deferred that `errback` returns for the failure. A value skips it.
     #[track_caller]
     pub fn recover(self, errback: impl FnOnce(Failure) -> Self + 'static) -> Self {
-        let named = Callback::new("recover", Takes::Failure, &errback);
+        let named = Named::new(Method::Recover, &errback);
         self.link(Location::caller(), named, |result| match result {
             Ok(value) => Outcome::Now(Ok(value)),
             Err(failure) => errback(failure).into_outcome(),
@@ -177,26 +177,28 @@ impl<T: 'static> Deferred<T> {
         self,
         callback: impl FnOnce(Result<T>) -> Result<U> + 'static,
     ) -> Deferred<U> {
-        let named = Callback::new("add_both", Takes::Both, &callback);
+        let named = Named::new(Method::AddBoth, &callback);
         self.link(Location::caller(), named, |result| Outcome::Now(callback(result)))
     }
 
-    pub(super) fn link<U: 'static>(
+    pub(super) fn link<U: 'static, C>(
         mut self,
         created_at: CreatedAt,
-        named: Callback,
+        named: Named<C>,
         callback: impl FnOnce(Result<T>) -> Outcome<U> + 'static,
     ) -> Deferred<U> {
         let watch = self.watch.take();
-        let trace = self.trace().map_or_else(Trace::none, |trace| trace.follow(named, created_at));
+        let trace = named.follow(self.trace(), created_at);
         let outcome = match self.into_outcome() {
-            Outcome::Now(result) => Link::begun(result, callback, created_at, &trace),
-            Outcome::Later(node) => {
-                Outcome::Later(Link::below(&node, callback, created_at, trace.take()))
+            // With a history there is a node, even if it has fired.
+            Outcome::Now(result) if trace.is_some() => {
+                Outcome::Later(Link::run(result, callback, created_at, trace))
             }
+            Outcome::Now(result) => Link::begun(result, callback, created_at),
+            Outcome::Later(node) => Outcome::Later(Link::below(&node, callback, created_at, trace)),
         };
         let next = match outcome {
-            Outcome::Now(result) => Deferred::fired_in(result, created_at, trace),
+            Outcome::Now(result) => Deferred::of(Inner::Fired(result, created_at)),
             Outcome::Later(node) => Deferred::of(Inner::Chain(node)),
         };
         if let Some(watch) = watch {
@@ -268,21 +270,16 @@ impl<T: 'static> Deferred<T> {
         let Inner::Chain(node) = &self.inner else { return None };
         let slot = node.slot();
         let failure = slot.failure();
-        slot.trace.history(slot.has_fired().then_some(failure.as_ref()))
+        let result = slot.has_fired().then_some(failure.as_ref());
+        history::history(slot.trace.number(), result)
     }
 
+    #[inline(always)]
     pub(super) fn fired(result: Result<T>, created_at: CreatedAt) -> Self {
-        Self::fired_in(result, created_at, Trace::begin(created_at))
-    }
-
-    /// One that has fired, with its history.
-    fn fired_in(result: Result<T>, created_at: CreatedAt, trace: Trace) -> Self {
-        if trace.is_none() {
-            return Self::of(Inner::Fired(result, created_at));
-        }
-        let (node, resolver) = origin(None::<fn(Resolver<T>)>, created_at, trace);
-        resolver.resolve(result);
-        Self::of(Inner::Chain(node))
+        Self::of(match history::begin(created_at) {
+            None => Inner::Fired(result, created_at),
+            trace => Inner::Chain(fired_node(result, created_at, trace)),
+        })
     }
 
     /// The node at the end, if it isn't known to have fired. From now on it stays in its chain.
@@ -309,9 +306,9 @@ impl<T> Deferred<T> {
 
     /// Leads to its history, if it has one.
     #[inline(always)]
-    pub(super) fn trace(&self) -> Option<&Trace> {
+    pub(super) fn trace(&self) -> Number {
         match &self.inner {
-            Inner::Chain(node) => Some(&node.slot().trace).filter(|trace| !trace.is_none()),
+            Inner::Chain(node) => node.slot().trace.number(),
             Inner::Fired(..) | Inner::Taken => None,
         }
     }
@@ -372,6 +369,19 @@ impl<T> Deferred<T> {
             Inner::Fired(Ok(_), _) | Inner::Taken => {}
         }
     }
+}
+
+/// A node that has fired, for a history.
+#[cold]
+#[inline(never)]
+fn fired_node<T: 'static>(
+    result: Result<T>,
+    created_at: CreatedAt,
+    trace: Number,
+) -> Rc<dyn Source<T>> {
+    let (node, resolver) = origin(None::<fn(Resolver<T>)>, created_at, trace);
+    resolver.resolve(result);
+    node
 }
 
 const TAKEN: &str = "this Deferred has already returned its result";

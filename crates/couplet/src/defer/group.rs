@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 
 use super::cancel::{Above, cancel_all};
 use super::error::{AllFailed, Empty, FirstError, discard};
-use super::history::Trace;
+use super::history::{self, Trace};
 use super::node::{CreatedAt, Node, Receive, ResultSlot, Source, Waits, deliver};
 use super::report::report;
 use super::{Deferred, Failure, Result};
@@ -239,7 +239,7 @@ impl<T, const REPORTS_LATE: bool> Rule<T> for Gather<T, REPORTS_LATE> {
 
     fn late(failure: Failure, member: &Member<T, Self>) {
         if REPORTS_LATE {
-            let history = member.trace.history(Some(Some(&failure)));
+            let history = history::history(member.trace.number(), Some(Some(&failure)));
             report(failure, member.created_at, history);
         }
     }
@@ -304,12 +304,12 @@ where
     let group = Rc::new(Group {
         rule: Cell::new(Some(rule)),
         members: RefCell::new(ends),
-        slot: ResultSlot::new(created_at, Trace::begin(created_at)),
+        slot: ResultSlot::new(created_at, history::begin(created_at)),
     });
     // A member may decide the race before those after it are attached.
     for (index, member) in members.into_iter().enumerate() {
         let created_at = member.place().unwrap_or(created_at);
-        let trace = member.trace().map_or_else(Trace::none, Trace::share);
+        let trace = Trace::new(history::share(member.trace()));
         member.feed(Rc::new(Member { index, created_at, trace, group: group.clone() }));
     }
     Deferred::chain(group)

@@ -2,13 +2,15 @@
 //! `setDebugging(True)`.
 //!
 //! A node has a [`Trace`], the number of an entry in the thread's table: four bytes that it has
-//! room for, and zero unless histories are kept. All nodes of a chain share its [`Trail`].
+//! room for, and zero unless histories are kept. All nodes of a chain share its [`Trail`]. What a
+//! callback gave is not noted when it returns, but read off what the next one gets.
 //!
 //! INVARIANT: no table and no trail is borrowed while a failure is dropped: its error is the user's.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::rc::{Rc, Weak};
 
@@ -71,9 +73,68 @@ pub struct History {
     last: Vec<Step<Option<Box<History>>>>,
 }
 
-/// What a callback does with a value and a failure.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Takes {
+/// The method that added a callback.
+#[derive(Clone, Copy)]
+pub(super) enum Method {
+    AddCallback,
+    Map,
+    Then,
+    AddErrback,
+    Recover,
+    AddBoth,
+    AddTimeout,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Method::AddCallback => "add_callback",
+            Method::Map => "map",
+            Method::Then => "then",
+            Method::AddErrback => "add_errback",
+            Method::Recover => "recover",
+            Method::AddBoth => "add_both",
+            Method::AddTimeout => "add_timeout",
+        }
+    }
+
+    fn takes(self) -> Takes {
+        match self {
+            Method::AddCallback | Method::Map | Method::Then => Takes::Value,
+            Method::AddErrback | Method::Recover => Takes::Failure,
+            Method::AddBoth | Method::AddTimeout => Takes::Both,
+        }
+    }
+}
+
+/// The method, and as a type the callback that it was given.
+pub(super) struct Named<C>(Method, PhantomData<C>);
+
+impl<C> Named<C> {
+    #[inline(always)]
+    pub(super) fn new(method: Method, _: &C) -> Named<C> {
+        Named(method, PhantomData)
+    }
+}
+
+impl Named<()> {
+    /// A method that takes no callback.
+    pub(super) fn none(method: Method) -> Named<()> {
+        Named(method, PhantomData)
+    }
+}
+
+impl<C> Named<C> {
+    /// For the link of this callback, added to this node.
+    #[inline(always)]
+    pub(super) fn follow(&self, number: Number, place: CreatedAt) -> Number {
+        follow(number?, self.0, std::any::type_name::<C>(), place)
+    }
+}
+
+/// What a callback takes; it is skipped for the other.
+#[derive(Clone, Copy)]
+enum Takes {
     Value,
     Failure,
     Both,
@@ -82,26 +143,6 @@ pub(super) enum Takes {
 impl Takes {
     fn skips(self, failure: Option<&Failure>) -> bool {
         matches!((self, failure), (Takes::Value, Some(_)) | (Takes::Failure, None))
-    }
-}
-
-/// A callback as its method describes it.
-pub(super) struct Callback {
-    pub(super) method: &'static str,
-    pub(super) takes: Takes,
-    pub(super) name: &'static str,
-}
-
-impl Callback {
-    #[inline(always)]
-    pub(super) fn new<C>(method: &'static str, takes: Takes, _: &C) -> Callback {
-        Callback { method, takes, name: std::any::type_name::<C>() }
-    }
-
-    /// One that no user has named.
-    #[inline(always)]
-    pub(super) fn of_the_library(method: &'static str) -> Callback {
-        Callback { method, takes: Takes::Both, name: "" }
     }
 }
 
@@ -202,139 +243,136 @@ fn with_entries<R>(f: impl FnOnce(&mut Entries) -> R) -> Option<R> {
     ENTRIES.try_with(|entries| f(&mut entries.borrow_mut())).ok()
 }
 
-/// Leads from a node to its history, if there is one.
-pub(super) struct Trace(Cell<Option<NonZeroU32>>);
+/// A node's entry; `None` without a history.
+pub(super) type Number = Option<NonZeroU32>;
+
+/// Holds the number of a node, whose entry is dropped with it.
+pub(super) struct Trace(Number);
 
 impl Trace {
-    pub(super) const fn none() -> Trace {
-        Trace(Cell::new(None))
-    }
-
-    /// For a Deferred made at `created_at`.
-    #[inline(always)]
-    pub(super) fn begin(created_at: CreatedAt) -> Trace {
-        match MOST.try_with(Cell::get) {
-            Ok(0) | Err(_) => Trace::none(),
-            Ok(_) => Trace::begin_at(created_at),
-        }
-    }
-
-    #[cold]
-    fn begin_at(made_at: CreatedAt) -> Trace {
-        let trail = Trail { made_at, depth: Cell::new(0), story: RefCell::default() };
-        Trace::of(Entry { trail: Rc::new(trail), step: None, detached: None })
-    }
-
-    fn of(entry: Entry) -> Trace {
-        Trace(Cell::new(with_entries(|entries| entries.add(entry)).flatten()))
+    pub(super) fn new(number: Number) -> Trace {
+        Trace(number)
     }
 
     #[inline(always)]
-    pub(super) fn is_none(&self) -> bool {
-        self.0.get().is_none()
-    }
-
-    #[inline(always)]
-    pub(super) fn take(&self) -> Trace {
-        Trace(Cell::new(self.0.take()))
-    }
-
-    fn entry(&self) -> Option<Entry> {
-        let number = self.0.get()?;
-        with_entries(|entries| entries.entries.get(&number).cloned()).flatten()
-    }
-
-    /// For another node that shows this history.
-    #[cold]
-    pub(super) fn share(&self) -> Trace {
-        self.entry().map_or_else(Trace::none, Trace::of)
-    }
-
-    /// For the link of a callback that is added to this node.
-    #[cold]
-    pub(super) fn follow(&self, callback: Callback, place: CreatedAt) -> Trace {
-        let Some(Entry { trail, .. }) = self.entry() else { return Trace::none() };
-        let takes = callback.takes;
-        let number = trail.add(callback, place);
-        Trace::of(Entry { trail, step: Some((number, takes)), detached: None })
-    }
-
-    /// The callback of this node is called, with a value or this failure.
-    #[cold]
-    pub(super) fn called(&self, failure: Option<&Failure>) {
-        if let Some(Entry { trail, step: Some((step, takes)), .. }) = self.entry() {
-            trail.settle(step, failure);
-            trail.set(step, if takes.skips(failure) { Fate::Skipped } else { Fate::Runs });
-        }
-    }
-
-    /// The callback of this node has returned a result.
-    #[cold]
-    pub(super) fn returned(&self, failure: Option<&Failure>) {
-        if let Some(Entry { trail, step: Some((step, _)), .. }) = self.entry() {
-            trail.set(step, Fate::Gave(Gave::of(failure)));
-        }
-    }
-
-    /// The callback of this node has returned a Deferred that has not fired.
-    #[cold]
-    pub(super) fn waits(&self, inner: &Trace, made_at: CreatedAt) {
-        let Some(Entry { trail, step: Some((step, _)), .. }) = self.entry() else { return };
-        let inner = inner.entry().map(|entry| entry.trail);
-        let inner = inner.filter(|inner| !Rc::ptr_eq(inner, &trail));
-        let made_at = inner.as_ref().map_or(made_at, |inner| inner.made_at);
-        let depth = trail.depth.get() + 1;
-        if let Some(inner) = &inner {
-            inner.depth.set(depth.max(inner.depth.get()));
-        }
-        let weak = inner.as_ref().map_or_else(Weak::new, Rc::downgrade);
-        let inner = Inner { trail: weak, kept: inner.filter(|_| depth < DEPTH) };
-        trail.set(step, Fate::Waits(made_at, inner, None));
-    }
-
-    /// The node of `outer` is cut out of its chain, and its Deferred is detached: what this node
-    /// leaves unhandled is that one's.
-    #[cold]
-    pub(super) fn stand_for(&self, outer: &Trace) {
-        let (Some(number), Some(outer)) = (self.0.get(), outer.entry()) else { return };
-        let shown = outer.detached.unwrap_or(outer.trail);
-        let before = with_entries(|entries| {
-            entries.entries.get_mut(&number).and_then(|entry| entry.detached.replace(shown))
-        });
-        drop(before);
-    }
-
-    /// The history so far. With a result, that is what the chain has come to.
-    pub(super) fn history(&self, result: Option<Option<&Failure>>) -> Option<History> {
-        let Entry { trail, detached, .. } = self.entry()?;
-        for trail in [&trail].into_iter().chain(&detached) {
-            if let Some(failure) = result {
-                trail.settle(usize::MAX, failure);
-            }
-        }
-        Some(detached.unwrap_or(trail).history(0))
+    pub(super) fn number(&self) -> Number {
+        self.0
     }
 }
 
 impl Drop for Trace {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(number) = self.0.get() {
+        if let Some(number) = self.0 {
             forget(number);
         }
     }
 }
 
 #[cold]
+#[inline(never)]
 fn forget(number: NonZeroU32) {
     // Dropped when the table is no longer borrowed.
     let _entry = with_entries(|entries| entries.entries.remove(&number));
 }
 
+fn add(trail: Rc<Trail>, step: Option<(usize, Takes)>) -> Number {
+    let entry = Entry { trail, step, detached: None };
+    with_entries(|entries| entries.add(entry)).flatten()
+}
+
+fn entry(number: NonZeroU32) -> Option<Entry> {
+    with_entries(|entries| entries.entries.get(&number).cloned()).flatten()
+}
+
+/// For a Deferred made at `created_at`.
+#[inline(always)]
+pub(super) fn begin(created_at: CreatedAt) -> Number {
+    match MOST.try_with(Cell::get) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => begin_at(created_at),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn begin_at(made_at: CreatedAt) -> Number {
+    let trail = Trail { made_at, depth: Cell::new(0), story: RefCell::default() };
+    add(Rc::new(trail), None)
+}
+
+/// For another node that shows this history.
+pub(super) fn share(number: Number) -> Number {
+    let Entry { trail, step, .. } = entry(number?)?;
+    add(trail, step)
+}
+
+/// For the link of a callback that is added to this node.
+#[cold]
+#[inline(never)]
+fn follow(number: NonZeroU32, method: Method, name: &'static str, place: CreatedAt) -> Number {
+    let trail = entry(number)?.trail;
+    let name = if matches!(method, Method::AddTimeout) { "" } else { name };
+    let step = trail.add(method, name, place);
+    add(trail, Some((step, method.takes())))
+}
+
+/// The callback of this node is called, with a value or this failure.
+#[cold]
+#[inline(never)]
+pub(super) fn called(number: NonZeroU32, failure: Option<&Failure>) {
+    if let Some(Entry { trail, step: Some((step, takes)), .. }) = entry(number) {
+        trail.settle(step, failure);
+        trail.set(step, if takes.skips(failure) { Fate::Skipped } else { Fate::Runs });
+    }
+}
+
+/// The callback of this node has returned a Deferred that has not fired.
+#[cold]
+#[inline(never)]
+pub(super) fn waits(number: NonZeroU32, inner: Number, made_at: CreatedAt) {
+    let Some(Entry { trail, step: Some((step, _)), .. }) = entry(number) else { return };
+    let inner = inner.and_then(entry).map(|entry| entry.trail);
+    let inner = inner.filter(|inner| !Rc::ptr_eq(inner, &trail));
+    let made_at = inner.as_ref().map_or(made_at, |inner| inner.made_at);
+    let depth = trail.depth.get() + 1;
+    if let Some(inner) = &inner {
+        inner.depth.set(depth.max(inner.depth.get()));
+    }
+    let weak = inner.as_ref().map_or_else(Weak::new, Rc::downgrade);
+    let inner = Inner { trail: weak, kept: inner.filter(|_| depth < DEPTH) };
+    trail.set(step, Fate::Waits(made_at, inner, None));
+}
+
+/// The node of `outer` is cut out of its chain, and its Deferred is detached: what the node `inner`
+/// leaves unhandled is that one's.
+#[cold]
+#[inline(never)]
+pub(super) fn stand_for(inner: Number, outer: NonZeroU32) {
+    let (Some(inner), Some(outer)) = (inner, entry(outer)) else { return };
+    let shown = outer.detached.unwrap_or(outer.trail);
+    let before = with_entries(|entries| {
+        entries.entries.get_mut(&inner).and_then(|entry| entry.detached.replace(shown))
+    });
+    drop(before);
+}
+
+/// The history so far. With a result, that is what the chain has come to.
+pub(super) fn history(number: Number, result: Option<Option<&Failure>>) -> Option<History> {
+    let Entry { trail, detached, .. } = entry(number?)?;
+    if let Some(failure) = result {
+        trail.settle(usize::MAX, failure);
+        if let Some(detached) = &detached {
+            detached.settle(usize::MAX, failure);
+        }
+    }
+    Some(detached.unwrap_or(trail).history(0))
+}
+
 impl Trail {
     /// Adds a callback; returns its number, from 1.
-    fn add(&self, callback: Callback, place: CreatedAt) -> usize {
-        let Callback { method, name, .. } = callback;
+    fn add(&self, method: Method, name: &'static str, place: CreatedAt) -> usize {
+        let method = method.name();
         let most = MOST.try_with(Cell::get).unwrap_or(0).max(1);
         let mut story = self.story.borrow_mut();
         story.count += 1;
@@ -375,9 +413,16 @@ impl Trail {
         got.get_or_insert_with(|| Gave::of(failure));
         let mut kept = Vec::new();
         for step in first.iter_mut().chain(last).filter(|step| step.number < number) {
-            if let Fate::Waits(_, inner, gave @ None) = &mut step.fate {
-                *gave = Some(Gave::of(failure));
-                kept.extend(if failure.is_some() { inner.kept.clone() } else { inner.kept.take() });
+            match &mut step.fate {
+                Fate::Runs => step.fate = Fate::Gave(Gave::of(failure)),
+                Fate::Waits(_, inner, gave @ None) => {
+                    *gave = Some(Gave::of(failure));
+                    kept.extend(match failure {
+                        Some(_) => inner.kept.clone(),
+                        None => inner.kept.take(),
+                    });
+                }
+                _ => {}
             }
         }
         drop(story);

@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::cancel::Above;
 use super::error::{contain, discard};
-use super::history::Trace;
+use super::history::{self, Number, Trace};
 use super::report::report;
 use super::{Failure, Result};
 
@@ -131,13 +131,13 @@ pub(super) enum State<T> {
 }
 
 impl<T> ResultSlot<T> {
-    pub(super) fn new(created_at: CreatedAt, trace: Trace) -> Self {
+    pub(super) fn new(created_at: CreatedAt, trace: Number) -> Self {
         Self {
             result: Cell::new(None),
             state: RefCell::new(State::Open),
             watched: Cell::new(false),
             quiet: Cell::new(false),
-            trace,
+            trace: Trace::new(trace),
             created_at,
             _alive: Alive::new(),
         }
@@ -171,7 +171,7 @@ impl<T> ResultSlot<T> {
         if self.quiet.get() {
             return;
         }
-        let history = self.trace.history(Some(Some(&failure)));
+        let history = history::history(self.trace.number(), Some(Some(&failure)));
         report(failure, self.created_at, history);
     }
 
@@ -314,7 +314,7 @@ where
         above: &Rc<dyn Source<T>>,
         callback: F,
         created_at: CreatedAt,
-        trace: Trace,
+        trace: Number,
     ) -> Rc<Self> {
         let above_node: Rc<dyn Node> = above.clone();
         let above_node = Some(Rc::downgrade(&above_node));
@@ -324,18 +324,13 @@ where
     }
 
     /// A link whose input is already available: its callback runs now.
-    pub(super) fn begun(
-        input: Result<T>,
-        callback: F,
-        created_at: CreatedAt,
-        trace: &Trace,
-    ) -> Outcome<U> {
-        match call(callback, input, created_at, trace) {
+    pub(super) fn begun(input: Result<T>, callback: F, created_at: CreatedAt) -> Outcome<U> {
+        match call(callback, input, created_at) {
             Outcome::Now(result) => Outcome::Now(result),
             Outcome::Later(inner) => match inner.slot().take() {
                 Some(result) => Outcome::Now(result),
                 None => {
-                    let link = Self::new(None, None, created_at, trace.take());
+                    let link = Self::new(None, None, created_at, None);
                     link.clone().relay(inner);
                     Outcome::Later(link)
                 }
@@ -343,11 +338,23 @@ where
         }
     }
 
+    /// The same, as a node that keeps the result.
+    pub(super) fn run(
+        input: Result<T>,
+        callback: F,
+        created_at: CreatedAt,
+        trace: Number,
+    ) -> Rc<Self> {
+        let link = Self::new(Some(callback), None, created_at, trace);
+        run(link.clone().receive(input));
+        link
+    }
+
     fn new(
         callback: Option<F>,
         above: Option<Weak<dyn Node>>,
         created_at: CreatedAt,
-        trace: Trace,
+        trace: Number,
     ) -> Rc<Self> {
         Rc::new(Self {
             callback: Cell::new(callback),
@@ -359,6 +366,10 @@ where
 
     /// Waits for `inner`, which has not fired.
     fn relay(self: Rc<Self>, inner: Rc<dyn Source<U>>) {
+        if let Some(number) = self.slot.trace.number() {
+            let inner = inner.slot();
+            history::waits(number, inner.trace.number(), inner.created_at);
+        }
         let inner_node: Rc<dyn Node> = inner.clone();
         let inner_node = Rc::downgrade(&inner_node);
         if self.slot.watched.get() {
@@ -377,8 +388,8 @@ where
                 inner.slot().attach(State::Adopted(next));
             }
             State::Detached => {
-                if !self.slot.trace.is_none() {
-                    inner.slot().trace.stand_for(&self.slot.trace);
+                if let Some(outer) = self.slot.trace.number() {
+                    history::stand_for(inner.slot().trace.number(), outer);
                 }
                 inner.slot().attach(State::Detached);
             }
@@ -395,23 +406,9 @@ fn call<T, U>(
     callback: impl FnOnce(Result<T>) -> Outcome<U>,
     input: Result<T>,
     created_at: CreatedAt,
-    trace: &Trace,
 ) -> Outcome<U> {
-    if !trace.is_none() {
-        trace.called(input.as_ref().err());
-    }
-    let outcome = contain(|| callback(input))
-        .unwrap_or_else(|panicked| Outcome::Now(Err(Failure::at(panicked, created_at))));
-    if !trace.is_none() {
-        match &outcome {
-            Outcome::Now(result) => trace.returned(result.as_ref().err()),
-            Outcome::Later(inner) => {
-                let inner = inner.slot();
-                trace.waits(&inner.trace, inner.created_at);
-            }
-        }
-    }
-    outcome
+    contain(|| callback(input))
+        .unwrap_or_else(|panicked| Outcome::Now(Err(Failure::at(panicked, created_at))))
 }
 
 impl<T, U, F> Receive<T> for Link<T, U, F>
@@ -423,7 +420,10 @@ where
     fn receive(self: Rc<Self>, input: Result<T>) -> Option<Rc<dyn Node>> {
         self.above.set(None);
         let callback = self.callback.take()?;
-        let inner = match call(callback, input, self.slot.created_at, &self.slot.trace) {
+        if let Some(number) = self.slot.trace.number() {
+            history::called(number, input.as_ref().err());
+        }
+        let inner = match call(callback, input, self.slot.created_at) {
             Outcome::Now(result) => return deliver(self, result),
             Outcome::Later(inner) => inner,
         };

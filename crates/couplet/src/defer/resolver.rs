@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::cancel::Above;
 use super::drops::{self, Job};
 use super::error::{Cancelled, ResolverDropped, contain, discard};
-use super::history::Trace;
+use super::history::Number;
 use super::node::{CreatedAt, Node, ResultSlot, Source, fire};
 use super::{Failure, Result};
 
@@ -97,7 +97,7 @@ struct Origin<T, C> {
 pub(super) fn origin<T, C>(
     canceller: Option<C>,
     created_at: CreatedAt,
-    trace: Trace,
+    trace: Number,
 ) -> (Rc<dyn Source<T>>, Resolver<T>)
 where
     T: 'static,
