@@ -465,7 +465,7 @@ impl Step<Inner> {
 }
 
 impl History {
-    fn write(&self, f: &mut fmt::Formatter<'_>, indent: usize) -> fmt::Result {
+    fn print(&self, f: &mut fmt::Formatter<'_>, indent: usize) -> fmt::Result {
         write!(f, "a Deferred made at {}: ", self.made_at)?;
         match &self.got {
             None => f.write_str("has not fired")?,
@@ -474,13 +474,13 @@ impl History {
         }
         let mut next = "is next";
         for step in &self.first {
-            step.write(f, indent, &mut next)?;
+            step.print(f, indent, &mut next)?;
         }
         if self.left_out > 0 {
             write!(f, "\n{:indent$}… {} left out", "", self.left_out)?;
         }
         for step in &self.last {
-            step.write(f, indent, &mut next)?;
+            step.print(f, indent, &mut next)?;
         }
         Ok(())
     }
@@ -488,7 +488,7 @@ impl History {
 
 impl Step<Option<Box<History>>> {
     /// `next`: the word for a callback that has not run.
-    fn write(
+    fn print(
         &self,
         f: &mut fmt::Formatter<'_>,
         indent: usize,
@@ -505,7 +505,7 @@ impl Step<Option<Box<History>>> {
             Fate::Waits(made_at, inner, gave) => {
                 f.write_str(if gave.is_none() { "waits for " } else { "waited for " })?;
                 match (inner, gave) {
-                    (Some(inner), _) => inner.write(f, indent + 3),
+                    (Some(inner), _) => inner.print(f, indent + 3),
                     (None, None) => write!(f, "a Deferred made at {made_at}"),
                     (None, Some(Gave::Value)) => {
                         write!(f, "a Deferred made at {made_at}, which gave a value")
@@ -521,6 +521,6 @@ impl Step<Option<Box<History>>> {
 
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, 0)
+        self.print(f, 0)
     }
 }

@@ -906,7 +906,7 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
 }
 
 /// Called immediately, in the caller's frame: what they own is dropped there.
-const CALLED_AT_ONCE: [&str; 10] = [
+const CALLED_AT_ONCE: [&str; 11] = [
     "attach",
     "run",
     "run_until",
@@ -917,6 +917,7 @@ const CALLED_AT_ONCE: [&str; 10] = [
     "wrap",
     "wrap_protocols",
     "write",
+    "write_sequence",
 ];
 
 /// The library's sources, without the rooms that have their own tests or only serve tests.
