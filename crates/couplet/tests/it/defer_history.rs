@@ -273,7 +273,7 @@ fn c119a_a_long_chain_keeps_its_first_and_its_last_callbacks() {
     assert_eq!(numbers(5), ("1 2 3 … 99 100".to_owned(), true));
     assert_eq!(numbers(2), ("1 … 100".to_owned(), true));
     assert_eq!(numbers(1), ("1 …".to_owned(), true));
-    assert_eq!(numbers(100).1, false);
+    assert!(!numbers(100).1);
 }
 
 /// A round waits, and the next one is waited for from within it.
