@@ -79,10 +79,13 @@
 //! | encrypt, throttle or log what passes | [layers], `manual::tls` |
 //! | write a program that is one Deferred or task | [`react`] |
 //! | end without cutting anybody off | [`Reactor::drain`], [`LoopOptions::drain`] |
-//! | wait for results | [`defer`]: Deferreds, which are also futures; locks and queues |
+//! | wait for results | [`defer`]: Deferreds, which are also futures; locks, events and queues |
 //! | use ready-made reconnecting and policies | [`protocols`] |
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | repeat something | [`LoopingCall`] |
+//! | do long work without holding up the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
+//! | let one process at a time do something | [`task::FilesystemLock`] |
+//! | find out why a Deferred did what it did | [`Deferred::history`] |
 //! | call from other threads, run blocking code | [`Remote`], [`Reactor::defer_to_thread`] |
 //! | watch a file descriptor of your own | `Reactor::watch`, on Unix |
 //! | know why a connection ended | [`Reason`] |

@@ -1,7 +1,10 @@
-//! Scheduled work: [`LoopingCall`], and `defer_later` and `timeout` of the [`Reactor`]. Twisted's
-//! `task`.
+//! Scheduled work: [`LoopingCall`], [`Cooperator`], [`FilesystemLock`], and `defer_later` and
+//! `timeout` of the [`Reactor`]. Twisted's `task`.
 //!
 //! All time is the reactor's, so a test can advance an hour in one step.
+
+mod cooperator;
+mod filesystem_lock;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -15,6 +18,9 @@ use std::time::{Duration, Instant};
 use crate::defer::{Canceller, Deferred, Resolver, Result, TimedOut};
 use crate::panics::Contained;
 use crate::reactor::{Reactor, Source, Waiting};
+
+pub use cooperator::{CooperativeTask, Cooperator, SchedulerStopped, TaskStopped};
+pub use filesystem_lock::{FilesystemGuard, FilesystemLock};
 
 impl Reactor {
     /// Calls `f` after `delay` and fires with its result. Cancelling before then cancels the call;
@@ -92,8 +98,8 @@ impl Reactor {
     }
 }
 
-/// What a [`LoopingCall`]'s function may return: nothing, a `Result<()>`, or a `Deferred<()>` to
-/// wait for.
+/// What a [`LoopingCall`]'s function may return, and what the iterator of a [`Cooperator`] may give:
+/// nothing, a `Result<()>`, or a `Deferred<()>` to wait for.
 pub trait LoopResult {
     /// Converts it into a Deferred to wait for.
     fn into_deferred(self) -> Deferred<()>;

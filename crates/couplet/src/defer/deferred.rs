@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use super::cancel::{self, Canceller, Watch};
 use super::drops::{self, Job};
+use super::history::{self, History, Method, Named, Number};
 use super::node::{CreatedAt, Link, Node, Outcome, Receive, Source, State, run};
 use super::report::report;
 use super::resolver::{Resolver, origin};
@@ -39,7 +40,7 @@ pub struct Deferred<T> {
 }
 
 enum Inner<T> {
-    /// It has fired and has no node, or needs it no longer.
+    /// It has fired, and has neither a node nor a history.
     Fired(Result<T>, CreatedAt),
     /// It is the end of a chain; the node holds the result, or will.
     Chain(Rc<dyn Source<T>>),
@@ -81,11 +82,21 @@ impl<T: 'static> Deferred<T> {
         Self::with_origin(Some(canceller), Location::caller())
     }
 
-    fn with_origin<C>(canceller: Option<C>, created_at: CreatedAt) -> (Self, Resolver<T>)
+    /// One whose failure is known elsewhere: it is not reported if it is left with this Deferred.
+    #[track_caller]
+    pub(crate) fn new_quiet() -> (Self, Resolver<T>) {
+        let (deferred, resolver) = Self::new();
+        if let Inner::Chain(node) = &deferred.inner {
+            node.slot().silence();
+        }
+        (deferred, resolver)
+    }
+
+    pub(super) fn with_origin<C>(canceller: Option<C>, created_at: CreatedAt) -> (Self, Resolver<T>)
     where
         C: FnOnce(Resolver<T>) + 'static,
     {
-        let (node, resolver) = origin(canceller, created_at);
+        let (node, resolver) = origin(canceller, created_at, history::begin(created_at));
         (Self::of(Inner::Chain(node)), resolver)
     }
 
@@ -116,13 +127,15 @@ impl<T: 'static> Deferred<T> {
         self,
         callback: impl FnOnce(T) -> Result<U> + 'static,
     ) -> Deferred<U> {
-        self.link(Location::caller(), |result| Outcome::Now(result.and_then(callback)))
+        let named = Named::new(Method::AddCallback, &callback);
+        self.link(Location::caller(), named, |result| Outcome::Now(result.and_then(callback)))
     }
 
     /// Transforms the value, and can't fail. A failure skips it.
     #[track_caller]
     pub fn map<U: 'static>(self, callback: impl FnOnce(T) -> U + 'static) -> Deferred<U> {
-        self.link(Location::caller(), |result| Outcome::Now(result.map(callback)))
+        let named = Named::new(Method::Map, &callback);
+        self.link(Location::caller(), named, |result| Outcome::Now(result.map(callback)))
     }
 
     /// Waits for the Deferred that `callback` returns. A failure skips it.
@@ -134,7 +147,8 @@ impl<T: 'static> Deferred<T> {
         self,
         callback: impl FnOnce(T) -> Deferred<U> + 'static,
     ) -> Deferred<U> {
-        self.link(Location::caller(), |result| match result {
+        let named = Named::new(Method::Then, &callback);
+        self.link(Location::caller(), named, |result| match result {
             Ok(value) => callback(value).into_outcome(),
             Err(failure) => Outcome::Now(Err(failure)),
         })
@@ -143,13 +157,15 @@ impl<T: 'static> Deferred<T> {
     /// Turns the failure into a value, or fails again. A value skips it.
     #[track_caller]
     pub fn add_errback(self, errback: impl FnOnce(Failure) -> Result<T> + 'static) -> Self {
-        self.link(Location::caller(), |result| Outcome::Now(result.or_else(errback)))
+        let named = Named::new(Method::AddErrback, &errback);
+        self.link(Location::caller(), named, |result| Outcome::Now(result.or_else(errback)))
     }
 
     /// Waits for the Deferred that `errback` returns for the failure. A value skips it.
     #[track_caller]
     pub fn recover(self, errback: impl FnOnce(Failure) -> Self + 'static) -> Self {
-        self.link(Location::caller(), |result| match result {
+        let named = Named::new(Method::Recover, &errback);
+        self.link(Location::caller(), named, |result| match result {
             Ok(value) => Outcome::Now(Ok(value)),
             Err(failure) => errback(failure).into_outcome(),
         })
@@ -161,21 +177,28 @@ impl<T: 'static> Deferred<T> {
         self,
         callback: impl FnOnce(Result<T>) -> Result<U> + 'static,
     ) -> Deferred<U> {
-        self.link(Location::caller(), |result| Outcome::Now(callback(result)))
+        let named = Named::new(Method::AddBoth, &callback);
+        self.link(Location::caller(), named, |result| Outcome::Now(callback(result)))
     }
 
-    pub(super) fn link<U: 'static>(
+    pub(super) fn link<U: 'static, C>(
         mut self,
         created_at: CreatedAt,
+        named: Named<C>,
         callback: impl FnOnce(Result<T>) -> Outcome<U> + 'static,
     ) -> Deferred<U> {
         let watch = self.watch.take();
+        let trace = named.follow(self.trace(), created_at);
         let outcome = match self.into_outcome() {
+            // With a history there is a node, even if it has fired.
+            Outcome::Now(result) if trace.is_some() => {
+                Outcome::Later(Link::run(result, callback, created_at, trace))
+            }
             Outcome::Now(result) => Link::begun(result, callback, created_at),
-            Outcome::Later(node) => Outcome::Later(Link::below(&node, callback, created_at)),
+            Outcome::Later(node) => Outcome::Later(Link::below(&node, callback, created_at, trace)),
         };
         let next = match outcome {
-            Outcome::Now(result) => Deferred::fired(result, created_at),
+            Outcome::Now(result) => Deferred::of(Inner::Fired(result, created_at)),
             Outcome::Later(node) => Deferred::of(Inner::Chain(node)),
         };
         if let Some(watch) = watch {
@@ -238,6 +261,27 @@ impl<T: 'static> Deferred<T> {
         }
     }
 
+    /// What happened to it so far, and what is next: where it was made, which callbacks were added
+    /// and ran, and what it waits for.
+    ///
+    /// `None` unless [histories are kept](super::keep_histories) since before it was made, or once
+    /// its result was taken.
+    pub fn history(&self) -> Option<History> {
+        let Inner::Chain(node) = &self.inner else { return None };
+        let slot = node.slot();
+        let failure = slot.failure();
+        let result = slot.has_fired().then_some(failure.as_ref());
+        history::history(slot.trace.number(), result)
+    }
+
+    #[inline(always)]
+    pub(super) fn fired(result: Result<T>, created_at: CreatedAt) -> Self {
+        Self::of(match history::begin(created_at) {
+            None => Inner::Fired(result, created_at),
+            trace => Inner::Chain(fired_node(result, created_at, trace)),
+        })
+    }
+
     /// The node at the end, if it isn't known to have fired. From now on it stays in its chain.
     pub(super) fn end(&self) -> Option<Weak<dyn Node>> {
         let Inner::Chain(node) = &self.inner else {
@@ -260,8 +304,13 @@ impl<T> Deferred<T> {
         Self { inner, watch: OnceCell::new() }
     }
 
-    pub(super) fn fired(result: Result<T>, created_at: CreatedAt) -> Self {
-        Self::of(Inner::Fired(result, created_at))
+    /// Leads to its history, if it has one.
+    #[inline(always)]
+    pub(super) fn trace(&self) -> Number {
+        match &self.inner {
+            Inner::Chain(node) => node.slot().trace.number(),
+            Inner::Fired(..) | Inner::Taken => None,
+        }
     }
 
     pub(super) fn chain(node: Rc<dyn Source<T>>) -> Self {
@@ -308,7 +357,7 @@ impl<T> Deferred<T> {
 
     fn release(&mut self, cancels: bool) {
         match mem::replace(&mut self.inner, Inner::Taken) {
-            Inner::Fired(Err(failure), created_at) => report(failure, created_at),
+            Inner::Fired(Err(failure), created_at) => report(failure, created_at, None),
             Inner::Chain(node) => match node.slot().take() {
                 Some(result) => node.abandon(result),
                 None => {
@@ -320,6 +369,19 @@ impl<T> Deferred<T> {
             Inner::Fired(Ok(_), _) | Inner::Taken => {}
         }
     }
+}
+
+/// A node that has fired, for a history.
+#[cold]
+#[inline(never)]
+fn fired_node<T: 'static>(
+    result: Result<T>,
+    created_at: CreatedAt,
+    trace: Number,
+) -> Rc<dyn Source<T>> {
+    let (node, resolver) = origin(None::<fn(Resolver<T>)>, created_at, trace);
+    resolver.resolve(result);
+    node
 }
 
 const TAKEN: &str = "this Deferred has already returned its result";

@@ -130,7 +130,7 @@ impl fmt::Display for AllFailed {
 
 impl Error for AllFailed {}
 
-/// A race without members: it can have no winner.
+/// A `race` or `first_of` without members: it can have no winner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Empty;
 

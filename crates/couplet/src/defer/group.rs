@@ -1,4 +1,4 @@
-//! Combining Deferreds: [`list`], [`gather`], [`race`].
+//! Combining Deferreds: [`list`], [`gather`], [`race`], [`first_of`].
 //!
 //! A group is a node with several nodes above it. Its [`Rule`] combines the results, and is dropped
 //! once the group has fired.
@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 
 use super::cancel::{Above, cancel_all};
 use super::error::{AllFailed, Empty, FirstError, discard};
+use super::history::{self, Trace};
 use super::node::{CreatedAt, Node, Receive, ResultSlot, Source, Waits, deliver};
 use super::report::report;
 use super::{Deferred, Failure, Result};
@@ -111,6 +112,36 @@ pub fn race<T: 'static>(members: impl IntoIterator<Item = Deferred<T>>) -> Defer
     assemble(members, rule, created_at)
 }
 
+/// Waits for the first result, value or failure, fires with the index of its member and the result,
+/// and cancels the other members. Twisted's `DeferredList` with `fireOnOneCallback` and
+/// `fireOnOneErrback`, which lets them run.
+///
+/// [`race`] waits on after a failure; this doesn't. With no members it fails immediately with
+/// [`Empty`]. Results of the others are dropped, and their failures not reported. Whoever takes the
+/// result is responsible for a failure in it; if nobody does, it is reported. Cancelling it cancels
+/// every member; it fires with the first of them.
+///
+/// ```
+/// use couplet::defer::{Deferred, Failure, first_of};
+/// use couplet::testing::success_of;
+///
+/// let (slow, resolver) = Deferred::<u8>::new();
+/// let (index, result) = success_of(first_of([slow, Deferred::fail(Failure::msg("refused"))]));
+/// assert_eq!((index, result.unwrap_err().to_string()), (1, "refused".to_owned()));
+/// assert!(resolver.is_cancelled());
+/// ```
+#[track_caller]
+pub fn first_of<T: 'static>(
+    members: impl IntoIterator<Item = Deferred<T>>,
+) -> Deferred<(usize, Result<T>)> {
+    let members: Vec<_> = members.into_iter().collect();
+    let created_at = Location::caller();
+    if members.is_empty() {
+        return Deferred::fired(Err(Failure::at(Empty, created_at)), created_at);
+    }
+    assemble(members, FirstOf, created_at)
+}
+
 /// How the results of the members combine.
 trait Rule<T>: Sized {
     type Output;
@@ -124,13 +155,13 @@ trait Rule<T>: Sized {
     ) -> Verdict<Self::Output>;
 
     /// A member failed after the group had fired.
-    fn late(_failure: Failure, _place: CreatedAt) {}
+    fn late(_failure: Failure, _member: &Member<T, Self>) {}
 
     /// Nobody will take the group's result.
-    fn abandon(result: Result<Self::Output>, created_at: CreatedAt) {
+    fn abandon(result: Result<Self::Output>, slot: &ResultSlot<Self::Output>) {
         match result {
             Ok(output) => discard(output),
-            Err(failure) => report(failure, created_at),
+            Err(failure) => slot.report(failure),
         }
     }
 }
@@ -175,12 +206,12 @@ impl<T> Rule<T> for List<T> {
         self.0.put(index, result).map_or(Verdict::Wait, |results| Verdict::Fire(Ok(results)))
     }
 
-    fn abandon(result: Result<Self::Output>, created_at: CreatedAt) {
+    fn abandon(result: Result<Self::Output>, slot: &ResultSlot<Self::Output>) {
         // A list never fails as a whole.
         for result in result.into_iter().flatten() {
             match result {
                 Ok(value) => discard(value),
-                Err(failure) => report(failure, created_at),
+                Err(failure) => slot.report(failure),
             }
         }
     }
@@ -206,9 +237,10 @@ impl<T, const REPORTS_LATE: bool> Rule<T> for Gather<T, REPORTS_LATE> {
         }
     }
 
-    fn late(failure: Failure, created_at: CreatedAt) {
+    fn late(failure: Failure, member: &Member<T, Self>) {
         if REPORTS_LATE {
-            report(failure, created_at);
+            let history = history::history(member.trace.number(), Some(Some(&failure)));
+            report(failure, member.created_at, history);
         }
     }
 }
@@ -232,6 +264,28 @@ impl<T> Rule<T> for Race {
     }
 }
 
+struct FirstOf;
+
+impl<T> Rule<T> for FirstOf {
+    type Output = (usize, Result<T>);
+
+    fn arrived(
+        &mut self,
+        index: usize,
+        result: Result<T>,
+        _: CreatedAt,
+    ) -> Verdict<(usize, Result<T>)> {
+        Verdict::Win(Ok((index, result)))
+    }
+
+    fn abandon(result: Result<Self::Output>, slot: &ResultSlot<Self::Output>) {
+        // Never fails as a whole.
+        if let Ok((_, result)) = result {
+            result.map_or_else(|failure| slot.report(failure), discard);
+        }
+    }
+}
+
 struct Group<T, R: Rule<T>> {
     /// `None` once it has fired.
     rule: Cell<Option<R>>,
@@ -250,12 +304,13 @@ where
     let group = Rc::new(Group {
         rule: Cell::new(Some(rule)),
         members: RefCell::new(ends),
-        slot: ResultSlot::new(created_at),
+        slot: ResultSlot::new(created_at, history::begin(created_at)),
     });
     // A member may decide the race before those after it are attached.
     for (index, member) in members.into_iter().enumerate() {
         let created_at = member.place().unwrap_or(created_at);
-        member.feed(Rc::new(Member { index, created_at, group: group.clone() }));
+        let trace = Trace::new(history::share(member.trace()));
+        member.feed(Rc::new(Member { index, created_at, trace, group: group.clone() }));
     }
     Deferred::chain(group)
 }
@@ -264,6 +319,8 @@ where
 struct Member<T, R: Rule<T>> {
     index: usize,
     created_at: CreatedAt,
+    /// The history of the member.
+    trace: Trace,
     group: Rc<Group<T, R>>,
 }
 
@@ -278,7 +335,7 @@ where
         let Some(mut rule) = group.rule.take() else {
             match input {
                 Ok(value) => discard(value),
-                Err(failure) => R::late(failure, self.created_at),
+                Err(failure) => R::late(failure, &self),
             }
             return None;
         };
@@ -334,6 +391,6 @@ where
     }
 
     fn abandon(&self, result: Result<R::Output>) {
-        R::abandon(result, self.slot.created_at);
+        R::abandon(result, &self.slot);
     }
 }

@@ -45,29 +45,36 @@
 //! | `d.callback`, `d.errback` | on the [`Resolver`], by value: firing twice doesn't compile |
 //! | `maybeDeferred(f)` | `Deferred::succeed(()).add_callback(\|()\| f())`, or `.then(\|()\| f())` |
 //! | `failure.trap(E)` | [`failure.is::<E>()`](Failure::is), [`failure.downcast_ref::<E>()`](Failure::downcast_ref) |
-//! | `DeferredList`, `gatherResults`, `race` | [`list`], [`gather`] or [`gather_consuming`], [`race`] |
+//! | `DeferredList`, `gatherResults`, `race` | [`list`] or [`first_of`], [`gather`] or [`gather_consuming`], [`race`] |
 //! | `DeferredLock`, `DeferredSemaphore` | [`DeferredLock`], [`DeferredSemaphore`]; drop the [`Permit`] instead of calling `release()` |
 //! | `DeferredQueue` | [`DeferredQueue`] |
+//! | a list of Deferreds to call back | [`DeferredEvent`] |
+//! | `setDebugging(True)` | [`keep_histories`], [`Deferred::history`] |
 //! | `pause`, `unpause` | none: return a Deferred from a callback |
 
 mod cancel;
 mod deferred;
 mod drops;
 mod error;
+mod event;
 mod failure;
 mod group;
+mod history;
 mod node;
 mod queue;
 mod report;
 mod resolver;
 mod semaphore;
 mod timeout;
+mod waiters;
 
 pub use cancel::Canceller;
 pub use deferred::Deferred;
 pub use error::{AllFailed, Cancelled, Empty, FirstError, Panicked, ResolverDropped, TimedOut};
+pub use event::DeferredEvent;
 pub use failure::{Failure, Result};
-pub use group::{gather, gather_consuming, list, race};
+pub use group::{first_of, gather, gather_consuming, list, race};
+pub use history::{History, keep_histories};
 #[cfg(feature = "sim")]
 pub(crate) use node::alive;
 pub use queue::{DeferredQueue, QueueOverflow, QueueUnderflow};

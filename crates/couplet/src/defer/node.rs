@@ -21,6 +21,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::cancel::Above;
 use super::error::{contain, discard};
+use super::history::{self, Number, Trace};
 use super::report::report;
 use super::{Failure, Result};
 
@@ -47,7 +48,7 @@ pub(super) trait Source<T>: Node {
     fn abandon(&self, result: Result<T>) {
         match result {
             Ok(value) => discard(value),
-            Err(failure) => report(failure, self.slot().created_at),
+            Err(failure) => self.slot().report(failure),
         }
     }
 }
@@ -74,9 +75,16 @@ pub(super) struct ResultSlot<T> {
     state: RefCell<State<T>>,
     /// A canceller refers to this node, so it must not be cut out of its chain.
     watched: Cell<bool>,
+    /// A failure that is left here is not reported.
+    quiet: Cell<bool>,
+    pub(super) trace: Trace,
     pub(super) created_at: CreatedAt,
     _alive: Alive,
 }
+
+/// The flags and the trace lie in what would be padding.
+const _: () = assert!(size_of::<ResultSlot<u64>>() == size_of::<Unflagged<u64>>() + 8);
+type Unflagged<T> = (Cell<Option<Result<T>>>, RefCell<State<T>>, CreatedAt);
 
 thread_local! {
     static ALIVE: Cell<usize> = const { Cell::new(0) };
@@ -123,11 +131,13 @@ pub(super) enum State<T> {
 }
 
 impl<T> ResultSlot<T> {
-    pub(super) fn new(created_at: CreatedAt) -> Self {
+    pub(super) fn new(created_at: CreatedAt, trace: Number) -> Self {
         Self {
             result: Cell::new(None),
             state: RefCell::new(State::Open),
             watched: Cell::new(false),
+            quiet: Cell::new(false),
+            trace: Trace::new(trace),
             created_at,
             _alive: Alive::new(),
         }
@@ -135,6 +145,10 @@ impl<T> ResultSlot<T> {
 
     pub(super) fn watch(&self) {
         self.watched.set(true);
+    }
+
+    pub(super) fn silence(&self) {
+        self.quiet.set(true);
     }
 
     pub(super) fn has_fired(&self) -> bool {
@@ -152,8 +166,16 @@ impl<T> ResultSlot<T> {
         result
     }
 
+    /// Reports a failure that is left here.
+    pub(super) fn report(&self, failure: Failure) {
+        if self.quiet.get() {
+            return;
+        }
+        let history = history::history(self.trace.number(), Some(Some(&failure)));
+        report(failure, self.created_at, history);
+    }
+
     /// A clone of the failure, if the result is here and is one.
-    #[cfg(feature = "testing")]
     pub(super) fn failure(&self) -> Option<Failure> {
         let result = self.result.take();
         let failure = result.as_ref().and_then(|result| result.as_ref().err().cloned());
@@ -288,9 +310,15 @@ where
     F: FnOnce(Result<T>) -> Outcome<U> + 'static,
 {
     /// A link below `above`, which hasn't fired.
-    pub(super) fn below(above: &Rc<dyn Source<T>>, callback: F, created_at: CreatedAt) -> Rc<Self> {
+    pub(super) fn below(
+        above: &Rc<dyn Source<T>>,
+        callback: F,
+        created_at: CreatedAt,
+        trace: Number,
+    ) -> Rc<Self> {
         let above_node: Rc<dyn Node> = above.clone();
-        let link = Self::new(Some(callback), Some(Rc::downgrade(&above_node)), created_at);
+        let above_node = Some(Rc::downgrade(&above_node));
+        let link = Self::new(Some(callback), above_node, created_at, trace);
         above.slot().attach(State::Linked(link.clone()));
         link
     }
@@ -302,7 +330,7 @@ where
             Outcome::Later(inner) => match inner.slot().take() {
                 Some(result) => Outcome::Now(result),
                 None => {
-                    let link = Self::new(None, None, created_at);
+                    let link = Self::new(None, None, created_at, None);
                     link.clone().relay(inner);
                     Outcome::Later(link)
                 }
@@ -310,17 +338,38 @@ where
         }
     }
 
-    fn new(callback: Option<F>, above: Option<Weak<dyn Node>>, created_at: CreatedAt) -> Rc<Self> {
+    /// The same, as a node that keeps the result.
+    pub(super) fn run(
+        input: Result<T>,
+        callback: F,
+        created_at: CreatedAt,
+        trace: Number,
+    ) -> Rc<Self> {
+        let link = Self::new(Some(callback), None, created_at, trace);
+        run(link.clone().receive(input));
+        link
+    }
+
+    fn new(
+        callback: Option<F>,
+        above: Option<Weak<dyn Node>>,
+        created_at: CreatedAt,
+        trace: Number,
+    ) -> Rc<Self> {
         Rc::new(Self {
             callback: Cell::new(callback),
             above: Cell::new(above),
-            slot: ResultSlot::new(created_at),
+            slot: ResultSlot::new(created_at, trace),
             input: PhantomData,
         })
     }
 
     /// Waits for `inner`, which has not fired.
     fn relay(self: Rc<Self>, inner: Rc<dyn Source<U>>) {
+        if let Some(number) = self.slot.trace.number() {
+            let inner = inner.slot();
+            history::waits(number, inner.trace.number(), inner.created_at);
+        }
         let inner_node: Rc<dyn Node> = inner.clone();
         let inner_node = Rc::downgrade(&inner_node);
         if self.slot.watched.get() {
@@ -338,7 +387,12 @@ where
                 next.wait_for(inner_node);
                 inner.slot().attach(State::Adopted(next));
             }
-            State::Detached => inner.slot().attach(State::Detached),
+            State::Detached => {
+                if let Some(outer) = self.slot.trace.number() {
+                    history::stand_for(inner.slot().trace.number(), outer);
+                }
+                inner.slot().attach(State::Detached);
+            }
             held => {
                 self.slot.attach(held);
                 self.wait_for(inner_node);
@@ -366,6 +420,9 @@ where
     fn receive(self: Rc<Self>, input: Result<T>) -> Option<Rc<dyn Node>> {
         self.above.set(None);
         let callback = self.callback.take()?;
+        if let Some(number) = self.slot.trace.number() {
+            history::called(number, input.as_ref().err());
+        }
         let inner = match call(callback, input, self.slot.created_at) {
             Outcome::Now(result) => return deliver(self, result),
             Outcome::Later(inner) => inner,

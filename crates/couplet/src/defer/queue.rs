@@ -1,13 +1,14 @@
 //! [`DeferredQueue`]: hands items from producers to consumers. Twisted's class of the same name.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::{Deferred, Failure, Resolver};
+use super::waiters::Waiters;
+use super::{Deferred, Failure};
 
 /// A queue of items, or of `get`s waiting for one. FIFO on both sides.
 ///
@@ -31,15 +32,13 @@ pub struct DeferredQueue<T> {
     queue: Rc<Queue<T>>,
 }
 
-/// INVARIANT: `items` or `waiting` is empty, or both.
+/// INVARIANT: `items` or `waiters` is empty, or both.
 struct Queue<T> {
     size: Cell<usize>,
     backlog: Cell<usize>,
     /// Law 9: bounded by `size`, unlimited by default.
     items: RefCell<VecDeque<T>>,
-    /// In the order of the calls. Law 9: bounded by `backlog`, unlimited by default.
-    waiting: RefCell<BTreeMap<u64, Resolver<T>>>,
-    next: Cell<u64>,
+    waiters: Waiters<T>,
 }
 
 /// [`DeferredQueue::put`] on a full queue; contains the item. Twisted's exception of the same name.
@@ -61,8 +60,7 @@ impl<T: 'static> DeferredQueue<T> {
             size: Cell::new(usize::MAX),
             backlog: Cell::new(usize::MAX),
             items: RefCell::default(),
-            waiting: RefCell::default(),
-            next: Cell::new(0),
+            waiters: Waiters::default(),
         };
         Self { queue: Rc::new(queue) }
     }
@@ -88,9 +86,7 @@ impl<T: 'static> DeferredQueue<T> {
     ///
     /// [`QueueOverflow`] with the item, if no `get` is pending and the queue is full.
     pub fn put(&self, item: T) -> Result<(), QueueOverflow<T>> {
-        // Taken out of the cell before user code runs.
-        let first = self.queue.waiting.borrow_mut().pop_first();
-        if let Some((_, resolver)) = first {
+        if let Some(resolver) = self.queue.waiters.pop() {
             resolver.callback(item);
             return Ok(());
         }
@@ -116,15 +112,7 @@ impl<T: 'static> DeferredQueue<T> {
         if self.waiting() >= self.queue.backlog.get() {
             return Deferred::fired(Err(Failure::at(QueueUnderflow, created_at)), created_at);
         }
-        let id = self.queue.next.get();
-        self.queue.next.set(id + 1);
-        let queue = Rc::downgrade(&self.queue);
-        let (deferred, resolver) = Deferred::with_canceller(move |_| {
-            let left = queue.upgrade().and_then(|queue| queue.waiting.borrow_mut().remove(&id));
-            drop(left);
-        });
-        self.queue.waiting.borrow_mut().insert(id, resolver);
-        deferred
+        self.queue.waiters.wait(created_at)
     }
 
     /// Takes the first item, if there is one.
@@ -146,7 +134,7 @@ impl<T> DeferredQueue<T> {
 
     /// The number of pending `get`s.
     pub fn waiting(&self) -> usize {
-        self.queue.waiting.borrow().len()
+        self.queue.waiters.len()
     }
 }
 

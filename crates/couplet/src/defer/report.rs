@@ -6,8 +6,8 @@ use std::io::Write;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::Failure;
 use super::error::{contain, discard};
+use super::{Failure, History};
 
 /// A failure that was still the result of a Deferred when its last end was dropped.
 /// Twisted's "Unhandled error in Deferred".
@@ -15,6 +15,7 @@ use super::error::{contain, discard};
 pub struct Unhandled {
     failure: Failure,
     place: &'static Location<'static>,
+    history: Option<History>,
 }
 
 impl Unhandled {
@@ -28,12 +29,19 @@ impl Unhandled {
     pub fn place(&self) -> &'static Location<'static> {
         self.place
     }
+
+    /// What happened to the Deferred, if it was made while
+    /// [histories are kept](super::keep_histories).
+    pub fn history(&self) -> Option<&History> {
+        self.history.as_ref()
+    }
 }
 
 impl fmt::Display for Unhandled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "unhandled failure: {:#} ", self.failure)?;
-        write!(f, "(began at {}, left by the Deferred of {})", self.failure.place(), self.place)
+        write!(f, "(began at {}, left by the Deferred of {})", self.failure.place(), self.place)?;
+        self.history.as_ref().map_or(Ok(()), |history| write!(f, "\n{history}"))
     }
 }
 
@@ -95,11 +103,15 @@ pub fn set_reporter(report: impl Fn(&Unhandled) + 'static) -> Reporter {
 }
 
 /// Reports `failure`, unless it is a cancellation.
-pub(super) fn report(failure: Failure, place: &'static Location<'static>) {
+pub(super) fn report(
+    failure: Failure,
+    place: &'static Location<'static>,
+    history: Option<History>,
+) {
     if failure.is_cancelled() {
         return;
     }
-    let unhandled = Unhandled { failure, place };
+    let unhandled = Unhandled { failure, place, history };
     // The thread-local reporter is unavailable while the thread ends; stderr is not.
     let reporter = REPORTER.try_with(|current| current.borrow().0.clone()).ok().flatten();
     match reporter {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::cancel::Above;
 use super::drops::{self, Job};
 use super::error::{Cancelled, ResolverDropped, contain, discard};
+use super::history::Number;
 use super::node::{CreatedAt, Node, ResultSlot, Source, fire};
 use super::{Failure, Result};
 
@@ -96,6 +97,7 @@ struct Origin<T, C> {
 pub(super) fn origin<T, C>(
     canceller: Option<C>,
     created_at: CreatedAt,
+    trace: Number,
 ) -> (Rc<dyn Source<T>>, Resolver<T>)
 where
     T: 'static,
@@ -104,7 +106,7 @@ where
     let origin = Rc::new(Origin {
         phase: Cell::new(Phase::Unfired),
         canceller: Cell::new(canceller),
-        slot: ResultSlot::new(created_at),
+        slot: ResultSlot::new(created_at, trace),
     });
     (origin.clone(), Resolver { origin: Some(origin) })
 }

@@ -4,14 +4,14 @@
 //! Waiters are served in FIFO order. A token travels as a [`Permit`], which releases it when
 //! dropped: it can't be released twice, and can't be forgotten.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::Cell;
 use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 
+use super::Deferred;
 use super::drops::{self, Job};
-use super::{Deferred, Resolver};
+use super::waiters::Waiters;
 
 /// Lets a limited number of operations run at a time; the others queue.
 ///
@@ -70,10 +70,7 @@ pub struct Permit {
 pub(super) struct Semaphore {
     tokens: Cell<usize>,
     free: Cell<usize>,
-    /// In FIFO order. Law 9: not bounded; each entry is a Deferred that its caller holds or has
-    /// detached.
-    waiting: RefCell<BTreeMap<u64, Resolver<Permit>>>,
-    next: Cell<u64>,
+    waiters: Waiters<Permit>,
 }
 
 impl DeferredSemaphore {
@@ -87,8 +84,7 @@ impl DeferredSemaphore {
         let semaphore = Semaphore {
             tokens: Cell::new(tokens),
             free: Cell::new(tokens),
-            waiting: RefCell::default(),
-            next: Cell::new(0),
+            waiters: Waiters::default(),
         };
         Self { semaphore: Rc::new(semaphore) }
     }
@@ -99,26 +95,17 @@ impl DeferredSemaphore {
     /// A permit that reaches a detached Deferred passes to the next waiter.
     #[track_caller]
     pub fn acquire(&self) -> Deferred<Permit> {
-        if let Some(permit) = self.try_acquire() {
-            return Deferred::fired(Ok(permit), Location::caller());
+        let created_at = Location::caller();
+        match self.try_acquire() {
+            Some(permit) => Deferred::fired(Ok(permit), created_at),
+            None => self.semaphore.waiters.wait(created_at),
         }
-        let id = self.semaphore.next.get();
-        self.semaphore.next.set(id + 1);
-        let semaphore = Rc::downgrade(&self.semaphore);
-        let (deferred, resolver) = Deferred::with_canceller(move |_| {
-            let left = semaphore
-                .upgrade()
-                .and_then(|semaphore| semaphore.waiting.borrow_mut().remove(&id));
-            drop(left);
-        });
-        self.semaphore.waiting.borrow_mut().insert(id, resolver);
-        deferred
     }
 
     /// Acquires a token, if one is free and has no waiters.
     pub fn try_acquire(&self) -> Option<Permit> {
         let semaphore = &self.semaphore;
-        let taken = semaphore.waiting.borrow().is_empty() && semaphore.take();
+        let taken = semaphore.waiters.len() == 0 && semaphore.take();
         taken.then(|| Permit { semaphore: semaphore.clone() })
     }
 
@@ -148,7 +135,7 @@ impl DeferredSemaphore {
 
     /// The number of waiters.
     pub fn waiting(&self) -> usize {
-        self.semaphore.waiting.borrow().len()
+        self.semaphore.waiters.len()
     }
 }
 
@@ -205,9 +192,7 @@ impl Semaphore {
     /// Hands free tokens to waiters.
     pub(super) fn serve(self: Rc<Self>) {
         while self.free.get() > 0 {
-            // Taken out of the cell before user code runs.
-            let first = self.waiting.borrow_mut().pop_first();
-            let Some((_, resolver)) = first else { return };
+            let Some(resolver) = self.waiters.pop() else { return };
             self.take();
             resolver.callback(Permit { semaphore: self.clone() });
         }
@@ -217,7 +202,7 @@ impl Semaphore {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.semaphore.free.set(self.semaphore.free.get() + 1);
-        if !self.semaphore.waiting.borrow().is_empty() {
+        if self.semaphore.waiters.len() > 0 {
             drops::fire(Job::Freed(self.semaphore.clone()));
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::cancel::cancel;
 use super::error::TimedOut;
+use super::history::{Method, Named};
 use super::node::Outcome;
 use super::{Deferred, Failure};
 
@@ -39,7 +40,7 @@ impl<T: 'static> Deferred<T> {
                 }
             })
         });
-        self.link(created_at, move |result| {
+        self.link(created_at, Named::none(Method::AddTimeout), move |result| {
             stop();
             Outcome::Now(match result {
                 Err(failure) if rang.get() && failure.is_cancelled() => {

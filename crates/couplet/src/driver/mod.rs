@@ -36,11 +36,13 @@ mod names;
 mod pool;
 mod socket;
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 #[cfg(unix)]
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
@@ -208,12 +210,12 @@ pub struct Bound {
     /// The address, with the real port number where 0 was requested.
     pub host: Address,
     /// The socket, in a form that the driver of the same world knows.
-    pub socket: Box<dyn std::any::Any>,
+    pub socket: Box<dyn Any>,
 }
 
 impl Bound {
     /// A port of a driver.
-    pub fn new(host: Address, socket: impl std::any::Any) -> Bound {
+    pub fn new(host: Address, socket: impl Any) -> Bound {
         Bound { host, socket: Box::new(socket) }
     }
 }
@@ -729,6 +731,17 @@ pub trait World {
     fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
         let _ = socket;
         Err(socket::unsupported())
+    }
+
+    /// Locks a file, and makes it if there is none. `None` when it is locked already, here or by
+    /// another process. Dropping the value unlocks it; so does the end of the process.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) in a world without files.
+    fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Watches a foreign descriptor: [`Event::Ready`] follows once, when it is ready.

@@ -97,6 +97,83 @@
 //! assert_eq!(held.wire.take(), b"100 for number 1");
 //! ```
 //!
+//! ## The first of several
+//!
+//! [`race`](crate::defer::race) waits for the first success, [`first_of`](crate::defer::first_of)
+//! for the first result; both cancel the rest. A [`DeferredEvent`](crate::defer::DeferredEvent)
+//! has any number of waiters:
+//!
+//! ```
+//! use couplet::defer::{DeferredEvent, first_of};
+//! use couplet::{Deferred, Failure};
+//! use couplet::testing::success_of;
+//!
+//! let stopped = DeferredEvent::new();
+//! let (line, _resolver) = Deferred::<&str>::new();
+//! let stop = stopped.wait().add_callback(|()| Err(Failure::msg("stopped")));
+//! let first = first_of([line, stop]);
+//! stopped.set();
+//! let (index, result) = success_of(first);
+//! assert_eq!((index, result.unwrap_err().to_string()), (1, "stopped".to_owned()));
+//! ```
+//!
+//! ## Long work
+//!
+//! A callback that computes for a second holds up every connection for a second. Cut such work into
+//! steps, an iterator, and let a [`Cooperator`](crate::task::Cooperator) take them between the
+//! loop's other work, or move it to [a thread](crate::Reactor::defer_to_thread). A step may return
+//! a Deferred to wait for:
+//!
+//! ```
+//! use couplet::task::Cooperator;
+//! use std::{cell::Cell, rc::Rc, time::Duration};
+//!
+//! let sent = Rc::new(Cell::new(0));
+//! let count = sent.clone();
+//! couplet::testing::run(|reactor| {
+//!     let pausing = reactor.clone();
+//!     let letters = (0..100).map(move |_| {
+//!         count.set(count.get() + 1);
+//!         pausing.sleep(Duration::from_secs(1)) // one a second
+//!     });
+//!     Cooperator::new(reactor).coiterate(letters)
+//! })?;
+//! assert_eq!(sent.get(), 100);
+//! # Ok::<(), couplet::Failure>(())
+//! ```
+//!
+//! What several processes must not do at the same time, each does while it holds a
+//! [`FilesystemLock`](crate::task::FilesystemLock).
+//!
+//! ## Why did it do that?
+//!
+//! The report of a failure that nobody handled has two places: where the failure arose, and where an
+//! errback is missing. If that isn't enough, call
+//! [`keep_histories`](crate::defer::keep_histories) at the start of the program or the test. From
+//! then on each report shows all of the chain, and [`history`](crate::Deferred::history) tells of a
+//! chain that hangs what it waits for:
+//!
+//! ```
+//! use couplet::Deferred;
+//! use couplet::defer::keep_histories;
+//!
+//! # fn answer() -> Deferred<String> { let (d, r) = Deferred::new(); std::mem::forget(r); d }
+//! fn parse(text: String) -> couplet::Result<u16> {
+//!     Ok(text.trim().parse()?)
+//! }
+//!
+//! keep_histories(64);
+//! let port = Deferred::succeed(()).then(|()| answer()).add_callback(parse);
+//! println!("{}", port.history().expect("histories are kept"));
+//! // a Deferred made at src/main.rs:9:12: got a value
+//! // 1. then(main::{{closure}}) at src/main.rs:9:34: waits for a Deferred made at src/names.rs:2:33: has not fired
+//! // 2. add_callback(main::parse) at src/main.rs:9:56: is next
+//! # let text = port.history().unwrap().to_string();
+//! # assert!(text.contains("waits for a Deferred made at"), "{text}");
+//! # assert!(text.contains("::parse) at ") && text.ends_with(": is next"), "{text}");
+//! # keep_histories(0);
+//! ```
+//!
 //! ## What to remember
 //!
 //! - `detach()` says that nothing waits for the result. A failure left at such an end is reported
@@ -104,5 +181,5 @@
 //! - Cancelling reaches through a chain to the work itself. Dropping a future that awaits a
 //!   Deferred cancels it; so does [`timeout`](crate::Reactor::timeout).
 //! - Callbacks run where the Deferred is fired. Hold no `RefCell` borrow while you fire one.
-//! - [`defer`](crate::defer) has `list`, `race`, locks, semaphores and queues, and a table for
+//! - [`defer`](crate::defer) has `list`, `race`, locks, semaphores, events and queues, and a table for
 //!   Twisted users.

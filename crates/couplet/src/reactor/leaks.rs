@@ -55,6 +55,7 @@ pub(crate) enum Waiting {
     Sleep,
     Timeout,
     LoopingCall,
+    Cooperator,
     /// A timed call of a connection, cancelled with it.
     Connection(Key),
 }
@@ -68,6 +69,7 @@ impl Waiting {
             Waiting::Sleep => ("a sleep", "wait for it, or cancel its Deferred"),
             Waiting::Timeout => ("a timeout", "let the Deferred that it guards fire, or cancel it"),
             Waiting::LoopingCall => ("a looping call", "`stop()` it"),
+            Waiting::Cooperator => ("a cooperator with work to do", "`stop()` it or its tasks"),
         }
     }
 }

@@ -25,6 +25,7 @@ mod turn;
 #[cfg(unix)]
 mod watch;
 
+use std::any::Any;
 #[cfg(feature = "sim")]
 use std::cell::OnceCell;
 use std::cell::{Cell, RefCell};
@@ -33,6 +34,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::Location;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -678,6 +680,16 @@ impl Reactor {
     /// The time of day, as the time since 1970.
     pub(crate) fn unix_time(&self) -> Duration {
         self.records.world.unix_time()
+    }
+
+    /// The clock's time now, even inside a turn.
+    pub(crate) fn fresh_time(&self) -> Instant {
+        self.records.fresh_time()
+    }
+
+    /// Locks a file: see [`World::lock_file`].
+    pub(crate) fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
+        self.records.world.lock_file(path)
     }
 
     /// A random number from the loop's world; reproducible in a simulation.

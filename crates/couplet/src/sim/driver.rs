@@ -2,8 +2,10 @@
 //!
 //! Readiness style: it reports what is readable, and a write takes whatever fits immediately.
 
-use std::cell::RefCell;
+use std::any::Any;
+use std::cell::{RefCell, RefMut};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
@@ -70,11 +72,36 @@ impl Drop for Opened {
     }
 }
 
+/// A locked file; unlocked on drop, and when its program ends.
+struct Locked {
+    system: System,
+    path: PathBuf,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let System { kernel, host, boot, .. } = &self.system;
+        let state = &mut kernel.borrow_mut().hosts[*host as usize];
+        if state.boot == *boot {
+            state.locked.remove(&self.path);
+        }
+    }
+}
+
 impl System {
     pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, host: u32) -> System {
         let boot = kernel.borrow().hosts[host as usize].boot;
         let serial = kernel.borrow_mut().next_loop();
         System { kernel: kernel.clone(), host, boot, serial }
+    }
+
+    /// The kernel, unless the program has ended.
+    fn running(&self) -> io::Result<RefMut<'_, Kernel>> {
+        let kernel = self.kernel.borrow_mut();
+        if kernel.hosts[self.host as usize].boot != self.boot {
+            return Err(io::Error::other("the program of this reactor has ended"));
+        }
+        Ok(kernel)
     }
 }
 
@@ -98,13 +125,16 @@ impl World for System {
     }
 
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
-        let mut kernel = self.kernel.borrow_mut();
-        if kernel.hosts[self.host as usize].boot != self.boot {
-            return Err(io::Error::other("the program of this reactor has ended"));
-        }
-        let address = kernel.bind(self.host, address.clone(), options)?;
+        let address = self.running()?.bind(self.host, address.clone(), options)?;
         let opened = Opened { system: self.clone(), address: address.clone() };
         Ok(Bound::new(address, opened))
+    }
+
+    fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
+        let host = self.host as usize;
+        let free = self.running()?.hosts[host].locked.insert(path.to_owned());
+        let lock = || Locked { system: self.clone(), path: path.to_owned() };
+        Ok(free.then(|| Box::new(lock()) as Box<dyn Any>))
     }
 }
 
@@ -127,7 +157,7 @@ impl SimDriver {
         SimDriver { alone: true, read_buffer, ..SimDriver::new(kernel, host) }
     }
 
-    fn kernel(&self) -> std::cell::RefMut<'_, Kernel> {
+    fn kernel(&self) -> RefMut<'_, Kernel> {
         self.system.kernel.borrow_mut()
     }
 

@@ -353,14 +353,15 @@ impl Transport {
     }
 
     /// Fires when no more than the low mark is buffered; fails with [`ConnectionLost`] if the
-    /// connection is lost first.
+    /// connection is lost first. That failure may be dropped: the protocol hears of the loss.
     pub fn drained(&self) -> Deferred<()> {
         self.when_down_to(Level::LowMark)
     }
 
     /// Fires when everything written was handed to the system; fails with [`ConnectionLost`] if the
-    /// connection is lost first. Useful to continue a dialogue or to report a file as sent; for
-    /// writing in a loop, [`drained`](Self::drained) is enough.
+    /// connection is lost first. That failure may be dropped: the protocol hears of the loss.
+    /// Useful to continue a dialogue or to report a file as sent; for writing in a loop,
+    /// [`drained`](Self::drained) is enough.
     ///
     /// ```
     /// use couplet::{Protocol, Transport, testing::hold};
@@ -383,14 +384,15 @@ impl Transport {
     }
 
     fn when_down_to(&self, level: Level) -> Deferred<()> {
-        if let Some(reason) = self.cell.reason() {
-            return Deferred::fail(ConnectionLost(reason));
-        }
-        if self.cell.phase() < Phase::Ended && self.cell.is_down_to(level) {
+        let reason = self.cell.reason();
+        if reason.is_none() && self.cell.phase() < Phase::Ended && self.cell.is_down_to(level) {
             return Deferred::succeed(());
         }
-        let (deferred, resolver) = Deferred::new();
-        self.cell.add_waiting(level, resolver);
+        let (deferred, resolver) = Deferred::new_quiet();
+        match reason {
+            Some(reason) => resolver.errback(ConnectionLost(reason)),
+            None => self.cell.add_waiting(level, resolver),
+        }
         deferred
     }
 

@@ -1,11 +1,11 @@
-//! `list`, `gather`, `race`: contract 121-124.
+//! `list`, `gather`, `race`, `first_of`: contract 121-124a.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use couplet::defer::{
-    AllFailed, Cancelled, Canceller, Deferred, Empty, Failure, FirstError, Resolver, gather,
-    gather_consuming, list, race,
+    AllFailed, Cancelled, Canceller, Deferred, Empty, Failure, FirstError, Resolver, first_of,
+    gather, gather_consuming, list, race,
 };
 
 use crate::defer_witness::{Log, given, unhandled_in};
@@ -37,6 +37,7 @@ fn c121_empty_ones_fire_at_once() {
     assert!(given(gather::<u8>([])).take().unwrap().is_empty());
     assert!(given(gather_consuming::<u8>([])).take().unwrap().is_empty());
     assert!(given(race::<u8>([])).take().unwrap_err().is::<Empty>());
+    assert!(given(first_of::<u8>([])).take().unwrap_err().is::<Empty>());
 }
 
 #[test]
@@ -217,6 +218,55 @@ fn c123_members_that_loop_by_recursion_are_cancelled_where_they_are() {
     whole.cancel();
     assert_eq!(cancelled(&fire), [false, true], "only the round being awaited");
     assert!(given(whole).take().unwrap_err().is_cancelled());
+}
+
+#[test]
+fn c124a_first_of_gives_the_first_result_and_cancels_the_rest_before() {
+    for fails in [false, true] {
+        let (deferreds, mut fire) = members::<u8>(3);
+        let whole = first_of(deferreds);
+        let last = fire[2].take().unwrap();
+        let given = given(whole.map(move |(index, result)| {
+            (index, result.map_err(|failure| failure.to_string()), last.is_cancelled())
+        }));
+        assert!(given.is_none());
+        let first = fire[1].take().unwrap();
+        first.resolve(if fails { Err(Failure::msg("no")) } else { Ok(7) });
+        let result = if fails { Err("no".to_owned()) } else { Ok(7) };
+        assert_eq!(given.take().unwrap(), (1, result, true));
+        assert_eq!(cancelled(&fire), [true]);
+    }
+}
+
+#[test]
+fn c124a_a_member_that_has_fired_already_is_the_first() {
+    let (mut deferreds, fire) = members::<u8>(2);
+    deferreds.insert(1, Deferred::fail(Failure::msg("refused")));
+    let (index, result) = given(first_of(deferreds)).take().unwrap();
+    assert_eq!((index, result.unwrap_err().to_string()), (1, "refused".to_owned()));
+    assert_eq!(cancelled(&fire), [true, true]);
+}
+
+#[test]
+fn c124a_what_the_others_give_is_dropped_and_the_first_failure_reported_if_nobody_takes_it() {
+    let reports = unhandled_in(|| {
+        let (loser, _never) = Deferred::<u8>::with_canceller(|resolver| {
+            resolver.errback(Failure::msg("a loser's"));
+        });
+        let whole = first_of([loser, Deferred::fail(Failure::msg("the first"))]);
+        whole.detach();
+    });
+    assert_eq!(reports, ["the first"]);
+}
+
+#[test]
+fn c124a_a_cancel_reaches_every_member_and_the_first_of_them_is_the_result() {
+    let (deferreds, fire) = members::<u8>(3);
+    let whole = first_of(deferreds);
+    whole.cancel();
+    assert_eq!(cancelled(&fire), [true; 3]);
+    let (index, result) = given(whole).take().unwrap();
+    assert!(index == 0 && result.unwrap_err().is_cancelled());
 }
 
 #[test]

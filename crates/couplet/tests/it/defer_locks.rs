@@ -1,12 +1,12 @@
-//! Row 129: DeferredLock, DeferredSemaphore and DeferredQueue.
+//! Row 129: DeferredLock, DeferredSemaphore, DeferredQueue and DeferredEvent.
 
 use std::cell::{Cell, RefCell};
 use std::panic::catch_unwind;
 use std::rc::Rc;
 
 use couplet::defer::{
-    Deferred, DeferredLock, DeferredQueue, DeferredSemaphore, Failure, Panicked, Permit,
-    QueueOverflow, QueueUnderflow, ResolverDropped,
+    Canceller, Deferred, DeferredEvent, DeferredLock, DeferredQueue, DeferredSemaphore, Failure,
+    Panicked, Permit, QueueOverflow, QueueUnderflow, ResolverDropped,
 };
 
 use crate::defer_witness::{Given, Log, given, unhandled_in};
@@ -331,4 +331,72 @@ fn c129_a_failure_of_run_that_nobody_takes_is_reported_once() {
         lock.run(|| Deferred::<()>::fail(Failure::msg("no"))).detach();
     });
     assert_eq!(reports, ["no"]);
+}
+
+#[test]
+fn c129_an_event_fires_its_waiters_in_order_and_later_ones_at_once() {
+    let (event, log) = (DeferredEvent::new(), Log::default());
+    for name in ["first", "second"] {
+        let log = log.clone();
+        event.wait().map(move |()| log.say(name)).detach();
+    }
+    assert_eq!((event.is_set(), event.waiting(), log.lines().len()), (false, 2, 0));
+    event.set();
+    assert_eq!((event.is_set(), event.waiting()), (true, 0));
+    assert_eq!(log.lines(), ["first", "second"]);
+    assert!(event.wait().has_fired());
+    event.set();
+    event.clear();
+    let again = event.wait();
+    assert!(!event.is_set() && !again.has_fired());
+    event.set();
+    assert!(again.has_fired());
+}
+
+#[test]
+fn c129_a_cancelled_wait_for_an_event_ends_alone() {
+    let event = DeferredEvent::new();
+    let (first, second) = (event.wait(), event.wait());
+    first.cancel();
+    assert_eq!(event.waiting(), 1);
+    event.set();
+    assert!(given(first).take().unwrap_err().is_cancelled());
+    given(second).take().unwrap();
+}
+
+#[test]
+fn c129_a_set_fires_those_who_wait_even_if_one_of_them_clears_the_event_and_waits_again() {
+    let (event, log) = (DeferredEvent::new(), Log::default());
+    for name in ["first", "second"] {
+        let (inner, log) = (event.clone(), log.clone());
+        let waited = event.wait().then(move |()| {
+            log.say(name);
+            inner.clear();
+            inner.wait()
+        });
+        waited.detach();
+    }
+    event.set();
+    assert_eq!(log.lines(), ["first", "second"]);
+    assert_eq!(event.waiting(), 2);
+}
+
+#[test]
+fn c129_a_callback_may_cancel_the_next_wait_for_its_event() {
+    let event = DeferredEvent::new();
+    let next: Rc<RefCell<Option<Canceller>>> = Rc::default();
+    let cancels = next.clone();
+    event.wait().map(move |()| cancels.take().expect("it is there").cancel()).detach();
+    let second = event.wait();
+    *next.borrow_mut() = Some(second.canceller());
+    event.set();
+    assert!(given(second).take().unwrap_err().is_cancelled());
+}
+
+#[test]
+fn c129_a_wait_for_an_event_that_is_gone_fails() {
+    let event = DeferredEvent::new();
+    let waiting = event.wait();
+    drop(event);
+    assert!(given(waiting).take().unwrap_err().is::<ResolverDropped>());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use couplet::defer::{Cancelled, Canceller, Deferred, Failure, Resolver};
+use couplet::defer::{Cancelled, Canceller, Deferred, Failure, Resolver, keep_histories};
 use proptest::prelude::*;
 
 use crate::defer_witness::{Log, unhandled_in};
@@ -369,7 +369,13 @@ proptest! {
     ) {
         let mut model = Model::new(&cancellers);
         events.iter().for_each(|&event| model.event(event));
-        prop_assert_eq!(real(&cancellers, &events), model.end());
+        let expected = model.end();
+        prop_assert_eq!(&real(&cancellers, &events), &expected);
+        // Histories change nothing.
+        let before = keep_histories(3);
+        let traced = real(&cancellers, &events);
+        keep_histories(before);
+        prop_assert_eq!(traced, expected);
     }
 }
 

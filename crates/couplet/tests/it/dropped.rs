@@ -13,6 +13,7 @@ use couplet::endpoints::ServerEndpoint;
 use couplet::factory::ErasedFactory;
 use couplet::protocols::{LimitConnections, Policy, ReconnectingClientFactory};
 use couplet::services::ClientService;
+use couplet::task::{CooperativeTask, Cooperator};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
     Address, Bytes, ConnectOptions, Connector, Deferred, Factory, Interest, ListenOptions, Loop,
@@ -812,6 +813,53 @@ const WAYS: &[(&str, &str, Act)] = &[
         call.start(Duration::from_secs(1)).discard();
         s.turns();
     }),
+    (
+        "Cooperator::cooperate",
+        "at its end, panicked, stopped, by itself too, and lost with the run",
+        |s| {
+            let cooperator = Cooperator::new(&s.reactor).steps(1);
+            let bomb = s.bomb();
+            let _ended = cooperator.cooperate(std::iter::once(()).inspect(move |()| holds(&bomb)));
+            let bomb = s.bomb();
+            let panicked = cooperator.cooperate(std::iter::once(()).inspect(move |()| {
+                holds(&bomb);
+                std::panic::resume_unwind(Box::new("a step that panics"));
+            }));
+            panicked.when_done().discard();
+            let bomb = s.bomb();
+            let stopped =
+                cooperator.cooperate(std::iter::repeat(()).inspect(move |()| holds(&bomb)));
+            let (bomb, own) = (s.bomb(), Rc::new(RefCell::new(None::<CooperativeTask>)));
+            let task = own.clone();
+            *own.borrow_mut() =
+                Some(cooperator.cooperate(std::iter::repeat(()).inspect(move |()| {
+                    holds(&bomb);
+                    task.take().expect("it is there").stop();
+                })));
+            s.turns();
+            stopped.stop();
+            s.turns();
+            let bomb = s.bomb();
+            let left = cooperator.cooperate(std::iter::repeat(()).inspect(move |()| holds(&bomb)));
+            left.pause();
+            let bomb = s.bomb();
+            cooperator.cooperate(std::iter::repeat(()).inspect(move |()| holds(&bomb)));
+        },
+    ),
+    ("Cooperator::coiterate", "cancelled, and stopped with its cooperator", |s| {
+        let cooperator = Cooperator::new(&s.reactor);
+        let bomb = s.bomb();
+        let work = std::iter::repeat(()).inspect(move |()| holds(&bomb));
+        let cancelled = cooperator.coiterate(work);
+        s.turns();
+        cancelled.cancel();
+        cancelled.discard();
+        let bomb = s.bomb();
+        let work = std::iter::repeat(()).inspect(move |()| holds(&bomb));
+        cooperator.coiterate(work).discard();
+        s.turns();
+        cooperator.stop();
+    }),
 ];
 
 /// Ends a chain, discarding its result.
@@ -861,7 +909,7 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
 }
 
 /// Called immediately, in the caller's frame: what they own is dropped there.
-const CALLED_AT_ONCE: [&str; 10] = [
+const CALLED_AT_ONCE: [&str; 11] = [
     "attach",
     "run",
     "run_until",
@@ -872,6 +920,7 @@ const CALLED_AT_ONCE: [&str; 10] = [
     "wrap",
     "wrap_protocols",
     "write",
+    "write_sequence",
 ];
 
 /// The library's sources, without the rooms that have their own tests or only serve tests.
@@ -891,7 +940,7 @@ fn sources(folder: &Path) -> Vec<String> {
 
 /// The public functions that keep what a user hands in: closures, futures, foreign types.
 fn ways_in() -> BTreeSet<String> {
-    const THEIRS: [&str; 10] = [
+    const THEIRS: [&str; 11] = [
         "FnOnce(",
         "FnMut(",
         "Fn(",
@@ -900,6 +949,7 @@ fn ways_in() -> BTreeSet<String> {
         "impl Producer",
         "impl Protocol",
         "Future<",
+        "IntoIterator<",
         "Into<Failure>",
         "Into<Bytes>",
     ];

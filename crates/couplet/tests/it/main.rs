@@ -1,9 +1,11 @@
 //! The conformance tests and the laws, in one binary. `docs/contract.md` names each test.
 
+mod cooperator;
 mod defer_callbacks;
 mod defer_cancel;
 mod defer_future;
 mod defer_groups;
+mod defer_history;
 mod defer_locks;
 mod defer_model;
 mod defer_panics;
@@ -21,11 +23,13 @@ mod endpoints;
 #[cfg(any(feature = "tls", feature = "ring"))]
 mod endpoints_tls;
 mod examples;
+mod filesystem_lock;
 mod framing;
 mod handles;
 mod lives;
 mod logged;
 mod loops;
+mod misuse;
 mod names;
 mod pace;
 mod policies;

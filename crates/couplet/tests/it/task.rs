@@ -21,29 +21,29 @@ const fn ms(milliseconds: u64) -> Duration {
 }
 
 /// A loop whose clock the test advances.
-struct Clock {
-    l: Loop,
-    network: Network,
-    reactor: Reactor,
-    log: Log,
+pub(crate) struct Clock {
+    pub(crate) l: Loop,
+    pub(crate) network: Network,
+    pub(crate) reactor: Reactor,
+    pub(crate) log: Log,
 }
 
 impl Clock {
-    fn new() -> Clock {
+    pub(crate) fn new() -> Clock {
         let (driver, network) = Memory::new(Manner::Readiness, 0);
         let l = Loop::with_driver(driver, LoopOptions::default());
         Clock { reactor: l.reactor(), l, network, log: Log::default() }
     }
 
     /// Advances the clock in one step and makes a turn; returns the log so far.
-    fn jump(&mut self, by: Duration) -> Vec<String> {
+    pub(crate) fn jump(&mut self, by: Duration) -> Vec<String> {
         self.network.advance(by);
         self.l.turn(Some(Duration::ZERO)).expect("memory does not fail");
         self.log.lines()
     }
 
     /// Advances the clock, stopping at each deadline.
-    fn pass(&mut self, by: Duration) {
+    pub(crate) fn pass(&mut self, by: Duration) {
         let until = self.network.elapsed() + by;
         while self.network.elapsed() < until {
             let left = until - self.network.elapsed();

@@ -1,11 +1,13 @@
 //! The in-memory network: streams, listeners, names and the clock; and the [`Wire`], a far end held
 //! by a test.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -96,6 +98,8 @@ pub(super) struct Net {
     pub(super) silent: BTreeSet<Address>,
     pub(super) unreachable: BTreeSet<IpAddr>,
     pub(super) signals: VecDeque<Signal>,
+    /// The files that are locked.
+    locked: BTreeSet<PathBuf>,
     /// Connects that the test completes or fails; `None` where the network answers automatically.
     pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
     /// How long the clock may run.
@@ -362,6 +366,7 @@ impl Network {
                 silent: BTreeSet::new(),
                 unreachable: BTreeSet::new(),
                 signals: VecDeque::new(),
+                locked: BTreeSet::new(),
                 held: None,
                 longest: Duration::MAX,
                 most_waits: usize::MAX,
@@ -561,6 +566,27 @@ impl World for Network {
         let address = self.open(address.clone(), options)?;
         let opened = Opened { network: self.clone(), address: address.clone() };
         Ok(Bound::new(address, opened))
+    }
+
+    fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
+        let free = self.net.borrow_mut().locked.insert(path.to_owned());
+        let lock = || Locked { network: self.clone(), path: path.to_owned() };
+        Ok(free.then(|| Box::new(lock()) as Box<dyn Any>))
+    }
+}
+
+/// A locked file. Dropping it unlocks it.
+struct Locked {
+    network: Network,
+    path: PathBuf,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Borrowed only while the driver unwinds from a failed assertion.
+        if let Ok(mut net) = self.network.net.try_borrow_mut() {
+            net.locked.remove(&self.path);
+        }
     }
 }
 

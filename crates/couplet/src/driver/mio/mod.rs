@@ -14,6 +14,8 @@
 mod accepting;
 #[cfg(target_os = "linux")]
 mod epoll;
+#[cfg(unix)]
+mod lock;
 mod readiness;
 mod signals;
 mod slots;

@@ -1,5 +1,7 @@
 //! The system's clock, randomness and sockets: the [`World`] of the mio driver.
 
+#[cfg(unix)]
+use std::any::Any;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
@@ -7,6 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 #[cfg(unix)]
 use std::os::fd::{AsRawFd, BorrowedFd};
+#[cfg(unix)]
+use std::path::Path;
 
 #[cfg(unix)]
 use mio::{Token, event::Source, unix::SourceFd};
@@ -16,6 +20,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 #[cfg(unix)]
 use super::WATCHES;
+#[cfg(unix)]
+use super::lock::Lock;
 use super::socket::{self, Listener, Stream};
 use super::unix::{self, SocketFile};
 use crate::address::Address;
@@ -126,6 +132,12 @@ impl World for System {
         let ListeningSocket(socket) = socket;
         socket.set_nonblocking(true)?;
         Listening::bound(socket, None)
+    }
+
+    #[cfg(unix)]
+    fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
+        let path = std::path::absolute(path)?;
+        Ok(Lock::of(&path)?.map(|lock| Box::new(lock) as Box<dyn Any>))
     }
 
     #[cfg(unix)]

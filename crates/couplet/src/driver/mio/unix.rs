@@ -8,12 +8,11 @@
 //! sendmsg(2).
 
 use std::ffi::OsStr;
-use std::fs::{File, TryLockError};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -23,13 +22,11 @@ use rustix::net::{
 };
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+use super::lock::{Lock, id, remove};
 use super::socket::Stream;
 use crate::address::UnixAddress;
 use crate::driver::{ConnectOptions, ListenOptions, Outbox, PeerCredentials};
 use crate::transport::outbox::DESCRIPTORS;
-
-/// Other processes that lock the same file at the same time, and win, before we give up.
-const TRIES: usize = 100;
 
 /// The name that the system gives.
 pub(super) fn name(address: &SocketAddr) -> UnixAddress {
@@ -192,7 +189,7 @@ impl SocketFile {
     ) -> io::Result<SocketFile> {
         // The process may change its directory before it removes the file.
         let path = std::path::absolute(path)?;
-        let lock = if options.lock_file { Some(Lock::of(&path)?) } else { None };
+        let lock = if options.lock_file { Some(lock_beside(&path)?) } else { None };
         match socket.bind(address) {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
@@ -221,6 +218,13 @@ impl Drop for SocketFile {
     }
 }
 
+/// Locks `path.lock`. [`AddrInUse`](io::ErrorKind::AddrInUse) when it is held.
+fn lock_beside(path: &Path) -> io::Result<Lock> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    Lock::of(Path::new(&name))?.ok_or_else(|| io::ErrorKind::AddrInUse.into())
+}
+
 /// A socket file that nobody listens on.
 fn is_stale(path: &Path, address: &SockAddr) -> bool {
     let is_socket = |file: std::fs::Metadata| file.file_type().is_socket();
@@ -229,74 +233,4 @@ fn is_stale(path: &Path, address: &SockAddr) -> bool {
         error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     };
     std::fs::symlink_metadata(path).is_ok_and(is_socket) && refuses()
-}
-
-fn id(file: &std::fs::Metadata) -> (u64, u64) {
-    (file.dev(), file.ino())
-}
-
-/// Removes a file of ours.
-fn remove(path: &Path, ours: (u64, u64)) {
-    let removed = match std::fs::symlink_metadata(path) {
-        Ok(file) if id(&file) == ours => std::fs::remove_file(path),
-        Ok(_) => Ok(()),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = removed {
-        tracing::debug!(path = %path.display(), %error, "cannot remove the file of a closed port");
-    }
-}
-
-/// A held lock file.
-#[derive(Debug)]
-struct Lock {
-    path: PathBuf,
-    file: File,
-    /// The file was there before: whoever made it did not remove it.
-    was_left: bool,
-}
-
-impl Lock {
-    /// Locks `path.lock`. [`AddrInUse`](io::ErrorKind::AddrInUse) when another process holds it.
-    fn of(path: &Path) -> io::Result<Lock> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let path = PathBuf::from(name);
-        let mut options = File::options();
-        options.read(true).write(true).mode(0o600);
-        for _ in 0..TRIES {
-            let (file, was_left) = match options.clone().create_new(true).open(&path) {
-                Ok(file) => (file, false),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    match options.open(&path) {
-                        Ok(file) => (file, true),
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                        Err(error) => return Err(error),
-                    }
-                }
-                Err(error) => return Err(error),
-            };
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::AddrInUse.into()),
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-            // Its holder removes it before it unlocks it; then the lock is worth nothing.
-            if std::fs::symlink_metadata(&path)
-                .is_ok_and(|now| file.metadata().is_ok_and(|ours| id(&ours) == id(&now)))
-            {
-                return Ok(Lock { path, file, was_left });
-            }
-        }
-        Err(io::ErrorKind::AddrInUse.into())
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        match self.file.metadata() {
-            Ok(file) => remove(&self.path, id(&file)),
-            Err(error) => tracing::debug!(%error, "a lock file was closed elsewhere"),
-        }
-    }
 }

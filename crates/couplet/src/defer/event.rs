@@ -1,0 +1,90 @@
+//! [`DeferredEvent`]: something that has happened or not, and those who wait for it. In Twisted a
+//! list of Deferreds, kept by hand; `Event` in trio and asyncio.
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::Location;
+use std::rc::Rc;
+
+use super::Deferred;
+use super::waiters::Waiters;
+
+/// Something that has happened or not yet; any number of Deferreds wait for it.
+///
+/// Clones are the same event. When the last of them is dropped, pending waits fail with
+/// [`ResolverDropped`](super::ResolverDropped).
+///
+/// ```
+/// use couplet::defer::DeferredEvent;
+///
+/// let ready = DeferredEvent::new();
+/// let (first, second) = (ready.wait(), ready.wait());
+/// assert!(!first.has_fired());
+/// ready.set();
+/// assert!(first.has_fired() && second.has_fired());
+/// assert!(ready.wait().has_fired());
+/// ```
+#[derive(Clone, Default)]
+pub struct DeferredEvent {
+    event: Rc<Event>,
+}
+
+#[derive(Default)]
+struct Event {
+    is_set: Cell<bool>,
+    waiters: Waiters<()>,
+}
+
+impl DeferredEvent {
+    /// An event that has not happened.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The event has happened: fires the pending waits in the order of the calls. Their callbacks
+    /// run before this returns, and all of these waits fire, even if a callback clears the event.
+    pub fn set(&self) {
+        self.event.is_set.set(true);
+        let waiters = &self.event.waiters;
+        let mark = waiters.mark();
+        while let Some(resolver) = waiters.pop_before(mark) {
+            resolver.callback(());
+        }
+    }
+
+    /// The event has not happened after all, or is to happen again: waits from now on are pending
+    /// until the next [`set`](Self::set).
+    pub fn clear(&self) {
+        self.event.is_set.set(false);
+    }
+
+    /// Whether it has happened.
+    pub fn is_set(&self) -> bool {
+        self.event.is_set.get()
+    }
+
+    /// Fires when the event happens; immediately, if it has happened. Cancelling ends this wait
+    /// only.
+    #[track_caller]
+    pub fn wait(&self) -> Deferred<()> {
+        let created_at = Location::caller();
+        if self.is_set() {
+            return Deferred::fired(Ok(()), created_at);
+        }
+        self.event.waiters.wait(created_at)
+    }
+
+    /// The number of pending waits.
+    pub fn waiting(&self) -> usize {
+        self.event.waiters.len()
+    }
+}
+
+impl fmt::Debug for DeferredEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeferredEvent")
+            .field("set", &self.is_set())
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
+    }
+}

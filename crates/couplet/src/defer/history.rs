@@ -1,0 +1,526 @@
+//! [`History`]: what happened to a Deferred, in a thread that records it. Twisted's
+//! `setDebugging(True)`.
+//!
+//! A node has a [`Trace`], the number of an entry in the thread's table: four bytes that it has
+//! room for, and zero unless histories are kept. All nodes of a chain share its [`Trail`]. What a
+//! callback gave is not noted when it returns, but read off what the next one gets.
+//!
+//! INVARIANT: no table and no trail is borrowed while a failure is dropped: its error is the user's.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::marker::PhantomData;
+use std::num::NonZeroU32;
+use std::rc::{Rc, Weak};
+
+use super::Failure;
+use super::node::CreatedAt;
+
+/// How deep Deferreds that wait for one another are shown, and kept once they have failed.
+const DEPTH: usize = 8;
+
+/// Records histories of the Deferreds that this thread makes from now on: each with `most` of its
+/// callbacks, the first half and the last half of them. With 0, which is the default, none is
+/// recorded. Returns the previous number. Twisted's `setDebugging`.
+///
+/// For finding a mistake: every step costs some hundred nanoseconds more, and failures live as long
+/// as the history that names them. Without it, there is no cost.
+///
+/// ```
+/// use couplet::defer::{Deferred, keep_histories};
+///
+/// fn parse(text: &str) -> couplet::Result<u16> {
+///     Ok(text.parse()?)
+/// }
+///
+/// let before = keep_histories(64);
+/// let (text, resolver) = Deferred::new();
+/// let port = text.add_callback(parse).map(|port| port + 1).add_errback(|_| Ok(80));
+/// resolver.callback("http");
+/// let history = port.history().expect("histories are kept").to_string();
+/// let lines: Vec<_> = history.lines().collect();
+/// assert!(lines[0].starts_with("a Deferred made at ") && lines[0].ends_with("got a value"));
+/// assert!(lines[1].starts_with("1. add_callback(") && lines[1].contains("::parse) at "));
+/// assert!(lines[1].ends_with(": failed: invalid digit found in string"));
+/// assert!(lines[2].starts_with("2. map(") && lines[2].ends_with(": was skipped"));
+/// assert!(lines[3].starts_with("3. add_errback(") && lines[3].ends_with(": gave a value"));
+/// # port.detach();
+/// keep_histories(before);
+/// ```
+pub fn keep_histories(most: usize) -> usize {
+    MOST.replace(most)
+}
+
+thread_local! {
+    /// Callbacks kept of each chain; 0: no histories.
+    static MOST: Cell<usize> = const { Cell::new(0) };
+    static ENTRIES: RefCell<Entries> = const { RefCell::new(Entries::new()) };
+}
+
+/// What happened to a Deferred so far, and what is next: see
+/// [`Deferred::history`](super::Deferred::history).
+///
+/// It prints as a line for where the Deferred was made, and a line for each callback: the method
+/// that added it, its name, its place, and what became of it. A Deferred that is waited for is
+/// printed below, indented; so is one that failed.
+#[derive(Clone, Debug)]
+pub struct History {
+    made_at: CreatedAt,
+    got: Option<Gave>,
+    first: Vec<Step<Option<Box<History>>>>,
+    left_out: usize,
+    last: Vec<Step<Option<Box<History>>>>,
+}
+
+/// The method that added a callback.
+#[derive(Clone, Copy)]
+pub(super) enum Method {
+    AddCallback,
+    Map,
+    Then,
+    AddErrback,
+    Recover,
+    AddBoth,
+    AddTimeout,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Method::AddCallback => "add_callback",
+            Method::Map => "map",
+            Method::Then => "then",
+            Method::AddErrback => "add_errback",
+            Method::Recover => "recover",
+            Method::AddBoth => "add_both",
+            Method::AddTimeout => "add_timeout",
+        }
+    }
+
+    fn takes(self) -> Takes {
+        match self {
+            Method::AddCallback | Method::Map | Method::Then => Takes::Value,
+            Method::AddErrback | Method::Recover => Takes::Failure,
+            Method::AddBoth | Method::AddTimeout => Takes::Both,
+        }
+    }
+}
+
+/// The method, and as a type the callback that it was given.
+pub(super) struct Named<C>(Method, PhantomData<C>);
+
+impl<C> Named<C> {
+    #[inline(always)]
+    pub(super) fn new(method: Method, _: &C) -> Named<C> {
+        Named(method, PhantomData)
+    }
+}
+
+impl Named<()> {
+    /// A method that takes no callback.
+    pub(super) fn none(method: Method) -> Named<()> {
+        Named(method, PhantomData)
+    }
+}
+
+impl<C> Named<C> {
+    /// For the link of this callback, added to this node.
+    #[inline(always)]
+    pub(super) fn follow(&self, number: Number, place: CreatedAt) -> Number {
+        follow(number?, self.0, std::any::type_name::<C>(), place)
+    }
+}
+
+/// What a callback takes; it is skipped for the other.
+#[derive(Clone, Copy)]
+enum Takes {
+    Value,
+    Failure,
+    Both,
+}
+
+impl Takes {
+    fn skips(self, failure: Option<&Failure>) -> bool {
+        matches!((self, failure), (Takes::Value, Some(_)) | (Takes::Failure, None))
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Gave {
+    Value,
+    Failure(Failure),
+}
+
+impl Gave {
+    fn of(failure: Option<&Failure>) -> Gave {
+        failure.map_or(Gave::Value, |failure| Gave::Failure(failure.clone()))
+    }
+}
+
+/// A callback, and what became of it. `W` leads to a Deferred that it waits for.
+#[derive(Clone, Debug)]
+struct Step<W> {
+    /// From 1.
+    number: usize,
+    method: &'static str,
+    name: &'static str,
+    place: CreatedAt,
+    fate: Fate<W>,
+}
+
+#[derive(Clone, Debug)]
+enum Fate<W> {
+    Next,
+    Runs,
+    Skipped,
+    Gave(Gave),
+    /// It returned a Deferred, which has given this by now.
+    Waits(CreatedAt, W, Option<Gave>),
+}
+
+/// The history of a chain, while it is written.
+struct Trail {
+    made_at: CreatedAt,
+    /// How many Deferreds wait for this one, one behind the other.
+    depth: Cell<usize>,
+    story: RefCell<Story>,
+}
+
+#[derive(Default)]
+struct Story {
+    /// The result of the origin.
+    got: Option<Gave>,
+    /// Law 9: half of `keep_histories`.
+    first: Vec<Step<Inner>>,
+    /// Law 9: half of `keep_histories`.
+    last: VecDeque<Step<Inner>>,
+    /// The number of callbacks added.
+    count: usize,
+}
+
+/// The trail of a Deferred that is waited for.
+struct Inner {
+    trail: Weak<Trail>,
+    /// Keeps it for the case that it fails.
+    kept: Option<Rc<Trail>>,
+}
+
+/// A node's part of a history.
+#[derive(Clone)]
+struct Entry {
+    trail: Rc<Trail>,
+    /// The callback of the node, by its number, unless it is the origin.
+    step: Option<(usize, Takes)>,
+    /// The trail of the detached Deferred that waits for this one and was cut out of its chain.
+    detached: Option<Rc<Trail>>,
+}
+
+struct Entries {
+    /// Law 9: one for each node of a Deferred that was made while histories are kept.
+    entries: BTreeMap<NonZeroU32, Entry>,
+    next: u32,
+}
+
+impl Entries {
+    const fn new() -> Entries {
+        Entries { entries: BTreeMap::new(), next: 0 }
+    }
+
+    /// The number of a new entry; `None` if all numbers are in use.
+    fn add(&mut self, entry: Entry) -> Option<NonZeroU32> {
+        let free = |number: &NonZeroU32| !self.entries.contains_key(number);
+        let numbers = (0..u32::MAX).map(|n| self.next.wrapping_add(n)).filter_map(NonZeroU32::new);
+        let number = { numbers }.find(free)?;
+        self.next = number.get().wrapping_add(1);
+        self.entries.insert(number, entry);
+        Some(number)
+    }
+}
+
+fn with_entries<R>(f: impl FnOnce(&mut Entries) -> R) -> Option<R> {
+    // The table is gone while the thread ends.
+    ENTRIES.try_with(|entries| f(&mut entries.borrow_mut())).ok()
+}
+
+/// A node's entry; `None` without a history.
+pub(super) type Number = Option<NonZeroU32>;
+
+/// Holds the number of a node, whose entry is dropped with it.
+pub(super) struct Trace(Number);
+
+impl Trace {
+    pub(super) fn new(number: Number) -> Trace {
+        Trace(number)
+    }
+
+    #[inline(always)]
+    pub(super) fn number(&self) -> Number {
+        self.0
+    }
+}
+
+impl Drop for Trace {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(number) = self.0 {
+            forget(number);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn forget(number: NonZeroU32) {
+    // Dropped when the table is no longer borrowed.
+    let _entry = with_entries(|entries| entries.entries.remove(&number));
+}
+
+fn add(trail: Rc<Trail>, step: Option<(usize, Takes)>) -> Number {
+    let entry = Entry { trail, step, detached: None };
+    with_entries(|entries| entries.add(entry)).flatten()
+}
+
+fn entry(number: NonZeroU32) -> Option<Entry> {
+    with_entries(|entries| entries.entries.get(&number).cloned()).flatten()
+}
+
+/// For a Deferred made at `created_at`.
+#[inline(always)]
+pub(super) fn begin(created_at: CreatedAt) -> Number {
+    match MOST.try_with(Cell::get) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => begin_at(created_at),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn begin_at(made_at: CreatedAt) -> Number {
+    let trail = Trail { made_at, depth: Cell::new(0), story: RefCell::default() };
+    add(Rc::new(trail), None)
+}
+
+/// For another node that shows this history.
+pub(super) fn share(number: Number) -> Number {
+    let Entry { trail, step, .. } = entry(number?)?;
+    add(trail, step)
+}
+
+/// For the link of a callback that is added to this node.
+#[cold]
+#[inline(never)]
+fn follow(number: NonZeroU32, method: Method, name: &'static str, place: CreatedAt) -> Number {
+    let trail = entry(number)?.trail;
+    let name = if matches!(method, Method::AddTimeout) { "" } else { name };
+    let step = trail.add(method, name, place);
+    add(trail, Some((step, method.takes())))
+}
+
+/// The callback of this node is called, with a value or this failure.
+#[cold]
+#[inline(never)]
+pub(super) fn called(number: NonZeroU32, failure: Option<&Failure>) {
+    if let Some(Entry { trail, step: Some((step, takes)), .. }) = entry(number) {
+        trail.settle(step, failure);
+        trail.set(step, if takes.skips(failure) { Fate::Skipped } else { Fate::Runs });
+    }
+}
+
+/// The callback of this node has returned a Deferred that has not fired.
+#[cold]
+#[inline(never)]
+pub(super) fn waits(number: NonZeroU32, inner: Number, made_at: CreatedAt) {
+    let Some(Entry { trail, step: Some((step, _)), .. }) = entry(number) else { return };
+    let inner = inner.and_then(entry).map(|entry| entry.trail);
+    let inner = inner.filter(|inner| !Rc::ptr_eq(inner, &trail));
+    let made_at = inner.as_ref().map_or(made_at, |inner| inner.made_at);
+    let depth = trail.depth.get() + 1;
+    if let Some(inner) = &inner {
+        inner.depth.set(depth.max(inner.depth.get()));
+    }
+    let weak = inner.as_ref().map_or_else(Weak::new, Rc::downgrade);
+    let inner = Inner { trail: weak, kept: inner.filter(|_| depth < DEPTH) };
+    trail.set(step, Fate::Waits(made_at, inner, None));
+}
+
+/// The node of `outer` is cut out of its chain, and its Deferred is detached: what the node `inner`
+/// leaves unhandled is that one's.
+#[cold]
+#[inline(never)]
+pub(super) fn stand_for(inner: Number, outer: NonZeroU32) {
+    let (Some(inner), Some(outer)) = (inner, entry(outer)) else { return };
+    let shown = outer.detached.unwrap_or(outer.trail);
+    let before = with_entries(|entries| {
+        entries.entries.get_mut(&inner).and_then(|entry| entry.detached.replace(shown))
+    });
+    drop(before);
+}
+
+/// The history so far. With a result, that is what the chain has come to.
+pub(super) fn history(number: Number, result: Option<Option<&Failure>>) -> Option<History> {
+    let Entry { trail, detached, .. } = entry(number?)?;
+    if let Some(failure) = result {
+        trail.settle(usize::MAX, failure);
+        if let Some(detached) = &detached {
+            detached.settle(usize::MAX, failure);
+        }
+    }
+    Some(detached.unwrap_or(trail).history(0))
+}
+
+impl Trail {
+    /// Adds a callback; returns its number, from 1.
+    fn add(&self, method: Method, name: &'static str, place: CreatedAt) -> usize {
+        let method = method.name();
+        let most = MOST.try_with(Cell::get).unwrap_or(0).max(1);
+        let mut story = self.story.borrow_mut();
+        story.count += 1;
+        let number = story.count;
+        let step = Step { number, method, name, place, fate: Fate::Next };
+        let mut left_out = None;
+        if story.last.is_empty() && story.first.len() < most.div_ceil(2) {
+            story.first.push(step);
+        } else if most > 1 {
+            if story.last.len() >= most / 2 {
+                left_out = story.last.pop_front();
+            }
+            story.last.push_back(step);
+        }
+        drop(story);
+        drop(left_out);
+        number
+    }
+
+    /// Changes a callback that has come to its turn, unless it was left out or skipped.
+    fn set(&self, number: usize, fate: Fate<Inner>) {
+        let mut story = self.story.borrow_mut();
+        let Story { first, last, .. } = &mut *story;
+        let step = first.iter_mut().chain(last).find(|step| step.number == number);
+        if let Some(step) = step
+            && !matches!(step.fate, Fate::Skipped)
+        {
+            let before = std::mem::replace(&mut step.fate, fate);
+            drop(story);
+            drop(before);
+        }
+    }
+
+    /// The chain has come to this result before the callback of this number.
+    fn settle(&self, number: usize, failure: Option<&Failure>) {
+        let mut story = self.story.borrow_mut();
+        let Story { got, first, last, .. } = &mut *story;
+        got.get_or_insert_with(|| Gave::of(failure));
+        let mut kept = Vec::new();
+        for step in first.iter_mut().chain(last).filter(|step| step.number < number) {
+            match &mut step.fate {
+                Fate::Runs => step.fate = Fate::Gave(Gave::of(failure)),
+                Fate::Waits(_, inner, gave @ None) => {
+                    *gave = Some(Gave::of(failure));
+                    kept.extend(match failure {
+                        Some(_) => inner.kept.clone(),
+                        None => inner.kept.take(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        drop(story);
+        // Their stories may lead back here.
+        for inner in kept.iter().filter(|_| failure.is_some()) {
+            inner.settle(usize::MAX, failure);
+        }
+    }
+
+    /// What is written so far, for a history that is shown this deep in another one.
+    fn history(&self, depth: usize) -> History {
+        let shown = |inner: &Inner| {
+            let trail = inner.kept.clone().or_else(|| inner.trail.upgrade())?;
+            (depth + 1 < DEPTH).then(|| Box::new(trail.history(depth + 1)))
+        };
+        let story = self.story.borrow();
+        let first: Vec<_> = story.first.iter().map(|step| step.shown(shown)).collect();
+        let last: Vec<_> = story.last.iter().map(|step| step.shown(shown)).collect();
+        let left_out = story.count - first.len() - last.len();
+        History { made_at: self.made_at, got: story.got.clone(), first, left_out, last }
+    }
+}
+
+impl Step<Inner> {
+    fn shown(&self, show: impl Fn(&Inner) -> Option<Box<History>>) -> Step<Option<Box<History>>> {
+        let Step { number, method, name, place, .. } = *self;
+        let fate = match &self.fate {
+            Fate::Next => Fate::Next,
+            Fate::Runs => Fate::Runs,
+            Fate::Skipped => Fate::Skipped,
+            Fate::Gave(gave) => Fate::Gave(gave.clone()),
+            Fate::Waits(made_at, inner, gave) => {
+                // Of a Deferred that gave a value, its place says enough.
+                let inner = show(inner).filter(|_| !matches!(gave, Some(Gave::Value)));
+                Fate::Waits(made_at, inner, gave.clone())
+            }
+        };
+        Step { number, method, name, place, fate }
+    }
+}
+
+impl History {
+    fn print(&self, f: &mut fmt::Formatter<'_>, indent: usize) -> fmt::Result {
+        write!(f, "a Deferred made at {}: ", self.made_at)?;
+        match &self.got {
+            None => f.write_str("has not fired")?,
+            Some(Gave::Value) => f.write_str("got a value")?,
+            Some(Gave::Failure(failure)) => write!(f, "failed: {failure:#}")?,
+        }
+        let mut next = "is next";
+        for step in &self.first {
+            step.print(f, indent, &mut next)?;
+        }
+        if self.left_out > 0 {
+            write!(f, "\n{:indent$}… {} left out", "", self.left_out)?;
+        }
+        for step in &self.last {
+            step.print(f, indent, &mut next)?;
+        }
+        Ok(())
+    }
+}
+
+impl Step<Option<Box<History>>> {
+    /// `next`: the word for a callback that has not run.
+    fn print(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        indent: usize,
+        next: &mut &'static str,
+    ) -> fmt::Result {
+        let Step { number, method, name, place, .. } = self;
+        write!(f, "\n{:indent$}{number}. {method}({name}) at {place}: ", "")?;
+        match &self.fate {
+            Fate::Next => f.write_str(std::mem::replace(next, "follows")),
+            Fate::Runs => f.write_str("is running"),
+            Fate::Skipped => f.write_str("was skipped"),
+            Fate::Gave(Gave::Value) => f.write_str("gave a value"),
+            Fate::Gave(Gave::Failure(failure)) => write!(f, "failed: {failure:#}"),
+            Fate::Waits(made_at, inner, gave) => {
+                f.write_str(if gave.is_none() { "waits for " } else { "waited for " })?;
+                match (inner, gave) {
+                    (Some(inner), _) => inner.print(f, indent + 3),
+                    (None, None) => write!(f, "a Deferred made at {made_at}"),
+                    (None, Some(Gave::Value)) => {
+                        write!(f, "a Deferred made at {made_at}, which gave a value")
+                    }
+                    (None, Some(Gave::Failure(failure))) => {
+                        write!(f, "a Deferred made at {made_at}, which failed: {failure:#}")
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.print(f, 0)
+    }
+}

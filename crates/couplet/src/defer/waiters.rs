@@ -1,0 +1,65 @@
+//! The waiters of a lock, a queue or an event, in FIFO order.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::panic::Location;
+use std::rc::Rc;
+
+use super::{Deferred, Resolver};
+
+/// Resolvers in the order of their Deferreds' creation; a cancelled one leaves.
+///
+/// When this is dropped, those left fail with [`ResolverDropped`](super::ResolverDropped).
+pub(super) struct Waiters<T>(Rc<Line<T>>);
+
+struct Line<T> {
+    /// Law 9: bounded by the queue's backlog. Elsewhere not bounded: each entry is a Deferred that
+    /// its caller holds or has detached.
+    waiting: RefCell<BTreeMap<u64, Resolver<T>>>,
+    next: Cell<u64>,
+}
+
+impl<T: 'static> Waiters<T> {
+    /// A Deferred that waits behind all others. Cancelling it leaves the line.
+    pub(super) fn wait(&self, created_at: &'static Location<'static>) -> Deferred<T> {
+        let id = self.0.next.get();
+        self.0.next.set(id + 1);
+        let line = Rc::downgrade(&self.0);
+        let leave = move |_| {
+            let left = line.upgrade().and_then(|line| line.waiting.borrow_mut().remove(&id));
+            drop(left);
+        };
+        let (deferred, resolver) = Deferred::with_origin(Some(leave), created_at);
+        self.0.waiting.borrow_mut().insert(id, resolver);
+        deferred
+    }
+}
+
+impl<T> Waiters<T> {
+    /// Takes the first waiter out, so that no cell is borrowed when it is served.
+    pub(super) fn pop(&self) -> Option<Resolver<T>> {
+        self.pop_before(u64::MAX)
+    }
+
+    /// Takes the first waiter out, if it came before the [`mark`](Self::mark).
+    pub(super) fn pop_before(&self, mark: u64) -> Option<Resolver<T>> {
+        let mut waiting = self.0.waiting.borrow_mut();
+        let first = waiting.first_entry()?;
+        (*first.key() < mark).then(|| first.remove())
+    }
+
+    /// Separates the waiters so far from later ones.
+    pub(super) fn mark(&self) -> u64 {
+        self.0.next.get()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.waiting.borrow().len()
+    }
+}
+
+impl<T> Default for Waiters<T> {
+    fn default() -> Self {
+        Waiters(Rc::new(Line { waiting: RefCell::default(), next: Cell::new(0) }))
+    }
+}

@@ -1,0 +1,423 @@
+//! Long work in short steps between the loop's other work: [`Cooperator`]. Twisted's class of the
+//! same name, `coiterate` and `cooperate`.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::panic::Location;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::LoopResult;
+use crate::defer::{Cancelled, Canceller, Deferred, DeferredEvent, Panicked, Resolver, Result};
+use crate::panics::{Contained, caught};
+use crate::reactor::{Reactor, Source, Waiting};
+
+/// How long a slice lasts.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// Most steps of a slice.
+const STEPS: usize = 1000;
+
+/// Runs long work in steps, the `next()` of an iterator each, in slices between the loop's other
+/// work. Work that waits for nothing but itself thus holds up nothing else.
+///
+/// A slice takes one step of each task in turn until 10 ms have passed (see [`slice`](Self::slice))
+/// or 1000 steps were taken (see [`steps`](Self::steps)); the next slice follows in the next turn.
+/// A step that has begun is never interrupted. An item may be nothing, a `Result<()>`, or a
+/// `Deferred<()>`: until that fires its task is idle, and costs nothing.
+///
+/// Cheap to clone, and clones share the slices. Dropping it stops nothing.
+///
+/// ```
+/// use couplet::task::Cooperator;
+/// use std::{cell::Cell, rc::Rc};
+///
+/// let sum = Rc::new(Cell::new(0_u64));
+/// let adding = sum.clone();
+/// couplet::run_until(|reactor| {
+///     let numbers = 1..=100_000_u64;
+///     Cooperator::new(reactor).coiterate(numbers.map(move |n| adding.set(adding.get() + n)))
+/// })?;
+/// assert_eq!(sum.get(), 5_000_050_000);
+/// # Ok::<(), couplet::Failure>(())
+/// ```
+#[derive(Clone)]
+pub struct Cooperator {
+    scheduler: Rc<Scheduler>,
+}
+
+/// Work that a [`Cooperator`] does. Cheap to clone; dropping it stops nothing. Twisted's
+/// `CooperativeTask`.
+#[derive(Clone)]
+pub struct CooperativeTask {
+    task: Rc<Task>,
+}
+
+/// [`CooperativeTask::stop`] was called. Twisted's exception of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the task was stopped")]
+pub struct TaskStopped;
+
+/// [`Cooperator::stop`] was called. Twisted's exception of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cooperator was stopped")]
+pub struct SchedulerStopped;
+
+struct Scheduler {
+    reactor: Reactor,
+    /// Where it was made.
+    place: Source,
+    slice: Cell<Duration>,
+    steps: Cell<usize>,
+    /// The tasks with a step to take, each once (`Task::queued`).
+    ready: RefCell<VecDeque<Rc<Task>>>,
+    /// All unfinished tasks.
+    tasks: RefCell<BTreeMap<u64, Weak<Task>>>,
+    next: Cell<u64>,
+    /// A slice is scheduled or in progress.
+    scheduled: Cell<bool>,
+    stopped: Cell<bool>,
+}
+
+type Steps = Contained<Box<dyn Iterator<Item = Deferred<()>>>>;
+
+struct Task {
+    scheduler: Rc<Scheduler>,
+    id: u64,
+    /// `None` during a step, and at the end.
+    steps: RefCell<Option<Steps>>,
+    /// Calls of `pause` without one of `resume`.
+    paused: Cell<usize>,
+    queued: Cell<bool>,
+    /// Cancels the Deferred that it waits for.
+    waits: RefCell<Option<Canceller>>,
+    outcome: Rc<OnceCell<Result<()>>>,
+    /// For the first `when_done`. If there is none, it reports a failure when it is dropped.
+    first: RefCell<Option<Deferred<()>>>,
+    resolver: RefCell<Option<Resolver<()>>>,
+    /// For the other calls of `when_done`.
+    finished: DeferredEvent,
+}
+
+impl Cooperator {
+    /// A cooperator without tasks.
+    #[track_caller]
+    pub fn new(reactor: &Reactor) -> Self {
+        let scheduler = Scheduler {
+            reactor: reactor.clone(),
+            place: Location::caller(),
+            slice: Cell::new(SLICE),
+            steps: Cell::new(STEPS),
+            ready: RefCell::default(),
+            tasks: RefCell::default(),
+            next: Cell::new(0),
+            scheduled: Cell::new(false),
+            stopped: Cell::new(false),
+        };
+        Self { scheduler: Rc::new(scheduler) }
+    }
+
+    /// Sets how long a slice lasts: until the step in which this time is up. 10 ms unless set.
+    #[must_use]
+    pub fn slice(self, time: Duration) -> Self {
+        self.scheduler.slice.set(time);
+        self
+    }
+
+    /// Sets the most steps of a slice: 1000 unless set; 0 counts as 1. Where time passes only
+    /// between turns, as in [`testing`](crate::testing) and [`sim`](crate::sim), this alone ends
+    /// a slice.
+    #[must_use]
+    pub fn steps(self, most: usize) -> Self {
+        self.scheduler.steps.set(most);
+        self
+    }
+
+    /// Does `work`, from the next turn on, and returns a handle to it.
+    ///
+    /// It ends with the iterator, with the first failure of an item, or with a panic, which is the
+    /// failure [`Panicked`]; and with [`Cancelled`] when the loop ends.
+    #[track_caller]
+    pub fn cooperate<S: LoopResult + 'static>(
+        &self,
+        work: impl IntoIterator<Item = S, IntoIter: 'static>,
+    ) -> CooperativeTask {
+        let steps = work.into_iter().map(LoopResult::into_deferred);
+        let scheduler = self.scheduler.clone();
+        let id = scheduler.next.replace(scheduler.next.get() + 1);
+        let (first, resolver) = Deferred::new();
+        let task = Rc::new(Task {
+            scheduler,
+            id,
+            steps: RefCell::new(Some(Contained::new(Box::new(steps)))),
+            paused: Cell::new(0),
+            queued: Cell::new(false),
+            waits: RefCell::default(),
+            outcome: Rc::default(),
+            first: RefCell::new(Some(first)),
+            resolver: RefCell::new(Some(resolver)),
+            finished: DeferredEvent::new(),
+        });
+        if self.scheduler.stopped.get() {
+            task.stop(SchedulerStopped);
+        } else {
+            self.scheduler.tasks.borrow_mut().insert(id, Rc::downgrade(&task));
+            task.enqueue();
+        }
+        CooperativeTask { task }
+    }
+
+    /// Does `work` and fires when it has ended. Cancelling it, or dropping it while it is awaited,
+    /// stops the work. Otherwise like [`cooperate`](Self::cooperate).
+    #[track_caller]
+    pub fn coiterate<S: LoopResult + 'static>(
+        &self,
+        work: impl IntoIterator<Item = S, IntoIter: 'static>,
+    ) -> Deferred<()> {
+        let task = self.cooperate(work);
+        let stopping = task.clone();
+        let (deferred, resolver) = Deferred::with_canceller(move |resolver: Resolver<()>| {
+            resolver.errback(Cancelled::new());
+            stopping.stop();
+        });
+        let pass_on = move |result| {
+            resolver.resolve(result);
+            Ok(())
+        };
+        task.when_done().add_both(pass_on).detach();
+        deferred
+    }
+
+    /// Stops all tasks: they fail with [`SchedulerStopped`], as do later ones immediately.
+    pub fn stop(&self) {
+        self.scheduler.stopped.set(true);
+        for task in self.scheduler.unfinished() {
+            task.stop(SchedulerStopped);
+        }
+    }
+}
+
+impl CooperativeTask {
+    /// Takes no step until [`resume`](Self::resume) was called as often. Returns false, and does
+    /// nothing, if the task has ended.
+    pub fn pause(&self) -> bool {
+        let active = self.is_active();
+        if active {
+            self.task.paused.set(self.task.paused.get() + 1);
+        }
+        active
+    }
+
+    /// Undoes one [`pause`](Self::pause). Returns false, and does nothing, if the task isn't paused
+    /// or has ended.
+    pub fn resume(&self) -> bool {
+        let paused = self.task.paused.get();
+        if paused == 0 || !self.is_active() {
+            return false;
+        }
+        self.task.paused.set(paused - 1);
+        self.task.enqueue();
+        true
+    }
+
+    /// Ends the task: it takes no further step, the Deferred that it waits for is cancelled, its
+    /// iterator dropped, and waiters fail with [`TaskStopped`]. Returns false if it has ended.
+    pub fn stop(&self) -> bool {
+        let active = self.is_active();
+        self.task.stop(TaskStopped);
+        active
+    }
+
+    /// Fires when the task has ended: with its failure, if it has one. Cancelling ends only this
+    /// wait. A failure that nobody waits for is reported; a stop isn't.
+    pub fn when_done(&self) -> Deferred<()> {
+        let first = self.task.first.borrow_mut().take();
+        if let Some(first) = first {
+            return first;
+        }
+        let outcome = self.task.outcome.clone();
+        let result = move |()| outcome.get().cloned().expect("it is set before the event");
+        self.task.finished.wait().add_callback(result)
+    }
+
+    /// Whether it hasn't ended; it may be paused or waiting.
+    pub fn is_active(&self) -> bool {
+        self.task.is_active()
+    }
+}
+
+impl Scheduler {
+    fn unfinished(&self) -> Vec<Rc<Task>> {
+        self.tasks.borrow().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Schedules a slice for the next turn.
+    fn schedule(self: &Rc<Self>) {
+        if self.scheduled.replace(true) {
+            return;
+        }
+        let scheduler = self.clone();
+        let whom = (Waiting::Cooperator, self.place);
+        let slice = self.reactor.sleep_for(whom, Duration::ZERO).add_both(move |due| {
+            match due {
+                Ok(()) => scheduler.run_slice(),
+                Err(ended) => {
+                    scheduler.scheduled.set(false);
+                    for task in scheduler.unfinished() {
+                        task.finish(Err(ended.clone()));
+                    }
+                }
+            }
+            Ok(())
+        });
+        slice.detach();
+    }
+
+    fn run_slice(self: &Rc<Self>) {
+        // The loop's clock stands still during a turn.
+        let began = self.reactor.fresh_time();
+        for _ in 0..self.steps.get().max(1) {
+            let Some(task) = self.pop() else { break };
+            task.step();
+            if self.reactor.fresh_time().saturating_duration_since(began) >= self.slice.get() {
+                break;
+            }
+        }
+        self.scheduled.set(false);
+        if !self.ready.borrow().is_empty() {
+            self.schedule();
+        }
+    }
+
+    fn pop(&self) -> Option<Rc<Task>> {
+        let task = self.ready.borrow_mut().pop_front()?;
+        task.queued.set(false);
+        Some(task)
+    }
+}
+
+impl Task {
+    /// Queues it for its next step, unless it is paused, waits, is in a step or has ended.
+    fn enqueue(self: &Rc<Self>) {
+        let due = self.paused.get() == 0
+            && self.waits.borrow().is_none()
+            && self.steps.borrow().is_some();
+        if due && !self.queued.replace(true) {
+            self.scheduler.ready.borrow_mut().push_back(self.clone());
+            self.scheduler.schedule();
+        }
+    }
+
+    fn step(self: &Rc<Self>) {
+        if self.paused.get() > 0 {
+            return;
+        }
+        let Some(mut steps) = self.steps.borrow_mut().take() else { return };
+        let stepped = caught(|| steps.next());
+        if self.is_active() && matches!(stepped, Ok(Some(_))) {
+            *self.steps.borrow_mut() = Some(steps);
+        } else {
+            drop(steps);
+        }
+        // It may have been stopped by its own step.
+        match (stepped, self.is_active()) {
+            (Ok(Some(step)), true) => self.wait_for(step),
+            (Ok(None), true) => self.finish(Ok(())),
+            (Err(text), true) => self.finish(Err(Panicked(text).into())),
+            (Ok(step), false) => step.iter().for_each(Deferred::cancel),
+            (Err(text), false) => drop(Deferred::<()>::fail(Panicked(text))),
+        }
+    }
+
+    fn is_active(&self) -> bool {
+        self.outcome.get().is_none()
+    }
+
+    fn wait_for(self: &Rc<Self>, mut step: Deferred<()>) {
+        if step.has_fired() {
+            let polled = Pin::new(&mut step).poll(&mut Context::from_waker(Waker::noop()));
+            return match polled {
+                Poll::Ready(Err(failure)) => self.finish(Err(failure)),
+                _ => self.enqueue(),
+            };
+        }
+        let task = self.clone();
+        let step = step.add_both(move |result| {
+            task.waits.borrow_mut().take();
+            if !task.is_active() {
+                return result;
+            }
+            match result {
+                Ok(()) => task.enqueue(),
+                failed => task.finish(failed),
+            }
+            Ok(())
+        });
+        *self.waits.borrow_mut() = Some(step.canceller());
+        step.detach();
+    }
+
+    fn stop(&self, why: impl Into<crate::Failure>) {
+        if self.is_active() {
+            self.report_nothing();
+            self.finish(Err(why.into()));
+        }
+    }
+
+    /// Whoever stops or forgets it knows; only waiters are notified.
+    fn report_nothing(&self) {
+        let first = self.first.borrow_mut().take();
+        if let Some(first) = first {
+            first.add_errback(|_| Ok(())).detach();
+        }
+    }
+
+    fn finish(&self, result: Result<()>) {
+        if self.outcome.set(result.clone()).is_err() {
+            return;
+        }
+        self.scheduler.tasks.borrow_mut().remove(&self.id);
+        let waits = self.waits.borrow_mut().take();
+        if let Some(waits) = waits {
+            waits.cancel();
+        }
+        let steps = self.steps.borrow_mut().take();
+        drop(steps);
+        let resolver = self.resolver.borrow_mut().take();
+        if let Some(resolver) = resolver {
+            resolver.resolve(result);
+        }
+        self.finished.set();
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.scheduler.tasks.borrow_mut().remove(&self.id);
+        if self.is_active() {
+            self.report_nothing();
+        }
+    }
+}
+
+impl fmt::Debug for Cooperator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cooperator")
+            .field("ready", &self.scheduler.ready.borrow().len())
+            .field("tasks", &self.scheduler.tasks.borrow().len())
+            .field("stopped", &self.scheduler.stopped.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for CooperativeTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CooperativeTask")
+            .field("active", &self.is_active())
+            .field("paused", &self.task.paused.get())
+            .finish_non_exhaustive()
+    }
+}

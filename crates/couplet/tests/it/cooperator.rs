@@ -1,0 +1,375 @@
+//! Row 133: `Cooperator`. Time is the memory driver's, and passes when a step says so.
+
+use std::cell::{Cell, RefCell};
+use std::iter;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::defer::{Deferred, Failure, Panicked};
+use couplet::sim::Sim;
+use couplet::task::{CooperativeTask, Cooperator, SchedulerStopped, TaskStopped};
+
+use crate::defer_witness::{Log, given, unhandled_in};
+use crate::task::Clock;
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Counts steps without end.
+fn counting() -> (impl Iterator<Item = ()>, Rc<Cell<u32>>) {
+    let count = Rc::new(Cell::new(0));
+    let counted = count.clone();
+    (iter::repeat_with(move || counted.set(counted.get() + 1)), count)
+}
+
+/// Says whether it was dropped.
+struct Held(Rc<Cell<bool>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
+fn holding<S>(mut step: impl FnMut() -> S) -> (impl Iterator<Item = S>, Rc<Cell<bool>>) {
+    let dropped = Rc::new(Cell::new(false));
+    let held = Held(dropped.clone());
+    let steps = iter::repeat_with(move || {
+        let _ = &held;
+        step()
+    });
+    (steps, dropped)
+}
+
+#[test]
+fn c133_a_slice_ends_when_its_time_is_up_and_the_next_comes_in_the_next_turn() {
+    for (slice, steps) in [(None, 3), (Some(ms(5)), 2), (Some(Duration::ZERO), 1)] {
+        let mut clock = Clock::new();
+        let (work, count) = counting();
+        let network = clock.network.clone();
+        let slow = work.inspect(move |()| network.advance(ms(4)));
+        let cooperator = Cooperator::new(&clock.reactor);
+        let cooperator = slice.into_iter().fold(cooperator, Cooperator::slice);
+        let _task = cooperator.cooperate(slow);
+        assert_eq!(count.get(), 0, "`cooperate` takes no step");
+        clock.jump(ms(0));
+        assert_eq!(count.get(), steps, "a slice of {slice:?}, and steps of 4 ms");
+        let before = clock.network.elapsed();
+        assert!(clock.l.next_turn().is_some_and(|at| at <= clock.reactor.now()));
+        clock.jump(ms(0));
+        assert_eq!((count.get(), clock.network.elapsed() - before), (2 * steps, ms(4) * steps));
+    }
+}
+
+#[test]
+fn c133_where_time_stands_still_a_slice_ends_after_a_thousand_steps() {
+    for (most, steps) in [(None, 1000), (Some(7), 7), (Some(0), 1)] {
+        let mut clock = Clock::new();
+        let (work, count) = counting();
+        let cooperator = Cooperator::new(&clock.reactor);
+        let cooperator = most.into_iter().fold(cooperator, Cooperator::steps);
+        let _task = cooperator.cooperate(work);
+        clock.jump(ms(0));
+        assert_eq!(count.get(), steps);
+        clock.jump(ms(0));
+        assert_eq!(count.get(), 2 * steps);
+    }
+}
+
+#[test]
+fn c133_tasks_take_their_steps_in_turn() {
+    let mut clock = Clock::new();
+    let cooperator = Cooperator::new(&clock.reactor).steps(5);
+    for (name, steps) in [("a", 4), ("b", 2), ("c", 3)] {
+        let log = clock.log.clone();
+        let work = iter::repeat_n((), steps).inspect(move |()| log.say(name));
+        cooperator.coiterate(work).detach();
+    }
+    assert_eq!(clock.jump(ms(0)).join(""), "abcab");
+    assert_eq!(clock.jump(ms(0)).join(""), "abcabcaca");
+}
+
+#[test]
+fn c133_a_task_that_waits_for_a_deferred_is_idle() {
+    let mut clock = Clock::new();
+    let (wait, resolver) = Deferred::<()>::new();
+    let log = clock.log.clone();
+    let steps = [Deferred::succeed(()), wait, Deferred::succeed(())];
+    let done = Cooperator::new(&clock.reactor)
+        .coiterate(steps.into_iter().inspect(move |_| log.say("step")));
+    assert_eq!(clock.jump(ms(0)).len(), 2);
+    assert_eq!(clock.jump(ms(100)).len(), 2);
+    assert!(clock.l.next_turn().is_none(), "nothing is scheduled");
+    resolver.callback(());
+    assert_eq!(clock.jump(ms(0)).len(), 3);
+    given(done).take().unwrap();
+}
+
+#[test]
+fn c133_a_failure_or_a_panic_ends_its_task_alone() {
+    let (failing, resolver) = Deferred::<()>::new();
+    let mut failing = Some(failing);
+    let panics = || -> couplet::Result<()> { panic!("oh") };
+    let mut clock = Clock::new();
+    let cooperator = Cooperator::new(&clock.reactor);
+    let (refuses, first_dropped) = holding(|| Err(Failure::msg("no")));
+    let (breaks, second_dropped) = holding(panics);
+    let (waits, third_dropped) = holding(move || failing.take().expect("it ends"));
+    let (other, count) = counting();
+    let ends = [
+        given(cooperator.coiterate(refuses)),
+        given(cooperator.coiterate(breaks)),
+        given(cooperator.coiterate(waits)),
+    ];
+    let _other = cooperator.cooperate(other);
+    clock.jump(ms(0));
+    resolver.errback(Failure::msg("later"));
+    clock.jump(ms(0));
+    assert_eq!(ends[0].text(), "no");
+    let panicked = ends[1].take().unwrap_err();
+    assert_eq!(panicked.downcast_ref(), Some(&Panicked("oh".into())));
+    assert_eq!(ends[2].text(), "later");
+    assert!(first_dropped.get() && second_dropped.get() && third_dropped.get());
+    assert!(count.get() > 1000, "the other task goes on");
+}
+
+#[test]
+fn c133_a_stop_ends_the_work_and_fails_those_who_wait() {
+    let mut clock = Clock::new();
+    let (work, dropped) = holding(|| ());
+    let task = Cooperator::new(&clock.reactor).cooperate(work);
+    let (first, second) = (given(task.when_done()), given(task.when_done()));
+    clock.jump(ms(0));
+    assert!(task.is_active() && task.stop() && dropped.get());
+    assert!(first.take().unwrap_err().is::<TaskStopped>());
+    assert!(second.take().unwrap_err().is::<TaskStopped>());
+    assert!(given(task.when_done()).take().unwrap_err().is::<TaskStopped>());
+    assert!(!task.stop() && !task.pause() && !task.resume() && !task.is_active());
+    clock.jump(ms(0));
+    assert!(clock.l.next_turn().is_none());
+}
+
+#[test]
+fn c133_a_stop_cancels_what_the_task_waits_for() {
+    let mut clock = Clock::new();
+    let (wait, resolver) = Deferred::<()>::new();
+    let task = Cooperator::new(&clock.reactor).cooperate([wait]);
+    clock.jump(ms(0));
+    task.stop();
+    assert!(resolver.is_cancelled());
+    let (wait, resolver) = Deferred::<()>::new();
+    let own: Rc<RefCell<Option<CooperativeTask>>> = Rc::default();
+    let stops = own.clone();
+    let stopping = iter::once(wait).inspect(move |_| {
+        stops.take().expect("it is there").stop();
+    });
+    *own.borrow_mut() = Some(Cooperator::new(&clock.reactor).cooperate(stopping));
+    clock.jump(ms(0));
+    assert!(resolver.is_cancelled(), "it was given after the stop");
+}
+
+#[test]
+fn c133_stopping_the_cooperator_fails_every_task() {
+    let mut clock = Clock::new();
+    let cooperator = Cooperator::new(&clock.reactor);
+    let (wait, _resolver) = Deferred::<()>::new();
+    let tasks = [
+        cooperator.cooperate(counting().0),
+        cooperator.cooperate(counting().0),
+        cooperator.cooperate([wait]),
+    ];
+    tasks[1].pause();
+    let ends = tasks.each_ref().map(|task| given(task.when_done()));
+    clock.jump(ms(0));
+    cooperator.stop();
+    for end in ends {
+        assert!(end.take().unwrap_err().is::<SchedulerStopped>());
+    }
+    let (work, count) = counting();
+    assert!(given(cooperator.coiterate(work)).take().unwrap_err().is::<SchedulerStopped>());
+    clock.jump(ms(0));
+    assert!(count.get() == 0 && clock.l.next_turn().is_none());
+}
+
+#[test]
+fn c133_a_paused_task_takes_no_step_until_it_was_resumed_as_often() {
+    let mut clock = Clock::new();
+    let (work, count) = counting();
+    let task = Cooperator::new(&clock.reactor).steps(1).cooperate(work);
+    assert!(!task.resume(), "it isn't paused");
+    clock.jump(ms(0));
+    assert!(task.pause() && task.pause());
+    clock.jump(ms(0));
+    assert!(task.resume());
+    clock.jump(ms(0));
+    assert!(count.get() == 1 && clock.l.next_turn().is_none(), "a paused task costs no turn");
+    assert!(task.resume());
+    clock.jump(ms(0));
+    assert_eq!(count.get(), 2);
+}
+
+#[test]
+fn c133_a_paused_task_waits_for_both_its_deferred_and_the_resume() {
+    let mut clock = Clock::new();
+    let (wait, resolver) = Deferred::<()>::new();
+    let task = Cooperator::new(&clock.reactor).cooperate([wait]);
+    clock.jump(ms(0));
+    task.pause();
+    resolver.callback(());
+    clock.jump(ms(0));
+    assert!(task.is_active());
+    task.resume();
+    clock.jump(ms(0));
+    given(task.when_done()).take().unwrap();
+    let (wait, resolver) = Deferred::<()>::new();
+    let task = Cooperator::new(&clock.reactor).cooperate([wait]);
+    clock.jump(ms(0));
+    assert!(task.pause() && task.resume());
+    clock.jump(ms(0));
+    assert!(task.is_active());
+    resolver.callback(());
+    clock.jump(ms(0));
+    given(task.when_done()).take().unwrap();
+}
+
+#[test]
+fn c133_a_step_may_pause_resume_and_stop_its_own_task() {
+    let mut clock = Clock::new();
+    let own: Rc<RefCell<Option<CooperativeTask>>> = Rc::default();
+    let (me, log) = (own.clone(), clock.log.clone());
+    let mut step = 0;
+    let (work, dropped) = holding(move || {
+        step += 1;
+        log.say(step.to_string());
+        let me = me.borrow().clone().expect("it is there");
+        match step {
+            1 => assert!(me.pause() && me.resume()),
+            2 => assert!(me.pause()),
+            _ => assert!(me.stop()),
+        }
+    });
+    let task = Cooperator::new(&clock.reactor).cooperate(work);
+    *own.borrow_mut() = Some(task.clone());
+    let end = given(task.when_done());
+    assert_eq!(clock.jump(ms(0)), ["1", "2"]);
+    assert_eq!(clock.jump(ms(0)), ["1", "2"]);
+    task.resume();
+    assert_eq!(clock.jump(ms(0)), ["1", "2", "3"]);
+    assert!(end.take().unwrap_err().is::<TaskStopped>());
+    assert!(dropped.get());
+    own.take();
+}
+
+#[test]
+fn c133_cancelling_a_wait_for_the_end_ends_that_wait_alone() {
+    let mut clock = Clock::new();
+    let task = Cooperator::new(&clock.reactor).cooperate([(); 3]);
+    let (first, second, third) = (task.when_done(), task.when_done(), task.when_done());
+    first.cancel();
+    second.cancel();
+    assert!(given(first).take().unwrap_err().is_cancelled());
+    assert!(given(second).take().unwrap_err().is_cancelled());
+    clock.jump(ms(0));
+    given(third).take().unwrap();
+    given(task.when_done()).take().unwrap();
+}
+
+#[test]
+fn c133_a_failure_is_reported_if_nobody_waits_and_a_stop_is_not() {
+    let fails = || iter::once_with(|| Err::<(), _>(Failure::msg("alone")));
+    let mut clock = Clock::new();
+    let reports = unhandled_in(|| {
+        let cooperator = Cooperator::new(&clock.reactor);
+        drop(cooperator.cooperate(fails()));
+        let seen = cooperator.cooperate(fails());
+        cooperator.cooperate(counting().0).stop();
+        cooperator.cooperate([(); 2]).pause();
+        clock.jump(ms(0));
+        assert_eq!(given(seen.when_done()).text(), "alone");
+        assert_eq!(given(seen.when_done()).text(), "alone");
+        cooperator.cooperate(counting().0);
+        cooperator.stop();
+    });
+    assert_eq!(reports, ["alone"]);
+}
+
+#[test]
+fn c133_cancelling_or_dropping_coiterate_stops_the_work() {
+    let mut clock = Clock::new();
+    let cooperator = Cooperator::new(&clock.reactor);
+    let (work, dropped) = holding(|| ());
+    let cancelled = cooperator.coiterate(work);
+    clock.jump(ms(0));
+    cancelled.cancel();
+    assert!(given(cancelled).take().unwrap_err().is_cancelled() && dropped.get());
+    let (work, dropped) = holding(|| ());
+    let awaiting = clock.reactor.spawn({
+        let cooperator = cooperator.clone();
+        async move { cooperator.coiterate(work).await }
+    });
+    clock.jump(ms(0));
+    clock.jump(ms(0));
+    assert!(!dropped.get());
+    awaiting.cancel();
+    clock.jump(ms(0));
+    assert!(dropped.get());
+    awaiting.detach();
+}
+
+#[test]
+fn c133_the_end_of_the_loop_ends_the_work() {
+    let reports = unhandled_in(|| {
+        let Clock { mut l, reactor, .. } = Clock::new();
+        let cooperator = Cooperator::new(&reactor);
+        let (work, dropped) = holding(|| ());
+        let mut end = None;
+        let ended = l.run(|reactor| {
+            end = Some(given(cooperator.coiterate(work)));
+            drop(cooperator.cooperate(counting().0));
+            reactor.call_later(ms(0), {
+                let reactor = reactor.clone();
+                move || reactor.stop()
+            });
+            Ok(())
+        });
+        ended.expect("a run");
+        assert!(end.expect("the work began").take().unwrap_err().is_cancelled() && dropped.get());
+    });
+    assert_eq!(reports, [""; 0]);
+}
+
+#[test]
+fn c133_in_the_simulator_other_calls_come_between_the_slices() {
+    let mut sim = Sim::new(1);
+    let log = Log::default();
+    let said = log.clone();
+    sim.host("works", move |reactor| {
+        let (log, ends, stopping) = (said.clone(), said.clone(), reactor.clone());
+        let mut step = 0;
+        let work = iter::repeat_n((), 2500).inspect(move |()| {
+            step += 1;
+            if step % 1000 == 1 {
+                log.say("slice");
+            }
+        });
+        let between = |name: &'static str| {
+            let said = said.clone();
+            move || said.say(name)
+        };
+        reactor.call_soon(between("before"));
+        let done = Cooperator::new(reactor).coiterate(work);
+        done.map(move |()| {
+            ends.say("done");
+            stopping.stop();
+        })
+        .detach();
+        let (soon, said) = (reactor.clone(), between("between"));
+        reactor.call_soon(move || {
+            soon.call_soon(said);
+        });
+        Ok(())
+    });
+    sim.run_for(Duration::from_secs(1)).expect("no invariant is violated");
+    assert_eq!(log.lines(), ["before", "slice", "slice", "between", "slice", "done"]);
+}

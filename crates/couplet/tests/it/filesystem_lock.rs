@@ -1,0 +1,200 @@
+//! Row 129a: `FilesystemLock`, in memory, in the simulator and in real files.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::defer::TimedOut;
+use couplet::sim::{Fault, Sim};
+use couplet::task::{FilesystemGuard, FilesystemLock};
+
+use crate::defer_witness::{Given, Log, given};
+use crate::task::Clock;
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn held(lock: &FilesystemLock) -> FilesystemGuard {
+    lock.try_lock().expect("no error").expect("it is free")
+}
+
+fn is_free(lock: &FilesystemLock) -> bool {
+    lock.try_lock().expect("no error").is_some()
+}
+
+#[test]
+fn c129a_a_lock_has_one_holder_at_a_time() {
+    let clock = Clock::new();
+    let (one, same) = (
+        FilesystemLock::new(&clock.reactor, "/var/poems.lock"),
+        FilesystemLock::new(&clock.reactor, "/var/poems.lock"),
+    );
+    let other = FilesystemLock::new(&clock.reactor, "/var/letters.lock");
+    let guard = given(one.lock()).take().expect("it is free");
+    assert!(!is_free(&one) && !is_free(&same) && is_free(&other));
+    drop(guard);
+    assert!(is_free(&same));
+}
+
+/// A wait for a lock that is held for `busy`; returns when it was locked.
+fn waits(longest: Option<Duration>, busy: Duration) -> Duration {
+    let mut clock = Clock::new();
+    let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
+    let lock = longest.into_iter().fold(lock, FilesystemLock::longest_wait);
+    let guard = held(&lock);
+    let waiting: Given<FilesystemGuard> = given(lock.lock());
+    clock.pass(busy);
+    drop(guard);
+    while waiting.is_none() {
+        clock.pass(ms(1));
+    }
+    clock.network.elapsed()
+}
+
+#[test]
+fn c129a_a_wait_tries_again_after_10_ms_and_then_after_twice_the_time_and_at_least_each_second() {
+    for (busy, locked) in [(0, 10), (9, 10), (11, 30), (31, 70), (631, 1270), (1271, 2270)] {
+        assert_eq!(waits(None, ms(busy)), ms(locked), "busy for {busy} ms");
+    }
+    assert_eq!(waits(None, ms(5000)), ms(5270));
+    assert_eq!(waits(Some(ms(20)), ms(51)), ms(70));
+    assert_eq!(waits(Some(ms(5)), ms(11)), ms(15));
+}
+
+#[test]
+fn c129a_a_cancel_or_a_timeout_ends_the_attempts() {
+    let mut clock = Clock::new();
+    let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
+    let guard = held(&lock);
+    let (cancelled, late) = (lock.lock(), lock.lock().add_timeout(&clock.reactor, ms(25)));
+    clock.pass(ms(5));
+    cancelled.cancel();
+    assert!(given(cancelled).take().unwrap_err().is_cancelled());
+    clock.pass(ms(25));
+    assert!(given(late).take().unwrap_err().is::<TimedOut>());
+    assert!(clock.l.next_turn().is_none(), "no attempt is scheduled");
+    drop(guard);
+    assert!(is_free(&lock));
+}
+
+#[test]
+fn c129a_a_lock_that_nobody_takes_is_unlocked() {
+    let mut clock = Clock::new();
+    let lock = FilesystemLock::new(&clock.reactor, "/var/poems.lock");
+    let guard = held(&lock);
+    lock.lock().detach();
+    clock.pass(ms(1));
+    drop(guard);
+    clock.pass(ms(20));
+    assert!(is_free(&lock));
+}
+
+#[test]
+fn c129a_in_the_simulator_a_host_has_its_own_locks_and_its_death_frees_them() {
+    let mut sim = Sim::new(1);
+    let log = Log::default();
+    let mut hosts = ["a", "b"].map(|name| {
+        let said = log.clone();
+        sim.host(name, move |reactor| {
+            let (said, lock) = (said.clone(), FilesystemLock::new(reactor, "/var/poems.lock"));
+            let again = lock.clone();
+            let locked = lock.lock().map(move |guard| {
+                said.say(format!("{name} locked"));
+                assert!(!is_free(&again));
+                // For as long as the program runs.
+                std::mem::forget(Rc::new(guard));
+            });
+            locked.detach();
+            Ok(())
+        })
+    });
+    sim.fault(ms(100), ms(100), Fault::Kill(hosts[1]));
+    sim.run_for(Duration::from_secs(5)).expect("no invariant is violated");
+    assert_eq!(log.lines(), ["a locked", "b locked", "b locked"]);
+    hosts.reverse();
+}
+
+#[cfg(unix)]
+mod real {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    use couplet::Loop;
+
+    use super::*;
+    use crate::unix::Folder;
+
+    #[test]
+    fn c129a_a_lock_is_a_file_that_its_holder_removes() {
+        let (folder, l) = (Folder::new(), Loop::new().expect("a loop"));
+        let lock = FilesystemLock::new(&l.reactor(), folder.path("poems.lock"));
+        assert_eq!(lock.path(), folder.path("poems.lock"));
+        let guard = held(&lock);
+        assert_eq!(folder.names(), ["poems.lock"]);
+        assert!(!is_free(&lock) && !is_free(&lock.clone()));
+        drop(guard);
+        assert_eq!(folder.names(), [""; 0]);
+        assert!(is_free(&lock));
+    }
+
+    #[test]
+    fn c129a_an_error_names_the_path() {
+        let (folder, l) = (Folder::new(), Loop::new().expect("a loop"));
+        let lock = FilesystemLock::new(&l.reactor(), folder.path("none/poems.lock"));
+        let error = lock.try_lock().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("none/poems.lock"), "{error}");
+        assert!(given(lock.lock()).text().contains("none/poems.lock"));
+    }
+
+    /// Ends with the test.
+    struct Running(Child);
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    const HOLDS: &str = "COUPLET_TEST_HOLDS";
+
+    /// Holds the lock until it is killed.
+    fn hold_here(path: &Path) {
+        let l = Loop::new().expect("a loop");
+        let _guard = held(&FilesystemLock::new(&l.reactor(), path));
+        println!("\nlocked");
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).expect("stdin");
+    }
+
+    #[test]
+    fn c129a_a_process_that_dies_leaves_no_lock() {
+        if let Some(path) = std::env::var_os(HOLDS) {
+            return hold_here(Path::new(&path));
+        }
+        let (folder, mut l) = (Folder::new(), Loop::new().expect("a loop"));
+        let path = folder.path("poems.lock");
+        let test = "filesystem_lock::real::c129a_a_process_that_dies_leaves_no_lock";
+        let child = Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", test, "--nocapture"])
+            .env(HOLDS, &path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = Running(child.expect("the test binary can be started"));
+        let said = BufReader::new(child.0.stdout.take().expect("it was piped"));
+        let mut lines = said.lines().map(|line| line.expect("a line"));
+        assert!(lines.any(|line| line == "locked"), "the child has locked it");
+        let lock = FilesystemLock::new(&l.reactor(), &path);
+        assert!(!is_free(&lock));
+        let waiting = lock.lock();
+        child.0.kill().expect("it runs");
+        child.0.wait().expect("it ends");
+        assert_eq!(folder.names(), ["poems.lock"], "the file is left");
+        let guard = l.run_until(waiting).expect("the lock ended with its process");
+        drop(guard);
+        assert_eq!(folder.names(), [""; 0]);
+    }
+}

@@ -1,0 +1,124 @@
+//! Row 125b: what happens to a Deferred, a lock and a future that are used as they should not be.
+
+use std::cell::RefCell;
+use std::panic::catch_unwind;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use couplet::defer::{Deferred, DeferredLock, Failure, Permit};
+use couplet::testing::hold;
+use couplet::{Protocol, Transport};
+
+use crate::defer_witness::{Log, given, unhandled_in};
+use crate::task::Clock;
+
+fn poll<T>(deferred: &mut Deferred<T>) -> Poll<couplet::Result<T>> {
+    Pin::new(deferred).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn c125b_a_deferred_dropped_unfired_runs_its_callbacks_and_reports_its_failure() {
+    let log = Log::default();
+    let (deferred, resolver) = Deferred::<u8>::new();
+    let said = log.clone();
+    drop(deferred.map(move |n| said.say(n.to_string())));
+    assert!(!resolver.is_cancelled());
+    resolver.callback(7);
+    assert_eq!(log.lines(), ["7"]);
+    let reports = unhandled_in(|| {
+        let (deferred, resolver) = Deferred::<u8>::new();
+        drop(deferred);
+        resolver.errback(Failure::msg("late"));
+    });
+    assert_eq!(reports, ["late"]);
+}
+
+/// Echoes 1 MiB for each chunk, so that output waits.
+struct Talks;
+
+impl Protocol for Talks {
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        transport.write(vec![0; 1024 * 1024]);
+    }
+}
+
+#[test]
+fn c125b_a_drained_or_flushed_that_is_awaited_and_dropped_after_the_loss_is_not_reported() {
+    let reports = unhandled_in(|| {
+        let mut held = hold(Talks);
+        held.push(b"?");
+        let transport = held.connection.transport();
+        let mut pending = [transport.drained(), transport.flushed()];
+        assert!(pending.iter_mut().all(|pending| poll(pending).is_pending()));
+        held.wire.reset();
+        held.settle();
+        let after = [transport.drained(), transport.flushed()];
+        assert!(pending.iter().chain(&after).all(Deferred::has_fired));
+        drop((pending, after));
+    });
+    assert_eq!(reports, [""; 0]);
+}
+
+#[test]
+fn c125b_what_is_made_of_a_drained_reports_the_loss() {
+    let reports = unhandled_in(|| {
+        let mut held = hold(Talks);
+        held.push(b"?");
+        held.connection.transport().drained().map(|()| ()).detach();
+        held.wire.reset();
+        held.settle();
+    });
+    assert_eq!(reports.len(), 1, "{reports:?}");
+}
+
+#[test]
+fn c125b_a_lock_held_by_a_cancelled_task_passes_to_the_next() {
+    let mut clock = Clock::new();
+    let lock = DeferredLock::new();
+    let (holding, never) = (lock.clone(), Deferred::<()>::new());
+    let task = clock.reactor.spawn(async move {
+        let _permit = holding.acquire().await?;
+        never.0.await
+    });
+    clock.jump(Duration::ZERO);
+    assert!(lock.is_locked());
+    let slot: Rc<RefCell<Option<Permit>>> = Rc::default();
+    let place = slot.clone();
+    lock.acquire().map(move |permit| *place.borrow_mut() = Some(permit)).detach();
+    assert!(slot.borrow().is_none());
+    task.cancel();
+    clock.jump(Duration::ZERO);
+    assert!(given(task).take().unwrap_err().is_cancelled());
+    assert!(lock.is_locked() && slot.take().is_some());
+    assert!(!lock.is_locked());
+}
+
+#[test]
+fn c125b_a_deferred_polled_or_used_after_its_result_was_taken_panics() {
+    const TAKEN: &str = "this Deferred has already returned its result";
+    for fired_before in [true, false] {
+        let taken = || {
+            let (mut deferred, resolver) = Deferred::<u8>::new();
+            if fired_before {
+                deferred = Deferred::succeed(1);
+            } else {
+                assert!(poll(&mut deferred).is_pending());
+            }
+            resolver.callback(1);
+            assert!(matches!(poll(&mut deferred), Poll::Ready(Ok(1))));
+            deferred
+        };
+        let polls = || drop(poll(&mut taken()));
+        let adds = || drop(taken().map(|n| n + 1));
+        for panicked in [catch_unwind(polls), catch_unwind(adds)] {
+            assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&TAKEN.to_owned()));
+        }
+        // These do nothing.
+        let deferred = taken();
+        deferred.cancel();
+        assert!(deferred.has_fired() && deferred.history().is_none());
+        deferred.detach();
+    }
+}
