@@ -1,10 +1,15 @@
 //! Scheduled work: [`LoopingCall`], [`Cooperator`], [`FilesystemLock`], and `defer_later` and
-//! `timeout` of the [`Reactor`]. Twisted's `task`.
+//! `timeout` of the [`Reactor`]; for tasks in `async` style [`Interval`], [`Scope`], [`TaskLocal`] and
+//! [`Cancelling`]. Twisted's `task`.
 //!
 //! All time is the reactor's, so a test can advance an hour in one step.
 
+mod cancelling;
 mod cooperator;
 mod filesystem_lock;
+mod interval;
+mod local;
+mod scope;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -19,8 +24,12 @@ use crate::defer::{Canceller, Deferred, Resolver, Result, TimedOut};
 use crate::panics::Contained;
 use crate::reactor::{Reactor, Source, Waiting};
 
+pub use cancelling::Cancelling;
 pub use cooperator::{CooperativeTask, Cooperator, SchedulerStopped, TaskStopped};
 pub use filesystem_lock::{FilesystemGuard, FilesystemLock};
+pub use interval::{Interval, yield_now};
+pub use local::{Scoped, TaskLocal};
+pub use scope::Scope;
 
 impl Reactor {
     /// Calls `f` after `delay` and fires with its result. Cancelling before then cancels the call;

@@ -52,6 +52,7 @@
 //! | `setDebugging(True)` | [`keep_histories`], [`Deferred::history`] |
 //! | `pause`, `unpause` | none: return a Deferred from a callback |
 
+mod abort;
 mod cancel;
 mod deferred;
 mod drops;
@@ -68,6 +69,7 @@ mod semaphore;
 mod timeout;
 mod waiters;
 
+pub use abort::AbortOnDrop;
 pub use cancel::Canceller;
 pub use deferred::Deferred;
 pub use error::{AllFailed, Cancelled, Empty, FirstError, Panicked, ResolverDropped, TimedOut};

@@ -56,6 +56,7 @@ pub(crate) enum Waiting {
     Timeout,
     LoopingCall,
     Cooperator,
+    Interval,
     /// A timed call of a connection, cancelled with it.
     Connection(Key),
 }
@@ -70,6 +71,7 @@ impl Waiting {
             Waiting::Timeout => ("a timeout", "let the Deferred that it guards fire, or cancel it"),
             Waiting::LoopingCall => ("a looping call", "`stop()` it"),
             Waiting::Cooperator => ("a cooperator with work to do", "`stop()` it or its tasks"),
+            Waiting::Interval => ("an interval", "drop it, or cancel the task that awaits it"),
         }
     }
 }
@@ -251,8 +253,11 @@ impl Core {
         let noted = places.iter().flat_map(|places| &places.tasks.list);
         noted
             .filter(|(task, _)| tasks.contains(*task))
-            .map(|(_, place)| Leak {
-                what: "a task that has not finished".to_owned(),
+            .map(|(task, place)| Leak {
+                what: match tasks.name(*task) {
+                    Some(name) => format!("the task {name:?}, which has not finished"),
+                    None => "a task that has not finished".to_owned(),
+                },
                 from: format!("spawned at {place}"),
                 cure: "wait for its Deferred, or cancel that",
             })

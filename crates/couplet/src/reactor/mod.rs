@@ -604,7 +604,27 @@ impl Reactor {
         &self,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> Deferred<T> {
-        let (task, deferred) = NewTask::new(self, future);
+        self.spawn_task(None, future)
+    }
+
+    /// [`spawn`](Self::spawn) with a name for the task, which reports of it tell: of a leak, of a task
+    /// that holds up the loop.
+    #[track_caller]
+    pub fn spawn_named<T: 'static>(
+        &self,
+        name: impl Into<Box<str>>,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        self.spawn_task(Some(name.into()), future)
+    }
+
+    #[track_caller]
+    fn spawn_task<T: 'static>(
+        &self,
+        name: Option<Box<str>>,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        let (task, deferred) = NewTask::new(self, name, future);
         self.records.tasks.borrow_mut().add(task);
         self.records.note(pending::TASKS);
         deferred

@@ -42,6 +42,7 @@ struct Spawned {
     waker: Arc<TaskWaker>,
     /// The turn of its last poll.
     polled_in: u64,
+    name: Option<Box<str>>,
     /// It is to be dropped in step 5.
     is_cancelled: bool,
     /// Taken out while it is polled.
@@ -168,9 +169,10 @@ impl NewTask {
     #[track_caller]
     pub(super) fn new<T: 'static>(
         reactor: &Reactor,
+        name: Option<Box<str>>,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> (NewTask, Deferred<T>) {
-        let id = reactor.records.tasks.borrow_mut().reserve();
+        let id = reactor.records.tasks.borrow_mut().reserve(name);
         reactor.records.note_task(id, Location::caller());
         let weak = std::rc::Rc::downgrade(&reactor.records);
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
@@ -202,12 +204,12 @@ impl Tasks {
         }
     }
 
-    fn reserve(&mut self) -> TaskId {
+    fn reserve(&mut self, name: Option<Box<str>>) -> TaskId {
         let id = TaskId(self.entries.next_key());
         let queue = self.queue.clone();
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), queue });
         self.fresh.push(id);
-        self.entries.insert(Spawned { waker, polled_in: 0, is_cancelled: false, task: None });
+        self.entries.insert(Spawned { waker, polled_in: 0, name, is_cancelled: false, task: None });
         id
     }
 
@@ -230,6 +232,10 @@ impl Tasks {
 
     pub(super) fn contains(&self, id: TaskId) -> bool {
         self.entries.get(id.0).is_some()
+    }
+
+    pub(super) fn name(&self, id: TaskId) -> Option<&str> {
+        self.entries.get(id.0)?.name.as_deref()
     }
 
     fn remove(&mut self, id: TaskId) -> Option<Box<dyn Task>> {

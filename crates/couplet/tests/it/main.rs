@@ -49,6 +49,7 @@ mod streams;
 mod suite;
 mod task;
 mod tasks;
+mod tasks_scoped;
 mod tcp;
 mod testing_kit;
 mod threads;

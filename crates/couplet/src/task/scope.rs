@@ -1,0 +1,225 @@
+//! [`Scope`]: tasks that do not outlive what they belong to.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use crate::defer::{Cancelled, Canceller, Deferred, Failure, Resolver, Result};
+use crate::reactor::Reactor;
+
+impl Reactor {
+    /// Runs `body`, and the tasks that it spawns in its [`Scope`], which end before this does:
+    ///
+    /// - it is ready when `body` and all of them have finished, with the result of `body`;
+    /// - when one of them fails or panics, or `body` does, the others are cancelled and waited for; the
+    ///   first failure is the result;
+    /// - a future of this that is dropped, because its task was cancelled, cancels them.
+    ///
+    /// Trio's nurseries, in Rust.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let sum = couplet::run_until(|reactor| {
+    ///     let reactor = reactor.clone();
+    ///     reactor.clone().spawn(async move {
+    ///         reactor
+    ///             .scope(async |scope| {
+    ///                 let parts = [1, 2, 3].map(|n| {
+    ///                     let sleep = reactor.sleep(Duration::from_millis(n));
+    ///                     scope.spawn(async move {
+    ///                         sleep.await?;
+    ///                         Ok(n)
+    ///                     })
+    ///                 });
+    ///                 let mut sum = 0;
+    ///                 for part in parts {
+    ///                     sum += part.await?;
+    ///                 }
+    ///                 Ok(sum)
+    ///             })
+    ///             .await
+    ///     })
+    /// })?;
+    /// assert_eq!(sum, 6);
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first failure; [`Cancelled`] after [`Scope::cancel`].
+    pub async fn scope<T>(&self, body: impl AsyncFnOnce(&Scope) -> Result<T>) -> Result<T> {
+        let scope = Scope { inner: Rc::new(Inner::new(self)) };
+        let ending = Ending(scope.inner.clone());
+        let result = {
+            let mut body = pin!(body(&scope));
+            poll_fn(|cx| match scope.inner.poll_failed(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => body.as_mut().poll(cx).map(Some),
+            })
+            .await
+        };
+        if !matches!(result, Some(Ok(_))) {
+            scope.inner.cancel_children();
+        }
+        poll_fn(|cx| scope.inner.poll_over(cx)).await;
+        drop(ending);
+        let failure = scope.inner.failure.take();
+        match result {
+            Some(Err(failure)) => Err(failure),
+            Some(Ok(value)) => failure.map_or(Ok(value), Err),
+            None => Err(failure.unwrap_or_else(|| Cancelled::of("a scope").into())),
+        }
+    }
+}
+
+/// Where the tasks of [`Reactor::scope`] are spawned; cheap to clone, for tasks that spawn others.
+#[derive(Clone)]
+pub struct Scope {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    reactor: Reactor,
+    /// Law 9: no bound, one for each task that the user has spawned and that runs.
+    children: RefCell<BTreeMap<u64, Canceller>>,
+    spawned: Cell<u64>,
+    /// The first of a task.
+    failure: RefCell<Option<Failure>>,
+    has_failed: Cell<bool>,
+    is_over: Cell<bool>,
+    waiting: Cell<Option<Waker>>,
+}
+
+/// The scope ends: no task is spawned any more, and those that run are cancelled.
+struct Ending(Rc<Inner>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.is_over.set(true);
+        self.0.cancel_children();
+    }
+}
+
+impl Scope {
+    /// Spawns a task that ends before the scope does. The Deferred fires with its value. A failure of
+    /// the task is one of the scope, and the Deferred fails with [`Cancelled`], as it does if the
+    /// scope has ended already; a task whose Deferred was cancelled is none.
+    #[track_caller]
+    pub fn spawn<T: 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + 'static,
+    ) -> Deferred<T> {
+        if self.inner.is_over.get() {
+            return Deferred::fail(Cancelled::of("a task of a scope that has ended"));
+        }
+        self.inner.adopt(self.inner.reactor.spawn(future))
+    }
+
+    /// Cancels the tasks and what else runs in the scope, which fails with [`Cancelled`].
+    pub fn cancel(&self) {
+        self.inner.fail(Cancelled::of("a scope").into());
+    }
+
+    /// How many of its tasks have not ended.
+    pub fn running(&self) -> usize {
+        self.inner.children.borrow().len()
+    }
+}
+
+impl Inner {
+    fn new(reactor: &Reactor) -> Inner {
+        Inner {
+            reactor: reactor.clone(),
+            children: RefCell::default(),
+            spawned: Cell::new(0),
+            failure: RefCell::new(None),
+            has_failed: Cell::new(false),
+            is_over: Cell::new(false),
+            waiting: Cell::new(None),
+        }
+    }
+
+    /// Takes in a task; returns the Deferred for its user.
+    #[track_caller]
+    fn adopt<T: 'static>(self: &Rc<Self>, task: Deferred<T>) -> Deferred<T> {
+        let canceller = task.canceller();
+        let key = self.spawned.replace(self.spawned.get() + 1);
+        self.children.borrow_mut().insert(key, canceller.clone());
+        let (deferred, resolver) = Deferred::with_canceller(move |_| canceller.cancel());
+        let scope = self.clone();
+        task.add_both(move |result| {
+            scope.ended(key, result, resolver);
+            Ok(())
+        })
+        .detach();
+        deferred
+    }
+
+    fn ended<T>(&self, key: u64, result: Result<T>, resolver: Resolver<T>) {
+        let child = self.children.borrow_mut().remove(&key);
+        drop(child);
+        match result {
+            Err(failure) if !failure.is_cancelled() => {
+                self.fail(failure);
+                resolver.errback(Cancelled::of("a task of a scope"));
+            }
+            result => resolver.resolve(result),
+        }
+        self.wake();
+    }
+
+    fn fail(&self, failure: Failure) {
+        if !self.has_failed.replace(true) {
+            self.failure.replace(Some(failure));
+        }
+        self.wake();
+    }
+
+    fn cancel_children(&self) {
+        let keys: Vec<u64> = self.children.borrow().keys().copied().collect();
+        for key in keys {
+            // One at a time: to cancel one may end or spawn others.
+            let child = self.children.borrow().get(&key).cloned();
+            if let Some(child) = child {
+                child.cancel();
+            }
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    fn wait(&self, cx: &Context<'_>) -> Poll<()> {
+        drop(self.waiting.replace(Some(cx.waker().clone())));
+        Poll::Pending
+    }
+
+    /// Ready when a task has failed.
+    fn poll_failed(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.has_failed.get() { Poll::Ready(()) } else { self.wait(cx) }
+    }
+
+    /// Ready when all tasks have ended. After a failure those that are spawned meanwhile are
+    /// cancelled too.
+    fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
+        let _ = self.wait(cx);
+        if self.has_failed.get() {
+            self.cancel_children();
+        }
+        if self.children.borrow().is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("running", &self.running()).finish_non_exhaustive()
+    }
+}

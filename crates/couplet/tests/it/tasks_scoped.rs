@@ -1,0 +1,395 @@
+//! Tasks with a life of their own choosing: those that handle their cancellation, scopes, what ends with
+//! its owner, values of a task; and points in time for them.
+
+use std::cell::{Cell, RefCell};
+use std::future::pending;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::defer::{Cancelled, Panicked};
+use couplet::task::{Cancelling, Scope, yield_now};
+use couplet::testing::{failure_of, no_result_yet, success_of};
+use couplet::{Deferred, Failure, Result};
+use futures_util::{FutureExt, StreamExt};
+
+use crate::defer_witness::unhandled_in;
+use crate::suite::recorder::Log;
+use crate::task::Clock;
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Logs a line when dropped.
+struct Drops(Log, &'static str);
+
+impl Drop for Drops {
+    fn drop(&mut self) {
+        self.0.note(self.1);
+    }
+}
+
+/// Never finishes; logs when it is dropped.
+async fn sleeps(log: Log, dropped: &'static str) -> Result<()> {
+    let _drops = Drops(log, dropped);
+    pending().await
+}
+
+// Cancellation that is handled.
+
+#[test]
+fn c125_a_cancel_is_an_error_where_the_task_waits_and_the_result_is_what_it_makes_of_that() {
+    type Talk = fn(Cancelling, Log) -> futures_util::future::LocalBoxFuture<'static, Result<u8>>;
+    let talks: [(Talk, &str); 4] = [
+        // Passes it on.
+        (|cancelling, _| async move { cancelling.or(pending()).await }.boxed_local(), "cancelled"),
+        // Swallows it.
+        (
+            |cancelling, log| {
+                async move {
+                    let failure = cancelling.or::<u8>(sleeping(&log)).await.expect_err("a cancel");
+                    assert!(failure.is::<Cancelled>());
+                    Ok(7)
+                }
+                .boxed_local()
+            },
+            "7",
+        ),
+        // Converts it.
+        (
+            |cancelling, _| {
+                async move {
+                    let answer = cancelling.or(pending()).await;
+                    answer.map_err(|_| Failure::msg("no time left"))
+                }
+                .boxed_local()
+            },
+            "failed: no time left",
+        ),
+        // Has something to do first.
+        (
+            |cancelling, log| {
+                async move {
+                    cancelling.asked().await;
+                    log.note("good-bye");
+                    cancelling.or(async { Ok(()) }).await?;
+                    yield_now().await;
+                    Ok(8)
+                }
+                .boxed_local()
+            },
+            "8",
+        ),
+    ];
+    for (talk, expected) in talks {
+        let (mut clock, log) = (Clock::new(), Log::default());
+        let inner = log.clone();
+        let task = clock.reactor.spawn_cancellable(async move |cancel| talk(cancel, inner).await);
+        clock.jump(s(0));
+        no_result_yet(&task);
+        task.cancel();
+        no_result_yet(&task);
+        clock.jump(s(0));
+        clock.jump(s(0));
+        let got = success_of(task.add_both(|result| {
+            Ok(match result {
+                Ok(value) => value.to_string(),
+                Err(failure) if failure.is_cancelled() => "cancelled".to_owned(),
+                Err(failure) => format!("failed: {failure}"),
+            })
+        }));
+        assert_eq!(got, expected);
+    }
+}
+
+async fn sleeping<T>(log: &Log) -> Result<T> {
+    let _drops = Drops(log.clone(), "dropped");
+    pending().await
+}
+
+#[test]
+fn c125_a_second_cancel_drops_the_task_and_so_does_the_end_of_the_loop() {
+    let stubborn = |log: &Log| {
+        let log = log.clone();
+        async move |cancelling: Cancelling| {
+            cancelling.asked().await;
+            log.note("asked");
+            sleeps(log, "dropped").await
+        }
+    };
+    let (mut clock, log) = (Clock::new(), Log::default());
+    let task = clock.reactor.spawn_cancellable(stubborn(&log));
+    clock.jump(s(0));
+    task.cancel();
+    clock.jump(s(0));
+    assert_eq!(log.take(), ["asked"]);
+    task.cancel();
+    clock.jump(s(0));
+    assert_eq!(log.take(), ["dropped"]);
+    assert!(failure_of(task).is_cancelled());
+
+    let task = clock.reactor.spawn_cancellable(stubborn(&log));
+    clock.jump(s(0));
+    task.cancel();
+    clock.jump(s(0));
+    drop(clock);
+    assert_eq!(log.take(), ["asked", "dropped"]);
+    assert!(failure_of(task).is_cancelled());
+}
+
+#[test]
+fn c125_a_cancel_before_the_first_poll_and_after_the_end() {
+    let mut clock = Clock::new();
+    let early = clock.reactor.spawn_cancellable(async |cancelling| {
+        assert!(cancelling.is_asked());
+        cancelling.or(async { Ok("ready already") }).await
+    });
+    early.cancel();
+    clock.jump(s(0));
+    assert_eq!(success_of(early), "ready already", "what is ready counts");
+    let late = clock.reactor.spawn_cancellable(async |_| Ok(5));
+    clock.jump(s(0));
+    late.cancel();
+    assert_eq!(success_of(late), 5);
+}
+
+// Work that ends with its owner.
+
+#[test]
+fn c125b_what_is_dropped_unpolled_is_cancelled_where_that_was_asked_for() {
+    let (mut clock, log) = (Clock::new(), Log::default());
+    drop(clock.reactor.spawn(sleeps(log.clone(), "the first")));
+    let second = clock.reactor.spawn(sleeps(log.clone(), "the second")).abort_on_drop();
+    let third = clock.reactor.spawn(sleeps(log.clone(), "the third")).abort_on_drop();
+    clock.jump(s(0));
+    drop(second);
+    clock.jump(s(0));
+    assert_eq!(log.take(), ["the second"]);
+    third.into_inner().detach();
+    clock.jump(s(0));
+    assert!(log.take().is_empty());
+    let fires = Deferred::succeed(3).abort_on_drop();
+    assert_eq!(fires.now_or_never().map(|result| result.expect("a value")), Some(3));
+}
+
+// Scopes.
+
+/// Runs a scope; returns what it gave once the loop has nothing left to do at this time.
+fn scoped<T: 'static>(
+    clock: &mut Clock,
+    body: impl AsyncFnOnce(&Scope) -> Result<T> + 'static,
+) -> Deferred<T> {
+    let reactor = clock.reactor.clone();
+    let task = clock.reactor.spawn(async move { reactor.scope(body).await });
+    clock.jump(s(0));
+    clock.jump(s(0));
+    task
+}
+
+#[test]
+fn c125c_a_scope_waits_for_its_tasks_and_theirs() {
+    let (mut clock, log) = (Clock::new(), Log::default());
+    let (reactor, inner) = (clock.reactor.clone(), log.clone());
+    let task = scoped(&mut clock, async move |scope| {
+        let nested = scope.clone();
+        let child = scope.spawn(async move {
+            reactor.sleep(s(1)).await?;
+            let sleep = reactor.sleep(s(1));
+            let nested = nested.spawn(async move {
+                sleep.await?;
+                inner.note("grandchild");
+                Ok(())
+            });
+            nested.detach();
+            Ok(3)
+        });
+        assert_eq!(scope.running(), 1);
+        Ok(child.await? + 1)
+    });
+    clock.jump(s(1));
+    no_result_yet(&task);
+    clock.jump(s(1));
+    assert_eq!((success_of(task), log.take()), (4, vec!["grandchild".to_owned()]));
+}
+
+#[test]
+fn c125c_a_failure_or_a_panic_of_a_task_cancels_the_others_and_the_body() {
+    for panics in [false, true] {
+        let (mut clock, log) = (Clock::new(), Log::default());
+        let (reactor, inner) = (clock.reactor.clone(), log.clone());
+        let task = scoped(&mut clock, async move |scope| {
+            scope.spawn(sleeps(inner.clone(), "one")).detach();
+            let sleep = reactor.sleep(s(1));
+            let fails = scope.spawn(async move {
+                sleep.await?;
+                assert!(!panics, "out of order");
+                Err::<(), _>(Failure::msg("broken"))
+            });
+            scope.spawn(sleeps(inner.clone(), "another")).detach();
+            fails.detach();
+            sleeps(inner, "the body").await
+        });
+        let unhandled = unhandled_in(|| drop(clock.jump(s(1))));
+        let failure = failure_of(task);
+        match panics {
+            true => assert!(failure.is::<Panicked>(), "{failure}"),
+            false => assert_eq!(failure.to_string(), "broken"),
+        }
+        assert_eq!(log.take(), ["the body", "one", "another"]);
+        assert!(unhandled.is_empty(), "{unhandled:?}");
+    }
+}
+
+#[test]
+fn c125c_a_failure_of_the_body_cancels_the_tasks_and_waits_for_them() {
+    let (mut clock, log) = (Clock::new(), Log::default());
+    let (reactor, inner) = (clock.reactor.clone(), log.clone());
+    let task = scoped(&mut clock, async move |scope| {
+        scope.spawn(sleeps(inner.clone(), "a task")).detach();
+        reactor.sleep(s(1)).await?;
+        Err::<(), _>(Failure::msg("the body failed"))
+    });
+    clock.jump(s(1));
+    assert_eq!(log.take(), ["a task"]);
+    assert_eq!(failure_of(task).to_string(), "the body failed");
+}
+
+#[test]
+fn c125c_who_cancels_a_scope_or_drops_it_cancels_its_tasks() {
+    for drops in [false, true] {
+        let (mut clock, log) = (Clock::new(), Log::default());
+        let (inner, kept) = (log.clone(), Rc::new(RefCell::new(None)));
+        let keeps = kept.clone();
+        let task = scoped(&mut clock, async move |scope| {
+            *keeps.borrow_mut() = Some(scope.clone());
+            scope.spawn(sleeps(inner.clone(), "a task")).detach();
+            sleeps(inner, "the body").await
+        });
+        let scope = kept.borrow_mut().take().expect("it has begun");
+        if drops {
+            task.cancel()
+        } else {
+            scope.cancel()
+        }
+        clock.jump(s(0));
+        assert_eq!(log.take(), ["the body", "a task"]);
+        assert!(failure_of(task).is_cancelled());
+        assert!(failure_of(scope.spawn(async { Ok(()) })).is_cancelled(), "it has ended");
+    }
+}
+
+#[test]
+fn c125c_a_task_that_was_cancelled_by_its_user_is_no_failure() {
+    let (mut clock, log) = (Clock::new(), Log::default());
+    let inner = log.clone();
+    let task = scoped(&mut clock, async move |scope| {
+        let child = scope.spawn(sleeps(inner, "a task"));
+        yield_now().await;
+        child.cancel();
+        Ok(child.await.is_err_and(|failure| failure.is_cancelled()))
+    });
+    assert!(success_of(task));
+    assert_eq!(log.take(), ["a task"]);
+}
+
+// Values of a task.
+
+couplet::task_local! {
+    static REQUEST: u64;
+    static SEEN: Rc<Cell<u64>>;
+}
+
+#[test]
+fn c127_each_task_has_its_own_value_across_its_awaits() {
+    let mut clock = Clock::new();
+    let tasks: Vec<_> = (1..4)
+        .map(|n| {
+            let reactor = clock.reactor.clone();
+            clock.reactor.spawn(REQUEST.scope(n, async move {
+                let before = REQUEST.get();
+                reactor.sleep(s(4 - n)).await?;
+                REQUEST.with(|value| *value.expect("it is there") *= 10);
+                let inner = REQUEST.scope(7, async { REQUEST.get() }).await;
+                Ok((before, inner, REQUEST.get()))
+            }))
+        })
+        .collect();
+    for seconds in [0, 1, 1, 1] {
+        clock.jump(s(seconds));
+        assert_eq!(REQUEST.get(), None, "outside there is none");
+    }
+    for (n, task) in (1..4).zip(tasks) {
+        assert_eq!(success_of(task), (Some(n), Some(7), Some(10 * n)));
+    }
+}
+
+#[test]
+fn c127_a_value_outlives_a_panic_and_is_there_for_the_last_drop() {
+    struct Notes;
+    impl Drop for Notes {
+        fn drop(&mut self) {
+            SEEN.with(|seen| seen.expect("it is there").set(1));
+        }
+    }
+    let seen = Rc::new(Cell::new(0));
+    let mut clock = Clock::new();
+    let task = clock.reactor.spawn(SEEN.scope(seen.clone(), async {
+        let _notes = Notes;
+        let panics = async { SEEN.with(|_| panic!("in the middle")) };
+        let _ = std::panic::AssertUnwindSafe(panics).catch_unwind().await;
+        assert!(SEEN.get().is_some());
+        pending::<Result<()>>().await
+    }));
+    clock.jump(s(0));
+    assert_eq!(seen.get(), 0);
+    task.cancel();
+    clock.jump(s(0));
+    assert_eq!(seen.get(), 1);
+    assert!(SEEN.get().is_none());
+}
+
+// Points in time.
+
+#[test]
+fn c130a_an_interval_stays_on_its_grid_and_counts_what_it_skips() {
+    let mut clock = Clock::new();
+    let told = Rc::<RefCell<Vec<(u64, u64)>>>::default();
+    let (reactor, tells, network) = (clock.reactor.clone(), told.clone(), clock.network.clone());
+    let mut ticks = reactor.interval(s(2));
+    let task = reactor.spawn(async move {
+        loop {
+            let points = ticks.tick().await?;
+            tells.borrow_mut().push((network.elapsed().as_secs(), points));
+        }
+        #[expect(unreachable_code, reason = "the type")]
+        Ok(())
+    });
+    clock.jump(s(0));
+    for seconds in [1, 1, 5, 1, 4] {
+        clock.jump(s(seconds));
+    }
+    assert_eq!(*told.borrow(), [(0, 1), (2, 1), (7, 2), (8, 1), (12, 2)]);
+    task.cancel();
+    clock.jump(s(0));
+    let mut none = clock.reactor.interval(s(0));
+    assert!(none.next().now_or_never().flatten().is_some_and(|point| point.is_ok()));
+    assert!(none.next().now_or_never().is_none(), "one a turn");
+    clock.jump(s(0));
+    assert!(none.next().now_or_never().flatten().is_some_and(|point| point.is_ok()));
+    let mut later = clock.reactor.interval(s(2));
+    later.reset();
+    assert!(later.next().now_or_never().is_none());
+    clock.jump(s(2));
+    assert!(later.next().now_or_never().is_some());
+}
+
+#[test]
+fn an_interval_of_a_loop_that_has_ended_fails() {
+    let clock = Clock::new();
+    let mut ticks = clock.reactor.interval(s(2));
+    assert!(ticks.tick().now_or_never().is_some(), "the first one is now");
+    assert!(ticks.tick().now_or_never().is_none());
+    drop(clock);
+    let failure = ticks.tick().now_or_never().expect("it is over").expect_err("no further one");
+    assert!(failure.is_cancelled());
+}
