@@ -684,6 +684,9 @@ impl Driver for Box<dyn Driver> {
     }
 }
 
+/// Chooses one of so many things, at least one, by its index; see [`World::order`].
+pub type Order = Box<dyn FnMut(usize) -> usize>;
+
 /// The services that handles may use immediately. It never calls user code.
 pub trait World {
     /// The only clock. The loop reads it once a turn.
@@ -703,6 +706,12 @@ pub trait World {
     /// The number of the loop in the ids of its connections, in a world where it must be
     /// reproducible. With `None` it is the next one of the process.
     fn serial(&self) -> Option<u32> {
+        None
+    }
+
+    /// The order of what may come in any order: timed calls with one deadline, and tasks that are woken
+    /// in one turn. `None` is that of the requests. A simulator tries others. Asked once, by a new loop.
+    fn order(&self) -> Option<Order> {
         None
     }
 

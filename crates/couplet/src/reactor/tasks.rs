@@ -362,6 +362,11 @@ impl Core {
             if ready.is_empty() {
                 break;
             }
+            if let Some(pick) = &mut self.order {
+                for left in (2..=ready.len()).rev() {
+                    ready.swap(left - 1, pick(left));
+                }
+            }
             for id in ready.drain(..) {
                 self.run_task(id);
             }

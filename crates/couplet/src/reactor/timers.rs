@@ -174,18 +174,48 @@ impl<T> Timers<T> {
     /// Takes out the first value, in the order of (deadline, request), whose deadline is not after
     /// `now` and which was requested before the seq.
     pub(crate) fn pop_due(&mut self, now: Instant, before: Seq) -> Option<T> {
+        let first = self.first_due(now, before)?;
+        self.remove_node(0);
+        self.take(first)
+    }
+
+    /// [`pop_due`](Self::pop_due), but takes any of those with the first deadline: `pick` chooses
+    /// among so many.
+    pub(crate) fn pop_any_due(
+        &mut self,
+        now: Instant,
+        before: Seq,
+        pick: impl FnOnce(usize) -> usize,
+    ) -> Option<T> {
+        let first = self.first_due(now, before)?;
+        let is_due = |node: &Node| {
+            let is_current = self.entries.at(node.entry).is_some_and(|entry| entry.due == node.due);
+            node.due.nanos == first.due.nanos && node.due.asked < before.0 && is_current
+        };
+        let due: Vec<_> = (0..self.heap.len()).filter(|at| is_due(&self.heap[*at])).collect();
+        let index = due[pick(due.len())];
+        let node = self.heap[index];
+        self.remove_node(index);
+        self.take(node)
+    }
+
+    fn take(&mut self, Node { entry, .. }: Node) -> Option<T> {
+        self.entries.remove(self.entries.key_at(entry)).map(|entry| entry.value)
+    }
+
+    /// What [`pop_due`](Self::pop_due) takes; it is the first of the heap.
+    fn first_due(&mut self, now: Instant, before: Seq) -> Option<Node> {
         self.next = None;
         let last = Due::last_at(self.origin, now);
         self.advance(last.tick());
         if before > self.parked_after {
             self.empty(PARKED);
         }
-        while let Some(Node { due, entry }) = self.nearest()
+        while let Some(node @ Node { due, entry }) = self.nearest()
             && due <= last
         {
             if due.asked < before.0 {
-                self.remove_node(0);
-                return self.entries.remove(self.entries.key_at(entry)).map(|entry| entry.value);
+                return Some(node);
             }
             if due.nanos == last.nanos {
                 // All others that are due have the same deadline, and were requested even later.

@@ -28,7 +28,7 @@ use super::shutdown::Stopping;
 use super::table::{Resource, Table};
 use super::timers::Seq;
 use super::{Asking, Call, Reactor, Snapshot, Start, Timed, pending};
-use crate::driver::{Commands, Driver, Event, Key, Outbox, Signal, Ticket};
+use crate::driver::{Commands, Driver, Event, Key, Order, Outbox, Signal, Ticket};
 use crate::layers::{Layer, Side};
 use crate::panics::contain;
 use crate::protocol::Protocol;
@@ -64,6 +64,8 @@ pub(super) struct Core {
     pub(super) drain: Option<Drain>,
     /// Drains in progress. Law 9: one for each that the user asked for.
     pub(super) drains: Vec<Rc<DrainCell>>,
+    /// In a world that tries them: the order of what may come in any order.
+    pub(super) order: Option<Order>,
     pub(super) shutdown_grace: Duration,
     pub(super) job_grace: Duration,
     pub(super) on_snapshot: Option<ShowSnapshot>,
@@ -138,6 +140,7 @@ impl<D: Driver> Engine for D {
 
 impl Core {
     pub(super) fn new(reactor: Reactor, options: &LoopOptions) -> Core {
+        let order = reactor.records.world.order();
         Core {
             reactor,
             table: Table::new(),
@@ -154,6 +157,7 @@ impl Core {
             skip_waiting: false,
             drain: options.drain,
             drains: Vec::new(),
+            order,
             shutdown_grace: options.shutdown_grace,
             job_grace: options.job_grace,
             on_snapshot: None,
@@ -509,7 +513,12 @@ impl Core {
     fn run_timed_calls(&mut self, io: &mut dyn Commands, seq: Seq) {
         let now = self.reactor.now();
         loop {
-            let timed = self.reactor.records.timers.borrow_mut().pop_due(now, seq);
+            let mut timers = self.reactor.records.timers.borrow_mut();
+            let timed = match &mut self.order {
+                None => timers.pop_due(now, seq),
+                Some(pick) => timers.pop_any_due(now, seq, pick),
+            };
+            drop(timers);
             match timed {
                 None => break,
                 Some(Timed::Call(f)) => {

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 use super::faults::Fault;
 use super::kernel::stream::Read;
 use super::kernel::{EndId, Kernel, Notice};
+use super::random::{self, Purpose};
 use super::trace::What;
 use crate::address::Address;
 use crate::driver::{
     Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, ListenOptions, LocalEnd,
-    Outbox, SocketOption, Ticket, World, WriteOutcome,
+    Order, Outbox, SocketOption, Ticket, World, WriteOutcome,
 };
 use crate::slots::Slots;
 
@@ -122,6 +123,13 @@ impl World for System {
 
     fn serial(&self) -> Option<u32> {
         Some(self.serial)
+    }
+
+    fn order(&self) -> Option<Order> {
+        let kernel = self.kernel.borrow();
+        let key = [kernel.shuffled?, u64::from(self.host), u64::from(self.serial)];
+        let mut stream = random::Stream::new(kernel.seed, Purpose::Order, &key);
+        Some(Box::new(move |n| stream.below(n as u64) as usize))
     }
 
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {

@@ -47,6 +47,8 @@ pub(super) enum Purpose {
     Victims,
     /// Datagrams between two hosts.
     Datagrams,
+    /// The order of what may come in any order.
+    Order,
 }
 
 impl Stream {

@@ -156,7 +156,7 @@ fn c125_a_cancel_before_the_first_poll_and_after_the_end() {
 // Work that ends with its owner.
 
 #[test]
-fn c125b_what_is_dropped_unpolled_is_cancelled_where_that_was_asked_for() {
+fn c125d_what_is_dropped_unpolled_is_cancelled_where_that_was_asked_for() {
     let (mut clock, log) = (Clock::new(), Log::default());
     drop(clock.reactor.spawn(sleeps(log.clone(), "the first")));
     let second = clock.reactor.spawn(sleeps(log.clone(), "the second")).abort_on_drop();

@@ -149,6 +149,8 @@ impl Route {
 
 pub(super) struct Kernel {
     pub(super) seed: u64,
+    /// The seed of the order of what may come in any order, where that is shuffled.
+    pub(super) shuffled: Option<u64>,
     /// Nanoseconds since the world began.
     pub(super) now: u64,
     /// The epoch of all hosts' clocks.
@@ -184,6 +186,7 @@ impl Kernel {
         let started = Instant::now();
         Kernel {
             seed,
+            shuffled: None,
             now: 0,
             started,
             queue: BinaryHeap::new(),

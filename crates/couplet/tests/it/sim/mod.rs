@@ -17,3 +17,4 @@ mod replays;
 mod reports;
 pub(crate) mod secure;
 mod services;
+mod shuffled;
