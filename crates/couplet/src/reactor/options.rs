@@ -19,6 +19,9 @@ pub struct LoopOptions {
     pub job_grace: Duration,
     /// Whether a run handles SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
     pub signals: bool,
+    /// Whether the loop brings a runtime of tokio: see [`tokio`](LoopOptions::tokio).
+    #[cfg(feature = "tokio")]
+    pub tokio: bool,
 }
 
 impl Default for LoopOptions {
@@ -28,6 +31,8 @@ impl Default for LoopOptions {
             shutdown_grace: Duration::from_millis(500),
             job_grace: Duration::from_secs(5),
             signals: false,
+            #[cfg(feature = "tokio")]
+            tokio: false,
         }
     }
 }
@@ -58,6 +63,20 @@ impl LoopOptions {
     #[must_use]
     pub fn signals(mut self, on: bool) -> Self {
         self.signals = on;
+        self
+    }
+
+    /// Starts a multi-threaded runtime of tokio with the loop, with one worker thread, and enters it
+    /// around everything that the loop calls: there `tokio::spawn` and the timers and sockets of tokio
+    /// work, and libraries that need them. Its thread waits for them, and wakes the loop, which costs
+    /// two changes of threads a wait; [`embed`](crate::embed) needs none. The runtime is shut down in
+    /// the background when the loop is dropped.
+    ///
+    /// Feature `tokio`. See [the guide](crate::manual::beside_tokio).
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn tokio(mut self) -> Self {
+        self.tokio = true;
         self
     }
 }
