@@ -42,8 +42,8 @@
 //! - The time of [`Loop::next_turn`]. tokio's timers count milliseconds, so a timed call may be up to
 //!   1 ms late. The loop's time is real even where a test pauses tokio's.
 //!
-//! Then the loop is turned until nothing is left: tokio reports an edge, which comes once. After
-//! some turns in a row tokio's other tasks come first, so that neither side starves the other.
+//! Then the loop is turned until nothing is left: tokio reports an edge, which comes once. After 16
+//! turns in a row tokio's other tasks and events come first, so that neither side starves the other.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -53,12 +53,13 @@ use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::yield_now;
 use tokio::time::Sleep;
 
 use crate::reactor::Stopped;
 use crate::{Loop, Reactor, Result, Signal};
 
-/// Most turns in a row, before tokio's other tasks.
+/// Most turns in a row, before tokio's other tasks and events.
 const TURNS: u32 = 16;
 
 /// Runs a program: turns the loop while `program` runs, then stops the reactor and returns the
@@ -203,7 +204,8 @@ impl Embedded {
                 return Ok(Poll::Ready(()));
             }
         }
-        cx.waker().wake_by_ref();
+        // Wakes the task when tokio has looked for events, and not before.
+        let _ = pin!(yield_now()).poll(cx);
         Ok(Poll::Pending)
     }
 }

@@ -22,6 +22,8 @@ mod endpoints;
 mod endpoints_tls;
 mod examples;
 mod framing;
+#[cfg(unix)]
+mod gui;
 mod handles;
 mod lives;
 mod logged;

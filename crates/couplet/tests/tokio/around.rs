@@ -72,7 +72,10 @@ fn contexts(options: LoopOptions) -> Vec<(&'static str, bool)> {
     let noted: Rc<RefCell<Vec<_>>> = Rc::default();
     let setup = |reactor: &Reactor| {
         Asks(noted.clone()).note("setup");
-        let factory = { let noted = noted.clone(); move || Asks(noted.clone()) };
+        let factory = {
+            let noted = noted.clone();
+            move || Asks(noted.clone())
+        };
         let port = reactor.listen(ANY, factory.clone())?;
         reactor.connect(port.host().to_string(), factory).detach();
         let (stopping, asks) = (reactor.clone(), Asks(noted.clone()));
@@ -94,7 +97,10 @@ fn contexts(options: LoopOptions) -> Vec<(&'static str, bool)> {
     });
     l.run_until(script).expect("the task succeeds");
     // Dropped with the loop.
-    l.reactor().call_later(Duration::from_secs(3600), { let asks = Asks(noted.clone()); move || drop(asks) });
+    l.reactor().call_later(Duration::from_secs(3600), {
+        let asks = Asks(noted.clone());
+        move || drop(asks)
+    });
     drop(l);
     noted.take()
 }

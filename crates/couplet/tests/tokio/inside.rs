@@ -1,7 +1,9 @@
 //! `couplet::embed`: the loop in a runtime of tokio.
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use couplet::embed::{self, Embedded};
@@ -123,6 +125,29 @@ fn all_of_a_large_echo_comes_back_though_an_edge_comes_once() {
 }
 
 #[test]
+fn a_loop_with_nothing_to_do_is_left_alone() {
+    let mut polls = 0;
+    current_thread().block_on(async {
+        let mut run = Embedded::begin(new_loop(), |reactor| {
+            reactor.listen(ANY, || Echo)?;
+            reactor.call_later(Duration::from_secs(3600), || ());
+            // Its end is an event of the driver.
+            reactor.defer_to_thread(|| Ok(())).detach();
+            let stopping = reactor.clone();
+            reactor.call_later(Duration::from_millis(20), move || stopping.stop());
+            Ok(())
+        })
+        .expect("it begins");
+        let counted = std::future::poll_fn(|cx| {
+            polls += 1;
+            Pin::new(&mut run).poll(cx)
+        });
+        counted.await.expect("it is stopped");
+    });
+    assert!(polls < 10, "{polls} polls");
+}
+
+#[test]
 fn neither_side_starves_the_other() {
     const ROUNDS: u32 = 10_000;
     /// Far more turns than a fair share.
@@ -132,11 +157,16 @@ fn neither_side_starves_the_other() {
         let (turns, is_done) = (in_loop.clone(), done.clone());
         // Wakes itself in each turn.
         let busy = reactor.spawn(async move {
-            while !is_done.get() && turns.get() < TOO_MANY {
+            // tokio's `yield_now` would wake it from outside of a turn.
+            std::future::poll_fn(|cx| {
                 turns.set(turns.get() + 1);
-                yield_now().await;
-            }
-            Ok(())
+                if is_done.get() || turns.get() == TOO_MANY {
+                    return Poll::Ready(Ok(()));
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await
         });
         for _ in 0..ROUNDS {
             yield_now().await;
@@ -195,7 +225,10 @@ fn dropping_the_future_ends_the_run() {
     current_thread().block_on(async {
         let reason: Rc<RefCell<Option<Reason>>> = Rc::default();
         let program = async |reactor: Reactor| {
-            let factory = { let reason = Rc::clone(&reason); move || Lost(reason.clone()) };
+            let factory = {
+                let reason = Rc::clone(&reason);
+                move || Lost(reason.clone())
+            };
             let port = reactor.listen(ANY, factory)?;
             let connection = reactor.connect(port.host().to_string(), || Echo).await?;
             connection.ask(|_, _| ()).await?;
@@ -224,7 +257,7 @@ fn dropping_the_future_ends_the_run() {
 }
 
 /// Turns on while only the client's end of a connection is there.
-async fn reactor_has_one_end(run: &mut std::pin::Pin<Box<Embedded>>, reactor: &Reactor) -> bool {
+async fn reactor_has_one_end(run: &mut Pin<Box<Embedded>>, reactor: &Reactor) -> bool {
     tokio::select! {
         snapshot = reactor.snapshot() => snapshot.expect("it runs").connections.len() < 2,
         _ = run => panic!("nobody stops it"),
@@ -265,7 +298,8 @@ fn a_failure_is_returned_of_the_program_or_the_setup() {
         let program = async |_| Err::<(), _>(std::io::Error::other("no program").into());
         let failure = embed::run(new_loop(), program).await.expect_err("it fails");
         assert_eq!(failure.to_string(), "no program");
-        let failure = Embedded::begin(new_loop(), |_| Err(std::io::Error::other("no setup").into()));
+        let failure =
+            Embedded::begin(new_loop(), |_| Err(std::io::Error::other("no setup").into()));
         assert_eq!(failure.expect_err("it fails").to_string(), "no setup");
     });
 }

@@ -443,6 +443,12 @@ impl Rig {
             }
             self.turn();
         }
+        if self.kit.is_embedded {
+            for _ in 0..200 {
+                self.l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
+            }
+            assert!(!done(), "{what}: work that neither descriptor nor due time told");
+        }
         let logs: Vec<_> = self.ends.borrow().iter().map(|a| a.log.entries()).collect();
         panic!("{what}: never happened; logs: {logs:#?}");
     }
