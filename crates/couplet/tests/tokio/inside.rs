@@ -20,6 +20,9 @@ use tokio::task::{LocalSet, yield_now};
 
 use crate::{ANY, Echo, address, echoed};
 
+/// Longer than any test takes: whatever reaches it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
@@ -35,7 +38,7 @@ fn beside<T>(test: impl AsyncFnOnce(Reactor) -> Result<T>) -> T {
         let run = Embedded::begin(new_loop(), |_| Ok(()))?;
         let reactor = run.reactor();
         let running = tokio::task::spawn_local(run);
-        let result = test(reactor.clone()).await?;
+        let result = tokio::time::timeout(PATIENCE, test(reactor.clone())).await??;
         reactor.stop();
         running.await??;
         Ok::<_, Failure>(result)
