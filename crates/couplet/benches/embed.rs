@@ -4,12 +4,17 @@
 //!
 //! `cargo bench -p couplet --features tokio --bench embed`
 
+#[path = "rows/program.rs"]
+#[allow(dead_code, reason = "shared with benches of the program")]
+mod program;
+#[allow(dead_code, reason = "shared with benches that time a closure")]
 mod rows;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use couplet::{Loop, LoopOptions, Protocol, Reactor, Result, Transport, embed};
+use program::{pin, processors};
 use rows::row;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,11 +63,18 @@ fn inside(clock: ClockId) -> Result<Duration> {
     runtime().block_on(embed::run(Loop::new()?, program))
 }
 
-fn around(clock: ClockId) -> Result<Duration> {
-    let mut l = Loop::with_options(LoopOptions::default().tokio())?;
-    let at = listen(&l.reactor())?;
-    let client = l.reactor().spawn(trips(at, clock));
-    l.run_until(client)
+/// With the loop on one processor, and the thread of tokio on another or the same.
+fn around(clock: ClockId, loops: Option<usize>, tokios: Option<usize>) -> Result<Duration> {
+    let pinned = std::thread::spawn(move || {
+        // The thread of tokio is started here, and stays where it is.
+        tokios.map(pin).transpose()?;
+        let mut l = Loop::with_options(LoopOptions::default().tokio())?;
+        loops.map(pin).transpose()?;
+        let at = listen(&l.reactor())?;
+        let client = l.reactor().spawn(trips(at, clock));
+        l.run_until(client)
+    });
+    pinned.join().expect("no panic")
 }
 
 fn couplet_alone(clock: ClockId) -> Result<Duration> {
@@ -103,17 +115,22 @@ fn tokio_alone(clock: ClockId) -> Result<Duration> {
 }
 
 fn main() {
+    let (one, other) = processors().expect("the system tells");
     for (name, clock) in
         [("a trip", ClockId::Monotonic), ("a trip, processor time", ClockId::ProcessCPUTime)]
     {
+        let measured = |trips: Result<Duration>| trips.expect("they talk");
         row(
             name,
             TRIPS,
             &mut [
-                ("couplet alone, with a stream", &mut || couplet_alone(clock).expect("it talks")),
-                ("tokio alone, current-thread", &mut || tokio_alone(clock).expect("it talks")),
-                ("the loop inside tokio", &mut || inside(clock).expect("it talks")),
-                ("a runtime around the loop", &mut || around(clock).expect("it talks")),
+                ("couplet alone, a stream", &mut || measured(couplet_alone(clock))),
+                ("tokio alone, current-thread", &mut || measured(tokio_alone(clock))),
+                ("the loop inside tokio", &mut || measured(inside(clock))),
+                ("tokio around the loop, same processor", &mut || {
+                    measured(around(clock, one, one))
+                }),
+                ("tokio around the loop, another", &mut || measured(around(clock, one, other))),
             ],
         );
     }

@@ -54,7 +54,7 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep};
 
 use crate::reactor::Stopped;
 use crate::{Loop, Reactor, Result, Signal};
@@ -149,7 +149,8 @@ impl Embedded {
             return Err(io::Error::new(io::ErrorKind::Unsupported, why).into());
         };
         let watched = watch(descriptor.try_clone_to_owned()?)?;
-        let (reactor, sleep) = (l.reactor(), Box::pin(tokio::time::sleep(Duration::ZERO)));
+        let reactor = l.reactor();
+        let sleep = Box::pin(sleep(Duration::ZERO));
         let mut run = Embedded { l, watched, reactor, sleep, sleeps_until: None, has_ended: false };
         run.l.begin(setup)?;
         Ok(run)

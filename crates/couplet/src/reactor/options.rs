@@ -68,11 +68,12 @@ impl LoopOptions {
 
     /// Starts a multi-threaded runtime of tokio with the loop, with one worker thread, and enters it
     /// around everything that the loop calls: there `tokio::spawn` and the timers and sockets of tokio
-    /// work, and libraries that need them. Its thread waits for them, and wakes the loop, which costs
-    /// two changes of threads a wait; [`embed`](crate::embed) needs none. The runtime is shut down in
-    /// the background when the loop is dropped.
+    /// work, and libraries that need them. Its thread waits for them and wakes the loop, which can
+    /// take much longer than the event itself: [the guide](crate::manual::beside_tokio) has figures, and
+    /// the alternative, `couplet::embed`. The runtime is shut down in the background when the loop is
+    /// dropped.
     ///
-    /// Feature `tokio`. See [the guide](crate::manual::beside_tokio).
+    /// Feature `tokio`.
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn tokio(mut self) -> Self {

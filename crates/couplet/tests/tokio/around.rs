@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use couplet::{Loop, LoopOptions, Protocol, Reactor, Reason, Result, Transport};
 use tokio::runtime::Handle;
+use tokio::time::sleep;
 
 use crate::{ANY, echoed};
 
@@ -27,7 +28,7 @@ fn the_time_the_tasks_and_the_sockets_of_tokio_work_in_a_task_of_the_loop() {
     // As often as the loop runs.
     for word in ["hello", "again"] {
         let answer = run(&mut l, async move |reactor| {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(1)).await;
             let timeout = tokio::time::timeout(Duration::from_millis(1), std::future::pending());
             let () = timeout.await.unwrap_or_default();
             let sum = tokio::spawn(async { 20 + 22 }).await?;

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{LocalSet, yield_now};
+use tokio::time::sleep;
 
 use crate::{ANY, Echo, address, echoed};
 
@@ -190,7 +191,7 @@ fn callbacks_run_in_the_context_of_tokio() {
         fn data_received(&mut self, transport: &Transport, data: &[u8]) {
             let (transport, data) = (transport.clone(), data.to_vec());
             tokio::task::spawn_local(async move {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                sleep(Duration::from_millis(1)).await;
                 transport.write(data);
             });
         }
@@ -203,7 +204,7 @@ fn callbacks_run_in_the_context_of_tokio() {
         stream.read_exact(&mut answer).await?;
         // And a task of the loop waits for tokio's time.
         let slept = async {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(1)).await;
             Ok(())
         };
         reactor.spawn(slept).await?;
