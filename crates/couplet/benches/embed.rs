@@ -7,7 +7,7 @@
 #[path = "rows/program.rs"]
 #[allow(dead_code, reason = "shared with benches of the program")]
 mod program;
-#[allow(dead_code, reason = "shared with benches that time a closure")]
+#[allow(dead_code, clippy::disallowed_methods, reason = "shared with benches that time a closure")]
 mod rows;
 
 use std::net::SocketAddr;
