@@ -16,6 +16,7 @@ mod options;
 mod port;
 mod remote;
 mod run;
+mod runtime;
 mod shutdown;
 mod snapshot;
 mod table;
