@@ -497,6 +497,7 @@ impl Drop for Loop {
     fn drop(&mut self) {
         let Loop { driver, core, runtime, .. } = self;
         let _entered = runtime.enter();
+        core.reactor.records.run_state.set(RunState::Gone);
         for call in core.reactor.records.queue.door.close() {
             drop(call);
         }
