@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::port::PortState;
 use super::runtime::Runtime;
 use super::table::Resource;
 use super::tasks::Tasks;
@@ -512,15 +511,12 @@ impl Drop for Loop {
             match start {
                 Start::Connector(connector) => Core::abandon_connector(&connector),
                 Start::Adoption(adoption) => adoption.abandon(),
-                Start::Port(port) => {
-                    port.state.set(PortState::Stopped);
-                    port.factory.clear();
-                }
+                Start::Port(port) => port.abandon(),
             }
         }
         for key in core.table.keys(|_| true) {
             match core.table.take(key) {
-                Some(Resource::Port(port)) => port.factory.clear(),
+                Some(Resource::Port(port)) => port.abandon(),
                 Some(Resource::Connection(entry)) => {
                     contain("drop of a protocol", move || entry.life.abandon());
                 }
