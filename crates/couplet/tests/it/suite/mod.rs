@@ -194,6 +194,9 @@ macro_rules! all_facts {
                 c105b_who_does_not_finish_is_closed_and_at_last_aborted,
                 c105b_a_cancel_closes_them_at_once,
                 c105b_what_a_question_panics_with_loses_that_connection_alone,
+                c105a_an_upgrade_in_the_same_turn_is_asked_once,
+                c105b_whom_one_drain_closes_another_counts_as_closed,
+                c105b_a_drain_that_was_cancelled_before_it_began_leaves_nothing,
             ]
             upgrading: [
                 c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes,
