@@ -9,7 +9,9 @@
 //! | `tls` | secure connections, and STARTTLS |
 //! | [`layers`] | a step of your own between socket and protocol |
 //! | [`framing`] | finding the messages in a stream, with a grammar of your own |
+//! | [`callbacks_to_async`] | one client, seven times: callbacks, Deferreds, `async`, streams |
 //! | [`deferreds`] | callbacks, Deferreds and `async`: three ways to wait for a result |
+//! | [`cancellation`] | what a cancel reaches, and what it leaves |
 //! | [`time`] | timed calls, timeouts, and repeated work |
 //! | [`threads`] | blocking work, calls from other threads, many cores |
 //! | [`beside_tokio`] | libraries that need tokio, in the same program |
@@ -20,6 +22,8 @@
 
 pub mod back_pressure;
 pub mod beside_tokio;
+pub mod callbacks_to_async;
+pub mod cancellation;
 pub mod deferreds;
 pub mod embedding;
 pub mod endpoints;
