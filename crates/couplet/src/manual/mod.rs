@@ -13,6 +13,7 @@
 //! | [`deferreds`] | callbacks, Deferreds and `async`: three ways to wait for a result |
 //! | [`cancellation`] | what a cancel reaches, and what it leaves |
 //! | [`time`] | timed calls, timeouts, and repeated work |
+//! | [`stopping`] | the order of a shutdown, signals, draining, exit codes |
 //! | [`threads`] | blocking work, calls from other threads, many cores |
 //! | [`beside_tokio`] | libraries that need tokio, in the same program |
 //! | [`embedding`] | a loop inside another loop |
@@ -33,6 +34,7 @@ pub mod half_close;
 pub mod layers;
 pub mod shared_state;
 pub mod simulator;
+pub mod stopping;
 pub mod testing;
 pub mod threads;
 pub mod time;
