@@ -20,11 +20,13 @@
 //! | [`testing`] | testing your protocol, without sockets and without waiting |
 //! | [`simulator`] | assertions that hold in any weather |
 //! | [`half_close`] | the trap of a peer that has stopped sending but still reads |
+//! | [`coming_from_twisted`] | a table of names, what changed and why |
 
 pub mod back_pressure;
 pub mod beside_tokio;
 pub mod callbacks_to_async;
 pub mod cancellation;
+pub mod coming_from_twisted;
 pub mod deferreds;
 pub mod embedding;
 pub mod endpoints;
