@@ -21,11 +21,13 @@
 //! | [`simulator`] | assertions that hold in any weather |
 //! | [`half_close`] | the trap of a peer that has stopped sending but still reads |
 //! | [`coming_from_twisted`] | a table of names, what changed and why |
+//! | [`coming_from_tokio`] | the same, and when tokio is the better choice |
 
 pub mod back_pressure;
 pub mod beside_tokio;
 pub mod callbacks_to_async;
 pub mod cancellation;
+pub mod coming_from_tokio;
 pub mod coming_from_twisted;
 pub mod deferreds;
 pub mod embedding;
