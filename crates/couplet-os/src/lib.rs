@@ -1,4 +1,4 @@
-//! System calls that Couplet needs and neither std nor a safe crate offers.
+//! What Couplet needs and neither std nor a safe crate offers: system calls, and bytes lent to a future.
 //!
 //! The only crate with `unsafe`: one file per mechanism, small functions, a SAFETY line for each
 //! block. It does not depend on `couplet`.
@@ -6,6 +6,7 @@
 pub mod descriptor;
 pub mod heap;
 pub mod interfaces;
+pub mod lend;
 pub mod local;
 pub mod signals;
 pub mod unsent;

@@ -92,6 +92,7 @@
 //! | test a protocol | the chapter [`manual::testing`], then [`testing`] |
 //! | see what a bad network does to your programs | [`sim`] |
 //! | own the loop, or run several | [`Loop`] |
+//! | run beside tokio, or inside another event loop | the chapters [`manual::beside_tokio`], [`manual::embedding`] |
 //! | transform the bytes between a socket and a protocol | [`layers`] |
 //! | write another driver | [`driver`] |
 //!
@@ -108,6 +109,7 @@
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
+//! | `tokio` | | `embed`, a loop inside a runtime of tokio; `LoopOptions::tokio`, a runtime around a loop |
 //!
 //! A program that is shipped can leave both out by `default-features = false`, and name them among
 //! its `dev-dependencies`.
@@ -139,6 +141,8 @@
 mod address;
 pub mod defer;
 pub mod driver;
+#[cfg(all(unix, feature = "tokio"))]
+pub mod embed;
 pub mod endpoints;
 mod error;
 pub mod factory;

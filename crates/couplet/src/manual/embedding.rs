@@ -2,7 +2,8 @@
 //!
 //! A program may already have a loop: from a window system, a game, an audio engine, another
 //! library. Couplet's [`Loop`](crate::Loop) need not own the thread; the other loop can drive its
-//! turns.
+//! turns. If the other loop is tokio's, `couplet::embed` does that, with the feature `tokio`: see
+//! [Using tokio libraries](super::beside_tokio).
 //!
 //! | call | meaning |
 //! | --- | --- |
@@ -76,6 +77,28 @@
 //! # }
 //! # #[cfg(not(unix))] fn main() {}
 //! ```
+//!
+//! ## Which loop, and what it waits with
+//!
+//! Every event loop can wait for a descriptor and until a time, or can be woken by a thread that does.
+//! Whatever woke it, turn once with a wait of zero, then pass on the new time; where the loop reports
+//! edges only, turn until `next_turn` is not in the past.
+//!
+//! | loop | the descriptor | the time of `next_turn` |
+//! | --- | --- | --- |
+//! | `poll`, `select`, `epoll` | one more in the set | the timeout |
+//! | GLib, GTK | `g_unix_fd_add` with `G_IO_IN` | `g_source_set_ready_time` |
+//! | winit | a thread polls it, and wakes with an `EventLoopProxy` | `ControlFlow::WaitUntil` |
+//! | Qt | `QSocketNotifier` | a single-shot `QTimer` |
+//! | libuv | `uv_poll_start` with `UV_READABLE` | `uv_timer_start` |
+//! | tokio | `couplet::embed` has both | |
+//!
+//! Of the program's examples, `poll_loop` drives turns from `poll(2)` beside its own descriptor, and
+//! `gui_loop` from a main loop with events and frames, where a button writes to a connection.
+//!
+//! A frame must be drawn even if the network is never silent. A turn is bounded: a connection delivers
+//! one read in it, and what feeds itself waits for the next. So look at the clock between two turns,
+//! and draw when a frame is due.
 //!
 //! ## Guarantees
 //!

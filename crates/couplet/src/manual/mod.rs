@@ -15,8 +15,8 @@
 //! | [`time`] | timed calls, timeouts, and repeated work |
 //! | [`stopping`] | the order of a shutdown, signals, draining, exit codes |
 //! | [`threads`] | blocking work, calls from other threads, many cores |
-//! | [`beside_tokio`] | libraries that need tokio, in the same program |
-//! | [`embedding`] | a loop inside another loop |
+//! | [`beside_tokio`] | libraries that need tokio: a loop inside tokio, or tokio around a loop |
+//! | [`embedding`] | a loop inside any other loop |
 //! | [`testing`] | testing your protocol, without sockets and without waiting |
 //! | [`simulator`] | assertions that hold in any weather |
 //! | [`half_close`] | the trap of a peer that has stopped sending but still reads |

@@ -18,6 +18,9 @@ pub struct DelayedCall {
 
 impl DelayedCall {
     pub(super) fn new(reactor: &Reactor, delay: Duration, timed: Timed) -> DelayedCall {
+        if reactor.is_gone() {
+            return DelayedCall::never();
+        }
         let deadline = after(reactor.now(), delay);
         let key = reactor.records.with_timers(|timers| timers.insert(deadline, timed));
         DelayedCall { place: Some((Rc::downgrade(&reactor.records), key)) }

@@ -56,7 +56,8 @@ pub struct Drained {
     pub finished: usize,
     /// Those that were closed, and flushed what they had written.
     pub closed: usize,
-    /// Those that did not flush in time.
+    /// Those that were reset: they did not flush in time, or are to be
+    /// [reset unless closed](crate::Transport::set_reset_unless_closed).
     pub aborted: usize,
 }
 
@@ -261,10 +262,13 @@ impl Core {
     /// Notes what becomes of the connections that are left, which are closed or else cut.
     fn mark_left(&mut self, drain: &DrainCell, closes: bool) {
         for (key, fate) in drain.left.borrow_mut().iter_mut() {
-            let cell = self.table.connection(*key).map(|entry| entry.life.cell());
-            // Where only the peer's FIN is missing, it was a close.
-            let is_sent = cell.is_none_or(|cell| cell.buffered() == 0);
-            *fate = if closes || is_sent { Fate::Closed } else { Fate::Aborted };
+            let Some(entry) = self.table.connection(*key) else { continue };
+            let is_reset = match closes {
+                true => entry.life.shuts_down_by_reset(),
+                // Where only the peer's FIN is missing, it was a close.
+                false => entry.life.is_cut_by_reset(),
+            };
+            *fate = if is_reset { Fate::Aborted } else { Fate::Closed };
         }
     }
 
@@ -299,7 +303,8 @@ impl Core {
         for drain in over {
             self.disarm_drain(drain.timer.take());
             let drained = drain.drained.get();
-            tracing::info!(?drained, "drained");
+            let Drained { finished, closed, aborted } = drained;
+            tracing::info!(finished, closed, aborted, "drained");
             let resolver = drain.resolver.take();
             if let Some(resolver) = resolver {
                 resolver.callback(drained);

@@ -16,6 +16,7 @@ mod options;
 mod port;
 mod remote;
 mod run;
+mod runtime;
 mod shutdown;
 mod snapshot;
 mod table;
@@ -242,6 +243,8 @@ enum RunState {
     Idle,
     Running,
     Stopping,
+    /// The loop was dropped: nothing that is requested will happen.
+    Gone,
 }
 
 /// A queued call into user code.
@@ -583,7 +586,8 @@ impl Reactor {
 
     /// Runs a future as a task of this loop; the Deferred fires with its output. Cancelling the
     /// Deferred drops the future, in the turn. A panic in it becomes the failure
-    /// [`Panicked`](crate::defer::Panicked).
+    /// [`Panicked`](crate::defer::Panicked). At the end of a run, or once the loop is dropped, it fails
+    /// with [`Cancelled`](crate::defer::Cancelled).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -624,6 +628,9 @@ impl Reactor {
         name: Option<Box<str>>,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> Deferred<T> {
+        if self.is_gone() {
+            return Deferred::fail(loop_ended());
+        }
         let (task, deferred) = NewTask::new(self, name, future);
         self.records.tasks.borrow_mut().add(task);
         self.records.note(pending::TASKS);
@@ -680,6 +687,10 @@ impl Reactor {
     /// during [`Shutdown::Before`].
     pub fn is_stopping(&self) -> bool {
         self.records.run_state.get() == RunState::Stopping
+    }
+
+    fn is_gone(&self) -> bool {
+        self.records.run_state.get() == RunState::Gone
     }
 
     /// Whether `other` is a handle to the same loop.

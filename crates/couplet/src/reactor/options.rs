@@ -22,6 +22,9 @@ pub struct LoopOptions {
     pub signals: bool,
     /// How long connections of ports may finish when a SIGTERM ends a run; none unless set.
     pub drain: Option<Drain>,
+    /// Whether the loop brings a runtime of tokio: see [`tokio`](LoopOptions::tokio).
+    #[cfg(feature = "tokio")]
+    pub tokio: bool,
 }
 
 impl Default for LoopOptions {
@@ -32,6 +35,8 @@ impl Default for LoopOptions {
             job_grace: Duration::from_secs(5),
             signals: false,
             drain: None,
+            #[cfg(feature = "tokio")]
+            tokio: false,
         }
     }
 }
@@ -70,6 +75,21 @@ impl LoopOptions {
     #[must_use]
     pub fn drain(mut self, times: impl Into<Drain>) -> Self {
         self.drain = Some(times.into());
+        self
+    }
+
+    /// Starts a multi-threaded runtime of tokio with the loop, with one worker thread, and enters it
+    /// around everything that the loop calls: there `tokio::spawn` and the timers and sockets of tokio
+    /// work, and libraries that need them. Its thread waits for them and wakes the loop, which can
+    /// take much longer than the event itself: [the guide](crate::manual::beside_tokio) has figures, and
+    /// the alternative, `couplet::embed`. The runtime is shut down in the background when the loop is
+    /// dropped.
+    ///
+    /// Feature `tokio`.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn tokio(mut self) -> Self {
+        self.tokio = true;
         self
     }
 }

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::port::PortState;
+use super::runtime::Runtime;
 use super::table::Resource;
 use super::tasks::Tasks;
 use super::turn::{Core, Engine, Turns};
@@ -161,6 +162,7 @@ pub struct Loop {
     pub(super) core: Core,
     /// Whether a run handles signals.
     signals: bool,
+    runtime: Runtime,
 }
 
 impl Loop {
@@ -177,18 +179,28 @@ impl Loop {
     ///
     /// # Errors
     ///
-    /// When the system refuses a poll descriptor.
+    /// When the system refuses a poll descriptor, or the runtime of tokio that the options ask for.
     pub fn with_options(options: LoopOptions) -> io::Result<Loop> {
         let driver = Mio::new(options.read_buffer)?;
-        Ok(Loop::with_driver(driver, options))
+        let runtime = Runtime::start(&options)?;
+        Ok(Loop::assemble(driver, options, runtime))
     }
 
     /// A loop over any driver. The turn is compiled for the driver's type.
+    ///
+    /// # Panics
+    ///
+    /// If the options ask for a runtime of tokio, and the system refuses it.
     pub fn with_driver(driver: impl Driver + 'static, options: LoopOptions) -> Loop {
+        let runtime = Runtime::start(&options).expect("the system has room for a runtime of tokio");
+        Loop::assemble(driver, options, runtime)
+    }
+
+    fn assemble(driver: impl Driver + 'static, options: LoopOptions, runtime: Runtime) -> Loop {
         report_to_the_log();
         let reactor = Reactor::new(driver.world(), Tasks::new(driver.waker()));
         let core = Core::new(reactor, &options);
-        Loop { driver: Box::new(driver), core, signals: options.signals }
+        Loop { driver: Box::new(driver), core, signals: options.signals, runtime }
     }
 
     /// A handle to this loop.
@@ -220,6 +232,7 @@ impl Loop {
     ///
     /// When the driver's wait fails.
     pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
+        let _entered = self.runtime.enter();
         self.driver.turn(&mut self.core, Turns::One(at_most))
     }
 
@@ -261,6 +274,7 @@ impl Loop {
 
     /// Turns until the run ends.
     fn turn_many(&mut self) -> io::Result<()> {
+        let _entered = self.runtime.enter();
         while self.driver.turn(&mut self.core, Turns::Many)? {}
         Ok(())
     }
@@ -273,7 +287,11 @@ impl Loop {
     /// The error of `setup`, which ends the run.
     pub fn begin(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
         self.begin_run();
-        let outcome = setup(&self.reactor());
+        let reactor = self.reactor();
+        let outcome = {
+            let _entered = self.runtime.enter();
+            setup(&reactor)
+        };
         if outcome.is_err() {
             self.finish_run();
         }
@@ -339,12 +357,15 @@ impl Loop {
         let slot = outcome.clone();
         let reactor = self.reactor();
         self.begin_run();
-        let waiting = script(&reactor).add_both(move |result| {
-            keep(&slot, result, &reactor);
-            reactor.records.returns.set(true);
-            Ok(())
-        });
-        waiting.detach();
+        {
+            let _entered = self.runtime.enter();
+            let waiting = script(&reactor).add_both(move |result| {
+                keep(&slot, result, &reactor);
+                reactor.records.returns.set(true);
+                Ok(())
+            });
+            waiting.detach();
+        }
         let result = self.turn_until(&outcome);
         self.core.reactor.records.returns.set(false);
         self.restore_signals()?;
@@ -358,7 +379,11 @@ impl Loop {
                 self.core.reactor.records.run_state.set(RunState::Idle);
                 return result;
             }
-            match self.driver.turn(&mut self.core, Turns::Many) {
+            let turned = {
+                let _entered = self.runtime.enter();
+                self.driver.turn(&mut self.core, Turns::Many)
+            };
+            match turned {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
@@ -376,6 +401,7 @@ impl Loop {
 
     /// Ends whatever is left of a run now.
     pub(crate) fn finish_run(&mut self) {
+        let _entered = self.runtime.enter();
         self.core.finish_run(&mut *self.driver);
     }
 }
@@ -385,6 +411,7 @@ impl Loop {
 impl Loop {
     /// Calls the triggers; returns the number of those whose Deferred has not fired.
     pub(crate) fn fire(&mut self, when: super::Shutdown) -> Rc<std::cell::Cell<usize>> {
+        let _entered = self.runtime.enter();
         self.core.fire(when)
     }
 
@@ -468,7 +495,9 @@ impl Drop for Loop {
     /// Ends whatever the loop holds: connections close without a call into their protocols, and
     /// pending Deferreds fail.
     fn drop(&mut self) {
-        let Loop { driver, core, .. } = self;
+        let Loop { driver, core, runtime, .. } = self;
+        let _entered = runtime.enter();
+        core.reactor.records.run_state.set(RunState::Gone);
         for call in core.reactor.records.queue.door.close() {
             drop(call);
         }

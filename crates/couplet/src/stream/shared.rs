@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use couplet_os::lend::Lent;
+
 use super::Stream;
 use crate::ConnectionLost;
 use crate::Deferred;
@@ -19,6 +21,8 @@ use crate::unread::Unread;
 /// The connection of a stream. Neither user code nor a foreign waker is called while `state` is borrowed.
 pub(super) struct Shared {
     pub(super) transport: Transport,
+    /// What arrives while a task waits for it, which reads it from here. The inbox is empty then.
+    lent: Lent,
     state: RefCell<State>,
 }
 
@@ -81,7 +85,11 @@ pub(super) enum Look<T> {
 
 impl Shared {
     pub(super) fn new(transport: &Transport) -> Rc<Shared> {
-        Rc::new(Shared { transport: transport.clone(), state: RefCell::default() })
+        Rc::new(Shared {
+            transport: transport.clone(),
+            lent: Lent::default(),
+            state: RefCell::default(),
+        })
     }
 
     /// Reads by `look`, which gets what has arrived and whether the stream has ended behind it; then it
@@ -91,6 +99,9 @@ impl Shared {
         cx: &mut Context<'_>,
         look: impl FnOnce(&[u8], bool) -> io::Result<Look<T>>,
     ) -> Poll<io::Result<T>> {
+        if !self.lent.is_empty() {
+            return self.poll_look_at_lent(cx, look);
+        }
         let mut state = self.state.borrow_mut();
         let ended = state.read_closed || state.lost.is_some();
         if state.inbox.is_empty()
@@ -124,6 +135,23 @@ impl Shared {
         polled
     }
 
+    /// Reads what is arriving: the stream has not ended, and is not paused.
+    fn poll_look_at_lent<T>(
+        &self,
+        cx: &Context<'_>,
+        look: impl FnOnce(&[u8], bool) -> io::Result<Look<T>>,
+    ) -> Poll<io::Result<T>> {
+        let looked = self.lent.take(|arrived| match look(arrived, false) {
+            Ok(Look::Taken(n, taken)) => (n, Poll::Ready(Ok(taken))),
+            Ok(Look::More) => (0, Poll::Pending),
+            Err(error) => (0, Poll::Ready(Err(error))),
+        });
+        if looked.is_pending() {
+            self.wait_for_bytes(cx);
+        }
+        looked
+    }
+
     /// The most common read: what has arrived, into a slice.
     #[inline]
     pub(super) fn poll_read(
@@ -131,6 +159,13 @@ impl Shared {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        if !self.lent.is_empty() {
+            return Poll::Ready(Ok(self.lent.take(|arrived| {
+                let n = arrived.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&arrived[..n]);
+                (n, n)
+            })));
+        }
         let mut state = self.state.borrow_mut();
         if state.paused || state.read_closed || state.lost.is_some() || buffer.is_empty() {
             drop(state);
@@ -176,7 +211,7 @@ impl Shared {
     /// Whether bytes have arrived that nobody has read.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn has_unread(&self) -> bool {
-        !self.state.borrow().inbox.is_empty()
+        !self.lent.is_empty() || !self.state.borrow().inbox.is_empty()
     }
 
     /// Writes some of `data`, at most [`CHUNK`], once there is room.
@@ -449,12 +484,25 @@ impl Protocol for StreamProtocol {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let Some(shared) = &self.shared else { return };
         let mut state = shared.state.borrow_mut();
-        state.inbox.keep(data);
         let reader = state.reader.take();
-        drop(state);
-        shared.wake(reader);
-        let mut state = shared.state.borrow_mut();
-        if state.reader.is_none() && !state.inbox.is_empty() && !state.paused {
+        if let Some(Reader::Task(task)) = reader
+            && state.inbox.is_empty()
+        {
+            drop(state);
+            let polls = || transport.reactor().poll_here(task);
+            let taken = shared.lent.lend(data, polls);
+            state = shared.state.borrow_mut();
+            if taken < data.len() {
+                state.inbox.keep(&data[taken..]);
+            }
+        } else {
+            state.inbox.keep(data);
+            drop(state);
+            shared.wake(reader);
+            state = shared.state.borrow_mut();
+        }
+        let is_left = !state.inbox.is_empty() && !state.is_released;
+        if state.reader.is_none() && is_left && !state.paused {
             state.paused = true;
             transport.pause_producing();
         }

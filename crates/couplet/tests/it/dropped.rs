@@ -534,6 +534,30 @@ const WAYS: &[(&str, &str, Act)] = &[
             .detach();
         s.turns();
     }),
+    ("spawn_named", "what the task owns", |s| {
+        let bomb = s.bomb();
+        s.reactor.spawn_named("a bomb", async move { Ok(bomb) }).detach();
+        s.turns();
+    }),
+    ("spawn_cancellable", "what it was given is dropped with the task", |s| {
+        let (one, two) = (s.bomb(), s.bomb());
+        let task = s.reactor.spawn_cancellable(async move |cancelling| {
+            let _one = one;
+            cancelling.or(std::future::pending::<couplet::Result<()>>()).await
+        });
+        s.turns();
+        task.cancel();
+        s.turns();
+        drop(task);
+        let task = s.reactor.spawn_cancellable(async move |_| {
+            let _two = &two;
+            std::future::pending::<couplet::Result<()>>().await
+        });
+        s.turns();
+        task.cancel();
+        task.cancel();
+        s.turns();
+    }),
     ("on", "called when the run ends", |s| {
         for when in [Shutdown::Before, Shutdown::During, Shutdown::After] {
             let bomb = s.bomb();

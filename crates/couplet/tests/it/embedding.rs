@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use couplet::{Address, Loop, Protocol, Reactor, Transport};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::suite::outer::is_readable;
 
 #[expect(clippy::disallowed_types, reason = "the peer runs outside of any loop")]
 type Peer = std::net::TcpStream;
@@ -44,15 +45,6 @@ fn turn_to_rest(l: &mut Loop) {
     {
         turn(l);
     }
-}
-
-/// Whether the descriptor is readable within `time`.
-fn is_readable(l: &Loop, time: Duration) -> bool {
-    let timeout = Timespec::try_from(time).expect("a short time");
-    let descriptor = l.descriptor().expect("mio has one");
-    poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout))
-        .expect("an open descriptor")
-        > 0
 }
 
 #[derive(Clone, Default)]

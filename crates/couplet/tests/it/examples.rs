@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_types, reason = "the examples' peers run outside of any loop")]
 
 mod clients;
+#[cfg(unix)]
+mod loops;
 mod servers;
 mod small;
 mod styles;
@@ -170,8 +172,11 @@ struct Running {
 
 impl Running {
     fn start(name: &str, arguments: &[&str]) -> Running {
-        let mut command = example(name);
-        command.args(arguments).env("RUST_BACKTRACE", "0").stdout(Stdio::piped());
+        Running::spawn(example(name).args(arguments))
+    }
+
+    fn spawn(command: &mut Command) -> Running {
+        command.env("RUST_BACKTRACE", "0").stdout(Stdio::piped());
         let mut child = command.spawn().expect("the example starts");
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let _watchdog = watchdog(&child);

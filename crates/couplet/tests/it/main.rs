@@ -25,6 +25,8 @@ mod endpoints_tls;
 mod examples;
 mod filesystem_lock;
 mod framing;
+#[cfg(unix)]
+mod gui;
 mod handles;
 mod lives;
 mod logged;

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use couplet::defer::{Deferred, DeferredLock, Failure, Permit};
-use couplet::testing::hold;
-use couplet::{Protocol, Transport};
+use couplet::testing::{failure_of, hold, no_result_yet};
+use couplet::{Protocol, Shutdown, Transport};
 
 use crate::defer_witness::{Log, given, unhandled_in};
 use crate::task::Clock;
@@ -121,4 +121,49 @@ fn c125b_a_deferred_polled_or_used_after_its_result_was_taken_panics() {
         assert!(deferred.has_fired() && deferred.history().is_none());
         deferred.detach();
     }
+}
+
+#[test]
+fn c125b_what_is_spawned_or_scheduled_after_the_end_fails_with_cancelled() {
+    struct Noted(Log);
+    impl Drop for Noted {
+        fn drop(&mut self) {
+            self.0.say("dropped");
+        }
+    }
+    let log = Log::default();
+    let noted = || Noted(log.clone());
+    let mut clock = Clock::new();
+    let (reactor, never) = (clock.reactor.clone(), noted());
+    let late = Rc::new(RefCell::new(None));
+    let place = late.clone();
+    clock.reactor.on(Shutdown::After, move || {
+        *place.borrow_mut() = Some(reactor.spawn(async move {
+            let _never = never;
+            Ok(())
+        }));
+        Deferred::succeed(())
+    });
+    let stopping = clock.reactor.clone();
+    clock.reactor.call_soon(move || stopping.stop());
+    clock.l.run(|_| Ok(())).expect("the run ends");
+    assert!(failure_of(late.take().expect("it was called")).is_cancelled());
+    assert_eq!(log.lines(), ["dropped"]);
+
+    // Between two runs it waits for the next.
+    let next = clock.reactor.spawn(async { Ok(7) });
+    no_result_yet(&next);
+    assert_eq!(clock.l.run_until(next).expect("the next run"), 7);
+
+    let Clock { l, reactor, .. } = clock;
+    drop(l);
+    let (held, never) = (noted(), noted());
+    let gone = reactor.spawn(async move {
+        let _held = held;
+        Ok(())
+    });
+    assert!(failure_of(gone).is_cancelled());
+    assert!(failure_of(reactor.sleep(Duration::ZERO)).is_cancelled());
+    assert!(!reactor.call_soon(move || drop(never)).active());
+    assert_eq!(log.lines(), ["dropped", "dropped", "dropped"], "nothing is kept");
 }

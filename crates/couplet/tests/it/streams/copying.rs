@@ -104,16 +104,24 @@ fn a_protocol_takes_a_stream_over_with_what_was_not_read() {
             transport.write(data);
         }
     }
-    for mut rig in Rig::both() {
+    for (mut rig, comes_first) in
+        Rig::both().into_iter().chain(Rig::both()).zip([true, true, false, false])
+    {
         let (mut stream, wire) = connected(&mut rig);
-        wire.push(b"header\nbody");
-        rig.turn();
-        wire.push(b", and more");
+        if comes_first {
+            wire.push(b"header\nbody");
+            rig.turn();
+            wire.push(b", and more");
+        }
         let passed_on = start(&mut rig, async move {
             let header = stream.read_line().await?;
             stream.upgrade(Echo);
             Ok(header)
         });
+        if !comes_first {
+            wire.push(b"header\nbody, and more");
+            rig.turn();
+        }
         assert_eq!(passed_on.take().expect("a header").as_deref(), Some(&b"header"[..]));
         wire.push(b", later");
         rig.turn();

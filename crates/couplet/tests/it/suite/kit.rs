@@ -18,6 +18,8 @@ use couplet::{
     Transport, UnixAddress,
 };
 
+#[cfg(unix)]
+use super::outer::Outer;
 use super::peer::{B, Ground, PeerPort, Saw, World};
 use super::recorder::{A, Script};
 use super::sealed::{Seals, tls};
@@ -39,6 +41,8 @@ pub(crate) struct Kit {
     is_unix: bool,
     buffer: Option<usize>,
     layers: Under,
+    /// Turned by an outer loop, and only when that is told to.
+    is_embedded: bool,
 }
 
 /// The layers under every connection of a kit.
@@ -63,16 +67,27 @@ static BIG: LazyLock<Vec<u8>> =
 
 impl Kit {
     pub(crate) const fn mio() -> Kit {
-        Kit { driver: DriverKind::Mio, is_unix: false, buffer: None, layers: Under::Nothing }
+        Kit::of(DriverKind::Mio)
     }
 
     pub(crate) const fn sim() -> Kit {
-        Kit { driver: DriverKind::Sim, is_unix: false, buffer: None, layers: Under::Nothing }
+        Kit::of(DriverKind::Sim)
     }
 
     pub(crate) const fn memory(manner: Manner) -> Kit {
-        let driver = DriverKind::Memory(manner);
-        Kit { driver, is_unix: false, buffer: None, layers: Under::Nothing }
+        Kit::of(DriverKind::Memory(manner))
+    }
+
+    const fn of(driver: DriverKind) -> Kit {
+        let layers = Under::Nothing;
+        Kit { driver, is_unix: false, buffer: None, layers, is_embedded: false }
+    }
+
+    /// Inside an outer loop.
+    #[cfg(unix)]
+    pub(crate) const fn embedded(mut self) -> Kit {
+        self.is_embedded = true;
+        self
     }
 
     /// Puts layers that change nothing under every connection.
@@ -183,6 +198,8 @@ impl Kit {
             },
             ground,
             seals: Seals::default(),
+            #[cfg(unix)]
+            outer: Outer::default(),
             ticking: None,
             ends: RefCell::default(),
             #[cfg(unix)]
@@ -202,6 +219,8 @@ pub(crate) struct Rig {
     pub(crate) network: Option<Network>,
     pub(crate) ground: Ground,
     seals: Seals,
+    #[cfg(unix)]
+    outer: Outer,
     ticking: Option<B>,
     ends: RefCell<Vec<A>>,
     /// For the files of UNIX sockets.
@@ -388,8 +407,21 @@ impl Rig {
     /// One turn without waiting.
     pub(crate) fn turn(&mut self) {
         self.tapped.waits_in_run.set(0);
-        self.l.turn(None).expect("the driver does not fail");
+        self.turn_or_sleep();
         self.seals.pump();
+    }
+
+    /// One turn, unless an outer loop sleeps instead; false when the run has ended.
+    fn turn_or_sleep(&mut self) -> bool {
+        #[cfg(unix)]
+        if self.kit.is_embedded {
+            if self.outer.is_told(&self.l, &self.tapped) {
+                return self.outer.turn(&mut self.l, &self.tapped);
+            }
+            self.tapped.call_on_wait();
+            return true;
+        }
+        self.l.turn(None).expect("the driver does not fail")
     }
 
     pub(crate) fn turns(&mut self, n: usize) {
@@ -410,6 +442,12 @@ impl Rig {
                 self.tapped.nap.set(Duration::from_millis(1));
             }
             self.turn();
+        }
+        if self.kit.is_embedded {
+            for _ in 0..200 {
+                self.l.turn(Some(Duration::ZERO)).expect("the driver does not fail");
+            }
+            assert!(!done(), "{what}: work that neither descriptor nor due time told");
         }
         let logs: Vec<_> = self.ends.borrow().iter().map(|a| a.log.entries()).collect();
         panic!("{what}: never happened; logs: {logs:#?}");
@@ -465,12 +503,25 @@ impl Rig {
                 network.advance(each_wait);
             }
         }));
-        let run = self.l.run(|reactor| {
+        self.run(|reactor| {
             reactor.stop();
             Ok(())
         });
-        run.expect("a stopped run succeeds");
         self.tapped.on_wait.take();
+    }
+
+    /// A run of the loop.
+    pub(crate) fn run(&mut self, setup: impl FnOnce(&Reactor) -> couplet::Result<()>) {
+        if !self.kit.is_embedded {
+            return self.l.run(setup).expect("a stopped run succeeds");
+        }
+        self.l.begin(setup).expect("it begins");
+        let mut rounds = 0;
+        while self.turn_or_sleep() {
+            rounds += 1;
+            assert!(rounds < 100_000, "the run does not end");
+        }
+        self.l.end().expect("nothing is left to end");
     }
 
     // Results.

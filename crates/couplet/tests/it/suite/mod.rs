@@ -15,6 +15,8 @@ pub(crate) mod endings;
 mod finishing;
 mod flushing;
 pub(crate) mod kit;
+#[cfg(unix)]
+pub(crate) mod outer;
 pub(crate) mod peer;
 mod ports;
 mod precedence;
@@ -407,3 +409,9 @@ driver_suite!(
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Completion).unix()
 );
 driver_suite!(sim_unix, crate::suite::kit::Kit::sim().unix());
+
+// Inside another loop, which turns it only when it is told to.
+#[cfg(unix)]
+driver_suite!(mio_embedded, crate::suite::kit::Kit::mio().embedded());
+#[cfg(unix)]
+driver_suite!(mio_unix_embedded, crate::suite::kit::Kit::mio().unix().embedded());

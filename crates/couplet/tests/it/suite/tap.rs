@@ -4,6 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+#[cfg(unix)]
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
@@ -49,6 +51,8 @@ pub(crate) struct Tapped {
     pub(crate) waits_in_run: Cell<u32>,
     /// Called before each wait, to act for the peer during a run.
     pub(crate) on_wait: RefCell<Option<Box<dyn FnMut()>>>,
+    /// When the driver itself is due, in real time, as the loop last asked it.
+    driver_due: Cell<Option<Instant>>,
 }
 
 impl Tapped {
@@ -67,8 +71,29 @@ impl Tapped {
         self.passed.get()
     }
 
+    /// Whether the driver has said to be due by now.
+    pub(crate) fn is_driver_due(&self) -> bool {
+        self.driver_due.get().is_some_and(|due| due <= self.inner.now())
+    }
+
+    /// Lets the test act as in a wait.
+    pub(crate) fn call_on_wait(&self) {
+        let hook = self.on_wait.borrow_mut().take();
+        if let Some(mut hook) = hook {
+            hook();
+            self.on_wait.borrow_mut().get_or_insert(hook);
+        }
+    }
+
     pub(crate) fn counts(&self, key: Key) -> Counts {
         self.counts.borrow().get(&key).cloned().unwrap_or_default()
+    }
+
+    /// Notes what a wait is for, and returns it since the start.
+    pub(crate) fn note_wait(&self, until: Option<Instant>) -> Option<Duration> {
+        let since = until.map(|until| until.saturating_duration_since(self.start));
+        self.waits.borrow_mut().push(since);
+        since
     }
 
     fn count(&self, key: Key, f: impl FnOnce(&mut Counts)) {
@@ -129,6 +154,7 @@ impl Tap {
             waits: RefCell::default(),
             waits_in_run: Cell::default(),
             on_wait: RefCell::default(),
+            driver_due: Cell::default(),
         });
         let tap = Tap { inner, tapped: tapped.clone() };
         (tap, tapped)
@@ -140,13 +166,8 @@ impl Driver for Tap {
         let tapped = self.tapped.clone();
         tapped.waits_in_run.set(tapped.waits_in_run.get() + 1);
         assert!(tapped.waits_in_run.get() < 100_000, "the run does not end");
-        let since = until.map(|until| until.saturating_duration_since(tapped.start));
-        tapped.waits.borrow_mut().push(since);
-        let hook = tapped.on_wait.borrow_mut().take();
-        if let Some(mut hook) = hook {
-            hook();
-            tapped.on_wait.borrow_mut().get_or_insert(hook);
-        }
+        let since = tapped.note_wait(until);
+        tapped.call_on_wait();
         let nap = match since {
             Some(until) if until <= tapped.passed.get() => Duration::ZERO,
             _ => tapped.nap.get(),
@@ -169,6 +190,17 @@ impl Driver for Tap {
 
     fn lent(&self) -> &[u8] {
         self.inner.lent()
+    }
+
+    /// The driver's time is real, the loop's is not: [`Tapped::is_driver_due`] has the answer.
+    fn due(&self) -> Option<Instant> {
+        self.tapped.driver_due.set(self.inner.due());
+        None
+    }
+
+    #[cfg(unix)]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.descriptor()
     }
 }
 

@@ -11,7 +11,7 @@ use super::source::{Code, Mention, assert_none, library};
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
 /// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
 /// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 18] = [
+const MAY_KNOW: [(&str, &[&str]); 19] = [
     ("address", &[]),
     ("slots", &[]),
     ("panics", &[]),
@@ -81,6 +81,7 @@ const MAY_KNOW: [(&str, &[&str]); 18] = [
         &[THE_ROOT, "panics", "defer", "endpoints", "layers", "protocols", "reactor", "unread"],
     ),
     ("services", &[THE_ROOT, "defer", "endpoints", "layers"]),
+    ("embed", &[THE_ROOT, "reactor"]),
 ];
 
 /// Names re-exported at the crate root.

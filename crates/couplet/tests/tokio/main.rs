@@ -1,0 +1,35 @@
+//! A loop inside a runtime of tokio, and a runtime of tokio around a loop.
+
+mod around;
+#[cfg(unix)]
+mod inside;
+
+use std::net::SocketAddr;
+
+use couplet::{Port, Protocol, Reactor, Result, Transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+pub(crate) struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+}
+
+pub(crate) const ANY: &str = "tcp:0:interface=127.0.0.1";
+
+pub(crate) fn address(port: &Port) -> SocketAddr {
+    port.host().socket_addr().expect("a TCP port")
+}
+
+/// What an echo server of this loop answers to a client of tokio.
+pub(crate) async fn echoed(reactor: &Reactor, word: &str) -> Result<String> {
+    let port = reactor.listen(ANY, || Echo)?;
+    let mut stream = TcpStream::connect(address(&port)).await?;
+    stream.write_all(word.as_bytes()).await?;
+    let mut answer = vec![0; word.len()];
+    stream.read_exact(&mut answer).await?;
+    Ok(String::from_utf8(answer)?)
+}
