@@ -73,6 +73,8 @@
 //! | tokio | Couplet |
 //! | --- | --- |
 //! | `#[tokio::main]`, `Runtime::block_on` | [`run_until`](crate::run_until), [`react`](crate::react) with an exit code, [`run`](crate::run) for servers; [`Loop`](crate::Loop) to own it |
+//! | a program of tokio's, with Couplet in it | `embed::run`, with the feature `tokio`; [`beside_tokio`](super::beside_tokio) |
+//! | libraries that need a runtime | `LoopOptions::tokio`, likewise |
 //! | `Handle::current()`, a runtime that is there | a [`&Reactor`](crate::Reactor) that is passed on |
 //! | `spawn_local`; `spawn` | [`spawn`](crate::Reactor::spawn): on the loop's thread, without `Send`; its output is a `Result` |
 //! | `Handle::spawn` from another thread | [`Remote::call`](crate::Remote::call)`(\|reactor\| …)` |
@@ -197,7 +199,8 @@
 //! producer or awaits `drained()`; see [`back_pressure`](super::back_pressure). So `write_all` has returned
 //! before the bytes have left, and `flush` says when they have.
 //!
-//! **Turns.** The loop reads the clock once, delivers events, then timed calls, then polls each woken task
+//! **Turns.** The loop reads the clock once, delivers events (a task that waits for bytes of a stream is
+//! polled where they arrive), makes the timed calls that are due, then polls the other woken tasks, each
 //! once. A task that wakes itself runs in the next turn, after I/O, so nothing starves; effects come in the
 //! order of the requests. That makes runs reproducible: the simulator replays a world from its seed.
 //!
@@ -218,8 +221,8 @@
 //!
 //! ## When tokio is the better choice
 //!
-//! - The libraries that you need are written for it: axum, tonic, reqwest, sqlx and most of the rest. A few
-//!   of them go [along with a loop](super::beside_tokio); a program made of them should be tokio's.
+//! - The libraries that you need are written for it: axum, tonic, reqwest, sqlx and most of the rest. They
+//!   run [beside a loop](super::beside_tokio), but a program that is made of them should be tokio's.
 //! - The work is heavy on the processor, or so uneven that connections should move between cores.
 //! - You need UDP, QUIC, processes, named pipes, or asynchronous files.
 //! - You want what has been in production for years; this is version 0.1.
