@@ -1,9 +1,9 @@
 //! # Cancellation
 //!
-//! To cancel is to say that nobody wants the result any more. It goes to whatever is being waited for
-//! at the moment, stops that, and comes back as the failure [`Cancelled`](crate::defer::Cancelled). What
-//! has fired, or has ended, is not changed by it. A `Cancelled` that nobody handles is not reported,
-//! because somebody asked for it.
+//! A cancel says that the result is no longer wanted. It reaches whatever is being waited for at that
+//! moment, stops it, and comes back as the failure [`Cancelled`](crate::defer::Cancelled). It doesn't
+//! change anything that has already fired or ended. An unhandled `Cancelled` is never reported, because it
+//! was requested.
 //!
 //! | a cancel of | does |
 //! | --- | --- |
@@ -13,17 +13,17 @@
 //! | [`list`](crate::defer::list), [`gather`](crate::defer::gather), [`race`](crate::defer::race), [`first_of`](crate::defer::first_of) | reaches each member |
 //! | [`connect`](crate::Reactor::connect) | stops the attempt, or the reconnecting |
 //! | [`sleep`](crate::Reactor::sleep), [`defer_later`](crate::Reactor::defer_later) | removes the timer |
-//! | [`defer_to_thread`](crate::Reactor::defer_to_thread) | drops a job that hasn't started; one that has runs to its end, and its result is dropped |
-//! | [`acquire`](crate::defer::DeferredLock::acquire), [`get`](crate::defer::DeferredQueue::get), [`wait`](crate::defer::DeferredEvent::wait) | leaves the line; no permit or item is lost |
+//! | [`defer_to_thread`](crate::Reactor::defer_to_thread) | drops a job that hasn't started; a running one finishes, and its result is dropped |
+//! | [`acquire`](crate::defer::DeferredLock::acquire), [`get`](crate::defer::DeferredQueue::get), [`wait`](crate::defer::DeferredEvent::wait) | leaves the queue; no permit or item is lost |
 //! | [`LoopingCall::start`](crate::LoopingCall::start), [`coiterate`](crate::task::Cooperator::coiterate) | stops the calls, and cancels what the last one waits for |
-//! | a [drain](crate::Reactor::drain) | goes on to its next stage: closes what hasn't finished |
+//! | a [drain](crate::Reactor::drain) | moves on to its next stage: closes the connections that haven't finished |
 //! | a task of [`spawn`](crate::Reactor::spawn) | drops its future, in the turn |
 //! | a task of [`spawn_cancellable`](crate::Reactor::spawn_cancellable) | fails what it waits for, once; a second cancel drops its future |
 //!
-//! ## Who cancels
+//! ## What cancels
 //!
-//! - [`cancel`](crate::Deferred::cancel), if you hold the Deferred, and
-//!   [`canceller`](crate::Deferred::canceller), if somebody else does, such as a task that awaits it.
+//! - [`cancel`](crate::Deferred::cancel), on a Deferred that you hold;
+//!   [`canceller`](crate::Deferred::canceller) makes a handle for one that a task awaits.
 //! - A time limit: [`add_timeout`](crate::Deferred::add_timeout) cancels,
 //!   [`timeout`](crate::Reactor::timeout) drops the future.
 //! - A drop: a Deferred that was polled and hasn't fired is cancelled when it is dropped, since the task
@@ -34,8 +34,8 @@
 //!
 //! ## A Deferred that can be cancelled
 //!
-//! The producer knows how to stop its work, so it passes a canceller. This client numbers its requests,
-//! and tells the server when an answer isn't needed:
+//! Only the producer knows how to stop its work, so it supplies a canceller. This client numbers its
+//! requests, and tells the server when an answer is no longer needed:
 //!
 //! ```
 //! use std::collections::HashMap;
@@ -88,14 +88,14 @@
 //! assert!(failure_of(answer).is_cancelled());
 //! ```
 //!
-//! The canceller gets to the protocol by `tell`, like every callback, so it can't find it borrowed.
-//! It doesn't fire the resolver that it is given, so the result is `Cancelled`.
+//! The canceller reaches the protocol by `tell`, as any callback does, so it never finds the protocol
+//! borrowed. It doesn't fire the resolver that it is given, so the result is `Cancelled`.
 //!
 //! ## A task
 //!
-//! Cancelling the Deferred of [`spawn`](crate::Reactor::spawn) raises nothing in the task: its future is
-//! dropped at the `await` where it is, in the turn and never inside of `cancel`. What must happen in any
-//! case goes into a `Drop`:
+//! Cancelling the Deferred of [`spawn`](crate::Reactor::spawn) raises no error in the task: its future is
+//! dropped at the `await` that it has reached, by the turn and never inside `cancel`. Cleanup that must
+//! always happen belongs in a `Drop`:
 //!
 //! ```
 //! use couplet::testing::{Clock, failure_of};
@@ -125,11 +125,11 @@
 //!
 //! ## A task that says good-bye
 //!
-//! A `Drop` can't await. A task that has something to finish is spawned by
-//! [`spawn_cancellable`](crate::Reactor::spawn_cancellable) and waits by
-//! [`Cancelling::or`](crate::task::Cancelling::or). A cancel fails that wait with `Cancelled`, once;
-//! everything else that the task awaits goes on to its end. Its result is what it makes of that. A task
-//! that takes too long over it is dropped by a second cancel:
+//! A `Drop` can't await. A task that needs to finish something first is spawned with
+//! [`spawn_cancellable`](crate::Reactor::spawn_cancellable), and waits with
+//! [`Cancelling::or`](crate::task::Cancelling::or). A cancel fails that wait with `Cancelled`, once; no
+//! other await is interrupted. What the task then returns is the result. A second cancel drops a task that
+//! takes too long:
 //!
 //! ```
 //! use couplet::testing::{hold, success_of};
@@ -169,16 +169,16 @@
 //! | [`add_timeout`](crate::Deferred::add_timeout) | a Deferred, with the callbacks added before it, from the call on | cancels it; a canceller may still supply a result |
 //! | [`timeout`](crate::Reactor::timeout) | any future, from its first poll on | drops it |
 //!
-//! Both fail with [`TimedOut`](crate::defer::TimedOut), and only if theirs is the time that was up: a
-//! cancel from elsewhere stays a cancel. The Deferred of a task has the first too, so a limit can be put
-//! on a task from outside; `spawn_cancellable` is told in that way that its time is up.
+//! Both fail with [`TimedOut`](crate::defer::TimedOut), but only if it was their own time limit: a cancel
+//! from elsewhere remains a cancel. `add_timeout` also limits a task from outside, through its Deferred; a
+//! task of `spawn_cancellable` then gets `Cancelled` and may still say good-bye.
 //!
 //! ## Tasks that belong together
 //!
-//! A task doesn't end with the task that spawned it. Two things tie it:
-//! [`abort_on_drop`](crate::Deferred::abort_on_drop) ties one to a variable, and a
-//! [`scope`](crate::Reactor::scope) ties any number to a block. The block ends when all of them have; a
-//! failure of one cancels the others, and so does dropping the block:
+//! A task doesn't end with the task that spawned it, unless it is tied to it:
+//! [`abort_on_drop`](crate::Deferred::abort_on_drop) ties a task to a variable, and a
+//! [`scope`](crate::Reactor::scope) ties any number of tasks to a block. The block is ready when all of
+//! them have ended; the failure of one cancels the others, and so does dropping the block:
 //!
 //! ```
 //! use couplet::Failure;
@@ -203,7 +203,7 @@
 //!             reactor.sleep(Duration::from_secs(25)).await?;
 //!             Err::<(), _>(Failure::msg("the session is over"))
 //!         });
-//!         let failure = scoped.await.unwrap_err(); // and the heart is still
+//!         let failure = scoped.await.unwrap_err(); // the heart has stopped
 //!         reactor.sleep(Duration::from_secs(60)).await?;
 //!         Ok(failure.to_string())
 //!     })
@@ -215,39 +215,67 @@
 //!
 //! ## Streams
 //!
-//! Dropping a [`Stream`](crate::Stream) closes its connection, after what was written. Dropping the
-//! future of one of its methods stops the wait, and what that means for bytes is this:
+//! Dropping a [`Stream`](crate::Stream) closes its connection once everything written is sent. Dropping
+//! the future of one of its methods ends that wait only; what happens to bytes depends on the method:
 //!
-//! | method | a future that is dropped |
+//! | method | when its future is dropped |
 //! | --- | --- |
-//! | `read`, `read_buf` | has read nothing |
-//! | `read_line`, `read_until`, `Lines::next` | has read nothing: the beginning of a line stays in the stream |
-//! | `Framed::next` | has taken no message; the beginning of one stays with the framer |
-//! | `read_to_end` | what it has read is in the vector |
-//! | **`read_exact`** | what it has read is in the buffer, and **how much is unknown** |
-//! | `write_bytes` | has written nothing |
-//! | **`write_all`** | has written a part, and **how much is unknown** |
-//! | `flush`, `draining` | has changed nothing |
-//! | `shutdown`, `close`, `start_tls` | was begun, and goes on |
-//! | **`copy_bidirectional`** | **closes both connections** |
+//! | `read`, `read_buf` | nothing was read |
+//! | `read_line`, `read_until`, `Lines::next` | nothing was read: a partial line stays in the stream |
+//! | `Framed::next` | no message was taken: a partial one stays in the framer |
+//! | `read_to_end` | the bytes read so far are in the vector |
+//! | **`read_exact`** | the bytes read so far are in the buffer, and **how many is unknown** |
+//! | `write_bytes` | nothing was written |
+//! | **`write_all`** | a part was written, and **how much is unknown** |
+//! | `flush`, `draining`, `Interval::tick` | nothing has changed |
+//! | `shutdown`, `close`, `start_tls` | it was started, and continues |
+//! | **`copy_bidirectional`** | **both connections are closed** |
 //!
-//! So a loop that waits for a line or for something else, whichever is first, loses nothing. After an
-//! interrupted `read_exact` or `write_all` the two sides no longer agree where a message begins: close
-//! the connection, or read by [`framed`](crate::Stream::framed) instead.
+//! So a loop that waits for either a line or something else loses nothing. After an interrupted
+//! `read_exact` or `write_all` the stream is in the middle of a message, and there is no way to find out
+//! where:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use couplet::testing::{hold, success_of};
+//! use couplet::{Protocol, Stream, Transport};
+//!
+//! # struct Idle;
+//! # impl Protocol for Idle { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
+//! let mut held = hold(Idle);
+//! let reactor = held.reactor();
+//! let mut stream = Stream::new(&held.connection.transport());
+//! let task = held.reactor().spawn(async move {
+//!     let mut length = [0; 4];
+//!     let second = Duration::from_secs(1);
+//!     let wait = reactor.timeout(second, async { Ok(stream.read_exact(&mut length).await?) });
+//!     wait.await.unwrap_err(); // half of the length had arrived
+//!     stream.read_exact(&mut length).await?;
+//!     Ok(length)
+//! });
+//! held.push(b"\0\0");
+//! held.advance(Duration::from_secs(1));
+//! held.push(b"\0\x05hello");
+//! assert_eq!(success_of(task), *b"\0\x05he", "neither a length nor a message");
+//! ```
+//!
+//! Close the connection after such a timeout, or read with [`framed`](crate::Stream::framed), which keeps
+//! partial messages.
 //!
 //! ## The end of the loop
 //!
-//! When a run ends, connections are closed first, and whatever waits for one of them fails with the
-//! reason of its loss. A task that this wakes runs once more. Then what is left is dropped: tasks,
-//! timers, calls, jobs that haven't begun. Their Deferreds fail with `Cancelled`, "the loop has ended",
-//! which the last callbacks may see. Nothing waits for a task: work that must be finished first belongs
-//! into a [`Shutdown::Before`](crate::Shutdown::Before) trigger; see [`stopping`](super::stopping).
+//! When a run ends, connections are closed first, and operations that wait for one fail with the reason of
+//! its loss. A task woken by that is polled once more. Then the remaining tasks, timers, calls and jobs are
+//! dropped, and their Deferreds fail with `Cancelled`; their callbacks still run. The loop doesn't wait for
+//! tasks: work that must be finished first belongs in a
+//! [`Shutdown::Before`](crate::Shutdown::Before) trigger; see [`stopping`](super::stopping).
 //!
 //! ## Pitfalls
 //!
-//! **Polled or not.** A Deferred that was never polled is only detached when it is dropped: its work
-//! goes on. Once polled, by an `await` or a `select!`, dropping it cancels. `detach()` cancels in neither
-//! case, `abort_on_drop()` in both:
+//! **Polled or not.** Dropping a Deferred that was never polled only detaches it: its work continues. Once
+//! it was polled, by an `await` or a `select!`, dropping it cancels. `detach()` never cancels, and
+//! `abort_on_drop()` always does:
 //!
 //! ```
 //! use couplet::Deferred;
@@ -267,21 +295,21 @@
 //! assert!(resolver.is_cancelled());
 //! ```
 //!
-//! So a task that spawns another and drops the Deferred leaves it running, and one that awaits it for a
-//! while takes it along.
+//! So a task that spawns another and drops the Deferred leaves it running, while one that is dropped
+//! during `.await` cancels it.
 //!
-//! **An errback that handles everything handles a cancel too.** After
-//! `add_errback(|_| Ok(default))` or `unwrap_or_default()` the work goes on as if there were a result. In
-//! a retry loop that is a task that can't be stopped. Ask [`is_cancelled`](crate::Failure::is_cancelled)
-//! first, and pass it on.
+//! **An errback that handles everything handles a cancel too.** `add_errback(|_| Ok(default))` and
+//! `unwrap_or_default()` turn it into a result, and a retry loop around them can't be stopped. Check
+//! [`is_cancelled`](crate::Failure::is_cancelled) first, and pass such a failure on.
 //!
-//! **A canceller may say no.** If it supplies a value, that is the result, and a timeout is none.
+//! **A canceller may supply a result.** Then there is no `Cancelled`, and a timeout that caused the cancel
+//! is no timeout.
 //!
-//! **A cancel is not a rollback.** What has been written is on its way, and what a thread does goes on.
-//! State that must change as a whole changes between two `await`s, where a task is never dropped.
-//! Permits of locks are released by their drop.
+//! **A cancel is not a rollback.** Bytes that were written are on their way, and a running thread finishes.
+//! Change state that must stay consistent between two `await`s, where a task is never dropped. Permits of
+//! locks and semaphores are released when they are dropped.
 //!
-//! **A chain without a canceller fails at once, and its work goes on.** The poems of
-//! [`callbacks_to_async`](super::callbacks_to_async) up to step 6 are read to their end after a cancel.
-//! A stream closes its connection; a protocol does so by a canceller that calls
-//! [`abort_connection`](crate::Transport::abort_connection).
+//! **Without a canceller, only the Deferred is cancelled.** In steps 3 to 6 of
+//! [`callbacks_to_async`](super::callbacks_to_async) a cancelled poem is still read to its end, because
+//! nothing closes the connection. A stream does so when it is dropped; a protocol needs a canceller that
+//! calls [`abort_connection`](crate::Transport::abort_connection).

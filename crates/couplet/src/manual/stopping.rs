@@ -1,20 +1,20 @@
 //! # Stopping well
 //!
-//! [`Reactor::stop`](crate::Reactor::stop), Ctrl-C and SIGTERM end a run in the same order. Nothing is cut
-//! off in the middle of a callback: `stop` only records the request, and the turn goes on to its end.
+//! [`Reactor::stop`](crate::Reactor::stop), Ctrl-C and SIGTERM end a run in the same order. `stop` only
+//! records the request; the shutdown begins at the end of the turn:
 //!
-//! | | what happens | waits |
+//! | | what happens | waits for at most |
 //! | --- | --- | --- |
-//! | 1 | [`Shutdown::Before`](crate::Shutdown::Before) triggers are called; everything still runs | for their Deferreds, without a limit |
+//! | 1 | [`Shutdown::Before`](crate::Shutdown::Before) triggers are called; everything still runs | as long as their Deferreds take |
 //! | 2 | ports close, attempts to connect fail, connections flush and are lost with [`Reason::Shutdown`](crate::Reason::Shutdown) | [`shutdown_grace`](crate::LoopOptions::shutdown_grace), 500 ms |
 //! | 3 | jobs of [`defer_to_thread`](crate::Reactor::defer_to_thread) finish | [`job_grace`](crate::LoopOptions::job_grace), 5 s |
-//! | 4 | tasks that a loss has woken run once more; [`During`](crate::Shutdown::During), then [`After`](crate::Shutdown::After) triggers are called | not |
-//! | 5 | tasks, timers and calls that are left are dropped; their Deferreds fail with [`Cancelled`](crate::defer::Cancelled) | not |
+//! | 4 | tasks woken by the loss of a connection are polled once more; [`During`](crate::Shutdown::During), then [`After`](crate::Shutdown::After) triggers are called | |
+//! | 5 | the remaining tasks, timers and calls are dropped; their Deferreds fail with [`Cancelled`](crate::defer::Cancelled) | |
 //!
-//! [`is_stopping`](crate::Reactor::is_stopping) is true from step 2 on. A panic or a failure of a trigger
-//! is logged, and stops no other. The loop can run again afterwards (contract 99 to 104).
+//! [`is_stopping`](crate::Reactor::is_stopping) is true from step 2 on. A trigger that panics or fails is
+//! logged, and the others are still called. The loop can run again afterwards (contract 99 to 104).
 //!
-//! What takes time belongs into `Before`, with a time limit of its own:
+//! Work that takes time belongs in `Before`, with a time limit of its own:
 //!
 //! ```
 //! use std::{cell::RefCell, rc::Rc, time::Duration};
@@ -47,7 +47,7 @@
 //!     let after = log.clone();
 //!     reactor.on(Shutdown::After, move || {
 //!         after.borrow_mut().push("after".to_owned());
-//!         Deferred::succeed(()) // not waited for
+//!         Deferred::succeed(()) // not awaited
 //!     });
 //! #   struct Server;
 //! #   impl Protocol for Server { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
@@ -66,33 +66,33 @@
 //! ## Signals
 //!
 //! [`run`](crate::run), [`run_until`](crate::run_until) and [`react`](crate::react) handle signals; a
-//! [`Loop`](crate::Loop) of your own does with [`LoopOptions::signals`](crate::LoopOptions::signals), and
-//! not otherwise.
+//! [`Loop`](crate::Loop) of your own does so only with
+//! [`LoopOptions::signals`](crate::LoopOptions::signals).
 //!
-//! | signal | |
+//! | signal | effect |
 //! | --- | --- |
 //! | SIGINT (Ctrl-C) | stops |
 //! | SIGTERM | drains first, if [`LoopOptions::drain`](crate::LoopOptions::drain) says so, then stops |
-//! | a second one during a drain | ends the drain and whatever step 1 waits for; the flush of step 2 follows |
+//! | a second one during a drain | ends the drain and all of step 1; step 2 follows |
 //! | a second one otherwise, a third after a drain | ends the run immediately |
-//! | SIGUSR1 | shows a [`Snapshot`](crate::reactor::Snapshot): what is open, and what is waited for |
+//! | SIGUSR1 | shows a [`Snapshot`](crate::reactor::Snapshot) of what is open and pending |
 //!
-//! When a callback doesn't return, nobody reads signals: one that hasn't been read for a second lets the
-//! next one kill the process.
+//! A callback that doesn't return blocks the loop, which then can't handle signals either. If one has
+//! waited for a second, the next one kills the process.
 //!
 //! ## Draining
 //!
-//! Stopping gives a connection half a second to flush what was written. It doesn't wait for an answer that
-//! isn't written yet. A server that should finish what it has begun drains first:
+//! A stop gives connections half a second to flush what they have written. It doesn't wait for answers
+//! that aren't written yet. A server that should finish the requests in progress drains first:
 //!
-//! 1. Its ports close, so clients go elsewhere.
-//! 2. [`Protocol::draining`](crate::Protocol::draining) is called on each connection of a port. One that is
-//!    idle closes; one that is busy closes when it is done.
-//! 3. After [`Drain::finish`](crate::reactor::Drain::finish) those that are left are closed like by a stop,
-//!    and after [`Drain::close`](crate::reactor::Drain::close), 500 ms unless set, aborted.
+//! 1. The ports close, so new clients go elsewhere.
+//! 2. [`Protocol::draining`](crate::Protocol::draining) is called on each connection that a port accepted.
+//!    An idle protocol closes; a busy one closes when it is done.
+//! 3. After [`Drain::finish`](crate::reactor::Drain::finish) the remaining connections are closed, as by a
+//!    stop, and after another [`Drain::close`](crate::reactor::Drain::close), 500 ms unless set, aborted.
 //!
-//! The default of `draining` does nothing, so without it every drain takes the whole time. It is a few
-//! lines where a protocol knows whether it is busy:
+//! The default of `draining` does nothing, so a drain of protocols that don't implement it takes the whole
+//! of `finish`. A protocol that knows whether it is busy needs a few lines:
 //!
 //! ```
 //! use std::time::Duration;
@@ -147,15 +147,15 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! | to drain | |
+//! | to drain | use |
 //! | --- | --- |
-//! | one port, for a change of its configuration | [`Port::drain`](crate::Port::drain) |
-//! | all ports; connections that we made stay | [`Reactor::drain`](crate::Reactor::drain) |
+//! | one port, to reconfigure it, say | [`Port::drain`](crate::Port::drain) |
+//! | all ports, but not the connections that we made | [`Reactor::drain`](crate::Reactor::drain) |
 //! | before every stop | the same, in a `Before` trigger |
 //! | before a stop by SIGTERM | [`LoopOptions::drain`](crate::LoopOptions::drain) |
 //!
-//! The last one is the usual choice: a supervisor sends SIGTERM and waits, a person at a terminal presses
-//! Ctrl-C and doesn't. A server's `main` is then:
+//! The last one is the usual choice: a supervisor sends SIGTERM and waits; Ctrl-C comes from a person who
+//! doesn't want to. A server's `main` is then:
 //!
 //! ```
 //! use std::time::Duration;
@@ -175,9 +175,9 @@
 //! }
 //! ```
 //!
-//! In `async` style a handler looks at [`is_draining`](crate::Transport::is_draining) between two requests.
-//! One that is idle waits for a line, so let it wait for an event too; `read_line` may be dropped without
-//! losing a byte ([`cancellation`](super::cancellation#streams)):
+//! In `async` style, a handler checks [`is_draining`](crate::Transport::is_draining) between two requests.
+//! An idle handler is waiting for a line, so it waits for an event at the same time; dropping `read_line`
+//! loses no bytes ([`cancellation`](super::cancellation#streams)):
 //!
 //! ```
 //! use std::pin::pin;
@@ -194,7 +194,7 @@
 //!             Either::Right(_) => break,
 //!         };
 //!         let Some(line) = line else { break };
-//!         stream.write_all(line).await?; // is finished, whatever happens
+//!         stream.write_all(line).await?; // always finished
 //!     }
 //!     Ok(stream.close().await?)
 //! }
@@ -230,23 +230,23 @@
 //!
 //! ## A part must not pass for a whole
 //!
-//! Where the end of the stream ends a message, as in HTTP/1.0 or a poem, a server that ends sends half of
-//! it and a FIN, and the peer takes the half for the whole. Call
-//! [`set_reset_unless_closed`](crate::Transport::set_reset_unless_closed) in `connection_made`: from then
-//! on every end that the protocol hasn't asked for is a reset. That covers the stop of the reactor, a drain
-//! whose time is up, a panic, and a process that is killed; [`simulator`](super::simulator) shows the
-//! last. Protocols whose messages have a length or an end mark don't need it.
+//! In some protocols the end of the stream ends the message, as in HTTP/1.0. If such a server stops in the
+//! middle, the peer gets half a message and a FIN, and takes it for the whole. Call
+//! [`set_reset_unless_closed`](crate::Transport::set_reset_unless_closed) in `connection_made`: then every
+//! end that the protocol didn't request is a reset. That covers a stop, a drain whose time is up, a panic,
+//! and a killed process; [`simulator`](super::simulator) has an example of the last. Protocols whose
+//! messages have a length or a terminator don't need it.
 //!
 //! ## Exit codes
 //!
-//! A server that was told to end and did so has succeeded, so `main` returns what `run` does: `Ok`. A
-//! script that was interrupted hasn't, and a shell must be able to tell. [`react`](crate::react) is
-//! `run_until` for programs, and returns the exit code:
+//! A server that stops on request has succeeded: [`run`](crate::run) returns `Ok` after a signal too. A
+//! script that was interrupted has not, and its caller should notice. [`react`](crate::react) is
+//! `run_until` for such programs, and returns the exit code:
 //!
-//! | the program | exit code |
+//! | the run ends because | exit code |
 //! | --- | --- |
-//! | its Deferred fires, or it calls `stop` | 0 |
-//! | its Deferred fails | 1, and the failure is logged, or printed to stderr |
+//! | the Deferred fires, or `stop` is called | 0 |
+//! | the Deferred fails | 1; the failure is logged, or printed to stderr |
 //! | SIGINT | 130 |
 //! | SIGTERM | 143 |
 //!
@@ -262,31 +262,30 @@
 //! }
 //! ```
 //!
-//! A loop of your own knows the signal: [`Loop::stopped_by`](crate::Loop::stopped_by).
+//! With a loop of your own, [`Loop::stopped_by`](crate::Loop::stopped_by) has the signal.
 //!
 //! ## Under a supervisor
 //!
-//! systemd and Kubernetes send SIGTERM, wait, and kill. They must wait for longer than all steps together
-//! may take: `finish` and `close` of the drain, your `Before` triggers, `shutdown_grace` and `job_grace`.
+//! systemd and Kubernetes send SIGTERM, wait, then kill. They must wait longer than the whole shutdown may
+//! take: `finish` and `close` of the drain, your `Before` triggers, `shutdown_grace` and `job_grace`.
 //!
-//! | | waits | set |
+//! | supervisor | waits | setting |
 //! | --- | --- | --- |
 //! | systemd | 90 s | `TimeoutStopSec=` |
 //! | Kubernetes | 30 s, a `preStop` hook included | `terminationGracePeriodSeconds` |
 //! | `docker stop` | 10 s | `-t` |
 //!
-//! - For systemd an exit code of 143 is a failure. Return 0 from a service, as `run` does, or set
+//! - systemd treats exit code 143 as a failure. Exit with 0, as programs of `run` do, or set
 //!   `SuccessExitStatus=143`.
-//! - Kubernetes takes a pod out of its service while it sends SIGTERM, not before, so for a moment new
-//!   connections still come to a port that a drain has closed. A `preStop` hook that sleeps for a few
-//!   seconds is the remedy.
+//! - Kubernetes removes a pod from its Service while it sends SIGTERM, not before, so for a moment new
+//!   connections still go to the closed port. A `preStop` hook that sleeps for a few seconds avoids that.
 //! - A socket that systemd holds (`systemd:NAME`, see [`endpoints`](super::endpoints)) queues connections
-//!   while a service restarts: nobody is refused.
-//! - A container's first process must be the program itself, or something that passes signals on. A shell
-//!   doesn't: `exec` it.
+//!   while the service restarts, so none is refused.
+//! - The first process of a container must be the program itself, or one that forwards signals. A shell
+//!   doesn't; start the program with `exec`.
 //!
 //! ## In tests
 //!
-//! [`testing::run`](crate::testing::run) ends a program in the same order, and fails if it leaves ports,
-//! connections, timers or tasks behind. The [simulator](super::simulator) sends signals to hosts and kills
-//! them.
+//! [`testing::run`](crate::testing::run) calls the `Before` triggers of a program that has finished, and
+//! fails the test if ports, connections, timers or tasks are left. The [simulator](super::simulator) sends
+//! signals to programs, and kills them.
