@@ -1,21 +1,21 @@
 //! # From callbacks to Deferreds to async
 //!
-//! One small client, written seven times. It fetches a poem from a server that writes it and closes,
-//! and each version does something that the one before made awkward. Read it once from top to bottom;
-//! [`deferreds`](super::deferreds) is the chapter to come back to.
+//! This chapter writes one small client seven times. It fetches a poem from a server that writes it and
+//! closes, and each version solves what was awkward in the one before. Read it once from top to bottom, and
+//! come back to [`deferreds`](super::deferreds) for reference.
 //!
 //! | step | new | still awkward |
 //! | --- | --- | --- |
 //! | 1 | a protocol | it decides what happens to the poem, and a failed connect goes unnoticed |
-//! | 2 | a callback for the result | counting results, nesting the next request |
-//! | 3 | a Deferred | nothing yet: the result is a value |
-//! | 4 | chains and errors | one request after another in closures |
+//! | 2 | a callback for the result | counting results, nesting requests |
+//! | 3 | a Deferred | one result only, used once |
+//! | 4 | chains and errors | one request at a time |
 //! | 5 | several at once | loops and branches |
-//! | 6 | `async` | the client still has a protocol |
-//! | 7 | a stream | it follows a script, and only reads when asked to |
+//! | 6 | `async` | a protocol just to collect bytes |
+//! | 7 | a stream | |
 //!
-//! The path is that of Dave Peticolas' *Twisted Introduction*; `examples/README.md` has all of its
-//! programs. The server stays the same and is left out below:
+//! The order follows Dave Peticolas' *Twisted Introduction*; `examples/README.md` lists all of its
+//! programs, rewritten. The server is the same in all steps, and not shown again:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -95,15 +95,15 @@
 //! }
 //! ```
 //!
-//! It is short, it never blocks, and its test needs no server: [`hold`](crate::testing::hold) it, push
-//! a poem, close. But the protocol decides that poems are printed and that the program ends with the
-//! first of them. And a refused connect builds no protocol, so nothing of ours is called: the failure
-//! is reported to the log, and the program waits forever.
+//! It is short, it never blocks, and a test needs no server: [`hold`](crate::testing::hold) the protocol,
+//! push a poem, close. But the protocol decides that poems are printed and that the program ends with the
+//! first one. And a refused connect builds no protocol, so none of our code is called: the failure is
+//! reported to the log, and the program waits forever.
 //!
 //! ## 2. A callback for the result
 //!
-//! So the protocol should not know what its poem is for. The caller passes a function, and the factory
-//! calls it too if there will be no protocol. That is `get_poem`, a function of its own at last:
+//! The protocol should not know what its poem is for. So the caller passes a function, which the factory
+//! calls too if there will be no protocol. That makes `get_poem` a function that can be reused:
 //!
 //! ```
 //! use std::{cell::RefCell, rc::Rc};
@@ -187,19 +187,18 @@
 //! }
 //! ```
 //!
-//! Every failure reaches the caller now, and `get_poem` can be reused. What is missing can be seen in
-//! `main`: to wait for two poems, it counts. To translate a poem by another server it would pass a
-//! callback to `get_poem` in which it calls `translate` with a callback, and each of them would handle
-//! its own failure. Nothing ensures that `done` is called, or called only once; nothing can stop the
-//! request; and each function that takes a callback invents its own way to pass one.
+//! Now every failure reaches the caller. But `main` counts results to know when it is done. To have each
+//! poem translated by another server, it would call `translate` with a second callback inside the first,
+//! and handle the failures of both. Nothing ensures that `done` is called, or called only once; nothing can
+//! stop the request; and every such function passes its callback in its own way.
 //!
 //! ## 3. A Deferred
 //!
-//! A [`Deferred`](crate::Deferred) is that callback as a value: the function returns it, and whoever
-//! gets it adds the callback later. The other end is the [`Resolver`](crate::Resolver), which the
-//! protocol keeps. Firing consumes it, so a second result doesn't compile; dropping it unfired fails
-//! the Deferred, so no result stays pending. `connect` returns a Deferred too, of the connection, and
-//! it fails if there is none: so there is no factory left to write.
+//! A [`Deferred`](crate::Deferred) is a result that arrives later, as a value: the function returns it, and
+//! the caller adds its callback to it. The protocol keeps the other end, the
+//! [`Resolver`](crate::Resolver). Firing consumes the resolver, so a second result doesn't compile;
+//! dropping it unfired fails the Deferred, so no result stays pending forever. `connect` returns a Deferred
+//! of the connection, which fails if there is none, so there is no factory left to write:
 //!
 //! ```
 //! use couplet::{ConnectionLost, Deferred, Protocol, Reactor, Reason, Resolver, Transport};
@@ -264,16 +263,15 @@
 //! }
 //! ```
 //!
-//! [`then`](crate::Deferred::then) is all that this step uses: when the connection is made,
-//! [`ask`](crate::Connection::ask) its protocol for the whole poem, and then wait for that. The program
-//! is a Deferred too: [`run_until`](crate::run_until) runs until it fires, and stops the reactor.
+//! This step uses only [`then`](crate::Deferred::then): once the connection is made,
+//! [`ask`](crate::Connection::ask) its protocol for the whole poem, then wait for the poem. The whole
+//! program is a Deferred too: [`run_until`](crate::run_until) runs until it fires, and stops the reactor.
 //!
 //! ## 4. Chains and errors
 //!
-//! Each callback gets the result of the one before. A failure, be it a refused connect, an error of a
-//! callback or a panic, skips callbacks until an errback; a value skips errbacks. So errors are handled
-//! where that makes sense, as with `?`, and a cancel or a timeout at the end of a chain reaches whatever
-//! it is waiting for:
+//! Each callback gets the result of the previous one. A failure (a refused connect, an error of a callback,
+//! a panic) skips callbacks until an errback handles it; a value skips errbacks. So errors are handled in
+//! one place, as with `?`. A timeout at the end of a chain covers all of it:
 //!
 //! ```
 //! # use couplet::{ConnectionLost, Deferred, Protocol, Reactor, Reason, Resolver, Transport};
@@ -319,13 +317,13 @@
 //! #     reactor.defer_later(Duration::from_millis(1), move || Ok(poem.to_uppercase()))
 //! # }
 //!
-//! /// The poem in capitals, by way of another server; of no server, a proverb.
+//! /// The poem in capitals, from another server; a proverb if the connect fails.
 //! fn loud_poem(reactor: &Reactor, server: &str) -> Deferred<String> {
 //!     let again = reactor.clone();
 //!     get_poem(reactor, server)
 //!         .add_callback(|poem| Ok(String::from_utf8(poem)?))
 //!         .then(move |poem| upper(&again, poem)) // waits for another Deferred
-//!         .add_timeout(reactor, Duration::from_secs(10)) // for all of the above
+//!         .add_timeout(reactor, Duration::from_secs(10)) // for everything above
 //!         .add_errback(|failure| match failure.is::<ConnectError>() {
 //!             true => Ok("SILENCE IS GOLDEN".to_owned()),
 //!             false => Err(failure),
@@ -347,21 +345,20 @@
 //! }
 //! ```
 //!
-//! A failure that reaches the end of a chain unhandled is reported once, with the place where it arose,
-//! unless it is a cancel.
+//! A failure that is still unhandled when the end of its chain is dropped is reported once, with the place
+//! where it arose. Cancels are not reported.
 //!
 //! ## 5. Several at once
 //!
-//! A request runs from the moment it is made, so several Deferreds are several requests in progress,
-//! and waiting for them is a function of Deferreds. No counting, and a cancel of the whole is a cancel
-//! of each:
+//! A request is in progress from the moment its Deferred is made. So several Deferreds are several requests
+//! at once, and the functions that wait for them do the counting. Cancelling the group cancels each member:
 //!
-//! | function | fires with | when one fails |
+//! | function | fires with | if a member fails |
 //! | --- | --- | --- |
-//! | [`list`](crate::defer::list) | all results, values and failures | is one of the results |
-//! | [`gather`](crate::defer::gather) | all values | fails with that; the others run on |
-//! | [`race`](crate::defer::race) | the first value; cancels the rest | waits on, unless it was the last |
-//! | [`first_of`](crate::defer::first_of) | the first result; cancels the rest | that may be the first |
+//! | [`list`](crate::defer::list) | all results, values and failures | the failure is one of the results |
+//! | [`gather`](crate::defer::gather) | all values | fails with the first failure; the others keep running |
+//! | [`race`](crate::defer::race) | the first value; cancels the rest | waits for the others; fails if all do |
+//! | [`first_of`](crate::defer::first_of) | the first result; cancels the rest | that is a result too |
 //!
 //! ```
 //! # use couplet::{ConnectionLost, Deferred, Protocol, Reactor, Reason, Resolver, Transport};
@@ -403,7 +400,7 @@
 //! #     connecting.then(|connection| connection.ask(|reader, _| reader.whole())).then(|poem| poem)
 //! # }
 //!
-//! /// The poem of whichever mirror is first.
+//! /// The poem from whichever mirror is first.
 //! fn from_mirrors(reactor: &Reactor, mirrors: &[String]) -> Deferred<Vec<u8>> {
 //!     race(mirrors.iter().map(|mirror| get_poem(reactor, mirror))).map(|(_index, poem)| poem)
 //! }
@@ -429,14 +426,14 @@
 //! }
 //! ```
 //!
-//! What chains are bad at is control flow. "Ask each mirror in turn until one answers, and wait a second
-//! before the next round" is a loop, and a chain has none: it needs a function that returns a Deferred
-//! of itself. Each closure owns what it uses, hence the clones.
+//! What chains are bad at is control flow. "Ask the mirrors one after the other until one answers, and wait
+//! a second before the next round" is a loop; with chains it takes a recursive function. And every closure
+//! owns what it uses, hence the clones.
 //!
 //! ## 6. async
 //!
-//! A Deferred is a future, and [`spawn`](crate::Reactor::spawn) makes a Deferred of a future. So the
-//! loop is a loop, `?` passes a failure on, and locals stay where they are. `get_poem` hasn't changed:
+//! A Deferred is a future, and [`spawn`](crate::Reactor::spawn) turns a future into a Deferred. So the loop
+//! is a loop, `?` propagates failures, and local variables survive an `await`. `get_poem` hasn't changed:
 //!
 //! ```
 //! # use couplet::{ConnectionLost, Deferred, Protocol, Reason, Resolver, Transport};
@@ -479,7 +476,7 @@
 //! #     connecting.then(|connection| connection.ask(|reader, _| reader.whole())).then(|poem| poem)
 //! # }
 //!
-//! /// Asks each mirror in turn, until one answers.
+//! /// Asks one mirror after the other, until one answers.
 //! async fn persistent(reactor: Reactor, mirrors: Vec<String>) -> couplet::Result<String> {
 //!     loop {
 //!         for mirror in &mirrors {
@@ -507,16 +504,16 @@
 //! }
 //! ```
 //!
-//! The task runs on the loop's thread, so it may hold an `Rc`, and between two `await`s nothing else
-//! runs. It is a Deferred to its caller, so `race`, `add_timeout` and the rest work on tasks too. Note
-//! what an `async fn` doesn't do: it doesn't begin until it is awaited or spawned, while a function that
-//! returns a Deferred has begun.
+//! The task runs on the loop's thread, so it may hold an `Rc`, and nothing else runs between two `await`s.
+//! To its caller it is a Deferred, so `race`, `add_timeout` and the rest work on tasks too. One difference:
+//! an `async fn` begins when it is awaited or spawned, a function that returns a Deferred when it is
+//! called.
 //!
 //! ## 7. Streams
 //!
-//! `PoemReader` is still a protocol, which turns bytes into one result. Where a connection follows a
-//! script, there is no need for one: a [`Stream`](crate::Stream) is a connection to read from and to
-//! write to, and the whole client is this:
+//! `PoemReader` is a protocol whose only purpose is to collect bytes. A connection that follows a script
+//! doesn't need one. A [`Stream`](crate::Stream) is a connection to read from and write to, and the whole
+//! client becomes:
 //!
 //! ```
 //! use couplet::Reactor;
@@ -558,22 +555,22 @@
 //! }
 //! ```
 //!
-//! It has a limit, which steps 1 to 6 lack; it closes its connection when its task is cancelled, since
-//! that drops the stream; and it reads no faster than it is polled, so back-pressure needs no thought.
+//! It also has a limit, which steps 1 to 6 lack; a cancel closes the connection, since it drops the stream;
+//! and a stream that isn't read makes the peer wait, so back-pressure is automatic.
 //!
 //! ## Which to use
 //!
-//! The steps are not better from first to last; they are for different things.
+//! A later step is not a better one; they suit different code.
 //!
-//! | | use |
+//! | code that | uses |
 //! | --- | --- |
-//! | reacts to whatever comes: a chat, a proxy, a broker | a [protocol](crate::Protocol) |
-//! | writes without being asked, or serves many connections that share state | a protocol |
-//! | is tested by pushing bytes, at every split | a protocol |
-//! | asks and waits for an answer: login, transfer, handshake | a [stream](crate::stream) |
-//! | one result for a caller, by a library that shouldn't prescribe a style | a function that returns a [Deferred](crate::Deferred) |
-//! | steps, loops, early returns | `async` |
-//! | several at once, first or all | Deferreds, of tasks if you like |
+//! | reacts to whatever arrives: a chat, a proxy, a broker | a [protocol](crate::Protocol) |
+//! | writes unprompted, or shares state between many connections | a protocol |
+//! | asks and waits for the answer: a login, a transfer, a handshake | a [stream](crate::stream) |
+//! | returns one result, in a library that shouldn't impose a style | a function that returns a [Deferred](crate::Deferred) |
+//! | has steps, loops, early returns | `async` |
+//! | waits for the first or for all of several | Deferreds, those of tasks included |
 //!
-//! All of them mix in a program, and even on a connection: [`Stream::new`](crate::Stream::new) takes one
-//! over from its protocol, and [`Stream::upgrade`](crate::Stream::upgrade) hands it to the next.
+//! They mix within a program, and even on one connection: [`Stream::new`](crate::Stream::new) takes a
+//! connection over from its protocol, and [`Stream::upgrade`](crate::Stream::upgrade) passes it on to the
+//! next.

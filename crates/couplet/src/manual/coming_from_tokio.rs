@@ -22,8 +22,8 @@
 //! }
 //! ```
 //!
-//! Here it accepts by itself, lines have a limit, an error ends up as the reason of its connection, and the
-//! address may as well be `tls:…` or `unix:…`:
+//! In Couplet `serve` accepts, lines have a length limit, an error becomes the reason of its connection's
+//! end, and the endpoint may also be `tls:…` or `unix:…`:
 //!
 //! ```
 //! use couplet::{Port, Reactor, Stream};
@@ -49,7 +49,7 @@
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!
-//! And as a protocol, which costs no task and is tested by pushing bytes into it:
+//! Or as a protocol, which needs no task, and is tested by pushing bytes into it:
 //!
 //! ```
 //! use couplet::protocols::{LineProtocol, LineReceiver, LineTransport};
@@ -75,7 +75,7 @@
 //! | `#[tokio::main]`, `Runtime::block_on` | [`run_until`](crate::run_until), [`react`](crate::react) with an exit code, [`run`](crate::run) for servers; [`Loop`](crate::Loop) to own it |
 //! | a program of tokio's, with Couplet in it | `embed::run`, with the feature `tokio`; [`beside_tokio`](super::beside_tokio) |
 //! | libraries that need a runtime | `LoopOptions::tokio`, likewise |
-//! | `Handle::current()`, a runtime that is there | a [`&Reactor`](crate::Reactor) that is passed on |
+//! | `Handle::current()` | none: pass a [`&Reactor`](crate::Reactor) |
 //! | `spawn_local`; `spawn` | [`spawn`](crate::Reactor::spawn): on the loop's thread, without `Send`; its output is a `Result` |
 //! | `Handle::spawn` from another thread | [`Remote::call`](crate::Remote::call)`(\|reactor\| …)` |
 //! | `Handle::block_on` in another thread | [`Remote::block_on_reactor`](crate::Remote::block_on_reactor) |
@@ -106,7 +106,7 @@
 //!
 //! ## Synchronization
 //!
-//! On one thread, state that no `await` interrupts needs no lock at all: `Rc<RefCell<T>>` will do.
+//! On one thread, state that isn't held across an `await` needs no lock: use `Rc<RefCell<T>>`.
 //!
 //! | tokio | Couplet |
 //! | --- | --- |
@@ -118,8 +118,8 @@
 //! | `Semaphore` | [`DeferredSemaphore`](crate::defer::DeferredSemaphore) |
 //! | `watch`, `broadcast`, `RwLock`, `Barrier` | none |
 //!
-//! tokio's own `sync` needs no runtime, so all of it works in tasks of a loop, also between a loop and
-//! threads:
+//! `tokio::sync` needs no runtime, so all of it works in the tasks of a loop, also between a loop and
+//! other threads:
 //!
 //! ```
 //! use tokio::sync::mpsc;
@@ -147,7 +147,7 @@
 //! | `TcpStream::connect` | [`connect_stream`](crate::Reactor::connect_stream), with happy eyeballs and a time limit of 30 s |
 //! | `UnixListener`, `UnixStream`; tokio-rustls | `unix:` and `tls:` endpoints; [`endpoints`](super::endpoints) |
 //! | `AsyncReadExt`, `AsyncBufReadExt`, `AsyncWriteExt` | methods of [`Stream`](crate::Stream), with limits where a peer decides the length |
-//! | `BufReader`, `BufWriter` | none needed: what is written in a turn leaves in one call |
+//! | `BufReader`, `BufWriter` | not needed: everything written in a turn is sent in one system call |
 //! | `into_split` | [`split`](crate::Stream::split) |
 //! | `copy_bidirectional` | [`copy_bidirectional`](crate::stream::copy_bidirectional), or a [`Relay`](crate::protocols::Relay) |
 //! | `Framed`, `LinesCodec`, `LengthDelimitedCodec` | [`framed`](crate::Stream::framed) with [`LineReceiver`](crate::protocols::LineReceiver), [`IntReceiver<u32, _>`](crate::protocols::IntReceiver) |
@@ -162,12 +162,12 @@
 //!
 //! | tokio | Couplet |
 //! | --- | --- |
-//! | `#[tokio::test]` | `#[test]` with [`testing::run`](crate::testing::run), which also finds what is left behind |
+//! | `#[tokio::test]` | `#[test]` with [`testing::run`](crate::testing::run), which also reports leaks |
 //! | `tokio_test::io::Builder` | [`hold`](crate::testing::hold) and its [`Wire`](crate::testing::Wire) |
 //! | `tokio::io::duplex` | [`pair`](crate::testing::pair); ports and connects of [`testing::run`](crate::testing::run) are in memory |
 //! | turmoil, madsim | [`sim`](crate::sim), with the same program; see [`simulator`](super::simulator) |
 //!
-//! An hour passes at once, without a special runtime and without a feature:
+//! Virtual time needs no special runtime and no feature:
 //!
 //! ```
 //! use couplet::defer::TimedOut;
@@ -185,48 +185,48 @@
 //! ## What differs, and why
 //!
 //! **One thread per loop, and no `Send`.** A task and its state stay on their thread, so `Rc`, `Cell` and
-//! `&mut self` do, and no other task runs between two `await`s. The price is that a loop uses one core. For
-//! more, run [a loop per core](super::threads) on the same port; there is no work stealing, so a connection
-//! stays where it was accepted.
+//! `&mut self` are enough, and no other task runs between two `await`s. The price is that a loop uses one
+//! core. To use more, run [a loop per core](super::threads) on the same port; there is no work stealing, so
+//! a connection stays on the loop that accepted it.
 //!
-//! **Callbacks come first.** A connection without a task has no stack of futures and no buffer while it is
-//! idle; bytes are lent to `data_received` where the driver read them. Streams are built on that, not the
-//! other way round, so a program may use either, and change on a live connection.
+//! **Callbacks are the foundation.** A protocol needs no task, and an idle connection holds no buffer; bytes
+//! are lent to `data_received` from the driver's buffer, without a copy. Streams are built on protocols, so
+//! a program may use both, and switch on a live connection.
 //!
-//! **A write never blocks.** [`Transport::write`](crate::Transport::write) buffers and returns; the loop
-//! sends at the end of the turn, all at once. Back-pressure is by marks: a
+//! **A write never blocks.** [`Transport::write`](crate::Transport::write) buffers and returns, and the
+//! loop sends the bytes in the same turn, in one system call. Watermarks provide back-pressure: a
 //! [`Stream`](crate::Stream) waits in `write_all` while more than 64 KiB are unsent, a protocol registers a
-//! producer or awaits `drained()`; see [`back_pressure`](super::back_pressure). So `write_all` has returned
-//! before the bytes have left, and `flush` says when they have.
+//! producer or awaits `drained()`; see [`back_pressure`](super::back_pressure). So `write_all`
+//! usually returns before the bytes are sent; `flush` waits until they are.
 //!
 //! **Turns.** The loop reads the clock once, delivers events (a task that waits for bytes of a stream is
 //! polled where they arrive), makes the timed calls that are due, then polls the other woken tasks, each
 //! once. A task that wakes itself runs in the next turn, after I/O, so nothing starves; effects come in the
 //! order of the requests. That makes runs reproducible: the simulator replays a world from its seed.
 //!
-//! **A function that returns a Deferred has begun.** An `async fn` begins when it is polled.
+//! **Deferreds are eager.** A function that returns a Deferred starts its work when it is called; an
+//! `async fn` starts when it is polled.
 //!
-//! **A dropped handle.** A `JoinHandle` that is dropped detaches its task. So does a Deferred that was never
-//! polled; one that was polled cancels. `detach()` and `abort_on_drop()` say which. See
-//! [`cancellation`](super::cancellation), which has the table of cancel-safe methods too.
+//! **Dropping a handle.** Dropping a `JoinHandle` detaches its task. So does dropping a Deferred that was
+//! never polled; dropping a polled one cancels. `detach()` and `abort_on_drop()` make it explicit. See
+//! [`cancellation`](super::cancellation), which also has the table of cancel-safe methods.
 //!
-//! **A cancel may be an error.** Dropping the future is the rule here as in tokio; a task of
-//! `spawn_cancellable` gets `Cancelled` at an `await` instead, and can say good-bye.
+//! **A cancel may be an error.** As in tokio, cancelling a task drops its future. A task of
+//! `spawn_cancellable` gets the error `Cancelled` at an `await` instead, and can clean up asynchronously.
 //!
-//! **No runtime in the air.** Nothing looks up a runtime in a thread-local, so nothing panics because there
-//! is none; what needs a reactor takes one.
+//! **No ambient runtime.** Nothing looks up a runtime in a thread-local, so nothing panics for lack of one:
+//! functions that need a reactor take one.
 //!
-//! **Limits are on.** Lines and messages have a longest length, connects and closes a deadline,
-//! `read_to_end` takes a limit.
+//! **Limits are on by default.** Lines and messages have a maximum length, connects and closes a deadline,
+//! and `read_to_end` takes a limit.
 //!
 //! ## When tokio is the better choice
 //!
-//! - The libraries that you need are written for it: axum, tonic, reqwest, sqlx and most of the rest. They
-//!   run [beside a loop](super::beside_tokio), but a program that is made of them should be tokio's.
-//! - The work is heavy on the processor, or so uneven that connections should move between cores.
-//! - You need UDP, QUIC, processes, named pipes, or asynchronous files.
-//! - You want what has been in production for years; this is version 0.1.
+//! - The libraries that you need are written for it: axum, tonic, reqwest, sqlx and many more. They can run
+//!   [beside a loop](super::beside_tokio), but a program that consists of them is better off in tokio.
+//! - The work is CPU-bound, or so uneven that connections should move between cores.
+//! - You need UDP, QUIC, processes, named pipes, or asynchronous file I/O.
+//! - You need years of production use; this is version 0.1.
 //!
-//! Couplet is for the protocols themselves: servers, proxies and clients whose state is shared by
-//! connections, whose order of events matters, and whose behaviour on a bad network should be tested before
-//! it happens.
+//! Couplet is for implementing protocols: servers, proxies and clients with state shared between
+//! connections, in which the order of events matters, and whose behaviour on a bad network needs tests.

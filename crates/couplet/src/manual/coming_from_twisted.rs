@@ -2,8 +2,8 @@
 //!
 //! The names are Twisted's in snake_case, the order of events is Twisted's, and the ideas are Twisted's:
 //! protocols that don't know their transport, factories, endpoints, Deferreds, tests without a network. So
-//! most of what you know is true here, and this chapter is about the rest. Each deliberate difference in
-//! behaviour is a row of `docs/contract.md`, marked "(Twisted: …)".
+//! most of what you know applies, and this chapter covers the rest. `docs/contract.md` lists the behaviour
+//! row by row; a row that differs on purpose ends with what Twisted does, "(Twisted: …)".
 //!
 //! ```python
 //! from twisted.internet import endpoints, protocol, reactor
@@ -41,11 +41,11 @@
 //!
 //! | Twisted | Couplet |
 //! | --- | --- |
-//! | `reactor.run()` | [`run`](crate::run), with what comes before it as a closure |
+//! | `reactor.run()` | [`run`](crate::run), with the setup as a closure |
 //! | `reactor.stop()` | [`Reactor::stop`](crate::Reactor::stop) |
 //! | `task.react(main)` | [`react`](crate::react) |
 //! | `callLater`, `callWhenRunning` | [`call_later`](crate::Reactor::call_later), [`call_soon`](crate::Reactor::call_soon) |
-//! | `IDelayedCall`: `cancel`, `reset`, `delay` | [`DelayedCall`](crate::DelayedCall): `cancel`, `reset`, `delay_by`; they return whether there was a call left, and don't raise |
+//! | `IDelayedCall`: `cancel`, `reset`, `delay` | [`DelayedCall`](crate::DelayedCall): `cancel`, `reset`, `delay_by`; they return whether the call was still pending, and don't raise |
 //! | `reactor.seconds()` | [`now`](crate::Reactor::now) |
 //! | `getDelayedCalls` | [`snapshot`](crate::Reactor::snapshot), and SIGUSR1 |
 //! | `addSystemEventTrigger("before", "shutdown", f)` | [`on`](crate::Reactor::on)`(`[`Shutdown::Before`](crate::Shutdown::Before)`, f)`; see [`stopping`](super::stopping) |
@@ -61,7 +61,7 @@
 //! | `serverFromString(reactor, s).listen(factory)` | [`reactor.listen(s, factory)`](crate::Reactor::listen) |
 //! | `clientFromString(reactor, s).connect(factory)` | [`reactor.connect(s, factory)`](crate::Reactor::connect) |
 //! | `connectProtocol(endpoint, p)` | [`reactor.connect_protocol(endpoint, p)`](crate::Reactor::connect_protocol) |
-//! | `TCP4ServerEndpoint`, `HostnameEndpoint` | [`TcpServer`](crate::endpoints::TcpServer), [`TcpClient`](crate::endpoints::TcpClient); strings do mostly |
+//! | `TCP4ServerEndpoint`, `HostnameEndpoint` | [`TcpServer`](crate::endpoints::TcpServer), [`TcpClient`](crate::endpoints::TcpClient); a string is usually enough |
 //! | `UNIXServerEndpoint`, `UNIXClientEndpoint` | [`UnixServer`](crate::endpoints::UnixServer), [`UnixClient`](crate::endpoints::UnixClient) |
 //! | `SSL4ServerEndpoint`, `wrapClientTLS` | `tls:` in front of any endpoint |
 //! | `haproxy:`, `systemd:` | the same |
@@ -86,7 +86,7 @@
 //! | `setTcpNoDelay`, `setTcpKeepAlive`, `getHandle` | `set_tcp_no_delay` (on unless set), `set_tcp_keep_alive`, [`with_socket`](crate::Transport::with_socket) |
 //! | `startTLS(options)` | `start_tls`, `start_tls_client` |
 //! | `sendFileDescriptor` | `send_descriptor`, on Unix |
-//! | `transport.protocol = other` | [`upgrade`](crate::Transport::upgrade): bytes that a framer holds go along |
+//! | `transport.protocol = other` | [`upgrade`](crate::Transport::upgrade), which passes on the bytes that a framer holds |
 //!
 //! ## Protocols, factories, framing
 //!
@@ -123,7 +123,7 @@
 //! | `d1.chainDeferred(d2)` | `d1.add_both(\|result\| { resolver.resolve(result); Ok(()) })` |
 //! | `@inlineCallbacks`, `ensureDeferred(coroutine)` | `async`, [`spawn`](crate::Reactor::spawn); to handle `CancelledError`, [`spawn_cancellable`](crate::Reactor::spawn_cancellable) |
 //! | `failure.check`, `failure.value`, `getTraceback` | [`is`](crate::Failure::is), [`error`](crate::Failure::error), [`place`](crate::Failure::place): the one line where it arose |
-//! | `log.err` at the end of a chain | [`detach`](crate::Deferred::detach): what is left is reported |
+//! | `log.err` at the end of a chain | [`detach`](crate::Deferred::detach): an unhandled failure is reported |
 //! | `DeferredFilesystemLock` | [`FilesystemLock`](crate::task::FilesystemLock) |
 //!
 //! ```python
@@ -166,10 +166,10 @@
 //! | `deferLater` | [`sleep`](crate::Reactor::sleep), [`defer_later`](crate::Reactor::defer_later) |
 //! | `cooperate`, `coiterate`, `Cooperator` | [`Cooperator`](crate::task::Cooperator) |
 //! | `deferToThread` | [`defer_to_thread`](crate::Reactor::defer_to_thread) |
-//! | `callFromThread` | [`Remote::call`](crate::Remote::call); the reactor itself can't get into another thread |
+//! | `callFromThread` | [`Remote::call`](crate::Remote::call); the compiler keeps the reactor itself on its thread |
 //! | `blockingCallFromThread` | [`Remote::block_on_reactor`](crate::Remote::block_on_reactor) |
 //! | `twisted.enterprise.adbapi` | a blocking client, by `defer_to_thread` |
-//! | `Application`, `Service`, `twistd`, plugins | a `main`; an init system; [`ClientService`](crate::services::ClientService) is there |
+//! | `Application`, `MultiService`, `twistd`, plugins | none: write a `main`, and let an init system start it |
 //! | `twisted.python.log`, `twisted.logger` | [`tracing`](https://docs.rs/tracing): the program chooses the subscriber |
 //! | `usage.Options` | any crate for command lines |
 //!
@@ -199,58 +199,58 @@
 //!
 //! ## What changed, and why
 //!
-//! **The reactor is a value.** There is no `from twisted.internet import reactor`. A function that needs it
-//! takes a `&Reactor`, so a test passes another; a process can have several, one per thread; and a reactor
-//! that was stopped can run again.
+//! **The reactor is a value.** There is no `from twisted.internet import reactor`. A function that needs
+//! one takes a `&Reactor`, so a test can pass its own; a process can have several, one per thread; and a
+//! stopped reactor can run again.
 //!
-//! **The transport is an argument.** An attribute that is `None` before `connectionMade` and useless after
-//! `connectionLost` has no place in Rust. From elsewhere, a protocol is reached by its
-//! [`Connection`](crate::Connection): `tell` runs a closure with its `&mut self`, in the turn.
+//! **The transport is an argument.** So there is no attribute that is `None` before `connectionMade`. From
+//! outside, a protocol is reached through its [`Connection`](crate::Connection): `tell` runs a closure with
+//! `&mut self`, in the turn.
 //!
-//! **Handles record, a turn acts.** Twisted calls you back from inside some of its methods:
-//! `connectionLost` inside `loseConnection`, `resumeProducing` inside `registerProducer`, the first call of
-//! a `LoopingCall` inside `start`. Nothing of the kind happens here, so a callback never finds its own
-//! object in use. Only a Deferred runs its callbacks where it is fired, as in Twisted.
+//! **Handles record, a turn acts.** Some of Twisted's methods call you back before they return:
+//! `loseConnection` may call `connectionLost`, `registerProducer` calls `resumeProducing`, and
+//! `LoopingCall.start` makes the first call. None does here, so a callback never finds its own object
+//! borrowed. Only Deferreds run their callbacks where they are fired, as in Twisted.
 //!
-//! **A callback method takes one closure.** A Deferred that is passed on changes its type with each
-//! callback, so each method consumes it and returns the next. `addCallback` has become three: `map` for a
-//! function that can't fail, `add_callback` for one that returns a `Result`, `then` for one that returns a
-//! Deferred. Two consumers can't add to the same Deferred; [`DeferredEvent`](crate::defer::DeferredEvent)
-//! is for several waiters.
+//! **Each method takes one kind of closure.** A callback may change the type of the result, so each method
+//! consumes the Deferred and returns a new one. `addCallback` has become three methods: `map` for a function
+//! that can't fail, `add_callback` for one that returns a `Result`, `then` for one that returns a Deferred.
+//! A Deferred has one consumer; for several waiters there is
+//! [`DeferredEvent`](crate::defer::DeferredEvent).
 //!
-//! **A Deferred has two ends of two types.** Who holds the Deferred can't fire it, who holds the
-//! [`Resolver`](crate::Resolver) can't listen, and firing takes the resolver: `AlreadyCalledError` doesn't
-//! compile. A resolver that gets lost fails its Deferred, so a forgotten `callback` doesn't hang.
+//! **The two ends of a Deferred are two types.** The consumer holds the Deferred, the producer the
+//! [`Resolver`](crate::Resolver), which firing consumes: `AlreadyCalledError` became a compile error.
+//! Dropping a resolver fails its Deferred, so a forgotten `callback` is a failure instead of a hang.
 //!
-//! **No `pause` and `unpause`.** To make a chain wait, return a Deferred in it.
+//! **No `pause` and `unpause`.** To make a chain wait, return a Deferred from a callback.
 //!
 //! **Errors are values, panics are contained.** A callback of a Deferred returns a `Result`, a callback of
-//! a protocol calls [`transport.fail(error)`](crate::Transport::fail). A panic is a bug; it costs the
-//! connection or the chain that it happened in, is logged, and the rest goes on, unless the program is
-//! built with `panic = "abort"`.
+//! a protocol calls [`transport.fail(error)`](crate::Transport::fail). A panic is a bug: it is logged and
+//! ends its connection, or fails its chain, and everything else continues, unless the program is built with
+//! `panic = "abort"`.
 //!
-//! **`connection_lost` comes exactly once, with one [`Reason`](crate::Reason).** Not twice, not never, not
-//! before something else of that connection. If several reasons apply, a stated order decides. The reactor's
-//! own stop is `Shutdown`, so it isn't taken for a broken connection.
+//! **`connection_lost` comes exactly once, with one [`Reason`](crate::Reason),** and is the last callback.
+//! If several reasons apply, a documented order decides. When the reactor stops the reason is `Shutdown`,
+//! not a broken connection.
 //!
-//! **A close waits for the peer.** `lose_connection` flushes, sends a FIN, and reads on until the peer's,
-//! for else a kernel with unread input answers with a reset that destroys the reply. Deadlines bound this:
-//! 30 seconds without progress end it.
+//! **A close waits for the peer.** `lose_connection` flushes, sends a FIN, then reads and discards until the
+//! peer's FIN. Otherwise a kernel with unread input sends a reset, which can destroy the reply. The wait is
+//! bounded by a close deadline, 30 seconds without progress.
 //!
-//! **Framers wrap.** A `LineReceiver` has a `LineProtocol` where Twisted's inherits. So the same protocol
-//! works with another framer, and messages are slices of the received bytes. Every framer has a limit, and
+//! **Framers wrap instead of being inherited.** A `LineReceiver` contains a `LineProtocol`. A protocol can be
+//! used with another framer, and messages are slices of the received bytes. Every framer has a length limit;
 //! exceeding it ends the connection.
 //!
-//! **An unhandled failure is reported when the last end is dropped,** which is a defined moment, and not
-//! when a garbage collector finds it. `Cancelled` is never reported.
+//! **An unhandled failure is reported when the last end of its chain is dropped,** a well-defined moment
+//! rather than the next garbage collection. `Cancelled` is never reported.
 //!
-//! **A cancel drops a task.** `CancelledError` at the `yield` is what `spawn_cancellable` does;
-//! [`cancellation`](super::cancellation) has both.
+//! **A cancel drops a task.** For a `CancelledError` at the `yield`, spawn the task with
+//! `spawn_cancellable`; see [`cancellation`](super::cancellation).
 //!
-//! **There is no global log.** The library emits `tracing` events, and prints what can't be lost to stderr
-//! where nobody subscribes.
+//! **There is no global log.** The library emits `tracing` events. Without a subscriber, unhandled failures
+//! are printed to stderr.
 //!
-//! **Signals are given back.** `run` restores the handlers when it ends.
+//! **Signal handlers are restored** when `run` returns.
 //!
 //! ## What is not there
 //!
