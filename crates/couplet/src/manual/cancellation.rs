@@ -18,7 +18,7 @@
 //! | [`LoopingCall::start`](crate::LoopingCall::start), [`coiterate`](crate::task::Cooperator::coiterate) | stops the calls, and cancels what the last one waits for |
 //! | a [drain](crate::Reactor::drain) | moves on to its next stage: closes the connections that haven't finished |
 //! | a task of [`spawn`](crate::Reactor::spawn) | drops its future, in the turn |
-//! | a task of [`spawn_cancellable`](crate::Reactor::spawn_cancellable) | fails what it waits for, once; a second cancel drops its future |
+//! | a task of [`spawn_cancellable`](crate::Reactor::spawn_cancellable) | fails what it awaits with `Cancelling::or`, once; a second cancel drops its future |
 //!
 //! ## What cancels
 //!

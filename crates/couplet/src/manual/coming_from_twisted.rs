@@ -238,7 +238,7 @@
 //! bounded by a close deadline, 30 seconds without progress.
 //!
 //! **Framers wrap instead of being inherited.** A `LineReceiver` contains a `LineProtocol`. A protocol can be
-//! used with another framer, and messages are slices of the received bytes. Every framer has a length limit;
+//! used with another framer, and a message that arrives whole is a slice of the received bytes. Every framer has a length limit;
 //! exceeding it ends the connection.
 //!
 //! **An unhandled failure is reported when the last end of its chain is dropped,** a well-defined moment
