@@ -1,6 +1,6 @@
 //! [`Stream`]: a connection in async style, for sequences: read this, then answer that.
 //!
-//! A stream is a [`Protocol`](crate::Protocol) underneath and runs over whatever carries one: TCP,
+//! A stream is a [`Protocol`] underneath and runs over whatever carries one: TCP,
 //! TLS, UNIX sockets, memory, the simulator. Use callbacks where a connection reacts, and a stream
 //! where it follows a script.
 //!
@@ -152,7 +152,7 @@ impl Stream {
     }
 
     /// Ready when the connection is asked to finish, because its server is about to end, or when it is
-    /// gone: [`Protocol::draining`](crate::Protocol::draining) in async style. Cancel-safe.
+    /// gone: [`Protocol::draining`] in async style. Cancel-safe.
     ///
     /// Between two requests, [`Transport::is_draining`] tells the same.
     pub async fn draining(&self) {
