@@ -166,7 +166,7 @@
 //! # impl Protocol for Jobs { fn data_received(&mut self, _: &Transport, _: &[u8]) {} }
 //!
 //! fn main() -> couplet::Result<()> {
-//!     let options = LoopOptions::default().signals(true).drain(Duration::from_secs(20));
+//!     let options = LoopOptions::default().drain(Duration::from_secs(20));
 //!     Loop::with_options(options)?.run(|reactor| {
 //!         reactor.listen("localhost:0", || Jobs)?;
 //! #       reactor.stop();
@@ -175,21 +175,20 @@
 //! }
 //! ```
 //!
-//! In `async` style, a handler checks [`is_draining`](crate::Transport::is_draining) between two requests.
-//! An idle handler is waiting for a line, so it waits for an event at the same time; dropping `read_line`
-//! loses no bytes ([`cancellation`](super::cancellation#streams)):
+//! In `async` style, a handler waits for the next line and for [`draining`](crate::Stream::draining) at the
+//! same time; dropping `read_line` loses no bytes ([`cancellation`](super::cancellation#streams)):
 //!
 //! ```
 //! use std::pin::pin;
 //! use std::time::Duration;
 //!
-//! use couplet::defer::DeferredEvent;
 //! use couplet::{Reactor, Shutdown, Stream};
 //! use futures_util::future::{Either, select};
 //!
-//! async fn serve(mut stream: Stream, ends: &DeferredEvent) -> couplet::Result<()> {
+//! async fn serve(mut stream: Stream) -> couplet::Result<()> {
+//!     let mut draining = pin!(stream.draining());
 //!     loop {
-//!         let line = match select(pin!(stream.read_line()), ends.wait()).await {
+//!         let line = match select(pin!(stream.read_line()), draining.as_mut()).await {
 //!             Either::Left((line, _)) => line?,
 //!             Either::Right(_) => break,
 //!         };
@@ -200,13 +199,9 @@
 //! }
 //!
 //! fn listen(reactor: &Reactor, endpoint: &str) -> couplet::Result<couplet::Port> {
-//!     let ends = DeferredEvent::new();
-//!     let (ending, draining) = (ends.clone(), reactor.clone());
-//!     reactor.on(Shutdown::Before, move || {
-//!         ending.set();
-//!         draining.drain(Duration::from_secs(20)).map(drop)
-//!     });
-//!     reactor.serve(endpoint, async move |stream| serve(stream, &ends).await)
+//!     let draining = reactor.clone();
+//!     reactor.on(Shutdown::Before, move || draining.drain(Duration::from_secs(20)).map(drop));
+//!     reactor.serve(endpoint, serve)
 //! }
 //! #
 //! # let began = std::time::Instant::now();

@@ -167,11 +167,12 @@ impl Stream {
     ///     loop {
     ///         let line = match select(pin!(stream.read_line()), draining.as_mut()).await {
     ///             Either::Left((line, _)) => line?,
-    ///             Either::Right(((), _)) => return Ok(stream.write_all("421 closing\r\n").await?),
+    ///             Either::Right(_) => break,
     ///         };
     ///         let Some(line) = line else { return Ok(()) };
     ///         stream.write_all(line).await?;
     ///     }
+    ///     Ok(stream.write_all("421 closing\r\n").await?)
     /// }
     /// ```
     pub fn draining(&self) -> impl Future<Output = ()> + use<> {
