@@ -66,6 +66,7 @@
 //! | to | read |
 //! | --- | --- |
 //! | learn step by step | the guide, [`manual`] |
+//! | see how callbacks, Deferreds, `async` and streams relate | the chapter [`manual::callbacks_to_async`] |
 //! | implement a protocol | [`Protocol`], [`Transport`] |
 //! | exchange lines or length-prefixed strings | [`protocols`] |
 //! | write a dialogue as a sequence, with `async` | [`stream`] |
@@ -78,7 +79,8 @@
 //! | switch to another protocol, as STARTTLS and CONNECT do | [`Transport::upgrade`] |
 //! | encrypt, throttle or log what passes | [layers], `manual::tls` |
 //! | write a program that is one Deferred or task | [`react`] |
-//! | end without cutting anybody off | [`Reactor::drain`], [`LoopOptions::drain`] |
+//! | end without cutting anybody off | the chapter [`manual::stopping`]; [`Reactor::drain`], [`LoopOptions::drain`] |
+//! | cancel, or limit the time of something | the chapter [`manual::cancellation`] |
 //! | wait for results | [`defer`]: Deferreds, which are also futures; locks, events and queues |
 //! | use ready-made reconnecting and policies | [`protocols`] |
 //! | keep a connection to a server | [`services::ClientService`] |
@@ -135,7 +137,8 @@
 //! Names and the order of events are Twisted's, in snake_case. `docs/contract.md` lists the
 //! deliberate differences, row by row. The reactor is a value and can be run again; callbacks
 //! of a Deferred take one kind of closure each; `dataReceived` and friends get the transport as an
-//! argument.
+//! argument. The chapter [`manual::coming_from_twisted`] has a table of names and the reasons, and
+//! [`manual::coming_from_tokio`] is the same for tokio.
 #![forbid(unsafe_code)]
 
 mod address;

@@ -51,7 +51,8 @@ impl Kind {
         match self {
             Kind::Raw(_) | Kind::Tokio(_) | Kind::Couplet | Kind::Twisted => true,
             Kind::Mio(_) => matches!(role, Role::Echo | Role::EchoOne),
-            Kind::CoupletLines | Kind::CoupletLayer | Kind::CoupletStream => role == Role::Echo,
+            Kind::CoupletLines | Kind::CoupletLayer => role == Role::Echo,
+            Kind::CoupletStream => matches!(role, Role::Echo | Role::Relay(_)),
         }
     }
 }
@@ -178,7 +179,9 @@ pub(crate) fn serve(kind: Kind, role: Role) -> crate::Result<()> {
         Kind::Couplet => ours::serve(role, ready).map_err(|error| error.to_string())?,
         Kind::CoupletLines => ours::serve_lines(ready).map_err(|error| error.to_string())?,
         Kind::CoupletLayer => ours::serve_layer(ready).map_err(|error| error.to_string())?,
-        Kind::CoupletStream => ours::serve_stream(ready).map_err(|error| error.to_string())?,
+        Kind::CoupletStream => {
+            ours::serve_stream(role, ready).map_err(|error| error.to_string())?
+        }
         Kind::Twisted => return Err("twisted runs in Python, not here".into()),
     }
     Ok(())

@@ -40,7 +40,7 @@ couplet is the program's own server, `couplet echo`, and in the scenarios that w
 the library; couplet-lines echoes lines through a framer, couplet-layer over a layer that
 changes nothing, couplet-stream in async style. The echoes have a producer, a write cap
 and an idle timeout, as servers on the open net have; the fan-out and couplet-stream have the last
-two. mio, couplet-lines, couplet-layer and couplet-stream only echo. Every table and chart names
+two. mio, couplet-lines and couplet-layer only echo, couplet-stream relays too. Every table and chart names
 the read buffer: one a loop with raw, mio and couplet, one a connection (in a relay, one each way)
 with tokio, and Twisted's own. All servers have a backlog of 1024 connections.
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 use couplet::factory::Layered;
 use couplet::layers::PassThrough;
 use couplet::protocols::{LineProtocol, LineReceiver, LineTransport, Relay};
+use couplet::stream::copy_bidirectional;
 use couplet::{
     Factory, Failure, IntoFactory, ListenOptions, LoopOptions, ProducerKind, Protocol, Reactor,
-    Reason, Transport,
+    Reason, Stream, Transport,
 };
 
 use crate::kind::{BACKLOG, Role};
@@ -129,23 +130,35 @@ pub(crate) fn serve_layer(ready: impl FnOnce(&dyn Display)) -> couplet::Result<(
     listen(|_| Layered::new(|| Echo, |_, _| PassThrough::default()), ready)
 }
 
-/// Echoes in async style.
-pub(crate) fn serve_stream(ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
+/// Echoes or relays in async style.
+pub(crate) fn serve_stream(role: Role, ready: impl FnOnce(&dyn Display)) -> couplet::Result<()> {
     couplet::run(|reactor| {
         let endpoint = format!("tcp:0:interface=127.0.0.1:backlog={BACKLOG}");
-        let port = reactor.serve(&endpoint, async |mut stream| {
-            set_limits(stream.transport());
-            let mut buffer = vec![0; 64 * 1024];
-            loop {
-                match stream.read(&mut buffer).await? {
-                    0 => return Ok(()),
-                    n => stream.write_all(&buffer[..n]).await?,
-                }
+        let port = match role {
+            Role::Relay(server) => {
+                let connecting = reactor.clone();
+                reactor.serve(&endpoint, async move |near| {
+                    let far = connecting.connect_stream(format!("tcp:{server}")).await?;
+                    copy_bidirectional(near, far).await?;
+                    Ok(())
+                })?
             }
-        })?;
+            _ => reactor.serve(&endpoint, echo_stream)?,
+        };
         ready(&port.host());
         Ok(())
     })
+}
+
+async fn echo_stream(mut stream: Stream) -> couplet::Result<()> {
+    set_limits(stream.transport());
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut buffer).await? {
+            0 => return Ok(()),
+            n => stream.write_all(&buffer[..n]).await?,
+        }
+    }
 }
 
 fn listen<K, F: IntoFactory<K>>(

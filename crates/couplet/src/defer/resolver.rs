@@ -160,4 +160,13 @@ impl<T: 'static, C: FnOnce(Resolver<T>) + 'static> Source<T> for Origin<T, C> {
     fn slot(&self) -> &ResultSlot<T> {
         &self.slot
     }
+
+    /// Both ends were dropped unused: nobody has waited, so nobody misses anything.
+    fn abandon(&self, result: Result<T>) {
+        match result {
+            Ok(value) => discard(value),
+            Err(failure) if failure.is::<ResolverDropped>() => discard(failure),
+            Err(failure) => self.slot.report(failure),
+        }
+    }
 }

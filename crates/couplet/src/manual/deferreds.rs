@@ -1,7 +1,8 @@
 //! # Callbacks, Deferreds and async
 //!
 //! A program that never blocks gets its results later. There are three ways to handle them, and
-//! they mix freely.
+//! they mix freely. [`callbacks_to_async`](super::callbacks_to_async) takes one client through all of
+//! them, step by step; this chapter is for looking things up.
 //!
 //! | style | when |
 //! | --- | --- |
@@ -178,8 +179,8 @@
 //!
 //! - `detach()` says that nothing waits for the result. A failure left at such an end is reported
 //!   with the place where it arose; handle it, or let it be reported.
-//! - Cancelling reaches through a chain to the work itself. Dropping a future that awaits a
-//!   Deferred cancels it; so does [`timeout`](crate::Reactor::timeout).
+//! - Cancelling reaches through a chain to the work itself, and so does dropping a future that awaits
+//!   a Deferred; see [`cancellation`](super::cancellation).
 //! - Callbacks run where the Deferred is fired. Hold no `RefCell` borrow while you fire one.
 //! - [`defer`](crate::defer) has `list`, `race`, locks, semaphores, events and queues, and a table for
 //!   Twisted users.

@@ -9,17 +9,26 @@
 //! | `tls` | secure connections, and STARTTLS |
 //! | [`layers`] | a step of your own between socket and protocol |
 //! | [`framing`] | finding the messages in a stream, with a grammar of your own |
+//! | [`callbacks_to_async`] | one client, seven times: callbacks, Deferreds, `async`, streams |
 //! | [`deferreds`] | callbacks, Deferreds and `async`: three ways to wait for a result |
+//! | [`cancellation`] | what a cancel reaches, and what it leaves |
 //! | [`time`] | timed calls, timeouts, and repeated work |
+//! | [`stopping`] | the order of a shutdown, signals, draining, exit codes |
 //! | [`threads`] | blocking work, calls from other threads, many cores |
 //! | [`beside_tokio`] | libraries that need tokio: a loop inside tokio, or tokio around a loop |
 //! | [`embedding`] | a loop inside any other loop |
 //! | [`testing`] | testing your protocol, without sockets and without waiting |
 //! | [`simulator`] | assertions that hold in any weather |
 //! | [`half_close`] | the trap of a peer that has stopped sending but still reads |
+//! | [`coming_from_twisted`] | a table of names, what changed and why |
+//! | [`coming_from_tokio`] | the same, and when tokio is the better choice |
 
 pub mod back_pressure;
 pub mod beside_tokio;
+pub mod callbacks_to_async;
+pub mod cancellation;
+pub mod coming_from_tokio;
+pub mod coming_from_twisted;
 pub mod deferreds;
 pub mod embedding;
 pub mod endpoints;
@@ -29,6 +38,7 @@ pub mod half_close;
 pub mod layers;
 pub mod shared_state;
 pub mod simulator;
+pub mod stopping;
 pub mod testing;
 pub mod threads;
 pub mod time;

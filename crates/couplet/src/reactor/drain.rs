@@ -56,7 +56,8 @@ pub struct Drained {
     pub finished: usize,
     /// Those that were closed, and flushed what they had written.
     pub closed: usize,
-    /// Those that did not flush in time.
+    /// Those that were reset: they did not flush in time, or are to be
+    /// [reset unless closed](crate::Transport::set_reset_unless_closed).
     pub aborted: usize,
 }
 
@@ -265,10 +266,16 @@ impl Core {
 
     /// The loop closes a connection that has not ended by itself, or else cuts it.
     pub(super) fn note_fate(&mut self, key: Key, closes: bool) {
-        let Some(entry) = self.table.connection(key) else { return };
-        // Where only the peer's FIN is missing, it was a close.
-        let is_sent = entry.life.cell().buffered() == 0;
-        entry.fate = if closes || is_sent { Fate::Closed } else { Fate::Aborted };
+        let Some(entry) = self.table.connection(key).filter(|entry| entry.life.closed().is_none())
+        else {
+            return;
+        };
+        let is_reset = match closes {
+            true => entry.life.shuts_down_by_reset(),
+            // Where only the peer's FIN is missing, it was a close.
+            false => entry.life.is_cut_by_reset(),
+        };
+        entry.fate = if is_reset { Fate::Aborted } else { Fate::Closed };
     }
 
     /// A connection has ended.
@@ -295,7 +302,8 @@ impl Core {
         for drain in over {
             self.disarm_drain(drain.timer.take());
             let drained = drain.drained.get();
-            tracing::info!(?drained, "drained");
+            let Drained { finished, closed, aborted } = drained;
+            tracing::info!(finished, closed, aborted, "drained");
             let resolver = drain.resolver.take();
             if let Some(resolver) = resolver {
                 resolver.callback(drained);

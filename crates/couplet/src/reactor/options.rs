@@ -70,10 +70,11 @@ impl LoopOptions {
         self
     }
 
-    /// Sets that a SIGTERM [drains](super::Reactor::drain) before it ends a run that handles
-    /// [`signals`](Self::signals). A second signal ends the drain.
+    /// Sets that a run handles [`signals`](Self::signals), and that a SIGTERM
+    /// [drains](super::Reactor::drain) before it ends the run. A second signal ends the drain.
     #[must_use]
     pub fn drain(mut self, times: impl Into<Drain>) -> Self {
+        self.signals = true;
         self.drain = Some(times.into());
         self
     }

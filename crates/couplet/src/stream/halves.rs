@@ -32,6 +32,13 @@ impl ReadHalf {
     }
 }
 
+impl ReadHalf {
+    /// [`Stream::draining`](super::Stream::draining).
+    pub fn draining(&self) -> impl Future<Output = ()> + use<> {
+        self.shared().draining()
+    }
+}
+
 impl WriteHalf {
     pub(super) fn shared(&self) -> &Shared {
         &self.owner.0

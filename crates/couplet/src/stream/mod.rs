@@ -1,6 +1,6 @@
 //! [`Stream`]: a connection in async style, for sequences: read this, then answer that.
 //!
-//! A stream is a [`Protocol`](crate::Protocol) underneath and runs over whatever carries one: TCP,
+//! A stream is a [`Protocol`] underneath and runs over whatever carries one: TCP,
 //! TLS, UNIX sockets, memory, the simulator. Use callbacks where a connection reacts, and a stream
 //! where it follows a script.
 //!
@@ -154,9 +154,29 @@ impl Stream {
     /// Ready when the connection is asked to finish, because its server is about to end, or when it is
     /// gone: [`Protocol::draining`](crate::Protocol::draining) in async style. Cancel-safe.
     ///
+    /// The future does not borrow the stream, so that a handler can wait for it and for bytes at once.
     /// Between two requests, [`Transport::is_draining`] tells the same.
-    pub async fn draining(&self) {
-        std::future::poll_fn(|cx| self.shared().poll_draining(cx)).await;
+    ///
+    /// ```
+    /// use couplet::Stream;
+    /// use futures_util::future::{Either, select};
+    /// use std::pin::pin;
+    ///
+    /// async fn answer(mut stream: Stream) -> couplet::Result<()> {
+    ///     let mut draining = pin!(stream.draining());
+    ///     loop {
+    ///         let line = match select(pin!(stream.read_line()), draining.as_mut()).await {
+    ///             Either::Left((line, _)) => line?,
+    ///             Either::Right(_) => break,
+    ///         };
+    ///         let Some(line) = line else { return Ok(()) };
+    ///         stream.write_all(line).await?;
+    ///     }
+    ///     Ok(stream.write_all("421 closing\r\n").await?)
+    /// }
+    /// ```
+    pub fn draining(&self) -> impl Future<Output = ()> + use<> {
+        self.shared().draining()
     }
 
     /// Two halves that can be used by two tasks. The connection closes when both are dropped; the end

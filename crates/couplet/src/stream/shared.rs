@@ -15,6 +15,7 @@ use crate::Deferred;
 use crate::Protocol;
 use crate::Reason;
 use crate::Transport;
+use crate::defer::DeferredEvent;
 use crate::reactor::TaskId;
 use crate::unread::Unread;
 
@@ -69,8 +70,8 @@ struct State {
     room: Option<Deferred<()>>,
     /// Waits for the buffer to be empty.
     flush: Option<Deferred<()>>,
-    /// Waits to be asked to finish.
-    drain: Option<Waker>,
+    /// Whoever waits to be asked to finish.
+    draining: Option<DeferredEvent>,
     /// Waits for anything else: the end, our FIN, a handshake.
     watcher: Option<Waker>,
 }
@@ -341,15 +342,15 @@ impl Shared {
     }
 
     /// Ready when the connection is asked to finish, or is gone.
-    pub(super) fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn draining(&self) -> impl Future<Output = ()> + use<> {
         let mut state = self.state.borrow_mut();
-        if self.transport.is_draining() || state.lost.is_some() {
-            return Poll::Ready(());
+        let is_over = self.transport.is_draining() || state.lost.is_some();
+        let waiting = (!is_over).then(|| state.draining.get_or_insert_default().wait());
+        async move {
+            if let Some(waiting) = waiting {
+                let _ = waiting.await;
+            }
         }
-        let before = state.drain.replace(cx.waker().clone());
-        drop(state);
-        drop(before);
-        Poll::Pending
     }
 
     /// The number of handshakes that are complete.
@@ -392,12 +393,17 @@ impl Shared {
     }
 
     /// Notes something; returns who waits for it, to be woken.
-    fn noted(&self, change: impl FnOnce(&mut State)) -> [Option<Reader>; 3] {
+    fn noted(&self, change: impl FnOnce(&mut State)) -> [Option<Reader>; 2] {
         let mut state = self.state.borrow_mut();
         change(&mut state);
-        let others = [state.watcher.take(), state.drain.take()];
-        let [watcher, drain] = others.map(|waiting| waiting.map(Reader::Other));
-        [state.reader.take(), watcher, drain]
+        let is_over = state.lost.is_some();
+        let draining = state.draining.take_if(|_| is_over);
+        let waiting = [state.reader.take(), state.watcher.take().map(Reader::Other)];
+        drop(state);
+        if let Some(draining) = draining {
+            draining.set();
+        }
+        waiting
     }
 
     fn note(&self, change: impl FnOnce(&mut State)) {
@@ -517,7 +523,11 @@ impl Protocol for StreamProtocol {
     }
 
     fn draining(&mut self, _: &Transport) {
-        self.note(|_| ());
+        let Some(shared) = &self.shared else { return };
+        let draining = shared.state.borrow_mut().draining.take();
+        if let Some(draining) = draining {
+            draining.set();
+        }
     }
 
     fn handshake_completed(&mut self, _: &Transport) {

@@ -461,13 +461,20 @@ impl Life {
         self.follows()
     }
 
+    /// Whether the protocol has not even asked for the end of its stream, and wants a reset then.
+    pub(crate) fn shuts_down_by_reset(&self) -> bool {
+        matches!(self.state, State::Open { writing: Writing::Open, .. })
+            && self.transport.cell.reset_unless_closed()
+    }
+
+    /// Whether a cut is seen by the peer.
+    pub(crate) fn is_cut_by_reset(&self) -> bool {
+        self.transport.cell.buffered() > 0 || self.must_reset()
+    }
+
     /// Closes an open connection on the part of the reactor.
     fn shut_down(&mut self, now: Instant) {
-        let has_ended = matches!(
-            self.state,
-            State::Open { writing: Writing::Shut | Writing::Finishing { .. }, .. }
-        );
-        if !has_ended && self.transport.cell.reset_unless_closed() {
+        if self.shuts_down_by_reset() {
             return self.end(Reason::Shutdown, CloseMode::Reset);
         }
         self.lose(Reason::Shutdown, now);
@@ -477,8 +484,7 @@ impl Life {
     /// The reactor has stopped: ends a remaining connection now.
     pub(crate) fn cut(&mut self, now: Instant) -> Follows {
         self.apply_recorded(now);
-        let resets = self.transport.cell.buffered() > 0 || self.must_reset();
-        let mode = if resets { CloseMode::Reset } else { CloseMode::Normal };
+        let mode = if self.is_cut_by_reset() { CloseMode::Reset } else { CloseMode::Normal };
         match &self.state {
             State::Open { .. } | State::Flushing { .. } => self.end(Reason::Shutdown, mode),
             _ => self.end_as_planned(mode),

@@ -291,7 +291,7 @@ impl Transport {
     }
 
     /// True once the connection was asked to finish: see
-    /// [`Protocol::draining`](crate::Protocol::draining).
+    /// [`Protocol::draining`].
     pub fn is_draining(&self) -> bool {
         self.cell.is_draining()
     }

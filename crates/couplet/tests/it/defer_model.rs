@@ -56,6 +56,8 @@ struct Model {
     handle: bool,
     log: Vec<String>,
     reports: Vec<String>,
+    /// An origin alone has nobody who misses its result.
+    has_run_a_link: bool,
 }
 
 #[derive(Clone)]
@@ -79,6 +81,7 @@ impl Model {
             handle: true,
             log: vec![],
             reports: vec![],
+            has_run_a_link: false,
         }
     }
 
@@ -130,12 +133,14 @@ impl Model {
         }
         if !self.handle
             && let Some(Err(failure)) = self.result.take()
+            && (self.has_run_a_link || failure != DROPPED)
         {
             self.report(failure);
         }
     }
 
     fn apply(&mut self, link: Link, input: Outcome) {
+        self.has_run_a_link = true;
         if runs(link, input.is_ok()) {
             self.log.push(format!("{link:?} {input:?}"));
         }
@@ -180,6 +185,7 @@ impl Model {
         for origin in &mut self.origins {
             if !origin.used
                 && let Some(Err(failure)) = origin.result.take()
+                && failure != DROPPED
             {
                 unused.push(failure);
             }

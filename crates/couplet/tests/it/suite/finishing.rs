@@ -125,7 +125,7 @@ pub(crate) fn c105b_who_does_not_finish_is_closed_and_at_last_aborted(kit: Kit) 
     assert!(!unread.is_lost());
     rig.pass(s(5));
     assert_eq!(rig.lost(&unread), "Shutdown");
-    assert_eq!(log.entries(), ["(0, 2, 1)"]);
+    assert_eq!(log.entries(), ["(0, 1, 2)"]);
     drop(b2);
     rig.still_echoes();
 }

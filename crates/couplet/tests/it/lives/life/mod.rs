@@ -45,6 +45,7 @@ struct Story {
     lost: Option<Reason>,
     read_closed: bool,
     write_closed: bool,
+    draining: bool,
     // What the near end requested.
     paused: bool,
     finishing: bool,

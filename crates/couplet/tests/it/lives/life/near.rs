@@ -58,6 +58,14 @@ impl Protocol for NearEnd {
         life.called("write_closed", || life.act_some(transport));
     }
 
+    fn draining(&mut self, transport: &Transport) {
+        let life = &self.0;
+        let twice = life.know(|story| std::mem::replace(&mut story.draining, true));
+        life.check(!twice && transport.is_draining(), "draining comes once");
+        life.check(!life.know(|story| story.closing), "draining after a close");
+        life.called("draining", || life.act_some(transport));
+    }
+
     fn reading_resumed(&mut self, transport: &Transport) {
         let life = &self.0;
         life.check(!life.know(|story| story.paused), "reading_resumed while paused");

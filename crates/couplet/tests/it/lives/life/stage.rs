@@ -1,10 +1,12 @@
 //! The world of a life: the loop, the network, the peer and the clock.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::layers::Side;
+use couplet::reactor::{Drain, Drained};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{Address, Loop, LoopOptions, Reason, Transport};
 
@@ -20,6 +22,7 @@ pub(super) struct Stage {
     network: Network,
     peer: Peer,
     under: Under,
+    is_accepted: bool,
 }
 
 impl Stage {
@@ -54,11 +57,12 @@ impl Stage {
                 }
             }
         };
+        let is_accepted = port.is_some();
         let peer = under.open(life, wire, side, reactor.now(), turn);
         if let Some(port) = port {
             port.stop_listening().expect("the port listens").detach();
         }
-        Stage { life: life.clone(), l, network, peer, under }
+        Stage { life: life.clone(), l, network, peer, under, is_accepted }
     }
 
     fn transport(&self) -> Transport {
@@ -198,6 +202,7 @@ impl Stage {
             0 => self.end_in_peace(),
             1 => self.end_by_the_clock(),
             2 => self.end_with_the_run(),
+            3 if self.life.roll(2) == 0 => self.end_with_a_drain(),
             _ => {}
         }
         if self.life.know(|story| story.lost.is_none()) {
@@ -270,6 +275,28 @@ impl Stage {
         self.check();
     }
 
+    /// The loop drains, and the peer does nothing.
+    fn end_with_a_drain(&mut self) {
+        self.life.line("with a drain");
+        self.life.know(|story| story.stopped = true);
+        let concerned = self.is_accepted && self.life.know(|story| story.lost.is_none());
+        let drain = Drain::within(Duration::from_secs(10)).close(Duration::from_secs(5));
+        let (counted, result) = (Rc::new(Cell::new(None)), self.l.reactor().drain(drain));
+        let counts = counted.clone();
+        let drained = move |Drained { finished, closed, aborted, .. }| {
+            counts.set(Some(finished + closed + aborted));
+        };
+        result.map(drained).detach();
+        for seconds in [0, 10, 5] {
+            self.network.advance(Duration::from_secs(seconds));
+            self.turn(5);
+        }
+        self.life.check(counted.get() == Some(concerned.into()), "a drain counts each connection");
+        let lost = self.life.know(|story| story.lost.is_some());
+        self.life.check(lost || !concerned, "no connection outlives a drain");
+        self.check();
+    }
+
     /// Checks what must hold afterwards, whatever is called then.
     pub(super) fn after_the_end(&mut self) {
         let transport = self.transport();
@@ -333,7 +360,7 @@ impl Stage {
             Some(Reason::Lost(_)) => story.broken,
             Some(Reason::Aborted) => story.aborted,
             Some(Reason::Timeout) => story.timeouts,
-            Some(Reason::CloseTimedOut) => story.closing || story.finishing,
+            Some(Reason::CloseTimedOut) => story.closing || story.finishing || story.stopped,
             Some(Reason::Overflow) => story.closing,
             Some(Reason::Failed(_)) => story.failed,
             Some(Reason::Panicked(text)) => story.panicked && &**text == "a random life",
