@@ -496,7 +496,6 @@ impl Drop for Loop {
     fn drop(&mut self) {
         let Loop { driver, core, runtime, .. } = self;
         let _entered = runtime.enter();
-        core.reactor.records.run_state.set(RunState::Gone);
         for call in core.reactor.records.queue.door.close() {
             drop(call);
         }
@@ -526,9 +525,12 @@ impl Drop for Loop {
         for loop_gone in core.reactor.records.blocked.take().into_values() {
             loop_gone();
         }
-        core.reactor.records.asking.take();
         core.reactor.records.snapshots.take();
         core.drop_pending(&mut **driver);
+        // Not before: whoever asks again for what has just failed would do so for ever.
+        core.reactor.records.run_state.set(RunState::Gone);
+        core.drains.clear();
+        core.reactor.records.asking.take();
     }
 }
 
