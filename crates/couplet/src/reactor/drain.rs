@@ -302,6 +302,7 @@ impl Core {
             tracing::info!(?drained, "drained");
             let resolver = drain.resolver.take();
             if let Some(resolver) = resolver {
+                let _hold = self.reactor.records.hold("drain");
                 resolver.callback(drained);
             }
         }

@@ -22,6 +22,11 @@ pub struct LoopOptions {
     pub signals: bool,
     /// How long connections of ports may finish when a SIGTERM ends a run; none unless set.
     pub drain: Option<Drain>,
+    /// How long a call into user code may hold the loop before it is logged; see
+    /// [`stall_after`](Self::stall_after). Unlimited unless set.
+    pub stall_after: Option<Duration>,
+    /// Whether what is logged includes a backtrace, where the platform has them; true unless set.
+    pub stall_backtraces: bool,
 }
 
 impl Default for LoopOptions {
@@ -32,6 +37,8 @@ impl Default for LoopOptions {
             job_grace: Duration::from_secs(5),
             signals: false,
             drain: None,
+            stall_after: None,
+            stall_backtraces: true,
         }
     }
 }
@@ -70,6 +77,45 @@ impl LoopOptions {
     #[must_use]
     pub fn drain(mut self, times: impl Into<Drain>) -> Self {
         self.drain = Some(times.into());
+        self
+    }
+
+    /// Logs each call into user code (a callback of a protocol or factory, a timed call, a poll of a
+    /// task, a tell, a call from another thread, …) that holds the loop for longer than this, while it
+    /// does: at level `warn`, with its kind, its type or place in the source, the thread of the loop,
+    /// and on Linux with glibc a [backtrace](Self::stall_backtraces) of that. A call that goes on is
+    /// logged again at doubling intervals, and when it has ended, with the whole time. Where no
+    /// subscriber takes it, it goes to stderr.
+    ///
+    /// One helper thread, `couplet stalls`, does this for all loops of the process, from the first
+    /// loop that asks for it until the last of them is dropped, and logs to the global subscriber.
+    /// It sleeps while the loops are idle, and wakes about once per limit while they are busy.
+    /// Each call costs its loop two reads of a lock and one of the clock. Layers and the callbacks
+    /// of Deferreds are covered only as far as they run inside such a call or a step of the turn
+    /// that fires Deferreds. Virtual time can't stall: ignored in the memory driver and the simulator.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let options = couplet::LoopOptions::default().stall_after(Duration::from_millis(500));
+    /// let l = couplet::Loop::with_options(options)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn stall_after(mut self, limit: Duration) -> Self {
+        self.stall_after = Some(limit);
+        self
+    }
+
+    /// Sets whether a [stall](Self::stall_after) is logged with a backtrace of the loop's thread: on
+    /// Linux with glibc, else there is none.
+    ///
+    /// The thread is interrupted with SIGURG for that, with `SA_RESTART`. System calls that a signal
+    /// ends nevertheless (`nanosleep`, `poll`, reads with a timeout: signal(7)) fail with `EINTR` in
+    /// code that does not repeat them. A program that handles SIGURG itself gets no backtraces.
+    #[must_use]
+    pub fn stall_backtraces(mut self, on: bool) -> Self {
+        self.stall_backtraces = on;
         self
     }
 }

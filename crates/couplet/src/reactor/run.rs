@@ -187,6 +187,7 @@ impl Loop {
     pub fn with_driver(driver: impl Driver + 'static, options: LoopOptions) -> Loop {
         report_to_the_log();
         let reactor = Reactor::new(driver.world(), Tasks::new(driver.waker()));
+        reactor.watch_stalls(&options);
         let core = Core::new(reactor, &options);
         Loop { driver: Box::new(driver), core, signals: options.signals }
     }
@@ -273,7 +274,10 @@ impl Loop {
     /// The error of `setup`, which ends the run.
     pub fn begin(&mut self, setup: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
         self.begin_run();
-        let outcome = setup(&self.reactor());
+        let reactor = self.reactor();
+        let hold = reactor.records.hold("setup");
+        let outcome = setup(&reactor);
+        drop(hold);
         if outcome.is_err() {
             self.finish_run();
         }
@@ -339,7 +343,10 @@ impl Loop {
         let slot = outcome.clone();
         let reactor = self.reactor();
         self.begin_run();
-        let waiting = script(&reactor).add_both(move |result| {
+        let hold = reactor.records.hold("setup");
+        let deferred = script(&reactor);
+        drop(hold);
+        let waiting = deferred.add_both(move |result| {
             keep(&slot, result, &reactor);
             reactor.records.returns.set(true);
             Ok(())
@@ -404,7 +411,11 @@ impl Loop {
         wrap: impl Fn(crate::driver::Key, Box<dyn crate::Protocol>) -> Box<dyn crate::Protocol>
         + 'static,
     ) {
-        self.core.wrap = Some(Box::new(wrap));
+        let before = self.core.wrap.take();
+        self.core.wrap = Some(match before {
+            None => Box::new(wrap),
+            Some(before) => Box::new(move |key, protocol| wrap(key, before(key, protocol))),
+        });
     }
 
     /// Describes a queue of the loop that exceeds its bound, if one does.
@@ -504,6 +515,9 @@ impl Drop for Loop {
         core.reactor.records.asking.take();
         core.reactor.records.snapshots.take();
         core.drop_pending(&mut **driver);
+        if let Some(stalls) = core.reactor.records.stalls.get() {
+            stalls.end();
+        }
     }
 }
 
