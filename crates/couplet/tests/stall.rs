@@ -363,23 +363,20 @@ fn c97a_a_producer_that_hangs_is_logged_with_its_type() {
     assert_stalled(&lines, &["kind=\"resume_producing\"", "of=\"stall::SlowProducer\""]);
 }
 
-/// The upgraded protocol is another one; `ask` finds the protocol inside what notes its calls.
 #[test]
-fn c97a_upgrades_and_asks_reach_the_protocol_itself() {
+fn c97a_an_upgraded_protocol_is_logged_with_its_own_type() {
     let _running = RUNNING.read();
     struct First;
     impl Protocol for First {
         fn data_received(&mut self, transport: &Transport, _: &[u8]) {
-            transport.upgrade(Slow { hangs_in: "" });
-            let slow = transport.connection::<Slow>();
-            slow.ask(|slow, _| slow.hangs_in = "connection_lost").detach();
+            transport.upgrade(Slow { hangs_in: "connection_lost" });
         }
     }
     let lines = logged_by("upgraded", watched(), |reactor| serve(reactor, || First));
     assert_stalled(&lines, &["kind=\"connection_lost\"", "of=\"stall::Slow\""]);
 }
 
-/// The names of this process's threads.
+/// The number of detectors: of threads with their name.
 #[cfg(target_os = "linux")]
 fn detectors() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("it is there");
