@@ -20,13 +20,13 @@ mod signalled {
     use std::fmt;
     use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
     use std::sync::{Mutex, OnceLock, PoisonError};
-    use std::time::Duration;
 
     /// Most frames of a backtrace.
     const MOST: usize = 128;
     /// How long a thread may take to answer. One that is in an uninterruptible system call doesn't.
-    const PATIENCE: u32 = 100;
-    const MOMENT: Duration = Duration::from_millis(1);
+    static PATIENCE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    const WAIT: c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    const WAKE: c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
 
     /// The thread that is to answer; 0 for none, and [`ANSWERS`] while it does.
     static ASKED: AtomicI32 = AtomicI32::new(0);
@@ -68,15 +68,16 @@ mod signalled {
             // SAFETY: no pointers are passed; the kernel refuses a thread that has ended.
             let sent =
                 unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.0, libc::SIGURG) };
-            let mut left = if sent == 0 { PATIENCE } else { 0 };
-            while ASKED.load(Ordering::SeqCst) != ANSWERED {
-                if left == 0 {
+            loop {
+                let state = ASKED.load(Ordering::SeqCst);
+                if state == ANSWERED {
+                    break;
+                }
+                if sent != 0 || !wait_for_change(state) {
                     // Withdrawn, unless it is being answered.
                     let _ = ASKED.compare_exchange(self.0, 0, Ordering::SeqCst, Ordering::SeqCst);
                     return None;
                 }
-                left -= 1;
-                pause();
             }
             let count = COUNT.load(Ordering::SeqCst).min(MOST);
             let frames = FRAMES[..count].iter().map(|frame| frame.load(Ordering::SeqCst)).collect();
@@ -85,9 +86,13 @@ mod signalled {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "outside of any loop and any world")]
-    fn pause() {
-        std::thread::sleep(MOMENT);
+    /// Waits until [`ASKED`] is no longer `state`; false when that takes too long.
+    fn wait_for_change(state: i32) -> bool {
+        // SAFETY: the futex is a static, and the time is on this stack.
+        let woken = unsafe {
+            libc::syscall(libc::SYS_futex, ASKED.as_ptr(), WAIT, state, &raw const PATIENCE)
+        };
+        woken == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ETIMEDOUT)
     }
 
     /// Installs the handler, unless the program has one. It stays.
@@ -128,7 +133,7 @@ mod signalled {
 
     extern "C" fn on_signal(_: c_int) {
         // SAFETY: gettid and the address of errno have no precondition; errno is this thread's, and
-        // is kept.
+        // is kept. The futex is a static.
         unsafe {
             let errno = libc::__errno_location();
             let saved = *errno;
@@ -138,6 +143,7 @@ mod signalled {
                 unwind(&mut count);
                 COUNT.store(count, Ordering::SeqCst);
                 ASKED.store(ANSWERED, Ordering::SeqCst);
+                libc::syscall(libc::SYS_futex, ASKED.as_ptr(), WAKE, 1);
             }
             *errno = saved;
         }
@@ -148,7 +154,7 @@ mod signalled {
         _private: [u8; 0],
     }
 
-    // The interface of the C++ ABI's unwinder, which std links.
+    // SAFETY: the interface of the C++ ABI's unwinder, which std links.
     unsafe extern "C" {
         fn _Unwind_Backtrace(
             each: extern "C" fn(*mut Context, *mut c_void) -> c_int,

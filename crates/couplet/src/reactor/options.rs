@@ -90,9 +90,11 @@ impl LoopOptions {
     /// One helper thread, `couplet stalls`, does this for all loops of the process, from the first
     /// loop that asks for it until the last of them is dropped, and logs to the global subscriber.
     /// It sleeps while the loops are idle, and wakes about once per limit while they are busy.
-    /// Each call costs its loop two reads of a lock and one of the clock. Layers and the callbacks
-    /// of Deferreds are covered only as far as they run inside such a call or a step of the turn
-    /// that fires Deferreds. Virtual time can't stall: ignored in the memory driver and the simulator.
+    /// Each call costs its loop one reading of the clock and a lock that is hardly ever contended.
+    /// The callbacks of Deferreds are part of the call that fires them, or of the step of the turn
+    /// (`connect`, `name lookup`, `result of a job`, …). Layers of your own are not covered, nor is what
+    /// an object does while it is dropped. Virtual time can't stall: in the memory driver and the simulator
+    /// this is ignored.
     ///
     /// ```
     /// use std::time::Duration;

@@ -125,20 +125,20 @@ impl<T: ?Sized> Noted<T> {
         call(&mut self.inner)
     }
 
-    fn finish(self: Box<Self>, finish: impl FnOnce(Box<T>)) {
-        let Noted { inner, stalls, doing } = *self;
+    fn end(self, end: impl FnOnce(Box<T>)) {
+        let Noted { inner, stalls, doing } = self;
         let _hold = stalls.hold(doing);
-        finish(inner);
+        end(inner);
     }
 }
 
 impl Tell for Noted<dyn Tell> {
     fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
-        self.finish(|tell| tell.run(protocol, transport));
+        self.end(|tell| tell.run(protocol, transport));
     }
 
     fn lost(self: Box<Self>, reason: &Reason) {
-        self.finish(|tell| tell.lost(reason));
+        self.end(|tell| tell.lost(reason));
     }
 }
 
@@ -149,11 +149,11 @@ impl Task for Noted<dyn Task> {
     }
 
     fn finish(self: Box<Self>) {
-        Noted::finish(self, |task| task.finish());
+        self.end(|task| task.finish());
     }
 
     fn cancel(self: Box<Self>) {
-        Noted::finish(self, |task| task.cancel());
+        self.end(|task| task.cancel());
     }
 }
 
