@@ -307,6 +307,7 @@ impl Core {
             tracing::info!(finished, closed, aborted, "drained");
             let resolver = drain.resolver.take();
             if let Some(resolver) = resolver {
+                let _hold = self.reactor.records.hold("drain");
                 resolver.callback(drained);
             }
         }

@@ -25,6 +25,7 @@ use super::connecting::ConnectorCell;
 use super::drain::{Drain, DrainCell};
 use super::options::LoopOptions;
 use super::shutdown::Stopping;
+use super::stalls::noted_protocol;
 use super::table::{Resource, Table};
 use super::timers::Seq;
 use super::{Asking, Call, Reactor, Snapshot, Start, Timed, pending};
@@ -141,6 +142,10 @@ impl<D: Driver> Engine for D {
 impl Core {
     pub(super) fn new(reactor: Reactor, options: &LoopOptions) -> Core {
         let order = reactor.records.world.order();
+        let stalls = reactor.records.stalls.get().cloned();
+        let wrap = stalls.map(|stalls| -> Wrap {
+            Box::new(move |_key, protocol| noted_protocol(&stalls, protocol))
+        });
         Core {
             reactor,
             table: Table::new(),
@@ -161,7 +166,7 @@ impl Core {
             shutdown_grace: options.shutdown_grace,
             job_grace: options.job_grace,
             on_snapshot: None,
-            wrap: None,
+            wrap,
             layer: None,
         }
     }
@@ -304,21 +309,31 @@ impl Core {
                 return Some(key);
             }
             Event::Connected { key, host } => {
+                let _hold = self.reactor.records.hold("connect");
                 if let Some(Resource::Connecting(connector)) = self.table.resource(key) {
                     let connector = connector.clone();
                     self.attempt_connected(io, key, &connector, host);
                     return Some(key);
                 }
             }
-            Event::Resolved(ticket, answer) => self.name_resolved(io, ticket, answer),
+            Event::Resolved(ticket, answer) => {
+                let _hold = self.reactor.records.hold("name lookup");
+                self.name_resolved(io, ticket, answer);
+            }
             Event::Ready(id, ready) => {
                 #[cfg(unix)]
                 self.watch_ready(id, ready);
                 #[cfg(not(unix))]
                 let _ = (id, ready);
             }
-            Event::JobDone(ticket) => self.job_done(ticket),
-            Event::Signal(signal) => self.signalled(signal),
+            Event::JobDone(ticket) => {
+                let _hold = self.reactor.records.hold("result of a job");
+                self.job_done(ticket);
+            }
+            Event::Signal(signal) => {
+                let _hold = self.reactor.records.hold("signal");
+                self.signalled(signal);
+            }
         }
         None
     }
@@ -330,6 +345,7 @@ impl Core {
             }
             Some(Resource::Connecting(connector)) => {
                 let connector = connector.clone();
+                let _hold = self.reactor.records.hold("connect");
                 let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
                 self.attempt_ended(io, key, &connector, error);
             }
@@ -397,6 +413,7 @@ impl Core {
     }
 
     fn apply_requests(&mut self, io: &mut dyn Commands) {
+        let _hold = self.reactor.records.hold("request");
         // Only those queued now: callbacks may add more.
         let count = self.reactor.records.asking.borrow().len();
         for _ in 0..count {
@@ -526,8 +543,14 @@ impl Core {
                 }
                 Some(Timed::Tell(cell, tell)) => self.run_tell(io, cell, tell),
                 Some(Timed::Deadline(key)) => self.deadline_came(io, key),
-                Some(Timed::Connector(connector)) => self.connector_timed(io, &connector, now),
-                Some(Timed::Drain(drain)) => self.drain_is_due(io, &drain),
+                Some(Timed::Connector(connector)) => {
+                    let _hold = self.reactor.records.hold("timer of a connector");
+                    self.connector_timed(io, &connector, now);
+                }
+                Some(Timed::Drain(drain)) => {
+                    let _hold = self.reactor.records.hold("timer of a drain");
+                    self.drain_is_due(io, &drain);
+                }
             }
         }
     }
@@ -537,6 +560,7 @@ impl Core {
         if !self.reactor.records.take_pending(pending::STARTS) {
             return;
         }
+        let _hold = self.reactor.records.hold("start");
         self.start_jobs(io);
         let count = self.reactor.records.starts.borrow().len();
         for _ in 0..count {
