@@ -529,6 +529,7 @@ impl Core {
     }
 
     /// One address failed.
+    #[inline(never)]
     pub(super) fn attempt_ended(
         &mut self,
         io: &mut dyn Commands,
@@ -536,6 +537,7 @@ impl Core {
         cell: &Rc<ConnectorCell>,
         error: std::io::Error,
     ) {
+        let _hold = self.reactor.records.hold("connect");
         self.table.take(key);
         io.close(key, CloseMode::Normal);
         cell.with_attempts(|attempts| {

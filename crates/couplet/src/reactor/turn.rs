@@ -294,20 +294,32 @@ impl Core {
             #[cfg(unix)]
             Event::Descriptor(key, descriptor) => {
                 self.visit(io, key, |life, now| life.descriptor(descriptor, now));
-                return Some(key);
+                Some(key)
             }
             Event::Sent(key, n) => {
                 self.visit(io, key, |life, now| life.sent(n, now));
-                return Some(key);
+                Some(key)
             }
             Event::Ended(key, error) => {
                 self.ended(io, key, error);
-                return Some(key);
+                Some(key)
             }
             Event::Accepted { port, key, peer, host } => {
                 self.accepted(io, port, key, peer, host);
-                return Some(key);
+                Some(key)
             }
+            event @ (Event::Connected { .. }
+            | Event::Resolved(..)
+            | Event::Ready(..)
+            | Event::JobDone(_)
+            | Event::Signal(_)) => self.happened_rarely(io, event),
+        }
+    }
+
+    /// Handles what fires Deferreds, or calls user code that is not wrapped.
+    #[cold]
+    fn happened_rarely(&mut self, io: &mut dyn Commands, event: Event) -> Option<Key> {
+        match event {
             Event::Connected { key, host } => {
                 let _hold = self.reactor.records.hold("connect");
                 if let Some(Resource::Connecting(connector)) = self.table.resource(key) {
@@ -334,6 +346,7 @@ impl Core {
                 let _hold = self.reactor.records.hold("signal");
                 self.signalled(signal);
             }
+            _ => unreachable!("`happened` handles the others"),
         }
         None
     }
@@ -345,7 +358,6 @@ impl Core {
             }
             Some(Resource::Connecting(connector)) => {
                 let connector = connector.clone();
-                let _hold = self.reactor.records.hold("connect");
                 let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
                 self.attempt_ended(io, key, &connector, error);
             }
