@@ -294,59 +294,36 @@ impl Core {
             #[cfg(unix)]
             Event::Descriptor(key, descriptor) => {
                 self.visit(io, key, |life, now| life.descriptor(descriptor, now));
-                Some(key)
+                return Some(key);
             }
             Event::Sent(key, n) => {
                 self.visit(io, key, |life, now| life.sent(n, now));
-                Some(key)
+                return Some(key);
             }
             Event::Ended(key, error) => {
                 self.ended(io, key, error);
-                Some(key)
+                return Some(key);
             }
             Event::Accepted { port, key, peer, host } => {
                 self.accepted(io, port, key, peer, host);
-                Some(key)
+                return Some(key);
             }
-            event @ (Event::Connected { .. }
-            | Event::Resolved(..)
-            | Event::Ready(..)
-            | Event::JobDone(_)
-            | Event::Signal(_)) => self.happened_rarely(io, event),
-        }
-    }
-
-    /// Handles what fires Deferreds, or calls user code that is not wrapped.
-    #[cold]
-    fn happened_rarely(&mut self, io: &mut dyn Commands, event: Event) -> Option<Key> {
-        match event {
             Event::Connected { key, host } => {
-                let _hold = self.reactor.records.hold("connect");
                 if let Some(Resource::Connecting(connector)) = self.table.resource(key) {
                     let connector = connector.clone();
                     self.attempt_connected(io, key, &connector, host);
                     return Some(key);
                 }
             }
-            Event::Resolved(ticket, answer) => {
-                let _hold = self.reactor.records.hold("name lookup");
-                self.name_resolved(io, ticket, answer);
-            }
+            Event::Resolved(ticket, answer) => self.name_resolved(io, ticket, answer),
             Event::Ready(id, ready) => {
                 #[cfg(unix)]
                 self.watch_ready(id, ready);
                 #[cfg(not(unix))]
                 let _ = (id, ready);
             }
-            Event::JobDone(ticket) => {
-                let _hold = self.reactor.records.hold("result of a job");
-                self.job_done(ticket);
-            }
-            Event::Signal(signal) => {
-                let _hold = self.reactor.records.hold("signal");
-                self.signalled(signal);
-            }
-            _ => unreachable!("`happened` handles the others"),
+            Event::JobDone(ticket) => self.job_done(ticket),
+            Event::Signal(signal) => self.signalled(signal),
         }
         None
     }
@@ -424,6 +401,7 @@ impl Core {
         self.dirty.clear();
     }
 
+    #[inline(never)]
     fn apply_requests(&mut self, io: &mut dyn Commands) {
         let _hold = self.reactor.records.hold("request");
         // Only those queued now: callbacks may add more.
@@ -555,14 +533,8 @@ impl Core {
                 }
                 Some(Timed::Tell(cell, tell)) => self.run_tell(io, cell, tell),
                 Some(Timed::Deadline(key)) => self.deadline_came(io, key),
-                Some(Timed::Connector(connector)) => {
-                    let _hold = self.reactor.records.hold("timer of a connector");
-                    self.connector_timed(io, &connector, now);
-                }
-                Some(Timed::Drain(drain)) => {
-                    let _hold = self.reactor.records.hold("timer of a drain");
-                    self.drain_is_due(io, &drain);
-                }
+                Some(Timed::Connector(connector)) => self.connector_timed(io, &connector, now),
+                Some(Timed::Drain(drain)) => self.drain_is_due(io, &drain),
             }
         }
     }
@@ -572,7 +544,6 @@ impl Core {
         if !self.reactor.records.take_pending(pending::STARTS) {
             return;
         }
-        let _hold = self.reactor.records.hold("start");
         self.start_jobs(io);
         let count = self.reactor.records.starts.borrow().len();
         for _ in 0..count {
@@ -583,7 +554,9 @@ impl Core {
         }
     }
 
+    #[inline(never)]
     pub(super) fn start_one(&mut self, io: &mut dyn Commands, start: Start) {
+        let _hold = self.reactor.records.hold("start");
         match start {
             Start::Connector(connector) => self.start_connector(io, connector),
             Start::Port(port) => self.start_port(io, &port),
