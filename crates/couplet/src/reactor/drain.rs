@@ -247,7 +247,9 @@ impl Core {
     }
 
     /// The time of a stage is up: what is left goes on to the next.
+    #[inline(never)]
     pub(super) fn drain_is_due(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        let _hold = self.reactor.records.hold("timer of a drain");
         let closes = drain.stage.replace(Stage::Closing) == Stage::Finishing;
         if closes {
             self.arm_drain(drain, drain.times.close);

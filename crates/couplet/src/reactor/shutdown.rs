@@ -71,7 +71,9 @@ pub(super) enum Stopping {
 
 impl Core {
     /// A signal arrived.
+    #[inline(never)]
     pub(super) fn signalled(&mut self, signal: Signal) {
+        let _hold = self.reactor.records.hold("signal");
         if signal == Signal::User1 {
             return self.show_snapshot();
         }

@@ -88,14 +88,21 @@ impl Reactor {
 
     pub(crate) fn noted_producer<P: Producer + 'static>(&self, inner: P) -> Box<dyn Producer> {
         let inner = Box::new(Contained::new(inner));
-        let Some(stalls) = self.records.stalls.get() else { return inner };
-        let (stalls, of) = (stalls.clone(), Some(std::any::type_name::<P>()));
-        Box::new(Noted::<dyn Producer> {
-            inner,
-            stalls,
-            doing: Doing { of, ..Doing::kind("producer") },
-        })
+        match self.records.stalls.get() {
+            None => inner,
+            Some(stalls) => noted_producer(stalls, std::any::type_name::<P>(), inner),
+        }
     }
+}
+
+#[cold]
+fn noted_producer(
+    stalls: &Stalls,
+    of: &'static str,
+    inner: Box<dyn Producer>,
+) -> Box<dyn Producer> {
+    let (stalls, doing) = (stalls.clone(), Doing { of: Some(of), ..Doing::kind("producer") });
+    Box::new(Noted { inner, stalls, doing })
 }
 
 /// Wraps the protocols of a loop with a detector.

@@ -309,31 +309,21 @@ impl Core {
                 return Some(key);
             }
             Event::Connected { key, host } => {
-                let _hold = self.reactor.records.hold("connect");
                 if let Some(Resource::Connecting(connector)) = self.table.resource(key) {
                     let connector = connector.clone();
                     self.attempt_connected(io, key, &connector, host);
                     return Some(key);
                 }
             }
-            Event::Resolved(ticket, answer) => {
-                let _hold = self.reactor.records.hold("name lookup");
-                self.name_resolved(io, ticket, answer);
-            }
+            Event::Resolved(ticket, answer) => self.name_resolved(io, ticket, answer),
             Event::Ready(id, ready) => {
                 #[cfg(unix)]
                 self.watch_ready(id, ready);
                 #[cfg(not(unix))]
                 let _ = (id, ready);
             }
-            Event::JobDone(ticket) => {
-                let _hold = self.reactor.records.hold("result of a job");
-                self.job_done(ticket);
-            }
-            Event::Signal(signal) => {
-                let _hold = self.reactor.records.hold("signal");
-                self.signalled(signal);
-            }
+            Event::JobDone(ticket) => self.job_done(ticket),
+            Event::Signal(signal) => self.signalled(signal),
         }
         None
     }
@@ -345,7 +335,6 @@ impl Core {
             }
             Some(Resource::Connecting(connector)) => {
                 let connector = connector.clone();
-                let _hold = self.reactor.records.hold("connect");
                 let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
                 self.attempt_ended(io, key, &connector, error);
             }
@@ -412,6 +401,7 @@ impl Core {
         self.dirty.clear();
     }
 
+    #[inline(never)]
     fn apply_requests(&mut self, io: &mut dyn Commands) {
         let _hold = self.reactor.records.hold("request");
         // Only those queued now: callbacks may add more.
@@ -543,14 +533,8 @@ impl Core {
                 }
                 Some(Timed::Tell(cell, tell)) => self.run_tell(io, cell, tell),
                 Some(Timed::Deadline(key)) => self.deadline_came(io, key),
-                Some(Timed::Connector(connector)) => {
-                    let _hold = self.reactor.records.hold("timer of a connector");
-                    self.connector_timed(io, &connector, now);
-                }
-                Some(Timed::Drain(drain)) => {
-                    let _hold = self.reactor.records.hold("timer of a drain");
-                    self.drain_is_due(io, &drain);
-                }
+                Some(Timed::Connector(connector)) => self.connector_timed(io, &connector, now),
+                Some(Timed::Drain(drain)) => self.drain_is_due(io, &drain),
             }
         }
     }
@@ -560,7 +544,6 @@ impl Core {
         if !self.reactor.records.take_pending(pending::STARTS) {
             return;
         }
-        let _hold = self.reactor.records.hold("start");
         self.start_jobs(io);
         let count = self.reactor.records.starts.borrow().len();
         for _ in 0..count {
@@ -571,7 +554,9 @@ impl Core {
         }
     }
 
+    #[inline(never)]
     pub(super) fn start_one(&mut self, io: &mut dyn Commands, start: Start) {
+        let _hold = self.reactor.records.hold("start");
         match start {
             Start::Connector(connector) => self.start_connector(io, connector),
             Start::Port(port) => self.start_port(io, &port),
