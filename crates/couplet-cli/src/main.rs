@@ -27,6 +27,7 @@ mod sim;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use couplet::{Loop, LoopOptions};
@@ -73,6 +74,9 @@ fn say(said: &clap::Error) -> Result<(), Exit> {
     printed.or_else(|error| if said.use_stderr() { Ok(()) } else { output::cannot_print(&error) })
 }
 
+/// How long the loop may be held before `-v` tells by what.
+const STALL: Duration = Duration::from_secs(1);
+
 /// A loop that handles signals: SIGINT and SIGTERM end a run, SIGUSR1 passes a snapshot of what is
 /// open and waiting to `tell`.
 ///
@@ -82,6 +86,10 @@ fn signalled_loop(
     options: LoopOptions,
     tell: impl Fn(&str) + 'static,
 ) -> Result<&'static mut Loop, Exit> {
+    let options = match tracing::enabled!(tracing::Level::INFO) {
+        true => options.stall_after(STALL),
+        false => options,
+    };
     let mut l = Loop::with_options(options.signals(true)).map_err(|error| {
         Exit::failed(format!("cannot start the loop: {}", output::plain(&error)))
     })?;

@@ -3,6 +3,7 @@
 //! The only crate with `unsafe`: one file per mechanism, small functions, a SAFETY line for each
 //! block. It does not depend on `couplet`.
 
+pub mod backtrace;
 pub mod descriptor;
 pub mod heap;
 pub mod interfaces;

@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::error::Reason;
 use crate::layers::Layer;
 use crate::panics::{Contained, contain, discard};
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, TypeName};
 use crate::reactor::{Connector, Reactor};
 
 /// Builds a protocol for each connection, and is notified of events around it.
@@ -220,9 +220,8 @@ impl<F: 'static> Shared<F> {
 
     fn enqueue(&self, reactor: &Reactor, f: FactoryCall<F>) {
         let shared = self.clone();
-        reactor.line_up(Box::new(move || {
-            shared.with((), f);
-        }));
+        let of = std::any::type_name::<F>();
+        reactor.line_up("tell of a factory", of, move || shared.with((), f));
     }
 
     /// Takes the factory out, calls `f`, puts it back. A panic is logged; then `otherwise` is
@@ -311,7 +310,7 @@ pub(crate) struct Ends<'a> {
 }
 
 /// A type-erased factory, as ports and connectors keep it.
-pub(crate) trait AnyFactory {
+pub(crate) trait AnyFactory: TypeName {
     fn attach(&mut self, reactor: &Reactor);
     fn do_start(&mut self);
     fn started_connecting(&mut self, connector: &Connector);

@@ -86,6 +86,7 @@
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | repeat something | [`LoopingCall`] |
 //! | do long work without holding up the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
+//! | find out what holds up the loop | [`LoopOptions::stall_after`] |
 //! | let one process at a time do something | [`task::FilesystemLock`] |
 //! | find out why a Deferred did what it did | [`Deferred::history`] |
 //! | call from other threads, run blocking code | [`Remote`], [`Reactor::defer_to_thread`] |

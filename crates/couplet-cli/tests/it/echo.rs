@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::kit::{Client, Server, couplet, noise, now};
+use crate::kit::{Client, Server, couplet, noise, now, wait_until};
 
 const MIB: usize = 1024 * 1024;
 
@@ -125,4 +125,21 @@ fn idle_is_who_sends_nothing_and_not_who_reads_slowly() {
     assert!(taken < bytes.len(), "the server pauses reading");
     client.finish();
     assert!(client.read_to_end().unwrap() == bytes[..taken]);
+}
+
+/// Logged or not, the loop is watched by a thread with this name.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_holds_the_loop_is_looked_for_with_v() {
+    let is_watched = |server: &Server| {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.running.pid())).unwrap();
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+        };
+        tasks.filter_map(name).any(|name| name.trim() == "couplet stalls")
+    };
+    let silent = Server::start(&["echo"]);
+    let talkative = Server::start(&["echo", "-v"]);
+    wait_until("the thread", || is_watched(&talkative));
+    assert!(!is_watched(&silent));
 }

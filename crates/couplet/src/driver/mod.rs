@@ -35,6 +35,7 @@ mod mio;
 mod names;
 mod pool;
 mod socket;
+mod stalls;
 
 use std::any::Any;
 use std::fmt;
@@ -57,6 +58,7 @@ use socket::Prepared;
 pub use mio::Mio;
 pub use socket::{Adopted, ConnectedSocket, ListeningSocket, SocketCall};
 pub use socket2::SockRef;
+pub(crate) use stalls::{Doing, Hold, Stalls};
 
 /// Identifies a request to the driver, such as a [`resolve`](Commands::resolve). The caller chooses
 /// it.
@@ -707,6 +709,12 @@ pub trait World {
     /// reproducible. With `None` it is the next one of the process.
     fn serial(&self) -> Option<u32> {
         None
+    }
+
+    /// Whether the clock is that of the system, so that a call that takes long is one that holds a
+    /// thread: then [stalls](crate::LoopOptions::stall_after) can be detected.
+    fn is_real_time(&self) -> bool {
+        false
     }
 
     /// The order of what may come in any order: timed calls with one deadline, and tasks that are woken

@@ -43,6 +43,15 @@ impl ErasedFactory {
         ErasedFactory { factory, place: Location::caller(), prefix: String::new(), rejected: false }
     }
 
+    /// Puts a wrapper around the factory.
+    pub(crate) fn wrapped(
+        self,
+        wrap: impl FnOnce(Box<dyn AnyFactory>) -> Box<dyn AnyFactory>,
+    ) -> ErasedFactory {
+        let ErasedFactory { factory, place, prefix, rejected } = self;
+        ErasedFactory { factory: wrap(factory), place, prefix, rejected }
+    }
+
     /// Puts a layer under each connection. Those that the factory has already lie above it, so the
     /// endpoint next to the socket, which is the last to add its layer, has the lowest.
     ///

@@ -84,6 +84,30 @@
 //! # Ok::<(), couplet::reactor::LoopGone>(())
 //! ```
 //!
+//! ## What holds the loop
+//!
+//! A callback that blocks or computes for long holds up every connection of its loop.
+//! [`LoopOptions::stall_after`](crate::LoopOptions::stall_after) sets how long one may take. What takes
+//! longer is logged while it does, at level `warn`: its kind, the type of its protocol or factory, or
+//! the place in your source that requested it, and on Linux with glibc a backtrace of the loop's
+//! thread. When it has ended, the whole time is logged. The cure is usually
+//! [`defer_to_thread`](crate::Reactor::defer_to_thread), or for long computations a
+//! [`Cooperator`](crate::task::Cooperator).
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! let options = couplet::LoopOptions::default().stall_after(Duration::from_millis(200));
+//! couplet::Loop::with_options(options)?.run(|reactor| {
+//!     reactor.call_soon(|| {
+//!         // a loop is held up by: timed call (src/main.rs:4:13)
+//!         std::thread::sleep(Duration::from_secs(1));
+//!     });
+//!     Ok(())
+//! })?;
+//! # Ok::<(), couplet::Failure>(())
+//! ```
+//!
 //! ## Many cores
 //!
 //! One loop uses one core. For more, run a loop in each of several threads, and have all of them

@@ -433,12 +433,14 @@ impl Core {
         }
     }
 
+    #[inline(never)]
     pub(super) fn name_resolved(
         &mut self,
         io: &mut dyn Commands,
         ticket: Ticket,
         answer: std::io::Result<Vec<IpAddr>>,
     ) {
+        let _hold = self.reactor.records.hold("name lookup");
         let Some(cell) = self.resolving.remove(&ticket) else {
             return;
         };
@@ -509,12 +511,14 @@ impl Core {
         }
     }
 
+    #[inline(never)]
     pub(super) fn connector_timed(
         &mut self,
         io: &mut dyn Commands,
         cell: &Rc<ConnectorCell>,
         now: Instant,
     ) {
+        let _hold = self.reactor.records.hold("timer of a connector");
         cell.timer.set(None);
         if cell.delayed.replace(false) {
             return self.begin_attempt(io, cell.clone());
@@ -529,6 +533,7 @@ impl Core {
     }
 
     /// One address failed.
+    #[inline(never)]
     pub(super) fn attempt_ended(
         &mut self,
         io: &mut dyn Commands,
@@ -536,6 +541,7 @@ impl Core {
         cell: &Rc<ConnectorCell>,
         error: std::io::Error,
     ) {
+        let _hold = self.reactor.records.hold("connect");
         self.table.take(key);
         io.close(key, CloseMode::Normal);
         cell.with_attempts(|attempts| {
@@ -548,6 +554,7 @@ impl Core {
     }
 
     /// One address succeeded: it becomes the connection, and the others are dropped.
+    #[inline(never)]
     pub(super) fn attempt_connected(
         &mut self,
         io: &mut dyn Commands,
@@ -555,6 +562,7 @@ impl Core {
         cell: &Rc<ConnectorCell>,
         host: Address,
     ) {
+        let _hold = self.reactor.records.hold("connect");
         self.table.take(key);
         let peer = cell.with_attempts(|attempts| {
             let at = attempts.running.iter().position(|(k, _)| *k == key)?;

@@ -248,7 +248,9 @@ impl Core {
     }
 
     /// The time of a stage is up: what is left goes on to the next.
+    #[inline(never)]
     pub(super) fn drain_is_due(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
+        let _hold = self.reactor.records.hold("timer of a drain");
         let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
         if left.is_empty() {
             // Cancelled before it began, it was over at once.
@@ -306,6 +308,7 @@ impl Core {
             tracing::info!(finished, closed, aborted, "drained");
             let resolver = drain.resolver.take();
             if let Some(resolver) = resolver {
+                let _hold = self.reactor.records.hold("drain");
                 resolver.callback(drained);
             }
         }

@@ -124,7 +124,9 @@ impl Core {
     }
 
     /// A job has run.
+    #[inline(never)]
     pub(super) fn job_done(&mut self, ticket: Ticket) {
+        let _hold = self.reactor.records.hold("result of a job");
         let finish = self.reactor.records.jobs.borrow_mut().waiting.remove(&ticket);
         if let Some(finish) = finish {
             finish(true);

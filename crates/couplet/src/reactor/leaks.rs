@@ -14,8 +14,7 @@ use super::tasks::TaskId;
 use super::timers::TimerKey;
 use super::turn::Core;
 use super::{ConnectionSnapshot, DelayedCall, Reactor, Records, Timed};
-use crate::driver::Key;
-use crate::panics::kept;
+use crate::driver::{Doing, Key};
 use crate::transport::connection::Life;
 
 /// A location in user source code.
@@ -62,6 +61,17 @@ pub(crate) enum Waiting {
 }
 
 impl Waiting {
+    fn kind(self) -> &'static str {
+        match self {
+            Waiting::Call | Waiting::Connection(_) => "timed call",
+            Waiting::Sleep => "sleep",
+            Waiting::Timeout => "timeout",
+            Waiting::LoopingCall => "looping call",
+            Waiting::Cooperator => "cooperator",
+            Waiting::Interval => "interval",
+        }
+    }
+
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Waiting::Call | Waiting::Connection(_) => {
@@ -282,7 +292,8 @@ impl Reactor {
         delay: Duration,
         f: impl FnOnce() + 'static,
     ) -> DelayedCall {
-        let call = DelayedCall::new(self, delay, Timed::Call(kept(f)));
+        let f = self.records.noted_call(|| Doing::at(waiting.kind(), place), f);
+        let call = DelayedCall::new(self, delay, Timed::Call(f));
         if let Some(timer) = call.timer() {
             self.records.note_timer(timer, waiting, place);
         }

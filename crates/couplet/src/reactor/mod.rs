@@ -19,6 +19,7 @@ mod run;
 mod runtime;
 mod shutdown;
 mod snapshot;
+mod stalls;
 mod table;
 mod tasks;
 pub(crate) mod timers;
@@ -27,9 +28,7 @@ mod turn;
 mod watch;
 
 use std::any::Any;
-#[cfg(feature = "sim")]
-use std::cell::OnceCell;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -44,7 +43,8 @@ use std::time::{Duration, Instant};
 use crate::address::{Address, UnixAddress};
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
 use crate::driver::{
-    ConnectOptions, ConnectedSocket, Key, ListenOptions, ListeningSocket, Spares, World,
+    ConnectOptions, ConnectedSocket, Doing, Key, ListenOptions, ListeningSocket, Spares, Stalls,
+    World,
 };
 use crate::error::ListenError;
 use crate::factory::{ErasedFactory, Factory, IntoFactory};
@@ -148,6 +148,8 @@ pub(crate) struct Records {
     run_state: Cell<RunState>,
     /// Source locations of requests, in a loop under test.
     places: RefCell<Option<Box<leaks::Places>>>,
+    /// Notes calls for the stall detector, if it is on.
+    stalls: OnceCell<Stalls>,
     /// What passes between layers and protocols goes here, in a simulated loop.
     #[cfg(feature = "sim")]
     above: OnceCell<ObserveAbove>,
@@ -310,6 +312,7 @@ impl Reactor {
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
                 places: RefCell::default(),
+                stalls: OnceCell::new(),
                 #[cfg(feature = "sim")]
                 above: OnceCell::new(),
             }),
@@ -410,7 +413,7 @@ impl Reactor {
     fn attached(&self, factory: impl Factory + 'static) -> ErasedFactory {
         let mut erased = ErasedFactory::new(factory);
         erased.factory.attach(self);
-        erased
+        self.noted_factory(erased)
     }
 
     /// Takes over a connected socket and builds a protocol for it, in the turn. The Deferred fires
@@ -669,9 +672,11 @@ impl Reactor {
 
     /// Registers a call for when the reactor stops; see [`Shutdown`]. Twisted's
     /// `addSystemEventTrigger`.
+    #[track_caller]
     pub fn on(&self, when: Shutdown, f: impl FnOnce() -> Deferred<()> + 'static) {
-        let f = Contained::new(f);
-        self.records.triggers.borrow_mut().add(when, Box::new(move || f.take()()));
+        let (f, place) = (Contained::new(f), Location::caller());
+        let f = Box::new(move || f.take()());
+        self.records.triggers.borrow_mut().add(when, place, f);
     }
 
     /// Ends the run: at the end of this turn the ports close, connections flush written bytes (for
@@ -761,8 +766,14 @@ impl Reactor {
         self.records.note(pending::DIRTY);
     }
 
-    pub(crate) fn line_up(&self, call: Box<dyn FnOnce()>) {
-        self.enqueue(Call::Run(call));
+    pub(crate) fn line_up(
+        &self,
+        kind: &'static str,
+        of: &'static str,
+        call: impl FnOnce() + 'static,
+    ) {
+        let doing = || Doing { of: Some(of), ..Doing::kind(kind) };
+        self.enqueue(Call::Run(self.records.noted_call(doing, call)));
     }
 
     fn enqueue(&self, call: Call) {
@@ -770,7 +781,9 @@ impl Reactor {
         self.records.note(pending::CALLS);
     }
 
+    #[track_caller]
     pub(crate) fn tell(&self, cell: &Rc<ConnectionCell>, tell: Box<dyn Tell>) {
+        let tell = self.records.noted_tell(Location::caller(), tell);
         self.enqueue(Call::Tell(cell.clone(), tell));
     }
 
@@ -784,6 +797,7 @@ impl Reactor {
         if cell.phase() == Phase::Lost {
             return DelayedCall::never();
         }
+        let tell = self.records.noted_tell(Location::caller(), tell);
         let call = DelayedCall::new(self, delay, Timed::Tell(cell.clone(), tell));
         if let Some(timer) = call.timer() {
             cell.add_timer(timer, &self.records.timers.borrow());

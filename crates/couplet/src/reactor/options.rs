@@ -25,6 +25,11 @@ pub struct LoopOptions {
     /// Whether the loop brings a runtime of tokio: see [`tokio`](LoopOptions::tokio).
     #[cfg(feature = "tokio")]
     pub tokio: bool,
+    /// How long a call into user code may hold the loop before it is logged; see
+    /// [`stall_after`](Self::stall_after). Unlimited unless set.
+    pub stall_after: Option<Duration>,
+    /// Whether what is logged includes a backtrace, where the platform has them; true unless set.
+    pub stall_backtraces: bool,
 }
 
 impl Default for LoopOptions {
@@ -37,6 +42,8 @@ impl Default for LoopOptions {
             drain: None,
             #[cfg(feature = "tokio")]
             tokio: false,
+            stall_after: None,
+            stall_backtraces: true,
         }
     }
 }
@@ -91,6 +98,47 @@ impl LoopOptions {
     #[must_use]
     pub fn tokio(mut self) -> Self {
         self.tokio = true;
+        self
+    }
+
+    /// Logs each call into user code (a callback of a protocol or factory, a timed call, a poll of a
+    /// task, a tell, a call from another thread, …) that holds the loop for longer than this, while it
+    /// does: at level `warn`, with its kind, its type or place in the source, the thread of the loop,
+    /// and on Linux with glibc a [backtrace](Self::stall_backtraces) of that. A call that goes on is
+    /// logged again at doubling intervals, and when it has ended, with the whole time. Where no
+    /// subscriber takes it, it goes to stderr.
+    ///
+    /// One helper thread, `couplet stalls`, does this for all loops of the process, from the first
+    /// loop that asks for it until the last of them is dropped, and logs to the global subscriber.
+    /// It sleeps while the loops are idle, and wakes about once per limit while they are busy.
+    /// Each call costs its loop one reading of the clock and a lock that is hardly ever contended.
+    /// The callbacks of Deferreds are part of the call that fires them, or of the step of the turn
+    /// (`connect`, `name lookup`, `result of a job`, …). Layers of your own are not covered, nor is what
+    /// an object does while it is dropped. Virtual time can't stall: in the memory driver and the simulator
+    /// this is ignored.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let options = couplet::LoopOptions::default().stall_after(Duration::from_millis(500));
+    /// let l = couplet::Loop::with_options(options)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn stall_after(mut self, limit: Duration) -> Self {
+        self.stall_after = Some(limit);
+        self
+    }
+
+    /// Sets whether a [stall](Self::stall_after) is logged with a backtrace of the loop's thread: on
+    /// Linux with glibc, else there is none.
+    ///
+    /// The thread is interrupted with SIGURG for that, with `SA_RESTART`. System calls that a signal
+    /// ends nevertheless (`nanosleep`, `poll`, reads with a timeout: signal(7)) fail with `EINTR` in
+    /// code that does not repeat them. A program that handles SIGURG itself gets no backtraces.
+    #[must_use]
+    pub fn stall_backtraces(mut self, on: bool) -> Self {
+        self.stall_backtraces = on;
         self
     }
 }

@@ -3,21 +3,23 @@
 //! Twisted's `callFromThread` and `blockingCallFromThread`.
 
 use std::fmt;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
 use super::Reactor;
+use super::leaks::Source;
 use super::tasks::WakeQueue;
 use super::turn::Core;
 use crate::defer::{Deferred, Result};
-use crate::driver::Commands;
+use crate::driver::{Commands, Doing};
 use crate::panics::{Contained, contain};
 use crate::transport::{ConnectionId, Tell, TellFn, Transport};
 
 /// A call from another thread.
 pub(super) enum RemoteCall {
-    Run(Box<dyn FnOnce(&Reactor) + Send>),
-    Tell(ConnectionId, Box<dyn Tell + Send>),
+    Run(Source, Box<dyn FnOnce(&Reactor) + Send>),
+    Tell(Source, ConnectionId, Box<dyn Tell + Send>),
 }
 
 /// A handle to a loop for other threads: `Send`, `Sync`, and cheap to clone.
@@ -62,9 +64,11 @@ impl Remote {
     /// # Errors
     ///
     /// [`LoopGone`]; `f` is dropped.
+    #[track_caller]
     pub fn call(&self, f: impl FnOnce(&Reactor) + Send + 'static) -> Result<(), LoopGone> {
         let f = Contained::new(f);
-        self.send(RemoteCall::Run(Box::new(move |reactor| f.take()(reactor))))
+        let call = Box::new(move |reactor: &Reactor| f.take()(reactor));
+        self.send(RemoteCall::Run(Location::caller(), call))
     }
 
     /// Runs `f` on the protocol of a connection, as
@@ -92,7 +96,7 @@ impl Remote {
         connection: ConnectionId,
         f: impl FnOnce(&mut P, &Transport) + Send + 'static,
     ) -> Result<(), LoopGone> {
-        self.send(RemoteCall::Tell(connection, Box::new(TellFn::new(f))))
+        self.send(RemoteCall::Tell(Location::caller(), connection, Box::new(TellFn::new(f))))
     }
 
     /// Runs `f` in the loop's thread, and blocks this one until the Deferred that it returns fires.
@@ -117,6 +121,7 @@ impl Remote {
     ///
     /// The Deferred's failure; [`LoopGone`] if the loop is dropped before it fires, or if `f`
     /// panics; [`WouldWaitForItself`] in the loop's own thread.
+    #[track_caller]
     pub fn block_on_reactor<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Reactor) -> Deferred<T> + Send + 'static,
@@ -178,11 +183,17 @@ impl Core {
     pub(super) fn run_remote_calls(&mut self, io: &mut dyn Commands) {
         for call in self.reactor.records.queue.door.take_calls() {
             match call {
-                RemoteCall::Run(f) => {
+                RemoteCall::Run(place, f) => {
                     let reactor = self.reactor.clone();
-                    contain("call from another thread", move || f(&reactor));
+                    let doing = || Doing::at("call from another thread", place);
+                    let _hold = reactor.records.hold_for(doing);
+                    contain("call from another thread", || f(&reactor));
                 }
-                RemoteCall::Tell(id, tell) => self.run_remote_tell(io, id, tell),
+                RemoteCall::Tell(place, id, tell) => {
+                    let doing = || Doing::at("tell from another thread", place);
+                    let _hold = self.reactor.records.hold_for(doing);
+                    self.run_remote_tell(io, id, tell);
+                }
             }
         }
     }

@@ -198,6 +198,7 @@ impl Loop {
     fn assemble(driver: impl Driver + 'static, options: LoopOptions, runtime: Runtime) -> Loop {
         report_to_the_log();
         let reactor = Reactor::new(driver.world(), Tasks::new(driver.waker()));
+        reactor.watch_stalls(&options);
         let core = Core::new(reactor, &options);
         Loop { driver: Box::new(driver), core, signals: options.signals, runtime }
     }
@@ -289,6 +290,7 @@ impl Loop {
         let reactor = self.reactor();
         let outcome = {
             let _entered = self.runtime.enter();
+            let _held = reactor.records.hold("setup");
             setup(&reactor)
         };
         if outcome.is_err() {
@@ -358,7 +360,10 @@ impl Loop {
         self.begin_run();
         {
             let _entered = self.runtime.enter();
-            let waiting = script(&reactor).add_both(move |result| {
+            let hold = reactor.records.hold("setup");
+            let deferred = script(&reactor);
+            drop(hold);
+            let waiting = deferred.add_both(move |result| {
                 keep(&slot, result, &reactor);
                 reactor.records.returns.set(true);
                 Ok(())
@@ -430,7 +435,11 @@ impl Loop {
         wrap: impl Fn(crate::driver::Key, Box<dyn crate::Protocol>) -> Box<dyn crate::Protocol>
         + 'static,
     ) {
-        self.core.wrap = Some(Box::new(wrap));
+        let before = self.core.wrap.take();
+        self.core.wrap = Some(match before {
+            None => Box::new(wrap),
+            Some(before) => Box::new(move |key, protocol| wrap(key, before(key, protocol))),
+        });
     }
 
     /// Describes a queue of the loop that exceeds its bound, if one does.
@@ -531,6 +540,9 @@ impl Drop for Loop {
         core.reactor.records.run_state.set(RunState::Gone);
         core.drains.clear();
         core.reactor.records.asking.take();
+        if let Some(stalls) = core.reactor.records.stalls.get() {
+            stalls.end();
+        }
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use super::delayed::after;
 use super::drain::Drain;
+use super::leaks::Source;
 use super::table::Resource;
 use super::turn::Core;
 use super::{RunState, pending};
 use crate::defer::Deferred;
-use crate::driver::{Commands, Signal};
+use crate::driver::{Commands, Doing, Signal};
 use crate::error::ConnectError;
 use crate::panics::contain;
 use crate::transport::connection::Life;
@@ -35,17 +36,17 @@ type Trigger = Box<dyn FnOnce() -> Deferred<()>>;
 
 #[derive(Default)]
 pub(super) struct Triggers {
-    before: Vec<Trigger>,
-    during: Vec<Trigger>,
-    after: Vec<Trigger>,
+    before: Vec<(Source, Trigger)>,
+    during: Vec<(Source, Trigger)>,
+    after: Vec<(Source, Trigger)>,
 }
 
 impl Triggers {
-    pub(super) fn add(&mut self, when: Shutdown, trigger: Trigger) {
-        self.of(when).push(trigger);
+    pub(super) fn add(&mut self, when: Shutdown, place: Source, trigger: Trigger) {
+        self.of(when).push((place, trigger));
     }
 
-    fn of(&mut self, when: Shutdown) -> &mut Vec<Trigger> {
+    fn of(&mut self, when: Shutdown) -> &mut Vec<(Source, Trigger)> {
         match when {
             Shutdown::Before => &mut self.before,
             Shutdown::During => &mut self.during,
@@ -85,7 +86,9 @@ pub(super) enum Stopping {
 
 impl Core {
     /// A signal arrived.
+    #[inline(never)]
     pub(super) fn signalled(&mut self, signal: Signal) {
+        let _hold = self.reactor.records.hold("signal");
         if signal == Signal::User1 {
             return self.show_snapshot();
         }
@@ -173,7 +176,9 @@ impl Core {
     pub(super) fn fire(&mut self, when: Shutdown) -> Rc<Cell<usize>> {
         let triggers = std::mem::take(self.reactor.records.triggers.borrow_mut().of(when));
         let waiting = Rc::new(Cell::new(0));
-        for trigger in triggers {
+        for (place, trigger) in triggers {
+            let doing = || Doing::at("shutdown trigger", place);
+            let _hold = self.reactor.records.hold_for(doing);
             pull(trigger, &waiting);
         }
         waiting

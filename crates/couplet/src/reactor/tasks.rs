@@ -121,7 +121,7 @@ impl Wake for TaskWaker {
 }
 
 /// A future and the resolver of its Deferred.
-trait Task {
+pub(super) trait Task {
     /// Polls once.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// After it was ready and left the table: drops the future, then resolves the Deferred.
@@ -172,8 +172,10 @@ impl NewTask {
         name: Option<Box<str>>,
         future: impl Future<Output = Result<T>> + 'static,
     ) -> (NewTask, Deferred<T>) {
+        let place = Location::caller();
+        let noted_name = reactor.records.stalls.get().and(name.clone());
         let id = reactor.records.tasks.borrow_mut().reserve(name);
-        reactor.records.note_task(id, Location::caller());
+        reactor.records.note_task(id, place);
         let weak = std::rc::Rc::downgrade(&reactor.records);
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
             if let Some(records) = weak.upgrade() {
@@ -182,7 +184,9 @@ impl NewTask {
             }
         });
         let future = Contained::new(Box::pin(future));
-        (NewTask { id, task: Box::new(TaskOf { future, result: None, resolver }) }, deferred)
+        let task = Box::new(TaskOf { future, result: None, resolver });
+        let task = reactor.records.noted_task(noted_name, place, task);
+        (NewTask { id, task }, deferred)
     }
 }
 

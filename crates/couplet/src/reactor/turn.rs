@@ -25,6 +25,7 @@ use super::connecting::ConnectorCell;
 use super::drain::{Drain, DrainCell};
 use super::options::LoopOptions;
 use super::shutdown::Stopping;
+use super::stalls::noted_protocol;
 use super::table::{Resource, Table};
 use super::timers::Seq;
 use super::{Asking, Call, Reactor, Snapshot, Start, Timed, pending};
@@ -141,6 +142,10 @@ impl<D: Driver> Engine for D {
 impl Core {
     pub(super) fn new(reactor: Reactor, options: &LoopOptions) -> Core {
         let order = reactor.records.world.order();
+        let stalls = reactor.records.stalls.get().cloned();
+        let wrap = stalls.map(|stalls| -> Wrap {
+            Box::new(move |_key, protocol| noted_protocol(&stalls, protocol))
+        });
         Core {
             reactor,
             table: Table::new(),
@@ -161,7 +166,7 @@ impl Core {
             shutdown_grace: options.shutdown_grace,
             job_grace: options.job_grace,
             on_snapshot: None,
-            wrap: None,
+            wrap,
             layer: None,
         }
     }
@@ -396,7 +401,9 @@ impl Core {
         self.dirty.clear();
     }
 
+    #[inline(never)]
     fn apply_requests(&mut self, io: &mut dyn Commands) {
+        let _hold = self.reactor.records.hold("request");
         // Only those queued now: callbacks may add more.
         let count = self.reactor.records.asking.borrow().len();
         for _ in 0..count {
@@ -547,7 +554,9 @@ impl Core {
         }
     }
 
+    #[inline(never)]
     pub(super) fn start_one(&mut self, io: &mut dyn Commands, start: Start) {
+        let _hold = self.reactor.records.hold("start");
         match start {
             Start::Connector(connector) => self.start_connector(io, connector),
             Start::Port(port) => self.start_port(io, &port),

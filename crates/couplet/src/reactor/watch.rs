@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
+use std::panic::Location;
 use std::rc::Rc;
 
 use super::Reactor;
+use super::leaks::Source;
 use super::turn::Core;
 use crate::defer::{Deferred, Resolver};
-use crate::driver::{Interest, Ready, WatchId, World};
+use crate::driver::{Doing, Interest, Ready, WatchId, World};
 use crate::panics::{Contained, contain};
 
 /// The watches of a loop, by id.
@@ -39,6 +41,8 @@ trait Watched {
     fn ready(&self, world: &dyn World, ready: Ready) -> bool;
     /// Ends the watch, at the end of the run.
     fn end(&self, world: &dyn World);
+    /// Where it was requested.
+    fn place(&self) -> Source;
 }
 
 /// A descriptor that the loop watches: made by [`Reactor::watch`], and cheap to clone. Dropping it
@@ -53,6 +57,7 @@ type Parts<S> = (Contained<S>, Contained<Callback<S>>);
 
 struct Watching<S> {
     id: WatchId,
+    place: Source,
     interest: Cell<Interest>,
     /// Taken out while the callback runs, and when the watch has ended.
     parts: RefCell<Option<Parts<S>>>,
@@ -109,6 +114,7 @@ impl Reactor {
     ///
     /// When the system can't watch it: because it is closed, watched already, or a regular file
     /// (which is always ready).
+    #[track_caller]
     pub fn watch<S: AsFd + 'static>(
         &self,
         source: S,
@@ -120,6 +126,7 @@ impl Reactor {
         self.records.world.watch(id, source.as_fd(), interest)?;
         let cell = Rc::new(Watching {
             id,
+            place: Location::caller(),
             interest: Cell::new(interest),
             parts: RefCell::new(Some((source, Contained::new(Box::new(callback))))),
             busy: Cell::new(false),
@@ -179,6 +186,10 @@ impl<S: AsFd + 'static> Watch<S> {
 }
 
 impl<S: AsFd + 'static> Watched for Watching<S> {
+    fn place(&self) -> Source {
+        self.place
+    }
+
     fn ready(&self, world: &dyn World, ready: Ready) -> bool {
         let Some((mut source, mut callback)) = self.parts.borrow_mut().take() else {
             return false;
@@ -219,9 +230,9 @@ impl Core {
     pub(super) fn watch_ready(&mut self, id: WatchId, ready: Ready) {
         let records = &self.reactor.records;
         let cell = records.watches.borrow().cells.get(&id).cloned();
-        if let Some(cell) = cell
-            && !cell.ready(&*records.world, ready)
-        {
+        let Some(cell) = cell else { return };
+        let _hold = records.hold_for(|| Doing::at("watch", cell.place()));
+        if !cell.ready(&*records.world, ready) {
             records.watches.borrow_mut().cells.remove(&id);
         }
     }

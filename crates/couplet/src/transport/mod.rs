@@ -8,6 +8,7 @@ pub(crate) mod connection;
 mod handle;
 pub(crate) mod outbox;
 
+use std::any::type_name_of_val;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
@@ -316,7 +317,8 @@ impl Transport {
         producer: impl Producer + 'static,
         kind: ProducerKind,
     ) -> Result<(), ProducerRegistered> {
-        let mut object: Box<dyn Producer> = Box::new(Contained::new(producer));
+        let of = type_name_of_val(&producer);
+        let mut object = self.reactor().noted_producer(producer);
         if self.cell.has_producer() {
             return Err(ProducerRegistered);
         }
@@ -329,7 +331,7 @@ impl Transport {
                 object: Some(object),
             });
         } else {
-            self.reactor().line_up(Box::new(move || object.stop_producing()));
+            self.reactor().line_up("stop_producing", of, move || object.stop_producing());
         }
         Ok(())
     }

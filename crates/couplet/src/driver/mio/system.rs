@@ -105,6 +105,10 @@ impl World for System {
         SystemTime::now()
     }
 
+    fn is_real_time(&self) -> bool {
+        true
+    }
+
     fn random(&self) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write_u64(self.count.replace(self.count.get().wrapping_add(1)));

@@ -57,6 +57,7 @@ const GATES: [Gate; 8] = [
             ("Box::data_received", 1),
             ("Capture::data_received", 1),
             ("End::data_received", 1),
+            ("Noted::data_received", 1),
             // To a framer that cuts a stream into messages.
             ("Framed::poll_message", 1),
             ("LimitMessages::data_received", 1),

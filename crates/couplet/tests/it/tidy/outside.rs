@@ -27,6 +27,8 @@ const OUTSIDE: [Outside; 20] = [
         instead: CLOCK,
         places: &[
             "couplet/src/driver/mio/system.rs",
+            // How long a thread was held.
+            "couplet/src/driver/stalls.rs",
             // The origin of virtual time.
             "couplet/src/driver/memory/network.rs",
             "couplet/src/sim/kernel/mod.rs",
@@ -61,7 +63,11 @@ const OUTSIDE: [Outside; 20] = [
     Outside {
         names: &["Condvar"],
         instead: NO_WAIT,
-        places: &["couplet/src/driver/pool.rs", "couplet-cli/src/output.rs"],
+        places: &[
+            "couplet/src/driver/pool.rs",
+            "couplet/src/driver/stalls.rs",
+            "couplet-cli/src/output.rs",
+        ],
     },
     Outside {
         names: &["mpsc"],
@@ -114,7 +120,7 @@ const OUTSIDE: [Outside; 20] = [
 
 /// Blocking methods, and the files that may call them.
 const METHODS: [(&str, &[&str]); 5] = [
-    ("wait_timeout", &["couplet/src/driver/pool.rs"]),
+    ("wait_timeout", &["couplet/src/driver/pool.rs", "couplet/src/driver/stalls.rs"]),
     // For a slow reader of stdout, when the loop has ended.
     ("wait_timeout_while", &["couplet-cli/src/output.rs"]),
     ("wait_timeout_ms", &[]),

@@ -1,0 +1,241 @@
+//! Backtraces of other threads of this process.
+//!
+//! A signal (SIGURG, ignored unless handled) makes the thread note the addresses of its frames in a
+//! static array; whoever asked for them finds out their names, in its own thread. The handler calls
+//! the unwinder of libgcc alone, which allocates nothing. With glibc since 2.35 and GCC since 12 it
+//! takes no lock either; before, it takes the lock of the dynamic linker's list, which its holder
+//! may take again. So a thread that hangs inside malloc, or that holds any lock, can be asked. The one
+//! that could not is a thread stopped for good while it changes the list or the unwinder's own tables.
+//!
+//! On other systems there are none: [`Thread::current`] is `None`.
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub use none::{Thread, Trace};
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub use signalled::{Thread, Trace};
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod signalled {
+    use std::ffi::{c_int, c_void};
+    use std::fmt;
+    use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+    use std::sync::{Mutex, OnceLock, PoisonError};
+
+    /// Most frames of a backtrace.
+    const MOST: usize = 128;
+    /// How long a thread may take to answer. One that is in an uninterruptible system call doesn't.
+    static PATIENCE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    const WAIT: c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    const WAKE: c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+
+    /// The thread that is to answer; 0 for none, and [`ANSWERS`] while it does.
+    static ASKED: AtomicI32 = AtomicI32::new(0);
+    const ANSWERS: i32 = -1;
+    const ANSWERED: i32 = -2;
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    static FRAMES: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
+
+    /// A thread of this process.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Thread(libc::pid_t);
+
+    /// The backtrace of a thread, innermost call first.
+    #[derive(Debug)]
+    pub struct Trace(Vec<usize>);
+
+    impl Thread {
+        /// The calling thread; `None` where there are no backtraces.
+        pub fn current() -> Option<Thread> {
+            // SAFETY: no precondition.
+            Some(Thread(unsafe { libc::gettid() }))
+        }
+
+        /// Interrupts the thread to get its backtrace. `None` if it doesn't answer within 100 ms, and
+        /// in a program that handles SIGURG itself. Must not be called by the thread itself, which
+        /// gets `None`.
+        pub fn capture(self) -> Option<Trace> {
+            static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+            let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+            // SAFETY: no precondition.
+            let is_itself = unsafe { libc::gettid() } == self.0;
+            if is_itself || !is_ours() {
+                return None;
+            }
+            // One that came too late.
+            let _ = ASKED.compare_exchange(ANSWERED, 0, Ordering::SeqCst, Ordering::SeqCst);
+            // An answer that never ended: the array is the handler's for good.
+            ASKED.compare_exchange(0, self.0, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+            // SAFETY: no pointers are passed; the kernel refuses a thread that has ended.
+            let sent =
+                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.0, libc::SIGURG) };
+            loop {
+                let state = ASKED.load(Ordering::SeqCst);
+                if state == ANSWERED {
+                    break;
+                }
+                if sent != 0 || !wait_for_change(state) {
+                    // Withdrawn, unless it is being answered.
+                    let _ = ASKED.compare_exchange(self.0, 0, Ordering::SeqCst, Ordering::SeqCst);
+                    return None;
+                }
+            }
+            let count = COUNT.load(Ordering::SeqCst).min(MOST);
+            let frames = FRAMES[..count].iter().map(|frame| frame.load(Ordering::SeqCst)).collect();
+            ASKED.store(0, Ordering::SeqCst);
+            Some(Trace(frames))
+        }
+    }
+
+    /// Waits until [`ASKED`] is no longer `state`; false when that takes too long.
+    fn wait_for_change(state: i32) -> bool {
+        // SAFETY: the futex is a static, and the time is on this stack.
+        let woken = unsafe {
+            libc::syscall(libc::SYS_futex, ASKED.as_ptr(), WAIT, state, &raw const PATIENCE)
+        };
+        woken == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ETIMEDOUT)
+    }
+
+    /// Installs the handler, unless the program has one. It stays.
+    fn is_ours() -> bool {
+        static INSTALLED: OnceLock<bool> = OnceLock::new();
+        *INSTALLED.get_or_init(|| {
+            // The unwinder initializes itself at its first use, and should not in the handler.
+            let mut count = 0;
+            unwind(&mut count);
+            install().is_some()
+        }) && handler() == Some(on_signal as *const () as usize)
+    }
+
+    /// The present handler of SIGURG.
+    fn handler() -> Option<usize> {
+        // SAFETY: an all-zero sigaction is a valid value, and the pointer is to one on this stack.
+        unsafe {
+            let mut present: libc::sigaction = std::mem::zeroed();
+            (libc::sigaction(libc::SIGURG, std::ptr::null(), &raw mut present) == 0)
+                .then_some(present.sa_sigaction)
+        }
+    }
+
+    fn install() -> Option<()> {
+        if ![libc::SIG_DFL, libc::SIG_IGN].contains(&handler()?) {
+            return None;
+        }
+        // SAFETY: as above; the handler installed is async-signal-safe (see there).
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigemptyset(&raw mut action.sa_mask);
+            (libc::sigaction(libc::SIGURG, &raw const action, std::ptr::null_mut()) == 0)
+                .then_some(())
+        }
+    }
+
+    extern "C" fn on_signal(_: c_int) {
+        // SAFETY: gettid and the address of errno have no precondition; errno is this thread's, and
+        // is kept. The futex is a static.
+        unsafe {
+            let errno = libc::__errno_location();
+            let saved = *errno;
+            let me = libc::gettid();
+            if ASKED.compare_exchange(me, ANSWERS, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                let mut count = 0;
+                unwind(&mut count);
+                COUNT.store(count, Ordering::SeqCst);
+                ASKED.store(ANSWERED, Ordering::SeqCst);
+                libc::syscall(libc::SYS_futex, ASKED.as_ptr(), WAKE, 1);
+            }
+            *errno = saved;
+        }
+    }
+
+    #[repr(C)]
+    struct Context {
+        _private: [u8; 0],
+    }
+
+    // SAFETY: the interface of the C++ ABI's unwinder, which std links.
+    unsafe extern "C" {
+        fn _Unwind_Backtrace(
+            each: extern "C" fn(*mut Context, *mut c_void) -> c_int,
+            data: *mut c_void,
+        ) -> c_int;
+        fn _Unwind_GetIPInfo(context: *mut Context, before: *mut c_int) -> usize;
+    }
+
+    /// Puts the frames of this thread into [`FRAMES`], and counts them.
+    fn unwind(count: &mut usize) {
+        // SAFETY: `note` casts the pointer back to the same type, and is called only meanwhile.
+        unsafe { _Unwind_Backtrace(note, std::ptr::from_mut(count).cast()) };
+    }
+
+    extern "C" fn note(context: *mut Context, count: *mut c_void) -> c_int {
+        const NO_REASON: c_int = 0;
+        const END_OF_STACK: c_int = 5;
+        let mut before = 0;
+        // SAFETY: the unwinder's own context, and what `unwind` passed.
+        let (ip, count) =
+            unsafe { (_Unwind_GetIPInfo(context, &raw mut before), &mut *count.cast::<usize>()) };
+        let Some(frame) = FRAMES.get(*count).filter(|_| ip != 0) else { return END_OF_STACK };
+        // A return address lies behind its call, that of an interrupted frame before what comes next.
+        frame.store(if before == 0 { ip - 1 } else { ip }, Ordering::SeqCst);
+        *count += 1;
+        NO_REASON
+    }
+
+    impl fmt::Display for Trace {
+        /// One line for each frame: its function, and where it is known the place in the source.
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            for (n, frame) in self.0.iter().enumerate() {
+                if n > 0 {
+                    f.write_str("\n")?;
+                }
+                write!(f, "{n:4}: {}", name(*frame))?;
+            }
+            Ok(())
+        }
+    }
+
+    fn name(frame: usize) -> String {
+        let mut names = Vec::new();
+        backtrace::resolve(frame as *mut c_void, |symbol| {
+            let name = symbol.name().map_or_else(String::new, |name| format!("{name:#}"));
+            names.push(match (symbol.filename(), symbol.lineno()) {
+                (Some(file), Some(line)) => format!("{name} ({}:{line})", file.display()),
+                _ => name,
+            });
+        });
+        if names.is_empty() { format!("{frame:#x}") } else { names.join("\n      ") }
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+mod none {
+    use std::fmt;
+
+    /// A thread of this process. There is none of this type: this system has no backtraces.
+    #[derive(Clone, Copy, Debug)]
+    pub enum Thread {}
+
+    /// The backtrace of a thread.
+    #[derive(Debug)]
+    pub enum Trace {}
+
+    impl Thread {
+        /// The calling thread; `None` where there are no backtraces.
+        pub fn current() -> Option<Thread> {
+            None
+        }
+
+        /// Interrupts the thread to get its backtrace.
+        pub fn capture(self) -> Option<Trace> {
+            match self {}
+        }
+    }
+
+    impl fmt::Display for Trace {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match *self {}
+        }
+    }
+}

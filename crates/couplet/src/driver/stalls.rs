@@ -1,0 +1,381 @@
+//! The stall detector: one thread for all loops of the process, which logs what holds a loop for too
+//! long while it does.
+//!
+//! It is about threads and real time, so it exists below the seam, and not in a virtual world. A loop
+//! notes what it calls; the detector looks when a call could have become too long, and at a loop that
+//! does nothing not at all: a loop that was idle since the last look is dormant until it wakes the
+//! detector, which therefore runs at most once per limit of a busy loop, and never for an idle one.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use couplet_os::backtrace;
+
+/// User code that a loop runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Doing {
+    /// Such as `data_received`, `task`.
+    pub(crate) kind: &'static str,
+    /// The name of a task.
+    pub(crate) name: Option<Arc<str>>,
+    /// The type of the object.
+    pub(crate) of: Option<&'static str>,
+    /// Where it was requested.
+    pub(crate) place: Option<&'static Location<'static>>,
+}
+
+impl Doing {
+    pub(crate) fn kind(kind: &'static str) -> Doing {
+        Doing { kind, name: None, of: None, place: None }
+    }
+
+    pub(crate) fn at(kind: &'static str, place: &'static Location<'static>) -> Doing {
+        Doing { place: Some(place), ..Doing::kind(kind) }
+    }
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind)?;
+        if let Some(name) = &self.name {
+            write!(f, " {name:?}")?;
+        }
+        if let Some(of) = self.of {
+            write!(f, " of {of}")?;
+        }
+        self.place.map_or(Ok(()), |place| write!(f, " ({place})"))
+    }
+}
+
+/// Notes what a loop does, for the detector.
+#[derive(Clone, Debug)]
+pub(crate) struct Stalls(Arc<Watched>);
+
+#[derive(Debug)]
+struct Watched {
+    /// How long a call may hold the loop.
+    after: Duration,
+    thread: String,
+    /// For backtraces, if they are wanted and the system has them.
+    traced: Option<backtrace::Thread>,
+    call: Mutex<Held>,
+}
+
+/// What a loop does now.
+#[derive(Debug, Default)]
+struct Held {
+    /// A call, and those inside it. Law 9: as deep as the calls.
+    doing: Vec<Doing>,
+    /// When the outermost began.
+    since: Option<Instant>,
+    /// Counts the outermost calls.
+    number: u64,
+    /// How long this one may take until the next report; `None` before the first.
+    next_report: Option<Duration>,
+    /// The loop did something since the last look.
+    was_busy: bool,
+    /// The detector does not look at this loop until it is woken.
+    dormant: bool,
+}
+
+/// Ends what was noted when it is dropped.
+pub(crate) struct Hold(Arc<Watched>);
+
+impl Stalls {
+    /// Watches the loop of this thread.
+    pub(crate) fn watch(after: Duration, backtraces: bool) -> Stalls {
+        let current = std::thread::current();
+        let id = current.id();
+        let thread = current.name().map_or_else(|| format!("{id:?}"), str::to_owned);
+        let traced = if backtraces { backtrace::Thread::current() } else { None };
+        let call = Mutex::new(Held { dormant: true, ..Held::default() });
+        let watched = Arc::new(Watched { after, thread, traced, call });
+        DETECTOR.add(watched.clone());
+        Stalls(watched)
+    }
+
+    /// Notes what the loop does until the result is dropped. Calls may be nested.
+    pub(crate) fn hold(&self, doing: Doing) -> Hold {
+        let mut call = self.0.lock();
+        if call.doing.is_empty() {
+            call.begin(now());
+            if std::mem::take(&mut call.dormant) {
+                DETECTOR.wake();
+            }
+        }
+        call.doing.push(doing);
+        drop(call);
+        Hold(self.0.clone())
+    }
+
+    /// The loop is gone: ends its watch, and with the last one the detector's thread.
+    pub(crate) fn end(&self) {
+        DETECTOR.remove(&self.0);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut call = self.0.lock();
+        let done = call.doing.pop();
+        if !call.doing.is_empty() {
+            return;
+        }
+        let since = call.since.take();
+        let was_reported = call.next_report.take().is_some();
+        drop(call);
+        if let (true, Some(since), Some(done)) = (was_reported, since, done) {
+            self.0.report_end(now().saturating_duration_since(since), &done);
+        }
+    }
+}
+
+/// What the detector finds.
+#[derive(Debug, PartialEq)]
+enum Look {
+    /// Nothing: look again then.
+    At(Instant),
+    /// Nothing, until the loop wakes the detector.
+    Dormant,
+    Stalled(Duration),
+}
+
+impl Held {
+    fn begin(&mut self, now: Instant) {
+        self.since = Some(now);
+        self.was_busy = true;
+        self.number = self.number.wrapping_add(1);
+    }
+
+    fn look(&mut self, now: Instant, after: Duration) -> Look {
+        let was_busy = std::mem::take(&mut self.was_busy);
+        let Some(since) = self.since else {
+            self.dormant = !was_busy;
+            // A call that begins right now is too long then.
+            return if was_busy { look_at(now, after) } else { Look::Dormant };
+        };
+        let held = now.saturating_duration_since(since);
+        let limit = self.next_report.unwrap_or(after);
+        if held < limit { look_at(since, limit) } else { Look::Stalled(held) }
+    }
+}
+
+/// A limit beyond the end of time is never reached.
+fn look_at(since: Instant, after: Duration) -> Look {
+    since.checked_add(after).map_or(Look::Dormant, Look::At)
+}
+
+impl Watched {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the loop; returns when to look again.
+    fn check(&self) -> Option<Instant> {
+        let mut call = self.lock();
+        let (number, held) = match call.look(now(), self.after) {
+            Look::At(at) => return Some(at),
+            Look::Dormant => return None,
+            Look::Stalled(held) => (call.number, held),
+        };
+        drop(call);
+        let trace = self.traced.and_then(backtrace::Thread::capture);
+        let mut call = self.lock();
+        if call.number == number && call.since.is_some() {
+            // At doubling intervals, so that a loop that hangs forever does not fill the log.
+            let next = held.saturating_mul(2);
+            call.next_report = Some(next);
+            let doing = call.doing.clone();
+            let at = call.since.and_then(|since| since.checked_add(next));
+            // Whoever reads the log may wait for the loop.
+            drop(call);
+            self.report(held, &doing, trace.as_ref());
+            return at;
+        }
+        drop(call);
+        now().checked_add(self.after)
+    }
+
+    fn report(&self, held: Duration, doing: &[Doing], trace: Option<&backtrace::Trace>) {
+        let [outer @ .., inner] = doing else { return };
+        let mut what = inner.to_string();
+        for outer in outer.iter().rev() {
+            what = format!("{what}, in {outer}");
+        }
+        let thread = &*self.thread;
+        let trace = trace.map_or_else(String::new, |trace| format!("\n{trace}"));
+        if tracing::enabled!(tracing::Level::WARN) {
+            let (kind, of) = (inner.kind, inner.of);
+            let place = inner.place.map(tracing::field::display);
+            tracing::warn!(kind, of, place, ?held, thread, "a loop is held up by: {what}{trace}");
+        } else {
+            eprintln!("the loop of thread {thread} is held up, since {held:?}, by: {what}{trace}");
+        }
+    }
+
+    fn report_end(&self, held: Duration, done: &Doing) {
+        let thread = &*self.thread;
+        if tracing::enabled!(tracing::Level::WARN) {
+            tracing::warn!(kind = done.kind, ?held, thread, "the loop goes on, after: {done}");
+        } else {
+            eprintln!("the loop of thread {thread} goes on, after {held:?}, from: {done}");
+        }
+    }
+}
+
+/// The detector of this process.
+static DETECTOR: Detector = Detector {
+    loops: Mutex::new(Loops { watched: Vec::new(), runs: false }),
+    woken: AtomicBool::new(false),
+    wake: Condvar::new(),
+};
+
+struct Detector {
+    loops: Mutex<Loops>,
+    /// Look at all loops now.
+    woken: AtomicBool,
+    wake: Condvar,
+}
+
+struct Loops {
+    /// Law 9: one for each loop that asked for it.
+    watched: Vec<Arc<Watched>>,
+    /// The thread runs. It ends with the last loop.
+    runs: bool,
+}
+
+impl Detector {
+    fn lock(&self) -> MutexGuard<'_, Loops> {
+        self.loops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&'static self, watched: Arc<Watched>) {
+        let mut loops = self.lock();
+        loops.watched.push(watched);
+        if loops.runs {
+            return;
+        }
+        let thread = std::thread::Builder::new().name("couplet stalls".to_owned());
+        match thread.spawn(|| self.run()) {
+            Ok(_) => loops.runs = true,
+            Err(error) => tracing::error!(%error, "cannot start a thread: stalls are not detected"),
+        }
+    }
+
+    fn remove(&self, watched: &Arc<Watched>) {
+        self.lock().watched.retain(|kept| !Arc::ptr_eq(kept, watched));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // With the lock held, so that it is not missed between the check and the wait.
+        let _loops = self.lock();
+        self.woken.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    fn run(&self) {
+        loop {
+            let watched = {
+                let mut loops = self.lock();
+                if loops.watched.is_empty() {
+                    loops.runs = false;
+                    return;
+                }
+                self.woken.store(false, Ordering::Relaxed);
+                loops.watched.clone()
+            };
+            let next = watched.iter().filter_map(|watched| watched.check()).min();
+            drop(watched);
+            self.wait(next);
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the detector's own thread, and not a loop's")]
+    fn wait(&self, until: Option<Instant>) {
+        let loops = self.lock();
+        if self.woken.load(Ordering::Relaxed) {
+            return;
+        }
+        match until {
+            None => drop(self.wake.wait(loops)),
+            Some(until) => {
+                let left = until.saturating_duration_since(now());
+                drop(self.wake.wait_timeout(loops, left));
+            }
+        }
+    }
+}
+
+/// The time of the threads, which is not that of a world.
+#[expect(clippy::disallowed_methods, reason = "how long a thread was held is real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AFTER: Duration = Duration::from_millis(100);
+    const SHORT: Duration = Duration::from_millis(99);
+
+    fn end(held: &mut Held) {
+        held.since = None;
+        held.next_report = None;
+    }
+
+    #[test]
+    fn a_call_is_a_stall_from_the_limit_on() {
+        let (began, mut held) = (now(), Held::default());
+        held.begin(began);
+        assert_eq!(held.look(began, AFTER), Look::At(began + AFTER));
+        assert_eq!(held.look(began + SHORT, AFTER), Look::At(began + AFTER));
+        assert_eq!(held.look(began + AFTER, AFTER), Look::Stalled(AFTER));
+    }
+
+    #[test]
+    fn short_calls_one_after_another_are_no_stall() {
+        let (mut at, mut held) = (now(), Held::default());
+        for _ in 0..10 {
+            held.begin(at);
+            at += SHORT;
+            assert!(matches!(held.look(at, AFTER), Look::At(_)));
+            end(&mut held);
+        }
+    }
+
+    #[test]
+    fn a_stall_that_lasts_is_reported_at_doubling_intervals() {
+        let (began, mut held) = (now(), Held::default());
+        held.begin(began);
+        held.next_report = Some(2 * AFTER);
+        assert_eq!(held.look(began + AFTER, AFTER), Look::At(began + 2 * AFTER));
+        assert_eq!(held.look(began + 2 * AFTER, AFTER), Look::Stalled(2 * AFTER));
+        end(&mut held);
+        held.begin(began + 9 * AFTER);
+        let next = Look::At(began + 10 * AFTER);
+        assert_eq!(held.look(began + 9 * AFTER, AFTER), next, "the limit is the first one again");
+    }
+
+    #[test]
+    fn an_idle_loop_is_looked_at_once_more_and_then_not() {
+        let (at, mut held) = (now(), Held::default());
+        held.begin(at);
+        end(&mut held);
+        assert_eq!(held.look(at, AFTER), Look::At(at + AFTER), "it was busy");
+        assert!(!held.dormant);
+        assert_eq!(held.look(at + AFTER, AFTER), Look::Dormant);
+        assert!(held.dormant);
+    }
+
+    #[test]
+    fn a_limit_beyond_the_end_of_time_is_never_reached() {
+        let (at, mut held) = (now(), Held::default());
+        held.begin(at);
+        assert_eq!(held.look(at, Duration::MAX), Look::Dormant);
+    }
+}

@@ -1,0 +1,268 @@
+//! Notes what a loop does, for the stall detector: user code is put into wrappers that note it when
+//! it enters the loop, so that a loop without the detector pays nothing when it calls it. The
+//! callbacks of Deferreds are noted as part of what fires them.
+
+use std::any::{Any, TypeId};
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::leaks::Source;
+use super::tasks::Task;
+use super::{Connector, LoopOptions, Reactor, Records};
+use crate::address::Address;
+use crate::driver::{Doing, Hold, Stalls};
+use crate::error::Reason;
+use crate::factory::{AnyFactory, Ends, ErasedFactory};
+use crate::layers::Layer;
+use crate::panics::{Contained, kept};
+use crate::protocol::Protocol;
+use crate::transport::{Producer, Tell, Transport};
+
+impl Records {
+    /// Notes what the loop does until the result is dropped.
+    pub(super) fn hold(&self, kind: &'static str) -> Option<Hold> {
+        self.hold_for(|| Doing::kind(kind))
+    }
+
+    pub(super) fn hold_for(&self, doing: impl FnOnce() -> Doing) -> Option<Hold> {
+        self.stalls.get().map(|stalls| stalls.hold(doing()))
+    }
+
+    /// A user's closure, noted when it runs.
+    pub(super) fn noted_call(
+        &self,
+        doing: impl FnOnce() -> Doing,
+        f: impl FnOnce() + 'static,
+    ) -> Box<dyn FnOnce()> {
+        let Some(stalls) = self.stalls.get() else { return kept(f) };
+        let (stalls, doing, f) = (stalls.clone(), doing(), kept(f));
+        Box::new(move || {
+            let _hold = stalls.hold(doing);
+            f();
+        })
+    }
+
+    pub(super) fn noted_tell(&self, place: Source, tell: Box<dyn Tell>) -> Box<dyn Tell> {
+        match self.stalls.get() {
+            None => tell,
+            Some(stalls) => Box::new(Noted {
+                inner: tell,
+                stalls: stalls.clone(),
+                doing: Doing::at("tell", place),
+            }),
+        }
+    }
+
+    pub(super) fn noted_task(
+        &self,
+        name: Option<Box<str>>,
+        place: Source,
+        task: Box<dyn Task>,
+    ) -> Box<dyn Task> {
+        let Some(stalls) = self.stalls.get() else { return task };
+        let doing = Doing { name: name.map(Arc::from), ..Doing::at("task", place) };
+        Box::new(Noted { inner: task, stalls: stalls.clone(), doing })
+    }
+}
+
+impl Reactor {
+    /// Starts the detector, if the options ask for it and the world is one of threads.
+    pub(super) fn watch_stalls(&self, options: &LoopOptions) {
+        if let Some(after) = options.stall_after
+            && self.records.world.is_real_time()
+        {
+            // A new reactor has none.
+            let _ = self.records.stalls.set(Stalls::watch(after, options.stall_backtraces));
+        }
+    }
+
+    /// A factory whose calls are noted.
+    pub(super) fn noted_factory(&self, erased: ErasedFactory) -> ErasedFactory {
+        let Some(stalls) = self.records.stalls.get() else { return erased };
+        let (stalls, of) = (stalls.clone(), Some((*erased.factory).type_name()));
+        let doing = Doing { of, ..Doing::at("factory", erased.place) };
+        erased.wrapped(|inner| Box::new(Noted { inner, stalls, doing }))
+    }
+
+    pub(crate) fn noted_producer<P: Producer + 'static>(&self, inner: P) -> Box<dyn Producer> {
+        let inner = Box::new(Contained::new(inner));
+        match self.records.stalls.get() {
+            None => inner,
+            Some(stalls) => noted_producer(stalls, std::any::type_name::<P>(), inner),
+        }
+    }
+}
+
+#[cold]
+fn noted_producer(
+    stalls: &Stalls,
+    of: &'static str,
+    inner: Box<dyn Producer>,
+) -> Box<dyn Producer> {
+    let (stalls, doing) = (stalls.clone(), Doing { of: Some(of), ..Doing::kind("producer") });
+    Box::new(Noted { inner, stalls, doing })
+}
+
+/// Wraps the protocols of a loop with a detector.
+pub(super) fn noted_protocol(stalls: &Stalls, inner: Box<dyn Protocol>) -> Box<dyn Protocol> {
+    let doing = Doing { of: Some(name_of(&*inner)), ..Doing::kind("protocol") };
+    Box::new(Noted { inner, stalls: stalls.clone(), doing })
+}
+
+/// Of what a factory of several kinds built, the name of the kind.
+fn name_of(protocol: &dyn Protocol) -> &'static str {
+    match (protocol as &dyn Any).downcast_ref::<Box<dyn Protocol>>() {
+        Some(inner) => name_of(&**inner),
+        None => protocol.type_name(),
+    }
+}
+
+/// A user's object, whose calls are noted.
+struct Noted<T: ?Sized> {
+    inner: Box<T>,
+    stalls: Stalls,
+    doing: Doing,
+}
+
+impl<T: ?Sized> Noted<T> {
+    fn call<R>(&mut self, kind: &'static str, call: impl FnOnce(&mut T) -> R) -> R {
+        let _hold = self.stalls.hold(Doing { kind, ..self.doing.clone() });
+        call(&mut self.inner)
+    }
+
+    fn end(self, end: impl FnOnce(Box<T>)) {
+        let Noted { inner, stalls, doing } = self;
+        let _hold = stalls.hold(doing);
+        end(inner);
+    }
+}
+
+impl Tell for Noted<dyn Tell> {
+    fn run(self: Box<Self>, protocol: &mut dyn Protocol, transport: &Transport) {
+        self.end(|tell| tell.run(protocol, transport));
+    }
+
+    fn lost(self: Box<Self>, reason: &Reason) {
+        self.end(|tell| tell.lost(reason));
+    }
+}
+
+impl Task for Noted<dyn Task> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _hold = self.stalls.hold(self.doing.clone());
+        self.inner.poll(cx)
+    }
+
+    fn finish(self: Box<Self>) {
+        self.end(|task| task.finish());
+    }
+
+    fn cancel(self: Box<Self>) {
+        self.end(|task| task.cancel());
+    }
+}
+
+impl Producer for Noted<dyn Producer> {
+    fn resume_producing(&mut self) {
+        self.call("resume_producing", |inner| inner.resume_producing());
+    }
+
+    fn pause_producing(&mut self) {
+        self.call("pause_producing", |inner| inner.pause_producing());
+    }
+
+    fn stop_producing(&mut self) {
+        self.call("stop_producing", |inner| inner.stop_producing());
+    }
+}
+
+impl AnyFactory for Noted<dyn AnyFactory> {
+    fn attach(&mut self, reactor: &Reactor) {
+        self.call("attach", |inner| inner.attach(reactor));
+    }
+
+    fn do_start(&mut self) {
+        self.call("do_start", |inner| inner.do_start());
+    }
+
+    fn started_connecting(&mut self, connector: &Connector) {
+        self.call("started_connecting", |inner| inner.started_connecting(connector));
+    }
+
+    fn layers(&mut self, ends: &Ends<'_>, layers: &mut Vec<Box<dyn Layer>>) -> bool {
+        self.call("layers", |inner| inner.layers(ends, layers))
+    }
+
+    fn build(&mut self, peer: &Address) -> Option<Box<dyn Protocol>> {
+        self.call("build_protocol", |inner| inner.build(peer))
+    }
+
+    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
+        self.call("client_connection_failed", |inner| {
+            inner.client_connection_failed(connector, reason);
+        });
+    }
+
+    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
+        self.call("client_connection_lost", |inner| {
+            inner.client_connection_lost(connector, reason);
+        });
+    }
+
+    fn do_stop(&mut self) {
+        self.call("do_stop", |inner| inner.do_stop());
+    }
+}
+
+impl Protocol for Noted<dyn Protocol> {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.call("connection_made", |inner| inner.connection_made(transport));
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.call("data_received", |inner| inner.data_received(transport, data));
+    }
+
+    #[cfg(unix)]
+    fn descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
+        self.call("descriptor_received", |inner| inner.descriptor_received(transport, descriptor));
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
+        self.call("connection_lost", |inner| inner.connection_lost(transport, reason));
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.call("read_closed", |inner| inner.read_closed(transport));
+    }
+
+    fn write_closed(&mut self, transport: &Transport) {
+        self.call("write_closed", |inner| inner.write_closed(transport));
+    }
+
+    fn draining(&mut self, transport: &Transport) {
+        self.call("draining", |inner| inner.draining(transport));
+    }
+
+    fn reading_resumed(&mut self, transport: &Transport) {
+        self.call("reading_resumed", |inner| inner.reading_resumed(transport));
+    }
+
+    fn handshake_completed(&mut self, transport: &Transport) {
+        self.call("handshake_completed", |inner| inner.handshake_completed(transport));
+    }
+
+    fn find(&mut self, wanted: TypeId) -> Option<&mut dyn Any> {
+        if (*self.inner).type_id() == wanted {
+            return Some(&mut *self.inner as &mut dyn Any);
+        }
+        self.inner.find(wanted)
+    }
+
+    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
+        let next = self.call("upgraded", |inner| inner.upgraded(next, unread));
+        noted_protocol(&self.stalls, next)
+    }
+}

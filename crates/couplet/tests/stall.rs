@@ -1,0 +1,488 @@
+//! The stall detector, row 97a: what holds a loop for too long is logged while it does.
+//!
+//! A separate process, because it has one detector for all loops, whose thread is counted, and which
+//! logs to the global subscriber. What hangs here waits for the line about itself: a test that ends
+//! has seen it logged in time.
+
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Write as _};
+use std::sync::{Arc, Barrier, Condvar, Mutex, Once, PoisonError, RwLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use couplet::{Address, Loop, LoopOptions, Protocol, Reactor, Reason, Remote, Transport};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+const LIMIT: Duration = Duration::from_millis(20);
+/// Longer than any test takes: whatever reaches it fails.
+const LONG: Duration = Duration::from_secs(60);
+
+/// What was logged about each thread.
+static LINES: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
+static LOGGED: Condvar = Condvar::new();
+
+/// Keeps the lines about a thread, with their fields.
+struct Lines;
+
+#[derive(Default)]
+struct Line {
+    text: String,
+    thread: Option<String>,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let _ = write!(self.text, "{field}={value:?} ");
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "thread" {
+            self.thread = Some(value.to_owned());
+        }
+        self.record_debug(field, &value);
+    }
+}
+
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::WARN
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let thread = line.thread.unwrap_or_default();
+        let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.entry(thread).or_default().push(line.text);
+        LOGGED.notify_all();
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// Hangs until this was logged about this thread; without that the test fails when it has ended.
+#[inline(never)]
+#[expect(clippy::disallowed_methods, reason = "to hang is what is tested")]
+fn hang() {
+    let me = thread::current().name().map(str::to_owned).expect("a name");
+    let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_silent = |lines: &mut BTreeMap<String, Vec<String>>| !lines.contains_key(&me);
+    drop(LOGGED.wait_timeout_while(lines, LONG, is_silent));
+}
+
+fn lines_about(thread: &str) -> Vec<String> {
+    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.remove(thread).unwrap_or_default()
+}
+
+/// Shared by the tests, and exclusive for the one that counts threads.
+static RUNNING: RwLock<()> = RwLock::new(());
+
+fn watched() -> LoopOptions {
+    LoopOptions::default().stall_after(LIMIT)
+}
+
+/// Runs a loop in a thread of this name until it is stopped; returns what was logged about it.
+fn logged_by(
+    name: &str,
+    options: LoopOptions,
+    setup: impl FnOnce(&Reactor) -> couplet::Result<()> + Send + 'static,
+) -> Vec<String> {
+    static GLOBAL: Once = Once::new();
+    GLOBAL.call_once(|| tracing::subscriber::set_global_default(Lines).expect("the first"));
+    let thread = thread::Builder::new().name(name.to_owned());
+    let run = move || Loop::with_options(options).expect("a loop").run(setup);
+    thread.spawn(run).expect("a thread").join().expect("no panic").expect("it is stopped");
+    lines_about(name)
+}
+
+/// One line that tells of the stall, and one of its end.
+#[track_caller]
+fn assert_stalled(lines: &[String], parts: &[&str]) {
+    let [hangs, .., ends] = lines else { panic!("two lines, at least: {lines:?}") };
+    assert!(hangs.contains("a loop is held up by"), "{hangs}");
+    for part in parts {
+        assert!(hangs.contains(part), "{part} is in: {hangs}");
+    }
+    assert!(ends.contains("the loop goes on, after"), "{ends}");
+}
+
+/// The line in this file, as it is logged.
+fn place(line: u32) -> String {
+    format!("{}:{line}", file!())
+}
+
+/// Hangs in its callbacks of this name, then stops the loop.
+struct Slow {
+    hangs_in: &'static str,
+}
+
+impl Slow {
+    fn in_callback(&self, name: &str, transport: &Transport) {
+        if self.hangs_in == name {
+            hang();
+            transport.reactor().stop();
+        }
+    }
+}
+
+impl Protocol for Slow {
+    fn connection_made(&mut self, transport: &Transport) {
+        self.in_callback("connection_made", transport);
+    }
+
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        self.in_callback("data_received", transport);
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.in_callback("read_closed", transport);
+        transport.lose_connection();
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, _: &Reason) {
+        self.in_callback("connection_lost", transport);
+    }
+}
+
+/// Says a word, and closes.
+struct Client;
+impl Protocol for Client {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.write("word");
+        transport.lose_connection();
+    }
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+/// A server, and a client of it.
+fn serve<P: Protocol>(
+    reactor: &Reactor,
+    mut build: impl FnMut() -> P + 'static,
+) -> couplet::Result<()> {
+    let port = reactor.listen("tcp:0:interface=127.0.0.1", move |_: &Address| Some(build()))?;
+    let number = port.host().port().expect("a TCP port");
+    reactor.connect_tcp("127.0.0.1", number, || Client);
+    Ok(())
+}
+
+#[test]
+fn c97a_a_callback_of_a_protocol_that_hangs_is_logged_with_its_name_and_type() {
+    let _running = RUNNING.read();
+    for hangs_in in ["connection_made", "data_received", "read_closed", "connection_lost"] {
+        let setup = move |reactor: &Reactor| serve(reactor, move || Slow { hangs_in });
+        let lines = logged_by(hangs_in, watched(), setup);
+        assert_stalled(&lines, &[&format!("kind={hangs_in:?}"), "of=\"stall::Slow\"", "held="]);
+    }
+}
+
+#[test]
+fn c97a_a_factory_that_hangs_is_logged_with_the_place_of_the_listen() {
+    let _running = RUNNING.read();
+    let lines = logged_by("building", watched(), |reactor| {
+        let stopping = reactor.clone();
+        serve(reactor, move || {
+            hang();
+            stopping.stop();
+            Client
+        })
+    });
+    assert_stalled(&lines, &["kind=\"build_protocol\"", file!()]);
+}
+
+#[test]
+fn c97a_a_call_inside_another_is_logged_with_that() {
+    let _running = RUNNING.read();
+    let lines = logged_by("connecting", watched(), |reactor| {
+        let port = reactor.listen("tcp:0:interface=127.0.0.1", || Client)?;
+        let stopping = reactor.clone();
+        let slow = move |_: &Address| {
+            hang();
+            stopping.stop();
+            Some(Client)
+        };
+        reactor.connect_tcp("127.0.0.1", port.host().port().expect("a TCP port"), slow);
+        Ok(())
+    });
+    assert_stalled(&lines, &["held up by: build_protocol of ", ", in connect"]);
+}
+
+#[test]
+fn c97a_a_timed_call_that_hangs_is_logged_with_its_place() {
+    let _running = RUNNING.read();
+    let at = place(line!() + 3);
+    let lines = logged_by("timed", watched(), |reactor| {
+        let stopping = reactor.clone();
+        reactor.call_later(Duration::ZERO, move || {
+            hang();
+            stopping.stop();
+        });
+        Ok(())
+    });
+    assert_stalled(&lines, &["kind=\"timed call\"", &at]);
+}
+
+#[test]
+fn c97a_a_task_that_hangs_is_logged_with_its_name_and_its_place() {
+    let _running = RUNNING.read();
+    let at = place(line!() + 4);
+    let lines = logged_by("polled", watched(), |reactor| {
+        let stopping = reactor.clone();
+        let napping = reactor.sleep(Duration::from_millis(1));
+        let task = reactor.spawn_named("slow poem", async move {
+            napping.await?;
+            hang();
+            stopping.stop();
+            Ok(())
+        });
+        task.detach();
+        Ok(())
+    });
+    assert_stalled(&lines, &["kind=\"task\"", "task \"slow poem\"", &at]);
+}
+
+#[test]
+fn c97a_a_tell_that_hangs_is_logged_with_its_place() {
+    let _running = RUNNING.read();
+    struct Telling;
+    impl Protocol for Telling {
+        fn connection_made(&mut self, transport: &Transport) {
+            let myself = transport.connection::<Telling>();
+            myself.tell(|_, transport| {
+                hang();
+                transport.reactor().stop();
+            });
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+    let at = place(line!() - 7);
+    let lines = logged_by("telling", watched(), |reactor| serve(reactor, || Telling));
+    assert_stalled(&lines, &["kind=\"tell\"", &at]);
+}
+
+#[test]
+fn c97a_a_call_from_another_thread_that_hangs_is_logged_with_its_place() {
+    let _running = RUNNING.read();
+    let at = place(line!() + 2);
+    let lines = logged_by("remote", watched(), |reactor| {
+        let sent = reactor.remote().call(|reactor| {
+            hang();
+            reactor.stop();
+        });
+        Ok(sent?)
+    });
+    assert_stalled(&lines, &["kind=\"call from another thread\"", &at]);
+}
+
+#[test]
+fn c97a_other_calls_into_user_code_are_logged() {
+    let _running = RUNNING.read();
+    let lines = logged_by("trigger", watched(), |reactor| {
+        reactor.on(couplet::reactor::Shutdown::Before, || {
+            hang();
+            couplet::Deferred::succeed(())
+        });
+        reactor.call_soon({
+            let stopping = reactor.clone();
+            move || stopping.stop()
+        });
+        Ok(())
+    });
+    assert_stalled(&lines, &["kind=\"shutdown trigger\"", file!()]);
+    let lines = logged_by("setup", watched(), |reactor| {
+        hang();
+        reactor.stop();
+        Ok(())
+    });
+    assert_stalled(&lines, &["kind=\"setup\""]);
+    let lines = logged_by("job", watched(), |reactor| {
+        let stopping = reactor.clone();
+        let job = reactor.defer_to_thread(|| Ok(()));
+        job.map(move |()| {
+            hang();
+            stopping.stop();
+        })
+        .detach();
+        Ok(())
+    });
+    assert_stalled(&lines, &["kind=\"result of a job\""]);
+}
+
+#[cfg(unix)]
+#[test]
+fn c97a_a_watch_that_hangs_is_logged_with_its_place() {
+    let _running = RUNNING.read();
+    let at = place(line!() + 5);
+    let lines = logged_by("watching", watched(), |reactor| {
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+        std::io::Write::write_all(&mut theirs, b"word")?;
+        let stopping = reactor.clone();
+        reactor.watch(ours, couplet::Interest::Readable, move |_, _| {
+            hang();
+            stopping.stop();
+        })?;
+        Ok(())
+    });
+    assert_stalled(&lines, &["kind=\"watch\"", &at]);
+}
+
+/// Writes once, and hangs meanwhile.
+struct SlowProducer(Transport);
+impl couplet::Producer for SlowProducer {
+    fn resume_producing(&mut self) {
+        hang();
+        self.0.reactor().stop();
+    }
+}
+
+#[test]
+fn c97a_a_producer_that_hangs_is_logged_with_its_type() {
+    let _running = RUNNING.read();
+    struct Produces;
+    impl Protocol for Produces {
+        fn connection_made(&mut self, transport: &Transport) {
+            let producer = SlowProducer(transport.clone());
+            transport.register_producer(producer, couplet::ProducerKind::Pull).expect("the first");
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+    let lines = logged_by("producing", watched(), |reactor| serve(reactor, || Produces));
+    assert_stalled(&lines, &["kind=\"resume_producing\"", "of=\"stall::SlowProducer\""]);
+}
+
+#[test]
+fn c97a_an_upgraded_protocol_is_logged_with_its_own_type() {
+    let _running = RUNNING.read();
+    struct First;
+    impl Protocol for First {
+        fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+            transport.upgrade(Slow { hangs_in: "connection_lost" });
+        }
+    }
+    let lines = logged_by("upgraded", watched(), |reactor| serve(reactor, || First));
+    assert_stalled(&lines, &["kind=\"connection_lost\"", "of=\"stall::Slow\""]);
+}
+
+/// The number of detectors: of threads with their name.
+#[cfg(target_os = "linux")]
+fn detectors() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("it is there");
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "couplet stalls").count()
+}
+
+#[test]
+fn c97a_two_loops_hang_at_the_same_time_and_share_one_detector() {
+    let _running = RUNNING.read();
+    let both = Arc::new(Barrier::new(2));
+    let run = |name: &'static str| {
+        let both = both.clone();
+        thread::spawn(move || {
+            logged_by(name, watched(), move |reactor| {
+                both.wait();
+                hang();
+                #[cfg(target_os = "linux")]
+                assert_eq!(detectors(), 1);
+                both.wait();
+                reactor.stop();
+                Ok(())
+            })
+        })
+    };
+    for (name, loop_of) in [("left", run("left")), ("right", run("right"))] {
+        let lines = loop_of.join().expect("no panic");
+        assert_stalled(&lines, &[&format!("thread={name:?}")]);
+    }
+}
+
+#[test]
+fn c97a_an_idle_loop_is_not_reported() {
+    let _running = RUNNING.read();
+    let (idle, is_idle) = mpsc::channel::<Remote>();
+    let other = thread::spawn(move || {
+        let idle: Remote = is_idle.recv().expect("it runs");
+        // As long as the detector needs to find a stall.
+        let lines = logged_by("busy", watched(), |reactor| {
+            hang();
+            reactor.stop();
+            Ok(())
+        });
+        idle.call(Reactor::stop).expect("it waits");
+        lines
+    });
+    let lines = logged_by("idle", watched(), move |reactor| {
+        let remote = reactor.remote();
+        // In its second turn: the setup is over.
+        reactor.call_soon(move || idle.send(remote).expect("it waits"));
+        Ok(())
+    });
+    assert_eq!(lines, Vec::<String>::new());
+    assert_stalled(&other.join().expect("no panic"), &[]);
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn c97a_a_backtrace_of_the_loops_thread_is_logged_unless_it_is_not_wanted() {
+    let _running = RUNNING.read();
+    let setup = |reactor: &Reactor| {
+        hang();
+        reactor.stop();
+        Ok(())
+    };
+    let with = logged_by("traced", watched(), setup);
+    assert_stalled(&with, &["stall::hang", "stall::logged_by"]);
+    let without = logged_by("untraced", watched().stall_backtraces(false), setup);
+    assert!(!without[0].contains("stall::hang"), "{without:?}");
+}
+
+/// Polls: the thread ends soon after it was told to.
+#[cfg(target_os = "linux")]
+#[expect(clippy::disallowed_methods, reason = "outside of any loop and any world")]
+#[test]
+fn c97a_there_is_a_detector_only_while_a_loop_wants_one() {
+    use couplet::driver::memory::{Manner, Memory};
+
+    let _running = RUNNING.write();
+    let none_is_left = || {
+        let began = Instant::now();
+        while detectors() > 0 {
+            assert!(began.elapsed() < LONG, "the detector's thread does not end");
+            thread::yield_now();
+        }
+    };
+    none_is_left();
+    let without = Loop::new().expect("a loop");
+    let (driver, _) = Memory::new(Manner::Readiness, 0);
+    let of_virtual_time = Loop::with_driver(driver, watched());
+    assert_eq!(detectors(), 0, "off unless it is asked for, and in virtual time");
+    let first = Loop::with_options(watched()).expect("a loop");
+    let second = Loop::with_options(watched()).expect("a loop");
+    let kept = second.reactor();
+    drop(first);
+    let third = Loop::with_options(watched()).expect("a loop");
+    drop(second);
+    while detectors() == 0 {
+        // A thread has its name a moment after its start.
+        thread::yield_now();
+    }
+    assert_eq!(detectors(), 1);
+    drop(third);
+    none_is_left();
+    drop((without, of_virtual_time, kept));
+    let lines = logged_by("again", watched(), |reactor| {
+        hang();
+        reactor.stop();
+        Ok(())
+    });
+    assert_stalled(&lines, &["kind=\"setup\""]);
+}
