@@ -152,7 +152,7 @@ impl Stream {
     }
 
     /// Ready when the connection is asked to finish, because its server is about to end, or when it is
-    /// gone: [`Protocol::draining`](crate::Protocol::draining) in async style. Cancel-safe.
+    /// gone: [`Protocol::draining`] in async style. Cancel-safe.
     ///
     /// The future does not borrow the stream, so that a handler can wait for it and for bytes at once.
     /// Between two requests, [`Transport::is_draining`] tells the same.
