@@ -57,7 +57,7 @@ pub enum Reason {
     Failed(Failure),
     /// A callback of the protocol panicked, with this message.
     Panicked(Arc<str>),
-    /// The reactor stopped.
+    /// The reactor closed it: it stopped, or the time of a [drain](crate::Reactor::drain) was up.
     Shutdown,
 }
 
@@ -109,7 +109,7 @@ impl fmt::Display for Reason {
             Reason::Overflow => write!(f, "the peer reads too slowly: the write buffer is full"),
             Reason::Failed(failure) => write!(f, "{failure}"),
             Reason::Panicked(text) => write!(f, "a callback panicked: {text}"),
-            Reason::Shutdown => write!(f, "the reactor stopped"),
+            Reason::Shutdown => write!(f, "connection closed by the reactor"),
         }
     }
 }

@@ -20,7 +20,8 @@ use crate::{Protocol, Reason, Transport};
 /// - a reset, a timeout, a failed connect or any other unclean end aborts the other connection, so
 ///   that no peer mistakes a truncated stream for a complete one;
 /// - when our side closes one connection with
-///   [`lose_connection`](Transport::lose_connection), the other is flushed and closed too.
+///   [`lose_connection`](Transport::lose_connection), or a [drain](crate::Reactor::drain) does, the
+///   other is flushed and closed too.
 ///
 /// Timeouts are up to you: [`Transport::set_idle_timeout`].
 ///
@@ -176,11 +177,11 @@ impl Protocol for Relay {
         let clean = reason.is_clean();
         self.end(clean);
         let Some(other) = self.other() else { return };
-        match reason {
-            // The same shutdown ends the other side and flushes it.
-            Reason::Shutdown => {}
-            _ if clean => other.lose_connection(),
-            _ => other.abort_connection(),
+        // A stop has closed the other side already; a drain, whose reason is the same, has not.
+        if clean || matches!(reason, Reason::Shutdown) {
+            other.lose_connection();
+        } else {
+            other.abort_connection();
         }
     }
 }

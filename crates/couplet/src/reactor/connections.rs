@@ -196,12 +196,13 @@ impl Core {
             let (cell, reason) = (entry.life.cell().clone(), entry.life.reason());
             self.not_opened(io, *opening, &cell, reason);
         }
+        let fate = entry.fate;
         self.table.retire(entry);
         if let Some((connector, reason)) = lost {
             self.connector_lost(&connector, &reason);
         }
         if !self.drains.is_empty() {
-            self.ended_in_drains(key);
+            self.ended_in_drains(key, fate);
         }
         if self.table.connections() == 0 {
             self.table.shrink();

@@ -2,7 +2,7 @@
 //! connections are asked to finish, and those that do not are closed, and at last aborted.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -67,8 +67,8 @@ pub(super) struct DrainCell {
     port: Option<Rc<PortCell>>,
     times: Drain,
     stage: Cell<Stage>,
-    /// The connections that have not ended, and what becomes of them.
-    left: RefCell<BTreeMap<Key, Fate>>,
+    /// The connections that have not ended.
+    left: RefCell<BTreeSet<Key>>,
     drained: Cell<Drained>,
     timer: Cell<Option<TimerKey>>,
     resolver: RefCell<Option<Resolver<Drained>>>,
@@ -84,8 +84,9 @@ enum Stage {
     Closing,
 }
 
+/// What becomes of a connection, for the counts of all drains that wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Finished,
     Closed,
     Aborted,
@@ -206,7 +207,7 @@ impl Core {
         );
         tracing::info!(connections = concerned.len(), "draining");
         drain.stage.set(Stage::Finishing);
-        drain.left.borrow_mut().extend(concerned.iter().map(|key| (*key, Fate::Finished)));
+        drain.left.borrow_mut().extend(&concerned);
         self.arm_drain(drain, drain.times.finish);
         self.drains.push(drain.clone());
         for key in concerned {
@@ -250,48 +251,46 @@ impl Core {
     #[inline(never)]
     pub(super) fn drain_is_due(&mut self, io: &mut dyn Commands, drain: &Rc<DrainCell>) {
         let _hold = self.reactor.records.hold("timer of a drain");
+        let left: Vec<Key> = drain.left.borrow().iter().copied().collect();
+        if left.is_empty() {
+            // Cancelled before it began, it was over at once.
+            return;
+        }
         let closes = drain.stage.replace(Stage::Closing) == Stage::Finishing;
         if closes {
             self.arm_drain(drain, drain.times.close);
         }
-        self.mark_left(drain, closes);
-        let left: Vec<Key> = drain.left.borrow().keys().copied().collect();
         for key in left {
+            self.note_fate(key, closes);
             self.visit(io, key, if closes { Life::drain_over } else { Life::cut });
         }
     }
 
-    /// Notes what becomes of the connections that are left, which are closed or else cut.
-    fn mark_left(&mut self, drain: &DrainCell, closes: bool) {
-        for (key, fate) in drain.left.borrow_mut().iter_mut() {
-            let Some(entry) = self.table.connection(*key) else { continue };
-            let is_reset = match closes {
-                true => entry.life.shuts_down_by_reset(),
-                // Where only the peer's FIN is missing, it was a close.
-                false => entry.life.is_cut_by_reset(),
-            };
-            *fate = if is_reset { Fate::Aborted } else { Fate::Closed };
-        }
-    }
-
-    /// The loop closes all its connections, or cuts what is left: it overtakes the drains.
-    pub(super) fn overtake_drains(&mut self, closes: bool) {
-        for drain in std::mem::take(&mut self.drains) {
-            self.mark_left(&drain, closes);
-            self.drains.push(drain);
-        }
+    /// The loop closes a connection that has not ended by itself, or else cuts it.
+    pub(super) fn note_fate(&mut self, key: Key, closes: bool) {
+        let Some(entry) = self.table.connection(key).filter(|entry| entry.life.closed().is_none())
+        else {
+            return;
+        };
+        let is_reset = match closes {
+            true => entry.life.shuts_down_by_reset(),
+            // Where only the peer's FIN is missing, it was a close.
+            false => entry.life.is_cut_by_reset(),
+        };
+        entry.fate = if is_reset { Fate::Aborted } else { Fate::Closed };
     }
 
     /// A connection has ended.
-    pub(super) fn ended_in_drains(&mut self, key: Key) {
+    pub(super) fn ended_in_drains(&mut self, key: Key, fate: Fate) {
         for drain in &self.drains {
-            let fate = drain.left.borrow_mut().remove(&key);
+            if !drain.left.borrow_mut().remove(&key) {
+                continue;
+            }
             let mut drained = drain.drained.get();
             match fate {
-                None => continue,
-                Some(Fate::Finished) => drained.finished += 1,
-                Some(Fate::Closed) => drained.closed += 1,
-                Some(Fate::Aborted) => drained.aborted += 1,
+                Fate::Finished => drained.finished += 1,
+                Fate::Closed => drained.closed += 1,
+                Fate::Aborted => drained.aborted += 1,
             }
             drain.drained.set(drained);
         }

@@ -813,6 +813,9 @@ impl Reactor {
     }
 
     fn ask(&self, asking: Asking) {
+        if self.is_gone() {
+            return;
+        }
         self.records.asking.borrow_mut().push_back(asking);
         self.records.note(pending::ASKED);
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::opening::Opening;
 use super::table::Resource;
 use super::turn::Core;
-use super::{Asking, Reactor, Source, Start};
+use super::{Asking, Reactor, Source, Start, loop_ended};
 use crate::address::Address;
 use crate::defer::{Deferred, Resolver};
 use crate::driver::{Bound, CloseMode, Commands, Key, ListenOptions, LocalEnd};
@@ -157,6 +157,15 @@ impl Port {
 impl PortCell {
     pub(super) fn host(&self) -> Address {
         self.host.borrow().clone()
+    }
+
+    /// The loop is dropped: nothing is called any more.
+    pub(super) fn abandon(&self) {
+        self.state.set(PortState::Stopped);
+        self.factory.clear();
+        for resolver in self.stopped.take() {
+            resolver.errback(loop_ended());
+        }
     }
 
     /// The port is closed: stops the factory, and fires the Deferreds of `stop_listening`.

@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::port::PortState;
 use super::runtime::Runtime;
 use super::table::Resource;
 use super::tasks::Tasks;
@@ -506,7 +505,6 @@ impl Drop for Loop {
     fn drop(&mut self) {
         let Loop { driver, core, runtime, .. } = self;
         let _entered = runtime.enter();
-        core.reactor.records.run_state.set(RunState::Gone);
         for call in core.reactor.records.queue.door.close() {
             drop(call);
         }
@@ -521,15 +519,12 @@ impl Drop for Loop {
             match start {
                 Start::Connector(connector) => Core::abandon_connector(&connector),
                 Start::Adoption(adoption) => adoption.abandon(),
-                Start::Port(port) => {
-                    port.state.set(PortState::Stopped);
-                    port.factory.clear();
-                }
+                Start::Port(port) => port.abandon(),
             }
         }
         for key in core.table.keys(|_| true) {
             match core.table.take(key) {
-                Some(Resource::Port(port)) => port.factory.clear(),
+                Some(Resource::Port(port)) => port.abandon(),
                 Some(Resource::Connection(entry)) => {
                     contain("drop of a protocol", move || entry.life.abandon());
                 }
@@ -539,9 +534,12 @@ impl Drop for Loop {
         for loop_gone in core.reactor.records.blocked.take().into_values() {
             loop_gone();
         }
-        core.reactor.records.asking.take();
         core.reactor.records.snapshots.take();
         core.drop_pending(&mut **driver);
+        // Not before: whoever asks again for what has just failed would do so for ever.
+        core.reactor.records.run_state.set(RunState::Gone);
+        core.drains.clear();
+        core.reactor.records.asking.take();
         if let Some(stalls) = core.reactor.records.stalls.get() {
             stalls.end();
         }

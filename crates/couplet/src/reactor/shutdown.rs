@@ -58,6 +58,21 @@ impl Triggers {
 /// Most rounds of dropping pending work while the drops request more.
 const DROP_ROUNDS: usize = 100;
 
+/// Calls a trigger, and counts it until its Deferred has fired.
+fn pull(trigger: Trigger, waiting: &Rc<Cell<usize>>) {
+    let fired = waiting.clone();
+    contain("shutdown trigger", || {
+        let deferred = trigger();
+        waiting.set(waiting.get() + 1);
+        deferred
+            .add_both(move |result| {
+                fired.set(fired.get() - 1);
+                result
+            })
+            .detach();
+    });
+}
+
 /// The stage of a shutdown.
 pub(super) enum Stopping {
     No,
@@ -79,7 +94,8 @@ impl Core {
         }
         tracing::info!(?signal, "asked to stop");
         let again = self.stopped_by.replace(signal).is_some();
-        match self.drain.filter(|_| signal == Signal::Terminate && !again) {
+        let can_wait = !again && matches!(self.stopping, Stopping::No | Stopping::Before(_));
+        match self.drain.filter(|_| signal == Signal::Terminate && can_wait) {
             Some(drain) => self.drain_first(drain),
             // Whoever is impatient with a drain is given the short flush.
             None if std::mem::take(&mut self.waits_for_drain) => self.skip_waiting = true,
@@ -95,7 +111,12 @@ impl Core {
     fn drain_first(&mut self, drain: Drain) {
         self.waits_for_drain = true;
         let reactor = self.reactor.clone();
-        self.reactor.on(Shutdown::Before, move || reactor.drain(drain).map(drop));
+        let trigger = move || reactor.drain(drain).map(drop);
+        match &self.stopping {
+            // A stop waits for others already.
+            Stopping::Before(waiting) => pull(Box::new(trigger), waiting),
+            _ => self.reactor.on(Shutdown::Before, trigger),
+        }
     }
 
     fn show_snapshot(&mut self) {
@@ -158,17 +179,7 @@ impl Core {
         for (place, trigger) in triggers {
             let doing = || Doing::at("shutdown trigger", place);
             let _hold = self.reactor.records.hold_for(doing);
-            let fired = waiting.clone();
-            contain("shutdown trigger", || {
-                let deferred = trigger();
-                waiting.set(waiting.get() + 1);
-                deferred
-                    .add_both(move |result| {
-                        fired.set(fired.get() - 1);
-                        result
-                    })
-                    .detach();
-            });
+            pull(trigger, &waiting);
         }
         waiting
     }
@@ -176,11 +187,11 @@ impl Core {
     fn begin_closing(&mut self, io: &mut dyn Commands) {
         let now = self.reactor.now();
         self.note_cut_off();
-        self.overtake_drains(true);
         self.reactor.records.run_state.set(RunState::Stopping);
         self.stopping = Stopping::Closing(after(now, self.shutdown_grace));
         self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
+            self.note_fate(key, true);
             self.visit(io, key, Life::stop);
             self.send(io, key);
         }
@@ -203,9 +214,9 @@ impl Core {
     }
 
     fn cut_connections(&mut self, io: &mut dyn Commands) {
-        self.overtake_drains(false);
         self.close_ports_and_connectors(io);
         for key in self.table.keys(|place| matches!(place, Resource::Connection(_))) {
+            self.note_fate(key, false);
             self.visit(io, key, Life::cut);
             self.send(io, key);
         }

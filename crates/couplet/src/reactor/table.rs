@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::connecting::ConnectorCell;
+use super::drain::Fate;
 use super::opening::Opening;
 use super::port::PortCell;
 use super::timers::TimerKey;
@@ -23,6 +24,7 @@ pub(super) enum Resource {
 pub(super) struct ConnectionEntry {
     pub(super) life: Life,
     pub(super) origin: Origin,
+    pub(super) fate: Fate,
     /// Until its layers are open.
     pub(super) opening: Option<Box<Opening>>,
     pub(super) timer: Option<(TimerKey, Instant)>,
@@ -49,6 +51,7 @@ impl ConnectionEntry {
         ConnectionEntry {
             life,
             origin: Origin::Connecting,
+            fate: Fate::Finished,
             opening: None,
             timer: None,
             to_write: false,

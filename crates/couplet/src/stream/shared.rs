@@ -345,10 +345,11 @@ impl Shared {
     pub(super) fn draining(&self) -> impl Future<Output = ()> + use<> {
         let mut state = self.state.borrow_mut();
         let is_over = self.transport.is_draining() || state.lost.is_some();
-        let waiting = (!is_over).then(|| state.draining.get_or_insert_default().wait());
+        let event = (!is_over).then(|| state.draining.get_or_insert_default().clone());
         async move {
-            if let Some(waiting) = waiting {
-                let _ = waiting.await;
+            // Not before: a wait that is never polled stays in the event's line.
+            if let Some(event) = event {
+                let _ = event.wait().await;
             }
         }
     }
@@ -543,5 +544,23 @@ impl Protocol for StreamProtocol {
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
         self.note(|state| state.lost = Some(reason.clone()));
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::hold;
+
+    #[test]
+    fn a_wait_for_a_drain_that_is_never_polled_leaves_nothing() {
+        // It passes a panic on.
+        hold(StreamProtocol::new(|stream| {
+            for _ in 0..3 {
+                drop(stream.draining());
+            }
+            let state = stream.shared().state.borrow();
+            assert_eq!(state.draining.as_ref().map_or(0, DeferredEvent::waiting), 0);
+        }));
     }
 }

@@ -78,12 +78,14 @@ impl Cancelling {
     ///
     /// The failure of `future`; [`Cancelled`].
     pub async fn or<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
-        let (mut future, mut asked) = (pin!(future), self.asked.wait());
+        let (mut future, mut asked) = (pin!(future), None);
         poll_fn(|cx| {
             if let Poll::Ready(result) = future.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }
-            let asked = Pin::new(&mut asked).poll(cx);
+            // Not before: a wait that is never polled stays in the event's line.
+            let asked = asked.get_or_insert_with(|| self.asked.wait());
+            let asked = Pin::new(asked).poll(cx);
             asked.map(|_| {
                 self.asked.clear();
                 Err(Cancelled::of(format!("the task of {}", self.place)).into())
@@ -107,5 +109,27 @@ impl Cancelling {
 impl fmt::Debug for Cancelling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cancelling").field("asked", &self.is_asked()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn what_is_over_leaves_no_wait() {
+        let cancelling = Cancelling { asked: DeferredEvent::new(), place: Location::caller() };
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            assert!(pin!(cancelling.or(async { Ok(()) })).poll(&mut cx).is_ready());
+            assert!(
+                pin!(cancelling.or(std::future::pending::<Result<()>>()))
+                    .poll(&mut cx)
+                    .is_pending()
+            );
+        }
+        assert_eq!(cancelling.asked.waiting(), 0);
     }
 }

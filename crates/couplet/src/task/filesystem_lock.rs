@@ -77,6 +77,8 @@ impl FilesystemLock {
     /// # Errors
     ///
     /// The system's error, with the path: no such folder, permission denied, …
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is something that is no lock file: a
+    /// file that is not empty, or a symbolic link. It is left as it is.
     pub fn try_lock(&self) -> io::Result<Option<FilesystemGuard>> {
         let guard = |lock| FilesystemGuard { path: self.path.clone(), _lock: lock };
         self.reactor.lock_file(&self.path).map(|lock| lock.map(guard)).map_err(|error| {

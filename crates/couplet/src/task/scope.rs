@@ -64,6 +64,8 @@ impl Reactor {
             .await
         };
         if !matches!(result, Some(Ok(_))) {
+            // What is spawned from now on is cancelled too.
+            scope.inner.has_failed.set(true);
             scope.inner.cancel_children();
         }
         poll_fn(|cx| scope.inner.poll_over(cx)).await;
@@ -86,13 +88,32 @@ pub struct Scope {
 struct Inner {
     reactor: Reactor,
     /// Law 9: no bound, one for each task that the user has spawned and that runs.
-    children: RefCell<BTreeMap<u64, Canceller>>,
+    children: RefCell<BTreeMap<u64, Option<Canceller>>>,
     spawned: Cell<u64>,
     /// The first of a task.
     failure: RefCell<Option<Failure>>,
     has_failed: Cell<bool>,
     is_over: Cell<bool>,
     waiting: Cell<Option<Waker>>,
+}
+
+/// A task of a scope, which runs until this is dropped. Its Deferred may have been cancelled before.
+struct Child {
+    scope: Rc<Inner>,
+    key: u64,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let canceller = self.scope.children.borrow_mut().remove(&self.key);
+        drop(canceller);
+        self.scope.wake();
+    }
+}
+
+/// Drops the future first, also if it is not polled.
+async fn run<T>(future: impl Future<Output = Result<T>>, _child: Child) -> Result<T> {
+    future.await
 }
 
 /// The scope ends: no task is spawned any more, and those that run are cancelled.
@@ -117,7 +138,10 @@ impl Scope {
         if self.inner.is_over.get() {
             return Deferred::fail(Cancelled::of("a task of a scope that has ended"));
         }
-        self.inner.adopt(self.inner.reactor.spawn(future))
+        let key = self.inner.spawned.replace(self.inner.spawned.get() + 1);
+        self.inner.children.borrow_mut().insert(key, None);
+        let child = Child { scope: self.inner.clone(), key };
+        self.inner.adopt(key, self.inner.reactor.spawn(run(future, child)))
     }
 
     /// Cancels the tasks and what else runs in the scope, which fails with [`Cancelled`].
@@ -146,23 +170,22 @@ impl Inner {
 
     /// Takes in a task; returns the Deferred for its user.
     #[track_caller]
-    fn adopt<T: 'static>(self: &Rc<Self>, task: Deferred<T>) -> Deferred<T> {
+    fn adopt<T: 'static>(self: &Rc<Self>, key: u64, task: Deferred<T>) -> Deferred<T> {
         let canceller = task.canceller();
-        let key = self.spawned.replace(self.spawned.get() + 1);
-        self.children.borrow_mut().insert(key, canceller.clone());
+        if let Some(child) = self.children.borrow_mut().get_mut(&key) {
+            *child = Some(canceller.clone());
+        }
         let (deferred, resolver) = Deferred::with_canceller(move |_| canceller.cancel());
         let scope = self.clone();
         task.add_both(move |result| {
-            scope.ended(key, result, resolver);
+            scope.fired(result, resolver);
             Ok(())
         })
         .detach();
         deferred
     }
 
-    fn ended<T>(&self, key: u64, result: Result<T>, resolver: Resolver<T>) {
-        let child = self.children.borrow_mut().remove(&key);
-        drop(child);
+    fn fired<T>(&self, result: Result<T>, resolver: Resolver<T>) {
         match result {
             Err(failure) if !failure.is_cancelled() => {
                 self.fail(failure);
@@ -170,7 +193,6 @@ impl Inner {
             }
             result => resolver.resolve(result),
         }
-        self.wake();
     }
 
     fn fail(&self, failure: Failure) {
@@ -184,7 +206,7 @@ impl Inner {
         let keys: Vec<u64> = self.children.borrow().keys().copied().collect();
         for key in keys {
             // One at a time: to cancel one may end or spawn others.
-            let child = self.children.borrow().get(&key).cloned();
+            let child = self.children.borrow().get(&key).cloned().flatten();
             if let Some(child) = child {
                 child.cancel();
             }

@@ -927,7 +927,10 @@ impl Life {
         if due & due::RESUMED != 0 {
             self.resumed(now);
         }
-        if due & due::DRAINING != 0 && self.transport.cell.phase() < Phase::Closing {
+        // An upgrade just now has made it due for the next protocol, which is asked once.
+        let is_draining = (due | self.pending) & due::DRAINING != 0;
+        self.pending &= !due::DRAINING;
+        if is_draining && self.transport.cell.phase() < Phase::Closing {
             self.call(now, |protocol, transport| protocol.draining(transport));
         }
         if due & due::PRODUCER_PAUSE != 0 {

@@ -148,6 +148,25 @@ mod real {
         assert!(given(lock.lock()).text().contains("none/poems.lock"));
     }
 
+    #[test]
+    fn c129a_what_is_no_lock_file_is_refused_and_left_as_it_is() {
+        let (folder, l) = (Folder::new(), Loop::new().expect("a loop"));
+        let [data, to_data, to_nothing, below] =
+            ["poems.db", "to_data", "to_nothing", "below"].map(|name| folder.path(name));
+        std::fs::write(&data, "a poem").expect("a file");
+        std::os::unix::fs::symlink(&data, &to_data).expect("a link");
+        std::os::unix::fs::symlink(folder.path("none"), &to_nothing).expect("a link");
+        std::fs::create_dir(&below).expect("a folder");
+        for path in [&data, &to_data, &to_nothing, &below] {
+            let lock = FilesystemLock::new(&l.reactor(), path);
+            let error = lock.try_lock().expect_err("that is no lock file");
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        assert_eq!(folder.names(), ["below", "poems.db", "to_data", "to_nothing"]);
+        assert_eq!(std::fs::read(&data).expect("it is there"), b"a poem");
+    }
+
     /// Ends with the test.
     struct Running(Child);
 

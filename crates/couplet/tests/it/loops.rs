@@ -502,6 +502,43 @@ fn c105c_a_drain_with_nothing_to_wait_for_takes_no_time_and_the_next_run_has_its
     }
 }
 
+#[test]
+fn c105c_a_sigterm_during_a_stop_drains_if_it_can_and_a_second_signal_ends_it() {
+    // Whether a trigger waits for 3 s; when the signals arrive; when the run is over, in ms.
+    let cases: [(bool, &[u64], bool, u128); 4] = [
+        (true, &[2000], true, 2000 + 5000 + 500),
+        (true, &[2000, 2500], true, 2500 + 500),
+        (false, &[1100], false, 1000 + 500),
+        (false, &[1100, 1200], false, 1200),
+    ];
+    for (waits, signals, asks, ends) in cases {
+        let (driver, network) = Memory::new(Manner::Readiness, 0);
+        let mut l = Loop::with_driver(driver, LoopOptions::default().drain(s(5)));
+        let (reactor, a) = (l.reactor(), A::default());
+        let mut unread = Some(a.plays(Script::new().once(On::Made, |made| {
+            made.write(vec![7; 1024 * 1024]);
+        })));
+        let port = reactor.listen_tcp(LOOPBACK, move |_: &Address| unread.take());
+        let _wire = network.connect(port.expect("a free port").host()).expect("it listens");
+        if waits {
+            let sleeping = reactor.clone();
+            reactor.on(Shutdown::Before, move || sleeping.sleep(s(3)));
+        }
+        let stopping = reactor.clone();
+        reactor.call_later(s(1), move || stopping.stop());
+        for at in signals {
+            let network = network.clone();
+            let at = Duration::from_millis(*at);
+            reactor.call_later(at, move || network.signal(Signal::Terminate));
+        }
+        l.run(|_| Ok(())).expect("the run ends");
+        assert_eq!(a.log.has("draining"), asks, "{waits} {signals:?}");
+        assert_eq!(a.log.count("lost(Shutdown)"), 1);
+        let ended = network.elapsed().as_millis();
+        assert!((ends - 5..=ends + 5).contains(&ended), "{waits} {signals:?}: {ended}");
+    }
+}
+
 /// Sends its server's name, and stops its loop when it receives anything.
 struct Named(u8, Rc<Cell<u32>>);
 

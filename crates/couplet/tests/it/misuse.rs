@@ -167,3 +167,23 @@ fn c125b_what_is_spawned_or_scheduled_after_the_end_fails_with_cancelled() {
     assert!(!reactor.call_soon(move || drop(never)).active());
     assert_eq!(log.lines(), ["dropped", "dropped", "dropped"], "nothing is kept");
 }
+
+#[test]
+fn c125b_a_port_of_a_loop_that_is_gone_is_stopped_and_a_drain_fails_with_cancelled() {
+    struct Idle;
+    impl Protocol for Idle {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    }
+    let Clock { mut l, reactor, .. } = Clock::new();
+    let [port, other] = [(); 2]
+        .map(|()| reactor.listen("tcp:0:interface=127.0.0.1", || Idle).expect("a free port"));
+    l.turn(Some(Duration::ZERO)).expect("a turn");
+    let stopped = other.stop_listening().expect("it listens");
+    let drained = reactor.drain(Duration::ZERO);
+    drop(l);
+    assert!(failure_of(stopped).is_cancelled() && failure_of(drained).is_cancelled());
+    assert!(!port.is_listening() && port.stop_listening().is_none());
+    for late in [reactor.drain(Duration::ZERO), port.drain(Duration::ZERO)] {
+        assert!(failure_of(late).is_cancelled());
+    }
+}

@@ -230,6 +230,8 @@ fn c125c_a_failure_or_a_panic_of_a_task_cancels_the_others_and_the_body() {
             sleeps(inner, "the body").await
         });
         let unhandled = unhandled_in(|| drop(clock.jump(s(1))));
+        // Those that were cancelled in that turn were dropped in it, after the scope had its turn.
+        clock.jump(s(0));
         let failure = failure_of(task);
         match panics {
             true => assert!(failure.is::<Panicked>(), "{failure}"),
@@ -250,8 +252,65 @@ fn c125c_a_failure_of_the_body_cancels_the_tasks_and_waits_for_them() {
         Err::<(), _>(Failure::msg("the body failed"))
     });
     clock.jump(s(1));
+    clock.jump(s(0));
     assert_eq!(log.take(), ["a task"]);
     assert_eq!(failure_of(task).to_string(), "the body failed");
+}
+
+#[test]
+fn c125c_what_is_spawned_after_the_body_has_failed_is_cancelled_too() {
+    /// Spawns when dropped.
+    struct Spawns(Scope, Log);
+    impl Drop for Spawns {
+        fn drop(&mut self) {
+            self.1.note("spawns");
+            self.0.spawn(pending::<Result<()>>()).detach();
+        }
+    }
+    let (mut clock, log) = (Clock::new(), Log::default());
+    let inner = log.clone();
+    let task = scoped(&mut clock, async move |scope| {
+        let spawns = Spawns(scope.clone(), inner);
+        let waits = async move {
+            let _spawns = spawns;
+            pending::<Result<()>>().await
+        };
+        scope.spawn(waits).detach();
+        yield_now().await;
+        yield_now().await;
+        Err::<(), _>(Failure::msg("the body"))
+    });
+    clock.pass(s(1));
+    assert_eq!(log.entries(), ["spawns"]);
+    assert_eq!(failure_of(task).to_string(), "the body");
+}
+
+#[test]
+fn c125c_what_its_tasks_hold_is_dropped_before_a_scope_ends() {
+    for polled in [true, false] {
+        let (mut clock, log) = (Clock::new(), Log::default());
+        let (reactor, inner) = (clock.reactor.clone(), log.clone());
+        let task = clock.reactor.spawn(async move {
+            let (held, sleeping) = (Drops(inner.clone(), "dropped"), reactor.clone());
+            let ended = reactor.scope(async move |scope| {
+                let holds = async move {
+                    let _held = held;
+                    pending::<Result<()>>().await
+                };
+                scope.spawn(holds).detach();
+                if polled {
+                    sleeping.sleep(s(1)).await?;
+                }
+                Err::<(), _>(Failure::msg("the body"))
+            });
+            let ended = ended.await;
+            inner.note("ended");
+            ended
+        });
+        clock.pass(s(2));
+        assert_eq!(failure_of(task).to_string(), "the body");
+        assert_eq!(log.entries(), ["dropped", "ended"], "polled: {polled}");
+    }
 }
 
 #[test]
@@ -272,6 +331,7 @@ fn c125c_who_cancels_a_scope_or_drops_it_cancels_its_tasks() {
             scope.cancel()
         }
         clock.jump(s(0));
+        clock.jump(s(0));
         assert_eq!(log.take(), ["the body", "a task"]);
         assert!(failure_of(task).is_cancelled());
         assert!(failure_of(scope.spawn(async { Ok(()) })).is_cancelled(), "it has ended");
@@ -288,6 +348,7 @@ fn c125c_a_task_that_was_cancelled_by_its_user_is_no_failure() {
         child.cancel();
         Ok(child.await.is_err_and(|failure| failure.is_cancelled()))
     });
+    clock.jump(s(0));
     assert!(success_of(task));
     assert_eq!(log.take(), ["a task"]);
 }

@@ -44,13 +44,19 @@ impl Lock {
                 Err(TryLockError::Error(error)) => return Err(error),
             }
             // Its holder removes it before it unlocks it; then the lock is worth nothing.
-            if std::fs::symlink_metadata(path)
-                .is_ok_and(|now| file.metadata().is_ok_and(|ours| id(&ours) == id(&now)))
-            {
+            let ours = file.metadata()?;
+            if std::fs::symlink_metadata(path).is_ok_and(|now| id(&ours) == id(&now)) {
+                if !ours.is_file() || ours.len() > 0 {
+                    // It would be removed with what it holds.
+                    return Err(no_lock_file("it is no lock file"));
+                }
                 return Ok(Some(Lock { path: path.to_owned(), file, was_left }));
             }
         }
-        Ok(None)
+        match path.is_symlink() {
+            true => Err(no_lock_file("it is a symbolic link")),
+            false => Ok(None),
+        }
     }
 }
 
@@ -61,6 +67,10 @@ impl Drop for Lock {
             Err(error) => tracing::debug!(%error, "a lock file was closed elsewhere"),
         }
     }
+}
+
+fn no_lock_file(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, why)
 }
 
 /// The device and inode of a file.

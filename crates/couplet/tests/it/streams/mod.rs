@@ -5,6 +5,7 @@ mod cancelling;
 mod copying;
 mod ends;
 mod framed;
+mod lent;
 mod reading;
 #[cfg(unix)]
 mod real;

@@ -183,3 +183,47 @@ pub(crate) fn c105a_a_protocol_that_does_not_know_of_drains_is_left_alone(kit: K
         b.got() == b"before, and after"
     });
 }
+
+pub(crate) fn c105a_an_upgrade_in_the_same_turn_is_asked_once(kit: Kit) {
+    let (mut rig, next) = (kit.rig(), A::default());
+    let mut heir = Some(next.plays(Script::new()));
+    let (_a, b) = rig.accept(Script::new().once(On::Data, move |transport| {
+        transport.upgrade(heir.take().expect("the first data"));
+        transport.reactor().drain(s(10)).detach();
+    }));
+    b.send(b"upgrade");
+    rig.until("the question", || next.log.has("draining"));
+    rig.turns(3);
+    assert_eq!(next.log.count("draining"), 1, "{:?}", next.log.entries());
+}
+
+pub(crate) fn c105b_whom_one_drain_closes_another_counts_as_closed(kit: Kit) {
+    let (mut rig, log) = (kit.rig(), Log::default());
+    let (idle, unread) = (rig.end(), rig.end());
+    let ports = [rig.listen(&idle, Script::new()), rig.listen(&unread, Script::new())];
+    let [b1, _b2] = [&ports[0], &ports[1]].map(|port| rig.peer(port));
+    rig.until("connections", || idle.is_made() && unread.is_made());
+    write_big(&rig, &unread);
+    watch(&log, rig.reactor.drain(s(100)));
+    for port in &ports {
+        watch(&log, port.drain(Drain::within(s(1)).close(s(5))));
+    }
+    rig.turns(3);
+    rig.pass(s(1));
+    assert_eq!(rig.take_to_the_end(&b1), Saw::Fin);
+    b1.fin();
+    assert_eq!(rig.lost(&idle), "Shutdown");
+    rig.pass(s(5));
+    assert_eq!(rig.lost(&unread), "Shutdown");
+    assert_eq!(log.entries(), ["(0, 1, 0)", "(0, 1, 1)", "(0, 0, 1)"]);
+}
+
+pub(crate) fn c105b_a_drain_that_was_cancelled_before_it_began_leaves_nothing(kit: Kit) {
+    let mut rig = kit.rig();
+    rig.turns(2);
+    let drained = rig.reactor.drain(Drain::within(s(10)).close(s(100)));
+    drained.cancel();
+    drop(drained);
+    rig.turns(2);
+    assert!(rig.l.next_turn().is_none_or(|due| due < rig.reactor.now() + s(50)), "a timer is left");
+}

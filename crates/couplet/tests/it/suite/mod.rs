@@ -194,6 +194,9 @@ macro_rules! all_facts {
                 c105b_who_does_not_finish_is_closed_and_at_last_aborted,
                 c105b_a_cancel_closes_them_at_once,
                 c105b_what_a_question_panics_with_loses_that_connection_alone,
+                c105a_an_upgrade_in_the_same_turn_is_asked_once,
+                c105b_whom_one_drain_closes_another_counts_as_closed,
+                c105b_a_drain_that_was_cancelled_before_it_began_leaves_nothing,
             ]
             upgrading: [
                 c50a_an_upgrade_takes_effect_after_the_callback_and_before_more_bytes,
@@ -234,6 +237,7 @@ macro_rules! all_facts {
             ready_made: [
                 c71a_a_relay_passes_bytes_and_each_end_of_stream_on,
                 c71a_a_relay_passes_a_reset_on,
+                c71a_what_a_drain_closes_closes_the_other_side_too,
                 c71a_a_relay_holds_no_more_than_the_mark_and_one_read,
                 c71a_a_protocol_may_be_upgraded_to_a_relay,
                 c169a_a_framer_of_ones_own_finds_the_same_messages_however_they_are_cut,

@@ -71,6 +71,21 @@ pub(crate) fn c71a_a_relay_passes_bytes_and_each_end_of_stream_on(kit: Kit) {
     is_over(&mut rig);
 }
 
+pub(crate) fn c71a_what_a_drain_closes_closes_the_other_side_too(kit: Kit) {
+    let mut rig = kit.rig();
+    let (client, server) = relayed(&mut rig);
+    client.send(b"ping");
+    gets(&mut rig, &server, b"ping");
+    rig.reactor.drain(Duration::ZERO).detach();
+    assert_eq!(rig.take_to_the_end(&client), Saw::Fin);
+    rig.turns(3);
+    assert_eq!(server.saw(), Saw::Open, "the other one has not ended");
+    client.fin();
+    assert_eq!(rig.take_to_the_end(&server), Saw::Fin);
+    server.fin();
+    is_over(&mut rig);
+}
+
 pub(crate) fn c71a_a_relay_passes_a_reset_on(kit: Kit) {
     for by_client in [true, false] {
         let mut rig = kit.rig();

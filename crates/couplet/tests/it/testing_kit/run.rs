@@ -604,7 +604,7 @@ fn a_program_that_leaks_does_not_affect_later_runs() {
             reactor.connect("tcp:127.0.0.1:1", move || LossLog(losses.clone())).map(|_| ())
         })
     });
-    assert_eq!(*lost.borrow(), ["the reactor stopped"], "it got `connection_lost`");
+    assert_eq!(*lost.borrow(), ["connection closed by the reactor"], "it got `connection_lost`");
     assert_eq!(dropped.get(), 2);
     // A panic of the program itself propagates unchanged.
     assert_eq!(failing(|| run(|_| -> Deferred<()> { panic!("no page") })), "no page");
