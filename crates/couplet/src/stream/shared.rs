@@ -547,7 +547,7 @@ impl Protocol for StreamProtocol {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::hold;
