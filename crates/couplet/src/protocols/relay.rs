@@ -17,11 +17,11 @@ use crate::{Protocol, Reason, Transport};
 ///   most the high watermark plus one read is in memory per direction;
 /// - one peer's FIN is passed on to the other peer, after all bytes before it; the other direction
 ///   stays open;
-/// - a reset, a timeout, a failed connect or any other unclean end aborts the other connection, so
-///   that no peer mistakes a truncated stream for a complete one;
+/// - a reset, a timeout, a failed connect, the end of a [drain](crate::Reactor::drain) or any other
+///   unclean end aborts the other connection, so that no peer mistakes a truncated stream for a
+///   complete one;
 /// - when our side closes one connection with
-///   [`lose_connection`](Transport::lose_connection), or a [drain](crate::Reactor::drain) does, the
-///   other is flushed and closed too.
+///   [`lose_connection`](Transport::lose_connection), the other is flushed and closed too.
 ///
 /// Timeouts are up to you: [`Transport::set_idle_timeout`].
 ///
@@ -173,15 +173,15 @@ impl Protocol for Relay {
         }
     }
 
-    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+    fn connection_lost(&mut self, transport: &Transport, reason: &Reason) {
         let clean = reason.is_clean();
         self.end(clean);
         let Some(other) = self.other() else { return };
-        // A stop has closed the other side already; a drain, whose reason is the same, has not.
-        if clean || matches!(reason, Reason::Shutdown) {
-            other.lose_connection();
-        } else {
-            other.abort_connection();
+        match reason {
+            // The same stop ends the other side and flushes it; a drain does not.
+            Reason::Shutdown if transport.reactor().is_stopping() => {}
+            _ if clean => other.lose_connection(),
+            _ => other.abort_connection(),
         }
     }
 }

@@ -15,8 +15,8 @@ impl Reactor {
     /// Runs `body`, and the tasks that it spawns in its [`Scope`], which end before this does:
     ///
     /// - it is ready when `body` and all of them have finished, with the result of `body`;
-    /// - when one of them fails or panics, or `body` does, the others are cancelled and waited for; the
-    ///   first failure is the result;
+    /// - when one of them fails or panics, or `body` does, the others are cancelled; the first failure is
+    ///   the result, once what they hold was dropped;
     /// - a future of this that is dropped, because its task was cancelled, cancels them.
     ///
     /// Trio's nurseries, in Rust.

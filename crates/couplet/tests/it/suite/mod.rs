@@ -237,7 +237,7 @@ macro_rules! all_facts {
             ready_made: [
                 c71a_a_relay_passes_bytes_and_each_end_of_stream_on,
                 c71a_a_relay_passes_a_reset_on,
-                c71a_what_a_drain_closes_closes_the_other_side_too,
+                c71a_what_a_drain_closes_ends_the_other_side_too,
                 c71a_a_relay_holds_no_more_than_the_mark_and_one_read,
                 c71a_a_protocol_may_be_upgraded_to_a_relay,
                 c169a_a_framer_of_ones_own_finds_the_same_messages_however_they_are_cut,
