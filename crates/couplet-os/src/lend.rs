@@ -15,7 +15,7 @@ pub struct Lent {
 }
 
 impl Lent {
-    /// Calls `f`; meanwhile [`rest`](Self::rest) gives these bytes. Returns how many were taken.
+    /// Calls `f`; meanwhile [`take`](Self::take) gives these bytes. Returns how many were taken.
     pub fn lend(&self, bytes: &[u8], f: impl FnOnce()) -> usize {
         /// Ends the loan, also if `f` panics.
         struct Loan<'a>(&'a Lent, Option<NonNull<[u8]>>);
