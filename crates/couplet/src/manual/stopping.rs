@@ -59,7 +59,7 @@
 //!         .detach();
 //!     Ok(())
 //! })?;
-//! assert_eq!(*log.borrow(), ["saved", "lost: the reactor stopped", "after"]);
+//! assert_eq!(*log.borrow(), ["saved", "lost: connection closed by the reactor", "after"]);
 //! # Ok::<(), couplet::Failure>(())
 //! ```
 //!

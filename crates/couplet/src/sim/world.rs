@@ -104,7 +104,7 @@ impl Sim {
     ///     sim.shuffle(seed);
     ///     let notes = sim.notes();
     ///     sim.host("alone", move |reactor| {
-    ///         for name in ["one", "two", "three"] {
+    ///         for name in ["red", "green", "blue"] {
     ///             let notes = notes.clone();
     ///             reactor.call_later(Duration::from_secs(1), move || notes.note(name));
     ///         }
@@ -113,7 +113,7 @@ impl Sim {
     ///     sim.keep_trace();
     ///     sim.run_for(Duration::from_secs(2)).expect("nothing breaks");
     ///     let trace = sim.trace();
-    ///     ["one", "two", "three"].into_iter().min_by_key(|name| trace.find(name))
+    ///     ["red", "green", "blue"].into_iter().min_by_key(|name| trace.find(name))
     /// };
     /// assert_eq!(first_of(5), first_of(5));
     /// assert!((0..100).any(|seed| first_of(seed) != first_of(5)));

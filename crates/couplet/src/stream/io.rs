@@ -60,76 +60,47 @@ async_read!(ReadHalf);
 async_write!(Stream, poll_close);
 async_write!(WriteHalf, poll_close);
 
+/// The traits of a runtime, in scope as `AsyncRead` and `AsyncWrite`, whose kind of buffer is filled by
+/// `put_slice`.
+#[cfg(any(feature = "hyper", feature = "tokio-io"))]
+macro_rules! runtime_traits {
+    ($buffer:ty: $read:ty, $write:ty) => {
+        impl AsyncRead for $read {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                #[allow(unused_mut, reason = "one of them is a reference")] mut buffer: $buffer,
+            ) -> Poll<io::Result<()>> {
+                let room = buffer.remaining();
+                let read = self.shared().poll_read_into(cx, room, |data| buffer.put_slice(data));
+                read.map_ok(drop)
+            }
+        }
+
+        async_write! { $write, poll_shutdown
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+        }
+    };
+}
+
 #[cfg(feature = "tokio-io")]
 mod for_tokio {
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
     use super::*;
 
-    macro_rules! async_read {
-        ($type:ty) => {
-            impl AsyncRead for $type {
-                fn poll_read(
-                    self: Pin<&mut Self>,
-                    cx: &mut Context<'_>,
-                    buffer: &mut ReadBuf<'_>,
-                ) -> Poll<io::Result<()>> {
-                    let room = buffer.remaining();
-                    let read =
-                        self.shared().poll_read_into(cx, room, |data| buffer.put_slice(data));
-                    read.map_ok(drop)
-                }
-            }
-        };
-    }
-
-    async_read!(Stream);
-    async_read!(ReadHalf);
-    async_write! { Stream, poll_shutdown
-        fn is_write_vectored(&self) -> bool {
-            true
-        }
-    }
-    async_write! { WriteHalf, poll_shutdown
-        fn is_write_vectored(&self) -> bool {
-            true
-        }
-    }
+    runtime_traits!(&mut ReadBuf<'_>: Stream, Stream);
+    runtime_traits!(&mut ReadBuf<'_>: ReadHalf, WriteHalf);
 }
 
 #[cfg(feature = "hyper")]
 mod for_hyper {
-    use hyper::rt::{Read, ReadBufCursor, Write as AsyncWrite};
+    use hyper::rt::{Read as AsyncRead, ReadBufCursor, Write as AsyncWrite};
 
     use super::*;
 
-    macro_rules! read {
-        ($type:ty) => {
-            impl Read for $type {
-                fn poll_read(
-                    self: Pin<&mut Self>,
-                    cx: &mut Context<'_>,
-                    mut buffer: ReadBufCursor<'_>,
-                ) -> Poll<io::Result<()>> {
-                    let room = buffer.remaining();
-                    let read =
-                        self.shared().poll_read_into(cx, room, |data| buffer.put_slice(data));
-                    read.map_ok(drop)
-                }
-            }
-        };
-    }
-
-    read!(Stream);
-    read!(ReadHalf);
-    async_write! { Stream, poll_shutdown
-        fn is_write_vectored(&self) -> bool {
-            true
-        }
-    }
-    async_write! { WriteHalf, poll_shutdown
-        fn is_write_vectored(&self) -> bool {
-            true
-        }
-    }
+    runtime_traits!(ReadBufCursor<'_>: Stream, Stream);
+    runtime_traits!(ReadBufCursor<'_>: ReadHalf, WriteHalf);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use couplet::defer::set_reporter;
 use couplet::reactor::Stopped;
-use couplet::testing::{Manner, Memory, Network};
+use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
     Address, ConnectOptions, Connection, Deferred, Failure, ListenOptions, Loop, LoopOptions,
     Protocol, Reactor, Reason, Resolver, Shutdown, Signal, Transport,
@@ -458,6 +458,19 @@ fn c134_it_copes_with_a_loop_stopped_from_elsewhere() {
     assert!(log.is_empty(), "{log:?}");
 }
 
+/// A loop whose SIGTERM drains for 5 s, with a connection whose output nobody reads.
+fn drains_for_5_s() -> (Loop, Network, A, Wire) {
+    let (driver, network) = Memory::new(Manner::Readiness, 0);
+    let l = Loop::with_driver(driver, LoopOptions::default().drain(s(5)));
+    let a = A::default();
+    let mut unread = Some(a.plays(Script::new().once(On::Made, |made| {
+        made.write(vec![7; 1024 * 1024]);
+    })));
+    let port = l.reactor().listen_tcp(LOOPBACK, move |_: &Address| unread.take());
+    let wire = network.connect(port.expect("a free port").host()).expect("it listens");
+    (l, network, a, wire)
+}
+
 #[test]
 fn c105c_a_sigterm_drains_first_and_a_second_signal_ends_that() {
     // What arrives, each a second after the one before; when the run is over, in milliseconds.
@@ -469,14 +482,8 @@ fn c105c_a_sigterm_drains_first_and_a_second_signal_ends_that() {
         (&[Signal::Interrupt], false, 1000 + 500),
     ];
     for (signals, asks, ends) in cases {
-        let (driver, network) = Memory::new(Manner::Readiness, 0);
-        let mut l = Loop::with_driver(driver, LoopOptions::default().drain(s(5)));
-        let (reactor, a) = (l.reactor(), A::default());
-        let mut unread = Some(a.plays(Script::new().once(On::Made, |made| {
-            made.write(vec![7; 1024 * 1024]);
-        })));
-        let port = reactor.listen_tcp(LOOPBACK, move |_: &Address| unread.take());
-        let _wire = network.connect(port.expect("a free port").host()).expect("it listens");
+        let (mut l, network, a, _wire) = drains_for_5_s();
+        let reactor = l.reactor();
         for (signal, at) in signals.iter().zip(1..) {
             let (network, signal) = (network.clone(), *signal);
             reactor.call_later(s(at), move || network.signal(signal));
@@ -512,14 +519,8 @@ fn c105c_a_sigterm_during_a_stop_drains_if_it_can_and_a_second_signal_ends_it() 
         (false, &[1100, 1200], false, 1200),
     ];
     for (waits, signals, asks, ends) in cases {
-        let (driver, network) = Memory::new(Manner::Readiness, 0);
-        let mut l = Loop::with_driver(driver, LoopOptions::default().drain(s(5)));
-        let (reactor, a) = (l.reactor(), A::default());
-        let mut unread = Some(a.plays(Script::new().once(On::Made, |made| {
-            made.write(vec![7; 1024 * 1024]);
-        })));
-        let port = reactor.listen_tcp(LOOPBACK, move |_: &Address| unread.take());
-        let _wire = network.connect(port.expect("a free port").host()).expect("it listens");
+        let (mut l, network, a, _wire) = drains_for_5_s();
+        let reactor = l.reactor();
         if waits {
             let sleeping = reactor.clone();
             reactor.on(Shutdown::Before, move || sleeping.sleep(s(3)));
