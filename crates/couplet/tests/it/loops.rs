@@ -257,6 +257,69 @@ fn c103_stop_before_a_run_or_twice_does_nothing() {
 }
 
 #[test]
+fn c99_a_run_ends_wherever_it_is_stopped_from_and_however_often() {
+    type Stop = fn(&Reactor);
+    let places: [(&str, Stop); 7] = [
+        ("a timed call", |reactor| stop_after(reactor, s(1))),
+        ("a task", |reactor| {
+            let inner = reactor.clone();
+            let task = reactor.spawn(async move {
+                inner.sleep(s(1)).await?;
+                inner.stop();
+                inner.stop();
+                Ok(())
+            });
+            task.detach();
+        }),
+        ("another thread", |reactor| {
+            let remote = reactor.remote();
+            let twice = move || [(); 2].map(|()| remote.call(Reactor::stop));
+            let called = std::thread::spawn(twice).join().expect("it only calls");
+            assert!(called.iter().all(Result::is_ok));
+        }),
+        ("a callback of a Deferred", |reactor| {
+            let stopping = reactor.clone();
+            reactor.sleep(s(1)).map(move |()| stopping.stop()).detach();
+        }),
+        ("a callback of a connection", |reactor| {
+            let stops = Script::new().once(On::Made, |transport| transport.reactor().stop());
+            let mut protocol = Some(A::default().plays(stops));
+            let port = reactor.listen_tcp(LOOPBACK, move |_: &Address| protocol.take());
+            let to = port.expect("a free port").host().to_string();
+            reactor.connect(to, || Named(0, Rc::default())).detach();
+        }),
+        ("a trigger of another stop", |reactor| {
+            let stopping = reactor.clone();
+            reactor.on(Shutdown::Before, move || {
+                stopping.stop();
+                stopping.sleep(s(1))
+            });
+            stop_after(reactor, s(1));
+        }),
+        ("connection_lost at the end", |reactor| {
+            let stops = Script::new().once(On::Lost, |transport| transport.reactor().stop());
+            let mut protocol = Some(A::default().plays(stops));
+            let port = reactor.listen_tcp(LOOPBACK, move |_: &Address| protocol.take());
+            let to = port.expect("a free port").host().to_string();
+            reactor.connect(to, || Named(0, Rc::default())).detach();
+            stop_after(reactor, s(1));
+        }),
+    ];
+    for (place, stop) in places {
+        let (mut l, _network) = memory();
+        let log = Log::default();
+        l.reactor().on(Shutdown::After, at_once(&log, "after"));
+        l.run(|reactor| {
+            stop(reactor);
+            Ok(())
+        })
+        .expect("the run ends");
+        assert_eq!(log.entries(), ["after"], "stopped from {place}");
+        assert!(l.snapshot().connections.is_empty() && !l.reactor().is_stopping());
+    }
+}
+
+#[test]
 fn c103_a_loop_runs_again_after_it_was_stopped() {
     let (mut l, network) = memory();
     let a = A::default();
