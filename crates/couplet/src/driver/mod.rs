@@ -30,6 +30,8 @@
 //!   buffer's worth of bytes, and `next` eventually returns `None`.
 
 #[cfg(feature = "testing")]
+pub(crate) mod file_locks;
+#[cfg(feature = "testing")]
 pub mod memory;
 mod mio;
 mod names;

@@ -32,6 +32,10 @@ impl Doing {
         Doing { kind, name: None, of: None, place: None }
     }
 
+    pub(crate) fn by(kind: &'static str, of: &'static str) -> Doing {
+        Doing { of: Some(of), ..Doing::kind(kind) }
+    }
+
     pub(crate) fn at(kind: &'static str, place: &'static Location<'static>) -> Doing {
         Doing { place: Some(place), ..Doing::kind(kind) }
     }

@@ -772,8 +772,7 @@ impl Reactor {
         of: &'static str,
         call: impl FnOnce() + 'static,
     ) {
-        let doing = || Doing { of: Some(of), ..Doing::kind(kind) };
-        self.enqueue(Call::Run(self.records.noted_call(doing, call)));
+        self.enqueue(Call::Run(self.records.noted_call(|| Doing::by(kind, of), call)));
     }
 
     fn enqueue(&self, call: Call) {

@@ -101,13 +101,13 @@ fn noted_producer(
     of: &'static str,
     inner: Box<dyn Producer>,
 ) -> Box<dyn Producer> {
-    let (stalls, doing) = (stalls.clone(), Doing { of: Some(of), ..Doing::kind("producer") });
+    let (stalls, doing) = (stalls.clone(), Doing::by("producer", of));
     Box::new(Noted { inner, stalls, doing })
 }
 
 /// Wraps the protocols of a loop with a detector.
 pub(super) fn noted_protocol(stalls: &Stalls, inner: Box<dyn Protocol>) -> Box<dyn Protocol> {
-    let doing = Doing { of: Some(name_of(&*inner)), ..Doing::kind("protocol") };
+    let doing = Doing::by("protocol", name_of(&*inner));
     Box::new(Noted { inner, stalls: stalls.clone(), doing })
 }
 

@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::cell::{RefCell, RefMut};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
@@ -73,22 +73,6 @@ impl Drop for Opened {
     }
 }
 
-/// A locked file; unlocked on drop, and when its program ends.
-struct Locked {
-    system: System,
-    path: PathBuf,
-}
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        let System { kernel, host, boot, .. } = &self.system;
-        let state = &mut kernel.borrow_mut().hosts[*host as usize];
-        if state.boot == *boot {
-            state.locked.remove(&self.path);
-        }
-    }
-}
-
 impl System {
     pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, host: u32) -> System {
         let boot = kernel.borrow().hosts[host as usize].boot;
@@ -139,10 +123,7 @@ impl World for System {
     }
 
     fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
-        let host = self.host as usize;
-        let free = self.running()?.hosts[host].locked.insert(path.to_owned());
-        let lock = || Locked { system: self.clone(), path: path.to_owned() };
-        Ok(free.then(|| Box::new(lock()) as Box<dyn Any>))
+        Ok(self.running()?.hosts[self.host as usize].files.lock(path))
     }
 }
 

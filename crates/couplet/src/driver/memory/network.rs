@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::{Address, UnixAddress};
+use crate::driver::file_locks::FileLocks;
 use crate::driver::{Bound, CloseMode, Key, ListenOptions, Signal, SocketOption, World};
 
 /// Bytes that may be in flight in one direction, unless set.
@@ -98,8 +99,7 @@ pub(super) struct Net {
     pub(super) silent: BTreeSet<Address>,
     pub(super) unreachable: BTreeSet<IpAddr>,
     pub(super) signals: VecDeque<Signal>,
-    /// The files that are locked.
-    locked: BTreeSet<PathBuf>,
+    files: FileLocks,
     /// Connects that the test completes or fails; `None` where the network answers automatically.
     pub(super) held: Option<BTreeMap<Key, HeldConnect>>,
     /// How long the clock may run.
@@ -366,7 +366,7 @@ impl Network {
                 silent: BTreeSet::new(),
                 unreachable: BTreeSet::new(),
                 signals: VecDeque::new(),
-                locked: BTreeSet::new(),
+                files: FileLocks::default(),
                 held: None,
                 longest: Duration::MAX,
                 most_waits: usize::MAX,
@@ -569,24 +569,7 @@ impl World for Network {
     }
 
     fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
-        let free = self.net.borrow_mut().locked.insert(path.to_owned());
-        let lock = || Locked { network: self.clone(), path: path.to_owned() };
-        Ok(free.then(|| Box::new(lock()) as Box<dyn Any>))
-    }
-}
-
-/// A locked file. Dropping it unlocks it.
-struct Locked {
-    network: Network,
-    path: PathBuf,
-}
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        // Borrowed only while the driver unwinds from a failed assertion.
-        if let Ok(mut net) = self.network.net.try_borrow_mut() {
-            net.locked.remove(&self.path);
-        }
+        Ok(self.net.borrow().files.lock(path))
     }
 }
 

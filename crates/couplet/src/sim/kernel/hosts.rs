@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::datagrams::Socket;
 use super::stream::Stage;
 use super::{Due, EndId, Happening, Host, Kernel};
 use crate::address::{Address, UnixAddress};
+use crate::driver::file_locks::FileLocks;
 use crate::driver::{CloseMode, Job, Key, ListenOptions, Signal, Ticket};
 use crate::sim::faults::Fault;
 use crate::sim::random::{Latency, Purpose, Stream};
@@ -89,8 +89,8 @@ pub(in crate::sim) struct HostState {
     /// How far its time of day was set back, in nanoseconds.
     pub(in crate::sim) behind: u64,
     pub(in crate::sim) listeners: BTreeMap<Address, Listener>,
-    /// The files that its program has locked.
-    pub(in crate::sim) locked: BTreeSet<PathBuf>,
+    /// Those of its program.
+    pub(in crate::sim) files: FileLocks,
     /// The ends of its program's connections and of those in accept queues.
     pub(super) ends: BTreeSet<EndId>,
     next_port: u16,
@@ -186,7 +186,7 @@ impl Kernel {
             ahead: birth.below(SKEW),
             behind: 0,
             listeners: BTreeMap::new(),
-            locked: BTreeSet::new(),
+            files: FileLocks::default(),
             ends: BTreeSet::new(),
             next_port: 32_768,
             tried: 0,
@@ -296,7 +296,7 @@ impl Kernel {
         state.boot += 1;
         let ran = std::mem::replace(&mut state.runs, false);
         state.listeners.clear();
-        state.locked.clear();
+        state.files = FileLocks::default();
         state.sockets.clear();
         state.ready.clear();
         state.later.clear();

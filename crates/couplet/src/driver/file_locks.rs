@@ -1,0 +1,35 @@
+//! Locks of files in worlds without files.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// The files that are locked. One that replaces it knows nothing of its locks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FileLocks {
+    /// Law 9: one for each lock that the user holds.
+    locked: Rc<RefCell<BTreeSet<PathBuf>>>,
+}
+
+/// A locked file. Dropping it unlocks it.
+struct Locked {
+    locks: FileLocks,
+    path: PathBuf,
+}
+
+impl FileLocks {
+    /// Locks the file, unless it is locked: see [`World::lock_file`](super::World::lock_file).
+    pub(crate) fn lock(&self, path: &Path) -> Option<Box<dyn Any>> {
+        let is_free = self.locked.borrow_mut().insert(path.to_owned());
+        let lock = || Locked { locks: self.clone(), path: path.to_owned() };
+        is_free.then(|| Box::new(lock()) as Box<dyn Any>)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.locks.locked.borrow_mut().remove(&self.path);
+    }
+}
