@@ -7,6 +7,7 @@
 mod cancelling;
 mod cooperator;
 mod filesystem_lock;
+mod grid;
 mod interval;
 mod local;
 mod scope;
@@ -18,7 +19,7 @@ use std::panic::Location;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::defer::{Canceller, Deferred, Resolver, Result, TimedOut};
 use crate::panics::Contained;
@@ -27,6 +28,7 @@ use crate::reactor::{Reactor, Source, Waiting};
 pub use cancelling::Cancelling;
 pub use cooperator::{CooperativeTask, Cooperator, SchedulerStopped, TaskStopped};
 pub use filesystem_lock::{FilesystemGuard, FilesystemLock};
+use grid::Grid;
 pub use interval::{Interval, yield_now};
 pub use local::{Scoped, TaskLocal};
 pub use scope::Scope;
@@ -91,20 +93,27 @@ impl Reactor {
     ) -> impl Future<Output = Result<T>> {
         let whom = (Waiting::Timeout, Location::caller());
         async move {
-            let mut future = pin!(future);
-            let mut alarm = pin!(self.sleep_for(whom, after));
-            poll_fn(|context| {
-                if let Poll::Ready(result) = future.as_mut().poll(context) {
-                    return Poll::Ready(result);
-                }
-                let rang = alarm.as_mut().poll(context);
-                rang.map(
-                    |rang| Err(rang.map_or_else(|ended| ended, |()| TimedOut { after }.into())),
-                )
-            })
-            .await
+            let rang = match unless(future, self.sleep_for(whom, after)).await {
+                Ok(result) => return result,
+                Err(rang) => rang,
+            };
+            Err(rang.map_or_else(|ended| ended, |()| TimedOut { after }.into()))
         }
     }
+}
+
+/// What `future` gives, or as an error what `end` gives if that is ready before. Both are polled, in this
+/// order, until one is ready.
+async fn unless<A, B>(
+    future: impl Future<Output = A>,
+    end: impl Future<Output = B>,
+) -> std::result::Result<A, B> {
+    let (mut future, mut end) = (pin!(future), pin!(end));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(given) => Poll::Ready(Ok(given)),
+        Poll::Pending => end.as_mut().poll(cx).map(Err),
+    })
+    .await
 }
 
 /// What a [`LoopingCall`]'s function may return, and what the iterator of a [`Cooperator`] may give:
@@ -172,12 +181,9 @@ struct Looping {
     /// `None` during a call.
     f: RefCell<Option<Repeated>>,
     phase: Cell<Phase>,
-    start: Cell<Instant>,
-    interval: Cell<Duration>,
+    grid: Cell<Grid>,
     /// Where it was started.
     place: Cell<Source>,
-    /// The last grid point that was counted; -1 before the start itself is.
-    counted: Cell<i128>,
     ended: RefCell<Option<Resolver<LoopingCall>>>,
     /// Cancels the wait for the next point, or the call in progress.
     round: RefCell<Option<Canceller>>,
@@ -213,10 +219,8 @@ impl LoopingCall {
             reactor: reactor.clone(),
             f: RefCell::new(Some(Contained::new(Box::new(move |count| f(count).into_deferred())))),
             phase: Cell::new(Phase::Idle),
-            start: Cell::new(reactor.now()),
-            interval: Cell::new(Duration::ZERO),
+            grid: Cell::new(Grid::new(reactor.now(), Duration::ZERO, false)),
             place: Cell::new(Location::caller()),
-            counted: Cell::new(0),
             ended: RefCell::new(None),
             round: RefCell::new(None),
         };
@@ -255,10 +259,8 @@ impl LoopingCall {
             }
         });
         *looping.ended.borrow_mut() = Some(resolver);
-        looping.start.set(looping.reactor.now());
-        looping.interval.set(interval);
+        looping.grid.set(Grid::new(looping.reactor.now(), interval, at_once));
         looping.place.set(Location::caller());
-        looping.counted.set(if at_once { -1 } else { 0 });
         looping.wait(if at_once { Duration::ZERO } else { interval });
         deferred
     }
@@ -288,9 +290,8 @@ impl LoopingCall {
         }
         looping.phase.set(Phase::Idle);
         looping.cancel_round();
-        looping.start.set(looping.reactor.now());
-        looping.counted.set(0);
-        looping.wait(looping.interval.get());
+        looping.grid.set(Grid::new(looping.reactor.now(), self.interval(), false));
+        looping.wait(self.interval());
         true
     }
 
@@ -301,7 +302,7 @@ impl LoopingCall {
 
     /// The interval it was started with.
     pub fn interval(&self) -> Duration {
-        self.looping.interval.get()
+        self.looping.grid.get().interval()
     }
 }
 
@@ -335,7 +336,7 @@ impl Looping {
     fn round_ended(self: &Rc<Self>, ended: Result<()>) {
         match (self.phase.get(), ended) {
             (Phase::Idle, _) => {}
-            (Phase::Calling, Ok(())) => self.wait(self.until_next_point()),
+            (Phase::Calling, Ok(())) => self.wait(self.grid.get().until_next(self.reactor.now())),
             (_, ended) => self.finish(ended),
         }
     }
@@ -366,37 +367,13 @@ impl Looping {
         }
     }
 
-    /// The time from now to the next grid point, in whole nanoseconds.
-    fn until_next_point(&self) -> Duration {
-        let (passed, interval) = (self.passed(), self.interval.get());
-        if passed < interval {
-            return interval - passed;
-        }
-        match passed.as_nanos().checked_rem(interval.as_nanos()) {
-            Some(over) => interval - from_nanos(over),
-            None => Duration::ZERO,
-        }
-    }
-
     /// The number of grid points since the last count.
     fn count(&self) -> u64 {
-        let Some(point) = self.passed().as_nanos().checked_div(self.interval.get().as_nanos())
-        else {
-            return 1;
-        };
-        // A Duration's nanoseconds fit: there are fewer than 2^94.
-        let point = point as i128;
-        u64::try_from(point - self.counted.replace(point)).unwrap_or(0)
+        let mut grid = self.grid.get();
+        let points = grid.count(self.reactor.now());
+        self.grid.set(grid);
+        points
     }
-
-    fn passed(&self) -> Duration {
-        self.reactor.now().saturating_duration_since(self.start.get())
-    }
-}
-
-fn from_nanos(nanos: u128) -> Duration {
-    const SECOND: u128 = 1_000_000_000;
-    Duration::new((nanos / SECOND) as u64, (nanos % SECOND) as u32)
 }
 
 /// Holds the function during a call and puts it back afterwards, even after a panic, for the next

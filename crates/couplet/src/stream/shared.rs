@@ -205,10 +205,6 @@ impl Shared {
         }
     }
 
-    fn take_all(&self) -> Unread {
-        std::mem::take(&mut self.state.borrow_mut().inbox)
-    }
-
     /// Whether bytes have arrived that nobody has read.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn has_unread(&self) -> bool {
@@ -537,7 +533,8 @@ impl Protocol for StreamProtocol {
 
     fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
         if let Some(shared) = &self.shared {
-            unread.extend_from_slice(shared.take_all().rest());
+            let inbox = std::mem::take(&mut shared.state.borrow_mut().inbox);
+            unread.extend_from_slice(inbox.rest());
         }
         next
     }

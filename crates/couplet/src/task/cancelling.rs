@@ -1,11 +1,9 @@
 //! Tasks that handle their cancellation.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::panic::Location;
-use std::pin::{Pin, pin};
-use std::task::Poll;
 
+use super::unless;
 use crate::defer::{Cancelled, Deferred, DeferredEvent, Resolver, Result};
 use crate::reactor::Reactor;
 
@@ -78,20 +76,14 @@ impl Cancelling {
     ///
     /// The failure of `future`; [`Cancelled`].
     pub async fn or<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
-        let (mut future, mut asked) = (pin!(future), None);
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = future.as_mut().poll(cx) {
-                return Poll::Ready(result);
-            }
-            // Not before: a wait that is never polled stays in the event's line.
-            let asked = asked.get_or_insert_with(|| self.asked.wait());
-            let asked = Pin::new(asked).poll(cx);
-            asked.map(|_| {
+        // Asked within, because a wait that is never polled stays in the event's line.
+        match unless(future, async { self.asked.wait().await }).await {
+            Ok(result) => result,
+            Err(_) => {
                 self.asked.clear();
                 Err(Cancelled::of(format!("the task of {}", self.place)).into())
-            })
-        })
-        .await
+            }
+        }
     }
 
     /// Ready when the task is cancelled. Told by this too, [`or`](Self::or) need not tell it again.
@@ -114,6 +106,7 @@ impl fmt::Debug for Cancelling {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::task::{Context, Waker};
 
     use super::*;

@@ -6,9 +6,9 @@ use std::future::{Future, poll_fn};
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::from_nanos;
+use super::grid::Grid;
 use crate::defer::{Deferred, Result};
 use crate::reactor::{Reactor, Source, Waiting};
 
@@ -37,10 +37,9 @@ impl Reactor {
     pub fn interval(&self, period: Duration) -> Interval {
         Interval {
             reactor: self.clone(),
-            start: self.now(),
-            period,
-            next: 0,
-            sleeping: None,
+            grid: Grid::new(self.now(), period, true),
+            // The first point needs no wait, even if the period is zero.
+            sleeping: Some(Deferred::succeed(())),
             place: Location::caller(),
         }
     }
@@ -49,10 +48,7 @@ impl Reactor {
 /// Points in time; see [`Reactor::interval`]. Also a `Stream` of `futures-core`, without an end.
 pub struct Interval {
     reactor: Reactor,
-    start: Instant,
-    period: Duration,
-    /// The first point that was not told.
-    next: u128,
+    grid: Grid,
     sleeping: Option<Deferred<()>>,
     place: Source,
 }
@@ -72,33 +68,29 @@ impl Interval {
 
     /// Begins a new grid: the next point is one period from now.
     pub fn reset(&mut self) {
-        self.start = self.reactor.now();
-        self.next = 1;
+        self.grid = Grid::new(self.reactor.now(), self.grid.interval(), false);
         self.sleeping = None;
     }
 
     fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64>> {
         loop {
+            let mut has_slept = false;
             if let Some(sleeping) = &mut self.sleeping {
                 let woke = ready!(Pin::new(sleeping).poll(cx));
                 self.sleeping = None;
                 woke?;
-                if self.period.is_zero() {
-                    self.next += 1;
-                    return Poll::Ready(Ok(1));
+                has_slept = true;
+            }
+            let now = self.reactor.now();
+            // With a period of zero, it is the sleep that makes a point.
+            if has_slept || !self.grid.interval().is_zero() {
+                let points = self.grid.count(now);
+                if points > 0 {
+                    return Poll::Ready(Ok(points));
                 }
             }
-            let passed = self.reactor.now().saturating_duration_since(self.start).as_nanos();
-            let point = passed.checked_div(self.period.as_nanos()).unwrap_or(0);
-            if point >= self.next {
-                // A Duration's nanoseconds fit: there are fewer than 2^94.
-                let points = u64::try_from(point + 1 - self.next).unwrap_or(u64::MAX);
-                self.next = point + 1;
-                return Poll::Ready(Ok(points));
-            }
-            let due = self.next.saturating_mul(self.period.as_nanos());
-            let wait = from_nanos(due.saturating_sub(passed));
-            self.sleeping = Some(self.reactor.sleep_for((Waiting::Interval, self.place), wait));
+            let whom = (Waiting::Interval, self.place);
+            self.sleeping = Some(self.reactor.sleep_for(whom, self.grid.until_next(now)));
         }
     }
 }
@@ -113,7 +105,7 @@ impl futures_core::Stream for Interval {
 
 impl fmt::Debug for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interval").field("period", &self.period).finish_non_exhaustive()
+        f.debug_struct("Interval").field("period", &self.grid.interval()).finish_non_exhaustive()
     }
 }
 

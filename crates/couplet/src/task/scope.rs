@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::unless;
 use crate::defer::{Cancelled, Canceller, Deferred, Failure, Resolver, Result};
 use crate::reactor::Reactor;
 
@@ -55,14 +55,9 @@ impl Reactor {
     pub async fn scope<T>(&self, body: impl AsyncFnOnce(&Scope) -> Result<T>) -> Result<T> {
         let scope = Scope { inner: Rc::new(Inner::new(self)) };
         let ending = Ending(scope.inner.clone());
-        let result = {
-            let mut body = pin!(body(&scope));
-            poll_fn(|cx| match scope.inner.poll_failed(cx) {
-                Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => body.as_mut().poll(cx).map(Some),
-            })
-            .await
-        };
+        let failed = poll_fn(|cx| scope.inner.poll_failed(cx));
+        // None where a task failed first.
+        let result = unless(failed, body(&scope)).await.err();
         if !matches!(result, Some(Ok(_))) {
             // What is spawned from now on is cancelled too.
             scope.inner.has_failed.set(true);

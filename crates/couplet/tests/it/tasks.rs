@@ -9,6 +9,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use couplet::defer::{Cancelled, Canceller, Panicked, set_reporter};
+use couplet::task::yield_now;
 use couplet::testing::Manner;
 use couplet::{Deferred, Failure, Loop, Reactor, Result};
 
@@ -55,19 +56,6 @@ impl Drop for Drops {
     fn drop(&mut self) {
         self.0.note(self.1);
     }
-}
-
-/// Yields until the next turn.
-async fn next_turn() {
-    let mut woken = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut woken, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 #[test]
@@ -225,7 +213,7 @@ fn c125a_a_task_that_cancels_itself_is_dropped_after_its_poll() {
         let _held = held;
         own.take().expect("it was stored").cancel();
         inner.note("still running");
-        next_turn().await;
+        yield_now().await;
         inner.note("never reached");
         Ok(())
     });
@@ -265,13 +253,13 @@ fn c125a_a_panic_in_a_task_is_its_failure() {
     let held = Drops(log.clone(), "dropped");
     let task = rig.reactor.spawn(async move {
         let _held = held;
-        next_turn().await;
+        yield_now().await;
         let poems: Vec<String> = Vec::new();
         Ok(poems.first().expect("no poem").len())
     });
     let beside = outcome(rig.reactor.spawn(async {
-        next_turn().await;
-        next_turn().await;
+        yield_now().await;
+        yield_now().await;
         Ok("well")
     }));
     rig.turns(4);
@@ -395,7 +383,7 @@ fn a_task_that_wakes_itself_does_not_starve_io_and_timers() {
             .spawn(async move {
                 loop {
                     counted.set(counted.get() + 1);
-                    next_turn().await;
+                    yield_now().await;
                 }
                 #[expect(unreachable_code, reason = "it gives the task's type")]
                 Ok(())

@@ -1,0 +1,50 @@
+//! [`Grid`]: the points in time of a looping call or an interval.
+
+use std::time::{Duration, Instant};
+
+/// A start, and every whole interval after it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    start: Instant,
+    interval: Duration,
+    /// The first point that was not counted; the start is point 0.
+    next: u128,
+}
+
+impl Grid {
+    /// A grid whose start is to be counted too, or is not.
+    pub(super) fn new(start: Instant, interval: Duration, counts_start: bool) -> Grid {
+        Grid { start, interval, next: u128::from(!counts_start) }
+    }
+
+    pub(super) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// Counts the points up to now that were not counted before: with an interval of zero always 1.
+    pub(super) fn count(&mut self, now: Instant) -> u64 {
+        let Some(point) = self.passed(now).checked_div(self.interval.as_nanos()) else { return 1 };
+        // A Duration's nanoseconds fit: there are fewer than 2^94.
+        let points = (point + 1).saturating_sub(self.next);
+        self.next += points;
+        u64::try_from(points).unwrap_or(u64::MAX)
+    }
+
+    /// The time from now to the next point, in whole nanoseconds.
+    pub(super) fn until_next(&self, now: Instant) -> Duration {
+        match self.passed(now).checked_rem(self.interval.as_nanos()) {
+            Some(over) => self.interval - from_nanos(over),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// In nanoseconds.
+    fn passed(&self, now: Instant) -> u128 {
+        now.saturating_duration_since(self.start).as_nanos()
+    }
+}
+
+fn from_nanos(nanos: u128) -> Duration {
+    const SECOND: u128 = 1_000_000_000;
+    Duration::new((nanos / SECOND) as u64, (nanos % SECOND) as u32)
+}
