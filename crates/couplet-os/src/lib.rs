@@ -1,4 +1,5 @@
-//! What Couplet needs and neither std nor a safe crate offers: system calls, and bytes lent to a future.
+//! What Couplet needs and neither std nor a safe crate offers: system calls, bytes lent to a future, and
+//! values that another thread may hold.
 //!
 //! The only crate with `unsafe`: one file per mechanism, small functions, a SAFETY line for each
 //! block. It does not depend on `couplet`.
@@ -10,4 +11,5 @@ pub mod interfaces;
 pub mod lend;
 pub mod local;
 pub mod signals;
+pub mod tethered;
 pub mod unsent;

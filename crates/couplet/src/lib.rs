@@ -110,6 +110,7 @@
 //! | `sim` | by default | [`sim`]; it implies `testing` |
 //! | `tls` | by default | `layers::tls`, with the cryptography of aws-lc-rs |
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
+//! | `http` | | `http`, servers of HTTP/1.1 and HTTP/2 by hyper |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
 //! | `tokio` | | `embed`, a loop inside a runtime of tokio; `LoopOptions::tokio`, a runtime around a loop |
@@ -150,6 +151,8 @@ pub mod embed;
 pub mod endpoints;
 mod error;
 pub mod factory;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod layers;
 pub mod manual;
 mod panics;

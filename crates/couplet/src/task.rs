@@ -93,7 +93,9 @@ impl Reactor {
     ) -> impl Future<Output = Result<T>> {
         let whom = (Waiting::Timeout, Location::caller());
         async move {
-            let rang = match unless(future, self.sleep_for(whom, after)).await {
+            // Begun only for a future that has to wait: a timer that nobody awaits would be left.
+            let alarm = async { self.sleep_for(whom, after).await };
+            let rang = match unless(future, alarm).await {
                 Ok(result) => return result,
                 Err(rang) => rang,
             };

@@ -2,10 +2,16 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+#[cfg(feature = "http")]
+use std::task::ready;
 use std::task::{Context, Poll};
 
+#[cfg(feature = "http")]
+use bytes::Bytes;
 use futures_io::{AsyncRead, AsyncWrite};
 
+#[cfg(feature = "http")]
+use super::shared::Look;
 use super::{ReadHalf, Stream, WriteHalf};
 
 macro_rules! async_read {
@@ -103,4 +109,53 @@ mod for_hyper {
 
     runtime_traits!(ReadBufCursor<'_>: Stream, Stream);
     runtime_traits!(ReadBufCursor<'_>: ReadHalf, WriteHalf);
+}
+
+/// For the room of HTTP, which writes pieces of bodies from where they lie.
+#[cfg(feature = "http")]
+impl Stream {
+    /// Ready when bytes have come, with true, or the end of them; they stay where they are.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.shared().poll_look(cx, |arrived, ended| {
+            let is_over = !arrived.is_empty() || ended;
+            Ok(if is_over { Look::Taken(0, !arrived.is_empty()) } else { Look::More })
+        })
+    }
+
+    pub(crate) fn poll_read_slice(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.shared().poll_read(cx, buffer)
+    }
+
+    pub(crate) fn poll_read_with(
+        &self,
+        cx: &mut Context<'_>,
+        room: usize,
+        put: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<()>> {
+        self.shared().poll_read_into(cx, room, put).map_ok(drop)
+    }
+
+    pub(crate) fn poll_write_slice(
+        &self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.shared().poll_write(cx, data)
+    }
+
+    /// Writes all of it, without a copy, once there is room.
+    pub(crate) fn poll_write_bytes(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: Bytes,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.shared().poll_room(cx))?;
+        let n = bytes.len();
+        self.transport().write_bytes(bytes);
+        Poll::Ready(Ok(n))
+    }
 }

@@ -390,6 +390,15 @@ fn timeout_returns_a_result_in_time_and_stops_its_timer() {
 }
 
 #[test]
+fn timeout_leaves_no_timer_behind_a_future_that_is_ready_at_once() {
+    let answer = couplet::testing::run(|reactor| {
+        let inner = reactor.clone();
+        reactor.spawn(async move { inner.timeout(S, async { Ok("at once") }).await })
+    });
+    assert_eq!(answer.expect("in time"), "at once");
+}
+
+#[test]
 fn timeout_drops_the_future_on_expiry() {
     let mut clock = Clock::new();
     let (never, resolver) = Deferred::<()>::new();

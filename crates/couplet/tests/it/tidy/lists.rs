@@ -136,9 +136,9 @@ fn each_target_of_the_fuzzer_has_a_corpus_and_a_libfuzzer_binary() {
 #[test]
 fn each_example_is_short_and_listed_and_run_by_a_test() {
     let readme = read("crates/couplet/examples/README.md");
-    let tests: String = sources("crates/couplet/tests/it")
+    let tests: String = sources("crates/couplet/tests")
         .into_iter()
-        .filter(|source| source.path.contains("/it/examples"))
+        .filter(|source| source.path.contains("/it/examples") || source.path.contains("/http/"))
         .map(|source| source.text)
         .collect();
     let mut broken = Vec::new();
@@ -157,8 +157,13 @@ fn each_example_is_short_and_listed_and_run_by_a_test() {
         }
         // `reactors/hello.rs` runs as `reactors hello`, which `reactors/main.rs` dispatches.
         let words = path.trim_end_matches(".rs").split('/').filter(|word| *word != "main");
-        for word in words.filter(|word| !tests.contains(&format!("\"{word}\""))) {
-            broken.push(format!("{path}: no test in tests/it/examples runs {word:?}"));
+        let is_run = |word: &str| {
+            // As a program, or as a part of a test.
+            tests.contains(&format!("\"{word}\"")) || tests.contains(&format!("/{word}.rs\""))
+        };
+        for word in words.filter(|word| !is_run(word)) {
+            broken
+                .push(format!("{path}: no test in tests/it/examples or tests/http runs {word:?}"));
         }
     }
     for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

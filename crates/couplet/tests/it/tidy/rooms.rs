@@ -11,7 +11,7 @@ use super::source::{Code, Mention, assert_none, library};
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
 /// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
 /// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 19] = [
+const MAY_KNOW: [(&str, &[&str]); 20] = [
     ("address", &[]),
     ("slots", &[]),
     ("panics", &[]),
@@ -82,6 +82,7 @@ const MAY_KNOW: [(&str, &[&str]); 19] = [
     ),
     ("services", &[THE_ROOT, "defer", "endpoints", "layers"]),
     ("embed", &[THE_ROOT, "reactor"]),
+    ("http", &[THE_ROOT, "panics", "embed", "endpoints", "stream"]),
 ];
 
 /// Names re-exported at the crate root.

@@ -1,0 +1,238 @@
+//! The life of a server's connection.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use tower_service::Service;
+
+use super::body::Body;
+use super::handler::{BoxError, Clock, Handler};
+use super::io::Io;
+use super::options::HttpOptions;
+use super::watch::{Asked, Watch};
+use crate::{Reactor, Result, Stream, Transport};
+
+/// What an HTTP/2 client begins with: RFC 9113, 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the connections of a server have in common.
+pub(super) struct Server<S> {
+    service: S,
+    options: Rc<HttpOptions>,
+    clock: Rc<Clock>,
+    http1: http1::Builder,
+    http2: http2::Builder<Tasks>,
+}
+
+/// Runs each request of HTTP/2 as a task.
+#[derive(Clone)]
+struct Tasks(Reactor);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
+    fn execute(&self, future: F) {
+        let task = self.0.spawn(async move {
+            future.await;
+            Ok(())
+        });
+        task.detach();
+    }
+}
+
+impl<S> Server<S> {
+    pub(super) fn new(reactor: &Reactor, service: S, options: HttpOptions) -> Server<S> {
+        let mut http1 = http1::Builder::new();
+        http1.auto_date_header(false).max_buf_size(options.max_head.max(8 * 1024));
+        if options.max_headers != 100 {
+            http1.max_headers(options.max_headers);
+        }
+        let mut http2 = http2::Builder::new(Tasks(reactor.clone()));
+        http2
+            .auto_date_header(false)
+            .enable_connect_protocol()
+            .max_concurrent_streams(options.max_streams)
+            .max_header_list_size(u32::try_from(options.max_head).unwrap_or(u32::MAX));
+        let (options, clock) = (Rc::new(options), Clock::new(reactor));
+        Server { service, options, clock, http1, http2 }
+    }
+}
+
+/// How a wait for a request ended.
+enum Begins {
+    Request,
+    End,
+}
+
+/// Why hyper's part of a connection is over.
+enum Over {
+    /// With the connection, or because something else goes on with it.
+    Ended,
+    /// It had nothing to do.
+    Parked(Io),
+}
+
+pub(super) async fn run<S, B>(stream: Stream, server: Rc<Server<S>>) -> Result<()>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    let transport = stream.transport().clone();
+    let watch = Watch::new(&transport, &server.options);
+    let _stopping = Stopping(&watch);
+    let chosen = chosen_protocol(&stream, &server.options);
+    let mut draining = pin!(stream.draining());
+    let mut io = Io::new(stream, &watch);
+    let mut is_http2 = None;
+    loop {
+        let begins = poll_fn(|cx| {
+            if draining.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(Begins::End));
+            }
+            poll_begins(&mut io, &watch, cx)
+        });
+        if let Begins::End = begins.await? {
+            return Ok(());
+        }
+        if is_http2.is_none() {
+            is_http2 = Some(match chosen {
+                Some(is_http2) => is_http2,
+                None => begins_http2(&mut io).await?,
+            });
+        }
+        watch.set_parked(false);
+        let handler = Handler::new(server.service.clone(), &watch, &server.clock);
+        if is_http2 == Some(true) {
+            watch.set_http1(false);
+            return serve_http2(io, handler, &server, &watch, &transport).await;
+        }
+        match serve_http1(io, handler, &server, &watch, &transport).await? {
+            Over::Ended => return Ok(()),
+            Over::Parked(parked) => io = parked,
+        }
+        watch.set_parked(true);
+    }
+}
+
+/// Ends the watch with the task.
+struct Stopping<'a>(&'a Watch);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Whether to speak HTTP/2, where that is settled before the client's first byte.
+fn chosen_protocol(stream: &Stream, options: &HttpOptions) -> Option<bool> {
+    if options.http1 && options.http2 { alpn_of(stream) } else { Some(options.http2) }
+}
+
+#[cfg(any(feature = "tls", feature = "ring"))]
+fn alpn_of(stream: &Stream) -> Option<bool> {
+    Some(stream.tls()?.alpn.as_deref()? == b"h2")
+}
+
+#[cfg(not(any(feature = "tls", feature = "ring")))]
+fn alpn_of(_: &Stream) -> Option<bool> {
+    None
+}
+
+/// Waits for the first byte of a request, with none of the state that one needs.
+fn poll_begins(io: &mut Io, watch: &Watch, cx: &mut Context<'_>) -> Poll<io::Result<Begins>> {
+    if watch.asked(cx) == Asked::Finish {
+        return Poll::Ready(Ok(Begins::End));
+    }
+    let readable = io.poll_readable(cx);
+    readable.map_ok(|is_readable| if is_readable { Begins::Request } else { Begins::End })
+}
+
+/// Reads the first bytes, as far as they are HTTP/2's, and puts them back.
+async fn begins_http2(io: &mut Io) -> io::Result<bool> {
+    let mut first = Vec::new();
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        let more = poll_fn(|cx| io.poll_more(cx, PREFACE.len() - first.len())).await?;
+        if more.is_empty() {
+            break;
+        }
+        first.extend(more);
+    }
+    let is_preface = first == PREFACE;
+    io.put_back(first.into());
+    Ok(is_preface)
+}
+
+async fn serve_http1<S, B>(
+    io: Io,
+    handler: Handler<S>,
+    server: &Server<S>,
+    watch: &Watch,
+    transport: &Transport,
+) -> Result<Over>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut serving = Box::new(server.http1.serve_connection(io, handler).with_upgrades());
+    let mut is_finishing = false;
+    let ended = poll_fn(|cx| {
+        if !is_finishing && (transport.is_draining() || watch.asked(cx) == Asked::Finish) {
+            is_finishing = true;
+            Pin::new(&mut *serving).graceful_shutdown();
+        }
+        let polled = Pin::new(&mut *serving).poll(cx);
+        if polled.is_pending() && watch.asked(cx) == Asked::Park {
+            watch.done();
+            if watch.is_idle() {
+                return Poll::Ready(None);
+            }
+        }
+        polled.map(Some)
+    });
+    match ended.await {
+        Some(ended) => ended?,
+        None => {
+            if let Some(parts) = serving.into_parts() {
+                let mut io = parts.io;
+                io.put_back(parts.read_buf);
+                return Ok(Over::Parked(io));
+            }
+        }
+    }
+    Ok(Over::Ended)
+}
+
+async fn serve_http2<S, B>(
+    io: Io,
+    handler: Handler<S>,
+    server: &Server<S>,
+    watch: &Watch,
+    transport: &Transport,
+) -> Result<()>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut serving = Box::pin(server.http2.serve_connection(io, handler));
+    let mut is_finishing = false;
+    poll_fn(|cx| {
+        if !is_finishing && (transport.is_draining() || watch.asked(cx) == Asked::Finish) {
+            is_finishing = true;
+            serving.as_mut().graceful_shutdown();
+        }
+        serving.as_mut().poll(cx)
+    })
+    .await?;
+    Ok(())
+}

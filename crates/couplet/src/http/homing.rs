@@ -1,0 +1,39 @@
+//! [`Homing`]: what guests may hold in any thread, and that goes home when they drop it there.
+
+use couplet_os::tethered::Tethered;
+
+use crate::{Reactor, Remote};
+
+/// A value of the loop's thread that is `Send`: only that thread reaches it, and drops it.
+pub(super) struct Homing<T: 'static> {
+    /// `None` on its way home.
+    value: Option<Tethered<T>>,
+    remote: Remote,
+}
+
+impl<T: 'static> Homing<T> {
+    pub(super) fn new(reactor: &Reactor, value: T) -> Homing<T> {
+        Homing { value: Some(Tethered::new(value)), remote: reactor.remote() }
+    }
+
+    /// The value, in the loop's thread.
+    #[inline]
+    pub(super) fn get(&self) -> Option<&T> {
+        self.value.as_ref()?.get()
+    }
+
+    /// The value, in the loop's thread.
+    #[inline]
+    pub(super) fn get_mut(&mut self) -> Option<&mut T> {
+        self.value.as_mut()?.get_mut()
+    }
+}
+
+impl<T: 'static> Drop for Homing<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.value.take_if(|value| !value.is_home()) {
+            // A loop that is gone has closed its connections; then the value is leaked.
+            let _ = self.remote.call(move |_| drop(value));
+        }
+    }
+}

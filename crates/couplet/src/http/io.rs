@@ -1,0 +1,138 @@
+//! [`Io`]: a stream as hyper wants one, `Send`, so that a guest may keep it after an upgrade.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::rt::{Read, ReadBufCursor, Write};
+
+use super::homing::Homing;
+use super::watch::Watch;
+use crate::Stream;
+
+pub(super) struct Io(Homing<Inner>);
+
+pub(super) struct Inner {
+    stream: Stream,
+    watch: Rc<Watch>,
+    /// What was read and given back.
+    unread: Bytes,
+}
+
+impl Io {
+    pub(super) fn new(stream: Stream, watch: &Rc<Watch>) -> Io {
+        let reactor = stream.transport().reactor().clone();
+        Io(Homing::new(&reactor, Inner { stream, watch: watch.clone(), unread: Bytes::new() }))
+    }
+
+    fn inner(&mut self) -> io::Result<&mut Inner> {
+        self.0.get_mut().ok_or_else(|| io::Error::other("used outside the thread of its loop"))
+    }
+
+    /// Puts bytes back, to be read first.
+    pub(super) fn put_back(&mut self, unread: Bytes) {
+        if let Ok(inner) = self.inner() {
+            inner.unread = unread;
+        }
+    }
+
+    /// Ready when bytes have come, with true, or the end of them; they stay where they are.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let inner = self.inner()?;
+        if inner.unread.is_empty() { inner.stream.poll_readable(cx) } else { Poll::Ready(Ok(true)) }
+    }
+
+    /// Reads at most as many bytes as `most`, after what was put back.
+    pub(super) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<Vec<u8>>> {
+        let mut more = vec![0; most];
+        let n = ready!(self.inner()?.stream.poll_read_slice(cx, &mut more))?;
+        more.truncate(n);
+        Poll::Ready(Ok(more))
+    }
+}
+
+impl Inner {
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = match self.watch.lent(data) {
+            Some(piece) => self.stream.poll_write_bytes(cx, piece),
+            None => self.stream.poll_write_slice(cx, data),
+        };
+        self.watch.set_blocked(polled.is_pending());
+        polled
+    }
+}
+
+impl Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let inner = self.inner()?;
+        if !inner.unread.is_empty() {
+            let n = inner.unread.len().min(buffer.remaining());
+            buffer.put_slice(&inner.unread.split_to(n));
+            inner.watch.received();
+            return Poll::Ready(Ok(()));
+        }
+        let watch = &inner.watch;
+        inner.stream.poll_read_with(cx, buffer.remaining(), |data| {
+            if !data.is_empty() {
+                watch.received();
+                buffer.put_slice(data);
+            }
+        })
+    }
+}
+
+impl Write for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.inner()?.poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let inner = self.inner()?;
+        let mut written = 0;
+        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+            match inner.poll_write(cx, piece) {
+                Poll::Ready(Ok(n)) => {
+                    written += n;
+                    if n < piece.len() {
+                        break;
+                    }
+                }
+                // What is pending, or failed, is so again the next time.
+                _ if written > 0 => break,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// What was written leaves with the turn.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Write::poll_shutdown(Pin::new(&mut self.inner()?.stream), cx)
+    }
+}

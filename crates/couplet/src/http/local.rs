@@ -1,0 +1,88 @@
+//! [`local`]: services that are not `Send`, where a router asks for those that are.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tower_service::Service;
+
+use super::homing::Homing;
+use crate::Reactor;
+
+/// A service that runs in the thread of a loop, and is `Send`; made by [`local`].
+pub struct LocalService<F: 'static> {
+    handle: Arc<Homing<F>>,
+    reactor: Arc<Homing<Reactor>>,
+}
+
+/// An answer of a [`LocalService`].
+pub struct LocalAnswer<T: 'static>(Homing<Pin<Box<dyn Future<Output = T>>>>);
+
+/// A service of a function that is not `Send`, or whose futures are not: it may keep an `Rc`, a
+/// [`Stream`](crate::Stream) or a [`Reactor`].
+///
+/// The result is what routers ask for, `Clone + Send + Sync`, with futures that are `Send`.
+///
+/// # Panics
+///
+/// When a request is passed to it, or its answer is polled, outside the loop's thread. No server of
+/// this crate does that.
+pub fn local<F, Q, R>(reactor: &Reactor, handle: F) -> LocalService<F>
+where
+    F: AsyncFn(Q) -> R + 'static,
+{
+    let kept = Homing::new(reactor, reactor.clone());
+    LocalService { handle: Arc::new(Homing::new(reactor, handle)), reactor: Arc::new(kept) }
+}
+
+impl<F: 'static> Clone for LocalService<F> {
+    fn clone(&self) -> Self {
+        LocalService { handle: self.handle.clone(), reactor: self.reactor.clone() }
+    }
+}
+
+impl<F, Q, R> Service<Q> for LocalService<F>
+where
+    F: AsyncFn(Q) -> R + 'static,
+    Q: 'static,
+    R: 'static,
+{
+    type Response = R;
+    type Error = Infallible;
+    type Future = LocalAnswer<Result<R, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Q) -> Self::Future {
+        let reactor = self.reactor.get().expect(ELSEWHERE);
+        let handle = self.handle.clone();
+        let answering = async move { Ok(handle.get().expect(ELSEWHERE)(request).await) };
+        LocalAnswer(Homing::new(reactor, Box::pin(answering)))
+    }
+}
+
+const ELSEWHERE: &str = "a local service is used in the thread of its loop";
+
+impl<T: 'static> Future for LocalAnswer<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        self.0.get_mut().expect(ELSEWHERE).as_mut().poll(cx)
+    }
+}
+
+impl<F: 'static> fmt::Debug for LocalService<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalService").finish_non_exhaustive()
+    }
+}
+
+impl<T: 'static> fmt::Debug for LocalAnswer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalAnswer").finish_non_exhaustive()
+    }
+}

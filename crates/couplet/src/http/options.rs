@@ -1,0 +1,83 @@
+//! Options of HTTP servers.
+
+use std::time::Duration;
+
+/// Limits and times of an HTTP server, for each of its connections.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HttpOptions {
+    /// Whether to speak HTTP/1.1: true unless set.
+    pub http1: bool,
+    /// Whether to speak HTTP/2, chosen by ALPN, or by a client that begins with its preface: true
+    /// unless set.
+    pub http2: bool,
+    /// How long a client may take to send the head of a request, from its first byte: 30 s unless
+    /// set. Then it is answered with 408.
+    pub header_timeout: Duration,
+    /// How long a connection may wait for the next request, or for the first: 75 s unless set. Then it
+    /// is closed.
+    pub keep_alive: Duration,
+    /// How long the body of a request may pause while the service waits for it: 60 s unless set. Then
+    /// reading it fails with [`BodyError::TimedOut`](super::BodyError::TimedOut).
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits for it: 60 s unless set. Then the
+    /// connection is aborted.
+    pub write_timeout: Duration,
+    /// The longest head of a request in bytes: 64 KiB unless set. A longer one is answered with 431.
+    pub max_head: usize,
+    /// The most headers of a request: 100 unless set. More are answered with 431.
+    pub max_headers: usize,
+    /// The most requests that an HTTP/2 client may have open at a time: 200 unless set.
+    pub max_streams: u32,
+}
+
+impl Default for HttpOptions {
+    fn default() -> HttpOptions {
+        HttpOptions {
+            http1: true,
+            http2: true,
+            header_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            max_head: 64 * 1024,
+            max_headers: 100,
+            max_streams: 200,
+        }
+    }
+}
+
+/// A setter for each option.
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
+        impl HttpOptions {$(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.$name = $name;
+                self
+            }
+        )*}
+    };
+}
+
+setters! {
+    /// Sets whether to speak HTTP/1.1.
+    http1: bool;
+    /// Sets whether to speak HTTP/2.
+    http2: bool;
+    /// Sets how long the head of a request may take.
+    header_timeout: Duration;
+    /// Sets how long a connection may wait for a request.
+    keep_alive: Duration;
+    /// Sets how long the body of a request may pause.
+    body_timeout: Duration;
+    /// Sets how long a client may take nothing of an answer.
+    write_timeout: Duration;
+    /// Sets the longest head of a request in bytes, at least 8 KiB.
+    max_head: usize;
+    /// Sets the most headers of a request.
+    max_headers: usize;
+    /// Sets the most open requests of an HTTP/2 client.
+    max_streams: u32;
+}

@@ -1,0 +1,47 @@
+//! [`serve`]: a server inside tokio, as a program's last line.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tower_service::Service;
+
+use super::Body;
+use crate::embed::Embedded;
+use crate::endpoints::{IntoEndpoint, ServerEndpoint};
+use crate::{Loop, LoopOptions, Result};
+
+/// Serves HTTP on an endpoint inside a current-thread runtime of tokio, until a signal ends it: what
+/// `axum::serve` does, on a loop.
+///
+/// On SIGTERM it drains for at most 5 s; Ctrl-C, or a second signal, ends it at once.
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> couplet::Result<()> {
+///     let router = Router::new().route("/", get(async || "hello, world\n"));
+///     couplet::http::serve("tcp:8000", router).await
+/// }
+/// ```
+///
+/// # Errors
+///
+/// When the endpoint can't be listened on; those of the loop's descriptors.
+pub async fn serve<S, B>(endpoint: impl IntoEndpoint<dyn ServerEndpoint>, service: S) -> Result<()>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: http_body::Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let options = LoopOptions::default().drain(Duration::from_secs(5));
+    let run = Embedded::begin(Loop::with_options(options)?, |reactor| {
+        let port = reactor.serve_http(endpoint, service)?;
+        tracing::info!(host = %port.host(), "serving HTTP");
+        Ok(())
+    })?;
+    run.await
+}

@@ -1,0 +1,171 @@
+//! curl, over sockets, as the client of axum's router on a loop inside tokio.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::sse::{Event, Sse};
+use axum::routing::{get, post};
+use couplet::embed::Embedded;
+use couplet::{Failure, Loop};
+use futures_util::stream;
+use tokio::process::Command;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
+
+#[path = "../../examples/axum.rs"]
+#[allow(dead_code, reason = "its main starts a server of its own")]
+mod example;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const HERE: &str = "tcp:0:interface=127.0.0.1";
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// Serves a router while the client is at work, and waits for the end of both.
+fn served<T>(endpoint: &str, router: Router, client: impl AsyncFnOnce(u16) -> T) -> T {
+    let local = LocalSet::new();
+    local
+        .block_on(&runtime(), async {
+            let mut bound = None;
+            let run = Embedded::begin(Loop::new()?, |reactor| {
+                bound = reactor.serve_http(endpoint, router)?.host().socket_addr();
+                Ok(())
+            })?;
+            let reactor = run.reactor();
+            let running = tokio::task::spawn_local(run);
+            let port = bound.expect("a TCP port").port();
+            let answer = tokio::time::timeout(PATIENCE, client(port)).await?;
+            reactor.stop();
+            running.await??;
+            Ok::<_, Failure>(answer)
+        })
+        .expect("the client is done in time")
+}
+
+/// Whether a program is installed; in CI it must be.
+fn has(program: &str) -> bool {
+    let found = std::process::Command::new(program).arg("--version").output().is_ok();
+    assert!(found || std::env::var_os("CI").is_none(), "{program} is not installed");
+    if !found {
+        eprintln!("SKIPPED: {program} is not installed");
+    }
+    found
+}
+
+async fn curl(words: &[&str]) -> String {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*"]).args(words);
+    let out = command.stderr(Stdio::piped()).output().await.expect("curl runs");
+    [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
+}
+
+#[test]
+fn both_versions_are_spoken_in_the_clear() {
+    if !has("curl") {
+        return;
+    }
+    served(HERE, example::router(), async |port| {
+        let to = format!("http://127.0.0.1:{port}/hello/ada");
+        for version in ["--http1.1", "--http2-prior-knowledge"] {
+            let said = curl(&[version, "--include", &to]).await;
+            assert!(said.contains("200") && said.ends_with("hello, ada\n"), "{version}: {said}");
+        }
+        let visits = format!("http://127.0.0.1:{port}/visits");
+        assert_eq!(curl(&[&visits, &visits]).await, "2\n2\n");
+    });
+}
+
+#[test]
+fn alpn_chooses_the_version() {
+    if !has("curl") {
+        return;
+    }
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let pem = key.cert.pem() + &key.signing_key.serialize_pem();
+    let file = std::env::temp_dir().join(format!("couplet-http-{}.pem", std::process::id()));
+    std::fs::write(&file, pem).expect("a temporary file");
+    let endpoint = format!("tls:0:interface=127.0.0.1:cert={}:alpn=h2,http/1.1", file.display());
+    let router = Router::new().route("/", get(async || "secret\n"));
+    served(&endpoint, router, async |port| {
+        let to = format!("https://127.0.0.1:{port}/");
+        for (option, version) in [("--http1.1", "1.1"), ("--http2", "2"), ("--no-alpn", "1.1")] {
+            let what = ["--insecure", option, "--write-out", "%{http_version}", &to];
+            assert_eq!(curl(&what).await, format!("secret\n{version}"), "{option}");
+        }
+    });
+    std::fs::remove_file(file).expect("it is there");
+}
+
+#[test]
+fn bodies_come_and_go_whole() {
+    if !has("curl") {
+        return;
+    }
+    const MUCH: usize = 3_000_000;
+    let file = std::env::temp_dir().join(format!("couplet-body-{}", std::process::id()));
+    std::fs::write(&file, (0..MUCH).map(|at| (at % 251) as u8).collect::<Vec<_>>())
+        .expect("a file");
+    let echo = post(async |body: axum::body::Bytes| body);
+    let limit = axum::extract::DefaultBodyLimit::disable();
+    let router = Router::new().route("/", echo.layer(limit));
+    served(HERE, router, async |port| {
+        let (to, data) = (format!("http://127.0.0.1:{port}/"), format!("@{}", file.display()));
+        let back = file.with_extension("back");
+        for version in ["--http1.1", "--http2-prior-knowledge"] {
+            for way in ["Expect: 100-continue", "Transfer-Encoding: chunked", "X-Other: 1"] {
+                // Only HTTP/1.1 knows it.
+                if way.starts_with("Transfer") && version != "--http1.1" {
+                    continue;
+                }
+                let out = back.to_str().expect("a plain name");
+                let said =
+                    curl(&[version, "-H", way, "--data-binary", &data, "-o", out, &to]).await;
+                assert_eq!(said, "");
+                let same = std::fs::read(&back).ok() == std::fs::read(&file).ok();
+                assert!(same, "{version} {way}");
+            }
+        }
+        std::fs::remove_file(back).expect("it is there");
+    });
+    std::fs::remove_file(file).expect("it is there");
+}
+
+#[test]
+fn events_without_an_end_end_with_the_drain() {
+    if !has("curl") {
+        return;
+    }
+    let events = get(async || {
+        Sse::new(stream::unfold(0, async |n| {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Some((Ok::<_, std::convert::Infallible>(Event::default().data("tick")), n))
+        }))
+    });
+    let router = Router::new().route("/events", events);
+    let local = LocalSet::new();
+    let drained = local.block_on(&runtime(), async {
+        let mut port = None;
+        let run = Embedded::begin(Loop::new()?, |reactor| {
+            port = Some(reactor.serve_http(HERE, router)?);
+            Ok(())
+        })?;
+        let reactor = run.reactor();
+        let running = tokio::task::spawn_local(run);
+        let port = port.expect("it listens");
+        let number = port.host().socket_addr().expect("a TCP port").port();
+        let to = format!("http://127.0.0.1:{number}/events");
+        let asking = tokio::task::spawn_local(async move { curl(&["--no-buffer", &to]).await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let drained = port.drain(Duration::from_millis(200)).await?;
+        let said = tokio::time::timeout(PATIENCE, asking).await??;
+        assert!(said.starts_with("data: tick\n"), "{said}");
+        reactor.stop();
+        running.await??;
+        Ok::<_, Failure>(drained)
+    });
+    let drained = drained.expect("it ends in time");
+    assert_eq!((drained.finished, drained.closed + drained.aborted), (0, 1));
+}

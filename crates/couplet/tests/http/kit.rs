@@ -1,0 +1,97 @@
+//! A server in memory, and clients that write bytes as they please.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use couplet::http::{Body, HttpOptions, Request, Response};
+use couplet::{Bytes, Deferred, Reactor, Result, Stream};
+use http_body_util::{BodyExt, Full};
+use tower::service_fn;
+
+pub(crate) const AT: &str = "tcp:8000:interface=127.0.0.1";
+pub(crate) const TO: &str = "tcp:127.0.0.1:8000";
+
+/// What a connection of a client got, and whether the server has closed it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Got {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) is_closed: bool,
+}
+
+impl Got {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    /// The status of the first answer.
+    pub(crate) fn status(&self) -> Option<u16> {
+        let text = self.text();
+        text.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+    }
+}
+
+/// The method, the path and the body of each request, as text; `/slow` takes a second, `/panic`
+/// panics, `/deaf` does not read its body.
+async fn answer(
+    reactor: Reactor,
+    request: Request<Body>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let line = format!("{} {} ", request.method(), request.uri().path());
+    match request.uri().path() {
+        "/panic" => panic!("as it was asked to"),
+        "/slow" => drop(reactor.sleep(Duration::from_secs(1)).await),
+        "/deaf" => return Ok(Response::new(Full::from("not read"))),
+        _ => {}
+    }
+    Ok(match request.into_body().collect().await {
+        Ok(body) => Response::new(Full::from([line.as_bytes(), &body.to_bytes()].concat())),
+        Err(error) => {
+            let mut answer = Response::new(Full::from(error.to_string()));
+            *answer.status_mut() = hyper::StatusCode::REQUEST_TIMEOUT;
+            answer
+        }
+    })
+}
+
+/// Runs a program beside a server.
+pub(crate) fn beside(
+    options: HttpOptions,
+    program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
+) {
+    let ran = couplet::testing::run(|reactor| {
+        let (reactor, serving) = (reactor.clone(), reactor.clone());
+        reactor.clone().spawn(async move {
+            let service = service_fn(move |request| answer(serving.clone(), request));
+            let port = reactor.serve_http_with(AT, service, options)?;
+            program(reactor).await?;
+            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
+        })
+    });
+    ran.expect("the program succeeds");
+}
+
+/// Reads until the server closes, or says nothing for so long.
+pub(crate) async fn heard(stream: &mut Stream, reactor: &Reactor, quiet: Duration) -> Result<Got> {
+    let mut got = Got { bytes: Vec::new(), is_closed: false };
+    let mut buffer = [0; 4096];
+    while !got.is_closed {
+        let reading = async { Ok(stream.read(&mut buffer).await) };
+        match reactor.timeout(quiet, reading).await {
+            Ok(Ok(0) | Err(_)) => got.is_closed = true,
+            Ok(Ok(n)) => got.bytes.extend(&buffer[..n]),
+            Err(_) => break,
+        }
+    }
+    Ok(got)
+}
+
+/// What a client gets that writes this, and waits for ten seconds.
+pub(crate) async fn said(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result<Got> {
+    let mut stream = reactor.connect_stream(TO).await?;
+    stream.write_all(bytes).await?;
+    heard(&mut stream, reactor, Duration::from_secs(10)).await
+}
+
+pub(crate) fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: couplet.test\r\n\r\n")
+}

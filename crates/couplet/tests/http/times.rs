@@ -1,0 +1,97 @@
+//! Time limits, and the rest of a connection that has nothing to do.
+
+use std::time::Duration;
+
+use couplet::http::HttpOptions;
+
+use crate::kit::{TO, beside, get, heard};
+
+const HEAD: &str = "GET /a HTTP/1.1\r\nHost: a\r\n";
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn a_slow_head_is_answered_with_408() {
+    beside(HttpOptions::default().header_timeout(secs(20)), async |reactor| {
+        let begun = reactor.now();
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all(HEAD).await?;
+        // A byte now and then is no help.
+        for _ in 0..9 {
+            reactor.sleep(secs(2)).await?;
+            stream.write_all("x").await?;
+        }
+        let got = heard(&mut stream, &reactor, secs(60)).await?;
+        assert_eq!((got.status(), got.is_closed), (Some(408), true));
+        assert_eq!(reactor.now() - begun, secs(20));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_connection_without_a_request_is_closed_in_silence() {
+    beside(HttpOptions::default().keep_alive(secs(40)), async |reactor| {
+        for first in [String::new(), get("/a"), get("/slow")] {
+            let begun = reactor.now();
+            let mut stream = reactor.connect_stream(TO).await?;
+            stream.write_all(&first).await?;
+            let got = heard(&mut stream, &reactor, secs(60)).await?;
+            assert_eq!(got.status().is_some(), !first.is_empty());
+            assert!(got.is_closed && got.text().matches("HTTP/").count() < 2, "{}", got.text());
+            let slow = if first.contains("slow") { secs(1) } else { secs(0) };
+            assert_eq!(reactor.now() - begun, secs(40) + slow);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_body_that_stops_fails_where_it_is_read() {
+    beside(HttpOptions::default().body_timeout(secs(20)), async |reactor| {
+        let begun = reactor.now();
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await?;
+        // A body that comes slowly is fine, as long as it comes.
+        for _ in 0..5 {
+            reactor.sleep(secs(15)).await?;
+            stream.write_all("x").await?;
+        }
+        let got = heard(&mut stream, &reactor, secs(60)).await?;
+        assert!(got.text().contains("no more of the body came in time"), "{}", got.text());
+        let took = reactor.now() - begun;
+        assert!(took >= secs(95) && took <= secs(115) && got.is_closed, "{took:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_idle_connection_goes_on_where_it_was() {
+    beside(HttpOptions::default(), async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        for (pause, cut) in [(1, 0), (6, 0), (20, 5), (60, 30), (5, 1)] {
+            let request = get("/a");
+            stream.write_all(&request[..cut]).await?;
+            reactor.sleep(secs(1)).await?;
+            stream.write_all(&request[cut..]).await?;
+            let got = heard(&mut stream, &reactor, secs(pause)).await?;
+            assert!(got.text().ends_with("GET /a ") && !got.is_closed, "{pause}: {}", got.text());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn half_a_head_that_waits_is_not_lost() {
+    beside(HttpOptions::default(), async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        let second = get("/b");
+        // The first half of the second request comes with the first one.
+        stream.write_all(format!("{}{}", get("/a"), &second[..20])).await?;
+        assert!(heard(&mut stream, &reactor, secs(10)).await?.text().ends_with("GET /a "));
+        stream.write_all(&second[20..]).await?;
+        assert!(heard(&mut stream, &reactor, secs(10)).await?.text().ends_with("GET /b "));
+        Ok(())
+    });
+}
