@@ -9,28 +9,27 @@
 
 #[path = "rows/program.rs"]
 mod program;
+#[path = "rows/served.rs"]
+mod served;
 #[path = "rows/spread.rs"]
 mod spread;
 
-use std::error::Error;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
-use spread::Spread;
+use served::{Result, Row, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
 const NAME: &str = "couplet.test";
-const ROUNDS: usize = 7;
 const HANDSHAKES: usize = 400;
 /// Bytes of a message in bulk.
 const CHUNK: usize = 256 * 1024;
@@ -46,7 +45,7 @@ fn main() -> Result<()> {
     let folder = Folder::new()?;
     let (servers_cpu, load_cpu) = program::processors()?;
     servers_cpu.map(program::pin).transpose()?;
-    let servers = [Server::couplet(&folder.0)?, Server::tokio(&folder.0)?];
+    let servers = [couplet(&folder.0)?, tokio(&folder.0)?];
     load_cpu.map(program::pin).transpose()?;
     let full = client(&folder.0, rustls::client::Resumption::disabled())?;
     let resumed = client(&folder.0, rustls::client::Resumption::in_memory_sessions(8))?;
@@ -60,27 +59,8 @@ fn main() -> Result<()> {
         ("handshake, resumed", &|server| Ok(handshakes(server, &resumed)?.0)),
         ("short connection, resumed", &|server| Ok(handshakes(server, &resumed)?.1)),
     ];
-    for (name, run) in rows.into_iter().filter(|row| row.0.contains(&wanted)) {
-        let mut spent = [Vec::new(), Vec::new()];
-        for round in 0..=ROUNDS {
-            for (server, spent) in servers.iter().zip(&mut spent) {
-                let took = run(server)? / 1e3;
-                spent.extend((round > 0).then_some(took));
-            }
-        }
-        println!("{name}");
-        for ((server, own), other) in servers.iter().zip(&spent).zip(spent.iter().rev()) {
-            let ratio = Spread::of(own.iter().zip(other).map(|(own, other)| own / other));
-            let best = own.iter().copied().fold(f64::MAX, f64::min);
-            let Spread { least, median, most } = ratio;
-            println!("  {best:9.2} µs  {median:5.2} ({least:.2}-{most:.2})  {}", server.name);
-        }
-    }
-    Ok(())
+    served::compare(&servers, &rows, &wanted)
 }
-
-/// A name, and what does it: returns nanoseconds an operation.
-type Row<'r> = (&'r str, &'r dyn Fn(&Server) -> Result<f64>);
 
 /// Round trips of so many bytes on many connections at once. Returns nanoseconds a message.
 fn echoes(
@@ -148,55 +128,19 @@ fn connect(to: SocketAddr, config: &Arc<ClientConfig>) -> Result<Client> {
     Ok(StreamOwned::new(tls, stream))
 }
 
-/// A server in a process of its own.
-struct Server {
-    name: &'static str,
-    process: Child,
-    address: SocketAddr,
+/// The program's own echo.
+fn couplet(folder: &Path) -> Result<Server> {
+    program::build()?;
+    let program = program::program(&std::env::current_exe()?);
+    let (cert, key) = (folder.join("server.pem"), folder.join("server.key"));
+    let listen =
+        format!("tls:0:interface=127.0.0.1:cert={}:key={}", cert.display(), key.display());
+    Server::start("couplet echo", Command::new(program).args(["echo", "--listen", &listen]))
 }
 
-impl Server {
-    fn couplet(folder: &Path) -> Result<Server> {
-        program::build()?;
-        let program = program::program(&std::env::current_exe()?);
-        let (cert, key) = (folder.join("server.pem"), folder.join("server.key"));
-        let listen =
-            format!("tls:0:interface=127.0.0.1:cert={}:key={}", cert.display(), key.display());
-        Server::start("couplet echo", Command::new(program).args(["echo", "--listen", &listen]))
-    }
-
-    fn tokio(folder: &Path) -> Result<Server> {
-        let this = std::env::current_exe()?;
-        Server::start("tokio-rustls", Command::new(this).arg("--serve").arg(folder))
-    }
-
-    /// Starts a server whose first line ends with its port.
-    fn start(name: &'static str, command: &mut Command) -> Result<Server> {
-        let process = command.stdout(Stdio::piped()).spawn()?;
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        // From here on it is ended by its drop.
-        let mut server = Server { name, process, address };
-        let mut line = String::new();
-        let stdout = server.process.stdout.as_mut().expect("stdout is piped");
-        BufReader::new(stdout).read_line(&mut line)?;
-        let port = line.trim_end().rsplit(':').next().and_then(|port| port.parse().ok());
-        let port = port.ok_or_else(|| format!("{name} said {line:?}, not where it listens"))?;
-        server.address.set_port(port);
-        Ok(server)
-    }
-
-    /// Nanoseconds that its thread has run.
-    fn processor_time(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.process.id()))?;
-        Ok(text.split(' ').next().unwrap_or_default().parse()?)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn tokio(folder: &Path) -> Result<Server> {
+    let this = std::env::current_exe()?;
+    Server::start("tokio-rustls", Command::new(this).arg("--serve").arg(folder))
 }
 
 /// The certificates.

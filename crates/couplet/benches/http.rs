@@ -1,0 +1,173 @@
+//! HTTP beside hyper on tokio: a server of `couplet::http` and one of hyper on tokio's current-thread
+//! runtime, with the same service, in turns. Printed is the processor time of the server, a request, in
+//! its best round, and the ratio within a round: median, least and most.
+//!
+//! `cargo bench -p couplet --features http --bench http`, or with `-- body` for the rows that contain
+//! `body`.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::disallowed_types, reason = "the load and the peer stand outside of any loop")]
+
+#[path = "rows/program.rs"]
+mod program;
+#[path = "rows/served.rs"]
+mod served;
+#[path = "rows/spread.rs"]
+mod spread;
+
+use std::convert::Infallible;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use served::{Result, Row, Server};
+
+const MEGABYTE: usize = 1024 * 1024;
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--serve", "couplet"] => return serve_couplet(),
+        ["--serve", "tokio"] => return serve_tokio(),
+        _ => {}
+    }
+    let wanted = words.into_iter().find(|word| !word.starts_with('-')).unwrap_or_default();
+    let (servers_cpu, load_cpu) = program::processors()?;
+    servers_cpu.map(program::pin).transpose()?;
+    let this = std::env::current_exe()?;
+    let start = |name, word| Server::start(name, Command::new(&this).args(["--serve", word]));
+    let servers = [start("couplet::http", "couplet")?, start("hyper on tokio", "tokio")?];
+    load_cpu.map(program::pin).transpose()?;
+    let rows: [Row<'_>; 5] = [
+        ("hello, 1 connection", &|server| requests(server, "/", 1, 1, 4000)),
+        ("hello, 50 connections", &|server| requests(server, "/", 50, 1, 200)),
+        ("hello, 50 connections, 16 in flight", &|server| requests(server, "/", 50, 16, 20)),
+        ("body of a MB", &|server| requests(server, "/much", 4, 1, 40)),
+        ("connection of one request", &short),
+    ];
+    served::compare(&servers, &rows, &wanted)
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: couplet.test\r\nAccept: */*\r\n\r\n")
+}
+
+/// Reads an answer with a Content-Length.
+fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<()> {
+    let mut piece = [0; 64 * 1024];
+    loop {
+        if let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") {
+            let head = std::str::from_utf8(&buffer[..end])?;
+            let length = head.split("content-length: ").nth(1).ok_or("an answer without a length")?;
+            let length: usize = length.split("\r\n").next().unwrap_or_default().parse()?;
+            let mut left = (end + 4 + length).saturating_sub(buffer.len());
+            buffer.drain(..buffer.len().min(end + 4 + length));
+            while left > 0 {
+                let most = left.min(piece.len());
+                match stream.read(&mut piece[..most])? {
+                    0 => return Err("the body was cut".into()),
+                    n => left -= n,
+                }
+            }
+            return Ok(());
+        }
+        match stream.read(&mut piece)? {
+            0 => return Err("the answer was cut".into()),
+            n => buffer.extend_from_slice(&piece[..n]),
+        }
+    }
+}
+
+fn connect(to: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Requests on many connections at once, so many in flight on each. Returns nanoseconds a request.
+fn requests(
+    server: &Server,
+    path: &str,
+    connections: usize,
+    in_flight: usize,
+    times: usize,
+) -> Result<f64> {
+    let mut clients = Vec::new();
+    for _ in 0..connections {
+        clients.push((connect(server.address)?, Vec::new()));
+    }
+    let request = get(path).repeat(in_flight);
+    let mut before = 0.0;
+    for round in 0..=times {
+        // The first comes with the accept.
+        if round == 1 {
+            before = server.processor_time()?;
+        }
+        for (client, _) in &mut clients {
+            client.write_all(request.as_bytes())?;
+        }
+        for (client, buffer) in &mut clients {
+            for _ in 0..in_flight {
+                read_answer(client, buffer)?;
+            }
+        }
+    }
+    Ok((server.processor_time()? - before) / (times * connections * in_flight) as f64)
+}
+
+/// A connection for each request, closed by the client.
+fn short(server: &Server) -> Result<f64> {
+    const TIMES: usize = 2000;
+    let before = server.processor_time()?;
+    for _ in 0..TIMES {
+        let mut client = connect(server.address)?;
+        client.write_all(get("/").as_bytes())?;
+        read_answer(&mut client, &mut Vec::new())?;
+    }
+    Ok((server.processor_time()? - before) / TIMES as f64)
+}
+
+/// What both serve.
+async fn answer<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+    static MUCH: OnceLock<Bytes> = OnceLock::new();
+    Ok(Response::new(Full::new(match request.uri().path() {
+        "/much" => MUCH.get_or_init(|| vec![7; MEGABYTE].into()).clone(),
+        _ => Bytes::from_static(b"hello, world"),
+    })))
+}
+
+fn serve_couplet() -> Result<()> {
+    couplet::run(|reactor| {
+        let service = tower::service_fn(answer);
+        let port = reactor.serve_http("tcp:0:interface=127.0.0.1", service)?;
+        println!("{}", port.host());
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn serve_tokio() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            tokio::spawn(async move {
+                let service = hyper::service::service_fn(answer);
+                // A connection's error ends that connection only.
+                hyper::server::conn::http1::Builder::new()
+                    .timer(hyper_util::rt::TokioTimer::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades()
+                    .await
+            });
+        }
+    })
+}

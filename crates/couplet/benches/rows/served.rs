@@ -1,0 +1,75 @@
+//! Servers in processes of their own, and the processor time that they take, beside one another.
+
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use crate::spread::Spread;
+
+pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+const ROUNDS: usize = 7;
+
+/// A name, and what does it: returns nanoseconds an operation.
+pub(crate) type Row<'r> = (&'r str, &'r dyn Fn(&Server) -> Result<f64>);
+
+/// Prints, for each row that contains `wanted`, each server's best round, and the ratio to the other
+/// one within a round: median, least and most.
+pub(crate) fn compare(servers: &[Server; 2], rows: &[Row<'_>], wanted: &str) -> Result<()> {
+    for (name, run) in rows.iter().filter(|row| row.0.contains(wanted)) {
+        let mut spent = [Vec::new(), Vec::new()];
+        for round in 0..=ROUNDS {
+            for (server, spent) in servers.iter().zip(&mut spent) {
+                let took = run(server)? / 1e3;
+                spent.extend((round > 0).then_some(took));
+            }
+        }
+        println!("{name}");
+        for ((server, own), other) in servers.iter().zip(&spent).zip(spent.iter().rev()) {
+            let ratio = Spread::of(own.iter().zip(other).map(|(own, other)| own / other));
+            let best = own.iter().copied().fold(f64::MAX, f64::min);
+            let Spread { least, median, most } = ratio;
+            println!("  {best:9.2} µs  {median:5.2} ({least:.2}-{most:.2})  {}", server.name);
+        }
+    }
+    Ok(())
+}
+
+/// A server in a process of its own.
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    process: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server whose first line ends with its port.
+    pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<Server> {
+        let process = command.stdout(Stdio::piped()).spawn()?;
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        // From here on it is ended by its drop.
+        let mut server = Server { name, process, address };
+        let mut line = String::new();
+        let stdout = server.process.stdout.as_mut().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line)?;
+        let port = line.trim_end().rsplit(':').next().and_then(|port| port.parse().ok());
+        let port = port.ok_or_else(|| format!("{name} said {line:?}, not where it listens"))?;
+        server.address.set_port(port);
+        Ok(server)
+    }
+
+    /// Nanoseconds that its thread has run.
+    pub(crate) fn processor_time(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.process.id()))?;
+        Ok(text.split(' ').next().unwrap_or_default().parse()?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
