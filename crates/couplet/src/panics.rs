@@ -42,6 +42,16 @@ impl<T> Contained<T> {
         Contained(Some(thing))
     }
 
+    /// Holds nothing.
+    pub(crate) const fn empty() -> Contained<T> {
+        Contained(None)
+    }
+
+    /// The object, unless it was taken.
+    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
+        self.0.as_mut()
+    }
+
     /// Unwraps the object.
     pub(crate) fn take(mut self) -> T {
         self.0.take().expect("only `take` and `drop` empty it")

@@ -71,8 +71,8 @@ pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub use run::{Loop, Stopped, react, run, run_until};
 pub use shutdown::Shutdown;
 pub use snapshot::{ConnectionSnapshot, ConnectorSnapshot, PortSnapshot, Snapshot};
-pub(crate) use tasks::TaskId;
 use tasks::{NewTask, Tasks, WakeQueue};
+pub(crate) use tasks::{TaskId, TaskRef};
 use timers::Timers;
 #[cfg(unix)]
 pub use watch::{NotWatching, Watch};

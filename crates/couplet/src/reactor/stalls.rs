@@ -54,17 +54,6 @@ impl Records {
             }),
         }
     }
-
-    pub(super) fn noted_task(
-        &self,
-        name: Option<Box<str>>,
-        place: Source,
-        task: Box<dyn Task>,
-    ) -> Box<dyn Task> {
-        let Some(stalls) = self.stalls.get() else { return task };
-        let doing = Doing { name: name.map(Arc::from), ..Doing::at("task", place) };
-        Box::new(Noted { inner: task, stalls: stalls.clone(), doing })
-    }
 }
 
 impl Reactor {
@@ -103,6 +92,17 @@ fn noted_producer(
 ) -> Box<dyn Producer> {
     let (stalls, doing) = (stalls.clone(), Doing::by("producer", of));
     Box::new(Noted { inner, stalls, doing })
+}
+
+/// Wraps the tasks of a loop with a detector.
+pub(super) fn noted_task(
+    stalls: &Stalls,
+    name: Option<Box<str>>,
+    place: Source,
+    task: impl Task + 'static,
+) -> impl Task + 'static {
+    let doing = Doing { name: name.map(Arc::from), ..Doing::at("task", place) };
+    Noted { inner: Box::new(task), stalls: stalls.clone(), doing }
 }
 
 /// Wraps the protocols of a loop with a detector.
@@ -149,18 +149,20 @@ impl Tell for Noted<dyn Tell> {
     }
 }
 
-impl Task for Noted<dyn Task> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+impl<T: Task> Task for Noted<T> {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let _hold = self.stalls.hold(self.doing.clone());
         self.inner.poll(cx)
     }
 
-    fn finish(self: Box<Self>) {
-        self.end(|task| task.finish());
+    fn finish(&self) {
+        let _hold = self.stalls.hold(self.doing.clone());
+        self.inner.finish();
     }
 
-    fn cancel(self: Box<Self>) {
-        self.end(|task| task.cancel());
+    fn cancel(&self) {
+        let _hold = self.stalls.hold(self.doing.clone());
+        self.inner.cancel();
     }
 }
 

@@ -4,9 +4,11 @@
 //! a task id and a queue, so it is harmless in another thread, or after the loop is dropped. A task
 //! that wakes itself runs again in the next turn, after I/O.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -14,6 +16,7 @@ use std::thread::ThreadId;
 
 use super::door::Door;
 use super::remote::RemoteCall;
+use super::stalls::noted_task;
 use super::turn::Core;
 use super::{Reactor, pending};
 use crate::defer::{Cancelled, Deferred, Panicked, Resolver, Result};
@@ -43,17 +46,26 @@ struct Spawned {
     /// The turn of its last poll.
     polled_in: u64,
     name: Option<Box<str>>,
-    /// It is to be dropped in step 5.
-    is_cancelled: bool,
-    /// Taken out while it is polled.
-    task: Option<Parked>,
+    task: Option<TaskRef>,
 }
 
-/// A task that is not being polled.
-struct Parked {
-    task: Box<dyn Task>,
+/// A task in its place, which those that poll it often may keep. Over, it holds no user's object.
+pub(crate) type TaskRef = Rc<TaskCell<dyn Task>>;
+
+pub(crate) struct TaskCell<T: ?Sized> {
+    id: TaskId,
     /// What it is polled with.
     waker: Waker,
+    /// It is to be dropped in step 5.
+    is_cancelled: Cell<bool>,
+    task: T,
+}
+
+impl<T: ?Sized> TaskCell<T> {
+    #[inline]
+    pub(crate) fn id(&self) -> TaskId {
+        self.id
+    }
 }
 
 /// The queue of woken tasks and calls from any thread, and the way to wake the loop.
@@ -121,48 +133,54 @@ impl Wake for TaskWaker {
 }
 
 /// A future and the resolver of its Deferred.
-pub(super) trait Task {
-    /// Polls once.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+pub(crate) trait Task {
+    /// Polls once; pending while it is being polled, and once it is over.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()>;
     /// After it was ready and left the table: drops the future, then resolves the Deferred.
-    fn finish(self: Box<Self>);
+    fn finish(&self);
     /// Drops the future, and fails the Deferred.
-    fn cancel(self: Box<Self>);
+    fn cancel(&self);
 }
 
 struct TaskOf<F, T> {
-    future: Contained<Pin<Box<F>>>,
-    result: Option<Result<T>>,
-    resolver: Resolver<T>,
+    /// Taken out while it is polled.
+    future: Cell<Contained<Pin<Box<F>>>>,
+    result: Cell<Option<Result<T>>>,
+    resolver: Cell<Option<Resolver<T>>>,
 }
 
 impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for TaskOf<F, T> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let future = self.future.as_mut();
-        self.result = Some(match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut taken = self.future.replace(Contained::empty());
+        let Some(future) = taken.get_mut() else { return Poll::Pending };
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        // It is empty: to drop it would cost more than to put the future back.
+        std::mem::forget(self.future.replace(taken));
+        self.result.set(Some(match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result,
             Err(payload) => Err(Panicked(panic_text(payload)).into()),
-        });
+        }));
         Poll::Ready(())
     }
 
-    fn finish(self: Box<Self>) {
-        let TaskOf { future, result, resolver } = *self;
-        drop(future);
-        resolver.resolve(result.unwrap_or_else(|| Err(Cancelled::of("a task").into())));
+    fn finish(&self) {
+        drop(self.future.replace(Contained::empty()));
+        let result = self.result.take().unwrap_or_else(|| Err(Cancelled::of("a task").into()));
+        if let Some(resolver) = self.resolver.take() {
+            resolver.resolve(result);
+        }
     }
 
-    fn cancel(mut self: Box<Self>) {
-        self.result = None;
+    fn cancel(&self) {
+        drop(self.result.take());
         self.finish();
     }
 }
 
 /// A task with a reserved entry in the table.
 pub(super) struct NewTask {
-    id: TaskId,
-    task: Box<dyn Task>,
+    task: TaskRef,
 }
 
 impl NewTask {
@@ -174,19 +192,27 @@ impl NewTask {
     ) -> (NewTask, Deferred<T>) {
         let place = Location::caller();
         let noted_name = reactor.records.stalls.get().and(name.clone());
-        let id = reactor.records.tasks.borrow_mut().reserve(name);
+        let (id, waker) = reactor.records.tasks.borrow_mut().reserve(name);
         reactor.records.note_task(id, place);
-        let weak = std::rc::Rc::downgrade(&reactor.records);
+        let weak = Rc::downgrade(&reactor.records);
         let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
             if let Some(records) = weak.upgrade() {
                 records.tasks.borrow_mut().cancel(id);
                 records.note(pending::TASKS);
             }
         });
-        let future = Contained::new(Box::pin(future));
-        let task = Box::new(TaskOf { future, result: None, resolver });
-        let task = reactor.records.noted_task(noted_name, place, task);
-        (NewTask { id, task }, deferred)
+        let future = Cell::new(Contained::new(Box::pin(future)));
+        let resolver = Cell::new(Some(resolver));
+        let task = TaskOf { future, result: Cell::new(None), resolver };
+        let is_cancelled = Cell::new(false);
+        let task: TaskRef = match reactor.records.stalls.get() {
+            None => Rc::new(TaskCell { id, waker, is_cancelled, task }),
+            Some(stalls) => {
+                let task = noted_task(stalls, noted_name, place, task);
+                Rc::new(TaskCell { id, waker, is_cancelled, task })
+            }
+        };
+        (NewTask { task }, deferred)
     }
 }
 
@@ -208,18 +234,18 @@ impl Tasks {
         }
     }
 
-    fn reserve(&mut self, name: Option<Box<str>>) -> TaskId {
+    fn reserve(&mut self, name: Option<Box<str>>) -> (TaskId, Waker) {
         let id = TaskId(self.entries.next_key());
         let queue = self.queue.clone();
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), queue });
         self.fresh.push(id);
-        self.entries.insert(Spawned { waker, polled_in: 0, name, is_cancelled: false, task: None });
-        id
+        self.entries.insert(Spawned { waker: waker.clone(), polled_in: 0, name, task: None });
+        (id, waker.into())
     }
 
     pub(super) fn add(&mut self, new: NewTask) {
-        if let Some(entry) = self.entry(new.id) {
-            entry.task = Some(Parked { task: new.task, waker: entry.waker.clone().into() });
+        if let Some(entry) = self.entry(new.task.id) {
+            entry.task = Some(new.task);
         }
     }
 
@@ -228,8 +254,8 @@ impl Tasks {
     }
 
     fn cancel(&mut self, id: TaskId) {
-        if let Some(entry) = self.entry(id) {
-            entry.is_cancelled = true;
+        if let Some(task) = self.entry(id).and_then(|entry| entry.task.as_ref()) {
+            task.is_cancelled.set(true);
             self.cancelled.push(id);
         }
     }
@@ -242,8 +268,8 @@ impl Tasks {
         self.entries.get(id.0)?.name.as_deref()
     }
 
-    fn remove(&mut self, id: TaskId) -> Option<Box<dyn Task>> {
-        Some(self.entries.remove(id.0)?.task?.task)
+    fn remove(&mut self, id: TaskId) -> Option<TaskRef> {
+        self.entries.remove(id.0)?.task
     }
 
     /// A turn begins: tasks spawned before it may run in it.
@@ -268,8 +294,8 @@ impl Tasks {
         !self.fresh.is_empty() || !self.cancelled.is_empty()
     }
 
-    /// Takes a task out to be polled, unless this turn has polled it: then it waits for the next.
-    fn take_to_poll(&mut self, id: TaskId) -> Option<Parked> {
+    /// A task that is to be polled, unless this turn has polled it: then it waits for the next.
+    fn task_to_poll(&mut self, id: TaskId) -> Option<TaskRef> {
         let turn = self.turn;
         let entry = self.entry(id)?;
         if std::mem::replace(&mut entry.polled_in, turn) == turn {
@@ -277,15 +303,7 @@ impl Tasks {
             return None;
         }
         entry.waker.queued.store(false, Ordering::Release);
-        entry.task.take()
-    }
-
-    /// Takes a task out to be polled where it is; `None` while it is being polled, and once it is
-    /// cancelled.
-    #[inline]
-    fn take_here(&mut self, id: TaskId) -> Option<Parked> {
-        let entry = self.entry(id)?;
-        if entry.is_cancelled { None } else { entry.task.take() }
+        entry.task.clone()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -321,32 +339,28 @@ impl Reactor {
         }
     }
 
+    /// A task that is not over.
+    pub(crate) fn task(&self, id: TaskId) -> Option<TaskRef> {
+        self.records.tasks.borrow_mut().entry(id)?.task.clone()
+    }
+
     /// Polls a task from inside a callback of the loop, instead of in step 5: what it waits for has
     /// just come, and what it answers leaves with the callback's own answer.
-    pub(crate) fn poll_here(&self, id: TaskId) {
-        let out = self.records.tasks.borrow_mut().take_here(id);
-        if let Some(parked) = out {
-            self.poll_task(id, parked);
+    #[inline]
+    pub(crate) fn poll_here(&self, task: &TaskRef) {
+        if !task.is_cancelled.get() {
+            self.poll_task(task);
         }
     }
 
     #[inline(always)]
-    fn poll_task(&self, id: TaskId, mut parked: Parked) {
-        let tasks = &self.records.tasks;
-        let before = self.records.polled.replace(Some((id, parked.waker.data())));
-        let polled = parked.task.poll(&mut Context::from_waker(&parked.waker));
+    fn poll_task(&self, task: &TaskRef) {
+        let before = self.records.polled.replace(Some((task.id, task.waker.data())));
+        let polled = task.task.poll(&mut Context::from_waker(&task.waker));
         self.records.polled.set(before);
-        match polled {
-            Poll::Pending => {
-                // It may have been cancelled meanwhile, which is handled after its poll.
-                if let Some(entry) = tasks.borrow_mut().entry(id) {
-                    entry.task = Some(parked);
-                }
-            }
-            Poll::Ready(()) => {
-                tasks.borrow_mut().remove(id);
-                parked.task.finish();
-            }
+        if polled.is_ready() {
+            self.records.tasks.borrow_mut().remove(task.id);
+            task.task.finish();
         }
     }
 }
@@ -383,9 +397,9 @@ impl Core {
     }
 
     fn run_task(&mut self, id: TaskId) {
-        let out = self.reactor.records.tasks.borrow_mut().take_to_poll(id);
-        if let Some(parked) = out {
-            self.reactor.poll_task(id, parked);
+        let task = self.reactor.records.tasks.borrow_mut().task_to_poll(id);
+        if let Some(task) = task {
+            self.reactor.poll_task(&task);
         }
     }
 
@@ -395,7 +409,7 @@ impl Core {
         for id in cancelled {
             let task = tasks.borrow_mut().remove(id);
             if let Some(task) = task {
-                task.cancel();
+                task.task.cancel();
             }
         }
     }
@@ -408,7 +422,7 @@ impl Core {
             // One at a time: dropping one may cancel or spawn others.
             let task = tasks.borrow_mut().remove(TaskId(id));
             if let Some(task) = task {
-                task.cancel();
+                task.task.cancel();
             }
         }
         let mut tasks = tasks.borrow_mut();

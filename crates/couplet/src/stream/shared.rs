@@ -1,6 +1,6 @@
 //! What a stream and its protocol share.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -16,12 +16,13 @@ use crate::Protocol;
 use crate::Reason;
 use crate::Transport;
 use crate::defer::DeferredEvent;
-use crate::reactor::TaskId;
+use crate::reactor::{TaskId, TaskRef};
 use crate::unread::Unread;
 
 /// The connection of a stream. Neither user code nor a foreign waker is called while `state` is borrowed.
 pub(super) struct Shared {
     pub(super) transport: Transport,
+    reader: Cell<Reader>,
     /// What arrives while a task waits for it, which reads it from here. The inbox is empty then.
     lent: Lent,
     state: RefCell<State>,
@@ -39,7 +40,10 @@ impl Drop for Owner {
 }
 
 /// Who waits for bytes.
+#[derive(Default)]
 enum Reader {
+    #[default]
+    None,
     /// A task of the loop, which is polled where they arrive.
     Task(TaskId),
     /// Anyone else, such as a part of a task that waits for several things.
@@ -64,8 +68,6 @@ struct State {
     /// The number of handshakes that are complete.
     handshakes: usize,
     lost: Option<Reason>,
-    /// Waits for bytes.
-    reader: Option<Reader>,
     /// Waits for room in the buffer.
     room: Option<Deferred<()>>,
     /// Waits for the buffer to be empty.
@@ -88,6 +90,7 @@ impl Shared {
     pub(super) fn new(transport: &Transport) -> Rc<Shared> {
         Rc::new(Shared {
             transport: transport.clone(),
+            reader: Cell::default(),
             lent: Lent::default(),
             state: RefCell::default(),
         })
@@ -190,8 +193,7 @@ impl Shared {
             Some(task) => Reader::Task(task),
             None => Reader::Other(cx.waker().clone()),
         };
-        let before = self.state.borrow_mut().reader.replace(reader);
-        drop(before);
+        self.reader.set(reader);
     }
 
     /// The connection is passed on, and is no longer this stream's to close.
@@ -214,10 +216,13 @@ impl Shared {
     /// Writes some of `data`, at most [`CHUNK`], once there is room.
     #[inline]
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_room(cx))?;
-        let n = data.len().min(CHUNK);
-        self.transport.write(&data[..n]);
-        Poll::Ready(Ok(n))
+        let data = &data[..data.len().min(CHUNK)];
+        let waits = self.state.borrow().room.is_some();
+        if waits || !self.transport.cell.write_with_room(data) {
+            ready!(self.poll_room(cx))?;
+            self.transport.write(data);
+        }
+        Poll::Ready(Ok(data.len()))
     }
 
     /// Whether the peer's stream has ended, or the connection.
@@ -243,7 +248,6 @@ impl Shared {
     }
 
     /// Ready when no more than the high mark is buffered; an error where nothing can be written any more.
-    #[inline]
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (state, transport) = (self.state.borrow(), &self.transport);
         let is_open = state.lost.is_none() && !state.shut && !transport.is_closing();
@@ -381,26 +385,30 @@ impl Shared {
     }
 
     #[inline]
-    fn wake(&self, reader: Option<Reader>) {
+    fn wake(&self, reader: Reader) {
         match reader {
-            Some(Reader::Task(task)) => self.transport.reactor().poll_here(task),
-            Some(Reader::Other(waker)) => waker.wake(),
-            None => {}
+            Reader::Task(id) => {
+                if let Some(task) = self.transport.reactor().task(id) {
+                    self.transport.reactor().poll_here(&task);
+                }
+            }
+            Reader::Other(waker) => waker.wake(),
+            Reader::None => {}
         }
     }
 
     /// Notes something; returns who waits for it, to be woken.
-    fn noted(&self, change: impl FnOnce(&mut State)) -> [Option<Reader>; 2] {
+    fn noted(&self, change: impl FnOnce(&mut State)) -> [Reader; 2] {
         let mut state = self.state.borrow_mut();
         change(&mut state);
         let is_over = state.lost.is_some();
         let draining = state.draining.take_if(|_| is_over);
-        let waiting = [state.reader.take(), state.watcher.take().map(Reader::Other)];
+        let watcher = state.watcher.take().map_or(Reader::None, Reader::Other);
         drop(state);
         if let Some(draining) = draining {
             draining.set();
         }
-        waiting
+        [self.reader.take(), watcher]
     }
 
     fn note(&self, change: impl FnOnce(&mut State)) {
@@ -412,9 +420,29 @@ impl Shared {
     fn abandoned(&self, reason: Reason) {
         for waiting in self.noted(|state| state.lost = Some(reason)) {
             match waiting {
-                Some(Reader::Task(task)) => self.transport.reactor().wake_task(task),
+                Reader::Task(task) => self.transport.reactor().wake_task(task),
                 other => self.wake(other),
             }
+        }
+    }
+
+    /// What has arrived and was not read stays in the inbox.
+    #[cold]
+    fn keep(&self, data: &[u8]) {
+        self.state.borrow_mut().inbox.keep(data);
+        self.pause_unless_read();
+    }
+
+    /// Pauses while bytes are left for which nobody waits.
+    fn pause_unless_read(&self) {
+        let reader = self.reader.take();
+        let is_wanted = !matches!(reader, Reader::None);
+        self.reader.set(reader);
+        let mut state = self.state.borrow_mut();
+        if !is_wanted && !state.inbox.is_empty() && !state.is_released && !state.paused {
+            state.paused = true;
+            drop(state);
+            self.transport.pause_producing();
         }
     }
 }
@@ -442,6 +470,8 @@ pub(super) fn lost(reason: &Reason) -> io::Error {
 /// The protocol of a stream's connection.
 pub(super) struct StreamProtocol {
     shared: Option<Rc<Shared>>,
+    /// The task that was polled last, at hand for the next time.
+    task: Option<TaskRef>,
     /// Gets the stream when the connection is made.
     made: Option<Box<dyn FnOnce(Stream)>>,
 }
@@ -449,12 +479,12 @@ pub(super) struct StreamProtocol {
 impl StreamProtocol {
     /// Of a connection that is open.
     pub(super) fn of(shared: &Rc<Shared>) -> StreamProtocol {
-        StreamProtocol { shared: Some(shared.clone()), made: None }
+        StreamProtocol { shared: Some(shared.clone()), task: None, made: None }
     }
 
     /// Of a connection to come.
     pub(super) fn new(made: impl FnOnce(Stream) + 'static) -> StreamProtocol {
-        StreamProtocol { shared: None, made: Some(Box::new(made)) }
+        StreamProtocol { shared: None, task: None, made: Some(Box::new(made)) }
     }
 
     fn note(&self, change: impl FnOnce(&mut State)) {
@@ -484,30 +514,25 @@ impl Protocol for StreamProtocol {
         }
     }
 
+    #[inline]
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         let Some(shared) = &self.shared else { return };
-        let mut state = shared.state.borrow_mut();
-        let reader = state.reader.take();
-        if let Some(Reader::Task(task)) = reader
-            && state.inbox.is_empty()
-        {
-            drop(state);
-            let polls = || transport.reactor().poll_here(task);
-            let taken = shared.lent.lend(data, polls);
-            state = shared.state.borrow_mut();
-            if taken < data.len() {
-                state.inbox.keep(&data[taken..]);
+        match shared.reader.take() {
+            Reader::Task(id) if shared.state.borrow().inbox.is_empty() => {
+                if self.task.as_ref().is_none_or(|task| task.id() != id) {
+                    self.task = transport.reactor().task(id);
+                }
+                let Some(task) = &self.task else { return shared.keep(data) };
+                let taken = shared.lent.lend(data, || transport.reactor().poll_here(task));
+                if taken < data.len() {
+                    shared.keep(&data[taken..]);
+                }
             }
-        } else {
-            state.inbox.keep(data);
-            drop(state);
-            shared.wake(reader);
-            state = shared.state.borrow_mut();
-        }
-        let is_left = !state.inbox.is_empty() && !state.is_released;
-        if state.reader.is_none() && is_left && !state.paused {
-            state.paused = true;
-            transport.pause_producing();
+            reader => {
+                shared.state.borrow_mut().inbox.keep(data);
+                shared.wake(reader);
+                shared.pause_unless_read();
+            }
         }
     }
 

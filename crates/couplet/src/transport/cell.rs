@@ -301,15 +301,31 @@ impl ConnectionCell {
 
     #[inline]
     pub(super) fn write(&self, data: &[u8]) {
+        if !self.write_above(usize::MAX, data) {
+            self.write_late(data);
+        }
+    }
+
+    /// Writes while no more than the high mark is buffered; false where that takes a slower way.
+    #[inline]
+    pub(crate) fn write_with_room(&self, data: &[u8]) -> bool {
+        self.write_above(self.watermarks.get().high, data)
+    }
+
+    /// Writes where no more than this is buffered and the connection is open; false if it hasn't.
+    #[inline(always)]
+    fn write_above(&self, most: usize, data: &[u8]) -> bool {
         let mut outbox = self.outbox.borrow_mut();
-        let room = self.cap.get().saturating_sub(outbox.len() + self.in_flight.get());
-        if self.phase.get() != Phase::Open || data.len() > room || data.is_empty() {
-            drop(outbox);
-            return self.write_late(data);
+        let buffered = outbox.len() + self.in_flight.get();
+        let room = self.cap.get().saturating_sub(buffered);
+        let is_open = self.phase.get() == Phase::Open;
+        if !is_open || buffered > most || data.len() > room || data.is_empty() {
+            return false;
         }
         outbox.extend(data);
         drop(outbox);
         self.note_taken(data.len());
+        true
     }
 
     /// The slow path of [`write`](Self::write): the connection is closing, `data` exceeds its hard
