@@ -2,6 +2,7 @@
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 use std::hint::black_box;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -43,4 +44,69 @@ fn a_thread_in_malloc_and_in_the_unwinder_survives_a_thousand_backtraces() {
     assert!(named > 900, "{named} of 1000 name the function that runs");
     assert!(other_thread.capture().is_none(), "it has ended");
     assert!(Thread::current().expect("on this system").capture().is_none(), "not of itself");
+}
+
+/// Reads one byte, in one call.
+#[inline(never)]
+fn waits_for_a_byte(mut from: impl Read) -> std::io::Result<usize> {
+    from.read(&mut [0])
+}
+
+#[test]
+fn a_backtrace_does_not_interrupt_a_system_call() {
+    let (from, mut to) = std::io::pipe().expect("a pipe");
+    let (tell, told) = mpsc::channel();
+    let other = thread::spawn(move || {
+        tell.send(Thread::current().expect("on this system")).expect("it waits");
+        waits_for_a_byte(from)
+    });
+    let other_thread: Thread = told.recv().expect("it runs");
+    let waits = || other_thread.capture().expect("an answer").to_string();
+    while !waits().contains("backtrace::waits_for_a_byte") {}
+    // A read that a signal ended would be over before the last of them.
+    for _ in 0..100 {
+        assert!(waits().contains("backtrace::waits_for_a_byte"));
+    }
+    to.write_all(b"x").expect("it is read");
+    assert_eq!(other.join().expect("no panic").expect("not interrupted"), 1);
+}
+
+/// Blocks SIGURG in this thread, or lets it through.
+fn block(how: std::ffi::c_int) {
+    // SAFETY: an all-zero set is a valid value, and the pointers are to one on this stack.
+    unsafe {
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut signals);
+        libc::sigaddset(&raw mut signals, libc::SIGURG);
+        assert_eq!(libc::pthread_sigmask(how, &raw const signals, std::ptr::null_mut()), 0);
+    }
+}
+
+#[test]
+fn a_thread_that_does_not_answer_keeps_no_other_from_it_and_answers_later() {
+    /// A thread, the word that lets it go on, and what it says then.
+    fn start(blocked: bool) -> (Thread, mpsc::Sender<()>, mpsc::Receiver<()>) {
+        let (tell, told) = mpsc::channel();
+        let (let_go, waits) = mpsc::channel();
+        let (says, said) = mpsc::channel();
+        thread::spawn(move || {
+            if blocked {
+                block(libc::SIG_BLOCK);
+            }
+            tell.send(Thread::current().expect("on this system")).expect("it waits");
+            let Ok(()) = waits.recv() else { return };
+            // The signal of the request that was given up arrives now.
+            block(libc::SIG_UNBLOCK);
+            says.send(()).expect("it waits");
+            let _ = waits.recv();
+        });
+        (told.recv().expect("it runs"), let_go, said)
+    }
+    let (blocked, let_go, has_gone) = start(true);
+    let (other, _keep, _) = start(false);
+    assert!(blocked.capture().is_none());
+    assert!(other.capture().is_some());
+    let_go.send(()).expect("it waits");
+    has_gone.recv().expect("it runs");
+    assert!(blocked.capture().is_some());
 }

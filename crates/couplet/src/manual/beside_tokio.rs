@@ -97,8 +97,13 @@
 //! # #[cfg(not(feature = "tokio"))] fn main() {}
 //! ```
 //!
-//! An HTTP client is used in the same way: `reqwest::get(url).await?` in a task. Each time that a
-//! socket of tokio becomes ready, its thread wakes up and wakes the loop's: that is what a trip costs.
+//! An HTTP client is used in the same way: `reqwest::get(url).await?` in a task. So is a database: tasks
+//! share a pool of `sqlx`, and the transaction of one that is cancelled is rolled back. Couplet's tests do
+//! both, with SQLite and with a PostgreSQL server. Drop what was taken from such a pool in a task or a
+//! callback: outside of them there is no runtime, and a connection needs one to return to its pool.
+//!
+//! Each time that a socket of tokio becomes ready, its thread wakes up and wakes the loop's: that is
+//! what a trip costs.
 //!
 //! When the loop is dropped, the runtime is shut down in the background: its tasks are dropped, and
 //! nothing waits for its threads.

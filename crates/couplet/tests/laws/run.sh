@@ -71,9 +71,14 @@ reads() { # FILTERS: tests that read the sources, as built before the break
     (cd crates/couplet && "$binary" "$@")
 }
 
-runs() { # FILTERS: tests of tests/it, built with the break
+runs() { # FILTERS: tests of tests/it, built with the break; the examples are not built
     cargo test -q -p couplet --test it --no-run || die "the break does not compile"
-    timeout 600 cargo test -p couplet --test it -- "$@"
+    timeout 600 cargo test -p couplet --test it -- --skip examples:: "$@"
+}
+
+runs_os() { # FILTERS: tests of couplet-os, built with the break
+    cargo test -q -p couplet-os --lib --tests --no-run || die "the break does not compile"
+    timeout 600 cargo test -p couplet-os --lib --tests --no-fail-fast -- "$@"
 }
 
 lints() { # clippy, with warnings as errors
@@ -89,7 +94,7 @@ build() {
 # The failed tests, as docs/mutants.md names them: a fact of the suite once, whatever the driver.
 noticed() {
     sed -n 's/^test \([a-z0-9_:]*\) \.\.\. FAILED$/\1/p' "$log" |
-        sed 's/^suite::\(mio\|sim\|memory_[a-z]*\)\(_unix\|_layered\|_in_bytes\|_tls\)\?::/suite::/' | sort -u |
+        sed 's/^suite::\(mio\|sim\|memory_[a-z]*\)\(_unix\|_layered\|_in_bytes\|_tls\|_embedded\)*::/suite::/' | sort -u |
         sed 's/.*/`&`/' | paste -sd, | sed 's/,/, /g'
     if grep -q "disallowed\|hash-type\|hash_type" "$log"; then echo "clippy"; fi
 }

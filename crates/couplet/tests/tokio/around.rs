@@ -11,12 +11,15 @@ use tokio::time::sleep;
 
 use crate::{ANY, echoed};
 
-fn with_tokio() -> Loop {
+pub(crate) fn with_tokio() -> Loop {
     Loop::with_options(LoopOptions::default().tokio()).expect("a loop with a runtime")
 }
 
 /// Runs a task of the loop.
-fn run<T: 'static>(l: &mut Loop, task: impl AsyncFnOnce(Reactor) -> Result<T> + 'static) -> T {
+pub(crate) fn run<T: 'static>(
+    l: &mut Loop,
+    task: impl AsyncFnOnce(Reactor) -> Result<T> + 'static,
+) -> T {
     let reactor = l.reactor();
     let result = reactor.spawn(task(reactor.clone()));
     l.run_until(result).expect("the task succeeds")

@@ -19,10 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::{LocalSet, yield_now};
 use tokio::time::sleep;
 
-use crate::{ANY, Echo, address, echoed};
-
-/// Longer than any test takes: whatever reaches it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::{ANY, Echo, PATIENCE, address, echoed};
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")

@@ -1,14 +1,19 @@
 //! A loop inside a runtime of tokio, and a runtime of tokio around a loop.
 
 mod around;
+mod databases;
 #[cfg(unix)]
 mod inside;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use couplet::{Port, Protocol, Reactor, Result, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+/// Longer than any test takes: whatever reaches it hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Echo;
 

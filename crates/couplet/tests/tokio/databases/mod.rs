@@ -1,0 +1,164 @@
+//! Pools of connections to a database, by `sqlx` in tasks of a loop with a runtime around it: to SQLite,
+//! whose driver has a thread for each connection, and to PostgreSQL, whose driver has sockets of tokio.
+//! Giving a connection back to its pool, as a dropped future does, spawns a task of tokio.
+
+/// The facts, of databases that this starts; none where they can't be.
+macro_rules! facts {
+    ($start:path) => {
+        #[test]
+        fn tasks_that_share_a_pool_wait_for_its_connections() {
+            let Some(database) = $start() else { return };
+            $crate::databases::tasks_share_a_pool(database.url());
+        }
+
+        #[test]
+        fn the_transaction_of_a_cancelled_task_is_rolled_back() {
+            let Some(database) = $start() else { return };
+            $crate::databases::a_cancel_rolls_back(database.url());
+        }
+
+        #[test]
+        fn the_transaction_of_a_task_is_rolled_back_when_its_loop_is_dropped() {
+            let Some(database) = $start() else { return };
+            $crate::databases::a_dropped_loop_rolls_back(database.url());
+        }
+    };
+}
+
+#[cfg(unix)]
+mod postgres;
+mod sqlite;
+
+use std::future::pending;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use couplet::defer::gather;
+use couplet::{Deferred, Loop, Reactor, Result};
+use sqlx::any::{AnyPoolOptions, install_default_drivers};
+use sqlx::{AnyPool, Executor, query, query_as, query_scalar};
+use tokio::time::timeout;
+
+use crate::PATIENCE;
+use crate::around::{self, with_tokio};
+
+/// A folder of its own, removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Not in the target folder: the path of a UNIX socket must be short.
+        let name = format!("databases-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a folder");
+        Folder(path)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs a task of the loop, for so long.
+fn run(l: &mut Loop, task: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
+    around::run(l, async |reactor| timeout(PATIENCE, task(reactor)).await?);
+}
+
+/// A pool of three connections to a database with a table of poems.
+async fn library(url: String) -> Result<AnyPool> {
+    install_default_drivers();
+    let pool = AnyPoolOptions::new().max_connections(3).connect(&url).await?;
+    let table = "create table if not exists poems (n bigint primary key, title text not null)";
+    pool.execute(table).await?;
+    Ok(pool)
+}
+
+async fn insert(to: impl Executor<'_, Database = sqlx::Any>, n: i64) -> Result<()> {
+    let inserting = query("insert into poems values ($1, $2)").bind(n).bind(format!("poem {n}"));
+    assert_eq!(inserting.execute(to).await?.rows_affected(), 1);
+    Ok(())
+}
+
+async fn count(of: impl Executor<'_, Database = sqlx::Any>) -> Result<i64> {
+    Ok(query_scalar("select count(*) from poems").fetch_one(of).await?)
+}
+
+/// A task with a transaction that has inserted a poem, and goes no further. Returns once it has.
+async fn open_transaction(reactor: &Reactor, pool: &AnyPool, n: i64) -> Result<Deferred<()>> {
+    let (inserted, has_inserted) = Deferred::new();
+    let begins = pool.clone();
+    let task = reactor.spawn(async move {
+        let mut transaction = begins.begin().await?;
+        insert(&mut *transaction, n).await?;
+        has_inserted.callback(count(&mut *transaction).await?);
+        let () = pending().await;
+        transaction.commit().await?;
+        Ok(())
+    });
+    let within = inserted.await?;
+    assert_eq!(within, count(pool).await? + 1, "seen within the transaction alone");
+    Ok(task)
+}
+
+fn tasks_share_a_pool(url: String) {
+    run(&mut with_tokio(), async |reactor| {
+        let pool = library(url).await?;
+        let all = (0..20).map(|n| {
+            let pool = pool.clone();
+            reactor.spawn(async move { insert(&pool, n).await })
+        });
+        gather(all).await?;
+        assert!((1..=3).contains(&pool.size()), "{pool:?}");
+        let poems: Vec<(i64, String)> =
+            query_as("select n, title from poems order by n").fetch_all(&pool).await?;
+        let expected: Vec<_> = (0..20).map(|n| (n, format!("poem {n}"))).collect();
+        assert_eq!(poems, expected);
+        pool.close().await;
+        assert_eq!(pool.size(), 0);
+        let refused = count(&pool).await.expect_err("it is closed");
+        assert!(matches!(refused.downcast_ref(), Some(sqlx::Error::PoolClosed)), "{refused}");
+        Ok(())
+    });
+}
+
+fn a_cancel_rolls_back(url: String) {
+    run(&mut with_tokio(), async |reactor| {
+        let pool = library(url).await?;
+        insert(&pool, 1).await?;
+        let task = open_transaction(&reactor, &pool, 2).await?;
+        task.cancel();
+        assert!(task.await.is_err_and(|failure| failure.is_cancelled()));
+        // It would wait for a transaction that is still open.
+        insert(&pool, 2).await?;
+        assert_eq!(count(&pool).await?, 2);
+        // Waits for all connections: they are back.
+        pool.close().await;
+        Ok(())
+    });
+}
+
+fn a_dropped_loop_rolls_back(url: String) {
+    let mut l = with_tokio();
+    let first = url.clone();
+    run(&mut l, async |reactor| {
+        let pool = library(first).await?;
+        open_transaction(&reactor, &pool, 1).await?.detach();
+        Ok(())
+    });
+    drop(l);
+    run(&mut with_tokio(), async |_| {
+        let pool = library(url).await?;
+        insert(&pool, 1).await?;
+        assert_eq!(count(&pool).await?, 1);
+        pool.close().await;
+        Ok(())
+    });
+}

@@ -1,0 +1,18 @@
+//! A file of SQLite.
+
+use super::Folder;
+
+struct File(Folder);
+
+impl File {
+    #[expect(clippy::unnecessary_wraps, reason = "others may be missing")]
+    fn start() -> Option<File> {
+        Some(File(Folder::new()))
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite://{}?mode=rwc", self.0.path().join("poems.db").display())
+    }
+}
+
+facts!(File::start);
