@@ -2,9 +2,9 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -63,12 +63,6 @@ impl<S> Server<S> {
     }
 }
 
-/// How a wait for a request ended.
-enum Begins {
-    Request,
-    End,
-}
-
 /// Why hyper's part of a connection is over.
 enum Over {
     /// With the connection, or because something else goes on with it.
@@ -88,17 +82,17 @@ where
     let watch = Watch::new(&transport, &server.options);
     let _stopping = Stopping(&watch);
     let chosen = chosen_protocol(&stream, &server.options);
-    let mut draining = pin!(stream.draining());
     let mut io = Io::new(stream, &watch);
     let mut is_http2 = None;
     loop {
+        // The first byte of a request is awaited with none of the state that one needs.
         let begins = poll_fn(|cx| {
-            if draining.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(Begins::End));
+            if watch.asked(cx) == Asked::Finish || io.poll_draining(cx)?.is_ready() {
+                return Poll::Ready(Ok(false));
             }
-            poll_begins(&mut io, &watch, cx)
+            io.poll_readable(cx)
         });
-        if let Begins::End = begins.await? {
+        if !begins.await? {
             return Ok(());
         }
         if is_http2.is_none() {
@@ -143,15 +137,6 @@ fn alpn_of(stream: &Stream) -> Option<bool> {
 #[cfg(not(any(feature = "tls", feature = "ring")))]
 fn alpn_of(_: &Stream) -> Option<bool> {
     None
-}
-
-/// Waits for the first byte of a request, with none of the state that one needs.
-fn poll_begins(io: &mut Io, watch: &Watch, cx: &mut Context<'_>) -> Poll<io::Result<Begins>> {
-    if watch.asked(cx) == Asked::Finish {
-        return Poll::Ready(Ok(Begins::End));
-    }
-    let readable = io.poll_readable(cx);
-    readable.map_ok(|is_readable| if is_readable { Begins::Request } else { Begins::End })
 }
 
 /// Reads the first bytes, as far as they are HTTP/2's, and puts them back.

@@ -33,9 +33,17 @@ impl Io {
 
     /// Puts bytes back, to be read first.
     pub(super) fn put_back(&mut self, unread: Bytes) {
-        if let Ok(inner) = self.inner() {
+        // An empty one may hold a buffer.
+        if let Ok(inner) = self.inner()
+            && !unread.is_empty()
+        {
             inner.unread = unread;
         }
+    }
+
+    /// Ready when the connection is to finish. Else the task is woken then, unless it shuts down first.
+    pub(super) fn poll_draining(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        Ok(self.inner()?.stream.poll_draining(cx))
     }
 
     /// Ready when bytes have come, with true, or the end of them; they stay where they are.

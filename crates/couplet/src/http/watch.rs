@@ -87,7 +87,7 @@ impl Watch {
             timer: Cell::default(),
             task: RefCell::default(),
         });
-        watch.clone().arm(watch.transport.reactor().now());
+        watch.arm(watch.transport.reactor().now());
         watch
     }
 
@@ -152,8 +152,22 @@ impl Watch {
         self.is_http1.set(is_http1);
     }
 
-    pub(super) fn set_parked(&self, is_parked: bool) {
-        self.is_parked.set(is_parked);
+    pub(super) fn set_parked(self: &Rc<Self>, is_parked: bool) {
+        if is_parked {
+            self.bodies.take();
+            self.forget_pieces();
+        }
+        if self.is_parked.replace(is_parked) && !is_parked {
+            // It is to be looked at sooner.
+            self.cancel_timer();
+            self.arm(self.transport.reactor().now());
+        }
+    }
+
+    fn cancel_timer(&self) {
+        if let Some(timer) = self.timer.take() {
+            timer.cancel();
+        }
     }
 
     /// What the task is asked to do. It is woken when that changes.
@@ -180,9 +194,7 @@ impl Watch {
 
     /// The connection speaks another protocol from now on, or has ended.
     pub(super) fn stop(&self) {
-        if let Some(timer) = self.timer.take() {
-            timer.cancel();
-        }
+        self.cancel_timer();
         self.forget_pieces();
     }
 
@@ -194,14 +206,14 @@ impl Watch {
         }
     }
 
-    fn arm(self: Rc<Self>, now: Instant) {
+    fn arm(self: &Rc<Self>, now: Instant) {
         let HttpOptions { header_timeout, keep_alive, body_timeout, write_timeout, .. } =
             *self.options;
         let often = header_timeout.min(keep_alive).min(body_timeout).min(write_timeout);
         let often = if self.is_parked.get() { often } else { often.min(PARKED_AFTER) };
         // What began since the last look is due later than this; what began before may be due earlier.
         let next = self.due().map_or(often, |due| due.saturating_duration_since(now).min(often));
-        let weak = Rc::downgrade(&self);
+        let weak = Rc::downgrade(self);
         let call = self.transport.reactor().call_later(next, move || Watch::look(&weak));
         self.timer.set(Some(call));
     }

@@ -114,6 +114,11 @@ mod for_hyper {
 /// For the room of HTTP, which writes pieces of bodies from where they lie.
 #[cfg(feature = "http")]
 impl Stream {
+    /// Ready when the connection is asked to finish, or is gone.
+    pub(crate) fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared().poll_draining(cx)
+    }
+
     /// Ready when bytes have come, with true, or the end of them; they stay where they are.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.shared().poll_look(cx, |arrived, ended| {

@@ -354,6 +354,15 @@ impl Shared {
         }
     }
 
+    /// [`draining`](Self::draining) for the one that watches the connection.
+    #[cfg(feature = "http")]
+    pub(super) fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_draining = self.transport.is_draining();
+        let ended =
+            self.poll_watch(cx, |state| (is_draining || state.lost.is_some()).then_some(Ok(())));
+        ended.map(drop)
+    }
+
     /// The number of handshakes that are complete.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub(super) fn handshakes(&self) -> usize {
@@ -546,9 +555,14 @@ impl Protocol for StreamProtocol {
 
     fn draining(&mut self, _: &Transport) {
         let Some(shared) = &self.shared else { return };
-        let draining = shared.state.borrow_mut().draining.take();
+        let mut state = shared.state.borrow_mut();
+        let (draining, watcher) = (state.draining.take(), state.watcher.take());
+        drop(state);
         if let Some(draining) = draining {
             draining.set();
+        }
+        if let Some(watcher) = watcher {
+            watcher.wake();
         }
     }
 

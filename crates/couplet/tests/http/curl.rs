@@ -1,6 +1,9 @@
 //! curl, over sockets, as the client of axum's router on a loop inside tokio.
 
+use std::convert::Infallible;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,9 +11,10 @@ use axum::response::sse::{Event, Sse};
 use axum::routing::{get, post};
 use couplet::embed::Embedded;
 use couplet::{Failure, Loop};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use tokio::process::Command;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 #[path = "../../examples/axum.rs"]
@@ -138,13 +142,18 @@ fn events_without_an_end_end_with_the_drain() {
     if !has("curl") {
         return;
     }
-    let events = get(async || {
-        Sse::new(stream::unfold(0, async |n| {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            Some((Ok::<_, std::convert::Infallible>(Event::default().data("tick")), n))
-        }))
-    });
-    let router = Router::new().route("/events", events);
+    let begun = Arc::new(Notify::new());
+    let telling = begun.clone();
+    let events = async move || {
+        let first = stream::once(async { Ok::<_, Infallible>(Event::default().data("tick")) });
+        // hyper asks for the next one once it has the first.
+        let next = stream::poll_fn(move |_| {
+            telling.notify_one();
+            Poll::Pending
+        });
+        Sse::new(first.chain(next))
+    };
+    let router = Router::new().route("/events", get(events));
     let local = LocalSet::new();
     let drained = local.block_on(&runtime(), async {
         let mut port = None;
@@ -158,7 +167,7 @@ fn events_without_an_end_end_with_the_drain() {
         let number = port.host().socket_addr().expect("a TCP port").port();
         let to = format!("http://127.0.0.1:{number}/events");
         let asking = tokio::task::spawn_local(async move { curl(&["--no-buffer", &to]).await });
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        begun.notified().await;
         let drained = port.drain(Duration::from_millis(200)).await?;
         let said = tokio::time::timeout(PATIENCE, asking).await??;
         assert!(said.starts_with("data: tick\n"), "{said}");

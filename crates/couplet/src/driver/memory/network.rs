@@ -206,9 +206,14 @@ impl Net {
         } else if self.end(end).error.is_none() {
             self.shut(end);
         }
-        let link = self.link(end.0);
-        if !link.watched && link.ends.iter().all(|end| end.closed) {
-            self.links.remove(&end.0);
+        self.forget(end.0);
+    }
+
+    /// Drops a link that nobody can see any more.
+    fn forget(&mut self, link: usize) {
+        let this = self.link(link);
+        if !this.watched && this.ends.iter().all(|end| end.closed) {
+            self.links.remove(&link);
         }
     }
 
@@ -691,6 +696,15 @@ impl Wire {
     /// The address of this end.
     pub fn address(&self) -> Address {
         self.net().links[&self.end.0].addresses[self.end.1].clone()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // Borrowed only while the driver unwinds from a failed assertion.
+        let Ok(mut net) = self.network.net.try_borrow_mut() else { return };
+        net.link(self.end.0).watched = false;
+        net.forget(self.end.0);
     }
 }
 
