@@ -1,17 +1,18 @@
 //! The bodies of requests, and those of answers.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::watch::Exchange;
 
-/// The body of a request, as it arrives: what is not read stays with the client.
+/// The body of a request, or of an answer to one, as it arrives: what is not read stays with the peer.
 #[derive(Debug)]
 pub struct Body {
     incoming: Incoming,
@@ -19,14 +20,17 @@ pub struct Body {
     progress: Option<Arc<Progress>>,
 }
 
-/// Why the body of a request could not be read to its end.
+/// Why a body could not be read to its end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
     /// No more of it came for as long as [`body_timeout`](super::HttpOptions::body_timeout) says.
     #[error("no more of the body came in time")]
     TimedOut,
-    /// The client broke it off, or its framing is wrong.
+    /// It is longer than [`Body::bytes`] was to take.
+    #[error("the body is longer than {0} bytes")]
+    TooLong(usize),
+    /// The peer broke it off, or its framing is wrong.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
@@ -77,6 +81,41 @@ impl Body {
         let is_empty = http_body::Body::is_end_stream(&incoming);
         let progress = (!is_empty).then(Arc::<Progress>::default);
         (Body { incoming, progress: progress.clone() }, progress)
+    }
+
+    /// The next piece of it, as it came; `None` at its end. Trailers are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            let frame = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut *self), cx)).await;
+            match frame.transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => return Ok(Some(data)),
+                Some(Err(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// All of it, at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`]; [`TooLong`](BodyError::TooLong) as soon as that is known.
+    pub async fn bytes(mut self, limit: usize) -> Result<Bytes, BodyError> {
+        if http_body::Body::size_hint(&self).lower() > limit as u64 {
+            return Err(BodyError::TooLong(limit));
+        }
+        let mut whole = BytesMut::new();
+        while let Some(piece) = self.next().await? {
+            if piece.len() > limit - whole.len() {
+                return Err(BodyError::TooLong(limit));
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
     }
 }
 

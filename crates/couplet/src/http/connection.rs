@@ -33,7 +33,13 @@ pub(super) struct Server<S> {
 
 /// Runs each request of HTTP/2 as a task.
 #[derive(Clone)]
-struct Tasks(Reactor);
+pub(super) struct Tasks(Reactor);
+
+impl Tasks {
+    pub(super) fn new(reactor: &Reactor) -> Tasks {
+        Tasks(reactor.clone())
+    }
+}
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
     fn execute(&self, future: F) {
@@ -52,7 +58,7 @@ impl<S> Server<S> {
         if options.max_headers != 100 {
             http1.max_headers(options.max_headers);
         }
-        let mut http2 = http2::Builder::new(Tasks(reactor.clone()));
+        let mut http2 = http2::Builder::new(Tasks::new(reactor));
         http2
             .auto_date_header(false)
             .enable_connect_protocol()

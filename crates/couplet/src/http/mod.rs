@@ -44,6 +44,7 @@
 //! that of the caller (features `http` and `tokio`), and [`embed`](crate::embed) does so for any program.
 
 mod body;
+mod client;
 mod connection;
 mod handler;
 mod homing;
@@ -61,6 +62,7 @@ use bytes::Bytes;
 use tower_service::Service;
 
 pub use body::{Body, BodyError};
+pub use client::{Client, ClientOptions, HttpError};
 pub use http::{Request, Response};
 pub use local::{LocalAnswer, LocalService, local};
 pub use options::HttpOptions;

@@ -49,8 +49,8 @@ impl Default for HttpOptions {
 
 /// A setter for each option.
 macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
-        impl HttpOptions {$(
+    ($options:ident: $($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
+        impl $options {$(
             $(#[$doc])*
             #[must_use]
             pub fn $name(mut self, $name: $type) -> Self {
@@ -60,8 +60,9 @@ macro_rules! setters {
         )*}
     };
 }
+pub(super) use setters;
 
-setters! {
+setters! { HttpOptions:
     /// Sets whether to speak HTTP/1.1.
     http1: bool;
     /// Sets whether to speak HTTP/2.

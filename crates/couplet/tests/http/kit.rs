@@ -95,3 +95,20 @@ pub(crate) async fn said(reactor: &Reactor, bytes: impl AsRef<[u8]>) -> Result<G
 pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: couplet.test\r\n\r\n")
 }
+
+/// Runs a program beside a server that does what it is told.
+pub(crate) fn scripted(
+    server: impl AsyncFn(Stream) -> Result<()> + 'static,
+    program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
+) {
+    let ran = couplet::testing::run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            // On all addresses: a redirection may lead to another one.
+            let port = reactor.serve("tcp:8000", server)?;
+            program(reactor).await?;
+            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
+        })
+    });
+    ran.expect("the program succeeds");
+}

@@ -1,0 +1,154 @@
+//! New connections of a client.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::client::conn::{http1, http2};
+use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+
+use super::pool::{Origin, Sender};
+use super::{Client, HttpError};
+use crate::endpoints::TcpClient;
+use crate::http::connection::Tasks;
+use crate::{Failure, Stream};
+
+/// The longest answer of a proxy to CONNECT, in lines.
+const PROXY_LINES: usize = 100;
+
+impl Client {
+    pub(super) async fn connect(&self, origin: &Origin) -> Result<Sender, HttpError> {
+        let limit = self.inner.options.connect_timeout;
+        let connecting = async { Ok::<_, Failure>(self.open(origin).await) };
+        let opened = self.inner.reactor.timeout(limit, connecting).await;
+        let to = || origin.host_and_port();
+        let (stream, is_http2) = match opened {
+            Ok(opened) => opened?,
+            Err(failure) => return Err(HttpError::Connect { to: to(), failure }),
+        };
+        let tasks = Tasks::new(&self.inner.reactor);
+        if is_http2 {
+            let http2 = http2::Builder::new(tasks.clone());
+            let (sender, connection) =
+                http2.handshake(ClientIo(stream)).await.map_err(HttpError::Broken)?;
+            tasks.execute(told(to(), connection));
+            self.inner.pool.borrow_mut().share(origin.clone(), sender.clone());
+            return Ok(Sender::Http2(sender));
+        }
+        let (sender, connection) =
+            http1::handshake(ClientIo(stream)).await.map_err(HttpError::Broken)?;
+        tasks.execute(told(to(), connection));
+        Ok(Sender::Http1(sender))
+    }
+
+    /// A stream to the server, and whether it speaks HTTP/2.
+    async fn open(&self, origin: &Origin) -> Result<(Stream, bool), HttpError> {
+        let proxy = &self.inner.options.proxy;
+        let (host, port) = match proxy {
+            Some((host, port)) => (host.as_str(), *port),
+            None => (origin.host.as_str(), origin.port),
+        };
+        let connecting = self.inner.reactor.connect_stream(TcpClient::new(host, port));
+        let failed = |failure| HttpError::Connect { to: format!("{host}:{port}"), failure };
+        let mut stream = connecting.await.map_err(failed)?;
+        stream.transport().set_tcp_no_delay(true);
+        if !origin.is_https {
+            return Ok((stream, false));
+        }
+        if proxy.is_some() {
+            ask_proxy(&mut stream, origin).await?;
+        }
+        let is_http2 = self.encrypt(&mut stream, origin).await.map_err(failed)?;
+        Ok((stream, is_http2))
+    }
+
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    async fn encrypt(&self, stream: &mut Stream, origin: &Origin) -> crate::Result<bool> {
+        use crate::layers::tls::ClientTls;
+        let tls = match self.inner.tls.get() {
+            Some(tls) => tls,
+            None => {
+                let options = self.inner.options.tls.clone().alpn(["h2", "http/1.1"]);
+                let made = ClientTls::new(&options)?;
+                self.inner.tls.get_or_init(|| made)
+            }
+        };
+        stream.start_tls_client(tls, &origin.host).await?;
+        Ok(stream.tls().is_some_and(|tls| tls.alpn.as_deref() == Some(b"h2")))
+    }
+
+    #[cfg(not(any(feature = "tls", feature = "ring")))]
+    async fn encrypt(&self, _: &mut Stream, _: &Origin) -> crate::Result<bool> {
+        Err(Failure::msg("https: needs the feature `tls` or `ring`"))
+    }
+}
+
+/// The life of a connection; whoever waits for an answer hears of its end otherwise.
+async fn told(to: String, connection: impl Future<Output = hyper::Result<()>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%to, %error, "a connection of an HTTP client broke");
+    }
+}
+
+/// Asks a proxy to pass the connection on: RFC 9110, 9.3.6.
+async fn ask_proxy(stream: &mut Stream, origin: &Origin) -> Result<(), HttpError> {
+    let to = origin.host_and_port();
+    let failed = |error: io::Error| HttpError::Connect { to: to.clone(), failure: error.into() };
+    let request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n");
+    stream.write_all(request).await.map_err(failed)?;
+    let mut status = None;
+    for _ in 0..PROXY_LINES {
+        let Some(line) = stream.read_line().await.map_err(failed)? else { break };
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if line.is_empty() {
+            let status = status.unwrap_or(line);
+            let is_passed_on = status.split(' ').nth(1).is_some_and(|code| code.starts_with('2'));
+            return if is_passed_on { Ok(()) } else { Err(HttpError::Proxy(status)) };
+        }
+        status.get_or_insert(line);
+    }
+    Err(HttpError::Proxy(status.unwrap_or_default()))
+}
+
+/// A stream as hyper's client wants one: what was written leaves with the turn.
+struct ClientIo(Stream);
+
+impl Read for ClientIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Read::poll_read(Pin::new(&mut self.0), cx, buffer)
+    }
+}
+
+impl Write for ClientIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Write::poll_write(Pin::new(&mut self.0), cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Write::poll_write_vectored(Pin::new(&mut self.0), cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Write::poll_shutdown(Pin::new(&mut self.0), cx)
+    }
+}

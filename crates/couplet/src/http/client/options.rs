@@ -1,0 +1,102 @@
+//! Options of a client, and its errors.
+
+use std::time::Duration;
+
+use crate::Failure;
+#[cfg(any(feature = "tls", feature = "ring"))]
+use crate::layers::tls::ClientTlsOptions;
+
+/// Options of a [`Client`](super::Client).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    /// How long a connection may take, its handshakes included: 30 s unless set.
+    pub connect_timeout: Duration,
+    /// How long an answer's head may take, redirections included: 60 s unless set.
+    pub timeout: Option<Duration>,
+    /// How long a connection is kept after an answer: 60 s unless set.
+    pub keep_alive: Duration,
+    /// The most connections to one server that are kept: 32 unless set.
+    pub max_idle: usize,
+    /// The most redirections that are followed: 10 unless set.
+    pub max_redirects: usize,
+    /// A proxy, as host and port: it gets requests for `http:` whole, and is asked by CONNECT to pass
+    /// `https:` on. None unless set.
+    pub proxy: Option<(String, u16)>,
+    /// How to verify servers: by the system's certificates unless set. Its ALPN is the client's.
+    #[cfg(any(feature = "tls", feature = "ring"))]
+    pub tls: ClientTlsOptions,
+}
+
+impl Default for ClientOptions {
+    fn default() -> ClientOptions {
+        ClientOptions {
+            connect_timeout: Duration::from_secs(30),
+            timeout: Some(Duration::from_secs(60)),
+            keep_alive: Duration::from_secs(60),
+            max_idle: 32,
+            max_redirects: 10,
+            proxy: None,
+            #[cfg(any(feature = "tls", feature = "ring"))]
+            tls: ClientTlsOptions::default(),
+        }
+    }
+}
+
+super::super::options::setters! { ClientOptions:
+    /// Sets how long a connection may take.
+    connect_timeout: Duration;
+    /// Sets how long an answer's head may take.
+    timeout: Option<Duration>;
+    /// Sets how long an idle connection is kept.
+    keep_alive: Duration;
+    /// Sets the most connections to one server that are kept.
+    max_idle: usize;
+    /// Sets the most redirections that are followed.
+    max_redirects: usize;
+    /// Sets a proxy, as host and port.
+    proxy: Option<(String, u16)>;
+}
+
+#[cfg(any(feature = "tls", feature = "ring"))]
+super::super::options::setters! { ClientOptions:
+    /// Sets how to verify servers.
+    tls: ClientTlsOptions;
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// It is no URL that begins with `http:` or `https:` and names a host.
+    #[error("{0:?} is no URL that begins with http: or https: and names a host")]
+    Url(String),
+    /// The server, or the proxy, can't be reached.
+    #[error("cannot connect to {to}: {failure}")]
+    Connect {
+        /// Host and port.
+        to: String,
+        /// What went wrong.
+        failure: Failure,
+    },
+    /// The proxy does not pass the connection on.
+    #[error("the proxy answered {0:?} instead of a connection")]
+    Proxy(String),
+    /// The head of the answer did not come in time.
+    #[error("there was no answer in time")]
+    TimedOut,
+    /// More redirections than [`max_redirects`](ClientOptions::max_redirects).
+    #[error("more than {0} redirections")]
+    TooManyRedirects(usize),
+    /// The connection broke, or what came over it is no HTTP.
+    #[error("{}", with_source(.0))]
+    Broken(#[source] hyper::Error),
+}
+
+/// hyper's errors leave the reason to their source.
+fn with_source(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

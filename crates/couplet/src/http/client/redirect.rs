@@ -1,0 +1,133 @@
+//! Redirections: RFC 9110, 15.4.
+
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, LOCATION, PROXY_AUTHORIZATION,
+};
+use http::{Method, Response, StatusCode, Uri, uri};
+
+use super::pool::Origin;
+use super::{Asking, HttpError};
+
+/// Changes a request into the one that its answer asks for; false if that asks for none.
+pub(super) fn next<B>(asking: &mut Asking, answer: &Response<B>) -> Result<bool, HttpError> {
+    let drops_body = match answer.status() {
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => asking.method == Method::POST,
+        StatusCode::SEE_OTHER => asking.method != Method::HEAD,
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => false,
+        _ => return Ok(false),
+    };
+    let Some(location) = answer.headers().get(LOCATION) else { return Ok(false) };
+    let unclear = || HttpError::Url(String::from_utf8_lossy(location.as_bytes()).into_owned());
+    let location = location.to_str().map_err(|_| unclear())?;
+    let to = resolve(&asking.uri, location).ok_or_else(unclear)?;
+    if Origin::of(&to)? != Origin::of(&asking.uri)? {
+        // Secrets of one server are not for another.
+        for secret in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
+            asking.headers.remove(secret);
+        }
+        asking.headers.remove(http::header::HOST);
+    }
+    if drops_body {
+        asking.method = Method::GET;
+        asking.body = Bytes::new();
+        asking.headers.remove(CONTENT_LENGTH);
+        asking.headers.remove(CONTENT_TYPE);
+    }
+    asking.uri = to;
+    Ok(true)
+}
+
+/// A reference, relative to the URL it was found at: RFC 3986, 5.2, without its fragment.
+fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
+    let reference = reference.split('#').next().unwrap_or_default();
+    let (scheme, authority) = (base.scheme()?, base.authority()?);
+    if let Ok(absolute) = reference.parse::<Uri>()
+        && absolute.scheme().is_some()
+    {
+        return Some(absolute);
+    }
+    if let Some(rest) = reference.strip_prefix("//") {
+        return format!("{scheme}://{rest}").parse().ok();
+    }
+    let (path, query) = match reference.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (reference, None),
+    };
+    let path = match path {
+        "" => base.path().to_owned(),
+        path if path.starts_with('/') => without_dots(path),
+        path => {
+            let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+            without_dots(&format!("{folder}/{path}"))
+        }
+    };
+    let query = match (query, reference) {
+        (Some(query), _) => format!("?{query}"),
+        (None, "") => base.query().map(|query| format!("?{query}")).unwrap_or_default(),
+        (None, _) => String::new(),
+    };
+    let whole = uri::Builder::new().scheme(scheme.clone()).authority(authority.clone());
+    whole.path_and_query(path + &query).build().ok()
+}
+
+/// RFC 3986, 5.2.4.
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            "." if is_last => kept.push(""),
+            "." => {}
+            ".." => {
+                kept.pop();
+                if is_last {
+                    kept.push("");
+                }
+            }
+            segment => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_resolved_as_in_rfc_3986_section_5_4() {
+        let base = "http://a/b/c/d;p?q".parse().expect("a URL");
+        let cases = [
+            ("http://g/h", "http://g/h"),
+            ("g", "http://a/b/c/g"),
+            ("./g", "http://a/b/c/g"),
+            ("g/", "http://a/b/c/g/"),
+            ("/g", "http://a/g"),
+            ("//g/x", "http://g/x"),
+            ("?y", "http://a/b/c/d;p?y"),
+            ("g?y", "http://a/b/c/g?y"),
+            ("g?y#s", "http://a/b/c/g?y"),
+            (";x", "http://a/b/c/;x"),
+            ("", "http://a/b/c/d;p?q"),
+            (".", "http://a/b/c/"),
+            ("./", "http://a/b/c/"),
+            ("..", "http://a/b/"),
+            ("../g", "http://a/b/g"),
+            ("../..", "http://a/"),
+            ("../../g", "http://a/g"),
+            ("../../../g", "http://a/g"),
+            ("/./g", "http://a/g"),
+            ("/../g", "http://a/g"),
+            ("g..", "http://a/b/c/g.."),
+            ("./g/.", "http://a/b/c/g/"),
+            ("g/../h", "http://a/b/c/h"),
+        ];
+        for (reference, expected) in cases {
+            let resolved = resolve(&base, reference).map(|uri| uri.to_string());
+            assert_eq!(resolved.as_deref(), Some(expected), "{reference:?}");
+        }
+        assert_eq!(resolve(&base, "http://[broken"), None);
+    }
+}

@@ -1,0 +1,274 @@
+//! The client: its connections, redirections, limits and errors.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use couplet::http::{
+    Body, BodyError, Client, ClientOptions, HttpError, HttpOptions, Request, Response,
+};
+use couplet::layers::tls::{ClientTlsOptions, Roots};
+use couplet::stream::copy_bidirectional;
+use couplet::{Deferred, Protocol, Reactor, Stream, Transport};
+use tower::service_fn;
+
+use crate::kit::{beside, scripted};
+
+const URL: &str = "http://127.0.0.1:8000";
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+async fn text(body: Body) -> couplet::Result<String> {
+    Ok(String::from_utf8(body.bytes(1_000_000).await?.to_vec())?)
+}
+
+/// The connections that the server has.
+async fn connections(reactor: &Reactor) -> couplet::Result<usize> {
+    // What is closed is gone.
+    reactor.sleep(Duration::from_millis(1)).await?;
+    let snapshot = reactor.snapshot().await?;
+    Ok(snapshot.connections.len() / 2)
+}
+
+#[test]
+fn connections_are_kept_for_the_next_request_and_closed_in_the_end() {
+    beside(HttpOptions::default(), async |reactor| {
+        let options = ClientOptions::default().keep_alive(secs(20)).max_idle(2);
+        let client = Client::with_options(&reactor, options);
+        for n in 0..5 {
+            let request = Request::post(format!("{URL}/{n}?q=1")).body(format!("body {n}"))?;
+            let answer = client.send(request).await?;
+            assert_eq!(text(answer.into_body()).await?, format!("POST /{n} body {n}"));
+        }
+        assert_eq!(connections(&reactor).await?, 1);
+        let mut asked = Vec::new();
+        for _ in 0..5 {
+            let client = client.clone();
+            asked.push(reactor.spawn(async move {
+                text(client.get(format!("{URL}/slow")).await?.into_body()).await
+            }));
+        }
+        for answer in couplet::defer::gather(asked).await? {
+            assert_eq!(answer, "GET /slow ");
+        }
+        assert_eq!(connections(&reactor).await?, 2, "the others were too many");
+        reactor.sleep(secs(21)).await?;
+        assert_eq!(connections(&reactor).await?, 0);
+        // A body that nobody reads ends its connection, as does a client.
+        drop(client.get(format!("{URL}/a")).await?);
+        drop(client);
+        reactor.sleep(secs(100)).await?;
+        assert_eq!(connections(&reactor).await?, 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_request_is_sent_again_when_the_server_had_just_closed() {
+    // Answers one request a connection, without saying that it closes.
+    let answered = Rc::new(Cell::new(0));
+    let count = answered.clone();
+    let server = async move |mut stream: Stream| {
+        while !stream.read_line().await?.unwrap_or_default().is_empty() {}
+        count.set(count.get() + 1);
+        stream.write_all("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await?;
+        Ok(stream.flush().await?)
+    };
+    scripted(server, async move |reactor| {
+        let client = Client::new(&reactor);
+        for _ in 0..5 {
+            assert_eq!(text(client.get(URL).await?.into_body()).await?, "ok");
+        }
+        assert_eq!(answered.get(), 5);
+        Ok(())
+    });
+}
+
+#[test]
+fn redirections_are_followed_but_not_for_ever() {
+    let server = async |mut stream: Stream| {
+        while let Some(line) = stream.read_line().await? {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let mut headers = Vec::new();
+            while let Some(header) = stream.read_line().await?.filter(|header| !header.is_empty()) {
+                headers.push(String::from_utf8_lossy(&header).to_ascii_lowercase());
+            }
+            let has = |name: &str| headers.iter().any(|header| header.starts_with(name));
+            let (status, location) = match line.split(' ').nth(1).unwrap_or_default() {
+                "/round" => ("302 Found", "/round"),
+                "/a/from" => ("303 See Other", "../to?x=1"),
+                "/keep" => ("307 Temporary Redirect", "/kept"),
+                "/abroad" => ("301 Moved Permanently", "http://127.0.0.2:8000/there"),
+                _ => ("200 OK", ""),
+            };
+            let secret = if has("authorization:") { "with" } else { "without" };
+            let body = format!("{line} {secret}");
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let length = headers.iter().find_map(|header| header.strip_prefix("content-length: "));
+            let mut body = vec![0; length.and_then(|n| n.parse().ok()).unwrap_or_default()];
+            stream.read_exact(&mut body).await?;
+            stream.write_all(answer).await?;
+        }
+        Ok(())
+    };
+    scripted(server, async |reactor| {
+        let client = Client::new(&reactor);
+        let ask = async |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(format!("{URL}{path}"));
+            let request = request.header("authorization", "secret").body("four")?;
+            text(client.send(request).await?.into_body()).await
+        };
+        assert_eq!(ask("POST", "/a/from").await?, "GET /to?x=1 HTTP/1.1 with");
+        assert_eq!(ask("POST", "/keep").await?, "POST /kept HTTP/1.1 with");
+        assert_eq!(ask("GET", "/abroad").await?, "GET /there HTTP/1.1 without");
+        let round = client.get(format!("{URL}/round")).await;
+        assert!(matches!(round, Err(HttpError::TooManyRedirects(10))), "{round:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn limits_and_errors_say_what_is_wrong() {
+    beside(HttpOptions::default(), async |reactor| {
+        let client =
+            Client::with_options(&reactor, ClientOptions::default().timeout(Some(secs(5))));
+        for url in ["", "/a", "ftp://a/", "http://", "http:///a", "http://a b/"] {
+            let said = client.get(url).await.expect_err("it is no URL").to_string();
+            assert!(said.contains("is no URL that begins with http:"), "{url:?}: {said}");
+        }
+        let refused = client.get("http://127.0.0.1:1/").await.expect_err("nobody listens");
+        let said = refused.to_string();
+        assert!(said.starts_with("cannot connect to 127.0.0.1:1: ") && said.len() > 40, "{said}");
+        let much = Request::post(URL).body(vec![b'x'; 3_000_000])?;
+        let answer = client.send(much).await?;
+        let long = answer.into_body().bytes(1_000_000).await;
+        assert!(matches!(long, Err(BodyError::TooLong(1_000_000))), "{long:?}");
+        Ok(())
+    });
+}
+
+/// Says nothing.
+struct Silent;
+
+impl Protocol for Silent {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+#[test]
+fn a_silent_server_costs_the_time_limit() {
+    let silent = async |stream: Stream| {
+        stream.upgrade(Silent);
+        Ok(())
+    };
+    scripted(silent, async |reactor| {
+        let begun = reactor.now();
+        let client =
+            Client::with_options(&reactor, ClientOptions::default().timeout(Some(secs(5))));
+        let late = client.get(URL).await;
+        assert!(matches!(late, Err(HttpError::TimedOut)), "{late:?}");
+        assert_eq!(reactor.now() - begun, secs(5));
+        assert_eq!(connections(&reactor).await?, 0, "its connection is closed");
+        Ok(())
+    });
+}
+
+#[test]
+fn nonsense_for_an_answer_is_an_error() {
+    let nonsense = async |mut stream: Stream| {
+        stream.read_line().await?;
+        Ok(stream.write_all("SSH-2.0-OpenSSH_9.2\r\n").await?)
+    };
+    scripted(nonsense, async |reactor| {
+        let said = Client::new(&reactor).get(URL).await.expect_err("no HTTP").to_string();
+        assert!(said.contains("invalid HTTP version"), "{said}");
+        Ok(())
+    });
+}
+
+/// Runs a program beside a server of HTTPS on port 8443, with the options that trust it.
+fn secured(program: impl AsyncFnOnce(Reactor, ClientOptions) -> couplet::Result<()> + 'static) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let (process, number) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let file = std::env::temp_dir().join(format!("couplet-client-{process}-{number}.pem"));
+    let pem = made.cert.pem() + &made.signing_key.serialize_pem();
+    std::fs::write(&file, pem).expect("a temporary file");
+    let at = format!("tls:8443:cert={}:alpn=h2,http/1.1", file.display());
+    let roots = Roots::from_pem(made.cert.pem().as_bytes()).expect("a certificate");
+    let options = ClientOptions::default().tls(ClientTlsOptions::default().roots(roots));
+    let service = service_fn(async |request: Request<Body>| {
+        let said = format!("{:?} {}", request.version(), request.uri().path());
+        Ok::<_, Infallible>(Response::new(said))
+    });
+    let ran = couplet::testing::run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let port = reactor.serve_http(&*at, service)?;
+            program(reactor, options).await?;
+            port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
+        })
+    });
+    std::fs::remove_file(file).expect("it is there");
+    ran.expect("the program succeeds");
+}
+
+#[test]
+fn http2_is_spoken_where_alpn_chooses_it_and_shares_its_connection() {
+    secured(async |reactor, options| {
+        let client = Client::with_options(&reactor, options);
+        let ask = async |n: usize| {
+            text(client.get(format!("https://localhost:8443/{n}")).await?.into_body()).await
+        };
+        assert_eq!(ask(0).await?, "HTTP/2.0 /0");
+        let asked = (1..20).map(&ask);
+        for (n, answer) in futures_util::future::join_all(asked).await.into_iter().enumerate() {
+            assert_eq!(answer?, format!("HTTP/2.0 /{}", n + 1));
+        }
+        assert_eq!(connections(&reactor).await?, 1);
+        // The system trusts nobody of that name.
+        let strict = Client::new(&reactor).get("https://localhost:8443/").await;
+        let said = strict.expect_err("it is not trusted").to_string();
+        assert!(said.starts_with("cannot connect to localhost:8443: "), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_proxy_passes_connections_on_and_gets_whole_urls() {
+    secured(async |reactor, options| {
+        let inner = reactor.clone();
+        let proxy = reactor.serve("tcp:3128", async move |mut near: Stream| {
+            let line = near.read_line().await?.unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            while near.read_line().await?.is_some_and(|line| !line.is_empty()) {}
+            if line != "CONNECT localhost:8443 HTTP/1.1" {
+                let status = if line.starts_with("CONNECT") { "403 Forbidden" } else { "200 OK" };
+                let length = line.len();
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{line}");
+                return Ok(near.write_all(answer).await?);
+            }
+            near.write_all("HTTP/1.1 200 Go\r\n\r\n").await?;
+            let far = inner.connect_stream("tcp:127.0.0.1:8443").await?;
+            copy_bidirectional(near, far).await?;
+            Ok(())
+        })?;
+        let client =
+            Client::with_options(&reactor, options.proxy(Some(("localhost".into(), 3128))));
+        let passed = client.get("https://localhost:8443/through").await?;
+        assert_eq!(text(passed.into_body()).await?, "HTTP/2.0 /through");
+        let asked = client.get("http://couplet.test/a?b").await?;
+        assert_eq!(text(asked.into_body()).await?, "GET http://couplet.test/a?b HTTP/1.1");
+        let refused = client.get("https://elsewhere.test/").await.expect_err("it may not");
+        let said = refused.to_string();
+        assert_eq!(said, "the proxy answered \"HTTP/1.1 403 Forbidden\" instead of a connection");
+        drop(client);
+        proxy.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
+    });
+}
