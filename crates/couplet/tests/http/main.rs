@@ -4,4 +4,5 @@ mod client;
 mod curl;
 mod kit;
 mod serving;
+mod simulated;
 mod times;
