@@ -9,6 +9,7 @@ use clap::builder::{Styles, styling::AnsiColor};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use couplet::endpoints::ServerEndpoint;
+use couplet::http::Uri;
 use couplet::sim::Weather;
 use tracing_subscriber::filter::Targets;
 
@@ -93,6 +94,24 @@ const ECHO_EXAMPLE: &str = listening!(
 
 A client that reads slowly is read from slowly."
 );
+
+const HTTP_SERVE_EXAMPLE: &str = listening!(
+    "  couplet serve --listen 8000                 the folder you are in
+  couplet serve site --listen tls:8443:cert=server.pem:key=server.key:alpn=h2,http/1.1
+  couplet get http://localhost:8000/
+
+HTTP/1.1, and HTTP/2 where the client asks for it. Ranges and conditional requests are answered; a
+folder with an index.html is that page, any other one a list of its files without hidden ones. -v
+logs each request."
+);
+
+const HTTP_GET_EXAMPLE: &str = "\
+Example:
+  couplet get https://example.com/
+  couplet get -o poem.txt http://localhost:8000/poem.txt
+
+Redirections are followed. Exit codes: 0 success; 1 there is no answer, or its status is 400 or more
+(then its body is printed nevertheless); 2 usage error; 130 or 143 interrupted.";
 
 const CONNECT_EXAMPLE: &str = "\
 Example:
@@ -278,6 +297,12 @@ pub(crate) enum Command {
     /// Join each connection to one endpoint to a new connection to another
     #[command(after_help = FORWARD_EXAMPLE)]
     Forward(Forward),
+    /// Serve the files of a folder over HTTP
+    #[command(after_help = HTTP_SERVE_EXAMPLE)]
+    Serve(HttpServe),
+    /// Fetch a URL, and print it
+    #[command(after_help = HTTP_GET_EXAMPLE)]
+    Get(HttpGet),
     /// A line chat for people at terminals
     #[command(after_help = CHAT_EXAMPLE)]
     Chat(Chat),
@@ -543,6 +568,59 @@ pub(crate) struct Forward {
     pub(crate) max_connections: Option<usize>,
     #[command(flatten)]
     pub(crate) drain: Drain,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HttpServe {
+    /// The folder
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) folder: PathBuf,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HttpGet {
+    /// A URL of http: or https:, or what follows http://
+    #[arg(value_name = "URL", value_parser = url)]
+    pub(crate) url: Uri,
+    /// Write to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print the head of the answer, too
+    #[arg(short, long)]
+    pub(crate) include: bool,
+    /// Ask for the head of the answer alone
+    #[arg(short = 'I', long)]
+    pub(crate) head: bool,
+    /// Trust the certificates in this PEM file, instead of those that the system trusts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Go through this proxy
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    pub(crate) proxy: Option<(String, u16)>,
+    /// Give up when no answer has begun after this many seconds [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// A URL that a client can ask for.
+fn url(text: &str) -> Result<Uri, String> {
+    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = whole.parse::<Uri>().map_err(|error| error.to_string())?;
+    match url.scheme_str() {
+        Some("http" | "https") if url.host().is_some_and(|host| !host.is_empty()) => Ok(url),
+        _ => Err("expected a URL, as in https://example.com/".to_owned()),
+    }
+}
+
+/// A host and a port, such as `proxy.test:3128`.
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    match split.filter(|(host, _)| !host.is_empty()) {
+        Some((host, port)) => Ok((host.trim_matches(['[', ']']).to_owned(), port)),
+        None => Err("expected a host and a port, as in proxy.test:3128".to_owned()),
+    }
 }
 
 #[derive(Args, Debug)]

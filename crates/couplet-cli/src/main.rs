@@ -14,6 +14,7 @@ mod echo;
 mod endpoint;
 mod exit;
 mod forward;
+mod http;
 mod known;
 #[cfg(test)]
 mod late;
@@ -50,6 +51,8 @@ fn main() -> ExitCode {
         Command::Connect(options) => connect::run(options),
         Command::Echo(options) => echo::run(options),
         Command::Forward(options) => forward::run(options),
+        Command::Serve(options) => http::files::run(options),
+        Command::Get(options) => http::get::run(options),
         Command::Chat(options) => chat::run(options),
         Command::Cert(options) => cert::run(&options),
         Command::Sim(options) => sim::run(options, &cli.logging),

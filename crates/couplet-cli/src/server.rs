@@ -1,6 +1,9 @@
 //! What the server commands share: listen, print where, run until stopped.
 
-use couplet::{IntoFactory, LoopOptions};
+use std::sync::Arc;
+
+use couplet::endpoints::ServerEndpoint;
+use couplet::{IntoFactory, LoopOptions, Port, Reactor};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::Listen;
@@ -25,17 +28,27 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-/// Serves `factory` on each endpoint, or on a free local port if none is given. On SIGTERM its
-/// connections are asked to finish.
+/// Serves `factory` on each endpoint: see [`run_with`].
 pub(crate) fn run<K>(listen: Listen, factory: impl IntoFactory<K> + Clone) -> Result<(), Exit> {
-    let draining = LoopOptions::default().drain(listen.drain.time);
+    let start = |reactor: &Reactor, endpoint| reactor.listen(endpoint, factory.clone());
+    run_with(LoopOptions::default(), listen, start)
+}
+
+/// Listens by `start` on each endpoint, or on a free local port if none is given. On SIGTERM
+/// connections are asked to finish.
+pub(crate) fn run_with(
+    options: LoopOptions,
+    listen: Listen,
+    start: impl Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>,
+) -> Result<(), Exit> {
+    let draining = options.drain(listen.drain.time);
     let l = signalled_loop(draining, output::tell)?;
     let mut told = Ok(());
     l.run(|reactor| {
         // All or none: no port is announced that closes immediately because another failed.
         let listening = endpoint::or_any(listen.endpoints)
             .into_iter()
-            .map(|endpoint| reactor.listen(endpoint, factory.clone()))
+            .map(|endpoint| start(reactor, endpoint))
             .collect::<couplet::Result<Vec<_>>>()?;
         told = listening.iter().try_for_each(output::listening);
         if told.is_err() {

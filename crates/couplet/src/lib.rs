@@ -56,7 +56,8 @@
 //! | TCP and UNIX servers and clients, [`endpoints`], names, happy eyeballs | UDP, except in [`sim`] |
 //! | [layers]: TLS, the PROXY protocol, throttles, traffic logs, and your own | processes |
 //! | [`Deferred`]s, which are futures; tasks; [streams](stream) for `async`; timed calls | io_uring |
-//! | [framing](protocols): lines, netstrings, length-prefixed strings, and your own with [`Framer`](protocols::Framer) | HTTP and other application protocols |
+//! | [framing](protocols): lines, netstrings, length-prefixed strings, and your own with [`Framer`](protocols::Framer) | other application protocols |
+//! | HTTP/1.1 and HTTP/2 by hyper, for axum and any service of tower: the feature `http` | |
 //! | [relays and policies](protocols): reconnecting, connection and message limits | |
 //! | threads: [`Remote`], [`Reactor::defer_to_thread`]; `Reactor::watch` for file descriptors | |
 //! | [`testing`] and the simulator, [`sim`] | |
@@ -83,6 +84,7 @@
 //! | cancel, or limit the time of something | the chapter [`manual::cancellation`] |
 //! | wait for results | [`defer`]: Deferreds, which are also futures; locks, events and queues |
 //! | use ready-made reconnecting and policies | [`protocols`] |
+//! | serve HTTP by an axum router, or ask for a URL | the chapter `manual::http` |
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | repeat something | [`LoopingCall`] |
 //! | do long work without holding up the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
@@ -110,7 +112,7 @@
 //! | `sim` | by default | [`sim`]; it implies `testing` |
 //! | `tls` | by default | `layers::tls`, with the cryptography of aws-lc-rs |
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
-//! | `http` | | `http`, servers of HTTP/1.1 and HTTP/2 by hyper |
+//! | `http` | | `http`: servers and clients of HTTP/1.1 and HTTP/2, by hyper |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
 //! | `tokio` | | `embed`, a loop inside a runtime of tokio; `LoopOptions::tokio`, a runtime around a loop |

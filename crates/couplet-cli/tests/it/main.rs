@@ -15,6 +15,7 @@ mod forward;
 mod get;
 mod get_output;
 mod get_transform;
+mod http;
 mod inherited;
 mod kit;
 mod peers;

@@ -63,7 +63,9 @@ use tower_service::Service;
 
 pub use body::{Body, BodyError};
 pub use client::{Client, ClientOptions, HttpError};
-pub use http::{Request, Response};
+pub use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 pub use local::{LocalAnswer, LocalService, local};
 pub use options::HttpOptions;
 #[cfg(all(unix, feature = "tokio"))]

@@ -16,6 +16,7 @@
 //! | [`stopping`] | the order of a shutdown, signals, draining, exit codes |
 //! | [`threads`] | blocking work, calls from other threads, many cores |
 //! | [`beside_tokio`] | libraries that need tokio: a loop inside tokio, or tokio around a loop |
+//! | `http` | an axum application on a loop, its limits, its end, its clients, and its tests |
 //! | [`embedding`] | a loop inside any other loop |
 //! | [`testing`] | testing your protocol, without sockets and without waiting |
 //! | [`simulator`] | assertions that hold in any weather |
@@ -35,6 +36,8 @@ pub mod endpoints;
 pub mod first_steps;
 pub mod framing;
 pub mod half_close;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod layers;
 pub mod shared_state;
 pub mod simulator;
