@@ -112,6 +112,7 @@
 //! | `sim` | by default | [`sim`]; it implies `testing` |
 //! | `tls` | by default | `layers::tls`, with the cryptography of aws-lc-rs |
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
+//! | `sim-tokio` | | `Sim::host_with_tokio`, tokio's tasks and timers in the simulator |
 //! | `http` | | `http`: servers and clients of HTTP/1.1 and HTTP/2, by hyper |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |

@@ -100,5 +100,6 @@
 //! ## In the simulator
 //!
 //! The same router runs in [`sim`](super::simulator), with its clients, in any weather: time is virtual,
-//! the `date` header too, and a seed gives the same trace. A handler that uses
-//! `tokio::spawn` or `tokio::time` does not run there.
+//! the `date` header too, and a seed gives the same trace. With the feature `sim-tokio` a host can bring
+//! a runtime (`Sim::host_with_tokio`): then `tokio::spawn`, `tokio::time` and `tokio::sync` work in its
+//! handlers, on virtual time. A `tokio::select!` must be `biased` there, or a seed may give several traces.

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "sim-tokio")]
+use super::runtime::Paused;
 use super::runtime::Runtime;
 use super::table::Resource;
 use super::tasks::Tasks;
@@ -162,6 +164,9 @@ pub struct Loop {
     /// Whether a run handles signals.
     signals: bool,
     runtime: Runtime,
+    /// The runtime's clock, where the simulator is its time.
+    #[cfg(feature = "sim-tokio")]
+    paused: Option<Paused>,
 }
 
 impl Loop {
@@ -200,7 +205,40 @@ impl Loop {
         let reactor = Reactor::new(driver.world(), Tasks::new(driver.waker()));
         reactor.watch_stalls(&options);
         let core = Core::new(reactor, &options);
-        Loop { driver: Box::new(driver), core, signals: options.signals, runtime }
+        Loop {
+            driver: Box::new(driver),
+            core,
+            signals: options.signals,
+            runtime,
+            #[cfg(feature = "sim-tokio")]
+            paused: None,
+        }
+    }
+
+    /// Enters a runtime of tokio whose clock follows the loop's.
+    #[cfg(feature = "sim-tokio")]
+    pub(crate) fn bring_paused_tokio(&mut self) -> io::Result<()> {
+        let (runtime, paused) = Runtime::paused(self.core.reactor.fresh_time())?;
+        self.runtime = runtime;
+        self.paused = Some(paused);
+        Ok(())
+    }
+
+    /// Lets the runtime's tasks run until now.
+    #[cfg(feature = "sim-tokio")]
+    pub(crate) fn run_paused_tokio(&mut self) {
+        if let Some(paused) = &mut self.paused {
+            paused.pass(&self.runtime, self.core.reactor.fresh_time());
+        }
+    }
+
+    /// When the runtime's tasks are to run again, if any task may wait for its timers.
+    #[cfg(feature = "sim-tokio")]
+    pub(crate) fn next_of_paused_tokio(&self) -> Option<Instant> {
+        let paused = self.paused.as_ref()?;
+        let has_tasks =
+            self.core.reactor.records.tasks.borrow().len() > 0 || self.runtime.has_tasks();
+        has_tasks.then(|| paused.next())
     }
 
     /// A handle to this loop.

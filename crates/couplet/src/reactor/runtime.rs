@@ -2,6 +2,8 @@
 //! `tokio`): entered around whatever the loop calls.
 
 use std::io;
+#[cfg(feature = "sim-tokio")]
+use std::time::{Duration, Instant};
 
 use super::LoopOptions;
 #[cfg(feature = "tokio")]
@@ -30,6 +32,53 @@ impl Runtime {
     /// Enters the runtime, until the result is dropped.
     pub(super) fn enter(&self) -> impl Sized {
         self.tokio.as_ref().map(tokio::runtime::Runtime::enter)
+    }
+}
+
+/// A runtime whose clock stands, until [`pass`](Paused::pass) lets it go on.
+#[cfg(feature = "sim-tokio")]
+pub(super) struct Paused {
+    /// The loop's time when its clock began.
+    begun: Instant,
+    clock: tokio::time::Instant,
+    /// The milliseconds that have passed: its timers count no less.
+    passed: u64,
+}
+
+#[cfg(feature = "sim-tokio")]
+impl Runtime {
+    /// A runtime in this thread, whose clock begins at this time of the loop.
+    pub(super) fn paused(begun: Instant) -> io::Result<(Runtime, Paused)> {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let tokio = builder.enable_time().start_paused(true).build()?;
+        let clock = tokio.block_on(async { tokio::time::Instant::now() });
+        Ok((Runtime { tokio: Some(tokio) }, Paused { begun, clock, passed: 0 }))
+    }
+
+    /// Whether a task of the runtime is not over.
+    pub(super) fn has_tasks(&self) -> bool {
+        self.tokio.as_ref().is_some_and(|tokio| tokio.metrics().num_alive_tasks() > 0)
+    }
+}
+
+#[cfg(feature = "sim-tokio")]
+impl Paused {
+    /// Runs the tasks that can run, and lets time pass until then: timers fire one after another, each
+    /// at its time. Less than a millisecond is none.
+    pub(super) fn pass(&mut self, runtime: &Runtime, until: Instant) {
+        let Some(tokio) = &runtime.tokio else { return };
+        let passed = until.saturating_duration_since(self.begun).as_millis() as u64;
+        if passed > self.passed {
+            self.passed = passed;
+            // It sleeps only when nothing else can run, and then its clock jumps.
+            let wake = self.clock + Duration::from_millis(passed);
+            tokio.block_on(async { tokio::time::sleep_until(wake).await });
+        }
+    }
+
+    /// When something may happen again.
+    pub(super) fn next(&self) -> Instant {
+        self.begun + Duration::from_millis(self.passed + 1)
     }
 }
 

@@ -56,6 +56,9 @@ struct Running {
     started: bool,
     /// It has been started at least once.
     ran: bool,
+    /// It brings a runtime of tokio.
+    #[cfg(feature = "sim-tokio")]
+    has_tokio: bool,
 }
 
 impl Sim {
@@ -134,7 +137,30 @@ impl Sim {
             l: None,
             started: false,
             ran: false,
+            #[cfg(feature = "sim-tokio")]
+            has_tokio: false,
         });
+        host
+    }
+
+    /// [`host`](Self::host) for a program that uses tokio: `tokio::spawn`, `tokio::time` and
+    /// `tokio::sync` work, and time is virtual for them too. Its sockets do not: connections are
+    /// Couplet's.
+    ///
+    /// Tasks of tokio run, and its timers fire, at whole milliseconds. A crash drops them with the program.
+    /// A `tokio::select!` that is not `biased` draws from a source that no seed determines.
+    ///
+    /// # Panics
+    ///
+    /// The world does when it runs inside of another runtime of tokio.
+    #[cfg(feature = "sim-tokio")]
+    pub fn host_with_tokio(
+        &mut self,
+        name: &str,
+        program: impl Fn(&Reactor) -> Result<()> + 'static,
+    ) -> Host {
+        let host = self.host(name, program);
+        self.programs[host.0 as usize].has_tokio = true;
         host
     }
 
@@ -499,7 +525,11 @@ impl Sim {
     fn turn(&mut self, host: u32) {
         // Taken out of the list, so that nothing is borrowed while user code runs.
         let Some(mut l) = self.programs[host as usize].l.take() else { return };
-        let running = secured(l.reactor(), || l.turn(None));
+        let running = secured(l.reactor(), || {
+            #[cfg(feature = "sim-tokio")]
+            l.run_paused_tokio();
+            l.turn(None)
+        });
         if let Some(text) = l.broken_bound() {
             let name = self.name(Host(host));
             self.kernel.borrow_mut().violate(format!("{name}: {text}"));
@@ -507,6 +537,8 @@ impl Sim {
         match running {
             Ok(true) => {
                 let next = l.next_turn();
+                #[cfg(feature = "sim-tokio")]
+                let next = next.into_iter().chain(l.next_of_paused_tokio()).min();
                 self.programs[host as usize].l = Some(l);
                 let mut kernel = self.kernel.borrow_mut();
                 if kernel.hosts[host as usize].has_news() {
@@ -526,6 +558,10 @@ impl Sim {
         let Some(program) = self.programs[host as usize].program.clone() else { return };
         let driver = SimDriver::new(&self.kernel, host);
         let mut l = Loop::with_driver(driver, LoopOptions::default().signals(true));
+        #[cfg(feature = "sim-tokio")]
+        if self.programs[host as usize].has_tokio {
+            l.bring_paused_tokio().expect("a runtime without threads and sockets");
+        }
         l.keep_places();
         let kernel = self.kernel.clone();
         l.wrap_protocols(move |key, protocol| witness::watch(&kernel, host, key, protocol));

@@ -1,5 +1,7 @@
 //! An axum application and its clients in the simulator.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +10,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use couplet::http::{Client, ClientOptions, Request};
-use couplet::sim::Sim;
+use couplet::sim::{Fault, Sim};
 use couplet::{Reactor, Result};
 
 const CLIENTS: usize = 5;
@@ -72,4 +74,85 @@ fn a_seed_gives_one_trace_with_http_in_it() {
         assert_eq!(first, world(seed, in_a_storm), "seed {seed}");
     }
     assert_ne!(world(6, false), world(7, false));
+}
+
+/// Handlers that spawn, sleep, lock and wait, as if tokio were there.
+fn busy() -> Router {
+    let locked = Arc::new(tokio::sync::Mutex::new(0));
+    let slow = async move || {
+        let begun = tokio::time::Instant::now();
+        let mut served = locked.lock().await;
+        *served += 1;
+        let (tell, told) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let _ = tell.send("spawned");
+        });
+        let mut every = tokio::time::interval(Duration::from_millis(100));
+        for _ in 0..3 {
+            every.tick().await;
+        }
+        let late = tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await;
+        let said = told.await.unwrap_or("dropped");
+        let took = begun.elapsed().as_millis();
+        format!("{said}, number {served}, {}, {took} ms", late.is_err())
+    };
+    Router::new().route("/", get(slow))
+}
+
+/// What each client of a busy server hears, and the trace of the world.
+fn busy_world(seed: u64, crashes: bool) -> (Vec<String>, u64) {
+    let mut sim = Sim::new(seed);
+    let server = sim.host_with_tokio("busy", |reactor| {
+        reactor.serve_http("tcp:8000", busy())?;
+        Ok(())
+    });
+    let heard = Rc::<RefCell<Vec<String>>>::default();
+    for n in 0..3 {
+        let heard = heard.clone();
+        sim.host(&format!("client{n}"), move |reactor| {
+            let (client, heard) = (Client::new(reactor), heard.clone());
+            let inner = reactor.clone();
+            let asking = async move {
+                loop {
+                    let answer = async {
+                        let body = client.get("http://busy:8000/").await?.into_body();
+                        Ok::<_, couplet::Failure>(body.bytes(1000).await?)
+                    };
+                    if let Ok(answer) = answer.await {
+                        heard.borrow_mut().push(String::from_utf8_lossy(&answer).into_owned());
+                        return Ok(());
+                    }
+                    inner.sleep(Duration::from_millis(500)).await?;
+                }
+            };
+            reactor.spawn(asking).detach();
+            Ok(())
+        });
+    }
+    if crashes {
+        sim.fault(Duration::from_millis(700), Duration::from_secs(1), Fault::Crash(server));
+    }
+    sim.run_for(Duration::from_secs(60)).expect("it holds");
+    sim.finish().expect("it ends");
+    (heard.take(), sim.hash())
+}
+
+#[test]
+fn tasks_and_timers_of_tokio_have_virtual_time() {
+    let (heard, hash) = busy_world(1, false);
+    let took = |n: usize| heard[n].rsplit(", ").next().unwrap_or_default().to_owned();
+    assert_eq!(heard.len(), 3);
+    assert_eq!(heard[0], format!("spawned, number 1, true, {}", took(0)));
+    // One after the other, for 1.2 s each.
+    for (n, range) in [(0, 1190..1210), (1, 2380..2420), (2, 3570..3630)] {
+        let ms: u64 = took(n).trim_end_matches(" ms").parse().expect("a number");
+        assert!(range.contains(&ms), "{heard:?}");
+    }
+    assert_eq!(busy_world(1, false), (heard, hash));
+    // With the program its tasks are gone, and its lock.
+    let (heard, hash) = busy_world(2, true);
+    assert_eq!(heard.len(), 3);
+    assert!(heard[0].starts_with("spawned, number 1"), "{heard:?}");
+    assert_eq!(busy_world(2, true), (heard, hash));
 }
