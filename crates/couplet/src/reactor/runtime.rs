@@ -5,6 +5,9 @@ use std::io;
 #[cfg(feature = "sim-tokio")]
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "sim-tokio")]
+use tokio::time::{sleep, sleep_until};
+
 use super::LoopOptions;
 #[cfg(feature = "tokio")]
 use crate::panics::caught;
@@ -51,7 +54,7 @@ impl Runtime {
     pub(super) fn paused(begun: Instant) -> io::Result<(Runtime, Paused)> {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let tokio = builder.enable_time().start_paused(true).build()?;
-        let clock = tokio.block_on(async { tokio::time::Instant::now() });
+        let clock = tokio.block_on(async { sleep(Duration::ZERO).deadline() });
         Ok((Runtime { tokio: Some(tokio) }, Paused { begun, clock, passed: 0 }))
     }
 
@@ -72,7 +75,7 @@ impl Paused {
             self.passed = passed;
             // It sleeps only when nothing else can run, and then its clock jumps.
             let wake = self.clock + Duration::from_millis(passed);
-            tokio.block_on(async { tokio::time::sleep_until(wake).await });
+            tokio.block_on(async { sleep_until(wake).await });
         }
     }
 
