@@ -1,30 +1,75 @@
 //! The bodies of requests, and those of answers.
 
+use std::cell::Cell;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::homing::Homing;
 use super::watch::Exchange;
+use crate::{DelayedCall, Reactor};
 
 /// The body of a request, or of an answer to one, as it arrives: what is not read stays with the peer.
-#[derive(Debug)]
 pub struct Body {
     incoming: Incoming,
     /// `None` where there is nothing to wait for.
     progress: Option<Arc<Progress>>,
+    /// Where no connection's watch looks after it.
+    patience: Option<Homing<Ending>>,
+}
+
+/// Looks at a body from time to time, until it is dropped.
+struct Patience {
+    progress: Arc<Progress>,
+    limit: Duration,
+    /// The pieces that had come when the service was last seen to wait.
+    pieces: Cell<Option<usize>>,
+    timer: Cell<Option<DelayedCall>>,
+    reactor: Reactor,
+}
+
+/// Ends it.
+struct Ending(Rc<Patience>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(timer) = self.0.timer.take() {
+            timer.cancel();
+        }
+    }
+}
+
+impl Patience {
+    fn look_later(self: &Rc<Self>) {
+        self.pieces.set(self.progress.awaited());
+        let weak = Rc::downgrade(self);
+        let call = self.reactor.call_later(self.limit, move || {
+            let Some(this) = weak.upgrade() else { return };
+            match this.progress.awaited() {
+                Some(pieces) if this.pieces.get() == Some(pieces) => this.progress.fail(),
+                _ => this.look_later(),
+            }
+        });
+        self.timer.set(Some(call));
+    }
 }
 
 /// Why a body could not be read to its end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// No more of it came for as long as [`body_timeout`](super::HttpOptions::body_timeout) says.
+    /// No more of it came for as long as `body_timeout` says: the server's
+    /// [option](super::HttpOptions::body_timeout), or the client's
+    /// [one](super::ClientOptions::body_timeout).
     #[error("no more of the body came in time")]
     TimedOut,
     /// It is longer than [`Body::bytes`] was to take.
@@ -80,7 +125,17 @@ impl Body {
     pub(super) fn new(incoming: Incoming) -> (Body, Option<Arc<Progress>>) {
         let is_empty = http_body::Body::is_end_stream(&incoming);
         let progress = (!is_empty).then(Arc::<Progress>::default);
-        (Body { incoming, progress: progress.clone() }, progress)
+        (Body { incoming, progress: progress.clone(), patience: None }, progress)
+    }
+
+    /// Limits how long it may pause while it is awaited: it fails after once to twice this time.
+    pub(super) fn limit(&mut self, reactor: &Reactor, limit: Duration) {
+        let Some(progress) = self.progress.clone() else { return };
+        let (pieces, timer, reactor) = (Cell::default(), Cell::default(), reactor.clone());
+        let patience =
+            Rc::new(Patience { progress, limit, pieces, timer, reactor: reactor.clone() });
+        patience.look_later();
+        self.patience = Some(Homing::new(&reactor, Ending(patience)));
     }
 
     /// The next piece of it, as it came; `None` at its end. Trailers are passed over.
@@ -119,6 +174,12 @@ impl Body {
     }
 }
 
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("incoming", &self.incoming).finish_non_exhaustive()
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
@@ -140,6 +201,7 @@ impl http_body::Body for Body {
                 progress.pieces.fetch_add(1, Ordering::AcqRel);
                 if piece.is_none() || http_body::Body::is_end_stream(&this.incoming) {
                     progress.has_ended.store(true, Ordering::Release);
+                    this.patience = None;
                 }
             }
         }

@@ -180,6 +180,32 @@ fn a_silent_server_costs_the_time_limit() {
 }
 
 #[test]
+fn a_body_that_stops_fails_where_it_is_read() {
+    let stops = async |mut stream: Stream| {
+        while !stream.read_line().await?.unwrap_or_default().is_empty() {}
+        stream.write_all("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await?;
+        // Until the client has given up.
+        let _ = stream.read_to_end(&mut Vec::new(), 100).await;
+        Ok(())
+    };
+    scripted(stops, async |reactor| {
+        let options = ClientOptions::default().body_timeout(secs(5));
+        let client = Client::with_options(&reactor, options);
+        let mut body = client.get(URL).await?.into_body();
+        // Who does not read has time.
+        reactor.sleep(secs(100)).await?;
+        assert_eq!(body.next().await?.as_deref(), Some(&b"half"[..]));
+        reactor.sleep(secs(100)).await?;
+        let begun = reactor.now();
+        let late = body.next().await;
+        assert!(matches!(late, Err(BodyError::TimedOut)), "{late:?}");
+        let took = reactor.now() - begun;
+        assert!(took >= secs(5) && took <= secs(10), "{took:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn nonsense_for_an_answer_is_an_error() {
     let nonsense = async |mut stream: Stream| {
         stream.read_line().await?;

@@ -13,6 +13,10 @@ use couplet::http::{Client, ClientOptions, Request};
 use couplet::sim::{Fault, Sim};
 use couplet::{Reactor, Result};
 
+#[path = "../../examples/axum_in_a_storm/main.rs"]
+#[allow(dead_code, reason = "its main tries more seeds")]
+mod storm;
+
 const CLIENTS: usize = 5;
 const REQUESTS: usize = 20;
 
@@ -157,4 +161,12 @@ fn tasks_and_timers_of_tokio_have_virtual_time() {
     assert_eq!(heard.len(), 3);
     assert!(heard[0].starts_with("spawned, number 1"), "{heard:?}");
     assert_eq!(busy_world(2, true), (heard, hash));
+}
+
+#[test]
+fn the_bug_of_the_example_is_found_and_its_mending_holds() {
+    let (_, report) = storm::failure(0..100, false).expect("a seed that fails");
+    assert!(report.contains("bookings of 10 orders"), "{report}");
+    assert!(report.contains("of the weather are enough"), "{report}");
+    assert_eq!(storm::failure(0..300, true), None);
 }

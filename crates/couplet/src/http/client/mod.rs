@@ -151,7 +151,8 @@ impl Client {
             match sender.send(request).await {
                 Ok(answer) => {
                     let (head, incoming) = answer.into_parts();
-                    let (body, progress) = Body::new(incoming);
+                    let (mut body, progress) = Body::new(incoming);
+                    body.limit(&self.inner.reactor, self.inner.options.body_timeout);
                     self.keep(origin, sender, progress);
                     return Ok(Response::from_parts(head, body));
                 }

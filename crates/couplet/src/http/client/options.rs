@@ -14,6 +14,9 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// How long an answer's head may take, redirections included: 60 s unless set.
     pub timeout: Option<Duration>,
+    /// How long the body of an answer may pause while it is awaited: 60 s unless set. Reading it fails
+    /// after once to twice this time.
+    pub body_timeout: Duration,
     /// How long a connection is kept after an answer: 60 s unless set.
     pub keep_alive: Duration,
     /// The most connections to one server that are kept: 32 unless set.
@@ -33,6 +36,7 @@ impl Default for ClientOptions {
         ClientOptions {
             connect_timeout: Duration::from_secs(30),
             timeout: Some(Duration::from_secs(60)),
+            body_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(60),
             max_idle: 32,
             max_redirects: 10,
@@ -48,7 +52,9 @@ super::super::options::setters! { ClientOptions:
     connect_timeout: Duration;
     /// Sets how long an answer's head may take.
     timeout: Option<Duration>;
-    /// Sets how long an idle connection is kept.
+    /// Sets how long the body of an answer may pause.
+    body_timeout: Duration;
+    /// Sets how long a connection is kept after an answer.
     keep_alive: Duration;
     /// Sets the most connections to one server that are kept.
     max_idle: usize;

@@ -159,7 +159,9 @@ fn each_example_is_short_and_listed_and_run_by_a_test() {
         let words = path.trim_end_matches(".rs").split('/').filter(|word| *word != "main");
         let is_run = |word: &str| {
             // As a program, or as a part of a test.
-            tests.contains(&format!("\"{word}\"")) || tests.contains(&format!("/{word}.rs\""))
+            let forms =
+                [format!("\"{word}\""), format!("/{word}.rs\""), format!("/{word}/main.rs\"")];
+            forms.iter().any(|form| tests.contains(form))
         };
         for word in words.filter(|word| !is_run(word)) {
             broken
