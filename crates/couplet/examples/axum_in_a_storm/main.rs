@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use couplet::sim::{Sim, Trial, Weather};
 use couplet::{Failure, Reactor, Result};
@@ -58,11 +58,10 @@ fn main() -> ExitCode {
         Some((_, report)) => println!("{report}\n"),
         None => return ExitCode::FAILURE,
     }
-    let begun = Instant::now();
     if let Some((_, report)) = failure(0..10_000, true) {
         println!("mended, but: {report}");
         return ExitCode::FAILURE;
     }
-    println!("mended: nothing is booked twice with 10 000 seeds, in {:.1?}", begun.elapsed());
+    println!("mended: nothing is booked twice with 10 000 seeds");
     ExitCode::SUCCESS
 }
