@@ -48,6 +48,7 @@ pub(super) struct Watch {
     /// Law 9: at most [`PIECES`].
     lent: RefCell<VecDeque<Bytes>>,
     timer: Cell<Option<DelayedCall>>,
+    next_look: Cell<Instant>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -71,23 +72,27 @@ pub(super) enum Asked {
 
 impl Watch {
     pub(super) fn new(transport: &Transport, options: &Rc<HttpOptions>) -> Rc<Watch> {
+        let now = transport.reactor().now();
         let watch = Rc::new(Watch {
             transport: transport.clone(),
             options: options.clone(),
             is_http1: Cell::new(true),
             in_flight: Cell::new(0),
             in_head: Cell::new(false),
-            since: Cell::new(transport.reactor().now()),
-            is_parked: Cell::new(true),
+            since: Cell::new(now),
+            // Most begin with a request.
+            is_parked: Cell::new(false),
             is_read: Cell::new(true),
             asked: Cell::default(),
             blocked: Cell::default(),
             bodies: RefCell::default(),
             lent: RefCell::default(),
             timer: Cell::default(),
+            next_look: Cell::new(now),
             task: RefCell::default(),
         });
-        watch.arm(watch.transport.reactor().now());
+        watch.arm(now);
+        watch.set_parked(true);
         watch
     }
 
@@ -157,10 +162,11 @@ impl Watch {
             self.bodies.take();
             self.forget_pieces();
         }
-        if self.is_parked.replace(is_parked) && !is_parked {
-            // It is to be looked at sooner.
+        self.is_parked.set(is_parked);
+        let now = self.transport.reactor().now();
+        if !is_parked && self.next_look.get() > now + PARKED_AFTER {
             self.cancel_timer();
-            self.arm(self.transport.reactor().now());
+            self.arm(now);
         }
     }
 
@@ -216,6 +222,7 @@ impl Watch {
         let weak = Rc::downgrade(self);
         let call = self.transport.reactor().call_later(next, move || Watch::look(&weak));
         self.timer.set(Some(call));
+        self.next_look.set(now + next);
     }
 
     fn look(weak: &Weak<Watch>) {
