@@ -11,47 +11,68 @@
 #[path = "rows/program.rs"]
 #[allow(dead_code, reason = "the servers are parts of this benchmark")]
 mod program;
+#[path = "rows/secure.rs"]
+mod secure;
 #[path = "rows/served.rs"]
 mod served;
 #[path = "rows/spread.rs"]
 mod spread;
 
 use std::convert::Infallible;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustls::client::Resumption;
+use secure::Folder;
 use served::{Result, Row, Server};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 const MEGABYTE: usize = 1024 * 1024;
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--serve", "couplet"] => return serve_couplet(),
-        ["--serve", "tokio"] => return serve_tokio(),
+        ["--serve", "couplet", folder] => return serve_couplet(folder),
+        ["--serve", "tokio", folder] => return serve_tokio(folder),
         _ => {}
     }
     let wanted = words.into_iter().find(|word| !word.starts_with('-')).unwrap_or_default();
     let (servers_cpu, load_cpu) = program::processors()?;
     servers_cpu.map(program::pin).transpose()?;
     let this = std::env::current_exe()?;
-    let start = |name, word| Server::start(name, Command::new(&this).args(["--serve", word]));
-    let servers = [start("couplet::http", "couplet")?, start("hyper on tokio", "tokio")?];
+    let folder = Folder::new()?;
+    let path = folder.0.display().to_string();
+    let start = |name, word, folder: &str| {
+        Server::start(name, Command::new(&this).args(["--serve", word, folder]))
+    };
+    let servers = [start("couplet::http", "couplet", "")?, start("hyper on tokio", "tokio", "")?];
+    let secure =
+        [start("couplet::http", "couplet", &path)?, start("hyper, tokio-rustls", "tokio", &path)?];
     load_cpu.map(program::pin).transpose()?;
+    let trusting = secure::client(&folder.0, Resumption::in_memory_sessions(8))?;
     let rows: [Row<'_>; 5] = [
-        ("hello, 1 connection", &|server| requests(server, "/", 1, 1, 4000)),
-        ("hello, 50 connections", &|server| requests(server, "/", 50, 1, 200)),
-        ("hello, 50 connections, 16 in flight", &|server| requests(server, "/", 50, 16, 20)),
-        ("body of a MB", &|server| requests(server, "/much", 4, 1, 40)),
+        ("hello, 1 connection", &|server| requests(server, &connect, "/", 1, 1, 4000)),
+        ("hello, 50 connections", &|server| requests(server, &connect, "/", 50, 1, 200)),
+        ("hello, 50 connections, 16 in flight", &|server| {
+            requests(server, &connect, "/", 50, 16, 20)
+        }),
+        ("body of a MB", &|server| requests(server, &connect, "/much", 4, 1, 40)),
         ("connection of one request", &short),
     ];
-    served::compare(&servers, &rows, &wanted)
+    served::compare(&servers, &rows, &wanted)?;
+    let to = |server: &Server| secure::connect(server.address, &trusting);
+    let rows: [Row<'_>; 2] = [
+        ("hello over TLS, 50 connections", &|server| requests(server, &to, "/", 50, 1, 200)),
+        ("body of a MB over TLS", &|server| requests(server, &to, "/much", 4, 1, 40)),
+    ];
+    served::compare(&secure, &rows, &wanted)
 }
 
 fn get(path: &str) -> String {
@@ -59,7 +80,7 @@ fn get(path: &str) -> String {
 }
 
 /// Reads an answer with a Content-Length.
-fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<()> {
+fn read_answer(stream: &mut impl Read, buffer: &mut Vec<u8>) -> Result<()> {
     let mut piece = [0; 64 * 1024];
     loop {
         if let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") {
@@ -85,15 +106,16 @@ fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<()> {
     }
 }
 
-fn connect(to: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect(to)?;
+fn connect(server: &Server) -> Result<TcpStream> {
+    let stream = TcpStream::connect(server.address)?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
 /// Requests on many connections at once, so many in flight on each. Returns nanoseconds a request.
-fn requests(
+fn requests<C: Read + Write>(
     server: &Server,
+    connect: &impl Fn(&Server) -> Result<C>,
     path: &str,
     connections: usize,
     in_flight: usize,
@@ -101,7 +123,7 @@ fn requests(
 ) -> Result<f64> {
     let mut clients = Vec::new();
     for _ in 0..connections {
-        clients.push((connect(server.address)?, Vec::new()));
+        clients.push((connect(server)?, Vec::new()));
     }
     let request = get(path).repeat(in_flight);
     let mut before = 0.0;
@@ -127,7 +149,7 @@ fn short(server: &Server) -> Result<f64> {
     const TIMES: usize = 2000;
     let before = server.processor_time()?;
     for _ in 0..TIMES {
-        let mut client = connect(server.address)?;
+        let mut client = connect(server)?;
         client.write_all(get("/").as_bytes())?;
         read_answer(&mut client, &mut Vec::new())?;
     }
@@ -143,17 +165,33 @@ async fn answer<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infalli
     })))
 }
 
-fn serve_couplet() -> Result<()> {
-    couplet::run(|reactor| {
+/// Over TLS with the certificate in a folder, if one is given.
+fn serve_couplet(folder: &str) -> Result<()> {
+    let endpoint = match folder {
+        "" => "tcp:0:interface=127.0.0.1".to_owned(),
+        _ => format!("tls:0:interface=127.0.0.1:cert={folder}/server.pem:key={folder}/server.key"),
+    };
+    couplet::run(move |reactor| {
         let service = tower::service_fn(answer);
-        let port = reactor.serve_http("tcp:0:interface=127.0.0.1", service)?;
+        let port = reactor.serve_http(endpoint, service)?;
         println!("{}", port.host());
         Ok(())
     })?;
     Ok(())
 }
 
-fn serve_tokio() -> Result<()> {
+/// hyper's server of one connection, with the limit that it has by itself.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> io::Result<()> {
+    let serving = hyper::server::conn::http1::Builder::new()
+        .timer(hyper_util::rt::TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), hyper::service::service_fn(answer))
+        .with_upgrades();
+    serving.await.map_err(io::Error::other)
+}
+
+fn serve_tokio(folder: &str) -> Result<()> {
+    let config = (!folder.is_empty()).then(|| secure::server(Path::new(folder))).transpose()?;
+    let acceptor = config.map(|config| tokio_rustls::TlsAcceptor::from(Arc::new(config)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -161,14 +199,13 @@ fn serve_tokio() -> Result<()> {
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
+            let acceptor = acceptor.clone();
+            // A connection's error ends that connection only.
             tokio::spawn(async move {
-                let service = hyper::service::service_fn(answer);
-                // A connection's error ends that connection only.
-                hyper::server::conn::http1::Builder::new()
-                    .timer(hyper_util::rt::TokioTimer::new())
-                    .serve_connection(TokioIo::new(stream), service)
-                    .with_upgrades()
-                    .await
+                match acceptor {
+                    None => serve(stream).await,
+                    Some(acceptor) => serve(acceptor.accept(stream).await?).await,
+                }
             });
         }
     })

@@ -9,27 +9,23 @@
 
 #[path = "rows/program.rs"]
 mod program;
+#[path = "rows/secure.rs"]
+mod secure;
 #[path = "rows/served.rs"]
 mod served;
 #[path = "rows/spread.rs"]
 mod spread;
 
-use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use rustls::ClientConfig;
+use secure::{Folder, client, connect};
 use served::{Result, Row, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-type Client = StreamOwned<ClientConnection, TcpStream>;
-
-const NAME: &str = "couplet.test";
 const HANDSHAKES: usize = 400;
 /// Bytes of a message in bulk.
 const CHUNK: usize = 256 * 1024;
@@ -113,21 +109,6 @@ fn handshakes(server: &Server, config: &Arc<ClientConfig>) -> Result<(f64, f64)>
     Ok((each(opened), each(closed)))
 }
 
-fn client(folder: &Path, resumption: rustls::client::Resumption) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(folder.join("server.pem"))?)?;
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.resumption = resumption;
-    Ok(Arc::new(config))
-}
-
-fn connect(to: SocketAddr, config: &Arc<ClientConfig>) -> Result<Client> {
-    let stream = TcpStream::connect(to)?;
-    stream.set_nodelay(true)?;
-    let tls = ClientConnection::new(config.clone(), ServerName::try_from(NAME)?)?;
-    Ok(StreamOwned::new(tls, stream))
-}
-
 /// The program's own echo.
 fn couplet(folder: &Path) -> Result<Server> {
     program::build()?;
@@ -142,33 +123,9 @@ fn tokio(folder: &Path) -> Result<Server> {
     Server::start("tokio-rustls", Command::new(this).arg("--serve").arg(folder))
 }
 
-/// The certificates.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Folder> {
-        let folder = std::env::temp_dir().join(format!("couplet-bench-{}", std::process::id()));
-        fs::create_dir(&folder)?;
-        let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
-        fs::write(folder.join("server.pem"), made.cert.pem())?;
-        fs::write(folder.join("server.key"), made.signing_key.serialize_pem())?;
-        Ok(Folder(folder))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// The peer: a task and a buffer a connection, with sessions and tickets as ours has them.
 fn serve_tokio(folder: &Path) -> Result<()> {
-    let chain = vec![CertificateDer::from_pem_file(folder.join("server.pem"))?];
-    let key = PrivateKeyDer::from_pem_file(folder.join("server.key"))?;
-    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
-    config.session_storage = rustls::server::ServerSessionMemoryCache::new(1024);
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    let config = secure::server(folder)?;
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {

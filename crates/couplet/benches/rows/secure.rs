@@ -1,0 +1,64 @@
+//! Certificates for benchmarks of TLS, clients that trust them, and the configuration of tokio's servers.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+
+use crate::served::Result;
+
+pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
+
+const NAME: &str = "couplet.test";
+
+/// The certificates.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Result<Folder> {
+        let folder = std::env::temp_dir().join(format!("couplet-bench-{}", std::process::id()));
+        fs::create_dir(&folder)?;
+        let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
+        fs::write(folder.join("server.pem"), made.cert.pem())?;
+        fs::write(folder.join("server.key"), made.signing_key.serialize_pem())?;
+        Ok(Folder(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(crate) fn client(
+    folder: &Path,
+    resumption: rustls::client::Resumption,
+) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("server.pem"))?)?;
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.resumption = resumption;
+    Ok(Arc::new(config))
+}
+
+pub(crate) fn connect(to: SocketAddr, config: &Arc<ClientConfig>) -> Result<Client> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    let tls = ClientConnection::new(config.clone(), ServerName::try_from(NAME)?)?;
+    Ok(StreamOwned::new(tls, stream))
+}
+
+/// With sessions and tickets, as ours has them.
+pub(crate) fn server(folder: &Path) -> Result<ServerConfig> {
+    let chain = vec![CertificateDer::from_pem_file(folder.join("server.pem"))?];
+    let key = PrivateKeyDer::from_pem_file(folder.join("server.key"))?;
+    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+    config.session_storage = rustls::server::ServerSessionMemoryCache::new(1024);
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    Ok(config)
+}
