@@ -50,6 +50,7 @@ mod homing;
 mod io;
 mod local;
 mod options;
+mod refusal;
 #[cfg(all(unix, feature = "tokio"))]
 mod serve;
 mod watch;
