@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
-use couplet::http::{Body, HttpOptions, Request, Response};
+use couplet::http::{Body, BodyError, HttpOptions, Request, Response};
 use couplet::{Bytes, Deferred, Reactor, Result, Stream};
 use http_body_util::{BodyExt, Full};
 use tower::service_fn;
@@ -47,7 +47,10 @@ async fn answer(reactor: Reactor, request: Request<Body>) -> Answer {
         Ok(body) => Response::new(Full::from([line.as_bytes(), &body.to_bytes()].concat())),
         Err(error) => {
             let mut answer = Response::new(Full::from(error.to_string()));
-            *answer.status_mut() = hyper::StatusCode::REQUEST_TIMEOUT;
+            *answer.status_mut() = match error {
+                BodyError::TimedOut => hyper::StatusCode::REQUEST_TIMEOUT,
+                _ => hyper::StatusCode::BAD_REQUEST,
+            };
             answer
         }
     })

@@ -1,5 +1,6 @@
 //! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl.
 
+mod abuse;
 mod answers;
 mod cases;
 mod curl;
@@ -7,3 +8,9 @@ mod kit;
 mod rfc9112;
 mod serving;
 mod times;
+
+#[path = "../counting/mod.rs"]
+mod counting;
+#[path = "../it/logged.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod logged;
