@@ -116,6 +116,11 @@ impl Watch {
         }
     }
 
+    /// Whether what comes is a head, if the body before it was read.
+    pub(super) fn awaits_head(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
     /// Whether the client takes what is written to it.
     #[inline]
     pub(super) fn set_blocked(&self, is_blocked: bool) {
