@@ -82,7 +82,10 @@ where
             Some(Refusal { why, .. }) => self.watch.tell("a request was refused", &why),
             None => refusal::set_host(&mut request),
         }
-        let is_chunked = is_chunked(&request);
+        let is_http1 = request.version() < Version::HTTP_2;
+        // With a Content-Length besides, hyper takes that away, and ends the connection after the
+        // answer: RFC 9112, 6.1.
+        let is_chunked = is_http1 && request.headers().contains_key(header::TRANSFER_ENCODING);
         let is_old = request.version() < Version::HTTP_11;
         let is_head = request.method() == Method::HEAD;
         let (request, progress) = {
@@ -111,7 +114,7 @@ where
             if !head.headers.contains_key(header::DATE) {
                 head.headers.insert(header::DATE, clock.date());
             }
-            let ends = refusal.is_some()
+            let ends = (refusal.is_some() && is_http1)
                 || (is_chunked && !exchange.has_plain_end())
                 || (is_old && body.as_ref().is_some_and(|body| body.size_hint().exact().is_none()));
             if ends {
@@ -169,10 +172,4 @@ where
         return Err(StatusCode::INTERNAL_SERVER_ERROR);
     }
     Ok(answer)
-}
-
-/// Whether a request came in chunks. With a Content-Length besides, hyper takes that away, and ends
-/// the connection after the answer: RFC 9112, 6.1.
-fn is_chunked<B>(request: &Request<B>) -> bool {
-    request.version() < Version::HTTP_2 && request.headers().contains_key(header::TRANSFER_ENCODING)
 }

@@ -19,10 +19,11 @@ const fn bad(why: &'static str) -> Option<Refusal> {
 
 impl Refusal {
     pub(super) fn of<B>(request: &Request<B>) -> Option<Refusal> {
-        let is_http1 = request.version() < Version::HTTP_2;
-        of_host(request.headers(), request.version() == Version::HTTP_11)
-            .or_else(|| is_http1.then(|| of_target(request.method(), request.uri())).flatten())
-            .or_else(|| is_http1.then(|| of_coding(request.headers())).flatten())
+        let refusal = of_host(request.headers(), request.version() == Version::HTTP_11);
+        if refusal.is_some() || request.version() >= Version::HTTP_2 {
+            return refusal;
+        }
+        of_target(request.method(), request.uri()).or_else(|| of_coding(request.headers()))
     }
 }
 

@@ -5,6 +5,7 @@ mod answers;
 mod cases;
 mod curl;
 mod kit;
+mod mutations;
 mod rfc9112;
 mod serving;
 mod times;
