@@ -204,7 +204,8 @@ fn outcomes(bytes: &[u8], piece: usize) -> Vec<Outcome> {
         for size in [bytes.len(), piece] {
             let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
             let mut stream = reactor.connect_stream(TO).await?;
-            outcomes.borrow_mut().push(outcome_of(&reactor, &mut stream, &seen, &pieces).await?);
+            let outcome = outcome_of(&reactor, &mut stream, &seen, &pieces).await?;
+            outcomes.borrow_mut().push(outcome);
             let rest = heard(&mut stream, &reactor, Duration::from_secs(300)).await?;
             assert!(rest.is_closed, "the server waits for ever");
         }
