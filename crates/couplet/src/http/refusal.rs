@@ -41,9 +41,9 @@ fn of_host(headers: &HeaderMap, is_needed: bool) -> Option<Refusal> {
 /// RFC 9112, 3.2: a path, or an absolute URI; an authority for CONNECT only, and `*` for OPTIONS only.
 /// RFC 9110, 9.3.6: CONNECT needs a port. 4.2.4: no user information.
 fn of_target(method: &Method, uri: &Uri) -> Option<Refusal> {
-    let has_path = uri.path_and_query().is_some();
     if method == Method::CONNECT {
         let is_port = |port: http::uri::Port<&str>| port.as_u16() > 0;
+        let has_path = uri.path_and_query().is_some();
         return match uri.authority() {
             Some(to) if !has_path && is_authority(to) && to.port().is_some_and(is_port) => None,
             _ => bad("CONNECT is not to a host and a port"),
@@ -51,7 +51,6 @@ fn of_target(method: &Method, uri: &Uri) -> Option<Refusal> {
     }
     let scheme = uri.scheme_str().map(str::as_bytes);
     match (uri.authority(), uri.path().as_bytes()) {
-        _ if !has_path => bad("its target is an authority"),
         (Some(authority), _) if !is_authority(authority) => {
             bad("the authority of its target is invalid")
         }

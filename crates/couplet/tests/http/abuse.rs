@@ -83,6 +83,22 @@ fn what_never_ends_is_cut_off_answered_and_logged() {
 }
 
 #[test]
+fn a_body_of_empty_lines_is_a_body() {
+    beside(HttpOptions::default(), async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all(bytes_of("POST /a HTTP/1.1|Host: a|Content-Length: 5000||")).await?;
+        for _ in 0..10 {
+            stream.write_all("\n".repeat(500)).await?;
+            reactor.sleep(SECOND).await?;
+        }
+        let got = heard(&mut stream, &reactor, SECOND).await?;
+        assert_eq!(got.status(), Some(200));
+        assert!(got.text().ends_with(&format!("POST /a {}", "\n".repeat(5000))));
+        Ok(())
+    });
+}
+
+#[test]
 fn a_client_that_never_reads_is_aborted() {
     let lines = told(async |reactor| {
         let mut stream = reactor.connect_stream(TO).await?;
