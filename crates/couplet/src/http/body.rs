@@ -1,12 +1,14 @@
 //! The bodies of requests, and those of answers.
 
 use std::cell::Cell;
+use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
+use std::iter;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -88,6 +90,9 @@ pub(super) struct Progress {
     /// The service waits for more.
     is_awaited: AtomicBool,
     has_ended: AtomicBool,
+    has_trailers: AtomicBool,
+    /// Why it could not be read to its end.
+    broken: OnceLock<String>,
     is_late: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
@@ -100,6 +105,16 @@ impl Progress {
 
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// Whether it ended without trailers. hyper skips what follows an empty line of a bare LF among
+    /// them, up to the next one of CRLF.
+    pub(super) fn has_plain_end(&self) -> bool {
+        self.has_ended() && !self.has_trailers.load(Ordering::Acquire)
+    }
+
+    pub(super) fn broken(&self) -> Option<&String> {
+        self.broken.get()
     }
 
     /// The client took too long.
@@ -199,6 +214,13 @@ impl http_body::Body for Body {
             Poll::Ready(piece) => {
                 progress.is_awaited.store(false, Ordering::Release);
                 progress.pieces.fetch_add(1, Ordering::AcqRel);
+                match piece {
+                    Some(Ok(frame)) if frame.is_trailers() => {
+                        progress.has_trailers.store(true, Ordering::Release);
+                    }
+                    Some(Err(error)) => drop(progress.broken.set(described(error))),
+                    _ => {}
+                }
                 if piece.is_none() || http_body::Body::is_end_stream(&this.incoming) {
                     progress.has_ended.store(true, Ordering::Release);
                     this.patience = None;
@@ -215,6 +237,12 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         http_body::Body::size_hint(&self.incoming)
     }
+}
+
+/// An error with its causes.
+fn described(error: &hyper::Error) -> String {
+    let causes = iter::successors(error.source(), |&error: &&(dyn Error + 'static)| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 pin_project_lite::pin_project! {

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::body::{Body, Outgoing};
+use super::refusal::{self, Refusal};
 use super::watch::Watch;
 use crate::Reactor;
 use crate::panics::caught;
@@ -75,9 +76,18 @@ where
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let problem = problem_of(&request);
-        let ends = has_hidden_length(&request);
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let refusal = Refusal::of(&request);
+        match refusal {
+            Some(Refusal { why, .. }) => self.watch.tell("a request was refused", &why),
+            None => refusal::set_host(&mut request),
+        }
+        let is_http1 = request.version() < Version::HTTP_2;
+        // With a Content-Length besides, hyper takes that away, and ends the connection after the
+        // answer: RFC 9112, 6.1.
+        let is_chunked = is_http1 && request.headers().contains_key(header::TRANSFER_ENCODING);
+        let is_old = request.version() < Version::HTTP_11;
+        let is_head = request.method() == Method::HEAD;
         let (request, progress) = {
             let (head, incoming) = request.into_parts();
             let (body, progress) = Body::new(incoming);
@@ -86,9 +96,9 @@ where
         let exchange = self.watch.begin(progress);
         let (service, clock) = (self.service.clone(), self.clock.clone());
         Box::pin(async move {
-            let answer = match problem {
-                None => answer(service, request).await,
-                Some(status) => Err(status),
+            let answer = match refusal {
+                None => answer(service, request).await.and_then(|answer| framed(answer, is_head)),
+                Some(refusal) => Err(refusal.status),
             };
             let (mut head, body) = match answer {
                 Ok(answer) => {
@@ -104,8 +114,15 @@ where
             if !head.headers.contains_key(header::DATE) {
                 head.headers.insert(header::DATE, clock.date());
             }
-            if ends || problem.is_some() {
+            let ends = (refusal.is_some() && is_http1)
+                || (is_chunked && !exchange.has_plain_end())
+                || (is_old && body.as_ref().is_some_and(|body| body.size_hint().exact().is_none()));
+            if ends {
                 head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                if is_old {
+                    // Else hyper says `keep-alive` besides, if the client did.
+                    head.version = Version::HTTP_10;
+                }
             }
             Ok(Response::from_parts(head, Outgoing::new(body, exchange)))
         })
@@ -135,18 +152,24 @@ where
     Err(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// What is wrong with a request that hyper lets pass: RFC 9112, 3.2, one Host in HTTP/1.1.
-fn problem_of<B>(request: &Request<B>) -> Option<StatusCode> {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
-    let is_wrong = match request.version() {
-        Version::HTTP_11 => hosts != 1,
-        _ => hosts > 1,
-    };
-    is_wrong.then_some(StatusCode::BAD_REQUEST)
-}
-
-/// hyper takes a Content-Length away that comes with a Transfer-Encoding. Then the connection must end
-/// with the answer (RFC 9112, 6.1), so it does after every such request.
-fn has_hidden_length<B>(request: &Request<B>) -> bool {
-    request.version() < Version::HTTP_2 && request.headers().contains_key(header::TRANSFER_ENCODING)
+/// An answer whose headers agree with its body: hyper trusts those that a service sets. RFC 9112, 6.2,
+/// and RFC 9110, 8.6.
+fn framed<B>(mut answer: Response<B>, is_head: bool) -> Result<Response<B>, StatusCode>
+where
+    B: http_body::Body<Data = Bytes>,
+{
+    let Some(length) = answer.headers().get(header::CONTENT_LENGTH) else { return Ok(answer) };
+    let exact = answer.body().size_hint().exact();
+    let is_number = length.as_bytes().iter().all(u8::is_ascii_digit);
+    let number = length.to_str().ok().filter(|_| is_number).and_then(|text| text.parse().ok());
+    if matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        answer.headers_mut().remove(header::CONTENT_LENGTH);
+    } else if answer.headers().contains_key(header::TRANSFER_ENCODING) {
+        tracing::error!("an HTTP service gave an answer a Content-Length and a Transfer-Encoding");
+        return Err(StatusCode::INTERNAL_SERVER_ERROR);
+    } else if exact.is_some_and(|exact| number != Some(exact) && !(is_head && exact == 0)) {
+        tracing::error!(?length, ?exact, "an HTTP service gave an answer a wrong Content-Length");
+        return Err(StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    Ok(answer)
 }

@@ -12,6 +12,10 @@ use super::homing::Homing;
 use super::watch::Watch;
 use crate::Stream;
 
+/// The most empty lines before a request, as bytes. hyper looks at all of them with each read, so more
+/// are spoilt with a NUL, which it refuses.
+const MOST_BLANK: usize = 1024;
+
 pub(super) struct Io(Homing<Inner>);
 
 pub(super) struct Inner {
@@ -19,12 +23,17 @@ pub(super) struct Inner {
     watch: Rc<Watch>,
     /// What was read and given back.
     unread: Bytes,
+    /// Bytes of empty lines that came last, in place of a request.
+    blank: usize,
 }
 
 impl Io {
     pub(super) fn new(stream: Stream, watch: &Rc<Watch>) -> Io {
         let reactor = stream.transport().reactor().clone();
-        Io(Homing::new(&reactor, Inner { stream, watch: watch.clone(), unread: Bytes::new() }))
+        Io(Homing::new(
+            &reactor,
+            Inner { stream, watch: watch.clone(), unread: Bytes::new(), blank: 0 },
+        ))
     }
 
     fn inner(&mut self) -> io::Result<&mut Inner> {
@@ -76,6 +85,17 @@ impl Inner {
     }
 }
 
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
+}
+
+/// How many empty lines have come in place of a request, as bytes.
+#[cold]
+fn blank_after(before: usize, data: &[u8], watch: &Watch) -> usize {
+    let is_in_place = watch.awaits_head() && data.iter().all(is_blank);
+    if is_in_place { before + data.len() } else { 0 }
+}
+
 impl Read for Io {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -89,12 +109,12 @@ impl Read for Io {
             inner.watch.received();
             return Poll::Ready(Ok(()));
         }
-        let watch = &inner.watch;
-        inner.stream.poll_read_with(cx, buffer.remaining(), |data| {
-            if !data.is_empty() {
-                watch.received();
-                buffer.put_slice(data);
-            }
+        let Inner { stream, watch, blank, .. } = inner;
+        stream.poll_read_with(cx, buffer.remaining(), |data| {
+            let Some(first) = data.first() else { return };
+            watch.received();
+            *blank = if is_blank(first) { blank_after(*blank, data, watch) } else { 0 };
+            buffer.put_slice(if *blank > MOST_BLANK { b"\0" } else { data });
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -118,6 +119,11 @@ impl Watch {
         if self.in_flight.get() == 0 && !self.in_head.replace(true) {
             self.since.set(self.transport.reactor().now());
         }
+    }
+
+    /// Whether what comes is a head, if the body before it was read.
+    pub(super) fn awaits_head(&self) -> bool {
+        self.in_flight.get() == 0
     }
 
     /// Whether the client takes what is written to it.
@@ -264,7 +270,10 @@ impl Watch {
             }
             Arc::strong_count(&reading.progress) > 1
         });
-        late.iter().for_each(|progress| progress.fail());
+        for progress in late {
+            self.tell("a request broke off", &"no more of its body came in time");
+            progress.fail();
+        }
     }
 
     /// False once there is nothing more to look at.
@@ -274,7 +283,10 @@ impl Watch {
             if left != buffered {
                 self.blocked.set(Some((now, left)));
             } else if now >= since + self.options.write_timeout {
-                self.tell("a client took nothing of its answer in time");
+                self.tell(
+                    "a connection was aborted",
+                    &"its client took nothing of an answer in time",
+                );
                 self.transport.abort_connection();
                 return false;
             }
@@ -302,16 +314,16 @@ impl Watch {
             return true;
         }
         if self.in_head.get() {
-            self.tell("a client took too long to send a request");
+            self.tell("a request was refused", &"its head did not come in time");
             self.transport.write(TOO_SLOW);
         }
         self.transport.lose_connection();
         false
     }
 
-    fn tell(&self, what: &'static str) {
+    pub(super) fn tell(&self, what: &'static str, why: &dyn Display) {
         let (connection, peer) = (self.transport.id(), self.transport.peer());
-        tracing::debug!(%connection, %peer, "{what}");
+        tracing::debug!(%connection, %peer, %why, "{what}");
     }
 }
 
@@ -322,6 +334,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    /// Whether the body of the request has come to its end, without trailers.
+    pub(super) fn has_plain_end(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.has_plain_end())
+    }
+
     /// Remembers a piece of the answer, which can then be sent from where it lies.
     pub(super) fn lend(&self, piece: &Bytes) {
         if piece.len() >= LENT {
@@ -337,6 +354,9 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let watch = &self.watch;
+        if let Some(why) = self.body.as_ref().and_then(|body| body.broken()) {
+            watch.tell("a request broke off", why);
+        }
         watch.in_flight.set(watch.in_flight.get() - 1);
         if watch.in_flight.get() == 0 {
             watch.since.set(watch.transport.reactor().now());

@@ -1,15 +1,18 @@
 //! A server in memory, and clients that write bytes as they please.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::time::Duration;
 
-use couplet::http::{Body, HttpOptions, Request, Response};
+use couplet::http::{Body, BodyError, HttpOptions, Request, Response};
 use couplet::{Bytes, Deferred, Reactor, Result, Stream};
 use http_body_util::{BodyExt, Full};
 use tower::service_fn;
 
 pub(crate) const AT: &str = "tcp:8000:interface=127.0.0.1";
 pub(crate) const TO: &str = "tcp:127.0.0.1:8000";
+
+pub(crate) type Answer = Result<Response<Full<Bytes>>, Infallible>;
 
 /// What a connection of a client got, and whether the server has closed it.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,10 +35,7 @@ impl Got {
 
 /// The method, the path and the body of each request, as text; `/slow` takes a second, `/panic`
 /// panics, `/deaf` does not read its body.
-async fn answer(
-    reactor: Reactor,
-    request: Request<Body>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(reactor: Reactor, request: Request<Body>) -> Answer {
     let line = format!("{} {} ", request.method(), request.uri().path());
     match request.uri().path() {
         "/panic" => panic!("as it was asked to"),
@@ -47,7 +47,10 @@ async fn answer(
         Ok(body) => Response::new(Full::from([line.as_bytes(), &body.to_bytes()].concat())),
         Err(error) => {
             let mut answer = Response::new(Full::from(error.to_string()));
-            *answer.status_mut() = hyper::StatusCode::REQUEST_TIMEOUT;
+            *answer.status_mut() = match error {
+                BodyError::TimedOut => hyper::StatusCode::REQUEST_TIMEOUT,
+                _ => hyper::StatusCode::BAD_REQUEST,
+            };
             answer
         }
     })
@@ -58,10 +61,25 @@ pub(crate) fn beside(
     options: HttpOptions,
     program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
 ) {
+    beside_service(options, answer, program);
+}
+
+/// Runs a program beside a server that answers as it is told.
+pub(crate) fn beside_service<B>(
+    options: HttpOptions,
+    answer: impl AsyncFn(Reactor, Request<Body>) -> Result<Response<B>, Infallible> + Clone + 'static,
+    program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static,
+) where
+    B: hyper::body::Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let ran = couplet::testing::run(|reactor| {
         let (reactor, serving) = (reactor.clone(), reactor.clone());
         reactor.clone().spawn(async move {
-            let service = service_fn(move |request| answer(serving.clone(), request));
+            let service = service_fn(move |request| {
+                let (answer, serving) = (answer.clone(), serving.clone());
+                async move { answer(serving, request).await }
+            });
             let port = reactor.serve_http_with(AT, service, options)?;
             program(reactor).await?;
             port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await

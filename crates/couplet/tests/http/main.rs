@@ -1,8 +1,19 @@
 //! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl.
 
+mod abuse;
+mod answers;
+mod cases;
 mod client;
 mod curl;
 mod kit;
+mod mutations;
+mod rfc9112;
 mod serving;
 mod simulated;
 mod times;
+
+#[path = "../counting/mod.rs"]
+mod counting;
+#[path = "../it/logged.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod logged;

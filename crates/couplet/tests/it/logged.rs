@@ -10,9 +10,14 @@ use tracing::{Dispatch, Event, Level, Metadata, Subscriber, subscriber};
 /// Runs `f`. Returns its result, and the warnings and errors that this thread logged meanwhile: a
 /// line each, with message and fields.
 pub(crate) fn logged<R>(f: impl FnOnce() -> R) -> (R, Vec<String>) {
+    logged_at(Level::WARN, f)
+}
+
+/// As [`logged`], from this level on.
+pub(crate) fn logged_at<R>(level: Level, f: impl FnOnce() -> R) -> (R, Vec<String>) {
     LazyLock::force(&SECOND);
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-    let result = subscriber::with_default(Lines(lines.clone()), f);
+    let result = subscriber::with_default(Lines(level, lines.clone()), f);
     let lines = std::mem::take(&mut *lines.lock().expect("no panic while locked"));
     (result, lines)
 }
@@ -20,9 +25,10 @@ pub(crate) fn logged<R>(f: impl FnOnce() -> R) -> (R, Vec<String>) {
 /// With a single subscriber, `tracing` caches a callsite's interest as seen by the first thread to
 /// reach it, so a test without a subscriber would silence that callsite for all others. A second
 /// subscriber prevents this.
-static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Lines(Arc::default())));
+static SECOND: LazyLock<Dispatch> =
+    LazyLock::new(|| Dispatch::new(Lines(Level::WARN, Arc::default())));
 
-struct Lines(Arc<Mutex<Vec<String>>>);
+struct Lines(Level, Arc<Mutex<Vec<String>>>);
 
 struct Line(String);
 
@@ -34,13 +40,13 @@ impl Visit for Line {
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
+        *metadata.level() <= self.0
     }
 
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        self.0.lock().expect("no panic while locked").push(line.0);
+        self.1.lock().expect("no panic while locked").push(line.0);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

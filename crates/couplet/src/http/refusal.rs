@@ -1,0 +1,131 @@
+//! [`Refusal`]: requests that hyper passes on, and RFC 9112 forbids a server to process.
+
+use std::net::Ipv6Addr;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{Authority, Uri};
+use http::{Method, Request, StatusCode, Version};
+
+/// Why a request does not reach the service, and the status that its client gets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) why: &'static str,
+}
+
+const fn bad(why: &'static str) -> Option<Refusal> {
+    Some(Refusal { status: StatusCode::BAD_REQUEST, why })
+}
+
+impl Refusal {
+    pub(super) fn of<B>(request: &Request<B>) -> Option<Refusal> {
+        let refusal = of_host(request.headers(), request.version() == Version::HTTP_11);
+        if refusal.is_some() || request.version() >= Version::HTTP_2 {
+            return refusal;
+        }
+        of_target(request.method(), request.uri()).or_else(|| of_coding(request.headers()))
+    }
+}
+
+/// RFC 9112, 3.2: at most one valid Host, in HTTP/1.1 exactly one.
+fn of_host(headers: &HeaderMap, is_needed: bool) -> Option<Refusal> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if is_needed => bad("it has no Host"),
+        (Some(_), Some(_)) => bad("it has several Hosts"),
+        (Some(host), _) if !is_host(host.as_bytes()) => bad("its Host is invalid"),
+        _ => None,
+    }
+}
+
+/// RFC 9112, 3.2: a path, or an absolute URI; an authority for CONNECT only, and `*` for OPTIONS only.
+/// RFC 9110, 9.3.6: CONNECT needs a port. 4.2.4: no user information.
+fn of_target(method: &Method, uri: &Uri) -> Option<Refusal> {
+    if method == Method::CONNECT {
+        let is_port = |port: http::uri::Port<&str>| port.as_u16() > 0;
+        let has_path = uri.path_and_query().is_some();
+        return match uri.authority() {
+            Some(to) if !has_path && is_authority(to) && to.port().is_some_and(is_port) => None,
+            _ => bad("CONNECT is not to a host and a port"),
+        };
+    }
+    let scheme = uri.scheme_str().map(str::as_bytes);
+    match (uri.authority(), uri.path().as_bytes()) {
+        (Some(authority), _) if !is_authority(authority) => {
+            bad("the authority of its target is invalid")
+        }
+        _ if scheme.is_some_and(|scheme| !scheme.first().is_some_and(u8::is_ascii_alphabetic)) => {
+            bad("the scheme of its target is invalid")
+        }
+        (_, [b'/', ..]) => None,
+        (None, b"*") if method == Method::OPTIONS => None,
+        _ => bad("its target is no path"),
+    }
+}
+
+fn is_authority(authority: &Authority) -> bool {
+    !authority.host().is_empty() && is_host(authority.as_str().as_bytes())
+}
+
+/// RFC 9112, 6.1: nothing but chunked, once, is understood.
+fn of_coding(headers: &HeaderMap) -> Option<Refusal> {
+    let fields = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let codings = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    let mut codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+    let is_known = codings.next().is_none_or(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+    (!is_known || codings.next().is_some()).then_some(Refusal {
+        status: StatusCode::NOT_IMPLEMENTED,
+        why: "its Transfer-Encoding is not chunked alone",
+    })
+}
+
+/// RFC 9110, 7.2: `uri-host [ ":" port ]`; the host may be empty.
+fn is_host(bytes: &[u8]) -> bool {
+    let rest = match bytes {
+        [b'[', rest @ ..] => match rest.iter().position(|byte| *byte == b']') {
+            Some(end) if is_ip_literal(&rest[..end]) => &rest[end + 1..],
+            _ => return false,
+        },
+        _ => after_name(bytes),
+    };
+    match rest {
+        [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
+        _ => rest.is_empty(),
+    }
+}
+
+/// What follows a `reg-name` or an IPv4 address: RFC 3986, 3.2.2.
+fn after_name(mut bytes: &[u8]) -> &[u8] {
+    loop {
+        bytes = match bytes {
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest
+            }
+            [byte, rest @ ..] if is_name(*byte) => rest,
+            _ => return bytes,
+        }
+    }
+}
+
+/// `unreserved` or `sub-delims`: RFC 3986, 2.
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b',' | b';' | b'=')
+}
+
+/// What stands in brackets. Nobody has defined an `IPvFuture` yet.
+fn is_ip_literal(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
+}
+
+/// RFC 9112, 3.2.2: the host of an absolute target replaces the Host that came with it.
+pub(super) fn set_host<B>(request: &mut Request<B>) {
+    if request.version() >= Version::HTTP_2 || request.method() == Method::CONNECT {
+        return;
+    }
+    if let Some(authority) = request.uri().authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+}

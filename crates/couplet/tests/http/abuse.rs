@@ -1,0 +1,185 @@
+//! Clients that never end, never read or never get it right: each is bounded, answered and logged.
+
+use std::time::Duration;
+
+use couplet::http::HttpOptions;
+use couplet::{Reactor, Result};
+use tracing::Level;
+
+use crate::cases::bytes_of;
+use crate::counting::{live, peak, reset_peak};
+use crate::kit::{Got, TO, beside, get, heard, said};
+use crate::logged::logged_at;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Runs a program beside a server, and returns what was logged of connections, but for their begin
+/// and end.
+fn told(program: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) -> Vec<String> {
+    let ((), lines) = logged_at(Level::DEBUG, || beside(HttpOptions::default(), program));
+    let names_it = |line: &String| line.contains("connection=") && line.contains("peer=tcp:127.");
+    let is_told = |line: &String| names_it(line) && !line.starts_with("message=connection ");
+    lines.into_iter().filter(is_told).collect()
+}
+
+/// Writes a beginning, and then a piece again and again until the server closes. Returns how many
+/// bytes it took, too.
+async fn endless(reactor: &Reactor, beginning: &str, piece: &str) -> Result<(Got, usize)> {
+    let mut stream = reactor.connect_stream(TO).await?;
+    let (mut next, piece) = (bytes_of(beginning), bytes_of(piece));
+    let (mut got, mut sent) = (Got { bytes: Vec::new(), is_closed: false }, 0);
+    while !got.is_closed {
+        assert!(sent < 10_000_000, "there is a limit");
+        sent += next.len();
+        got.is_closed = stream.write_all(&next).await.is_err();
+        let more = heard(&mut stream, reactor, SECOND / 10).await?;
+        got.bytes.extend(more.bytes);
+        got.is_closed |= more.is_closed;
+        next.clone_from(&piece);
+    }
+    Ok((got, sent))
+}
+
+const CHUNKED: &str = "POST /a HTTP/1.1|Host: a|Transfer-Encoding: chunked||";
+
+/// What never ends; how it begins and goes on; the status of its answer, and what is logged.
+#[rustfmt::skip]
+const ENDLESS: &[(&str, &str, &str, u16, &str)] = &[
+    ("a value", "GET /a HTTP/1.1|Host: a|X: ", "«y*1000»", 431, "too large"),
+    ("fields", "GET /a HTTP/1.1|Host: a|", "«X: y|*150»", 431, "too large"),
+    ("a name", "GET /a HTTP/1.1|Host: a|", "«X*1000»", 431, "too large"),
+    ("a method", "", "«M*1000»", 431, "too large"),
+    ("a target", "GET /", "«a*1000»", 431, "too large"),
+    ("empty lines", "", "«|*500»", 400, "invalid HTTP method"),
+    ("empty lines of LF", "", "«\n*1000»", 400, "invalid HTTP method"),
+    ("empty lines after a request", "GET /a HTTP/1.1|Host: a||", "«|*500»", 200, "invalid HTTP method"),
+    ("an extension", "CHUNKED||5;", "«a*1000»", 400, "extensions over limit"),
+    ("small extensions", "CHUNKED||", "«1;aaaaaaaaaa|h|*100»", 400, "extensions over limit"),
+    ("zeros of a size", "CHUNKED||", "«0*1000»", 408, "body came in time"),
+    ("whitespace after a size", "CHUNKED||5", "« *1000»", 408, "body came in time"),
+    ("a trailer", "CHUNKED||0|X: ", "«y*1000»", 400, "trailers bytes over limit"),
+    ("a trailer's name", "CHUNKED||0|", "«X*1000»", 400, "trailers bytes over limit"),
+    ("trailers", "CHUNKED||0|", "«X: y|*100»", 400, "trailers count overflow"),
+];
+
+#[test]
+fn what_never_ends_is_cut_off_answered_and_logged() {
+    for (name, beginning, piece, status, why) in ENDLESS {
+        let beginning = beginning.replace("CHUNKED||", CHUNKED);
+        let lines = told(async move |reactor| {
+            said(&reactor, get("/a")).await?;
+            let before = live();
+            reset_peak();
+            let (got, sent) = endless(&reactor, &beginning, piece).await?;
+            assert_eq!(got.status(), Some(*status), "{name}: {}", got.text());
+            let most = if why.contains("HTTP method") { 5000 } else { 700_000 };
+            assert!(sent < most, "{name}: {sent} bytes were taken");
+            let most = peak() - before;
+            assert!(most < 400_000, "{name}: {most} bytes of memory");
+            Ok(())
+        });
+        assert!(lines.len() == 1 && lines[0].contains(why), "{name}: {lines:?}");
+    }
+}
+
+#[test]
+fn a_body_of_empty_lines_is_a_body() {
+    beside(HttpOptions::default(), async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all(bytes_of("POST /a HTTP/1.1|Host: a|Content-Length: 5000||")).await?;
+        for _ in 0..10 {
+            stream.write_all("\n".repeat(500)).await?;
+            reactor.sleep(SECOND).await?;
+        }
+        let got = heard(&mut stream, &reactor, SECOND).await?;
+        assert_eq!(got.status(), Some(200));
+        assert!(got.text().ends_with(&format!("POST /a {}", "\n".repeat(5000))));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_is_aborted() {
+    let lines = told(async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        let (requests, before) = (get("/a").repeat(100), live());
+        reset_peak();
+        let mut sent = 0;
+        while let Ok(Ok(())) =
+            reactor.timeout(SECOND * 50, async { Ok(stream.write_all(&requests).await) }).await
+        {
+            sent += requests.len();
+            assert!(sent < 10_000_000, "there is a limit");
+        }
+        assert!(peak() - before < 1_000_000, "{} bytes of memory", peak() - before);
+        reactor.sleep(SECOND * 30).await?;
+        let left = reactor.snapshot().await?.connections.len();
+        assert!(left <= 1, "only the client's end is left");
+        assert!(heard(&mut stream, &reactor, SECOND).await?.is_closed);
+        Ok(())
+    });
+    let is_told = lines.first().is_some_and(|line| line.contains("took nothing of an answer"));
+    assert!(is_told && lines.len() <= 2, "{lines:?}");
+}
+
+#[test]
+fn ten_thousand_pipelined_requests_are_answered_in_order() {
+    beside(HttpOptions::default(), async |reactor| {
+        let requests: String = (0..10_000).map(|n| get(&format!("/{n}"))).collect();
+        let before = live();
+        reset_peak();
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.transport().write(requests);
+        let got = heard(&mut stream, &reactor, SECOND).await?;
+        let text = got.text();
+        let bodies = text.split("\r\n\r\n").filter_map(|part| part.strip_prefix("GET /"));
+        let numbers = bodies.map(|body| body.split(' ').next().and_then(|n| n.parse().ok()));
+        assert!(numbers.eq((0..10_000).map(Some)) && !got.is_closed);
+        // The requests and the answers themselves are a part of it.
+        let most = peak() - before - isize::try_from(2 * text.len()).expect("it is short");
+        assert!(most < 2_000_000, "{most} bytes of memory");
+        Ok(())
+    });
+}
+
+const BROKEN: &[&str] = &[
+    "GET /a|",
+    "GET /a HTTP/1.1||",
+    "G T /a HTTP/1.1|Host: a||",
+    "GET /a HTTP/1.1|Host: a|Content-Length: -1||",
+    "GET /a HTTP/1.1|Host : a||",
+    "GET a:80 HTTP/1.1|Host: a||",
+    "POST /a HTTP/1.1|Host: a|Transfer-Encoding: gzip||",
+    "POST /a HTTP/1.1|Host: a|Transfer-Encoding: gzip, chunked||0||",
+    "POST /a HTTP/1.1|Host: a|Transfer-Encoding: chunked||x|",
+    "GET /a HTTP/1.1|Host: a|«X: y|*150»|",
+];
+
+#[test]
+fn ten_thousand_broken_requests_leave_nothing() {
+    beside(HttpOptions::default(), async |reactor| {
+        let mut before = 0;
+        for round in 0..1000 {
+            for broken in BROKEN {
+                let got = said(&reactor, bytes_of(broken)).await?;
+                assert!(got.is_closed && got.status() >= Some(400), "{broken}: {}", got.text());
+            }
+            if round == 10 {
+                before = live();
+            }
+        }
+        let left = live() - before;
+        assert!(left < 100_000, "{left} bytes are left");
+        reactor.sleep(SECOND * 100).await?;
+        assert!(reactor.snapshot().await?.connections.is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn each_broken_request_is_logged_once() {
+    for broken in BROKEN {
+        let lines = told(async move |reactor| said(&reactor, bytes_of(broken)).await.map(drop));
+        assert_eq!(lines.len(), 1, "{broken}: {lines:?}");
+    }
+}
