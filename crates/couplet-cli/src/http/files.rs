@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 
-use couplet::http::{Body, Request, Response};
+use couplet::http::{Body, HttpOptions, Peer, Request, Response};
 use couplet::{LoopOptions, Reactor};
 use tower::{Service, service_fn};
 use tower_http::services::ServeDir;
 use tower_http::services::fs::ServeFileSystemResponseBody;
+use tracing::field::display;
 
 use super::listing;
 use crate::cli;
@@ -23,7 +24,8 @@ pub(crate) fn run(options: cli::HttpServe) -> Result<(), Exit> {
     // The files are read by threads.
     let options_of_loop = LoopOptions::default().tokio();
     server::run_with(options_of_loop, options.listen, |reactor: &Reactor, endpoint| {
-        reactor.serve_http(endpoint, files(folder.clone()))
+        let http = HttpOptions::default().peer(true);
+        reactor.serve_http_with(endpoint, files(folder.clone()), http)
     })
 }
 
@@ -41,10 +43,12 @@ fn files(
     service_fn(move |request: Request<Body>| {
         let mut files = files.clone();
         async move {
+            let peer = request.extensions().get::<Peer>().cloned();
             let (method, target) = (request.method().clone(), request.uri().clone());
             let answer = files.call(request).await?;
             let status = answer.status().as_u16();
-            tracing::info!(%method, %target, status, "request");
+            let peer = peer.as_ref().map(|Peer(peer)| display(peer));
+            tracing::info!(peer, %method, %target, status, "request");
             Ok(answer)
         }
     })

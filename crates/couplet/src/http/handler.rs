@@ -17,11 +17,17 @@ use tower_service::Service;
 use super::body::{Body, Outgoing};
 use super::refusal::{self, Refusal};
 use super::watch::Watch;
-use crate::Reactor;
 use crate::panics::caught;
+use crate::{Address, Reactor};
 
 /// An error of a service or of a body.
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The address of the client, in the extensions of a request: see
+/// [`HttpOptions::peer`](super::HttpOptions::peer). Behind a proxy it is the proxy's, unless the endpoint
+/// is `haproxy:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer(pub Address);
 
 /// Answers the requests of one connection.
 pub(super) struct Handler<S> {
@@ -81,6 +87,9 @@ where
         match refusal {
             Some(Refusal { why, .. }) => self.watch.tell("a request was refused", &why),
             None => refusal::set_host(&mut request),
+        }
+        if let Some(peer) = self.watch.peer() {
+            request.extensions_mut().insert(Peer(peer));
         }
         let is_http1 = request.version() < Version::HTTP_2;
         // With a Content-Length besides, hyper takes that away, and ends the connection after the

@@ -65,6 +65,7 @@ use tower_service::Service;
 
 pub use body::{Body, BodyError};
 pub use client::{Client, ClientOptions, HttpError};
+pub use handler::Peer;
 pub use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };

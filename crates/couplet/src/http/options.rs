@@ -29,6 +29,9 @@ pub struct HttpOptions {
     pub max_headers: usize,
     /// The most requests that an HTTP/2 client may have open at a time: 200 unless set.
     pub max_streams: u32,
+    /// Whether requests carry the client's address, as the extension [`Peer`](super::Peer): false unless
+    /// set.
+    pub peer: bool,
 }
 
 impl Default for HttpOptions {
@@ -43,6 +46,7 @@ impl Default for HttpOptions {
             max_head: 64 * 1024,
             max_headers: 100,
             max_streams: 200,
+            peer: false,
         }
     }
 }
@@ -81,4 +85,6 @@ setters! { HttpOptions:
     max_headers: usize;
     /// Sets the most open requests of an HTTP/2 client.
     max_streams: u32;
+    /// Sets whether requests carry the client's address.
+    peer: bool;
 }

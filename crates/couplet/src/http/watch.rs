@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::body::Progress;
 use super::options::HttpOptions;
-use crate::{DelayedCall, Transport};
+use crate::{Address, DelayedCall, Transport};
 
 /// A connection that has had nothing to do for so long gives its buffers back.
 const PARKED_AFTER: Duration = Duration::from_secs(5);
@@ -157,6 +157,11 @@ impl Watch {
     fn forget_pieces(&self) {
         let lent = std::mem::take(&mut *self.lent.borrow_mut());
         drop(lent);
+    }
+
+    /// The client's address, for services that are to know it.
+    pub(super) fn peer(&self) -> Option<Address> {
+        self.options.peer.then(|| self.transport.peer().clone())
     }
 
     pub(super) fn set_http1(&self, is_http1: bool) {

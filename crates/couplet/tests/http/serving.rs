@@ -1,8 +1,13 @@
 //! Requests and their answers.
 
-use couplet::http::HttpOptions;
+use std::convert::Infallible;
+use std::time::Duration;
 
-use crate::kit::{beside, get, said};
+use couplet::http::{Body, HttpOptions, Peer, Request, Response};
+use couplet::{Bytes, Reactor};
+use http_body_util::Full;
+
+use crate::kit::{TO, beside, beside_service, get, heard, said};
 
 #[test]
 fn requests_of_a_connection_are_answered_in_turn() {
@@ -25,6 +30,24 @@ fn a_panic_is_answered_and_costs_nothing_else() {
         assert!(got.text().ends_with("GET /after "), "{}", got.text());
         Ok(())
     });
+}
+
+#[test]
+fn a_service_can_know_its_client() {
+    let told = async |_: Reactor, request: Request<Body>| {
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0.to_string());
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(peer.unwrap_or_default())))
+    };
+    for knows in [true, false] {
+        beside_service(HttpOptions::default().peer(knows), told, async move |reactor| {
+            let mut stream = reactor.connect_stream(TO).await?;
+            stream.write_all(get("/")).await?;
+            let got = heard(&mut stream, &reactor, Duration::from_secs(1)).await?;
+            let host = stream.host().to_string();
+            assert_eq!(got.text().ends_with(&format!("\r\n\r\n{host}")), knows, "{}", got.text());
+            Ok(())
+        });
+    }
 }
 
 #[test]
