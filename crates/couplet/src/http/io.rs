@@ -68,7 +68,11 @@ impl Io {
         most: usize,
     ) -> Poll<io::Result<Vec<u8>>> {
         let mut more = vec![0; most];
-        let n = ready!(self.inner()?.stream.poll_read_slice(cx, &mut more))?;
+        let inner = self.inner()?;
+        let n = ready!(inner.stream.poll_read_slice(cx, &mut more))?;
+        if n > 0 {
+            inner.watch.received();
+        }
         more.truncate(n);
         Poll::Ready(Ok(more))
     }

@@ -31,6 +31,18 @@ fn a_slow_head_is_answered_with_408() {
 }
 
 #[test]
+fn half_a_preface_of_http2_is_a_slow_head() {
+    beside(HttpOptions::default().header_timeout(secs(20)), async |reactor| {
+        let begun = reactor.now();
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all("PRI * HTTP/2.0\r\n").await?;
+        assert!(heard(&mut stream, &reactor, secs(60)).await?.is_closed);
+        assert_eq!(reactor.now() - begun, secs(20));
+        Ok(())
+    });
+}
+
+#[test]
 fn a_connection_without_a_request_is_closed_in_silence() {
     beside(HttpOptions::default().keep_alive(secs(40)), async |reactor| {
         for first in [String::new(), get("/a"), get("/slow")] {
