@@ -63,7 +63,8 @@ fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<()> {
     loop {
         if let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") {
             let head = std::str::from_utf8(&buffer[..end])?;
-            let length = head.split("content-length: ").nth(1).ok_or("an answer without a length")?;
+            let length =
+                head.split("content-length: ").nth(1).ok_or("an answer without a length")?;
             let length: usize = length.split("\r\n").next().unwrap_or_default().parse()?;
             let mut left = (end + 4 + length).saturating_sub(buffer.len());
             buffer.drain(..buffer.len().min(end + 4 + length));

@@ -133,8 +133,7 @@ fn couplet(folder: &Path) -> Result<Server> {
     program::build()?;
     let program = program::program(&std::env::current_exe()?);
     let (cert, key) = (folder.join("server.pem"), folder.join("server.key"));
-    let listen =
-        format!("tls:0:interface=127.0.0.1:cert={}:key={}", cert.display(), key.display());
+    let listen = format!("tls:0:interface=127.0.0.1:cert={}:key={}", cert.display(), key.display());
     Server::start("couplet echo", Command::new(program).args(["echo", "--listen", &listen]))
 }
 

@@ -79,7 +79,10 @@ where
         let problem = problem_of(&request);
         let ends = has_hidden_length(&request);
         let (request, progress) = {
-            let (head, incoming) = request.into_parts();
+            #[cfg_attr(not(feature = "websocket"), allow(unused_mut))]
+            let (mut head, incoming) = request.into_parts();
+            #[cfg(feature = "websocket")]
+            super::websocket::Origin::note(&mut head.extensions, self.watch.transport());
             let (body, progress) = Body::new(incoming);
             (Request::from_parts(head, body), progress)
         };

@@ -53,6 +53,8 @@ mod options;
 #[cfg(all(unix, feature = "tokio"))]
 mod serve;
 mod watch;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 use std::error::Error;
 use std::rc::Rc;

@@ -91,6 +91,11 @@ impl Watch {
         watch
     }
 
+    #[cfg(feature = "websocket")]
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
     /// A request has come; its answer is complete when the exchange is dropped.
     pub(super) fn begin(self: &Rc<Self>, body: Option<Arc<Progress>>) -> Exchange {
         self.in_head.set(false);

@@ -4,3 +4,5 @@ mod curl;
 mod kit;
 mod serving;
 mod times;
+#[cfg(feature = "websocket")]
+mod websocket;

@@ -1,0 +1,9 @@
+//! WebSockets by `couplet::http::websocket`: in memory and virtual time, and against other
+//! implementations over sockets.
+
+mod closes;
+mod handshakes;
+mod kit;
+mod limits;
+mod messages;
+mod times;
