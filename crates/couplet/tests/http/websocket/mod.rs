@@ -1,9 +1,11 @@
 //! WebSockets by `couplet::http::websocket`: in memory and virtual time, and against other
 //! implementations over sockets.
 
+mod autobahn;
 mod closes;
 mod handshakes;
 mod kit;
 mod limits;
 mod messages;
+mod python;
 mod times;
