@@ -16,7 +16,6 @@ use super::options::WebSocketOptions;
 use super::server::{has_token, only};
 use super::socket::Socket;
 use super::wire::Wire;
-use crate::defer::TimedOut;
 use crate::endpoints::{ClientEndpoint, IntoEndpoint, TcpClient};
 use crate::{Deferred, Reactor, Result, Stream};
 
@@ -110,13 +109,8 @@ impl Reactor {
             };
             let limit = request.options.handshake_timeout;
             let shaking = async { Ok(shake(stream, &head, &accept, &request.options).await) };
-            match reactor.timeout(limit, shaking).await {
-                Ok(shaken) => Ok(shaken?),
-                Err(late) if late.downcast_ref::<TimedOut>().is_some() => {
-                    Err(HandshakeError::TimedOut.into())
-                }
-                Err(other) => Err(other),
-            }
+            let shaken = reactor.timeout(limit, shaking).await;
+            Ok(shaken.map_err(|_| HandshakeError::TimedOut)??)
         })
     }
 }

@@ -113,7 +113,7 @@ impl WebSocket {
     }
 
     /// A WebSocket that is given back when it is dropped.
-    fn lent(socket: Socket) -> (WebSocket, Rc<Home>) {
+    fn of_handler(socket: Socket) -> (WebSocket, Rc<Home>) {
         let home = Rc::<Home>::default();
         let socket = Some(Box::new(socket));
         (WebSocket { socket, home: Rc::downgrade(&home) }, home)

@@ -195,7 +195,7 @@ async fn run(
         if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
     let transport = stream.transport().clone();
     let wire = Wire::new(stream, unread, Role::Server);
-    let (socket, home) = WebSocket::lent(Socket::new(wire, Role::Server, &options, protocol));
+    let (socket, home) = WebSocket::of_handler(Socket::new(wire, Role::Server, &options, protocol));
     let ended = {
         let mut handling = pin!(handle(socket));
         poll_fn(|cx| match caught(|| handling.as_mut().poll(cx)) {

@@ -176,7 +176,7 @@ impl Socket {
                 self.pinged = Some(now);
                 let ping = tungstenite::Message::Ping(tungstenite::Bytes::new());
                 // One that finds no room is not needed: the peer has enough to answer.
-                let _ = self.drive(cx, false, |context, lane| context.write(lane, ping));
+                let _ = self.drive(cx, false, |context, lane| lane.say(context, ping));
                 Ok(())
             }
             State::Open => {
@@ -268,8 +268,8 @@ impl Socket {
     /// Writes a message, for which there is room.
     pub(super) fn write(&mut self, message: Message) {
         match message {
-            Message::Text(text) => self.wire.write(Data::Text, text.into()),
-            Message::Binary(bytes) => self.wire.write(Data::Binary, bytes),
+            Message::Text(text) => self.wire.send(Data::Text, text.into()),
+            Message::Binary(bytes) => self.wire.send(Data::Binary, bytes),
         }
     }
 
@@ -283,7 +283,7 @@ impl Socket {
             return Err(WebSocketError::Invalid("a ping has at most 125 bytes"));
         }
         let ping = tungstenite::Message::Ping(payload);
-        let sent = self.drive(cx, true, |context, lane| context.write(lane, ping));
+        let sent = self.drive(cx, true, |context, lane| lane.say(context, ping));
         sent.map_err(WebSocketError::of)
     }
 

@@ -4,9 +4,10 @@ use std::io::{self, Cursor, Read, Write};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use tungstenite::protocol::Role;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::{Role, WebSocketContext};
+use tungstenite::{Error, Message};
 
 use crate::{Reactor, Stream, Transport};
 
@@ -46,7 +47,7 @@ impl Wire {
     }
 
     /// Writes a message as one frame.
-    pub(super) fn write(&mut self, kind: Data, payload: Bytes) {
+    pub(super) fn send(&mut self, kind: Data, payload: Bytes) {
         let mask = match self.role {
             Role::Client => Some(self.mask()),
             Role::Server => None,
@@ -125,6 +126,17 @@ pub(super) struct Lane<'a, 'b, 'c> {
     pub(super) is_last: bool,
     /// Bytes came.
     pub(super) heard: bool,
+}
+
+impl Lane<'_, '_, '_> {
+    /// Writes a message of the state machine's.
+    pub(super) fn say(
+        &mut self,
+        context: &mut WebSocketContext,
+        message: Message,
+    ) -> Result<(), Error> {
+        context.write(self, message)
+    }
 }
 
 impl Read for Lane<'_, '_, '_> {

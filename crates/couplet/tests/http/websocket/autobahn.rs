@@ -1,8 +1,7 @@
 //! The Autobahn test suite, as client and as server.
 //!
 //! It needs Python 2.7, which `autobahn.sh` finds, and from which it sets up the rest. Without one the
-//! tests print that they are skipped. Its cases of speed (9) and of compression (12, 13) are left out:
-//! of the latter there is none.
+//! tests print that they are skipped. Its cases of compression (12, 13) are left out: there is none.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,8 +18,8 @@ use super::kit::{echo, secs, serve};
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/websocket");
 
-/// What the suite has without 9, 12 and 13.
-const CASES: usize = 247;
+/// What the suite has without 12 and 13.
+const CASES: usize = 301;
 
 /// The Python that runs the suite, and the folder of the suite; `None` without Python 2.7.
 fn suite() -> Option<&'static (PathBuf, PathBuf)> {
@@ -65,7 +64,7 @@ impl Run {
         let outdir = folder.display();
         let text = format!(
             r#"{{"outdir": "{outdir}", {peer}, "cases": ["*"],
-                "exclude-cases": ["9.*", "12.*", "13.*"], "exclude-agent-cases": {{}}}}"#
+                "exclude-cases": ["12.*", "13.*"], "exclude-agent-cases": {{}}}}"#
         );
         std::fs::write(&spec, text).expect("a temporary file");
         let child = Command::new(python)
@@ -103,7 +102,7 @@ impl Drop for Run {
     }
 }
 
-/// Every case is there, and none failed. `is_excused` names those that are not strict.
+/// Every case is there, and none failed.
 fn check(found: &BTreeMap<String, (String, String)>) {
     let is_fine = |word: &str| matches!(word, "OK" | "INFORMATIONAL");
     let failed: Vec<_> = found

@@ -2,6 +2,7 @@
 //! implementations over sockets.
 
 mod autobahn;
+mod axum;
 mod closes;
 mod handshakes;
 mod kit;
