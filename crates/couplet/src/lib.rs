@@ -77,6 +77,7 @@
 //! | set any option of a socket | [`Transport::with_socket`], [`ListenOptions::prepare`] |
 //! | get back to a protocol later, from timers and callbacks | [`Connection`] |
 //! | switch to another protocol, as STARTTLS and CONNECT do | [`Transport::upgrade`] |
+//! | serve HTTP, or WebSockets | `http`; the chapter `manual::websocket` |
 //! | encrypt, throttle or log what passes | [layers], `manual::tls` |
 //! | write a program that is one Deferred or task | [`react`] |
 //! | end without cutting anybody off | the chapter [`manual::stopping`]; [`Reactor::drain`], [`LoopOptions::drain`] |
@@ -111,6 +112,7 @@
 //! | `tls` | by default | `layers::tls`, with the cryptography of aws-lc-rs |
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
 //! | `http` | | `http`, servers of HTTP/1.1 and HTTP/2 by hyper |
+//! | `websocket` | | `http::websocket`, WebSockets for clients and for handlers of requests; it implies `http` |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
 //! | `tokio` | | `embed`, a loop inside a runtime of tokio; `LoopOptions::tokio`, a runtime around a loop |

@@ -190,7 +190,7 @@ impl WebSocket {
     /// 123 bytes: then nothing happens. When the peer does not answer in time, or does something else
     /// wrong.
     pub async fn close(&mut self, code: u16, reason: &str) -> Result<(), WebSocketError> {
-        self.begin_close(code, reason).await?;
+        self.begin_close(code, reason)?;
         while let Some(message) = self.recv().await {
             message?;
         }
@@ -203,10 +203,9 @@ impl WebSocket {
     /// # Errors
     ///
     /// When no peer gets this code, or the reason is too long, as for [`close`](Self::close).
-    pub async fn begin_close(&mut self, code: u16, reason: &str) -> Result<(), WebSocketError> {
+    pub fn begin_close(&mut self, code: u16, reason: &str) -> Result<(), WebSocketError> {
         socket::check_close(code, reason)?;
-        let socket = self.socket();
-        poll_fn(|cx| Poll::Ready(socket.begin_close(cx, code, reason))).await;
+        self.socket().begin_close(code, reason);
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use tungstenite::error::Error;
@@ -136,7 +136,7 @@ impl Socket {
                 }
                 Err(Error::ConnectionClosed | Error::AlreadyClosed) => self.end(),
                 Err(error) => {
-                    if let Some(error) = self.fail(cx, WebSocketError::of(error)) {
+                    if let Some(error) = self.fail(WebSocketError::of(error)) {
                         return Poll::Ready(Some(Err(error)));
                     }
                 }
@@ -150,7 +150,7 @@ impl Socket {
         let deadline = match self.state {
             State::Open => {
                 if self.draining.as_mut().poll(cx).is_ready() {
-                    self.begin_close(cx, code::GOING_AWAY, "going away");
+                    self.begin_close(code::GOING_AWAY, "going away");
                     return Poll::Ready(Ok(()));
                 }
                 let Some(interval) = self.options.ping_interval else { return Poll::Pending };
@@ -195,24 +195,25 @@ impl Socket {
     }
 
     /// The peer did something wrong, or is gone. `None` where that makes no difference any more.
-    fn fail(&mut self, cx: &mut Context<'_>, error: WebSocketError) -> Option<WebSocketError> {
+    fn fail(&mut self, error: WebSocketError) -> Option<WebSocketError> {
         let was = self.state;
         if let (State::Open, Some(code)) = (was, error.code()) {
-            self.begin_close(cx, code, "");
+            self.begin_close(code, "");
         }
         self.end();
         (!matches!(was, State::Ending(_) | State::Over)).then_some(error)
     }
 
     /// Sends our Close, unless there was one.
-    pub(super) fn begin_close(&mut self, cx: &mut Context<'_>, code: u16, reason: &str) {
+    pub(super) fn begin_close(&mut self, code: u16, reason: &str) {
         if self.state != State::Open {
             return;
         }
         self.state = State::Closing(self.close_deadline());
         let frame = CloseFrame { code: code.into(), reason: reason.into() };
-        // What fails here fails where the peer's Close is read.
-        let _ = self.drive(cx, true, |context, lane| {
+        // Nothing waits that is written last, and what fails here fails where the peer's Close is read.
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = self.drive(&mut cx, true, |context, lane| {
             context.flush(lane)?;
             context.close(lane, Some(frame))
         });
@@ -292,8 +293,7 @@ impl Socket {
         if self.state == State::Over {
             return;
         }
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.begin_close(&mut cx, code, "");
+        self.begin_close(code, "");
         self.end();
     }
 }

@@ -14,12 +14,15 @@ use crate::{Reactor, Stream, Transport};
 /// Payloads from this length on are not copied.
 const LENT: usize = 8 * 1024;
 
+/// The longest head of a frame.
+const LONGEST_HEAD: usize = 14;
+
 pub(super) struct Wire {
     stream: Stream,
     /// What was read with the handshake.
     unread: Bytes,
     role: Role,
-    /// Keeps its memory from one frame to the next.
+    /// A client's frame, whose memory is kept for the next one.
     frame: Vec<u8>,
 }
 
@@ -53,27 +56,26 @@ impl Wire {
             Role::Server => None,
         };
         let header = FrameHeader { mask, opcode: OpCode::Data(kind), ..FrameHeader::default() };
-        self.frame.clear();
         let length = payload.len() as u64;
-        header.format(length, &mut self.frame).expect("a vector takes everything");
         let transport = self.stream.transport();
-        match mask {
-            Some(mask) => {
-                masked(&payload, mask, &mut self.frame);
-                if self.frame.len() < LENT {
-                    transport.write(&self.frame);
-                } else {
-                    transport.write_bytes(std::mem::take(&mut self.frame));
-                }
-            }
-            None if payload.len() < LENT => {
-                self.frame.extend_from_slice(&payload);
-                transport.write(&self.frame);
-            }
-            None => {
-                transport.write(&self.frame);
+        let Some(mask) = mask else {
+            let mut head = [0; LONGEST_HEAD];
+            header.format(length, &mut &mut head[..]).expect("it is long enough");
+            transport.write(&head[..header.len(length)]);
+            if payload.len() < LENT {
+                transport.write(payload);
+            } else {
                 transport.write_bytes(payload);
             }
+            return;
+        };
+        self.frame.clear();
+        header.format(length, &mut self.frame).expect("a vector takes everything");
+        masked(&payload, mask, &mut self.frame);
+        if self.frame.len() < LENT {
+            transport.write(&self.frame);
+        } else {
+            transport.write_bytes(std::mem::take(&mut self.frame));
         }
     }
 
@@ -108,14 +110,17 @@ impl Wire {
 
 /// Appends a payload, masked: RFC 6455, 5.3.
 fn masked(payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
-    out.reserve(payload.len());
-    let mut words = payload.chunks_exact(8);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    let mut words = out[start..].chunks_exact_mut(8);
     let wide = u64::from_ne_bytes(std::array::from_fn(|at| mask[at % 4]));
     for word in &mut words {
-        let word = u64::from_ne_bytes(word.try_into().expect("eight bytes"));
-        out.extend_from_slice(&(word ^ wide).to_ne_bytes());
+        let clear = u64::from_ne_bytes((&*word).try_into().expect("eight bytes"));
+        word.copy_from_slice(&(clear ^ wide).to_ne_bytes());
     }
-    out.extend(words.remainder().iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    for (byte, mask) in words.into_remainder().iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
 }
 
 /// A wire during one call of the state machine, which never blocks.

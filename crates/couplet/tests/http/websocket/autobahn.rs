@@ -151,7 +151,9 @@ fn the_suite_as_server() {
     let found = couplet::run_until(|reactor| {
         let inner = reactor.clone();
         reactor.spawn(async move {
-            let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            let port = inner.serve("tcp:0:interface=127.0.0.1", async |_| Ok(()))?;
+            let free = port.host().socket_addr().expect("a TCP port").port();
+            port.stop_listening().expect("it listens").await?;
             let url = format!("ws://127.0.0.1:{free}");
             let run = Run::start("fuzzingserver", &format!(r#""url": "{url}""#));
             await_server(&inner, &format!("tcp:127.0.0.1:{free}")).await?;

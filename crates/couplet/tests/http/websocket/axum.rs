@@ -39,7 +39,7 @@ fn axums_extractor_is_upgraded_and_echoes() {
         }
         // Without the headers of a WebSocket it is an error of axum's, in words of HTTP.
         let refused = reactor.connect_websocket(url.replace("/echo", "/visits")).await;
-        let said = refused.err().expect("it is no WebSocket").to_string();
+        let said = refused.expect_err("it is no WebSocket").to_string();
         assert_eq!(said, "the server answered 200 OK instead of 101");
         reactor.stop();
         running.await??;

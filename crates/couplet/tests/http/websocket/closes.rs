@@ -53,7 +53,7 @@ fn a_server_closes_and_what_the_client_has_sent_is_received() {
     let (noted, count) = (seen.clone(), Rc::new(RefCell::new(0)));
     let counted = count.clone();
     let handle = async move |mut socket: WebSocket| {
-        socket.begin_close(code::TRY_AGAIN_LATER, "busy").await?;
+        socket.begin_close(code::TRY_AGAIN_LATER, "busy")?;
         assert!(matches!(socket.send("a").await, Err(WebSocketError::Closed)));
         *counted.borrow_mut() = to_the_end(&mut socket, &noted).await;
         Ok(())

@@ -78,7 +78,7 @@ fn refusal(answer: impl Fn(&str) -> String + 'static) -> String {
                     raw.write(answer(&head)).await
                 }
             })?;
-            let refused = reactor.connect_websocket(URL).await.err().expect("it is refused");
+            let refused = reactor.connect_websocket(URL).await.expect_err("it is refused");
             assert!(refused.downcast_ref::<HandshakeError>().is_some(), "{refused}");
             port.stop_listening().expect("it listens").await?;
             Ok(refused.to_string())
@@ -129,7 +129,7 @@ fn a_request_that_cant_be_sent_says_why() {
                 (to("ws://a/").header("a", "b\r\nc: d"), "failed to parse header value"),
                 (to("ws://a/").options(named(["two words"])), "a word of HTTP"),
             ] {
-                let error = reactor.connect_websocket(request).await.err().expect("it fails");
+                let error = reactor.connect_websocket(request).await.expect_err("it fails");
                 let said = error.to_string();
                 assert!(said.contains(problem), "{said:?} has no {problem:?}");
             }
@@ -196,7 +196,7 @@ fn a_server_that_never_answers_is_given_up() {
             let begun = reactor.now();
             let options = WebSocketOptions::default().handshake_timeout(secs(10));
             let request = WebSocketRequest::new(URL).options(options);
-            let error = reactor.connect_websocket(request).await.err().expect("it is late");
+            let error = reactor.connect_websocket(request).await.expect_err("it is late");
             let error = error.downcast_ref::<HandshakeError>().expect("a handshake's");
             assert!(matches!(error, HandshakeError::TimedOut), "{error}");
             assert_eq!(reactor.now() - begun, secs(10));

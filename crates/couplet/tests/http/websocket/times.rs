@@ -112,7 +112,7 @@ fn a_close_that_is_not_answered_is_not_waited_for() {
     let end = ended.clone();
     let options = WebSocketOptions::default().close_timeout(secs(5));
     let handle = async move |mut socket: WebSocket| {
-        socket.begin_close(code::NORMAL, "").await?;
+        socket.begin_close(code::NORMAL, "")?;
         noted(socket, &end).await;
         Ok(())
     };
