@@ -82,7 +82,7 @@ where
             #[cfg_attr(not(feature = "websocket"), allow(unused_mut))]
             let (mut head, incoming) = request.into_parts();
             #[cfg(feature = "websocket")]
-            super::websocket::Origin::note(&mut head.extensions, self.watch.transport());
+            super::websocket::Origin::note(&mut head.extensions, &self.watch);
             let (body, progress) = Body::new(incoming);
             (Request::from_parts(head, body), progress)
         };

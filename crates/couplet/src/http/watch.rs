@@ -49,6 +49,9 @@ pub(super) struct Watch {
     lent: RefCell<VecDeque<Bytes>>,
     timer: Cell<Option<DelayedCall>>,
     task: RefCell<Option<Waker>>,
+    /// For the WebSockets on it.
+    #[cfg(feature = "websocket")]
+    finishing: crate::defer::DeferredEvent,
 }
 
 /// A body that is being read.
@@ -86,6 +89,8 @@ impl Watch {
             lent: RefCell::default(),
             timer: Cell::default(),
             task: RefCell::default(),
+            #[cfg(feature = "websocket")]
+            finishing: crate::defer::DeferredEvent::default(),
         });
         watch.clone().arm(watch.transport.reactor().now());
         watch
@@ -94,6 +99,21 @@ impl Watch {
     #[cfg(feature = "websocket")]
     pub(super) fn transport(&self) -> &Transport {
         &self.transport
+    }
+
+    /// The connection ends after the requests that it has.
+    #[cfg(feature = "websocket")]
+    pub(super) fn finish(&self) {
+        self.finishing.set();
+    }
+
+    /// Ready when the connection is to end.
+    #[cfg(feature = "websocket")]
+    pub(super) fn finishing(&self) -> impl Future<Output = ()> + use<> {
+        let event = self.finishing.clone();
+        async move {
+            let _ = event.wait().await;
+        }
     }
 
     /// A request has come; its answer is complete when the exchange is dropped.

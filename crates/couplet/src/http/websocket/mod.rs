@@ -56,11 +56,12 @@
 //! # What is missing
 //!
 //! There are no extensions, so no compression (`permessage-deflate`): an offer of one is passed over, as
-//! RFC 6455 permits. WebSockets over HTTP/2 (RFC 8441) are not upgraded by [`upgrade`].
+//! RFC 6455 permits. [`upgrade`] takes WebSockets over HTTP/2 (RFC 8441) too; a client opens none.
 
 mod alarm;
 mod client;
 mod error;
+mod guest;
 mod message;
 mod options;
 mod server;
@@ -158,7 +159,7 @@ impl WebSocket {
         poll_fn(move |cx| {
             ready!(socket.poll_ready(cx))?;
             if let Some(message) = message.take() {
-                socket.write(message);
+                socket.send(cx, message);
             }
             Poll::Ready(Ok(()))
         })
@@ -219,7 +220,8 @@ impl WebSocket {
         self.shared().protocol.as_deref()
     }
 
-    /// The transport underneath, for its settings: marks, options of the socket.
+    /// The transport underneath, for its settings: marks, options of the socket. Over HTTP/2 others use
+    /// it, too.
     pub fn transport(&self) -> &Transport {
         self.shared().wire().transport()
     }

@@ -7,28 +7,31 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
-use hyper::upgrade::OnUpgrade;
+use hyper::ext::Protocol;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::Role;
 
+use super::guest::Guest;
 use super::options::WebSocketOptions;
 use super::socket::Socket;
 use super::wire::Wire;
 use super::{WebSocket, code};
+use crate::Result;
 use crate::http::homing::Homing;
 use crate::http::io::Io;
+use crate::http::watch::Watch;
 use crate::panics::caught;
-use crate::{Failure, Result, Transport};
 
 /// The connection of a request that may be upgraded.
 #[derive(Clone)]
-pub(in crate::http) struct Origin(Arc<Homing<Transport>>);
+pub(in crate::http) struct Origin(Arc<Homing<Rc<Watch>>>);
 
 impl Origin {
     /// Leaves it with the request, if that may be upgraded.
-    pub(in crate::http) fn note(extensions: &mut Extensions, transport: &Transport) {
+    pub(in crate::http) fn note(extensions: &mut Extensions, watch: &Rc<Watch>) {
         if extensions.get::<OnUpgrade>().is_some() {
-            let homing = Homing::new(transport.reactor(), transport.clone());
+            let homing = Homing::new(watch.transport().reactor(), watch.clone());
             extensions.insert(Origin(Arc::new(homing)));
         }
     }
@@ -36,7 +39,8 @@ impl Origin {
 
 /// What a client asks for.
 struct Asked {
-    accept: HeaderValue,
+    /// `None` in HTTP/2.
+    accept: Option<HeaderValue>,
     protocol: Option<String>,
 }
 
@@ -83,27 +87,29 @@ pub fn upgrade<Q, B: From<&'static str>>(
         Err((status, problem)) => return refusal(status, problem),
     };
     let origin = request.extensions_mut().remove::<Origin>();
-    let Some(transport) = origin.as_ref().and_then(|origin| origin.0.get()) else {
+    let Some(watch) = origin.as_ref().and_then(|origin| origin.0.get()) else {
         tracing::error!("a WebSocket was asked of a request that no server of this crate has got");
         return refusal(StatusCode::INTERNAL_SERVER_ERROR, "");
     };
     let upgrading = hyper::upgrade::on(request);
     let protocol = asked.protocol.clone();
-    let reactor = transport.reactor();
-    reactor.spawn(run(upgrading, Rc::new(options), protocol, handle)).detach();
+    let reactor = watch.transport().reactor();
+    reactor.spawn(run(upgrading, watch.clone(), Rc::new(options), protocol, handle)).detach();
     answer(asked)
 }
 
 fn answer<B: From<&'static str>>(asked: Asked) -> Response<B> {
     let mut answer = Response::new(B::from(""));
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = answer.headers_mut();
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, asked.accept);
+    if let Some(accept) = asked.accept {
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = answer.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
     // One of the client's words, which came in a header.
     if let Some(protocol) = asked.protocol.and_then(|name| HeaderValue::try_from(name).ok()) {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     answer
 }
@@ -120,20 +126,23 @@ fn refusal<B: From<&'static str>>(status: StatusCode, problem: &'static str) -> 
     answer
 }
 
-/// What a request asks for, or what is wrong with it: RFC 6455, 4.2.1.
+/// What a request asks for, or what is wrong with it: RFC 6455, 4.2.1, and RFC 8441, 5.
 fn asked<Q>(
     request: &Request<Q>,
     options: &WebSocketOptions,
 ) -> Result<Asked, (StatusCode, &'static str)> {
     const WRONG: StatusCode = StatusCode::BAD_REQUEST;
     let headers = request.headers();
-    if !has_token(headers, header::UPGRADE, "websocket") {
+    let extended = request.extensions().get::<Protocol>();
+    let is_extended = extended.is_some_and(|name| name.as_str() == "websocket");
+    if !is_extended && !has_token(headers, header::UPGRADE, "websocket") {
         return Err((StatusCode::UPGRADE_REQUIRED, "this is a WebSocket\n"));
     }
-    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+    let is_get = request.method() == Method::GET && request.version() == Version::HTTP_11;
+    if !is_extended && !is_get {
         return Err((WRONG, "a WebSocket is asked for by GET, in HTTP/1.1\n"));
     }
-    if !has_token(headers, header::CONNECTION, "upgrade") {
+    if !is_extended && !has_token(headers, header::CONNECTION, "upgrade") {
         return Err((WRONG, "the connection is not to be upgraded\n"));
     }
     match only(headers, header::SEC_WEBSOCKET_VERSION) {
@@ -142,8 +151,12 @@ fn asked<Q>(
         None => return Err((WRONG, "there is not one Sec-WebSocket-Version\n")),
     }
     let key = only(headers, header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
-    let key = key.ok_or((WRONG, "there is not one Sec-WebSocket-Key, of 16 bytes in Base64\n"))?;
-    let accept = HeaderValue::try_from(derive_accept_key(key)).expect("Base64 is ASCII");
+    if key.is_none() && !is_extended {
+        return Err((WRONG, "there is not one Sec-WebSocket-Key, of 16 bytes in Base64\n"));
+    }
+    let accept = key
+        .filter(|_| !is_extended)
+        .map(|key| HeaderValue::try_from(derive_accept_key(key)).expect("Base64 is ASCII"));
     let offered: Vec<&str> = tokens(headers, header::SEC_WEBSOCKET_PROTOCOL).collect();
     let protocol = options.protocols.iter().find(|ours| offered.contains(&ours.as_str())).cloned();
     Ok(Asked { accept, protocol })
@@ -174,9 +187,22 @@ fn is_key(key: &[u8]) -> bool {
         if digits.len() == 21 && digits.iter().all(is_digit))
 }
 
+/// The whole connection, or a stream of it.
+fn wire_of(upgraded: Upgraded, watch: &Rc<Watch>) -> Wire {
+    let parts = match upgraded.downcast::<Io>() {
+        Ok(parts) => parts,
+        Err(upgraded) => return Wire::guest(Guest::new(upgraded, watch)),
+    };
+    let (stream, unread) = parts.io.into_parts().expect("a task runs in its loop's thread");
+    let unread =
+        if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
+    Wire::new(stream, unread, Role::Server)
+}
+
 /// Runs the handler, and closes what it leaves.
 async fn run(
     upgrading: OnUpgrade,
+    watch: Rc<Watch>,
     options: Rc<WebSocketOptions>,
     protocol: Option<String>,
     handle: impl AsyncFnOnce(WebSocket) -> Result<()> + 'static,
@@ -188,13 +214,9 @@ async fn run(
             return Ok(());
         }
     };
-    let parts =
-        upgraded.downcast::<Io>().map_err(|_| Failure::msg("not a connection of HTTP/1.1"))?;
-    let (stream, unread) = parts.io.into_parts().expect("a task runs in its loop's thread");
-    let unread =
-        if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
-    let transport = stream.transport().clone();
-    let wire = Wire::new(stream, unread, Role::Server);
+    let wire = wire_of(upgraded, &watch);
+    drop(watch);
+    let transport = wire.transport().clone();
     let (socket, home) = WebSocket::of_handler(Socket::new(wire, Role::Server, &options, protocol));
     let ended = {
         let mut handling = pin!(handle(socket));

@@ -80,7 +80,7 @@ impl Socket {
             pinged: None,
             blocked: None,
             alarm: Alarm::default(),
-            draining: Box::pin(wire.draining()),
+            draining: wire.draining(),
             close: None,
             protocol,
             wire,
@@ -116,6 +116,7 @@ impl Socket {
             if self.state == State::Over {
                 return Poll::Ready(None);
             }
+            self.wire.push(cx);
             match self.drive(cx, false, |context, lane| context.read(lane)) {
                 Ok(tungstenite::Message::Text(text)) => {
                     return Poll::Ready(Some(Ok(Message::Text(Text(text)))));
@@ -226,12 +227,12 @@ impl Socket {
     /// Ends the connection, after what was written.
     fn end(&mut self) {
         self.state = State::Over;
-        self.wire.transport().lose_connection();
+        self.wire.end(self.options.write_timeout);
     }
 
     fn abort(&mut self) {
         self.state = State::Over;
-        self.wire.transport().abort_connection();
+        self.wire.abort();
     }
 
     /// Ready when a message may be written.
@@ -251,7 +252,7 @@ impl Socket {
     /// The peer has not taken what was written before.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
         let reactor = self.wire.reactor().clone();
-        let (now, left) = (reactor.now(), self.wire.transport().buffered());
+        let (now, left) = (reactor.now(), self.wire.buffered());
         let since = match self.blocked {
             Some((since, before)) if before == left => since,
             _ => now,
@@ -267,11 +268,12 @@ impl Socket {
     }
 
     /// Writes a message, for which there is room.
-    pub(super) fn write(&mut self, message: Message) {
+    pub(super) fn send(&mut self, cx: &mut Context<'_>, message: Message) {
         match message {
             Message::Text(text) => self.wire.send(Data::Text, text.into()),
             Message::Binary(bytes) => self.wire.send(Data::Binary, bytes),
         }
+        self.wire.push(cx);
     }
 
     /// Sends a ping, for which there is room.
@@ -285,6 +287,7 @@ impl Socket {
         }
         let ping = tungstenite::Message::Ping(payload);
         let sent = self.drive(cx, true, |context, lane| lane.say(context, ping));
+        self.wire.push(cx);
         sent.map_err(WebSocketError::of)
     }
 

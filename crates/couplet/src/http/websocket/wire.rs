@@ -1,7 +1,9 @@
-//! [`Wire`]: the stream below a WebSocket; [`Lane`]: the wire as tungstenite's state machine wants it.
+//! [`Wire`]: what is below a WebSocket, a connection or a stream of HTTP/2; [`Lane`]: the wire as tungstenite's state machine wants it.
 
 use std::io::{self, Cursor, Read, Write};
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tungstenite::protocol::frame::FrameHeader;
@@ -9,6 +11,7 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::{Role, WebSocketContext};
 use tungstenite::{Error, Message};
 
+use super::guest::Guest;
 use crate::{Reactor, Stream, Transport};
 
 /// Payloads from this length on are not copied.
@@ -18,7 +21,7 @@ const LENT: usize = 8 * 1024;
 const LONGEST_HEAD: usize = 14;
 
 pub(super) struct Wire {
-    stream: Stream,
+    under: Under,
     /// What was read with the handshake.
     unread: Bytes,
     role: Role,
@@ -26,13 +29,31 @@ pub(super) struct Wire {
     frame: Vec<u8>,
 }
 
+enum Under {
+    Stream(Stream),
+    Guest(Box<Guest>),
+    /// The guest was ended.
+    Gone(Transport),
+}
+
 impl Wire {
     pub(super) fn new(stream: Stream, unread: Bytes, role: Role) -> Wire {
-        Wire { stream, unread, role, frame: Vec::new() }
+        Wire { under: Under::Stream(stream), unread, role, frame: Vec::new() }
     }
 
+    /// Of a server.
+    pub(super) fn guest(guest: Guest) -> Wire {
+        let under = Under::Guest(Box::new(guest));
+        Wire { under, unread: Bytes::new(), role: Role::Server, frame: Vec::new() }
+    }
+
+    /// Of the connection, which others may share.
     pub(super) fn transport(&self) -> &Transport {
-        self.stream.transport()
+        match &self.under {
+            Under::Stream(stream) => stream.transport(),
+            Under::Guest(guest) => guest.transport(),
+            Under::Gone(transport) => transport,
+        }
     }
 
     pub(super) fn reactor(&self) -> &Reactor {
@@ -40,13 +61,90 @@ impl Wire {
     }
 
     /// Ready when the connection is asked to finish.
-    pub(super) fn draining(&self) -> impl Future<Output = ()> + use<> {
-        self.stream.draining()
+    pub(super) fn draining(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        match &self.under {
+            Under::Stream(stream) => Box::pin(stream.draining()),
+            Under::Guest(guest) => Box::pin(guest.draining()),
+            Under::Gone(_) => Box::pin(std::future::ready(())),
+        }
+    }
+
+    /// How much the peer has not taken.
+    pub(super) fn buffered(&self) -> usize {
+        match &self.under {
+            Under::Stream(stream) => stream.transport().buffered(),
+            Under::Guest(guest) => guest.buffered(),
+            Under::Gone(_) => 0,
+        }
     }
 
     /// Ready when no more than the high mark is buffered.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_room(cx)
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.under {
+            Under::Stream(stream) => stream.poll_room(cx),
+            Under::Guest(guest) => guest.poll_room(cx),
+            Under::Gone(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    /// Has what was written leave, where it does not by itself.
+    pub(super) fn push(&mut self, cx: &mut Context<'_>) {
+        if let Under::Guest(guest) = &mut self.under {
+            // An error is read, too.
+            let _ = guest.poll_flush(cx);
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match &mut self.under {
+            Under::Stream(stream) => stream.poll_read_slice(cx, buffer),
+            Under::Guest(guest) => guest.poll_read(cx, buffer),
+            Under::Gone(_) => Poll::Ready(Ok(0)),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        match &mut self.under {
+            Under::Stream(stream) => stream.transport().write(bytes),
+            Under::Guest(guest) => guest.write(bytes),
+            Under::Gone(_) => {}
+        }
+    }
+
+    /// Without a copy, where there is a choice.
+    fn write_bytes(&mut self, bytes: Bytes) {
+        match &self.under {
+            Under::Stream(stream) if bytes.len() >= LENT => stream.transport().write_bytes(bytes),
+            _ => self.write(&bytes),
+        }
+    }
+
+    /// Ends it after what was written, for which a guest has so much time.
+    pub(super) fn end(&mut self, within: Duration) {
+        match &self.under {
+            Under::Stream(stream) => stream.transport().lose_connection(),
+            _ => {
+                let reactor = self.reactor().clone();
+                if let Some(guest) = self.leave() {
+                    guest.end(&reactor, within);
+                }
+            }
+        }
+    }
+
+    pub(super) fn abort(&mut self) {
+        match &self.under {
+            Under::Stream(stream) => stream.transport().abort_connection(),
+            _ => drop(self.leave()),
+        }
+    }
+
+    fn leave(&mut self) -> Option<Box<Guest>> {
+        let gone = Under::Gone(self.transport().clone());
+        match std::mem::replace(&mut self.under, gone) {
+            Under::Guest(guest) => Some(guest),
+            _ => None,
+        }
     }
 
     /// Writes a message as one frame.
@@ -57,25 +155,22 @@ impl Wire {
         };
         let header = FrameHeader { mask, opcode: OpCode::Data(kind), ..FrameHeader::default() };
         let length = payload.len() as u64;
-        let transport = self.stream.transport();
         let Some(mask) = mask else {
             let mut head = [0; LONGEST_HEAD];
             header.format(length, &mut &mut head[..]).expect("it is long enough");
-            transport.write(&head[..header.len(length)]);
-            if payload.len() < LENT {
-                transport.write(payload);
-            } else {
-                transport.write_bytes(payload);
-            }
+            self.write(&head[..header.len(length)]);
+            self.write_bytes(payload);
             return;
         };
-        self.frame.clear();
-        header.format(length, &mut self.frame).expect("a vector takes everything");
-        masked(&payload, mask, &mut self.frame);
-        if self.frame.len() < LENT {
-            transport.write(&self.frame);
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.clear();
+        header.format(length, &mut frame).expect("a vector takes everything");
+        masked(&payload, mask, &mut frame);
+        if frame.len() < LENT {
+            self.write(&frame);
+            self.frame = frame;
         } else {
-            transport.write_bytes(std::mem::take(&mut self.frame));
+            self.write_bytes(frame.into());
         }
     }
 
@@ -104,7 +199,9 @@ impl Wire {
             masked(payload, both, &mut self.frame);
             rest = after;
         }
-        self.transport().write(&self.frame);
+        let frames = std::mem::take(&mut self.frame);
+        self.write(&frames);
+        self.frame = frames;
     }
 }
 
@@ -152,7 +249,7 @@ impl Read for Lane<'_, '_, '_> {
             unread.copy_to_slice(&mut buffer[..n]);
             return Ok(n);
         }
-        match self.wire.stream.poll_read_slice(self.cx, buffer) {
+        match self.wire.poll_read(self.cx, buffer) {
             Poll::Ready(read) => {
                 self.heard |= matches!(read, Ok(1..));
                 read
@@ -173,7 +270,7 @@ impl Write for Lane<'_, '_, '_> {
         }
         match self.wire.role {
             Role::Client => self.wire.write_control(frames),
-            Role::Server => self.wire.transport().write(frames),
+            Role::Server => self.wire.write(frames),
         }
         Ok(frames.len())
     }

@@ -5,6 +5,7 @@ mod autobahn;
 mod axum;
 mod closes;
 mod handshakes;
+mod http2;
 mod kit;
 mod limits;
 mod messages;
