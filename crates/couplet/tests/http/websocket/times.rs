@@ -197,3 +197,31 @@ fn a_peer_that_does_not_read_stops_send() {
         Ok(())
     });
 }
+
+#[test]
+fn a_peer_that_takes_a_little_gets_more_time() {
+    let ended = Rc::new(RefCell::new(None));
+    let end = ended.clone();
+    let options = WebSocketOptions::default().write_timeout(secs(40));
+    let handle = async move |mut socket: WebSocket| {
+        let reactor = socket.transport().reactor().clone();
+        // There is no room until all has left.
+        socket.transport().set_write_marks(0, 10_000);
+        socket.send(vec![b'x'; 1_000_000]).await?;
+        let error = socket.send("more").await.expect_err("it is not taken");
+        *end.borrow_mut() = Some((error, reactor.now()));
+        Ok(())
+    };
+    beside(options, handle, async move |reactor| {
+        let mut raw = Raw::connect(&reactor).await?;
+        let begun = reactor.now();
+        reactor.sleep(secs(30)).await?;
+        assert_ne!(raw.stream.read(&mut [0; 100]).await?, 0);
+        reactor.sleep(secs(200)).await?;
+        let (error, when) = ended.take().expect("it is over");
+        assert!(matches!(error, WebSocketError::NotTaken), "{error}");
+        // From the time at which it saw the change, at the first deadline.
+        assert_eq!(when - begun, secs(80));
+        Ok(())
+    });
+}
