@@ -9,6 +9,7 @@
 #![expect(clippy::disallowed_types, reason = "the load and the peer stand outside of any loop")]
 
 #[path = "rows/program.rs"]
+#[allow(dead_code, reason = "other benches use the rest")]
 mod program;
 #[path = "rows/served.rs"]
 mod served;
@@ -108,7 +109,6 @@ fn messages(
             before = server.processor_time()?;
         }
         for client in &mut clients {
-            // A long one comes back while it is sent: nobody's buffers are larger than the socket's.
             client.write_all(&sent)?;
         }
         for client in &mut clients {
