@@ -112,6 +112,10 @@ fn a_close_that_is_not_answered_is_not_waited_for() {
     let end = ended.clone();
     let options = WebSocketOptions::default().close_timeout(secs(5));
     let handle = async move |mut socket: WebSocket| {
+        let reactor = socket.transport().reactor().clone();
+        // Until then, the next thing to do was a ping, much later.
+        let waiting = async { Ok(socket.recv().await) };
+        assert!(reactor.timeout(secs(1), waiting).await.is_err());
         socket.begin_close(code::NORMAL, "")?;
         noted(socket, &end).await;
         Ok(())
