@@ -20,6 +20,7 @@ mod sealed;
 mod servers;
 mod streams;
 mod tls;
+mod websocket;
 
 pub use answers::answers;
 pub use endpoints::endpoints;
@@ -28,6 +29,7 @@ pub use lives::lives;
 pub use proxy::proxy;
 pub use servers::servers;
 pub use tls::tls;
+pub use websocket::websocket;
 
 /// A fuzz target.
 #[derive(Clone, Copy)]
@@ -41,7 +43,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "framers", run: framers, words: framers::WORDS },
     Target { name: "servers", run: servers, words: servers::WORDS },
     Target { name: "answers", run: answers, words: answers::WORDS },
@@ -49,6 +51,7 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "lives", run: lives, words: &[] },
     Target { name: "proxy", run: proxy, words: proxy::WORDS },
     Target { name: "tls", run: tls, words: tls::WORDS },
+    Target { name: "websocket", run: websocket, words: websocket::WORDS },
 ];
 
 #[expect(clippy::disallowed_methods, reason = "any instant will do")]

@@ -45,6 +45,21 @@ impl<T> Tethered<T> {
     pub fn get_mut(&mut self) -> Option<&mut T> {
         self.is_home().then(|| &mut *self.value)
     }
+
+    /// Unties the value, in its own thread.
+    ///
+    /// # Errors
+    ///
+    /// In another thread, with what it was.
+    pub fn into_inner(mut self) -> Result<T, Tethered<T>> {
+        if !self.is_home() {
+            return Err(self);
+        }
+        // SAFETY: this is its thread, and the tether is forgotten, so it is taken only here.
+        let value = unsafe { ManuallyDrop::take(&mut self.value) };
+        std::mem::forget(self);
+        Ok(value)
+    }
 }
 
 impl<T> Drop for Tethered<T> {
@@ -100,6 +115,17 @@ mod tests {
         let tethered = thread::spawn(move || tethered).join().expect("it was passed on");
         assert!(tethered.get().is_some());
         drop(tethered);
+        assert_eq!(Rc::strong_count(&counted), 1);
+    }
+
+    #[test]
+    fn only_its_own_thread_unties_it() {
+        let counted = Rc::new(());
+        let tethered = Tethered::new(counted.clone());
+        let away = thread::spawn(move || tethered.into_inner().err()).join().expect("no panic");
+        let value = away.and_then(|tethered| tethered.into_inner().ok()).expect("it came home");
+        assert_eq!(Rc::strong_count(&counted), 2);
+        drop(value);
         assert_eq!(Rc::strong_count(&counted), 1);
     }
 

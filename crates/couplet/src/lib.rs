@@ -78,6 +78,7 @@
 //! | set any option of a socket | [`Transport::with_socket`], [`ListenOptions::prepare`] |
 //! | get back to a protocol later, from timers and callbacks | [`Connection`] |
 //! | switch to another protocol, as STARTTLS and CONNECT do | [`Transport::upgrade`] |
+//! | serve HTTP, or WebSockets | `http`; the chapter `manual::websocket` |
 //! | encrypt, throttle or log what passes | [layers], `manual::tls` |
 //! | write a program that is one Deferred or task | [`react`] |
 //! | end without cutting anybody off | the chapter [`manual::stopping`]; [`Reactor::drain`], [`LoopOptions::drain`] |
@@ -114,6 +115,7 @@
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
 //! | `sim-tokio` | | `Sim::host_with_tokio`, tokio's tasks and timers in the simulator |
 //! | `http` | | `http`: servers and clients of HTTP/1.1 and HTTP/2, by hyper |
+//! | `websocket` | | `http::websocket`, WebSockets for clients and for handlers of requests; it implies `http` |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |
 //! | `tokio` | | `embed`, a loop inside a runtime of tokio; `LoopOptions::tokio`, a runtime around a loop |

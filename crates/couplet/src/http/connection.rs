@@ -220,6 +220,8 @@ where
     poll_fn(|cx| {
         if !is_finishing && (transport.is_draining() || watch.asked(cx) == Asked::Finish) {
             is_finishing = true;
+            #[cfg(feature = "websocket")]
+            watch.finish();
             serving.as_mut().graceful_shutdown();
         }
         serving.as_mut().poll(cx)

@@ -98,7 +98,10 @@ where
         let is_old = request.version() < Version::HTTP_11;
         let is_head = request.method() == Method::HEAD;
         let (request, progress) = {
-            let (head, incoming) = request.into_parts();
+            #[cfg_attr(not(feature = "websocket"), allow(unused_mut))]
+            let (mut head, incoming) = request.into_parts();
+            #[cfg(feature = "websocket")]
+            super::websocket::Origin::note(&mut head.extensions, &self.watch);
             let (body, progress) = Body::new(incoming);
             (Request::from_parts(head, body), progress)
         };

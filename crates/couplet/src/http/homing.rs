@@ -27,6 +27,18 @@ impl<T: 'static> Homing<T> {
     pub(super) fn get_mut(&mut self) -> Option<&mut T> {
         self.value.as_mut()?.get_mut()
     }
+
+    /// Takes the value out, in the loop's thread.
+    #[cfg(feature = "websocket")]
+    pub(super) fn into_inner(mut self) -> Option<T> {
+        match self.value.take()?.into_inner() {
+            Ok(value) => Some(value),
+            Err(away) => {
+                self.value = Some(away);
+                None
+            }
+        }
+    }
 }
 
 impl<T: 'static> Drop for Homing<T> {

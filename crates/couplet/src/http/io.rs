@@ -40,6 +40,12 @@ impl Io {
         self.0.get_mut().ok_or_else(|| io::Error::other("used outside the thread of its loop"))
     }
 
+    /// The stream, and what was read from it and given back.
+    #[cfg(feature = "websocket")]
+    pub(super) fn into_parts(self) -> Option<(Stream, Bytes)> {
+        self.0.into_inner().map(|inner| (inner.stream, inner.unread))
+    }
+
     /// Puts bytes back, to be read first.
     pub(super) fn put_back(&mut self, unread: Bytes) {
         // An empty one may hold a buffer.

@@ -56,6 +56,8 @@ mod refusal;
 #[cfg(all(unix, feature = "tokio"))]
 mod serve;
 mod watch;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 use std::error::Error;
 use std::rc::Rc;

@@ -51,6 +51,9 @@ pub(super) struct Watch {
     timer: Cell<Option<DelayedCall>>,
     next_look: Cell<Instant>,
     task: RefCell<Option<Waker>>,
+    /// For the WebSockets on it.
+    #[cfg(feature = "websocket")]
+    finishing: crate::defer::DeferredEvent,
 }
 
 /// A body that is being read.
@@ -91,10 +94,32 @@ impl Watch {
             timer: Cell::default(),
             next_look: Cell::new(now),
             task: RefCell::default(),
+            #[cfg(feature = "websocket")]
+            finishing: crate::defer::DeferredEvent::default(),
         });
         watch.arm(now);
         watch.set_parked(true);
         watch
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// The connection ends after the requests that it has.
+    #[cfg(feature = "websocket")]
+    pub(super) fn finish(&self) {
+        self.finishing.set();
+    }
+
+    /// Ready when the connection is to end.
+    #[cfg(feature = "websocket")]
+    pub(super) fn finishing(&self) -> impl Future<Output = ()> + use<> {
+        let event = self.finishing.clone();
+        async move {
+            let _ = event.wait().await;
+        }
     }
 
     /// A request has come; its answer is complete when the exchange is dropped.

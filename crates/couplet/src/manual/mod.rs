@@ -7,6 +7,7 @@
 //! | [`back_pressure`] | not writing more than the peer reads |
 //! | [`endpoints`] | strings for where to listen and connect, and kinds of your own |
 //! | `tls` | secure connections, and STARTTLS |
+//! | `websocket` | messages for browsers and from servers |
 //! | [`layers`] | a step of your own between socket and protocol |
 //! | [`framing`] | finding the messages in a stream, with a grammar of your own |
 //! | [`callbacks_to_async`] | one client, seven times: callbacks, Deferreds, `async`, streams |
@@ -47,3 +48,5 @@ pub mod threads;
 pub mod time;
 #[cfg(any(feature = "tls", feature = "ring"))]
 pub mod tls;
+#[cfg(all(feature = "testing", feature = "websocket"))]
+pub mod websocket;

@@ -152,6 +152,12 @@ impl Stream {
         self.shared().poll_write(cx, data)
     }
 
+    /// Ready when there is room to write.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared().poll_room(cx)
+    }
+
     /// Writes all of it, without a copy, once there is room.
     pub(crate) fn poll_write_bytes(
         &self,

@@ -19,7 +19,7 @@ use tokio::task::LocalSet;
 
 #[path = "../../examples/axum.rs"]
 #[allow(dead_code, reason = "its main starts a server of its own")]
-mod example;
+pub(crate) mod example;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const HERE: &str = "tcp:0:interface=127.0.0.1";

@@ -11,6 +11,8 @@ mod rfc9112;
 mod serving;
 mod simulated;
 mod times;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 #[path = "../counting/mod.rs"]
 mod counting;

@@ -81,6 +81,8 @@ const GATES: [Gate; 8] = [
             // Into the simulated kernel, and into the real one except on Linux.
             ("SimDriver::write", 1),
             ("StreamSlot::write_once", 1),
+            // Into the state machine of a WebSocket.
+            ("Lane::say", 1),
         ],
     },
     Gate {

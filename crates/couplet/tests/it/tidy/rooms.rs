@@ -82,7 +82,7 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
     ),
     ("services", &[THE_ROOT, "defer", "endpoints", "layers"]),
     ("embed", &[THE_ROOT, "reactor"]),
-    ("http", &[THE_ROOT, "panics", "embed", "endpoints", "layers", "stream"]),
+    ("http", &[THE_ROOT, "panics", "defer", "embed", "endpoints", "layers", "stream"]),
 ];
 
 /// Names re-exported at the crate root.

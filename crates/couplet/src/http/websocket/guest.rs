@@ -1,0 +1,103 @@
+//! [`Guest`]: a stream of HTTP/2 below a WebSocket, RFC 8441.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::{Read, ReadBuf, Write};
+use hyper::upgrade::Upgraded;
+
+use crate::http::watch::{Exchange, Watch};
+use crate::{Reactor, Transport};
+
+/// How much may wait for the client, in bytes, before a `send` does.
+const HIGH: usize = 64 * 1024;
+
+/// The most that is passed to hyper at a time, in bytes.
+const PIECE: usize = 16 * 1024;
+
+pub(super) struct Guest {
+    io: Upgraded,
+    watch: Rc<Watch>,
+    /// The connection has something to do.
+    _exchange: Exchange,
+    /// Law 9: HIGH, one message and what the state machine says.
+    unsent: Vec<u8>,
+    /// How much of it hyper has got.
+    sent: usize,
+}
+
+impl Guest {
+    pub(super) fn new(io: Upgraded, watch: &Rc<Watch>) -> Guest {
+        let exchange = watch.begin(None);
+        Guest { io, watch: watch.clone(), _exchange: exchange, unsent: Vec::new(), sent: 0 }
+    }
+
+    pub(super) fn transport(&self) -> &Transport {
+        self.watch.transport()
+    }
+
+    /// Ready when the connection is asked to finish.
+    pub(super) fn draining(&self) -> impl Future<Output = ()> + use<> {
+        self.watch.finishing()
+    }
+
+    pub(super) fn buffered(&self) -> usize {
+        self.unsent.len() - self.sent
+    }
+
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut room = [const { MaybeUninit::uninit() }; 4096];
+        let room_len = buffer.len().min(room.len());
+        let mut read = ReadBuf::uninit(&mut room[..room_len]);
+        ready!(Pin::new(&mut self.io).poll_read(cx, read.unfilled()))?;
+        let filled = read.filled();
+        buffer[..filled.len()].copy_from_slice(filled);
+        Poll::Ready(Ok(filled.len()))
+    }
+
+    /// To be followed by [`poll_flush`](Self::poll_flush).
+    pub(super) fn write(&mut self, bytes: &[u8]) {
+        self.unsent.extend_from_slice(bytes);
+    }
+
+    /// Ready when hyper has everything.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.unsent.len() {
+            let end = self.unsent.len().min(self.sent + PIECE);
+            let piece = &self.unsent[self.sent..end];
+            self.sent += ready!(Pin::new(&mut self.io).poll_write(cx, piece))?;
+        }
+        self.unsent.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when less waits than the high mark.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.poll_flush(cx) {
+            Poll::Pending if self.buffered() < HIGH => Poll::Ready(Ok(())),
+            polled => polled,
+        }
+    }
+
+    /// Ends the stream after what was written, for which there is so much time.
+    pub(super) fn end(mut self, reactor: &Reactor, within: Duration) {
+        let timer = reactor.clone();
+        let ending = async move {
+            let flushing = std::future::poll_fn(|cx| {
+                ready!(self.poll_flush(cx))?;
+                Pin::new(&mut self.io).poll_shutdown(cx)
+            });
+            timer.timeout(within, async { Ok(flushing.await?) }).await
+        };
+        reactor.spawn(ending).add_errback(|_| Ok(())).detach();
+    }
+}

@@ -1,0 +1,313 @@
+//! [`Socket`]: the life of a WebSocket around tungstenite's state machine.
+//!
+//! ```text
+//! Open → Closing (our Close has left) → Ending (theirs too) → Over
+//!      ↘ Ending (theirs came, and ours with it)
+//! ```
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
+
+use tungstenite::error::Error;
+use tungstenite::protocol::frame::coding::Data;
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
+
+use super::alarm::Alarm;
+use super::error::WebSocketError;
+use super::message::{Close, Message, Text, code};
+use super::options::WebSocketOptions;
+use super::wire::{Lane, Wire};
+
+/// How much is read at a time. Of a message whose length is known, so much memory is touched before it
+/// has come.
+const READ: usize = 4 * 1024;
+
+/// Pongs that the peer does not take, in bytes. The last ping gets one, as RFC 6455, 5.5.3 permits.
+const UNTAKEN: usize = 1024;
+
+/// The longest payload of a ping or a close: RFC 6455, 5.5.
+const LONGEST_CONTROL: usize = 125;
+
+pub(super) struct Socket {
+    wire: Wire,
+    context: WebSocketContext,
+    options: Rc<WebSocketOptions>,
+    state: State,
+    /// When the last byte came.
+    heard: Instant,
+    /// When it was pinged because it had been silent.
+    pinged: Option<Instant>,
+    /// A `send` waits since then, with so much that the peer has not taken.
+    blocked: Option<(Instant, usize)>,
+    alarm: Alarm,
+    draining: Pin<Box<dyn Future<Output = ()>>>,
+    /// The peer's close.
+    pub(super) close: Option<Close>,
+    /// The subprotocol that was agreed on.
+    pub(super) protocol: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Our Close was sent; the peer's is awaited until then.
+    Closing(Instant),
+    /// Both were sent; a client waits until then for the server to end the connection.
+    Ending(Instant),
+    Over,
+}
+
+impl Socket {
+    pub(super) fn new(
+        wire: Wire,
+        role: Role,
+        options: &Rc<WebSocketOptions>,
+        protocol: Option<String>,
+    ) -> Socket {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ)
+            .write_buffer_size(0)
+            .max_write_buffer_size(UNTAKEN)
+            .max_message_size(Some(options.max_message))
+            .max_frame_size(Some(options.max_frame));
+        Socket {
+            context: WebSocketContext::new(role, Some(config)),
+            options: options.clone(),
+            state: State::Open,
+            heard: wire.reactor().now(),
+            pinged: None,
+            blocked: None,
+            alarm: Alarm::default(),
+            draining: wire.draining(),
+            close: None,
+            protocol,
+            wire,
+        }
+    }
+
+    pub(super) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    /// Runs the state machine.
+    fn drive<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_last: bool,
+        f: impl FnOnce(&mut WebSocketContext, &mut Lane<'_, '_, '_>) -> T,
+    ) -> T {
+        let mut lane = Lane { wire: &mut self.wire, cx, is_last, heard: false };
+        let result = f(&mut self.context, &mut lane);
+        if lane.heard {
+            self.heard = self.wire.reactor().now();
+            self.pinged = None;
+        }
+        result
+    }
+
+    /// The next message; `None` once the WebSocket is over.
+    pub(super) fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Message, WebSocketError>>> {
+        loop {
+            if self.state == State::Over {
+                return Poll::Ready(None);
+            }
+            self.wire.push(cx);
+            match self.drive(cx, false, |context, lane| context.read(lane)) {
+                Ok(tungstenite::Message::Text(text)) => {
+                    return Poll::Ready(Some(Ok(Message::Text(Text(text)))));
+                }
+                Ok(tungstenite::Message::Binary(bytes)) => {
+                    return Poll::Ready(Some(Ok(Message::Binary(bytes))));
+                }
+                Ok(tungstenite::Message::Close(frame)) => {
+                    self.close = Some(Close::of(frame));
+                    self.state = State::Ending(self.close_deadline());
+                }
+                // A ping was answered by the state machine.
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    if let Err(error) = ready!(self.poll_quiet(cx)) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => self.end(),
+                Err(error) => {
+                    if let Some(error) = self.fail(WebSocketError::of(error)) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing has come. Ready when there is something else to do.
+    fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+        let now = self.wire.reactor().now();
+        let deadline = match self.state {
+            State::Open => {
+                if self.draining.as_mut().poll(cx).is_ready() {
+                    self.begin_close(code::GOING_AWAY, "going away");
+                    return Poll::Ready(Ok(()));
+                }
+                let Some(interval) = self.options.ping_interval else { return Poll::Pending };
+                match self.pinged {
+                    Some(pinged) => pinged + self.options.pong_timeout,
+                    None => self.heard + interval,
+                }
+            }
+            State::Closing(until) | State::Ending(until) => until,
+            State::Over => return Poll::Ready(Ok(())),
+        };
+        if now < deadline {
+            self.alarm.set(&self.wire.reactor().clone(), deadline, cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(self.too_late(cx, now))
+    }
+
+    /// The peer was silent for too long.
+    fn too_late(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), WebSocketError> {
+        match self.state {
+            State::Open if self.pinged.is_none() => {
+                self.pinged = Some(now);
+                let ping = tungstenite::Message::Ping(tungstenite::Bytes::new());
+                // One that finds no room is not needed: the peer has enough to answer.
+                let _ = self.drive(cx, false, |context, lane| lane.say(context, ping));
+                Ok(())
+            }
+            State::Open => {
+                self.abort();
+                Err(WebSocketError::NoPong)
+            }
+            State::Closing(_) => {
+                self.end();
+                Err(WebSocketError::NotClosed)
+            }
+            State::Ending(_) | State::Over => {
+                self.end();
+                Ok(())
+            }
+        }
+    }
+
+    /// The peer did something wrong, or is gone. `None` where that makes no difference any more.
+    fn fail(&mut self, error: WebSocketError) -> Option<WebSocketError> {
+        let was = self.state;
+        if let (State::Open, Some(code)) = (was, error.code()) {
+            self.begin_close(code, "");
+        }
+        self.end();
+        (!matches!(was, State::Ending(_) | State::Over)).then_some(error)
+    }
+
+    /// Sends our Close, unless there was one.
+    pub(super) fn begin_close(&mut self, code: u16, reason: &str) {
+        if self.state != State::Open {
+            return;
+        }
+        self.state = State::Closing(self.close_deadline());
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        // Nothing waits that is written last, and what fails here fails where the peer's Close is read.
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = self.drive(&mut cx, true, |context, lane| {
+            context.flush(lane)?;
+            context.close(lane, Some(frame))
+        });
+    }
+
+    fn close_deadline(&self) -> Instant {
+        self.wire.reactor().now() + self.options.close_timeout
+    }
+
+    /// Ends the connection, after what was written.
+    fn end(&mut self) {
+        self.state = State::Over;
+        self.wire.end(self.options.write_timeout);
+    }
+
+    fn abort(&mut self) {
+        self.state = State::Over;
+        self.wire.abort();
+    }
+
+    /// Ready when a message may be written.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+        if self.state != State::Open {
+            return Poll::Ready(Err(WebSocketError::Closed));
+        }
+        match self.wire.poll_room(cx) {
+            Poll::Ready(room) => {
+                self.blocked = None;
+                Poll::Ready(room.map_err(WebSocketError::from))
+            }
+            Poll::Pending => self.poll_blocked(cx),
+        }
+    }
+
+    /// The peer has not taken what was written before.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+        let reactor = self.wire.reactor().clone();
+        let (now, left) = (reactor.now(), self.wire.buffered());
+        let since = match self.blocked {
+            Some((since, before)) if before == left => since,
+            _ => now,
+        };
+        self.blocked = Some((since, left));
+        let deadline = since + self.options.write_timeout;
+        if now < deadline {
+            self.alarm.set(&reactor, deadline, cx);
+            return Poll::Pending;
+        }
+        self.abort();
+        Poll::Ready(Err(WebSocketError::NotTaken))
+    }
+
+    /// Writes a message, for which there is room.
+    pub(super) fn send(&mut self, cx: &mut Context<'_>, message: Message) {
+        match message {
+            Message::Text(text) => self.wire.send(Data::Text, text.into()),
+            Message::Binary(bytes) => self.wire.send(Data::Binary, bytes),
+        }
+        self.wire.push(cx);
+    }
+
+    /// Sends a ping, for which there is room.
+    pub(super) fn ping(
+        &mut self,
+        cx: &mut Context<'_>,
+        payload: tungstenite::Bytes,
+    ) -> Result<(), WebSocketError> {
+        if payload.len() > LONGEST_CONTROL {
+            return Err(WebSocketError::Invalid("a ping has at most 125 bytes"));
+        }
+        let ping = tungstenite::Message::Ping(payload);
+        let sent = self.drive(cx, true, |context, lane| lane.say(context, ping));
+        self.wire.push(cx);
+        sent.map_err(WebSocketError::of)
+    }
+
+    /// Says why it ends, if nobody has, where nothing can wait any more.
+    pub(super) fn hang_up(&mut self, code: u16) {
+        if self.state == State::Over {
+            return;
+        }
+        self.begin_close(code, "");
+        self.end();
+    }
+}
+
+/// Whether a close may have this code and this reason: RFC 6455, 5.5.1 and 7.4.
+pub(super) fn check_close(code: u16, reason: &str) -> Result<(), WebSocketError> {
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(WebSocketError::Invalid("a close can't be sent with this code"));
+    }
+    if reason.len() > LONGEST_CONTROL - 2 {
+        return Err(WebSocketError::Invalid("the reason of a close has at most 123 bytes"));
+    }
+    Ok(())
+}

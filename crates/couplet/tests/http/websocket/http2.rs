@@ -1,0 +1,211 @@
+//! WebSockets over HTTP/2, RFC 8441: one stream of a connection each.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use couplet::http::websocket::{WebSocket, WebSocketOptions};
+use couplet::{Deferred, Reactor, Result};
+use futures_util::future::{Either, select};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::ext::Protocol;
+use hyper::rt::{Executor, Read, ReadBuf, Write};
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, StatusCode};
+
+use super::kit::*;
+
+#[derive(Clone)]
+struct Tasks(Reactor);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
+    fn execute(&self, future: F) {
+        let task = async move {
+            future.await;
+            Ok(())
+        };
+        self.0.spawn(task).detach();
+    }
+}
+
+/// A client of HTTP/2, and its connection's end.
+async fn client(reactor: &Reactor) -> Result<(SendRequest<Empty<Bytes>>, Deferred<()>)> {
+    let stream = reactor.connect_stream(TO).await?;
+    let (client, connection) = http2::handshake(Tasks(reactor.clone()), stream).await?;
+    let ended = reactor.spawn(async move { Ok(connection.await?) });
+    // Until the server's settings have come.
+    reactor.sleep(std::time::Duration::from_millis(1)).await?;
+    Ok((client, ended))
+}
+
+/// Asks for a WebSocket.
+async fn ask(
+    client: &mut SendRequest<Empty<Bytes>>,
+    change: impl FnOnce(&mut Request<Empty<Bytes>>),
+) -> Result<hyper::Response<hyper::body::Incoming>> {
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = "http://127.0.0.1:8000/chat".parse()?;
+    request.headers_mut().insert("sec-websocket-version", "13".parse()?);
+    request.headers_mut().insert("sec-websocket-protocol", "v1, v2".parse()?);
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    change(&mut request);
+    Ok(client.send_request(request).await?)
+}
+
+async fn open(client: &mut SendRequest<Empty<Bytes>>) -> Result<Upgraded> {
+    let answer = ask(client, |_| {}).await?;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "v2");
+    assert!(!answer.headers().contains_key("sec-websocket-accept"));
+    Ok(hyper::upgrade::on(answer).await?)
+}
+
+async fn write(io: &mut Upgraded, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        let n = poll_fn(|cx| Pin::new(&mut *io).poll_write(cx, bytes)).await?;
+        bytes = &bytes[n..];
+    }
+    Ok(())
+}
+
+/// All bytes up to the end.
+async fn rest(io: &mut Upgraded, got: &mut Vec<u8>) -> Result<()> {
+    loop {
+        let mut room = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut room);
+        poll_fn(|cx| Pin::new(&mut *io).poll_read(cx, buffer.unfilled())).await?;
+        if buffer.filled().is_empty() {
+            return Ok(());
+        }
+        got.extend(buffer.filled());
+    }
+}
+
+fn options() -> WebSocketOptions {
+    WebSocketOptions::default().protocols(["v2", "v1"])
+}
+
+#[test]
+fn websockets_share_a_connection() {
+    beside(options(), echo, async |reactor| {
+        let (mut client, ended) = client(&reactor).await?;
+        let mut first = open(&mut client).await?;
+        let mut second = open(&mut client).await?;
+        let long = vec![b'x'; 200_000];
+        for io in [&mut first, &mut second] {
+            write(io, &masked(FIN | BINARY, &long)).await?;
+            write(io, &masked(FIN | TEXT, "short")).await?;
+        }
+        // Longer than a connection may be idle.
+        reactor.sleep(secs(20)).await?;
+        for mut io in [first, second] {
+            write(&mut io, &masked(FIN | CLOSE, close(4000, "bye"))).await?;
+            let mut got = Vec::new();
+            rest(&mut io, &mut got).await?;
+            let expected = [
+                plain(FIN | BINARY, &long),
+                plain(FIN | TEXT, "short"),
+                plain(FIN | CLOSE, close(4000, "bye")),
+            ];
+            assert!(got == expected.concat(), "{} bytes", got.len());
+        }
+        drop(client);
+        ended.await
+    });
+}
+
+#[test]
+fn a_websocket_keeps_its_connection_open() {
+    let options = options().ping_interval(Some(secs(50)));
+    beside(options, echo, async |reactor| {
+        let (mut client, ended) = client(&reactor).await?;
+        let mut io = open(&mut client).await?;
+        for _ in 0..10 {
+            reactor.sleep(secs(60)).await?;
+            write(&mut io, &masked(FIN | PONG, "")).await?;
+        }
+        // The connection takes more of them.
+        drop(open(&mut client).await?);
+        write(&mut io, &masked(FIN | CLOSE, "")).await?;
+        let mut got = Vec::new();
+        rest(&mut io, &mut got).await?;
+        let expected = [plain(FIN | PING, "").repeat(10), plain(FIN | CLOSE, "")].concat();
+        assert_eq!(got, expected);
+        drop((client, io));
+        ended.await
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_stops_send() {
+    let sent = std::rc::Rc::new(std::cell::Cell::new(0));
+    let count = sent.clone();
+    let handle = async move |mut socket: WebSocket| {
+        while socket.send(vec![b'x'; 10_000]).await.is_ok() {
+            count.set(count.get() + 1);
+        }
+        Ok(())
+    };
+    beside(options().write_timeout(secs(40)), handle, async move |reactor| {
+        let (mut client, ended) = client(&reactor).await?;
+        let mut io = open(&mut client).await?;
+        reactor.sleep(secs(30)).await?;
+        let before = sent.get();
+        // hyper's windows, and ours.
+        assert!(before < 1000, "{before}");
+        reactor.sleep(secs(20)).await?;
+        assert_eq!(sent.get(), before);
+        // It was reset.
+        let ended_with = rest(&mut io, &mut Vec::new()).await;
+        drop(ended_with);
+        drop((client, io));
+        ended.await
+    });
+}
+
+#[test]
+fn a_drain_says_1001_here_too() {
+    let ran = couplet::testing::run(|reactor| {
+        let reactor = reactor.clone();
+        reactor.clone().spawn(async move {
+            let port = serve(&reactor, AT, options(), echo)?;
+            let (mut client, ended) = client(&reactor).await?;
+            let mut io = open(&mut client).await?;
+            let drained = port.drain(secs(60));
+            let mut got = Vec::new();
+            let quiet = reactor.sleep(secs(1));
+            match select(std::pin::pin!(rest(&mut io, &mut got)), quiet).await {
+                Either::Left(_) => panic!("the server waits for an answer"),
+                Either::Right(_) => {}
+            }
+            assert_eq!(got, plain(FIN | CLOSE, close(1001, "going away")));
+            write(&mut io, &masked(FIN | CLOSE, close(1001, ""))).await?;
+            rest(&mut io, &mut got).await?;
+            drop((io, client));
+            ended.await?;
+            let drained = drained.await?;
+            assert_eq!((drained.finished, drained.closed + drained.aborted), (1, 0));
+            Ok(())
+        })
+    });
+    ran.expect("the program succeeds");
+}
+
+#[test]
+fn a_connect_that_is_no_handshake_is_refused() {
+    beside(options(), echo, async |reactor| {
+        let (mut client, ended) = client(&reactor).await?;
+        let answer = ask(&mut client, |request| {
+            request.extensions_mut().insert(Protocol::from_static("other"));
+        });
+        assert_eq!(answer.await?.status(), StatusCode::UPGRADE_REQUIRED);
+        let answer = ask(&mut client, |request| {
+            request.headers_mut().remove("sec-websocket-version");
+        });
+        assert_eq!(answer.await?.status(), StatusCode::BAD_REQUEST);
+        drop(client);
+        ended.await
+    });
+}

@@ -1,0 +1,13 @@
+//! WebSockets by `couplet::http::websocket`: in memory and virtual time, and against other
+//! implementations over sockets.
+
+mod autobahn;
+mod axum;
+mod closes;
+mod handshakes;
+mod http2;
+mod kit;
+mod limits;
+mod messages;
+mod python;
+mod times;
