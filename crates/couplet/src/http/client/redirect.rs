@@ -42,10 +42,8 @@ pub(super) fn next<B>(asking: &mut Asking, answer: &Response<B>) -> Result<bool,
 fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
     let (scheme, authority) = (base.scheme()?, base.authority()?);
-    if let Ok(absolute) = reference.parse::<Uri>()
-        && absolute.scheme().is_some()
-    {
-        return Some(absolute);
+    if has_scheme(reference) {
+        return reference.parse().ok();
     }
     if let Some(rest) = reference.strip_prefix("//") {
         return format!("{scheme}://{rest}").parse().ok();
@@ -69,6 +67,15 @@ fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     };
     let whole = uri::Builder::new().scheme(scheme.clone()).authority(authority.clone());
     whole.path_and_query(path + &query).build().ok()
+}
+
+/// RFC 3986, 3.1.
+fn has_scheme(reference: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    reference.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.bytes().all(is_letter)
+    })
 }
 
 /// RFC 3986, 5.2.4.
