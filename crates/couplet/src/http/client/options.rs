@@ -47,7 +47,7 @@ impl Default for ClientOptions {
     }
 }
 
-super::super::options::setters! { ClientOptions:
+crate::http::options::setters! { ClientOptions:
     /// Sets how long a connection may take.
     connect_timeout: Duration;
     /// Sets how long an answer's head may take.
@@ -65,7 +65,7 @@ super::super::options::setters! { ClientOptions:
 }
 
 #[cfg(any(feature = "tls", feature = "ring"))]
-super::super::options::setters! { ClientOptions:
+crate::http::options::setters! { ClientOptions:
     /// Sets how to verify servers.
     tls: ClientTlsOptions;
 }

@@ -43,21 +43,7 @@ impl Default for WebSocketOptions {
     }
 }
 
-/// A setter for each option.
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
-        impl WebSocketOptions {$(
-            $(#[$doc])*
-            #[must_use]
-            pub fn $name(mut self, $name: $type) -> Self {
-                self.$name = $name;
-                self
-            }
-        )*}
-    };
-}
-
-setters! {
+crate::http::options::setters! { WebSocketOptions:
     /// Sets the longest message that is accepted, in bytes.
     max_message: usize;
     /// Sets the longest piece of a message that is accepted, in bytes.
