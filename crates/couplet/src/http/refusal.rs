@@ -20,8 +20,13 @@ const fn bad(why: &'static str) -> Option<Refusal> {
 impl Refusal {
     pub(super) fn of<B>(request: &Request<B>) -> Option<Refusal> {
         let refusal = of_host(request.headers(), request.version() == Version::HTTP_11);
-        if refusal.is_some() || request.version() >= Version::HTTP_2 {
+        if refusal.is_some() {
             return refusal;
+        }
+        if request.version() >= Version::HTTP_2 {
+            // RFC 9113, 8.3.1.
+            let has_path = request.method() == Method::CONNECT || !request.uri().path().is_empty();
+            return if has_path { None } else { bad("it has no path") };
         }
         of_target(request.method(), request.uri()).or_else(|| of_coding(request.headers()))
     }

@@ -337,9 +337,9 @@ impl Watch {
 
     /// The client sends no request, or not all of one.
     fn give_up(&self) -> bool {
-        if !self.is_http1.get() {
+        if !self.is_http1.get() && self.asked.get() != Asked::Finish {
             self.ask(Asked::Finish);
-            // That may take as long again.
+            // The client may take as long again to agree.
             self.since.set(self.transport.reactor().now());
             return true;
         }

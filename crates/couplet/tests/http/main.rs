@@ -5,6 +5,7 @@ mod answers;
 mod cases;
 mod client;
 mod curl;
+mod http2;
 mod kit;
 mod mutations;
 mod rfc9112;

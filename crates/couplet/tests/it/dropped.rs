@@ -941,6 +941,7 @@ const CALLED_AT_ONCE: [&str; 11] = [
     "feed",
     "fill",
     "layer_connections",
+    "protocols",
     "wrap",
     "wrap_protocols",
     "write",
