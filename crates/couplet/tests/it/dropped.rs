@@ -933,7 +933,7 @@ fn c44_what_a_user_hands_in_may_panic_when_it_is_dropped() {
 }
 
 /// Called immediately, in the caller's frame: what they own is dropped there.
-const CALLED_AT_ONCE: [&str; 11] = [
+const CALLED_AT_ONCE: [&str; 12] = [
     "attach",
     "run",
     "run_until",
