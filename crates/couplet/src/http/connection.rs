@@ -111,9 +111,10 @@ where
         let handler = Handler::new(server.service.clone(), &watch, &server.clock);
         if is_http2 == Some(true) {
             watch.set_http1(false);
-            return serve_http2(io, handler, &server, &watch, &transport).await;
+            return Box::pin(serve_http2(io, handler, &server, &watch, &transport)).await;
         }
-        match serve_http1(io, handler, &server, &watch, &transport).await? {
+        // In a box of its own, so that a connection without a request has none of it.
+        match Box::pin(serve_http1(io, handler, &server, &watch, &transport)).await? {
             Over::Ended => return Ok(()),
             Over::Parked(parked) => io = parked,
         }
