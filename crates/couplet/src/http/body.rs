@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
-use std::future::poll_fn;
 use std::iter;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::homing::Homing;
@@ -26,7 +26,7 @@ pub struct Body {
     /// `None` where there is nothing to wait for.
     progress: Option<Arc<Progress>>,
     /// Where no connection's watch looks after it.
-    patience: Option<Homing<Ending>>,
+    patience: Option<Homing<Rc<Patience>>>,
 }
 
 /// Looks at a body from time to time, until it is dropped.
@@ -39,12 +39,9 @@ struct Patience {
     reactor: Reactor,
 }
 
-/// Ends it.
-struct Ending(Rc<Patience>);
-
-impl Drop for Ending {
+impl Drop for Patience {
     fn drop(&mut self) {
-        if let Some(timer) = self.0.timer.take() {
+        if let Some(timer) = self.timer.take() {
             timer.cancel();
         }
     }
@@ -146,11 +143,11 @@ impl Body {
     /// Limits how long it may pause while it is awaited: it fails after once to twice this time.
     pub(super) fn limit(&mut self, reactor: &Reactor, limit: Duration) {
         let Some(progress) = self.progress.clone() else { return };
-        let (pieces, timer, reactor) = (Cell::default(), Cell::default(), reactor.clone());
+        let (pieces, timer) = (Cell::default(), Cell::default());
         let patience =
             Rc::new(Patience { progress, limit, pieces, timer, reactor: reactor.clone() });
         patience.look_later();
-        self.patience = Some(Homing::new(&reactor, Ending(patience)));
+        self.patience = Some(Homing::new(reactor, patience));
     }
 
     /// The next piece of it, as it came; `None` at its end. Trailers are passed over.
@@ -160,8 +157,7 @@ impl Body {
     /// [`BodyError`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
-            let frame = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut *self), cx)).await;
-            match frame.transpose()?.map(Frame::into_data) {
+            match self.frame().await.transpose()?.map(Frame::into_data) {
                 Some(Ok(data)) => return Ok(Some(data)),
                 Some(Err(_)) => {}
                 None => return Ok(None),

@@ -17,7 +17,7 @@ use super::handler::{BoxError, Clock, Handler};
 use super::io::Io;
 use super::options::HttpOptions;
 use super::watch::{Asked, Watch};
-use crate::{Reactor, Result, Stream, Transport};
+use crate::{Reactor, Result, Stream};
 
 /// What an HTTP/2 client begins with: RFC 9113, 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -84,8 +84,7 @@ where
     B: http_body::Body<Data = Bytes> + 'static,
     B::Error: Into<BoxError>,
 {
-    let transport = stream.transport().clone();
-    let watch = Watch::new(&transport, &server.options);
+    let watch = Watch::new(stream.transport(), &server.options);
     let _stopping = Stopping(&watch);
     let chosen = chosen_protocol(&stream, &server.options);
     let mut io = Io::new(stream, &watch);
@@ -93,7 +92,7 @@ where
     loop {
         // The first byte of a request is awaited with none of the state that one needs.
         let begins = poll_fn(|cx| {
-            if watch.asked(cx) == Asked::Finish || io.poll_draining(cx)?.is_ready() {
+            if io.poll_draining(cx)?.is_ready() {
                 return Poll::Ready(Ok(false));
             }
             io.poll_readable(cx)
@@ -111,10 +110,10 @@ where
         let handler = Handler::new(server.service.clone(), &watch, &server.clock);
         if is_http2 == Some(true) {
             watch.set_http1(false);
-            return Box::pin(serve_http2(io, handler, &server, &watch, &transport)).await;
+            return Box::pin(serve_http2(io, handler, &server, &watch)).await;
         }
         // In a box of its own, so that a connection without a request has none of it.
-        match Box::pin(serve_http1(io, handler, &server, &watch, &transport)).await? {
+        match Box::pin(serve_http1(io, handler, &server, &watch)).await? {
             Over::Ended => return Ok(()),
             Over::Parked(parked) => io = parked,
         }
@@ -166,7 +165,6 @@ async fn serve_http1<S, B>(
     handler: Handler<S>,
     server: &Server<S>,
     watch: &Watch,
-    transport: &Transport,
 ) -> Result<Over>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
@@ -177,7 +175,7 @@ where
     let mut serving = Box::new(server.http1.serve_connection(io, handler).with_upgrades());
     let mut is_finishing = false;
     let ended = poll_fn(|cx| {
-        if !is_finishing && (transport.is_draining() || watch.asked(cx) == Asked::Finish) {
+        if !is_finishing && watch.transport().is_draining() {
             is_finishing = true;
             Pin::new(&mut *serving).graceful_shutdown();
         }
@@ -208,7 +206,6 @@ async fn serve_http2<S, B>(
     handler: Handler<S>,
     server: &Server<S>,
     watch: &Watch,
-    transport: &Transport,
 ) -> Result<()>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
@@ -219,7 +216,8 @@ where
     let mut serving = Box::pin(server.http2.serve_connection(io, handler));
     let mut is_finishing = false;
     poll_fn(|cx| {
-        if !is_finishing && (transport.is_draining() || watch.asked(cx) == Asked::Finish) {
+        let is_asked = watch.asked(cx) == Asked::Finish || watch.transport().is_draining();
+        if !is_finishing && is_asked {
             is_finishing = true;
             #[cfg(feature = "websocket")]
             watch.finish();

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ use tower_service::Service;
 use super::body::{Body, Outgoing};
 use super::refusal::{self, Refusal};
 use super::watch::Watch;
-use crate::panics::caught;
+use crate::panics::caught_in;
 use crate::{Address, Reactor};
 
 /// An error of a service or of a body.
@@ -91,20 +91,17 @@ where
         if let Some(peer) = self.watch.peer() {
             request.extensions_mut().insert(Peer(peer));
         }
+        #[cfg(feature = "websocket")]
+        super::websocket::Origin::note(request.extensions_mut(), &self.watch);
         let is_http1 = request.version() < Version::HTTP_2;
         // With a Content-Length besides, hyper takes that away, and ends the connection after the
         // answer: RFC 9112, 6.1.
         let is_chunked = is_http1 && request.headers().contains_key(header::TRANSFER_ENCODING);
         let is_old = request.version() < Version::HTTP_11;
         let is_head = request.method() == Method::HEAD;
-        let (request, progress) = {
-            #[cfg_attr(not(feature = "websocket"), allow(unused_mut))]
-            let (mut head, incoming) = request.into_parts();
-            #[cfg(feature = "websocket")]
-            super::websocket::Origin::note(&mut head.extensions, &self.watch);
-            let (body, progress) = Body::new(incoming);
-            (Request::from_parts(head, body), progress)
-        };
+        let (head, incoming) = request.into_parts();
+        let (body, progress) = Body::new(incoming);
+        let request = Request::from_parts(head, body);
         let exchange = self.watch.begin(progress);
         let (service, clock) = (self.service.clone(), self.clock.clone());
         Box::pin(async move {
@@ -151,12 +148,7 @@ where
         poll_fn(|cx| service.poll_ready(cx)).await?;
         service.call(request).await
     };
-    let mut answering = pin!(answering);
-    let answered = poll_fn(|cx| match caught(|| answering.as_mut().poll(cx)) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Err(panic).into(),
-    });
-    match answered.await {
+    match caught_in(answering).await {
         Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(error)) => tracing::error!(error = %error.into(), "an HTTP service failed"),
         Err(panic) => tracing::error!(%panic, "an HTTP service panicked"),

@@ -13,8 +13,7 @@ use crate::Reactor;
 
 /// A service that runs in the thread of a loop, and is `Send`; made by [`local`].
 pub struct LocalService<F: 'static> {
-    handle: Arc<Homing<F>>,
-    reactor: Arc<Homing<Reactor>>,
+    kept: Arc<Homing<(Reactor, F)>>,
 }
 
 /// An answer of a [`LocalService`].
@@ -33,13 +32,12 @@ pub fn local<F, Q, R>(reactor: &Reactor, handle: F) -> LocalService<F>
 where
     F: AsyncFn(Q) -> R + 'static,
 {
-    let kept = Homing::new(reactor, reactor.clone());
-    LocalService { handle: Arc::new(Homing::new(reactor, handle)), reactor: Arc::new(kept) }
+    LocalService { kept: Arc::new(Homing::new(reactor, (reactor.clone(), handle))) }
 }
 
 impl<F: 'static> Clone for LocalService<F> {
     fn clone(&self) -> Self {
-        LocalService { handle: self.handle.clone(), reactor: self.reactor.clone() }
+        LocalService { kept: self.kept.clone() }
     }
 }
 
@@ -58,9 +56,9 @@ where
     }
 
     fn call(&mut self, request: Q) -> Self::Future {
-        let reactor = self.reactor.get().expect(ELSEWHERE);
-        let handle = self.handle.clone();
-        let answering = async move { Ok(handle.get().expect(ELSEWHERE)(request).await) };
+        let (reactor, _) = self.kept.get().expect(ELSEWHERE);
+        let kept = self.kept.clone();
+        let answering = async move { Ok((kept.get().expect(ELSEWHERE).1)(request).await) };
         LocalAnswer(Homing::new(reactor, Box::pin(answering)))
     }
 }

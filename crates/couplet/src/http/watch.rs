@@ -70,7 +70,7 @@ pub(super) enum Asked {
     Nothing,
     /// To drop what it needs only during a request.
     Park,
-    /// To end after the requests it has.
+    /// To end after the requests it has: HTTP/2's, which tells its client so.
     Finish,
 }
 
@@ -102,7 +102,6 @@ impl Watch {
         watch
     }
 
-    #[cfg(feature = "websocket")]
     pub(super) fn transport(&self) -> &Transport {
         &self.transport
     }

@@ -1,7 +1,5 @@
 //! The server's side of the handshake: RFC 6455, 4.2.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,7 +19,7 @@ use crate::Result;
 use crate::http::homing::Homing;
 use crate::http::io::Io;
 use crate::http::watch::Watch;
-use crate::panics::caught;
+use crate::panics::caught_in;
 
 /// The connection of a request that may be upgraded.
 #[derive(Clone)]
@@ -218,16 +216,8 @@ async fn run(
     drop(watch);
     let transport = wire.transport().clone();
     let (socket, home) = WebSocket::of_handler(Socket::new(wire, Role::Server, &options, protocol));
-    let ended = {
-        let mut handling = pin!(handle(socket));
-        poll_fn(|cx| match caught(|| handling.as_mut().poll(cx)) {
-            Ok(polled) => polled.map(Ok),
-            Err(panic) => Err(panic).into(),
-        })
-        .await
-    };
     let (connection, peer) = (transport.id(), transport.peer());
-    let code = match ended {
+    let code = match caught_in(handle(socket)).await {
         Ok(Ok(())) => code::NORMAL,
         Ok(Err(failure)) => {
             tracing::debug!(%connection, %peer, %failure, "a handler of a WebSocket failed");
