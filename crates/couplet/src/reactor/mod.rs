@@ -71,8 +71,8 @@ pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub use run::{Loop, Stopped, react, run, run_until};
 pub use shutdown::Shutdown;
 pub use snapshot::{ConnectionSnapshot, ConnectorSnapshot, PortSnapshot, Snapshot};
-use tasks::{NewTask, Tasks, WakeQueue};
 pub(crate) use tasks::{TaskId, TaskRef};
+use tasks::{Tasks, WakeQueue, new_task};
 use timers::Timers;
 #[cfg(unix)]
 pub use watch::{NotWatching, Watch};
@@ -634,7 +634,7 @@ impl Reactor {
         if self.is_gone() {
             return Deferred::fail(loop_ended());
         }
-        let (task, deferred) = NewTask::new(self, name, future);
+        let (task, deferred) = new_task(self, name, future);
         self.records.tasks.borrow_mut().add(task);
         self.records.note(pending::TASKS);
         deferred

@@ -179,41 +179,35 @@ impl<T: 'static, F: Future<Output = Result<T>> + 'static> Task for TaskOf<F, T> 
 }
 
 /// A task with a reserved entry in the table.
-pub(super) struct NewTask {
-    task: TaskRef,
-}
-
-impl NewTask {
-    #[track_caller]
-    pub(super) fn new<T: 'static>(
-        reactor: &Reactor,
-        name: Option<Box<str>>,
-        future: impl Future<Output = Result<T>> + 'static,
-    ) -> (NewTask, Deferred<T>) {
-        let place = Location::caller();
-        let noted_name = reactor.records.stalls.get().and(name.clone());
-        let (id, waker) = reactor.records.tasks.borrow_mut().reserve(name);
-        reactor.records.note_task(id, place);
-        let weak = Rc::downgrade(&reactor.records);
-        let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
-            if let Some(records) = weak.upgrade() {
-                records.tasks.borrow_mut().cancel(id);
-                records.note(pending::TASKS);
-            }
-        });
-        let future = Cell::new(Contained::new(Box::pin(future)));
-        let resolver = Cell::new(Some(resolver));
-        let task = TaskOf { future, result: Cell::new(None), resolver };
-        let is_cancelled = Cell::new(false);
-        let task: TaskRef = match reactor.records.stalls.get() {
-            None => Rc::new(TaskCell { id, waker, is_cancelled, task }),
-            Some(stalls) => {
-                let task = noted_task(stalls, noted_name, place, task);
-                Rc::new(TaskCell { id, waker, is_cancelled, task })
-            }
-        };
-        (NewTask { task }, deferred)
-    }
+#[track_caller]
+pub(super) fn new_task<T: 'static>(
+    reactor: &Reactor,
+    name: Option<Box<str>>,
+    future: impl Future<Output = Result<T>> + 'static,
+) -> (TaskRef, Deferred<T>) {
+    let place = Location::caller();
+    let noted_name = reactor.records.stalls.get().and(name.clone());
+    let (id, waker) = reactor.records.tasks.borrow_mut().reserve(name);
+    reactor.records.note_task(id, place);
+    let weak = Rc::downgrade(&reactor.records);
+    let (deferred, resolver) = Deferred::with_canceller(move |_resolver| {
+        if let Some(records) = weak.upgrade() {
+            records.tasks.borrow_mut().cancel(id);
+            records.note(pending::TASKS);
+        }
+    });
+    let future = Cell::new(Contained::new(Box::pin(future)));
+    let resolver = Cell::new(Some(resolver));
+    let task = TaskOf { future, result: Cell::new(None), resolver };
+    let is_cancelled = Cell::new(false);
+    let task: TaskRef = match reactor.records.stalls.get() {
+        None => Rc::new(TaskCell { id, waker, is_cancelled, task }),
+        Some(stalls) => {
+            let task = noted_task(stalls, noted_name, place, task);
+            Rc::new(TaskCell { id, waker, is_cancelled, task })
+        }
+    };
+    (task, deferred)
 }
 
 impl Tasks {
@@ -243,9 +237,9 @@ impl Tasks {
         (id, waker.into())
     }
 
-    pub(super) fn add(&mut self, new: NewTask) {
-        if let Some(entry) = self.entry(new.task.id) {
-            entry.task = Some(new.task);
+    pub(super) fn add(&mut self, task: TaskRef) {
+        if let Some(entry) = self.entry(task.id) {
+            entry.task = Some(task);
         }
     }
 

@@ -249,15 +249,6 @@ impl Shared {
 
     /// Ready when no more than the high mark is buffered; an error where nothing can be written any more.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (state, transport) = (self.state.borrow(), &self.transport);
-        let is_open = state.lost.is_none() && !state.shut && !transport.is_closing();
-        let has_room = state.room.is_none() && !transport.is_full();
-        drop(state);
-        if is_open && has_room { Poll::Ready(Ok(())) } else { self.poll_room_slow(cx) }
-    }
-
-    #[inline(never)]
-    fn poll_room_slow(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_writable()?;
         ready!(self.poll_begun(cx, |state| &mut state.room));
         if self.transport.is_full() {
