@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::trapped::{self, Source};
+
 /// Events between two readings of the real clock.
 const CLOCK_INTERVAL: u64 = 256;
 
@@ -63,6 +65,7 @@ impl Limits {
 
 #[expect(clippy::disallowed_methods, reason = "the limit is on real time")]
 fn real_now() -> Instant {
+    let _here = trapped::enter(Source::System);
     Instant::now()
 }
 

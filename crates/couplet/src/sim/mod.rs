@@ -79,8 +79,16 @@
 //!
 //! Take time, names or randomness from anywhere but its reactor, wait for another thread, or
 //! iterate over a `HashMap` where the order matters. [`check`] runs the first seed and each failure
-//! twice, and shows the first difference.
+//! twice, and shows the first difference; [`check_determined`] runs each seed twice, and once more in
+//! another process.
+//!
+//! What a library takes from the system can come from the seed too: with the feature `trap`, on Linux, the C
+//! library's functions for time and entropy (`getrandom`, `clock_gettime` and their kin) are replaced in
+//! the whole program, and answer threads that simulate from the simulation, all others from the system.
+//! For test binaries. A world in a [thread of its own](Trial::run_apart) then has hash maps whose order is
+//! the seed's.
 
+mod determined;
 mod driver;
 mod faults;
 mod kernel;
@@ -88,17 +96,24 @@ mod limits;
 mod random;
 mod sockets;
 mod trace;
+mod trapped;
 mod trial;
 mod waking;
 mod witness;
 mod world;
 
 pub use crate::driver::memory::Cut;
+pub use determined::check_determined;
 pub use faults::{Fault, Link, Planned, Weather};
 pub use random::Latency;
 pub use sockets::{Datagrams, Listening, Socket};
 pub use trial::{Broken, Report, Trial, check};
 pub use world::{Notes, Sim};
+
+use std::time::Duration;
+
+/// Since 1970, when a world begins.
+const FIRST_DAY: Duration = Duration::from_secs(1_700_000_000);
 
 /// Identifies a host of the [`Sim`] that created it; meaningless in any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -49,6 +49,8 @@ pub(super) enum Purpose {
     Datagrams,
     /// The order of what may come in any order.
     Order,
+    /// What is heard instead of the system's entropy.
+    Entropy,
 }
 
 impl Stream {

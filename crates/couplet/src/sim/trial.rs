@@ -6,6 +6,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::trapped::{self, Source};
 use super::{Sim, Weather};
 use crate::defer::Result;
 use crate::panics::panic_text;
@@ -85,6 +86,7 @@ impl Trial {
 
     /// Runs the scenario and [finishes](Sim::finish) its world.
     pub fn run(&self, scenario: &dyn Fn(&mut Sim) -> Result<()>) -> Report {
+        let _trapped = trapped::enter(Source::before(self.seed));
         let alive = crate::defer::alive();
         let mut sim = Sim::within(self.seed, self.weather, self.keep.clone());
         if self.whole_trace {
@@ -151,22 +153,25 @@ impl Trial {
         }
         let whole = self.clone().whole_trace();
         let (first, second) = (whole.run(scenario).trace, whole.run(scenario).trace);
+        Err(self.difference("two runs", &first, &second))
+    }
+
+    /// A description of the first difference between the traces of two runs.
+    pub(super) fn difference(&self, runs: &str, first: &[String], second: &[String]) -> String {
         let mut text = format!(
-            "seed {}, weather {}: two runs differ, so something takes randomness or order from \
+            "seed {}, weather {}: {runs} differ, so something takes randomness or order from \
              outside the simulation (a HashMap, a clock, a thread)\n",
             self.seed, self.weather
         );
-        let same = first.iter().zip(&second).take_while(|(a, b)| a == b).count();
+        let same = first.iter().zip(second).take_while(|(a, b)| a == b).count();
         if same == first.len() && same == second.len() {
-            text += "but the traces of two further runs are identical";
-            return Err(text);
+            return text + "but the traces of two further runs are identical";
         }
         for line in &first[same.saturating_sub(5)..same] {
             text += &format!("  both:   {line}\n");
         }
         let line = |lines: &[String]| lines.get(same).map_or("(ended)".to_owned(), Clone::clone);
-        text += &format!("  first:  {}\n  second: {}", line(&first), line(&second));
-        Err(text)
+        text + &format!("  first:  {}\n  second: {}", line(first), line(second))
     }
 
     /// How many of the weather's faults are enough for a failure, and the report of a run with only

@@ -12,6 +12,7 @@ use super::kernel::{Due, Kernel};
 use super::limits::Limits;
 use super::random::nanos;
 use super::trace::{Legend, What};
+use super::trapped::{self, Source};
 use super::{Broken, Fault, Host, Link, Planned, Weather, witness};
 use crate::defer::{Reporter, Result, Unhandled, set_reporter};
 use crate::driver::{Driver, Signal};
@@ -148,7 +149,8 @@ impl Sim {
     /// Couplet's.
     ///
     /// Tasks of tokio run, and its timers fire, at whole milliseconds. A crash drops them with the program.
-    /// A `tokio::select!` that is not `biased` draws from a source that no seed determines.
+    /// A `tokio::select!` that is not `biased` draws from a source that no seed determines: it counts the
+    /// runtimes of the process.
     ///
     /// # Panics
     ///
@@ -356,6 +358,7 @@ impl Sim {
     /// [`Broken`] when an invariant is violated or a limit is reached
     /// ([`set_event_limit`](Self::set_event_limit)); time stands still from then on.
     pub fn run_until(&mut self, at_most: Duration, done: impl FnMut(&Sim) -> bool) -> Result<bool> {
+        let _world = trapped::enter(Source::World(self.kernel.clone(), None));
         self.limits.begin();
         let outcome = self.advance(at_most, done);
         self.limits.end();
@@ -496,7 +499,9 @@ impl Sim {
             Due::Nothing => {}
             Due::Turn(host) => self.turn(host),
             Due::Job(host, ticket, job) => {
+                let here = self.as_host(host);
                 job();
+                drop(here);
                 self.kernel.borrow_mut().job_done(host, ticket);
             }
             Due::Down(host, jobs) => {
@@ -525,7 +530,7 @@ impl Sim {
     fn turn(&mut self, host: u32) {
         // Taken out of the list, so that nothing is borrowed while user code runs.
         let Some(mut l) = self.programs[host as usize].l.take() else { return };
-        let running = secured(l.reactor(), || {
+        let running = self.in_program(host, l.reactor(), || {
             #[cfg(feature = "sim-tokio")]
             l.run_paused_tokio();
             l.turn(None)
@@ -556,6 +561,7 @@ impl Sim {
 
     fn start_program(&mut self, host: u32) {
         let Some(program) = self.programs[host as usize].program.clone() else { return };
+        let _here = self.as_host(host);
         let driver = SimDriver::new(&self.kernel, host);
         let mut l = Loop::with_driver(driver, LoopOptions::default().signals(true));
         #[cfg(feature = "sim-tokio")]
@@ -577,7 +583,8 @@ impl Sim {
             kernel.begins(host);
             kernel.note(host, What::Starts);
         }
-        match l.begin(|reactor| program(reactor)) {
+        let reactor = l.reactor();
+        match self.in_program(host, reactor, || l.begin(|reactor| program(reactor))) {
             Ok(()) => {
                 self.programs[host as usize].ran = true;
                 self.programs[host as usize].l = Some(l);
@@ -598,6 +605,7 @@ impl Sim {
     /// A program has ended: checks that it left nothing open, and that a program that stopped
     /// itself left nothing for the shutdown to cut off.
     fn ended(&mut self, host: u32, l: Loop, outcome: Result<()>) {
+        let _here = self.as_host(host);
         let how = outcome.map_or_else(|failure| format!("{failure:#}"), |()| "well".to_owned());
         let cut_off = l.take_cut_off();
         if !self.may_leak && !cut_off.is_empty() {
@@ -628,9 +636,21 @@ impl Sim {
     /// Drops a crashed or killed program, ignoring the failures and panics that its drop causes.
     fn drop_program(&mut self, host: u32) {
         let Some(l) = self.programs[host as usize].l.take() else { return };
+        let _here = self.as_host(host);
         self.killed = true;
         let _ignored = Capture::new(|_| {});
         drop(l);
+    }
+
+    /// This host hears the simulation where it asks the system, until the result is dropped.
+    fn as_host(&self, host: u32) -> impl Sized + use<> {
+        trapped::enter(Source::World(self.kernel.clone(), Some(host)))
+    }
+
+    /// Runs this host's program, with TLS's randomness and time from the simulation too.
+    fn in_program<R>(&self, host: u32, reactor: Reactor, f: impl FnOnce() -> R) -> R {
+        let _here = self.as_host(host);
+        secured(reactor, f)
     }
 
     fn capture_unhandled(&self) -> Capture {
@@ -715,7 +735,7 @@ impl fmt::Debug for Notes {
         f.write_str("Notes")
     }
 }
-/// Runs a turn of this host with TLS's randomness and time from the simulation.
+/// With TLS's randomness and time from the simulation.
 #[cfg(any(feature = "tls", feature = "ring"))]
 fn secured<R>(host: Reactor, turn: impl FnOnce() -> R) -> R {
     struct World(Reactor);

@@ -5,6 +5,7 @@ mod answers;
 mod cases;
 mod client;
 mod curl;
+mod determined;
 mod http2;
 mod kit;
 mod mutations;

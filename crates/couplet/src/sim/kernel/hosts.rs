@@ -11,6 +11,7 @@ use super::{Due, EndId, Happening, Host, Kernel};
 use crate::address::{Address, UnixAddress};
 use crate::driver::file_locks::FileLocks;
 use crate::driver::{CloseMode, Job, Key, ListenOptions, Signal, Ticket};
+use crate::sim::FIRST_DAY;
 use crate::sim::faults::Fault;
 use crate::sim::random::{Latency, Purpose, Stream};
 use crate::sim::trace::What;
@@ -119,6 +120,9 @@ pub(in crate::sim) struct HostState {
     lookup_times: Stream,
     job_times: Stream,
     pub(in crate::sim) choices: Stream,
+    /// What it hears instead of the system's entropy.
+    #[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "the system is asked"))]
+    pub(in crate::sim) entropy: Stream,
     pub(super) sockets: BTreeMap<SocketAddr, Socket>,
 }
 
@@ -130,7 +134,7 @@ impl HostState {
 
     /// Its time of day.
     pub(in crate::sim) fn wall_clock(&self, now: u64) -> SystemTime {
-        let time = Duration::from_secs(1_700_000_000) + self.clock(now);
+        let time = FIRST_DAY + self.clock(now);
         SystemTime::UNIX_EPOCH + time.saturating_sub(Duration::from_nanos(self.behind))
     }
 
@@ -207,6 +211,7 @@ impl Kernel {
             lookup_times: Stream::new(self.seed, Purpose::Work, &[u64::from(index), 1]),
             job_times: Stream::new(self.seed, Purpose::Work, &[u64::from(index), 2]),
             choices: Stream::new(self.seed, Purpose::World, &[u64::from(index)]),
+            entropy: Stream::new(self.seed, Purpose::Entropy, &[u64::from(index)]),
             sockets: BTreeMap::new(),
         });
         self.by_address.insert(v4.into(), index);

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::Host;
 use super::faults::{Fault, Link, Planned};
-use super::random::{Latency, Stream, fold_bytes, nanos};
+use super::random::{Latency, Purpose, Stream, fold_bytes, nanos};
 use super::trace::{Label, Record, Trace, What};
+use super::trapped;
 use super::waking::Bells;
 use crate::driver::{Key, Ticket};
 use crate::slots::Slots;
@@ -175,6 +176,9 @@ pub(super) struct Kernel {
     over: bool,
     pub(super) trace: Trace,
     pub(super) broken: Option<String>,
+    /// What code outside of any host's turn hears instead of the system's entropy.
+    #[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "the system is asked"))]
+    pub(super) entropy: Stream,
     pub(super) bells: Arc<Bells>,
     /// The socket buffers of connections made from now on.
     pub(super) buffers: Buffers,
@@ -182,13 +186,11 @@ pub(super) struct Kernel {
 
 impl Kernel {
     pub(super) fn new(seed: u64) -> Kernel {
-        #[expect(clippy::disallowed_methods, reason = "virtual time needs a place to start from")]
-        let started = Instant::now();
         Kernel {
             seed,
             shuffled: None,
             now: 0,
-            started,
+            started: trapped::epoch(),
             queue: BinaryHeap::new(),
             order: 0,
             events: 0,
@@ -205,6 +207,7 @@ impl Kernel {
             over: false,
             trace: Trace::new(),
             broken: None,
+            entropy: Stream::new(seed, Purpose::Entropy, &[]),
             bells: Arc::default(),
             buffers: Buffers { send: 128 * 1024, receive: 128 * 1024 },
         }

@@ -2,15 +2,13 @@
 //! from outside the simulation is detected.
 
 use std::collections::HashMap;
-use std::process::Command;
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use couplet::sim::{Sim, Trial, Weather};
+use couplet::sim::{Sim, Trial, Weather, check_determined};
 use couplet::{Protocol, Result, Transport};
 
 use super::kit::{ms, s};
-
-/// Makes the child process print the trace of this seed.
-const ASKED: &str = "COUPLET_TEST_TRACE_OF";
 
 struct Counts(u32);
 
@@ -74,25 +72,47 @@ fn trace_of(seed: u64) -> String {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_in_another_process() {
-    if let Ok(seed) = std::env::var(ASKED) {
-        println!("<<<{}>>>", trace_of(seed.parse().unwrap()));
-        return;
-    }
-    for seed in [1, 2] {
-        let here = trace_of(seed);
-        assert!(here.lines().count() > 300, "{here}");
-        assert_eq!(trace_of(seed), here, "in the same process");
-        let this_test = "sim::replays::the_same_seed_gives_the_same_trace_in_another_process";
-        let other = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", this_test, "--nocapture", "--test-threads=1"])
-            .env(ASKED, seed.to_string())
-            .output()
-            .unwrap();
-        let text = String::from_utf8(other.stdout).unwrap();
-        let there = text.split_once("<<<").and_then(|(_, text)| text.split_once(">>>"));
-        let (there, _) = there.unwrap_or_else(|| panic!("no trace: {text}"));
-        assert!(there == here, "seed {seed}: the other process has a different trace");
-    }
+    assert!(trace_of(1).lines().count() > 300);
+    check_determined([1, 2], Weather::Storm, everything);
+}
+
+/// What the check says of a program that notes this, a second after it started.
+fn found(says: fn() -> String) -> String {
+    let outcome = catch_unwind(|| {
+        check_determined([5], Weather::Calm, |sim| {
+            let notes = sim.notes();
+            sim.host("host", move |reactor| {
+                let notes = notes.clone();
+                reactor.call_later(s(1), move || {
+                    notes.note("the same in each run");
+                    notes.note(says());
+                });
+                Ok(())
+            });
+            sim.run_for(s(2))
+        });
+    });
+    *outcome.expect_err("it is found").downcast::<String>().unwrap()
+}
+
+#[test]
+fn what_only_another_process_does_otherwise_is_found() {
+    let text = found(|| format!("process {}", std::process::id()));
+    assert!(text.starts_with("seed 5, weather calm: the runs of two processes differ"), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    let [.., same, first, second] = lines[..] else { panic!("{text}") };
+    assert!(same.ends_with("note: the same in each run"), "{text}");
+    let ours =
+        format!("  first:       1.000000000            note: process {}", std::process::id());
+    assert!(first == ours && second.contains(" note: process "), "{text}");
+}
+
+#[test]
+fn a_static_that_counts_is_found() {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let text = found(|| format!("run {}", RUNS.fetch_add(1, Ordering::Relaxed)));
+    assert!(text.contains("two runs differ"), "{text}");
+    assert!(text.contains("note: run 0\n  second: ") && text.ends_with("note: run 1"), "{text}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ const OUTSIDE: [Outside; 20] = [
             "couplet/src/driver/stalls.rs",
             // The origin of virtual time.
             "couplet/src/driver/memory/network.rs",
-            "couplet/src/sim/kernel/mod.rs",
+            "couplet/src/sim/trapped.rs",
             // How long a world has run.
             "couplet/src/sim/limits.rs",
             // The duration in a report.

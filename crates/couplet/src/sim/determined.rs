@@ -1,0 +1,185 @@
+//! Runs worlds twice in one process and once in another, and names the first event that differs.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::panic::Location;
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs, io, thread};
+
+use super::{Report, Sim, Trial, Weather};
+use crate::defer::Result;
+
+/// Set in the other process: the call that it is for, the file that it writes to, and the seed whose
+/// whole trace is wanted, or nothing where the hash of each seed is.
+const ASKED: &str = "COUPLET_DETERMINED";
+
+type Scenario<'a> = &'a (dyn Fn(&mut Sim) -> Result<()> + Sync);
+
+impl Trial {
+    /// [`run`](Self::run) in a thread of its own: nothing that earlier runs have left in a thread, such as
+    /// the keys of its hash maps, has an effect.
+    pub fn run_apart(&self, scenario: &(dyn Fn(&mut Sim) -> Result<()> + Sync)) -> Report {
+        let own = thread::current();
+        let named = own
+            .name()
+            .map_or_else(thread::Builder::new, |name| thread::Builder::new().name(name.to_owned()));
+        let ran = thread::scope(|scope| {
+            let run = named.spawn_scoped(scope, || self.run(scenario));
+            run.expect("a thread for the world").join()
+        });
+        ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// [`check`](super::check) for worlds that must be determined: each seed runs twice in this process, each
+/// time in a [thread of its own](Trial::run_apart), and once in another process, and all three must have the
+/// same trace. For tests.
+///
+/// What takes order, time or entropy from elsewhere is found by this: a `HashMap`, a clock, the addresses of
+/// objects, a counter that is a `static`. With the feature `trap`, on Linux, threads that simulate get the
+/// system's time and entropy from the seed: then a `HashMap` and a generator that is seeded by the system are
+/// as determined as the rest.
+///
+/// The other process is this program again: for a test, with its name as the filter. It ends as soon as it
+/// gets here.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use couplet::sim::{self, Weather};
+///
+/// # fn shop(_: &couplet::Reactor) -> couplet::Result<()> { Ok(()) }
+/// #[test]
+/// fn a_seed_is_one_trace() {
+///     sim::check_determined(0..20, Weather::Storm, |sim| {
+///         sim.host("shop", shop);
+///         sim.draw_faults(Duration::from_secs(60));
+///         sim.run_for(Duration::from_secs(90))
+///     });
+/// }
+/// ```
+///
+/// # Panics
+///
+/// With a report, at the first seed that fails, or whose runs differ.
+#[track_caller]
+pub fn check_determined(
+    seeds: impl IntoIterator<Item = u64>,
+    weather: Weather,
+    scenario: impl Fn(&mut Sim) -> Result<()> + Sync,
+) {
+    let call = this_call(Location::caller());
+    let trials: Vec<Trial> = seeds.into_iter().map(|seed| Trial::new(seed, weather)).collect();
+    if let Ok(asked) = env::var(ASKED) {
+        return answer(&asked, &call, &trials, &scenario);
+    }
+    let mut hashes = BTreeMap::new();
+    for trial in &trials {
+        match twice(trial, &scenario) {
+            Ok(report) => hashes.insert(trial.seed, report.hash),
+            Err(text) => panic!("{text}"),
+        };
+    }
+    let there = elsewhere(&call, None).unwrap_or_else(|error| panic!("no other process: {error}"));
+    let there: BTreeMap<u64, u64> = there.iter().filter_map(|line| hash_of(line)).collect();
+    for trial in &trials {
+        if there.get(&trial.seed) == hashes.get(&trial.seed) {
+            continue;
+        }
+        let first = trial.clone().whole_trace().run_apart(&scenario).trace;
+        let second = elsewhere(&call, Some(trial.seed)).unwrap_or_default();
+        panic!("{}", trial.difference("the runs of two processes", &first, &second));
+    }
+}
+
+/// Runs a seed twice.
+fn twice(trial: &Trial, scenario: Scenario<'_>) -> Result<Report, String> {
+    // What only the first run meets, such as a static, would not show in two further runs.
+    let whole = trial.clone().whole_trace();
+    let first = whole.run_apart(scenario);
+    if first.failure.is_some() {
+        return trial.examine(scenario);
+    }
+    let second = whole.run_apart(scenario);
+    match second.hash == first.hash {
+        true => Ok(first),
+        false => Err(trial.difference("two runs", &first.trace, &second.trace)),
+    }
+}
+
+/// A line of the other process: a seed and its hash.
+fn hash_of(line: &str) -> Option<(u64, u64)> {
+    let (seed, hash) = line.split_once(' ')?;
+    Some((seed.parse().ok()?, u64::from_str_radix(hash, 16).ok()?))
+}
+
+/// Names this call, here and in the other process: where it is, and which of this thread's from there.
+fn this_call(place: &Location<'_>) -> String {
+    thread_local! {
+        static CALLS: RefCell<BTreeMap<String, u32>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    let place = place.to_string();
+    let nth = CALLS.with(|calls| {
+        let mut calls = calls.borrow_mut();
+        let nth = calls.entry(place.clone()).or_default();
+        *nth += 1;
+        *nth
+    });
+    format!("{place}#{nth}")
+}
+
+/// In the other process: answers if this call was asked for, and ends it.
+fn answer(asked: &str, call: &str, trials: &[Trial], scenario: Scenario<'_>) {
+    let mut parts = asked.split('\n');
+    let (place, file, seed) = (parts.next(), parts.next(), parts.next());
+    let (true, Some(file)) = (place == Some(call), file) else { return };
+    let whole = seed.and_then(|seed| seed.parse::<u64>().ok());
+    let text: String = match trials.iter().find(|trial| Some(trial.seed) == whole) {
+        Some(trial) => trial.clone().whole_trace().run_apart(scenario).trace.join("\n"),
+        None => trials
+            .iter()
+            .map(|trial| format!("{} {:x}\n", trial.seed, trial.run_apart(scenario).hash))
+            .collect(),
+    };
+    let code = i32::from(fs::write(file, text).is_err());
+    std::process::exit(code);
+}
+
+/// Runs this program again, as far as this call, and returns the lines that it answers.
+fn elsewhere(call: &str, seed: Option<u64>) -> io::Result<Vec<String>> {
+    let file = Answer::new(call);
+    let seed = seed.map(|seed| seed.to_string()).unwrap_or_default();
+    let asked = format!("{call}\n{}\n{seed}", file.0.display());
+    let output = Command::new(env::current_exe()?).args(arguments()).env(ASKED, asked).output()?;
+    let answered = fs::read_to_string(&file.0).map_err(|error| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        io::Error::new(error.kind(), format!("it gave no answer ({}): {said}", output.status))
+    })?;
+    Ok(answered.lines().map(str::to_owned).collect())
+}
+
+/// How to get here again. A test's thread has its name; whatever else runs in `main` has our arguments.
+fn arguments() -> Vec<OsString> {
+    match thread::current().name() {
+        Some(name) if name != "main" => ["--exact", name, "--nocapture"].map(Into::into).to_vec(),
+        _ => env::args_os().skip(1).collect(),
+    }
+}
+
+/// The file of an answer, which goes with this.
+struct Answer(PathBuf);
+
+impl Answer {
+    fn new(call: &str) -> Answer {
+        let hash = super::random::fold_bytes(0, call.as_bytes());
+        let name = format!("couplet-determined-{}-{hash:016x}", std::process::id());
+        Answer(env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,112 @@
+//! What a thread that simulates hears when it asks the system for time or entropy: with the feature
+//! `trap`, and where `couplet_os::trap` exists, the simulation's answer; otherwise the system's.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::kernel::Kernel;
+use super::random::{Purpose, Stream};
+
+/// Who answers.
+#[cfg_attr(
+    not(all(target_os = "linux", target_env = "gnu", feature = "trap")),
+    allow(dead_code, reason = "the system is asked")
+)]
+pub(super) enum Source {
+    /// The system, for a moment.
+    System,
+    /// A world that is not there yet: its clock stands at the beginning.
+    Before(RefCell<Stream>),
+    /// A world, and the host whose turn it is.
+    World(Rc<RefCell<Kernel>>, Option<u32>),
+}
+
+impl Source {
+    pub(super) fn before(seed: u64) -> Source {
+        Source::Before(RefCell::new(Stream::new(seed, Purpose::Entropy, &[])))
+    }
+}
+
+/// The instant that the clocks of every world count from.
+pub(super) fn epoch() -> Instant {
+    let _here = enter(Source::before(0));
+    #[expect(clippy::disallowed_methods, reason = "virtual time needs a place to start from")]
+    Instant::now()
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu", feature = "trap")))]
+pub(super) fn enter(_: Source) -> impl Sized {}
+
+#[cfg(all(target_os = "linux", target_env = "gnu", feature = "trap"))]
+pub(super) use here::enter;
+
+#[cfg(all(target_os = "linux", target_env = "gnu", feature = "trap"))]
+mod here {
+    use std::cell::RefCell;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use couplet_os::trap::{self, Answers, Clock};
+
+    use super::Source;
+
+    thread_local! {
+        static SOURCE: RefCell<Source> = const { RefCell::new(Source::System) };
+    }
+
+    /// Until the result is dropped.
+    pub(in crate::sim) fn enter(source: Source) -> impl Sized {
+        struct Leave(Source);
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                let before = std::mem::replace(&mut self.0, Source::System);
+                let _ = SOURCE.try_with(|source| source.replace(before));
+            }
+        }
+        trap::set(Answers { random, clock });
+        Leave(SOURCE.with(|current| current.replace(source)))
+    }
+
+    /// What the source answers; `None` while the thread ends, and where the kernel itself would ask.
+    fn answer<T>(ask: impl FnOnce(&Source) -> Option<T>) -> Option<T> {
+        SOURCE.try_with(|source| ask(&*source.try_borrow().ok()?)).ok()?
+    }
+
+    fn random() -> Option<u64> {
+        answer(|source| match source {
+            Source::System => None,
+            Source::Before(entropy) => Some(entropy.try_borrow_mut().ok()?.next()),
+            Source::World(kernel, host) => {
+                let kernel = &mut *kernel.try_borrow_mut().ok()?;
+                let entropy = match host {
+                    Some(host) => &mut kernel.hosts[*host as usize].entropy,
+                    None => &mut kernel.entropy,
+                };
+                Some(entropy.next())
+            }
+        })
+    }
+
+    fn clock(clock: Clock) -> Option<Duration> {
+        answer(|source| {
+            let (kernel, host) = match source {
+                Source::System => return None,
+                Source::Before(_) if clock == Clock::Monotonic => return Some(Duration::ZERO),
+                Source::Before(_) => return Some(super::super::FIRST_DAY),
+                Source::World(kernel, host) => (kernel.try_borrow().ok()?, *host),
+            };
+            let Some(host) = host else {
+                let elapsed = Duration::from_nanos(kernel.now);
+                return Some(match clock {
+                    Clock::Monotonic => elapsed,
+                    Clock::Realtime => super::super::FIRST_DAY + elapsed,
+                });
+            };
+            let host = &kernel.hosts[host as usize];
+            match clock {
+                Clock::Monotonic => Some(host.clock(kernel.now)),
+                Clock::Realtime => host.wall_clock(kernel.now).duration_since(UNIX_EPOCH).ok(),
+            }
+        })
+    }
+}
