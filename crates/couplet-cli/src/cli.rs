@@ -226,7 +226,7 @@ Exit codes: 0 success, 1 a file exists or cannot be written, 2 usage error.";
 const SIM_EXAMPLE: &str = "\
 Example:
   couplet sim poetry --seeds 1..1000
-  couplet sim chat --seeds 17 --weather storm --trace chat.txt
+  couplet sim chat --seeds 17 --weather storm --trace chat.txt --pcap chat.pcap
   couplet sim devices --time 86400
 
 A world runs in virtual time, and its seed decides everything in it: the same seed gives the same
@@ -658,6 +658,9 @@ pub(crate) struct Sim {
     /// Write the trace of the seed that failed, else of the first, to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
+    /// Write the packets of that seed to this capture file, for Wireshark
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
     /// How many virtual seconds the world of devices runs [default: 3600]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) time: Option<Duration>,

@@ -7,7 +7,8 @@ mod poems;
 mod reconnecting;
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -105,10 +106,11 @@ pub(crate) fn run(options: cli::Sim, logging: &Logging) -> Result<(), Exit> {
     };
     let began = now();
     let outcome = run_all(&world, seeds, weather);
-    let written = options.trace.as_ref().map_or(Ok(()), |file| {
-        let seed = outcome.as_ref().err().map_or(seeds.0, |failed| failed.seed);
-        write_trace(&world, Trial::new(seed, weather), file)
-    });
+    let seed = outcome.as_ref().err().map_or(seeds.0, |failed| failed.seed);
+    let again = || Trial::new(seed, weather);
+    let written = options.trace.map_or(Ok(()), |file| write_trace(&world, again(), &file));
+    let captured = options.pcap.map_or(Ok(()), |file| write_capture(&world, &again(), &file));
+    let written = written.and(captured);
     match outcome {
         Ok(totals) => {
             written.map_err(Exit::failed)?;
@@ -255,6 +257,19 @@ fn progress(seeds: u64) -> ProgressBar {
     bar.with_style(
         ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
     )
+}
+
+fn write_capture(world: &World, trial: &Trial, path: &Path) -> Result<(), String> {
+    let refused = |error: std::io::Error| {
+        let (path, why) = (path.display(), output::plain(&error));
+        format!("cannot write the packets to {path}: {why}")
+    };
+    let file = File::create(path).map_err(refused)?;
+    trial.run(&|sim| {
+        sim.capture(BufWriter::new(file.try_clone()?))?;
+        world(sim)
+    });
+    Ok(())
 }
 
 fn write_trace(world: &World, trial: Trial, file: &Path) -> Result<(), String> {

@@ -64,6 +64,25 @@ fn a_trace_is_written_for_people_and_is_the_same_each_time() {
 }
 
 #[test]
+fn packets_are_written_for_wireshark() {
+    let captures = [0, 1].map(|_| {
+        let file = TempFile::new(b"");
+        run(&["sim", "chat", "--seeds", "7", "--pcap", file.path()]).quietly(0);
+        std::fs::read(file.path()).unwrap()
+    });
+    assert_eq!(captures[0], captures[1]);
+    assert_eq!(captures[0][..4], [0x4d, 0x3c, 0xb2, 0xa1], "libpcap's, with nanoseconds");
+    assert!(captures[0].len() > 100_000, "{}", captures[0].len());
+    let ended = run(&["sim", "chat", "--seeds", "7", "--pcap", "/nowhere/chat.pcap"]);
+    let told = "cannot write the packets to /nowhere/chat.pcap: no such file or directory";
+    assert!(
+        ended.code == Some(1) && ended.stderr.to_lowercase().contains(told),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
 fn a_broken_world_is_told_with_its_seed_the_shortest_list_of_faults_and_its_trace() {
     let ended = run(&["sim", "naive", "--seeds", "1..40"]);
     assert_eq!((ended.code, ended.text()), (Some(1), ""));

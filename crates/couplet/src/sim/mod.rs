@@ -88,6 +88,7 @@
 //! For test binaries. A world in a [thread of its own](Trial::run_apart) then has hash maps whose order is
 //! the seed's.
 
+mod capture;
 mod determined;
 mod driver;
 mod faults;

@@ -650,7 +650,7 @@ impl Sim {
     /// Runs this host's program, with TLS's randomness and time from the simulation too.
     fn in_program<R>(&self, host: u32, reactor: Reactor, f: impl FnOnce() -> R) -> R {
         let _here = self.as_host(host);
-        secured(reactor, f)
+        secured(&self.kernel, reactor, f)
     }
 
     fn capture_unhandled(&self) -> Capture {
@@ -737,8 +737,8 @@ impl fmt::Debug for Notes {
 }
 /// With TLS's randomness and time from the simulation.
 #[cfg(any(feature = "tls", feature = "ring"))]
-fn secured<R>(host: Reactor, turn: impl FnOnce() -> R) -> R {
-    struct World(Reactor);
+fn secured<R>(kernel: &Rc<RefCell<Kernel>>, host: Reactor, turn: impl FnOnce() -> R) -> R {
+    struct World(Reactor, Rc<RefCell<Kernel>>);
     impl crate::layers::tls::TlsWorld for World {
         fn random(&self) -> u64 {
             self.0.random()
@@ -747,11 +747,15 @@ fn secured<R>(host: Reactor, turn: impl FnOnce() -> R) -> R {
         fn unix_time(&self) -> Duration {
             self.0.world().unix_time()
         }
+
+        fn key(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+            self.1.borrow_mut().log_key(label, client_random, secret);
+        }
     }
-    crate::layers::tls::in_world(Rc::new(World(host)), turn)
+    crate::layers::tls::in_world(Rc::new(World(host, kernel.clone())), turn)
 }
 
 #[cfg(not(any(feature = "tls", feature = "ring")))]
-fn secured<R>(_: Reactor, turn: impl FnOnce() -> R) -> R {
+fn secured<R>(_: &Rc<RefCell<Kernel>>, _: Reactor, turn: impl FnOnce() -> R) -> R {
     turn()
 }

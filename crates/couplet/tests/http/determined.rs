@@ -18,7 +18,7 @@ use couplet::{Reactor, Result};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SerialNumber};
 use tokio::time::sleep as tokio_sleep;
 
-fn secs(n: u64) -> Duration {
+pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
@@ -111,7 +111,7 @@ async fn talks(reactor: Reactor) -> Result<()> {
     }
 }
 
-fn town(sim: &mut Sim) -> Result<()> {
+pub(crate) fn town(sim: &mut Sim) -> Result<()> {
     let certificate = secured().0.display();
     let secure = format!("tls:443:cert={certificate}:alpn=h2,http/1.1");
     let shop = sim.host_with_tokio("shop", move |reactor| {

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod answers;
+mod captured;
 mod cases;
 mod client;
 mod curl;
@@ -21,3 +22,6 @@ mod counting;
 #[path = "../it/logged.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod logged;
+#[path = "../peers/kit/program.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod program;

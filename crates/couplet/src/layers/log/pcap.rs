@@ -24,6 +24,7 @@ const LONGEST: usize = 40 + 20 + SEGMENT;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
+const RST: u8 = 4;
 const PSH: u8 = 8;
 const ACK: u8 = 16;
 
@@ -120,9 +121,30 @@ impl PcapTap {
             true => (Direction::In, Direction::Out),
             false => (Direction::Out, Direction::In),
         };
-        self.packet(first, 0, 0, SYN, &[], now);
-        self.packet(second, 0, 1, SYN | ACK, &[], now);
-        self.packet(first, 1, 1, ACK, &[], now);
+        self.opens(first, now);
+        self.accepts(second, now);
+        self.confirms(first, now);
+    }
+
+    /// The first packet of a handshake. Whoever shows this one shows the other two: none is made up.
+    pub(crate) fn opens(&mut self, direction: Direction, now: Instant) {
+        self.begun = true;
+        self.packet(direction, 0, 0, SYN, &[], now);
+    }
+
+    /// Its second packet.
+    pub(crate) fn accepts(&mut self, direction: Direction, now: Instant) {
+        self.packet(direction, 0, 1, SYN | ACK, &[], now);
+    }
+
+    /// Its third.
+    pub(crate) fn confirms(&mut self, direction: Direction, now: Instant) {
+        self.packet(direction, 1, 1, ACK, &[], now);
+    }
+
+    /// A reset.
+    pub(crate) fn resets(&mut self, direction: Direction, now: Instant) {
+        self.segment(direction, RST, &[], now);
     }
 
     /// Data, or the end of a direction.

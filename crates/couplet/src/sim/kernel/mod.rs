@@ -9,6 +9,7 @@ pub(super) mod stream;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use super::trace::{Label, Record, Trace, What};
 use super::trapped;
 use super::waking::Bells;
 use crate::driver::{Key, Ticket};
+use crate::layers::Pcap;
 use crate::slots::Slots;
 pub(super) use hosts::{HostState, Notice};
 use stream::{Buffers, Conn};
@@ -179,6 +181,10 @@ pub(super) struct Kernel {
     /// What code outside of any host's turn hears instead of the system's entropy.
     #[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "the system is asked"))]
     pub(super) entropy: Stream,
+    /// The capture file of connections made from now on.
+    pub(super) capture: Option<Pcap>,
+    /// Where secrets of TLS go.
+    pub(super) keys: Option<Box<dyn Write>>,
     pub(super) bells: Arc<Bells>,
     /// The socket buffers of connections made from now on.
     pub(super) buffers: Buffers,
@@ -208,6 +214,8 @@ impl Kernel {
             trace: Trace::new(),
             broken: None,
             entropy: Stream::new(seed, Purpose::Entropy, &[]),
+            capture: None,
+            keys: None,
             bells: Arc::default(),
             buffers: Buffers { send: 128 * 1024, receive: 128 * 1024 },
         }

@@ -5,10 +5,11 @@
 //!
 //! This file holds a connection's state; `asking.rs` has the calls that programs make, `travel.rs`
 //! the packets in flight, `trouble.rs` loss, resets and silence; `above.rs` compares what protocols wrote
-//! and received above their layers.
+//! and received above their layers; `showing.rs` shows packets to a capture file.
 
 mod above;
 mod asking;
+mod showing;
 mod travel;
 mod trouble;
 
@@ -19,6 +20,7 @@ use super::hosts::Notice;
 use super::{EndId, Happening, Kernel};
 use crate::address::Address;
 use crate::driver::Key;
+use crate::layers::PcapTap;
 use crate::sim::random::Stream;
 use crate::sim::trace::Label;
 use above::{Ledger, Stack};
@@ -163,6 +165,8 @@ pub(in crate::sim) struct Conn {
     name: [u64; 3],
     ends: [End; 2],
     ways: [Way; 2],
+    /// Shows its packets.
+    tap: Option<PcapTap>,
 }
 
 /// The result of a read.

@@ -8,11 +8,11 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{self, CertificateDer, UnixTime};
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{DigitallySignedStruct, KeyLogFile, SignatureScheme, SupportedProtocolVersion};
+use rustls::{DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 
 use super::certificates::{Choice, Pair};
 use super::cryptography::Ticketer;
-use super::world::{clock, provider};
+use super::world::{clock, keys, provider};
 use crate::layers::tls::TlsVersion;
 use crate::layers::tls::settings::{
     ClientAuth, ClientTlsOptions, ServerTlsOptions, TlsConfigError, Trust,
@@ -101,9 +101,7 @@ impl ServerConfig {
         } else {
             config.session_storage = Arc::new(NoServerSessionStorage {});
         }
-        if options.common.key_log {
-            config.key_log = Arc::new(KeyLogFile::new());
-        }
+        config.key_log = keys(options.common.key_log);
         Ok(ServerConfig(Arc::new(config)))
     }
 
@@ -148,9 +146,7 @@ impl ClientConfig {
             true => Resumption::in_memory_sessions(SESSIONS),
             false => Resumption::disabled(),
         };
-        if options.common.key_log {
-            config.key_log = Arc::new(KeyLogFile::new());
-        }
+        config.key_log = keys(options.common.key_log);
         Ok(ClientConfig(Arc::new(config)))
     }
 }

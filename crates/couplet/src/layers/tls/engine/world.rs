@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustls::crypto::{CryptoProvider, GetRandomFailed, SecureRandom};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::{KeyLog, KeyLogFile};
 
 use super::cryptography::default_provider;
 
@@ -24,6 +25,10 @@ pub trait TlsWorld {
 
     /// The time since 1970.
     fn unix_time(&self) -> Duration;
+
+    /// A secret of a handshake, with its label and the client's random number, as in a line of
+    /// `SSLKEYLOGFILE`: whoever has it can read the connection. Does nothing unless it is written.
+    fn key(&self, _label: &str, _client_random: &[u8], _secret: &[u8]) {}
 }
 
 thread_local! {
@@ -87,6 +92,29 @@ impl TimeProvider for Clock {
             None => DefaultTimeProvider.current_time(),
         }
     }
+}
+
+/// Where secrets go: to the world, and to the file that the environment names where that is allowed.
+#[derive(Debug)]
+struct Keys(Option<KeyLogFile>);
+
+impl KeyLog for Keys {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        if let Some(world) = current() {
+            world.key(label, client_random, secret);
+        }
+        if let Some(file) = &self.0 {
+            file.log(label, client_random, secret);
+        }
+    }
+
+    fn will_log(&self, _label: &str) -> bool {
+        self.0.is_some() || current().is_some()
+    }
+}
+
+pub(super) fn keys(may_go_to_the_file: bool) -> Arc<dyn KeyLog> {
+    Arc::new(Keys(may_go_to_the_file.then(KeyLogFile::new)))
 }
 
 pub(super) fn provider() -> Arc<CryptoProvider> {

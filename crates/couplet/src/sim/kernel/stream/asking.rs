@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::super::hosts::no_descriptors;
 use super::super::{EndId, Happening, Kernel};
+use super::showing::Sent;
 use super::{Conn, End, Fin, Packet, Read, Stage, Way};
 use crate::address::{Address, UnixAddress};
 use crate::driver::{CloseMode, Outbox};
@@ -39,6 +40,7 @@ impl Kernel {
         *to_it += 1;
         let name @ [a, b, n] = [u64::from(from), u64::from(host), u64::from(*to_it)];
         let way = |side: u64| Way::new(Stream::new(self.seed, Purpose::Way, &[a, b, n, side]));
+        let tap = self.capture.as_ref().map(|capture| capture.tap(&local, &to, true));
         let conn = Conn {
             label,
             buffers: self.buffers,
@@ -48,6 +50,7 @@ impl Kernel {
                 End::new(host, to.clone(), Stage::Vanished),
             ],
             ways: [way(0), way(1)],
+            tap,
         };
         let id = EndId { conn: self.conns.insert(Box::new(conn)), side: 0 };
         self.host(from).ends.insert(id);
@@ -235,6 +238,7 @@ impl Kernel {
     /// Sends a reset to this end, behind the packets in flight to it.
     pub(super) fn send_reset(&mut self, to: EndId) {
         let from = to.other();
+        self.show(from, Sent::Reset);
         let Some(conn) = self.conn(to.conn) else { return };
         let hosts = conn.hosts(from.side);
         let at = self.now + self.draw(from, hosts.0, hosts.1);

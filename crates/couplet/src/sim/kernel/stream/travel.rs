@@ -3,6 +3,7 @@
 use std::io;
 
 use super::super::{EndId, Happening, Kernel};
+use super::showing::Sent;
 use super::{Fin, Packet, Stage};
 use crate::driver::memory::Cut;
 use crate::sim::Host;
@@ -87,6 +88,7 @@ impl Kernel {
     /// Sends a packet, behind those already in flight.
     pub(super) fn launch(&mut self, id: EndId, packet: Packet) {
         let bytes = if let Packet::Data(data) = &packet { data.len() } else { 0 };
+        self.show(id, Sent::Packet(&packet));
         if let Some(conn) = self.conn(id.conn) {
             conn.way(id.side).flight.push_back(packet);
             self.fly(id, bytes);

@@ -6,6 +6,7 @@
 use std::io;
 
 use super::super::{EndId, Happening, Kernel};
+use super::showing::Sent;
 use super::{Fin, Packet, Stage};
 use crate::sim::Host;
 use crate::sim::random::{Purpose, Stream};
@@ -204,6 +205,8 @@ impl Kernel {
             let key = [self.now, u64::from(host.0), a, b, n];
             let mut draw = Stream::new(self.seed, Purpose::Victims, &key);
             if draw.below(u64::from(one_in.max(1))) == 0 {
+                self.show(end, Sent::Reset);
+                self.show(end.other(), Sent::Reset);
                 self.break_end(end, io::ErrorKind::ConnectionReset);
                 self.break_end(end.other(), io::ErrorKind::ConnectionReset);
             }

@@ -1,0 +1,31 @@
+//! Packets, shown to a capture file as they are sent. One that is sent again is shown once.
+
+use std::time::Duration;
+
+use super::super::{EndId, Kernel};
+use super::Packet;
+use crate::layers::{Direction, Tap};
+
+/// What an end sends.
+pub(super) enum Sent<'a> {
+    Packet(&'a Packet),
+    Reset,
+}
+
+impl Kernel {
+    /// Shows what this end sends, if its connection is captured.
+    pub(super) fn show(&mut self, id: EndId, sent: Sent<'_>) {
+        let now = self.started + Duration::from_nanos(self.now);
+        let Some(tap) = self.conn(id.conn).and_then(|conn| conn.tap.as_mut()) else { return };
+        // The client is the peer, which opened the connection.
+        let direction = if id.side == 0 { Direction::In } else { Direction::Out };
+        match sent {
+            Sent::Packet(Packet::Open) if id.side == 0 => tap.opens(direction, now),
+            Sent::Packet(Packet::Open) => tap.accepts(direction, now),
+            Sent::Packet(Packet::Confirm) => tap.confirms(direction, now),
+            Sent::Packet(Packet::Data(data)) => tap.passed(direction, data, now),
+            Sent::Packet(Packet::Fin) => tap.ended(direction, now),
+            Sent::Reset => tap.resets(direction, now),
+        }
+    }
+}
