@@ -96,7 +96,7 @@
 //! | watch a file descriptor of your own | `Reactor::watch`, on Unix |
 //! | know why a connection ended | [`Reason`] |
 //! | test a protocol | the chapter [`manual::testing`], then [`testing`] |
-//! | see what a bad network does to your programs | [`sim`] |
+//! | see what a bad network does to your programs | [`sim`]; for HTTP, the chapter `manual::storm` |
 //! | own the loop, or run several | [`Loop`] |
 //! | run beside tokio, or inside another event loop | the chapters [`manual::beside_tokio`], [`manual::embedding`] |
 //! | transform the bytes between a socket and a protocol | [`layers`] |
@@ -114,6 +114,7 @@
 //! | `tls` | by default | `layers::tls`, with the cryptography of aws-lc-rs |
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
 //! | `sim-tokio` | | `Sim::host_with_tokio`, tokio's tasks and timers in the simulator |
+//! | `trap` | | time and entropy of the system from the seed, on threads that [simulate](sim): for test binaries, on Linux |
 //! | `http` | | `http`: servers and clients of HTTP/1.1 and HTTP/2, by hyper |
 //! | `websocket` | | `http::websocket`, WebSockets for clients and for handlers of requests; it implies `http` |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |

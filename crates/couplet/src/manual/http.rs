@@ -103,3 +103,10 @@
 //! the `date` header too, and a seed gives the same trace. With the feature `sim-tokio` a host can bring
 //! a runtime (`Sim::host_with_tokio`): then `tokio::spawn`, `tokio::time` and `tokio::sync` work in its
 //! handlers, on virtual time. A `tokio::select!` must be `biased` there, or a seed may give several traces.
+//! The chapter [`storm`](super::storm) finds a bug by it.
+//!
+//! ## All processors
+//!
+//! A loop has one thread. Several of them, a thread each, listen on the same port with `reuse_port=yes`, and
+//! the system distributes the connections: no task accepts for all of them. The router is cloned for each loop,
+//! and shares its state as it would anywhere; [`threads`](super::threads#many-cores) has such loops.

@@ -21,6 +21,7 @@
 //! | [`embedding`] | a loop inside any other loop |
 //! | [`testing`] | testing your protocol, without sockets and without waiting |
 //! | [`simulator`] | assertions that hold in any weather |
+//! | `storm` | your service in a storm: from `cargo new` to a found bug in ten minutes |
 //! | [`half_close`] | the trap of a peer that has stopped sending but still reads |
 //! | [`coming_from_twisted`] | a table of names, what changed and why |
 //! | [`coming_from_tokio`] | the same, and when tokio is the better choice |
@@ -43,6 +44,8 @@ pub mod layers;
 pub mod shared_state;
 pub mod simulator;
 pub mod stopping;
+#[cfg(all(feature = "http", feature = "sim"))]
+pub mod storm;
 pub mod testing;
 pub mod threads;
 pub mod time;

@@ -126,7 +126,7 @@
 //! });
 //! ```
 //!
-//! # What passed between the hosts, in Wireshark
+//! ## What passed between the hosts, in Wireshark
 //!
 //! [`Sim::capture`](crate::sim::Sim::capture) writes the packets of a world as a capture file, handshakes and
 //! resets included, and [`Sim::log_keys`](crate::sim::Sim::log_keys) the secrets of its TLS connections:
@@ -147,7 +147,7 @@
 //! Then `wireshark storm.pcap -o tls.keylog_file:storm.keys` shows what was sent, through TLS too. The worlds
 //! of the program: `couplet sim chat --seeds 17 --pcap chat.pcap`.
 //!
-//! # State that outlives a crash
+//! ## State that outlives a crash
 //!
 //! State in an `Rc` created by the test survives a crash of the host. That is right for a test's
 //! counters and wrong for a program's state: let programs create their own state when they start.

@@ -232,8 +232,7 @@ impl Core {
         self.cut_connections(io);
         self.refuse_starts(io);
         self.round(io);
-        // Tasks that await what was lost see it, as callbacks do.
-        self.run_tasks();
+        self.tell_tasks(io);
         self.give_up_jobs(io);
         #[cfg(unix)]
         self.end_watches();
@@ -248,6 +247,19 @@ impl Core {
         self.skip_waiting = false;
         self.reactor.records.take_pending(pending::STOP);
         self.reactor.records.run_state.set(RunState::Idle);
+    }
+
+    /// Tasks that await what was lost see it, as callbacks do, and that what they ask for then is refused.
+    /// One that keeps asking is dropped.
+    fn tell_tasks(&mut self, io: &mut dyn Commands) {
+        for _ in 0..DROP_ROUNDS {
+            self.run_tasks();
+            if self.reactor.records.starts.borrow().is_empty() {
+                return;
+            }
+            self.refuse_starts(io);
+            self.round(io);
+        }
     }
 
     /// Refuses the requested ports and connectors that have not started.

@@ -101,7 +101,8 @@ async fn talks(reactor: Reactor) -> Result<()> {
             let mut socket = reactor.connect_websocket("ws://shop/echo").await?;
             for n in 0..10 {
                 socket.send(format!("message {n}")).await?;
-                let _ = socket.recv().await;
+                let Some(Ok(back)) = socket.recv().await else { return Ok(()) };
+                assert_eq!(back.as_text(), Some(&*format!("message {n}")));
                 reactor.sleep(Duration::from_millis(reactor.random() % 200)).await?;
             }
             Ok::<_, couplet::Failure>(())
@@ -143,6 +144,15 @@ fn a_town_with_each_protocol_has_one_trace_a_seed() {
     assert_eq!(met.failure, None);
     let heard = met.trace.iter().filter(|line| line.contains("data_received")).count();
     assert!(heard > 200, "{heard} of {} lines", met.trace.len());
+}
+
+#[test]
+fn the_town_holds_in_every_storm() {
+    secured();
+    for seed in 6..50 {
+        let report = Trial::new(seed, Weather::Storm).run(&town);
+        assert_eq!(report.failure, None, "seed {seed}");
+    }
 }
 
 /// What a note says in each of two runs of a seed, each in a thread of its own.

@@ -1,10 +1,13 @@
 //! Requests and their answers.
 
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use axum::Router;
 use couplet::http::{Body, HttpOptions, Peer, Request, Response};
-use couplet::{Bytes, Reactor};
+use couplet::{Bytes, Failure, Loop, Reactor, Remote, Result};
 use http_body_util::Full;
 
 use crate::kit::{TO, beside, beside_service, get, heard, said};
@@ -60,4 +63,56 @@ fn a_body_that_the_service_does_not_read_is_no_request() {
         assert!(got.is_closed);
         Ok(())
     });
+}
+
+/// A loop in a thread of its own that serves a router until the other end is dropped; the port is sent.
+fn core(router: Router, endpoint: String, bound: mpsc::Sender<(u16, Remote)>) -> Result<()> {
+    Loop::new()?.run(|reactor| {
+        let port = reactor.serve_http(&*endpoint, router)?;
+        let number = port.host().port().expect("a TCP port");
+        bound.send((number, reactor.remote())).map_err(|_| Failure::msg("nobody waits"))
+    })
+}
+
+#[test]
+fn one_router_is_served_on_one_port_by_the_loops_of_several_threads() {
+    let served = Arc::<Mutex<Vec<ThreadId>>>::default();
+    let note = served.clone();
+    let router = Router::new().route(
+        "/",
+        axum::routing::get(async move || {
+            note.lock().expect("no panic").push(thread::current().id());
+            "hello"
+        }),
+    );
+    let (send, bound) = mpsc::channel();
+    let mut number = 0;
+    let mut cores = Vec::new();
+    for _ in 0..2 {
+        let (router, send) = (router.clone(), send.clone());
+        let endpoint = format!("tcp:{number}:interface=127.0.0.1:reuse_port=yes");
+        let thread = thread::spawn(move || core(router, endpoint, send));
+        let (port, remote) = bound.recv().expect("it listens");
+        number = port;
+        cores.push((thread, remote));
+    }
+    let mut l = Loop::new().expect("a loop");
+    let inner = l.reactor();
+    let asked = l.reactor().spawn(async move {
+        for _ in 0..64 {
+            let mut stream = inner.connect_stream(&*format!("tcp:127.0.0.1:{number}")).await?;
+            stream.write_all("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await?;
+            let got = heard(&mut stream, &inner, Duration::from_secs(20)).await?;
+            assert!(got.text().ends_with("hello"), "{}", got.text());
+        }
+        Ok(())
+    });
+    l.run_until(asked).expect("each is answered");
+    for (thread, remote) in cores {
+        remote.call(Reactor::stop).expect("it runs");
+        thread.join().expect("no panic").expect("it ends");
+    }
+    let served = served.lock().expect("no panic");
+    let by_first = served.iter().filter(|thread| **thread == served[0]).count();
+    assert!(served.len() == 64 && by_first < 64, "{served:?}");
 }

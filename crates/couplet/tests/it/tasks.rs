@@ -345,6 +345,33 @@ fn c125a_a_task_hears_at_the_end_of_a_run_of_the_connection_that_the_end_took() 
     }
 }
 
+#[test]
+fn c125a_a_task_that_connects_again_at_the_end_of_a_run_hears_that_it_is_refused() {
+    for kit in KITS {
+        let reported = reported();
+        let mut rig = kit.rig();
+        let (gone, resolver) = Deferred::new();
+        let tells = Script::new().once(On::Lost, move |_| resolver.callback(()));
+        let (a, _b) = rig.accept(tells);
+        let (log, inner) = (a.log.clone(), rig.reactor.clone());
+        let waiting = outcome(rig.reactor.spawn(async move {
+            gone.await?;
+            for _ in 0..3 {
+                let again = inner.connect_stream("tcp:127.0.0.1:9");
+                log.note(again.await.expect_err("the loop ends").to_string());
+            }
+            Ok("refused")
+        }));
+        rig.turn();
+        let stop = rig.reactor.clone();
+        rig.reactor.call_soon(move || stop.stop());
+        rig.l.run(|_| Ok(())).expect("the run ends");
+        assert_eq!(a.log.entries()[a.log.entries().len() - 3..], ["the reactor stopped"; 3]);
+        assert_eq!(is(&waiting).as_deref(), Some("\"refused\""));
+        assert!(reported.take().is_empty());
+    }
+}
+
 /// The unhandled failures on this thread from now on.
 fn reported() -> Rc<RefCell<Vec<String>>> {
     let seen: Rc<RefCell<Vec<String>>> = Rc::default();
