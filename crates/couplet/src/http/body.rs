@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::homing::Homing;
+use crate::stream::homing::Homing;
 use super::watch::Exchange;
 use crate::{DelayedCall, Reactor};
 
