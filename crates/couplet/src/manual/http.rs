@@ -94,7 +94,8 @@
 //! ## Asking
 //!
 //! A [`Client`](crate::http::Client) keeps its connections for the next request, speaks HTTP/2 where
-//! ALPN chooses it, follows redirections, and goes through a proxy by CONNECT. It is for one loop, and
+//! ALPN chooses it, follows redirections, and goes through a proxy by CONNECT. With the feature
+//! `decompression` it asks for compressed answers and decodes them, within a bound. It is for one loop, and
 //! cheap to clone.
 //!
 //! ## In the simulator

@@ -5,6 +5,8 @@ mod answers;
 mod cases;
 mod client;
 mod curl;
+#[cfg(feature = "decompression")]
+mod decompression;
 mod http2;
 mod kit;
 mod mutations;
