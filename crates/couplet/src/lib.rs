@@ -86,6 +86,7 @@
 //! | wait for results | [`defer`]: Deferreds, which are also futures; locks, events and queues |
 //! | use ready-made reconnecting and policies | [`protocols`] |
 //! | serve HTTP by an axum router, or ask for a URL | the chapter `manual::http` |
+//! | use PostgreSQL, Redis or HTTPS servers | the chapter `manual::databases` |
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | repeat something | [`LoopingCall`] |
 //! | do long work without holding up the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
