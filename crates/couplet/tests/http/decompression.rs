@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use tower::{Layer, service_fn};
 use tower_http::compression::CompressionLayer;
 
+use crate::client::secured_by;
 use crate::kit::{AT, scripted};
 
 const URL: &str = "http://127.0.0.1:8000";
@@ -165,6 +166,23 @@ fn answers_are_decoded_from_each_coding() {
         assert!(answer.into_body().bytes(1_000_000).await? == long(100));
         let part = Request::get(format!("{URL}/100")).header("range", "bytes=0-9").body("")?;
         assert_eq!(client.send(part).await?.headers()["x-asked"], "-");
+        Ok(())
+    });
+}
+
+#[test]
+fn answers_over_http2_are_decoded() {
+    let answer = service_fn(async |request: Request<Body>| {
+        let asked = request.headers()[header::ACCEPT_ENCODING].to_str().expect("a text");
+        let text = format!("{:?} {asked} {}", request.version(), long(10_000));
+        Ok::<_, Infallible>(Response::new(text))
+    });
+    secured_by(CompressionLayer::new().layer(answer), async |reactor, options| {
+        let client = Client::with_options(&reactor, options);
+        let answer = client.get("https://localhost:8443/").await?;
+        assert!(!answer.headers().contains_key("content-encoding"));
+        let body = answer.into_body().bytes(1_000_000).await?;
+        assert!(body == format!("HTTP/2.0 zstd, br, gzip, deflate {}", long(10_000)));
         Ok(())
     });
 }
