@@ -270,6 +270,37 @@ fn corrupt_bodies_are_errors_and_several_members_are_one_text() {
 }
 
 #[test]
+fn a_flipped_bit_never_passes_for_another_text_where_there_is_a_checksum() {
+    for (n, (coding, hex)) in POEMS.into_iter().enumerate() {
+        let whole = bytes_of(hex);
+        let flipped = (0..whole.len() * 8).map(|bit| {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            Scripted::new(coding, &[&bytes])
+        });
+        let answers: Vec<_> = flipped.collect();
+        let number = answers.len();
+        let has_checksum = [0, 1, 4].contains(&n);
+        answering(answers, async move |_, client| {
+            let mut errors = 0;
+            for bit in 0..number {
+                match got(&client).await {
+                    Ok(text) if has_checksum => assert_eq!(text, POEM.as_bytes(), "bit {bit}"),
+                    Ok(_) => {}
+                    Err(failure) => {
+                        errors += usize::from(failure.is::<BodyError>());
+                    }
+                }
+            }
+            // The date in gzip's header, for one, is of no matter.
+            let least = if has_checksum { number / 2 } else { 10 };
+            assert!(errors > least, "{coding}: {errors} of {number}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
 fn zstd_may_use_a_window_of_eight_mebibytes_and_no_more() {
     // A frame with this window, and one block of four bytes as they are.
     let frame = |window| bytes_of(&format!("28b52ffd00{window}210000706f656d"));
