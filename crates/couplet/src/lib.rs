@@ -116,6 +116,7 @@
 //! | `ring` | | `layers::tls`, with the cryptography of ring |
 //! | `sim-tokio` | | `Sim::host_with_tokio`, tokio's tasks and timers in the simulator |
 //! | `http` | | `http`: servers and clients of HTTP/1.1 and HTTP/2, by hyper |
+//! | `decompression` | | compressed answers, decoded by `http::Client`: gzip, deflate, br, zstd; it implies `http` |
 //! | `websocket` | | `http::websocket`, WebSockets for clients and for handlers of requests; it implies `http` |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |

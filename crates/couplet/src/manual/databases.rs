@@ -75,7 +75,7 @@
 //! tokio (`deadpool`, `bb8`) have their time limits from a runtime and want futures that are `Send`; over
 //! a loop a pool is a [`DeferredSemaphore`](crate::defer::DeferredSemaphore), whose waiters are served in
 //! the order they came, a list of idle clients, and [`Reactor::timeout`](crate::Reactor::timeout). The
-//! example has one in 80 lines: it checks connections, replaces broken ones, and limits each wait.
+//! example has one in 120 lines: it checks connections, replaces broken ones, and limits each wait.
 //!
 //! ## Redis
 //!
