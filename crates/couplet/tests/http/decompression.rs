@@ -228,6 +228,31 @@ fn a_body_that_ends_too_early_is_an_error_and_an_empty_one_is_empty() {
 }
 
 #[test]
+fn a_connection_that_stops_or_breaks_is_told_from_a_body_that_is_corrupt() {
+    let begins = async |mut stream: Stream| {
+        let line = stream.read_line().await?.unwrap_or_default();
+        while !stream.read_line().await?.unwrap_or_default().is_empty() {}
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 71\r\nContent-Encoding: gzip\r\n\r\n";
+        let half = &bytes_of(POEMS[0].1)[..40];
+        stream.write_all([head.as_bytes(), half].concat()).await?;
+        if line.starts_with(b"GET /stop") {
+            // Until the client has given up.
+            let _ = stream.read_to_end(&mut Vec::new(), 100).await;
+        }
+        Ok(())
+    };
+    scripted(begins, async |reactor| {
+        let options = ClientOptions::default().body_timeout(std::time::Duration::from_secs(5));
+        let client = Client::with_options(&reactor, options);
+        let late = client.get(format!("{URL}/stop")).await?.into_body().bytes(1000).await;
+        assert!(matches!(late, Err(BodyError::TimedOut)), "{late:?}");
+        let cut = client.get(format!("{URL}/break")).await?.into_body().bytes(1000).await;
+        assert!(matches!(cut, Err(BodyError::Broken(_))), "{cut:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn corrupt_bodies_are_errors_and_several_members_are_one_text() {
     for (n, (coding, hex)) in POEMS.into_iter().enumerate() {
         let whole = bytes_of(hex);
