@@ -593,6 +593,10 @@ pub(crate) struct HttpGet {
     /// Ask for the head of the answer alone
     #[arg(short = 'I', long)]
     pub(crate) head: bool,
+    /// Ask for a compressed answer (zstd, br, gzip or deflate) and decode it, to at most 256 MiB; without
+    /// this option the bytes are printed as the server sends them
+    #[arg(long)]
+    pub(crate) compressed: bool,
     /// Trust the certificates in this PEM file, instead of those that the system trusts
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,

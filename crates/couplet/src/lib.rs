@@ -86,6 +86,7 @@
 //! | wait for results | [`defer`]: Deferreds, which are also futures; locks, events and queues |
 //! | use ready-made reconnecting and policies | [`protocols`] |
 //! | serve HTTP by an axum router, or ask for a URL | the chapter `manual::http` |
+//! | use PostgreSQL, Redis or HTTPS servers | the chapter `manual::databases` |
 //! | keep a connection to a server | [`services::ClientService`] |
 //! | repeat something | [`LoopingCall`] |
 //! | do long work without holding up the loop | [`task::Cooperator`], [`Reactor::defer_to_thread`] |
@@ -116,6 +117,7 @@
 //! | `sim-tokio` | | `Sim::host_with_tokio`, tokio's tasks and timers in the simulator |
 //! | `trap` | | time and entropy of the system from the seed, on threads that [simulate](sim): for test binaries, on Linux |
 //! | `http` | | `http`: servers and clients of HTTP/1.1 and HTTP/2, by hyper |
+//! | `decompression` | | compressed answers, decoded by `http::Client`: gzip, deflate, br, zstd; it implies `http` |
 //! | `websocket` | | `http::websocket`, WebSockets for clients and for handlers of requests; it implies `http` |
 //! | `hyper` | | hyper's `Read` and `Write` for [streams](stream), without its HTTP |
 //! | `tokio-io` | | tokio's `AsyncRead` and `AsyncWrite` for [streams](stream), without its runtime |

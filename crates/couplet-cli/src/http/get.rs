@@ -36,6 +36,8 @@ pub(crate) fn run(options: cli::HttpGet) -> Result<(), Exit> {
 
 fn client_options(options: &cli::HttpGet) -> Result<ClientOptions, Exit> {
     let mut client = ClientOptions::default().proxy(options.proxy.clone());
+    // Who asks for a file wants it as it is, an archive packed.
+    client = client.decompress(options.compressed);
     if let Some(limit) = options.timeout {
         client = client.timeout(Some(limit));
     }

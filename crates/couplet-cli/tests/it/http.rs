@@ -126,6 +126,40 @@ fn full() -> Stdio {
 }
 
 #[test]
+fn compressed_answers_are_asked_for_and_decoded_by_option_alone() {
+    // "a poem\n", by gzip.
+    const GZIP: [u8; 27] = [
+        31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 75, 84, 40, 200, 79, 205, 229, 2, 0, 188, 111, 12, 83, 7,
+        0, 0, 0,
+    ];
+    let asked_for = |name: &str| {
+        let server = serve_raw(|mut client: Client| {
+            let mut head = Vec::new();
+            while head.last().map(String::as_str) != Some("\r") {
+                head.push(client.read_line());
+            }
+            let asks = head.iter().any(|line| line.starts_with("accept-encoding: zstd, br, gzip"));
+            let kind = if asks { "asked" } else { "not-asked" };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nX-Kind: {kind}\r\nContent-Encoding: gzip\r\n\
+                 Content-Length: {}\r\n\r\n",
+                GZIP.len()
+            );
+            client.send(&[answer.as_bytes(), &GZIP].concat());
+        });
+        let options = if name.is_empty() { &["get", "-i"][..] } else { &["get", "-i", name] };
+        run(&[options, &[&format!("http://{server}/")]].concat())
+    };
+    let plain = asked_for("");
+    assert!(plain.stdout.ends_with(&GZIP) && plain.code == Some(0), "{plain:?}");
+    assert!(plain.stdout.windows(9).any(|bytes| bytes == b"not-asked"), "{plain:?}");
+    let decoded = asked_for("--compressed");
+    let (head, body) = decoded.text().split_once("\r\n\r\n").expect("a head");
+    assert!(head.contains(": asked") && !head.contains("content-"), "{head}");
+    assert_eq!((body, decoded.code), ("a poem\n", Some(0)));
+}
+
+#[test]
 fn a_broken_answer_is_an_error_and_a_slow_one_ends_with_ctrl_c() {
     let cut = serve_raw(|mut client: Client| {
         client.read_line();

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::iter;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,16 +13,27 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::homing::Homing;
+#[cfg(feature = "decompression")]
+use super::client::decoding::{Coding, Decoded};
 use super::watch::Exchange;
+use crate::stream::homing::Homing;
 use crate::{DelayedCall, Reactor};
 
 /// The body of a request, or of an answer to one, as it arrives: what is not read stays with the peer.
-pub struct Body {
+pub struct Body(Kind);
+
+enum Kind {
+    Raw(Raw),
+    #[cfg(feature = "decompression")]
+    Decoded(Box<Decoded>),
+}
+
+/// A body as the peer has sent it.
+pub(super) struct Raw {
     incoming: Incoming,
     /// `None` where there is nothing to wait for.
     progress: Option<Arc<Progress>>,
@@ -74,6 +86,17 @@ pub enum BodyError {
     /// It is longer than [`Body::bytes`] was to take.
     #[error("the body is longer than {0} bytes")]
     TooLong(usize),
+    /// It is compressed, and can't be decoded: it is corrupt, or ends too early.
+    #[error("the body can't be decoded as {coding}: {error}")]
+    Compressed {
+        /// Its content coding.
+        coding: &'static str,
+        /// What is wrong with it.
+        error: io::Error,
+    },
+    /// It is compressed, and decoded longer than the client's `ClientOptions::max_decoded`.
+    #[error("the body is compressed, and decoded longer than {0} bytes")]
+    Bomb(u64),
     /// The peer broke it off, or its framing is wrong.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
@@ -137,17 +160,26 @@ impl Body {
     pub(super) fn new(incoming: Incoming) -> (Body, Option<Arc<Progress>>) {
         let is_empty = http_body::Body::is_end_stream(&incoming);
         let progress = (!is_empty).then(Arc::<Progress>::default);
-        (Body { incoming, progress: progress.clone(), patience: None }, progress)
+        let raw = Raw { incoming, progress: progress.clone(), patience: None };
+        (Body(Kind::Raw(raw)), progress)
     }
 
     /// Limits how long it may pause while it is awaited: it fails after once to twice this time.
     pub(super) fn limit(&mut self, reactor: &Reactor, limit: Duration) {
-        let Some(progress) = self.progress.clone() else { return };
-        let (pieces, timer) = (Cell::default(), Cell::default());
-        let patience =
-            Rc::new(Patience { progress, limit, pieces, timer, reactor: reactor.clone() });
-        patience.look_later();
-        self.patience = Some(Homing::new(reactor, patience));
+        match &mut self.0 {
+            Kind::Raw(raw) => raw.limit(reactor, limit),
+            #[cfg(feature = "decompression")]
+            Kind::Decoded(_) => {}
+        }
+    }
+
+    /// The same body, decoded to at most `limit` bytes.
+    #[cfg(feature = "decompression")]
+    pub(super) fn decoded(self, coding: Coding, limit: u64) -> Body {
+        match self.0 {
+            Kind::Raw(raw) => Body(Kind::Decoded(Box::new(Decoded::new(coding, raw, limit)))),
+            Kind::Decoded(_) => self,
+        }
     }
 
     /// The next piece of it, as it came; `None` at its end. Trailers are passed over.
@@ -171,7 +203,7 @@ impl Body {
     ///
     /// [`BodyError`]; [`TooLong`](BodyError::TooLong) as soon as that is known.
     pub async fn bytes(mut self, limit: usize) -> Result<Bytes, BodyError> {
-        if http_body::Body::size_hint(&self).lower() > limit as u64 {
+        if self.size_hint().lower() > limit as u64 {
             return Err(BodyError::TooLong(limit));
         }
         let mut whole = BytesMut::new();
@@ -187,11 +219,54 @@ impl Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body").field("incoming", &self.incoming).finish_non_exhaustive()
+        f.debug_struct("Body").field("size", &self.size_hint()).finish_non_exhaustive()
     }
 }
 
 impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Kind::Raw(raw) => Pin::new(raw).poll_frame(cx),
+            #[cfg(feature = "decompression")]
+            Kind::Decoded(decoded) => decoded.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Raw(raw) => raw.is_end_stream(),
+            #[cfg(feature = "decompression")]
+            Kind::Decoded(decoded) => decoded.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Raw(raw) => raw.size_hint(),
+            #[cfg(feature = "decompression")]
+            Kind::Decoded(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Raw {
+    fn limit(&mut self, reactor: &Reactor, limit: Duration) {
+        let Some(progress) = self.progress.clone() else { return };
+        let (pieces, timer) = (Cell::default(), Cell::default());
+        let patience =
+            Rc::new(Patience { progress, limit, pieces, timer, reactor: reactor.clone() });
+        patience.look_later();
+        self.patience = Some(Homing::new(reactor, patience));
+    }
+}
+
+impl http_body::Body for Raw {
     type Data = Bytes;
     type Error = BodyError;
 

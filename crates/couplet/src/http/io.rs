@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::homing::Homing;
 use super::watch::Watch;
 use crate::Stream;
+use crate::stream::homing::Homing;
 
 /// The most empty lines before a request, as bytes. hyper looks at all of them with each read, so more
 /// are spoilt with a NUL, which it refuses.

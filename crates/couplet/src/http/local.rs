@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::homing::Homing;
 use crate::Reactor;
+use crate::stream::homing::Homing;
 
 /// A service that runs in the thread of a loop, and is `Send`; made by [`local`].
 pub struct LocalService<F: 'static> {

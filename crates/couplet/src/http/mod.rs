@@ -48,7 +48,6 @@ mod body;
 mod client;
 mod connection;
 mod handler;
-mod homing;
 mod io;
 mod local;
 mod options;

@@ -99,7 +99,8 @@
 //!
 //! An HTTP client is used in the same way: `reqwest::get(url).await?` in a task. So is a database: tasks
 //! share a pool of `sqlx`, and the transaction of one that is cancelled is rolled back. Couplet's tests do
-//! both, with SQLite and with a PostgreSQL server. Drop what was taken from such a pool in a task or a
+//! both, with SQLite and with a PostgreSQL server. (Clients that take any stream need no runtime: the
+//! chapter `databases` has those of PostgreSQL and Redis.) Drop what was taken from such a pool in a task or a
 //! callback: outside of them there is no runtime, and a connection needs one to return to its pool.
 //!
 //! Each time that a socket of tokio becomes ready, its thread wakes up and wakes the loop's: that is

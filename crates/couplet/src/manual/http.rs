@@ -94,8 +94,9 @@
 //! ## Asking
 //!
 //! A [`Client`](crate::http::Client) keeps its connections for the next request, speaks HTTP/2 where
-//! ALPN chooses it, follows redirections, and goes through a proxy by CONNECT. It is for one loop, and
-//! cheap to clone.
+//! ALPN chooses it, follows redirections, and goes through a proxy by CONNECT. With the feature
+//! `decompression` it asks for compressed answers and decodes them, within a bound. It is for one loop, and
+//! cheap to clone. The chapter `databases` has it behind a handler.
 //!
 //! ## In the simulator
 //!

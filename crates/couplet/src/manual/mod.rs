@@ -18,6 +18,7 @@
 //! | [`threads`] | blocking work, calls from other threads, many cores |
 //! | [`beside_tokio`] | libraries that need tokio: a loop inside tokio, or tokio around a loop |
 //! | `http` | an axum application on a loop, its limits, its end, its clients, and its tests |
+//! | `databases` | PostgreSQL, Redis and HTTPS behind a program, over its own sockets; `sqlx` |
 //! | [`embedding`] | a loop inside any other loop |
 //! | [`testing`] | testing your protocol, without sockets and without waiting |
 //! | [`simulator`] | assertions that hold in any weather |
@@ -32,6 +33,8 @@ pub mod callbacks_to_async;
 pub mod cancellation;
 pub mod coming_from_tokio;
 pub mod coming_from_twisted;
+#[cfg(all(feature = "http", feature = "tokio-io"))]
+pub mod databases;
 pub mod deferreds;
 pub mod embedding;
 pub mod endpoints;

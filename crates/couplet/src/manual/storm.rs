@@ -193,3 +193,5 @@
 //!   links with loss and latency in [`Link`](crate::sim::Link).
 //! - The example `axum_in_a_storm` is this one, with two clients and a report of its own.
 //! - [`manual::simulator`](crate::manual::simulator) has more assertions worth making.
+
+#![expect(clippy::test_attr_in_doctest, reason = "it is the file of a test")]

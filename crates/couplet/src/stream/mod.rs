@@ -48,7 +48,8 @@
 //!
 //! Streams and their halves implement `AsyncRead` and `AsyncWrite` of `futures-io`, and, with the
 //! feature `tokio-io`, those of tokio. Flushing means that everything was handed to the system, and
-//! closing, or tokio's shutdown, is [`Stream::shutdown`].
+//! closing, or tokio's shutdown, is [`Stream::shutdown`]. For libraries that ask for `Send` there is
+//! [`Stream::into_send`].
 //!
 //! # Cancelling
 //!
@@ -59,8 +60,10 @@
 mod copy;
 mod framed;
 mod halves;
+pub(crate) mod homing;
 mod io;
 mod read;
+mod send;
 mod serve;
 mod shared;
 mod write;
@@ -72,6 +75,7 @@ pub use copy::copy_bidirectional;
 pub use framed::{Framed, Messages};
 pub use halves::{ReadHalf, WriteHalf};
 pub use read::{LONGEST_LINE, Lines};
+pub use send::SendStream;
 use shared::{Owner, Shared};
 
 use crate::{Address, Protocol, Transport};

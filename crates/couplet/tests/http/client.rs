@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,8 +12,8 @@ use couplet::http::{
 };
 use couplet::layers::tls::{ClientTlsOptions, Roots};
 use couplet::stream::copy_bidirectional;
-use couplet::{Deferred, Protocol, Reactor, Stream, Transport};
-use tower::service_fn;
+use couplet::{Bytes, Deferred, Protocol, Reactor, Stream, Transport};
+use tower::{Service, service_fn};
 
 use crate::kit::{beside, scripted};
 
@@ -220,6 +221,24 @@ fn nonsense_for_an_answer_is_an_error() {
 
 /// Runs a program beside a server of HTTPS on port 8443, with the options that trust it.
 fn secured(program: impl AsyncFnOnce(Reactor, ClientOptions) -> couplet::Result<()> + 'static) {
+    secured_by(
+        service_fn(async |request: Request<Body>| {
+            let said = format!("{:?} {}", request.version(), request.uri().path());
+            Ok::<_, Infallible>(Response::new(said))
+        }),
+        program,
+    );
+}
+
+/// The same with another service.
+pub(crate) fn secured_by<S, B>(
+    service: S,
+    program: impl AsyncFnOnce(Reactor, ClientOptions) -> couplet::Result<()> + 'static,
+) where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
+    B: hyper::body::Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let (process, number) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -229,10 +248,6 @@ fn secured(program: impl AsyncFnOnce(Reactor, ClientOptions) -> couplet::Result<
     let at = format!("tls:8443:cert={}:alpn=h2,http/1.1", file.display());
     let roots = Roots::from_pem(made.cert.pem().as_bytes()).expect("a certificate");
     let options = ClientOptions::default().tls(ClientTlsOptions::default().roots(roots));
-    let service = service_fn(async |request: Request<Body>| {
-        let said = format!("{:?} {}", request.version(), request.uri().path());
-        Ok::<_, Infallible>(Response::new(said))
-    });
     let ran = couplet::testing::run(|reactor| {
         let reactor = reactor.clone();
         reactor.clone().spawn(async move {

@@ -83,6 +83,27 @@ fn both_versions_are_spoken_in_the_clear() {
 }
 
 #[test]
+fn answers_are_compressed_for_a_client_that_asks_for_it() {
+    if !has("curl") {
+        return;
+    }
+    let text: String = (0..10_000).map(|n| format!("line {n}\n")).collect();
+    let page = text.clone();
+    let router = Router::new().route("/", get(async move || page));
+    let router = router.layer(tower_http::compression::CompressionLayer::new());
+    served(HERE, router, async |port| {
+        let to = format!("http://127.0.0.1:{port}/");
+        for version in ["--http1.1", "--http2-prior-knowledge"] {
+            assert!(curl(&[version, "--compressed", &to]).await == text, "{version}");
+            let asked = ["--header", "accept-encoding: gzip", "--output", "/dev/null"];
+            let told = [version, "--write-out", "%{size_download}", &to];
+            let size: usize = curl(&[asked, told].concat()).await.parse().expect("a number");
+            assert!(size > 1000 && size < text.len() / 2, "{version}: {size}");
+        }
+    });
+}
+
+#[test]
 fn alpn_chooses_the_version() {
     if !has("curl") {
         return;

@@ -6,6 +6,8 @@ mod captured;
 mod cases;
 mod client;
 mod curl;
+#[cfg(feature = "decompression")]
+mod decompression;
 mod determined;
 mod http2;
 mod kit;

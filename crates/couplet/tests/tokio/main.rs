@@ -4,6 +4,9 @@ mod around;
 mod databases;
 #[cfg(unix)]
 mod inside;
+#[path = "../servers/mod.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod servers;
 
 use std::net::SocketAddr;
 use std::time::Duration;

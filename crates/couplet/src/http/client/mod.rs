@@ -1,6 +1,8 @@
 //! [`Client`]: requests over connections that are kept for the next ones.
 
 mod connecting;
+#[cfg(feature = "decompression")]
+pub(super) mod decoding;
 mod options;
 mod pool;
 mod redirect;
@@ -105,6 +107,10 @@ impl Client {
     /// connection which the server had just closed is sent again, if nothing of it was sent or its
     /// method is idempotent (RFC 9110, 9.2.2).
     ///
+    /// With the feature `decompression`, a request that has neither `accept-encoding` nor `range` asks
+    /// for gzip, deflate, br and zstd. An answer in one of them is decoded as its body is read, whoever
+    /// asked for that, and has no `content-encoding` and no `content-length`.
+    ///
     /// Cancel-safe: the connection of a future that is dropped is closed, unless others share it.
     ///
     /// # Errors
@@ -115,8 +121,13 @@ impl Client {
         request: Request<impl Into<Bytes>>,
     ) -> Result<Response<Body>, HttpError> {
         let (head, body) = request.into_parts();
-        let asking =
-            Asking { method: head.method, uri: head.uri, headers: head.headers, body: body.into() };
+        let (method, uri, headers) = (head.method, head.uri, head.headers);
+        #[cfg_attr(not(feature = "decompression"), expect(unused_mut, reason = "nothing to add"))]
+        let mut asking = Asking { method, uri, headers, body: body.into() };
+        #[cfg(feature = "decompression")]
+        if self.inner.options.decompress {
+            decoding::ask(&mut asking.headers);
+        }
         let Some(limit) = self.inner.options.timeout else { return self.follow(asking).await };
         let answering = async { Ok::<_, Failure>(self.follow(asking).await) };
         self.inner.reactor.timeout(limit, answering).await.unwrap_or(Err(HttpError::TimedOut))
@@ -154,7 +165,8 @@ impl Client {
                     let (mut body, progress) = Body::new(incoming);
                     body.limit(&self.inner.reactor, self.inner.options.body_timeout);
                     self.keep(origin, sender, progress);
-                    return Ok(Response::from_parts(head, body));
+                    let answer = Response::from_parts(head, body);
+                    return Ok(self.decoded(&asking.method, answer));
                 }
                 Err(refused) => {
                     let is_unsent = refused.message().is_some();
@@ -164,6 +176,20 @@ impl Client {
                 }
             }
         }
+    }
+
+    #[cfg(feature = "decompression")]
+    fn decoded(&self, method: &Method, answer: Response<Body>) -> Response<Body> {
+        let options = &self.inner.options;
+        if !options.decompress {
+            return answer;
+        }
+        decoding::decoded(method, answer, options.max_decoded)
+    }
+
+    #[cfg(not(feature = "decompression"))]
+    fn decoded(&self, _: &Method, answer: Response<Body>) -> Response<Body> {
+        answer
     }
 
     /// Keeps a connection for the next request.

@@ -26,6 +26,13 @@ pub struct ClientOptions {
     /// A proxy, as host and port: it gets requests for `http:` whole, and is asked by CONNECT to pass
     /// `https:` on. None unless set.
     pub proxy: Option<(String, u16)>,
+    /// Whether to ask for compressed answers and to decode them: true unless set.
+    #[cfg(feature = "decompression")]
+    pub decompress: bool,
+    /// The most bytes that the body of an answer may be decoded to: 256 MiB unless set. Then reading
+    /// it fails with [`BodyError::Bomb`](crate::http::BodyError::Bomb).
+    #[cfg(feature = "decompression")]
+    pub max_decoded: u64,
     /// How to verify servers: by the system's certificates unless set. Its ALPN is the client's.
     #[cfg(any(feature = "tls", feature = "ring"))]
     pub tls: ClientTlsOptions,
@@ -41,6 +48,10 @@ impl Default for ClientOptions {
             max_idle: 32,
             max_redirects: 10,
             proxy: None,
+            #[cfg(feature = "decompression")]
+            decompress: true,
+            #[cfg(feature = "decompression")]
+            max_decoded: 256 << 20,
             #[cfg(any(feature = "tls", feature = "ring"))]
             tls: ClientTlsOptions::default(),
         }
@@ -62,6 +73,14 @@ crate::http::options::setters! { ClientOptions:
     max_redirects: usize;
     /// Sets a proxy, as host and port.
     proxy: Option<(String, u16)>;
+}
+
+#[cfg(feature = "decompression")]
+crate::http::options::setters! { ClientOptions:
+    /// Sets whether to ask for compressed answers and to decode them.
+    decompress: bool;
+    /// Sets the most bytes that the body of an answer may be decoded to.
+    max_decoded: u64;
 }
 
 #[cfg(any(feature = "tls", feature = "ring"))]

@@ -16,10 +16,10 @@ use super::socket::Socket;
 use super::wire::Wire;
 use super::{WebSocket, code};
 use crate::Result;
-use crate::http::homing::Homing;
 use crate::http::io::Io;
 use crate::http::watch::Watch;
 use crate::panics::caught_in;
+use crate::stream::homing::Homing;
 
 /// The connection of a request that may be upgraded.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ mod lent;
 mod reading;
 #[cfg(unix)]
 mod real;
+mod send;
 mod simulated;
 mod taken;
 mod tls;

@@ -138,7 +138,10 @@ fn each_example_is_short_and_listed_and_run_by_a_test() {
     let readme = read("crates/couplet/examples/README.md");
     let tests: String = sources("crates/couplet/tests")
         .into_iter()
-        .filter(|source| source.path.contains("/it/examples") || source.path.contains("/http/"))
+        .filter(|source| {
+            let folders = ["/it/examples", "/http/", "/tests/databases/"];
+            folders.iter().any(|folder| source.path.contains(folder))
+        })
         .map(|source| source.text)
         .collect();
     let mut broken = Vec::new();
@@ -164,8 +167,9 @@ fn each_example_is_short_and_listed_and_run_by_a_test() {
             forms.iter().any(|form| tests.contains(form))
         };
         for word in words.filter(|word| !is_run(word)) {
-            broken
-                .push(format!("{path}: no test in tests/it/examples or tests/http runs {word:?}"));
+            broken.push(format!(
+                "{path}: no test in tests/it/examples, tests/http or tests/databases runs {word:?}"
+            ));
         }
     }
     for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -30,8 +30,6 @@ mod postgres;
 mod sqlite;
 
 use std::future::pending;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use couplet::defer::gather;
 use couplet::{Deferred, Loop, Reactor, Result};
@@ -41,31 +39,6 @@ use tokio::time::timeout;
 
 use crate::PATIENCE;
 use crate::around::{self, with_tokio};
-
-/// A folder of its own, removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Not in the target folder: the path of a UNIX socket must be short.
-        let name = format!("databases-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).expect("a folder");
-        Folder(path)
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Runs a task of the loop, for so long.
 fn run(l: &mut Loop, task: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {

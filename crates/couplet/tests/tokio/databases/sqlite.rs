@@ -1,6 +1,6 @@
 //! A file of SQLite.
 
-use super::Folder;
+use crate::servers::Folder;
 
 struct File(Folder);
 

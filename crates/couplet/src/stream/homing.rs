@@ -5,32 +5,32 @@ use couplet_os::tethered::Tethered;
 use crate::{Reactor, Remote};
 
 /// A value of the loop's thread that is `Send`: only that thread reaches it, and drops it.
-pub(super) struct Homing<T: 'static> {
+pub(crate) struct Homing<T: 'static> {
     /// `None` on its way home.
     value: Option<Tethered<T>>,
     remote: Remote,
 }
 
 impl<T: 'static> Homing<T> {
-    pub(super) fn new(reactor: &Reactor, value: T) -> Homing<T> {
+    pub(crate) fn new(reactor: &Reactor, value: T) -> Homing<T> {
         Homing { value: Some(Tethered::new(value)), remote: reactor.remote() }
     }
 
     /// The value, in the loop's thread.
     #[inline]
-    pub(super) fn get(&self) -> Option<&T> {
+    pub(crate) fn get(&self) -> Option<&T> {
         self.value.as_ref()?.get()
     }
 
     /// The value, in the loop's thread.
     #[inline]
-    pub(super) fn get_mut(&mut self) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
         self.value.as_mut()?.get_mut()
     }
 
     /// Takes the value out, in the loop's thread.
     #[cfg(feature = "websocket")]
-    pub(super) fn into_inner(mut self) -> Option<T> {
+    pub(crate) fn into_inner(mut self) -> Option<T> {
         match self.value.take()?.into_inner() {
             Ok(value) => Some(value),
             Err(away) => {

@@ -1,0 +1,71 @@
+//! Redis, by the crate `redis` over a socket of the loop: one connection, which all share.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::defer::{AbortOnDrop, DeferredLock, TimedOut};
+use couplet::endpoints::{TcpClient, UnixClient};
+use couplet::{Failure, Reactor, Result};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, FromRedisValue, Pipeline};
+
+/// How long an answer may take, a new connection included.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub(crate) struct Cache {
+    reactor: Reactor,
+    info: ConnectionInfo,
+    /// `None` once it has ended.
+    open: Rc<RefCell<Option<Open>>>,
+    opening: DeferredLock,
+}
+
+/// The connection, and what moves its bytes, which ends with it.
+type Open = (MultiplexedConnection, AbortOnDrop<()>);
+
+impl Cache {
+    pub(crate) fn new(reactor: &Reactor, info: ConnectionInfo) -> Cache {
+        let (open, opening) = (Rc::default(), DeferredLock::new());
+        Cache { reactor: reactor.clone(), info, open, opening }
+    }
+
+    /// The answers to some commands, which go out together; and with those of others who ask now.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T> {
+        let asking = async { Ok(commands.query_async(&mut self.connection().await?).await?) };
+        let answer = self.reactor.timeout(PATIENCE, asking).await;
+        // A server that does not answer may be gone without a word: the next caller tries anew.
+        if answer.as_ref().is_err_and(|failure| failure.is::<TimedOut>()) {
+            drop(self.open.take());
+        }
+        answer
+    }
+
+    async fn connection(&self) -> Result<MultiplexedConnection> {
+        // Whoever comes while it opens waits for it.
+        let _permit = self.opening.acquire().await?;
+        if let Some((connection, _)) = &*self.open.borrow() {
+            return Ok(connection.clone());
+        }
+        let stream = match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                self.reactor.connect_stream(TcpClient::new(host, *port))
+            }
+            ConnectionAddr::Unix(path) => self.reactor.connect_stream(UnixClient::new(&**path)),
+            other => return Err(Failure::msg(format!("this example can't connect to {other}"))),
+        };
+        // Its own time limit would need timers of tokio.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let (info, stream) = (self.info.redis_settings(), stream.await?.into_send());
+        let (connection, life) =
+            MultiplexedConnection::new_with_config(info, stream, config).await?;
+        let open = Rc::downgrade(&self.open);
+        let life = self.reactor.spawn_named("the connection to Redis", async move {
+            life.await;
+            drop(open.upgrade().and_then(|open| open.take()));
+            Ok(())
+        });
+        *self.open.borrow_mut() = Some((connection.clone(), life.abort_on_drop()));
+        Ok(connection)
+    }
+}

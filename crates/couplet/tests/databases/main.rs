@@ -1,0 +1,28 @@
+//! The example `databases`: its pool, its cache and its pages, beside real servers.
+#![cfg(unix)]
+
+mod cache;
+mod pages;
+mod pool;
+
+#[path = "../../examples/databases/main.rs"]
+#[allow(dead_code, reason = "its main takes its places from the command line")]
+mod example;
+#[path = "../servers/mod.rs"]
+mod servers;
+
+use std::time::Duration;
+
+use couplet::{Loop, Reactor, Result};
+
+/// What takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs a task of a loop of its own, over real sockets.
+fn run(task: impl AsyncFnOnce(Reactor) -> Result<()> + 'static) {
+    let mut l = Loop::new().expect("a loop");
+    let reactor = l.reactor();
+    let limited = async move { reactor.timeout(PATIENCE, task(reactor.clone())).await };
+    let task = l.reactor().spawn(limited);
+    l.run_until(task).expect("the task succeeds");
+}

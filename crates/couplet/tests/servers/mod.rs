@@ -1,0 +1,115 @@
+//! Servers of others, for tests: each in a folder of its own, stopped when it is dropped.
+
+#[cfg(unix)]
+pub(crate) mod postgres;
+#[cfg(unix)]
+pub(crate) mod redis;
+
+use std::io::{self, Write};
+#[cfg(unix)]
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::process::Child;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[cfg(unix)]
+use rustix::process::{Pid, Signal, getuid, kill_process};
+
+/// A folder of its own, removed when dropped.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Not in the target folder: the path of a UNIX socket must be short.
+        let name = format!("databases-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a folder");
+        Folder(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A missing server is a visible skip, and an error in CI.
+pub(crate) fn skip(name: &str) {
+    assert!(std::env::var_os("CI").is_none(), "CI lacks {name}");
+    // Not `eprintln`, whose output the harness captures when a test passes.
+    let _ = writeln!(io::stderr(), "skipped: there is no {name} here");
+}
+
+/// The user and the group for servers that refuse to be root.
+#[cfg(unix)]
+fn unprivileged() -> Option<(u32, u32)> {
+    if !getuid().is_root() {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").expect("a list of users");
+    let nobody =
+        users.lines().find(|user| user.starts_with("nobody:")).expect("a user without rights");
+    let mut numbers = nobody.split(':').skip(2).map(|number| number.parse().expect("a number"));
+    numbers.next().zip(numbers.next())
+}
+
+/// Reads a server's log until it is ready, and from then on so that it never waits for a reader.
+///
+/// # Errors
+///
+/// What it said instead.
+#[cfg(unix)]
+fn wait_for(ready: &str, log: impl Read + Send + 'static) -> Result<(), String> {
+    let mut log = BufReader::new(log).lines();
+    let mut said = Vec::new();
+    let is_ready = log.by_ref().map_while(Result::ok).any(|line| {
+        said.push(line);
+        said.last().is_some_and(|line| line.contains(ready))
+    });
+    std::thread::spawn(move || log.for_each(drop));
+    if is_ready { Ok(()) } else { Err(said.join("\n")) }
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, signal: Signal) {
+    let _ = kill_process(Pid::from_child(child), signal);
+}
+
+/// Sends a signal to a server, and waits for its end.
+#[cfg(unix)]
+fn end(child: &mut Child, by: Signal) {
+    // One that was waited for has no process any more.
+    if let Ok(None) = child.try_wait() {
+        signal(child, by);
+        let _ = child.wait();
+    }
+}
+
+/// A port that nobody listens on now.
+#[cfg(unix)]
+#[expect(clippy::disallowed_types, reason = "no loop is there")]
+fn free_port() -> u16 {
+    let bound = std::net::TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr());
+    bound.expect("a free port").port()
+}
+
+/// Starts a server on a free port, on another one where somebody was faster.
+#[cfg(unix)]
+fn on_free_port<T>(start: impl Fn(u16) -> Result<T, String>) -> T {
+    let mut said = String::new();
+    for _ in 0..5 {
+        match start(free_port()) {
+            Ok(started) => return started,
+            Err(instead) => said = instead,
+        }
+    }
+    panic!("it does not start: {said}");
+}
