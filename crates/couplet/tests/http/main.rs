@@ -20,3 +20,5 @@ mod counting;
 #[path = "../it/logged.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod logged;
+#[path = "../needed/mod.rs"]
+mod needed;

@@ -4,6 +4,8 @@ mod around;
 mod databases;
 #[cfg(unix)]
 mod inside;
+#[path = "../needed/mod.rs"]
+mod needed;
 
 use std::net::SocketAddr;
 use std::time::Duration;
