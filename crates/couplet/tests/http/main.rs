@@ -1,10 +1,13 @@
-//! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl.
+//! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl and
+//! Python's h2.
 
 mod abuse;
 mod answers;
+mod asked;
 mod cases;
 mod client;
 mod curl;
+mod h2_frames;
 mod http2;
 mod kit;
 mod mutations;
