@@ -1,5 +1,5 @@
-//! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl and
-//! Python's h2.
+//! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl, nghttp2, wrk
+//! and Python's h2.
 
 mod abuse;
 mod answers;
@@ -11,12 +11,14 @@ mod h2_frames;
 mod http2;
 mod kit;
 mod mutations;
+mod nghttp2;
 mod rfc9112;
 mod serving;
 mod simulated;
 mod times;
 #[cfg(feature = "websocket")]
 mod websocket;
+mod wrk;
 
 #[path = "../counting/mod.rs"]
 mod counting;
