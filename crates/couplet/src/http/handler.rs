@@ -83,7 +83,7 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let refusal = Refusal::of(&request);
+        let refusal = Refusal::of(&request, self.watch.max_headers());
         match refusal {
             Some(Refusal { why, .. }) => self.watch.tell("a request was refused", &why),
             None => {

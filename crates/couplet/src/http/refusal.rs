@@ -19,7 +19,7 @@ const fn bad(why: &'static str) -> Option<Refusal> {
 }
 
 impl Refusal {
-    pub(super) fn of<B>(request: &Request<B>) -> Option<Refusal> {
+    pub(super) fn of<B>(request: &Request<B>, max_headers: usize) -> Option<Refusal> {
         let refusal = of_host(request.headers(), request.version() == Version::HTTP_11);
         if refusal.is_some() {
             return refusal;
@@ -29,7 +29,8 @@ impl Refusal {
             request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none();
         let of_target = if is_tunnel { of_tunnel } else { of_target };
         of_target(request.method(), request.uri()).or_else(|| match request.version() {
-            Version::HTTP_2 => of_fields(request.headers(), request.uri()),
+            Version::HTTP_2 => of_fields(request.headers(), request.uri())
+                .or_else(|| of_count(request.headers(), max_headers)),
             _ => of_coding(request.headers()),
         })
     }
@@ -91,6 +92,15 @@ fn of_fields(headers: &HeaderMap, uri: &Uri) -> Option<Refusal> {
     };
     let host = Authority::try_from(host.as_bytes());
     if host.is_ok_and(is_same) { None } else { bad("its Host is not its authority") }
+}
+
+/// As many headers as a request of HTTP/1.1 may have, whose cookies are one.
+fn of_count(headers: &HeaderMap, most: usize) -> Option<Refusal> {
+    let cookies = headers.get_all(header::COOKIE).iter().count();
+    (headers.len() - cookies.saturating_sub(1) > most).then_some(Refusal {
+        status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        why: "it has too many headers",
+    })
 }
 
 fn is_authority(authority: &Authority) -> bool {

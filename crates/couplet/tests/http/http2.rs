@@ -6,7 +6,10 @@ use std::iter;
 use std::time::Duration;
 
 use couplet::http::{Body, HttpOptions, Request, Response};
-use couplet::{Reactor, Result, Stream};
+use couplet::{Bytes, Reactor, Result, Stream};
+use futures_util::stream;
+use http_body_util::{Full, StreamBody};
+use hyper::body::Frame as Part;
 
 use crate::counting::{live, peak, reset_peak};
 use crate::kit::{TO, beside, beside_service, heard};
@@ -20,6 +23,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 // Codes of errors: RFC 9113, 7.
@@ -157,6 +161,90 @@ fn an_answer_without_content_has_no_body() {
     });
 }
 
+/// Settings of one setting: the window of each stream.
+fn window(size: u32) -> Vec<u8> {
+    frame(SETTINGS, 0, 0, &[&[0, 4], &size.to_be_bytes()[..]].concat())
+}
+
+async fn large(_: Reactor, _: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(vec![b'x'; 100_000].into()))
+}
+
+#[test]
+fn a_client_that_opens_no_window_is_given_up() {
+    for size in [0, 1] {
+        let options = HttpOptions::default().write_timeout(20 * SECOND);
+        beside_service(options, large, async move |reactor| {
+            let begun = reactor.now();
+            let mut stream = reactor.connect_stream(TO).await?;
+            stream.write_all([hello(), window(size), get(1, "/a")].concat()).await?;
+            let got = heard(&mut stream, &reactor, 1000 * SECOND).await?;
+            assert!(got.is_closed);
+            let waited = reactor.now() - begun;
+            assert!((20 * SECOND..30 * SECOND).contains(&waited), "{size}: {waited:?}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_client_that_opens_its_window_slowly_gets_all() {
+    let options = HttpOptions::default().write_timeout(20 * SECOND).keep_alive(30 * SECOND);
+    beside_service(options, large, async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all([hello(), window(1000), get(1, "/a")].concat()).await?;
+        stream.write_all(frame(WINDOW_UPDATE, 0, 0, &100_000_u32.to_be_bytes())).await?;
+        let mut got = heard(&mut stream, &reactor, SECOND).await?;
+        for _ in 0..99 {
+            stream.write_all(frame(WINDOW_UPDATE, 0, 1, &1000_u32.to_be_bytes())).await?;
+            got.bytes.extend(heard(&mut stream, &reactor, 5 * SECOND).await?.bytes);
+        }
+        assert_eq!(body(&frames(&got.bytes), 1).len(), 100_000);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_service_that_pauses_is_not_taken_for_a_client_that_does() {
+    let options = HttpOptions::default().write_timeout(20 * SECOND).keep_alive(30 * SECOND);
+    let ticking = async |reactor: Reactor, _: Request<Body>| {
+        let ticks = stream::unfold(0, move |count| {
+            let reactor = reactor.clone();
+            async move {
+                let _ = reactor.sleep(count * 50 * SECOND).await;
+                let tick = Ok::<_, Infallible>(Part::data(Bytes::from_static(b"tick ")));
+                (count < 3).then_some((tick, count + 1))
+            }
+        });
+        Ok(Response::new(StreamBody::new(Box::pin(ticks))))
+    };
+    beside_service(options, ticking, async |reactor| {
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all([hello(), get(1, "/a")].concat()).await?;
+        let got = heard(&mut stream, &reactor, 160 * SECOND).await?;
+        assert_eq!(body(&frames(&got.bytes), 1), "tick tick tick ");
+        Ok(())
+    });
+}
+
+#[test]
+fn more_headers_than_the_limit_are_answered_with_431() {
+    beside(HttpOptions::default(), async |reactor| {
+        let asked = |stream, count| {
+            let more = b"\x00\x01a\x01b".repeat(count);
+            let fields = [fields("/a"), more].concat();
+            frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields)
+        };
+        let (frames, _) = said(&reactor, &[asked(1, 100), asked(3, 101)].concat()).await?;
+        assert_eq!(body(&frames, 1), "GET /a ");
+        // A status that is not in the static table, by its Huffman codes.
+        let refused = frames.iter().find(|frame| frame.kind == HEADERS && frame.stream == 3);
+        let fields = refused.expect("an answer").payload.clone();
+        assert_eq!(fields[..4], [0x48, 0x83, 0x69, 0x90], "{fields:x?}");
+        Ok(())
+    });
+}
+
 #[test]
 fn no_more_streams_than_the_limit_are_open() {
     beside(HttpOptions::default().max_streams(10), async |reactor| {
@@ -195,6 +283,14 @@ fn an_idle_connection_is_told_to_go_away() {
         let got = heard(&mut stream, &reactor, 60 * SECOND).await?;
         assert!(frames(&got.bytes).iter().any(|frame| frame.code() == Some(NO_ERROR)));
         assert!(got.is_closed && reactor.now() - begun == 40 * SECOND);
+        // Nor does this one, though it says something.
+        let mut stream = reactor.connect_stream(TO).await?;
+        stream.write_all([hello(), get(1, "/a")].concat()).await?;
+        let mut got = heard(&mut stream, &reactor, SECOND).await?;
+        stream.write_all(frame(PING, 0, 0, b"12345678")).await?;
+        got.bytes.extend(heard(&mut stream, &reactor, 60 * SECOND).await?.bytes);
+        let said: Vec<u8> = frames(&got.bytes).iter().map(|frame| frame.kind).collect();
+        assert_eq!(said, [SETTINGS, SETTINGS, WINDOW_UPDATE, HEADERS, DATA, PING, GOAWAY, PING]);
         // This one does.
         let begun = reactor.now();
         let mut stream = reactor.connect_stream(TO).await?;
