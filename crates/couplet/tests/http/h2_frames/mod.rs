@@ -101,8 +101,9 @@ fn a_hundred_streams_share_a_connection() {
 
 #[test]
 fn ten_thousand_requests_on_one_connection() {
-    let Some(said) = beside("client", &["many", "10000"]) else { return };
-    assert_eq!(said.trim(), "200 200 {'200 GET /many 0': 10000}");
+    let Some((said, most)) = most_memory("many", "10000") else { return };
+    assert_eq!(said, "200 200 {'200 GET /many 0': 10000}");
+    assert!(most < 2_000_000, "{most} bytes");
 }
 
 /// What the server's thread allocates at most while `program` runs.
