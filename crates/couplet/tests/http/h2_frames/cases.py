@@ -1,21 +1,20 @@
 """What RFC 9113 and RFC 7541 (HPACK) say about what a client sends: cases.py PORT.
 
-Prints a line for each case: its section, its name, what is wanted, what was seen. What is wanted is the
-error of the connection or of a stream, or the answer, which repeats the request's method, path, the length
-of its body and its trailers. After each case an older connection, by the package h2, is asked again.
+Prints a line for each case, with tabs: its section, its name, what is wanted, what was seen, and, where the
+server is known to differ, what it does instead and why. What is wanted is the error of the connection or of
+a stream, or the answer, which repeats the request's method, path, the length of its body and its trailers.
+After each case its connection is asked again, if it is open, and so is an older one, by the package h2.
 """
 
 import sys
 
 from hyperframe.frame import (
     ContinuationFrame,
-    DataFrame,
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
     PriorityFrame,
     RstStreamFrame,
-    SettingsFrame,
     WindowUpdateFrame,
 )
 
