@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -317,37 +317,73 @@ fn described(error: &hyper::Error) -> String {
 }
 
 pin_project_lite::pin_project! {
-    /// The body of an answer, which ends its exchange when it is dropped.
+    /// The body of an answer. Its exchange ends when it and its last piece are dropped.
     pub(super) struct Outgoing<B> {
         #[pin]
         body: Option<B>,
-        exchange: Exchange,
+        exchange: Rc<Exchange>,
     }
 }
 
 impl<B> Outgoing<B> {
     pub(super) fn new(body: Option<B>, exchange: Exchange) -> Outgoing<B> {
-        Outgoing { body, exchange }
+        exchange.set_ready(true);
+        Outgoing { body, exchange: Rc::new(exchange) }
+    }
+}
+
+/// A piece of an answer, which hyper holds until the client takes it.
+pub(super) struct Piece {
+    bytes: Bytes,
+    exchange: Rc<Exchange>,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, exchange: &Rc<Exchange>) -> Piece {
+        exchange.add_piece();
+        Piece { bytes, exchange: exchange.clone() }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.exchange.drop_piece();
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.exchange.moved();
     }
 }
 
 impl<B: http_body::Body<Data = Bytes>> http_body::Body for Outgoing<B> {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
         let this = self.project();
         let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
         let polled = body.poll_frame(cx);
+        this.exchange.set_ready(polled.is_ready());
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
             this.exchange.lend(data);
         }
-        polled
+        polled.map_ok(|frame| frame.map_data(|bytes| Piece::new(bytes, this.exchange)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -83,10 +83,13 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let refusal = Refusal::of(&request);
+        let refusal = Refusal::of(&request, self.watch.max_headers());
         match refusal {
             Some(Refusal { why, .. }) => self.watch.tell("a request was refused", &why),
-            None => refusal::set_host(&mut request),
+            None => {
+                refusal::set_host(&mut request);
+                refusal::join_cookies(&mut request);
+            }
         }
         if let Some(peer) = self.watch.peer() {
             request.extensions_mut().insert(Peer(peer));
@@ -110,10 +113,11 @@ where
                 Some(refusal) => Err(refusal.status),
             };
             let (mut head, body) = match answer {
-                Ok(answer) => {
+                Ok(answer) if is_http1 => {
                     let (head, body) = answer.into_parts();
                     (head, Some(body))
                 }
+                Ok(answer) => with_content(answer, is_head),
                 Err(status) => {
                     let mut head = Response::new(()).into_parts().0;
                     head.status = status;
@@ -154,6 +158,20 @@ where
         Err(panic) => tracing::error!(%panic, "an HTTP service panicked"),
     }
     Err(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// An answer of HTTP/2, without a body where it has none: hyper would send it. RFC 9110, 6.4.1.
+fn with_content<B: http_body::Body>(
+    answer: Response<B>,
+    is_head: bool,
+) -> (http::response::Parts, Option<B>) {
+    let (mut head, body) = answer.into_parts();
+    let is_bare = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length = body.size_hint().exact().filter(|length| *length > 0);
+    if let (true, Some(length)) = (is_head && !is_bare, length) {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    (head, (!is_head && !is_bare).then_some(body))
 }
 
 /// An answer whose headers agree with its body: hyper trusts those that a service sets. RFC 9112, 6.2,

@@ -28,7 +28,7 @@
 //! - It speaks HTTP/2 where ALPN chose it, and to clients that begin with its preface; else HTTP/1.1.
 //! - Requests of a connection run in the thread of the loop. A service that is not `Send` serves as it
 //!   is; inside a router that asks for more, wrap it in [`local`].
-//! - It refuses requests that RFC 9112 forbids a server to process, and logs why at debug level.
+//! - It refuses requests that RFC 9112 and RFC 9113 forbid a server to process, and logs why at debug level.
 //! - Every wait for the client has a limit: [`HttpOptions`].
 //! - A service's error or panic is answered with 500, and logged.
 //! - A [drain](Reactor::drain) lets requests finish: HTTP/1.1 says `connection: close`, HTTP/2 sends

@@ -20,8 +20,8 @@ pub struct HttpOptions {
     /// How long the body of a request may pause while the service waits for it: 60 s unless set. Then
     /// reading it fails with [`BodyError::TimedOut`](super::BodyError::TimedOut).
     pub body_timeout: Duration,
-    /// How long a client may take nothing of an answer that waits for it: 60 s unless set. Then the
-    /// connection is aborted.
+    /// How long a client may take nothing of an answer that waits for it, or in HTTP/2 of any: 60 s
+    /// unless set. Then the connection is aborted.
     pub write_timeout: Duration,
     /// The longest head of a request in bytes: 64 KiB unless set. A longer one is answered with 431.
     pub max_head: usize,

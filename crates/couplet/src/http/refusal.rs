@@ -1,10 +1,11 @@
-//! [`Refusal`]: requests that hyper passes on, and RFC 9112 forbids a server to process.
+//! [`Refusal`]: requests that hyper passes on, and RFC 9112 or RFC 9113 forbids a server to process.
 
 use std::net::Ipv6Addr;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, Uri};
 use http::{Method, Request, StatusCode, Version};
+use hyper::ext::Protocol;
 
 /// Why a request does not reach the service, and the status that its client gets.
 #[derive(Clone, Copy, Debug)]
@@ -18,17 +19,20 @@ const fn bad(why: &'static str) -> Option<Refusal> {
 }
 
 impl Refusal {
-    pub(super) fn of<B>(request: &Request<B>) -> Option<Refusal> {
+    pub(super) fn of<B>(request: &Request<B>, max_headers: usize) -> Option<Refusal> {
         let refusal = of_host(request.headers(), request.version() == Version::HTTP_11);
         if refusal.is_some() {
             return refusal;
         }
-        if request.version() >= Version::HTTP_2 {
-            // RFC 9113, 8.3.1.
-            let has_path = request.method() == Method::CONNECT || !request.uri().path().is_empty();
-            return if has_path { None } else { bad("it has no path") };
-        }
-        of_target(request.method(), request.uri()).or_else(|| of_coding(request.headers()))
+        // RFC 8441, 4: CONNECT with a protocol has the target of any other request.
+        let is_tunnel =
+            request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none();
+        let of_target = if is_tunnel { of_tunnel } else { of_target };
+        of_target(request.method(), request.uri()).or_else(|| match request.version() {
+            Version::HTTP_2 => of_fields(request.headers(), request.uri())
+                .or_else(|| of_count(request.headers(), max_headers)),
+            _ => of_coding(request.headers()),
+        })
     }
 }
 
@@ -43,17 +47,19 @@ fn of_host(headers: &HeaderMap, is_needed: bool) -> Option<Refusal> {
     }
 }
 
-/// RFC 9112, 3.2: a path, or an absolute URI; an authority for CONNECT only, and `*` for OPTIONS only.
-/// RFC 9110, 9.3.6: CONNECT needs a port. 4.2.4: no user information.
-fn of_target(method: &Method, uri: &Uri) -> Option<Refusal> {
-    if method == Method::CONNECT {
-        let is_port = |port: http::uri::Port<&str>| port.as_u16() > 0;
-        let has_path = uri.path_and_query().is_some();
-        return match uri.authority() {
-            Some(to) if !has_path && is_authority(to) && to.port().is_some_and(is_port) => None,
-            _ => bad("CONNECT is not to a host and a port"),
-        };
+/// RFC 9112, 3.2.3, and RFC 9113, 8.5: an authority alone. RFC 9110, 9.3.6: it has a port.
+fn of_tunnel(_: &Method, uri: &Uri) -> Option<Refusal> {
+    let is_port = |port: http::uri::Port<&str>| port.as_u16() > 0;
+    let has_path = uri.path_and_query().is_some();
+    match uri.authority() {
+        Some(to) if !has_path && is_authority(to) && to.port().is_some_and(is_port) => None,
+        _ => bad("CONNECT is not to a host and a port"),
     }
+}
+
+/// RFC 9112, 3.2, and RFC 9113, 8.3.1: a path, or an absolute URI; `*` for OPTIONS only. RFC 9110, 4.2.4:
+/// no user information.
+fn of_target(method: &Method, uri: &Uri) -> Option<Refusal> {
     let scheme = uri.scheme_str().map(str::as_bytes);
     match (uri.authority(), uri.path().as_bytes()) {
         (Some(authority), _) if !is_authority(authority) => {
@@ -63,9 +69,38 @@ fn of_target(method: &Method, uri: &Uri) -> Option<Refusal> {
             bad("the scheme of its target is invalid")
         }
         (_, [b'/', ..]) => None,
-        (None, b"*") if method == Method::OPTIONS => None,
+        (_, b"*") if method == Method::OPTIONS => None,
         _ => bad("its target is no path"),
     }
+}
+
+/// RFC 9113, 8.2.1: no value begins or ends with a space or a tab. 8.3.1: Host, if it is there besides, is
+/// the authority.
+fn of_fields(headers: &HeaderMap, uri: &Uri) -> Option<Refusal> {
+    let is_spaced =
+        |value: &HeaderValue| matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
+    if headers.values().any(is_spaced) {
+        return bad("a value begins or ends with a space or a tab");
+    }
+    let (Some(authority), Some(host)) = (uri.authority(), headers.get(header::HOST)) else {
+        return None;
+    };
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let is_same = |host: Authority| {
+        let ports = [&host, authority].map(|of| of.port_u16().unwrap_or(usual));
+        host.host().eq_ignore_ascii_case(authority.host()) && ports[0] == ports[1]
+    };
+    let host = Authority::try_from(host.as_bytes());
+    if host.is_ok_and(is_same) { None } else { bad("its Host is not its authority") }
+}
+
+/// As many headers as a request of HTTP/1.1 may have, whose cookies are one.
+fn of_count(headers: &HeaderMap, most: usize) -> Option<Refusal> {
+    let cookies = headers.get_all(header::COOKIE).iter().count();
+    (headers.len() - cookies.saturating_sub(1) > most).then_some(Refusal {
+        status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        why: "it has too many headers",
+    })
 }
 
 fn is_authority(authority: &Authority) -> bool {
@@ -132,5 +167,20 @@ pub(super) fn set_host<B>(request: &mut Request<B>) {
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
         request.headers_mut().insert(header::HOST, host);
+    }
+}
+
+/// RFC 9113, 8.2.3: what HTTP/2 sends as several fields of cookies is one for a service.
+pub(super) fn join_cookies<B>(request: &mut Request<B>) {
+    let cookies: Vec<&[u8]> = match request.version() {
+        Version::HTTP_2 => request.headers().get_all(header::COOKIE).iter(),
+        _ => return,
+    }
+    .map(HeaderValue::as_bytes)
+    .collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        request.headers_mut().insert(header::COOKIE, joined);
     }
 }

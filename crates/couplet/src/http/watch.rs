@@ -34,6 +34,10 @@ pub(super) struct Watch {
     is_http1: Cell<bool>,
     /// Requests whose answers are not complete.
     in_flight: Cell<usize>,
+    /// How many of them have something for the client.
+    offered: Cell<usize>,
+    /// When the client last took some of that.
+    taken: Cell<Instant>,
     /// The first bytes of a request have come, but not all of its head.
     in_head: Cell<bool>,
     /// When the wait for a request began, or the head.
@@ -82,6 +86,8 @@ impl Watch {
             options: options.clone(),
             is_http1: Cell::new(true),
             in_flight: Cell::new(0),
+            offered: Cell::new(0),
+            taken: Cell::new(now),
             in_head: Cell::new(false),
             since: Cell::new(now),
             // Most begin with a request.
@@ -134,7 +140,7 @@ impl Watch {
             let since = self.transport.reactor().now();
             bodies.push(Reading { progress: progress.clone(), pieces: 0, since });
         }
-        Exchange { watch: self.clone(), body }
+        Exchange { watch: self.clone(), body, is_ready: Cell::new(false), pieces: Cell::new(0) }
     }
 
     /// Bytes have come.
@@ -181,6 +187,10 @@ impl Watch {
     fn forget_pieces(&self) {
         let lent = std::mem::take(&mut *self.lent.borrow_mut());
         drop(lent);
+    }
+
+    pub(super) fn max_headers(&self) -> usize {
+        self.options.max_headers
     }
 
     /// The client's address, for services that are to know it.
@@ -273,11 +283,18 @@ impl Watch {
     /// The first time at which something is too late.
     fn due(&self) -> Option<Instant> {
         let blocked = self.blocked.get().map(|(since, _)| since + self.options.write_timeout);
+        let offered = self.is_offering().then(|| self.taken.get() + self.options.write_timeout);
         let waits = (self.in_flight.get() == 0).then(|| self.since.get() + self.patience());
         let bodies = self.bodies.borrow();
         let bodies = bodies.iter().filter(|reading| reading.progress.awaited().is_some());
         let body = bodies.map(|reading| reading.since + self.options.body_timeout).min();
-        [blocked, waits, body].into_iter().flatten().min()
+        [blocked, offered, waits, body].into_iter().flatten().min()
+    }
+
+    /// Whether an answer of HTTP/2 waits for a window: its bytes have not come as far as the transport,
+    /// which says of others whether they are taken.
+    fn is_offering(&self) -> bool {
+        self.offered.get() > 0 && !self.is_http1.get() && self.blocked.get().is_none()
     }
 
     /// How long the client may take over what is its turn.
@@ -312,13 +329,11 @@ impl Watch {
             if left != buffered {
                 self.blocked.set(Some((now, left)));
             } else if now >= since + self.options.write_timeout {
-                self.tell(
-                    "a connection was aborted",
-                    &"its client took nothing of an answer in time",
-                );
-                self.transport.abort_connection();
-                return false;
+                return self.abort();
             }
+        }
+        if self.is_offering() && now >= self.taken.get() + self.options.write_timeout {
+            return self.abort();
         }
         if self.in_flight.get() > 0 {
             return true;
@@ -334,6 +349,13 @@ impl Watch {
         true
     }
 
+    /// The client takes nothing.
+    fn abort(&self) -> bool {
+        self.tell("a connection was aborted", &"its client took nothing of an answer in time");
+        self.transport.abort_connection();
+        false
+    }
+
     /// The client sends no request, or not all of one.
     fn give_up(&self) -> bool {
         if !self.is_http1.get() && self.asked.get() != Asked::Finish {
@@ -342,7 +364,8 @@ impl Watch {
             self.since.set(self.transport.reactor().now());
             return true;
         }
-        if self.in_head.get() {
+        // HTTP/2 has been told by its GOAWAY.
+        if self.in_head.get() && self.is_http1.get() {
             self.tell("a request was refused", &"its head did not come in time");
             self.transport.write(TOO_SLOW);
         }
@@ -360,9 +383,44 @@ impl Watch {
 pub(super) struct Exchange {
     watch: Rc<Watch>,
     body: Option<Arc<Progress>>,
+    /// There may be more of the answer once the client has room: it is not the service's turn.
+    is_ready: Cell<bool>,
+    /// Those of the answer that hyper holds for the client.
+    pieces: Cell<usize>,
 }
 
 impl Exchange {
+    /// Whether the answer waits for the client, rather than for the service.
+    fn is_offered(&self) -> bool {
+        self.is_ready.get() || self.pieces.get() > 0
+    }
+
+    fn change(&self, is_ready: bool, pieces: usize) {
+        let (before, offered) = (self.is_offered(), &self.watch.offered);
+        self.is_ready.set(is_ready);
+        self.pieces.set(pieces);
+        offered.set(offered.get() + usize::from(self.is_offered()) - usize::from(before));
+        self.moved();
+    }
+
+    pub(super) fn set_ready(&self, is_ready: bool) {
+        self.change(is_ready, self.pieces.get());
+    }
+
+    pub(super) fn add_piece(&self) {
+        self.change(self.is_ready.get(), self.pieces.get() + 1);
+    }
+
+    pub(super) fn drop_piece(&self) {
+        self.change(self.is_ready.get(), self.pieces.get() - 1);
+    }
+
+    /// The client has taken something.
+    #[inline]
+    pub(super) fn moved(&self) {
+        self.watch.taken.set(self.watch.transport.reactor().now());
+    }
+
     /// Whether the body of the request has come to its end, without trailers.
     pub(super) fn has_plain_end(&self) -> bool {
         self.body.as_ref().is_none_or(|body| body.has_plain_end())
@@ -382,6 +440,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.change(false, 0);
         let watch = &self.watch;
         if let Some(why) = self.body.as_ref().and_then(|body| body.broken()) {
             watch.tell("a request broke off", why);

@@ -8,6 +8,8 @@ mod pool;
 #[path = "../../examples/databases/main.rs"]
 #[allow(dead_code, reason = "its main takes its places from the command line")]
 mod example;
+#[path = "../needed/mod.rs"]
+mod needed;
 #[path = "../servers/mod.rs"]
 mod servers;
 

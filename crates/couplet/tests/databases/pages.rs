@@ -13,8 +13,9 @@ use tower::service_fn;
 
 use crate::example::shop::router;
 use crate::example::{Places, open};
+use crate::needed::missing;
 use crate::servers::redis::Socket;
-use crate::servers::{Folder, postgres, redis, skip};
+use crate::servers::{Folder, postgres, redis};
 use crate::{example, run};
 
 const SCHEMA: &str = include_str!("../../examples/databases/schema.sql");
@@ -128,8 +129,8 @@ fn the_shop_shows_prices_and_sells_what_it_has() {
             visit.sees("/goods/lamp", 200, LAMP).await?;
         }
         assert_eq!(rates.asked.get(), 1, "Redis keeps the rate");
-        for missing in ["/goods/moon", "/goods/%FF"] {
-            visit.sees(missing, 404, "there is no such good").await?;
+        for unknown in ["/goods/moon", "/goods/%FF"] {
+            visit.sees(unknown, 404, "there is no such good").await?;
         }
         visit.orders("lamp", 201, "lamp: ordered, 1 left").await?;
         visit.orders("lamp", 201, "lamp: ordered, 0 left").await?;
@@ -231,7 +232,7 @@ impl OpenSsl {
         command.current_dir(certificate.folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let Ok(mut child) = command.arg("-key").arg("site.pem").stderr(Stdio::null()).spawn()
         else {
-            skip("openssl");
+            missing("openssl");
             return None;
         };
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();

@@ -11,7 +11,7 @@ use couplet::Reactor;
 use couplet::sim::{Fault, Sim, Trial, Weather};
 
 use crate::determined::{secs, town};
-use crate::program::has;
+use crate::needed::has;
 
 /// A file in memory.
 #[derive(Clone, Default)]

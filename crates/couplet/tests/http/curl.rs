@@ -17,6 +17,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
+use crate::needed::has;
+
 #[path = "../../examples/axum.rs"]
 #[allow(dead_code, reason = "its main starts a server of its own")]
 pub(crate) mod example;
@@ -47,16 +49,6 @@ fn served<T>(endpoint: &str, router: Router, client: impl AsyncFnOnce(u16) -> T)
             Ok::<_, Failure>(answer)
         })
         .expect("the client is done in time")
-}
-
-/// Whether a program is installed; in CI it must be.
-fn has(program: &str) -> bool {
-    let found = std::process::Command::new(program).arg("--version").output().is_ok();
-    assert!(found || std::env::var_os("CI").is_none(), "{program} is not installed");
-    if !found {
-        eprintln!("SKIPPED: {program} is not installed");
-    }
-    found
 }
 
 async fn curl(words: &[&str]) -> String {

@@ -1,7 +1,9 @@
-//! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl.
+//! HTTP servers by `couplet::http`: in memory and virtual time, and over sockets with curl, nghttp2, wrk
+//! and Python's h2.
 
 mod abuse;
 mod answers;
+mod asked;
 mod captured;
 mod cases;
 mod client;
@@ -9,21 +11,23 @@ mod curl;
 #[cfg(feature = "decompression")]
 mod decompression;
 mod determined;
+mod h2_frames;
 mod http2;
 mod kit;
 mod mutations;
+mod nghttp2;
 mod rfc9112;
 mod serving;
 mod simulated;
 mod times;
 #[cfg(feature = "websocket")]
 mod websocket;
+mod wrk;
 
 #[path = "../counting/mod.rs"]
 mod counting;
 #[path = "../it/logged.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod logged;
-#[path = "../peers/kit/program.rs"]
-#[allow(dead_code, reason = "a part of it is used here")]
-mod program;
+#[path = "../needed/mod.rs"]
+mod needed;

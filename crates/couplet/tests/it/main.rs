@@ -33,6 +33,8 @@ mod logged;
 mod loops;
 mod misuse;
 mod names;
+#[path = "../needed/mod.rs"]
+mod needed;
 mod pace;
 mod policies;
 mod rate;

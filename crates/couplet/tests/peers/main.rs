@@ -18,3 +18,5 @@ mod socat;
 
 #[path = "../it/logged.rs"]
 mod logged;
+#[path = "../needed/mod.rs"]
+mod needed;

@@ -5,7 +5,6 @@ pub(crate) mod postgres;
 #[cfg(unix)]
 pub(crate) mod redis;
 
-use std::io::{self, Write};
 #[cfg(unix)]
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -39,13 +38,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// A missing server is a visible skip, and an error in CI.
-pub(crate) fn skip(name: &str) {
-    assert!(std::env::var_os("CI").is_none(), "CI lacks {name}");
-    // Not `eprintln`, whose output the harness captures when a test passes.
-    let _ = writeln!(io::stderr(), "skipped: there is no {name} here");
 }
 
 /// The user and the group for servers that refuse to be root.

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use super::{Folder, end, on_free_port, skip, unprivileged, wait_for};
+use super::{Folder, end, on_free_port, unprivileged, wait_for};
+use crate::needed::missing;
 
 /// A running server, on a UNIX socket in its folder, and on a TCP port if it is told to.
 pub(crate) struct Server {
@@ -84,7 +85,7 @@ impl Drop for Server {
 /// The folder of its programs, and a folder with an empty database.
 fn made() -> Option<(PathBuf, Folder)> {
     let Some(programs) = programs() else {
-        skip("PostgreSQL");
+        missing("PostgreSQL");
         return None;
     };
     let folder = Folder::new();

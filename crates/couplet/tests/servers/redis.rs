@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use super::{Folder, end, on_free_port, signal, skip, wait_for};
+use super::{Folder, end, on_free_port, signal, wait_for};
+use crate::needed::missing;
 
 /// Where a server listens.
 #[derive(Clone, Copy)]
@@ -26,7 +27,7 @@ impl Server {
     pub(crate) fn start(socket: Socket) -> Option<Server> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         if !std::env::split_paths(&path).any(|folder| folder.join("redis-server").is_file()) {
-            skip("redis-server");
+            missing("redis-server");
             return None;
         }
         let folder = Folder::new();

@@ -3,7 +3,7 @@
 //! Each fact is tested in both directions: Couplet listens and Twisted connects, and vice versa.
 //!
 //! `peer.py` is the peer. It runs on the Python that `TWISTED_PYTHON` names, or on one that
-//! `venv.sh` makes in the target folder. Without either the tests print that they are skipped; in
+//! `needed/venv.sh` makes in the target folder. Without either the tests print that they are skipped; in
 //! CI they fail.
 #![cfg(unix)]
 
@@ -13,6 +13,8 @@ mod certificates;
 mod framing;
 mod half_close;
 mod meeting;
+#[path = "../needed/mod.rs"]
+mod needed;
 mod peer;
 mod reset;
 mod slow;

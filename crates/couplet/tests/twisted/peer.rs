@@ -1,14 +1,17 @@
 //! Finds a Python with Twisted, and runs `peer.py` as a process.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::thread;
 
+use crate::needed::{Venv, missing, succeed};
+
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twisted");
+const MODULES: &str = "twisted, OpenSSL, service_identity";
+const VENV: Venv = Venv { name: "twisted", modules: MODULES, packages: &["twisted[tls]>=22.10"] };
 
 /// True when there is a Python with Twisted. Otherwise prints that the tests are skipped, or
 /// panics in CI.
@@ -16,12 +19,9 @@ pub(crate) fn has_twisted() -> bool {
     match python() {
         Ok(_) => true,
         Err(why) => {
-            assert!(std::env::var_os("CI").is_none(), "CI lacks Twisted: {why}");
-            // Not `eprintln`, whose output the harness captures when a test passes.
             static SAY: Once = Once::new();
-            SAY.call_once(|| {
-                let _ = writeln!(io::stderr(), "skipped: Twisted is not available: {why}");
-            });
+            // In CI the first panics here, and every other one because of it.
+            SAY.call_once(|| missing(format_args!("Twisted ({why})")));
             false
         }
     }
@@ -33,32 +33,12 @@ fn python() -> Result<&'static Path, &'static str> {
     let found = PYTHON.get_or_init(|| match std::env::var_os("TWISTED_PYTHON") {
         Some(named) => {
             let named = PathBuf::from(named);
-            run(Command::new(&named).args(["-c", "import twisted, OpenSSL, service_identity"]))
-                .map(|()| named)
+            let import = format!("import {MODULES}");
+            succeed(Command::new(&named).args(["-c", &import])).map(|()| named)
         }
-        None => make_venv().map_err(|error| error.to_string())?,
+        None => VENV.python(),
     });
     found.as_deref().map_err(String::as_str)
-}
-
-/// Runs `venv.sh` under a lock, so that concurrent runs of these tests wait.
-fn make_venv() -> io::Result<Result<PathBuf, String>> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = target.join("twisted-venv");
-    let lock = File::create(target.join("twisted-venv.lock"))?;
-    lock.lock()?;
-    let made = run(Command::new("sh").arg(format!("{HERE}/venv.sh")).arg(&folder));
-    Ok(made.map(|()| folder.join("bin/python")))
-}
-
-/// Runs it to completion; an error is its last line on stderr.
-fn run(command: &mut Command) -> Result<(), String> {
-    let ended = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-    if ended.status.success() {
-        return Ok(());
-    }
-    let stderr = String::from_utf8_lossy(&ended.stderr);
-    Err(stderr.lines().last().map_or_else(|| ended.status.to_string(), str::to_owned))
 }
 
 /// The peer's output, line by line. Clones share it, and may be used from any thread.

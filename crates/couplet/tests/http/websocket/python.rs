@@ -1,42 +1,30 @@
 //! Python's `websockets`, as client and as server.
 //!
-//! It runs on a Python that `venv.sh` makes in the target folder. Without one the tests print that they
-//! are skipped; in CI they fail.
+//! It runs on a Python that `needed/venv.sh` makes in the target folder. Without one the tests print that
+//! they are skipped; in CI they fail.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use couplet::http::websocket::{Message, WebSocket, WebSocketOptions, WebSocketRequest, code};
 
 use super::kit::{echo, serve};
+use crate::needed::{Venv, missing};
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/websocket");
 
+const VENV: Venv = Venv {
+    name: "websockets",
+    modules: "websockets.sync.client, websockets.sync.server",
+    packages: &["websockets>=13"],
+};
+
 fn python() -> Option<&'static PathBuf> {
     static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
-    PYTHON.get_or_init(set_up).as_ref()
-}
-
-/// Runs `venv.sh` under a lock, so that concurrent runs of these tests wait.
-fn set_up() -> Option<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = target.join("websockets-venv");
-    let lock = File::create(target.join("websockets-venv.lock")).expect("a file in the target");
-    lock.lock().expect("a lock");
-    let mut script = Command::new("sh");
-    let made = script.arg(format!("{HERE}/venv.sh")).arg(&folder).output().expect("a shell");
-    if made.status.success() {
-        return Some(folder.join("bin/python"));
-    }
-    let why = String::from_utf8_lossy(&made.stderr);
-    let why = why.lines().last().unwrap_or_default();
-    assert!(std::env::var_os("CI").is_none(), "CI lacks Python's websockets: {why}");
-    // Not `eprintln`, whose output the harness captures when a test passes.
-    let _ = writeln!(std::io::stderr(), "skipped: Python's websockets is not available: {why}");
-    None
+    let made = || VENV.python().inspect_err(|why| missing(format_args!("websockets ({why})"))).ok();
+    PYTHON.get_or_init(made).as_ref()
 }
 
 fn peer(words: &[&str]) -> Child {

@@ -19,7 +19,9 @@ use rcgen::CertificateParams;
 
 use crate::authority::Authority;
 pub(crate) use end::{End, Ends, Event, echo, quiet};
-pub(crate) use program::{Program, has};
+pub(crate) use program::Program;
+
+pub(crate) use crate::needed::has;
 
 /// What takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,23 +1,9 @@
 //! Processes. Each is killed by its id when dropped.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-
-/// True if `program` is installed. A missing one is a visible skip, and an error in CI.
-pub(crate) fn has(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Some systems keep servers where only root looks.
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
-    let found = folders.map(|folder| folder.join(program)).any(|path| path.is_file());
-    assert!(found || std::env::var_os("CI").is_none(), "CI lacks the program {program}");
-    if !found {
-        // Not `eprintln`, whose output the harness captures when a test passes.
-        let _ = writeln!(io::stderr(), "skipped: there is no {program} here");
-    }
-    found
-}
 
 /// A running program.
 pub(crate) struct Program {

@@ -1,0 +1,107 @@
+//! A service that says what it was asked, over sockets, for clients that are programs.
+
+use std::path::PathBuf;
+
+use couplet::defer::DeferredEvent;
+use couplet::http::{Body, Method, Request, Response, StatusCode};
+use couplet::{Bytes, Result};
+use http_body_util::{BodyExt, Either, Full};
+use tower::service_fn;
+
+pub(crate) const CLEAR: &str = "tcp:0:interface=127.0.0.1";
+
+type Answer = Response<Either<Full<Bytes>, Body>>;
+
+fn text(text: impl Into<Bytes>) -> Answer {
+    Response::new(Either::Left(Full::new(text.into())))
+}
+
+fn empty(status: StatusCode) -> Answer {
+    let mut answer = text("");
+    *answer.status_mut() = status;
+    answer
+}
+
+/// The method, the path, the length of the body and the trailers of a request, and the fields that
+/// `x-echo` names. `/never` is not answered, `/held` not before `/release`; `/early` does not read.
+async fn answer(held: DeferredEvent, request: Request<Body>) -> Result<Answer> {
+    if request.method() == Method::CONNECT {
+        return Ok(empty(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    let (head, body) = request.into_parts();
+    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    match path {
+        "/never" => std::future::pending().await,
+        "/held" => held.wait().await?,
+        "/release" => held.set(),
+        "/early" => return Ok(text("early")),
+        "/echo" => return Ok(Response::new(Either::Right(body))),
+        "/empty" => return Ok(empty(StatusCode::NO_CONTENT)),
+        _ => {}
+    }
+    if let Some(length) = path.strip_prefix("/large/") {
+        return Ok(text(vec![b'x'; length.parse()?]));
+    }
+    let whole = body.collect().await?;
+    let trailers = whole.trailers().cloned().unwrap_or_default();
+    let echoed = head.headers.get("x-echo").map(|name| name.to_str().map(str::to_owned));
+    let echoed = echoed.transpose()?.unwrap_or_default();
+    let fields = head.headers.iter().filter(|(name, _)| name.as_str() == echoed);
+    let mut said = format!("{} {path} {}", head.method, whole.to_bytes().len());
+    for (name, value) in fields.chain(&trailers) {
+        said += &format!(" {name}={}", value.to_str()?);
+    }
+    Ok(text(said))
+}
+
+/// Serves over sockets while a client is at work in another thread, which gets the port's number.
+pub(crate) fn over_sockets<T: Send + 'static>(
+    endpoint: &str,
+    client: impl FnOnce(u16) -> Result<T> + Send + 'static,
+) -> T {
+    let held = DeferredEvent::new();
+    let service = service_fn(move |request| {
+        let held = held.clone();
+        async move { answer(held, request).await }
+    });
+    let told = couplet::run_until(|reactor| {
+        let (inner, endpoint) = (reactor.clone(), endpoint.to_owned());
+        reactor.spawn(async move {
+            let port = inner.serve_http(endpoint, service)?;
+            let number = port.host().socket_addr().expect("a TCP port").port();
+            let told = inner.defer_to_thread(move || client(number)).await;
+            inner.stop();
+            told
+        })
+    });
+    told.expect("the client ends")
+}
+
+/// A file of a test, which removes it.
+pub(crate) struct TestFile(PathBuf);
+
+impl TestFile {
+    pub(crate) fn new(name: &str, bytes: impl AsRef<[u8]>) -> TestFile {
+        let name = format!("couplet-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, bytes).expect("a temporary file");
+        TestFile(path)
+    }
+
+    /// A key and its certificate, for `localhost`.
+    pub(crate) fn certificate(name: &str) -> TestFile {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
+        let key = made.expect("a certificate");
+        TestFile::new(name, key.cert.pem() + &key.signing_key.serialize_pem())
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().expect("a plain name")
+    }
+}
+
+impl Drop for TestFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,70 @@
+//! What tests need of the machine: programs, and packages of Python. What is missing is a skip that a
+//! developer sees, and a failure in CI.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Says that a test is skipped, because there is no `what`; in CI panics.
+pub(crate) fn missing(what: impl Display) {
+    assert!(std::env::var_os("CI").is_none(), "CI lacks {what}");
+    skipped(what);
+}
+
+/// Says it, in CI too: of what no machine can get by itself.
+pub(crate) fn skipped(what: impl Display) {
+    // Not `eprintln`, whose output the harness captures when a test passes; in one piece, as other tests
+    // write too.
+    let _ = io::stderr().write_all(format!("skipped: there is no {what} here\n").as_bytes());
+}
+
+/// True if `program` is installed.
+pub(crate) fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Some systems keep servers where only root looks.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders.map(|folder| folder.join(program)).any(|path| path.is_file());
+    if !found {
+        missing(program);
+    }
+    found
+}
+
+/// The packages of a Python environment, made once in the target folder by `venv.sh`.
+pub(crate) struct Venv {
+    /// Its folder is named so.
+    pub(crate) name: &'static str,
+    /// What Python imports from it, with commas.
+    pub(crate) modules: &'static str,
+    /// As pip takes them.
+    pub(crate) packages: &'static [&'static str],
+}
+
+impl Venv {
+    /// Its interpreter, or why there is none. Runs under a lock, so that concurrent tests wait.
+    pub(crate) fn python(&self) -> Result<PathBuf, String> {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let folder = target.join(format!("{}-venv", self.name));
+        let lock = File::create(target.join(format!("{}-venv.lock", self.name)))
+            .and_then(|lock| lock.lock().map(|()| lock));
+        let _lock = lock.map_err(|error| error.to_string())?;
+        let mut script = Command::new("sh");
+        script.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/needed/venv.sh")).arg(&folder);
+        succeed(script.arg(self.modules).args(self.packages))?;
+        Ok(folder.join("bin/python"))
+    }
+}
+
+/// Runs it to completion; an error is its last line on stderr.
+pub(crate) fn succeed(command: &mut Command) -> Result<(), String> {
+    let ended = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    Err(stderr.lines().last().map_or_else(|| ended.status.to_string(), str::to_owned))
+}
