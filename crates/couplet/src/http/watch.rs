@@ -396,11 +396,15 @@ impl Exchange {
     }
 
     fn change(&self, is_ready: bool, pieces: usize) {
+        // The transport knows whether an answer of HTTP/1.1 is taken.
+        if self.watch.is_http1.get() {
+            return;
+        }
         let (before, offered) = (self.is_offered(), &self.watch.offered);
         self.is_ready.set(is_ready);
         self.pieces.set(pieces);
         offered.set(offered.get() + usize::from(self.is_offered()) - usize::from(before));
-        self.moved();
+        self.watch.taken.set(self.watch.transport.reactor().now());
     }
 
     pub(super) fn set_ready(&self, is_ready: bool) {
@@ -412,13 +416,12 @@ impl Exchange {
     }
 
     pub(super) fn drop_piece(&self) {
-        self.change(self.is_ready.get(), self.pieces.get() - 1);
+        self.change(self.is_ready.get(), self.pieces.get().saturating_sub(1));
     }
 
     /// The client has taken something.
-    #[inline]
     pub(super) fn moved(&self) {
-        self.watch.taken.set(self.watch.transport.reactor().now());
+        self.change(self.is_ready.get(), self.pieces.get());
     }
 
     /// Whether the body of the request has come to its end, without trailers.

@@ -34,7 +34,8 @@ pub use crate::transport::outbox::Outbox;
 /// Bytes below a layer at which it stops producing more: about four TLS records.
 ///
 /// [`Layers`] does not call [`Layer::down`] while so many are still waiting below the layer, and a
-/// layer whose output is longer than its input stops when it has produced so many. What it leaves in
+/// layer whose output is longer than its input stops when it has produced so many (TLS four times as
+/// many, because each send has its price). What it leaves in
 /// the outbox above waits there, where marks and caps count it.
 pub const ROOM: usize = 64 * 1024;
 

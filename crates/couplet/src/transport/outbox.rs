@@ -81,6 +81,14 @@ impl Spares {
     /// [`take`](Self::take) into `buffer`, which must have no capacity, so nothing is dropped.
     #[inline]
     fn swap(&self, buffer: &mut Vec<u8>) {
+        self.swap_used(buffer);
+        buffer.clear();
+    }
+
+    /// [`swap`](Self::swap) of one that still has what was in it: bytes that need not be zeroed before
+    /// others are written over them.
+    #[inline]
+    fn swap_used(&self, buffer: &mut Vec<u8>) {
         mem::swap(buffer, &mut *self.hot.borrow_mut());
         if buffer.capacity() == 0 {
             self.take_other(buffer);
@@ -97,7 +105,6 @@ impl Spares {
     #[inline]
     fn take_back(&self, buffer: &mut Vec<u8>) {
         if buffer.capacity() <= PIECE {
-            buffer.clear();
             mem::swap(buffer, &mut *self.hot.borrow_mut());
         }
         if buffer.capacity() > 0 {
@@ -197,16 +204,23 @@ impl Outbox {
     }
 
     /// Appends what `fill` writes into a buffer of `size` bytes, of which it returns how many it
-    /// used.
+    /// used. What is in there before is anything.
     pub fn fill(&mut self, size: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
+        let mut at = self.open.len();
         if self.open.capacity() == 0 {
-            self.spares.swap(&mut self.open);
+            self.spares.swap_used(&mut self.open);
         }
-        if self.open.capacity() - self.open.len() < size && self.open.len() + size > GROWS {
-            self.seal();
-            self.spares.swap(&mut self.open);
+        if self.open.capacity() - at < size {
+            self.open.truncate(at);
+            if at + size > GROWS {
+                self.seal();
+                self.spares.swap_used(&mut self.open);
+                at = 0;
+                if self.open.capacity() < size {
+                    self.open.clear();
+                }
+            }
         }
-        let at = self.open.len();
         self.open.resize(at + size, 0);
         let used = fill(&mut self.open[at..]);
         self.open.truncate(at + used);

@@ -44,6 +44,8 @@ const HEADER: usize = 5;
 const LONGEST_RECORD: usize = 16_384 + 2048;
 /// Most plaintext of a record.
 const RECORD: usize = 16_384;
+/// The most that is encrypted before it is sent: each send has its price.
+const BATCH: usize = 4 * ROOM;
 /// The type of a record of the handshake (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
 /// The numbers of fatal alerts (RFC 8446, 6).
@@ -502,7 +504,7 @@ impl Tls {
             }
             data = &gathered;
         }
-        let data = &data[..data.len().min(ROOM)];
+        let data = &data[..data.len().min(BATCH)];
         let Some(session) = &mut self.session else { return 0 };
         match session.encrypt(data, &mut self.received[..self.seen], &mut self.plain, below) {
             Ok((done, sent)) => {
@@ -588,7 +590,7 @@ impl Layer for Tls {
             return;
         }
         self.take_back();
-        while !above.is_empty() && below.len() < ROOM {
+        while !above.is_empty() && below.len() < BATCH {
             match self.encrypt_some(above, below) {
                 0 => break,
                 n => above.advance(n),
