@@ -9,7 +9,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-#[cfg(feature = "http")]
+#[cfg(feature = "websocket")]
 use std::task::{Context, Poll};
 
 /// Runs user code; the error is the message of its panic.
@@ -19,7 +19,7 @@ pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
 }
 
 /// Runs a user's future; the error is the message of its panic.
-#[cfg(feature = "http")]
+#[cfg(feature = "websocket")]
 pub(crate) async fn caught_in<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = std::pin::pin!(future);
     let polled = |cx: &mut Context<'_>| match caught(|| future.as_mut().poll(cx)) {

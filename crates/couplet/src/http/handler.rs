@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -16,8 +16,8 @@ use tower_service::Service;
 
 use super::body::{Body, Outgoing};
 use super::refusal::{self, Refusal};
-use super::watch::Watch;
-use crate::panics::caught_in;
+use super::watch::{Exchange, Watch};
+use crate::panics::caught;
 use crate::{Address, Reactor};
 
 /// An error of a service or of a body.
@@ -80,9 +80,9 @@ where
 {
     type Response = Response<Outgoing<B>>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+    type Future = Answering<S>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Answering<S> {
         let refusal = Refusal::of(&request, self.watch.max_headers());
         match refusal {
             Some(Refusal { why, .. }) => self.watch.tell("a request was refused", &why),
@@ -97,67 +97,136 @@ where
         #[cfg(feature = "websocket")]
         super::websocket::Origin::note(request.extensions_mut(), &self.watch);
         let is_http1 = request.version() < Version::HTTP_2;
-        // With a Content-Length besides, hyper takes that away, and ends the connection after the
-        // answer: RFC 9112, 6.1.
         let is_chunked = is_http1 && request.headers().contains_key(header::TRANSFER_ENCODING);
         let is_old = request.version() < Version::HTTP_11;
         let is_head = request.method() == Method::HEAD;
         let (head, incoming) = request.into_parts();
         let (body, progress) = Body::new(incoming);
-        let request = Request::from_parts(head, body);
-        let exchange = self.watch.begin(progress);
-        let (service, clock) = (self.service.clone(), self.clock.clone());
-        Box::pin(async move {
-            let answer = match refusal {
-                None => answer(service, request).await.and_then(|answer| framed(answer, is_head)),
-                Some(refusal) => Err(refusal.status),
-            };
-            let (mut head, body) = match answer {
-                Ok(answer) if is_http1 => {
-                    let (head, body) = answer.into_parts();
-                    (head, Some(body))
-                }
-                Ok(answer) => with_content(answer, is_head),
-                Err(status) => {
-                    let mut head = Response::new(()).into_parts().0;
-                    head.status = status;
-                    (head, None)
-                }
-            };
-            if !head.headers.contains_key(header::DATE) {
-                head.headers.insert(header::DATE, clock.date());
-            }
-            let ends = (refusal.is_some() && is_http1)
-                || (is_chunked && !exchange.has_plain_end())
-                || (is_old && body.as_ref().is_some_and(|body| body.size_hint().exact().is_none()));
-            if ends {
-                head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-                if is_old {
-                    // Else hyper says `keep-alive` besides, if the client did.
-                    head.version = Version::HTTP_10;
-                }
-            }
-            Ok(Response::from_parts(head, Outgoing::new(body, exchange)))
-        })
+        let exchange = Some(self.watch.begin(progress));
+        let clock = self.clock.clone();
+        Answering {
+            service: self.service.clone(),
+            request: Some(Request::from_parts(head, body)),
+            answer: None,
+            asked: Asked { refusal, is_http1, is_chunked, is_old, is_head, exchange, clock },
+        }
     }
 }
 
-/// Asks the service. Its error, or its panic, is answered with 500.
-async fn answer<S, B>(mut service: S, request: Request<Body>) -> Result<Response<B>, StatusCode>
+/// What is known of a request when its answer is there.
+struct Asked {
+    refusal: Option<Refusal>,
+    is_http1: bool,
+    /// With a Content-Length besides, hyper takes that away, and ends the connection after the answer:
+    /// RFC 9112, 6.1.
+    is_chunked: bool,
+    is_old: bool,
+    is_head: bool,
+    /// Until it is answered.
+    exchange: Option<Exchange>,
+    clock: Rc<Clock>,
+}
+
+pin_project_lite::pin_project! {
+    /// An answer in the making.
+    pub(super) struct Answering<S>
+    where
+        S: Service<Request<Body>>,
+    {
+        service: S,
+        // Until the service is ready for it.
+        request: Option<Request<Body>>,
+        #[pin]
+        answer: Option<S::Future>,
+        asked: Asked,
+    }
+}
+
+impl<S, B> Future for Answering<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes>,
+{
+    type Output = Result<Response<Outgoing<B>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match self.asked.refusal {
+            Some(refusal) => Err(refusal.status),
+            None => ready!(self.as_mut().poll_answer(cx)),
+        };
+        Poll::Ready(Ok(self.project().asked.answered(answer)))
+    }
+}
+
+impl<S, B> Answering<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
 {
-    let answering = async {
-        poll_fn(|cx| service.poll_ready(cx)).await?;
-        service.call(request).await
-    };
-    match caught_in(answering).await {
-        Ok(Ok(answer)) => return Ok(answer),
-        Ok(Err(error)) => tracing::error!(error = %error.into(), "an HTTP service failed"),
-        Err(panic) => tracing::error!(%panic, "an HTTP service panicked"),
+    /// Asks the service. Its error, or its panic, is answered with 500.
+    fn poll_answer(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<B>, StatusCode>> {
+        let mut this = self.project();
+        let polled = caught(|| {
+            if this.request.is_some() {
+                ready!(this.service.poll_ready(cx))?;
+                this.answer.set(this.request.take().map(|request| this.service.call(request)));
+            }
+            let answer = this.answer.as_mut().as_pin_mut().expect("polled until it is ready");
+            let answered = ready!(answer.poll(cx));
+            this.answer.set(None);
+            Poll::Ready(answered)
+        });
+        match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(answer))) => return Poll::Ready(Ok(answer)),
+            Ok(Poll::Ready(Err(error))) => {
+                tracing::error!(error = %error.into(), "an HTTP service failed");
+            }
+            Err(panic) => tracing::error!(%panic, "an HTTP service panicked"),
+        }
+        Poll::Ready(Err(StatusCode::INTERNAL_SERVER_ERROR))
     }
-    Err(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+impl Asked {
+    /// What the client gets.
+    fn answered<B: http_body::Body<Data = Bytes>>(
+        &mut self,
+        answer: Result<Response<B>, StatusCode>,
+    ) -> Response<Outgoing<B>> {
+        let exchange = self.exchange.take().expect("answered once");
+        let (mut head, body) = match answer.and_then(|answer| framed(answer, self.is_head)) {
+            Ok(answer) if self.is_http1 => {
+                let (head, body) = answer.into_parts();
+                (head, Some(body))
+            }
+            Ok(answer) => with_content(answer, self.is_head),
+            Err(status) => {
+                let mut head = Response::new(()).into_parts().0;
+                head.status = status;
+                (head, None)
+            }
+        };
+        if !head.headers.contains_key(header::DATE) {
+            head.headers.insert(header::DATE, self.clock.date());
+        }
+        let ends = (self.refusal.is_some() && self.is_http1)
+            || (self.is_chunked && !exchange.has_plain_end())
+            || (self.is_old
+                && body.as_ref().is_some_and(|body| body.size_hint().exact().is_none()));
+        if ends {
+            head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            if self.is_old {
+                // Else hyper says `keep-alive` besides, if the client did.
+                head.version = Version::HTTP_10;
+            }
+        }
+        Response::from_parts(head, Outgoing::new(body, exchange))
+    }
 }
 
 /// An answer of HTTP/2, without a body where it has none: hyper would send it. RFC 9110, 6.4.1.

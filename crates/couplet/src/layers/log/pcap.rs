@@ -24,6 +24,7 @@ const LONGEST: usize = 40 + 20 + SEGMENT;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
+#[cfg(feature = "sim")]
 const RST: u8 = 4;
 const PSH: u8 = 8;
 const ACK: u8 = 16;
@@ -143,6 +144,7 @@ impl PcapTap {
     }
 
     /// A reset.
+    #[cfg(feature = "sim")]
     pub(crate) fn resets(&mut self, direction: Direction, now: Instant) {
         self.segment(direction, RST, &[], now);
     }
