@@ -6,10 +6,12 @@ mod devices;
 mod poems;
 mod reconnecting;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -249,7 +251,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn progress(seeds: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() || is_dumb() {
+    if !io::stderr().is_terminal() || is_dumb() {
         return ProgressBar::hidden();
     }
     let style = "{bar:40} {pos}/{len} seeds, {elapsed} elapsed, {eta} to go";
@@ -259,17 +261,32 @@ fn progress(seeds: u64) -> ProgressBar {
     )
 }
 
+/// A file that a world writes to, and whose last bytes leave where an error is seen.
+#[derive(Clone)]
+struct Capture(Rc<RefCell<BufWriter<File>>>);
+
+impl Write for Capture {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().flush()
+    }
+}
+
 fn write_capture(world: &World, trial: &Trial, path: &Path) -> Result<(), String> {
-    let refused = |error: std::io::Error| {
+    let refused = |error: io::Error| {
         let (path, why) = (path.display(), output::plain(&error));
         format!("cannot write the packets to {path}: {why}")
     };
     let file = File::create(path).map_err(refused)?;
+    let mut capture = Capture(Rc::new(RefCell::new(BufWriter::new(file))));
     trial.run(&|sim| {
-        sim.capture(BufWriter::new(file.try_clone()?))?;
+        sim.capture(capture.clone())?;
         world(sim)
     });
-    Ok(())
+    capture.flush().map_err(refused)
 }
 
 fn write_trace(world: &World, trial: Trial, file: &Path) -> Result<(), String> {

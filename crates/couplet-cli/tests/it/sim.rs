@@ -73,6 +73,13 @@ fn packets_are_written_for_wireshark() {
     assert_eq!(captures[0], captures[1]);
     assert_eq!(captures[0][..4], [0x4d, 0x3c, 0xb2, 0xa1], "libpcap's, with nanoseconds");
     assert!(captures[0].len() > 100_000, "{}", captures[0].len());
+    let ended = run(&["sim", "chat", "--seeds", "7", "--pcap", "/dev/full"]);
+    let told = "cannot write the packets to /dev/full: no space left on device";
+    assert!(
+        ended.code == Some(1) && ended.stderr.to_lowercase().contains(told),
+        "{}",
+        ended.stderr
+    );
     let ended = run(&["sim", "chat", "--seeds", "7", "--pcap", "/nowhere/chat.pcap"]);
     let told = "cannot write the packets to /nowhere/chat.pcap: no such file or directory";
     assert!(
