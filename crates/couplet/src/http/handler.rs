@@ -108,13 +108,13 @@ where
             service: self.service.clone(),
             request: Some(Request::from_parts(head, body)),
             answer: None,
-            asked: Asked { refusal, is_http1, is_chunked, is_old, is_head, exchange, clock },
+            facts: Facts { refusal, is_http1, is_chunked, is_old, is_head, exchange, clock },
         }
     }
 }
 
 /// What is known of a request when its answer is there.
-struct Asked {
+struct Facts {
     refusal: Option<Refusal>,
     is_http1: bool,
     /// With a Content-Length besides, hyper takes that away, and ends the connection after the answer:
@@ -138,7 +138,7 @@ pin_project_lite::pin_project! {
         request: Option<Request<Body>>,
         #[pin]
         answer: Option<S::Future>,
-        asked: Asked,
+        facts: Facts,
     }
 }
 
@@ -151,11 +151,11 @@ where
     type Output = Result<Response<Outgoing<B>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match self.asked.refusal {
+        let answer = match self.facts.refusal {
             Some(refusal) => Err(refusal.status),
             None => ready!(self.as_mut().poll_answer(cx)),
         };
-        Poll::Ready(Ok(self.project().asked.answered(answer)))
+        Poll::Ready(Ok(self.project().facts.answered(answer)))
     }
 }
 
@@ -192,7 +192,7 @@ where
     }
 }
 
-impl Asked {
+impl Facts {
     /// What the client gets.
     fn answered<B: http_body::Body<Data = Bytes>>(
         &mut self,

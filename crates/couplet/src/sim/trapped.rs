@@ -49,6 +49,7 @@ mod here {
     use couplet_os::trap::{self, Answers, Clock};
 
     use super::Source;
+    use crate::sim::FIRST_DAY;
 
     thread_local! {
         static SOURCE: RefCell<Source> = const { RefCell::new(Source::System) };
@@ -89,24 +90,20 @@ mod here {
 
     fn clock(clock: Clock) -> Option<Duration> {
         answer(|source| {
-            let (kernel, host) = match source {
+            let elapsed = match source {
                 Source::System => return None,
-                Source::Before(_) if clock == Clock::Monotonic => return Some(Duration::ZERO),
-                Source::Before(_) => return Some(super::super::FIRST_DAY),
-                Source::World(kernel, host) => (kernel.try_borrow().ok()?, *host),
+                Source::Before(_) => Duration::ZERO,
+                Source::World(kernel, None) => Duration::from_nanos(kernel.try_borrow().ok()?.now),
+                Source::World(kernel, Some(host)) => {
+                    let kernel = kernel.try_borrow().ok()?;
+                    let host = &kernel.hosts[*host as usize];
+                    if clock == Clock::Realtime {
+                        return host.wall_clock(kernel.now).duration_since(UNIX_EPOCH).ok();
+                    }
+                    host.clock(kernel.now)
+                }
             };
-            let Some(host) = host else {
-                let elapsed = Duration::from_nanos(kernel.now);
-                return Some(match clock {
-                    Clock::Monotonic => elapsed,
-                    Clock::Realtime => super::super::FIRST_DAY + elapsed,
-                });
-            };
-            let host = &kernel.hosts[host as usize];
-            match clock {
-                Clock::Monotonic => Some(host.clock(kernel.now)),
-                Clock::Realtime => host.wall_clock(kernel.now).duration_since(UNIX_EPOCH).ok(),
-            }
+            Some(if clock == Clock::Realtime { FIRST_DAY + elapsed } else { elapsed })
         })
     }
 }

@@ -530,7 +530,8 @@ impl Sim {
     fn turn(&mut self, host: u32) {
         // Taken out of the list, so that nothing is borrowed while user code runs.
         let Some(mut l) = self.programs[host as usize].l.take() else { return };
-        let running = self.in_program(host, l.reactor(), || {
+        let _here = self.as_host(host);
+        let running = secured(&self.kernel, l.reactor(), || {
             #[cfg(feature = "sim-tokio")]
             l.run_paused_tokio();
             l.turn(None)
@@ -584,7 +585,7 @@ impl Sim {
             kernel.note(host, What::Starts);
         }
         let reactor = l.reactor();
-        match self.in_program(host, reactor, || l.begin(|reactor| program(reactor))) {
+        match secured(&self.kernel, reactor, || l.begin(|reactor| program(reactor))) {
             Ok(()) => {
                 self.programs[host as usize].ran = true;
                 self.programs[host as usize].l = Some(l);
@@ -605,7 +606,6 @@ impl Sim {
     /// A program has ended: checks that it left nothing open, and that a program that stopped
     /// itself left nothing for the shutdown to cut off.
     fn ended(&mut self, host: u32, l: Loop, outcome: Result<()>) {
-        let _here = self.as_host(host);
         let how = outcome.map_or_else(|failure| format!("{failure:#}"), |()| "well".to_owned());
         let cut_off = l.take_cut_off();
         if !self.may_leak && !cut_off.is_empty() {
@@ -645,12 +645,6 @@ impl Sim {
     /// This host hears the simulation where it asks the system, until the result is dropped.
     fn as_host(&self, host: u32) -> impl Sized + use<> {
         trapped::enter(Source::World(self.kernel.clone(), Some(host)))
-    }
-
-    /// Runs this host's program, with TLS's randomness and time from the simulation too.
-    fn in_program<R>(&self, host: u32, reactor: Reactor, f: impl FnOnce() -> R) -> R {
-        let _here = self.as_host(host);
-        secured(&self.kernel, reactor, f)
     }
 
     fn capture_unhandled(&self) -> Capture {
@@ -735,7 +729,8 @@ impl fmt::Debug for Notes {
         f.write_str("Notes")
     }
 }
-/// With TLS's randomness and time from the simulation.
+
+/// Runs this host's program with TLS's randomness and time from the simulation.
 #[cfg(any(feature = "tls", feature = "ring"))]
 fn secured<R>(kernel: &Rc<RefCell<Kernel>>, host: Reactor, turn: impl FnOnce() -> R) -> R {
     struct World(Reactor, Rc<RefCell<Kernel>>);

@@ -16,7 +16,7 @@ use couplet::layers::tls::{ClientTlsOptions, Roots};
 use couplet::sim::{Fault, Notes, Sim, Trial, Weather, check_determined};
 use couplet::{Reactor, Result};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SerialNumber};
-use tokio::time::sleep as tokio_sleep;
+use tokio::time::sleep;
 
 pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -43,7 +43,7 @@ fn shop() -> Router {
     let buy = async |State(sold): State<Arc<tokio::sync::Mutex<u32>>>, Path(what): Path<String>| {
         let mut sold = sold.lock().await;
         *sold += 1;
-        let waits = tokio::spawn(tokio_sleep(Duration::from_millis(20)));
+        let waits = tokio::spawn(sleep(Duration::from_millis(20)));
         let _ = waits.await;
         format!("{what} number {sold}{}", of_the_system())
     };
@@ -230,7 +230,7 @@ fn draws_of_polls_that_make_no_progress_are_the_same_ones() {
                 let ticks = async {
                     for _ in 0..5 {
                         inner.sleep(Duration::from_millis(inner.random() % 50)).await?;
-                        tokio_sleep(Duration::from_millis(3)).await;
+                        sleep(Duration::from_millis(3)).await;
                     }
                     Ok::<_, couplet::Failure>(())
                 };
