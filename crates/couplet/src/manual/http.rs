@@ -103,8 +103,9 @@
 //! The same router runs in [`sim`](super::simulator), with its clients, in any weather: time is virtual,
 //! the `date` header too, and a seed gives the same trace. With the feature `sim-tokio` a host can bring
 //! a runtime (`Sim::host_with_tokio`): then `tokio::spawn`, `tokio::time` and `tokio::sync` work in its
-//! handlers, on virtual time. A `tokio::select!` must be `biased` there, or a seed may give several traces.
-//! The chapter [`storm`](super::storm) finds a bug by it.
+//! handlers, on virtual time. What tokio decides by chance, as the order in a `tokio::select!` that is not
+//! `biased`, comes from the seed where the program is built with `--cfg tokio_unstable`. The chapter
+//! [`storm`](super::storm) finds a bug by it.
 //!
 //! ## All processors
 //!

@@ -217,8 +217,8 @@ impl Loop {
 
     /// Enters a runtime of tokio whose clock follows the loop's.
     #[cfg(feature = "sim-tokio")]
-    pub(crate) fn bring_paused_tokio(&mut self) -> io::Result<()> {
-        let (runtime, paused) = Runtime::paused(self.core.reactor.fresh_time())?;
+    pub(crate) fn bring_paused_tokio(&mut self, seed: u64) -> io::Result<()> {
+        let (runtime, paused) = Runtime::paused(self.core.reactor.fresh_time(), seed)?;
         self.runtime = runtime;
         self.paused = Some(paused);
         Ok(())
@@ -229,6 +229,17 @@ impl Loop {
     pub(crate) fn run_paused_tokio(&mut self) {
         if let Some(paused) = &mut self.paused {
             paused.pass(&self.runtime, self.core.reactor.fresh_time());
+        }
+    }
+
+    /// Calls this where tokio draws from the generator of the runtime: who only enters it has the
+    /// thread's.
+    #[cfg(feature = "sim-tokio")]
+    pub(crate) fn inside_paused_tokio<T>(&mut self, f: impl FnOnce(&mut Loop) -> T) -> T {
+        match self.runtime.handle() {
+            // tokio's budget is that of one task, and these are all tasks of the loop.
+            Some(handle) => handle.block_on(tokio::task::unconstrained(async { f(self) })),
+            None => f(self),
         }
     }
 

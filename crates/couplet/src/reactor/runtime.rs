@@ -50,12 +50,22 @@ pub(super) struct Paused {
 
 #[cfg(feature = "sim-tokio")]
 impl Runtime {
-    /// A runtime in this thread, whose clock begins at this time of the loop.
-    pub(super) fn paused(begun: Instant) -> io::Result<(Runtime, Paused)> {
+    /// A runtime in this thread, whose clock begins at this time of the loop. What it decides by chance
+    /// comes from the seed, where tokio can be told one.
+    pub(super) fn paused(begun: Instant, seed: u64) -> io::Result<(Runtime, Paused)> {
         let mut builder = tokio::runtime::Builder::new_current_thread();
+        #[cfg(tokio_unstable)]
+        builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+        #[cfg(not(tokio_unstable))]
+        let _ = seed;
         let tokio = builder.enable_time().start_paused(true).build()?;
         let clock = tokio.block_on(async { sleep(Duration::ZERO).deadline() });
         Ok((Runtime { tokio: Some(tokio) }, Paused { begun, clock, passed: 0 }))
+    }
+
+    /// A handle to it.
+    pub(super) fn handle(&self) -> Option<tokio::runtime::Handle> {
+        self.tokio.as_ref().map(|tokio| tokio.handle().clone())
     }
 
     /// Whether a task of the runtime is not over.

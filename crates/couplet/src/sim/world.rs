@@ -149,8 +149,10 @@ impl Sim {
     /// Couplet's.
     ///
     /// Tasks of tokio run, and its timers fire, at whole milliseconds. A crash drops them with the program.
-    /// A `tokio::select!` that is not `biased` draws from a source that no seed determines: it counts the
-    /// runtimes of the process.
+    /// What tokio decides by chance (the order in a `tokio::select!` that is not `biased`, who of many
+    /// receivers of a `watch` is woken first) comes from the seed if the program is built with
+    /// `--cfg tokio_unstable`, in `RUSTFLAGS` or as `build.rustflags` in `.cargo/config.toml`. tokio takes no
+    /// seed otherwise, and counts the runtimes of the process.
     ///
     /// # Panics
     ///
@@ -534,7 +536,7 @@ impl Sim {
         let running = secured(&self.kernel, l.reactor(), || {
             #[cfg(feature = "sim-tokio")]
             l.run_paused_tokio();
-            l.turn(None)
+            inside_tokio(&mut l, |l| l.turn(None))
         });
         if let Some(text) = l.broken_bound() {
             let name = self.name(Host(host));
@@ -567,7 +569,8 @@ impl Sim {
         let mut l = Loop::with_driver(driver, LoopOptions::default().signals(true));
         #[cfg(feature = "sim-tokio")]
         if self.programs[host as usize].has_tokio {
-            l.bring_paused_tokio().expect("a runtime without threads and sockets");
+            let seed = self.kernel.borrow_mut().hosts[host as usize].entropy.next();
+            l.bring_paused_tokio(seed).expect("a runtime without threads and sockets");
         }
         l.keep_places();
         let kernel = self.kernel.clone();
@@ -585,7 +588,8 @@ impl Sim {
             kernel.note(host, What::Starts);
         }
         let reactor = l.reactor();
-        match secured(&self.kernel, reactor, || l.begin(|reactor| program(reactor))) {
+        let begin = |l: &mut Loop| l.begin(|reactor| program(reactor));
+        match secured(&self.kernel, reactor, || inside_tokio(&mut l, begin)) {
             Ok(()) => {
                 self.programs[host as usize].ran = true;
                 self.programs[host as usize].l = Some(l);
@@ -728,6 +732,14 @@ impl fmt::Debug for Notes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Notes")
     }
+}
+
+/// Runs this host's program where its runtime of tokio decides by chance, if it has one.
+fn inside_tokio<T>(l: &mut Loop, f: impl FnOnce(&mut Loop) -> T) -> T {
+    #[cfg(feature = "sim-tokio")]
+    return l.inside_paused_tokio(f);
+    #[cfg(not(feature = "sim-tokio"))]
+    f(l)
 }
 
 /// Runs this host's program with TLS's randomness and time from the simulation.

@@ -31,7 +31,8 @@ fn secured() -> &'static (PathBuf, Roots) {
         params.serial_number = Some(SerialNumber::from(1));
         let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate").pem();
-        let path = std::env::temp_dir().join(format!("couplet-shop-{}.pem", std::process::id()));
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let path = path.join(format!("shop-{}.pem", std::process::id()));
         std::fs::write(&path, certificate.clone() + &key.serialize_pem()).expect("a file");
         (path, Roots::from_pem(certificate.as_bytes()).expect("a certificate"))
     })

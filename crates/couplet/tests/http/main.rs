@@ -6,6 +6,7 @@ mod answers;
 mod asked;
 mod captured;
 mod cases;
+mod chance;
 mod client;
 mod curl;
 #[cfg(feature = "decompression")]

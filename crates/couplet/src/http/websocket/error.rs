@@ -1,6 +1,7 @@
 //! Why WebSockets fail, or never begin.
 
 use std::io;
+use std::str::Utf8Error;
 
 use http::StatusCode;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
@@ -92,6 +93,9 @@ impl WebSocketError {
     /// From what the state machine says.
     pub(super) fn of(error: Error) -> WebSocketError {
         match error {
+            Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<Utf8Error>()) => {
+                WebSocketError::NotUtf8
+            }
             Error::Io(error) => WebSocketError::Lost(error),
             Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
                 WebSocketError::TooBig { size, limit: max_size }

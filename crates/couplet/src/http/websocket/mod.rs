@@ -66,6 +66,7 @@ mod message;
 mod options;
 mod server;
 mod socket;
+mod texts;
 mod wire;
 
 use std::cell::Cell;

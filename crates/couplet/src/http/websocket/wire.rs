@@ -2,6 +2,7 @@
 
 use std::io::{self, Cursor, Read, Write};
 use std::pin::Pin;
+use std::str::Utf8Error;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,13 +13,14 @@ use tungstenite::protocol::{Role, WebSocketContext};
 use tungstenite::{Error, Message};
 
 use super::guest::Guest;
+use super::texts::Texts;
 use crate::{Reactor, Stream, Transport};
 
 /// Payloads from this length on are not copied.
 const LENT: usize = 8 * 1024;
 
 /// The longest head of a frame.
-const LONGEST_HEAD: usize = 14;
+pub(super) const LONGEST_HEAD: usize = 14;
 
 pub(super) struct Wire {
     under: Under,
@@ -27,6 +29,9 @@ pub(super) struct Wire {
     role: Role,
     /// A client's frame, whose memory is kept for the next one.
     frame: Vec<u8>,
+    texts: Texts,
+    /// What was read and not yet failed on: the state machine first takes what came before.
+    fault: Option<Utf8Error>,
 }
 
 enum Under {
@@ -38,13 +43,17 @@ enum Under {
 
 impl Wire {
     pub(super) fn new(stream: Stream, unread: Bytes, role: Role) -> Wire {
-        Wire { under: Under::Stream(stream), unread, role, frame: Vec::new() }
+        Wire::over(Under::Stream(stream), unread, role)
     }
 
     /// Of a server.
     pub(super) fn guest(guest: Guest) -> Wire {
-        let under = Under::Guest(Box::new(guest));
-        Wire { under, unread: Bytes::new(), role: Role::Server, frame: Vec::new() }
+        Wire::over(Under::Guest(Box::new(guest)), Bytes::new(), Role::Server)
+    }
+
+    fn over(under: Under, unread: Bytes, role: Role) -> Wire {
+        let (frame, texts) = (Vec::new(), Texts::default());
+        Wire { under, unread, role, frame, texts, fault: None }
     }
 
     /// Of the connection, which others may share.
@@ -96,6 +105,11 @@ impl Wire {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if !self.unread.is_empty() {
+            let n = self.unread.len().min(buffer.len());
+            self.unread.copy_to_slice(&mut buffer[..n]);
+            return Poll::Ready(Ok(n));
+        }
         match &mut self.under {
             Under::Stream(stream) => stream.poll_read_slice(cx, buffer),
             Under::Guest(guest) => guest.poll_read(cx, buffer),
@@ -206,7 +220,7 @@ impl Wire {
 }
 
 /// Appends a payload, masked: RFC 6455, 5.3.
-fn masked(payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
+pub(super) fn masked(payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(payload);
     let mut words = out[start..].chunks_exact_mut(8);
@@ -243,19 +257,16 @@ impl Lane<'_, '_, '_> {
 
 impl Read for Lane<'_, '_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let unread = &mut self.wire.unread;
-        if !unread.is_empty() {
-            let n = unread.len().min(buffer.len());
-            unread.copy_to_slice(&mut buffer[..n]);
-            return Ok(n);
+        if let Some(fault) = self.wire.fault.take() {
+            return Err(io::Error::other(fault));
         }
-        match self.wire.poll_read(self.cx, buffer) {
-            Poll::Ready(read) => {
-                self.heard |= matches!(read, Ok(1..));
-                read
-            }
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        let Poll::Ready(read) = self.wire.poll_read(self.cx, buffer) else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let n = read?;
+        self.heard |= n > 0;
+        self.wire.fault = self.wire.texts.see(&buffer[..n]).err();
+        Ok(n)
     }
 }
 

@@ -121,7 +121,10 @@ pub(in crate::sim) struct HostState {
     job_times: Stream,
     pub(in crate::sim) choices: Stream,
     /// What it hears instead of the system's entropy.
-    #[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "the system is asked"))]
+    #[cfg_attr(
+        not(any(feature = "trap", feature = "sim-tokio")),
+        allow(dead_code, reason = "the system is asked")
+    )]
     pub(in crate::sim) entropy: Stream,
     pub(super) sockets: BTreeMap<SocketAddr, Socket>,
 }

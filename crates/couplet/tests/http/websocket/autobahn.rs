@@ -109,17 +109,11 @@ fn check(found: &BTreeMap<String, (String, String)>) {
     let is_fine = |word: &str| matches!(word, "OK" | "INFORMATIONAL");
     let failed: Vec<_> = found
         .iter()
-        .filter(|(case, (behavior, close))| {
-            let is_excused = behavior == "NON-STRICT" && NOT_STRICT.contains(&case.as_str());
-            !(is_fine(behavior) || is_excused) || !is_fine(close)
-        })
+        .filter(|(_, (behavior, close))| !is_fine(behavior) || !is_fine(close))
         .collect();
     assert!(failed.is_empty(), "{failed:?}");
     assert_eq!(found.len(), CASES);
 }
-
-/// Text that is not UTF-8 is refused at the end of its frame, not in the middle.
-const NOT_STRICT: [&str; 2] = ["6.4.3", "6.4.4"];
 
 #[test]
 fn the_suite_as_client() {

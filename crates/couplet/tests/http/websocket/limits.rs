@@ -114,6 +114,19 @@ fn what_is_not_utf8_is_answered_with_1007() {
     }
 }
 
+/// RFC 6455, 8.1: not only once the frame has come.
+#[test]
+fn what_is_not_utf8_is_answered_before_the_rest_comes() {
+    let before = masked(FIN | TEXT, "fine");
+    let begun = masked(FIN | TEXT, [&b"so far \xff"[..], &[b'x'; 9000]].concat());
+    for cut in [6 + 8, 5000] {
+        let frames = [&before[..], &begun[..8 + cut]].concat();
+        let (answers, error) = answered(WebSocketOptions::default(), frames);
+        assert_eq!(codes(&answers), [None, Some(1007)]);
+        assert!(error.is_some_and(|error| error.contains("not UTF-8")));
+    }
+}
+
 #[test]
 fn a_message_past_the_limit_is_answered_with_1009() {
     let options = || WebSocketOptions::default().max_message(1000);

@@ -1,0 +1,222 @@
+//! [`Texts`]: finds bytes of a text that can't be UTF-8 before their frame has come to its end.
+
+use std::io::Cursor;
+use std::str::Utf8Error;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+
+/// How much of a payload is unmasked at a time.
+const PIECE: usize = 1024;
+
+/// What follows the peer's frames beside the state machine, which looks at the text of whole frames only:
+/// one that is slow, or long, is refused where it goes wrong.
+#[derive(Default)]
+pub(super) struct Texts {
+    /// What has come of a frame's head.
+    head: Vec<u8>,
+    frame: Frame,
+    /// What was begun and not finished is a text.
+    in_text: bool,
+    /// The beginning of a character, whose rest has not come.
+    begun: Vec<u8>,
+    /// The state machine will find what is wrong here.
+    is_broken: bool,
+}
+
+/// The frame whose payload comes.
+#[derive(Default)]
+struct Frame {
+    left: u64,
+    /// Turned as far as the payload has come.
+    mask: [u8; 4],
+    is_checked: bool,
+}
+
+impl Texts {
+    /// Takes the next bytes of the peer.
+    pub(super) fn see(&mut self, mut bytes: &[u8]) -> Result<(), Utf8Error> {
+        while !bytes.is_empty() && !self.is_broken {
+            if self.frame.left == 0 {
+                bytes = self.begin(bytes);
+            }
+            let n =
+                usize::try_from(self.frame.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+            let (payload, after) = bytes.split_at(n);
+            if self.frame.is_checked {
+                self.check(payload)?;
+            }
+            self.frame.left -= n as u64;
+            bytes = after;
+        }
+        Ok(())
+    }
+
+    /// Takes a head, or what has come of it; returns what follows.
+    fn begin<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let before = self.head.len();
+        let joined;
+        let head = if before == 0 {
+            bytes
+        } else {
+            joined = [&self.head, &bytes[..bytes.len().min(super::wire::LONGEST_HEAD)]].concat();
+            &joined
+        };
+        let mut cursor = Cursor::new(head);
+        match FrameHeader::parse(&mut cursor) {
+            Ok(Some((header, length))) => {
+                let rest = &bytes[cursor.position() as usize - before..];
+                self.head.clear();
+                self.enter(&header, length, rest.len());
+                rest
+            }
+            Ok(None) => {
+                self.head.extend_from_slice(bytes);
+                &[]
+            }
+            Err(_) => {
+                self.is_broken = true;
+                &[]
+            }
+        }
+    }
+
+    /// A frame of this length begins, and so much is there.
+    fn enter(&mut self, header: &FrameHeader, length: u64, there: usize) {
+        let is_first = match header.opcode {
+            OpCode::Data(Data::Continue) => false,
+            OpCode::Data(kind) => {
+                self.in_text = kind == Data::Text;
+                self.begun.clear();
+                true
+            }
+            OpCode::Control(_) => {
+                self.frame = Frame { left: length, ..Frame::default() };
+                return;
+            }
+        };
+        // Of a message that is all there nothing is left to find.
+        let is_whole = is_first && header.is_final && length <= there as u64;
+        let is_checked = self.in_text && !is_whole;
+        self.frame = Frame { left: length, mask: header.mask.unwrap_or_default(), is_checked };
+    }
+
+    fn check(&mut self, payload: &[u8]) -> Result<(), Utf8Error> {
+        let mut clear = Vec::with_capacity(self.begun.len() + payload.len().min(PIECE));
+        for piece in payload.chunks(PIECE) {
+            clear.clear();
+            clear.append(&mut self.begun);
+            super::wire::masked(piece, self.frame.mask, &mut clear);
+            self.frame.mask.rotate_left(piece.len() % 4);
+            if let Err(error) = std::str::from_utf8(&clear) {
+                if error.error_len().is_some() {
+                    return Err(error);
+                }
+                self.begun.extend_from_slice(&clear[error.valid_up_to()..]);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::wire::masked;
+    use super::*;
+    use crate::testing::every_split;
+
+    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+    fn frame(kind: OpCode, is_final: bool, payload: &[u8]) -> Vec<u8> {
+        let mask = Some(MASK);
+        let header = FrameHeader { is_final, mask, opcode: kind, ..FrameHeader::default() };
+        let mut frame = Vec::new();
+        header.format(payload.len() as u64, &mut frame).expect("a vector takes everything");
+        masked(payload, MASK, &mut frame);
+        frame
+    }
+
+    /// How many bytes were taken before one was refused.
+    fn refused(pieces: &[&[u8]]) -> Option<usize> {
+        let mut texts = Texts::default();
+        let mut taken = 0;
+        for piece in pieces {
+            if texts.see(piece).is_err() {
+                return Some(taken);
+            }
+            taken += piece.len();
+        }
+        None
+    }
+
+    fn one_by_one(bytes: &[u8]) -> Option<usize> {
+        refused(&bytes.chunks(1).collect::<Vec<_>>())
+    }
+
+    const TEXT: OpCode = OpCode::Data(Data::Text);
+    const BINARY: OpCode = OpCode::Data(Data::Binary);
+    const CONTINUE: OpCode = OpCode::Data(Data::Continue);
+    const PING: OpCode = OpCode::Control(tungstenite::protocol::frame::coding::Control::Ping);
+
+    #[test]
+    fn texts_in_any_pieces_pass() {
+        let conversation = [
+            frame(TEXT, false, "κό".as_bytes()),
+            frame(PING, true, b"\xff"),
+            frame(CONTINUE, false, &"σμε".as_bytes()[..3]),
+            frame(CONTINUE, true, &"σμε".as_bytes()[3..]),
+            frame(BINARY, false, b"\xff\xff"),
+            frame(CONTINUE, true, b"\xff"),
+            frame(TEXT, true, b""),
+            frame(TEXT, true, "😀".repeat(40).as_bytes()),
+        ];
+        every_split(&conversation.concat(), |pieces| {
+            assert_eq!(refused(pieces), None);
+        });
+    }
+
+    #[test]
+    fn the_first_wrong_byte_is_refused() {
+        let text = [b"abc\xf4\x8f", &b"\x20 and more"[..]].concat();
+        let head = 2 + 4;
+        assert_eq!(one_by_one(&frame(TEXT, true, &text)), Some(head + 5));
+        // Across frames.
+        let first = frame(TEXT, false, &text[..5]);
+        let second = frame(CONTINUE, true, &text[5..]);
+        assert_eq!(one_by_one(&[&first[..], &second].concat()), Some(first.len() + head));
+        // Past the first piece that is unmasked.
+        let long = [&b"x".repeat(PIECE + 3)[..], b"\xff..."].concat();
+        let at = 4 + 4 + PIECE + 3;
+        assert_eq!(one_by_one(&frame(TEXT, true, &long)), Some(at));
+        let frame = frame(TEXT, true, &long);
+        assert_eq!(refused(&[&frame[..at], &frame[at..at + 1]]), Some(at));
+    }
+
+    proptest! {
+        /// As the standard library judges what has come of the text.
+        #[test]
+        fn what_cannot_become_a_text_is_refused_at_once(
+            mut parts in prop::collection::vec(
+                prop_oneof![
+                    4 => "[a-zä☃😀]{0,9}".prop_map(String::into_bytes),
+                    1 => prop::collection::vec(any::<u8>(), 0..4),
+                ],
+                1..6,
+            ),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let text = parts.concat();
+            let cut = cut.index(text.len() + 1);
+            parts = vec![text[..cut].to_vec(), text[cut..].to_vec()];
+            let frames = [frame(TEXT, false, &parts[0]), frame(CONTINUE, true, &parts[1])];
+            let wrong = (0..=text.len()).find(|&n| {
+                std::str::from_utf8(&text[..n]).is_err_and(|error| error.error_len().is_some())
+            });
+            let head = 2 + 4;
+            let at = wrong.map(|n| n - 1 + head + if n > cut { head } else { 0 });
+            prop_assert_eq!(one_by_one(&frames.concat()), at);
+        }
+    }
+}
