@@ -26,7 +26,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) struct Server<S> {
     service: S,
     options: Rc<HttpOptions>,
-    clock: Rc<Clock>,
+    clock: Option<Rc<Clock>>,
     http1: http1::Builder,
     http2: http2::Builder<Tasks>,
 }
@@ -53,18 +53,18 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
 
 impl<S> Server<S> {
     pub(super) fn new(reactor: &Reactor, service: S, options: HttpOptions) -> Server<S> {
+        let (options, clock) = (Rc::new(options), Clock::new(reactor));
         let mut http1 = http1::Builder::new();
-        http1.auto_date_header(false).max_buf_size(options.max_head.max(8 * 1024));
+        http1.auto_date_header(clock.is_none()).max_buf_size(options.max_head.max(8 * 1024));
         if options.max_headers != 100 {
             http1.max_headers(options.max_headers);
         }
         let mut http2 = http2::Builder::new(Tasks::new(reactor));
         http2
-            .auto_date_header(false)
+            .auto_date_header(clock.is_none())
             .enable_connect_protocol()
             .max_concurrent_streams(options.max_streams)
             .max_header_list_size(u32::try_from(options.max_head).unwrap_or(u32::MAX));
-        let (options, clock) = (Rc::new(options), Clock::new(reactor));
         Server { service, options, clock, http1, http2 }
     }
 }

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::body::{Body, Outgoing};
-use super::refusal::{self, Refusal};
+use super::refusal::{self, Fields, Refusal};
 use super::watch::{Exchange, Watch};
 use crate::panics::caught;
 use crate::{Address, Reactor};
@@ -33,10 +33,10 @@ pub struct Peer(pub Address);
 pub(super) struct Handler<S> {
     service: S,
     watch: Rc<Watch>,
-    clock: Rc<Clock>,
+    clock: Option<Rc<Clock>>,
 }
 
-/// The time of day for the answers of a server, as a header.
+/// The time of day for the answers of a server, as a header: hyper knows that of the system only.
 pub(super) struct Clock {
     reactor: Reactor,
     /// And until when it holds.
@@ -44,8 +44,10 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn new(reactor: &Reactor) -> Rc<Clock> {
-        Rc::new(Clock { reactor: reactor.clone(), date: RefCell::default() })
+    /// `None` where the system's is right.
+    pub(super) fn new(reactor: &Reactor) -> Option<Rc<Clock>> {
+        let is_needed = !reactor.world().is_real_time();
+        is_needed.then(|| Rc::new(Clock { reactor: reactor.clone(), date: RefCell::default() }))
     }
 
     fn date(&self) -> HeaderValue {
@@ -67,7 +69,7 @@ impl Clock {
 }
 
 impl<S> Handler<S> {
-    pub(super) fn new(service: S, watch: &Rc<Watch>, clock: &Rc<Clock>) -> Handler<S> {
+    pub(super) fn new(service: S, watch: &Rc<Watch>, clock: &Option<Rc<Clock>>) -> Handler<S> {
         Handler { service, watch: watch.clone(), clock: clock.clone() }
     }
 }
@@ -83,7 +85,8 @@ where
     type Future = Answering<S>;
 
     fn call(&self, mut request: Request<Incoming>) -> Answering<S> {
-        let refusal = Refusal::of(&request, self.watch.max_headers());
+        let fields = Fields::of(request.headers());
+        let refusal = Refusal::of(&request, &fields, self.watch.max_headers());
         match refusal {
             Some(Refusal { why, .. }) => self.watch.tell("a request was refused", &why),
             None => {
@@ -97,19 +100,20 @@ where
         #[cfg(feature = "websocket")]
         super::websocket::Origin::note(request.extensions_mut(), &self.watch);
         let is_http1 = request.version() < Version::HTTP_2;
-        let is_chunked = is_http1 && request.headers().contains_key(header::TRANSFER_ENCODING);
+        let is_chunked = is_http1 && fields.has_coding;
         let is_old = request.version() < Version::HTTP_11;
         let is_head = request.method() == Method::HEAD;
-        let (head, incoming) = request.into_parts();
-        let (body, progress) = Body::new(incoming);
+        let mut progress = None;
+        let request = request.map(|incoming| {
+            let body;
+            (body, progress) = Body::new(incoming);
+            body
+        });
         let exchange = Some(self.watch.begin(progress));
         let clock = self.clock.clone();
-        Answering {
-            service: self.service.clone(),
-            request: Some(Request::from_parts(head, body)),
-            answer: None,
-            facts: Facts { refusal, is_http1, is_chunked, is_old, is_head, exchange, clock },
-        }
+        let facts = Facts { refusal, is_http1, is_chunked, is_old, is_head, exchange, clock };
+        let stage = Stage::Waits { service: self.service.clone(), request: Some(request) };
+        Answering { stage, facts }
     }
 }
 
@@ -124,7 +128,7 @@ struct Facts {
     is_head: bool,
     /// Until it is answered.
     exchange: Option<Exchange>,
-    clock: Rc<Clock>,
+    clock: Option<Rc<Clock>>,
 }
 
 pin_project_lite::pin_project! {
@@ -133,12 +137,19 @@ pin_project_lite::pin_project! {
     where
         S: Service<Request<Body>>,
     {
-        service: S,
-        // Until the service is ready for it.
-        request: Option<Request<Body>>,
         #[pin]
-        answer: Option<S::Future>,
+        stage: Stage<S, S::Future>,
         facts: Facts,
+    }
+}
+
+pin_project_lite::pin_project! {
+    #[project = Projected]
+    enum Stage<S, F> {
+        // The service is not ready for it.
+        Waits { service: S, request: Option<Request<Body>> },
+        Asked { #[pin] answer: F },
+        Over,
     }
 }
 
@@ -150,34 +161,37 @@ where
 {
     type Output = Result<Response<Outgoing<B>>, Infallible>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match self.facts.refusal {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = match this.facts.refusal {
             Some(refusal) => Err(refusal.status),
-            None => ready!(self.as_mut().poll_answer(cx)),
+            None => ready!(this.stage.poll_answer(cx)),
         };
-        Poll::Ready(Ok(self.project().facts.answered(answer)))
+        Poll::Ready(Ok(this.facts.answered(answer)))
     }
 }
 
-impl<S, B> Answering<S>
+impl<S, B> Stage<S, S::Future>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
 {
     /// Asks the service. Its error, or its panic, is answered with 500.
     fn poll_answer(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<B>, StatusCode>> {
-        let mut this = self.project();
         let polled = caught(|| {
-            if this.request.is_some() {
-                ready!(this.service.poll_ready(cx))?;
-                this.answer.set(this.request.take().map(|request| this.service.call(request)));
+            if let Projected::Waits { service, request } = self.as_mut().project() {
+                ready!(service.poll_ready(cx))?;
+                let answer = service.call(request.take().expect("it is asked once"));
+                self.set(Stage::Asked { answer });
             }
-            let answer = this.answer.as_mut().as_pin_mut().expect("polled until it is ready");
+            let Projected::Asked { answer } = self.as_mut().project() else {
+                unreachable!("it is polled until it is ready");
+            };
             let answered = ready!(answer.poll(cx));
-            this.answer.set(None);
+            self.set(Stage::Over);
             Poll::Ready(answered)
         });
         match polled {
@@ -199,58 +213,59 @@ impl Facts {
         answer: Result<Response<B>, StatusCode>,
     ) -> Response<Outgoing<B>> {
         let exchange = self.exchange.take().expect("answered once");
-        let (mut head, body) = match answer.and_then(|answer| framed(answer, self.is_head)) {
-            Ok(answer) if self.is_http1 => {
-                let (head, body) = answer.into_parts();
-                (head, Some(body))
-            }
-            Ok(answer) => with_content(answer, self.is_head),
-            Err(status) => {
-                let mut head = Response::new(()).into_parts().0;
-                head.status = status;
-                (head, None)
-            }
-        };
-        if !head.headers.contains_key(header::DATE) {
-            head.headers.insert(header::DATE, self.clock.date());
+        let mut answer = answer.map_or_else(bare, |answer| answer.map(Some));
+        if let Err(status) = check_length(&mut answer, self.is_head) {
+            answer = bare(status);
+        }
+        if !self.is_http1 {
+            take_content(&mut answer, self.is_head);
+        }
+        if let Some(clock) = &self.clock {
+            answer.headers_mut().entry(header::DATE).or_insert_with(|| clock.date());
         }
         let ends = (self.refusal.is_some() && self.is_http1)
             || (self.is_chunked && !exchange.has_plain_end())
             || (self.is_old
-                && body.as_ref().is_some_and(|body| body.size_hint().exact().is_none()));
+                && answer.body().as_ref().is_some_and(|body| body.size_hint().exact().is_none()));
         if ends {
-            head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             if self.is_old {
                 // Else hyper says `keep-alive` besides, if the client did.
-                head.version = Version::HTTP_10;
+                *answer.version_mut() = Version::HTTP_10;
             }
         }
-        Response::from_parts(head, Outgoing::new(body, exchange))
+        answer.map(|body| Outgoing::new(body, exchange))
     }
 }
 
-/// An answer of HTTP/2, without a body where it has none: hyper would send it. RFC 9110, 6.4.1.
-fn with_content<B: http_body::Body>(
-    answer: Response<B>,
-    is_head: bool,
-) -> (http::response::Parts, Option<B>) {
-    let (mut head, body) = answer.into_parts();
-    let is_bare = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+/// An answer of this status alone.
+fn bare<B>(status: StatusCode) -> Response<Option<B>> {
+    let mut answer = Response::new(None);
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Takes the body of an answer of HTTP/2 that has none: hyper would send it. RFC 9110, 6.4.1.
+fn take_content<B: http_body::Body>(answer: &mut Response<Option<B>>, is_head: bool) {
+    let is_bare = matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !is_head && !is_bare {
+        return;
+    }
+    let Some(body) = answer.body_mut().take() else { return };
     let length = body.size_hint().exact().filter(|length| *length > 0);
-    if let (true, Some(length)) = (is_head && !is_bare, length) {
-        head.headers.entry(header::CONTENT_LENGTH).or_insert(length.into());
+    if let (false, Some(length)) = (is_bare, length) {
+        answer.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
     }
-    (head, (!is_head && !is_bare).then_some(body))
 }
 
-/// An answer whose headers agree with its body: hyper trusts those that a service sets. RFC 9112, 6.2,
-/// and RFC 9110, 8.6.
-fn framed<B>(mut answer: Response<B>, is_head: bool) -> Result<Response<B>, StatusCode>
+/// Has the headers of an answer agree with its body: hyper trusts those that a service sets. RFC 9112,
+/// 6.2, and RFC 9110, 8.6.
+fn check_length<B>(answer: &mut Response<Option<B>>, is_head: bool) -> Result<(), StatusCode>
 where
     B: http_body::Body<Data = Bytes>,
 {
-    let Some(length) = answer.headers().get(header::CONTENT_LENGTH) else { return Ok(answer) };
-    let exact = answer.body().size_hint().exact();
+    let Some(length) = answer.headers().get(header::CONTENT_LENGTH) else { return Ok(()) };
+    let exact = answer.body().as_ref().and_then(|body| body.size_hint().exact());
     let is_number = length.as_bytes().iter().all(u8::is_ascii_digit);
     let number = length.to_str().ok().filter(|_| is_number).and_then(|text| text.parse().ok());
     if matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
@@ -262,5 +277,5 @@ where
         tracing::error!(?length, ?exact, "an HTTP service gave an answer a wrong Content-Length");
         return Err(StatusCode::INTERNAL_SERVER_ERROR);
     }
-    Ok(answer)
+    Ok(())
 }

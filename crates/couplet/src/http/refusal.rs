@@ -19,8 +19,12 @@ const fn bad(why: &'static str) -> Option<Refusal> {
 }
 
 impl Refusal {
-    pub(super) fn of<B>(request: &Request<B>, max_headers: usize) -> Option<Refusal> {
-        let refusal = of_host(request.headers(), request.version() == Version::HTTP_11);
+    pub(super) fn of<B>(
+        request: &Request<B>,
+        fields: &Fields,
+        max_headers: usize,
+    ) -> Option<Refusal> {
+        let refusal = of_host(fields, request.version() == Version::HTTP_11);
         if refusal.is_some() {
             return refusal;
         }
@@ -31,19 +35,45 @@ impl Refusal {
         of_target(request.method(), request.uri()).or_else(|| match request.version() {
             Version::HTTP_2 => of_fields(request.headers(), request.uri())
                 .or_else(|| of_count(request.headers(), max_headers)),
-            _ => of_coding(request.headers()),
+            _ if fields.has_coding => of_coding(request.headers()),
+            _ => None,
         })
     }
 }
 
+/// What matters of the fields of every request.
+#[derive(Default)]
+pub(super) struct Fields {
+    hosts: usize,
+    /// The last one, if there are several.
+    is_host_invalid: bool,
+    /// There is a Transfer-Encoding.
+    pub(super) has_coding: bool,
+}
+
+impl Fields {
+    pub(super) fn of(headers: &HeaderMap) -> Fields {
+        let mut fields = Fields::default();
+        for (name, value) in headers {
+            if name == header::HOST {
+                fields.hosts += 1;
+                fields.is_host_invalid = !is_host(value.as_bytes());
+            } else if name == header::TRANSFER_ENCODING {
+                fields.has_coding = true;
+            }
+        }
+        fields
+    }
+}
+
 /// RFC 9112, 3.2: at most one valid Host, in HTTP/1.1 exactly one.
-fn of_host(headers: &HeaderMap, is_needed: bool) -> Option<Refusal> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) if is_needed => bad("it has no Host"),
-        (Some(_), Some(_)) => bad("it has several Hosts"),
-        (Some(host), _) if !is_host(host.as_bytes()) => bad("its Host is invalid"),
-        _ => None,
+fn of_host(fields: &Fields, is_needed: bool) -> Option<Refusal> {
+    match fields.hosts {
+        0 if is_needed => bad("it has no Host"),
+        0 => None,
+        1 if fields.is_host_invalid => bad("its Host is invalid"),
+        1 => None,
+        _ => bad("it has several Hosts"),
     }
 }
 
@@ -138,20 +168,28 @@ fn is_host(bytes: &[u8]) -> bool {
 fn after_name(mut bytes: &[u8]) -> &[u8] {
     loop {
         bytes = match bytes {
+            [byte, rest @ ..] if NAME[usize::from(*byte)] => rest,
             [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 rest
             }
-            [byte, rest @ ..] if is_name(*byte) => rest,
             _ => return bytes,
         }
     }
 }
 
-/// `unreserved` or `sub-delims`: RFC 3986, 2.
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b',' | b';' | b'=')
-}
+/// Which bytes are `unreserved` or `sub-delims`: RFC 3986, 2.
+const NAME: [bool; 256] = {
+    let mut name = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        name[byte] = matches!(
+            byte as u8,
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b',' | b';' | b'='
+        );
+        byte += 1;
+    }
+    name
+};
 
 /// What stands in brackets. Nobody has defined an `IPvFuture` yet.
 fn is_ip_literal(bytes: &[u8]) -> bool {

@@ -708,7 +708,7 @@ impl Reactor {
         self.records.now()
     }
 
-    #[cfg(all(feature = "sim", any(feature = "tls", feature = "ring")))]
+    #[cfg(any(feature = "http", all(feature = "sim", any(feature = "tls", feature = "ring"))))]
     pub(crate) fn world(&self) -> &Rc<dyn World> {
         &self.records.world
     }
