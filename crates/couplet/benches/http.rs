@@ -30,7 +30,7 @@ use http_body_util::Full;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::client::Resumption;
-use secure::Folder;
+use secure::certified;
 use served::{Result, Row, Server};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -47,8 +47,8 @@ fn main() -> Result<()> {
     let (servers_cpu, load_cpu) = program::processors()?;
     servers_cpu.map(program::pin).transpose()?;
     let this = std::env::current_exe()?;
-    let folder = Folder::new()?;
-    let path = folder.0.display().to_string();
+    let folder = certified();
+    let path = folder.display().to_string();
     let start = |name, word, folder: &str| {
         Server::start(name, Command::new(&this).args(["--serve", word, folder]))
     };
@@ -56,7 +56,7 @@ fn main() -> Result<()> {
     let secure =
         [start("couplet::http", "couplet", &path)?, start("hyper, tokio-rustls", "tokio", &path)?];
     load_cpu.map(program::pin).transpose()?;
-    let trusting = secure::client(&folder.0, Resumption::in_memory_sessions(8))?;
+    let trusting = secure::client(&folder, Resumption::in_memory_sessions(8))?;
     let rows: [Row<'_>; 5] = [
         ("hello, 1 connection", &|server| requests(server, &connect, "/", 1, 1, 4000)),
         ("hello, 50 connections", &|server| requests(server, &connect, "/", 50, 1, 200)),

@@ -22,7 +22,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use secure::{Folder, client, connect};
+use secure::{certified, client, connect};
 use served::{Result, Row, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -38,13 +38,13 @@ fn main() -> Result<()> {
         return serve_tokio(Path::new(folder));
     }
     let wanted = words.into_iter().find(|word| !word.starts_with('-')).unwrap_or_default();
-    let folder = Folder::new()?;
+    let folder = certified();
     let (servers_cpu, load_cpu) = program::processors()?;
     servers_cpu.map(program::pin).transpose()?;
-    let servers = [couplet(&folder.0)?, tokio(&folder.0)?];
+    let servers = [couplet(&folder)?, tokio(&folder)?];
     load_cpu.map(program::pin).transpose()?;
-    let full = client(&folder.0, rustls::client::Resumption::disabled())?;
-    let resumed = client(&folder.0, rustls::client::Resumption::in_memory_sessions(8))?;
+    let full = client(&folder, rustls::client::Resumption::disabled())?;
+    let resumed = client(&folder, rustls::client::Resumption::in_memory_sessions(8))?;
     let rows: [Row<'_>; 6] = [
         ("message of 64 bytes", &|server| echoes(server, &full, 50, 64, 400)),
         ("message of 1 KiB", &|server| echoes(server, &full, 50, 1024, 400)),

@@ -1,8 +1,7 @@
 //! Certificates for benchmarks of TLS, clients that trust them, and the configuration of tokio's servers.
 
-use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -11,28 +10,22 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 
 use crate::served::Result;
 
+#[path = "../../tests/needed/files.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod files;
+
+use files::{Folder, SelfSigned};
+
 pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
 
 const NAME: &str = "couplet.test";
 
-/// The certificates.
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Result<Folder> {
-        let folder = std::env::temp_dir().join(format!("couplet-bench-{}", std::process::id()));
-        fs::create_dir(&folder)?;
-        let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
-        fs::write(folder.join("server.pem"), made.cert.pem())?;
-        fs::write(folder.join("server.key"), made.signing_key.serialize_pem())?;
-        Ok(Folder(folder))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// A folder with a certificate and its key.
+pub(crate) fn certified() -> Folder {
+    let (folder, made) = (Folder::new(), SelfSigned::new(NAME));
+    folder.write("server.pem", made.certificate);
+    folder.write("server.key", made.key);
+    folder
 }
 
 pub(crate) fn client(

@@ -13,33 +13,26 @@ use tower::service_fn;
 
 use crate::example::shop::router;
 use crate::example::{Places, open};
-use crate::needed::missing;
+use crate::needed::{Folder, SelfSigned, missing};
 use crate::servers::redis::Socket;
-use crate::servers::{Folder, postgres, redis};
+use crate::servers::{postgres, redis};
 use crate::{example, run};
 
 const SCHEMA: &str = include_str!("../../examples/databases/schema.sql");
 
 /// A certificate for this machine and its key, as a file, and options of clients that trust it.
 struct Certificate {
-    folder: Folder,
+    file: String,
     client: ClientOptions,
+    folder: Folder,
 }
 
 impl Certificate {
     fn new() -> Certificate {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
-        let made = made.expect("a certificate");
-        let folder = Folder::new();
-        let pem = made.cert.pem() + &made.signing_key.serialize_pem();
-        std::fs::write(folder.path().join("site.pem"), pem).expect("a file of ours");
-        let roots = Roots::from_pem(made.cert.pem().as_bytes()).expect("a certificate");
+        let (folder, made) = (Folder::new(), SelfSigned::new("localhost"));
+        let roots = Roots::from_pem(made.certificate.as_bytes()).expect("a certificate");
         let client = ClientOptions::default().tls(ClientTlsOptions::default().roots(roots));
-        Certificate { folder, client }
-    }
-
-    fn file(&self) -> String {
-        self.folder.path().join("site.pem").display().to_string()
+        Certificate { file: folder.write("site.pem", made.pem()), client, folder }
     }
 }
 
@@ -63,7 +56,7 @@ impl Rates {
             let answer = Response::builder().status(status).body(text).expect("an answer");
             async move { Ok::<_, Infallible>(answer) }
         });
-        let at = format!("tls:0:interface=127.0.0.1:cert={}", certificate.file());
+        let at = format!("tls:0:interface=127.0.0.1:cert={}", certificate.file);
         let port = reactor.serve_http(at, service)?;
         Ok(Rates { certificate, answer, asked, port })
     }
@@ -229,7 +222,7 @@ impl OpenSsl {
         use std::io::{BufRead, BufReader};
         let mut command = Command::new("openssl");
         command.args(["s_server", "-accept", "127.0.0.1:0", "-cert", "site.pem", mode]);
-        command.current_dir(certificate.folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.current_dir(&*certificate.folder).stdin(Stdio::piped()).stdout(Stdio::piped());
         let Ok(mut child) = command.arg("-key").arg("site.pem").stderr(Stdio::null()).spawn()
         else {
             missing("openssl");
@@ -260,7 +253,7 @@ fn the_rate_may_come_from_openssl() {
     let mut long = String::new();
     (0..100_000).for_each(|n| writeln!(long, "line {n:04}").expect("in memory"));
     for (name, text) in [("usd", "1.2"), ("long", &long)] {
-        std::fs::write(certificate.folder.path().join(name), text).expect("a file of ours");
+        certificate.folder.write(name, text);
     }
     let Some(files) = OpenSsl::start(&certificate, "-WWW") else { return };
     let Some(about) = OpenSsl::start(&certificate, "-www") else { return };

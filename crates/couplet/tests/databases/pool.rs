@@ -11,6 +11,7 @@ use couplet::{Deferred, Reactor, Result};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::example::pool::Pool;
+use crate::needed::SelfSigned;
 use crate::run;
 use crate::servers::postgres::Server;
 
@@ -161,12 +162,11 @@ fn connections_that_the_server_ended_are_replaced() {
 
 #[test]
 fn a_connection_is_encrypted_before_it_is_given_to_the_library() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let pem = made.cert.pem() + &made.signing_key.serialize_pem();
-    let Some(server) = Server::start_with_tls(&pem) else { return };
+    let made = SelfSigned::new("localhost");
+    let Some(server) = Server::start_with_tls(&made.pem()) else { return };
     run(async move |reactor| {
         let config: Config = server.url().parse()?;
-        let roots = Roots::from_pem(made.cert.pem().as_bytes())?;
+        let roots = Roots::from_pem(made.certificate.as_bytes())?;
         let tls = ClientTls::new(&ClientTlsOptions::default().roots(roots))?;
         let port = config.get_ports()[0];
         let mut stream = reactor.connect_stream(format!("tcp:127.0.0.1:{port}")).await?;

@@ -1,7 +1,5 @@
 //! A service that says what it was asked, over sockets, for clients that are programs.
 
-use std::path::PathBuf;
-
 use couplet::defer::DeferredEvent;
 use couplet::http::{Body, Method, Request, Response, StatusCode};
 use couplet::{Bytes, Result};
@@ -75,33 +73,4 @@ pub(crate) fn over_sockets<T: Send + 'static>(
         })
     });
     told.expect("the client ends")
-}
-
-/// A file of a test, which removes it.
-pub(crate) struct TestFile(PathBuf);
-
-impl TestFile {
-    pub(crate) fn new(name: &str, bytes: impl AsRef<[u8]>) -> TestFile {
-        let name = format!("couplet-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, bytes).expect("a temporary file");
-        TestFile(path)
-    }
-
-    /// A key and its certificate, for `localhost`.
-    pub(crate) fn certificate(name: &str) -> TestFile {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
-        let key = made.expect("a certificate");
-        TestFile::new(name, key.cert.pem() + &key.signing_key.serialize_pem())
-    }
-
-    pub(crate) fn path(&self) -> &str {
-        self.0.to_str().expect("a plain name")
-    }
-}
-
-impl Drop for TestFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }

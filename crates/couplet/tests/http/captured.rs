@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 
@@ -11,7 +10,7 @@ use couplet::Reactor;
 use couplet::sim::{Fault, Sim, Trial, Weather};
 
 use crate::determined::{secs, town};
-use crate::needed::has;
+use crate::needed::{Folder, has};
 
 /// A file in memory.
 #[derive(Clone, Default)]
@@ -40,27 +39,25 @@ fn captured(world: impl Fn(&mut Sim) -> couplet::Result<()>) -> (Vec<u8>, Vec<u8
     (packets.0.take(), keys.0.take())
 }
 
-/// A folder with the files of a world; removed when dropped.
-struct Files(std::path::PathBuf);
+/// A folder with the files of a world.
+struct Files(Folder);
 
 impl Files {
-    fn of(name: &str, (packets, keys): (Vec<u8>, Vec<u8>)) -> Files {
-        let folder = std::env::temp_dir().join(format!("couplet-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        std::fs::write(folder.join("pcap"), packets).expect("a file");
-        std::fs::write(folder.join("keys"), keys).expect("a file");
+    fn of((packets, keys): (Vec<u8>, Vec<u8>)) -> Files {
+        let folder = Folder::new();
+        folder.write("pcap", packets);
+        folder.write("keys", keys);
         Files(folder)
     }
 
     /// The values of a field, of the packets that a filter of Wireshark lets through.
     fn shown(&self, filter: &str, field: &str) -> Vec<String> {
-        let path = |name: &str| Path::new(&self.0).join(name).display().to_string();
         let output = Command::new("tshark")
-            .args(["-n", "-r", &path("pcap")])
-            .args(["-o", &format!("tls.keylog_file:{}", path("keys"))])
+            .args(["-n", "-r", &self.0.path("pcap")])
+            .args(["-o", &format!("tls.keylog_file:{}", self.0.path("keys"))])
             .args(["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"])
             .args(["-Y", filter, "-T", "fields", "-e", field])
-            .env("HOME", &self.0)
+            .env("HOME", &*self.0)
             .output()
             .expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr);
@@ -69,18 +66,12 @@ impl Files {
     }
 }
 
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn wireshark_reads_each_protocol_and_what_tls_carries() {
     if !has("tshark") {
         return;
     }
-    let files = Files::of("town", captured(town));
+    let files = Files::of(captured(town));
     let plain = files.shown("http.request && !http.upgrade", "http.request.uri");
     assert_eq!(plain.iter().filter(|uri| *uri == "/buy/7").count(), 1, "{plain:?}");
     let secure = files.shown("http2.headers.path && tcp.dstport == 443", "http2.headers.path");
@@ -102,32 +93,29 @@ fn a_refused_connect_and_a_reset_are_shown() {
     if !has("tshark") {
         return;
     }
-    let files = Files::of(
-        "resets",
-        captured(|sim| {
-            let server = sim.host("server", |reactor: &Reactor| {
-                reactor.serve("tcp:80", async |mut stream: couplet::Stream| {
-                    stream.write_all("hello").await?;
-                    stream.read(&mut [0; 100]).await?;
-                    Ok(())
-                })?;
+    let files = Files::of(captured(|sim| {
+        let server = sim.host("server", |reactor: &Reactor| {
+            reactor.serve("tcp:80", async |mut stream: couplet::Stream| {
+                stream.write_all("hello").await?;
+                stream.read(&mut [0; 100]).await?;
                 Ok(())
-            });
-            sim.host("client", |reactor: &Reactor| {
-                let inner = reactor.clone();
-                let tries = async move {
-                    assert!(inner.connect_stream("tcp:server:81").await.is_err());
-                    let mut stream = inner.connect_stream("tcp:server:80").await?;
-                    while stream.read(&mut [0; 100]).await.is_ok_and(|n| n > 0) {}
-                    Ok(())
-                };
-                reactor.spawn(tries).detach();
+            })?;
+            Ok(())
+        });
+        sim.host("client", |reactor: &Reactor| {
+            let inner = reactor.clone();
+            let tries = async move {
+                assert!(inner.connect_stream("tcp:server:81").await.is_err());
+                let mut stream = inner.connect_stream("tcp:server:80").await?;
+                while stream.read(&mut [0; 100]).await.is_ok_and(|n| n > 0) {}
                 Ok(())
-            });
-            sim.fault(secs(1), secs(0), Fault::Reset(server, 1));
-            sim.run_for(secs(2))
-        }),
-    );
+            };
+            reactor.spawn(tries).detach();
+            Ok(())
+        });
+        sim.fault(secs(1), secs(0), Fault::Reset(server, 1));
+        sim.run_for(secs(2))
+    }));
     let resets = files.shown("tcp.flags.reset == 1", "tcp.srcport");
     // A host has two addresses, and both refuse; the fault is one at each end.
     assert!(resets.len() == 4 && resets[..3] == ["81", "81", "80"], "{resets:?}");

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::error::Error;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use couplet::http::{
@@ -16,6 +15,7 @@ use couplet::{Bytes, Deferred, Protocol, Reactor, Stream, Transport};
 use tower::{Service, service_fn};
 
 use crate::kit::{beside, scripted};
+use crate::needed::{Folder, SelfSigned};
 
 const URL: &str = "http://127.0.0.1:8000";
 
@@ -239,14 +239,9 @@ pub(crate) fn secured_by<S, B>(
     B: hyper::body::Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let (process, number) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let file = std::env::temp_dir().join(format!("couplet-client-{process}-{number}.pem"));
-    let pem = made.cert.pem() + &made.signing_key.serialize_pem();
-    std::fs::write(&file, pem).expect("a temporary file");
-    let at = format!("tls:8443:cert={}:alpn=h2,http/1.1", file.display());
-    let roots = Roots::from_pem(made.cert.pem().as_bytes()).expect("a certificate");
+    let (folder, pair) = (Folder::new(), SelfSigned::new("localhost"));
+    let at = format!("tls:8443:cert={}:alpn=h2,http/1.1", folder.write("server.pem", pair.pem()));
+    let roots = Roots::from_pem(pair.certificate.as_bytes()).expect("a certificate");
     let options = ClientOptions::default().tls(ClientTlsOptions::default().roots(roots));
     let ran = couplet::testing::run(|reactor| {
         let reactor = reactor.clone();
@@ -256,7 +251,6 @@ pub(crate) fn secured_by<S, B>(
             port.stop_listening().unwrap_or_else(|| Deferred::succeed(())).await
         })
     });
-    std::fs::remove_file(file).expect("it is there");
     ran.expect("the program succeeds");
 }
 

@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
-use crate::needed::has;
+use crate::needed::{Folder, SelfSigned, has};
 
 #[path = "../../examples/axum.rs"]
 #[allow(dead_code, reason = "its main starts a server of its own")]
@@ -100,11 +100,9 @@ fn alpn_chooses_the_version() {
     if !has("curl") {
         return;
     }
-    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let pem = key.cert.pem() + &key.signing_key.serialize_pem();
-    let file = std::env::temp_dir().join(format!("couplet-http-{}.pem", std::process::id()));
-    std::fs::write(&file, pem).expect("a temporary file");
-    let endpoint = format!("tls:0:interface=127.0.0.1:cert={}:alpn=h2,http/1.1", file.display());
+    let folder = Folder::new();
+    let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
+    let endpoint = format!("tls:0:interface=127.0.0.1:cert={file}:alpn=h2,http/1.1");
     let router = Router::new().route("/", get(async || "secret\n"));
     served(&endpoint, router, async |port| {
         let to = format!("https://127.0.0.1:{port}/");
@@ -113,7 +111,6 @@ fn alpn_chooses_the_version() {
             assert_eq!(curl(&what).await, format!("secret\n{version}"), "{option}");
         }
     });
-    std::fs::remove_file(file).expect("it is there");
 }
 
 #[test]
@@ -122,32 +119,26 @@ fn bodies_come_and_go_whole() {
         return;
     }
     const MUCH: usize = 3_000_000;
-    let file = std::env::temp_dir().join(format!("couplet-body-{}", std::process::id()));
-    std::fs::write(&file, (0..MUCH).map(|at| (at % 251) as u8).collect::<Vec<_>>())
-        .expect("a file");
+    let body: Vec<u8> = (0..MUCH).map(|at| (at % 251) as u8).collect();
+    let folder = Folder::new();
+    let (data, back) = (format!("@{}", folder.write("body", &body)), folder.path("back"));
     let echo = post(async |body: axum::body::Bytes| body);
     let limit = axum::extract::DefaultBodyLimit::disable();
     let router = Router::new().route("/", echo.layer(limit));
     served(HERE, router, async |port| {
-        let (to, data) = (format!("http://127.0.0.1:{port}/"), format!("@{}", file.display()));
-        let back = file.with_extension("back");
+        let to = format!("http://127.0.0.1:{port}/");
         for version in ["--http1.1", "--http2-prior-knowledge"] {
             for way in ["Expect: 100-continue", "Transfer-Encoding: chunked", "X-Other: 1"] {
                 // Only HTTP/1.1 knows it.
                 if way.starts_with("Transfer") && version != "--http1.1" {
                     continue;
                 }
-                let out = back.to_str().expect("a plain name");
-                let said =
-                    curl(&[version, "-H", way, "--data-binary", &data, "-o", out, &to]).await;
-                assert_eq!(said, "");
-                let same = std::fs::read(&back).ok() == std::fs::read(&file).ok();
-                assert!(same, "{version} {way}");
+                let words = [version, "-H", way, "--data-binary", &data, "-o", &back, &to];
+                assert_eq!(curl(&words).await, "");
+                assert!(std::fs::read(&back).ok().as_ref() == Some(&body), "{version} {way}");
             }
         }
-        std::fs::remove_file(back).expect("it is there");
     });
-    std::fs::remove_file(file).expect("it is there");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! elsewhere is closed, one by one and all together, here and in another process.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -18,23 +17,23 @@ use couplet::{Reactor, Result};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SerialNumber};
 use tokio::time::sleep;
 
+use crate::needed::{Folder, SelfSigned};
+
 pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// The certificate of the shop, in a file with its key, and the roots that trust it. Each process makes
-/// others, of the same lengths.
-fn secured() -> &'static (PathBuf, Roots) {
-    static SECURED: OnceLock<(PathBuf, Roots)> = OnceLock::new();
+/// The certificate of the shop, and the roots that trust it. Each process makes others, of the same
+/// lengths.
+fn secured() -> &'static (SelfSigned, Roots) {
+    static SECURED: OnceLock<(SelfSigned, Roots)> = OnceLock::new();
     SECURED.get_or_init(|| {
         let mut params = CertificateParams::new(["shop".to_owned()]).expect("a name");
         params.serial_number = Some(SerialNumber::from(1));
         let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate").pem();
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        let path = path.join(format!("shop-{}.pem", std::process::id()));
-        std::fs::write(&path, certificate.clone() + &key.serialize_pem()).expect("a file");
-        (path, Roots::from_pem(certificate.as_bytes()).expect("a certificate"))
+        let roots = Roots::from_pem(certificate.as_bytes()).expect("a certificate");
+        (SelfSigned { certificate, key: key.serialize_pem() }, roots)
     })
 }
 
@@ -114,7 +113,8 @@ async fn talks(reactor: Reactor) -> Result<()> {
 }
 
 pub(crate) fn town(sim: &mut Sim) -> Result<()> {
-    let certificate = secured().0.display();
+    let folder = Folder::new();
+    let certificate = folder.write("shop.pem", secured().0.pem());
     let secure = format!("tls:443:cert={certificate}:alpn=h2,http/1.1");
     let shop = sim.host_with_tokio("shop", move |reactor| {
         reactor.serve_http("tcp:80", shop())?;

@@ -2,8 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use crate::asked::{CLEAR, TestFile, over_sockets};
-use crate::needed::has;
+use crate::asked::{CLEAR, over_sockets};
+use crate::needed::{Folder, SelfSigned, has};
 
 /// What a program says on stdout and stderr, given the server's port in place of `PORT`.
 fn said(endpoint: &str, program: &str, words: &[&str]) -> String {
@@ -15,10 +15,6 @@ fn said(endpoint: &str, program: &str, words: &[&str]) -> String {
         let all = [ended.stdout, ended.stderr].concat();
         Ok(String::from_utf8_lossy(&all).into_owned())
     })
-}
-
-fn secret(certificate: &TestFile) -> String {
-    format!("tls:0:interface=127.0.0.1:cert={}:alpn=h2,http/1.1", certificate.path())
 }
 
 /// Requests by h2load, of which each must succeed; and what it says of the protocol.
@@ -40,9 +36,10 @@ fn h2load_succeeds_in_the_clear() {
     if !has("h2load") {
         return;
     }
-    let body = TestFile::new("h2load-body", vec![b'x'; 100_000]);
+    let folder = Folder::new();
+    let body = folder.write("body", vec![b'x'; 100_000]);
     let (small, large) = ("http://127.0.0.1:PORT/a", "http://127.0.0.1:PORT/large/100000");
-    let post = ["-c", "4", "-m", "8", "-d", body.path()];
+    let post = ["-c", "4", "-m", "8", "-d", &body];
     for (url, words, count) in [
         (small, &["-c", "1", "-m", "1"][..], 100),
         (small, &["-c", "16", "-m", "100"], 10_000),
@@ -60,7 +57,7 @@ fn h2load_succeeds_in_the_clear() {
         (small, &["--h1", "-c", "16"][..], 2_000),
         (small, &["--h1", "-c", "4", "-m", "10"], 1_000),
         (large, &["--h1", "-c", "4"], 100),
-        (small, &["--h1", "-c", "4", "-d", body.path()], 100),
+        (small, &["--h1", "-c", "4", "-d", &body], 100),
     ] {
         let report = load(CLEAR, url, words, count);
         assert!(report.contains("Application protocol: http/1.1"), "{words:?}: {report}");
@@ -72,14 +69,16 @@ fn h2load_succeeds_over_tls_by_alpn() {
     if !has("h2load") {
         return;
     }
-    let certificate = TestFile::certificate("h2load.pem");
+    let folder = Folder::new();
+    let file = folder.write("server.pem", SelfSigned::new("localhost").pem());
+    let secret = format!("tls:0:interface=127.0.0.1:cert={file}:alpn=h2,http/1.1");
     let url = "https://localhost:PORT/a";
     for (words, count, protocol) in [
         (&["-c", "8", "-m", "50"][..], 2_000, "h2"),
         (&["--h1", "-c", "8"], 500, "http/1.1"),
         (&["--npn-list=http/1.1,h2", "-c", "2"], 50, "h2"),
     ] {
-        let report = load(&secret(&certificate), url, words, count);
+        let report = load(&secret, url, words, count);
         assert!(report.contains(&format!("Application protocol: {protocol}\n")), "{report}");
     }
 }
@@ -99,8 +98,8 @@ fn nghttp_gets_and_posts() {
     assert!(frames.iter().all(|frame| report.contains(frame)), "{report}");
     assert!(!report.contains("RST_STREAM") && !report.contains("recv GOAWAY"), "{report}");
 
-    let body = TestFile::new("nghttp-body", vec![b'y'; 3_000_000]);
-    let post = format!("--data={}", body.path());
+    let folder = Folder::new();
+    let post = format!("--data={}", folder.write("body", vec![b'y'; 3_000_000]));
     for (words, wanted) in [
         (&[][..], "GET /a 0"),
         (&["--no-dep"], "GET /a 0"),

@@ -1,10 +1,9 @@
 //! Endpoint strings of TLS: contract row 85.
 
-use std::path::PathBuf;
-
 use couplet::endpoints::{EndpointError, client_from_string, quote, server_from_string};
 use couplet::{Loop, Protocol, Transport};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+use crate::needed::{Folder, SelfSigned};
 
 struct Echo;
 
@@ -15,34 +14,20 @@ impl Protocol for Echo {
 }
 
 /// A folder with a certificate for localhost, its key, and another key.
-struct Files(PathBuf);
+struct Files(Folder);
 
 impl Files {
-    fn new(name: &str) -> Files {
-        let folder = std::env::temp_dir().join(format!("couplet-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let pair = || generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let CertifiedKey { cert, signing_key } = pair();
-        let files = Files(folder);
-        for (name, text) in [
-            ("cert.pem", cert.pem()),
-            ("key.pem", signing_key.serialize_pem()),
-            ("other.pem", pair().signing_key.serialize_pem()),
-        ] {
-            std::fs::write(files.0.join(name), text).unwrap();
-        }
-        files
+    fn new() -> Files {
+        let (folder, pair) = (Folder::new(), SelfSigned::new("localhost"));
+        folder.write("cert.pem", pair.certificate);
+        folder.write("key.pem", pair.key);
+        folder.write("other.pem", SelfSigned::new("localhost").key);
+        Files(folder)
     }
 
     /// Puts the folder in front of each file's name.
     fn fill(&self, text: &str) -> String {
-        text.replace('$', &format!("{}/", quote(self.0.to_str().unwrap())))
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        text.replace('$', &quote(&self.0.path("")))
     }
 }
 
@@ -93,7 +78,7 @@ fn an_error_in_a_tls_endpoint_shows_its_place() {
 
 #[test]
 fn c85_a_tls_configuration_that_cannot_work_fails_the_listen_or_the_connect() {
-    let files = Files::new("c85");
+    let files = Files::new();
     let mut l = Loop::new().unwrap();
     let reactor = l.reactor();
     let good = files.fill("tls:0:interface=127.0.0.1:cert=$cert.pem:key=$key.pem");

@@ -123,13 +123,13 @@ mod real {
     use couplet::Loop;
 
     use super::*;
-    use crate::unix::Folder;
+    use crate::needed::Folder;
 
     #[test]
     fn c129a_a_lock_is_a_file_that_its_holder_removes() {
         let (folder, l) = (Folder::new(), Loop::new().expect("a loop"));
-        let lock = FilesystemLock::new(&l.reactor(), folder.path("poems.lock"));
-        assert_eq!(lock.path(), folder.path("poems.lock"));
+        let lock = FilesystemLock::new(&l.reactor(), folder.join("poems.lock"));
+        assert_eq!(lock.path(), folder.join("poems.lock"));
         let guard = held(&lock);
         assert_eq!(folder.names(), ["poems.lock"]);
         assert!(!is_free(&lock) && !is_free(&lock.clone()));
@@ -141,7 +141,7 @@ mod real {
     #[test]
     fn c129a_an_error_names_the_path() {
         let (folder, l) = (Folder::new(), Loop::new().expect("a loop"));
-        let lock = FilesystemLock::new(&l.reactor(), folder.path("none/poems.lock"));
+        let lock = FilesystemLock::new(&l.reactor(), folder.join("none/poems.lock"));
         let error = lock.try_lock().unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
         assert!(error.to_string().contains("none/poems.lock"), "{error}");
@@ -152,10 +152,10 @@ mod real {
     fn c129a_what_is_no_lock_file_is_refused_and_left_as_it_is() {
         let (folder, l) = (Folder::new(), Loop::new().expect("a loop"));
         let [data, to_data, to_nothing, below] =
-            ["poems.db", "to_data", "to_nothing", "below"].map(|name| folder.path(name));
+            ["poems.db", "to_data", "to_nothing", "below"].map(|name| folder.join(name));
         std::fs::write(&data, "a poem").expect("a file");
         std::os::unix::fs::symlink(&data, &to_data).expect("a link");
-        std::os::unix::fs::symlink(folder.path("none"), &to_nothing).expect("a link");
+        std::os::unix::fs::symlink(folder.join("none"), &to_nothing).expect("a link");
         std::fs::create_dir(&below).expect("a folder");
         for path in [&data, &to_data, &to_nothing, &below] {
             let lock = FilesystemLock::new(&l.reactor(), path);
@@ -194,7 +194,7 @@ mod real {
             return hold_here(Path::new(&path));
         }
         let (folder, mut l) = (Folder::new(), Loop::new().expect("a loop"));
-        let path = folder.path("poems.lock");
+        let path = folder.join("poems.lock");
         let test = "filesystem_lock::real::c129a_a_process_that_dies_leaves_no_lock";
         let child = Command::new(std::env::current_exe().expect("a path"))
             .args(["--exact", test, "--nocapture"])

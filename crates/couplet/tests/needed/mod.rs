@@ -1,13 +1,17 @@
-//! What tests need of the machine: programs, and packages of Python. What is missing is a skip that a
-//! developer sees, and a failure in CI.
+//! What tests need of the machine: programs, packages of Python, and folders. What is missing is a skip
+//! that a developer sees, and a failure in CI.
 
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test uses a part")]
+
+mod files;
 
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+pub(crate) use files::{Folder, SelfSigned};
 
 /// Says that a test is skipped, because there is no `what`; in CI panics.
 pub(crate) fn missing(what: impl Display) {

@@ -7,38 +7,11 @@ pub(crate) mod redis;
 
 #[cfg(unix)]
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use std::process::Child;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(unix)]
 use rustix::process::{Pid, Signal, getuid, kill_process};
-
-/// A folder of its own, removed when dropped.
-pub(crate) struct Folder(PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Folder {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Not in the target folder: the path of a UNIX socket must be short.
-        let name = format!("databases-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).expect("a folder");
-        Folder(path)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The user and the group for servers that refuse to be root.
 #[cfg(unix)]

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use super::{Folder, end, on_free_port, unprivileged, wait_for};
-use crate::needed::missing;
+use super::{end, on_free_port, unprivileged, wait_for};
+use crate::needed::{Folder, missing};
 
 /// A running server, on a UNIX socket in its folder, and on a TCP port if it is told to.
 pub(crate) struct Server {
@@ -69,7 +69,7 @@ impl Server {
         match self.port {
             Some(port) => format!("postgres://couplet@127.0.0.1:{port}/postgres"),
             None => {
-                let folder = self.folder.path().display().to_string().replace('/', "%2F");
+                let folder = self.folder.display().to_string().replace('/', "%2F");
                 format!("postgres://couplet@{folder}/postgres")
             }
         }
@@ -90,7 +90,7 @@ fn made() -> Option<(PathBuf, Folder)> {
     };
     let folder = Folder::new();
     if let Some((user, group)) = unprivileged() {
-        chown(folder.path(), Some(user), Some(group)).expect("root may");
+        chown(&*folder, Some(user), Some(group)).expect("root may");
     }
     let mut init = command(&programs, &folder, "initdb");
     init.args(["--no-sync", "--auth=trust", "--username=couplet", "--pgdata=data"]);
@@ -99,9 +99,9 @@ fn made() -> Option<(PathBuf, Folder)> {
     Some((programs, folder))
 }
 
-fn command(programs: &Path, folder: &Folder, program: &str) -> Command {
+fn command(programs: &Path, folder: &Path, program: &str) -> Command {
     let mut command = Command::new(programs.join(program));
-    command.current_dir(folder.path()).env("LC_ALL", "C").stdin(Stdio::null());
+    command.current_dir(folder).env("LC_ALL", "C").stdin(Stdio::null());
     if let Some((user, group)) = unprivileged() {
         command.uid(user).gid(group);
     }
@@ -109,8 +109,8 @@ fn command(programs: &Path, folder: &Folder, program: &str) -> Command {
 }
 
 /// A file that only the server may read.
-fn write_secret(folder: &Folder, name: &str, text: &str) {
-    let path = folder.path().join(name);
+fn write_secret(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
     std::fs::write(&path, text).expect("a folder of ours");
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
     if let Some((user, group)) = unprivileged() {
@@ -120,7 +120,7 @@ fn write_secret(folder: &Folder, name: &str, text: &str) {
 
 fn serve(
     programs: &Path,
-    folder: &Folder,
+    folder: &Path,
     port: Option<u16>,
     options: &[&str],
 ) -> Result<Child, String> {
@@ -131,7 +131,7 @@ fn serve(
         None => serve.args(["-c", "listen_addresses="]),
     };
     serve.args(options.iter().flat_map(|option| ["-c", option]));
-    serve.arg("-c").arg(format!("unix_socket_directories={}", folder.path().display()));
+    serve.arg("-c").arg(format!("unix_socket_directories={}", folder.display()));
     let child = serve.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut child = child.expect("it starts");
     let ready = wait_for("ready to accept connections", child.stderr.take().expect("piped"));

@@ -1,12 +1,12 @@
 //! Redis.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use super::{Folder, end, on_free_port, signal, wait_for};
-use crate::needed::missing;
+use super::{end, on_free_port, signal, wait_for};
+use crate::needed::{Folder, missing};
 
 /// Where a server listens.
 #[derive(Clone, Copy)]
@@ -46,7 +46,7 @@ impl Server {
     }
 
     fn socket(&self) -> PathBuf {
-        self.folder.path().join("redis")
+        self.folder.join("redis")
     }
 
     /// Ends it without a warning.
@@ -77,12 +77,12 @@ impl Drop for Server {
     }
 }
 
-fn serve(folder: &Folder, port: Option<u16>) -> Result<Child, String> {
+fn serve(folder: &Path, port: Option<u16>) -> Result<Child, String> {
     let mut serve = Command::new("redis-server");
-    serve.current_dir(folder.path()).args(["--save", "", "--appendonly", "no"]);
+    serve.current_dir(folder).args(["--save", "", "--appendonly", "no"]);
     serve.args(["--bind", "127.0.0.1", "--port", &port.unwrap_or(0).to_string()]);
     if port.is_none() {
-        serve.arg("--unixsocket").arg(folder.path().join("redis"));
+        serve.arg("--unixsocket").arg(folder.join("redis"));
     }
     let child = serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut child = child.expect("it starts");

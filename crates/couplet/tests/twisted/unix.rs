@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use couplet::{By, Protocol, Reason, Transport};
 
 use crate::meeting::{End, Listener, Over, in_both_directions, meet_over};
+use crate::needed::Folder;
 
 /// Writes to the descriptor that it is passed, then passes the writing end of a pipe.
 struct Passing {
@@ -42,12 +43,11 @@ impl Protocol for Passing {
 #[test]
 fn descriptors_are_passed_to_twisted_and_from_it() {
     in_both_directions(|at: Listener| {
-        let path =
-            std::env::temp_dir().join(format!("couplet-twisted-{}-{at:?}", std::process::id()));
-        let path = path.to_str().expect("a plain name");
+        let folder = Folder::new();
+        let path = folder.path("socket");
         let (mut reader, writer): (PipeReader, _) = std::io::pipe().expect("a pipe");
         let ours = Some(OwnedFd::from(writer));
-        let met = meet_over(at, &Over::Unix(path), "descriptors", |_, end| Passing {
+        let met = meet_over(at, &Over::Unix(&path), "descriptors", |_, end| Passing {
             ours,
             passed: 0,
             text: Vec::new(),
@@ -59,6 +59,6 @@ fn descriptors_are_passed_to_twisted_and_from_it() {
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("every copy is closed");
         assert_eq!(text, "from Twisted");
-        assert!(!std::fs::exists(path).expect("a folder"), "whoever listened has removed it");
+        assert_eq!(folder.names(), [""; 0], "whoever listened has removed it");
     });
 }

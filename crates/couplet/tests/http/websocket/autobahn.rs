@@ -15,7 +15,7 @@ use couplet::http::websocket::{WebSocketOptions, WebSocketRequest, code};
 use couplet::{Reactor, Result};
 
 use super::kit::{echo, secs, serve};
-use crate::needed::{missing, skipped};
+use crate::needed::{Folder, missing, skipped};
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/websocket");
 
@@ -54,32 +54,29 @@ fn set_up() -> Option<(PathBuf, PathBuf)> {
 /// A run of the suite; killed when dropped.
 struct Run {
     child: Child,
-    folder: PathBuf,
+    _folder: Folder,
 }
 
 impl Run {
     fn start(mode: &str, peer: &str) -> Run {
         let (python, suite) = suite().expect("it was checked");
-        let folder = std::env::temp_dir().join(format!("couplet-{mode}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a temporary folder");
-        let spec = folder.join("spec.json");
+        let folder = Folder::new();
         let outdir = folder.display();
         let text = format!(
             r#"{{"outdir": "{outdir}", {peer}, "cases": ["*"],
                 "exclude-cases": ["12.*", "13.*"], "exclude-agent-cases": {{}}}}"#
         );
-        std::fs::write(&spec, text).expect("a temporary file");
         let child = Command::new(python)
             .arg(format!("{HERE}/autobahn.py"))
             .arg(mode)
-            .arg(spec)
+            .arg(folder.write("spec.json", text))
             .env("PYTHONPATH", suite)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the suite starts");
-        Run { child, folder }
+        Run { child, _folder: folder }
     }
 
     /// Waits for its end, and returns what it found.
@@ -100,7 +97,6 @@ impl Drop for Run {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -4,6 +4,7 @@ use couplet::http::websocket::{HandshakeError, WebSocketOptions, WebSocketReques
 use couplet::{Reactor, Result, Stream};
 
 use super::kit::*;
+use crate::needed::{Folder, SelfSigned};
 
 /// The status of the answer to a handshake, and its head.
 async fn answered(reactor: &Reactor, head: &str) -> Result<(u16, String)> {
@@ -209,11 +210,8 @@ fn a_server_that_never_answers_is_given_up() {
 
 #[test]
 fn a_websocket_over_tls_is_one() {
-    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let pem = key.cert.pem() + &key.signing_key.serialize_pem();
-    let file = std::env::temp_dir().join(format!("couplet-wss-{}.pem", std::process::id()));
-    std::fs::write(&file, pem).expect("a temporary file");
-    let path = file.display().to_string();
+    let folder = Folder::new();
+    let path = folder.write("server.pem", SelfSigned::new("localhost").pem());
     let ran = couplet::testing::run(move |reactor| {
         let reactor = reactor.clone();
         reactor.clone().spawn(async move {
@@ -231,6 +229,5 @@ fn a_websocket_over_tls_is_one() {
             port.stop_listening().expect("it listens").await
         })
     });
-    std::fs::remove_file(file).expect("it is there");
     ran.expect("the program succeeds");
 }

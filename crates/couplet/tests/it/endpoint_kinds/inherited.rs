@@ -8,11 +8,12 @@ use std::os::unix::net::UnixListener;
 use couplet::Loop;
 use couplet::endpoints::{EndpointError, FdServer};
 
-use super::{Echo, Folder, ask};
+use super::{Echo, ask};
+use crate::needed::Folder;
 
 #[test]
 fn c145_fd_listens_on_an_inherited_socket_again_and_again() {
-    let folder = Folder::new("fd");
+    let folder = Folder::new();
     let path = folder.path("socket");
     let (tcp, unix) =
         (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(&path).unwrap());

@@ -13,7 +13,8 @@ use couplet::layers::SingleBytes;
 use couplet::services::ClientService;
 use couplet::{ConnectError, Deferred, Loop, Port, Reactor, Transport};
 
-use super::{Echo, Folder, ask};
+use super::{Echo, ask};
+use crate::needed::Folder;
 
 /// Finds the port after a while, as a lookup of SRV records does.
 #[derive(Clone, Debug)]
@@ -181,7 +182,7 @@ impl fmt::Display for Around {
 
 #[test]
 fn a_factory_of_the_users_may_wrap_the_erased_one() {
-    let folder = Folder::new("around");
+    let folder = Folder::new();
     register_server("around", |_: &mut Parts| Ok(Around)).unwrap();
     for (text, connect, works) in [
         ("around", "@", true),
@@ -192,7 +193,7 @@ fn a_factory_of_the_users_may_wrap_the_erased_one() {
         ("log:around:file=$traffic.pcap", "@", true),
     ] {
         let mut l = Loop::new().unwrap();
-        let text = text.replace('$', &format!("{}/", folder.0.display()));
+        let text = text.replace('$', &format!("{}/", folder.display()));
         let port = l.reactor().listen(&text, Echo::default).unwrap();
         let at = format!("127.0.0.1:{}", port.host().port().unwrap());
         let answer = ask(&mut l, connect.replace('@', &at));

@@ -3,18 +3,19 @@
 use couplet::endpoints::{TcpClient, TcpServer, TlsClient, TlsServer, register_client};
 use couplet::{Address, Loop};
 
-use super::{Echo, Folder, ask};
+use super::{Echo, ask};
+use crate::needed::Folder;
 use crate::secure::authority::Authority;
 
 /// A folder with certificates of one authority.
-fn files(name: &str) -> Folder {
-    let (folder, authority) = (Folder::new(name), Authority::new());
+fn files() -> Folder {
+    let (folder, authority) = (Folder::new(), Authority::new());
     let (site, other) =
         (authority.pem("localhost", |_| {}), authority.pem("other.example", |_| {}));
     folder.write("ca.pem", authority.certificate());
     folder.write("site.pem", &site);
-    folder.write("client.pem", &authority.pem("client", |_| {}));
-    folder.write("stranger.pem", &Authority::new().pem("client", |_| {}));
+    folder.write("client.pem", authority.pem("client", |_| {}));
+    folder.write("stranger.pem", Authority::new().pem("client", |_| {}));
     for (folder_name, file, text) in [
         ("sni", "localhost.pem", &*site),
         ("sni", "other.example.pem", &*other),
@@ -22,7 +23,6 @@ fn files(name: &str) -> Folder {
         ("cas", "broken.pem", "not a certificate"),
         ("cas", "README", "nor this"),
     ] {
-        std::fs::create_dir_all(folder.path(folder_name)).unwrap();
         folder.write(&format!("{folder_name}/{file}"), text);
     }
     folder
@@ -31,7 +31,7 @@ fn files(name: &str) -> Folder {
 /// Listens on the first string and connects to the second, in which `@` is the port's address and `$`
 /// the folder in both. The answer, or the error.
 fn try_with(folder: &Folder, listen: &str, connect: &str) -> Result<Echo, String> {
-    let fill = |text: &str| text.replace('$', &format!("{}/", folder.0.display()));
+    let fill = |text: &str| text.replace('$', &format!("{}/", folder.display()));
     let (mut l, echo) = (Loop::new().unwrap(), Echo::default());
     let ours = echo.clone();
     let port = l.reactor().listen(fill(listen), move || ours.clone());
@@ -44,7 +44,7 @@ fn try_with(folder: &Folder, listen: &str, connect: &str) -> Result<Echo, String
 
 #[test]
 fn c145_tls_stands_before_another_endpoint_in_any_order() {
-    let folder = files("tls-order");
+    let folder = files();
     const SITE: &str = "127.0.0.1:0:cert=$site.pem";
     const TRUST: &str = "@:ca=$ca.pem:servername=localhost";
     // The same order on both sides works; each end sees what is inside.
@@ -80,7 +80,7 @@ fn c145_tls_stands_before_another_endpoint_in_any_order() {
 
 #[test]
 fn tls_asks_for_what_its_keywords_say() {
-    let folder = files("tls-keywords");
+    let folder = files();
     const SITE: &str = "tls:127.0.0.1:0:cert=$site.pem";
     const TRUST: &str = "tls:@:ca=$ca.pem:servername=localhost";
     for (listen, connect, works) in [
@@ -125,7 +125,7 @@ fn tls_asks_for_what_its_keywords_say() {
 
 #[test]
 fn an_empty_folder_of_certificates_is_an_error() {
-    let folder = files("tls-empty");
+    let folder = files();
     std::fs::create_dir_all(folder.path("none")).unwrap();
     for connect in ["tls:@:ca=$none", "tls:@:ca=$nowhere"] {
         let error = try_with(&folder, "tls:127.0.0.1:0:cert=$site.pem", connect).map(|_| ());
@@ -136,11 +136,11 @@ fn an_empty_folder_of_certificates_is_an_error() {
 
 #[test]
 fn a_chain_may_be_in_a_file_of_its_own() {
-    let folder = Folder::new("tls-chain");
+    let folder = Folder::new();
     let root = Authority::new();
     let middle = root.middle();
     folder.write("ca.pem", root.certificate());
-    folder.write("site.pem", &middle.pem("localhost", |_| {}));
+    folder.write("site.pem", middle.pem("localhost", |_| {}));
     folder.write("middle.pem", middle.certificate());
     const TRUST: &str = "tls:@:ca=$ca.pem:servername=localhost";
     const SITE: &str = "tls:127.0.0.1:0:cert=$site.pem";
@@ -157,7 +157,7 @@ fn a_chain_may_be_in_a_file_of_its_own() {
 
 #[test]
 fn tls_takes_the_name_of_the_certificate_from_what_it_stands_before() {
-    let folder = files("tls-name");
+    let folder = files();
     let file = |name: &str| folder.path(name);
     let mut l = Loop::new().unwrap();
     let server = TcpServer::new(([127, 0, 0, 1], 0).into());
@@ -177,7 +177,7 @@ fn tls_takes_the_name_of_the_certificate_from_what_it_stands_before() {
         Ok(TcpClient::new("localhost", number))
     })
     .unwrap();
-    let rest = format!("ca={0}/ca.pem:cert={0}/client.pem:alpn=x", folder.0.display());
+    let rest = format!("ca={0}/ca.pem:cert={0}/client.pem:alpn=x", folder.display());
     for text in ["tls:named", "tls:log:named", "tls:endpoint=named"] {
         assert_eq!(ask(&mut l, format!("{text}:{rest}")).unwrap(), b"hello", "{text}");
     }

@@ -13,7 +13,8 @@ use couplet::layers::{LogForm, ProxyHeader, ProxyVersion};
 use couplet::testing::MemoryReactor;
 use couplet::{Address, Loop, Protocol, Transport};
 
-use super::{Echo, Folder, ask};
+use super::{Echo, ask};
+use crate::needed::Folder;
 
 fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
@@ -130,7 +131,7 @@ fn haproxy_writes_the_addresses_of_the_connection() {
 #[cfg(unix)]
 fn haproxy_works_on_a_unix_socket() {
     for version in ["1", "2"] {
-        let (folder, mut l) = (Folder::new(&format!("haproxy{version}")), Loop::new().unwrap());
+        let (folder, mut l) = (Folder::new(), Loop::new().unwrap());
         let path = folder.path("socket");
         let text = format!("haproxy:unix:{path}:trusted=10.0.0.1");
         let port = l.reactor().listen(&text, Echo::default).unwrap();
@@ -208,7 +209,7 @@ fn conversation(text: &str) {
 
 #[test]
 fn log_writes_lines_to_the_end_of_a_file() {
-    let folder = Folder::new("log-lines");
+    let folder = Folder::new();
     for (form, first) in [
         ("", r"> hello\r\n"),
         (":form=hex", "> 00000000  68 65 6c 6c 6f 0d 0a"),
@@ -229,7 +230,7 @@ fn log_writes_lines_to_the_end_of_a_file() {
 
 #[test]
 fn log_writes_a_capture_and_continues_it() {
-    let folder = Folder::new("log-pcap");
+    let folder = Folder::new();
     let file = folder.path("traffic.pcap");
     conversation(&format!("log:7777:file={file}"));
     let once = std::fs::read(&file).unwrap();
@@ -259,7 +260,7 @@ fn log_writes_a_capture_and_continues_it() {
 
 #[test]
 fn wrappers_nest_and_the_last_is_next_to_the_socket() {
-    let folder = Folder::new("order");
+    let folder = Folder::new();
     for (text, sees_header) in [("log:haproxy:7777", false), ("haproxy:log:7777", true)] {
         let file = folder.path("log");
         let mut memory = MemoryReactor::new();

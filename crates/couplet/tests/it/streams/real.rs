@@ -13,14 +13,13 @@ use std::time::Duration;
 
 use couplet::defer::list;
 use couplet::{Address, Loop, Result, Stream};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::unix::Folder;
+use crate::needed::{Folder, SelfSigned};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,15 +43,14 @@ struct Ground {
 impl Ground {
     fn new(kind: Kind) -> Ground {
         let folder = Folder::new();
-        let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        std::fs::write(folder.path("cert.pem"), cert.pem()).expect("a file");
-        std::fs::write(folder.path("key.pem"), signing_key.serialize_pem()).expect("a file");
+        let pair = SelfSigned::new("localhost");
+        folder.write("cert.pem", pair.certificate);
+        folder.write("key.pem", pair.key);
         Ground { l: Loop::new().expect("a loop"), kind, folder }
     }
 
     fn path(&self, name: &str) -> String {
-        self.folder.path(name).to_str().expect("our own name").to_owned()
+        self.folder.path(name)
     }
 
     /// Serves with this handler. A failure of the handler ends its connection.
@@ -67,7 +65,7 @@ impl Ground {
             ),
         };
         let port = self.l.reactor().serve(endpoint, handle).expect("a free port");
-        let certificate = (self.kind == Kind::Tls).then(|| self.folder.path("cert.pem"));
+        let certificate = (self.kind == Kind::Tls).then(|| self.folder.join("cert.pem"));
         Target { address: port.host(), certificate }
     }
 

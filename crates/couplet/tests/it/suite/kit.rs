@@ -203,7 +203,7 @@ impl Kit {
             ticking: None,
             ends: RefCell::default(),
             #[cfg(unix)]
-            folder: self.has_sockets().then(crate::unix::Folder::new),
+            folder: self.has_sockets().then(crate::needed::Folder::new),
             paths: Cell::new(0),
         }
     }
@@ -225,7 +225,7 @@ pub(crate) struct Rig {
     ends: RefCell<Vec<A>>,
     /// For the files of UNIX sockets.
     #[cfg(unix)]
-    folder: Option<crate::unix::Folder>,
+    folder: Option<crate::needed::Folder>,
     /// How many paths were given out.
     paths: Cell<u32>,
 }
@@ -345,7 +345,7 @@ impl Rig {
         let name = format!("{}.sock", self.paths.get());
         #[cfg(unix)]
         if let Some(folder) = &self.folder {
-            return UnixAddress::from(folder.path(&name)).into();
+            return UnixAddress::from(folder.join(&name)).into();
         }
         UnixAddress::from(name).into()
     }

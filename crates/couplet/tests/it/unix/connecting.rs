@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use couplet::testing::success_of;
 use couplet::{Address, ConnectError, UnixAddress};
 
-use super::Folder;
+use crate::needed::Folder;
 use crate::suite::kit::Kit;
 use crate::suite::recorder::{Maker, On, Script};
 
@@ -15,20 +15,20 @@ fn a_connect_to_no_socket_fails_with_the_systems_error() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
     let failure = |rig: &mut crate::suite::kit::Rig, name: &str| {
         let a = rig.end();
-        rig.reactor.connect_unix(folder.path(name), Maker::new(&a.log, |_| None));
+        rig.reactor.connect_unix(folder.join(name), Maker::new(&a.log, |_| None));
         rig.until("a failure", || a.log.has("client_connection_failed"));
         a.log.entries()[2].clone()
     };
     let failed = |text: &str| format!("client_connection_failed(Failed({text}))");
     assert_eq!(failure(&mut rig, "nothing"), failed("no such file or directory"));
-    drop(UnixListener::bind(folder.path("stale")).expect("a free path"));
+    drop(UnixListener::bind(folder.join("stale")).expect("a free path"));
     assert_eq!(failure(&mut rig, "stale"), failed(&ConnectError::Refused.to_string()));
 }
 
 #[test]
 fn a_connect_waits_while_the_queue_of_the_port_is_full() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
-    let path = folder.path("port");
+    let path = folder.join("port");
     let address = socket2::SockAddr::unix(&path).expect("a short path");
     let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
     let listener = listener.expect("a socket");
@@ -63,7 +63,7 @@ fn c51a_unix_sockets_are_adopted_too() {
     let mut answer = [0; 6];
     theirs.read_exact(&mut answer).expect("an answer");
     // A port, whose file stays its maker's.
-    let path = folder.path("port");
+    let path = folder.join("port");
     let listener = UnixListener::bind(&path).expect("a free path");
     let log = a.log.clone();
     let port = rig.reactor.adopt_port(listener, Maker::new(&log, |_| None)).expect("it listens");
@@ -82,7 +82,7 @@ fn c64_options_of_tcp_do_nothing() {
     let mut plays = Some(a.plays(Script::new()));
     let options = couplet::ListenOptions::default().reuse_port(true).no_delay(true);
     let port =
-        rig.reactor.listen_unix_with(folder.path("port"), options, move |_: &Address| plays.take());
+        rig.reactor.listen_unix_with(folder.join("port"), options, move |_: &Address| plays.take());
     let b = rig.peer(&port.expect("a free path"));
     rig.until("connection_made", || a.is_made());
     let ((), lines) = crate::logged::logged(|| {

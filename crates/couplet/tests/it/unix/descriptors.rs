@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use couplet::{Address, Protocol, Reason, Transport};
 
-use super::Folder;
+use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig, Role};
 use crate::suite::recorder::Script;
 
@@ -81,10 +81,10 @@ fn pair(rig: &mut Rig, on: impl FnMut(&Transport) + 'static) -> (Transport, Seen
     let (a, seen) = (rig.end(), Seen::default());
     let mut keeper = Some(Keeper(seen.clone(), Box::new(on)));
     let path = Folder::new();
-    let port = rig.reactor.listen_unix(path.path("port"), move |_: &Address| keeper.take());
+    let port = rig.reactor.listen_unix(path.join("port"), move |_: &Address| keeper.take());
     port.expect("a free path");
     let mut plays = Some(a.plays(Script::new()));
-    rig.reactor.connect_unix(path.path("port"), move |_: &Address| plays.take());
+    rig.reactor.connect_unix(path.join("port"), move |_: &Address| plays.take());
     rig.until("connection_made", || a.is_made());
     (a.transport(), seen)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use couplet::{Address, ListenError, ListenOptions, Port, UnixAddress};
 
-use super::Folder;
+use crate::needed::Folder;
 use crate::suite::kit::{Kit, Rig};
 use crate::suite::recorder::{On, Script};
 
@@ -50,7 +50,7 @@ fn stop(rig: &mut Rig, port: &Port) {
 #[test]
 fn c161_a_port_sets_the_mode_of_its_path() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
-    let (all, owner) = (folder.path("all"), folder.path("owner"));
+    let (all, owner) = (folder.join("all"), folder.join("owner"));
     let _all = listen(&rig, &all);
     let options = ListenOptions::default().mode(0o600);
     let port = try_listen(&rig, &owner, options).expect("a free path");
@@ -63,7 +63,7 @@ fn c161_a_port_sets_the_mode_of_its_path() {
 #[test]
 fn c161_a_port_gives_its_path_to_an_owner() {
     let (rig, folder) = (Kit::mio().rig(), Folder::new());
-    let path = folder.path("port");
+    let path = folder.join("port");
     let is_root = rustix::process::geteuid().is_root();
     let (user, group) = match is_root {
         true => (65534, 65533),
@@ -74,7 +74,7 @@ fn c161_a_port_gives_its_path_to_an_owner() {
     let file = std::fs::symlink_metadata(&path).expect("a socket");
     assert_eq!((file.uid(), file.gid()), (user, group));
     if !is_root {
-        let error = try_listen(&rig, &folder.path("root"), ListenOptions::default().owner(0));
+        let error = try_listen(&rig, &folder.join("root"), ListenOptions::default().owner(0));
         assert!(error.is_err(), "files are given away by root only");
         assert_eq!(folder.names(), ["port", "port.lock"], "nothing is left of it");
     }
@@ -83,7 +83,7 @@ fn c161_a_port_gives_its_path_to_an_owner() {
 #[test]
 fn c161_the_path_is_removed_when_the_port_closes() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
-    let path = folder.path("port");
+    let path = folder.join("port");
     let port = listen(&rig, &path);
     rig.turn();
     assert_eq!(folder.names(), ["port", "port.lock"]);
@@ -94,7 +94,7 @@ fn c161_the_path_is_removed_when_the_port_closes() {
     rig.turn();
     answers(&mut rig, UnixStream::connect(&path).expect("it listens"));
     // At the end of the loop too, served or not.
-    let unserved = listen(&rig, &folder.path("unserved"));
+    let unserved = listen(&rig, &folder.join("unserved"));
     drop((rig, unserved));
     assert!(folder.names().is_empty(), "{:?}", folder.names());
 }
@@ -102,7 +102,7 @@ fn c161_the_path_is_removed_when_the_port_closes() {
 #[test]
 fn c161_a_path_that_somebody_else_has_taken_stays() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
-    let path = folder.path("port");
+    let path = folder.join("port");
     let options = ListenOptions::default().lock_file(false);
     let port = try_listen(&rig, &path, options).expect("a free path");
     rig.turn();
@@ -123,20 +123,20 @@ fn leave(path: &Path, lock: bool) {
 #[test]
 fn c161_a_stale_socket_is_replaced_when_its_lock_shows_that_its_owner_has_exited() {
     let (mut rig, folder) = (Kit::mio().rig(), Folder::new());
-    let path = folder.path("port");
+    let path = folder.join("port");
     leave(&path, true);
     let port = listen(&rig, &path);
     answers(&mut rig, UnixStream::connect(&path).expect("it listens"));
     stop(&mut rig, &port);
     assert!(folder.names().is_empty(), "{:?}", folder.names());
     // A lock alone is in nobody's way.
-    std::fs::write(folder.path("port.lock"), "").expect("a lock file");
+    std::fs::write(folder.join("port.lock"), "").expect("a lock file");
     let _port = listen(&rig, &path);
     // Without a lock nothing shows that the owner has exited.
     for (options, lock) in
         [(ListenOptions::default().lock_file(false), true), (ListenOptions::default(), false)]
     {
-        let path = folder.path(if lock { "locked" } else { "unlocked" });
+        let path = folder.join(if lock { "locked" } else { "unlocked" });
         leave(&path, lock);
         let error = try_listen(&rig, &path, options).expect_err("a file is in the way");
         assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
@@ -157,20 +157,20 @@ fn c161_a_live_socket_is_never_replaced() {
         assert_eq!(inode(path), before, "it is left alone");
     };
     // One of ours, which holds its lock.
-    let ours = folder.path("ours");
+    let ours = folder.join("ours");
     let _port = listen(&rig, &ours);
     in_use(&rig, &ours);
     answers(&mut rig, UnixStream::connect(&ours).expect("it listens"));
     // One that has no lock, beside a lock that was left there.
-    let theirs = folder.path("theirs");
-    std::fs::write(folder.path("theirs.lock"), "").expect("a lock file");
+    let theirs = folder.join("theirs");
+    std::fs::write(folder.join("theirs.lock"), "").expect("a lock file");
     let listener = UnixListener::bind(&theirs).expect("a free path");
     in_use(&rig, &theirs);
     assert!(UnixStream::connect(&theirs).is_ok());
     drop(listener);
     // Not a socket at all.
-    let file = folder.path("file");
-    std::fs::write(folder.path("file.lock"), "").expect("a lock file");
+    let file = folder.join("file");
+    std::fs::write(folder.join("file.lock"), "").expect("a lock file");
     std::fs::write(&file, "precious").expect("a file");
     in_use(&rig, &file);
     assert_eq!(std::fs::read(&file).expect("a file"), b"precious");
@@ -180,8 +180,8 @@ fn c161_a_live_socket_is_never_replaced() {
 #[test]
 fn c161_a_lock_is_not_removed_while_another_holds_it() {
     let (rig, folder) = (Kit::mio().rig(), Folder::new());
-    let path = folder.path("port");
-    let other = std::fs::File::create(folder.path("port.lock")).expect("a lock file");
+    let path = folder.join("port");
+    let other = std::fs::File::create(folder.join("port.lock")).expect("a lock file");
     other.lock().expect("a free lock");
     let error = try_listen(&rig, &path, ListenOptions::default()).expect_err("it is locked");
     assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
@@ -220,7 +220,7 @@ fn c161_a_name_that_no_socket_can_have_is_an_error_of_the_call() {
 #[test]
 fn c161_the_backlog_and_the_preparation_are_those_asked_for() {
     let (rig, folder) = (Kit::mio().rig(), Folder::new());
-    let path = folder.path("port");
+    let path = folder.join("port");
     let options = ListenOptions::default().backlog(0).prepare(|socket| {
         assert!(socket.local_addr()?.is_unnamed(), "it is not bound yet");
         socket.set_recv_buffer_size(4096)
@@ -236,7 +236,7 @@ fn c161_the_backlog_and_the_preparation_are_those_asked_for() {
     assert!(queued[0].is_ok() && queued[2].is_err(), "{queued:?}");
     let error = try_listen(
         &rig,
-        &folder.path("refused"),
+        &folder.join("refused"),
         ListenOptions::default().prepare(|_| Err(std::io::Error::other("by wish"))),
     );
     assert!(error.expect_err("it is not prepared").to_string().contains("by wish"));

@@ -4,9 +4,7 @@
 mod end;
 mod program;
 
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use couplet::factory::Layered;
@@ -18,6 +16,7 @@ use couplet::{Address, ConnectOptions, Loop, Reactor};
 use rcgen::CertificateParams;
 
 use crate::authority::Authority;
+use crate::needed::Folder;
 pub(crate) use end::{End, Ends, Event, echo, quiet};
 pub(crate) use program::Program;
 
@@ -35,17 +34,12 @@ pub(crate) struct Scene {
     l: Loop,
     pub(crate) reactor: Reactor,
     pub(crate) authority: Authority,
-    folder: PathBuf,
+    folder: Folder,
 }
 
 impl Scene {
     pub(crate) fn new() -> Scene {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Not in the target folder: the path of a UNIX socket must be short.
-        let folder = std::env::temp_dir().join(format!("peers-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let l = Loop::new().expect("a loop");
+        let (folder, l) = (Folder::new(), Loop::new().expect("a loop"));
         let authority = Authority::new("the authority");
         let scene = Scene { reactor: l.reactor(), l, authority, folder };
         scene.write("ca.pem", &scene.authority.pem);
@@ -55,14 +49,11 @@ impl Scene {
 
     /// The path of a file in the folder of this scene.
     pub(crate) fn path(&self, name: &str) -> String {
-        self.folder.join(name).to_str().expect("a plain name").to_owned()
+        self.folder.path(name)
     }
 
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.path(name);
-        std::fs::create_dir_all(PathBuf::from(&path).parent().expect("it has one"))
-            .and_then(|()| std::fs::write(path, bytes))
-            .expect("a folder of ours");
+        self.folder.write(name, bytes);
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
@@ -227,14 +218,14 @@ impl Scene {
     /// `openssl` with these words, in the folder of the scene.
     pub(crate) fn openssl(&self, words: &[&str]) -> Command {
         let mut command = Command::new("openssl");
-        command.args(words).current_dir(&self.folder);
+        command.args(words).current_dir(&*self.folder);
         command
     }
 
     /// Another program with these words, in the folder of the scene.
     pub(crate) fn command(&self, program: &str, words: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.args(words).current_dir(&self.folder);
+        command.args(words).current_dir(&*self.folder);
         command
     }
 }
@@ -245,10 +236,4 @@ fn accepted(l: &Loop) -> u64 {
 
 fn arrived(l: &Loop) -> u64 {
     l.snapshot().connections.iter().map(|connection| connection.wire[0]).sum()
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
 }

@@ -1,6 +1,6 @@
 //! A file of SQLite.
 
-use crate::servers::Folder;
+use crate::needed::Folder;
 
 struct File(Folder);
 
@@ -11,7 +11,7 @@ impl File {
     }
 
     fn url(&self) -> String {
-        format!("sqlite://{}?mode=rwc", self.0.path().join("poems.db").display())
+        format!("sqlite://{}?mode=rwc", self.0.path("poems.db"))
     }
 }
 

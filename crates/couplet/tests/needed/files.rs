@@ -1,0 +1,82 @@
+//! Folders for the files of tests and benches, and certificates to put there.
+
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+/// A folder of its own, removed with everything in it when dropped.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Not in the target folder: the path of a UNIX socket must be short.
+        let name = format!("couplet-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("a new folder");
+        Folder(path)
+    }
+
+    /// The path of a file in it, as a text.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.join(name).into_os_string().into_string().expect("a plain name")
+    }
+
+    /// Writes a file in it, or in a folder of it. Returns its path.
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path = self.join(name);
+        std::fs::create_dir_all(path.parent().expect("it has one"))
+            .and_then(|()| std::fs::write(path, bytes))
+            .expect("a folder of ours");
+        self.path(name)
+    }
+
+    /// The names in it.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let files = std::fs::read_dir(&**self).expect("it is there");
+        let name = |file: io::Result<std::fs::DirEntry>| {
+            file.expect("a file").file_name().into_string().expect("our own name")
+        };
+        let mut names: Vec<String> = files.map(name).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A failing test should fail for its own reason.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A certificate that signs itself, and its key, as PEM.
+pub(crate) struct SelfSigned {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl SelfSigned {
+    pub(crate) fn new(name: &str) -> SelfSigned {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        SelfSigned { certificate: cert.pem(), key: signing_key.serialize_pem() }
+    }
+
+    /// Both in one text.
+    pub(crate) fn pem(&self) -> String {
+        format!("{}{}", self.certificate, self.key)
+    }
+}
