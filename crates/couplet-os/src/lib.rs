@@ -12,6 +12,6 @@ pub mod lend;
 pub mod local;
 pub mod signals;
 pub mod tethered;
-#[cfg(all(target_os = "linux", target_env = "gnu", feature = "trap"))]
+#[cfg(feature = "trap")]
 pub mod trap;
 pub mod unsent;

@@ -1,5 +1,5 @@
 //! What a thread that simulates hears when it asks the system for time or entropy: with the feature
-//! `trap`, and where `couplet_os::trap` exists, the simulation's answer; otherwise the system's.
+//! `trap`, where `couplet_os::trap` sees that, the simulation's answer; otherwise the system's.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,10 +9,7 @@ use super::kernel::Kernel;
 use super::random::{Purpose, Stream};
 
 /// Who answers.
-#[cfg_attr(
-    not(all(target_os = "linux", target_env = "gnu", feature = "trap")),
-    allow(dead_code, reason = "the system is asked")
-)]
+#[cfg_attr(not(feature = "trap"), allow(dead_code, reason = "the system is asked"))]
 pub(super) enum Source {
     /// The system, for a moment.
     System,
@@ -35,13 +32,13 @@ pub(super) fn epoch() -> Instant {
     Instant::now()
 }
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu", feature = "trap")))]
+#[cfg(not(feature = "trap"))]
 pub(super) fn enter(_: Source) -> impl Sized {}
 
-#[cfg(all(target_os = "linux", target_env = "gnu", feature = "trap"))]
+#[cfg(feature = "trap")]
 pub(super) use here::enter;
 
-#[cfg(all(target_os = "linux", target_env = "gnu", feature = "trap"))]
+#[cfg(feature = "trap")]
 mod here {
     use std::cell::RefCell;
     use std::time::{Duration, UNIX_EPOCH};
