@@ -102,10 +102,11 @@ impl Reactor {
     pub fn connect_websocket(&self, request: impl Into<WebSocketRequest>) -> Deferred<WebSocket> {
         let (request, reactor) = (request.into(), self.clone());
         self.spawn(async move {
-            let (head, accept) = head_of(&request, key(&reactor))?;
+            let target = target_of(&request)?;
+            let (head, accept) = head_of(&request, &target, key(&reactor))?;
             let stream = match &request.over {
                 Some(endpoint) => reactor.connect_stream(endpoint.clone()).await?,
-                None => reactor.connect_stream(endpoint_of(&request)?).await?,
+                None => reactor.connect_stream(endpoint_of(&request, &target)?).await?,
             };
             let limit = request.options.handshake_timeout;
             let shaking = async { Ok(shake(stream, &head, &accept, &request.options).await) };
@@ -126,8 +127,10 @@ fn key(reactor: &Reactor) -> String {
     (0..21).map(digit).chain([last, '=', '=']).collect()
 }
 
-/// The host and the port of a URL, and whether TLS is asked for.
-fn target_of(request: &WebSocketRequest) -> Result<(Uri, u16, bool), HandshakeError> {
+/// A URL, its port, and whether TLS is asked for.
+type Target = (Uri, u16, bool);
+
+fn target_of(request: &WebSocketRequest) -> Result<Target, HandshakeError> {
     let uri: Uri = request.url.parse().map_err(|error| request.wrong(error))?;
     let (is_secure, port) = match uri.scheme_str() {
         Some("ws") => (false, 80),
@@ -145,11 +148,13 @@ fn target_of(request: &WebSocketRequest) -> Result<(Uri, u16, bool), HandshakeEr
     Ok((uri, port, is_secure))
 }
 
-fn endpoint_of(request: &WebSocketRequest) -> Result<Arc<dyn ClientEndpoint>, HandshakeError> {
-    let (uri, port, is_secure) = target_of(request)?;
+fn endpoint_of(
+    request: &WebSocketRequest,
+    (uri, port, is_secure): &Target,
+) -> Result<Arc<dyn ClientEndpoint>, HandshakeError> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let tcp = TcpClient::new(host, port);
-    if is_secure { over_tls(tcp, request) } else { Ok(Arc::new(tcp)) }
+    let tcp = TcpClient::new(host, *port);
+    if *is_secure { over_tls(tcp, request) } else { Ok(Arc::new(tcp)) }
 }
 
 #[cfg(any(feature = "tls", feature = "ring"))]
@@ -170,15 +175,18 @@ fn over_tls(
 }
 
 /// The request, and the answer to its key.
-fn head_of(request: &WebSocketRequest, key: String) -> Result<(String, String), HandshakeError> {
-    let (uri, port, is_secure) = target_of(request)?;
+fn head_of(
+    request: &WebSocketRequest,
+    (uri, port, is_secure): &Target,
+    key: String,
+) -> Result<(String, String), HandshakeError> {
     let host = uri.host().unwrap_or_default();
-    let usual = if is_secure { 443 } else { 80 };
+    let usual = if *is_secure { 443 } else { 80 };
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     // A query may follow the host.
     let root = if path.starts_with('/') { "" } else { "/" };
     let mut head = format!("GET {root}{path} HTTP/1.1\r\nHost: {host}");
-    if port != usual {
+    if *port != usual {
         head += &format!(":{port}");
     }
     head += "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
