@@ -9,24 +9,11 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-#[cfg(feature = "websocket")]
-use std::task::{Context, Poll};
 
 /// Runs user code; the error is the message of its panic.
 #[inline(always)]
 pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(panic_text)
-}
-
-/// Runs a user's future; the error is the message of its panic.
-#[cfg(feature = "websocket")]
-pub(crate) async fn caught_in<F: Future>(future: F) -> Result<F::Output, String> {
-    let mut future = std::pin::pin!(future);
-    let polled = |cx: &mut Context<'_>| match caught(|| future.as_mut().poll(cx)) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
-    };
-    std::future::poll_fn(polled).await
 }
 
 /// Runs user code and logs a panic. Returns true if it panicked.

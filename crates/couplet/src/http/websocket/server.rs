@@ -1,7 +1,10 @@
 //! The server's side of the handshake: RFC 6455, 4.2.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
@@ -18,7 +21,7 @@ use super::{WebSocket, code};
 use crate::Result;
 use crate::http::io::Io;
 use crate::http::watch::Watch;
-use crate::panics::caught_in;
+use crate::panics::caught;
 use crate::stream::homing::Homing;
 
 /// The connection of a request that may be upgraded.
@@ -217,7 +220,15 @@ async fn run(
     let transport = wire.transport().clone();
     let (socket, home) = WebSocket::of_handler(Socket::new(wire, Role::Server, &options, protocol));
     let (connection, peer) = (transport.id(), transport.peer());
-    let code = match caught_in(handle(socket)).await {
+    let handled = {
+        let mut handling = pin!(handle(socket));
+        poll_fn(|cx| match caught(|| handling.as_mut().poll(cx)) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        })
+        .await
+    };
+    let code = match handled {
         Ok(Ok(())) => code::NORMAL,
         Ok(Err(failure)) => {
             tracing::debug!(%connection, %peer, %failure, "a handler of a WebSocket failed");
