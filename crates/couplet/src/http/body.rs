@@ -60,6 +60,14 @@ impl Drop for Patience {
 }
 
 impl Patience {
+    fn begin(reactor: &Reactor, limit: Duration, progress: Arc<Progress>) -> Homing<Rc<Patience>> {
+        let (pieces, timer) = (Cell::default(), Cell::default());
+        let patience =
+            Rc::new(Patience { progress, limit, pieces, timer, reactor: reactor.clone() });
+        patience.look_later();
+        Homing::new(reactor, patience)
+    }
+
     fn look_later(self: &Rc<Self>) {
         self.pieces.set(self.progress.awaited());
         let weak = Rc::downgrade(self);
@@ -156,21 +164,19 @@ impl Progress {
 }
 
 impl Body {
-    /// A body and its progress, unless there is none to make.
-    pub(super) fn new(incoming: Incoming) -> (Body, Option<Arc<Progress>>) {
+    /// A body and its progress, unless there is none to make. The limit is how long it may pause while
+    /// it is awaited: it fails after once to twice this time.
+    pub(super) fn new(
+        incoming: Incoming,
+        limit: Option<(&Reactor, Duration)>,
+    ) -> (Body, Option<Arc<Progress>>) {
         let is_empty = http_body::Body::is_end_stream(&incoming);
         let progress = (!is_empty).then(Arc::<Progress>::default);
-        let raw = Raw { incoming, progress: progress.clone(), patience: None };
+        let limited = progress.clone().zip(limit);
+        let patience =
+            limited.map(|(progress, (reactor, limit))| Patience::begin(reactor, limit, progress));
+        let raw = Raw { incoming, progress: progress.clone(), patience };
         (Body(Kind::Raw(raw)), progress)
-    }
-
-    /// Limits how long it may pause while it is awaited: it fails after once to twice this time.
-    pub(super) fn limit(&mut self, reactor: &Reactor, limit: Duration) {
-        match &mut self.0 {
-            Kind::Raw(raw) => raw.limit(reactor, limit),
-            #[cfg(feature = "decompression")]
-            Kind::Decoded(_) => {}
-        }
     }
 
     /// The same body, decoded to at most `limit` bytes.
@@ -252,17 +258,6 @@ impl http_body::Body for Body {
             #[cfg(feature = "decompression")]
             Kind::Decoded(_) => SizeHint::default(),
         }
-    }
-}
-
-impl Raw {
-    fn limit(&mut self, reactor: &Reactor, limit: Duration) {
-        let Some(progress) = self.progress.clone() else { return };
-        let (pieces, timer) = (Cell::default(), Cell::default());
-        let patience =
-            Rc::new(Patience { progress, limit, pieces, timer, reactor: reactor.clone() });
-        patience.look_later();
-        self.patience = Some(Homing::new(reactor, patience));
     }
 }
 

@@ -106,7 +106,7 @@ where
         let mut progress = None;
         let request = request.map(|incoming| {
             let body;
-            (body, progress) = Body::new(incoming);
+            (body, progress) = Body::new(incoming, None);
             body
         });
         let exchange = Some(self.watch.begin(progress));

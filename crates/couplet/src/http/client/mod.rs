@@ -162,8 +162,8 @@ impl Client {
             match sender.send(request).await {
                 Ok(answer) => {
                     let (head, incoming) = answer.into_parts();
-                    let (mut body, progress) = Body::new(incoming);
-                    body.limit(&self.inner.reactor, self.inner.options.body_timeout);
+                    let limit = (&self.inner.reactor, self.inner.options.body_timeout);
+                    let (body, progress) = Body::new(incoming, Some(limit));
                     self.keep(origin, sender, progress);
                     let answer = Response::from_parts(head, body);
                     return Ok(self.decoded(&asking.method, answer));
