@@ -79,10 +79,8 @@ enum Over {
 
 pub(super) async fn run<S, B>(stream: Stream, server: Rc<Server<S>>) -> Result<()>
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + 'static,
-    B::Error: Into<BoxError>,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
     let watch = Watch::new(stream.transport(), &server.options);
     let _stopping = Stopping(&watch);
@@ -167,10 +165,8 @@ async fn serve_http1<S, B>(
     watch: &Watch,
 ) -> Result<Over>
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + 'static,
-    B::Error: Into<BoxError>,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
     let mut serving = Box::new(server.http1.serve_connection(io, handler).with_upgrades());
     let mut is_finishing = false;
@@ -208,10 +204,8 @@ async fn serve_http2<S, B>(
     watch: &Watch,
 ) -> Result<()>
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + 'static,
-    B::Error: Into<BoxError>,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static,
 {
     let mut serving = Box::pin(server.http2.serve_connection(io, handler));
     let mut is_finishing = false;

@@ -76,8 +76,7 @@ impl<S> Handler<S> {
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Handler<S>
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
-    S::Error: Into<BoxError>,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>> + Clone + 'static,
     B: http_body::Body<Data = Bytes> + 'static,
 {
     type Response = Response<Outgoing<B>>;
@@ -155,8 +154,7 @@ pin_project_lite::pin_project! {
 
 impl<S, B> Future for Answering<S>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
     B: http_body::Body<Data = Bytes>,
 {
     type Output = Result<Response<Outgoing<B>>, Infallible>;
@@ -173,8 +171,7 @@ where
 
 impl<S, B> Stage<S, S::Future>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>>,
 {
     /// Asks the service. Its error, or its panic, is answered with 500.
     fn poll_answer(
