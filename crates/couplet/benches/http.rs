@@ -33,6 +33,7 @@ use rustls::client::Resumption;
 use secure::certified;
 use served::{Result, Row, Server};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Builder;
 
 const MEGABYTE: usize = 1024 * 1024;
 
@@ -121,27 +122,15 @@ fn requests<C: Read + Write>(
     in_flight: usize,
     times: usize,
 ) -> Result<f64> {
-    let mut clients = Vec::new();
-    for _ in 0..connections {
-        clients.push((connect(server)?, Vec::new()));
-    }
     let request = get(path).repeat(in_flight);
-    let mut before = 0.0;
-    for round in 0..=times {
-        // The first comes with the accept.
-        if round == 1 {
-            before = server.processor_time()?;
-        }
-        for (client, _) in &mut clients {
-            client.write_all(request.as_bytes())?;
-        }
-        for (client, buffer) in &mut clients {
-            for _ in 0..in_flight {
-                read_answer(client, buffer)?;
-            }
-        }
-    }
-    Ok((server.processor_time()? - before) / (times * connections * in_flight) as f64)
+    let each = server.round_trips(
+        connections,
+        times,
+        || Ok((connect(server)?, Vec::new())),
+        |(client, _)| Ok(client.write_all(request.as_bytes())?),
+        |(client, buffer)| (0..in_flight).try_for_each(|_| read_answer(client, buffer)),
+    )?;
+    Ok(each / in_flight as f64)
 }
 
 /// A connection for each request, closed by the client.
@@ -192,21 +181,13 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> 
 fn serve_tokio(folder: &str) -> Result<()> {
     let config = (!folder.is_empty()).then(|| secure::server(Path::new(folder))).transpose()?;
     let acceptor = config.map(|config| tokio_rustls::TlsAcceptor::from(Arc::new(config)));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        println!("{}", listener.local_addr()?);
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let acceptor = acceptor.clone();
-            // A connection's error ends that connection only.
-            tokio::spawn(async move {
-                match acceptor {
-                    None => serve(stream).await,
-                    Some(acceptor) => serve(acceptor.accept(stream).await?).await,
-                }
-            });
+    served::serve_on_tokio(Builder::new_current_thread().enable_all(), |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            match acceptor {
+                None => serve(stream).await,
+                Some(acceptor) => serve(acceptor.accept(stream).await?).await,
+            }
         }
     })
 }

@@ -25,6 +25,7 @@ use rustls::ClientConfig;
 use secure::{certified, client, connect};
 use served::{Result, Row, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Builder;
 
 const HANDSHAKES: usize = 400;
 /// Bytes of a message in bulk.
@@ -66,26 +67,16 @@ fn echoes(
     size: usize,
     times: usize,
 ) -> Result<f64> {
-    let mut clients = Vec::new();
-    for _ in 0..connections {
-        clients.push(connect(server.address, config)?);
-    }
     let (message, mut answer) = (vec![7; size], vec![0; size]);
-    let mut before = 0.0;
-    for round in 0..=times {
-        // The first comes with the rest of the handshake.
-        if round == 1 {
-            before = server.processor_time()?;
-        }
-        for client in &mut clients {
-            client.write_all(&message)?;
-        }
-        for client in &mut clients {
-            client.read_exact(&mut answer)?;
-        }
-    }
+    let each = server.round_trips(
+        connections,
+        times,
+        || connect(server.address, config),
+        |client| Ok(client.write_all(&message)?),
+        |client| Ok(client.read_exact(&mut answer)?),
+    )?;
     assert_eq!(answer, message);
-    Ok((server.processor_time()? - before) / (times * connections) as f64)
+    Ok(each)
 }
 
 /// Nanoseconds for a handshake with one byte each way, and for that with its close.
@@ -127,27 +118,19 @@ fn tokio(folder: &Path) -> Result<Server> {
 fn serve_tokio(folder: &Path) -> Result<()> {
     let config = secure::server(folder)?;
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        println!("{}", listener.local_addr()?);
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let acceptor = acceptor.clone();
-            // A connection's error ends that connection only.
-            tokio::spawn(async move {
-                let mut stream = acceptor.accept(stream).await?;
-                let mut buffer = vec![0; 16 * 1024];
-                loop {
-                    let n = stream.read(&mut buffer).await?;
-                    if n == 0 {
-                        return stream.shutdown().await;
-                    }
-                    stream.write_all(&buffer[..n]).await?;
-                    stream.flush().await?;
+    served::serve_on_tokio(Builder::new_current_thread().enable_io(), |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let mut stream = acceptor.accept(stream).await?;
+            let mut buffer = vec![0; 16 * 1024];
+            loop {
+                let n = stream.read(&mut buffer).await?;
+                if n == 0 {
+                    return stream.shutdown().await;
                 }
-            });
+                stream.write_all(&buffer[..n]).await?;
+                stream.flush().await?;
+            }
         }
     })
 }

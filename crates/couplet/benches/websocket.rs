@@ -25,6 +25,7 @@ use couplet::http::websocket::{self, WebSocket, WebSocketOptions};
 use couplet::http::{Body, Request, Response};
 use futures_util::{SinkExt, StreamExt};
 use served::{Result, Row, Server};
+use tokio::runtime::Builder;
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -96,26 +97,16 @@ fn messages(
     in_flight: usize,
     times: usize,
 ) -> Result<f64> {
-    let mut clients = Vec::new();
-    for _ in 0..connections {
-        clients.push(connect(server.address)?);
-    }
     let (frame, echo) = frame(length);
     let (sent, mut got) = (frame.repeat(in_flight), vec![0; echo * in_flight]);
-    let mut before = 0.0;
-    for round in 0..=times {
-        // The first comes with the handshake.
-        if round == 1 {
-            before = server.processor_time()?;
-        }
-        for client in &mut clients {
-            client.write_all(&sent)?;
-        }
-        for client in &mut clients {
-            client.read_exact(&mut got)?;
-        }
-    }
-    Ok((server.processor_time()? - before) / (times * connections * in_flight) as f64)
+    let each = server.round_trips(
+        connections,
+        times,
+        || connect(server.address),
+        |client| Ok(client.write_all(&sent)?),
+        |client| Ok(client.read_exact(&mut got)?),
+    )?;
+    Ok(each / in_flight as f64)
 }
 
 fn serve_couplet() -> Result<()> {
@@ -139,23 +130,13 @@ fn serve_couplet() -> Result<()> {
 }
 
 fn serve_tokio() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        println!("{}", listener.local_addr()?);
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            tokio::spawn(async move {
-                // A connection's error ends that connection only.
-                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
-                while let Some(Ok(message)) = socket.next().await {
-                    let is_data = message.is_text() || message.is_binary();
-                    if is_data && socket.send(message).await.is_err() {
-                        return;
-                    }
-                }
-            });
+    served::serve_on_tokio(Builder::new_current_thread().enable_all(), async |stream| {
+        let mut socket = tokio_tungstenite::accept_async(stream).await?;
+        while let Some(message) = socket.next().await.transpose()? {
+            if message.is_text() || message.is_binary() {
+                socket.send(message).await?;
+            }
         }
+        Ok::<_, tokio_tungstenite::tungstenite::Error>(())
     })
 }

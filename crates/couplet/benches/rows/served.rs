@@ -6,6 +6,9 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+
 use crate::spread::Spread;
 
 pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -37,6 +40,23 @@ pub(crate) fn compare(servers: &[Server; 2], rows: &[Row<'_>], wanted: &str) -> 
     Ok(())
 }
 
+/// Serves each connection of a free port by a task on tokio's current-thread runtime.
+pub(crate) fn serve_on_tokio<F>(runtime: &mut Builder, serve: impl Fn(TcpStream) -> F) -> Result<()>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    runtime.build()?.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            // A connection's error ends that connection only.
+            tokio::spawn(serve(stream));
+        }
+    })
+}
+
 /// A server in a process of its own.
 pub(crate) struct Server {
     pub(crate) name: &'static str,
@@ -58,6 +78,28 @@ impl Server {
         let port = port.ok_or_else(|| format!("{name} said {line:?}, not where it listens"))?;
         server.address.set_port(port);
         Ok(server)
+    }
+
+    /// Round trips on many connections at once. Returns nanoseconds for one of each connection.
+    pub(crate) fn round_trips<C>(
+        &self,
+        connections: usize,
+        times: usize,
+        connect: impl Fn() -> Result<C>,
+        send: impl Fn(&mut C) -> Result<()>,
+        mut receive: impl FnMut(&mut C) -> Result<()>,
+    ) -> Result<f64> {
+        let mut clients = (0..connections).map(|_| connect()).collect::<Result<Vec<C>>>()?;
+        let mut before = 0.0;
+        for round in 0..=times {
+            // The first comes with the accept, or the rest of a handshake.
+            if round == 1 {
+                before = self.processor_time()?;
+            }
+            clients.iter_mut().try_for_each(&send)?;
+            clients.iter_mut().try_for_each(&mut receive)?;
+        }
+        Ok((self.processor_time()? - before) / (times * connections) as f64)
     }
 
     /// Nanoseconds that its thread has run.
