@@ -4,15 +4,15 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use couplet::http::websocket::{WebSocket, WebSocketError, WebSocketOptions, code};
-use couplet::{Failure, Result};
+use couplet::{Failure, Reactor, Result};
 
 use super::kit::*;
 
-/// How a WebSocket looked to one end when it was over.
-type Seen = Rc<RefCell<Option<(Option<u16>, Option<String>)>>>;
+/// How a WebSocket looked to one end when it was over: the messages, the code and the error that came.
+type Seen = Rc<RefCell<Option<(usize, Option<u16>, Option<String>)>>>;
 
 /// Receives to the end, and notes how that was.
-async fn to_the_end(socket: &mut WebSocket, seen: &Seen) -> usize {
+async fn to_the_end(mut socket: WebSocket, seen: &Seen) -> Result<()> {
     let (mut error, mut count) = (None, 0);
     while let Some(message) = socket.recv().await {
         match message {
@@ -20,19 +20,21 @@ async fn to_the_end(socket: &mut WebSocket, seen: &Seen) -> usize {
             Err(wrong) => error = Some(wrong.to_string()),
         }
     }
-    *seen.borrow_mut() = Some((socket.peer_close().map(|close| close.code), error));
-    count
+    *seen.borrow_mut() = Some((count, socket.peer_close().map(|close| close.code), error));
+    Ok(())
+}
+
+/// Runs a program beside a server that receives to the end.
+fn beside_receiver(program: impl AsyncFnOnce(Reactor, Seen) -> Result<()> + 'static) {
+    let seen = Seen::default();
+    let noted = seen.clone();
+    let handle = async move |socket| to_the_end(socket, &noted).await;
+    beside(WebSocketOptions::default(), handle, async move |reactor| program(reactor, seen).await);
 }
 
 #[test]
 fn a_client_closes_and_the_server_ends_the_connection() {
-    let seen = Seen::default();
-    let noted = seen.clone();
-    let handle = async move |mut socket: WebSocket| {
-        to_the_end(&mut socket, &noted).await;
-        Ok(())
-    };
-    beside(WebSocketOptions::default(), handle, async move |reactor| {
+    beside_receiver(async |reactor, seen| {
         let begun = reactor.now();
         let mut socket = reactor.connect_websocket(URL).await?;
         socket.close(4000, "enough").await?;
@@ -41,7 +43,7 @@ fn a_client_closes_and_the_server_ends_the_connection() {
             Some("4000 (enough)".into())
         );
         assert_eq!(reactor.now(), begun);
-        assert_eq!(seen.take(), Some((Some(4000), None)));
+        assert_eq!(seen.take(), Some((0, Some(4000), None)));
         socket.close(code::NORMAL, "").await?;
         Ok(())
     });
@@ -50,13 +52,11 @@ fn a_client_closes_and_the_server_ends_the_connection() {
 #[test]
 fn a_server_closes_and_what_the_client_has_sent_is_received() {
     let seen = Seen::default();
-    let (noted, count) = (seen.clone(), Rc::new(RefCell::new(0)));
-    let counted = count.clone();
+    let noted = seen.clone();
     let handle = async move |mut socket: WebSocket| {
         socket.begin_close(code::TRY_AGAIN_LATER, "busy")?;
         assert!(matches!(socket.send("a").await, Err(WebSocketError::Closed)));
-        *counted.borrow_mut() = to_the_end(&mut socket, &noted).await;
-        Ok(())
+        to_the_end(socket, &noted).await
     };
     beside(WebSocketOptions::default(), handle, async move |reactor| {
         let mut raw = Raw::connect(&reactor).await?;
@@ -65,7 +65,7 @@ fn a_server_closes_and_what_the_client_has_sent_is_received() {
         raw.write([masked(FIN | PING, "p"), masked(FIN | CLOSE, close(1013, ""))].concat()).await?;
         assert_eq!(raw.frames().await?, []);
         reactor.sleep(secs(1)).await?;
-        assert_eq!((seen.take(), *count.borrow()), (Some((Some(1013), None)), 3));
+        assert_eq!(seen.take(), Some((3, Some(1013), None)));
         Ok(())
     });
 }
@@ -86,60 +86,41 @@ fn both_ends_may_close_at_once() {
 
 #[test]
 fn a_close_without_a_code_is_answered_without_one() {
-    let seen = Seen::default();
-    let noted = seen.clone();
-    let handle = async move |mut socket: WebSocket| {
-        to_the_end(&mut socket, &noted).await;
-        Ok(())
-    };
-    beside(WebSocketOptions::default(), handle, async move |reactor| {
+    beside_receiver(async |reactor, seen| {
         let mut raw = Raw::connect(&reactor).await?;
         raw.write(masked(FIN | CLOSE, "")).await?;
         assert_eq!(raw.frames().await?, [Frame::of(FIN | CLOSE, "")]);
-        assert_eq!(seen.take(), Some((Some(code::NO_STATUS), None)));
+        assert_eq!(seen.take(), Some((0, Some(code::NO_STATUS), None)));
         Ok(())
     });
 }
 
 #[test]
 fn nothing_after_a_close_is_received() {
-    let seen = Seen::default();
-    let (noted, count) = (seen.clone(), Rc::new(RefCell::new(0)));
-    let counted = count.clone();
-    let handle = async move |mut socket: WebSocket| {
-        *counted.borrow_mut() = to_the_end(&mut socket, &noted).await;
-        Ok(())
-    };
-    beside(WebSocketOptions::default(), handle, async move |reactor| {
+    beside_receiver(async |reactor, seen| {
         let mut raw = Raw::connect(&reactor).await?;
         let frames = [masked(FIN | CLOSE, close(1000, "")), masked(FIN | TEXT, "more")];
         raw.write(frames.concat()).await?;
         assert_eq!(raw.frames().await?.len(), 1);
-        assert_eq!((seen.take(), *count.borrow()), (Some((Some(1000), None)), 0));
+        assert_eq!(seen.take(), Some((0, Some(1000), None)));
         Ok(())
     });
 }
 
 #[test]
 fn an_end_without_a_close_is_an_error() {
-    let seen = Seen::default();
-    let noted = seen.clone();
-    let handle = async move |mut socket: WebSocket| {
-        to_the_end(&mut socket, &noted).await;
-        Ok(())
-    };
-    beside(WebSocketOptions::default(), handle, async move |reactor| {
+    beside_receiver(async |reactor, seen| {
         let mut raw = Raw::connect(&reactor).await?;
         raw.write(&masked(FIN | TEXT, "cut off")[..9]).await?;
         raw.stream.shutdown().await?;
         assert_eq!(raw.frames().await?, []);
-        let (close, error) = seen.take().expect("it is over");
+        let (_, close, error) = seen.take().expect("it is over");
         assert!(close.is_none() && error.is_some_and(|error| error.contains("without a close")));
         // A reset, too.
         let raw = Raw::connect(&reactor).await?;
         raw.stream.abort();
         reactor.sleep(secs(1)).await?;
-        let (close, error) = seen.take().expect("it is over");
+        let (_, close, error) = seen.take().expect("it is over");
         assert!(close.is_none() && error.is_some_and(|error| error.contains("was lost")));
         Ok(())
     });
@@ -211,15 +192,11 @@ fn a_close_with_a_code_or_a_reason_that_cant_be_sent_does_nothing() {
 #[test]
 fn a_drain_says_1001_and_receives_what_was_sent_before() {
     let seen = Seen::default();
-    let (noted, count) = (seen.clone(), Rc::new(RefCell::new(0)));
-    let counted = count.clone();
+    let noted = seen.clone();
     let ran = couplet::testing::run(|reactor| {
         let reactor = reactor.clone();
         reactor.clone().spawn(async move {
-            let handle = async move |mut socket: WebSocket| {
-                *counted.borrow_mut() = to_the_end(&mut socket, &noted).await;
-                Ok(())
-            };
+            let handle = async move |socket| to_the_end(socket, &noted).await;
             let port = serve(&reactor, AT, WebSocketOptions::default(), handle)?;
             let mut raw = Raw::connect(&reactor).await?;
             let mut client = reactor.connect_websocket(URL).await?;
@@ -237,7 +214,7 @@ fn a_drain_says_1001_and_receives_what_was_sent_before() {
             let drained = drained.await?;
             assert_eq!((drained.finished, drained.closed + drained.aborted), (2, 0));
             assert_eq!(reactor.now() - began, secs(3));
-            assert_eq!((seen.take(), *count.borrow()), (Some((Some(1001), None)), 1));
+            assert_eq!(seen.take(), Some((1, Some(1001), None)));
             Ok(())
         })
     });
