@@ -74,7 +74,10 @@ fn main() -> ExitCode {
 /// Prints the help, the version, or a usage error.
 fn say(said: &clap::Error) -> Result<(), Exit> {
     let printed = said.print().and_then(|()| std::io::stdout().flush());
-    printed.or_else(|error| if said.use_stderr() { Ok(()) } else { output::cannot_print(&error) })
+    match printed {
+        Err(error) if !said.use_stderr() => Err(output::cannot_print(&error)),
+        _ => Ok(()),
+    }
 }
 
 /// How long the loop may be held before `-v` tells by what.

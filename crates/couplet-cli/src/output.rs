@@ -15,7 +15,7 @@ use crate::progress::Progress;
 
 /// Prints bytes as they are.
 pub(crate) fn print(bytes: &[u8]) -> Result<(), Exit> {
-    write(bytes).or_else(|error| cannot_print(&error))
+    write(bytes).map_err(|error| cannot_print(&error))
 }
 
 fn write(bytes: &[u8]) -> io::Result<()> {
@@ -24,12 +24,17 @@ fn write(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// The command's result after an error of stdout.
-pub(crate) fn cannot_print(error: &io::Error) -> Result<(), Exit> {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        return Err(Exit::closed_pipe());
+/// The command's end after an error of stdout.
+pub(crate) fn cannot_print(error: &io::Error) -> Exit {
+    cannot_write("stdout", error)
+}
+
+/// The command's end after an error of where its results go.
+pub(crate) fn cannot_write(to: &str, error: &io::Error) -> Exit {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Exit::closed_pipe(),
+        _ => Exit::failed(format!("cannot write to {to}: {}", plain(error))),
     }
-    Err(Exit::failed(format!("cannot write to stdout: {}", plain(error))))
 }
 
 /// Prints that a port is listening. A server whose stdout is closed keeps running.

@@ -198,7 +198,7 @@ fn ended(
     match end {
         Some(Err(failure)) => Err(Exit::failed(format!("cannot connect to {name}: {failure}"))),
         Some(Ok(reason)) => {
-            printed.wait().or_else(|error| output::cannot_print(&error))?;
+            printed.wait().map_err(|error| output::cannot_print(&error))?;
             match reason {
                 Reason::Done(_) => Ok(()),
                 Reason::Failed(failure) => Err(Exit::failed(failure)),

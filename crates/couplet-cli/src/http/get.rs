@@ -77,12 +77,8 @@ fn sink(options: &cli::HttpGet) -> Result<(Sink, String), Exit> {
         return Ok((Arc::new(Mutex::new(io::stdout())), "stdout".to_owned()));
     };
     let name = path.display().to_string();
-    match File::create(path) {
-        Ok(file) => Ok((Arc::new(Mutex::new(file)), name)),
-        Err(error) => {
-            Err(Exit::failed(format!("cannot write to {name}: {}", output::plain(&error))))
-        }
-    }
+    let file = File::create(path).map_err(|error| output::cannot_write(&name, &error))?;
+    Ok((Arc::new(Mutex::new(file)), name))
 }
 
 /// Writes in another thread, which a slow reader may hold up; meanwhile no more is read.
@@ -92,13 +88,7 @@ async fn write(reactor: &Reactor, sink: &Sink, name: &str, piece: Bytes) -> Resu
         let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(sink.write_all(&piece).and_then(|()| sink.flush()))
     });
-    match writing.await? {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Exit::closed_pipe()),
-        Err(error) => {
-            Err(Exit::failed(format!("cannot write to {name}: {}", output::plain(&error))))
-        }
-        Ok(()) => Ok(()),
-    }
+    writing.await?.map_err(|error| output::cannot_write(name, &error))
 }
 
 /// The head of an answer, as HTTP/1.1 writes it.

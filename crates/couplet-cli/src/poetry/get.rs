@@ -66,10 +66,10 @@ pub(crate) fn run(options: Get, logging: &Logging) -> Result<(), Exit> {
         (Some(Err(error)), _) => {
             let failed = cannot_print(&error);
             // The reader of stdout has gone, but that is not why poems are missing.
-            if collection.is_lacking() && failed.as_ref().is_err_and(Exit::is_quiet) {
+            if collection.is_lacking() && failed.is_quiet() {
                 return Err(Exit::failed_quietly());
             }
-            failed
+            Err(failed)
         }
         (Some(Ok(())), _) => {
             progress.line(&collection.summary(took));
