@@ -123,6 +123,9 @@ fn a_python_server_is_understood() {
         })
     });
     ran.expect("it ends");
-    let said: Vec<String> = lines.by_ref().take(3).map(|line| line.expect("a line")).collect();
-    assert_eq!(said, ["path /room?a=b t0k echo", "pong True", "closed 1001 home"]);
+    let mut said = lines.map(|line| line.expect("a line"));
+    assert_eq!(said.next().as_deref(), Some("path /room?a=b t0k echo"));
+    assert_eq!(said.next().as_deref(), Some("pong True"));
+    // The thread of the second connection may be faster.
+    assert!(said.take(3).any(|line| line == "closed 1001 home"));
 }
