@@ -7,9 +7,9 @@
 //! for less: it makes as many system calls, or more.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::files::Folder;
 use crate::kind::{Kind, Manner, Role};
 use crate::load::{Closer, Load, PARALLEL};
 use crate::options::{Bench, USUAL};
@@ -104,13 +104,14 @@ fn count_once(bench: &Bench, kind: Kind, tool: Tool, what: Count, rounds: u64) -
     if let Some(cpu) = bench.server_cpu {
         pin(cpu)?;
     }
-    let output = Output::new(tool);
+    let folder = Folder::new();
+    let output = folder.path("counts");
     let role = match what {
         Count::Short(Closer::Server) => Role::EchoOne,
         _ => Role::Echo,
     };
     let manner = Manner { role, cpu: bench.server_cpu, meek: true };
-    let words = tool.words(&output.0.display().to_string());
+    let words = tool.words(&output);
     let server = server::start(kind, manner, &words, &bench.python)?;
     let mut load = Load::new(server.address, false, kind == Kind::CoupletLines)?;
     match what {
@@ -122,24 +123,8 @@ fn count_once(bench: &Bench, kind: Kind, tool: Tool, what: Count, rounds: u64) -
     }
     // The tool writes when the server has ended.
     drop(server);
-    let written = fs::read_to_string(&output.0)?;
+    let written = fs::read_to_string(&output)?;
     tool.read(&written).ok_or_else(|| "the tool's output is not understood".into())
-}
-
-/// A file that a tool writes; removed when dropped.
-struct Output(PathBuf);
-
-impl Output {
-    fn new(tool: Tool) -> Output {
-        let name = format!("side-by-side-{}-{}", std::process::id(), tool.name());
-        Output(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 /// The system calls of all servers.

@@ -13,6 +13,9 @@
 )]
 
 mod counting;
+#[path = "../../tests/needed/files.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod files;
 mod guard;
 mod kind;
 mod load;
