@@ -24,6 +24,11 @@ impl LocalAddress {
         return LocalAddress(socket.as_socket().as_raw_socket());
     }
 
+    /// The number.
+    pub fn number(self) -> Raw {
+        self.0
+    }
+
     /// The address (getsockname).
     ///
     /// # Errors

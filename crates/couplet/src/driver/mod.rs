@@ -515,6 +515,12 @@ pub trait Commands {
         None
     }
 
+    /// The socket of a connection, by number, where it has one. Asked for when the connection is made.
+    fn socket(&self, key: Key) -> Option<LocalAddress> {
+        let _ = key;
+        None
+    }
+
     /// Sets an option of a connection.
     ///
     /// # Errors
@@ -630,6 +636,10 @@ impl Commands for Box<dyn Driver> {
 
     fn peer_credentials(&self, key: Key) -> Option<PeerCredentials> {
         (**self).peer_credentials(key)
+    }
+
+    fn socket(&self, key: Key) -> Option<LocalAddress> {
+        (**self).socket(key)
     }
 
     fn set_option(&mut self, key: Key, option: SocketOption) -> io::Result<()> {

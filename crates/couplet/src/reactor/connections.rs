@@ -34,7 +34,8 @@ impl Core {
         origin: Origin,
     ) {
         let id = ConnectionId { reactor: self.reactor.serial(), key };
-        let cell = ConnectionCell::new(id, self.reactor.clone(), peer, host);
+        let socket = io.socket(key);
+        let cell = ConnectionCell::new(id, self.reactor.clone(), peer, host, socket);
         if cell.peer.unix().is_some() {
             cell.set_credentials(io.peer_credentials(key));
         }

@@ -703,6 +703,12 @@ impl Reactor {
         Rc::ptr_eq(&self.records, &other.records)
     }
 
+    /// Has [`Loop::turn_until`](crate::Loop::turn_until) return at the end of this turn; outside of one, of
+    /// the next one, which does not wait. A run is not ended by it.
+    pub fn interrupt(&self) {
+        self.records.returns.set(true);
+    }
+
     /// The loop's clock: inside a turn the time at which it began.
     pub fn now(&self) -> Instant {
         self.records.now()

@@ -285,6 +285,51 @@ impl Loop {
         self.driver.turn(&mut self.core, Turns::One(at_most))
     }
 
+    /// Turns until that time (`None`: no limit), or until [`Reactor::interrupt`] is called. Returns true
+    /// while the run continues, and always outside a run.
+    ///
+    /// For a loop inside of a program that has something of its own to do now and then, and can be asked
+    /// to: it enters the loop once for many turns.
+    ///
+    /// # Errors
+    ///
+    /// When the driver's wait fails.
+    pub fn turn_until(&mut self, at: Option<Instant>) -> io::Result<bool> {
+        let _entered = self.runtime.enter();
+        let turns = match at {
+            _ if self.core.reactor.records.returns.take() => Turns::One(Some(Duration::ZERO)),
+            None => Turns::Many,
+            Some(at) => Turns::Until(at),
+        };
+        self.driver.turn(&mut self.core, turns)
+    }
+
+    /// Calls `around` with each wait that may block, for it to call in turn: to let go of a lock that
+    /// other threads want meanwhile, and to take it again. A panic of it is logged.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    ///
+    /// let mut l = couplet::Loop::new()?;
+    /// let waits = Rc::new(Cell::new(0));
+    /// let counted = waits.clone();
+    /// l.around_wait(move |wait| {
+    ///     // Let go of the lock here,
+    ///     wait();
+    ///     // and take it again.
+    ///     counted.set(counted.get() + 1);
+    /// });
+    /// l.turn(Some(std::time::Duration::from_millis(1)))?;
+    /// l.turn(Some(std::time::Duration::ZERO))?; // does not block
+    /// assert_eq!(waits.get(), 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn around_wait(&mut self, around: impl FnMut(&mut dyn FnMut()) + 'static) {
+        let mut around = Contained::new(around);
+        self.core.around_wait = Some(Box::new(move |wait| around(wait)));
+    }
+
     /// When the next turn is due if no event comes first: a time in the past if something is
     /// pending, in the loop or in its driver. `None` when only an event can bring work.
     pub fn next_turn(&self) -> Option<Instant> {
@@ -419,13 +464,13 @@ impl Loop {
             });
             waiting.detach();
         }
-        let result = self.turn_until(&outcome);
+        let result = self.turn_to(&outcome);
         self.core.reactor.records.returns.set(false);
         self.restore_signals()?;
         result
     }
 
-    fn turn_until<T>(&mut self, outcome: &RefCell<Option<Result<T>>>) -> Result<T> {
+    fn turn_to<T>(&mut self, outcome: &RefCell<Option<Result<T>>>) -> Result<T> {
         loop {
             let done = outcome.borrow_mut().take_if(|_| !self.core.is_ending());
             if let Some(result) = done {

@@ -70,11 +70,16 @@ pub(super) struct Core {
     pub(super) shutdown_grace: Duration,
     pub(super) job_grace: Duration,
     pub(super) on_snapshot: Option<ShowSnapshot>,
+    /// Called around each wait that may block.
+    pub(super) around_wait: Option<AroundWait>,
     /// Wraps the protocol of each new connection.
     pub(super) wrap: Option<Wrap>,
     /// Makes the lowest layers of each new connection.
     pub(super) layer: Option<MakeLayers>,
 }
+
+/// Calls what it is given, which waits.
+pub(super) type AroundWait = Box<dyn FnMut(&mut dyn FnMut())>;
 
 pub(super) type MakeLayers = Box<dyn Fn(Side) -> Vec<Box<dyn Layer>>>;
 
@@ -87,6 +92,8 @@ pub(super) enum Turns {
     One(Option<Duration>),
     /// Until the run ends, or [`Records::returns`](super::Records) is set.
     Many,
+    /// Until the run ends, or [`Records::returns`](super::Records) is set, or it is that late.
+    Until(Instant),
 }
 
 /// What follows a turn.
@@ -113,7 +120,7 @@ impl<D: Driver> Engine for D {
     fn turn(&mut self, core: &mut Core, turns: Turns) -> io::Result<bool> {
         let mut until = core.next_wait(turns);
         loop {
-            self.wait(until)?;
+            core.wait(self, until)?;
             let seq = core.begin_turn(self);
             while let Some(event) = self.next() {
                 let key = match event {
@@ -137,6 +144,22 @@ impl<D: Driver> Engine for D {
             };
         }
     }
+}
+
+/// Waits inside of what was asked for; one that can't block needs no letting go.
+#[inline(never)]
+fn wait_within<D: Driver>(
+    around: &mut AroundWait,
+    driver: &mut D,
+    until: Option<Instant>,
+) -> io::Result<()> {
+    let world = driver.world();
+    if until.is_some_and(|until| until <= world.now()) {
+        return driver.wait(until);
+    }
+    let mut waited = None;
+    contain("around a wait", || around(&mut || waited = Some(driver.wait(until))));
+    waited.unwrap_or(Ok(()))
 }
 
 impl Core {
@@ -166,6 +189,7 @@ impl Core {
             shutdown_grace: options.shutdown_grace,
             job_grace: options.job_grace,
             on_snapshot: None,
+            around_wait: None,
             wrap,
             layer: None,
         }
@@ -195,9 +219,19 @@ impl Core {
         };
         let at_most = match turns {
             Turns::One(Some(at_most)) => Some(super::delayed::after(self.reactor.now(), at_most)),
+            Turns::Until(at) => Some(at),
             Turns::One(None) | Turns::Many => None,
         };
         until.into_iter().chain(closing).chain(at_most).min()
+    }
+
+    /// Step 1.
+    #[inline(always)]
+    fn wait<D: Driver>(&mut self, driver: &mut D, until: Option<Instant>) -> io::Result<()> {
+        match &mut self.around_wait {
+            None => driver.wait(until),
+            Some(around) => wait_within(around, driver, until),
+        }
     }
 
     /// Step 2. Only timed calls requested before the returned [`Seq`] may run in this turn.
@@ -461,7 +495,12 @@ impl Core {
         let goes_on = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
         let records = &self.reactor.records;
         records.queue.end_turn();
-        if !goes_on || matches!(turns, Turns::One(_)) || records.returns.take() {
+        let is_over = match turns {
+            Turns::One(_) => true,
+            Turns::Many => false,
+            Turns::Until(at) => records.time.get() >= at,
+        };
+        if !goes_on || is_over || records.returns.take() {
             return Next::Return { goes_on };
         }
         Next::Wait(if is_quiet { deadline } else { self.next_wait(turns) })

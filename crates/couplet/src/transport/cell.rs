@@ -133,8 +133,8 @@ pub(crate) struct ConnectionCell {
     pub(super) reactor: Reactor,
     pub(crate) peer: Address,
     host: OnceCell<Address>,
-    /// What to ask while `host` is unknown. INVARIANT: asked before the socket is closed.
-    unasked: Option<LocalAddress>,
+    /// Its socket, where it has one. INVARIANT: asked before the socket is closed.
+    socket: Option<LocalAddress>,
     watermarks: Cell<Watermarks>,
     why: RefCell<Option<Failure>>,
     producer: RefCell<Option<Registered>>,
@@ -145,6 +145,8 @@ pub(crate) struct ConnectionCell {
     dropped: Cell<u64>,
     /// Reset the connection if it ends without the protocol's asking.
     reset_unless_closed: Cell<bool>,
+    /// A close does not wait for the peer's FIN.
+    pub(super) closes_at_once: Cell<bool>,
     /// The protocol is not the one that the connection began with.
     upgraded: Cell<bool>,
     /// It is asked to finish.
@@ -205,17 +207,18 @@ impl ConnectionCell {
         reactor: Reactor,
         peer: Address,
         host: LocalEnd,
+        socket: Option<LocalAddress>,
     ) -> ConnectionCell {
         let now = reactor.now();
-        let (host, unasked) = match host {
-            LocalEnd::Known(host) => (OnceCell::from(host), None),
-            LocalEnd::Ask(socket) => (OnceCell::new(), Some(socket)),
+        let host = match host {
+            LocalEnd::Known(host) => OnceCell::from(host),
+            LocalEnd::Ask(_) => OnceCell::new(),
         };
         ConnectionCell {
             id,
             peer,
             host,
-            unasked,
+            socket,
             asked: Cell::new(0),
             dirty: Cell::new(false),
             phase: Cell::new(Phase::Open),
@@ -235,6 +238,7 @@ impl ConnectionCell {
             bytes_taken: Cell::new(0),
             dropped: Cell::new(0),
             reset_unless_closed: Cell::new(false),
+            closes_at_once: Cell::new(false),
             upgraded: Cell::new(false),
             draining: Cell::new(false),
             wire: Cell::new(None),
@@ -256,10 +260,16 @@ impl ConnectionCell {
     /// The address of our end.
     pub(crate) fn host(&self) -> &Address {
         self.host.get_or_init(|| {
-            let address = self.unasked.map(LocalAddress::get);
+            let address = self.socket.map(LocalAddress::get);
             let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
             Address::from(address.and_then(Result::ok).unwrap_or(unknown))
         })
+    }
+
+    /// The number of its socket, while that is open.
+    #[cfg(unix)]
+    pub(super) fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+        self.socket.filter(|_| self.phase.get() != Phase::Lost).map(LocalAddress::number)
     }
 
     /// The addresses that its layers were told, for a connection whose protocol is about to be

@@ -731,10 +731,16 @@ impl Life {
                 if *finishing {
                     self.pending |= due::WRITE_CLOSED;
                 }
-                if *peer_fin || self.stopping {
+                let shut = !*fin_sent;
+                let at_once = self.transport.cell.closes_at_once.get();
+                if at_once && shut {
+                    // Others may have the socket too, and a close of ours alone sends none.
+                    self.order(Follows::SHUT_WRITE);
                     return self.end_as_planned(CloseMode::Normal);
                 }
-                let shut = !*fin_sent;
+                if *peer_fin || self.stopping || at_once {
+                    return self.end_as_planned(CloseMode::Normal);
+                }
                 let why = std::mem::replace(why, Reason::Shutdown);
                 self.state = State::Draining { why, since: now, left: DRAIN };
                 if shut {
@@ -855,8 +861,10 @@ impl Life {
         self.transport.cell.advance_phase(Phase::Ended);
         self.transport.cell.clear_outbox();
         self.clear_layers();
-        // A `write_closed` that is due is still called before `connection_lost`; nothing else is.
-        self.pending &= if mode == CloseMode::Normal { due::WRITE_CLOSED } else { 0 };
+        // A `write_closed` that is due is still called before `connection_lost`; nothing else is. A FIN
+        // is still sent.
+        let kept = due::WRITE_CLOSED | Follows::SHUT_WRITE.0;
+        self.pending &= if mode == CloseMode::Normal { kept } else { 0 };
         self.pending |= due::LOST;
     }
 
@@ -1163,9 +1171,10 @@ impl Life {
                 assert!(cell.buffered() == 0 && *left > 0, "draining follows flushing");
             }
             State::Closed { .. } => {
+                let orders = self.pending & !due;
                 assert!(
-                    cell.phase() >= Phase::Ended && self.pending == due,
-                    "no orders after the end"
+                    cell.phase() >= Phase::Ended && orders & !Follows::SHUT_WRITE.0 == 0,
+                    "no orders after the end but a last FIN"
                 );
                 assert!(!cell.has_output(), "an ended connection sends nothing");
                 assert!(due & !(due::LOST | due::WRITE_CLOSED) == 0, "nothing but the loss is due");

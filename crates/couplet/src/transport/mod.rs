@@ -206,6 +206,13 @@ impl Transport {
         }
     }
 
+    /// With `on`, [`lose_connection`](Self::lose_connection) does not wait for the peer: the socket is
+    /// closed once everything written is passed to the system, as Twisted does. A peer that still sends
+    /// then gets a reset, which may take what it has not read yet from it: by default nothing is lost.
+    pub fn set_close_at_once(&self, on: bool) {
+        self.cell.closes_at_once.set(on);
+    }
+
     /// [`lose_connection`](Self::lose_connection) with `error` as the reason
     /// ([`Reason::Failed`]): how a callback reports an error.
     #[track_caller]
@@ -501,6 +508,13 @@ impl Transport {
     /// ```
     pub fn with_socket(&self, f: impl FnOnce(SockRef<'_>) -> io::Result<()> + 'static) {
         self.cell.add_socket_call(Box::new(f));
+    }
+
+    /// The number of the socket's descriptor, for what asks the system about it by number; `None` on drivers
+    /// without sockets, and once the connection is lost. The loop reads, writes and closes it.
+    #[cfg(unix)]
+    pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+        self.cell.descriptor()
     }
 
     /// The address of the other end, also available after the connection is lost.

@@ -572,6 +572,17 @@ const WAYS: &[(&str, &str, Act)] = &[
         s.l.on_snapshot(move |_| holds(&one));
         s.l.on_snapshot(move |_| holds(&two));
     }),
+    ("around_wait", "replaced and dropped", |s| {
+        let (one, two) = (s.bomb(), s.bomb());
+        s.l.around_wait(move |wait| {
+            holds(&one);
+            wait();
+        });
+        s.l.around_wait(move |wait| {
+            holds(&two);
+            wait();
+        });
+    }),
     ("defer_to_thread", "run, and cancelled before", |s| {
         let shell = Shell(1);
         s.reactor.defer_to_thread(move || Ok(shell)).discard();

@@ -185,3 +185,57 @@ fn an_embedded_run_ends_by_stop_and_can_begin_again() {
         l.end().expect("nothing is left to end");
     }
 }
+
+#[test]
+fn a_loop_turns_until_a_time_or_an_interruption() {
+    let mut l = Loop::new().expect("a loop");
+    let calls = Rc::new(Cell::new(0));
+    let (reactor, counted) = (l.reactor(), calls.clone());
+    reactor.call_later(Duration::from_millis(1), move || counted.set(1));
+    let at = reactor.now() + Duration::from_millis(20);
+    assert!(l.turn_until(Some(at)).expect("turns"));
+    assert_eq!(calls.get(), 1, "the turns before that time were made");
+    assert!(reactor.now() >= at);
+    // By whatever is called in a turn, and by another thread.
+    let interrupting = reactor.clone();
+    reactor.call_later(Duration::from_millis(1), move || interrupting.interrupt());
+    assert!(l.turn_until(None).expect("turns"));
+    let remote = reactor.remote();
+    let other = std::thread::spawn(move || remote.call(Reactor::interrupt));
+    assert!(l.turn_until(Some(reactor.now() + PATIENCE)).expect("turns"));
+    other.join().expect("no panic").expect("the loop is there");
+    // Outside of a turn: the next one does not wait.
+    reactor.interrupt();
+    let before = reactor.now();
+    assert!(l.turn_until(Some(before + PATIENCE)).expect("a turn"));
+    assert!(reactor.now() < before + PATIENCE);
+}
+
+#[test]
+fn waits_that_may_block_are_made_inside_of_what_was_asked_for() {
+    let mut l = Loop::new().expect("a loop");
+    let (is_inside, waits) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+    let (inside, counted) = (is_inside.clone(), waits.clone());
+    l.around_wait(move |wait| {
+        inside.set(true);
+        wait();
+        inside.set(false);
+        counted.set(counted.get() + 1);
+        assert!(counted.get() != 2, "a panic is logged, and no more");
+    });
+    let reactor = l.reactor();
+    for _ in 0..3 {
+        let was_inside = Rc::new(Cell::new(None));
+        let (noted, seen) = (was_inside.clone(), is_inside.clone());
+        reactor.call_later(Duration::from_millis(1), move || noted.set(Some(seen.get())));
+        let before = waits.get();
+        while was_inside.get().is_none() {
+            l.turn(Some(PATIENCE)).expect("a turn");
+        }
+        assert_eq!(was_inside.get(), Some(false), "nothing else is made inside");
+        let after = waits.get();
+        assert!(after > before);
+        l.turn(Some(Duration::ZERO)).expect("a turn that does not block");
+        assert_eq!(waits.get(), after);
+    }
+}

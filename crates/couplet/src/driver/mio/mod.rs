@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use couplet_os::local::LocalAddress;
 use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -52,6 +53,7 @@ use super::{
     Adopted, Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox,
     PeerCredentials, Ready, SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
 };
+
 use crate::address::Address;
 use crate::slots::Slots;
 
@@ -482,6 +484,13 @@ impl Commands for Mio {
             SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
             SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
             SocketOption::ResetUnlessClosed(on) => stream.set_resets(on),
+        }
+    }
+
+    fn socket(&self, key: Key) -> Option<LocalAddress> {
+        match &self.slots.get(key)?.kind {
+            Kind::Stream(slot) => Some(LocalAddress::of(&slot.stream)),
+            _ => None,
         }
     }
 

@@ -36,6 +36,18 @@ pub(crate) fn c05_connection_lost_comes_at_the_peers_fin(kit: Kit) {
     assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
 }
 
+pub(crate) fn c05b_a_close_at_once_sends_everything_and_waits_for_no_fin(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new());
+    a.transport().set_close_at_once(true);
+    a.transport().write("the rest");
+    a.transport().lose_connection();
+    assert_eq!(rig.lost(&a), "Done(Us)");
+    assert_eq!(rig.counts(&a).closes, [CloseMode::Normal]);
+    assert_eq!(rig.take_to_the_end(&b), Saw::Fin);
+    assert_eq!(b.got(), b"the rest");
+}
+
 pub(crate) fn c05_an_error_ends_the_drain_and_keeps_the_reason(kit: Kit) {
     type Close = (fn(&Transport), &'static str);
     let closes: [Close; 2] = [

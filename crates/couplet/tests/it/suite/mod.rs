@@ -83,6 +83,7 @@ macro_rules! all_facts {
             ]
             draining: [
                 c05_connection_lost_comes_at_the_peers_fin,
+                c05b_a_close_at_once_sends_everything_and_waits_for_no_fin,
                 c05_an_error_ends_the_drain_and_keeps_the_reason,
                 c05_the_drain_ends_at_one_mebibyte,
                 c05_the_drain_ends_at_the_close_deadline_counted_from_our_fin,

@@ -262,6 +262,10 @@ impl Commands for Tap {
         self.inner.unsent(key)
     }
 
+    fn socket(&self, key: Key) -> Option<couplet_os::local::LocalAddress> {
+        self.inner.socket(key)
+    }
+
     fn peer_credentials(&self, key: Key) -> Option<couplet::PeerCredentials> {
         self.inner.peer_credentials(key)
     }

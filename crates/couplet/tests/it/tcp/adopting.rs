@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ fn c51a_an_adopted_connection_is_like_any_other() {
     let mut rig = Kit::mio().rig();
     let (ours, mut theirs) = sockets();
     let (peer, host) = (ours.peer_addr().unwrap(), ours.local_addr().unwrap());
+    let number = ours.as_raw_fd();
     theirs.write_all(b"early").expect("room");
     let a = rig.end();
     let script = Script::new().once(On::Data, |transport| transport.write("answer"));
@@ -54,11 +56,13 @@ fn c51a_an_adopted_connection_is_like_any_other() {
     assert_eq!(connection.transport(), a.transport());
     assert_eq!(a.transport().peer(), &peer.into());
     assert_eq!(a.transport().host(), &host.into());
+    assert_eq!(a.transport().descriptor(), Some(number));
     let mut answer = [0; 6];
     theirs.read_exact(&mut answer).expect("an answer");
     assert_eq!(&answer, b"answer");
     drop(theirs);
     assert_eq!(rig.lost(&a), "Done(Peer)");
+    assert_eq!(a.transport().descriptor(), None);
 }
 
 #[test]

@@ -1,0 +1,345 @@
+"""
+The reactor: Twisted's own triggers, threads, signals, processes and datagrams, on Couplet's loop.
+"""
+
+import errno
+import socket
+
+from zope.interface import implementer
+
+from twisted.internet import error, unix
+from twisted.internet.base import _topHandler
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime
+from twisted.internet.main import installReactor
+from twisted.internet.posixbase import (
+    PosixReactorBase,
+    _ContinuousPolling,
+    _PollLikeMixin,
+)
+from twisted.logger import Logger, LogLevel
+from twisted.python import context, log
+from twisted.python.failure import Failure
+
+from couplet_twisted import _couplet, tcp
+
+
+def _logged(exception):
+    """
+    Log what user code raised where the loop called it.
+    """
+    log.err(Failure(exception, type(exception), exception.__traceback__))
+
+
+_log = Logger(namespace="couplet")
+
+
+def _told(level, text):
+    """
+    Log what Couplet has to say.
+    """
+    _log.emit(LogLevel.levelWithName(level), "{text}", text=text)
+
+
+_couplet.log_to(_told)
+
+
+class _Context:
+    """
+    The context in which the loop calls protocols: the log names their connections, as Twisted's
+    L{twisted.python.log.callWithLogger} has it, without a dictionary for each call.
+    """
+
+    def __init__(self, loop):
+        self._loop = loop
+        self._below = context.get(log.ILogContext, {})
+
+    def __getitem__(self, key):
+        connection = self._loop.current
+        if connection is None or key is not log.ILogContext:
+            raise KeyError(key)
+        try:
+            prefix = connection.logPrefix()
+        except Exception:
+            prefix = "(buggy logPrefix method)"
+        return dict(self._below, system=prefix)
+
+
+@implementer(IReactorFDSet, IReactorTime)
+class CoupletReactor(PosixReactorBase, _PollLikeMixin):
+    """
+    A reactor whose connections, timers and main loop are Couplet's.
+
+    @ivar _loop: Couplet's loop.
+
+    @ivar _watches: What the loop watches for readers and writers, by the number of the descriptor.
+
+    @ivar _busy: The descriptor whose reader or writer is called.
+
+    @ivar _streams: The connections and the ports that are Couplet's.
+    """
+
+    _POLL_DISCONNECTED = 1
+    _POLL_IN = 2
+    _POLL_OUT = 4
+
+    def __init__(self):
+        self._loop = _couplet.Loop(_logged)
+        self.callLater = self._loop.call_later
+        self.getDelayedCalls = self._loop.delayed_calls
+        self._reads = set()
+        self._writes = set()
+        self._selectables = {}
+        self._watches = {}
+        self._busy = None
+        self._streams = set()
+        self._continuousPolling = _ContinuousPolling(self)
+        super().__init__()
+
+    # The main loop.
+
+    def mainLoop(self):
+        """
+        Turn the loop, which returns when there is something for the rest of the reactor to do.
+        """
+        contexts = context.theContextTracker.currentContext().contexts
+        while self._started:
+            with _topHandler:
+                self.runUntilCurrent()
+                if self._started:
+                    contexts.append(_Context(self._loop))
+                    try:
+                        self._loop.run()
+                    finally:
+                        contexts.pop()
+        log.msg("Main loop terminated.")
+        self._loop.turn(0)
+
+    def doIteration(self, delay):
+        """
+        Make one turn.
+        """
+        self._loop.turn(delay)
+
+    def timeout(self):
+        """
+        How long a turn may wait, as far as the reactor's own queues know.
+        """
+        if self.threadCallQueue or self._justStopped:
+            return 0
+        return None
+
+    def wakeUp(self):
+        """
+        Have the loop return to L{mainLoop}.
+        """
+        self._loop.interrupt()
+
+    def stop(self):
+        """
+        @see: L{twisted.internet.interfaces.IReactorCore.stop}
+        """
+        super().stop()
+        self._loop.interrupt()
+
+    def crash(self):
+        """
+        @see: L{twisted.internet.interfaces.IReactorCore.crash}
+        """
+        super().crash()
+        self._loop.interrupt()
+
+    # Readers and writers.
+
+    def _watch(self, fd):
+        """
+        Have the loop watch a descriptor for what is asked of it now.
+        """
+        readable, writable = fd in self._reads, fd in self._writes
+        watch = self._watches.get(fd)
+        if not (readable or writable):
+            self._selectables.pop(fd, None)
+            if watch is not None and fd != self._busy:
+                del self._watches[fd]
+                watch.stop()
+        elif watch is None:
+            ready = lambda readable, writable: self._ready(fd, readable, writable)
+            self._watches[fd] = self._loop.watch(fd, readable, writable, ready)
+        else:
+            watch.set(readable, writable)
+
+    def _ready(self, fd, readable, writable):
+        selectable = self._selectables.get(fd)
+        if selectable is None:
+            return
+        event = 0
+        if readable and fd in self._reads:
+            event |= self._POLL_IN
+        if writable and fd in self._writes:
+            event |= self._POLL_OUT
+        if not event:
+            return
+        self._busy = fd
+        log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
+        self._busy = None
+        # It was removed, or closed, and its number may be another's by now.
+        if self._selectables.get(fd) is not selectable:
+            self._watches.pop(fd).stop()
+            if fd in self._selectables:
+                self._watch(fd)
+
+    def _add(self, xer, primary):
+        fd = xer.fileno()
+        if fd in primary:
+            return False
+        primary.add(fd)
+        try:
+            self._watch(fd)
+        except OSError as e:
+            primary.discard(fd)
+            # Files are always ready, and can't be watched.
+            if e.errno == errno.EPERM:
+                return True
+            raise
+        self._selectables[fd] = xer
+        return False
+
+    def _remove(self, xer, primary):
+        fd = xer.fileno()
+        if fd == -1:
+            for fd, selectable in self._selectables.items():
+                if selectable is xer:
+                    break
+            else:
+                return
+        if fd in primary:
+            primary.remove(fd)
+            self._watch(fd)
+
+    def addReader(self, reader):
+        """
+        @see: L{twisted.internet.interfaces.IReactorFDSet.addReader}
+        """
+        if reader in self._streams:
+            reader.startReading()
+        elif self._add(reader, self._reads):
+            self._continuousPolling.addReader(reader)
+
+    def addWriter(self, writer):
+        """
+        @see: L{twisted.internet.interfaces.IReactorFDSet.addWriter}
+        """
+        if writer in self._streams:
+            writer.startWriting()
+        elif self._add(writer, self._writes):
+            self._continuousPolling.addWriter(writer)
+
+    def removeReader(self, reader):
+        """
+        @see: L{twisted.internet.interfaces.IReactorFDSet.removeReader}
+        """
+        if reader in self._streams:
+            reader.stopReading()
+        elif self._continuousPolling.isReading(reader):
+            self._continuousPolling.removeReader(reader)
+        else:
+            self._remove(reader, self._reads)
+
+    def removeWriter(self, writer):
+        """
+        @see: L{twisted.internet.interfaces.IReactorFDSet.removeWriter}
+        """
+        if writer in self._streams:
+            writer.stopWriting()
+        elif self._continuousPolling.isWriting(writer):
+            self._continuousPolling.removeWriter(writer)
+        else:
+            self._remove(writer, self._writes)
+
+    def removeAll(self):
+        """
+        @see: L{twisted.internet.interfaces.IReactorFDSet.removeAll}
+        """
+        streams, self._streams = self._streams, set()
+        return (
+            self._removeAll(
+                [self._selectables[fd] for fd in self._reads],
+                [self._selectables[fd] for fd in self._writes],
+            )
+            + self._continuousPolling.removeAll()
+            + list(streams)
+        )
+
+    def getReaders(self):
+        """
+        @see: L{twisted.internet.interfaces.IReactorFDSet.getReaders}
+        """
+        readers = [self._selectables[fd] for fd in self._reads]
+        streams = [stream for stream in self._streams if stream._isReading]
+        return readers + self._continuousPolling.getReaders() + streams
+
+    def getWriters(self):
+        """
+        @see: L{twisted.internet.interfaces.IReactorFDSet.getWriters}
+        """
+        writers = [self._selectables[fd] for fd in self._writes]
+        streams = [stream for stream in self._streams if stream._isWriting]
+        return writers + self._continuousPolling.getWriters() + streams
+
+    # Connections.
+
+    def listenTCP(self, port, factory, backlog=50, interface=""):
+        """
+        @see: L{twisted.internet.interfaces.IReactorTCP.listenTCP}
+        """
+        p = tcp.Port(port, factory, backlog, interface, self)
+        p.startListening()
+        return p
+
+    def connectTCP(self, host, port, factory, timeout=30, bindAddress=None):
+        """
+        @see: L{twisted.internet.interfaces.IReactorTCP.connectTCP}
+        """
+        c = tcp.Connector(host, port, factory, timeout, bindAddress, self)
+        c.connect()
+        return c
+
+    def adoptStreamPort(self, fileDescriptor, addressFamily, factory):
+        """
+        @see: L{twisted.internet.interfaces.IReactorSocket.adoptStreamPort}
+        """
+        if addressFamily not in self._supportedAddressFamilies:
+            raise error.UnsupportedAddressFamily(addressFamily)
+        if addressFamily == socket.AF_UNIX:
+            p = unix.Port._fromListeningDescriptor(self, fileDescriptor, factory)
+        else:
+            p = tcp.Port._fromListeningDescriptor(
+                self, fileDescriptor, addressFamily, factory
+            )
+        p.startListening()
+        return p
+
+    def adoptStreamConnection(self, fileDescriptor, addressFamily, factory):
+        """
+        @see: L{twisted.internet.interfaces.IReactorSocket.adoptStreamConnection}
+        """
+        if addressFamily not in self._supportedAddressFamilies:
+            raise error.UnsupportedAddressFamily(addressFamily)
+        if addressFamily == socket.AF_UNIX:
+            return unix.Server._fromConnectedSocket(fileDescriptor, factory, self)
+        return tcp.Server._fromConnectedSocket(
+            fileDescriptor, addressFamily, factory, self
+        )
+
+
+def install():
+    """
+    Make this the reactor of the process.
+
+    @raise twisted.internet.error.ReactorAlreadyInstalledError: if there is one already.
+    """
+    reactor = CoupletReactor()
+    installReactor(reactor)
+    return reactor
+
+
+__all__ = ["CoupletReactor", "install"]

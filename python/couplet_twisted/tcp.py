@@ -1,0 +1,356 @@
+"""
+TCP: Python makes, binds and connects the sockets with Twisted's code, and Couplet goes on with them.
+"""
+
+import os
+import socket
+
+from twisted.internet import _newtls, error, main, tcp
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.python import log
+from twisted.python.failure import Failure
+
+from couplet_twisted import _couplet
+
+_REASONS = {
+    "done": Failure(main.CONNECTION_DONE),
+    "lost": Failure(main.CONNECTION_LOST),
+    "aborted": Failure(error.ConnectionAborted()),
+}
+
+
+class _Stream(_couplet.Connection):
+    """
+    What connections have besides what is Couplet's: the sides that Python looks at seldom.
+
+    @ivar TLS: Whether a layer of TLS was put over it.
+
+    @ivar _early: The number of the descriptor that the loop was given.
+
+    """
+
+    TLS = False
+    _early = None
+    _socket = None
+
+    def _attach(self):
+        """
+        Give the socket to the loop.
+        """
+        self.__dict__.pop("fileno", None)
+        skt = self.__dict__.pop("_socket")
+        self._early = skt.fileno()
+        self.reactor._loop.adopt(self, skt.detach())
+        self.reactor._streams.add(self)
+
+    # The socket, for those who ask for it.
+
+    def fileno(self):
+        """
+        The number of the descriptor; -1 once the connection is lost.
+        """
+        if self._early is not None and not self.disconnected:
+            return self._early
+        return _couplet.Connection.fileno(self)
+
+    @property
+    def socket(self):
+        """
+        A socket of Python's that shares the connection's; made when it is first asked for.
+        """
+        if self._socket is None:
+            fd = self.fileno()
+            if fd == -1:
+                raise AttributeError("the connection has no socket")
+            self._socket = socket.socket(fileno=os.dup(fd))
+        return self._socket
+
+    @socket.setter
+    def socket(self, skt):
+        self._socket = skt
+
+    @socket.deleter
+    def socket(self):
+        self._forgetSocket()
+
+    def _forgetSocket(self):
+        skt = self.__dict__.pop("_socket", None)
+        if skt is not None:
+            skt.close()
+        self.reactor._streams.discard(self)
+
+    # Reading and writing.
+
+    @property
+    def _isWriting(self):
+        return self._buffered > 0
+
+    # The end.
+
+    def _lost(self, why):
+        self.connectionLost(_REASONS[why])
+
+    def _raised(self, exception):
+        self.connectionLost(Failure(exception))
+
+    def _readClosed(self):
+        self.readConnectionLost(_REASONS["done"])
+
+    def _closeWriteConnection(self):
+        protocol = IHalfCloseableProtocol(self.protocol, None)
+        if protocol:
+            try:
+                protocol.writeConnectionLost()
+            except BaseException:
+                failure = Failure()
+                log.err(failure)
+                self.connectionLost(failure)
+
+    # TLS.
+
+    def startTLS(self, ctx, normal=True):
+        """
+        @see: L{twisted.internet.interfaces.ITLSTransport.startTLS}
+        """
+        self.__class__ = _withTLS(self.__class__)
+        _newtls.startTLS(self, ctx, normal, _couplet.Connection)
+
+
+class _OverTLS:
+    """
+    A connection that a layer of TLS was put over: what the program writes goes through that.
+    """
+
+    def write(self, data):
+        if not self.TLS:
+            _couplet.Connection.write(self, data)
+        elif self.connected:
+            self.protocol.write(data)
+
+    def writeSequence(self, iovec):
+        if not self.TLS:
+            _couplet.Connection.writeSequence(self, iovec)
+        elif self.connected:
+            self.protocol.writeSequence(iovec)
+
+    def loseConnection(self, *args, **kwargs):
+        if not self.TLS:
+            _couplet.Connection.loseConnection(self)
+        elif self.connected and not self.disconnecting:
+            self.protocol.loseConnection()
+
+    def registerProducer(self, producer, streaming):
+        if self.TLS:
+            self.protocol.registerProducer(producer, streaming)
+        else:
+            _couplet.Connection.registerProducer(self, producer, streaming)
+
+    def unregisterProducer(self):
+        if self.TLS:
+            self.protocol.unregisterProducer()
+        else:
+            _couplet.Connection.unregisterProducer(self)
+
+
+_TLS_CLASSES = {}
+
+
+def _withTLS(cls):
+    """
+    The class of a connection of C{cls} that a layer of TLS is put over.
+    """
+    if issubclass(cls, _OverTLS):
+        return cls
+    if cls not in _TLS_CLASSES:
+        _TLS_CLASSES[cls] = type(cls.__name__, (_OverTLS, cls), {"__module__": cls.__module__})
+    return _TLS_CLASSES[cls]
+
+
+class Server(_Stream, tcp.Server):
+    """
+    A connection that was accepted, or that somebody else made.
+    """
+
+    _base = _couplet.Connection
+
+    def __init__(self, sock, protocol, client, server, sessionno, reactor):
+        self.reactor = reactor
+        self.protocol = protocol
+        if len(client) != 2:
+            self._addressType = tcp.address.IPv6Address
+        self.server = server
+        self.client = client
+        self.sessionno = sessionno
+        self.hostname = client[0]
+        logPrefix = self._getLogPrefix(protocol)
+        self.logstr = f"{logPrefix},{sessionno},{self.hostname}"
+        if server is not None:
+            self.repstr = "<{} #{} on {}>".format(
+                protocol.__class__.__name__, sessionno, server._realPortNumber
+            )
+        self.connected = 1
+        if isinstance(sock, socket.socket):
+            sock.setblocking(False)
+            self._socket = sock
+            self._attach()
+        else:
+            self._take(sock)
+            reactor._streams.add(self)
+
+    def getHost(self):
+        """
+        @see: L{twisted.internet.interfaces.ITransport.getHost}
+        """
+        name = self._sockname()
+        if name is None:
+            name = self.socket.getsockname()
+        return self._addressType("TCP", *tcp._getrealname(name))
+
+
+class _Common:
+    """
+    What L{twisted.internet.tcp._BaseBaseClient} calls.
+    """
+
+    __init__ = tcp.Connection.__init__
+    connectionLost = _couplet.Connection.connectionLost
+
+
+class Client(_Stream, tcp.Client):
+    """
+    A connection that we make.
+    """
+
+    _base = _couplet.Connection
+    _commonConnection = _Common
+
+    def _connectDone(self):
+        self._attach()
+        tcp.Client._connectDone(self)
+
+    def connectionLost(self, reason):
+        """
+        @see: L{twisted.internet.tcp._BaseBaseClient.connectionLost}
+        """
+        if not self.disconnected:
+            tcp._BaseBaseClient.connectionLost(self, reason)
+
+    def getHost(self):
+        """
+        @see: L{twisted.internet.interfaces.ITransport.getHost}
+        """
+        name = self._sockname()
+        if name is None:
+            name = self.socket.getsockname()
+        return self._addressType("TCP", *tcp._getrealname(name))
+
+    # While it connects, the socket is Python's.
+
+    @property
+    def _isConnecting(self):
+        return not self.connected and not self.disconnected
+
+    def startReading(self):
+        if self._isConnecting:
+            self.reactor.addReader(self)
+        else:
+            _couplet.Connection.startReading(self)
+
+    def stopReading(self):
+        if self._isConnecting:
+            self.reactor.removeReader(self)
+        else:
+            _couplet.Connection.stopReading(self)
+
+    def startWriting(self):
+        if self._isConnecting:
+            self.reactor.addWriter(self)
+
+    def stopWriting(self):
+        if self._isConnecting:
+            self.reactor.removeWriter(self)
+
+
+class Connector(tcp.Connector):
+    """
+    Makes clients of ours.
+    """
+
+    def _makeTransport(self):
+        return Client(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+class Port(tcp.Port):
+    """
+    A port that Couplet accepts from.
+    """
+
+    transport = Server
+    _native = None
+    _isReading = False
+    _isWriting = False
+
+    def startReading(self):
+        """
+        Accept connections.
+        """
+        self._isReading = True
+        if self._native is None:
+            self._native = self.reactor._loop.listen(self.fileno(), self._accepted)
+            self.reactor._streams.add(self)
+        else:
+            self._native.resume()
+
+    def stopReading(self):
+        """
+        Accept no more connections, for now.
+        """
+        self._isReading = False
+        if self._native is not None:
+            self._native.pause()
+
+    def _accepted(self, accepted, addr):
+        """
+        A connection was accepted.
+
+        @return: Its transport, if the factory has a protocol for it.
+        """
+        if len(addr) == 4:
+            host = socket.getnameinfo(
+                addr, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+            )
+            addr = (host[0],) + addr[1:]
+        protocol = self.factory.buildProtocol(self._buildAddr(addr))
+        if protocol is None:
+            return None
+        s = self.sessionno
+        self.sessionno = s + 1
+        transport = self.transport(accepted, protocol, addr, self, s, self.reactor)
+        try:
+            protocol.makeConnection(transport)
+        except BaseException:
+            log.deferr()
+        return transport
+
+    def loseConnection(self, connDone=Failure(main.CONNECTION_DONE)):
+        """
+        @see: L{twisted.internet.interfaces.IListeningPort.stopListening}
+        """
+        d = tcp.Port.loseConnection(self, connDone)
+        self._close()
+        return d
+
+    stopListening = loseConnection
+
+    def _close(self):
+        if self._native is not None:
+            native, self._native = self._native, None
+            native.close()
+            self.reactor._streams.discard(self)
+
+    def connectionLost(self, reason):
+        """
+        @see: L{twisted.internet.tcp.Port.connectionLost}
+        """
+        self._close()
+        tcp.Port.connectionLost(self, reason)

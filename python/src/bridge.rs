@@ -1,0 +1,148 @@
+//! [`Bridge`]: what Couplet takes for a protocol, and passes on to Python.
+
+use std::rc::{Rc, Weak};
+
+use couplet::{Address, Protocol, Reason, Transport};
+use couplet_os::tethered::Tethered;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::connection::{Accepted, Connection, raised};
+use crate::looping::Shared;
+
+pub(crate) struct Bridge {
+    shared: Weak<Shared>,
+    /// What makes the connection's object, where there is none yet.
+    accepted: Option<Rc<Py<PyAny>>>,
+    connection: Option<Py<Connection>>,
+}
+
+/// An address as Python's sockets have it.
+pub(crate) fn address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(path) = address.unix() {
+        return Ok(path.to_string().into_pyobject(py)?.into_any());
+    }
+    Ok(match address.socket_addr() {
+        Some(std::net::SocketAddr::V4(v4)) => {
+            (v4.ip().to_string(), v4.port()).into_pyobject(py)?.into_any()
+        }
+        Some(std::net::SocketAddr::V6(v6)) => {
+            let parts = (v6.ip().to_string(), v6.port(), v6.flowinfo(), v6.scope_id());
+            parts.into_pyobject(py)?.into_any()
+        }
+        None => "".into_pyobject(py)?.into_any(),
+    })
+}
+
+impl Bridge {
+    /// Of a socket that the loop goes on with.
+    pub(crate) fn adopted(shared: &Rc<Shared>, connection: &Bound<'_, Connection>) -> Bridge {
+        let connection = Some(connection.clone().unbind());
+        Bridge { shared: Rc::downgrade(shared), accepted: None, connection }
+    }
+
+    /// Of a connection that the loop accepts.
+    pub(crate) fn accepted(shared: &Weak<Shared>, accepted: &Rc<Py<PyAny>>) -> Bridge {
+        Bridge { shared: shared.clone(), accepted: Some(accepted.clone()), connection: None }
+    }
+
+    /// Has Python make the object of a connection.
+    fn make(&mut self, py: Python<'_>, transport: &Transport, shared: &Rc<Shared>) -> PyResult<()> {
+        let Some(accepted) = self.accepted.take() else { return Ok(()) };
+        let handle = Accepted {
+            transport: Tethered::new(transport.clone()),
+            shared: Tethered::new(shared.clone()),
+        };
+        let peer = address(py, transport.peer())?;
+        let made = accepted.call1(py, (handle, peer))?;
+        self.connection = made.extract(py)?;
+        Ok(())
+    }
+}
+
+impl Protocol for Bridge {
+    fn connection_made(&mut self, transport: &Transport) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        transport.set_close_at_once(true);
+        transport.set_close_deadline(None);
+        Python::attach(|py| {
+            if let Some(connection) = &self.connection {
+                let connection = connection.bind(py);
+                return Connection::attach(connection, transport, &shared);
+            }
+            if let Err(error) = self.make(py, transport, &shared) {
+                shared.report(py, error);
+            }
+            if self.connection.is_none() {
+                transport.lose_connection();
+            }
+        });
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) {
+        let (Some(connection), Some(shared)) = (&self.connection, self.shared.upgrade()) else {
+            return;
+        };
+        Python::attach(|py| {
+            let Some(protocol) = connection.get().reader(py) else { return };
+            let data = PyBytes::new(py, data);
+            shared.call_for(connection, py, || {
+                let received = protocol.call_method1(py, intern!(py, "dataReceived"), (data,));
+                if let Err(error) = received {
+                    raised(connection.bind(py), &shared, error);
+                }
+            });
+        });
+    }
+
+    fn read_closed(&mut self, transport: &Transport) {
+        self.tell(transport, "_readClosed");
+    }
+
+    fn write_closed(&mut self, transport: &Transport) {
+        self.tell(transport, "_closeWriteConnection");
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
+        let Some(connection) = self.connection.take() else { return };
+        if connection.get().is_lost() {
+            return;
+        }
+        let Some(shared) = self.shared.upgrade() else { return };
+        if matches!(reason, Reason::Lost(_)) && connection.get().holds_loss() {
+            return;
+        }
+        let why = match reason {
+            _ if connection.get().is_aborted() => "aborted",
+            Reason::Done(_) => "done",
+            Reason::Aborted => "aborted",
+            _ => "lost",
+        };
+        Python::attach(|py| {
+            shared.call_for(&connection, py, || {
+                if let Err(error) = connection.call_method1(py, intern!(py, "_lost"), (why,)) {
+                    shared.report(py, error);
+                }
+            });
+        });
+    }
+}
+
+impl Bridge {
+    fn tell(&self, transport: &Transport, what: &'static str) {
+        let (Some(connection), Some(shared)) = (&self.connection, self.shared.upgrade()) else {
+            return transport.lose_connection();
+        };
+        if connection.get().is_aborted() {
+            return;
+        }
+        Python::attach(|py| {
+            shared.call_for(connection, py, || {
+                if let Err(error) = connection.call_method0(py, what) {
+                    shared.report(py, error);
+                }
+            });
+        });
+    }
+}

@@ -1,0 +1,671 @@
+//! [`Connection`]: the transport that a Twisted protocol writes to.
+
+use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use couplet::{Producer, ProducerKind, Transport};
+use couplet_os::descriptor::Foreign;
+use couplet_os::tethered::Tethered;
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::bridge::{Bridge, address};
+use crate::looping::{Shared, system_error};
+
+/// What a transport holds back before its producer is paused, in bytes, unless that is set.
+const BUFFER: usize = 64 * 1024;
+
+/// A transport that was accepted, and has no Python object yet.
+#[pyclass(frozen, module = "couplet_twisted._couplet")]
+pub(crate) struct Accepted {
+    pub(crate) transport: Tethered<Transport>,
+    pub(crate) shared: Tethered<Rc<Shared>>,
+}
+
+struct State {
+    /// While the loop has the socket.
+    transport: Option<Tethered<Transport>>,
+    shared: Option<Tethered<Rc<Shared>>>,
+    /// The time of the turn in which the loop got the socket.
+    attached_at: Option<Instant>,
+    /// Written before the loop has the socket. Law 9: what the protocol writes in that turn.
+    early: Vec<u8>,
+    protocol: Option<Py<PyAny>>,
+    producer: Option<Py<PyAny>>,
+    is_streaming: bool,
+    is_producer_paused: bool,
+    connected: bool,
+    disconnected: bool,
+    disconnecting: bool,
+    is_write_lost: bool,
+    /// It does not read: until it is asked to, before the loop has the socket.
+    is_paused: bool,
+    is_aborted: bool,
+    /// It was lost by an error while it did not read, and will hear of that when it does again.
+    is_held: bool,
+    /// Where a streaming producer is paused.
+    buffer_size: usize,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            transport: None,
+            shared: None,
+            attached_at: None,
+            early: Vec::new(),
+            protocol: None,
+            producer: None,
+            is_streaming: false,
+            is_producer_paused: false,
+            connected: false,
+            disconnected: false,
+            disconnecting: false,
+            is_write_lost: false,
+            is_paused: false,
+            is_aborted: false,
+            is_held: false,
+            buffer_size: BUFFER,
+        }
+    }
+}
+
+/// A connection: the base of the transports of a reactor.
+#[pyclass(frozen, subclass, module = "couplet_twisted._couplet")]
+pub(crate) struct Connection(Mutex<State>);
+
+/// Runs this on the bytes of an object.
+fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T) -> PyResult<T> {
+    if let Ok(bytes) = data.cast::<PyBytes>() {
+        return Ok(f(bytes.as_bytes()));
+    }
+    let buffer =
+        PyBuffer::<u8>::get(data).map_err(|_| PyTypeError::new_err("Data must be bytes"))?;
+    Ok(f(&buffer.to_vec(data.py())?))
+}
+
+impl Connection {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs this on the transport, while the loop has it.
+    fn on_transport<T>(&self, f: impl FnOnce(&Transport) -> T) -> Option<T> {
+        let transport = self.transport()?;
+        Some(f(&transport))
+    }
+
+    fn transport(&self) -> Option<Transport> {
+        self.state().transport.as_ref()?.get().cloned()
+    }
+
+    pub(crate) fn protocol(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state().protocol.as_ref().map(|protocol| protocol.clone_ref(py))
+    }
+
+    /// Whether it is to be aborted, and hears of nothing else any more.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.state().is_aborted
+    }
+
+    /// The protocol, while it takes bytes.
+    pub(crate) fn reader(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let state = self.state();
+        let protocol = state.protocol.as_ref().filter(|_| !state.is_aborted)?;
+        Some(protocol.clone_ref(py))
+    }
+
+    /// It is lost by an error: true if it hears of that later, because it does not read.
+    pub(crate) fn holds_loss(&self) -> bool {
+        let mut state = self.state();
+        state.is_held = state.is_paused && !state.disconnecting;
+        if state.is_held {
+            state.transport = None;
+        }
+        state.is_held
+    }
+
+    /// Has it hear of a loss that was held back.
+    fn hear(slf: &Bound<'_, Self>) {
+        let mut state = slf.get().state();
+        if !std::mem::take(&mut state.is_held) {
+            return;
+        }
+        let Some(shared) = state.shared.as_ref().and_then(Tethered::get).cloned() else { return };
+        drop(state);
+        let this = slf.clone().unbind();
+        let kept = shared.clone();
+        let tell = move || {
+            Python::attach(|py| {
+                if let Err(error) = this.call_method1(py, intern!(py, "_lost"), ("lost",)) {
+                    kept.report(py, error);
+                }
+            });
+        };
+        shared.reactor.call_soon(tell);
+    }
+
+    /// Whether its protocol was told of the end.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.state().disconnected
+    }
+
+    pub(crate) fn adopt(
+        slf: &Bound<'_, Self>,
+        shared: &Rc<Shared>,
+        descriptor: i32,
+    ) -> PyResult<()> {
+        let socket = Foreign::new(descriptor).map_err(system_error)?.into_owned();
+        let mut bridge = Some(Bridge::adopted(shared, slf));
+        let build = move |_: &couplet::Address| bridge.take();
+        shared.reactor.adopt(socket, build).map_err(system_error)?.detach();
+        Ok(())
+    }
+
+    /// The loop has its socket.
+    pub(crate) fn attach(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<Shared>) {
+        let this = slf.get();
+        let mut state = this.state();
+        if state.disconnected {
+            drop(state);
+            return transport.lose_connection();
+        }
+        let early = std::mem::take(&mut state.early);
+        state.transport = Some(Tethered::new(transport.clone()));
+        state.shared = Some(Tethered::new(shared.clone()));
+        state.attached_at = Some(shared.reactor.now());
+        let asked = Asked {
+            producer: state
+                .producer
+                .is_some()
+                .then_some((kind(state.is_streaming), state.buffer_size)),
+            is_producer_paused: state.is_producer_paused,
+            is_paused: state.is_paused,
+            is_write_lost: state.is_write_lost,
+            disconnecting: state.disconnecting,
+            is_aborted: state.is_aborted,
+        };
+        drop(state);
+        transport.write(early);
+        asked.ask(slf, transport, shared);
+    }
+
+    fn produce(
+        slf: &Bound<'_, Self>,
+        transport: &Transport,
+        (kind, buffer_size): (ProducerKind, usize),
+        shared: &Rc<Shared>,
+    ) {
+        transport.set_write_marks(0, buffer_size);
+        let shared = shared.clone();
+        let producing = Producing { of: slf.clone().unbind(), is_first: true, shared };
+        // There is none: ours is registered once.
+        let _ = transport.register_producer(producing, kind);
+    }
+
+    /// The producer, if it is to be resumed.
+    fn to_resume(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let mut state = self.state();
+        if state.is_streaming && !std::mem::take(&mut state.is_producer_paused) {
+            return None;
+        }
+        state.producer.as_ref().map(|producer| producer.clone_ref(py))
+    }
+
+    /// The producer, if it is to be paused.
+    fn to_pause(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let mut state = self.state();
+        if !state.is_streaming || std::mem::replace(&mut state.is_producer_paused, true) {
+            return None;
+        }
+        state.producer.as_ref().map(|producer| producer.clone_ref(py))
+    }
+
+    /// Has a producer that was paused here resumed once everything is sent: the loop pauses it only for
+    /// what the system does not take.
+    fn resume_later(slf: &Bound<'_, Self>, transport: &Transport, shared: &Rc<Shared>) {
+        let (of, shared) = (slf.clone().unbind(), shared.clone());
+        let drained = transport.drained().add_both(move |_| {
+            Producing { of, is_first: false, shared }
+                .call("resumeProducing", Connection::to_resume);
+            Ok(())
+        });
+        drained.detach();
+    }
+
+    fn wrote(slf: &Bound<'_, Self>, is_full: bool) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let Some(producer) = is_full.then(|| this.to_pause(py)).flatten() else { return Ok(()) };
+        let shared = this.state().shared.as_ref().and_then(Tethered::get).cloned();
+        if let (Some(transport), Some(shared)) = (this.transport(), shared) {
+            Connection::resume_later(slf, &transport, &shared);
+        }
+        producer.call_method0(py, intern!(py, "pauseProducing"))?;
+        Ok(())
+    }
+
+    /// Writes; true if a producer is to be paused.
+    fn put(&self, data: &[u8]) -> bool {
+        let mut state = self.state();
+        let is_deaf = !state.connected || state.is_write_lost || state.is_aborted;
+        if is_deaf || data.is_empty() {
+            return false;
+        }
+        let has_producer = state.producer.is_some() && state.is_streaming;
+        match &state.transport {
+            Some(transport) => {
+                let Some(transport) = transport.get() else { return false };
+                transport.write(data);
+                has_producer && transport.buffered() > state.buffer_size
+            }
+            None => {
+                state.early.extend_from_slice(data);
+                has_producer && state.early.len() > state.buffer_size
+            }
+        }
+    }
+}
+
+/// What was asked for before the loop had the socket.
+struct Asked {
+    producer: Option<(ProducerKind, usize)>,
+    is_producer_paused: bool,
+    is_paused: bool,
+    is_write_lost: bool,
+    disconnecting: bool,
+    is_aborted: bool,
+}
+
+impl Asked {
+    fn ask(&self, of: &Bound<'_, Connection>, transport: &Transport, shared: &Rc<Shared>) {
+        if self.is_paused {
+            transport.pause_producing();
+        }
+        if let Some(how) = self.producer {
+            Connection::produce(of, transport, how, shared);
+            if self.is_producer_paused {
+                Connection::resume_later(of, transport, shared);
+            }
+        }
+        if self.is_write_lost {
+            transport.lose_write_connection();
+        }
+        if self.disconnecting {
+            transport.lose_connection();
+        }
+        if self.is_aborted {
+            transport.abort_connection();
+        }
+    }
+}
+
+fn kind(is_streaming: bool) -> ProducerKind {
+    if is_streaming { ProducerKind::Push } else { ProducerKind::Pull }
+}
+
+/// The loop's side of a producer.
+struct Producing {
+    of: Py<Connection>,
+    /// The loop asks a pull producer once more than Twisted does.
+    is_first: bool,
+    shared: Rc<Shared>,
+}
+
+impl Producing {
+    fn call(
+        &self,
+        method: &'static str,
+        of: impl FnOnce(&Connection, Python<'_>) -> Option<Py<PyAny>>,
+    ) {
+        Python::attach(|py| {
+            let Some(producer) = of(self.of.get(), py) else { return };
+            if let Err(error) = producer.call_method0(py, method) {
+                raised(self.of.bind(py), &self.shared, error);
+            }
+        });
+    }
+}
+
+impl Producer for Producing {
+    fn resume_producing(&mut self) {
+        let is_first = std::mem::take(&mut self.is_first);
+        let has_bytes = || self.of.get().on_transport(|transport| transport.buffered() > 0);
+        if is_first && has_bytes() == Some(true) {
+            return;
+        }
+        self.call("resumeProducing", Connection::to_resume);
+    }
+
+    fn pause_producing(&mut self) {
+        self.call("pauseProducing", Connection::to_pause);
+    }
+}
+
+/// User code raised where a transport called it: the connection is lost by that.
+pub(crate) fn raised(of: &Bound<'_, Connection>, shared: &Shared, error: PyErr) {
+    let py = of.py();
+    let value = error.value(py).clone();
+    shared.report(py, error);
+    if let Err(error) = of.call_method1(intern!(py, "_raised"), (value,)) {
+        shared.report(py, error);
+    }
+}
+
+#[pymethods]
+impl Connection {
+    #[new]
+    #[pyo3(signature = (*_args, **_kw))]
+    fn new(_args: Bound<'_, PyTuple>, _kw: Option<Bound<'_, pyo3::types::PyDict>>) -> Connection {
+        Connection(Mutex::default())
+    }
+
+    /// Takes over what was accepted.
+    fn _take(slf: &Bound<'_, Self>, accepted: &Accepted) -> PyResult<()> {
+        let (Some(transport), Some(shared)) = (accepted.transport.get(), accepted.shared.get())
+        else {
+            return Err(PyRuntimeError::new_err("a connection is made in another thread"));
+        };
+        Connection::attach(slf, transport, shared);
+        Ok(())
+    }
+
+    /// Sends bytes after everything written before.
+    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let is_full = with_bytes(data, |data| slf.get().put(data))?;
+        Connection::wrote(slf, is_full)
+    }
+
+    /// Sends several pieces in order.
+    #[pyo3(name = "writeSequence")]
+    fn write_sequence(slf: &Bound<'_, Self>, iovec: &Bound<'_, PyAny>) -> PyResult<()> {
+        let pieces: Vec<Bound<'_, PyAny>> = iovec.try_iter()?.collect::<PyResult<_>>()?;
+        let mut data = Vec::new();
+        for piece in &pieces {
+            with_bytes(piece, |piece| data.extend_from_slice(piece))?;
+        }
+        let is_full = slf.get().put(&data);
+        Connection::wrote(slf, is_full)
+    }
+
+    /// Closes once everything written is sent.
+    #[pyo3(name = "loseConnection", signature = (_connDone=None))]
+    #[expect(non_snake_case, reason = "Twisted's name")]
+    fn lose_connection(slf: &Bound<'_, Self>, _connDone: Option<Bound<'_, PyAny>>) {
+        Connection::hear(slf);
+        let mut state = slf.get().state();
+        if !state.connected || std::mem::replace(&mut state.disconnecting, true) {
+            return;
+        }
+        drop(state);
+        slf.get().on_transport(Transport::lose_connection);
+    }
+
+    /// Closes our direction once everything written is sent.
+    #[pyo3(name = "loseWriteConnection")]
+    fn lose_write_connection(&self) {
+        self.state().is_write_lost = true;
+        self.on_transport(Transport::lose_write_connection);
+    }
+
+    /// Closes at once, with a reset.
+    #[pyo3(name = "abortConnection")]
+    fn abort_connection(slf: &Bound<'_, Self>) {
+        Connection::hear(slf);
+        let mut state = slf.get().state();
+        if state.disconnected || std::mem::replace(&mut state.is_aborted, true) {
+            return;
+        }
+        state.disconnecting = true;
+        drop(state);
+        if let Some(transport) = slf.get().transport() {
+            if slf.get().state().attached_at != Some(transport.reactor().now()) {
+                return transport.abort_connection();
+            }
+            // In the next turn: the peer may be this process, and hears of the connection first.
+            transport.pause_producing();
+            let aborting = transport.clone();
+            transport.reactor().call_soon(move || aborting.abort_connection());
+        }
+    }
+
+    /// What was written leaves by itself.
+    #[pyo3(name = "startWriting")]
+    fn start_writing(&self) {}
+
+    /// What was written leaves by itself.
+    #[pyo3(name = "stopWriting")]
+    fn stop_writing(&self) {}
+
+    /// Reads on.
+    #[pyo3(name = "startReading")]
+    fn read_on(slf: &Bound<'_, Self>) {
+        slf.get().state().is_paused = false;
+        Connection::hear(slf);
+        slf.get().on_transport(Transport::resume_producing);
+    }
+
+    /// Reads no more.
+    #[pyo3(name = "stopReading")]
+    fn read_no_more(&self) {
+        self.state().is_paused = true;
+        self.on_transport(Transport::pause_producing);
+    }
+
+    #[pyo3(name = "pauseProducing")]
+    fn pause_producing(&self) {
+        self.read_no_more();
+    }
+
+    #[pyo3(name = "resumeProducing")]
+    fn resume_producing(slf: &Bound<'_, Self>) {
+        let state = slf.get().state();
+        if state.connected && !state.disconnecting {
+            drop(state);
+            Connection::read_on(slf);
+        }
+    }
+
+    #[pyo3(name = "stopProducing")]
+    fn stop_producing(slf: &Bound<'_, Self>) {
+        Connection::lose_connection(slf, None);
+    }
+
+    /// Registers a producer: a streaming one is paused while much is buffered, another one is asked for
+    /// each piece.
+    #[pyo3(name = "registerProducer")]
+    fn register_producer(
+        slf: &Bound<'_, Self>,
+        producer: Bound<'_, PyAny>,
+        streaming: bool,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let before = this.state().producer.as_ref().map(|before| before.clone_ref(py));
+        if let Some(before) = before {
+            let text = format!(
+                "Cannot register producer {} on {}, because producer {} was never unregistered.",
+                producer.repr()?,
+                slf.repr()?,
+                before.bind(py).repr()?,
+            );
+            return Err(PyRuntimeError::new_err(text));
+        }
+        if this.is_lost() {
+            producer.call_method0(intern!(py, "stopProducing"))?;
+            return Ok(());
+        }
+        let mut state = this.state();
+        state.producer = Some(producer.clone().unbind());
+        state.is_streaming = streaming;
+        state.is_producer_paused = false;
+        let shared = state.shared.as_ref().and_then(Tethered::get).cloned();
+        let how = (kind(streaming), state.buffer_size);
+        drop(state);
+        if let (Some(transport), Some(shared)) = (this.transport(), shared) {
+            Connection::produce(slf, &transport, how, &shared);
+        }
+        if !streaming {
+            producer.call_method0(intern!(py, "resumeProducing"))?;
+        }
+        Ok(())
+    }
+
+    #[pyo3(name = "unregisterProducer")]
+    fn unregister_producer(&self) {
+        let producer = self.state().producer.take();
+        drop(producer);
+        self.on_transport(Transport::unregister_producer);
+    }
+
+    /// The connection is lost: tells its producer and its protocol, once.
+    #[pyo3(name = "connectionLost")]
+    fn connection_lost(slf: &Bound<'_, Self>, reason: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let mut state = slf.get().state();
+        if std::mem::replace(&mut state.disconnected, true) {
+            return Ok(());
+        }
+        state.connected = false;
+        let (transport, shared) = (state.transport.take(), state.shared.take());
+        let (producer, protocol) = (state.producer.take(), state.protocol.take());
+        drop(state);
+        if let Some(transport) = transport.as_ref().and_then(Tethered::get) {
+            transport.unregister_producer();
+            transport.lose_connection();
+        }
+        drop((transport, shared));
+        slf.call_method0(intern!(py, "_forgetSocket"))?;
+        if let Some(producer) = producer {
+            producer.call_method0(py, intern!(py, "stopProducing"))?;
+        }
+        if let Some(protocol) = protocol {
+            protocol.call_method1(py, intern!(py, "connectionLost"), (reason,))?;
+        }
+        Ok(())
+    }
+
+    /// The number of the descriptor, or -1.
+    fn fileno(&self) -> i32 {
+        self.on_transport(|transport| transport.descriptor()).flatten().unwrap_or(-1)
+    }
+
+    /// Whether it reads.
+    #[getter(_isReading)]
+    fn is_reading(&self) -> bool {
+        let state = self.state();
+        state.connected && !state.disconnecting && !state.is_paused
+    }
+
+    #[getter(bufferSize)]
+    fn get_buffer_size(&self) -> usize {
+        self.state().buffer_size
+    }
+
+    #[setter(bufferSize)]
+    fn set_buffer_size(&self, bytes: usize) {
+        self.state().buffer_size = bytes;
+        self.on_transport(|transport| transport.set_write_marks(0, bytes));
+    }
+
+    /// The address of our end, as Python's sockets give it; `None` where there is none.
+    fn _sockname<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.transport().map(|transport| address(py, transport.host())).transpose()
+    }
+
+    /// The bytes that were written, and that the system has not taken.
+    #[getter]
+    fn _buffered(&self) -> usize {
+        self.on_transport(Transport::buffered).unwrap_or_default()
+    }
+
+    #[getter(protocol)]
+    fn get_protocol(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.protocol(py)
+    }
+
+    #[setter(protocol)]
+    fn set_protocol(&self, protocol: Option<Py<PyAny>>) {
+        let before = std::mem::replace(&mut self.state().protocol, protocol);
+        drop(before);
+    }
+
+    #[getter(producer)]
+    fn get_producer(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state().producer.as_ref().map(|producer| producer.clone_ref(py))
+    }
+
+    #[setter(producer)]
+    fn set_producer(&self, producer: Option<Py<PyAny>>) {
+        let before = std::mem::replace(&mut self.state().producer, producer);
+        drop(before);
+    }
+
+    #[getter(streamingProducer)]
+    fn get_streaming_producer(&self) -> bool {
+        self.state().is_streaming
+    }
+
+    #[setter(streamingProducer)]
+    fn set_streaming_producer(&self, on: bool) {
+        self.state().is_streaming = on;
+    }
+
+    #[getter(producerPaused)]
+    fn get_producer_paused(&self) -> bool {
+        self.state().is_producer_paused
+    }
+
+    #[setter(producerPaused)]
+    fn set_producer_paused(&self, on: bool) {
+        self.state().is_producer_paused = on;
+    }
+
+    #[getter(connected)]
+    fn get_connected(&self) -> u8 {
+        self.state().connected.into()
+    }
+
+    #[setter(connected)]
+    fn set_connected(&self, on: i64) {
+        self.state().connected = on != 0;
+    }
+
+    #[getter(disconnected)]
+    fn get_disconnected(&self) -> u8 {
+        self.state().disconnected.into()
+    }
+
+    #[setter(disconnected)]
+    fn set_disconnected(&self, on: i64) {
+        self.state().disconnected = on != 0;
+    }
+
+    #[getter(disconnecting)]
+    fn get_disconnecting(&self) -> u8 {
+        self.state().disconnecting.into()
+    }
+
+    #[setter(disconnecting)]
+    fn set_disconnecting(&self, on: i64) {
+        self.state().disconnecting = on != 0;
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(state) = self.0.try_lock() else { return Ok(()) };
+        for held in [&state.protocol, &state.producer].into_iter().flatten() {
+            visit.call(held)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let mut state = self.state();
+        let held = (state.protocol.take(), state.producer.take());
+        drop(state);
+        drop(held);
+    }
+}

@@ -1,0 +1,24 @@
+//! Couplet's loop for Python: what `couplet_twisted.reactor` is made of.
+//!
+//! Everything here is used under the interpreter's lock, in the thread of the loop, except for
+//! [`Loop::interrupt`](looping::Loop); the loop lets go of the lock while it waits.
+
+mod bridge;
+mod connection;
+mod logging;
+mod looping;
+mod port;
+mod timers;
+mod watch;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(logging::log_to, module)?)?;
+    module.add_class::<looping::Loop>()?;
+    module.add_class::<connection::Connection>()?;
+    module.add_class::<port::Port>()?;
+    module.add_class::<watch::Watch>()?;
+    module.add_class::<timers::DelayedCall>()
+}
