@@ -1,0 +1,93 @@
+"""The load of compare.py, over plain sockets: `load.py KIND PORT CONNECTIONS COUNT`.
+
+Says `ready` when all connections are open, waits for a line, exchanges COUNT messages in all, says `done`.
+For each connection of `idle` nothing is exchanged.
+"""
+
+import select
+import socket
+import sys
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+BODY = b"hello, world\n"
+MESSAGE = b"m" * 64
+LINES = 16
+
+
+def opened(port, count):
+    return [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+
+
+def said(text):
+    print(text, flush=True)
+    sys.stdin.readline()
+
+
+def exchange(sockets, count, message, answered):
+    """Each socket sends the message again when `answered` finds its answer whole, `count` times in all."""
+    poll = select.epoll()
+    by_number = {each.fileno(): each for each in sockets}
+    for number, each in by_number.items():
+        poll.register(number, select.EPOLLIN)
+    waiting = {number: b"" for number in by_number}
+    started = len(sockets)
+    for each in sockets:
+        each.sendall(message)
+    left = count
+    while left:
+        for number, _ in poll.poll():
+            data = by_number[number].recv(65536)
+            if not data:
+                raise SystemExit("the server closed a connection")
+            waiting[number] += data
+            if not answered(waiting[number]):
+                continue
+            waiting[number] = b""
+            left -= 1
+            if started < count:
+                started += 1
+                by_number[number].sendall(message)
+
+
+def short(port, count):
+    """Connections of one message each."""
+    for _ in range(count):
+        with socket.create_connection(("127.0.0.1", port)) as each:
+            each.sendall(MESSAGE)
+            if not each.recv(64):
+                raise SystemExit("no answer")
+
+
+def main():
+    kind, port, connections, count = sys.argv[1], *map(int, sys.argv[2:5])
+    sockets = opened(port, connections)
+    if kind not in ("short", "idle", "bulk"):
+        # All are accepted, and what is done once is done.
+        exchange(sockets, connections, *shape(kind))
+    said("ready")
+    if kind == "short":
+        short(port, count)
+    elif kind == "bulk":
+        block = bytes(1 << 20)
+        for _ in range(count):
+            sockets[0].sendall(block)
+        sockets[0].shutdown(socket.SHUT_WR)
+        # The server has read all when it closes.
+        sockets[0].recv(1)
+    elif kind != "idle":
+        exchange(sockets, count, *shape(kind))
+    said("done")
+
+
+def shape(kind):
+    """A kind's message, and how its answer ends."""
+    if kind == "web":
+        return REQUEST, lambda data: data.endswith(BODY)
+    if kind == "line":
+        lines = (b"l" * 62 + b"\r\n") * LINES
+        return lines, lambda data: len(data) == len(lines)
+    return MESSAGE, lambda data: len(data) == len(MESSAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The servers of compare.py: `servers.py REACTOR ROLE`. Says its port on standard error; ends when its standard input does."""
+
+import os
+import sys
+import time
+
+
+def raw(role):
+    """A minimal loop over epoll, the least that Python can do for the role."""
+    import select
+    import socket
+
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    listener.setblocking(False)
+    poll = select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    poll.register(0, select.EPOLLIN | select.EPOLLHUP)
+    os.write(2, b"%d\n" % listener.getsockname()[1])
+    connections, rest = {}, {}
+    while True:
+        for number, _ in poll.poll():
+            if number == 0:
+                return
+            if number == listener.fileno():
+                accepted, _ = listener.accept()
+                accepted.setblocking(False)
+                connections[accepted.fileno()] = accepted
+                poll.register(accepted, select.EPOLLIN)
+                continue
+            data = connections[number].recv(65536)
+            if not data:
+                rest.pop(number, None)
+                connections.pop(number).close()
+            elif role in ("echo", "short"):
+                connections[number].send(data)
+            elif role == "line":
+                *lines, rest[number] = (rest.get(number, b"") + data).split(b"\r\n")
+                for line in lines:
+                    connections[number].send(line + b"\r\n")
+
+
+def protocol_of(role, reactor):
+    """The factory of a role."""
+    from twisted.internet import protocol
+    from twisted.protocols import basic
+
+    if role == "web":
+        from twisted.web import resource, server
+
+        class Hello(resource.Resource):
+            isLeaf = True
+
+            def render_GET(self, request):
+                return b"hello, world\n"
+
+        site = server.Site(Hello())
+        site.noisy = False
+        # No line of log for each request.
+        site.log = lambda request: None
+        return site
+
+    class Echo(protocol.Protocol):
+        def dataReceived(self, data):
+            self.transport.write(data)
+
+    class Sink(protocol.Protocol):
+        def dataReceived(self, data):
+            pass
+
+    receiver = basic.LineReceiver
+    if role == "line-own":
+        from couplet_twisted.basic import LineReceiver as receiver
+
+    class Lines(receiver):
+        def lineReceived(self, line):
+            self.sendLine(line)
+
+    kinds = {"bulk": Sink, "line": Lines, "line-own": Lines}
+    factory = protocol.Factory.forProtocol(kinds.get(role, Echo))
+    factory.noisy = False
+    return factory
+
+
+def timers(reactor, count):
+    """Prints the processor time of so many calls, of which half are moved and half cancelled."""
+
+    def fire():
+        pass
+
+    def end():
+        print(time.process_time() - before, flush=True)
+        reactor.stop()
+
+    def begin():
+        nonlocal before
+        before = time.process_time()
+        calls = [reactor.callLater(60 + number * 0.0001, fire) for number in range(count)]
+        for call in calls[::2]:
+            call.reset(30)
+        for call in calls:
+            call.cancel()
+        for _ in range(count):
+            reactor.callLater(0, fire)
+        reactor.callLater(0.01, end)
+
+    before = 0.0
+    reactor.callWhenRunning(begin)
+    reactor.run()
+
+
+def main():
+    name, role = sys.argv[1:3]
+    if name == "raw":
+        raw(role)
+        return
+    from kit import reactors
+
+    reactor = reactors.install(name)
+    if role == "timers":
+        timers(reactor, int(sys.argv[3]))
+        return
+    from twisted.internet import protocol, stdio
+
+    class End(protocol.Protocol):
+        def connectionLost(self, reason):
+            os._exit(0)
+
+    port = reactor.listenTCP(0, protocol_of(role, reactor), backlog=4096, interface="127.0.0.1")
+    stdio.StandardIO(End())
+    os.write(2, b"%d\n" % port.getHost().port)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Programs that must behave under the subject as they do under the model.
+
+An `async` method with `@case` is such a program: it runs in a process of its own under each of the two
+reactors, until it has ended or called `Case.finish`. What it notes with
+`Case.say` and what it logs as errors must be the same. As two reactors may serve the sides of a
+connection in another order, the notes of each party are compared by themselves. Process:
+`python -m kit.cases FILE CLASS.METHOD REACTOR`.
+"""
+
+import faulthandler
+import functools
+import importlib.util
+import inspect
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import traceback
+import unittest
+
+from kit import reactors
+
+# Seconds until the stacks of a program that hangs are shown and it is ended.
+HANG = 30
+# Of a program that is long.
+LONG = 300
+SUBJECT = os.environ.get("COUPLET_SUBJECT", reactors.SUBJECT)
+
+
+def case(program):
+    """Makes a test of a program that gets a `Case`."""
+
+    @functools.wraps(program)
+    def test(self):
+        file, name = inspect.getfile(program), program.__qualname__
+        model = outcome(file, name, reactors.MODEL)
+        self.assertTrue(model.endswith("done\n"), f"the program fails under {reactors.MODEL}:\n{model}")
+        self.assertMultiLineEqual(model, outcome(file, name, SUBJECT), f"{reactors.MODEL} (-), {SUBJECT} (+)")
+
+    test.program = program
+    # It is a test, and no coroutine.
+    del test.__wrapped__
+    return test
+
+
+def only_subject(program):
+    """Makes a test of a program that checks itself, and runs under the subject alone."""
+
+    @functools.wraps(program)
+    def test(self):
+        said = outcome(inspect.getfile(program), program.__qualname__, SUBJECT)
+        self.assertTrue(said.endswith("done\n"), said)
+
+    test.program = program
+    del test.__wrapped__
+    return test
+
+
+def outcome(file, name, reactor):
+    """What a program says under a reactor; its standard error and status follow unless it ends well."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "kit.cases", file, name, reactor]
+        ended = subprocess.run(
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONG * 2
+        )
+    if ended.returncode == 0 and ended.stdout.endswith("done\n"):
+        return ended.stdout
+    return f"{ended.stdout}status {ended.returncode}\n{ended.stderr}"
+
+
+class Cases(unittest.TestCase):
+    """Tests that are made by `case`."""
+
+    maxDiff = None
+
+
+class Case:
+    """A running program's notes, and ways to listen and connect on the loopback interface."""
+
+    def __init__(self, reactor):
+        self.reactor = reactor
+        self.notes = {}
+        self.failed = None
+        self.ports = []
+
+    def say(self, party, *words):
+        """Notes what happened to a party."""
+        self.notes.setdefault(party, []).append(" ".join(map(str, words)))
+
+    def finish(self, _=None):
+        """Ends the program."""
+        if self.reactor.running and not self.reactor._stopped:
+            self.reactor.stop()
+
+    def sleep(self, seconds=0):
+        """A Deferred that fires after the time."""
+        from twisted.internet import task
+
+        return task.deferLater(self.reactor, seconds, lambda: None)
+
+    def listen(self, build, tls=None):
+        """Listens on a free port; `build` makes a protocol. Returns the port's number."""
+        from twisted.internet import protocol
+
+        factory = protocol.Factory()
+        factory.noisy = False
+        factory.buildProtocol = lambda address: build()
+        listen = self.reactor.listenTCP if tls is None else self.reactor.listenSSL
+        arguments = (0, factory) if tls is None else (0, factory, tls)
+        port = listen(*arguments, interface="127.0.0.1")
+        self.ports.append(port)
+        return port.getHost().port
+
+    def connect(self, port, made):
+        """A Deferred of the connected protocol."""
+        from twisted.internet import endpoints
+
+        return endpoints.connectProtocol(endpoints.TCP4ClientEndpoint(self.reactor, "127.0.0.1", port), made)
+
+    def observe(self, event):
+        """Notes logged errors: their type, text, and why."""
+        if not event.get("isError"):
+            return
+        failure = event.get("failure")
+        text = f"{failure.type.__name__}: {failure.getErrorMessage()}" if failure else event.get("message")
+        self.say("log", event.get("why") or "-", text)
+
+    def start(self, program):
+        """Starts the program, whose end is that of the run."""
+        from twisted.internet import defer
+
+        defer.ensureDeferred(program(self)).addErrback(self.fail).addCallback(self.finish)
+
+    def fail(self, failure):
+        self.failed = failure.getTraceback()
+
+    def run(self, program):
+        """Runs the program to its end."""
+        from twisted.python import log
+
+        log.addObserver(self.observe)
+        self.reactor.callWhenRunning(self.start, program)
+        self.reactor.run()
+        self.say("run", "returned")
+        for party in sorted(self.notes):
+            for note in self.notes[party]:
+                print(f"{party}: {note}")
+        print(self.failed or "done")
+        sys.stdout.flush()
+
+
+def main():
+    file, name, reactor = sys.argv[1:]
+    faulthandler.dump_traceback_later(LONG if "memory" in file else HANG, exit=True)
+    sys.path.insert(0, str(pathlib.Path(file).parent))
+    spec = importlib.util.spec_from_file_location(pathlib.Path(file).stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    case = Case(reactors.install(reactor))
+    spec.loader.exec_module(module)
+    kind, method = name.split(".")
+    try:
+        case.run(getattr(getattr(module, kind), method).program)
+    except BaseException:
+        traceback.print_exc(file=sys.stdout)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

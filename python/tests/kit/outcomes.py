@@ -1,0 +1,126 @@
+"""Outcomes of Twisted's tests under two reactors, and what differs."""
+
+import json
+import shutil
+import subprocess
+import time
+
+from kit import environment
+
+# From best to worst; a test keeps its worst.
+ORDER = ["ok", "todo", "unexpected", "skip", "fail", "error", "hang", "died", "missing"]
+# A run is continued after a test that ended its process, but not forever.
+DEATHS = 25
+
+
+def read(record):
+    """The outcomes in a record: id to (outcome, reason). The test that ended the run is `died`."""
+    outcomes, running = {}, None
+    for line in record.read_text().splitlines():
+        line = json.loads(line)
+        identity, outcome = line["id"], line["outcome"]
+        if outcome == "start":
+            running = identity
+        elif outcome == "stop":
+            running = None
+        else:
+            before = outcomes.get(identity, ("ok", ""))
+            reason = "\n".join(filter(None, [before[1], line["reason"]]))
+            worst = max(before[0], outcome, key=ORDER.index)
+            outcomes[identity] = (worst, reason)
+    return outcomes, running
+
+
+def run(python, reactor, selection, record, limit, shard="1/1"):
+    """Runs Twisted's tests into the record; a test that ends its process has that as outcome."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    record.touch()
+    stacks = record.with_name(record.name + ".stacks")
+    output = record.with_name(record.name + ".output")
+    command = [python, "-m", "kit.suite", reactor, selection, record, shard]
+    until = time.monotonic() + limit
+    for _ in range(DEATHS):
+        with output.open("w") as to:
+            child = subprocess.Popen(
+                command, env=environment.variables(), cwd=record.parent, stdout=to, stderr=to, stdin=subprocess.DEVNULL
+            )
+            try:
+                status = child.wait(max(1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                status = None
+        if status == 0:
+            shutil.rmtree(record.with_name(record.name + ".trial"), ignore_errors=True)
+            return
+        _, running = read(record)
+        if running is None:
+            raise environment.Broken(f"{reactor}: no test ran; the end of {output}:\n{tail(output)}")
+        said = stacks.read_text() if stacks.exists() else ""
+        outcome = ("hang", said) if said or status is None else ("died", f"status {status}\n{tail(output)}")
+        with record.open("a") as to:
+            for word, reason in [outcome, ("stop", "")]:
+                to.write(json.dumps({"id": running, "outcome": word, "reason": reason}) + "\n")
+        if status is None:
+            raise environment.Broken(f"{reactor}: not ended after {limit} s, in {running}")
+    raise environment.Broken(f"{reactor}: {DEATHS} tests ended their process; see {record}")
+
+
+def tail(path, lines=30):
+    """A file's last lines."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def excuses(path):
+    """The differences that a file allows: lines `test id | reason`; empty ones and `#` aside."""
+    allowed = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            identity, bar, reason = line.partition("|")
+            if not bar or not reason.strip():
+                raise environment.Broken(f"{path}:{number}: not `test id | reason`")
+            allowed[identity.strip()] = reason.strip()
+    return allowed
+
+
+def compare(model, subject, name, allowed):
+    """Prints what differs; returns how many tests pass, fail, and are no measure."""
+    passed = failed = 0
+    used = set()
+    for identity in sorted(identity for identity, (outcome, _) in model.items() if outcome == "ok"):
+        outcome, reason = subject.get(identity, ("missing", "not among the subject's tests"))
+        if outcome == "ok":
+            passed += 1
+        elif identity in allowed:
+            used.add(identity)
+            environment.say(f"known    {identity}: {outcome}: {allowed[identity]}")
+        else:
+            failed += 1
+            environment.say(f"DIFFERS  {identity}: {outcome} under {name}\n{indented(reason)}")
+    for identity in sorted(set(allowed) - used):
+        failed += 1
+        environment.say(f"UNUSED   {identity} is among the known differences and does not differ")
+    return passed, failed, aside(model, subject, name) + len(used)
+
+
+def aside(model, subject, name):
+    """Lists the tests that are no measure, with their outcome under both; returns their number."""
+    others = sorted(identity for identity, (outcome, _) in model.items() if outcome != "ok")
+    for identity in others:
+        outcome, reason = model[identity]
+        there = subject.get(identity, ("missing", ""))[0]
+        if outcome != "skip" or there != "skip":
+            environment.say(f"aside    {identity}: {outcome} under the model, {there} under {name}: {first(reason)}")
+    for identity in sorted(set(subject) - set(model)):
+        environment.say(f"aside    {identity}: only under {name}: {subject[identity][0]}")
+    return len(others)
+
+
+def first(reason):
+    """A reason in one line: the last of a traceback."""
+    return (reason.strip().splitlines() or [""])[-1][:150]
+
+
+def indented(text):
+    return "\n".join("    " + line for line in text.strip().splitlines())

@@ -1,0 +1,27 @@
+"""The reactors by name, as `--reactor` spells them. The model is Twisted's own for Linux, epoll."""
+
+import importlib
+
+MODEL = "epoll"
+SUBJECT = "couplet"
+
+# Name: the module with `install`, the path of the class.
+REACTORS = {
+    "asyncio": ("twisted.internet.asyncioreactor", "twisted.internet.asyncioreactor.AsyncioSelectorReactor"),
+    "couplet": ("couplet_twisted", "couplet_twisted.reactor.CoupletReactor"),
+    "epoll": ("twisted.internet.epollreactor", "twisted.internet.epollreactor.EPollReactor"),
+    "poll": ("twisted.internet.pollreactor", "twisted.internet.pollreactor.PollReactor"),
+    "select": ("twisted.internet.selectreactor", "twisted.internet.selectreactor.SelectReactor"),
+}
+
+
+def install(name):
+    """Installs the reactor and returns it; fails if another one is in its place."""
+    module, path = REACTORS[name]
+    importlib.import_module(module).install()
+    from twisted.internet import reactor
+
+    kind = type(reactor)
+    if f"{kind.__module__}.{kind.__qualname__}" != path:
+        raise RuntimeError(f"{module}.install() installed {kind}, not {path}")
+    return reactor

@@ -1,0 +1,139 @@
+"""Runs Twisted's own tests and records their outcomes: `python -m kit.suite REACTOR SELECTION RECORD [SHARD]`.
+
+SELECTION is `builder`, the tests that Twisted makes for each reactor, or `whole`, everything, with the
+reactor installed. SHARD `1/2` runs every second class. RECORD gets a line of JSON when a test starts and
+one when it ends; a test that already has a line is left out, so that a run which a test has ended can be
+continued. A test that hangs ends the process; the stacks of its threads go to RECORD.stacks.
+"""
+
+import faulthandler
+import json
+import os
+import pkgutil
+import sys
+
+import twisted
+from twisted.trial import util
+
+# Seconds until a test fails, and until its process is ended.
+PATIENCE = 30
+HANG = 90
+# Before the modules that copy it.
+util.DEFAULT_TIMEOUT_DURATION = float(PATIENCE)
+
+from twisted.trial import reporter, runner, unittest  # noqa: E402
+
+from kit import reactors  # noqa: E402
+
+
+class Recorder(reporter.Reporter):
+    """Writes outcomes to the record. Several of one test are all written; readers keep the worst."""
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.record = open(sys.argv[3], "a")
+        self.stacks = open(sys.argv[3] + ".stacks", "w")
+
+    def note(self, **line):
+        self.record.write(json.dumps(line) + "\n")
+        self.record.flush()
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.note(id=name(test), outcome="start", reason="")
+        faulthandler.dump_traceback_later(HANG, exit=True, file=self.stacks)
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        faulthandler.cancel_dump_traceback_later()
+        self.note(id=name(test), outcome="stop", reason="")
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self.note(id=name(test), outcome="ok", reason="")
+
+    def addError(self, test, error):
+        super().addError(test, error)
+        self.note(id=name(test), outcome="error", reason=self._getFailure(error).getTraceback())
+
+    def addFailure(self, test, failure):
+        super().addFailure(test, failure)
+        self.note(id=name(test), outcome="fail", reason=self._getFailure(failure).getTraceback())
+
+    def addSkip(self, test, reason):
+        super().addSkip(test, reason)
+        self.note(id=name(test), outcome="skip", reason=str(reason))
+
+    def addExpectedFailure(self, test, failure, todo=None):
+        super().addExpectedFailure(test, failure, todo)
+        self.note(id=name(test), outcome="todo", reason=str(todo))
+
+    def addUnexpectedSuccess(self, test, todo=None):
+        super().addUnexpectedSuccess(test, todo)
+        self.note(id=name(test), outcome="unexpected", reason=str(todo))
+
+
+def name(test):
+    """A test's id, without the name of the reactor that it was made for in this run."""
+    return test.id().replace(ENDING, "")
+
+
+def modules():
+    """The test modules of Twisted that make classes for each reactor, by their text."""
+    folder = os.path.dirname(twisted.__file__)
+    for module in pkgutil.walk_packages([folder], "twisted.", onerror=lambda name: None):
+        if ".test.test_" not in module.name:
+            continue
+        path = os.path.join(os.path.dirname(folder), module.name.replace(".", "/") + ".py")
+        if os.path.exists(path) and ".makeTestCaseClasses()" in open(path).read():
+            yield module.name
+
+
+def builder_tests(path):
+    """The tests that Twisted makes for the reactor of that path, and for it alone."""
+    from twisted.internet.test import reactormixins
+
+    reactormixins.ReactorBuilder._reactors = [path]
+    loader = runner.TestLoader()
+    for module in modules():
+        __import__(module)
+        for key, kind in sorted(vars(sys.modules[module]).items()):
+            if key.endswith(ENDING) and issubclass(kind, reactormixins.ReactorBuilder):
+                yield from runner._iterateTests(loader.loadClass(kind))
+
+
+def whole(shard):
+    """Every test of Twisted, or those of every second class."""
+    this, of = map(int, shard.split("/"))
+    classes = {}
+    for test in runner._iterateTests(runner.TestLoader().loadByName("twisted", recurse=True)):
+        kind = test.id().rpartition(".")[0]
+        if classes.setdefault(kind, len(classes)) % of == this - 1:
+            yield test
+
+
+def main():
+    subject, selection, record = sys.argv[1:4]
+    path = reactors.REACTORS[subject][1]
+    global ENDING
+    ENDING = "_%sTests" % path.rpartition(".")[2]
+    if selection == "builder":
+        tests = builder_tests(path)
+    else:
+        # The tests for each reactor bear the names of Twisted's.
+        ENDING = "\0"
+        reactors.install(subject)
+        tests = whole(sys.argv[4])
+    done = set()
+    if os.path.exists(record):
+        done = {json.loads(line)["id"] for line in open(record)}
+    tests = unittest.TestSuite([test for test in tests if name(test) not in done])
+    trial = runner.TrialRunner(Recorder, workingDirectory=record + ".trial", stream=sys.stdout)
+    trial.run(tests)
+    # Failing tests are no failure of this program.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The reactor is installed by its function, and by name from Twisted's programs."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import unittest
+
+from kit import reactors
+from kit.cases import SUBJECT
+
+MODULE, PATH = reactors.REACTORS[SUBJECT]
+
+
+def python(program):
+    """What a program prints."""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    return ended.stdout + ended.stderr
+
+
+class Install(unittest.TestCase):
+    """`install()`."""
+
+    def test_install_makes_it_the_reactor(self):
+        said = python(
+            f"import {MODULE} as module; module.install()\n"
+            "from twisted.internet import reactor\n"
+            "print(type(reactor).__module__ + '.' + type(reactor).__qualname__)"
+        )
+        self.assertEqual(said, PATH + "\n")
+
+    def test_a_second_install_is_an_error(self):
+        said = python(
+            f"import {MODULE} as module; module.install()\n"
+            "from twisted.internet import error\n"
+            "try: module.install()\n"
+            "except error.ReactorAlreadyInstalledError as why: print('refused:', why)"
+        )
+        self.assertRegex(said, r"^refused: .*already installed")
+
+    def test_install_after_another_reactor_is_an_error(self):
+        said = python(
+            "from twisted.internet import selectreactor, error; selectreactor.install()\n"
+            f"import {MODULE} as module\n"
+            "try: module.install()\n"
+            "except error.ReactorAlreadyInstalledError as why: print('refused:', why)"
+        )
+        self.assertRegex(said, r"^refused: .*already installed")
+
+
+class Programs(unittest.TestCase):
+    """`twist` and `twistd` with `--reactor`."""
+
+    def test_the_reactor_is_listed(self):
+        # `twist` has no list but in its help.
+        for program, entry in (
+            (["twist", "--help"], f'"{SUBJECT}"'),
+            (["twistd", "--help-reactors"], rf"(?m)^\s*{SUBJECT}\s"),
+        ):
+            listed = subprocess.run(program, capture_output=True, text=True, timeout=60)
+            self.assertRegex(listed.stdout + listed.stderr, entry, program)
+
+    def serve(self, command, number):
+        """Starts a web server, waits for its port, ends it by a signal; returns what it said and its status."""
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.addCleanup(server.stdout.close)
+        said = ""
+        for line in server.stdout:
+            said += line
+            if re.search(r"Starting factory|starting on", line):
+                os.kill(server.pid, number)
+        return said, server.wait(60)
+
+    def test_twist_runs_on_it_and_ends_as_the_model(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            statuses = {}
+            for name in {SUBJECT, reactors.MODEL}:
+                command = ["twist", f"--reactor={name}", "web", "--listen=tcp:0:interface=127.0.0.1", "--path=."]
+                said, statuses[name] = self.serve(command, number)
+                self.assertIn("Site starting on", said)
+            self.assertEqual(statuses[SUBJECT], statuses[reactors.MODEL], statuses)
+
+    def test_twistd_runs_on_it_and_ends_as_the_model(self):
+        statuses = {}
+        for name in {SUBJECT, reactors.MODEL}:
+            pidfile = f"{name}-{os.getpid()}.pid"
+            command = ["twistd", "-n", f"--pidfile={pidfile}", f"--reactor={name}", "web"]
+            command += ["--listen=tcp:0:interface=127.0.0.1", "--path=."]
+            said, statuses[name] = self.serve(command, signal.SIGTERM)
+            if name == SUBJECT:
+                self.assertIn(f"reactor class: {PATH}", said)
+        self.assertEqual(statuses[SUBJECT], statuses[reactors.MODEL], statuses)

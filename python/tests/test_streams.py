@@ -1,0 +1,480 @@
+"""Connections over TCP, UNIX sockets and TLS: what protocols see, beside the model."""
+
+import os
+import socket
+import struct
+import zlib
+
+from twisted.internet import defer, interfaces, protocol
+from twisted.protocols import basic
+from zope.interface import implementer
+
+from kit.cases import Cases, case
+
+MIB = 1024 * 1024
+
+
+class Noting(protocol.Protocol):
+    """Notes its events; the bytes are noted as their number and sum when the connection is lost."""
+
+    def __init__(self, case, party):
+        self.case, self.party = case, party
+        self.size = self.sum = 0
+        self.lost = defer.Deferred()
+        self.some = defer.Deferred()
+        self.want = None
+
+    def say(self, *words):
+        self.case.say(self.party, *words)
+
+    def connectionMade(self):
+        self.say("made")
+
+    def dataReceived(self, data):
+        self.size += len(data)
+        self.sum = zlib.crc32(data, self.sum)
+        if self.want is not None and self.size >= self.want:
+            self.want = None
+            self.some.callback(None)
+
+    def wanted(self, size):
+        """A Deferred that fires when so many bytes have come."""
+        self.some = defer.Deferred()
+        self.want = size
+        if self.size >= size:
+            self.dataReceived(b"")
+        return self.some
+
+    def connectionLost(self, reason):
+        self.say("lost", reason.type.__name__, self.size, self.sum)
+        self.lost.callback(None)
+
+
+class Echo(Noting):
+    """Writes what it reads."""
+
+    def dataReceived(self, data):
+        super().dataReceived(data)
+        self.transport.write(data)
+
+
+@implementer(interfaces.IHalfCloseableProtocol)
+class Half(Noting):
+    """Notes half-closes, and answers when the peer has ended."""
+
+    answer = b""
+
+    def readConnectionLost(self):
+        self.say("read side lost", self.size)
+        if self.answer:
+            self.transport.write(self.answer)
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self):
+        self.say("write side lost")
+
+
+class Tcp(Cases):
+    """TCP connections."""
+
+    @case
+    async def test_bytes_come_back_from_an_echo(case):
+        server = Echo(case, "server")
+        client = await case.connect(case.listen(lambda: server), Noting(case, "client"))
+        for size in (1, 100, 65536, 3 * MIB):
+            before = client.size
+            client.transport.write(b"x" * size)
+            await client.wanted(before + size)
+        client.transport.writeSequence([b"a", b"", b"b" * 10])
+        await client.wanted(client.size + 11)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_what_was_written_before_lose_connection_arrives(case):
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.write(b"y" * 5 * MIB)
+        client.transport.loseConnection()
+        client.transport.write(b"too late")
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_half_close_lets_the_other_side_answer(case):
+        server, client = Half(case, "server"), Half(case, "client")
+        server.answer = b"z" * MIB
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.write(b"question")
+        client.transport.loseWriteConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_half_close_ends_a_protocol_that_does_not_know_it(case):
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.write(b"question")
+        client.transport.loseWriteConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_abort_drops_what_was_written(case):
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        # The peer does not read, so that not all can have been sent.
+        server.transport.pauseProducing()
+        client.transport.write(b"w" * 64 * MIB)
+        await case.sleep(0.05)
+        client.transport.abortConnection()
+        client.transport.abortConnection()
+        await client.lost
+        server.transport.resumeProducing()
+        await server.lost
+        case.say("server", server.size < 64 * MIB)
+        server.size = server.sum = 0
+        case.notes["server"] = [note for note in case.notes["server"] if "lost" not in note]
+
+    @case
+    async def test_a_reset_is_a_lost_connection(case):
+        server = Noting(case, "server")
+        port = case.listen(lambda: server)
+        raw = socket.create_connection(("127.0.0.1", port))
+        await case.sleep(0.05)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+        await server.lost
+
+    @case
+    async def test_a_refused_connection_fails_the_connector(case):
+        probe = socket.socket()
+        probe.bind(("127.0.0.1", 0))
+        factory = protocol.ClientFactory()
+        failed = defer.Deferred()
+        factory.startedConnecting = lambda connector: case.say("client", "started")
+        factory.clientConnectionFailed = lambda connector, reason: failed.callback(reason.type.__name__)
+        case.reactor.connectTCP("127.0.0.1", probe.getsockname()[1], factory)
+        case.say("client", await failed)
+
+    @case
+    async def test_options_and_addresses(case):
+        server, client = Noting(case, "server"), Noting(case, "client")
+        port = case.listen(lambda: server)
+        await case.connect(port, client)
+        case.say("client", client.transport.getPeer().port == port, client.transport.getHost().type)
+        client.transport.setTcpNoDelay(True)
+        client.transport.setTcpKeepAlive(True)
+        case.say("client", client.transport.getTcpNoDelay(), client.transport.getTcpKeepAlive())
+        await case.sleep(0.01)
+        case.say("server", server.transport.getPeer() == client.transport.getHost())
+        interfaces_ = [interfaces.ITCPTransport, interfaces.IHalfCloseableDescriptor, interfaces.ISSLTransport]
+        case.say("client", [each.providedBy(client.transport) for each in interfaces_])
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+        case.say("client", client.transport.connected, client.transport.disconnected)
+
+    @case
+    async def test_a_port_that_stops_keeps_its_connections(case):
+        server, client = Echo(case, "server"), Noting(case, "client")
+        number = case.listen(lambda: server)
+        await case.connect(number, client)
+        await case.sleep(0.01)
+        await defer.maybeDeferred(case.ports[0].stopListening)
+        try:
+            await case.connect(number, Noting(case, "refused"))
+        except Exception as error:
+            case.say("refused", type(error).__name__)
+        client.transport.write(b"still here")
+        await client.wanted(10)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+
+@implementer(interfaces.IPushProducer)
+class Push:
+    """Writes blocks until it is paused, and goes on when it is resumed."""
+
+    def __init__(self, case, transport, total):
+        self.case, self.transport, self.left = case, transport, total
+        self.paused = False
+        self.pauses = 0
+
+    def pauseProducing(self):
+        self.pauses += 1
+        self.paused = True
+
+    def resumeProducing(self):
+        self.paused = False
+        while not self.paused and self.left:
+            self.transport.write(b"p" * 65536)
+            self.left -= 65536
+        if not self.left:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def stopProducing(self):
+        self.case.say("producer", "stopped")
+        self.left = 0
+
+
+@implementer(interfaces.IPullProducer)
+class Pull:
+    """Writes one block each time it is asked."""
+
+    def __init__(self, case, transport, total):
+        self.case, self.transport, self.left = case, transport, total
+        self.asked = 0
+
+    def resumeProducing(self):
+        self.asked += 1
+        self.transport.write(b"q" * 65536)
+        self.left -= 65536
+        if not self.left:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def stopProducing(self):
+        self.case.say("producer", "stopped")
+
+
+class Producers(Cases):
+    """Back-pressure."""
+
+    @case
+    async def test_a_push_producer_is_paused_and_resumed(case):
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        await case.sleep(0.01)
+        server.transport.pauseProducing()
+        producer = Push(case, client.transport, 16 * MIB)
+        client.transport.registerProducer(producer, True)
+        producer.resumeProducing()
+        case.say("producer", "paused", producer.paused)
+        await case.sleep(0.05)
+        left = producer.left
+        case.say("producer", "waits", left > 0)
+        server.transport.resumeProducing()
+        await defer.gatherResults([client.lost, server.lost])
+        case.say("producer", producer.pauses > 1)
+
+    @case
+    async def test_a_pull_producer_is_asked_for_each_block(case):
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        producer = Pull(case, client.transport, 8 * MIB)
+        client.transport.registerProducer(producer, False)
+        await defer.gatherResults([client.lost, server.lost])
+        case.say("producer", producer.asked)
+
+    @case
+    async def test_producers_are_stopped_when_the_connection_is_lost(case):
+        for kind, streaming in ((Push, True), (Pull, False)):
+            server, client = Noting(case, "server"), Noting(case, "client")
+            await case.connect(case.listen(lambda: server), client)
+            await case.sleep(0.01)
+            server.transport.pauseProducing()
+            client.transport.registerProducer(kind(case, client.transport, 1 << 40), streaming)
+            await case.sleep(0.05)
+            server.transport.abortConnection()
+            # A paused producer's connection notices when it writes.
+            client.transport.write(b"x")
+            await server.lost
+            await client.lost
+            case.notes["client"] = [note.rsplit(" ", 2)[0] for note in case.notes["client"]]
+
+    @case
+    async def test_a_second_producer_is_refused(case):
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.registerProducer(Push(case, client.transport, 0), True)
+        try:
+            client.transport.registerProducer(Push(case, client.transport, 0), True)
+        except RuntimeError as error:
+            case.say("client", str(error).startswith("Cannot register producer"))
+        client.transport.loseConnection()
+        case.say("client", "waits for the producer", client.transport.connected)
+        client.transport.unregisterProducer()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_a_producer_registered_after_the_end_is_stopped(case):
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+        client.transport.registerProducer(Push(case, client.transport, 0), True)
+
+    @case
+    async def test_pausing_holds_the_bytes_back(case):
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        await case.sleep(0.01)
+        server.transport.pauseProducing()
+        client.transport.write(b"held")
+        await case.sleep(0.05)
+        case.say("server", server.size)
+        server.transport.resumeProducing()
+        await server.wanted(4)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+
+class Lines(Cases):
+    """Twisted's line receiver."""
+
+    @case
+    async def test_lines_pauses_and_raw_mode(case):
+        ended = defer.Deferred()
+
+        class Receiver(basic.LineReceiver):
+            def lineReceived(self, line):
+                case.say("server", "line", line)
+                if line == b"pause":
+                    self.pauseProducing()
+                    case.reactor.callLater(0.02, self.resumeProducing)
+                elif line == b"raw":
+                    self.setRawMode()
+                elif line == b"end":
+                    self.sendLine(b"bye")
+                    self.transport.loseConnection()
+
+            def rawDataReceived(self, data):
+                case.say("server", "raw", data[:3])
+                self.setLineMode(data[3:])
+
+            def connectionLost(self, reason):
+                case.say("server", reason.type.__name__)
+                ended.callback(None)
+
+        client = await case.connect(case.listen(Receiver), Noting(case, "client"))
+        client.transport.write(b"one\r\npause\r\ntwo\r\nraw\r\nabcthree\r\nend\r\nunseen\r\n")
+        await defer.gatherResults([ended, client.lost])
+
+    @case
+    async def test_a_line_that_is_too_long_ends_the_connection(case):
+        server = basic.LineReceiver()
+        lost = defer.Deferred()
+        server.connectionLost = lambda reason: lost.callback(case.say("server", reason.type.__name__))
+        client = await case.connect(case.listen(lambda: server), Noting(case, "client"))
+        client.transport.write(b"l" * 20000)
+        await defer.gatherResults([lost, client.lost])
+
+
+class Unix(Cases):
+    """Stream and datagram sockets of the UNIX family."""
+
+    @case
+    async def test_bytes_come_back_over_a_unix_socket(case):
+        from twisted.internet import endpoints
+
+        server, client = Echo(case, "server"), Noting(case, "client")
+        factory = protocol.Factory()
+        factory.buildProtocol = lambda address: server
+        port = case.reactor.listenUNIX("socket", factory, wantPID=True)
+        await endpoints.connectProtocol(endpoints.UNIXClientEndpoint(case.reactor, "socket"), client)
+        client.transport.write(b"u" * MIB)
+        await client.wanted(MIB)
+        case.say("client", client.transport.getPeer().name)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+        await defer.maybeDeferred(port.stopListening)
+        case.say("server", sorted(os.listdir()))
+
+    @case
+    async def test_descriptors_travel(case):
+        from twisted.internet import endpoints
+
+        got = defer.Deferred()
+
+        @implementer(interfaces.IFileDescriptorReceiver)
+        class Receiver(Noting):
+            def fileDescriptorReceived(self, descriptor):
+                self.say("descriptor")
+                got.callback(descriptor)
+
+        server, client = Receiver(case, "server"), Noting(case, "client")
+        factory = protocol.Factory()
+        factory.buildProtocol = lambda address: server
+        case.reactor.listenUNIX("socket", factory)
+        await endpoints.connectProtocol(endpoints.UNIXClientEndpoint(case.reactor, "socket"), client)
+        reading, writing = os.pipe()
+        client.transport.sendFileDescriptor(writing)
+        client.transport.write(b"x")
+        os.write(await got, b"through")
+        case.say("client", os.read(reading, 10))
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+
+def contexts():
+    """TLS settings of a server, with a certificate of its own, and of a client that trusts it."""
+    from twisted.internet import ssl
+
+    key = ssl.KeyPair.generate(size=2048)
+    name = ssl.DN(commonName="localhost")
+    request = key.certificateRequest(name)
+    data = key.signCertificateRequest(name, request, lambda name: True, 1)
+    own = key.newCertificate(data)
+    return own.options(), ssl.CertificateOptions()
+
+
+class Tls(Cases):
+    """TLS by pyOpenSSL, over our connections."""
+
+    @case
+    async def test_start_tls_on_both_sides(case):
+        ours, theirs = contexts()
+
+        class Server(Echo):
+            def dataReceived(self, data):
+                if data == b"STARTTLS":
+                    self.say("starts")
+                    self.transport.write(b"READY")
+                    self.transport.startTLS(ours)
+                else:
+                    super().dataReceived(data)
+
+        server, client = Server(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.write(b"STARTTLS")
+        await client.wanted(5)
+        client.transport.startTLS(theirs)
+        client.transport.write(b"s" * MIB)
+        await client.wanted(MIB + 5)
+        case.say("client", client.transport.getPeerCertificate().get_subject().CN, client.transport.TLS)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_tls_from_the_start_with_a_producer(case):
+        ours, theirs = contexts()
+        server, client = Noting(case, "server"), Noting(case, "client")
+        port = case.listen(lambda: server, ours)
+        connected = defer.Deferred()
+        client.connectionMade = lambda: connected.callback(None)
+        factory = protocol.ClientFactory()
+        factory.buildProtocol = lambda address: client
+        case.reactor.connectSSL("127.0.0.1", port, factory, theirs)
+        await connected
+        producer = Push(case, client.transport, 8 * MIB)
+        client.transport.registerProducer(producer, True)
+        producer.resumeProducing()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_clear_text_to_a_tls_server_fails(case):
+        ours, _ = contexts()
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server, ours), client)
+        client.transport.write(b"GET / HTTP/1.0\r\n\r\n")
+        await defer.gatherResults([client.lost, server.lost])
+        case.notes["client"] = []
+
+    @case
+    async def test_an_abort_of_tls(case):
+        ours, theirs = contexts()
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server, ours), client)
+        client.transport.startTLS(theirs)
+        client.transport.write(b"hello")
+        await server.wanted(5)
+        server.transport.abortConnection()
+        await defer.gatherResults([client.lost, server.lost])

@@ -1,0 +1,383 @@
+"""Errors in the user's code, time, threads, signals, processes, datagrams, standard streams."""
+
+import os
+import signal
+import sys
+import threading
+
+from twisted.internet import defer, interfaces, protocol
+from zope.interface import implementer
+
+from kit.cases import Cases, case
+from test_streams import Echo, Noting, Push
+
+
+class Oops(Exception):
+    """An error of the user's."""
+
+
+class Errors(Cases):
+    """What the user's code raises is logged, and ends its connection as it does under the model."""
+
+    @case
+    async def test_in_data_received(case):
+        class Server(Noting):
+            def dataReceived(self, data):
+                super().dataReceived(data)
+                raise Oops("data")
+
+        server, client = Server(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.write(b"x")
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_in_connection_made(case):
+        class Server(Noting):
+            def connectionMade(self):
+                super().connectionMade()
+                case.reactor.callLater(0.05, self.transport.loseConnection)
+                raise Oops("made")
+
+        server, client = Server(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        await case.sleep(0.3)
+
+    @case
+    async def test_in_connection_lost(case):
+        class Server(Noting):
+            def connectionLost(self, reason):
+                super().connectionLost(reason)
+                raise Oops("lost")
+
+        server, client = Server(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+        await case.sleep(0.05)
+
+    @case
+    async def test_in_build_protocol(case):
+        def build():
+            raise Oops("build")
+
+        client = Noting(case, "client")
+        await case.connect(case.listen(build), client)
+        await case.sleep(0.1)
+        client.transport.loseConnection()
+        await client.lost
+
+    @case
+    async def test_build_protocol_that_declines(case):
+        client = Noting(case, "client")
+        await case.connect(case.listen(lambda: None), client)
+        await client.lost
+
+    @case
+    async def test_in_a_producer(case):
+        class Failing(Push):
+            written = False
+
+            def resumeProducing(self):
+                # The first call is the program's own, by `registerProducer`.
+                if self.written:
+                    raise Oops("producer")
+                self.written = True
+                self.transport.write(b"x")
+
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.registerProducer(Failing(case, client.transport, 0), False)
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_in_timed_calls_and_calls_from_threads(case):
+        def fail(text):
+            raise Oops(text)
+
+        case.reactor.callLater(0, fail, "timed")
+        case.reactor.callFromThread(fail, "from a thread")
+        case.reactor.callWhenRunning(case.say, "program", "goes on")
+        await case.sleep(0.05)
+
+    @case
+    async def test_in_a_shutdown_trigger(case):
+        def fail():
+            raise Oops("shutdown")
+
+        for phase in ("before", "during", "after"):
+            case.reactor.addSystemEventTrigger(phase, "shutdown", case.say, "triggers", phase)
+            case.reactor.addSystemEventTrigger(phase, "shutdown", fail)
+
+    @case
+    async def test_a_write_of_text_is_a_type_error(case):
+        server, client = Noting(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        for wrong in ("text", 5, None):
+            try:
+                client.transport.write(wrong)
+            except Exception as error:
+                case.say("client", type(error).__name__, isinstance(error, TypeError))
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_in_calls_of_foreign_descriptors(case):
+        reading, writing = os.pipe()
+        lost = defer.Deferred()
+
+        @implementer(interfaces.IReadDescriptor)
+        class Reader:
+            def fileno(self):
+                return reading
+
+            def logPrefix(self):
+                return "reader"
+
+            def doRead(self):
+                raise Oops("read")
+
+            def connectionLost(self, reason):
+                lost.callback(reason.type.__name__)
+
+        case.reactor.addReader(Reader())
+        os.write(writing, b"x")
+        case.say("reader", await lost)
+
+
+class Time(Cases):
+    """Timed calls."""
+
+    @case
+    async def test_calls_come_in_the_order_of_their_times(case):
+        later = case.reactor.callLater
+        for number, delay in enumerate((0.03, 0.01, 0, 0.02, 0, 0.01)):
+            later(delay, case.say, "call", number)
+        cancelled = later(0.01, case.say, "call", "cancelled")
+        cancelled.cancel()
+        moved = later(0.01, case.say, "call", "moved")
+        moved.reset(0.04)
+        delayed = later(0.01, case.say, "call", "delayed")
+        delayed.delay(0.04)
+        case.say("count", len(case.reactor.getDelayedCalls()))
+        await case.sleep(0.1)
+        for call in (cancelled, moved):
+            try:
+                call.cancel()
+            except Exception as error:
+                case.say("call", type(error).__name__)
+        case.say("count", len(case.reactor.getDelayedCalls()))
+
+    @case
+    async def test_a_call_made_by_a_call_waits_for_the_next_turn(case):
+        def first():
+            case.say("call", "first")
+            case.reactor.callLater(0, case.say, "call", "third")
+
+        case.reactor.callLater(0, first)
+        case.reactor.callLater(0, case.say, "call", "second")
+        await case.sleep(0.05)
+
+    @case
+    async def test_wrong_delays_are_refused(case):
+        for delay in (-1, "1", None):
+            try:
+                case.reactor.callLater(delay, print)
+            except Exception as error:
+                case.say("call", type(error).__name__)
+
+
+class Threads(Cases):
+    """Other threads."""
+
+    @case
+    async def test_a_call_from_a_thread_wakes_the_loop(case):
+        # Nothing else ends the wait: a call that does not wake it hangs.
+        for number in range(100):
+            woken = defer.Deferred()
+            threading.Timer(0.001, case.reactor.callFromThread, [woken.callback, number]).start()
+            case.say("call", await woken)
+
+    @case
+    async def test_work_in_threads(case):
+        from twisted.internet import threads
+
+        case.say("thread", await threads.deferToThread(sum, range(1000)))
+        try:
+            await threads.deferToThread(lambda: 1 / 0)
+        except ZeroDivisionError as error:
+            case.say("thread", error)
+
+        def blocking():
+            return threads.blockingCallFromThread(case.reactor, case.reactor.getThreadPool) is not None
+
+        case.say("thread", await threads.deferToThread(blocking))
+        results = await defer.gatherResults([threads.deferToThread(pow, 2, each) for each in range(200)])
+        case.say("thread", sum(results))
+
+    @case
+    async def test_names_are_resolved_in_threads(case):
+        case.say("name", await case.reactor.resolve("localhost"))
+
+
+class Signals(Cases):
+    """Signals end the run, in the model's order."""
+
+    @case
+    async def test_sigterm(case):
+        await stopped_by(case, signal.SIGTERM)
+
+    @case
+    async def test_sigint(case):
+        await stopped_by(case, signal.SIGINT)
+
+    @case
+    async def test_a_handler_of_the_users(case):
+        seen = defer.Deferred()
+        signal.signal(signal.SIGUSR1, lambda *_: case.reactor.callFromThread(seen.callback, "seen"))
+        threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+        case.say("signal", await seen)
+
+
+async def stopped_by(case, number):
+    """Waits for a signal to end the run, while nothing else happens."""
+    for phase in ("before", "during", "after"):
+        case.reactor.addSystemEventTrigger(phase, "shutdown", case.say, "triggers", phase)
+    server, client = Echo(case, "server"), Noting(case, "client")
+    await case.connect(case.listen(lambda: server), client)
+    threading.Timer(0.05, os.kill, [os.getpid(), number]).start()
+    await defer.Deferred()
+
+
+class Child(protocol.ProcessProtocol):
+    """Notes what a process does."""
+
+    def __init__(self, case):
+        self.case, self.out, self.err = case, b"", b""
+        self.ended = defer.Deferred()
+
+    def connectionMade(self):
+        self.case.say("child", "made")
+
+    def outReceived(self, data):
+        self.out += data
+
+    def errReceived(self, data):
+        self.err += data
+
+    def processExited(self, reason):
+        self.case.say("exit", reason.type.__name__, reason.value.exitCode, reason.value.signal)
+
+    def processEnded(self, reason):
+        self.case.say("child", "ended", len(self.out), self.out[:20], self.err)
+        self.ended.callback(None)
+
+
+class Processes(Cases):
+    """Child processes."""
+
+    @case
+    async def test_bytes_through_a_child(case):
+        child = Child(case)
+        case.reactor.spawnProcess(child, "/bin/cat", ["cat"], env=None)
+        child.transport.write(b"c" * (1 << 20))
+        child.transport.closeStdin()
+        await child.ended
+
+    @case
+    async def test_exit_codes_and_signals(case):
+        for script in ("exit 3", "echo out; echo err >&2", "kill -9 $$"):
+            child = Child(case)
+            case.reactor.spawnProcess(child, "/bin/sh", ["sh", "-c", script], env=None)
+            await child.ended
+        child = Child(case)
+        process = case.reactor.spawnProcess(child, "/bin/sleep", ["sleep", "100"], env=None)
+        process.signalProcess("TERM")
+        await child.ended
+
+    @case
+    async def test_many_children_at_once(case):
+        children = [Child(case) for _ in range(20)]
+        for child in children:
+            case.reactor.spawnProcess(child, "/bin/echo", ["echo", "hello"], env=None)
+        await defer.gatherResults([child.ended for child in children])
+
+    @case
+    async def test_a_terminal(case):
+        child = Child(case)
+        case.reactor.spawnProcess(child, "/bin/sh", ["sh", "-c", "test -t 0 && echo terminal"], env=None, usePTY=True)
+        await child.ended
+
+    @case
+    async def test_standard_streams(case):
+        program = (
+            "import sys; from kit import reactors; reactor = reactors.install(sys.argv[1])\n"
+            "from twisted.internet import stdio, protocol\n"
+            "class Echo(protocol.Protocol):\n"
+            "    def dataReceived(self, data): self.transport.write(data.upper())\n"
+            "    def connectionLost(self, reason): reactor.stop()\n"
+            "stdio.StandardIO(Echo()); reactor.run()\n"
+        )
+        child = Child(case)
+        command = [sys.executable, "-c", program, sys.argv[3]]
+        case.reactor.spawnProcess(child, sys.executable, command, env=os.environ)
+        child.transport.write(b"hello\n")
+        child.transport.closeStdin()
+        await child.ended
+
+
+class Datagrams(Cases):
+    """UDP."""
+
+    @case
+    async def test_datagrams_come_back(case):
+        got = defer.Deferred()
+
+        class Server(protocol.DatagramProtocol):
+            def datagramReceived(self, data, address):
+                self.transport.write(data, address)
+
+        class Client(protocol.DatagramProtocol):
+            left = 100
+
+            def startProtocol(self):
+                case.say("client", "started")
+                self.transport.connect("127.0.0.1", port.getHost().port)
+                self.transport.write(b"0")
+
+            def datagramReceived(self, data, address):
+                case.say("client", data)
+                self.left -= 1
+                if self.left:
+                    self.transport.write(b"%d" % self.left)
+                else:
+                    got.callback(None)
+
+            def stopProtocol(self):
+                case.say("client", "stopped")
+
+        port = case.reactor.listenUDP(0, Server(), interface="127.0.0.1")
+        client = case.reactor.listenUDP(0, Client(), interface="127.0.0.1")
+        await got
+        await client.stopListening()
+
+    @case
+    async def test_a_refused_datagram(case):
+        class Client(protocol.DatagramProtocol):
+            def startProtocol(self):
+                self.transport.connect("127.0.0.1", number)
+
+            def connectionRefused(self):
+                case.say("client", "refused")
+
+            def stopProtocol(self):
+                case.say("client", "stopped")
+
+        probe = case.reactor.listenUDP(0, protocol.DatagramProtocol(), interface="127.0.0.1")
+        number = probe.getHost().port
+        await probe.stopListening()
+        client = Client()
+        port = case.reactor.listenUDP(0, client, interface="127.0.0.1")
+        client.transport.write(b"anyone?")
+        await case.sleep(0.1)
+        await defer.maybeDeferred(port.stopListening)
