@@ -80,7 +80,6 @@ mod tests {
         let (mut reader, mut writer) = io::pipe().expect("a pipe");
         let foreign = Foreign::new(reader.as_raw_fd()).expect("it is open");
         assert_eq!(foreign.as_fd().as_raw_fd(), reader.as_raw_fd());
-        drop(foreign);
         writer.write_all(b"x").expect("room");
         reader.read_exact(&mut [0]).expect("it is still open");
         let number = reader.into_raw_fd();

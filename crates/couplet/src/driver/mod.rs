@@ -112,15 +112,27 @@ pub enum Event {
     Signal(Signal),
 }
 
-/// Our end of an accepted connection.
+/// Our end of a connection.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LocalEnd {
     /// Its address.
     Known(Address),
+    /// Its address, and the socket.
+    Socket(Address, LocalAddress),
     /// The port listens on all addresses of its host. Which one a connection came to costs a system
     /// call, made on demand, before [`Commands::close`].
     Ask(LocalAddress),
+}
+
+impl LocalEnd {
+    /// Of this address, and of the socket that this connection has in the driver, if it has one.
+    pub(crate) fn of(host: Address, io: &dyn Commands, key: Key) -> LocalEnd {
+        match io.socket(key) {
+            Some(socket) => LocalEnd::Socket(host, socket),
+            None => LocalEnd::Known(host),
+        }
+    }
 }
 
 impl From<SocketAddr> for LocalEnd {
@@ -515,7 +527,8 @@ pub trait Commands {
         None
     }
 
-    /// The socket of a connection, by number, where it has one. Asked for when the connection is made.
+    /// The socket of a connection that was made or adopted, by number, where it has one. Asked for at its
+    /// beginning.
     fn socket(&self, key: Key) -> Option<LocalAddress> {
         let _ = key;
         None

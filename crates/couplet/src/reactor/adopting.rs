@@ -78,7 +78,7 @@ impl Core {
         };
         factory.call("do_start", |factory| factory.do_start());
         self.note_accepted(key, cell.place);
-        let ends = (peer, LocalEnd::Known(host));
+        let ends = (peer, LocalEnd::of(host, io, key));
         self.establish(io, key, ends, Opening::Adoption(Adopting { factory, done }));
     }
 }

@@ -572,7 +572,7 @@ impl Core {
         let Some(peer) = peer.flatten() else {
             return io.close(key, CloseMode::Normal);
         };
-        let ends = (peer, LocalEnd::Known(host));
+        let ends = (peer, LocalEnd::of(host, io, key));
         self.establish(io, key, ends, Opening::Connector(cell.clone()));
     }
 

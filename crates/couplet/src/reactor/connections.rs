@@ -34,8 +34,7 @@ impl Core {
         origin: Origin,
     ) {
         let id = ConnectionId { reactor: self.reactor.serial(), key };
-        let socket = io.socket(key);
-        let cell = ConnectionCell::new(id, self.reactor.clone(), peer, host, socket);
+        let cell = ConnectionCell::new(id, self.reactor.clone(), peer, host);
         if cell.peer.unix().is_some() {
             cell.set_credentials(io.peer_credentials(key));
         }

@@ -296,12 +296,20 @@ impl Loop {
     /// When the driver's wait fails.
     pub fn turn_until(&mut self, at: Option<Instant>) -> io::Result<bool> {
         let _entered = self.runtime.enter();
-        let turns = match at {
-            _ if self.core.reactor.records.returns.take() => Turns::One(Some(Duration::ZERO)),
-            None => Turns::Many,
-            Some(at) => Turns::Until(at),
-        };
-        self.driver.turn(&mut self.core, turns)
+        let reactor = self.core.reactor.clone();
+        if reactor.records.returns.take() {
+            return self.driver.turn(&mut self.core, Turns::One(Some(Duration::ZERO)));
+        }
+        let ends = at.map(|at| {
+            let interrupting = reactor.clone();
+            let delay = at.saturating_duration_since(reactor.fresh_time());
+            reactor.call_later(delay, move || interrupting.interrupt())
+        });
+        let turned = self.driver.turn(&mut self.core, Turns::Many);
+        if let Some(ends) = ends {
+            ends.cancel();
+        }
+        turned
     }
 
     /// Calls `around` with each wait that may block, for it to call in turn: to let go of a lock that

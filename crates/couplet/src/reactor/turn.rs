@@ -92,8 +92,6 @@ pub(super) enum Turns {
     One(Option<Duration>),
     /// Until the run ends, or [`Records::returns`](super::Records) is set.
     Many,
-    /// Until the run ends, or [`Records::returns`](super::Records) is set, or it is that late.
-    Until(Instant),
 }
 
 /// What follows a turn.
@@ -219,7 +217,6 @@ impl Core {
         };
         let at_most = match turns {
             Turns::One(Some(at_most)) => Some(super::delayed::after(self.reactor.now(), at_most)),
-            Turns::Until(at) => Some(at),
             Turns::One(None) | Turns::Many => None,
         };
         until.into_iter().chain(closing).chain(at_most).min()
@@ -495,12 +492,7 @@ impl Core {
         let goes_on = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
         let records = &self.reactor.records;
         records.queue.end_turn();
-        let is_over = match turns {
-            Turns::One(_) => true,
-            Turns::Many => false,
-            Turns::Until(at) => records.time.get() >= at,
-        };
-        if !goes_on || is_over || records.returns.take() {
+        if !goes_on || matches!(turns, Turns::One(_)) || records.returns.take() {
             return Next::Return { goes_on };
         }
         Next::Wait(if is_quiet { deadline } else { self.next_wait(turns) })

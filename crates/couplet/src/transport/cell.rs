@@ -207,12 +207,12 @@ impl ConnectionCell {
         reactor: Reactor,
         peer: Address,
         host: LocalEnd,
-        socket: Option<LocalAddress>,
     ) -> ConnectionCell {
         let now = reactor.now();
-        let host = match host {
-            LocalEnd::Known(host) => OnceCell::from(host),
-            LocalEnd::Ask(_) => OnceCell::new(),
+        let (host, socket) = match host {
+            LocalEnd::Known(host) => (OnceCell::from(host), None),
+            LocalEnd::Socket(host, socket) => (OnceCell::from(host), Some(socket)),
+            LocalEnd::Ask(socket) => (OnceCell::new(), Some(socket)),
         };
         ConnectionCell {
             id,

@@ -140,7 +140,7 @@ impl Mio {
         let host = if host.is_wildcard() {
             LocalEnd::Ask(LocalAddress::of(&stream))
         } else {
-            LocalEnd::Known(host)
+            LocalEnd::Socket(host, LocalAddress::of(&stream))
         };
         if let Err(error) = self.register(&mut stream) {
             tracing::error!(%error, "cannot watch a new connection");

@@ -53,7 +53,7 @@ impl Held {
         let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
         let id = ConnectionId { reactor: 0, key };
         let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        let cell = Rc::new(ConnectionCell::new(id, reactor, place.into(), place.into(), None));
+        let cell = Rc::new(ConnectionCell::new(id, reactor, place.into(), place.into()));
         let calls = Echo::default();
         let mut life = Life::new(cell);
         life.begin(Box::new(calls.clone()));
