@@ -23,14 +23,19 @@ from twisted.python.failure import Failure
 from couplet_twisted import _couplet, tcp
 
 
-def _logged(exception):
+def _logged(exception, isTimed=False):
     """
     Log what user code raised where the loop called it.
     """
-    log.err(Failure(exception, type(exception), exception.__traceback__))
+    failure = Failure(exception, type(exception), exception.__traceback__)
+    if isTimed:
+        _baseLog.failure("while handling timed call", failure)
+    else:
+        log.err(failure)
 
 
 _log = Logger(namespace="couplet")
+_baseLog = Logger(namespace="twisted.internet.base")
 
 
 def _told(level, text):
@@ -181,11 +186,16 @@ class CoupletReactor(PosixReactorBase, _PollLikeMixin):
         self._busy = fd
         log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
         self._busy = None
-        # It was removed, or closed, and its number may be another's by now.
+        # It was removed, or closed, and its number may be another's by now. The watch ends when this
+        # call has returned.
         if self._selectables.get(fd) is not selectable:
             self._watches.pop(fd).stop()
             if fd in self._selectables:
-                self._watch(fd)
+                self._loop.call_soon(self._watchAgain, fd)
+
+    def _watchAgain(self, fd):
+        if fd in self._selectables and fd not in self._watches:
+            self._watch(fd)
 
     def _add(self, xer, primary):
         fd = xer.fileno()

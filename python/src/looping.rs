@@ -34,9 +34,14 @@ pub(crate) struct Shared {
 impl Shared {
     /// Reports what user code raised.
     pub(crate) fn report(&self, py: Python<'_>, error: PyErr) {
+        self.report_of(py, error, false);
+    }
+
+    /// Reports what user code raised, in a timed call or elsewhere.
+    pub(crate) fn report_of(&self, py: Python<'_>, error: PyErr, is_timed: bool) {
         if error.is_instance_of::<PyKeyboardInterrupt>(py) {
             self.raise(error);
-        } else if let Err(error) = self.log.call1(py, (error,)) {
+        } else if let Err(error) = self.log.call1(py, (error, is_timed)) {
             self.raise(error);
         }
     }
@@ -202,6 +207,19 @@ impl Loop {
         kw: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Py<DelayedCall>> {
         DelayedCall::start(slf.py(), slf.get().shared()?, delay, function, args, kw)
+    }
+
+    /// Calls `function` with the argument in the next turn.
+    fn call_soon(&self, function: Py<PyAny>, argument: Py<PyAny>) -> PyResult<()> {
+        let shared = self.shared()?.clone();
+        self.shared()?.reactor.call_soon(move || {
+            Python::attach(|py| {
+                if let Err(error) = function.call1(py, (argument,)) {
+                    shared.report(py, error);
+                }
+            });
+        });
+        Ok(())
     }
 
     /// The calls that are neither made nor cancelled.

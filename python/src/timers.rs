@@ -127,7 +127,7 @@ impl DelayedCall {
         let Some(What { function, args, kw }) = what else { return };
         let kw = kw.as_ref().map(|kw| kw.bind(py));
         if let Err(error) = function.bind(py).call(args.bind(py), kw) {
-            shared.report(py, error);
+            shared.report_of(py, error, true);
         }
     }
 

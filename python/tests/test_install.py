@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import unittest
+import urllib.request
 
 from kit import reactors
 from kit.cases import SUBJECT
@@ -62,13 +63,17 @@ class Programs(unittest.TestCase):
             self.assertRegex(listed.stdout + listed.stderr, entry, program)
 
     def serve(self, command, number):
-        """Starts a web server, waits for its port, ends it by a signal; returns what it said and its status."""
+        """Starts a web server, waits for its answer, ends it by a signal; returns what it said and its status."""
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.addCleanup(server.stdout.close)
-        said = ""
+        said, is_served = "", False
         for line in server.stdout:
             said += line
-            if re.search(r"Starting factory|starting on", line):
+            port = re.search(r"Site starting on (\d+)", line)
+            if port and not is_served:
+                # Its reactor runs, and has the signals: before, they end some programs and not others.
+                urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/", timeout=60).close()
+                is_served = True
                 os.kill(server.pid, number)
         return said, server.wait(60)
 
