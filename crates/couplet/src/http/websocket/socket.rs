@@ -61,11 +61,12 @@ enum State {
 
 impl Socket {
     pub(super) fn new(
-        wire: Wire,
+        mut wire: Wire,
         role: Role,
         options: &Rc<WebSocketOptions>,
         protocol: Option<String>,
     ) -> Socket {
+        wire.limit(options.max_message);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ)
             .write_buffer_size(0)

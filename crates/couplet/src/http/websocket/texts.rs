@@ -3,16 +3,25 @@
 use std::io::Cursor;
 use std::str::Utf8Error;
 
+use tungstenite::protocol::Role;
 use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// How much of a payload is unmasked at a time.
 const PIECE: usize = 1024;
 
 /// What follows the peer's frames beside the state machine, which looks at the text of whole frames only:
-/// one that is slow, or long, is refused where it goes wrong.
-#[derive(Default)]
+/// one that is slow, or long, is refused where it goes wrong. What else is wrong is left to the state
+/// machine, so that the pieces in which bytes come make no difference.
 pub(super) struct Texts {
+    /// Ours: the frames of a server's peer are masked.
+    role: Role,
+    /// The most bytes of a message.
+    longest: u64,
+    /// The bytes of the message that is begun, its last frame included.
+    length: u64,
+    /// A message was begun and not finished.
+    is_begun: bool,
     /// What has come of a frame's head.
     head: Vec<u8>,
     frame: Frame,
@@ -34,6 +43,25 @@ struct Frame {
 }
 
 impl Texts {
+    pub(super) fn new(role: Role) -> Texts {
+        Texts {
+            role,
+            longest: u64::MAX,
+            length: 0,
+            is_begun: false,
+            head: Vec::new(),
+            frame: Frame::default(),
+            in_text: false,
+            begun: Vec::new(),
+            is_broken: false,
+        }
+    }
+
+    /// Sets how long a message may be.
+    pub(super) fn limit(&mut self, longest: usize) {
+        self.longest = longest as u64;
+    }
+
     /// Takes the next bytes of the peer.
     pub(super) fn see(&mut self, mut bytes: &[u8]) -> Result<(), Utf8Error> {
         while !bytes.is_empty() && !self.is_broken {
@@ -83,21 +111,31 @@ impl Texts {
 
     /// A frame of this length begins, and so much is there.
     fn enter(&mut self, header: &FrameHeader, length: u64, there: usize) {
+        self.frame = Frame { left: length, ..Frame::default() };
         let is_first = match header.opcode {
+            OpCode::Control(Control::Ping | Control::Pong) => return,
+            // Nothing follows a Close.
+            OpCode::Control(_) => return self.is_broken = true,
             OpCode::Data(Data::Continue) => false,
             OpCode::Data(kind) => {
                 self.in_text = kind == Data::Text;
                 self.begun.clear();
+                self.length = 0;
                 true
             }
-            OpCode::Control(_) => {
-                self.frame = Frame { left: length, ..Frame::default() };
-                return;
-            }
         };
+        self.length = self.length.saturating_add(length);
+        let is_masked = header.mask.is_some();
+        self.is_broken = is_first == self.is_begun
+            || is_masked != (self.role == Role::Server)
+            || header.rsv1
+            || header.rsv2
+            || header.rsv3
+            || self.length > self.longest;
+        self.is_begun = !header.is_final;
         // Of a message that is all there nothing is left to find.
         let is_whole = is_first && header.is_final && length <= there as u64;
-        let is_checked = self.in_text && !is_whole;
+        let is_checked = self.in_text && !is_whole && !self.is_broken;
         self.frame = Frame { left: length, mask: header.mask.unwrap_or_default(), is_checked };
     }
 
@@ -140,7 +178,7 @@ mod tests {
 
     /// How many bytes were taken before one was refused.
     fn refused(pieces: &[&[u8]]) -> Option<usize> {
-        let mut texts = Texts::default();
+        let mut texts = Texts::new(Role::Server);
         let mut taken = 0;
         for piece in pieces {
             if texts.see(piece).is_err() {
@@ -158,7 +196,7 @@ mod tests {
     const TEXT: OpCode = OpCode::Data(Data::Text);
     const BINARY: OpCode = OpCode::Data(Data::Binary);
     const CONTINUE: OpCode = OpCode::Data(Data::Continue);
-    const PING: OpCode = OpCode::Control(tungstenite::protocol::frame::coding::Control::Ping);
+    const PING: OpCode = OpCode::Control(Control::Ping);
 
     #[test]
     fn texts_in_any_pieces_pass() {
@@ -192,6 +230,30 @@ mod tests {
         assert_eq!(one_by_one(&frame(TEXT, true, &long)), Some(at));
         let frame = frame(TEXT, true, &long);
         assert_eq!(refused(&[&frame[..at], &frame[at..at + 1]]), Some(at));
+    }
+
+    #[test]
+    fn what_else_is_wrong_is_left_to_the_state_machine() {
+        let masked = |kind, is_final| frame(kind, is_final, b"\xff...");
+        let mut unmasked = Vec::new();
+        let header = FrameHeader { opcode: TEXT, ..FrameHeader::default() };
+        header.format(4, &mut unmasked).expect("a vector takes everything");
+        unmasked.extend(b"\xff...");
+        let mut reserved = masked(TEXT, true);
+        reserved[0] |= 0x40;
+        let close = OpCode::Control(Control::Close);
+        for frames in [
+            unmasked,
+            reserved,
+            masked(CONTINUE, true),
+            [frame(TEXT, false, b"a"), masked(TEXT, true)].concat(),
+            [frame(close, true, b""), masked(TEXT, true)].concat(),
+        ] {
+            assert_eq!(one_by_one(&frames), None, "{frames:x?}");
+        }
+        let mut texts = Texts::new(Role::Server);
+        texts.limit(3);
+        assert!(masked(TEXT, true).chunks(1).all(|byte| texts.see(byte).is_ok()), "it is too long");
     }
 
     proptest! {

@@ -52,8 +52,13 @@ impl Wire {
     }
 
     fn over(under: Under, unread: Bytes, role: Role) -> Wire {
-        let (frame, texts) = (Vec::new(), Texts::default());
+        let (frame, texts) = (Vec::new(), Texts::new(role));
         Wire { under, unread, role, frame, texts, fault: None }
+    }
+
+    /// Sets how long a message of the peer may be.
+    pub(super) fn limit(&mut self, longest: usize) {
+        self.texts.limit(longest);
     }
 
     /// Of the connection, which others may share.
