@@ -7,7 +7,6 @@ import socket
 
 from zope.interface import implementer
 
-from twisted.internet import error, unix
 from twisted.internet.base import _topHandler
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.main import installReactor
@@ -317,14 +316,11 @@ class CoupletReactor(PosixReactorBase, _PollLikeMixin):
         """
         @see: L{twisted.internet.interfaces.IReactorSocket.adoptStreamPort}
         """
-        if addressFamily not in self._supportedAddressFamilies:
-            raise error.UnsupportedAddressFamily(addressFamily)
-        if addressFamily == socket.AF_UNIX:
-            p = unix.Port._fromListeningDescriptor(self, fileDescriptor, factory)
-        else:
-            p = tcp.Port._fromListeningDescriptor(
-                self, fileDescriptor, addressFamily, factory
-            )
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
+            return super().adoptStreamPort(fileDescriptor, addressFamily, factory)
+        p = tcp.Port._fromListeningDescriptor(
+            self, fileDescriptor, addressFamily, factory
+        )
         p.startListening()
         return p
 
@@ -332,10 +328,8 @@ class CoupletReactor(PosixReactorBase, _PollLikeMixin):
         """
         @see: L{twisted.internet.interfaces.IReactorSocket.adoptStreamConnection}
         """
-        if addressFamily not in self._supportedAddressFamilies:
-            raise error.UnsupportedAddressFamily(addressFamily)
-        if addressFamily == socket.AF_UNIX:
-            return unix.Server._fromConnectedSocket(fileDescriptor, factory, self)
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
+            return super().adoptStreamConnection(fileDescriptor, addressFamily, factory)
         return tcp.Server._fromConnectedSocket(
             fileDescriptor, addressFamily, factory, self
         )

@@ -26,7 +26,6 @@ class _Stream(_couplet.Connection):
     @ivar TLS: Whether a layer of TLS was put over it.
 
     @ivar _early: The number of the descriptor that the loop was given.
-
     """
 
     TLS = False
@@ -78,6 +77,15 @@ class _Stream(_couplet.Connection):
         if skt is not None:
             skt.close()
         self.reactor._streams.discard(self)
+
+    def getHost(self):
+        """
+        @see: L{twisted.internet.interfaces.ITransport.getHost}
+        """
+        name = self._sockname()
+        if name is None:
+            name = self.socket.getsockname()
+        return self._addressType("TCP", *tcp._getrealname(name))
 
     # Reading and writing.
 
@@ -197,15 +205,6 @@ class Server(_Stream, tcp.Server):
             self._take(sock)
             reactor._streams.add(self)
 
-    def getHost(self):
-        """
-        @see: L{twisted.internet.interfaces.ITransport.getHost}
-        """
-        name = self._sockname()
-        if name is None:
-            name = self.socket.getsockname()
-        return self._addressType("TCP", *tcp._getrealname(name))
-
 
 class _Common:
     """
@@ -234,15 +233,6 @@ class Client(_Stream, tcp.Client):
         """
         if not self.disconnected:
             tcp._BaseBaseClient.connectionLost(self, reason)
-
-    def getHost(self):
-        """
-        @see: L{twisted.internet.interfaces.ITransport.getHost}
-        """
-        name = self._sockname()
-        if name is None:
-            name = self.socket.getsockname()
-        return self._addressType("TCP", *tcp._getrealname(name))
 
     # While it connects, the socket is Python's.
 

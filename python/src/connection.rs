@@ -52,6 +52,12 @@ struct State {
     buffer_size: usize,
 }
 
+impl State {
+    fn shared(&self) -> Option<Rc<Shared>> {
+        self.shared.as_ref()?.get().cloned()
+    }
+}
+
 impl Default for State {
     fn default() -> State {
         State {
@@ -136,7 +142,7 @@ impl Connection {
         if !std::mem::take(&mut state.is_held) {
             return;
         }
-        let Some(shared) = state.shared.as_ref().and_then(Tethered::get).cloned() else { return };
+        let Some(shared) = state.shared() else { return };
         drop(state);
         let this = slf.clone().unbind();
         let kept = shared.clone();
@@ -241,7 +247,7 @@ impl Connection {
     fn wrote(slf: &Bound<'_, Self>, is_full: bool) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let Some(producer) = is_full.then(|| this.to_pause(py)).flatten() else { return Ok(()) };
-        let shared = this.state().shared.as_ref().and_then(Tethered::get).cloned();
+        let shared = this.state().shared();
         if let (Some(transport), Some(shared)) = (this.transport(), shared) {
             Connection::resume_later(slf, &transport, &shared);
         }
@@ -502,7 +508,7 @@ impl Connection {
         state.producer = Some(producer.clone().unbind());
         state.is_streaming = streaming;
         state.is_producer_paused = false;
-        let shared = state.shared.as_ref().and_then(Tethered::get).cloned();
+        let shared = state.shared();
         let how = (kind(streaming), state.buffer_size);
         drop(state);
         if let (Some(transport), Some(shared)) = (this.transport(), shared) {
