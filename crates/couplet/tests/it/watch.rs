@@ -4,13 +4,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use couplet::reactor::NotWatching;
-use couplet::{Failure, Interest, Loop, Ready, Watch};
+use couplet::{Failure, Interest, Loop, Protocol, Ready, Transport, Watch};
 
 use crate::logged::logged;
 
@@ -30,6 +31,12 @@ fn pair() -> (UnixStream, UnixStream) {
 
 fn turn(l: &mut Loop) {
     l.turn(SOON).expect("a turn");
+}
+
+struct Quiet;
+
+impl Protocol for Quiet {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }
 
 /// The bytes read, one per call.
@@ -89,6 +96,32 @@ fn c106_one_that_was_stopped_is_not_called_any_more_even_in_that_turn() {
     assert_eq!(calls.get(), 1, "both were ready, and the first call stopped both");
     assert!(watches.borrow().iter().all(|watch| !watch.is_watching()));
     assert_eq!(l.snapshot().watches, 0);
+}
+
+#[test]
+fn c106_it_is_called_beside_connections_whatever_their_numbers_are() {
+    let mut l = new_loop();
+    let reactor = l.reactor();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let mut peers = Vec::new();
+    for _ in 0..8 {
+        let theirs = TcpStream::connect(address).expect("it listens");
+        let (ours, _) = listener.accept().expect("a connection");
+        reactor.adopt(ours, || Quiet).expect("a connected socket").detach();
+        peers.push(theirs);
+    }
+    turn(&mut l);
+    turn(&mut l);
+    assert_eq!(l.snapshot().connections.len(), 8);
+    for number in 0..16 {
+        let (ours, mut theirs) = pair();
+        let seen = Seen::default();
+        reactor.watch(ours, Interest::Readable, read_one(&seen)).expect("a socket");
+        theirs.write_all(&[number]).expect("room in the buffer");
+        turn(&mut l);
+        assert_eq!(*seen.borrow(), [number]);
+    }
 }
 
 #[test]

@@ -59,8 +59,23 @@ use crate::slots::Slots;
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
-/// Tokens from here on are watched foreign descriptors.
-const WATCHES: usize = usize::MAX / 2;
+/// In the tokens of watched foreign descriptors, and in no slot's number: a token's low half is looked up
+/// among the slots first.
+const WATCH: u64 = 1 << 31;
+
+/// The token of a watch: its id's bits, around [`WATCH`].
+fn token_of(WatchId(id): WatchId) -> Token {
+    let id = id as u64;
+    Token((id / WATCH * 2 * WATCH | WATCH | id % WATCH) as usize)
+}
+
+/// The watch that has this token, if any has.
+fn watch_of(Token(token): Token) -> Option<WatchId> {
+    let token = token as u64;
+    let id = token / WATCH / 2 * WATCH + token % WATCH;
+    (token & WATCH != 0).then_some(WatchId(id as usize))
+}
+
 /// Threads for blocking jobs, as many as in Twisted's pool.
 const JOB_THREADS: usize = 10;
 /// Most bytes sent to one connection by one call, so that a fast reader with a large backlog does
@@ -521,5 +536,20 @@ impl Commands for Mio {
     fn watch_signals(&mut self, on: bool) -> io::Result<()> {
         let registry = self.poll.registry();
         if on { self.signals.take(registry) } else { self.signals.restore(registry) }
+    }
+}
+
+#[cfg(all(test, target_pointer_width = "64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_is_found_by_its_token_and_no_slot_is() {
+        for id in [0, 1, 7, (1 << 31) - 1, 1 << 31, (1 << 31) + 1, 1 << 32, (1 << 40) + 5] {
+            let token = token_of(WatchId(id));
+            assert_eq!(watch_of(token), Some(WatchId(id)));
+            assert!(token.0 as u32 >= 1 << 31, "{id}: the number of a slot");
+        }
+        assert_eq!(watch_of(Token(12_345)), None);
     }
 }

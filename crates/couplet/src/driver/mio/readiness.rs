@@ -9,9 +9,9 @@ use super::epoll::EventExt as _;
 use super::slots::{ConnectingSlot, Held, Kind, Registered};
 use super::stream::{Found, READ, Readiness};
 use super::system::{self, is_queue_full};
-use super::{Mio, SIGNALS, WAKER, WATCHES};
+use super::{Mio, SIGNALS, WAKER, watch_of};
 use crate::address::Address;
-use crate::driver::{Event, Key, Ready, WatchId};
+use crate::driver::{Event, Key, Ready};
 
 impl Mio {
     /// The next slot that may have something to report, with the readiness of its event noted.
@@ -21,20 +21,20 @@ impl Mio {
             match event.token() {
                 WAKER => self.has_internal_events = true,
                 SIGNALS => self.signals.readable = true,
-                Token(watch) if watch >= WATCHES => {
+                token => {
+                    let Some(watch) = watch_of(token) else {
+                        let readiness = Readiness::of(event);
+                        self.note(token.0, readiness);
+                        return Some(token.0 as u32);
+                    };
                     // A pipe reports an error when its reader is gone.
                     let failed = event.is_error() || event.is_read_closed();
                     let ready = Ready {
                         readable: event.is_readable() || failed,
                         writable: event.is_writable() || failed,
                     };
-                    self.watched.push_back((WatchId(watch - WATCHES), ready));
+                    self.watched.push_back((watch, ready));
                     self.has_internal_events = true;
-                }
-                Token(slot) => {
-                    let readiness = Readiness::of(event);
-                    self.note(slot, readiness);
-                    return Some(slot as u32);
                 }
             }
         }

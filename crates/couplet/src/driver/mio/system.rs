@@ -13,16 +13,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
 #[cfg(unix)]
-use mio::{Token, event::Source, unix::SourceFd};
+use mio::{event::Source, unix::SourceFd};
 #[cfg(unix)]
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 #[cfg(unix)]
-use super::WATCHES;
-#[cfg(unix)]
 use super::lock::Lock;
 use super::socket::{self, Listener, Stream};
+#[cfg(unix)]
+use super::token_of;
 use super::unix::{self, SocketFile};
 use crate::address::Address;
 use crate::driver::{
@@ -146,15 +146,13 @@ impl World for System {
 
     #[cfg(unix)]
     fn watch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
-        let token = Token(WATCHES + id.0);
-        SourceFd(&source.as_raw_fd()).register(&self.registry, token, events(interest))
+        SourceFd(&source.as_raw_fd()).register(&self.registry, token_of(id), events(interest))
     }
 
     /// mio is edge-triggered: registering again raises a new edge for remaining readiness.
     #[cfg(unix)]
     fn rewatch(&self, id: WatchId, source: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
-        let token = Token(WATCHES + id.0);
-        SourceFd(&source.as_raw_fd()).reregister(&self.registry, token, events(interest))
+        SourceFd(&source.as_raw_fd()).reregister(&self.registry, token_of(id), events(interest))
     }
 
     #[cfg(unix)]
