@@ -4,9 +4,12 @@ The reactor: Twisted's own triggers, threads, signals, processes and datagrams, 
 
 import errno
 import socket
+from asyncio import set_event_loop
+from time import monotonic
 
 from zope.interface import implementer
 
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import _topHandler
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.main import installReactor
@@ -20,6 +23,7 @@ from twisted.python import context, log
 from twisted.python.failure import Failure
 
 from couplet_twisted import _couplet, tcp
+from couplet_twisted.eventloop import EventLoop
 
 
 def _logged(exception, isTimed=False):
@@ -69,9 +73,10 @@ class _Context:
 
 
 @implementer(IReactorFDSet, IReactorTime)
-class CoupletReactor(PosixReactorBase, _PollLikeMixin):
+class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
     """
-    A reactor whose connections, timers and main loop are Couplet's.
+    A reactor whose connections, timers and main loop are Couplet's, and which asyncio's event loop runs beside.
+    It passes for Twisted's asyncio reactor, and has nothing of its code.
 
     @ivar _loop: Couplet's loop.
 
@@ -80,7 +85,11 @@ class CoupletReactor(PosixReactorBase, _PollLikeMixin):
     @ivar _busy: The descriptor whose reader or writer is called.
 
     @ivar _streams: The connections and the ports that are Couplet's.
+
+    @ivar _iteration: For how long the one turn may wait that L{doIteration} asks for; empty: none is asked for.
     """
+
+    _iteration = ()
 
     _POLL_DISCONNECTED = 1
     _POLL_IN = 2
@@ -97,32 +106,62 @@ class CoupletReactor(PosixReactorBase, _PollLikeMixin):
         self._busy = None
         self._streams = set()
         self._continuousPolling = _ContinuousPolling(self)
-        super().__init__()
+        self._asyncioEventloop = EventLoop(self)
+        PosixReactorBase.__init__(self)
 
     # The main loop.
 
+    run = PosixReactorBase.run
+    iterate = PosixReactorBase.iterate
+    callFromThread = PosixReactorBase.callFromThread
+    _moveCallLaterSooner = PosixReactorBase._moveCallLaterSooner
+
     def mainLoop(self):
         """
-        Turn the loop, which returns when there is something for the rest of the reactor to do.
+        Run the event loop of asyncio, which waits in L{_turnUntil}.
         """
-        contexts = context.theContextTracker.currentContext().contexts
-        while self._started:
-            with _topHandler:
-                self.runUntilCurrent()
-                if self._started:
-                    contexts.append(_Context(self._loop))
-                    try:
-                        self._loop.run()
-                    finally:
-                        contexts.pop()
+        if self._started:
+            self._asyncioEventloop.run_forever()
         log.msg("Main loop terminated.")
         self._loop.turn(0)
 
+    def _turnUntil(self, timeout):
+        """
+        Turn the loop until asyncio has something to do, or so many seconds have passed.
+
+        @param timeout: L{None}: no limit.
+        """
+        if self._iteration:
+            # One turn was asked for: this one.
+            limits = [*self._iteration, timeout]
+            self._iteration = ()
+            self._asyncioEventloop.stop()
+            self._loop.turn(min([each for each in limits if each is not None], default=None))
+            return
+        selector = self._asyncioEventloop._selector
+        contexts = context.theContextTracker.currentContext().contexts
+        until = timeout and monotonic() + timeout
+        isAwaited = True
+        while isAwaited:
+            with _topHandler:
+                self.runUntilCurrent()
+                left = 0 if selector.isAsked else until and max(0, until - monotonic())
+                contexts.append(_Context(self._loop))
+                try:
+                    isAwaited = self._loop.run(left) and not selector.isAsked
+                finally:
+                    contexts.pop()
+
     def doIteration(self, delay):
         """
-        Make one turn.
+        Make one turn, and one of asyncio's.
         """
-        self._loop.turn(delay)
+        asyncio = self._asyncioEventloop
+        if asyncio.is_running():
+            self._loop.turn(delay)
+            return
+        self._iteration = (delay,)
+        asyncio.run_forever()
 
     def timeout(self):
         """
@@ -142,15 +181,15 @@ class CoupletReactor(PosixReactorBase, _PollLikeMixin):
         """
         @see: L{twisted.internet.interfaces.IReactorCore.stop}
         """
-        super().stop()
+        PosixReactorBase.stop(self)
         self._loop.interrupt()
 
     def crash(self):
         """
         @see: L{twisted.internet.interfaces.IReactorCore.crash}
         """
-        super().crash()
-        self._loop.interrupt()
+        PosixReactorBase.crash(self)
+        self._asyncioEventloop.stop()
 
     # Readers and writers.
 
@@ -343,6 +382,7 @@ def install():
     """
     reactor = CoupletReactor()
     installReactor(reactor)
+    set_event_loop(reactor._asyncioEventloop)
     return reactor
 
 

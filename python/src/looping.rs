@@ -166,15 +166,26 @@ impl Loop {
         self.turned(|couplet| couplet.turn(at_most.map(seconds)))
     }
 
-    /// Turns until it is interrupted.
-    fn run(&self) -> PyResult<()> {
+    /// Turns until it is interrupted, or for so many seconds; `None`: no limit. Whether it was interrupted.
+    fn run(&self, at_most: Option<f64>) -> PyResult<bool> {
         let shared = self.shared()?.clone();
+        let until = at_most.map(|at_most| shared.reactor.now() + seconds(at_most));
+        let mut is_interrupted = false;
         self.turned(|couplet| {
-            while !shared.is_interrupted.swap(false, Ordering::AcqRel) {
-                couplet.turn_until(None)?;
+            while !is_interrupted {
+                if at_most == Some(0.0) {
+                    couplet.turn(Some(Duration::ZERO))
+                } else {
+                    couplet.turn_until(until)
+                }?;
+                is_interrupted = shared.is_interrupted.swap(false, Ordering::AcqRel);
+                if until.is_some() {
+                    break;
+                }
             }
             Ok(true)
-        })
+        })?;
+        Ok(is_interrupted)
     }
 
     /// The connection whose protocol is called; `None` where that is something else.

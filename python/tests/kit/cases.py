@@ -1,6 +1,6 @@
 """Programs that must behave under the subject as they do under the model.
 
-An `async` method with `@case` is such a program: it runs in a process of its own under each of the two
+An `async` method with `@case`, or `@beside(MODEL)`, is such a program: it runs in a process of its own under each of the two
 reactors, until it has ended or called `Case.finish`. What it notes with
 `Case.say` and what it logs as errors must be the same. As two reactors may serve the sides of a
 connection in another order, the notes of each party are compared by themselves. Process:
@@ -28,20 +28,26 @@ LONG = 300
 SUBJECT = os.environ.get("COUPLET_SUBJECT", reactors.SUBJECT)
 
 
-def case(program):
-    """Makes a test of a program that gets a `Case`."""
+def beside(model):
+    """Makes tests of programs that get a `Case`, and must behave as under this reactor."""
 
-    @functools.wraps(program)
-    def test(self):
-        file, name = inspect.getfile(program), program.__qualname__
-        model = outcome(file, name, reactors.MODEL)
-        self.assertTrue(model.endswith("done\n"), f"the program fails under {reactors.MODEL}:\n{model}")
-        self.assertMultiLineEqual(model, outcome(file, name, SUBJECT), f"{reactors.MODEL} (-), {SUBJECT} (+)")
+    def test_of(program):
+        @functools.wraps(program)
+        def test(self):
+            file, name = inspect.getfile(program), program.__qualname__
+            expected = outcome(file, name, model)
+            self.assertTrue(expected.endswith("done\n"), f"the program fails under {model}:\n{expected}")
+            self.assertMultiLineEqual(expected, outcome(file, name, SUBJECT), f"{model} (-), {SUBJECT} (+)")
 
-    test.program = program
-    # It is a test, and no coroutine.
-    del test.__wrapped__
-    return test
+        test.program = program
+        # It is a test, and no coroutine.
+        del test.__wrapped__
+        return test
+
+    return test_of
+
+
+case = beside(reactors.MODEL)
 
 
 def only_subject(program):

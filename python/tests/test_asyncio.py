@@ -1,0 +1,311 @@
+"""asyncio's event loop beside the reactor, as beside Twisted's own for asyncio."""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+
+from twisted.internet import asyncioreactor, defer, task
+
+from kit.cases import Cases, beside
+from test_streams import Echo, Noting
+
+case = beside("asyncio")
+
+
+async def running(case):
+    """asyncio's loop, which runs once the reactor has started."""
+    await case.sleep()
+    return asyncio.get_running_loop()
+
+
+def deferred(awaitable):
+    """A Deferred of what asyncio runs."""
+    return defer.Deferred.fromFuture(asyncio.ensure_future(awaitable, loop=asyncio.get_event_loop()))
+
+
+class Faces(Cases):
+    """What programs ask to find out whether asyncio is there."""
+
+    @case
+    async def test_it_passes_for_the_asyncio_reactor(case):
+        await running(case)
+        case.say("is one", isinstance(case.reactor, asyncioreactor.AsyncioSelectorReactor))
+        case.say("runs", asyncio.get_running_loop() is case.reactor._asyncioEventloop)
+        case.say("is set", asyncio.get_event_loop() is case.reactor._asyncioEventloop)
+        case.say("is running", asyncio.get_running_loop().is_running())
+
+    @case
+    async def test_it_runs_wherever_the_reactor_calls(case):
+        def running(where):
+            case.say(where, asyncio.get_running_loop().is_running())
+
+        class Asking(Noting):
+            def dataReceived(self, data):
+                running(self.party)
+                super().dataReceived(data)
+
+        server, client = Echo(case, "server"), Asking(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.write(b"x")
+        case.reactor.callLater(0, running, "timed call")
+        case.reactor.callFromThread(running, "call from a thread")
+        case.reactor.addSystemEventTrigger("during", "shutdown", running, "trigger")
+        await case.sleep(0.1)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_no_loop_runs_after_the_reactor(case):
+        def ended():
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                os.write(2, b"no loop")
+
+        import atexit
+
+        atexit.register(ended)
+
+
+class Awaiting(Cases):
+    """Each side awaits the other."""
+
+    @case
+    async def test_a_deferred_as_a_future(case):
+        loop = await running(case)
+
+        async def program():
+            waited = await task.deferLater(case.reactor, 0.01, lambda: "later").asFuture(loop)
+            case.say("future", waited)
+            try:
+                await defer.fail(ValueError("no")).asFuture(loop)
+            except ValueError as error:
+                case.say("future", "failed", error)
+
+        await deferred(program())
+
+    @case
+    async def test_a_future_as_a_deferred(case):
+        future = (await running(case)).create_future()
+        case.reactor.callLater(0.01, future.set_result, 7)
+        case.say("deferred", await defer.Deferred.fromFuture(future))
+
+    @case
+    async def test_sleeps_and_tasks_end_in_order(case):
+        async def sleeper(name, seconds):
+            await asyncio.sleep(seconds)
+            case.say("sleepers", name)
+            return name
+
+        case.reactor.callLater(0.06, case.say, "sleepers", "the reactor's")
+        names = await deferred(asyncio.gather(sleeper("last", 0.12), sleeper("soon", 0), sleeper("first", 0.02)))
+        case.say("gathered", *names)
+
+    @case
+    async def test_callbacks_that_call_for_more_starve_nobody(case):
+        loop = await running(case)
+        count, is_over = 0, False
+
+        def again():
+            nonlocal count
+            count += 1
+            if not is_over:
+                loop.call_soon(again)
+
+        loop.call_soon(again)
+        server, client = Echo(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.write(b"x")
+        await case.sleep(0.05)
+        is_over = True
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+        case.say("called", count > 100)
+
+    @case
+    async def test_a_timeout_cancels(case):
+        async def never():
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                case.say("task", "cancelled")
+                raise
+
+        try:
+            await deferred(asyncio.wait_for(never(), 0.02))
+        except asyncio.TimeoutError:
+            case.say("program", "timed out")
+
+    @case
+    async def test_an_error_in_a_callback_is_the_event_loops(case):
+        loop = await running(case)
+        loop.set_exception_handler(lambda loop, context: case.say("handler", repr(context["exception"])))
+
+        def fail():
+            raise ValueError("oops")
+
+        loop.call_soon(fail)
+        await case.sleep(0.02)
+
+    @case
+    async def test_generators_are_closed(case):
+        async def numbers():
+            try:
+                yield 1
+                yield 2
+            finally:
+                await asyncio.sleep(0)
+                case.say("generator", "closed")
+
+        async def program():
+            async for number in numbers():
+                case.say("generator", number)
+                break
+
+        await deferred(program())
+        await case.sleep(0.02)
+
+
+class Sockets(Cases):
+    """asyncio's own transports, in the same thread as ours."""
+
+    @case
+    async def test_a_client_of_asyncio_and_a_server_of_twisted(case):
+        port = case.listen(lambda: Echo(case, "server"))
+
+        async def program():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for size in (1, 70_000, 3_000_000):
+                writer.write(b"a" * size)
+                case.say("client", len(await reader.readexactly(size)))
+            writer.close()
+            await writer.wait_closed()
+
+        await deferred(program())
+
+    @case
+    async def test_a_server_of_asyncio_and_a_client_of_twisted(case):
+        async def serve(reader, writer):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+
+        server = await deferred(asyncio.start_server(serve, "127.0.0.1", 0))
+        client = Noting(case, "client")
+        await case.connect(server.sockets[0].getsockname()[1], client)
+        client.transport.write(b"hello")
+        await case.sleep(0.05)
+        client.transport.loseWriteConnection()
+        await client.lost
+        server.close()
+
+    @case
+    async def test_readers_and_writers(case):
+        loop = await running(case)
+        one, other = socket.socketpair()
+        one.setblocking(False)
+        got = defer.Deferred()
+
+        def readable():
+            case.say("reader", one.recv(10))
+            loop.remove_reader(one)
+            loop.add_writer(one, writable)
+
+        def writable():
+            case.say("writer", "ready")
+            loop.remove_writer(one)
+            got.callback(None)
+
+        loop.add_reader(one, readable)
+        case.reactor.callLater(0.01, other.send, b"x")
+        await got
+        one.close()
+        other.close()
+
+    @case
+    async def test_a_child_and_a_datagram(case):
+        class Datagrams(asyncio.DatagramProtocol):
+            def datagram_received(self, data, address):
+                case.say("datagram", data)
+                got.callback(None)
+
+        async def program():
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_datagram_endpoint(Datagrams, ("127.0.0.1", 0))
+            transport.sendto(b"to myself", transport.get_extra_info("sockname"))
+            child = await loop.run_in_executor(None, os.popen, "echo of a thread")
+            case.say("executor", child.read().strip())
+            child.close()
+            return transport
+
+        got = defer.Deferred()
+        transport = await deferred(program())
+        await got
+        transport.close()
+
+
+class Threads(Cases):
+    """Other threads, signals, and the end."""
+
+    @case
+    async def test_calls_from_threads_to_either_side(case):
+        loop, both = await running(case), [defer.Deferred(), defer.Deferred()]
+
+        def elsewhere():
+            loop.call_soon_threadsafe(both[0].callback, "asyncio")
+            case.reactor.callFromThread(both[1].callback, "twisted")
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        case.say("called", *await defer.gatherResults(both))
+        thread.join()
+        case.say("to_thread", await deferred(asyncio.to_thread(sum, [1, 2])))
+
+    @case
+    async def test_a_coroutine_from_a_thread(case):
+        loop, told = await running(case), defer.Deferred()
+
+        async def program():
+            await asyncio.sleep(0.01)
+            return 5
+
+        def elsewhere():
+            result = asyncio.run_coroutine_threadsafe(program(), loop).result(10)
+            case.reactor.callFromThread(told.callback, result)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        case.say("result", await told)
+        thread.join()
+
+    @case
+    async def test_a_signal_ends_it(case):
+        case.reactor.callLater(0.01, os.kill, os.getpid(), signal.SIGTERM)
+        case.reactor.addSystemEventTrigger("during", "shutdown", case.say, "trigger", "called")
+        await deferred(asyncio.sleep(30))
+
+    @case
+    async def test_stopped_by_a_task(case):
+        async def program():
+            await asyncio.sleep(0.01)
+            case.reactor.stop()
+
+        case.kept = asyncio.ensure_future(program())
+        await defer.Deferred()
+
+    @case
+    async def test_it_runs_a_coroutine_before_and_after(case):
+        case.reactor.addSystemEventTrigger(
+            "before", "shutdown", lambda: deferred(asyncio.sleep(0.01)).addCallback(lambda _: case.say("before", "waited"))
+        )
+
+    @case
+    async def test_idle_it_waits(case):
+        before = os.times()
+        await case.sleep(0.3)
+        await deferred(asyncio.sleep(0.3))
+        after = os.times()
+        case.say("idle", after.user + after.system - before.user - before.system < 0.1)
