@@ -68,11 +68,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._ask = selector.ask
         super().__init__(selector)
 
-    # What may be called by Twisted's side while asyncio selects.
-
-    def call_soon(self, callback, *args, context=None):
-        self._ask()
-        return super().call_soon(callback, *args, context=context)
+    # What may be called by Twisted's side while asyncio selects. The queue of call_soon is looked at each turn.
 
     def call_at(self, when, callback, *args, context=None):
         self._ask()

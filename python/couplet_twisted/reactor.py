@@ -139,6 +139,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             self._loop.turn(min([each for each in limits if each is not None], default=None))
             return
         selector = self._asyncioEventloop._selector
+        queue = self._asyncioEventloop._ready
         contexts = context.theContextTracker.currentContext().contexts
         until = timeout and monotonic() + timeout
         isAwaited = True
@@ -148,7 +149,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
                 left = 0 if selector.isAsked else until and max(0, until - monotonic())
                 contexts.append(_Context(self._loop))
                 try:
-                    isAwaited = self._loop.run(left) and not selector.isAsked
+                    isAwaited = self._loop.run(left, queue) and not (queue or selector.isAsked)
                 finally:
                     contexts.pop()
 

@@ -67,7 +67,6 @@ impl Shared {
 
     fn interrupt(&self) {
         self.is_interrupted.store(true, Ordering::Release);
-        self.reactor.interrupt();
     }
 }
 
@@ -166,26 +165,27 @@ impl Loop {
         self.turned(|couplet| couplet.turn(at_most.map(seconds)))
     }
 
-    /// Turns until it is interrupted, or for so many seconds; `None`: no limit. Whether it was interrupted.
-    fn run(&self, at_most: Option<f64>) -> PyResult<bool> {
+    /// Turns until it is interrupted or `queue` has something, for at most so many seconds (`None`: no
+    /// limit). Whether the time was not over before.
+    fn run(&self, at_most: Option<f64>, queue: &Bound<'_, PyAny>) -> PyResult<bool> {
         let shared = self.shared()?.clone();
         let until = at_most.map(|at_most| shared.reactor.now() + seconds(at_most));
-        let mut is_interrupted = false;
+        let is_asked_now = || {
+            shared.is_interrupted.swap(false, Ordering::AcqRel) || !queue.is_empty().unwrap_or(true)
+        };
+        let mut left = at_most.map(seconds);
+        let mut is_asked = is_asked_now();
         self.turned(|couplet| {
-            while !is_interrupted {
-                if at_most == Some(0.0) {
-                    couplet.turn(Some(Duration::ZERO))
-                } else {
-                    couplet.turn_until(until)
-                }?;
-                is_interrupted = shared.is_interrupted.swap(false, Ordering::AcqRel);
-                if until.is_some() {
-                    break;
+            loop {
+                couplet.turn(if is_asked { Some(Duration::ZERO) } else { left })?;
+                is_asked |= is_asked_now();
+                left = until.map(|until| until.saturating_duration_since(shared.reactor.now()));
+                if is_asked || left == Some(Duration::ZERO) {
+                    return Ok(true);
                 }
             }
-            Ok(true)
         })?;
-        Ok(is_interrupted)
+        Ok(is_asked)
     }
 
     /// The connection whose protocol is called; `None` where that is something else.
@@ -201,9 +201,8 @@ impl Loop {
             Ok(shared) => shared.interrupt(),
             Err(_) => {
                 self.is_interrupted.store(true, Ordering::Release);
-                let call = |reactor: &Reactor| reactor.interrupt();
-                // A loop that is gone has nothing to return from.
-                let _ = self.remote.call(call);
+                // A call ends the wait. A loop that is gone has nothing to return from.
+                let _ = self.remote.call(|_| ());
             }
         }
     }
