@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import _topHandler
+from twisted.internet.error import UnsupportedAddressFamily
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.main import installReactor
 from twisted.internet.posixbase import (
@@ -22,7 +23,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python import context, log
 from twisted.python.failure import Failure
 
-from couplet_twisted import _couplet, tcp
+from couplet_twisted import _couplet, tcp, unix
 from couplet_twisted.eventloop import EventLoop
 
 
@@ -352,15 +353,34 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         c.connect()
         return c
 
+    def listenUNIX(self, address, factory, backlog=50, mode=0o666, wantPID=0):
+        """
+        @see: L{twisted.internet.interfaces.IReactorUNIX.listenUNIX}
+        """
+        p = unix.Port(address, factory, backlog, mode, self, wantPID)
+        p.startListening()
+        return p
+
+    def connectUNIX(self, address, factory, timeout=30, checkPID=0):
+        """
+        @see: L{twisted.internet.interfaces.IReactorUNIX.connectUNIX}
+        """
+        c = unix.Connector(address, factory, timeout, self, checkPID)
+        c.connect()
+        return c
+
     def adoptStreamPort(self, fileDescriptor, addressFamily, factory):
         """
         @see: L{twisted.internet.interfaces.IReactorSocket.adoptStreamPort}
         """
-        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
-            return super().adoptStreamPort(fileDescriptor, addressFamily, factory)
-        p = tcp.Port._fromListeningDescriptor(
-            self, fileDescriptor, addressFamily, factory
-        )
+        if addressFamily == socket.AF_UNIX:
+            p = unix.Port._fromListeningDescriptor(self, fileDescriptor, factory)
+        elif addressFamily in self._supportedAddressFamilies:
+            p = tcp.Port._fromListeningDescriptor(
+                self, fileDescriptor, addressFamily, factory
+            )
+        else:
+            raise UnsupportedAddressFamily(addressFamily)
         p.startListening()
         return p
 
@@ -368,11 +388,13 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         """
         @see: L{twisted.internet.interfaces.IReactorSocket.adoptStreamConnection}
         """
-        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
-            return super().adoptStreamConnection(fileDescriptor, addressFamily, factory)
-        return tcp.Server._fromConnectedSocket(
-            fileDescriptor, addressFamily, factory, self
-        )
+        if addressFamily == socket.AF_UNIX:
+            return unix.Server._fromConnectedSocket(fileDescriptor, factory, self)
+        if addressFamily in self._supportedAddressFamilies:
+            return tcp.Server._fromConnectedSocket(
+                fileDescriptor, addressFamily, factory, self
+            )
+        raise UnsupportedAddressFamily(addressFamily)
 
 
 def install():

@@ -215,9 +215,9 @@ class _Common:
     connectionLost = _couplet.Connection.connectionLost
 
 
-class Client(_Stream, tcp.Client):
+class Dialling(_Stream):
     """
-    A connection that we make.
+    What connections have that we make, over TCP and over UNIX sockets.
     """
 
     _base = _couplet.Connection
@@ -225,7 +225,7 @@ class Client(_Stream, tcp.Client):
 
     def _connectDone(self):
         self._attach()
-        tcp.Client._connectDone(self)
+        tcp.BaseClient._connectDone(self)
 
     def connectionLost(self, reason):
         """
@@ -261,6 +261,12 @@ class Client(_Stream, tcp.Client):
             self.reactor.removeWriter(self)
 
 
+class Client(Dialling, tcp.Client):
+    """
+    A connection that we make.
+    """
+
+
 class Connector(tcp.Connector):
     """
     Makes clients of ours.
@@ -270,12 +276,11 @@ class Connector(tcp.Connector):
         return Client(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
-class Port(tcp.Port):
+class Accepting:
     """
-    A port that Couplet accepts from.
+    What ports have that Couplet accepts from, over TCP and over UNIX sockets.
     """
 
-    transport = Server
     _native = None
     _isReading = False
     _isWriting = False
@@ -326,7 +331,7 @@ class Port(tcp.Port):
         """
         @see: L{twisted.internet.interfaces.IListeningPort.stopListening}
         """
-        d = tcp.Port.loseConnection(self, connDone)
+        d = super().loseConnection(connDone)
         self._close()
         return d
 
@@ -343,4 +348,12 @@ class Port(tcp.Port):
         @see: L{twisted.internet.tcp.Port.connectionLost}
         """
         self._close()
-        tcp.Port.connectionLost(self, reason)
+        super().connectionLost(reason)
+
+
+class Port(Accepting, tcp.Port):
+    """
+    A port that Couplet accepts from.
+    """
+
+    transport = Server

@@ -1,8 +1,9 @@
 //! [`Bridge`]: what Couplet takes for a protocol, and passes on to Python.
 
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 
-use couplet::{Address, Protocol, Reason, Transport};
+use couplet::{Address, Protocol, Reason, Transport, UnixAddress};
 use couplet_os::tethered::Tethered;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -20,8 +21,16 @@ pub(crate) struct Bridge {
 
 /// An address as Python's sockets have it.
 pub(crate) fn address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
-    if let Some(path) = address.unix() {
-        return Ok(path.to_string().into_pyobject(py)?.into_any());
+    match address.unix() {
+        None => {}
+        Some(UnixAddress::Path(path)) => {
+            return Ok(path.as_os_str().into_pyobject(py)?.into_any());
+        }
+        Some(UnixAddress::Abstract(name)) => {
+            let name = [b"\0", &name[..]].concat();
+            return Ok(PyBytes::new(py, &name).into_any());
+        }
+        Some(_) => {}
     }
     Ok(match address.socket_addr() {
         Some(std::net::SocketAddr::V4(v4)) => {
@@ -90,6 +99,21 @@ impl Protocol for Bridge {
             shared.call_for(connection, py, || {
                 let received = protocol.call_method1(py, intern!(py, "dataReceived"), (data,));
                 if let Err(error) = received {
+                    raised(connection.bind(py), &shared, error);
+                }
+            });
+        });
+    }
+
+    fn descriptor_received(&mut self, _: &Transport, descriptor: OwnedFd) {
+        let (Some(connection), Some(shared)) = (&self.connection, self.shared.upgrade()) else {
+            return;
+        };
+        Python::attach(|py| {
+            shared.call_for(connection, py, || {
+                let number = descriptor.into_raw_fd();
+                let name = intern!(py, "_descriptorReceived");
+                if let Err(error) = connection.call_method1(py, name, (number,)) {
                     raised(connection.bind(py), &shared, error);
                 }
             });

@@ -1,5 +1,6 @@
 //! [`Connection`]: the transport that a Twisted protocol writes to.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,6 +21,9 @@ use crate::looping::{Shared, system_error};
 /// What a transport holds back before its producer is paused, in bytes, unless that is set.
 const BUFFER: usize = 64 * 1024;
 
+/// Most descriptors that wait for the loop to have the socket.
+const EARLY_DESCRIPTORS: usize = 64;
+
 /// A transport that was accepted, and has no Python object yet.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Accepted {
@@ -35,6 +39,9 @@ struct State {
     attached_at: Option<Instant>,
     /// Written before the loop has the socket. Law 9: what the protocol writes in that turn.
     early: Vec<u8>,
+    /// Passed before the loop has the socket, each with the byte of `early` that it goes with. Law 9: as
+    /// many as an outbox takes.
+    early_descriptors: Vec<(usize, OwnedFd)>,
     protocol: Option<Py<PyAny>>,
     producer: Option<Py<PyAny>>,
     is_streaming: bool,
@@ -65,6 +72,7 @@ impl Default for State {
             shared: None,
             attached_at: None,
             early: Vec::new(),
+            early_descriptors: Vec::new(),
             protocol: None,
             producer: None,
             is_streaming: false,
@@ -182,6 +190,7 @@ impl Connection {
             return transport.lose_connection();
         }
         let early = std::mem::take(&mut state.early);
+        let descriptors = std::mem::take(&mut state.early_descriptors);
         state.transport = Some(Tethered::new(transport.clone()));
         state.shared = Some(Tethered::new(shared.clone()));
         state.attached_at = Some(shared.reactor.now());
@@ -197,7 +206,14 @@ impl Connection {
             is_aborted: state.is_aborted,
         };
         drop(state);
-        transport.write(early);
+        let mut written = 0;
+        for (at, descriptor) in descriptors {
+            transport.write(&early[written..at]);
+            written = at;
+            // It is closed where it can't be passed.
+            let _ = transport.send_descriptor(descriptor);
+        }
+        transport.write(&early[written..]);
         asked.ask(slf, transport, shared);
     }
 
@@ -575,6 +591,28 @@ impl Connection {
     fn set_buffer_size(&self, bytes: usize) {
         self.state().buffer_size = bytes;
         self.on_transport(|transport| transport.set_write_marks(0, bytes));
+    }
+
+    /// Passes a duplicate of the descriptor with the next byte; false if it can't.
+    #[pyo3(name = "_sendDescriptor")]
+    fn send_descriptor(&self, descriptor: i32) -> PyResult<bool> {
+        let descriptor = couplet_os::descriptor::duplicate(descriptor).map_err(system_error)?;
+        let mut state = self.state();
+        let is_early = state.transport.is_none() && state.connected;
+        if is_early && state.early_descriptors.len() < EARLY_DESCRIPTORS {
+            let at = state.early.len();
+            state.early_descriptors.push((at, descriptor));
+            return Ok(true);
+        }
+        drop(state);
+        let sent = self.on_transport(|transport| transport.send_descriptor(descriptor).is_ok());
+        Ok(sent.unwrap_or(false))
+    }
+
+    /// Has the producer wait until everything is sent.
+    #[pyo3(name = "_pauseProducer")]
+    fn pause_producer(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Connection::wrote(slf, true)
     }
 
     /// The address of our end, as Python's sockets give it; `None` where there is none.

@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import tempfile
 import zlib
 
 from twisted.internet import defer, interfaces, protocol
@@ -401,6 +402,63 @@ class Unix(Cases):
         os.write(await got, b"through")
         case.say("client", os.read(reading, 10))
         client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+
+    @case
+    async def test_many_descriptors_travel_in_order_both_ways(case):
+        from twisted.internet import endpoints
+
+        count, both = 40, [defer.Deferred(), defer.Deferred()]
+
+        @implementer(interfaces.IFileDescriptorReceiver)
+        class Each(Noting):
+            def connectionMade(self):
+                super().connectionMade()
+                self.sizes = []
+                for number in range(count):
+                    with tempfile.TemporaryFile() as file:
+                        file.truncate(number)
+                        descriptor = os.dup(file.fileno())
+                    opened.append(descriptor)
+                    self.transport.sendFileDescriptor(descriptor)
+                    self.transport.write(b"x")
+
+            def fileDescriptorReceived(self, descriptor):
+                self.sizes.append(os.fstat(descriptor).st_size)
+                os.close(descriptor)
+                if len(self.sizes) == count:
+                    self.say(self.sizes)
+                    both.pop().callback(None)
+
+        opened = []
+        ended = defer.gatherResults(both)
+        server, client = Each(case, "server"), Each(case, "client")
+        factory = protocol.Factory()
+        factory.buildProtocol = lambda address: server
+        # An abstract name.
+        case.reactor.listenUNIX(f"\0couplet-{os.getpid()}", factory)
+        await endpoints.connectProtocol(
+            endpoints.UNIXClientEndpoint(case.reactor, f"\0couplet-{os.getpid()}"), client
+        )
+        await ended
+        # The last byte comes after its descriptor.
+        await case.sleep()
+        for descriptor in opened:
+            os.close(descriptor)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_a_descriptor_without_a_byte_ends_the_connection(case):
+        from twisted.internet import endpoints
+
+        server, client = Noting(case, "server"), Noting(case, "client")
+        factory = protocol.Factory()
+        factory.buildProtocol = lambda address: server
+        case.reactor.listenUNIX("socket", factory)
+        await endpoints.connectProtocol(endpoints.UNIXClientEndpoint(case.reactor, "socket"), client)
+        client.transport.sendFileDescriptor(1)
         await defer.gatherResults([client.lost, server.lost])
 
 

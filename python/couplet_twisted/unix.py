@@ -1,0 +1,142 @@
+"""
+UNIX sockets: as TCP, and with descriptors that are passed beside the bytes.
+"""
+
+import os
+import socket
+
+from twisted.internet import error, unix
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IFileDescriptorReceiver
+from twisted.python import log
+from twisted.python.failure import Failure
+
+from couplet_twisted import _couplet, tcp
+
+
+class _Passing:
+    """
+    What connections over UNIX sockets have besides: they pass descriptors.
+
+    @ivar _passed: How many descriptors were sent since there was nothing left to send.
+
+    @ivar _isByteDue: Whether a descriptor waits for the byte that it goes with.
+    """
+
+    _passed = 0
+    _isByteDue = False
+
+    def sendFileDescriptor(self, fileno):
+        """
+        Pass a descriptor to the peer, with the next byte that is written.
+
+        @see: L{twisted.internet.interfaces.IUNIXTransport.sendFileDescriptor}
+        """
+        self._passed = self._passed + 1 if self._buffered else 1
+        if not self._isByteDue:
+            self._isByteDue = True
+            self.reactor._loop.call_soon(_Passing._requireByte, self)
+        if not self._sendDescriptor(fileno):
+            self.connectionLost(Failure(error.FileDescriptorOverrun()))
+        elif self._passed > self._fileDescriptorBufferSize // 2:
+            self._pauseProducer()
+
+    def _requireByte(self):
+        if self._isByteDue and not self.disconnected:
+            self.connectionLost(Failure(error.FileDescriptorOverrun()))
+
+    def write(self, data):
+        if data:
+            self._isByteDue = False
+        _couplet.Connection.write(self, data)
+
+    def writeSequence(self, iovec):
+        pieces = list(iovec)
+        if any(pieces):
+            self._isByteDue = False
+        _couplet.Connection.writeSequence(self, pieces)
+
+    def loseConnection(self, _connDone=None):
+        self._requireByte()
+        _couplet.Connection.loseConnection(self)
+
+    def _descriptorReceived(self, fileno):
+        if IFileDescriptorReceiver.providedBy(self.protocol):
+            self.protocol.fileDescriptorReceived(fileno)
+            return
+        os.close(fileno)
+        log.msg(
+            format=(
+                "%(protocolName)s (on %(hostAddress)r) does not "
+                "provide IFileDescriptorReceiver; closing file "
+                "descriptor received (from %(peerAddress)r)."
+            ),
+            hostAddress=self.getHost(),
+            peerAddress=self.getPeer(),
+            protocolName=self._getLogPrefix(self.protocol),
+        )
+
+
+class Server(_Passing, tcp.Server, unix.Server):
+    """
+    A connection that was accepted, or that somebody else made.
+    """
+
+    def __init__(self, sock, protocol, client, server, sessionno, reactor):
+        tcp.Server.__init__(
+            self, sock, protocol, (client, None), server, sessionno, reactor
+        )
+
+    @classmethod
+    def _fromConnectedSocket(cls, fileDescriptor, factory, reactor):
+        """
+        A connection whose socket somebody else made, of which it takes a duplicate.
+        """
+        skt = socket.fromfd(fileDescriptor, socket.AF_UNIX, socket.SOCK_STREAM)
+        name, peer = skt.getsockname(), skt.getpeername()
+        protocol = factory.buildProtocol(UNIXAddress(name))
+        if protocol is None:
+            skt.close()
+            return None
+        self = cls(skt, protocol, peer, None, 0, reactor)
+        protocolName = protocol.__class__.__name__
+        self.repstr = f"<{protocolName} #{self.sessionno} on {name}>"
+        self.logstr = f"{protocolName},{self.sessionno},{name}"
+        protocol.makeConnection(self)
+        return self
+
+    def getHost(self):
+        """
+        @see: L{twisted.internet.interfaces.ITransport.getHost}
+        """
+        name = self._sockname()
+        return UNIXAddress(self.socket.getsockname() if name is None else name)
+
+    getPeer = unix.Server.getPeer
+    getTcpNoDelay = unix.Server.getTcpNoDelay
+    setTcpNoDelay = unix.Server.setTcpNoDelay
+
+
+class Client(_Passing, tcp.Dialling, unix.Client):
+    """
+    A connection that we make.
+    """
+
+    getHost = unix.Client.getHost
+
+
+class Connector(unix.Connector):
+    """
+    Makes clients of ours.
+    """
+
+    def _makeTransport(self):
+        return Client(self.address, self, self.reactor, self.checkPID)
+
+
+class Port(tcp.Accepting, unix.Port):
+    """
+    A port that Couplet accepts from.
+    """
+
+    transport = Server
