@@ -5,9 +5,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::builder::{Styles, styling::AnsiColor};
+use clap::builder::{PossibleValuesParser, Styles, TypedValueParser, styling::AnsiColor};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use couplet::Answers;
 use couplet::endpoints::ServerEndpoint;
 use couplet::http::Uri;
 use couplet::sim::Weather;
@@ -354,6 +355,17 @@ pub(crate) struct Listen {
     pub(crate) endpoints: Vec<Arc<dyn ServerEndpoint>>,
     #[command(flatten)]
     pub(crate) drain: Drain,
+    /// When the answers leave that are made in one turn: each at once, together, or as the loop measures
+    #[arg(long, value_name = "WHEN", default_value = "measured", value_parser = answers())]
+    pub(crate) answers: Answers,
+}
+
+fn answers() -> impl TypedValueParser<Value = Answers> {
+    PossibleValuesParser::new(["at-once", "together", "measured"]).map(|word| match &word[..] {
+        "at-once" => Answers::AtOnce,
+        "together" => Answers::Together,
+        _ => Answers::Measured,
+    })
 }
 
 #[derive(Args, Clone, Copy, Debug)]

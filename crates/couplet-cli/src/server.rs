@@ -41,8 +41,8 @@ pub(crate) fn run_with(
     listen: Listen,
     start: impl Fn(&Reactor, Arc<dyn ServerEndpoint>) -> couplet::Result<Port>,
 ) -> Result<(), Exit> {
-    let draining = options.drain(listen.drain.time);
-    let l = signalled_loop(draining, output::tell)?;
+    let options = options.drain(listen.drain.time).answers(listen.answers);
+    let l = signalled_loop(options, output::tell)?;
     let mut told = Ok(());
     l.run(|reactor| {
         // All or none: no port is announced that closes immediately because another failed.

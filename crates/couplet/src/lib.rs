@@ -196,8 +196,8 @@ pub use protocol::Protocol;
 pub use reactor::Watch;
 #[doc(inline)]
 pub use reactor::{
-    Connector, ConnectorState, DelayedCall, Loop, LoopOptions, Port, Reactor, Remote, Shutdown,
-    react, run, run_until,
+    Answers, Connector, ConnectorState, DelayedCall, Loop, LoopOptions, Port, Reactor, Remote,
+    Shutdown, react, run, run_until,
 };
 #[doc(inline)]
 pub use stream::Stream;

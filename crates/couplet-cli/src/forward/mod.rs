@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use couplet::defer::Canceller;
 use couplet::protocols::Relay;
-use couplet::{Address, Protocol, Reactor, Reason, Transport};
+use couplet::{Address, Answers, Protocol, Reactor, Reason, Transport};
 
 use crate::cli::{self, Listen};
 use crate::endpoint::Peer;
@@ -192,7 +192,8 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
         totals: Totals::default(),
     });
     let accepting = forward.clone();
-    let listen = Listen { endpoints: vec![options.listen], drain: options.drain };
+    let answers = Answers::default();
+    let listen = Listen { endpoints: vec![options.listen], drain: options.drain, answers };
     server::run(listen, move |peer: &Address| accepting.accept(peer))?;
     output::tell(&forward.totals.to_string());
     Ok(())

@@ -51,9 +51,13 @@ pub(crate) fn start(
         watch.args(["--cpu", &cpu.to_string()]);
     }
     watch.args(manner.meek.then_some("--meek")).arg("--watch").args(tool);
+    if !tool.is_empty() {
+        watch.env(ours::COUNTED, "yes");
+    }
     match kind {
         Kind::Couplet if manner.role == Role::Echo => {
-            watch.arg(program(&own)).args(ours::echo_arguments())
+            watch.arg(program(&own)).args(ours::echo_arguments());
+            if tool.is_empty() { &mut watch } else { watch.args(["--answers", "at-once"]) }
         }
         Kind::Twisted => {
             watch.args([python, "-c", TWISTED, "--backlog", &BACKLOG.to_string()]);

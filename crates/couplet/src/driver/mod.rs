@@ -588,6 +588,12 @@ pub trait Driver: Commands {
     /// The next event; `None` when it is time for the next `wait`.
     fn next(&mut self) -> Option<Event>;
 
+    /// Whether the last wait has brought more events: then the loop may hold back the answer to the last
+    /// one. A driver that doesn't know says no.
+    fn has_more(&self) -> bool {
+        false
+    }
+
     /// The bytes of the last event, which was [`Event::Received`].
     fn lent(&self) -> &[u8];
 
@@ -695,6 +701,10 @@ impl Driver for Box<dyn Driver> {
 
     fn next(&mut self) -> Option<Event> {
         (**self).next()
+    }
+
+    fn has_more(&self) -> bool {
+        (**self).has_more()
     }
 
     fn lent(&self) -> &[u8] {

@@ -4,6 +4,7 @@
 //! none is global. Twisted's `IReactorCore`, `IReactorTime`, `IReactorTCP`.
 
 mod adopting;
+mod answers;
 mod connecting;
 mod connections;
 mod delayed;
@@ -56,6 +57,7 @@ use crate::transport::connection::Above;
 use crate::transport::{Connection, Tell};
 
 use adopting::AdoptionCell;
+pub use answers::Answers;
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 use connecting::{ConnectorCell, Target};
 pub use delayed::DelayedCall;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Drain;
 #[cfg(doc)]
 use super::Loop;
+use super::{Answers, Drain};
 
 /// Options of a [`Loop`].
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct LoopOptions {
     /// How long a stopping reactor waits for jobs of
     /// [`defer_to_thread`](super::Reactor::defer_to_thread): 5 s unless set.
     pub job_grace: Duration,
+    /// When answers leave: as the loop measures unless set.
+    pub answers: Answers,
     /// Whether a run handles SIGINT, SIGTERM and SIGUSR1; [`run`](crate::run) does.
     pub signals: bool,
     /// How long connections of ports may finish when a SIGTERM ends a run; none unless set.
@@ -38,6 +40,7 @@ impl Default for LoopOptions {
             read_buffer: 256 * 1024,
             shutdown_grace: Duration::from_millis(500),
             job_grace: Duration::from_secs(5),
+            answers: Answers::default(),
             signals: false,
             drain: None,
             #[cfg(feature = "tokio")]
@@ -67,6 +70,13 @@ impl LoopOptions {
     #[must_use]
     pub fn job_grace(mut self, grace: Duration) -> Self {
         self.job_grace = grace;
+        self
+    }
+
+    /// Sets when answers leave.
+    #[must_use]
+    pub fn answers(mut self, answers: Answers) -> Self {
+        self.answers = answers;
         self
     }
 

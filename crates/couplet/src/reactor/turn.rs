@@ -21,6 +21,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::answers::Batching;
 use super::connecting::ConnectorCell;
 use super::drain::{Drain, DrainCell};
 use super::options::LoopOptions;
@@ -46,6 +47,7 @@ pub(super) struct Core {
     pub(super) table: Table,
     /// Connections to write in step 7. Law 9: each connection at most once.
     pub(super) to_write: Vec<Key>,
+    pub(super) batching: Batching,
     /// The dirty list being worked on; kept for its capacity.
     dirty: Vec<Key>,
     pub(super) connectors: BTreeMap<u64, Rc<ConnectorCell>>,
@@ -133,7 +135,11 @@ impl<D: Driver> Engine for D {
                     if core.reactor.records.is_pending(pending::ROUND) {
                         core.round(self);
                     }
-                    core.send(self, key);
+                    if core.batching.holds() && self.has_more() {
+                        core.answer(self, key);
+                    } else {
+                        core.send(self, key);
+                    }
                 }
             }
             until = match core.end_turn(self, seq, turns) {
@@ -171,6 +177,7 @@ impl Core {
             reactor,
             table: Table::new(),
             to_write: Vec::new(),
+            batching: Batching::new(options.answers),
             dirty: Vec::new(),
             connectors: BTreeMap::new(),
             next_connector: 0,
@@ -286,13 +293,18 @@ impl Core {
         let follows = entry.life.feed(driver.lent(), now);
         entry.life.cell().set_dirty(false);
         if !follows.is_at_most(Follows::OUTPUT) || self.reactor.records.is_pending(pending::ROUND) {
+            let holds = self.batching.holds() && driver.has_more();
             let rest_follows = match follows {
+                Follows::BELOW if holds => true,
                 Follows::BELOW => self.send_below(driver, key),
-                _ => self.received_more(driver, key, follows),
+                _ => self.received_more(driver, key, follows, holds),
             };
             return rest_follows.then_some(key);
         }
         if follows.has(Follows::OUTPUT) {
+            if self.batching.holds() && driver.has_more() {
+                return Some(key);
+            }
             let written = transmit(driver, key, &mut entry.life.cell().outbox());
             let follows = entry.life.wrote(written, now);
             if follows != Follows::NOTHING {
@@ -305,9 +317,15 @@ impl Core {
     /// The rest of [`received`](Self::received), where more follows than output without layers. True
     /// when the rest of step 3 is to be done.
     #[inline(never)]
-    fn received_more(&mut self, io: &mut dyn Commands, key: Key, follows: Follows) -> bool {
+    fn received_more(
+        &mut self,
+        io: &mut dyn Commands,
+        key: Key,
+        follows: Follows,
+        holds: bool,
+    ) -> bool {
         let is_pending = self.reactor.records.is_pending(pending::ROUND);
-        if is_pending || !follows.is_at_most(Follows::OUTPUT.and(Follows::LAYERED)) {
+        if is_pending || holds || !follows.is_at_most(Follows::OUTPUT.and(Follows::LAYERED)) {
             self.visited(io, key, follows);
             return true;
         }
@@ -490,6 +508,7 @@ impl Core {
         let is_quiet =
             !is_due && !self.is_pending() && self.to_write.is_empty() && self.is_settled();
         let goes_on = is_quiet || self.end_busy_turn(io, is_due.then_some(seq));
+        self.batching.turned();
         let records = &self.reactor.records;
         records.queue.end_turn();
         if !goes_on || matches!(turns, Turns::One(_)) || records.returns.take() {
@@ -596,7 +615,7 @@ impl Core {
     }
 
     /// Step 7: sends all other output, one call for each connection.
-    fn write_all(&mut self, io: &mut dyn Commands) {
+    pub(super) fn write_all(&mut self, io: &mut dyn Commands) {
         let mut keys = std::mem::take(&mut self.to_write);
         for key in keys.drain(..) {
             if let Some(entry) = self.table.connection(key) {

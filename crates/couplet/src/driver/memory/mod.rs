@@ -326,6 +326,10 @@ impl Driver for Memory {
         }
     }
 
+    fn has_more(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     fn lent(&self) -> &[u8] {
         &self.lent
     }

@@ -328,6 +328,11 @@ impl Driver for Mio {
     }
 
     #[inline(always)]
+    fn has_more(&self) -> bool {
+        self.cursor < self.batch.len()
+    }
+
+    #[inline(always)]
     fn lent(&self) -> &[u8] {
         &self.buffer[..self.lent]
     }

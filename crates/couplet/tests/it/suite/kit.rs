@@ -14,8 +14,8 @@ use couplet::driver::{Key, Mio};
 use couplet::layers::{PassThrough, Side, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{
-    Address, ConnectOptions, Connector, IntoFactory, Loop, LoopOptions, Port, Protocol, Reactor,
-    Transport, UnixAddress,
+    Address, Answers, ConnectOptions, Connector, IntoFactory, Loop, LoopOptions, Port, Protocol,
+    Reactor, Transport, UnixAddress,
 };
 
 #[cfg(unix)]
@@ -40,6 +40,7 @@ pub(crate) struct Kit {
     driver: DriverKind,
     is_unix: bool,
     buffer: Option<usize>,
+    answers: Answers,
     layers: Under,
     /// Turned by an outer loop, and only when that is told to.
     is_embedded: bool,
@@ -80,7 +81,8 @@ impl Kit {
 
     const fn of(driver: DriverKind) -> Kit {
         let layers = Under::Nothing;
-        Kit { driver, is_unix: false, buffer: None, layers, is_embedded: false }
+        let answers = Answers::Measured;
+        Kit { driver, is_unix: false, buffer: None, answers, layers, is_embedded: false }
     }
 
     /// Inside an outer loop.
@@ -117,6 +119,12 @@ impl Kit {
     /// input, which destroys nothing.
     pub(crate) fn is_unix(self) -> bool {
         self.is_unix
+    }
+
+    /// With answers that leave so.
+    pub(crate) const fn answers(mut self, answers: Answers) -> Kit {
+        self.answers = answers;
+        self
     }
 
     /// Limits one read to this many bytes.
@@ -175,7 +183,7 @@ impl Kit {
                 (tap, tapped, Ground::Memory(network))
             }
         };
-        let mut l = Loop::with_driver(tap, LoopOptions::default());
+        let mut l = Loop::with_driver(tap, LoopOptions::default().answers(self.answers));
         match self.layers {
             Under::Nothing => {}
             Under::PassThrough => l.layer_connections(|_| vec![Box::new(PassThrough::default())]),

@@ -5,6 +5,7 @@
 
 mod aborting;
 mod aftermath;
+mod answers;
 mod building;
 mod closing;
 mod connecting;
@@ -235,6 +236,11 @@ macro_rules! all_facts {
                 c61_a_panic_in_read_closed_or_write_closed_loses_the_connection,
                 c62_when_both_halves_are_closed_the_connection_ends,
             ]
+            answers: [
+                c57a_answers_leave_at_once_where_that_is_asked_for,
+                c57a_answers_leave_together_32_at_most,
+                c57a_answers_that_are_made_in_no_time_leave_at_once,
+            ]
             ready_made: [
                 c71a_a_relay_passes_bytes_and_each_end_of_stream_on,
                 c71a_a_relay_passes_a_reset_on,
@@ -353,6 +359,15 @@ driver_suite!(
 );
 driver_suite!(sim, crate::suite::kit::Kit::sim());
 
+// With answers that leave together, which makes no difference to a connection.
+
+driver_suite!(mio_together, crate::suite::kit::Kit::mio().answers(couplet::Answers::Together));
+driver_suite!(
+    memory_readiness_together,
+    crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
+        .answers(couplet::Answers::Together)
+);
+
 // And over layers, where nothing may be different.
 
 driver_suite!(
@@ -392,6 +407,7 @@ driver_suite!(
     memory_readiness_tls,
     crate::suite::kit::Kit::memory(couplet::testing::Manner::Readiness)
         .over(crate::suite::kit::Under::Tls)
+        .answers(couplet::Answers::Together)
 );
 #[cfg(any(feature = "tls", feature = "ring"))]
 driver_suite!(

@@ -188,6 +188,10 @@ impl Driver for Tap {
         Some(event)
     }
 
+    fn has_more(&self) -> bool {
+        self.inner.has_more()
+    }
+
     fn lent(&self) -> &[u8] {
         self.inner.lent()
     }

@@ -96,7 +96,11 @@ const GATES: [Gate; 8] = [
 /// The provided methods of `Driver`, with the drivers that may override them. A driver that overrides
 /// one runs code that no other driver, and so no simulation, exercises: the turn itself is a blanket
 /// `impl Engine`, which none can override.
-const PROVIDED: [(&str, &[&str]); 2] = [("due", &["Box", "Mio"]), ("descriptor", &["Box", "Mio"])];
+const PROVIDED: [(&str, &[&str]); 3] = [
+    ("has_more", &["Box", "Mio", "Memory"]),
+    ("due", &["Box", "Mio"]),
+    ("descriptor", &["Box", "Mio"]),
+];
 
 /// Calls of a gate and paths to it: the enclosing function and the line.
 fn uses(file: &Code, gate: &Gate) -> Vec<(String, usize)> {

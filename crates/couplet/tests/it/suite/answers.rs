@@ -1,0 +1,75 @@
+//! Row 57a: when the answers to a batch of events leave.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use couplet::Answers;
+
+use super::kit::{Kit, key_of};
+use super::recorder::{A, On, Script};
+
+/// So many connections get a byte each before a turn, and answer. Returns how many answers each of them
+/// saw sent when it was called.
+fn seen_by_a_crowd(kit: Kit, answers: Answers, count: usize) -> Vec<usize> {
+    let mut rig = kit.answers(answers).rig();
+    let crowd: Rc<RefCell<Vec<(A, usize)>>> = Rc::default();
+    let seen: Rc<RefCell<Vec<usize>>> = Rc::default();
+    let mut peers = Vec::new();
+    for _ in 0..count {
+        let (crowd, seen, tapped) = (crowd.clone(), seen.clone(), rig.tapped.clone());
+        let answer = Script::new().on(On::Data, move |transport| {
+            let written = |a: &A| tapped.counts(key_of(&a.transport())).written;
+            let is_sent = |(a, before): &&(A, usize)| written(a) > *before;
+            seen.borrow_mut().push(crowd.borrow().iter().filter(is_sent).count());
+            transport.write([7]);
+        });
+        peers.push(rig.accept(answer));
+    }
+    rig.turns(3);
+    for (a, _) in &peers {
+        crowd.borrow_mut().push((a.clone(), rig.counts(a).written));
+    }
+    for (_, b) in &peers {
+        b.send(&[1]);
+    }
+    for (_, b) in &peers {
+        rig.until("an answer", || {
+            b.take_all();
+            b.got() == [7]
+        });
+    }
+    // Whoever holds one, no answer is forgotten.
+    assert!(peers.iter().all(|(a, _)| a.transport().buffered() == 0));
+    seen.take()
+}
+
+/// Whether the next turn delivers what has arrived for all connections.
+fn has_batches(kit: Kit) -> bool {
+    kit.has_sockets() || kit.is_readiness_in_memory()
+}
+
+pub(crate) fn c57a_answers_leave_at_once_where_that_is_asked_for(kit: Kit) {
+    let seen = seen_by_a_crowd(kit, Answers::AtOnce, 6);
+    if has_batches(kit) {
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+    }
+    assert_eq!(seen.len(), 6);
+}
+
+pub(crate) fn c57a_answers_leave_together_32_at_most(kit: Kit) {
+    let seen = seen_by_a_crowd(kit, Answers::Together, 40);
+    if has_batches(kit) {
+        assert_eq!(seen[..32], [0; 32]);
+        assert_eq!(seen[32..], [32; 8]);
+    }
+    assert_eq!(seen.len(), 40);
+}
+
+pub(crate) fn c57a_answers_that_are_made_in_no_time_leave_at_once(kit: Kit) {
+    // The loop's clock stands still.
+    let seen = seen_by_a_crowd(kit, Answers::Measured, 6);
+    if has_batches(kit) {
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+    }
+    assert_eq!(seen.len(), 6);
+}
