@@ -1,4 +1,4 @@
-//! The local address of a connection, looked up on demand.
+//! What is asked of a connected socket on demand: its local address, and its options.
 #![expect(clippy::disallowed_types, reason = "a socket of the driver, asked for its name")]
 
 use std::io;
@@ -10,8 +10,8 @@ use std::os::fd::{AsFd as AsSocket, AsRawFd, FromRawFd, RawFd as Raw};
 #[cfg(windows)]
 use std::os::windows::io::{AsRawSocket, AsSocket, FromRawSocket, RawSocket as Raw};
 
-/// A connected socket, by number, whose address can be looked up. This neither owns the socket nor
-/// keeps it open: call [`get`](Self::get) only while its owner has it open.
+/// A connected socket, by number, whose address and options can be looked up. This neither owns the socket nor
+/// keeps it open: call [`get`](Self::get) and [`ask`](Self::ask) only while its owner has it open.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalAddress(Raw);
 
@@ -35,14 +35,19 @@ impl LocalAddress {
     ///
     /// What the system says, such as `EBADF` where the socket was closed.
     pub fn get(self) -> io::Result<SocketAddr> {
-        // SAFETY: the owner has the socket open (see the type). It is asked for its name and never
-        // closed here: a number that had come to name another socket would give that one's address.
+        self.ask(TcpStream::local_addr)
+    }
+
+    /// Calls `question` with the socket, to learn more of it, such as an option. It must change nothing.
+    pub fn ask<T>(self, question: impl FnOnce(&TcpStream) -> T) -> T {
+        // SAFETY: the owner has the socket open (see the type). It is asked and never closed here: a
+        // number that had come to name another socket would give the answer of that one.
         #[cfg(unix)]
         let stream = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(self.0) });
         // SAFETY: as above.
         #[cfg(windows)]
         let stream = ManuallyDrop::new(unsafe { TcpStream::from_raw_socket(self.0) });
-        stream.local_addr()
+        question(&stream)
     }
 }
 
@@ -57,6 +62,8 @@ mod tests {
         let later = LocalAddress::of(&stream);
         let address = stream.local_addr().expect("connected");
         assert_eq!((later.get().ok(), later.get().ok()), (Some(address), Some(address)));
+        stream.set_nodelay(true).expect("an option");
+        assert_eq!(later.ask(TcpStream::nodelay).ok(), Some(true));
         drop(stream);
         assert!(later.get().is_err());
     }

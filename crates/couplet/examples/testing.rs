@@ -71,6 +71,6 @@ fn main() {
     attempt.fail(ErrorKind::ConnectionRefused.into());
     memory.settle();
     let failure = failure_of(connected);
-    assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)), "{failure}");
+    assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused(_))), "{failure}");
     println!("a refused connection is a failure too: {failure}");
 }

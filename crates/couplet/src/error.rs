@@ -152,6 +152,11 @@ impl ListenError {
     pub(crate) fn new(address: Address, source: io::Error) -> ListenError {
         ListenError { address, source: Arc::new(source) }
     }
+
+    /// The system's number of the error, such as `EADDRINUSE`; `None` in memory and in the simulator.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
 }
 
 /// A connection could not be established. Twisted's `ConnectError` and its children,
@@ -161,10 +166,19 @@ impl ListenError {
 pub enum ConnectError {
     /// Nothing listens there (ECONNREFUSED).
     #[error("connection refused")]
-    Refused,
+    Refused(Arc<io::Error>),
     /// No route to the host (ENETUNREACH, EHOSTUNREACH).
     #[error("no route to the host")]
-    NoRoute,
+    NoRoute(Arc<io::Error>),
+    /// Our end can't have the address that [`ConnectOptions::bind`](crate::ConnectOptions::bind) asks
+    /// for. The peer was not asked. Twisted's `ConnectBindError`.
+    #[error("cannot connect from {address}: {}{}", Plain(source), bind_way_out(source))]
+    LocalBind {
+        /// The requested local address.
+        address: Address,
+        /// The system's error.
+        source: Arc<io::Error>,
+    },
     /// No answer within the connect timeout.
     #[error("no answer within {:?}", .0)]
     TimedOut(Duration),
@@ -198,13 +212,45 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    pub(crate) fn from_io(error: io::Error) -> ConnectError {
-        match error.kind() {
-            io::ErrorKind::ConnectionRefused => ConnectError::Refused,
-            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-                ConnectError::NoRoute
-            }
-            _ => ConnectError::System(Arc::new(error)),
+    /// The error of a driver that could not bind to the local address.
+    pub(crate) fn local_bind(address: Address, error: io::Error) -> io::Error {
+        let (kind, source) = (error.kind(), Arc::new(error));
+        io::Error::new(kind, ConnectError::LocalBind { address, source })
+    }
+
+    /// The system's number of the error, such as `ENETUNREACH`; of several addresses, of the one that
+    /// failed last. `None` where no call of the system failed, and in memory and in the simulator.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            ConnectError::Refused(source)
+            | ConnectError::NoRoute(source)
+            | ConnectError::LocalBind { source, .. }
+            | ConnectError::NameLookup { source, .. }
+            | ConnectError::NotOpened(Reason::Lost(source))
+            | ConnectError::System(source) => source.raw_os_error(),
+            ConnectError::AllFailed(errors) => errors.last()?.1.raw_os_error(),
+            ConnectError::TimedOut(_)
+            | ConnectError::Stopped
+            | ConnectError::Shutdown
+            | ConnectError::NoProtocol
+            | ConnectError::NotOpened(_) => None,
+        }
+    }
+}
+
+/// The variant that fits. An error that holds a `ConnectError` becomes that one: so a driver reports
+/// [`LocalBind`](ConnectError::LocalBind).
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> ConnectError {
+        match error.downcast::<ConnectError>() {
+            Ok(error) => error,
+            Err(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => ConnectError::Refused(Arc::new(error)),
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+                    ConnectError::NoRoute(Arc::new(error))
+                }
+                _ => ConnectError::System(Arc::new(error)),
+            },
         }
     }
 }
@@ -231,7 +277,22 @@ impl fmt::Display for Plain<'_> {
     }
 }
 
-fn way_out(address: &Address, error: &Arc<io::Error>) -> &'static str {
+/// For the local address of a connect.
+fn bind_way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            " (another socket has it; with port 0 the system picks a free one)"
+        }
+        io::ErrorKind::PermissionDenied => LOW_PORTS,
+        io::ErrorKind::AddrNotAvailable => NO_INTERFACE,
+        _ => "",
+    }
+}
+
+const LOW_PORTS: &str = " (ports below 1024 need CAP_NET_BIND_SERVICE)";
+const NO_INTERFACE: &str = " (no interface of this machine has that address)";
+
+fn way_out(address: &Address, error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse if address.unix().is_some() => {
             " (something listens there already, or a file is in the way)"
@@ -240,8 +301,8 @@ fn way_out(address: &Address, error: &Arc<io::Error>) -> &'static str {
         io::ErrorKind::AddrInUse => {
             " (something listens there already; choose another port, or 0 for a free one)"
         }
-        io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
-        io::ErrorKind::AddrNotAvailable => " (no interface of this machine has that address)",
+        io::ErrorKind::PermissionDenied => LOW_PORTS,
+        io::ErrorKind::AddrNotAvailable => NO_INTERFACE,
         _ => "",
     }
 }

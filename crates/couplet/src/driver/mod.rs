@@ -19,8 +19,8 @@
 //!   no event follows for it, whatever was in flight. Slot, descriptor and buffers live until the
 //!   last operation has completed.
 //! - **Pausing.** After [`receive(key, false)`](Commands::receive) no `Received` and no end of
-//!   stream is reported for that key; an error is. The driver keeps what was in flight and delivers
-//!   it first on resume.
+//!   stream is reported for that key; an error is, and [`Event::PeerEnded`] where the driver learns of
+//!   the end. The driver keeps what was in flight and delivers it first on resume.
 //! - **Errors.** A write error is reported as [`Event::Ended`], after what can still be read. A
 //!   stream on which an error was seen never ends with `Ended(key, None)`.
 //! - **Death.** A connection with [`SocketOption::ResetUnlessClosed`] is reset when its driver is
@@ -44,7 +44,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 #[cfg(unix)]
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::task::Waker;
@@ -101,6 +101,9 @@ pub enum Event {
     /// With `None`, the peer's end of stream: the connection stays open. With an error, the end of
     /// the connection or of the connect attempt: its key must be closed.
     Ended(Key, Option<io::Error>),
+    /// The peer's end of stream has arrived on a connection whose reading is paused: unread bytes may
+    /// precede it. Reported once, before its `Ended`.
+    PeerEnded(Key),
     /// The answer to [`Commands::resolve`].
     Resolved(Ticket, io::Result<Vec<IpAddr>>),
     /// A descriptor passed to [`World::watch`] is ready. Reported once, until [`World::rewatch`].
@@ -227,12 +230,20 @@ pub struct Bound {
     pub host: Address,
     /// The socket, in a form that the driver of the same world knows.
     pub socket: Box<dyn Any>,
+    /// The socket by number, where it has one: open until the port is closed.
+    #[cfg(unix)]
+    pub descriptor: Option<RawFd>,
 }
 
 impl Bound {
     /// A port of a driver.
     pub fn new(host: Address, socket: impl Any) -> Bound {
-        Bound { host, socket: Box::new(socket) }
+        Bound {
+            host,
+            socket: Box::new(socket),
+            #[cfg(unix)]
+            descriptor: None,
+        }
     }
 }
 
@@ -376,7 +387,8 @@ impl ListenOptions {
 pub struct ConnectOptions {
     /// Give up after this time: 30 s unless set.
     pub timeout: Duration,
-    /// The local address to bind to, of a TCP connection.
+    /// The local address to bind to, of a TCP connection. That it can't be had is
+    /// [`ConnectError::LocalBind`](crate::ConnectError::LocalBind).
     pub bind: Option<SocketAddr>,
     /// `TCP_NODELAY`. On unless set.
     pub no_delay: bool,
@@ -501,7 +513,8 @@ pub trait Commands {
     ///
     /// # Errors
     ///
-    /// When the system refuses immediately.
+    /// When the system refuses immediately. That the local address can't be had is an [`io::Error`]
+    /// that holds a [`ConnectError::LocalBind`](crate::ConnectError::LocalBind).
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key>;
 
     /// Resumes or pauses reading from a connection, or accepting on a port.

@@ -83,7 +83,7 @@
 //! | `getPeer`, `getHost` | [`peer`](crate::Transport::peer), [`host`](crate::Transport::host) |
 //! | `registerProducer(p, True)`, `(p, False)` | [`register_producer`](crate::Transport::register_producer)`(p, ProducerKind::Push)`, `Pull`; see [`back_pressure`](super::back_pressure) |
 //! | `disconnecting` | [`is_closing`](crate::Transport::is_closing) |
-//! | `setTcpNoDelay`, `setTcpKeepAlive`, `getHandle` | `set_tcp_no_delay` (on unless set), `set_tcp_keep_alive`, [`with_socket`](crate::Transport::with_socket) |
+//! | `setTcpNoDelay`, `getTcpNoDelay`, `setTcpKeepAlive`, `getTcpKeepAlive`, `getHandle` | `set_tcp_no_delay` (on unless set), `tcp_no_delay`, `set_tcp_keep_alive`, `tcp_keep_alive`, [`with_socket`](crate::Transport::with_socket) |
 //! | `startTLS(options)` | `start_tls`, `start_tls_client` |
 //! | `sendFileDescriptor` | `send_descriptor`, on Unix |
 //! | `transport.protocol = other` | [`upgrade`](crate::Transport::upgrade), which passes on the bytes that a framer holds |
@@ -141,7 +141,7 @@
 //! use std::time::Duration;
 //!
 //! use couplet::{ConnectError, Deferred, Failure, Reactor};
-//! # fn get_poem(_: &Reactor) -> Deferred<String> { Deferred::fail(ConnectError::Refused) }
+//! # fn get_poem(_: &Reactor) -> Deferred<String> { Deferred::fail(ConnectError::Stopped) }
 //!
 //! async fn fetch(reactor: Reactor, attempts: u32) -> couplet::Result<String> {
 //!     for n in 0..attempts {

@@ -226,7 +226,7 @@
 //! memory.connecting()[0].fail(io::ErrorKind::NetworkUnreachable.into());
 //! memory.settle();
 //! let failure = failure_of(reached);
-//! assert!(matches!(failure.downcast_ref(), Some(ConnectError::NoRoute)));
+//! assert!(matches!(failure.downcast_ref(), Some(ConnectError::NoRoute(_))));
 //! ```
 //!
 //! A server appears in [`listening`](MemoryReactor::listening), and

@@ -84,6 +84,8 @@ pub(super) enum Target {
         /// A name or an IP address.
         host: String,
         port: u16,
+        /// The address, where it was given as one.
+        address: Option<SocketAddr>,
     },
     Unix(UnixAddress),
 }
@@ -249,7 +251,22 @@ impl Connector {
 
 impl Target {
     pub(super) fn tcp(host: &str, port: u16) -> Target {
-        Target::Tcp { host: host.to_owned(), port }
+        Target::Tcp { host: host.to_owned(), port, address: None }
+    }
+
+    pub(super) fn at(address: Address) -> Target {
+        match address {
+            Address::Tcp(address) => {
+                let host = match address {
+                    SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+                        format!("{}%{}", v6.ip(), v6.scope_id())
+                    }
+                    _ => address.ip().to_string(),
+                };
+                Target::Tcp { host, port: address.port(), address: Some(address) }
+            }
+            Address::Unix(name) => Target::Unix(name),
+        }
     }
 
     fn host(&self) -> &str {
@@ -269,7 +286,8 @@ impl Target {
     /// The address, or the name that has to be looked up for it.
     fn address(&self) -> Result<Address, &str> {
         match self {
-            Target::Tcp { host, port } => {
+            Target::Tcp { address: Some(address), .. } => Ok(Address::Tcp(*address)),
+            Target::Tcp { host, port, .. } => {
                 scoped_ip(host, *port).map(Address::from).map_err(|_| &**host)
             }
             Target::Unix(name) => Ok(name.clone().into()),
@@ -286,8 +304,10 @@ impl fmt::Display for Connector {
 impl fmt::Display for ConnectorCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
-            Target::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
-            Target::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Target::Tcp { host, port, .. } if host.contains(':') => {
+                write!(f, "tcp:[{host}]:{port}")
+            }
+            Target::Tcp { host, port, .. } => write!(f, "tcp:{host}:{port}"),
             Target::Unix(name) => write!(f, "unix:{name}"),
         }
     }
@@ -474,7 +494,7 @@ impl Core {
                     return self.arm_connector(cell);
                 }
                 Err(error) => {
-                    let error = ConnectError::from_io(error);
+                    let error = ConnectError::from(error);
                     cell.with_attempts(|a| a.errors.push((address, error)));
                 }
             }
@@ -547,7 +567,7 @@ impl Core {
         cell.with_attempts(|attempts| {
             if let Some(at) = attempts.running.iter().position(|(k, _)| *k == key) {
                 let (_, address) = attempts.running.remove(at);
-                attempts.errors.push((address, ConnectError::from_io(error)));
+                attempts.errors.push((address, ConnectError::from(error)));
             }
         });
         self.try_next(io, cell);

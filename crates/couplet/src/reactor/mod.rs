@@ -524,6 +524,51 @@ impl Reactor {
         Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
     }
 
+    /// Connects to an address as it is, such as a [`Port::host`]: a TCP address, with the scope and the flow
+    /// of an IPv6 one, or a UNIX socket. Builds a protocol when the connection is made.
+    ///
+    /// Success, failure and loss are reported to the factory.
+    ///
+    /// ```
+    /// # struct Echo;
+    /// # impl couplet::Protocol for Echo {
+    /// #     fn connection_made(&mut self, transport: &couplet::Transport) {
+    /// #         transport.reactor().stop();
+    /// #     }
+    /// #     fn data_received(&mut self, _: &couplet::Transport, _: &[u8]) {}
+    /// # }
+    /// # use couplet::ConnectOptions;
+    /// # couplet::run(|reactor| {
+    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, || Echo)?;
+    /// reactor.connect_to(port.host(), ConnectOptions::default(), || Echo);
+    /// # Ok(()) })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn connect_to<K>(
+        &self,
+        address: impl Into<Address>,
+        options: ConnectOptions,
+        factory: impl IntoFactory<K>,
+    ) -> Connector {
+        let target = Target::at(address.into());
+        Connector::new(self, target, options, self.attached(factory.into_factory()), None)
+    }
+
+    /// Connects like [`connect_to`](Self::connect_to). The Deferred fires with the connection once
+    /// `connection_made` was called, or fails with [`ConnectError`](crate::ConnectError). Cancelling it
+    /// stops the attempt.
+    #[track_caller]
+    pub fn connect_to_deferred<K, F: IntoFactory<K>>(
+        &self,
+        address: impl Into<Address>,
+        options: ConnectOptions,
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        let target = Target::at(address.into());
+        Connector::start_deferred(self, target, options, self.attached(factory.into_factory()))
+    }
+
     /// Connects to a UNIX socket and builds a protocol when the connection is made. A name that
     /// begins with a NUL is abstract.
     ///

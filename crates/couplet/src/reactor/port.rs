@@ -33,6 +33,9 @@ pub(super) struct PortCell {
     /// The source location of its opening.
     pub(super) place: Cell<Source>,
     host: RefCell<Address>,
+    /// Of its socket, while that is open.
+    #[cfg(unix)]
+    descriptor: Cell<Option<std::os::fd::RawFd>>,
     pub(super) state: Cell<PortState>,
     pub(super) paused: Cell<bool>,
     pub(super) bound: RefCell<Option<Bound>>,
@@ -71,6 +74,8 @@ impl Port {
             place: Cell::new(factory.place),
             prefix: factory.prefix,
             host: RefCell::new(bound.host.clone()),
+            #[cfg(unix)]
+            descriptor: Cell::new(bound.descriptor),
             state: Cell::new(PortState::Starting),
             paused: Cell::new(false),
             bound: RefCell::new(Some(bound)),
@@ -88,6 +93,13 @@ impl Port {
     /// The address it listens on, with the real port number.
     pub fn host(&self) -> Address {
         self.cell.host.borrow().clone()
+    }
+
+    /// The number of the socket's descriptor, for what asks the system about it by number; `None` on drivers
+    /// without sockets, and once it is asked to stop listening. The loop accepts from it and closes it.
+    #[cfg(unix)]
+    pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+        self.cell.descriptor.get().filter(|_| self.is_listening())
     }
 
     /// Stops listening. Accepted connections stay open. The Deferred fires in a later turn; `None`
@@ -123,6 +135,8 @@ impl Port {
             .bind(&self.cell.address, &self.cell.options)
             .map_err(|error| ListenError::new(self.cell.address.clone(), error))?;
         *self.cell.host.borrow_mut() = bound.host.clone();
+        #[cfg(unix)]
+        self.cell.descriptor.set(bound.descriptor);
         let old = self.cell.bound.replace(Some(bound));
         drop(old);
         self.cell.state.set(PortState::Starting);

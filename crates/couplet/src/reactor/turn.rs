@@ -349,6 +349,10 @@ impl Core {
                 self.visit(io, key, |life, now| life.sent(n, now));
                 return Some(key);
             }
+            Event::PeerEnded(key) => {
+                self.visit(io, key, |life, _| life.peer_ended());
+                return Some(key);
+            }
             Event::Ended(key, error) => {
                 self.ended(io, key, error);
                 return Some(key);

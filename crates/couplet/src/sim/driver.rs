@@ -47,6 +47,8 @@ struct Stream {
     end: EndId,
     receiving: bool,
     ended: bool,
+    /// That the peer's FIN arrived during a pause is reported.
+    told: bool,
     /// The round of the last read.
     read_in: u64,
 }
@@ -157,7 +159,7 @@ impl SimDriver {
     }
 
     fn insert_stream(&mut self, end: EndId) -> Key {
-        let stream = Stream { end, receiving: true, ended: false, read_in: 0 };
+        let stream = Stream { end, receiving: true, ended: false, told: false, read_in: 0 };
         let key = self.insert(Kind::Stream(stream));
         let host = self.system.host;
         let mut kernel = self.kernel();
@@ -259,8 +261,13 @@ impl SimDriver {
             return Some(Found::Room(key));
         }
         if !stream.receiving || stream.ended {
-            stream.ended = end.error.is_some() || stream.ended;
-            return end.error.take().map(|error| Found::Ended(key, Some(error)));
+            if let Some(error) = end.error.take() {
+                stream.ended = true;
+                return Some(Found::Ended(key, Some(error)));
+            }
+            let is_news = end.fin && !stream.ended && !stream.told;
+            stream.told |= is_news;
+            return is_news.then_some(Found::PeerEnded(key));
         }
         if stream.read_in == round && end.is_readable() {
             kernel.look_later(id);
@@ -305,6 +312,7 @@ enum Found {
     Bytes(Key),
     Room(Key),
     Connected(Key, Address),
+    PeerEnded(Key),
     Ended(Key, Option<io::ErrorKind>),
 }
 
@@ -347,6 +355,7 @@ impl Driver for SimDriver {
                 Some(Found::Connected(key, local)) => {
                     return Some(Event::Connected { key, host: local });
                 }
+                Some(Found::PeerEnded(key)) => return Some(Event::PeerEnded(key)),
                 Some(Found::Ended(key, error)) => {
                     return Some(Event::Ended(key, error.map(io::Error::from)));
                 }

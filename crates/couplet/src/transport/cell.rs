@@ -5,6 +5,7 @@
 //! objects (producers, closures, foreign buffers) are dropped with no cell borrowed.
 
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::io;
 use std::net::SocketAddr;
 #[cfg(unix)]
 use std::os::fd::OwnedFd;
@@ -19,7 +20,7 @@ use super::outbox::Outbox;
 use super::{ConnectionId, Producer, ProducerKind};
 use crate::address::Address;
 use crate::defer::{Failure, Resolver};
-use crate::driver::{Key, LocalEnd, PeerCredentials, SocketCall, SocketOption};
+use crate::driver::{Key, LocalEnd, PeerCredentials, SockRef, SocketCall, SocketOption};
 use crate::error::{ConnectionLost, Reason};
 use crate::layers::{Layer, LayerWaker, Opened};
 use crate::panics::{Contained, discard, discard_all};
@@ -147,6 +148,8 @@ pub(crate) struct ConnectionCell {
     reset_unless_closed: Cell<bool>,
     /// A close does not wait for the peer's FIN.
     pub(super) closes_at_once: Cell<bool>,
+    /// A `peer_ended` waits.
+    awaits_peer_end: Cell<bool>,
     /// The protocol is not the one that the connection began with.
     upgraded: Cell<bool>,
     /// It is asked to finish.
@@ -190,6 +193,7 @@ pub(super) struct Starting {
 #[derive(Default)]
 struct Rare {
     waiting: Vec<(Level, Resolver<()>)>,
+    peer_end: Vec<Resolver<()>>,
     options: Vec<OptionAsked>,
     /// Law 9: one for each that the user asked for since the last turn.
     starting: Vec<Starting>,
@@ -239,6 +243,7 @@ impl ConnectionCell {
             dropped: Cell::new(0),
             reset_unless_closed: Cell::new(false),
             closes_at_once: Cell::new(false),
+            awaits_peer_end: Cell::new(false),
             upgraded: Cell::new(false),
             draining: Cell::new(false),
             wire: Cell::new(None),
@@ -270,6 +275,23 @@ impl ConnectionCell {
     #[cfg(unix)]
     pub(super) fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         self.socket.filter(|_| self.phase.get() != Phase::Lost).map(LocalAddress::number)
+    }
+
+    /// An option of its socket: as it was asked for since the last turn, else as the system has it.
+    pub(super) fn option<T>(
+        &self,
+        asked: impl Fn(&SocketOption) -> Option<T>,
+        system: impl FnOnce(SockRef<'_>) -> io::Result<T>,
+    ) -> Option<T> {
+        let is_open = self.phase.get() != Phase::Lost && self.peer.unix().is_none();
+        let socket = self.socket.filter(|_| is_open)?;
+        let rare = self.rare.borrow();
+        let mut latest = rare.iter().flat_map(|rare| rare.options.iter().rev());
+        let asked = latest.find_map(|option| match option {
+            OptionAsked::Set(option) => asked(option),
+            OptionAsked::Call(_) => None,
+        });
+        asked.or_else(|| socket.ask(|socket| system(SockRef::from(socket))).ok())
     }
 
     /// The addresses that its layers were told, for a connection whose protocol is about to be
@@ -512,6 +534,11 @@ impl ConnectionCell {
         }
     }
 
+    /// Whether `fail` was called since the requests were applied.
+    pub(super) fn has_failed(&self) -> bool {
+        self.why.borrow().is_some()
+    }
+
     pub(super) fn register(&self, producer: Registered) {
         *self.producer.borrow_mut() = Some(producer);
         self.update_awaits_room();
@@ -539,6 +566,24 @@ impl ConnectionCell {
         self.rare_mut().waiting.push((level, resolver));
         self.awaits_room.set(true);
         self.mark();
+    }
+
+    pub(super) fn add_waiting_for_peer(&self, resolver: Resolver<()>) {
+        self.rare_mut().peer_end.push(resolver);
+        self.awaits_peer_end.set(true);
+        self.ask(asked::FLOW);
+    }
+
+    /// Whether a Deferred waits for the peer's end of stream.
+    #[inline]
+    pub(crate) fn awaits_peer_end(&self) -> bool {
+        self.awaits_peer_end.get()
+    }
+
+    /// Takes out the Deferreds that wait for the peer's end of stream.
+    pub(crate) fn take_waiting_for_peer(&self) -> Vec<Resolver<()>> {
+        self.awaits_peer_end.set(false);
+        std::mem::take(&mut self.rare_mut().peer_end)
     }
 
     pub(super) fn add_option(&self, option: SocketOption) {
@@ -907,14 +952,15 @@ impl ConnectionCell {
         taken.into_iter().map(|(_, resolver)| resolver).collect()
     }
 
-    /// Fails all Deferreds that wait for bytes to be sent.
+    /// Fails all Deferreds that wait for bytes to be sent, or for the peer.
     pub(super) fn fail_waiting(&self, reason: &Reason) {
-        let waiting = match self.rare.borrow_mut().as_mut() {
+        let (waiting, for_peer) = match self.rare.borrow_mut().as_mut() {
             None => return,
-            Some(rare) => std::mem::take(&mut rare.waiting),
+            Some(rare) => (std::mem::take(&mut rare.waiting), std::mem::take(&mut rare.peer_end)),
         };
         self.update_awaits_room();
-        for (_, resolver) in waiting {
+        self.awaits_peer_end.set(false);
+        for resolver in waiting.into_iter().map(|(_, resolver)| resolver).chain(for_peer) {
             resolver.errback(ConnectionLost(reason.clone()));
         }
     }

@@ -130,7 +130,7 @@ impl Follows {
     pub(crate) const STOP_RECEIVING: Follows = Follows(2);
     /// Send a FIN.
     pub(crate) const SHUT_WRITE: Follows = Follows(4);
-    /// Call [`Life::peer_was_first`] if the peer's FIN has arrived.
+    /// Call [`Life::peer_was_first`] if the peer's FIN has arrived, and tell who waits for it.
     pub(crate) const CHECK_FIN: Follows = Follows(8);
     /// Call [`Life::measured`] with the system's count of unsent bytes.
     pub(crate) const MEASURE: Follows = Follows(16);
@@ -335,6 +335,9 @@ impl Life {
 
     /// The peer's end of stream (`None`), or an error that ends the connection.
     pub(crate) fn ended(&mut self, error: Option<io::Error>, now: Instant) -> Follows {
+        if error.is_none() && self.transport.cell.awaits_peer_end() {
+            self.tell_of_peers_end();
+        }
         match error {
             None if self.layered.is_some() => self.socket_ended(now),
             None => self.fin(now),
@@ -347,6 +350,19 @@ impl Life {
             }
         }
         self.follows()
+    }
+
+    /// The peer's end of stream has arrived; bytes before it may be unread.
+    pub(crate) fn peer_ended(&mut self) -> Follows {
+        self.tell_of_peers_end();
+        self.follows()
+    }
+
+    #[cold]
+    fn tell_of_peers_end(&self) {
+        for resolver in self.transport.cell.take_waiting_for_peer() {
+            resolver.callback(());
+        }
     }
 
     fn fin(&mut self, now: Instant) {
@@ -579,6 +595,10 @@ impl Life {
         }
         if self.transport.cell.awaits_upgrade() {
             self.pending |= due::RESUMED;
+        }
+        if self.transport.cell.awaits_peer_end() {
+            // It may have arrived, behind unread bytes that a pause holds.
+            self.order(Follows::CHECK_FIN);
         }
     }
 
@@ -1059,10 +1079,16 @@ impl Life {
         let Some(mut producer) = self.transport.cell.take_producer() else {
             return;
         };
+        let had_failed = self.transport.cell.has_failed();
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *producer)));
         self.transport.cell.restore_producer(producer);
-        if let Err(payload) = outcome {
-            self.panicked(now, payload);
+        match outcome {
+            Err(payload) => self.panicked(now, payload),
+            // The close need not wait for it.
+            Ok(()) if !had_failed && self.transport.cell.has_failed() => {
+                stop(self.transport.cell.remove_producer());
+            }
+            Ok(()) => {}
         }
     }
 

@@ -61,6 +61,10 @@ pub enum ProducerKind {
 /// Its methods are called by the loop's turn, never from inside a call that you made. A producer
 /// keeps a clone of the [`Transport`] that it writes to.
 ///
+/// One that can't go on calls [`fail`](Transport::fail) on that transport. In `resume_producing` or
+/// `pause_producing` this ends its work: it is unregistered and stopped, and the connection ends with
+/// [`Reason::Failed`] once everything written is sent. At another time it unregisters as well.
+///
 /// A [`Transport`] is a producer too: pausing it pauses its reading. So a relay is one line on
 /// each side: `other.register_producer(transport.clone(), ProducerKind::Push)`.
 pub trait Producer {
@@ -405,6 +409,41 @@ impl Transport {
         deferred
     }
 
+    /// Fires when the peer's end of stream has arrived, even while reading is paused and where bytes
+    /// before it are unread: so a protocol that pauses until its work is done hears of a client that
+    /// leaves meanwhile. Fails with [`ConnectionLost`] if the connection is lost first, as it is by a
+    /// reset, of which it hears in any case. That failure may be dropped.
+    ///
+    /// Nothing else changes: the bytes, and then [`read_closed`](Protocol::read_closed), come when
+    /// reading is resumed.
+    ///
+    /// ```
+    /// use couplet::{Protocol, Transport, testing::hold};
+    ///
+    /// struct Works;
+    /// impl Protocol for Works {
+    ///     fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+    ///         transport.pause_producing(); // one question at a time
+    ///         let leaving = transport.clone();
+    ///         transport.peer_ended().map(move |()| leaving.abort_connection()).detach();
+    ///     }
+    /// }
+    ///
+    /// let mut held = hold(Works);
+    /// held.push(b"what is the meaning of life?");
+    /// held.wire.fin();
+    /// held.settle();
+    /// assert!(held.wire.is_closed());
+    /// ```
+    pub fn peer_ended(&self) -> Deferred<()> {
+        let (deferred, resolver) = Deferred::new_quiet();
+        match self.cell.reason() {
+            Some(reason) => resolver.errback(ConnectionLost(reason)),
+            None => self.cell.add_waiting_for_peer(resolver),
+        }
+        deferred
+    }
+
     /// Sets the marks in bytes: full above `high` (64 KiB unless set), drained at or below `low`
     /// (16 KiB unless set).
     pub fn set_write_marks(&self, low: usize, high: usize) {
@@ -438,10 +477,33 @@ impl Transport {
         self.cell.add_option(SocketOption::NoDelay(on));
     }
 
+    /// Whether `TCP_NODELAY` is on: as set last, else as the system has it, also for a socket that was
+    /// [adopted](Reactor::adopt). `None` on drivers without sockets, on a UNIX socket, and once the
+    /// connection is lost.
+    ///
+    /// Twisted's `getTcpNoDelay`. Any other option is read in [`with_socket`](Self::with_socket).
+    pub fn tcp_no_delay(&self) -> Option<bool> {
+        let asked = |option: &SocketOption| match option {
+            SocketOption::NoDelay(on) => Some(*on),
+            _ => None,
+        };
+        self.cell.option(asked, |socket| socket.tcp_nodelay())
+    }
+
     /// `SO_KEEPALIVE`, with the idle time after which the system probes; off unless set. An error
     /// is logged.
     pub fn set_tcp_keep_alive(&self, idle: Option<Duration>) {
         self.cell.add_option(SocketOption::KeepAlive(idle));
+    }
+
+    /// Whether `SO_KEEPALIVE` is on, as [`tcp_no_delay`](Self::tcp_no_delay) tells of that option.
+    /// Twisted's `getTcpKeepAlive`.
+    pub fn tcp_keep_alive(&self) -> Option<bool> {
+        let asked = |option: &SocketOption| match option {
+            SocketOption::KeepAlive(idle) => Some(idle.is_some()),
+            _ => None,
+        };
+        self.cell.option(asked, |socket| socket.keepalive())
     }
 
     /// With true, this connection ends with a reset rather than a FIN wherever the protocol did not

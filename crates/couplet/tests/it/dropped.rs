@@ -350,6 +350,20 @@ const WAYS: &[(&str, &str, Act)] = &[
         connecting.cancel();
         s.turns();
     }),
+    ("connect_to", "refused", |s| {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+        s.reactor.connect_to(address, ConnectOptions::default(), MakesEchoes(s.bomb()));
+        s.turns();
+    }),
+    ("connect_to_deferred", "cancelled", |s| {
+        s.network.set_silent(UnixAddress::from("/silent"));
+        let (options, factory) = (ConnectOptions::default(), MakesEchoes(s.bomb()));
+        let to = UnixAddress::from("/silent");
+        let connecting = s.reactor.connect_to_deferred(to, options, factory);
+        s.turns();
+        connecting.cancel();
+        s.turns();
+    }),
     ("connect", "closed", |s| {
         let port = number(&s.peer());
         let connecting = s.reactor.connect(format!("tcp:127.0.0.1:{port}"), MakesEchoes(s.bomb()));

@@ -222,7 +222,10 @@ fn c140_all_errors_are_told_together() {
     assert_eq!(places, [Some(at("fd00::1")), Some(at("10.0.0.1")), Some(at("fd00::2"))]);
     let kinds: Vec<_> = errors.iter().map(|(_, error)| error).collect();
     assert!(
-        matches!(kinds[..], [ConnectError::Refused, ConnectError::NoRoute, ConnectError::Refused]),
+        matches!(
+            kinds[..],
+            [ConnectError::Refused(_), ConnectError::NoRoute(_), ConnectError::Refused(_)]
+        ),
         "{errors:?}"
     );
     assert!(text.contains("10.0.0.1:7: no route"), "{text}");
@@ -231,7 +234,7 @@ fn c140_all_errors_are_told_together() {
     let mut names = Names::new(&["10.0.0.1"]);
     let connecting = names.begin("example");
     names.rig.turns(4);
-    assert!(matches!(names.error(connecting), ConnectError::Refused));
+    assert!(matches!(names.error(connecting), ConnectError::Refused(_)));
     let log = names.log.entries();
     assert_eq!(log[..2], ["do_start", "started_connecting"]);
     assert!(log[2].starts_with("client_connection_failed"), "{log:?}");

@@ -481,7 +481,7 @@ fn c136_through_an_endpoint_the_last_failure_is_told_when_it_gives_up() {
     let connecting = given(rig.endpoint(rig.factory().jitter(0.0).max_retries(1)));
     rig.pass(S * 10);
     let failure = connecting.take().unwrap_err();
-    assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)));
+    assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused(_))));
     assert_eq!(rig.attempts.borrow().len(), 2);
 }
 

@@ -314,7 +314,7 @@ fn c138_who_waits_for_so_many_failures_gets_the_last_one() {
     rig.settle();
     for over in [none, one] {
         let failure = over.take().unwrap_err();
-        assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)), "{failure}");
+        assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused(_))), "{failure}");
     }
     // They count from when they began to wait.
     let late = wait(Some(2));

@@ -241,7 +241,11 @@ impl Memory {
             }
         }
         if !stream.receiving || stream.ended {
-            let error = stream.write_error.take().or(net.end(stream.end).error)?;
+            let Some(error) = stream.write_error.take().or(net.end(stream.end).error) else {
+                let is_news = stream.is_news(&mut net);
+                stream.told |= is_news;
+                return is_news.then_some(Event::PeerEnded(key));
+            };
             stream.ended = true;
             net.end(stream.end).error = None;
             return Some(Event::Ended(key, Some(error.into())));

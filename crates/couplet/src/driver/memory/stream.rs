@@ -12,6 +12,8 @@ pub(super) struct Stream {
     pub(super) end: EndId,
     pub(super) receiving: bool,
     pub(super) ended: bool,
+    /// That the peer's FIN arrived during a pause is reported.
+    pub(super) told: bool,
     pub(super) blocked: bool,
     /// Completion: received bytes in flight, and the turns until the operation completes.
     pub(super) received: Option<(Vec<u8>, u32)>,
@@ -26,6 +28,7 @@ impl Stream {
             end,
             receiving: true,
             ended: false,
+            told: false,
             blocked: false,
             received: None,
             taken: VecDeque::new(),
@@ -42,7 +45,7 @@ impl Stream {
             if let Some((_, turns)) = &mut self.received {
                 *turns = turns.saturating_sub(1);
             }
-            return broken;
+            return broken || self.is_news(net);
         }
         let something = broken || !end.incoming.bytes.is_empty() || end.incoming.fin;
         if manner == Manner::Readiness {
@@ -61,6 +64,11 @@ impl Stream {
             }
             None => false,
         }
+    }
+
+    /// Whether the peer's FIN has arrived during a pause, and that was not reported yet.
+    pub(super) fn is_news(&self, net: &mut Net) -> bool {
+        net.end(self.end).incoming.fin && !self.ended && !self.told
     }
 
     pub(super) fn receive(&mut self, net: &mut Net) -> Vec<u8> {

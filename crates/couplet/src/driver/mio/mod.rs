@@ -420,7 +420,8 @@ impl Commands for Mio {
         let mut stream = Stream::from(*stream);
         self.register(&mut stream)?;
         let is_local = adopted.host.unix().is_some();
-        Ok(self.insert(Kind::Stream(StreamSlot::new(stream, is_local))))
+        let slot = StreamSlot { is_adopted: true, ..StreamSlot::new(stream, is_local) };
+        Ok(self.insert(Kind::Stream(slot)))
     }
 
     fn receive(&mut self, key: Key, on: bool) {

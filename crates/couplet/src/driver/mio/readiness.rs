@@ -123,7 +123,10 @@ impl Mio {
             return Some(Event::Sent(key, 0));
         }
         if stream.readiness.has(Readiness::ENDED | Readiness::PAUSED) {
-            return stream.pending_error().map(|error| Event::Ended(key, Some(error)));
+            if let Some(error) = stream.pending_error() {
+                return Some(Event::Ended(key, Some(error)));
+            }
+            return stream.hears_of_end().then_some(Event::PeerEnded(key));
         }
         if !self.held.is_empty() && self.held.contains_key(&slot) {
             return self.next_held(key);

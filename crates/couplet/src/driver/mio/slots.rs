@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::Mio;
 use super::accepting::PortSlot;
-use super::socket::Stream;
+use super::socket::{Stream, deregister};
 use super::stream::{Readiness, StreamSlot};
 use super::unix::Descriptor;
 use crate::address::Address;
@@ -104,8 +104,11 @@ impl Mio {
     /// Closes a port, a connect attempt or a stream.
     pub(super) fn retire(&mut self, key: Key) {
         if let Some(mut retired) = self.slots.retire(key) {
-            if let Kind::Port(port) = &mut retired.kind {
-                port.listener.deregister(self.poll.registry());
+            let registry = self.poll.registry();
+            match &mut retired.kind {
+                Kind::Port(port) => port.listener.deregister(registry),
+                Kind::Stream(slot) if slot.is_adopted => deregister(&mut slot.stream, registry),
+                Kind::Stream(_) | Kind::Connecting(_) | Kind::Dialling(_) => {}
             }
             if !self.held.is_empty() {
                 self.held.remove(&key.slot);

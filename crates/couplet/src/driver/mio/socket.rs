@@ -167,17 +167,20 @@ impl Listener {
         }
     }
 
-    /// Needed before it is closed, where another descriptor of the same socket stays open: then
-    /// epoll would still have it, and refuse it under the same number.
     pub(super) fn deregister(&mut self, registry: &Registry) {
-        let done = match self {
-            Listener::Tcp(listener) => registry.deregister(listener),
+        match self {
+            Listener::Tcp(listener) => deregister(listener, registry),
             #[cfg(unix)]
-            Listener::Unix(listener) => registry.deregister(listener),
-        };
-        if let Err(error) = done {
-            tracing::debug!(%error, "a listening socket was closed elsewhere");
+            Listener::Unix(listener) => deregister(listener, registry),
         }
+    }
+}
+
+/// Needed before a socket is closed of which another descriptor may stay open: then epoll would still
+/// have it, and refuse it under the same number.
+pub(super) fn deregister(socket: &mut impl Source, registry: &Registry) {
+    if let Err(error) = registry.deregister(socket) {
+        tracing::debug!(%error, "a socket was closed elsewhere");
     }
 }
 

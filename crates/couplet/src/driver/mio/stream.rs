@@ -38,6 +38,8 @@ impl Readiness {
     /// A UNIX socket, for good: descriptors may come with its bytes, so it is read by another call,
     /// off the fast path.
     pub(super) const LOCAL: u16 = 256;
+    /// That the peer's FIN was announced is reported.
+    pub(super) const TOLD: u16 = 512;
 
     pub(super) fn of(event: &Polled) -> Readiness {
         let bits = |is: bool, bits| if is { bits } else { 0 };
@@ -81,6 +83,8 @@ pub(super) struct StreamSlot {
     pub(super) readiness: Readiness,
     /// Closing the socket resets the connection (`SO_LINGER` with a time of 0).
     pub(super) resets: bool,
+    /// Others may have the socket too.
+    pub(super) is_adopted: bool,
     /// An error of `write` that was not reported yet. INVARIANT: while there is one, `BLOCKED` is
     /// set.
     pub(super) error: Option<io::Error>,
@@ -107,7 +111,7 @@ impl StreamSlot {
 
     pub(super) fn new(stream: Stream, is_local: bool) -> StreamSlot {
         let readiness = if is_local { Readiness(Readiness::LOCAL) } else { Readiness::NONE };
-        StreamSlot { stream, readiness, resets: false, error: None }
+        StreamSlot { stream, readiness, resets: false, is_adopted: false, error: None }
     }
 
     /// A UNIX socket.
@@ -167,7 +171,7 @@ impl StreamSlot {
             match read {
                 Ok(0) => {
                     self.readiness.set(Readiness::READABLE, false);
-                    self.readiness.set(Readiness::ENDED, true);
+                    self.readiness.set(Readiness::ENDED | Readiness::CLOSING, true);
                     return Found::End(self.pending_error());
                 }
                 Ok(n) => {
@@ -225,6 +229,14 @@ impl StreamSlot {
             };
         }
         None
+    }
+
+    /// Whether the peer's FIN was announced during a pause, and that was not reported yet.
+    pub(super) fn hears_of_end(&mut self) -> bool {
+        let is_news = self.readiness.has(Readiness::CLOSING)
+            && !self.readiness.has(Readiness::ENDED | Readiness::TOLD);
+        self.readiness.set(Readiness::TOLD, is_news || self.readiness.has(Readiness::TOLD));
+        is_news
     }
 
     /// One vectored write of the first pieces: the bytes it was given, and its result.

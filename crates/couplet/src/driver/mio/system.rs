@@ -30,6 +30,7 @@ use crate::driver::{
 };
 #[cfg(unix)]
 use crate::driver::{Interest, WatchId};
+use crate::error::ConnectError;
 
 /// How late a wait for a deadline more than a second away may end.
 const NEAR: Duration = Duration::from_millis(5);
@@ -182,7 +183,14 @@ pub(super) struct Listening {
 impl Listening {
     fn bound(socket: Socket, file: Option<SocketFile>) -> io::Result<Bound> {
         let host = socket::address(&socket.local_addr()?);
-        Ok(Bound::new(host, Listening { listener: Listener::of(socket), file }))
+        #[cfg(unix)]
+        let descriptor = Some(socket.as_raw_fd());
+        let listener = Listener::of(socket);
+        Ok(Bound {
+            #[cfg(unix)]
+            descriptor,
+            ..Bound::new(host, Listening { listener, file })
+        })
     }
 }
 
@@ -245,14 +253,23 @@ fn connect_from(to: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> 
         prepared.prepare(SockRef::from(&socket))?;
     }
     if let Some(from) = options.bind {
-        socket.bind(&from.into())?;
+        let bound = socket.bind(&from.into());
+        bound.map_err(|error| ConnectError::local_bind(from.into(), error))?;
     }
-    match socket.connect(&to.into()) {
-        Ok(()) => {}
-        Err(error) if in_progress(&error) => {}
-        Err(error) => return Err(error),
+    match (socket.connect(&to.into()), options.bind) {
+        (Ok(()), _) => {}
+        (Err(error), _) if in_progress(&error) => {}
+        // Another connection between the same two ends.
+        (Err(error), Some(from)) if is_taken(&error) => {
+            return Err(ConnectError::local_bind(from.into(), error));
+        }
+        (Err(error), _) => return Err(error),
     }
     Ok(socket.into())
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
 }
 
 fn in_progress(error: &io::Error) -> bool {

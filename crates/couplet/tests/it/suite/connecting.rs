@@ -1,4 +1,4 @@
-//! Rows 36 to 40 and 51, and the connect timeout of row 49: the life of a connector, in order.
+//! Rows 32, 36 to 40 and 51, and the connect timeout of row 49: the life of a connector, in order.
 
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use couplet::driver::CloseMode;
 use couplet::reactor::NotDisconnected;
-use couplet::{Address, Bytes, ConnectOptions, Connector, ConnectorState, Transport};
+use couplet::testing::failure_of;
+use couplet::{Address, Bytes, ConnectError, ConnectOptions, Connector, ConnectorState, Transport};
 
 use crate::logged::logged;
 
 use super::endings::{ENDINGS, write_big};
-use super::kit::{Kit, Rig, connect_to};
+use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
 use super::recorder::{A, Log, Maker, On, Recorder, Script};
 
@@ -74,7 +75,7 @@ pub(crate) fn c36_nothing_is_called_inside_connect(kit: Kit) {
                 if by_string {
                     reactor.connect(to.to_string(), maker).detach();
                 } else {
-                    connect_to(reactor, &to, ConnectOptions::default(), maker);
+                    reactor.connect_to(&to, ConnectOptions::default(), maker);
                 }
                 log.note("after");
             };
@@ -241,6 +242,19 @@ pub(crate) fn c39_stop_connecting_in_another_state_returns_false(kit: Kit) {
     assert!(!connector.stop_connecting());
 }
 
+pub(crate) fn c32_a_refused_connect_has_the_systems_number_where_there_is_one(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, to) = (rig.end(), rig.refusing_port().address());
+    let mut protocol = Some(a.plays(Script::new()));
+    let factory = move |_: &Address| protocol.take();
+    let connecting = rig.reactor.connect_to_deferred(to, ConnectOptions::default(), factory);
+    rig.until("the failure", || connecting.has_fired());
+    let failure = failure_of(connecting);
+    let error: &ConnectError = failure.downcast_ref().expect("an error of the connect");
+    assert!(matches!(error, ConnectError::Refused(_)), "{error:?}");
+    assert_eq!(error.raw_os_error().is_some(), kit.has_sockets());
+}
+
 pub(crate) fn c40_a_refused_connect_is_reported_by_a_turn(kit: Kit) {
     let mut rig = kit.rig();
     let peer = rig.refusing_port();
@@ -262,7 +276,7 @@ fn reported_by_a_turn(rig: &mut Rig, to: Address) {
         depth.set(depth.get() + 1);
         let before = attempt_log.len();
         let factory = Maker::new(&attempt_log, |_| None).on_failed(checks.clone());
-        connect_to(&reactor, &target, ConnectOptions::default(), factory);
+        reactor.connect_to(&target, ConnectOptions::default(), factory);
         assert_eq!(attempt_log.len(), before, "no callback inside the call");
         depth.set(depth.get() - 1);
     });
@@ -289,7 +303,7 @@ pub(crate) fn c49_an_unanswered_connect_ends_after_30_s(kit: Kit) {
             options = options.timeout(timeout);
         }
         let factory = Maker::new(&log, |_| None);
-        connect_to(&rig.reactor, &to, options, factory);
+        rig.reactor.connect_to(&to, options, factory);
         rig.turns(3);
         rig.pass(Duration::from_secs(seconds) - Duration::from_millis(1));
         rig.turn();

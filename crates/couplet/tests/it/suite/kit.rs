@@ -247,22 +247,6 @@ pub(crate) fn own_address(row: u8, number: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, last)), number)
 }
 
-/// Connects to an address of any kind.
-pub(crate) fn connect_to<K>(
-    reactor: &Reactor,
-    to: &Address,
-    options: ConnectOptions,
-    factory: impl IntoFactory<K>,
-) -> Connector {
-    match (to.socket_addr(), to.unix()) {
-        (Some(to), _) => {
-            reactor.connect_tcp_with(&to.ip().to_string(), to.port(), options, factory)
-        }
-        (None, Some(name)) => reactor.connect_unix_with(name.clone(), options, factory),
-        (None, None) => panic!("nothing connects to {to}"),
-    }
-}
-
 struct Echo;
 impl Protocol for Echo {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
@@ -365,7 +349,7 @@ impl Rig {
     }
 
     pub(crate) fn connect_with<K>(&self, to: Address, factory: impl IntoFactory<K>) -> Connector {
-        connect_to(&self.reactor, &to, ConnectOptions::default(), factory)
+        self.reactor.connect_to(&to, ConnectOptions::default(), factory)
     }
 
     /// Connects to a port of the loop, even before the loop's first turn.

@@ -135,6 +135,7 @@ macro_rules! all_facts {
                 c21_connections_outlive_their_port,
                 c21_a_second_stop_listening_does_nothing,
                 c22_a_stopped_port_can_listen_again,
+                c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sockets,
                 c22a_a_paused_port_accepts_nothing_and_serves_its_queue_on_resume,
                 c21_a_port_can_be_stopped_by_its_own_connection,
                 c51a_a_driver_without_sockets_refuses_an_adoption,
@@ -148,6 +149,7 @@ macro_rules! all_facts {
                 c28_only_done_is_clean,
                 c29_a_panic_in_data_received_is_logged_and_is_the_reason,
                 c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_producer,
+                c30a_fail_in_a_producer_ends_its_work_and_is_the_reason_once,
                 c31_a_connection_open_at_the_end_gets_shutdown,
                 c31_a_flush_at_the_end_lasts_no_longer_than_the_grace,
             ]
@@ -160,6 +162,7 @@ macro_rules! all_facts {
                 c38_a_retry_after_failure_keeps_the_factory_started,
                 c39_stop_connecting_is_reported_after_started_connecting_returned,
                 c39_stop_connecting_in_another_state_returns_false,
+                c32_a_refused_connect_has_the_systems_number_where_there_is_one,
                 c40_a_refused_connect_is_reported_by_a_turn,
                 c49_an_unanswered_connect_ends_after_30_s,
                 c51_disconnect_does_what_the_state_asks_for,
@@ -224,6 +227,9 @@ macro_rules! all_facts {
                 c55_a_reset_is_noticed_while_paused,
                 c55_bytes_before_a_reset_are_delivered,
                 c55_a_fin_during_a_pause_comes_after_its_bytes,
+                c55a_the_peers_end_is_heard_during_a_pause,
+                c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them,
+                c55a_whoever_reads_hears_of_the_end_too_and_one_that_is_lost_fails,
                 c56_pending_input_is_delivered_before_the_end,
                 c56_a_failed_write_does_not_hide_received_bytes,
                 c56_an_error_after_the_fin_is_lost_not_done,
@@ -235,6 +241,7 @@ macro_rules! all_facts {
                 c60_lose_write_connection_flushes_then_calls_write_closed,
                 c61_a_panic_in_read_closed_or_write_closed_loses_the_connection,
                 c62_when_both_halves_are_closed_the_connection_ends,
+                c64b_options_are_read_back_where_there_is_a_socket,
             ]
             answers: [
                 c57a_answers_leave_at_once_where_that_is_asked_for,

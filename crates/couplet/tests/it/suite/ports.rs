@@ -51,6 +51,25 @@ pub(crate) fn c21_stop_listening_fires_in_a_later_turn(kit: Kit) {
     assert_eq!(log.entries(), ["stopped: ok"]);
 }
 
+pub(crate) fn c22b_a_port_has_a_descriptor_while_it_listens_where_there_are_sockets(kit: Kit) {
+    #[cfg(unix)]
+    {
+        let (mut rig, log) = (kit.rig(), Log::default());
+        let port = rig.listen_with(maker(&rig, &log));
+        let number = port.descriptor();
+        assert_eq!(number.is_some(), kit.has_sockets(), "before the first turn");
+        rig.turn();
+        assert_eq!(port.descriptor(), number);
+        drop(port.stop_listening());
+        assert_eq!(port.descriptor(), None);
+        rig.turns(2);
+        port.start_listening().expect("the address is free again");
+        assert_eq!(port.descriptor().is_some(), kit.has_sockets());
+    }
+    #[cfg(not(unix))]
+    let _ = kit;
+}
+
 pub(crate) fn c21_connections_outlive_their_port(kit: Kit) {
     let mut rig = kit.rig();
     let a = rig.end();

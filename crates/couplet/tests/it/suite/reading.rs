@@ -284,6 +284,100 @@ pub(crate) fn c55_a_fin_during_a_pause_comes_after_its_bytes(kit: Kit) {
     }
 }
 
+pub(crate) fn c55a_the_peers_end_is_heard_during_a_pause(kit: Kit) {
+    for (unread, is_asked_before) in [(0, true), (0, false), (3 * CHUNK, true), (3 * CHUNK, false)]
+    {
+        let mut rig = kit.read_buffer(CHUNK).rig();
+        let (a, b) = rig.accept(Script::new());
+        a.transport().pause_producing();
+        rig.turn();
+        let asks = || a.log.watch("end", a.transport().peer_ended());
+        if is_asked_before {
+            asks();
+            rig.tick();
+            assert!(!a.log.has("end"));
+        }
+        let data = &kit.big()[..unread];
+        b.send(data);
+        b.fin();
+        if !is_asked_before {
+            rig.tick();
+            asks();
+        }
+        rig.until("the end", || a.log.has("end"));
+        rig.tick();
+        assert_eq!(a.log.entries(), ["made", "end: ok"], "nothing is delivered");
+        asks();
+        rig.turns(2);
+        assert_eq!(a.log.entries(), ["made", "end: ok", "end: ok"], "it stays so");
+        a.transport().resume_producing();
+        assert_eq!(rig.lost(&a), "Done(Peer)");
+        assert!(a.received() == data);
+        let entries = a.log.entries();
+        assert_eq!(entries[entries.len() - 2], "read_closed");
+    }
+}
+
+pub(crate) fn c55a_a_pause_before_the_last_bytes_hears_of_the_end_behind_them(kit: Kit) {
+    let mut rig = kit.read_buffer(CHUNK).rig();
+    let (a, b) = rig.accept(Script::new().once(On::Data, Transport::pause_producing));
+    a.log.watch("end", a.transport().peer_ended());
+    b.send(&kit.big()[..3 * CHUNK]);
+    b.fin();
+    rig.until("data", || a.log.has("data"));
+    rig.until("the end", || a.log.has("end: ok"));
+    rig.tick();
+    assert_eq!(a.log.count("data"), 1);
+    assert!(!a.log.has("read_closed"));
+}
+
+pub(crate) fn c55a_whoever_reads_hears_of_the_end_too_and_one_that_is_lost_fails(kit: Kit) {
+    let mut rig = kit.rig();
+    let (a, b) = rig.accept(Script::new().aware());
+    a.log.watch("end", a.transport().peer_ended());
+    b.send(b"x");
+    b.fin();
+    rig.until("the end", || a.log.has("end: ok"));
+    rig.until("read_closed", || a.log.has("read_closed"));
+    a.log.watch("again", a.transport().peer_ended());
+    rig.until("the end", || a.log.has("again: ok"));
+    let (a, _b) = rig.accept(Script::new());
+    a.log.watch("end", a.transport().peer_ended());
+    a.transport().abort_connection();
+    rig.until("the failure", || a.log.has("end: failed"));
+    assert_eq!(a.log.entries(), ["made", "lost(Aborted)", "end: failed"]);
+    a.log.watch("late", a.transport().peer_ended());
+    assert!(a.log.has("late: failed"));
+}
+
+pub(crate) fn c64b_options_are_read_back_where_there_is_a_socket(kit: Kit) {
+    let mut rig = kit.rig();
+    let (on, off) = match kit.has_sockets() && !kit.is_unix() {
+        true => (Some(true), Some(false)),
+        false => (None, None),
+    };
+    for role in BOTH_ROLES {
+        let (a, _b) = rig.pair(role, Script::new());
+        let transport = a.transport();
+        let options = || (transport.tcp_no_delay(), transport.tcp_keep_alive());
+        assert_eq!(options(), (on, off));
+        transport.set_tcp_no_delay(false);
+        transport.set_tcp_keep_alive(Some(s(60)));
+        assert_eq!(options(), (off, on), "as asked for");
+        rig.turn();
+        assert_eq!(options(), (off, on), "as the system has it");
+        transport.with_socket(|socket| socket.set_tcp_nodelay(true));
+        rig.turn();
+        assert_eq!(options(), (on, on), "as the system has it");
+        transport.set_tcp_no_delay(true);
+        transport.set_tcp_no_delay(false);
+        assert_eq!(transport.tcp_no_delay(), off, "the latest counts");
+        transport.abort_connection();
+        rig.lost(&a);
+        assert_eq!(options(), (None, None));
+    }
+}
+
 pub(crate) fn c56_pending_input_is_delivered_before_the_end(kit: Kit) {
     if kit.cuts_slices() {
         return;

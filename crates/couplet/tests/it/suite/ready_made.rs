@@ -7,7 +7,7 @@ use couplet::protocols::{
 };
 use couplet::{Address, ConnectOptions, Protocol, Reactor, Transport};
 
-use super::kit::{Kit, Rig, connect_to};
+use super::kit::{Kit, Rig};
 use super::peer::{B, Saw};
 use super::recorder::{Log, On, Script};
 
@@ -16,7 +16,7 @@ const HELD: usize = 64 * 1024 + 256 * 1024;
 
 fn connect(reactor: &Reactor, to: &Address, far: Relay) {
     let mut far = Some(far);
-    connect_to(reactor, to, ConnectOptions::default(), move |_: &Address| far.take());
+    reactor.connect_to(to, ConnectOptions::default(), move |_: &Address| far.take());
 }
 
 /// Two peers, joined by a relay of the loop.

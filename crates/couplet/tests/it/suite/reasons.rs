@@ -199,6 +199,35 @@ pub(crate) fn c30_a_panic_in_resume_producing_is_the_reason_and_stops_the_produc
     }
 }
 
+pub(crate) fn c30a_fail_in_a_producer_ends_its_work_and_is_the_reason_once(kit: Kit) {
+    let cases: [(ProducerKind, Call, &[&str]); 3] = [
+        (ProducerKind::Pull, Call::Resume, &["resume"]),
+        (ProducerKind::Push, Call::Resume, &["pause", "resume"]),
+        (ProducerKind::Push, Call::Pause, &["pause"]),
+    ];
+    for (kind, failing, calls) in cases {
+        let mut rig = kit.rig();
+        let (a, b) = rig.accept(Script::new());
+        let source = a.source(&a.transport(), move |call, transport| {
+            if call == failing {
+                transport.write("last words");
+                transport.fail(Broken("e"));
+                transport.fail(Broken("another"));
+            }
+        });
+        a.transport().register_producer(source, kind).expect("the first producer");
+        if kind == ProducerKind::Push {
+            a.transport().write_bytes(Bytes::from_static(kit.big()));
+        }
+        assert_eq!(rig.take_to_the_end(&b), Saw::Fin, "no time passes: nothing waits for it");
+        assert!(b.got().ends_with(b"last words"), "what was written is sent");
+        b.fin();
+        assert_eq!(rig.lost(&a), "Failed(e)");
+        let wanted = [&["made"], calls, &["stop", "lost(Failed(e))"]].concat();
+        assert_eq!(a.log.entries(), wanted, "{kind:?} in {failing:?}");
+    }
+}
+
 pub(crate) fn c31_a_connection_open_at_the_end_gets_shutdown(kit: Kit) {
     let mut rig = kit.rig();
     let log = Log::default();

@@ -1,10 +1,10 @@
-//! Row 51a: sockets that the loop did not open.
+//! Rows 51a and 64b: sockets that the loop did not open.
 
 #![expect(clippy::disallowed_types, reason = "the sockets to adopt, and their peers")]
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,6 +38,78 @@ fn adopt(rig: &Rig, a: &A, script: Script, socket: TcpStream) -> Adopting {
     rig.reactor.adopt(socket, maker).expect("a connected socket")
 }
 
+/// The peer and the host of each connection in a snapshot.
+fn in_snapshot(rig: &Rig) -> Vec<(Address, Address)> {
+    let snapshot = rig.l.snapshot();
+    snapshot.connections.into_iter().map(|shown| (shown.peer, shown.host)).collect()
+}
+
+#[test]
+fn c51a_a_snapshot_shows_the_real_addresses_of_what_was_adopted() {
+    // A connection that came to a port of all addresses.
+    let mut rig = Kit::mio().rig();
+    let socket = TcpListener::bind("0.0.0.0:0").expect("a free port");
+    let number = socket.local_addr().unwrap().port();
+    let a = rig.end();
+    let end = a.clone();
+    let port = rig.reactor.adopt_port(socket, move |_: &Address| Some(end.plays(Script::new())));
+    let port = port.expect("a listening socket");
+    assert_eq!(rig.l.snapshot().ports[0].host, SocketAddr::from(([0, 0, 0, 0], number)).into());
+    let theirs = TcpStream::connect(("127.0.0.1", number)).expect("it listens");
+    rig.until("connection_made", || a.log.count("made") == 1);
+    let addresses = (theirs.local_addr().unwrap(), theirs.peer_addr().unwrap());
+    assert_eq!(in_snapshot(&rig), [(addresses.0.into(), addresses.1.into())]);
+    drop(port);
+    // A connection that its peer has reset.
+    let (ours, theirs) = sockets();
+    let real: (Address, Address) =
+        (ours.peer_addr().unwrap().into(), ours.local_addr().unwrap().into());
+    let mut rig = Kit::mio().rig();
+    let a = rig.end();
+    let seen: Rc<RefCell<Vec<(Address, Address)>>> = Rc::default();
+    let sees = seen.clone();
+    let script = Script::new().on(On::Lost, move |transport| {
+        sees.borrow_mut().push((transport.peer().clone(), transport.host().clone()));
+    });
+    adopt(&rig, &a, script, ours).detach();
+    socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).expect("an option");
+    drop(theirs);
+    assert_eq!(rig.lost(&a), "Lost");
+    assert_eq!(seen.take(), [real]);
+}
+
+#[test]
+fn c51a_a_socket_that_stays_open_elsewhere_is_adopted_again() {
+    let mut rig = Kit::mio().rig();
+    let (ours, mut theirs) = sockets();
+    for round in 1..=3 {
+        let a = rig.end();
+        // The next descriptor gets the number of the last one.
+        adopt(&rig, &a, Script::new(), ours.try_clone().expect("a descriptor")).detach();
+        theirs.write_all(b"hello").expect("room");
+        rig.until("data", || a.received_len() == 5);
+        a.transport().set_close_at_once(true);
+        a.transport().lose_connection();
+        assert_eq!(rig.lost(&a), "Done(Us)", "in round {round}");
+        rig.tick();
+    }
+}
+
+#[test]
+fn c64b_the_options_of_an_adopted_socket_are_those_it_came_with() {
+    let mut rig = Kit::mio().rig();
+    for (no_delay, keep_alive) in [(true, false), (false, true)] {
+        let (ours, _theirs) = sockets();
+        ours.set_nodelay(no_delay).expect("an option");
+        socket2::SockRef::from(&ours).set_keepalive(keep_alive).expect("an option");
+        let a = rig.end();
+        adopt(&rig, &a, Script::new(), ours).detach();
+        rig.until("connection_made", || a.is_made());
+        assert_eq!(a.transport().tcp_no_delay(), Some(no_delay));
+        assert_eq!(a.transport().tcp_keep_alive(), Some(keep_alive));
+    }
+}
+
 #[test]
 fn c51a_an_adopted_connection_is_like_any_other() {
     let mut rig = Kit::mio().rig();
@@ -57,6 +129,7 @@ fn c51a_an_adopted_connection_is_like_any_other() {
     assert_eq!(a.transport().peer(), &peer.into());
     assert_eq!(a.transport().host(), &host.into());
     assert_eq!(a.transport().descriptor(), Some(number));
+    assert_eq!(in_snapshot(&rig), [(Address::from(peer), Address::from(host))]);
     let mut answer = [0; 6];
     theirs.read_exact(&mut answer).expect("an answer");
     assert_eq!(&answer, b"answer");
@@ -109,7 +182,7 @@ fn c51a_an_adoption_that_fails_says_why_and_closes_the_socket() {
 fn c51a_an_adopted_port_is_like_any_other() {
     let mut rig = Kit::mio().rig();
     let socket = listening();
-    let address = socket.local_addr().unwrap();
+    let (address, number) = (socket.local_addr().unwrap(), socket.as_raw_fd());
     // In its queue before it is adopted.
     let early = TcpStream::connect(address).expect("it listens");
     let a = rig.end();
@@ -117,7 +190,13 @@ fn c51a_an_adopted_port_is_like_any_other() {
     let builds = move |_: &Address| Some(end.plays(Script::new()));
     let port = rig.reactor.adopt_port(socket, builds).expect("a listening socket");
     assert_eq!(port.host(), address.into());
+    assert_eq!(port.descriptor(), Some(number));
+    let ports =
+        |rig: &Rig| rig.l.snapshot().ports.iter().map(|p| p.host.clone()).collect::<Vec<_>>();
+    assert_eq!(ports(&rig), [Address::from(address)], "before its first turn");
     rig.until("connection_made", || a.log.count("made") == 1);
+    assert_eq!(ports(&rig), [Address::from(address)]);
+    assert_eq!(in_snapshot(&rig), [(early.local_addr().unwrap().into(), address.into())]);
     port.stop_listening().expect("it listens").detach();
     rig.until("the end of the port", || !port.is_listening());
     rig.turns(2);

@@ -7,3 +7,4 @@ mod closing;
 mod failing;
 mod options;
 mod reading;
+mod scopes;

@@ -80,7 +80,7 @@ fn a_connect_fails_with_the_error_that_the_test_chose() {
     memory.connecting()[0].fail(refused());
     memory.settle();
     let failure = failure_of(connecting);
-    assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused)), "{failure}");
+    assert!(matches!(failure.downcast_ref(), Some(ConnectError::Refused(_))), "{failure}");
     let connecting = connect(&memory);
     memory.connecting()[0].fail(io::Error::other("the cable was cut"));
     memory.settle();

@@ -18,7 +18,7 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
     ("unread", &[]),
     ("defer", &["panics"]),
     ("error", &["address", "defer"]),
-    ("driver", &["panics", "address", "slots", "transport::outbox"]),
+    ("driver", &["panics", "address", "slots", "error", "transport::outbox"]),
     ("layers", &["panics", "address", "defer", "error", "transport::outbox", "unread"]),
     ("protocol", &["error", "transport"]),
     ("factory", &["panics", "address", "error", "layers", "protocol", "reactor", "transport"]),

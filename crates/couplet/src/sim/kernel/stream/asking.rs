@@ -13,6 +13,7 @@ use super::showing::Sent;
 use super::{Conn, End, Fin, Packet, Read, Stage, Way};
 use crate::address::{Address, UnixAddress};
 use crate::driver::{CloseMode, Outbox};
+use crate::error::ConnectError;
 use crate::sim::random::{Purpose, Stream, nanos};
 use crate::sim::trace::{Label, What};
 
@@ -79,7 +80,11 @@ impl Kernel {
         };
         let bound = bind.map_or(ip, |bind| bind.ip());
         if !state.has_address(bound) {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
+            let error = io::ErrorKind::AddrNotAvailable.into();
+            return Err(match bind {
+                Some(bind) => ConnectError::local_bind(bind.into(), error),
+                None => error,
+            });
         }
         let port = bind.map(|bind| bind.port()).filter(|port| *port != 0);
         let port = port.unwrap_or_else(|| self.free_port(from));
