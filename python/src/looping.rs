@@ -131,7 +131,7 @@ impl Loop {
     /// A loop, which gives `log` what user code raises.
     #[new]
     fn new(log: Py<PyAny>) -> PyResult<Loop> {
-        let options = LoopOptions::default().signals(false);
+        let options = LoopOptions::default().signals(false).timers_in_turn(true);
         let mut couplet = couplet::Loop::with_options(options)?;
         let reactor = couplet.reactor();
         let remote = reactor.remote();
@@ -166,14 +166,17 @@ impl Loop {
         self.turned(|couplet| couplet.turn(at_most.map(seconds)))
     }
 
-    /// Turns until it is interrupted.
+    /// Turns until it is interrupted: at least once, so that whoever interrupts it in every call from
+    /// another thread starves neither connections nor timers.
     fn run(&self) -> PyResult<()> {
         let shared = self.shared()?.clone();
         self.turned(|couplet| {
-            while !shared.is_interrupted.swap(false, Ordering::AcqRel) {
+            loop {
                 couplet.turn_until(None)?;
+                if shared.is_interrupted.swap(false, Ordering::AcqRel) {
+                    return Ok(true);
+                }
             }
-            Ok(true)
         })
     }
 

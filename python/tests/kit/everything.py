@@ -1,5 +1,6 @@
 """All of Twisted's tests under the model and the subject, and those that fail now and then told from the rest."""
 
+import collections
 import concurrent.futures
 import hashlib
 import subprocess
@@ -18,12 +19,12 @@ def judge(python, subject, processes, allowed):
     record = WORK / f"whole-{subject}.jsonl"
     record.write_text(run(python, subject, processes))
     found = outcomes.read(record)[0]
-    unsteady = flaky(python, subject, outcomes.differing(model, found) - set(allowed))
+    unsteady = flaky(python, subject, outcomes.differing(model, found), allowed)
     for identity, (under_model, ours) in sorted(unsteady.items()):
         del model[identity]
         outcome = found.pop(identity, ("missing", ""))[0]
-        passes = f"{under_model} under {reactors.MODEL}, {ours} under {subject}"
-        say(f"flaky    {identity}: {outcome} under {subject}; passes in {RERUNS} runs of its module: {passes}")
+        failures = f"{under_model} failures under {reactors.MODEL}, {ours} under {subject}"
+        say(f"flaky    {identity}: {outcome} under {subject}; {RERUNS} further runs of its module: {failures}")
     passed, failed, aside = outcomes.compare(model, found, subject, allowed)
     return passed, failed, aside + len(unsteady)
 
@@ -57,25 +58,28 @@ def run(python, reactor, shards):
     return "".join(record.read_text() for record in records)
 
 
-def flaky(python, subject, differing):
-    """Those of the differing tests that pass under the subject as often as under the model when their modules
-    are run again, with how often that was under each."""
-    # Not the tests alone: a fault may show in another test than the one that has it.
-    modules = sorted({identity.rsplit(".", 2)[0] for identity in differing})
+def flaky(python, subject, differing, allowed):
+    """Those of the differing tests whose modules fail now and then at most, and no more often under the subject
+    than under the model, when they are run again; with the failures under each."""
+    # Of modules, not of the tests alone: a fault may show in another test than the one that has it.
+    modules = {identity: identity.rsplit(".", 2)[0] for identity in differing if identity not in allowed}
     if not modules:
         return {}
-    model, ours = (passes(python, reactor, modules, differing) for reactor in (reactors.MODEL, subject))
-    return {each: (model[each], ours[each]) for each in differing if ours[each] >= max(1, model[each])}
+    model, ours = (failures(python, reactor, modules, allowed) for reactor in (reactors.MODEL, subject))
+    counts = {identity: (model[module], ours[module]) for identity, module in modules.items()}
+    return {identity: (before, now) for identity, (before, now) in counts.items() if now <= before < RERUNS}
 
 
-def passes(python, reactor, modules, tests):
-    """How often each of the tests passes when the modules are run again."""
+def failures(python, reactor, modules, allowed):
+    """How often tests of the modules, each given for some of its tests, fail when they are run again."""
     prefix = environment.unprivileged()
-    counts = dict.fromkeys(tests, 0)
+    counts = collections.Counter()
     for number in range(1, RERUNS + 1):
         record = WORK / f"whole-{reactor}-again-{number}.jsonl"
-        outcomes.run(python, reactor, "named", record, LIMIT, modules, prefix)
-        for identity, (outcome, _) in outcomes.read(record)[0].items():
-            if identity in counts and outcome == "ok":
-                counts[identity] += 1
+        outcomes.run(python, reactor, "named", record, LIMIT, sorted(set(modules.values())), prefix)
+        found = outcomes.read(record)[0]
+        failed = [identity for identity, (outcome, _) in found.items() if outcome not in ("ok", "skip", "todo")]
+        missing = [identity for identity in modules if identity not in found]
+        for identity in set(failed + missing) - set(allowed):
+            counts[identity.rsplit(".", 2)[0]] += 1
     return counts
