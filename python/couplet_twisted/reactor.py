@@ -309,14 +309,15 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         """
         @see: L{twisted.internet.interfaces.IReactorFDSet.removeAll}
         """
-        streams, self._streams = self._streams, set()
+        streams = [s for s in self._streams if s._isReading or s._isWriting]
+        self._streams.difference_update(streams)
         return (
             self._removeAll(
                 [self._selectables[fd] for fd in self._reads],
                 [self._selectables[fd] for fd in self._writes],
             )
             + self._continuousPolling.removeAll()
-            + list(streams)
+            + streams
         )
 
     def getReaders(self):

@@ -105,6 +105,7 @@ class _Stream(_couplet.Connection):
         self.readConnectionLost(_REASONS["done"])
 
     def _closeWriteConnection(self):
+        self._writeDisconnected = True
         protocol = IHalfCloseableProtocol(self.protocol, None)
         if protocol:
             try:

@@ -121,6 +121,9 @@ impl Protocol for Bridge {
     }
 
     fn read_closed(&mut self, transport: &Transport) {
+        if let Some(connection) = &self.connection {
+            connection.get().read_ended();
+        }
         self.tell(transport, "_readClosed");
     }
 

@@ -53,8 +53,10 @@ struct State {
     /// It does not read: until it is asked to, before the loop has the socket.
     is_paused: bool,
     is_aborted: bool,
-    /// It was lost by an error while it did not read, and will hear of that when it does again.
+    /// It was lost by an error while it neither read nor wrote, and will hear of that when it does again.
     is_held: bool,
+    /// It did not read when it wrote, and the system has not taken all of that.
+    is_flushing: bool,
     /// Where a streaming producer is paused.
     buffer_size: usize,
 }
@@ -84,6 +86,7 @@ impl Default for State {
             is_paused: false,
             is_aborted: false,
             is_held: false,
+            is_flushing: false,
             buffer_size: BUFFER,
         }
     }
@@ -134,10 +137,11 @@ impl Connection {
         Some(protocol.clone_ref(py))
     }
 
-    /// It is lost by an error: true if it hears of that later, because it does not read.
+    /// It is lost by an error: true if it hears of that later, because it neither reads nor writes.
     pub(crate) fn holds_loss(&self) -> bool {
         let mut state = self.state();
-        state.is_held = state.is_paused && !state.disconnecting;
+        let is_writing = state.is_flushing || (state.producer.is_some() && !state.is_streaming);
+        state.is_held = state.is_paused && !state.disconnecting && !is_writing;
         if state.is_held {
             state.transport = None;
         }
@@ -162,6 +166,28 @@ impl Connection {
             });
         };
         shared.reactor.call_soon(tell);
+    }
+
+    /// It does not read: notes whether bytes are unsent, for an error is heard of until they are sent,
+    /// or has it hear of one that was held back.
+    fn wrote_paused(slf: &Bound<'_, Self>) {
+        Connection::hear(slf);
+        let Some(transport) = slf.get().transport() else { return };
+        if transport.buffered() == 0 || std::mem::replace(&mut slf.get().state().is_flushing, true)
+        {
+            return;
+        }
+        let of = slf.clone().unbind();
+        let flushed = transport.flushed().add_both(move |_| {
+            of.get().state().is_flushing = false;
+            Ok(())
+        });
+        flushed.detach();
+    }
+
+    /// The peer sends no more: it does not read any more, as in Twisted.
+    pub(crate) fn read_ended(&self) {
+        self.state().is_paused = true;
     }
 
     /// Whether its protocol was told of the end.
@@ -260,8 +286,11 @@ impl Connection {
         drained.detach();
     }
 
-    fn wrote(slf: &Bound<'_, Self>, is_full: bool) -> PyResult<()> {
+    fn wrote(slf: &Bound<'_, Self>, Put { is_full, is_paused }: Put) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
+        if is_paused {
+            Connection::wrote_paused(slf);
+        }
         let Some(producer) = is_full.then(|| this.to_pause(py)).flatten() else { return Ok(()) };
         let shared = this.state().shared();
         if let (Some(transport), Some(shared)) = (this.transport(), shared) {
@@ -271,26 +300,37 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes; true if a producer is to be paused.
-    fn put(&self, data: &[u8]) -> bool {
+    /// Writes.
+    fn put(&self, data: &[u8]) -> Put {
         let mut state = self.state();
         let is_deaf = !state.connected || state.is_write_lost || state.is_aborted;
         if is_deaf || data.is_empty() {
-            return false;
+            return Put::default();
         }
         let has_producer = state.producer.is_some() && state.is_streaming;
-        match &state.transport {
+        let is_full = match &state.transport {
             Some(transport) => {
-                let Some(transport) = transport.get() else { return false };
+                let Some(transport) = transport.get() else { return Put::default() };
                 transport.write(data);
                 has_producer && transport.buffered() > state.buffer_size
             }
+            None if state.is_held => false,
             None => {
                 state.early.extend_from_slice(data);
                 has_producer && state.early.len() > state.buffer_size
             }
-        }
+        };
+        Put { is_full, is_paused: state.is_paused }
     }
+}
+
+/// What follows a write.
+#[derive(Default)]
+struct Put {
+    /// A producer is to be paused.
+    is_full: bool,
+    /// It does not read.
+    is_paused: bool,
 }
 
 /// What was asked for before the loop had the socket.
@@ -307,6 +347,7 @@ impl Asked {
     fn ask(&self, of: &Bound<'_, Connection>, transport: &Transport, shared: &Rc<Shared>) {
         if self.is_paused {
             transport.pause_producing();
+            Connection::wrote_paused(of);
         }
         if let Some(how) = self.producer {
             Connection::produce(of, transport, how, shared);
@@ -398,8 +439,8 @@ impl Connection {
 
     /// Sends bytes after everything written before.
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let is_full = with_bytes(data, |data| slf.get().put(data))?;
-        Connection::wrote(slf, is_full)
+        let put = with_bytes(data, |data| slf.get().put(data))?;
+        Connection::wrote(slf, put)
     }
 
     /// Sends several pieces in order.
@@ -410,8 +451,8 @@ impl Connection {
         for piece in &pieces {
             with_bytes(piece, |piece| data.extend_from_slice(piece))?;
         }
-        let is_full = slf.get().put(&data);
-        Connection::wrote(slf, is_full)
+        let put = slf.get().put(&data);
+        Connection::wrote(slf, put)
     }
 
     /// Closes once everything written is sent.
@@ -473,14 +514,17 @@ impl Connection {
 
     /// Reads no more.
     #[pyo3(name = "stopReading")]
-    fn read_no_more(&self) {
-        self.state().is_paused = true;
-        self.on_transport(Transport::pause_producing);
+    fn read_no_more(slf: &Bound<'_, Self>) {
+        slf.get().state().is_paused = true;
+        if let Some(transport) = slf.get().transport() {
+            transport.pause_producing();
+            Connection::wrote_paused(slf);
+        }
     }
 
     #[pyo3(name = "pauseProducing")]
-    fn pause_producing(&self) {
-        self.read_no_more();
+    fn pause_producing(slf: &Bound<'_, Self>) {
+        Connection::read_no_more(slf);
     }
 
     #[pyo3(name = "resumeProducing")]

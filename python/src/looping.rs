@@ -130,7 +130,7 @@ impl Loop {
     /// A loop, which gives `log` what user code raises.
     #[new]
     fn new(log: Py<PyAny>) -> PyResult<Loop> {
-        let options = LoopOptions::default().signals(false);
+        let options = LoopOptions::default().signals(false).timers_in_turn(true);
         let mut couplet = couplet::Loop::with_options(options)?;
         let reactor = couplet.reactor();
         let remote = reactor.remote();
@@ -166,7 +166,8 @@ impl Loop {
     }
 
     /// Turns until it is interrupted or `queue` has something, for at most so many seconds (`None`: no
-    /// limit). Whether the time was not over before.
+    /// limit). Whether the time was not over before. At least one turn: whoever interrupts each call from
+    /// another thread starves neither connections nor timers.
     fn run(&self, at_most: Option<f64>, queue: &Bound<'_, PyAny>) -> PyResult<bool> {
         let shared = self.shared()?.clone();
         let until = at_most.map(|at_most| shared.reactor.now() + seconds(at_most));

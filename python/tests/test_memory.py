@@ -1,6 +1,7 @@
 """Long runs: memory does not grow, no descriptor is left, cycles are collected."""
 
 import gc
+import itertools
 import os
 import resource
 import weakref
@@ -137,7 +138,9 @@ class Cycles(Cases):
     @case
     async def test_lost_protocols_and_transports_are_collected(case):
         references = []
-        number = case.listen(lambda: kept(Noting(case, "server")))
+        # One connection may be made before the loss of another is heard of: each server has its own name.
+        names = (f"server {number}" for number in itertools.count())
+        number = case.listen(lambda: kept(Noting(case, next(names))))
 
         def kept(made):
             # The cycle that programs make.

@@ -110,6 +110,30 @@ class Tcp(Cases):
         await defer.gatherResults([client.lost, server.lost])
 
     @case
+    async def test_who_does_not_read_is_no_reader(case):
+        class Open(Half):
+            def readConnectionLost(self):
+                self.say("read side lost", self.size)
+
+        def readers(when):
+            found = case.reactor.getReaders()
+            for each in (server, client):
+                case.say(each.party, when, each.transport in found)
+
+        server, client = Open(case, "server"), Open(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        await case.sleep(0.01)
+        readers("open")
+        client.transport.pauseProducing()
+        readers("the client pauses")
+        client.transport.resumeProducing()
+        client.transport.loseWriteConnection()
+        await case.sleep(0.05)
+        readers("the client ended")
+        removed = case.reactor.removeAll()
+        case.say("all", [each.transport in removed for each in (server, client)])
+
+    @case
     async def test_half_close_ends_a_protocol_that_does_not_know_it(case):
         server, client = Noting(case, "server"), Noting(case, "client")
         await case.connect(case.listen(lambda: server), client)
@@ -143,6 +167,28 @@ class Tcp(Cases):
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raw.close()
         await server.lost
+
+    @case
+    async def test_who_neither_reads_nor_writes_hears_of_a_reset_later(case):
+        for name, unsent, then in (
+            ("unsent", 64 * MIB, None),
+            ("write", 0, lambda transport: transport.write(b"x")),
+            ("read", 0, lambda transport: transport.resumeProducing()),
+            ("close", 0, lambda transport: transport.loseConnection()),
+        ):
+            server = Noting(case, name)
+            raw = socket.create_connection(("127.0.0.1", case.listen(lambda: server)))
+            await case.sleep(0.02)
+            server.transport.write(b"u" * unsent)
+            server.transport.pauseProducing()
+            await case.sleep(0.02)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.close()
+            await case.sleep(0.02)
+            case.say(name, "heard of it:", not server.transport.connected)
+            if then:
+                then(server.transport)
+            await server.lost
 
     @case
     async def test_a_refused_connection_fails_the_connector(case):

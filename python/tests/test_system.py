@@ -179,6 +179,36 @@ class Time(Cases):
         await case.sleep(0.05)
 
     @case
+    async def test_a_call_made_while_bytes_come_is_before_the_next_bytes(case):
+        class Server(Noting):
+            def dataReceived(self, data):
+                super().dataReceived(data)
+                # The peer is in this process, and could have the answer before the call.
+                self.transport.write(data)
+                case.reactor.callLater(float(data), case.say, "order", "call")
+
+        class Client(Noting):
+            def dataReceived(self, data):
+                super().dataReceived(data)
+                case.say("order", "answer")
+
+        server, client = Server(case, "server"), Client(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        await case.sleep(0.01)
+        # As twisted.internet.task.Cooperator asks.
+        for delay in (b"0", b"0.00000001"):
+            client.transport.write(delay)
+            await case.sleep(0.05)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_a_delayed_call_knows_the_time(case):
+        call = case.reactor.callLater(5, print)
+        case.say("call", abs(call.getTime() - call.seconds() - 5) < 1)
+        call.cancel()
+
+    @case
     async def test_wrong_delays_are_refused(case):
         for delay in (-1, "1", None):
             try:
@@ -197,6 +227,22 @@ class Threads(Cases):
             woken = defer.Deferred()
             threading.Timer(0.001, case.reactor.callFromThread, [woken.callback, number]).start()
             case.say("call", await woken)
+
+    @case
+    async def test_calls_from_threads_that_make_more_starve_nobody(case):
+        server, client = Echo(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+
+        def again():
+            if case.reactor.running:
+                case.reactor.callFromThread(again)
+
+        again()
+        await case.sleep(0.01)
+        client.transport.write(b"x")
+        await client.wanted(1)
+        client.transport.loseConnection()
+        await defer.gatherResults([client.lost, server.lost])
 
     @case
     async def test_work_in_threads(case):

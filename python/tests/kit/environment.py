@@ -12,6 +12,7 @@ PACKAGE = TESTS.parent
 ROOT = PACKAGE.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 WORK = TARGET / "python-tests"
+WHEELS = WORK / "wheels"
 
 # With the packages that Twisted's own tests import.
 PACKAGES = ["twisted[all-non-platform]>=26.10", "pyopenssl>=25.3", "service-identity>=24.2", "maturin>=1.9"]
@@ -45,19 +46,26 @@ def programs():
     return environment("python-programs", MORE_MODULES, MORE_PACKAGES)
 
 
+def built():
+    """The wheel that was built last."""
+    wheel = next(WHEELS.glob("*.whl"), None)
+    if wheel is None:
+        raise Broken(f"no wheel was built yet: there is none in {WHEELS}")
+    return wheel
+
+
 def build(python, profile):
     """The wheel of the package, as cargo's profile makes it."""
     if not (PACKAGE / "Cargo.toml").exists():
         raise Broken(f"there is no package to build in {PACKAGE}")
-    wheels = WORK / "wheels"
-    for old in wheels.glob("*.whl"):
+    for old in WHEELS.glob("*.whl"):
         old.unlink()
     command = [python, "-m", "maturin", "build", "--quiet", "--profile", profile, "--interpreter", python]
-    command += ["--manifest-path", PACKAGE / "Cargo.toml", "--out", wheels]
+    command += ["--manifest-path", PACKAGE / "Cargo.toml", "--out", WHEELS]
     # The build writes nothing next to the sources.
     if subprocess.run(command, env={**os.environ, "CARGO_TARGET_DIR": str(TARGET)}).returncode:
         raise Broken("cannot build the package")
-    return next(wheels.glob("*.whl"))
+    return built()
 
 
 def install(python, wheel):
@@ -77,7 +85,26 @@ def install(python, wheel):
 def variables():
     """The variables of a test's process: our modules are found, and nothing of the user's."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    return {**kept, "PYTHONPATH": str(TESTS), "PYTHONHASHSEED": "0"}
+    return {**kept, "PYTHONPATH": str(TESTS), "PYTHONHASHSEED": "0", "LC_ALL": "C"}
+
+
+def unprivileged():
+    """What to put before a command that root runs, so that it runs as `nobody`, and cannot change /dev.
+
+    For all of Twisted's tests: `twisted.test.test_logfile.LogFileTests.test_cantChangeFileMode` changes the
+    mode of /dev/null to 0555 when it is run as root, and then nobody else can write there. Besides, tests of
+    permissions are left out, or fail, as root. It is a `nobody` in a namespace, who reads what root's files
+    allow their owner, so that the environment may be in root's home.
+    """
+    if os.geteuid():
+        return []
+    script = 'mount -o remount,bind,ro /dev && exec unshare --user --map-user=65534 --map-group=65534 "$@"'
+    prefix = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    try:
+        subprocess.run([*prefix, "true"], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Broken("root must not run all of Twisted's tests, and cannot be `nobody` here; be a user") from error
+    return prefix
 
 
 def say(text):

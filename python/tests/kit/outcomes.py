@@ -31,14 +31,14 @@ def read(record):
     return outcomes, running
 
 
-def run(python, reactor, selection, record, limit, shard="1/1"):
+def run(python, reactor, selection, record, limit, words=(), prefix=()):
     """Runs Twisted's tests into the record; a test that ends its process has that as outcome."""
     record.parent.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
     record.touch()
     stacks = record.with_name(record.name + ".stacks")
     output = record.with_name(record.name + ".output")
-    command = [python, "-m", "kit.suite", reactor, selection, record, shard]
+    command = [*prefix, python, "-m", "kit.suite", reactor, selection, record, *words]
     until = time.monotonic() + limit
     for _ in range(DEATHS):
         with output.open("w") as to:
@@ -82,6 +82,12 @@ def excuses(path):
                 raise environment.Broken(f"{path}:{number}: not `test id | reason`")
             allowed[identity.strip()] = reason.strip()
     return allowed
+
+
+def differing(model, subject):
+    """The tests that pass under the model, and not under the subject."""
+    passing = {identity for identity, (outcome, _) in model.items() if outcome == "ok"}
+    return {identity for identity in passing if subject.get(identity, ("missing", ""))[0] != "ok"}
 
 
 def compare(model, subject, name, allowed):

@@ -1,7 +1,8 @@
-"""Runs Twisted's own tests and records their outcomes: `python -m kit.suite REACTOR SELECTION RECORD [SHARD]`.
+"""Runs Twisted's own tests and records their outcomes: `python -m kit.suite REACTOR SELECTION RECORD [WORD...]`.
 
-SELECTION is `builder`, the tests that Twisted makes for each reactor, or `whole`, everything, with the
-reactor installed. SHARD `1/2` runs every second class. RECORD gets a line of JSON when a test starts and
+SELECTION is `builder`, the tests that Twisted makes for each reactor, or one of two with the reactor
+installed: `whole`, everything, of which the word `1/2` takes every second class, and `named`, the tests whose
+ids are the words. RECORD gets a line of JSON when a test starts and
 one when it ends; a test that already has a line is left out, so that a run which a test has ended can be
 continued. A test that hangs ends the process; the stacks of its threads go to RECORD.stacks.
 """
@@ -112,8 +113,14 @@ def whole(shard):
             yield test
 
 
+def named(identities):
+    """The tests of these ids."""
+    for identity in identities:
+        yield from runner._iterateTests(runner.TestLoader().loadByName(identity))
+
+
 def main():
-    subject, selection, record = sys.argv[1:4]
+    subject, selection, record, *words = sys.argv[1:]
     path = reactors.REACTORS[subject][1]
     global ENDING
     ENDING = "_%sTests" % path.rpartition(".")[2]
@@ -123,7 +130,7 @@ def main():
         # The tests for each reactor bear the names of Twisted's.
         ENDING = "\0"
         reactors.install(subject)
-        tests = whole(sys.argv[4])
+        tests = whole(*words) if selection == "whole" else named(words)
     done = set()
     if os.path.exists(record):
         done = {json.loads(line)["id"] for line in open(record)}

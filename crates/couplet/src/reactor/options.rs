@@ -32,6 +32,9 @@ pub struct LoopOptions {
     pub stall_after: Option<Duration>,
     /// Whether what is logged includes a backtrace, where the platform has them; true unless set.
     pub stall_backtraces: bool,
+    /// Whether a timed call can be made in the turn that requests it: see
+    /// [`timers_in_turn`](Self::timers_in_turn). False unless set.
+    pub timers_in_turn: bool,
 }
 
 impl Default for LoopOptions {
@@ -47,6 +50,7 @@ impl Default for LoopOptions {
             tokio: false,
             stall_after: None,
             stall_backtraces: true,
+            timers_in_turn: false,
         }
     }
 }
@@ -149,6 +153,16 @@ impl LoopOptions {
     #[must_use]
     pub fn stall_backtraces(mut self, on: bool) -> Self {
         self.stall_backtraces = on;
+        self
+    }
+
+    /// Sets whether a timed call that is requested while a turn delivers events is made in the same
+    /// turn if it is due by then: one with a delay of zero comes before the next event that the system
+    /// reports, as in Twisted. Otherwise it waits for the next turn. What a timed call requests waits in
+    /// either case.
+    #[must_use]
+    pub fn timers_in_turn(mut self, on: bool) -> Self {
+        self.timers_in_turn = on;
         self
     }
 }

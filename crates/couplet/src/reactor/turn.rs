@@ -11,10 +11,10 @@
 //! 6. start listens, connects and jobs;
 //! 7. one more round, then send all other output.
 //!
-//! A timed call or a task made in a turn waits for the next turn; a tell made while tells run
-//! waits for the next round; while anything is pending, step 1 does not sleep. So an answer is sent
-//! immediately, a thousand small writes go out in one call, and nothing that feeds itself starves
-//! the rest.
+//! A timed call or a task made in a turn waits for the next turn (a timed call made in step 3 does
+//! not, with `LoopOptions::timers_in_turn`); a tell made while tells run waits for the next round;
+//! while anything is pending, step 1 does not sleep. So an answer is sent immediately, a thousand
+//! small writes go out in one call, and nothing that feeds itself starves the rest.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -71,6 +71,7 @@ pub(super) struct Core {
     pub(super) order: Option<Order>,
     pub(super) shutdown_grace: Duration,
     pub(super) job_grace: Duration,
+    timers_in_turn: bool,
     pub(super) on_snapshot: Option<ShowSnapshot>,
     /// Called around each wait that may block.
     pub(super) around_wait: Option<AroundWait>,
@@ -193,6 +194,7 @@ impl Core {
             order,
             shutdown_grace: options.shutdown_grace,
             job_grace: options.job_grace,
+            timers_in_turn: options.timers_in_turn,
             on_snapshot: None,
             around_wait: None,
             wrap,
@@ -526,8 +528,9 @@ impl Core {
         if self.reactor.records.queue.door.is_any() {
             self.run_remote_calls(io);
         }
-        if let Some(seq) = due {
-            self.run_timed_calls(io, seq);
+        if let Some(before) = due {
+            let now = self.reactor.records.timers.borrow().seq();
+            self.run_timed_calls(io, if self.timers_in_turn { now } else { before });
         }
         self.run_tasks();
         self.start_all(io);
@@ -570,7 +573,7 @@ impl Core {
         assert_eq!(connections, self.table.connections(), "the table counts its connections");
     }
 
-    /// Step 4: the due calls that were requested before this turn.
+    /// Step 4: the due calls that were requested before `seq`.
     fn run_timed_calls(&mut self, io: &mut dyn Commands, seq: Seq) {
         let now = self.reactor.now();
         loop {

@@ -38,8 +38,12 @@ impl Log {
 
 impl Clock {
     fn new() -> Clock {
+        Clock::with(LoopOptions::default())
+    }
+
+    fn with(options: LoopOptions) -> Clock {
         let (driver, network) = Memory::new(Manner::Readiness, 0);
-        let l = Loop::with_driver(driver, LoopOptions::default());
+        let l = Loop::with_driver(driver, options);
         Clock { reactor: l.reactor(), l, network, log: Log::default() }
     }
 
@@ -82,6 +86,40 @@ fn c86_a_delay_of_zero_runs_in_the_next_turn() {
     assert_eq!(clock.turn(), ["b", "c", "d"]);
     assert_eq!(clock.turn(), ["e"]);
     assert_eq!(clock.network.elapsed(), Duration::ZERO);
+}
+
+/// Requests a timed call for each batch of bytes, which requests another one.
+struct Timing(Log);
+impl Protocol for Timing {
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) {
+        let (reactor, log) = (transport.reactor().clone(), self.0.clone());
+        log.note("bytes");
+        transport.reactor().call_later(Duration::ZERO, move || {
+            log.note("call");
+            reactor.call_later(Duration::ZERO, move || log.note("call of a call"));
+        });
+    }
+}
+
+#[test]
+fn c86a_timers_in_turn_come_before_the_next_events() {
+    for (on, first, second) in [
+        (true, vec!["bytes", "call"], vec!["bytes", "call of a call", "call"]),
+        (false, vec!["bytes"], vec!["bytes", "call"]),
+    ] {
+        let mut clock = Clock::with(LoopOptions::default().timers_in_turn(on));
+        let log = clock.log.clone();
+        let port = clock.reactor.listen("tcp:0:interface=127.0.0.1", move || Timing(log.clone()));
+        let port = port.expect("a free port");
+        let wire = clock.network.connect(port.host()).expect("it listens");
+        // It is accepted.
+        clock.turn();
+        clock.turn();
+        for expected in [first, second] {
+            wire.push(b"x");
+            assert_eq!(clock.turn(), expected, "{on}");
+        }
+    }
 }
 
 #[test]
