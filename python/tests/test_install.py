@@ -31,24 +31,6 @@ class Install(unittest.TestCase):
         )
         self.assertEqual(said, PATH + "\n")
 
-    def test_a_second_install_is_an_error(self):
-        said = python(
-            f"import {MODULE} as module; module.install()\n"
-            "from twisted.internet import error\n"
-            "try: module.install()\n"
-            "except error.ReactorAlreadyInstalledError as why: print('refused:', why)"
-        )
-        self.assertRegex(said, r"^refused: .*already installed")
-
-    def test_install_after_another_reactor_is_an_error(self):
-        said = python(
-            "from twisted.internet import selectreactor, error; selectreactor.install()\n"
-            f"import {MODULE} as module\n"
-            "try: module.install()\n"
-            "except error.ReactorAlreadyInstalledError as why: print('refused:', why)"
-        )
-        self.assertRegex(said, r"^refused: .*already installed")
-
 
 class Programs(unittest.TestCase):
     """`twist` and `twistd` with `--reactor`."""

@@ -1,6 +1,7 @@
 """Long runs: memory does not grow, no descriptor is left, cycles are collected."""
 
 import gc
+import itertools
 import os
 import resource
 import weakref
@@ -137,7 +138,9 @@ class Cycles(Cases):
     @case
     async def test_lost_protocols_and_transports_are_collected(case):
         references = []
-        number = case.listen(lambda: kept(Noting(case, "server")))
+        # One party each: two reactors may serve one's end and the next one's beginning in another order.
+        parties = itertools.count()
+        number = case.listen(lambda: kept(Noting(case, f"server {next(parties)}")))
 
         def kept(made):
             # The cycle that programs make.
@@ -147,7 +150,7 @@ class Cycles(Cases):
 
         async def connections():
             for _ in range(10):
-                client = kept(Noting(case, "client"))
+                client = kept(Noting(case, f"client {len(references)}"))
                 await case.connect(number, client)
                 references.append(weakref.ref(client.transport))
                 client.transport.write(b"x" * 1000)
