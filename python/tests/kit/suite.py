@@ -1,7 +1,7 @@
 """Runs Twisted's own tests and records their outcomes: `python -m kit.suite REACTOR SELECTION RECORD [SHARD]`.
 
-SELECTION is `builder`, the tests that Twisted makes for each reactor, or `whole`, everything, with the
-reactor installed. SHARD `1/2` runs every second class. RECORD gets a line of JSON when a test starts and
+SELECTION is `builder`, the tests that Twisted makes for each reactor; `uses`, the same, while it is noted what
+of Couplet's they use; or `whole`, everything, with the reactor installed. SHARD `1/2` runs every second class. RECORD gets a line of JSON when a test starts and
 one when it ends; a test that already has a line is left out, so that a run which a test has ended can be
 continued. A test that hangs ends the process; the stacks of its threads go to RECORD.stacks.
 """
@@ -23,7 +23,7 @@ util.DEFAULT_TIMEOUT_DURATION = float(PATIENCE)
 
 from twisted.trial import reporter, runner, unittest  # noqa: E402
 
-from kit import reactors  # noqa: E402
+from kit import reactors, uses  # noqa: E402
 
 
 class Recorder(reporter.Reporter):
@@ -40,13 +40,14 @@ class Recorder(reporter.Reporter):
 
     def startTest(self, test):
         super().startTest(test)
+        uses.used.clear()
         self.note(id=name(test), outcome="start", reason="")
         faulthandler.dump_traceback_later(HANG, exit=True, file=self.stacks)
 
     def stopTest(self, test):
         super().stopTest(test)
         faulthandler.cancel_dump_traceback_later()
-        self.note(id=name(test), outcome="stop", reason="")
+        self.note(id=name(test), outcome="stop", reason="", uses=sorted(uses.used))
 
     def addSuccess(self, test):
         super().addSuccess(test)
@@ -117,7 +118,9 @@ def main():
     path = reactors.REACTORS[subject][1]
     global ENDING
     ENDING = "_%sTests" % path.rpartition(".")[2]
-    if selection == "builder":
+    if selection != "whole":
+        if selection == "uses":
+            uses.install()
         tests = builder_tests(path)
     else:
         # The tests for each reactor bear the names of Twisted's.
