@@ -115,7 +115,7 @@ class CoupletReactor(PosixReactorBase, _PollLikeMixin):
                         self._loop.run()
                     finally:
                         contexts.pop()
-        log.msg("Main loop terminated.")
+        _baseLog.info("Main loop terminated.")
         self._loop.turn(0)
 
     def doIteration(self, delay):

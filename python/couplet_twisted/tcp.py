@@ -12,9 +12,10 @@ from twisted.python.failure import Failure
 
 from couplet_twisted import _couplet
 
+# As Twisted's reactors give them: without what L{main.CONNECTION_DONE} adds to the message.
 _REASONS = {
-    "done": Failure(main.CONNECTION_DONE),
-    "lost": Failure(main.CONNECTION_LOST),
+    "done": Failure(error.ConnectionDone()),
+    "lost": Failure(error.ConnectionLost()),
     "aborted": Failure(error.ConnectionAborted()),
 }
 
