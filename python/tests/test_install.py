@@ -31,6 +31,16 @@ class Install(unittest.TestCase):
         )
         self.assertEqual(said, PATH + "\n")
 
+    def test_it_needs_no_pyopenssl(self):
+        said = python(
+            "import sys; sys.modules['OpenSSL'] = None\n"
+            f"import {MODULE} as module; module.install()\n"
+            "from twisted.internet import protocol, reactor\n"
+            "reactor.listenTCP(0, protocol.Factory(), interface='127.0.0.1')\n"
+            "reactor.callLater(0, reactor.stop); reactor.run(); print('ran')"
+        )
+        self.assertEqual(said, "ran\n")
+
 
 class Programs(unittest.TestCase):
     """`twist` and `twistd` with `--reactor`."""
