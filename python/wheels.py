@@ -71,10 +71,9 @@ def run(command, what, **more):
 def has_target(target):
     """Whether Rust has the target's library, if need be by installing it."""
     have = run(["rustup", "target", "list", "--installed"], "cannot list Rust's targets", cwd=PACKAGE).stdout.split()
-    added = target in have or subprocess.run(
-        ["rustup", "target", "add", target], cwd=PACKAGE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    return added is True or added.returncode == 0
+    if target in have:
+        return True
+    return not subprocess.run(["rustup", "target", "add", target], cwd=PACKAGE, capture_output=True).returncode
 
 
 def build(python, target):
@@ -94,7 +93,7 @@ def build(python, target):
 def audit(python, wheel, machine):
     """The wheel is what its name says, and whole."""
     tag = f"manylinux_{GLIBC}_{machine}"
-    if f"-cp311-abi3-" not in wheel.name or not wheel.name.endswith(f"{tag}.whl"):
+    if "-cp311-abi3-" not in wheel.name or not wheel.name.endswith(f"{tag}.whl"):
         raise Broken(f"{wheel.name} is not tagged cp311-abi3 and {tag}")
     said = run([python, "-m", "auditwheel", "show", wheel], "auditwheel refuses the wheel").stdout
     if f'following platform tag:\n"{tag}"' not in said:
@@ -166,8 +165,10 @@ def parsed():
 
 def main():
     options = parsed()
-    shutil.rmtree(WORK / "dist", ignore_errors=True)
     tools = environment.environment("python-wheels/tools", MODULES, TOOLS)
+    if shutil.which("rustup") is None or shutil.which("cargo") is None:
+        raise Broken("there is no rustup, or no cargo: get them from rustup.rs")
+    shutil.rmtree(WORK / "dist", ignore_errors=True)
     interpreters = options.python or [sys.executable]
     for target in options.target or LINUX:
         machine = target.split("-")[0]

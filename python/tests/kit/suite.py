@@ -1,9 +1,10 @@
 """Runs Twisted's own tests and records their outcomes: `python -m kit.suite REACTOR SELECTION RECORD [SHARD]`.
 
 SELECTION is `builder`, the tests that Twisted makes for each reactor; `uses`, the same, while it is noted what
-of Couplet's they use; or `whole`, everything, with the reactor installed. SHARD `1/2` runs every second class. RECORD gets a line of JSON when a test starts and
-one when it ends; a test that already has a line is left out, so that a run which a test has ended can be
-continued. A test that hangs ends the process; the stacks of its threads go to RECORD.stacks.
+of Couplet's they use; or `whole`, everything, with the reactor installed. SHARD `1/2` runs every second class.
+RECORD gets a line of JSON when a test starts and one when it ends; a test that already has a line is left out,
+so that a run which a test has ended can be continued. A test that hangs ends the process; the stacks of its
+threads go to RECORD.stacks.
 """
 
 import faulthandler

@@ -9,7 +9,7 @@ from kit import environment, outcomes, reactors
 DOCUMENT = environment.ROOT / "docs/twisted-tests.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of the table -->\n"
 VERSION = "Of Twisted {}:\n\n"
-HEAD = "| class | tests | same outcome | another | Couplet's TCP | Twisted's, watched | loop alone | what it exercises |"
+COLUMNS = ["tests", "same outcome", "another", "Couplet's TCP", "Twisted's, watched", "loop alone"]
 
 
 def uses(record):
@@ -32,14 +32,15 @@ def rows(model, subject, used, known):
     classes = {}
     for identity, (outcome, _) in sorted(model.items()):
         kind = identity.removeprefix("twisted.internet.test.").rpartition(".")[0]
-        counts = classes.setdefault(kind, [0] * 6)
+        counts = classes.setdefault(kind, [0] * len(COLUMNS))
         counts[0] += 1
         counts[1 if outcome == subject.get(identity, ("missing",))[0] else 2] += 1
         # A skipped test does nothing.
         if outcome != "skip":
             counts[3 + column(used.get(identity, []))] += 1
     total = [sum(counts) for counts in zip(*classes.values())]
-    lines = [HEAD, "| --- |" + " ---: |" * 6 + " --- |"]
+    head = f"| class | {' | '.join(COLUMNS)} | what it exercises |"
+    lines = [head, "| --- |" + " ---: |" * len(COLUMNS) + " --- |"]
     for kind, counts in [*classes.items(), ("all", total)]:
         lines.append(f"| {kind} | {' | '.join(map(str, counts))} | {known.get(kind, '')} |")
     return lines
