@@ -123,7 +123,7 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         """
         if self._started:
             self._asyncioEventloop.run_forever()
-        log.msg("Main loop terminated.")
+        _baseLog.info("Main loop terminated.")
         self._loop.turn(0)
 
     def _turnUntil(self, timeout):

@@ -5,16 +5,17 @@ TCP: Python makes, binds and connects the sockets with Twisted's code, and Coupl
 import os
 import socket
 
-from twisted.internet import _newtls, error, main, tcp
+from twisted.internet import error, main, tcp
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python import log
 from twisted.python.failure import Failure
 
 from couplet_twisted import _couplet
 
+# As Twisted's reactors give them: without what L{main.CONNECTION_DONE} adds to the message.
 _REASONS = {
-    "done": Failure(main.CONNECTION_DONE),
-    "lost": Failure(main.CONNECTION_LOST),
+    "done": Failure(error.ConnectionDone()),
+    "lost": Failure(error.ConnectionLost()),
     "aborted": Failure(error.ConnectionAborted()),
 }
 
@@ -121,6 +122,9 @@ class _Stream(_couplet.Connection):
         """
         @see: L{twisted.internet.interfaces.ITLSTransport.startTLS}
         """
+        # Only who asks for TLS needs pyOpenSSL.
+        from twisted.internet import _newtls
+
         self.__class__ = _withTLS(self.__class__)
         _newtls.startTLS(self, ctx, normal, _couplet.Connection)
 

@@ -65,6 +65,12 @@ impl State {
     fn shared(&self) -> Option<Rc<Shared>> {
         self.shared.as_ref()?.get().cloned()
     }
+
+    /// Whether a close does not wait for the producer, which hears of the end: as in Twisted, for a streaming
+    /// one that is not paused. A forwarder never unregisters what it forwards from.
+    fn is_let_go_of(&self) -> bool {
+        self.is_streaming && !self.is_producer_paused
+    }
 }
 
 impl Default for State {
@@ -220,11 +226,10 @@ impl Connection {
         state.transport = Some(Tethered::new(transport.clone()));
         state.shared = Some(Tethered::new(shared.clone()));
         state.attached_at = Some(shared.reactor.now());
+        let closes = state.disconnecting || state.is_write_lost;
+        let is_held = state.producer.is_some() && !(closes && state.is_let_go_of());
         let asked = Asked {
-            producer: state
-                .producer
-                .is_some()
-                .then_some((kind(state.is_streaming), state.buffer_size)),
+            producer: is_held.then_some((kind(state.is_streaming), state.buffer_size)),
             is_producer_paused: state.is_producer_paused,
             is_paused: state.is_paused,
             is_write_lost: state.is_write_lost,
@@ -284,6 +289,13 @@ impl Connection {
             Ok(())
         });
         drained.detach();
+    }
+
+    /// Has a close not wait for its producer, if that is let go of.
+    fn let_go_of_producer(&self) {
+        if self.state().is_let_go_of() {
+            self.on_transport(Transport::unregister_producer);
+        }
     }
 
     fn wrote(slf: &Bound<'_, Self>, Put { is_full, is_paused }: Put) -> PyResult<()> {
@@ -465,6 +477,7 @@ impl Connection {
             return;
         }
         drop(state);
+        slf.get().let_go_of_producer();
         slf.get().on_transport(Transport::lose_connection);
     }
 
@@ -472,6 +485,7 @@ impl Connection {
     #[pyo3(name = "loseWriteConnection")]
     fn lose_write_connection(&self) {
         self.state().is_write_lost = true;
+        self.let_go_of_producer();
         self.on_transport(Transport::lose_write_connection);
     }
 
@@ -656,7 +670,7 @@ impl Connection {
     /// Has the producer wait until everything is sent.
     #[pyo3(name = "_pauseProducer")]
     fn pause_producer(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Connection::wrote(slf, true)
+        Connection::wrote(slf, Put { is_full: true, ..Put::default() })
     }
 
     /// The address of our end, as Python's sockets give it; `None` where there is none.

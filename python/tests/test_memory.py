@@ -138,9 +138,9 @@ class Cycles(Cases):
     @case
     async def test_lost_protocols_and_transports_are_collected(case):
         references = []
-        # One connection may be made before the loss of another is heard of: each server has its own name.
-        names = (f"server {number}" for number in itertools.count())
-        number = case.listen(lambda: kept(Noting(case, next(names))))
+        # One party each: two reactors may serve one's end and the next one's beginning in another order.
+        parties = itertools.count()
+        number = case.listen(lambda: kept(Noting(case, f"server {next(parties)}")))
 
         def kept(made):
             # The cycle that programs make.
@@ -150,7 +150,7 @@ class Cycles(Cases):
 
         async def connections():
             for _ in range(10):
-                client = kept(Noting(case, "client"))
+                client = kept(Noting(case, f"client {len(references)}"))
                 await case.connect(number, client)
                 references.append(weakref.ref(client.transport))
                 client.transport.write(b"x" * 1000)

@@ -46,8 +46,11 @@ class Noting(protocol.Protocol):
             self.dataReceived(b"")
         return self.some
 
+    def why(self, reason):
+        return reason.getErrorMessage()
+
     def connectionLost(self, reason):
-        self.say("lost", reason.type.__name__, self.size, self.sum)
+        self.say("lost", reason.type.__name__, self.why(reason), self.size, self.sum)
         self.lost.callback(None)
 
 
@@ -73,6 +76,10 @@ class Half(Noting):
 
     def writeConnectionLost(self):
         self.say("write side lost")
+
+    def why(self, reason):
+        # Under epoll it depends on which side was closed first.
+        return "-"
 
 
 class Tcp(Cases):
@@ -157,6 +164,42 @@ class Tcp(Cases):
         case.say("server", server.size < 64 * MIB)
         server.size = server.sum = 0
         case.notes["server"] = [note for note in case.notes["server"] if "lost" not in note]
+
+    @case
+    async def test_a_close_does_not_wait_for_a_producer_that_is_not_paused(case):
+        class Producer:
+            def pauseProducing(self):
+                case.say("producer", "paused")
+
+            def resumeProducing(self):
+                case.say("producer", "resumed")
+
+            def stopProducing(self):
+                case.say("producer", "stopped")
+
+        for close in ("loseConnection", "loseWriteConnection"):
+            server, client = Noting(case, "server"), Noting(case, "client")
+            await case.connect(case.listen(lambda: server), client)
+            client.transport.registerProducer(Producer(), True)
+            client.transport.write(b"last words")
+            getattr(client.transport, close)()
+            await defer.gatherResults([client.lost, server.lost])
+
+    @case
+    async def test_a_forwarded_connection_ends_on_both_sides(case):
+        from twisted.protocols import portforward
+
+        for ends in ("client", "server"):
+            sides = {"server": Echo(case, "server"), "client": Noting(case, "client")}
+            target = case.listen(lambda: sides["server"])
+            factory = portforward.ProxyFactory("127.0.0.1", target)
+            factory.noisy = False
+            forwarder = case.reactor.listenTCP(0, factory, interface="127.0.0.1")
+            await case.connect(forwarder.getHost().port, sides["client"])
+            sides["client"].transport.write(b"f" * 10_000)
+            await sides["client"].wanted(10_000)
+            sides[ends].transport.loseConnection()
+            await defer.gatherResults([side.lost for side in sides.values()])
 
     @case
     async def test_a_reset_is_a_lost_connection(case):

@@ -68,6 +68,18 @@ def build(python, profile):
     return built()
 
 
+def couplet(profile, is_built):
+    """The program `couplet`, of the Rust side; built, unless one that is there shall do."""
+    if is_built:
+        command = ["cargo", "build", "--quiet", "--profile", profile, "-p", "couplet-cli"]
+        if subprocess.run(command, cwd=ROOT).returncode:
+            raise Broken("cannot build the program couplet")
+    path = TARGET / ("debug" if profile == "dev" else profile) / "couplet"
+    if not path.exists():
+        raise Broken(f"there is no {path}: run without --no-build")
+    return path
+
+
 def install(python, wheel):
     """Installs the wheel, unless the same is there."""
     content = sorted((entry.filename, entry.CRC) for entry in zipfile.ZipFile(wheel).infolist())

@@ -1,10 +1,10 @@
 """Runs Twisted's own tests and records their outcomes: `python -m kit.suite REACTOR SELECTION RECORD [WORD...]`.
 
-SELECTION is `builder`, the tests that Twisted makes for each reactor, or one of two with the reactor
-installed: `whole`, everything, of which the word `1/2` takes every second class, and `named`, the tests whose
-ids are the words. RECORD gets a line of JSON when a test starts and
-one when it ends; a test that already has a line is left out, so that a run which a test has ended can be
-continued. A test that hangs ends the process; the stacks of its threads go to RECORD.stacks.
+SELECTION is `builder`, the tests that Twisted makes for each reactor; `uses`, the same, while it is noted what
+of Couplet's they use; or one of two with the reactor installed: `whole`, everything, of which the word `1/2`
+takes every second class, and `named`, the tests whose ids are the words. RECORD gets a line of JSON when a test
+starts and one when it ends; a test that already has a line is left out, so that a run which a test has ended can
+be continued. A test that hangs ends the process; the stacks of its threads go to RECORD.stacks.
 """
 
 import faulthandler
@@ -24,7 +24,7 @@ util.DEFAULT_TIMEOUT_DURATION = float(PATIENCE)
 
 from twisted.trial import reporter, runner, unittest  # noqa: E402
 
-from kit import reactors  # noqa: E402
+from kit import reactors, uses  # noqa: E402
 
 
 class Recorder(reporter.Reporter):
@@ -41,13 +41,14 @@ class Recorder(reporter.Reporter):
 
     def startTest(self, test):
         super().startTest(test)
+        uses.used.clear()
         self.note(id=name(test), outcome="start", reason="")
         faulthandler.dump_traceback_later(HANG, exit=True, file=self.stacks)
 
     def stopTest(self, test):
         super().stopTest(test)
         faulthandler.cancel_dump_traceback_later()
-        self.note(id=name(test), outcome="stop", reason="")
+        self.note(id=name(test), outcome="stop", reason="", uses=sorted(uses.used))
 
     def addSuccess(self, test):
         super().addSuccess(test)
@@ -124,7 +125,9 @@ def main():
     path = reactors.REACTORS[subject][1]
     global ENDING
     ENDING = "_%sTests" % path.rpartition(".")[2]
-    if selection == "builder":
+    if selection != "whole":
+        if selection == "uses":
+            uses.install()
         tests = builder_tests(path)
     else:
         # The tests for each reactor bear the names of Twisted's.

@@ -4,6 +4,6 @@ Tells C{twist} and C{twistd} of Couplet's reactor: C{twistd --reactor=couplet}.
 
 from twisted.application.reactors import Reactor
 
-couplet = Reactor("couplet", "couplet_twisted.reactor", "Couplet's reactor, in Rust.")
+couplet = Reactor("couplet", "couplet_twisted", "Couplet's reactor, in Rust.")
 
 __all__ = ["couplet"]

@@ -1,0 +1,112 @@
+"""Programs that run beside a test: started under a reactor, waited for, ended, and what they said."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+# Seconds until a program that hangs is killed.
+PATIENCE = 60
+
+
+def free_ports(count):
+    """Ports that nobody listens on, of TCP or UDP."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def plain(text, ports):
+    """What programs said, without what differs from run to run; ports by the numbers that the program knows."""
+    for theirs, ours in ports.items():
+        text = re.sub(rf"\b{ours}\b", str(theirs), text)
+    text = re.sub(r"(?m)^[\d-]{10}[T ][\d:+.]+ ", "", text)
+    text = re.sub(r"\b(port=|127\.0\.0\.1', )\d+", r"\1?", text)
+    text = re.sub(r"0x[0-9a-f]+", "0x", text)
+    # Frames of reactors.
+    text = re.sub(r'(?m)^ +File ".*/internet/(posixbase|tcp)\.py", .*\n.*\n', "", text)
+    return re.sub(r"(?m)^.*(reactor class|starting up).*\n", "", text)
+
+
+class Running:
+    """A process; `text` is what it has said, but for its standard output if that goes to a file, `output`."""
+
+    def __init__(self, test, command, sockets=0, folder=None, output=None):
+        reads, writes = os.pipe()
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COUPLET_LISTENING": str(writes)}
+        more = {"env": environment, "cwd": folder, "stdin": subprocess.DEVNULL, "pass_fds": [writes]}
+        says, said = os.pipe()
+        with open(os.path.join(folder, output), "wb") if output else os.fdopen(os.dup(said), "wb") as to:
+            self.process = subprocess.Popen(command, stdout=to, stderr=said, **more)
+        os.close(said)
+        os.close(writes)
+        self.says = open(says, "rb")
+        self.test, self.text = test, ""
+        self.watchdog = threading.Timer(PATIENCE, self.process.kill)
+        self.watchdog.start()
+        test.addCleanup(self.kill)
+        with open(reads, "rb", buffering=0) as listening:
+            for _ in range(sockets):
+                if not listening.read(1):
+                    test.fail(f"{command} does not listen:\n{self.rest()}")
+
+    def until(self, words):
+        """Waits until it has said the words."""
+        while words not in self.text:
+            line = self.says.readline().decode(errors="replace")
+            if not line:
+                self.test.fail(f"{self.process.args} ended, and did not say {words!r}:\n{self.text}")
+            self.text += line
+
+    def rest(self):
+        """What it says until its end."""
+        self.text += self.says.read().decode(errors="replace")
+        self.process.wait()
+        return self.text
+
+    def stop(self, number=signal.SIGTERM):
+        """Ends it by a signal, which it must handle: before, some programs die of it."""
+        status = f"/proc/{self.process.pid}/status"
+        while self.process.poll() is None:
+            caught = re.search(r"SigCgt:\s*(\w+)", open(status).read())
+            if caught and int(caught[1], 16) >> (number - 1) & 1:
+                break
+            # It is still importing.
+            threading.Event().wait(0.01)
+        self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self):
+        """What it said in all, and its status."""
+        self.rest()
+        return self.text, self.process.returncode
+
+    def kill(self):
+        self.watchdog.cancel()
+        if self.process.returncode is None:
+            self.process.kill()
+            self.process.wait()
+        self.says.close()
+
+
+def program(test, reactor, ports, file, *arguments, sockets=0, places=(), folder=None):
+    """Another's program, as it is, under a reactor: its ports, and those of this run."""
+    where = ",".join(f"{theirs}={ours}" for theirs, ours in [*ports.items(), *places])
+    command = [sys.executable, "-m", "kit.program", reactor, where, file, *arguments]
+    return Running(test, command, sockets, folder)
+
+
+def answer(port, request, is_open=False):
+    """Everything that a server sends back, until it closes; or what it has sent when we have closed."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        client.sendall(request)
+        if is_open:
+            client.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: client.recv(65536), b""))

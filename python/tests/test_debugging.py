@@ -1,0 +1,216 @@
+"""Debuggers, profilers and dumps of stacks see Python's frames, through the native ones."""
+
+import cProfile
+import faulthandler
+import pstats
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+
+from twisted.internet import defer, protocol, threads
+
+from kit import reactors
+from kit.cases import SUBJECT, Cases, case, only_subject
+
+
+class Called(protocol.Protocol):
+    """Calls a function with its first bytes."""
+
+    def __init__(self, function):
+        self.function, self.ended = function, defer.Deferred()
+
+    def dataReceived(self, data):
+        self.function(data)
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason):
+        self.ended.callback(None)
+
+
+async def while_called(case, function):
+    """Calls the function from a protocol that the loop calls."""
+    server = Called(function)
+    client = await case.connect(case.listen(lambda: server), protocol.Protocol())
+    client.transport.write(b"data")
+    await server.ended
+
+
+def frames(file):
+    """The functions in a dump of a stack, from the last called."""
+    file.seek(0)
+    return [line.split(" in ")[1].strip() for line in file.read().splitlines() if " in " in line]
+
+
+def until_written(file):
+    """Waits for the dump, whose last line is the outermost call of the thread that began the process."""
+    while "_run_module_as_main" not in open(file.name).read():
+        pass
+
+
+class Dumps(Cases):
+    """`faulthandler`, by a timer and by a signal."""
+
+    @staticmethod
+    def check(file, *functions):
+        """These functions called each other, with others in between."""
+        found = iter(frames(file))
+        missing = [function for function in functions if function not in found]
+        assert not missing, f"{missing} are not in this order in {frames(file)}"
+
+    @only_subject
+    async def test_later_while_the_loop_waits(case):
+        with tempfile.NamedTemporaryFile("w+") as file:
+            faulthandler.dump_traceback_later(0.02, file=file)
+            # The loop has nothing to do until then. The dump has all threads, that of the loop last.
+            await threads.deferToThread(until_written, file)
+            Dumps.check(file, "until_written", "mainLoop", "run")
+
+    @only_subject
+    async def test_later_while_a_protocol_runs(case):
+        with tempfile.NamedTemporaryFile("w+") as file:
+
+            def busy(data):
+                faulthandler.dump_traceback_later(0.02, file=file)
+                until_written(file)
+
+            await while_called(case, busy)
+            Dumps.check(file, "until_written", "busy", "dataReceived", "mainLoop", "run")
+
+    @only_subject
+    async def test_by_a_signal_while_the_loop_waits(case):
+        with tempfile.NamedTemporaryFile("w+") as file:
+            faulthandler.register(signal.SIGUSR1, file=file, all_threads=False)
+
+            def signalled():
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+                until_written(file)
+
+            await threads.deferToThread(signalled)
+            Dumps.check(file, "mainLoop", "run")
+            # The loop goes on.
+            await case.sleep(0.001)
+
+    @only_subject
+    async def test_by_a_signal_while_a_protocol_runs(case):
+        with tempfile.NamedTemporaryFile("w+") as file:
+            faulthandler.register(signal.SIGUSR1, file=file, all_threads=False)
+            await while_called(case, lambda data: signal.raise_signal(signal.SIGUSR1))
+            Dumps.check(file, "<lambda>", "dataReceived", "mainLoop", "run")
+
+
+async def everything(case):
+    """All kinds of callbacks, each of which has a name of its own."""
+
+    def of_protocol(data):
+        pass
+
+    def of_timer():
+        pass
+
+    def of_thread():
+        fired.callback(None)
+
+    await while_called(case, of_protocol)
+    case.reactor.callLater(0, of_timer)
+    await case.sleep(0.01)
+    fired = defer.Deferred()
+    case.reactor.callInThread(case.reactor.callFromThread, of_thread)
+    await fired
+
+
+# Transports have a connectionLost too, of Python's or of the native half.
+NAMES = ["buildProtocol", "dataReceived", "of_protocol", "of_timer", "of_thread"]
+
+
+class Tracing(Cases):
+    """What watches calls sees those that the loop makes, as often as under the model."""
+
+    @staticmethod
+    def note(case, seen):
+        for name in NAMES:
+            case.say("seen", name, seen.count(name))
+
+    @case
+    async def test_settrace(case):
+        seen = []
+        sys.settrace(lambda frame, event, _: seen.append(frame.f_code.co_name))
+        await everything(case)
+        sys.settrace(None)
+        Tracing.note(case, seen)
+
+    @case
+    async def test_setprofile(case):
+        seen = []
+        sys.setprofile(lambda frame, event, _: event == "call" and seen.append(frame.f_code.co_name))
+        await everything(case)
+        sys.setprofile(None)
+        Tracing.note(case, seen)
+
+    @unittest.skipUnless(hasattr(sys, "monitoring"), "there is no sys.monitoring before Python 3.12")
+    @case
+    async def test_monitoring(case):
+        seen, tool = [], sys.monitoring
+        tool.use_tool_id(tool.PROFILER_ID, "test")
+        tool.register_callback(tool.PROFILER_ID, tool.events.PY_START, lambda code, _: seen.append(code.co_name))
+        tool.set_events(tool.PROFILER_ID, tool.events.PY_START)
+        await everything(case)
+        tool.set_events(tool.PROFILER_ID, 0)
+        Tracing.note(case, seen)
+
+    @case
+    async def test_cprofile(case):
+        profile = cProfile.Profile()
+        profile.enable()
+        await everything(case)
+        profile.disable()
+        counts = {name: calls for (_, _, name), (calls, *_) in pstats.Stats(profile).stats.items() if name in NAMES}
+        case.say("seen", sorted(counts.items()))
+
+
+DEBUGGED = """
+import pdb, sys
+from kit import reactors
+reactor = reactors.install(sys.argv[1])
+from twisted.internet import protocol
+
+class Server(protocol.Protocol):
+    def dataReceived(self, data):
+        local = data.upper()
+        pdb.set_trace()
+        self.transport.write(local)
+
+class Client(protocol.Protocol):
+    def connectionMade(self):
+        self.transport.write(b"data")
+    def dataReceived(self, data):
+        print("answer", data)
+        reactor.stop()
+
+factory = protocol.ClientFactory.forProtocol(Client)
+port = reactor.listenTCP(0, protocol.Factory.forProtocol(Server), interface="127.0.0.1")
+reactor.connectTCP("127.0.0.1", port.getHost().port, factory)
+reactor.run()
+"""
+
+
+class Debugger(unittest.TestCase):
+    """`pdb`, over standard input."""
+
+    maxDiff = None
+
+    def session(self, reactor):
+        """What the debugger says to commands."""
+        commands = ["p local", "p type(self.transport).__name__", "where", "local = b'changed'", "next", "continue"]
+        command = [sys.executable, "-c", DEBUGGED, reactor]
+        ended = subprocess.run(command, input="\n".join(commands) + "\n", capture_output=True, text=True, timeout=60)
+        self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
+        return ended.stdout
+
+    def test_a_breakpoint_in_a_protocol(self):
+        for name in dict.fromkeys((reactors.MODEL, SUBJECT)):
+            said = self.session(name)
+            for words in ("b'DATA'", "'Server'", "answer b'changed'", "mainLoop", "dataReceived"):
+                self.assertIn(words, said, name)

@@ -1,0 +1,188 @@
+"""What user code raises, were it to end any other program, ends nothing but what it ends under the model."""
+
+import os
+import pathlib
+import signal
+import threading
+import tomllib
+import unittest
+
+from twisted.internet import abstract, defer, protocol
+
+from kit.cases import Cases, case
+
+
+class Foreign(BaseException):
+    """No `Exception`, and known to nobody."""
+
+
+# `KeyboardInterrupt` is in tests of its own.
+KINDS = [ValueError, SystemExit, GeneratorExit, Foreign]
+
+
+class Raising(protocol.Protocol):
+    """Raises in one of its methods."""
+
+    def __init__(self, case, where, error):
+        self.case, self.where, self.error = case, where, error
+        self.ended = defer.Deferred()
+
+    def here(self, where):
+        if where == self.where:
+            raise self.error
+
+    def connectionMade(self):
+        self.here("made")
+
+    def dataReceived(self, data):
+        self.here("data")
+        self.transport.write(data)
+
+    def connectionLost(self, reason):
+        self.case.say("server", "lost", reason.type.__name__)
+        self.ended.callback(None)
+        self.here("lost")
+
+
+class Asking(protocol.Protocol):
+    """Writes, closes when it has an answer, and notes the end."""
+
+    def __init__(self, case):
+        self.case, self.ended = case, defer.Deferred()
+
+    def connectionMade(self):
+        self.transport.write(b"question")
+
+    def dataReceived(self, data):
+        self.case.say("client", data)
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason):
+        self.case.say("client", "lost", reason.type.__name__)
+        self.ended.callback(None)
+
+
+async def connection(case, where, error):
+    """A connection whose server raises the error there."""
+    server, client = Raising(case, where, error), Asking(case)
+    await case.connect(case.listen(lambda: server), client)
+    await defer.gatherResults([server.ended, client.ended])
+    await case.sleep(0.01)
+
+
+def quiet(case):
+    """Leaves out how the log introduces an interrupt: as an error of the main loop, or of what it left."""
+    notes = case.notes.get("log", [])
+    case.notes["log"] = [note[note.index("KeyboardInterrupt") :] for note in notes]
+
+
+class Exceptions(Cases):
+    """The connection is lost, or not, the error is logged, and the loop goes on."""
+
+    @case
+    async def test_in_connection_made(case):
+        for kind in KINDS:
+            await connection(case, "made", kind("raised"))
+
+    @case
+    async def test_in_data_received(case):
+        for kind in KINDS:
+            await connection(case, "data", kind("raised"))
+
+    @case
+    async def test_in_connection_lost(case):
+        for kind in KINDS:
+            await connection(case, "lost", kind("raised"))
+
+    @case
+    async def test_in_build_protocol(case):
+        def build():
+            raise errors.pop()
+
+        # When its client hears of that is not the model's: its socket lives until the error is forgotten.
+        errors = [kind("raised") for kind in KINDS]
+        number = case.listen(build)
+        for kind in KINDS:
+            client = await case.connect(number, protocol.Protocol())
+            await case.sleep(0.02)
+            client.transport.abortConnection()
+        case.say("left", len(errors))
+
+    @case
+    async def test_in_timed_calls(case):
+        def call(error):
+            raise error
+
+        for kind in KINDS:
+            case.reactor.callLater(0, call, kind("raised"))
+        await case.sleep(0.02)
+
+    @case
+    async def test_in_calls_from_threads(case):
+        def call(error):
+            raise error
+
+        for kind in [*KINDS, KeyboardInterrupt]:
+            case.reactor.callInThread(case.reactor.callFromThread, call, kind("raised"))
+            await case.sleep(0.02)
+
+    @case
+    async def test_in_readers(case):
+        for kind in [*KINDS, KeyboardInterrupt]:
+            reads, writes = os.pipe()
+
+            class Reader(abstract.FileDescriptor):
+                def fileno(self):
+                    return reads
+
+                def doRead(self):
+                    raise kind("raised")
+
+                def connectionLost(self, reason):
+                    case.say("reader", "lost", reason.type.__name__)
+                    self.ended.callback(None)
+
+            reader = Reader(case.reactor)
+            reader.ended = defer.Deferred()
+            reader.startReading()
+            os.write(writes, b"x")
+            await reader.ended
+            os.close(reads)
+            os.close(writes)
+
+    @case
+    async def test_in_a_signals_handler_while_the_loop_waits(case):
+        def handle(*_):
+            raise errors.pop()
+
+        signal.signal(signal.SIGUSR1, handle)
+        errors = [kind("raised") for kind in [*KINDS, KeyboardInterrupt]]
+        while errors:
+            threading.Timer(0.02, signal.pthread_kill, [threading.main_thread().ident, signal.SIGUSR1]).start()
+            await case.sleep(0.1)
+        case.say("left", len(errors))
+
+    @case
+    async def test_an_interrupt_in_a_protocol(case):
+        for where in ("made", "data", "lost"):
+            await connection(case, where, KeyboardInterrupt("raised"))
+        quiet(case)
+
+    @case
+    async def test_an_interrupt_in_a_timed_call(case):
+        def call():
+            raise KeyboardInterrupt("raised")
+
+        case.reactor.callLater(0, call)
+        await case.sleep(0.02)
+        quiet(case)
+
+
+class Panics(unittest.TestCase):
+    """A panic of the native half becomes an exception where Python called it, and the end of a connection where the
+    loop called it; both need that it unwinds."""
+
+    def test_panics_unwind(self):
+        manifest = pathlib.Path(__file__).resolve().parent.parent / "Cargo.toml"
+        for name, profile in tomllib.loads(manifest.read_text())["profile"].items():
+            self.assertNotIn("panic", profile, name)

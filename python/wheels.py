@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Builds wheels of couplet-twisted for Linux, and shows that they, and the sources, install and run.
+
+Wheels are linked by zig against an old glibc, so that a manylinux tag is honest without a container. Each wheel
+is audited; those for this machine are installed in a fresh environment of each --python, where an echo over the
+loopback interface must come back. So is what pip builds of the source distribution and of this folder. The
+sources are checked, but not linked, for macOS.
+
+Needs: Python 3.11 or later with venv, cargo and rustup, and a package index for Twisted, maturin, ziglang and
+auditwheel. Results are in TARGET/python-wheels/dist, where TARGET is cargo's target folder.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "tests"))
+
+from kit import environment  # noqa: E402
+from kit.environment import PACKAGE, TARGET, Broken, say  # noqa: E402
+
+WORK = TARGET / "python-wheels"
+TOOLS = ["maturin[zig]>=1.9,<2", "auditwheel>=6"]
+MODULES = "maturin, ziglang, auditwheel"
+LINUX = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"]
+MACOS = "aarch64-apple-darwin"
+# The oldest that Rust supports.
+GLIBC = "2_17"
+INSIDE = ["__init__.py", "reactor.py", "tcp.py", "_couplet.abi3.so"]
+PLUGIN = "twisted/plugins/couplet_reactor.py"
+ECHO = """
+import couplet_twisted; couplet_twisted.install()
+from twisted.internet import endpoints, protocol, reactor
+from twisted.plugin import getPlugins
+from twisted.application.reactors import IReactorInstaller
+from twisted.protocols.wire import Echo
+class Client(protocol.Protocol):
+    got = b""
+    def connectionMade(self): self.transport.write(b"echo" * 50000)
+    def dataReceived(self, data):
+        self.got += data
+        if len(self.got) == 200000: self.transport.loseConnection()
+    def connectionLost(self, reason): reactor.stop()
+port = reactor.listenTCP(0, protocol.Factory.forProtocol(Echo), interface="127.0.0.1")
+client = Client()
+endpoints.connectProtocol(endpoints.TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), client)
+reactor.run()
+assert client.got == b"echo" * 50000
+assert "couplet" in [each.shortName for each in getPlugins(IReactorInstaller)]
+print(type(reactor).__module__)
+"""
+
+
+def run(command, what, **more):
+    """Runs a program that must end well; its output is shown only if it does not."""
+    try:
+        return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
+    except FileNotFoundError as error:
+        raise Broken(f"{what}: there is no {error.filename}") from error
+    except subprocess.CalledProcessError as error:
+        raise Broken(f"{what}: {' '.join(map(str, command))}\n{error.stdout}") from error
+
+
+def has_target(target):
+    """Whether Rust has the target's library, if need be by installing it."""
+    have = run(["rustup", "target", "list", "--installed"], "cannot list Rust's targets", cwd=PACKAGE).stdout.split()
+    if target in have:
+        return True
+    return not subprocess.run(["rustup", "target", "add", target], cwd=PACKAGE, capture_output=True).returncode
+
+
+def build(python, target):
+    """The wheel for a target."""
+    if not has_target(target):
+        raise Broken(f"rustup cannot install the target {target}: build without it, by --target")
+    out = WORK / "dist"
+    tag = f"manylinux_{GLIBC}"
+    command = [python, "-m", "maturin", "build", "--release", "--locked", "--zig", "--compatibility", tag]
+    command += ["--target", target, "--manifest-path", PACKAGE / "Cargo.toml", "--out", out]
+    # Zig is the environment's.
+    path = f"{python.parent}:{os.environ['PATH']}"
+    run(command, f"cannot build for {target}", env={**os.environ, "PATH": path})
+    return max(out.glob(f"*_{target.split('-')[0]}.whl"), key=lambda wheel: wheel.stat().st_mtime)
+
+
+def audit(python, wheel, machine):
+    """The wheel is what its name says, and whole."""
+    tag = f"manylinux_{GLIBC}_{machine}"
+    if "-cp311-abi3-" not in wheel.name or not wheel.name.endswith(f"{tag}.whl"):
+        raise Broken(f"{wheel.name} is not tagged cp311-abi3 and {tag}")
+    said = run([python, "-m", "auditwheel", "show", wheel], "auditwheel refuses the wheel").stdout
+    if f'following platform tag:\n"{tag}"' not in said:
+        raise Broken(f"{wheel.name} is not as compatible as its tag says:\n{said}")
+    there = set(zipfile.ZipFile(wheel).namelist())
+    missing = {PLUGIN, *(f"couplet_twisted/{name}" for name in INSIDE)} - there
+    if missing:
+        raise Broken(f"{wheel.name} lacks {', '.join(sorted(missing))}")
+    say(f"{wheel.name}: {wheel.stat().st_size // 1024} KiB, audited as {tag}")
+
+
+def tried(python, source, name):
+    """Installs the source by pip, in a fresh environment of the interpreter, and has it echo."""
+    folder = WORK / "fresh"
+    shutil.rmtree(folder, ignore_errors=True)
+    run([python, "-m", "venv", folder], f"cannot make an environment of {python}")
+    fresh = folder / "bin/python"
+    pip = [fresh, "-m", "pip", "install", "--disable-pip-version-check", "--no-cache-dir", source]
+    run(pip, f"pip cannot install {source}")
+    variables = environment.variables()
+    del variables["PYTHONPATH"]
+    said = run([fresh, "-c", ECHO], "the echo fails", cwd=folder, env=variables, timeout=60).stdout
+    if said != "couplet_twisted.reactor\n":
+        raise Broken(f"the echo said {said!r}")
+    version = run([fresh, "-V"], "no version").stdout.strip()
+    say(f"{name}: installed and echoes under {version}")
+
+
+def source_distribution(python):
+    """A source distribution, with the crates that it is built of."""
+    out = WORK / "dist"
+    command = [python, "-m", "maturin", "sdist", "--manifest-path", PACKAGE / "Cargo.toml", "--out", out]
+    run(command, "cannot make a source distribution")
+    made = max(out.glob("*.tar.gz"), key=lambda file: file.stat().st_mtime)
+    with tarfile.open(made) as archive:
+        there = {name.partition("/")[2] for name in archive.getnames()}
+    needed = ["python/Cargo.lock", "crates/couplet/src/lib.rs", "crates/couplet-os/src/lib.rs", PLUGIN, "PKG-INFO"]
+    missing = [each for each in needed if each not in there]
+    if missing:
+        raise Broken(f"{made.name} lacks {', '.join(missing)}")
+    say(f"{made.name}: {made.stat().st_size // 1024} KiB")
+    return made
+
+
+def macos():
+    """The sources compile for macOS; nothing is linked, and nothing runs."""
+    if not has_target(MACOS):
+        return say(f"{MACOS}: skipped, rustup cannot install the target")
+    command = ["cargo", "check", "--release", "--locked", "--target", MACOS, "--manifest-path", PACKAGE / "Cargo.toml"]
+    run(command, f"the sources do not compile for {MACOS}", cwd=PACKAGE)
+    say(f"{MACOS}: compiles; not linked, not run")
+
+
+def parsed():
+    parser = argparse.ArgumentParser(
+        prog="wheels.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--target", action="append", choices=LINUX, help="build for this one (default: all)")
+    parser.add_argument(
+        "--python", action="append", metavar="PROGRAM", help="an interpreter to try wheels in (default: this one)"
+    )
+    parser.add_argument("--no-sources", action="store_true", help="neither the source distribution nor the folder")
+    options = parser.parse_args()
+    for each in options.python or []:
+        if shutil.which(each) is None:
+            parser.error(f"there is no {each}")
+    return options
+
+
+def main():
+    options = parsed()
+    tools = environment.environment("python-wheels/tools", MODULES, TOOLS)
+    if shutil.which("rustup") is None or shutil.which("cargo") is None:
+        raise Broken("there is no rustup, or no cargo: get them from rustup.rs")
+    shutil.rmtree(WORK / "dist", ignore_errors=True)
+    interpreters = options.python or [sys.executable]
+    for target in options.target or LINUX:
+        machine = target.split("-")[0]
+        wheel = build(tools, target)
+        audit(tools, wheel, machine)
+        if machine != platform.machine():
+            say(f"{wheel.name}: not run, this machine is {platform.machine()}")
+            continue
+        for python in interpreters:
+            tried(python, wheel, wheel.name)
+    if not options.no_sources:
+        made = source_distribution(tools)
+        tried(interpreters[0], made, made.name)
+        tried(interpreters[0], PACKAGE, "the folder")
+        macos()
+    say(f"all is in {WORK / 'dist'}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Broken as broken:
+        print(f"wheels.py: {broken}", file=sys.stderr)
+        sys.exit(1)
