@@ -86,7 +86,7 @@ impl Default for State {
 pub(crate) struct Connection(Mutex<State>);
 
 /// Runs this on the bytes of an object.
-fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T) -> PyResult<T> {
+pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T) -> PyResult<T> {
     if let Ok(bytes) = data.cast::<PyBytes>() {
         return Ok(f(bytes.as_bytes()));
     }
@@ -117,6 +117,11 @@ impl Connection {
     /// Whether it is to be aborted, and hears of nothing else any more.
     pub(crate) fn is_aborted(&self) -> bool {
         self.state().is_aborted
+    }
+
+    /// Whether it was asked to close.
+    pub(crate) fn is_disconnecting(&self) -> bool {
+        self.state().disconnecting
     }
 
     /// The protocol, while it takes bytes.
@@ -255,22 +260,28 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends pieces in order.
+    pub(crate) fn send(slf: &Bound<'_, Self>, pieces: &[&[u8]]) -> PyResult<()> {
+        let is_full = slf.get().put(pieces);
+        Connection::wrote(slf, is_full)
+    }
+
     /// Writes; true if a producer is to be paused.
-    fn put(&self, data: &[u8]) -> bool {
+    fn put(&self, pieces: &[&[u8]]) -> bool {
         let mut state = self.state();
         let is_deaf = !state.connected || state.is_write_lost || state.is_aborted;
-        if is_deaf || data.is_empty() {
+        if is_deaf || pieces.iter().all(|piece| piece.is_empty()) {
             return false;
         }
         let has_producer = state.producer.is_some() && state.is_streaming;
         match &state.transport {
             Some(transport) => {
                 let Some(transport) = transport.get() else { return false };
-                transport.write(data);
+                pieces.iter().for_each(|piece| transport.write(piece));
                 has_producer && transport.buffered() > state.buffer_size
             }
             None => {
-                state.early.extend_from_slice(data);
+                pieces.iter().for_each(|piece| state.early.extend_from_slice(piece));
                 has_producer && state.early.len() > state.buffer_size
             }
         }
@@ -382,7 +393,7 @@ impl Connection {
 
     /// Sends bytes after everything written before.
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let is_full = with_bytes(data, |data| slf.get().put(data))?;
+        let is_full = with_bytes(data, |data| slf.get().put(&[data]))?;
         Connection::wrote(slf, is_full)
     }
 
@@ -394,7 +405,7 @@ impl Connection {
         for piece in &pieces {
             with_bytes(piece, |piece| data.extend_from_slice(piece))?;
         }
-        let is_full = slf.get().put(&data);
+        let is_full = slf.get().put(&[&data]);
         Connection::wrote(slf, is_full)
     }
 
