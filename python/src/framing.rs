@@ -27,6 +27,8 @@ struct Held {
     bytes: Vec<u8>,
     /// Bytes at the front that were delivered.
     start: usize,
+    /// The same bytes as Python's object, if they came as one and none is delivered.
+    lent: Option<Py<PyBytes>>,
     /// Lines are being delivered: what comes now waits for that.
     is_busy: bool,
     /// The limit that the length of the first netstring was held against.
@@ -38,7 +40,9 @@ impl Held {
         &self.bytes[self.start..]
     }
 
-    fn push(&mut self, more: &[u8]) {
+    fn push(&mut self, more: &[u8], object: &Bound<'_, PyAny>) {
+        let object = object.cast_exact::<PyBytes>().ok().filter(|_| self.unread().is_empty());
+        self.lent = object.map(|object| object.clone().unbind());
         self.bytes.drain(..self.start);
         self.start = 0;
         self.bytes.extend_from_slice(more);
@@ -47,11 +51,13 @@ impl Held {
     fn set(&mut self, bytes: Vec<u8>) {
         self.bytes = bytes;
         self.start = 0;
+        self.lent = None;
         self.accepted = None;
     }
 
     fn take<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let bytes = PyBytes::new(py, self.unread());
+        let lent = self.lent.take().map(|lent| lent.into_bound(py));
+        let bytes = lent.unwrap_or_else(|| PyBytes::new(py, self.unread()));
         self.set(Vec::new());
         bytes
     }
@@ -59,6 +65,7 @@ impl Held {
     /// All but the last so many bytes were delivered. A fully delivered buffer is freed.
     fn leave(&mut self, rest: usize) {
         self.start = self.bytes.len() - rest;
+        self.lent = None;
         self.accepted = None;
         if rest == 0 {
             self.set(Vec::new());
@@ -92,7 +99,7 @@ impl Framing {
     }
 
     fn push(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        with_bytes(data, |data| self.held().push(data))
+        with_bytes(data, |bytes| self.held().push(bytes, data))
     }
 
     fn messages<'py>(
@@ -306,7 +313,10 @@ impl Messages {
 
     /// The protocol takes no more of these; returns what `dataReceived` does.
     fn end(&self) -> Option<Py<PyAny>> {
-        self.of.get().held().is_busy = false;
+        let mut held = self.of.get().held();
+        held.is_busy = false;
+        held.lent = None;
+        drop(held);
         locked(&self.returned).take()
     }
 
@@ -384,13 +394,11 @@ fn line<'py>(subject: Subject<'_, 'py>, delimiter: &[u8], limit: i64) -> Found<'
         }
         Some(_) => true,
         // What can no longer become a line within the limit.
-        None => exceeds(held.unread().len() + 1, limit.saturating_add_unsigned(delimiter.len() as u64)),
+        None => {
+            exceeds(held.unread().len() + 1, limit.saturating_add_unsigned(delimiter.len() as u64))
+        }
     };
-    if is_too_long {
-        too_long(held.take(py))
-    } else {
-        Found::End(None)
-    }
+    if is_too_long { too_long(held.take(py)) } else { Found::End(None) }
 }
 
 /// The next line, of `LineOnlyReceiver`. Behind the last, what is held must be within the limit.
@@ -400,7 +408,11 @@ fn only_lines<'py>(subject: Subject<'_, 'py>, messages: &Messages) -> PyResult<F
         let limit = limit(subject)?;
         let held = subject.get().held();
         let is_too_long = exceeds(held.unread().len(), limit);
-        return Ok(if is_too_long { too_long(PyBytes::new(py, held.unread())) } else { Found::End(None) });
+        return Ok(if is_too_long {
+            too_long(PyBytes::new(py, held.unread()))
+        } else {
+            Found::End(None)
+        });
     };
     if is_closing(subject)? {
         return Ok(Found::End(None));
