@@ -1,9 +1,10 @@
 """Runs Twisted's own tests and records their outcomes: `python -m kit.suite REACTOR SELECTION RECORD [SHARD]`.
 
-SELECTION is `builder`, the tests that Twisted makes for each reactor, or `whole`, everything, with the
-reactor installed. SHARD `1/2` runs every second class. RECORD gets a line of JSON when a test starts and
-one when it ends; a test that already has a line is left out, so that a run which a test has ended can be
-continued. A test that hangs ends the process; the stacks of its threads go to RECORD.stacks.
+SELECTION is `builder`, the tests that Twisted makes for each reactor; or, with the reactor installed, `whole`,
+everything, or `receivers`, what is made of the receivers of `twisted.protocols.basic`; for `own-receivers`,
+`couplet_twisted.basic` is put in their place. SHARD `1/2` runs every second class. RECORD gets a line of
+JSON when a test starts and one when it ends; a test that already has a line is left out, so that a run which
+a test has ended can be continued. A test that hangs ends the process; the stacks of its threads go to RECORD.stacks.
 """
 
 import faulthandler
@@ -102,11 +103,35 @@ def builder_tests(path):
                 yield from runner._iterateTests(loader.loadClass(kind))
 
 
-def whole(shard):
-    """Every test of Twisted, or those of every second class."""
+# The packages and modules whose protocols are receivers, or that test with some.
+RECEIVERS = """
+    conch.test.test_telnet internet.test.test_endpoints mail names positioning protocols runner spread
+    test.test_amp test.test_application test.test_finger test.test_ftp test.test_ident test.test_loopback
+    test.test_memcache test.test_postfix test.test_protocols test.test_sip test.test_ssl test.test_stateful
+    web.test.test_http web.test.test_newclient web.test.test_webclient words
+""".split()
+
+
+def put_own_receivers():
+    """Puts our receivers in the place of Twisted's, for all that is imported from now on."""
+    from couplet_twisted import basic as own
+    from twisted.protocols import basic
+
+    for kind in own.__all__:
+        setattr(basic, kind, getattr(own, kind))
+    from twisted.mail import smtp
+    from twisted.web import http
+
+    for user in (smtp.SMTP, http.HTTPChannel):
+        if not issubclass(user, own.Framing):
+            raise RuntimeError(f"{user} was imported before")
+
+
+def all_of(names, shard):
+    """Every test of these, or those of every second class."""
     this, of = map(int, shard.split("/"))
     classes = {}
-    for test in runner._iterateTests(runner.TestLoader().loadByName("twisted", recurse=True)):
+    for test in runner._iterateTests(runner.TestLoader().loadByNames(names, recurse=True)):
         kind = test.id().rpartition(".")[0]
         if classes.setdefault(kind, len(classes)) % of == this - 1:
             yield test
@@ -123,7 +148,10 @@ def main():
         # The tests for each reactor bear the names of Twisted's.
         ENDING = "\0"
         reactors.install(subject)
-        tests = whole(sys.argv[4])
+        if selection == "own-receivers":
+            put_own_receivers()
+        names = ["twisted"] if selection == "whole" else ["twisted." + name for name in RECEIVERS]
+        tests = all_of(names, sys.argv[4])
     done = set()
     if os.path.exists(record):
         done = {json.loads(line)["id"] for line in open(record)}
