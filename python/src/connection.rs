@@ -260,28 +260,22 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends pieces in order.
-    pub(crate) fn send(slf: &Bound<'_, Self>, pieces: &[&[u8]]) -> PyResult<()> {
-        let is_full = slf.get().put(pieces);
-        Connection::wrote(slf, is_full)
-    }
-
     /// Writes; true if a producer is to be paused.
-    fn put(&self, pieces: &[&[u8]]) -> bool {
+    fn put(&self, data: &[u8]) -> bool {
         let mut state = self.state();
         let is_deaf = !state.connected || state.is_write_lost || state.is_aborted;
-        if is_deaf || pieces.iter().all(|piece| piece.is_empty()) {
+        if is_deaf || data.is_empty() {
             return false;
         }
         let has_producer = state.producer.is_some() && state.is_streaming;
         match &state.transport {
             Some(transport) => {
                 let Some(transport) = transport.get() else { return false };
-                pieces.iter().for_each(|piece| transport.write(piece));
+                transport.write(data);
                 has_producer && transport.buffered() > state.buffer_size
             }
             None => {
-                pieces.iter().for_each(|piece| state.early.extend_from_slice(piece));
+                state.early.extend_from_slice(data);
                 has_producer && state.early.len() > state.buffer_size
             }
         }
@@ -393,19 +387,18 @@ impl Connection {
 
     /// Sends bytes after everything written before.
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let is_full = with_bytes(data, |data| slf.get().put(&[data]))?;
+        let is_full = with_bytes(data, |data| slf.get().put(data))?;
         Connection::wrote(slf, is_full)
     }
 
     /// Sends several pieces in order.
     #[pyo3(name = "writeSequence")]
     fn write_sequence(slf: &Bound<'_, Self>, iovec: &Bound<'_, PyAny>) -> PyResult<()> {
-        let pieces: Vec<Bound<'_, PyAny>> = iovec.try_iter()?.collect::<PyResult<_>>()?;
         let mut data = Vec::new();
-        for piece in &pieces {
-            with_bytes(piece, |piece| data.extend_from_slice(piece))?;
+        for piece in iovec.try_iter()? {
+            with_bytes(&piece?, |piece| data.extend_from_slice(piece))?;
         }
-        let is_full = slf.get().put(&[&data]);
+        let is_full = slf.get().put(&data);
         Connection::wrote(slf, is_full)
     }
 

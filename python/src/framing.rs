@@ -9,11 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use couplet::protocols::{FramingError, decode_int, decode_line, decode_netstring};
-use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use crate::connection::{Connection, with_bytes};
@@ -27,7 +25,7 @@ struct Held {
     bytes: Vec<u8>,
     /// Bytes at the front that were delivered.
     start: usize,
-    /// The same bytes as Python's object, if they came as one and none is delivered.
+    /// The same bytes as Python's object, while none of them is delivered: raw bytes are not copied.
     lent: Option<Py<PyBytes>>,
     /// Lines are being delivered: what comes now waits for that.
     is_busy: bool,
@@ -40,9 +38,8 @@ impl Held {
         &self.bytes[self.start..]
     }
 
-    fn push(&mut self, more: &[u8], object: &Bound<'_, PyAny>) {
-        let object = object.cast_exact::<PyBytes>().ok().filter(|_| self.unread().is_empty());
-        self.lent = object.map(|object| object.clone().unbind());
+    fn push(&mut self, more: &[u8]) {
+        self.lent = None;
         self.bytes.drain(..self.start);
         self.start = 0;
         self.bytes.extend_from_slice(more);
@@ -86,8 +83,8 @@ enum Found<'py> {
 #[pyclass(frozen, subclass, module = "couplet_twisted._couplet")]
 pub(crate) struct Framing(Mutex<Held>);
 
-/// A way to frame.
-type Step = for<'py> fn(Subject<'_, 'py>, &Messages) -> PyResult<Found<'py>>;
+/// Finds what is next. True: a message was delivered before, in the same call of `dataReceived`.
+type Step = for<'py> fn(Subject<'_, 'py>, bool) -> PyResult<Found<'py>>;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,16 +96,12 @@ impl Framing {
     }
 
     fn push(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        with_bytes(data, |bytes| self.held().push(bytes, data))
+        with_bytes(data, |data| self.held().push(data))
     }
 
-    fn messages<'py>(
-        slf: &Bound<'py, Self>,
-        step: Step,
-        chunk: Option<Chunk>,
-    ) -> PyResult<Bound<'py, Messages>> {
+    fn messages<'py>(slf: &Bound<'py, Self>, step: Step) -> PyResult<Bound<'py, Messages>> {
         let (of, has_begun, returned) = (slf.clone().unbind(), false.into(), Mutex::default());
-        Bound::new(slf.py(), Messages { of, step, has_begun, chunk, returned })
+        Bound::new(slf.py(), Messages { of, step, has_begun, returned })
     }
 }
 
@@ -125,36 +118,15 @@ impl Framing {
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, Messages>>> {
+        let is_all = slf.get().held().unread().is_empty();
         slf.get().push(data)?;
-        if std::mem::replace(&mut slf.get().held().is_busy, true) {
+        let mut held = slf.get().held();
+        if std::mem::replace(&mut held.is_busy, true) {
             return Ok(None);
         }
-        Framing::messages(slf, lines, None).map(Some)
-    }
-
-    /// Takes bytes, and gives the lines that they complete, of `LineOnlyReceiver`.
-    fn _framing_only_lines<'py>(
-        slf: &Bound<'py, Self>,
-        data: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, Messages>> {
-        slf.get().push(data)?;
-        let delimiter = slf.getattr(intern!(slf.py(), "delimiter"))?;
-        let delimiter = with_bytes(&delimiter, <[u8]>::to_vec)?;
-        if delimiter.is_empty() {
-            return Err(PyValueError::new_err("empty separator"));
-        }
-        let mut held = slf.get().held();
-        let mut rest = held.unread();
-        while let Some((_, behind)) = decode_line(rest, &delimiter) {
-            rest = behind;
-        }
-        let rest = rest.to_vec();
-        let mut lines = Held::default();
-        lines.set(std::mem::take(&mut held.bytes));
-        lines.bytes.truncate(lines.bytes.len() - rest.len());
-        held.set(rest);
+        held.lent = data.cast_exact().ok().filter(|_| is_all).map(|data| data.clone().unbind());
         drop(held);
-        Framing::messages(slf, only_lines, Some(Chunk { lines: Mutex::new(lines), delimiter }))
+        Framing::messages(slf, lines).map(Some)
     }
 
     /// Takes bytes, and gives the netstrings that they complete.
@@ -163,7 +135,7 @@ impl Framing {
         data: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, Messages>> {
         slf.get().push(data)?;
-        Framing::messages(slf, netstrings, None)
+        Framing::messages(slf, netstrings)
     }
 
     /// Takes bytes, and gives the strings with a prefix that they complete.
@@ -172,35 +144,7 @@ impl Framing {
         data: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, Messages>> {
         slf.get().push(data)?;
-        Framing::messages(slf, strings, None)
-    }
-
-    /// Sends a line and the delimiter, by `write`.
-    fn _framing_send_line<'py>(
-        slf: &Bound<'py, Self>,
-        line: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let write = intern!(slf.py(), "write");
-        match sent(slf, line, write)? {
-            None => Ok(None),
-            Some((transport, delimiter)) => {
-                transport.call_method1(write, (line.add(delimiter)?,)).map(Some)
-            }
-        }
-    }
-
-    /// Sends a line and the delimiter, by `writeSequence`.
-    fn _framing_send_only_line<'py>(
-        slf: &Bound<'py, Self>,
-        line: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let write = intern!(slf.py(), "writeSequence");
-        match sent(slf, line, write)? {
-            None => Ok(None),
-            Some((transport, delimiter)) => {
-                transport.call_method1(write, ((line, delimiter),)).map(Some)
-            }
-        }
+        Framing::messages(slf, strings)
     }
 
     #[getter]
@@ -220,45 +164,6 @@ impl Framing {
     }
 }
 
-/// Sends a line and the delimiter, where no method of Python's needs to be called for that. Else: the
-/// transport and the delimiter.
-fn sent<'py>(
-    subject: Subject<'_, 'py>,
-    line: &Bound<'py, PyAny>,
-    method: &Bound<'py, PyString>,
-) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
-    let py = subject.py();
-    let transport = subject.getattr(intern!(py, "transport"))?;
-    let delimiter = subject.getattr(intern!(py, "delimiter"))?;
-    if let (Ok(line), Ok(end)) = (line.cast::<PyBytes>(), delimiter.cast::<PyBytes>())
-        && let Some(connection) = plain(&transport, method)?
-    {
-        Connection::send(connection, &[line.as_bytes(), end.as_bytes()])?;
-        return Ok(None);
-    }
-    Ok(Some((transport, delimiter)))
-}
-
-/// A connection of ours that is written to by our own method of this name.
-fn plain<'a, 'py>(
-    transport: &'a Bound<'py, PyAny>,
-    method: &Bound<'py, PyString>,
-) -> PyResult<Option<&'a Bound<'py, Connection>>> {
-    static KINDS: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
-    let py = transport.py();
-    let (server, client) = KINDS.get_or_try_init(py, || {
-        let module = py.import("couplet_twisted.tcp")?;
-        PyResult::Ok((module.getattr("Server")?.unbind(), module.getattr("Client")?.unbind()))
-    })?;
-    let kind = transport.get_type();
-    if !kind.is(server) && !kind.is(client) {
-        return Ok(None);
-    }
-    let own = transport.getattr(intern!(py, "__dict__"))?;
-    let is_replaced = own.cast::<PyDict>()?.contains(method)?;
-    Ok(if is_replaced { None } else { transport.cast().ok() })
-}
-
 /// The messages that a call of `dataReceived` delivers: an iterator.
 ///
 /// Python calls the protocol: through the stable interface, Rust would take twice as long.
@@ -266,27 +171,9 @@ fn plain<'a, 'py>(
 pub(crate) struct Messages {
     of: Py<Framing>,
     step: Step,
-    /// Messages were delivered. Of one thread, as the protocol is.
+    /// A message was delivered. Read and written under the interpreter's lock.
     has_begun: AtomicBool,
-    /// What `LineOnlyReceiver` delivers: it splits everything first.
-    chunk: Option<Chunk>,
     returned: Mutex<Option<Py<PyAny>>>,
-}
-
-/// Complete lines.
-struct Chunk {
-    lines: Mutex<Held>,
-    delimiter: Vec<u8>,
-}
-
-impl Chunk {
-    fn next<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        let mut lines = locked(&self.lines);
-        let (line, rest) = decode_line(lines.unread(), &self.delimiter)?;
-        let (line, rest) = (PyBytes::new(py, line), rest.len());
-        lines.leave(rest);
-        Some(line)
-    }
 }
 
 #[pymethods]
@@ -298,7 +185,7 @@ impl Messages {
     fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let (py, this) = (slf.py(), slf.get());
         let of = this.of.bind(py);
-        let returned = match (this.step)(of, this)? {
+        let returned = match (this.step)(of, this.has_begun.load(Ordering::Relaxed))? {
             Found::Message(message) => {
                 this.has_begun.store(true, Ordering::Relaxed);
                 return Ok(Some(message));
@@ -356,10 +243,10 @@ fn exceeds(length: usize, limit: i64) -> bool {
     i64::try_from(length).is_ok_and(|length| length > limit)
 }
 
-/// The next line, of `LineReceiver`. Raw bytes are delivered on the way.
-fn lines<'py>(subject: Subject<'_, 'py>, messages: &Messages) -> PyResult<Found<'py>> {
+/// The next line. Raw bytes are delivered on the way.
+fn lines<'py>(subject: Subject<'_, 'py>, has_begun: bool) -> PyResult<Found<'py>> {
     let py = subject.py();
-    if messages.has_begun.load(Ordering::Relaxed) && is_closing(subject)? {
+    if has_begun && is_closing(subject)? {
         return Ok(Found::End(None));
     }
     while !is(subject, intern!(py, "paused"))? {
@@ -398,35 +285,15 @@ fn line<'py>(subject: Subject<'_, 'py>, delimiter: &[u8], limit: i64) -> Found<'
             exceeds(held.unread().len() + 1, limit.saturating_add_unsigned(delimiter.len() as u64))
         }
     };
-    if is_too_long { too_long(held.take(py)) } else { Found::End(None) }
-}
-
-/// The next line, of `LineOnlyReceiver`. Behind the last, what is held must be within the limit.
-fn only_lines<'py>(subject: Subject<'_, 'py>, messages: &Messages) -> PyResult<Found<'py>> {
-    let py = subject.py();
-    let Some(line) = messages.chunk.as_ref().and_then(|chunk| chunk.next(py)) else {
-        let limit = limit(subject)?;
-        let held = subject.get().held();
-        let is_too_long = exceeds(held.unread().len(), limit);
-        return Ok(if is_too_long {
-            too_long(PyBytes::new(py, held.unread()))
-        } else {
-            Found::End(None)
-        });
-    };
-    if is_closing(subject)? {
-        return Ok(Found::End(None));
+    if is_too_long {
+        Found::Exceeded("lineLengthExceeded", held.take(py).into_any())
+    } else {
+        Found::End(None)
     }
-    let is_too_long = exceeds(line.as_bytes().len(), limit(subject)?);
-    Ok(if is_too_long { too_long(line) } else { Found::Message(line) })
-}
-
-fn too_long(line: Bound<'_, PyBytes>) -> Found<'_> {
-    Found::Exceeded("lineLengthExceeded", line.into_any())
 }
 
 /// The next netstring.
-fn netstrings<'py>(subject: Subject<'_, 'py>, _: &Messages) -> PyResult<Found<'py>> {
+fn netstrings<'py>(subject: Subject<'_, 'py>, _: bool) -> PyResult<Found<'py>> {
     let (py, now) = (subject.py(), limit(subject)?);
     let mut held = subject.get().held();
     let limit = held.accepted.unwrap_or(now);
@@ -459,7 +326,7 @@ fn is_newline_behind_digits(error: &FramingError, unread: &[u8]) -> bool {
 }
 
 /// The next string with a prefix of its length.
-fn strings<'py>(subject: Subject<'_, 'py>, _: &Messages) -> PyResult<Found<'py>> {
+fn strings<'py>(subject: Subject<'_, 'py>, _: bool) -> PyResult<Found<'py>> {
     let py = subject.py();
     let size: usize = subject.getattr(intern!(py, "prefixLength"))?.extract()?;
     if subject.get().held().unread().len() < size || is(subject, intern!(py, "paused"))? {

@@ -1,5 +1,5 @@
 """`couplet_twisted.basic` beside `twisted.protocols.basic`: the same calls of the same protocols, for any bytes
-however they are cut, and whatever the protocols do between; and sending on the reactor's own connections."""
+however they are cut, and whatever the protocols do between; and receivers on the reactor's own connections."""
 
 import gc
 import itertools
@@ -85,20 +85,6 @@ class ScriptedLines(Scripted):
         self.note("exceeded", line)
         if line[:1] == b"s":
             return b"survived"
-        return super().lineLengthExceeded(line)
-
-
-class ScriptedOnlyLines(Scripted):
-    """A protocol of lines without a raw mode."""
-
-    def lineReceived(self, line):
-        self.note("line", line, self._buffer)
-        if line[:1] == b"d":
-            self.delimiter = line[1:] or b"\n"
-        return None if line[:1] == b"p" else self.act(line)
-
-    def lineLengthExceeded(self, line):
-        self.note("exceeded", line)
         return super().lineLengthExceeded(line)
 
 
@@ -242,11 +228,6 @@ class Same(unittest.TestCase):
         self.check("LineReceiver", ScriptedLines, {"MAX_LENGTH": limit, "delimiter": delimiter}, steps)
 
     @settings(max_examples=EXAMPLES, deadline=None)
-    @given(mixed(LINE_WORDS, [tighten, loosen]), LIMITS, DELIMITERS)
-    def test_only_lines(self, steps, limit, delimiter):
-        self.check("LineOnlyReceiver", ScriptedOnlyLines, {"MAX_LENGTH": limit, "delimiter": delimiter}, steps)
-
-    @settings(max_examples=EXAMPLES, deadline=None)
     @given(mixed(NET_WORDS, [tighten, loosen]), LIMITS.filter(bool))
     def test_netstrings(self, steps, limit):
         # No transport gives no bytes.
@@ -267,7 +248,6 @@ class Same(unittest.TestCase):
             for steps in splits(stream):
                 attributes = {"MAX_LENGTH": 5}
                 self.check("LineReceiver", ScriptedLines, attributes, [*steps, resume])
-                self.check("LineOnlyReceiver", ScriptedOnlyLines, attributes, steps)
         for stream in (b"1:m,3:abc,", b"2:mm,10:ab", b"3:abcd,1:a", b"12\n:", b"01:a,", b"1:x,1:c,0:,"):
             for steps in splits(stream):
                 self.check("NetstringReceiver", ScriptedNetstrings, {"MAX_LENGTH": 9}, steps)
@@ -298,8 +278,6 @@ class Same(unittest.TestCase):
             ("LineReceiver", {"delimiter": "\n"}, b"a\n"),
             ("LineReceiver", {"MAX_LENGTH": None}, b"a\r\n"),
             ("LineReceiver", {}, "text"),
-            ("LineOnlyReceiver", {}, b"a\r\n"),
-            ("LineOnlyReceiver", {"delimiter": b""}, b"a\r\n"),
             ("NetstringReceiver", {}, b"1:a,"),
             ("Int8StringReceiver", {}, b"\1a"),
             ("IntNStringReceiver", {"prefixLength": 3, "structFormat": "!I"}, b"\1abcd"),
@@ -316,6 +294,23 @@ class Classes(unittest.TestCase):
         for name in own.__all__:
             self.assertTrue(issubclass(getattr(own, name), getattr(model, name)), name)
             self.assertTrue(getattr(own, name).__doc__, name)
+        public = {name for name, kind in vars(model).items() if getattr(kind, "__module__", "") == model.__name__}
+        self.assertEqual({name for name in public if name[0] != "_"}, set(own.__all__))
+
+    def test_a_call_inside_of_a_call_delivers_the_rest_once(self):
+        class Inside(own.Int8StringReceiver):
+            def __init__(self):
+                self.got = []
+
+            def stringReceived(self, string):
+                self.got.append(string)
+                if string == b"i":
+                    self.dataReceived(b"\1d\1")
+
+        inside = Inside()
+        inside.dataReceived(b"\1a\1i\1b")
+        inside.dataReceived(b"e")
+        self.assertEqual(inside.got, [b"a", b"i", b"b", b"d", b"e"])
 
     def test_a_constructor_that_calls_no_other_is_enough(self):
         class Timed(own.LineReceiver, policies.TimeoutMixin):
@@ -420,8 +415,8 @@ class Said(Noting):
         super().connectionLost(reason)
 
 
-class Sending(Cases):
-    """Lines that are sent on connections of the reactor, beside the model's connections."""
+class Connected(Cases):
+    """Receivers on connections of the reactor, beside the model's connections."""
 
     @staticmethod
     async def talk(case, server, *chunks):
@@ -452,23 +447,11 @@ class Sending(Cases):
                 if not self.transport.disconnecting:
                     super().sendLine(line)
 
-        await Sending.talk(case, Server(case, "server"), b"one\r\nwrite\r\ntw", b"o\r\nend\r\nnever\r\n")
+        await Connected.talk(case, Server(case, "server"), b"one\r\nwrite\r\ntw", b"o\r\nend\r\nnever\r\n")
 
     @case
     async def test_only_lines(case):
-        await Sending.talk(case, OnlyLines(), b"one\r\ntw", b"o\r\nend\r\nnever\r\n")
-
-    @case
-    async def test_another_write_on_the_transport_is_called(case):
-        class Server(Lines):
-            def on_patch(self):
-                write = self.transport.write
-                self.transport.write = lambda data: write(data.upper())
-
-            def on_undo(self):
-                del self.transport.write
-
-        await Sending.talk(case, Server(case, "server"), b"one\r\npatch\r\ntwo\r\nundo\r\nthree\r\n")
+        await Connected.talk(case, OnlyLines(), b"one\r\ntw", b"o\r\nend\r\nnever\r\n")
 
     @case
     async def test_lines_behind_start_tls_are_secret(case):
@@ -496,32 +479,6 @@ class Sending(Cases):
         await defer.gatherResults([server.lost, client.lost])
 
     @case
-    async def test_a_producer_is_paused_by_many_lines(case):
-        class Server(Lines):
-            is_paused = False
-
-            def pauseProducing(self):
-                # The model pauses it again and again.
-                if not self.is_paused:
-                    self.is_paused = True
-                    case.say("server", "paused")
-
-            def resumeProducing(self):
-                case.say("server", "resumed")
-                self.transport.unregisterProducer()
-                self.transport.loseConnection()
-
-            def on_produce(self):
-                self.transport.registerProducer(self, True)
-                for _ in range(70):
-                    self.sendLine(b"x" * 1022)
-
-        server, client = Server(case, "server"), Noting(case, "client")
-        await case.connect(case.listen(lambda: server), client)
-        client.transport.write(b"produce\r\n")
-        await client.lost
-
-    @case
     async def test_an_error_in_the_middle_of_a_chunk_ends_the_connection(case):
         class Server(Lines):
             def sendLine(self, line):
@@ -530,7 +487,7 @@ class Sending(Cases):
             def on_fail(self):
                 raise Oops("line")
 
-        await Sending.talk(case, Server(case, "server"), b"one\r\nfail\r\nnever\r\n")
+        await Connected.talk(case, Server(case, "server"), b"one\r\nfail\r\nnever\r\n")
 
 
 if __name__ == "__main__":
