@@ -3,6 +3,7 @@ however they are cut, and whatever the protocols do between; and receivers on th
 
 import gc
 import itertools
+import sys
 import unittest
 import weakref
 
@@ -373,7 +374,11 @@ class Classes(unittest.TestCase):
         self.assertIs(raw.got, data)
 
 
-class Lines(own.LineReceiver):
+# In a program, the reactor is installed: the model runs with Twisted's receivers.
+receivers = own if "couplet_twisted.reactor" in sys.modules else model
+
+
+class Lines(receivers.LineReceiver):
     """Notes its lines, and answers them."""
 
     def __init__(self, case, party):
@@ -392,7 +397,7 @@ class Lines(own.LineReceiver):
         self.lost.callback(None)
 
 
-class OnlyLines(own.LineOnlyReceiver):
+class OnlyLines(receivers.LineOnlyReceiver):
     """Answers its lines."""
 
     def lineReceived(self, line):
@@ -416,7 +421,7 @@ class Said(Noting):
 
 
 class Connected(Cases):
-    """Receivers on connections of the reactor, beside the model's connections."""
+    """Our receivers on connections of the reactor, beside the model's on its own."""
 
     @staticmethod
     async def talk(case, server, *chunks):

@@ -119,10 +119,10 @@ def put_own_receivers():
 
     for kind in own.__all__:
         setattr(basic, kind, getattr(own, kind))
-    from twisted.mail import smtp
+    from twisted.protocols import amp
     from twisted.web import http
 
-    for user in (smtp.SMTP, http.HTTPChannel):
+    for user in (amp.BinaryBoxProtocol, http.HTTPChannel):
         if not issubclass(user, own.Framing):
             raise RuntimeError(f"{user} was imported before")
 
