@@ -5,10 +5,10 @@ use std::any::{Any, TypeId};
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::STRING_LIMIT;
 use super::error::{FramingError, StringTooLong};
 use super::framing::{FrameBuffer, Framer};
 use super::string::{Format, StringProtocol, StringTransport, most};
+use super::{Decoded, STRING_LIMIT};
 use crate::{Protocol, Reason, Transport};
 
 mod sealed {
@@ -90,7 +90,7 @@ pub fn encode_int<N: Prefix>(string: &[u8], out: &mut Vec<u8>) -> Result<(), Str
 pub fn decode_int<N: Prefix>(
     bytes: &[u8],
     limit: usize,
-) -> Result<Option<(&[u8], &[u8])>, FramingError> {
+) -> Result<Option<Decoded<'_>>, FramingError> {
     let Some(length) = N::read(bytes) else { return Ok(None) };
     if length > most(limit) {
         return Err(FramingError::StringTooLong { limit });

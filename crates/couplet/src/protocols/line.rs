@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 
+use super::Decoded;
 use super::delimiter::{self, Delimiter, Lines, Next};
 use super::error::FramingError;
 #[cfg(doc)]
@@ -35,7 +36,7 @@ pub fn encode_line(line: &[u8], delimiter: &[u8], out: &mut Vec<u8>) {
 /// assert_eq!(decode_line(b"wor", b"\r\n"), None);
 /// ```
 #[inline]
-pub fn decode_line<'a>(bytes: &'a [u8], delimiter: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+pub fn decode_line<'a>(bytes: &'a [u8], delimiter: &[u8]) -> Option<Decoded<'a>> {
     let end = delimiter::find(bytes, delimiter)?;
     Some((&bytes[..end], &bytes[end + delimiter.len()..]))
 }

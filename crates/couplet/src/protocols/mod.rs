@@ -84,6 +84,9 @@ pub use string::{StringProtocol, StringTransport};
 #[cfg(doc)]
 use crate::{Protocol, Transport};
 
+/// A message without its framing, and the bytes behind it.
+pub type Decoded<'a> = (&'a [u8], &'a [u8]);
+
 /// The default maximum string length in bytes. Twisted's `MAX_LENGTH` of strings.
 const STRING_LIMIT: usize = 99_999;
 /// The default maximum line length in bytes, without the delimiter. Twisted's `MAX_LENGTH` of

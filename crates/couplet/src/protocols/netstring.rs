@@ -3,10 +3,10 @@
 
 use std::any::{Any, TypeId};
 
-use super::STRING_LIMIT;
 use super::error::FramingError;
 use super::framing::{FrameBuffer, Framer};
 use super::string::{Format, StringProtocol, StringTransport, most};
+use super::{Decoded, STRING_LIMIT};
 use crate::{Protocol, Reason, Transport};
 
 /// Appends `string` to `out`, framed as a netstring.
@@ -36,10 +36,7 @@ pub fn encode_netstring(string: &[u8], out: &mut Vec<u8>) {
 /// assert_eq!(decode_netstring(b"10", 9), Err(FramingError::StringTooLong { limit: 9 }));
 /// ```
 #[inline]
-pub fn decode_netstring(
-    bytes: &[u8],
-    limit: usize,
-) -> Result<Option<(&[u8], &[u8])>, FramingError> {
+pub fn decode_netstring(bytes: &[u8], limit: usize) -> Result<Option<Decoded<'_>>, FramingError> {
     let Some((start, end)) = body(bytes, most(limit))? else { return Ok(None) };
     match bytes.get(end) {
         Some(b',') => Ok(Some((&bytes[start..end], &bytes[end + 1..]))),
