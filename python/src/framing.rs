@@ -166,7 +166,7 @@ impl Framing {
 
 /// The messages that a call of `dataReceived` delivers: an iterator.
 ///
-/// Python calls the protocol: through the stable interface, Rust would take twice as long.
+/// Python calls the protocol: a call from Rust, through the stable interface, costs more.
 #[pyclass(frozen, module = "couplet_twisted._couplet")]
 pub(crate) struct Messages {
     of: Py<Framing>,
