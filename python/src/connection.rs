@@ -103,7 +103,7 @@ impl Default for State {
 pub(crate) struct Connection(Mutex<State>);
 
 /// Runs this on the bytes of an object.
-fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T) -> PyResult<T> {
+pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T) -> PyResult<T> {
     if let Ok(bytes) = data.cast::<PyBytes>() {
         return Ok(f(bytes.as_bytes()));
     }
@@ -134,6 +134,11 @@ impl Connection {
     /// Whether it is to be aborted, and hears of nothing else any more.
     pub(crate) fn is_aborted(&self) -> bool {
         self.state().is_aborted
+    }
+
+    /// Whether it was asked to close.
+    pub(crate) fn is_disconnecting(&self) -> bool {
+        self.state().disconnecting
     }
 
     /// The protocol, while it takes bytes.
@@ -458,10 +463,9 @@ impl Connection {
     /// Sends several pieces in order.
     #[pyo3(name = "writeSequence")]
     fn write_sequence(slf: &Bound<'_, Self>, iovec: &Bound<'_, PyAny>) -> PyResult<()> {
-        let pieces: Vec<Bound<'_, PyAny>> = iovec.try_iter()?.collect::<PyResult<_>>()?;
         let mut data = Vec::new();
-        for piece in &pieces {
-            with_bytes(piece, |piece| data.extend_from_slice(piece))?;
+        for piece in iovec.try_iter()? {
+            with_bytes(&piece?, |piece| data.extend_from_slice(piece))?;
         }
         let put = slf.get().put(&data);
         Connection::wrote(slf, put)

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod connection;
+mod framing;
 mod logging;
 mod looping;
 mod port;
@@ -19,6 +20,8 @@ fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<looping::Loop>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<port::Port>()?;
+    module.add_class::<framing::Framing>()?;
+    module.add_class::<framing::Messages>()?;
     module.add_class::<watch::Watch>()?;
     module.add_class::<timers::DelayedCall>()
 }

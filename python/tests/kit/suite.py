@@ -1,10 +1,12 @@
 """Runs Twisted's own tests and records their outcomes: `python -m kit.suite REACTOR SELECTION RECORD [WORD...]`.
 
 SELECTION is `builder`, the tests that Twisted makes for each reactor; `uses`, the same, while it is noted what
-of Couplet's they use; or one of two with the reactor installed: `whole`, everything, of which the word `1/2`
-takes every second class, and `named`, the tests whose ids are the words. RECORD gets a line of JSON when a test
-starts and one when it ends; a test that already has a line is left out, so that a run which a test has ended can
-be continued. A test that hangs ends the process; the stacks of its threads go to RECORD.stacks.
+of Couplet's they use; or, with the reactor installed, `whole`, everything, of which the word `1/2` takes every
+second class, `named`, the tests whose ids are the words, or `receivers`, what is made of the receivers of
+`twisted.protocols.basic`; for `own-receivers`, `couplet_twisted.basic` is put in their place. RECORD gets a line
+of JSON when a test starts and one when it ends; a test that already has a line is left out, so that a run which
+a test has ended can be continued. A test that hangs ends the process; the stacks of its threads go to
+RECORD.stacks.
 """
 
 import faulthandler
@@ -104,11 +106,35 @@ def builder_tests(path):
                 yield from runner._iterateTests(loader.loadClass(kind))
 
 
-def whole(shard):
-    """Every test of Twisted, or those of every second class."""
+# The packages and modules whose protocols are receivers, or that test with some.
+RECEIVERS = """
+    conch.test.test_telnet internet.test.test_endpoints mail names positioning protocols runner spread
+    test.test_amp test.test_application test.test_finger test.test_ftp test.test_ident test.test_loopback
+    test.test_memcache test.test_postfix test.test_protocols test.test_sip test.test_ssl test.test_stateful
+    web.test.test_http web.test.test_newclient web.test.test_webclient words
+""".split()
+
+
+def put_own_receivers():
+    """Puts our receivers in the place of Twisted's, for all that is imported from now on."""
+    from couplet_twisted import basic as own
+    from twisted.protocols import basic
+
+    for kind in own.__all__:
+        setattr(basic, kind, getattr(own, kind))
+    from twisted.protocols import amp
+    from twisted.web import http
+
+    for user in (amp.BinaryBoxProtocol, http.HTTPChannel):
+        if not issubclass(user, own.Framing):
+            raise RuntimeError(f"{user} was imported before")
+
+
+def all_of(names, shard="1/1"):
+    """Every test of these, or those of every second class."""
     this, of = map(int, shard.split("/"))
     classes = {}
-    for test in runner._iterateTests(runner.TestLoader().loadByName("twisted", recurse=True)):
+    for test in runner._iterateTests(runner.TestLoader().loadByNames(names, recurse=True)):
         kind = test.id().rpartition(".")[0]
         if classes.setdefault(kind, len(classes)) % of == this - 1:
             yield test
@@ -120,12 +146,23 @@ def named(identities):
         yield from runner._iterateTests(runner.TestLoader().loadByName(identity))
 
 
+def chosen(selection, words):
+    """The tests of a selection that needs the reactor installed."""
+    if selection == "named":
+        return named(words)
+    if selection == "whole":
+        return all_of(["twisted"], *words)
+    if selection == "own-receivers":
+        put_own_receivers()
+    return all_of(["twisted." + name for name in RECEIVERS])
+
+
 def main():
     subject, selection, record, *words = sys.argv[1:]
     path = reactors.REACTORS[subject][1]
     global ENDING
     ENDING = "_%sTests" % path.rpartition(".")[2]
-    if selection != "whole":
+    if selection in ("builder", "uses"):
         if selection == "uses":
             uses.install()
         tests = builder_tests(path)
@@ -133,7 +170,7 @@ def main():
         # The tests for each reactor bear the names of Twisted's.
         ENDING = "\0"
         reactors.install(subject)
-        tests = whole(*words) if selection == "whole" else named(words)
+        tests = chosen(selection, words)
     done = set()
     if os.path.exists(record):
         done = {json.loads(line)["id"] for line in open(record)}

@@ -21,14 +21,36 @@ enum Search {
     More,
 }
 
-impl Delimiter {
-    pub(super) fn new(bytes: Cow<'static, [u8]>) -> Delimiter {
-        let search = match *bytes {
-            [] => panic!("a delimiter needs at least one byte"),
+impl Search {
+    #[inline]
+    fn of(delimiter: &[u8]) -> Search {
+        match *delimiter {
             [byte] => Search::One(byte),
             [first, last] => Search::Two(first, last),
             _ => Search::More,
-        };
+        }
+    }
+
+    #[inline]
+    fn find(self, bytes: &[u8], delimiter: &[u8]) -> Option<usize> {
+        match self {
+            Search::One(byte) => memchr(byte, bytes),
+            Search::Two(first, last) => find_two(first, last, bytes),
+            Search::More => memmem::find(bytes, delimiter),
+        }
+    }
+}
+
+/// The offset of the delimiter's first occurrence in `bytes`; `None` if it has no bytes.
+#[inline]
+pub(super) fn find(bytes: &[u8], delimiter: &[u8]) -> Option<usize> {
+    if delimiter.is_empty() { None } else { Search::of(delimiter).find(bytes, delimiter) }
+}
+
+impl Delimiter {
+    pub(super) fn new(bytes: Cow<'static, [u8]>) -> Delimiter {
+        assert!(!bytes.is_empty(), "a delimiter needs at least one byte");
+        let search = Search::of(&bytes);
         Delimiter { bytes, search }
     }
 
@@ -49,11 +71,7 @@ impl Delimiter {
     /// The offset of its first occurrence in `bytes`.
     #[inline]
     fn find(&self, bytes: &[u8]) -> Option<usize> {
-        match self.search {
-            Search::One(byte) => memchr(byte, bytes),
-            Search::Two(first, last) => find_two(first, last, bytes),
-            Search::More => memmem::find(bytes, &self.bytes),
-        }
+        self.search.find(bytes, &self.bytes)
     }
 
     /// If a delimiter straddles `held` and `more`: how many bytes of `more` belong to the first

@@ -5,10 +5,10 @@ use std::any::{Any, TypeId};
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::STRING_LIMIT;
 use super::error::{FramingError, StringTooLong};
 use super::framing::{FrameBuffer, Framer};
 use super::string::{Format, StringProtocol, StringTransport, most};
+use super::{Decoded, STRING_LIMIT};
 use crate::{Protocol, Reason, Transport};
 
 mod sealed {
@@ -72,6 +72,32 @@ pub fn encode_int<N: Prefix>(string: &[u8], out: &mut Vec<u8>) -> Result<(), Str
     Ok(())
 }
 
+/// Splits `bytes` into the first string, without its prefix, and what follows; `None` if it is
+/// incomplete.
+///
+/// # Errors
+///
+/// If its length exceeds `limit`: as soon as the prefix is complete.
+///
+/// ```
+/// use couplet::protocols::{FramingError, decode_int};
+///
+/// assert_eq!(decode_int::<u8>(b"\x05hello\x02w", 9), Ok(Some((&b"hello"[..], &b"\x02w"[..]))));
+/// assert_eq!(decode_int::<u8>(b"\x02w", 9), Ok(None));
+/// assert_eq!(decode_int::<u8>(b"\x0a", 9), Err(FramingError::StringTooLong { limit: 9 }));
+/// ```
+#[inline]
+pub fn decode_int<N: Prefix>(
+    bytes: &[u8],
+    limit: usize,
+) -> Result<Option<Decoded<'_>>, FramingError> {
+    let Some(length) = N::read(bytes) else { return Ok(None) };
+    if length > most(limit) {
+        return Err(FramingError::StringTooLong { limit });
+    }
+    Ok(bytes[N::SIZE..].split_at_checked(length))
+}
+
 /// Delivers strings prefixed with their length, a `u8`, `u16` or `u32` in network byte order.
 ///
 /// A length over the limit, by default 99 999 bytes ([`with_max_length`](Self::with_max_length)),
@@ -133,14 +159,17 @@ impl<N: Prefix, P: StringProtocol> Framer for IntReceiver<N, P> {
 
     #[inline]
     fn step(&mut self, transport: &StringTransport, bytes: &[u8]) -> Option<usize> {
-        let length = N::read(bytes)?;
-        if length > self.limit {
-            transport.fail(FramingError::StringTooLong { limit: self.limit });
-            return None;
+        match decode_int::<N>(bytes, self.limit) {
+            Ok(found) => {
+                let (string, rest) = found?;
+                self.protocol.string_received(transport, string);
+                Some(bytes.len() - rest.len())
+            }
+            Err(error) => {
+                transport.fail(error);
+                None
+            }
         }
-        let end = N::SIZE + length;
-        self.protocol.string_received(transport, bytes.get(N::SIZE..end)?);
-        Some(end)
     }
 
     #[inline]

@@ -5,7 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 
-use super::delimiter::{Delimiter, Lines, Next};
+use super::Decoded;
+use super::delimiter::{self, Delimiter, Lines, Next};
 use super::error::FramingError;
 #[cfg(doc)]
 use super::{LineOnlyReceiver, LineReceiver};
@@ -23,6 +24,21 @@ use crate::{Connection, Reason, Transport};
 pub fn encode_line(line: &[u8], delimiter: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(line);
     out.extend_from_slice(delimiter);
+}
+
+/// Splits `bytes` into the first line, without its delimiter, and what follows; `None` if no line is
+/// complete. A delimiter of no bytes ends no line.
+///
+/// ```
+/// use couplet::protocols::decode_line;
+///
+/// assert_eq!(decode_line(b"hello\r\nwor", b"\r\n"), Some((&b"hello"[..], &b"wor"[..])));
+/// assert_eq!(decode_line(b"wor", b"\r\n"), None);
+/// ```
+#[inline]
+pub fn decode_line<'a>(bytes: &'a [u8], delimiter: &[u8]) -> Option<Decoded<'a>> {
+    let end = delimiter::find(bytes, delimiter)?;
+    Some((&bytes[..end], &bytes[end + delimiter.len()..]))
 }
 
 /// A protocol that receives complete lines from a [`LineReceiver`] or a [`LineOnlyReceiver`].

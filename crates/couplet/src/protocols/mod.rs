@@ -27,7 +27,8 @@
 //!   [`abort_connection`](Transport::abort_connection) no more messages are delivered.
 //!
 //! [`Transport::connection`] finds the protocol inside its framer. [`encode_line`],
-//! [`encode_netstring`] and [`encode_int`] frame without a transport.
+//! [`encode_netstring`] and [`encode_int`] frame without a transport; [`decode_line`],
+//! [`decode_netstring`] and [`decode_int`] find one message in bytes.
 //!
 //! For a framing of your own, implement [`Framer`]; all of these are built on it.
 //!
@@ -64,11 +65,11 @@ mod string;
 
 pub use error::{FramingError, StringTooLong};
 pub use framing::{FrameBuffer, Framer};
-pub use int::{IntReceiver, Prefix, encode_int};
-pub use line::{LineProtocol, LineTransport, encode_line};
+pub use int::{IntReceiver, Prefix, decode_int, encode_int};
+pub use line::{LineProtocol, LineTransport, decode_line, encode_line};
 pub use line_only::LineOnlyReceiver;
 pub use line_receiver::LineReceiver;
-pub use netstring::{NetstringReceiver, encode_netstring};
+pub use netstring::{NetstringReceiver, decode_netstring, encode_netstring};
 pub use policies::{
     Admission, Admitted, CountedAdmission, LifetimeAdmission, LimitConnectionRate,
     LimitConnections, LimitConnectionsByPeer, LimitLifetime, PeerAdmission, Policed, Policy,
@@ -82,6 +83,9 @@ pub use string::{StringProtocol, StringTransport};
 
 #[cfg(doc)]
 use crate::{Protocol, Transport};
+
+/// A message without its framing, and the bytes behind it.
+pub type Decoded<'a> = (&'a [u8], &'a [u8]);
 
 /// The default maximum string length in bytes. Twisted's `MAX_LENGTH` of strings.
 const STRING_LIMIT: usize = 99_999;

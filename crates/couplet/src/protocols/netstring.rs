@@ -3,10 +3,10 @@
 
 use std::any::{Any, TypeId};
 
-use super::STRING_LIMIT;
 use super::error::FramingError;
 use super::framing::{FrameBuffer, Framer};
 use super::string::{Format, StringProtocol, StringTransport, most};
+use super::{Decoded, STRING_LIMIT};
 use crate::{Protocol, Reason, Transport};
 
 /// Appends `string` to `out`, framed as a netstring.
@@ -20,6 +20,29 @@ pub fn encode_netstring(string: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(Header::new(string.len()).as_ref());
     out.extend_from_slice(string);
     out.push(b',');
+}
+
+/// Splits `bytes` into the string of the first netstring and what follows; `None` if it is incomplete.
+///
+/// # Errors
+///
+/// If it is malformed, or its string exceeds `limit`: as soon as the bytes tell.
+///
+/// ```
+/// use couplet::protocols::{FramingError, decode_netstring};
+///
+/// assert_eq!(decode_netstring(b"5:hello,2:w", 9), Ok(Some((&b"hello"[..], &b"2:w"[..]))));
+/// assert_eq!(decode_netstring(b"2:w", 9), Ok(None));
+/// assert_eq!(decode_netstring(b"10", 9), Err(FramingError::StringTooLong { limit: 9 }));
+/// ```
+#[inline]
+pub fn decode_netstring(bytes: &[u8], limit: usize) -> Result<Option<Decoded<'_>>, FramingError> {
+    let Some((start, end)) = body(bytes, most(limit))? else { return Ok(None) };
+    match bytes.get(end) {
+        Some(b',') => Ok(Some((&bytes[start..end], &bytes[end + 1..]))),
+        Some(&other) => Err(FramingError::NoComma(other)),
+        None => Ok(None),
+    }
 }
 
 /// A decimal length and its colon.
@@ -138,20 +161,17 @@ impl<P: StringProtocol> Framer for NetstringReceiver<P> {
 
     #[inline]
     fn step(&mut self, transport: &StringTransport, bytes: &[u8]) -> Option<usize> {
-        let (start, end) = match body(bytes, self.limit) {
-            Ok(found) => found?,
+        match decode_netstring(bytes, self.limit) {
+            Ok(found) => {
+                let (string, rest) = found?;
+                self.protocol.string_received(transport, string);
+                Some(bytes.len() - rest.len())
+            }
             Err(error) => {
                 transport.fail(error);
-                return None;
+                None
             }
-        };
-        let comma = *bytes.get(end)?;
-        if comma != b',' {
-            transport.fail(FramingError::NoComma(comma));
-            return None;
         }
-        self.protocol.string_received(transport, &bytes[start..end]);
-        Some(end + 1)
     }
 
     #[inline]

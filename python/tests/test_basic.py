@@ -1,0 +1,499 @@
+"""`couplet_twisted.basic` beside `twisted.protocols.basic`: the same calls of the same protocols, for any bytes
+however they are cut, and whatever the protocols do between; and receivers on the reactor's own connections."""
+
+import gc
+import itertools
+import sys
+import unittest
+import weakref
+
+from hypothesis import given, settings, strategies as st
+from twisted.internet import defer, protocol
+from twisted.internet.testing import StringTransport
+from twisted.protocols import basic as model, policies
+
+from couplet_twisted import basic as own
+from kit.cases import Cases, case
+from test_streams import Noting, contexts
+
+EXAMPLES = 1500
+
+
+class Oops(Exception):
+    """An error of the user's."""
+
+
+class Scripted:
+    """
+    A protocol that notes its calls, and acts as its messages begin.
+
+    @cvar REENTERS: Whether it may give itself bytes.
+    """
+
+    REENTERS = True
+
+    def __init__(self, notes):
+        self.notes = notes
+
+    def note(self, *words):
+        self.notes.append(words)
+
+    def act(self, message):
+        """What a message asks for."""
+        word, rest = message[:1], message[1:]
+        if word == b"p":
+            self.pauseProducing()
+        elif word == b"c":
+            self.transport.loseConnection()
+        elif word == b"m":
+            self.MAX_LENGTH = 2 + len(rest)
+        elif word == b"x":
+            raise Oops(rest)
+        elif word == b"e" and self.REENTERS and not self.is_inside:
+            self.is_inside = True
+            self.note("inside", self.dataReceived(rest + b"c\r\n"))
+            self.is_inside = False
+        elif word == b"w":
+            return rest
+
+    is_inside = False
+
+
+class ScriptedLines(Scripted):
+    """A protocol of lines."""
+
+    def lineReceived(self, line):
+        self.note("line", line, self._buffer)
+        if line[:1] == b"r":
+            self.setRawMode()
+        elif line[:1] == b"d":
+            self.delimiter = line[1:] or b"\n"
+        elif line[:1] == b"k":
+            self.note("cleared", self.clearLineBuffer())
+        elif line[:1] == b"b":
+            self._buffer = line[1:]
+        elif line[:1] == b"l":
+            self.line_mode = len(line) % 2
+        return self.act(line)
+
+    def rawDataReceived(self, data):
+        self.note("raw", data)
+        if len(data) > 2:
+            self.note("back", self.setLineMode(data[2:]))
+        return self.act(data)
+
+    def lineLengthExceeded(self, line):
+        self.note("exceeded", line)
+        if line[:1] == b"s":
+            return b"survived"
+        return super().lineLengthExceeded(line)
+
+
+class ScriptedStrings(Scripted):
+    """A protocol of strings with a prefix."""
+
+    # Twisted's delivers what it has delivered, again.
+    REENTERS = False
+
+    def stringReceived(self, string):
+        self.note("string", string, self.recvd)
+        if string[:1] == b"b":
+            self.recvd = string[1:]
+        self.act(string)
+
+    def lengthLimitExceeded(self, length):
+        self.note("exceeded", length, self.recvd)
+        super().lengthLimitExceeded(length)
+
+
+class ScriptedNetstrings(Scripted):
+    """A protocol of netstrings."""
+
+    def stringReceived(self, string):
+        self.note("string", string)
+        if string[:1] != b"p":
+            self.act(string)
+
+
+class Transport(StringTransport):
+    """Notes what it is asked for."""
+
+    def __init__(self, notes):
+        super().__init__()
+        self.notes = notes
+
+    def loseConnection(self):
+        self.notes.append(("lose",))
+        super().loseConnection()
+
+    # What its protocol asks for twice is no error here.
+
+    def pauseProducing(self):
+        self.notes.append(("pause",))
+
+    def resumeProducing(self):
+        self.notes.append(("resume",))
+
+
+def played(module, kind, script, attributes, steps, ends=()):
+    """What a protocol over a module's class notes in the steps: bytes that come, or calls of it."""
+    notes = []
+    made = type("Made", (script, getattr(module, kind)), dict(attributes))(notes)
+    made.makeConnection(Transport(notes))
+    for step in steps:
+        try:
+            if isinstance(step, bytes):
+                # What is false means nothing.
+                notes.append(("returned", made.dataReceived(step) or None))
+            else:
+                notes.append(("called", step(made)))
+        except Oops as oops:
+            notes.append(("raised", str(oops)))
+        if any(note[0] in ends for note in notes):
+            break
+    if hasattr(made, "clearLineBuffer"):
+        notes.append(("left", made.clearLineBuffer()))
+    return notes
+
+
+def pieces(stream, cuts):
+    """The stream, cut there."""
+    at = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
+    return [stream[start:end] for start, end in zip(at, at[1:])]
+
+
+def splits(stream):
+    """Every way to cut a stream."""
+    for count in range(len(stream)):
+        for cuts in itertools.combinations(range(1, len(stream)), count):
+            yield pieces(stream, cuts)
+
+
+def streams(words):
+    """Bytes of such words, in pieces."""
+    joined = st.lists(st.sampled_from(words), max_size=40).map(b"".join)
+    return st.builds(pieces, joined, st.lists(st.integers(0, 200), max_size=8))
+
+
+def mixed(words, calls):
+    """Bytes of such words, and calls between."""
+    some = st.one_of(streams(words), st.sampled_from(calls).map(lambda call: [call])) if calls else streams(words)
+    return st.lists(some, max_size=5).map(lambda lists: [step for steps in lists for step in steps])
+
+
+def resume(made):
+    return made.resumeProducing()
+
+
+def stop(made):
+    made.paused = True
+
+
+def to_raw(made):
+    return made.setRawMode()
+
+
+def to_lines(made):
+    return made.setLineMode(b"and\r\n")
+
+
+def tighten(made):
+    made.MAX_LENGTH = 3
+
+
+def loosen(made):
+    made.MAX_LENGTH = 20
+
+
+LINE_WORDS = [b"\r\n", b"\r\n", b"\n", b"\r", b"a", b"bc"] + [bytes([word]) for word in b"pcmxewrdkbls"]
+LINE_CALLS = [resume, resume, stop, to_raw, to_lines, tighten, loosen]
+LIMITS = st.sampled_from([0, 1, 3, 4, 5, 20, 16384, 2**70, 5.0])
+DELIMITERS = st.sampled_from([b"\r\n", b"\n", b"\r\n\r", b"aa", b"a\ra"])
+INT_KINDS = st.sampled_from(["Int8StringReceiver", "Int16StringReceiver", "Int32StringReceiver"])
+NET_WORDS = [b"0:,", b"1:m,", b"2:mm,", b"1:x,", b"3:e1:", b"1:c,", b"4:1:a,,", b"1", b"0", b":", b",", b"2:a", b"\n", b"-"]
+
+
+class Same(unittest.TestCase):
+    """Ours and Twisted's make the same calls."""
+
+    maxDiff = None
+
+    def check(self, kind, script, attributes, steps, ends=()):
+        want = played(model, kind, script, attributes, steps, ends)
+        self.assertEqual(played(own, kind, script, attributes, steps, ends), want)
+        return want
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(mixed(LINE_WORDS, LINE_CALLS), LIMITS, DELIMITERS)
+    def test_lines(self, steps, limit, delimiter):
+        self.check("LineReceiver", ScriptedLines, {"MAX_LENGTH": limit, "delimiter": delimiter}, steps)
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(mixed(NET_WORDS, [tighten, loosen]), LIMITS.filter(bool))
+    def test_netstrings(self, steps, limit):
+        # No transport gives no bytes.
+        steps = [step for step in steps if step != b""]
+        self.check("NetstringReceiver", ScriptedNetstrings, {"MAX_LENGTH": limit}, steps)
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(st.data(), INT_KINDS, LIMITS)
+    def test_strings(self, data, kind, limit):
+        size = getattr(model, kind).prefixLength
+        words = [len(word).to_bytes(size) + word for word in (b"", b"a", b"p", b"mab", b"m", b"x", b"c", b"b", b"b\0\0\0\0")]
+        steps = data.draw(mixed(words + [b"\0", b"\3"], [resume, stop, tighten, loosen]))
+        # Then Twisted's delivers again what it has delivered.
+        self.check(kind, ScriptedStrings, {"MAX_LENGTH": limit}, steps, ends=("raised", "exceeded"))
+
+    def test_every_split(self):
+        for stream in (b"a\r\n\r\nr\r\n0123", b"mab\r\nabcdef", b"p\r\nb\r\nd|\r\n|", b"e\r\nx\r\nw\r\n"):
+            for steps in splits(stream):
+                attributes = {"MAX_LENGTH": 5}
+                self.check("LineReceiver", ScriptedLines, attributes, [*steps, resume])
+        for stream in (b"1:m,3:abc,", b"2:mm,10:ab", b"3:abcd,1:a", b"12\n:", b"01:a,", b"1:x,1:c,0:,"):
+            for steps in splits(stream):
+                self.check("NetstringReceiver", ScriptedNetstrings, {"MAX_LENGTH": 9}, steps)
+        for stream in (b"\0\1a\0\2bc\0\7", b"\0\1p\0\0\0\1c\0\1d", b"\0\3b\0\0\0\1a\0\0"):
+            for steps in splits(stream):
+                ends = ("exceeded",)
+                self.check("Int16StringReceiver", ScriptedStrings, {"MAX_LENGTH": 6}, [*steps, resume], ends)
+
+    def test_other_formats_of_a_prefix(self):
+        for form, size in (("<H", 2), ("!Q", 8), ("<h", 2), ("=I", 4), (">L", 4), ("B", 1)):
+            stream = b"\1\0\0\0\0\0\0\0\2" * 4
+            attributes = {"structFormat": form, "prefixLength": size, "MAX_LENGTH": 500}
+            for steps in (pieces(stream, range(0, 36, step)) for step in (1, 3, 7, 36)):
+                notes = self.check("IntNStringReceiver", ScriptedStrings, attributes, steps, ends=("exceeded",))
+                self.assertTrue({"string", "exceeded"} & {note[0] for note in notes}, form)
+
+    def test_what_a_program_gets_wrong_is_the_same_error(self):
+        def error(module, kind, attributes, data):
+            made = type("Made", (getattr(module, kind),), attributes)()
+            made.makeConnection(StringTransport())
+            with self.assertRaises(Exception) as caught:
+                made.dataReceived(data)
+            return type(caught.exception)
+
+        for case_ in (
+            ("LineReceiver", {}, b"a\r\n"),
+            ("LineReceiver", {"line_mode": 0}, b"a"),
+            ("LineReceiver", {"delimiter": "\n"}, b"a\n"),
+            ("LineReceiver", {"MAX_LENGTH": None}, b"a\r\n"),
+            ("LineReceiver", {}, "text"),
+            ("NetstringReceiver", {}, b"1:a,"),
+            ("Int8StringReceiver", {}, b"\1a"),
+            ("IntNStringReceiver", {"prefixLength": 3, "structFormat": "!I"}, b"\1abcd"),
+            ("IntNStringReceiver", {}, b"\1abcd"),
+        ):
+            with self.subTest(case_):
+                self.assertIs(error(own, *case_), error(model, *case_))
+
+
+class Classes(unittest.TestCase):
+    """What programs do with the classes besides."""
+
+    def test_they_are_those_of_twisted(self):
+        for name in own.__all__:
+            self.assertTrue(issubclass(getattr(own, name), getattr(model, name)), name)
+            self.assertTrue(getattr(own, name).__doc__, name)
+        public = {name for name, kind in vars(model).items() if getattr(kind, "__module__", "") == model.__name__}
+        self.assertEqual({name for name in public if name[0] != "_"}, set(own.__all__))
+
+    def test_a_call_inside_of_a_call_delivers_the_rest_once(self):
+        class Inside(own.Int8StringReceiver):
+            def __init__(self):
+                self.got = []
+
+            def stringReceived(self, string):
+                self.got.append(string)
+                if string == b"i":
+                    self.dataReceived(b"\1d\1")
+
+        inside = Inside()
+        inside.dataReceived(b"\1a\1i\1b")
+        inside.dataReceived(b"e")
+        self.assertEqual(inside.got, [b"a", b"i", b"b", b"d", b"e"])
+
+    def test_a_constructor_that_calls_no_other_is_enough(self):
+        class Timed(own.LineReceiver, policies.TimeoutMixin):
+            def __init__(self, one, *, two):
+                self.got = [one, two]
+
+            def lineReceived(self, line):
+                self.resetTimeout()
+                self.got.append(line)
+
+        timed = Timed(1, two=2)
+        timed.dataReceived(b"a\r\nb\r\nc")
+        self.assertEqual(timed.got, [1, 2, b"a", b"b"])
+
+    def test_inside_of_a_wrapper(self):
+        class Echo(own.LineReceiver):
+            def lineReceived(self, line):
+                self.sendLine(line)
+
+        factory = policies.WrappingFactory(protocol.Factory.forProtocol(Echo))
+        wrapper, transport = factory.buildProtocol(None), StringTransport()
+        wrapper.makeConnection(transport)
+        wrapper.dataReceived(b"a\r\nb\r\n")
+        self.assertEqual(transport.value(), b"a\r\nb\r\n")
+
+    def test_a_protocol_of_several_receivers(self):
+        class Both(own.LineReceiver, own.Int8StringReceiver):
+            def lineReceived(self, line):
+                self.got = line
+
+        both = Both()
+        both.dataReceived(b"a\r\n")
+        self.assertEqual(both.got, b"a")
+
+    def test_a_protocol_in_a_cycle_is_collected(self):
+        class Keeps(own.LineReceiver):
+            def lineReceived(self, line):
+                try:
+                    raise Oops
+                except Oops as oops:
+                    # Its frames have the iterator.
+                    self.kept = oops
+
+        keeps = Keeps()
+        keeps.dataReceived(b"a\r\nbc")
+        gone = weakref.ref(keeps)
+        del keeps
+        gc.collect()
+        self.assertIsNone(gone())
+
+    def test_raw_bytes_that_come_alone_are_not_copied(self):
+        class Raw(own.LineReceiver):
+            line_mode = 0
+
+            def rawDataReceived(self, data):
+                self.got = data
+
+        raw, data = Raw(), b"raw bytes"
+        raw.dataReceived(data)
+        self.assertIs(raw.got, data)
+
+
+# In a program, the reactor is installed: the model runs with Twisted's receivers.
+receivers = own if "couplet_twisted.reactor" in sys.modules else model
+
+
+class Lines(receivers.LineReceiver):
+    """Notes its lines, and answers them."""
+
+    def __init__(self, case, party):
+        self.case, self.party = case, party
+        self.lost = defer.Deferred()
+
+    def lineReceived(self, line):
+        self.case.say(self.party, "line", line)
+        answer = getattr(self, "on_" + line.decode(), None)
+        if answer:
+            answer()
+        self.sendLine(b"to " + line)
+
+    def connectionLost(self, reason):
+        self.case.say(self.party, "lost", reason.type.__name__)
+        self.lost.callback(None)
+
+
+class OnlyLines(receivers.LineOnlyReceiver):
+    """Answers its lines."""
+
+    def lineReceived(self, line):
+        self.sendLine(b"to " + line)
+        if line == b"end":
+            self.transport.loseConnection()
+
+
+class Said(Noting):
+    """Notes all the bytes that it was sent."""
+
+    data = b""
+
+    def dataReceived(self, data):
+        super().dataReceived(data)
+        self.data += data
+
+    def connectionLost(self, reason):
+        self.say("got", self.data)
+        super().connectionLost(reason)
+
+
+class Connected(Cases):
+    """Our receivers on connections of the reactor, beside the model's on its own."""
+
+    @staticmethod
+    async def talk(case, server, *chunks):
+        client = Said(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        for chunk in chunks:
+            client.transport.write(chunk)
+            await case.sleep(0.05)
+        client.transport.loseConnection()
+        await client.lost
+
+    @case
+    async def test_lines_and_other_writes_keep_their_order(case):
+        class Server(Lines):
+            def connectionMade(self):
+                self.sendLine(b"hello")
+
+            def on_write(self):
+                self.transport.write(b"between\r\n")
+                self.sendLine(b"")
+                self.transport.writeSequence([b"a", b"b\r\n"])
+
+            def on_end(self):
+                self.transport.loseConnection()
+
+            def sendLine(self, line):
+                # What is written behind that, only the model sends.
+                if not self.transport.disconnecting:
+                    super().sendLine(line)
+
+        await Connected.talk(case, Server(case, "server"), b"one\r\nwrite\r\ntw", b"o\r\nend\r\nnever\r\n")
+
+    @case
+    async def test_only_lines(case):
+        await Connected.talk(case, OnlyLines(), b"one\r\ntw", b"o\r\nend\r\nnever\r\n")
+
+    @case
+    async def test_lines_behind_start_tls_are_secret(case):
+        server_options, client_options = contexts()
+
+        class Server(Lines):
+            def on_secure(self):
+                self.sendLine(b"go ahead")
+                self.transport.startTLS(server_options)
+
+        class Client(Lines):
+            def connectionMade(self):
+                self.transport.write(b"one\r\nsecure\r\n")
+
+            def lineReceived(self, line):
+                self.case.say(self.party, "line", line)
+                if line == b"go ahead":
+                    self.transport.startTLS(client_options)
+                    self.sendLine(b"two")
+                elif line == b"to two":
+                    self.transport.loseConnection()
+
+        server, client = Server(case, "server"), Client(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        await defer.gatherResults([server.lost, client.lost])
+
+    @case
+    async def test_an_error_in_the_middle_of_a_chunk_ends_the_connection(case):
+        class Server(Lines):
+            def sendLine(self, line):
+                """The model drops what was written in the turn."""
+
+            def on_fail(self):
+                raise Oops("line")
+
+        await Connected.talk(case, Server(case, "server"), b"one\r\nfail\r\nnever\r\n")
+
+
+if __name__ == "__main__":
+    unittest.main()
