@@ -135,12 +135,17 @@ impl Core {
 mod tests {
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "any time will do")]
+    fn any_time() -> Instant {
+        Instant::now()
+    }
+
     const MICRO: Duration = Duration::from_micros(1);
 
     /// How many leave together once answers have taken this long for a while, ten a turn.
     fn together(policy: Answers, took: Duration) -> usize {
         let mut batching = Batching::new(policy);
-        let mut now = Instant::now();
+        let mut now = any_time();
         let mut most = 0;
         for _ in 0..40 * PROBE {
             let turn = now;
@@ -169,7 +174,7 @@ mod tests {
     #[test]
     fn what_was_slow_and_is_short_now_is_noticed() {
         let mut batching = Batching::new(Answers::Measured);
-        let mut now = Instant::now();
+        let mut now = any_time();
         let mut held = Vec::new();
         for took in [MICRO, 20 * MICRO, 10_000 * MICRO, 20 * MICRO, MICRO] {
             for _ in 0..40 * PROBE {
@@ -190,7 +195,7 @@ mod tests {
     #[test]
     fn the_time_between_two_turns_is_nobodys() {
         let mut batching = Batching::new(Answers::Measured);
-        let mut now = Instant::now();
+        let mut now = any_time();
         for _ in 0..40 * PROBE {
             batching.turned();
             now += Duration::from_secs(1);

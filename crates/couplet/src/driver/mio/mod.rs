@@ -66,7 +66,8 @@ const WATCH: u64 = 1 << 31;
 /// The token of a watch: its id's bits, around [`WATCH`].
 fn token_of(WatchId(id): WatchId) -> Token {
     let id = id as u64;
-    Token((id / WATCH * 2 * WATCH | WATCH | id % WATCH) as usize)
+    let (high, low) = (id / WATCH * 2 * WATCH, id % WATCH);
+    Token((high | WATCH | low) as usize)
 }
 
 /// The watch that has this token, if any has.
