@@ -481,8 +481,14 @@ impl Connection {
             return;
         }
         drop(state);
-        slf.get().let_go_of_producer();
-        slf.get().on_transport(Transport::lose_connection);
+        let Some(transport) = slf.get().transport() else { return };
+        // It takes no more bytes; those that the program writes until the next turn are still sent.
+        transport.pause_producing();
+        let this = slf.clone().unbind();
+        transport.reactor().clone().call_soon(move || {
+            this.get().let_go_of_producer();
+            transport.lose_connection();
+        });
     }
 
     /// Closes our direction once everything written is sent.

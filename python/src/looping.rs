@@ -17,6 +17,9 @@ use crate::port::Port;
 use crate::timers::{DelayedCall, Timers};
 use crate::watch::Watch;
 
+/// Most bytes of one `dataReceived`, as in Twisted: larger objects cost Python fresh memory each.
+const CHUNK: usize = 64 * 1024;
+
 /// What the parts of a loop share, in its thread.
 pub(crate) struct Shared {
     pub(crate) reactor: Reactor,
@@ -130,7 +133,7 @@ impl Loop {
     /// A loop, which gives `log` what user code raises.
     #[new]
     fn new(log: Py<PyAny>) -> PyResult<Loop> {
-        let options = LoopOptions::default().signals(false).timers_in_turn(true);
+        let options = LoopOptions::default().timers_in_turn(true).read_buffer(CHUNK);
         let mut couplet = couplet::Loop::with_options(options)?;
         let reactor = couplet.reactor();
         let remote = reactor.remote();

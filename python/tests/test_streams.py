@@ -108,6 +108,25 @@ class Tcp(Cases):
         await defer.gatherResults([client.lost, server.lost])
 
     @case
+    async def test_what_is_written_after_lose_connection_in_the_same_callback_arrives(case):
+        class Closing(Noting):
+            def dataReceived(self, data):
+                super().dataReceived(data)
+                self.transport.write(b"before")
+                self.transport.loseConnection()
+                self.transport.write(b"after")
+                case.reactor.callLater(0, self.say, "called")
+
+            def connectionLost(self, reason):
+                self.say("lost")
+                super().connectionLost(reason)
+
+        server, client = Closing(case, "server"), Noting(case, "client")
+        await case.connect(case.listen(lambda: server), client)
+        client.transport.write(b"x")
+        await defer.gatherResults([client.lost, server.lost])
+
+    @case
     async def test_half_close_lets_the_other_side_answer(case):
         server, client = Half(case, "server"), Half(case, "client")
         server.answer = b"z" * MIB

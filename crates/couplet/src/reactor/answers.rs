@@ -22,7 +22,7 @@ pub enum Answers {
     Together,
     /// As the loop's measurements of the time that answers take say: each at once where that is short,
     /// for a client that is awake needs no waking, and where it is long; else together, as many as are
-    /// made in 200 µs.
+    /// made in 500 µs.
     #[default]
     Measured,
 }
@@ -30,13 +30,14 @@ pub enum Answers {
 /// Most answers that leave together.
 const MOST: usize = 32;
 /// How long an answer may be held back, by the mean of those before.
-const HELD: Duration = Duration::from_micros(200);
-/// Answers that take less leave at once.
+const HELD: Duration = Duration::from_micros(500);
+/// Answers that take less leave at once, and those that take more.
 const SHORT: Duration = Duration::from_micros(2);
+const LONG: Duration = Duration::from_micros(100);
 /// One answer of so many is timed, where they leave together.
 const SAMPLE: u32 = 16;
 /// In one turn of so many the answers are timed, where they leave at once.
-const PROBE: u32 = 64;
+const PROBE: u32 = 32;
 
 /// How many answers leave together.
 pub(super) struct Batching {
@@ -57,7 +58,7 @@ impl Batching {
         Batching {
             policy,
             holds,
-            until_probe: PROBE,
+            until_probe: 1,
             from: None,
             until_sample: 0,
             mean: Duration::ZERO,
@@ -98,7 +99,7 @@ impl Batching {
                 let took = clock().saturating_duration_since(from);
                 self.mean = (3 * self.mean + took) / 4;
                 self.until_sample = SAMPLE;
-                self.holds = SHORT <= self.mean && self.mean <= HELD / 2;
+                self.holds = SHORT <= self.mean && self.mean <= LONG;
             }
             _ if self.until_sample == 0 => self.from = Some((turn, clock())),
             _ => self.until_sample -= 1,
@@ -165,8 +166,8 @@ mod tests {
         assert_eq!(together(Answers::Measured, Duration::ZERO), 0);
         assert_eq!(together(Answers::Measured, MICRO), 0);
         assert_eq!(together(Answers::Measured, 5 * MICRO), 32);
-        assert_eq!(together(Answers::Measured, 10 * MICRO), 20);
-        assert_eq!(together(Answers::Measured, 50 * MICRO), 4);
+        assert_eq!(together(Answers::Measured, 20 * MICRO), 25);
+        assert_eq!(together(Answers::Measured, 50 * MICRO), 10);
         assert_eq!(together(Answers::Measured, 5000 * MICRO), 0);
         assert_eq!(together(Answers::AtOnce, 10 * MICRO), 0);
     }
@@ -187,7 +188,7 @@ mod tests {
                 }
                 batching.turned();
             }
-            held.push((HELD / 2 >= batching.mean) && batching.mean >= SHORT);
+            held.push((SHORT..=LONG).contains(&batching.mean));
         }
         assert_eq!(held, [false, true, false, true, false]);
     }
