@@ -112,9 +112,23 @@ pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> T)
     Ok(f(&buffer.to_vec(data.py())?))
 }
 
+fn elsewhere() -> PyErr {
+    PyRuntimeError::new_err(
+        "a transport is used in another thread than its reactor's: use reactor.callFromThread",
+    )
+}
+
 impl Connection {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses a call in another thread than the loop's, in which it would do nothing.
+    fn check_thread(&self) -> PyResult<()> {
+        match self.state().transport.as_ref().map(Tethered::get) {
+            Some(None) => Err(elsewhere()),
+            _ => Ok(()),
+        }
     }
 
     /// Runs this on the transport, while the loop has it.
@@ -318,16 +332,16 @@ impl Connection {
     }
 
     /// Writes.
-    fn put(&self, data: &[u8]) -> Put {
+    fn put(&self, data: &[u8]) -> PyResult<Put> {
         let mut state = self.state();
         let is_deaf = !state.connected || state.is_write_lost || state.is_aborted;
         if is_deaf || data.is_empty() {
-            return Put::default();
+            return Ok(Put::default());
         }
         let has_producer = state.producer.is_some() && state.is_streaming;
         let is_full = match &state.transport {
             Some(transport) => {
-                let Some(transport) = transport.get() else { return Put::default() };
+                let transport = transport.get().ok_or_else(elsewhere)?;
                 transport.write(data);
                 has_producer && transport.buffered() > state.buffer_size
             }
@@ -337,7 +351,7 @@ impl Connection {
                 has_producer && state.early.len() > state.buffer_size
             }
         };
-        Put { is_full, is_paused: state.is_paused }
+        Ok(Put { is_full, is_paused: state.is_paused })
     }
 }
 
@@ -456,7 +470,7 @@ impl Connection {
 
     /// Sends bytes after everything written before.
     fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let put = with_bytes(data, |data| slf.get().put(data))?;
+        let put = with_bytes(data, |data| slf.get().put(data))??;
         Connection::wrote(slf, put)
     }
 
@@ -467,21 +481,22 @@ impl Connection {
         for piece in iovec.try_iter()? {
             with_bytes(&piece?, |piece| data.extend_from_slice(piece))?;
         }
-        let put = slf.get().put(&data);
+        let put = slf.get().put(&data)?;
         Connection::wrote(slf, put)
     }
 
     /// Closes once everything written is sent.
     #[pyo3(name = "loseConnection", signature = (_connDone=None))]
     #[expect(non_snake_case, reason = "Twisted's name")]
-    fn lose_connection(slf: &Bound<'_, Self>, _connDone: Option<Bound<'_, PyAny>>) {
+    fn lose_connection(slf: &Bound<'_, Self>, _connDone: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        slf.get().check_thread()?;
         Connection::hear(slf);
         let mut state = slf.get().state();
         if !state.connected || std::mem::replace(&mut state.disconnecting, true) {
-            return;
+            return Ok(());
         }
         drop(state);
-        let Some(transport) = slf.get().transport() else { return };
+        let Some(transport) = slf.get().transport() else { return Ok(()) };
         // It takes no more bytes; those that the program writes until the next turn are still sent.
         transport.pause_producing();
         let this = slf.clone().unbind();
@@ -489,35 +504,40 @@ impl Connection {
             this.get().let_go_of_producer();
             transport.lose_connection();
         });
+        Ok(())
     }
 
     /// Closes our direction once everything written is sent.
     #[pyo3(name = "loseWriteConnection")]
-    fn lose_write_connection(&self) {
+    fn lose_write_connection(&self) -> PyResult<()> {
+        self.check_thread()?;
         self.state().is_write_lost = true;
         self.let_go_of_producer();
         self.on_transport(Transport::lose_write_connection);
+        Ok(())
     }
 
     /// Closes at once, with a reset.
     #[pyo3(name = "abortConnection")]
-    fn abort_connection(slf: &Bound<'_, Self>) {
+    fn abort_connection(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().check_thread()?;
         Connection::hear(slf);
         let mut state = slf.get().state();
         if state.disconnected || std::mem::replace(&mut state.is_aborted, true) {
-            return;
+            return Ok(());
         }
         state.disconnecting = true;
         drop(state);
-        if let Some(transport) = slf.get().transport() {
-            if slf.get().state().attached_at != Some(transport.reactor().now()) {
-                return transport.abort_connection();
-            }
-            // In the next turn: the peer may be this process, and hears of the connection first.
-            transport.pause_producing();
-            let aborting = transport.clone();
-            transport.reactor().call_soon(move || aborting.abort_connection());
+        let Some(transport) = slf.get().transport() else { return Ok(()) };
+        if slf.get().state().attached_at != Some(transport.reactor().now()) {
+            transport.abort_connection();
+            return Ok(());
         }
+        // In the next turn: the peer may be this process, and hears of the connection first.
+        transport.pause_producing();
+        let aborting = transport.clone();
+        transport.reactor().call_soon(move || aborting.abort_connection());
+        Ok(())
     }
 
     /// What was written leaves by itself.
@@ -561,8 +581,8 @@ impl Connection {
     }
 
     #[pyo3(name = "stopProducing")]
-    fn stop_producing(slf: &Bound<'_, Self>) {
-        Connection::lose_connection(slf, None);
+    fn stop_producing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Connection::lose_connection(slf, None)
     }
 
     /// Registers a producer: a streaming one is paused while much is buffered, another one is asked for
