@@ -7,7 +7,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use couplet_os::tethered::Tethered;
 use pyo3::exceptions::{PyAssertionError, PyRuntimeError};
-use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -68,8 +67,9 @@ struct State {
     cancelled: bool,
 }
 
-/// A call that is made at its time, unless it is cancelled.
-#[pyclass(frozen, weakref, dict, module = "couplet_twisted._couplet")]
+/// A call that is made at its time, unless it is cancelled. Python's collector need not know it: until then
+/// the loop holds it, and then it holds nothing.
+#[pyclass(frozen, weakref, module = "couplet_twisted._couplet")]
 pub(crate) struct DelayedCall(Mutex<State>);
 
 /// The time since 1970, as `time.time` gives it.
@@ -278,20 +278,5 @@ impl DelayedCall {
             u8::from(called),
             u8::from(cancelled),
         )
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Ok(state) = self.0.try_lock() else { return Ok(()) };
-        if let Some(What { function, args, kw }) = &state.what {
-            visit.call(function)?;
-            visit.call(args)?;
-            visit.call(kw)?;
-        }
-        Ok(())
-    }
-
-    fn __clear__(&self) {
-        let what = self.state().what.take();
-        drop(what);
     }
 }

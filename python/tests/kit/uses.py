@@ -19,17 +19,17 @@ def install():
     """From now on, `used` has what was used."""
     from twisted.internet._signals import _FDWaker, _SocketWaker
 
-    from couplet_twisted import reactor, tcp
+    from couplet_twisted import reactor, tcp, unix
 
     def stream(*_):
         used.add("stream")
 
     def watch(selectable, *_):
         # Each reactor has wakers; clients are watched until they are connected.
-        if not isinstance(selectable, (_FDWaker, _SocketWaker, tcp.Client)):
+        if not isinstance(selectable, (_FDWaker, _SocketWaker, tcp.Dialling)):
             used.add("watch")
 
-    _noting(tcp.Server, "__init__", stream)
-    _noting(tcp.Client, "__init__", stream)
-    _noting(tcp.Port, "__init__", stream)
+    # A server over a UNIX socket is one over TCP as well.
+    for kind in (tcp.Server, tcp.Client, tcp.Port, unix.Client, unix.Port):
+        _noting(kind, "__init__", stream)
     _noting(reactor.CoupletReactor, "_add", watch)

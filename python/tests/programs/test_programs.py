@@ -206,6 +206,9 @@ class Programs(Cases):
                 ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
                 self.assertEqual(ended.returncode, 0, ended.stderr)
                 self.assertIn(f"Using reactor: {path}", ended.stderr)
+                if name == "couplet":
+                    # As with the reactor that Scrapy would take itself.
+                    self.assertIn("Using asyncio event loop: couplet_twisted.eventloop.EventLoop", ended.stderr)
                 pages = json.loads(pathlib.Path(folder, "out.json").read_text())
                 titles = {page["title"] for page in pages}
                 self.assertEqual(titles, {f"page {number}" for number in range(100)}, ended.stderr)
