@@ -77,6 +77,7 @@ fn its_certificate_is_required_and_known_and_a_missing_one_is_told_on_both_sides
             scene.ended(&mut client);
             let alert = "alert certificate required";
             assert!(client.said().contains(alert), "{version}: {}", client.said());
+            scene.until_not_opened(1);
         });
         assert_eq!(ends.count(), 1, "there is no protocol for it");
         let [line] = &log[..] else { panic!("{log:?}") };

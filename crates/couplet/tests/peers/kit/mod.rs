@@ -130,6 +130,12 @@ impl Scene {
         accepted(&self.l)
     }
 
+    /// Until the layers of so many accepted connections have failed to open.
+    pub(crate) fn until_not_opened(&mut self, count: u64) {
+        let not_opened = |l: &Loop| l.snapshot().ports.iter().map(|port| port.not_opened).sum();
+        self.wait(|l| l.snapshot().to_string(), |l| count <= not_opened(l));
+    }
+
     /// Until every connection has ended.
     pub(crate) fn until_idle(&mut self) {
         self.wait(|l| l.snapshot().to_string(), |l| l.snapshot().connections.is_empty());
