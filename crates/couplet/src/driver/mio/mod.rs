@@ -64,6 +64,7 @@ const SIGNALS: Token = Token(usize::MAX - 1);
 const WATCH: u64 = 1 << 31;
 
 /// The token of a watch: its id's bits, around [`WATCH`].
+#[cfg(unix)]
 fn token_of(WatchId(id): WatchId) -> Token {
     let id = id as u64;
     let (high, low) = (id / WATCH * 2 * WATCH, id % WATCH);
@@ -546,7 +547,7 @@ impl Commands for Mio {
     }
 }
 
-#[cfg(all(test, target_pointer_width = "64"))]
+#[cfg(all(test, unix, target_pointer_width = "64"))]
 mod tests {
     use super::*;
 
