@@ -308,3 +308,19 @@ macro_rules! forward_callbacks {
         }
     };
 }
+
+/// The callbacks in which a framer delivers messages, in an `impl Protocol`.
+macro_rules! frame_callbacks {
+    () => {
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            let transport = self.transport(transport);
+            self.frame(&transport, data);
+        }
+
+        fn reading_resumed(&mut self, transport: &Transport) {
+            let transport = self.transport(transport);
+            self.protocol.reading_resumed(&transport);
+            self.frame_held(&transport);
+        }
+    };
+}

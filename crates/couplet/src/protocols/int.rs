@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use super::error::{FramingError, StringTooLong};
 use super::framing::{FrameBuffer, Framer};
-use super::string::{Format, StringProtocol, StringTransport, most};
+use super::string::{Format, StringProtocol, StringTransport, deliver, most};
 use super::{Decoded, STRING_LIMIT};
 use crate::{Protocol, Reason, Transport};
 
@@ -159,17 +159,7 @@ impl<N: Prefix, P: StringProtocol> Framer for IntReceiver<N, P> {
 
     #[inline]
     fn step(&mut self, transport: &StringTransport, bytes: &[u8]) -> Option<usize> {
-        match decode_int::<N>(bytes, self.limit) {
-            Ok(found) => {
-                let (string, rest) = found?;
-                self.protocol.string_received(transport, string);
-                Some(bytes.len() - rest.len())
-            }
-            Err(error) => {
-                transport.fail(error);
-                None
-            }
-        }
+        deliver(&mut self.protocol, transport, bytes, decode_int::<N>(bytes, self.limit))
     }
 
     #[inline]
@@ -189,16 +179,7 @@ impl<N: Prefix, P: StringProtocol> Framer for IntReceiver<N, P> {
 
 impl<N: Prefix, P: StringProtocol> Protocol for IntReceiver<N, P> {
     forward_callbacks!();
-
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        self.frame(&self.transport(transport), data);
-    }
-
-    fn reading_resumed(&mut self, transport: &Transport) {
-        let transport = self.transport(transport);
-        self.protocol.reading_resumed(&transport);
-        self.frame_held(&transport);
-    }
+    frame_callbacks!();
 }
 
 impl<N: Prefix, P: fmt::Debug> fmt::Debug for IntReceiver<N, P> {

@@ -98,15 +98,5 @@ impl<P: LineProtocol> Framer for LineOnlyReceiver<P> {
 
 impl<P: LineProtocol> Protocol for LineOnlyReceiver<P> {
     forward_callbacks!();
-
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        let transport = self.transport(transport);
-        self.frame(&transport, data);
-    }
-
-    fn reading_resumed(&mut self, transport: &Transport) {
-        let transport = self.transport(transport);
-        self.protocol.reading_resumed(&transport);
-        self.frame_held(&transport);
-    }
+    frame_callbacks!();
 }

@@ -5,7 +5,7 @@ use std::any::{Any, TypeId};
 
 use super::error::FramingError;
 use super::framing::{FrameBuffer, Framer};
-use super::string::{Format, StringProtocol, StringTransport, most};
+use super::string::{Format, StringProtocol, StringTransport, deliver, most};
 use super::{Decoded, STRING_LIMIT};
 use crate::{Protocol, Reason, Transport};
 
@@ -161,17 +161,7 @@ impl<P: StringProtocol> Framer for NetstringReceiver<P> {
 
     #[inline]
     fn step(&mut self, transport: &StringTransport, bytes: &[u8]) -> Option<usize> {
-        match decode_netstring(bytes, self.limit) {
-            Ok(found) => {
-                let (string, rest) = found?;
-                self.protocol.string_received(transport, string);
-                Some(bytes.len() - rest.len())
-            }
-            Err(error) => {
-                transport.fail(error);
-                None
-            }
-        }
+        deliver(&mut self.protocol, transport, bytes, decode_netstring(bytes, self.limit))
     }
 
     #[inline]
@@ -193,14 +183,5 @@ impl<P: StringProtocol> Framer for NetstringReceiver<P> {
 
 impl<P: StringProtocol> Protocol for NetstringReceiver<P> {
     forward_callbacks!();
-
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        self.frame(&self.transport(transport), data);
-    }
-
-    fn reading_resumed(&mut self, transport: &Transport) {
-        let transport = self.transport(transport);
-        self.protocol.reading_resumed(&transport);
-        self.frame_held(&transport);
-    }
+    frame_callbacks!();
 }

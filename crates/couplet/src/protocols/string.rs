@@ -4,7 +4,8 @@
 use std::any::{Any, TypeId};
 use std::ops::Deref;
 
-use super::error::StringTooLong;
+use super::Decoded;
+use super::error::{FramingError, StringTooLong};
 use super::int::{Prefix, put_length};
 use super::netstring::Header;
 use crate::{Connection, Reason, Transport};
@@ -12,6 +13,27 @@ use crate::{Connection, Reason, Transport};
 /// Caps a limit so that adding a header's length can't overflow. No buffer can be larger.
 pub(super) fn most(bytes: usize) -> usize {
     bytes.min(isize::MAX.unsigned_abs())
+}
+
+/// A [`step`](super::Framer::step): delivers what was decoded of `bytes`, or fails the transport.
+#[inline]
+pub(super) fn deliver(
+    protocol: &mut impl StringProtocol,
+    transport: &StringTransport,
+    bytes: &[u8],
+    decoded: Result<Option<Decoded<'_>>, FramingError>,
+) -> Option<usize> {
+    match decoded {
+        Ok(found) => {
+            let (string, rest) = found?;
+            protocol.string_received(transport, string);
+            Some(bytes.len() - rest.len())
+        }
+        Err(error) => {
+            transport.fail(error);
+            None
+        }
+    }
 }
 
 /// A protocol that receives complete strings from a
