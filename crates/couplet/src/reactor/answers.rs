@@ -117,7 +117,7 @@ impl Core {
     #[inline(never)]
     pub(super) fn answer(&mut self, io: &mut dyn Commands, key: Key) {
         let Some(entry) = self.table.connection(key) else { return };
-        if !entry.to_write && !entry.life.cell().has_output() && !entry.life.has_layered_output() {
+        if !entry.to_write && !entry.life.has_layered_output() {
             return;
         }
         let now = self.reactor.records.time.get();

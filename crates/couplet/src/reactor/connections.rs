@@ -224,10 +224,8 @@ impl Core {
         }
         if follows.has(Follows::CHECK_FIN) && io.peer_has_ended(key) {
             entry.life.peer_was_first();
-            if entry.life.cell().awaits_peer_end() {
-                for resolver in entry.life.cell().take_waiting_for_peer() {
-                    self.reactor.enqueue(Call::Run(Box::new(move || resolver.callback(()))));
-                }
+            for resolver in entry.life.cell().take_waiting_for_peer() {
+                self.reactor.enqueue(Call::Run(Box::new(move || resolver.callback(()))));
             }
         }
         if follows.has(Follows::MEASURE) {

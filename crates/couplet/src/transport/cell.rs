@@ -148,8 +148,6 @@ pub(crate) struct ConnectionCell {
     reset_unless_closed: Cell<bool>,
     /// A close does not wait for the peer's FIN.
     pub(super) closes_at_once: Cell<bool>,
-    /// A `peer_ended` waits.
-    awaits_peer_end: Cell<bool>,
     /// The protocol is not the one that the connection began with.
     upgraded: Cell<bool>,
     /// It is asked to finish.
@@ -243,7 +241,6 @@ impl ConnectionCell {
             dropped: Cell::new(0),
             reset_unless_closed: Cell::new(false),
             closes_at_once: Cell::new(false),
-            awaits_peer_end: Cell::new(false),
             upgraded: Cell::new(false),
             draining: Cell::new(false),
             wire: Cell::new(None),
@@ -570,20 +567,21 @@ impl ConnectionCell {
 
     pub(super) fn add_waiting_for_peer(&self, resolver: Resolver<()>) {
         self.rare_mut().peer_end.push(resolver);
-        self.awaits_peer_end.set(true);
         self.ask(asked::FLOW);
     }
 
     /// Whether a Deferred waits for the peer's end of stream.
-    #[inline]
-    pub(crate) fn awaits_peer_end(&self) -> bool {
-        self.awaits_peer_end.get()
+    pub(super) fn awaits_peer_end(&self) -> bool {
+        self.rare.borrow().as_ref().is_some_and(|rare| !rare.peer_end.is_empty())
     }
 
     /// Takes out the Deferreds that wait for the peer's end of stream.
     pub(crate) fn take_waiting_for_peer(&self) -> Vec<Resolver<()>> {
-        self.awaits_peer_end.set(false);
-        std::mem::take(&mut self.rare_mut().peer_end)
+        self.rare
+            .borrow_mut()
+            .as_mut()
+            .map(|rare| std::mem::take(&mut rare.peer_end))
+            .unwrap_or_default()
     }
 
     pub(super) fn add_option(&self, option: SocketOption) {
@@ -959,7 +957,6 @@ impl ConnectionCell {
             Some(rare) => (std::mem::take(&mut rare.waiting), std::mem::take(&mut rare.peer_end)),
         };
         self.update_awaits_room();
-        self.awaits_peer_end.set(false);
         for resolver in waiting.into_iter().map(|(_, resolver)| resolver).chain(for_peer) {
             resolver.errback(ConnectionLost(reason.clone()));
         }

@@ -335,7 +335,7 @@ impl Life {
 
     /// The peer's end of stream (`None`), or an error that ends the connection.
     pub(crate) fn ended(&mut self, error: Option<io::Error>, now: Instant) -> Follows {
-        if error.is_none() && self.transport.cell.awaits_peer_end() {
+        if error.is_none() {
             self.tell_of_peers_end();
         }
         match error {
@@ -358,7 +358,6 @@ impl Life {
         self.follows()
     }
 
-    #[cold]
     fn tell_of_peers_end(&self) {
         for resolver in self.transport.cell.take_waiting_for_peer() {
             resolver.callback(());

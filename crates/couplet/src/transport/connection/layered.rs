@@ -429,7 +429,7 @@ impl Life {
         Some(self.layered.as_mut()?.layers.bottom())
     }
 
-    /// Whether the layers may have something to send.
+    /// Whether it may have something to send, written or in its layers.
     pub(crate) fn has_layered_output(&self) -> bool {
         let below = |layered: &Layered| layered.layers.held() + layered.above.len() > 0;
         let written = self.transport.cell.has_output();
