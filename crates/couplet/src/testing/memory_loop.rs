@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::{Manner, Memory, Network};
 use crate::address::Address;
+use crate::factory::Factory;
 use crate::panics::keep_panics;
 use crate::protocol::Protocol;
+use crate::protocols::{Admission, Policy};
 use crate::reactor::{Loop, LoopOptions};
 use crate::transport::{Connection, Transport};
 
@@ -179,70 +181,29 @@ impl Drop for Panics {
     }
 }
 
-/// Keeps a protocol's transport when the connection is made, even if it is lost right after.
-pub(super) struct Capture<B> {
-    protocol: B,
-    made: Made,
-}
-
 pub(super) type Made = Rc<RefCell<Option<Transport>>>;
 
-/// A factory for this one protocol, and the cell that will receive its transport.
-pub(super) fn capture<P: Protocol>(
-    protocol: P,
-) -> (impl FnMut(&Address) -> Option<Capture<P>>, Made) {
-    let made = Made::default();
-    let mut protocol = Some(Capture { protocol, made: made.clone() });
-    (move |_: &Address| protocol.take(), made)
+/// Keeps a protocol's transport when the connection is made, even if it is lost right after.
+#[derive(Clone)]
+struct Capture(Made);
+
+impl Policy for Capture {
+    type Admission = Capture;
+
+    fn admit(&self, _: &Address) -> Option<Capture> {
+        Some(self.clone())
+    }
 }
 
-impl<B: Protocol> Protocol for Capture<B> {
+impl Admission for Capture {
     fn connection_made(&mut self, transport: &Transport) {
-        *self.made.borrow_mut() = Some(transport.clone());
-        self.protocol.connection_made(transport);
+        *self.0.borrow_mut() = Some(transport.clone());
     }
+}
 
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        self.protocol.data_received(transport, data);
-    }
-
-    #[cfg(unix)]
-    fn descriptor_received(&mut self, transport: &Transport, descriptor: std::os::fd::OwnedFd) {
-        self.protocol.descriptor_received(transport, descriptor);
-    }
-
-    fn connection_lost(&mut self, transport: &Transport, reason: &crate::Reason) {
-        self.protocol.connection_lost(transport, reason);
-    }
-
-    fn read_closed(&mut self, transport: &Transport) {
-        self.protocol.read_closed(transport);
-    }
-
-    fn write_closed(&mut self, transport: &Transport) {
-        self.protocol.write_closed(transport);
-    }
-
-    fn draining(&mut self, transport: &Transport) {
-        self.protocol.draining(transport);
-    }
-
-    fn reading_resumed(&mut self, transport: &Transport) {
-        self.protocol.reading_resumed(transport);
-    }
-
-    fn handshake_completed(&mut self, transport: &Transport) {
-        self.protocol.handshake_completed(transport);
-    }
-
-    fn find(&mut self, wanted: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
-        if wanted == std::any::TypeId::of::<B>() {
-            return Some(&mut self.protocol);
-        }
-        self.protocol.find(wanted)
-    }
-
-    fn upgraded(&mut self, next: Box<dyn Protocol>, unread: &mut Vec<u8>) -> Box<dyn Protocol> {
-        self.protocol.upgraded(next, unread)
-    }
+/// A factory for this one protocol, and the cell that will receive its transport.
+pub(super) fn capture<P: Protocol>(protocol: P) -> (impl Factory, Made) {
+    let made = Made::default();
+    let mut protocol = Some(protocol);
+    (Capture(made.clone()).wrap(move |_: &Address| protocol.take()), made)
 }

@@ -55,7 +55,6 @@ const GATES: [Gate; 8] = [
             // Wrappers forward.
             ("Admitted::data_received", 1),
             ("Box::data_received", 1),
-            ("Capture::data_received", 1),
             ("End::data_received", 1),
             ("Noted::data_received", 1),
             // To a framer that cuts a stream into messages.
