@@ -47,24 +47,24 @@ enum State {
 }
 
 impl NamedClient {
-    /// Takes received bytes, up to the end of the poem; true when the poem is complete.
-    fn take(&mut self, mut data: &[u8], now: Instant) -> couplet::Result<bool> {
+    /// Takes received bytes, up to the end of the poem; returns the poem once it is complete.
+    fn take(&mut self, mut data: &[u8], now: Instant) -> couplet::Result<Option<Vec<u8>>> {
         if let State::Asking(line) = &mut self.state {
-            let Some((of, rest)) = line.feed(data)? else { return Ok(false) };
+            let Some((of, rest)) = line.feed(data)? else { return Ok(None) };
             if of > self.max_bytes {
                 return Err(TooLong(self.max_bytes).into());
             }
             data = rest;
             self.state = State::Poem { poem: Vec::new(), of };
         }
-        let State::Poem { poem, of } = &mut self.state else { return Ok(false) };
+        let State::Poem { poem, of } = &mut self.state else { return Ok(None) };
         let missing = usize::try_from(*of - poem.len() as u64).unwrap_or(usize::MAX);
         let data = &data[..data.len().min(missing)];
         poem.extend_from_slice(data);
         if let Some(bar) = &self.bar {
             bar.add(data.len(), now);
         }
-        Ok(poem.len() as u64 == *of)
+        Ok((poem.len() as u64 == *of).then(|| std::mem::take(poem)))
     }
 }
 
@@ -78,19 +78,8 @@ impl Protocol for NamedClient {
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        match self.take(data, transport.reactor().now()) {
-            Ok(false) => {}
-            Ok(true) => {
-                if let State::Poem { poem, .. } = &mut self.state {
-                    self.order.arrived(Ok(std::mem::take(poem)));
-                }
-                transport.lose_connection();
-            }
-            Err(failure) => {
-                self.order.arrived(Err(failure));
-                transport.abort_connection();
-            }
-        }
+        let made = self.take(data, transport.reactor().now());
+        self.order.made(transport, made);
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {
@@ -128,12 +117,12 @@ struct TitlesClient {
 }
 
 impl TitlesClient {
-    /// Takes received bytes, up to the last title; true when all titles are complete.
-    fn take(&mut self, mut data: &[u8]) -> couplet::Result<bool> {
+    /// Takes received bytes, up to the last title; returns the titles once all are complete.
+    fn take(&mut self, mut data: &[u8]) -> couplet::Result<Option<Vec<u8>>> {
         let mut missing = match self.missing {
             Some(missing) => missing,
             None => {
-                let Some((count, rest)) = self.line.feed(data)? else { return Ok(false) };
+                let Some((count, rest)) = self.line.feed(data)? else { return Ok(None) };
                 data = rest;
                 count
             }
@@ -150,7 +139,7 @@ impl TitlesClient {
             missing -= u64::from(line.ends_with(b"\n"));
         }
         self.missing = Some(missing);
-        Ok(missing == 0)
+        Ok((missing == 0).then(|| std::mem::take(&mut self.titles)))
     }
 }
 
@@ -161,17 +150,8 @@ impl Protocol for TitlesClient {
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        match self.take(data) {
-            Ok(false) => {}
-            Ok(true) => {
-                self.order.arrived(Ok(std::mem::take(&mut self.titles)));
-                transport.lose_connection();
-            }
-            Err(failure) => {
-                self.order.arrived(Err(failure));
-                transport.abort_connection();
-            }
-        }
+        let made = self.take(data);
+        self.order.made(transport, made);
     }
 
     fn connection_lost(&mut self, _: &Transport, reason: &Reason) {

@@ -58,6 +58,22 @@ impl<T: 'static> Order<T> {
         }
     }
 
+    /// Takes what a client made of the bytes so far, `None` while more must come: ends the connection
+    /// with the result.
+    pub(crate) fn made(&self, transport: &Transport, what: couplet::Result<Option<T>>) {
+        match what {
+            Ok(None) => {}
+            Ok(Some(whole)) => {
+                self.arrived(Ok(whole));
+                transport.lose_connection();
+            }
+            Err(failure) => {
+                self.arrived(Err(failure));
+                transport.abort_connection();
+            }
+        }
+    }
+
     fn cancel(&self) {
         if let Some(connecting) = self.connecting.take() {
             connecting.cancel();
