@@ -80,9 +80,8 @@ impl Protocol for Bridge {
                 let connection = connection.bind(py);
                 return Connection::attach(connection, transport, &shared);
             }
-            if let Err(error) = self.make(py, transport, &shared) {
-                shared.report(py, error);
-            }
+            let made = self.make(py, transport, &shared);
+            shared.heed(py, made);
             if self.connection.is_none() {
                 transport.lose_connection();
             }
@@ -148,9 +147,7 @@ impl Protocol for Bridge {
         };
         Python::attach(|py| {
             shared.call_for(&connection, py, || {
-                if let Err(error) = connection.call_method1(py, intern!(py, "_lost"), (why,)) {
-                    shared.report(py, error);
-                }
+                shared.heed(py, connection.call_method1(py, intern!(py, "_lost"), (why,)));
             });
         });
     }
@@ -166,9 +163,7 @@ impl Bridge {
         }
         Python::attach(|py| {
             shared.call_for(connection, py, || {
-                if let Err(error) = connection.call_method0(py, what) {
-                    shared.report(py, error);
-                }
+                shared.heed(py, connection.call_method0(py, what));
             });
         });
     }

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use couplet::{Producer, ProducerKind, Transport};
@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::bridge::{Bridge, address};
+use crate::locked;
 use crate::looping::{Shared, system_error};
 
 /// What a transport holds back before its producer is paused, in bytes, unless that is set.
@@ -31,6 +32,7 @@ pub(crate) struct Accepted {
     pub(crate) shared: Tethered<Rc<Shared>>,
 }
 
+#[derive(Default)]
 struct State {
     /// While the loop has the socket.
     transport: Option<Tethered<Transport>>,
@@ -73,31 +75,6 @@ impl State {
     }
 }
 
-impl Default for State {
-    fn default() -> State {
-        State {
-            transport: None,
-            shared: None,
-            attached_at: None,
-            early: Vec::new(),
-            early_descriptors: Vec::new(),
-            protocol: None,
-            producer: None,
-            is_streaming: false,
-            is_producer_paused: false,
-            connected: false,
-            disconnected: false,
-            disconnecting: false,
-            is_write_lost: false,
-            is_paused: false,
-            is_aborted: false,
-            is_held: false,
-            is_flushing: false,
-            buffer_size: BUFFER,
-        }
-    }
-}
-
 /// A connection: the base of the transports of a reactor.
 #[pyclass(frozen, subclass, module = "couplet_twisted._couplet")]
 pub(crate) struct Connection(Mutex<State>);
@@ -120,7 +97,7 @@ fn elsewhere() -> PyErr {
 
 impl Connection {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 
     /// Refuses a call in another thread than the loop's, in which it would do nothing.
@@ -185,9 +162,7 @@ impl Connection {
         let kept = shared.clone();
         let tell = move || {
             Python::attach(|py| {
-                if let Err(error) = this.call_method1(py, intern!(py, "_lost"), ("lost",)) {
-                    kept.report(py, error);
-                }
+                kept.heed(py, this.call_method1(py, intern!(py, "_lost"), ("lost",)));
             });
         };
         shared.reactor.call_soon(tell);
@@ -245,16 +220,10 @@ impl Connection {
         state.transport = Some(Tethered::new(transport.clone()));
         state.shared = Some(Tethered::new(shared.clone()));
         state.attached_at = Some(shared.reactor.now());
-        let closes = state.disconnecting || state.is_write_lost;
-        let is_held = state.producer.is_some() && !(closes && state.is_let_go_of());
-        let asked = Asked {
-            producer: is_held.then_some((kind(state.is_streaming), state.buffer_size)),
-            is_producer_paused: state.is_producer_paused,
-            is_paused: state.is_paused,
-            is_write_lost: state.is_write_lost,
-            disconnecting: state.disconnecting,
-            is_aborted: state.is_aborted,
-        };
+        let State { is_paused, is_write_lost, disconnecting, is_aborted, .. } = *state;
+        let State { is_streaming, is_producer_paused, buffer_size, .. } = *state;
+        let closes = disconnecting || is_write_lost;
+        let is_awaited = state.producer.is_some() && !(closes && state.is_let_go_of());
         drop(state);
         let mut written = 0;
         for (at, descriptor) in descriptors {
@@ -264,7 +233,25 @@ impl Connection {
             let _ = transport.send_descriptor(descriptor);
         }
         transport.write(&early[written..]);
-        asked.ask(slf, transport, shared);
+        if is_paused {
+            transport.pause_producing();
+            Connection::wrote_paused(slf);
+        }
+        if is_awaited {
+            Connection::produce(slf, transport, (kind(is_streaming), buffer_size), shared);
+            if is_producer_paused {
+                Connection::resume_later(slf, transport, shared);
+            }
+        }
+        if is_write_lost {
+            transport.lose_write_connection();
+        }
+        if disconnecting {
+            transport.lose_connection();
+        }
+        if is_aborted {
+            transport.abort_connection();
+        }
     }
 
     fn produce(
@@ -364,40 +351,6 @@ struct Put {
     is_paused: bool,
 }
 
-/// What was asked for before the loop had the socket.
-struct Asked {
-    producer: Option<(ProducerKind, usize)>,
-    is_producer_paused: bool,
-    is_paused: bool,
-    is_write_lost: bool,
-    disconnecting: bool,
-    is_aborted: bool,
-}
-
-impl Asked {
-    fn ask(&self, of: &Bound<'_, Connection>, transport: &Transport, shared: &Rc<Shared>) {
-        if self.is_paused {
-            transport.pause_producing();
-            Connection::wrote_paused(of);
-        }
-        if let Some(how) = self.producer {
-            Connection::produce(of, transport, how, shared);
-            if self.is_producer_paused {
-                Connection::resume_later(of, transport, shared);
-            }
-        }
-        if self.is_write_lost {
-            transport.lose_write_connection();
-        }
-        if self.disconnecting {
-            transport.lose_connection();
-        }
-        if self.is_aborted {
-            transport.abort_connection();
-        }
-    }
-}
-
 fn kind(is_streaming: bool) -> ProducerKind {
     if is_streaming { ProducerKind::Push } else { ProducerKind::Pull }
 }
@@ -445,9 +398,7 @@ pub(crate) fn raised(of: &Bound<'_, Connection>, shared: &Shared, error: PyErr) 
     let py = of.py();
     let value = error.value(py).clone();
     shared.report(py, error);
-    if let Err(error) = of.call_method1(intern!(py, "_raised"), (value,)) {
-        shared.report(py, error);
-    }
+    shared.heed(py, of.call_method1(intern!(py, "_raised"), (value,)));
 }
 
 #[pymethods]
@@ -455,7 +406,7 @@ impl Connection {
     #[new]
     #[pyo3(signature = (*_args, **_kw))]
     fn new(_args: Bound<'_, PyTuple>, _kw: Option<Bound<'_, pyo3::types::PyDict>>) -> Connection {
-        Connection(Mutex::default())
+        Connection(Mutex::new(State { buffer_size: BUFFER, ..State::default() }))
     }
 
     /// Takes over what was accepted.

@@ -6,7 +6,7 @@
 //! happens then, is decided as in `twisted.protocols.basic`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use couplet::protocols::{FramingError, decode_int, decode_line, decode_netstring};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use crate::connection::{Connection, with_bytes};
+use crate::locked;
 
 /// Bytes that were received and are not delivered.
 ///
@@ -85,10 +86,6 @@ pub(crate) struct Framing(Mutex<Held>);
 
 /// Finds what is next. True: a message was delivered before, in the same call of `dataReceived`.
 type Step = for<'py> fn(Subject<'_, 'py>, bool) -> PyResult<Found<'py>>;
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Framing {
     fn held(&self) -> MutexGuard<'_, Held> {

@@ -12,7 +12,14 @@ mod port;
 mod timers;
 mod watch;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use pyo3::prelude::*;
+
+/// Locks, even after a panic under the lock.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[pymodule]
 fn _couplet(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -35,6 +35,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Reports what user code raised, if it did.
+    pub(crate) fn heed<T>(&self, py: Python<'_>, result: PyResult<T>) {
+        if let Err(error) = result {
+            self.report(py, error);
+        }
+    }
+
     /// Reports what user code raised.
     pub(crate) fn report(&self, py: Python<'_>, error: PyErr) {
         self.report_of(py, error, false);
@@ -65,10 +72,6 @@ impl Shared {
 
     fn raise(&self, error: PyErr) {
         self.raised.borrow_mut().get_or_insert(error);
-        self.interrupt();
-    }
-
-    fn interrupt(&self) {
         self.is_interrupted.store(true, Ordering::Release);
     }
 }
@@ -201,13 +204,10 @@ impl Loop {
 
     /// Has `run` return soon. For any thread.
     fn interrupt(&self) {
-        match self.shared() {
-            Ok(shared) => shared.interrupt(),
-            Err(_) => {
-                self.is_interrupted.store(true, Ordering::Release);
-                // A call ends the wait. A loop that is gone has nothing to return from.
-                let _ = self.remote.call(|_| ());
-            }
+        self.is_interrupted.store(true, Ordering::Release);
+        if self.inner.get().is_none() {
+            // A call ends the wait. A loop that is gone has nothing to return from.
+            let _ = self.remote.call(|_| ());
         }
     }
 
@@ -228,9 +228,7 @@ impl Loop {
         let shared = self.shared()?.clone();
         self.shared()?.reactor.call_soon(move || {
             Python::attach(|py| {
-                if let Err(error) = function.call1(py, (argument,)) {
-                    shared.report(py, error);
-                }
+                shared.heed(py, function.call1(py, (argument,)));
             });
         });
         Ok(())

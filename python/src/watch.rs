@@ -40,9 +40,7 @@ impl Watch {
         let watch = shared.reactor.watch(source, interest, move |_, is| {
             let Some(shared) = weak.upgrade() else { return };
             Python::attach(|py| {
-                if let Err(error) = ready.call1(py, (is.readable, is.writable)) {
-                    shared.report(py, error);
-                }
+                shared.heed(py, ready.call1(py, (is.readable, is.writable)));
             });
         });
         let watch = watch.map_err(system_error)?;
