@@ -33,7 +33,7 @@ LINUX = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"]
 MACOS = "aarch64-apple-darwin"
 # The oldest that Rust supports.
 GLIBC = "2_17"
-INSIDE = ["__init__.py", "reactor.py", "tcp.py", "_couplet.abi3.so"]
+INSIDE = ["_couplet.abi3.so", *(path.name for path in (PACKAGE / "couplet_twisted").glob("*.py"))]
 PLUGIN = "twisted/plugins/couplet_reactor.py"
 ECHO = """
 import couplet_twisted; couplet_twisted.install()

@@ -115,7 +115,6 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
     run = PosixReactorBase.run
     iterate = PosixReactorBase.iterate
     callFromThread = PosixReactorBase.callFromThread
-    _moveCallLaterSooner = PosixReactorBase._moveCallLaterSooner
 
     def mainLoop(self):
         """
@@ -142,13 +141,14 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
         selector = self._asyncioEventloop._selector
         queue = self._asyncioEventloop._ready
         contexts = context.theContextTracker.currentContext().contexts
+        ours = _Context(self._loop)
         until = timeout and monotonic() + timeout
         isAwaited = True
         while isAwaited:
             with _topHandler:
                 self.runUntilCurrent()
                 left = 0 if selector.isAsked else until and max(0, until - monotonic())
-                contexts.append(_Context(self._loop))
+                contexts.append(ours)
                 try:
                     isAwaited = self._loop.run(left, queue) and not (queue or selector.isAsked)
                 finally:
@@ -164,14 +164,6 @@ class CoupletReactor(_PollLikeMixin, AsyncioSelectorReactor):
             return
         self._iteration = (delay,)
         asyncio.run_forever()
-
-    def timeout(self):
-        """
-        How long a turn may wait, as far as the reactor's own queues know.
-        """
-        if self.threadCallQueue or self._justStopped:
-            return 0
-        return None
 
     def wakeUp(self):
         """

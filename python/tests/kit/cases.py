@@ -28,21 +28,26 @@ LONG = 300
 SUBJECT = os.environ.get("COUPLET_SUBJECT", reactors.SUBJECT)
 
 
+def made_of(program, test):
+    """The test, which passes for its program, and has it for the process to find."""
+    functools.update_wrapper(test, program)
+    # It is a test, and no coroutine.
+    del test.__wrapped__
+    test.program = program
+    return test
+
+
 def beside(model):
     """Makes tests of programs that get a `Case`, and must behave as under this reactor."""
 
     def test_of(program):
-        @functools.wraps(program)
         def test(self):
             file, name = inspect.getfile(program), program.__qualname__
             expected = outcome(file, name, model)
             self.assertTrue(expected.endswith("done\n"), f"the program fails under {model}:\n{expected}")
             self.assertMultiLineEqual(expected, outcome(file, name, SUBJECT), f"{model} (-), {SUBJECT} (+)")
 
-        test.program = program
-        # It is a test, and no coroutine.
-        del test.__wrapped__
-        return test
+        return made_of(program, test)
 
     return test_of
 
@@ -53,14 +58,11 @@ case = beside(reactors.MODEL)
 def only_subject(program):
     """Makes a test of a program that checks itself, and runs under the subject alone."""
 
-    @functools.wraps(program)
     def test(self):
         said = outcome(inspect.getfile(program), program.__qualname__, SUBJECT)
         self.assertTrue(said.endswith("done\n"), said)
 
-    test.program = program
-    del test.__wrapped__
-    return test
+    return made_of(program, test)
 
 
 def outcome(file, name, reactor):

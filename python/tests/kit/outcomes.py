@@ -84,35 +84,37 @@ def excuses(path):
     return allowed
 
 
+def passing(found):
+    """The tests that pass."""
+    return {identity for identity, (outcome, _) in found.items() if outcome == "ok"}
+
+
 def differing(model, subject):
     """The tests that pass under the model, and not under the subject."""
-    passing = {identity for identity, (outcome, _) in model.items() if outcome == "ok"}
-    return {identity for identity in passing if subject.get(identity, ("missing", ""))[0] != "ok"}
+    return passing(model) - passing(subject)
 
 
 def compare(model, subject, name, allowed):
     """Prints what differs; returns how many tests pass, fail, and are no measure."""
-    passed = failed = 0
-    used = set()
-    for identity in sorted(identity for identity, (outcome, _) in model.items() if outcome == "ok"):
+    differ = differing(model, subject)
+    for identity in sorted(differ):
         outcome, reason = subject.get(identity, ("missing", "not among the subject's tests"))
-        if outcome == "ok":
-            passed += 1
-        elif identity in allowed:
-            used.add(identity)
+        if identity in allowed:
             environment.say(f"known    {identity}: {outcome}: {allowed[identity]}")
         else:
-            failed += 1
             environment.say(f"DIFFERS  {identity}: {outcome} under {name}\n{indented(reason)}")
-    for identity in sorted(set(allowed) - used):
-        failed += 1
+    unused = allowed.keys() - differ
+    for identity in sorted(unused):
         environment.say(f"UNUSED   {identity} is among the known differences and does not differ")
-    return passed, failed, aside(model, subject, name) + len(used)
+    known = differ & allowed.keys()
+    passed = len(passing(model) - differ)
+    failed = len(differ - known) + len(unused)
+    return passed, failed, aside(model, subject, name) + len(known)
 
 
 def aside(model, subject, name):
     """Lists the tests that are no measure, with their outcome under both; returns their number."""
-    others = sorted(identity for identity, (outcome, _) in model.items() if outcome != "ok")
+    others = sorted(model.keys() - passing(model))
     for identity in others:
         outcome, reason = model[identity]
         there = subject.get(identity, ("missing", ""))[0]
