@@ -119,10 +119,10 @@ pub enum Event {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LocalEnd {
-    /// Its address.
-    Known(Address),
+    /// Its address, which a port's connections share.
+    Known(Rc<Address>),
     /// Its address, and the socket.
-    Socket(Address, LocalAddress),
+    Socket(Rc<Address>, LocalAddress),
     /// The port listens on all addresses of its host. Which one a connection came to costs a system
     /// call, made on demand, before [`Commands::close`].
     Ask(LocalAddress),
@@ -130,17 +130,17 @@ pub enum LocalEnd {
 
 impl LocalEnd {
     /// Of this address, and of the socket that this connection has in the driver, if it has one.
-    pub(crate) fn of(host: Address, io: &dyn Commands, key: Key) -> LocalEnd {
+    pub(crate) fn of(host: impl Into<Rc<Address>>, io: &dyn Commands, key: Key) -> LocalEnd {
         match io.socket(key) {
-            Some(socket) => LocalEnd::Socket(host, socket),
-            None => LocalEnd::Known(host),
+            Some(socket) => LocalEnd::Socket(host.into(), socket),
+            None => LocalEnd::Known(host.into()),
         }
     }
 }
 
 impl From<SocketAddr> for LocalEnd {
     fn from(address: SocketAddr) -> LocalEnd {
-        LocalEnd::Known(address.into())
+        LocalEnd::Known(Rc::new(address.into()))
     }
 }
 

@@ -82,7 +82,7 @@ impl Core {
     ) {
         let under = self.layer.as_ref().map(|layer| layer(opening.side())).unwrap_or_default();
         let known = |asked: &LocalEnd| match asked {
-            LocalEnd::Known(host) | LocalEnd::Socket(host, _) => Some(host.clone()),
+            LocalEnd::Known(host) | LocalEnd::Socket(host, _) => Some(Address::clone(host)),
             LocalEnd::Ask(socket) => socket.get().ok().map(Address::from),
         };
         let ends = Ends { peer: &peer, host: &|| known(&host) };

@@ -182,7 +182,7 @@ mod tests {
         let key = Key { slot: 0, generation: std::num::NonZeroU32::MIN };
         let place = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let id = ConnectionId { reactor: 0, key };
-        let cell = ConnectionCell::new(id, reactor, place.into(), LocalEnd::Known(place.into()));
+        let cell = ConnectionCell::new(id, reactor, place.into(), LocalEnd::from(place));
         table.make(cell)
     }
 

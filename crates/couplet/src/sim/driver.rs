@@ -219,7 +219,7 @@ impl SimDriver {
         kernel.note(host, What::Accepts(label));
         kernel.look_at(end);
         let (local, peer) = kernel.addresses(end)?;
-        Some(Event::Accepted { port, key, peer, host: LocalEnd::Known(local) })
+        Some(Event::Accepted { port, key, peer, host: LocalEnd::Known(local.into()) })
     }
 
     /// Out of descriptors: accepts every queued connection with the reserve descriptor and closes

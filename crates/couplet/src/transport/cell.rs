@@ -133,15 +133,13 @@ pub(crate) struct ConnectionCell {
     pub(super) id: ConnectionId,
     pub(super) reactor: Reactor,
     pub(crate) peer: Address,
-    host: OnceCell<Address>,
+    host: OnceCell<Rc<Address>>,
     /// Its socket, where it has one. INVARIANT: asked before the socket is closed.
     socket: Option<LocalAddress>,
     watermarks: Cell<Watermarks>,
-    why: RefCell<Option<Failure>>,
-    producer: RefCell<Option<Registered>>,
+    producer: RefCell<Option<Box<Registered>>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
     pub(super) close_deadline: Cell<Option<Duration>>,
-    throttled_until: Cell<Option<Instant>>,
     pub(crate) made_at: Instant,
     dropped: Cell<u64>,
     /// Reset the connection if it ends without the protocol's asking.
@@ -152,9 +150,6 @@ pub(crate) struct ConnectionCell {
     upgraded: Cell<bool>,
     /// It is asked to finish.
     draining: Cell<bool>,
-    /// With layers, what is received and sent below them: its length is not that of what the
-    /// protocol receives and writes.
-    wire: Cell<Option<WireBytes>>,
     /// Set once `connection_lost` was called.
     reason: OnceCell<Reason>,
     /// State that few connections use.
@@ -190,6 +185,12 @@ pub(super) struct Starting {
 
 #[derive(Default)]
 struct Rare {
+    /// What `fail` was given.
+    why: Option<Failure>,
+    throttled_until: Option<Instant>,
+    /// With layers, what is received and sent below them: its length is not that of what the
+    /// protocol receives and writes.
+    wire: Option<WireBytes>,
     waiting: Vec<(Level, Resolver<()>)>,
     peer_end: Vec<Resolver<()>>,
     options: Vec<OptionAsked>,
@@ -229,11 +230,9 @@ impl ConnectionCell {
             in_flight: Cell::new(0),
             watermarks: Cell::new(Watermarks { low: LOW_MARK, high: HIGH_MARK }),
             cap: Cell::new(usize::MAX),
-            why: RefCell::new(None),
             producer: RefCell::new(None),
             idle_timeout: Cell::new(None),
             close_deadline: Cell::new(Some(CLOSE_DEADLINE)),
-            throttled_until: Cell::new(None),
             made_at: now,
             received_at: Cell::new(now),
             bytes_in: Cell::new(0),
@@ -243,7 +242,6 @@ impl ConnectionCell {
             closes_at_once: Cell::new(false),
             upgraded: Cell::new(false),
             draining: Cell::new(false),
-            wire: Cell::new(None),
             awaits_room: Cell::new(false),
             reason: OnceCell::new(),
             rare: RefCell::new(None),
@@ -264,7 +262,7 @@ impl ConnectionCell {
         self.host.get_or_init(|| {
             let address = self.socket.map(LocalAddress::get);
             let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-            Address::from(address.and_then(Result::ok).unwrap_or(unknown))
+            Rc::new(Address::from(address.and_then(Result::ok).unwrap_or(unknown)))
         })
     }
 
@@ -298,7 +296,7 @@ impl ConnectionCell {
             self.peer = peer.clone();
         }
         if let Some(host) = &opened.host {
-            self.host = OnceCell::from(host.clone());
+            self.host = OnceCell::from(Rc::new(host.clone()));
         }
     }
 
@@ -380,8 +378,7 @@ impl ConnectionCell {
     /// Queues a descriptor, or gives it back.
     #[cfg(unix)]
     pub(super) fn attach(&self, descriptor: OwnedFd) -> Result<(), OwnedFd> {
-        let layered = self.wire.get().is_some();
-        if layered || self.peer.unix().is_none() || !self.is_open_to_output() {
+        if self.wire().is_some() || self.peer.unix().is_none() || !self.is_open_to_output() {
             return Err(descriptor);
         }
         self.outbox.borrow_mut().attach(descriptor)
@@ -461,13 +458,18 @@ impl ConnectionCell {
 
     /// Pauses reading until then, or until a later time that was set before.
     pub(super) fn throttle(&self, until: Instant) {
-        self.throttled_until.set(self.throttled_until.get().max(Some(until)));
+        let later = self.throttled_until().max(Some(until));
+        self.rare_mut().throttled_until = later;
         self.set_paused(paused::BY_THROTTLE, true);
+    }
+
+    fn throttled_until(&self) -> Option<Instant> {
+        self.rare.borrow().as_ref()?.throttled_until
     }
 
     /// Ends the throttle, unless a later one was set.
     pub(super) fn end_throttle(&self) {
-        if self.throttled_until.get().is_none_or(|until| until <= self.reactor.now()) {
+        if self.throttled_until().is_none_or(|until| until <= self.reactor.now()) {
             self.set_paused(paused::BY_THROTTLE, false);
         }
     }
@@ -526,18 +528,18 @@ impl ConnectionCell {
         let counts = self.phase.get() < Phase::Ended
             || self.asked.get() & (asked::ABORT | asked::OVERFLOW) != 0;
         // The first failure counts; a later one is dropped with no cell borrowed.
-        if counts && self.why.borrow().is_none() {
-            self.why.replace(Some(failure));
+        if counts && !self.has_failed() {
+            self.rare_mut().why = Some(failure);
         }
     }
 
     /// Whether `fail` was called since the requests were applied.
     pub(super) fn has_failed(&self) -> bool {
-        self.why.borrow().is_some()
+        self.rare.borrow().as_ref().is_some_and(|rare| rare.why.is_some())
     }
 
     pub(super) fn register(&self, producer: Registered) {
-        *self.producer.borrow_mut() = Some(producer);
+        *self.producer.borrow_mut() = Some(Box::new(producer));
         self.update_awaits_room();
         self.ask(asked::PRODUCER);
     }
@@ -669,7 +671,11 @@ impl ConnectionCell {
     /// There are layers, at whose bottom lie `unsent` bytes that were written before.
     pub(super) fn set_layered(&self, unsent: usize) {
         let sent = self.bytes_out() - unsent as u64;
-        self.wire.set(Some(WireBytes { received: self.bytes_in.get(), sent }));
+        self.rare_mut().wire = Some(WireBytes { received: self.bytes_in.get(), sent });
+    }
+
+    fn wire(&self) -> Option<WireBytes> {
+        self.rare.borrow().as_ref()?.wire
     }
 
     /// Bytes that the protocol wrote, up to those that are about to go into its first layer.
@@ -702,22 +708,22 @@ impl ConnectionCell {
 
     /// Bytes that the socket received and sent.
     pub(crate) fn wire_bytes(&self) -> [u64; 2] {
-        match self.wire.get() {
+        match self.wire() {
             Some(wire) => [wire.received, wire.sent],
             None => [self.bytes_in.get(), self.bytes_out()],
         }
     }
 
     pub(super) fn add_wire_bytes(&self, received: usize, sent: usize) {
-        if let Some(WireBytes { received: before, sent: earlier }) = self.wire.get() {
-            let (received, sent) = (before + received as u64, earlier + sent as u64);
-            self.wire.set(Some(WireBytes { received, sent }));
+        if let Some(wire) = self.rare.borrow_mut().as_mut().and_then(|rare| rare.wire.as_mut()) {
+            wire.received += received as u64;
+            wire.sent += sent as u64;
         }
     }
 
     /// A count that grows with each byte sent.
     fn progress(&self) -> u64 {
-        self.wire.get().map_or_else(|| self.bytes_out(), |wire| wire.sent)
+        self.wire().map_or_else(|| self.bytes_out(), |wire| wire.sent)
     }
 
     #[inline]
@@ -743,7 +749,7 @@ impl ConnectionCell {
     pub(super) fn producer_must_pause(&self) -> bool {
         let over = self.buffered() > self.watermarks().high;
         over && matches!(
-            &*self.producer.borrow(),
+            self.producer.borrow().as_deref(),
             Some(Registered { kind: ProducerKind::Push, paused: false, .. })
         )
     }
@@ -843,7 +849,7 @@ impl ConnectionCell {
 
     /// The number of bytes sent; through layers, those that they took.
     pub(crate) fn bytes_out(&self) -> u64 {
-        let left = if self.wire.get().is_some() { self.waiting() } else { self.buffered() };
+        let left = if self.wire().is_some() { self.waiting() } else { self.buffered() };
         self.bytes_taken.get() - left as u64
     }
 
@@ -868,7 +874,7 @@ impl ConnectionCell {
     }
 
     pub(super) fn take_why(&self) -> Option<Failure> {
-        self.why.borrow_mut().take()
+        self.rare.borrow_mut().as_mut()?.why.take()
     }
 
     /// A close has begun: a paused producer must be resumed, whatever is buffered.

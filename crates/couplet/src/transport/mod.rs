@@ -12,7 +12,7 @@ use std::any::type_name_of_val;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -577,6 +577,11 @@ impl Transport {
     #[cfg(unix)]
     pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         self.cell.descriptor()
+    }
+
+    /// When the connection was made: the time of that turn, as [`Reactor::now`] gives it.
+    pub fn made_at(&self) -> Instant {
+        self.cell.made_at
     }
 
     /// The address of the other end, also available after the connection is lost.

@@ -202,7 +202,7 @@ impl Memory {
         let [peer, host] = net.links[&end.0].addresses.clone();
         drop(net);
         let key = self.insert(Kind::Stream(Stream::new(end)));
-        Some(Event::Accepted { port, key, peer, host: LocalEnd::Known(host) })
+        Some(Event::Accepted { port, key, peer, host: LocalEnd::Known(host.into()) })
     }
 
     fn connected(&mut self, key: Key) -> Option<Event> {

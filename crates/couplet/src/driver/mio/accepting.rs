@@ -2,6 +2,7 @@
 //! handled. Twisted's `Port.doRead` and its answers to EMFILE and the like.
 
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use couplet_os::local::LocalAddress;
@@ -109,7 +110,7 @@ pub(super) struct PortSlot {
     /// closed: it keeps the number of the file's inode from being reused, by which we know it.
     pub(super) _file: Option<SocketFile>,
     pub(super) listener: Listener,
-    pub(super) host: Address,
+    pub(super) host: Rc<Address>,
     pub(super) readable: bool,
     pub(super) accepting: bool,
     pub(super) share: Share,
@@ -135,7 +136,7 @@ impl Mio {
         port: u32,
         mut stream: Stream,
         peer: Address,
-        host: Address,
+        host: Rc<Address>,
     ) -> Option<Event> {
         let host = if host.is_wildcard() {
             LocalEnd::Ask(LocalAddress::of(&stream))
@@ -151,7 +152,7 @@ impl Mio {
         Some(Event::Accepted { port, key, peer, host })
     }
 
-    fn accept(&mut self, slot: u32) -> Option<(Stream, Address, Address)> {
+    fn accept(&mut self, slot: u32) -> Option<(Stream, Address, Rc<Address>)> {
         let round = self.round;
         let Some(Registered { kind: Kind::Port(port), .. }) = self.slots.at_mut(slot) else {
             return None;

@@ -391,7 +391,7 @@ impl Commands for Mio {
         let port = PortSlot {
             listener,
             _file: file,
-            host: bound.host,
+            host: bound.host.into(),
             readable: false,
             accepting: true,
             share: Share::new(),

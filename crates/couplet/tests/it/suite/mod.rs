@@ -242,6 +242,7 @@ macro_rules! all_facts {
                 c61_a_panic_in_read_closed_or_write_closed_loses_the_connection,
                 c62_when_both_halves_are_closed_the_connection_ends,
                 c64b_options_are_read_back_where_there_is_a_socket,
+                c64b_a_connection_was_made_at_the_time_of_that_turn,
             ]
             answers: [
                 c57a_answers_leave_at_once_where_that_is_asked_for,

@@ -1,6 +1,6 @@
 //! Rows 52 to 64: pausing, the order of input and its end, half-closes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -375,6 +375,24 @@ pub(crate) fn c64b_options_are_read_back_where_there_is_a_socket(kit: Kit) {
         transport.abort_connection();
         rig.lost(&a);
         assert_eq!(options(), (None, None));
+    }
+}
+
+pub(crate) fn c64b_a_connection_was_made_at_the_time_of_that_turn(kit: Kit) {
+    let mut rig = kit.rig();
+    for role in BOTH_ROLES {
+        let made = Rc::<Cell<_>>::default();
+        let noted = made.clone();
+        let script = Script::new().on(On::Made, move |t| noted.set(Some(t.reactor().now())));
+        let (a, _b) = rig.pair(role, script);
+        let transport = a.transport();
+        assert_eq!(Some(transport.made_at()), made.get());
+        rig.pass(s(1));
+        rig.turn();
+        assert_eq!(Some(transport.made_at()), made.get(), "later");
+        transport.abort_connection();
+        rig.lost(&a);
+        assert_eq!(Some(transport.made_at()), made.get(), "after the end");
     }
 }
 
