@@ -73,6 +73,11 @@ class _Stream(_couplet.Connection):
     def socket(self):
         self._forgetSocket()
 
+    def _keepNames(self):
+        """
+        Its protocol is about to be another one, or it is lost: what is told of both stays as it was.
+        """
+
     def _forgetSocket(self):
         skt = self.__dict__.pop("_socket", None)
         if skt is not None:
@@ -179,6 +184,34 @@ def _withTLS(cls):
     return _TLS_CLASSES[cls]
 
 
+class _Made:
+    """
+    An attribute that is made when it is first asked for: most connections need none of their names.
+    """
+
+    def __init__(self, make):
+        self.make = make
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, connection, owner):
+        if connection is None:
+            return self
+        made = connection.__dict__[self.name] = self.make(connection)
+        return made
+
+
+def _scoped(name):
+    """
+    The address of a socket, in which that of IPv6 has its scope.
+    """
+    if len(name) != 4:
+        return name
+    host, _ = socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+    return (host,) + name[1:]
+
+
 class Server(_Stream, tcp.Server):
     """
     A connection that was accepted, or that somebody else made.
@@ -186,29 +219,39 @@ class Server(_Stream, tcp.Server):
 
     _base = _couplet.Connection
 
+    client = _Made(lambda self: _scoped(self._peername()))
+    hostname = _Made(lambda self: self.client[0])
+    logstr = _Made(
+        lambda self: f"{self._getLogPrefix(self.protocol)},{self.sessionno},{self.hostname}"
+    )
+    repstr = _Made(
+        lambda self: "<{} #{} on {}>".format(
+            self.protocol.__class__.__name__, self.sessionno, self.server._realPortNumber
+        )
+    )
+
     def __init__(self, sock, protocol, client, server, sessionno, reactor):
         self.reactor = reactor
         self.protocol = protocol
         if len(client) != 2:
             self._addressType = tcp.address.IPv6Address
         self.server = server
-        self.client = client
         self.sessionno = sessionno
-        self.hostname = client[0]
-        logPrefix = self._getLogPrefix(protocol)
-        self.logstr = f"{logPrefix},{sessionno},{self.hostname}"
-        if server is not None:
-            self.repstr = "<{} #{} on {}>".format(
-                protocol.__class__.__name__, sessionno, server._realPortNumber
-            )
         self.connected = 1
         if isinstance(sock, socket.socket):
+            self.client = client
             sock.setblocking(False)
             self._socket = sock
             self._attach()
         else:
             self._take(sock)
             reactor._streams.add(self)
+
+    def _keepNames(self):
+        self.client
+        self.logstr
+        if self.server is not None:
+            self.repstr
 
 
 class _Common:
@@ -315,11 +358,7 @@ class Accepting:
 
         @return: Its transport, if the factory has a protocol for it.
         """
-        if len(addr) == 4:
-            host = socket.getnameinfo(
-                addr, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-            )
-            addr = (host[0],) + addr[1:]
+        addr = _scoped(addr)
         protocol = self.factory.buildProtocol(self._buildAddr(addr))
         if protocol is None:
             return None

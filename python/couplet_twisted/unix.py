@@ -83,9 +83,8 @@ class Server(_Passing, tcp.Server, unix.Server):
     """
 
     def __init__(self, sock, protocol, client, server, sessionno, reactor):
-        tcp.Server.__init__(
-            self, sock, protocol, (client, None), server, sessionno, reactor
-        )
+        self.client = (client, None)
+        tcp.Server.__init__(self, sock, protocol, self.client, server, sessionno, reactor)
 
     @classmethod
     def _fromConnectedSocket(cls, fileDescriptor, factory, reactor):

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
 
 use couplet::{Producer, ProducerKind, Transport};
 use couplet_os::descriptor::Foreign;
@@ -32,18 +31,27 @@ pub(crate) struct Accepted {
     pub(crate) shared: Tethered<Rc<Shared>>,
 }
 
+/// What a connection has of its loop.
+struct Home {
+    transport: Transport,
+    shared: Rc<Shared>,
+}
+
+/// What was to be sent before the loop has the socket.
+#[derive(Default)]
+struct Early {
+    /// Law 9: what the protocol writes in that turn.
+    bytes: Vec<u8>,
+    /// Each with the byte of `bytes` that it goes with. Law 9: as many as an outbox takes.
+    descriptors: Vec<(usize, OwnedFd)>,
+}
+
+/// Small: there is one for each idle connection.
 #[derive(Default)]
 struct State {
-    /// While the loop has the socket.
-    transport: Option<Tethered<Transport>>,
-    shared: Option<Tethered<Rc<Shared>>>,
-    /// The time of the turn in which the loop got the socket.
-    attached_at: Option<Instant>,
-    /// Written before the loop has the socket. Law 9: what the protocol writes in that turn.
-    early: Vec<u8>,
-    /// Passed before the loop has the socket, each with the byte of `early` that it goes with. Law 9: as
-    /// many as an outbox takes.
-    early_descriptors: Vec<(usize, OwnedFd)>,
+    /// From when the loop has the socket until the end is told.
+    home: Option<Tethered<Home>>,
+    early: Option<Box<Early>>,
     protocol: Option<Py<PyAny>>,
     producer: Option<Py<PyAny>>,
     is_streaming: bool,
@@ -65,7 +73,17 @@ struct State {
 
 impl State {
     fn shared(&self) -> Option<Rc<Shared>> {
-        self.shared.as_ref()?.get().cloned()
+        Some(self.home.as_ref()?.get()?.shared.clone())
+    }
+
+    /// The transport, while the loop has the socket.
+    ///
+    /// # Errors
+    ///
+    /// In another thread than the loop's.
+    fn transport(&self) -> PyResult<Option<&Transport>> {
+        let Some(home) = self.home.as_ref().filter(|_| !self.is_held) else { return Ok(None) };
+        Ok(Some(&home.get().ok_or_else(elsewhere)?.transport))
     }
 
     /// Whether a close does not wait for the producer, which hears of the end: as in Twisted, for a streaming
@@ -102,10 +120,7 @@ impl Connection {
 
     /// Refuses a call in another thread than the loop's, in which it would do nothing.
     fn check_thread(&self) -> PyResult<()> {
-        match self.state().transport.as_ref().map(Tethered::get) {
-            Some(None) => Err(elsewhere()),
-            _ => Ok(()),
-        }
+        self.state().transport().map(drop)
     }
 
     /// Runs this on the transport, while the loop has it.
@@ -115,7 +130,7 @@ impl Connection {
     }
 
     fn transport(&self) -> Option<Transport> {
-        self.state().transport.as_ref()?.get().cloned()
+        self.state().transport().ok()?.cloned()
     }
 
     pub(crate) fn protocol(&self, py: Python<'_>) -> Option<Py<PyAny>> {
@@ -144,9 +159,6 @@ impl Connection {
         let mut state = self.state();
         let is_writing = state.is_flushing || (state.producer.is_some() && !state.is_streaming);
         state.is_held = state.is_paused && !state.disconnecting && !is_writing;
-        if state.is_held {
-            state.transport = None;
-        }
         state.is_held
     }
 
@@ -215,24 +227,22 @@ impl Connection {
             drop(state);
             return transport.lose_connection();
         }
-        let early = std::mem::take(&mut state.early);
-        let descriptors = std::mem::take(&mut state.early_descriptors);
-        state.transport = Some(Tethered::new(transport.clone()));
-        state.shared = Some(Tethered::new(shared.clone()));
-        state.attached_at = Some(shared.reactor.now());
+        let early = state.early.take().unwrap_or_default();
+        let home = Home { transport: transport.clone(), shared: shared.clone() };
+        state.home = Some(Tethered::new(home));
         let State { is_paused, is_write_lost, disconnecting, is_aborted, .. } = *state;
         let State { is_streaming, is_producer_paused, buffer_size, .. } = *state;
         let closes = disconnecting || is_write_lost;
         let is_awaited = state.producer.is_some() && !(closes && state.is_let_go_of());
         drop(state);
         let mut written = 0;
-        for (at, descriptor) in descriptors {
-            transport.write(&early[written..at]);
+        for (at, descriptor) in early.descriptors {
+            transport.write(&early.bytes[written..at]);
             written = at;
             // It is closed where it can't be passed.
             let _ = transport.send_descriptor(descriptor);
         }
-        transport.write(&early[written..]);
+        transport.write(&early.bytes[written..]);
         if is_paused {
             transport.pause_producing();
             Connection::wrote_paused(slf);
@@ -326,16 +336,16 @@ impl Connection {
             return Ok(Put::default());
         }
         let has_producer = state.producer.is_some() && state.is_streaming;
-        let is_full = match &state.transport {
+        let is_full = match state.transport()? {
             Some(transport) => {
-                let transport = transport.get().ok_or_else(elsewhere)?;
                 transport.write(data);
                 has_producer && transport.buffered() > state.buffer_size
             }
             None if state.is_held => false,
             None => {
-                state.early.extend_from_slice(data);
-                has_producer && state.early.len() > state.buffer_size
+                let early = &mut state.early.get_or_insert_default().bytes;
+                early.extend_from_slice(data);
+                has_producer && early.len() > state.buffer_size
             }
         };
         Ok(Put { is_full, is_paused: state.is_paused })
@@ -480,7 +490,7 @@ impl Connection {
         state.disconnecting = true;
         drop(state);
         let Some(transport) = slf.get().transport() else { return Ok(()) };
-        if slf.get().state().attached_at != Some(transport.reactor().now()) {
+        if transport.made_at() != transport.reactor().now() {
             transport.abort_connection();
             return Ok(());
         }
@@ -586,19 +596,21 @@ impl Connection {
     #[pyo3(name = "connectionLost")]
     fn connection_lost(slf: &Bound<'_, Self>, reason: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
-        let mut state = slf.get().state();
-        if std::mem::replace(&mut state.disconnected, true) {
+        if slf.get().is_lost() {
             return Ok(());
         }
+        slf.call_method0(intern!(py, "_keepNames"))?;
+        let mut state = slf.get().state();
+        state.disconnected = true;
         state.connected = false;
-        let (transport, shared) = (state.transport.take(), state.shared.take());
+        let home = state.home.take();
         let (producer, protocol) = (state.producer.take(), state.protocol.take());
         drop(state);
-        if let Some(transport) = transport.as_ref().and_then(Tethered::get) {
+        if let Some(Home { transport, .. }) = home.as_ref().and_then(Tethered::get) {
             transport.unregister_producer();
             transport.lose_connection();
         }
-        drop((transport, shared));
+        drop(home);
         slf.call_method0(intern!(py, "_forgetSocket"))?;
         if let Some(producer) = producer {
             producer.call_method0(py, intern!(py, "stopProducing"))?;
@@ -637,11 +649,12 @@ impl Connection {
     fn send_descriptor(&self, descriptor: i32) -> PyResult<bool> {
         let descriptor = couplet_os::descriptor::duplicate(descriptor).map_err(system_error)?;
         let mut state = self.state();
-        let is_early = state.transport.is_none() && state.connected;
-        if is_early && state.early_descriptors.len() < EARLY_DESCRIPTORS {
-            let at = state.early.len();
-            state.early_descriptors.push((at, descriptor));
-            return Ok(true);
+        if state.connected && matches!(state.transport(), Ok(None)) {
+            let early = state.early.get_or_insert_default();
+            if early.descriptors.len() < EARLY_DESCRIPTORS {
+                early.descriptors.push((early.bytes.len(), descriptor));
+                return Ok(true);
+            }
         }
         drop(state);
         let sent = self.on_transport(|transport| transport.send_descriptor(descriptor).is_ok());
@@ -659,6 +672,13 @@ impl Connection {
         self.transport().map(|transport| address(py, transport.host())).transpose()
     }
 
+    /// The address of the peer, as Python's sockets give it.
+    fn _peername<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let state = self.state();
+        let home = state.home.as_ref().and_then(Tethered::get);
+        home.map(|home| address(py, home.transport.peer())).transpose()
+    }
+
     /// The bytes that were written, and that the system has not taken.
     #[getter]
     fn _buffered(&self) -> usize {
@@ -671,9 +691,13 @@ impl Connection {
     }
 
     #[setter(protocol)]
-    fn set_protocol(&self, protocol: Option<Py<PyAny>>) {
-        let before = std::mem::replace(&mut self.state().protocol, protocol);
+    fn set_protocol(slf: &Bound<'_, Self>, protocol: Option<Py<PyAny>>) -> PyResult<()> {
+        if slf.get().state().protocol.is_some() {
+            slf.call_method0(intern!(slf.py(), "_keepNames"))?;
+        }
+        let before = std::mem::replace(&mut slf.get().state().protocol, protocol);
         drop(before);
+        Ok(())
     }
 
     #[getter(producer)]
