@@ -221,13 +221,12 @@ class Server(_Stream, tcp.Server):
 
     client = _Made(lambda self: _scoped(self._peername()))
     hostname = _Made(lambda self: self.client[0])
-    logstr = _Made(
-        lambda self: f"{self._getLogPrefix(self.protocol)},{self.sessionno},{self.hostname}"
+    _names = _Made(
+        lambda self: (self._getLogPrefix(self.protocol), self.protocol.__class__.__name__)
     )
+    logstr = _Made(lambda self: f"{self._names[0]},{self.sessionno},{self.hostname}")
     repstr = _Made(
-        lambda self: "<{} #{} on {}>".format(
-            self.protocol.__class__.__name__, self.sessionno, self.server._realPortNumber
-        )
+        lambda self: f"<{self._names[1]} #{self.sessionno} on {self.server._realPortNumber}>"
     )
 
     def __init__(self, sock, protocol, client, server, sessionno, reactor):
@@ -249,9 +248,7 @@ class Server(_Stream, tcp.Server):
 
     def _keepNames(self):
         self.client
-        self.logstr
-        if self.server is not None:
-            self.repstr
+        self._names
 
 
 class _Common:
