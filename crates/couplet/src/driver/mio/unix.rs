@@ -38,7 +38,7 @@ pub(super) fn name(address: &SocketAddr) -> UnixAddress {
 }
 
 /// The name in the system's form.
-fn sock_addr(name: &UnixAddress) -> io::Result<SockAddr> {
+pub(super) fn sock_addr(name: &UnixAddress) -> io::Result<SockAddr> {
     let invalid = |text: &'static str| io::Error::new(io::ErrorKind::InvalidInput, text);
     match name {
         UnixAddress::Path(path) if path.as_os_str().as_bytes().contains(&0) => {
@@ -181,7 +181,7 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    fn bind(
+    pub(super) fn bind(
         socket: &Socket,
         address: &SockAddr,
         path: &Path,

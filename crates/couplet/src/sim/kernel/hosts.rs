@@ -393,7 +393,7 @@ impl Kernel {
             return Err(no_descriptors());
         }
         match &mut address {
-            Address::Tcp(address) => {
+            Address::Tcp(address) | Address::Udp(address) => {
                 if !self.hosts[host as usize].has_address(address.ip()) {
                     return Err(io::ErrorKind::AddrNotAvailable.into());
                 }
