@@ -152,6 +152,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod datagrams;
 pub mod defer;
 pub mod driver;
 #[cfg(all(unix, feature = "tokio"))]
@@ -180,9 +181,11 @@ mod unread;
 
 pub use address::{Address, UnixAddress};
 pub use bytes::Bytes;
+pub use datagrams::{DatagramPort, DatagramProtocol, DatagramTransport, PortStopped, SendError};
 pub use defer::{Deferred, Failure, Resolver, Result};
 pub use driver::{
-    ConnectOptions, Interest, ListenOptions, PeerCredentials, Ready, Signal, SocketOption,
+    ConnectOptions, Datagram, DatagramOption, DatagramOptions, Group, Interest, Interface,
+    ListenOptions, PeerCredentials, Ready, Signal, SocketOption,
 };
 pub use error::{
     By, CertificateProblem, ConnectError, ConnectionLost, Fault, ListenError, Reason, TlsError,

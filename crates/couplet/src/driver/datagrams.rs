@@ -295,6 +295,24 @@ pub struct Outgoing<'a> {
     pub from: Option<IpAddr>,
 }
 
+/// Datagrams of one length to one place, joined.
+#[cfg(target_os = "linux")]
+pub(super) struct Run<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) to: Option<&'a Address>,
+    pub(super) from: Option<IpAddr>,
+    /// The length of each but the last.
+    pub(super) segment: usize,
+    pub(super) count: usize,
+}
+
+/// Most datagrams in a run: `UDP_MAX_SEGMENTS`.
+#[cfg(target_os = "linux")]
+const MOST_JOINED: usize = 64;
+/// Most bytes in a run: they pass through the kernel as one datagram.
+#[cfg(target_os = "linux")]
+const LONGEST_RUN: usize = 65_000;
+
 impl DatagramQueue {
     /// Appends a datagram.
     pub fn push(&mut self, data: &[u8], to: Option<Address>, from: Option<IpAddr>) {
@@ -312,6 +330,39 @@ impl DatagramQueue {
         })
     }
 
+    /// The first datagram.
+    pub fn first(&self) -> Option<Outgoing<'_>> {
+        self.iter().next()
+    }
+
+    /// The datagrams, first in, first out, where those that lie behind each other, have one length (the
+    /// last may be shorter) and go to one place are joined into runs. With `join` false each is its own.
+    #[cfg(target_os = "linux")]
+    pub(super) fn runs(&self, join: bool) -> impl Iterator<Item = Run<'_>> {
+        let mut rest = &self.bytes[self.sent..];
+        let mut list = self.list.iter().peekable();
+        std::iter::from_fn(move || {
+            let first = list.next()?;
+            let segment = first.length;
+            let (mut length, mut count, mut ended) = (segment, 1, !join || segment == 0);
+            while !ended
+                && let Some(next) = list.next_if(|next| {
+                    (1..=segment).contains(&next.length)
+                        && count < MOST_JOINED
+                        && length + next.length <= LONGEST_RUN
+                        && next.to == first.to
+                        && next.from == first.from
+                })
+            {
+                (length, count) = (length + next.length, count + 1);
+                ended = next.length < segment;
+            }
+            let (data, behind) = rest.split_at(length);
+            rest = behind;
+            Some(Run { data, to: first.to.as_ref(), from: first.from, segment, count })
+        })
+    }
+
     /// Removes the first `n` datagrams.
     pub fn pop(&mut self, n: usize) {
         let lengths = self.list.drain(..n.min(self.list.len())).map(|waiting| waiting.length);
@@ -324,6 +375,19 @@ impl DatagramQueue {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
+    }
+
+    /// Removes all but the first `n` datagrams, and returns them.
+    pub(crate) fn split_off(&mut self, n: usize) -> DatagramQueue {
+        let list = self.list.split_off(n.min(self.list.len()));
+        let kept: usize = self.list.iter().map(|waiting| waiting.length).sum();
+        DatagramQueue { bytes: self.bytes.split_off(self.sent + kept), sent: 0, list }
+    }
+
+    /// Appends the datagrams of another queue.
+    pub(crate) fn append(&mut self, mut other: DatagramQueue) {
+        self.bytes.extend_from_slice(&other.bytes[other.sent..]);
+        self.list.append(&mut other.list);
     }
 
     /// How many wait.
@@ -391,8 +455,47 @@ mod tests {
             let seen: Vec<_> = queue.iter().map(|waiting| waiting.data.to_vec()).collect();
             assert_eq!(seen, expected.iter().cloned().collect::<Vec<_>>());
             assert_eq!((queue.len(), queue.is_empty()), (expected.len(), expected.is_empty()));
+            let rest = queue.split_off(round % 5);
+            assert_eq!((queue.len(), rest.len()), {
+                let first = expected.len().min(round % 5);
+                (first, expected.len() - first)
+            });
+            queue.append(rest);
             assert_eq!(queue.bytes(), expected.iter().map(Vec::len).sum::<usize>());
             assert!(queue.sent <= queue.bytes.len() / 2, "what was sent is given up");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn runs_join_what_has_one_length_and_goes_to_one_place() {
+        let mut queue = DatagramQueue::default();
+        let [a, b] = [1, 2].map(|port| Address::udp(([127, 0, 0, 1], port)));
+        let from = Some(IpAddr::from([127, 0, 0, 1]));
+        let push = |queue: &mut DatagramQueue, length: usize, to: &Address, from| {
+            queue.push(&vec![0; length], Some(to.clone()), from);
+        };
+        // To `a`: two and a shorter one; a longer one; two empty ones. Then to `b`, and from elsewhere.
+        for length in [3, 3, 2, 3, 4, 0, 0, 1] {
+            push(&mut queue, length, &a, None);
+        }
+        push(&mut queue, 1, &b, None);
+        push(&mut queue, 1, &b, from);
+        let seen = |queue: &DatagramQueue, join| -> Vec<(usize, usize, usize)> {
+            queue.runs(join).map(|run| (run.data.len(), run.segment, run.count)).collect()
+        };
+        let joined = [(8, 3, 3), (3, 3, 1), (4, 4, 1), (0, 0, 1), (0, 0, 1), (1, 1, 1), (1, 1, 1)];
+        assert_eq!(seen(&queue, true), [&joined[..], &[(1, 1, 1)]].concat());
+        assert_eq!(seen(&queue, false).len(), queue.len());
+        queue.pop(usize::MAX);
+        for _ in 0..100 {
+            push(&mut queue, 1000, &a, None);
+        }
+        assert_eq!(seen(&queue, true), [(64_000, 1000, 64), (36_000, 1000, 36)]);
+        queue.pop(usize::MAX);
+        for _ in 0..3 {
+            push(&mut queue, 30_000, &a, None);
+        }
+        assert_eq!(seen(&queue, true), [(60_000, 30_000, 2), (30_000, 30_000, 1)]);
     }
 }

@@ -18,9 +18,9 @@ use mio::{event::Source, unix::SourceFd};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::datagrams;
 #[cfg(unix)]
 use super::lock::Lock;
-use super::datagrams;
 use super::socket::{self, Listener, Stream};
 #[cfg(unix)]
 use super::token_of;
