@@ -15,6 +15,7 @@ use couplet::sim::Weather;
 use tracing_subscriber::filter::Targets;
 
 use crate::cert::Name;
+use crate::datagrams;
 use crate::endpoint::{Peer, to_connect, to_listen};
 use crate::known::Known;
 use crate::poetry::{MAX_LINE, transform};
@@ -548,14 +549,27 @@ pub(crate) struct Proxy {
 #[derive(Args, Debug)]
 pub(crate) struct Connect {
     /// Where to connect
-    #[arg(value_name = "ENDPOINT", value_parser = to_connect, allow_negative_numbers = true)]
-    pub(crate) endpoint: Peer,
+    #[arg(value_name = "ENDPOINT", value_parser = datagrams::remote, allow_negative_numbers = true)]
+    pub(crate) endpoint: datagrams::Remote,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Echo {
+    /// Where to listen, udp:PORT for datagrams; can be given several times [default: a free port on
+    /// 127.0.0.1]
+    #[arg(
+        short = 'l',
+        long = "listen",
+        value_name = "ENDPOINT",
+        value_parser = datagrams::local,
+        allow_negative_numbers = true
+    )]
+    pub(crate) endpoints: Vec<datagrams::Local>,
     #[command(flatten)]
-    pub(crate) listen: Listen,
+    pub(crate) drain: Drain,
+    /// When the answers leave that are made in one turn: each at once, together, or as the loop measures
+    #[arg(long, value_name = "WHEN", default_value = "measured", value_parser = answers())]
+    pub(crate) answers: Answers,
     /// Close a connection on which nothing was received for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) idle_timeout: Option<Duration>,
@@ -564,11 +578,11 @@ pub(crate) struct Echo {
 #[derive(Args, Debug)]
 pub(crate) struct Forward {
     /// Where to listen: an ENDPOINT, as below
-    #[arg(value_name = "LISTEN", value_parser = to_listen, allow_negative_numbers = true)]
-    pub(crate) listen: Arc<dyn ServerEndpoint>,
+    #[arg(value_name = "LISTEN", value_parser = datagrams::local, allow_negative_numbers = true)]
+    pub(crate) listen: datagrams::Local,
     /// Where to connect for each client
-    #[arg(value_name = "CONNECT", value_parser = to_connect, allow_negative_numbers = true)]
-    pub(crate) connect: Peer,
+    #[arg(value_name = "CONNECT", value_parser = datagrams::remote, allow_negative_numbers = true)]
+    pub(crate) connect: datagrams::Remote,
     /// Give up on CONNECT after this many seconds; its own timeout=, or 30 seconds, holds too
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) connect_timeout: Option<Duration>,
