@@ -90,7 +90,7 @@ fn stdin_goes_out_and_answers_are_printed() {
 fn who_sends_to_nobody_hears_of_it() {
     let free = socket().local_addr().unwrap();
     let mut command = couplet(&["connect", &format!("udp:{free}")]);
-    let mut running = crate::kit::Running::start(command.stdin(std::process::Stdio::piped()));
+    let mut running = crate::kit::Running::start_with_stdout(command.stdin(std::process::Stdio::piped()));
     let mut stdin = running.stdin().unwrap();
     std::io::Write::write_all(&mut stdin, b"x").unwrap();
     let ended = running.ended();
@@ -107,7 +107,7 @@ fn datagrams_and_connections_do_not_mix() {
         &["connect", "udp:nobody:9"],
         &["connect", "udp:0"],
     ] {
-        run(args).quietly(2);
+        assert_eq!(run(args).code, Some(2), "{args:?}");
     }
 }
 
