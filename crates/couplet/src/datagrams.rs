@@ -223,7 +223,7 @@ impl DatagramCell {
         bound: Bound,
         options: DatagramOptions,
         place: &'static Location<'static>,
-        protocol: Box<dyn DatagramProtocol>,
+        protocol: Contained<Box<dyn DatagramProtocol>>,
     ) -> DatagramCell {
         DatagramCell {
             reactor: reactor.clone(),
@@ -237,7 +237,7 @@ impl DatagramCell {
             receiving: Cell::new(true),
             bound: RefCell::new(Some(bound)),
             key: Cell::new(None),
-            protocol: RefCell::new(Some(Contained::new(protocol))),
+            protocol: RefCell::new(Some(protocol)),
             queue: RefCell::default(),
             counts: Cell::default(),
             noted: Cell::new(false),

@@ -1,4 +1,5 @@
 //! `couplet echo`, `forward` and `connect` over UDP, with plain sockets and socat as peers.
+#![expect(clippy::disallowed_types, reason = "the program is tested with std's sockets")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -90,7 +91,8 @@ fn stdin_goes_out_and_answers_are_printed() {
 fn who_sends_to_nobody_hears_of_it() {
     let free = socket().local_addr().unwrap();
     let mut command = couplet(&["connect", &format!("udp:{free}")]);
-    let mut running = crate::kit::Running::start_with_stdout(command.stdin(std::process::Stdio::piped()));
+    let mut running =
+        crate::kit::Running::start_with_stdout(command.stdin(std::process::Stdio::piped()));
     let mut stdin = running.stdin().unwrap();
     std::io::Write::write_all(&mut stdin, b"x").unwrap();
     let ended = running.ended();

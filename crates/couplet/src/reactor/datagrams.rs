@@ -14,6 +14,7 @@ use crate::datagrams::{
 };
 use crate::driver::{CloseMode, Commands, DatagramOptions, DatagramsSent, Doing, Driver, Key};
 use crate::error::ListenError;
+use crate::panics::Contained;
 
 /// While others of the same batch follow, answers wait up to this number of them.
 const TOGETHER: usize = 64;
@@ -114,10 +115,11 @@ impl Reactor {
         options: DatagramOptions,
         protocol: P,
     ) -> Result<DatagramPort<P>, ListenError> {
+        let protocol: Contained<Box<dyn DatagramProtocol>> = Contained::new(Box::new(protocol));
         let bound = self.records.world.bind_datagrams(&address, &options);
         let bound = bound.map_err(|error| ListenError::new(address, error))?;
-        let (place, protocol) = (Location::caller(), Box::new(protocol));
-        let cell = Rc::new(DatagramCell::new(self, bound, options, place, protocol));
+        let cell = DatagramCell::new(self, bound, options, Location::caller(), protocol);
+        let cell = Rc::new(cell);
         self.start(Start::Datagrams(cell.clone()));
         Ok(DatagramTransport { cell }.port())
     }

@@ -30,6 +30,8 @@ use calls::{Inner, Places};
 
 /// Most datagrams of one port in a round, between two waits.
 const BATCH: usize = 64;
+/// Fewest datagrams that a receive call asks for.
+const FEW: usize = 8;
 
 /// How long a UNIX socket waits for a receiver whose queue is full. No event tells that it has room.
 const FULL: Duration = Duration::from_millis(1);
@@ -57,6 +59,8 @@ pub(super) struct DatagramSlot {
     receiving: bool,
     /// A UNIX socket without a peer. It is full when the receiver is, and no edge tells of room.
     is_local: bool,
+    /// How many datagrams the next receive call asks for: about as many as the last one brought.
+    asked: usize,
     /// The round of the last receive call.
     received_in: u64,
     /// The round in which room was reported last.
@@ -127,7 +131,7 @@ impl DatagramSlot {
     /// Receives into `places`; the number of datagrams.
     fn receive(&mut self, places: &mut Places) -> io::Result<usize> {
         loop {
-            match places.receive(&self.port.socket, self.port.size) {
+            match places.receive(&self.port.socket, self.asked, self.port.size) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.readable = error.kind() != io::ErrorKind::WouldBlock;
@@ -135,7 +139,9 @@ impl DatagramSlot {
                     return Err(error);
                 }
                 Ok(n) => {
-                    self.readable = self.failed || n == places.count();
+                    // Only a call that asked for more than there was uses up the edge.
+                    self.readable = self.failed || n == self.asked || !cfg!(target_os = "linux");
+                    self.asked = (n + 1).next_power_of_two().clamp(FEW, BATCH);
                     return Ok(n);
                 }
             }
@@ -163,6 +169,7 @@ impl Mio {
             room: false,
             receiving: true,
             is_local,
+            asked: FEW,
             received_in: u64::MAX,
             tried_in: u64::MAX,
             held: VecDeque::new(),

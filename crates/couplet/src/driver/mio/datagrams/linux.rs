@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use couplet_os::datagrams::{self, Batch, Flag, Name, Outgoing, SENT_AT_ONCE, Target};
@@ -31,12 +30,13 @@ impl Places {
         self.0.size()
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.0.places()
-    }
-
-    pub(super) fn receive(&mut self, socket: &Inner, size: usize) -> io::Result<usize> {
-        self.0.receive(socket.as_fd(), size)
+    pub(super) fn receive(
+        &mut self,
+        socket: &Inner,
+        count: usize,
+        size: usize,
+    ) -> io::Result<usize> {
+        self.0.receive(socket.as_fd(), count, size)
     }
 
     pub(super) fn get(&self, n: usize) -> (Head, &[u8]) {
@@ -100,17 +100,13 @@ impl Inner {
 
     /// Sends the first datagrams; returns how many the system has taken.
     pub(super) fn send(&self, out: &DatagramQueue) -> io::Result<usize> {
-        let mut names = [const { Vec::new() }; SENT_AT_ONCE];
-        let mut batch = Vec::with_capacity(out.len().min(SENT_AT_ONCE));
-        let mut counts = [0; SENT_AT_ONCE];
-        let runs = out.runs(self.joins.get()).zip(&mut names).zip(&mut counts);
-        for ((run, name), count) in runs {
-            *count = run.count;
-            batch.push(self.outgoing(run, name));
-        }
+        let runs: Vec<_> = out.runs(self.joins.get()).take(SENT_AT_ONCE).collect();
+        let names: Vec<_> = runs.iter().map(|run| name_of(run.to)).collect();
+        let batch: Vec<_> =
+            runs.iter().zip(&names).map(|(run, name)| self.outgoing(run, name)).collect();
         match datagrams::send(self.as_fd(), &batch) {
-            Ok(n) => Ok(counts[..n].iter().sum()),
-            Err(error) if counts[0] > 1 && !passes(&error) => {
+            Ok(n) => Ok(runs[..n].iter().map(|run| run.count).sum()),
+            Err(error) if runs[0].count > 1 && !passes(&error) => {
                 // Longer than the link takes, or a link that can't cut them: they leave one by one.
                 tracing::debug!(%error, "datagrams are sent one by one");
                 self.joins.set(false);
@@ -120,13 +116,10 @@ impl Inner {
         }
     }
 
-    fn outgoing<'a>(&self, run: Run<'a>, name: &'a mut Vec<u8>) -> Outgoing<'a> {
+    fn outgoing<'a>(&self, run: &Run<'a>, name: &'a [u8]) -> Outgoing<'a> {
         let to = match run.to {
             None => None,
-            Some(Address::Unix(to)) => {
-                *name = unix::bytes_of_name(to);
-                Some(Target::Unix(name))
-            }
+            Some(Address::Unix(_)) => Some(Target::Unix(name)),
             Some(Address::Tcp(to) | Address::Udp(to)) => {
                 Some(Target::Inet { to: *to, mapped: self.is_v6 && to.is_ipv4() })
             }
@@ -134,11 +127,16 @@ impl Inner {
         Outgoing {
             data: run.data,
             to,
-            from: run.from.map(|ip: IpAddr| (ip, 0)),
+            from: run.from.map(|ip| (ip, 0)),
             tos: None,
             segment: (run.count > 1).then_some(run.segment as u16),
         }
     }
+}
+
+/// The bytes of a UNIX socket's name; none for any other address.
+fn name_of(to: Option<&Address>) -> Vec<u8> {
+    to.and_then(Address::unix).map(unix::bytes_of_name).unwrap_or_default()
 }
 
 /// Errors that have nothing to do with joined datagrams.

@@ -28,11 +28,12 @@ impl Places {
         self.size
     }
 
-    pub(super) fn count(&self) -> usize {
-        1
-    }
-
-    pub(super) fn receive(&mut self, socket: &Inner, size: usize) -> io::Result<usize> {
+    pub(super) fn receive(
+        &mut self,
+        socket: &Inner,
+        _count: usize,
+        size: usize,
+    ) -> io::Result<usize> {
         let (n, from) = socket.0.recv_from(&mut self.bytes[..size + 1])?;
         let head = Head {
             from: Address::udp(from),
