@@ -15,11 +15,14 @@ use super::recorder::Log;
 
 type Act = Box<dyn FnMut(&DatagramTransport, &Datagram<'_>)>;
 
+/// The bytes of a datagram, and its sender.
+type Got = (Vec<u8>, Address);
+
 /// A protocol that notes what it gets, and acts on it.
 #[derive(Clone, Default)]
 struct Far {
     log: Log,
-    got: Rc<RefCell<Vec<(Vec<u8>, Address)>>>,
+    got: Rc<RefCell<Vec<Got>>>,
     act: Rc<RefCell<Option<Act>>>,
 }
 
