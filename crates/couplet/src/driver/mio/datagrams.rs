@@ -61,8 +61,9 @@ pub(super) struct DatagramSlot {
     is_local: bool,
     /// How many datagrams the next receive call asks for: about as many as the last one brought.
     asked: usize,
-    /// The round of the last receive call.
+    /// The round of the last receive call, and how many datagrams the calls of that round brought.
     received_in: u64,
+    taken: usize,
     /// The round in which room was reported last.
     tried_in: u64,
     /// What was received and not reported when the port paused. Law 9: at most one batch.
@@ -128,10 +129,11 @@ impl DatagramSlot {
         self.port.socket.deregister(registry);
     }
 
-    /// Receives into `places`; the number of datagrams.
+    /// Receives into `places`, within the share of this round; the number of datagrams.
     fn receive(&mut self, places: &mut Places) -> io::Result<usize> {
+        let asked = self.asked.min(BATCH - self.taken);
         loop {
-            match places.receive(&self.port.socket, self.asked, self.port.size) {
+            match places.receive(&self.port.socket, asked, self.port.size) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.readable = error.kind() != io::ErrorKind::WouldBlock;
@@ -140,7 +142,7 @@ impl DatagramSlot {
                 }
                 Ok(n) => {
                     // Only a call that asked for more than there was uses up the edge.
-                    self.readable = self.failed || n == self.asked || !cfg!(target_os = "linux");
+                    self.readable = self.failed || n == asked || !cfg!(target_os = "linux");
                     self.asked = (n + 1).next_power_of_two().clamp(FEW, BATCH);
                     return Ok(n);
                 }
@@ -171,6 +173,7 @@ impl Mio {
             is_local,
             asked: FEW,
             received_in: u64::MAX,
+            taken: 0,
             tried_in: u64::MAX,
             held: VecDeque::new(),
         }))))
@@ -205,25 +208,29 @@ impl Mio {
         if !port.receiving {
             return None;
         }
-        self.arrived.held = port.held.pop_front();
-        if self.arrived.held.is_some() {
-            let more = !port.held.is_empty();
-            self.again.push_front(slot);
-            return Some(Event::Datagram { key, more });
+        if port.received_in != round {
+            (port.received_in, port.taken) = (round, 0);
         }
         if self.arrived.owner == Some(key) {
             return Some(self.report(key));
         }
-        if !port.readable {
-            return None;
-        }
-        if port.received_in == round {
+        if port.taken == BATCH && (port.readable || !port.held.is_empty()) {
             self.queue(slot);
             return None;
         }
-        port.received_in = round;
+        self.arrived.held = port.held.pop_front();
+        if self.arrived.held.is_some() {
+            port.taken += 1;
+            let more = !port.held.is_empty() && port.taken < BATCH;
+            self.again.push_front(slot);
+            return Some(Event::Datagram { key, more });
+        }
+        if !port.readable {
+            return None;
+        }
         match port.receive(self.arrived.places.as_mut()?) {
             Ok(count) => {
+                port.taken += count;
                 (self.arrived.count, self.arrived.next) = (count, 0);
                 self.arrived.owner = Some(key);
                 Some(self.report(key))
@@ -240,12 +247,11 @@ impl Mio {
     fn report(&mut self, key: Key) -> Event {
         self.arrived.next += 1;
         let more = self.arrived.next < self.arrived.count;
-        if more {
-            self.again.push_front(key.slot);
-        } else {
+        if !more {
             self.arrived.owner = None;
-            // There may be more, for the next round.
-            self.queue(key.slot);
+        }
+        if more || self.datagram_slot(key).is_some_and(|port| port.readable) {
+            self.again.push_front(key.slot);
         }
         Event::Datagram { key, more }
     }
