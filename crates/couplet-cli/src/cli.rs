@@ -94,7 +94,8 @@ const ECHO_EXAMPLE: &str = listening!(
     "  couplet echo --listen 7000
   couplet connect 7000
 
-A client that reads slowly is read from slowly."
+A client that reads slowly is read from slowly. Over UDP, with --listen udp:7000 or
+udp:127.0.0.1:7000, each datagram goes back to its sender."
 );
 
 const HTTP_SERVE_EXAMPLE: &str = listening!(
@@ -120,6 +121,7 @@ Example:
   couplet connect 7777                      type lines, as in a chat; Ctrl-D ends them
   printf 'hope\\n' | couplet connect 10000   send a request, print the answer
   couplet connect 10000 < /dev/null         send nothing, print what arrives
+  couplet connect udp:9000                  each line is a datagram; what comes back is printed
 
 At the end of stdin the sending side is closed, and what the server still sends is
 printed until it closes. If the server closes first, the command ends if stdin is a
@@ -142,6 +144,9 @@ const FORWARD_EXAMPLE: &str = listening!(
     "  couplet forward :8080 localhost:80             a port, from elsewhere
   couplet forward unix:/run/app.sock 10.0.0.7:80   a UNIX socket, to a port
   couplet forward 8080 unix:/run/app.sock -v       a line for each connection
+
+With udp:PORT or udp:HOST:PORT for both, datagrams are forwarded, and the answers; a client that is
+silent for the idle timeout, a minute unless set, is forgotten.
 
 Each connection to LISTEN is joined to a new one to CONNECT. What one side sends
 reaches the other, and so does its end: a closed sending side leaves the other

@@ -693,6 +693,22 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_read_as_it_was_written_with_the_scope_of_an_ipv6_address() {
+        // SAFETY: plain data of the C library, for which zeroes are valid.
+        let mut name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        let v6 = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 53, 5, 3);
+        for to in [v6.into(), SocketAddr::from(([192, 0, 2, 1], 53))] {
+            let length = write_name(&mut name, Target::Inet { to, mapped: false });
+            assert_eq!(name_of(&name, length as usize), Name::Inet(to));
+            assert_eq!(name_of(&name, length as usize - 1), Name::Unix(Vec::new()), "cut short");
+        }
+        for unix in [&b"/run/a"[..], b"\0abstract", b""] {
+            let length = write_name(&mut name, Target::Unix(unix));
+            assert_eq!(name_of(&name, length as usize), Name::Unix(unix.to_vec()));
+        }
+    }
+
+    #[test]
     fn an_ipv4_datagram_leaves_an_ipv6_socket_and_arrives_there_with_its_own_address() {
         let (b, address) = bound("::");
         turn_on(b.as_fd(), Flag::PacketInfoV6).expect("Linux knows it");

@@ -482,7 +482,8 @@ impl DatagramTransport {
 
     /// Closes the port, after an attempt to send what waits. The Deferred fires in a later turn, after
     /// [`stop_protocol`](DatagramProtocol::stop_protocol); `None` if the port is closed, or being closed,
-    /// already. Nothing is received from now on.
+    /// already. Nothing is received from now on. The end of a run closes the port too; a
+    /// [drain](Reactor::drain) leaves it open.
     pub fn stop_listening(&self) -> Option<Deferred<()>> {
         if !self.cell.is_open() {
             return None;

@@ -127,7 +127,7 @@
 //! One turn delivers at most 64 datagrams of a port, then others have their turn. On Linux they are
 //! received by one system call, and the answers leave by another; those of one length to one place leave as
 //! one. `benches/datagrams.rs` measures an echo of 64 bytes, in the time of the server's thread: with 32 on
-//! their way 0.76 of recvmmsg(2) and sendmmsg(2) as they are, and tokio 1.18; with one 1.08, and tokio 1.04.
+//! their way 0.78 of recvmmsg(2) and sendmmsg(2) as they are, and tokio 1.18; with one 1.08, and tokio 1.03.
 //!
 //! ## UNIX sockets
 //!
