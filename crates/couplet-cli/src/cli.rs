@@ -15,6 +15,7 @@ use couplet::sim::Weather;
 use tracing_subscriber::filter::Targets;
 
 use crate::cert::Name;
+use crate::datagrams;
 use crate::endpoint::{Peer, to_connect, to_listen};
 use crate::known::Known;
 use crate::poetry::{MAX_LINE, transform};
@@ -93,7 +94,8 @@ const ECHO_EXAMPLE: &str = listening!(
     "  couplet echo --listen 7000
   couplet connect 7000
 
-A client that reads slowly is read from slowly."
+A client that reads slowly is read from slowly. Over UDP, with --listen udp:7000 or
+udp:127.0.0.1:7000, each datagram goes back to its sender."
 );
 
 const HTTP_SERVE_EXAMPLE: &str = listening!(
@@ -119,6 +121,7 @@ Example:
   couplet connect 7777                      type lines, as in a chat; Ctrl-D ends them
   printf 'hope\\n' | couplet connect 10000   send a request, print the answer
   couplet connect 10000 < /dev/null         send nothing, print what arrives
+  couplet connect udp:9000                  each line is a datagram; what comes back is printed
 
 At the end of stdin the sending side is closed, and what the server still sends is
 printed until it closes. If the server closes first, the command ends if stdin is a
@@ -141,6 +144,9 @@ const FORWARD_EXAMPLE: &str = listening!(
     "  couplet forward :8080 localhost:80             a port, from elsewhere
   couplet forward unix:/run/app.sock 10.0.0.7:80   a UNIX socket, to a port
   couplet forward 8080 unix:/run/app.sock -v       a line for each connection
+
+With udp:PORT or udp:HOST:PORT for both, datagrams are forwarded, and the answers; a client that is
+silent for the idle timeout, a minute unless set, is forgotten.
 
 Each connection to LISTEN is joined to a new one to CONNECT. What one side sends
 reaches the other, and so does its end: a closed sending side leaves the other
@@ -548,14 +554,27 @@ pub(crate) struct Proxy {
 #[derive(Args, Debug)]
 pub(crate) struct Connect {
     /// Where to connect
-    #[arg(value_name = "ENDPOINT", value_parser = to_connect, allow_negative_numbers = true)]
-    pub(crate) endpoint: Peer,
+    #[arg(value_name = "ENDPOINT", value_parser = datagrams::remote, allow_negative_numbers = true)]
+    pub(crate) endpoint: datagrams::Remote,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Echo {
+    /// Where to listen, udp:PORT for datagrams; can be given several times [default: a free port on
+    /// 127.0.0.1]
+    #[arg(
+        short = 'l',
+        long = "listen",
+        value_name = "ENDPOINT",
+        value_parser = datagrams::local,
+        allow_negative_numbers = true
+    )]
+    pub(crate) endpoints: Vec<datagrams::Local>,
     #[command(flatten)]
-    pub(crate) listen: Listen,
+    pub(crate) drain: Drain,
+    /// When the answers leave that are made in one turn: each at once, together, or as the loop measures
+    #[arg(long, value_name = "WHEN", default_value = "measured", value_parser = answers())]
+    pub(crate) answers: Answers,
     /// Close a connection on which nothing was received for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) idle_timeout: Option<Duration>,
@@ -564,11 +583,11 @@ pub(crate) struct Echo {
 #[derive(Args, Debug)]
 pub(crate) struct Forward {
     /// Where to listen: an ENDPOINT, as below
-    #[arg(value_name = "LISTEN", value_parser = to_listen, allow_negative_numbers = true)]
-    pub(crate) listen: Arc<dyn ServerEndpoint>,
+    #[arg(value_name = "LISTEN", value_parser = datagrams::local, allow_negative_numbers = true)]
+    pub(crate) listen: datagrams::Local,
     /// Where to connect for each client
-    #[arg(value_name = "CONNECT", value_parser = to_connect, allow_negative_numbers = true)]
-    pub(crate) connect: Peer,
+    #[arg(value_name = "CONNECT", value_parser = datagrams::remote, allow_negative_numbers = true)]
+    pub(crate) connect: datagrams::Remote,
     /// Give up on CONNECT after this many seconds; its own timeout=, or 30 seconds, holds too
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) connect_timeout: Option<Duration>,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use couplet::{ProducerKind, Protocol, Transport};
 
-use crate::cli;
+use crate::cli::{self, Listen};
+use crate::datagrams::{self, Local};
 use crate::exit::Exit;
 use crate::server;
 
@@ -44,7 +45,21 @@ impl Protocol for Echo {
 
 pub(crate) fn run(options: cli::Echo) -> Result<(), Exit> {
     let idle_timeout = options.idle_timeout;
-    server::run(options.listen, move || Echo { idle_timeout })
+    let (mut endpoints, mut ports) = (Vec::new(), Vec::new());
+    for local in options.endpoints {
+        match local {
+            Local::Streams(endpoint) => endpoints.push(endpoint),
+            Local::Udp(address) => ports.push(address),
+        }
+    }
+    match (endpoints.is_empty(), ports.is_empty()) {
+        (true, false) => datagrams::echo(&ports),
+        (false, false) => Err(Exit::bad_usage("either connections or datagrams are echoed")),
+        (_, true) => {
+            let listen = Listen { endpoints, drain: options.drain, answers: options.answers };
+            server::run(listen, move || Echo { idle_timeout })
+        }
+    }
 }
 
 #[cfg(test)]

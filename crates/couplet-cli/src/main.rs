@@ -9,6 +9,7 @@ mod cert;
 mod chat;
 mod cli;
 mod connect;
+mod datagrams;
 mod demo;
 mod echo;
 mod endpoint;

@@ -5,6 +5,8 @@
 //! block. It does not depend on `couplet`.
 
 pub mod backtrace;
+#[cfg(target_os = "linux")]
+pub mod datagrams;
 pub mod descriptor;
 pub mod heap;
 pub mod interfaces;

@@ -13,7 +13,8 @@ use couplet_os::interfaces::interface_number;
 
 /// The address of one end of a connection, or of a listening port.
 ///
-/// It formats as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`, `unix:/run/app.sock`.
+/// It formats as an endpoint string: `tcp:127.0.0.1:8000`, `tcp:[::1]:8000`, `unix:/run/app.sock`; that of a
+/// datagram socket as `udp:127.0.0.1:9000`.
 ///
 /// ```
 /// use couplet::Address;
@@ -27,15 +28,22 @@ use couplet_os::interfaces::interface_number;
 pub enum Address {
     /// A TCP address. An IPv4 peer of a dual-stack port appears as IPv4.
     Tcp(SocketAddr),
+    /// A UDP address. An IPv4 peer of a dual-stack port appears as IPv4.
+    Udp(SocketAddr),
     /// The name of a UNIX socket. That of a client is [unnamed](UnixAddress::Unnamed), as a rule.
     Unix(UnixAddress),
 }
 
 impl Address {
+    /// A UDP address.
+    pub fn udp(address: impl Into<SocketAddr>) -> Address {
+        Address::Udp(canonical(address.into()))
+    }
+
     /// The socket address, including the scope of a link-local IPv6 address.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
-            Address::Tcp(addr) => Some(*addr),
+            Address::Tcp(addr) | Address::Udp(addr) => Some(*addr),
             Address::Unix(_) => None,
         }
     }
@@ -44,7 +52,7 @@ impl Address {
     pub fn unix(&self) -> Option<&UnixAddress> {
         match self {
             Address::Unix(name) => Some(name),
-            Address::Tcp(_) => None,
+            Address::Tcp(_) | Address::Udp(_) => None,
         }
     }
 
@@ -97,15 +105,21 @@ pub(crate) enum NotAnIp<'a> {
     NoInterface(&'a str),
 }
 
+/// An IPv4 address as such, also where an IPv6 socket has it.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => (v4, v6.port()).into(),
+            None => addr,
+        },
+        SocketAddr::V4(_) => addr,
+    }
+}
+
+/// A TCP address; that of UDP is made by [`Address::udp`].
 impl From<SocketAddr> for Address {
     fn from(addr: SocketAddr) -> Address {
-        match addr {
-            SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-                Some(v4) => Address::Tcp((v4, v6.port()).into()),
-                None => Address::Tcp(addr),
-            },
-            SocketAddr::V4(_) => Address::Tcp(addr),
-        }
+        Address::Tcp(canonical(addr))
     }
 }
 
@@ -113,6 +127,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(addr) => write!(f, "tcp:{addr}"),
+            Address::Udp(addr) => write!(f, "udp:{addr}"),
             Address::Unix(name) => write!(f, "unix:{name}"),
         }
     }

@@ -53,7 +53,8 @@
 //!
 //! | included | not included |
 //! | --- | --- |
-//! | TCP and UNIX servers and clients, [`endpoints`], names, happy eyeballs | UDP, except in [`sim`] |
+//! | TCP and UNIX servers and clients, [`endpoints`], names, happy eyeballs | |
+//! | UDP and UNIX datagrams, broadcast, multicast: [`DatagramProtocol`] | |
 //! | [layers]: TLS, the PROXY protocol, throttles, traffic logs, and your own | processes |
 //! | [`Deferred`]s, which are futures; tasks; [streams](stream) for `async`; timed calls | io_uring |
 //! | [framing](protocols): lines, netstrings, length-prefixed strings, and your own with [`Framer`](protocols::Framer) | other application protocols |
@@ -74,6 +75,7 @@
 //! | build a protocol per connection, handle failed connects | [`Factory`], [`Shared`] |
 //! | listen, connect, call later, spawn a future | [`Reactor`], [`endpoints`] |
 //! | say in a string where to listen and through what, or add a kind of your own | the chapter [`manual::endpoints`] |
+//! | exchange datagrams | [`DatagramProtocol`]; the chapter [`manual::datagrams`] |
 //! | pass it a socket that is already open | [`Reactor::adopt`], [`Reactor::adopt_port`] |
 //! | set any option of a socket | [`Transport::with_socket`], [`ListenOptions::prepare`] |
 //! | get back to a protocol later, from timers and callbacks | [`Connection`] |
@@ -152,6 +154,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod datagrams;
 pub mod defer;
 pub mod driver;
 #[cfg(all(unix, feature = "tokio"))]
@@ -180,9 +183,11 @@ mod unread;
 
 pub use address::{Address, UnixAddress};
 pub use bytes::Bytes;
+pub use datagrams::{DatagramPort, DatagramProtocol, DatagramTransport, PortStopped, SendError};
 pub use defer::{Deferred, Failure, Resolver, Result};
 pub use driver::{
-    ConnectOptions, Interest, ListenOptions, PeerCredentials, Ready, Signal, SocketOption,
+    ConnectOptions, Datagram, DatagramOption, DatagramOptions, Group, Interest, Interface,
+    ListenOptions, PeerCredentials, Ready, Signal, SocketOption,
 };
 pub use error::{
     By, CertificateProblem, ConnectError, ConnectionLost, Fault, ListenError, Reason, TlsError,

@@ -16,6 +16,7 @@ use couplet::{
 };
 
 use crate::cli;
+use crate::datagrams::{self, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::{output, signalled_loop};
@@ -155,7 +156,10 @@ impl Protocol for Session {
 }
 
 pub(crate) fn run(options: cli::Connect) -> Result<(), Exit> {
-    let Peer { endpoint, name } = options.endpoint;
+    let Peer { endpoint, name } = match options.endpoint {
+        Remote::Streams(peer) => peer,
+        Remote::Udp(peer) => return datagrams::connect(peer),
+    };
     let l = signalled_loop(couplet::LoopOptions::default(), output::tell)?;
     let (stdout, printed) = Stdout::start(l.reactor().remote())?;
     let end = End::default();

@@ -15,6 +15,7 @@ use couplet::protocols::Relay;
 use couplet::{Address, Answers, Protocol, Reactor, Reason, Transport};
 
 use crate::cli::{self, Listen};
+use crate::datagrams::{self, Local, Remote};
 use crate::endpoint::Peer;
 use crate::exit::Exit;
 use crate::{output, server};
@@ -180,11 +181,22 @@ impl Protocol for Made {
 }
 
 pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
+    let (listen, connect) = match (options.listen, options.connect) {
+        (Local::Streams(listen), Remote::Streams(connect)) => (listen, connect),
+        (Local::Udp(listen), Remote::Udp(connect)) => {
+            let (idle, most) = (options.idle_timeout, options.max_connections);
+            return datagrams::forward(listen, connect, idle, most);
+        }
+        _ => {
+            let text = "datagrams can't become a connection, nor the other way round";
+            return Err(Exit::bad_usage(text));
+        }
+    };
     server::raise_descriptor_limit();
     // Two for each session.
     let affordable = server::most_descriptors() / 2;
     let forward = Rc::new(Forward {
-        to: options.connect,
+        to: connect,
         connect_timeout: options.connect_timeout,
         idle_timeout: options.idle_timeout,
         most: options.max_connections.map_or(affordable, |most| most.min(affordable)).max(1),
@@ -193,7 +205,7 @@ pub(crate) fn run(options: cli::Forward) -> Result<(), Exit> {
     });
     let accepting = forward.clone();
     let answers = Answers::default();
-    let listen = Listen { endpoints: vec![options.listen], drain: options.drain, answers };
+    let listen = Listen { endpoints: vec![listen], drain: options.drain, answers };
     server::run(listen, move |peer: &Address| accepting.accept(peer))?;
     output::tell(&forward.totals.to_string());
     Ok(())

@@ -3,6 +3,7 @@
 
 mod chatting;
 mod devices;
+mod meters;
 mod poems;
 mod reconnecting;
 
@@ -37,7 +38,7 @@ struct Scenario {
     world: fn(Duration) -> World,
 }
 
-const SCENARIOS: [Scenario; 5] = [
+const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "poetry",
         about: "servers, a proxy and readers; no reader takes a cut poem for a whole one",
@@ -69,6 +70,14 @@ const SCENARIOS: [Scenario; 5] = [
         seeds: (1, 1),
         time: Some(Duration::from_secs(3600)),
         world: |time| Box::new(move |sim| devices::run(sim, time)),
+    },
+    Scenario {
+        name: "meters",
+        about: "meters that report by UDP; no reading is lost, and none is counted twice",
+        weather: Weather::Storm,
+        seeds: (1, 100),
+        time: None,
+        world: |_| Box::new(meters::run),
     },
     Scenario {
         name: "naive",

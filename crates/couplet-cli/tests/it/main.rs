@@ -9,6 +9,7 @@ mod cert;
 mod chat;
 mod connect;
 mod crowds;
+mod datagrams;
 mod demo;
 mod echo;
 mod forward;

@@ -13,14 +13,16 @@ fn trace_hash(ended: &Ended) -> String {
 fn without_a_scenario_they_are_listed() {
     let ended = run(&["sim"]);
     ended.quietly(0);
-    for scenario in ["poetry", "chat", "reconnecting", "devices", "naive"] {
+    for scenario in ["poetry", "chat", "reconnecting", "devices", "meters", "naive"] {
         assert!(ended.text().lines().any(|line| line.starts_with(scenario)), "{scenario}");
     }
 }
 
 #[test]
 fn each_world_survives_a_few_storms() {
-    for (scenario, seeds) in [("poetry", "1..3"), ("chat", "1..10"), ("reconnecting", "1..10")] {
+    let worlds =
+        [("poetry", "1..3"), ("chat", "1..10"), ("reconnecting", "1..10"), ("meters", "1..10")];
+    for (scenario, seeds) in worlds {
         let ended = run(&["sim", scenario, "--seeds", seeds]);
         ended.quietly(0);
         assert!(

@@ -163,7 +163,7 @@ fn completions_know_scenarios_weathers_and_transformations() {
     // The scripts for Elvish and PowerShell have no values.
     for shell in ["bash", "fish", "zsh"] {
         let script = run(&["completions", shell]);
-        for word in ["breezy", "storm", "cummingsify", "pirate", "reconnecting", "devices naive"] {
+        for word in ["breezy", "storm", "cummingsify", "pirate", "reconnecting", "devices meters"] {
             assert!(script.text().contains(word), "{shell}: {word}");
         }
     }
@@ -197,7 +197,10 @@ fn bash_understands_its_completions_and_completes() {
         (&["couplet", "conn"], &["connect"]),
         (&["couplet", "forward", "--max"], &["--max-connections"]),
         (&["couplet", "poetry", ""], &["serve", "get"]),
-        (&["couplet", "sim", ""], &["poetry", "chat", "reconnecting", "devices", "naive"]),
+        (
+            &["couplet", "sim", ""],
+            &["poetry", "chat", "reconnecting", "devices", "meters", "naive"],
+        ),
         (&["couplet", "sim", "chat", "--weather", ""], &["calm", "breezy", "storm"]),
         (
             &["couplet", "poetry", "get", "1", "--transform-name", ""],

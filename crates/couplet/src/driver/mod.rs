@@ -26,9 +26,14 @@
 //! - **Death.** A connection with [`SocketOption::ResetUnlessClosed`] is reset when its driver is
 //!   dropped or its process ends. [`shut_write`](Commands::shut_write) and
 //!   [`close`](Commands::close) clear the option first.
+//! - **Datagrams.** [`datagram`](Driver::datagram) holds that of [`Event::Datagram`] until the next
+//!   call of [`next`](Driver::next) or [`wait`](Driver::wait). An error of a port of datagrams is never
+//!   its end.
 //! - **Fairness.** Between two calls of [`wait`](Driver::wait) a connection delivers at most one
-//!   buffer's worth of bytes, and `next` eventually returns `None`.
+//!   buffer's worth of bytes, a port of datagrams at most 64 of them, and `next` eventually returns
+//!   `None`.
 
+mod datagrams;
 #[cfg(feature = "testing")]
 pub(crate) mod file_locks;
 #[cfg(feature = "testing")]
@@ -57,6 +62,10 @@ pub use crate::slots::Key;
 pub use crate::transport::outbox::{Outbox, Piece, Spares};
 use socket::Prepared;
 
+pub use datagrams::{
+    Datagram, DatagramOption, DatagramOptions, DatagramQueue, DatagramsSent, Group, Interface,
+    Outgoing,
+};
 pub use mio::Mio;
 pub use socket::{Adopted, ConnectedSocket, ListeningSocket, SocketCall};
 pub use socket2::SockRef;
@@ -106,6 +115,15 @@ pub enum Event {
     PeerEnded(Key),
     /// The answer to [`Commands::resolve`].
     Resolved(Ticket, io::Result<Vec<IpAddr>>),
+    /// A datagram arrived: [`Driver::datagram`] holds it until the next call of `next`.
+    Datagram {
+        /// The port.
+        key: Key,
+        /// Others of this port arrived with it, and are reported before the next wait.
+        more: bool,
+    },
+    /// An error of a port of datagrams, which lives on: `ConnectionRefused` on one with a peer.
+    DatagramError(Key, io::Error),
     /// A descriptor passed to [`World::watch`] is ready. Reported once, until [`World::rewatch`].
     Ready(WatchId, Ready),
     /// A job of [`Commands::run_blocking`] has run, or was dropped because no thread could be
@@ -492,12 +510,28 @@ pub trait Commands {
     /// Writes as much of `out` as the system accepts.
     fn write(&mut self, key: Key, out: &mut Outbox) -> WriteOutcome;
 
-    /// Serves a bound port.
+    /// Serves a bound port, of connections or of datagrams.
     ///
     /// # Errors
     ///
     /// When the system refuses to watch it.
     fn listen(&mut self, bound: Bound) -> io::Result<Key>;
+
+    /// Sends as many of the datagrams as the system accepts, and removes them from the queue.
+    fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
+        let _ = (key, out);
+        DatagramsSent::Failed(datagrams::unsupported())
+    }
+
+    /// Sets an option of a port of datagrams.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) where there is no such option.
+    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
+        let _ = (key, option);
+        Err(datagrams::unsupported())
+    }
 
     /// Serves an adopted connection, which gives bytes from now on.
     ///
@@ -517,7 +551,7 @@ pub trait Commands {
     /// that holds a [`ConnectError::LocalBind`](crate::ConnectError::LocalBind).
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key>;
 
-    /// Resumes or pauses reading from a connection, or accepting on a port.
+    /// Resumes or pauses reading from a connection or from a port of datagrams, or accepting on a port.
     fn receive(&mut self, key: Key, on: bool);
 
     /// Sends a FIN. Only called when the driver holds no more written bytes.
@@ -610,6 +644,9 @@ pub trait Driver: Commands {
     /// The bytes of the last event, which was [`Event::Received`].
     fn lent(&self) -> &[u8];
 
+    /// The datagram of the last event, which was [`Event::Datagram`].
+    fn datagram(&self) -> Datagram<'_>;
+
     /// When the next `wait` would return on its own: a time in the past if the driver still has
     /// something to report, and `None` if it knows of nothing. For a loop embedded in another one. The
     /// drivers without a [`descriptor`](Self::descriptor) never know: turn their loops until they idle.
@@ -640,6 +677,14 @@ impl Commands for Box<dyn Driver> {
 
     fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {
         (**self).adopt(adopted)
+    }
+
+    fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
+        (**self).send_datagrams(key, out)
+    }
+
+    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
+        (**self).set_datagram_option(key, option)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -724,6 +769,10 @@ impl Driver for Box<dyn Driver> {
         (**self).lent()
     }
 
+    fn datagram(&self) -> Datagram<'_> {
+        (**self).datagram()
+    }
+
     fn due(&self) -> Option<Instant> {
         (**self).due()
     }
@@ -777,6 +826,17 @@ pub trait World {
     ///
     /// The system's error: address in use, permission denied, …
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound>;
+
+    /// Opens and binds a port of datagrams, and fixes its peer, if it has one. Datagrams are queued
+    /// from then on.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; [`Unsupported`](io::ErrorKind::Unsupported) in a world without datagrams.
+    fn bind_datagrams(&self, address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
+        let _ = (address, options);
+        Err(datagrams::unsupported())
+    }
 
     /// Takes over a connected socket.
     ///

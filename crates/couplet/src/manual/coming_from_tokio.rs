@@ -225,7 +225,7 @@
 //! - The libraries that you need are written for it: axum, tonic, reqwest, sqlx and many more. They can run
 //!   [beside a loop](super::beside_tokio), but a program that consists of them is better off in tokio.
 //! - The work is CPU-bound, or so uneven that connections should move between cores.
-//! - You need UDP, QUIC, processes, named pipes, or asynchronous file I/O.
+//! - You need QUIC, processes, named pipes, or asynchronous file I/O.
 //! - You need years of production use; this is version 0.1.
 //!
 //! Couplet is for implementing protocols: servers, proxies and clients with state shared between

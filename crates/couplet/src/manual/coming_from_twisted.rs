@@ -67,6 +67,7 @@
 //! | `haproxy:`, `systemd:` | the same |
 //! | a plugin of `IStreamServerEndpointStringParser` | [`register_server`](crate::endpoints::register_server), [`register_client`](crate::endpoints::register_client) |
 //! | `listenTCP`, `connectTCP`, `listenUNIX`, `connectUNIX` | the same names, `listen_tcp` … |
+//! | `listenUDP`, `listenMulticast`, `listenUNIXDatagram`, `transport.connect` | [`listen_udp`](crate::Reactor::listen_udp), [`listen_unix_datagrams`](crate::Reactor::listen_unix_datagrams), [`connect_udp`](crate::Reactor::connect_udp); see [`datagrams`](super::datagrams) |
 //! | `IListeningPort`, `IConnector` | [`Port`](crate::Port), [`Connector`](crate::Connector) |
 //!
 //! Twisted's strings are understood. `tcp:8000` is IPv6 and IPv4 here, and a number alone is a port of
@@ -254,7 +255,7 @@
 //!
 //! ## What is not there
 //!
-//! - Child processes (`spawnProcess`), and UDP outside of the [simulator](crate::sim).
+//! - Child processes (`spawnProcess`).
 //! - Application protocols: HTTP (hyper runs over [streams](crate::stream)), SSH, DNS, mail, IRC, AMP, PB.
 //! - Trees of services, `twistd`, plugins, `twisted.cred`, manholes.
 //! - Serial ports, and stdin and stdout as a transport; `watch` is the way on Unix.

@@ -10,6 +10,7 @@
 //! | `websocket` | messages for browsers and from servers |
 //! | [`layers`] | a step of your own between socket and protocol |
 //! | [`framing`] | finding the messages in a stream, with a grammar of your own |
+//! | [`datagrams`] | UDP, multicast, UNIX datagrams: what arrives, and what may be lost |
 //! | [`callbacks_to_async`] | one client, seven times: callbacks, Deferreds, `async`, streams |
 //! | [`deferreds`] | callbacks, Deferreds and `async`: three ways to wait for a result |
 //! | [`cancellation`] | what a cancel reaches, and what it leaves |
@@ -35,6 +36,7 @@ pub mod coming_from_tokio;
 pub mod coming_from_twisted;
 #[cfg(all(feature = "http", feature = "tokio-io"))]
 pub mod databases;
+pub mod datagrams;
 pub mod deferreds;
 pub mod embedding;
 pub mod endpoints;

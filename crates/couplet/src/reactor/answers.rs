@@ -116,7 +116,9 @@ impl Core {
     /// An answer, with more events at hand: holds it back, or sends it.
     #[inline(never)]
     pub(super) fn answer(&mut self, io: &mut dyn Commands, key: Key) {
-        let Some(entry) = self.table.connection(key) else { return };
+        let Some(entry) = self.table.connection(key) else {
+            return self.send_datagrams(io, key);
+        };
         if !entry.to_write && !entry.life.has_layered_output() {
             return;
         }

@@ -256,7 +256,8 @@ impl Target {
 
     pub(super) fn at(address: Address) -> Target {
         match address {
-            Address::Tcp(address) => {
+            // A connection to the address of datagrams is one of TCP.
+            Address::Tcp(address) | Address::Udp(address) => {
                 let host = match address {
                     SocketAddr::V6(v6) if v6.scope_id() != 0 => {
                         format!("{}%{}", v6.ip(), v6.scope_id())

@@ -104,7 +104,9 @@ impl Core {
     #[inline(never)]
     pub(super) fn send(&mut self, io: &mut dyn Commands, key: Key) {
         let now = self.now();
-        let Some(entry) = self.table.connection(key) else { return };
+        let Some(entry) = self.table.connection(key) else {
+            return self.send_datagrams(io, key);
+        };
         if entry.life.is_layered() {
             if entry.life.has_layered_output() {
                 self.send_through_layers(io, key);

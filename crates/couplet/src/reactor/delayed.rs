@@ -27,7 +27,7 @@ impl DelayedCall {
     }
 
     /// A call that is never made.
-    pub(super) fn never() -> DelayedCall {
+    pub(crate) fn never() -> DelayedCall {
         DelayedCall { place: None }
     }
 

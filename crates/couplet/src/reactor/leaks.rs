@@ -180,6 +180,11 @@ impl Core {
                 from: format!("opened at {}", port.place.get()),
                 cure: "`port.stop_listening()`",
             }),
+            Resource::Datagrams(port) => Some(Leak {
+                what: format!("a port of datagrams at {}", port.host),
+                from: format!("opened at {}", port.place),
+                cure: "`port.stop_listening()`",
+            }),
             _ => None,
         });
         let connecting =

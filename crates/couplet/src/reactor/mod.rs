@@ -7,6 +7,7 @@ mod adopting;
 mod answers;
 mod connecting;
 mod connections;
+mod datagrams;
 mod delayed;
 mod door;
 mod drain;
@@ -42,6 +43,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::address::{Address, UnixAddress};
+use crate::datagrams::DatagramCell;
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
 use crate::driver::{
     ConnectOptions, ConnectedSocket, Doing, Key, ListenOptions, ListeningSocket, Spares, Stalls,
@@ -72,7 +74,9 @@ use port::PortCell;
 pub use remote::{LoopGone, Remote, WouldWaitForItself};
 pub use run::{Loop, Stopped, react, run, run_until};
 pub use shutdown::Shutdown;
-pub use snapshot::{ConnectionSnapshot, ConnectorSnapshot, PortSnapshot, Snapshot};
+pub use snapshot::{
+    ConnectionSnapshot, ConnectorSnapshot, DatagramSnapshot, PortSnapshot, Snapshot,
+};
 pub(crate) use tasks::{TaskId, TaskRef};
 use tasks::{Tasks, WakeQueue, new_task};
 use timers::Timers;
@@ -264,6 +268,7 @@ enum Asking {
     Port(Rc<PortCell>),
     Connector(Rc<ConnectorCell>),
     Drain(Rc<DrainCell>),
+    Datagrams(Rc<DatagramCell>),
     /// The layers of a connection have something to do.
     Layers(Key),
 }
@@ -271,6 +276,7 @@ enum Asking {
 /// What is to be started.
 enum Start {
     Port(Rc<PortCell>),
+    Datagrams(Rc<DatagramCell>),
     Connector(Rc<ConnectorCell>),
     Adoption(Rc<AdoptionCell>),
 }

@@ -622,11 +622,13 @@ impl Drop for Loop {
                 Start::Connector(connector) => Core::abandon_connector(&connector),
                 Start::Adoption(adoption) => adoption.abandon(),
                 Start::Port(port) => port.abandon(),
+                Start::Datagrams(port) => Core::abandon_datagrams(&port),
             }
         }
         for key in core.table.keys(|_| true) {
             match core.table.take(key) {
                 Some(Resource::Port(port)) => port.abandon(),
+                Some(Resource::Datagrams(port)) => Core::abandon_datagrams(&port),
                 Some(Resource::Connection(entry)) => {
                     contain("drop of a protocol", move || entry.life.abandon());
                 }

@@ -207,6 +207,9 @@ impl Core {
         for key in self.table.keys(|place| matches!(place, Resource::Port(_))) {
             self.close_port(io, key);
         }
+        for key in self.table.keys(|place| matches!(place, Resource::Datagrams(_))) {
+            self.close_datagrams(io, key);
+        }
         let connecting: Vec<_> = self.connectors.values().cloned().collect();
         for connector in connecting {
             self.connect_failed(io, &connector, ConnectError::Shutdown);

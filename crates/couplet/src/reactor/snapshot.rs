@@ -9,6 +9,7 @@ use super::table::Resource;
 use super::turn::Core;
 use super::{ConnectorState, Start};
 use crate::address::Address;
+use crate::datagrams::DatagramCell;
 use crate::transport::ConnectionId;
 use crate::transport::connection::Life;
 
@@ -18,6 +19,8 @@ use crate::transport::connection::Life;
 pub struct Snapshot {
     /// Ports that listen, or are about to.
     pub ports: Vec<PortSnapshot>,
+    /// Ports of datagrams, served or about to be.
+    pub datagrams: Vec<DatagramSnapshot>,
     /// Connectors that are connecting or connected.
     pub connectors: Vec<ConnectorSnapshot>,
     /// Live connections.
@@ -43,6 +46,26 @@ pub struct PortSnapshot {
     /// Those of them whose layers did not open: a handshake failed or took too long.
     pub not_opened: u64,
     /// Whether accepting is paused.
+    pub paused: bool,
+}
+
+/// A port of datagrams in a [`Snapshot`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DatagramSnapshot {
+    /// Its address.
+    pub host: Address,
+    /// The only peer, if it has one.
+    pub peer: Option<Address>,
+    /// Datagrams that its protocol got.
+    pub received: u64,
+    /// Datagrams that the system has accepted.
+    pub sent: u64,
+    /// Datagrams that were dropped: too many waited, or the system refused them.
+    pub dropped: u64,
+    /// Bytes that wait to be sent.
+    pub buffered: usize,
+    /// Whether receiving is paused.
     pub paused: bool,
 }
 
@@ -103,9 +126,11 @@ impl Core {
             ..Snapshot::default()
         };
         let mut ports: Vec<&Rc<PortCell>> = Vec::new();
+        let mut datagrams: Vec<&Rc<DatagramCell>> = Vec::new();
         for (_, place) in self.table.iter() {
             match place {
                 Resource::Port(port) => ports.push(port),
+                Resource::Datagrams(port) => datagrams.push(port),
                 Resource::Connection(entry) => {
                     snapshot.connections.push(ConnectionSnapshot::of(&entry.life, now));
                 }
@@ -126,9 +151,12 @@ impl Core {
                     let (target, state) = (c.to_string(), c.state_name());
                     snapshot.connectors.push(ConnectorSnapshot { target, state });
                 }
-                Start::Port(_) | Start::Connector(_) | Start::Adoption(_) => {}
+                Start::Datagrams(port) if port.is_open() => datagrams.push(port),
+                Start::Port(_) | Start::Datagrams(_) | Start::Connector(_) | Start::Adoption(_) => {
+                }
             }
         }
+        snapshot.datagrams = datagrams.into_iter().map(|port| DatagramSnapshot::of(port)).collect();
         snapshot.ports = ports.into_iter().map(|port| port.snapshot()).collect();
         snapshot
     }
@@ -152,6 +180,21 @@ impl ConnectionSnapshot {
     }
 }
 
+impl DatagramSnapshot {
+    fn of(port: &DatagramCell) -> DatagramSnapshot {
+        let counts = port.counts.get();
+        DatagramSnapshot {
+            host: port.host.clone(),
+            peer: port.options.peer.clone(),
+            received: counts.received,
+            sent: counts.sent,
+            dropped: counts.dropped,
+            buffered: port.queue.borrow().bytes(),
+            paused: port.paused.get(),
+        }
+    }
+}
+
 impl PortCell {
     fn snapshot(&self) -> PortSnapshot {
         PortSnapshot {
@@ -167,9 +210,22 @@ impl Snapshot {
     /// True when nothing is open, in progress or pending.
     pub fn is_empty(&self) -> bool {
         self.ports.is_empty()
+            && self.datagrams.is_empty()
             && self.connectors.is_empty()
             && self.connections.is_empty()
             && self.pending_calls + self.tasks + self.jobs + self.watches == 0
+    }
+}
+
+impl fmt::Display for DatagramSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DatagramSnapshot { host, received, sent, dropped, buffered, .. } = self;
+        let peer = self.peer.as_ref().map_or_else(String::new, |peer| format!(" with {peer}"));
+        let paused = if self.paused { ", paused" } else { "" };
+        write!(
+            f,
+            "datagrams   {host}{peer} in {received} out {sent} dropped {dropped} buffered {buffered}{paused}"
+        )
     }
 }
 
@@ -178,7 +234,7 @@ impl fmt::Display for Snapshot {
         writeln!(
             f,
             "{} ports, {} connectors, {} connections, {} pending calls, {} tasks, {} jobs, {} watches",
-            self.ports.len(),
+            self.ports.len() + self.datagrams.len(),
             self.connectors.len(),
             self.connections.len(),
             self.pending_calls,
@@ -197,6 +253,9 @@ impl fmt::Display for Snapshot {
                 "port        {} accepted {}{not_opened}{paused}",
                 port.host, port.accepted
             )?;
+        }
+        for port in &self.datagrams {
+            writeln!(f, "{port}")?;
         }
         for connector in &self.connectors {
             writeln!(f, "connector   {} {}", connector.target, connector.state)?;

@@ -9,6 +9,7 @@ use super::drain::Fate;
 use super::opening::Opening;
 use super::port::PortCell;
 use super::timers::TimerKey;
+use crate::datagrams::DatagramCell;
 use crate::driver::Key;
 use crate::slots::Slots;
 use crate::transport::cell::ConnectionCell;
@@ -16,6 +17,7 @@ use crate::transport::connection::Life;
 
 pub(super) enum Resource {
     Port(Rc<PortCell>),
+    Datagrams(Rc<DatagramCell>),
     Connecting(Rc<ConnectorCell>),
     Connection(Box<ConnectionEntry>),
 }

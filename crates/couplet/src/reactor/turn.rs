@@ -339,7 +339,8 @@ impl Core {
 
     /// Handles any event but bytes; returns its connection, for the rest of step 3.
     #[inline(never)]
-    fn happened(&mut self, io: &mut dyn Commands, event: Event) -> Option<Key> {
+    fn happened<D: Driver>(&mut self, driver: &mut D, event: Event) -> Option<Key> {
+        let io: &mut dyn Commands = driver;
         match event {
             Event::Received(_) => unreachable!("`received` handles bytes"),
             #[cfg(unix)]
@@ -379,6 +380,11 @@ impl Core {
             }
             Event::JobDone(ticket) => self.job_done(ticket),
             Event::Signal(signal) => self.signalled(signal),
+            Event::Datagram { key, more } => return self.datagram_received(driver, key, more),
+            Event::DatagramError(key, error) => {
+                self.datagrams_failed(key, error);
+                return Some(key);
+            }
         }
         None
     }
@@ -393,7 +399,7 @@ impl Core {
                 let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
                 self.attempt_ended(io, key, &connector, error);
             }
-            Some(Resource::Port(_)) | None => {}
+            Some(Resource::Port(_) | Resource::Datagrams(_)) | None => {}
         }
     }
 
@@ -468,6 +474,7 @@ impl Core {
                 Some(Asking::Port(port)) => self.port_asked(io, &port),
                 Some(Asking::Connector(connector)) => self.connector_asked(io, &connector),
                 Some(Asking::Drain(drain)) => self.drain_asked(io, &drain),
+                Some(Asking::Datagrams(port)) => self.datagrams_asked(io, &port),
                 Some(Asking::Layers(key)) => {
                     self.visit(io, key, |life, now| life.layers_woken(now));
                 }
@@ -617,6 +624,7 @@ impl Core {
         match start {
             Start::Connector(connector) => self.start_connector(io, connector),
             Start::Port(port) => self.start_port(io, &port),
+            Start::Datagrams(port) => self.start_datagrams(io, &port),
             Start::Adoption(adoption) => self.start_adoption(io, &adoption),
         }
     }
@@ -625,9 +633,16 @@ impl Core {
     pub(super) fn write_all(&mut self, io: &mut dyn Commands) {
         let mut keys = std::mem::take(&mut self.to_write);
         for key in keys.drain(..) {
-            if let Some(entry) = self.table.connection(key) {
-                entry.to_write = false;
-                self.send(io, key);
+            match self.table.resource(key) {
+                Some(Resource::Connection(entry)) => {
+                    entry.to_write = false;
+                    self.send(io, key);
+                }
+                Some(Resource::Datagrams(port)) => {
+                    let port = port.clone();
+                    self.send_all_datagrams(io, &port);
+                }
+                _ => {}
             }
         }
         // No protocol is called here, so there are no writes, and the list's capacity is kept.

@@ -11,19 +11,23 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::faults::Fault;
+use super::kernel::datagrams::{Datagram, Taken};
 use super::kernel::stream::Read;
 use super::kernel::{EndId, Kernel, Notice};
 use super::random::{self, Purpose};
 use super::trace::What;
 use crate::address::Address;
 use crate::driver::{
-    Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, ListenOptions, LocalEnd,
-    Order, Outbox, SocketOption, Ticket, World, WriteOutcome,
+    self, Bound, CloseMode, Commands, ConnectOptions, DatagramOption, DatagramOptions,
+    DatagramQueue, DatagramsSent, Driver, Event, Job, Key, ListenOptions, LocalEnd, Order, Outbox,
+    SocketOption, Ticket, World, WriteOutcome,
 };
 use crate::slots::Slots;
 
 /// Default limit on the bytes in one `Received`, and read from a connection per turn.
 const READ_BUFFER: usize = 256 * 1024;
+/// Most datagrams of one port in a round.
+const BATCH: usize = 64;
 
 /// The system of one host, as its loop sees it.
 pub(super) struct SimDriver {
@@ -32,6 +36,8 @@ pub(super) struct SimDriver {
     /// Slots closed in this round; reusable from the next.
     retired: Vec<u32>,
     lent: Vec<u8>,
+    /// The datagram that is lent.
+    datagram: Option<Datagram>,
     read_buffer: usize,
     round: u64,
     /// `wait` runs the world itself: no `Sim` loop does.
@@ -41,6 +47,15 @@ pub(super) struct SimDriver {
 enum Kind {
     Port { opened: Opened, accepting: bool },
     Stream(Stream),
+    Datagrams(DatagramPort),
+}
+
+/// A port of datagrams.
+struct DatagramPort {
+    opened: OpenedSocket,
+    receiving: bool,
+    /// The round of the last datagram, and how many it had.
+    received_in: (u64, usize),
 }
 
 struct Stream {
@@ -72,6 +87,19 @@ impl Drop for Opened {
     fn drop(&mut self) {
         let System { kernel, host, boot, .. } = &self.system;
         kernel.borrow_mut().unbind(*host, *boot, &self.address);
+    }
+}
+
+/// An open socket of datagrams; closed on drop.
+struct OpenedSocket {
+    system: System,
+    address: Address,
+}
+
+impl Drop for OpenedSocket {
+    fn drop(&mut self) {
+        let System { kernel, host, boot, .. } = &self.system;
+        kernel.borrow_mut().close_socket(*host, *boot, &self.address);
     }
 }
 
@@ -124,6 +152,12 @@ impl World for System {
         Ok(Bound::new(address, opened))
     }
 
+    fn bind_datagrams(&self, address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
+        let address = self.running()?.open_socket(self.host, address.clone(), options)?;
+        let opened = OpenedSocket { system: self.clone(), address: address.clone() };
+        Ok(Bound::new(address, opened))
+    }
+
     fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {
         Ok(self.running()?.hosts[self.host as usize].files.lock(path))
     }
@@ -136,6 +170,7 @@ impl SimDriver {
             slots: Slots::new(),
             retired: Vec::new(),
             lent: Vec::new(),
+            datagram: None,
             read_buffer: READ_BUFFER,
             round: 0,
             alone: false,
@@ -179,14 +214,21 @@ impl SimDriver {
     fn stream(&mut self, key: Key) -> &mut Stream {
         match self.kind(key) {
             Kind::Stream(stream) => stream,
-            Kind::Port { .. } => panic!("{key:?} is not a connection"),
+            Kind::Port { .. } | Kind::Datagrams(_) => panic!("{key:?} is not a connection"),
+        }
+    }
+
+    fn datagram_port(&mut self, key: Key) -> &mut DatagramPort {
+        match self.kind(key) {
+            Kind::Datagrams(port) => port,
+            _ => panic!("{key:?} is not a port of datagrams"),
         }
     }
 
     fn end_of(&self, key: Key) -> Option<EndId> {
         match self.slots.get(key)? {
             Kind::Stream(stream) => Some(stream.end),
-            Kind::Port { .. } => None,
+            Kind::Port { .. } | Kind::Datagrams(_) => None,
         }
     }
 
@@ -220,6 +262,42 @@ impl SimDriver {
         kernel.look_at(end);
         let (local, peer) = kernel.addresses(end)?;
         Some(Event::Accepted { port, key, peer, host: LocalEnd::Known(local.into()) })
+    }
+
+    /// The next event of the port of datagrams at this address, within its share of this round.
+    fn receive_datagram(&mut self, address: Address) -> Option<Event> {
+        let (round, host) = (self.round, self.system.host);
+        let kernel = self.system.kernel.clone();
+        let key = self.slots.iter().find_map(|(key, kind)| match kind {
+            Kind::Datagrams(port) if port.opened.address == address => Some(key),
+            _ => None,
+        })?;
+        let Some(Kind::Datagrams(port)) = self.slots.get_mut(key) else { return None };
+        let (in_round, count) = port.received_in;
+        let count = if in_round == round { count } else { 0 };
+        let mut kernel = kernel.borrow_mut();
+        if !port.receiving {
+            return None;
+        }
+        if count == BATCH {
+            kernel.hosts[host as usize].later.push(Notice::Datagrams(address));
+            return None;
+        }
+        match kernel.take_datagram(host, &address) {
+            Taken::Nothing => None,
+            Taken::Refused => {
+                kernel.hosts[host as usize].ready.push_front(Notice::Datagrams(address));
+                Some(Event::DatagramError(key, io::ErrorKind::ConnectionRefused.into()))
+            }
+            Taken::Datagram(datagram, is_more) => {
+                port.received_in = (round, count + 1);
+                if is_more {
+                    kernel.hosts[host as usize].ready.push_front(Notice::Datagrams(address));
+                }
+                self.datagram = Some(datagram);
+                Some(Event::Datagram { key, more: is_more && count + 1 < BATCH })
+            }
+        }
     }
 
     /// Out of descriptors: accepts every queued connection with the reserve descriptor and closes
@@ -346,6 +424,10 @@ impl Driver for SimDriver {
                     Some(event) => return Some(event),
                     None => continue,
                 },
+                Notice::Datagrams(address) => match self.receive_datagram(address) {
+                    Some(event) => return Some(event),
+                    None => continue,
+                },
                 Notice::End(id) => self.look(id),
             };
             match found {
@@ -366,6 +448,12 @@ impl Driver for SimDriver {
     fn lent(&self) -> &[u8] {
         &self.lent
     }
+
+    fn datagram(&self) -> driver::Datagram<'_> {
+        let Datagram { from, to, bytes, cut } = self.datagram.as_ref().expect("it was reported");
+        let (to, cut) = (to.ip(), *cut);
+        driver::Datagram { to, cut, ..driver::Datagram::new(bytes, from) }
+    }
 }
 
 impl Commands for SimDriver {
@@ -379,14 +467,45 @@ impl Commands for SimDriver {
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
-        let opened = bound.socket.downcast::<Opened>().map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
-        })?;
-        let address = opened.address.clone();
-        let key = self.insert(Kind::Port { opened: *opened, accepting: true });
         let host = self.system.host;
-        self.kernel().serve(host, &address, true);
-        Ok(key)
+        match bound.socket.downcast::<Opened>() {
+            Ok(opened) => {
+                let address = opened.address.clone();
+                let key = self.insert(Kind::Port { opened: *opened, accepting: true });
+                self.kernel().serve(host, &address, true);
+                Ok(key)
+            }
+            Err(other) => {
+                let opened = other.downcast::<OpenedSocket>().map_err(|_| {
+                    io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
+                })?;
+                let address = opened.address.clone();
+                let port = DatagramPort { opened: *opened, receiving: true, received_in: (0, 0) };
+                let key = self.insert(Kind::Datagrams(port));
+                self.kernel().serve_socket(host, &address, true);
+                Ok(key)
+            }
+        }
+    }
+
+    fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
+        let host = self.system.host;
+        let address = self.datagram_port(key).opened.address.clone();
+        let mut kernel = self.system.kernel.borrow_mut();
+        while let Some(first) = out.first() {
+            let to = (first.to, first.from);
+            if let Err(error) = kernel.send_datagram(host, &address, to, first.data) {
+                return DatagramsSent::Failed(error);
+            }
+            out.pop(1);
+        }
+        DatagramsSent::All
+    }
+
+    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
+        let host = self.system.host;
+        let address = self.datagram_port(key).opened.address.clone();
+        self.kernel().set_socket_option(host, &address, option)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -402,6 +521,11 @@ impl Commands for SimDriver {
                 *accepting = on;
                 let address = opened.address.clone();
                 self.kernel().serve(host, &address, on);
+            }
+            Kind::Datagrams(port) => {
+                port.receiving = on;
+                let address = port.opened.address.clone();
+                self.kernel().serve_socket(host, &address, on);
             }
             Kind::Stream(stream) => {
                 stream.receiving = on;

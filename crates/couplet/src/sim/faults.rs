@@ -194,6 +194,9 @@ pub struct Link {
     pub reordered: u16,
     /// How many of 1000 datagrams are truncated.
     pub truncated: u16,
+    /// The longest packet, in bytes, with 28 of headers. A longer datagram travels in fragments, and is
+    /// lost with any of them. 1500 unless set.
+    pub mtu: usize,
 }
 
 impl Link {
@@ -206,6 +209,7 @@ impl Link {
             duplicates: 0,
             reordered: 0,
             truncated: 0,
+            mtu: 1500,
         }
     }
 
@@ -244,6 +248,13 @@ impl Link {
         self
     }
 
+    /// Sets the longest packet, in bytes.
+    #[must_use]
+    pub const fn mtu(mut self, bytes: usize) -> Link {
+        self.mtu = bytes;
+        self
+    }
+
     /// Sets how many of 1000 datagrams are truncated.
     #[must_use]
     pub const fn truncated(mut self, truncated: u16) -> Link {
@@ -275,6 +286,7 @@ impl Weather {
                 duplicates: 20,
                 reordered: 100,
                 truncated: 10,
+                ..calm
             },
         }
     }

@@ -7,11 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::kernel::datagrams::Taken;
 use super::kernel::stream::{Read, Stage};
 use super::kernel::{Due, EndId, Kernel};
 use super::{Host, Sim};
 use crate::address::Address;
-use crate::driver::{CloseMode, ListenOptions};
+use crate::driver::{CloseMode, DatagramOptions, ListenOptions};
 
 impl Sim {
     /// Starts a connect from this host. It completes as the world runs, and then
@@ -48,7 +49,9 @@ impl Sim {
     ///
     /// The system's error: address in use, out of descriptors.
     pub fn datagrams(&self, host: Host, port: u16) -> io::Result<Datagrams> {
-        let address = self.kernel.borrow_mut().open_socket(host.0, port)?;
+        let v4 = self.kernel.borrow().hosts[host.0 as usize].v4;
+        let (address, options) = (Address::udp((v4, port)), DatagramOptions::default());
+        let address = self.kernel.borrow_mut().open_socket(host.0, address, &options)?;
         let boot = self.kernel.borrow().hosts[host.0 as usize].boot;
         Ok(Datagrams { kernel: self.kernel.clone(), host: host.0, boot, address })
     }
@@ -171,13 +174,13 @@ pub struct Datagrams {
     kernel: Rc<RefCell<Kernel>>,
     host: u32,
     boot: u32,
-    address: SocketAddr,
+    address: Address,
 }
 
 impl Datagrams {
     /// The local address.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.address.socket_addr().expect("an Internet socket")
     }
 
     /// Sends a datagram; the network may still lose, duplicate, delay or truncate it.
@@ -186,19 +189,22 @@ impl Datagrams {
     ///
     /// `NotConnected` when the socket is gone: the host crashed, or its program was killed.
     pub fn send_to(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-        self.kernel.borrow_mut().send_datagram(self.address, to, bytes)
+        let to = (Some(&Address::udp(to)), None);
+        self.kernel.borrow_mut().send_datagram(self.host, &self.address, to, bytes)
     }
 
     /// Takes the next received datagram and its sender's address.
     pub fn take(&self) -> Option<(SocketAddr, Vec<u8>)> {
-        let datagram = self.kernel.borrow_mut().take_datagram(self.host, self.address)?;
-        Some((datagram.from, datagram.bytes))
+        match self.kernel.borrow_mut().take_datagram(self.host, &self.address) {
+            Taken::Datagram(datagram, _) => Some((datagram.from.socket_addr()?, datagram.bytes)),
+            Taken::Refused | Taken::Nothing => None,
+        }
     }
 }
 
 impl Drop for Datagrams {
     fn drop(&mut self) {
-        self.kernel.borrow_mut().close_socket(self.host, self.boot, self.address);
+        self.kernel.borrow_mut().close_socket(self.host, self.boot, &self.address);
     }
 }
 

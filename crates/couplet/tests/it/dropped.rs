@@ -16,9 +16,10 @@ use couplet::services::ClientService;
 use couplet::task::{CooperativeTask, Cooperator};
 use couplet::testing::{Manner, Memory, Network, Wire};
 use couplet::{
-    Address, Bytes, ConnectOptions, Connector, Deferred, Factory, Interest, ListenOptions, Loop,
-    LoopOptions, LoopingCall, Port, Producer, ProducerKind, Protocol, Reactor, Shared, Shutdown,
-    Stream, Transport, UnixAddress,
+    Address, Bytes, ConnectOptions, Connector, Datagram, DatagramOptions, DatagramProtocol,
+    DatagramTransport, Deferred, Factory, Interest, ListenOptions, Loop, LoopOptions, LoopingCall,
+    Port, Producer, ProducerKind, Protocol, Reactor, Shared, Shutdown, Stream, Transport,
+    UnixAddress,
 };
 
 use crate::tcp::adopting::{listening, sockets};
@@ -89,6 +90,13 @@ impl Protocol for Carries {
         });
     }
     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
+
+/// A protocol of datagrams that owns a value.
+struct Receives(#[expect(dead_code, reason = "it is dropped")] Bomb);
+
+impl DatagramProtocol for Receives {
+    fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
 }
 
 struct MakesEchoes(#[expect(dead_code, reason = "it is dropped")] Bomb);
@@ -248,6 +256,52 @@ impl ServerEndpoint for Bombed {
 /// The function under test, how the value ends, and the test. Each hands bombs to the loop, which
 /// are dropped no later than the loop.
 const WAYS: &[(&str, &str, Act)] = &[
+    ("Reactor::listen_udp", "the port stops", |s| {
+        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a free port");
+        s.turns();
+        drop(port.stop_listening());
+        s.turns();
+    }),
+    ("Reactor::listen_udp_with", "the loop is dropped", |s| {
+        let receives = Receives(s.bomb());
+        let port = s.reactor.listen_udp_with(any(), DatagramOptions::default(), receives);
+        drop(port.expect("a free port"));
+        s.turns();
+    }),
+    ("Reactor::connect_udp", "it never starts", |s| {
+        let port = s.reactor.connect_udp(s.peer_address(), Receives(s.bomb()));
+        drop(port.expect("a free port").stop_listening());
+    }),
+    ("Reactor::listen_unix_datagrams", "the name is taken", |s| {
+        let options = DatagramOptions::default();
+        let (one, two) = (Receives(s.bomb()), Receives(s.bomb()));
+        let first = s.reactor.listen_unix_datagrams("a", options.clone(), one);
+        drop(first.expect("a free name"));
+        let second = s.reactor.listen_unix_datagrams("a", options, two);
+        assert!(second.is_err(), "the name is taken");
+    }),
+    ("DatagramPort::tell", "the port stops first", |s| {
+        let bomb = s.bomb();
+        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a free port");
+        s.turns();
+        drop(port.stop_listening());
+        port.tell(move |_, _| holds(&bomb));
+        s.turns();
+    }),
+    ("DatagramPort::call_later", "the port stops first", |s| {
+        let bomb = s.bomb();
+        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a free port");
+        s.turns();
+        port.call_later(Duration::from_secs(1), move |_, _| holds(&bomb));
+        drop(port.stop_listening());
+        s.turns();
+    }),
+    ("DatagramPort::ask", "it runs", |s| {
+        let bomb = s.bomb();
+        let port = s.reactor.listen_udp(any(), Receives(s.bomb())).expect("a free port");
+        port.ask(move |_, _| holds(&bomb)).discard();
+        s.turns();
+    }),
     ("listen_tcp", "the port is stopped", |s| {
         let port = s.reactor.listen_tcp(any(), MakesEchoes(s.bomb())).expect("a free port");
         s.turns();

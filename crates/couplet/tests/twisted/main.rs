@@ -1,5 +1,5 @@
 //! Interoperability with real Twisted over loopback: framing, half-close, abort, slow readers, TLS from
-//! the start and on a live connection, and descriptors over a UNIX socket.
+//! the start and on a live connection, descriptors over a UNIX socket, datagrams and multicast.
 //! Each fact is tested in both directions: Couplet listens and Twisted connects, and vice versa.
 //!
 //! `peer.py` is the peer. It runs on the Python that `TWISTED_PYTHON` names, or on one that
@@ -10,6 +10,7 @@
 #[path = "../peers/authority.rs"]
 mod authority;
 mod certificates;
+mod datagrams;
 mod framing;
 mod half_close;
 mod meeting;

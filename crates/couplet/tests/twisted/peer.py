@@ -378,6 +378,68 @@ for name, frame in FRAMES.items():
         CASES[case] = type(case, (manner, frame), {})
 
 
+SIZES = [0, 1, 512, 8192, 9000, 65507]
+GROUP = "239.255.80.7"
+
+
+class EchoDatagrams(protocol.DatagramProtocol):
+    """Sends each datagram back, until one says `end`."""
+
+    received = 0
+
+    def datagramReceived(self, data, address):
+        self.transport.write(data, address)
+        if data == b"end":
+            say("received", self.received)
+            reactor.stop()
+        self.received += 1
+
+
+class EchoGroup(EchoDatagrams):
+    """The same, as a member of a group."""
+
+    def startProtocol(self):
+        self.transport.joinGroup(GROUP, "127.0.0.1").addCallback(self.joined)
+
+    def joined(self, _):
+        say("listening", self.transport.getHost().port)
+
+
+class AskDatagrams(protocol.DatagramProtocol):
+    """Sends a datagram of each size once the last one came back, and then `end`."""
+
+    def __init__(self, port):
+        self.port = port
+        self.left = [pattern(size, size) for size in SIZES] + [b"end"]
+        self.answers = 0
+
+    def startProtocol(self):
+        self.transport.connect("127.0.0.1", self.port)
+        self.transport.write(self.left[0])
+
+    def datagramReceived(self, data, address):
+        if data != self.left.pop(0):
+            say("changed", len(data))
+        self.answers += 1
+        if self.left:
+            return self.transport.write(self.left[0])
+        say("answers", self.answers)
+        reactor.stop()
+
+
+def datagrams(case, role, port):
+    size = {"maxPacketSize": 65536}
+    if role == "client":
+        reactor.listenUDP(0, AskDatagrams(int(port)), interface="127.0.0.1", **size)
+    elif case == "multicast":
+        reactor.listenMulticast(0, EchoGroup(), listenMultiple=True, **size)
+    else:
+        port = reactor.listenUDP(0, EchoDatagrams(), interface="127.0.0.1", **size)
+        say("listening", port.getHost().port)
+    reactor.callLater(LONG, reactor.stop)
+    reactor.run()
+
+
 class One(protocol.Factory):
     """Stops listening after one connection."""
 
@@ -396,6 +458,8 @@ class OneClient(protocol.ClientFactory):
 
 
 def main(case, role, port):
+    if case in ("datagrams", "multicast"):
+        return datagrams(case, role, port)
     tls = contexts(role) if FOLDER and not case.startswith("start-tls") else None
     if role == "server":
         factory = One.forProtocol(CASES[case])

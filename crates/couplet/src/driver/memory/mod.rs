@@ -12,6 +12,7 @@
 //! The network closes as Linux does: closing with unread input resets the connection, and a reset
 //! destroys part of the bytes in flight.
 
+mod datagrams;
 mod network;
 mod stream;
 
@@ -26,11 +27,13 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::{
-    Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, LocalEnd, Outbox, Signal,
-    SocketOption, Ticket, World, WriteOutcome,
+    Bound, CloseMode, Commands, ConnectOptions, Datagram, DatagramOption, DatagramQueue,
+    DatagramsSent, Driver, Event, Job, Key, LocalEnd, Outbox, Signal, SocketOption, Ticket, World,
+    WriteOutcome,
 };
 use crate::address::Address;
 use crate::slots::Slots;
+use datagrams::Packet;
 pub(crate) use network::Standstill;
 pub use network::{Cut, Network, Wire};
 use network::{EndId, Opened};
@@ -61,6 +64,8 @@ pub struct Memory {
     /// To report in this turn.
     events: VecDeque<Notice>,
     lent: Vec<u8>,
+    /// The datagram that is lent.
+    datagram: Option<Packet>,
     woken: Arc<Flag>,
     lookups: Vec<(Duration, Ticket, Result<Vec<IpAddr>, io::ErrorKind>)>,
 }
@@ -71,6 +76,9 @@ enum Notice {
     Connect(Key),
     Read(Key),
     Sent(Key, usize),
+    /// Datagrams of a port, at most so many.
+    Datagram(Key, usize),
+    Refused(Key),
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
     JobDone(Ticket),
     Signal(Signal),
@@ -80,6 +88,7 @@ enum Kind {
     Port { opened: Opened, accepting: bool },
     Connecting { to: Address, from: Option<SocketAddr>, outcome: Option<io::Result<EndId>> },
     Stream(Stream),
+    Datagrams(datagrams::Port),
 }
 
 struct Flag(AtomicBool);
@@ -101,6 +110,7 @@ impl Memory {
             retired: Vec::new(),
             events: VecDeque::new(),
             lent: Vec::new(),
+            datagram: None,
             woken: Arc::new(Flag(AtomicBool::new(false))),
             lookups: Vec::new(),
         };
@@ -162,6 +172,9 @@ impl Memory {
                         self.events.push_back(Notice::Connect(key));
                     }
                 }
+                Kind::Datagrams(port) => {
+                    Memory::poll_datagrams(&mut net, key, port, &mut self.events);
+                }
                 Kind::Stream(stream) => {
                     if let Some(n) = stream.send_some(&mut net, self.manner) {
                         self.events.push_back(Notice::Sent(key, n));
@@ -183,7 +196,11 @@ impl Memory {
     /// Whether an operation is in flight that completes after some turns, with no outside help.
     fn has_in_flight(&self) -> bool {
         let receiving = |stream: &Stream| stream.receiving && stream.received.is_some();
-        let in_flight = |kind: &Kind| matches!(kind, Kind::Stream(stream) if receiving(stream));
+        let in_flight = |kind: &Kind| match kind {
+            Kind::Stream(stream) => receiving(stream),
+            Kind::Datagrams(port) => self.has_datagrams_in_flight(port),
+            Kind::Port { .. } | Kind::Connecting { .. } => false,
+        };
         !self.retired.is_empty() || self.slots.iter().any(|(_, kind)| in_flight(kind))
     }
 
@@ -299,6 +316,9 @@ impl Driver for Memory {
 
     fn next(&mut self) -> Option<Event> {
         self.lent.fill(0xdd);
+        if let Some(mut packet) = self.datagram.take() {
+            packet.bytes.fill(0xdd);
+        }
         loop {
             match self.events.pop_front()? {
                 Notice::Accept(port) => {
@@ -321,6 +341,16 @@ impl Driver for Memory {
                         return Some(event);
                     }
                 }
+                Notice::Datagram(key, left) => {
+                    if let Some(event) = self.take_datagram(key, left) {
+                        return Some(event);
+                    }
+                }
+                Notice::Refused(key) => {
+                    if let Some(event) = self.take_refusal(key) {
+                        return Some(event);
+                    }
+                }
                 Notice::Resolved(ticket, answer) => {
                     return Some(Event::Resolved(ticket, answer.map_err(io::Error::from)));
                 }
@@ -336,6 +366,10 @@ impl Driver for Memory {
 
     fn lent(&self) -> &[u8] {
         &self.lent
+    }
+
+    fn datagram(&self) -> Datagram<'_> {
+        self.datagram.as_ref().expect("a datagram was reported").shown()
     }
 }
 
@@ -358,10 +392,24 @@ impl Commands for Memory {
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
-        let opened = bound.socket.downcast::<Opened>().map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
-        })?;
-        Ok(self.insert(Kind::Port { opened: *opened, accepting: true }))
+        let port = match bound.socket.downcast::<Opened>() {
+            Ok(opened) => Kind::Port { opened: *opened, accepting: true },
+            Err(other) => {
+                let opened = other.downcast::<datagrams::Opened>().map_err(|_| {
+                    io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
+                })?;
+                Kind::Datagrams(Memory::serve_datagrams(*opened))
+            }
+        };
+        Ok(self.insert(port))
+    }
+
+    fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
+        self.send_queued(key, out)
+    }
+
+    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
+        self.set_option_of_datagrams(key, option)
     }
 
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
@@ -378,6 +426,7 @@ impl Commands for Memory {
         let network = self.network.clone();
         match self.commanded(key) {
             Kind::Port { accepting, .. } => *accepting = on,
+            Kind::Datagrams(port) => port.receiving = on,
             Kind::Stream(stream) => {
                 stream.receiving = on;
                 network.net.borrow_mut().end(stream.end).receiving = on;
@@ -403,6 +452,7 @@ impl Commands for Memory {
         self.retired.push((key.slot, turns));
         match kind {
             Kind::Port { opened, .. } => drop(opened),
+            Kind::Datagrams(port) => drop(port),
             Kind::Stream(Stream { end, .. }) | Kind::Connecting { outcome: Some(Ok(end)), .. } => {
                 network.net.borrow_mut().close(end, mode);
             }

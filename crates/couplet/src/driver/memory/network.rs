@@ -11,9 +11,12 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::datagrams::Sockets;
 use crate::address::{Address, UnixAddress};
 use crate::driver::file_locks::FileLocks;
-use crate::driver::{Bound, CloseMode, Key, ListenOptions, Signal, SocketOption, World};
+use crate::driver::{
+    Bound, CloseMode, DatagramOptions, Key, ListenOptions, Signal, SocketOption, World,
+};
 
 /// Bytes that may be in flight in one direction, unless set.
 const CAPACITY: usize = 64 * 1024;
@@ -93,6 +96,7 @@ pub(super) struct Net {
     next_link: usize,
     pub(super) listeners: BTreeMap<Address, Listener>,
     pub(super) next_port: u16,
+    pub(super) datagrams: Sockets,
     pub(super) capacity: usize,
     pub(super) cut: Cut,
     pub(super) names: BTreeMap<String, (Duration, Result<Vec<IpAddr>, io::ErrorKind>)>,
@@ -300,7 +304,8 @@ impl Net {
         loop {
             let port = self.next_port;
             self.next_port = self.next_port.checked_add(1).unwrap_or(10_000);
-            if !self.listeners.keys().any(|address| address.port() == Some(port)) {
+            let is_taken = self.listeners.keys().any(|address| address.port() == Some(port));
+            if !is_taken && !self.datagrams.has_port(port) {
                 return port;
             }
         }
@@ -365,6 +370,7 @@ impl Network {
                 next_link: 0,
                 listeners: BTreeMap::new(),
                 next_port: 10_000,
+                datagrams: Sockets::default(),
                 capacity: CAPACITY,
                 cut: Cut::Whole,
                 names: BTreeMap::from([("localhost".into(), (Duration::ZERO, Ok(localhost)))]),
@@ -530,7 +536,7 @@ impl Network {
     fn open(&self, address: Address, options: &ListenOptions) -> io::Result<Address> {
         let mut net = self.net.borrow_mut();
         let address = match address {
-            Address::Tcp(mut address) if address.port() == 0 => {
+            Address::Tcp(mut address) | Address::Udp(mut address) if address.port() == 0 => {
                 address.set_port(net.free_port());
                 Address::Tcp(address)
             }
@@ -571,6 +577,10 @@ impl World for Network {
         let address = self.open(address.clone(), options)?;
         let opened = Opened { network: self.clone(), address: address.clone() };
         Ok(Bound::new(address, opened))
+    }
+
+    fn bind_datagrams(&self, address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
+        self.open_datagrams(address, options)
     }
 
     fn lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Any>>> {

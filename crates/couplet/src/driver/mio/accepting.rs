@@ -201,7 +201,7 @@ impl Mio {
                 return;
             }
         } else {
-            self.try_again(slot);
+            self.try_again(slot, BACK_OFF);
         }
         // Another thread may have taken the descriptor meanwhile; `Mio::retry` tries again.
         self.reserve = self.reserve.take().or_else(reserve);

@@ -12,6 +12,7 @@
 #![expect(clippy::disallowed_types, reason = "sockets live here")]
 
 mod accepting;
+mod datagrams;
 #[cfg(target_os = "linux")]
 mod epoll;
 #[cfg(unix)]
@@ -37,6 +38,7 @@ use mio::{Interest, Token};
 use socket2::{SockRef, TcpKeepalive};
 
 use accepting::{BACK_OFF, PortSlot, Share, reserve};
+use datagrams::{Arrived, Datagrams};
 #[cfg(target_os = "linux")]
 use epoll::{Event as Polled, EventExt as _};
 #[cfg(not(target_os = "linux"))]
@@ -50,8 +52,9 @@ use system::{Listening, System, is_queue_full};
 use super::names::{Names, names};
 use super::pool::{Pool, Work};
 use super::{
-    Adopted, Bound, CloseMode, Commands, ConnectOptions, Driver, Event, Job, Key, Outbox,
-    PeerCredentials, Ready, SocketCall, SocketOption, Ticket, WatchId, World, WriteOutcome,
+    Adopted, Bound, CloseMode, Commands, ConnectOptions, Datagram, DatagramOption, DatagramQueue,
+    DatagramsSent, Driver, Event, Job, Key, Outbox, PeerCredentials, Ready, SocketCall,
+    SocketOption, Ticket, WatchId, World, WriteOutcome,
 };
 
 use crate::address::Address;
@@ -107,7 +110,7 @@ pub struct Mio {
     /// Counts the rounds; each lasts from one wait to the next.
     round: u64,
     /// Ports that back off for want of descriptors or memory, connects whose server's queue is full,
-    /// and until when.
+    /// senders of datagrams whose receiver's is, and until when.
     retry: Option<(Instant, Vec<u32>)>,
     reserve: Option<std::fs::File>,
     /// Connections turned away since the last log line about it.
@@ -123,6 +126,8 @@ pub struct Mio {
     waker: Arc<PollWaker>,
     names: Names,
     jobs: Pool<Job, ()>,
+    /// The batch of datagrams that is being reported.
+    arrived: Arrived,
     watched: VecDeque<(WatchId, Ready)>,
     /// There may be an event that belongs to no slot: a resolved name, a finished job, a watched
     /// descriptor.
@@ -193,6 +198,7 @@ impl Mio {
             waker,
             names,
             jobs,
+            arrived: Arrived::default(),
             watched: VecDeque::new(),
             has_internal_events: false,
             signals: SignalSource::default(),
@@ -207,10 +213,12 @@ impl Mio {
         self.poll.registry().register(stream, token, both)
     }
 
-    /// Serves a slot again after a back-off.
-    fn try_again(&mut self, slot: u32) {
-        let until = self.world.now() + BACK_OFF;
-        self.retry.get_or_insert_with(|| (until, Vec::new())).1.push(slot);
+    /// Serves a slot again after a back-off; whoever backs off longer is served with it.
+    fn try_again(&mut self, slot: u32, back_off: Duration) {
+        let until = self.world.now() + back_off;
+        let (at, slots) = self.retry.get_or_insert_with(|| (until, Vec::new()));
+        *at = until.min(*at);
+        slots.push(slot);
     }
 
     /// Serves the slots again whose back-off is over.
@@ -339,6 +347,10 @@ impl Driver for Mio {
         &self.buffer[..self.lent]
     }
 
+    fn datagram(&self) -> Datagram<'_> {
+        self.arrived.last()
+    }
+
     fn due(&self) -> Option<Instant> {
         if self.later.is_empty() && self.is_done() && self.batch.len() < EVENTS {
             self.retry.as_ref().map(|(retry, _)| *retry)
@@ -382,9 +394,15 @@ impl Commands for Mio {
     }
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
-        let listening = bound.socket.downcast::<Listening>().map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
-        })?;
+        let listening = match bound.socket.downcast::<Listening>() {
+            Ok(listening) => listening,
+            Err(other) => {
+                let port = other.downcast::<Datagrams>().map_err(|_| {
+                    io::Error::new(io::ErrorKind::InvalidInput, "a port of another driver's world")
+                })?;
+                return self.serve_datagrams(*port);
+            }
+        };
         let Listening { mut listener, file } = *listening;
         let token = Token(self.slots.next_key().slot as usize);
         listener.register(self.poll.registry(), token)?;
@@ -400,12 +418,20 @@ impl Commands for Mio {
         Ok(self.insert(Kind::Port(Box::new(port))))
     }
 
+    fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
+        self.send_queued(key, out)
+    }
+
+    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
+        self.set_option_of_datagrams(key, option)
+    }
+
     fn connect(&mut self, to: &Address, options: &ConnectOptions) -> io::Result<Key> {
         let mut stream = match system::connect(to, options) {
             Err(error) if is_queue_full(to, &error) => {
                 let dial = Box::new(Dial { to: to.clone(), options: options.clone() });
                 let key = self.insert(Kind::Dialling(dial));
-                self.try_again(key.slot);
+                self.try_again(key.slot, BACK_OFF);
                 return Ok(key);
             }
             stream => stream?,
@@ -437,6 +463,7 @@ impl Commands for Mio {
                 port.accepting = on;
                 port.readable && on
             }
+            Kind::Datagrams(_) => return self.receive_datagrams(key, on),
             Kind::Connecting(_) | Kind::Dialling(_) => false,
         };
         if wake {
@@ -518,7 +545,11 @@ impl Commands for Mio {
     }
 
     fn with_socket(&mut self, key: Key, call: SocketCall) -> Option<io::Result<()>> {
-        Some(call(SockRef::from(&self.stream(key)?.stream)))
+        match self.kind(key)? {
+            Kind::Stream(stream) => Some(call(SockRef::from(&stream.stream))),
+            Kind::Datagrams(port) => Some(call(port.socket())),
+            _ => None,
+        }
     }
 
     fn resolve(&mut self, ticket: Ticket, name: &str) {

@@ -2,15 +2,26 @@
 
 use std::io;
 
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 
 use super::socket::Stream;
 use crate::address::UnixAddress;
-use crate::driver::{ConnectOptions, ListenOptions, PeerCredentials};
+use crate::driver::{ConnectOptions, DatagramOptions, ListenOptions, PeerCredentials};
 
 pub(super) enum SocketFile {}
 
 pub(super) fn bind(_: &UnixAddress, _: &ListenOptions) -> io::Result<(Socket, Option<SocketFile>)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) fn bind_datagrams(
+    _: &UnixAddress,
+    _: &DatagramOptions,
+) -> io::Result<(Socket, Option<SocketFile>)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) fn sock_addr(_: &UnixAddress) -> io::Result<SockAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -4,6 +4,7 @@ use std::io;
 
 use mio::{Interest, Token};
 
+use super::accepting::BACK_OFF;
 #[cfg(target_os = "linux")]
 use super::epoll::EventExt as _;
 use super::slots::{ConnectingSlot, Held, Kind, Registered};
@@ -51,6 +52,7 @@ impl Mio {
         let Some(slot) = self.slots.at_mut(slot as u32) else { return };
         match &mut slot.kind {
             Kind::Port(port) => port.readable = true,
+            Kind::Datagrams(port) => port.note(readiness),
             Kind::Stream(stream) => {
                 if !stream.readiness.has(Readiness::BLOCKED) || stream.error.is_some() {
                     readiness.set(Readiness::ROOM, false);
@@ -72,7 +74,7 @@ impl Mio {
         };
         let connected = match system::connect(&dial.to, &dial.options) {
             Err(error) if is_queue_full(&dial.to, &error) => {
-                self.try_again(slot);
+                self.try_again(slot, BACK_OFF);
                 return None;
             }
             connected => connected,
@@ -186,6 +188,7 @@ impl Mio {
             Kind::Port(_) => self.next_from_port(slot),
             Kind::Connecting(_) => self.next_from_connecting(slot),
             Kind::Dialling(_) => self.dial(slot),
+            Kind::Datagrams(_) => self.next_from_datagrams(slot),
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use super::Mio;
 use super::accepting::PortSlot;
+use super::datagrams::DatagramSlot;
 use super::socket::{Stream, deregister};
 use super::stream::{Readiness, StreamSlot};
 use super::unix::Descriptor;
@@ -29,6 +30,7 @@ pub(super) enum Kind {
     /// Begins to connect when a back-off is over.
     Dialling(Box<Dial>),
     Stream(StreamSlot),
+    Datagrams(Box<DatagramSlot>),
 }
 
 /// A connect to a UNIX socket whose queue was full. The system neither queues it nor says when
@@ -108,6 +110,10 @@ impl Mio {
             match &mut retired.kind {
                 Kind::Port(port) => port.listener.deregister(registry),
                 Kind::Stream(slot) if slot.is_adopted => deregister(&mut slot.stream, registry),
+                Kind::Datagrams(port) => {
+                    port.deregister(registry);
+                    self.arrived.forget(key);
+                }
                 Kind::Stream(_) | Kind::Connecting(_) | Kind::Dialling(_) => {}
             }
             if !self.held.is_empty() {

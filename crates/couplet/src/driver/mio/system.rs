@@ -18,6 +18,7 @@ use mio::{event::Source, unix::SourceFd};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::datagrams;
 #[cfg(unix)]
 use super::lock::Lock;
 use super::socket::{self, Listener, Stream};
@@ -26,7 +27,8 @@ use super::token_of;
 use super::unix::{self, SocketFile};
 use crate::address::Address;
 use crate::driver::{
-    Adopted, Bound, ConnectOptions, ConnectedSocket, ListenOptions, ListeningSocket, World,
+    Adopted, Bound, ConnectOptions, ConnectedSocket, DatagramOptions, ListenOptions,
+    ListeningSocket, World,
 };
 #[cfg(unix)]
 use crate::driver::{Interest, WatchId};
@@ -118,12 +120,16 @@ impl World for System {
 
     fn bind(&self, address: &Address, options: &ListenOptions) -> io::Result<Bound> {
         match address {
-            Address::Tcp(address) => bind_tcp(*address, options),
+            Address::Tcp(address) | Address::Udp(address) => bind_tcp(*address, options),
             Address::Unix(name) => {
                 let (socket, file) = unix::bind(name, options)?;
                 Listening::bound(socket, file)
             }
         }
+    }
+
+    fn bind_datagrams(&self, address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
+        datagrams::bind(address, options)
     }
 
     fn adopt(&self, socket: ConnectedSocket) -> io::Result<Adopted> {
@@ -228,10 +234,12 @@ fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
 /// Begins to connect.
 pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stream> {
     let stream = match to {
-        Address::Tcp(to) if options.bind.is_none() && options.prepared.is_none() => {
+        Address::Tcp(to) | Address::Udp(to)
+            if options.bind.is_none() && options.prepared.is_none() =>
+        {
             mio::net::TcpStream::connect(*to)?.into()
         }
-        Address::Tcp(to) => connect_from(*to, options)?,
+        Address::Tcp(to) | Address::Udp(to) => connect_from(*to, options)?,
         Address::Unix(name) => return unix::connect(name, options),
     };
     if options.no_delay {
@@ -280,7 +288,7 @@ fn in_progress(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-fn no_ipv6(error: &io::Error) -> bool {
+pub(super) fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
         || has_no_family(error)
 }

@@ -25,7 +25,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::lock::{Lock, id, remove};
 use super::socket::Stream;
 use crate::address::UnixAddress;
-use crate::driver::{ConnectOptions, ListenOptions, Outbox, PeerCredentials};
+use crate::driver::{ConnectOptions, DatagramOptions, ListenOptions, Outbox, PeerCredentials};
 use crate::transport::outbox::DESCRIPTORS;
 
 /// The name that the system gives.
@@ -38,7 +38,7 @@ pub(super) fn name(address: &SocketAddr) -> UnixAddress {
 }
 
 /// The name in the system's form.
-fn sock_addr(name: &UnixAddress) -> io::Result<SockAddr> {
+pub(super) fn sock_addr(name: &UnixAddress) -> io::Result<SockAddr> {
     let invalid = |text: &'static str| io::Error::new(io::ErrorKind::InvalidInput, text);
     match name {
         UnixAddress::Path(path) if path.as_os_str().as_bytes().contains(&0) => {
@@ -54,6 +54,52 @@ fn sock_addr(name: &UnixAddress) -> io::Result<SockAddr> {
         }
         UnixAddress::Unnamed => Err(invalid("a UNIX socket needs a path or a name")),
     }
+}
+
+/// The name in the bytes of the system's form: a path, or a NUL and an abstract name.
+#[cfg(target_os = "linux")]
+pub(super) fn bytes_of_name(name: &UnixAddress) -> Vec<u8> {
+    match name {
+        UnixAddress::Path(path) => path.as_os_str().as_bytes().to_vec(),
+        UnixAddress::Abstract(name) => std::iter::once(0).chain(name.iter().copied()).collect(),
+        UnixAddress::Unnamed => Vec::new(),
+    }
+}
+
+/// The name that these bytes are of.
+#[cfg(target_os = "linux")]
+pub(super) fn name_of_bytes(bytes: &[u8]) -> UnixAddress {
+    Path::new(OsStr::from_bytes(bytes)).into()
+}
+
+/// Binds a port of datagrams. Without a name it gets one of the system's, an abstract one.
+#[cfg(target_os = "linux")]
+pub(super) fn bind_datagrams(
+    name: &UnixAddress,
+    options: &DatagramOptions,
+) -> io::Result<(Socket, Option<SocketFile>)> {
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Some(prepared) = &options.prepared {
+        prepared.prepare(SockRef::from(&socket))?;
+    }
+    match name {
+        UnixAddress::Unnamed => socket.bind(&SockAddr::unix("")?)?,
+        UnixAddress::Abstract(_) => socket.bind(&sock_addr(name)?)?,
+        UnixAddress::Path(path) => {
+            let file = SocketFile::bind(&socket, &sock_addr(name)?, path, &options.of_file())?;
+            return Ok((socket, Some(file)));
+        }
+    }
+    Ok((socket, None))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn bind_datagrams(
+    _: &UnixAddress,
+    _: &DatagramOptions,
+) -> io::Result<(Socket, Option<SocketFile>)> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn socket() -> io::Result<Socket> {
@@ -181,7 +227,7 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    fn bind(
+    pub(super) fn bind(
         socket: &Socket,
         address: &SockAddr,
         path: &Path,

@@ -1,116 +1,246 @@
 //! Datagrams, and how the network loses, duplicates, reorders and truncates them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::hosts::no_descriptors;
+use super::hosts::{Notice, no_descriptors};
 use super::{Happening, Kernel};
+use crate::address::{Address, UnixAddress};
+use crate::driver::{DatagramOption, DatagramOptions, Group};
 use crate::sim::faults::{Fault, Link};
 use crate::sim::random::{Purpose, Stream};
 
 /// Datagrams that a socket queues; further ones are dropped, as a real system does.
 const HELD: usize = 256;
+/// The headers of IPv4 and UDP, which count for the MTU.
+const HEADERS: usize = 28;
 
 const LOOPBACK: Link = Link::constant(Duration::ZERO);
 
 /// A datagram in flight or queued at a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sim) struct Datagram {
-    pub(in crate::sim) from: SocketAddr,
-    pub(in crate::sim) to: SocketAddr,
+    pub(in crate::sim) from: Address,
+    pub(in crate::sim) to: Address,
     pub(in crate::sim) bytes: Vec<u8>,
+    /// The network, or the receiver, has cut it.
+    pub(in crate::sim) cut: bool,
 }
 
-#[derive(Default)]
 pub(in crate::sim) struct Socket {
+    options: DatagramOptions,
     held: VecDeque<Datagram>,
     /// For each host, how many it has sent there and when the last one arrives: they arrive in
     /// order unless the link reorders them.
     sent_to: BTreeMap<u32, (u64, u64)>,
+    groups: BTreeSet<Group>,
+    /// A driver serves it, and hears of what arrives.
+    served: bool,
+    /// The peer's system refused a datagram.
+    refused: bool,
+}
+
+/// The news of a socket.
+pub(in crate::sim) enum Taken {
+    /// A datagram, and whether there are more.
+    Datagram(Datagram, bool),
+    Refused,
+    Nothing,
 }
 
 impl Kernel {
-    pub(in crate::sim) fn open_socket(&mut self, host: u32, port: u16) -> io::Result<SocketAddr> {
+    pub(in crate::sim) fn open_socket(
+        &mut self,
+        host: u32,
+        address: Address,
+        options: &DatagramOptions,
+    ) -> io::Result<Address> {
         if !self.has_descriptors(host) {
             return Err(no_descriptors());
         }
-        let port = if port == 0 { self.free_port(host) } else { port };
+        let address = match address {
+            Address::Unix(UnixAddress::Unnamed) => {
+                let number = self.free_port(host);
+                UnixAddress::from(format!("\0{number:05x}")).into()
+            }
+            Address::Unix(name) => Address::Unix(name),
+            Address::Tcp(mut address) | Address::Udp(mut address) => {
+                if !self.hosts[host as usize].has_address(address.ip()) {
+                    return Err(io::ErrorKind::AddrNotAvailable.into());
+                }
+                if address.port() == 0 {
+                    address.set_port(self.free_port(host));
+                }
+                Address::Udp(address)
+            }
+        };
         let state = self.host(host);
-        let address = SocketAddr::new(state.v4.into(), port);
         if state.sockets.contains_key(&address) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        state.sockets.insert(address, Socket::default());
+        let socket = Socket {
+            options: options.clone(),
+            held: VecDeque::new(),
+            sent_to: BTreeMap::new(),
+            groups: BTreeSet::new(),
+            served: false,
+            refused: false,
+        };
+        state.sockets.insert(address.clone(), socket);
         Ok(address)
     }
 
     /// Closes a socket opened in this boot of the host; does nothing after a restart.
-    pub(in crate::sim) fn close_socket(&mut self, host: u32, boot: u32, address: SocketAddr) {
+    pub(in crate::sim) fn close_socket(&mut self, host: u32, boot: u32, address: &Address) {
         if self.host(host).boot == boot {
-            self.host(host).sockets.remove(&address);
+            self.host(host).sockets.remove(address);
         }
     }
 
-    pub(in crate::sim) fn take_datagram(
-        &mut self,
-        host: u32,
-        address: SocketAddr,
-    ) -> Option<Datagram> {
-        self.host(host).sockets.get_mut(&address)?.held.pop_front()
+    /// Reports what arrives to the host's driver from now on, or no longer.
+    pub(in crate::sim) fn serve_socket(&mut self, host: u32, address: &Address, on: bool) {
+        let Some(socket) = self.host(host).sockets.get_mut(address) else { return };
+        socket.served = on;
+        if on && !socket.held.is_empty() {
+            self.tell(host, Notice::Datagrams(address.clone()));
+        }
     }
 
-    /// Sends a datagram, which may arrive once, twice, truncated, late or not at all.
+    pub(in crate::sim) fn take_datagram(&mut self, host: u32, address: &Address) -> Taken {
+        let Some(socket) = self.host(host).sockets.get_mut(address) else {
+            return Taken::Nothing;
+        };
+        if std::mem::take(&mut socket.refused) {
+            return Taken::Refused;
+        }
+        let first = socket.held.pop_front();
+        first.map_or(Taken::Nothing, |first| Taken::Datagram(first, !socket.held.is_empty()))
+    }
+
+    pub(in crate::sim) fn set_socket_option(
+        &mut self,
+        host: u32,
+        address: &Address,
+        option: &DatagramOption,
+    ) -> io::Result<()> {
+        let Some(socket) = self.host(host).sockets.get_mut(address) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        match option {
+            DatagramOption::Join(group) if !group.address.is_multicast() => {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+            DatagramOption::Join(group) => {
+                let is_new = socket.groups.insert(*group);
+                is_new.then_some(()).ok_or_else(|| io::ErrorKind::AddrInUse.into())
+            }
+            DatagramOption::Leave(group) => {
+                let was_member = socket.groups.remove(group);
+                was_member.then_some(()).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+            }
+            // The network has no hops, interfaces or priorities.
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a datagram, which may arrive once, twice, truncated, late or not at all. `to` is the
+    /// socket's peer where it is `None`. A multicast reaches the members on every host.
     ///
     /// # Errors
     ///
     /// `NotConnected` when the socket is closed, or gone with its host.
     pub(in crate::sim) fn send_datagram(
         &mut self,
-        from: SocketAddr,
-        to: SocketAddr,
+        host: u32,
+        socket: &Address,
+        (to, from): (Option<&Address>, Option<IpAddr>),
         bytes: &[u8],
     ) -> io::Result<()> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
-        let host = *self.by_address.get(&from.ip()).ok_or_else(gone)?;
-        let target = self.host_of(host, to);
-        let socket = self.host(host).sockets.get_mut(&from).ok_or_else(gone)?;
-        let Some(target) = target else {
-            return Ok(());
+        let options = &self.host(host).sockets.get(socket).ok_or_else(gone)?.options;
+        let to = to.or(options.peer.as_ref()).cloned().ok_or_else(gone)?;
+        let from = self.source(host, socket, &to, from);
+        match to.socket_addr() {
+            None => self.datagram_comes(host, host, Datagram::new(from, to, bytes)),
+            Some(ip) if ip.ip().is_multicast() => {
+                for target in 0..self.hosts.len() as u32 {
+                    self.carry(
+                        host,
+                        socket,
+                        target,
+                        &Datagram::new(from.clone(), to.clone(), bytes),
+                    );
+                }
+            }
+            Some(address) => {
+                if let Some(target) = self.host_of(host, address) {
+                    self.carry(host, socket, target, &Datagram::new(from, to, bytes));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The address that a datagram comes from.
+    fn source(&self, host: u32, socket: &Address, to: &Address, from: Option<IpAddr>) -> Address {
+        let (Some(bound), Some(to)) = (socket.socket_addr(), to.socket_addr()) else {
+            return socket.clone();
         };
-        let sent = socket.sent_to.entry(target).or_default();
+        let state = &self.hosts[host as usize];
+        let own = match (to.ip().is_loopback(), to.is_ipv6()) {
+            (true, _) => to.ip(),
+            (false, true) => state.v6.into(),
+            (false, false) => state.v4.into(),
+        };
+        let bound_to = Some(bound.ip()).filter(|ip| !ip.is_unspecified() && !to.ip().is_loopback());
+        Address::udp(SocketAddr::new(from.or(bound_to).unwrap_or(own), bound.port()))
+    }
+
+    /// Carries a datagram from one host to another.
+    fn carry(&mut self, host: u32, socket: &Address, target: u32, datagram: &Datagram) {
+        let Some(state) = self.host(host).sockets.get_mut(socket) else { return };
+        let sent = state.sent_to.entry(target).or_default();
         sent.0 += 1;
         let (ordinal, last) = *sent;
-        let key = [u64::from(host), u64::from(from.port()), u64::from(target), ordinal];
+        let port = socket.port().unwrap_or(0);
+        let key = [u64::from(host), u64::from(port), u64::from(target), ordinal];
         let mut random = Stream::new(self.seed, Purpose::Datagrams, &key);
         // Loopback is reliable.
         let link = if host == target { LOOPBACK } else { self.link(host, target) };
         // Draws every choice, used or not, so that none depends on another.
-        let lost = random.per_mille(link.loss.saturating_add(self.extra_loss(host, target)));
+        let loss = link.loss.saturating_add(self.extra_loss(host, target));
+        let mut lost = random.per_mille(loss);
         let twice = random.per_mille(link.duplicates);
         let late = random.per_mille(link.reordered);
         let short = random.per_mille(link.truncated);
-        let keep = random.below(bytes.len() as u64) as usize;
+        let length = datagram.bytes.len();
+        let keep = random.below(length as u64) as usize;
         let route = self.route(host, target);
         let (takes, detour) = (route.takes(&mut random), route.takes(&mut random));
-        if lost {
-            return Ok(());
+        // One that is longer than the MTU travels in fragments, and is lost with any of them.
+        for _ in 1..(length + HEADERS).div_ceil(link.mtu.max(1)) {
+            lost |= random.per_mille(loss);
         }
-        let departs = if host == target { self.now } else { self.departure(host, bytes.len()) };
+        if lost {
+            return;
+        }
+        let departs = if host == target { self.now } else { self.departure(host, length) };
         let arrives = departs.saturating_add(takes).max(last);
-        if !late && let Some(socket) = self.host(host).sockets.get_mut(&from) {
+        if !late && let Some(socket) = self.host(host).sockets.get_mut(socket) {
             socket.sent_to.insert(target, (ordinal, arrives));
         }
-        let bytes = if short { &bytes[..keep] } else { bytes };
-        let from = if to.ip().is_loopback() { SocketAddr::new(to.ip(), from.port()) } else { from };
-        let datagram = Box::new(Datagram { from, to, bytes: bytes.to_vec() });
+        let mut datagram = Box::new(datagram.clone());
+        if short {
+            datagram.bytes.truncate(keep);
+            datagram.cut = true;
+        }
         if twice {
-            self.at(arrives + detour, Happening::Datagram(target, datagram.clone()));
+            self.at(arrives + detour, Happening::Datagram(host, target, datagram.clone()));
         }
         let arrives = if late { arrives + detour } else { arrives };
-        self.at(arrives, Happening::Datagram(target, datagram));
-        Ok(())
+        self.at(arrives, Happening::Datagram(host, target, datagram));
     }
 
     fn extra_loss(&self, from: u32, to: u32) -> u16 {
@@ -121,18 +251,83 @@ impl Kernel {
         lossy.fold(0, u16::saturating_add)
     }
 
-    pub(super) fn datagram_comes(&mut self, host: u32, datagram: Datagram) {
-        let Datagram { from, mut to, .. } = datagram;
-        let comes = self.host_of(host, from).is_some_and(|from| self.passes(from, host));
-        let state = self.host(host);
-        if to.ip() == Ipv4Addr::LOCALHOST {
-            to.set_ip(state.v4.into());
+    pub(super) fn datagram_comes(&mut self, sender: u32, host: u32, datagram: Datagram) {
+        if !self.passes(sender, host) {
+            return;
         }
-        if comes
-            && let Some(socket) = state.sockets.get_mut(&to)
-            && socket.held.len() < HELD
-        {
+        let receivers = self.receivers(host, &datagram);
+        let is_group = datagram.to.ip().is_some_and(|ip| ip.is_multicast());
+        if receivers.is_empty() && !is_group && self.passes(host, sender) {
+            self.refuse(sender, &datagram);
+        }
+        for address in receivers {
+            let Some(socket) = self.host(host).sockets.get_mut(&address) else { continue };
+            if socket.held.len() == HELD {
+                continue;
+            }
+            let mut datagram = datagram.clone();
+            datagram.cut |= datagram.bytes.len() > socket.options.size;
+            datagram.bytes.truncate(socket.options.size);
             socket.held.push_back(datagram);
+            if socket.served && socket.held.len() == 1 {
+                self.tell(host, Notice::Datagrams(address));
+            }
         }
     }
+
+    /// The sockets of a host that a datagram reaches.
+    fn receivers(&mut self, host: u32, datagram: &Datagram) -> Vec<Address> {
+        let state = self.host(host);
+        let (v4, v6) = (IpAddr::from(state.v4), IpAddr::from(state.v6));
+        let (from, to) = (&datagram.from, &datagram.to);
+        let reached = |(at, socket): &(&Address, &Socket)| {
+            let takes = socket.options.peer.as_ref().is_none_or(|peer| is_same(peer, from));
+            let (Some(at), Some(to)) = (at.socket_addr(), to.socket_addr()) else {
+                return takes && *at == to;
+            };
+            let is_member = |group: &Group| {
+                group.address == to.ip() && group.source.is_none_or(|it| Some(it) == from.ip())
+            };
+            let is_own = at.ip() == to.ip() || to.ip().is_loopback() && [v4, v6].contains(&at.ip());
+            let is_any = at.ip().is_unspecified()
+                && (at.is_ipv4() == to.is_ipv4() || at.is_ipv6() && socket.options.dual_stack);
+            let is_there = match to.ip().is_multicast() {
+                true => socket.groups.iter().any(is_member),
+                false => is_own || is_any,
+            };
+            takes && at.port() == to.port() && is_there
+        };
+        let all = state.sockets.iter().filter(reached).map(|(address, _)| address.clone());
+        if to.ip().is_some_and(|ip| ip.is_multicast()) {
+            all.collect()
+        } else {
+            all.take(1).collect()
+        }
+    }
+
+    /// The system of the peer answers that nobody is there; who has only this peer hears of it.
+    fn refuse(&mut self, sender: u32, datagram: &Datagram) {
+        let Datagram { from, to, .. } = datagram;
+        let state = self.host(sender);
+        let asked = state.sockets.iter_mut().find(|(at, socket)| {
+            at.port() == from.port()
+                && socket.options.peer.as_ref().is_some_and(|it| is_same(it, to))
+        });
+        let Some((address, socket)) = asked else { return };
+        socket.refused = true;
+        let (address, served) = (address.clone(), socket.served);
+        if served {
+            self.tell(sender, Notice::Datagrams(address));
+        }
+    }
+}
+
+impl Datagram {
+    fn new(from: Address, to: Address, bytes: &[u8]) -> Datagram {
+        Datagram { from, to, bytes: bytes.to_vec(), cut: false }
+    }
+}
+
+fn is_same(one: &Address, other: &Address) -> bool {
+    one.socket_addr() == other.socket_addr() && one.unix() == other.unix()
 }

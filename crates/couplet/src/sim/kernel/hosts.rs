@@ -50,6 +50,8 @@ pub(in crate::sim) enum Notice {
     Resolved(Ticket, Result<Vec<IpAddr>, io::ErrorKind>),
     JobDone(Ticket),
     Signal(Signal),
+    /// Datagrams, or a refusal, wait at a socket.
+    Datagrams(Address),
 }
 
 pub(in crate::sim) struct Listener {
@@ -100,7 +102,7 @@ pub(in crate::sim) struct HostState {
     pub(super) tried_to: BTreeMap<u32, u32>,
     pub(in crate::sim) ready: VecDeque<Notice>,
     /// Driver events for the next round.
-    pub(super) later: Vec<Notice>,
+    pub(in crate::sim) later: Vec<Notice>,
     /// The connection behind each slot of its driver.
     held: Vec<Option<EndId>>,
     /// How many keys of its driver are open.
@@ -126,7 +128,7 @@ pub(in crate::sim) struct HostState {
         allow(dead_code, reason = "the system is asked")
     )]
     pub(in crate::sim) entropy: Stream,
-    pub(super) sockets: BTreeMap<SocketAddr, Socket>,
+    pub(super) sockets: BTreeMap<Address, Socket>,
 }
 
 impl HostState {
@@ -366,7 +368,7 @@ impl Kernel {
             state.next_port = port.checked_add(1).unwrap_or(32_768);
             let mut taken = state.listeners.keys().filter_map(Address::port);
             if !taken.any(|taken| taken == port)
-                && !state.sockets.keys().any(|address| address.port() == port)
+                && !state.sockets.keys().any(|address| address.port() == Some(port))
             {
                 return port;
             }
@@ -393,7 +395,7 @@ impl Kernel {
             return Err(no_descriptors());
         }
         match &mut address {
-            Address::Tcp(address) => {
+            Address::Tcp(address) | Address::Udp(address) => {
                 if !self.hosts[host as usize].has_address(address.ip()) {
                     return Err(io::ErrorKind::AddrNotAvailable.into());
                 }

@@ -68,8 +68,8 @@ pub(super) enum Happening {
     FaultEnds(u32),
     /// A program that failed to start is retried.
     Start(u32, u32),
-    /// A datagram arrives at a host.
-    Datagram(u32, Box<datagrams::Datagram>),
+    /// A datagram of one host arrives at another.
+    Datagram(u32, u32, Box<datagrams::Datagram>),
 }
 
 impl Happening {
@@ -92,7 +92,7 @@ impl Happening {
             Happening::FaultBegins(n) => of(12, u64::from(*n)),
             Happening::FaultEnds(n) => of(13, u64::from(*n)),
             Happening::Start(host, _) => of(14, u64::from(*host)),
-            Happening::Datagram(to, datagram) => {
+            Happening::Datagram(_, to, datagram) => {
                 of(15, fold_bytes(u64::from(*to), &datagram.bytes) >> 8)
             }
         }
@@ -264,7 +264,7 @@ impl Kernel {
             Happening::FaultBegins(n) => return self.fault_begins(n),
             Happening::FaultEnds(n) => return self.fault_ends(n),
             Happening::Start(host, boot) => return self.starts_again(host, boot),
-            Happening::Datagram(to, datagram) => self.datagram_comes(to, *datagram),
+            Happening::Datagram(from, to, datagram) => self.datagram_comes(from, to, *datagram),
         }
         Due::Nothing
     }
@@ -591,7 +591,8 @@ mod tests {
             |slot, side| EndId { conn: Key { slot, generation: std::num::NonZeroU32::MIN }, side };
         let datagram = |bytes: &[u8]| {
             let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-            Box::new(datagrams::Datagram { from: nowhere, to: nowhere, bytes: bytes.to_vec() })
+            let (from, to) = (Address::udp(nowhere), Address::udp(nowhere));
+            Box::new(datagrams::Datagram { from, to, bytes: bytes.to_vec(), cut: false })
         };
         let mut happenings = Vec::new();
         for id in [end(0, 0), end(0, 1), end(1, 0), end(1, 1)] {
@@ -612,8 +613,8 @@ mod tests {
                 Happening::FaultBegins(n),
                 Happening::FaultEnds(n),
                 Happening::Start(n, 0),
-                Happening::Datagram(n, datagram(b"a")),
-                Happening::Datagram(n, datagram(b"b")),
+                Happening::Datagram(0, n, datagram(b"a")),
+                Happening::Datagram(0, n, datagram(b"b")),
             ]);
             for ticket in 0..3 {
                 happenings.push(Happening::Looked(n, 0, Ticket(ticket)));

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use couplet::sim::{Datagrams, Fault, Host, Latency, Link, Sim};
+use couplet::sim::{Datagrams, Fault, Host, Latency, Link, Notes, Sim};
+use couplet::{Datagram, DatagramProtocol, DatagramTransport};
 
 use super::kit::{ms, s};
 
@@ -184,4 +185,56 @@ fn a_crash_closes_the_sockets_of_a_host() {
     let error = pair.from.send_to(pair.to.address(), b"x").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
     assert!(pair.sim.datagrams(pair.a, pair.from.address().port()).is_ok(), "its port is free");
+}
+
+#[test]
+fn one_that_is_longer_than_the_mtu_is_lost_with_any_of_its_fragments() {
+    let arrived = |mtu: usize, length: usize| {
+        let pair = pair(CALM.loss(200).mtu(mtu));
+        let mut sim = pair.sim;
+        let sent = vec![7; length];
+        for _ in 0..200 {
+            pair.from.send_to(pair.to.address(), &sent).unwrap();
+            sim.run_for(ms(1)).unwrap();
+        }
+        sim.run_for(s(1)).unwrap();
+        std::iter::from_fn(|| pair.to.take()).inspect(|(_, got)| assert!(*got == sent)).count()
+    };
+    // With 28 bytes of headers.
+    let (whole, in_two, in_ten) = (arrived(1500, 1472), arrived(1500, 1473), arrived(1500, 14_000));
+    assert!((140..180).contains(&whole), "8 of 10: {whole}");
+    assert!((110..150).contains(&in_two), "64 of 100: {in_two}");
+    assert!((8..40).contains(&in_ten), "11 of 100: {in_ten}");
+    assert_eq!(arrived(usize::MAX, 14_000), whole);
+}
+
+#[test]
+fn a_refusal_comes_back_from_another_host_and_not_from_one_that_is_gone() {
+    for gone in [false, true] {
+        let mut sim = Sim::new(3);
+        let (there, notes) = (sim.bare_host("there"), sim.notes());
+        if gone {
+            sim.fault(Duration::ZERO, s(1000), Fault::Crash(there));
+        }
+        let to = sim.at(there, 53);
+        sim.host("here", move |reactor| {
+            struct Asks(Notes);
+            impl DatagramProtocol for Asks {
+                fn start_protocol(&mut self, transport: &DatagramTransport) {
+                    transport.port::<Self>().call_later(ms(10), |_, transport| {
+                        transport.send("anybody?").expect("there is room");
+                    });
+                }
+                fn datagram_received(&mut self, _: &DatagramTransport, _: &Datagram<'_>) {}
+                fn connection_refused(&mut self, _: &DatagramTransport) {
+                    self.0.note("refused");
+                }
+            }
+            reactor.connect_udp(to, Asks(notes.clone()))?;
+            Ok(())
+        });
+        sim.keep_trace();
+        sim.run_for(s(1)).unwrap();
+        assert_eq!(sim.trace().contains("refused"), !gone);
+    }
 }

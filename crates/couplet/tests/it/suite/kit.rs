@@ -14,8 +14,8 @@ use couplet::driver::{Key, Mio};
 use couplet::layers::{PassThrough, Side, SingleBytes};
 use couplet::testing::{Cut, Manner, Memory, Network};
 use couplet::{
-    Address, Answers, ConnectOptions, Connector, IntoFactory, Loop, LoopOptions, Port, Protocol,
-    Reactor, Transport, UnixAddress,
+    Address, Answers, ConnectOptions, Connector, DatagramOptions, DatagramPort, DatagramProtocol,
+    IntoFactory, Loop, LoopOptions, Port, Protocol, Reactor, Transport, UnixAddress,
 };
 
 #[cfg(unix)]
@@ -340,6 +340,19 @@ impl Rig {
             return UnixAddress::from(folder.join(&name)).into();
         }
         UnixAddress::from(name).into()
+    }
+
+    /// A port of datagrams, at an address that nobody else has.
+    pub(crate) fn datagrams<P: DatagramProtocol>(
+        &self,
+        options: DatagramOptions,
+        protocol: P,
+    ) -> DatagramPort<P> {
+        let port = match self.any() {
+            Address::Unix(path) => self.reactor.listen_unix_datagrams(path, options, protocol),
+            _ => self.reactor.listen_udp_with(LOOPBACK, options, protocol),
+        };
+        port.expect("a free port can be opened")
     }
 
     /// Connects A to a port of the test.

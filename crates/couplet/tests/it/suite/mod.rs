@@ -9,6 +9,7 @@ mod answers;
 mod building;
 mod closing;
 mod connecting;
+mod datagrams;
 mod deadlines;
 mod draining;
 mod dropping;
@@ -259,6 +260,26 @@ macro_rules! all_facts {
                 c169a_a_framer_of_ones_own_stops_at_a_pause_and_refuses_what_is_too_long,
                 c169b_messages_past_the_rate_wait_and_none_is_lost,
                 c169b_a_throttle_is_a_pause_of_its_own,
+            ]
+            datagrams: [
+                c155_each_datagram_is_one_call_even_an_empty_one,
+                c155_a_panic_in_a_callback_is_logged_and_the_port_stays_open,
+                c156_a_round_takes_at_most_64_datagrams_of_a_port,
+                c156_the_size_can_be_set_and_a_cut_datagram_is_told,
+                c157_an_answer_leaves_right_after_the_callback,
+                c157_what_does_not_fit_is_dropped_and_counted,
+                c157_a_datagram_that_is_too_long_or_for_a_wrong_address_is_an_error,
+                c158_a_port_starts_and_stops_in_order,
+                c158_a_port_that_stops_sends_what_waits_and_delivers_nothing,
+                c158_a_stopped_reactor_closes_its_ports,
+                c159_a_refusal_is_connection_refused_and_the_port_stays_open,
+                c159_only_the_peer_of_a_port_is_heard,
+                c160_the_senders_full_address_is_reported,
+                c160a_a_pause_holds_at_once_and_loses_nothing,
+                c160b_calls_into_a_protocol_run_in_the_turn_and_end_with_the_port,
+                c160c_members_of_a_group_get_its_datagrams_until_they_leave,
+                c160d_an_answer_comes_from_the_address_that_was_asked,
+                c160e_a_snapshot_counts_datagrams,
             ]
             producers: [
                 c65_a_push_producer_is_paused_above_64_kib_and_resumed_at_16_kib,

@@ -11,10 +11,12 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use couplet::driver::{
-    Adopted, Bound, CloseMode, Commands, ConnectedSocket, Driver, Event, Job, Key, ListeningSocket,
-    Outbox, SocketCall, Ticket, World, WriteOutcome,
+    Adopted, Bound, CloseMode, Commands, ConnectedSocket, DatagramQueue, DatagramsSent, Driver,
+    Event, Job, Key, ListeningSocket, Outbox, SocketCall, Ticket, World, WriteOutcome,
 };
-use couplet::{Address, ConnectOptions, ListenOptions, SocketOption};
+use couplet::{
+    Address, ConnectOptions, Datagram, DatagramOption, DatagramOptions, ListenOptions, SocketOption,
+};
 
 /// The commands and events of one key.
 #[derive(Clone, Debug, Default)]
@@ -125,6 +127,10 @@ impl World for Tapped {
         self.inner.bind(address, options)
     }
 
+    fn bind_datagrams(&self, address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
+        self.inner.bind_datagrams(address, options)
+    }
+
     fn adopt(&self, socket: ConnectedSocket) -> io::Result<Adopted> {
         self.inner.adopt(socket)
     }
@@ -196,6 +202,10 @@ impl Driver for Tap {
         self.inner.lent()
     }
 
+    fn datagram(&self) -> Datagram<'_> {
+        self.inner.datagram()
+    }
+
     /// The driver's time is real, the loop's is not: [`Tapped::is_driver_due`] has the answer.
     fn due(&self) -> Option<Instant> {
         self.tapped.driver_due.set(self.inner.due());
@@ -225,6 +235,16 @@ impl Commands for Tap {
 
     fn listen(&mut self, bound: Bound) -> io::Result<Key> {
         self.inner.listen(bound)
+    }
+
+    fn send_datagrams(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
+        self.tapped.command(key, |counts| counts.writes += 1);
+        self.inner.send_datagrams(key, out)
+    }
+
+    fn set_datagram_option(&mut self, key: Key, option: &DatagramOption) -> io::Result<()> {
+        self.tapped.command(key, |_| {});
+        self.inner.set_datagram_option(key, option)
     }
 
     fn adopt(&mut self, adopted: Adopted) -> io::Result<Key> {

@@ -20,7 +20,7 @@ struct Gate {
     callers: &'static [(&'static str, usize)],
 }
 
-const GATES: [Gate; 8] = [
+const GATES: [Gate; 12] = [
     Gate {
         method: "lent",
         arguments: 0,
@@ -82,6 +82,36 @@ const GATES: [Gate; 8] = [
             ("StreamSlot::write_once", 1),
             // Into the state machine of a WebSocket.
             ("Lane::say", 1),
+        ],
+    },
+    Gate {
+        method: "datagram",
+        arguments: 0,
+        what: "a driver's datagram is accessed",
+        callers: &[("Box::datagram", 1), ("Core::datagram_received", 1)],
+    },
+    Gate {
+        method: "deliver",
+        arguments: 1,
+        what: "a datagram goes to the protocol of a port",
+        callers: &[("Core::datagram_received", 1)],
+    },
+    Gate {
+        method: "datagram_received",
+        arguments: 2,
+        what: "a datagram is delivered to a protocol",
+        callers: &[("DatagramCell::deliver", 1)],
+    },
+    Gate {
+        method: "send_datagrams",
+        arguments: 2,
+        what: "datagrams are handed to a driver, or the turn does that for one port",
+        callers: &[
+            ("Core::send_all_datagrams", 1),
+            ("Box::send_datagrams", 1),
+            // The turn's.
+            ("Core::answer", 1),
+            ("Core::send", 1),
         ],
     },
     Gate {

@@ -11,7 +11,7 @@ use super::source::{Code, Mention, assert_none, library};
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
 /// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
 /// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 20] = [
+const MAY_KNOW: [(&str, &[&str]); 21] = [
     ("address", &[]),
     ("slots", &[]),
     ("panics", &[]),
@@ -29,11 +29,13 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
             "reactor",
         ],
     ),
+    ("datagrams", &["panics", "address", "slots", "defer", "driver", "reactor"]),
     (
         "reactor",
         &[
             "panics",
             "address",
+            "datagrams",
             "slots",
             "defer",
             "driver",

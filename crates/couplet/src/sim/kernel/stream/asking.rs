@@ -31,7 +31,7 @@ impl Kernel {
             return Err(no_descriptors());
         }
         let (host, local) = match &to {
-            Address::Tcp(to) => self.route_to(from, *to, bind)?,
+            Address::Tcp(to) | Address::Udp(to) => self.route_to(from, *to, bind)?,
             Address::Unix(_) => (from, UnixAddress::Unnamed.into()),
         };
         let state = self.host(from);

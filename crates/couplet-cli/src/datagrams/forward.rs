@@ -1,0 +1,176 @@
+//! `couplet forward` over UDP: each client gets a port of its own to the server, so that answers find
+//! their way back. It closes when nothing has moved for a while: UDP has no end that could be passed on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use couplet::{Address, Datagram, DatagramPort, DatagramProtocol, DatagramTransport, LoopOptions};
+
+use super::listening;
+use crate::exit::Exit;
+use crate::{output, server, signalled_loop};
+
+/// How long a client may be silent, unless `--idle-timeout` says otherwise.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Datagrams that passed.
+#[derive(Default)]
+struct Totals {
+    clients: Cell<u64>,
+    turned_away: Cell<u64>,
+    there: Cell<u64>,
+    back: Cell<u64>,
+}
+
+fn count(of: &Cell<u64>) {
+    of.set(of.get() + 1);
+}
+
+/// The port for clients.
+struct Clients {
+    server: SocketAddr,
+    idle: Duration,
+    /// The most clients at once.
+    most: usize,
+    /// Law 9: at most `most`.
+    sessions: BTreeMap<Address, Session>,
+    totals: Rc<Totals>,
+}
+
+struct Session {
+    port: DatagramPort<Answers>,
+    /// When something moved last.
+    moved: Rc<Cell<Instant>>,
+}
+
+/// The port to the server, of one client.
+struct Answers {
+    clients: DatagramTransport,
+    client: Address,
+    /// The address that the client knows.
+    known: Rc<RefCell<Option<IpAddr>>>,
+    moved: Rc<Cell<Instant>>,
+    totals: Rc<Totals>,
+}
+
+impl DatagramProtocol for Answers {
+    fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
+        self.moved.set(transport.reactor().now());
+        let mut asked = Datagram::new(&[], &self.client);
+        asked.to = *self.known.borrow();
+        if self.clients.answer(&asked, datagram.data).is_ok() {
+            count(&self.totals.back);
+        }
+    }
+
+    fn connection_refused(&mut self, transport: &DatagramTransport) {
+        let server = transport.peer();
+        tracing::info!(client = %self.client, ?server, "the server's port is closed");
+    }
+}
+
+impl Clients {
+    /// The session of a client, unless there are too many.
+    fn session(&mut self, transport: &DatagramTransport, from: &Datagram<'_>) -> Option<&Session> {
+        if !self.sessions.contains_key(&from.from) {
+            if self.sessions.len() >= self.most {
+                count(&self.totals.turned_away);
+                return None;
+            }
+            let moved = Rc::new(Cell::new(transport.reactor().now()));
+            let answers = Answers {
+                clients: transport.clone(),
+                client: from.from.clone(),
+                known: Rc::new(RefCell::new(from.to)),
+                moved: moved.clone(),
+                totals: self.totals.clone(),
+            };
+            let port = match transport.reactor().connect_udp(self.server, answers) {
+                Ok(port) => port,
+                Err(error) => {
+                    tracing::warn!(client = %from.from, %error, "a client is turned away");
+                    count(&self.totals.turned_away);
+                    return None;
+                }
+            };
+            count(&self.totals.clients);
+            tracing::info!(client = %from.from, "a new client");
+            self.sessions.insert(from.from.clone(), Session { port, moved });
+        }
+        self.sessions.get(&from.from)
+    }
+
+    /// Closes what is idle, and looks again.
+    fn sweep(&mut self, transport: &DatagramTransport) {
+        let (now, idle) = (transport.reactor().now(), self.idle);
+        self.sessions.retain(|client, session| {
+            let is_live = now.saturating_duration_since(session.moved.get()) < idle;
+            if !is_live {
+                tracing::info!(%client, "an idle client");
+                drop(session.port.stop_listening());
+            }
+            is_live
+        });
+        transport.port::<Self>().call_later(idle / 4, Self::sweep);
+    }
+}
+
+impl DatagramProtocol for Clients {
+    fn start_protocol(&mut self, transport: &DatagramTransport) {
+        self.sweep(transport);
+    }
+
+    fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
+        let totals = self.totals.clone();
+        let Some(session) = self.session(transport, datagram) else { return };
+        session.moved.set(transport.reactor().now());
+        if session.port.send(datagram.data).is_ok() {
+            count(&totals.there);
+        }
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [clients, there, back] = [&self.clients, &self.there, &self.back].map(Cell::get);
+        write!(f, "{clients} clients, {there} datagrams there, {back} back")?;
+        match self.turned_away.get() {
+            0 => Ok(()),
+            n => write!(f, ", {n} turned away"),
+        }
+    }
+}
+
+pub(crate) fn run(
+    listen: SocketAddr,
+    server: SocketAddr,
+    idle: Option<Duration>,
+    most: Option<usize>,
+) -> Result<(), Exit> {
+    server::raise_descriptor_limit();
+    let affordable = server::most_descriptors();
+    let totals: Rc<Totals> = Rc::default();
+    let clients = Clients {
+        server,
+        idle: idle.unwrap_or(IDLE),
+        most: most.map_or(affordable, |most| most.min(affordable)).max(1),
+        sessions: BTreeMap::new(),
+        totals: totals.clone(),
+    };
+    let l = signalled_loop(LoopOptions::default(), output::tell)?;
+    let mut told = Ok(());
+    l.run(|reactor| {
+        let port = reactor.listen_udp(listen, clients)?;
+        told = listening(&port);
+        if told.is_err() {
+            reactor.stop();
+        }
+        Ok(())
+    })?;
+    output::tell(&totals.to_string());
+    told
+}

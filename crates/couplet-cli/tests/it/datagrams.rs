@@ -1,0 +1,124 @@
+//! `couplet echo`, `forward` and `connect` over UDP, with plain sockets and socat as peers.
+#![expect(clippy::disallowed_types, reason = "the program is tested with std's sockets")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::kit::{Server, couplet, has, run};
+use crate::peers::peer;
+
+/// Longer than any answer takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Starts a server of datagrams; its address.
+fn start(args: &[&str]) -> (Server, SocketAddr) {
+    let server = Server::start_command(couplet(args), 0);
+    let line = server.line();
+    let address = line.strip_prefix("listening on udp:").and_then(|host| host.parse().ok());
+    (server, address.unwrap_or_else(|| panic!("this line has no port: {line:?}")))
+}
+
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn ask(socket: &UdpSocket, to: SocketAddr, sent: &[u8]) -> Vec<u8> {
+    socket.send_to(sent, to).unwrap();
+    let mut buffer = vec![0; 70_000];
+    let (n, from) = socket.recv_from(&mut buffer).unwrap();
+    assert_eq!(from, to);
+    buffer.truncate(n);
+    buffer
+}
+
+#[test]
+fn each_datagram_comes_back_from_the_address_that_was_asked() {
+    let (server, address) = start(&["echo", "--listen", "udp:0"]);
+    let client = socket();
+    for host in ["127.0.0.1", "127.0.0.2"] {
+        let to = SocketAddr::new(host.parse().unwrap(), address.port());
+        for length in [0, 1, 1400, 9000, 65_507] {
+            let sent = vec![length as u8; length];
+            assert!(ask(&client, to, &sent) == sent, "{length}");
+        }
+    }
+    server.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn a_forwarder_leads_each_client_to_the_server_and_its_answers_back() {
+    let (echo, server) = start(&["echo", "--listen", "udp:127.0.0.1:0"]);
+    let (forward, address) = start(&["forward", "udp:127.0.0.1:0", &format!("udp:{server}")]);
+    let clients = [socket(), socket(), socket()];
+    for round in 0..3u8 {
+        for (n, client) in (0u8..).zip(&clients) {
+            assert_eq!(ask(client, address, &[round, n]), [round, n]);
+        }
+    }
+    let ended = forward.stop(Signal::TERM);
+    assert!(ended.stderr.contains("3 clients, 9 datagrams there, 9 back"), "{}", ended.stderr);
+    echo.stop(Signal::TERM).quietly(0);
+}
+
+#[test]
+fn an_idle_client_makes_room_for_another() {
+    let (_echo, server) = start(&["echo", "--listen", "udp:127.0.0.1:0"]);
+    let to = format!("udp:{server}");
+    let limits = ["--max-connections", "1", "--idle-timeout", "0.2"];
+    let args = [&["forward", "udp:127.0.0.1:0", &to, "-v"], &limits[..]].concat();
+    let (forward, address) = start(&args);
+    assert_eq!(ask(&socket(), address, b"one"), b"one");
+    forward.wait_told("an idle client");
+    assert_eq!(ask(&socket(), address, b"two"), b"two");
+    let ended = forward.stop(Signal::TERM);
+    assert!(ended.stderr.contains("2 clients, 2 datagrams there, 2 back"), "{}", ended.stderr);
+}
+
+#[test]
+fn stdin_goes_out_and_answers_are_printed() {
+    let (_echo, server) = start(&["echo", "--listen", "udp:127.0.0.1:0"]);
+    let to = format!("udp:{server}");
+    let program = env!("CARGO_BIN_EXE_couplet");
+    assert_eq!(peer(program, &["connect", &to], b"a line\n"), b"a line\n");
+    assert_eq!(peer(program, &["connect", &to], b""), b"");
+}
+
+#[test]
+fn who_sends_to_nobody_hears_of_it() {
+    let free = socket().local_addr().unwrap();
+    let mut command = couplet(&["connect", &format!("udp:{free}")]);
+    let mut running =
+        crate::kit::Running::start_with_stdout(command.stdin(std::process::Stdio::piped()));
+    let mut stdin = running.stdin().unwrap();
+    std::io::Write::write_all(&mut stdin, b"x").unwrap();
+    let ended = running.ended();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(&format!("nobody listens on udp:{free}")), "{}", ended.stderr);
+}
+
+#[test]
+fn datagrams_and_connections_do_not_mix() {
+    for args in [
+        &["forward", "udp:9000", "9000"][..],
+        &["forward", "9000", "udp:9000"],
+        &["echo", "--listen", "udp:0", "--listen", "0"],
+        &["connect", "udp:nobody:9"],
+        &["connect", "udp:0"],
+    ] {
+        assert_eq!(run(args).code, Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn socat_is_answered_and_answers() {
+    if !has("socat") {
+        return;
+    }
+    let (_echo, server) = start(&["echo", "--listen", "udp:127.0.0.1:0"]);
+    let to = format!("UDP:{server}");
+    assert_eq!(peer("socat", &["-t", "1", "-", &to], b"to couplet"), b"to couplet");
+}

@@ -1,0 +1,153 @@
+//! An echo server of datagrams: a loop, beside epoll with recvmmsg(2) and sendmmsg(2) as they are, and
+//! tokio. A client sends 64 bytes to each, one at a time or 32 at once. What is measured is the time of
+//! the processor in the server's thread, for each datagram.
+//!
+//! `cargo bench -p couplet --bench datagrams`
+
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "peers with sockets")]
+
+#[allow(dead_code, reason = "shared with benches that time a closure")]
+mod rows;
+
+#[cfg(target_os = "linux")]
+use linux::run;
+
+#[cfg(not(target_os = "linux"))]
+fn run() {}
+
+fn main() {
+    run();
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::net::{SocketAddr, UdpSocket};
+    use std::os::fd::AsFd;
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use couplet::{Datagram, DatagramTransport, Loop};
+    use couplet_os::datagrams::{self, Batch, Name, Outgoing, Target};
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::time::{ClockId, clock_gettime};
+
+    use super::rows::row;
+
+    const DATAGRAMS: usize = 64_000;
+    const MESSAGE: [u8; 64] = [7; 64];
+    const ANY: &str = "127.0.0.1:0";
+
+    /// The time of this thread's processor.
+    fn now() -> Duration {
+        clock_gettime(ClockId::ThreadCPUTime).try_into().expect("a time after the origin")
+    }
+
+    fn any() -> SocketAddr {
+        ANY.parse().expect("an address")
+    }
+
+    fn plain(data: &[u8], to: SocketAddr) -> Outgoing<'_> {
+        let to = Some(Target::Inet { to, mapped: false });
+        Outgoing { data, to, from: None, tos: None, segment: None }
+    }
+
+    fn until_readable(socket: &UdpSocket) {
+        poll(&mut [PollFd::new(socket, PollFlags::IN)], None).expect("a socket");
+    }
+
+    fn raw(address: Sender<SocketAddr>) {
+        let socket = UdpSocket::bind(ANY).expect("a free port");
+        address.send(socket.local_addr().expect("bound")).expect("it is awaited");
+        let mut batch = Batch::new(64, 2048);
+        loop {
+            until_readable(&socket);
+            while let Ok(n) = batch.receive(socket.as_fd(), 64, 2048) {
+                let got: Vec<_> = (0..n).map(|n| batch.get(n)).collect();
+                let mut answers = got.iter().map(|got| match got.from {
+                    Name::Inet(from) => plain(got.data, from),
+                    Name::Unix(_) => unreachable!("it is a UDP socket"),
+                });
+                let answers: Vec<_> = answers.by_ref().collect();
+                datagrams::send(socket.as_fd(), &answers).expect("there is room");
+                if got.iter().any(|got| got.data.is_empty()) {
+                    return;
+                }
+                if n < 64 {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn couplet(address: Sender<SocketAddr>) {
+        let run = Loop::new().expect("a loop").run(|reactor| {
+            let echo = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
+                transport.answer(datagram, datagram.data).expect("there is room");
+                if datagram.data.is_empty() {
+                    transport.reactor().stop();
+                }
+            };
+            let port = reactor.listen_udp(any(), echo)?;
+            address.send(port.host().socket_addr().expect("bound"))?;
+            Ok(())
+        });
+        run.expect("a run");
+    }
+
+    fn tokio(address: Sender<SocketAddr>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let socket = tokio::net::UdpSocket::bind(ANY).await.expect("a free port");
+            address.send(socket.local_addr().expect("bound")).expect("it is awaited");
+            let mut buffer = [0; 65_536];
+            loop {
+                let (n, from) = socket.recv_from(&mut buffer).await.expect("a datagram");
+                socket.send_to(&buffer[..n], from).await.expect("there is room");
+                if n == 0 {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// The time of a server for all datagrams, of which so many are on their way at once.
+    fn serve(server: fn(Sender<SocketAddr>), at_once: usize) -> Duration {
+        let (sender, address) = channel();
+        let serving = std::thread::spawn(move || {
+            let before = now();
+            server(sender);
+            now() - before
+        });
+        let to = address.recv().expect("it has a port");
+        let socket = UdpSocket::bind(ANY).expect("a free port");
+        let mut batch = Batch::new(64, 2048);
+        let messages = vec![plain(&MESSAGE, to); at_once];
+        let mut ask = |messages: &[Outgoing<'_>]| {
+            datagrams::send(socket.as_fd(), messages).expect("there is room");
+            let mut got = 0;
+            while got < messages.len() {
+                until_readable(&socket);
+                got += batch.receive(socket.as_fd(), 64, 2048).unwrap_or(0);
+            }
+        };
+        for _ in 0..DATAGRAMS / at_once {
+            ask(&messages);
+        }
+        ask(&[plain(&[], to)]);
+        serving.join().expect("no panic")
+    }
+
+    pub(super) fn run() {
+        for at_once in [1, 32] {
+            row(
+                &format!("echo of a datagram, {at_once} at once"),
+                DATAGRAMS,
+                &mut [
+                    ("recvmmsg and sendmmsg", &mut || serve(raw, at_once)),
+                    ("couplet", &mut || serve(couplet, at_once)),
+                    ("tokio", &mut || serve(tokio, at_once)),
+                ],
+            );
+        }
+    }
+}

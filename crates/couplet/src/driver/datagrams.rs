@@ -1,0 +1,501 @@
+//! Datagrams at the seam: what arrives, what is to be sent, and how a port of them is opened.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+#[cfg(unix)]
+use super::ListenOptions;
+use super::PeerCredentials;
+use super::socket::Prepared;
+use crate::address::Address;
+
+/// A datagram that has arrived. Lent for the call.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Datagram<'a> {
+    /// Its bytes. A datagram may be empty.
+    pub data: &'a [u8],
+    /// The sender, with the scope of an IPv6 address. [Unnamed](crate::UnixAddress::Unnamed) on a UNIX
+    /// socket whose peer has no name: it can't be answered.
+    pub from: Address,
+    /// The address that it was sent to, which on a port of all interfaces, and for a multicast, is not
+    /// the port's own. `None` where the system does not tell.
+    pub to: Option<IpAddr>,
+    /// The number of the interface that it arrived on, where the system tells.
+    pub interface: Option<u32>,
+    /// It was longer than the port's [size](DatagramOptions::size), and the rest of it is gone.
+    pub cut: bool,
+    /// Its TOS byte (IPv4) or traffic class (IPv6), where the system tells.
+    pub tos: Option<u8>,
+    /// The sending process, on a UNIX socket whose system tells (Linux).
+    pub credentials: Option<PeerCredentials>,
+}
+
+impl<'a> Datagram<'a> {
+    /// A datagram of which only its bytes and its sender are known.
+    pub fn new(data: &'a [u8], from: impl Into<Address>) -> Datagram<'a> {
+        Datagram {
+            data,
+            from: from.into(),
+            to: None,
+            interface: None,
+            cut: false,
+            tos: None,
+            credentials: None,
+        }
+    }
+
+    /// The two bits of explicit congestion notification (RFC 3168): 0 not capable, 1 and 2 capable,
+    /// 3 congestion was experienced.
+    pub fn ecn(&self) -> Option<u8> {
+        self.tos.map(|tos| tos & 3)
+    }
+}
+
+/// How a port of datagrams is opened. An option that a kind of socket does not have does nothing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DatagramOptions {
+    /// Longest datagram that is received whole, in bytes: 65535 unless set, which is longer than any.
+    /// Longer ones are [cut](Datagram::cut). Twisted's `maxPacketSize`.
+    pub size: usize,
+    /// Most bytes that wait to be sent: 256 KiB unless set. What does not fit is dropped, and counted.
+    pub queue: usize,
+    /// The only peer: the system drops what others send, and tells of refusals
+    /// ([`connection_refused`](crate::DatagramProtocol::connection_refused)).
+    pub peer: Option<Address>,
+    /// `SO_REUSEADDR`. On Linux several sockets then share a multicast's port, and each gets every
+    /// datagram. Off unless set.
+    pub reuse_addr: bool,
+    /// `SO_REUSEPORT`: several sockets share a port, and the system distributes the datagrams.
+    pub reuse_port: bool,
+    /// For an IPv6 wildcard: IPv4 too. On unless set.
+    pub dual_stack: bool,
+    /// `SO_BROADCAST`: broadcasts may be sent. Off unless set.
+    pub broadcast: bool,
+    /// The permissions of a UNIX socket's file: 0o666 unless set. Who may write to it may send.
+    pub mode: u32,
+    /// Whether a UNIX socket has a lock file: see [`ListenOptions::lock_file`]. On unless set.
+    pub lock_file: bool,
+    pub(super) prepared: Option<Prepared>,
+}
+
+impl Default for DatagramOptions {
+    fn default() -> DatagramOptions {
+        DatagramOptions {
+            size: 65_535,
+            queue: 256 * 1024,
+            peer: None,
+            reuse_addr: false,
+            reuse_port: false,
+            dual_stack: true,
+            broadcast: false,
+            mode: 0o666,
+            lock_file: true,
+            prepared: None,
+        }
+    }
+}
+
+impl DatagramOptions {
+    /// Sets the size of the longest datagram that is received whole, in bytes.
+    #[must_use]
+    pub fn size(mut self, bytes: usize) -> Self {
+        self.size = bytes.max(1);
+        self
+    }
+
+    /// Sets how many bytes may wait to be sent.
+    #[must_use]
+    pub fn queue(mut self, bytes: usize) -> Self {
+        self.queue = bytes;
+        self
+    }
+
+    /// Sets the only peer.
+    #[must_use]
+    pub fn peer(mut self, peer: impl Into<Address>) -> Self {
+        self.peer = Some(peer.into());
+        self
+    }
+
+    /// Sets `SO_REUSEADDR`.
+    #[must_use]
+    pub fn reuse_addr(mut self, on: bool) -> Self {
+        self.reuse_addr = on;
+        self
+    }
+
+    /// Sets `SO_REUSEPORT`.
+    #[must_use]
+    pub fn reuse_port(mut self, on: bool) -> Self {
+        self.reuse_port = on;
+        self
+    }
+
+    /// Sets whether an IPv6 wildcard receives from IPv4 too.
+    #[must_use]
+    pub fn dual_stack(mut self, on: bool) -> Self {
+        self.dual_stack = on;
+        self
+    }
+
+    /// Sets whether broadcasts may be sent.
+    #[must_use]
+    pub fn broadcast(mut self, on: bool) -> Self {
+        self.broadcast = on;
+        self
+    }
+
+    /// Sets the permissions of a UNIX socket's file.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets whether a UNIX socket has a lock file.
+    #[must_use]
+    pub fn lock_file(mut self, on: bool) -> Self {
+        self.lock_file = on;
+        self
+    }
+
+    /// Calls `f` with the new socket before it is bound: for any option that
+    /// [`socket2`](super::SockRef) knows. An error of it is that of the listen. Not called by drivers
+    /// without sockets.
+    #[must_use]
+    pub fn prepare(
+        mut self,
+        f: impl Fn(super::SockRef<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.prepared = Some(Prepared::new(f));
+        self
+    }
+
+    /// What a UNIX socket's file needs of them.
+    #[cfg(unix)]
+    pub(super) fn of_file(&self) -> ListenOptions {
+        ListenOptions::default().mode(self.mode).lock_file(self.lock_file)
+    }
+}
+
+/// An option of an open port of datagrams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DatagramOption {
+    /// `SO_BROADCAST`: broadcasts may be sent. Twisted's `setBroadcastAllowed`.
+    Broadcast(bool),
+    /// The hop limit of what is sent to one host, 64 as a rule.
+    Ttl(u8),
+    /// The TOS byte (IPv4) or traffic class (IPv6) of what is sent: DSCP, and the two bits of ECN.
+    Tos(u8),
+    /// The hop limit of multicasts: 1, the own network, unless set. Twisted's `setTTL`.
+    MulticastTtl(u8),
+    /// Whether multicasts are delivered to this host too. On unless set. Twisted's `setLoopbackMode`.
+    MulticastLoop(bool),
+    /// The interface that multicasts leave by. Twisted's `setOutgoingInterface`.
+    MulticastInterface(Interface),
+    /// Receives what is sent to this group from now on. Twisted's `joinGroup`.
+    Join(Group),
+    /// Ends that. Twisted's `leaveGroup`.
+    Leave(Group),
+}
+
+/// A multicast group, as one interface of this host sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Group {
+    /// The group's address: 224.0.0.0/4 or ff00::/8.
+    pub address: IpAddr,
+    /// Only what this host sends (RFC 4607), in 232.0.0.0/8 and ff3x::/32.
+    pub source: Option<IpAddr>,
+    /// The interface.
+    pub interface: Interface,
+}
+
+impl Group {
+    /// From any source, by the interface that the system chooses.
+    pub fn new(address: impl Into<IpAddr>) -> Group {
+        Group { address: address.into(), source: None, interface: Interface::Any }
+    }
+
+    /// From this source alone.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<IpAddr>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// By this interface.
+    #[must_use]
+    pub fn interface(mut self, interface: impl Into<Interface>) -> Self {
+        self.interface = interface.into();
+        self
+    }
+}
+
+impl<A: Into<IpAddr>> From<A> for Group {
+    fn from(address: A) -> Group {
+        Group::new(address)
+    }
+}
+
+/// A network interface of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Interface {
+    /// Which the system chooses, by its routes.
+    Any,
+    /// That which has this address.
+    Address(Ipv4Addr),
+    /// By its number, as in the scope of an IPv6 address.
+    Number(u32),
+}
+
+impl From<Ipv4Addr> for Interface {
+    fn from(address: Ipv4Addr) -> Interface {
+        Interface::Address(address)
+    }
+}
+
+impl From<u32> for Interface {
+    fn from(number: u32) -> Interface {
+        Interface::Number(number)
+    }
+}
+
+/// Datagrams that wait to be sent, in order: their bytes in one buffer, and a list of where each ends
+/// and where it goes.
+#[derive(Default)]
+pub struct DatagramQueue {
+    bytes: Vec<u8>,
+    /// Bytes at the beginning that are sent already.
+    sent: usize,
+    list: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    length: usize,
+    to: Option<Address>,
+    from: Option<IpAddr>,
+}
+
+/// A datagram that waits to be sent.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Outgoing<'a> {
+    /// Its bytes.
+    pub data: &'a [u8],
+    /// Where to; `None` on a port with a peer.
+    pub to: Option<&'a Address>,
+    /// The address of this host that it is to be sent from, if that matters.
+    pub from: Option<IpAddr>,
+}
+
+/// Datagrams of one length to one place, joined.
+#[cfg(target_os = "linux")]
+pub(super) struct Run<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) to: Option<&'a Address>,
+    pub(super) from: Option<IpAddr>,
+    /// The length of each but the last.
+    pub(super) segment: usize,
+    pub(super) count: usize,
+}
+
+/// Most datagrams in a run: `UDP_MAX_SEGMENTS`.
+#[cfg(target_os = "linux")]
+const MOST_JOINED: usize = 64;
+/// Most bytes in a run: they pass through the kernel as one datagram.
+#[cfg(target_os = "linux")]
+const LONGEST_RUN: usize = 65_000;
+
+impl DatagramQueue {
+    /// Appends a datagram.
+    pub fn push(&mut self, data: &[u8], to: Option<Address>, from: Option<IpAddr>) {
+        self.bytes.extend_from_slice(data);
+        self.list.push_back(Waiting { length: data.len(), to, from });
+    }
+
+    /// The datagrams, first in, first out.
+    pub fn iter(&self) -> impl Iterator<Item = Outgoing<'_>> {
+        let mut rest = &self.bytes[self.sent..];
+        self.list.iter().map(move |waiting| {
+            let (data, behind) = rest.split_at(waiting.length);
+            rest = behind;
+            Outgoing { data, to: waiting.to.as_ref(), from: waiting.from }
+        })
+    }
+
+    /// The first datagram.
+    pub fn first(&self) -> Option<Outgoing<'_>> {
+        self.iter().next()
+    }
+
+    /// The datagrams, first in, first out, where those that lie behind each other, have one length (the
+    /// last may be shorter) and go to one place are joined into runs. With `join` false each is its own.
+    #[cfg(target_os = "linux")]
+    pub(super) fn runs(&self, join: bool) -> impl Iterator<Item = Run<'_>> {
+        let mut rest = &self.bytes[self.sent..];
+        let mut list = self.list.iter().peekable();
+        std::iter::from_fn(move || {
+            let first = list.next()?;
+            let segment = first.length;
+            let (mut length, mut count, mut ended) = (segment, 1, !join || segment == 0);
+            while !ended
+                && let Some(next) = list.next_if(|next| {
+                    (1..=segment).contains(&next.length)
+                        && count < MOST_JOINED
+                        && length + next.length <= LONGEST_RUN
+                        && next.to == first.to
+                        && next.from == first.from
+                })
+            {
+                (length, count) = (length + next.length, count + 1);
+                ended = next.length < segment;
+            }
+            let (data, behind) = rest.split_at(length);
+            rest = behind;
+            Some(Run { data, to: first.to.as_ref(), from: first.from, segment, count })
+        })
+    }
+
+    /// Removes the first `n` datagrams.
+    pub fn pop(&mut self, n: usize) {
+        let lengths = self.list.drain(..n.min(self.list.len())).map(|waiting| waiting.length);
+        self.sent += lengths.sum::<usize>();
+        if self.list.is_empty() {
+            self.bytes.clear();
+            self.sent = 0;
+        } else if self.sent > self.bytes.len() / 2 {
+            // Each byte is moved once at most for each that was sent.
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// Removes all but the first `n` datagrams, and returns them.
+    pub(crate) fn split_off(&mut self, n: usize) -> DatagramQueue {
+        let list = self.list.split_off(n.min(self.list.len()));
+        let kept: usize = self.list.iter().map(|waiting| waiting.length).sum();
+        DatagramQueue { bytes: self.bytes.split_off(self.sent + kept), sent: 0, list }
+    }
+
+    /// Appends the datagrams of another queue.
+    pub(crate) fn append(&mut self, mut other: DatagramQueue) {
+        self.bytes.extend_from_slice(&other.bytes[other.sent..]);
+        self.list.append(&mut other.list);
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// How many bytes wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+}
+
+impl fmt::Debug for DatagramQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatagramQueue")
+            .field("len", &self.len())
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The outcome of a [`Commands::send_datagrams`](super::Commands::send_datagrams).
+#[must_use]
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DatagramsSent {
+    /// The system has accepted all of them; the queue is empty.
+    All,
+    /// The system accepts no more for now; an [`Event::Sent`](super::Event::Sent) follows. Those that
+    /// it has accepted are no longer in the queue.
+    Blocked,
+    /// The system has refused the first one in the queue, where it still is. It may be sent again: a
+    /// refusal of a connected socket is about an earlier one.
+    Failed(io::Error),
+}
+
+/// The error of a driver, or a world, without datagrams.
+pub(super) fn unsupported() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "this driver has no datagrams")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_keeps_boundaries_and_order_while_its_front_is_sent() {
+        let mut queue = DatagramQueue::default();
+        let mut next = 0..;
+        let mut expected = VecDeque::new();
+        for round in 0..200usize {
+            for n in next.by_ref().take(round % 7) {
+                let data = vec![n as u8; n % 5];
+                queue.push(&data, None, None);
+                expected.push_back(data);
+            }
+            queue.pop(round % 6);
+            expected.drain(..(round % 6).min(expected.len()));
+            let seen: Vec<_> = queue.iter().map(|waiting| waiting.data.to_vec()).collect();
+            assert_eq!(seen, expected.iter().cloned().collect::<Vec<_>>());
+            assert_eq!((queue.len(), queue.is_empty()), (expected.len(), expected.is_empty()));
+            let rest = queue.split_off(round % 5);
+            assert_eq!((queue.len(), rest.len()), {
+                let first = expected.len().min(round % 5);
+                (first, expected.len() - first)
+            });
+            queue.append(rest);
+            assert_eq!(queue.bytes(), expected.iter().map(Vec::len).sum::<usize>());
+            assert!(queue.sent <= queue.bytes.len() / 2, "what was sent is given up");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn runs_join_what_has_one_length_and_goes_to_one_place() {
+        let mut queue = DatagramQueue::default();
+        let [a, b] = [1, 2].map(|port| Address::udp(([127, 0, 0, 1], port)));
+        let from = Some(IpAddr::from([127, 0, 0, 1]));
+        let push = |queue: &mut DatagramQueue, length: usize, to: &Address, from| {
+            queue.push(&vec![0; length], Some(to.clone()), from);
+        };
+        // To `a`: two and a shorter one; a longer one; two empty ones. Then to `b`, and from elsewhere.
+        for length in [3, 3, 2, 3, 4, 0, 0, 1] {
+            push(&mut queue, length, &a, None);
+        }
+        push(&mut queue, 1, &b, None);
+        push(&mut queue, 1, &b, from);
+        let seen = |queue: &DatagramQueue, join| -> Vec<(usize, usize, usize)> {
+            queue.runs(join).map(|run| (run.data.len(), run.segment, run.count)).collect()
+        };
+        let joined = [(8, 3, 3), (3, 3, 1), (4, 4, 1), (0, 0, 1), (0, 0, 1), (1, 1, 1), (1, 1, 1)];
+        assert_eq!(seen(&queue, true), [&joined[..], &[(1, 1, 1)]].concat());
+        assert_eq!(seen(&queue, false).len(), queue.len());
+        queue.pop(usize::MAX);
+        for _ in 0..100 {
+            push(&mut queue, 1000, &a, None);
+        }
+        assert_eq!(seen(&queue, true), [(64_000, 1000, 64), (36_000, 1000, 36)]);
+        queue.pop(usize::MAX);
+        for _ in 0..3 {
+            push(&mut queue, 30_000, &a, None);
+        }
+        assert_eq!(seen(&queue, true), [(60_000, 30_000, 2), (30_000, 30_000, 1)]);
+    }
+}

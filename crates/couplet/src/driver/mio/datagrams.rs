@@ -1,0 +1,382 @@
+//! Ports of datagrams over mio. Twisted's `udp.Port` and `unix.DatagramPort`.
+//!
+//! All ports receive into the places of one batch, so a batch is reported to its end before another
+//! port receives; what is left of one whose port pauses is copied. How the system receives and sends
+//! them is in `linux.rs`, in batches, and in `portable.rs`, one by one.
+
+#[cfg_attr(target_os = "linux", path = "datagrams/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "datagrams/portable.rs")]
+mod calls;
+mod options;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use mio::Token;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use super::slots::Kind;
+use super::stream::Readiness;
+use super::system::no_ipv6;
+use super::unix::SocketFile;
+use super::{Mio, socket, unix};
+use crate::address::Address;
+use crate::driver::datagrams::{Datagram, DatagramOptions, DatagramQueue, DatagramsSent};
+use crate::driver::{Bound, DatagramOption, Event, Key, PeerCredentials};
+
+use calls::{Inner, Places};
+
+/// Most datagrams of one port in a round, between two waits.
+const BATCH: usize = 64;
+/// Fewest datagrams that a receive call asks for.
+const FEW: usize = 8;
+
+/// How long a UNIX socket waits for a receiver whose queue is full. No event tells that it has room.
+const FULL: Duration = Duration::from_millis(1);
+
+/// A bound port: the [`Bound::socket`] of this world.
+pub(super) struct Datagrams {
+    /// The file of a UNIX socket, which is removed with the port. INVARIANT: before the socket is
+    /// closed: it keeps the number of the file's inode from being reused, by which we know it.
+    _file: Option<SocketFile>,
+    socket: Inner,
+    /// Longest datagram that is received whole.
+    size: usize,
+    is_local: bool,
+}
+
+pub(super) struct DatagramSlot {
+    port: Datagrams,
+    readable: bool,
+    /// An error was announced: a batch that is not full does not use up the edge.
+    failed: bool,
+    /// The socket had no room.
+    blocked: bool,
+    /// There is room again, which was not reported.
+    room: bool,
+    receiving: bool,
+    /// A UNIX socket without a peer. It is full when the receiver is, and no edge tells of room.
+    is_local: bool,
+    /// How many datagrams the next receive call asks for: about as many as the last one brought.
+    asked: usize,
+    /// The round of the last receive call, and how many datagrams the calls of that round brought.
+    received_in: u64,
+    taken: usize,
+    /// The round in which room was reported last.
+    tried_in: u64,
+    /// What was received and not reported when the port paused. Law 9: at most one batch.
+    held: VecDeque<(Head, Vec<u8>)>,
+}
+
+/// What is known of a datagram besides its bytes.
+#[derive(Clone)]
+struct Head {
+    from: Address,
+    to: Option<IpAddr>,
+    interface: Option<u32>,
+    cut: bool,
+    tos: Option<u8>,
+    credentials: Option<PeerCredentials>,
+}
+
+/// The datagrams of the last receive call, and which of them was reported last.
+#[derive(Default)]
+pub(super) struct Arrived {
+    places: Option<Places>,
+    count: usize,
+    /// The next one to report.
+    next: usize,
+    /// The port, until all are reported.
+    owner: Option<Key>,
+    /// The last one reported, where a pause had held it.
+    held: Option<(Head, Vec<u8>)>,
+}
+
+impl Arrived {
+    /// The datagram that was reported last.
+    pub(super) fn last(&self) -> Datagram<'_> {
+        let (head, data) = match (&self.held, &self.places) {
+            (Some((head, bytes)), _) => (head.clone(), &bytes[..]),
+            (None, Some(places)) => places.get(self.next.saturating_sub(1)),
+            (None, None) => panic!("no datagram was reported"),
+        };
+        let Head { from, to, interface, cut, tos, credentials } = head;
+        Datagram { data, from, to, interface, cut, tos, credentials }
+    }
+
+    /// Gives up what a port has not reported yet.
+    pub(super) fn forget(&mut self, port: Key) {
+        if self.owner == Some(port) {
+            self.owner = None;
+        }
+    }
+}
+
+impl DatagramSlot {
+    pub(super) fn note(&mut self, readiness: Readiness) {
+        self.readable |= readiness.has(Readiness::READABLE);
+        self.failed |= readiness.has(Readiness::ERROR);
+        self.room |= self.blocked && readiness.has(Readiness::ROOM);
+    }
+
+    pub(super) fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&self.port.socket)
+    }
+
+    pub(super) fn deregister(&mut self, registry: &mio::Registry) {
+        self.port.socket.deregister(registry);
+    }
+
+    /// Receives into `places`, within the share of this round; the number of datagrams.
+    fn receive(&mut self, places: &mut Places) -> io::Result<usize> {
+        let asked = self.asked.min(BATCH - self.taken);
+        loop {
+            match places.receive(&self.port.socket, asked, self.port.size) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.readable = error.kind() != io::ErrorKind::WouldBlock;
+                    self.failed &= self.readable;
+                    return Err(error);
+                }
+                Ok(n) => {
+                    // Only a call that asked for more than there was uses up the edge.
+                    self.readable = self.failed || n == asked || !cfg!(target_os = "linux");
+                    self.asked = (n + 1).next_power_of_two().clamp(FEW, BATCH);
+                    return Ok(n);
+                }
+            }
+        }
+    }
+}
+
+impl Mio {
+    pub(super) fn serve_datagrams(&mut self, mut port: Datagrams) -> io::Result<Key> {
+        let token = Token(self.slots.next_key().slot as usize);
+        port.socket.register(self.poll.registry(), token)?;
+        let (size, is_local) = (port.size, port.is_local);
+        if self.arrived.places.as_ref().is_none_or(|places| places.size() < size) {
+            // INVARIANT: nothing of the old places is lost: who has not reported all keeps it.
+            if let Some(owner) = self.arrived.owner {
+                self.hold_rest(owner);
+            }
+            self.arrived.places = Some(Places::new(BATCH, size));
+        }
+        Ok(self.insert(Kind::Datagrams(Box::new(DatagramSlot {
+            port,
+            readable: false,
+            failed: false,
+            blocked: false,
+            room: false,
+            receiving: true,
+            is_local,
+            asked: FEW,
+            received_in: u64::MAX,
+            taken: 0,
+            tried_in: u64::MAX,
+            held: VecDeque::new(),
+        }))))
+    }
+
+    fn datagram_slot(&mut self, key: Key) -> Option<&mut DatagramSlot> {
+        match self.kind(key)? {
+            Kind::Datagrams(port) => Some(port),
+            _ => None,
+        }
+    }
+
+    /// The next event of a port of datagrams.
+    pub(super) fn next_from_datagrams(&mut self, slot: u32) -> Option<Event> {
+        let key = self.slots.key_at(slot);
+        if self.arrived.owner.is_some_and(|owner| owner != key) {
+            // The places are in use, by a port that is before this one in the list.
+            self.again.push_back(slot);
+            return None;
+        }
+        let round = self.round;
+        let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
+            return None;
+        };
+        let tries_again = port.blocked && port.is_local && port.tried_in != round;
+        if std::mem::take(&mut port.room) || tries_again {
+            port.blocked = false;
+            port.tried_in = round;
+            self.again.push_front(slot);
+            return Some(Event::Sent(key, 0));
+        }
+        if !port.receiving {
+            return None;
+        }
+        if port.received_in != round {
+            (port.received_in, port.taken) = (round, 0);
+        }
+        if self.arrived.owner == Some(key) {
+            return Some(self.report(key));
+        }
+        if port.taken == BATCH && (port.readable || !port.held.is_empty()) {
+            self.queue(slot);
+            return None;
+        }
+        self.arrived.held = port.held.pop_front();
+        if self.arrived.held.is_some() {
+            port.taken += 1;
+            let more = !port.held.is_empty() && port.taken < BATCH;
+            self.again.push_front(slot);
+            return Some(Event::Datagram { key, more });
+        }
+        if !port.readable {
+            return None;
+        }
+        match port.receive(self.arrived.places.as_mut()?) {
+            Ok(count) => {
+                port.taken += count;
+                (self.arrived.count, self.arrived.next) = (count, 0);
+                self.arrived.owner = Some(key);
+                Some(self.report(key))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => {
+                self.queue(slot);
+                Some(Event::DatagramError(key, error))
+            }
+        }
+    }
+
+    /// Reports the next datagram of the batch.
+    fn report(&mut self, key: Key) -> Event {
+        self.arrived.next += 1;
+        let more = self.arrived.next < self.arrived.count;
+        if !more {
+            self.arrived.owner = None;
+        }
+        if more || self.datagram_slot(key).is_some_and(|port| port.readable) {
+            self.again.push_front(key.slot);
+        }
+        Event::Datagram { key, more }
+    }
+
+    pub(super) fn receive_datagrams(&mut self, key: Key, on: bool) {
+        if !on && self.arrived.owner == Some(key) {
+            self.hold_rest(key);
+        }
+        if let Some(port) = self.datagram_slot(key) {
+            port.receiving = on;
+            if on {
+                self.queue(key.slot);
+            }
+        }
+    }
+
+    /// Copies what a port has not reported yet.
+    fn hold_rest(&mut self, key: Key) {
+        let Some(Kind::Datagrams(port)) = self.slots.get_mut(key).map(|slot| &mut slot.kind) else {
+            return;
+        };
+        let Some(places) = &self.arrived.places else { return };
+        for n in self.arrived.next..self.arrived.count {
+            let (head, data) = places.get(n);
+            port.held.push_back((head, data.to_vec()));
+        }
+        self.arrived.owner = None;
+    }
+
+    pub(super) fn send_queued(&mut self, key: Key, out: &mut DatagramQueue) -> DatagramsSent {
+        let Some(port) = self.datagram_slot(key) else {
+            return DatagramsSent::Blocked;
+        };
+        if port.blocked {
+            return DatagramsSent::Blocked;
+        }
+        while !out.is_empty() {
+            match port.port.socket.send(out) {
+                Ok(n) => out.pop(n),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    port.blocked = true;
+                    if port.is_local {
+                        self.try_again(key.slot, FULL);
+                    }
+                    return DatagramsSent::Blocked;
+                }
+                Err(error) => return DatagramsSent::Failed(error),
+            }
+        }
+        DatagramsSent::All
+    }
+
+    pub(super) fn set_option_of_datagrams(
+        &mut self,
+        key: Key,
+        option: &DatagramOption,
+    ) -> io::Result<()> {
+        let port = self.datagram_slot(key).ok_or(io::ErrorKind::NotConnected)?;
+        options::set(&port.port.socket, option)
+    }
+}
+
+/// Opens, binds, and fixes the peer.
+pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<Bound> {
+    let (socket, file) = match address {
+        Address::Tcp(address) | Address::Udp(address) => (bind_udp(*address, options)?, None),
+        Address::Unix(name) => unix::bind_datagrams(name, options)?,
+    };
+    if let Some(peer) = &options.peer {
+        socket.connect(&name_for(&socket, peer)?)?;
+    }
+    let host = host(&socket)?;
+    #[cfg(unix)]
+    let descriptor = Some(std::os::fd::AsRawFd::as_raw_fd(&socket));
+    let socket = Inner::of(socket)?;
+    let is_local = host.unix().is_some() && options.peer.is_none();
+    Ok(Bound {
+        #[cfg(unix)]
+        descriptor,
+        ..Bound::new(host, Datagrams { _file: file, socket, size: options.size, is_local })
+    })
+}
+
+fn host(socket: &Socket) -> io::Result<Address> {
+    Ok(match socket::address(&socket.local_addr()?) {
+        Address::Tcp(address) => Address::Udp(address),
+        address => address,
+    })
+}
+
+/// The name of a peer, in the form that this socket's family needs.
+fn name_for(socket: &Socket, peer: &Address) -> io::Result<SockAddr> {
+    match (peer, socket.domain()?) {
+        (Address::Unix(name), _) => unix::sock_addr(name),
+        (Address::Tcp(SocketAddr::V4(to)) | Address::Udp(SocketAddr::V4(to)), Domain::IPV6) => {
+            Ok(SocketAddr::from((to.ip().to_ipv6_mapped(), to.port())).into())
+        }
+        (Address::Tcp(to) | Address::Udp(to), _) => Ok((*to).into()),
+    }
+}
+
+fn bind_udp(address: SocketAddr, options: &DatagramOptions) -> io::Result<Socket> {
+    match bind_udp_at(address, options) {
+        // A kernel without IPv6: a dual-stack wildcard falls back to IPv4 alone.
+        Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
+            bind_udp_at(SocketAddr::from(([0, 0, 0, 0], address.port())), options)
+        }
+        bound => bound,
+    }
+}
+
+fn bind_udp_at(address: SocketAddr, options: &DatagramOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!(options.dual_stack && address.ip().is_unspecified()))?;
+    }
+    socket.set_reuse_address(options.reuse_addr)?;
+    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+    socket.set_reuse_port(options.reuse_port)?;
+    socket.set_broadcast(options.broadcast)?;
+    socket.set_nonblocking(true)?;
+    if let Some(prepared) = &options.prepared {
+        prepared.prepare(SockRef::from(&socket))?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}

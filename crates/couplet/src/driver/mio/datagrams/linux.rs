@@ -1,0 +1,146 @@
+//! Datagrams on Linux, in batches: recvmmsg(2) and sendmmsg(2). Those of one length that lie behind
+//! each other in the queue and go to one place leave as one (`UDP_SEGMENT`).
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use couplet_os::datagrams::{self, Batch, Flag, Name, Outgoing, SENT_AT_ONCE, Target};
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Socket};
+
+use super::super::socket::deregister;
+use super::super::unix;
+use super::Head;
+use crate::address::Address;
+use crate::driver::PeerCredentials;
+use crate::driver::datagrams::{DatagramQueue, Run};
+
+/// Where received datagrams are put.
+pub(super) struct Places(Batch);
+
+impl Places {
+    pub(super) fn new(count: usize, size: usize) -> Places {
+        Places(Batch::new(count, size))
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        socket: &Inner,
+        count: usize,
+        size: usize,
+    ) -> io::Result<usize> {
+        self.0.receive(socket.as_fd(), count, size)
+    }
+
+    pub(super) fn get(&self, n: usize) -> (Head, &[u8]) {
+        let got = self.0.get(n);
+        let from = match got.from {
+            Name::Inet(from) => Address::udp(from),
+            Name::Unix(name) => unix::name_of_bytes(&name).into(),
+        };
+        let credentials = got.credentials.map(|(pid, uid, gid)| PeerCredentials { pid, uid, gid });
+        let head = Head {
+            from,
+            to: got.to,
+            interface: got.interface,
+            cut: got.cut,
+            tos: got.tos,
+            credentials,
+        };
+        (head, got.data)
+    }
+}
+
+/// The socket of a port.
+pub(super) struct Inner {
+    socket: Socket,
+    is_v6: bool,
+    /// The kernel cuts what is sent joined.
+    joins: Cell<bool>,
+}
+
+impl AsFd for Inner {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Inner {
+    pub(super) fn of(socket: Socket) -> io::Result<Inner> {
+        let domain = socket.domain()?;
+        let flags: &[Flag] = match domain {
+            Domain::IPV4 => &[Flag::PacketInfoV4, Flag::TosV4],
+            Domain::IPV6 => &[Flag::PacketInfoV6, Flag::TosV6, Flag::TosV4],
+            _ => &[Flag::Credentials],
+        };
+        for flag in flags {
+            if let Err(error) = datagrams::turn_on(socket.as_fd(), *flag) {
+                tracing::debug!(?flag, %error, "not told with datagrams");
+            }
+        }
+        let joins = Cell::new(domain != Domain::UNIX);
+        Ok(Inner { socket, is_v6: domain == Domain::IPV6, joins })
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        SourceFd(&self.socket.as_raw_fd()).register(registry, token, both)
+    }
+
+    pub(super) fn deregister(&mut self, registry: &Registry) {
+        deregister(&mut SourceFd(&self.socket.as_raw_fd()), registry);
+    }
+
+    /// Sends the first datagrams; returns how many the system has taken.
+    pub(super) fn send(&self, out: &DatagramQueue) -> io::Result<usize> {
+        let runs: Vec<_> = out.runs(self.joins.get()).take(SENT_AT_ONCE).collect();
+        let names: Vec<_> = runs.iter().map(|run| name_of(run.to)).collect();
+        let batch: Vec<_> =
+            runs.iter().zip(&names).map(|(run, name)| self.outgoing(run, name)).collect();
+        match datagrams::send(self.as_fd(), &batch) {
+            Ok(n) => Ok(runs[..n].iter().map(|run| run.count).sum()),
+            Err(error) if runs[0].count > 1 && !passes(&error) => {
+                // Longer than the link takes, or a link that can't cut them: they leave one by one.
+                tracing::debug!(%error, "datagrams are sent one by one");
+                self.joins.set(false);
+                self.send(out)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn outgoing<'a>(&self, run: &Run<'a>, name: &'a [u8]) -> Outgoing<'a> {
+        let to = match run.to {
+            None => None,
+            Some(Address::Unix(_)) => Some(Target::Unix(name)),
+            Some(Address::Tcp(to) | Address::Udp(to)) => {
+                Some(Target::Inet { to: *to, mapped: self.is_v6 && to.is_ipv4() })
+            }
+        };
+        Outgoing {
+            data: run.data,
+            to,
+            from: run.from.map(|ip| (ip, 0)),
+            tos: None,
+            segment: (run.count > 1).then_some(run.segment as u16),
+        }
+    }
+}
+
+/// The bytes of a UNIX socket's name; none for any other address.
+fn name_of(to: Option<&Address>) -> Vec<u8> {
+    to.and_then(Address::unix).map(unix::bytes_of_name).unwrap_or_default()
+}
+
+/// Errors that have nothing to do with joined datagrams.
+fn passes(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, Interrupted, WouldBlock};
+    matches!(error.kind(), WouldBlock | Interrupted | ConnectionRefused)
+}

@@ -1,0 +1,95 @@
+//! Datagrams one by one, where the system has no batches, or we don't know its calls.
+
+use std::io;
+
+use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
+use socket2::Socket;
+
+use super::super::socket::deregister;
+use super::Head;
+use crate::address::Address;
+use crate::driver::datagrams::DatagramQueue;
+
+/// Where a received datagram is put.
+pub(super) struct Places {
+    bytes: Box<[u8]>,
+    size: usize,
+    got: Option<(Head, usize)>,
+}
+
+impl Places {
+    pub(super) fn new(_count: usize, size: usize) -> Places {
+        // One more: it shows that a datagram is longer.
+        Places { bytes: vec![0; size + 1].into_boxed_slice(), size, got: None }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        socket: &Inner,
+        _count: usize,
+        size: usize,
+    ) -> io::Result<usize> {
+        let (n, from) = socket.0.recv_from(&mut self.bytes[..size + 1])?;
+        let head = Head {
+            from: Address::udp(from),
+            to: None,
+            interface: None,
+            cut: n > size,
+            tos: None,
+            credentials: None,
+        };
+        self.got = Some((head, n.min(size)));
+        Ok(1)
+    }
+
+    pub(super) fn get(&self, _: usize) -> (Head, &[u8]) {
+        let (head, n) = self.got.as_ref().expect("one was received");
+        (head.clone(), &self.bytes[..*n])
+    }
+}
+
+/// The socket of a port.
+pub(super) struct Inner(UdpSocket);
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Inner {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsSocket for Inner {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        self.0.as_socket()
+    }
+}
+
+impl Inner {
+    pub(super) fn of(socket: Socket) -> io::Result<Inner> {
+        Ok(Inner(UdpSocket::from_std(socket.into())))
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.0, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    pub(super) fn deregister(&mut self, registry: &Registry) {
+        deregister(&mut self.0, registry);
+    }
+
+    /// Sends the first datagram.
+    pub(super) fn send(&self, out: &DatagramQueue) -> io::Result<usize> {
+        let Some(first) = out.first() else { return Ok(0) };
+        match first.to.and_then(Address::socket_addr) {
+            Some(to) => self.0.send_to(first.data, to)?,
+            None => self.0.send(first.data)?,
+        };
+        Ok(1)
+    }
+}

@@ -1,0 +1,318 @@
+//! Ports of datagrams: [`Reactor::listen_udp`] and its like, and the turn's work for them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::Location;
+use std::rc::Rc;
+
+use super::table::Resource;
+use super::turn::Core;
+use super::{Asking, Call, Reactor, Start, loop_ended, pending};
+use crate::address::{Address, UnixAddress};
+use crate::datagrams::{
+    Asked, DatagramCell, DatagramPort, DatagramProtocol, DatagramTransport, PortState,
+};
+use crate::driver::{CloseMode, Commands, DatagramOptions, DatagramsSent, Doing, Driver, Key};
+use crate::error::ListenError;
+use crate::panics::Contained;
+
+/// While others of the same batch follow, answers wait up to this number of them.
+const TOGETHER: usize = 64;
+/// And up to this number of bytes.
+const BYTES_TOGETHER: usize = 16 * 1024;
+
+impl Reactor {
+    /// Opens a UDP port, whose datagrams `protocol` gets: a [`DatagramProtocol`], or a closure. Port 0
+    /// picks a free one; [`DatagramTransport::host`] has its number.
+    ///
+    /// The system queues datagrams from now on; the turn delivers them. Twisted's `listenUDP`.
+    ///
+    /// ```
+    /// use couplet::{Datagram, DatagramTransport};
+    ///
+    /// couplet::run(|reactor| {
+    ///     let echo = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
+    ///         transport.answer(datagram, datagram.data).ok();
+    ///     };
+    ///     let port = reactor.listen_udp("127.0.0.1:0".parse()?, echo)?;
+    ///     println!("listening on {}", port.host());
+    /// #   reactor.stop();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_udp<P: DatagramProtocol>(
+        &self,
+        address: SocketAddr,
+        protocol: P,
+    ) -> Result<DatagramPort<P>, ListenError> {
+        self.listen_udp_with(address, DatagramOptions::default(), protocol)
+    }
+
+    /// [`listen_udp`](Self::listen_udp) with options.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_udp_with<P: DatagramProtocol>(
+        &self,
+        address: SocketAddr,
+        options: DatagramOptions,
+        protocol: P,
+    ) -> Result<DatagramPort<P>, ListenError> {
+        self.open_datagrams(Address::udp(address), options, protocol)
+    }
+
+    /// Opens a UDP port that exchanges datagrams with this peer alone, at an address that the system
+    /// chooses. Refusals are reported, by
+    /// [`connection_refused`](DatagramProtocol::connection_refused). Twisted's `transport.connect`.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the peer's address and the system's error, such as that there is no route.
+    #[track_caller]
+    pub fn connect_udp<P: DatagramProtocol>(
+        &self,
+        peer: SocketAddr,
+        protocol: P,
+    ) -> Result<DatagramPort<P>, ListenError> {
+        let any: SocketAddr = match peer {
+            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+            SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+        };
+        let options = DatagramOptions::default().peer(Address::udp(peer));
+        self.open_datagrams(Address::udp(any), options, protocol)
+    }
+
+    /// Opens a UNIX socket of datagrams. A path becomes a socket file, which is removed when the port
+    /// closes; a name that begins with a NUL is abstract; for an empty one the system chooses an
+    /// abstract name. With [`DatagramOptions::lock_file`] a file that a crashed process left is
+    /// replaced. On Linux. Twisted's `listenUNIXDatagram`.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] with the address and the system's error.
+    #[track_caller]
+    pub fn listen_unix_datagrams<P: DatagramProtocol>(
+        &self,
+        path: impl Into<UnixAddress>,
+        options: DatagramOptions,
+        protocol: P,
+    ) -> Result<DatagramPort<P>, ListenError> {
+        self.open_datagrams(path.into().into(), options, protocol)
+    }
+
+    #[track_caller]
+    fn open_datagrams<P: DatagramProtocol>(
+        &self,
+        address: Address,
+        options: DatagramOptions,
+        protocol: P,
+    ) -> Result<DatagramPort<P>, ListenError> {
+        let protocol: Contained<Box<dyn DatagramProtocol>> = Contained::new(Box::new(protocol));
+        let bound = self.records.world.bind_datagrams(&address, &options);
+        let bound = bound.map_err(|error| ListenError::new(address, error))?;
+        let cell = DatagramCell::new(self, bound, options, Location::caller(), protocol);
+        let cell = Rc::new(cell);
+        self.start(Start::Datagrams(cell.clone()));
+        Ok(DatagramTransport { cell }.port())
+    }
+
+    /// Has the turn look at a port.
+    pub(crate) fn ask_datagrams(&self, port: &Rc<DatagramCell>) {
+        self.ask(Asking::Datagrams(port.clone()));
+    }
+}
+
+impl Core {
+    pub(super) fn start_datagrams(&mut self, io: &mut dyn Commands, port: &Rc<DatagramCell>) {
+        let bound = port.bound.take();
+        let Some(bound) = bound.filter(|_| port.is_open() && !self.reactor.is_stopping()) else {
+            return port.finish(false);
+        };
+        match io.listen(bound) {
+            Ok(key) => {
+                self.table.put(key, Resource::Datagrams(port.clone()));
+                port.key.set(Some(key));
+                port.state.set(PortState::Listening);
+                tracing::info!(host = %port.host, "listening");
+                let _hold = self.hold_datagrams(port);
+                port.call("start_protocol", |protocol, transport| {
+                    protocol.start_protocol(transport);
+                });
+                self.datagrams_asked(io, port);
+            }
+            Err(error) => {
+                tracing::error!(host = %port.host, %error, "cannot serve a port");
+                port.finish(false);
+            }
+        }
+    }
+
+    /// The loop is dropped: nothing is called any more.
+    pub(super) fn abandon_datagrams(port: &DatagramCell) {
+        for resolver in port.release() {
+            resolver.errback(loop_ended());
+        }
+    }
+
+    fn hold_datagrams(&self, port: &DatagramCell) -> Option<crate::driver::Hold> {
+        self.reactor.records.hold_for(|| Doing::at("datagrams", port.place))
+    }
+
+    /// A datagram arrived. Law 4: the only way in, on every driver.
+    pub(super) fn datagram_received<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        key: Key,
+        more: bool,
+    ) -> Option<Key> {
+        let port = self.datagram_port(key)?;
+        if port.is_open() && !port.paused.get() {
+            let _hold = self.hold_datagrams(&port);
+            port.deliver(&driver.datagram());
+        }
+        port.holds.set(more);
+        Some(key)
+    }
+
+    fn datagram_port(&mut self, key: Key) -> Option<Rc<DatagramCell>> {
+        match self.table.resource(key) {
+            Some(Resource::Datagrams(port)) => Some(port.clone()),
+            _ => None,
+        }
+    }
+
+    /// The system reported an error, or one of what was sent.
+    pub(super) fn datagrams_failed(&mut self, key: Key, error: io::Error) {
+        let Some(port) = self.datagram_port(key) else { return };
+        if port.options.peer.is_none() || error.kind() != io::ErrorKind::ConnectionRefused {
+            tracing::debug!(host = %port.host, %error, "an error of a port of datagrams");
+            return;
+        }
+        let _hold = self.hold_datagrams(&port);
+        port.call("connection_refused", |protocol, transport| {
+            protocol.connection_refused(transport);
+        });
+    }
+
+    /// Carries out what was asked of a port.
+    pub(super) fn datagrams_asked(&mut self, io: &mut dyn Commands, port: &Rc<DatagramCell>) {
+        port.noticed();
+        let key = match (port.state.get(), port.key.get()) {
+            (PortState::Listening, Some(key)) => key,
+            (PortState::Stopping, Some(key)) => return self.close_datagrams(io, key),
+            // What it asks for waits until it is served.
+            (PortState::Starting | PortState::Stopped, _) | (_, None) => return,
+        };
+        let receives = !port.paused.get();
+        if port.receiving.replace(receives) != receives {
+            io.receive(key, receives);
+        }
+        loop {
+            let asked = port.asked.borrow_mut().pop_front();
+            let Some(Asked { option, resolver, behind }) = asked else { break };
+            self.send_those_before(io, port, behind);
+            let set = io.set_datagram_option(key, &option);
+            resolver.resolve(set.map_err(Into::into));
+        }
+        if !port.queue.borrow().is_empty() {
+            self.send_at_the_end(key, port);
+        }
+    }
+
+    /// Sends the datagrams that were queued before an option was to be set. What the system has no room
+    /// for has to wait, and leaves with it.
+    fn send_those_before(&mut self, io: &mut dyn Commands, port: &Rc<DatagramCell>, behind: u64) {
+        let waiting = port.queue.borrow().len() as u64;
+        let before = (behind + waiting).saturating_sub(port.counts.get().queued);
+        if before > 0 {
+            let rest = port.queue.borrow_mut().split_off(before as usize);
+            self.send_all_datagrams(io, port);
+            port.queue.borrow_mut().append(rest);
+        }
+    }
+
+    /// Sends at the end of the turn.
+    fn send_at_the_end(&mut self, key: Key, port: &DatagramCell) {
+        if !port.to_write.replace(true) {
+            self.to_write.push(key);
+        }
+    }
+
+    /// Sends what a port has queued, unless more of the batch follows, whose answers leave with it.
+    pub(super) fn send_datagrams(&mut self, io: &mut dyn Commands, key: Key) {
+        let Some(port) = self.datagram_port(key) else { return };
+        let (count, bytes) = (port.queue.borrow().len(), port.queue.borrow().bytes());
+        if count > 0 && port.holds.get() && count < TOGETHER && bytes < BYTES_TOGETHER {
+            self.send_at_the_end(key, &port);
+        } else if count > 0 {
+            self.send_all_datagrams(io, &port);
+        }
+    }
+
+    /// Sends as much as the system takes. Law 4: the only way out. What it refuses is dropped, but for
+    /// a refusal by the peer: that is about an earlier datagram, and is reported.
+    pub(super) fn send_all_datagrams(&mut self, io: &mut dyn Commands, port: &Rc<DatagramCell>) {
+        port.to_write.set(false);
+        let Some(key) = port.key.get() else { return };
+        let mut refused_again = false;
+        loop {
+            let mut queue = port.queue.borrow_mut();
+            let before = queue.len();
+            let outcome = io.send_datagrams(key, &mut queue);
+            let sent = before - queue.len();
+            port.count(|counts| counts.sent += sent as u64);
+            let DatagramsSent::Failed(error) = outcome else { return };
+            let is_earlier = error.kind() == io::ErrorKind::ConnectionRefused;
+            if is_earlier && (sent > 0 || !refused_again) {
+                refused_again = true;
+                drop(queue);
+                self.tell_refused(port);
+            } else {
+                refused_again = false;
+                queue.pop(1);
+                drop(queue);
+                port.drop_one(&error);
+            }
+        }
+    }
+
+    /// Has `connection_refused` called in a round: here no protocol may be.
+    fn tell_refused(&mut self, port: &Rc<DatagramCell>) {
+        if port.options.peer.is_none() {
+            return;
+        }
+        let port = port.clone();
+        let records = &self.reactor.records;
+        let call = records.noted_call(
+            || Doing::kind("datagrams"),
+            move || {
+                port.call("connection_refused", |protocol, transport| {
+                    protocol.connection_refused(transport);
+                });
+            },
+        );
+        records.calls.borrow_mut().push_back(Call::Run(call));
+        records.note(pending::CALLS);
+    }
+
+    /// Closes a port, after an attempt to send what waits.
+    pub(super) fn close_datagrams(&mut self, io: &mut dyn Commands, key: Key) {
+        let Some(port) = self.datagram_port(key) else { return };
+        if !port.queue.borrow().is_empty() {
+            self.send_all_datagrams(io, &port);
+        }
+        self.table.take(key);
+        io.close(key, CloseMode::Normal);
+        port.key.set(None);
+        let _hold = self.hold_datagrams(&port);
+        port.finish(true);
+    }
+}

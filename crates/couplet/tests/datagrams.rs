@@ -1,0 +1,312 @@
+//! Ports of datagrams over the sockets of this system: what `tests/it/suite/datagrams.rs` can't ask of
+//! every driver.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::disallowed_types, reason = "sockets of the test's own")]
+
+use std::cell::RefCell;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::{
+    Address, Datagram, DatagramOption, DatagramOptions, DatagramPort, DatagramProtocol,
+    DatagramTransport, Deferred, Group, Loop, Reactor, UnixAddress,
+};
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// What is known of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Got {
+    data: Vec<u8>,
+    from: Address,
+    to: Option<std::net::IpAddr>,
+    interface: Option<u32>,
+    tos: Option<u8>,
+    pid: Option<u32>,
+}
+
+/// Notes what it gets.
+#[derive(Clone, Default)]
+struct Far(Rc<RefCell<Vec<Got>>>);
+
+impl Far {
+    fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    fn last(&self) -> Got {
+        self.0.borrow().last().expect("something arrived").clone()
+    }
+}
+
+impl DatagramProtocol for Far {
+    fn datagram_received(&mut self, _: &DatagramTransport, datagram: &Datagram<'_>) {
+        self.0.borrow_mut().push(Got {
+            data: datagram.data.to_vec(),
+            from: datagram.from.clone(),
+            to: datagram.to,
+            interface: datagram.interface,
+            tos: datagram.tos,
+            pid: datagram.credentials.map(|peer| peer.pid),
+        });
+    }
+}
+
+struct Rig(Loop, Reactor);
+
+impl Rig {
+    fn new() -> Rig {
+        let l = Loop::new().expect("a poll descriptor");
+        let reactor = l.reactor();
+        Rig(l, reactor)
+    }
+
+    fn turns(&mut self, n: usize) {
+        for _ in 0..n {
+            self.0.turn(Some(Duration::ZERO)).expect("the driver does not fail");
+        }
+    }
+
+    fn until(&mut self, what: &str, done: impl Fn() -> bool) {
+        for _ in 0..10_000 {
+            if done() {
+                return;
+            }
+            self.0.turn(Some(Duration::from_millis(1))).expect("the driver does not fail");
+        }
+        panic!("{what}: never happened");
+    }
+
+    fn at(&self, address: SocketAddr, far: &Far) -> DatagramPort<Far> {
+        self.1.listen_udp(address, far.clone()).expect("a free port")
+    }
+
+    fn unix(&self, name: &str, options: DatagramOptions, far: &Far) -> DatagramPort<Far> {
+        self.1.listen_unix_datagrams(name, options, far.clone()).expect("a free name")
+    }
+
+    /// The result of a Deferred.
+    fn result(&mut self, deferred: Deferred<()>) -> couplet::Result<()> {
+        let slot = Rc::new(RefCell::new(None));
+        let result = slot.clone();
+        deferred
+            .add_both(move |outcome| {
+                *result.borrow_mut() = Some(outcome);
+                Ok(())
+            })
+            .detach();
+        self.until("a result", || slot.borrow().is_some());
+        slot.take().expect("it is there")
+    }
+}
+
+fn number(port: &DatagramTransport) -> u16 {
+    port.host().port().expect("a number")
+}
+
+#[test]
+fn the_tos_byte_is_sent_and_told_with_its_two_bits_of_ecn() {
+    for ip in [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))] {
+        let (mut rig, far) = (Rig::new(), Far::default());
+        let (a, b) = (rig.at(ip, &Far::default()), rig.at(ip, &far));
+        rig.turns(1);
+        rig.result(a.set_option(DatagramOption::Tos(0xb8 | 2))).expect("there is such an option");
+        a.send_to("x", b.host()).expect("there is room");
+        rig.until("it", || far.count() == 1);
+        assert_eq!(far.last().tos, Some(0xba));
+        let datagram = Datagram::new(b"", b.host());
+        assert_eq!(datagram.ecn(), None);
+    }
+}
+
+#[test]
+fn the_address_and_the_interface_that_it_came_to_are_told() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let b = rig.at(([0u16; 8], 0).into(), &far);
+    let ports = [LOOPBACK, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))];
+    for (n, from) in ports.into_iter().enumerate() {
+        let a = rig.at(from, &Far::default());
+        let to = if n == 0 { Ipv4Addr::new(127, 0, 0, 9).into() } else { from.ip() };
+        a.send_to("x", SocketAddr::new(to, number(&b))).expect("there is room");
+        rig.until("it", || far.count() > n);
+        let got = far.last();
+        assert_eq!((got.to, got.from), (Some(to), a.host()));
+        assert!(got.interface.is_some_and(|number| number > 0));
+    }
+}
+
+#[test]
+fn a_thousand_datagrams_of_one_length_leave_joined_and_arrive_one_by_one() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let options =
+        DatagramOptions::default().prepare(|socket| socket.set_recv_buffer_size(4 * 1024 * 1024));
+    let b = rig.1.listen_udp_with(LOOPBACK, options, far.clone()).expect("a free port");
+    let a = rig.at(LOOPBACK, &Far::default());
+    rig.turns(1);
+    // In portions that fit the smallest buffer.
+    for portion in 0..10u32 {
+        for n in 0..100u32 {
+            let data = (portion * 100 + n).to_be_bytes().repeat(10);
+            a.send_to(data, b.host()).expect("there is room");
+        }
+        rig.until("a portion", || far.count() == 100 * (portion as usize + 1));
+    }
+    let numbers = far.0.borrow().iter().map(|got| got.data.clone()).collect::<Vec<_>>();
+    let all: Vec<_> = (0..1000u32).map(|n| n.to_be_bytes().repeat(10)).collect();
+    assert!(numbers == all, "all of them, in order");
+    assert_eq!(rig.0.snapshot().datagrams[0].dropped, 0);
+}
+
+#[test]
+fn a_broadcast_needs_leave() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let b = rig.at(([127, 255, 255, 255], 0).into(), &far);
+    let a = rig.at(LOOPBACK, &Far::default());
+    rig.turns(1);
+    a.send_to("no", b.host()).expect("there is room");
+    rig.until("a drop", || a.dropped() == 1);
+    rig.result(a.set_option(DatagramOption::Broadcast(true))).expect("there is such an option");
+    a.send_to("yes", b.host()).expect("there is room");
+    rig.until("it", || far.count() == 1);
+    assert_eq!(far.last().data, b"yes");
+}
+
+#[test]
+fn two_sockets_of_a_group_get_each_multicast() {
+    let (mut rig, one, two) = (Rig::new(), Far::default(), Far::default());
+    let group = Group::new([239, 255, 77, 1]).interface(Ipv4Addr::LOCALHOST);
+    let options = || DatagramOptions::default().reuse_addr(true);
+    let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let a = rig.1.listen_udp_with(any(0), options(), one.clone()).expect("a free port");
+    let port = number(&a);
+    let b = rig.1.listen_udp_with(any(port), options(), two.clone()).expect("it is shared");
+    for member in [&a, &b] {
+        rig.result(member.join_group(group)).expect("loopback has groups");
+    }
+    rig.result(a.set_outgoing_interface(Ipv4Addr::LOCALHOST)).expect("it is one");
+    // Loopback brings back what is sent to it, whatever these say.
+    for option in [DatagramOption::MulticastTtl(1), DatagramOption::MulticastLoop(false)] {
+        rig.result(a.set_option(option)).expect("there is such an option");
+    }
+    let to = SocketAddr::new(group.address, port);
+    a.send_to("to both", to).expect("there is room");
+    rig.until("both", || one.count() + two.count() == 2);
+    assert_eq!((one.last().to, two.last().to), (Some(group.address), Some(group.address)));
+}
+
+#[test]
+fn a_member_for_one_source_hears_of_no_other() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let source = Ipv4Addr::new(127, 0, 0, 77);
+    let group = Group::new([232, 77, 77, 77]).interface(Ipv4Addr::LOCALHOST);
+    let b = rig.at(([0, 0, 0, 0], 0).into(), &far);
+    rig.result(b.join_group(group.source(source))).expect("loopback has groups");
+    let twice = rig.result(b.join_group(group.source(source)));
+    assert!(twice.is_err(), "it is a member already");
+    let to = SocketAddr::new(group.address, number(&b));
+    for from in [Ipv4Addr::LOCALHOST, source] {
+        let a = rig.at((from, 0).into(), &Far::default());
+        rig.result(a.set_outgoing_interface(from))
+            .or_else(|_| {
+                // An address of loopback that is not its first has no interface of its own.
+                let loopback = a.set_outgoing_interface(Ipv4Addr::LOCALHOST);
+                rig.result(loopback)
+            })
+            .expect("it is one");
+        a.send_to(from.octets(), to).expect("there is room");
+        rig.turns(5);
+    }
+    rig.until("it", || far.count() == 1);
+    assert_eq!(far.last().data, source.octets());
+    rig.result(b.leave_group(group.source(source))).expect("it is a member");
+    let mixed = Group::new([232, 77, 77, 77]).source([0u16, 0, 0, 0, 0, 0, 0, 1]);
+    assert!(rig.result(b.join_group(mixed)).is_err(), "of two families");
+}
+
+#[test]
+fn an_option_fails_with_the_systems_error_and_after_the_end() {
+    let mut rig = Rig::new();
+    let a = rig.at(LOOPBACK, &Far::default());
+    let failure = rig.result(a.leave_group([239, 1, 1, 1])).expect_err("it is no member");
+    assert!(failure.downcast_ref::<std::io::Error>().is_some(), "{failure}");
+    drop(a.stop_listening());
+    rig.turns(2);
+    let failure = rig.result(a.join_group([239, 1, 1, 1])).expect_err("it is closed");
+    assert!(failure.downcast_ref::<couplet::PortStopped>().is_some(), "{failure}");
+}
+
+#[test]
+fn what_the_system_refuses_is_dropped_and_counted_and_the_rest_arrives() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let b = rig.at(LOOPBACK, &far);
+    let a = rig.at(([0, 0, 0, 0], 0).into(), &Far::default());
+    rig.turns(1);
+    // A broadcast, which is not allowed.
+    a.send_to("x", SocketAddr::from(([255, 255, 255, 255], 9))).expect("there is room");
+    a.send_to("y", b.host()).expect("there is room");
+    rig.until("it", || far.count() == 1);
+    assert_eq!((a.dropped(), far.last().data), (1, b"y".to_vec()));
+}
+
+#[test]
+fn a_plain_socket_is_answered_and_heard() {
+    let mut rig = Rig::new();
+    let echo = |transport: &DatagramTransport, datagram: &Datagram<'_>| {
+        transport.answer(datagram, datagram.data).expect("it can be answered");
+    };
+    let port = rig.1.listen_udp(LOOPBACK, echo).expect("a free port");
+    let socket = UdpSocket::bind(LOOPBACK).expect("a free port");
+    socket.set_nonblocking(true).expect("a socket");
+    let to = port.host().socket_addr().expect("an address");
+    for length in [0, 1, 512, 9000, 65_507] {
+        let sent = vec![length as u8; length];
+        assert_eq!(socket.send_to(&sent, to).expect("there is room"), length);
+        let got = RefCell::new(None);
+        rig.until("an answer", || {
+            let mut buffer = vec![0; 65_536];
+            let answer = socket.recv_from(&mut buffer).ok();
+            *got.borrow_mut() = answer.map(|(n, from)| (buffer[..n].to_vec(), from));
+            got.borrow().is_some()
+        });
+        assert!(got.take() == Some((sent, to)), "{length}");
+    }
+}
+
+#[test]
+fn a_unix_socket_without_a_name_gets_one_and_its_sender_is_known() {
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let a = rig.unix("", DatagramOptions::default(), &Far::default());
+    let Address::Unix(UnixAddress::Abstract(name)) = a.host() else { panic!("{}", a.host()) };
+    assert_eq!(name.len(), 5);
+    let b = rig.unix("", DatagramOptions::default(), &far);
+    rig.turns(1);
+    a.send_to("x", b.host()).expect("there is room");
+    rig.until("it", || far.count() == 1);
+    let got = far.last();
+    assert_eq!((got.from, got.pid), (a.host(), Some(std::process::id())));
+}
+
+#[test]
+fn a_unix_socket_with_a_path_removes_its_file_and_may_have_a_peer() {
+    let folder = std::env::temp_dir().join(format!("couplet-datagrams-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("there");
+    let (mut rig, far) = (Rig::new(), Far::default());
+    let options = DatagramOptions::default().mode(0o600);
+    let b = rig.1.listen_unix_datagrams(&path, options, far.clone()).expect("a free path");
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(&path).expect("it is there").permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let peer = DatagramOptions::default().peer(UnixAddress::from(&path));
+    let a = rig.unix("", peer, &Far::default());
+    rig.turns(1);
+    a.send("x").expect("there is room");
+    rig.until("it", || far.count() == 1);
+    drop(b.stop_listening());
+    rig.turns(2);
+    assert!(!path.exists(), "the file is removed");
+    std::fs::remove_dir_all(&folder).expect("nobody uses it");
+}

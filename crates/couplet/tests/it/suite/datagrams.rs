@@ -1,0 +1,499 @@
+//! Contract 155–160e: ports of datagrams.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use couplet::{
+    Address, Datagram, DatagramOptions, DatagramPort, DatagramProtocol, DatagramTransport, Group,
+    SendError, UnixAddress,
+};
+
+use super::kit::{Kit, LOOPBACK, Rig, own_address};
+use super::recorder::Log;
+
+type Act = Box<dyn FnMut(&DatagramTransport, &Datagram<'_>)>;
+
+/// The bytes of a datagram, and its sender.
+type Got = (Vec<u8>, Address);
+
+/// A protocol that notes what it gets, and acts on it.
+#[derive(Clone, Default)]
+struct Far {
+    log: Log,
+    got: Rc<RefCell<Vec<Got>>>,
+    act: Rc<RefCell<Option<Act>>>,
+}
+
+impl Far {
+    fn acting(act: impl FnMut(&DatagramTransport, &Datagram<'_>) + 'static) -> Far {
+        Far { act: Rc::new(RefCell::new(Some(Box::new(act)))), ..Far::default() }
+    }
+
+    fn echo() -> Far {
+        Far::acting(|transport, datagram| {
+            transport.answer(datagram, datagram.data).expect("it can be answered");
+        })
+    }
+
+    fn count(&self) -> usize {
+        self.got.borrow().len()
+    }
+
+    fn data(&self) -> Vec<Vec<u8>> {
+        self.got.borrow().iter().map(|(data, _)| data.clone()).collect()
+    }
+
+    fn senders(&self) -> Vec<Address> {
+        self.got.borrow().iter().map(|(_, from)| from.clone()).collect()
+    }
+}
+
+impl DatagramProtocol for Far {
+    fn start_protocol(&mut self, transport: &DatagramTransport) {
+        assert!(transport.is_listening());
+        self.log.note("start");
+    }
+
+    fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
+        self.got.borrow_mut().push((datagram.data.to_vec(), datagram.from.clone()));
+        let cut = if datagram.cut { ", cut" } else { "" };
+        self.log.note(format!("datagram({}{cut})", datagram.data.len()));
+        let act = self.act.borrow_mut().take();
+        if let Some(mut act) = act {
+            act(transport, datagram);
+            self.act.borrow_mut().get_or_insert(act);
+        }
+    }
+
+    fn connection_refused(&mut self, _: &DatagramTransport) {
+        self.log.note("refused");
+    }
+
+    fn stop_protocol(&mut self, transport: &DatagramTransport) {
+        assert!(!transport.is_listening());
+        self.log.note("stop");
+    }
+}
+
+/// Two ports, and what the second one gets.
+fn pair(rig: &mut Rig, far: &Far) -> (DatagramPort<Far>, DatagramPort<Far>) {
+    let a = rig.datagrams(DatagramOptions::default(), Far::default());
+    let b = rig.datagrams(DatagramOptions::default(), far.clone());
+    rig.turn();
+    (a, b)
+}
+
+pub(crate) fn c155_each_datagram_is_one_call_even_an_empty_one(kit: Kit) {
+    let (mut rig, far) = (kit.rig(), Far::default());
+    let (a, b) = pair(&mut rig, &far);
+    let sent: Vec<Vec<u8>> = [0, 1, 512, 9000, 0, 3].map(|n| vec![n as u8; n]).to_vec();
+    for data in &sent {
+        a.send_to(data, b.host()).expect("there is room");
+    }
+    rig.until("all", || far.count() == sent.len());
+    assert_eq!(far.data(), sent);
+    assert!(far.senders().iter().all(|from| *from == a.host()), "{:?}", far.senders());
+}
+
+pub(crate) fn c155_a_panic_in_a_callback_is_logged_and_the_port_stays_open(kit: Kit) {
+    struct Fragile(Far);
+    impl DatagramProtocol for Fragile {
+        fn start_protocol(&mut self, _: &DatagramTransport) {
+            panic!("at the start");
+        }
+        fn datagram_received(&mut self, transport: &DatagramTransport, datagram: &Datagram<'_>) {
+            self.0.datagram_received(transport, datagram);
+            assert_ne!(datagram.data, b"boom", "of a datagram");
+        }
+        fn stop_protocol(&mut self, _: &DatagramTransport) {
+            panic!("at the end");
+        }
+    }
+    let (mut rig, far, log) = (kit.rig(), Far::default(), Log::default());
+    let a = rig.datagrams(DatagramOptions::default(), Far::default());
+    let b = rig.datagrams(DatagramOptions::default(), Fragile(far.clone()));
+    for data in ["boom", "x", "boom", "y"] {
+        a.send_to(data, b.host()).expect("there is room");
+    }
+    rig.until("all", || far.count() == 4);
+    log.watch("stopped", b.stop_listening().expect("it is open"));
+    rig.until("stopped", || log.has("stopped: ok"));
+}
+
+pub(crate) fn c156_a_round_takes_at_most_64_datagrams_of_a_port(kit: Kit) {
+    const MANY: usize = 200;
+    let (mut rig, far) = (kit.rig(), Far::default());
+    let (a, b) = pair(&mut rig, &far);
+    // A UNIX socket queues few datagrams at its receiver: the rest waits for it to read.
+    for n in 0..MANY {
+        a.send_to((n as u32).to_be_bytes(), b.host()).expect("there is room");
+    }
+    let mut most = 0;
+    for _ in 0..5_000 {
+        let before = far.count();
+        rig.turn();
+        most = most.max(far.count() - before);
+        if far.count() == MANY {
+            break;
+        }
+    }
+    rig.until("all", || far.count() == MANY);
+    assert!(most <= 64, "{most} in one turn");
+    let all: Vec<_> = (0..MANY as u32).map(|n| n.to_be_bytes().to_vec()).collect();
+    assert_eq!(far.data(), all);
+}
+
+pub(crate) fn c156_the_size_can_be_set_and_a_cut_datagram_is_told(kit: Kit) {
+    let (mut rig, far) = (kit.rig(), Far::default());
+    let a = rig.datagrams(DatagramOptions::default(), Far::default());
+    let b = rig.datagrams(DatagramOptions::default().size(8), far.clone());
+    for data in ["01234567", "012345678", "x"] {
+        a.send_to(data, b.host()).expect("there is room");
+    }
+    rig.until("all", || far.count() == 3);
+    assert_eq!(far.log.entries(), ["start", "datagram(8)", "datagram(8, cut)", "datagram(1)"]);
+    assert_eq!(far.data()[1], b"01234567");
+}
+
+pub(crate) fn c157_an_answer_leaves_right_after_the_callback(kit: Kit) {
+    let (mut rig, near) = (kit.rig(), Far::default());
+    let a = rig.datagrams(DatagramOptions::default(), near.clone());
+    let b = rig.datagrams(DatagramOptions::default(), Far::echo());
+    rig.turn();
+    for data in ["one", "", "three"] {
+        a.send_to(data, b.host()).expect("there is room");
+    }
+    rig.until("all", || near.count() == 3);
+    assert_eq!(near.data(), [&b"one"[..], b"", b"three"]);
+    assert_eq!((a.buffered(), b.buffered()), (0, 0));
+    assert_eq!((a.dropped(), b.dropped()), (0, 0));
+}
+
+pub(crate) fn c157_what_does_not_fit_is_dropped_and_counted(kit: Kit) {
+    let (mut rig, far) = (kit.rig(), Far::default());
+    let a = rig.datagrams(DatagramOptions::default().queue(1000), Far::default());
+    let b = rig.datagrams(DatagramOptions::default(), far.clone());
+    let send = |length: usize| a.send_to(vec![0; length], b.host());
+    assert_eq!((send(400), send(600)), (Ok(()), Ok(())));
+    assert_eq!(send(1), Err(SendError::Full { queued: 1000 }));
+    assert_eq!((a.dropped(), a.buffered()), (1, 1000));
+    rig.until("both", || far.count() == 2);
+    assert_eq!(a.buffered(), 0);
+    // A single datagram may be longer than that.
+    let longest = if kit.is_unix() { 1000 } else { 2000 };
+    a.send_to(vec![0; longest], b.host()).expect("the queue is empty");
+    rig.until("the long one", || far.count() == 3);
+    assert_eq!(a.dropped(), 1);
+}
+
+pub(crate) fn c157_a_datagram_that_is_too_long_or_for_a_wrong_address_is_an_error(kit: Kit) {
+    let (mut rig, far) = (kit.rig(), Far::default());
+    let (a, b) = pair(&mut rig, &far);
+    let wrong = |to: Address| {
+        let refused = a.send_to("x", to.clone());
+        assert_eq!(refused, Err(SendError::WrongAddress { host: a.host(), to }));
+    };
+    assert_eq!(a.send("x"), Err(SendError::NoPeer));
+    if kit.is_unix() {
+        let length = 256 * 1024 + 1;
+        let most = length - 1;
+        let refused = a.send_to(vec![0; length], b.host());
+        assert_eq!(refused, Err(SendError::TooLong { length, most }));
+        wrong(Address::udp(([127, 0, 0, 1], 9)));
+        wrong(UnixAddress::Unnamed.into());
+    } else {
+        let (length, most) = (65_508, 65_507);
+        let refused = a.send_to(vec![0; length], b.host());
+        assert_eq!(refused, Err(SendError::TooLong { length, most }));
+        wrong(Address::udp(([0, 0, 0, 0, 0, 0, 0, 1], 9)));
+        wrong(Address::udp(([127, 0, 0, 1], 0)));
+        wrong(UnixAddress::from("/a").into());
+        // The longest that fits arrives.
+        a.send_to(vec![7; most], b.host()).expect("it fits");
+        rig.until("it", || far.count() == 1);
+        assert_eq!(far.data()[0].len(), most);
+    }
+    assert_eq!(a.dropped(), 0);
+}
+
+pub(crate) fn c158_a_port_starts_and_stops_in_order(kit: Kit) {
+    let (mut rig, far) = (kit.rig(), Far::default());
+    let port = rig.datagrams(DatagramOptions::default(), far.clone());
+    assert!(port.is_listening() && !far.log.has("start"), "it starts in the turn");
+    rig.turn();
+    far.log.watch("stopped", port.stop_listening().expect("it is open"));
+    far.log.note("returned");
+    assert!(port.stop_listening().is_none() && !port.is_listening());
+    assert_eq!(port.send_to("x", port.host()), Err(SendError::Stopped));
+    rig.until("stopped", || far.log.has("stopped"));
+    assert_eq!(far.log.entries(), ["start", "returned", "stop", "stopped: ok"]);
+    assert_eq!(Rc::strong_count(&far.got), 1, "the protocol is kept");
+    // One that never started.
+    let (far, log) = (Far::default(), Log::default());
+    let port = rig.datagrams(DatagramOptions::default(), far.clone());
+    log.watch("stopped", port.stop_listening().expect("it is open"));
+    rig.until("stopped", || log.has("stopped"));
+    assert_eq!((far.log.len(), log.entries()), (0, vec!["stopped: ok".to_owned()]));
+}
+
+pub(crate) fn c158_a_port_that_stops_sends_what_waits_and_delivers_nothing(kit: Kit) {
+    let (mut rig, far) = (kit.rig(), Far::default());
+    let (a, b) = pair(&mut rig, &far);
+    a.send_to("one", b.host()).expect("there is room");
+    drop(a.stop_listening());
+    rig.until("one", || far.count() == 1);
+    // In the middle of what has arrived.
+    let a = rig.datagrams(DatagramOptions::default(), Far::default());
+    let far = Far::acting(|transport, _| drop(transport.stop_listening()));
+    let b = rig.datagrams(DatagramOptions::default(), far.clone());
+    for _ in 0..3 {
+        a.send_to("x", b.host()).expect("there is room");
+    }
+    rig.until("stop", || far.log.has("stop"));
+    rig.turns(5);
+    assert_eq!(far.log.entries(), ["start", "datagram(1)", "stop"]);
+}
+
+pub(crate) fn c158_a_stopped_reactor_closes_its_ports(kit: Kit) {
+    let (mut rig, far) = (kit.rig(), Far::default());
+    let port = rig.datagrams(DatagramOptions::default(), far.clone());
+    rig.turn();
+    rig.stop(Duration::from_millis(1));
+    assert_eq!(far.log.entries(), ["start", "stop"]);
+    assert!(!port.is_listening() && port.stop_listening().is_none());
+    // One that a loop is dropped with is not called any more.
+    let (far, log) = (Far::default(), Log::default());
+    let port = rig.datagrams(DatagramOptions::default(), far.clone());
+    rig.turn();
+    log.watch("stopped", port.stop_listening().expect("it is open"));
+    drop(rig);
+    assert_eq!(
+        (far.log.entries(), log.entries()),
+        (vec!["start".to_owned()], vec!["stopped: failed".to_owned()])
+    );
+}
+
+pub(crate) fn c159_a_refusal_is_connection_refused_and_the_port_stays_open(kit: Kit) {
+    if kit.is_unix() {
+        // A connect to a name that nobody has fails at once.
+        let rig = kit.rig();
+        let options = DatagramOptions::default().peer(UnixAddress::from("\0nobody"));
+        if kit.has_sockets() {
+            let port = rig.reactor.listen_unix_datagrams("", options, Far::default());
+            assert!(port.is_err());
+        }
+        return;
+    }
+    let (mut rig, near, far) = (kit.rig(), Far::default(), Far::default());
+    let there = rig.reactor.listen_udp(own_address(159, 0), Far::default());
+    let there = there.expect("a free port can be opened");
+    let to = there.host().socket_addr().expect("an address");
+    drop(there.stop_listening());
+    rig.turns(2);
+    let a = rig.reactor.connect_udp(to, near.clone()).expect("there is a route");
+    assert_eq!(a.peer(), Some(Address::udp(to)));
+    a.send("nobody").expect("there is room");
+    rig.until("refused", || near.log.has("refused"));
+    assert!(a.is_listening());
+    let b = rig.reactor.listen_udp(to, Far::echo()).expect("the port is free");
+    rig.turn();
+    a.send("somebody").expect("there is room");
+    rig.until("the echo", || near.count() == 1);
+    assert_eq!((near.data(), near.senders()), (vec![b"somebody".to_vec()], vec![b.host()]));
+    // To nobody, from a port without a peer: nobody is told, and the port stays open.
+    let free = rig.reactor.listen_udp(own_address(159, 0), Far::default());
+    let nobody = free.expect("a free port can be opened");
+    drop(nobody.stop_listening());
+    let c = rig.datagrams(DatagramOptions::default(), far.clone());
+    rig.turns(2);
+    c.send_to("x", nobody.host()).expect("there is room");
+    c.send_to("y", c.host()).expect("there is room");
+    rig.until("its own", || far.count() == 1);
+    assert!(!far.log.has("refused") && c.is_listening());
+}
+
+pub(crate) fn c159_only_the_peer_of_a_port_is_heard(kit: Kit) {
+    let (mut rig, near) = (kit.rig(), Far::default());
+    let other = rig.datagrams(DatagramOptions::default(), Far::default());
+    let peer = rig.datagrams(DatagramOptions::default(), Far::echo());
+    rig.turn();
+    let options = DatagramOptions::default().peer(peer.host());
+    let a = rig.datagrams(options, near.clone());
+    rig.turn();
+    other.send_to("from another", a.host()).expect("there is room");
+    rig.turns(5);
+    a.send("to the peer").expect("there is room");
+    a.send_to("to the peer", peer.host()).expect("it is the peer");
+    let wrong = SendError::WrongAddress { host: a.host(), to: other.host() };
+    assert_eq!(a.send_to("x", other.host()), Err(wrong));
+    rig.until("both echoes", || near.count() == 2);
+    rig.turns(5);
+    assert_eq!(near.senders(), [peer.host(), peer.host()]);
+}
+
+pub(crate) fn c160_the_senders_full_address_is_reported(kit: Kit) {
+    if kit.is_unix() {
+        return;
+    }
+    let mut rig = kit.rig();
+    let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0));
+    let any = SocketAddr::from(([0u16; 8], 0));
+    let far = Far::default();
+    let b = rig.reactor.listen_udp(any, far.clone()).expect("a free port can be opened");
+    let port = b.host().port().expect("a number");
+    let mut froms = Vec::new();
+    for from in [LOOPBACK, v6] {
+        let a = rig.reactor.listen_udp(from, Far::default()).expect("a free port can be opened");
+        let to = SocketAddr::new(from.ip(), port);
+        a.send_to("x", to).expect("there is room");
+        froms.push(a.host());
+    }
+    rig.until("both", || far.count() == 2);
+    let mut senders = far.senders();
+    senders.sort();
+    assert_eq!(senders, froms, "IPv4 as IPv4");
+    // One that does not take IPv4.
+    let (far, alone) = (Far::default(), DatagramOptions::default().dual_stack(false));
+    let b = rig.reactor.listen_udp_with(any, alone, far.clone());
+    let b = b.expect("a free port can be opened");
+    let port = b.host().port().expect("a number");
+    assert!(b.send_to("x", SocketAddr::new(LOOPBACK.ip(), port)).is_err());
+    for from in [LOOPBACK, v6] {
+        let a = rig.reactor.listen_udp(from, Far::default()).expect("a free port can be opened");
+        a.send_to("x", SocketAddr::new(from.ip(), port)).expect("there is room");
+    }
+    rig.until("one", || far.count() > 0);
+    rig.turns(5);
+    assert!(far.senders().iter().all(|from| from.ip() == Some(v6.ip())), "{:?}", far.senders());
+}
+
+pub(crate) fn c160a_a_pause_holds_at_once_and_loses_nothing(kit: Kit) {
+    let (mut rig, all) = (kit.rig(), 10);
+    let far = Far::acting(|transport, _| transport.pause_producing());
+    let (a, b) = pair(&mut rig, &far);
+    let other = Far::default();
+    let c = rig.datagrams(DatagramOptions::default(), other.clone());
+    for n in 0..all {
+        a.send_to([n], b.host()).expect("there is room");
+    }
+    for n in 1..=usize::from(all) {
+        rig.until("one more", || far.count() == n);
+        // Others receive meanwhile, into the same places.
+        a.send_to([99], c.host()).expect("there is room");
+        rig.until("the other's", || other.count() == n);
+        rig.turns(3);
+        assert_eq!(far.count(), n, "delivered during a pause");
+        b.resume_producing();
+    }
+    assert_eq!(far.data(), (0..all).map(|n| vec![n]).collect::<Vec<_>>());
+    // From outside, before the port starts.
+    let far = Far::default();
+    let b = rig.datagrams(DatagramOptions::default(), far.clone());
+    b.pause_producing();
+    a.send_to("x", b.host()).expect("there is room");
+    rig.turns(10);
+    assert_eq!(far.count(), 0);
+    b.resume_producing();
+    rig.until("it", || far.count() == 1);
+}
+
+pub(crate) fn c160b_calls_into_a_protocol_run_in_the_turn_and_end_with_the_port(kit: Kit) {
+    let (mut rig, far, log) = (kit.rig(), Far::default(), Log::default());
+    let (a, b) = pair(&mut rig, &far);
+    let to = b.host();
+    assert!(a.tell(move |_, transport| transport.send_to("told", to).expect("there is room")));
+    rig.until("told", || far.count() == 1);
+    log.watch("asked", b.ask(|far, _| far.count()));
+    log.watch("panicked", b.ask(|_, _| -> () { panic!("in a call") }));
+    rig.turn();
+    assert_eq!(log.entries(), ["asked: ok", "panicked: failed"]);
+    let (soon, note) = (Duration::from_secs(1), log.clone());
+    let call = b.call_later(soon, move |far, _| note.note(format!("later: {}", far.count())));
+    rig.turn();
+    assert!(call.active());
+    rig.pass(soon);
+    rig.turn();
+    assert!(log.has("later: 1"));
+    // What waits when the port is closed is dropped.
+    let held = Rc::new(());
+    let (in_tell, in_call) = (held.clone(), held.clone());
+    let call = b.call_later(soon, move |_, _| drop(in_call));
+    drop(b.stop_listening());
+    log.watch("too late", b.ask(move |_, _| drop(in_tell)));
+    rig.turns(2);
+    assert!(!b.tell(|_, _| panic!("it is closed")) && !call.active());
+    assert_eq!((Rc::strong_count(&held), log.has("too late: failed")), (1, true));
+}
+
+pub(crate) fn c160c_members_of_a_group_get_its_datagrams_until_they_leave(kit: Kit) {
+    if kit.is_unix() {
+        return;
+    }
+    let mut rig = kit.rig();
+    let options = || DatagramOptions::default().reuse_addr(kit.has_sockets());
+    let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let group = Group::new([239, 255, 155, 160]).interface(std::net::Ipv4Addr::LOCALHOST);
+    let (one, log) = (Far::default(), Log::default());
+    let b = rig.reactor.listen_udp_with(any(0), options(), one.clone());
+    let b = b.expect("a free port can be opened");
+    let to = SocketAddr::new(group.address, b.host().port().expect("a number"));
+    let a = rig.datagrams(DatagramOptions::default(), Far::default());
+    log.watch("leave", a.set_outgoing_interface(std::net::Ipv4Addr::LOCALHOST));
+    log.watch("join", b.join_group(group));
+    log.watch("not one", b.join_group([127, 0, 0, 1]));
+    rig.until("joined", || log.len() == 3);
+    assert_eq!((log.has("join: ok"), log.has("not one: failed")), (true, true));
+    a.send_to("to all", to).expect("there is room");
+    rig.until("it", || one.count() == 1);
+    assert_eq!((one.data(), one.senders()), (vec![b"to all".to_vec()], vec![a.host()]));
+    log.watch("left", b.leave_group(group));
+    log.watch("left twice", b.leave_group(group));
+    rig.until("left", || log.has("left twice: failed"));
+    a.send_to("to nobody", to).expect("there is room");
+    let port = b.host().port().expect("a number");
+    a.send_to("to it", SocketAddr::new(LOOPBACK.ip(), port)).expect("there is room");
+    rig.until("it", || one.count() == 2);
+    assert_eq!(one.data()[1], b"to it");
+}
+
+pub(crate) fn c160d_an_answer_comes_from_the_address_that_was_asked(kit: Kit) {
+    if kit.is_unix() {
+        return;
+    }
+    let (mut rig, near) = (kit.rig(), Far::default());
+    let any = SocketAddr::from(([0, 0, 0, 0], 0));
+    let b = rig.reactor.listen_udp(any, Far::echo()).expect("a free port can be opened");
+    let port = b.host().port().expect("a number");
+    let a = rig.reactor.listen_udp(LOOPBACK, near.clone()).expect("a free port can be opened");
+    // Linux has all of 127.0.0.0/8.
+    let asked = if kit.has_sockets() {
+        own_address(160, port)
+    } else {
+        SocketAddr::new(LOOPBACK.ip(), port)
+    };
+    a.send_to("x", asked).expect("there is room");
+    rig.until("the answer", || near.count() == 1);
+    assert_eq!(near.senders(), [Address::udp(asked)]);
+}
+
+pub(crate) fn c160e_a_snapshot_counts_datagrams(kit: Kit) {
+    let (mut rig, far) = (kit.rig(), Far::default());
+    let (a, b) = pair(&mut rig, &far);
+    a.send_to("x", b.host()).expect("there is room");
+    a.send_to("y", b.host()).expect("there is room");
+    b.pause_producing();
+    b.resume_producing();
+    rig.until("both", || far.count() == 2);
+    let seen = rig.l.snapshot();
+    let line = |port: &DatagramPort<Far>| {
+        let host = port.host();
+        let seen = seen.datagrams.iter().find(|seen| seen.host == host).expect("it is open");
+        (seen.received, seen.sent, seen.dropped, seen.buffered, seen.paused)
+    };
+    assert_eq!((line(&a), line(&b)), ((0, 2, 0, 0, false), (2, 0, 0, 0, false)));
+    let row = format!("datagrams   {} in 0 out 2 dropped 0 buffered 0\n", a.host());
+    assert!(seen.to_string().contains(&row), "{seen}");
+    assert!(!seen.is_empty());
+}
