@@ -47,7 +47,7 @@
 //! So the loop calls your code from one place, never from inside a call that you made; effects on a
 //! connection happen in the order you requested them; and a request counts from the moment of the
 //! call. The loop is single-threaded, and only [`Remote`], the way in for other threads, is `Send`:
-//! you write `Rc` and `&mut self`, never a lock. To use many cores, run many loops, one per thread.
+//! you write `Rc` and `&mut self`, never a lock. To use many cores, run many loops: a [`Cluster`].
 //!
 //! # What is included, and what is not
 //!
@@ -201,8 +201,8 @@ pub use protocol::Protocol;
 pub use reactor::Watch;
 #[doc(inline)]
 pub use reactor::{
-    Answers, Connector, ConnectorState, DelayedCall, Loop, LoopOptions, Port, Reactor, Remote,
-    Shutdown, react, run, run_until,
+    Answers, Cluster, Connector, ConnectorState, DelayedCall, Loop, LoopOptions, Port, Reactor,
+    Remote, Shutdown, cluster, react, run, run_until,
 };
 #[doc(inline)]
 pub use stream::Stream;

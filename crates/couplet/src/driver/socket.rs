@@ -6,11 +6,12 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use socket2::SockRef;
 
+use super::{ListenOptions, mio};
 use crate::address::Address;
 use crate::panics::contain;
 
@@ -123,6 +124,29 @@ impl ListeningSocket {
             AddressFamily::UNIX => Some("UNIX"),
             _ => None,
         }
+    }
+}
+
+impl ListeningSocket {
+    /// A socket that is bound, and does not listen yet.
+    pub(crate) fn bound(at: SocketAddr, options: &ListenOptions) -> io::Result<ListeningSocket> {
+        mio::bind(at, options).map(ListeningSocket)
+    }
+
+    /// The same, listening.
+    pub(crate) fn listening(self, options: &ListenOptions) -> io::Result<ListeningSocket> {
+        mio::listen(&self.0, options)?;
+        Ok(self)
+    }
+
+    /// The address of a TCP socket.
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        let address = self.0.local_addr()?.as_socket();
+        address.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<ListeningSocket> {
+        self.0.try_clone().map(ListeningSocket)
     }
 }
 

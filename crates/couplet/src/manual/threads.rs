@@ -110,22 +110,34 @@
 //!
 //! ## Many cores
 //!
-//! One loop uses one core. For more, run a loop in each of several threads, and have all of them
-//! listen on the same port with `reuse_port=yes`; the system distributes the connections. The loops
-//! share only what you give them, such as an `Arc` or each other's `Remote`.
+//! One loop uses one core. A [`Cluster`](crate::Cluster) runs several, each in a thread, and calls your
+//! `setup` in each of them. Nothing of your protocols changes: they still live in one loop, without a lock.
+//! A port is bound once, and each loop accepts a part of its connections.
 //!
 //! ```
-//! # #[cfg(target_os = "linux")] {
-//! # use couplet::{Protocol, Transport};
+//! use couplet::{Cluster, Protocol, Transport};
+//!
 //! # struct Echo;
 //! # impl Protocol for Echo {
 //! #     fn data_received(&mut self, transport: &Transport, data: &[u8]) { transport.write(data); }
 //! # }
-//! let (first, second) = (couplet::Loop::new()?, couplet::Loop::new()?); // one per thread
-//! let port = first.reactor().listen("localhost:0:reuse_port=yes", || Echo)?;
-//! let number = port.host().port().expect("a TCP port");
-//! let same = format!("localhost:{number}:reuse_port=yes");
-//! assert_eq!(second.reactor().listen(&same, || Echo)?.host(), port.host());
-//! # }
+//! let cluster = Cluster::new(0); // a loop for each processor
+//! let port = cluster.bind(([127, 0, 0, 1], 0).into(), Default::default())?;
+//! cluster.run(|reactor| {
+//!     port.listen(reactor, || Echo)?;
+//! #   reactor.stop();
+//!     Ok(())
+//! })?;
 //! # Ok::<(), couplet::Failure>(())
 //! ```
+//!
+//! The loops share only what you give them. [`Members`](crate::reactor::Members) reaches the others:
+//! `broadcast` calls a function in each loop, `tell` finds the loop of a connection by its id, and `snapshot`
+//! shows what all of them hold. What a loop keeps for itself, such as who is in a chat's room, goes into a
+//! `thread_local!`, or into what `setup` makes.
+//!
+//! A signal reaches all loops, and so does a stop. A loop that fails ends the program, unless the cluster
+//! [restarts](crate::Cluster::restart) it.
+//!
+//! The system distributes connections by a hash of their addresses, whatever the loops have to do. With few
+//! connections that each do much, some loops may have most of the work.

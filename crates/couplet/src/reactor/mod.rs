@@ -5,6 +5,7 @@
 
 mod adopting;
 mod answers;
+mod cluster;
 mod connecting;
 mod connections;
 mod datagrams;
@@ -60,6 +61,7 @@ use crate::transport::{Connection, Tell};
 
 use adopting::AdoptionCell;
 pub use answers::Answers;
+pub use cluster::{Cluster, Members, NoSuchLoop, SharedPort, cluster};
 pub use connecting::{Connector, ConnectorState, NotDisconnected};
 use connecting::{ConnectorCell, Target};
 pub use delayed::DelayedCall;
@@ -150,6 +152,8 @@ pub(crate) struct Records {
     /// Called when the loop is dropped, to release the threads in [`Remote::block_on_reactor`]. Law
     /// 9: one for each such thread.
     blocked: RefCell<Slots<Box<dyn FnOnce()>>>,
+    /// Who waits for a snapshot of all loops of a cluster.
+    asked_all: RefCell<Slots<Resolver<Snapshot>>>,
     triggers: RefCell<shutdown::Triggers>,
     run_state: Cell<RunState>,
     /// Source locations of requests, in a loop under test.
@@ -317,6 +321,7 @@ impl Reactor {
                 watches: RefCell::default(),
                 snapshots: RefCell::default(),
                 blocked: RefCell::new(Slots::new()),
+                asked_all: RefCell::new(Slots::new()),
                 triggers: RefCell::default(),
                 run_state: Cell::new(RunState::Idle),
                 places: RefCell::default(),
@@ -490,6 +495,20 @@ impl Reactor {
         let bound = self.records.world.adopt_port(socket.into())?;
         let (address, options) = (bound.host.clone(), ListenOptions::default());
         Ok(Port::new(self, address, options, bound, self.attached(factory.into_factory())))
+    }
+
+    /// Listens on a socket that was bound to this address with these options.
+    #[track_caller]
+    fn listen_on<K>(
+        &self,
+        at: SocketAddr,
+        options: ListenOptions,
+        socket: ListeningSocket,
+        factory: impl IntoFactory<K>,
+    ) -> Result<Port, ListenError> {
+        let bound = self.records.world.adopt_port(socket);
+        let bound = bound.map_err(|error| ListenError::new(at.into(), error))?;
+        Ok(Port::new(self, at.into(), options, bound, self.attached(factory.into_factory())))
     }
 
     /// Connects to `host`, an IP address or a name, and builds a protocol when the connection is

@@ -12,7 +12,7 @@ use super::leaks::Source;
 use super::tasks::WakeQueue;
 use super::turn::Core;
 use crate::defer::{Deferred, Result};
-use crate::driver::{Commands, Doing};
+use crate::driver::{Commands, Doing, Signal};
 use crate::panics::{Contained, contain};
 use crate::transport::{ConnectionId, Tell, TellFn, Transport};
 
@@ -20,6 +20,8 @@ use crate::transport::{ConnectionId, Tell, TellFn, Transport};
 pub(super) enum RemoteCall {
     Run(Source, Box<dyn FnOnce(&Reactor) + Send>),
     Tell(Source, ConnectionId, Box<dyn Tell + Send>),
+    /// Another loop of the process has got it.
+    Signal(Signal),
 }
 
 /// A handle to a loop for other threads: `Send`, `Sync`, and cheap to clone.
@@ -156,6 +158,11 @@ impl Remote {
         answered.recv().unwrap_or_else(|mpsc::RecvError| Err(LoopGone.into()))
     }
 
+    /// Has the loop act as if this signal had come to it.
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), LoopGone> {
+        self.send(RemoteCall::Signal(signal))
+    }
+
     fn send(&self, call: RemoteCall) -> Result<(), LoopGone> {
         // A refused call is dropped here, with no lock held.
         if self.queue.door.call(call).map_err(|_call| LoopGone)? {
@@ -189,6 +196,7 @@ impl Core {
                     let _hold = reactor.records.hold_for(doing);
                     contain("call from another thread", || f(&reactor));
                 }
+                RemoteCall::Signal(signal) => self.signalled(signal),
                 RemoteCall::Tell(place, id, tell) => {
                     let doing = || Doing::at("tell from another thread", place);
                     let _hold = self.reactor.records.hold_for(doing);

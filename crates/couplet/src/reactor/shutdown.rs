@@ -89,6 +89,10 @@ impl Core {
     #[inline(never)]
     pub(super) fn signalled(&mut self, signal: Signal) {
         let _hold = self.reactor.records.hold("signal");
+        let reactor = self.reactor.clone();
+        if self.on_signal.as_mut().is_some_and(|take| take(&reactor, signal)) {
+            return;
+        }
         if signal == Signal::User1 {
             return self.show_snapshot();
         }

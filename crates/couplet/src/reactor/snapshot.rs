@@ -207,6 +207,19 @@ impl PortCell {
 }
 
 impl Snapshot {
+    /// Adds what another loop holds.
+    pub(super) fn extend(&mut self, other: Snapshot) {
+        let Snapshot { ports, datagrams, connectors, connections, .. } = other;
+        self.ports.extend(ports);
+        self.datagrams.extend(datagrams);
+        self.connectors.extend(connectors);
+        self.connections.extend(connections);
+        self.pending_calls += other.pending_calls;
+        self.tasks += other.tasks;
+        self.jobs += other.jobs;
+        self.watches += other.watches;
+    }
+
     /// True when nothing is open, in progress or pending.
     pub fn is_empty(&self) -> bool {
         self.ports.is_empty()

@@ -41,6 +41,9 @@ use crate::transport::connection::{Follows, Life, Written};
 /// Shows the snapshot that SIGUSR1 requests.
 pub(super) type ShowSnapshot = Box<dyn FnMut(&Snapshot)>;
 
+/// Hears of a signal: see [`Core::on_signal`].
+pub(super) type TakeSignal = Box<dyn FnMut(&Reactor, Signal) -> bool>;
+
 /// A loop without its driver: the state that the turn works on.
 pub(super) struct Core {
     pub(super) reactor: Reactor,
@@ -73,6 +76,8 @@ pub(super) struct Core {
     pub(super) job_grace: Duration,
     timers_in_turn: bool,
     pub(super) on_snapshot: Option<ShowSnapshot>,
+    /// Hears of each signal first; true: it has done what is to be done.
+    pub(super) on_signal: Option<TakeSignal>,
     /// Called around each wait that may block.
     pub(super) around_wait: Option<AroundWait>,
     /// Wraps the protocol of each new connection.
@@ -196,6 +201,7 @@ impl Core {
             job_grace: options.job_grace,
             timers_in_turn: options.timers_in_turn,
             on_snapshot: None,
+            on_signal: None,
             around_wait: None,
             wrap,
             layer: None,

@@ -48,6 +48,7 @@ use slots::{ConnectingSlot, Dial, Held, Kind, Registered};
 use socket::Stream;
 use stream::{READ, Readiness, StreamSlot, is_bytes};
 use system::{Listening, System, is_queue_full};
+pub(super) use system::{bind, listen};
 
 use super::names::{Names, names};
 use super::pool::{Pool, Work};

@@ -208,10 +208,12 @@ fn bind_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Bound> {
         }
         other => other?,
     };
+    listen(&socket, options)?;
     Listening::bound(socket, None)
 }
 
-fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
+/// A socket that does not listen yet.
+pub(in crate::driver) fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -227,8 +229,11 @@ fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
         prepared.prepare(SockRef::from(&socket))?;
     }
     socket.bind(&address.into())?;
-    socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
     Ok(socket)
+}
+
+pub(in crate::driver) fn listen(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
+    socket.listen(options.backlog.min(i32::MAX as u32) as i32)
 }
 
 /// Begins to connect.

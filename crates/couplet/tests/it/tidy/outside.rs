@@ -66,6 +66,8 @@ const OUTSIDE: [Outside; 20] = [
         places: &[
             "couplet/src/driver/pool.rs",
             "couplet/src/driver/stalls.rs",
+            // For the other loops, before its own runs and after it has failed.
+            "couplet/src/reactor/cluster.rs",
             "couplet-cli/src/output.rs",
         ],
     },
@@ -121,8 +123,8 @@ const OUTSIDE: [Outside; 20] = [
 /// Blocking methods, and the files that may call them.
 const METHODS: [(&str, &[&str]); 5] = [
     ("wait_timeout", &["couplet/src/driver/pool.rs", "couplet/src/driver/stalls.rs"]),
-    // For a slow reader of stdout, when the loop has ended.
-    ("wait_timeout_while", &["couplet-cli/src/output.rs"]),
+    // For a slow reader of stdout, when the loop has ended; before a loop is made again.
+    ("wait_timeout_while", &["couplet-cli/src/output.rs", "couplet/src/reactor/cluster.rs"]),
     ("wait_timeout_ms", &[]),
     // For a slow reader of stdout, when the loop has ended.
     ("recv_timeout", &["couplet-cli/src/connect/stdout.rs"]),
