@@ -56,18 +56,24 @@ fn asked(server: SocketAddr) -> (TcpStream, u8) {
     (client, who[0])
 }
 
-/// Runs a cluster whose loops answer with their numbers, with clients in a thread; returns what both did.
+/// Runs a cluster whose loops answer with their numbers, and once all of them listen clients in a thread;
+/// returns what both did.
 fn with_clients<T: Send>(
     cluster: Cluster,
     clients: impl FnOnce(SocketAddr, &Members) -> T + Send,
 ) -> (Result<(), Failure>, T) {
     let port = cluster.bind(any(), Default::default()).expect("a free port");
     let (members, numbers) = (cluster.members(), AtomicUsize::new(0));
+    let listening = Barrier::new(members.count() + 1);
     thread::scope(|scope| {
-        let working = scope.spawn(|| clients(port.host(), &members));
+        let working = scope.spawn(|| {
+            listening.wait();
+            clients(port.host(), &members)
+        });
         let ended = cluster.run(|reactor| {
             let number = numbers.fetch_add(1, Ordering::SeqCst) as u8;
             port.listen(reactor, move || Who(number))?;
+            listening.wait();
             Ok(())
         });
         (ended, working.join().expect("the clients do not panic"))
@@ -159,19 +165,24 @@ fn c103c_a_loop_that_fails_ends_the_program_or_is_made_again() {
         let ended = thread::scope(|scope| {
             let members = &members;
             scope.spawn(move || {
-                let made = || made.recv_timeout(LONG).expect("a loop is set up");
-                (made(), made());
+                let made = || made.recv().expect("a loop is set up");
+                made();
+                made();
                 break_loops();
                 // Ends the waits in progress.
                 members.broadcast(|_| {});
                 if restarts {
-                    (made(), made());
+                    made();
+                    made();
                     members.stop();
                 }
             });
-            cluster.run(|_| {
+            cluster.run(|reactor| {
                 setups.fetch_add(1, Ordering::SeqCst);
-                Ok(sender.send(())?)
+                let sender = sender.clone();
+                // When it is set up.
+                reactor.call_soon(move || sender.send(()).expect("the test listens"));
+                Ok(())
             })
         });
         assert_eq!(ended.is_ok(), restarts, "{ended:?}");

@@ -13,7 +13,7 @@ use crate::defer::{Deferred, Failure, Result};
 use crate::driver::{ListenOptions, ListeningSocket, Signal};
 use crate::error::ListenError;
 use crate::factory::IntoFactory;
-use crate::panics::caught;
+use crate::panics::{Contained, caught};
 use crate::slots::Key;
 use crate::transport::{ConnectionId, Transport};
 
@@ -233,7 +233,7 @@ impl Members {
     ///
     /// Calls of one thread run in each loop in their order.
     pub fn broadcast(&self, f: impl Fn(&Reactor) + Send + Sync + 'static) -> usize {
-        let f = Arc::new(f);
+        let f = Arc::new(Contained::new(f));
         let call = |remote: &Remote| {
             let f = f.clone();
             remote.call(move |reactor| f(reactor))
@@ -308,6 +308,7 @@ impl Members {
     }
 
     /// Waits; true if all are to stop before the time has passed.
+    #[expect(clippy::disallowed_methods, reason = "its loop has failed, and the next is not made")]
     fn stop_within(&self, time: Duration) -> bool {
         let waits = |state: &mut State| !state.is_stopping;
         let waited = self.0.changed.wait_timeout_while(self.state(), time, waits);

@@ -682,6 +682,11 @@ const WAYS: &[(&str, &str, Act)] = &[
         sent.expect("the loop exists");
         s.turns();
     }),
+    ("broadcast", "where no loop runs", |_| {
+        let shell = Shell(1);
+        let members = couplet::Cluster::new(2).members();
+        assert_eq!(members.broadcast(move |_| assert_eq!(shell.as_ref().len(), 15)), 0);
+    }),
     ("block_on_reactor", "in the loop's own thread", |s| {
         let shell = Shell(1);
         let blocked = s.reactor.remote().block_on_reactor(move |_| {
