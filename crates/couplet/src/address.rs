@@ -29,6 +29,9 @@ pub enum Address {
     Tcp(SocketAddr),
     /// The name of a UNIX socket. That of a client is [unnamed](UnixAddress::Unnamed), as a rule.
     Unix(UnixAddress),
+    /// No socket: pipes, a terminal, a file. The text says which, as in `stdio:`; it is not an address that
+    /// can be connected to.
+    Pipe(Arc<str>),
 }
 
 impl Address {
@@ -36,7 +39,7 @@ impl Address {
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Address::Tcp(addr) => Some(*addr),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Pipe(_) => None,
         }
     }
 
@@ -44,7 +47,7 @@ impl Address {
     pub fn unix(&self) -> Option<&UnixAddress> {
         match self {
             Address::Unix(name) => Some(name),
-            Address::Tcp(_) => None,
+            Address::Tcp(_) | Address::Pipe(_) => None,
         }
     }
 
@@ -114,6 +117,7 @@ impl fmt::Display for Address {
         match self {
             Address::Tcp(addr) => write!(f, "tcp:{addr}"),
             Address::Unix(name) => write!(f, "unix:{name}"),
+            Address::Pipe(name) => f.write_str(name),
         }
     }
 }

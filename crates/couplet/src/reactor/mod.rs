@@ -43,6 +43,8 @@ use std::time::{Duration, Instant};
 
 use crate::address::{Address, UnixAddress};
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
+#[cfg(unix)]
+use crate::driver::{Adopted, Command, Pipe, Spawned};
 use crate::driver::{
     ConnectOptions, ConnectedSocket, Doing, Key, ListenOptions, ListeningSocket, Spares, Stalls,
     World,
@@ -50,7 +52,11 @@ use crate::driver::{
 use crate::error::ListenError;
 use crate::factory::{ErasedFactory, Factory, IntoFactory};
 use crate::panics::Contained;
+#[cfg(unix)]
+use crate::protocol::Protocol;
 use crate::slots::Slots;
+#[cfg(unix)]
+use crate::transport::Transport;
 use crate::transport::cell::{ConnectionCell, Phase};
 #[cfg(feature = "sim")]
 use crate::transport::connection::Above;
@@ -452,6 +458,70 @@ impl Reactor {
     ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
         let adopted = self.records.world.adopt(socket.into())?;
         Ok(AdoptionCell::start(self, adopted, self.attached(factory.into_factory())))
+    }
+
+    /// Takes over descriptors that are no sockets, as one connection: pipes, FIFOs, terminals, files. The
+    /// protocol, its flow control and its close are those of any connection, except that a close does not
+    /// wait for the peer: a pipe keeps what was written to it.
+    ///
+    /// The descriptors become non-blocking, for everyone who has them; when the connection is closed they
+    /// are as before. A file is always ready, and each read or write of it waits for its disk. That a
+    /// program dies of SIGPIPE is left to it: Rust's runtime ignores that signal. Only on Unix. Twisted's
+    /// `StandardIO`.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use couplet::{Protocol, Transport};
+    ///
+    /// struct Print;
+    /// impl Protocol for Print {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+    ///         assert_eq!(data, b"Rose is a rose");
+    /// #       transport.reactor().stop();
+    ///     }
+    /// }
+    ///
+    /// couplet::run(|reactor| {
+    ///     let (reader, mut writer) = std::io::pipe()?;
+    ///     writer.write_all(b"Rose is a rose")?;
+    ///     reactor.adopt_pipe(reader, || Print)?.detach();
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), couplet::Failure>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's; [`Unsupported`](io::ErrorKind::Unsupported) on a driver without descriptors.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn adopt_pipe<K, F: IntoFactory<K>>(
+        &self,
+        pipe: impl Into<Pipe>,
+        factory: F,
+    ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
+        let adopted = self.records.world.adopt_pipe(pipe.into())?;
+        Ok(AdoptionCell::start(self, adopted, self.attached(factory.into_factory())))
+    }
+
+    /// Starts a program in this world.
+    #[cfg(unix)]
+    pub(crate) fn start_program(&self, command: &Command) -> io::Result<Spawned> {
+        self.records.world.spawn(command)
+    }
+
+    /// Serves what its world has adopted already, with this protocol.
+    #[cfg(unix)]
+    #[track_caller]
+    pub(crate) fn adopt_world(
+        &self,
+        adopted: Adopted,
+        protocol: impl Protocol,
+    ) -> Deferred<Transport> {
+        let mut protocol = Some(protocol);
+        let factory = self.attached((move |_: &Address| protocol.take()).into_factory());
+        AdoptionCell::start::<Box<dyn Protocol>>(self, adopted, factory)
+            .map(|connection| connection.transport())
     }
 
     /// Takes over a socket that listens already: one that an init system opened, or a parent with

@@ -57,6 +57,8 @@ impl Mio {
                 }
                 stream.readiness.set(readiness.0, true);
             }
+            #[cfg(unix)]
+            Kind::Pipe(pipe) => pipe.note(readiness),
             Kind::Dialling(_) => {}
             Kind::Connecting(connecting) => {
                 connecting.closing |= readiness.has(Readiness::CLOSING);
@@ -186,6 +188,8 @@ impl Mio {
             Kind::Port(_) => self.next_from_port(slot),
             Kind::Connecting(_) => self.next_from_connecting(slot),
             Kind::Dialling(_) => self.dial(slot),
+            #[cfg(unix)]
+            Kind::Pipe(_) => self.next_from_pipe(slot),
         }
     }
 

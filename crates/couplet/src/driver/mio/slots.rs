@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use super::Mio;
 use super::accepting::PortSlot;
+#[cfg(unix)]
+use super::pipe::PipeSlot;
 use super::socket::{Stream, deregister};
 use super::stream::{Readiness, StreamSlot};
 use super::unix::Descriptor;
@@ -29,6 +31,9 @@ pub(super) enum Kind {
     /// Begins to connect when a back-off is over.
     Dialling(Box<Dial>),
     Stream(StreamSlot),
+    /// Descriptors that are no sockets.
+    #[cfg(unix)]
+    Pipe(Box<PipeSlot>),
 }
 
 /// A connect to a UNIX socket whose queue was full. The system neither queues it nor says when
@@ -108,6 +113,8 @@ impl Mio {
             match &mut retired.kind {
                 Kind::Port(port) => port.listener.deregister(registry),
                 Kind::Stream(slot) if slot.is_adopted => deregister(&mut slot.stream, registry),
+                #[cfg(unix)]
+                Kind::Pipe(pipe) => pipe.deregister(registry),
                 Kind::Stream(_) | Kind::Connecting(_) | Kind::Dialling(_) => {}
             }
             if !self.held.is_empty() {

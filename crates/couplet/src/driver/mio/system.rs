@@ -20,6 +20,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 #[cfg(unix)]
 use super::lock::Lock;
+#[cfg(unix)]
+use super::pipe;
 use super::socket::{self, Listener, Stream};
 #[cfg(unix)]
 use super::token_of;
@@ -29,7 +31,7 @@ use crate::driver::{
     Adopted, Bound, ConnectOptions, ConnectedSocket, ListenOptions, ListeningSocket, World,
 };
 #[cfg(unix)]
-use crate::driver::{Interest, WatchId};
+use crate::driver::{Command, Interest, Pipe, Spawned, WatchId};
 use crate::error::ConnectError;
 
 /// How late a wait for a deadline more than a second away may end.
@@ -123,6 +125,7 @@ impl World for System {
                 let (socket, file) = unix::bind(name, options)?;
                 Listening::bound(socket, file)
             }
+            Address::Pipe(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
@@ -131,6 +134,16 @@ impl World for System {
         socket.set_nonblocking(true)?;
         let (peer, host) = (socket.peer_addr()?, socket.local_addr()?);
         Ok(Adopted::new(socket::address(&peer), socket::address(&host), socket))
+    }
+
+    #[cfg(unix)]
+    fn adopt_pipe(&self, pipe: Pipe) -> io::Result<Adopted> {
+        pipe::adopted(pipe)
+    }
+
+    #[cfg(unix)]
+    fn spawn(&self, command: &Command) -> io::Result<Spawned> {
+        crate::driver::process::spawn(command, pipe::adopted)
     }
 
     fn adopt_port(&self, socket: ListeningSocket) -> io::Result<Bound> {
@@ -233,6 +246,7 @@ pub(super) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Stre
         }
         Address::Tcp(to) => connect_from(*to, options)?,
         Address::Unix(name) => return unix::connect(name, options),
+        Address::Pipe(_) => return Err(io::ErrorKind::InvalidInput.into()),
     };
     if options.no_delay {
         SockRef::from(&stream).set_tcp_nodelay(true)?;

@@ -11,7 +11,7 @@ use super::source::{Code, Mention, assert_none, library};
 /// The rooms that each room may name. `protocol`, `factory`, `transport` and `reactor` form one
 /// layer: a protocol gets a transport, which leads to its reactor. The layer below, `address`,
 /// `error`, `defer`, the seam (`driver`) and `layers`, does not depend on it.
-const MAY_KNOW: [(&str, &[&str]); 20] = [
+const MAY_KNOW: [(&str, &[&str]); 21] = [
     ("address", &[]),
     ("slots", &[]),
     ("panics", &[]),
@@ -45,6 +45,7 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
         ],
     ),
     ("task", &["panics", "defer", "reactor"]),
+    ("process", &["panics", "defer", "driver", "error", "protocol", "reactor", "transport"]),
     (
         "endpoints",
         &[
