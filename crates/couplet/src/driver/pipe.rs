@@ -64,6 +64,23 @@ impl Pipe {
         Ok(Pipe::both(reader, writer).named("stdio:"))
     }
 
+    /// A duplicate of an open descriptor, by number, read or written as it was opened.
+    ///
+    /// # Errors
+    ///
+    /// When it is not open.
+    pub fn inherited(number: i32) -> io::Result<Pipe> {
+        use rustix::fs::{OFlags, fcntl_getfl};
+        let descriptor = couplet_os::descriptor::duplicate(number)?;
+        let mode = fcntl_getfl(&descriptor)? & OFlags::RWMODE;
+        let pipe = match mode {
+            OFlags::RDONLY => Pipe::reader(descriptor),
+            OFlags::WRONLY => Pipe::writer(descriptor),
+            _ => Pipe::duplex(descriptor)?,
+        };
+        Ok(pipe.named(format!("fd:{number}")))
+    }
+
     /// Sets the name, which the connection's [`peer`](crate::Transport::peer) and log lines show.
     #[must_use]
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Pipe {

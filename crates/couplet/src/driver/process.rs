@@ -40,6 +40,8 @@ pub struct Command {
     directory: Option<PathBuf>,
     descriptors: BTreeMap<i32, ChildFd>,
     terminal: Option<WindowSize>,
+    /// Its standard input and output are one connection.
+    is_stream: bool,
     user: User,
     umask: Option<u32>,
     session: Session,
@@ -116,6 +118,7 @@ impl Command {
                 (2, ChildFd::FromChild),
             ]),
             terminal: None,
+            is_stream: false,
             user: User::default(),
             umask: None,
             session: Session::Ours,
@@ -252,6 +255,21 @@ impl Command {
     pub fn limit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
         self.limits.push((resource, soft, hard));
         self
+    }
+
+    /// Its standard input and output are one connection, found at 1. Its errors are ours, unless they go
+    /// elsewhere.
+    pub(crate) fn into_stream(mut self) -> Self {
+        if matches!(self.descriptors.get(&2), Some(ChildFd::FromChild)) {
+            self = self.descriptor(2, ChildFd::Inherit(2));
+        }
+        self.is_stream = true;
+        self.descriptor(0, ChildFd::ToChild).descriptor(1, ChildFd::FromChild)
+    }
+
+    /// Its directory, user and group, where they are not ours.
+    pub(crate) fn place(&self) -> (Option<&Path>, Option<u32>, Option<u32>) {
+        (self.directory.as_deref(), self.user.uid, self.user.gid)
     }
 
     /// The program.
@@ -521,7 +539,14 @@ impl Plumbing {
                 plumbing.open(number, what)?;
             }
         }
+        if command.is_stream
+            && let (Some(input), Some(output)) =
+                (plumbing.ours.remove(&0), plumbing.ours.get_mut(&1))
+        {
+            output.writer = input.writer;
+        }
         let name = |number: i32| match (number, command.terminal) {
+            (1, _) if command.is_stream => format!("process:{command}"),
             (1, Some(_)) => format!("process:{command} (terminal)"),
             _ => format!("process:{command} (descriptor {number})"),
         };

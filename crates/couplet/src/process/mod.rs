@@ -8,6 +8,7 @@
 
 mod output;
 mod pipes;
+mod stdio;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -21,7 +22,8 @@ use std::time::Duration;
 pub use output::{OutputOptions, OutputTooLong, ProcessOutput};
 use pipes::{ChildPipe, PipeState};
 
-use crate::defer::{Deferred, Resolver};
+use crate::address::Address;
+use crate::defer::{Deferred, Resolver, Result};
 pub use crate::driver::process::{
     ChildFd, Command, NoSuchSignal, ProcessEnd, ProcessSignal, Resource, WindowSize,
 };
@@ -30,7 +32,7 @@ use crate::driver::{Interest, Spawned};
 use crate::error::{Plain, Reason};
 use crate::panics::{contain, discard};
 use crate::reactor::{DelayedCall, Reactor, Watch};
-use crate::transport::Transport;
+use crate::transport::Connection;
 
 /// What a child does, as it happens. Twisted's `ProcessProtocol`.
 ///
@@ -208,9 +210,15 @@ impl Reactor {
         protocol: impl ProcessProtocol,
         command: Command,
     ) -> Result<Process, SpawnError> {
-        let name = command.to_string();
-        let spawned = self.start_program(&command);
-        let spawned = spawned.map_err(|error| SpawnError { command: name.clone(), error })?;
+        match self.start_program(&command) {
+            Ok(spawned) => Ok(self.started(protocol, command.to_string(), spawned)),
+            Err(error) => Err(SpawnError { command: command.to_string(), error }),
+        }
+    }
+
+    /// A process runs: has its pipes connected, and then its end watched.
+    #[track_caller]
+    fn started(&self, protocol: impl ProcessProtocol, name: String, spawned: Spawned) -> Process {
         let Spawned { pipes, terminal, child } = spawned;
         let states = pipes.keys().map(|number| (*number, PipeState::Opening(Vec::new())));
         let cell = ProcessCell {
@@ -235,14 +243,15 @@ impl Reactor {
         }
         for (number, adopted) in pipes {
             let settled = process.clone();
-            let pipe = ChildPipe::new(process.clone(), number);
-            let settle = move |made: crate::defer::Result<Transport>| {
-                settled.settled(number, made.ok());
+            let mut pipe = Some(ChildPipe::new(process.clone(), number));
+            let made = self.adopt_prepared(adopted, move |_: &Address| pipe.take());
+            let settle = move |made: Result<Connection<ChildPipe>>| {
+                settled.settled(number, made.ok().map(|connection| connection.transport()));
                 Ok(())
             };
-            self.adopt_world(adopted, pipe).add_both(settle).detach();
+            made.add_both(settle).detach();
         }
-        Ok(process)
+        process
     }
 }
 

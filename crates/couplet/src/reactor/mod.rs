@@ -43,20 +43,16 @@ use std::time::{Duration, Instant};
 
 use crate::address::{Address, UnixAddress};
 use crate::defer::{Alarm, Deferred, Failure, Resolver, Result};
-#[cfg(unix)]
-use crate::driver::{Adopted, Command, Pipe, Spawned};
 use crate::driver::{
-    ConnectOptions, ConnectedSocket, Doing, Key, ListenOptions, ListeningSocket, Spares, Stalls,
-    World,
+    Adopted, ConnectOptions, ConnectedSocket, Doing, Key, ListenOptions, ListeningSocket, Spares,
+    Stalls, World,
 };
+#[cfg(unix)]
+use crate::driver::{Command, Pipe, Spawned};
 use crate::error::ListenError;
 use crate::factory::{ErasedFactory, Factory, IntoFactory};
 use crate::panics::Contained;
-#[cfg(unix)]
-use crate::protocol::Protocol;
 use crate::slots::Slots;
-#[cfg(unix)]
-use crate::transport::Transport;
 use crate::transport::cell::{ConnectionCell, Phase};
 #[cfg(feature = "sim")]
 use crate::transport::connection::Above;
@@ -456,8 +452,7 @@ impl Reactor {
         socket: impl Into<ConnectedSocket>,
         factory: F,
     ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
-        let adopted = self.records.world.adopt(socket.into())?;
-        Ok(AdoptionCell::start(self, adopted, self.attached(factory.into_factory())))
+        Ok(self.adopt_prepared(self.records.world.adopt(socket.into())?, factory))
     }
 
     /// Takes over descriptors that are no sockets, as one connection: pipes, FIFOs, terminals, files. The
@@ -500,8 +495,7 @@ impl Reactor {
         pipe: impl Into<Pipe>,
         factory: F,
     ) -> io::Result<Deferred<Connection<<F::Factory as Factory>::Protocol>>> {
-        let adopted = self.records.world.adopt_pipe(pipe.into())?;
-        Ok(AdoptionCell::start(self, adopted, self.attached(factory.into_factory())))
+        Ok(self.adopt_prepared(self.records.world.adopt_pipe(pipe.into())?, factory))
     }
 
     /// Starts a program in this world.
@@ -510,18 +504,14 @@ impl Reactor {
         self.records.world.spawn(command)
     }
 
-    /// Serves what its world has adopted already, with this protocol.
-    #[cfg(unix)]
+    /// Serves what the world has adopted already.
     #[track_caller]
-    pub(crate) fn adopt_world(
+    pub(crate) fn adopt_prepared<K, F: IntoFactory<K>>(
         &self,
         adopted: Adopted,
-        protocol: impl Protocol,
-    ) -> Deferred<Transport> {
-        let mut protocol = Some(protocol);
-        let factory = self.attached((move |_: &Address| protocol.take()).into_factory());
-        AdoptionCell::start::<Box<dyn Protocol>>(self, adopted, factory)
-            .map(|connection| connection.transport())
+        factory: F,
+    ) -> Deferred<Connection<<F::Factory as Factory>::Protocol>> {
+        AdoptionCell::start(self, adopted, self.attached(factory.into_factory()))
     }
 
     /// Takes over a socket that listens already: one that an init system opened, or a parent with

@@ -215,16 +215,9 @@ fn is_zombie(pid: u32) -> bool {
 fn c154b_many_short_children_leave_no_zombie_and_no_descriptor() {
     // More by `CHILDREN=10000`.
     let many = std::env::var("CHILDREN").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
-    // The test binary's other threads open descriptors too: this is what one of its own has.
-    if std::env::var_os("COUPLET_CHILDREN").is_none() {
-        let me = std::env::current_exe().expect("this binary");
-        let test = "process::ends::c154b_many_short_children_leave_no_zombie_and_no_descriptor";
-        let status = std::process::Command::new(me)
-            .args(["--exact", test, "--test-threads", "1"])
-            .env("COUPLET_CHILDREN", "1")
-            .stdout(std::process::Stdio::null())
-            .status();
-        return assert!(status.expect("it starts").success());
+    let test = "process::ends::c154b_many_short_children_leave_no_zombie_and_no_descriptor";
+    if !super::is_alone(test) {
+        return;
     }
     let mut nursery = Nursery::new();
     nursery.run(Command::new("/bin/true"));

@@ -2,6 +2,7 @@
 
 #![cfg(unix)]
 
+mod endpoints;
 mod ends;
 mod output;
 mod set_up;
@@ -130,6 +131,21 @@ impl Nursery {
         self.ended(&log);
         log
     }
+}
+
+/// Runs a test in a process of its own, where no other test has descriptors or children; true in there.
+#[cfg(target_os = "linux")]
+fn is_alone(test: &str) -> bool {
+    if std::env::var_os("COUPLET_ALONE").is_some() {
+        return true;
+    }
+    let status = std::process::Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", test, "--test-threads", "1"])
+        .env("COUPLET_ALONE", "1")
+        .stdout(std::process::Stdio::null())
+        .status();
+    assert!(status.expect("it starts").success(), "{test}, alone");
+    false
 }
 
 fn sh(script: &str) -> Command {

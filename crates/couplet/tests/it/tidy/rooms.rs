@@ -45,10 +45,24 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
         ],
     ),
     ("task", &["panics", "defer", "reactor"]),
-    ("process", &["panics", "defer", "driver", "error", "protocol", "reactor", "transport"]),
+    (
+        "process",
+        &[
+            "panics",
+            "address",
+            "defer",
+            "driver",
+            "error",
+            "factory",
+            "protocol",
+            "reactor",
+            "transport",
+        ],
+    ),
     (
         "endpoints",
         &[
+            "process",
             "defer",
             "driver",
             "factory",
