@@ -176,7 +176,7 @@ impl DatagramOptions {
     }
 
     /// What a UNIX socket's file needs of them.
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     pub(super) fn of_file(&self) -> ListenOptions {
         ListenOptions::default().mode(self.mode).lock_file(self.lock_file)
     }

@@ -320,6 +320,7 @@ pub(super) fn bind(address: &Address, options: &DatagramOptions) -> io::Result<B
     let (socket, file) = match address {
         Address::Tcp(address) | Address::Udp(address) => (bind_udp(*address, options)?, None),
         Address::Unix(name) => unix::bind_datagrams(name, options)?,
+        Address::Pipe(_) => return Err(io::ErrorKind::InvalidInput.into()),
     };
     if let Some(peer) = &options.peer {
         socket.connect(&name_for(&socket, peer)?)?;
@@ -345,12 +346,13 @@ fn host(socket: &Socket) -> io::Result<Address> {
 
 /// The name of a peer, in the form that this socket's family needs.
 fn name_for(socket: &Socket, peer: &Address) -> io::Result<SockAddr> {
-    match (peer, socket.domain()?) {
+    match (peer, socket.local_addr()?.is_ipv6()) {
         (Address::Unix(name), _) => unix::sock_addr(name),
-        (Address::Tcp(SocketAddr::V4(to)) | Address::Udp(SocketAddr::V4(to)), Domain::IPV6) => {
+        (Address::Tcp(SocketAddr::V4(to)) | Address::Udp(SocketAddr::V4(to)), true) => {
             Ok(SocketAddr::from((to.ip().to_ipv6_mapped(), to.port())).into())
         }
         (Address::Tcp(to) | Address::Udp(to), _) => Ok((*to).into()),
+        (Address::Pipe(_), _) => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 

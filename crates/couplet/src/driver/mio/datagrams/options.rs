@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use socket2::{Domain, InterfaceIndexOrAddress, SockRef};
+use socket2::{InterfaceIndexOrAddress, SockRef};
 
 use super::calls::Inner;
 use crate::driver::{DatagramOption, Group, Interface};
@@ -11,7 +11,7 @@ use crate::driver::{DatagramOption, Group, Interface};
 /// Sets an option. A dual-stack socket has most of them twice.
 pub(super) fn set(inner: &Inner, option: &DatagramOption) -> io::Result<()> {
     let socket = SockRef::from(inner);
-    let is_v6 = socket.domain()? == Domain::IPV6;
+    let is_v6 = socket.local_addr()?.is_ipv6();
     let has_v4 = !is_v6 || !socket.only_v6()?;
     let both = |v6: &dyn Fn() -> io::Result<()>, v4: &dyn Fn() -> io::Result<()>| {
         if is_v6 {
