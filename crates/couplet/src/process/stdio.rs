@@ -5,6 +5,7 @@ use std::io;
 use super::{Command, ProcessProtocol, SpawnError};
 use crate::defer::Deferred;
 use crate::factory::{Factory, IntoFactory};
+use crate::panics::discard;
 use crate::reactor::Reactor;
 use crate::transport::Connection;
 
@@ -63,7 +64,10 @@ impl Reactor {
                 self.started(Unheard, command, spawned);
                 self.adopt_prepared(stream, factory)
             }
-            Err(error) => Deferred::fail(SpawnError { command, error }),
+            Err(error) => {
+                discard("drop of a factory", factory);
+                Deferred::fail(SpawnError { command, error })
+            }
         }
     }
 }

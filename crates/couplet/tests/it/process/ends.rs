@@ -26,7 +26,7 @@ fn c146_made_comes_first_and_ended_last_after_every_loss() {
 #[test]
 fn c146_exited_does_not_wait_for_pipes_that_grandchildren_hold() {
     let mut nursery = Nursery::new();
-    let (process, log) = nursery.spawn(sh("cat <&0 & exit 0"));
+    let (process, log) = nursery.spawn(sh("exec 3<&0; cat <&3 & exit 0"));
     let seen = log.clone();
     nursery.until("process_exited", || seen.has("exited 0"));
     (0..5).for_each(|_| nursery.turn());
